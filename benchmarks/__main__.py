@@ -1,0 +1,43 @@
+"""Run benchmarks by name: `python -m benchmarks [NAME ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from importlib import import_module
+
+NAMES = {
+    "startup": "ddiseg --help against the bare interpreter",
+    "import_images": "ddiseg import against a loop that decodes and encodes",
+    "export_coco": "COCO export against pycocotools class by class",
+    "backbone_prefix": "prefix of the ImageNet UNet against the full forward with hooks",
+    "probe_memory": "training 5 probes against materialised up-sampled features",
+    "label_efficiency": "IoU at 10, 30, 90 masks against colour features and the untrained UNet",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(f"  {name:<18}{what}" for name, what in NAMES.items()),
+    )
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME")
+    chosen = parser.parse_args().names or list(NAMES)
+    print(f"Python {platform.python_version()}, {platform.machine()}, {len(_cores())} cores\n")
+    for name in chosen:
+        print(f"== {name}: {NAMES[name]}")
+        sys.stdout.flush()
+        import_module(f"benchmarks.{name}").main()
+        print()
+
+
+def _cores() -> set[int]:
+    import os
+
+    return os.sched_getaffinity(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The history of the catalogue's schema (Alembic). Installed as `ddiseg.db`."""

@@ -1,0 +1,18 @@
+"""What is known about the images; see `ddiseg.catalogue.catalogue.Catalogue`."""
+
+from ddiseg.catalogue.catalogue import Catalogue
+from ddiseg.catalogue.images import Details, KnownSource, NewImage
+from ddiseg.catalogue.lifecycle import Action, State
+from ddiseg.catalogue.masks import NewMask
+from ddiseg.catalogue.model_versions import NewModelVersion
+
+__all__ = [
+    "Action",
+    "Catalogue",
+    "Details",
+    "KnownSource",
+    "NewImage",
+    "NewMask",
+    "NewModelVersion",
+    "State",
+]

@@ -1,0 +1,44 @@
+"""The catalogue: one door to everything that is known about the images."""
+
+from __future__ import annotations
+
+from sqlalchemy.engine import URL
+
+from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.history import History
+from ddiseg.catalogue.images import Images
+from ddiseg.catalogue.masks import Masks
+from ddiseg.catalogue.model_versions import ModelVersions
+from ddiseg.catalogue.subsets import Subsets
+
+
+class Catalogue:
+    """Images, masks, subsets, model versions and their history, in one database.
+
+    The only code that opens a transaction; every method of its parts is one.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.images = Images(database)
+        self.masks = Masks(database)
+        self.subsets = Subsets(database)
+        self.models = ModelVersions(database)
+        self.history = History(database)
+
+    @classmethod
+    def create(cls, url: str | URL) -> Catalogue:
+        """Make or upgrade the catalogue at a SQLAlchemy URL; rows are kept."""
+        database = Database(url)
+        database.upgrade()
+        return cls(database)
+
+    @classmethod
+    def open(cls, url: str | URL) -> Catalogue:
+        """Open the catalogue at `url`; raises WorkspaceError where its schema is not this program's."""
+        database = Database(url)
+        database.check()
+        return cls(database)
+
+    def close(self) -> None:
+        self._database.engine.dispose()

@@ -1,0 +1,152 @@
+"""Connections, transactions and the schema's version; used by `ddiseg.catalogue` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.orm import Session
+
+from ddiseg.errors import WorkspaceError
+
+#: How long a writer waits for another one before it gives up, in seconds.
+BUSY_TIMEOUT = 60
+
+
+class Database:
+    """A database that holds the current schema, with reading and writing transactions."""
+
+    def __init__(self, url: str | URL) -> None:
+        try:
+            self.engine = create_engine(url)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise WorkspaceError(f"catalogue URL {_safe(url)} can't be used: {error}") from error
+        if self.engine.dialect.name == "sqlite":
+            _configure_sqlite(self.engine)
+        self._writing = self.engine.execution_options(ddiseg_write=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A snapshot to read from; what is loaded stays usable afterwards."""
+        with _told(self.engine), Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction of the caller: all of it is stored at the end, or nothing."""
+        with (
+            _told(self.engine),
+            Session(self._writing, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def upgrade(self) -> None:
+        """Bring the schema to this program's version; does nothing where it is there already."""
+        self.refuse_newer()
+        with _told(self.engine), self._writing.begin() as connection:
+            command.upgrade(_alembic(connection), "head")
+
+    def check(self) -> None:
+        """Raise WorkspaceError unless the schema is exactly this program's."""
+        self.refuse_newer()
+        found, head = self._revision(), _script().get_current_head()
+        if found != head:
+            state = f"schema {found}" if found else "no schema"
+            raise WorkspaceError(
+                f"catalogue {_safe(self.engine.url)} has {state}, this ddiseg needs {head}: "
+                "run 'ddiseg init' on the workspace, which upgrades it and keeps all rows"
+            )
+
+    def refuse_newer(self) -> None:
+        found = self._revision()
+        known = {s.revision for s in _script().walk_revisions()}
+        if found is not None and found not in known:
+            raise WorkspaceError(
+                f"catalogue {_safe(self.engine.url)} has schema {found}, which is newer than "
+                "this ddiseg knows: upgrade ddiseg (pip install -U ddiseg)"
+            )
+
+    def _revision(self) -> str | None:
+        with _told(self.engine), self.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+
+
+def _configure_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # this module says when a transaction begins
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000}")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Any) -> None:
+        # A writer takes the lock at once: one that upgrades later would fail without waiting.
+        write = connection.get_execution_options().get("ddiseg_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+@contextmanager
+def _told(engine: Engine) -> Iterator[None]:
+    """Faults of the database as one line that says what to do."""
+    try:
+        yield
+    except DBAPIError as error:
+        # sqlite3 says "DatabaseError" itself, none of its kinds, where the file is damaged.
+        kind = type(error.orig).__name__
+        if error.connection_invalidated or kind in ("OperationalError", "DatabaseError"):
+            cause = str(error.orig).strip().splitlines()[0]
+            raise WorkspaceError(
+                f"catalogue {_safe(engine.url)}: {cause}; {_advice(cause)}"
+            ) from error
+        if "readonly" in str(error.orig):
+            raise WorkspaceError(
+                f"catalogue {_safe(engine.url)} can't be written: {error.orig}"
+            ) from error
+        raise
+
+
+def _advice(cause: str) -> str:
+    for sign, advice in (
+        ("locked", "another ddiseg is writing; run the same command again"),
+        ("full", "nothing of this step was stored; free some space and run the same command again"),
+        ("readonly", "make the folder writable"),
+        ("unable to open", "check that the folder exists and is writable"),
+        ("not a database", "restore the file from a backup"),
+        ("malformed", "restore the file from a backup"),
+        ("disk I/O", "check the disk, then run the same command again"),
+    ):
+        if sign in cause:
+            return advice
+    return "check that the database runs and that the URL is right, then run the same command again"
+
+
+def _safe(url: str | URL) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "(unreadable URL)"
+
+
+def _alembic(connection: Any = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("ddiseg.db")).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _script() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_alembic())

@@ -1,0 +1,96 @@
+"""Changes of state and the events that record them, always in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.lifecycle import Action, State, next_state
+from ddiseg.catalogue.models import Acceptance, Event, Image
+
+
+def step(
+    session: Session,
+    image: Image,
+    action: Action,
+    actor: str,
+    detail: dict[str, Any] | None = None,
+) -> None:
+    """Take `image` one step through its life cycle and write the event. The caller's transaction.
+
+    Raises TransitionError, before anything is changed, where the step is not allowed.
+    """
+    before = State(image.state)
+    after = next_state(before, action, image.name)
+    image.state = after.value
+    session.add(
+        Event(
+            kind=action.value,
+            actor=actor,
+            image_id=image.id,
+            state_before=before.value,
+            state_after=after.value,
+            detail=detail or {},
+        )
+    )
+
+
+class History:
+    """The event log."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, kind: str, actor: str, detail: dict[str, Any]) -> None:
+        """An event that concerns no single image."""
+        with self._database.write() as session:
+            session.add(Event(kind=kind, actor=actor, detail=detail))
+
+    def of_image(self, image_id: int) -> Sequence[Event]:
+        with self._database.read() as session:
+            return session.scalars(
+                select(Event).where(Event.image_id == image_id).order_by(Event.id)
+            ).all()
+
+    def last(self, kind: str) -> Event | None:
+        with self._database.read() as session:
+            return session.scalars(
+                select(Event).where(Event.kind == kind).order_by(Event.id.desc()).limit(1)
+            ).first()
+
+    def count(self) -> int:
+        with self._database.read() as session:
+            return session.scalar(select(func.count(Event.id))) or 0
+
+    def contradictions(self) -> list[str]:
+        """Images whose state is not what their events say, one line each."""
+        problems = []
+        with self._database.read() as session:
+            accepted = set(session.scalars(select(Acceptance.image_id)))
+            at: dict[int | None, str | None] = {}
+            rows = session.execute(
+                select(Event.image_id, Event.id, Event.state_before, Event.state_after)
+                .where(Event.image_id.is_not(None), Event.state_after.is_not(None))
+                .order_by(Event.id)
+            )
+            for image_id, event_id, before, after in rows:
+                if at.get(image_id) != before:
+                    problems.append(
+                        f"image #{image_id}: event {event_id} starts from {before}, "
+                        f"but the event before it ended at {at.get(image_id)}"
+                    )
+                at[image_id] = after
+            for image_id, name, state in session.execute(select(Image.id, Image.name, Image.state)):
+                if at.get(image_id) != state:
+                    problems.append(
+                        f"{name} (#{image_id}) is {state}, its events say {at.get(image_id)}"
+                    )
+                if (image_id in accepted) != (state == State.ACCEPTED):
+                    problems.append(
+                        f"{name} (#{image_id}) is {state}, but has {'an' if image_id in accepted else 'no'} accepted mask"
+                    )
+        return problems

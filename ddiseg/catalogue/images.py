@@ -1,0 +1,396 @@
+"""Images, the files they came from, and how to name one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.history import step
+from ddiseg.catalogue.lifecycle import Action, State
+from ddiseg.catalogue.models import (
+    Acceptance,
+    Dataset,
+    Event,
+    Image,
+    Skip,
+    Source,
+    Subset,
+    SubsetMember,
+    now,
+)
+from ddiseg.catalogue.subsets import named_subset
+from ddiseg.errors import InputError, NotFoundError
+from ddiseg.outcomes import FileOutcome, Outcome
+
+
+@dataclass(frozen=True)
+class Details:
+    """What a metadata file says of an image. None means that it says nothing."""
+
+    tone: str = "unknown"
+    tone_source: str | None = None
+    fitzpatrick: int | None = None
+    malignant: bool | None = None
+    diagnosis: str | None = None
+    patient: str | None = None
+    lesion: str | None = None
+
+
+#: Stored and new value by the name of a detail that differs; tone_source only where the tone does.
+Differences = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class NewImage:
+    """A file that was read, hashed and stored, ready to be catalogued."""
+
+    path: str  #: relative to the imported folder, with /
+    file_hash: str
+    size: int
+    modified_ns: int
+    content_hash: str
+    perceptual_hash: str
+    width: int
+    height: int
+    in_place: str | None = None
+    details: Details = field(default_factory=Details)
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class KnownSource:
+    """A file that was imported before."""
+
+    image_id: int
+    file_hash: str
+    size: int
+    modified_ns: int
+    content_hash: str
+    in_place: str | None
+    first: bool  #: the image's first file, whose details are the image's
+
+
+class Images:
+    """The images of a catalogue. Each method is one transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def dataset(self, name: str, licence: str | None = None, source: str | None = None) -> Dataset:
+        """The dataset called `name`, made if new; licence and source are filled in, never removed."""
+        with self._database.write() as session:
+            row = session.scalars(select(Dataset).where(Dataset.name == name)).first()
+            if row is None:
+                row = Dataset(name=name)
+                session.add(row)
+            row.licence = licence or row.licence
+            row.source = source or row.source
+            session.flush()
+            return row
+
+    def datasets(self) -> Sequence[Dataset]:
+        with self._database.read() as session:
+            return session.scalars(select(Dataset).order_by(Dataset.id)).all()
+
+    def known_sources(self, dataset_id: int) -> dict[str, KnownSource]:
+        """Files of a dataset that were imported before, by path."""
+        with self._database.read() as session:
+            first = set(session.scalars(select(func.min(Source.id)).group_by(Source.image_id)))
+            rows = session.execute(
+                select(Source, Image.content_hash, Image.in_place)
+                .join(Image, Image.id == Source.image_id)
+                .where(Source.dataset_id == dataset_id)
+            )
+            return {
+                s.path: KnownSource(
+                    s.image_id, s.file_hash, s.size, s.modified_ns, content, in_place, s.id in first
+                )
+                for s, content, in_place in rows
+            }
+
+    def add(self, dataset_id: int, batch: Sequence[NewImage], actor: str) -> list[FileOutcome]:
+        """Catalogue a batch, all of it or nothing; an exact duplicate becomes a second source.
+
+        Two processes may add the same files at once: the later one finds them unchanged.
+        """
+        try:
+            with self._database.write() as session:
+                return _add_all(session, dataset_id, batch, actor)
+        except IntegrityError:  # another process, on a database that lets writers run side by side
+            with self._database.write() as session:
+                return _add_all(session, dataset_id, batch, actor)
+
+    def update_details(
+        self, image_ids: Sequence[int], details: Sequence[Details], actor: str
+    ) -> list[Differences]:
+        """Correct what metadata says of images, with an event each; returns what it changed."""
+        with self._database.write() as session:
+            rows = {i.id: i for i in session.scalars(select(Image).where(Image.id.in_(image_ids)))}
+            return [
+                _correct(session, rows[image_id], new, actor)
+                for image_id, new in zip(image_ids, details, strict=True)
+            ]
+
+    def differing(self, image_ids: Sequence[int], details: Sequence[Details]) -> list[Differences]:
+        """What `update_details` would change; reads only."""
+        with self._database.read() as session:
+            stored = {
+                i.id: i for i in session.scalars(select(Image).where(Image.id.in_(image_ids)))
+            }
+            return [_differences(stored[i], d) for i, d in zip(image_ids, details, strict=True)]
+
+    def move(self, image_id: int, in_place: str | None, actor: str) -> None:
+        """The photograph is now referenced at `in_place`, or copied to the store where None."""
+        with self._database.write() as session:
+            image = session.get_one(Image, image_id)
+            detail = {"in_place": [image.in_place, in_place]}
+            image.in_place = in_place
+            session.add(Event(kind="move", actor=actor, image_id=image_id, detail=detail))
+
+    def find(self, reference: str) -> Image:
+        """The one image that a person means: #id, name, DATASET:name, or name without its ending.
+
+        Raises NotFoundError where there is none, InputError where there are several.
+        """
+        with self._database.read() as session:
+            found = _lookup(session, reference)
+        if not found:
+            raise NotFoundError(
+                f"no image called '{reference}': give a file name, DATASET:NAME or #ID"
+            )
+        if len(found) > 1:
+            choices = ", ".join(f"#{i.id}" for i in found[:5])
+            raise InputError(
+                f"'{reference}' is the name of {len(found)} images ({choices}): give DATASET:NAME or #ID"
+            )
+        return found[0]
+
+    def select(
+        self,
+        *,
+        subset: str | None = None,
+        states: Sequence[State] | None = None,
+        ids: Sequence[int] | None = None,
+    ) -> Sequence[Image]:
+        """Images in the order of their ids; each condition given must hold.
+
+        Raises NotFoundError where there is no such subset.
+        """
+        query = select(Image).order_by(Image.id)
+        if subset is not None:
+            query = query.join(SubsetMember, SubsetMember.image_id == Image.id)
+            query = query.join(Subset, Subset.id == SubsetMember.subset_id).where(
+                Subset.name == subset
+            )
+        if states is not None:
+            query = query.where(Image.state.in_([s.value for s in states]))
+        with self._database.read() as session:
+            if subset is not None:
+                named_subset(session, subset)
+            rows = session.scalars(query).all()
+        if ids is None:
+            return rows
+        wanted = set(ids)
+        return [row for row in rows if row.id in wanted]
+
+    def by_stem(self, dataset: str | None = None) -> dict[str, set[int]]:
+        """Image ids by file name without ending, over all sources: what masks are matched by.
+
+        Raises NotFoundError where there is no such dataset.
+        """
+        query = select(Source.name, Source.image_id)
+        found: dict[str, set[int]] = {}
+        with self._database.read() as session:
+            if dataset is not None:
+                row = session.scalars(select(Dataset).where(Dataset.name == dataset)).first()
+                if row is None:
+                    names = session.scalars(select(Dataset.name).order_by(Dataset.name)).all()
+                    raise NotFoundError(
+                        f"no dataset called '{dataset}'; there are: {', '.join(names) or 'none yet'}"
+                    )
+                query = query.where(Source.dataset_id == row.id)
+            for name, image_id in session.execute(query):
+                found.setdefault(name.rsplit(".", 1)[0], set()).add(image_id)
+        return found
+
+    def sources(self, image_id: int) -> Sequence[Source]:
+        with self._database.read() as session:
+            return session.scalars(
+                select(Source).where(Source.image_id == image_id).order_by(Source.id)
+            ).all()
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Number of images by (tone, state)."""
+        with self._database.read() as session:
+            rows = session.execute(
+                select(Image.tone, Image.state, func.count()).group_by(Image.tone, Image.state)
+            )
+            return {(tone, state): n for tone, state, n in rows}
+
+    def skip(self, image_id: int, reason: str, note: str | None, annotator: str) -> Outcome:
+        """Set an image aside; unchanged where the same person skipped it for the same reason."""
+        with self._database.write() as session:
+            image = session.get_one(Image, image_id)
+            same = select(Skip).where(
+                Skip.image_id == image_id,
+                Skip.reopened_at.is_(None),
+                Skip.reason == reason,
+                Skip.note == note,
+                Skip.annotator == annotator,
+            )
+            if session.scalars(same).first() is not None:
+                return Outcome.UNCHANGED
+            step(session, image, Action.SKIP, annotator, {"reason": reason, "note": note})
+            session.add(Skip(image_id=image_id, reason=reason, note=note, annotator=annotator))
+            return Outcome.ADDED
+
+    def reopen(self, image_id: int, actor: str) -> None:
+        """Back to work: a skipped image is queued, an accepted one goes to rework."""
+        with self._database.write() as session:
+            image = session.get_one(Image, image_id)
+            step(session, image, Action.REOPEN, actor)
+            open_skips = select(Skip).where(Skip.image_id == image_id, Skip.reopened_at.is_(None))
+            for skip in session.scalars(open_skips):
+                skip.reopened_at = now()
+            if acceptance := session.get(Acceptance, image_id):
+                session.delete(acceptance)
+
+    def skips(self, image_id: int | None = None) -> Sequence[Skip]:
+        """Skips that stand, of one image or of all."""
+        query = select(Skip).where(Skip.reopened_at.is_(None)).order_by(Skip.id)
+        if image_id is not None:
+            query = query.where(Skip.image_id == image_id)
+        with self._database.read() as session:
+            return session.scalars(query).all()
+
+
+def _add_all(
+    session: Session, dataset_id: int, batch: Sequence[NewImage], actor: str
+) -> list[FileOutcome]:
+    """One query and one insert a table, however many files there are."""
+    in_batch = Source.path.in_([new.path for new in batch])
+    query = select(Source).where(Source.dataset_id == dataset_id, in_batch)
+    sources = {s.path: s for s in session.scalars(query)}
+    wanted = Image.content_hash.in_([new.content_hash for new in batch])
+    images = {i.content_hash: i for i in session.scalars(select(Image).where(wanted))}
+    first: set[str] = set()
+    for new in batch:
+        if new.path not in sources and new.content_hash not in images:
+            images[new.content_hash] = Image(
+                dataset_id=dataset_id,
+                name=new.name,
+                content_hash=new.content_hash,
+                perceptual_hash=new.perceptual_hash,
+                width=new.width,
+                height=new.height,
+                in_place=new.in_place,
+                state=State.NEW.value,
+                **asdict(new.details),
+            )
+            first.add(new.path)
+    session.add_all(images.values())
+    session.flush()  # gives the new images their ids
+    return [
+        _see_again(session, sources[new.path], new)
+        if new.path in sources
+        else _add_one(session, dataset_id, new, images[new.content_hash], new.path in first, actor)
+        for new in batch
+    ]
+
+
+def _see_again(session: Session, source: Source, new: NewImage) -> FileOutcome:
+    known = session.get_one(Image, source.image_id)
+    if known.content_hash != new.content_hash:
+        return FileOutcome(
+            new.path,
+            Outcome.REFUSED,
+            f"another photograph was imported under this name (image #{known.id}); "
+            "nothing is overwritten: import the new one under a new name, or into another --dataset",
+        )
+    source.file_hash, source.size, source.modified_ns = new.file_hash, new.size, new.modified_ns
+    return FileOutcome(new.path, Outcome.UNCHANGED)
+
+
+def _add_one(
+    session: Session, dataset_id: int, new: NewImage, image: Image, first: bool, actor: str
+) -> FileOutcome:
+    note = None
+    if first:
+        session.add(
+            Event(
+                kind="import",
+                actor=actor,
+                image_id=image.id,
+                state_after=State.NEW.value,
+                detail={"path": new.path},
+            )
+        )
+    else:
+        note = f"the same photograph as {image.name} (#{image.id}): one image, two names"
+        if contradicted := _differences(image, new.details):
+            note += f"; its {', '.join(contradicted)} not taken: that of the first file stands"
+        session.add(
+            Event(kind="duplicate", actor=actor, image_id=image.id, detail={"path": new.path})
+        )
+    session.add(
+        Source(
+            dataset_id=dataset_id,
+            image_id=image.id,
+            path=new.path,
+            name=new.name,
+            file_hash=new.file_hash,
+            size=new.size,
+            modified_ns=new.modified_ns,
+        )
+    )
+    return FileOutcome(new.path, Outcome.ADDED, note)
+
+
+def _differences(image: Image, new: Details) -> Differences:
+    """Stored and new value of each detail that the new metadata says something else about."""
+    found: Differences = {}
+    for name in (f.name for f in fields(Details)):
+        stored, given = getattr(image, name), getattr(new, name)
+        silent = given is None or (name == "tone" and given == "unknown")
+        if name != "tone_source" and not silent and stored != given:
+            found[name] = [stored, given]
+    if "tone" in found and new.fitzpatrick is None and image.fitzpatrick is not None:
+        found["fitzpatrick"] = [image.fitzpatrick, None]  # it belongs to the group that was wrong
+    return found
+
+
+def _correct(session: Session, image: Image, new: Details, actor: str) -> Differences:
+    changes = _differences(image, new)
+    if not changes:
+        return changes
+    if "tone" in changes or "fitzpatrick" in changes:
+        changes["tone_source"] = [image.tone_source, new.tone_source]
+    for name, (_, given) in changes.items():
+        setattr(image, name, given)
+    session.add(Event(kind="metadata", actor=actor, image_id=image.id, detail=changes))
+    return changes
+
+
+def _lookup(session: Session, reference: str) -> Sequence[Image]:
+    if reference.startswith("#") and reference[1:].isdigit():
+        image = session.get(Image, int(reference[1:]))
+        return [image] if image else []
+    query = select(Image).join(Source, Source.image_id == Image.id).distinct().order_by(Image.id)
+    dataset, colon, name = reference.partition(":")
+    if colon:
+        query = query.join(Dataset, Dataset.id == Source.dataset_id).where(Dataset.name == dataset)
+    wanted = name if colon else reference
+    exact = session.scalars(query.where(or_(Source.name == wanted, Source.path == wanted))).all()
+    if exact:
+        return exact
+    pattern = wanted.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return session.scalars(query.where(Source.name.like(f"{pattern}.%", escape="\\"))).all()

@@ -1,0 +1,78 @@
+"""The life cycle of an image: its states, the steps between them, and nothing else.
+
+    new -> queued -> prelabelled -> in_labelling -> submitted -> accepted
+                                        |              |   ^
+                                        v              v   |
+                                     skipped        rework-+
+
+A mask may also arrive from elsewhere, for an image in any open state (`submit`). Accepting needs a
+reviewer who did not draw the mask; that is checked where reviews are recorded.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from ddiseg.errors import TransitionError
+
+
+class State(StrEnum):
+    """Where an image stands."""
+
+    NEW = "new"  #: imported, nothing asked of it yet
+    QUEUED = "queued"  #: chosen for labelling
+    PRELABELLED = "prelabelled"  #: a model has painted it
+    IN_LABELLING = "in_labelling"  #: in the hands of an annotator
+    SUBMITTED = "submitted"  #: a person's mask waits for review
+    ACCEPTED = "accepted"  #: a second person has accepted the mask
+    REWORK = "rework"  #: sent back by the reviewer
+    SKIPPED = "skipped"  #: can't be labelled, with a reason of the protocol
+
+
+class Action(StrEnum):
+    """What can happen to an image."""
+
+    QUEUE = "queue"
+    PRELABEL = "prelabel"
+    START = "start"  #: given to an annotator
+    SUBMIT = "submit"
+    ACCEPT = "accept"
+    REJECT = "reject"
+    SKIP = "skip"
+    REOPEN = "reopen"
+
+
+_OPEN = (State.NEW, State.QUEUED, State.PRELABELLED, State.IN_LABELLING, State.REWORK)
+
+#: (state, action) -> next state. What is not here is refused.
+TRANSITIONS: dict[tuple[State, Action], State] = {
+    (State.NEW, Action.QUEUE): State.QUEUED,
+    **{(s, Action.PRELABEL): State.PRELABELLED for s in (State.NEW, State.QUEUED)},
+    # A prediction beside later work changes nothing for the people at it.
+    **{
+        (s, Action.PRELABEL): s
+        for s in (State.PRELABELLED, State.IN_LABELLING, State.SUBMITTED, State.REWORK)
+    },
+    **{
+        (s, Action.START): State.IN_LABELLING
+        for s in (State.NEW, State.QUEUED, State.PRELABELLED, State.REWORK)
+    },
+    **{(s, Action.SUBMIT): State.SUBMITTED for s in _OPEN},
+    (State.SUBMITTED, Action.SUBMIT): State.SUBMITTED,
+    (State.SUBMITTED, Action.ACCEPT): State.ACCEPTED,
+    (State.SUBMITTED, Action.REJECT): State.REWORK,
+    **{(s, Action.SKIP): State.SKIPPED for s in (*_OPEN, State.SUBMITTED)},
+    (State.SKIPPED, Action.REOPEN): State.QUEUED,
+    (State.ACCEPTED, Action.REOPEN): State.REWORK,
+}
+
+
+def next_state(state: State, action: Action, image: str) -> State:
+    """The state after `action`; raises TransitionError naming the image and what it allows."""
+    try:
+        return TRANSITIONS[state, action]
+    except KeyError:
+        allowed = [a.value for (s, a) in TRANSITIONS if s is state]
+        raise TransitionError(
+            f"{image} is {state}: '{action}' is not possible; possible: {', '.join(allowed)}"
+        ) from None

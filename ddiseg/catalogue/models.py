@@ -1,0 +1,224 @@
+"""The tables of the catalogue. Their history is in `db/`; a test keeps both the same.
+
+No code outside `ddiseg.catalogue` opens a transaction; rows that leave it are detached and are
+only read.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from ddiseg.catalogue.lifecycle import State
+
+#: Constraint names are the same on every database, so that migrations can find them.
+NAMING = {
+    "ix": "ix_%(column_0_N_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+def now() -> str:
+    """The time in UTC as text that sorts, to the microsecond."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012 - SQLAlchemy's API
+
+
+class Dataset(Base):
+    """A set of photographs from one source, under one licence."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    licence: Mapped[str | None] = mapped_column(String(200))
+    source: Mapped[str | None]  #: URL or citation
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Image(Base):
+    """One photograph, whatever the number of files that hold it."""
+
+    __tablename__ = "images"
+    __table_args__ = (
+        CheckConstraint("tone IN ('I-II', 'III-IV', 'V-VI', 'unknown')", name="tone"),
+        CheckConstraint("fitzpatrick BETWEEN 1 AND 6", name="fitzpatrick"),
+        CheckConstraint("width > 0 AND height > 0", name="size"),
+        CheckConstraint(f"state IN ({', '.join(repr(s.value) for s in State)})", name="state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), index=True)
+    name: Mapped[str] = mapped_column(String(500), index=True)  #: file name of its first source
+    content_hash: Mapped[str] = mapped_column(
+        String(64), unique=True
+    )  #: of the oriented RGB pixels
+    perceptual_hash: Mapped[str] = mapped_column(String(16))  #: 64-bit DCT hash, hexadecimal
+    width: Mapped[int]  #: pixels, after EXIF orientation
+    height: Mapped[int]
+    in_place: Mapped[str | None]  #: absolute path where the photograph is referenced, not copied
+    tone: Mapped[str] = mapped_column(String(10), default="unknown", index=True)
+    tone_source: Mapped[str | None] = mapped_column(
+        String(200)
+    )  #: e.g. "ddi_metadata.csv: skin_tone"
+    fitzpatrick: Mapped[int | None]  #: exact type 1-6, where known
+    malignant: Mapped[bool | None]
+    diagnosis: Mapped[str | None] = mapped_column(String(200))
+    patient: Mapped[str | None] = mapped_column(String(200))
+    lesion: Mapped[str | None] = mapped_column(String(200))
+    state: Mapped[str] = mapped_column(String(20), default=State.NEW.value, index=True)
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Source(Base):
+    """A file that an image was read from. Exact duplicates are several sources of one image."""
+
+    __tablename__ = "sources"
+    __table_args__ = (UniqueConstraint("dataset_id", "path"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    path: Mapped[str] = mapped_column(String(1000))  #: relative to the imported folder, with /
+    name: Mapped[str] = mapped_column(String(500), index=True)  #: last part of the path
+    file_hash: Mapped[str] = mapped_column(String(64))  #: SHA-256 of the file's bytes
+    size: Mapped[int] = mapped_column(BigInteger)  #: bytes
+    modified_ns: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class ModelVersion(Base):
+    """Probes as they were after one training, with everything that made them."""
+
+    __tablename__ = "model_versions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    file_hash: Mapped[str] = mapped_column(String(64))
+    backbone: Mapped[str] = mapped_column(String(200))
+    backbone_hash: Mapped[str] = mapped_column(String(64))
+    settings: Mapped[dict[str, Any]]
+    training_masks: Mapped[list[Any]]  #: content hashes of the masks that it learned from
+    metrics: Mapped[dict[str, Any]]
+    protocol_version: Mapped[str] = mapped_column(String(20))
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Mask(Base):
+    """An immutable mask: drawn by a person or painted by a model version."""
+
+    __tablename__ = "masks"
+    __table_args__ = (
+        CheckConstraint("(annotator IS NULL) <> (model_version_id IS NULL)", name="author"),
+        CheckConstraint("mapping IN ('same', 'stretched')", name="mapping"),
+        CheckConstraint("uncertainty IS NULL OR model_version_id IS NOT NULL", name="uncertainty"),
+        Index("uq_masks_by_person", "image_id", "annotator", "content_hash", unique=True),
+        Index("uq_masks_by_model", "image_id", "model_version_id", unique=True),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    content_hash: Mapped[str] = mapped_column(String(64), index=True)  #: of the pixels
+    width: Mapped[int]
+    height: Mapped[int]
+    mapping: Mapped[str] = mapped_column(
+        String(10)
+    )  #: "stretched": the photograph was, to this size
+    classes: Mapped[list[Any]]  #: ids that its author could have used
+    annotator: Mapped[str | None] = mapped_column(String(200))
+    model_version_id: Mapped[int | None] = mapped_column(
+        ForeignKey("model_versions.id"), index=True
+    )
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("masks.id"))
+    protocol_version: Mapped[str] = mapped_column(String(20))
+    uncertainty: Mapped[float | None]  #: mean mutual information of the ensemble, nats a pixel
+    origin: Mapped[str | None]  #: file or task that it came from
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Review(Base):
+    """What a second person said of a mask, each time: it may be reopened and reviewed again."""
+
+    __tablename__ = "reviews"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    mask_id: Mapped[int] = mapped_column(ForeignKey("masks.id"), index=True)
+    reviewer: Mapped[str] = mapped_column(String(200))
+    verdict: Mapped[str] = mapped_column(String(20))
+    comment: Mapped[str | None]
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Acceptance(Base):
+    """The mask that an accepted image stands for; a row exactly as long as it is accepted."""
+
+    __tablename__ = "acceptances"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    mask_id: Mapped[int] = mapped_column(ForeignKey("masks.id"))
+
+
+class Skip(Base):
+    """Why an image can't be labelled, and who said so."""
+
+    __tablename__ = "skips"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    reason: Mapped[str] = mapped_column(String(40))
+    note: Mapped[str | None]
+    annotator: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+    reopened_at: Mapped[str | None] = mapped_column(String(40))
+
+
+class Subset(Base):
+    """A named part of the images, and what drew it."""
+
+    __tablename__ = "subsets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    drawn_by: Mapped[dict[str, Any]]  #: preset, or seed and sizes
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class SubsetMember(Base):
+    __tablename__ = "subset_members"
+
+    subset_id: Mapped[int] = mapped_column(ForeignKey("subsets.id"), primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True, index=True)
+
+
+class Event(Base):
+    """One thing that happened. Written in the transaction that made it true, never changed."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[str] = mapped_column(String(40), default=now)
+    kind: Mapped[str] = mapped_column(String(40), index=True)
+    actor: Mapped[str] = mapped_column(String(200))
+    image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"), index=True)
+    state_before: Mapped[str | None] = mapped_column(String(20))
+    state_after: Mapped[str | None] = mapped_column(String(20))
+    detail: Mapped[dict[str, Any]]

@@ -1,0 +1,201 @@
+"""What all commands share: their common options, how they print, how they fail.
+
+Results go to stdout, as text or as one JSON document; everything else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from annotation_protocol import ProtocolError
+from ddiseg.errors import DdisegError
+
+if TYPE_CHECKING:
+    from ddiseg.outcomes import FileOutcome, Progress
+    from ddiseg.workspace import Workspace
+
+#: Refused files listed by name in text output; JSON lists all.
+LISTED = 20
+
+
+@dataclass
+class Settings:
+    """The common options of one run."""
+
+    workspace: Path = Path()
+    output: str = "text"
+    debug: bool = False
+
+    @property
+    def json(self) -> bool:
+        return self.output == "json"
+
+    def open(self) -> Workspace:
+        from ddiseg.workspace import Workspace
+
+        return Workspace.open(self.workspace)
+
+    def emit(self, data: dict[str, Any], text: str) -> None:
+        """Print a result: `data` where JSON was asked for, else `text`."""
+        click.echo(json.dumps(data, indent=1, ensure_ascii=False) if self.json else text)
+
+
+pass_settings = click.make_pass_decorator(Settings, ensure=True)
+
+
+class Command(click.Command):
+    """A command that takes the common options too, as the group before it does."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(common_options())
+
+
+class Group(click.Group):
+    """A group whose commands take the common options."""
+
+    command_class = Command
+    group_class = type
+
+
+def common_options() -> list[click.Parameter]:
+    def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        # A command reads the environment again: what stands before it on the line must win.
+        source = context.get_parameter_source(str(parameter.name))
+        again = source is ParameterSource.ENVIRONMENT and context.parent is not None
+        if value is not None and not again:
+            setattr(context.find_root().ensure_object(Settings), str(parameter.name), value)
+
+    return [
+        click.Option(
+            ["--workspace"],
+            type=click.Path(path_type=Path, file_okay=False),
+            envvar="DDISEG_WORKSPACE",
+            show_envvar=True,
+            help="Folder of the workspace.  [default: the current folder]",
+            expose_value=False,
+            callback=keep,
+        ),
+        click.Option(
+            ["--output"],
+            type=click.Choice(["text", "json"]),
+            help="How results are printed.  [default: text]",
+            expose_value=False,
+            callback=keep,
+        ),
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            default=None,
+            help="Show the full traceback of an error.",
+            expose_value=False,
+            callback=keep,
+        ),
+    ]
+
+
+def run(group: click.Group, args: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, 1 for an error, 2 for wrong usage."""
+    settings = Settings()
+    try:
+        status = group.main(args=args, prog_name=group.name, standalone_mode=False, obj=settings)
+        return status if isinstance(status, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return 2 if isinstance(error, click.UsageError) else 1
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(
+            "\nStopped. What was finished is kept; the same command goes on from there.", err=True
+        )
+        return 130
+    except (DdisegError, ProtocolError) as error:
+        return _fail(str(error), settings)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(
+            f"{where}{error.strerror or error}; mend that and run the same command again", settings
+        )
+    except Exception as error:  # noqa: BLE001 - the last resort: one line, and how to see the rest
+        first = (str(error).splitlines() or [""])[0]
+        return _fail(
+            f"unexpected {type(error).__name__}: {first} (a defect: run again with --debug and report it)",
+            settings,
+        )
+
+
+def _fail(message: str, settings: Settings) -> int:
+    if settings.debug:
+        traceback.print_exc()
+    click.echo(f"Error: {message}", err=True)
+    return 1
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Progress]:
+    """A bar on stderr; one line at the end where stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        started = time.monotonic()
+        last = [0]
+
+        def note(_done: int, total: int) -> None:
+            last[0] = total
+
+        yield note
+        click.echo(f"{label}: {last[0]} in {time.monotonic() - started:.1f} s", err=True)
+        return
+    with click.progressbar(length=1, label=label, file=sys.stderr, show_pos=True) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield show
+
+
+def report_outcomes(
+    settings: Settings,
+    outcomes: Sequence[FileOutcome],
+    what: str,
+    *,
+    strict: bool,
+    extra: dict[str, Any],
+    lines: Sequence[str] = (),
+) -> None:
+    """Print the outcomes of a batch; exits with 1 where `strict` and something was refused."""
+    from ddiseg.outcomes import Outcome, count
+
+    counts = count(outcomes)
+    noted = [o for o in outcomes if o.note]
+    refused = [o for o in noted if o.outcome is Outcome.REFUSED]
+    others = [o for o in noted if o.outcome is not Outcome.REFUSED]
+    text = [
+        f"{sum(counts.values())} {what}: " + ", ".join(f"{n} {name}" for name, n in counts.items())
+    ]
+    text += [f"  refused  {o.name}: {o.note}" for o in refused]
+    text += [f"  {o.outcome.value}  {o.name}: {o.note}" for o in others[:LISTED]]
+    if len(others) > LISTED:
+        text.append(f"  ... and {len(others) - LISTED} more with a note; --output json lists all")
+    data = {
+        "counts": counts,
+        "files": [{"name": o.name, "outcome": o.outcome.value, "note": o.note} for o in outcomes],
+        **extra,
+    }
+    settings.emit(data, "\n".join([*text, *lines]))
+    if strict and counts[Outcome.REFUSED.value]:
+        raise DdisegError(
+            f"--strict: {counts[Outcome.REFUSED.value]} of {sum(counts.values())} {what} refused"
+        )

@@ -1,0 +1,106 @@
+"""`ddiseg evaluate`: predictions against true masks, by class and tone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar
+
+
+@click.command(cls=Command)
+@click.option(
+    "--truth",
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder of true masks, named as the images.",
+)
+@click.option("--accepted", is_flag=True, help="Take the accepted masks as the truth.")
+@click.option(
+    "--as",
+    "format_name",
+    default="png",
+    show_default=True,
+    metavar="FORMAT",
+    help="Format of the true masks: png, sddi, or one that an installed package adds.",
+)
+@click.option(
+    "--classes",
+    help="Values in the files, as 0=skin,255=lesion. Other classes are then not scored.",
+)
+@click.option(
+    "--stretched",
+    is_flag=True,
+    help="The truths were drawn on photographs stretched to the masks' size.",
+)
+@click.option("--subset", help="Only images of this subset.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@pass_settings
+def evaluate(
+    settings: Settings,
+    truth: Path | None,
+    accepted: bool,
+    format_name: str,
+    classes: str | None,
+    stretched: bool,
+    subset: str | None,
+    seed: int,
+) -> None:
+    """Score predictions: IoU and Dice by class and tone, with n and interval.
+
+    'mean' is the mean over images, 'pooled' is over the pixels of all images, as in the paper.
+    Intervals are 95% bootstrap over patients. An image that a model learned from is never scored
+    with that model's prediction.
+    """
+    from annotation_protocol import load_protocol
+    from ddiseg import masks
+    from ddiseg.loop.evaluate import evaluate as score
+    from ddiseg.workspace import default_actor
+
+    if (truth is None) == (not accepted):
+        raise click.UsageError("Give either --truth DIR or --accepted.")
+    mapping = masks.parse_class_mapping(classes, load_protocol().class_names) if classes else None
+    workspace = settings.open()
+    with progress_bar("Scoring images") as progress:
+        result = score(
+            workspace,
+            default_actor(),
+            truth=truth,
+            format_name=format_name,
+            mapping=mapping,
+            stretched=stretched,
+            subset=subset,
+            seed=seed,
+            progress=progress,
+        )
+    settings.emit(result, _table(result))
+
+
+def _table(result: dict[str, Any]) -> str:
+    models = ", ".join(f"{name} ({n})" for name, n in result["models"].items())
+    lines = [
+        f"{result['n_images']} images of {result['patients']} patients against {result['truth']}; predictions by {models}",
+        f"left out: {result['learned_from']} that the model learned from, {result['without_prediction']} without a prediction, "
+        f"{len(result['refused'])} truths refused",
+        *[f"  refused  {line}" for line in result["refused"]],
+        "",
+        f"{'tone':<9}{'class':<12}{'IoU mean [95% interval]':<27}{'IoU pooled [95% interval]':<28}{'Dice mean':<11}n images",
+    ]
+    for tone, scores in [("all", result["classes"]), *result["by_tone"].items()]:
+        for name, s in scores.items():
+            if s["n"]:
+                lines.append(
+                    f"{tone:<9}{name:<12}{_figure(s['iou_mean'], s['iou_mean_ci95']):<27}"
+                    f"{_figure(s['iou_pooled'], s['iou_pooled_ci95']):<28}{s['dice_mean']:<11.3f}{s['n']}"
+                )
+    return "\n".join(lines)
+
+
+def _figure(value: float, interval: list[float] | None) -> str:
+    return f"{value:.3f} " + (
+        f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "[too few patients]"
+    )
+
+
+COMMANDS = (evaluate,)

@@ -1,0 +1,111 @@
+"""`ddiseg export`: write a release."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar, report_outcomes
+
+
+@click.command(cls=Command)
+@click.option(
+    "--format",
+    "format_name",
+    required=True,
+    shell_complete=lambda _context, _parameter, given: _format_names(given),
+    help="coco, png, sddi, or a format that another package adds.",
+)
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder to make; nothing in it is ever overwritten.",
+)
+@click.option("--subset", help="Export the images of this subset only.")
+@click.option(
+    "--include-predictions",
+    is_flag=True,
+    help="Add the newest prediction of each image that has no accepted mask and is not skipped, marked as not accepted.",
+)
+@click.option(
+    "--images/--no-images",
+    default=True,
+    show_default=True,
+    help="Put the photographs in, as PNG without metadata.",
+)
+@click.option(
+    "--strict", is_flag=True, help="Write nothing where a single image can't be exported."
+)
+@pass_settings
+def export(
+    settings: Settings,
+    format_name: str,
+    target: Path,
+    subset: str | None,
+    include_predictions: bool,
+    images: bool,
+    strict: bool,
+) -> None:
+    """Write a release: the accepted masks with their photographs, licences and hashes.
+
+    \b
+    coco  annotations.json with one lossless RLE a class an image, and images/
+    png   masks/ as palette PNG, images/, metadata.csv and classes.json
+    sddi  labels/ as 256x256 int32 .npy, named as in the published FEDD masks
+
+    Each release has a manifest, ddiseg-release.json, with the hash of every file, and a LICENCE.txt.
+    The folder is there whole or not at all; the same export again finds it unchanged.
+    """
+    from ddiseg.release.folder import MANIFEST, write_release
+    from ddiseg.release.release import Release
+
+    release = Release.gather(
+        settings.open(), subset=subset, include_predictions=include_predictions
+    )
+    with progress_bar("export") as progress:
+        written = write_release(
+            release, format_name, target, images=images, strict=strict, progress=progress
+        )
+    manifest = written.manifest
+    by_tone = ", ".join(f"{tone} {c['images']}" for tone, c in manifest["by_tone"].items())
+    licences = ", ".join(
+        f"{d['name']} ({d['licence'] or 'licence not recorded'})" for d in manifest["datasets"]
+    )
+    report_outcomes(
+        settings,
+        written.outcomes,
+        "images",
+        strict=False,
+        extra={
+            "to": str(written.folder),
+            "unchanged": not written.new,
+            "manifest": str(written.folder / MANIFEST),
+            **{key: manifest[key] for key in _SHOWN},
+        },
+        lines=[
+            f"{format_name} release {manifest['content'][:12]} "
+            f"{'written to' if written.new else 'stands unchanged in'} {written.folder}: "
+            f"{manifest['accepted']} accepted masks, {manifest['predictions']} predictions, "
+            f"{len(manifest['files'])} files",
+            f"by tone: {by_tone}",
+            f"datasets: {licences}",
+        ],
+    )
+
+
+#: What of the manifest JSON output repeats.
+_SHOWN = (
+    "format", "content", "images", "accepted", "predictions", "photographs", "by_tone", "with_class", "datasets"
+)  # fmt: skip
+
+
+def _format_names(given: str) -> list[str]:
+    from ddiseg.formats import RELEASES, format_names
+
+    return [name for name in format_names(RELEASES) if name.startswith(given)]
+
+
+COMMANDS: tuple[click.Command, ...] = (export,)

@@ -1,0 +1,165 @@
+"""`ddiseg init`, `status` and `verify`: make a workspace, see where it stands, check it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from annotation_protocol import load_protocol
+from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar
+from ddiseg.errors import DdisegError
+
+if TYPE_CHECKING:
+    from ddiseg.status import Status
+
+
+@click.command("init", cls=Command)
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False), required=False)
+@click.option(
+    "--catalogue",
+    metavar="URL",
+    help="SQLAlchemy URL of the catalogue.  [default: catalogue.sqlite in the workspace]",
+)
+@click.option(
+    "--store",
+    metavar="URL",
+    help="Folder or fsspec URL for images, masks and models.  [default: store in the workspace]",
+)
+@pass_settings
+def init(
+    settings: Settings, directory: Path | None, catalogue: str | None, store: str | None
+) -> None:
+    """Make a workspace in DIRECTORY, or bring the one that is there up to date.
+
+    DIRECTORY is --workspace where it is left out. An older catalogue is upgraded and keeps all its
+    rows; run again, this changes nothing.
+    """
+    from ddiseg.errors import WorkspaceError
+    from ddiseg.workspace import SETTINGS, Workspace
+
+    root = directory or settings.workspace
+    outcome = "made"
+    if (root / SETTINGS).exists():
+        try:
+            Workspace.open(root).catalogue.close()
+            outcome = "unchanged"
+        except WorkspaceError:  # of an older schema, or without its catalogue
+            outcome = "upgraded"
+    workspace = Workspace.create(root, catalogue, store)
+    settings.emit(
+        {"workspace": str(root), "outcome": outcome, "store": workspace.store.url},
+        f"workspace {root}: {outcome}",
+    )
+
+
+@click.command("status", cls=Command)
+@pass_settings
+def show_status(settings: Settings) -> None:
+    """Show where the workspace stands: images by tone and state, masks, model, subsets, next step."""
+    from ddiseg.status import status
+
+    found = status(settings.open().catalogue)
+    settings.emit(_as_data(found), "\n".join(_as_text(found)))
+
+
+@click.command("verify", cls=Command)
+@pass_settings
+def verify_workspace(settings: Settings) -> None:
+    """Check every stored file against its hash, every row against its file, states against events.
+
+    Exits with 1 and a line for each problem where something is wrong; nothing is changed. Files
+    that no row names are only counted: a stopped run leaves them, and they do no harm.
+    """
+    from ddiseg.verify import verify
+
+    workspace = settings.open()
+    with progress_bar("verify") as progress:
+        findings = verify(workspace, progress)
+    data = {
+        "ok": not findings.problems,
+        "checked": findings.checked,
+        "orphans": findings.orphans,
+        "problems": [{"part": p.part.value, "problem": p.line} for p in findings.problems],
+    }
+    checked = ", ".join(f"{n} {kind}" for kind, n in findings.checked.items())
+    orphans = sum(findings.orphans.values())
+    lines = [f"checked {checked}: {len(findings.problems)} problems"]
+    lines += [f"  {problem.part}  {problem.line}" for problem in findings.problems]
+    if orphans:
+        lines.append(f"  {orphans} files that no row names, left by a stopped run; harmless")
+    settings.emit(data, "\n".join(lines))
+    if findings.problems:
+        raise DdisegError(f"{len(findings.problems)} problems found, nothing was changed")
+
+
+def _as_data(status: Status) -> dict[str, Any]:
+    model = status.model
+    return {
+        "images": status.total,
+        "counts": _table(status),
+        "datasets": [
+            {"name": d.name, "images": n, "licence": d.licence, "source": d.source}
+            for d, n in status.datasets
+        ],
+        "model": model
+        and {
+            "name": model.name,
+            "backbone": model.backbone,
+            "masks": len(model.training_masks),
+            "created_at": model.created_at,
+        },
+        "accepted": status.accepted,
+        "skips": status.skips,
+        "subsets": status.subsets,
+        "next": status.next_step,
+    }
+
+
+def _table(status: Status) -> dict[str, dict[str, int]]:
+    tones: dict[str, dict[str, int]] = {}
+    for (tone, state), n in status.counts.items():
+        tones.setdefault(tone, {})[state] = n
+    return tones
+
+
+def _as_text(status: Status) -> list[str]:
+    from ddiseg.catalogue import State
+
+    tones = [t.name for t in load_protocol().tones if t.name in _table(status)]
+    states = [s.value for s in State if any(state == s for _, state in status.counts)]
+    rows = [["tone", *states, "all"]]
+    for tone in [*tones, "all"]:
+        numbers = [
+            sum(n for (t, s), n in status.counts.items() if tone in (t, "all") and s == state)
+            for state in states
+        ]
+        rows.append([tone, *map(str, numbers), str(sum(numbers))])
+    lines = [f"{status.total} images"]
+    if status.total:
+        lines += _aligned(rows)
+    for dataset, n in status.datasets:
+        licence = dataset.licence or "licence not recorded"
+        lines.append(f"dataset {dataset.name}: {n} images, {licence}")
+    lines.append(f"accepted masks: {status.accepted}")
+    if status.model:
+        lines.append(f"model: {status.model.name}, from {len(status.model.training_masks)} masks")
+    else:
+        lines.append("model: none yet")
+    lines += [f"skipped, {reason}: {n}" for reason, n in sorted(status.skips.items())]
+    for name, by_tone in status.subsets.items():
+        sizes = ", ".join(f"{tone} {n}" for tone, n in by_tone.items())
+        lines.append(f"subset {name}: {sum(by_tone.values())} ({sizes})")
+    return [*lines, f"next: {status.next_step}"]
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Rows with the first column to the left and the numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+
+
+COMMANDS: tuple[click.Command, ...] = (init, show_status, verify_workspace)

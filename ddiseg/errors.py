@@ -1,0 +1,23 @@
+"""The errors that a person can mend: what was given, what was wrong with it, what to do next."""
+
+from __future__ import annotations
+
+
+class DdisegError(Exception):
+    """Base of all errors that the command line shows as one line."""
+
+
+class InputError(DdisegError, ValueError):
+    """A file, a row or an option that can't be used as given."""
+
+
+class NotFoundError(DdisegError, LookupError):
+    """A name that the workspace does not know."""
+
+
+class TransitionError(DdisegError):
+    """A step that the life cycle of an image does not allow."""
+
+
+class WorkspaceError(DdisegError):
+    """A workspace that is missing, newer than this program, busy or can't be written."""

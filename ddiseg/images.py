@@ -1,0 +1,240 @@
+"""Photographs: opened safely, turned upright, stripped of everything but their pixels, hashed.
+
+Arrays: a photograph is (H, W, 3) uint8 sRGB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import threading
+import warnings
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from ddiseg.errors import InputError
+
+#: File endings that an imported folder is searched for.
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+
+#: Formats that Pillow may open; the ending of a file does not decide.
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
+
+#: The largest photograph taken, in pixels; beyond it a file is taken for a decompression bomb.
+#: Just below Pillow's own limit, so that this one decides.
+MAX_PIXELS = 178_000_000
+
+#: Perceptual hashes that differ in no more bits than this are listed as near-duplicates.
+NEAR_DUPLICATE_BITS = 4
+
+Photograph = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A photograph and what had to be done to it to get plain upright 8-bit sRGB."""
+
+    pixels: Photograph
+    changes: tuple[str, ...]
+
+
+def open_photograph(data: bytes) -> Opened:
+    """Read a photograph from the bytes of a file; raises InputError that says what is wrong.
+
+    EXIF orientation is applied, an embedded colour profile converted to sRGB, transparency laid
+    on white, 16 bits brought to 8. Animated files are refused: which frame is meant, no one says.
+    """
+    try:
+        with _quiet_pillow(), Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
+            return _read(picture)
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(_bomb()) from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"not a photograph that can be read ({', '.join(_FORMATS)})") from error
+    except _DAMAGED as error:
+        raise InputError(f"damaged or cut short ({_first_line(error)})") from error
+
+
+def encode_png(photograph: Photograph) -> bytes:
+    """A PNG that holds the pixels and nothing else.
+
+    Each row is stored as its difference from the one above: half the time of Pillow's encoder,
+    which tries all five filters on every row, for files of the same size.
+    """
+    height, width = photograph.shape[:2]
+    rows = np.empty((height, 1 + 3 * width), np.uint8)
+    flat = photograph.reshape(height, 3 * width)
+    rows[:, 0] = 2  # filter type Up (PNG specification, 9.2)
+    rows[0, 1:] = flat[0]
+    np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        _chunk(kind, data)
+        for kind, data in (
+            (b"IHDR", header),
+            (b"IDAT", zlib.compress(rows.tobytes(), 1)),
+            (b"IEND", b""),
+        )
+    )
+
+
+def content_hash(photograph: Photograph) -> str:
+    """SHA-256 of size and pixels: the same for every file that shows exactly this."""
+    height, width = photograph.shape[:2]
+    digest = hashlib.sha256(f"image {height}x{width}\n".encode())
+    digest.update(np.ascontiguousarray(photograph).data)
+    return digest.hexdigest()
+
+
+def perceptual_hash(photograph: Photograph) -> str:
+    """64-bit DCT hash as 16 hexadecimal digits; survives scaling and recompression."""
+    import imagehash
+
+    small = Image.fromarray(photograph)
+    return str(imagehash.phash(small.convert("L").reduce(max(1, min(small.size) // 128))))
+
+
+def near_duplicates(
+    hashes: Sequence[str], bits: int = NEAR_DUPLICATE_BITS
+) -> list[tuple[int, int, int]]:
+    """Pairs (i, j, differing bits) of perceptual hashes no more than `bits` apart, i < j.
+
+    Two hashes that differ in at most `bits` bits agree in at least one of `bits + 1` bands, so
+    only those that share a band are compared.
+    """
+    values = [int(h, 16) for h in hashes]
+    width = -(-64 // (bits + 1))
+    found: dict[tuple[int, int], int] = {}
+    for band in range(bits + 1):
+        by_band: dict[int, list[int]] = defaultdict(list)
+        for index, value in enumerate(values):
+            by_band[(value >> (band * width)) & ((1 << width) - 1)].append(index)
+        for members in by_band.values():
+            for k, i in enumerate(members):
+                for j in members[k + 1 :]:
+                    away = (values[i] ^ values[j]).bit_count()
+                    if away <= bits:
+                        found[i, j] = away
+    return sorted((i, j, away) for (i, j), away in found.items())
+
+
+#: What Pillow raises on files that are damaged, its parsers' slips among them.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    ImageCms.PyCMSError,
+)
+
+
+class _Quiet:
+    """How many threads are inside `_quiet_pillow`, and what undoes it."""
+
+    lock = threading.Lock()
+    inside = 0
+    undo = ExitStack()
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Keep Pillow's warnings, on large pictures and odd metadata, off the screen.
+
+    Warning filters belong to the process, so the first thread in sets them and the last one out
+    puts them back; each on its own would undo what another still needs.
+    """
+    with _Quiet.lock:
+        if not _Quiet.inside:
+            _Quiet.undo.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+        _Quiet.inside += 1
+    try:
+        yield
+    finally:
+        with _Quiet.lock:
+            _Quiet.inside -= 1
+            if not _Quiet.inside:
+                _Quiet.undo.close()
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    body = kind + data
+    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def _read(picture: Image.Image) -> Opened:
+    changes: list[str] = []
+    if picture.width * picture.height > MAX_PIXELS:
+        raise InputError(_bomb())
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format != "MPO":
+        raise InputError(f"holds {frames} frames: export the one that is meant as a still image")
+    profile = picture.info.get("icc_profile")
+    if picture.getexif().get(0x0112, 1) != 1:
+        changes.append("turned upright")
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith(("I", "F")):
+        changes.append("brought from 16 to 8 bits")
+        picture = _to_8_bits(picture)
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        rgba = picture.convert("RGBA")
+        if np.asarray(rgba)[..., 3].min() < 255:
+            changes.append("transparency laid on white")
+            rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        picture = rgba.convert("RGB")
+    elif picture.mode == "P":
+        picture = picture.convert("RGB")
+    if profile and picture.mode in ("RGB", "CMYK", "L"):
+        picture = _to_srgb(picture, profile, changes)
+    return Opened(np.asarray(picture.convert("RGB")), tuple(changes))
+
+
+def _to_8_bits(picture: Image.Image) -> Image.Image:
+    values = np.asarray(picture, np.float64)
+    top = 65535 if values.max(initial=0) > 255 else 255
+    if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+        raise InputError("holds values outside 0 to 65535: export it with 8 or 16 bits a channel")
+    return Image.fromarray((values * (255 / top)).round().astype(np.uint8))
+
+
+def _to_srgb(picture: Image.Image, profile: bytes, changes: list[str]) -> Image.Image:
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(source):
+            return picture
+        converted = ImageCms.profileToProfile(
+            picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError):
+        changes.append("unreadable colour profile ignored")
+        return picture
+    assert converted is not None
+    changes.append("colours converted to sRGB")
+    return converted
+
+
+def _bomb() -> str:
+    return f"larger than {MAX_PIXELS // 1_000_000} megapixels when unpacked: refused as a decompression bomb"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__

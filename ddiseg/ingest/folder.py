@@ -1,0 +1,126 @@
+"""The files of a folder that someone hands in: found in a fixed order, read with care."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddiseg.errors import InputError
+from ddiseg.workspace import SETTINGS
+
+#: A larger file is not read into memory, in bytes: 2 GB holds any photograph that is taken.
+MAX_BYTES = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file by the path that it is told by and the place that it is read from."""
+
+    path: str  #: relative to the folder, with /
+    place: Path
+    fault: str | None = None  #: why it can't be taken, found without opening it
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def stem(self) -> str:
+        return self.name.rsplit(".", 1)[0]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a folder, by path."""
+
+    files: tuple[FoundFile, ...]  #: those with one of the endings asked for
+    others: tuple[str, ...]  #: paths of the rest
+
+
+def list_folder(folder: Path, endings: tuple[str, ...]) -> Listing:
+    """All files under `folder`; hidden ones are left out, endings compared without case.
+
+    Links are followed to files inside the folder only; what leads out of it carries a fault.
+
+    Raises:
+        InputError: `folder` is none, or can't be read.
+    """
+    if not folder.is_dir():
+        what = "is a file: give the folder that it lies in" if folder.exists() else "does not exist"
+        raise InputError(f"{folder} {what}")
+    root = folder.resolve()
+    files, others = [], []
+    for entry, fault in _walk(root):
+        path = _path_text(os.path.relpath(entry, root))
+        if fault is None and not entry.name.lower().endswith(endings):
+            others.append(path)
+        else:
+            unreadable = "\ufffd" in path and fault is None
+            fault = "its name is not UTF-8: rename the file" if unreadable else fault
+            files.append(FoundFile(path, Path(entry.path), fault))
+    files.sort(key=lambda f: f.path)
+    return Listing(tuple(files), tuple(sorted(others)))
+
+
+def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.stat_result]:
+    """The bytes of a file, and its status as it was read; raises InputError saying why not."""
+    if file.fault:
+        raise InputError(file.fault)
+    try:
+        with open(file.place, "rb") as opened:
+            status = os.fstat(opened.fileno())
+            if status.st_size > max_bytes:
+                raise InputError(
+                    f"is {status.st_size / 1e6:,.0f} MB large; {max_bytes / 1e6:,.0f} MB at most"
+                )
+            return opened.read(), status
+    except OSError as error:
+        raise InputError(f"can't be read ({error.strerror or error})") from error
+
+
+def _walk(root: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:
+    """Files, and whatever else has a fault, under `root`; directories are not told."""
+    waiting = [str(root)]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(folder) as scan:
+                entries = [e for e in scan if not e.name.startswith(".")]
+        except OSError as error:
+            raise InputError(
+                f"{folder} can't be read ({error.strerror}): make it readable, or give another folder"
+            ) from error
+        is_workspace = any(e.name == SETTINGS for e in entries)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                # A workspace inside the folder: what its store holds was imported already.
+                if not (is_workspace and entry.name == "store"):
+                    waiting.append(entry.path)
+            else:
+                yield from _with_fault(entry, root)
+
+
+def _with_fault(
+    entry: os.DirEntry[str], root: Path
+) -> Iterator[tuple[os.DirEntry[str], str | None]]:
+    if entry.is_symlink():
+        target = Path(os.path.realpath(entry.path))
+        if not target.is_relative_to(root):
+            yield entry, f"is a link that leads out of the folder, to {target}: copy what it means"
+            return
+        if target.is_dir():  # its files are found at their own place
+            return
+    try:
+        regular = stat.S_ISREG(entry.stat().st_mode)
+    except OSError as error:
+        yield entry, f"can't be read ({error.strerror})"
+        return
+    yield entry, None if regular else "is no regular file"
+
+
+def _path_text(path: str) -> str:
+    """A path with / and without the bytes that are no UTF-8, so that it can be printed and stored."""
+    return os.fsencode(path).decode("utf-8", "replace").replace(os.sep, "/")

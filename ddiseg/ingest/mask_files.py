@@ -1,0 +1,261 @@
+"""Files of masks that were drawn elsewhere, into the catalogue, whatever their format.
+
+A format is a function like `ddiseg.ingest.png_masks.read_masks`, found by its name through the
+entry points `ddiseg.mask_formats`: Path -> MaskFiles, none of which is read before it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from annotation_protocol import load_protocol
+from ddiseg import formats, masks
+from ddiseg.catalogue import NewMask
+from ddiseg.catalogue.masks import refuse_self_review
+from ddiseg.catalogue.models import Image
+from ddiseg.errors import InputError
+from ddiseg.ingest.folder import FoundFile, list_folder, read_file
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.store import Kind
+from ddiseg.workspace import Workspace
+
+#: Files of one transaction.
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """One mask, not read yet."""
+
+    name: str  #: path relative to what was imported
+    stem: str  #: name of the photograph without its ending
+    load: Callable[[], NDArray[Any]]  #: (h, w) values as they stand; raises InputError
+    classes: tuple[int, ...]  #: ids that its author could use, where the values are class ids
+    stretched: bool = False  #: drawn on the photograph stretched to the mask's size
+    notes: list[str] = field(default_factory=list)  #: what `load` had to tolerate
+
+
+def import_masks(
+    workspace: Workspace,
+    path: Path,
+    *,
+    format_name: str,
+    annotator: str,
+    reviewer: str | None = None,
+    mapping: Mapping[int, int] | None = None,
+    stretched: bool = False,
+    dataset: str | None = None,
+    subset: str | None = None,
+    progress: Progress = silent,
+) -> list[FileOutcome]:
+    """Import a file or folder of masks, matched to images by file name without ending.
+
+    Args:
+        reviewer: a second person; the masks then arrive accepted.
+        mapping: class id by the value in the files, where these are not class ids.
+        stretched: a mask of another size than its image was drawn on the stretched photograph.
+        dataset: match names in this dataset only.
+        subset: leave the files of images outside this subset alone.
+
+    Raises:
+        InputError: annotator and reviewer are one; no such format, folder or file.
+        NotFoundError: no such dataset or subset.
+        WorkspaceError: the store or catalogue can't be written; what was finished is kept.
+    """
+    annotator, reviewer = annotator.strip(), reviewer.strip() if reviewer is not None else None
+    if not annotator or reviewer == "":
+        raise InputError("an annotator or reviewer needs a name: give --annotator NAME")
+    refuse_self_review(annotator, reviewer)
+    read = formats.load_format(formats.MASKS, format_name)
+    targets = MaskTargets.read(workspace, dataset)
+    files = list(read(path))
+    if subset is not None:
+        members = workspace.catalogue.subsets.members(subset)
+        files = [f for f in files if members & targets.by_stem.get(f.stem, set())]
+    job = _Import(workspace, annotator, reviewer, mapping, stretched, targets)
+    return job.run(files, progress)
+
+
+def find_mask_files(path: Path, ending: str) -> list[FoundFile]:
+    """The files of one ending under a folder, or the one file that `path` is.
+
+    Raises:
+        InputError: there is none.
+    """
+    if path.is_file():
+        return [FoundFile(path.name, path)]
+    files = list(list_folder(path, (ending,)).files)
+    if not files:
+        raise InputError(f"{path} has no masks: no file ends in {ending}")
+    return files
+
+
+def read_mask_file(file: FoundFile) -> bytes:
+    """The bytes of a mask; raises InputError where they are more than any mask has."""
+    return read_file(file, max_bytes=5 * masks.MAX_PIXELS)[0]
+
+
+def class_mask(file: MaskFile, mapping: Mapping[int, int] | None) -> masks.Mask:
+    """(h, w) uint8 class ids of a file; raises InputError for a value that is no class."""
+    values = file.load()
+    if mapping is not None:
+        return masks.remap(values, mapping)
+    return masks.check_mask(values, len(load_protocol().classes))
+
+
+@dataclass(frozen=True)
+class MaskTargets:
+    """The images that mask files may belong to, as they were when this was read."""
+
+    by_stem: Mapping[str, set[int]]
+    by_id: Mapping[int, Image]
+
+    @classmethod
+    def read(cls, workspace: Workspace, dataset: str | None = None) -> MaskTargets:
+        """Those of one dataset or of all; raises NotFoundError where there is no such dataset."""
+        images = workspace.catalogue.images
+        return cls(images.by_stem(dataset), {image.id: image for image in images.select()})
+
+    def of(self, file: MaskFile) -> Image:
+        """The image that a file is called like; raises InputError where that is none or several."""
+        ids = sorted(self.by_stem.get(file.stem, ()))
+        if not ids:
+            raise InputError(f"no image called {file.stem}: import the photographs first")
+        if len(ids) > 1:
+            listed = ", ".join(f"#{i}" for i in ids[:5])
+            raise InputError(
+                f"{len(ids)} images are called {file.stem} ({listed}): say which with --dataset NAME"
+            )
+        return self.by_id[ids[0]]
+
+
+def size_mismatch(mask: masks.Mask, image: Image) -> str:
+    """Why a mask of another size is refused."""
+    height, width = mask.shape
+    return (
+        f"is {width} x {height}, but {image.name} is {image.width} x {image.height}: "
+        "export it at that size, or give --stretched if the photograph was stretched to it"
+    )
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A mask that was read and stored, or why not."""
+
+    file: MaskFile
+    mask: NewMask | None = None
+    restored: bool = False  #: it was not in the store, or damaged there
+    refusal: str | None = None
+
+
+@dataclass
+class _Import:
+    workspace: Workspace
+    annotator: str
+    reviewer: str | None
+    mapping: Mapping[int, int] | None
+    stretched: bool
+    targets: MaskTargets
+    first: dict[int, _Taken] = field(default_factory=dict)  #: first good mask by image id
+    told: dict[str, FileOutcome] = field(default_factory=dict)  #: what became of those
+
+    def run(self, files: list[MaskFile], progress: Progress) -> list[FileOutcome]:
+        outcomes: list[FileOutcome] = []
+        progress(0, len(files))
+        # Two threads: beside one that waits for the disk, no more than one mask is computed.
+        with ThreadPoolExecutor(2) as pool:
+            try:
+                for taken in _batches(pool, self.take, files):
+                    outcomes += self.catalogue(taken)
+                    progress(len(outcomes), len(files))
+            finally:
+                pool.shutdown(cancel_futures=True)
+        return outcomes
+
+    def take(self, file: MaskFile) -> _Taken:
+        """Read, check and store one mask. Runs in a thread."""
+        try:
+            image = self.targets.of(file)
+            mask = class_mask(file, self.mapping)
+            height, width = mask.shape
+            same = (height, width) == (image.height, image.width)
+            if not (same or file.stretched or self.stretched):
+                raise InputError(size_mismatch(mask, image))
+        except InputError as error:
+            return _Taken(file, refusal=str(error))
+        digest = masks.mask_hash(mask)
+        there = self.workspace.store.exists(Kind.MASK, digest)
+        if not there:
+            self.workspace.store_mask(mask)
+        classes = set(self.mapping.values()) if self.mapping is not None else file.classes
+        new = NewMask(
+            image_id=image.id,
+            content_hash=digest,
+            width=width,
+            height=height,
+            mapping="same" if same else "stretched",
+            classes=sorted(classes),
+            protocol_version=load_protocol().version,
+            annotator=self.annotator,
+            origin=file.name,
+        )
+        return _Taken(file, new, restored=not there)
+
+    def catalogue(self, batch: list[_Taken]) -> list[FileOutcome]:
+        """The outcomes of a batch, once all of it is in the catalogue."""
+        new = []
+        for taken in batch:
+            if taken.mask is not None and taken.mask.image_id not in self.first:
+                self.first[taken.mask.image_id] = taken
+                new.append(taken)
+        submitted = self.workspace.catalogue.masks.submit(
+            [t.mask for t in new if t.mask is not None], self.reviewer
+        )
+        for taken, outcome in zip(new, submitted, strict=True):
+            self.told[taken.file.name] = _with_repair(outcome, taken)
+        return [self.outcome(taken) for taken in batch]
+
+    def outcome(self, taken: _Taken) -> FileOutcome:
+        name = taken.file.name
+        if taken.mask is None:
+            return FileOutcome(name, Outcome.REFUSED, taken.refusal)
+        first = self.first[taken.mask.image_id]
+        told = self.told[first.file.name]
+        if first is taken:
+            return told
+        if first.mask is not None and first.mask.content_hash != taken.mask.content_hash:
+            return FileOutcome(
+                name, Outcome.REFUSED, f"another mask for the same image than {first.file.name}"
+            )
+        if told.outcome is Outcome.REFUSED:
+            return replace(told, name=name)
+        return FileOutcome(name, Outcome.UNCHANGED, f"same mask as {first.file.name}")
+
+
+def _with_repair(outcome: FileOutcome, taken: _Taken) -> FileOutcome:
+    notes = [n for n in (outcome.note, *taken.file.notes) if n]
+    if outcome.outcome is Outcome.UNCHANGED and taken.restored:
+        outcome = replace(outcome, outcome=Outcome.REPAIRED)
+        notes.append("its stored copy was missing")
+    return replace(outcome, note="; ".join(notes) or None)
+
+
+def _batches(
+    pool: ThreadPoolExecutor, take: Callable[[MaskFile], _Taken], files: Iterable[MaskFile]
+) -> Iterator[list[_Taken]]:
+    """Files as `take` made them; the next batch is in work while the caller has the one before."""
+    waiting = iter(files)
+    ahead: list[Future[_Taken]] = []
+    while batch := list(islice(waiting, BATCH)):
+        running = [pool.submit(take, file) for file in batch]
+        if ahead:
+            yield [future.result() for future in ahead]
+        ahead = running
+    yield [future.result() for future in ahead]

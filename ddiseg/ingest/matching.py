@@ -1,0 +1,88 @@
+"""Which row of a metadata file belongs to which file of a folder. No file is opened for it."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ddiseg.catalogue import Details
+from ddiseg.ingest.folder import FoundFile
+from ddiseg.ingest.metadata import Metadata, Row
+from ddiseg.outcomes import FileOutcome, Outcome
+
+
+@dataclass
+class Matched:
+    """What the rows say, file by file."""
+
+    details: dict[str, Details] = field(default_factory=dict)  #: by path
+    faults: dict[str, str] = field(default_factory=dict)  #: why the row of a file can't be used
+    refused_rows: list[FileOutcome] = field(default_factory=list)  #: that belong to no file
+    rows_without_file: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
+    """The rows of `files`. A row names a file by path or by name, with or without the ending.
+
+    Rows of one file that say the same are one row; if they contradict each other, the file has a
+    fault. So has every file of a name that several have, where a row says no more than the name.
+    """
+    matched = Matched(notes=list(metadata.notes))
+    by_key = _keys(files)
+    rows_of: dict[str, list[Row]] = defaultdict(list)
+    for row in metadata.rows:
+        if row.image is None:
+            matched.refused_rows.append(
+                FileOutcome(f"{metadata.name}:{row.line}", Outcome.REFUSED, row.fault)
+            )
+            continue
+        paths = by_key.get(_key(row.image), [])
+        if len(paths) > 1:
+            meant = f"'{row.image}' could mean {' or '.join(paths[:3])}: give the path"
+            for path in paths:
+                matched.faults[path] = f"{metadata.name}, line {row.line}: {meant}"
+        elif paths:
+            rows_of[paths[0]].append(row)
+        else:
+            matched.rows_without_file += 1
+    repeated = []
+    for path, rows in rows_of.items():
+        fault = next((row.fault for row in rows if row.fault), None)
+        if fault is None and any(row.details != rows[0].details for row in rows):
+            fault = f"{metadata.name}: {_lines(rows)} contradict each other: keep the right one"
+        if fault is not None:
+            matched.faults.setdefault(path, fault)
+            continue
+        matched.details[path] = rows[0].details
+        if len(rows) > 1:
+            repeated.append(f"{path} ({_lines(rows)})")
+    if repeated:
+        shown = ", ".join(repeated[:3]) + (", ..." if len(repeated) > 3 else "")
+        matched.notes.append(
+            f"{metadata.name}: {len(repeated)} with rows that say the same twice: {shown}"
+        )
+    return matched
+
+
+def _keys(files: Sequence[FoundFile]) -> dict[str, list[str]]:
+    """Paths by everything that a row may call a file; a more exact name hides a looser one."""
+    calls = [(f.path, f.name, f.path.rsplit(".", 1)[0], f.stem) for f in files]
+    found: dict[str, list[str]] = {}
+    for kind in zip(*calls, strict=True):
+        looser: dict[str, list[str]] = defaultdict(list)
+        for file, call in zip(files, kind, strict=True):
+            looser[_key(call)].append(file.path)
+        found = {**looser, **found}
+    return found
+
+
+def _key(name: str) -> str:
+    # macOS writes accents as letters of their own; a table from elsewhere does not.
+    return unicodedata.normalize("NFC", name.replace("\\", "/").removeprefix("./"))
+
+
+def _lines(rows: Sequence[Row]) -> str:
+    return "lines " + " and ".join(str(row.line) for row in rows)

@@ -1,0 +1,243 @@
+"""What a CSV file says of photographs: which column means what, and what its values mean."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from annotation_protocol import load_protocol
+from ddiseg.catalogue import Details
+from ddiseg.errors import InputError
+
+#: The longest diagnosis, patient or lesion that the catalogue holds.
+MAX_LENGTH = 200
+
+_BLANK = {"", "na", "n/a", "nan", "none", "null", "unknown"}
+_TRUE = {"true", "t", "yes", "y", "1", "1.0", "malignant"}
+_FALSE = {"false", "f", "no", "n", "0", "0.0", "benign"}
+_ROMAN = {"i": "1", "ii": "2", "iii": "3", "iv": "4", "v": "5", "vi": "6"}
+_DASH = r"\s*[-/\u2010-\u2015\u2212]\s*"
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+
+class Key(StrEnum):
+    """What a column can be used for."""
+
+    IMAGE = "image"  #: file name, with or without its folder or its ending
+    TONE = "tone"
+    DIAGNOSIS = "diagnosis"
+    PATIENT = "patient"
+    LESION = "lesion"
+    MALIGNANT = "malignant"
+
+
+Columns = Mapping[Key, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row that can be used, or the fault it has."""
+
+    line: int  #: in the file, from 1
+    image: str | None  #: as written; None where it is no name of a file in the folder
+    details: Details
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The rows of a CSV file and what was tolerated when it was read."""
+
+    name: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+
+def parse_columns(text: str) -> dict[Key, str]:
+    """The columns that "image=img_id,tone=fitspatrick" names; a name with a comma goes in quotes.
+
+    Raises:
+        InputError: a part that is not KEY=COLUMN, a key that does not exist or stands twice, or no
+            image column.
+    """
+    keys = ", ".join(Key)
+    found: dict[Key, str] = {}
+    for part in next(csv.reader([text], skipinitialspace=True), []):
+        name, equals, column = (p.strip() for p in part.partition("="))
+        if not equals or not column:
+            raise InputError(f"--columns: '{part}' is not KEY=COLUMN; the keys are {keys}")
+        if name not in set(Key):
+            raise InputError(f"--columns: there is no key '{name}'; the keys are {keys}")
+        if Key(name) in found:
+            raise InputError(f"--columns: '{name}' stands twice: keep one of them")
+        found[Key(name)] = column
+    if Key.IMAGE not in found:
+        raise InputError("--columns: say which column names the file, with image=COLUMN")
+    return found
+
+
+def read_metadata(path: Path, columns: Columns) -> Metadata:
+    """The rows of a CSV file. UTF-8 is expected, commas between cells; what else was found is noted.
+
+    A row that can't be used carries its fault; the others are not touched by it.
+
+    Raises:
+        InputError: no file, no CSV, a column that is missing or stands twice.
+    """
+    text, notes = _decode(path)
+    first_line = text.lstrip("\r\n").partition("\n")[0]
+    separator = max(_SEPARATORS, key=first_line.count)
+    if separator != ",":
+        notes.append(f"{path.name}: cells are separated by {_SEPARATORS[separator]}")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        header = [cell.strip() for cell in next((cells for cells in reader if cells), [])]
+        places = _places(path, header, columns)
+        rows = []
+        before = reader.line_num
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                rows.append(_row(path.name, before + 1, cells, len(header), places, columns))
+            before = reader.line_num
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {reader.line_num}: {error}; mend that line, or save the file as CSV again"
+        ) from error
+    return Metadata(path.name, tuple(rows), tuple(notes))
+
+
+def parse_tone(text: str) -> tuple[str, int | None]:
+    """Tone group and, where it is given, the exact Fitzpatrick type.
+
+    12, 34, 56, 1 to 6, floats of these, roman numerals, groups such as I-II, each with or without
+    'Fitzpatrick' and 'type' before it; a blank is unknown.
+
+    Raises:
+        InputError: anything else.
+    """
+    plain = _plain(text)
+    if plain in _BLANK:
+        return "unknown", None
+    value = re.sub(r"^(fitzpatrick|fst)?\s*(skin)?\s*(type)?\s*", "", plain)
+    value = "-".join(_ROMAN.get(part, part) for part in re.split(_DASH, value))
+    if exact := re.fullmatch(r"([1-6])(\.0*)?", value):
+        group = next(t for t in load_protocol().tones if exact[1] in str(t.code))
+        return group.name, int(exact[1])
+    if code := re.fullmatch(r"(1-?2|3-?4|5-?6)(\.0*)?", value):
+        return load_protocol().tone_coded(int(code[1].replace("-", ""))).name, None
+    raise InputError(
+        f"tone '{text.strip()}' is none of 12, 34, 56, 1 to 6, I to VI, I-II, III-IV, V-VI or blank"
+    )
+
+
+def parse_malignant(text: str) -> bool | None:
+    """True, False, or None for a blank; raises InputError for anything else."""
+    plain = _plain(text)
+    if plain in _BLANK:
+        return None
+    if plain in _TRUE or plain in _FALSE:
+        return plain in _TRUE
+    raise InputError(
+        f"malignant '{text.strip()}' is none of TRUE, FALSE, yes, no, 1, 0, malignant, benign or blank"
+    )
+
+
+def _decode(path: Path) -> tuple[str, list[str]]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"metadata {path} can't be read: {error.strerror}") from error
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16"
+    else:
+        try:
+            return data.decode("utf-8-sig"), []
+        except UnicodeDecodeError:
+            encoding = "latin-1"
+    try:
+        return data.decode(encoding), [f"{path.name} is not UTF-8: read as {encoding}"]
+    except UnicodeDecodeError as error:
+        raise InputError(f"metadata {path} is not text: save it as CSV in UTF-8") from error
+
+
+def _places(path: Path, header: list[str], columns: Columns) -> dict[Key, int]:
+    """Where in a row each column stands."""
+    named = [name for name in header if name]
+    if not named:
+        raise InputError(f"{path} has no header: its first line must name the columns")
+    doubled = sorted({name for name in named if named.count(name) > 1})
+    if doubled:
+        raise InputError(
+            f"{path}: column {_quoted(doubled)} stands more than once: rename or remove one"
+        )
+    missing = sorted({name for name in columns.values() if name not in named})
+    if missing:
+        raise InputError(
+            f"{path} has no column {_quoted(missing)}; its columns are {', '.join(named)}"
+        )
+    return {key: header.index(name) for key, name in columns.items()}
+
+
+def _row(
+    file: str, line: int, cells: list[str], width: int, places: dict[Key, int], columns: Columns
+) -> Row:
+    at = f"{file}, line {line}"
+    while len(cells) > width and not cells[-1].strip():
+        cells.pop()
+    values = {key: cells[place] for key, place in places.items() if place < len(cells)}
+    image = values.get(Key.IMAGE, "").strip()
+    try:
+        _check_name(image)
+    except InputError as error:
+        return Row(line, None, Details(), f"{at}: {error}")
+    if len(cells) != width:
+        fault = f"{at}: {len(cells)} cells, but {width} columns"
+        return Row(line, image, Details(), fault)
+    try:
+        tone, fitzpatrick = parse_tone(values.get(Key.TONE, ""))
+        details = Details(
+            tone=tone,
+            tone_source=f"{file}: {columns[Key.TONE]}"[:MAX_LENGTH] if tone != "unknown" else None,
+            fitzpatrick=fitzpatrick,
+            malignant=parse_malignant(values.get(Key.MALIGNANT, "")),
+            diagnosis=_text(Key.DIAGNOSIS, values),
+            patient=_text(Key.PATIENT, values),
+            lesion=_text(Key.LESION, values),
+        )
+    except InputError as error:
+        return Row(line, image, Details(), f"{at}: {error}")
+    return Row(line, image, details)
+
+
+def _check_name(image: str) -> None:
+    """Refuse a name that could mean a file outside the imported folder, on any system."""
+    if not image:
+        raise InputError("names no image")
+    posix, windows = PurePosixPath(image), PureWindowsPath(image)
+    if posix.is_absolute() or windows.is_absolute() or windows.drive or windows.root:
+        raise InputError(f"image '{image}' is an absolute path: name a file of the folder")
+    if ".." in posix.parts or ".." in windows.parts:
+        raise InputError(f"image '{image}' leads out of the folder: name a file of the folder")
+
+
+def _text(key: Key, values: Mapping[Key, str]) -> str | None:
+    value = values.get(key, "").strip()
+    if _plain(value) in _BLANK:
+        return None
+    if len(value) > MAX_LENGTH:
+        raise InputError(f"{key} is {len(value)} characters long; {MAX_LENGTH} at most")
+    return value
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).strip().lower()
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)

@@ -1,0 +1,331 @@
+"""A folder of photographs, and the CSV file that describes them, into the catalogue.
+
+A photograph is first stored, then catalogued, 64 at a time: a run that is killed leaves at most a
+stored file that no row names, never a row without its file. The same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ddiseg import images
+from ddiseg.catalogue import Details, KnownSource, NewImage
+from ddiseg.errors import InputError
+from ddiseg.ingest import ddi
+from ddiseg.ingest.folder import FoundFile, Listing, list_folder, read_file
+from ddiseg.ingest.matching import Matched, match_rows
+from ddiseg.ingest.metadata import Columns, read_metadata
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.store import Kind
+from ddiseg.workspace import Workspace, default_actor
+
+#: Files of one transaction; two such batches are in memory at a time, without their pixels.
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class NearDuplicate:
+    """Two photographs that look alike; nothing is done about it."""
+
+    names: tuple[str, str]
+    ids: tuple[int, int]
+    bits: int  #: by which their perceptual hashes differ
+    new: bool  #: one of the two came in with this import
+
+
+@dataclass(frozen=True)
+class PhotographImport:
+    """What became of a folder."""
+
+    dataset: str
+    outcomes: list[FileOutcome]
+    rows_without_file: int
+    files_without_row: list[str]
+    near_duplicates: list[NearDuplicate]
+    notes: list[str]
+
+
+def import_photographs(
+    workspace: Workspace,
+    folder: Path,
+    *,
+    metadata: Path | None = None,
+    columns: Columns | None = None,
+    dataset: str | None = None,
+    licence: str | None = None,
+    source: str | None = None,
+    in_place: bool = False,
+    actor: str | None = None,
+    progress: Progress = silent,
+) -> PhotographImport:
+    """Import every photograph under `folder`; DDI's own layout needs no more than that.
+
+    Args:
+        metadata: CSV file; `columns` says what its columns mean.
+        dataset: name of the dataset; else that of the folder, or DDI.
+        in_place: reference the files instead of copying them to the store.
+
+    Raises:
+        InputError: a folder without photographs, metadata that can't be used.
+        WorkspaceError: the store or catalogue can't be written; what was finished is kept.
+    """
+    listing = list_folder(folder, images.ENDINGS)
+    if not listing.files:
+        raise InputError(
+            f"{folder} has no photographs: no file ends in {', '.join(images.ENDINGS)}"
+        )
+    if ddi.is_ddi(folder):
+        licence, source = licence or ddi.LICENCE, source or ddi.SOURCE
+        if metadata is None:
+            metadata, columns = folder / ddi.METADATA, columns or ddi.COLUMNS
+    if metadata is None and columns is not None:
+        raise InputError("--columns needs the CSV file that has them: give --metadata CSV")
+    if metadata is not None and columns is None:
+        raise InputError(
+            f"say what the columns of {metadata} mean: --columns image=COLUMN,tone=COLUMN"
+        )
+    name = dataset or _dataset_name(folder)
+    if ":" in name or not name.strip():
+        raise InputError(f"dataset '{name}': give a name without ':', with --dataset NAME")
+    matched = Matched()
+    if metadata is not None and columns is not None:
+        matched = match_rows(read_metadata(metadata, columns), listing.files)
+    row = workspace.catalogue.images.dataset(name, licence, source)
+    job = _Import(workspace, row.id, matched, in_place, actor or default_actor())
+    outcomes = matched.refused_rows + job.run(listing.files, progress)
+    without_row = [
+        o.name
+        for o in outcomes[len(matched.refused_rows) :]
+        if o.outcome is not Outcome.REFUSED and o.name not in matched.details
+    ]
+    return PhotographImport(
+        dataset=name,
+        outcomes=outcomes,
+        rows_without_file=matched.rows_without_file,
+        files_without_row=without_row if metadata else [],
+        near_duplicates=_near_duplicates(workspace, job.added),
+        notes=matched.notes + _other_files(listing, folder, metadata),
+    )
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A file that was looked at; without an image it is as it was, and was not read."""
+
+    file: FoundFile
+    image: NewImage | None = None
+    changes: tuple[str, ...] = ()  #: what was done to get plain pixels
+    repair: str | None = None  #: what was wrong with the stored photograph
+    refusal: str | None = None
+
+
+@dataclass
+class _Import:
+    workspace: Workspace
+    dataset_id: int
+    matched: Matched
+    in_place: bool
+    actor: str
+    known: Mapping[str, KnownSource] = field(init=False)
+    added: set[str] = field(default_factory=set)  #: content hashes
+
+    def __post_init__(self) -> None:
+        self.known = self.workspace.catalogue.images.known_sources(self.dataset_id)
+
+    def run(self, files: Sequence[FoundFile], progress: Progress) -> list[FileOutcome]:
+        outcomes: list[FileOutcome] = []
+        progress(0, len(files))
+        with _threads() as pool:
+            for taken in _batches(pool, self.take, files):
+                outcomes += self.catalogue(taken)
+                progress(len(outcomes), len(files))
+        return outcomes
+
+    def take(self, file: FoundFile) -> _Taken:
+        """Read and store one photograph, unless it is known and as it was. Runs in a thread."""
+        if fault := file.fault or self.matched.faults.get(file.path):
+            return _Taken(file, refusal=fault)
+        known = self.known.get(file.path)
+        try:
+            trouble = self.trouble(file, known) if known else None
+            if known and not trouble and _untouched(file, known):
+                return _Taken(file)
+            data, status = read_file(file)
+            opened = images.open_photograph(data)
+        except InputError as error:
+            return _Taken(file, refusal=str(error))
+        digest = images.content_hash(opened.pixels)
+        # A name that stood for another photograph is refused by the catalogue: store nothing.
+        if not self.in_place and (known is None or known.content_hash == digest):
+            store = self.workspace.store
+            if not store.exists(Kind.IMAGE, digest):
+                store.put(Kind.IMAGE, digest, images.encode_png(opened.pixels))
+        height, width = opened.pixels.shape[:2]
+        image = NewImage(
+            path=file.path,
+            file_hash=hashlib.sha256(data).hexdigest(),
+            size=status.st_size,
+            modified_ns=status.st_mtime_ns,
+            content_hash=digest,
+            perceptual_hash=images.perceptual_hash(opened.pixels),
+            width=width,
+            height=height,
+            in_place=str(file.place) if self.in_place else None,
+            details=self.matched.details.get(file.path, Details()),
+        )
+        return _Taken(file, image, opened.changes, trouble)
+
+    def trouble(self, file: FoundFile, known: KnownSource) -> str | None:
+        """Why the photograph behind a known file can't be left as it is; None where it can."""
+        if known.in_place is None:
+            there = self.workspace.store.exists(Kind.IMAGE, known.content_hash)
+            return None if there else "its stored copy was missing"
+        if not os.path.isfile(known.in_place):
+            return f"it was no longer at {known.in_place}"
+        if known.in_place == str(file.place) and not self.in_place:
+            return "copied to the store, where it was only referenced"
+        return None
+
+    def catalogue(self, batch: Sequence[_Taken]) -> list[FileOutcome]:
+        """The outcomes of a batch, once all of it is in the catalogue."""
+        new = [t.image for t in batch if t.image]
+        told = self.workspace.catalogue.images.add(self.dataset_id, new, self.actor) if new else []
+        by_path = {outcome.name: outcome for outcome in told}
+        outcomes = [self.outcome(taken, by_path.get(taken.file.path)) for taken in batch]
+        return self.correct(outcomes)
+
+    def outcome(self, taken: _Taken, told: FileOutcome | None) -> FileOutcome:
+        path = taken.file.path
+        if taken.refusal:
+            return FileOutcome(path, Outcome.REFUSED, taken.refusal)
+        if told is None or taken.image is None:
+            return FileOutcome(path, Outcome.UNCHANGED)
+        if told.outcome is Outcome.ADDED:
+            self.added.add(taken.image.content_hash)
+            return replace(told, note="; ".join(filter(None, (*taken.changes, told.note))) or None)
+        if told.outcome is Outcome.UNCHANGED and taken.repair:
+            known = self.known[path]
+            if known.in_place != taken.image.in_place:
+                self.workspace.catalogue.images.move(
+                    known.image_id, taken.image.in_place, self.actor
+                )
+            return FileOutcome(path, Outcome.REPAIRED, taken.repair)
+        return told
+
+    def correct(self, outcomes: list[FileOutcome]) -> list[FileOutcome]:
+        """Bring what the rows say of known files into the catalogue."""
+        details = self.matched.details
+        known = [
+            (o.name, self.known[o.name])
+            for o in outcomes
+            if o.outcome is not Outcome.REFUSED and o.name in self.known and o.name in details
+        ]
+        if not known:
+            return outcomes
+        differing = self.workspace.catalogue.images.differing(
+            [k.image_id for _, k in known], [details[path] for path, _ in known]
+        )
+        notes: dict[str, str] = {}
+        wrong: list[str] = []
+        for (path, source), changes in zip(known, differing, strict=True):
+            if changes and source.first:
+                wrong.append(path)
+            elif changes:
+                notes[path] = f"its {', '.join(changes)} not taken: that of the first file stands"
+        if wrong:
+            corrected = self.workspace.catalogue.images.update_details(
+                [self.known[path].image_id for path in wrong],
+                [details[path] for path in wrong],
+                self.actor,
+            )
+            for path, changes in zip(wrong, corrected, strict=True):
+                told = (f"{k} {_told(a)} -> {_told(b)}" for k, (a, b) in changes.items() if a != b)
+                notes[path] = f"corrected {', '.join(told)}"
+        return [
+            replace(
+                o,
+                outcome=Outcome.REPAIRED if o.name in wrong else o.outcome,
+                note="; ".join(filter(None, (o.note, notes[o.name]))),
+            )
+            if o.name in notes
+            else o
+            for o in outcomes
+        ]
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads that drop what they have not begun where the work is broken off."""
+    # One more than there are processors: while one waits for the disk, another computes.
+    pool = ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _batches(
+    pool: ThreadPoolExecutor, take: Callable[[FoundFile], _Taken], files: Sequence[FoundFile]
+) -> Iterator[list[_Taken]]:
+    """Files as `take` made them; the next batch is in work while the caller has the one before."""
+    ahead: list[Future[_Taken]] = []
+    for start in range(0, len(files), BATCH):
+        running = [pool.submit(take, file) for file in files[start : start + BATCH]]
+        if ahead:
+            yield [future.result() for future in ahead]
+        ahead = running
+    yield [future.result() for future in ahead]
+
+
+def _untouched(file: FoundFile, known: KnownSource) -> bool:
+    try:
+        status = os.stat(file.place)
+    except OSError as error:
+        raise InputError(f"can't be read ({error.strerror})") from error
+    return (status.st_size, status.st_mtime_ns) == (known.size, known.modified_ns)
+
+
+def _dataset_name(folder: Path) -> str:
+    if ddi.is_ddi(folder):
+        return ddi.DATASET
+    folder = folder.resolve()
+    return folder.parent.name if folder.name.lower() == "images" else folder.name
+
+
+def _near_duplicates(workspace: Workspace, added: set[str]) -> list[NearDuplicate]:
+    """Pairs over the whole catalogue, those with a photograph just added first."""
+    rows = workspace.catalogue.images.select()
+    pairs = [
+        NearDuplicate(
+            (rows[i].name, rows[j].name),
+            (rows[i].id, rows[j].id),
+            bits,
+            rows[i].content_hash in added or rows[j].content_hash in added,
+        )
+        for i, j, bits in images.near_duplicates([row.perceptual_hash for row in rows])
+    ]
+    return sorted(pairs, key=lambda pair: not pair.new)
+
+
+def _other_files(listing: Listing, folder: Path, metadata: Path | None) -> list[str]:
+    table = metadata.resolve() if metadata else None
+    endings = Counter(
+        Path(path).suffix.lower() or "no ending"
+        for path in listing.others
+        if (folder / path).resolve() != table
+    )
+    if not endings:
+        return []
+    kinds = ", ".join(f"{n} {ending}" for ending, n in endings.most_common())
+    return [f"files of other kinds left alone: {kinds}"]
+
+
+def _told(value: object) -> str:
+    return "nothing" if value is None else str(value)

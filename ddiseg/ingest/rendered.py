@@ -1,0 +1,89 @@
+"""A folder in DDI's own layout, filled with rendered phantoms, and the true mask of each.
+
+It lets anyone try every command without a photograph of a person. The figures that come of it say
+how the tool behaves on drawings, not how well a model does on patients.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from annotation_protocol import load_protocol
+from annotation_protocol.phantoms import TONES, draw_scene, render
+from ddiseg import images, masks
+from ddiseg.ingest.ddi import METADATA
+from ddiseg.outcomes import Progress, silent
+
+#: Side of a phantom in pixels.
+SIZE = 256
+
+LICENCE = "CC0-1.0 (rendered by code, shows no person)"
+SOURCE = "rendered by 'ddiseg demo'"
+
+
+@dataclass(frozen=True)
+class _Row:
+    name: str
+    tone_code: int
+    malignant: bool
+    diagnosis: str
+
+
+def render_ddi(
+    photographs: Path, truth: Path, count: int, seed: int, progress: Progress = silent
+) -> None:
+    """Write `count` phantoms and `ddi_metadata.csv` to `photographs`, their masks to `truth`.
+
+    The tones take turns, so each has a third. Files that are there already are left as they are;
+    the same count and seed give the same pixels.
+    """
+    photographs.mkdir(parents=True, exist_ok=True)
+    truth.mkdir(parents=True, exist_ok=True)
+    jobs = [(photographs, truth, number, seed) for number in range(1, count + 1)]
+    rows = []
+    with ProcessPoolExecutor() as pool:
+        for row in pool.map(_render_one, jobs, chunksize=8):
+            rows.append(row)
+            progress(len(rows), count)
+    _write(photographs / METADATA, _table(rows).encode())
+
+
+def _render_one(job: tuple[Path, Path, int, int]) -> _Row:
+    photographs, truth, number, seed = job
+    rng = np.random.default_rng((seed, number))
+    tone = TONES[number % len(TONES)]
+    phantom = render(draw_scene(rng, tone, wild=0.35), rng, SIZE)
+    name = f"{number:06d}.png"
+    protocol = load_protocol()
+    if not (photographs / name).exists():
+        _write(photographs / name, images.encode_png(phantom.image))
+    if not (truth / name).exists():
+        _write(truth / name, masks.encode_png(phantom.mask, protocol.palette()))
+    code = protocol.tone(tone).code
+    assert code is not None
+    return _Row(name, code, phantom.malignant, phantom.diagnosis)
+
+
+def _table(rows: Sequence[_Row]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["", "DDI_ID", "DDI_file", "skin_tone", "malignant", "disease"])
+    for index, row in enumerate(rows):
+        writer.writerow(
+            [index, index + 1, row.name, row.tone_code, str(row.malignant).upper(), row.diagnosis]
+        )
+    return text.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)

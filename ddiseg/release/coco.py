@@ -1,0 +1,134 @@
+"""COCO instance format (https://cocodataset.org/#format-data): `annotations.json` beside `images/`.
+
+One annotation a class an image, as compressed RLE, so that nothing of a mask is lost: `iscrowd` is
+0, `area` counts pixels, `bbox` is the smallest box around all of the class.
+
+A category's id is the class's index in the protocol (lesion 1, marker 2, ruler 3, skin 4): nothing
+is renumbered. The background, index 0, has no category: tools built on pycocotools and torchvision
+keep 0 for pixels that nothing is said of, which is what background is. So a mask is put together
+again from zeros and the category id of each annotation, pixel for pixel; regions never overlap.
+
+What COCO has no field for stands under `attributes`, of the image and of the annotation. A class
+that is not among an image's `labelled_classes` was not looked for; its absence says nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ddiseg import masks
+from ddiseg.masks import rle
+from ddiseg.outcomes import Progress
+from ddiseg.release.release import ExportSummary, Item, Release
+
+ANNOTATIONS = "annotations.json"
+
+
+def export(release: Release, target: Path, *, images: bool, progress: Progress) -> ExportSummary:
+    """Write the release into `target`, an existing empty folder."""
+    if images:
+        (target / "images").mkdir()
+
+    def write(item: Item, mask: masks.Mask) -> tuple[Item, list[dict[str, Any]]]:
+        annotations = _annotations(release, item, release.over(item, mask))
+        if images:
+            photograph = target / "images" / item.file_name(images=True)
+            photograph.write_bytes(release.photograph_png(item))
+        return item, annotations
+
+    written, summary = release.each(write, progress)
+    annotations = [annotation for _, of_image in written for annotation in of_image]
+    for number, annotation in enumerate(annotations, 1):  # not 0: pycocotools takes it for no match
+        annotation["id"] = number
+    document = {
+        "info": _info(release, [item for item, _ in written], images=images),
+        "licenses": _licences(release),
+        "categories": [
+            {"id": c.index, "name": c.name, "supercategory": "", "color": list(c.rgb)}
+            for c in release.protocol.classes
+            if c.name != release.protocol.hole_fill
+        ],
+        "images": [_image(item, images=images) for item, _ in written],
+        "annotations": annotations,
+    }
+    (target / ANNOTATIONS).write_text(json.dumps(document, allow_nan=False), "ascii")
+    return summary
+
+
+def _annotations(release: Release, item: Item, mask: masks.Mask) -> list[dict[str, Any]]:
+    """One annotation a class that `mask`, (H, W), has pixels of; their ids are still to be given."""
+    background = release.protocol.class_named(release.protocol.hole_fill).index
+    present = [index for index in masks.classes_in(mask) if index != background]
+    return [
+        {
+            "id": 0,
+            "image_id": item.image.id,
+            "category_id": index,
+            "segmentation": region,
+            "area": rle.area(region),
+            "bbox": list(rle.bbox(region)),
+            "iscrowd": 0,
+            "attributes": item.mask_facts(),
+        }
+        for index, region in masks.encode_classes(mask, present).items()
+    ]
+
+
+def _image(item: Item, *, images: bool) -> dict[str, Any]:
+    facts = item.facts()
+    return {
+        "id": item.image.id,
+        "file_name": item.file_name(images=images),
+        "width": facts.pop("width"),
+        "height": facts.pop("height"),
+        "license": item.dataset.id,
+        "attributes": facts,
+    }
+
+
+def _info(release: Release, items: list[Item], *, images: bool) -> dict[str, Any]:
+    from ddiseg import __version__
+
+    accepted = sum(i.accepted for i in items)
+    predictions = len(items) - accepted
+    unreviewed = (
+        f" and {predictions} predictions of a model that no person has reviewed (accepted: false)"
+        if predictions
+        else ""
+    )
+    exported = {i.image.id for i in items}
+    left_out = [i.image.id for i in release.items if i.image.id not in exported]
+    newest = max((i.mask.created_at for i in items), default="0000-00-00")
+    return {
+        "description": (
+            f"{accepted} masks accepted by a second person{unreviewed}; research material, no diagnosis. "
+            f"Pixels without an annotation are {release.protocol.hole_fill}."
+        ),
+        "version": release.content("coco", images=images, left_out=left_out)[:12],
+        # When the newest mask was made: the same release is the same file, whenever it is written.
+        "date_created": newest[:10],
+        "year": int(newest[:4]),
+        "ddiseg_version": __version__,
+        "protocol_version": release.protocol.version,
+        "background": release.protocol.hole_fill,
+    }
+
+
+def _licences(release: Release) -> list[dict[str, Any]]:
+    datasets = sorted({i.dataset.id: i.dataset for i in release.items}.values(), key=lambda d: d.id)
+    return [
+        {
+            "id": dataset.id,
+            "name": dataset.licence or "not recorded",
+            "url": dataset.source if _is_url(dataset.source or "") else "",
+            "source": dataset.source,
+            "dataset": dataset.name,
+        }
+        for dataset in datasets
+    ]
+
+
+def _is_url(source: str) -> bool:
+    return source.startswith(("https://", "http://")) and " " not in source

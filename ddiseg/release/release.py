@@ -1,0 +1,264 @@
+"""What a release is: reviewed masks with everything that is known about them, ready to be written.
+
+Arrays: H rows, W columns of the photograph; masks (H, W) uint8 class ids of the protocol.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from annotation_protocol import Protocol, load_protocol
+from ddiseg import images, masks
+from ddiseg.catalogue import State
+from ddiseg.catalogue.masks import REJECT
+from ddiseg.catalogue.models import Dataset, Image, Mask
+from ddiseg.errors import DdisegError, InputError
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.release.naming import unique_stems
+from ddiseg.store import Kind
+from ddiseg.workspace import Workspace
+
+#: Images that are read and encoded at once; each holds a photograph in memory.
+WORKERS = min(4, os.cpu_count() or 1)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a release, the mask that it goes out with, and who made that."""
+
+    image: Image
+    dataset: Dataset
+    mask: Mask
+    accepted: bool  #: False: a prediction that no person has reviewed
+    model: str | None  #: name of the model version, where the mask is a prediction
+    reviewer: str | None
+    parent: str | None  #: content hash of the mask that this one corrects
+    subsets: tuple[str, ...]
+    stem: str  #: file name without ending, unique in the release
+
+    def file_name(self, *, images: bool) -> str:
+        """The photograph's file: a PNG where it is exported, else as the reader's own copy ends."""
+        return self.stem + (".png" if images else os.path.splitext(self.image.name)[1])
+
+    def facts(self) -> dict[str, Any]:
+        """All that is known, as JSON has it; in every format under these names."""
+        image = self.image
+        return {
+            "image_id": image.id,
+            "name": image.name,
+            "dataset": self.dataset.name,
+            "licence": self.dataset.licence,
+            "source": self.dataset.source,
+            "tone": image.tone,
+            "tone_source": image.tone_source,
+            "fitzpatrick": image.fitzpatrick,
+            "malignant": image.malignant,
+            "diagnosis": image.diagnosis,
+            "patient": image.patient,
+            "lesion": image.lesion,
+            "width": image.width,
+            "height": image.height,
+            "state": image.state,
+            "subsets": list(self.subsets),
+            "content_hash": image.content_hash,
+            **self.mask_facts(),
+        }
+
+    def mask_facts(self) -> dict[str, Any]:
+        """What is known of the mask alone."""
+        mask = self.mask
+        return {
+            "accepted": self.accepted,
+            "annotator": mask.annotator,
+            "model": self.model,
+            "reviewer": self.reviewer,
+            "mask_hash": mask.content_hash,
+            "parent": self.parent,
+            "mapping": mask.mapping,
+            "labelled_classes": list(mask.classes),
+            "protocol_version": mask.protocol_version,
+            "uncertainty": mask.uncertainty,
+            "mask_created_at": mask.created_at,
+        }
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What a format wrote."""
+
+    outcomes: tuple[FileOutcome, ...]  #: one an image, in the order of the release
+    with_class: dict[str, dict[str, int]]  #: images in whose mask a class is, by tone and class
+
+
+@dataclass(frozen=True)
+class Release:
+    """Images with one mask each, in the order of their ids."""
+
+    workspace: Workspace
+    protocol: Protocol
+    items: tuple[Item, ...]
+    subset: str | None
+    include_predictions: bool
+
+    @classmethod
+    def gather(
+        cls, workspace: Workspace, *, subset: str | None = None, include_predictions: bool = False
+    ) -> Release:
+        """The images with an accepted mask, of a subset or of all.
+
+        With `include_predictions` also the newest prediction of each image that has no accepted
+        mask and is not skipped. Raises InputError where nothing is left, NotFoundError where the
+        subset does not exist.
+        """
+        catalogue = workspace.catalogue
+        if subset is not None:
+            catalogue.subsets.members(subset)  # names the subsets that there are, if this is none
+        rows = catalogue.images.select(subset=subset)
+        chosen = catalogue.masks.accepted()
+        accepted = set(chosen)
+        if include_predictions:
+            chosen = {**catalogue.masks.newest_predictions(), **chosen}
+        rows = [
+            r for r in rows if r.id in accepted or (r.id in chosen and r.state != State.SKIPPED)
+        ]
+        if not rows:
+            raise InputError(_nothing(workspace, subset, include_predictions))
+        items = _items(workspace, rows, chosen, accepted)
+        return cls(workspace, load_protocol(), items, subset, include_predictions)
+
+    def each(
+        self, work: Callable[[Item, masks.Mask], T], progress: Progress = silent
+    ) -> tuple[list[T], ExportSummary]:
+        """`work` on every image and its mask, on several threads; results in the order of the images.
+
+        The mask is at its own size, verified by its hash; `over` brings it to its photograph. An
+        image whose work raises a DdisegError is refused with that reason and has no result; any
+        other error, such as a full disk, stops everything.
+        """
+        results: list[T] = []
+        outcomes: list[FileOutcome] = []
+        classes: dict[str, Counter[str]] = {}
+        executor = ThreadPoolExecutor(WORKERS)
+        try:
+            futures = [executor.submit(self._one, work, item) for item in self.items]
+            for done, (item, future) in enumerate(zip(self.items, futures, strict=True), 1):
+                try:
+                    present, result = future.result()
+                except DdisegError as error:
+                    outcomes.append(FileOutcome(item.image.name, Outcome.REFUSED, str(error)))
+                else:
+                    results.append(result)
+                    outcomes.append(FileOutcome(item.image.name, Outcome.ADDED))
+                    classes.setdefault(item.image.tone, Counter()).update(present)
+                progress(done, len(self.items))
+        finally:
+            # Nothing may be written any more once the caller clears up after an error.
+            executor.shutdown(cancel_futures=True)
+        counts = {
+            tone: {name: found[name] for name in self.protocol.class_names}
+            for tone, found in classes.items()
+        }
+        return results, ExportSummary(tuple(outcomes), counts)
+
+    def over(self, item: Item, mask: masks.Mask) -> masks.Mask:
+        """`mask` at the size of its photograph, (H, W); stretched back where it was stretched."""
+        size = item.image.height, item.image.width
+        return mask if mask.shape == size else masks.stretch(mask, size)
+
+    def photograph_png(self, item: Item) -> bytes:
+        """The photograph as a PNG without metadata, compared with its hash."""
+        image, workspace = item.image, self.workspace
+        pixels = workspace.photograph(image)
+        if images.content_hash(pixels) != image.content_hash:
+            raise InputError(
+                f"{image.name}: its stored photograph is damaged; import the original again "
+                "('ddiseg verify' lists all that are)"
+            )
+        if image.in_place is not None:
+            return images.encode_png(pixels)
+        return workspace.store.get(Kind.IMAGE, image.content_hash)
+
+    def content(self, format_name: str, *, images: bool, left_out: Sequence[int] = ()) -> str:
+        """SHA-256 of everything in the release but the time; `left_out` are ids of refused images."""
+        from ddiseg import __version__
+
+        absent = set(left_out)
+        document = {
+            "format": format_name,
+            "ddiseg": __version__,
+            "protocol": self.protocol.version,
+            "images": images,
+            "subset": self.subset,
+            "include_predictions": self.include_predictions,
+            "items": [[i.stem, i.facts()] for i in self.items if i.image.id not in absent],
+            "left_out": sorted(absent),
+        }
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+    def _one(self, work: Callable[[Item, masks.Mask], T], item: Item) -> tuple[list[str], T]:
+        mask = self.workspace.mask(item.mask)
+        if masks.mask_hash(mask) != item.mask.content_hash:
+            raise InputError(
+                f"{item.image.name}: its stored mask is damaged; run 'ddiseg verify' to see what else is"
+            )
+        mask = masks.check_mask(mask, len(self.protocol.classes))
+        present = [self.protocol.class_names[index] for index in masks.classes_in(mask)]
+        return present, work(item, mask)
+
+
+def _items(
+    workspace: Workspace, rows: Sequence[Image], chosen: dict[int, Mask], accepted: set[int]
+) -> tuple[Item, ...]:
+    catalogue = workspace.catalogue
+    datasets = {d.id: d for d in catalogue.images.datasets()}
+    models = {m.id: m.name for m in catalogue.models.all()}
+    mask_ids = [chosen[r.id].id for r in rows]
+    reviewers = {
+        r.mask_id: r.reviewer for r in catalogue.masks.reviews(mask_ids) if r.verdict != REJECT
+    }
+    parents = {m.id: m.content_hash for m in catalogue.masks.all()}
+    members = {name: catalogue.subsets.members(name) for name in catalogue.subsets.sizes()}
+    stems = unique_stems([(r.id, r.name, datasets[r.dataset_id].name) for r in rows])
+    items = []
+    for row, stem in zip(rows, stems, strict=True):
+        mask = chosen[row.id]
+        items.append(
+            Item(
+                image=row,
+                dataset=datasets[row.dataset_id],
+                mask=mask,
+                accepted=row.id in accepted,
+                model=None if mask.model_version_id is None else models[mask.model_version_id],
+                reviewer=reviewers.get(mask.id),
+                parent=None if mask.parent_id is None else parents[mask.parent_id],
+                subsets=tuple(name for name, ids in members.items() if row.id in ids),
+                stem=stem,
+            )
+        )
+    return tuple(items)
+
+
+def _nothing(workspace: Workspace, subset: str | None, include_predictions: bool) -> str:
+    where = f"subset '{subset}'" if subset else "the workspace"
+    count = len(workspace.catalogue.images.select(subset=subset))
+    if count == 0:
+        return f"{where} has no images: nothing to export; add some with 'ddiseg import' first"
+    if include_predictions:
+        return (
+            f"none of the {count} images of {where} has an accepted mask or a prediction: nothing to "
+            "export; import reviewed masks ('ddiseg masks import') or run 'ddiseg prelabel' first"
+        )
+    return (
+        f"none of the {count} images of {where} has an accepted mask: nothing to export; import "
+        "reviewed masks ('ddiseg masks import --annotator A --reviewer B') first, or add "
+        "--include-predictions to export what the model painted"
+    )

@@ -1,0 +1,42 @@
+"""The layout of sDDI, the published FEDD masks: one `.npy` an image, named after it.
+
+    labels/NAME.npy   (256, 256) int32 class ids; the photograph stretched to a square
+    images/NAME.png   the photograph at its own size, where photographs go out
+    metadata.csv      one row an image
+
+Classes are numbered as there: 0 background, 1 lesion, 2 marker, 3 ruler, 4 skin. A mask that is
+256 x 256 goes out as it was drawn; any other is stretched, each pixel taking its nearest class.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ddiseg import masks
+from ddiseg.outcomes import Progress
+from ddiseg.release.metadata import write_metadata
+from ddiseg.release.release import ExportSummary, Item, Release
+
+SIDE = 256
+
+
+def export(release: Release, target: Path, *, images: bool, progress: Progress) -> ExportSummary:
+    """Write the release into `target`, an existing empty folder."""
+    (target / "labels").mkdir()
+    if images:
+        (target / "images").mkdir()
+
+    def write(item: Item, mask: masks.Mask) -> tuple[Item, dict[str, str]]:
+        files = {"mask": f"labels/{item.stem}.npy", "image": item.file_name(images=images)}
+        if images:
+            files["image"] = f"images/{files['image']}"
+            (target / files["image"]).write_bytes(release.photograph_png(item))
+        square = masks.stretch(mask, (SIDE, SIDE)).astype(np.int32)
+        np.save(target / files["mask"], square, allow_pickle=False)
+        return item, files
+
+    rows, summary = release.each(write, progress)
+    write_metadata(target, rows)
+    return summary

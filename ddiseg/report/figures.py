@@ -1,0 +1,155 @@
+"""Figures as inline SVG, in the colours of the page that they stand in, light or dark."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+#: Colours that matplotlib writes, and what the page puts in their place.
+_INK, _MUTED, _LINE, _PAPER, _ACCENT = "#010101", "#010102", "#010103", "#010104", "#010105"
+_SERIES = ("#010106", "#010107", "#010108", "#010109")
+_PLACES = {
+    _INK: "currentColor",
+    _MUTED: "var(--muted)",
+    _LINE: "var(--line)",
+    _PAPER: "var(--paper)",
+    _ACCENT: "var(--accent)",
+}
+
+#: Characters of a label before it is cut.
+_LABEL = 38
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of a bar figure: counts of its parts, in the order of the figure's series."""
+
+    label: str
+    counts: tuple[int, ...]
+
+    @property
+    def n(self) -> int:
+        return sum(self.counts)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One value with its 95 % interval and the number of images behind it."""
+
+    value: float | None
+    interval: tuple[float, float] | None
+    n: int
+
+
+def stacked_bars(bars: Sequence[Bar], colours: Sequence[str], key: str, title: str) -> str:
+    """Horizontal bars, the first at the top, each with its n.
+
+    Args:
+        bars: the rows; at least one.
+        colours: the page's name for the colour of each series, such as "malignant".
+        key: makes the SVG's ids its own.
+        title: what a reader who can't see the figure is told.
+    """
+    figure, axes = _figure(8.6, 0.6 + 0.27 * len(bars))
+    places = range(len(bars))
+    start = [0] * len(bars)
+    for series, colour in enumerate(_SERIES[: len(colours)]):
+        counts = [bar.counts[series] for bar in bars]
+        axes.barh(places, counts, left=start, height=0.68, color=colour, linewidth=0)
+        start = [a + b for a, b in zip(start, counts, strict=True)]
+    widest = max(start)
+    for place, n in zip(places, start, strict=True):
+        axes.text(n + widest * 0.01, place, str(n), va="center", color=_INK, fontsize=9)
+    axes.set_yticks(places, [_label(bar.label) for bar in bars], parse_math=False)
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    axes.set_xlim(0, widest * 1.06)
+    axes.set_xlabel("number of images", color=_MUTED)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    places_of_series = {c: f"var(--{name})" for c, name in zip(_SERIES, colours, strict=False)}
+    return _svg(figure, key, title, places_of_series)
+
+
+def dot_panels(panels: dict[str, dict[str, Dot]], few: int, key: str, title: str) -> str:
+    """One panel a class, one row a group: the value as a dot, its interval as a line, 0 to 1.
+
+    A dot that stands on fewer than `few` images is hollow.
+    """
+    groups = list(dict.fromkeys(group for dots in panels.values() for group in dots))
+    figure, all_axes = _figure(
+        1.2 + 1.75 * len(panels), 0.85 + 0.3 * len(groups), columns=len(panels)
+    )
+    for axes, (name, dots) in zip(all_axes, panels.items(), strict=True):
+        for place, group in enumerate(groups):
+            dot = dots.get(group)
+            if dot is None or dot.value is None:
+                axes.text(
+                    0.5, place, "no images", va="center", ha="center", color=_MUTED, fontsize=8
+                )
+                continue
+            colour = _MUTED if dot.n < few else _ACCENT
+            if dot.interval is not None:
+                axes.plot(dot.interval, (place, place), color=colour, linewidth=2)
+            face = _PAPER if dot.n < few else colour
+            axes.plot(dot.value, place, "o", markersize=6, color=colour, markerfacecolor=face)
+            axes.text(1.04, place, f"n={dot.n}", va="center", color=_MUTED, fontsize=7.5)
+        axes.set_title(_label(name), color=_INK, fontsize=10, loc="left", parse_math=False)
+        axes.set_xlim(0, 1)
+        axes.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
+        axes.set_ylim(len(groups) - 0.4, -0.6)
+        axes.set_yticks(range(len(groups)), groups, parse_math=False)
+    for axes in all_axes[1:]:
+        axes.tick_params(labelleft=False)
+    return _svg(figure, key, title, {})
+
+
+def _figure(width: float, height: float, columns: int = 0) -> tuple[Any, Any]:
+    """A figure of `width` x `height` inches with one Axes, or a list of `columns` of them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor="none")
+    grid = figure.subplots(1, columns or 1, squeeze=False)[0]
+    figure.subplots_adjust(wspace=0.42)
+    for axes in grid:
+        axes.set_facecolor("none")
+        axes.grid(axis="x", color=_LINE, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0, colors=_MUTED, labelsize=9)
+        axes.tick_params(axis="y", labelcolor=_INK)
+    return figure, list(grid) if columns else grid[0]
+
+
+def _svg(figure: Any, key: str, title: str, colours: dict[str, str]) -> str:
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    style = {"svg.fonttype": "none", "svg.hashsalt": key}
+    with mpl.rc_context(style), warnings.catch_warnings():
+        # The browser draws the text: what matplotlib's own font lacks does not matter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(buffer, format="svg", bbox_inches="tight", transparent=True)
+    text = buffer.getvalue()
+    opening = re.search(r'<svg[^>]*viewBox="(0 0 ([\d.]+) [\d.]+)"[^>]*>', text)
+    assert opening is not None
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[opening.end() :], flags=re.DOTALL)
+    # Several figures share the page, and with it the space of ids.
+    text = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{key}-", text)
+    for colour, place in {**_PLACES, **colours}.items():
+        text = text.replace(colour, place)
+    width = float(opening[2]) * 4 / 3  # points to CSS pixels
+    return (
+        f'<svg role="img" aria-label="{escape(title)}" viewBox="{opening[1]}" '
+        f'style="width:100%;min-width:{min(width, 560):.0f}px;max-width:{width:.0f}px;height:auto">'
+        + text.replace("xlink:href", "href")
+    )
+
+
+def _label(text: str) -> str:
+    """One line without control characters, cut where it is long."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= _LABEL else text[: _LABEL - 1] + "…"

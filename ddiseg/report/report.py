@@ -1,0 +1,159 @@
+"""The report: one HTML page that needs nothing but itself, no network and no script."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from annotation_protocol import load_protocol
+from ddiseg.catalogue.models import now
+from ddiseg.errors import InputError, NotFoundError, WorkspaceError
+from ddiseg.outcomes import Progress, silent
+from ddiseg.report import content
+from ddiseg.report.contact_sheet import Card, ContactSheet, most_uncertain, sample
+from ddiseg.workspace import Workspace
+
+#: In the head of every report; what lets a later one replace it.
+GENERATOR = '<meta name="generator" content="ddiseg'
+
+
+@dataclass(frozen=True)
+class ReportSummary:
+    """What was written."""
+
+    path: Path
+    images: int
+    shown: int  #: images in the contact sheets
+    unreadable: tuple[str, ...]  #: of these, the ones whose files can't be read, with the reason
+
+
+def write_report(
+    workspace: Workspace,
+    target: Path | None = None,
+    *,
+    command: str = "ddiseg report",
+    progress: Progress = silent,
+) -> ReportSummary:
+    """Write the page to `target` (default: report.html in the workspace), whole or not at all.
+
+    An earlier report is replaced; any other file in its place is refused with InputError.
+    `command` is what the page says it was made by.
+    """
+    path = (target or workspace.root / "report.html").resolve()
+    _refuse_others(path)
+    page, cards = _render(workspace, command, progress)
+    _write(path, page)
+    unreadable = tuple(f"{c.name}: {c.trouble}" for c in cards if c.trouble)
+    images = sum(workspace.catalogue.images.counts().values())
+    return ReportSummary(path, images, len(cards), unreadable)
+
+
+def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str, list[Card]]:
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    from ddiseg import __version__
+
+    catalogue, protocol = workspace.catalogue, load_protocol()
+    images = catalogue.images.select()
+    accepted, predictions = catalogue.masks.accepted(), catalogue.masks.newest_predictions()
+    datasets = catalogue.images.datasets()
+    try:
+        model = catalogue.models.current()
+    except NotFoundError:
+        model = None
+    chosen = {
+        tone.name: sample(
+            [i for i in images if i.tone == tone.name], accepted, predictions, seed=tone.name
+        )
+        for tone in protocol.tones
+    }
+    chosen[""] = most_uncertain(images, predictions)
+    sheet = ContactSheet(workspace, accepted, predictions)
+    total, done = sum(map(len, chosen.values())), 0
+    cards: dict[str, list[Card]] = {}
+    for group, of_group in chosen.items():
+        cards[group] = []
+        for image in of_group:
+            cards[group].append(sheet.card(image))
+            done += 1
+            progress(done, total)
+    uncertain = cards.pop("")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["when"] = lambda at: f"{at[:10]} {at[11:16]} UTC"
+    environment.filters["share"] = lambda n, of: f"{100 * n / of:.0f} %" if of else "—"
+    template = resources.files("ddiseg.report").joinpath("page.html").read_text("utf-8")
+    page = environment.from_string(template).render(
+        workspace=workspace.root.resolve().name,
+        datasets=datasets,
+        images=images,
+        rendered=any(_rendered(d.licence, d.source) for d in datasets),
+        n_accepted=len(accepted),
+        n_predicted=len(predictions),
+        n_skipped=len(catalogue.images.skips()),
+        n_tone={t.name: sum(i.tone == t.name for i in images) for t in protocol.tones},
+        model=model,
+        protocol=protocol,
+        states=content.tones_by_state(catalogue, protocol),
+        diagnoses=content.diagnoses(images, protocol),
+        evaluation=content.last_evaluation(catalogue, protocol),
+        few=content.FEW,
+        sheets={tone: of_tone for tone, of_tone in cards.items() if of_tone},
+        uncertain=uncertain,
+        skips=content.skips_by_tone(catalogue, protocol, images),
+        subsets=content.subsets_by_tone(catalogue, protocol),
+        command=command,
+        version=__version__,
+        made_at=now(),
+        svg=Markup,
+    )
+    return page, _distinct([*(c for of_tone in cards.values() for c in of_tone), *uncertain])
+
+
+def _rendered(*texts: str | None) -> bool:
+    return any("rendered" in text.casefold() for text in texts if text)
+
+
+def _distinct(cards: Iterable[Card]) -> list[Card]:
+    return list({id(card): card for card in cards}.values())
+
+
+def _refuse_others(path: Path) -> None:
+    if not path.exists():
+        return
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give --to the name of an .html file")
+    with open(path, "rb") as file:
+        head = file.read(2000)
+    if GENERATOR.encode() not in head:
+        raise InputError(
+            f"{path} is no ddiseg report, so it is not replaced: give --to another name or move it away"
+        )
+
+
+def _write(path: Path, page: str) -> None:
+    temporary = path.parent / f".{path.name}.part-{os.getpid()}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "w", encoding="utf-8", errors="replace") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WorkspaceError(
+            f"{path}: {error.strerror or error}; nothing was written: free some space, make the folder "
+            "writable or give --to another place, then run the same command again"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+__all__ = ["ReportSummary", "write_report"]

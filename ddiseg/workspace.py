@@ -1,0 +1,169 @@
+"""A workspace: a folder with the catalogue, the store, and where both are written down."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from annotation_protocol import load_protocol
+from ddiseg import images, masks
+from ddiseg.catalogue import Catalogue
+from ddiseg.catalogue.models import Image, Mask
+from ddiseg.errors import InputError, WorkspaceError
+from ddiseg.store import Kind, Store
+
+SETTINGS = "ddiseg.toml"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """An open workspace; what the work of every command is done on."""
+
+    root: Path
+    catalogue: Catalogue
+    store: Store
+
+    @classmethod
+    def create(
+        cls, root: Path, catalogue_url: str | None = None, store_url: str | None = None
+    ) -> Workspace:
+        """Make a workspace, or bring the one that is there up to this program's schema.
+
+        Raises WorkspaceError where the folder can't be written or names other places already.
+        """
+        settings = root / SETTINGS
+        wanted = {
+            "catalogue": _lasting_catalogue(catalogue_url or ""),
+            "store": _lasting_store(store_url or ""),
+        }
+        if settings.exists():
+            there = _read_settings(settings)
+            for key, value in wanted.items():
+                if value and value != there[key]:
+                    raise WorkspaceError(
+                        f"{settings} has {key} {there[key] or 'in this folder'}: move the data "
+                        "yourself and change the line, or make a workspace in another folder"
+                    )
+            Catalogue.create(_catalogue_url(root, there)).close()
+            return cls.open(root)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            # The settings come last: they must not name places that turn out to be unusable.
+            Store(wanted["store"] or str(root))
+            Catalogue.create(_catalogue_url(root, wanted)).close()
+            temporary = root / f".{SETTINGS}.part"
+            temporary.write_text(
+                "# Where this workspace keeps its data. Empty: in this folder.\n"
+                + "".join(
+                    f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
+                    for key, value in wanted.items()
+                ),
+                encoding="utf-8",
+            )
+            os.replace(temporary, settings)
+        except OSError as error:
+            raise WorkspaceError(f"{root} can't be made a workspace: {error.strerror}") from error
+        return cls.open(root)
+
+    @classmethod
+    def open(cls, root: Path) -> Workspace:
+        """Open a workspace; raises WorkspaceError where there is none."""
+        settings = root / SETTINGS
+        if not settings.is_file():
+            raise WorkspaceError(
+                f"{root} is no workspace: run 'ddiseg init {root}' or give another --workspace"
+            )
+        there = _read_settings(settings)
+        url = _catalogue_url(root, there)
+        if not there["catalogue"] and not (root / "catalogue.sqlite").exists():
+            raise WorkspaceError(
+                f"{root / 'catalogue.sqlite'} is missing: restore it from a backup, or run 'ddiseg init {root}'"
+            )
+        return cls(
+            root, Catalogue.open(url), Store(there["store"] or str((root / "store").absolute()))
+        )
+
+    def photograph(self, image: Image) -> images.Photograph:
+        """Pixels of an image, (H, W, 3) uint8; raises WorkspaceError or InputError where they changed."""
+        if image.in_place is None:
+            return images.open_photograph(self.store.get(Kind.IMAGE, image.content_hash)).pixels
+        try:
+            data = Path(image.in_place).read_bytes()
+        except OSError as error:
+            raise WorkspaceError(
+                f"{image.name}: {image.in_place} can't be read ({error.strerror}); it was imported --in-place"
+            ) from error
+        pixels = images.open_photograph(data).pixels
+        if images.content_hash(pixels) != image.content_hash:
+            raise InputError(
+                f"{image.name}: {image.in_place} was changed after it was imported --in-place"
+            )
+        return pixels
+
+    def mask(self, mask: Mask) -> NDArray[np.uint8]:
+        """A mask as it was drawn, (h, w) uint8 class ids, at its own size."""
+        return masks.decode_png(self.store.get(Kind.MASK, mask.content_hash))
+
+    def mask_over(self, image: Image, mask: Mask) -> NDArray[np.uint8]:
+        """A mask at the size of its photograph, (H, W); stretched back where it was stretched."""
+        return masks.stretch(self.mask(mask), (image.height, image.width))
+
+    def store_mask(self, mask: NDArray[np.uint8]) -> str:
+        """Store a mask; returns its content hash."""
+        digest = masks.mask_hash(mask)
+        self.store.put(Kind.MASK, digest, masks.encode_png(mask, load_protocol().palette()))
+        return digest
+
+
+def default_actor() -> str:
+    """Who runs a command, for the event log."""
+    try:
+        return os.environ.get("DDISEG_ACTOR") or getpass.getuser()
+    except (KeyError, OSError):  # a container without a user name
+        return f"user {os.getuid()}"
+
+
+def _catalogue_url(root: Path, settings: dict[str, str]) -> str | URL:
+    # Not a text: the folder's name may hold what means something in a URL.
+    here = URL.create("sqlite", database=str((root / "catalogue.sqlite").absolute()))
+    return settings["catalogue"] or here
+
+
+def _lasting_catalogue(url: str) -> str:
+    """`url` so that it means the same place from any folder, and in the next run."""
+    if not url.startswith("sqlite"):
+        return url
+    try:
+        parts = make_url(url)
+    except ArgumentError as error:
+        raise WorkspaceError(f"catalogue URL {url} can't be used: {error}") from error
+    if parts.database in (None, "", ":memory:"):
+        raise WorkspaceError(f"catalogue URL {url} names no file: give sqlite:///FILE")
+    return parts.set(database=os.path.abspath(parts.database)).render_as_string(hide_password=False)
+
+
+def _lasting_store(url: str) -> str:
+    """`url`; a folder as its absolute path, so that it means the same from any other folder."""
+    return url if not url or "://" in url else os.path.abspath(url)
+
+
+def _read_settings(path: Path) -> dict[str, str]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise WorkspaceError(f"{path} can't be read: {error}") from error
+    unknown = set(values) - {"catalogue", "store"}
+    if unknown or not all(isinstance(v, str) for v in values.values()):
+        raise WorkspaceError(
+            f"{path}: expected the lines catalogue and store, both text; found {sorted(values)}"
+        )
+    return {"catalogue": values.get("catalogue", ""), "store": values.get("store", "")}

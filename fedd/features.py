@@ -1,0 +1,73 @@
+"""Photograph -> square tensor -> activations of chosen decoder blocks.
+
+Arrays: a photograph is (H, W, 3) uint8 RGB; prepared it is (3, S, S) float32 in [-1, 1], stretched to
+the square that the backbone sees, whatever its aspect (as the published sDDI masks are).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedd.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Which activations the probes read.
+
+    With `normalise`, the probes also see each channel standardised over its own image: a lesion
+    is then what differs from the skin around it, whatever that skin's tone. Off in the paper.
+    """
+
+    blocks: tuple[int, ...]
+    timestep: int
+    normalise: bool = False
+
+
+def prepare(photograph: NDArray[np.uint8], size: int) -> Tensor:
+    """(H, W, 3) uint8 -> (3, size, size) float32 in [-1, 1]."""
+    square = Image.fromarray(photograph).resize((size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def extract(backbone: Backbone, images: Tensor, spec: FeatureSpec) -> list[Tensor]:
+    """Activations (N, C, h, w) of each block of `spec`, in its order, for images (N, 3, S, S)."""
+    found = backbone.activations(images, spec.timestep, spec.blocks)
+    return [found[block] for block in spec.blocks]
+
+
+def image_statistics(activations: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over each image, both (N, C, 1, 1)."""
+    mean = activations.mean((2, 3), keepdim=True)
+    std = activations.std((2, 3), keepdim=True, correction=0).clamp_min(1e-5)
+    return mean, std
+
+
+def at_points(activations: Sequence[Tensor], points: Tensor, size: int, normalise: bool) -> Tensor:
+    """What the probes read at `points` (N, P, 2) = (row, column) of the size x size grid.
+
+    Equal to up-sampling every block bilinearly to size x size and picking the points, without the
+    up-sampled array: (N, P, C), C the channels of all blocks, twice that with `normalise`.
+    """
+    grid = ((points.flip(-1).float() + 0.5) * (2 / size) - 1)[:, :, None]
+    parts = []
+    for block in activations:
+        layers = [block]
+        if normalise:
+            mean, std = image_statistics(block)
+            layers.append((block - mean) / std)
+        parts += [
+            F.grid_sample(
+                layer, grid, mode="bilinear", padding_mode="border", align_corners=False
+            ).squeeze(-1)
+            for layer in layers
+        ]
+    return torch.cat(parts, 1).transpose(1, 2)

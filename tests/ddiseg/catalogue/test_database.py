@@ -1,0 +1,242 @@
+"""Schema, connections and transactions."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.engine import Engine, Inspector
+from sqlalchemy.exc import IntegrityError
+
+from ddiseg.catalogue import Catalogue, NewImage, NewModelVersion
+from ddiseg.catalogue.database import BUSY_TIMEOUT, Database, _alembic
+from ddiseg.catalogue.models import Base
+from ddiseg.errors import WorkspaceError
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'catalogue.sqlite'}"
+
+
+@pytest.fixture
+def full(catalogue: Catalogue, new_image: Callable[..., NewImage], new_mask: Any) -> Catalogue:
+    """A catalogue with rows in every table."""
+    dataset = catalogue.images.dataset("clinic")
+    catalogue.images.add(dataset.id, [new_image(n, tone="I-II") for n in range(1, 4)], "tester")
+    model = catalogue.models.add(
+        NewModelVersion("f" * 64, "unet", "b" * 64, {"t": 100}, ["m"], {"iou": 0.5}, "1.0"), "t"
+    )
+    catalogue.masks.add_predictions([new_mask(1, None, model_version_id=model.id, uncertainty=0.1)])
+    catalogue.masks.submit([new_mask(1, "anna")], reviewer="ben")
+    catalogue.images.skip(2, "blurry", None, "anna")
+    catalogue.subsets.store({"train": [1, 3]}, {"seed": 1}, "tester")
+    return catalogue
+
+
+def test_full__has_rows_in_every_table(full: Catalogue, url: str) -> None:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        for table in Base.metadata.tables:
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() > (0,), table
+
+
+def test_models_and_migrations__autogenerate_finds_no_difference(
+    catalogue: Catalogue, url: str
+) -> None:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+    engine.dispose()
+
+
+def test_models_and_migrations__same_tables_down_to_the_checks(
+    catalogue: Catalogue, url: str, tmp_path: Path
+) -> None:
+    migrated, created = create_engine(url), create_engine(f"sqlite:///{tmp_path / 'x.sqlite'}")
+    Base.metadata.create_all(created)
+    for table in Base.metadata.tables:
+        assert _structure(migrated, table) == _structure(created, table), table
+    migrated.dispose()
+    created.dispose()
+
+
+def _structure(engine: Engine, table: str) -> dict[str, list[str]]:
+    inspector: Inspector = inspect(engine)
+    parts: dict[str, list[Any]] = {
+        "columns": inspector.get_columns(table),
+        "foreign keys": inspector.get_foreign_keys(table),
+        "indexes": inspector.get_indexes(table),
+        "unique": inspector.get_unique_constraints(table),
+        "checks": inspector.get_check_constraints(table),
+    }
+    assert parts["columns"]
+    return {name: sorted(map(repr, found)) for name, found in parts.items()} | {
+        "primary key": [repr(inspector.get_pk_constraint(table))]
+    }
+
+
+def test_migrations__down_and_up_with_rows_in_it(full: Catalogue, url: str) -> None:
+    full.close()
+    database = Database(url)
+    with database.engine.begin() as connection:
+        command.downgrade(_alembic(connection), "base")
+    assert inspect(database.engine).get_table_names() == ["alembic_version"]
+    database.engine.dispose()
+    with pytest.raises(WorkspaceError, match=r"no schema.*'ddiseg init'"):
+        Catalogue.open(url)
+    again = Catalogue.create(url)
+    assert again.images.counts() == {}
+    again.close()
+
+
+def test_create__again_keeps_all_rows(full: Catalogue, url: str) -> None:
+    before = full.history.count()
+    again = Catalogue.create(url)
+    assert again.history.count() == before
+    assert again.images.find("000001").state == "accepted"
+    again.close()
+
+
+@pytest.mark.parametrize("open_it", [Catalogue.open, Catalogue.create])
+def test_newer_schema__refused_and_untouched(
+    full: Catalogue, url: str, open_it: Callable[[str], Catalogue]
+) -> None:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(WorkspaceError, match=r"9999, which is newer.*upgrade ddiseg"):
+        open_it(url)
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        assert connection.execute("SELECT * FROM alembic_version").fetchall() == [("9999",)]
+
+
+def test_sqlite__wal_foreign_keys_and_busy_timeout(catalogue: Catalogue, url: str) -> None:
+    database = Database(url)
+    with database.read() as session:
+        assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+        assert session.scalar(text("PRAGMA foreign_keys")) == 1
+        assert session.scalar(text("PRAGMA busy_timeout")) == BUSY_TIMEOUT * 1000
+    database.engine.dispose()
+
+
+def test_write__nothing_is_stored_when_it_fails(catalogue: Catalogue, url: str) -> None:
+    database = Database(url)
+    statement = text("INSERT INTO datasets (name, created_at) VALUES ('x', 'now')")
+
+    def stopped_half_way() -> None:
+        with database.write() as session:
+            session.execute(statement)
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        stopped_half_way()
+    assert catalogue.images.datasets() == []
+    database.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("nonsense", r"\(unreadable URL\) can't be used"),
+        ("nosuchdb://host/name", r"nosuchdb://host/name can't be used"),
+        ("sqlite:////no/such/folder/x.sqlite", "unable to open database file; check that the fold"),
+        ("sqlite:////dev/null/x.sqlite", "unable to open database file; check that the folder"),
+    ],
+)
+def test_create__bad_url(given: str, said: str) -> None:
+    with pytest.raises(WorkspaceError, match=said):
+        Catalogue.create(given)
+
+
+def test_create__password_is_not_shown() -> None:
+    with pytest.raises(WorkspaceError) as caught:
+        Catalogue.create("nosuchdb://me:secret@host/name")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database, just text" * 100, b"SQLite format 3\x00" * 99]
+)
+def test_open__file_is_damaged(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.sqlite"
+    path.write_bytes(content)
+    with pytest.raises(WorkspaceError, match="restore the file from a backup"):
+        Catalogue.open(f"sqlite:///{path}")
+    assert path.read_bytes() == content
+
+
+def test_write__locked_by_another(
+    catalogue: Catalogue, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddiseg.catalogue.database.BUSY_TIMEOUT", 0)
+    other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    with closing(other):
+        other.execute("BEGIN IMMEDIATE")
+        blocked = Catalogue.open(url)
+        with pytest.raises(WorkspaceError, match="locked; another ddiseg is writing"):
+            blocked.images.dataset("clinic")
+        assert blocked.images.datasets() == []  # reading goes on meanwhile
+        other.execute("ROLLBACK")
+        blocked.images.dataset("clinic")
+        blocked.close()
+
+
+WRITER = """
+import hashlib, sys
+from ddiseg.catalogue import Catalogue, NewImage, NewModelVersion
+url, first, last = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+catalogue = Catalogue.create(url)
+dataset = catalogue.images.dataset("clinic")
+digest = lambda text: hashlib.sha256(text.encode()).hexdigest()
+added = 0
+for n in range(first, last):
+    new = NewImage(f"{n}.png", digest(f"f{n}"), 1, n, digest(f"i{n}"), digest(f"p{n}")[:16], 8, 6)
+    [outcome] = catalogue.images.add(dataset.id, [new], f"writer {first}")
+    added += outcome.outcome == "added"
+    if n % 20 == 0:
+        catalogue.models.add(NewModelVersion("f", "b", "h", {}, [], {}, "1.0"), "writer")
+print(added)
+"""
+
+
+@pytest.fixture
+def writers(url: str) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two processes that make the same catalogue at once and add images, half of them the same."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, url, first, last], stdout=subprocess.PIPE, text=True
+        )
+        for first, last in (("0", "60"), ("30", "90"))
+    ]
+    yield running
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_two_processes_at_once(writers: list[subprocess.Popen[str]], url: str) -> None:
+    added = [int(process.communicate(timeout=120)[0]) for process in writers]
+    assert [process.returncode for process in writers] == [0, 0]
+    catalogue = Catalogue.open(url)
+    assert sum(added) == len(catalogue.images.select()) == 90
+    assert catalogue.history.contradictions() == []
+    names = [model.name for model in catalogue.models.all()]
+    assert names == [f"fedd-{n}" for n in range(1, 7)]
+    catalogue.close()
+
+
+def test_foreign_keys__an_image_with_masks_can_not_be_deleted(full: Catalogue, url: str) -> None:
+    database = Database(url)
+    with pytest.raises(IntegrityError, match="FOREIGN KEY"), database.write() as session:
+        session.execute(text("DELETE FROM images WHERE id = 1"))
+    database.engine.dispose()

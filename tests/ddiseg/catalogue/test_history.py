@@ -1,0 +1,78 @@
+"""The event log, and what contradicts it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ddiseg.catalogue import Catalogue, NewImage, NewMask
+
+
+@pytest.fixture
+def worked(
+    catalogue: Catalogue, new_image: Callable[..., NewImage], new_mask: Callable[..., NewMask]
+) -> Catalogue:
+    """#1 accepted, #2 skipped, #3 new."""
+    dataset = catalogue.images.dataset("clinic")
+    catalogue.images.add(dataset.id, [new_image(n) for n in (1, 2, 3)], "tester")
+    catalogue.masks.submit([new_mask(1, "anna")], "ben")
+    catalogue.images.skip(2, "scalp", None, "anna")
+    return catalogue
+
+
+def test_contradictions__none_after_work(worked: Catalogue) -> None:
+    assert worked.history.contradictions() == []
+
+
+@pytest.mark.parametrize(
+    ("tampering", "found"),
+    [
+        (
+            "UPDATE images SET state = 'submitted' WHERE id = 3",
+            ["000003.png (#3) is submitted, its events say new"],
+        ),
+        (
+            "UPDATE images SET state = 'accepted' WHERE id = 3",
+            [
+                "000003.png (#3) is accepted, its events say new",
+                "000003.png (#3) is accepted, but has no accepted mask",
+            ],
+        ),
+        (
+            "DELETE FROM acceptances",
+            ["000001.png (#1) is accepted, but has no accepted mask"],
+        ),
+        (
+            "INSERT INTO acceptances VALUES (3, 1)",
+            ["000003.png (#3) is new, but has an accepted mask"],
+        ),
+        (
+            "DELETE FROM events WHERE kind = 'submit'",
+            ["image #1: event 5 starts from submitted, but the event before it ended at new"],
+        ),
+        (
+            "DELETE FROM events WHERE image_id = 2",
+            ["000002.png (#2) is skipped, its events say None"],
+        ),
+    ],
+)
+def test_contradictions__tampered_row(
+    worked: Catalogue, tmp_path: Path, tampering: str, found: list[str]
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "catalogue.sqlite")) as connection, connection:
+        connection.execute(tampering)
+    assert worked.history.contradictions() == found
+
+
+def test_record_and_last(catalogue: Catalogue) -> None:
+    assert catalogue.history.last("export") is None
+    catalogue.history.record("export", "anna", {"format": "coco"})
+    catalogue.history.record("export", "anna", {"format": "png"})
+    last = catalogue.history.last("export")
+    assert last is not None
+    assert last.detail == {"format": "png"}
+    assert catalogue.history.count() == 2

@@ -1,0 +1,212 @@
+"""Images: added, found, corrected, skipped, reopened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from ddiseg.catalogue import Catalogue, Details, NewImage, NewMask, State
+from ddiseg.errors import DdisegError, InputError, NotFoundError, TransitionError
+from ddiseg.outcomes import FileOutcome, Outcome
+
+Make = Callable[..., NewImage]
+
+
+@pytest.fixture
+def clinic(catalogue: Catalogue) -> int:
+    return catalogue.images.dataset("clinic").id
+
+
+def _add(catalogue: Catalogue, dataset_id: int, *batch: NewImage) -> list[FileOutcome]:
+    return catalogue.images.add(dataset_id, batch, "tester")
+
+
+def test_dataset__licence_is_filled_in_and_never_removed(catalogue: Catalogue) -> None:
+    catalogue.images.dataset("clinic", licence="CC0")
+    catalogue.images.dataset("clinic", source="https://example.org")
+    [row] = catalogue.images.datasets()
+    assert (row.licence, row.source) == ("CC0", "https://example.org")
+
+
+def test_add__new_then_unchanged(catalogue: Catalogue, clinic: int, new_image: Make) -> None:
+    batch = [new_image(1, tone="I-II"), new_image(2)]
+    assert [o.outcome for o in _add(catalogue, clinic, *batch)] == [Outcome.ADDED] * 2
+    events = catalogue.history.count()
+    assert [o.outcome for o in _add(catalogue, clinic, *batch)] == [Outcome.UNCHANGED] * 2
+    assert catalogue.history.count() == events
+    assert catalogue.images.counts() == {("I-II", "new"): 1, ("unknown", "new"): 1}
+
+
+def test_add__exact_duplicate_is_one_image_with_two_sources(
+    catalogue: Catalogue, clinic: int, new_image: Make
+) -> None:
+    first = new_image(1)
+    [_, second] = _add(catalogue, clinic, first, replace(first, path="copies/again.png"))
+    assert second == FileOutcome(
+        "copies/again.png",
+        Outcome.ADDED,
+        "the same photograph as 000001.png (#1): one image, two names",
+    )
+    [image] = catalogue.images.select()
+    assert [s.path for s in catalogue.images.sources(image.id)] == [
+        "000001.png",
+        "copies/again.png",
+    ]
+    assert catalogue.images.by_stem() == {"000001": {1}, "again": {1}}
+    assert [e.kind for e in catalogue.history.of_image(1)] == ["import", "duplicate"]
+
+
+def test_add__other_content_under_the_same_name_is_refused(
+    catalogue: Catalogue, clinic: int, new_image: Make
+) -> None:
+    _add(catalogue, clinic, new_image(1))
+    [refused] = _add(catalogue, clinic, replace(new_image(2), path="000001.png"))
+    assert refused.outcome is Outcome.REFUSED
+    assert refused.note is not None
+    assert "nothing is overwritten" in refused.note
+    [image] = catalogue.images.select()
+    assert image.content_hash == new_image(1).content_hash
+
+
+def test_add__file_rewritten_with_the_same_pixels_is_unchanged(
+    catalogue: Catalogue, clinic: int, new_image: Make
+) -> None:
+    _add(catalogue, clinic, new_image(1))
+    touched = replace(new_image(1), modified_ns=5, file_hash="e" * 64)
+    assert [o.outcome for o in _add(catalogue, clinic, touched)] == [Outcome.UNCHANGED]
+    known = catalogue.images.known_sources(clinic)["000001.png"]
+    assert (known.modified_ns, known.file_hash) == (5, "e" * 64)
+
+
+def test_add__bad_row_leaves_nothing_of_its_batch(
+    catalogue: Catalogue, clinic: int, new_image: Make
+) -> None:
+    with pytest.raises(Exception, match="ck_images_tone"):
+        _add(catalogue, clinic, new_image(1), new_image(2, tone="VII"))
+    assert catalogue.images.select() == []
+    assert catalogue.history.count() == 0
+
+
+@pytest.mark.parametrize(
+    "reference", ["000002.png", "000002", "#2", "clinic:000002.png", "clinic:000002"]
+)
+def test_find(catalogue: Catalogue, clinic: int, new_image: Make, reference: str) -> None:
+    _add(catalogue, clinic, *[new_image(n) for n in range(1, 13)])
+    assert catalogue.images.find(reference).id == 2
+
+
+@pytest.mark.parametrize(
+    "reference", ["2", "#99", "#", "00000_", "%", "other:000002.png", "clinic:", "", "0000"]
+)
+def test_find__none(catalogue: Catalogue, clinic: int, new_image: Make, reference: str) -> None:
+    _add(catalogue, clinic, *[new_image(n) for n in range(1, 13)])
+    with pytest.raises(NotFoundError, match="give a file name, DATASET:NAME or #ID"):
+        catalogue.images.find(reference)
+
+
+def test_find__ambiguous_until_the_dataset_is_named(
+    catalogue: Catalogue, clinic: int, new_image: Make
+) -> None:
+    other = catalogue.images.dataset("other").id
+    _add(catalogue, clinic, new_image(1))
+    _add(catalogue, other, replace(new_image(2), path="000001.png"))
+    with pytest.raises(InputError, match=r"name of 2 images \(#1, #2\)"):
+        catalogue.images.find("000001.png")
+    assert catalogue.images.find("other:000001.png").id == 2
+
+
+def test_find__an_exact_name_wins_over_a_stem(
+    catalogue: Catalogue, clinic: int, new_image: Make
+) -> None:
+    _add(
+        catalogue,
+        clinic,
+        replace(new_image(1), path="a"),
+        replace(new_image(2), path="a.png"),
+        replace(new_image(3), path="b.jpg"),
+        replace(new_image(4), path="b.png"),
+    )
+    assert catalogue.images.find("a").id == 1
+    with pytest.raises(InputError, match="2 images"):
+        catalogue.images.find("b")
+
+
+def test_update_details__what_the_metadata_says(
+    catalogue: Catalogue, clinic: int, new_image: Make
+) -> None:
+    _add(catalogue, clinic, new_image(1, tone="I-II", malignant=True))
+    same = Details(tone="I-II")
+    other = Details(tone="V-VI", tone_source="new.csv", malignant=False)
+    assert catalogue.images.differing([1], [same]) == [{}]
+    assert catalogue.images.update_details([1], [same], "tester") == [{}]
+    [differences] = catalogue.images.differing([1], [other])
+    assert differences["malignant"] == [True, False]
+    assert catalogue.images.update_details([1], [other], "tester") == [
+        {"tone": ["I-II", "V-VI"], "tone_source": [None, "new.csv"], "malignant": [True, False]}
+    ]
+    assert catalogue.images.update_details([1], [other], "tester") == [{}]
+    image = catalogue.images.find("#1")
+    assert (image.tone, image.tone_source, image.malignant) == ("V-VI", "new.csv", False)
+    assert catalogue.history.of_image(1)[-1].detail["tone"] == ["I-II", "V-VI"]
+
+
+def test_update_details__silence_removes_nothing(
+    catalogue: Catalogue, clinic: int, new_image: Make
+) -> None:
+    _add(catalogue, clinic, new_image(1, tone="I-II", patient="p", malignant=False))
+    assert catalogue.images.update_details([1], [Details()], "tester") == [{}]
+    image = catalogue.images.find("#1")
+    assert (image.tone, image.patient, image.malignant) == ("I-II", "p", False)
+
+
+def test_select__conditions_hold_together(
+    catalogue: Catalogue, clinic: int, new_image: Make
+) -> None:
+    _add(catalogue, clinic, *[new_image(n) for n in range(1, 6)])
+    catalogue.images.skip(2, "blurry", None, "anna")
+    catalogue.subsets.store({"part": [1, 2, 3]}, {}, "tester")
+    select = catalogue.images.select
+    assert [i.id for i in select(subset="part")] == [1, 2, 3]
+    assert [i.id for i in select(subset="part", states=[State.NEW])] == [1, 3]
+    assert [i.id for i in select(states=[State.NEW], ids=[5, 2])] == [5]
+    with pytest.raises(NotFoundError, match=r"no subset called 'prat' \(there are: part\)"):
+        select(subset="prat")
+
+
+def test_skip_and_reopen(catalogue: Catalogue, clinic: int, new_image: Make) -> None:
+    _add(catalogue, clinic, new_image(1))
+    assert catalogue.images.skip(1, "blurry", "out of focus", "anna") is Outcome.ADDED
+    assert catalogue.images.skip(1, "blurry", "out of focus", "anna") is Outcome.UNCHANGED
+    with pytest.raises(TransitionError, match="is skipped: 'skip' is not possible"):
+        catalogue.images.skip(1, "scalp", None, "anna")
+    [skip] = catalogue.images.skips(1)
+    assert (skip.reason, skip.note, skip.annotator) == ("blurry", "out of focus", "anna")
+    catalogue.images.reopen(1, "ben")
+    assert catalogue.images.skips() == []
+    assert catalogue.images.find("#1").state == "queued"
+    assert catalogue.images.skip(1, "blurry", "out of focus", "anna") is Outcome.ADDED
+    assert len(catalogue.images.skips()) == 1
+    assert catalogue.history.contradictions() == []
+
+
+def test_reopen__accepted_image_loses_its_acceptance_and_keeps_its_mask(
+    catalogue: Catalogue, clinic: int, new_image: Make, new_mask: Callable[..., NewMask]
+) -> None:
+    _add(catalogue, clinic, new_image(1))
+    catalogue.masks.submit([new_mask(1, "anna")], reviewer="ben")
+    catalogue.images.reopen(1, "carl")
+    assert catalogue.masks.accepted() == {}
+    assert len(catalogue.masks.of_image(1)) == 1
+    assert catalogue.images.find("#1").state == "rework"
+    assert catalogue.history.contradictions() == []
+
+
+def test_refused_step__changes_nothing(catalogue: Catalogue, clinic: int, new_image: Make) -> None:
+    _add(catalogue, clinic, new_image(1))
+    before = catalogue.history.count()
+    with pytest.raises(DdisegError):
+        catalogue.images.reopen(1, "ben")
+    assert catalogue.history.count() == before
+    assert catalogue.images.find("#1").state == "new"

@@ -1,0 +1,180 @@
+"""Masks: submitted, reviewed, predicted; and never accepted by who drew them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ddiseg.catalogue import Catalogue, NewImage, NewMask, NewModelVersion
+from ddiseg.catalogue.masks import ACCEPT, REJECT
+from ddiseg.errors import InputError, TransitionError
+from ddiseg.outcomes import Outcome
+
+MaskMaker = Callable[..., NewMask]
+
+
+@pytest.fixture
+def two(catalogue: Catalogue, new_image: Callable[..., NewImage]) -> Catalogue:
+    """A catalogue with the images #1 and #2."""
+    dataset = catalogue.images.dataset("clinic")
+    catalogue.images.add(dataset.id, [new_image(1), new_image(2)], "tester")
+    return catalogue
+
+
+def _state(catalogue: Catalogue, image_id: int = 1) -> str:
+    return catalogue.images.find(f"#{image_id}").state
+
+
+def _steps(catalogue: Catalogue, image_id: int = 1) -> list[tuple[str, str | None, str | None]]:
+    events = catalogue.history.of_image(image_id)
+    return [(e.kind, e.state_before, e.state_after) for e in events]
+
+
+def test_submit_and_review(two: Catalogue, new_mask: MaskMaker) -> None:
+    assert [o.outcome for o in two.masks.submit([new_mask(1, "anna")])] == [Outcome.ADDED]
+    assert [o.outcome for o in two.masks.submit([new_mask(1, "anna")])] == [Outcome.UNCHANGED]
+    [mask] = two.masks.of_image(1)
+    two.masks.review(mask.id, "ben", REJECT, "rim too wide")
+    assert _state(two) == "rework"
+    two.masks.submit([new_mask(1, "anna", "b", parent_id=mask.id)])
+    better = two.masks.of_image(1)[1]
+    two.masks.review(better.id, "ben", ACCEPT)
+    assert two.masks.accepted().keys() == {1}
+    assert two.masks.accepted()[1].id == better.id
+    assert _steps(two) == [
+        ("import", None, "new"),
+        ("submit", "new", "submitted"),
+        ("reject", "submitted", "rework"),
+        ("submit", "rework", "submitted"),
+        ("accept", "submitted", "accepted"),
+    ]
+    said = [(r.reviewer, r.verdict, r.comment) for r in two.masks.reviews([mask.id, better.id])]
+    assert said == [("ben", "reject", "rim too wide"), ("ben", "accept", None)]
+    assert two.history.contradictions() == []
+
+
+def test_submit__with_a_reviewer_arrives_accepted(two: Catalogue, new_mask: MaskMaker) -> None:
+    batch = [new_mask(1, "anna"), new_mask(2, "anna")]
+    assert [o.outcome for o in two.masks.submit(batch, "ben")] == [Outcome.ADDED] * 2
+    assert [o.outcome for o in two.masks.submit(batch, "ben")] == [Outcome.UNCHANGED] * 2
+    assert _state(two) == _state(two, 2) == "accepted"
+
+
+def test_submit__a_reviewer_later_accepts_what_is_there(
+    two: Catalogue, new_mask: MaskMaker
+) -> None:
+    two.masks.submit([new_mask(1, "anna")])
+    assert [o.outcome for o in two.masks.submit([new_mask(1, "anna")], "ben")] == [Outcome.REPAIRED]
+    assert _state(two) == "accepted"
+    assert len(two.masks.of_image(1)) == 1
+
+
+def test_submit__accepted_reopened_and_accepted_again_by_the_same_reviewer(
+    two: Catalogue, new_mask: MaskMaker
+) -> None:
+    two.masks.submit([new_mask(1, "anna")], "ben")
+    two.images.reopen(1, "carl")
+    assert [o.outcome for o in two.masks.submit([new_mask(1, "anna")], "ben")] == [Outcome.REPAIRED]
+    assert _state(two) == "accepted"
+    [mask] = two.masks.of_image(1)
+    assert [r.verdict for r in two.masks.reviews([mask.id])] == ["accept", "accept"]
+
+
+def test_submit__another_mask_for_an_accepted_image_is_refused(
+    two: Catalogue, new_mask: MaskMaker
+) -> None:
+    two.masks.submit([new_mask(1, "anna")], "ben")
+    [refused] = two.masks.submit([new_mask(1, "anna", "b")], "ben")
+    assert refused.outcome is Outcome.REFUSED
+    assert refused.note is not None
+    assert "'ddiseg reopen 000001.png' first" in refused.note
+    assert len(two.masks.of_image(1)) == 1
+
+
+def test_submit__skipped_image_is_refused_and_the_rest_goes_on(
+    two: Catalogue, new_mask: MaskMaker
+) -> None:
+    two.images.skip(1, "scalp", None, "anna")
+    outcomes = two.masks.submit([new_mask(1, "anna"), new_mask(2, "anna")])
+    assert [o.outcome for o in outcomes] == [Outcome.REFUSED, Outcome.ADDED]
+    assert _state(two) == "skipped"
+
+
+SAME_PERSON = ["anna", "Anna", "ANNA ", "\tanna\n", "an na", "ａnna"]  # noqa: RUF001 - wide a
+
+
+@pytest.mark.parametrize("reviewer", SAME_PERSON)
+def test_self_review__refused_however_the_name_is_written(
+    two: Catalogue, new_mask: MaskMaker, reviewer: str
+) -> None:
+    with pytest.raises(InputError, match="both 'anna': a mask needs a second person"):
+        two.masks.submit([new_mask(2, "ben"), new_mask(1, "anna")], reviewer)
+    assert two.masks.all() == []
+    two.masks.submit([new_mask(1, "anna")])
+    with pytest.raises(InputError, match="a mask needs a second person"):
+        two.masks.review(1, reviewer, ACCEPT)
+    assert _state(two) == "submitted"
+
+
+@pytest.mark.parametrize(("annotator", "reviewer"), [(None, "ben"), ("", "ben"), ("anna", " ")])
+def test_submit__nobody(
+    two: Catalogue, new_mask: MaskMaker, annotator: str | None, reviewer: str
+) -> None:
+    with pytest.raises(InputError, match=r"needs the person who drew it|has no name"):
+        two.masks.submit([new_mask(1, annotator)], reviewer)
+
+
+def test_review__twice_is_refused(two: Catalogue, new_mask: MaskMaker) -> None:
+    two.masks.submit([new_mask(1, "anna")], "ben")
+    with pytest.raises(TransitionError, match="is accepted: 'accept' is not possible"):
+        two.masks.review(1, "carl", ACCEPT)
+    assert len(two.masks.reviews([1])) == 1
+
+
+def test_review__unknown_verdict(two: Catalogue, new_mask: MaskMaker) -> None:
+    two.masks.submit([new_mask(1, "anna")])
+    with pytest.raises(InputError, match="'perhaps' is no verdict here: accept or reject"):
+        two.masks.review(1, "ben", "perhaps")
+
+
+@pytest.fixture
+def model_id(two: Catalogue) -> int:
+    return two.models.add(NewModelVersion("f", "unet", "b", {}, [], {}, "1.0"), "tester").id
+
+
+def test_predictions__one_an_image_and_model(
+    two: Catalogue, new_mask: MaskMaker, model_id: int
+) -> None:
+    batch = [new_mask(n, None, model_version_id=model_id, uncertainty=0.2) for n in (1, 2)]
+    assert two.masks.add_predictions(batch) == [Outcome.ADDED] * 2
+    assert two.masks.add_predictions(batch) == [Outcome.UNCHANGED] * 2
+    assert _state(two) == "prelabelled"
+    assert two.masks.predicted_by(model_id) == {1, 2}
+    assert two.masks.predicted_by(model_id + 1) == set()
+
+
+def test_predictions__the_newest_counts(two: Catalogue, new_mask: MaskMaker, model_id: int) -> None:
+    later = two.models.add(NewModelVersion("g", "unet", "b", {}, [], {}, "1.0"), "tester").id
+    for model in (model_id, later):
+        two.masks.add_predictions([new_mask(1, None, str(model), model_version_id=model)])
+    assert two.masks.newest_predictions()[1].model_version_id == later
+    assert two.masks.newest_predictions(model_id)[1].model_version_id == model_id
+
+
+def test_prediction__can_not_be_accepted_as_it_is(
+    two: Catalogue, new_mask: MaskMaker, model_id: int
+) -> None:
+    two.masks.add_predictions([new_mask(1, None, model_version_id=model_id)])
+    two.masks.submit([new_mask(1, "anna")])
+    with pytest.raises(InputError, match="a person corrects and submits it first"):
+        two.masks.review(1, "ben", ACCEPT)
+
+
+def test_prediction__changes_nothing_for_the_people_at_work(
+    two: Catalogue, new_mask: MaskMaker, model_id: int
+) -> None:
+    two.masks.submit([new_mask(1, "anna")])
+    two.masks.add_predictions([new_mask(1, None, model_version_id=model_id)])
+    assert _state(two) == "submitted"
+    assert two.history.contradictions() == []

@@ -1,0 +1,54 @@
+"""Subsets: stored once, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ddiseg.catalogue import Catalogue, NewImage
+from ddiseg.errors import InputError, NotFoundError
+
+
+@pytest.fixture
+def five(catalogue: Catalogue, new_image: Callable[..., NewImage]) -> Catalogue:
+    """Images #1 to #5; the odd ones of tone I-II, the even ones V-VI."""
+    dataset = catalogue.images.dataset("clinic")
+    rows = [new_image(n, tone="I-II" if n % 2 else "V-VI") for n in range(1, 6)]
+    catalogue.images.add(dataset.id, rows, "tester")
+    return catalogue
+
+
+def test_store__members_and_sizes(five: Catalogue) -> None:
+    assert five.subsets.store({"a": [1, 2, 3], "b": [4]}, {"seed": 7}, "tester") == ["a", "b"]
+    assert five.subsets.members("a") == {1, 2, 3}
+    assert five.subsets.sizes() == {"a": {"I-II": 2, "V-VI": 1}, "b": {"V-VI": 1}}
+    assert five.subsets.get("a").drawn_by == {"seed": 7}
+    assert five.subsets.names() == ["a", "b"]
+    event = five.history.last("subset")
+    assert event is not None
+    assert event.detail == {"name": "b", "n": 1, "seed": 7}
+
+
+def test_store__the_same_again_is_unchanged(five: Catalogue) -> None:
+    five.subsets.store({"a": [1, 2]}, {"seed": 7}, "tester")
+    assert five.subsets.store({"a": [2, 1]}, {"seed": 8}, "tester") == []
+    assert five.subsets.get("a").drawn_by == {"seed": 7}
+
+
+@pytest.mark.parametrize("members", [[1], [1, 2, 3], [3, 4]])
+def test_store__never_changes(five: Catalogue, members: list[int]) -> None:
+    five.subsets.store({"a": [1, 2]}, {}, "tester")
+    with pytest.raises(InputError, match="'a' exists with 2 other images and never changes"):
+        five.subsets.store({"new": [5], "a": members}, {}, "tester")
+    assert five.subsets.members("a") == {1, 2}
+    assert five.subsets.names() == ["a"]  # all or none
+
+
+@pytest.mark.parametrize("lookup", ["members", "get"])
+def test_unknown_subset__names_those_there_are(five: Catalogue, lookup: str) -> None:
+    with pytest.raises(NotFoundError, match=r"no subset called 'x' \(there are: none yet\)"):
+        getattr(five.subsets, lookup)("x")
+    five.subsets.store({"a": [1], "b": [2]}, {}, "tester")
+    with pytest.raises(NotFoundError, match="there are: a, b"):
+        getattr(five.subsets, lookup)("x")

@@ -1,0 +1,180 @@
+"""`ddiseg init`, `status` and `verify`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddiseg.catalogue import NewMask, NewModelVersion
+from ddiseg.store import Kind
+from ddiseg.workspace import SETTINGS, Workspace
+
+Run = Callable[..., Any]
+
+
+def test_init__made_then_unchanged(ddiseg: Run, tmp_path: Path) -> None:
+    root = tmp_path / "w"
+    assert ddiseg("init", root).out == f"workspace {root}: made\n"
+    before = {p: p.read_bytes() for p in root.iterdir() if p.name == SETTINGS}
+    again = ddiseg("init", root, "--output", "json")
+    assert again.json == {
+        "workspace": str(root),
+        "outcome": "unchanged",
+        "store": str(root / "store"),
+    }
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_init__directory_may_be_the_workspace_option(
+    ddiseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ddiseg("--workspace", tmp_path / "a", "init").status == 0
+    monkeypatch.setenv("DDISEG_WORKSPACE", str(tmp_path / "b"))
+    assert ddiseg("init").status == 0
+    monkeypatch.delenv("DDISEG_WORKSPACE")
+    monkeypatch.chdir(tmp_path)
+    assert ddiseg("init").status == 0
+    for folder in (tmp_path, tmp_path / "a", tmp_path / "b"):
+        assert (folder / SETTINGS).exists()
+
+
+def test_init__upgrades_a_catalogue_without_schema(ddiseg: Run, filled: Workspace) -> None:
+    filled.catalogue.close()
+    for file in filled.root.glob("catalogue.sqlite*"):
+        file.unlink()
+    assert ddiseg("status", "--workspace", filled.root).status == 1
+    assert ddiseg("init", filled.root).out == f"workspace {filled.root}: upgraded\n"
+    assert ddiseg("status", "--workspace", filled.root).status == 0
+
+
+def test_init__newer_schema_is_refused(ddiseg: Run, workspace: Workspace) -> None:
+    with closing(sqlite3.connect(workspace.root / "catalogue.sqlite")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    for command in ("init", "status", "verify"):
+        result = ddiseg("--workspace", workspace.root, command)
+        assert (result.status, result.out) == (1, "")
+        assert "newer than this ddiseg knows: upgrade ddiseg" in result.err
+
+
+def test_init__places_of_ones_own(ddiseg: Run, tmp_path: Path) -> None:
+    places = (
+        *("--catalogue", f"sqlite:///{tmp_path / 'rows.sqlite'}"),
+        *("--store", tmp_path / "files"),
+    )
+    assert ddiseg("init", tmp_path / "w", *places).status == 0
+    assert (tmp_path / "rows.sqlite").exists()
+    assert ddiseg("init", tmp_path / "w", *places).out.endswith(": unchanged\n")
+    other = ddiseg("init", tmp_path / "w", "--store", tmp_path / "other")
+    assert other.status == 1
+    assert "move the data yourself and change the line" in other.err
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--catalogue", "nonsense"), "can't be used"),
+        (("--store", "nosuch://x"), "store nosuch://x can't be used"),
+    ],
+)
+def test_init__bad_url(ddiseg: Run, tmp_path: Path, args: tuple[str, str], said: str) -> None:
+    result = ddiseg("init", tmp_path / "w", *args)
+    assert (result.status, result.out) == (1, "")
+    assert said in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_status__counts_and_next_step(ddiseg: Run, filled: Workspace) -> None:
+    filled.catalogue.images.skip(3, "scalp", None, "anna")
+    filled.catalogue.subsets.store({"part": [1, 2]}, {}, "tester")
+    data = ddiseg("status", "--workspace", filled.root, "--output", "json").json
+    assert data == {
+        "images": 3,
+        "counts": {"I-II": {"accepted": 1}, "V-VI": {"new": 1}, "unknown": {"skipped": 1}},
+        "datasets": [{"name": "clinic", "images": 3, "licence": "CC-BY-4.0", "source": None}],
+        "model": None,
+        "accepted": 1,
+        "skips": {"scalp": 1},
+        "subsets": {"part": {"I-II": 1, "V-VI": 1}},
+        "next": "train probes on the 1 accepted masks: ddiseg refresh",
+    }
+    lines = ddiseg("status", "--workspace", filled.root).out.splitlines()
+    assert lines == [
+        "3 images",
+        "tone     new  accepted  skipped  all",
+        "I-II       0         1        0    1",
+        "V-VI       1         0        0    1",
+        "unknown    0         0        1    1",
+        "all        1         1        1    3",
+        "dataset clinic: 3 images, CC-BY-4.0",
+        "accepted masks: 1",
+        "model: none yet",
+        "skipped, scalp: 1",
+        "subset part: 2 (I-II 1, V-VI 1)",
+        "next: train probes on the 1 accepted masks: ddiseg refresh",
+    ]
+
+
+def test_status__empty_workspace(ddiseg: Run, workspace: Workspace) -> None:
+    lines = ddiseg("status", "--workspace", workspace.root).out.splitlines()
+    assert lines[0] == "0 images"
+    assert lines[-1] == "next: import photographs: ddiseg import PATH"
+
+
+def test_status__next_step_along_the_way(
+    ddiseg: Run, filled: Workspace, new_mask: Callable[..., NewMask]
+) -> None:
+    catalogue = filled.catalogue
+
+    def next_step() -> str:
+        return str(ddiseg("status", "--workspace", filled.root, "--output", "json").json["next"])
+
+    catalogue.images.reopen(1, "carl")
+    assert next_step().endswith("ddiseg subset draw NAME --per-tone 10")
+    catalogue.subsets.store({"part": [1]}, {}, "tester")
+    assert next_step().startswith("bring in reviewed masks: ddiseg masks import")
+    catalogue.masks.submit([new_mask(1, "anna", "b")])
+    assert next_step().startswith("let a second person review the 1 submitted masks")
+    catalogue.masks.submit([new_mask(1, "anna", "b")], "ben")
+    assert next_step().endswith("ddiseg refresh")
+    learned = [mask.content_hash for mask in catalogue.masks.accepted().values()]
+    model = catalogue.models.add(NewModelVersion("f", "u", "b", {}, learned, {}, "1.0"), "t")
+    assert next_step() == "2 images are not painted by fedd-1 yet: ddiseg prelabel"
+    catalogue.masks.add_predictions([new_mask(n, None, model_version_id=model.id) for n in (2, 3)])
+    assert next_step().startswith("all is painted")
+    catalogue.masks.submit([new_mask(2, "anna", "c")], "ben")
+    assert next_step() == "1 accepted masks are new to fedd-1: ddiseg refresh"
+    lines = ddiseg("status", "--workspace", filled.root).out.splitlines()
+    assert "model: fedd-1, from 1 masks" in lines
+
+
+def test_verify__whole(ddiseg: Run, filled: Workspace) -> None:
+    filled.store.put(Kind.IMAGE, "ab" * 32, b"left by a stopped run")
+    result = ddiseg("verify", "--workspace", filled.root)
+    assert result.status == 0
+    assert result.out.splitlines() == [
+        "checked 3 images, 1 masks, 0 models: 0 problems",
+        "  1 files that no row names, left by a stopped run; harmless",
+    ]
+    assert result.err.startswith("verify: 4 in ")
+
+
+def test_verify__damage_exits_with_1_and_a_line_each(ddiseg: Run, filled: Workspace) -> None:
+    for name in ("1.png", "2.png"):
+        digest = filled.catalogue.images.find(name).content_hash
+        Path(filled.store.path(Kind.IMAGE, digest)).unlink()
+    result = ddiseg("verify", "--workspace", filled.root)
+    assert result.status == 1
+    assert result.err.endswith("Error: 2 problems found, nothing was changed\n")
+    lines = result.out.splitlines()
+    assert len(lines) == 3
+    assert lines[1].startswith("  image  1.png (#1): ")
+    as_json = ddiseg("verify", "--workspace", filled.root, "--output", "json")
+    assert as_json.status == 1
+    assert as_json.json["ok"] is False
+    assert as_json.json["checked"] == {"images": 3, "masks": 1, "models": 0}
+    assert [p["part"] for p in as_json.json["problems"]] == ["image", "image"]

@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddiseg.catalogue import State
+from ddiseg.errors import InputError, NotFoundError
+from ddiseg.formats import MASKS, format_names, load_format
+from ddiseg.ingest.mask_files import class_mask, import_masks
+from ddiseg.ingest.photographs import import_photographs
+from ddiseg.masks import decode_png
+from ddiseg.outcomes import FileOutcome, Outcome
+from ddiseg.store import Kind
+from ddiseg.workspace import Workspace
+
+#: As large as the photographs of the fixtures: 16 rows, 24 columns.
+DRAWN = (np.arange(16 * 24, dtype=np.uint8) % 5).reshape(16, 24)
+SKIN_AND_LESION = {0: 4, 255: 1}
+
+
+@pytest.fixture
+def catalogued(workspace: Workspace, folder: Any) -> Workspace:
+    """A workspace with the images a to e."""
+    import_photographs(workspace, folder(*(f"{name}.png" for name in "abcde")))
+    return workspace
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> Path:
+    (tmp_path / "masks").mkdir()
+    return tmp_path / "masks"
+
+
+def save(values: Any, path: Path) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(values, np.uint8)).save(path)
+    return path.read_bytes()
+
+
+def npy(array: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def run(
+    workspace: Workspace, path: Path, kind: str = "png", **options: Any
+) -> dict[str, FileOutcome]:
+    options = {"annotator": "anna", **options}
+    return {o.name: o for o in import_masks(workspace, path, format_name=kind, **options)}
+
+
+def outcomes(told: dict[str, FileOutcome]) -> dict[str, str]:
+    return {name: o.outcome.value for name, o in told.items()}
+
+
+def test_formats() -> None:
+    assert {"png", "sddi"} <= set(format_names(MASKS))
+    with pytest.raises(InputError, match="no format called 'gif'; there are: png, sddi"):
+        load_format(MASKS, "gif")
+
+
+def test_import_masks(catalogued: Workspace, masks: Path) -> None:
+    save(DRAWN, masks / "a.png")
+    save(DRAWN.T.reshape(16, 24), masks / "sub" / "b.PNG")
+    (masks / "notes.txt").write_text("x")
+    assert outcomes(run(catalogued, masks)) == {"a.png": "added", "sub/b.PNG": "added"}
+    image = catalogued.catalogue.images.find("a.png")
+    (mask,) = catalogued.catalogue.masks.of_image(image.id)
+    assert (mask.width, mask.height, mask.mapping, mask.annotator) == (24, 16, "same", "anna")
+    assert (mask.classes, mask.protocol_version, mask.origin) == ([0, 1, 2, 3, 4], "1.0", "a.png")
+    assert np.array_equal(catalogued.mask(mask), DRAWN)
+    assert image.state == State.SUBMITTED
+    assert not catalogued.catalogue.masks.accepted()
+    events = catalogued.catalogue.history.count()
+    assert set(outcomes(run(catalogued, masks)).values()) == {"unchanged"}
+    assert catalogued.catalogue.history.count() == events
+
+
+def test_import_masks__one_file(catalogued: Workspace, masks: Path) -> None:
+    save(DRAWN, masks / "a.png")
+    save(DRAWN, masks / "b.png")
+    assert outcomes(run(catalogued, masks / "b.png")) == {"b.png": "added"}
+
+
+def test_import_masks__reviewed(catalogued: Workspace, masks: Path) -> None:
+    save(DRAWN, masks / "a.png")
+    run(catalogued, masks)
+    assert outcomes(run(catalogued, masks, reviewer="ben")) == {"a.png": "repaired"}
+    (mask,) = catalogued.catalogue.masks.accepted().values()
+    assert [r.reviewer for r in catalogued.catalogue.masks.reviews([mask.id])] == ["ben"]
+    assert outcomes(run(catalogued, masks, reviewer="ben")) == {"a.png": "unchanged"}
+    save(DRAWN[::-1], masks / "a.png")
+    told = run(catalogued, masks, reviewer="ben")
+    assert outcomes(told) == {"a.png": "refused"}
+    assert "reopen a.png" in str(told["a.png"].note)
+
+
+def test_import_masks__foreign_values(catalogued: Workspace, masks: Path) -> None:
+    lesion = DRAWN == 1
+    save(np.where(lesion, 255, 0), masks / "a.png")
+    run(catalogued, masks, mapping=SKIN_AND_LESION)
+    (mask,) = catalogued.catalogue.masks.all()
+    assert mask.classes == [1, 4]
+    assert np.array_equal(catalogued.mask(mask), np.where(lesion, 1, 4))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_import_masks__equal_channels(catalogued: Workspace, masks: Path, mode: str) -> None:
+    grey = Image.fromarray(np.where(DRAWN == 1, 255, 0).astype(np.uint8))
+    grey.convert(mode).save(masks / "a.png")
+    told = run(catalogued, masks, mapping=SKIN_AND_LESION)
+    assert outcomes(told) == {"a.png": "added"}
+    assert told["a.png"].note == f"{mode} with equal channels: read as one"
+    (mask,) = catalogued.catalogue.masks.all()
+    assert np.array_equal(catalogued.mask(mask), np.where(DRAWN == 1, 1, 4))
+
+
+def test_import_masks__palette(catalogued: Workspace, masks: Path) -> None:
+    picture = Image.fromarray(DRAWN).convert("P")
+    picture.putpalette([9, 9, 9, 200, 0, 0, 0, 200, 0, 0, 0, 200, 90, 90, 90])
+    picture.putdata(DRAWN.ravel().tolist())
+    picture.save(masks / "a.png")
+    run(catalogued, masks)
+    (mask,) = catalogued.catalogue.masks.all()
+    assert np.array_equal(catalogued.mask(mask), DRAWN)
+
+
+def in_colours() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.dstack([DRAWN, DRAWN, DRAWN + 1])
+
+
+def half_clear() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.dstack([DRAWN, DRAWN, DRAWN, np.full_like(DRAWN, 128)])
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (DRAWN[:, :23], "is 23 x 16, but a.png is 24 x 16: export it at that size, or give --stretched"),
+        (DRAWN.T, "is 16 x 24, but a.png is 24 x 16"),
+        (np.where(DRAWN == 2, 7, DRAWN), "values that are no class: 7"),
+        (np.where(DRAWN == 2, 255, 0), "values that are no class: 255"),
+        (in_colours(), "is in colours, which are not class ids"),
+        (half_clear(), "is partly transparent"),
+    ],
+    ids=["size", "turned", "class 7", "foreign", "colours", "transparent"],
+)  # fmt: skip
+def test_import_masks__png_refused(
+    catalogued: Workspace, masks: Path, values: Any, reason: str
+) -> None:
+    save(values, masks / "a.png")
+    save(DRAWN, masks / "b.png")
+    told = run(catalogued, masks)
+    assert outcomes(told) == {"a.png": "refused", "b.png": "added"}
+    assert reason in str(told["a.png"].note)
+    assert len(catalogued.store.digests(Kind.MASK)) == 1
+    assert catalogued.catalogue.images.find("a.png").state == State.NEW
+
+
+def test_import_masks__png_damaged(catalogued: Workspace, masks: Path) -> None:
+    whole = save(DRAWN, masks / "whole.png")
+    rgb = save(np.dstack([DRAWN] * 3), masks / "whole.png")
+    (masks / "whole.png").unlink()
+    Image.fromarray(DRAWN.astype(np.uint16)).save(masks / "d.png")
+    data = {"a": whole[:-30], "b": rgb[:-30], "c": b"x", "e": b"no picture" * 9}
+    for name, content in data.items():
+        (masks / f"{name}.png").write_bytes(content)
+    told = run(catalogued, masks)
+    assert set(outcomes(told).values()) == {"refused"}
+    for name, reason in {
+        "a": "corrupt",
+        "b": "damaged or cut short",
+        "c": "not a PNG",
+        "d": "16-bit grey",
+        "e": "not a PNG",
+    }.items():
+        assert reason in str(told[f"{name}.png"].note)
+
+
+def test_import_masks__value_without_a_meaning(catalogued: Workspace, masks: Path) -> None:
+    save(np.where(DRAWN == 2, 128, 0), masks / "a.png")
+    told = run(catalogued, masks, mapping=SKIN_AND_LESION)
+    assert "does not name: 128" in str(told["a.png"].note)
+
+
+def test_import_masks__stretched(catalogued: Workspace, masks: Path) -> None:
+    square = (np.arange(64, dtype=np.uint8) % 5).reshape(8, 8)
+    save(square, masks / "a.png")
+    save(DRAWN, masks / "b.png")
+    assert outcomes(run(catalogued, masks, stretched=True)) == {"a.png": "added", "b.png": "added"}
+    first, second = catalogued.catalogue.masks.all()
+    assert (first.mapping, first.width, first.height) == ("stretched", 8, 8)
+    assert second.mapping == "same"
+    over = catalogued.mask_over(catalogued.catalogue.images.find("a.png"), first)
+    assert np.array_equal(over, np.kron(square, np.ones((2, 3), np.uint8)))
+
+
+def test_import_masks__unknown_and_ambiguous(
+    catalogued: Workspace, folder: Any, masks: Path
+) -> None:
+    import_photographs(catalogued, folder("sub/a.png", name="more", first_seed=50))
+    save(DRAWN, masks / "a.png")
+    save(DRAWN, masks / "z.png")
+    told = run(catalogued, masks)
+    assert told["a.png"].note == ("2 images are called a (#1, #6): say which with --dataset NAME")
+    assert told["z.png"].note == "no image called z: import the photographs first"
+    assert outcomes(run(catalogued, masks, dataset="more")) == {
+        "a.png": "added",
+        "z.png": "refused",
+    }
+    assert [m.image_id for m in catalogued.catalogue.masks.all()] == [6]
+    with pytest.raises(NotFoundError, match="no dataset called 'none'; there are: more, photos"):
+        run(catalogued, masks, dataset="none")
+
+
+def test_import_masks__repeated(catalogued: Workspace, masks: Path) -> None:
+    for path in ("1/a.png", "2/a.png", "2/b.png", "3/b.png", "1/c.png", "2/c.png"):
+        save(DRAWN, masks / path)
+    save(DRAWN[::-1], masks / "3/b.png")
+    save(DRAWN + 3, masks / "1/c.png")
+    told = run(catalogued, masks)
+    assert outcomes(told) == {
+        "1/a.png": "added",
+        "1/c.png": "refused",
+        "2/a.png": "unchanged",
+        "2/b.png": "added",
+        "2/c.png": "added",
+        "3/b.png": "refused",
+    }
+    assert told["2/a.png"].note == "same mask as 1/a.png"
+    assert told["3/b.png"].note == "another mask for the same image than 2/b.png"
+    assert len(catalogued.catalogue.masks.all()) == 3
+
+
+def test_import_masks__repeat_of_one_that_is_refused(catalogued: Workspace, masks: Path) -> None:
+    catalogued.catalogue.images.skip(1, "blurry", None, "anna")
+    save(DRAWN, masks / "1/a.png")
+    save(DRAWN, masks / "2/a.png")
+    told = run(catalogued, masks)
+    assert outcomes(told) == {"1/a.png": "refused", "2/a.png": "refused"}
+    assert "a.png is skipped" in str(told["2/a.png"].note)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_import_masks__stored_copy_lost(catalogued: Workspace, masks: Path, damage: Any) -> None:
+    save(DRAWN, masks / "a.png")
+    run(catalogued, masks)
+    (mask,) = catalogued.catalogue.masks.all()
+    damage(Path(catalogued.store.path(Kind.MASK, mask.content_hash)))
+    told = run(catalogued, masks)
+    assert (told["a.png"].outcome, told["a.png"].note) == (
+        Outcome.REPAIRED,
+        "its stored copy was missing",
+    )
+    assert np.array_equal(catalogued.mask(mask), DRAWN)
+
+
+@pytest.mark.parametrize(
+    ("annotator", "reviewer", "message"),
+    [
+        ("anna", "anna", "annotator and reviewer are both 'anna'"),
+        ("anna", " Anna ", "annotator and reviewer are both"),
+        (" ", None, "needs a name"),
+        ("anna", "", "needs a name"),
+    ],
+)
+def test_import_masks__people(
+    catalogued: Workspace,
+    masks: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    annotator: str,
+    reviewer: str | None,
+    message: str,
+) -> None:
+    save(DRAWN, masks / "a.png")
+    monkeypatch.setattr("ddiseg.ingest.mask_files.read_file", None)
+    with pytest.raises(InputError, match=message):
+        run(catalogued, masks, annotator=annotator, reviewer=reviewer)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("png", r"no file ends in \.png"), ("sddi", r"no file ends in \.npy")]
+)
+def test_import_masks__empty_folder(
+    catalogued: Workspace, masks: Path, kind: str, message: str
+) -> None:
+    (masks / "a.jpg").write_bytes(b"x")
+    with pytest.raises(InputError, match=message):
+        run(catalogued, masks, kind)
+
+
+def test_import_masks__no_folder(catalogued: Workspace, masks: Path) -> None:
+    with pytest.raises(InputError, match="absent does not exist"):
+        run(catalogued, masks / "absent")
+
+
+# --- sDDI ---
+
+SQUARE = (np.arange(256 * 256, dtype=np.int32) // 300 % 5).reshape(256, 256)
+
+
+def test_import_masks__sddi(catalogued: Workspace, masks: Path) -> None:
+    for path in ("training/5%/train/a.npy", "training/10%/train/a.npy", "testing/test_dark/b.npy"):
+        (masks / path).parent.mkdir(parents=True, exist_ok=True)
+        (masks / path).write_bytes(npy(SQUARE))
+    (masks / "c.npy").write_bytes(npy(np.asfortranarray(SQUARE)))
+    told = run(catalogued, masks, "sddi", annotator="FEDD authors")
+    assert outcomes(told) == {
+        "c.npy": "added",
+        "testing/test_dark/b.npy": "added",
+        "training/10%/train/a.npy": "added",
+        "training/5%/train/a.npy": "unchanged",
+    }
+    assert told["training/5%/train/a.npy"].note == "same mask as training/10%/train/a.npy"
+    for mask in catalogued.catalogue.masks.all():
+        assert (mask.mapping, mask.width, mask.height) == ("stretched", 256, 256)
+        assert np.array_equal(catalogued.mask(mask), SQUARE)
+        assert mask.classes == [0, 1, 2, 3, 4]
+
+
+def class_7() -> Any:
+    array = SQUARE.copy()
+    array[3, 4] = 7
+    return array
+
+
+class Trap:
+    def __reduce__(self) -> Any:
+        return (print, ("unpickled",))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (npy(SQUARE.astype(np.float32)), "holds float32; the masks of sDDI are int32"),
+        (npy(SQUARE.astype(np.uint8)), "holds uint8; the masks of sDDI are int32"),
+        (npy(SQUARE.astype(np.int64)), "holds int64; the masks of sDDI are int32"),
+        (npy(SQUARE[:128]), r"has shape (128, 256); the masks of sDDI are 256 x 256"),
+        (npy(SQUARE[None]), "has shape (1, 256, 256)"),
+        (npy(class_7()), "values that are no class: 7 (1 pixel)"),
+        (npy(SQUARE - 1), "values that are no class: -1"),
+        (npy(np.array([Trap()], object), allow_pickle=True), "holds Python objects"),
+        (pickle.dumps(Trap()), "is a pickle"),
+        (npy(SQUARE)[:-1], "is truncated"),
+        (b"", "not a .npy file"),
+        (b"text", "not a .npy file"),
+    ],
+    ids=["float", "uint8", "int64", "size", "axes", "class 7", "negative", "objects", "pickle", "truncated", "empty", "text"],
+)  # fmt: skip
+def test_import_masks__sddi_refused(
+    catalogued: Workspace, masks: Path, data: bytes, reason: str, capsys: Any
+) -> None:
+    (masks / "a.npy").write_bytes(data)
+    (masks / "b.npy").write_bytes(npy(SQUARE))
+    told = run(catalogued, masks, "sddi")
+    assert outcomes(told) == {"a.npy": "refused", "b.npy": "added"}
+    assert reason in str(told["a.npy"].note)
+    assert "unpickled" not in capsys.readouterr().out
+
+
+def test_read_masks__for_other_readers(masks: Path) -> None:
+    """What evaluating against a folder of masks goes by: nothing is read before it is asked for."""
+    save(np.where(DRAWN == 1, 255, 0), masks / "sub" / "a.png")
+    (masks / "b.png").write_bytes(b"damaged")
+    good, bad = sorted(load_format(MASKS, "png")(masks), key=lambda file: file.stem)
+    assert (good.name, good.stem, good.stretched) == ("sub/a.png", "a", False)
+    assert np.array_equal(class_mask(good, SKIN_AND_LESION), np.where(DRAWN == 1, 1, 4))
+    with pytest.raises(InputError, match="not a PNG"):
+        bad.load()
+
+
+def test_store__holds_protocol_colours(catalogued: Workspace, masks: Path) -> None:
+    save(DRAWN, masks / "a.png")
+    run(catalogued, masks)
+    (digest,) = catalogued.store.digests(Kind.MASK)
+    data = catalogued.store.get(Kind.MASK, digest)
+    assert np.array_equal(decode_png(data), DRAWN)
+    picture = Image.open(io.BytesIO(data))
+    assert picture.mode == "P"
+    assert picture.convert("RGB").getpixel((1, 0)) == (0x56, 0xB4, 0xE9)

@@ -1,0 +1,395 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddiseg import images
+from ddiseg.errors import InputError
+from ddiseg.ingest import ddi
+from ddiseg.ingest.metadata import Key
+from ddiseg.ingest.photographs import PhotographImport, import_photographs
+from ddiseg.outcomes import Outcome, count
+from ddiseg.store import Kind
+from ddiseg.workspace import Workspace
+
+COLUMNS = {Key.IMAGE: "file", Key.TONE: "tone", Key.DIAGNOSIS: "dx", Key.PATIENT: "patient"}
+ADDED, UNCHANGED = Outcome.ADDED, Outcome.UNCHANGED
+REPAIRED, REFUSED = Outcome.REPAIRED, Outcome.REFUSED
+
+
+def table(folder: Path, *rows: str, header: str = "file,tone,dx,patient") -> dict[str, Any]:
+    """The arguments that describe a folder by a CSV file with these rows."""
+    path = folder.parent / "table.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return {"metadata": path, "columns": COLUMNS}
+
+
+def told(done: PhotographImport) -> dict[str, Outcome]:
+    return {o.name: o.outcome for o in done.outcomes}
+
+
+def note(done: PhotographImport, name: str) -> str:
+    return str({o.name: o.note for o in done.outcomes}[name])
+
+
+def stored(workspace: Workspace, name: str) -> Path:
+    return Path(
+        workspace.store.path(Kind.IMAGE, workspace.catalogue.images.find(name).content_hash)
+    )
+
+
+def test_import(workspace: Workspace, folder: Any, pixels: Any) -> None:
+    root = folder("a.png", "sub/b.png", "c.png")
+    (root / "read me.txt").write_text("x")
+    said = table(root, "a.png,3,naevus,P1", "b,56,,P1", "elsewhere.png,1,,", "absent.png,9,,")
+    done = import_photographs(workspace, root, **said, licence="CC BY", source="here", actor="me")
+    assert told(done) == {"a.png": ADDED, "c.png": ADDED, "sub/b.png": ADDED}
+    assert done.rows_without_file == 2
+    assert done.files_without_row == ["c.png"]
+    assert done.dataset == "photos"
+    assert done.notes == ["files of other kinds left alone: 1 .txt"]
+    a, c, b = workspace.catalogue.images.select()
+    assert (a.name, a.tone, a.tone_source, a.fitzpatrick) == (
+        "a.png",
+        "III-IV",
+        "table.csv: tone",
+        3,
+    )
+    assert (a.diagnosis, a.patient, a.width, a.height, a.state) == ("naevus", "P1", 24, 16, "new")
+    assert (b.name, b.tone, b.fitzpatrick, b.diagnosis, b.patient) == (
+        "b.png",
+        "V-VI",
+        None,
+        None,
+        "P1",
+    )
+    assert (c.tone, c.tone_source) == ("unknown", None)
+    assert np.array_equal(workspace.photograph(b), pixels(1))
+    (dataset,) = workspace.catalogue.images.datasets()
+    assert (dataset.licence, dataset.source) == ("CC BY", "here")
+    assert [e.actor for e in workspace.catalogue.history.of_image(a.id)] == ["me"]
+
+
+def test_import__again(workspace: Workspace, folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder("a.png", "b.png")
+    said = table(root, "a.png,3,,")
+    import_photographs(workspace, root, **said)
+    events = workspace.catalogue.history.count()
+
+    def opened(_data: bytes) -> None:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(images, "open_photograph", opened)
+    done = import_photographs(workspace, root, **said)
+    assert count(done.outcomes) == {"added": 0, "unchanged": 2, "repaired": 0, "refused": 0}
+    assert workspace.catalogue.history.count() == events
+
+
+def test_import__many_batches(workspace: Workspace, folder: Any) -> None:
+    root = folder(*(f"{i:03}.png" for i in range(150)))
+    calls: list[tuple[int, int]] = []
+    done = import_photographs(workspace, root, progress=lambda *at: calls.append(at))
+    assert [o.name for o in done.outcomes] == [f"{i:03}.png" for i in range(150)]
+    assert count(done.outcomes)["added"] == 150
+    assert calls == [(0, 150), (64, 150), (128, 150), (150, 150)]
+
+
+def test_import__touched(workspace: Workspace, folder: Any) -> None:
+    root = folder("a.png")
+    import_photographs(workspace, root)
+    os.utime(root / "a.png", ns=(1, 1))
+    assert told(import_photographs(workspace, root)) == {"a.png": UNCHANGED}
+    (known,) = workspace.catalogue.images.known_sources(1).values()
+    assert known.modified_ns == 1
+
+
+def test_import__same_pixels_in_another_file(
+    workspace: Workspace, folder: Any, pixels: Any
+) -> None:
+    root = folder("a.png")
+    import_photographs(workspace, root)
+    Image.fromarray(pixels(0)).save(root / "a.png", "BMP")
+    assert told(import_photographs(workspace, root)) == {"a.png": UNCHANGED}
+
+
+def test_import__another_photograph_under_a_name(workspace: Workspace, folder: Any) -> None:
+    root = folder("a.png", "b.png")
+    import_photographs(workspace, root)
+    before = workspace.store.digests(Kind.IMAGE)
+    folder("a.png", first_seed=7)
+    done = import_photographs(workspace, root)
+    assert told(done) == {"a.png": REFUSED, "b.png": UNCHANGED}
+    assert "another photograph was imported under this name" in note(done, "a.png")
+    assert workspace.store.digests(Kind.IMAGE) == before
+    assert told(import_photographs(workspace, root, dataset="second"))["a.png"] is ADDED
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_import__stored_copy_lost(
+    workspace: Workspace, folder: Any, pixels: Any, damage: Any
+) -> None:
+    root = folder("a.png", "b.png")
+    import_photographs(workspace, root)
+    damage(stored(workspace, "a.png"))
+    done = import_photographs(workspace, root)
+    assert told(done) == {"a.png": REPAIRED, "b.png": UNCHANGED}
+    assert note(done, "a.png") == "its stored copy was missing"
+    found = workspace.photograph(workspace.catalogue.images.find("a.png"))
+    assert np.array_equal(found, pixels(0))
+    assert told(import_photographs(workspace, root))["a.png"] is UNCHANGED
+
+
+def test_import__row_corrected(workspace: Workspace, folder: Any) -> None:
+    root = folder("a.png", "b.png")
+    import_photographs(workspace, root, **table(root, "a.png,3,naevus,", "b.png,1,,"))
+    done = import_photographs(workspace, root, **table(root, "a.png,56,,P1", "b.png,,,"))
+    assert told(done) == {"a.png": REPAIRED, "b.png": UNCHANGED}
+    assert note(done, "a.png") == (
+        "corrected tone III-IV -> V-VI, patient nothing -> P1, fitzpatrick 3 -> nothing"
+    )
+    a = workspace.catalogue.images.find("a.png")
+    assert (a.tone, a.fitzpatrick, a.diagnosis, a.patient) == ("V-VI", None, "naevus", "P1")
+    assert [e.kind for e in workspace.catalogue.history.of_image(a.id)] == ["import", "metadata"]
+    again = import_photographs(workspace, root, **table(root, "a.png,56,,P1", "b.png,,,"))
+    assert told(again) == {"a.png": UNCHANGED, "b.png": UNCHANGED}
+
+
+def test_import__exact_duplicate(workspace: Workspace, folder: Any) -> None:
+    root = folder("a.png")
+    folder("b.bmp", "c.png")  # b.bmp has the seed of a.png
+    said = table(root, "a.png,1,,", "b.bmp,6,,P2")
+    done = import_photographs(workspace, root, **said)
+    assert told(done) == {"a.png": ADDED, "b.bmp": ADDED, "c.png": ADDED}
+    assert note(done, "b.bmp") == (
+        "the same photograph as a.png (#1): one image, two names; "
+        "its tone, fitzpatrick, patient not taken: that of the first file stands"
+    )
+    assert len(workspace.catalogue.images.select()) == 2
+    assert [s.path for s in workspace.catalogue.images.sources(1)] == ["a.png", "b.bmp"]
+    assert workspace.catalogue.images.find("b.bmp").tone == "I-II"
+    again = import_photographs(workspace, root, **said)
+    assert set(told(again).values()) == {UNCHANGED}
+    assert "its tone, fitzpatrick, patient not taken" in note(again, "b.bmp")
+    assert workspace.catalogue.images.find("a.png").tone == "I-II"
+
+
+def test_import__exact_duplicate_in_another_dataset(workspace: Workspace, folder: Any) -> None:
+    first, second = folder("a.png"), folder("x.png", name="others")
+    import_photographs(workspace, first)
+    assert "same photograph as a.png (#1)" in note(import_photographs(workspace, second), "x.png")
+    assert len(workspace.catalogue.images.select()) == 1
+
+
+def test_import__near_duplicates(workspace: Workspace, folder: Any, pixels: Any) -> None:
+    root = folder("a.png", "b.png")
+    Image.fromarray(pixels(0, 240, 160)).save(root / "a large.jpg", quality=90)
+    done = import_photographs(workspace, root)
+    (pair,) = done.near_duplicates
+    assert pair.names == ("a large.jpg", "a.png")
+    assert pair.bits <= images.NEAR_DUPLICATE_BITS
+    assert pair.new
+    Image.fromarray(pixels(1, 120, 80)).save(root / "b again.png")
+    done = import_photographs(workspace, root)
+    assert [(p.names, p.new) for p in done.near_duplicates] == [
+        (("b.png", "b again.png"), True),
+        (("a large.jpg", "a.png"), False),
+    ]
+    assert len(workspace.catalogue.images.select()) == 4
+
+
+# --- metadata and files ---
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("a.png,brown,,", "table.csv, line 3: tone 'brown' is none of"),
+        ("a.png,1", "table.csv, line 3: 2 cells, but 4 columns"),
+        ("a.png,56,,", "lines 3 and 4 contradict each other"),
+    ],
+)
+def test_import__row_refused(workspace: Workspace, folder: Any, row: str, reason: str) -> None:
+    root = folder("a.png", "b.png")
+    done = import_photographs(workspace, root, **table(root, "b.png,1,,", row, "a.png,12,,"))
+    assert told(done) == {"a.png": REFUSED, "b.png": ADDED}
+    assert reason in note(done, "a.png")
+    assert [i.name for i in workspace.catalogue.images.select()] == ["b.png"]
+    assert len(workspace.store.digests(Kind.IMAGE)) == 1
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "../../etc/passwd", "/etc/passwd", "ABSOLUTE"])
+def test_import__row_that_leads_out_of_the_folder(
+    workspace: Workspace, folder: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = folder("a.png")
+    secret = folder("secret.png", name=".", first_seed=5) / "secret.png"
+    name = str(secret) if name == "ABSOLUTE" else name
+    said = table(root, f"{name},1,,", "a.png,1,,")
+    seen: list[str] = []
+    monkeypatch.setattr("ddiseg.ingest.folder.open", _spy(seen), raising=False)
+    done = import_photographs(workspace, root, **said)
+    assert told(done) == {"table.csv:2": REFUSED, "a.png": ADDED}
+    assert f"image '{name}'" in note(done, "table.csv:2")
+    assert seen == [str(root / "a.png")]
+    assert len(workspace.catalogue.images.select()) == 1
+
+
+def _spy(seen: list[str]) -> Any:
+    def spy(path: Any, *args: Any) -> Any:
+        seen.append(str(path))
+        return open(path, *args)
+
+    return spy
+
+
+def test_import__identical_rows(workspace: Workspace, folder: Any) -> None:
+    root = folder("a.png")
+    done = import_photographs(workspace, root, **table(root, "a.png,3,x,", "a,3.0,x,"))
+    assert told(done) == {"a.png": ADDED}
+    assert done.notes == ["table.csv: 1 with rows that say the same twice: a.png (lines 2 and 3)"]
+
+
+def test_import__row_could_mean_two_files(workspace: Workspace, folder: Any) -> None:
+    root = folder("x/a.png", "y/a.png", "z/b.png", "b.png")
+    done = import_photographs(workspace, root, **table(root, "a.png,1,,", "b.png,2,,"))
+    assert told(done) == {"x/a.png": REFUSED, "y/a.png": REFUSED, "z/b.png": ADDED, "b.png": ADDED}
+    assert "'a.png' could mean x/a.png or y/a.png: give the path" in note(done, "x/a.png")
+    assert done.files_without_row == ["z/b.png"]
+    done = import_photographs(workspace, root, **table(root, "x/a.png,1,,", "y\\a.png,6,,"))
+    assert told(done) == {
+        "x/a.png": ADDED,
+        "y/a.png": ADDED,
+        "z/b.png": UNCHANGED,
+        "b.png": UNCHANGED,
+    }
+    assert [i.tone for i in workspace.catalogue.images.select()] == [
+        "I-II",
+        "unknown",
+        "I-II",
+        "V-VI",
+    ]
+
+
+def test_import__accents_of_macos(workspace: Workspace, folder: Any) -> None:
+    root = folder("cafe\u0301.png")
+    import_photographs(workspace, root, **table(root, "caf\u00e9.png,1,,"))
+    assert workspace.catalogue.images.select()[0].tone == "I-II"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metadata": None}, "give --metadata CSV"),
+        ({"columns": None}, "--columns image=COLUMN"),
+        ({"metadata": Path("absent.csv")}, "can't be read"),
+        ({"columns": {Key.IMAGE: "name"}}, "no column 'name'"),
+        ({"dataset": "a:b"}, "without ':'"),
+        ({"dataset": " "}, "give a name"),
+    ],
+)
+def test_import__refused_before_anything_is_made(
+    workspace: Workspace, folder: Any, change: dict[str, Any], message: str
+) -> None:
+    root = folder("a.png")
+    with pytest.raises(InputError, match=message):
+        import_photographs(workspace, root, **{**table(root, "a.png,1,,"), **change})
+    assert not workspace.catalogue.images.datasets()
+
+
+def test_import__folder_without_photographs(workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no photographs: no file ends in \.png, \.jpg"):
+        import_photographs(workspace, tmp_path)
+    assert not workspace.catalogue.images.datasets()
+
+
+# --- DDI, names of datasets ---
+
+
+@pytest.mark.parametrize("images_in", ["", "images/"])
+def test_import__ddi(workspace: Workspace, folder: Any, images_in: str) -> None:
+    root = folder(*(f"{images_in}00000{i}.png" for i in range(1, 5)), name="anything")
+    (root / "ddi_metadata.csv").write_text(
+        ",DDI_ID,DDI_file,skin_tone,malignant,disease\n"
+        "0,1,000001.png,56,TRUE,melanoma-in-situ\n"
+        "1,2,000002.png,34,False,mycosis-fungoides\n"
+        "2,3,000003.png,12,FALSE,\n"
+        "3,9,000009.png,12,FALSE,wart\n"
+    )
+    done = import_photographs(workspace, root)
+    assert (done.dataset, done.rows_without_file) == ("DDI", 1)
+    assert [n.rsplit("/", 1)[-1] for n in done.files_without_row] == ["000004.png"]
+    assert done.notes == []
+    first, second, third, fourth = workspace.catalogue.images.select()
+    assert (first.tone, first.malignant, first.diagnosis) == ("V-VI", True, "melanoma-in-situ")
+    assert (second.tone, second.malignant, second.fitzpatrick) == ("III-IV", False, None)
+    assert (third.tone, third.malignant, third.diagnosis) == ("I-II", False, None)
+    assert (fourth.tone, fourth.malignant) == ("unknown", None)
+    assert first.tone_source == "ddi_metadata.csv: skin_tone"
+    (dataset,) = workspace.catalogue.images.datasets()
+    assert (dataset.licence, dataset.source) == (ddi.LICENCE, "https://ddi-dataset.github.io")
+
+
+def test_import__ddi_with_own_terms_and_table(workspace: Workspace, folder: Any) -> None:
+    root = folder("000001.png")
+    (root / "ddi_metadata.csv").write_text("DDI_file\n000001.png\n")
+    said = table(root, "000001.png,1,,")
+    import_photographs(workspace, root, **said, licence="mine")
+    (dataset,) = workspace.catalogue.images.datasets()
+    assert (dataset.name, dataset.licence, dataset.source) == ("DDI", "mine", ddi.SOURCE)
+    assert workspace.catalogue.images.select()[0].tone == "I-II"
+
+
+def test_import__ddi_column_missing(workspace: Workspace, folder: Any) -> None:
+    root = folder("000001.png")
+    (root / "ddi_metadata.csv").write_text("DDI_file,skin_tone\n000001.png,12\n")
+    with pytest.raises(
+        InputError, match="no column 'disease', 'malignant'; its columns are DDI_file, skin_tone"
+    ):
+        import_photographs(workspace, root)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("pad", "pad"), ("pad/images", "pad")])
+def test_import__name_of_the_dataset(
+    workspace: Workspace, folder: Any, name: str, expected: str
+) -> None:
+    assert import_photographs(workspace, folder("a.png", name=name)).dataset == expected
+
+
+# --- in place ---
+
+
+def test_import__in_place(workspace: Workspace, folder: Any, pixels: Any) -> None:
+    root = folder("a.png")
+    assert told(import_photographs(workspace, root, in_place=True)) == {"a.png": ADDED}
+    image = workspace.catalogue.images.find("a.png")
+    assert image.in_place == str(root / "a.png")
+    assert not workspace.store.digests(Kind.IMAGE)
+    assert np.array_equal(workspace.photograph(image), pixels(0))
+    assert told(import_photographs(workspace, root, in_place=True)) == {"a.png": UNCHANGED}
+
+
+def test_import__in_place_then_moved(workspace: Workspace, folder: Any, tmp_path: Path) -> None:
+    root = folder("a.png")
+    import_photographs(workspace, root, in_place=True, dataset="d")
+    moved = root.rename(tmp_path / "moved")
+    done = import_photographs(workspace, moved, in_place=True, dataset="d")
+    assert told(done) == {"a.png": REPAIRED}
+    assert "no longer at" in note(done, "a.png")
+    assert workspace.catalogue.images.find("a.png").in_place == str(moved / "a.png")
+    done = import_photographs(workspace, moved, in_place=True, dataset="d")
+    assert told(done) == {"a.png": UNCHANGED}
+
+
+def test_import__in_place_then_copied(workspace: Workspace, folder: Any) -> None:
+    root = folder("a.png")
+    import_photographs(workspace, root, in_place=True)
+    assert told(import_photographs(workspace, root)) == {"a.png": REPAIRED}
+    assert workspace.catalogue.images.find("a.png").in_place is None
+    assert stored(workspace, "a.png").is_file()
+    assert told(import_photographs(workspace, root)) == {"a.png": UNCHANGED}
+    assert told(import_photographs(workspace, root, in_place=True)) == {"a.png": UNCHANGED}

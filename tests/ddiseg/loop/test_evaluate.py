@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import jaccard_score
+
+from annotation_protocol import load_protocol
+from ddiseg import masks
+from ddiseg.catalogue import NewMask, State
+from ddiseg.errors import InputError
+from ddiseg.loop.evaluate import evaluate
+from ddiseg.loop.model import Refreshed, prelabel
+from ddiseg.workspace import Workspace
+from tests.fedd.conftest import spot
+
+Learn = Callable[..., Refreshed]
+
+
+@pytest.fixture
+def painted(spots: Workspace, learn: Learn) -> Workspace:
+    """The spots, learned from 0 to 3 and painted from 4 on."""
+    learn(spots)
+    prelabel(spots, spots.catalogue.images.select(states=[State.NEW]))
+    return spots
+
+
+def _paint(workspace: Workspace, image_id: int, mask: np.ndarray) -> None:
+    """Another prediction by the newest model, as if it had painted `mask`."""
+    version = workspace.catalogue.models.all()[-1]
+    new = NewMask(
+        image_id=image_id,
+        content_hash=workspace.store_mask(mask),
+        width=mask.shape[1],
+        height=mask.shape[0],
+        mapping="same",
+        classes=[1, 4],
+        protocol_version="1.0",
+        model_version_id=version.id,
+    )
+    workspace.catalogue.masks.add_predictions([new])
+
+
+def test_evaluate__figures_are_scikit_learns(painted: Workspace, tmp_path: Path) -> None:
+    result = evaluate(painted, "tester", truth=tmp_path / "truth")
+    found = painted.catalogue.masks.newest_predictions()
+    pairs = [(spot(i - 1)[1], painted.mask(m)) for i, m in sorted(found.items())]
+    each = [jaccard_score(t.ravel() == 1, p.ravel() == 1) for t, p in pairs]
+    pooled = jaccard_score(
+        np.concatenate([t.ravel() == 1 for t, _ in pairs]),
+        np.concatenate([p.ravel() == 1 for _, p in pairs]),
+    )
+    lesion = result["classes"]["lesion"]
+    assert lesion["n"] == len(pairs) == 5
+    assert lesion["iou_mean"] == pytest.approx(np.mean(each))
+    assert lesion["iou_pooled"] == pytest.approx(pooled)
+    assert lesion["iou_mean_ci95"][0] <= lesion["iou_mean"] <= lesion["iou_mean_ci95"][1]
+    assert {t: s["lesion"]["n"] for t, s in result["by_tone"].items()} == {
+        "I-II": 1,
+        "III-IV": 2,
+        "V-VI": 2,
+    }
+    assert result["by_tone"]["I-II"]["lesion"]["iou_mean_ci95"] is None, (
+        "one patient has no interval"
+    )
+
+
+def test_evaluate__what_the_model_learned_from_is_left_out_and_counted(
+    painted: Workspace, tmp_path: Path
+) -> None:
+    result = evaluate(painted, "tester", truth=tmp_path / "truth")
+    assert (result["n_images"], result["learned_from"], result["without_prediction"]) == (5, 4, 0)
+
+
+def test_evaluate__a_model_is_never_scored_on_its_own_training_image(
+    painted: Workspace, tmp_path: Path, learn: Learn
+) -> None:
+    """Reopened and painted again by the model that learned from it, image 1 still does not count."""
+    painted.catalogue.images.reopen(1, "tester")
+    _paint(painted, 1, spot(0)[1])
+    result = evaluate(painted, "tester", truth=tmp_path / "truth")
+    assert result["n_images"] == 5
+    assert result["learned_from"] == 4
+
+
+def test_evaluate__accepted_masks_against_earlier_predictions(painted: Workspace) -> None:
+    with pytest.raises(
+        InputError, match="nothing to evaluate: 4 images with a truth were learned from"
+    ):
+        evaluate(painted, "tester", truth=None)
+    mask = spot(4)[1]
+    new = NewMask(
+        image_id=5,
+        content_hash=painted.store_mask(mask),
+        width=40,
+        height=40,
+        mapping="same",
+        classes=[0, 1, 2, 3, 4],
+        protocol_version="1.0",
+        annotator="anna",
+    )
+    painted.catalogue.masks.submit([new], "ben")
+    result = evaluate(painted, "tester", truth=None)
+    assert (result["n_images"], result["models"]) == (1, {"fedd-1": 1})
+
+
+def test_evaluate__only_classes_that_the_truth_could_hold(
+    painted: Workspace, tmp_path: Path
+) -> None:
+    mapping = {4: 4, 1: 1}
+    result = evaluate(painted, "tester", truth=tmp_path / "truth", mapping=mapping)
+    assert set(result["classes"]) == {"lesion", "skin"}
+
+
+def test_evaluate__subset_and_unknown_truth(painted: Workspace, tmp_path: Path) -> None:
+    painted.catalogue.subsets.store({"some": [5, 6]}, {}, "tester")
+    (tmp_path / "truth" / "stranger.png").write_bytes((tmp_path / "truth" / "1.png").read_bytes())
+    result = evaluate(painted, "tester", truth=tmp_path / "truth", subset="some")
+    assert result["n_images"] == 2
+    assert len(result["refused"]) == 1
+    assert "stranger" in result["refused"][0]
+    with pytest.raises(LookupError, match="no subset called 'none'"):
+        evaluate(painted, "tester", truth=tmp_path / "truth", subset="none")
+
+
+def test_evaluate__stretched_truth_is_brought_to_the_photographs_size(
+    painted: Workspace, tmp_path: Path
+) -> None:
+    folder = tmp_path / "stretched"
+    folder.mkdir()
+    large = masks.stretch(spot(4)[1], (80, 120))
+    (folder / "4.png").write_bytes(masks.encode_png(large, load_protocol().palette()))
+    refused = pytest.raises(InputError, match="nothing to evaluate")
+    with refused:
+        evaluate(painted, "tester", truth=folder)
+    direct = evaluate(painted, "tester", truth=tmp_path / "truth")
+    stretched = evaluate(painted, "tester", truth=folder, stretched=True)
+    assert stretched["n_images"] == 1
+    painted.catalogue.subsets.store({"four": [5]}, {}, "tester")
+    one = evaluate(painted, "tester", truth=tmp_path / "truth", subset="four")
+    assert stretched["classes"]["lesion"]["iou_mean"] == one["classes"]["lesion"]["iou_mean"]
+    assert direct["n_images"] == 5
+
+
+def test_evaluate__is_logged_for_the_report(painted: Workspace, tmp_path: Path) -> None:
+    result = evaluate(painted, "tester", truth=tmp_path / "truth")
+    event = painted.catalogue.history.last("evaluation")
+    assert event is not None
+    assert event.detail == result

@@ -1,0 +1,250 @@
+"""The report page: what it says, and that it needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from annotation_protocol import load_protocol
+from ddiseg.catalogue import Details, NewModelVersion
+from ddiseg.catalogue.models import Image as Row
+from ddiseg.cli.base import Group, common_options, run
+from ddiseg.cli.report import COMMANDS
+from ddiseg.errors import InputError, WorkspaceError
+from ddiseg.report import contact_sheet, content
+from ddiseg.report.report import write_report
+from ddiseg.store import Kind
+from ddiseg.workspace import Workspace
+from tests.ddiseg.report.conftest import Page, predict
+
+
+def page_of(workspace: Workspace) -> Page:
+    return Page(write_report(workspace).path.read_text("utf-8"))
+
+
+def test_report__loads_nothing_and_runs_nothing(worked: Workspace) -> None:
+    page = page_of(worked)
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form")
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in ("src", "href", "xlink:href", "srcset", "action", "data"):
+                assert str(value).startswith(("data:image/", "#"))
+    assert not re.search(r"url\((?!#)|@import|https?://", page.html)
+    (policy,) = [m for m in page.all("meta") if m.get("http-equiv")]
+    assert str(policy["content"]).startswith("default-src 'none'")
+
+
+def test_report__accessible(worked: Workspace) -> None:
+    page = page_of(worked)
+    assert page.all("html")[0]["lang"] == "en"
+    assert page.all("img")
+    assert all(i.get("alt") for i in page.all("img"))
+    assert all(h.get("scope") for h in page.all("th"))
+    assert all(s["role"] == "img" and s["aria-label"] for s in page.all("svg"))
+    ids = [a["id"] for _, a in page.tags if a.get("id")]
+    assert len(ids) == len(set(ids))
+    uses = {str(u["href"])[1:] for u in page.all("use")}
+    assert uses <= set(ids)
+
+
+def test_report__counts_with_n(worked: Workspace) -> None:
+    text = page_of(worked).text
+    assert "Number of images by tone and state, n = 3" in text
+    assert "tone prelabelled accepted skipped all I-II 0 1 0 1 V-VI 1 0 0 1 unknown 0 0 1 1" in text
+    assert "Number of images by diagnosis, n = 3" in text
+    assert "On or near the scalp 1 1" in text
+    assert "1 of 3 images (33 %) can't be labelled" in text
+    assert "pilot 1 1 2" in text
+    assert "clinic · licence: CC-BY-4.0 · source: not recorded" in text
+    assert "fedd-1 on small, learned from 1 masks" in text
+
+
+def test_report__evaluation_with_n_and_interval(worked: Workspace) -> None:
+    text = page_of(worked).text
+    assert "Predictions by fedd-1 (41 images) against the masks “truth-2”" in text
+    assert "41 images of 38 patients" in text
+    assert "30 whose mask the model learned from, 1 whose true mask could not be used" in text
+    everything = " ".join(["0.61 [0.56, 0.65]"] * 3)
+    assert f"lesion {everything} 41 41" in text
+    dark = " ".join(["0.55 [0.50, 0.59]"] * 3)
+    assert f"tone V-VI lesion {dark} 20 20 marker" in text
+    few = " ".join(["0.38 [—]"] * 3)
+    assert f"marker {few} 2 2 too few to say" in text
+    assert "ruler — — — 0 0 too few to say" in text
+    assert text.index("tone I-II lesion") < text.index("tone V-VI lesion")
+
+
+def test_report__model_newer_than_its_evaluation_is_told(worked: Workspace) -> None:
+    models = worked.catalogue.models
+    assert "The model in use is now" not in page_of(worked).text
+    new = models.current()
+    fields = ("file_hash", "backbone", "backbone_hash", "settings", "training_masks", "metrics")
+    models.add(
+        NewModelVersion(**{f: getattr(new, f) for f in fields}, protocol_version="1.0"), "tester"
+    )
+    assert "The model in use is now fedd-2" in page_of(worked).text
+
+
+def test_report__contact_sheet_shows_photograph_mask_and_prediction(worked: Workspace) -> None:
+    page = page_of(worked)
+    shown = [str(i["alt"]) for i in page.all("img")]
+    assert "Photograph 1.png" in shown
+    assert "Accepted mask painted over 1.png" in shown
+    assert "Prediction painted over 1.png" not in shown
+    assert shown.count("Prediction painted over 2.png") == 2  # in its tone, and as uncertain
+    assert not any("3.png" in alt for alt in shown)  # skipped
+    assert "tone V-VI · naevus (benign) · prelabelled · uncertainty 0.250" in page.text
+    data = base64.b64decode(str(page.all("img")[0]["src"]).split(",")[1])
+    with Image.open(io.BytesIO(data)) as picture:
+        assert max(picture.size) == contact_sheet.SIDE
+
+
+def test_report__missing_photograph_is_told_and_the_rest_shown(worked: Workspace) -> None:
+    image = worked.catalogue.images.find("2.png")
+    os.unlink(worked.store.path(Kind.IMAGE, image.content_hash))
+    summary = write_report(worked)
+    assert len(summary.unreadable) == 1
+    page = Page(summary.path.read_text("utf-8"))
+    assert "Can't be shown" in page.text
+    assert "Photograph 1.png" in [i["alt"] for i in page.all("img")]
+
+
+HOSTILE = "<script>alert('x')</script>\"&amp;$\\frac{1}{2}$\x07]]><b>"
+
+
+def test_report__hostile_texts_stay_texts(worked: Workspace) -> None:
+    catalogue = worked.catalogue
+    catalogue.images.update_details([1], [Details(diagnosis=HOSTILE)], "tester")
+    catalogue.images.dataset("clinic", source="javascript:alert(1)//<img src=x onerror=y>")
+    catalogue.subsets.store({"<i>": [1]}, {}, "tester")
+    page = page_of(worked)
+    assert not page.all("script")
+    assert not page.all("b")
+    assert not page.all("i")
+    assert all(str(i["src"]).startswith("data:") for i in page.all("img"))
+    assert HOSTILE.replace("\x07", "") in page.text.replace("\x07", "")
+
+
+def test_report__letters_that_the_figures_font_lacks(worked: Workspace) -> None:
+    worked.catalogue.images.update_details([1], [Details(diagnosis="黒色腫")], "tester")
+    assert page_of(worked).text.count("黒色腫") >= 2
+
+
+def test_diagnoses__fifteen_most_frequent_then_other_then_none() -> None:
+    rows = [Row(id=0, diagnosis=None, malignant=None, tone="I-II")]
+    for k in range(1, 18):
+        rows += [Row(diagnosis=f"kind {k:02}", malignant=k % 2 == 0, tone="I-II") for _ in range(k)]
+    for number, row in enumerate(rows):
+        row.id = number
+    found = content.diagnoses(rows, load_protocol())
+    assert found is not None
+    labels = [f"kind {k:02}" for k in range(17, 2, -1)]
+    assert [b.label for b in found.bars] == [*labels, "other (2 diagnoses)", "not given"]
+    assert [b.n for b in found.bars] == [*range(17, 2, -1), 3, 1]
+    assert sum(b.n for b in found.bars) == len(rows)
+    assert all(f">{b.label}<" in found.figure and f">{b.n}<" in found.figure for b in found.bars)
+    again = content.diagnoses(rows, load_protocol())
+    assert again == found  # the figure too, to the last id
+
+
+def test_diagnoses__by_tone_where_malignancy_is_unknown() -> None:
+    rows = [Row(id=k, diagnosis="eczema", tone=t) for k, t in enumerate(("V-VI", "I-II", "V-VI"))]
+    found = content.diagnoses(rows, load_protocol())
+    assert found is not None
+    assert [name for name, _ in found.series] == ["I-II", "III-IV", "V-VI", "unknown"]
+    assert found.bars[0].counts == (1, 0, 2, 0)
+
+
+def test_report__empty_workspace_says_what_to_do(workspace: Workspace) -> None:
+    page = page_of(workspace)
+    assert "No photographs yet" in page.text
+    assert "ddiseg import PATH" in page.text
+    assert not page.all("svg")
+
+
+def test_report__images_and_nothing_else(filled: Workspace) -> None:
+    text = page_of(filled).text
+    assert "Nothing was evaluated yet" in text
+    assert "none yet: accept some masks, then run ddiseg refresh" in text
+    assert "No image was skipped" in text
+    assert "No subset was drawn" in text
+    assert "No image has a diagnosis" in text
+    assert "Most uncertain" not in text
+
+
+def test_report__rendered_phantoms_are_labelled(worked: Workspace) -> None:
+    assert "Rendered phantoms" not in page_of(worked).text
+    worked.catalogue.images.dataset("clinic", source="Rendered by code")
+    assert "Rendered phantoms" in page_of(worked).text
+
+
+def test_report__replaces_its_own_and_nothing_else(worked: Workspace, tmp_path: Path) -> None:
+    first = write_report(worked, tmp_path / "page.html")
+    assert write_report(worked, tmp_path / "page.html").path == first.path
+    (tmp_path / "thesis.html").write_text("<html>years of work</html>")
+    with pytest.raises(InputError, match="is no ddiseg report, so it is not replaced"):
+        write_report(worked, tmp_path / "thesis.html")
+    assert "years of work" in (tmp_path / "thesis.html").read_text()
+    with pytest.raises(InputError, match="is a folder"):
+        write_report(worked, tmp_path)
+
+
+def test_report__full_disk_keeps_the_earlier_page(
+    worked: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = write_report(worked, tmp_path / "out/page.html").path
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WorkspaceError, match="No space left on device; nothing was written"):
+        write_report(worked, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["page.html"]
+
+
+def test_report_command(worked: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    group = Group(name="ddiseg", params=common_options(), commands=list(COMMANDS))
+    where = ["--workspace", str(worked.root)]
+    assert run(group, [*where, "report"]) == 0
+    assert "report of 3 images, 2 of them shown" in capsys.readouterr().out
+    assert (worked.root / "report.html").is_file()
+    target = str(worked.root / "b.html")
+    assert run(group, [*where, "--output", "json", "report", "--to", target]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["report"], data["images"], data["shown"]) == (target, 3, 2)
+    assert data["unreadable"] == []
+
+
+def test_most_uncertain__open_images_least_certain_first(filled: Workspace) -> None:
+    catalogue = filled.catalogue
+    catalogue.images.reopen(1, "tester")
+    for image_id, uncertainty in ((1, 0.2), (2, 0.7), (3, None)):
+        predict(filled, image_id, uncertainty)
+    chosen = contact_sheet.most_uncertain(
+        catalogue.images.select(), catalogue.masks.newest_predictions()
+    )
+    assert [i.id for i in chosen] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "predicted", "kept"), [((), (7, 9), {7, 9}), ((3,), (7,), {3, 7})]
+)
+def test_sample__keeps_what_a_reader_wants_to_see(
+    accepted: tuple[int, ...], predicted: tuple[int, ...], kept: set[int]
+) -> None:
+    rows = [Row(id=k, state="new") for k in range(100)]
+    chosen = [i.id for i in contact_sheet.sample(rows, accepted, predicted, "seed")]
+    assert len(chosen) == contact_sheet.SHOWN
+    assert kept <= set(chosen)
+    assert chosen == sorted(chosen)
+    assert chosen == [i.id for i in contact_sheet.sample(rows, accepted, predicted, "seed")]
