@@ -10,11 +10,13 @@ Arrays: images are (S, S, 3) uint8 RGB, masks (S, S) uint8 class ids of the prot
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from annotation_protocol.canvas import Canvas, Floats, Reals, mix, sigmoid
 
 BACKGROUND, LESION, MARKER, RULER, SKIN = range(5)
 
@@ -39,9 +41,6 @@ DIAGNOSES: dict[Kind, tuple[tuple[str, bool], ...]] = {
     "ulcerated": (("pyogenic-granuloma", False), ("mycosis-fungoides", True)),
     "pale": (("verruca-vulgaris", False), ("metastatic-carcinoma", True)),
 }
-
-Floats = NDArray[np.float32]
-Reals = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def draw_scene(rng: np.random.Generator, tone: Tone, *, wild: float = 0.3) -> Sc
 
 def render(scene: Scene, rng: np.random.Generator, size: int = 256) -> Phantom:
     """Draw `scene` at `size` x `size`; the same scene, seed and size give the same bytes."""
-    canvas = _Canvas(rng, size)
+    canvas = Canvas(rng, size)
     rgb, skin_colour = _skin(canvas, scene)
     mask = np.full((size, size), SKIN, np.uint8)
     for index in range(scene.lesions):
@@ -121,60 +120,7 @@ def render(scene: Scene, rng: np.random.Generator, size: int = 256) -> Phantom:
     return Phantom(image, mask, scene, diagnosis, malignant)
 
 
-class _Canvas:
-    """Random smooth fields and coordinates of one phantom."""
-
-    def __init__(self, rng: np.random.Generator, size: int) -> None:
-        self.rng, self.size = rng, size
-        axis = (np.arange(size, dtype=np.float32) + 0.5) / size
-        self.y, self.x = np.meshgrid(axis, axis, indexing="ij")
-
-    def smooth(self, cells: int) -> Floats:
-        """Gaussian noise with `cells` bumps along a side, about unit variance, (S, S)."""
-        coarse = self.rng.standard_normal((cells + 3, cells + 3)).astype(np.float32)
-        picture = Image.fromarray(coarse)
-        step = (cells + 3) / cells
-        big = picture.resize((int(self.size * step) + 1,) * 2, Image.Resampling.BICUBIC)
-        top, left = self.rng.integers(0, big.size[0] - self.size + 1, 2)
-        return np.asarray(big, np.float32)[top : top + self.size, left : left + self.size] * 1.4
-
-    def fractal(self, cells: int, octaves: int, persistence: float = 0.55) -> Floats:
-        total = np.zeros((self.size, self.size), np.float32)
-        for octave in range(octaves):
-            if (count := cells * 2**octave) > self.size:
-                break
-            total += persistence**octave * self.smooth(count)
-        return total
-
-    def streaks(self, cells: int, stretch: float) -> Floats:
-        """Noise drawn out along one random direction, as skin lines and cloth are."""
-        angle = self.rng.uniform(0, np.pi)
-        along = (self.x - 0.5) * np.cos(angle) + (self.y - 0.5) * np.sin(angle)
-        across = -(self.x - 0.5) * np.sin(angle) + (self.y - 0.5) * np.cos(angle)
-        across = across + 0.02 * self.smooth(4)
-        table = self.rng.standard_normal((64, 1024)).astype(np.float32)
-        u = (across * cells + 512) % 1023
-        v = (along * cells / stretch + 32) % 63
-        u0, v0 = u.astype(np.int32), v.astype(np.int32)
-        fu, fv = _ease(u - u0), _ease(v - v0)
-        top = table[v0, u0] * (1 - fu) + table[v0, u0 + 1] * fu
-        bottom = table[v0 + 1, u0] * (1 - fu) + table[v0 + 1, u0 + 1] * fu
-        return np.asarray(top * (1 - fv) + bottom * fv, np.float32)
-
-
-def _ease(t: Floats) -> Floats:
-    return t * t * (3 - 2 * t)
-
-
-def _mix(a: Floats, b: Floats, alpha: Reals) -> Floats:
-    return np.asarray(a + (b - a) * alpha[..., None], np.float32)
-
-
-def _sigmoid(x: Reals) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-np.clip(x, -30, 30))), np.float32)
-
-
-def _skin(canvas: _Canvas, scene: Scene) -> tuple[Floats, Floats]:
+def _skin(canvas: Canvas, scene: Scene) -> tuple[Floats, Floats]:
     rng = canvas.rng
     light, dark = (np.array(c, np.float32) / 255 for c in SKIN_COLOURS[scene.tone])
     shade = light + (dark - light) * rng.random() + rng.normal(0, 0.015, 3).astype(np.float32)
@@ -209,7 +155,7 @@ def _another(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def _lesion(
-    canvas: _Canvas, scene: Scene, rgb: Floats, skin: Floats
+    canvas: Canvas, scene: Scene, rgb: Floats, skin: Floats
 ) -> tuple[Floats, NDArray[np.bool_]]:
     rng = canvas.rng
     # A level set: a stretched disc whose rim is moved by smooth noise; > 0 inside, unit = radius.
@@ -227,7 +173,7 @@ def _lesion(
     softness = (
         rng.uniform(0.02, 0.10) if scene.kind in ("pigmented", "scaly") else rng.uniform(0.04, 0.22)
     )
-    cover = _sigmoid(inside / np.float32(softness))
+    cover = sigmoid(inside / np.float32(softness))
     mottle = canvas.fractal(max(3, int(1.2 / scene.radius)), 4, 0.7)
     grain = canvas.fractal(40, 3, 0.9)
     rgb = _halo(rng, scene, rgb, inside)
@@ -240,10 +186,10 @@ def _lesion(
     colour = colour * (1 + np.clip(relief, -0.35, 0.35))[..., None]
     local = rgb / np.maximum(skin, 0.05)  # keeps the skin's own texture under the lesion
     colour = colour * np.clip(0.5 + 0.5 * local, 0.5, 1.3)
-    rgb = _mix(rgb, colour.astype(np.float32), cover * np.float32(scene.contrast))
+    rgb = mix(rgb, colour.astype(np.float32), cover * np.float32(scene.contrast))
     if scene.kind in ("pearly", "pale") or rng.random() < 0.2:
         shine = np.clip(canvas.smooth(int(rng.integers(12, 40))) - 1.4, 0, 1) * (inside > 0.1)
-        rgb = _mix(rgb, np.ones_like(rgb), np.asarray(shine * rng.uniform(0.2, 0.8), np.float32))
+        rgb = mix(rgb, np.ones_like(rgb), np.asarray(shine * rng.uniform(0.2, 0.8), np.float32))
     return rgb, cover > 0.5
 
 
@@ -251,7 +197,7 @@ def _halo(rng: np.random.Generator, scene: Scene, rgb: Floats, inside: Floats) -
     """Reddened skin around the lesion, which is skin in the mask."""
     if scene.kind == "pigmented" or rng.random() < 0.4:
         return rgb
-    ring = _sigmoid((inside + rng.uniform(0.3, 0.9)) / np.float32(0.25)) * rng.uniform(0, 0.35)
+    ring = sigmoid((inside + rng.uniform(0.3, 0.9)) / np.float32(0.25)) * rng.uniform(0, 0.35)
     return np.asarray(
         rgb * (1 - ring[..., None] * np.array([0.05, 0.35, 0.3], np.float32)), np.float32
     )
@@ -280,8 +226,7 @@ def _lesion_colour(
         base = skin * (paint(0.95, 0.78, 0.66) * depth + 0.06)
         second = skin * paint(0.5, 0.42, 0.45) * rng.uniform(0.3, 1.2)
         return (
-            _mix(flat(base), flat(second), _sigmoid(2 * mottle - 1))
-            * (1 + 0.10 * mottle)[..., None]
+            mix(flat(base), flat(second), sigmoid(2 * mottle - 1)) * (1 + 0.10 * mottle)[..., None]
         )
     if scene.kind == "erythematous":
         strength = rng.uniform(0.4, 1.2)
@@ -289,22 +234,22 @@ def _lesion_colour(
         return flat(base) * (1 + 0.06 * mottle + 0.02 * grain)[..., None]
     if scene.kind == "scaly":
         base = flat(skin * paint(0.92, 0.74, 0.68) * rng.uniform(0.75, 1.05))
-        flakes = _sigmoid(4 * (grain + 0.6 * mottle - rng.uniform(0.0, 1.2)))
-        return _mix(base, flat(crust), flakes * np.float32(rng.uniform(0.4, 1.0)))
+        flakes = sigmoid(4 * (grain + 0.6 * mottle - rng.uniform(0.0, 1.2)))
+        return mix(base, flat(crust), flakes * np.float32(rng.uniform(0.4, 1.0)))
     if scene.kind == "pearly":
         base = flat(skin * paint(1.06, 0.84, 0.82) + paint(0.04, 0.03, 0.03))
-        dip = _sigmoid((inside - rng.uniform(0.4, 0.7)) / np.float32(0.08))
-        return _mix(base, flat(red * rng.uniform(0.6, 1.0)), dip) * (1 + 0.06 * mottle)[..., None]
+        dip = sigmoid((inside - rng.uniform(0.4, 0.7)) / np.float32(0.08))
+        return mix(base, flat(red * rng.uniform(0.6, 1.0)), dip) * (1 + 0.06 * mottle)[..., None]
     if scene.kind == "ulcerated":
         base = flat(red * rng.uniform(0.7, 1.05))
-        sore = _sigmoid((inside + 0.15 * mottle - rng.uniform(0.1, 0.5)) / np.float32(0.06))
+        sore = sigmoid((inside + 0.15 * mottle - rng.uniform(0.1, 0.5)) / np.float32(0.06))
         core = skin * paint(0.55, 0.2, 0.2) if rng.random() < 0.6 else crust
-        return _mix(base, flat(core), sore) * (1 + 0.08 * mottle + 0.05 * grain)[..., None]
+        return mix(base, flat(core), sore) * (1 + 0.08 * mottle + 0.05 * grain)[..., None]
     pale = skin + (paint(0.93, 0.88, 0.84) - skin) * rng.uniform(0.25, 0.7)
     return flat(pale) * (1 + 0.04 * mottle + 0.04 * grain)[..., None]
 
 
-def _hairs(canvas: _Canvas, scene: Scene, rgb: Floats) -> Floats:
+def _hairs(canvas: Canvas, scene: Scene, rgb: Floats) -> Floats:
     rng, size = canvas.rng, canvas.size
     count = int(scene.hair * 220)
     if not count:
@@ -335,14 +280,14 @@ def _hairs(canvas: _Canvas, scene: Scene, rgb: Floats) -> Floats:
         if rng.random() < 0.75
         else np.array([0.8, 0.76, 0.7], np.float32)
     )
-    return _mix(
+    return mix(
         rgb,
         np.broadcast_to(colour, rgb.shape).astype(np.float32),
         alpha * np.float32(rng.uniform(0.5, 0.95)),
     )
 
 
-def _light(canvas: _Canvas, scene: Scene, rgb: Floats) -> Floats:
+def _light(canvas: Canvas, scene: Scene, rgb: Floats) -> Floats:
     rng, wild = canvas.rng, scene.wild
     angle = rng.uniform(0, 2 * np.pi)
     slope = (canvas.x - 0.5) * np.cos(angle) + (canvas.y - 0.5) * np.sin(angle)
@@ -359,11 +304,11 @@ def _light(canvas: _Canvas, scene: Scene, rgb: Floats) -> Floats:
         shine *= np.clip(
             1.2 - 3 * ((canvas.x - rng.random()) ** 2 + (canvas.y - rng.random()) ** 2), 0, 1
         )
-        rgb = _mix(rgb, np.ones_like(rgb), np.asarray(shine, np.float32))
+        rgb = mix(rgb, np.ones_like(rgb), np.asarray(shine, np.float32))
     return np.asarray(rgb, np.float32)
 
 
-def _pen(canvas: _Canvas, scene: Scene, rgb: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def _pen(canvas: Canvas, scene: Scene, rgb: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     from PIL import ImageDraw
 
     rng, size = canvas.rng, canvas.size
@@ -424,7 +369,7 @@ def _pen(canvas: _Canvas, scene: Scene, rgb: Floats) -> tuple[Floats, NDArray[np
     )
     ink = np.array(inks[rng.integers(len(inks))], np.float32)
     fade = np.clip(rng.uniform(0.6, 1.0) + 0.15 * canvas.fractal(20, 3), 0.3, 1)
-    stained = _mix(
+    stained = mix(
         rgb,
         np.broadcast_to(ink, rgb.shape).astype(np.float32),
         np.asarray(alpha * fade, np.float32),
@@ -432,7 +377,7 @@ def _pen(canvas: _Canvas, scene: Scene, rgb: Floats) -> tuple[Floats, NDArray[np
     return stained, alpha > 0.5
 
 
-def _cloth(canvas: _Canvas, scene: Scene, rgb: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def _cloth(canvas: Canvas, scene: Scene, rgb: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     rng = canvas.rng
     angle = rng.uniform(0, 2 * np.pi)
     along = (canvas.x - 0.5) * np.cos(angle) + (canvas.y - 0.5) * np.sin(angle)
@@ -454,12 +399,12 @@ def _cloth(canvas: _Canvas, scene: Scene, rgb: Floats) -> tuple[Floats, NDArray[
         1 + 0.08 * canvas.streaks(90, 3) + 0.08 * canvas.streaks(90, 3) + 0.08 * canvas.smooth(4)
     )
     cloth = colour * weave[..., None]
-    shadow = 1 - 0.35 * _sigmoid((along + bend - edge + 0.02) / np.float32(0.01)) * (~off_skin)
+    shadow = 1 - 0.35 * sigmoid((along + bend - edge + 0.02) / np.float32(0.01)) * (~off_skin)
     rgb = rgb * shadow[..., None]
     return np.where(off_skin[..., None], cloth, rgb).astype(np.float32), off_skin
 
 
-def _plaster(canvas: _Canvas, scene: Scene, rgb: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def _plaster(canvas: Canvas, scene: Scene, rgb: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     rng = canvas.rng
     row, column = scene.centre
     angle = rng.uniform(0, np.pi)
@@ -472,7 +417,7 @@ def _plaster(canvas: _Canvas, scene: Scene, rgb: Floats) -> tuple[Floats, NDArra
     return np.where(cover[..., None], paint, rgb).astype(np.float32), cover
 
 
-def _ruler(canvas: _Canvas, rgb: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def _ruler(canvas: Canvas, rgb: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     """A paper ruler along one side, a tick a millimetre, longer at 5 and 10."""
     rng = canvas.rng
     side = int(rng.integers(4))
@@ -491,7 +436,7 @@ def _ruler(canvas: _Canvas, rgb: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     return np.where(tick[..., None], np.float32(0.12), rgb).astype(np.float32), strip
 
 
-def _camera(canvas: _Canvas, scene: Scene, rgb: Floats) -> NDArray[np.uint8]:
+def _camera(canvas: Canvas, scene: Scene, rgb: Floats) -> NDArray[np.uint8]:
     rng, wild = canvas.rng, scene.wild
     cast = 1 + rng.normal(0, 0.02 + 0.06 * wild, 3).astype(np.float32)
     gamma = np.exp(rng.normal(0, 0.05 + 0.2 * wild))

@@ -24,7 +24,6 @@ COUNT, SIZE, ROUNDS = 500, 300, 3
 def main() -> None:
     from ddiseg.release.folder import write_release
     from ddiseg.release.release import Release
-    from ddiseg.workspace import Workspace
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

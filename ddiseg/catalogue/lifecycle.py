@@ -49,10 +49,7 @@ TRANSITIONS: dict[tuple[State, Action], State] = {
     (State.NEW, Action.QUEUE): State.QUEUED,
     **{(s, Action.PRELABEL): State.PRELABELLED for s in (State.NEW, State.QUEUED)},
     # A prediction beside later work changes nothing for the people at it.
-    **{
-        (s, Action.PRELABEL): s
-        for s in (State.PRELABELLED, State.IN_LABELLING, State.SUBMITTED, State.REWORK)
-    },
+    **{(s, Action.PRELABEL): s for s in State if s not in (State.NEW, State.QUEUED)},
     **{
         (s, Action.START): State.IN_LABELLING
         for s in (State.NEW, State.QUEUED, State.PRELABELLED, State.REWORK)

@@ -48,8 +48,8 @@ def demo(settings: Settings, folder: Path, count: int, seed: int) -> None:
     started = time.monotonic()
     photographs, truth, work = folder / "photographs", folder / "truth", folder / "workspace"
     per_tone = max(2, count // 30)
-    with progress_bar(f"Rendering {count} phantoms"):
-        render_ddi(photographs, truth, count, seed)
+    with progress_bar(f"Rendering {count} phantoms") as progress:
+        render_ddi(photographs, truth, count, seed, progress)
     common = ["--workspace", str(work)]
     people = ["--annotator", "phantom renderer", "--reviewer", "phantom checker"]
     steps = [

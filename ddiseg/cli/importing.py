@@ -169,7 +169,7 @@ def masks_import(
     Nothing is overwritten: another mask for an accepted image is refused until it is reopened.
 
     \b
-      ddiseg masks import masks --as png --classes 0=skin,255=lesion --annotator anna --reviewer ben
+      ddiseg masks import masks --as png --classes 0=skin,255=lesion --annotator reader-1 --reviewer reader-2
       ddiseg masks import ddi_labels --as sddi --annotator 'FEDD authors'
     """
     from annotation_protocol import load_protocol

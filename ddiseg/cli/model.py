@@ -26,7 +26,7 @@ def refresh(settings: Settings, backbone: str, seed: int) -> None:
     from ddiseg.workspace import default_actor
 
     workspace = settings.open()
-    with progress_bar("Training probes") as progress:
+    with progress_bar("Training probes, steps") as progress:
         done = train(workspace, default_actor(), backbone, seed, progress=progress)
     version = done.version
     by_tone = ", ".join(f"{tone} {n}" for tone, n in version.metrics["by_tone"].items())
@@ -68,8 +68,9 @@ def prelabel(
 ) -> None:
     """Paint images with the newest model version.
 
-    Without arguments: every image that is neither accepted nor skipped. Images that this version
-    has painted are unchanged.
+    Without arguments: every image that is neither accepted nor skipped. With names, --subset or
+    --state: exactly those, accepted ones too (to measure the model against them). Images that this
+    version has painted are unchanged.
     """
     from ddiseg.catalogue import State
     from ddiseg.errors import InputError
@@ -79,7 +80,7 @@ def prelabel(
     workspace = settings.open()
     catalogue = workspace.catalogue
     try:
-        wanted = [State(s) for s in states] or [s for s in State if s not in SETTLED]
+        wanted = [State(s) for s in states] or [s for s in State if subset or s not in SETTLED]
     except ValueError as error:
         raise InputError(f"{error}; states are: {', '.join(State)}") from error
     if subset is not None:

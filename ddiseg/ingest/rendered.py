@@ -26,7 +26,7 @@ from ddiseg.outcomes import Progress, silent
 SIZE = 256
 
 LICENCE = "CC0-1.0 (rendered by code, shows no person)"
-SOURCE = "rendered by 'ddiseg demo'"
+SOURCE = "rendered by ddiseg demo"
 
 
 @dataclass(frozen=True)

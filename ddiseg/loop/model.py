@@ -32,7 +32,7 @@ from fedd.weights import SHIPPED, load_backbone
 #: Photographs painted in one pass of the backbone, and predictions catalogued in one transaction.
 BATCH, TRANSACTION = 8, 64
 
-#: States whose images a model has no business with.
+#: States whose images are painted only where they are asked for.
 SETTLED = (State.ACCEPTED, State.SKIPPED)
 
 
@@ -101,8 +101,8 @@ def prelabel(
 ) -> tuple[ModelVersion, list[FileOutcome]]:
     """Paint images with the model version in use; those that it has painted are unchanged.
 
-    Accepted and skipped images are refused. Predictions are catalogued as they come, so a stopped
-    run loses at most the last few.
+    A prediction changes nothing about an image that people have begun, finished or skipped.
+    Predictions are catalogued as they come, so a stopped run loses at most the last few.
     """
     version = workspace.catalogue.models.current()
     with fedd_errors():
@@ -113,8 +113,6 @@ def prelabel(
     for image in images:
         if image.id in painted:
             outcomes.append(FileOutcome(image.name, Outcome.UNCHANGED))
-        elif State(image.state) in SETTLED:
-            outcomes.append(FileOutcome(image.name, Outcome.REFUSED, f"is {image.state}"))
         else:
             todo.append(image)
     waiting: list[tuple[Image, NewMask]] = []

@@ -123,6 +123,31 @@ def test_predict__batch_gives_what_each_image_gives_alone(
         assert alone.uncertainty == pytest.approx(found.uncertainty, rel=1e-3)
 
 
+def test_predict__mirrored_votes_for_the_mirror_image_alike(
+    tiny: DiffusionUNet, probes: Probes
+) -> None:
+    settings = replace(QUICK, mirrored=True, grid=16)
+    both = Probes(
+        settings,
+        CLASSES,
+        probes.trained,
+        probes.backbone_name,
+        probes.backbone_hash,
+        probes.tensors,
+    )
+    image = spot(31, (64, 64))[0]
+    straight, mirrored = (
+        both.predict(tiny, [np.ascontiguousarray(x)])[0] for x in (image, image[:, ::-1])
+    )
+    assert (straight.mask != mirrored.mask[:, ::-1]).mean() < 0.002
+    assert straight.uncertainty == pytest.approx(mirrored.uncertainty, rel=1e-3)
+    alone = (
+        probes.predict(tiny, [np.ascontiguousarray(x)])[0].mask for x in (image, image[:, ::-1])
+    )
+    first, second = alone
+    assert (first != second[:, ::-1]).any(), "one view alone does not have that symmetry"
+
+
 def test_uncertainty__members_that_agree_have_none(tiny: DiffusionUNet, probes: Probes) -> None:
     tensors = {k: v[:1].expand_as(v).clone() for k, v in probes.tensors.items()}
     agreeing = Probes(

@@ -72,18 +72,11 @@ def test_refresh__stopped_leaves_the_old_version_in_use(
     assert spots.store.digests(Kind.MODEL) == {first.file_hash}
 
 
-def test_prelabel__paints_what_is_neither_accepted_nor_skipped(
-    spots: Workspace, learn: Learn
-) -> None:
+def test_prelabel__paints_and_moves_new_images_on(spots: Workspace, learn: Learn) -> None:
     version = learn(spots).version
-    spots.catalogue.images.skip(9, "blurry", None, "anna")
-    used, outcomes = prelabel(spots, spots.catalogue.images.select())
+    used, outcomes = prelabel(spots, spots.catalogue.images.select(ids=[5, 6, 7, 8]))
     assert used.id == version.id
-    assert Counter(o.outcome for o in outcomes) == {Outcome.ADDED: 4, Outcome.REFUSED: 5}
-    assert {o.note for o in outcomes if o.outcome is Outcome.REFUSED} == {
-        "is accepted",
-        "is skipped",
-    }
+    assert Counter(o.outcome for o in outcomes) == {Outcome.ADDED: 4}
     predictions = spots.catalogue.masks.newest_predictions()
     assert set(predictions) == {5, 6, 7, 8}
     for image in spots.catalogue.images.select(ids=[5, 6, 7, 8]):
@@ -95,6 +88,20 @@ def test_prelabel__paints_what_is_neither_accepted_nor_skipped(
         painted = spots.mask(mask) == 1
         truth = spot(image.id - 1)[1] == 1
         assert (painted & truth).sum() / (painted | truth).sum() > 0.4
+
+
+def test_prelabel__changes_nothing_about_images_that_are_settled(
+    spots: Workspace, learn: Learn
+) -> None:
+    learn(spots)
+    spots.catalogue.images.skip(9, "blurry", None, "anna")
+    accepted = {i: m.id for i, m in spots.catalogue.masks.accepted().items()}
+    _, outcomes = prelabel(spots, spots.catalogue.images.select(ids=[1, 9]))
+    assert Counter(o.outcome for o in outcomes) == {Outcome.ADDED: 2}
+    states = [i.state for i in spots.catalogue.images.select(ids=[1, 9])]
+    assert states == [State.ACCEPTED, State.SKIPPED]
+    assert {i: m.id for i, m in spots.catalogue.masks.accepted().items()} == accepted
+    assert spots.catalogue.history.contradictions() == []
 
 
 def test_prelabel__again_is_unchanged(spots: Workspace, learn: Learn) -> None:

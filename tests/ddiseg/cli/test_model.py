@@ -1,0 +1,80 @@
+"""refresh, prelabel, evaluate and demo, as they are typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pycocotools.coco import COCO
+
+from ddiseg.workspace import Workspace
+
+Ddiseg = Callable[..., Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_refresh__empty_workspace_is_refused(ddiseg: Ddiseg, workspace: Workspace) -> None:
+    done = ddiseg("--workspace", workspace.root, "refresh")
+    assert done.status == 1
+    assert done.out == ""
+    assert done.err.splitlines()[-1].startswith("Error: no accepted mask to learn from")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("--state", "lost"), "states are: new, queued"),
+        (("--subset", "none"), "no subset called 'none'"),
+        (("9.png",), "no image called '9.png'"),
+        ((), "run 'ddiseg refresh'"),
+    ],
+)
+def test_prelabel__what_can_not_be_done(
+    ddiseg: Ddiseg, filled: Workspace, args: tuple[str, ...], says: str
+) -> None:
+    done = ddiseg("--workspace", filled.root, "prelabel", *args)
+    assert done.status == 1
+    assert says in done.err
+
+
+@pytest.mark.parametrize("args", [(), ("--accepted", "--truth", ".")])
+def test_evaluate__needs_one_truth(
+    ddiseg: Ddiseg, filled: Workspace, args: tuple[str, ...]
+) -> None:
+    done = ddiseg("--workspace", filled.root, "evaluate", *args)
+    assert done.status == 2
+    assert "either --truth DIR or --accepted" in done.err
+
+
+def test_demo__the_whole_job_and_a_second_run_that_changes_nothing(
+    ddiseg: Ddiseg, tmp_path: Path
+) -> None:
+    done = ddiseg("demo", "--dir", tmp_path / "demo", "--images", "60", "--output", "json")
+    assert done.status == 0, done.err
+    coco = COCO(done.json["coco"])
+    assert len(coco.imgs) == 6
+    assert Path(done.json["report"]).stat().st_size > 50_000
+    assert done.json["commands"][0].startswith("ddiseg init ")
+    everything = json.loads(
+        (tmp_path / "demo" / "coco-with-predictions" / "annotations.json").read_text()
+    )
+    assert len(everything["images"]) == 60
+    assert "lesion" in done.err, "the evaluation table is shown"
+
+    workspace = tmp_path / "demo" / "workspace"
+    assert ddiseg("--workspace", workspace, "verify").status == 0
+    before = ddiseg("--workspace", workspace, "status", "--output", "json").json
+    again = ddiseg("demo", "--dir", tmp_path / "demo", "--images", "60")
+    assert again.status == 0, again.err
+    assert "60 files: 0 added, 60 unchanged" in again.err
+    assert "fedd-1 is unchanged" in again.err
+    assert "54 images: 0 added, 54 unchanged" in again.err
+    assert ddiseg("--workspace", workspace, "status", "--output", "json").json == before
