@@ -6,7 +6,7 @@ Only the standard library is imported here, so that every command can afford to 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -172,10 +172,7 @@ class Protocol:
         Raises:
             ProtocolError: there is none; the message lists the names.
         """
-        for label_class in self.classes:
-            if label_class.name == name:
-                return label_class
-        raise _unknown("class", name, self.class_names)
+        return _lookup("class", name, {c.name: c for c in self.classes})
 
     def class_at(self, index: int) -> LabelClass:
         """The class stored as `index`.
@@ -183,9 +180,7 @@ class Protocol:
         Raises:
             ProtocolError: there is none; the message lists the indices.
         """
-        if not 0 <= index < len(self.classes):
-            raise _unknown("class index", index, [c.index for c in self.classes])
-        return self.classes[index]
+        return _lookup("class index", index, {c.index: c for c in self.classes})
 
     def skip_reason(self, key: str) -> SkipReason:
         """The skip reason `key`.
@@ -193,10 +188,7 @@ class Protocol:
         Raises:
             ProtocolError: there is none; the message lists the keys.
         """
-        for reason in self.skip_reasons:
-            if reason.key == key:
-                return reason
-        raise _unknown("skip reason", key, [reason.key for reason in self.skip_reasons])
+        return _lookup("skip reason", key, {r.key: r for r in self.skip_reasons})
 
     def verdict(self, key: str) -> Verdict:
         """The verdict `key`.
@@ -204,10 +196,7 @@ class Protocol:
         Raises:
             ProtocolError: there is none; the message lists the keys.
         """
-        for verdict in self.verdicts:
-            if verdict.key == key:
-                return verdict
-        raise _unknown("verdict", key, [verdict.key for verdict in self.verdicts])
+        return _lookup("verdict", key, {v.key: v for v in self.verdicts})
 
     def tone(self, name: str) -> ToneGroup:
         """The tone group `name`.
@@ -215,10 +204,7 @@ class Protocol:
         Raises:
             ProtocolError: there is none; the message lists the names.
         """
-        for tone in self.tones:
-            if tone.name == name:
-                return tone
-        raise _unknown("tone", name, [tone.name for tone in self.tones])
+        return _lookup("tone", name, {t.name: t for t in self.tones})
 
     def tone_coded(self, code: int) -> ToneGroup:
         """The tone group that DDI writes as `code`.
@@ -226,10 +212,7 @@ class Protocol:
         Raises:
             ProtocolError: there is none; the message lists the codes.
         """
-        for tone in self.tones:
-            if tone.code is not None and tone.code == code:
-                return tone
-        raise _unknown("tone code", code, [t.code for t in self.tones if t.code is not None])
+        return _lookup("tone code", code, {t.code: t for t in self.tones if t.code is not None})
 
 
 _TABLES: dict[str, type[Any]] = {
@@ -366,8 +349,10 @@ def _check_unique(table: str, field: str, values: Sequence[object]) -> None:
             )
 
 
-def _unknown(what: str, given: object, valid: Iterable[object]) -> ProtocolError:
-    return ProtocolError(f"no {what} {given!r} in the protocol; choose {_listed(valid)}")
+def _lookup(what: str, given: object, entries: Mapping[Any, _Entry]) -> _Entry:
+    if given not in entries:
+        raise ProtocolError(f"no {what} {given!r} in the protocol; choose {_listed(entries)}")
+    return entries[given]
 
 
 def _listed(values: Iterable[object]) -> str:

@@ -119,6 +119,4 @@ def show(count: int, name: str, test: list[Example], predictions: list[NDArray[n
 
 
 def _figure(value: float, interval: tuple[float, float] | None) -> str:
-    return f"{value:.3f} " + (
-        "[too few]" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
-    )
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "too few"

@@ -85,22 +85,20 @@ def _table(result: dict[str, Any]) -> str:
         f"{len(result['refused'])} truths refused",
         *[f"  refused  {line}" for line in result["refused"]],
         "",
-        f"{'tone':<9}{'class':<12}{'IoU mean [95% interval]':<27}{'IoU pooled [95% interval]':<28}{'Dice mean':<11}n images",
+        f"{'tone':<9}{'class':<12}{'IoU mean [95% interval]':<27}{'IoU pooled [95% interval]':<28}{'Dice mean [95% interval]':<27}n images",
     ]
     for tone, scores in [("all", result["classes"]), *result["by_tone"].items()]:
         for name, s in scores.items():
             if s["n"]:
                 lines.append(
                     f"{tone:<9}{name:<12}{_figure(s['iou_mean'], s['iou_mean_ci95']):<27}"
-                    f"{_figure(s['iou_pooled'], s['iou_pooled_ci95']):<28}{s['dice_mean']:<11.3f}{s['n']}"
+                    f"{_figure(s['iou_pooled'], s['iou_pooled_ci95']):<28}{_figure(s['dice_mean'], s['dice_mean_ci95']):<27}{s['n']}"
                 )
     return "\n".join(lines)
 
 
 def _figure(value: float, interval: list[float] | None) -> str:
-    return f"{value:.3f} " + (
-        f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "[too few patients]"
-    )
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "too few patients"
 
 
 COMMANDS = (evaluate,)
