@@ -175,10 +175,9 @@ def _scores(values: dict[str, dict[str, Any]], protocol: Protocol) -> tuple[Scor
 
 
 def _with_interval(score: dict[str, Any], figure: str) -> str:
-    value, interval = score[figure], score[f"{figure}_ci95"]
-    if value is None:
-        return "—"
-    return f"{value:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else " [—]")
+    """The figure as it is printed; one without an interval is not, whatever it is."""
+    interval = score[f"{figure}_ci95"]
+    return f"{score[figure]:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "—"
 
 
 def _figure(
@@ -197,7 +196,9 @@ def _figure(
 
 def _dot(score: dict[str, Any]) -> Dot:
     interval = score["iou_mean_ci95"]
-    return Dot(score["iou_mean"], (interval[0], interval[1]) if interval else None, score["n"])
+    if interval is None:
+        return Dot(None, None, score["n"])
+    return Dot(score["iou_mean"], (interval[0], interval[1]), score["n"])
 
 
 def _order(names: Sequence[str]) -> Any:
