@@ -17,6 +17,8 @@ def augmented_views(
 ) -> tuple[Tensor, Tensor]:
     """`count` views of one image (3, S, S) and its mask (S, S): (count, 3, S, S), (count, S, S)."""
     images, masks = image.expand(count, -1, -1, -1), mask.expand(count, -1, -1)
+    if not count:
+        return images, masks
     views, labels = turned(images, masks, image.shape[-1], rng, shift=0.15, zoom=(0.75, 1.15))
     return relit(views, rng), labels
 

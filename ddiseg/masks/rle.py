@@ -79,29 +79,6 @@ def decode(rle: Mapping[str, Any], *, max_pixels: float = MAX_PIXELS) -> NDArray
     return np.ascontiguousarray(np.repeat(inside, counts).reshape(width, height).T)
 
 
-def area(rle: Mapping[str, Any]) -> int:
-    """The pixels of the region."""
-    return int(_counts(rle)[1::2].sum())
-
-
-def bbox(rle: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """(x, y, width, height) of the smallest box around the region; all zero when it is empty."""
-    height, _ = _size(rle)
-    counts = _counts(rle)
-    ends = np.cumsum(counts)[1::2]
-    lengths = counts[1::2]
-    first = (ends - lengths)[lengths > 0]
-    last = ends[lengths > 0] - 1
-    if not first.size:
-        return 0, 0, 0, 0
-    left, right = int(first[0]) // height, int(last[-1]) // height
-    if np.any(first // height != last // height):  # a run that goes on in the next column
-        top, bottom = 0, height - 1
-    else:
-        top, bottom = int((first % height).min()), int((last % height).max())
-    return left, top, right - left + 1, bottom - top + 1
-
-
 def _compress(region: NDArray[np.bool_]) -> Rle:
     from pycocotools import mask as coco
 

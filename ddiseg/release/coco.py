@@ -18,8 +18,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ddiseg import masks
-from ddiseg.masks import rle
 from ddiseg.outcomes import Progress
 from ddiseg.release.release import ExportSummary, Item, Release
 
@@ -59,21 +60,31 @@ def export(release: Release, target: Path, *, images: bool, progress: Progress) 
 
 def _annotations(release: Release, item: Item, mask: masks.Mask) -> list[dict[str, Any]]:
     """One annotation a class that `mask`, (H, W), has pixels of; their ids are still to be given."""
+    from scipy.ndimage import find_objects
+
     background = release.protocol.class_named(release.protocol.hole_fill).index
-    present = [index for index in masks.classes_in(mask) if index != background]
+    areas = np.bincount(mask.ravel(), minlength=len(release.protocol.classes))
+    present = [index for index in np.flatnonzero(areas).tolist() if index != background]
+    # One look at the mask for the boxes of all classes; box number k is that of class k + 1.
+    boxes = {index: box for index, box in enumerate(find_objects(mask), 1) if box is not None}
     return [
         {
             "id": 0,
             "image_id": item.image.id,
             "category_id": index,
             "segmentation": region,
-            "area": rle.area(region),
-            "bbox": list(rle.bbox(region)),
+            "area": int(areas[index]),
+            "bbox": _bbox(*boxes[index]),
             "iscrowd": 0,
             "attributes": item.mask_facts(),
         }
         for index, region in masks.encode_classes(mask, present).items()
     ]
+
+
+def _bbox(rows: slice, columns: slice) -> list[int]:
+    """COCO's x, y, width, height."""
+    return [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
 
 
 def _image(item: Item, *, images: bool) -> dict[str, Any]:

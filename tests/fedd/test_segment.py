@@ -39,6 +39,14 @@ def test_train__same_seed_same_probes_other_seed_other_probes(
     assert not torch.equal(other.tensors["w1"], probes.tensors["w1"])
 
 
+def test_train__without_augmented_views_as_in_the_paper(tiny: DiffusionUNet) -> None:
+    plain = replace(QUICK, views=PAPER.views, class_balance=PAPER.class_balance)
+    probes = train_probes(TRAINING, tiny, plain, CLASSES)
+    image, mask = spot(101)
+    lesion = probes.predict(tiny, [image])[0].mask == 1
+    assert (lesion & (mask == 1)).sum() / (lesion | (mask == 1)).sum() > 0.5
+
+
 def test_train__classes_not_shown_are_never_predicted(tiny: DiffusionUNet, probes: Probes) -> None:
     assert probes.trained == (1, 4)
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
