@@ -32,7 +32,7 @@ def refresh(settings: Settings, backbone: str, seed: int) -> None:
     by_tone = ", ".join(f"{tone} {n}" for tone, n in version.metrics["by_tone"].items())
     if done.absent_classes:
         click.echo(
-            f"Note: no accepted mask shows {', '.join(done.absent_classes)}: "
+            f"Note: the accepted masks show nothing, or next to nothing, of {', '.join(done.absent_classes)}: "
             f"{version.name} never paints {'it' if len(done.absent_classes) == 1 else 'them'}.",
             err=True,
         )

@@ -42,7 +42,11 @@ class Refreshed:
 
     version: ModelVersion
     new: bool
-    absent_classes: tuple[str, ...]
+
+    @property
+    def absent_classes(self) -> tuple[str, ...]:
+        """Classes that its training masks do not show, so that it never paints them."""
+        return tuple(self.version.metrics["absent_classes"])
 
 
 def refresh(
@@ -65,11 +69,10 @@ def refresh(
     with fedd_errors():
         net = load_backbone(backbone)
         settings = replace(settings or default_settings(net.config), seed=seed)
-        absent = _absent_classes(workspace, pairs, protocol.class_names)
         hashes = [mask.content_hash for _, mask in pairs]
         there = _same_version(workspace, net, settings, hashes)
         if there is not None:
-            return Refreshed(there, False, absent)
+            return Refreshed(there, False)
         started = time.monotonic()
         examples = ((workspace.photograph(i), workspace.mask(m)) for i, m in pairs)
         probes = train_probes(examples, net, settings, protocol.class_names, progress)
@@ -78,6 +81,9 @@ def refresh(
             "seconds": round(seconds, 1),
             "images": len(pairs),
             "by_tone": _count_tones(pairs),
+            "absent_classes": [
+                name for i, name in enumerate(probes.classes) if i not in probes.trained
+            ],
             "on_its_own_training_images": _training_fit(workspace, probes, net, pairs),
         }
         digest = _store_probes(workspace, probes)
@@ -93,7 +99,7 @@ def refresh(
         ),
         actor,
     )
-    return Refreshed(version, True, absent)
+    return Refreshed(version, True)
 
 
 def prelabel(
@@ -162,15 +168,6 @@ def _training_pairs(workspace: Workspace) -> list[tuple[Image, Mask]]:
     return sorted(
         ((image, accepted[image.id]) for image in images), key=lambda pair: pair[0].content_hash
     )
-
-
-def _absent_classes(
-    workspace: Workspace, pairs: Sequence[tuple[Image, Mask]], names: Sequence[str]
-) -> tuple[str, ...]:
-    shown: set[int] = set()
-    for _, mask in pairs:
-        shown |= set(masks.classes_in(workspace.mask(mask)))
-    return tuple(name for index, name in enumerate(names) if index not in shown)
 
 
 def _same_version(
