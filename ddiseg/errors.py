@@ -21,3 +21,11 @@ class TransitionError(DdisegError):
 
 class WorkspaceError(DdisegError):
     """A workspace that is missing, newer than this program, busy or can't be written."""
+
+
+class ServerError(DdisegError):
+    """A labelling server that does not answer, or not as it should; `status` is HTTP's, if any."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status

@@ -1,18 +1,27 @@
 """What is known about the images; see `ddiseg.catalogue.catalogue.Catalogue`."""
 
+from ddiseg.catalogue.arrivals import REASON_MISSING, Page, Purpose, Received
 from ddiseg.catalogue.catalogue import Catalogue
 from ddiseg.catalogue.images import Details, KnownSource, NewImage
+from ddiseg.catalogue.labelling import Arm, NewTask, Work
 from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.masks import NewMask
 from ddiseg.catalogue.model_versions import NewModelVersion
 
 __all__ = [
+    "REASON_MISSING",
     "Action",
+    "Arm",
     "Catalogue",
     "Details",
     "KnownSource",
     "NewImage",
     "NewMask",
     "NewModelVersion",
+    "NewTask",
+    "Page",
+    "Purpose",
+    "Received",
     "State",
+    "Work",
 ]

@@ -7,13 +7,14 @@ from sqlalchemy.engine import URL
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.history import History
 from ddiseg.catalogue.images import Images
+from ddiseg.catalogue.labelling import Labelling
 from ddiseg.catalogue.masks import Masks
 from ddiseg.catalogue.model_versions import ModelVersions
 from ddiseg.catalogue.subsets import Subsets
 
 
 class Catalogue:
-    """Images, masks, subsets, model versions and their history, in one database.
+    """Images, masks, subsets, model versions, labelling tasks and their history, in one database.
 
     The only code that opens a transaction; every method of its parts is one.
     """
@@ -24,6 +25,7 @@ class Catalogue:
         self.masks = Masks(database)
         self.subsets = Subsets(database)
         self.models = ModelVersions(database)
+        self.labelling = Labelling(database)
         self.history = History(database)
 
     @classmethod

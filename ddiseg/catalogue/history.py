@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.lifecycle import Action, State, next_state
-from ddiseg.catalogue.models import Acceptance, Event, Image
+from ddiseg.catalogue.models import Acceptance, Event, Image, Submission
 
 
 def step(
@@ -27,6 +27,8 @@ def step(
     before = State(image.state)
     after = next_state(before, action, image.name)
     image.state = after.value
+    if after is not before:
+        _leave(session, image.id, before)
     session.add(
         Event(
             kind=action.value,
@@ -37,6 +39,17 @@ def step(
             detail=detail or {},
         )
     )
+
+
+def _leave(session: Session, image_id: int, state: State) -> None:
+    """Remove the row that stands for a state, which goes with it."""
+    rows: dict[State, type[Submission] | type[Acceptance]] = {
+        State.SUBMITTED: Submission,
+        State.ACCEPTED: Acceptance,
+    }
+    if (kind := rows.get(state)) and (row := session.get(kind, image_id)):
+        session.delete(row)
+        session.flush()  # the image may come back to this state in the same transaction
 
 
 class History:
@@ -70,7 +83,16 @@ class History:
         """Images whose state is not what their events say, one line each."""
         problems = []
         with self._database.read() as session:
-            accepted = set(session.scalars(select(Acceptance.image_id)))
+            standing = {
+                State.ACCEPTED: (
+                    "an accepted mask",
+                    set(session.scalars(select(Acceptance.image_id))),
+                ),
+                State.SUBMITTED: (
+                    "a mask in review",
+                    set(session.scalars(select(Submission.image_id))),
+                ),
+            }
             at: dict[int | None, str | None] = {}
             rows = session.execute(
                 select(Event.image_id, Event.id, Event.state_before, Event.state_after)
@@ -89,8 +111,8 @@ class History:
                     problems.append(
                         f"{name} (#{image_id}) is {state}, its events say {at.get(image_id)}"
                     )
-                if (image_id in accepted) != (state == State.ACCEPTED):
-                    problems.append(
-                        f"{name} (#{image_id}) is {state}, but has {'an' if image_id in accepted else 'no'} accepted mask"
-                    )
+                for stands, (row, image_ids) in standing.items():
+                    if (image_id in image_ids) != (state == stands):
+                        has = row if image_id in image_ids else f"no {row.split(' ', 1)[1]}"
+                        problems.append(f"{name} (#{image_id}) is {state}, but has {has}")
         return problems

@@ -14,7 +14,6 @@ from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.history import step
 from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.models import (
-    Acceptance,
     Dataset,
     Event,
     Image,
@@ -250,6 +249,7 @@ class Images:
             if session.scalars(same).first() is not None:
                 return Outcome.UNCHANGED
             step(session, image, Action.SKIP, annotator, {"reason": reason, "note": note})
+            close_skips(session, image_id)  # a reason that is given later replaces the first
             session.add(Skip(image_id=image_id, reason=reason, note=note, annotator=annotator))
             return Outcome.ADDED
 
@@ -258,11 +258,7 @@ class Images:
         with self._database.write() as session:
             image = session.get_one(Image, image_id)
             step(session, image, Action.REOPEN, actor)
-            open_skips = select(Skip).where(Skip.image_id == image_id, Skip.reopened_at.is_(None))
-            for skip in session.scalars(open_skips):
-                skip.reopened_at = now()
-            if acceptance := session.get(Acceptance, image_id):
-                session.delete(acceptance)
+            close_skips(session, image_id)
 
     def skips(self, image_id: int | None = None) -> Sequence[Skip]:
         """Skips that stand, of one image or of all."""
@@ -271,6 +267,13 @@ class Images:
             query = query.where(Skip.image_id == image_id)
         with self._database.read() as session:
             return session.scalars(query).all()
+
+
+def close_skips(session: Session, image_id: int) -> None:
+    """The skips of an image no longer stand. The caller's transaction."""
+    standing = select(Skip).where(Skip.image_id == image_id, Skip.reopened_at.is_(None))
+    for skip in session.scalars(standing):
+        skip.reopened_at = now()
 
 
 def _add_all(

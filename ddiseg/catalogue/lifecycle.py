@@ -40,6 +40,8 @@ class Action(StrEnum):
     REJECT = "reject"
     SKIP = "skip"
     REOPEN = "reopen"
+    WITHDRAW = "withdraw"  #: the annotator took back what was handed in
+    RECALL = "recall"  #: the task is gone from the labelling server
 
 
 _OPEN = (State.NEW, State.QUEUED, State.PRELABELLED, State.IN_LABELLING, State.REWORK)
@@ -58,7 +60,10 @@ TRANSITIONS: dict[tuple[State, Action], State] = {
     (State.SUBMITTED, Action.SUBMIT): State.SUBMITTED,
     (State.SUBMITTED, Action.ACCEPT): State.ACCEPTED,
     (State.SUBMITTED, Action.REJECT): State.REWORK,
-    **{(s, Action.SKIP): State.SKIPPED for s in (*_OPEN, State.SUBMITTED)},
+    **{(s, Action.SKIP): State.SKIPPED for s in (*_OPEN, State.SUBMITTED, State.SKIPPED)},
+    (State.SUBMITTED, Action.WITHDRAW): State.IN_LABELLING,
+    (State.SKIPPED, Action.WITHDRAW): State.IN_LABELLING,
+    (State.IN_LABELLING, Action.RECALL): State.QUEUED,
     (State.SKIPPED, Action.REOPEN): State.QUEUED,
     (State.ACCEPTED, Action.REOPEN): State.REWORK,
 }

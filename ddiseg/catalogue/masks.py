@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -12,7 +13,7 @@ from sqlalchemy.orm import Session
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.history import step
 from ddiseg.catalogue.lifecycle import Action, State
-from ddiseg.catalogue.models import Acceptance, Image, Mask, Review
+from ddiseg.catalogue.models import Acceptance, Annotation, Image, Mask, Review, Submission
 from ddiseg.errors import InputError
 from ddiseg.outcomes import FileOutcome, Outcome
 
@@ -60,31 +61,52 @@ class Masks:
         with self._database.write() as session:
             return [_submit_one(session, new, reviewer) for new in batch]
 
-    def review(self, mask_id: int, reviewer: str, verdict: str, comment: str | None = None) -> None:
-        """A second person's verdict on a submitted mask: accept, or reject (back to rework)."""
+    def review(
+        self,
+        mask_id: int,
+        reviewer: str,
+        verdict: str,
+        comment: str | None = None,
+        fix: NewMask | None = None,
+    ) -> None:
+        """A second person's verdict on the mask that waits for review.
+
+        accept: the mask is accepted. fixed: `fix`, drawn by the reviewer over it, is accepted.
+        reject: back to rework. Raises InputError where the mask does not wait for review, or where
+        the reviewer had a hand in it.
+        """
         with self._database.write() as session:
             mask = session.get_one(Mask, mask_id)
-            if mask.annotator is None:
+            image = session.get_one(Image, mask.image_id)
+            submission = session.get(Submission, image.id)
+            if submission is None or submission.mask_id != mask_id:
                 raise InputError(
-                    "a mask painted by a model can't be reviewed: a person corrects and submits it first"
+                    f"{image.name} has no such mask in review: 'ddiseg review list' shows what waits"
                 )
-            refuse_self_review(mask.annotator, reviewer)
-            if verdict == ACCEPT:
-                _accept(session, mask, reviewer, comment)
-            elif verdict == REJECT:
-                image = session.get_one(Image, mask.image_id)
-                step(
-                    session,
-                    image,
-                    Action.REJECT,
-                    reviewer,
-                    {"mask": mask.content_hash, "comment": comment},
-                )
-                session.add(
-                    Review(mask_id=mask.id, reviewer=reviewer, verdict=REJECT, comment=comment)
-                )
-            else:
-                raise InputError(f"'{verdict}' is no verdict here: {ACCEPT} or {REJECT}")
+            give_verdict(session, mask, reviewer, verdict, comment, fix)
+
+    def in_review(self) -> dict[int, Mask]:
+        """The mask that waits for review, by image id."""
+        with self._database.read() as session:
+            rows = session.scalars(
+                select(Mask).join(Submission, Submission.mask_id == Mask.id).order_by(Mask.image_id)
+            )
+            return {m.image_id: m for m in rows}
+
+    def people_behind(self, mask_ids: Sequence[int]) -> dict[int, list[str]]:
+        """Everyone who had a hand in a mask, by mask id: they may not review it."""
+        with self._database.read() as session:
+            return {i: people_behind(session, session.get_one(Mask, i)) for i in mask_ids}
+
+    def newest_by_people(self, image_ids: Sequence[int]) -> dict[int, Mask]:
+        """The newest mask that a person drew, by image id."""
+        newest = (
+            select(func.max(Mask.id))
+            .where(Mask.annotator.is_not(None), Mask.image_id.in_(image_ids))
+            .group_by(Mask.image_id)
+        )
+        with self._database.read() as session:
+            return {m.image_id: m for m in session.scalars(select(Mask).where(Mask.id.in_(newest)))}
 
     def add_predictions(self, batch: Sequence[NewMask]) -> list[Outcome]:
         """Masks painted by a model version, one an image; a second run leaves the first."""
@@ -140,9 +162,21 @@ class Masks:
                 select(Mask).where(Mask.image_id == image_id).order_by(Mask.id)
             ).all()
 
+    def get(self, mask_ids: Sequence[int]) -> dict[int, Mask]:
+        """Masks by their ids."""
+        with self._database.read() as session:
+            return {i: session.get_one(Mask, i) for i in set(mask_ids)}
+
     def all(self) -> Sequence[Mask]:
         with self._database.read() as session:
             return session.scalars(select(Mask).order_by(Mask.id)).all()
+
+    def last_reviews(self) -> dict[int, Review]:
+        """The newest review by image id."""
+        query = select(Mask.image_id, Review).join(Review, Review.mask_id == Mask.id)
+        with self._database.read() as session:
+            rows = session.execute(query.order_by(Review.id))
+            return {image_id: review for image_id, review in rows}
 
     def reviews(self, mask_ids: Sequence[int]) -> Sequence[Review]:
         wanted = set(mask_ids)
@@ -170,9 +204,26 @@ def _plain(name: str) -> str:
     return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
-def _submit_one(session: Session, new: NewMask, reviewer: str | None) -> FileOutcome:
-    image = session.get_one(Image, new.image_id)
-    name = new.origin or image.name
+def people_behind(session: Session, mask: Mask) -> list[str]:
+    """Who drew a mask, what it was drawn over, and who else changed it on the labelling server."""
+    lineage = [mask]
+    while (parent := lineage[-1].parent_id) is not None:
+        lineage.append(session.get_one(Mask, parent))
+    people = {m.annotator for m in lineage if m.annotator is not None}
+    ids = [m.id for m in lineage if m.annotator is not None]
+    for others in session.scalars(select(Annotation.people).where(Annotation.mask_id.in_(ids))):
+        people.update(others)
+    return sorted(people)
+
+
+def last_review(session: Session, image_id: int) -> Review | None:
+    """The newest verdict on a mask of an image; of an accepted one, that which accepted it."""
+    query = select(Review).join(Mask, Mask.id == Review.mask_id).where(Mask.image_id == image_id)
+    return session.scalars(query.order_by(Review.id.desc()).limit(1)).first()
+
+
+def store_person_mask(session: Session, new: NewMask) -> tuple[Mask, bool]:
+    """The row of a person's mask, and whether it is new: the same pixels are kept once."""
     mask = session.scalars(
         select(Mask).where(
             Mask.image_id == new.image_id,
@@ -180,9 +231,65 @@ def _submit_one(session: Session, new: NewMask, reviewer: str | None) -> FileOut
             Mask.content_hash == new.content_hash,
         )
     ).first()
+    if mask is not None:
+        return mask, False
+    mask = Mask(**asdict(new))
+    session.add(mask)
+    session.flush()
+    return mask, True
+
+
+def hand_in(session: Session, mask: Mask, actor: str, detail: dict[str, Any]) -> None:
+    """A person's mask goes to review, in place of one that waits there."""
+    image = session.get_one(Image, mask.image_id)
+    step(session, image, Action.SUBMIT, actor, {"mask": mask.content_hash, **detail})
+    submission = session.get(Submission, mask.image_id)
+    if submission is None:
+        session.add(Submission(image_id=mask.image_id, mask_id=mask.id))
+    else:
+        submission.mask_id = mask.id
+
+
+def give_verdict(
+    session: Session,
+    mask: Mask,
+    reviewer: str,
+    verdict: str,
+    comment: str | None,
+    fix: NewMask | None = None,
+) -> Review:
+    """The verdict on a mask that waits for review, see `Masks.review`. The caller's transaction."""
+    for person in people_behind(session, mask):
+        refuse_self_review(person, reviewer)
+    image = session.get_one(Image, mask.image_id)
+    said = {"mask": mask.content_hash, "comment": comment}
+    if verdict == REJECT:
+        step(session, image, Action.REJECT, reviewer, said)
+    elif verdict in (ACCEPT, FIXED):
+        if (verdict == FIXED) != (fix is not None):
+            raise InputError(f"'{FIXED}' comes with a mended mask, '{ACCEPT}' without one")
+        accepted = mask
+        if fix is not None:
+            accepted, _ = store_person_mask(session, fix)
+            said["fix"] = accepted.content_hash
+        step(session, image, Action.ACCEPT, reviewer, said)
+        session.add(Acceptance(image_id=mask.image_id, mask_id=accepted.id))
+    else:
+        raise InputError(f"'{verdict}' is no verdict: {ACCEPT}, {FIXED} or {REJECT}")
+    review = Review(mask_id=mask.id, reviewer=reviewer, verdict=verdict, comment=comment)
+    session.add(review)
+    session.flush()
+    return review
+
+
+def _submit_one(session: Session, new: NewMask, reviewer: str | None) -> FileOutcome:
+    assert new.annotator is not None
+    image = session.get_one(Image, new.image_id)
+    name = new.origin or image.name
     acceptance = session.get(Acceptance, new.image_id)
     if acceptance is not None:
-        if mask is not None and acceptance.mask_id == mask.id:
+        accepted = session.get_one(Mask, acceptance.mask_id)
+        if (accepted.annotator, accepted.content_hash) == (new.annotator, new.content_hash):
             return FileOutcome(name, Outcome.UNCHANGED)
         return FileOutcome(
             name,
@@ -193,28 +300,12 @@ def _submit_one(session: Session, new: NewMask, reviewer: str | None) -> FileOut
         return FileOutcome(
             name, Outcome.REFUSED, f"{image.name} is skipped: 'ddiseg reopen {image.name}' first"
         )
-    if mask is not None and reviewer is None and image.state == State.SUBMITTED:
+    mask, is_new = store_person_mask(session, new)
+    submission = session.get(Submission, new.image_id)
+    waits = submission is not None and submission.mask_id == mask.id
+    if waits and reviewer is None:
         return FileOutcome(name, Outcome.UNCHANGED)
-    outcome = Outcome.REPAIRED if mask is not None else Outcome.ADDED
-    if mask is None:
-        mask = Mask(**asdict(new))
-        session.add(mask)
-        session.flush()
-    assert new.annotator is not None
-    step(
-        session,
-        image,
-        Action.SUBMIT,
-        new.annotator,
-        {"mask": mask.content_hash, "origin": new.origin},
-    )
+    hand_in(session, mask, new.annotator, {"origin": new.origin})
     if reviewer is not None:
-        _accept(session, mask, reviewer, None)
-    return FileOutcome(name, outcome)
-
-
-def _accept(session: Session, mask: Mask, reviewer: str, comment: str | None) -> None:
-    image = session.get_one(Image, mask.image_id)
-    step(session, image, Action.ACCEPT, reviewer, {"mask": mask.content_hash, "comment": comment})
-    session.add(Review(mask_id=mask.id, reviewer=reviewer, verdict=ACCEPT, comment=comment))
-    session.add(Acceptance(image_id=mask.image_id, mask_id=mask.id))
+        give_verdict(session, mask, reviewer, ACCEPT, None)
+    return FileOutcome(name, Outcome.ADDED if is_new else Outcome.REPAIRED)

@@ -177,6 +177,15 @@ class Acceptance(Base):
     mask_id: Mapped[int] = mapped_column(ForeignKey("masks.id"))
 
 
+class Submission(Base):
+    """The mask that waits for review; a row exactly as long as its image is submitted."""
+
+    __tablename__ = "submissions"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    mask_id: Mapped[int] = mapped_column(ForeignKey("masks.id"))
+
+
 class Skip(Base):
     """Why an image can't be labelled, and who said so."""
 
@@ -207,6 +216,83 @@ class SubsetMember(Base):
 
     subset_id: Mapped[int] = mapped_column(ForeignKey("subsets.id"), primary_key=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True, index=True)
+
+
+class Project(Base):
+    """A project of a labelling server that this catalogue fills and empties."""
+
+    __tablename__ = "projects"
+    __table_args__ = (
+        UniqueConstraint("url", "purpose"),
+        CheckConstraint("purpose IN ('annotation', 'review')", name="purpose"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    url: Mapped[str] = mapped_column(String(500))  #: of the server
+    purpose: Mapped[str] = mapped_column(String(20))
+    key: Mapped[str] = mapped_column(String(32))  #: stands in the project's description there
+    remote_id: Mapped[int | None]  #: the server's number of the project
+    watermark: Mapped[str | None] = mapped_column(String(40))  #: newest change seen, server's time
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Task(Base):
+    """An image (or, for review, a mask) as it was given to people on a labelling server.
+
+    Written before it is sent, so that a stopped run knows what to look for.
+    """
+
+    __tablename__ = "tasks"
+    __table_args__ = (
+        UniqueConstraint("project_id", "key"),
+        CheckConstraint("arm IN ('painted', 'control', 'bare', 'unsampled')", name="arm"),
+        CheckConstraint("readers > 0 AND width > 0 AND height > 0", name="sizes"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    key: Mapped[str] = mapped_column(String(32))  #: stands in the task's data there
+    mask_id: Mapped[int | None] = mapped_column(ForeignKey("masks.id"))  #: painted or withheld
+    arm: Mapped[str] = mapped_column(String(20))
+    readers: Mapped[int] = mapped_column(
+        default=1
+    )  #: people who are to read it, each for themselves
+    width: Mapped[int]  #: of the copy that was sent, pixels
+    height: Mapped[int]
+    media: Mapped[str | None]  #: where the server has the copy
+    remote_id: Mapped[int | None] = mapped_column(index=True)  #: the server's number of the task
+    comment: Mapped[str | None]  #: the reviewer's, as it is shown there
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+    deleted_at: Mapped[str | None] = mapped_column(String(40))  #: when it was missed on the server
+
+
+class Annotation(Base):
+    """One version of what a person did with a task, and what became of it here."""
+
+    __tablename__ = "annotations"
+    __table_args__ = (
+        UniqueConstraint("task_id", "remote_id", "updated_at"),
+        CheckConstraint("outcome IN ('mask', 'skip', 'verdict', 'refused')", name="outcome"),
+        CheckConstraint("(outcome = 'refused') = (problem IS NOT NULL)", name="problem"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"), index=True)
+    remote_id: Mapped[int]  #: the server's number of the annotation
+    updated_at: Mapped[str] = mapped_column(String(40))  #: server's time
+    people: Mapped[list[Any]]  #: who began it and who changed it last
+    outcome: Mapped[str] = mapped_column(String(10))
+    problem: Mapped[str | None]  #: why it was refused
+    mask_id: Mapped[int | None] = mapped_column(ForeignKey("masks.id"), index=True)
+    skip_id: Mapped[int | None] = mapped_column(ForeignKey("skips.id"))
+    review_id: Mapped[int | None] = mapped_column(ForeignKey("reviews.id"))
+    lead_time: Mapped[float | None]  #: seconds in front of the image
+    conflicts: Mapped[int | None]  #: pixels that two edits claimed for two classes
+    holes: Mapped[int | None]  #: pixels that nothing covered
+    changed: Mapped[int | None]  #: pixels that differ from what was painted
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+    deleted_at: Mapped[str | None] = mapped_column(String(40))  #: when it was missed on the server
 
 
 class Event(Base):

@@ -10,7 +10,20 @@ import sys
 
 import click
 
-from ddiseg.cli import demo, evaluate, export, images, importing, model, report, subsets, workspace
+from ddiseg.cli import (
+    agreement,
+    demo,
+    evaluate,
+    export,
+    images,
+    importing,
+    label,
+    model,
+    report,
+    review,
+    subsets,
+    workspace,
+)
 from ddiseg.cli.base import Group, common_options, run
 
 
@@ -25,7 +38,10 @@ def cli() -> None:
     """From clinical photographs to a fair, reviewed, released segmentation dataset."""
 
 
-for module in (workspace, importing, subsets, model, evaluate, images, export, report, demo):
+for module in (
+    *(workspace, importing, subsets, model, label, review, agreement),
+    *(evaluate, images, export, report, demo),
+):
     for command in module.COMMANDS:
         cli.add_command(command)
 

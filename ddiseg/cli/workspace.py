@@ -13,6 +13,8 @@ from ddiseg.errors import DdisegError
 
 if TYPE_CHECKING:
     from ddiseg.status import Status
+    from ddiseg.work import WorkReport
+    from ddiseg.work_summary import Table
 
 
 @click.command("init", cls=Command)
@@ -55,12 +57,25 @@ def init(
 
 
 @click.command("status", cls=Command)
+@click.option(
+    "--work",
+    is_flag=True,
+    help="Show instead what the model's painting was worth to the people who corrected it: how much "
+    "of it was kept and the seconds it took, by tone, model and control arm, with n and interval.",
+)
 @pass_settings
-def show_status(settings: Settings) -> None:
+def show_status(settings: Settings, work: bool) -> None:
     """Show where the workspace stands: images by tone and state, masks, model, subsets, next step."""
     from ddiseg.status import status
+    from ddiseg.work import work_report
 
-    found = status(settings.open().catalogue)
+    workspace = settings.open()
+    if work:
+        with progress_bar("Comparing masks") as progress:
+            report = work_report(workspace, progress)
+        settings.emit(report.as_dict(), "\n".join(_work_as_text(report)))
+        return
+    found = status(workspace.catalogue)
     settings.emit(_as_data(found), "\n".join(_as_text(found)))
 
 
@@ -152,6 +167,28 @@ def _as_text(status: Status) -> list[str]:
         sizes = ", ".join(f"{tone} {n}" for tone, n in by_tone.items())
         lines.append(f"subset {name}: {sum(by_tone.values())} ({sizes})")
     return [*lines, f"next: {status.next_step}"]
+
+
+def _work_as_text(report: WorkReport) -> list[str]:
+    from ddiseg.work_summary import LEGEND, sentences, tables
+
+    if report.empty:
+        return [
+            "no accepted mask was drawn on a labelling server yet: 'ddiseg label push' sends images there"
+        ]
+    lines = sentences(report)
+    for table in tables(report):
+        lines += ["", *_titled(table)]
+    return [*lines, "", LEGEND]
+
+
+def _titled(table: Table) -> list[str]:
+    rows = [["", *table.columns]]
+    for name, of_group in table.groups:
+        if name:
+            rows.append([name, *[""] * len(table.columns)])
+        rows += [[f"  {row.label}", *row.cells] for row in of_group]
+    return [table.title, *(line.rstrip() for line in _aligned(rows)), *table.notes]
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

@@ -153,16 +153,17 @@ def load_npy(data: bytes) -> NDArray[Any]:
         raise InputError(f"file is {what}; save the mask with numpy.save(..., allow_pickle=False)")
     stream = io.BytesIO(data)
     try:
-        version = np.lib.format.read_magic(stream)
+        version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
         if version == (1, 0):
-            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+            header = np.lib.format.read_array_header_1_0(stream)  # type: ignore[no-untyped-call]
         elif version == (2, 0):
-            shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(stream)
+            header = np.lib.format.read_array_header_2_0(stream)  # type: ignore[no-untyped-call]
         else:
             raise InputError(
                 f".npy file has format version {version[0]}.{version[1]}, which only arrays with "
                 "named fields need; save plain integers"
             )
+        shape, fortran_order, dtype = header
     except InputError:
         raise
     except (ValueError, TypeError, SyntaxError, EOFError) as error:

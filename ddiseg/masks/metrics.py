@@ -21,6 +21,9 @@ from ddiseg.errors import InputError
 #: The ends of a 95 % interval.
 Interval: TypeAlias = tuple[float, float]
 
+#: A group of fewer images says too little to be judged by.
+FEW = 5
+
 
 @dataclass(frozen=True)
 class ClassScore:
@@ -161,6 +164,43 @@ def score_by_group(
             seed=seed,
         )
     return result
+
+
+def mean_interval(
+    values: NDArray[np.float64], patients: Sequence[str], *, resamples: int = 2000, seed: int = 0
+) -> Interval | None:
+    """The 95 % interval of the mean of N values, one an image, as `score` makes those of its means.
+
+    None with fewer than two patients. The other arguments are those of `resampled_means`.
+    """
+    if len(set(patients)) < 2:
+        return None
+    return percentile_interval(resampled_means(values, patients, resamples=resamples, seed=seed))
+
+
+def resampled_means(
+    values: NDArray[np.float64], patients: Sequence[str], *, resamples: int = 2000, seed: int = 0
+) -> NDArray[np.float64]:
+    """The mean of `values` in each bootstrap sample of whole patients, (resamples,).
+
+    Args:
+        values: (N,), one an image.
+        patients: N patient identifiers.
+        resamples: bootstrap samples.
+        seed: of the bootstrap; samples of two seeds are independent.
+    """
+    if len(values) != len(patients):
+        raise InputError(f"{len(patients)} patients for {len(values)} values; give one a value")
+    names, cluster = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
+    sums, images = np.bincount(cluster, weights=values), np.bincount(cluster)
+    weights = bootstrap_weights(names.size, resamples, seed)
+    return _ratio(weights @ sums, weights @ images)
+
+
+def percentile_interval(resampled: NDArray[np.float64]) -> Interval:
+    """The middle 95 % of what a figure was in the bootstrap samples, (resamples,)."""
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def bootstrap_weights(clusters: int, resamples: int, seed: int) -> NDArray[np.float64]:

@@ -74,10 +74,18 @@ def stacked_bars(bars: Sequence[Bar], colours: Sequence[str], key: str, title: s
     return _svg(figure, key, title, places_of_series)
 
 
-def dot_panels(panels: dict[str, dict[str, Dot]], few: int, key: str, title: str) -> str:
-    """One panel a class, one row a group: the value as a dot, its interval as a line, 0 to 1.
+def dot_panels(
+    panels: dict[str, dict[str, Dot]],
+    few: int,
+    key: str,
+    title: str,
+    *,
+    top: float = 1,
+    unit: str = "",
+) -> str:
+    """Panels side by side, one row a group: the value as a dot, its interval as a line.
 
-    A dot that stands on fewer than `few` images is hollow.
+    The axis goes from 0 to `top`, in `unit`. A dot that stands on fewer than `few` images is hollow.
     """
     groups = list(dict.fromkeys(group for dots in panels.values() for group in dots))
     figure, all_axes = _figure(
@@ -87,8 +95,9 @@ def dot_panels(panels: dict[str, dict[str, Dot]], few: int, key: str, title: str
         for place, group in enumerate(groups):
             dot = dots.get(group)
             if dot is None or dot.value is None:
+                missing = f"too few, n={dot.n}" if dot is not None and dot.n else "no images"
                 axes.text(
-                    0.5, place, "no images", va="center", ha="center", color=_MUTED, fontsize=8
+                    top / 2, place, missing, va="center", ha="center", color=_MUTED, fontsize=8
                 )
                 continue
             colour = _MUTED if dot.n < few else _ACCENT
@@ -96,10 +105,14 @@ def dot_panels(panels: dict[str, dict[str, Dot]], few: int, key: str, title: str
                 axes.plot(dot.interval, (place, place), color=colour, linewidth=2)
             face = _PAPER if dot.n < few else colour
             axes.plot(dot.value, place, "o", markersize=6, color=colour, markerfacecolor=face)
-            axes.text(1.04, place, f"n={dot.n}", va="center", color=_MUTED, fontsize=7.5)
+            axes.text(1.04 * top, place, f"n={dot.n}", va="center", color=_MUTED, fontsize=7.5)
         axes.set_title(_label(name), color=_INK, fontsize=10, loc="left", parse_math=False)
-        axes.set_xlim(0, 1)
-        axes.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
+        axes.set_xlim(0, top)
+        if top == 1:
+            axes.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
+        else:
+            axes.locator_params(axis="x", nbins=3, integer=True)
+        axes.set_xlabel(unit, color=_MUTED)
         axes.set_ylim(len(groups) - 0.4, -0.6)
         axes.set_yticks(range(len(groups)), groups, parse_math=False)
     for axes in all_axes[1:]:

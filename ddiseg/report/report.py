@@ -12,6 +12,7 @@ from pathlib import Path
 from annotation_protocol import load_protocol
 from ddiseg.catalogue.models import now
 from ddiseg.errors import InputError, NotFoundError, WorkspaceError
+from ddiseg.masks.metrics import FEW
 from ddiseg.outcomes import Progress, silent
 from ddiseg.report import content
 from ddiseg.report.contact_sheet import Card, ContactSheet, most_uncertain, sample
@@ -103,7 +104,8 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
         states=content.tones_by_state(catalogue, protocol),
         diagnoses=content.diagnoses(images, protocol),
         evaluation=content.last_evaluation(catalogue, protocol),
-        few=content.FEW,
+        work=content.people_and_model(workspace),
+        few=FEW,
         sheets={tone: of_tone for tone, of_tone in cards.items() if of_tone},
         uncertain=uncertain,
         skips=content.skips_by_tone(catalogue, protocol, images),

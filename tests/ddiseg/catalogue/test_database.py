@@ -18,7 +18,16 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import Engine, Inspector
 from sqlalchemy.exc import IntegrityError
 
-from ddiseg.catalogue import Catalogue, NewImage, NewModelVersion
+from ddiseg.catalogue import (
+    Arm,
+    Catalogue,
+    NewImage,
+    NewModelVersion,
+    NewTask,
+    Page,
+    Purpose,
+    Received,
+)
 from ddiseg.catalogue.database import BUSY_TIMEOUT, Database, _alembic
 from ddiseg.catalogue.models import Base
 from ddiseg.errors import WorkspaceError
@@ -33,7 +42,7 @@ def url(tmp_path: Path) -> str:
 def full(catalogue: Catalogue, new_image: Callable[..., NewImage], new_mask: Any) -> Catalogue:
     """A catalogue with rows in every table."""
     dataset = catalogue.images.dataset("clinic")
-    catalogue.images.add(dataset.id, [new_image(n, tone="I-II") for n in range(1, 4)], "tester")
+    catalogue.images.add(dataset.id, [new_image(n, tone="I-II") for n in range(1, 5)], "tester")
     model = catalogue.models.add(
         NewModelVersion("f" * 64, "unet", "b" * 64, {"t": 100}, ["m"], {"iou": 0.5}, "1.0"), "t"
     )
@@ -41,6 +50,11 @@ def full(catalogue: Catalogue, new_image: Callable[..., NewImage], new_mask: Any
     catalogue.masks.submit([new_mask(1, "anna")], reviewer="ben")
     catalogue.images.skip(2, "blurry", None, "anna")
     catalogue.subsets.store({"train": [1, 3]}, {"seed": 1}, "tester")
+    project = catalogue.labelling.project("http://labels.example", Purpose.ANNOTATION)
+    new = NewTask("key", 4, None, Arm.BARE, 8, 6)
+    catalogue.labelling.plan(project.id, [new], "tester", {})
+    received = Received(1, 7, "2026-01-01", ("anna",), mask=new_mask(4, "anna"))
+    catalogue.labelling.receive(project.id, Page([received], {1: {7}}))
     return catalogue
 
 
@@ -98,6 +112,77 @@ def test_migrations__down_and_up_with_rows_in_it(full: Catalogue, url: str) -> N
     again = Catalogue.create(url)
     assert again.images.counts() == {}
     again.close()
+
+
+#: A catalogue of schema 0001: #1 submitted twice, then painted by a model; #2 accepted; #3 new.
+ROWS_OF_0001 = """
+INSERT INTO datasets VALUES (1, 'clinic', NULL, NULL, 'then');
+INSERT INTO images (id, dataset_id, name, content_hash, perceptual_hash, width, height, tone, state, created_at)
+VALUES (1, 1, '1.png', 'i1', 'p', 8, 6, 'I-II', 'submitted', 'then'),
+       (2, 1, '2.png', 'i2', 'p', 8, 6, 'I-II', 'accepted', 'then'),
+       (3, 1, '3.png', 'i3', 'p', 8, 6, 'I-II', 'new', 'then');
+INSERT INTO model_versions VALUES (1, 'fedd-1', 'f', 'unet', 'b', '{}', '[]', '{}', '1.0', 'then');
+INSERT INTO masks (id, image_id, content_hash, width, height, mapping, classes, annotator, model_version_id,
+                   protocol_version, created_at)
+VALUES (1, 1, 'a', 8, 6, 'same', '[1]', 'anna', NULL, '1.0', 'then'),
+       (2, 1, 'b', 8, 6, 'same', '[1]', 'anna', NULL, '1.0', 'then'),
+       (3, 2, 'c', 8, 6, 'same', '[1]', 'anna', NULL, '1.0', 'then'),
+       (4, 1, 'd', 8, 6, 'same', '[1]', NULL, 1, '1.0', 'then');
+INSERT INTO reviews VALUES (1, 3, 'ben', 'accept', NULL, 'then');
+INSERT INTO acceptances VALUES (2, 3);
+INSERT INTO events (kind, actor, image_id, state_before, state_after, detail, at)
+VALUES ('import', 'tester', 1, NULL, 'new', '{}', 'then'),
+       ('import', 'tester', 2, NULL, 'new', '{}', 'then'),
+       ('import', 'tester', 3, NULL, 'new', '{}', 'then'),
+       ('submit', 'anna', 1, 'new', 'submitted', '{"mask": "a"}', 'then'),
+       ('submit', 'anna', 1, 'submitted', 'submitted', '{"mask": "b"}', 'then'),
+       ('prelabel', 'fedd-1', 1, 'submitted', 'submitted', '{"mask": "d"}', 'then'),
+       ('submit', 'anna', 2, 'new', 'submitted', '{"mask": "c"}', 'then'),
+       ('accept', 'ben', 2, 'submitted', 'accepted', '{"mask": "c"}', 'then');
+"""
+
+
+@pytest.fixture
+def of_0001(url: str) -> str:
+    """The URL of a catalogue with the oldest schema and rows in it."""
+    database = Database(url)
+    with database.engine.begin() as connection:
+        command.upgrade(_alembic(connection), "0001")
+    database.engine.dispose()
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.executescript(ROWS_OF_0001)
+    return url
+
+
+def test_migrations__from_the_oldest_schema_a_submitted_mask_waits_for_review(of_0001: str) -> None:
+    with pytest.raises(WorkspaceError, match=r"has schema 0001, this ddiseg needs .*'ddiseg init'"):
+        Catalogue.open(of_0001)
+    catalogue = Catalogue.create(of_0001)
+    assert {i: m.content_hash for i, m in catalogue.masks.in_review().items()} == {1: "b"}
+    assert {i: m.content_hash for i, m in catalogue.masks.accepted().items()} == {2: "c"}
+    assert catalogue.history.contradictions() == []
+    catalogue.masks.review(2, "ben", "accept")
+    assert catalogue.images.find("#1").state == "accepted"
+    assert catalogue.history.contradictions() == []
+    catalogue.close()
+
+
+def test_migrations__down_to_the_oldest_schema_and_up_again_keeps_its_rows(of_0001: str) -> None:
+    def dump() -> list[str]:
+        with closing(sqlite3.connect(of_0001.removeprefix("sqlite:///"))) as connection:
+            return sorted(connection.iterdump())
+
+    before = dump()
+    Catalogue.create(of_0001).close()
+    upgraded = dump()
+    assert upgraded != before
+    database = Database(of_0001)
+    with database.engine.begin() as connection:
+        command.downgrade(_alembic(connection), "0001")
+    database.engine.dispose()
+    assert dump() == before
+    Catalogue.create(of_0001).close()
+    assert dump() == upgraded
 
 
 def test_create__again_keeps_all_rows(full: Catalogue, url: str) -> None:

@@ -16,11 +16,12 @@ from ddiseg.catalogue import Catalogue, NewImage, NewMask
 def worked(
     catalogue: Catalogue, new_image: Callable[..., NewImage], new_mask: Callable[..., NewMask]
 ) -> Catalogue:
-    """#1 accepted, #2 skipped, #3 new."""
+    """#1 accepted, #2 skipped, #3 new, #4 submitted."""
     dataset = catalogue.images.dataset("clinic")
-    catalogue.images.add(dataset.id, [new_image(n) for n in (1, 2, 3)], "tester")
+    catalogue.images.add(dataset.id, [new_image(n) for n in (1, 2, 3, 4)], "tester")
     catalogue.masks.submit([new_mask(1, "anna")], "ben")
     catalogue.images.skip(2, "scalp", None, "anna")
+    catalogue.masks.submit([new_mask(4, "anna")])
     return catalogue
 
 
@@ -33,7 +34,10 @@ def test_contradictions__none_after_work(worked: Catalogue) -> None:
     [
         (
             "UPDATE images SET state = 'submitted' WHERE id = 3",
-            ["000003.png (#3) is submitted, its events say new"],
+            [
+                "000003.png (#3) is submitted, its events say new",
+                "000003.png (#3) is submitted, but has no mask in review",
+            ],
         ),
         (
             "UPDATE images SET state = 'accepted' WHERE id = 3",
@@ -51,8 +55,16 @@ def test_contradictions__none_after_work(worked: Catalogue) -> None:
             ["000003.png (#3) is new, but has an accepted mask"],
         ),
         (
-            "DELETE FROM events WHERE kind = 'submit'",
-            ["image #1: event 5 starts from submitted, but the event before it ended at new"],
+            "DELETE FROM submissions",
+            ["000004.png (#4) is submitted, but has no mask in review"],
+        ),
+        (
+            "INSERT INTO submissions VALUES (2, 1)",
+            ["000002.png (#2) is skipped, but has a mask in review"],
+        ),
+        (
+            "DELETE FROM events WHERE kind = 'submit' AND image_id = 1",
+            ["image #1: event 6 starts from submitted, but the event before it ended at new"],
         ),
         (
             "DELETE FROM events WHERE image_id = 2",

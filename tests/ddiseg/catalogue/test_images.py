@@ -179,8 +179,6 @@ def test_skip_and_reopen(catalogue: Catalogue, clinic: int, new_image: Make) -> 
     _add(catalogue, clinic, new_image(1))
     assert catalogue.images.skip(1, "blurry", "out of focus", "anna") is Outcome.ADDED
     assert catalogue.images.skip(1, "blurry", "out of focus", "anna") is Outcome.UNCHANGED
-    with pytest.raises(TransitionError, match="is skipped: 'skip' is not possible"):
-        catalogue.images.skip(1, "scalp", None, "anna")
     [skip] = catalogue.images.skips(1)
     assert (skip.reason, skip.note, skip.annotator) == ("blurry", "out of focus", "anna")
     catalogue.images.reopen(1, "ben")
@@ -189,6 +187,32 @@ def test_skip_and_reopen(catalogue: Catalogue, clinic: int, new_image: Make) -> 
     assert catalogue.images.skip(1, "blurry", "out of focus", "anna") is Outcome.ADDED
     assert len(catalogue.images.skips()) == 1
     assert catalogue.history.contradictions() == []
+
+
+def test_skip__a_reason_that_is_given_later_replaces_the_first(
+    catalogue: Catalogue, clinic: int, new_image: Make
+) -> None:
+    _add(catalogue, clinic, new_image(1))
+    catalogue.images.skip(1, "missing", None, "anna")
+    assert catalogue.images.skip(1, "scalp", "she said", "ben") is Outcome.ADDED
+    [skip] = catalogue.images.skips(1)
+    assert (skip.reason, skip.note, skip.annotator) == ("scalp", "she said", "ben")
+    assert [e.detail.get("reason") for e in catalogue.history.of_image(1)] == [
+        None,
+        "missing",
+        "scalp",
+    ]
+    assert catalogue.history.contradictions() == []
+
+
+def test_skip__accepted_image_is_refused(
+    catalogue: Catalogue, clinic: int, new_image: Make, new_mask: Callable[..., NewMask]
+) -> None:
+    _add(catalogue, clinic, new_image(1))
+    catalogue.masks.submit([new_mask(1, "anna")], reviewer="ben")
+    with pytest.raises(TransitionError, match="is accepted: 'skip' is not possible"):
+        catalogue.images.skip(1, "scalp", None, "anna")
+    assert catalogue.images.skips() == []
 
 
 def test_reopen__accepted_image_loses_its_acceptance_and_keeps_its_mask(

@@ -8,15 +8,15 @@ from ddiseg.catalogue.lifecycle import TRANSITIONS, Action, State, next_state
 from ddiseg.errors import TransitionError
 
 TABLE = """
-              queue   prelabel      start         submit     accept    reject  skip     reopen
-new           queued  prelabelled   in_labelling  submitted  -         -       skipped  -
-queued        -       prelabelled   in_labelling  submitted  -         -       skipped  -
-prelabelled   -       prelabelled   in_labelling  submitted  -         -       skipped  -
-in_labelling  -       in_labelling  -             submitted  -         -       skipped  -
-submitted     -       submitted     -             submitted  accepted  rework  skipped  -
-accepted      -       accepted      -             -          -         -       -        rework
-rework        -       rework        in_labelling  submitted  -         -       skipped  -
-skipped       -       skipped       -             -          -         -       -        queued
+              queue   prelabel      start         submit     accept    reject  skip     reopen  withdraw      recall
+new           queued  prelabelled   in_labelling  submitted  -         -       skipped  -       -             -
+queued        -       prelabelled   in_labelling  submitted  -         -       skipped  -       -             -
+prelabelled   -       prelabelled   in_labelling  submitted  -         -       skipped  -       -             -
+in_labelling  -       in_labelling  -             submitted  -         -       skipped  -       -             queued
+submitted     -       submitted     -             submitted  accepted  rework  skipped  -       in_labelling  -
+accepted      -       accepted      -             -          -         -       -        rework  -             -
+rework        -       rework        in_labelling  submitted  -         -       skipped  -       -             -
+skipped       -       skipped       -             -          -         -       skipped  queued  in_labelling  -
 """
 
 HEADER, *ROWS = (line.split() for line in TABLE.strip().splitlines())
@@ -41,5 +41,5 @@ def test_next_state(before: str, action: str, after: str) -> None:
 
 
 def test_next_state__error_names_what_is_possible() -> None:
-    with pytest.raises(TransitionError, match=r"possible: prelabel, reopen$"):
+    with pytest.raises(TransitionError, match=r"possible: prelabel, skip, withdraw, reopen$"):
         next_state(State.SKIPPED, Action.SUBMIT, "x.png")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from ddiseg.catalogue import Catalogue, NewImage, NewMask, NewModelVersion
-from ddiseg.catalogue.masks import ACCEPT, REJECT
-from ddiseg.errors import InputError, TransitionError
+from ddiseg.catalogue.masks import ACCEPT, FIXED, REJECT
+from ddiseg.errors import InputError
 from ddiseg.outcomes import Outcome
 
 MaskMaker = Callable[..., NewMask]
@@ -127,14 +127,84 @@ def test_submit__nobody(
 
 def test_review__twice_is_refused(two: Catalogue, new_mask: MaskMaker) -> None:
     two.masks.submit([new_mask(1, "anna")], "ben")
-    with pytest.raises(TransitionError, match="is accepted: 'accept' is not possible"):
+    with pytest.raises(InputError, match=r"no such mask in review: 'ddiseg review list'"):
         two.masks.review(1, "carl", ACCEPT)
     assert len(two.masks.reviews([1])) == 1
 
 
+def test_review__mask_that_was_replaced_is_refused(two: Catalogue, new_mask: MaskMaker) -> None:
+    two.masks.submit([new_mask(1, "anna")])
+    two.masks.submit([new_mask(1, "carl", "b")])
+    assert {i: m.annotator for i, m in two.masks.in_review().items()} == {1: "carl"}
+    with pytest.raises(InputError, match="no such mask in review"):
+        two.masks.review(1, "ben", ACCEPT)
+    two.masks.review(2, "ben", ACCEPT)
+    assert two.masks.accepted()[1].annotator == "carl"
+    assert two.masks.in_review() == {}
+    assert two.history.contradictions() == []
+
+
+def test_review__fixed_accepts_the_reviewers_mask(two: Catalogue, new_mask: MaskMaker) -> None:
+    two.masks.submit([new_mask(1, "anna")])
+    two.masks.review(1, "ben", FIXED, "rim", new_mask(1, "ben", "b", parent_id=1))
+    accepted = two.masks.accepted()[1]
+    assert (accepted.annotator, accepted.parent_id) == ("ben", 1)
+    assert two.masks.people_behind([1, accepted.id]) == {1: ["anna"], accepted.id: ["anna", "ben"]}
+    review = two.masks.last_reviews()[1]
+    assert (review.mask_id, review.verdict, review.comment) == (1, "fixed", "rim")
+    assert two.history.contradictions() == []
+
+
+@pytest.mark.parametrize(("verdict", "mended"), [(ACCEPT, True), (FIXED, False)])
+def test_review__a_fix_comes_with_fixed_and_only_then(
+    two: Catalogue, new_mask: MaskMaker, verdict: str, mended: bool
+) -> None:
+    two.masks.submit([new_mask(1, "anna")])
+    fix = new_mask(1, "ben", "b", parent_id=1) if mended else None
+    with pytest.raises(InputError, match="'fixed' comes with a mended mask, 'accept' without one"):
+        two.masks.review(1, "ben", verdict, fix=fix)
+    assert len(two.masks.all()) == 1
+    assert _state(two) == "submitted"
+
+
+def test_review__refused_to_everyone_the_mask_was_drawn_over(
+    two: Catalogue, new_mask: MaskMaker
+) -> None:
+    two.masks.submit([new_mask(1, "anna")])
+    two.masks.submit([new_mask(1, "carl", "b", parent_id=1)])
+    two.masks.submit([new_mask(1, "dora", "c", parent_id=2)])
+    for name in ("anna", "carl", "dora"):
+        with pytest.raises(InputError, match="a mask needs a second person"):
+            two.masks.review(3, name, ACCEPT)
+    two.masks.review(3, "ben", ACCEPT)
+    assert _state(two) == "accepted"
+
+
+def test_last_reviews__the_newest_of_an_image_whichever_mask_it_was_of(
+    two: Catalogue, new_mask: MaskMaker
+) -> None:
+    two.masks.submit([new_mask(1, "anna"), new_mask(2, "anna")])
+    two.masks.review(1, "ben", REJECT, "rim")
+    two.masks.review(2, "ben", ACCEPT)
+    two.masks.submit([new_mask(1, "anna", "b")], "carl")
+    assert {i: (r.mask_id, r.verdict) for i, r in two.masks.last_reviews().items()} == {
+        1: (3, "accept"),
+        2: (2, "accept"),
+    }
+
+
+def test_newest_by_people__predictions_do_not_count(
+    two: Catalogue, new_mask: MaskMaker, model_id: int
+) -> None:
+    two.masks.submit([new_mask(1, "anna"), new_mask(1, "ben", "b")])
+    two.masks.add_predictions([new_mask(n, None, model_version_id=model_id) for n in (1, 2)])
+    assert {i: m.annotator for i, m in two.masks.newest_by_people([1, 2]).items()} == {1: "ben"}
+    assert two.masks.newest_by_people([2]) == {}
+
+
 def test_review__unknown_verdict(two: Catalogue, new_mask: MaskMaker) -> None:
     two.masks.submit([new_mask(1, "anna")])
-    with pytest.raises(InputError, match="'perhaps' is no verdict here: accept or reject"):
+    with pytest.raises(InputError, match="'perhaps' is no verdict: accept, fixed or reject"):
         two.masks.review(1, "ben", "perhaps")
 
 
@@ -167,7 +237,7 @@ def test_prediction__can_not_be_accepted_as_it_is(
 ) -> None:
     two.masks.add_predictions([new_mask(1, None, model_version_id=model_id)])
     two.masks.submit([new_mask(1, "anna")])
-    with pytest.raises(InputError, match="a person corrects and submits it first"):
+    with pytest.raises(InputError, match="no such mask in review"):
         two.masks.review(1, "ben", ACCEPT)
 
 

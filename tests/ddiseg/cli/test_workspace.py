@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from ddiseg.catalogue import NewMask, NewModelVersion
+from ddiseg.catalogue import Arm, NewMask, NewModelVersion
 from ddiseg.store import Kind
 from ddiseg.workspace import SETTINGS, Workspace
+from tests.ddiseg.people import People, lesion
 
 Run = Callable[..., Any]
 
@@ -150,6 +151,48 @@ def test_status__next_step_along_the_way(
     assert next_step() == "1 accepted masks are new to fedd-1: ddiseg refresh"
     lines = ddiseg("status", "--workspace", filled.root).out.splitlines()
     assert "model: fedd-1, from 1 masks" in lines
+
+
+def test_status_work__nothing_drawn_yet_is_one_line(ddiseg: Run, filled: Workspace) -> None:
+    result = ddiseg("status", "--work", "--workspace", filled.root)
+    assert result.status == 0
+    assert result.out == (
+        "no accepted mask was drawn on a labelling server yet: 'ddiseg label push' sends images there\n"
+    )
+    data = ddiseg("status", "--work", "--workspace", filled.root, "--output", "json").json
+    assert (data["n"], data["by_tone"], data["left_out"]) == (0, {}, [])
+
+
+def test_status_work__tables_and_json(ddiseg: Run, workspace: Workspace) -> None:
+    people = People(workspace)
+    for _ in range(6):
+        people.accept(lesion(6), lesion(2), seconds=30)
+        people.accept(lesion(9), lesion(1), seconds=90, arm=Arm.CONTROL)
+    result = ddiseg("status", "--work", "--workspace", workspace.root)
+    lines = result.out.splitlines()
+    assert lines[0].startswith("Drawn on a labelling server and accepted, from 20")
+    assert lines[0].endswith(": n = 12, 12 patients.")
+    start = lines.index("With and without the model's mask")
+    assert [" ".join(line.split()) for line in lines[start + 1 : start + 4]] == [
+        "images patients median, s mean, s lesion Dice mean Dice",
+        "all tones",
+        "painted 6 6 30 [30, 30] 30 [30, 30] 0.50 [0.50, 0.50] 0.73 [0.73, 0.73]",
+    ]
+    assert len(lines[start + 1]) == len(lines[start + 3])
+    assert not any(line != line.rstrip() for line in lines)
+    assert result.err.startswith("Comparing masks: 12 in ")
+    data = ddiseg("status", "--work", "--workspace", workspace.root, "--output", "json").json
+    figure = data["arms"]["painted"]["lesion_dice"]
+    assert figure == {"value": 0.5, "interval": [0.5, 0.5], "n": 6, "patients": 6}
+
+
+def test_status_work__only_damaged_masks(ddiseg: Run, workspace: Workspace) -> None:
+    people = People(workspace)
+    people.accept(lesion(6), lesion(2))
+    for digest in workspace.store.digests(Kind.MASK):
+        Path(workspace.store.path(Kind.MASK, digest)).unlink()
+    lines = ddiseg("status", "--work", "--workspace", workspace.root).out.splitlines()
+    assert lines[0].startswith("Left out: drawn-1.png: ")
 
 
 def test_verify__whole(ddiseg: Run, filled: Workspace) -> None:

@@ -24,7 +24,12 @@ from ddiseg.masks import (
     score,
     score_by_group,
 )
-from ddiseg.masks.metrics import bootstrap_weights
+from ddiseg.masks.metrics import (
+    bootstrap_weights,
+    mean_interval,
+    percentile_interval,
+    resampled_means,
+)
 
 CLASSES = ["background", "lesion", "marker"]
 
@@ -153,6 +158,27 @@ def test_bootstrap_weights__draws_with_replacement() -> None:
     np.testing.assert_allclose(weights.mean(axis=0), 1, atol=0.1)
     np.testing.assert_allclose(weights.var(axis=0), 6 / 7, atol=0.12)  # multinomial: 1 - 1/7
     np.testing.assert_array_equal(weights, bootstrap_weights(7, 3000, 1))
+
+
+def test_mean_interval__is_that_of_a_score() -> None:
+    matrices = sample(images=14, seed=3)
+    patients = [str(k % 5) for k in range(14)]
+    dice = dice_per_class(matrices)[:, 0]
+    wanted = score(matrices, patients, all_valid(14), CLASSES, seed=7)["background"].dice_mean_ci95
+    assert mean_interval(dice, patients, seed=7) == pytest.approx(wanted)
+
+
+def test_mean_interval__too_few_patients() -> None:
+    assert mean_interval(np.array([1.0, 2.0]), ["a", "a"]) is None
+    assert mean_interval(np.array([]), []) is None
+
+
+def test_resampled_means__whole_patients() -> None:
+    means = resampled_means(np.array([0.0, 0.0, 6.0]), ["a", "a", "b"], resamples=200)
+    assert set(means) == {0.0, 2.0, 6.0}
+    assert percentile_interval(means) == (0.0, 6.0)
+    with pytest.raises(InputError, match="2 patients for 3 values"):
+        resampled_means(np.zeros(3), ["a", "b"])
 
 
 def test_score__patients_widen_the_interval() -> None:

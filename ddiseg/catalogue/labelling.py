@@ -1,0 +1,253 @@
+"""What was given to people on a labelling server, and what came back from it.
+
+Everything that a page of the server says is stored in one transaction, watermark included, so a
+stopped pull begins again at a page's border and a second one finds nothing to add.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import aliased
+
+from ddiseg.catalogue.arrivals import Page, Purpose, store_page
+from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.history import step
+from ddiseg.catalogue.lifecycle import TRANSITIONS, Action, State
+from ddiseg.catalogue.models import Acceptance, Annotation, Event, Image, Mask, Project, Task, now
+from ddiseg.outcomes import FileOutcome, Outcome
+
+
+class Arm(StrEnum):
+    """What a person finds painted when a task is opened."""
+
+    PAINTED = "painted"  #: a mask: the model's, or for review and rework a person's
+    CONTROL = "control"  #: nothing, though there is a prediction: measures what painting does
+    BARE = "bare"  #: nothing, as there was no prediction
+    UNSAMPLED = "unsampled"  #: a submitted mask that a spot check leaves out; never sent
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """A task that is about to be sent."""
+
+    key: str  #: found again on the server by it
+    image_id: int
+    mask_id: int | None  #: painted, or withheld from a control task
+    arm: Arm
+    width: int  #: of the copy that is sent, pixels
+    height: int
+    readers: int = 1
+
+
+@dataclass(frozen=True)
+class Work:
+    """How an accepted mask came about on a labelling server."""
+
+    image: Image
+    arm: Arm
+    prediction: Mask | None  #: painted, or withheld where the arm is control
+    drawn: Mask  #: by the annotator
+    accepted: Mask  #: the same, or the reviewer's fix of it
+    seconds: float | None  #: the annotator's, as the server counted them
+    accepted_at: str  #: time in UTC
+
+
+class Labelling:
+    """Projects, tasks and annotations. Each method is one transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def project(self, url: str, purpose: Purpose) -> Project:
+        """The project of that purpose on that server; made here, under a key, before it is there."""
+        with self._database.write() as session:
+            row = session.scalars(
+                select(Project).where(Project.url == url, Project.purpose == purpose)
+            ).first()
+            if row is None:
+                row = Project(url=url, purpose=purpose.value, key=uuid.uuid4().hex)
+                session.add(row)
+                session.flush()
+            return row
+
+    def place(self, project_id: int, remote_id: int | None) -> None:
+        """The server knows the project under `remote_id`; None once it is gone there."""
+        with self._database.write() as session:
+            session.get_one(Project, project_id).remote_id = remote_id
+
+    def tasks(self, project_id: int, *, deleted: bool = False) -> Sequence[Task]:
+        """The tasks of a project in the order in which they were planned."""
+        query = select(Task).where(Task.project_id == project_id).order_by(Task.id)
+        if not deleted:
+            query = query.where(Task.deleted_at.is_(None))
+        with self._database.read() as session:
+            return session.scalars(query).all()
+
+    def plan(
+        self, project_id: int, batch: Sequence[NewTask], actor: str, detail: dict[str, Any]
+    ) -> None:
+        """Write down tasks before they are sent; one that the server lost is planned anew.
+
+        A task that is there already stays as it was planned first.
+        """
+        with self._database.write() as session:
+            rows = session.scalars(select(Task).where(Task.project_id == project_id))
+            there = {row.key: row for row in rows}
+            for new in batch:
+                row = there.get(new.key)
+                if row is None:
+                    row = Task(project_id=project_id, key=new.key, image_id=new.image_id)
+                elif row.deleted_at is None and row.arm != Arm.UNSAMPLED:
+                    continue
+                row.mask_id, row.arm, row.readers = new.mask_id, new.arm.value, new.readers
+                row.width, row.height = new.width, new.height
+                row.remote_id = row.media = row.comment = row.deleted_at = None
+                session.add(row)
+            session.add(Event(kind="push", actor=actor, detail={"n": len(batch), **detail}))
+
+    def sent(self, remote_ids: Mapping[int, int], actor: str, *, start: bool) -> None:
+        """The server has these tasks (its number by ours); with `start` their images are at work."""
+        with self._database.write() as session:
+            for task_id, remote_id in remote_ids.items():
+                task = session.get_one(Task, task_id)
+                task.remote_id = remote_id
+                image = session.get_one(Image, task.image_id)
+                if start and (State(image.state), Action.START) in TRANSITIONS:
+                    detail = {"task": remote_id, "arm": task.arm, "mask": task.mask_id}
+                    step(session, image, Action.START, actor, detail)
+
+    def update_task(self, task_id: int, **columns: Any) -> None:
+        """What the server now shows: media, comment, or mask_id and arm."""
+        with self._database.write() as session:
+            task = session.get_one(Task, task_id)
+            for name, value in columns.items():
+                setattr(task, name, value)
+
+    def receive(self, project_id: int, page: Page) -> list[FileOutcome]:
+        """Store a page of annotations, all of it or nothing; what is there already is unchanged."""
+        with self._database.write() as session:
+            # Where writers run side by side, this makes two pulls of a project wait for each other.
+            project = session.get_one(Project, project_id, with_for_update=True)
+            outcomes = store_page(session, Purpose(project.purpose), page)
+            if page.watermark is not None and page.watermark > (project.watermark or ""):
+                project.watermark = page.watermark
+            return outcomes
+
+    def missed(self, task_ids: Sequence[int], actor: str) -> list[FileOutcome]:
+        """Tasks that are gone from the server; their images can be pushed again."""
+        outcomes = []
+        with self._database.write() as session:
+            for task_id in task_ids:
+                task = session.get_one(Task, task_id)
+                if task.deleted_at is not None:
+                    continue
+                task.deleted_at = now()
+                image = session.get_one(Image, task.image_id)
+                purpose = session.get_one(Project, task.project_id).purpose
+                annotating = purpose == Purpose.ANNOTATION
+                if annotating and image.state == State.IN_LABELLING:
+                    step(session, image, Action.RECALL, actor, {"task": task.remote_id})
+                outcomes.append(
+                    FileOutcome(
+                        image.name,
+                        Outcome.REPAIRED,
+                        "its task was deleted on the server; nothing that came back is lost, "
+                        f"and 'ddiseg {'label' if annotating else 'review'} push' sends it again",
+                    )
+                )
+        return outcomes
+
+    def problems(self, project_id: int) -> Sequence[tuple[Task, Annotation]]:
+        """Annotations that were refused and still stand as they were."""
+        query = (
+            select(Task, Annotation)
+            .join(Annotation, Annotation.task_id == Task.id)
+            .where(
+                Task.project_id == project_id,
+                Task.deleted_at.is_(None),
+                Annotation.deleted_at.is_(None),
+            )
+            .order_by(Annotation.id)
+        )
+        newest: dict[tuple[int, int], tuple[Task, Annotation]] = {}
+        with self._database.read() as session:
+            for task, annotation in session.execute(query):
+                newest[task.id, annotation.remote_id] = (task, annotation)
+        return [pair for pair in newest.values() if pair[1].outcome == "refused"]
+
+    def seen(self, task_ids: Sequence[int]) -> dict[tuple[int, int, str], str]:
+        """Outcome by (task, annotation number, updated_at) of the versions that are stored."""
+        with self._database.read() as session:
+            rows = session.scalars(select(Annotation).where(Annotation.task_id.in_(task_ids)))
+            return {(r.task_id, r.remote_id, r.updated_at): r.outcome for r in rows}
+
+    def readings(self) -> dict[int, list[Mask]]:
+        """The newest mask of each person who read an image by themselves, where two or more did."""
+        query = (
+            select(Annotation, Mask, Task.image_id)
+            .join(Task, Task.id == Annotation.task_id)
+            .join(Project, Project.id == Task.project_id)
+            .join(Mask, Mask.id == Annotation.mask_id, isouter=True)
+            .where(
+                Project.purpose == Purpose.ANNOTATION.value,
+                Annotation.deleted_at.is_(None),
+                Annotation.outcome != "refused",
+            )
+            .order_by(Annotation.id)
+        )
+        found: dict[int, dict[tuple[int, int], Mask | None]] = {}
+        with self._database.read() as session:
+            for annotation, mask, image_id in session.execute(query):
+                number = (annotation.task_id, annotation.remote_id)
+                found.setdefault(image_id, {})[number] = mask  # None where it became a skip
+        # One person may have annotated twice; two people are what makes a second reading.
+        by_person = {
+            i: list({m.annotator: m for m in of.values() if m is not None}.values())
+            for i, of in found.items()
+        }
+        return {i: readings for i, readings in by_person.items() if len(readings) > 1}
+
+    def work(self) -> list[Work]:
+        """How each accepted mask came about that was drawn on a labelling server, by image."""
+        predicted = aliased(Mask)
+        query = (
+            select(Image, Task, Annotation, Mask, predicted)
+            .join(Acceptance, Acceptance.image_id == Image.id)
+            .join(Mask, Mask.id == Acceptance.mask_id)
+            .join(Task, Task.image_id == Image.id)
+            .join(Project, Project.id == Task.project_id)
+            .join(Annotation, Annotation.task_id == Task.id)
+            .join(predicted, predicted.id == Task.mask_id, isouter=True)
+            .where(
+                Project.purpose == Purpose.ANNOTATION.value,
+                or_(Annotation.mask_id == Mask.id, Annotation.mask_id == Mask.parent_id),
+            )
+            .order_by(Image.id, Annotation.id)
+        )
+        last_accepted = (
+            select(Event.image_id, func.max(Event.at))
+            .where(Event.kind == Action.ACCEPT.value)
+            .group_by(Event.image_id)
+        )
+        found: dict[int, Work] = {}
+        with self._database.read() as session:
+            accepted_at = {image_id: at for image_id, at in session.execute(last_accepted)}
+            for image, task, annotation, accepted, prediction in session.execute(query):
+                drawn = session.get_one(Mask, annotation.mask_id)
+                by_model = prediction is not None and prediction.annotator is None
+                found[image.id] = Work(
+                    image,
+                    Arm(task.arm),
+                    prediction if by_model else None,
+                    drawn,
+                    accepted,
+                    annotation.lead_time,
+                    accepted_at[image.id],
+                )
+        return list(found.values())

@@ -1,0 +1,140 @@
+"""`ddiseg agreement`: how far people who read the same images agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from annotation_protocol import load_protocol
+from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar
+
+if TYPE_CHECKING:
+    from ddiseg.agreement import Agreement, Comparison, Mean
+
+
+@click.command("agreement", cls=Command)
+@click.option(
+    "--pictures",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write a picture of each of the worst pairs into this new or empty folder.",
+)
+@click.option(
+    "--worst",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="How many of the pairs that agree least are listed.",
+)
+@pass_settings
+def show_agreement(settings: Settings, pictures: Path | None, worst: int) -> None:
+    """Compare what two or more people drew of the same image, each without sight of the others.
+
+    Dice and IoU by class, the distance of the lesion's boundaries and Cohen's kappa over pixels: of
+    all, by tone and by pair of people. Each is a mean over images with its 95% bootstrap interval
+    over patients. The pairs that agree least about the lesion are listed one by one.
+    """
+    from ddiseg.agreement import agreement, write_pictures
+
+    workspace = settings.open()
+    readings = workspace.catalogue.labelling.readings()
+    with progress_bar("Comparing images") as progress:
+        found = agreement(workspace, readings, progress)
+    listed = found.worst(worst)
+    paths = [] if pictures is None else write_pictures(workspace, found, pictures, worst)
+    data = {
+        **found.as_dict(),
+        "worst": [comparison.as_dict() for comparison in listed],
+        "pictures": [str(path) for path in paths],
+    }
+    settings.emit(data, "\n".join([*_tables(found), *_worst(listed, paths)]))
+
+
+#: Figures of the lesion's boundaries, and what to call them.
+_BOUNDARY = {
+    "lesion_boundary_px": "mean, px",
+    "lesion_boundary_percent": "mean, % of diagonal",
+    "lesion_hd95_px": "95% Hausdorff, px",
+    "lesion_hd95_percent": "95% Hausdorff, % of diag.",
+}
+
+_COLUMN = 28  #: characters
+
+
+def _tables(found: Agreement) -> list[str]:
+    groups = {"all": found.overall}
+    groups |= {f"tone {tone}": group for tone, group in found.by_tone.items()}
+    groups |= {" and ".join(readers): group for readers, group in found.by_readers.items()}
+    overlaps = {
+        f"{label}, {name}": [group.figures[f"{name}_dice"], group.figures[f"{name}_iou"]]
+        for label, group in groups.items()
+        for name in load_protocol().class_names
+        if group.figures[f"{name}_iou"].n
+    }
+    boundaries = {
+        label: [group.figures[name] for name in _BOUNDARY] for label, group in groups.items()
+    }
+    kappas = {label: [group.figures["kappa"]] for label, group in groups.items()}
+    return [
+        f"{_counted(found.overall.comparisons, 'pair')} of masks, of {_counted(found.overall.images, 'image')} "
+        f"of {_counted(found.overall.patients, 'patient')}",
+        "Means over images; [ ] is the 95% interval, from a bootstrap over patients.",
+        *_table("Overlap by class", ["Dice", "IoU"], overlaps, 3),
+        *_table(
+            "Distance of the lesion's boundaries, where both drew one",
+            _BOUNDARY.values(),
+            boundaries,
+            1,
+        ),
+        *_table("Cohen's kappa over pixels and all classes", ["kappa"], kappas, 3),
+    ]
+
+
+def _table(
+    title: str, headings: Iterable[str], rows: Mapping[str, Sequence[Mean]], decimals: int
+) -> list[str]:
+    """A table whose rows each hold figures of the same images."""
+    width = max(map(len, rows), default=0)
+    lines = ["", title]
+    lines.append(_line("", headings, "n images", "patients", width))
+    for label, figures in rows.items():
+        cells = [_figure(figure, decimals) for figure in figures]
+        lines.append(_line(label, cells, str(figures[0].n), str(figures[0].patients), width))
+    return lines
+
+
+def _line(label: str, cells: Iterable[str], n: str, patients: str, width: int) -> str:
+    columns = "".join(f"{cell:<{_COLUMN}}" for cell in cells)
+    return f"{label:<{width}}  {columns}{n:>8}{patients:>10}"
+
+
+def _figure(figure: Mean, decimals: int) -> str:
+    if figure.mean is None or figure.ci95 is None:
+        return "too few patients"
+    low, high = figure.ci95
+    return f"{figure.mean:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def _worst(listed: Sequence[Comparison], paths: Sequence[Path]) -> list[str]:
+    if not listed:
+        return []
+    lines = ["", "The pairs that agree least about the lesion"]
+    for number, comparison in enumerate(listed):
+        one, other = comparison.readers
+        image = comparison.image
+        lines.append(
+            f"{image.name} (#{image.id}), tone {image.tone}, {one} and {other}: {comparison.in_words()}"
+        )
+        if paths:
+            lines.append(f"  picture: {paths[number]}")
+    return lines
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
+COMMANDS: tuple[click.Command, ...] = (show_agreement,)

@@ -1,0 +1,206 @@
+"""`ddiseg label`: the Label Studio that people work in."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ddiseg.cli import sync
+from ddiseg.cli.base import Command, Group, Settings, common_options, pass_settings
+from ddiseg.cli.connecting import ask_token
+
+if TYPE_CHECKING:
+    from ddiseg.labelstudio.connection import Connection
+    from ddiseg.labelstudio.server import Running
+    from ddiseg.workspace import Workspace
+
+
+@click.group("label", cls=Group, params=common_options())
+def label() -> None:
+    """Work with Label Studio, where people annotate: start one here, or use a team's."""
+
+
+@label.command("up", cls=Command)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Port on this machine.  [default: 8080, or the next free one above]",
+)
+@pass_settings
+def up(settings: Settings, port: int | None) -> None:
+    """Start a Label Studio of this workspace's own, and make its projects.
+
+    The first time, Label Studio is installed into the user's cache (1 GB; DDISEG_CACHE names
+    another folder); after that no network is needed. It listens on this machine only, and has one
+    account for an administrator, an annotator and a reviewer. It runs on until 'ddiseg label down';
+    started again, it is found running.
+    """
+    from ddiseg.labelstudio import connection, server
+    from ddiseg.labelstudio.accounts import read_accounts
+    from ddiseg.labelstudio.folder import Folder
+
+    workspace = settings.open()
+    running = server.up(workspace.root, port, _say)
+    projects = _prepare(workspace, connection.find(workspace.root))
+    folder = Folder(workspace.root)
+    accounts = {role: account.email for role, account in read_accounts(workspace.root).items()}
+    data = {
+        **_as_data(running),
+        "new": running.new,
+        "accounts": accounts,
+        "secrets": str(folder.secrets),
+        "log": str(folder.log),
+        "projects": projects,
+    }
+    lines = [
+        f"Label Studio {running.version} "
+        + ("started: " if running.new else f"runs since {running.since}: ")
+        + running.url,
+        *(f"  project {purpose}: {url}" for purpose, url in projects.items()),
+        *(f"  {role}: {email}" for role, email in accounts.items()),
+        f"  passwords: {folder.secrets}",
+        "  'ddiseg label down' stops it and keeps everything",
+    ]
+    settings.emit(data, "\n".join(lines))
+
+
+@label.command("down", cls=Command)
+@pass_settings
+def down(settings: Settings) -> None:
+    """Stop this workspace's own Label Studio; all that was done in it is kept."""
+    from ddiseg.labelstudio import server
+
+    stopped = server.down(settings.open().root, _say)
+    settings.emit({"stopped": stopped}, "stopped" if stopped else "not running")
+
+
+@label.command("status", cls=Command)
+@pass_settings
+def show_status(settings: Settings) -> None:
+    """Show which Label Studio this workspace works with, and whether it runs."""
+    from ddiseg.labelstudio import connection, server
+    from ddiseg.labelstudio.folder import Folder
+
+    root = settings.open().root
+    folder = Folder(root)
+    team = connection.team_url(root)
+    running = server.find_running(root)
+    answers = running is not None and server.answers(running)
+    data = {
+        "team": team,
+        "running": running is not None,
+        **(_as_data(running) if running else {}),
+        "answers": answers,
+        "secrets": str(folder.secrets),
+        "log": str(folder.log),
+    }
+    lines = [f"connected to {team}"] if team else []
+    if running:
+        state = "answers" if answers else "does not answer" if running.ready else "is starting"
+        lines += [
+            f"Label Studio {running.version} runs since {running.since} and {state}: {running.url}",
+            f"  process: {running.process.pid}",
+            f"  passwords: {folder.secrets}",
+            f"  log: {folder.log}",
+        ]
+    elif not team:
+        lines.append(
+            "not running: 'ddiseg label up' starts it, 'ddiseg label connect URL' uses a team's"
+        )
+    settings.emit(data, "\n".join(lines))
+
+
+@label.command("logs", cls=Command)
+@click.option(
+    "--lines", type=click.IntRange(min=1), default=50, show_default=True, help="How many."
+)
+@pass_settings
+def logs(settings: Settings, lines: int) -> None:
+    """Show the last lines that this workspace's own Label Studio wrote."""
+    from ddiseg.labelstudio import server
+
+    last = server.logs(settings.open().root, lines)
+    settings.emit({"lines": last}, "\n".join(last))
+
+
+@label.command("connect", cls=Command)
+@click.argument("url", required=False)
+@click.option("--forget", is_flag=True, help="Use the team's server no longer.")
+@pass_settings
+def connect(settings: Settings, url: str | None, forget: bool) -> None:
+    """Use a team's Label Studio at URL instead of one of this workspace's own, and make its projects.
+
+    The token is taken from the environment variable LABEL_STUDIO_API_KEY, from the keyring, or
+    asked for; it is a personal access token or a legacy token of your account there. It is never
+    written into the workspace.
+    """
+    from ddiseg.labelstudio import connection
+
+    if forget == bool(url):
+        raise click.UsageError("give the URL of a server, or --forget alone")
+    workspace = settings.open()
+    if url is None:
+        forgotten = connection.forget_team(workspace.root)
+        settings.emit(
+            {"forgotten": forgotten},
+            f"no longer connected to {forgotten}" if forgotten else "was not connected",
+        )
+        return
+    url = connection.checked_url(url)
+    if connection.travels_openly(url):
+        _say(
+            f"Warning: to {url} the token and the images travel unencrypted; use https:// if you can"
+        )
+    stored = connection.stored_token(url)
+    token = stored or connection.team_token(url, ask_token if sys.stdin.isatty() else None)
+    team = connection.connect_team(workspace.root, url, token)
+    if stored is None:
+        _offer_keyring(url, token)
+    projects = _prepare(workspace, team.connection)
+    data = {"url": url, "version": team.version, "user": team.user, "projects": projects}
+    lines = [
+        f"connected to {url}: Label Studio {team.version}, as {team.user}",
+        *(f"  project {purpose}: {page}" for purpose, page in projects.items()),
+    ]
+    settings.emit(data, "\n".join(lines))
+
+
+def _prepare(workspace: Workspace, connection: Connection) -> dict[str, str]:
+    """Make the projects that are missing; their URLs by purpose."""
+    from ddiseg.labelstudio.projects import ensure_projects
+
+    places = ensure_projects(workspace, connection)
+    return {purpose.value: place.url for purpose, place in places.items()}
+
+
+def _as_data(running: Running) -> dict[str, Any]:
+    return {
+        "url": running.url,
+        "port": running.port,
+        "pid": running.process.pid,
+        "since": running.since,
+        "version": running.version,
+    }
+
+
+def _offer_keyring(url: str, token: str) -> None:
+    from ddiseg.labelstudio import connection
+
+    if not connection.has_keyring():
+        _say(
+            f"to be asked no more, put the token into {connection.TOKEN_VARIABLE} or install ddiseg[keyring]"
+        )
+    elif click.confirm("Keep the token in your keyring?", default=True, err=True):
+        connection.keep_in_keyring(url, token)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+for command in sync.COMMANDS:
+    label.add_command(command)
+
+COMMANDS: tuple[click.Command, ...] = (label,)

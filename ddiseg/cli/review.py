@@ -1,0 +1,191 @@
+"""`ddiseg review`: a second person looks at every mask, in Label Studio or in a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ddiseg.cli.base import (
+    Command,
+    Group,
+    Settings,
+    common_options,
+    pass_settings,
+    progress_bar,
+    report_outcomes,
+)
+from ddiseg.cli.connecting import connection_of
+from ddiseg.errors import InputError
+
+if TYPE_CHECKING:
+    from ddiseg.catalogue.models import Image, Mask
+    from ddiseg.workspace import Workspace
+
+
+@click.group("review", cls=Group, params=common_options())
+def review() -> None:
+    """Have a second person look at submitted masks; nobody reviews their own."""
+
+
+@review.command("push", cls=Command)
+@click.option(
+    "--sample",
+    default=100.0,
+    metavar="PERCENT",
+    help="Spot check: only this share of the masks, the same of every tone.  [default: 100]",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the spot check.")
+@click.option("--strict", is_flag=True, help="Fail if any mask is refused.")
+@pass_settings
+def push(settings: Settings, sample: float, seed: int, strict: bool) -> None:
+    """Send submitted masks to review in Label Studio, where each person has a tab without their own.
+
+    Masks that a spot check leaves out stay submitted and are counted; a later run with --sample 100
+    sends them too.
+    """
+    from ddiseg.labelstudio.review import push_reviews
+    from ddiseg.workspace import default_actor
+
+    workspace = settings.open()
+    connection = connection_of(workspace)
+    with progress_bar("Sending masks") as progress:
+        done = push_reviews(workspace, connection, sample, seed, default_actor(), progress)
+    lines = [f"review as {person}: {url}" for person, url in done.tabs.items()]
+    if done.unsampled:
+        lines.insert(0, f"not sampled, so not reviewed: {done.unsampled} masks stay submitted")
+    report_outcomes(
+        settings,
+        done.outcomes,
+        "masks",
+        strict=strict,
+        extra={"unsampled": done.unsampled, "tabs": done.tabs, "project": done.place.url},
+        lines=lines,
+    )
+
+
+@review.command("pull", cls=Command)
+@click.option("--full", is_flag=True, help="Read every task again, not only what changed.")
+@click.option("--strict", is_flag=True, help="Fail if any verdict is refused.")
+@pass_settings
+def pull(settings: Settings, full: bool, strict: bool) -> None:
+    """Bring back verdicts from Label Studio.
+
+    accept: the mask is accepted. fixed: the reviewer's mask is, with the annotator's as its parent.
+    reject: the image goes back to its annotator, who finds the comment above the picture.
+    """
+    from ddiseg.catalogue import Purpose
+    from ddiseg.labelstudio.pull import pull as bring
+    from ddiseg.workspace import default_actor
+
+    workspace = settings.open()
+    connection = connection_of(workspace)
+    with progress_bar("Reading reviews") as progress:
+        done = bring(
+            workspace, connection, Purpose.REVIEW, default_actor(), full=full, progress=progress
+        )
+    report_outcomes(
+        settings,
+        done.outcomes,
+        "verdicts",
+        strict=strict,
+        extra={"full": done.full, "problems": done.problems},
+        lines=[f"still refused  {problem}" for problem in done.problems],
+    )
+
+
+@review.command("list", cls=Command)
+@click.option(
+    "--pictures",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write a picture of each, photograph and masks side by side.",
+)
+@pass_settings
+def list_reviews(settings: Settings, pictures: Path | None) -> None:
+    """List the masks that wait for review, and who may not review them."""
+    from ddiseg.report.side_by_side import write_picture
+
+    workspace = settings.open()
+    waiting = workspace.catalogue.masks.in_review()
+    people = workspace.catalogue.masks.people_behind([m.id for m in waiting.values()])
+    images = workspace.catalogue.images.select(ids=list(waiting))
+    rows: list[dict[str, Any]] = []
+    for image in images:
+        mask = waiting[image.id]
+        row = {
+            "id": image.id,
+            "name": image.name,
+            "tone": image.tone,
+            "drawn_by": people[mask.id],
+            "drawn_at": mask.created_at,
+        }
+        if pictures is not None:
+            pictures.mkdir(parents=True, exist_ok=True)
+            path = pictures / f"{image.id}-{Path(image.name).stem}.png"
+            path.unlink(missing_ok=True)
+            write_picture(workspace, image, path)
+            row["picture"] = str(path)
+        rows.append(row)
+    lines = [f"{len(rows)} masks wait for review"]
+    lines += [
+        f"  {r['name']} (#{r['id']}), tone {r['tone']}, drawn by {', '.join(r['drawn_by'])} "
+        f"{str(r['drawn_at'])[:16].replace('T', ' ')} UTC"
+        + (f": {r['picture']}" if "picture" in r else "")
+        for r in rows
+    ]
+    settings.emit({"waiting": rows}, "\n".join(lines))
+
+
+@review.command("accept", cls=Command)
+@click.argument("image")
+@click.option("--reviewer", help="Who says so.  [default: your user name]")
+@click.option("--comment", help="What should be known besides.")
+@pass_settings
+def accept(settings: Settings, image: str, reviewer: str | None, comment: str | None) -> None:
+    """Accept the mask of IMAGE that waits for review."""
+    _decide(settings, image, reviewer, "accept", comment)
+
+
+@review.command("reject", cls=Command)
+@click.argument("image")
+@click.option("--reviewer", help="Who says so.  [default: your user name]")
+@click.option("--comment", required=True, help="What the annotator should mend.")
+@pass_settings
+def reject(settings: Settings, image: str, reviewer: str | None, comment: str) -> None:
+    """Send IMAGE back to its annotator, who finds the comment above the picture after the next push."""
+    _decide(settings, image, reviewer, "reject", comment)
+
+
+def _decide(
+    settings: Settings, name: str, reviewer: str | None, verdict: str, comment: str | None
+) -> None:
+    from ddiseg.workspace import default_actor
+
+    workspace = settings.open()
+    image, mask = _waiting(workspace, name)
+    who = reviewer or default_actor()
+    comment = (comment or "").strip() or None
+    if verdict == "reject" and comment is None:
+        raise InputError("--comment is empty: say what the annotator should mend")
+    workspace.catalogue.masks.review(mask.id, who, verdict, comment)
+    state = workspace.catalogue.images.find(f"#{image.id}").state
+    settings.emit(
+        {"id": image.id, "name": image.name, "verdict": verdict, "state": state},
+        f"{image.name} (#{image.id}): {state}",
+    )
+
+
+def _waiting(workspace: Workspace, name: str) -> tuple[Image, Mask]:
+    image = workspace.catalogue.images.find(name)
+    mask = workspace.catalogue.masks.in_review().get(image.id)
+    if mask is None:
+        raise InputError(
+            f"{image.name} has no mask in review (it is {image.state}): 'ddiseg review list' shows "
+            "what waits"
+        )
+    return image, mask
+
+
+COMMANDS: tuple[click.Command, ...] = (review,)

@@ -1,0 +1,141 @@
+"""`ddiseg label push` and `ddiseg label pull`: give images to annotators, bring their work back."""
+
+from __future__ import annotations
+
+import click
+
+from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar, report_outcomes
+from ddiseg.cli.connecting import connection_of
+from ddiseg.errors import DdisegError
+
+
+@click.command("push", cls=Command)
+@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.option("--subset", "--batch", "subset", help="Only images of this subset or batch.")
+@click.option(
+    "--control",
+    default=0.0,
+    metavar="PERCENT",
+    help="Withhold the prediction from this share of the new images, the same of every tone: it "
+    "measures what the painting does to people.  [default: 0]",
+)
+@click.option(
+    "--readers",
+    default=1,
+    metavar="N",
+    help="People who annotate each image, each without seeing the others' work.  [default: 1]",
+)
+@click.option(
+    "--sample",
+    default=100.0,
+    metavar="PERCENT",
+    help="Only this share of the images, the same of every tone, gets --readers N.  [default: 100]",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of both draws.")
+@click.option(
+    "--hide-tone",
+    is_flag=True,
+    help="Leave the tone out of the tasks: annotators work blind to it.",
+)
+@click.option(
+    "--longest",
+    default=1600,
+    show_default=True,
+    help="Longest side in pixels of the copies that people see; masks scale back exactly.",
+)
+@click.option("--strict", is_flag=True, help="Fail if any image is refused.")
+@pass_settings
+def push(
+    settings: Settings,
+    images: tuple[str, ...],
+    subset: str | None,
+    control: float,
+    readers: int,
+    sample: float,
+    seed: int,
+    hide_tone: bool,
+    longest: int,
+    strict: bool,
+) -> None:
+    """Give images to annotators in Label Studio, the newest prediction painted on each.
+
+    Without arguments: every image that is neither submitted, accepted nor skipped. What is there
+    already stays; where nobody has begun, a newer prediction replaces the old one. A returned image
+    shows its reviewer's comment. Run again after anything went wrong: no image is sent twice.
+    """
+    from ddiseg.labelstudio.push import OPEN, PushOptions
+    from ddiseg.labelstudio.push import push as give
+    from ddiseg.workspace import default_actor
+
+    if images and subset:
+        raise click.UsageError("Give images by name or --subset, not both.")
+    options = PushOptions(control, readers, sample, not hide_tone, longest, seed)
+    workspace = settings.open()
+    catalogue = workspace.catalogue
+    if images:
+        chosen = catalogue.images.select(ids=[catalogue.images.find(name).id for name in images])
+    else:
+        chosen = catalogue.images.select(subset=subset, states=OPEN)
+    connection = connection_of(workspace)
+    with progress_bar("Sending images") as progress:
+        done = give(workspace, connection, chosen, options, default_actor(), progress)
+    lines = [
+        f"new, {arm}: {sum(tones.values())} ({', '.join(f'{t} {n}' for t, n in tones.items())})"
+        for arm, tones in done.arms.items()
+    ]
+    report_outcomes(
+        settings,
+        done.outcomes,
+        "images",
+        strict=strict,
+        extra={"project": done.place.url, "arms": done.arms},
+        lines=[*lines, f"annotate: {done.place.url}"],
+    )
+
+
+@click.command("pull", cls=Command)
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Read every task again, not only what changed; finds tasks that were deleted there.",
+)
+@click.option("--strict", is_flag=True, help="Fail if any annotation is refused.")
+@pass_settings
+def pull(settings: Settings, full: bool, strict: bool) -> None:
+    """Bring back masks and skips from Label Studio.
+
+    Every version of every annotation is kept as a mask of its own. What can't be understood is
+    refused, with the link of its task, and nothing else waits for it. Run it as often as you like.
+    """
+    from ddiseg.catalogue import REASON_MISSING, Purpose
+    from ddiseg.labelstudio.pull import pull as bring
+    from ddiseg.workspace import default_actor
+
+    workspace = settings.open()
+    connection = connection_of(workspace)
+    with progress_bar("Reading tasks") as progress:
+        done = bring(
+            workspace, connection, Purpose.ANNOTATION, default_actor(), full=full, progress=progress
+        )
+    images = {i.id: i.name for i in workspace.catalogue.images.select()}
+    unexplained = [
+        f"{images[s.image_id]} by {s.annotator}"
+        for s in workspace.catalogue.images.skips()
+        if s.reason == REASON_MISSING
+    ]
+    report_outcomes(
+        settings,
+        done.outcomes,
+        "annotations",
+        strict=strict,
+        extra={"full": done.full, "problems": done.problems, "unexplained_skips": unexplained},
+        lines=[
+            *(f"still refused  {problem}" for problem in done.problems),
+            *(f"skipped without a reason: {skip}; ask, then 'ddiseg skip'" for skip in unexplained),
+        ],
+    )
+    if strict and done.problems:
+        raise DdisegError(f"--strict: {len(done.problems)} annotations are still refused")
+
+
+COMMANDS: tuple[click.Command, ...] = (push, pull)

@@ -1,0 +1,162 @@
+"""Label Studio through label-studio-sdk; what that can't do is in `plain`.
+
+The SDK tries every request again on errors and broken connections; here only reads are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ddiseg.errors import ServerError
+from ddiseg.labelstudio.connection import Connection
+from ddiseg.labelstudio.faults import answer_fault, line_fault
+from ddiseg.labelstudio.plain import TIMEOUT, PlainRequests
+
+#: The major version whose API this code speaks.
+MAJOR = "1"
+
+
+@dataclass(frozen=True)
+class RemoteProject:
+    """A project as the server has it."""
+
+    id: int
+    title: str
+    description: str
+    config: str  #: the labelling configuration, XML
+
+
+class Client:
+    """One server. Every method raises ServerError, one line, where it does not do as asked."""
+
+    def __init__(self, connection: Connection) -> None:
+        from label_studio_sdk import LabelStudio
+
+        self.url = connection.url
+        self.plain = PlainRequests(connection.url, connection.token)
+        with self._told("the token"):
+            self._sdk = LabelStudio(
+                base_url=connection.url, api_key=connection.token, timeout=float(TIMEOUT[1])
+            )
+
+    def check_version(self) -> str:
+        """The server's version; raises ServerError where it is another major one."""
+        with self._told("its version"):
+            release = str(self._sdk.versions.get().release)
+        if release.split(".")[0] != MAJOR:
+            raise ServerError(
+                f"{self.url} is Label Studio {release}; this ddiseg speaks to {MAJOR}.x: "
+                "upgrade ddiseg or connect another server"
+            )
+        return release
+
+    def users(self) -> dict[int, str]:
+        """E-mail address by number of everyone on the server."""
+        with self._told("its users"):
+            return {int(user.id): str(user.email) for user in self._sdk.users.list()}
+
+    def project(self, number: int) -> RemoteProject:
+        with self._told(f"project {number}"):
+            return _project(self._sdk.projects.get(number))
+
+    def find_projects(self, mark: str) -> list[RemoteProject]:
+        """The projects whose description holds `mark`."""
+        with self._told("its projects"):
+            return [_project(p) for p in self._sdk.projects.list() if mark in (p.description or "")]
+
+    def create_project(self, **settings: Any) -> RemoteProject:
+        with self._told("a new project"):
+            made = self._sdk.projects.create(**settings, request_options=_ONCE)
+            return self.project(int(made.id))
+
+    def update_project(self, number: int, **settings: Any) -> None:
+        with self._told(f"project {number}"):
+            self._sdk.projects.update(number, **settings, request_options=_ONCE)
+
+    def storage_paths(self, project: int) -> set[str]:
+        """The folders that a project may show pictures from."""
+        with self._told(f"storages of project {project}"):
+            return {str(s.path) for s in self._sdk.import_storage.local.list(project=project)}
+
+    def add_storage(self, project: int, path: str, title: str) -> None:
+        """Let a project show pictures of a folder, without ever making tasks of them."""
+        with self._told(f"storages of project {project}"):
+            self._sdk.import_storage.local.create(
+                project=project,
+                path=path,
+                title=title,
+                use_blob_urls=True,
+                regex_filter="(?!)",  # matches nothing: "Sync" adds no tasks
+                request_options=_ONCE,
+            )
+
+    def update_task(self, number: int, **columns: Any) -> None:
+        """Change a task's `data` (as a whole) or `overlap`."""
+        with self._told(f"task {number}"):
+            self._sdk.tasks.update(str(number), **columns, request_options=_ONCE)
+
+    def task_data(self, number: int) -> dict[str, Any]:
+        with self._told(f"task {number}"):
+            return dict(self._sdk.tasks.get(str(number)).data)
+
+    def has_work(self, number: int) -> bool:
+        """Whether people have submitted, skipped or begun a task."""
+        with self._told(f"task {number}"):
+            task = self._sdk.tasks.get(str(number))
+            return bool(task.annotations or task.drafts)
+
+    def delete_task(self, number: int) -> None:
+        with self._told(f"task {number}"):
+            self._sdk.tasks.delete(str(number))
+
+    def predictions(self, task: int) -> dict[int, list[str]]:
+        """The region ids of each prediction of a task, by the prediction's number."""
+        with self._told(f"predictions of task {task}"):
+            return {
+                int(p.id): [str(r.get("id")) for r in p.result or []]
+                for p in self._sdk.predictions.list(task=task)
+            }
+
+    def add_prediction(self, task: int, prediction: dict[str, Any]) -> None:
+        with self._told(f"predictions of task {task}"):
+            self._sdk.predictions.create(task=task, **prediction, request_options=_ONCE)
+
+    def delete_prediction(self, number: int) -> None:
+        with self._told(f"prediction {number}"):
+            self._sdk.predictions.delete(number)
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """What the SDK raises, as one line of ours."""
+        import httpx
+        from label_studio_sdk.core.api_error import ApiError
+        from pydantic import ValidationError
+
+        try:
+            yield
+        except ApiError as error:
+            body = error.body if isinstance(error.body, str) else _json(error.body)
+            raise answer_fault(self.url, what, error.status_code or 0, body) from error
+        except httpx.HTTPError as error:
+            raise line_fault(self.url, what, error, sent=True) from error
+        except (ValidationError, ValueError, AttributeError) as error:
+            raise answer_fault(self.url, what, 200, "") from error
+
+
+#: A POST that may have happened is never sent again.
+_ONCE: Any = {"max_retries": 0}
+
+
+def _project(found: Any) -> RemoteProject:
+    return RemoteProject(
+        int(found.id), found.title or "", found.description or "", found.label_config or ""
+    )
+
+
+def _json(body: Any) -> str:
+    import json
+
+    return json.dumps(body, default=str)

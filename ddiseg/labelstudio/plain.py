@@ -1,0 +1,254 @@
+"""Plain requests to Label Studio, for what label-studio-sdk 2.1.2 cannot do or does wrongly.
+
+Each method says what that is. Reads are tried again where the server is busy or the line breaks;
+a POST never is, as it may have happened (only 429 says that it has not).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ddiseg.errors import ServerError
+from ddiseg.labelstudio.faults import answer_fault, line_fault
+
+if TYPE_CHECKING:
+    import requests
+
+#: Seconds to wait for a connection, and for each part of an answer.
+TIMEOUT = (10, 300)
+
+#: A personal access token buys a token that lives 300 s; it is renewed a little earlier.
+BEARER_SECONDS = 240
+
+#: What a page of tasks carries: the lightest form that shows what changed, and the annotations whole.
+#: The names of nested fields share one list with those of the task.
+_LIGHT = "id,updated_at,annotations"
+_WHOLE = f"{_LIGHT},result,completed_by,updated_by,was_cancelled,lead_time,parent_prediction"
+
+#: Keys in one lookup: the query travels in the URL, which proxies cut at about 8 kB.
+_KEYS_IN_A_QUERY = 100
+
+
+class PlainRequests:
+    """One server, one token."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        self._token = token
+        self._bearer: tuple[str, float] | None = None
+        self._session = _session()
+
+    def tasks(
+        self, project: int, query: Sequence[dict[str, Any]], *, page: int, size: int, whole: bool
+    ) -> list[dict[str, Any]]:
+        """A page of tasks, by the time of their last change; [] past the last.
+
+        `TasksClient.list` drops tasks that were only skipped, cannot choose fields (so each task
+        brings all its predictions) and takes the 404 past the last page for an error.
+        """
+        answer = self._send(
+            "GET",
+            "/api/tasks",
+            f"tasks of project {project}",
+            missing_is_empty=True,
+            params={
+                "project": project,
+                "page": page,
+                "page_size": size,
+                "fields": "all",
+                "include": _WHOLE if whole else _LIGHT,
+                "query": json.dumps(
+                    {
+                        "filters": {"conjunction": "and", "items": list(query)},
+                        "ordering": ["tasks:updated_at"],
+                    }
+                ),
+            },
+        )
+        return [] if answer is None else _list_in(answer, "tasks", self.url)
+
+    def find_tasks(self, project: int, field: str, keys: Sequence[str]) -> dict[str, list[int]]:
+        """The numbers of the tasks whose data has one of `keys` in `field`; several where doubled.
+
+        Label Studio dedupes nothing, and the SDK has no such filter: its `tasks.list` takes a
+        query only as an undocumented string and then returns whole tasks.
+        """
+        found: dict[str, list[int]] = {}
+        for start in range(0, len(keys), _KEYS_IN_A_QUERY):
+            part = keys[start : start + _KEYS_IN_A_QUERY]
+            condition = {
+                "filter": f"filter:tasks:data.{field}",
+                "operator": "in_list",
+                "type": "List",
+                "value": list(part),
+            }
+            answer = self._send(
+                "GET",
+                "/api/tasks",
+                f"tasks of project {project}",
+                missing_is_empty=True,
+                params={
+                    "project": project,
+                    "page": 1,
+                    "page_size": 10 * len(part),
+                    "include": "id,data",
+                    "query": json.dumps({"filters": {"conjunction": "and", "items": [condition]}}),
+                },
+            )
+            for task in [] if answer is None else _list_in(answer, "tasks", self.url):
+                found.setdefault(str(task["data"].get(field)), []).append(int(task["id"]))
+        return {key: sorted(ids) for key, ids in found.items()}
+
+    def import_tasks(self, project: int, tasks: Sequence[dict[str, Any]]) -> tuple[list[int], int]:
+        """Create tasks with their predictions: their numbers in the order given, and how many were painted.
+
+        The SDK sends an import again after a broken connection, though it may have happened, and
+        walks over every number of every RLE in Python before it sends it.
+        """
+        answer = self._send(
+            "POST",
+            f"/api/projects/{project}/import",
+            f"project {project}",
+            params={"return_task_ids": "true"},
+            data=json.dumps(tasks, separators=(",", ":")).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        numbers = [int(number) for number in _list_in(answer, "task_ids", self.url)]
+        return numbers, int(answer.get("prediction_count") or 0)
+
+    def upload(self, project: int, name: str, data: bytes) -> str:
+        """Put a picture on the server without making a task; returns where tasks find it.
+
+        The SDK's import takes JSON only.
+        """
+        answer = self._send(
+            "POST",
+            f"/api/projects/{project}/import",
+            f"project {project}",
+            params={"commit_to_project": "false"},
+            files={"file": (name, data, "image/png")},
+        )
+        number = _list_in(answer, "file_upload_ids", self.url)[0]
+        upload = self._send("GET", f"/api/import/file-upload/{number}", f"file {number}")
+        return f"/data/{upload['file']}"
+
+    def views(self, project: int) -> list[dict[str, Any]]:
+        """The tabs of a project's data manager. The SDK's model of a tab drops what it doesn't know."""
+        answer = self._send(
+            "GET", "/api/dm/views/", f"tabs of project {project}", params={"project": project}
+        )
+        return _list(answer, self.url)
+
+    def put_view(self, project: int, number: int | None, data: dict[str, Any]) -> int:
+        """Create or change a tab; returns its number."""
+        payload = {"project": project, "data": data}
+        if number is None:
+            answer = self._send(
+                "POST", "/api/dm/views/", f"tabs of project {project}", json=payload
+            )
+        else:
+            answer = self._send("PATCH", f"/api/dm/views/{number}/", f"tab {number}", json=payload)
+        return int(answer["id"])
+
+    def server_time(self) -> str | None:
+        """The server's clock, ISO in UTC to the second; None where it does not say."""
+        from email.utils import parsedate_to_datetime
+
+        response = self._request("GET", "/health", "health")
+        date = response.headers.get("Date")
+        return parsedate_to_datetime(date).strftime("%Y-%m-%dT%H:%M:%S") if date else None
+
+    def _send(
+        self, method: str, path: str, what: str, *, missing_is_empty: bool = False, **kwargs: Any
+    ) -> Any:
+        """The JSON of an answer; None for 404 past the last page where that is allowed."""
+        kwargs.setdefault("headers", {})["Authorization"] = self._authorization()
+        response = self._request(method, path, what, **kwargs)
+        if missing_is_empty and response.status_code == 404 and "Invalid page" in response.text:
+            return None
+        if response.status_code >= 400:
+            raise answer_fault(self.url, what, response.status_code, response.text)
+        try:
+            return response.json()
+        except ValueError as error:
+            raise answer_fault(self.url, what, response.status_code, response.text) from error
+
+    def _request(self, method: str, path: str, what: str, **kwargs: Any) -> requests.Response:
+        import requests
+
+        try:
+            return self._session.request(
+                method, self.url + path, timeout=TIMEOUT, allow_redirects=False, **kwargs
+            )
+        except requests.RequestException as error:
+            raise line_fault(self.url, what, error, sent=method != "GET") from error
+
+    def _authorization(self) -> str:
+        if self._token.count(".") != 2:  # a legacy token; a personal one is a JWT
+            return f"Token {self._token}"
+        if self._bearer is None or self._bearer[1] < time.monotonic():
+            response = self._request(
+                "POST", "/api/token/refresh/", "the access token", json={"refresh": self._token}
+            )
+            if response.status_code != 200:
+                raise answer_fault(
+                    self.url, "the access token", response.status_code, response.text
+                )
+            self._bearer = (response.json()["access"], time.monotonic() + BEARER_SECONDS)
+        return f"Bearer {self._bearer[0]}"
+
+
+def changed_since(since: str | None) -> Iterator[dict[str, Any]]:
+    """The condition that a task changed after `since`, the server's time; none for all tasks."""
+    if since is not None:
+        yield {
+            "filter": "filter:tasks:updated_at",
+            "operator": "greater",
+            "type": "Datetime",
+            "value": since,
+        }
+
+
+def numbered(numbers: Sequence[int]) -> dict[str, Any]:
+    """The condition that a task is one of these."""
+    return {
+        "filter": "filter:tasks:id",
+        "operator": "in_list",
+        "type": "List",
+        "value": list(numbers),
+    }
+
+
+def _session() -> requests.Session:
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
+
+    session = requests.Session()
+    session.trust_env = True
+    reads = Retry(
+        total=3,
+        backoff_factor=0.3,
+        status_forcelist=(429, 500, 502, 503, 504),
+        allowed_methods=("GET",),
+        respect_retry_after_header=True,
+        raise_on_status=False,
+    )
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=reads))
+    return session
+
+
+def _list(answer: Any, url: str) -> list[Any]:
+    if not isinstance(answer, list):
+        raise ServerError(f"{url} answered something else than a list: is this Label Studio 1.x?")
+    return answer
+
+
+def _list_in(answer: Any, key: str, url: str) -> list[Any]:
+    if not isinstance(answer, dict) or not isinstance(answer.get(key), list):
+        raise ServerError(f"{url} answered without '{key}': is this Label Studio 1.x?")
+    return list(answer[key])

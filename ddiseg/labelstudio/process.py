@@ -1,0 +1,106 @@
+"""A process in the background that a later command finds again, and never takes another one for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddiseg.errors import WorkspaceError
+
+#: Seconds that a process has to end by itself.
+GRACE = 10.0
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process, known by its number and its start: a number alone is given to others later."""
+
+    pid: int
+    started: str  #: opaque; the same text as long as it is the same process
+
+    @classmethod
+    def spawn(
+        cls, command: Sequence[str], environment: Mapping[str, str], folder: Path, log: int
+    ) -> Process:
+        """Start `command` so that it outlives this process and its terminal.
+
+        It works in `folder`, writes to the descriptor `log`, and what it makes is its owner's alone.
+        """
+        child = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            umask=0o077,
+        )
+        child.returncode = 0  # it is meant to run on: Popen must not warn that it does
+        return cls(child.pid, _started(child.pid) or "ended at once")
+
+    @property
+    def alive(self) -> bool:
+        return _started(self.pid) == self.started
+
+    def stop(self) -> None:
+        """End it and what it started; without effect where it has ended.
+
+        Raises WorkspaceError where it can't be ended.
+        """
+        for sign, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
+            if not self.alive:
+                return
+            try:
+                os.killpg(self.pid, sign)
+            except ProcessLookupError:
+                return
+            except PermissionError as error:
+                raise WorkspaceError(
+                    f"process {self.pid} belongs to another user: let that user stop it"
+                ) from error
+            self._wait(seconds)
+        if self.alive:
+            raise WorkspaceError(f"process {self.pid} does not end: restart the machine")
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self.alive and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, as opaque text; None where it has ended."""
+    with contextlib.suppress(ChildProcessError):  # not started by this very process
+        os.waitpid(pid, os.WNOHANG)
+    return _started_by_proc(pid) if Path("/proc/self/stat").exists() else _started_by_ps(pid)
+
+
+def _started_by_proc(pid: int) -> str | None:
+    """Linux: field 22 of /proc/PID/stat, clock ticks since the boot; see proc(5)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, *fields = stat.rpartition(")")[2].split()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return None if state in "ZX" else f"{boot} {fields[18]}"
+
+
+def _started_by_ps(pid: int) -> str | None:
+    """macOS and the BSDs: the start as ps tells it, in a time zone and language that stay the same."""
+    shown = subprocess.run(
+        ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)],
+        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    state, _, started = shown.strip().partition(" ")
+    return None if not state or state[0] == "Z" else started.strip()

@@ -1,0 +1,123 @@
+"""The two projects of a workspace on a server: made, found again, kept as the protocol says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from annotation_protocol import load_protocol
+from annotation_protocol.labelling_config import (
+    annotation_config,
+    differences,
+    orphaned_labels,
+    review_config,
+)
+from ddiseg.catalogue import Purpose
+from ddiseg.catalogue.models import Project
+from ddiseg.errors import InputError
+from ddiseg.labelstudio.client import Client, RemoteProject
+from ddiseg.labelstudio.connection import Connection
+from ddiseg.labelstudio.media import FOLDER
+from ddiseg.labelstudio.tasks import PAINTED
+from ddiseg.workspace import Workspace
+
+_TITLES = {
+    Purpose.ANNOTATION: "Annotate",
+    Purpose.REVIEW: "Review",
+}
+
+_SETTINGS: dict[Purpose, dict[str, Any]] = {
+    Purpose.ANNOTATION: {
+        "show_skip_button": True,
+        "enable_empty_annotation": False,
+        "skip_queue": "IGNORE_SKIPPED",  # a skip is an answer: nobody is asked again
+    },
+    Purpose.REVIEW: {"show_skip_button": False, "enable_empty_annotation": False},
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A project of this workspace, here and on its server."""
+
+    row: Project
+    number: int  #: the server's
+    url: str  #: where a person opens it
+
+    def link(self, task: int | None) -> str:
+        """Where a person opens a task of it."""
+        return f"{self.url}?task={task}"
+
+
+def ensure_projects(workspace: Workspace, connection: Connection) -> dict[Purpose, Place]:
+    """Both projects, made where they are missing; see `open_place`."""
+    client = Client(connection)
+    client.check_version()
+    return {purpose: open_place(workspace, client, connection, purpose) for purpose in Purpose}
+
+
+def open_place(
+    workspace: Workspace, client: Client, connection: Connection, purpose: Purpose
+) -> Place:
+    """The project of one purpose, made or brought to the protocol's configuration where needed.
+
+    A stopped run may have made it without writing down where: it is found by its key. Raises
+    InputError where the protocol's configuration would orphan what people have drawn.
+    """
+    row = workspace.catalogue.labelling.project(client.url, purpose)
+    config = _config(purpose)
+    if row.remote_id is not None:
+        remote = client.project(row.remote_id)
+    else:
+        found = client.find_projects(_mark(row))
+        remote = found[-1] if found else _make(workspace, client, row, purpose, config)
+        workspace.catalogue.labelling.place(row.id, remote.id)
+    _keep_config(workspace, client, row, remote, config)
+    if connection.media is not None:
+        folder = connection.media / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        if str(folder) not in client.storage_paths(remote.id):
+            client.add_storage(remote.id, str(folder), "photographs of ddiseg")
+    return Place(row, remote.id, f"{client.url}/projects/{remote.id}/data")
+
+
+def _config(purpose: Purpose) -> str:
+    make = annotation_config if purpose is Purpose.ANNOTATION else review_config
+    return make(load_protocol())
+
+
+def _mark(row: Project) -> str:
+    return f"ddiseg:{row.key}"
+
+
+def _make(
+    workspace: Workspace, client: Client, row: Project, purpose: Purpose, config: str
+) -> RemoteProject:
+    return client.create_project(
+        title=f"{_TITLES[purpose]} {workspace.root.resolve().name}"[:50],
+        description=f"Filled and emptied by ddiseg; do not remove this mark: {_mark(row)}",
+        label_config=config,
+        maximum_annotations=1,
+        show_collab_predictions=True,
+        model_version=PAINTED,
+        **_SETTINGS[purpose],
+    )
+
+
+def _keep_config(
+    workspace: Workspace, client: Client, row: Project, remote: RemoteProject, config: str
+) -> None:
+    """See that the server's configuration is the protocol's, without orphaning anyone's work."""
+    changed = differences(remote.config, config)
+    if not changed:
+        return
+    used = bool(workspace.catalogue.labelling.tasks(row.id))
+    orphans = orphaned_labels(remote.config, load_protocol()) if used else ()
+    if orphans:
+        raise InputError(
+            f"project {remote.id} on {client.url} has {', '.join(orphans)}, which the protocol has "
+            "not; regions drawn with it would be orphaned. Either put the old name back (in the "
+            "project under Settings > Labeling Interface, or in protocol.toml), or pull everything, "
+            "delete the project there and run 'ddiseg label pull --full': the next push makes a new one"
+        )
+    client.update_project(remote.id, label_config=config)

@@ -1,0 +1,229 @@
+"""Bring back what people did, in annotation and in review: every version of every annotation, once.
+
+Pages of tasks come by the time of their last change, from a little before the newest change that
+is stored; a page and its watermark are stored together. What is stored already is known by
+annotation and time, so overlapping, repeating and stopping a pull are all harmless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from annotation_protocol import load_protocol
+from ddiseg import masks
+from ddiseg.catalogue import Arm, Page, Purpose, Received
+from ddiseg.catalogue.models import Mask, Task
+from ddiseg.errors import ServerError
+from ddiseg.labelstudio.answers import Asked, read_answer
+from ddiseg.labelstudio.client import Client
+from ddiseg.labelstudio.connection import Connection
+from ddiseg.labelstudio.plain import PlainRequests, changed_since, numbered
+from ddiseg.labelstudio.projects import Place, open_place
+from ddiseg.labelstudio.push import Sender, send_back
+from ddiseg.outcomes import FileOutcome, Progress, silent
+from ddiseg.workspace import Workspace
+
+#: Tasks in a page: what is held in memory, and stored in one transaction.
+PAGE = 50
+
+#: A change may become visible after a later one: each pull begins this much before the newest.
+OVERLAP = timedelta(minutes=1)
+
+#: A server whose clock is this far behind the newest change was set back: everything is read.
+SET_BACK = timedelta(seconds=10)
+
+
+@dataclass
+class Pulled:
+    """What came back."""
+
+    place: Place
+    outcomes: list[FileOutcome] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  #: refused before and still so
+    full: bool = False  #: whether all tasks were read
+
+
+def pull(
+    workspace: Workspace,
+    connection: Connection,
+    purpose: Purpose,
+    actor: str,
+    *,
+    full: bool = False,
+    progress: Progress = silent,
+) -> Pulled:
+    """Store what people did in one project since the last pull, or with `full` since ever.
+
+    A full pull also finds tasks that were deleted on the server.
+    """
+    client = Client(connection)
+    client.check_version()
+    labelling = workspace.catalogue.labelling
+    try:
+        place = open_place(workspace, client, connection, purpose)
+    except ServerError as error:
+        row = labelling.project(client.url, purpose)
+        if not (full and error.status == 404 and row.remote_id is not None):
+            raise
+        return _project_gone(workspace, client, connection, purpose, actor)
+    Sender(workspace, client, connection, place, actor, start=purpose is Purpose.ANNOTATION).adopt()
+    done = Pulled(place, full=full or _set_back(client, place))
+    tasks = {t.remote_id: t for t in labelling.tasks(place.row.id, deleted=True) if t.remote_id}
+    since = None if done.full else _a_little_before(place.row.watermark)
+    seen: set[int] = set()
+    people = client.users()
+    with ThreadPoolExecutor(2) as pool:
+        for page in changed_tasks(client.plain, place.number, since):
+            seen.update(int(task["id"]) for task in page)
+            known = [task for task in page if int(task["id"]) in tasks]
+            answers = _unseen(client, place, labelling.seen, tasks, known)
+            asked = _ask(workspace, place, purpose, [tasks[int(t["id"])] for t in answers])
+            jobs = [(asked[int(t["id"])], a) for t in answers for a in t["annotations"]]
+            read = partial(read_answer, people=people, protocol=load_protocol())
+            received = list(pool.map(read, *zip(*jobs, strict=True))) if jobs else []
+            done.outcomes += labelling.receive(
+                place.row.id, _page(tasks, known, answers, received, page)
+            )
+            progress(len(seen), len(seen))
+    if done.full:
+        gone = [t.id for n, t in tasks.items() if n not in seen and t.deleted_at is None]
+        done.outcomes += labelling.missed(gone, actor)
+    send_back(workspace, connection)
+    told = {o.note for o in done.outcomes}
+    still = labelling.problems(place.row.id)
+    done.problems = [str(a.problem) for _, a in still if a.problem not in told]
+    return done
+
+
+def changed_tasks(
+    plain: PlainRequests, project: int, since: str | None
+) -> Iterator[list[dict[str, Any]]]:
+    """Pages of the tasks that changed after `since`, oldest change first, in their light form.
+
+    A page begins where the last one ended in time, not in number: a task that changes meanwhile
+    moves to the end and would push another one over a border between numbered pages.
+    """
+    cursor, number = since, 1
+    seen: dict[int, str] = {}
+    while True:
+        tasks = plain.tasks(
+            project, list(changed_since(cursor)), page=number, size=PAGE, whole=False
+        )
+        fresh = [t for t in tasks if seen.get(t["id"]) != t["updated_at"]]
+        seen.update((t["id"], t["updated_at"]) for t in fresh)
+        if fresh:
+            yield fresh
+        if len(tasks) < PAGE:
+            return
+        ahead = _moved(tasks[-1]["updated_at"], -timedelta(microseconds=1))
+        if cursor is None or ahead > cursor:
+            cursor, number = ahead, 1
+        else:  # more changes at one moment than a page holds
+            number += 1
+
+
+def _unseen(
+    client: Client,
+    place: Place,
+    stored: Any,
+    tasks: dict[int, Task],
+    page: Sequence[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """The tasks of a page that have an annotation in a version not stored yet, whole."""
+    known = stored([tasks[int(t["id"])].id for t in page])
+    new = [
+        int(t["id"])
+        for t in page
+        if any(
+            known.get((tasks[int(t["id"])].id, int(a["id"]), a["updated_at"]), "refused")
+            == "refused"
+            for a in t["annotations"]
+        )
+    ]
+    if not new:
+        return []
+    return client.plain.tasks(place.number, [numbered(new)], page=1, size=len(new), whole=True)
+
+
+def _page(
+    tasks: dict[int, Task],
+    known: Sequence[dict[str, Any]],
+    answers: Sequence[dict[str, Any]],
+    received: Sequence[Received],
+    page: Sequence[dict[str, Any]],
+) -> Page:
+    newest = {int(t["id"]): t for t in [*known, *answers]}
+    standing = {
+        tasks[number].id: {int(a["id"]) for a in task["annotations"]}
+        for number, task in newest.items()
+    }
+    return Page(received, standing, max(str(t["updated_at"]) for t in page))
+
+
+def _ask(
+    workspace: Workspace, place: Place, purpose: Purpose, tasks: Sequence[Task]
+) -> dict[int, Asked]:
+    """What is needed to understand the answers to these tasks, by the server's number."""
+    rows = workspace.catalogue.images.select(ids=[t.image_id for t in tasks])
+    images = {image.id: image for image in rows}
+    painted = workspace.catalogue.masks.get([t.mask_id for t in tasks if t.mask_id is not None])
+    return {
+        task.remote_id: Asked(
+            task,
+            images[task.image_id],
+            place.link(task.remote_id),
+            purpose,
+            partial(_find_mask, workspace, task, painted.get(task.mask_id or 0)),
+            partial(_pixels, workspace, task),
+            workspace.store_mask,
+        )
+        for task in tasks
+        if task.remote_id is not None
+    }
+
+
+def _find_mask(workspace: Workspace, task: Task, painted: Mask | None, digest: str) -> Mask | None:
+    """The mask whose hash begins with `digest`: most often the one that the task shows now."""
+    if painted is not None and painted.content_hash.startswith(digest):
+        return painted
+    rows = workspace.catalogue.masks.of_image(task.image_id)
+    return next((m for m in reversed(rows) if m.content_hash.startswith(digest)), None)
+
+
+def _pixels(workspace: Workspace, task: Task, mask: Mask) -> masks.Mask:
+    return masks.stretch(workspace.mask(mask), (task.height, task.width))
+
+
+def _project_gone(
+    workspace: Workspace, client: Client, connection: Connection, purpose: Purpose, actor: str
+) -> Pulled:
+    """The project was deleted on the server: a new one takes its place, its tasks are sent anew."""
+    labelling = workspace.catalogue.labelling
+    row = labelling.project(client.url, purpose)
+    gone = [t.id for t in labelling.tasks(row.id) if t.arm != Arm.UNSAMPLED]
+    outcomes = labelling.missed(gone, actor)
+    labelling.place(row.id, None)
+    return Pulled(open_place(workspace, client, connection, purpose), outcomes, full=True)
+
+
+def _set_back(client: Client, place: Place) -> bool:
+    """Whether the server's clock was set back behind the newest change that is stored."""
+    now, newest = client.plain.server_time(), place.row.watermark
+    if now is None or newest is None:
+        return False
+    return _moved(newest, -SET_BACK) > now
+
+
+def _a_little_before(watermark: str | None) -> str | None:
+    return None if watermark is None else _moved(watermark, -OVERLAP)
+
+
+def _moved(at: str, by: timedelta) -> str:
+    """A moment of the server's, `by` later, written as the server writes it."""
+    moment = datetime.fromisoformat(at).astimezone(UTC) + by
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

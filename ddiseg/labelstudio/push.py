@@ -1,0 +1,393 @@
+"""Give images to annotators: copies, tasks, and the newest mask painted on them.
+
+Every task is written down in the catalogue before it is sent and looked up on the server before it
+is sent again, so that a push may be stopped anywhere, here or there, and simply be run again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+from annotation_protocol import load_protocol
+from annotation_protocol.labelling_config import REVIEW_COMMENT
+from ddiseg import masks
+from ddiseg.catalogue import Arm, NewTask, Purpose, State
+from ddiseg.catalogue.models import Image, Mask, Task
+from ddiseg.errors import DdisegError, InputError, ServerError
+from ddiseg.labelstudio.client import Client
+from ddiseg.labelstudio.connection import Connection
+from ddiseg.labelstudio.folder import Folder, exclusive
+from ddiseg.labelstudio.media import FOLDER, LONGEST, copy_name, copy_png, copy_size, place_copy
+from ddiseg.labelstudio.projects import Place, open_place
+from ddiseg.labelstudio.tasks import KEY, image_key, painted_mask, prediction, task_data
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.workspace import Workspace
+
+#: Tasks in one request: a few MB, a second or two of the server's time.
+BATCH = 50
+
+#: What a task's data says besides the picture and its ids, by image and painted mask.
+DataOf: TypeAlias = Callable[[Image, Mask | None], Mapping[str, Any]]
+
+#: States whose images can be given to an annotator; the others are settled or with a reviewer.
+OPEN = (State.NEW, State.QUEUED, State.PRELABELLED, State.IN_LABELLING, State.REWORK)
+
+
+@dataclass(frozen=True)
+class PushOptions:
+    """How images are given to people."""
+
+    control: float = 0.0  #: percent of the images whose prediction is withheld
+    readers: int = 1  #: people who annotate each image, without seeing each other's work
+    sample: float = 100.0  #: percent of the images that get that many readers; the others one
+    show_tone: bool = True  #: in the task's data, where annotators can read it
+    longest: int = LONGEST  #: longest side of the copies, pixels
+    seed: int = 0  #: of the draws
+
+    def __post_init__(self) -> None:
+        for name in ("control", "sample"):
+            if not 0 <= getattr(self, name) <= 100:
+                raise InputError(
+                    f"--{name} is {getattr(self, name):g}: give a percentage, 0 to 100"
+                )
+        if self.readers < 1:
+            raise InputError(f"--readers is {self.readers}: give 1 or more")
+        if not 64 <= self.longest <= 8192:
+            raise InputError(f"--longest is {self.longest}: give 64 to 8192 pixels")
+
+
+@dataclass
+class Pushed:
+    """What became of each image, and where people find them."""
+
+    place: Place
+    outcomes: list[FileOutcome] = field(default_factory=list)
+    arms: dict[str, dict[str, int]] = field(default_factory=dict)  #: new tasks by arm and tone
+
+
+def push(
+    workspace: Workspace,
+    connection: Connection,
+    images: Sequence[Image],
+    options: PushOptions,
+    actor: str,
+    progress: Progress = silent,
+) -> Pushed:
+    """Give `images` to annotators; what is there already is brought up to date or left as it is."""
+    client = Client(connection)
+    client.check_version()
+    folder = Folder(workspace.root)
+    folder.make()
+    with exclusive(folder.path / "push.lock", "another push is running: waiting for it", _no_line):
+        place = open_place(workspace, client, connection, Purpose.ANNOTATION)
+        done = Pushed(place)
+        wanted = _plan(workspace, place, images, options, actor, done)
+        sender = Sender(workspace, client, connection, place, actor, start=True)
+        sender.adopt()
+        before = {t.id for t in sender.tasks() if t.remote_id is not None}
+        done.outcomes += sender.send(_annotation_data(workspace, options), progress)
+        there = [t for t in sender.tasks() if t.id in before and t.image_id in wanted]
+        done.outcomes += _bring_up_to_date(workspace, sender, there, wanted, options)
+        show_comments(workspace, client, place)
+    return done
+
+
+class Sender:
+    """Sends the planned tasks of one project; knows how to find out what was sent already."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        client: Client,
+        connection: Connection,
+        place: Place,
+        actor: str,
+        *,
+        start: bool,
+    ) -> None:
+        self.workspace, self.client, self.place = workspace, client, place
+        self._connection, self._actor, self._start = connection, actor, start
+        self._labelling = workspace.catalogue.labelling
+
+    def tasks(self) -> list[Task]:
+        """The project's tasks that are to be on the server."""
+        rows = self._labelling.tasks(self.place.row.id)
+        return [row for row in rows if row.arm != Arm.UNSAMPLED]
+
+    def adopt(self) -> None:
+        """Find planned tasks that the server has: a request whose answer never came.
+
+        One that stands there twice is left once. One that came without its prediction gets it.
+        """
+        pending = {t.key: t for t in self.tasks() if t.remote_id is None}
+        found = self.client.plain.find_tasks(self.place.number, KEY, list(pending))
+        for key, numbers in found.items():
+            task = pending[key]
+            number = self._only_one(numbers)
+            self._labelling.sent({task.id: number}, self._actor, start=self._start)
+            if task.arm == Arm.PAINTED and task.mask_id is not None:
+                self.repaint(
+                    task, number, self.workspace.catalogue.masks.get([task.mask_id])[task.mask_id]
+                )
+
+    def send(self, data_of: DataOf, progress: Progress = silent) -> list[FileOutcome]:
+        """Send every planned task that the server has not; those whose photograph is missing stay."""
+        outcomes: list[FileOutcome] = []
+        pending = [t for t in self.tasks() if t.remote_id is None]
+        rows = self.workspace.catalogue.images.select(ids=[t.image_id for t in pending])
+        images = {image.id: image for image in rows}
+        mask_rows = self.workspace.catalogue.masks.get([t.mask_id for t in pending if t.mask_id])
+        with ThreadPoolExecutor(2) as pool:
+            for batch in _batches(pending, BATCH):
+                made = list(
+                    pool.map(
+                        partial(self._payload, data_of),
+                        batch,
+                        [images[t.image_id] for t in batch],
+                        [mask_rows.get(t.mask_id or 0) for t in batch],
+                    )
+                )
+                ready = [(t, p) for t, p in zip(batch, made, strict=True) if isinstance(p, dict)]
+                outcomes += [p for p in made if isinstance(p, FileOutcome)]
+                if ready:
+                    self._import(ready, mask_rows)
+                outcomes += [FileOutcome(images[t.image_id].name, Outcome.ADDED) for t, _ in ready]
+                progress(len(outcomes), len(pending))
+        return outcomes
+
+    def _import(
+        self, ready: Sequence[tuple[Task, dict[str, Any]]], mask_rows: Mapping[int, Mask]
+    ) -> None:
+        """One request; then what the server says it made is compared with what was sent."""
+        numbers, painted = self.client.plain.import_tasks(
+            self.place.number, [payload for _, payload in ready]
+        )
+        if len(numbers) != len(ready):
+            raise ServerError(
+                f"{self.client.url} made {len(numbers)} tasks of {len(ready)}: run the same command "
+                "again, it looks which ones are there"
+            )
+        ids = {task.id: n for (task, _), n in zip(ready, numbers, strict=True)}
+        self._labelling.sent(ids, self._actor, start=self._start)
+        unpainted = painted < sum("predictions" in payload for _, payload in ready)
+        for task, payload in ready:
+            if unpainted and "predictions" in payload and task.mask_id is not None:
+                self.repaint(task, ids[task.id], mask_rows[task.mask_id])
+            if task.readers > 1:
+                self.client.update_task(ids[task.id], overlap=task.readers)
+
+    def repaint(self, task: Task, number: int, mask: Mask) -> None:
+        """See that task `number` shows `mask`, once, and nothing older."""
+        there = self.client.predictions(number)
+        shown = {n for n, ids in there.items() if _is_of(ids, mask)}
+        if not shown:
+            self.client.add_prediction(number, self._painted(task, mask))
+        for extra in sorted(set(there) - shown) + sorted(shown)[:-1]:
+            self.client.delete_prediction(extra)
+
+    def _only_one(self, numbers: Sequence[int]) -> int:
+        """The one task that stays where two pushes at once sent the same: that which people began."""
+        begun = [n for n in numbers if self.client.has_work(n)] if len(numbers) > 1 else []
+        if len(begun) > 1:
+            links = " and ".join(self.place.link(n) for n in begun)
+            raise InputError(
+                f"{links} are the same image and people worked on both: delete one of them"
+            )
+        stays = (begun or list(numbers))[0]
+        for extra in numbers:
+            if extra != stays:
+                self.client.delete_task(extra)
+        return stays
+
+    def _payload(
+        self, data_of: DataOf, task: Task, image: Image, mask: Mask | None
+    ) -> dict[str, Any] | FileOutcome:
+        try:
+            picture = self._picture(task, image)
+            payload: dict[str, Any] = {
+                "data": task_data(image, task.key, picture, **data_of(image, mask))
+            }
+            if task.arm == Arm.PAINTED and mask is not None:
+                payload["predictions"] = [self._painted(task, mask)]
+        except ServerError:
+            raise
+        except DdisegError as error:
+            return FileOutcome(image.name, Outcome.REFUSED, str(error))
+        return payload
+
+    def _painted(self, task: Task, mask: Mask) -> dict[str, Any]:
+        pixels = masks.stretch(self.workspace.mask(mask), (task.height, task.width))
+        return prediction(pixels, mask.content_hash, load_protocol(), mask.uncertainty)
+
+    def _picture(self, task: Task, image: Image) -> str:
+        """Where the server shows the copy; it is put there where it is missing."""
+        name = copy_name(image, task.width, task.height)
+        if self._connection.media is not None:
+            path = self._connection.media / FOLDER / name
+            if not path.exists() or not path.stat().st_size:
+                data = copy_png(self.workspace, image, task.width, task.height)
+                place_copy(self._connection.media, name, data)
+            return f"/data/local-files/?d={FOLDER}/{name}"
+        if task.media is None:
+            data = copy_png(self.workspace, image, task.width, task.height)
+            task.media = self.client.plain.upload(self.place.number, name, data)
+            self._labelling.update_task(task.id, media=task.media)
+        return task.media
+
+
+def show_comments(workspace: Workspace, client: Client, place: Place) -> None:
+    """Show each returned image's comment in its task, and take it away once the image moved on."""
+    labelling = workspace.catalogue.labelling
+    tasks = [t for t in labelling.tasks(place.row.id) if t.remote_id is not None]
+    rows = workspace.catalogue.images.select(ids=[t.image_id for t in tasks])
+    states = {image.id: image.state for image in rows}
+    reviews = workspace.catalogue.masks.last_reviews()
+    for task in tasks:
+        wanted = None
+        if states[task.image_id] == State.REWORK:
+            review = reviews.get(task.image_id)
+            by = f"{review.reviewer}: " if review is not None else ""
+            comment = review.comment if review is not None and review.comment else None
+            wanted = f"{by}{comment or 'please look at this image again'}"
+        if wanted != task.comment:
+            assert task.remote_id is not None
+            data = client.task_data(task.remote_id)
+            client.update_task(task.remote_id, data={**data, REVIEW_COMMENT: wanted or ""})
+            labelling.update_task(task.id, comment=wanted)
+
+
+def send_back(workspace: Workspace, connection: Connection) -> None:
+    """Show the comments of returned images to their annotators; see `show_comments`."""
+    client = Client(connection)
+    place = open_place(workspace, client, connection, Purpose.ANNOTATION)
+    show_comments(workspace, client, place)
+
+
+def draw_share(images: Sequence[Image], percent: float, seed: int, what: str) -> set[int]:
+    """Ids of `percent` of the images, the same share of every tone, by seed.
+
+    Each tone gets its share rounded down; what is left goes to the tones with the largest rests.
+    """
+    by_tone: dict[str, list[Image]] = {}
+    for image in sorted(images, key=lambda i: i.content_hash):  # no row number decides
+        by_tone.setdefault(image.tone, []).append(image)
+    exact = {tone: len(of) * percent / 100 for tone, of in by_tone.items()}
+    quota = {tone: int(share) for tone, share in exact.items()}
+    rest = round(sum(exact.values())) - sum(quota.values())
+    for tone in sorted(exact, key=lambda t: (quota[t] - exact[t], t))[:rest]:
+        quota[tone] += 1
+    drawn: set[int] = set()
+    for tone, of in by_tone.items():
+        order = random.Random(f"{what} {seed} {tone}").sample(of, len(of))
+        drawn.update(image.id for image in order[: quota[tone]])
+    return drawn
+
+
+def _plan(
+    workspace: Workspace,
+    place: Place,
+    images: Sequence[Image],
+    options: PushOptions,
+    actor: str,
+    done: Pushed,
+) -> set[int]:
+    """Write down the tasks to be sent; returns the ids of the images that can be given to people."""
+    labelling, catalogue = workspace.catalogue.labelling, workspace.catalogue
+    there = {t.image_id for t in labelling.tasks(place.row.id)}
+    for image in images:
+        if image.state not in OPEN and image.id not in there:
+            why = f"it is {image.state}: 'ddiseg reopen {image.name}' first, if it is to be drawn anew"
+            done.outcomes.append(FileOutcome(image.name, Outcome.REFUSED, why))
+    fresh = [i for i in images if i.state in OPEN and i.id not in there]
+    predicted = catalogue.masks.newest_predictions()
+    returned = [i.id for i in fresh if i.state == State.REWORK]
+    painted = {**predicted, **catalogue.masks.newest_by_people(returned)}
+    withheld = draw_share(
+        [i for i in fresh if i.id in predicted and i.id not in returned],
+        options.control,
+        options.seed,
+        "control",
+    )
+    read_twice = draw_share(images, options.sample, options.seed, "readers")
+    new = []
+    for image in fresh:
+        mask = painted.get(image.id)
+        arm = Arm.CONTROL if image.id in withheld else Arm.PAINTED if mask else Arm.BARE
+        width, height = copy_size(image, options.longest)
+        readers = options.readers if image.id in read_twice else 1
+        new.append(
+            NewTask(
+                image_key(image), image.id, mask.id if mask else None, arm, width, height, readers
+            )
+        )
+        tones = done.arms.setdefault(arm.value, {})
+        tones[image.tone] = tones.get(image.tone, 0) + 1
+    if new:
+        drawn = {"control": options.control, "readers": options.readers, "sample": options.sample}
+        detail = {**drawn, "seed": options.seed, "longest": options.longest, "arms": done.arms}
+        labelling.plan(place.row.id, new, actor, detail)
+    for task in labelling.tasks(place.row.id):
+        if task.image_id in read_twice and task.readers < options.readers:
+            labelling.update_task(task.id, readers=options.readers)
+    return {i.id for i in images if i.state in OPEN or i.id in there}
+
+
+def _annotation_data(workspace: Workspace, options: PushOptions) -> DataOf:
+    models = {model.id: model.name for model in workspace.catalogue.models.all()}
+
+    def data_of(image: Image, mask: Mask | None) -> Mapping[str, Any]:
+        model = models.get(mask.model_version_id or 0) if mask is not None else None
+        return {**({"tone": image.tone} if options.show_tone else {}), "model": model or ""}
+
+    return data_of
+
+
+def _bring_up_to_date(
+    workspace: Workspace,
+    sender: Sender,
+    tasks: Sequence[Task],
+    wanted: set[int],
+    options: PushOptions,
+) -> list[FileOutcome]:
+    """Tasks that were there before: a newer prediction where nobody has begun, more readers."""
+    labelling = workspace.catalogue.labelling
+    rows = workspace.catalogue.images.select(ids=[t.image_id for t in tasks])
+    images = {image.id: image for image in rows}
+    predicted = workspace.catalogue.masks.newest_predictions()
+    models = {model.id: model.name for model in workspace.catalogue.models.all()}
+    outcomes = []
+    for task in tasks:
+        assert task.remote_id is not None
+        image, notes = images[task.image_id], []
+        mask = predicted.get(image.id)
+        begun = image.state not in (State.IN_LABELLING, State.QUEUED, State.PRELABELLED)
+        if mask is not None and task.arm != Arm.CONTROL and mask.id != task.mask_id and not begun:
+            sender.repaint(task, task.remote_id, mask)
+            model = models[mask.model_version_id or 0]
+            data = sender.client.task_data(task.remote_id)
+            sender.client.update_task(task.remote_id, data={**data, "model": model})
+            labelling.update_task(task.id, mask_id=mask.id, arm=Arm.PAINTED.value)
+            notes.append(f"painted anew by {model}")
+        if options.readers > 1 and task.readers == options.readers:
+            sender.client.update_task(task.remote_id, overlap=task.readers)
+        outcome = Outcome.REPAIRED if notes else Outcome.UNCHANGED
+        outcomes.append(FileOutcome(image.name, outcome, "; ".join(notes) or None))
+    return outcomes
+
+
+def _is_of(region_ids: list[str], mask: Mask) -> bool:
+    digest = painted_mask(region_ids)
+    return digest is not None and mask.content_hash.startswith(digest)
+
+
+def _batches(tasks: Sequence[Task], size: int) -> Iterator[Sequence[Task]]:
+    for start in range(0, len(tasks), size):
+        yield tasks[start : start + size]
+
+
+def _no_line(_line: str) -> None: ...

@@ -1,0 +1,183 @@
+"""Give submitted masks to a second person; a person never finds their own work among them.
+
+Label Studio Community has no reviewer's role. Review is a project of its own whose tasks hold the
+annotator's mask and name; each person has a view of it (a tab) that leaves their own work out. What
+a reviewer gets round to is refused in the catalogue.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ddiseg.catalogue import Arm, NewTask, Purpose
+from ddiseg.catalogue.models import Image, Mask, Task
+from ddiseg.errors import InputError
+from ddiseg.labelstudio.client import Client
+from ddiseg.labelstudio.connection import Connection
+from ddiseg.labelstudio.folder import Folder, exclusive
+from ddiseg.labelstudio.media import LONGEST, copy_size
+from ddiseg.labelstudio.projects import Place, open_place
+from ddiseg.labelstudio.push import Sender, draw_share
+from ddiseg.labelstudio.tasks import review_key
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.workspace import Workspace
+
+#: Keys in a review task's data.
+DRAWN_BY, WAITS = "drawn_by", "waits"
+
+
+#: A copy whose longest side is shorter, pixels, shows too little of a photograph to judge a rim by.
+SHARP = 512
+
+
+@dataclass
+class PushedReviews:
+    """What became of each submitted mask, and where each person reviews."""
+
+    place: Place
+    outcomes: list[FileOutcome] = field(default_factory=list)
+    unsampled: int = 0  #: submitted masks that the spot check leaves out
+    tabs: dict[str, str] = field(default_factory=dict)  #: where to review, by e-mail address
+
+
+def push_reviews(
+    workspace: Workspace,
+    connection: Connection,
+    sample: float,
+    seed: int,
+    actor: str,
+    progress: Progress = silent,
+) -> PushedReviews:
+    """Send every mask that waits for review, or of those not looked at yet `sample` percent."""
+    if not 0 <= sample <= 100:
+        raise InputError(f"--sample is {sample:g}: give a percentage, 0 to 100")
+    client = Client(connection)
+    client.check_version()
+    folder = Folder(workspace.root)
+    folder.make()
+    with exclusive(folder.path / "push.lock", "another push is running: waiting for it", _no_line):
+        place = open_place(workspace, client, connection, Purpose.REVIEW)
+        done = PushedReviews(place)
+        waiting = workspace.catalogue.masks.in_review()
+        rows = workspace.catalogue.images.select(ids=list(waiting))
+        reviews = Counter(
+            r.mask_id for r in workspace.catalogue.masks.reviews([m.id for m in waiting.values()])
+        )
+        keys = {review_key(i, waiting[i.id], reviews[waiting[i.id].id]): i for i in rows}
+        before = {t.key for t in workspace.catalogue.labelling.tasks(place.row.id) if t.remote_id}
+        _plan(workspace, place, keys, waiting, sample, seed, actor)
+        sender = Sender(workspace, client, connection, place, actor, start=False)
+        sender.adopt()
+        done.outcomes += sender.send(_review_data(workspace), progress)
+        done.outcomes += [
+            FileOutcome(image.name, Outcome.UNCHANGED)
+            for key, image in keys.items()
+            if key in before
+        ]
+        tasks = workspace.catalogue.labelling.tasks(place.row.id)
+        done.unsampled = sum(t.arm == Arm.UNSAMPLED and t.key in keys for t in tasks)
+        _retire(
+            client,
+            [t for t in tasks if t.remote_id and t.key not in keys and t.comment is None],
+            workspace,
+        )
+        done.tabs = _ensure_tabs(client, place)
+    return done
+
+
+def _plan(
+    workspace: Workspace,
+    place: Place,
+    keys: Mapping[str, Image],
+    waiting: Mapping[int, Mask],
+    sample: float,
+    seed: int,
+    actor: str,
+) -> None:
+    labelling = workspace.catalogue.labelling
+    there = {t.key: t for t in labelling.tasks(place.row.id)}
+    # A mask that a spot check left out stays out, until all are asked for.
+    open_keys = {
+        key: image
+        for key, image in keys.items()
+        if key not in there or (sample == 100 and there[key].arm == Arm.UNSAMPLED)
+    }
+    drawn = draw_share(list(open_keys.values()), sample, seed, "review")
+    new = []
+    for key, image in open_keys.items():
+        mask = waiting[image.id]
+        width, height = _review_size(image, mask)
+        arm = Arm.PAINTED if image.id in drawn else Arm.UNSAMPLED
+        new.append(NewTask(key, image.id, mask.id, arm, width, height))
+    if new:
+        labelling.plan(place.row.id, new, actor, {"review": True, "sample": sample, "seed": seed})
+
+
+def _review_size(image: Image, mask: Mask) -> tuple[int, int]:
+    """The size at which a mask was drawn; where that shows too little of the photograph, more."""
+    drawn_at = mask.width, mask.height
+    longest = max(drawn_at)
+    if (
+        drawn_at == copy_size(image, longest)
+        and min(SHARP, max(image.width, image.height)) <= longest <= LONGEST
+    ):
+        return drawn_at
+    return copy_size(image, LONGEST)
+
+
+def _review_data(workspace: Workspace) -> Any:
+    def data_of(image: Image, mask: Mask | None) -> Mapping[str, Any]:
+        assert mask is not None
+        people = workspace.catalogue.masks.people_behind([mask.id])[mask.id]
+        return {DRAWN_BY: ", ".join(people), WAITS: "yes", "drawn_in": mask.origin or ""}
+
+    return data_of
+
+
+def _retire(client: Client, tasks: Sequence[Task], workspace: Workspace) -> None:
+    """Take reviews of masks that no longer wait out of everyone's view; nothing is deleted."""
+    for task in tasks:
+        assert task.remote_id is not None
+        data = client.task_data(task.remote_id)
+        client.update_task(task.remote_id, data={**data, WAITS: "no"})
+        workspace.catalogue.labelling.update_task(task.id, comment="no longer in review")
+
+
+def _ensure_tabs(client: Client, place: Place) -> dict[str, str]:
+    """A view for each person that leaves out what they had a hand in; where it is, by address."""
+    there = {
+        str((view.get("data") or {}).get("title")): int(view["id"])
+        for view in client.plain.views(place.number)
+    }
+    tabs = {}
+    for address in sorted(client.users().values()):
+        title = f"For {address}"
+        number = there.get(title)
+        if number is None:
+            number = client.plain.put_view(place.number, None, _tab(title, address))
+        tabs[address] = f"{place.url}?tab={number}"
+    return tabs
+
+
+def _tab(title: str, address: str) -> dict[str, Any]:
+    def on(key: str, operator: str, value: str) -> dict[str, Any]:
+        return {
+            "filter": f"filter:tasks:data.{key}",
+            "operator": operator,
+            "type": "String",
+            "value": value,
+        }
+
+    return {
+        "title": title,
+        "filters": {
+            "conjunction": "and",
+            "items": [on(DRAWN_BY, "not_contains", address), on(WAITS, "equal", "yes")],
+        },
+    }
+
+
+def _no_line(_line: str) -> None: ...

@@ -1,0 +1,499 @@
+"""What annotations do to an image: masks, skips, edits, deletions, and several people at one task."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from ddiseg.catalogue import REASON_MISSING, Page
+from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.labelling import Labelling
+from ddiseg.catalogue.masks import ACCEPT, REJECT
+from ddiseg.outcomes import FileOutcome, Outcome
+from tests.ddiseg.catalogue.desk import ANNOTATOR, REVIEWER, SECOND, Desk, Standing, drawn_by
+
+ADDED, UNCHANGED, REPAIRED, REFUSED = (
+    Outcome.ADDED,
+    Outcome.UNCHANGED,
+    Outcome.REPAIRED,
+    Outcome.REFUSED,
+)
+
+IN_REVIEW = Standing(
+    "submitted", ["submit annotator-1"], ["annotator-1 a"], in_review="annotator-1 a"
+)
+ACCEPTED = Standing(
+    "accepted",
+    ["submit annotator-1", "accept reviewer-1"],
+    ["annotator-1 a"],
+    accepted="annotator-1 a",
+    reviews=["reviewer-1 accept annotator-1 a"],
+)
+TAKEN_BACK = Standing(
+    "in_labelling", ["submit annotator-1", "withdraw annotator-1"], ["annotator-1 a"]
+)
+
+
+def _outcomes(outcomes: list[FileOutcome]) -> list[Outcome]:
+    return [o.outcome for o in outcomes]
+
+
+@pytest.fixture
+def submitted(desk: Desk) -> int:
+    """The number of an annotation whose mask is in review."""
+    number = desk.submit(ANNOTATOR, "a")
+    desk.pull()
+    return number
+
+
+@pytest.fixture
+def accepted(desk: Desk, submitted: int) -> int:
+    """The number of an annotation whose mask is accepted."""
+    desk.review(REVIEWER, ACCEPT)
+    return submitted
+
+
+# Masks
+
+
+def test_mask__first_one_goes_to_review(desk: Desk) -> None:
+    desk.submit(ANNOTATOR, "a", lead_time=61.5, conflicts=2, holes=3, changed=4)
+    assert _outcomes(desk.pull()) == [ADDED]
+    assert desk.stands() == IN_REVIEW
+    with desk.database.read() as session:
+        [kept] = session.execute(
+            text("SELECT outcome, people, lead_time, conflicts, holes, changed FROM annotations")
+        )
+    assert tuple(kept) == ("mask", '["annotator-1"]', 61.5, 2, 3, 4)
+
+
+def test_page__the_same_again_changes_nothing(desk: Desk) -> None:
+    desk.submit(ANNOTATOR, "a")
+    desk.skip(SECOND, "blurry")
+    desk.pull()
+    before = desk.rows()
+    assert _outcomes(desk.receive_again()) == [UNCHANGED, UNCHANGED]
+    assert desk.rows() == before
+
+
+def test_edit__before_acceptance_puts_the_new_mask_in_review(desk: Desk, submitted: int) -> None:
+    desk.submit(ANNOTATOR, "b", edit=submitted)
+    assert _outcomes(desk.pull()) == [ADDED]
+    assert desk.stands() == Standing(
+        "submitted",
+        ["submit annotator-1"] * 2,
+        ["annotator-1 a", "annotator-1 b"],
+        in_review="annotator-1 b",
+    )
+
+
+def test_edit__after_acceptance_reopens(desk: Desk, accepted: int) -> None:
+    desk.submit(ANNOTATOR, "b", edit=accepted)
+    desk.pull()
+    assert desk.stands() == replace(
+        ACCEPTED,
+        state="submitted",
+        events=[*ACCEPTED.events, "reopen annotator-1", "submit annotator-1"],
+        masks=["annotator-1 a", "annotator-1 b"],
+        in_review="annotator-1 b",
+        accepted=None,
+    )
+    assert desk.catalogue.history.of_image(1)[-2].detail == {"task": 101, "edited": True}
+
+
+def test_edit__back_to_an_older_mask_after_acceptance_reopens(desk: Desk) -> None:
+    number = desk.submit(ANNOTATOR, "a")
+    desk.pull()
+    desk.submit(SECOND, "b", edit=number)
+    desk.pull()
+    desk.review(REVIEWER, ACCEPT)
+    desk.submit(ANNOTATOR, "a", edit=number)
+    desk.pull()
+    assert desk.stands().state == "submitted"
+    assert desk.stands().in_review == "annotator-1 a"
+
+
+@pytest.mark.parametrize("verdict", [ACCEPT, "fixed"])
+def test_edit__saved_again_without_a_change_stays_accepted(
+    desk: Desk, submitted: int, verdict: str
+) -> None:
+    desk.review(REVIEWER, verdict, pixels="a" if verdict == ACCEPT else "f")
+    before = desk.stands()
+    desk.save_again(submitted)
+    assert _outcomes(desk.pull()) == [ADDED]
+    assert before.state == "accepted"
+    assert desk.stands() == before
+
+
+def test_edit__of_what_did_not_lead_to_the_acceptance_is_only_kept(
+    desk: Desk, submitted: int
+) -> None:
+    desk.catalogue.masks.submit([drawn_by("annotator-3", "x")], REVIEWER)
+    desk.submit(ANNOTATOR, "b", edit=submitted)
+    assert _outcomes(desk.pull()) == [ADDED]
+    assert desk.stands() == Standing(
+        "accepted",
+        ["submit annotator-1", "submit annotator-3", "accept reviewer-1"],
+        ["annotator-1 a", "annotator-3 x", "annotator-1 b"],
+        accepted="annotator-3 x",
+        reviews=["reviewer-1 accept annotator-3 x"],
+    )
+
+
+def test_rework__the_edited_mask_goes_to_review(desk: Desk, submitted: int) -> None:
+    desk.review(REVIEWER, REJECT, "too wide")
+    desk.submit(ANNOTATOR, "b", edit=submitted)
+    desk.pull()
+    assert desk.stands() == Standing(
+        "submitted",
+        ["submit annotator-1", "reject reviewer-1", "submit annotator-1"],
+        ["annotator-1 a", "annotator-1 b"],
+        in_review="annotator-1 b",
+        reviews=["reviewer-1 reject annotator-1 a: too wide"],
+    )
+
+
+def test_rework__another_reader_does_not_hand_the_rejected_mask_in_again(
+    desk: Desk, submitted: int
+) -> None:
+    desk.review(REVIEWER, REJECT, "too wide")
+    before = desk.stands()
+    number = desk.submit(SECOND, "b")
+    desk.pull()
+    assert desk.stands() == replace(before, masks=["annotator-1 a", "annotator-2 b"])
+    desk.delete(number)
+    desk.pull()
+    assert desk.stands() == replace(before, masks=["annotator-1 a", "annotator-2 b"])
+
+
+# Skips
+
+
+def test_skip__with_a_reason(desk: Desk) -> None:
+    desk.skip(ANNOTATOR, "blurry", "out of focus")
+    assert desk.pull() == [FileOutcome("1.png", ADDED)]
+    assert desk.stands() == Standing(
+        "skipped", ["skip annotator-1"], skips=["annotator-1 blurry: out of focus"]
+    )
+
+
+def test_skip__without_a_reason_says_whom_to_ask(desk: Desk) -> None:
+    desk.skip(ANNOTATOR)
+    note = "skipped without a reason: ask annotator-1"
+    assert desk.pull() == [FileOutcome("1.png", ADDED, note)]
+    assert desk.stands() == Standing(
+        "skipped", ["skip annotator-1"], skips=[f"annotator-1 {REASON_MISSING}"]
+    )
+
+
+def test_skip__reason_given_later_on_the_server_replaces_the_first(desk: Desk) -> None:
+    number = desk.skip(ANNOTATOR)
+    desk.pull()
+    desk.skip(ANNOTATOR, "scalp", edit=number)
+    assert desk.pull() == [FileOutcome("1.png", ADDED)]
+    assert desk.stands() == Standing(
+        "skipped", ["skip annotator-1"] * 2, skips=["annotator-1 scalp"]
+    )
+
+
+def test_skip__reason_given_later_in_the_terminal_replaces_the_first_and_stays(
+    desk: Desk,
+) -> None:
+    number = desk.skip(ANNOTATOR)
+    desk.pull()
+    assert desk.catalogue.images.skip(1, "scalp", "asked", ANNOTATOR) is ADDED
+    desk.skip(ANNOTATOR, "blurry", edit=number)
+    desk.pull()
+    assert desk.stands() == Standing(
+        "skipped", ["skip annotator-1"] * 2, skips=["annotator-1 scalp: asked"]
+    )
+
+
+def test_skip__in_the_terminal_is_not_undone_by_a_later_mask_on_the_server(desk: Desk) -> None:
+    desk.catalogue.images.skip(1, "scalp", None, "manager")
+    number = desk.submit(ANNOTATOR, "a")
+    desk.pull()
+    skipped = Standing("skipped", ["skip manager"], ["annotator-1 a"], skips=["manager scalp"])
+    assert desk.stands() == skipped
+    desk.delete(number)
+    desk.pull()
+    assert desk.stands() == skipped
+
+
+def test_skip__then_a_mask_by_the_same_annotation_closes_it(desk: Desk) -> None:
+    number = desk.skip(ANNOTATOR, "blurry")
+    desk.pull()
+    desk.submit(ANNOTATOR, "a", edit=number)
+    desk.pull()
+    events = ["skip annotator-1", "withdraw annotator-1", "submit annotator-1"]
+    assert desk.stands() == replace(IN_REVIEW, events=events)
+
+
+def test_skip__of_a_mask_that_is_in_review(desk: Desk, submitted: int) -> None:
+    desk.skip(ANNOTATOR, "blurry", edit=submitted)
+    desk.pull()
+    assert desk.stands() == Standing(
+        "skipped",
+        ["submit annotator-1", "skip annotator-1"],
+        ["annotator-1 a"],
+        skips=["annotator-1 blurry"],
+    )
+
+
+def test_skip__after_acceptance_by_an_edit(desk: Desk, accepted: int) -> None:
+    desk.skip(ANNOTATOR, "blurry", edit=accepted)
+    desk.pull()
+    assert desk.stands() == Standing(
+        "skipped",
+        [*ACCEPTED.events, "reopen annotator-1", "skip annotator-1"],
+        ["annotator-1 a"],
+        reviews=ACCEPTED.reviews,
+        skips=["annotator-1 blurry"],
+    )
+
+
+def test_skip__reopened_here_is_not_skipped_again_by_another_reader(desk: Desk) -> None:
+    desk.skip(ANNOTATOR, "blurry")
+    desk.pull()
+    desk.catalogue.images.reopen(1, "manager")
+    desk.submit(SECOND, "b")
+    desk.pull()
+    assert desk.stands() == Standing(
+        "queued", ["skip annotator-1", "reopen manager"], ["annotator-2 b"]
+    )
+
+
+# Deletions
+
+
+def test_deleted__while_in_review(desk: Desk, submitted: int) -> None:
+    desk.delete(submitted)
+    note = f"annotation {submitted} was deleted on the server; what it said is kept here"
+    assert desk.pull() == [FileOutcome("1.png", REPAIRED, note)]
+    assert desk.stands() == TAKEN_BACK
+    assert desk.receive_again() == []
+    assert desk.stands() == TAKEN_BACK
+
+
+def test_deleted__after_acceptance(desk: Desk, accepted: int) -> None:
+    desk.delete(accepted)
+    assert _outcomes(desk.pull()) == [REPAIRED]
+    assert desk.stands() == ACCEPTED
+
+
+def test_deleted__skip(desk: Desk) -> None:
+    desk.delete(desk.skip(ANNOTATOR, "blurry"))
+    desk.pull()
+    number = desk.skip(ANNOTATOR, "blurry")
+    desk.pull()
+    desk.delete(number)
+    desk.pull()
+    assert desk.stands() == Standing("in_labelling", ["skip annotator-1", "withdraw annotator-1"])
+
+
+def test_deleted__while_another_mask_is_in_review(desk: Desk, submitted: int) -> None:
+    desk.catalogue.masks.submit([drawn_by("annotator-3", "x")])
+    before = desk.stands()
+    desk.delete(submitted)
+    desk.pull()
+    assert before.in_review == "annotator-3 x"
+    assert desk.stands() == before
+
+
+def test_deleted__first_reader_so_the_image_follows_the_second(desk: Desk, submitted: int) -> None:
+    desk.submit(SECOND, "b")
+    desk.delete(submitted)
+    assert _outcomes(desk.pull()) == [ADDED, REPAIRED]
+    assert desk.stands() == Standing(
+        "submitted",
+        ["submit annotator-1", "submit annotator-2"],
+        ["annotator-1 a", "annotator-2 b"],
+        in_review="annotator-2 b",
+    )
+
+
+def test_deleted__then_seen_again_counts_again(desk: Desk, submitted: int) -> None:
+    """A page that was read before the annotation was there, and received after it."""
+    page = desk.page
+    desk.receive(desk.project_id, Page([], {desk.task(): set()}))
+    assert desk.stands() == TAKEN_BACK
+    assert _outcomes(desk.receive(desk.project_id, page)) == [UNCHANGED]
+    assert desk.stands() == replace(IN_REVIEW, events=[*TAKEN_BACK.events, "submit annotator-1"])
+
+
+# Several people
+
+
+def test_two_readers__the_image_follows_the_first(desk: Desk) -> None:
+    desk.submit(ANNOTATOR, "a")
+    desk.submit(SECOND, "b")
+    desk.pull()
+    assert desk.stands() == replace(IN_REVIEW, masks=["annotator-1 a", "annotator-2 b"])
+    [readings] = desk.labelling.readings().values()
+    assert [(m.annotator, m.content_hash[0]) for m in readings] == [(ANNOTATOR, "a"), (SECOND, "b")]
+
+
+def test_two_readers__an_edit_by_the_second_leaves_the_image_alone(
+    desk: Desk, accepted: int
+) -> None:
+    number = desk.submit(SECOND, "b")
+    desk.pull()
+    desk.submit(SECOND, "c", edit=number)
+    desk.pull()
+    masks = ["annotator-1 a", "annotator-2 b", "annotator-2 c"]
+    assert desk.stands() == replace(ACCEPTED, masks=masks)
+
+
+def test_two_readers__the_second_skips(desk: Desk, submitted: int) -> None:
+    desk.skip(SECOND, "blurry")
+    desk.pull()
+    assert desk.stands() == IN_REVIEW
+
+
+def test_edit__by_another_person(desk: Desk, submitted: int) -> None:
+    desk.submit(SECOND, "b", edit=submitted)
+    desk.pull()
+    mine = "annotator-2 b < annotator-1 a"
+    assert desk.stands() == Standing(
+        "submitted",
+        ["submit annotator-1", "submit annotator-2"],
+        ["annotator-1 a", mine],
+        in_review=mine,
+    )
+    mask = desk.catalogue.masks.in_review()[1]
+    assert desk.catalogue.masks.people_behind([mask.id]) == {mask.id: [ANNOTATOR, SECOND]}
+    desk.send_to_review()
+    for person in (ANNOTATOR, SECOND):
+        desk.verdict(person, ACCEPT)
+    assert _outcomes(desk.pull_reviews()) == [REFUSED, REFUSED]
+    assert desk.stands().state == "submitted"
+
+
+def test_edit__by_another_person_already_when_it_is_first_seen(desk: Desk) -> None:
+    number = desk.submit(ANNOTATOR, "a")
+    desk.submit(SECOND, "b", edit=number)
+    desk.pull()
+    assert desk.stands().masks == ["annotator-2 b"]
+    assert desk.catalogue.masks.people_behind([1]) == {1: [ANNOTATOR, SECOND]}
+
+
+def test_edit__who_edited_in_between_is_not_forgotten(desk: Desk, submitted: int) -> None:
+    for person, pixels in ((SECOND, "b"), (ANNOTATOR, "c"), (ANNOTATOR, "d")):
+        desk.submit(person, pixels, edit=submitted)
+        desk.pull()
+    mask = desk.catalogue.masks.in_review()[1]
+    assert mask.content_hash[0] == "d"
+    assert desk.catalogue.masks.people_behind([mask.id]) == {mask.id: [ANNOTATOR, SECOND]}
+
+
+# Annotations that can't be understood
+
+
+def test_refused__changes_nothing_and_is_listed(desk: Desk, submitted: int) -> None:
+    desk.spoil(ANNOTATOR, edit=submitted)
+    note = "the run lengths end early"
+    assert desk.pull() == [FileOutcome("1.png", REFUSED, note)]
+    assert desk.stands() == IN_REVIEW
+    [(task, annotation)] = desk.labelling.problems(desk.project_id)
+    assert (task.remote_id, annotation.remote_id, annotation.problem) == (101, submitted, note)
+    before = desk.rows()
+    assert _outcomes(desk.receive_again()) == [UNCHANGED]
+    assert desk.rows() == before
+
+
+def test_refused__the_same_version_is_understood_later(desk: Desk, submitted: int) -> None:
+    desk.spoil(ANNOTATOR, edit=submitted)
+    desk.pull()
+    [refused] = desk.page.received
+    understood = replace(refused, problem=None, mask=drawn_by(ANNOTATOR, "b"))
+    outcomes = desk.receive(desk.project_id, replace(desk.page, received=[understood]))
+    assert _outcomes(outcomes) == [ADDED]
+    assert desk.labelling.problems(desk.project_id) == []
+    assert desk.stands() == Standing(
+        "submitted",
+        ["submit annotator-1"] * 2,
+        ["annotator-1 a", "annotator-1 b"],
+        in_review="annotator-1 b",
+    )
+    with desk.database.read() as session:
+        assert session.scalar(text("SELECT count(*) FROM annotations")) == 2
+
+
+def test_refused__first_reader_so_the_image_follows_the_second(desk: Desk) -> None:
+    desk.spoil(ANNOTATOR)
+    desk.submit(SECOND, "b")
+    desk.pull()
+    assert desk.stands() == Standing(
+        "submitted", ["submit annotator-2"], ["annotator-2 b"], in_review="annotator-2 b"
+    )
+
+
+# Pages
+
+
+def test_page__all_or_nothing(desk: Desk) -> None:
+    desk.submit(ANNOTATOR, "a")
+    desk.submit(SECOND, "b")
+    page = desk.page_of([desk.task()])
+    broken = replace(drawn_by(SECOND, "b"), mapping="no such mapping")
+    before = desk.rows()
+    with pytest.raises(IntegrityError, match="ck_masks_mapping"):
+        desk.receive(
+            desk.project_id,
+            replace(page, received=[page.received[0], replace(page.received[1], mask=broken)]),
+        )
+    assert desk.rows() == before
+    assert desk.labelling.project("http://labels.example", "annotation").watermark is None
+    assert _outcomes(desk.receive(desk.project_id, page)) == [ADDED, ADDED]
+
+
+def test_page__watermark_never_goes_back(desk: Desk) -> None:
+    def watermark(given: str | None) -> str | None:
+        desk.receive(desk.project_id, Page([], {}, watermark=given))
+        with desk.database.read() as session:
+            found: str | None = session.scalar(
+                text("SELECT watermark FROM projects WHERE purpose = 'annotation'")
+            )
+        return found
+
+    later, earlier = "2026-01-02T00:00:00.000000Z", "2026-01-01T00:00:00.000000Z"
+    assert [watermark(w) for w in (None, earlier, later, earlier, None)] == [
+        None,
+        earlier,
+        later,
+        later,
+        later,
+    ]
+
+
+def test_page__two_programs_receive_it_at_once(tmp_path: Path, empty_catalogue: Path) -> None:
+    path = tmp_path / "catalogue.sqlite"
+    path.write_bytes(empty_catalogue.read_bytes())
+    url = f"sqlite:///{path}"
+    desk = Desk(Database(url), images=20)
+    for image in range(1, 21):
+        desk.submit(ANNOTATOR, "a", image=image)
+        desk.skip(SECOND, "blurry", image=image)
+    page = desk.page_of([desk.task(image) for image in range(1, 21)])
+    together = threading.Barrier(2)
+    outcomes: list[list[Outcome]] = []
+
+    def receive() -> None:
+        other = Database(url)
+        together.wait()
+        outcomes.append(_outcomes(Labelling(other).receive(desk.project_id, page)))
+        other.engine.dispose()
+
+    threads = [threading.Thread(target=receive) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == [[ADDED] * 40, [UNCHANGED] * 40]
+    assert all(desk.stands(image) == IN_REVIEW for image in range(1, 21))
+    desk.catalogue.close()

@@ -1,0 +1,507 @@
+"""The connection to a team's server: its faults, its token, and which server a workspace uses."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+from typing import TypeAlias
+
+import pytest
+
+from ddiseg.errors import InputError, ServerError, WorkspaceError
+from ddiseg.labelstudio import connection, server
+from ddiseg.labelstudio.accounts import generate_accounts, read_accounts
+from ddiseg.labelstudio.connection import Connection
+from ddiseg.labelstudio.folder import Folder
+from ddiseg.labelstudio.process import Process
+
+TOKEN = "0123456789abcdef0123456789abcdef01234567"
+PERSONAL = "eyJhbGciOiJI.eyJ0b2tlbl90.WMeHlfow2xz"
+VERSION, WHOAMI, REFRESH = "/api/version", "/api/current-user/whoami", "/api/token/refresh/"
+
+Answer: TypeAlias = tuple[int, dict[str, str], bytes]
+
+
+def as_json(content: object, status: int = 200) -> Answer:
+    return status, {"Content-Type": "application/json"}, json.dumps(content).encode()
+
+
+class Scripted:
+    """A server whose answers are written down by path; `requests` is what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Answer] = {
+            VERSION: as_json({"release": "1.23.2", "edition": "Community"}),
+            WHOAMI: as_json({"id": 2, "email": "data-manager@example.org"}),
+            REFRESH: as_json({"access": "short-lived"}),
+        }
+        self.requests: list[tuple[str, str, str | None, bytes]] = []
+        self.silent = Event()
+        self.url = ""
+
+
+@contextmanager
+def serving() -> Iterator[Scripted]:
+    script = Scripted()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            signed = self.headers.get("Authorization")
+            script.requests.append((self.command, self.path, signed, body))
+            script.silent.wait(0 if self.path in script.answers else 5)
+            status, headers, content = script.answers.get(self.path, (404, {}, b""))
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(content)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        script.url = f"http://127.0.0.1:{listening.server_port}"
+        yield script
+        script.silent.set()
+        listening.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def team() -> Iterator[Scripted]:
+    """A team's Label Studio."""
+    with serving() as script:
+        yield script
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (connection.TOKEN_VARIABLE, "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(sys.modules, "keyring", None)
+
+
+class Keyring(types.ModuleType):
+    """A keyring that keeps passwords in a dict, and refuses where it is locked."""
+
+    class Errors:
+        class KeyringError(Exception):
+            pass
+
+    errors = Errors
+    priority = 5
+
+    def __init__(self) -> None:
+        super().__init__("keyring")
+        self.kept: dict[tuple[str, str], str] = {}
+        self.locked = False
+
+    def get_keyring(self) -> Keyring:
+        return self
+
+    def get_password(self, service: str, name: str) -> str | None:
+        self._open()
+        return self.kept.get((service, name))
+
+    def set_password(self, service: str, name: str, password: str) -> None:
+        self._open()
+        self.kept[service, name] = password
+
+    def delete_password(self, service: str, name: str) -> None:
+        self._open()
+        del self.kept[service, name]
+
+    def _open(self) -> None:
+        if self.locked:
+            raise self.errors.KeyringError("the collection is locked")
+
+
+@pytest.fixture
+def keyring(monkeypatch: pytest.MonkeyPatch) -> Keyring:
+    made = Keyring()
+    monkeypatch.setitem(sys.modules, "keyring", made)
+    return made
+
+
+def test_connect_team__is_checked_and_kept_without_its_token(
+    tmp_path: Path, team: Scripted
+) -> None:
+    found = connection.connect_team(tmp_path, f" {team.url}/ ", f"{TOKEN}\n")
+    assert found.connection == Connection(team.url, TOKEN, embedded=False, media=None)
+    assert (found.version, found.user) == ("1.23.2", "data-manager@example.org")
+    # What may be no Label Studio is asked for its version first, and shown no token.
+    assert team.requests == [
+        ("GET", VERSION, None, b""),
+        ("GET", WHOAMI, f"Token {TOKEN}", b""),
+    ]
+    assert connection.team_url(tmp_path) == team.url
+    kept = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert [p.name for p in kept] == ["connection.json"]
+    assert json.loads(kept[0].read_text()) == {"url": team.url}
+    assert kept[0].stat().st_mode & 0o077 == 0
+
+
+def test_connect_team__personal_access_token_is_exchanged(tmp_path: Path, team: Scripted) -> None:
+    assert connection.connect_team(tmp_path, team.url, PERSONAL).connection.token == PERSONAL
+    assert team.requests[1:] == [
+        ("POST", REFRESH, None, json.dumps({"refresh": PERSONAL}).encode()),
+        ("GET", WHOAMI, "Bearer short-lived", b""),
+    ]
+
+
+HTML = (200, {"Content-Type": "text/html"}, b"<!doctype html><title>Sign in</title>")
+
+
+@pytest.mark.parametrize("path", [VERSION, WHOAMI, REFRESH])
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (as_json({"detail": "no"}, 403), "it does not let this token's user in; ask who"),
+        ((404, {}, b"<html>"), "there is no Label Studio at this address; give it as in"),
+        (as_json({}, 429), "it has too much to do; wait a minute"),
+        ((500, {}, b"<html>"), "the server failed (500); see its log, or try again later"),
+        ((503, {}, b""), "the server failed (503)"),
+        ((418, {}, b""), "it refuses the request; check the address (418)"),
+        (HTML, "or a login page stands before it: it answers with text/html instead of JSON"),
+        ((200, {}, b""), "it answers with nothing instead of JSON"),
+        (as_json(["1.23.2"]), "it answers with application/json instead of JSON"),
+        (
+            (302, {"Location": "https://sso.example.org/login?token=x"}, b""),
+            "it sends on to sso.example.org (302); give the address that answers itself",
+        ),
+        ((301, {}, b""), "it sends on to another page (301)"),
+    ],
+)
+def test_connect_team__fault_of_the_server(
+    tmp_path: Path, team: Scripted, path: str, answer: Answer, said: str
+) -> None:
+    team.answers[path] = answer
+    with pytest.raises(ServerError) as error:
+        connection.connect_team(tmp_path, team.url, PERSONAL)
+    assert str(error.value).startswith(team.url)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert PERSONAL not in str(error.value)
+    assert connection.team_url(tmp_path) is None
+
+
+@pytest.mark.parametrize("path", [WHOAMI, REFRESH])
+def test_connect_team__token_that_is_not_known(tmp_path: Path, team: Scripted, path: str) -> None:
+    team.answers[path] = as_json({"detail": "Token is invalid"}, 401)
+    with pytest.raises(ServerError, match=r"it does not know this token; make a new one there"):
+        connection.connect_team(tmp_path, team.url, PERSONAL)
+
+
+def test_connect_team__login_before_the_server(tmp_path: Path, team: Scripted) -> None:
+    """No token was shown yet, so it is not the token's fault."""
+    team.answers[VERSION] = (401, {"WWW-Authenticate": "Basic"}, b"")
+    with pytest.raises(ServerError, match=r"another login stands before Label Studio.*\(401\)"):
+        connection.connect_team(tmp_path, team.url, TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "said"),
+    [
+        (VERSION, {"release": "2.19.0"}, "is Label Studio 2.19.0, and this ddiseg works with 1.x"),
+        (VERSION, {"release": "10.0"}, "is Label Studio 10.0,"),
+        (VERSION, {"version": "1.0"}, "is no Label Studio: it tells no version"),
+        (VERSION, {"release": None}, "is no Label Studio"),
+        (WHOAMI, {"username": "x"}, "does not tell whose token this is"),
+        (REFRESH, {}, "gave nothing for the personal access token: make a new one there"),
+    ],
+)
+def test_connect_team__answers_of_something_else(
+    tmp_path: Path, team: Scripted, path: str, content: object, said: str
+) -> None:
+    team.answers[path] = as_json(content)
+    with pytest.raises(ServerError) as error:
+        connection.connect_team(tmp_path, team.url, PERSONAL)
+    assert said in str(error.value)
+
+
+def test_connect_team__nothing_listens(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    with pytest.raises(ServerError, match=r"can't be reached \(Connection refused\); check the"):
+        connection.connect_team(tmp_path, url, TOKEN)
+
+
+def test_connect_team__no_answer_in_time(
+    tmp_path: Path, team: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "TIMEOUT", 0.1)
+    del team.answers[VERSION]
+    with pytest.raises(ServerError, match=r"no answer within 0.1 s; check the address"):
+        connection.connect_team(tmp_path, team.url, TOKEN)
+
+
+def test_connect_team__https_to_a_server_without_it(tmp_path: Path, team: Scripted) -> None:
+    with pytest.raises(
+        ServerError, match=r"its certificate can't be trusted; .*REQUESTS_CA_BUNDLE"
+    ):
+        connection.connect_team(tmp_path, team.url.replace("http:", "https:"), TOKEN)
+
+
+def test_connect_team__proxy_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with pytest.raises(
+        ServerError, match=r"the proxy does not let this through; check HTTPS_PROXY"
+    ):
+        connection.connect_team(tmp_path, "http://label.example.org", TOKEN)
+
+
+def test_connect_team__no_redirect_takes_the_token_elsewhere(
+    tmp_path: Path, team: Scripted
+) -> None:
+    with serving() as elsewhere:
+        for path in (WHOAMI, REFRESH):
+            team.answers[path] = (307, {"Location": elsewhere.url + path}, b"")
+        for token in (TOKEN, PERSONAL):
+            with pytest.raises(ServerError, match=r"it sends on to 127.0.0.1 \(307\)"):
+                connection.connect_team(tmp_path, team.url, token)
+        assert elsewhere.requests == []
+
+
+def test_connect_team__netrc_does_not_replace_the_token(
+    tmp_path: Path, team: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    connection.connect_team(tmp_path / "w", team.url, TOKEN)
+    assert [signed for _, _, signed, _ in team.requests] == [None, f"Token {TOKEN}"]
+
+
+def test_connect_team__a_failure_keeps_the_server_before(tmp_path: Path, team: Scripted) -> None:
+    connection.connect_team(tmp_path, team.url, TOKEN)
+    with serving() as other:
+        other.answers[WHOAMI] = as_json({}, 401)
+        with pytest.raises(ServerError):
+            connection.connect_team(tmp_path, other.url, TOKEN)
+    assert connection.team_url(tmp_path) == team.url
+
+
+@pytest.mark.parametrize("token", ["", "  ", "abc def", "abc\r\nX-Header: 1", "\u0430bc", "a\0b"])
+def test_connect_team__what_can_be_no_token(tmp_path: Path, team: Scripted, token: str) -> None:
+    with pytest.raises(InputError) as error:
+        connection.connect_team(tmp_path, team.url, token)
+    assert "copy it once more" in str(error.value)
+    assert not token.strip() or token.strip() not in str(error.value)
+    assert team.requests == []
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("https://label.example.org", "https://label.example.org"),
+        (" https://label.example.org/ \n", "https://label.example.org"),
+        ("http://10.0.0.7:8080//", "http://10.0.0.7:8080"),
+        ("https://example.org/label-studio/", "https://example.org/label-studio"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+    ],
+)
+def test_checked_url__as_it_is_kept(given: str, kept: str) -> None:
+    assert connection.checked_url(given) == kept
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("label.example.org", "is no address of a server: give it as https://"),
+        ("localhost:8080", "is no address of a server"),
+        ("ftp://label.example.org", "is no address of a server"),
+        ("https://", "is no address of a server"),
+        ("http://host:notaport", "is no address of a server"),
+        ("http://host:99999", "is no address of a server"),
+        ("http://[::1", "is no address of a server"),
+        ("http://two words", "is no address of a server"),
+        ("", "is no address of a server"),
+        ("https://anna:secret@example.org", "alone, without user, password"),
+        ("https://example.org/?next=/", "alone, without user, password"),
+        ("https://example.org/#top", "alone, without user, password"),
+        (
+            "https://example.org/projects/12/data",
+            "is a page on the server: give https://example.org",
+        ),
+        (
+            "https://example.org/ls/user/account",
+            "is a page on the server: give https://example.org/ls",
+        ),
+        ("https://api.example.org/api", "is a page on the server: give https://api.example.org"),
+    ],
+)
+def test_checked_url__refused(given: str, said: str) -> None:
+    with pytest.raises(InputError) as error:
+        connection.checked_url(given)
+    assert said in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "openly"),
+    [
+        ("https://label.example.org", False),
+        ("http://label.example.org", True),
+        ("http://10.0.0.7:8080", True),
+        ("http://localhost.example.org", True),
+        ("http://localhost:8080", False),
+        ("http://127.0.0.5", False),
+        ("http://[::1]:8080", False),
+    ],
+)
+def test_travels_openly(url: str, openly: bool) -> None:
+    assert connection.travels_openly(url) is openly
+
+
+def test_team_token__environment_then_keyring_then_asking(
+    keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "https://label.example.org"
+    asked: list[str] = []
+
+    def ask(server_url: str) -> str:
+        asked.append(server_url)
+        return "typed"
+
+    assert connection.team_token(url, ask) == "typed"
+    assert asked == [url]
+    connection.keep_in_keyring(url, "kept")
+    assert connection.team_token(url, ask) == "kept"
+    assert connection.team_token(f"{url}:8443", ask) == "typed"  # a token of each server's own
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "exported\n")
+    assert connection.team_token(url, ask) == "exported"
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "")
+    keyring.locked = True
+    assert connection.team_token(url, ask) == "typed"
+
+
+@pytest.mark.parametrize("state", ["no keyring", "empty", "locked"])
+def test_team_token__nowhere(state: str, request: pytest.FixtureRequest) -> None:
+    if state != "no keyring":
+        request.getfixturevalue("keyring").locked = state == "locked"
+    with pytest.raises(WorkspaceError, match=r"no token for https://x.org: .*LABEL_STUDIO_API_KEY"):
+        connection.team_token("https://x.org")
+
+
+def test_keyring__missing_or_refusing(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert connection.has_keyring()
+    keyring.locked = True
+    with pytest.raises(
+        WorkspaceError, match=r"did not take the token \(the collection is locked\)"
+    ):
+        connection.keep_in_keyring("https://x.org", TOKEN)
+    monkeypatch.setattr(keyring, "priority", 0)  # what the package has where no backend works
+    assert not connection.has_keyring()
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    assert not connection.has_keyring()
+    with pytest.raises(WorkspaceError, match=r"pip install ddiseg\[keyring\]"):
+        connection.keep_in_keyring("https://x.org", TOKEN)
+
+
+def remember(root: Path, url: str) -> None:
+    Folder(root).make()
+    Folder(root).team.write_text(json.dumps({"url": url}))
+
+
+def test_forget_team__and_its_token_in_the_keyring(tmp_path: Path, keyring: Keyring) -> None:
+    url = "https://label.example.org"
+    assert connection.forget_team(tmp_path) is None
+    remember(tmp_path, url)
+    keyring.kept = {("ddiseg", url): TOKEN, ("ddiseg", "https://other.org"): TOKEN}
+    assert connection.forget_team(tmp_path) == url
+    assert connection.team_url(tmp_path) is None
+    assert list(keyring.kept) == [("ddiseg", "https://other.org")]
+
+
+def test_forget_team__keyring_that_refuses(
+    tmp_path: Path, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember(tmp_path, "https://x.org")
+    connection.keep_in_keyring("https://x.org", TOKEN)
+
+    def refuse(*_args: str) -> None:
+        raise keyring.errors.KeyringError("denied")
+
+    monkeypatch.setattr(keyring, "delete_password", refuse)
+    with pytest.raises(WorkspaceError, match=r"keeps the token of https://x.org \(denied\)"):
+        connection.forget_team(tmp_path)
+    assert connection.team_url(tmp_path) == "https://x.org"
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"url": 5}', "[1]", '"https://x.org"'])
+def test_team_url__damaged(tmp_path: Path, content: str) -> None:
+    Folder(tmp_path).make()
+    Folder(tmp_path).team.write_text(content)
+    with pytest.raises(WorkspaceError, match=r"connection.json is damaged: delete it"):
+        connection.team_url(tmp_path)
+
+
+Embedded: TypeAlias = Callable[[bool], server.Running]
+
+
+@pytest.fixture
+def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Embedded:
+    """embedded(ready): as if the workspace tmp_path had a server of its own that runs."""
+
+    def make(ready: bool) -> server.Running:
+        Folder(tmp_path).make()
+        generate_accounts(Folder(tmp_path))
+        running = server.Running(Process(1, "x"), 8080, "2026-01-01", "1.23.2", ready=ready)
+        monkeypatch.setattr(connection, "find_running", lambda _root: running)
+        return running
+
+    return make
+
+
+def test_find__own_server(tmp_path: Path, embedded: Embedded) -> None:
+    running = embedded(True)
+    found = connection.find(tmp_path)
+    assert (found.url, found.embedded) == (running.url, True)
+    assert found.token == read_accounts(tmp_path)["admin"].token
+    assert found.media == tmp_path / "labelstudio" / "media"
+    assert found.server == "embedded"
+    assert found.token not in repr(found)
+
+
+def test_find__own_server_that_is_starting(tmp_path: Path, embedded: Embedded) -> None:
+    embedded(False)
+    with pytest.raises(WorkspaceError, match=r"not finished starting: 'ddiseg label up' waits"):
+        connection.find(tmp_path)
+
+
+def test_find__none(tmp_path: Path) -> None:
+    with pytest.raises(
+        WorkspaceError, match=r"'ddiseg label up' starts one, 'ddiseg label connect"
+    ):
+        connection.find(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_find__teams_server_wins_over_ones_own(
+    tmp_path: Path, embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded(True)
+    remember(tmp_path, "https://label.example.org")
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", TOKEN)
+    found = connection.find(tmp_path)
+    assert found == Connection("https://label.example.org", TOKEN, embedded=False, media=None)
+    assert found.server == "https://label.example.org"
+    monkeypatch.delenv("LABEL_STUDIO_API_KEY")
+    assert connection.find(tmp_path, lambda _url: "typed").token == "typed"
+    with pytest.raises(WorkspaceError, match=r"no token for"):
+        connection.find(tmp_path)

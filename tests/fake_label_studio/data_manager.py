@@ -1,0 +1,134 @@
+"""The data manager: tabs, and the label stream that is drawn from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.fake_label_studio import shapes
+from tests.fake_label_studio.projects import find as find_project
+from tests.fake_label_studio.projects import related
+from tests.fake_label_studio.queries import read_query, select
+from tests.fake_label_studio.routing import (
+    Answer,
+    Call,
+    CrashedError,
+    RefusedError,
+    Routes,
+    json_answer,
+)
+from tests.fake_label_studio.rows import Project, Tab
+
+routes = Routes()
+
+
+@routes.on("GET", "/api/dm/views")
+def list_tabs(call: Call) -> list[dict[str, Any]]:
+    rows = sorted(call.db.tabs.values(), key=lambda row: (row.order, row.id))
+    if "project" in call.params:
+        number = int(call.params["project"])
+        if number not in call.db.projects:
+            text = "Select a valid choice. That choice is not one of the available choices."
+            raise RefusedError.invalid("project", text)
+        rows = [row for row in rows if row.project.id == number]
+    return [shapes.tab(row) for row in rows]
+
+
+@routes.on("POST", "/api/dm/views")
+def create_tab(call: Call) -> Answer:
+    sent = call.fields
+    project = related(sent, "project", call.db.projects)
+    data, filters, ordering = _split(sent.get("data", {}))
+    siblings = [row for row in call.db.tabs.values() if row.project is project]
+    row = Tab(
+        id=call.db.number("tabs"),
+        project=project,
+        user=call.by,
+        data=data,
+        order=len(siblings) if filters else 0,
+        filters=filters,
+        ordering=ordering or [],
+    )
+    call.db.tabs[row.id] = row
+    return json_answer(shapes.tab(row), 201)
+
+
+@routes.on("GET", "/api/dm/views/#")
+def get_tab(call: Call, number: int) -> dict[str, Any]:
+    return shapes.tab(_tab(call, number))
+
+
+@routes.on("PATCH", "/api/dm/views/#")
+def change_tab(call: Call, number: int) -> dict[str, Any]:
+    """`data` is replaced; filters and ordering that it does not name stay."""
+    row = _tab(call, number)
+    sent = call.fields
+    if "data" not in sent:
+        raise CrashedError("'data'")
+    row.data, filters, ordering = _split(sent["data"])
+    row.filters = filters or row.filters
+    row.ordering = ordering or row.ordering
+    return shapes.tab(row)
+
+
+@routes.on("DELETE", "/api/dm/views/#")
+def delete_tab(call: Call, number: int) -> Answer:
+    del call.db.tabs[_tab(call, number).id]
+    return Answer(204)
+
+
+@routes.on("POST", "/api/dm/actions")
+def act(call: Call) -> Any:
+    """`next_task`: what the label stream asks before each task.
+
+    The browser sends the tab's filters in the body, or none after "Label All Tasks"; `tabID` in
+    the address does nothing. Asking locks the task for the asker.
+    """
+    project, query = asked(call)
+    action = call.params.get("id")
+    if action is None:
+        return json_answer({"detail": 'No action id "None", use ?id=<action-id>'}, 422)
+    if action != "next_task":
+        raise CrashedError(f"Can't find '{action}' in registered actions")
+    body = call.fields
+    filtered = any(body.get(key) for key in ("filters", "ordering", "selectedItems"))
+    tasks = select(call.db.tasks_of(project), query)
+    found = call.db.next_task(call.by, project, tasks, filtered=filtered)
+    if found is None:
+        raise RefusedError(404, f"There are no tasks for {call.by.email}")
+    task, queue = found
+    return shapes.next_task(call.db, task, call.by, queue)
+
+
+def asked(call: Call) -> tuple[Project, dict[str, Any]]:
+    """The project that a request names, and the query: of its `view`, its `query`, or its body."""
+    tab = _tab(call, int(call.params["view"])) if "view" in call.params else None
+    project = find_project(call, int(call.params["project"])) if "project" in call.params else None
+    if tab is not None:
+        if project not in (None, tab.project):
+            raise CrashedError("Project and View mismatch")
+        return tab.project, {"filters": tab.filters, "ordering": tab.ordering}
+    if project is None:
+        raise RefusedError.unknown("Project")
+    if "query" in call.params:
+        return project, read_query(call.params["query"])
+    return project, call.fields
+
+
+def _split(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None, Any]:
+    """A tab's data without its filters, the filters checked, and the ordering."""
+    filters = data.get("filters") or None
+    if filters is not None and "conjunction" not in filters:
+        filters = None
+    for item in (filters or {}).get("items", []):
+        if not item["filter"].startswith("filter:tasks:"):
+            text = f'Filter "{item["filter"]}" should start with "filter:tasks:"'
+            fault = {"filters": [{"column": [text]}]}
+            raise RefusedError(400, "Validation error", {"filter_group": fault})
+    rest = {key: value for key, value in data.items() if key not in ("filters", "ordering")}
+    return rest, filters, data.get("ordering")
+
+
+def _tab(call: Call, number: int) -> Tab:
+    if number not in call.db.tabs:
+        raise RefusedError.unknown("View")
+    return call.db.tabs[number]

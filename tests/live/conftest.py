@@ -1,0 +1,131 @@
+"""A real Label Studio, started by the program itself, and a workspace of phantoms beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ddiseg import masks
+from ddiseg.catalogue import NewMask, NewModelVersion
+from ddiseg.ingest.rendered import render_ddi
+from ddiseg.labelstudio.accounts import Account, read_accounts
+from ddiseg.workspace import Workspace
+from tests.live.browser import chromium
+
+#: Where screenshots are kept after the tests; not under version control.
+ARTEFACTS = Path(__file__).parents[2] / "test-artefacts"
+
+DDISEG = Path(sys.executable).with_name("ddiseg")
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A workspace and the Label Studio that runs for it."""
+
+    root: Path
+    url: str
+    accounts: dict[str, Account]
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace.open(self.root)
+
+    def ddiseg(self, *words: object) -> dict[str, Any]:
+        """What a command answers, as JSON."""
+        return call(self.root, *words)
+
+
+def call(root: Path, *words: object) -> dict[str, Any]:
+    """Run the program as a user does; its JSON answer. A failure fails the test."""
+    command = [DDISEG, *map(str, words), "--workspace", root, "--output", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, f"{words}: {done.stderr}"
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+@pytest.fixture(scope="session")
+def live() -> None:
+    """Skips where this machine has no browser; CI has one."""
+    if chromium() is None:
+        pytest.skip("no Chromium on this machine: apt install chromium, or set CHROMIUM")
+
+
+@pytest.fixture(scope="session")
+def make_workspace(live: None) -> Callable[[Path, int], Path]:
+    """make_workspace(folder, n): a workspace of n phantoms, each with a prediction that is off by a little."""
+
+    def make(folder: Path, n: int) -> Path:
+        render_ddi(folder / "ddi", folder / "masks", n, seed=3)
+        root = folder / "work"
+        call(root, "init")
+        call(root, "import", folder / "ddi")
+        workspace = Workspace.open(root)
+        model = workspace.catalogue.models.add(
+            NewModelVersion(
+                hashlib.sha256(b"").hexdigest(),
+                "none",
+                "b" * 64,
+                {},
+                [],
+                {"absent_classes": []},
+                "1.0",
+            ),
+            "tester",
+        )
+        predictions = []
+        for image in workspace.catalogue.images.select():
+            truth = masks.decode_png((folder / "masks" / image.name).read_bytes())
+            painted = np.ascontiguousarray(np.roll(truth, 4, axis=1))
+            predictions.append(
+                NewMask(
+                    image_id=image.id,
+                    content_hash=workspace.store_mask(painted),
+                    width=image.width,
+                    height=image.height,
+                    mapping="same",
+                    classes=[0, 1, 2, 3, 4],
+                    protocol_version="1.0",
+                    model_version_id=model.id,
+                    uncertainty=0.01,
+                )
+            )
+        workspace.catalogue.masks.add_predictions(predictions)
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def studio(
+    tmp_path_factory: pytest.TempPathFactory, make_workspace: Callable[[Path, int], Path]
+) -> Iterator[Studio]:
+    """One Label Studio for all tests of the session, beside a workspace of six phantoms."""
+    root = make_workspace(tmp_path_factory.mktemp("studio"), 6)
+    up = call(root, "label", "up", "--port", free_port())
+    try:
+        yield Studio(root, up["url"], read_accounts(root))
+    finally:
+        call(root, "label", "down")
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, **more}
