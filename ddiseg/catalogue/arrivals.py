@@ -91,13 +91,15 @@ def store_page(session: Session, purpose: Purpose, page: Page) -> list[FileOutco
     query = select(Annotation).where(Annotation.task_id.in_(stored)).order_by(Annotation.id)
     for row in session.scalars(query):
         stored[row.task_id].append(row)
+    tasks = {t.id: t for t in session.scalars(select(Task).where(Task.id.in_(stored)))}
+    wanted = Image.id.in_({t.image_id for t in tasks.values()})
+    images = {i.id: i for i in session.scalars(select(Image).where(wanted))}
     arrived: dict[int, list[Received]] = {}
     for new in page.received:
         arrived.setdefault(new.task_id, []).append(new)
     outcomes = []
     for task_id, rows in stored.items():
-        task = session.get_one(Task, task_id)
-        image = session.get_one(Image, task.image_id)
+        task, image = tasks[task_id], images[tasks[task_id].image_id]
         followed = _first_readers(rows)
         gone = _miss(rows, page.standing[task_id])
         for new in sorted(arrived.get(task_id, []), key=lambda n: (n.updated_at, n.remote_id)):
@@ -166,7 +168,6 @@ def _take(
     if there is None:
         session.add(row)
         rows.append(row)
-    session.flush()
     if problem is not None:
         return FileOutcome(image.name, Outcome.REFUSED, problem)
     missing = new.skip is not None and new.skip[0] == REASON_MISSING

@@ -88,8 +88,12 @@ def push(
         done.outcomes,
         "images",
         strict=strict,
-        extra={"project": done.place.url, "arms": done.arms},
-        lines=[*lines, f"annotate: {done.place.url}"],
+        extra={"project": done.place.url, "arms": done.arms, "returned": done.returned},
+        lines=[
+            *lines,
+            f"annotate: {done.place.url}",
+            *([f"returned by the reviewer: {done.returned}"] if done.returned else []),
+        ],
     )
 
 

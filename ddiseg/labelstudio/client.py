@@ -106,7 +106,17 @@ class Client:
         """Whether people have submitted, skipped or begun a task."""
         with self._told(f"task {number}"):
             task = self._sdk.tasks.get(str(number))
-            return bool(task.annotations or task.drafts)
+            # `drafts` holds only those of the token's owner.
+            return bool(task.annotations or task.draft_exists)
+
+    def set_readers(self, number: int, readers: int) -> None:
+        """Let that many people annotate a task; one that is done already is offered again."""
+        with self._told(f"task {number}"):
+            task = self._sdk.tasks.get(str(number))
+            if (task.overlap or 1) < readers:
+                # The server does not count anew by itself whether a task is done.
+                done = (task.total_annotations or 0) >= readers
+                self.update_task(number, overlap=readers, is_labeled=done)
 
     def delete_task(self, number: int) -> None:
         with self._told(f"task {number}"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -77,8 +76,6 @@ class Process:
 
 def _started(pid: int) -> str | None:
     """When a process started, as opaque text; None where it has ended."""
-    with contextlib.suppress(ChildProcessError):  # not started by this very process
-        os.waitpid(pid, os.WNOHANG)
     return _started_by_proc(pid) if Path("/proc/self/stat").exists() else _started_by_ps(pid)
 
 

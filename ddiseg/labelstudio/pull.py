@@ -7,8 +7,8 @@ annotation and time, so overlapping, repeating and stopping a pull are all harml
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -83,9 +83,7 @@ def pull(
             known = [task for task in page if int(task["id"]) in tasks]
             answers = _unseen(client, place, labelling.seen, tasks, known)
             asked = _ask(workspace, place, purpose, [tasks[int(t["id"])] for t in answers])
-            jobs = [(asked[int(t["id"])], a) for t in answers for a in t["annotations"]]
-            read = partial(read_answer, people=people, protocol=load_protocol())
-            received = list(pool.map(read, *zip(*jobs, strict=True))) if jobs else []
+            received = read_answers(pool, asked, answers, people)
             done.outcomes += labelling.receive(
                 place.row.id, _page(tasks, known, answers, received, page)
             )
@@ -125,6 +123,18 @@ def changed_tasks(
             cursor, number = ahead, 1
         else:  # more changes at one moment than a page holds
             number += 1
+
+
+def read_answers(
+    pool: Executor,
+    asked: Mapping[int, Asked],
+    answers: Sequence[dict[str, Any]],
+    people: Mapping[int, str],
+) -> list[Received]:
+    """What each annotation of these whole tasks says; its mask is kept in the store."""
+    read = partial(read_answer, people=people, protocol=load_protocol())
+    jobs = [(asked[int(t["id"])], a) for t in answers for a in t["annotations"]]
+    return list(pool.map(read, *zip(*jobs, strict=True))) if jobs else []
 
 
 def _unseen(

@@ -17,13 +17,14 @@ from annotation_protocol import load_protocol
 from annotation_protocol.labelling_config import REVIEW_COMMENT
 from ddiseg import masks
 from ddiseg.catalogue import Arm, NewTask, Purpose, State
-from ddiseg.catalogue.models import Image, Mask, Task
+from ddiseg.catalogue.models import Image, Mask, Review, Task
 from ddiseg.errors import DdisegError, InputError, ServerError
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.folder import Folder, exclusive
 from ddiseg.labelstudio.media import FOLDER, LONGEST, copy_name, copy_png, copy_size, place_copy
 from ddiseg.labelstudio.projects import Place, open_place
+from ddiseg.labelstudio.tabs import condition, ensure_tabs
 from ddiseg.labelstudio.tasks import KEY, image_key, painted_mask, prediction, task_data
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.workspace import Workspace
@@ -33,6 +34,9 @@ BATCH = 50
 
 #: What a task's data says besides the picture and its ids, by image and painted mask.
 DataOf: TypeAlias = Callable[[Image, Mask | None], Mapping[str, Any]]
+
+#: The tab of images that came back from review.
+RETURNED = "Returned by the reviewer"
 
 #: States whose images can be given to an annotator; the others are settled or with a reviewer.
 OPEN = (State.NEW, State.QUEUED, State.PRELABELLED, State.IN_LABELLING, State.REWORK)
@@ -68,6 +72,7 @@ class Pushed:
     place: Place
     outcomes: list[FileOutcome] = field(default_factory=list)
     arms: dict[str, dict[str, int]] = field(default_factory=dict)  #: new tasks by arm and tone
+    returned: str | None = None  #: where images that came back from review are listed
 
 
 def push(
@@ -93,7 +98,7 @@ def push(
         done.outcomes += sender.send(_annotation_data(workspace, options), progress)
         there = [t for t in sender.tasks() if t.id in before and t.image_id in wanted]
         done.outcomes += _bring_up_to_date(workspace, sender, there, wanted, options)
-        show_comments(workspace, client, place)
+        done.returned = show_comments(workspace, client, place)
     return done
 
 
@@ -179,7 +184,7 @@ class Sender:
             if unpainted and "predictions" in payload and task.mask_id is not None:
                 self.repaint(task, ids[task.id], mask_rows[task.mask_id])
             if task.readers > 1:
-                self.client.update_task(ids[task.id], overlap=task.readers)
+                self.client.set_readers(ids[task.id], task.readers)
 
     def repaint(self, task: Task, number: int, mask: Mask) -> None:
         """See that task `number` shows `mask`, once, and nothing older."""
@@ -240,25 +245,31 @@ class Sender:
         return task.media
 
 
-def show_comments(workspace: Workspace, client: Client, place: Place) -> None:
-    """Show each returned image's comment in its task, and take it away once the image moved on."""
+def show_comments(workspace: Workspace, client: Client, place: Place) -> str | None:
+    """Show each returned image's comment in its task, and take it away once the image moved on.
+
+    Returns the address of the tab that lists the returned images; None where there are none.
+    """
     labelling = workspace.catalogue.labelling
     tasks = [t for t in labelling.tasks(place.row.id) if t.remote_id is not None]
     rows = workspace.catalogue.images.select(ids=[t.image_id for t in tasks])
     states = {image.id: image.state for image in rows}
     reviews = workspace.catalogue.masks.last_reviews()
+    returned = False
     for task in tasks:
         wanted = None
         if states[task.image_id] == State.REWORK:
-            review = reviews.get(task.image_id)
-            by = f"{review.reviewer}: " if review is not None else ""
-            comment = review.comment if review is not None and review.comment else None
-            wanted = f"{by}{comment or 'please look at this image again'}"
+            returned = True
+            wanted = _comment(reviews.get(task.image_id))
         if wanted != task.comment:
             assert task.remote_id is not None
             data = client.task_data(task.remote_id)
             client.update_task(task.remote_id, data={**data, REVIEW_COMMENT: wanted or ""})
             labelling.update_task(task.id, comment=wanted)
+    if not returned:
+        return None
+    shows = condition(REVIEW_COMMENT, "not_equal", "")
+    return ensure_tabs(client, place, {RETURNED: [shows]})[RETURNED]
 
 
 def send_back(workspace: Workspace, connection: Connection) -> None:
@@ -286,6 +297,13 @@ def draw_share(images: Sequence[Image], percent: float, seed: int, what: str) ->
         order = random.Random(f"{what} {seed} {tone}").sample(of, len(of))
         drawn.update(image.id for image in order[: quota[tone]])
     return drawn
+
+
+def _comment(review: Review | None) -> str:
+    """What an annotator reads above a returned image."""
+    if review is None:
+        return "Please look at this image again."
+    return f"{review.reviewer}: {review.comment or 'please look at this image again'}"
 
 
 def _plan(
@@ -374,7 +392,7 @@ def _bring_up_to_date(
             labelling.update_task(task.id, mask_id=mask.id, arm=Arm.PAINTED.value)
             notes.append(f"painted anew by {model}")
         if options.readers > 1 and task.readers == options.readers:
-            sender.client.update_task(task.remote_id, overlap=task.readers)
+            sender.client.set_readers(task.remote_id, task.readers)
         outcome = Outcome.REPAIRED if notes else Outcome.UNCHANGED
         outcomes.append(FileOutcome(image.name, outcome, "; ".join(notes) or None))
     return outcomes

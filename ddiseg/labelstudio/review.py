@@ -21,6 +21,7 @@ from ddiseg.labelstudio.folder import Folder, exclusive
 from ddiseg.labelstudio.media import LONGEST, copy_size
 from ddiseg.labelstudio.projects import Place, open_place
 from ddiseg.labelstudio.push import Sender, draw_share
+from ddiseg.labelstudio.tabs import condition, ensure_tabs
 from ddiseg.labelstudio.tasks import review_key
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.workspace import Workspace
@@ -84,7 +85,7 @@ def push_reviews(
             [t for t in tasks if t.remote_id and t.key not in keys and t.comment is None],
             workspace,
         )
-        done.tabs = _ensure_tabs(client, place)
+        done.tabs = _tabs(client, place)
     return done
 
 
@@ -132,7 +133,11 @@ def _review_data(workspace: Workspace) -> Any:
     def data_of(image: Image, mask: Mask | None) -> Mapping[str, Any]:
         assert mask is not None
         people = workspace.catalogue.masks.people_behind([mask.id])[mask.id]
-        return {DRAWN_BY: ", ".join(people), WAITS: "yes", "drawn_in": mask.origin or ""}
+        return {
+            DRAWN_BY: "".join(_enclosed(person) for person in people),
+            WAITS: "yes",
+            "drawn_in": mask.origin or "",
+        }
 
     return data_of
 
@@ -146,38 +151,26 @@ def _retire(client: Client, tasks: Sequence[Task], workspace: Workspace) -> None
         workspace.catalogue.labelling.update_task(task.id, comment="no longer in review")
 
 
-def _ensure_tabs(client: Client, place: Place) -> dict[str, str]:
-    """A view for each person that leaves out what they had a hand in; where it is, by address."""
-    there = {
-        str((view.get("data") or {}).get("title")): int(view["id"])
-        for view in client.plain.views(place.number)
-    }
-    tabs = {}
-    for address in sorted(client.users().values()):
-        title = f"For {address}"
-        number = there.get(title)
-        if number is None:
-            number = client.plain.put_view(place.number, None, _tab(title, address))
-        tabs[address] = f"{place.url}?tab={number}"
-    return tabs
-
-
-def _tab(title: str, address: str) -> dict[str, Any]:
-    def on(key: str, operator: str, value: str) -> dict[str, Any]:
-        return {
-            "filter": f"filter:tasks:data.{key}",
-            "operator": operator,
-            "type": "String",
-            "value": value,
-        }
-
-    return {
-        "title": title,
-        "filters": {
-            "conjunction": "and",
-            "items": [on(DRAWN_BY, "not_contains", address), on(WAITS, "equal", "yes")],
+def _tabs(client: Client, place: Place) -> dict[str, str]:
+    """A tab for each person that leaves out what they had a hand in; where it is, by address."""
+    titles = {address: f"For {address}" for address in sorted(client.users().values())}
+    urls = ensure_tabs(
+        client,
+        place,
+        {
+            title: (
+                condition(DRAWN_BY, "not_contains", _enclosed(address)),
+                condition(WAITS, "equal", "yes"),
+            )
+            for address, title in titles.items()
         },
-    }
+    )
+    return {address: urls[title] for address, title in titles.items()}
+
+
+def _enclosed(address: str) -> str:
+    """An address that is found in a text without finding those that begin or end with it."""
+    return f"<{address}>"
 
 
 def _no_line(_line: str) -> None: ...

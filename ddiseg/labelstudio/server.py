@@ -187,7 +187,7 @@ def _choose_port(asked: int | None) -> int:
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
+    with socket.socket() as probe:  # elsewhere than on Linux, one may bind beside another
         probe.settimeout(1)
         if probe.connect_ex((HOST, port)) == 0:
             return False

@@ -239,7 +239,7 @@ def _heads(octets: NDArray[np.uint8]) -> _Heads:
 def _read_heads(
     heads: _Heads, count_bits: tuple[int, ...]
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
-    """Of each token: is it a run, the size of its count, its count."""
+    """What heads, 1 bit kind, 2 bits k and 16 bits, say: is it a run, its count's size, its count."""
     sizes = np.array(count_bits)[heads >> 16 & 3]
     return heads >> 18 == 1, sizes, ((heads & 0xFFFF) >> (16 - sizes)) + 1
 
@@ -252,7 +252,7 @@ def _token_lengths(count_bits: tuple[int, ...]) -> NDArray[np.int32]:
 
 
 def _walk(lengths: NDArray[np.int32], start: int) -> _Positions:
-    """The positions before the last that steps of `lengths` lead to from `start`, itself included.
+    """`start` and the positions that steps of `lengths` lead to from there, without the last bit.
 
     Each step needs the one before. A search in the graph where every position has one edge, to
     where its step ends, does the same, and SciPy's is compiled.
@@ -260,10 +260,9 @@ def _walk(lengths: NDArray[np.int32], start: int) -> _Positions:
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import breadth_first_order
 
-    last = lengths.size - 1
     edges = np.arange(lengths.size + 1, dtype=np.int32)
     ends = edges[:-1] + lengths
-    np.minimum(ends, last, out=ends)
+    np.minimum(ends, lengths.size - 1, out=ends)  # steps that leave the array end in its last bit
     # SciPy wants weights in float64, though this search looks at none: one number for all.
     graph = csr_array((np.broadcast_to(1.0, ends.size), ends, edges), shape=(ends.size, ends.size))
     walked = breadth_first_order(graph, start, return_predecessors=False)[:-1]
@@ -277,7 +276,7 @@ def _within(tokens: _Tokens, data: bytes, words: int) -> _Tokens:
     if last == covered.size:
         raise _broken(data, f"it stops after {covered[-1]:,} of {words:,} words")
     if covered[last] != words:
-        raise _broken(data, f"a run leads to word {covered[last]:,} of {words:,}")
+        raise _broken(data, f"a token leads to word {covered[last]:,} of {words:,}")
     payload_words = 1 if tokens.is_run[last] else int(tokens.counts[last])
     end = int(tokens.payloads[last]) + _WORD_BITS * payload_words
     rest = 8 * len(data) - end

@@ -174,7 +174,7 @@ def _check_folder(path: str, root: Path | None) -> None:
         return
     if not Path(path).exists():
         fault = "does not exist"
-    elif False:
+    elif Path(path) == root:
         fault = f'cannot be the same as LOCAL_FILES_DOCUMENT_ROOT="{root}" by security reasons.'
     elif root not in Path(path).parents:
         fault = f'must be a subdirectory of LOCAL_FILES_DOCUMENT_ROOT="{root}" by security reasons.'

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_label_studio import (
-    FakeLabelStudio,
-)
+from tests.fake_label_studio import FakeLabelStudio
 from tests.fake_label_studio.conftest import IMPORT, items, push, where
 from tests.fake_label_studio.conversation import CONFIG, region
 from tests.fake_label_studio.talk import Talk
@@ -64,9 +62,16 @@ def test_storage__must_lie_in_the_document_root(tmp_path: Path) -> None:
     with FakeLabelStudio(document_root=tmp_path) as server:
         talk = Talk(server.url, server.token)
         talk.ask("POST", "/api/projects/", {"title": "masks"})
-        for path, answer in ((inside, 201), (tmp_path, 400), ("/", 400), (tmp_path / "no", 400)):
-            talk.ask("POST", "/api/storages/localfiles/", {"project": 1, "path": str(path)})
-            assert talk.status == answer
+        for path, fault in (
+            (inside, None),
+            (tmp_path, "cannot be the same"),
+            (Path("/"), "must be a subdirectory"),
+            (tmp_path / "nowhere", "does not exist"),
+        ):
+            sent = {"project": 1, "path": str(path)}
+            answer = talk.ask("POST", "/api/storages/localfiles/", sent)
+            assert talk.status == (400 if fault else 201)
+            assert fault is None or fault in str(answer["validation_errors"])
         shown = talk.ask("GET", "/api/storages/localfiles/", project=1)
     assert [storage["path"] for storage in shown] == [str(inside)]
 

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.fake_label_studio import (
-    FakeLabelStudio,
-)
+from tests.fake_label_studio import FakeLabelStudio
 from tests.fake_label_studio.conftest import push, where
 from tests.fake_label_studio.conversation import region
 from tests.fake_label_studio.talk import Talk
@@ -156,6 +154,17 @@ def test_stream__gives_nobody_a_task_they_have_answered(
     _next(own)
     assert own.status == 404
     assert _next(talk)["id"] == task
+
+
+def test_stream__frees_a_task_that_was_answered_for_its_second_reader(
+    label_studio: FakeLabelStudio, talk: Talk, annotator: int
+) -> None:
+    talk.ask("PATCH", "/api/projects/1/", {"maximum_annotations": 2})
+    (task,) = push(talk, "a")
+    first = Talk(label_studio.url, label_studio.token_of(annotator))
+    assert _next(first)["id"] == task
+    label_studio.annotate(task, annotator, [region()])
+    assert (_next(talk)["id"], _next(talk)["queue"]) == (task, "Task lock")
 
 
 def _next(talk: Talk, body: dict[str, Any] | None = None) -> Any:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from tests.fake_label_studio import (
-    FakeLabelStudio,
-)
+from tests.fake_label_studio import FakeLabelStudio
 from tests.fake_label_studio.talk import Talk
 
 

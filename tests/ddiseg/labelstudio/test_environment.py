@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,13 @@ def test_ensure_environment__installs_once(home: Path) -> None:
     assert ensure_environment(said.append) == folder
     assert len(calls(home)) == 2
     assert len(said) == 1
+
+
+def test_ensure_environment__two_at_once_install_once(home: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: ensure_environment(print), range(2)))
+    assert both == [environment_folder()] * 2
+    assert calls(home) == ["venv", "pip"]
 
 
 def test_ensure_environment__failed_one_is_told_and_done_anew(home: Path) -> None:

@@ -220,10 +220,14 @@ def test_up__port_taken_while_it_starts(
 @pytest.mark.parametrize(
     ("behaviour", "said"),
     [
-        ("dies", r"ended while it started: OperationalError: disk I/O error \(all of"),
+        (
+            "dies",
+            r"it started: Traceback: \| in migrate \| OperationalError: disk I/O error \(all of",
+        ),
         ("deaf", r"does not answer after 1 s: .* it said nothing \(all of it: "),
         ("no accounts", r"accounts can't be made: .*database is locked \(all of it: "),
         ("forgets", r"does not take the accounts of .*secrets.json"),
+        ("takes anyone", r"does not take the accounts of .*secrets.json"),
     ],
 )
 def test_up__fails_in_one_line_and_leaves_nothing_running(
@@ -294,6 +298,13 @@ def test_up__accounts_that_the_server_forgot_are_made_again(root: Path) -> None:
     assert made.exists()
 
 
+def test_up__a_running_server_needs_no_log(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = server.up(root)
+    Folder(root).log.write_text("")
+    monkeypatch.setattr(server, "PATIENCE", 0.0)
+    assert server.up(root).process == running.process
+
+
 def test_up__where_secrets_were_lost_new_ones_are_made(root: Path) -> None:
     server.up(root)
     before = read_accounts(root)
@@ -336,6 +347,7 @@ def test_down__never_touches_a_stranger_with_the_same_number(root: Path) -> None
     assert server.find_running(root) is None
     assert not server.down(root)
     assert ours.process.alive
+    assert not Folder(root).server.exists()
     ours.process.stop()
 
 
@@ -432,9 +444,5 @@ def impostor() -> Iterator[Callable[[bytes], int]]:
         b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}",
     ],
 )
-def test_answers__something_else_on_the_port(
-    impostor: Callable[[bytes], int], answer: bytes
-) -> None:
-    me = Process(1, "x")
-    running = server.Running(me, impostor(answer), "2026-01-01", "1.23.2", ready=True)
-    assert not server.answers(running)
+def test_get__something_else_on_the_port(impostor: Callable[[bytes], int], answer: bytes) -> None:
+    assert server._get(impostor(answer), "/health", "token") is None

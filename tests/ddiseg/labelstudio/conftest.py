@@ -1,0 +1,43 @@
+"""A workspace beside a scripted Label Studio; nobody waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ddiseg.labelstudio import client, plain
+from ddiseg.labelstudio.folder import Folder
+from ddiseg.workspace import Workspace
+from tests.ddiseg.labelstudio.studio import Studio
+from tests.fake_label_studio import FakeLabelStudio
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds of each pause before something is tried again; none is taken."""
+    taken: list[float] = []
+    monkeypatch.setattr(time, "sleep", taken.append)
+    return taken
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time-outs of a fifth of a second."""
+    for module in (client, plain):
+        monkeypatch.setattr(module, "TIMEOUT", (0.2, 0.2))
+
+
+@pytest.fixture
+def studio(workspace: Workspace, naps: list[float]) -> Iterator[Studio]:
+    """An embedded server; see `Studio`."""
+    with FakeLabelStudio(document_root=Folder(workspace.root).media) as server:
+        yield Studio(workspace, server)
+
+
+@pytest.fixture
+def team(workspace: Workspace, naps: list[float]) -> Iterator[Studio]:
+    """A team's server: pictures are uploaded."""
+    with FakeLabelStudio() as server:
+        yield Studio(workspace, server, embedded=False)
