@@ -11,6 +11,7 @@ NAMES = {
     "startup": "ddiseg --help against the bare interpreter",
     "import_images": "ddiseg import against a loop that decodes and encodes",
     "export_coco": "COCO export against pycocotools class by class",
+    "brush_rle": "Label Studio's brush RLE against its SDK and the codec compiled from Rust",
     "backbone_prefix": "prefix of the ImageNet UNet against the full forward with hooks",
     "probe_memory": "training 5 probes against materialised up-sampled features",
     "label_efficiency": "IoU at 10, 30, 90 masks against colour features and the untrained UNet",

@@ -51,11 +51,13 @@ def status(catalogue: Catalogue) -> Status:
         next_step=_next_step(
             images=len(images),
             submitted=sum(n for (_, state), n in counts.items() if state == State.SUBMITTED),
+            in_labelling=sum(n for (_, state), n in counts.items() if state == State.IN_LABELLING),
             accepted=len(accepted),
             subsets=len(subsets),
             model=model.name if model else None,
             unlearned=sum(mask.content_hash not in learned for mask in accepted.values()),
             unpainted=len(open_images - painted),
+            open_images=len(open_images),
         ),
     )
 
@@ -64,27 +66,36 @@ def _next_step(
     *,
     images: int,
     submitted: int,
+    in_labelling: int,
     accepted: int,
     subsets: int,
     model: str | None,
     unlearned: int,
     unpainted: int,
+    open_images: int,
 ) -> str:
     if not images:
         return "import photographs: ddiseg import PATH"
     if submitted:
-        return (
-            f"let a second person review the {submitted} submitted masks, then: "
-            "ddiseg masks import PATH --annotator WHO --reviewer SECOND"
-        )
+        return f"have a second person review the {submitted} submitted masks: ddiseg review push"
+    back = f"bring back what people did with the {in_labelling} images they have: ddiseg label pull"
+    if in_labelling and not accepted:
+        return back
     if not accepted and not subsets:
         return "draw the images to label first: ddiseg subset draw NAME --per-tone 10"
     if not accepted:
-        return "bring in reviewed masks: ddiseg masks import PATH --annotator WHO --reviewer SECOND"
+        return (
+            "give them to annotators: ddiseg label push --subset NAME; or bring in reviewed masks: "
+            "ddiseg masks import PATH --annotator WHO --reviewer SECOND"
+        )
     if model is None:
         return f"train probes on the {accepted} accepted masks: ddiseg refresh"
     if unlearned:
         return f"{unlearned} accepted masks are new to {model}: ddiseg refresh"
     if unpainted:
         return f"{unpainted} images are not painted by {model} yet: ddiseg prelabel"
-    return "all is painted; look at it or release it: ddiseg report, ddiseg export"
+    if in_labelling:
+        return back
+    if open_images:
+        return f"give the {open_images} painted images to annotators: ddiseg label push"
+    return "all is done; look at it or release it: ddiseg report, ddiseg export"

@@ -19,7 +19,7 @@ def upgrade() -> None:
     op.create_table(
         "projects",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("url", sa.String(length=500), nullable=False),
+        sa.Column("server", sa.String(length=500), nullable=False),
         sa.Column("purpose", sa.String(length=20), nullable=False),
         sa.Column("key", sa.String(length=32), nullable=False),
         sa.Column("remote_id", sa.Integer(), nullable=True),
@@ -27,7 +27,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.String(length=40), nullable=False),
         sa.CheckConstraint("purpose IN ('annotation', 'review')", name=op.f("ck_projects_purpose")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_projects")),
-        sa.UniqueConstraint("url", "purpose", name=op.f("uq_projects_url_purpose")),
+        sa.UniqueConstraint("server", "purpose", name=op.f("uq_projects_server_purpose")),
     )
     op.create_table(
         "submissions",

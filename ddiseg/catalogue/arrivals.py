@@ -154,8 +154,7 @@ def _take(
     became: dict[str, Any] = {"outcome": "refused"}
     if problem is None:
         try:
-            with session.begin_nested():  # a refusal leaves nothing of itself behind
-                became = _keep(session, purpose, task, image, rows, new)
+            became = _keep(session, purpose, task, image, rows, new)
         except InputError as error:
             problem = str(error)
     row = there or Annotation(task_id=task.id, remote_id=new.remote_id, updated_at=new.updated_at)
@@ -185,7 +184,8 @@ def _keep(
 ) -> dict[str, Any]:
     """Store what a version says; returns the columns of its row that tell what it became."""
     if purpose is Purpose.REVIEW:
-        return {"outcome": "verdict", **_verdict(session, task, image, rows, new)}
+        with session.begin_nested():  # a refusal leaves nothing of itself behind
+            return {"outcome": "verdict", **_verdict(session, task, image, rows, new)}
     if new.skip is not None:
         return {"outcome": "skip", "skip_id": _skip(session, image, new)}
     return {"outcome": "mask", "mask_id": _mask(session, rows, new)}

@@ -64,14 +64,14 @@ class Labelling:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def project(self, url: str, purpose: Purpose) -> Project:
+    def project(self, server: str, purpose: Purpose) -> Project:
         """The project of that purpose on that server; made here, under a key, before it is there."""
         with self._database.write() as session:
             row = session.scalars(
-                select(Project).where(Project.url == url, Project.purpose == purpose)
+                select(Project).where(Project.server == server, Project.purpose == purpose)
             ).first()
             if row is None:
-                row = Project(url=url, purpose=purpose.value, key=uuid.uuid4().hex)
+                row = Project(server=server, purpose=purpose.value, key=uuid.uuid4().hex)
                 session.add(row)
                 session.flush()
             return row

@@ -223,12 +223,12 @@ class Project(Base):
 
     __tablename__ = "projects"
     __table_args__ = (
-        UniqueConstraint("url", "purpose"),
+        UniqueConstraint("server", "purpose"),
         CheckConstraint("purpose IN ('annotation', 'review')", name="purpose"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    url: Mapped[str] = mapped_column(String(500))  #: of the server
+    server: Mapped[str] = mapped_column(String(500))  #: URL of a team's; "embedded" for our own
     purpose: Mapped[str] = mapped_column(String(20))
     key: Mapped[str] = mapped_column(String(32))  #: stands in the project's description there
     remote_id: Mapped[int | None]  #: the server's number of the project

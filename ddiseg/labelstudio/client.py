@@ -5,15 +5,18 @@ The SDK tries every request again on errors and broken connections; here only re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddiseg.errors import ServerError
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.faults import answer_fault, line_fault
 from ddiseg.labelstudio.plain import TIMEOUT, PlainRequests
+
+if TYPE_CHECKING:
+    import httpx
 
 #: The major version whose API this code speaks.
 MAJOR = "1"
@@ -33,14 +36,26 @@ class Client:
     """One server. Every method raises ServerError, one line, where it does not do as asked."""
 
     def __init__(self, connection: Connection) -> None:
+        import httpx
         from label_studio_sdk import LabelStudio
 
         self.url = connection.url
-        self.plain = PlainRequests(connection.url, connection.token)
-        with self._told("the token"):
-            self._sdk = LabelStudio(
-                base_url=connection.url, api_key=connection.token, timeout=float(TIMEOUT[1])
-            )
+        self.plain = PlainRequests(connection.url, connection.token, direct=connection.embedded)
+        # The SDK would judge by this machine's clock how long an access token lives.
+        self._httpx = httpx.Client(auth=_signature(self.plain), trust_env=not connection.embedded)
+        self._sdk = LabelStudio(
+            base_url=connection.url,
+            api_key="replaced",
+            timeout=float(TIMEOUT[1]),
+            httpx_client=self._httpx,
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._httpx.close()
+        self.plain.close()
 
     def check_version(self) -> str:
         """The server's version; raises ServerError where it is another major one."""
@@ -151,9 +166,26 @@ class Client:
             body = error.body if isinstance(error.body, str) else _json(error.body)
             raise answer_fault(self.url, what, error.status_code or 0, body) from error
         except httpx.HTTPError as error:
-            raise line_fault(self.url, what, error, sent=True) from error
-        except (ValidationError, ValueError, AttributeError) as error:
+            raise line_fault(self.url, what, error, sent=error.request.method != "GET") from error
+        except (ValidationError, ValueError, AttributeError, TypeError) as error:
             raise answer_fault(self.url, what, 200, "") from error
+
+
+def _signature(plain: PlainRequests) -> httpx.Auth:
+    """Signs the SDK's requests as the plain ones are; a token that has run out is renewed once."""
+    import httpx
+
+    class Signature(httpx.Auth):
+        def auth_flow(
+            self, request: httpx.Request
+        ) -> Generator[httpx.Request, httpx.Response, None]:
+            request.headers["Authorization"] = plain.authorization()
+            response = yield request
+            if response.status_code == 401 and plain.renews():
+                request.headers["Authorization"] = plain.authorization()
+                yield request
+
+    return Signature()
 
 
 #: A POST that may have happened is never sent again.

@@ -336,7 +336,7 @@ def _cause(error: BaseException) -> str:
 
 
 _ADVICE = {
-    401: "it does not know this token; make a new one there (Account & Settings) and check that legacy tokens are allowed if it is one",
+    401: "it does not know this token; make a new one there (Account & Settings), legacy tokens may be switched off",
     403: "it does not let this token's user in; ask who runs the server",
     404: "there is no Label Studio at this address; give it as in the browser, up to /projects",
     429: "it has too much to do; wait a minute and run the same command again",

@@ -18,8 +18,8 @@ _ADVICE = {
 
 
 def answer_fault(url: str, what: str, status: int, body: str) -> ServerError:
-    """An answer that is an error, or no JSON."""
-    return ServerError(_said(url, what, status, body), status)
+    """An answer that is an error, or no JSON; the status of a web page is not Label Studio's word."""
+    return ServerError(_said(url, what, status, body), None if _is_page(body) else status)
 
 
 def line_fault(url: str, what: str, error: Exception, *, sent: bool) -> ServerError:
@@ -43,7 +43,7 @@ def line_fault(url: str, what: str, error: Exception, *, sent: bool) -> ServerEr
 
 
 def _said(url: str, what: str, status: int, body: str) -> str:
-    if body.lstrip()[:1] == "<":
+    if _is_page(body):
         return (
             f"{url} answered with a web page instead of data ({status}, {what}): is the URL right, "
             "and is no login page or proxy in between?"
@@ -58,6 +58,10 @@ def _said(url: str, what: str, status: int, body: str) -> str:
     if status >= 500:
         return f"{url} had an error of its own ({status}, {what}): see its log, then {_AGAIN}"
     return f"{url}: {status} for {what}: {_ADVICE.get(status, 'it refuses that')}{_detail(body)}"
+
+
+def _is_page(body: str) -> bool:
+    return body.lstrip()[:1] == "<"
 
 
 def _detail(body: str) -> str:

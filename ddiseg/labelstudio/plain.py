@@ -35,11 +35,16 @@ _KEYS_IN_A_QUERY = 100
 class PlainRequests:
     """One server, one token."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, *, direct: bool = False) -> None:
+        """With `direct`, no proxy that the environment names stands in between."""
         self.url = url
         self._token = token
+        self._is_personal = token.count(".") == 2  # a JWT; a legacy token is plain hexadecimal
         self._bearer: tuple[str, float] | None = None
-        self._session = _session()
+        self._session = _session(direct)
+
+    def close(self) -> None:
+        self._session.close()
 
     def tasks(
         self, project: int, query: Sequence[dict[str, Any]], *, page: int, size: int, whole: bool
@@ -53,7 +58,7 @@ class PlainRequests:
             "GET",
             "/api/tasks",
             f"tasks of project {project}",
-            missing_is_empty=True,
+            pages=True,
             params={
                 "project": project,
                 "page": page,
@@ -68,7 +73,7 @@ class PlainRequests:
                 ),
             },
         )
-        return [] if answer is None else _list_in(answer, "tasks", self.url)
+        return _list_in(answer, "tasks", self.url)
 
     def find_tasks(self, project: int, field: str, keys: Sequence[str]) -> dict[str, list[int]]:
         """The numbers of the tasks whose data has one of `keys` in `field`; several where doubled.
@@ -89,7 +94,7 @@ class PlainRequests:
                 "GET",
                 "/api/tasks",
                 f"tasks of project {project}",
-                missing_is_empty=True,
+                pages=True,
                 params={
                     "project": project,
                     "page": 1,
@@ -98,7 +103,7 @@ class PlainRequests:
                     "query": json.dumps({"filters": {"conjunction": "and", "items": [condition]}}),
                 },
             )
-            for task in [] if answer is None else _list_in(answer, "tasks", self.url):
+            for task in _list_in(answer, "tasks", self.url):
                 found.setdefault(str(task["data"].get(field)), []).append(int(task["id"]))
         return {key: sorted(ids) for key, ids in found.items()}
 
@@ -133,7 +138,7 @@ class PlainRequests:
         )
         number = _list_in(answer, "file_upload_ids", self.url)[0]
         upload = self._send("GET", f"/api/import/file-upload/{number}", f"file {number}")
-        return f"/data/{upload['file']}"
+        return f"/data/{_value(upload, 'file', str, self.url)}"
 
     def views(self, project: int) -> list[dict[str, Any]]:
         """The tabs of a project's data manager. The SDK's model of a tab drops what it doesn't know."""
@@ -150,7 +155,7 @@ class PlainRequests:
             f"tabs of project {project}",
             json={"project": project, "data": data},
         )
-        return int(answer["id"])
+        return int(_value(answer, "id", int, self.url))
 
     def server_time(self) -> str | None:
         """The server's clock, ISO in UTC to the second; None where it does not say."""
@@ -160,20 +165,48 @@ class PlainRequests:
         date = response.headers.get("Date")
         return parsedate_to_datetime(date).strftime("%Y-%m-%dT%H:%M:%S") if date else None
 
+    def authorization(self) -> str:
+        """The header that signs a request; a personal access token is exchanged for one that does."""
+        if not self._is_personal:
+            return f"Token {self._token}"
+        bearer = self._bearer
+        if bearer is None or bearer[1] < time.monotonic():
+            what = "the access token"
+            response = self._request(
+                "POST", "/api/token/refresh/", what, json={"refresh": self._token}
+            )
+            try:
+                access = response.json()["access"]
+            except (ValueError, LookupError, TypeError) as error:
+                raise answer_fault(self.url, what, response.status_code, response.text) from error
+            bearer = self._bearer = (access, time.monotonic() + BEARER_SECONDS)
+        return f"Bearer {bearer[0]}"
+
+    def renews(self) -> bool:
+        """After 401, which says that nothing was done: whether another access token can be had."""
+        self._bearer = None
+        return self._is_personal
+
     def _send(
-        self, method: str, path: str, what: str, *, missing_is_empty: bool = False, **kwargs: Any
+        self, method: str, path: str, what: str, *, pages: bool = False, **kwargs: Any
     ) -> Any:
-        """The JSON of an answer; None for 404 past the last page where that is allowed."""
-        kwargs.setdefault("headers", {})["Authorization"] = self._authorization()
-        response = self._request(method, path, what, **kwargs)
-        if missing_is_empty and response.status_code == 404 and "Invalid page" in response.text:
-            return None
-        if response.status_code >= 400:
+        """The JSON of an answer; with `pages`, 404 past the last is one without tasks."""
+        response = self._request(method, path, what, auth=self._sign, **kwargs)
+        if response.status_code == 401 and self.renews():
+            response = self._request(method, path, what, auth=self._sign, **kwargs)
+        if pages and response.status_code == 404 and "Invalid page" in response.text:
+            return {"tasks": []}
+        if response.status_code >= 300:
             raise answer_fault(self.url, what, response.status_code, response.text)
         try:
             return response.json()
         except ValueError as error:
             raise answer_fault(self.url, what, response.status_code, response.text) from error
+
+    def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        # As `auth`, not as a header: that one gives way to what ~/.netrc says of the host.
+        request.headers["Authorization"] = self.authorization()
+        return request
 
     def _request(self, method: str, path: str, what: str, **kwargs: Any) -> requests.Response:
         import requests
@@ -184,20 +217,6 @@ class PlainRequests:
             )
         except requests.RequestException as error:
             raise line_fault(self.url, what, error, sent=method != "GET") from error
-
-    def _authorization(self) -> str:
-        if self._token.count(".") != 2:  # a legacy token; a personal one is a JWT
-            return f"Token {self._token}"
-        if self._bearer is None or self._bearer[1] < time.monotonic():
-            response = self._request(
-                "POST", "/api/token/refresh/", "the access token", json={"refresh": self._token}
-            )
-            if response.status_code != 200:
-                raise answer_fault(
-                    self.url, "the access token", response.status_code, response.text
-                )
-            self._bearer = (response.json()["access"], time.monotonic() + BEARER_SECONDS)
-        return f"Bearer {self._bearer[0]}"
 
 
 def changed_since(since: str | None) -> Iterator[dict[str, Any]]:
@@ -221,23 +240,29 @@ def numbered(numbers: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _session() -> requests.Session:
+def _session(direct: bool) -> requests.Session:
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
 
+    class Again(Retry):
+        def is_retry(self, method: str, status_code: int, has_retry_after: bool = False) -> bool:
+            # 429 alone says of a POST, too, that it has not happened.
+            return status_code == 429 or super().is_retry(method, status_code, has_retry_after)
+
     session = requests.Session()
-    session.trust_env = True
-    reads = Retry(
+    session.trust_env = not direct
+    again = Again(
         total=3,
         backoff_factor=0.3,
-        status_forcelist=(429, 500, 502, 503, 504),
+        status_forcelist=(500, 502, 503, 504),
         allowed_methods=("GET",),
         respect_retry_after_header=True,
+        retry_after_max=60,
         raise_on_status=False,
     )
     for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=reads))
+        session.mount(scheme, HTTPAdapter(max_retries=again))
     return session
 
 
@@ -248,6 +273,10 @@ def _list(answer: Any, url: str) -> list[Any]:
 
 
 def _list_in(answer: Any, key: str, url: str) -> list[Any]:
-    if not isinstance(answer, dict) or not isinstance(answer.get(key), list):
+    return list(_value(answer, key, list, url))
+
+
+def _value(answer: Any, key: str, kind: type, url: str) -> Any:
+    if not isinstance(answer, dict) or not isinstance(answer.get(key), kind):
         raise ServerError(f"{url} answered without '{key}': is this Label Studio 1.x?")
-    return list(answer[key])
+    return answer[key]

@@ -14,7 +14,7 @@ from annotation_protocol.labelling_config import (
 )
 from ddiseg.catalogue import Purpose
 from ddiseg.catalogue.models import Project
-from ddiseg.errors import InputError
+from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client, RemoteProject
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.media import FOLDER
@@ -51,34 +51,55 @@ class Place:
 
 def ensure_projects(workspace: Workspace, connection: Connection) -> dict[Purpose, Place]:
     """Both projects, made where they are missing; see `open_place`."""
-    client = Client(connection)
-    client.check_version()
-    return {purpose: open_place(workspace, client, connection, purpose) for purpose in Purpose}
+    with Client(connection) as client:
+        client.check_version()
+        return {purpose: open_place(workspace, client, connection, purpose) for purpose in Purpose}
 
 
 def open_place(
-    workspace: Workspace, client: Client, connection: Connection, purpose: Purpose
+    workspace: Workspace,
+    client: Client,
+    connection: Connection,
+    purpose: Purpose,
+    *,
+    keep_config: bool = True,
 ) -> Place:
     """The project of one purpose, made or brought to the protocol's configuration where needed.
 
     A stopped run may have made it without writing down where: it is found by its key. Raises
-    InputError where the protocol's configuration would orphan what people have drawn.
+    InputError where the protocol's configuration would orphan what people have drawn; without
+    `keep_config` the configuration is left as it is, for what was drawn with it can still be read.
     """
-    row = workspace.catalogue.labelling.project(client.url, purpose)
+    row = workspace.catalogue.labelling.project(connection.server, purpose)
     config = _config(purpose)
     if row.remote_id is not None:
-        remote = client.project(row.remote_id)
+        remote = _known(client, row.remote_id, purpose)
     else:
         found = client.find_projects(_mark(row))
         remote = found[-1] if found else _make(workspace, client, row, purpose, config)
         workspace.catalogue.labelling.place(row.id, remote.id)
-    _keep_config(workspace, client, row, remote, config)
+    if keep_config:
+        _keep_config(workspace, client, row, remote, config)
     if connection.media is not None:
         folder = connection.media / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         if str(folder) not in client.storage_paths(remote.id):
             client.add_storage(remote.id, str(folder), "photographs of ddiseg")
     return Place(row, remote.id, f"{client.url}/projects/{remote.id}/data")
+
+
+def _known(client: Client, number: int, purpose: Purpose) -> RemoteProject:
+    try:
+        return client.project(number)
+    except ServerError as error:
+        if error.status != 404:
+            raise
+        command = "label" if purpose is Purpose.ANNOTATION else "review"
+        raise ServerError(
+            f"{client.url} has project {number} no longer: 'ddiseg {command} pull --full' takes note "
+            f"of that, and 'ddiseg {command} push' then sends everything again into a new one",
+            404,
+        ) from error
 
 
 def _config(purpose: Purpose) -> str:

@@ -61,23 +61,22 @@ def pull(
 
     A full pull also finds tasks that were deleted on the server.
     """
-    client = Client(connection)
-    client.check_version()
-    labelling = workspace.catalogue.labelling
-    try:
-        place = open_place(workspace, client, connection, purpose)
-    except ServerError as error:
-        row = labelling.project(client.url, purpose)
-        if not (full and error.status == 404 and row.remote_id is not None):
-            raise
-        return _project_gone(workspace, client, connection, purpose, actor)
-    Sender(workspace, client, connection, place, actor, start=purpose is Purpose.ANNOTATION).adopt()
-    done = Pulled(place, full=full or _set_back(client, place))
-    tasks = {t.remote_id: t for t in labelling.tasks(place.row.id, deleted=True) if t.remote_id}
-    since = None if done.full else _a_little_before(place.row.watermark)
-    seen: set[int] = set()
-    people = client.users()
-    with ThreadPoolExecutor(2) as pool:
+    labelling, annotating = workspace.catalogue.labelling, purpose is Purpose.ANNOTATION
+    with Client(connection) as client, ThreadPoolExecutor(2) as pool:
+        client.check_version()
+        try:
+            place = open_place(workspace, client, connection, purpose, keep_config=False)
+        except ServerError as error:
+            row = labelling.project(connection.server, purpose)
+            if not (full and error.status == 404 and row.remote_id is not None):
+                raise
+            return _project_gone(workspace, client, connection, purpose, actor)
+        Sender(workspace, client, connection, place, actor, start=annotating).adopt()
+        done = Pulled(place, full=full or _set_back(client, place))
+        tasks = {t.remote_id: t for t in labelling.tasks(place.row.id, deleted=True) if t.remote_id}
+        since = None if done.full else _a_little_before(place.row.watermark)
+        seen: set[int] = set()
+        people = client.users()
         for page in changed_tasks(client.plain, place.number, since):
             seen.update(int(task["id"]) for task in page)
             known = [task for task in page if int(task["id"]) in tasks]
@@ -88,10 +87,10 @@ def pull(
                 place.row.id, _page(tasks, known, answers, received, page)
             )
             progress(len(seen), len(seen))
-    if done.full:
-        gone = [t.id for n, t in tasks.items() if n not in seen and t.deleted_at is None]
-        done.outcomes += labelling.missed(gone, actor)
-    send_back(workspace, connection)
+        if done.full:
+            gone = [t.id for n, t in tasks.items() if n not in seen and t.deleted_at is None]
+            done.outcomes += labelling.missed(gone, actor)
+        send_back(workspace, client, connection)
     told = {o.note for o in done.outcomes}
     still = labelling.problems(place.row.id)
     done.problems = [str(a.problem) for _, a in still if a.problem not in told]
@@ -214,7 +213,7 @@ def _project_gone(
 ) -> Pulled:
     """The project was deleted on the server: a new one takes its place, its tasks are sent anew."""
     labelling = workspace.catalogue.labelling
-    row = labelling.project(client.url, purpose)
+    row = labelling.project(connection.server, purpose)
     gone = [t.id for t in labelling.tasks(row.id) if t.arm != Arm.UNSAMPLED]
     outcomes = labelling.missed(gone, actor)
     labelling.place(row.id, None)

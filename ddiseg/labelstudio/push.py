@@ -84,11 +84,14 @@ def push(
     progress: Progress = silent,
 ) -> Pushed:
     """Give `images` to annotators; what is there already is brought up to date or left as it is."""
-    client = Client(connection)
-    client.check_version()
     folder = Folder(workspace.root)
     folder.make()
-    with exclusive(folder.path / "push.lock", "another push is running: waiting for it", _no_line):
+    lock = folder.path / "push.lock"
+    with (
+        Client(connection) as client,
+        exclusive(lock, "another push is running: waiting for it", _no_line),
+    ):
+        client.check_version()
         place = open_place(workspace, client, connection, Purpose.ANNOTATION)
         done = Pushed(place)
         wanted = _plan(workspace, place, images, options, actor, done)
@@ -272,10 +275,9 @@ def show_comments(workspace: Workspace, client: Client, place: Place) -> str | N
     return ensure_tabs(client, place, {RETURNED: [shows]})[RETURNED]
 
 
-def send_back(workspace: Workspace, connection: Connection) -> None:
+def send_back(workspace: Workspace, client: Client, connection: Connection) -> None:
     """Show the comments of returned images to their annotators; see `show_comments`."""
-    client = Client(connection)
-    place = open_place(workspace, client, connection, Purpose.ANNOTATION)
+    place = open_place(workspace, client, connection, Purpose.ANNOTATION, keep_config=False)
     show_comments(workspace, client, place)
 
 

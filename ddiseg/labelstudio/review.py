@@ -55,11 +55,14 @@ def push_reviews(
     """Send every mask that waits for review, or of those not looked at yet `sample` percent."""
     if not 0 <= sample <= 100:
         raise InputError(f"--sample is {sample:g}: give a percentage, 0 to 100")
-    client = Client(connection)
-    client.check_version()
     folder = Folder(workspace.root)
     folder.make()
-    with exclusive(folder.path / "push.lock", "another push is running: waiting for it", _no_line):
+    lock = folder.path / "push.lock"
+    with (
+        Client(connection) as client,
+        exclusive(lock, "another push is running: waiting for it", _no_line),
+    ):
+        client.check_version()
         place = open_place(workspace, client, connection, Purpose.REVIEW)
         done = PushedReviews(place)
         waiting = workspace.catalogue.masks.in_review()

@@ -141,8 +141,8 @@ def _record(folder: Folder, running: Running) -> None:
 def _start(folder: Folder, port: int | None, say: Say) -> Running:
     port = _choose_port(port)
     programs = ensure_environment(say) / "bin"
-    first = not any(folder.data.iterdir())
-    say(f"starting Label Studio on port {port}" + (", the first time takes a minute" * first))
+    first = "" if any(folder.data.iterdir()) else ", the first time takes a minute"
+    say(f"starting Label Studio on port {port}{first}")
     # Not by its first line, which may hold where the environment lay once.
     program = [str(programs / "python"), str(programs / "label-studio")]
     options = ["start", "--no-browser", "--internal-host", HOST, "--port", str(port)]

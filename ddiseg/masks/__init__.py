@@ -1,5 +1,7 @@
 """Masks: (H, W) uint8 arrays of class ids; their files, their agreement and their pictures."""
 
+from ddiseg.masks.agreement import BoundaryDistance, boundary_distance, cohen_kappa
+from ddiseg.masks.composition import Composition, Layer, Origin, compose
 from ddiseg.masks.mask import (
     MAX_PIXELS,
     Mask,
@@ -27,12 +29,19 @@ from ddiseg.masks.rle import Rle, encode_classes
 
 __all__ = [
     "MAX_PIXELS",
+    "BoundaryDistance",
     "ClassScore",
+    "Composition",
     "Interval",
+    "Layer",
     "Mask",
+    "Origin",
     "Rle",
+    "boundary_distance",
     "check_mask",
     "classes_in",
+    "cohen_kappa",
+    "compose",
     "confusion",
     "decode_png",
     "dice_per_class",

@@ -97,7 +97,7 @@ def encode_png(mask: Mask, palette: Sequence[tuple[int, int, int]]) -> bytes:
             _PNG_SIGNATURE,
             _png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
             _png_chunk(b"PLTE", bytes(channels)),
-            _png_chunk(b"IDAT", zlib.compress(rows.data, 9)),
+            _png_chunk(b"IDAT", _deflate_runs(rows.data)),
             _png_chunk(b"IEND", b""),
         )
     )
@@ -251,6 +251,8 @@ def parse_class_mapping(text: str, names: Sequence[str]) -> dict[int, int]:
 def stretch(mask: Mask, size: tuple[int, int]) -> Mask:
     """`mask` at another size, nearest neighbour by pixel centres; the aspect ratio may change.
 
+    At its own size it is `mask` itself.
+
     For a mask that was drawn on a photograph stretched to a square: stretched to the size of the
     photograph it lies over it again. Enlarging and shrinking back gives the same mask, exactly.
 
@@ -264,6 +266,8 @@ def stretch(mask: Mask, size: tuple[int, int]) -> Mask:
             f"cannot stretch a mask to {height} x {width}; both sides must be 1 or more"
         )
     rows, columns = _uint8_mask(mask).shape
+    if (rows, columns) == (height, width):
+        return mask
     return mask[_nearest(rows, height)[:, None], _nearest(columns, width)]
 
 
@@ -342,6 +346,13 @@ def _png_size(data: bytes) -> tuple[int, int]:
     if not width or not height:
         raise InputError(f"mask PNG is {width} x {height}, no pixels; export it again")
     return width, height
+
+
+def _deflate_runs(data: memoryview) -> bytes:
+    # A mask is runs of few values: looking for these alone is some 30 times faster than looking
+    # for any repeat, and costs a seventh more bytes where borders are ragged.
+    deflate = zlib.compressobj(9, strategy=zlib.Z_RLE)
+    return deflate.compress(data) + deflate.flush()
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:

@@ -28,6 +28,9 @@ CANVAS = ".konvajs-content canvas"
 #: The names in the list of regions beside it.
 REGIONS = ".lsf-outliner-item__title"
 
+#: The mark there of those that came with the prediction, touched or not.
+PREDICTED = ".lsf-outliner-item__control_type_predict svg"
+
 
 def chromium() -> str | None:
     """The browser of this machine; CHROMIUM names another one."""
@@ -98,6 +101,10 @@ class Person:
     def regions(self) -> set[str]:
         """The classes in the list of regions beside the picture."""
         return set(self.page.locator(REGIONS).all_inner_texts())
+
+    def strokes(self) -> int:
+        """Regions in that list that came with no prediction."""
+        return self.page.locator(REGIONS).count() - self.page.locator(PREDICTED).count()
 
     def press(self, key: str) -> None:
         self.page.keyboard.press(key)

@@ -19,6 +19,8 @@ from ddiseg import masks
 from ddiseg.catalogue import NewMask, NewModelVersion
 from ddiseg.ingest.rendered import render_ddi
 from ddiseg.labelstudio.accounts import Account, read_accounts
+from ddiseg.labelstudio.folder import Folder
+from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
 from tests.live.browser import chromium
 
@@ -71,9 +73,12 @@ def make_workspace(live: None) -> Callable[[Path, int], Path]:
         call(root, "init")
         call(root, "import", folder / "ddi")
         workspace = Workspace.open(root)
+        file = b"no probes: the predictions below are drawn, not learned"
+        digest = hashlib.sha256(file).hexdigest()
+        workspace.store.put(Kind.MODEL, digest, file)
         model = workspace.catalogue.models.add(
             NewModelVersion(
-                hashlib.sha256(b"").hexdigest(),
+                digest,
                 "none",
                 "b" * 64,
                 {},
@@ -117,6 +122,27 @@ def studio(
         yield Studio(root, up["url"], read_accounts(root))
     finally:
         call(root, "label", "down")
+
+
+@pytest.fixture(scope="session")
+def started_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder `labelstudio` of a workspace whose server ran once: with a copy, a start is quick."""
+    root = tmp_path_factory.mktemp("started-once") / "work"
+    call(root, "init")
+    call(root, "label", "up", "--port", free_port())
+    call(root, "label", "down")
+    return Folder(root).path
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """tell(line): a figure for whoever runs the tests; no test depends on it."""
+
+    def line(text: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{text}\n")
+
+    return line
 
 
 def free_port() -> int:

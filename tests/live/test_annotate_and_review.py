@@ -21,9 +21,9 @@ def test_six_images__from_prediction_to_release(studio: Studio, tmp_path: Path) 
     pushed = studio.ddiseg("label", "push")
     assert pushed["counts"]["added"] == 6
     with browser() as opened:
-        annotator = _person(opened, studio, "annotator")
+        annotator = person(opened, studio, "annotator")
         _annotate(annotator, pushed["project"])
-        reviewer = _person(opened, studio, "reviewer")
+        reviewer = person(opened, studio, "reviewer")
         reviewer.label_all(pushed["project"])  # the sixth image: the reviewer's own work
         reviewer.submit()
 
@@ -52,7 +52,7 @@ def test_six_images__from_prediction_to_release(studio: Studio, tmp_path: Path) 
     assert studio.ddiseg("verify")["ok"]
 
 
-def _person(opened: Any, studio: Studio, role: str) -> Person:
+def person(opened: Any, studio: Studio, role: str) -> Person:
     account = studio.accounts[role]
     return Person(opened, studio.url, account.email, account.password, ARTEFACTS)
 

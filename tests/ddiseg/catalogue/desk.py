@@ -45,6 +45,19 @@ class Standing:
     skips: list[str] = field(default_factory=list)  #: those that stand
 
 
+#: Two that tests begin with: annotator-1's mask waits for review, and is accepted.
+IN_REVIEW = Standing(
+    "submitted", ["submit annotator-1"], ["annotator-1 a"], in_review="annotator-1 a"
+)
+ACCEPTED = Standing(
+    "accepted",
+    ["submit annotator-1", "accept reviewer-1"],
+    ["annotator-1 a"],
+    accepted="annotator-1 a",
+    reviews=["reviewer-1 accept annotator-1 a"],
+)
+
+
 class Desk:
     """A catalogue whose images #1, #2 ... are annotation tasks on a server, and that server's side.
 

@@ -9,18 +9,16 @@ import pytest
 from ddiseg.catalogue import Page
 from ddiseg.catalogue.masks import ACCEPT, FIXED, REJECT
 from ddiseg.outcomes import FileOutcome, Outcome
-from tests.ddiseg.catalogue.desk import ANNOTATOR, REVIEWER, SECOND, Desk, Standing
+from tests.ddiseg.catalogue.desk import (
+    ACCEPTED,
+    ANNOTATOR,
+    IN_REVIEW,
+    REVIEWER,
+    SECOND,
+    Desk,
+    Standing,
+)
 
-IN_REVIEW = Standing(
-    "submitted", ["submit annotator-1"], ["annotator-1 a"], in_review="annotator-1 a"
-)
-ACCEPTED = Standing(
-    "accepted",
-    ["submit annotator-1", "accept reviewer-1"],
-    ["annotator-1 a"],
-    accepted="annotator-1 a",
-    reviews=["reviewer-1 accept annotator-1 a"],
-)
 REJECTED = Standing(
     "rework",
     ["submit annotator-1", "reject reviewer-1"],

@@ -137,16 +137,16 @@ def test_status__next_step_along_the_way(
     catalogue.images.reopen(1, "carl")
     assert next_step().endswith("ddiseg subset draw NAME --per-tone 10")
     catalogue.subsets.store({"part": [1]}, {}, "tester")
-    assert next_step().startswith("bring in reviewed masks: ddiseg masks import")
+    assert next_step().startswith("give them to annotators: ddiseg label push")
     catalogue.masks.submit([new_mask(1, "anna", "b")])
-    assert next_step().startswith("let a second person review the 1 submitted masks")
+    assert next_step().startswith("have a second person review the 1 submitted masks")
     catalogue.masks.submit([new_mask(1, "anna", "b")], "ben")
     assert next_step().endswith("ddiseg refresh")
     learned = [mask.content_hash for mask in catalogue.masks.accepted().values()]
     model = catalogue.models.add(NewModelVersion("f", "u", "b", {}, learned, {}, "1.0"), "t")
     assert next_step() == "2 images are not painted by fedd-1 yet: ddiseg prelabel"
     catalogue.masks.add_predictions([new_mask(n, None, model_version_id=model.id) for n in (2, 3)])
-    assert next_step().startswith("all is painted")
+    assert next_step().startswith("give the 2 painted images to annotators")
     catalogue.masks.submit([new_mask(2, "anna", "c")], "ben")
     assert next_step() == "1 accepted masks are new to fedd-1: ddiseg refresh"
     lines = ddiseg("status", "--workspace", filled.root).out.splitlines()

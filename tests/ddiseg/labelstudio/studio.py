@@ -192,11 +192,11 @@ class Studio:
 
     def project(self, purpose: Purpose = Purpose.ANNOTATION) -> int:
         """The catalogue's number of a project."""
-        return self.labelling.project(self.connection.url, purpose).id
+        return self.labelling.project(self.connection.server, purpose).id
 
     def number(self, purpose: Purpose = Purpose.ANNOTATION) -> int:
         """The server's number of a project."""
-        number = self.labelling.project(self.connection.url, purpose).remote_id
+        number = self.labelling.project(self.connection.server, purpose).remote_id
         assert number is not None
         return number
 
@@ -240,7 +240,7 @@ class Studio:
         assert self.catalogue.history.contradictions() == []
         assert [path for path in self.copies() if path.suffix != ".png"] == []
         for purpose in Purpose:
-            project = self.labelling.project(self.connection.url, purpose)
+            project = self.labelling.project(self.connection.server, purpose)
             there = {
                 n: task.data[KEY]
                 for n, task in self.server.tasks.items()

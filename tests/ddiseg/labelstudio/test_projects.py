@@ -1,0 +1,167 @@
+"""The two projects of a workspace: made once, found again, kept as the protocol says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from annotation_protocol import load_protocol
+from annotation_protocol.labelling_config import annotation_config, review_config
+from ddiseg.catalogue import Purpose
+from ddiseg.errors import InputError, ServerError
+from ddiseg.labelstudio.client import Client
+from ddiseg.labelstudio.projects import Place, ensure_projects, open_place
+from tests.ddiseg.labelstudio.studio import Studio
+from tests.fake_label_studio import Fault, cut, done_then_cut
+
+PROTOCOL = load_protocol()
+
+
+def open_annotation(studio: Studio, *, keep_config: bool = True) -> Place:
+    with Client(studio.connection) as client:
+        return open_place(
+            studio.workspace, client, studio.connection, Purpose.ANNOTATION, keep_config=keep_config
+        )
+
+
+def config(studio: Studio) -> str:
+    return str(studio.server.projects[1].settings["label_config"])
+
+
+def rename_lesion(studio: Studio) -> None:
+    """As the administrator does in Settings > Labeling Interface."""
+    renamed = config(studio).replace('value="lesion"', 'value="Lesion"')
+    assert renamed != config(studio)
+    studio.server.projects[1].settings["label_config"] = renamed
+
+
+def test_ensure_projects__one_for_each_purpose(studio: Studio) -> None:
+    places = ensure_projects(studio.workspace, studio.connection)
+    assert {purpose: place.number for purpose, place in places.items()} == {
+        Purpose.ANNOTATION: 1,
+        Purpose.REVIEW: 2,
+    }
+    made = {number: row.settings for number, row in studio.server.projects.items()}
+    assert [made[n]["title"] for n in (1, 2)] == ["Annotate w", "Review w"]
+    assert [made[n]["label_config"] for n in (1, 2)] == [
+        annotation_config(PROTOCOL),
+        review_config(PROTOCOL),
+    ]
+    assert [made[n]["show_skip_button"] for n in (1, 2)] == [True, False]
+    assert [made[n]["enable_empty_annotation"] for n in (1, 2)] == [False, False]
+    assert {(s["maximum_annotations"], s["model_version"]) for s in made.values()} == {
+        (1, "ddiseg")
+    }
+    assert made[1]["skip_queue"] == "IGNORE_SKIPPED"
+    place = places[Purpose.ANNOTATION]
+    assert place.url == f"{studio.server.url}/projects/1/data"
+    assert place.link(7) == f"{studio.server.url}/projects/1/data?task=7"
+
+
+def test_ensure_projects__again_makes_nothing(studio: Studio) -> None:
+    before = ensure_projects(studio.workspace, studio.connection)
+    writes = studio.server.count("POST", "*"), studio.server.count("PATCH", "*")
+    again = ensure_projects(studio.workspace, studio.connection)
+    assert (studio.server.count("POST", "*"), studio.server.count("PATCH", "*")) == writes
+    assert [place.number for place in again.values()] == [p.number for p in before.values()]
+
+
+@pytest.mark.parametrize("fault", [cut(), done_then_cut()], ids=["cut", "done, then cut"])
+@pytest.mark.parametrize("path", ["/api/projects/", "/api/storages/localfiles/"])
+def test_ensure_projects__cut_while_one_is_made_then_again(
+    studio: Studio, fault: Fault, path: str
+) -> None:
+    studio.server.misbehave("POST", path, fault)
+    with pytest.raises(ServerError, match="the next run looks before it sends"):
+        ensure_projects(studio.workspace, studio.connection)
+    ensure_projects(studio.workspace, studio.connection)
+    assert len(studio.server.projects) == 2
+    assert len(studio.server.storages) == 2
+
+
+def test_open_place__storage_that_adds_no_tasks_once(studio: Studio) -> None:
+    for _ in range(2):
+        open_annotation(studio)
+    [storage] = studio.server.storages.values()
+    assert studio.connection.media is not None
+    assert storage.settings["path"] == str(studio.connection.media / "images")
+    assert (storage.settings["use_blob_urls"], storage.settings["regex_filter"]) == (True, "(?!)")
+
+
+def test_open_place__a_team_s_server_has_no_storage(team: Studio) -> None:
+    open_annotation(team)
+    assert len(team.server.projects) == 1
+    assert not team.server.storages
+
+
+def test_open_place__two_workspaces_on_one_server(studio: Studio) -> None:
+    """Another workspace's project has the same title and another mark."""
+    open_annotation(studio)
+    row = studio.labelling.project(studio.connection.server, Purpose.ANNOTATION)
+    studio.server.projects[1].settings["description"] = "not mine"
+    studio.labelling.place(row.id, None)
+    assert open_annotation(studio).number == 2
+
+
+def test_open_place__another_server_gets_projects_of_its_own(studio: Studio) -> None:
+    open_annotation(studio)
+    other = replace(studio.connection, embedded=False, media=None)
+    with Client(other) as client:
+        place = open_place(studio.workspace, client, other, Purpose.ANNOTATION)
+    assert place.number == 2
+    assert open_annotation(studio).number == 1
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_config__cosmetic_change_is_put_right_without_a_word(studio: Studio, used: bool) -> None:
+    if used:
+        studio.push(studio.add_images())
+    else:
+        open_annotation(studio)
+    prettier = config(studio).replace("#56b4e9", "#ff0000").replace('hotkey="1"', 'hotkey="z"')
+    assert prettier != config(studio)
+    studio.server.projects[1].settings["label_config"] = prettier
+    open_annotation(studio)
+    assert config(studio) == annotation_config(PROTOCOL)
+
+
+def test_config__white_space_is_left_alone(studio: Studio) -> None:
+    open_annotation(studio)
+    spaced = config(studio).replace("\n", "\n\n")
+    studio.server.projects[1].settings["label_config"] = spaced
+    open_annotation(studio)
+    assert config(studio) == spaced
+
+
+def test_config__renamed_label_of_an_empty_project_is_put_back(studio: Studio) -> None:
+    open_annotation(studio)
+    rename_lesion(studio)
+    open_annotation(studio)
+    assert config(studio) == annotation_config(PROTOCOL)
+
+
+def test_config__renamed_label_is_refused_where_people_may_have_used_it(studio: Studio) -> None:
+    studio.push(studio.add_images())
+    rename_lesion(studio)
+    renamed = config(studio)
+    with pytest.raises(InputError) as raised:
+        open_annotation(studio)
+    line = str(raised.value)
+    assert line.startswith(f"project 1 on {studio.server.url} has label 'Lesion' of mask, which")
+    assert "put the old name back (in the project under Settings > Labeling Interface" in line
+    assert "\n" not in line
+    assert config(studio) == renamed
+    assert open_annotation(studio, keep_config=False).number == 1
+    assert config(studio) == renamed
+
+
+def test_open_place__project_was_deleted(studio: Studio) -> None:
+    ensure_projects(studio.workspace, studio.connection)
+    studio.server.projects.clear()
+    for purpose, command in ((Purpose.ANNOTATION, "label"), (Purpose.REVIEW, "review")):
+        with Client(studio.connection) as client, pytest.raises(ServerError) as raised:
+            open_place(studio.workspace, client, studio.connection, purpose)
+        assert raised.value.status == 404
+        assert f"'ddiseg {command} pull --full' takes note of that" in str(raised.value)
+    assert not studio.server.projects
