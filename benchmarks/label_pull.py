@@ -14,13 +14,12 @@ what was stored already, nor has a catalogue.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import multiprocessing
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -150,7 +149,9 @@ def _peer(url: str) -> float:
     import requests
     from label_studio_sdk.converter import brush
 
-    query = {"filters": {"items": [{"filter": "filter:tasks:id", "value": [*range(1, PEER_TASKS + 1)]}]}}
+    query = {
+        "filters": {"items": [{"filter": "filter:tasks:id", "value": [*range(1, PEER_TASKS + 1)]}]}
+    }
     answer = requests.get(f"{url}/api/tasks", {"project": PEER_TASKS, "query": json.dumps(query)})
     tasks = answer.json()["tasks"]
     ids = {entry.name: entry.index for entry in load_protocol().classes}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any
@@ -20,6 +20,9 @@ from ddiseg.errors import WorkspaceError
 
 #: How long a writer waits for another one before it gives up, in seconds.
 BUSY_TIMEOUT = 60
+
+#: Ids that one query names; databases take some tens of thousands.
+_IDS_IN_A_QUERY = 1000
 
 
 class Database:
@@ -79,6 +82,13 @@ class Database:
     def _revision(self) -> str | None:
         with _told(self.engine), self.engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
+
+
+def in_parts(ids: Iterable[int]) -> Iterator[list[int]]:
+    """`ids` once each, ascending, in parts that one query can name."""
+    ordered = sorted(set(ids))
+    for start in range(0, len(ordered), _IDS_IN_A_QUERY):
+        yield ordered[start : start + _IDS_IN_A_QUERY]
 
 
 def _configure_sqlite(engine: Engine) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.database import Database, in_parts
 from ddiseg.catalogue.history import step
 from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.models import (
@@ -195,11 +195,13 @@ class Images:
         with self._database.read() as session:
             if subset is not None:
                 named_subset(session, subset)
-            rows = session.scalars(query).all()
-        if ids is None:
-            return rows
-        wanted = set(ids)
-        return [row for row in rows if row.id in wanted]
+            if ids is None:
+                return session.scalars(query).all()
+            return [
+                image
+                for part in in_parts(ids)
+                for image in session.scalars(query.where(Image.id.in_(part)))
+            ]
 
     def by_stem(self, dataset: str | None = None) -> dict[str, set[int]]:
         """Image ids by file name without ending, over all sources: what masks are matched by.

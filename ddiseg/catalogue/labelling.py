@@ -7,19 +7,29 @@ stopped pull begins again at a page's border and a second one finds nothing to a
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import aliased
 
 from ddiseg.catalogue.arrivals import Page, Purpose, store_page
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.history import step
 from ddiseg.catalogue.lifecycle import TRANSITIONS, Action, State
-from ddiseg.catalogue.models import Acceptance, Annotation, Event, Image, Mask, Project, Task, now
+from ddiseg.catalogue.models import (
+    Acceptance,
+    Annotation,
+    Event,
+    Image,
+    Mask,
+    Project,
+    Review,
+    Task,
+    now,
+)
 from ddiseg.outcomes import FileOutcome, Outcome
 
 
@@ -89,6 +99,52 @@ class Labelling:
         with self._database.read() as session:
             return session.scalars(query).all()
 
+    def pending(self, project_id: int) -> Sequence[Task]:
+        """Tasks that are to be on the server, and as far as is known are not."""
+        query = select(Task).where(
+            Task.project_id == project_id,
+            Task.deleted_at.is_(None),
+            Task.remote_id.is_(None),
+            Task.arm != Arm.UNSAMPLED.value,
+        )
+        with self._database.read() as session:
+            return session.scalars(query.order_by(Task.id)).all()
+
+    def numbered(self, project_id: int, remote_ids: Collection[int]) -> dict[int, Task]:
+        """Tasks by the server's numbers of them, deleted ones included."""
+        query = select(Task).where(Task.project_id == project_id, Task.remote_id.in_(remote_ids))
+        with self._database.read() as session:
+            return {t.remote_id: t for t in session.scalars(query) if t.remote_id is not None}
+
+    def numbers(self, project_id: int) -> dict[int, int]:
+        """Our number of each task that is on the server, by the server's."""
+        query = select(Task.remote_id, Task.id).where(
+            Task.project_id == project_id, Task.deleted_at.is_(None)
+        )
+        with self._database.read() as session:
+            return {theirs: ours for theirs, ours in session.execute(query) if theirs is not None}
+
+    def commented(self, project_id: int) -> list[tuple[Task, Image]]:
+        """Tasks on the server that show a reviewer's comment or may have to, with their images."""
+        reviewed = select(Mask.image_id).join(Review, Review.mask_id == Mask.id)
+        query = (
+            select(Task, Image)
+            .join(Image, Image.id == Task.image_id)
+            .where(
+                Task.project_id == project_id,
+                Task.deleted_at.is_(None),
+                Task.remote_id.is_not(None),
+                or_(
+                    Task.comment.is_not(None),
+                    Image.state == State.REWORK.value,
+                    and_(Image.state == State.IN_LABELLING.value, Image.id.in_(reviewed)),
+                ),
+            )
+            .order_by(Task.id)
+        )
+        with self._database.read() as session:
+            return [(task, image) for task, image in session.execute(query)]
+
     def plan(
         self, project_id: int, batch: Sequence[NewTask], actor: str, detail: dict[str, Any]
     ) -> None:
@@ -114,10 +170,10 @@ class Labelling:
     def sent(self, remote_ids: Mapping[int, int], actor: str, *, start: bool) -> None:
         """The server has these tasks (its number by ours); with `start` their images are at work."""
         with self._database.write() as session:
-            for task_id, remote_id in remote_ids.items():
-                task = session.get_one(Task, task_id)
-                task.remote_id = remote_id
-                image = session.get_one(Image, task.image_id)
+            query = select(Task, Image).join(Image, Image.id == Task.image_id).order_by(Task.id)
+            rows = session.execute(query.where(Task.id.in_(remote_ids))).all()
+            for task, image in rows:
+                task.remote_id = remote_id = remote_ids[task.id]
                 if start and (State(image.state), Action.START) in TRANSITIONS:
                     detail = {"task": remote_id, "arm": task.arm, "mask": task.mask_id}
                     step(session, image, Action.START, actor, detail)
@@ -165,27 +221,33 @@ class Labelling:
 
     def problems(self, project_id: int) -> Sequence[tuple[Task, Annotation]]:
         """Annotations that were refused and still stand as they were."""
+        newest = (
+            select(func.max(Annotation.id))
+            .where(Annotation.deleted_at.is_(None))
+            .group_by(Annotation.task_id, Annotation.remote_id)
+        )
         query = (
             select(Task, Annotation)
             .join(Annotation, Annotation.task_id == Task.id)
             .where(
                 Task.project_id == project_id,
                 Task.deleted_at.is_(None),
-                Annotation.deleted_at.is_(None),
+                Annotation.outcome == "refused",
+                Annotation.id.in_(newest),
             )
             .order_by(Annotation.id)
         )
-        newest: dict[tuple[int, int], tuple[Task, Annotation]] = {}
         with self._database.read() as session:
-            for task, annotation in session.execute(query):
-                newest[task.id, annotation.remote_id] = (task, annotation)
-        return [pair for pair in newest.values() if pair[1].outcome == "refused"]
+            return [(task, annotation) for task, annotation in session.execute(query)]
 
     def seen(self, task_ids: Sequence[int]) -> dict[tuple[int, int, str], str]:
         """Outcome by (task, annotation number, updated_at) of the versions that are stored."""
+        query = select(
+            Annotation.task_id, Annotation.remote_id, Annotation.updated_at, Annotation.outcome
+        )
         with self._database.read() as session:
-            rows = session.scalars(select(Annotation).where(Annotation.task_id.in_(task_ids)))
-            return {(r.task_id, r.remote_id, r.updated_at): r.outcome for r in rows}
+            rows = session.execute(query.where(Annotation.task_id.in_(task_ids)))
+            return {(task, number, at): outcome for task, number, at, outcome in rows}
 
     def readings(self) -> dict[int, list[Mask]]:
         """The newest mask of each person who read an image by themselves, where two or more did."""

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.database import Database, in_parts
 from ddiseg.catalogue.history import step
 from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.models import Acceptance, Annotation, Image, Mask, Review, Submission
@@ -165,7 +165,11 @@ class Masks:
     def get(self, mask_ids: Sequence[int]) -> dict[int, Mask]:
         """Masks by their ids."""
         with self._database.read() as session:
-            return {i: session.get_one(Mask, i) for i in set(mask_ids)}
+            return {
+                mask.id: mask
+                for part in in_parts(mask_ids)
+                for mask in session.scalars(select(Mask).where(Mask.id.in_(part)))
+            }
 
     def all(self) -> Sequence[Mask]:
         with self._database.read() as session:

@@ -11,15 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ddiseg.errors import ServerError
-from ddiseg.labelstudio.connection import Connection
+from ddiseg.labelstudio.connection import MAJOR, Connection
 from ddiseg.labelstudio.faults import answer_fault, line_fault
 from ddiseg.labelstudio.plain import TIMEOUT, PlainRequests
 
 if TYPE_CHECKING:
     import httpx
-
-#: The major version whose API this code speaks.
-MAJOR = "1"
 
 
 @dataclass(frozen=True)
@@ -108,14 +105,17 @@ class Client:
                 request_options=_ONCE,
             )
 
-    def update_task(self, number: int, **columns: Any) -> None:
-        """Change a task's `data` (as a whole) or `overlap`."""
-        with self._told(f"task {number}"):
-            self._sdk.tasks.update(str(number), **columns, request_options=_ONCE)
-
-    def task_data(self, number: int) -> dict[str, Any]:
-        with self._told(f"task {number}"):
-            return dict(self._sdk.tasks.get(str(number)).data)
+    def set_data(self, number: int, **values: str) -> bool:
+        """Change keys of a task's data; False where the task was deleted there."""
+        try:
+            with self._told(f"task {number}"):
+                data = {**self._sdk.tasks.get(str(number)).data, **values}
+                self._sdk.tasks.update(str(number), data=data, request_options=_ONCE)
+        except ServerError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
 
     def has_work(self, number: int) -> bool:
         """Whether people have submitted, skipped or begun a task."""
@@ -131,7 +131,9 @@ class Client:
             if (task.overlap or 1) < readers:
                 # The server does not count anew by itself whether a task is done.
                 done = (task.total_annotations or 0) >= readers
-                self.update_task(number, overlap=readers, is_labeled=done)
+                self._sdk.tasks.update(
+                    str(number), overlap=readers, is_labeled=done, request_options=_ONCE
+                )
 
     def delete_task(self, number: int) -> None:
         with self._told(f"task {number}"):

@@ -71,13 +71,16 @@ def pull(
             if not (full and error.status == 404 and row.remote_id is not None):
                 raise
             return _project_gone(workspace, client, connection, purpose, actor)
-        Sender(workspace, client, connection, place, actor, start=annotating).adopt()
-        done = Pulled(place, full=full or _set_back(client, place))
-        tasks = {t.remote_id: t for t in labelling.tasks(place.row.id, deleted=True) if t.remote_id}
+        adopted = Sender(workspace, client, connection, place, actor, start=annotating).adopt()
+        # What people did with adopted tasks may lie before the newest change that is stored.
+        done = Pulled(place, full=full or adopted > 0 or _set_back(client, place))
         since = None if done.full else _a_little_before(place.row.watermark)
+        # Read before the pages are: a task that is pushed meanwhile is not missed in them.
+        numbers = labelling.numbers(place.row.id) if done.full else {}
         seen: set[int] = set()
         people = client.users()
         for page in changed_tasks(client.plain, place.number, since):
+            tasks = labelling.numbered(place.row.id, [int(task["id"]) for task in page])
             seen.update(int(task["id"]) for task in page)
             known = [task for task in page if int(task["id"]) in tasks]
             answers = _unseen(client, place, labelling.seen, tasks, known)
@@ -88,7 +91,7 @@ def pull(
             )
             progress(len(seen), len(seen))
         if done.full:
-            gone = [t.id for n, t in tasks.items() if n not in seen and t.deleted_at is None]
+            gone = [task_id for number, task_id in numbers.items() if number not in seen]
             done.outcomes += labelling.missed(gone, actor)
         send_back(workspace, client, connection)
     told = {o.note for o in done.outcomes}
@@ -105,23 +108,21 @@ def changed_tasks(
     A page begins where the last one ended in time, not in number: a task that changes meanwhile
     moves to the end and would push another one over a border between numbered pages.
     """
-    cursor, number = since, 1
+    cursor, size = since, PAGE
     seen: dict[int, str] = {}
     while True:
-        tasks = plain.tasks(
-            project, list(changed_since(cursor)), page=number, size=PAGE, whole=False
-        )
+        tasks = plain.tasks(project, list(changed_since(cursor)), page=1, size=size, whole=False)
         fresh = [t for t in tasks if seen.get(t["id"]) != t["updated_at"]]
         seen.update((t["id"], t["updated_at"]) for t in fresh)
-        if fresh:
-            yield fresh
-        if len(tasks) < PAGE:
+        for start in range(0, len(fresh), PAGE):
+            yield fresh[start : start + PAGE]
+        if len(tasks) < size:
             return
         ahead = _moved(tasks[-1]["updated_at"], -timedelta(microseconds=1))
         if cursor is None or ahead > cursor:
-            cursor, number = ahead, 1
+            cursor, size = ahead, PAGE
         else:  # more changes at one moment than a page holds
-            number += 1
+            size *= 2
 
 
 def read_answers(

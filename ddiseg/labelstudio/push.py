@@ -17,6 +17,7 @@ from annotation_protocol import load_protocol
 from annotation_protocol.labelling_config import REVIEW_COMMENT
 from ddiseg import masks
 from ddiseg.catalogue import Arm, NewTask, Purpose, State
+from ddiseg.catalogue.masks import REJECT
 from ddiseg.catalogue.models import Image, Mask, Review, Task
 from ddiseg.errors import DdisegError, InputError, ServerError
 from ddiseg.labelstudio.client import Client
@@ -100,7 +101,7 @@ def push(
         before = {t.id for t in sender.tasks() if t.remote_id is not None}
         done.outcomes += sender.send(_annotation_data(workspace, options), progress)
         there = [t for t in sender.tasks() if t.id in before and t.image_id in wanted]
-        done.outcomes += _bring_up_to_date(workspace, sender, there, wanted, options)
+        done.outcomes += _bring_up_to_date(workspace, sender, there, options)
         done.returned = show_comments(workspace, client, place)
     return done
 
@@ -127,26 +128,28 @@ class Sender:
         rows = self._labelling.tasks(self.place.row.id)
         return [row for row in rows if row.arm != Arm.UNSAMPLED]
 
-    def adopt(self) -> None:
+    def adopt(self) -> int:
         """Find planned tasks that the server has: a request whose answer never came.
 
         One that stands there twice is left once. One that came without its prediction gets it.
+        Returns how many were found.
         """
-        pending = {t.key: t for t in self.tasks() if t.remote_id is None}
+        pending = {t.key: t for t in self._labelling.pending(self.place.row.id)}
         found = self.client.plain.find_tasks(self.place.number, KEY, list(pending))
-        for key, numbers in found.items():
-            task = pending[key]
-            number = self._only_one(numbers)
-            self._labelling.sent({task.id: number}, self._actor, start=self._start)
+        there = {pending[key]: self._only_one(numbers) for key, numbers in found.items()}
+        painted = [t.mask_id for t in there if t.arm == Arm.PAINTED and t.mask_id is not None]
+        mask_rows = self.workspace.catalogue.masks.get(painted)
+        for task, number in there.items():
             if task.arm == Arm.PAINTED and task.mask_id is not None:
-                self.repaint(
-                    task, number, self.workspace.catalogue.masks.get([task.mask_id])[task.mask_id]
-                )
+                self.repaint(task, number, mask_rows[task.mask_id])
+        ids = {task.id: number for task, number in there.items()}
+        self._labelling.sent(ids, self._actor, start=self._start)
+        return len(ids)
 
     def send(self, data_of: DataOf, progress: Progress = silent) -> list[FileOutcome]:
         """Send every planned task that the server has not; those whose photograph is missing stay."""
         outcomes: list[FileOutcome] = []
-        pending = [t for t in self.tasks() if t.remote_id is None]
+        pending = self._labelling.pending(self.place.row.id)
         rows = self.workspace.catalogue.images.select(ids=[t.image_id for t in pending])
         images = {image.id: image for image in rows}
         mask_rows = self.workspace.catalogue.masks.get([t.mask_id for t in pending if t.mask_id])
@@ -181,13 +184,13 @@ class Sender:
                 "again, it looks which ones are there"
             )
         ids = {task.id: n for (task, _), n in zip(ready, numbers, strict=True)}
-        self._labelling.sent(ids, self._actor, start=self._start)
         unpainted = painted < sum("predictions" in payload for _, payload in ready)
         for task, payload in ready:
             if unpainted and "predictions" in payload and task.mask_id is not None:
                 self.repaint(task, ids[task.id], mask_rows[task.mask_id])
             if task.readers > 1:
                 self.client.set_readers(ids[task.id], task.readers)
+        self._labelling.sent(ids, self._actor, start=self._start)  # now nothing is missing there
 
     def repaint(self, task: Task, number: int, mask: Mask) -> None:
         """See that task `number` shows `mask`, once, and nothing older."""
@@ -197,6 +200,16 @@ class Sender:
             self.client.add_prediction(number, self._painted(task, mask))
         for extra in sorted(set(there) - shown) + sorted(shown)[:-1]:
             self.client.delete_prediction(extra)
+
+    def paint_anew(self, task: Task, mask: Mask, model: str) -> bool:
+        """Show a newer prediction in a task; False where somebody has begun with the older one."""
+        assert task.remote_id is not None
+        if self.client.has_work(task.remote_id):
+            return False
+        self.repaint(task, task.remote_id, mask)
+        self.client.set_data(task.remote_id, model=model)
+        self._labelling.update_task(task.id, mask_id=mask.id, arm=Arm.PAINTED.value)
+        return True
 
     def _only_one(self, numbers: Sequence[int]) -> int:
         """The one task that stays where two pushes at once sent the same: that which people began."""
@@ -254,21 +267,15 @@ def show_comments(workspace: Workspace, client: Client, place: Place) -> str | N
     Returns the address of the tab that lists the returned images; None where there are none.
     """
     labelling = workspace.catalogue.labelling
-    tasks = [t for t in labelling.tasks(place.row.id) if t.remote_id is not None]
-    rows = workspace.catalogue.images.select(ids=[t.image_id for t in tasks])
-    states = {image.id: image.state for image in rows}
     reviews = workspace.catalogue.masks.last_reviews()
     returned = False
-    for task in tasks:
-        wanted = None
-        if states[task.image_id] == State.REWORK:
-            returned = True
-            wanted = _comment(reviews.get(task.image_id))
+    for task, image in labelling.commented(place.row.id):
+        wanted = _comment(image.state, reviews.get(image.id))
+        returned = returned or wanted is not None
         if wanted != task.comment:
             assert task.remote_id is not None
-            data = client.task_data(task.remote_id)
-            client.update_task(task.remote_id, data={**data, REVIEW_COMMENT: wanted or ""})
-            labelling.update_task(task.id, comment=wanted)
+            if client.set_data(task.remote_id, **{REVIEW_COMMENT: wanted or ""}):
+                labelling.update_task(task.id, comment=wanted)
     if not returned:
         return None
     shows = condition(REVIEW_COMMENT, "not_equal", "")
@@ -301,8 +308,11 @@ def draw_share(images: Sequence[Image], percent: float, seed: int, what: str) ->
     return drawn
 
 
-def _comment(review: Review | None) -> str:
-    """What an annotator reads above a returned image."""
+def _comment(state: str, review: Review | None) -> str | None:
+    """What an annotator reads above a returned image; None above any other."""
+    rejected = review is not None and review.verdict == REJECT
+    if state != State.REWORK and not (state == State.IN_LABELLING and rejected):
+        return None  # a returned image whose task is a new one is in labelling
     if review is None:
         return "Please look at this image again."
     return f"{review.reviewer}: {review.comment or 'please look at this image again'}"
@@ -371,33 +381,38 @@ def _bring_up_to_date(
     workspace: Workspace,
     sender: Sender,
     tasks: Sequence[Task],
-    wanted: set[int],
     options: PushOptions,
 ) -> list[FileOutcome]:
     """Tasks that were there before: a newer prediction where nobody has begun, more readers."""
-    labelling = workspace.catalogue.labelling
     rows = workspace.catalogue.images.select(ids=[t.image_id for t in tasks])
     images = {image.id: image for image in rows}
+    shown = workspace.catalogue.masks.get([t.mask_id for t in tasks if t.mask_id is not None])
+    by_people = {mask.id for mask in shown.values() if mask.annotator is not None}
     predicted = workspace.catalogue.masks.newest_predictions()
     models = {model.id: model.name for model in workspace.catalogue.models.all()}
     outcomes = []
     for task in tasks:
         assert task.remote_id is not None
-        image, notes = images[task.image_id], []
-        mask = predicted.get(image.id)
-        begun = image.state not in (State.IN_LABELLING, State.QUEUED, State.PRELABELLED)
-        if mask is not None and task.arm != Arm.CONTROL and mask.id != task.mask_id and not begun:
-            sender.repaint(task, task.remote_id, mask)
-            model = models[mask.model_version_id or 0]
-            data = sender.client.task_data(task.remote_id)
-            sender.client.update_task(task.remote_id, data={**data, "model": model})
-            labelling.update_task(task.id, mask_id=mask.id, arm=Arm.PAINTED.value)
-            notes.append(f"painted anew by {model}")
-        if options.readers > 1 and task.readers == options.readers:
-            sender.client.set_readers(task.remote_id, task.readers)
-        outcome = Outcome.REPAIRED if notes else Outcome.UNCHANGED
-        outcomes.append(FileOutcome(image.name, outcome, "; ".join(notes) or None))
+        image, mask = images[task.image_id], predicted.get(task.image_id)
+        stays = image.state not in (State.IN_LABELLING, State.QUEUED, State.PRELABELLED)
+        stays = stays or task.arm == Arm.CONTROL or task.mask_id in by_people
+        outcome, note = Outcome.UNCHANGED, None
+        try:
+            if mask is not None and mask.id != task.mask_id and not stays:
+                model = models[mask.model_version_id or 0]
+                if sender.paint_anew(task, mask, model):
+                    outcome, note = Outcome.REPAIRED, f"painted anew by {model}"
+            if options.readers > 1 and task.readers == options.readers:
+                sender.client.set_readers(task.remote_id, task.readers)
+        except ServerError as error:
+            if error.status != 404:
+                raise
+            outcome, note = Outcome.REFUSED, _DELETED
+        outcomes.append(FileOutcome(image.name, outcome, note))
     return outcomes
+
+
+_DELETED = "its task was deleted on the server: 'ddiseg label pull --full' takes note of that, then push again"
 
 
 def _is_of(region_ids: list[str], mask: Mask) -> bool:

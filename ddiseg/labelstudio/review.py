@@ -149,8 +149,7 @@ def _retire(client: Client, tasks: Sequence[Task], workspace: Workspace) -> None
     """Take reviews of masks that no longer wait out of everyone's view; nothing is deleted."""
     for task in tasks:
         assert task.remote_id is not None
-        data = client.task_data(task.remote_id)
-        client.update_task(task.remote_id, data={**data, WAITS: "no"})
+        client.set_data(task.remote_id, **{WAITS: "no"})
         workspace.catalogue.labelling.update_task(task.id, comment="no longer in review")
 
 

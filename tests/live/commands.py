@@ -20,7 +20,7 @@ from ddiseg.cli.root import cli
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    ["ddiseg.labelstudio.review", "ddiseg.verify", "label_studio_sdk.client"]
+    ["ddiseg.labelstudio.review", "ddiseg.verify", "label_studio_sdk.client", "pytest", __name__]
 )
 
 

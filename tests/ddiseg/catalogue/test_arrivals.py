@@ -68,6 +68,12 @@ def test_edit__before_acceptance_puts_the_new_mask_in_review(desk: Desk, submitt
     )
 
 
+def test_edit__saved_again_without_a_change_in_review(desk: Desk, submitted: int) -> None:
+    desk.save_again(submitted)
+    assert _outcomes(desk.pull()) == [ADDED]
+    assert desk.stands() == IN_REVIEW
+
+
 def test_edit__after_acceptance_reopens(desk: Desk, accepted: int) -> None:
     desk.submit(ANNOTATOR, "b", edit=accepted)
     desk.pull()

@@ -118,6 +118,47 @@ def test_sent__again_changes_nothing(catalogue: Catalogue, project: int) -> None
     assert [e.kind for e in catalogue.history.of_image(1)] == ["import", "start"]
 
 
+def test_pending_and_numbers__by_what_the_server_is_known_to_have(
+    catalogue: Catalogue, project: int
+) -> None:
+    labelling = catalogue.labelling
+    catalogue.masks.submit([drawn_by(ANNOTATOR, "a", 3)])
+    left_out = replace(_new(3, mask_id=1), arm=Arm.UNSAMPLED)
+    labelling.plan(project, [_new(1), _new(2), left_out], "manager", {})
+    other = labelling.project(URL, Purpose.REVIEW).id
+    labelling.plan(other, [_new(1)], "manager", {})
+    labelling.sent({1: 101, 4: 102}, "manager", start=False)
+    assert [t.id for t in labelling.pending(project)] == [2]
+    assert labelling.numbers(project) == {101: 1}
+    assert {n: t.id for n, t in labelling.numbered(project, [101, 102, 999]).items()} == {101: 1}
+
+    labelling.missed([1, 2], "manager")
+    assert labelling.pending(project) == []
+    assert labelling.numbers(project) == {}
+    assert labelling.numbered(project, [101])[101].deleted_at is not None
+
+
+def test_commented__from_the_rejection_until_the_comment_is_taken_away(desk: Desk) -> None:
+    def commented() -> list[tuple[int, int]]:
+        return [(t.id, i.id) for t, i in desk.labelling.commented(desk.project_id)]
+
+    number = desk.submit(ANNOTATOR, "a")
+    desk.pull()
+    assert commented() == []
+    desk.review(REVIEWER, REJECT, "rim too wide")
+    assert commented() == [(desk.task(), 1)]  # it may have to show one
+    desk.labelling.update_task(desk.task(), comment="rim too wide")
+    desk.submit(ANNOTATOR, "b", edit=number)
+    desk.pull()
+    assert commented() == [(desk.task(), 1)]  # it shows one
+    desk.labelling.update_task(desk.task(), comment=None)
+    assert commented() == []
+    desk.delete(number)
+    desk.pull()
+    assert desk.stands().state == "in_labelling"
+    assert commented() == [(desk.task(), 1)]
+
+
 def test_update_task(catalogue: Catalogue, project: int) -> None:
     catalogue.labelling.plan(project, [_new(1)], "manager", {})
     catalogue.labelling.update_task(1, comment="rim too wide", media="x.png")

@@ -248,3 +248,13 @@ def test_prediction__changes_nothing_for_the_people_at_work(
     two.masks.add_predictions([new_mask(1, None, model_version_id=model_id)])
     assert _state(two) == "submitted"
     assert two.history.contradictions() == []
+
+
+def test_get__more_masks_than_one_query_names(
+    two: Catalogue, new_mask: MaskMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddiseg.catalogue.database._IDS_IN_A_QUERY", 2)
+    two.masks.submit([new_mask(1, "anna", pixels) for pixels in "abcde"])
+    found = two.masks.get([5, 1, 4, 3, 1])
+    assert {i: m.id for i, m in found.items()} == {1: 1, 3: 3, 4: 4, 5: 5}
+    assert [i.id for i in two.images.select(ids=[2, 1, 7, 8, 9])] == [1, 2]

@@ -11,17 +11,11 @@ from tests.ddiseg.catalogue.desk import (
     ACCEPTED,
     ANNOTATOR,
     IN_REVIEW,
+    REVIEWER,
     SECOND,
     Desk,
     Standing,
     drawn_by,
-)
-
-ADDED, UNCHANGED, REPAIRED, REFUSED = (
-    Outcome.ADDED,
-    Outcome.UNCHANGED,
-    Outcome.REPAIRED,
-    Outcome.REFUSED,
 )
 
 TAKEN_BACK = Standing(
@@ -39,7 +33,7 @@ def _outcomes(outcomes: list[FileOutcome]) -> list[Outcome]:
 def test_deleted__while_in_review(desk: Desk, submitted: int) -> None:
     desk.delete(submitted)
     note = f"annotation {submitted} was deleted on the server; what it said is kept here"
-    assert desk.pull() == [FileOutcome("1.png", REPAIRED, note)]
+    assert desk.pull() == [FileOutcome("1.png", Outcome.REPAIRED, note)]
     assert desk.stands() == TAKEN_BACK
     assert desk.receive_again() == []
     assert desk.stands() == TAKEN_BACK
@@ -47,7 +41,7 @@ def test_deleted__while_in_review(desk: Desk, submitted: int) -> None:
 
 def test_deleted__after_acceptance(desk: Desk, accepted: int) -> None:
     desk.delete(accepted)
-    assert _outcomes(desk.pull()) == [REPAIRED]
+    assert _outcomes(desk.pull()) == [Outcome.REPAIRED]
     assert desk.stands() == ACCEPTED
 
 
@@ -73,7 +67,7 @@ def test_deleted__while_another_mask_is_in_review(desk: Desk, submitted: int) ->
 def test_deleted__first_reader_so_the_image_follows_the_second(desk: Desk, submitted: int) -> None:
     desk.submit(SECOND, "b")
     desk.delete(submitted)
-    assert _outcomes(desk.pull()) == [ADDED, REPAIRED]
+    assert _outcomes(desk.pull()) == [Outcome.ADDED, Outcome.REPAIRED]
     assert desk.stands() == Standing(
         "submitted",
         ["submit annotator-1", "submit annotator-2"],
@@ -87,7 +81,7 @@ def test_deleted__then_seen_again_counts_again(desk: Desk, submitted: int) -> No
     page = desk.page
     desk.receive(desk.project_id, Page([], {desk.task(): set()}))
     assert desk.stands() == TAKEN_BACK
-    assert _outcomes(desk.receive(desk.project_id, page)) == [UNCHANGED]
+    assert _outcomes(desk.receive(desk.project_id, page)) == [Outcome.UNCHANGED]
     assert desk.stands() == replace(IN_REVIEW, events=[*TAKEN_BACK.events, "submit annotator-1"])
 
 
@@ -114,6 +108,18 @@ def test_two_readers__an_edit_by_the_second_leaves_the_image_alone(
     assert desk.stands() == replace(ACCEPTED, masks=masks)
 
 
+def test_two_readers__the_first_is_understood_after_the_seconds_was_accepted(desk: Desk) -> None:
+    number = desk.spoil(ANNOTATOR)
+    desk.submit(SECOND, "b")
+    desk.pull()
+    desk.review(REVIEWER, ACCEPT)
+    before = desk.stands()
+    assert before.accepted == "annotator-2 b"
+    desk.submit(ANNOTATOR, "a", edit=number)
+    desk.pull()
+    assert desk.stands() == replace(before, masks=["annotator-2 b", "annotator-1 a"])
+
+
 def test_two_readers__the_second_skips(desk: Desk, submitted: int) -> None:
     desk.skip(SECOND, "blurry")
     desk.pull()
@@ -135,7 +141,7 @@ def test_edit__by_another_person(desk: Desk, submitted: int) -> None:
     desk.send_to_review()
     for person in (ANNOTATOR, SECOND):
         desk.verdict(person, ACCEPT)
-    assert _outcomes(desk.pull_reviews()) == [REFUSED, REFUSED]
+    assert _outcomes(desk.pull_reviews()) == [Outcome.REFUSED, Outcome.REFUSED]
     assert desk.stands().state == "submitted"
 
 

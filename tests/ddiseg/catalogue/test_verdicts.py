@@ -176,9 +176,11 @@ def test_stale__a_change_of_mind_about_a_mask_that_was_replaced(desk: Desk, wait
     desk.review(SECOND, REJECT)
     before = desk.stands()
     assert before.state == "rework"
-    accepts = replace(old_task.received[0], verdict=(ACCEPT, None), updated_at="2026-01-02")
-    desk.receive(desk.review_project_id, replace(old_task, received=[accepts]))
-    assert number == accepts.remote_id
+    [rejects] = old_task.received
+    assert rejects.remote_id == number
+    accepts = replace(rejects, verdict=(ACCEPT, None), updated_at="2026-01-02")
+    outcomes = desk.receive(desk.review_project_id, replace(old_task, received=[accepts]))
+    assert "was changed after this mask went to review" in _refused(outcomes)
     assert desk.stands() == before
 
 
@@ -208,6 +210,14 @@ def test_second_reviewer__refused_and_the_first_verdict_stands(desk: Desk, waiti
     before = desk.rows()
     desk.receive_again()
     assert desk.rows() == before
+
+
+def test_second_reviewer__first_is_who_said_it_first(desk: Desk, waiting: int) -> None:
+    began_first = desk.verdict("reviewer-2", REJECT, "no")
+    desk.verdict(REVIEWER, ACCEPT)
+    desk.save_again(began_first)
+    desk.pull_reviews()
+    assert desk.stands() == ACCEPTED
 
 
 def test_second_reviewer__the_annotator_had_tried_before(desk: Desk, waiting: int) -> None:
@@ -277,6 +287,14 @@ def test_change_of_mind__another_fix(desk: Desk, waiting: int) -> None:
     assert len(desk.stands().reviews) == 3
 
 
+def test_change_of_mind__to_no_verdict_leaves_all_as_it_was(desk: Desk, waiting: int) -> None:
+    number = desk.verdict(REVIEWER, ACCEPT)
+    desk.pull_reviews()
+    desk.verdict(REVIEWER, "perhaps", edit=number)
+    assert "is no verdict" in _refused(desk.pull_reviews())
+    assert desk.stands() == ACCEPTED
+
+
 def test_change_of_mind__is_reported_once(desk: Desk, waiting: int) -> None:
     number = desk.verdict(REVIEWER, ACCEPT)
     desk.pull_reviews()
@@ -323,6 +341,14 @@ def test_edit__of_a_mask_whose_fix_was_accepted_reopens(desk: Desk, waiting: int
         in_review="annotator-1 b",
         accepted=None,
     )
+
+
+def test_edit__to_what_the_reviewer_made_of_it_stays_accepted(desk: Desk, waiting: int) -> None:
+    desk.verdict(REVIEWER, FIXED, pixels="f")
+    desk.pull_reviews()
+    desk.submit(REVIEWER, "f", edit=waiting)
+    desk.pull()
+    assert desk.stands() == MENDED
 
 
 def test_page__of_reviews_without_a_verdict(desk: Desk, waiting: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterator
 
@@ -14,11 +15,18 @@ from tests.ddiseg.labelstudio.studio import Studio
 from tests.fake_label_studio import FakeLabelStudio
 
 
+@pytest.fixture(scope="session")
+def certificates() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
 @pytest.fixture
-def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def naps(monkeypatch: pytest.MonkeyPatch, certificates: ssl.SSLContext) -> list[float]:
     """The seconds of each pause before something is tried again; none is taken."""
     taken: list[float] = []
     monkeypatch.setattr(time, "sleep", taken.append)
+    # Reading the certificates of all authorities takes longer than a pull; nothing here is https.
+    monkeypatch.setattr(ssl, "create_default_context", lambda **_files: certificates)
     return taken
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ddiseg import images, masks
 from ddiseg.catalogue import Arm, Details, NewImage, NewMask, NewModelVersion, Purpose
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.models import Annotation, Image, Mask, Task
+from ddiseg.errors import ServerError
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.folder import Folder
 from ddiseg.labelstudio.pull import Pulled, pull
@@ -28,7 +29,7 @@ from ddiseg.masks import brush_rle
 from ddiseg.outcomes import FileOutcome
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
-from tests.fake_label_studio import FakeLabelStudio
+from tests.fake_label_studio import FakeLabelStudio, Fault
 
 WIDTH, HEIGHT = 8, 6
 ANNOTATOR, SECOND, REVIEWER = (
@@ -174,6 +175,24 @@ class Studio:
         written = [wrote("comment", comment)] if comment else []
         result = [*self.opened(task), *(strokes or []), chosen("verdict", verdict), *written]
         return self.server.annotate(task, self.people[by], result)
+
+    def interrupt(self, attempt: Callable[[], object], fault: Fault) -> int:
+        """Let `attempt` run into a fault at its first request, again at its second ...
+
+        Each goes on from where the one before left the two sides. Returns the number of attempts
+        that failed before one got through.
+        """
+        for number in range(100):
+            self.server.misbehave("*", "*", fault, skip=number, times=None)
+            try:
+                attempt()
+            except ServerError:
+                self.server.behave()
+                self.check()
+            else:
+                self.server.behave()
+                return number
+        raise AssertionError("no attempt gets through")
 
     # What there is.
 

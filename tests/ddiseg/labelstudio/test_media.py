@@ -116,5 +116,7 @@ def test_place_copy__disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_place_copy__folder_is_none(tmp_path: Path) -> None:
     (tmp_path / "images").write_text("a file")
-    with pytest.raises(WorkspaceError, match=r"images/x\.png: File exists; free some space or make"):
+    with pytest.raises(
+        WorkspaceError, match=r"images/x\.png: File exists; free some space or make"
+    ):
         place_copy(tmp_path, "x.png", b"data")

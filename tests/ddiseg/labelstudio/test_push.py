@@ -1,37 +1,861 @@
+"""Images given to annotators: what they find, and that each is there once whatever went wrong."""
+
 from __future__ import annotations
-import time
+
+import io
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
-from tests.ddiseg.labelstudio.studio import *
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
+from ddiseg.catalogue import Arm, NewImage, NewMask, NewTask
+from ddiseg.catalogue.models import Image
+from ddiseg.errors import InputError, ServerError
+from ddiseg.labelstudio import push as pushing
+from ddiseg.labelstudio.client import Client
+from ddiseg.labelstudio.push import PushOptions, draw_share
+from ddiseg.outcomes import FileOutcome
+from ddiseg.store import Kind
+from ddiseg.verify import verify
+from ddiseg.workspace import Workspace
+from tests.ddiseg.labelstudio.studio import (
+    ANNOTATOR,
+    HEIGHT,
+    REVIEWER,
+    SECOND,
+    WIDTH,
+    Studio,
+    box,
+    photograph,
+    skin_and_lesion,
+    stroke,
+    told,
+)
+from tests.fake_label_studio import (
+    FakeLabelStudio,
+    Fault,
+    cut,
+    done_then_cut,
+    garbage,
+    html,
+    meanwhile,
+    slow,
+    status,
+    truncated,
+)
+
+IMPORT = "/api/projects/*/import"
+LESION = [stroke("lesion", box(slice(2), slice(3)))]
+
+ADDED, UNCHANGED, REPAIRED, REFUSED = "added", "unchanged", "repaired", "refused"
 
 
-def test_push__smoke(studio: Studio) -> None:
-    rows = studio.add_images(3)
-    studio.predict(rows[:2])
-    t = time.perf_counter()
+def outcomes(done: pushing.Pushed) -> list[str]:
+    return [outcome for _, outcome in told(done.outcomes)]
+
+
+def notes(outcomes: Sequence[FileOutcome]) -> dict[str, str | None]:
+    return {o.name: o.note for o in outcomes}
+
+
+# What annotators find
+
+
+def test_push__tasks_with_the_newest_prediction_painted(studio: Studio) -> None:
+    painted, bare = studio.add_images(), studio.add_images(tone="V-VI")
+    studio.predict(painted, lesion=3)
+    [mask] = studio.predict(painted, lesion=12, uncertainty=0.5)
     done = studio.push()
-    print(time.perf_counter() - t)
-    print([ (r.method, r.path, r.status) for r in studio.server.requests])
-    assert told(done.outcomes) == [("1.png", "added"), ("2.png", "added"), ("3.png", "added")]
+    assert told(done.outcomes) == [("1.png", ADDED), ("2.png", ADDED)]
+    assert done.arms == {"painted": {"I-II": 1}, "bare": {"V-VI": 1}}
+    assert done.place.url == f"{studio.server.url}/projects/1/data"
+    first, second = (studio.server.tasks[studio.task(i)] for i in (*painted, *bare))
+    assert first.data == {
+        "image": f"/data/local-files/?d=images/{painted[0].content_hash[:32]}-8x6.png",
+        "ddiseg": painted[0].content_hash[:16],
+        "image_id": painted[0].id,
+        "name": "1.png",
+        "review_comment": "",
+        "tone": "I-II",
+        "model": studio.catalogue.models.all()[-1].name,
+    }
+    assert (second.data["tone"], second.data["model"]) == ("V-VI", "")
+    np.testing.assert_array_equal(studio.painted(first.id), skin_and_lesion(12))
+    assert studio.painted(second.id) is None
+    [prediction] = first.predictions
+    assert (prediction.model_version, prediction.score) == ("ddiseg", 0.6893)
+    assert {region["id"][:16] for region in prediction.result} == {mask.content_hash[:16]}
+    assert studio.states() == {"in_labelling": 2}
+    assert [e.kind for e in studio.catalogue.history.of_image(1)][-1] == "start"
     studio.check()
-    n = len(studio.server.requests)
-    t = time.perf_counter()
+
+
+def test_push__pictures_are_the_photographs(studio: Studio) -> None:
+    studio.push(studio.add_images(2))
+    shown = {path.name[:32]: path.read_bytes() for path in studio.copies()}
+    for number, image in enumerate(studio.catalogue.images.select(), 1):
+        with Pillow.open(io.BytesIO(shown[image.content_hash[:32]])) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), photograph(number))
+            assert picture.info == {}
+
+
+def test_push__hidden_tone(studio: Studio) -> None:
+    image = studio.add_images(tone="V-VI")[0]
+    studio.push(show_tone=False)
+    data = studio.server.tasks[studio.task(image)].data
+    assert "tone" not in data
+    assert "V-VI" not in str(data)
+
+
+def test_push__large_photograph_is_shown_smaller(studio: Studio) -> None:
+    image = studio.add_images(size=(3000, 2000))[0]
+    studio.push()
+    [copy] = studio.copies()
+    with Pillow.open(copy) as picture:
+        assert picture.size == (1600, 1067)
+    [task] = studio.tasks()
+    assert (task.width, task.height) == (1600, 1067)
+    stroked = box(slice(0, 534), slice(0, 800), (1600, 1067))
+    studio.submit(studio.task(image), [stroke("lesion", stroked)])
+    studio.pull()
+    mask = studio.in_review(image)
+    assert (mask.width, mask.height, mask.mapping) == (1600, 1067, "stretched")
+    np.testing.assert_array_equal(studio.workspace.mask(mask), stroked.astype(np.uint8))
+    over = studio.workspace.mask_over(image, mask)
+    assert over.shape == (2000, 3000)
+    assert over[:1000, :1500].all()
+    assert not over[1002:].any()
+    assert not over[:, 1501:].any()
+    assert verify(studio.workspace).problems == []
+    studio.check(all_pulled=True)
+
+
+def test_push__longest_side_as_asked_and_prediction_stretched_to_it(studio: Studio) -> None:
+    images = studio.add_images(size=(200, 100))
+    studio.predict(images, lesion=10_000)
+    studio.push(longest=64)
+    [task] = studio.tasks()
+    assert (task.width, task.height) == (64, 32)
+    painted = studio.painted(studio.task(images[0]))
+    assert painted is not None
+    np.testing.assert_array_equal(painted[:16], 1)
+    np.testing.assert_array_equal(painted[16:], 4)
+
+
+def test_push__settled_images_are_refused(studio: Studio) -> None:
+    image = studio.add_images()[0]
+    studio.catalogue.images.skip(image.id, "blurry", None, ANNOTATOR)
     done = studio.push()
-    print(time.perf_counter() - t)
-    print([ (r.method, r.path, r.status) for r in studio.server.requests[n:]])
-    assert told(done.outcomes) == [("1.png", "unchanged"), ("2.png", "unchanged"), ("3.png", "unchanged")]
-    studio.submit_unchanged(studio.task(rows[0]))
-    n = len(studio.server.requests)
-    t = time.perf_counter()
-    done=studio.pull()
-    print(time.perf_counter() - t)
-    print([ (r.method, r.path, r.status) for r in studio.server.requests[n:]])
+    assert notes(done.outcomes) == {
+        "1.png": "it is skipped: 'ddiseg reopen 1.png' first, if it is to be drawn anew"
+    }
+    assert not studio.server.tasks
+    studio.check()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"control": 101}, "--control is 101: give a percentage, 0 to 100"),
+        ({"control": float("nan")}, "--control is nan"),
+        ({"sample": -1}, "--sample is -1"),
+        ({"readers": 0}, "--readers is 0: give 1 or more"),
+        ({"longest": 63}, "--longest is 63: give 64 to 8192 pixels"),
+        ({"longest": 8193}, "--longest is 8193"),
+    ],
+)
+def test_options__that_make_no_sense(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        PushOptions(**options)
+
+
+# The draws
+
+
+def drawable(*tones: str) -> list[Image]:
+    return [Image(id=n, content_hash=f"{n:064x}", tone=t) for n, t in enumerate(tones)]
+
+
+TONES = st.sampled_from(["I-II", "III-IV", "V-VI", "unknown"])
+
+
+@given(st.lists(TONES, max_size=60), st.floats(0, 100), st.integers(0, 5))
+def test_draw_share__total_exact_and_every_tone_within_one(
+    tones: list[str], percent: float, seed: int
+) -> None:
+    images = drawable(*tones)
+    drawn = draw_share(images, percent, seed, "control")
+    assert len(drawn) == round(sum(n * percent / 100 for n in Counter(tones).values()))
+    for tone, n in Counter(tones).items():
+        of_tone = sum(image.tone == tone for image in images if image.id in drawn)
+        assert abs(of_tone - n * percent / 100) < 1
+
+
+@given(st.lists(TONES, max_size=60), st.integers(0, 5))
+def test_draw_share__all_and_none(tones: list[str], seed: int) -> None:
+    images = drawable(*tones)
+    assert draw_share(images, 0, seed, "control") == set()
+    assert draw_share(images, 100, seed, "control") == set(range(len(tones)))
+
+
+@given(st.permutations(range(20)))
+def test_draw_share__row_numbers_and_order_decide_nothing(order: list[int]) -> None:
+    images = drawable(*["I-II", "V-VI"] * 10)
+    hashes = {i.content_hash for i in images if i.id in draw_share(images, 30, 0, "control")}
+    renumbered = [
+        Image(id=100 + n, content_hash=images[i].content_hash, tone=images[i].tone)
+        for n, i in enumerate(order)
+    ]
+    drawn = draw_share(renumbered, 30, 0, "control")
+    assert {i.content_hash for i in renumbered if i.id in drawn} == hashes
+
+
+def test_draw_share__seed_and_purpose_decide() -> None:
+    images = drawable(*["I-II"] * 100)
+    draws = {
+        frozenset(draw_share(images, 20, seed, what)) for seed in (0, 1) for what in ("a", "b")
+    }
+    assert len(draws) == 4
+    assert draw_share(images, 20, 0, "a") == draw_share(images, 20, 0, "a")
+
+
+# The control arm
+
+
+def test_control__same_share_of_every_tone_and_never_painted(studio: Studio) -> None:
+    light, dark = studio.add_images(4), studio.add_images(6, "V-VI")
+    studio.predict([*light, *dark])
+    done = studio.push(control=50)
+    assert done.arms == {
+        "painted": {"I-II": 2, "V-VI": 3},
+        "control": {"I-II": 2, "V-VI": 3},
+    }
+    withheld = {task.key for task in studio.tasks() if task.arm == "control"}
+    assert all(task.mask_id is not None for task in studio.tasks())
+    event = studio.catalogue.history.last("push")
+    assert event is not None
+    assert event.detail["control"] == 50
+    assert event.detail["seed"] == 0
+    studio.check()
+    again = studio.push(control=50)
+    assert again.arms == {}
+    assert outcomes(again) == [UNCHANGED] * 10
+    studio.predict([*light, *dark], lesion=30)
+    assert sorted(outcomes(studio.push(control=50))) == [REPAIRED] * 5 + [UNCHANGED] * 5
+    assert {task.key for task in studio.tasks() if task.arm == "control"} == withheld
+    studio.check()
+
+
+def test_control__interrupted_stays_unpainted(studio: Studio) -> None:
+    studio.predict(studio.add_images(4))
+    studio.server.misbehave("POST", IMPORT, done_then_cut())
+    with pytest.raises(ServerError):
+        studio.push(control=50)
+    studio.push(control=50)
+    assert Counter(t.arm for t in studio.tasks()) == {"painted": 2, "control": 2}
+    studio.check()
+
+
+def test_control__images_without_prediction_are_not_in_it(studio: Studio) -> None:
+    studio.predict(studio.add_images(2))
+    studio.add_images(2)
+    assert studio.push(control=100).arms == {"control": {"I-II": 2}, "bare": {"I-II": 2}}
+
+
+# Several readers
+
+
+def test_readers__a_sample_of_every_tone_is_offered_to_two(studio: Studio) -> None:
+    studio.add_images(4)
+    studio.add_images(4, "V-VI")
+    studio.push(readers=2, sample=50)
+    twice = [task for task in studio.tasks() if task.readers == 2]
+    assert len(twice) == 4
+    tones = {image.id: image.tone for image in studio.catalogue.images.select()}
+    assert Counter(tones[t.image_id] for t in twice) == {"I-II": 2, "V-VI": 2}
+    overlaps = {number: task.overlap for number, task in studio.server.tasks.items()}
+    assert {n for n, overlap in overlaps.items() if overlap == 2} == {t.remote_id for t in twice}
+    assert outcomes(studio.push(readers=2, sample=50)) == [UNCHANGED] * 8
+    assert {n: task.overlap for n, task in studio.server.tasks.items()} == overlaps
+
+
+def test_readers__both_readings_come_back(studio: Studio) -> None:
+    [image] = studio.add_images()
+    studio.push(readers=2)
+    studio.submit(studio.task(image), LESION)
+    studio.pull()
+    assert studio.labelling.readings() == {}
+    studio.submit(studio.task(image), [stroke("lesion", box(slice(4), slice(3)))], SECOND)
+    studio.pull()
+    [readings] = studio.labelling.readings().values()
+    assert [mask.annotator for mask in readings] == [ANNOTATOR, SECOND]
+    assert studio.in_review(image).annotator == ANNOTATOR
     studio.check(all_pulled=True)
-    print(done)
-    t = time.perf_counter()
-    d=studio.push_reviews()
-    print(time.perf_counter() - t)
-    studio.decide(studio.review_task(rows[0]), "accept")
-    print(studio.pull_reviews())
-    print(studio.states())
+
+
+def test_readers__asked_for_later_offers_a_finished_task_again(studio: Studio) -> None:
+    [image] = studio.add_images()
+    studio.push()
+    studio.submit(studio.task(image), LESION)
+    assert studio.server.tasks[1].is_labeled
+    studio.push(readers=2)
+    assert (studio.server.tasks[1].overlap, studio.server.tasks[1].is_labeled) == (2, False)
+    assert studio.tasks()[0].readers == 2
+
+
+@pytest.mark.parametrize("fault", [cut(), done_then_cut()], ids=["cut", "done, then cut"])
+def test_readers__cut_before_it_was_set(studio: Studio, fault: Fault) -> None:
+    studio.add_images(2)
+    studio.server.misbehave("PATCH", "/api/tasks/*", fault, skip=1)
+    with pytest.raises(ServerError):
+        studio.push(readers=2)
+    studio.push(readers=2)
+    assert [task.overlap for task in studio.server.tasks.values()] == [2, 2]
+    studio.check()
+
+
+# Newer predictions
+
+
+def test_newer_prediction__repaints_what_nobody_began(studio: Studio) -> None:
+    images = studio.add_images(6)
+    studio.predict(images[:5])
+    studio.push()
+    fresh, begun, submitted, skipped, pulled, bare = (studio.task(image) for image in images)
+    studio.submit_unchanged(pulled)
+    studio.pull()
+    studio.server.draft(begun, studio.people[ANNOTATOR], studio.opened(begun))
+    studio.submit_unchanged(submitted)
+    studio.skip(skipped, "blurry")
+    studio.predict(images, lesion=30)
+    done = studio.push()
+    model = studio.catalogue.models.all()[-1].name
+    assert notes(done.outcomes) == {
+        **dict.fromkeys([f"{n}.png" for n in (2, 3, 4, 5)]),
+        **dict.fromkeys(["1.png", "6.png"], f"painted anew by {model}"),
+    }
+    for task in (fresh, bare):
+        np.testing.assert_array_equal(studio.painted(task), skin_and_lesion(30))
+        assert studio.server.tasks[task].data["model"] == model
+    for task in (begun, submitted, skipped, pulled):
+        np.testing.assert_array_equal(studio.painted(task), skin_and_lesion(12))
+    assert [task.arm for task in studio.tasks()] == ["painted"] * 6
+    studio.check()
+    assert set(outcomes(studio.push())) == {UNCHANGED}
+
+
+def test_newer_prediction__an_old_draft_is_understood(studio: Studio) -> None:
+    """Somebody opened the task before it was painted anew, and submits what was painted first."""
+    [image] = studio.add_images()
+    [first] = studio.predict([image])
+    studio.push()
+    opened = studio.opened(1)
+    studio.predict([image], lesion=30)
+    studio.push()
+    studio.submit(1, opened)
+    studio.pull()
+    assert studio.in_review(image).parent_id == first.id
+    np.testing.assert_array_equal(studio.drawn(image)[0], skin_and_lesion(12))
     studio.check(all_pulled=True)
-    assert 0
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PATCH"])
+@pytest.mark.parametrize("fault", [cut(), done_then_cut()], ids=["cut", "done, then cut"])
+def test_newer_prediction__cut_then_again(studio: Studio, method: str, fault: Fault) -> None:
+    images = studio.add_images(2)
+    studio.predict(images)
+    studio.push()
+    studio.predict(images, lesion=30)
+    studio.server.misbehave(method, "/api/*", fault, times=None, skip=1)
+    with pytest.raises(ServerError):
+        studio.push()
+    studio.server.behave()
+    studio.push()
+    for image in images:
+        np.testing.assert_array_equal(studio.painted(studio.task(image)), skin_and_lesion(30))
+    studio.check()
+
+
+def test_newer_prediction__of_a_task_that_was_deleted(studio: Studio) -> None:
+    images = studio.add_images(2)
+    studio.predict(images)
+    studio.push()
+    studio.predict(images, lesion=30)
+    studio.server.delete_task(1)
+    done = studio.push()
+    assert told(done.outcomes) == [("1.png", REFUSED), ("2.png", REPAIRED)]
+    assert notes(done.outcomes)["1.png"] == (
+        "its task was deleted on the server: 'ddiseg label pull --full' takes note of that, then "
+        "push again"
+    )
+    studio.pull(full=True)
+    assert told(studio.push().outcomes) == [("1.png", ADDED), ("2.png", UNCHANGED)]
+    np.testing.assert_array_equal(studio.painted(3), skin_and_lesion(30))
+    studio.check()
+
+
+# Returned images
+
+
+def reject(studio: Studio, image: Image, comment: str | None) -> None:
+    mask = studio.in_review(image)
+    studio.catalogue.masks.review(mask.id, REVIEWER, "reject", comment)
+
+
+def test_comment__shown_until_the_image_is_handed_in_again(studio: Studio) -> None:
+    images = studio.add_images(2)
+    studio.push()
+    number = studio.submit(1, LESION)
+    studio.pull()
+    assert studio.push().returned is None
+    reject(studio, images[0], "the rim is too wide")
+    done = studio.push()
+    data = [task.data for task in studio.server.tasks.values()]
+    said = f"{REVIEWER}: the rim is too wide"
+    assert [d["review_comment"] for d in data] == [said, ""]
+    assert [d["name"] for d in data] == ["1.png", "2.png"]
+    assert done.returned == f"{done.place.url}?tab=1"
+    [tab] = studio.server.tabs.values()
+    assert tab.data["title"] == pushing.RETURNED
+    writes = studio.server.count("PATCH", "/api/tasks/*")
+    studio.push()
+    assert studio.server.count("PATCH", "/api/tasks/*") == writes
+    studio.server.edit(number, result=[stroke("lesion", box(slice(1), slice(3)))])
+    studio.pull()
+    assert studio.server.tasks[1].data["review_comment"] == ""
+    assert studio.state(images[0]) == "submitted"
+    studio.check(all_pulled=True)
+
+
+def test_comment__none_was_given(studio: Studio) -> None:
+    [image] = studio.add_images()
+    studio.push()
+    studio.submit(1, LESION)
+    studio.pull()
+    reject(studio, image, None)
+    studio.push()
+    said = studio.server.tasks[1].data["review_comment"]
+    assert said == f"{REVIEWER}: please look at this image again"
+
+
+def test_comment__of_an_image_that_has_no_task_yet(studio: Studio) -> None:
+    """Its mask was imported and sent back in the terminal: painted is the person's mask, and stays."""
+    [image] = studio.add_images()
+    studio.predict([image])
+    digest = studio.workspace.store_mask(skin_and_lesion(20))
+    imported = NewMask(image.id, digest, WIDTH, HEIGHT, "same", [1, 4], "1.0", ANNOTATOR)
+    studio.catalogue.masks.submit([imported])
+    reject(studio, image, "more of the rim")
+    for _ in range(2):
+        studio.push()
+        said = studio.server.tasks[1].data["review_comment"]
+        assert said == f"{REVIEWER}: more of the rim"
+        np.testing.assert_array_equal(studio.painted(1), skin_and_lesion(20))
+    studio.submit_unchanged(1)
+    studio.pull()
+    assert studio.server.tasks[1].data["review_comment"] == ""
+    assert studio.state(image) == "submitted"
+    studio.check(all_pulled=True)
+
+
+def test_comment__of_a_task_that_was_deleted(studio: Studio) -> None:
+    images = studio.add_images(2)
+    studio.push()
+    for image in images:
+        studio.submit(studio.task(image), LESION)
+    studio.pull()
+    for image in images:
+        reject(studio, image, "again")
+    studio.server.delete_task(1)
+    studio.push()
+    assert studio.server.tasks[2].data["review_comment"] == f"{REVIEWER}: again"
+    studio.pull(full=True)
+    studio.push()
+    assert studio.server.tasks[3].data["review_comment"] == f"{REVIEWER}: again"
+    studio.check()
+
+
+# Missing and changed photographs
+
+
+def test_photograph__missing_ones_are_refused_and_sent_by_the_next_push(studio: Studio) -> None:
+    images = studio.add_images(3)
+    path = Path(studio.workspace.store.path(Kind.IMAGE, images[1].content_hash))
+    data = path.read_bytes()
+    path.unlink()
+    done = studio.push()
+    assert sorted(told(done.outcomes)) == [("1.png", ADDED), ("2.png", REFUSED), ("3.png", ADDED)]
+    assert path.name in str(notes(done.outcomes)["2.png"])
+    assert studio.states() == {"in_labelling": 2, "new": 1}
+    path.write_bytes(data)
+    assert sorted(told(studio.push().outcomes)) == [
+        ("1.png", UNCHANGED),
+        ("2.png", ADDED),
+        ("3.png", UNCHANGED),
+    ]
+    assert studio.states() == {"in_labelling": 3}
+    studio.check()
+
+
+def test_photograph__replaced_on_disk(studio: Studio, tmp_path: Path) -> None:
+    """What was pushed is pulled; what was not pushed yet is refused; verify names both."""
+    pushed = studio.add_images(in_place=tmp_path / "pushed.png")[0]
+    studio.push()
+    waiting = studio.add_images(in_place=tmp_path / "waiting.png")[0]
+    for name in ("pushed.png", "waiting.png"):
+        Pillow.new("RGB", (WIDTH, HEIGHT), "red").save(tmp_path / name)
+    studio.submit(studio.task(pushed), LESION)
+    done = studio.push()
+    assert told(done.outcomes) == [("2.png", REFUSED), ("1.png", UNCHANGED)]
+    assert notes(done.outcomes)["2.png"] == (
+        f"2.png: {tmp_path / 'waiting.png'} was changed after it was imported --in-place"
+    )
+    assert told(studio.pull().outcomes) == [("1.png", ADDED)]
+    assert studio.state(pushed) == "submitted"
+    assert studio.state(waiting) == "new"
+    problems = [problem.line for problem in verify(studio.workspace).problems]
+    assert [line.split(":")[0] for line in problems] == ["1.png", "2.png"]
+    studio.check(all_pulled=True)
+
+
+def test_photograph__empty_copy_left_by_a_full_disk_is_written_again(studio: Studio) -> None:
+    image = studio.add_images()[0]
+    assert studio.connection.media is not None
+    (studio.connection.media / "images").mkdir(parents=True)
+    name = f"{image.content_hash[:32]}-8x6.png"
+    (studio.connection.media / "images" / name).touch()
+    studio.push()
+    [copy] = studio.copies()
+    assert copy.stat().st_size > 0
+
+
+# A team's server
+
+
+def test_team__pictures_are_uploaded_once(team: Studio) -> None:
+    images = team.add_images(3)
+    team.predict(images)
+    team.server.misbehave("POST", IMPORT, cut(), skip=3)
+    with pytest.raises(ServerError):
+        team.push()
+    assert (len(team.server.uploads), len(team.server.tasks)) == (3, 0)
+    assert sorted(told(team.push().outcomes)) == [(f"{n}.png", ADDED) for n in (1, 2, 3)]
+    assert len(team.server.uploads) == 3
+    for image in images:
+        shown = team.server.tasks[team.task(image)].data["image"]
+        [upload] = [u for u in team.server.uploads.values() if f"/data/{u.file}" == shown]
+        with Pillow.open(io.BytesIO(upload.content)) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), photograph(image.id))
+    assert outcomes(team.push()) == [UNCHANGED] * 3
+    assert len(team.server.uploads) == 3
+    team.check()
+
+
+def test_team__with_a_personal_access_token(team: Studio) -> None:
+    [image] = team.add_images()
+    team.connection = replace(team.connection, token=team.server.pat)
+    team.push()
+    team.submit(team.task(image), LESION)
+    team.pull()
+    assert team.state(image) == "submitted"
+    assert team.server.count("POST", "/api/token/refresh/") == 2
+    team.check(all_pulled=True)
+
+
+# Interrupted
+
+
+def plan(studio: Studio) -> list[Image]:
+    """Five images, of which the first three have a prediction."""
+    images = studio.add_images(5)
+    studio.predict(images[:3])
+    return images
+
+
+def finish(studio: Studio, images: Sequence[Image]) -> None:
+    """The same command again: every image is there, once, painted as it should be."""
+    studio.server.behave()
+    done = studio.push(images)
+    assert sorted(o.name for o in done.outcomes) == [f"{n}.png" for n in range(1, 6)]
+    assert REFUSED not in outcomes(done)
+    assert len(studio.server.tasks) == 5
+    assert studio.states() == {"in_labelling": 5}
+    for number, image in enumerate(images):
+        painted = studio.painted(studio.task(image))
+        assert (painted is not None) == (number < 3)
+    studio.check()
+    assert outcomes(studio.push(images)) == [UNCHANGED] * 5
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [cut(), done_then_cut(), truncated(), garbage()],
+    ids=["cut", "done, then cut", "truncated", "garbage"],
+)
+def test_push__cut_at_each_batch_then_again(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    monkeypatch.setattr(pushing, "BATCH", 1)
+    images = plan(studio)
+    for skip in (0, 1, 1):  # what got through before is not sent again
+        studio.server.misbehave("POST", IMPORT, fault, skip=skip)
+        with pytest.raises(ServerError) as raised:
+            studio.push()
+        assert "run the same command again" in str(raised.value)
+        studio.check()
+        studio.server.behave()
+    finish(studio, images)
+
+
+@pytest.mark.parametrize("fault", [cut(), done_then_cut()], ids=["cut", "done, then cut"])
+def test_push__cut_at_each_request_then_again(studio: Studio, fault: Fault) -> None:
+    images = plan(studio)
+    assert studio.interrupt(lambda: studio.push(images, readers=2), fault) > 5
+    assert {task.overlap for task in studio.server.tasks.values()} == {2}
+    finish(studio, images)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [status(401), status(403), status(404), status(413), status(500), status(503), html()],
+    ids=["401", "403", "404", "413", "500", "503", "html"],
+)
+def test_push__refused_import_then_again(studio: Studio, fault: Fault) -> None:
+    images = plan(studio)
+    studio.server.misbehave("POST", IMPORT, fault)
+    with pytest.raises(ServerError):
+        studio.push()
+    assert studio.server.count("POST", IMPORT) == 1
+    assert not studio.server.tasks
+    assert studio.states() == {"prelabelled": 3, "new": 2}
+    finish(studio, images)
+
+
+def test_push__server_busy(studio: Studio, naps: list[float]) -> None:
+    images = plan(studio)
+    busy = status(429, headers={"Retry-After": "2"})
+    studio.server.misbehave("POST", IMPORT, busy, times=3)
+    studio.push()
+    assert naps == [2, 2, 2]
+    finish(studio, images)
+
+
+def test_push__server_too_slow(studio: Studio, impatient: None) -> None:
+    images = plan(studio)
+    studio.server.misbehave("POST", IMPORT, slow(60))
+    with pytest.raises(ServerError, match="does not answer in time") as raised:
+        studio.push()
+    assert "the next run looks before it sends" in str(raised.value)
+    assert studio.server.count("POST", IMPORT) == 1
+    assert len(studio.server.tasks) == 5
+    finish(studio, images)
+    assert studio.server.count("POST", IMPORT) == 1
+
+
+def test_push__server_down_then_up(studio: Studio) -> None:
+    images = plan(studio)
+    studio.server.stop()
+    with pytest.raises(ServerError, match="can't be reached") as raised:
+        studio.push()
+    assert studio.server.url in str(raised.value)
+    studio.server.start()
+    finish(studio, images)
+
+
+def test_push__another_major_version_touches_nothing(studio: Studio) -> None:
+    images = plan(studio)
+    studio.server.version = "2.0.0"
+    with pytest.raises(ServerError, match=r"is Label Studio 2\.0\.0; this ddiseg speaks to 1\.x"):
+        studio.push()
+    assert [r.method for r in studio.server.requests] == ["GET"]
+    assert studio.rows("tasks") == []
+    studio.server.version = "1.23.2"
+    finish(studio, images)
+
+
+def test_push__wrong_url(studio: Studio) -> None:
+    images = plan(studio)
+    right = studio.connection
+    studio.connection = replace(right, url=f"{right.url}/labels", embedded=False)
+    with pytest.raises(ServerError, match=r"web page instead of data \(404.*is the URL right"):
+        studio.push()
+    assert studio.rows("tasks") == []
+    studio.connection = right
+    finish(studio, images)
+
+
+def test_push__server_makes_fewer_tasks_than_it_was_sent(studio: Studio) -> None:
+    images = plan(studio)
+    few = '{"task_ids": [1, 2], "prediction_count": 2}'
+    studio.server.misbehave("POST", IMPORT, status(201, few))
+    with pytest.raises(ServerError, match="made 2 tasks of 5: run the same command again"):
+        studio.push()
+    assert studio.tasks() == []
+    finish(studio, images)
+
+
+def strip_predictions(server: FakeLabelStudio) -> None:
+    for task in server.tasks.values():
+        for prediction in task.predictions:
+            del server.predictions[prediction.id]
+        task.predictions.clear()
+
+
+def test_push__killed_between_tasks_and_their_predictions(studio: Studio) -> None:
+    images = plan(studio)
+    studio.server.misbehave("POST", IMPORT, done_then_cut())
+    with pytest.raises(ServerError):
+        studio.push()
+    strip_predictions(studio.server)
+    assert studio.interrupt(studio.push, cut()) > 5
+    finish(studio, images)
+
+
+def test_push__server_says_that_it_painted_fewer(studio: Studio) -> None:
+    images = plan(studio)
+
+    def unpainted(exchange: Any) -> None:
+        answer = exchange.answer()
+        strip_predictions(studio.server)
+        body = answer.body.replace(b'"prediction_count":3', b'"prediction_count":0')
+        assert body != answer.body
+        exchange.send(replace(answer, body=body))
+
+    studio.server.misbehave("POST", IMPORT, unpainted)
+    studio.push()
+    finish(studio, images)
+
+
+# Twice
+
+
+def double(studio: Studio, number: int) -> int:
+    """The same task once more, as another client's import makes it."""
+    task = studio.server.tasks[number]
+    with Client(studio.connection) as client:
+        [made], _ = client.plain.import_tasks(task.project.id, [{"data": dict(task.data)}])
+    return made
+
+
+def forget(studio: Studio) -> None:
+    """The catalogue is as it was before the server answered."""
+    for task in studio.tasks():
+        studio.labelling.update_task(task.id, remote_id=None)
+
+
+@pytest.mark.parametrize("begun", ["first", "second", "neither"])
+def test_doubled_task__the_one_that_people_began_stays(studio: Studio, begun: str) -> None:
+    images = studio.add_images()
+    studio.predict(images)
+    studio.push()
+    second = double(studio, 1)
+    if begun != "neither":
+        studio.submit(1 if begun == "first" else second, LESION)
+    forget(studio)
+    studio.push()
+    assert list(studio.server.tasks) == [second if begun == "second" else 1]
+    assert studio.painted(studio.task(images[0])) is not None
+    studio.check()
+
+
+def test_doubled_task__people_worked_on_both(studio: Studio) -> None:
+    images = studio.add_images()
+    studio.push()
+    second = double(studio, 1)
+    studio.submit(1, LESION)
+    studio.submit(second, LESION, SECOND)
+    forget(studio)
+    for attempt in (studio.push, studio.pull):
+        with pytest.raises(InputError) as raised:
+            attempt()
+        links = f"{studio.link(1)} and {studio.link(second)}"
+        assert str(raised.value) == (
+            f"{links} are the same image and people worked on both: delete one of them"
+        )
+    studio.server.delete_task(second)
+    studio.pull()
+    assert studio.state(images[0]) == "submitted"
+    studio.check(all_pulled=True)
+
+
+def test_two_pushes_at_once__one_task_an_image(studio: Studio) -> None:
+    images = plan(studio)
+    second: list[pushing.Pushed] = []
+
+    def push_too() -> None:
+        other = Workspace.open(studio.workspace.root)
+        chosen = other.catalogue.images.select()
+        second.append(
+            pushing.push(other, studio.connection, chosen, PushOptions(), "other manager")
+        )
+        other.catalogue.close()
+
+    thread = threading.Thread(target=push_too)
+    studio.server.misbehave("POST", IMPORT, meanwhile(thread.start))
+    first = studio.push()
+    thread.join()
+    assert outcomes(first) == [ADDED] * 5
+    assert outcomes(second[0]) == [UNCHANGED] * 5
+    assert studio.server.count("POST", IMPORT) == 1
+    finish(studio, images)
+
+
+# Secrets
+
+
+def test_token__is_nowhere(team: Studio, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(0)
+    tokens = [team.server.token, team.server.pat]
+    for token in tokens:
+        team.connection = replace(team.connection, token=token)
+        assert token not in repr(team.connection)
+        [image] = team.add_images()
+        team.server.misbehave("POST", IMPORT, done_then_cut())
+        with pytest.raises(ServerError) as raised:
+            team.push([image])
+        assert token not in str(raised.value)
+        team.push([image])
+        team.submit(team.task(image), LESION)
+        team.pull()
+    team.workspace.catalogue.close()
+    files = [path for path in team.workspace.root.rglob("*") if path.is_file()]
+    assert any(path.name == "catalogue.sqlite" for path in files)
+    for token in tokens:
+        assert [path for path in files if token.encode() in path.read_bytes()] == []
+        assert token not in caplog.text
+
+
+# Many
+
+
+def test_push__thousands_that_the_server_has_already(studio: Studio) -> None:
+    """Their answers never came: they are found in a few requests, and none is sent again."""
+    n = 1000
+    rows = [
+        NewImage(f"{i}.png", f"{i:064x}", 1, i, f"{i:016x}{i:048x}", f"{i:016x}", 8, 6)
+        for i in range(n)
+    ]
+    dataset = studio.catalogue.images.dataset("clinic")
+    studio.catalogue.images.add(dataset.id, rows, "manager")
+    studio.push([])
+    images = studio.catalogue.images.select()
+    batch = [NewTask(i.content_hash[:16], i.id, None, Arm.BARE, 8, 6) for i in images]
+    studio.labelling.plan(studio.project(), batch, "manager", {})
+    with Client(studio.connection) as client:
+        data = [{"data": {"image": "x", "ddiseg": new.key, "review_comment": ""}} for new in batch]
+        client.plain.import_tasks(1, data)
+    before = len(studio.server.requests)
+    done = studio.push()
+    assert len(studio.server.requests) - before < 20
+    assert Counter(outcomes(done)) == {UNCHANGED: n}
+    assert len(studio.server.tasks) == n
+    assert studio.states() == {"in_labelling": n}
+    studio.check()

@@ -47,7 +47,7 @@ def test_prediction__one_region_a_class_whose_id_tells_the_mask() -> None:
         assert region["value"]["format"] == "rle"
         assert region["value"]["brushlabels"] == [PROTOCOL.class_at(class_id).name]
         alpha = brush_rle.decode(region["value"]["rle"], (3, 4))
-        np.testing.assert_array_equal(alpha >= brush_rle.ALPHA_THRESHOLD, MASK == class_id)
+        np.testing.assert_array_equal(alpha >= brush_rle.ALPHA_THRESHOLD, class_id == MASK)
 
 
 @pytest.mark.parametrize(
