@@ -127,10 +127,13 @@ class _Play:
         return Person(opened, url, account.email, account.password, self._folder)
 
     def _annotate(self, annotator: Person, project: str) -> None:
-        """One image after the other: mended, as it is, skipped, spoilt, and the rest as they are."""
+        """One image after the other: mended, as it is, skipped, spoilt, and the rest as they are.
+
+        Places are shares of the drawing area, whose left two thirds the picture takes.
+        """
         annotator.label_all(project)
         self._keep(annotator, "painted", EDITOR)
-        annotator.stroke("1", (0.2, 0.3), (0.31, 0.17))
+        annotator.stroke("1", (0.15, 0.17), (0.28, 0.09))
         self._keep(annotator, "stroke", REGIONS)
         annotator.submit()
         annotator.submit()
@@ -138,7 +141,7 @@ class _Play:
         annotator.write("Note", "hair over the whole rim")
         self._keep(annotator, "skip", EDITOR)
         annotator.skip()
-        annotator.stroke("1", (0.65, 0.5), (0.8, 0.6))
+        annotator.stroke("1", (0.52, 0.42), (0.6, 0.5))
         annotator.submit()
         for _ in ONCE[2:]:
             annotator.submit()
@@ -174,6 +177,8 @@ class _Play:
         reviewer.submit()
 
     def _keep(self, person: Person, name: str, box: Box) -> None:
+        """A picture of the window, without the note that the last answer was saved."""
+        person.page.get_by_text("successfully").first.wait_for(state="hidden")
         _write(person.shot(name), name, box)
 
 

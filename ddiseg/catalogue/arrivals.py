@@ -70,6 +70,7 @@ class Received:
     conflicts: int | None = None
     holes: int | None = None
     changed: int | None = None  #: pixels that differ from what was painted
+    link: str | None = None  #: where a person opens the task
 
     @property
     def author(self) -> str:
@@ -156,7 +157,7 @@ def _take(
         try:
             became = _keep(session, purpose, task, image, rows, new)
         except InputError as error:
-            problem = str(error)
+            problem = str(error) if new.link is None else f"{error}; see {new.link}"
     row = there or Annotation(task_id=task.id, remote_id=new.remote_id, updated_at=new.updated_at)
     row.people = list(dict.fromkeys(new.people))
     row.lead_time = new.lead_time

@@ -111,6 +111,7 @@ def pull(settings: Settings, full: bool, strict: bool) -> None:
     Every version of every annotation is kept as a mask of its own. What can't be understood is
     refused, with the link of its task, and nothing else waits for it. Run it as often as you like.
     """
+    from annotation_protocol import load_protocol
     from ddiseg.catalogue import REASON_MISSING, Purpose
     from ddiseg.labelstudio.pull import pull as bring
     from ddiseg.workspace import default_actor
@@ -122,10 +123,11 @@ def pull(settings: Settings, full: bool, strict: bool) -> None:
             workspace, connection, Purpose.ANNOTATION, default_actor(), full=full, progress=progress
         )
     images = {i.id: i.name for i in workspace.catalogue.images.select()}
+    needs_note = {reason.key for reason in load_protocol().skip_reasons if reason.needs_note}
     unexplained = [
         f"{images[s.image_id]} by {s.annotator}"
         for s in workspace.catalogue.images.skips()
-        if s.reason == REASON_MISSING
+        if s.reason == REASON_MISSING or (s.reason in needs_note and not s.note)
     ]
     report_outcomes(
         settings,
@@ -135,7 +137,10 @@ def pull(settings: Settings, full: bool, strict: bool) -> None:
         extra={"full": done.full, "problems": done.problems, "unexplained_skips": unexplained},
         lines=[
             *(f"still refused  {problem}" for problem in done.problems),
-            *(f"skipped without a reason: {skip}; ask, then 'ddiseg skip'" for skip in unexplained),
+            *(
+                f"skipped without saying why: {skip}; ask, then 'ddiseg skip'"
+                for skip in unexplained
+            ),
         ],
     )
     if strict and done.problems:

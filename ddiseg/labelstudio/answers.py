@@ -59,6 +59,7 @@ def read_answer(
         )
         or ("unknown",),
         lead_time=annotation.get("lead_time"),
+        link=asked.link,
     )
     try:
         return _read(asked, empty, annotation, protocol)

@@ -71,17 +71,24 @@ def pull(
             if not (full and error.status == 404 and row.remote_id is not None):
                 raise
             return _project_gone(workspace, client, connection, purpose, actor)
-        adopted = Sender(workspace, client, connection, place, actor, start=annotating).adopt()
+        sender = Sender(workspace, client, connection, place, actor, start=annotating)
+        adopted = sender.adopt()
         # What people did with adopted tasks may lie before the newest change that is stored.
         done = Pulled(place, full=full or adopted > 0 or _set_back(client, place))
         since = None if done.full else _a_little_before(place.row.watermark)
         # Read before the pages are: a task that is pushed meanwhile is not missed in them.
         numbers = labelling.numbers(place.row.id) if done.full else {}
         seen: set[int] = set()
+        strangers = False  #: tasks that nobody here knows, maybe of a request that was given up
         people = client.users()
         for page in changed_tasks(client.plain, place.number, since):
-            tasks = labelling.numbered(place.row.id, [int(task["id"]) for task in page])
-            seen.update(int(task["id"]) for task in page)
+            ids = [int(task["id"]) for task in page]
+            tasks = labelling.numbered(place.row.id, ids)
+            if len(tasks) < len(ids) and not strangers:
+                strangers = True
+                sender.leave_one()
+                tasks = labelling.numbered(place.row.id, ids)
+            seen.update(ids)
             known = [task for task in page if int(task["id"]) in tasks]
             answers = _unseen(client, place, labelling.seen, tasks, known)
             asked = _ask(workspace, place, purpose, [tasks[int(t["id"])] for t in answers])
@@ -91,8 +98,9 @@ def pull(
             )
             progress(len(seen), len(seen))
         if done.full:
-            gone = [task_id for number, task_id in numbers.items() if number not in seen]
-            done.outcomes += labelling.missed(gone, actor)
+            there = labelling.numbers(place.row.id)  # one that was there twice has another now
+            gone = sorted((numbers.keys() & there.keys()) - seen)
+            done.outcomes += labelling.missed([numbers[number] for number in gone], actor)
         send_back(workspace, client, connection)
     told = {o.note for o in done.outcomes}
     still = labelling.problems(place.row.id)

@@ -95,8 +95,8 @@ def push(
         client.check_version()
         place = open_place(workspace, client, connection, Purpose.ANNOTATION)
         done = Pushed(place)
-        wanted = _plan(workspace, place, images, options, actor, done)
         sender = Sender(workspace, client, connection, place, actor, start=True)
+        wanted = _plan(workspace, place, images, options, actor, done)
         sender.adopt()
         before = {t.id for t in sender.tasks() if t.remote_id is not None}
         done.outcomes += sender.send(_annotation_data(workspace, options), progress)
@@ -122,6 +122,8 @@ class Sender:
         self.workspace, self.client, self.place = workspace, client, place
         self._connection, self._actor, self._start = connection, actor, start
         self._labelling = workspace.catalogue.labelling
+        #: Tasks of a stopped run: the server may still be at work on its request.
+        self._stopped = {task.id for task in self._labelling.pending(place.row.id)}
 
     def tasks(self) -> list[Task]:
         """The project's tasks that are to be on the server."""
@@ -134,14 +136,28 @@ class Sender:
         One that stands there twice is left once. One that came without its prediction gets it.
         Returns how many were found.
         """
-        pending = {t.key: t for t in self._labelling.pending(self.place.row.id)}
-        found = self.client.plain.find_tasks(self.place.number, KEY, list(pending))
-        there = {pending[key]: self._only_one(numbers) for key, numbers in found.items()}
+        return self._find(self._labelling.pending(self.place.row.id))
+
+    def leave_one(self) -> None:
+        """Find tasks that stand there twice: a request came to its end after it was sent again.
+
+        The one that people have begun is left, or else the one that the catalogue knows.
+        """
+        self._find([task for task in self.tasks() if task.remote_id is not None])
+
+    def _find(self, tasks: Sequence[Task]) -> int:
+        """See that `tasks` are on the server once, and write down where; returns how many are new."""
+        wanted = {task.key: task for task in tasks}
+        found = self.client.plain.find_tasks(self.place.number, KEY, list(wanted))
+        there = {wanted[key]: self._only_one(wanted[key], ids) for key, ids in found.items()}
+        there = {task: number for task, number in there.items() if number != task.remote_id}
         painted = [t.mask_id for t in there if t.arm == Arm.PAINTED and t.mask_id is not None]
         mask_rows = self.workspace.catalogue.masks.get(painted)
         for task, number in there.items():
             if task.arm == Arm.PAINTED and task.mask_id is not None:
                 self.repaint(task, number, mask_rows[task.mask_id])
+            if task.readers > 1:
+                self.client.set_readers(number, task.readers)
         ids = {task.id: number for task, number in there.items()}
         self._labelling.sent(ids, self._actor, start=self._start)
         return len(ids)
@@ -169,6 +185,9 @@ class Sender:
                     self._import(ready, mask_rows)
                 outcomes += [FileOutcome(images[t.image_id].name, Outcome.ADDED) for t, _ in ready]
                 progress(len(outcomes), len(pending))
+        again = self._stopped.intersection(task.id for task in pending)
+        if again:
+            self._find([task for task in self.tasks() if task.id in again and task.remote_id])
         return outcomes
 
     def _import(
@@ -211,15 +230,16 @@ class Sender:
         self._labelling.update_task(task.id, mask_id=mask.id, arm=Arm.PAINTED.value)
         return True
 
-    def _only_one(self, numbers: Sequence[int]) -> int:
-        """The one task that stays where two pushes at once sent the same: that which people began."""
+    def _only_one(self, task: Task, numbers: Sequence[int]) -> int:
+        """The number that stays where a task was sent twice: that which people began, or the known one."""
         begun = [n for n in numbers if self.client.has_work(n)] if len(numbers) > 1 else []
         if len(begun) > 1:
             links = " and ".join(self.place.link(n) for n in begun)
             raise InputError(
                 f"{links} are the same image and people worked on both: delete one of them"
             )
-        stays = (begun or list(numbers))[0]
+        known = [n for n in numbers if n == task.remote_id]
+        stays = (begun or known or list(numbers))[0]
         for extra in numbers:
             if extra != stays:
                 self.client.delete_task(extra)

@@ -8,7 +8,7 @@ a reviewer gets round to is refused in the catalogue.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,11 +83,7 @@ def push_reviews(
         ]
         tasks = workspace.catalogue.labelling.tasks(place.row.id)
         done.unsampled = sum(t.arm == Arm.UNSAMPLED and t.key in keys for t in tasks)
-        _retire(
-            client,
-            [t for t in tasks if t.remote_id and t.key not in keys and t.comment is None],
-            workspace,
-        )
+        _show_what_waits(workspace, client, tasks, keys)
         done.tabs = _tabs(client, place)
     return done
 
@@ -145,12 +141,16 @@ def _review_data(workspace: Workspace) -> Any:
     return data_of
 
 
-def _retire(client: Client, tasks: Sequence[Task], workspace: Workspace) -> None:
-    """Take reviews of masks that no longer wait out of everyone's view; nothing is deleted."""
+def _show_what_waits(
+    workspace: Workspace, client: Client, tasks: Sequence[Task], keys: Collection[str]
+) -> None:
+    """Take reviews of masks that no longer wait out of everyone's view, and show those that do again."""
     for task in tasks:
-        assert task.remote_id is not None
-        client.set_data(task.remote_id, **{WAITS: "no"})
-        workspace.catalogue.labelling.update_task(task.id, comment="no longer in review")
+        waits, shown = task.key in keys, task.comment is None
+        if task.remote_id is not None and waits != shown:
+            client.set_data(task.remote_id, **{WAITS: "yes" if waits else "no"})
+            comment = None if waits else "no longer in review"
+            workspace.catalogue.labelling.update_task(task.id, comment=comment)
 
 
 def _tabs(client: Client, place: Place) -> dict[str, str]:

@@ -22,9 +22,14 @@ def side_by_side(workspace: Workspace, image: Image) -> bytes:
     """
     photograph = panels.fitted(workspace.photograph(image))
     shown = [(f"{image.name}, tone {image.tone}", photograph)]
-    accepted = workspace.catalogue.masks.accepted().get(image.id)
-    predicted = workspace.catalogue.masks.newest_predictions().get(image.id)
-    for caption, mask in (("accepted", accepted), ("prediction", predicted)):
+    rows = workspace.catalogue.masks
+    drawn = {
+        "accepted": rows.accepted(),
+        "in review": rows.in_review(),
+        "prediction": rows.newest_predictions(),
+    }
+    for caption, of_images in drawn.items():
+        mask = of_images.get(image.id)
         if mask is not None:
             painted = masks.paint(photograph, workspace.mask(mask), load_protocol())
             shown.append((caption, painted))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ddiseg.catalogue.models import Image
 from ddiseg.labelstudio import client, plain
 from ddiseg.labelstudio.folder import Folder
 from ddiseg.workspace import Workspace
@@ -49,3 +50,12 @@ def team(workspace: Workspace, naps: list[float]) -> Iterator[Studio]:
     """A team's server: pictures are uploaded."""
     with FakeLabelStudio() as server:
         yield Studio(workspace, server, embedded=False)
+
+
+@pytest.fixture
+def images(studio: Studio) -> list[Image]:
+    """Three images in the hands of annotators, as tasks 1 to 3, all painted."""
+    images = studio.add_images(3)
+    studio.predict(images)
+    studio.push()
+    return images

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from sqlalchemy import text
 
@@ -19,26 +21,29 @@ from ddiseg.catalogue import Arm, Details, NewImage, NewMask, NewModelVersion, P
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.models import Annotation, Image, Mask, Task
 from ddiseg.errors import ServerError
-from ddiseg.labelstudio.connection import Connection
+from ddiseg.labelstudio.connection import TOKEN_VARIABLE, Connection, connect_team
 from ddiseg.labelstudio.folder import Folder
 from ddiseg.labelstudio.pull import Pulled, pull
 from ddiseg.labelstudio.push import Pushed, PushOptions, push
 from ddiseg.labelstudio.review import PushedReviews, push_reviews
 from ddiseg.labelstudio.tasks import KEY
 from ddiseg.masks import brush_rle
-from ddiseg.outcomes import FileOutcome
+from ddiseg.outcomes import Outcome
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
-from tests.fake_label_studio import FakeLabelStudio, Fault
+from tests.fake_label_studio import FakeLabelStudio, Fault, shapes
 
 WIDTH, HEIGHT = 8, 6
 ANNOTATOR, SECOND, REVIEWER = (
     f"{name}@example.org" for name in ("annotator-1", "annotator-2", "reviewer-1")
 )
 
+ADDED, UNCHANGED, REPAIRED, REFUSED = (outcome.value for outcome in Outcome)
+
 #: (H, W) bool.
-Region = NDArray[np.bool_]
-Result = list[dict[str, Any]]
+Region: TypeAlias = NDArray[np.bool_]
+Result: TypeAlias = list[dict[str, Any]]
+Done: TypeAlias = Pushed | Pulled | PushedReviews
 
 
 class Studio:
@@ -249,6 +254,10 @@ class Studio:
             found = session.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2"))
             return [dict(row) for row in found.mappings()]
 
+    def versions(self) -> list[tuple[int, str]]:
+        """The server's number and the outcome of every version of an annotation that is stored."""
+        return [(row["remote_id"], row["outcome"]) for row in self.rows("annotations")]
+
     def copies(self) -> list[Path]:
         """The files that the embedded server shows."""
         folder = Folder(self.workspace.root).media / "images"
@@ -287,8 +296,17 @@ class Studio:
             return
         numbers = {t.remote_id: t.id for purpose in Purpose for t in self.tasks(purpose)}
         for number, annotation in self.server.annotations.items():
-            stored = [n for task, n, _ in versions if task == numbers[annotation.task.id]]
-            assert number in stored, f"annotation {number} is lost"
+            version = numbers[annotation.task.id], number, shapes.time(annotation.updated_at)
+            assert version in versions, f"annotation {number} is lost"
+
+
+@contextmanager
+def team_server(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
+    """A team's server that the command line is connected to."""
+    with FakeLabelStudio() as server:
+        monkeypatch.setenv(TOKEN_VARIABLE, server.token)
+        connect_team(workspace.root, server.url, server.token)
+        yield Studio(workspace, server, embedded=False)
 
 
 def photograph(number: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> images.Photograph:
@@ -351,6 +369,21 @@ def mask_of(result: Result) -> NDArray[np.uint8]:
     return masks.check_mask(mask, 256)
 
 
-def told(outcomes: Sequence[FileOutcome]) -> list[tuple[str, str]]:
+def told(done: Done) -> list[tuple[str, str]]:
     """Name and outcome of each."""
-    return [(o.name, o.outcome.value) for o in outcomes]
+    return [(o.name, o.outcome.value) for o in done.outcomes]
+
+
+def endings(done: Done) -> list[str]:
+    """The outcome of each."""
+    return [o.outcome.value for o in done.outcomes]
+
+
+def notes(done: Done) -> list[str]:
+    """What is said of those of which something is said."""
+    return [o.note for o in done.outcomes if o.note is not None]
+
+
+#: Two strokes of the lesion brush that differ.
+LESION = [stroke("lesion", box(slice(2), slice(3)))]
+SMALLER = [stroke("lesion", box(slice(2), slice(2)))]

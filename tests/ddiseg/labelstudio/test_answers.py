@@ -123,6 +123,7 @@ def test_mask__untouched(case: Case) -> None:
         conflicts=0,
         holes=0,
         changed=0,
+        link=LINK,
     )
     np.testing.assert_array_equal(case.drawn(received), PREDICTED)
     assert received.mask is not None

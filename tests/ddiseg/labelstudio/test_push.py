@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,54 +12,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from ddiseg.catalogue import Arm, NewImage, NewMask, NewTask
+from ddiseg.catalogue import NewMask
 from ddiseg.catalogue.models import Image
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio import push as pushing
-from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.push import PushOptions, draw_share
-from ddiseg.outcomes import FileOutcome
-from ddiseg.store import Kind
 from ddiseg.verify import verify
-from ddiseg.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import (
+    ADDED,
     ANNOTATOR,
     HEIGHT,
+    LESION,
+    REFUSED,
+    REPAIRED,
     REVIEWER,
     SECOND,
+    UNCHANGED,
     WIDTH,
     Studio,
     box,
+    endings,
+    notes,
     photograph,
     skin_and_lesion,
     stroke,
     told,
 )
 from tests.fake_label_studio import (
-    FakeLabelStudio,
     Fault,
     cut,
     done_then_cut,
-    garbage,
-    html,
-    meanwhile,
-    slow,
-    status,
-    truncated,
 )
 
 IMPORT = "/api/projects/*/import"
-LESION = [stroke("lesion", box(slice(2), slice(3)))]
-
-ADDED, UNCHANGED, REPAIRED, REFUSED = "added", "unchanged", "repaired", "refused"
-
-
-def outcomes(done: pushing.Pushed) -> list[str]:
-    return [outcome for _, outcome in told(done.outcomes)]
-
-
-def notes(outcomes: Sequence[FileOutcome]) -> dict[str, str | None]:
-    return {o.name: o.note for o in outcomes}
 
 
 # What annotators find
@@ -74,7 +55,7 @@ def test_push__tasks_with_the_newest_prediction_painted(studio: Studio) -> None:
     studio.predict(painted, lesion=3)
     [mask] = studio.predict(painted, lesion=12, uncertainty=0.5)
     done = studio.push()
-    assert told(done.outcomes) == [("1.png", ADDED), ("2.png", ADDED)]
+    assert told(done) == [("1.png", ADDED), ("2.png", ADDED)]
     assert done.arms == {"painted": {"I-II": 1}, "bare": {"V-VI": 1}}
     assert done.place.url == f"{studio.server.url}/projects/1/data"
     first, second = (studio.server.tasks[studio.task(i)] for i in (*painted, *bare))
@@ -154,9 +135,7 @@ def test_push__settled_images_are_refused(studio: Studio) -> None:
     image = studio.add_images()[0]
     studio.catalogue.images.skip(image.id, "blurry", None, ANNOTATOR)
     done = studio.push()
-    assert notes(done.outcomes) == {
-        "1.png": "it is skipped: 'ddiseg reopen 1.png' first, if it is to be drawn anew"
-    }
+    assert notes(done) == ["it is skipped: 'ddiseg reopen 1.png' first, if it is to be drawn anew"]
     assert not studio.server.tasks
     studio.check()
 
@@ -247,9 +226,9 @@ def test_control__same_share_of_every_tone_and_never_painted(studio: Studio) -> 
     studio.check()
     again = studio.push(control=50)
     assert again.arms == {}
-    assert outcomes(again) == [UNCHANGED] * 10
+    assert endings(again) == [UNCHANGED] * 10
     studio.predict([*light, *dark], lesion=30)
-    assert sorted(outcomes(studio.push(control=50))) == [REPAIRED] * 5 + [UNCHANGED] * 5
+    assert sorted(endings(studio.push(control=50))) == [REPAIRED] * 5 + [UNCHANGED] * 5
     assert {task.key for task in studio.tasks() if task.arm == "control"} == withheld
     studio.check()
 
@@ -283,7 +262,7 @@ def test_readers__a_sample_of_every_tone_is_offered_to_two(studio: Studio) -> No
     assert Counter(tones[t.image_id] for t in twice) == {"I-II": 2, "V-VI": 2}
     overlaps = {number: task.overlap for number, task in studio.server.tasks.items()}
     assert {n for n, overlap in overlaps.items() if overlap == 2} == {t.remote_id for t in twice}
-    assert outcomes(studio.push(readers=2, sample=50)) == [UNCHANGED] * 8
+    assert endings(studio.push(readers=2, sample=50)) == [UNCHANGED] * 8
     assert {n: task.overlap for n, task in studio.server.tasks.items()} == overlaps
 
 
@@ -338,10 +317,8 @@ def test_newer_prediction__repaints_what_nobody_began(studio: Studio) -> None:
     studio.predict(images, lesion=30)
     done = studio.push()
     model = studio.catalogue.models.all()[-1].name
-    assert notes(done.outcomes) == {
-        **dict.fromkeys([f"{n}.png" for n in (2, 3, 4, 5)]),
-        **dict.fromkeys(["1.png", "6.png"], f"painted anew by {model}"),
-    }
+    assert told(done) == [(f"{n}.png", REPAIRED if n in (1, 6) else UNCHANGED) for n in range(1, 7)]
+    assert notes(done) == [f"painted anew by {model}"] * 2
     for task in (fresh, bare):
         np.testing.assert_array_equal(studio.painted(task), skin_and_lesion(30))
         assert studio.server.tasks[task].data["model"] == model
@@ -349,7 +326,7 @@ def test_newer_prediction__repaints_what_nobody_began(studio: Studio) -> None:
         np.testing.assert_array_equal(studio.painted(task), skin_and_lesion(12))
     assert [task.arm for task in studio.tasks()] == ["painted"] * 6
     studio.check()
-    assert set(outcomes(studio.push())) == {UNCHANGED}
+    assert set(endings(studio.push())) == {UNCHANGED}
 
 
 def test_newer_prediction__an_old_draft_is_understood(studio: Studio) -> None:
@@ -391,13 +368,13 @@ def test_newer_prediction__of_a_task_that_was_deleted(studio: Studio) -> None:
     studio.predict(images, lesion=30)
     studio.server.delete_task(1)
     done = studio.push()
-    assert told(done.outcomes) == [("1.png", REFUSED), ("2.png", REPAIRED)]
-    assert notes(done.outcomes)["1.png"] == (
+    assert told(done) == [("1.png", REFUSED), ("2.png", REPAIRED)]
+    assert notes(done)[0] == (
         "its task was deleted on the server: 'ddiseg label pull --full' takes note of that, then "
         "push again"
     )
     studio.pull(full=True)
-    assert told(studio.push().outcomes) == [("1.png", ADDED), ("2.png", UNCHANGED)]
+    assert told(studio.push()) == [("1.png", ADDED), ("2.png", UNCHANGED)]
     np.testing.assert_array_equal(studio.painted(3), skin_and_lesion(30))
     studio.check()
 
@@ -480,382 +457,4 @@ def test_comment__of_a_task_that_was_deleted(studio: Studio) -> None:
     studio.pull(full=True)
     studio.push()
     assert studio.server.tasks[3].data["review_comment"] == f"{REVIEWER}: again"
-    studio.check()
-
-
-# Missing and changed photographs
-
-
-def test_photograph__missing_ones_are_refused_and_sent_by_the_next_push(studio: Studio) -> None:
-    images = studio.add_images(3)
-    path = Path(studio.workspace.store.path(Kind.IMAGE, images[1].content_hash))
-    data = path.read_bytes()
-    path.unlink()
-    done = studio.push()
-    assert sorted(told(done.outcomes)) == [("1.png", ADDED), ("2.png", REFUSED), ("3.png", ADDED)]
-    assert path.name in str(notes(done.outcomes)["2.png"])
-    assert studio.states() == {"in_labelling": 2, "new": 1}
-    path.write_bytes(data)
-    assert sorted(told(studio.push().outcomes)) == [
-        ("1.png", UNCHANGED),
-        ("2.png", ADDED),
-        ("3.png", UNCHANGED),
-    ]
-    assert studio.states() == {"in_labelling": 3}
-    studio.check()
-
-
-def test_photograph__replaced_on_disk(studio: Studio, tmp_path: Path) -> None:
-    """What was pushed is pulled; what was not pushed yet is refused; verify names both."""
-    pushed = studio.add_images(in_place=tmp_path / "pushed.png")[0]
-    studio.push()
-    waiting = studio.add_images(in_place=tmp_path / "waiting.png")[0]
-    for name in ("pushed.png", "waiting.png"):
-        Pillow.new("RGB", (WIDTH, HEIGHT), "red").save(tmp_path / name)
-    studio.submit(studio.task(pushed), LESION)
-    done = studio.push()
-    assert told(done.outcomes) == [("2.png", REFUSED), ("1.png", UNCHANGED)]
-    assert notes(done.outcomes)["2.png"] == (
-        f"2.png: {tmp_path / 'waiting.png'} was changed after it was imported --in-place"
-    )
-    assert told(studio.pull().outcomes) == [("1.png", ADDED)]
-    assert studio.state(pushed) == "submitted"
-    assert studio.state(waiting) == "new"
-    problems = [problem.line for problem in verify(studio.workspace).problems]
-    assert [line.split(":")[0] for line in problems] == ["1.png", "2.png"]
-    studio.check(all_pulled=True)
-
-
-def test_photograph__empty_copy_left_by_a_full_disk_is_written_again(studio: Studio) -> None:
-    image = studio.add_images()[0]
-    assert studio.connection.media is not None
-    (studio.connection.media / "images").mkdir(parents=True)
-    name = f"{image.content_hash[:32]}-8x6.png"
-    (studio.connection.media / "images" / name).touch()
-    studio.push()
-    [copy] = studio.copies()
-    assert copy.stat().st_size > 0
-
-
-# A team's server
-
-
-def test_team__pictures_are_uploaded_once(team: Studio) -> None:
-    images = team.add_images(3)
-    team.predict(images)
-    team.server.misbehave("POST", IMPORT, cut(), skip=3)
-    with pytest.raises(ServerError):
-        team.push()
-    assert (len(team.server.uploads), len(team.server.tasks)) == (3, 0)
-    assert sorted(told(team.push().outcomes)) == [(f"{n}.png", ADDED) for n in (1, 2, 3)]
-    assert len(team.server.uploads) == 3
-    for image in images:
-        shown = team.server.tasks[team.task(image)].data["image"]
-        [upload] = [u for u in team.server.uploads.values() if f"/data/{u.file}" == shown]
-        with Pillow.open(io.BytesIO(upload.content)) as picture:
-            np.testing.assert_array_equal(np.asarray(picture), photograph(image.id))
-    assert outcomes(team.push()) == [UNCHANGED] * 3
-    assert len(team.server.uploads) == 3
-    team.check()
-
-
-def test_team__with_a_personal_access_token(team: Studio) -> None:
-    [image] = team.add_images()
-    team.connection = replace(team.connection, token=team.server.pat)
-    team.push()
-    team.submit(team.task(image), LESION)
-    team.pull()
-    assert team.state(image) == "submitted"
-    assert team.server.count("POST", "/api/token/refresh/") == 2
-    team.check(all_pulled=True)
-
-
-# Interrupted
-
-
-def plan(studio: Studio) -> list[Image]:
-    """Five images, of which the first three have a prediction."""
-    images = studio.add_images(5)
-    studio.predict(images[:3])
-    return images
-
-
-def finish(studio: Studio, images: Sequence[Image]) -> None:
-    """The same command again: every image is there, once, painted as it should be."""
-    studio.server.behave()
-    done = studio.push(images)
-    assert sorted(o.name for o in done.outcomes) == [f"{n}.png" for n in range(1, 6)]
-    assert REFUSED not in outcomes(done)
-    assert len(studio.server.tasks) == 5
-    assert studio.states() == {"in_labelling": 5}
-    for number, image in enumerate(images):
-        painted = studio.painted(studio.task(image))
-        assert (painted is not None) == (number < 3)
-    studio.check()
-    assert outcomes(studio.push(images)) == [UNCHANGED] * 5
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [cut(), done_then_cut(), truncated(), garbage()],
-    ids=["cut", "done, then cut", "truncated", "garbage"],
-)
-def test_push__cut_at_each_batch_then_again(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch, fault: Fault
-) -> None:
-    monkeypatch.setattr(pushing, "BATCH", 1)
-    images = plan(studio)
-    for skip in (0, 1, 1):  # what got through before is not sent again
-        studio.server.misbehave("POST", IMPORT, fault, skip=skip)
-        with pytest.raises(ServerError) as raised:
-            studio.push()
-        assert "run the same command again" in str(raised.value)
-        studio.check()
-        studio.server.behave()
-    finish(studio, images)
-
-
-@pytest.mark.parametrize("fault", [cut(), done_then_cut()], ids=["cut", "done, then cut"])
-def test_push__cut_at_each_request_then_again(studio: Studio, fault: Fault) -> None:
-    images = plan(studio)
-    assert studio.interrupt(lambda: studio.push(images, readers=2), fault) > 5
-    assert {task.overlap for task in studio.server.tasks.values()} == {2}
-    finish(studio, images)
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [status(401), status(403), status(404), status(413), status(500), status(503), html()],
-    ids=["401", "403", "404", "413", "500", "503", "html"],
-)
-def test_push__refused_import_then_again(studio: Studio, fault: Fault) -> None:
-    images = plan(studio)
-    studio.server.misbehave("POST", IMPORT, fault)
-    with pytest.raises(ServerError):
-        studio.push()
-    assert studio.server.count("POST", IMPORT) == 1
-    assert not studio.server.tasks
-    assert studio.states() == {"prelabelled": 3, "new": 2}
-    finish(studio, images)
-
-
-def test_push__server_busy(studio: Studio, naps: list[float]) -> None:
-    images = plan(studio)
-    busy = status(429, headers={"Retry-After": "2"})
-    studio.server.misbehave("POST", IMPORT, busy, times=3)
-    studio.push()
-    assert naps == [2, 2, 2]
-    finish(studio, images)
-
-
-def test_push__server_too_slow(studio: Studio, impatient: None) -> None:
-    images = plan(studio)
-    studio.server.misbehave("POST", IMPORT, slow(60))
-    with pytest.raises(ServerError, match="does not answer in time") as raised:
-        studio.push()
-    assert "the next run looks before it sends" in str(raised.value)
-    assert studio.server.count("POST", IMPORT) == 1
-    assert len(studio.server.tasks) == 5
-    finish(studio, images)
-    assert studio.server.count("POST", IMPORT) == 1
-
-
-def test_push__server_down_then_up(studio: Studio) -> None:
-    images = plan(studio)
-    studio.server.stop()
-    with pytest.raises(ServerError, match="can't be reached") as raised:
-        studio.push()
-    assert studio.server.url in str(raised.value)
-    studio.server.start()
-    finish(studio, images)
-
-
-def test_push__another_major_version_touches_nothing(studio: Studio) -> None:
-    images = plan(studio)
-    studio.server.version = "2.0.0"
-    with pytest.raises(ServerError, match=r"is Label Studio 2\.0\.0; this ddiseg speaks to 1\.x"):
-        studio.push()
-    assert [r.method for r in studio.server.requests] == ["GET"]
-    assert studio.rows("tasks") == []
-    studio.server.version = "1.23.2"
-    finish(studio, images)
-
-
-def test_push__wrong_url(studio: Studio) -> None:
-    images = plan(studio)
-    right = studio.connection
-    studio.connection = replace(right, url=f"{right.url}/labels", embedded=False)
-    with pytest.raises(ServerError, match=r"web page instead of data \(404.*is the URL right"):
-        studio.push()
-    assert studio.rows("tasks") == []
-    studio.connection = right
-    finish(studio, images)
-
-
-def test_push__server_makes_fewer_tasks_than_it_was_sent(studio: Studio) -> None:
-    images = plan(studio)
-    few = '{"task_ids": [1, 2], "prediction_count": 2}'
-    studio.server.misbehave("POST", IMPORT, status(201, few))
-    with pytest.raises(ServerError, match="made 2 tasks of 5: run the same command again"):
-        studio.push()
-    assert studio.tasks() == []
-    finish(studio, images)
-
-
-def strip_predictions(server: FakeLabelStudio) -> None:
-    for task in server.tasks.values():
-        for prediction in task.predictions:
-            del server.predictions[prediction.id]
-        task.predictions.clear()
-
-
-def test_push__killed_between_tasks_and_their_predictions(studio: Studio) -> None:
-    images = plan(studio)
-    studio.server.misbehave("POST", IMPORT, done_then_cut())
-    with pytest.raises(ServerError):
-        studio.push()
-    strip_predictions(studio.server)
-    assert studio.interrupt(studio.push, cut()) > 5
-    finish(studio, images)
-
-
-def test_push__server_says_that_it_painted_fewer(studio: Studio) -> None:
-    images = plan(studio)
-
-    def unpainted(exchange: Any) -> None:
-        answer = exchange.answer()
-        strip_predictions(studio.server)
-        body = answer.body.replace(b'"prediction_count":3', b'"prediction_count":0')
-        assert body != answer.body
-        exchange.send(replace(answer, body=body))
-
-    studio.server.misbehave("POST", IMPORT, unpainted)
-    studio.push()
-    finish(studio, images)
-
-
-# Twice
-
-
-def double(studio: Studio, number: int) -> int:
-    """The same task once more, as another client's import makes it."""
-    task = studio.server.tasks[number]
-    with Client(studio.connection) as client:
-        [made], _ = client.plain.import_tasks(task.project.id, [{"data": dict(task.data)}])
-    return made
-
-
-def forget(studio: Studio) -> None:
-    """The catalogue is as it was before the server answered."""
-    for task in studio.tasks():
-        studio.labelling.update_task(task.id, remote_id=None)
-
-
-@pytest.mark.parametrize("begun", ["first", "second", "neither"])
-def test_doubled_task__the_one_that_people_began_stays(studio: Studio, begun: str) -> None:
-    images = studio.add_images()
-    studio.predict(images)
-    studio.push()
-    second = double(studio, 1)
-    if begun != "neither":
-        studio.submit(1 if begun == "first" else second, LESION)
-    forget(studio)
-    studio.push()
-    assert list(studio.server.tasks) == [second if begun == "second" else 1]
-    assert studio.painted(studio.task(images[0])) is not None
-    studio.check()
-
-
-def test_doubled_task__people_worked_on_both(studio: Studio) -> None:
-    images = studio.add_images()
-    studio.push()
-    second = double(studio, 1)
-    studio.submit(1, LESION)
-    studio.submit(second, LESION, SECOND)
-    forget(studio)
-    for attempt in (studio.push, studio.pull):
-        with pytest.raises(InputError) as raised:
-            attempt()
-        links = f"{studio.link(1)} and {studio.link(second)}"
-        assert str(raised.value) == (
-            f"{links} are the same image and people worked on both: delete one of them"
-        )
-    studio.server.delete_task(second)
-    studio.pull()
-    assert studio.state(images[0]) == "submitted"
-    studio.check(all_pulled=True)
-
-
-def test_two_pushes_at_once__one_task_an_image(studio: Studio) -> None:
-    images = plan(studio)
-    second: list[pushing.Pushed] = []
-
-    def push_too() -> None:
-        other = Workspace.open(studio.workspace.root)
-        chosen = other.catalogue.images.select()
-        second.append(
-            pushing.push(other, studio.connection, chosen, PushOptions(), "other manager")
-        )
-        other.catalogue.close()
-
-    thread = threading.Thread(target=push_too)
-    studio.server.misbehave("POST", IMPORT, meanwhile(thread.start))
-    first = studio.push()
-    thread.join()
-    assert outcomes(first) == [ADDED] * 5
-    assert outcomes(second[0]) == [UNCHANGED] * 5
-    assert studio.server.count("POST", IMPORT) == 1
-    finish(studio, images)
-
-
-# Secrets
-
-
-def test_token__is_nowhere(team: Studio, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(0)
-    tokens = [team.server.token, team.server.pat]
-    for token in tokens:
-        team.connection = replace(team.connection, token=token)
-        assert token not in repr(team.connection)
-        [image] = team.add_images()
-        team.server.misbehave("POST", IMPORT, done_then_cut())
-        with pytest.raises(ServerError) as raised:
-            team.push([image])
-        assert token not in str(raised.value)
-        team.push([image])
-        team.submit(team.task(image), LESION)
-        team.pull()
-    team.workspace.catalogue.close()
-    files = [path for path in team.workspace.root.rglob("*") if path.is_file()]
-    assert any(path.name == "catalogue.sqlite" for path in files)
-    for token in tokens:
-        assert [path for path in files if token.encode() in path.read_bytes()] == []
-        assert token not in caplog.text
-
-
-# Many
-
-
-def test_push__thousands_that_the_server_has_already(studio: Studio) -> None:
-    """Their answers never came: they are found in a few requests, and none is sent again."""
-    n = 1000
-    rows = [
-        NewImage(f"{i}.png", f"{i:064x}", 1, i, f"{i:016x}{i:048x}", f"{i:016x}", 8, 6)
-        for i in range(n)
-    ]
-    dataset = studio.catalogue.images.dataset("clinic")
-    studio.catalogue.images.add(dataset.id, rows, "manager")
-    studio.push([])
-    images = studio.catalogue.images.select()
-    batch = [NewTask(i.content_hash[:16], i.id, None, Arm.BARE, 8, 6) for i in images]
-    studio.labelling.plan(studio.project(), batch, "manager", {})
-    with Client(studio.connection) as client:
-        data = [{"data": {"image": "x", "ddiseg": new.key, "review_comment": ""}} for new in batch]
-        client.plain.import_tasks(1, data)
-    before = len(studio.server.requests)
-    done = studio.push()
-    assert len(studio.server.requests) - before < 20
-    assert Counter(outcomes(done)) == {UNCHANGED: n}
-    assert len(studio.server.tasks) == n
-    assert studio.states() == {"in_labelling": n}
     studio.check()
