@@ -170,8 +170,11 @@ def _take(
         rows.append(row)
     if problem is not None:
         return FileOutcome(image.name, Outcome.REFUSED, problem)
-    missing = new.skip is not None and new.skip[0] == REASON_MISSING
-    note = f"skipped without a reason: ask {new.author}" if missing else None
+    note = None
+    if new.skip is not None and new.skip[0] == REASON_MISSING:
+        note = f"skipped without a reason: ask {new.author}"
+    elif new.holes and new.changed is not None:
+        note = f"{new.holes} pixels that were painted are no longer: they became background"
     return FileOutcome(image.name, Outcome.ADDED, note)
 
 

@@ -86,6 +86,12 @@ class Labelling:
                 session.flush()
             return row
 
+    def projects(self, server: str) -> Sequence[Project]:
+        """The projects of this workspace that a server has."""
+        query = select(Project).where(Project.server == server, Project.remote_id.is_not(None))
+        with self._database.read() as session:
+            return session.scalars(query.order_by(Project.id)).all()
+
     def place(self, project_id: int, remote_id: int | None) -> None:
         """The server knows the project under `remote_id`; None once it is gone there."""
         with self._database.write() as session:
@@ -220,7 +226,7 @@ class Labelling:
         return outcomes
 
     def problems(self, project_id: int) -> Sequence[tuple[Task, Annotation]]:
-        """Annotations that were refused and still stand as they were."""
+        """Annotations that were refused and still stand as they were, of images that are not settled."""
         newest = (
             select(func.max(Annotation.id))
             .where(Annotation.deleted_at.is_(None))
@@ -229,8 +235,10 @@ class Labelling:
         query = (
             select(Task, Annotation)
             .join(Annotation, Annotation.task_id == Task.id)
+            .join(Image, Image.id == Task.image_id)
             .where(
                 Task.project_id == project_id,
+                Image.state.not_in((State.ACCEPTED.value, State.SKIPPED.value)),
                 Task.deleted_at.is_(None),
                 Annotation.outcome == "refused",
                 Annotation.id.in_(newest),

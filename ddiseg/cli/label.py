@@ -83,13 +83,17 @@ def show_status(settings: Settings) -> None:
     from ddiseg.labelstudio import connection, server
     from ddiseg.labelstudio.folder import Folder
 
-    root = settings.open().root
+    workspace = settings.open()
+    root = workspace.root
     folder = Folder(root)
     team = connection.team_url(root)
     running = server.find_running(root)
+    url = team or (running.url if running else None)
+    projects = workspace.catalogue.labelling.projects(team or connection.EMBEDDED)
     answers = running is not None and server.answers(running)
-    data = {
+    data: dict[str, Any] = {
         "team": team,
+        "projects": {p.purpose: f"{url}/projects/{p.remote_id}/data" for p in projects if url},
         "running": running is not None,
         **(_as_data(running) if running else {}),
         "answers": answers,
@@ -109,6 +113,7 @@ def show_status(settings: Settings) -> None:
         lines.append(
             "not running: 'ddiseg label up' starts it, 'ddiseg label connect URL' uses a team's"
         )
+    lines += [f"  project {purpose}: {page}" for purpose, page in data["projects"].items()]
     settings.emit(data, "\n".join(lines))
 
 

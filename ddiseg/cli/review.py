@@ -17,7 +17,7 @@ from ddiseg.cli.base import (
     report_outcomes,
 )
 from ddiseg.cli.connecting import connection_of
-from ddiseg.errors import InputError
+from ddiseg.errors import DdisegError, InputError
 
 if TYPE_CHECKING:
     from ddiseg.catalogue.models import Image, Mask
@@ -90,9 +90,14 @@ def pull(settings: Settings, full: bool, strict: bool) -> None:
         done.outcomes,
         "verdicts",
         strict=strict,
-        extra={"full": done.full, "problems": done.problems},
-        lines=[f"still refused  {problem}" for problem in done.problems],
+        extra={"full": done.full, "problems": done.problems, "returned": done.returned},
+        lines=[
+            *(f"still refused  {problem}" for problem in done.problems),
+            *([f"returned by the reviewer: {done.returned}"] if done.returned else []),
+        ],
     )
+    if strict and done.problems:
+        raise DdisegError(f"--strict: {len(done.problems)} verdicts are still refused")
 
 
 @review.command("list", cls=Command)

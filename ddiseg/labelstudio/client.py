@@ -124,16 +124,18 @@ class Client:
             # `drafts` holds only those of the token's owner.
             return bool(task.annotations or task.draft_exists)
 
-    def set_readers(self, number: int, readers: int) -> None:
-        """Let that many people annotate a task; one that is done already is offered again."""
+    def set_readers(self, number: int, readers: int) -> bool:
+        """Let that many people annotate a task, a done one too; False where that many may already."""
         with self._told(f"task {number}"):
             task = self._sdk.tasks.get(str(number))
-            if (task.overlap or 1) < readers:
-                # The server does not count anew by itself whether a task is done.
-                done = (task.total_annotations or 0) >= readers
-                self._sdk.tasks.update(
-                    str(number), overlap=readers, is_labeled=done, request_options=_ONCE
-                )
+            if (task.overlap or 1) >= readers:
+                return False
+            # The server does not count anew by itself whether a task is done.
+            done = (task.total_annotations or 0) >= readers
+            self._sdk.tasks.update(
+                str(number), overlap=readers, is_labeled=done, request_options=_ONCE
+            )
+            return True
 
     def delete_task(self, number: int) -> None:
         with self._told(f"task {number}"):

@@ -37,6 +37,10 @@ TIMEOUT = 10
 Ask = Callable[[str], str]
 
 
+#: What the catalogue calls a workspace's own server.
+EMBEDDED = "embedded"
+
+
 @dataclass(frozen=True)
 class Connection:
     """A Label Studio and the right to use it."""
@@ -49,7 +53,7 @@ class Connection:
     @property
     def server(self) -> str:
         """What the catalogue calls the server: the port of the embedded one may be another each day."""
-        return "embedded" if self.embedded else self.url
+        return EMBEDDED if self.embedded else self.url
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class Pulled:
     outcomes: list[FileOutcome] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  #: refused before and still so
     full: bool = False  #: whether all tasks were read
+    returned: str | None = None  #: where annotators find the images that came back from review
 
 
 def pull(
@@ -101,7 +102,7 @@ def pull(
             there = labelling.numbers(place.row.id)  # one that was there twice has another now
             gone = sorted((numbers.keys() & there.keys()) - seen)
             done.outcomes += labelling.missed([numbers[number] for number in gone], actor)
-        send_back(workspace, client, connection)
+        done.returned = send_back(workspace, client, connection)
     told = {o.note for o in done.outcomes}
     still = labelling.problems(place.row.id)
     done.problems = [str(a.problem) for _, a in still if a.problem not in told]

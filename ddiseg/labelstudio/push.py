@@ -7,11 +7,12 @@ is sent again, so that a push may be stopped anywhere, here or there, and simply
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, TypeAlias
+from itertools import chain, pairwise
+from typing import Any, TypeAlias, TypeVar
 
 from annotation_protocol import load_protocol
 from annotation_protocol.labelling_config import REVIEW_COMMENT
@@ -24,6 +25,7 @@ from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.folder import Folder, exclusive
 from ddiseg.labelstudio.media import FOLDER, LONGEST, copy_name, copy_png, copy_size, place_copy
+from ddiseg.labelstudio.plain import as_json
 from ddiseg.labelstudio.projects import Place, open_place
 from ddiseg.labelstudio.tabs import condition, ensure_tabs
 from ddiseg.labelstudio.tasks import KEY, image_key, painted_mask, prediction, task_data
@@ -35,6 +37,8 @@ BATCH = 50
 
 #: What a task's data says besides the picture and its ids, by image and painted mask.
 DataOf: TypeAlias = Callable[[Image, Mask | None], Mapping[str, Any]]
+
+_Made = TypeVar("_Made")
 
 #: The tab of images that came back from review.
 RETURNED = "Returned by the reviewer"
@@ -106,6 +110,14 @@ def push(
     return done
 
 
+@dataclass(frozen=True)
+class _Payload:
+    """A task as it is sent."""
+
+    json: bytes
+    painted: bool
+
+
 class Sender:
     """Sends the planned tasks of one project; knows how to find out what was sent already."""
 
@@ -136,7 +148,12 @@ class Sender:
         One that stands there twice is left once. One that came without its prediction gets it.
         Returns how many were found.
         """
-        return self._find(self._labelling.pending(self.place.row.id))
+        pending = self._labelling.pending(self.place.row.id)
+        if not pending or not self.client.plain.tasks(
+            self.place.number, [], page=1, size=1, whole=False
+        ):
+            return 0  # in a new project there is no need to look for thousands of keys
+        return self._find(pending)
 
     def leave_one(self) -> None:
         """Find tasks that stand there twice: a request came to its end after it was sent again.
@@ -169,17 +186,16 @@ class Sender:
         rows = self.workspace.catalogue.images.select(ids=[t.image_id for t in pending])
         images = {image.id: image for image in rows}
         mask_rows = self.workspace.catalogue.masks.get([t.mask_id for t in pending if t.mask_id])
-        with ThreadPoolExecutor(2) as pool:
-            for batch in _batches(pending, BATCH):
-                made = list(
-                    pool.map(
-                        partial(self._payload, data_of),
-                        batch,
-                        [images[t.image_id] for t in batch],
-                        [mask_rows.get(t.mask_id or 0) for t in batch],
-                    )
-                )
-                ready = [(t, p) for t, p in zip(batch, made, strict=True) if isinstance(p, dict)]
+
+        def make(task: Task) -> _Payload | FileOutcome:
+            mask = mask_rows.get(task.mask_id or 0)
+            return self._payload(data_of, task, images[task.image_id], mask)
+
+        with _makers() as pool:
+            for batch, made in _made_ahead(pool, make, _batches(pending, BATCH)):
+                ready = [
+                    (t, p) for t, p in zip(batch, made, strict=True) if isinstance(p, _Payload)
+                ]
                 outcomes += [p for p in made if isinstance(p, FileOutcome)]
                 if ready:
                     self._import(ready, mask_rows)
@@ -191,11 +207,11 @@ class Sender:
         return outcomes
 
     def _import(
-        self, ready: Sequence[tuple[Task, dict[str, Any]]], mask_rows: Mapping[int, Mask]
+        self, ready: Sequence[tuple[Task, _Payload]], mask_rows: Mapping[int, Mask]
     ) -> None:
         """One request; then what the server says it made is compared with what was sent."""
         numbers, painted = self.client.plain.import_tasks(
-            self.place.number, [payload for _, payload in ready]
+            self.place.number, [payload.json for _, payload in ready]
         )
         if len(numbers) != len(ready):
             raise ServerError(
@@ -203,9 +219,9 @@ class Sender:
                 "again, it looks which ones are there"
             )
         ids = {task.id: n for (task, _), n in zip(ready, numbers, strict=True)}
-        unpainted = painted < sum("predictions" in payload for _, payload in ready)
+        unpainted = painted < sum(payload.painted for _, payload in ready)
         for task, payload in ready:
-            if unpainted and "predictions" in payload and task.mask_id is not None:
+            if unpainted and payload.painted and task.mask_id is not None:
                 self.repaint(task, ids[task.id], mask_rows[task.mask_id])
             if task.readers > 1:
                 self.client.set_readers(ids[task.id], task.readers)
@@ -247,7 +263,7 @@ class Sender:
 
     def _payload(
         self, data_of: DataOf, task: Task, image: Image, mask: Mask | None
-    ) -> dict[str, Any] | FileOutcome:
+    ) -> _Payload | FileOutcome:
         try:
             picture = self._picture(task, image)
             payload: dict[str, Any] = {
@@ -259,7 +275,7 @@ class Sender:
             raise
         except DdisegError as error:
             return FileOutcome(image.name, Outcome.REFUSED, str(error))
-        return payload
+        return _Payload(as_json(payload), "predictions" in payload)
 
     def _painted(self, task: Task, mask: Mask) -> dict[str, Any]:
         pixels = masks.stretch(self.workspace.mask(mask), (task.height, task.width))
@@ -302,10 +318,10 @@ def show_comments(workspace: Workspace, client: Client, place: Place) -> str | N
     return ensure_tabs(client, place, {RETURNED: [shows]})[RETURNED]
 
 
-def send_back(workspace: Workspace, client: Client, connection: Connection) -> None:
+def send_back(workspace: Workspace, client: Client, connection: Connection) -> str | None:
     """Show the comments of returned images to their annotators; see `show_comments`."""
     place = open_place(workspace, client, connection, Purpose.ANNOTATION, keep_config=False)
-    show_comments(workspace, client, place)
+    return show_comments(workspace, client, place)
 
 
 def draw_share(images: Sequence[Image], percent: float, seed: int, what: str) -> set[int]:
@@ -422,8 +438,9 @@ def _bring_up_to_date(
                 model = models[mask.model_version_id or 0]
                 if sender.paint_anew(task, mask, model):
                     outcome, note = Outcome.REPAIRED, f"painted anew by {model}"
-            if options.readers > 1 and task.readers == options.readers:
-                sender.client.set_readers(task.remote_id, task.readers)
+            more = options.readers > 1 and task.readers == options.readers
+            if more and sender.client.set_readers(task.remote_id, task.readers):
+                outcome, note = Outcome.REPAIRED, f"now for {task.readers} readers"
         except ServerError as error:
             if error.status != 404:
                 raise
@@ -438,6 +455,29 @@ _DELETED = "its task was deleted on the server: 'ddiseg label pull --full' takes
 def _is_of(region_ids: list[str], mask: Mask) -> bool:
     digest = painted_mask(region_ids)
     return digest is not None and mask.content_hash.startswith(digest)
+
+
+@contextmanager
+def _makers() -> Iterator[Executor]:
+    """Threads that make what is to be sent; they wait for the disk or the server most of the time.
+
+    Where sending fails, what was not begun is not made.
+    """
+    pool = ThreadPoolExecutor(4)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _made_ahead(
+    pool: Executor, make: Callable[[Task], _Made], batches: Iterable[Sequence[Task]]
+) -> Iterator[tuple[Sequence[Task], list[_Made]]]:
+    """Each batch with what `make` made of its tasks; the next one is in the making meanwhile."""
+    begun = ((batch, pool.map(make, batch)) for batch in batches)
+    end: tuple[Sequence[Task], Iterator[_Made]] = ((), iter(()))
+    for (batch, made), _next in pairwise(chain(begun, [end])):
+        yield batch, list(made)
 
 
 def _batches(tasks: Sequence[Task], size: int) -> Iterator[Sequence[Task]]:

@@ -155,19 +155,17 @@ def _show_what_waits(
 
 def _tabs(client: Client, place: Place) -> dict[str, str]:
     """A tab for each person that leaves out what they had a hand in; where it is, by address."""
-    titles = {address: f"For {address}" for address in sorted(client.users().values())}
-    urls = ensure_tabs(
+    return ensure_tabs(
         client,
         place,
         {
-            title: (
+            address: (
                 condition(DRAWN_BY, "not_contains", _enclosed(address)),
                 condition(WAITS, "equal", "yes"),
             )
-            for address, title in titles.items()
+            for address in sorted(client.users().values())
         },
     )
-    return {address: urls[title] for address, title in titles.items()}
 
 
 def _enclosed(address: str) -> str:

@@ -35,7 +35,7 @@ from ddiseg.labelstudio.folder import (
     write_json,
 )
 from ddiseg.labelstudio.process import Process
-from ddiseg.labelstudio.settings import HOST, environment_variables
+from ddiseg.labelstudio.settings import HOST, ensure_key, environment_variables
 
 #: The first port that is tried where none is asked for.
 FIRST_PORT = 8080
@@ -143,6 +143,7 @@ def _start(folder: Folder, port: int | None, say: Say) -> Running:
     programs = ensure_environment(say) / "bin"
     first = "" if any(folder.data.iterdir()) else ", the first time takes a minute"
     say(f"starting Label Studio on port {port}{first}")
+    ensure_key(folder)
     # Not by its first line, which may hold where the environment lay once.
     program = [str(programs / "python"), str(programs / "label-studio")]
     options = ["start", "--no-browser", "--internal-host", HOST, "--port", str(port)]

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import os
+import secrets
 
-from ddiseg.labelstudio.folder import Folder
+from ddiseg.labelstudio.folder import Folder, open_private
 
 HOST = "127.0.0.1"
 
 #: What it may know of the environment. No more: it takes many a name without a prefix (HOST, PORT,
 #: DEBUG, CI, USERNAME, PASSWORD, DATABASE_NAME ...) for a setting of its own.
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+def ensure_key(folder: Folder) -> None:
+    """Give Label Studio a key to sign logins with, once.
+
+    It makes one itself where there is none, but forgets those that begin with a dollar sign, and then
+    everyone has to log in again after a restart.
+    """
+    path = folder.data / ".env"
+    if not path.exists():
+        with open(open_private(path), "w", encoding="utf-8") as file:
+            file.write(f"SECRET_KEY={secrets.token_hex(32)}\n")
 
 
 def environment_variables(folder: Folder) -> dict[str, str]:

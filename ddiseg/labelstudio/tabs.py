@@ -11,6 +11,20 @@ from typing import Any
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.projects import Place
 
+#: Columns of the list that tell an annotator or reviewer nothing.
+_HIDDEN = (
+    *("inner_id", "annotators", "annotations_results", "annotations_ids", "predictions_results"),
+    *("predictions_score", "predictions_model_versions", "total_predictions", "file_upload"),
+    *(
+        "storage_filename",
+        "created_at",
+        "updated_at",
+        "updated_by",
+        "avg_lead_time",
+        "draft_exists",
+    ),
+)
+
 
 def condition(key: str, operator: str, value: str) -> dict[str, Any]:
     """A filter on a key of the tasks' data. A task that lacks the key never passes, whatever is asked."""
@@ -32,6 +46,10 @@ def ensure_tabs(
     }
     for title, conditions in wanted.items():
         if title not in there:
-            filters = {"conjunction": "and", "items": list(conditions)}
-            there[title] = client.plain.add_view(place.number, {"title": title, "filters": filters})
+            data = {
+                "title": title,
+                "filters": {"conjunction": "and", "items": list(conditions)},
+                "hiddenColumns": {"explore": [f"tasks:{name}" for name in _HIDDEN], "labeling": []},
+            }
+            there[title] = client.plain.add_view(place.number, data)
     return {title: f"{place.url}?tab={there[title]}" for title in wanted}

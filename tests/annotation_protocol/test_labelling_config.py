@@ -419,7 +419,7 @@ def test_differences__controls_missing_and_added() -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("Correct the paint, then submit.", "Be quick."),
+        ("Correct the paint, then submit. Esc before you change the class!", "Be quick."),
         ("min-height: 440px", "min-height: 44px"),
         ('className="ddiseg-photograph"', 'className="plain"'),
     ],

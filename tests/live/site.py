@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ from ddiseg.labelstudio.folder import Folder, read_json
 from ddiseg.masks import brush_rle
 from tests.live.blobs import MARKER, SIDE, blob_workspace
 from tests.live.commands import Command
-from tests.live.conftest import free_port
 
 IMAGES = 105  #: three requests of a push, three pages of a pull
 CONTROL, TWICE = 20, 5  #: percent of them with the prediction withheld, and read by two people
 PUSH = ("label", "push", "--control", CONTROL, "--readers", 2, "--sample", TWICE)
 SKIPPED = 7  #: each so manieth task is skipped
+
+#: What is read of tasks, predictions and annotations; the server counts much more when not told.
+_READ = "id,inner_id,data,overlap,predictions,annotations,result,updated_at"
 
 
 @dataclass
@@ -88,9 +91,9 @@ class Site:
         return response
 
     def tasks(self, project: int) -> list[dict[str, Any]]:
-        """All tasks of a project as the server has them."""
+        """All tasks of a project as the server has them, with predictions and annotations."""
         everything = {"project": project, "page": 1, "page_size": 1000, "fields": "all"}
-        found: list[dict[str, Any]] = self.get("/api/tasks", **everything)["tasks"]
+        found: list[dict[str, Any]] = self.get("/api/tasks", **everything, include=_READ)["tasks"]
         return found
 
     def annotate(self, task: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -122,7 +125,7 @@ def make_site(folder: Path, started_once: Path) -> Site:
     _restart_from_here(own)
     shutil.copytree(own, folder / "guest")
     shutil.copytree(started_once, Folder(own).path)
-    up = Command(own, "label", "up", "--port", free_port()).done().answer
+    up = Command(own, "label", "up", "--port", _lasting_port()).done().answer
     return Site(own, folder / "guest", up["url"], read_accounts(own))
 
 
@@ -171,6 +174,15 @@ def rows(root: Path, query: str) -> list[Any]:
     """What a workspace's catalogue answers."""
     with closing(sqlite3.connect(root / "catalogue.sqlite")) as catalogue:
         return catalogue.execute(query).fetchall()
+
+
+def _lasting_port() -> int:
+    """A free port below those that outgoing connections take: it stays free while the server is down."""
+    for port in range(18080, 18180):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def _restart_from_here(root: Path) -> None:

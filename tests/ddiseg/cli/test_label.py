@@ -137,6 +137,7 @@ def test_status__not_running(ddiseg: Run, workspace: Workspace) -> None:
     assert result.out.startswith("not running: 'ddiseg label up' starts it")
     assert ddiseg("label", "status", "--workspace", workspace.root, "--output", "json").json == {
         "team": None,
+        "projects": {},
         "running": False,
         "answers": False,
         "secrets": str(Folder(workspace.root).secrets),

@@ -11,6 +11,7 @@ from ddiseg.catalogue import REASON_MISSING
 from ddiseg.catalogue.models import Image
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client
+from ddiseg.labelstudio.plain import as_json
 from tests.ddiseg.labelstudio.studio import (
     ADDED,
     ANNOTATOR,
@@ -407,7 +408,9 @@ def test_full__tasks_pushed_meanwhile_are_not_taken_for_deleted(
 
 def test_tasks__that_are_not_ours_are_left_alone(studio: Studio, images: list[Image]) -> None:
     with Client(studio.connection) as client:
-        [number], _ = client.plain.import_tasks(1, [{"data": {"image": "x", "review_comment": ""}}])
+        [number], _ = client.plain.import_tasks(
+            1, [as_json({"data": {"image": "x", "review_comment": ""}})]
+        )
     studio.submit(number, LESION)
     studio.submit(1, LESION)
     assert told(studio.pull()) == [("1.png", ADDED)]

@@ -16,6 +16,7 @@ from ddiseg.catalogue.models import Image
 from ddiseg.errors import ServerError
 from ddiseg.labelstudio import pull as pulling
 from ddiseg.labelstudio.client import Client
+from ddiseg.labelstudio.plain import as_json
 from ddiseg.labelstudio.pull import Pulled, pull
 from ddiseg.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import (
@@ -208,9 +209,10 @@ def finish(studio: Studio, images: Sequence[Image]) -> None:
     studio.check(all_pulled=True)
 
 
-@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize(
-    "fault", [cut(), truncated(), garbage()], ids=["cut", "truncated", "garbage"]
+    ("fault", "full"),
+    [(cut(), False), (cut(), True), (truncated(), False), (garbage(), True)],
+    ids=["cut", "cut, full", "truncated", "garbage, full"],
 )
 def test_pull__cut_at_each_request_then_again(
     studio: Studio, images: list[Image], small_pages: None, fault: Fault, full: bool
@@ -438,7 +440,10 @@ def test_pull__ten_thousand_tasks(studio: Studio, monkeypatch: pytest.MonkeyPatc
     with Client(studio.connection) as client:
         client.plain.import_tasks(
             1,
-            [{"data": {"image": "x", "ddiseg": new.key, "review_comment": ""}} for new in batch],
+            [
+                as_json({"data": {"image": "x", "ddiseg": new.key, "review_comment": ""}})
+                for new in batch
+            ],
         )
     annotated = range(1, n + 1, n // 60)
     for task in annotated:

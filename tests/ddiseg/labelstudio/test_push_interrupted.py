@@ -17,6 +17,7 @@ from ddiseg.catalogue.models import Image
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio import push as pushing
 from ddiseg.labelstudio.client import Client
+from ddiseg.labelstudio.plain import as_json
 from ddiseg.labelstudio.push import PushOptions
 from ddiseg.store import Kind
 from ddiseg.verify import verify
@@ -307,7 +308,7 @@ def double(studio: Studio, number: int) -> int:
     """The same task once more, as another client's import makes it."""
     task = studio.server.tasks[number]
     with Client(studio.connection) as client:
-        [made], _ = client.plain.import_tasks(task.project.id, [{"data": dict(task.data)}])
+        [made], _ = client.plain.import_tasks(task.project.id, [as_json({"data": dict(task.data)})])
     return made
 
 

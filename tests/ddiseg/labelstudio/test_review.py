@@ -47,7 +47,7 @@ def problem(done: Pulled) -> str:
 def tab(studio: Studio, address: str) -> list[str]:
     """The images that a person's tab offers."""
     talk = Talk(studio.server.url, studio.server.token_of(studio.people[address]))
-    [number] = [n for n, row in studio.server.tabs.items() if row.data["title"] == f"For {address}"]
+    [number] = [n for n, row in studio.server.tabs.items() if row.data["title"] == address]
     return [t["data"]["name"] for t in talk.ask("GET", "/api/tasks", view=number)["tasks"]]
 
 
