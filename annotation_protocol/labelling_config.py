@@ -34,7 +34,9 @@ def annotation_config(protocol: Protocol) -> str:
     page = _page()
     returned = ET.SubElement(page, "View", className="ddiseg-returned")
     ET.SubElement(returned, "Header", value=f"${REVIEW_COMMENT}", size="5", style="margin: 0 0 6px")
-    row = _brush_row(page, protocol, "Correct the paint, then submit. Esc before you change the class!")
+    row = _brush_row(
+        page, protocol, "Correct the paint, then submit. Esc before you change the class!"
+    )
     _line_of_text(row, NOTE, "Note", "ddiseg-text ddiseg-note")
     row = _row(page)
     _heading(row, "Skip if:")

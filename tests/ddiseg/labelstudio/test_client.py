@@ -256,12 +256,30 @@ def test_legacy_tokens__disabled(studio: Studio, client: Client) -> None:
 
 
 def test_netrc__does_not_take_the_token_s_place(
-    studio: Studio, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    team: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert read_tasks(client) == []
-    assert client.users()
+    with Client(team.connection) as client:
+        make_project(client)
+        assert read_tasks(client) == []
+        assert client.users()
+
+
+def test_proxy__stands_before_a_team_s_server_only(
+    studio: Studio, team: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # where nobody listens
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with Client(studio.connection) as client:
+        make_project(client)
+        for ask, _ in (*READS.values(), *WRITES.values()):
+            ask(client)
+    with Client(team.connection) as client:
+        for ask, _ in (*READS.values(), *WRITES.values()):
+            assert "can't be reached" in refused(ask, client)
+    assert team.server.requests == []
 
 
 def test_tasks__past_the_last_page(client: Client) -> None:

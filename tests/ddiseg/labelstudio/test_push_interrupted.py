@@ -353,8 +353,12 @@ def test_doubled_task__people_worked_on_both(studio: Studio) -> None:
     studio.check(all_pulled=True)
 
 
-def test_two_pushes_at_once__one_task_an_image(studio: Studio) -> None:
+def test_two_pushes_at_once__one_task_an_image(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = plan(studio)
+    waits = threading.Event()
+    monkeypatch.setattr(pushing, "_no_line", lambda _line: waits.set())
     second: list[pushing.Pushed] = []
 
     def push_too() -> None:
@@ -365,8 +369,12 @@ def test_two_pushes_at_once__one_task_an_image(studio: Studio) -> None:
         )
         other.catalogue.close()
 
+    def begin_another() -> None:
+        thread.start()
+        assert waits.wait(timeout=60), "the second does not wait for the first"
+
     thread = threading.Thread(target=push_too)
-    studio.server.misbehave("POST", IMPORT, meanwhile(thread.start))
+    studio.server.misbehave("POST", IMPORT, meanwhile(begin_another))
     first = studio.push()
     thread.join()
     assert endings(first) == [ADDED] * 5
