@@ -41,7 +41,7 @@ from ddiseg import masks
 from ddiseg.masks import Mask, brush_rle
 from ddiseg.workspace import Workspace
 
-COUNTS = (200, 1_000)
+COUNTS = (1_000, 5_000, 10_000)
 SCENES, STROKES = 50, 200  #: every task of the largest count has a pair of its own
 SIZE, RAGGED, PEER_TASKS = 512, 4, 100
 ANNOTATOR = "annotator-1@example.org"

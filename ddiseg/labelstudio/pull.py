@@ -63,7 +63,7 @@ def pull(
     A full pull also finds tasks that were deleted on the server.
     """
     labelling, annotating = workspace.catalogue.labelling, purpose is Purpose.ANNOTATION
-    with Client(connection) as client, ThreadPoolExecutor(2) as pool:
+    with Client(connection) as client, ThreadPoolExecutor(4) as pool:
         client.check_version()
         try:
             place = open_place(workspace, client, connection, purpose, keep_config=False)

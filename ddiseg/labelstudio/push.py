@@ -7,7 +7,7 @@ is sent again, so that a push may be stopped anywhere, here or there, and simply
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -324,10 +324,17 @@ def send_back(workspace: Workspace, client: Client, connection: Connection) -> s
     return show_comments(workspace, client, place)
 
 
-def draw_share(images: Sequence[Image], percent: float, seed: int, what: str) -> set[int]:
+def draw_share(
+    images: Sequence[Image],
+    percent: float,
+    seed: int,
+    what: str,
+    drawn_before: Collection[int] = (),
+) -> set[int]:
     """Ids of `percent` of the images, the same share of every tone, by seed.
 
     Each tone gets its share rounded down; what is left goes to the tones with the largest rests.
+    Images that were drawn before are drawn first: a draw from what is left adds no more of them.
     """
     by_tone: dict[str, list[Image]] = {}
     for image in sorted(images, key=lambda i: i.content_hash):  # no row number decides
@@ -340,6 +347,7 @@ def draw_share(images: Sequence[Image], percent: float, seed: int, what: str) ->
     drawn: set[int] = set()
     for tone, of in by_tone.items():
         order = random.Random(f"{what} {seed} {tone}").sample(of, len(of))
+        order.sort(key=lambda image: image.id not in drawn_before)
         drawn.update(image.id for image in order[: quota[tone]])
     return drawn
 
@@ -364,7 +372,8 @@ def _plan(
 ) -> set[int]:
     """Write down the tasks to be sent; returns the ids of the images that can be given to people."""
     labelling, catalogue = workspace.catalogue.labelling, workspace.catalogue
-    there = {t.image_id for t in labelling.tasks(place.row.id)}
+    tasks = labelling.tasks(place.row.id)
+    there = {t.image_id for t in tasks}
     for image in images:
         if image.state not in OPEN and image.id not in there:
             why = f"it is {image.state}: 'ddiseg reopen {image.name}' first, if it is to be drawn anew"
@@ -379,7 +388,8 @@ def _plan(
         options.seed,
         "control",
     )
-    read_twice = draw_share(images, options.sample, options.seed, "readers")
+    before = {t.image_id for t in tasks if t.readers >= options.readers}
+    read_twice = draw_share(images, options.sample, options.seed, "readers", before)
     new = []
     for image in fresh:
         mask = painted.get(image.id)

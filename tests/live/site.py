@@ -125,7 +125,7 @@ def make_site(folder: Path, started_once: Path) -> Site:
     _restart_from_here(own)
     shutil.copytree(own, folder / "guest")
     shutil.copytree(started_once, Folder(own).path)
-    up = Command(own, "label", "up", "--port", _lasting_port()).done().answer
+    up = Command(own, "label", "up", "--port", lasting_port()).done().answer
     return Site(own, folder / "guest", up["url"], read_accounts(own))
 
 
@@ -176,7 +176,7 @@ def rows(root: Path, query: str) -> list[Any]:
         return catalogue.execute(query).fetchall()
 
 
-def _lasting_port() -> int:
+def lasting_port() -> int:
     """A free port below those that outgoing connections take: it stays free while the server is down."""
     for port in range(18080, 18180):
         with socket.socket() as probe, suppress(OSError):

@@ -107,12 +107,12 @@ def test_push__given_up_request_is_done_while_it_is_repeated(
     site.fresh_push()
     send, given_up = PlainRequests.import_tasks, []
 
-    def lose(_server: PlainRequests, _project: int, tasks: Sequence[dict[str, Any]]) -> None:
+    def lose(_server: PlainRequests, _project: int, tasks: Sequence[bytes]) -> None:
         given_up.append(tasks)
         raise ServerError("the line is broken")
 
     def send_both(
-        server: PlainRequests, project: int, tasks: Sequence[dict[str, Any]]
+        server: PlainRequests, project: int, tasks: Sequence[bytes]
     ) -> tuple[list[int], int]:
         if given_up:
             send(server, project, given_up.pop())

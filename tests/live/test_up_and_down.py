@@ -45,7 +45,7 @@ def test_up_down_up__all_is_as_it_was(root: Path, tell: Callable[[str], None]) -
     port = lasting_port()
     up = _answer(root, "label", "up", "--port", port)
     assert _counts(root, "push") == {"added": IMAGES, "unchanged": 0}
-    task = _tasks(root, up["url"])[0]
+    task = _tasks(root, up)[0]
     path = f"{up['url']}/api/tasks/{task['id']}/annotations/"
     answer = {"result": [stroke(np.random.default_rng(1))], "lead_time": 2.5}
     _ask(read_accounts(root)["annotator"], "POST", path, json=answer)
@@ -92,32 +92,23 @@ def test_up__first_port_is_taken(root: Path) -> None:
 
 
 def test_up__no_network(root: Path, tmp_path: Path) -> None:
-    """All there is is this machine itself; at another port than before, the catalogue knows it still."""
-    apart = ["unshare", "--map-root-user", "--net", "--"]
+    """Nothing but this machine itself can be reached. At another port, the projects are known still."""
     loopback = ["ip", "link", "set", "lo", "up"]
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run([*apart, *loopback], check=False).returncode
-    ):
-        pytest.skip("this machine can't take the network away: no unshare, no ip, or no right to")
-    _answer(root, "label", "up", "--port", lasting_port())
+    if not _can_be_cut_off(loopback):
+        pytest.skip("this machine's network can't be taken away: no unshare, no ip, or no right to")
+    port = lasting_port()
+    _answer(root, "label", "up", "--port", port)
     assert _counts(root, "push") == {"added": IMAGES, "unchanged": 0}
     _answer(root, "label", "down")
-    steps = [
-        ("label", "up", "--port", lasting_port(below=28180)),
-        ("label", "push"),
-        ("label", "down"),
-    ]
-    lines = [shlex.join(loopback), "! ip route get 192.0.2.1"]
+    steps = [("label", "up", "--port", port + 1000), ("label", "push"), ("label", "down")]
+    lines = [shlex.join(loopback), "! ip route get 192.0.2.1 2> /dev/null"]
     for step, words in enumerate(steps):
         command = [DDISEG, *words, "--workspace", root, "--output", "json"]
         lines.append(f"{shlex.join(map(str, command))} > {tmp_path / str(step)}")
-    done = subprocess.run(
-        [*apart, "sh", "-ec", "\n".join(lines)], check=False, capture_output=True, text=True
-    )
+    done = _cut_off(["sh", "-ec", "\n".join(lines)])
     assert done.returncode == 0, done.stderr
     up, pushed, down = (json.loads((tmp_path / str(step)).read_text()) for step in range(3))
-    assert up["new"]
+    assert up["port"] == port + 1000
     assert pushed["counts"]["unchanged"] == IMAGES
     assert down == {"stopped": True}
 
@@ -135,3 +126,83 @@ def test_up__proxy_that_leads_nowhere(root: Path) -> None:
 
 def _answer(root: Path, *words: object) -> dict[str, Any]:
     return Command(root, *words).done().answer
+
+
+def _counts(root: Path, command: str) -> dict[str, int]:
+    """How many images or annotations were new to a push or pull, and how many not; no others."""
+    counts = _answer(root, "label", command)["counts"]
+    assert counts["repaired"] == counts["refused"] == 0
+    return {name: counts[name] for name in ("added", "unchanged")}
+
+
+def _everything(root: Path, up: dict[str, Any]) -> list[Any]:
+    """What people find on the server: their accounts, the projects, all tasks with all work."""
+    accounts = read_accounts(root)
+    for account in accounts.values():
+        _log_in(up["url"], account)
+    whoami = f"{up['url']}/api/current-user/whoami"
+    return [
+        Folder(root).secrets.read_bytes(),
+        [_ask(account, "GET", whoami)["id"] for account in accounts.values()],
+        up["projects"],
+        _tasks(root, up),
+    ]
+
+
+def _tasks(root: Path, up: dict[str, Any]) -> list[dict[str, Any]]:
+    """All tasks of the annotation project, with predictions and annotations."""
+    project = up["projects"]["annotation"].split("/")[-2]
+    path = f"{up['url']}/api/tasks?project={project}&page_size=100&fields=all"
+    tasks: list[dict[str, Any]] = _ask(read_accounts(root)["admin"], "GET", path)["tasks"]
+    return tasks
+
+
+def _ask(account: Account, method: str, url: str, **more: Any) -> Any:
+    token = {"Authorization": f"Token {account.token}"}
+    response = requests.request(method, url, headers=token, timeout=60, **more)
+    response.raise_for_status()
+    return response.json()
+
+
+def _log_in(url: str, account: Account) -> None:
+    """With the password, as a person does."""
+    with requests.Session() as browser:
+        browser.get(f"{url}/user/login/", timeout=60)
+        form = {"email": account.email, "password": account.password}
+        token = {"X-CSRFToken": browser.cookies["csrftoken"]}
+        answer = browser.post(
+            f"{url}/user/login/", data=form, headers=token, timeout=60, allow_redirects=False
+        )
+        assert answer.status_code == 302, f"{account.email} is not let in"
+
+
+def _processes(root: Path) -> list[str]:
+    """The processes that know of a workspace's server data, by their command or environment."""
+    data = os.fsencode(Folder(root).data)
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            command = (process / "cmdline").read_bytes()
+            if data in command or data in (process / "environ").read_bytes():
+                found.append(f"{process.name}: {os.fsdecode(command)}")
+    return found
+
+
+def _listener(port: int = 0) -> socket.socket:
+    """Another program at a port; at one that is taken already, nobody else is needed."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with suppress(OSError):
+        listener.bind((HOST, port))
+        listener.listen()
+    return listener
+
+
+def _can_be_cut_off(loopback: list[str]) -> bool:
+    return shutil.which("unshare") is not None and _cut_off(loopback).returncode == 0
+
+
+def _cut_off(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command that sees no network but the loopback, and that one down."""
+    apart = ["unshare", "--map-root-user", "--net", "--", *command]
+    return subprocess.run(apart, check=False, capture_output=True, text=True, timeout=300)

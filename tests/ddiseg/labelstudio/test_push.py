@@ -266,6 +266,19 @@ def test_readers__a_sample_of_every_tone_is_offered_to_two(studio: Studio) -> No
     assert {n: task.overlap for n, task in studio.server.tasks.items()} == overlaps
 
 
+def test_readers__a_later_push_of_the_rest_asks_for_no_more(studio: Studio) -> None:
+    """Some images are settled by then, and the share is one of those that are left."""
+    images = studio.add_images(12)
+    studio.push(readers=2, sample=50)
+    twice = {task.image_id for task in studio.tasks() if task.readers == 2}
+    rest = [image for image in images if image.id in twice] + [
+        image for image in images if image.id not in twice
+    ][:4]
+    studio.push(rest, readers=2, sample=50)
+    assert {task.image_id for task in studio.tasks() if task.readers == 2} == twice
+    studio.check()
+
+
 def test_readers__both_readings_come_back(studio: Studio) -> None:
     [image] = studio.add_images()
     studio.push(readers=2)
