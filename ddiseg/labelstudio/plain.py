@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import requests
 
 #: Seconds to wait for a connection, and for each part of an answer.
-TIMEOUT = (10, 300)
+TIMEOUT = (10, 120)
 
 #: A personal access token buys a token that lives 300 s; it is renewed a little earlier.
 BEARER_SECONDS = 240

@@ -31,6 +31,9 @@ from ddiseg.workspace import Workspace
 #: Tasks in a page: what is held in memory, and stored in one transaction.
 PAGE = 50
 
+#: Threads that read answers: each waits for the disk once a mask.
+THREADS = 4
+
 #: A change may become visible after a later one: each pull begins this much before the newest.
 OVERLAP = timedelta(minutes=1)
 
@@ -63,7 +66,7 @@ def pull(
     A full pull also finds tasks that were deleted on the server.
     """
     labelling, annotating = workspace.catalogue.labelling, purpose is Purpose.ANNOTATION
-    with Client(connection) as client, ThreadPoolExecutor(4) as pool:
+    with Client(connection) as client, ThreadPoolExecutor(THREADS) as pool:
         client.check_version()
         try:
             place = open_place(workspace, client, connection, purpose, keep_config=False)

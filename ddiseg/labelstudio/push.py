@@ -35,6 +35,9 @@ from ddiseg.workspace import Workspace
 #: Tasks in one request: a few MB, a second or two of the server's time.
 BATCH = 50
 
+#: Threads that make tasks: each waits for the disk, or for an upload, once a task.
+THREADS = 4
+
 #: What a task's data says besides the picture and its ids, by image and painted mask.
 DataOf: TypeAlias = Callable[[Image, Mask | None], Mapping[str, Any]]
 
@@ -469,11 +472,8 @@ def _is_of(region_ids: list[str], mask: Mask) -> bool:
 
 @contextmanager
 def _makers() -> Iterator[Executor]:
-    """Threads that make what is to be sent; they wait for the disk or the server most of the time.
-
-    Where sending fails, what was not begun is not made.
-    """
-    pool = ThreadPoolExecutor(4)
+    """Threads that make what is to be sent; where sending fails, what was not begun is not made."""
+    pool = ThreadPoolExecutor(THREADS)
     try:
         yield pool
     finally:
