@@ -2,8 +2,9 @@
 
 The images are 300 x 300, each with a prediction of five classes. The peer posts the bodies that our
 push sends, byte for byte, with requests.post into another project of the same server. Ours also
-makes its project, writes copies of the photographs, encodes the predictions, asks the server what
-is there already, and writes all of it down. The two take turns at being first.
+writes copies of the photographs, encodes the predictions, asks the server what is there already,
+and writes all of it down; with a core to spare it does so while the server is at work on the batch
+before. The two take turns at being first.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def main() -> None:
 
 def _push(root: Path, there: Connection) -> tuple[float, list[bytes]]:
     """Push from a workspace that never did; seconds, and the bodies of its imports."""
+    from ddiseg.labelstudio.projects import ensure_projects
     from ddiseg.labelstudio.push import PushOptions, push
 
     assert there.media is not None
@@ -70,6 +72,7 @@ def _push(root: Path, there: Connection) -> tuple[float, list[bytes]]:
     with tempfile.TemporaryDirectory(dir=root) as folder:
         shutil.copytree(root / "filled", Path(folder, "copy"))
         workspace = Workspace.open(Path(folder, "copy"))
+        ensure_projects(workspace, there)  # as `ddiseg label up` does
         images = workspace.catalogue.images.select()
         with mock.patch.object(requests.Session, "request", overheard):
             spent = seconds(lambda: push(workspace, there, images, PushOptions(), "benchmark"))

@@ -11,7 +11,8 @@ import shutil
 import signal
 import socket
 import sqlite3
-from contextlib import closing, suppress
+import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import requests
 from annotation_protocol.labelling_config import IMAGE, MASK, SKIP_REASON
 from ddiseg.labelstudio.accounts import Account, read_accounts
 from ddiseg.labelstudio.folder import Folder, read_json
+from ddiseg.labelstudio.settings import HOST
 from ddiseg.masks import brush_rle
 from tests.live.blobs import MARKER, SIDE, blob_workspace
 from tests.live.commands import Command
@@ -76,10 +78,14 @@ class Site:
         assert Command(self.own, "label", "up", "--port", port).done().answer["url"] == self.url
 
     def kill(self) -> None:
-        """SIGKILL to the server's process and to all that it started."""
+        """SIGKILL to the server's process and to all that it started; its port is free afterwards."""
         running = read_json(Folder(self.own).server)
         assert running is not None
         os.killpg(running["process"]["pid"], signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while not _is_free(running["port"]):  # its threads do not end all at once
+            assert time.monotonic() < deadline, "a killed server does not end"
+            time.sleep(0.01)
 
     def get(self, path: str, **params: object) -> Any:
         return self.ask("GET", path, params=params).json()
@@ -178,11 +184,12 @@ def rows(root: Path, query: str) -> list[Any]:
 
 def lasting_port() -> int:
     """A free port below those that outgoing connections take: it stays free while the server is down."""
-    for port in range(18080, 18180):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port is free")
+    return next(port for port in range(18080, 18180) if _is_free(port))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) != 0
 
 
 def _restart_from_here(root: Path) -> None:

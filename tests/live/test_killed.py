@@ -11,6 +11,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -70,18 +71,13 @@ def test_pull__client_killed(site: Site, tell: Callable[[str], None]) -> None:
     assert any(n in between for n in stored), "no kill came in the middle of the work"
 
 
+@pytest.mark.long
 def test_push_and_pull__server_killed(site: Site, tell: Callable[[str], None]) -> None:
     """Each kill of the server hits a push and a pull, each at a moment of its own."""
-    pushed, push_seconds = _undisturbed_push(site)
-    pulled, pull_seconds = _undisturbed_pull(site)
-    site.fresh_push()
-    site.fresh_pull()
-    slower = _timed(lambda: _redo(site.push, site.pull)) / max(push_seconds, pull_seconds)
-    moments = zip(
-        _moments("push", slower * push_seconds),
-        _moments("pull", slower * pull_seconds),
-        strict=True,
-    )
+    pushed, _ = _undisturbed_push(site)
+    pulled, _ = _undisturbed_pull(site)
+    push_seconds, pull_seconds = _seconds_together(site)
+    moments = zip(_moments("push", push_seconds), _moments("pull", pull_seconds), strict=True)
     sent, stored, ups = [], [], []
     for push_moment, pull_moment in moments:
         stopped = _kill_server(site, push_moment, pull_moment)
@@ -91,8 +87,10 @@ def test_push_and_pull__server_killed(site: Site, tell: Callable[[str], None]) -
         sent.append(_sent(site))
         stored.append(_stored(site))
         _redo(site.push, site.pull)
-        _check_push(site, pushed)
-        _check_pull(site, pulled)
+        with ThreadPoolExecutor(2) as pool:
+            checks = pool.submit(_check_push, site, pushed), pool.submit(_check_pull, site, pulled)
+        for check in checks:
+            check.result()
     tell(
         f"server, {KILLS} kills, up again in {min(ups):.1f} to {max(ups):.1f} s: "
         f"tasks written down as sent {_told(sent)}; versions stored {_told(stored)}"
@@ -100,6 +98,7 @@ def test_push_and_pull__server_killed(site: Site, tell: Callable[[str], None]) -
     assert any(0 < n < IMAGES for n in sent), "no kill came in the middle of a push"
 
 
+@pytest.mark.long
 def test_push__given_up_request_is_done_while_it_is_repeated(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +128,7 @@ def test_push__given_up_request_is_done_while_it_is_repeated(
     assert dict(rows(site.own, "SELECT key, remote_id FROM tasks")) == where
 
 
+@pytest.mark.long
 def test_pull__given_up_request_is_done_after_its_repetition(site: Site) -> None:
     """Somebody has annotated the task that nobody here knows: it stays, the known one goes."""
     (shown, _), _ = _undisturbed_push(site)
@@ -192,6 +192,21 @@ def _kill_server(site: Site, push_moment: float, pull_moment: float) -> tuple[Co
         second.done()
         push_moment *= 0.9
         pull_moment *= 0.9
+
+
+def _seconds_together(site: Site) -> tuple[float, float]:
+    """What a push and a pull take that run at the same time."""
+    site.fresh_push()
+    site.fresh_pull()
+    began = time.monotonic()
+    running = [site.push(), site.pull()]
+    ended = [0.0, 0.0]
+    while not all(ended):
+        for number, command in enumerate(running):
+            if not ended[number] and command.ends_within(0.01):
+                ended[number] = time.monotonic() - began
+                assert command.done().answer
+    return ended[0], ended[1]
 
 
 def _redo(*starts: Callable[[], Command]) -> None:
