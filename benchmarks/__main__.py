@@ -14,6 +14,8 @@ NAMES = {
     "brush_rle": "Label Studio's brush RLE against its SDK and the codec compiled from Rust",
     "backbone_prefix": "prefix of the ImageNet UNet against the full forward with hooks",
     "probe_memory": "training 5 probes against materialised up-sampled features",
+    "label_pull": "10,000 annotated tasks brought back: memory, and masks a second",
+    "label_push": "1,000 images given to annotators against plain posts of the same bodies",
     "label_efficiency": "IoU at 10, 30, 90 masks against colour features and the untrained UNet",
 }
 

@@ -12,8 +12,10 @@ import signal
 import socket
 import sqlite3
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -145,16 +147,35 @@ def give_to_annotator(site: Site) -> None:
     )
     rng = np.random.default_rng(6)
     tasks = site.tasks(site.kept)
-    done = [site.annotate(task, rng) for task in tasks[::3]]
-    assert site.pull().done().answer["counts"]["added"] == len(done)
+    first, later = tasks[::3], tasks[1::3] + tasks[2::3]
+    done = [site.annotate(task, rng) for task in first]
+    _spread(site, later + first, hours_ago=10)
+    assert site.pull().done().answer["counts"]["added"] == len(first)
     site.versions_before = site.on_server()
-    for task in tasks[1::3] + tasks[2::3]:
+    for task in later:
         site.annotate(task, rng)
-    for annotation in [a for a in done if not a["was_cancelled"]][::4]:
-        edited = {"result": [*annotation["result"], stroke(rng)]}
-        site.ask("PATCH", f"/api/annotations/{annotation['id']}/", "annotator", json=edited)
+    edited = [a for a in done if not a["was_cancelled"]][::4]
+    for annotation in edited:
+        result = {"result": [*annotation["result"], stroke(rng)]}
+        site.ask("PATCH", f"/api/annotations/{annotation['id']}/", "annotator", json=result)
+    _spread(site, later + [{"id": a["task"]} for a in edited], hours_ago=5)
     site.versions = site.versions_before | site.on_server()
     _restart_from_here(site.guest)
+
+
+def _spread(site: Site, tasks: Sequence[Mapping[str, Any]], hours_ago: int) -> None:
+    """Let two minutes lie between the last changes of tasks: a pull reads the last minute again.
+
+    Else every change of a test that takes seconds would be read again, whatever was written down.
+    """
+    began = datetime.now(UTC) - timedelta(hours=hours_ago)
+    changes = [
+        (f"{began + timedelta(minutes=2 * step):%Y-%m-%d %H:%M:%S.%f}", task["id"])
+        for step, task in enumerate(tasks)
+    ]
+    database = Folder(site.own).data / "label_studio.sqlite3"
+    with closing(sqlite3.connect(database, timeout=30)) as server, server:
+        server.executemany("UPDATE task SET updated_at = ? WHERE id = ?", changes)
 
 
 def stroke(rng: np.random.Generator) -> dict[str, Any]:
