@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddiseg import masks
+from annotation_protocol import scoring
 from fedd.backbone import SMALL as SMALL_NET
 from fedd.backbone import Backbone, DiffusionUNet
 from fedd.segment import SMALL, ProbeSettings, train_probes
@@ -105,12 +105,12 @@ def load(folder: Path, parts: set[str]) -> list[Example]:
 
 def show(count: int, name: str, test: list[Example], predictions: list[NDArray[np.uint8]]) -> None:
     matrices = np.stack(
-        [masks.confusion(e.mask, p, len(CLASSES)) for e, p in zip(test, predictions, strict=True)]
+        [scoring.confusion(e.mask, p, len(CLASSES)) for e, p in zip(test, predictions, strict=True)]
     )
     patients, tones = [e.patient for e in test], [e.tone for e in test]
     valid = np.tile([c in (LESION, SKIN) for c in range(len(CLASSES))], (len(test), 1))
-    scored = {"all": masks.score(matrices, patients, valid, CLASSES)}
-    scored |= masks.score_by_group(matrices, patients, valid, tones, CLASSES)
+    scored = {"all": scoring.score(matrices, patients, valid, CLASSES)}
+    scored |= scoring.score_by_group(matrices, patients, valid, tones, CLASSES)
     for tone, scores in scored.items():
         s = scores["lesion"]
         print(

@@ -20,13 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation_protocol import load_protocol
+from annotation_protocol import load_protocol, scoring
+from annotation_protocol.scoring import Interval, mean_interval
 from ddiseg import masks, panels
 from ddiseg.catalogue.models import Image, Mask
 from ddiseg.errors import InputError
-from ddiseg.masks import Interval
 from ddiseg.masks.agreement import boundary_distance, cohen_kappa
-from ddiseg.masks.metrics import mean_interval
 from ddiseg.outcomes import Progress, silent
 from ddiseg.workspace import Workspace
 
@@ -233,8 +232,8 @@ def _figures(
 ) -> dict[str, float]:
     """The figures of two masks of one size whose authors could use these classes."""
     protocol = load_protocol()
-    confusion = masks.confusion(one, other, len(protocol.classes))
-    dice, iou = masks.dice_per_class(confusion), masks.iou_per_class(confusion)
+    confusion = scoring.confusion(one, other, len(protocol.classes))
+    dice, iou = scoring.dice_per_class(confusion), scoring.iou_per_class(confusion)
     figures: dict[str, float] = {}
     for entry in protocol.classes:
         comparable = entry.index in one_could and entry.index in other_could

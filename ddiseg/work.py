@@ -15,12 +15,17 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation_protocol import load_protocol
+from annotation_protocol import load_protocol, scoring
+from annotation_protocol.scoring import (
+    FEW,
+    Interval,
+    bootstrap_weights,
+    percentile_interval,
+    resampled_means,
+)
 from ddiseg import masks
 from ddiseg.catalogue import Arm, Work
 from ddiseg.errors import DdisegError
-from ddiseg.masks import Interval
-from ddiseg.masks.metrics import FEW, bootstrap_weights, percentile_interval, resampled_means
 from ddiseg.outcomes import Progress, silent
 from ddiseg.workspace import Workspace
 
@@ -207,8 +212,8 @@ def _agreement(prediction: masks.Mask, accepted: masks.Mask) -> dict[Measure, fl
     names = load_protocol().class_names
     height, width = accepted.shape
     stretched = masks.stretch(prediction, (height, width))
-    confusion = masks.confusion(accepted, stretched, len(names))
-    dice = masks.dice_per_class(confusion)
+    confusion = scoring.confusion(accepted, stretched, len(names))
+    dice = scoring.dice_per_class(confusion)
     changed = accepted.size - int(np.trace(confusion))
     values = {
         Measure.MEAN_DICE: float(np.nanmean(dice)),

@@ -13,3 +13,7 @@ class WeightsError(FeddError, ValueError):
 
 class TrainingDataError(FeddError, ValueError):
     """Images and masks that probes can't be trained on."""
+
+
+class DatasetError(FeddError, ValueError):
+    """A folder of photographs, a table or a mask that can't be used."""

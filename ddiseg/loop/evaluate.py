@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation_protocol import load_protocol
+from annotation_protocol import load_protocol, scoring
 from ddiseg import masks
 from ddiseg.catalogue.models import Image, Mask
 from ddiseg.errors import InputError
@@ -71,7 +71,7 @@ def evaluate(
             learned, unpainted = learned + tainted, unpainted + (not tainted)
             continue
         painted = workspace.mask_over(item.image, prediction)
-        confusions.append(masks.confusion(item.mask, painted, len(names)))
+        confusions.append(scoring.confusion(item.mask, painted, len(names)))
         valid.append([index in item.classes for index in range(len(names))])
         images.append(item.image)
         models[model] += 1
@@ -83,8 +83,8 @@ def evaluate(
     scored = np.stack(confusions), [i.patient or f"image {i.id}" for i in images]
     usable = np.array(valid)
     shown = {name for index, name in enumerate(names) if usable[:, index].any()}
-    overall = masks.score(*scored, usable, names, resamples=resamples, seed=seed)
-    by_tone = masks.score_by_group(
+    overall = scoring.score(*scored, usable, names, resamples=resamples, seed=seed)
+    by_tone = scoring.score_by_group(
         *scored, usable, [i.tone for i in images], names, resamples=resamples, seed=seed
     )
     result: dict[str, Any] = {

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation_protocol import load_protocol
-from ddiseg import masks
+from annotation_protocol import load_protocol, scoring
 from ddiseg.catalogue import NewMask, NewModelVersion, State
 from ddiseg.catalogue.models import Image, Mask, ModelVersion
 from ddiseg.errors import InputError, WorkspaceError
@@ -204,8 +203,8 @@ def _training_fit(
     total = np.zeros((n, n), np.int64)
     for image, mask in pairs:
         prediction = probes.predict(net, [workspace.photograph(image)])[0].mask
-        total += masks.confusion(workspace.mask_over(image, mask), prediction, n)
-    found = masks.iou_per_class(total)
+        total += scoring.confusion(workspace.mask_over(image, mask), prediction, n)
+    found = scoring.iou_per_class(total)
     return {
         name: round(float(v), 4) for name, v in zip(probes.classes, found, strict=True) if v == v
     }

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from functools import cache
-from importlib import resources
-from typing import Any
 
 from ddiseg.catalogue import Catalogue
 from ddiseg.errors import InputError
 from ddiseg.loop.draw import RESERVED, Drawn, listed
+from fedd.paper import splits
 
 #: Stands for all presets at once.
 ALL = RESERVED
@@ -18,7 +15,7 @@ ALL = RESERVED
 
 def preset_names() -> list[str]:
     """The subsets of the paper."""
-    return list(_presets()["subsets"])
+    return list(splits()["subsets"])
 
 
 def draw_presets(
@@ -30,7 +27,7 @@ def draw_presets(
         InputError: some of their images are not in the catalogue and `partial` is not given, or
             a file name stands for several images.
     """
-    presets = _presets()
+    presets = splits()
     by_stem = catalogue.images.by_stem()
     members: dict[str, list[int]] = {}
     notes, missing = [], []
@@ -65,17 +62,12 @@ def draw_presets(
     return Drawn.read(catalogue, list(names), added, notes, missing)
 
 
-@cache
-def _presets() -> Any:
-    return json.loads(resources.files("ddiseg.loop").joinpath("fedd2023.json").read_text("utf-8"))
-
-
 def _other_tones(catalogue: Catalogue, by_stem: dict[str, set[int]]) -> list[str]:
     """Test images that the paper counts in another tone group than the catalogue does."""
     tone_of = {image.id: image.tone for image in catalogue.images.select()}
     other = [
         stem
-        for tone, stems in _presets()["test_tones"].items()
+        for tone, stems in splits()["test_tones"].items()
         for stem in stems
         if any(tone_of[image_id] != tone for image_id in by_stem.get(stem, ()))
     ]

@@ -15,24 +15,13 @@ from ddiseg.masks.mask import (
     remap,
     stretch,
 )
-from ddiseg.masks.metrics import (
-    ClassScore,
-    Interval,
-    confusion,
-    dice_per_class,
-    iou_per_class,
-    score,
-    score_by_group,
-)
 from ddiseg.masks.painting import paint
 from ddiseg.masks.rle import Rle, encode_classes
 
 __all__ = [
     "MAX_PIXELS",
     "BoundaryDistance",
-    "ClassScore",
     "Composition",
-    "Interval",
     "Layer",
     "Mask",
     "Origin",
@@ -42,18 +31,13 @@ __all__ = [
     "classes_in",
     "cohen_kappa",
     "compose",
-    "confusion",
     "decode_png",
-    "dice_per_class",
     "encode_classes",
     "encode_png",
-    "iou_per_class",
     "load_npy",
     "mask_hash",
     "paint",
     "parse_class_mapping",
     "remap",
-    "score",
-    "score_by_group",
     "stretch",
 ]

@@ -9,9 +9,9 @@ from pathlib import PurePath
 from typing import Any
 
 from annotation_protocol import Protocol
+from annotation_protocol.scoring import FEW
 from ddiseg.catalogue import Catalogue, State
 from ddiseg.catalogue.models import Image
-from ddiseg.masks.metrics import FEW
 from ddiseg.report.figures import Bar, Dot, dot_panels, stacked_bars
 from ddiseg.work import Arms, Group, Measure, work_report
 from ddiseg.work_summary import LEGEND, sentences, tables

@@ -10,9 +10,9 @@ from importlib import resources
 from pathlib import Path
 
 from annotation_protocol import load_protocol
+from annotation_protocol.scoring import FEW
 from ddiseg.catalogue.models import now
 from ddiseg.errors import InputError, NotFoundError, WorkspaceError
-from ddiseg.masks.metrics import FEW
 from ddiseg.outcomes import Progress, silent
 from ddiseg.report import content
 from ddiseg.report.contact_sheet import Card, ContactSheet, most_uncertain, sample

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image as Pillow
 from sklearn.metrics import cohen_kappa_score, f1_score, jaccard_score
 
-from annotation_protocol import load_protocol
+from annotation_protocol import load_protocol, scoring
 from ddiseg import images, masks
 from ddiseg.agreement import GREEN, ORANGE, PURPLE, Agreement, agreement, write_pictures
 from ddiseg.catalogue import Details, NewImage
@@ -170,8 +170,8 @@ def test_agreement__intervals_are_those_of_score(photographed: Workspace, read: 
     drawn = {n: (lesion(8), lesion(8 + n, 10 - n)) for n in range(1, 6)}
     readings = {n: [read(FIRST, a), read(SECOND, b)] for n, (a, b) in drawn.items()}
     found = agreement(photographed, readings).overall.figures
-    oracle = masks.score(
-        np.stack([masks.confusion(a, b, 5) for a, b in drawn.values()]),
+    oracle = scoring.score(
+        np.stack([scoring.confusion(a, b, 5) for a, b in drawn.values()]),
         [patient or f"image {n}" for n, (_, patient) in enumerate(PEOPLE, 1)],
         np.ones((5, 5), bool),
         NAMES,

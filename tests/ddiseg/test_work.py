@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from annotation_protocol import scoring
 from ddiseg import masks
 from ddiseg.catalogue import Arm
 from ddiseg.store import Kind
@@ -98,8 +99,8 @@ def test_intervals__means_as_evaluate_has_them(people: People) -> None:
     patients = ["a", "a", "b", "b", "b", "c", "d"]
     for (before, after), patient in zip(drawn, patients, strict=True):
         people.accept(lesion(after), lesion(before), patient=patient)
-    confusions = np.stack([masks.confusion(lesion(b), lesion(a), 5) for a, b in drawn])
-    scores = masks.score(confusions, patients, np.ones((7, 5), bool), list("blmrs"))
+    confusions = np.stack([scoring.confusion(lesion(b), lesion(a), 5) for a, b in drawn])
+    scores = scoring.score(confusions, patients, np.ones((7, 5), bool), list("blmrs"))
     figure = painted(report_of(people), Measure.LESION_DICE)
     assert figure.interval == pytest.approx(scores["l"].dice_mean_ci95)
     assert figure.value == pytest.approx(scores["l"].dice_mean)

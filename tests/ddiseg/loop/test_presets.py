@@ -27,7 +27,7 @@ TEST_TONES = {"I-II": 59, "III-IV": 80, "V-VI": 59}
 
 @pytest.fixture(scope="module")
 def splits() -> dict[str, Any]:
-    data = json.loads(resources.files("ddiseg.loop").joinpath("fedd2023.json").read_text("utf-8"))
+    data = json.loads(resources.files("fedd.paper").joinpath("splits.json").read_text("utf-8"))
     assert isinstance(data, dict)
     return data
 

@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
+from annotation_protocol.scoring import confusion
 from ddiseg.errors import InputError
-from ddiseg.masks import Mask, confusion
+from ddiseg.masks import Mask
 from ddiseg.masks.agreement import BoundaryDistance, boundary_distance, cohen_kappa
 
 sides = st.integers(1, 9)

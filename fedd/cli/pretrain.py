@@ -1,4 +1,4 @@
-"""The command line `fedd`: what concerns the model alone."""
+"""`fedd pretrain`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,11 @@ from pathlib import Path
 
 import click
 
-from fedd.errors import FeddError, TrainingDataError
-
-PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="ddiseg")
-def cli() -> None:
-    """FEDD: frozen diffusion features and small probes."""
+from fedd.dataset import PHOTOGRAPHS
+from fedd.errors import TrainingDataError
 
 
-@cli.command()
+@click.command()
 @click.argument("photographs", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--out",
@@ -83,28 +76,23 @@ def pretrain(
     from fedd.pretrain import pretrain as train
     from fedd.weights import load_backbone
 
-    try:
-        chosen = _photographs(photographs, only)
-        settings = PretrainSettings(
-            steps=steps, batch_size=batch_size, phantoms=phantoms, seed=seed
-        )
-        guide = None if teacher == "none" else efficientnet_lite0_teacher(chosen)
-        start = load_backbone(str(init)) if init else None
-        if start is not None and start.config != SMALL:
-            raise TrainingDataError(f"{init} is of another architecture than the small backbone")
-        weights = start.net.state_dict() if start is not None else None
-        path = train(
-            chosen,
-            out,
-            SMALL,
-            settings,
-            guide,
-            name,
-            weights,
-            lambda line: click.echo(line, err=True),
-        )
-    except FeddError as error:
-        raise click.ClickException(str(error)) from error
+    chosen = _photographs(photographs, only)
+    settings = PretrainSettings(steps=steps, batch_size=batch_size, phantoms=phantoms, seed=seed)
+    guide = None if teacher == "none" else efficientnet_lite0_teacher(chosen)
+    start = load_backbone(str(init)) if init else None
+    if start is not None and start.config != SMALL:
+        raise TrainingDataError(f"{init} is of another architecture than the small backbone")
+    weights = start.net.state_dict() if start is not None else None
+    path = train(
+        chosen,
+        out,
+        SMALL,
+        settings,
+        guide,
+        name,
+        weights,
+        lambda line: click.echo(line, err=True),
+    )
     click.echo(path)
 
 
@@ -119,8 +107,3 @@ def _photographs(folder: Path, only: Path | None) -> list[Path]:
             f"{len(missing)} photographs of {only} are not in {folder}, first {min(missing)}"
         )
     return chosen
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    cli()

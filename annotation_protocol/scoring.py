@@ -16,8 +16,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ddiseg.errors import InputError
-
 #: The ends of a 95 % interval.
 Interval: TypeAlias = tuple[float, float]
 
@@ -61,17 +59,17 @@ class ClassScore:
 def confusion(truth: NDArray[Any], prediction: NDArray[Any], n: int) -> NDArray[np.int64]:
     """The (n, n) confusion matrix of two masks of one size with classes 0 to n - 1."""
     if truth.shape != prediction.shape:
-        raise InputError(
+        raise ValueError(
             f"truth is {truth.shape} and prediction is {prediction.shape}; "
             "stretch one to the other's size"
         )
     if not 1 <= n <= 256:
-        raise InputError(f"n is {n}; a mask holds 1 to 256 classes")
+        raise ValueError(f"n is {n}; a mask holds 1 to 256 classes")
     for what, mask in (("truth", truth), ("prediction", prediction)):
         if mask.dtype.kind not in "iub":
-            raise InputError(f"{what} has dtype {mask.dtype}; class ids are whole numbers")
+            raise ValueError(f"{what} has dtype {mask.dtype}; class ids are whole numbers")
         if mask.size and not (int(mask.min()) >= 0 and int(mask.max()) < n):
-            raise InputError(
+            raise ValueError(
                 f"{what} holds {int(mask.min())} to {int(mask.max())} but class ids are "
                 f"0 to {n - 1}; check it with check_mask"
             )
@@ -117,7 +115,7 @@ def score(
         seed: of the bootstrap; the same seed gives the same intervals.
 
     Raises:
-        InputError: the arguments' lengths do not agree.
+        ValueError: the arguments' lengths do not agree.
     """
     _check_shapes(confusions, patients, valid, classes, resamples)
     both, either, _ = _overlaps(confusions)
@@ -151,7 +149,7 @@ def score_by_group(
     """
     _check_shapes(confusions, patients, valid, classes, resamples)
     if len(groups) != len(confusions):
-        raise InputError(f"{len(groups)} groups for {len(confusions)} images; give one an image")
+        raise ValueError(f"{len(groups)} groups for {len(confusions)} images; give one an image")
     result: dict[str, dict[str, ClassScore]] = {}
     for group in sorted(set(groups)):
         rows = [row for row, its_group in enumerate(groups) if its_group == group]
@@ -190,7 +188,7 @@ def resampled_means(
         seed: of the bootstrap; samples of two seeds are independent.
     """
     if len(values) != len(patients):
-        raise InputError(f"{len(patients)} patients for {len(values)} values; give one a value")
+        raise ValueError(f"{len(patients)} patients for {len(values)} values; give one a value")
     names, cluster = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
     sums, images = np.bincount(cluster, weights=values), np.bincount(cluster)
     weights = bootstrap_weights(names.size, resamples, seed)
@@ -249,7 +247,7 @@ def _overlaps(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Pixels of each class in both masks, in either, and in the two added up; (..., C) each."""
     if confusions.ndim < 2 or confusions.shape[-1] != confusions.shape[-2]:
-        raise InputError(
+        raise ValueError(
             f"confusion matrix has shape {confusions.shape}; its last two sides must be equal"
         )
     both = np.diagonal(confusions, axis1=-2, axis2=-1)
@@ -272,18 +270,18 @@ def _check_shapes(
 ) -> None:
     images, count = len(confusions), len(classes)
     if confusions.shape != (images, count, count):
-        raise InputError(
+        raise ValueError(
             f"confusions has shape {confusions.shape}; with {count} classes it must be "
             f"(images, {count}, {count})"
         )
     if len(patients) != images:
-        raise InputError(f"{len(patients)} patients for {images} images; give one an image")
+        raise ValueError(f"{len(patients)} patients for {images} images; give one an image")
     if valid.shape != (images, count):
-        raise InputError(f"valid has shape {valid.shape}; it must be ({images}, {count})")
+        raise ValueError(f"valid has shape {valid.shape}; it must be ({images}, {count})")
     if len(set(classes)) != count:
-        raise InputError(f"class names {list(classes)} repeat; give each class its own name")
+        raise ValueError(f"class names {list(classes)} repeat; give each class its own name")
     if resamples < 0:
-        raise InputError(f"resamples is {resamples}; give 0 or more")
+        raise ValueError(f"resamples is {resamples}; give 0 or more")
 
 
 def _json_number(value: float) -> float | None:

@@ -1,0 +1,174 @@
+"""A researcher's folder of photographs, with what is known of each: DDI's own layout, or any table.
+
+Masks are found by the photograph's stem in a folder of masks, at any depth (the published sDDI masks
+as they are). A mask is (H, W) uint8 class ids of the protocol; 255 is a pixel that nobody judged.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fedd.errors import DatasetError
+
+#: In a mask: nobody said what this pixel is.
+UNKNOWN = 255
+
+TONES = ("I-II", "III-IV", "V-VI")
+
+#: Endings of files that are taken for photographs.
+PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+
+#: The table of DDI, beside its photographs.
+DDI_TABLE = "ddi_metadata.csv"
+
+#: Names that a column goes by, in DDI, PAD-UFES-20, Fitzpatrick17k and our own exports.
+_COLUMNS = {
+    "file": ("DDI_file", "file", "image", "img_id", "filename"),
+    "tone": ("tone", "skin_tone", "fitspatrick", "fitzpatrick", "fitzpatrick_scale"),
+    "malignant": ("malignant",),
+    "patient": ("patient", "patient_id"),
+}
+
+#: DDI's groups, and single Fitzpatrick types.
+_TONE_OF = {"12": TONES[0], "34": TONES[1], "56": TONES[2]} | {
+    str(kind): TONES[(kind - 1) // 2] for kind in range(1, 7)
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One photograph of a data set."""
+
+    path: Path
+    tone: str = "unknown"
+    patient: str = ""  #: never empty: the photograph's own stem where nobody said
+    malignant: bool | None = None
+    mask: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.patient:
+            object.__setattr__(self, "patient", self.path.stem)
+
+    @property
+    def stem(self) -> str:
+        return self.path.stem
+
+    def photograph(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB, the right way up; raises DatasetError where it can't be opened."""
+        try:
+            with Image.open(self.path) as picture:
+                return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            raise DatasetError(f"{self.path} can't be opened as a photograph: {error}") from error
+
+    def class_ids(self, class_count: int) -> NDArray[np.uint8]:
+        """The mask, (H, W) uint8; raises DatasetError where there is none or it holds other numbers."""
+        if self.mask is None:
+            raise DatasetError(f"{self.path} has no mask")
+        found = _read_mask(self.mask)
+        strange = np.setdiff1d(found, [*range(class_count), UNKNOWN])
+        if found.ndim != 2 or strange.size:
+            raise DatasetError(
+                f"{self.mask} is no mask of {class_count} classes: shape {found.shape}, "
+                f"holds {strange[:5].tolist()}; expected (H, W) class ids 0 to {class_count - 1}, or 255"
+            )
+        return found.astype(np.uint8)
+
+
+def read_dataset(folder: Path, table: Path | None = None, masks: Path | None = None) -> list[Item]:
+    """The photographs of `folder`, by stem; `table` is a CSV, by default DDI's where it is there.
+
+    Without a table every photograph is of unknown tone. Raises DatasetError where a table names
+    photographs that are missing or says what can't be, where two share a stem, and where there is
+    nothing.
+    """
+    found = _by_stem(_files(folder, PHOTOGRAPHS), "photographs")
+    mask_files = _by_stem(_files(masks, (".npy", ".png")), "masks") if masks else {}
+    if table is None and (folder / DDI_TABLE).is_file():
+        table = folder / DDI_TABLE
+    rows = _rows(table) if table else {stem: {} for stem in found}
+    if missing := sorted(set(rows) - set(found)):
+        raise DatasetError(
+            f"{table} names {len(missing)} photographs that are not in {folder}, first {missing[0]}"
+        )
+    if not rows:
+        raise DatasetError(f"no photographs in {folder}: give the folder that holds them")
+    return [
+        Item(
+            found[stem],
+            _tone(row.get("tone", "")),
+            row.get("patient", ""),
+            _flag(row.get("malignant", ""), stem),
+            mask_files.get(stem),
+        )
+        for stem, row in sorted(rows.items())
+    ]
+
+
+def _read_mask(path: Path) -> NDArray[np.generic]:
+    try:
+        if path.suffix == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False))
+        with Image.open(path) as picture:
+            return np.array(picture)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} can't be read as a mask: {error}") from error
+
+
+def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is no folder")
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in endings and p.is_file())
+
+
+def _by_stem(files: Iterable[Path], what: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in files:
+        other = found.setdefault(path.stem, path)
+        # The published masks hold some files twice, byte for byte.
+        if other != path and other.read_bytes() != path.read_bytes():
+            raise DatasetError(f"two {what} called {path.stem}: {other} and {path}; keep one")
+    return found
+
+
+def _rows(table: Path) -> dict[str, dict[str, str]]:
+    """The cells that matter by stem of the photograph's file."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            header, lines = reader.fieldnames or (), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{table} can't be read as a CSV table: {error}") from error
+    columns = {
+        key: name for key, names in _COLUMNS.items() for name in reversed(names) if name in header
+    }
+    if "file" not in columns:
+        raise DatasetError(
+            f"{table} has no column with the photographs' names: "
+            f"expected one of {', '.join(_COLUMNS['file'])}, found {', '.join(header)}"
+        )
+    return {Path(cells["file"]).stem: cells for cells in (_cells(row, columns) for row in lines)}
+
+
+def _cells(row: Mapping[str, str | None], columns: Mapping[str, str]) -> dict[str, str]:
+    return {key: (row.get(name) or "").strip() for key, name in columns.items()}
+
+
+def _tone(cell: str) -> str:
+    if cell in TONES:
+        return cell
+    return _TONE_OF.get(cell.removesuffix(".0"), "unknown")
+
+
+def _flag(cell: str, stem: str) -> bool | None:
+    known = {"true": True, "1": True, "false": False, "0": False, "": None}
+    if cell.lower() not in known:
+        raise DatasetError(f"{stem}: malignant is '{cell}'; expected TRUE, FALSE or nothing")
+    return known[cell.lower()]
