@@ -120,7 +120,8 @@ def _fill(root: Path) -> None:
 @contextmanager
 def _server(root: Path) -> Iterator[Connection]:
     """A Label Studio that is started here and stopped in the end."""
-    from ddiseg.labelstudio import connection, server
+    from ddiseg.labelstudio import connection
+    from ddiseg.labelstudio.embedded import server
 
     Workspace.create(root)
     server.up(root, _free_port())

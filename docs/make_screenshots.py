@@ -18,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import Browser
 
 from ddiseg.ingest.rendered import render_ddi
-from ddiseg.labelstudio.accounts import Account, read_accounts
+from ddiseg.labelstudio.embedded.accounts import Account, read_accounts
 from tests.live.browser import Person, browser
 
 PICTURES = Path(__file__).parent / "images" / "annotating"

@@ -13,7 +13,7 @@ from ddiseg.cli.connecting import ask_token
 
 if TYPE_CHECKING:
     from ddiseg.labelstudio.connection import Connection
-    from ddiseg.labelstudio.server import Running
+    from ddiseg.labelstudio.embedded.server import Running
     from ddiseg.workspace import Workspace
 
 
@@ -37,8 +37,9 @@ def up(settings: Settings, port: int | None) -> None:
     account for an administrator, an annotator and a reviewer. It runs on until 'ddiseg label down';
     started again, it is found running.
     """
-    from ddiseg.labelstudio import connection, server
-    from ddiseg.labelstudio.accounts import read_accounts
+    from ddiseg.labelstudio import connection
+    from ddiseg.labelstudio.embedded import server
+    from ddiseg.labelstudio.embedded.accounts import read_accounts
     from ddiseg.labelstudio.folder import Folder
 
     workspace = settings.open()
@@ -70,7 +71,7 @@ def up(settings: Settings, port: int | None) -> None:
 @pass_settings
 def down(settings: Settings) -> None:
     """Stop this workspace's own Label Studio; all that was done in it is kept."""
-    from ddiseg.labelstudio import server
+    from ddiseg.labelstudio.embedded import server
 
     stopped = server.down(settings.open().root, _say)
     settings.emit({"stopped": stopped}, "stopped" if stopped else "not running")
@@ -80,7 +81,8 @@ def down(settings: Settings) -> None:
 @pass_settings
 def show_status(settings: Settings) -> None:
     """Show which Label Studio this workspace works with, and whether it runs."""
-    from ddiseg.labelstudio import connection, server
+    from ddiseg.labelstudio import connection
+    from ddiseg.labelstudio.embedded import server
     from ddiseg.labelstudio.folder import Folder
 
     workspace = settings.open()
@@ -124,7 +126,7 @@ def show_status(settings: Settings) -> None:
 @pass_settings
 def logs(settings: Settings, lines: int) -> None:
     """Show the last lines that this workspace's own Label Studio wrote."""
-    from ddiseg.labelstudio import server
+    from ddiseg.labelstudio.embedded import server
 
     last = server.logs(settings.open().root, lines)
     settings.emit({"lines": last}, "\n".join(last))

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ddiseg.errors import ServerError
-from ddiseg.labelstudio.connection import MAJOR, Connection
+from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.faults import answer_fault, line_fault
+from ddiseg.labelstudio.first_contact import MAJOR
 from ddiseg.labelstudio.plain import TIMEOUT, PlainRequests
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from annotation_protocol import load_protocol
@@ -17,6 +18,7 @@ from ddiseg.catalogue.models import Project
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client, RemoteProject
 from ddiseg.labelstudio.connection import Connection
+from ddiseg.labelstudio.folder import Folder, exclusive, silent
 from ddiseg.labelstudio.media import FOLDER
 from ddiseg.labelstudio.tasks import PAINTED
 from ddiseg.workspace import Workspace
@@ -70,22 +72,29 @@ def open_place(
     InputError where the protocol's configuration would orphan what people have drawn; without
     `keep_config` the configuration is left as it is, for what was drawn with it can still be read.
     """
-    row = workspace.catalogue.labelling.project(connection.server, purpose)
-    config = _config(purpose)
-    if row.remote_id is not None:
-        remote = _known(client, row.remote_id, purpose)
-    else:
-        found = client.find_projects(_mark(row))
-        remote = found[-1] if found else _make(workspace, client, row, purpose, config)
-        workspace.catalogue.labelling.place(row.id, remote.id)
-    if keep_config:
-        _keep_config(workspace, client, row, remote, config)
-    if connection.media is not None:
-        folder = connection.media / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        if str(folder) not in client.storage_paths(remote.id):
-            client.add_storage(remote.id, str(folder), "photographs of ddiseg")
+    folder = Folder(workspace.root)
+    folder.make()
+    # Two commands at once ('label up' while a push waits for the server) would each make a project.
+    with exclusive(folder.path / "projects.lock", "", silent):
+        row = workspace.catalogue.labelling.project(connection.server, purpose)
+        config = _config(purpose)
+        if row.remote_id is not None:
+            remote = _known(client, row.remote_id, purpose)
+        else:
+            found = client.find_projects(_mark(row))
+            remote = found[-1] if found else _make(workspace, client, row, purpose, config)
+            workspace.catalogue.labelling.place(row.id, remote.id)
+        if keep_config:
+            _keep_config(workspace, client, row, remote, config)
+        if connection.media is not None:
+            _let_it_show_pictures(client, remote, connection.media / FOLDER)
     return Place(row, remote.id, f"{client.url}/projects/{remote.id}/data")
+
+
+def _let_it_show_pictures(client: Client, remote: RemoteProject, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if str(folder) not in client.storage_paths(remote.id):
+        client.add_storage(remote.id, str(folder), "photographs of ddiseg")
 
 
 def _known(client: Client, number: int, purpose: Purpose) -> RemoteProject:

@@ -24,7 +24,8 @@ from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.plain import PlainRequests, changed_since, numbered
 from ddiseg.labelstudio.projects import Place, open_place
-from ddiseg.labelstudio.push import Sender, send_back
+from ddiseg.labelstudio.returned import send_back
+from ddiseg.labelstudio.sender import Sender
 from ddiseg.outcomes import FileOutcome, Progress, silent
 from ddiseg.workspace import Workspace
 

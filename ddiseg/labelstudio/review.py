@@ -17,10 +17,10 @@ from ddiseg.catalogue.models import Image, Mask, Task
 from ddiseg.errors import InputError
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
-from ddiseg.labelstudio.folder import Folder, exclusive
 from ddiseg.labelstudio.media import LONGEST, copy_size
-from ddiseg.labelstudio.projects import Place, open_place
-from ddiseg.labelstudio.push import Sender, draw_share
+from ddiseg.labelstudio.projects import Place
+from ddiseg.labelstudio.sender import Sender, pushing
+from ddiseg.labelstudio.shares import draw_share
 from ddiseg.labelstudio.tabs import condition, ensure_tabs
 from ddiseg.labelstudio.tasks import review_key
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
@@ -55,15 +55,7 @@ def push_reviews(
     """Send every mask that waits for review, or of those not looked at yet `sample` percent."""
     if not 0 <= sample <= 100:
         raise InputError(f"--sample is {sample:g}: give a percentage, 0 to 100")
-    folder = Folder(workspace.root)
-    folder.make()
-    lock = folder.path / "push.lock"
-    with (
-        Client(connection) as client,
-        exclusive(lock, "another push is running: waiting for it", _no_line),
-    ):
-        client.check_version()
-        place = open_place(workspace, client, connection, Purpose.REVIEW)
+    with pushing(workspace, connection, Purpose.REVIEW) as (client, place):
         done = PushedReviews(place)
         waiting = workspace.catalogue.masks.in_review()
         rows = workspace.catalogue.images.select(ids=list(waiting))
@@ -171,6 +163,3 @@ def _tabs(client: Client, place: Place) -> dict[str, str]:
 def _enclosed(address: str) -> str:
     """An address that is found in a text without finding those that begin or end with it."""
     return f"<{address}>"
-
-
-def _no_line(_line: str) -> None: ...

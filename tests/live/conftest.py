@@ -18,7 +18,7 @@ import pytest
 from ddiseg import masks
 from ddiseg.catalogue import NewMask, NewModelVersion
 from ddiseg.ingest.rendered import render_ddi
-from ddiseg.labelstudio.accounts import Account, read_accounts
+from ddiseg.labelstudio.embedded.accounts import Account, read_accounts
 from ddiseg.labelstudio.folder import Folder
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace

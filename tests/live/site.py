@@ -23,9 +23,9 @@ import numpy as np
 import requests
 
 from annotation_protocol.labelling_config import IMAGE, MASK, SKIP_REASON
-from ddiseg.labelstudio.accounts import Account, read_accounts
+from ddiseg.labelstudio.embedded.accounts import Account, read_accounts
+from ddiseg.labelstudio.embedded.settings import HOST
 from ddiseg.labelstudio.folder import Folder, read_json
-from ddiseg.labelstudio.settings import HOST
 from ddiseg.masks import brush_rle
 from tests.live.blobs import MARKER, SIDE, blob_workspace
 from tests.live.commands import Command

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import requests
 
-from ddiseg.labelstudio.accounts import Account, read_accounts
+from ddiseg.labelstudio.embedded.accounts import Account, read_accounts
+from ddiseg.labelstudio.embedded.server import FIRST_PORT, HOST
 from ddiseg.labelstudio.folder import Folder
-from ddiseg.labelstudio.server import FIRST_PORT, HOST
 from tests.live.blobs import blob_workspace
 from tests.live.commands import Command
 from tests.live.conftest import DDISEG

@@ -15,11 +15,12 @@ import click
 import pytest
 
 from ddiseg.errors import ServerError
-from ddiseg.labelstudio import connection, server
-from ddiseg.labelstudio.accounts import generate_accounts, read_accounts
+from ddiseg.labelstudio import connection
 from ddiseg.labelstudio.connection import Connection, Team
+from ddiseg.labelstudio.embedded import server
+from ddiseg.labelstudio.embedded.accounts import generate_accounts, read_accounts
+from ddiseg.labelstudio.embedded.process import Process
 from ddiseg.labelstudio.folder import Folder, Say
-from ddiseg.labelstudio.process import Process
 from ddiseg.workspace import Workspace
 
 Run = Callable[..., Any]

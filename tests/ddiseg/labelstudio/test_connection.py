@@ -16,11 +16,12 @@ from typing import TypeAlias
 import pytest
 
 from ddiseg.errors import InputError, ServerError, WorkspaceError
-from ddiseg.labelstudio import connection, server
-from ddiseg.labelstudio.accounts import generate_accounts, read_accounts
+from ddiseg.labelstudio import connection, first_contact
 from ddiseg.labelstudio.connection import Connection
+from ddiseg.labelstudio.embedded import server
+from ddiseg.labelstudio.embedded.accounts import generate_accounts, read_accounts
+from ddiseg.labelstudio.embedded.process import Process
 from ddiseg.labelstudio.folder import Folder
-from ddiseg.labelstudio.process import Process
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 PERSONAL = "eyJhbGciOiJI.eyJ0b2tlbl90.WMeHlfow2xz"
@@ -243,7 +244,7 @@ def test_connect_team__nothing_listens(tmp_path: Path) -> None:
 def test_connect_team__no_answer_in_time(
     tmp_path: Path, team: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "TIMEOUT", 0.1)
+    monkeypatch.setattr(first_contact, "TIMEOUT", 0.1)
     del team.answers[VERSION]
     with pytest.raises(ServerError, match=r"no answer within 0.1 s; check the address"):
         connection.connect_team(tmp_path, team.url, TOKEN)

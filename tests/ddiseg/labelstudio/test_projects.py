@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import Thread
 
 import pytest
 
@@ -12,8 +13,9 @@ from ddiseg.catalogue import Purpose
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.projects import Place, ensure_projects, open_place
+from ddiseg.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import Studio
-from tests.fake_label_studio import Fault, cut, done_then_cut
+from tests.fake_label_studio import Fault, cut, done_then_cut, meanwhile
 
 PROTOCOL = load_protocol()
 
@@ -165,3 +167,20 @@ def test_open_place__project_was_deleted(studio: Studio) -> None:
         assert raised.value.status == 404
         assert f"'ddiseg {command} pull --full' takes note of that" in str(raised.value)
     assert not studio.server.projects
+
+
+def test_ensure_projects__two_at_once(studio: Studio) -> None:
+    """'ddiseg label up' while a push that waited for the server is about to make its project."""
+    other = Thread(
+        target=lambda: ensure_projects(Workspace.open(studio.workspace.root), studio.connection)
+    )
+
+    def other_comes() -> None:
+        other.start()
+        other.join(0.5)  # time enough to make them both, if it could
+
+    studio.server.misbehave("POST", "/api/projects/", meanwhile(other_comes))
+    ensure_projects(studio.workspace, studio.connection)
+    other.join()
+    assert len(studio.server.projects) == 2
+    assert len(studio.server.storages) == 2

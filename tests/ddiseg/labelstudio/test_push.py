@@ -15,8 +15,9 @@ from PIL import Image as Pillow
 from ddiseg.catalogue import NewMask
 from ddiseg.catalogue.models import Image
 from ddiseg.errors import InputError, ServerError
-from ddiseg.labelstudio import push as pushing
-from ddiseg.labelstudio.push import PushOptions, draw_share
+from ddiseg.labelstudio.push import PushOptions
+from ddiseg.labelstudio.returned import RETURNED
+from ddiseg.labelstudio.shares import draw_share
 from ddiseg.verify import verify
 from tests.ddiseg.labelstudio.studio import (
     ADDED,
@@ -414,7 +415,7 @@ def test_comment__shown_until_the_image_is_handed_in_again(studio: Studio) -> No
     assert [d["name"] for d in data] == ["1.png", "2.png"]
     assert done.returned == f"{done.place.url}?tab=1"
     [tab] = studio.server.tabs.values()
-    assert tab.data["title"] == pushing.RETURNED
+    assert tab.data["title"] == RETURNED
     writes = studio.server.count("PATCH", "/api/tasks/*")
     studio.push()
     assert studio.server.count("PATCH", "/api/tasks/*") == writes

@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 
 from ddiseg.catalogue.models import Image
 from ddiseg.errors import InputError, ServerError
-from ddiseg.labelstudio import push as pushing
+from ddiseg.labelstudio import push, sender
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.plain import as_json
 from ddiseg.labelstudio.push import PushOptions
@@ -173,7 +173,7 @@ def finish(studio: Studio, images: Sequence[Image]) -> None:
 def test_push__cut_at_each_batch_then_again(
     studio: Studio, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
-    monkeypatch.setattr(pushing, "BATCH", 1)
+    monkeypatch.setattr(sender, "BATCH", 1)
     images = plan(studio)
     for skip in (0, 1, 1):  # what got through before is not sent again
         studio.server.misbehave("POST", IMPORT, fault, skip=skip)
@@ -358,15 +358,13 @@ def test_two_pushes_at_once__one_task_an_image(
 ) -> None:
     images = plan(studio)
     waits = threading.Event()
-    monkeypatch.setattr(pushing, "_no_line", lambda _line: waits.set())
-    second: list[pushing.Pushed] = []
+    monkeypatch.setattr(sender, "unheard", lambda _line: waits.set())
+    second: list[push.Pushed] = []
 
     def push_too() -> None:
         other = Workspace.open(studio.workspace.root)
         chosen = other.catalogue.images.select()
-        second.append(
-            pushing.push(other, studio.connection, chosen, PushOptions(), "other manager")
-        )
+        second.append(push.push(other, studio.connection, chosen, PushOptions(), "other manager"))
         other.catalogue.close()
 
     def begin_another() -> None:

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ddiseg.errors import ServerError, WorkspaceError
+from ddiseg.labelstudio.embedded.settings import environment_variables
 from ddiseg.labelstudio.folder import Folder, damaged, read_json, write_json
-from ddiseg.labelstudio.settings import environment_variables
 
 SCRIPT = Path(__file__).with_name("django_accounts.py")
 ROLES = ("admin", "annotator", "reviewer")

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from ddiseg.errors import ServerError, WorkspaceError
-from ddiseg.labelstudio import accounts, environment, server
-from ddiseg.labelstudio.accounts import read_accounts
+from ddiseg.labelstudio.embedded import accounts, environment, server
+from ddiseg.labelstudio.embedded.accounts import read_accounts
+from ddiseg.labelstudio.embedded.process import Process
 from ddiseg.labelstudio.folder import Folder
-from ddiseg.labelstudio.process import Process
 
 FAKE = Path(__file__).with_name("fake_label_studio.py")
 

@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from ddiseg.errors import DdisegError, ServerError, WorkspaceError
-from ddiseg.labelstudio.accounts import (
+from ddiseg.labelstudio.embedded.accounts import (
     Account,
     generate_accounts,
     put_into_database,
     read_accounts,
 )
-from ddiseg.labelstudio.environment import VERSION, ensure_environment
+from ddiseg.labelstudio.embedded.environment import VERSION, ensure_environment
+from ddiseg.labelstudio.embedded.process import Process
+from ddiseg.labelstudio.embedded.settings import HOST, ensure_key, environment_variables
 from ddiseg.labelstudio.folder import (
     Folder,
     Say,
@@ -34,8 +36,6 @@ from ddiseg.labelstudio.folder import (
     silent,
     write_json,
 )
-from ddiseg.labelstudio.process import Process
-from ddiseg.labelstudio.settings import HOST, ensure_key, environment_variables
 
 #: The first port that is tried where none is asked for.
 FIRST_PORT = 8080

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ddiseg.labelstudio import process
-from ddiseg.labelstudio.process import Process
+from ddiseg.labelstudio.embedded import process
+from ddiseg.labelstudio.embedded.process import Process
 
 SLEEP = [sys.executable, "-c", "print('here', flush=True); import time; time.sleep(60)"]
 

@@ -13,8 +13,13 @@ from pathlib import Path
 import pytest
 
 from ddiseg.errors import WorkspaceError
-from ddiseg.labelstudio import environment
-from ddiseg.labelstudio.environment import PINS, VERSION, ensure_environment, environment_folder
+from ddiseg.labelstudio.embedded import environment
+from ddiseg.labelstudio.embedded.environment import (
+    PINS,
+    VERSION,
+    ensure_environment,
+    environment_folder,
+)
 
 PYTHON = sys.executable
 
@@ -123,7 +128,7 @@ def test_ensure_environment__killed_while_pip_runs(home: Path) -> None:
     """pip goes on without ddiseg; the next one waits for its end, then starts from nothing."""
     (home / "wait").touch()
     code = (
-        "import sys; from ddiseg.labelstudio import environment\n"
+        "import sys; from ddiseg.labelstudio.embedded import environment\n"
         f"environment.sys.executable = {str(home / 'python')!r}\n"
         "environment.ensure_environment(print)"
     )

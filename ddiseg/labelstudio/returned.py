@@ -1,0 +1,53 @@
+"""Images that came back from review: the reviewer's comment, where the annotator finds it."""
+
+from __future__ import annotations
+
+from annotation_protocol.labelling_config import REVIEW_COMMENT
+from ddiseg.catalogue import Purpose, State
+from ddiseg.catalogue.masks import REJECT
+from ddiseg.catalogue.models import Review
+from ddiseg.labelstudio.client import Client
+from ddiseg.labelstudio.connection import Connection
+from ddiseg.labelstudio.projects import Place, open_place
+from ddiseg.labelstudio.tabs import condition, ensure_tabs
+from ddiseg.workspace import Workspace
+
+#: The tab of images that came back from review.
+RETURNED = "Returned by the reviewer"
+
+
+def show_comments(workspace: Workspace, client: Client, place: Place) -> str | None:
+    """Show each returned image's comment in its task, and take it away once the image moved on.
+
+    Returns the address of the tab that lists the returned images; None where there are none.
+    """
+    labelling = workspace.catalogue.labelling
+    reviews = workspace.catalogue.masks.last_reviews()
+    returned = False
+    for task, image in labelling.commented(place.row.id):
+        wanted = _comment(image.state, reviews.get(image.id))
+        returned = returned or wanted is not None
+        if wanted != task.comment:
+            assert task.remote_id is not None
+            if client.set_data(task.remote_id, **{REVIEW_COMMENT: wanted or ""}):
+                labelling.update_task(task.id, comment=wanted)
+    if not returned:
+        return None
+    shows = condition(REVIEW_COMMENT, "not_equal", "")
+    return ensure_tabs(client, place, {RETURNED: [shows]})[RETURNED]
+
+
+def send_back(workspace: Workspace, client: Client, connection: Connection) -> str | None:
+    """Show the comments of returned images to their annotators; see `show_comments`."""
+    place = open_place(workspace, client, connection, Purpose.ANNOTATION, keep_config=False)
+    return show_comments(workspace, client, place)
+
+
+def _comment(state: str, review: Review | None) -> str | None:
+    """What an annotator reads above a returned image; None above any other."""
+    rejected = review is not None and review.verdict == REJECT
+    if state != State.REWORK and not (state == State.IN_LABELLING and rejected):
+        return None  # a returned image whose task is a new one is in labelling
+    if review is None:
+        return "Please look at this image again."
+    return f"{review.reviewer}: {review.comment or 'please look at this image again'}"
