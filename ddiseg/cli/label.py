@@ -10,6 +10,7 @@ import click
 from ddiseg.cli import sync
 from ddiseg.cli.base import Command, Group, Settings, common_options, pass_settings
 from ddiseg.cli.connecting import ask_token
+from ddiseg.errors import ServerError
 
 if TYPE_CHECKING:
     from ddiseg.labelstudio.connection import Connection
@@ -93,8 +94,11 @@ def show_status(settings: Settings) -> None:
     url = team or (running.url if running else None)
     projects = workspace.catalogue.labelling.projects(team or connection.EMBEDDED)
     answers = running is not None and server.answers(running)
+    team_version, team_fault = _ask_team(team) if team else (None, None)
     data: dict[str, Any] = {
         "team": team,
+        "team_version": team_version,
+        "team_fault": team_fault,
         "projects": {p.purpose: f"{url}/projects/{p.remote_id}/data" for p in projects if url},
         "running": running is not None,
         **(_as_data(running) if running else {}),
@@ -102,7 +106,12 @@ def show_status(settings: Settings) -> None:
         "secrets": str(folder.secrets),
         "log": str(folder.log),
     }
-    lines = [f"connected to {team}"] if team else []
+    lines = []
+    if team:
+        answers_well = f"connected to {team}: Label Studio {team_version} answers"
+        lines.append(
+            answers_well if team_version else f"connected to a team's server: {team_fault}"
+        )
     if running:
         state = "answers" if answers else "does not answer" if running.ready else "is starting"
         lines += [
@@ -172,6 +181,16 @@ def connect(settings: Settings, url: str | None, forget: bool) -> None:
         *(f"  project {purpose}: {page}" for purpose, page in projects.items()),
     ]
     settings.emit(data, "\n".join(lines))
+
+
+def _ask_team(url: str) -> tuple[str | None, str | None]:
+    """The version of a team's server, or what is wrong with it."""
+    from ddiseg.labelstudio.first_contact import server_version
+
+    try:
+        return server_version(url), None
+    except ServerError as error:
+        return None, str(error)
 
 
 def _prepare(workspace: Workspace, connection: Connection) -> dict[str, str]:

@@ -17,7 +17,7 @@ from ddiseg.cli.base import (
     report_outcomes,
 )
 from ddiseg.cli.connecting import connection_of
-from ddiseg.errors import DdisegError, InputError
+from ddiseg.errors import DdisegError, InputError, WorkspaceError
 
 if TYPE_CHECKING:
     from ddiseg.catalogue.models import Image, Mask
@@ -130,14 +130,17 @@ def list_reviews(settings: Settings, pictures: Path | None) -> None:
             pictures.mkdir(parents=True, exist_ok=True)
             path = pictures / f"{image.id}-{Path(image.name).stem}.png"
             path.unlink(missing_ok=True)
-            write_picture(workspace, image, path)
-            row["picture"] = str(path)
+            try:
+                write_picture(workspace, image, path)
+                row["picture"] = str(path)
+            except (InputError, WorkspaceError) as error:
+                row["no_picture"] = str(error)
         rows.append(row)
     lines = [f"{len(rows)} masks wait for review"]
     lines += [
         f"  {r['name']} (#{r['id']}), tone {r['tone']}, drawn by {', '.join(r['drawn_by'])} "
         f"{str(r['drawn_at'])[:16].replace('T', ' ')} UTC"
-        + (f": {r['picture']}" if "picture" in r else "")
+        + (f": {r.get('picture') or r['no_picture']}" if pictures else "")
         for r in rows
     ]
     settings.emit({"waiting": rows}, "\n".join(lines))

@@ -64,7 +64,7 @@ def read_answer(
     try:
         return _read(asked, empty, annotation, protocol)
     except (InputError, ProtocolError) as error:
-        return replace(empty, problem=f"{asked.image.name}: {error}; see {asked.link}")
+        return replace(empty, problem=f"{error}; see {asked.link}")
 
 
 def _read(

@@ -26,6 +26,18 @@ def first_contact(url: str, token: str) -> tuple[str, str]:
     The version is asked for first, for what is no Label Studio must not see the token. Raises
     ServerError, one line, where the server does not answer as a Label Studio that knows the token.
     """
+    release = server_version(url)
+    user = _get(url, "/api/current-user/whoami", _authorization(url, token)).get("email")
+    if not isinstance(user, str):
+        raise ServerError(f"{url} does not tell whose token this is; check the address")
+    return release, user
+
+
+def server_version(url: str) -> str:
+    """The version of the Label Studio at `url`, asked without a token.
+
+    Raises ServerError, one line, where there is none, or one of another major version.
+    """
     release = _get(url, "/api/version").get("release")
     if not isinstance(release, str):
         raise ServerError(f"{url} is no Label Studio: it tells no version; check the address")
@@ -34,10 +46,7 @@ def first_contact(url: str, token: str) -> tuple[str, str]:
             f"{url} is Label Studio {release}, and this ddiseg works with {MAJOR}.x: "
             "connect another server, or upgrade ddiseg"
         )
-    user = _get(url, "/api/current-user/whoami", _authorization(url, token)).get("email")
-    if not isinstance(user, str):
-        raise ServerError(f"{url} does not tell whose token this is; check the address")
-    return release, user
+    return release
 
 
 def _authorization(url: str, token: str) -> str:

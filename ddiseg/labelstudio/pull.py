@@ -109,7 +109,11 @@ def pull(
         done.returned = send_back(workspace, client, connection)
     told = {o.note for o in done.outcomes}
     still = labelling.problems(place.row.id)
-    done.problems = [str(a.problem) for _, a in still if a.problem not in told]
+    images = workspace.catalogue.images.select(ids=[task.image_id for task, _ in still])
+    names = {image.id: image.name for image in images}
+    done.problems = [
+        f"{names[task.image_id]}: {a.problem}" for task, a in still if a.problem not in told
+    ]
     return done
 
 

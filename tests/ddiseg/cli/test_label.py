@@ -15,7 +15,7 @@ import click
 import pytest
 
 from ddiseg.errors import ServerError
-from ddiseg.labelstudio import connection
+from ddiseg.labelstudio import connection, first_contact
 from ddiseg.labelstudio.connection import Connection, Team
 from ddiseg.labelstudio.embedded import server
 from ddiseg.labelstudio.embedded.accounts import generate_accounts, read_accounts
@@ -138,6 +138,8 @@ def test_status__not_running(ddiseg: Run, workspace: Workspace) -> None:
     assert result.out.startswith("not running: 'ddiseg label up' starts it")
     assert ddiseg("label", "status", "--workspace", workspace.root, "--output", "json").json == {
         "team": None,
+        "team_version": None,
+        "team_fault": None,
         "projects": {},
         "running": False,
         "answers": False,
@@ -164,11 +166,30 @@ def test_status__running(
     assert first_line() == f"{since} and is starting: http://127.0.0.1:8080"
 
 
-def test_status__of_a_team(ddiseg: Run, workspace: Workspace) -> None:
+def test_status__of_a_team(
+    ddiseg: Run, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_contact, "server_version", lambda _url: "1.23.2")
     Folder(workspace.root).make()
     Folder(workspace.root).team.write_text(f'{{"url": "{TEAM}"}}')
     result = ddiseg("label", "status", "--workspace", workspace.root)
-    assert result.out == f"connected to {TEAM}\n"
+    assert result.out == f"connected to {TEAM}: Label Studio 1.23.2 answers\n"
+
+
+def test_status__of_a_team_that_is_down(
+    ddiseg: Run, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(url: str) -> str:
+        raise ServerError(f"{url}: can't be reached")
+
+    monkeypatch.setattr(first_contact, "server_version", refuses)
+    Folder(workspace.root).make()
+    Folder(workspace.root).team.write_text(f'{{"url": "{TEAM}"}}')
+    result = ddiseg("label", "status", "--workspace", workspace.root)
+    assert (result.status, result.out) == (
+        0,
+        f"connected to a team's server: {TEAM}: can't be reached\n",
+    )
 
 
 def test_logs__last_lines(ddiseg: Run, workspace: Workspace) -> None:

@@ -139,7 +139,7 @@ def test_pull__says_what_came_back(studio: Studio, label: Run) -> None:
     studio.skip(5, "other", "a tattoo")
     result = label("pull")
     problem = (
-        "2.png: it was submitted with nothing painted: paint it, or skip it with a reason; "
+        "it was submitted with nothing painted: paint it, or skip it with a reason; "
         f"see {studio.link(2)}"
     )
     assert (result.status, result.out.splitlines()) == (
@@ -153,9 +153,9 @@ def test_pull__says_what_came_back(studio: Studio, label: Run) -> None:
         ],
     )
     again = label("pull")
-    assert f"still refused  {problem}" in again.out
+    assert f"still refused  2.png: {problem}" in again.out
     as_json = label("pull", "--full", "--output", "json").json
-    assert as_json["problems"] == [problem]
+    assert as_json["problems"] == [f"2.png: {problem}"]
     assert as_json["full"] is True
     assert as_json["unexplained_skips"] == [f"3.png by {SECOND}", f"4.png by {ANNOTATOR}"]
     strict = label("pull", "--strict")

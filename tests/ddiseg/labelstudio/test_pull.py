@@ -153,14 +153,13 @@ def test_problem__everything_else_is_pulled(
     assert told(done) == [("1.png", REFUSED), ("2.png", ADDED)]
     [note] = notes(done)
     assert says in note
-    assert note.startswith("1.png: ")
     assert note.endswith(f"; see {studio.link(1)}")
     assert studio.state(images[0]) == "in_labelling"
     assert studio.drawn(images[0]) == []
     studio.check(all_pulled=True)
     again = studio.pull()
     assert endings(again) == [UNCHANGED]
-    assert again.problems == [note]
+    assert again.problems == [f"1.png: {note}"]
     studio.server.edit(number, result=LESION)
     mended = studio.pull()
     assert endings(mended) == [ADDED]
