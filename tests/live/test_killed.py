@@ -6,6 +6,7 @@ every stopped and repeated one must make.
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -30,7 +31,9 @@ from ddiseg.workspace import Workspace
 from tests.live.commands import Command, Done
 from tests.live.site import CONTROL, IMAGES, TWICE, Site, give_to_annotator, make_site, rows
 
+#: Kills of the client, and of the server, which takes some ten seconds each to start again.
 KILLS = 20
+SERVER_KILLS = int(os.environ.get("DDISEG_SERVER_KILLS", "5"))
 SLACK = 1.3  #: moments are drawn over this much more than a run: the next one may be slower
 NOTHING = {"added": 0, "unchanged": 0, "repaired": 0, "refused": 0}
 ANNOTATION = "FROM projects WHERE purpose = 'annotation'"
@@ -71,15 +74,15 @@ def test_pull__client_killed(site: Site, tell: Callable[[str], None]) -> None:
     assert any(n in between for n in stored), "no kill came in the middle of the work"
 
 
-@pytest.mark.long
 def test_push_and_pull__server_killed(site: Site, tell: Callable[[str], None]) -> None:
     """Each kill of the server hits a push and a pull, each at a moment of its own."""
     pushed, _ = _undisturbed_push(site)
     pulled, _ = _undisturbed_pull(site)
     push_seconds, pull_seconds = _seconds_together(site)
-    moments = zip(_moments("push", push_seconds), _moments("pull", pull_seconds), strict=True)
+    push_moments = _moments("push", push_seconds, SERVER_KILLS)
+    pull_moments = _moments("pull", pull_seconds, SERVER_KILLS)
     sent, stored, ups = [], [], []
-    for push_moment, pull_moment in moments:
+    for push_moment, pull_moment in zip(push_moments, pull_moments, strict=True):
         stopped = _kill_server(site, push_moment, pull_moment)
         ups.append(_timed(site.up))
         for command in stopped:
@@ -92,13 +95,12 @@ def test_push_and_pull__server_killed(site: Site, tell: Callable[[str], None]) -
         for check in checks:
             check.result()
     tell(
-        f"server, {KILLS} kills, up again in {min(ups):.1f} to {max(ups):.1f} s: "
+        f"server, {SERVER_KILLS} kills, up again in {min(ups):.1f} to {max(ups):.1f} s: "
         f"tasks written down as sent {_told(sent)}; versions stored {_told(stored)}"
     )
     assert any(0 < n < IMAGES for n in sent), "no kill came in the middle of a push"
 
 
-@pytest.mark.long
 def test_push__given_up_request_is_done_while_it_is_repeated(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +130,6 @@ def test_push__given_up_request_is_done_while_it_is_repeated(
     assert dict(rows(site.own, "SELECT key, remote_id FROM tasks")) == where
 
 
-@pytest.mark.long
 def test_pull__given_up_request_is_done_after_its_repetition(site: Site) -> None:
     """Somebody has annotated the task that nobody here knows: it stays, the known one goes."""
     (shown, _), _ = _undisturbed_push(site)
@@ -157,11 +158,11 @@ def _push_here(site: Site, n: int) -> None:
         workspace.catalogue.close()
 
 
-def _moments(what: str, seconds: float) -> list[float]:
-    """KILLS moments, spread evenly over a run and drawn by lot within their share of it."""
+def _moments(what: str, seconds: float, kills: int = KILLS) -> list[float]:
+    """Moments spread evenly over a run and drawn by lot within their share of it."""
     lot = random.Random(f"kill {what}")
-    moments = [(part + lot.random()) / KILLS * seconds for part in range(KILLS)]
-    return lot.sample(moments, KILLS)
+    moments = [(part + lot.random()) / kills * seconds for part in range(kills)]
+    return lot.sample(moments, kills)
 
 
 def _kill_client(fresh: Callable[[], None], start: Callable[[], Command], moment: float) -> None:
