@@ -15,14 +15,8 @@ from ddiseg.labelstudio.projects import Place
 _HIDDEN = (
     *("inner_id", "annotators", "annotations_results", "annotations_ids", "predictions_results"),
     *("predictions_score", "predictions_model_versions", "total_predictions", "file_upload"),
-    *(
-        "storage_filename",
-        "created_at",
-        "updated_at",
-        "updated_by",
-        "avg_lead_time",
-        "draft_exists",
-    ),
+    *("storage_filename", "created_at", "updated_at", "updated_by", "avg_lead_time"),
+    *("draft_exists", "data.ddiseg", "data.image_id"),
 )
 
 
