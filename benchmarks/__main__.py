@@ -14,9 +14,11 @@ NAMES = {
     "brush_rle": "Label Studio's brush RLE against its SDK and the codec compiled from Rust",
     "backbone_prefix": "prefix of the ImageNet UNet against the full forward with hooks",
     "probe_memory": "training 5 probes against materialised up-sampled features",
+    "probe_training": "training 5 probes against ddpm-segmentation's loop (half an hour)",
     "label_pull": "10,000 annotated tasks brought back: memory, and masks a second",
     "label_push": "1,000 images given to annotators against plain posts of the same bodies",
-    "label_efficiency": "IoU at 10, 30, 90 masks against colour features and the untrained UNet",
+    "label_efficiency": "lesion IoU at 10, 30, 90 masks against other features and UNets (an hour)",
+    "five_classes": "FEDD against five UNets on phantoms over the published masks (half an hour)",
 }
 
 

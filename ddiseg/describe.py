@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from annotation_protocol import ProtocolError, load_protocol
+from ddiseg.catalogue.malignancy import DISCLAIMER
 from ddiseg.catalogue.models import Image, Mask
 from ddiseg.errors import DdisegError
 from ddiseg.workspace import Workspace
@@ -26,20 +27,31 @@ _EVENT = ("at", "kind", "actor", "state_before", "state_after", "detail")
 
 
 def describe(workspace: Workspace, image: Image) -> dict[str, Any]:
-    """Details, files, masks with their class shares, reviews, standing skips and events."""
+    """Details, files, masks with class shares, estimates of malignancy, reviews, skips, events."""
     catalogue = workspace.catalogue
     rows = catalogue.masks.of_image(image.id)
     accepted = catalogue.masks.accepted().get(image.id)
-    models = {model.id: model.name for model in catalogue.models.all()}
+    versions = {model.id: model for model in catalogue.models.all()}
     datasets = {dataset.id: dataset.name for dataset in catalogue.images.datasets()}
     masks = [
         {
             **_values(mask, _MASK),
-            "author": mask.annotator or models[mask.model_version_id or 0],
+            "author": mask.annotator or versions[mask.model_version_id or 0].name,
             "accepted": accepted is not None and mask.id == accepted.id,
             "shares": _shares(workspace, mask),
         }
         for mask in rows
+    ]
+    estimates = [
+        {
+            "model": versions[estimate.model_version_id].name,
+            "probability": estimate.probability,
+            "learned_from": image.content_hash
+            in versions[estimate.model_version_id].training_images,
+            "note": DISCLAIMER,
+            "created_at": estimate.created_at,
+        }
+        for estimate in catalogue.malignancy.of_image(image.id)
     ]
     reviews = catalogue.masks.reviews([mask.id for mask in rows])
     return {
@@ -47,6 +59,7 @@ def describe(workspace: Workspace, image: Image) -> dict[str, Any]:
         "dataset": datasets[image.dataset_id],
         "files": [source.path for source in catalogue.images.sources(image.id)],
         "masks": masks,
+        "malignancy_estimates": estimates,
         "reviews": [_values(review, _REVIEW) for review in reviews],
         "skips": [_values(skip, _SKIP) for skip in catalogue.images.skips(image.id)],
         "events": [_values(event, _EVENT) for event in catalogue.history.of_image(image.id)],

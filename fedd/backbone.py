@@ -7,26 +7,45 @@ Arrays: images are (N, 3, S, S) float32 in [-1, 1], S = `image_size`; the activa
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedd.errors import WeightsError
+from fedd.batching import BatchSize, first_batch
+from fedd.devices import existing_device, prepare_gpu
+from fedd.errors import DeviceError, WeightsError
+from fedd.unet import IMAGENET_256, SMALL, UNetConfig, decoder_activations, make_fast
 
-with warnings.catch_warnings():
-    # guided-diffusion decorates with the old torch.cuda.amp names; inference does not use them.
-    warnings.filterwarnings("ignore", r"`torch\.cuda\.amp\.custom_(fwd|bwd)", FutureWarning)
-    from guided_diffusion.nn import timestep_embedding
-    from guided_diffusion.unet import UNetModel
+__all__ = [
+    "DIFFUSION_STEPS",
+    "IMAGENET_256",
+    "PRECISIONS",
+    "SMALL",
+    "Backbone",
+    "DiffusionUNet",
+    "UNetConfig",
+    "content_noise",
+    "decoder_activations",
+    "parameter_count",
+]
 
 #: Length of the noise schedule of guided-diffusion; a timestep is 0 to 999.
 DIFFUSION_STEPS = 1000
+
+#: What the convolutions and the attention are computed in; norms are float32 in either.
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+#: Threads that draw noise: a GPU would otherwise wait for it.
+NOISE_THREADS = 8
+
+logger = logging.getLogger(__name__)
 
 
 class Backbone(Protocol):
@@ -49,112 +68,48 @@ class Backbone(Protocol):
     def blocks(self) -> tuple[int, ...]: ...
 
     def activations(
-        self, images: Tensor, timestep: int, blocks: Sequence[int]
+        self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0
     ) -> dict[int, Tensor]:
-        """Activations of `blocks` for `images` (N, 3, S, S), never depending on batch or order."""
+        """Activations of `blocks` for `images` (N, 3, S, S), never depending on batch or order.
+
+        `noise` says which draw of an image's noise.
+        """
         ...
 
 
-@dataclass(frozen=True)
-class UNetConfig:
-    """A guided-diffusion UNet. Names follow `guided_diffusion.script_util`.
+class DiffusionUNet:
+    """A frozen guided-diffusion UNet, run no further than the last decoder block asked for.
 
-    `patch` > 1 hands the network the photograph as (3 * patch^2) channels at S / patch
-    (pixel-unshuffle): fewer positions for the same photograph, for small networks on small machines.
+    A network that was kept only as far as some block (`fedd weights fetch`) has the blocks up to it.
+    `precision` and `device` say how and where it is computed; `to` gives one computed otherwise.
     """
 
-    image_size: int
-    model_channels: int
-    channel_mult: tuple[int, ...]
-    num_res_blocks: int
-    attention_resolutions: tuple[int, ...]  #: in positions of the grid, as 32,16,8
-    num_head_channels: int = 64
-    use_scale_shift_norm: bool = True
-    resblock_updown: bool = True
-    learn_sigma: bool = True
-    patch: int = 1
-
-    def __post_init__(self) -> None:
-        factor = self.patch * 2 ** (len(self.channel_mult) - 1)
-        if self.image_size % factor:
-            raise WeightsError(
-                f"a UNet of {len(self.channel_mult)} levels and patch {self.patch} needs an image size "
-                f"that {factor} divides, not {self.image_size}"
-            )
-
-    @property
-    def grid(self) -> int:
-        return self.image_size // self.patch
-
-    @property
-    def in_channels(self) -> int:
-        return 3 * self.patch**2
-
-    @property
-    def decoder_blocks(self) -> int:
-        return len(self.channel_mult) * (self.num_res_blocks + 1)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> UNetConfig:
-        known = {f.name for f in fields(cls)}
-        if unknown := set(values) - known:
-            raise WeightsError(
-                f"unknown settings in the backbone's configuration: {sorted(unknown)}"
-            )
-        read: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**read)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def build(self) -> UNetModel:
-        return UNetModel(
-            image_size=self.grid,
-            in_channels=self.in_channels,
-            model_channels=self.model_channels,
-            out_channels=self.in_channels * (2 if self.learn_sigma else 1),
-            num_res_blocks=self.num_res_blocks,
-            attention_resolutions=tuple(self.grid // r for r in self.attention_resolutions),
-            channel_mult=self.channel_mult,
-            num_head_channels=self.num_head_channels,
-            use_scale_shift_norm=self.use_scale_shift_norm,
-            resblock_updown=self.resblock_updown,
-        )
-
-
-#: OpenAI's unconditional ImageNet model, `256x256_diffusion_uncond.pt`: the paper's backbone.
-IMAGENET_256 = UNetConfig(
-    image_size=256,
-    model_channels=256,
-    channel_mult=(1, 1, 2, 2, 4, 4),
-    num_res_blocks=2,
-    attention_resolutions=(32, 16, 8),
-)
-
-#: The architecture of the backbone that ships with the package (see `fedd/weights/small.md`).
-SMALL = UNetConfig(
-    image_size=128,
-    patch=2,
-    model_channels=32,
-    channel_mult=(1, 2, 4, 4),
-    num_res_blocks=1,
-    attention_resolutions=(16, 8),
-    num_head_channels=32,
-    learn_sigma=False,
-)
-
-
-class DiffusionUNet:
-    """A frozen guided-diffusion UNet, run no further than the last decoder block asked for."""
-
-    def __init__(self, name: str, config: UNetConfig, net: UNetModel, weights_hash: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: UNetConfig,
+        net: Any,
+        weights_hash: str,
+        device: torch.device | str = "cpu",
+        precision: str = "float32",
+    ) -> None:
         self.name, self.config, self.hash = name, config, weights_hash
         self.image_size = config.image_size
-        self.blocks = tuple(range(config.decoder_blocks))
+        self.blocks = tuple(range(len(net.output_blocks)))
+        self.device, self.precision = torch.device(device), precision
         self.net = net.eval().requires_grad_(False)
+        make_fast(self.net, PRECISIONS[precision])
+        self.net.to(self.device)
+        self.batch = BatchSize(*first_batch(config, self.device))
         self._alpha_bar = _alpha_bar()
+        self._forward = decoder_activations
+        if self.device.type == "cuda":
+            prepare_gpu()
+            self._forward = torch.compile(decoder_activations)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        return [self.device]
 
     @classmethod
     def random(cls, config: UNetConfig, seed: int = 0) -> DiffusionUNet:
@@ -169,55 +124,123 @@ class DiffusionUNet:
             hashlib.sha256(f"untrained {seed} {config}".encode()).hexdigest(),
         )
 
+    def to(self, device: str, precision: str = "float32") -> DiffusionUNet:
+        """The same network on a device (`cpu`, `cuda`, `cuda:1`), computed in a precision.
+
+        This one stays as it is. Raises DeviceError where there is no such device, or where the
+        weights were rounded to bfloat16 already and float32 is asked for.
+        """
+        if precision not in PRECISIONS:
+            raise DeviceError(f"no precision {precision}: there are {', '.join(PRECISIONS)}")
+        target = existing_device(device)
+        if (target, precision) == (self.device, self.precision):
+            return self
+        if self.precision != "float32" and precision == "float32":
+            raise DeviceError(
+                f"the weights of {self.name} were rounded to {self.precision}: load them anew"
+            )
+        net = copy.deepcopy(self.net)
+        return DiffusionUNet(self.name, self.config, net, self.hash, target, precision)
+
     @torch.inference_mode()
     def activations(
-        self, images: Tensor, timestep: int, blocks: Sequence[int]
+        self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0
     ) -> dict[int, Tensor]:
-        """Activations of decoder `blocks` for `images` noised to `timestep`.
+        """Activations of decoder `blocks` for `images` noised to `timestep`, on this device.
 
-        The noise of an image comes from its own content, so the result depends neither on the
-        other images of the batch nor on their order. Raises ValueError for a block or a timestep
-        that does not exist.
+        The noise of an image comes from its own content, and `noise` says which draw, so the result
+        depends neither on the other images nor on their order. Any number of images: as many as fit
+        pass through the network at a time.
+
+        Raises:
+            ValueError: a block or a timestep that does not exist; images of another size.
+            WeightsError: a block that this network was not kept for.
+            DeviceError: not even one image fits into the device's memory.
         """
-        if unknown := set(blocks) - set(self.blocks):
-            raise ValueError(
-                f"{self.name} has decoder blocks 0 to {self.blocks[-1]}, not {sorted(unknown)}"
-            )
+        self._check_blocks(blocks)
         if not 0 <= timestep < DIFFUSION_STEPS:
             raise ValueError(f"a timestep is 0 to {DIFFUSION_STEPS - 1}, not {timestep}")
-        x = F.pixel_unshuffle(images, self.config.patch)
+        size = self.image_size
+        if images.shape[1:] != (3, size, size):
+            raise ValueError(
+                f"{self.name} sees images (N, 3, {size}, {size}), not {tuple(images.shape)}: "
+                "bring them to its size with fedd.features.prepare"
+            )
+        return self.batch.run(lambda part: self._activations(part, timestep, blocks, noise), images)
+
+    def _check_blocks(self, blocks: Sequence[int]) -> None:
+        unknown = sorted(set(blocks) - set(self.blocks))
+        cut = [b for b in unknown if 0 <= b < self.config.decoder_blocks]
+        if cut:
+            raise WeightsError(
+                f"the weights of {self.name} were kept only to decoder block {self.blocks[-1]}, not to "
+                f"{cut[-1]}: fetch more, 'fedd weights fetch {self.name} --blocks {cut[-1]}'"
+            )
+        if unknown:
+            raise ValueError(
+                f"{self.name} has decoder blocks 0 to {self.blocks[-1]}, not {unknown}"
+            )
+
+    def _activations(
+        self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int
+    ) -> dict[int, Tensor]:
+        shape = (self.config.in_channels, self.config.grid, self.config.grid)
+        drawn = _on(self.device, _noise(images, shape, noise))
+        x = F.pixel_unshuffle(_on(self.device, images), self.config.patch)
         keep = self._alpha_bar[timestep]
-        x = keep.sqrt() * x + (1 - keep).sqrt() * torch.stack(
-            [content_noise(i, x.shape[1:]) for i in images]
-        )
-        t = torch.full((len(x),), timestep, dtype=torch.long, device=x.device)
-        return decoder_activations(self.net, x, t, blocks)
+        x = keep.sqrt() * x + (1 - keep).sqrt() * drawn
+        x = x.contiguous(memory_format=torch.channels_last)
+        t = torch.full((1,), timestep, dtype=torch.long, device=self.device)
+        found = self._run(x, t, tuple(blocks))
+        return {block: a.float().contiguous() for block, a in found.items()}
+
+    def _run(self, x: Tensor, t: Tensor, blocks: tuple[int, ...]) -> dict[int, Tensor]:
+        """The forward pass, compiled where that works on this machine."""
+        try:
+            return self._forward(self.net, x, t, blocks)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if self._forward is decoder_activations:
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            logger.warning("%s runs uncompiled, for compiling failed: %s", self.name, reason)
+            self._forward = decoder_activations
+        return self._forward(self.net, x, t, blocks)
 
 
-def decoder_activations(
-    net: UNetModel, x: Tensor, timesteps: Tensor, blocks: Sequence[int]
-) -> dict[int, Tensor]:
-    """The forward pass of `UNetModel`, ended after the last of `blocks`; x is (N, C, h, w)."""
-    emb = net.time_embed(timestep_embedding(timesteps, net.model_channels))
-    skips, h = [], x
-    for module in net.input_blocks:
-        h = module(h, emb)
-        skips.append(h)
-    h = net.middle_block(h, emb)
-    found = {}
-    for index, module in enumerate(net.output_blocks[: max(blocks) + 1]):
-        h = module(torch.cat([h, skips.pop()], dim=1), emb)
-        if index in blocks:
-            found[index] = h
-    return found
+def content_noise(image: Tensor, shape: Sequence[int], draw: int = 0) -> Tensor:
+    """Standard normal noise of `shape`, seeded by the pixels of `image` (3, S, S) in [-1, 1].
 
-
-def content_noise(image: Tensor, shape: Sequence[int]) -> Tensor:
-    """Standard normal noise of `shape`, seeded by the pixels of `image` (3, S, S) in [-1, 1]."""
+    Each `draw` (0, 1, ...) of an image is other noise.
+    """
     pixels = ((image + 1) * 127.5).round().to(torch.uint8).cpu().contiguous()
-    seed = int.from_bytes(hashlib.sha256(pixels.numpy().tobytes()).digest()[:8], "big") >> 1
+    content = hashlib.sha256(pixels.numpy().tobytes())
+    if draw:
+        content.update(f"draw {draw}".encode())
+    seed = int.from_bytes(content.digest()[:8], "big") >> 1
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(tuple(shape), generator=generator).to(image.device)
+
+
+def parameter_count(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def _noise(images: Tensor, shape: Sequence[int], draw: int) -> Tensor:
+    """The content noise of each image, (N, *shape)."""
+    one: Callable[[Tensor], Tensor] = lambda image: content_noise(image, shape, draw)  # noqa: E731
+    if len(images) == 1:
+        return one(images[0])[None]
+    with ThreadPoolExecutor(NOISE_THREADS) as pool:
+        return torch.stack(list(pool.map(one, images)))
+
+
+def _on(device: torch.device, tensor: Tensor) -> Tensor:
+    """A tensor on a device; to a GPU it is copied while the processor goes on."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _alpha_bar() -> Tensor:
@@ -226,7 +249,3 @@ def _alpha_bar() -> Tensor:
 
     betas = torch.from_numpy(get_named_beta_schedule("linear", DIFFUSION_STEPS))
     return torch.cumprod(1 - betas, 0).float()
-
-
-def parameter_count(net: nn.Module) -> int:
-    return sum(p.numel() for p in net.parameters())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from fedd.errors import DatasetError
 
@@ -36,10 +36,12 @@ _COLUMNS = {
     "patient": ("patient", "patient_id"),
 }
 
-#: DDI's groups, and single Fitzpatrick types.
-_TONE_OF = {"12": TONES[0], "34": TONES[1], "56": TONES[2]} | {
-    str(kind): TONES[(kind - 1) // 2] for kind in range(1, 7)
-}
+#: DDI's groups, single Fitzpatrick types, and what tables say where nobody knows.
+_TONE_OF = (
+    {"12": TONES[0], "34": TONES[1], "56": TONES[2]}
+    | {str(kind): TONES[(kind - 1) // 2] for kind in range(1, 7)}
+    | dict.fromkeys(("", "unknown", "-1"), "unknown")
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Item:
         try:
             with Image.open(self.path) as picture:
                 return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DatasetError(f"{self.path} can't be opened as a photograph: {error}") from error
 
     def class_ids(self, class_count: int) -> NDArray[np.uint8]:
@@ -85,9 +87,9 @@ class Item:
 def read_dataset(folder: Path, table: Path | None = None, masks: Path | None = None) -> list[Item]:
     """The photographs of `folder`, by stem; `table` is a CSV, by default DDI's where it is there.
 
-    Without a table every photograph is of unknown tone. Raises DatasetError where a table names
-    photographs that are missing or says what can't be, where two share a stem, and where there is
-    nothing.
+    With a table, those that it names; without, all, of unknown tone. Raises DatasetError where a
+    table names photographs that are missing or says what can't be, where two share a stem, and where
+    there are no photographs or no masks for them.
     """
     found = _by_stem(_files(folder, PHOTOGRAPHS), "photographs")
     mask_files = _by_stem(_files(masks, (".npy", ".png")), "masks") if masks else {}
@@ -100,10 +102,15 @@ def read_dataset(folder: Path, table: Path | None = None, masks: Path | None = N
         )
     if not rows:
         raise DatasetError(f"no photographs in {folder}: give the folder that holds them")
+    if masks and not set(rows) & set(mask_files):
+        raise DatasetError(
+            f"no mask in {masks} is named as a photograph of {folder}: expected the photographs' "
+            "names, ending in .npy or .png"
+        )
     return [
         Item(
             found[stem],
-            _tone(row.get("tone", "")),
+            _tone(row.get("tone", ""), stem),
             row.get("patient", ""),
             _flag(row.get("malignant", ""), stem),
             mask_files.get(stem),
@@ -118,14 +125,15 @@ def _read_mask(path: Path) -> NDArray[np.generic]:
             return np.asarray(np.load(path, allow_pickle=False))
         with Image.open(path) as picture:
             return np.array(picture)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise DatasetError(f"{path} can't be read as a mask: {error}") from error
 
 
 def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
     if not folder.is_dir():
         raise DatasetError(f"{folder} is no folder")
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in endings and p.is_file())
+    # A name that begins with a dot is something that an operating system left there.
+    return sorted(p for p in folder.rglob("[!.]*") if p.suffix.lower() in endings and p.is_file())
 
 
 def _by_stem(files: Iterable[Path], what: str) -> dict[str, Path]:
@@ -154,17 +162,33 @@ def _rows(table: Path) -> dict[str, dict[str, str]]:
             f"{table} has no column with the photographs' names: "
             f"expected one of {', '.join(_COLUMNS['file'])}, found {', '.join(header)}"
         )
-    return {Path(cells["file"]).stem: cells for cells in (_cells(row, columns) for row in lines)}
+    rows: dict[str, dict[str, str]] = {}
+    for line, row in enumerate(lines, 2):
+        cells = _cells(row, columns)
+        stem = Path(cells.pop("file")).stem
+        if not stem:
+            raise DatasetError(
+                f"{table}, row {line}: no photograph is named in '{columns['file']}'"
+            )
+        if rows.setdefault(stem, cells) != cells:
+            raise DatasetError(f"{table}, row {line}: {stem} has another row that says otherwise")
+    return rows
 
 
 def _cells(row: Mapping[str, str | None], columns: Mapping[str, str]) -> dict[str, str]:
     return {key: (row.get(name) or "").strip() for key, name in columns.items()}
 
 
-def _tone(cell: str) -> str:
+def _tone(cell: str, stem: str) -> str:
     if cell in TONES:
         return cell
-    return _TONE_OF.get(cell.removesuffix(".0"), "unknown")
+    tone = _TONE_OF.get(cell.removesuffix(".0"))
+    if tone is None:
+        raise DatasetError(
+            f"{stem}: tone is '{cell}'; expected {', '.join(TONES)}, a Fitzpatrick type 1 to 6, "
+            "DDI's 12, 34 or 56, or unknown"
+        )
+    return tone
 
 
 def _flag(cell: str, stem: str) -> bool | None:

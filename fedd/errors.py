@@ -17,3 +17,23 @@ class TrainingDataError(FeddError, ValueError):
 
 class DatasetError(FeddError, ValueError):
     """A folder of photographs, a table or a mask that can't be used."""
+
+
+class FigureError(FeddError, ValueError):
+    """A figure that can't be written."""
+
+
+class MissingPackageError(FeddError, ImportError):
+    """A package of an optional extra that is not installed, or not usable as it is."""
+
+
+class ExplorationError(FeddError, ValueError):
+    """Blocks or timesteps that can't be explored, or an ablation that can't go on where it stands."""
+
+
+class DeviceError(FeddError, RuntimeError):
+    """A device that does not exist, or that the work does not fit into."""
+
+
+class ReproductionError(FeddError, ValueError):
+    """A reproduction of the paper that can't be run, or not go on where it stands."""

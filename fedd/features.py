@@ -25,11 +25,13 @@ class FeatureSpec:
 
     With `normalise`, the probes also see each channel standardised over its own image: a lesion
     is then what differs from the skin around it, whatever that skin's tone. Off in the paper.
+    `noise` is which draw of each image's noise (`fedd.backbone.content_noise`).
     """
 
     blocks: tuple[int, ...]
     timestep: int
     normalise: bool = False
+    noise: int = 0
 
 
 def prepare(photograph: NDArray[np.uint8], size: int) -> Tensor:
@@ -40,7 +42,7 @@ def prepare(photograph: NDArray[np.uint8], size: int) -> Tensor:
 
 def extract(backbone: Backbone, images: Tensor, spec: FeatureSpec) -> list[Tensor]:
     """Activations (N, C, h, w) of each block of `spec`, in its order, for images (N, 3, S, S)."""
-    found = backbone.activations(images, spec.timestep, spec.blocks)
+    found = backbone.activations(images, spec.timestep, spec.blocks, spec.noise)
     return [found[block] for block in spec.blocks]
 
 

@@ -12,7 +12,6 @@ import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,33 +19,56 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fedd.backbone import IMAGENET_256, DiffusionUNet, UNetConfig
+from fedd.checkpoint import check_fit, expected_shapes, read_state_dict
 from fedd.errors import WeightsError
+from fedd.sources import kept_path, sources
 
 BACKBONE_KIND = "fedd-backbone"
 
-#: Names that `load_backbone` knows besides paths.
+#: The backbone that ships with the package.
 SHIPPED = "small"
 
 
 def load_backbone(name_or_path: str = SHIPPED, config: UNetConfig | None = None) -> DiffusionUNet:
-    """The backbone called `small`, which ships with the package, or the one in a file.
+    """The backbone called `small`, which ships with the package, one that was fetched, or a file's.
 
     A `.pt` file (OpenAI's layout) is read with `config`, by default that of the ImageNet 256x256
     model. Raises WeightsError where the file is missing, unreadable, unsafe or does not fit.
     """
-    if name_or_path == SHIPPED:
-        path = Path(str(resources.files("fedd") / "weights" / "small.safetensors"))
-    else:
-        path = Path(name_or_path)
-    if not path.is_file():
-        raise WeightsError(
-            f"no backbone called {name_or_path}: give '{SHIPPED}' or the path of a weights file"
-        )
+    path = backbone_path(name_or_path)
     if path.suffix in (".pt", ".pth"):
         return _load_checkpoint(path, config or IMAGENET_256)
     tensors, header = read_safetensors(path, BACKBONE_KIND)
     stored = UNetConfig.from_dict(json.loads(header["config"]))
-    return _build(header["name"], stored, tensors, path)
+    last_block = int(header["last_block"]) if "last_block" in header else None
+    weights_hash = header.get("weights_hash") or file_hash(path)
+    return _build(header["name"], stored, tensors, path, weights_hash, last_block)
+
+
+def is_named(name_or_path: str) -> bool:
+    """Whether this is a backbone's name, which means the same on every machine, and not a path."""
+    return name_or_path == SHIPPED or name_or_path in sources()
+
+
+def backbone_path(name_or_path: str) -> Path:
+    """The file of a backbone; raises WeightsError, saying what to type, where there is none."""
+    if name_or_path == SHIPPED:
+        return Path(str(resources.files("fedd") / "weights" / "small.safetensors"))
+    if name_or_path in sources():
+        path = kept_path(name_or_path)
+        if not path.is_file():
+            raise WeightsError(
+                f"the backbone {name_or_path} is not on this machine: run "
+                f"'fedd weights fetch {name_or_path}', offline with --from FILE"
+            )
+        return path
+    path = Path(name_or_path)
+    if not path.is_file():
+        names = ", ".join(f"'{name}'" for name in [SHIPPED, *sources()])
+        raise WeightsError(
+            f"no backbone called {name_or_path}: give {names} or the path of a weights file"
+        )
+    return path
 
 
 def save_backbone(
@@ -55,11 +77,16 @@ def save_backbone(
     config: UNetConfig,
     tensors: Mapping[str, Tensor],
     extra: Mapping[str, str],
+    dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write weights as fp16 safetensors, whole or not at all."""
-    halves = {k: v.detach().to(torch.float16).contiguous() for k, v in tensors.items()}
+    """Write weights as safetensors, in fp16 unless told otherwise, whole or not at all.
+
+    `extra` may hold `last_block`, where only the layers up to a decoder block are there, and
+    `weights_hash`, the hash by which probes know the backbone, otherwise that of the file.
+    """
+    stored = {k: v.detach().to(dtype).contiguous() for k, v in tensors.items()}
     header = {"kind": BACKBONE_KIND, "name": name, "config": json.dumps(config.to_dict()), **extra}
-    write_safetensors(path, halves, header)
+    write_safetensors(path, stored, header)
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
@@ -90,40 +117,20 @@ def file_hash(path: Path) -> str:
 
 
 def _load_checkpoint(path: Path, config: UNetConfig) -> DiffusionUNet:
-    import pickle
-
-    try:
-        tensors: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"{path} is not a checkpoint that is safe to open: {first}") from error
-    if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()):
-        raise WeightsError(
-            f"{path} holds no plain state dict; expected OpenAI's guided-diffusion layout"
-        )
-    return _build(path.stem, config, tensors, path)
+    return _build(path.stem, config, read_state_dict(path), path, file_hash(path))
 
 
 def _build(
-    name: str, config: UNetConfig, tensors: Mapping[str, Tensor], path: Path
+    name: str,
+    config: UNetConfig,
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    weights_hash: str,
+    last_block: int | None = None,
 ) -> DiffusionUNet:
-    net = config.build()
-    expected = net.state_dict()
-    missing = sorted(set(expected) - set(tensors))
-    unknown = sorted(set(tensors) - set(expected))
-    misfits = sorted(
-        k for k in set(expected) & set(tensors) if expected[k].shape != tensors[k].shape
-    )
-    if missing or unknown or misfits:
-        parts = [
-            f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-            for what, keys in (
-                ("keys missing", missing),
-                ("keys unknown", unknown),
-                ("shapes differ", misfits),
-            )
-            if keys
-        ]
-        raise WeightsError(f"{path} does not fit the network {name}: {'; '.join(parts)}")
-    net.load_state_dict({k: v.float() for k, v in tensors.items()})
-    return DiffusionUNet(name, config, net, file_hash(path))
+    check_fit(expected_shapes(config, last_block), tensors, name, path)
+    # No memory is taken for weights that would only be replaced.
+    with torch.device("meta"):
+        net = config.build(last_block)
+    net.load_state_dict({k: v.float() for k, v in tensors.items()}, assign=True)
+    return DiffusionUNet(name, config, net, weights_hash)

@@ -5,8 +5,10 @@ from ddiseg.catalogue.catalogue import Catalogue
 from ddiseg.catalogue.images import Details, KnownSource, NewImage
 from ddiseg.catalogue.labelling import Arm, NewTask, Work
 from ddiseg.catalogue.lifecycle import Action, State
+from ddiseg.catalogue.malignancy import NewEstimate
 from ddiseg.catalogue.masks import NewMask
 from ddiseg.catalogue.model_versions import NewModelVersion
+from ddiseg.catalogue.models import ModelKind
 
 __all__ = [
     "REASON_MISSING",
@@ -15,6 +17,8 @@ __all__ = [
     "Catalogue",
     "Details",
     "KnownSource",
+    "ModelKind",
+    "NewEstimate",
     "NewImage",
     "NewMask",
     "NewModelVersion",

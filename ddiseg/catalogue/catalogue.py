@@ -8,13 +8,14 @@ from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.history import History
 from ddiseg.catalogue.images import Images
 from ddiseg.catalogue.labelling import Labelling
+from ddiseg.catalogue.malignancy import MalignancyEstimates
 from ddiseg.catalogue.masks import Masks
 from ddiseg.catalogue.model_versions import ModelVersions
 from ddiseg.catalogue.subsets import Subsets
 
 
 class Catalogue:
-    """Images, masks, subsets, model versions, labelling tasks and their history, in one database.
+    """Images, masks, subsets, models and what they say, labelling and history, in one database.
 
     The only code that opens a transaction; every method of its parts is one.
     """
@@ -25,6 +26,7 @@ class Catalogue:
         self.masks = Masks(database)
         self.subsets = Subsets(database)
         self.models = ModelVersions(database)
+        self.malignancy = MalignancyEstimates(database)
         self.labelling = Labelling(database)
         self.history = History(database)
 

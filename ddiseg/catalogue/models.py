@@ -7,6 +7,7 @@ only read.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -106,10 +107,20 @@ class Source(Base):
     created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
+class ModelKind(StrEnum):
+    """What a model version is for."""
+
+    SEGMENTATION = "segmentation"  #: paints masks
+    MALIGNANCY = "malignancy"  #: says how likely malignant is: research output, not a diagnosis
+
+
 class ModelVersion(Base):
-    """Probes as they were after one training, with everything that made them."""
+    """Probes or a classifier as they were after one training, with everything that made them."""
 
     __tablename__ = "model_versions"
+    __table_args__ = (
+        CheckConstraint(f"kind IN ({', '.join(repr(k.value) for k in ModelKind)})", name="kind"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(100), unique=True)
@@ -120,6 +131,21 @@ class ModelVersion(Base):
     training_masks: Mapped[list[Any]]  #: content hashes of the masks that it learned from
     metrics: Mapped[dict[str, Any]]
     protocol_version: Mapped[str] = mapped_column(String(20))
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+    kind: Mapped[str] = mapped_column(String(20), server_default=ModelKind.SEGMENTATION.value)
+    #: Of a classifier: what it learned from, {"malignant": bool, "validation": bool} by content hash.
+    training_images: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+
+
+class MalignancyEstimate(Base):
+    """How likely an image is malignant, by a model version: research output, not a diagnosis."""
+
+    __tablename__ = "malignancy_estimates"
+    __table_args__ = (CheckConstraint("probability BETWEEN 0 AND 1", name="probability"),)
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), primary_key=True)
+    probability: Mapped[float]
     created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 

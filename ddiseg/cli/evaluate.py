@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar
+from ddiseg.cli.malignancy import evaluate_malignancy, malignancy_option, paper_threshold_option
 
 
 @click.command(cls=Command)
@@ -36,6 +37,8 @@ from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar
 )
 @click.option("--subset", help="Only images of this subset.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@malignancy_option
+@paper_threshold_option
 @pass_settings
 def evaluate(
     settings: Settings,
@@ -46,18 +49,30 @@ def evaluate(
     stretched: bool,
     subset: str | None,
     seed: int,
+    malignancy: bool,
+    paper_threshold: bool,
 ) -> None:
     """Score predictions: IoU and Dice by class and tone, with n and interval.
 
     'mean' is the mean over images, 'pooled' is over the pixels of all images, as in the paper.
     Intervals are 95% bootstrap over patients. An image that a model learned from is never scored
-    with that model's prediction.
+    with that model's prediction. With --malignancy: ROC-AUC, F1 and accuracy of the probabilities
+    of the newest classifier, on images of known malignancy that it did not learn from.
     """
     from annotation_protocol import load_protocol
     from ddiseg import masks
     from ddiseg.loop.evaluate import evaluate as score
     from ddiseg.workspace import default_actor
 
+    if malignancy:
+        if truth is not None or accepted:
+            raise click.UsageError(
+                "--malignancy is known from the metadata: no --truth, no --accepted."
+            )
+        evaluate_malignancy(settings, subset, seed, paper_threshold=paper_threshold)
+        return
+    if paper_threshold:
+        raise click.UsageError("--paper-threshold goes with --malignancy.")
     if (truth is None) == (not accepted):
         raise click.UsageError("Give either --truth DIR or --accepted.")
     mapping = masks.parse_class_mapping(classes, load_protocol().class_names) if classes else None

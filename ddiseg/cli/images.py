@@ -114,6 +114,12 @@ def _lines(data: dict[str, Any]) -> list[str]:
             f"  mask #{mask['id']} by {mask['author']}{mark}: "
             f"{mask['width']} x {mask['height']} {mask['mapping']}, {shares or 'file damaged'}"
         )
+    for estimate in data["malignancy_estimates"]:
+        learned = ", which learned from this image" if estimate["learned_from"] else ""
+        lines.append(
+            f"  malignant with probability {estimate['probability']:.2f} by {estimate['model']}"
+            f"{learned}: {estimate['note']}"
+        )
     for review in data["reviews"]:
         comment = f": {review['comment']}" if review["comment"] else ""
         lines.append(

@@ -5,6 +5,19 @@ from __future__ import annotations
 import click
 
 from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar, report_outcomes
+from ddiseg.cli.malignancy import (
+    hold_out_option,
+    malignancy_option,
+    prelabel_malignancy,
+    refresh_malignancy,
+)
+
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda or cuda:1; auto is all GPUs, or the CPU where there is none.",
+)
 
 
 @click.command(cls=Command)
@@ -12,22 +25,66 @@ from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar, repo
     "--backbone",
     default="small",
     show_default=True,
-    help="'small' ships with the package; or the path of a weights file (safetensors, or OpenAI's .pt).",
+    help="'small' ships with the package, 'imagenet-256' is the paper's (fedd weights fetch); or the path of a weights file (safetensors, or OpenAI's .pt).",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the training.")
+@click.option(
+    "--from-scratch",
+    is_flag=True,
+    help="Do not go on from the version in use, though it learned from some of the same masks.",
+)
+@click.option(
+    "--cache-gb",
+    type=click.FloatRange(min=0),
+    default=4.0,
+    show_default=True,
+    help="Size limit of the activations kept in the workspace's cache/features; 0 keeps none.",
+)
+@device_option
+@malignancy_option
+@hold_out_option
 @pass_settings
-def refresh(settings: Settings, backbone: str, seed: int) -> None:
+def refresh(
+    settings: Settings,
+    backbone: str,
+    seed: int,
+    from_scratch: bool,
+    cache_gb: float,
+    device: str,
+    malignancy: bool,
+    hold_out: tuple[str, ...],
+) -> None:
     """Train the model's probes on all accepted masks.
 
     The result is a new model version (fedd-1, fedd-2, ...) with its training set, settings and
-    seed on record. Nothing is trained where nothing changed.
+    seed on record. Nothing is trained where nothing changed. With 20 masks or more, every fifth is
+    kept out of the training (whole patients, the tones alike), to see when to stop and how sure the
+    model may be. The activations of images with an accepted mask are kept in cache/features in the
+    workspace, which is not part of its data: it may be deleted at any time, and a backup does not need it. With --malignancy a classifier
+    (malignancy-1, ...) is trained instead, on all images that are known to be malignant or benign.
     """
     from ddiseg.loop.model import refresh as train
     from ddiseg.workspace import default_actor
 
+    if malignancy and from_scratch:
+        raise click.UsageError("--from-scratch does not go with --malignancy, which always is.")
+    if malignancy:
+        refresh_malignancy(settings, backbone, seed, hold_out)
+        return
+    if hold_out:
+        raise click.UsageError("--hold-out goes with --malignancy.")
     workspace = settings.open()
     with progress_bar("Training probes, steps") as progress:
-        done = train(workspace, default_actor(), backbone, seed, progress=progress)
+        done = train(
+            workspace,
+            default_actor(),
+            backbone,
+            seed,
+            progress=progress,
+            from_scratch=from_scratch,
+            cache_limit=int(cache_gb * 1e9),
+            device=device,
+        )
     version = done.version
     by_tone = ", ".join(f"{tone} {n}" for tone, n in version.metrics["by_tone"].items())
     if done.absent_classes:
@@ -36,6 +93,8 @@ def refresh(settings: Settings, backbone: str, seed: int) -> None:
             f"{version.name} never paints {'it' if len(done.absent_classes) == 1 else 'them'}.",
             err=True,
         )
+    for note in done.notes:
+        click.echo(f"Note: {note}.", err=True)
     data = {
         "model": version.name,
         "new": done.new,
@@ -45,7 +104,11 @@ def refresh(settings: Settings, backbone: str, seed: int) -> None:
         "metrics": version.metrics,
     }
     if done.new:
-        text = f"{version.name}: learned from {len(version.training_masks)} accepted masks ({by_tone}) in {version.metrics['seconds']} s"
+        went_on = version.metrics["went_on_from"]
+        text = (
+            f"{version.name}: learned from {len(version.training_masks)} accepted masks ({by_tone}) "
+            f"in {version.metrics['seconds']} s{f', going on from {went_on}' if went_on else ''}"
+        )
     else:
         text = f"{version.name} is unchanged: it learned from exactly these {len(version.training_masks)} masks"
     settings.emit(data, text)
@@ -58,6 +121,15 @@ def refresh(settings: Settings, backbone: str, seed: int) -> None:
     "--state", "states", multiple=True, help="Only images in this state; may be repeated."
 )
 @click.option("--strict", is_flag=True, help="Fail if any image is refused.")
+@device_option
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of the backbone; bfloat16 is faster where the hardware has it.",
+)
+@malignancy_option
 @pass_settings
 def prelabel(
     settings: Settings,
@@ -65,6 +137,9 @@ def prelabel(
     subset: str | None,
     states: tuple[str, ...],
     strict: bool,
+    device: str,
+    precision: str,
+    malignancy: bool,
 ) -> None:
     """Paint images with the newest model version.
 
@@ -91,8 +166,11 @@ def prelabel(
         chosen = catalogue.images.select(ids=[catalogue.images.find(name).id for name in images])
     else:
         chosen = catalogue.images.select(subset=subset, states=wanted)
+    if malignancy:
+        prelabel_malignancy(settings, workspace, chosen, strict=strict)
+        return
     with progress_bar("Painting images") as progress:
-        version, outcomes = paint(workspace, chosen, progress)
+        version, outcomes = paint(workspace, chosen, progress, device=device, precision=precision)
     report_outcomes(
         settings,
         outcomes,

@@ -21,6 +21,7 @@ from ddiseg.cli import (
     model,
     report,
     review,
+    sensitivity,
     subsets,
     workspace,
 )
@@ -40,7 +41,7 @@ def cli() -> None:
 
 for module in (
     *(workspace, importing, subsets, model, label, review, agreement),
-    *(evaluate, images, export, report, demo),
+    *(evaluate, sensitivity, images, export, report, demo),
 ):
     for command in module.COMMANDS:
         cli.add_command(command)

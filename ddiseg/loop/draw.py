@@ -150,7 +150,7 @@ def _others(request: Request, there: set[str], names: Sequence[str]) -> list[str
 
 def _pool(catalogue: Catalogue, request: Request, apart: Sequence[str]) -> _Pool:
     everything = catalogue.images.select()
-    groups, families = _relatives(everything)
+    groups, families = relatives(everything)
     taken = {families[i] for other in apart for i in catalogue.subsets.members(other)}
     pool: Sequence[Image] = everything
     if request.source is not None:
@@ -181,7 +181,7 @@ def _pool(catalogue: Catalogue, request: Request, apart: Sequence[str]) -> _Pool
     return _Pool({tone: [i for i in ranked if i.tone == tone] for tone in tones}, groups, notes)
 
 
-def _relatives(images: Sequence[Image]) -> tuple[dict[int, int], dict[int, int]]:
+def relatives(images: Sequence[Image]) -> tuple[dict[int, int], dict[int, int]]:
     """Groups of near-duplicates, and families: groups joined where they share a patient."""
     alike = [(i, j) for i, j, _ in near_duplicates([image.perceptual_hash for image in images])]
     first: dict[str, int] = {}

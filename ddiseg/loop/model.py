@@ -5,34 +5,38 @@ The only room of ddiseg that knows `fedd`; what fedd refuses comes out as an Inp
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from annotation_protocol import load_protocol, scoring
-from ddiseg.catalogue import NewMask, NewModelVersion, State
+from annotation_protocol import load_protocol
+from ddiseg.catalogue import ModelKind, NewMask, NewModelVersion, State
 from ddiseg.catalogue.models import Image, Mask, ModelVersion
-from ddiseg.errors import InputError, WorkspaceError
+from ddiseg.errors import InputError
+from ddiseg.loop.model_files import model_file, opened_ahead, store_model
+from ddiseg.loop.training_metrics import count_tones, training_metrics
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
 from fedd.backbone import DiffusionUNet
+from fedd.cache import DEFAULT_LIMIT, FeatureCache
 from fedd.errors import FeddError
-from fedd.segment import Probes, ProbeSettings, default_settings, load_probes, train_probes
-from fedd.weights import SHIPPED, load_backbone
+from fedd.replicas import Replicas, place
+from fedd.segment import Probes, ProbeSettings, default_settings, load_probes
+from fedd.training import Example, train_probes
+from fedd.weights import SHIPPED, is_named, load_backbone
 
-#: Photographs painted in one pass of the backbone, and predictions catalogued in one transaction.
-BATCH, TRANSACTION = 8, 64
+#: Photographs opened and painted at a time, on a CPU and on GPUs, and predictions a transaction.
+BATCH, GPU_BATCH, TRANSACTION = 8, 64, 64
 
 #: States whose images are painted only where they are asked for.
 SETTLED = (State.ACCEPTED, State.SKIPPED)
+
+
+#: Where a workspace keeps activations: not part of its data, and made again where it is missing.
+CACHE = Path("cache", "features")
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ class Refreshed:
         """Classes that its training masks do not show, so that it never paints them."""
         return tuple(self.version.metrics["absent_classes"])
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know about the training, such as that nothing could be held out."""
+        return tuple(self.version.metrics.get("notes", ()))
+
 
 def refresh(
     workspace: Workspace,
@@ -55,41 +64,65 @@ def refresh(
     seed: int = 0,
     settings: ProbeSettings | None = None,
     progress: Progress = silent,
+    *,
+    from_scratch: bool = False,
+    cache_limit: int = DEFAULT_LIMIT,
+    device: str = "cpu",
 ) -> Refreshed:
     """Train probes on all accepted masks and record them as a new model version.
 
-    `settings` are those that go with the backbone unless given; `seed` replaces theirs.
+    Training goes on from the version in use where that learned from some of the same masks, with
+    the same backbone and settings. The same masks, backbone and settings as the version in use
+    leave it in use.
 
-    The same masks, backbone and settings as the version in use leave it in use. Raises InputError
-    where there is nothing to learn from or the weights do not fit.
+    Args:
+        settings: those that go with the backbone unless given; `seed` replaces theirs.
+        from_scratch: do not go on from the version in use, nor leave in use one that went on.
+        cache_limit: bytes that the activations kept for the next refresh may take; 0 keeps none.
+        device: where the backbone is computed; "auto" is all GPUs, or the CPU.
+
+    Raises:
+        InputError: there is nothing to learn from, or the weights do not fit.
     """
     pairs = _training_pairs(workspace)
     protocol = load_protocol()
     with fedd_errors():
-        net = load_backbone(backbone)
+        net = place(load_backbone(backbone), device)
         settings = replace(settings or default_settings(net.config), seed=seed)
         hashes = [mask.content_hash for _, mask in pairs]
-        there = _same_version(workspace, net, settings, hashes)
-        if there is not None:
-            return Refreshed(there, False)
+        newest = _newest_alike(workspace, net, settings)
+        if from_scratch and newest is not None and newest.metrics.get("went_on_from"):
+            newest = None
+        if newest is not None and sorted(newest.training_masks) == sorted(hashes):
+            return Refreshed(newest, False)
+        grown = newest is not None and set(newest.training_masks) < set(hashes)
+        earlier = newest if grown and not from_scratch else None
+        cache = feature_cache(workspace, cache_limit)
         started = time.monotonic()
-        examples = ((workspace.photograph(i), workspace.mask(m)) for i, m in pairs)
-        probes = train_probes(examples, net, settings, protocol.class_names, progress)
+        probes = train_probes(
+            (_example(workspace, image, mask) for image, mask in pairs),
+            net,
+            settings,
+            protocol.class_names,
+            progress,
+            cache=cache,
+            warm_start=load_version(workspace, earlier)[0] if earlier else None,
+        )
         seconds = time.monotonic() - started
+        went_on_from = earlier.name if earlier and probes.record.warm_start else None
         metrics = {
             "seconds": round(seconds, 1),
             "images": len(pairs),
-            "by_tone": _count_tones(pairs),
-            "absent_classes": [
-                name for i, name in enumerate(probes.classes) if i not in probes.trained
-            ],
-            "on_its_own_training_images": _training_fit(workspace, probes, net, pairs),
+            "by_tone": count_tones([image for image, _ in pairs]),
+            "absent_classes": list(probes.absent),
+            "went_on_from": went_on_from,
+            **training_metrics(workspace, probes, net, pairs, cache),
         }
-        digest = _store_probes(workspace, probes)
+        digest = store_model(workspace, probes.save)
     version = workspace.catalogue.models.add(
         NewModelVersion(
             file_hash=digest,
-            backbone=backbone if backbone == SHIPPED else str(Path(backbone).absolute()),
+            backbone=backbone if is_named(backbone) else str(Path(backbone).absolute()),
             backbone_hash=net.hash,
             settings=settings.to_dict(),
             training_masks=hashes,
@@ -102,16 +135,23 @@ def refresh(
 
 
 def prelabel(
-    workspace: Workspace, images: Sequence[Image], progress: Progress = silent
+    workspace: Workspace,
+    images: Sequence[Image],
+    progress: Progress = silent,
+    *,
+    device: str = "cpu",
+    precision: str = "float32",
 ) -> tuple[ModelVersion, list[FileOutcome]]:
     """Paint images with the model version in use; those that it has painted are unchanged.
 
     A prediction changes nothing about an image that people have begun, finished or skipped.
-    Predictions are catalogued as they come, so a stopped run loses at most the last few.
+    Predictions are catalogued as they come, so a stopped run loses at most the last few. The
+    backbone is computed on `device` ("auto" is all GPUs, or the CPU) in `precision`.
     """
     version = workspace.catalogue.models.current()
     with fedd_errors():
-        probes, net = _load_version(workspace, version)
+        probes, found = load_version(workspace, version)
+        net = place(found, device, precision)
     painted = workspace.catalogue.masks.predicted_by(version.id)
     outcomes: list[FileOutcome] = []
     todo = []
@@ -121,8 +161,9 @@ def prelabel(
         else:
             todo.append(image)
     waiting: list[tuple[Image, NewMask]] = []
-    for start in range(0, len(todo), BATCH):
-        part, photographs = _open(workspace, todo[start : start + BATCH], outcomes)
+    size = BATCH if net.devices[0].type == "cpu" else GPU_BATCH
+    parts = [todo[start : start + size] for start in range(0, len(todo), size)]
+    for done, (part, photographs) in enumerate(opened_ahead(workspace, parts, outcomes), start=1):
         with fedd_errors():
             predictions = probes.predict(net, photographs) if part else []
         for image, prediction in zip(part, predictions, strict=True):
@@ -138,12 +179,29 @@ def prelabel(
                 uncertainty=prediction.uncertainty,
             )
             waiting.append((image, new))
-        if len(waiting) >= TRANSACTION or start + BATCH >= len(todo):
+        if len(waiting) >= TRANSACTION or done == len(parts):
             added = workspace.catalogue.masks.add_predictions([new for _, new in waiting])
             outcomes += [FileOutcome(i.name, o) for (i, _), o in zip(waiting, added, strict=True)]
             waiting = []
-        progress(min(start + BATCH, len(todo)), len(todo))
+        progress(min(done * size, len(todo)), len(todo))
     return version, outcomes
+
+
+def load_version(workspace: Workspace, version: ModelVersion) -> tuple[Probes, DiffusionUNet]:
+    """The probes of a model version and the backbone that they read.
+
+    Raises WorkspaceError where the stored file was changed, FeddError where the weights do not fit.
+    """
+    with model_file(workspace, version) as path:
+        probes = load_probes(path)
+    net = load_backbone(version.backbone)
+    probes.check_backbone(net)
+    return probes, net
+
+
+def feature_cache(workspace: Workspace, limit: int) -> FeatureCache | None:
+    """The workspace's activations on disk, at most `limit` bytes of them; none where that is 0."""
+    return FeatureCache(workspace.root / CACHE, limit) if limit else None
 
 
 @contextmanager
@@ -169,82 +227,24 @@ def _training_pairs(workspace: Workspace) -> list[tuple[Image, Mask]]:
     )
 
 
-def _same_version(
-    workspace: Workspace, net: DiffusionUNet, settings: ProbeSettings, hashes: list[str]
+def _newest_alike(
+    workspace: Workspace, net: DiffusionUNet | Replicas, settings: ProbeSettings
 ) -> ModelVersion | None:
-    versions = workspace.catalogue.models.all()
+    """The version in use, where it was trained as this one will be and its file is there."""
+    versions = workspace.catalogue.models.all(ModelKind.SEGMENTATION)
     if not versions:
         return None
     newest = versions[-1]
-    wanted = (net.hash, settings, sorted(hashes), load_protocol().version)
-    there = (
-        newest.backbone_hash,
-        ProbeSettings.from_dict(newest.settings),
-        sorted(newest.training_masks),
-        newest.protocol_version,
+    alike = (
+        newest.backbone_hash == net.hash
+        and ProbeSettings.from_dict(newest.settings) == settings
+        and newest.protocol_version == load_protocol().version
     )
     usable = workspace.store.exists(Kind.MODEL, newest.file_hash)
-    return newest if there == wanted and usable else None
+    return newest if alike and usable else None
 
 
-def _count_tones(pairs: Sequence[tuple[Image, Mask]]) -> dict[str, int]:
-    tones = [image.tone for image, _ in pairs]
-    return {tone: tones.count(tone) for tone in sorted(set(tones))}
-
-
-def _training_fit(
-    workspace: Workspace,
-    probes: Probes,
-    net: DiffusionUNet,
-    pairs: Sequence[tuple[Image, Mask]],
-) -> dict[str, float]:
-    """Pooled IoU by class on the training images: a check of the fit, not of the model."""
-    n = len(probes.classes)
-    total = np.zeros((n, n), np.int64)
-    for image, mask in pairs:
-        prediction = probes.predict(net, [workspace.photograph(image)])[0].mask
-        total += scoring.confusion(workspace.mask_over(image, mask), prediction, n)
-    found = scoring.iou_per_class(total)
-    return {
-        name: round(float(v), 4) for name, v in zip(probes.classes, found, strict=True) if v == v
-    }
-
-
-def _store_probes(workspace: Workspace, probes: Probes) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "probes.safetensors"
-        probes.save(path)
-        data = path.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    workspace.store.put(Kind.MODEL, digest, data)
-    return digest
-
-
-def _load_version(workspace: Workspace, version: ModelVersion) -> tuple[Probes, DiffusionUNet]:
-    data = workspace.store.get(Kind.MODEL, version.file_hash)
-    if hashlib.sha256(data).hexdigest() != version.file_hash:
-        raise WorkspaceError(
-            f"the file of model {version.name} was changed on disk: delete "
-            f"{workspace.store.path(Kind.MODEL, version.file_hash)} and run 'ddiseg refresh'"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "probes.safetensors"
-        path.write_bytes(data)
-        probes = load_probes(path)
-    net = load_backbone(version.backbone)
-    probes.check_backbone(net)
-    return probes, net
-
-
-def _open(
-    workspace: Workspace, images: Sequence[Image], outcomes: list[FileOutcome]
-) -> tuple[list[Image], list[NDArray[np.uint8]]]:
-    """The photographs that can be opened; the others are added to `outcomes` as refused."""
-    opened, photographs = [], []
-    for image in images:
-        try:
-            photographs.append(workspace.photograph(image))
-            opened.append(image)
-        except (InputError, WorkspaceError) as error:
-            outcomes.append(FileOutcome(image.name, Outcome.REFUSED, str(error)))
-    return opened, photographs
+def _example(workspace: Workspace, image: Image, mask: Mask) -> Example:
+    return Example(
+        workspace.photograph(image), workspace.mask(mask), image.patient or "", image.tone
+    )

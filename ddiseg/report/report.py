@@ -16,6 +16,7 @@ from ddiseg.errors import InputError, NotFoundError, WorkspaceError
 from ddiseg.outcomes import Progress, silent
 from ddiseg.report import content
 from ddiseg.report.contact_sheet import Card, ContactSheet, most_uncertain, sample
+from ddiseg.report.sensitivity import last_sensitivity
 from ddiseg.workspace import Workspace
 
 #: In the head of every report; what lets a later one replace it.
@@ -104,6 +105,7 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
         states=content.tones_by_state(catalogue, protocol),
         diagnoses=content.diagnoses(images, protocol),
         evaluation=content.last_evaluation(catalogue, protocol),
+        sensitivity=last_sensitivity(catalogue),
         work=content.people_and_model(workspace),
         few=FEW,
         sheets={tone: of_tone for tone, of_tone in cards.items() if of_tone},

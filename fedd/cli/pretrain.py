@@ -9,6 +9,9 @@ import click
 from fedd.dataset import PHOTOGRAPHS
 from fedd.errors import TrainingDataError
 
+#: Highest learning rates: from random weights, and from weights that know something already.
+SCRATCH_RATE, TUNING_RATE = 4e-4, 1e-4
+
 
 @click.command()
 @click.argument("photographs", type=click.Path(exists=True, path_type=Path))
@@ -23,7 +26,10 @@ from fedd.errors import TrainingDataError
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Text file with the names of the photographs to use, a line each.",
 )
-@click.option("--name", default="small", show_default=True, help="Name of the backbone.")
+@click.option(
+    "--name",
+    help="Name of the backbone.  [default: small, or NAME-tuned of the one it starts from]",
+)
 @click.option(
     "--steps",
     default=3000,
@@ -50,47 +56,56 @@ from fedd.errors import TrainingDataError
 )
 @click.option(
     "--init",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Backbone file to start from.",
+    metavar="NAME|FILE",
+    help="Backbone to go on from, of any architecture: 'small' or a weights file.",
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help=f"Highest learning rate.  [default: {SCRATCH_RATE}, {TUNING_RATE} with --init]",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 def pretrain(
     photographs: Path,
     out: Path,
     only: Path | None,
-    name: str,
+    name: str | None,
     steps: int,
     batch_size: int,
     phantoms: int,
     teacher: str,
-    init: Path | None,
+    init: str | None,
+    learning_rate: float | None,
     seed: int,
 ) -> None:
-    """Train a small backbone on unlabelled PHOTOGRAPHS (a folder), on the CPU.
+    """Train a backbone on unlabelled PHOTOGRAPHS (a folder), on the CPU.
 
-    About 1.2 s a step on two cores. Stopped or killed, the same command goes on from the last
-    checkpoint, at most 100 steps back.
+    It has the architecture of the small one, and starts from random weights; with --init it starts
+    from another backbone, and has its architecture. About 1.2 s a step on two cores for the small
+    one. Stopped or killed, the same command goes on from the last checkpoint, at most 100 steps back.
     """
     from fedd.backbone import SMALL
-    from fedd.pretrain import PretrainSettings, efficientnet_lite0_teacher
+    from fedd.pretrain import PretrainSettings
     from fedd.pretrain import pretrain as train
+    from fedd.teacher import efficientnet_lite0_teacher
     from fedd.weights import load_backbone
 
     chosen = _photographs(photographs, only)
-    settings = PretrainSettings(steps=steps, batch_size=batch_size, phantoms=phantoms, seed=seed)
-    guide = None if teacher == "none" else efficientnet_lite0_teacher(chosen)
-    start = load_backbone(str(init)) if init else None
-    if start is not None and start.config != SMALL:
-        raise TrainingDataError(f"{init} is of another architecture than the small backbone")
-    weights = start.net.state_dict() if start is not None else None
+    start = load_backbone(init) if init else None
+    settings = PretrainSettings(
+        steps=steps,
+        batch_size=batch_size,
+        phantoms=phantoms,
+        learning_rate=learning_rate or (TUNING_RATE if start else SCRATCH_RATE),
+        seed=seed,
+    )
     path = train(
         chosen,
         out,
-        SMALL,
+        start or SMALL,
         settings,
-        guide,
-        name,
-        weights,
+        efficientnet_lite0_teacher(chosen) if teacher != "none" else None,
+        name or (f"{start.name}-tuned" if start else "small"),
         lambda line: click.echo(line, err=True),
     )
     click.echo(path)

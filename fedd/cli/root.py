@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
+from fedd.cli.baseline import baseline
+from fedd.cli.bench import bench
+from fedd.cli.classify import classify
+from fedd.cli.explore import ablate, kmeans
 from fedd.cli.pretrain import pretrain
+from fedd.cli.reproduce import reproduce
+from fedd.cli.weights import weights
 from fedd.errors import FeddError
 
 
@@ -28,6 +34,13 @@ def cli() -> None:
 
 
 cli.add_command(pretrain)
+cli.add_command(bench)
+cli.add_command(kmeans)
+cli.add_command(ablate)
+cli.add_command(classify)
+cli.add_command(baseline)
+cli.add_command(weights)
+cli.add_command(reproduce)
 
 
 def main() -> None:

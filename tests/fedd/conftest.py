@@ -59,3 +59,12 @@ def spot(
         0, 5, (*size, 3)
     )
     return image.clip(0, 255).astype(np.uint8), np.where(inside, 1, 4).astype(np.uint8)
+
+
+def mole(seed: int, malignant: bool, size: tuple[int, int] = (40, 40)) -> NDArray[np.uint8]:
+    """A spot on skin: plain and dark where benign, speckled where malignant."""
+    image, mask = spot(seed, size)
+    if not malignant:
+        return image
+    speckles = np.random.default_rng(seed).integers(0, 256, image.shape, np.uint8)
+    return np.where((mask == 1)[..., None], speckles, image)

@@ -1,4 +1,4 @@
-"""The backbone against guided_diffusion's own forward pass."""
+"""The backbone; its numbers are compared with guided_diffusion's in tests/peers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from fedd.backbone import (
     IMAGENET_256,
@@ -19,43 +18,6 @@ from fedd.backbone import (
 )
 from fedd.errors import WeightsError
 from tests.fedd.conftest import TINY
-
-CONFIGS = {
-    "tiny": TINY,
-    "plain resampling, no scale-shift": replace(
-        TINY, resblock_updown=False, use_scale_shift_norm=False, learn_sigma=True
-    ),
-    "two residual blocks, no patches": replace(
-        TINY, patch=1, image_size=16, channel_mult=(1, 2), num_res_blocks=2
-    ),
-}
-
-
-def _hooked_full_pass(net: torch.nn.Module, x: Tensor, t: Tensor) -> dict[int, Tensor]:
-    """Features as ddpm-segmentation takes them: hooks on every decoder block, the whole forward."""
-    found: dict[int, Tensor] = {}
-    hooks = [
-        block.register_forward_hook(lambda _m, _i, out, i=i: found.__setitem__(i, out))
-        for i, block in enumerate(net.output_blocks)
-    ]
-    with torch.inference_mode():
-        net(x, t)
-    for hook in hooks:
-        hook.remove()
-    return found
-
-
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_prefix_equals_hooked_full_pass(config: UNetConfig) -> None:
-    net = DiffusionUNet.random(config, seed=3).net
-    x = torch.randn(2, config.in_channels, config.grid, config.grid)
-    t = torch.tensor([7, 500])
-    full = _hooked_full_pass(net, x, t)
-    for last in range(config.decoder_blocks):
-        with torch.inference_mode():
-            prefix = decoder_activations(net, x, t, [last])
-        assert list(prefix) == [last]
-        torch.testing.assert_close(prefix[last], full[last], rtol=1e-5, atol=1e-6)
 
 
 def test_prefix__runs_no_block_after_the_last() -> None:
@@ -107,6 +69,26 @@ def test_content_noise__same_image_same_noise_other_image_other_noise() -> None:
     assert abs(float(noise.std()) - 1) < 0.02
 
 
+def test_content_noise__draw_0_is_what_probes_were_trained_on() -> None:
+    """Numbers of version 0.1.0: other noise would silently change what saved probes predict."""
+    image = torch.linspace(-1, 1, 48).view(3, 4, 4)
+    assert content_noise(image, (3,)).tolist() == pytest.approx(
+        [1.1484733819961548, 0.5258095264434814, 2.6143453121185303], abs=1e-7
+    )
+    assert content_noise(image, (3,), 1).tolist() == pytest.approx(
+        [-2.3476645946502686, -0.19531984627246857, -0.6051884293556213], abs=1e-7
+    )
+
+
+def test_activations__each_draw_of_the_noise_is_another(tiny: DiffusionUNet) -> None:
+    image = torch.zeros(1, 3, 32, 32)
+    default, first, second = (
+        tiny.activations(image, 300, (5,), *noise)[5] for noise in ((), (0,), (1,))
+    )
+    assert torch.equal(default, first)
+    assert (first - second).abs().mean() > 0.01
+
+
 def test_activations__timestep_decides_how_much_noise(tiny: DiffusionUNet) -> None:
     image = torch.zeros(1, 3, 32, 32)
     clean, noisy = (tiny.activations(image, t, (5,))[5] for t in (0, 900))
@@ -121,6 +103,19 @@ def test_activations__what_does_not_exist(
 ) -> None:
     with pytest.raises(ValueError, match=says):
         tiny.activations(torch.zeros(1, 3, 32, 32), timestep, blocks)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 16, 16), (1, 3, 32, 64), (3, 32, 32), (1, 12, 32, 32)])
+def test_activations__images_of_another_size(tiny: DiffusionUNet, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"sees images \(N, 3, 32, 32\), not .*prepare"):
+        tiny.activations(torch.zeros(shape), 10, (5,))
+
+
+def test_activations__plain_float32_in_one_piece(tiny: DiffusionUNet) -> None:
+    """Whatever the network computes in: they are saved, flattened and compared as they are."""
+    for net in (tiny, tiny.to("cpu", "bfloat16")):
+        found = net.activations(torch.zeros(2, 3, 32, 32), 10, (1, 5))
+        assert all(a.dtype == torch.float32 and a.is_contiguous() for a in found.values())
 
 
 def test_config__image_size_that_does_not_fit() -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fedd.features import at_points, image_statistics, prepare
+from fedd.backbone import DiffusionUNet
+from fedd.features import FeatureSpec, at_points, extract, image_statistics, prepare
 
 
 def test_prepare__stretches_to_a_square() -> None:
@@ -49,3 +50,13 @@ def test_image_statistics__what_differs_from_the_skin_around_it() -> None:
 def test_image_statistics__flat_channel_is_finite() -> None:
     mean, std = image_statistics(torch.full((1, 1, 4, 4), 3.0))
     assert torch.isfinite((3.0 - mean) / std).all()
+
+
+def test_extract__noise_of_the_spec(tiny: DiffusionUNet) -> None:
+    images = torch.rand(1, 3, 32, 32) * 2 - 1
+    plain, first, second = (
+        extract(tiny, images, FeatureSpec((3, 5), 300, **noise))
+        for noise in ({}, {"noise": 0}, {"noise": 1})
+    )
+    assert all(torch.equal(a, b) for a, b in zip(plain, first, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))

@@ -2,20 +2,35 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
 
 from fedd import pretrain as module
-from fedd.backbone import SMALL
+from fedd.backbone import SMALL, DiffusionUNet, UNetConfig
 from fedd.cli import cli
-from fedd.errors import TrainingDataError
-from fedd.pretrain import PretrainSettings, efficientnet_lite0_teacher, pretrain
-from fedd.weights import load_backbone
+from fedd.errors import TrainingDataError, WeightsError
+from fedd.pretrain import PretrainSettings, pretrain
+from fedd.teacher import efficientnet_lite0_teacher
+from fedd.weights import BACKBONE_KIND, load_backbone, read_safetensors, save_backbone
 from tests.fedd.conftest import CLASSES, TINY, spot
+
+#: Another depth, width and grid than `TINY`, and a learned variance as OpenAI's.
+OTHER = UNetConfig(
+    image_size=32,
+    model_channels=32,
+    channel_mult=(1, 1, 1),
+    num_res_blocks=2,
+    attention_resolutions=(8,),
+    num_head_channels=32,
+)
 
 SETTINGS = PretrainSettings(steps=4, batch_size=4, phantoms=3, warmup=1)
 
@@ -32,32 +47,97 @@ def _quiet(_line: str) -> None:
     pass
 
 
-def test_pretrain__a_stopped_run_ends_like_an_unbroken_one(
-    photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _stopped_and_resumed(
+    photographs: list[Path],
+    out: Path,
+    start: UNetConfig | DiffusionUNet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[Path]:
+    """The same run, unbroken and killed in step 4 of 4 with a checkpoint after step 2."""
     monkeypatch.setattr(module, "CHECKPOINT_EVERY", 2)
-    unbroken = pretrain(photographs, tmp_path / "a", TINY, SETTINGS, None, "tiny", log=_quiet)
-
+    unbroken = pretrain(photographs, out / "a", start, SETTINGS, None, "tiny", log=_quiet)
     real = module._Run.train_step
-    calls = []
 
-    def killed(self: module._Run, *args: object) -> object:
-        calls.append(1)
-        if len(calls) == 4:
+    def killed(run: module._Run, *args: Any) -> dict[str, float]:
+        if run.step == 3:
             raise KeyboardInterrupt
-        return real(self, *args)  # type: ignore[arg-type]
+        return real(run, *args)
 
     monkeypatch.setattr(module._Run, "train_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        pretrain(photographs, tmp_path / "b", TINY, SETTINGS, None, "tiny", log=_quiet)
-    assert not (tmp_path / "b" / "tiny.safetensors").exists()
+        pretrain(photographs, out / "b", start, SETTINGS, None, "tiny", log=_quiet)
+    assert not (out / "b" / "tiny.safetensors").exists()
     monkeypatch.setattr(module._Run, "train_step", real)
     lines: list[str] = []
-    resumed = pretrain(photographs, tmp_path / "b", TINY, SETTINGS, None, "tiny", log=lines.append)
+    resumed = pretrain(photographs, out / "b", start, SETTINGS, None, "tiny", log=lines.append)
     assert lines[0] == "resuming at step 2"
-    a, b = (load_backbone(str(p)).net.state_dict() for p in (unbroken, resumed))
+    return [unbroken, resumed]
+
+
+def _assert_same_weights(paths: list[Path]) -> None:
+    a, b = (load_backbone(str(p)).net.state_dict() for p in paths)
     for key in a:
-        torch.testing.assert_close(a[key], b[key], rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(a[key], b[key], rtol=0, atol=0)
+
+
+def test_pretrain__a_stopped_run_ends_like_an_unbroken_one(
+    photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _assert_same_weights(_stopped_and_resumed(photographs, tmp_path, TINY, monkeypatch))
+
+
+def test_pretrain__a_stopped_tuning_ends_like_an_unbroken_one(
+    photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = DiffusionUNet.random(OTHER, seed=3)
+    paths = _stopped_and_resumed(photographs, tmp_path, start, monkeypatch)
+    _assert_same_weights(paths)
+    assert load_backbone(str(paths[0])).config == OTHER
+
+
+def test_pretrain__starts_from_the_weights_given(photographs: list[Path], tmp_path: Path) -> None:
+    start = DiffusionUNet.random(OTHER, seed=3)
+    given = {k: v.clone() for k, v in start.net.state_dict().items()}
+    still = replace(SETTINGS, steps=1, learning_rate=1e-12)
+    path = pretrain(photographs, tmp_path, start, still, None, "tuned", log=_quiet)
+    tuned = load_backbone(str(path)).net.state_dict()
+    for key, value in given.items():
+        torch.testing.assert_close(tuned[key], value, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(start.net.state_dict()[key], value, rtol=0, atol=0)
+    header = read_safetensors(path, BACKBONE_KIND)[1]
+    assert header["init"] == f"untrained {start.hash}"
+
+
+def test_pretrain__tuning_moves_the_weights(photographs: list[Path], tmp_path: Path) -> None:
+    start = DiffusionUNet.random(OTHER, seed=3)
+    path = pretrain(photographs, tmp_path, start, SETTINGS, None, "tuned", log=_quiet)
+    tuned, given = load_backbone(str(path)).net.state_dict(), start.net.state_dict()
+    key = "input_blocks.0.0.weight"
+    assert not torch.allclose(tuned[key], given[key], rtol=1e-3, atol=1e-6)
+
+
+def test_pretrain__a_folder_of_another_run_is_refused(
+    photographs: list[Path], tmp_path: Path
+) -> None:
+    pretrain(photographs, tmp_path, TINY, SETTINGS, None, "tiny", log=_quiet)
+    other = replace(SETTINGS, batch_size=2)
+    with pytest.raises(
+        TrainingDataError, match=r"other batch_size, init: resume it .* another --out"
+    ):
+        pretrain(photographs, tmp_path, DiffusionUNet.random(TINY), other, None, "tiny", log=_quiet)
+    longer = replace(SETTINGS, steps=5)
+    lines: list[str] = []
+    pretrain(photographs, tmp_path, TINY, longer, None, "tiny", log=lines.append)
+    assert lines[0] == "resuming at step 4"
+
+
+def test_pretrain__a_network_kept_in_part_is_refused(
+    photographs: list[Path], tmp_path: Path
+) -> None:
+    cut = DiffusionUNet("cut", TINY, TINY.build(last_block=3), "0" * 64)
+    with pytest.raises(WeightsError, match="kept only to decoder block 3"):
+        pretrain(photographs, tmp_path / "out", cut, SETTINGS, None, "cut", log=_quiet)
+    assert not (tmp_path / "out").exists()
 
 
 def test_pretrain__learns(photographs: list[Path], tmp_path: Path) -> None:
@@ -77,15 +157,37 @@ def test_pretrain__nothing_to_learn_from(tmp_path: Path) -> None:
         pretrain([], tmp_path, TINY, SETTINGS, None, "tiny", log=_quiet)
 
 
-def test_teacher__features_for_the_small_networks_blocks(photographs: list[Path]) -> None:
+def test_pretrain__a_teacher_for_any_architecture(photographs: list[Path], tmp_path: Path) -> None:
+    def teacher(images: Tensor) -> dict[int, Tensor]:
+        return {s: F.avg_pool2d(images, s) for s in (2, 8, 16)}
+
+    for name, config in (("tiny", TINY), ("other", OTHER)):
+        pretrain(photographs, tmp_path / name, config, SETTINGS, teacher, name, log=_quiet)
+    shapes = {0: torch.Size((1, 8, 2, 2)), 1: torch.Size((1, 8, 4, 4)), 2: torch.Size((1, 8, 4, 4))}
+    assert [module._block_of_side(shapes, side) for side in (1, 2, 3, 5, 48)] == [0, 0, 1, 1, 1]
+
+
+def test_pretrain__the_teacher_is_agreed_with(photographs: list[Path], tmp_path: Path) -> None:
+    settings = replace(SETTINGS, steps=75, warmup=5, learning_rate=2e-3, low_noise_share=1.0)
+
+    def teacher(images: Tensor) -> dict[int, Tensor]:
+        return {2: F.avg_pool2d(images, 2) + 0.1}
+
+    pretrain(photographs, tmp_path, TINY, settings, teacher, "tiny", log=_quiet)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["align"] < 0.2, "two directions drawn at random have a loss of 1"
+
+
+def test_teacher__features_by_stride_for_the_small_networks_blocks(photographs: list[Path]) -> None:
     pytest.importorskip("efficientnet_lite_pytorch", reason="needs ddiseg[pretrain]")
     teacher = efficientnet_lite0_teacher(photographs)
     image = torch.rand(1, 3, 64, 64) * 2 - 1
     found = teacher(image)
-    assert {b: f.shape[1] for b, f in found.items()} == {1: 112, 3: 152, 5: 24}
+    assert {s: f.shape[1] for s, f in found.items()} == {16: 112, 8: 152, 4: 24}
     assert all(torch.isfinite(f).all() for f in found.values())
     brighter = teacher((image * 0.5 + 0.5).clamp(-1, 1))
-    assert not torch.allclose(found[1], brighter[1])
+    assert not torch.allclose(found[16], brighter[16])
+    assert module._Run(SMALL, SETTINGS, teacher).align_blocks == {16: 1, 8: 3, 4: 5}
 
 
 def test_command__one_step_from_named_photographs(photographs: list[Path], tmp_path: Path) -> None:
@@ -115,3 +217,27 @@ def test_command__missing_photograph_is_named(photographs: list[Path], tmp_path:
     assert done.exit_code == 1
     assert "first 9.png" in done.stderr
     assert not (tmp_path / "o").exists()
+
+
+def test_command__goes_on_from_a_backbone_of_another_architecture(
+    photographs: list[Path], tmp_path: Path
+) -> None:
+    weights = tmp_path / "mine.safetensors"
+    net = DiffusionUNet.random(OTHER).net
+    save_backbone(weights, "mine", OTHER, net.state_dict(), {})
+    args = ["pretrain", str(photographs[0].parent), "--out", str(tmp_path / "run")]
+    args += ["--steps", "1", "--batch-size", "2", "--phantoms", "0", "--teacher", "none"]
+    done = CliRunner().invoke(cli, [*args, "--init", str(weights)])
+    assert done.exit_code == 0, done.output
+    tuned = load_backbone(done.stdout.strip())
+    assert (tuned.name, tuned.config) == ("mine-tuned", OTHER)
+    settings = json.loads(read_safetensors(Path(done.stdout.strip()), BACKBONE_KIND)[1]["settings"])
+    assert settings["learning_rate"] == 1e-4
+
+
+def test_command__no_backbone_to_start_from(photographs: list[Path], tmp_path: Path) -> None:
+    args = ["pretrain", str(photographs[0].parent), "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(cli, [*args, "--teacher", "none", "--init", "none-such"])
+    assert done.exit_code == 1
+    assert "no backbone called none-such" in done.stderr
+    assert not (tmp_path / "run").exists()

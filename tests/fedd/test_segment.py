@@ -1,113 +1,28 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from fedd.backbone import DiffusionUNet
-from fedd.errors import TrainingDataError, WeightsError
-from fedd.features import extract, image_statistics, prepare
-from fedd.segment import HIDDEN, PAPER, Probes, ProbeSettings, _Ensemble, load_probes, train_probes
+from fedd.cache import FeatureCache
+from fedd.calibration import Calibration
+from fedd.errors import WeightsError
+from fedd.features import at_points, extract, prepare
+from fedd.segment import PAPER, Probes, ProbeSettings, load_probes
+from fedd.training import Example, train_probes
 from tests.fedd.conftest import CLASSES, QUICK, TINY, spot
 
-TRAINING = [spot(s) for s in range(6)]
+TRAINING = [Example(*spot(s)) for s in range(6)]
 
 
 @pytest.fixture(scope="module")
 def probes(tiny: DiffusionUNet) -> Probes:
     return train_probes(TRAINING, tiny, QUICK, CLASSES)
-
-
-def test_train__learns_what_is_plain_to_see(tiny: DiffusionUNet, probes: Probes) -> None:
-    found = []
-    for image, mask in (spot(s) for s in range(100, 108)):
-        lesion = probes.predict(tiny, [image])[0].mask == 1
-        found.append((lesion & (mask == 1)).sum() / (lesion | (mask == 1)).sum())
-    assert np.mean(found) > 0.6
-
-
-def test_train__same_seed_same_probes_other_seed_other_probes(
-    tiny: DiffusionUNet, probes: Probes
-) -> None:
-    again = train_probes(TRAINING, tiny, QUICK, CLASSES)
-    other = train_probes(TRAINING, tiny, replace(QUICK, seed=9), CLASSES)
-    assert all(torch.equal(again.tensors[k], probes.tensors[k]) for k in probes.tensors)
-    assert not torch.equal(other.tensors["w1"], probes.tensors["w1"])
-
-
-def test_train__without_augmented_views_as_in_the_paper(tiny: DiffusionUNet) -> None:
-    plain = replace(QUICK, views=PAPER.views, class_balance=PAPER.class_balance)
-    probes = train_probes(TRAINING, tiny, plain, CLASSES)
-    image, mask = spot(101)
-    lesion = probes.predict(tiny, [image])[0].mask == 1
-    assert (lesion & (mask == 1)).sum() / (lesion | (mask == 1)).sum() > 0.5
-
-
-def test_train__classes_not_shown_are_never_predicted(tiny: DiffusionUNet, probes: Probes) -> None:
-    assert probes.trained == (1, 4)
-    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
-    assert set(np.unique(probes.predict(tiny, [noise])[0].mask)) <= {1, 4}
-
-
-@pytest.mark.parametrize(
-    ("examples", "says"),
-    [([], "no masks"), ([(spot(1)[0], np.full((40, 40), 4, np.uint8))], "only skin")],
-)
-def test_train__nothing_to_learn(
-    tiny: DiffusionUNet, examples: list[tuple[np.ndarray, np.ndarray]], says: str
-) -> None:
-    with pytest.raises(TrainingDataError, match=says):
-        train_probes(examples, tiny, QUICK, CLASSES)
-
-
-@pytest.mark.parametrize("normalise", [False, True])
-def test_probabilities__equal_upsampling_first(tiny: DiffusionUNet, normalise: bool) -> None:
-    """The slow way: every channel up-sampled, then each member's MLP at every pixel."""
-    settings = replace(QUICK, features=replace(QUICK.features, normalise=normalise), steps=5)
-    probes = train_probes(TRAINING[:2], tiny, settings, CLASSES)
-    images = prepare(spot(50)[0], TINY.image_size)[None]
-    blocks = extract(tiny, images, settings.features)
-    layers = []
-    for block in blocks:
-        layers.append(block)
-        if normalise:
-            mean, std = image_statistics(block)
-            layers.append((block - mean) / std)
-    size = TINY.image_size
-    up = torch.cat(
-        [F.interpolate(x, (size, size), mode="bilinear", align_corners=False) for x in layers], 1
-    )
-    pixels = up[0].flatten(1).T
-    fast = probes.probabilities(blocks, size)
-    for m in range(settings.members):
-        t = {k: v[m] for k, v in probes.tensors.items()}
-        h = F.relu(pixels @ t["w1"] + t["b1"])
-        h = F.relu(h @ t["w2"] + t["b2"])
-        logits = h @ t["w3"] + t["b3"]
-        logits[:, [0, 2, 3]] = -torch.inf
-        slow = logits.softmax(1).T.unflatten(1, (size, size))
-        torch.testing.assert_close(fast[m], slow, rtol=1e-3, atol=1e-4)
-
-
-def test_folded__equals_the_network_it_came_from() -> None:
-    """Input statistics and batch norms folded into plain layers change nothing."""
-    rng = torch.Generator().manual_seed(0)
-    net = _Ensemble(3, 7, 5, rng)
-    mean, std = torch.randn(7), torch.rand(7) + 0.5
-    x = torch.randn(3, 64, 7)
-    for _ in range(5):
-        net((x - mean) / std)
-    net.eval()
-    expected = net((x - mean) / std)
-    t = net.folded(mean, std)
-    h = F.relu(x @ t["w1"] + t["b1"][:, None])
-    h = F.relu(h @ t["w2"] + t["b2"][:, None])
-    torch.testing.assert_close(h @ t["w3"] + t["b3"][:, None], expected, rtol=1e-4, atol=1e-4)
-    assert [t[f"w{i}"].shape[2] for i in (1, 2)] == list(HIDDEN)
 
 
 @pytest.mark.parametrize("size", [(40, 40), (17, 170), (170, 17), (5, 5), (301, 200)])
@@ -173,6 +88,9 @@ def test_save_and_load__same_predictions(
     loaded = load_probes(tmp_path / "p.safetensors")
     assert loaded.settings == probes.settings
     assert (loaded.classes, loaded.trained) == (CLASSES, (1, 4))
+    assert loaded.absent == ("background", "marker", "ruler")
+    assert loaded.record == probes.record
+    assert loaded.calibration is None
     image = spot(30)[0]
     assert np.array_equal(
         loaded.predict(tiny, [image])[0].mask, probes.predict(tiny, [image])[0].mask
@@ -180,23 +98,93 @@ def test_save_and_load__same_predictions(
     assert [p.name for p in tmp_path.iterdir()] == ["p.safetensors"]
 
 
+def test_save_and_load__calibration(probes: Probes, tmp_path: Path) -> None:
+    probes = Probes(
+        *(QUICK, CLASSES, probes.trained, "b", "0" * 64, probes.tensors),
+        calibration=Calibration(1.5, 0.03, 0.08, 4, 2048),
+    )
+    probes.save(tmp_path / "p.safetensors")
+    assert load_probes(tmp_path / "p.safetensors").calibration == probes.calibration
+
+
+def test_load__settings_of_a_newer_version_are_refused(probes: Probes, tmp_path: Path) -> None:
+    settings = {**QUICK.to_dict(), "dropout": 0.5}
+    probes.save(tmp_path / "p.safetensors", {"settings": json.dumps(settings)})
+    with pytest.raises(WeightsError, match="dropout"):
+        load_probes(tmp_path / "p.safetensors")
+
+
+def test_load__without_a_file(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="train them first"):
+        load_probes(tmp_path / "p.safetensors")
+
+
 def test_predict__other_backbone_is_refused(probes: Probes) -> None:
     other = DiffusionUNet.random(TINY, seed=2)
-    with pytest.raises(WeightsError, match="untrained"):
+    both = rf"{probes.backbone_hash[:12]}.* not .*{other.hash[:12]}"
+    with pytest.raises(WeightsError, match=both):
         probes.predict(other, [spot(1)[0]])
 
 
-@pytest.mark.parametrize("where", ["training", "prediction"])
-def test_damaged_backbone__not_a_number_is_refused(
-    tiny: DiffusionUNet, probes: Probes, where: str
-) -> None:
+def test_predict__damaged_backbone_is_refused(probes: Probes) -> None:
     damaged = DiffusionUNet.random(TINY, seed=1)
     damaged.net.output_blocks[2][0].in_layers[2].bias.fill_(torch.nan)
-    with pytest.raises((TrainingDataError, WeightsError), match="not numbers"):  # noqa: PT012
-        if where == "training":
-            train_probes(TRAINING, damaged, QUICK, CLASSES)
-        else:
-            probes.predict(damaged, [spot(1)[0]])
+    with pytest.raises(WeightsError, match="not numbers"):
+        probes.predict(damaged, [spot(1)[0]])
+
+
+def test_predict__cached_activations_paint_alike(
+    tiny: DiffusionUNet, probes: Probes, tmp_path: Path
+) -> None:
+    cache = FeatureCache(tmp_path)
+    images = [spot(40)[0], spot(41)[0]]
+    plain = probes.predict(tiny, images)
+    for _ in range(2):
+        for found, expected in zip(probes.predict(tiny, images, cache), plain, strict=True):
+            assert (found.mask != expected.mask).mean() < 0.001
+    assert len(list(tmp_path.glob("*/*.safetensors"))) == len(images) * len(QUICK.features.blocks)
+
+
+def test_probabilities__activations_of_other_blocks_are_refused(
+    tiny: DiffusionUNet, probes: Probes
+) -> None:
+    images = prepare(spot(1)[0], TINY.image_size)[None]
+    other = extract(tiny, images, replace(QUICK.features, blocks=(3,)))
+    with pytest.raises(WeightsError, match=r"blocks 3, 5 at t = 10, not .* of 1 blocks"):
+        probes.probabilities(other, 16)
+
+
+def test_probabilities__temperature_softens_and_keeps_the_order(
+    tiny: DiffusionUNet, probes: Probes
+) -> None:
+    activations = extract(tiny, prepare(spot(1)[0], TINY.image_size)[None], QUICK.features)
+    warm = Probes(
+        *(QUICK, CLASSES, probes.trained, tiny.name, tiny.hash, probes.tensors),
+        calibration=Calibration(3.0, 0.1, 0.2, 4, 100),
+    )
+    sharp, soft = probes.probabilities(activations, 16), warm.probabilities(activations, 16)
+    assert (soft.amax(1) <= sharp.amax(1) + 1e-6).all()
+    assert soft.amax(1).mean() < sharp.amax(1).mean() - 0.01
+    assert torch.equal(soft.argmax(1), sharp.argmax(1))
+
+
+def test_logits__are_those_of_the_pixels(tiny: DiffusionUNet, probes: Probes) -> None:
+    """Read at each position of a block's own grid, the pixels' logits give the map's softmax."""
+    spec = replace(QUICK.features, blocks=(3,))
+    width = tiny.activations(prepare(spot(1)[0], 32)[None], 10, (3,))[3].shape[1]
+    rng = torch.Generator().manual_seed(0)
+    tensors = {
+        k: torch.randn(v.shape if k != "w1" else (2, 2 * width, 128), generator=rng) / 10
+        for k, v in probes.tensors.items()
+    }
+    some = Probes(replace(QUICK, features=spec), CLASSES, (1, 4), tiny.name, tiny.hash, tensors)
+    activations = extract(tiny, prepare(spot(1)[0], 32)[None], spec)
+    size = activations[0].shape[-1]
+    axis = torch.arange(size)
+    points = torch.cartesian_prod(axis, axis)[None]
+    pixels = at_points(activations, points, size, normalise=True)[0]
+    expected = some.probabilities(activations, size).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(some.logits(pixels).softmax(-1), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_settings__round_trip() -> None:

@@ -91,7 +91,7 @@ def test_openai_checkpoint__misfit_names_keys_and_shapes(
     for part in (
         "1 keys missing (out.2.bias)",
         "1 keys unknown (surplus)",
-        "1 shapes differ (time_embed.0.bias)",
+        "1 shapes differ (time_embed.0.bias is (3,) and should be (128,))",
     ):
         assert part in str(caught.value)
 

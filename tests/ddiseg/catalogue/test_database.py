@@ -21,6 +21,8 @@ from sqlalchemy.exc import IntegrityError
 from ddiseg.catalogue import (
     Arm,
     Catalogue,
+    ModelKind,
+    NewEstimate,
     NewImage,
     NewModelVersion,
     NewTask,
@@ -30,7 +32,7 @@ from ddiseg.catalogue import (
 )
 from ddiseg.catalogue.database import BUSY_TIMEOUT, Database, _alembic
 from ddiseg.catalogue.models import Base
-from ddiseg.errors import WorkspaceError
+from ddiseg.errors import NotFoundError, WorkspaceError
 
 
 @pytest.fixture
@@ -47,6 +49,15 @@ def full(catalogue: Catalogue, new_image: Callable[..., NewImage], new_mask: Any
         NewModelVersion("f" * 64, "unet", "b" * 64, {"t": 100}, ["m"], {"iou": 0.5}, "1.0"), "t"
     )
     catalogue.masks.add_predictions([new_mask(1, None, model_version_id=model.id, uncertainty=0.1)])
+    classifier = catalogue.models.add(
+        NewModelVersion(
+            *("c" * 64, "unet", "b" * 64, {"block": 3}, [], {}, "1.0"),
+            kind=ModelKind.MALIGNANCY,
+            training_images={"i": {"malignant": True, "validation": False}},
+        ),
+        "t",
+    )
+    catalogue.malignancy.add([NewEstimate(1, classifier.id, 0.25)])
     catalogue.masks.submit([new_mask(1, "anna")], reviewer="ben")
     catalogue.images.skip(2, "blurry", None, "anna")
     catalogue.subsets.store({"train": [1, 3]}, {"seed": 1}, "tester")
@@ -183,6 +194,47 @@ def test_migrations__down_to_the_oldest_schema_and_up_again_keeps_its_rows(of_00
     assert dump() == before
     Catalogue.create(of_0001).close()
     assert dump() == upgraded
+
+
+def test_migrations__from_the_oldest_schema_models_are_for_segmentation(of_0001: str) -> None:
+    catalogue = Catalogue.create(of_0001)
+    (model,) = catalogue.models.all()
+    assert (model.name, model.kind, model.training_images) == ("fedd-1", "segmentation", {})
+    assert catalogue.models.current().id == model.id
+    with pytest.raises(NotFoundError, match="ddiseg refresh --malignancy"):
+        catalogue.models.current(ModelKind.MALIGNANCY)
+    catalogue.close()
+
+
+def test_migrations__down_to_0002_no_classifier_is_left_to_be_taken_for_probes(
+    full: Catalogue, url: str
+) -> None:
+    full.close()
+    database = Database(url)
+    with database.engine.begin() as connection:
+        command.downgrade(_alembic(connection), "0002")
+    with database.read() as session:
+        assert session.execute(text("SELECT id, name FROM model_versions")).all() == [(1, "fedd-1")]
+        assert session.scalar(text("SELECT count(*) FROM masks")) == 3
+    database.engine.dispose()
+    again = Catalogue.create(url)
+    assert [(m.name, m.kind) for m in again.models.all()] == [("fedd-1", "segmentation")]
+    assert again.history.contradictions() == []
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE model_versions SET kind = 'other'",
+        "UPDATE malignancy_estimates SET probability = 1.5",
+    ],
+)
+def test_checks__refuse_what_can_not_be(full: Catalogue, url: str, statement: str) -> None:
+    database = Database(url)
+    with pytest.raises(IntegrityError, match="CHECK constraint"), database.write() as session:
+        session.execute(text(statement))
+    database.engine.dispose()
 
 
 def test_create__again_keeps_all_rows(full: Catalogue, url: str) -> None:

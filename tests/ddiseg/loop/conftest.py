@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,8 +62,10 @@ def spots(workspace: Workspace, tmp_path: Path) -> Workspace:
 def learn(tiny_weights: Path) -> Callable[..., Refreshed]:
     """learn(workspace): refresh with the tiny network and few steps."""
 
-    def train(workspace: Workspace, settings: ProbeSettings = QUICK, seed: int = 0) -> Refreshed:
-        return refresh(workspace, "tester", str(tiny_weights), seed, settings)
+    def train(
+        workspace: Workspace, settings: ProbeSettings = QUICK, seed: int = 0, **options: Any
+    ) -> Refreshed:
+        return refresh(workspace, "tester", str(tiny_weights), seed, settings, **options)
 
     return train
 

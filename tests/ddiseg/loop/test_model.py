@@ -2,22 +2,48 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from annotation_protocol import load_protocol
 from ddiseg import masks
 from ddiseg.catalogue import State
 from ddiseg.errors import InputError, WorkspaceError
+from ddiseg.ingest.mask_files import import_masks
 from ddiseg.loop import model
-from ddiseg.loop.model import Refreshed, prelabel, refresh
+from ddiseg.loop.model import CACHE, Refreshed, prelabel, refresh
 from ddiseg.outcomes import Outcome
 from ddiseg.store import Kind
+from ddiseg.verify import verify
 from ddiseg.workspace import Workspace
-from tests.fedd.conftest import spot
+from fedd import validation
+from tests.fedd.conftest import QUICK, spot
 
 Learn = Callable[..., Refreshed]
+
+
+def accept_more(workspace: Workspace, numbers: list[int], value: int | None = None) -> None:
+    """Accept the true masks of images by row number; `value` paints one corner, to make another mask."""
+    for number in numbers:
+        (image,) = workspace.catalogue.images.select(ids=[number])
+        mask = spot(number - 1)[1].copy()
+        if value is not None:
+            mask[:4, :4] = value
+        folder = workspace.root.parent / f"more-{number}-{value}"
+        folder.mkdir()
+        data = masks.encode_png(mask, load_protocol().palette())
+        (folder / image.name).write_bytes(data)
+        import_masks(
+            workspace,
+            folder,
+            format_name="png",
+            annotator="annotator-1",
+            reviewer="reviewer-1",
+        )
 
 
 def test_refresh__records_what_made_the_version(spots: Workspace, learn: Learn) -> None:
@@ -31,6 +57,90 @@ def test_refresh__records_what_made_the_version(spots: Workspace, learn: Learn) 
     assert version.settings["seed"] == 0
     assert version.metrics["on_its_own_training_images"]["lesion"] > 0.3
     assert spots.store.digests(Kind.MODEL) == {version.file_hash}
+
+
+def test_refresh__few_masks_hold_nothing_out_and_say_so(spots: Workspace, learn: Learn) -> None:
+    done = learn(spots)
+    assert done.version.metrics["validation"] is None
+    assert done.version.metrics["steps"] == QUICK.steps
+    assert any("4 images are too few" in note for note in done.notes)
+
+
+def test_refresh__held_out_part_is_on_record(
+    spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "FEWEST_IMAGES", 4)
+    accept_more(spots, [5, 6, 7, 8, 9])
+    metrics = learn(spots, replace(QUICK, held_out=0.4)).version.metrics
+    found = metrics["validation"]
+    assert found["images"] == 4
+    assert set(found["by_tone"]) == {"I-II", "III-IV", "V-VI"}
+    assert found["scores"]["lesion"]["n"] == 4
+    assert found["scores"]["lesion"]["iou_mean_ci95"] is not None
+    assert set(found["scores"]) == {"lesion", "skin"}
+    assert found["calibration"]["images"] == 4
+    assert 0 <= found["calibration"]["ece"] < 0.2
+    assert found["loss"] > 0
+
+
+def test_refresh__one_more_mask_goes_on_from_the_version_in_use(
+    spots: Workspace, learn: Learn
+) -> None:
+    learn(spots)
+    accept_more(spots, [6])
+    version = learn(spots).version
+    assert version.metrics["went_on_from"] == "fedd-1"
+    assert version.metrics["steps"] == QUICK.warm_steps
+    assert len(version.training_masks) == 5
+    again = learn(spots)
+    assert (again.new, again.version.id) == (False, version.id)
+
+
+def test_refresh__from_scratch_on_request(spots: Workspace, learn: Learn) -> None:
+    learn(spots)
+    accept_more(spots, [6])
+    learn(spots)
+    fresh = learn(spots, from_scratch=True)
+    assert (fresh.new, fresh.version.name) == (True, "fedd-3")
+    assert fresh.version.metrics["went_on_from"] is None
+    assert not learn(spots, from_scratch=True).new, "these probes did start from scratch"
+
+
+def test_refresh__other_settings_or_a_replaced_mask_start_from_scratch(
+    spots: Workspace, learn: Learn
+) -> None:
+    learn(spots)
+    accept_more(spots, [6])
+    assert learn(spots, seed=3).version.metrics["went_on_from"] is None
+    accept_more(spots, [6], value=0)
+    assert learn(spots, seed=3).version.metrics["went_on_from"] is None
+
+
+def test_refresh__keeps_activations_in_the_workspace_and_nothing_depends_on_them(
+    spots: Workspace, learn: Learn
+) -> None:
+    first, _ = model.load_version(spots, learn(spots).version)
+    entries = sorted((spots.root / CACHE).glob("*/*.safetensors"))
+    # The image itself and one view, of four images, at two blocks.
+    assert len(entries) == 4 * 2 * 2
+    for entry in entries:
+        entry.write_bytes(b"damaged")
+    assert verify(spots).problems == []
+    learn(spots, seed=1)
+    again, _ = model.load_version(spots, learn(spots, seed=0, cache_limit=0).version)
+    assert all(torch.equal(again.tensors[k], first.tensors[k]) for k in first.tensors)
+
+
+def test_refresh__without_a_cache_writes_none(spots: Workspace, learn: Learn) -> None:
+    learn(spots, cache_limit=0)
+    assert not (spots.root / CACHE).exists()
+
+
+def test_refresh__cache_that_cannot_be_written_is_told(spots: Workspace, learn: Learn) -> None:
+    (spots.root / CACHE.parent).write_text("a file where the folder should be")
+    done = learn(spots)
+    assert done.new
+    assert sum("activations are not kept" in note for note in done.notes) == 1
 
 
 def test_refresh__classes_that_no_mask_shows_are_named(spots: Workspace, learn: Learn) -> None:
@@ -65,7 +175,7 @@ def test_refresh__stopped_leaves_the_old_version_in_use(
     def stopped(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(model, "_training_fit", stopped)
+    monkeypatch.setattr(model, "training_metrics", stopped)
     with pytest.raises(KeyboardInterrupt):
         learn(spots, seed=1)
     assert spots.catalogue.models.current().id == first.id
@@ -164,7 +274,7 @@ def test_prelabel__backbone_replaced_by_another(
 ) -> None:
     from fedd.backbone import DiffusionUNet
     from fedd.weights import save_backbone
-    from tests.fedd.conftest import QUICK, TINY
+    from tests.fedd.conftest import TINY
 
     path = tmp_path / "own.safetensors"
     path.write_bytes(tiny_weights.read_bytes())
@@ -182,7 +292,7 @@ def test_prediction__same_image_same_bytes_whatever_the_batch(
     prelabel(spots, todo)
     together = {i: spots.mask(m) for i, m in spots.catalogue.masks.newest_predictions().items()}
     learn(spots, seed=0)
-    probes, net = model._load_version(spots, spots.catalogue.models.current())
+    probes, net = model.load_version(spots, spots.catalogue.models.current())
     for image in todo:
         alone = probes.predict(net, [spots.photograph(image)])[0].mask
         assert np.mean(alone != together[image.id]) < 0.001

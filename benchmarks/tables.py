@@ -1,0 +1,32 @@
+"""Tables of figures with their intervals, on the screen and in a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def figure(value: float, interval: tuple[float, float] | None) -> str:
+    """A figure with its 95 % interval; without one it says too little to be shown."""
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "too few"
+
+
+def line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return " ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def write(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The table as Markdown (`.md`) or as CSV, whole or not at all."""
+    if path.suffix == ".md":
+        rule = ["---"] * len(header)
+        text = "".join(f"| {' | '.join(cells)} |\n" for cells in (header, rule, *rows))
+    else:
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+        text = buffer.getvalue()
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,0 +1,109 @@
+"""`ddiseg sensitivity`: how much the masks change with the light, by tone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar
+
+
+@click.command(cls=Command)
+@click.option(
+    "--exposure",
+    "exposures",
+    type=float,
+    multiple=True,
+    default=(-0.3, 0.3),
+    show_default=True,
+    help="Change of exposure in stops (EV); may be repeated.",
+)
+@click.option(
+    "--temperature",
+    "temperatures",
+    type=float,
+    multiple=True,
+    default=(-500.0, 500.0),
+    show_default=True,
+    help="Change of colour temperature in kelvin; may be repeated.",
+)
+@click.option(
+    "--per-tone",
+    type=click.IntRange(min=1),
+    default=30,
+    show_default=True,
+    help="Images of each tone, drawn by the seed.",
+)
+@click.option("--subset", help="Only images of this subset.")
+@click.option(
+    "--state", "states", multiple=True, help="Only images in this state; may be repeated."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the draw and of the bootstrap.")
+@pass_settings
+def sensitivity(
+    settings: Settings,
+    exposures: tuple[float, ...],
+    temperatures: tuple[float, ...],
+    per_tone: int,
+    subset: str | None,
+    states: tuple[str, ...],
+    seed: int,
+) -> None:
+    """Measure how much the model's masks change when the light changes a little, by tone.
+
+    Paints a sample of photographs as they are, a little darker and brighter, redder and bluer, and
+    compares the lesion's masks: 1 is the same mask. No true masks are needed. Images that the
+    model learned from are never measured. The change by one grey level is a control: no eye sees
+    it, so what it moves is the model's own noise. The report shows the figures.
+    """
+    from ddiseg.catalogue import State
+    from ddiseg.errors import InputError
+    from ddiseg.loop.sensitivity import sensitivity as measure
+    from ddiseg.workspace import default_actor
+
+    try:
+        wanted = [State(s) for s in states]
+    except ValueError as error:
+        raise InputError(f"{error}; states are: {', '.join(State)}") from error
+    workspace = settings.open()
+    with progress_bar("Painting images in changed light") as progress:
+        result = measure(
+            workspace,
+            default_actor(),
+            exposures=exposures,
+            temperatures=temperatures,
+            per_tone=per_tone,
+            subset=subset,
+            states=wanted,
+            seed=seed,
+            progress=progress,
+        )
+    settings.emit(result, _table(result))
+
+
+def _table(result: dict[str, Any]) -> str:
+    lines = [
+        f"{result['n_images']} images of {result['patients']} patients, painted by {result['model']}; "
+        f"{result['without_lesion']} of them without a lesion",
+        f"left out: {result['learned_from']} that the model learned from, {len(result['refused'])} refused",
+        *[f"  refused  {line}" for line in result["refused"]],
+        "",
+        f"{'change':<17}{'tone':<9}{'IoU mean [95% interval]':<27}{'Dice mean [95% interval]':<27}n images",
+    ]
+    for change, by_tone in result["by_change"].items():
+        name = f"{change}*" if change == result["control"] else change
+        for tone, s in by_tone.items():
+            if s["n"]:
+                lines.append(
+                    f"{name:<17}{tone:<9}{_figure(s['iou_mean'], s['iou_mean_ci95']):<27}"
+                    f"{_figure(s['dice_mean'], s['dice_mean_ci95']):<27}{s['n']}"
+                )
+    return "\n".join([*lines, "* control: the model's own noise", "", *result["sentences"]])
+
+
+def _figure(value: float, interval: list[float] | None) -> str:
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "too few patients"
+
+
+COMMANDS = (sensitivity,)

@@ -1,0 +1,81 @@
+"""Model versions' files in the store, and photographs on their way to a model."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddiseg.catalogue import ModelKind
+from ddiseg.catalogue.models import Image, ModelVersion
+from ddiseg.errors import InputError, WorkspaceError
+from ddiseg.outcomes import FileOutcome, Outcome
+from ddiseg.store import Kind
+from ddiseg.workspace import Workspace
+
+#: Threads that open photographs, and parts that wait opened.
+THREADS, AHEAD = 4, 2
+
+_REFRESH = {
+    ModelKind.SEGMENTATION: "ddiseg refresh",
+    ModelKind.MALIGNANCY: "ddiseg refresh --malignancy",
+}
+
+
+def store_model(workspace: Workspace, save: Callable[[Path], None]) -> str:
+    """Store the file that `save` writes; returns its SHA-256."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save(path)
+        data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    workspace.store.put(Kind.MODEL, digest, data)
+    return digest
+
+
+@contextmanager
+def model_file(workspace: Workspace, version: ModelVersion) -> Iterator[Path]:
+    """A copy of a version's file; raises WorkspaceError where the stored one was changed."""
+    data = workspace.store.get(Kind.MODEL, version.file_hash)
+    if hashlib.sha256(data).hexdigest() != version.file_hash:
+        raise WorkspaceError(
+            f"the file of model {version.name} was changed on disk: delete "
+            f"{workspace.store.path(Kind.MODEL, version.file_hash)} and run "
+            f"'{_REFRESH[ModelKind(version.kind)]}'"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        path.write_bytes(data)
+        yield path
+
+
+def opened_ahead(
+    workspace: Workspace, parts: Sequence[Sequence[Image]], outcomes: list[FileOutcome]
+) -> Iterator[tuple[list[Image], list[NDArray[np.uint8]]]]:
+    """Each part's photographs, opened on threads while the caller works on the part before.
+
+    Those that can't be opened are left out and added to `outcomes` as refused.
+    """
+
+    def opened(image: Image) -> NDArray[np.uint8] | FileOutcome:
+        try:
+            return workspace.photograph(image)
+        except (InputError, WorkspaceError) as error:
+            return FileOutcome(image.name, Outcome.REFUSED, str(error))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting = deque(pool.map(opened, part) for part in parts[:AHEAD])
+        for index, part in enumerate(parts):
+            found = list(zip(part, waiting.popleft(), strict=True))
+            if index + AHEAD < len(parts):
+                waiting.append(pool.map(opened, parts[index + AHEAD]))
+            outcomes += [each for _, each in found if isinstance(each, FileOutcome)]
+            good = [(image, each) for image, each in found if not isinstance(each, FileOutcome)]
+            yield [image for image, _ in good], [photograph for _, photograph in good]

@@ -1,0 +1,251 @@
+"""UNets with the encoders of the paper, trained on masks end to end.
+
+As in the paper: segmentation_models_pytorch's UNet, dice + focal loss, Adam at 1e-4, 256 x 256.
+Pixels of class 255 (nobody said what they are) are left out of both losses.
+
+Arrays: photographs (H, W, 3) uint8, masks (H, W) uint8 class ids, S the side of the network's image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedd.baselines.fitting import (
+    FitSettings,
+    Loss,
+    Report,
+    Samples,
+    fit,
+    scaled,
+    seeded,
+    square,
+)
+from fedd.baselines.weights import (
+    ImageNetInput,
+    Start,
+    fetching,
+    fill,
+    needing_baselines,
+)
+from fedd.checkpoint import read_state_dict
+from fedd.dataset import UNKNOWN
+from fedd.devices import existing_device
+from fedd.encoder import CHANNELS, load_efficientnet_lite0, strided_features
+from fedd.errors import TrainingDataError, WeightsError
+from fedd.weights import read_safetensors, write_safetensors
+
+UNET_KIND = "fedd-unet"
+
+#: The paper's five, and one whose ImageNet weights come with a package (extra `[pretrain]`).
+PAPER_ENCODERS = ("densenet121", "vgg16", "resnet50", "efficientnet-b0", "mobilenet_v2")
+LITE = "efficientnet-lite0"
+ENCODERS = (*PAPER_ENCODERS, LITE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetSettings(FitSettings):
+    """Everything that decides the outcome of a training besides the images."""
+
+    encoder: str = "efficientnet-b0"
+    image_size: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.encoder not in ENCODERS:
+            raise WeightsError(
+                f"no UNet with the encoder {self.encoder}: expected one of {', '.join(ENCODERS)}"
+            )
+        if self.image_size % 32:
+            raise TrainingDataError(f"a UNet needs a multiple of 32 pixels, not {self.image_size}")
+
+
+class Masked(Protocol):
+    """A photograph with its mask, such as `fedd.training.Example`."""
+
+    @property
+    def photograph(self) -> NDArray[np.uint8]: ...
+
+    @property
+    def mask(self) -> NDArray[np.uint8]: ...
+
+
+class SegmentationBaseline:
+    """A trained UNet with what it was trained for; see `train_unet` and `load_unet`."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        settings: UNetSettings,
+        classes: tuple[str, ...],
+        trained: tuple[int, ...],
+        epoch: int,
+    ) -> None:
+        self.net, self.settings = net.eval(), settings
+        self.classes, self.trained = classes, trained
+        self.epoch = epoch  #: the one whose weights these are, from 1
+
+    def predict(self, photographs: Iterable[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        """Masks of photographs, each at its own size. A class that no mask showed is never said."""
+        masks = []
+        for photograph in photographs:
+            small = torch.from_numpy(self.probabilities(photograph))[None]
+            height, width = photograph.shape[:2]
+            full = F.interpolate(small, (height, width), mode="bilinear", align_corners=False)
+            masks.append(full[0].argmax(0).to(torch.uint8).numpy())
+        return masks
+
+    @torch.inference_mode()
+    def probabilities(self, photograph: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Softmax over the classes at the network's size, (classes, S, S)."""
+        device = next(self.net.parameters()).device
+        image = scaled(square(photograph, self.settings.image_size))[None].to(device)
+        logits = self.net(image)[0].float()
+        absent = [c for c in range(len(self.classes)) if c not in self.trained]
+        logits[absent] = -torch.inf
+        return np.asarray(logits.softmax(0).cpu().numpy(), np.float32)
+
+    def save(self, path: Path) -> None:
+        """Write weights and settings, whole or not at all."""
+        header = {
+            "kind": UNET_KIND,
+            "settings": self.settings.to_json(),
+            "classes": json.dumps(self.classes),
+            "trained": json.dumps(self.trained),
+            "epoch": str(self.epoch),
+        }
+        tensors = {key: t.cpu().contiguous() for key, t in self.net.state_dict().items()}
+        write_safetensors(path, tensors, header)
+
+
+def train_unet(
+    examples: Iterable[Masked],
+    validation: Iterable[Masked],
+    classes: Sequence[str],
+    settings: UNetSettings,
+    *,
+    device: str = "cpu",
+    report: Report = lambda epoch, train_loss, validation_loss: None,
+) -> SegmentationBaseline:
+    """Train a UNet; it keeps the weights of the epoch with the lowest validation loss.
+
+    Without validation masks it trains for `settings.epochs`. Deterministic for `settings.seed` on
+    CPU. Raises TrainingDataError where there is nothing to tell apart, WeightsError where the start
+    weights can't be had, DeviceError where there is no such device, MissingPackageError without the extra
+    `[baselines]`.
+    """
+    where = existing_device(device)
+    train = _samples(examples, settings.image_size, len(classes))
+    held_out = _samples(validation, settings.image_size, len(classes))
+    trained = tuple(int(c) for c in torch.unique(train.targets) if c != UNKNOWN)
+    if len(trained) < 2:
+        shown = classes[trained[0]] if trained else "no class"
+        raise TrainingDataError(
+            f"the masks show only {shown}: a UNet needs masks with at least two classes"
+        )
+    with seeded(settings.seed):
+        net = _start(settings, len(classes)).to(where)
+        epoch = fit(net, _dice_and_focal(), train, held_out, settings, report)
+    return SegmentationBaseline(net, settings, tuple(classes), trained, epoch)
+
+
+def load_unet(path: Path, device: str = "cpu") -> SegmentationBaseline:
+    """A trained UNet from a file; raises WeightsError where it holds none."""
+    where = existing_device(device)
+    tensors, header = read_safetensors(path, UNET_KIND)
+    settings = UNetSettings.from_json(header["settings"])
+    classes = tuple(json.loads(header["classes"]))
+    net = _build(settings.encoder, len(classes))
+    net.load_state_dict(tensors)
+    trained = tuple(json.loads(header["trained"]))
+    return SegmentationBaseline(net.to(where), settings, classes, trained, int(header["epoch"]))
+
+
+def _samples(examples: Iterable[Masked], size: int, class_count: int) -> Samples:
+    """The examples at the network's size, without those whose every pixel is unknown."""
+    images, masks = [], []
+    for example in examples:
+        picture = Image.fromarray(example.mask)
+        mask = np.array(picture.resize((size, size), Image.Resampling.NEAREST))
+        known = mask[mask != UNKNOWN]
+        if known.size and known.max() >= class_count:
+            raise TrainingDataError(
+                f"a mask holds class {known.max()}, and there are only {class_count} classes"
+            )
+        if known.size:
+            images.append(square(example.photograph, size))
+            masks.append(torch.from_numpy(mask))
+    if not images:
+        return Samples(torch.empty(0, 3, size, size), torch.empty(0, size, size))
+    return Samples(torch.stack(images), torch.stack(masks))
+
+
+def _start(settings: UNetSettings, class_count: int) -> nn.Module:
+    """The network before training, its encoder filled as `settings.start` says."""
+    start, name = settings.start, settings.encoder
+    if start is Start.IMAGENET:
+        with fetching(name):
+            return _build(name, class_count, pretrained=True)
+    net = _build(name, class_count)
+    if isinstance(start, Path):
+        tensors = read_state_dict(start)
+        fill(net[1].get_submodule("encoder"), tensors, _CLASSIFIER_KEYS, name, start)
+    return net
+
+
+#: Keys of the classifier that files of whole networks hold and an encoder has no use for.
+_CLASSIFIER_KEYS = ("classifier.", "fc.", "_fc.")
+
+
+def _build(encoder: str, class_count: int, *, pretrained: bool = False) -> nn.Sequential:
+    """Images (N, 3, S, S) in [-1, 1] -> logits (N, classes, S, S)."""
+    with needing_baselines():
+        from segmentation_models_pytorch import Unet
+    if encoder == LITE:
+        return nn.Sequential(nn.Identity(), _LiteUNet(class_count, pretrained))
+    weights = "imagenet" if pretrained else None
+    return nn.Sequential(
+        ImageNetInput(), Unet(encoder, encoder_weights=weights, classes=class_count)
+    )
+
+
+class _LiteUNet(nn.Module):
+    """segmentation_models_pytorch's decoder on EfficientNet-Lite0, which it has no weights for."""
+
+    def __init__(self, class_count: int, pretrained: bool) -> None:
+        from segmentation_models_pytorch.base import SegmentationHead
+        from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+
+        super().__init__()
+        widths = (256, 128, 64, 32, 16)
+        self.encoder = load_efficientnet_lite0(pretrained=pretrained)
+        self.decoder = UnetDecoder((3, *CHANNELS.values()), widths)
+        self.head = SegmentationHead(widths[-1], class_count)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = strided_features(self.encoder, images).values()
+        logits: Tensor = self.head(self.decoder([images, *features]))
+        return logits
+
+
+def _dice_and_focal() -> Loss:
+    """The paper's loss, the two terms alike."""
+    with needing_baselines():
+        from segmentation_models_pytorch.losses import MULTICLASS_MODE, DiceLoss, FocalLoss
+    dice = DiceLoss(MULTICLASS_MODE, ignore_index=UNKNOWN)
+    focal = FocalLoss(MULTICLASS_MODE, ignore_index=UNKNOWN)
+
+    def loss(logits: Tensor, masks: Tensor) -> Tensor:
+        return torch.as_tensor(dice(logits, masks) + focal(logits, masks))
+
+    return loss

@@ -1,0 +1,188 @@
+"""Activations on disk, so that a photograph passes through the backbone once.
+
+An entry is named by the hash of all that made it (pixels, backbone, block, timestep, noise draw,
+resolution), so an entry is never out of date. It holds (C, h, w) float16 as safetensors, with a
+checksum. One is written under a temporary name and renamed, which is all that two processes need:
+both may write the same entry, and either may find one gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from fedd.backbone import Backbone
+from fedd.errors import WeightsError
+from fedd.features import FeatureSpec, extract
+from fedd.weights import read_safetensors, write_safetensors
+
+CACHE_KIND = "fedd-features"
+
+#: Of the entries' layout; one of another version counts as missing and is replaced.
+VERSION = "1"
+
+#: Bytes that a cache may take unless told otherwise.
+DEFAULT_LIMIT = 4 * 10**9
+
+#: What is left after an eviction, so that not every later entry evicts another.
+KEPT_SHARE = 0.9
+
+#: Entries written before the folder is measured anew: another process may have added to it.
+MEASURED_EVERY = 64
+
+#: Seconds after which a temporary file belongs to a process that was killed.
+ABANDONED = 3600
+
+#: Largest number of float16.
+_LARGEST = 65504.0
+
+
+class FeatureCache:
+    """A folder of activations that takes at most about `limit` bytes; the least recently used go first.
+
+    A folder that can't be written ends the caching and nothing else: `problem` then says why.
+    """
+
+    def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT) -> None:
+        self.folder, self.limit = folder, limit
+        self.problem: str | None = None
+        self._size = 0
+        self._until_measured = 0
+
+    def extract(self, backbone: Backbone, images: Tensor, spec: FeatureSpec) -> list[Tensor]:
+        """`fedd.features.extract` rounded to float16; only images that lack an entry are computed."""
+        names = [
+            [entry_name(backbone, digest, block, spec) for block in spec.blocks]
+            for digest in map(image_digest, images)
+        ]
+        found = [self._read_all(of_image) for of_image in names]
+        missing = [i for i, blocks in enumerate(found) if not blocks]
+        if missing:
+            computed = [to_half(a).cpu() for a in extract(backbone, images[missing], spec)]
+            for place, i in enumerate(missing):
+                found[i] = [block[place] for block in computed]
+                for name, activation in zip(names[i], found[i], strict=True):
+                    self._write(name, activation)
+        device = getattr(backbone, "device", images.device)
+        return [torch.stack(column).to(device).float() for column in zip(*found, strict=True)]
+
+    def _read_all(self, names: Sequence[str]) -> list[Tensor]:
+        """The entries of one image; none where one is missing."""
+        found = []
+        for name in names:
+            activation = self._read(name)
+            if activation is None:
+                return []
+            found.append(activation)
+        return found
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name[:2] / f"{name}.safetensors"
+
+    def _read(self, name: str) -> Tensor | None:
+        """An entry (C, h, w) float16, or None where there is none that can be trusted."""
+        path = self._path(name)
+        try:
+            tensors, header = read_safetensors(path, CACHE_KIND)
+            activation = tensors["activations"]
+        except (WeightsError, KeyError):
+            return None
+        expected = {"version": VERSION, "entry": name, "crc32": _checksum(activation)}
+        if any(header.get(key) != value for key, value in expected.items()):
+            return None
+        with contextlib.suppress(OSError):  # gone by now, or in a folder that can only be read
+            os.utime(path)
+        return activation
+
+    def _write(self, name: str, activation: Tensor) -> None:
+        size = activation.numel() * activation.element_size()
+        if self.problem is not None or size > self.limit:
+            return
+        header = {
+            "kind": CACHE_KIND,
+            "version": VERSION,
+            "entry": name,
+            "crc32": _checksum(activation),
+        }
+        path = self._path(name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_safetensors(path, {"activations": activation.contiguous()}, header)
+            self._size += size
+            self._until_measured -= 1
+            if self._until_measured < 0 or self._size > self.limit:
+                self._evict()
+        except (OSError, SafetensorError) as error:
+            self.problem = f"{self.folder} can't be written ({error}): activations are not kept"
+
+    def _evict(self) -> None:
+        """Measure the folder; where it is over the limit, remove what was used longest ago."""
+        entries = []
+        for path in self.folder.glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):  # another process evicts too
+                status = path.stat()
+                if path.name.startswith(".") and time.time() - status.st_mtime > ABANDONED:
+                    path.unlink()
+                else:
+                    entries.append((status.st_mtime_ns, path, status.st_size))
+        self._size = sum(size for _, _, size in entries)
+        self._until_measured = MEASURED_EVERY
+        if self._size <= self.limit:
+            return
+        for _, path, size in sorted(entries):
+            if self._size <= self.limit * KEPT_SHARE:
+                break
+            path.unlink(missing_ok=True)
+            self._size -= size
+
+
+def extract_as_cached(
+    backbone: Backbone, images: Tensor, spec: FeatureSpec, cache: FeatureCache | None
+) -> list[Tensor]:
+    """Activations rounded as a cache keeps them, so that having one changes no result."""
+    if cache is not None:
+        return cache.extract(backbone, images, spec)
+    return [to_half(a).float() for a in extract(backbone, images, spec)]
+
+
+def image_digest(image: Tensor) -> str:
+    """SHA-256 of a prepared image, (3, S, S) in [-1, 1], as 8-bit pixels."""
+    pixels = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().contiguous()
+    return hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
+
+
+def entry_name(backbone: Backbone, digest: str, block: int, spec: FeatureSpec) -> str:
+    """The hash of all that decides the activations of one block for one image."""
+    made_from = {
+        "image": digest,
+        "backbone": backbone.hash,
+        "precision": getattr(backbone, "precision", "float32"),
+        "resolution": backbone.image_size,
+        "block": block,
+        "timestep": spec.timestep,
+        "noise": spec.noise,
+    }
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+
+def to_half(activations: Tensor) -> Tensor:
+    """float16; raises WeightsError where an activation is not a number."""
+    if not torch.isfinite(activations).all():
+        raise WeightsError(
+            "the backbone gave activations that are not numbers: its weights are damaged"
+        )
+    return activations.clamp(-_LARGEST, _LARGEST).half()
+
+
+def _checksum(activation: Tensor) -> str:
+    return f"{zlib.crc32(activation.contiguous().numpy().data):08x}"

@@ -1,0 +1,325 @@
+"""`fedd baseline`: the networks that FEDD is compared against, trained on one's own data."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fedd.errors import DatasetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fedd.baselines import Diagnosed, Start
+    from fedd.dataset import Item
+    from fedd.training import Example
+
+#: Share of the photographs held out to end the training.
+VALIDATION = 0.2
+
+CLASSES = ("background", "lesion", "marker", "ruler", "skin")
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+_table = click.option(
+    "--table",
+    type=_FILE,
+    help="CSV with the photographs' names, tone, patient and malignant.  [default: DDI's, if there]",
+)
+_device = click.option(
+    "--device", default="cpu", show_default=True, help="Such as cpu, cuda or cuda:1."
+)
+
+#: What both kinds of training take, in the order of the help; `FitSettings` has them by name.
+_TRAINING = (
+    _table,
+    click.option("--weights", type=_FILE, help="File of weights to start from."),
+    click.option("--from-scratch", is_flag=True, help="Start from random weights, not ImageNet's."),
+    click.option("--epochs", default=100, show_default=True, help="Epochs at most."),
+    click.option(
+        "--patience",
+        default=20,
+        show_default=True,
+        help="Epochs without a lower validation loss after which training ends.",
+    ),
+    click.option("--batch-size", default=8, show_default=True, help="Images a step."),
+    click.option("--learning-rate", default=1e-4, show_default=True, help="Adam's."),
+    click.option("--seed", default=0, show_default=True, help="Seed of everything random."),
+    _device,
+    click.option(
+        "--out",
+        type=click.Path(dir_okay=False, path_type=Path),
+        required=True,
+        help="File of the network (safetensors).",
+    ),
+)
+
+
+def _training_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_TRAINING):
+        command = option(command)
+    return command
+
+
+@click.group()
+def baseline() -> None:
+    """Train the UNets and CNNs that the paper compares FEDD against.
+
+    Needs the extra ddiseg[baselines].
+    """
+
+
+@baseline.command()
+@click.argument("photographs", type=_FOLDER)
+@click.option(
+    "--masks", type=_FOLDER, required=True, help="Folder of masks, by photographs' stems."
+)
+@click.option(
+    "--encoder",
+    default="efficientnet-b0",
+    show_default=True,
+    help="densenet121, vgg16, resnet50, efficientnet-b0, mobilenet_v2 or efficientnet-lite0.",
+)
+@click.option("--image-size", default=256, show_default=True, help="Side in pixels.")
+@_training_options
+def segment(
+    photographs: Path,
+    masks: Path,
+    encoder: str,
+    image_size: int,
+    table: Path | None,
+    weights: Path | None,
+    from_scratch: bool,
+    device: str,
+    out: Path,
+    **fitting: Any,
+) -> None:
+    """Train a UNet on those PHOTOGRAPHS (a folder) that have a mask.
+
+    A fifth of them, apart by patient, ends the training. Pixels of class 255 are left out.
+    """
+    from fedd.baselines import UNetSettings, train_unet
+    from fedd.dataset import read_dataset
+
+    start = _start(weights, from_scratch)
+    settings = UNetSettings(encoder=encoder, start=start, image_size=image_size, **fitting)
+    items = [item for item in read_dataset(photographs, table, masks) if item.mask is not None]
+    _check_writable(out)
+    learned, held_out = _masked_parts(items, settings.seed)
+    done = train_unet(
+        _examples(learned), _examples(held_out), CLASSES, settings, device=device, report=_tell
+    )
+    done.save(out)
+    _say(out, f"UNet with {encoder}", learned, held_out, done.epoch)
+
+
+@baseline.command()
+@click.argument("photographs", type=_FOLDER)
+@click.option(
+    "--model",
+    default="efficientnet_b0",
+    show_default=True,
+    help="densenet121, vgg16, resnet50, efficientnet_b0, mobilenet_v2 or deepderm.",
+)
+@click.option("--image-size", type=int, help="Side in pixels.  [default: 224, for deepderm 299]")
+@_training_options
+def classify(
+    photographs: Path,
+    model: str,
+    image_size: int | None,
+    table: Path | None,
+    weights: Path | None,
+    from_scratch: bool,
+    device: str,
+    out: Path,
+    **fitting: Any,
+) -> None:
+    """Train a CNN on the PHOTOGRAPHS (a folder) of known malignancy: research, not diagnosis.
+
+    A fifth of them, apart by patient, ends the training.
+    """
+    from fedd.baselines import ClassifierSettings, train_classifier
+    from fedd.baselines.classifiers import DEEPDERM
+    from fedd.dataset import read_dataset
+
+    start = _start(weights, from_scratch)
+    side = image_size or (299 if model == DEEPDERM else 224)
+    settings = ClassifierSettings(model=model, start=start, image_size=side, **fitting)
+    items = [item for item in read_dataset(photographs, table) if item.malignant is not None]
+    _check_writable(out)
+    learned, held_out = _diagnosed_parts(items, settings.seed)
+    done = train_classifier(
+        _diagnosed(learned), _diagnosed(held_out), settings, device=device, report=_tell
+    )
+    done.save(out)
+    _say(out, f"{model} (research output, not a diagnosis)", learned, held_out, done.epoch)
+
+
+@baseline.command()
+@click.argument("network", type=_FILE)
+@click.argument("photographs", type=_FOLDER)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder for a UNet's masks (PNG), or file for a CNN's probabilities (CSV).",
+)
+@click.option(
+    "--probabilities", is_flag=True, help="Write a UNet's class probabilities too (.npy, float16)."
+)
+@_device
+def predict(network: Path, photographs: Path, out: Path, probabilities: bool, device: str) -> None:
+    """Let a NETWORK's file, of 'segment' or 'classify', say what the PHOTOGRAPHS (a folder) show."""
+    from fedd.baselines import load_classifier, load_unet
+    from fedd.baselines.unets import UNET_KIND
+    from fedd.baselines.weights import stored_kind
+    from fedd.dataset import read_dataset
+
+    items = read_dataset(photographs)
+    if stored_kind(network) == UNET_KIND:
+        unet = load_unet(network, device)
+        out.mkdir(parents=True, exist_ok=True)
+        for item, photograph in _opened(items):
+            [mask] = unet.predict([photograph])
+            _write(out / f"{item.stem}.png", _png(mask))
+            if probabilities:
+                _write(out / f"{item.stem}.npy", _npy(unet.probabilities(photograph)))
+        return
+    cnn = load_classifier(network, device)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("file", "probability_of_malignant", "note"))
+    for item, photograph in _opened(items):
+        [probability] = cnn.predict([photograph])
+        writer.writerow((item.path.name, f"{probability:.4f}", "research output, not a diagnosis"))
+    _write(out, text.getvalue().encode())
+
+
+def _start(weights: Path | None, from_scratch: bool) -> Start | Path:
+    from fedd.baselines import Start
+
+    if weights and from_scratch:
+        raise click.UsageError("--weights and --from-scratch: say one of them")
+    return weights or (Start.SCRATCH if from_scratch else Start.IMAGENET)
+
+
+def _check_writable(out: Path) -> None:
+    """Find out before the training, not after it."""
+    if not out.parent.is_dir():
+        raise DatasetError(f"{out} can't be written: there is no folder {out.parent}")
+
+
+def _masked_parts(items: Sequence[Item], seed: int) -> tuple[list[Item], list[Item]]:
+    import numpy as np
+
+    from fedd.dataset import UNKNOWN
+    from fedd.validation import Candidate, hold_out
+
+    candidates = [
+        Candidate(
+            item.stem,
+            item.patient,
+            item.tone,
+            frozenset(np.unique(item.class_ids(len(CLASSES))).tolist()) - {UNKNOWN},
+        )
+        for item in items
+    ]
+    held = set(hold_out(candidates, VALIDATION, seed).images)
+    return _split(items, [i in held for i in range(len(items))])
+
+
+def _diagnosed_parts(items: Sequence[Item], seed: int) -> tuple[list[Item], list[Item]]:
+    from fedd.classify_split import validation_part
+
+    held = validation_part(
+        [bool(item.malignant) for item in items],
+        [item.tone for item in items],
+        [item.patient for item in items],
+        VALIDATION,
+        seed,
+    )
+    return _split(items, held.tolist())
+
+
+def _split(items: Sequence[Item], held: Sequence[bool]) -> tuple[list[Item], list[Item]]:
+    pairs = list(zip(items, held, strict=True))
+    return [item for item, out in pairs if not out], [item for item, out in pairs if out]
+
+
+def _examples(items: Sequence[Item]) -> Iterator[Example]:
+    from fedd.training import Example
+
+    for item in items:
+        yield Example(item.photograph(), item.class_ids(len(CLASSES)), item.patient, item.tone)
+
+
+def _diagnosed(items: Sequence[Item]) -> Iterator[Diagnosed]:
+    from fedd.baselines import Diagnosed
+
+    for item in items:
+        yield Diagnosed(item.photograph(), bool(item.malignant))
+
+
+def _tell(epoch: int, train_loss: float, validation_loss: float) -> None:
+    held_out = "" if math.isnan(validation_loss) else f", validation {validation_loss:.4f}"
+    click.echo(f"epoch {epoch}: loss {train_loss:.4f}{held_out}", err=True)
+
+
+def _say(
+    out: Path, what: str, learned: Sequence[Item], held_out: Sequence[Item], epoch: int
+) -> None:
+    ended = f"validated on {len(held_out)}" if held_out else "too few to hold some out"
+    click.echo(f"{out}: {what}; learned from {len(learned)}, {ended}, epoch {epoch} kept")
+
+
+def _opened(items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
+    """The photographs that can be opened; at the end, how many could and which could not."""
+    refused = []
+    for item in items:
+        try:
+            photograph = item.photograph()
+        except DatasetError as error:
+            refused.append(f"refused  {error}")
+            continue
+        yield item, photograph
+    for line in refused:
+        click.echo(line, err=True)
+    click.echo(
+        f"{len(items)} photographs: {len(items) - len(refused)} read, {len(refused)} refused"
+    )
+
+
+def _png(mask: Any) -> bytes:
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(mask).save(data, "png")
+    return data.getvalue()
+
+
+def _npy(probabilities: Any) -> bytes:
+    import numpy as np
+
+    data = io.BytesIO()
+    np.save(data, probabilities.astype(np.float16), allow_pickle=False)
+    return data.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DatasetError(f"{path} can't be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,84 @@
+"""`fedd bench`."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.option("--backbone", default="small", show_default=True, help="Name or file of a backbone.")
+@click.option(
+    "--untrained",
+    is_flag=True,
+    help="The architecture of imagenet-256 with random weights: as fast, and nothing to fetch.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda, cuda:1, ...; auto is every GPU, or the CPU where there is none.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="What convolutions are computed in.",
+)
+@click.option(
+    "--images",
+    default=32,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Photographs to measure with.",
+)
+@click.option(
+    "--batch",
+    default=64,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Photographs handed over at a time; fewer are computed at once where memory runs out.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def bench(
+    backbone: str,
+    untrained: bool,
+    device: str,
+    precision: str,
+    images: int,
+    batch: int,
+    as_json: bool,
+) -> None:
+    """Measure images a second, from JPEG to features, and what share of the device is used.
+
+    The peak is that of a large matrix product in the same precision, measured in the same run.
+    """
+    import json
+    import logging
+    from dataclasses import asdict
+
+    from fedd.backbone import IMAGENET_256, DiffusionUNet
+    from fedd.replicas import place
+    from fedd.segment import default_settings
+    from fedd.throughput import measure
+    from fedd.weights import load_backbone
+
+    logging.basicConfig(format="%(message)s")
+    net = DiffusionUNet.random(IMAGENET_256) if untrained else load_backbone(backbone)
+    spec = default_settings(net.config).features
+    found = measure(place(net, device, precision), spec, images, batch)
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+        return
+    click.echo(
+        f"{found.backbone} on {', '.join(found.devices)}, {found.precision}, to decoder block "
+        f"{max(found.blocks)}, n = {found.images} photographs"
+    )
+    click.echo(
+        f"{found.images_per_second:.2f} images/s, {found.gflop_per_image:.1f} GFLOP an image"
+    )
+    click.echo(
+        f"{found.gflop_per_second:.1f} GFLOP/s reached, {found.flop_share:.0%} of the "
+        f"{found.peak_gflop_per_second:.1f} GFLOP/s of a matrix product here"
+    )
+    click.echo(f"{found.peak_memory_bytes / 1e9:.2f} GB of memory at most")

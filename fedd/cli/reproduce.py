@@ -1,0 +1,188 @@
+"""`fedd reproduce`: the paper's experiments, all of them, ours beside the paper's."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fedd.errors import ReproductionError
+
+if TYPE_CHECKING:
+    from fedd.backbone import DiffusionUNet
+    from fedd.reproduce import Cell, Parts, Plan, Starts, Workbench
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+#: Of `--ablate`: the paper's figure 6, and two of a small plan.
+PAPER_TIMESTEPS, SMALL_TIMESTEPS = range(0, 1001, 50), (0, 50)
+
+
+@click.command()
+@click.option("--ddi", type=_FOLDER, help="Folder with DDI's photographs and ddi_metadata.csv.")
+@click.option("--masks", type=_FOLDER, help="Folder with the published sDDI masks, at any depth.")
+@click.option(
+    "--weights",
+    help="Backbone: imagenet-256 once it is fetched, a weights file, or 'small' for the shipped one.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of cells, tables and figures. Run again with the same one to go on.",
+)
+@click.option("--device", default="cpu", show_default=True, help="Such as cpu, cuda or cuda:1.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="What the backbone is computed in.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="How many: 3 are the seeds 0, 1 and 2.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    help="A task (segmentation, classification) or a model (FEDD, VGG16 ...); again for more.",
+)
+@click.option("--from-scratch", is_flag=True, help="Start baselines from random weights.")
+@click.option(
+    "--baseline-weights",
+    type=_FOLDER,
+    help="Folder with weights to start baselines from, named as 'fedd baseline' calls each "
+    "(efficientnet-b0.pth, deepderm.pth ...). The others start from ImageNet's.",
+)
+@click.option(
+    "--partial", is_flag=True, help="Go on with those photographs of the split that are there."
+)
+@click.option(
+    "--ablate", is_flag=True, help="Also fill the block x timestep grid (figure 6): hours on a CPU."
+)
+@click.option(
+    "--small",
+    is_flag=True,
+    help="Try all of it in minutes, on rendered phantoms and the shipped backbone.",
+)
+def reproduce(
+    ddi: Path | None,
+    masks: Path | None,
+    weights: str | None,
+    out: Path,
+    device: str,
+    precision: str,
+    seeds: int,
+    only: tuple[str, ...],
+    from_scratch: bool,
+    baseline_weights: Path | None,
+    partial: bool,
+    ablate: bool,
+    small: bool,
+) -> None:
+    """Run the experiments of the FEDD paper and show the results beside the paper's.
+
+    Four fractions of DDI, FEDD and the baselines, segmentation and classification. A cell that is
+    done is not run again. Probabilities are research output, not a diagnosis.
+    """
+    from fedd.baselines import Start
+    from fedd.reproduce import Starts, Workbench, run_cells, write_report
+    from fedd.weights import load_backbone
+
+    _check_usage(ddi, masks, weights, small)
+    starts = Starts(Start.SCRATCH if from_scratch else Start.IMAGENET, baseline_weights)
+    backbone = load_backbone(weights or "small").to(device, precision)
+    plan, parts = (
+        _small(out, seeds) if small else _paper(backbone, starts, seeds, ddi, masks, only, partial)
+    )
+    workbench = Workbench(plan, parts, backbone, out, device)
+    outcome = run_cells(workbench, out, only, _tell)
+    page = write_report(workbench, outcome, out)
+    if ablate:
+        _ablate(workbench, out)
+        write_report(workbench, outcome, out)
+    click.echo(
+        f"{len(outcome.done)} of {len(plan.cells)} cells done, {len(outcome.ran)} in this run: {page}"
+    )
+    for reason in dict.fromkeys(outcome.missing.values()):
+        count = list(outcome.missing.values()).count(reason)
+        click.echo(f"{count} cells missing: {reason}", err=True)
+    if outcome.failed:
+        sys.exit(1)
+
+
+def _check_usage(ddi: Path | None, masks: Path | None, weights: str | None, small: bool) -> None:
+    given = {"--ddi": ddi, "--masks": masks, "--weights": weights}
+    if small and (superfluous := [name for name, value in given.items() if value]):
+        raise click.UsageError(
+            f"--small draws its own photographs and takes the shipped backbone: leave out {superfluous[0]}"
+        )
+    if not small and (lacking := [name for name, value in given.items() if not value]):
+        raise click.UsageError(
+            f"{' and '.join(lacking)} missing: give DDI's photographs, the sDDI masks and the "
+            "backbone's weights ('fedd weights fetch imagenet-256'), or try --small"
+        )
+
+
+def _small(out: Path, seeds: int) -> tuple[Plan, Parts]:
+    from fedd.dataset import read_dataset
+    from fedd.reproduce import small_plan, split, write_phantoms
+    from fedd.reproduce.small import CLASSIFIED
+
+    photographs, masks = out / "phantoms" / "photographs", out / "phantoms" / "masks"
+    try:
+        splits = write_phantoms(photographs, masks)
+    except OSError as error:
+        raise ReproductionError(f"{out} can't be written: {error.strerror}") from error
+    items = read_dataset(photographs, masks=masks)
+    return small_plan(range(seeds)), split(items, splits, per_tone=CLASSIFIED)
+
+
+def _paper(
+    backbone: DiffusionUNet,
+    starts: Starts,
+    seeds: int,
+    ddi: Path | None,
+    masks: Path | None,
+    only: tuple[str, ...],
+    partial: bool,
+) -> tuple[Plan, Parts]:
+    from fedd.dataset import read_dataset
+    from fedd.paper import splits
+    from fedd.reproduce import paper_plan, split
+    from fedd.reproduce.plan import chosen
+
+    assert ddi is not None
+    plan = paper_plan(backbone.config, starts, range(seeds))
+    tasks = {cell.task for cell in chosen(plan.cells, only)}
+    items = read_dataset(ddi, masks=masks)
+    return plan, split(items, splits(), tasks=tasks, partial=partial)
+
+
+def _ablate(workbench: Workbench, out: Path) -> None:
+    """Figure 6, on the learned part: which block to read is never chosen on the test."""
+    from fedd.ablation import TASKS, Grid, ablate, default_blocks, split
+    from fedd.ablation_cells import AblationSettings
+
+    plan, backbone = workbench.plan, workbench.backbone
+    timesteps = SMALL_TIMESTEPS if plan.small else PAPER_TIMESTEPS
+    learned = workbench.parts.learned[max(plan.fractions)]
+    ablate(
+        split(learned, TASKS, seed=plan.seeds[0]),
+        backbone,
+        Grid(default_blocks(backbone.config), tuple(timesteps)),
+        AblationSettings(plan.probes, resamples=plan.resamples),
+        out / "ablation",
+        lambda done, total: click.echo(f"ablation: {done} of {total} cells", err=True),
+    )
+
+
+def _tell(cell: Cell, number: int, total: int, what: str) -> None:
+    click.echo(f"{number} of {total}: {cell}: {what}", err=True)

@@ -1,0 +1,93 @@
+"""The members while they train: M networks of in -> 128 -> 32 -> classes as one batched computation.
+
+Arrays: M members, B pixels of a step, C channels, K classes. Inside, pixels come last: batch norm
+then takes (1, M * width, B) as it lies in memory.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+#: Widths of the hidden layers, as in FEDD and ddpm-segmentation.
+HIDDEN = (128, 32)
+
+
+class Ensemble(nn.Module):
+    """Members that read pixels standardised by `mean` and `std`, (C,) each."""
+
+    def __init__(
+        self, members: int, classes: int, mean: Tensor, std: Tensor, rng: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.mean, self.std, self.members = mean, std, members
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for fan_in, fan_out in pairwise((len(mean), *HIDDEN, classes)):
+            bound = fan_in**-0.5  # as nn.Linear
+            weight = torch.empty(members, fan_out, fan_in).uniform_(-bound, bound, generator=rng)
+            bias = torch.empty(members, fan_out, 1).uniform_(-bound, bound, generator=rng)
+            self.weights.append(weight.to(mean.device))
+            self.biases.append(bias.to(mean.device))
+        self.norms = nn.ModuleList([nn.BatchNorm1d(members * width) for width in HIDDEN])
+        self.to(mean.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pixels of each member, (M, B, C), to logits (M, B, K)."""
+        h = ((x.float() - self.mean) / self.std).transpose(1, 2)
+        for weight, bias, norm in zip(self.weights, self.biases, self.norms, strict=False):
+            h = F.relu(torch.baddbmm(bias, weight, h))
+            h = norm(h.flatten(0, 1)[None]).view_as(h)
+        return torch.baddbmm(self.biases[-1], self.weights[-1], h).transpose(1, 2)
+
+    @torch.no_grad()
+    def folded(self) -> dict[str, Tensor]:
+        """Plain layers that read plain pixels: w1 (M, C, 128), b1 (M, 128), w2 (M, 128, 32), ...
+
+        Input statistics and batch norms are folded into the layers beside them.
+        """
+        w1 = self.weights[0] / self.std
+        tensors = {"w1": w1.mT, "b1": self.biases[0][..., 0] - w1 @ self.mean}
+        for layer, norm in enumerate(self.norms, start=1):
+            scale, shift = _as_affine(norm, self.members)
+            weight, bias = self.weights[layer], self.biases[layer]
+            tensors[f"w{layer + 1}"] = (weight * scale.mT).mT
+            tensors[f"b{layer + 1}"] = (bias + weight @ shift)[..., 0]
+        return {k: v.detach().clone().contiguous() for k, v in tensors.items()}
+
+    @torch.no_grad()
+    def unfold(self, tensors: dict[str, Tensor], x: Tensor) -> None:
+        """Take over the layers that `folded` gave, so that the members say what those said.
+
+        The batch norms start from the statistics of pixels x (M, B, C), and undo themselves.
+        """
+        t = {k: v.to(x.device) for k, v in tensors.items()}
+        self.weights[0].copy_(t["w1"].mT * self.std)
+        self.biases[0].copy_((t["b1"] + self.mean @ t["w1"])[..., None])
+        h = ((x.float() - self.mean) / self.std).transpose(1, 2)
+        for layer, norm in enumerate(self.norms, start=1):
+            h = F.relu(torch.baddbmm(self.biases[layer - 1], self.weights[layer - 1], h))
+            var, mean = torch.var_mean(h, 2, correction=0)
+            _set_identity(norm, mean.flatten(), var.flatten())
+            self.weights[layer].copy_(t[f"w{layer + 1}"].mT)
+            self.biases[layer].copy_(t[f"b{layer + 1}"][..., None])
+
+
+def _as_affine(norm: nn.Module, members: int) -> tuple[Tensor, Tensor]:
+    """A batch norm in evaluation as scale and shift, (M, width, 1) each."""
+    n: Any = norm
+    scale = n.weight / (n.running_var + n.eps).sqrt()
+    shift = n.bias - n.running_mean * scale
+    return scale.view(members, -1, 1), shift.view(members, -1, 1)
+
+
+def _set_identity(norm: nn.Module, mean: Tensor, var: Tensor) -> None:
+    n: Any = norm
+    n.running_mean.copy_(mean)
+    n.running_var.copy_(var)
+    n.bias.copy_(mean)
+    n.weight.copy_((var + n.eps).sqrt())

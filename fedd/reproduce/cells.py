@@ -1,0 +1,210 @@
+"""How a cell is run: train on its fraction, look at the whole test part once.
+
+FEDD's features come from one pass of each photograph, whatever the number of fractions and seeds:
+the fractions nest, and activations are kept on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from annotation_protocol import load_protocol
+from annotation_protocol.scoring import confusion
+from fedd.backbone import DiffusionUNet
+from fedd.baselines import Diagnosed, train_unet
+from fedd.baselines import train_classifier as train_cnn
+from fedd.cache import FeatureCache
+from fedd.classify import Examples, train_classifier
+from fedd.dataset import TONES, UNKNOWN, Item
+from fedd.discrimination import best_threshold
+from fedd.errors import ReproductionError, TrainingDataError
+from fedd.reproduce.measure import Meter
+from fedd.reproduce.parts import Parts, drawing_order
+from fedd.reproduce.plan import FEDD, SEGMENTATION, Cell, Plan, settings_as_json
+from fedd.reproduce.pooled import PooledFeatures
+from fedd.reproduce.results import Result
+from fedd.training import Example, train_probes
+
+Photograph = NDArray[np.uint8]
+Mask = NDArray[np.uint8]
+
+#: Photographs of each tone in the qualitative figure.
+SHOWN_PER_TONE = 2
+
+#: Photographs looked at at once.
+_BATCH = 8
+
+
+class Workbench:
+    """What all cells share: the photographs, the backbone and its features in `folder`."""
+
+    def __init__(
+        self, plan: Plan, parts: Parts, backbone: DiffusionUNet, folder: Path, device: str = "cpu"
+    ) -> None:
+        self.plan, self.parts, self.backbone = plan, parts, backbone
+        self._folder, self._device = folder, device
+        self._classes = load_protocol().class_names
+        self._cache = FeatureCache(folder / "features")
+        self._pooled: dict[int, PooledFeatures] = {}
+        _check_blocks(plan, backbone)
+
+    def made_with(self, cell: Cell) -> dict[str, Any]:
+        """All that decides the outcome of a cell, but for the code."""
+        of_backbone = (
+            {"backbone": self.backbone.hash[:12], "precision": self.backbone.precision}
+            if cell.model == FEDD
+            else {}
+        )
+        return {
+            "photographs": self.parts.digest(cell),
+            **of_backbone,
+            "settings": settings_as_json(self.plan.settings(cell)),
+        }
+
+    def run(self, cell: Cell) -> Result:
+        """Train and test one cell; raises what training raises.
+
+        For the qualitative figure, the masks of a few photographs are written into `masks/CELL`.
+        """
+        meter = Meter()
+        learned = self.parts.learned[cell.fraction]
+        confusions: dict[str, list[list[int]]] = {}
+        probabilities: dict[str, float] = {}
+        threshold = None
+        if cell.task == SEGMENTATION:
+            masks = self._fedd_masks(cell) if cell.model == FEDD else self._unet_masks(cell)
+            confusions = self._compared(cell, masks)
+        else:
+            found, threshold = self._fedd_calls(cell) if cell.model == FEDD else self._cnn(cell)
+            tested = self.parts.classified
+            probabilities = {i.stem: float(p) for i, p in zip(tested, found, strict=True)}
+        return Result(cell, len(learned), meter.read(), confusions, probabilities, threshold)
+
+    def mask_path(self, cell: Cell, item: Item) -> Path:
+        """Where the mask of a shown photograph is kept."""
+        return self._folder / "masks" / cell.name / f"{item.stem}.png"
+
+    def shown(self) -> list[Item]:
+        """A few photographs of each tone for the qualitative figure.
+
+        Chosen by name alone out of the test of segmentation, so that cells of any run have them.
+        """
+        test = drawing_order(self.parts.segmented)
+        return [i for tone in TONES for i in [x for x in test if x.tone == tone][:SHOWN_PER_TONE]]
+
+    def _fedd_masks(self, cell: Cell) -> Iterator[Mask]:
+        settings = self.plan.probe_settings(cell)
+        probes = train_probes(
+            self._examples(self.parts.learned[cell.fraction]),
+            self.backbone,
+            settings,
+            self._classes,
+            validation=self._examples(self.parts.validation),
+            cache=self._cache,
+        )
+        for start in range(0, len(self.parts.segmented), _BATCH):
+            part = self.parts.segmented[start : start + _BATCH]
+            photographs = [item.photograph() for item in part]
+            for prediction in probes.predict(self.backbone, photographs, self._cache):
+                yield prediction.mask
+
+    def _unet_masks(self, cell: Cell) -> Iterator[Mask]:
+        unet = train_unet(
+            self._examples(self.parts.learned[cell.fraction]),
+            self._examples(self.parts.validation),
+            self._classes,
+            self.plan.unet_settings(cell),
+            device=self._device,
+        )
+        for item in self.parts.segmented:
+            yield unet.predict([item.photograph()])[0]
+
+    def _fedd_calls(self, cell: Cell) -> tuple[NDArray[np.float64], float]:
+        """Probabilities of the test of classification, and the threshold."""
+        settings = self.plan.classifier_settings(cell)
+        features = self._pooled.get(settings.timestep)
+        if features is None:
+            every = [s for s in self.plan.classifiers.values() if s.timestep == settings.timestep]
+            blocks = [s.block for s in every]
+            folder = self._folder / "features" / "pooled"
+            features = PooledFeatures(self.backbone, blocks, settings.timestep, folder)
+            self._pooled[settings.timestep] = features
+        training, validation = (
+            Examples(features.of(items, settings.block), _malignant(items))
+            for items in (self.parts.learned[cell.fraction], self.parts.validation)
+        )
+        done = train_classifier(training, validation, self.backbone, settings).classifier
+        tested = features.of(self.parts.classified, settings.block)
+        return done.probabilities(tested), done.threshold
+
+    def _cnn(self, cell: Cell) -> tuple[NDArray[np.float64], float]:
+        held_out = self.parts.validation
+        if len(set(_malignant(held_out).tolist())) < 2:
+            raise TrainingDataError(
+                "the validation part has malignant or benign photographs only: no threshold can be "
+                "chosen on it"
+            )
+        cnn = train_cnn(
+            _diagnosed(self.parts.learned[cell.fraction]),
+            _diagnosed(held_out),
+            self.plan.cnn_settings(cell),
+            device=self._device,
+        )
+        on_validation = cnn.predict(item.photograph() for item in held_out).astype(np.float64)
+        found = cnn.predict(item.photograph() for item in self.parts.classified)
+        return found.astype(np.float64), best_threshold(_malignant(held_out), on_validation)
+
+    def _compared(self, cell: Cell, masks: Iterator[Mask]) -> dict[str, list[list[int]]]:
+        """A confusion matrix a photograph; keeps the masks that are shown."""
+        shown = {item.stem for item in self.shown()}
+        found = {}
+        for item, mask in zip(self.parts.segmented, masks, strict=True):
+            truth = item.class_ids(len(self._classes))
+            mask = _stretched(mask, truth.shape)
+            known = truth != UNKNOWN
+            counts = confusion(truth[known], mask[known], len(self._classes))
+            found[item.stem] = counts.tolist()
+            if item.stem in shown and cell.seed == self.plan.seeds[0]:
+                path = self.mask_path(cell, item)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(path)
+        return found
+
+    def _examples(self, items: Sequence[Item]) -> Iterator[Example]:
+        for item in items:
+            mask = item.class_ids(len(self._classes))
+            yield Example(item.photograph(), mask, item.patient, item.tone)
+
+
+def _check_blocks(plan: Plan, backbone: DiffusionUNet) -> None:
+    """Find out before hours of work, not after them."""
+    needed = {*plan.probes.features.blocks, *(s.block for s in plan.classifiers.values())}
+    if missing := sorted(needed - set(backbone.blocks)):
+        raise ReproductionError(
+            f"{backbone.name} has decoder blocks {backbone.blocks[0]} to {backbone.blocks[-1]}, and "
+            f"the paper's experiments read block {missing[-1]} too: give weights that go so far "
+            f"('fedd weights fetch imagenet-256 --blocks {missing[-1]}')"
+        )
+
+
+def _malignant(items: Sequence[Item]) -> NDArray[np.bool_]:
+    return np.array([bool(item.malignant) for item in items])
+
+
+def _diagnosed(items: Sequence[Item]) -> Iterator[Diagnosed]:
+    for item in items:
+        yield Diagnosed(item.photograph(), bool(item.malignant))
+
+
+def _stretched(mask: Mask, shape: tuple[int, ...]) -> Mask:
+    """The mask at the truth's size: the published masks are square, whatever the photograph."""
+    if mask.shape == shape:
+        return mask
+    resized = Image.fromarray(mask).resize((shape[1], shape[0]), Image.Resampling.NEAREST)
+    return np.array(resized)

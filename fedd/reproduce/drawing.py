@@ -1,0 +1,357 @@
+"""The figures of the reproduction: 4, 5 and 7 of the paper, ROC curves, F1 by tone, costs.
+
+Ours are filled marks with their 95 % intervals; the paper's, where it has any, hollow marks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from annotation_protocol import load_protocol
+from fedd.classify import DISCLAIMER
+from fedd.discrimination import roc_curve
+from fedd.figures import INK, LINE, MUTED, PAPER, SERIES, Sheet, draw_sheet, new_figure, save
+from fedd.paper import results as paper_results
+from fedd.reproduce.cells import Workbench
+from fedd.reproduce.plan import CLASSIFICATION, DEEPDERM, FEDD, SEGMENTATION, Cell, Plan, Task
+from fedd.reproduce.results import Result
+from fedd.reproduce.scores import ALL, Score, by_key, truth_and_probabilities
+from fedd.reproduce.table import CALLED, GROUPS
+
+#: A colour a model, the same in every figure.
+COLOURS = {
+    FEDD: SERIES[0],
+    "EfficientNetB0": SERIES[1],
+    "VGG16": SERIES[4],
+    "DenseNet121": SERIES[5],
+    "ResNet50": SERIES[7],
+    "MobileNetV2": SERIES[3],
+    DEEPDERM: INK,
+}
+
+#: How strongly a class is laid over the photograph.
+_OVER = 0.55
+
+#: The whole scale, and room for a mark at either end.
+_WHOLE = (-0.03, 1.03)
+
+Scores = Mapping[tuple[str, str, int, str, str], Score]
+
+
+def draw_all(
+    found: Sequence[Score], results: Sequence[Result], workbench: Workbench, folder: Path
+) -> list[tuple[Path, str]]:
+    """Write the figures that there are results for; returns each file with its caption."""
+    known, plan = by_key(found), workbench.plan
+    tasks = {result.cell.task for result in results}
+    marks = "Ours, with 95 % intervals." if plan.small else _MARKS
+    drawn: list[tuple[str, Any, str]] = []
+    if SEGMENTATION in tasks:
+        drawn.append(("figure4.png", _figure4(known, plan), f"{_FIGURE4} {marks}"))
+        drawn.append(("figure5.png", _figure5(known, workbench), _FIGURE5))
+    if CLASSIFICATION in tasks:
+        drawn.append(("figure7.png", _figure7(known, plan), f"{_FIGURE7} {marks} {_RESEARCH}"))
+        drawn.append(("roc.png", _roc(results, workbench), f"{_ROC} {_RESEARCH}"))
+        drawn.append(("f1.png", _f1(known, plan), f"{_F1} {marks} {_RESEARCH}"))
+    if results:
+        drawn.append(("costs.png", _costs(results, plan), _COSTS))
+    for name, figure, _ in drawn:
+        save(figure, folder / name)
+    return [(folder / name, caption) for name, _, caption in drawn] + [
+        (path, _FIGURE6) for path in _heat_maps(folder, plan)
+    ]
+
+
+_FIGURE4 = (
+    "The paper's figure 4: IoU on the test by share of the data learned from. Above, the mean over the "
+    "classes; below, the lesion."
+)
+_FIGURE5 = "The paper's figure 5: photographs, true masks and those of FEDD and the best baseline."
+_FIGURE6 = (
+    "The paper's figure 6: how well each block reads at each timestep, learned and looked at within the "
+    "photographs learned from; the test has no part in it."
+)
+_FIGURE7 = "The paper's figure 7: ROC-AUC by share of the data learned from."
+_ROC = "ROC curves by share of the data, first seed."
+_F1 = "F1 by tone at the best threshold of the test, as in the paper."
+_COSTS = "Seconds and peak memory of a cell; each dot is one."
+_MARKS = "Filled: ours with 95 % intervals. Hollow: the paper's."
+_RESEARCH = f"Output of the classifiers is {DISCLAIMER}."
+
+
+def _heat_maps(folder: Path, plan: Plan) -> list[Path]:
+    """Those of an ablation, where one was run; by tone only where a tone has more than a few."""
+    found = sorted((folder / "ablation").glob("figure6-*.png"), key=lambda path: path.stem)
+    return [path for path in found if not (plan.small and path.stem.endswith("by-tone"))]
+
+
+def _figure4(known: Scores, plan: Plan) -> Any:
+    rows = (("miou", "mean IoU of the classes"), ("lesion_iou", "IoU of the lesion"))
+    figure, axes = new_figure(13, 6.6, 2, len(GROUPS), sharex=True, sharey="row")
+    for row, (name, called) in enumerate(rows):
+        for column, tone in enumerate(GROUPS):
+            _by_fraction(axes[row, column], known, plan, SEGMENTATION, name, tone)
+        axes[row, 0].set_ylabel(called, color=MUTED, fontsize=9)
+        axes[row, 0].set_ylim(*_WHOLE)
+    _finish(figure, axes, known, plan, SEGMENTATION, "miou")
+    return figure
+
+
+def _figure7(known: Scores, plan: Plan) -> Any:
+    figure, axes = new_figure(13, 3.9, 1, len(GROUPS), sharex=True, sharey="row")
+    for axis, tone in zip(axes[0], GROUPS, strict=True):
+        _by_fraction(axis, known, plan, CLASSIFICATION, "roc_auc", tone)
+        axis.axhline(0.5, color=LINE, linewidth=1, zorder=0)
+    axes[0, 0].set_ylim(*_WHOLE)
+    axes[0, 0].set_ylabel("ROC-AUC of malignant", color=MUTED, fontsize=9)
+    if not plan.small:
+        doctors = paper_results()["dermatologists_roc_auc"]
+        axes[0, 0].axhline(doctors, color=MUTED, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
+    _finish(figure, axes, known, plan, CLASSIFICATION, "roc_auc")
+    return figure
+
+
+def _by_fraction(axis: Any, known: Scores, plan: Plan, task: Task, figure: str, tone: str) -> None:
+    """Lines over the fractions, the models side by side so that no interval hides another."""
+    axis.grid(axis="y", color=LINE, linewidth=0.8)
+    models = plan.models[task]
+    for place, model in enumerate(models):
+        shift = (place - (len(models) - 1) / 2) * 0.1
+        colour = COLOURS[model]
+        ours = [known.get((task, model, f, tone, figure)) for f in plan.fractions]
+        theirs = [s.paper if s else None for s in ours]
+        at = np.arange(len(plan.fractions)) + shift
+        axis.plot(
+            at, _numbers(theirs), color=colour, linewidth=0.8, linestyle=(0, (2, 2)), zorder=2
+        )
+        axis.plot(
+            at, _numbers(theirs), "o", markersize=4.5, markerfacecolor=PAPER, markeredgecolor=colour,
+            zorder=3,
+        )  # fmt: skip
+        _with_intervals(axis, at, ours, colour, joined=True, bold=model == FEDD)
+    if all(s.value is None for key, s in known.items() if key[3:] == (tone, figure)):
+        axis.text(0.5, 0.5, "too few to say", transform=axis.transAxes, ha="center", color=MUTED)
+    axis.set_xticks(range(len(plan.fractions)), [f"{f} %" for f in plan.fractions])
+    axis.set_xlim(-0.5, len(plan.fractions) - 0.5)
+
+
+def _f1(known: Scores, plan: Plan) -> Any:
+    figure, axes = new_figure(13, 3.9, 1, len(plan.fractions), sharey="row")
+    models = plan.classified
+    for axis, fraction in zip(axes[0], plan.fractions, strict=True):
+        axis.grid(axis="y", color=LINE, linewidth=0.8)
+        for place, model in enumerate(models):
+            shift = (place - (len(models) - 1) / 2) * 0.11
+            ours = [known.get((CLASSIFICATION, model, fraction, tone, "f1")) for tone in GROUPS]
+            at = np.arange(len(GROUPS)) + shift
+            axis.plot(
+                at, _numbers([s.paper if s else None for s in ours]), "o", markersize=4.5,
+                markerfacecolor=PAPER, markeredgecolor=COLOURS[model], zorder=3,
+            )  # fmt: skip
+            _with_intervals(axis, at, ours, COLOURS[model], joined=False, bold=model == FEDD)
+        axis.set_xticks(
+            range(len(GROUPS)), [f"{t}\nn = {_count(known, t, 'f1')}" for t in GROUPS], fontsize=8
+        )
+        axis.set_title(f"{fraction} % of the data", loc="left", fontsize=10, color=INK)
+    axes[0, 0].set_ylim(*_WHOLE)
+    axes[0, 0].set_ylabel("F1 of malignant", color=MUTED, fontsize=9)
+    ours_or_theirs = [m for m in models if any(k[:2] == (CLASSIFICATION, m) for k in known)]
+    _legend(figure, ours_or_theirs, paper=not plan.small)
+    return figure
+
+
+def _with_intervals(
+    axis: Any,
+    at: NDArray[np.floating[Any]],
+    ours: Sequence[Score | None],
+    colour: str,
+    *,
+    joined: bool,
+    bold: bool,
+) -> None:
+    # Resampled figures are not centred on the figure itself, and an interval may not reach it.
+    low, value, high = (
+        _numbers([getattr(s, name) if s else None for s in ours])
+        for name in ("low", "value", "high")
+    )
+    axis.vlines(at, low, high, color=colour, linewidth=1.2, alpha=0.55, zorder=4)
+    axis.plot(
+        at, value, "o-" if joined else "o", color=colour, markersize=5.5 if bold else 4,
+        linewidth=2.2 if bold else 1.1, zorder=6 if bold else 5,
+    )  # fmt: skip
+
+
+def _roc(results: Sequence[Result], workbench: Workbench) -> Any:
+    plan = workbench.plan
+    figure, axes = new_figure(13, 3.0, 1, len(plan.fractions), sharex=True, sharey="row")
+    for axis, fraction in zip(axes[0], plan.fractions, strict=True):
+        axis.plot((0, 1), (0, 1), color=LINE, linewidth=1, zorder=0)
+        axis.set_aspect("equal")
+        counts = ""
+        for result in results:
+            cell = result.cell
+            if cell != Cell(CLASSIFICATION, cell.model, fraction, plan.seeds[0]):
+                continue
+            truth, found = truth_and_probabilities(result, workbench.parts.classified)
+            false_positive, true_positive, _ = roc_curve(truth, found)
+            bold = cell.model == FEDD
+            axis.plot(
+                false_positive, true_positive, color=COLOURS[cell.model],
+                linewidth=2.4 if bold else 1.2, zorder=6 if bold else 5,
+            )  # fmt: skip
+            counts = f"n = {len(truth)}, {int(truth.sum())} malignant"
+        axis.set_title(f"{fraction} % of the data", loc="left", fontsize=10, color=INK, pad=18)
+        _under_title(axis, counts)
+        axis.set_xlabel("false positive rate", color=MUTED, fontsize=9)
+    axes[0, 0].set_ylabel("true positive rate", color=MUTED, fontsize=9)
+    models = {r.cell.model for r in results if r.cell.task == CLASSIFICATION}
+    _legend(figure, [m for m in plan.classified if m in models], paper=False, rise=0.5)
+    return figure
+
+
+def _costs(results: Sequence[Result], plan: Plan) -> Any:
+    labels = [(t, m) for t, models in plan.models.items() for m in models]
+    labels = [x for x in labels if any((r.cell.task, r.cell.model) == x for r in results)]
+    figure, axes = new_figure(10, 0.9 + 0.3 * len(labels), 1, 2, sharey=True)
+    for result in results:
+        cell = result.cell
+        row = labels.index((cell.task, cell.model))
+        values = result.cost.seconds, result.cost.peak_rss / 1e9
+        for axis, value in zip(axes[0], values, strict=True):
+            axis.plot(value, row, "o", color=COLOURS[cell.model], markersize=5, alpha=0.8)
+    for axis, called in zip(axes[0], ("seconds of a cell", "peak memory, GB"), strict=True):
+        axis.grid(axis="x", color=LINE, linewidth=0.8)
+        axis.set_xlabel(called, color=MUTED, fontsize=9)
+    axes[0, 0].set_xscale("log")
+    axes[0, 0].xaxis.set_major_formatter("{x:g}")
+    axes[0, 0].tick_params(which="minor", length=0, labelbottom=False)
+    axes[0, 1].set_xlim(left=0)
+    axes[0, 0].set_yticks(range(len(labels)), [f"{model}, {task}" for task, model in labels])
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].tick_params(axis="y", labelcolor=INK)
+    return figure
+
+
+def _figure5(known: Scores, workbench: Workbench) -> Any:
+    plan = workbench.plan
+    ends = list(dict.fromkeys((min(plan.fractions), max(plan.fractions))))
+    columns = [(FEDD, f) for f in ends]
+    if (best := _best_baseline(known, plan)) is not None:
+        columns += [(best, f) for f in ends]
+    items = workbench.shown()
+    pictures = []
+    for item in items:
+        photograph = item.photograph()
+        truth = item.class_ids(len(load_protocol().classes))
+        row = [photograph, _laid_over(photograph, truth)]
+        for model, fraction in columns:
+            path = workbench.mask_path(Cell(SEGMENTATION, model, fraction, plan.seeds[0]), item)
+            row.append(
+                _laid_over(photograph, np.array(Image.open(path)))
+                if path.is_file()
+                else _blank(photograph)
+            )
+        pictures.append(row)
+    groups = [("", 2)] + [(m, len(ends)) for m in dict.fromkeys(m for m, _ in columns)]
+    protocol = load_protocol()
+    return draw_sheet(
+        Sheet(
+            pictures=pictures,
+            rows=[f"{item.tone}  {item.stem}" for item in items],
+            columns=["photograph", "truth", *(f"{f} % of the data" for _, f in columns)],
+            groups=groups,
+            title="",
+            note="",
+            key=[(c.colour, c.name) for c in protocol.classes],
+        )
+    )
+
+
+def _best_baseline(known: Scores, plan: Plan) -> str | None:
+    """The model besides FEDD with the highest mean IoU on most data."""
+    most = max(plan.fractions)
+    found = {
+        model: s.value
+        for model in plan.segmenters
+        if model != FEDD
+        and (s := known.get((SEGMENTATION, model, most, ALL, "miou"))) is not None
+        and s.value is not None
+    }
+    return max(found, key=lambda model: found[model]) if found else None
+
+
+def _laid_over(photograph: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    colours = np.full((256, 3), 255)  # a pixel that nobody judged is white
+    palette = load_protocol().palette()
+    colours[: len(palette)] = palette
+    height, width = photograph.shape[:2]
+    full = np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+    return np.asarray((1 - _OVER) * photograph + _OVER * colours[full], np.uint8)
+
+
+def _blank(photograph: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.full_like(photograph, 255)
+
+
+def _finish(figure: Any, axes: Any, known: Scores, plan: Plan, task: Task, name: str) -> None:
+    """Titles of the columns with their n, and the legend."""
+    for axis, tone in zip(axes[0], GROUPS, strict=True):
+        axis.set_title(_behind(known, tone, name), loc="left", fontsize=10, color=INK)
+    for axis in axes[-1]:
+        axis.set_xlabel("share of the data learned from", color=MUTED, fontsize=9)
+    models = [m for m in plan.models[task] if any(key[:2] == (task, m) for key in known)]
+    _legend(figure, models, paper=not plan.small, doctors=task == CLASSIFICATION and not plan.small)
+
+
+def _behind(known: Scores, tone: str, name: str) -> str:
+    return f"{CALLED[tone]}, n = {_count(known, tone, name)}"
+
+
+def _count(known: Scores, tone: str, name: str) -> int:
+    """Photographs behind a figure: the most of any model."""
+    return max((s.n for key, s in known.items() if key[3:] == (tone, name)), default=0)
+
+
+def _under_title(axis: Any, text: str) -> None:
+    axis.annotate(
+        text, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points",
+        fontsize=8, color=MUTED,
+    )  # fmt: skip
+
+
+def _legend(
+    figure: Any, models: Sequence[str], *, paper: bool, doctors: bool = False, rise: float = 0.3
+) -> None:
+    """The models in a line, `rise` inches above the axes."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=COLOURS[m], marker="o", markersize=5, linewidth=1.5, label=m)
+        for m in models
+    ]
+    if paper:
+        handles.append(
+            Line2D(
+                [], [], color=MUTED, marker="o", markersize=5, markerfacecolor=PAPER,
+                linewidth=0.8, linestyle=(0, (2, 2)), label="the paper's",
+            )
+        )  # fmt: skip
+    if doctors:
+        handles.append(
+            Line2D([], [], color=MUTED, linestyle=(0, (1, 2)), label="dermatologists, in the paper")
+        )
+    above = figure.subplotpars.top + rise / figure.get_size_inches()[1]
+    figure.legend(
+        handles=handles, ncols=len(handles), loc="lower left", bbox_to_anchor=(0.115, above),
+        frameon=False, fontsize=8.5, labelcolor=MUTED, handlelength=1.6, columnspacing=1.3,
+    )  # fmt: skip
+
+
+def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array([np.nan if v is None else v for v in values])

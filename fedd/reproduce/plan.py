@@ -1,0 +1,200 @@
+"""What is reproduced: the cells of the paper's experiments, and the settings of each.
+
+A cell is one model of one task, trained on one fraction of the data with one seed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from fedd.backbone import UNetConfig
+from fedd.baselines import ClassifierSettings as CNNSettings
+from fedd.baselines import Start, UNetSettings
+from fedd.classify import ClassifierSettings
+from fedd.classify import default_settings as default_classifier
+from fedd.errors import ReproductionError
+from fedd.paper import results
+from fedd.segment import ProbeSettings
+from fedd.segment import default_settings as default_probes
+from fedd.weights import file_hash
+
+Task = Literal["segmentation", "classification"]
+
+SEGMENTATION: Task = "segmentation"
+CLASSIFICATION: Task = "classification"
+TASKS: tuple[Task, ...] = (SEGMENTATION, CLASSIFICATION)
+
+FEDD = "FEDD"
+DEEPDERM = "DeepDerm"
+
+#: The paper's baselines, and what `fedd baseline` calls each.
+UNETS = {
+    "EfficientNetB0": "efficientnet-b0",
+    "VGG16": "vgg16",
+    "DenseNet121": "densenet121",
+    "ResNet50": "resnet50",
+    "MobileNetV2": "mobilenet_v2",
+}
+CNNS = {
+    "EfficientNetB0": "efficientnet_b0",
+    "VGG16": "vgg16",
+    "DenseNet121": "densenet121",
+    "ResNet50": "resnet50",
+    "MobileNetV2": "mobilenet_v2",
+    DEEPDERM: "deepderm",
+}
+
+#: Endings of weights files that a baseline can start from.
+WEIGHTS_FILES = (".safetensors", ".pth", ".pt")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model of one task, trained on `fraction` percent of the data."""
+
+    task: Task
+    model: str
+    fraction: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The cell in file names."""
+        return f"{self.task}-{self.model}-{self.fraction:02d}-seed{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.task}, {self.model}, {self.fraction} %, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Which weights the baselines start from: a file of `folder` where it has one, else `otherwise`."""
+
+    otherwise: Start = Start.IMAGENET
+    folder: Path | None = None
+
+    def of(self, name: str) -> Start | Path:
+        """The start of the network that `fedd baseline` calls `name`."""
+        if self.folder is not None:
+            for ending in WEIGHTS_FILES:
+                path = self.folder / f"{name}{ending}"
+                if path.is_file():
+                    return path
+        return self.otherwise
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells with their settings. `small` compares nothing with the paper."""
+
+    probes: ProbeSettings
+    classifiers: Mapping[int, ClassifierSettings]  #: by fraction
+    unet: UNetSettings
+    cnn: CNNSettings
+    starts: Starts
+    seeds: tuple[int, ...] = (0,)
+    fractions: tuple[int, ...] = (5, 10, 15, 20)
+    segmenters: tuple[str, ...] = (FEDD, *UNETS)
+    classified: tuple[str, ...] = (FEDD, *CNNS)
+    deepderm_size: int = 299  #: the side of its images, by its authors
+    resamples: int = 2000
+    small: bool = False
+    notes: tuple[str, ...] = ()  #: what a reader should know about the plan
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise ReproductionError("no seed: a plan needs one at the least")
+
+    @property
+    def cells(self) -> list[Cell]:
+        """In the order in which they are run: FEDD of both tasks, then the baselines."""
+        every = [
+            Cell(task, model, fraction, seed)
+            for task, models in self.models.items()
+            for model in models
+            for seed in self.seeds
+            for fraction in self.fractions
+        ]
+        return sorted(every, key=lambda cell: cell.model != FEDD)
+
+    @property
+    def models(self) -> dict[Task, tuple[str, ...]]:
+        return {SEGMENTATION: self.segmenters, CLASSIFICATION: self.classified}
+
+    def settings(
+        self, cell: Cell
+    ) -> ProbeSettings | ClassifierSettings | UNetSettings | CNNSettings:
+        """What decides the outcome of a cell besides the photographs and the backbone."""
+        if cell.task == SEGMENTATION:
+            return self.probe_settings(cell) if cell.model == FEDD else self.unet_settings(cell)
+        return self.classifier_settings(cell) if cell.model == FEDD else self.cnn_settings(cell)
+
+    def probe_settings(self, cell: Cell) -> ProbeSettings:
+        return replace(self.probes, seed=cell.seed)
+
+    def classifier_settings(self, cell: Cell) -> ClassifierSettings:
+        return replace(self.classifiers[cell.fraction], seed=cell.seed)
+
+    def unet_settings(self, cell: Cell) -> UNetSettings:
+        name = UNETS[cell.model]
+        return replace(self.unet, encoder=name, start=self.starts.of(name), seed=cell.seed)
+
+    def cnn_settings(self, cell: Cell) -> CNNSettings:
+        name = CNNS[cell.model]
+        size = self.deepderm_size if cell.model == DEEPDERM else self.cnn.image_size
+        start = self.starts.of(name)
+        return replace(self.cnn, model=name, image_size=size, start=start, seed=cell.seed)
+
+
+def paper_plan(config: UNetConfig, starts: Starts, seeds: Sequence[int] = (0,)) -> Plan:
+    """The paper's experiments, with the settings that go with a backbone: the paper's for its own."""
+    fractions = tuple(results()["fractions"])
+    notes = []
+    if not isinstance(starts.of(CNNS[DEEPDERM]), Path):
+        notes.append(
+            f"DeepDerm starts from {starts.otherwise.value} weights, not from those that its authors "
+            "trained on HAM10000 (--baseline-weights takes the file, as deepderm.pth)."
+        )
+    return Plan(
+        probes=default_probes(config),
+        classifiers={f: default_classifier(config, 6 * f) for f in fractions},
+        unet=UNetSettings(),
+        cnn=CNNSettings(),
+        starts=starts,
+        seeds=tuple(seeds),
+        fractions=fractions,
+        notes=tuple(notes),
+    )
+
+
+def chosen(cells: Sequence[Cell], only: Collection[str]) -> list[Cell]:
+    """The cells of the tasks and the models named in `only`, in any case; all where it is empty."""
+    wanted = {name.lower() for name in only}
+    tasks = {task.lower() for task in TASKS}
+    models = {cell.model.lower() for cell in cells}
+    if unknown := sorted(wanted - tasks - models):
+        known = ", ".join(dict.fromkeys((*TASKS, *(cell.model for cell in cells))))
+        raise ReproductionError(f"nothing is called {unknown[0]}: expected some of {known}")
+    return [
+        cell
+        for cell in cells
+        if cell.task in ((wanted & tasks) or tasks)
+        and cell.model.lower() in ((wanted & models) or models)
+    ]
+
+
+def settings_as_json(
+    settings: ProbeSettings | ClassifierSettings | UNetSettings | CNNSettings,
+) -> dict[str, Any]:
+    """Settings by name, as JSON has them; a file of weights by its hash, wherever it lies."""
+    if isinstance(settings, ProbeSettings | ClassifierSettings):
+        values: dict[str, Any] = json.loads(json.dumps(settings.to_dict()))
+        return values
+    values = json.loads(settings.to_json())
+    if isinstance(settings.start, Path):
+        values["start"] = f"file {file_hash(settings.start)[:12]}"
+    return values

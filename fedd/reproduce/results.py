@@ -1,0 +1,126 @@
+"""The results of the cells on disk: one JSON file a cell, so that a run goes on where it was killed.
+
+A result holds what was measured of each photograph (confusion matrices, probabilities); figures are
+made of it later, so that another way to score needs no other training.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedd.errors import ReproductionError
+from fedd.reproduce.plan import Cell
+
+#: Of the layout of a result.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a cell took; `gpu_bytes` is None where no GPU was used."""
+
+    seconds: float
+    peak_rss: int  #: bytes
+    gpu_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a cell measured, by the stem of the tested photograph."""
+
+    cell: Cell
+    learned: int  #: photographs learned from
+    cost: Cost
+    confusions: Mapping[str, list[list[int]]]  #: of segmentation, (C, C) pixels, rows the truth
+    probabilities: Mapping[str, float]  #: of classification, that it is malignant
+    threshold: float | None = None  #: of classification, chosen on the validation part
+
+
+class Results:
+    """A folder of results; each is written whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ReproductionError(f"{folder} can't be made a folder: {error.strerror}") from error
+
+    def get(self, cell: Cell, made_with: Mapping[str, Any]) -> Result | None:
+        """The result of a cell, None where it is not done.
+
+        Raises ReproductionError where it was made with anything else, or can't be read.
+        """
+        path = self._path(cell)
+        try:
+            stored = json.loads(path.read_text("utf-8"))
+            before, values = stored["made_with"], stored["result"]
+            result = Result(
+                **{**values, "cell": Cell(**values["cell"]), "cost": Cost(**values["cost"])}
+            )
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ReproductionError(
+                f"{path} can't be read as a cell's result ({error}): delete it to run the cell anew"
+            ) from error
+        if difference := _difference(before, _versioned(made_with)):
+            raise ReproductionError(
+                f"{path} was made with {difference}: run as then, give another --out, or delete the "
+                "file to run the cell anew"
+            )
+        return result
+
+    def put(self, result: Result, made_with: Mapping[str, Any]) -> None:
+        stored = {"made_with": _versioned(made_with), "result": asdict(result)}
+        write_text(self._path(result.cell), json.dumps(stored))
+
+    def _path(self, cell: Cell) -> Path:
+        return self.folder / f"{cell.name}.json"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all; raises ReproductionError where it can't be written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ReproductionError(
+            f"{path} can't be written ({error.strerror}): make room, then run the same command again"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _versioned(made_with: Mapping[str, Any]) -> dict[str, Any]:
+    # As JSON has it, so that what was read back compares equal.
+    versioned: dict[str, Any] = json.loads(json.dumps({"version": VERSION, **made_with}))
+    return versioned
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What `before` has otherwise than `now`, in words; empty where nothing."""
+    there, here = _flat(before), _flat(now)
+    parts = [
+        f"{key} {json.dumps(there.get(key))}, not {json.dumps(here.get(key))}"
+        for key in {**there, **here}
+        if there.get(key) != here.get(key)
+    ]
+    return " and ".join(parts[:2]) + (f" and {len(parts) - 2} more" if len(parts) > 2 else "")
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values by their names alone: 'epochs' says more than 'settings'."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value) if isinstance(value, dict) else {key: value}
+    return flat

@@ -1,0 +1,104 @@
+"""The whole reproduction in minutes, on drawings: it shows that everything runs, and no result.
+
+Phantoms (`annotation_protocol.phantoms`) stand in for DDI, the shipped backbone for OpenAI's, and the
+networks see small images for an epoch or two. Nothing of it can be compared with the paper.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from annotation_protocol.phantoms import DIAGNOSES, TONES, draw_scene, render
+from fedd.baselines import ClassifierSettings as CNNSettings
+from fedd.baselines import Start, UNetSettings
+from fedd.classify import SMALL_BLOCK, SMALL_TIMESTEP, ClassifierSettings
+from fedd.dataset import DDI_TABLE
+from fedd.features import FeatureSpec
+from fedd.reproduce.plan import Plan, Starts
+from fedd.reproduce.results import write_text
+from fedd.segment import SMALL
+
+#: Phantoms of each tone: in the fractions, the validation part and the test.
+LEARNED, VALIDATED, TESTED = {5: 2, 10: 4, 15: 6, 20: 8}, 2, 6
+
+#: Phantoms of each tone in the test of classification.
+CLASSIFIED = 6
+
+#: Side of a phantom in pixels.
+SIZE = 128
+
+_SEED = 7
+
+#: DDI's code of each tone group.
+_CODES = dict(zip(TONES, (12, 34, 56), strict=True))
+
+
+def small_plan(seeds: Sequence[int] = (0,)) -> Plan:
+    """All cells of the paper with settings that make each a matter of seconds."""
+    features = FeatureSpec(SMALL.features.blocks, SMALL.features.timestep, normalise=True)
+    return Plan(
+        probes=replace(SMALL, features=features, views=1, steps=150, mirrored=False),
+        classifiers={f: ClassifierSettings(SMALL_BLOCK, SMALL_TIMESTEP) for f in LEARNED},
+        unet=UNetSettings(image_size=64, epochs=2),
+        cnn=CNNSettings(image_size=32, epochs=1),
+        starts=Starts(Start.SCRATCH),
+        seeds=tuple(seeds),
+        fractions=tuple(LEARNED),
+        deepderm_size=75,
+        resamples=500,
+        small=True,
+    )
+
+
+def write_phantoms(photographs: Path, masks: Path) -> dict[str, Any]:
+    """Write phantoms in DDI's layout and their masks; returns their split, as `fedd.paper.splits()`.
+
+    Files that are there stay. Tones take turns, malignant and benign too: the label is drawn beside
+    the picture, not into it, so no classifier can be good here.
+    """
+    photographs.mkdir(parents=True, exist_ok=True)
+    masks.mkdir(parents=True, exist_ok=True)
+    count = len(TONES) * (max(LEARNED.values()) + VALIDATED + TESTED)
+    rows = [_write_phantom(photographs, masks, number) for number in range(count)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("", "DDI_ID", "DDI_file", "skin_tone", "malignant", "disease"))
+    writer.writerows((i, i + 1, *row) for i, row in enumerate(rows))
+    write_text(photographs / DDI_TABLE, text.getvalue())
+    return _split([Path(row[0]).stem for row in rows])
+
+
+def _split(stems: Sequence[str]) -> dict[str, Any]:
+    turns = len(TONES)
+    learned, held_out = turns * max(LEARNED.values()), turns * VALIDATED
+    test = list(stems[learned + held_out :])
+    subsets = {f"fedd-2023-{f}": list(stems[: turns * n]) for f, n in LEARNED.items()}
+    subsets["fedd-2023-val"] = list(stems[learned : learned + held_out])
+    subsets["fedd-2023-test"] = test
+    return {
+        "subsets": subsets,
+        "test_tones": {tone: test[i::turns] for i, tone in enumerate(TONES)},
+    }
+
+
+def _write_phantom(photographs: Path, masks: Path, number: int) -> tuple[str, int, str, str]:
+    """Its row in the table: file, tone, malignant, diagnosis."""
+    tone = TONES[number % len(TONES)]
+    malignant = number // len(TONES) % 2 == 1
+    name = f"{number + 1:06d}.png"
+    rng = np.random.default_rng((_SEED, number))
+    scene = draw_scene(rng, tone)
+    if not ((photographs / name).is_file() and (masks / name).is_file()):
+        phantom = render(scene, rng, SIZE)
+        Image.fromarray(phantom.mask).save(masks / name)
+        Image.fromarray(phantom.image).save(photographs / name)
+    diagnosis = DIAGNOSES[scene.kind][int(malignant)][0]
+    return name, _CODES[tone], str(malignant).upper(), diagnosis

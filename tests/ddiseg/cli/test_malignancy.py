@@ -1,0 +1,138 @@
+"""refresh, prelabel and evaluate with --malignancy, and show, as they are typed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from sqlalchemy import select
+
+import ddiseg as ddiseg_package
+from ddiseg.catalogue.models import Image as Row
+from ddiseg.workspace import Workspace
+from fedd.backbone import DiffusionUNet
+from fedd.weights import save_backbone
+from tests.fedd.conftest import TINY, mole
+
+Ddiseg = Callable[..., Any]
+
+NOTE = "research output, not a diagnosis"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def clinic(ddiseg: Ddiseg, tmp_path: Path) -> Callable[..., Any]:
+    """clinic("status"): a command on a workspace of 40 moles, half of them held out as 'test'."""
+    folder, workspace = tmp_path / "photographs", tmp_path / "w"
+    folder.mkdir()
+    rows = ["file,tone,patient,malignant"]
+    for n in range(40):
+        Image.fromarray(mole(n, n % 2 == 0)).save(folder / f"{n}.png")
+        rows.append(f"{n}.png,{('I-II', 'V-VI')[n // 2 % 2]},p{n},{n % 2 == 0}")
+    (tmp_path / "rows.csv").write_text("\n".join(rows))
+    weights = tmp_path / "tiny.safetensors"
+    save_backbone(weights, "tiny", TINY, DiffusionUNet.random(TINY, 1).net.state_dict(), {})
+
+    def call(command: str, *args: object) -> Any:
+        extra = ("--backbone", weights) if command == "refresh" else ()
+        return ddiseg("--workspace", workspace, command, *extra, *args)
+
+    assert ddiseg("init", workspace).status == 0
+    columns = "image=file,tone=tone,patient=patient,malignant=malignant"
+    done = call("import", folder, "--metadata", tmp_path / "rows.csv", "--columns", columns)
+    assert done.status == 0, done.err
+    catalogue = Workspace.open(workspace).catalogue
+    with catalogue._database.write() as session:  # rendered moles look alike
+        for image in session.scalars(select(Row)):
+            image.perceptual_hash = image.content_hash[:16]
+    test = [catalogue.images.find(f"{n}.png").id for n in range(20)]
+    catalogue.subsets.store({"test": test}, {"by": "test"}, "tester")
+    catalogue.close()
+    return call
+
+
+def test_the_whole_way(clinic: Any, tmp_path: Path) -> None:
+    done = clinic("refresh", "--malignancy", "--hold-out", "test")
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0] == f"malignancy-1: {NOTE}"
+    assert lines[1] == (
+        "learned from 16 images and validated on 4; left out: 0 of unknown malignancy, 0 skipped, "
+        "20 held out"
+    )
+    assert lines[2] == "On its validation images, which chose the epoch and the threshold:"
+    again = clinic("refresh", "--malignancy", "--hold-out", "test")
+    assert "unchanged: it learned from exactly these 20 images" in again.out
+
+    done = clinic("prelabel", "--malignancy", "--subset", "test")
+    assert done.status == 0, done.err
+    assert "20 images: 20 added" in done.out
+    assert f"model malignancy-1: {NOTE}" in done.out
+
+    done = clinic("evaluate", "--malignancy")
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0] == f"malignancy-1: {NOTE}"
+    assert lines[1].startswith("20 images; left out: 20 that the model learned from")
+    assert lines[2] == "threshold chosen on validation images"
+    assert lines[4].split()[:3] == ["all", "20", "10"]
+    assert all(line.count("[") == 3 for line in lines[3:])
+    paper = clinic("evaluate", "--malignancy", "--paper-threshold", "--output", "json").json
+    assert paper["threshold_chosen_on"] == "these images (the paper's way)"
+
+    shown = clinic("show", "0.png")
+    assert f"by malignancy-1: {NOTE}" in shown.out
+    assert "malignant with probability" in shown.out
+    assert "malignant with probability" not in clinic("show", "39.png").out
+
+    assert clinic("status").status == 0
+    assert "train probes" not in clinic("status").out
+    assert clinic("verify").status == 0
+
+
+@pytest.mark.parametrize("room", ["labelstudio", "release"])
+def test_labelling_and_release__never_read_an_estimate(room: str) -> None:
+    """Told "malignant", an annotator paints otherwise; a release says what people know."""
+    files = list((Path(str(ddiseg_package.__file__)).parent / room).rglob("*.py"))
+    assert files
+    for path in files:
+        text = path.read_text()
+        assert ".malignancy" not in text, path
+        assert "MalignancyEstimate" not in text, path
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (("refresh", "--hold-out", "test"), "--hold-out goes with --malignancy"),
+        (("evaluate", "--accepted", "--paper-threshold"), "--paper-threshold goes with --malig"),
+        (("evaluate", "--accepted", "--malignancy"), "no --truth, no --accepted"),
+    ],
+)
+def test_options__that_do_not_go_together(
+    ddiseg: Ddiseg, filled: Workspace, line: tuple[str, ...], says: str
+) -> None:
+    done = ddiseg("--workspace", filled.root, *line)
+    assert done.status == 2
+    assert says in done.err
+
+
+@pytest.mark.parametrize("command", ["prelabel", "evaluate"])
+def test_without_a_classifier(ddiseg: Ddiseg, filled: Workspace, command: str) -> None:
+    done = ddiseg("--workspace", filled.root, command, "--malignancy")
+    assert done.status == 1
+    assert "no malignancy model yet: run 'ddiseg refresh --malignancy'" in done.err
+
+
+def test_refresh__no_labels(ddiseg: Ddiseg, filled: Workspace) -> None:
+    done = ddiseg("--workspace", filled.root, "refresh", "--malignancy")
+    assert done.status == 1
+    assert done.err.splitlines()[-1].startswith("Error: no image of known malignancy to learn from")

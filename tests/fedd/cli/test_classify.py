@@ -1,0 +1,181 @@
+"""`fedd classify`, as it is typed."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from fedd.backbone import DiffusionUNet
+from fedd.cli import cli
+from fedd.weights import save_backbone
+from tests.fedd.conftest import TINY, mole
+
+Fedd = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_backbone(path, "tiny", TINY, DiffusionUNet.random(TINY, 1).net.state_dict(), {})
+    return path
+
+
+@pytest.fixture
+def fedd(weights: Path) -> Fedd:
+    """fedd("classify", "train", ...): the result of that command line, with the tiny backbone."""
+
+    def call(*args: object) -> Result:
+        line = [str(a) for a in args]
+        return CliRunner().invoke(cli, [*line[:2], "--backbone", str(weights), *line[2:]])
+
+    return call
+
+
+def _ddi(folder: Path, first: int, count: int, known: bool = True) -> Path:
+    """Photographs in DDI's layout; every third of unknown tone group is V-VI."""
+    folder.mkdir()
+    rows = [",DDI_ID,DDI_file,skin_tone,malignant,disease"]
+    for n in range(first, first + count):
+        Image.fromarray(mole(n, n % 2 == 0)).save(folder / f"{n:06d}.png")
+        said = str(n % 2 == 0).upper() if known else ""
+        rows.append(f"{n},{n},{n:06d}.png,{('12', '56')[n // 2 % 2]},{said},x")
+    (folder / "ddi_metadata.csv").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.fixture
+def trained(fedd: Fedd, tmp_path: Path) -> Path:
+    out = tmp_path / "c.safetensors"
+    done = fedd("classify", "train", _ddi(tmp_path / "ddi", 0, 24), "--out", out)
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_train__says_what_it_is_and_on_what_its_figures_are(fedd: Fedd, tmp_path: Path) -> None:
+    out = tmp_path / "c.safetensors"
+    done = fedd("classify", "train", _ddi(tmp_path / "ddi", 0, 24), "--out", out, "--block", 3)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{out}: research output, not a diagnosis"
+    assert lines[1].startswith("block 3 of tiny at t = 50; learned from 20 photographs, validated")
+    assert lines[2] == "On the validation part, which chose the epoch and the threshold:"
+    assert lines[3].split()[:3] == ["tone", "n", "malignant"]
+    assert [line.split()[0] for line in lines[4:]] == ["all", "I-II", "V-VI"]
+    assert lines[4].split()[1:3] == ["4", "2"]
+    assert "too few" in lines[5], "two photographs of a tone say nothing"
+    assert out.is_file()
+
+
+def test_predict__writes_probabilities_and_prints_honest_figures(
+    fedd: Fedd, trained: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "p.csv"
+    done = fedd("classify", "predict", trained, _ddi(tmp_path / "new", 100, 12), "--out", out)
+    assert done.exit_code == 0, done.output
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert len(rows) == 12
+    assert rows[0]["file"] == "000100.png"
+    assert (rows[0]["tone"], rows[0]["malignant"], rows[0]["learned_from"]) == (
+        *("I-II", "TRUE"),
+        "FALSE",
+    )
+    assert all(0 <= float(r["probability_of_malignant"]) <= 1 for r in rows)
+    assert {r["note"] for r in rows} == {"research output, not a diagnosis"}
+    table = done.stdout.splitlines()
+    assert table[0] == f"{out}: 12 photographs; research output, not a diagnosis"
+    assert table[2].split()[:3] == ["all", "12", "6"]
+    assert table[2].count("[") == 3
+    assert [p.name for p in tmp_path.glob(".*")] == []
+
+
+def test_predict__without_out_stdout_is_the_csv_alone(
+    fedd: Fedd, trained: Path, tmp_path: Path
+) -> None:
+    done = fedd("classify", "predict", trained, _ddi(tmp_path / "new", 100, 4))
+    assert len(list(csv.DictReader(done.stdout.splitlines()))) == 4
+    assert "ROC-AUC" not in done.stdout
+    assert "ROC-AUC" in done.stderr
+
+
+def test_predict__the_papers_threshold_is_named(fedd: Fedd, trained: Path, tmp_path: Path) -> None:
+    new = _ddi(tmp_path / "new", 100, 12)
+    out = tmp_path / "p.csv"
+    done = fedd("classify", "predict", trained, new, "--out", out, "--paper-threshold")
+    assert "chosen on these very photographs, as in the paper: F1 and accuracy flatter" in (
+        done.stdout
+    )
+    plain = fedd("classify", "predict", trained, new, "--out", out)
+    assert "chosen on these" not in plain.stdout
+
+
+def test_predict__what_was_learned_from_is_counted_not_scored(
+    fedd: Fedd, trained: Path, tmp_path: Path
+) -> None:
+    done = fedd("classify", "predict", trained, tmp_path / "ddi", "--out", tmp_path / "p.csv")
+    assert done.exit_code == 0, done.output
+    assert "24 photographs not scored: the classifier learned from them" in done.stdout
+    assert "ROC-AUC" not in done.stdout
+
+
+def test_predict__unknown_malignancy_is_counted_not_scored(
+    fedd: Fedd, trained: Path, tmp_path: Path
+) -> None:
+    new = _ddi(tmp_path / "new", 100, 4, known=False)
+    done = fedd("classify", "predict", trained, new, "--out", tmp_path / "p.csv")
+    assert done.exit_code == 0, done.output
+    assert "4 photographs are of unknown malignancy: not counted" in done.stderr
+    assert "ROC-AUC" not in done.stdout
+
+
+def test_train__no_labels(fedd: Fedd, tmp_path: Path) -> None:
+    new = _ddi(tmp_path / "new", 100, 4, known=False)
+    done = fedd("classify", "train", new, "--out", tmp_path / "c.safetensors")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: of 4 photographs none is known to be malignant or benign")
+    assert not (tmp_path / "c.safetensors").exists()
+
+
+def test_train__a_photograph_of_the_table_is_missing(fedd: Fedd, tmp_path: Path) -> None:
+    folder = _ddi(tmp_path / "new", 100, 4)
+    (folder / "000102.png").unlink()
+    done = fedd("classify", "train", folder, "--out", tmp_path / "c.safetensors")
+    assert done.exit_code == 1
+    assert "names 1 photographs that are not in" in done.stderr
+
+
+def test_train__block_that_does_not_exist(fedd: Fedd, tmp_path: Path) -> None:
+    folder = _ddi(tmp_path / "new", 100, 8)
+    done = fedd("classify", "train", folder, "--out", tmp_path / "c.safetensors", "--block", 14)
+    assert done.exit_code == 1
+    assert "tiny has decoder blocks 0 to 7, not 14" in done.stderr
+
+
+def test_predict__out_that_can_not_be_written(fedd: Fedd, trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "no" / "folder.csv"
+    done = fedd("classify", "predict", trained, _ddi(tmp_path / "new", 100, 2), "--out", out)
+    assert done.exit_code == 1
+    assert f"{out} can't be written: No such file or directory" in done.stderr
+
+
+def test_predict__probes_are_no_classifier(fedd: Fedd, weights: Path, tmp_path: Path) -> None:
+    done = fedd("classify", "predict", weights, _ddi(tmp_path / "new", 100, 2))
+    assert done.exit_code == 1
+    assert "holds 'fedd-backbone', not 'fedd-malignancy'" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_device_that_does_not_exist(
+    fedd: Fedd, trained: Path, tmp_path: Path, command: str
+) -> None:
+    words = {
+        "train": ("train", tmp_path / "ddi", "--out", tmp_path / "other.safetensors"),
+        "predict": ("predict", trained, tmp_path / "ddi"),
+    }
+    done = fedd("classify", *words[command], "--device", "cuda:99")
+    assert done.exit_code == 1
+    assert "there is no device cuda:99" in done.stderr

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fedd.backbone import IMAGENET_256, SMALL
+from fedd.baselines import Start
+from fedd.errors import ReproductionError
+from fedd.reproduce import Cell, Plan, Starts, paper_plan
+from fedd.reproduce.plan import FEDD, TASKS, chosen, settings_as_json
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return paper_plan(IMAGENET_256, Starts(), seeds=(0, 1))
+
+
+def test_cells__every_model_of_the_paper_at_every_fraction_and_seed(plan: Plan) -> None:
+    cells = plan.cells
+    assert len(set(cells)) == len(cells) == (6 + 7) * 4 * 2
+    assert Counter(cell.task for cell in cells) == {"segmentation": 48, "classification": 56}
+    assert {cell.fraction for cell in cells} == {5, 10, 15, 20}
+
+
+def test_cells__fedd_comes_first(plan: Plan) -> None:
+    firsts = [cell.model == FEDD for cell in plan.cells]
+    assert firsts == sorted(firsts, reverse=True)
+
+
+def test_settings__those_of_the_paper(plan: Plan) -> None:
+    probes = plan.probe_settings(Cell("segmentation", FEDD, 5, 1))
+    assert (probes.features.blocks, probes.features.timestep) == ((6, 8), 100)
+    assert (probes.members, probes.seed) == (5, 1)
+    blocks = [plan.classifier_settings(Cell("classification", FEDD, f, 0)).block for f in (5, 10, 15, 20)]  # fmt: skip
+    assert blocks == [4, 6, 12, 14]
+    unet = plan.unet_settings(Cell("segmentation", "VGG16", 5, 1))
+    assert (unet.encoder, unet.image_size, unet.learning_rate, unet.seed) == ("vgg16", 256, 1e-4, 1)
+    assert plan.cnn_settings(Cell("classification", "DeepDerm", 5, 0)).image_size == 299
+    assert plan.cnn_settings(Cell("classification", "ResNet50", 5, 0)).image_size == 224
+
+
+def test_settings__of_another_backbone_are_its_own() -> None:
+    plan = paper_plan(SMALL, Starts())
+    assert plan.probes.features.blocks != (6, 8)
+    assert len({s.block for s in plan.classifiers.values()}) == 1
+
+
+def test_starts__a_file_where_there_is_one(tmp_path: Path) -> None:
+    (tmp_path / "vgg16.pth").touch()
+    starts = Starts(Start.IMAGENET, tmp_path)
+    assert starts.of("vgg16") == tmp_path / "vgg16.pth"
+    assert starts.of("resnet50") is Start.IMAGENET
+
+
+def test_notes__say_what_deepderm_starts_from(tmp_path: Path) -> None:
+    assert "HAM10000" in " ".join(paper_plan(IMAGENET_256, Starts()).notes)
+    (tmp_path / "deepderm.pth").touch()
+    assert not paper_plan(IMAGENET_256, Starts(folder=tmp_path)).notes
+
+
+def test_settings_as_json__weights_by_their_content(tmp_path: Path) -> None:
+    seen = []
+    for value, folder in ((0.0, "a"), (0.0, "b"), (1.0, "c")):
+        (tmp_path / folder).mkdir()
+        save_file({"w": torch.full((1,), value)}, tmp_path / folder / "vgg16.safetensors")
+        plan = paper_plan(IMAGENET_256, Starts(folder=tmp_path / folder))
+        settings = plan.settings(Cell("segmentation", "VGG16", 5, 0))
+        seen.append(settings_as_json(settings)["start"])
+    assert seen[0] == seen[1] != seen[2]
+
+
+def test_plan__without_a_seed() -> None:
+    with pytest.raises(ReproductionError, match="seed"):
+        paper_plan(IMAGENET_256, Starts(), seeds=())
+
+
+@pytest.mark.parametrize(
+    ("only", "count"),
+    [
+        ((), 52),
+        (("segmentation",), 24),
+        (("fedd",), 8),
+        (("FEDD", "vgg16"), 16),
+        (("classification", "FEDD"), 4),
+        (("segmentation", "DeepDerm"), 0),
+        (TASKS, 52),
+    ],
+)
+def test_chosen__tasks_and_models(only: tuple[str, ...], count: int) -> None:
+    assert len(chosen(paper_plan(IMAGENET_256, Starts()).cells, only)) == count
+
+
+def test_chosen__unknown_name(plan: Plan) -> None:
+    with pytest.raises(ReproductionError, match=r"nothing is called vgg: expected .*VGG16"):
+        chosen(plan.cells, ("VGG",))

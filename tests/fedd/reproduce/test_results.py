@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedd.errors import ReproductionError
+from fedd.reproduce import Cell
+from fedd.reproduce.results import Cost, Result, Results, write_text
+
+CELL = Cell("classification", "FEDD", 5, 0)
+RESULT = Result(CELL, 30, Cost(1.5, 10**9), {}, {"000001": 0.25}, 0.5)
+MADE_WITH = {"photographs": "abc", "settings": {"block": 4, "features": {"blocks": (6, 8)}}}
+
+
+def test_put__comes_back(tmp_path: Path) -> None:
+    Results(tmp_path).put(RESULT, MADE_WITH)
+    assert Results(tmp_path).get(CELL, MADE_WITH) == RESULT
+    assert [path.name for path in tmp_path.iterdir()] == ["classification-FEDD-05-seed0.json"]
+
+
+def test_get__not_done(tmp_path: Path) -> None:
+    assert Results(tmp_path).get(CELL, MADE_WITH) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({**MADE_WITH, "photographs": "xyz"}, 'photographs "abc", not "xyz"'),
+        ({**MADE_WITH, "settings": {**MADE_WITH["settings"], "block": 6}}, "block 4, not 6"),
+        ({**MADE_WITH, "precision": "bfloat16"}, 'precision null, not "bfloat16"'),
+    ],
+)
+def test_get__made_with_something_else(
+    tmp_path: Path, changed: dict[str, object], said: str
+) -> None:
+    Results(tmp_path).put(RESULT, MADE_WITH)
+    with pytest.raises(ReproductionError, match="run as then, give another --out") as refused:
+        Results(tmp_path).get(CELL, changed)
+    assert said in str(refused.value)
+    assert "classification-FEDD-05-seed0.json" in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"made_with": {}, "result": {}}'])
+def test_get__damaged_file(tmp_path: Path, text: str) -> None:
+    Results(tmp_path).put(RESULT, MADE_WITH)
+    next(tmp_path.iterdir()).write_text(text)
+    with pytest.raises(ReproductionError, match="delete it to run the cell anew"):
+        Results(tmp_path).get(CELL, MADE_WITH)
+
+
+def test_get__of_another_version(tmp_path: Path) -> None:
+    Results(tmp_path).put(RESULT, MADE_WITH)
+    path = next(tmp_path.iterdir())
+    stored = json.loads(path.read_text())
+    stored["made_with"]["version"] = 0
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ReproductionError, match="version 0, not 1"):
+        Results(tmp_path).get(CELL, MADE_WITH)
+
+
+def test_results__folder_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(ReproductionError, match="can't be made a folder"):
+        Results(tmp_path / "out")
+
+
+def test_write_text__no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(ReproductionError, match="can't be written"):
+        write_text(tmp_path / "missing" / "a.txt", "a")

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from benchmarks.torchvision_ops import define_where_missing
+from fedd.backbone import DiffusionUNet
+from fedd.cache import image_digest
+from fedd.errors import ReproductionError, TrainingDataError
+from fedd.reproduce import Cell, Parts, Workbench, run_cells, write_report
+from fedd.reproduce import run as running
+from fedd.reproduce.results import Result
+from tests.fedd.reproduce.conftest import TINY_PLAN
+
+define_where_missing()
+
+Make = Callable[[Path], Workbench]
+
+
+def test_run_cells__all_and_then_none(workbench: Make, tmp_path: Path) -> None:
+    bench = workbench(tmp_path)
+    first = run_cells(bench, tmp_path)
+    assert first.ran == bench.plan.cells
+    assert not first.missing
+    again = run_cells(workbench(tmp_path), tmp_path)
+    assert not again.ran
+    by_cell = {r.cell: r for r in again.done}
+    assert by_cell == {r.cell: r for r in first.done}
+    for result in first.done:
+        stems = {i.stem for i in bench.parts.tested(result.cell.task)}
+        assert {*result.confusions, *result.probabilities} == stems
+        assert result.cost.seconds > 0
+        assert result.cost.peak_rss > 10**7
+
+
+def test_run_cells__same_seed_same_result(workbench: Make, tmp_path: Path) -> None:
+    def measured(folder: Path) -> list[tuple[object, object, object]]:
+        done = run_cells(workbench(folder), folder, only=["FEDD"]).done
+        return [(r.confusions, r.probabilities, r.threshold) for r in done]
+
+    assert measured(tmp_path / "a") == measured(tmp_path / "b")
+
+
+def test_run_cells__killed_in_the_middle_of_a_cell(
+    workbench: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = TINY_PLAN.cells[2]
+    run = Workbench.run
+
+    def killed(self: Workbench, cell: Cell) -> Result:
+        result = run(self, cell)  # what the cell writes besides its result may be there already
+        if cell == third:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(Workbench, "run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(workbench(tmp_path), tmp_path)
+    assert len(list((tmp_path / "cells").iterdir())) == 2
+    monkeypatch.setattr(Workbench, "run", run)
+    outcome = run_cells(workbench(tmp_path), tmp_path)
+    assert outcome.ran == TINY_PLAN.cells[2:]
+    assert len(outcome.done) == len(TINY_PLAN.cells)
+
+
+def test_run_cells__each_photograph_passes_the_backbone_once(
+    workbench: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each task, whatever the number of fractions, but for the views that training adds."""
+    passed: Counter[tuple[str, tuple[int, ...]]] = Counter()
+    activations = DiffusionUNet.activations
+
+    def counted(
+        self: DiffusionUNet, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0
+    ) -> dict[int, Tensor]:
+        passed.update((image_digest(image), tuple(blocks)) for image in images)
+        return activations(self, images, timestep, blocks, noise)
+
+    monkeypatch.setattr(DiffusionUNet, "activations", counted)
+    run_cells(workbench(tmp_path), tmp_path)
+    assert set(passed.values()) == {1}
+
+
+def test_shown__same_whatever_is_known_of_malignancy(
+    workbench: Make, parts: Parts, tiny: DiffusionUNet, tmp_path: Path
+) -> None:
+    """Else the masks of an earlier run would not be those of the figure."""
+    bench = workbench(tmp_path)
+    assert Counter(i.tone for i in bench.shown()) == {"I-II": 2, "III-IV": 2, "V-VI": 2}
+    assert (
+        Workbench(TINY_PLAN, replace(parts, classified=()), tiny, tmp_path).shown() == bench.shown()
+    )
+    run_cells(bench, tmp_path, only=["segmentation"])
+    cells = [cell for cell in TINY_PLAN.cells if cell.task == "segmentation"]
+    assert all(bench.mask_path(cell, item).is_file() for cell in cells for item in bench.shown())
+
+
+def test_run_cells__only_what_is_named(workbench: Make, tmp_path: Path) -> None:
+    outcome = run_cells(workbench(tmp_path), tmp_path, only=["classification"])
+    assert {cell.task for cell in outcome.ran} == {"classification"}
+    assert {cell.task for cell in outcome.left_out} == {"segmentation"}
+    assert not outcome.failed
+
+
+def test_run_cells__one_that_fails_stops_no_other(
+    workbench: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise TrainingDataError("nothing to tell apart")
+
+    monkeypatch.setattr("fedd.reproduce.cells.train_probes", refused)
+    outcome = run_cells(workbench(tmp_path), tmp_path)
+    assert {cell.task for cell in outcome.failed} == {"segmentation"}
+    assert {cell.task for cell in outcome.ran} == {"classification"}
+    page = write_report(workbench(tmp_path), outcome, tmp_path)
+    assert "Nothing to tell apart" in page.read_text()
+
+
+def test_run_cells__without_the_extra(
+    parts: Parts, tiny: DiffusionUNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "baselines need torchvision: pip install 'ddiseg[baselines]'"
+    monkeypatch.setattr(running, "missing_baselines", lambda: said)
+    plan = replace(TINY_PLAN, segmenters=("FEDD", "VGG16"))
+    bench = Workbench(plan, parts, tiny, tmp_path)
+    outcome = run_cells(bench, tmp_path)
+    assert {cell.model for cell in outcome.ran} == {"FEDD"}
+    assert set(outcome.left_out.values()) == {said}
+    assert not outcome.failed
+    write_report(bench, outcome, tmp_path)
+    assert "ddiseg[baselines]" in (tmp_path / "table.md").read_text()
+
+
+def test_missing_baselines__names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "segmentation_models_pytorch", None)
+    assert "pip install 'ddiseg[baselines]'" in running.missing_baselines()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"probes": replace(TINY_PLAN.probes, steps=21)}, "steps 20, not 21")],
+)
+def test_run_cells__changed_settings_are_refused_before_any_work(
+    workbench: Make,
+    parts: Parts,
+    tiny: DiffusionUNet,
+    tmp_path: Path,
+    change: dict[str, object],
+    said: str,
+) -> None:
+    run_cells(workbench(tmp_path), tmp_path, only=["segmentation"])
+    changed = Workbench(replace(TINY_PLAN, **change), parts, tiny, tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(ReproductionError, match=said):
+        run_cells(changed, tmp_path)
+    assert len(list((tmp_path / "cells").iterdir())) == 2
+
+
+def test_run_cells__another_backbone_is_refused(
+    workbench: Make, parts: Parts, tiny: DiffusionUNet, tmp_path: Path
+) -> None:
+    run_cells(workbench(tmp_path), tmp_path, only=["segmentation"])
+    other = DiffusionUNet.random(tiny.config, seed=2)
+    with pytest.raises(
+        ReproductionError, match=f'backbone "{tiny.hash[:12]}", not "{other.hash[:12]}"'
+    ):
+        run_cells(Workbench(TINY_PLAN, parts, other, tmp_path), tmp_path)
+
+
+def test_workbench__backbone_without_the_blocks(
+    parts: Parts, tiny: DiffusionUNet, tmp_path: Path
+) -> None:
+    spec = replace(TINY_PLAN.probes.features, blocks=(6, 14))
+    plan = replace(TINY_PLAN, probes=replace(TINY_PLAN.probes, features=spec))
+    with pytest.raises(ReproductionError, match=r"read block 14 too.*--blocks 14"):
+        Workbench(plan, parts, tiny, tmp_path)
+
+
+@pytest.mark.slow
+def test_run_cells__baselines(parts: Parts, tiny: DiffusionUNet, tmp_path: Path) -> None:
+    pytest.importorskip("segmentation_models_pytorch", reason="needs ddiseg[baselines]")
+    plan = replace(
+        TINY_PLAN, fractions=(5,), segmenters=("MobileNetV2",), classified=("MobileNetV2",)
+    )
+    bench = Workbench(plan, parts, tiny, tmp_path)
+    outcome = run_cells(bench, tmp_path)
+    assert [(r.cell.task, len(r.confusions), len(r.probabilities)) for r in outcome.done] == [
+        ("segmentation", 18, 0),
+        ("classification", 0, 18),
+    ]
+    assert all(sum(map(sum, c)) == 128 * 128 for c in outcome.done[0].confusions.values())

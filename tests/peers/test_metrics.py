@@ -1,0 +1,97 @@
+"""scikit-learn agrees on every metric."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn import metrics
+
+from annotation_protocol import scoring
+from fedd import discrimination
+
+#: Few distinct values, so that ties are the rule.
+SCORES = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.5000001, 0.9, 1.0])
+
+Calls = tuple[NDArray[np.bool_], NDArray[np.float64]]
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> Calls:
+    """Truth and probabilities of 2 to 40 images, at least one of each class."""
+    rows = draw(st.lists(st.tuples(st.booleans(), SCORES), max_size=38))
+    rows += [(True, draw(SCORES)), (False, draw(SCORES))]
+    truth, scores = zip(*draw(st.permutations(rows)), strict=True)
+    return np.array(truth), np.array(scores)
+
+
+@given(calls())
+def test_roc_auc(found: Calls) -> None:
+    assert discrimination.roc_auc(*found) == pytest.approx(metrics.roc_auc_score(*found))
+
+
+@given(calls())
+def test_roc_curve(found: Calls) -> None:
+    ours = discrimination.roc_curve(*found)
+    theirs = metrics.roc_curve(*found, drop_intermediate=False)
+    for mine, peer in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, peer)
+
+
+@given(calls(), SCORES)
+def test_f1_and_accuracy(found: Calls, threshold: float) -> None:
+    truth, scores = found
+    called = scores >= threshold
+    assert discrimination.f1(truth, called) == pytest.approx(metrics.f1_score(truth, called))
+    expected = metrics.accuracy_score(truth, called)
+    assert discrimination.accuracy(truth, called) == pytest.approx(expected)
+    patients = [str(n) for n in range(len(truth))]
+    together = discrimination.discrimination(truth, scores, patients, threshold, resamples=0)
+    assert together.f1 == pytest.approx(metrics.f1_score(truth, called))
+    assert together.accuracy == pytest.approx(expected)
+    assert together.roc_auc == pytest.approx(metrics.roc_auc_score(truth, scores))
+
+
+@given(calls())
+def test_best_threshold(found: Calls) -> None:
+    truth, scores = found
+    precision, recall, _ = metrics.precision_recall_curve(truth, scores)
+    best = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
+    threshold = discrimination.best_threshold(truth, scores)
+    assert metrics.f1_score(truth, scores >= threshold) == pytest.approx(best)
+
+
+@given(calls(), st.integers(0, 2**32 - 1))
+def test_weighted_figures_of_the_bootstrap(found: Calls, seed: int) -> None:
+    """An image drawn twice counts twice, in each figure of each resample."""
+    truth, scores = found
+    weights = np.random.default_rng(seed).integers(0, 4, (3, len(truth))).astype(float)
+    ours = discrimination._figures(truth, scores, 0.5, weights)
+    called = scores >= 0.5
+    for row, (auc, f1, accuracy) in zip(weights, ours.T, strict=True):
+        if not (row[truth].any() and row[~truth].any()):
+            assert np.isnan([auc, f1, accuracy]).all()
+            continue
+        assert auc == pytest.approx(metrics.roc_auc_score(truth, scores, sample_weight=row))
+        assert f1 == pytest.approx(metrics.f1_score(truth, called, sample_weight=row))
+        expected = metrics.accuracy_score(truth, called, sample_weight=row)
+        assert accuracy == pytest.approx(expected)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6))
+def test_iou_dice_and_confusion(seed: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth, prediction = rng.integers(0, classes, (2, 60))
+    found = scoring.confusion(truth, prediction, classes)
+    labels = range(classes)
+    np.testing.assert_array_equal(found, metrics.confusion_matrix(truth, prediction, labels=labels))
+    either = np.isin(labels, [truth, prediction])
+    for ours, peer in (
+        (scoring.iou_per_class, metrics.jaccard_score),
+        (scoring.dice_per_class, metrics.f1_score),
+    ):
+        theirs = peer(truth, prediction, labels=labels, average=None, zero_division=0)
+        np.testing.assert_allclose(ours(found)[either], theirs[either])
+        assert np.isnan(ours(found)[~either]).all()
