@@ -44,8 +44,8 @@ def main() -> None:
         print(f"GPU: not measured; this fills it: {GPU_COMMAND}")
         return
     from fedd.features import FeatureSpec
-    from fedd.replicas import place
-    from fedd.throughput import measure
+    from fedd.network.replicas import place
+    from fedd.network.throughput import measure
 
     reached = measure(place(ours, "auto", "bfloat16"), FeatureSpec(BLOCKS, TIMESTEP), 2048, 64)
     print(

@@ -35,9 +35,9 @@ from benchmarks.torchvision_ops import define_where_missing
 from fedd import paper
 from fedd.baselines import Start, UNetSettings, train_unet
 from fedd.baselines.unets import PAPER_ENCODERS
+from fedd.probes.training import Example, train_probes
 from fedd.segment import SMALL
-from fedd.training import Example, train_probes
-from fedd.weights import load_backbone
+from fedd.weights.files import load_backbone
 
 CLASSES = ("background", "lesion", "marker", "ruler", "skin")
 PERCENTS = (5, 10, 15, 20)

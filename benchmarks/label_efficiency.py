@@ -42,9 +42,9 @@ from fedd.backbone import SMALL as SMALL_NET
 from fedd.backbone import Backbone, DiffusionUNet
 from fedd.baselines import Start, UNetSettings, train_unet
 from fedd.encoder import EfficientNetLite0
+from fedd.probes.training import Example, train_probes
 from fedd.segment import SMALL, ProbeSettings
-from fedd.training import Example, train_probes
-from fedd.weights import load_backbone
+from fedd.weights.files import load_backbone
 
 CLASSES = ("background", "lesion", "marker", "ruler", "skin")
 LESION, SKIN = 1, 4

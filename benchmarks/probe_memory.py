@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from fedd.backbone import content_noise
+from fedd.probes.training import Example, train_probes
 from fedd.segment import PAPER
-from fedd.training import Example, train_probes
 
 IMAGES, SIZE, CHANNELS = 30, 256, 1024
 CLASSES = ("background", "lesion", "marker", "ruler", "skin")

@@ -36,9 +36,9 @@ from annotation_protocol.phantoms import TONES, draw_scene, render
 from fedd.backbone import DiffusionUNet
 from fedd.cache import FeatureCache
 from fedd.features import prepare
+from fedd.probes.training import Example, train_probes
 from fedd.segment import SMALL, ProbeSettings
-from fedd.training import Example, train_probes
-from fedd.weights import load_backbone
+from fedd.weights.files import load_backbone
 
 CLASSES = ("background", "lesion", "marker", "ruler", "skin")
 IMAGES, TEST_IMAGES, SEED = 24, 24, 0

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedd.batching import BatchSize, first_batch
-from fedd.devices import existing_device, prepare_gpu
 from fedd.errors import DeviceError, WeightsError
-from fedd.unet import IMAGENET_256, SMALL, UNetConfig, decoder_activations, make_fast
+from fedd.network.batching import BatchSize, first_batch
+from fedd.network.devices import existing_device, prepare_gpu
+from fedd.network.unet import IMAGENET_256, SMALL, UNetConfig, decoder_activations, make_fast
 
 __all__ = [
     "DIFFUSION_STEPS",

@@ -24,7 +24,7 @@ from torch import Tensor
 from fedd.backbone import Backbone
 from fedd.errors import WeightsError
 from fedd.features import FeatureSpec, extract
-from fedd.weights import read_safetensors, write_safetensors
+from fedd.weights.files import read_safetensors, write_safetensors
 
 CACHE_KIND = "fedd-features"
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedd.devices import existing_device
 from fedd.errors import MissingPackageError
-from fedd.weights import file_hash
+from fedd.network.devices import existing_device
+from fedd.weights.files import file_hash
 
 #: The number of the last inverted-residual block at each stride, and its channels.
 _LAST_BLOCK = {2: 0, 4: 2, 8: 4, 16: 10, 32: 15}

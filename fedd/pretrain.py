@@ -37,7 +37,7 @@ from fedd.backbone import (
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.pretrain_data import gather
 from fedd.teacher import Teacher
-from fedd.weights import save_backbone
+from fedd.weights.files import save_backbone
 
 #: Steps from one checkpoint to the next, and from one line of the log to the next.
 CHECKPOINT_EVERY, LOG_EVERY = 100, 25

@@ -2,7 +2,7 @@
 
 As in FEDD and ddpm-segmentation, each is in -> 128 -> 32 -> classes with ReLU and batch norm, and
 the prediction is the mean of the members' softmaxes. Two things are done differently, with the same
-result: the members are trained together as one batched computation (`fedd/training.py`), and the
+result: the members are trained together as one batched computation (`fedd/probes/training.py`), and the
 first layer, being linear, is applied at each block's own resolution and its 128 outputs are
 up-sampled, instead of the 1024 inputs (bilinear up-sampling and a linear layer commute).
 
@@ -25,11 +25,11 @@ from torch.nn import functional as F
 
 from fedd.backbone import IMAGENET_256, Backbone, UNetConfig
 from fedd.cache import FeatureCache
-from fedd.calibration import Calibration
-from fedd.ensemble import HIDDEN
 from fedd.errors import WeightsError
 from fedd.features import FeatureSpec, extract, image_statistics, prepare
-from fedd.weights import read_safetensors, write_safetensors
+from fedd.probes.calibration import Calibration
+from fedd.probes.ensemble import HIDDEN
+from fedd.weights.files import read_safetensors, write_safetensors
 
 PROBES_KIND = "fedd-probes"
 

@@ -27,7 +27,7 @@ from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
 from fedd.backbone import DiffusionUNet
-from fedd.classify import (
+from fedd.malignancy.classifier import (
     ClassifierSettings,
     Examples,
     MalignancyClassifier,
@@ -36,9 +36,9 @@ from fedd.classify import (
     load_classifier,
     train_classifier,
 )
-from fedd.classify_split import validation_part
-from fedd.discrimination import best_threshold, discrimination_by_tone
-from fedd.weights import SHIPPED, load_backbone
+from fedd.malignancy.discrimination import best_threshold, discrimination_by_tone
+from fedd.malignancy.split import validation_part
+from fedd.weights.files import SHIPPED, load_backbone
 
 #: Never learned from, where it is drawn: figures on it are for the paper's table.
 PAPER_TEST = f"{RESERVED}-test"

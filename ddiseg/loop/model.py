@@ -23,10 +23,10 @@ from ddiseg.workspace import Workspace
 from fedd.backbone import DiffusionUNet
 from fedd.cache import DEFAULT_LIMIT, FeatureCache
 from fedd.errors import FeddError
-from fedd.replicas import Replicas, place
+from fedd.network.replicas import Replicas, place
+from fedd.probes.training import Example, train_probes
 from fedd.segment import Probes, ProbeSettings, default_settings, load_probes
-from fedd.training import Example, train_probes
-from fedd.weights import SHIPPED, is_named, load_backbone
+from fedd.weights.files import SHIPPED, is_named, load_backbone
 
 #: Photographs opened and painted at a time, on a CPU and on GPUs, and predictions a transaction.
 BATCH, GPU_BATCH, TRANSACTION = 8, 64, 64

@@ -35,10 +35,10 @@ from fedd.baselines.weights import (
     fill,
     needing_baselines,
 )
-from fedd.checkpoint import read_state_dict
-from fedd.devices import existing_device
 from fedd.errors import TrainingDataError, WeightsError
-from fedd.weights import read_safetensors, write_safetensors
+from fedd.network.devices import existing_device
+from fedd.weights.checkpoint import read_state_dict
+from fedd.weights.files import read_safetensors, write_safetensors
 
 CLASSIFIER_KIND = "fedd-cnn"
 

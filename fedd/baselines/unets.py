@@ -38,12 +38,12 @@ from fedd.baselines.weights import (
     fill,
     needing_baselines,
 )
-from fedd.checkpoint import read_state_dict
 from fedd.dataset import UNKNOWN
-from fedd.devices import existing_device
 from fedd.encoder import CHANNELS, load_efficientnet_lite0, strided_features
 from fedd.errors import TrainingDataError, WeightsError
-from fedd.weights import read_safetensors, write_safetensors
+from fedd.network.devices import existing_device
+from fedd.weights.checkpoint import read_state_dict
+from fedd.weights.files import read_safetensors, write_safetensors
 
 UNET_KIND = "fedd-unet"
 
@@ -71,7 +71,7 @@ class UNetSettings(FitSettings):
 
 
 class Masked(Protocol):
-    """A photograph with its mask, such as `fedd.training.Example`."""
+    """A photograph with its mask, such as `fedd.probes.training.Example`."""
 
     @property
     def photograph(self) -> NDArray[np.uint8]: ...

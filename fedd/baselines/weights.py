@@ -12,8 +12,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from fedd.checkpoint import check_fit
 from fedd.errors import MissingPackageError, WeightsError
+from fedd.weights.checkpoint import check_fit
 
 
 class Start(Enum):

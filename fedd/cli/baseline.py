@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fedd.baselines import Diagnosed, Start
     from fedd.dataset import Item
-    from fedd.training import Example
+    from fedd.probes.training import Example
 
 #: Share of the photographs held out to end the training.
 VALIDATION = 0.2
@@ -221,7 +221,7 @@ def _masked_parts(items: Sequence[Item], seed: int) -> tuple[list[Item], list[It
     import numpy as np
 
     from fedd.dataset import UNKNOWN
-    from fedd.validation import Candidate, hold_out
+    from fedd.probes.validation import Candidate, hold_out
 
     candidates = [
         Candidate(
@@ -237,7 +237,7 @@ def _masked_parts(items: Sequence[Item], seed: int) -> tuple[list[Item], list[It
 
 
 def _diagnosed_parts(items: Sequence[Item], seed: int) -> tuple[list[Item], list[Item]]:
-    from fedd.classify_split import validation_part
+    from fedd.malignancy.split import validation_part
 
     held = validation_part(
         [bool(item.malignant) for item in items],
@@ -255,7 +255,7 @@ def _split(items: Sequence[Item], held: Sequence[bool]) -> tuple[list[Item], lis
 
 
 def _examples(items: Sequence[Item]) -> Iterator[Example]:
-    from fedd.training import Example
+    from fedd.probes.training import Example
 
     for item in items:
         yield Example(item.photograph(), item.class_ids(len(CLASSES)), item.patient, item.tone)

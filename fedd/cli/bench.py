@@ -58,10 +58,10 @@ def bench(
     from dataclasses import asdict
 
     from fedd.backbone import IMAGENET_256, DiffusionUNet
-    from fedd.replicas import place
+    from fedd.network.replicas import place
+    from fedd.network.throughput import measure
     from fedd.segment import default_settings
-    from fedd.throughput import measure
-    from fedd.weights import load_backbone
+    from fedd.weights.files import load_backbone
 
     logging.basicConfig(format="%(message)s")
     net = DiffusionUNet.random(IMAGENET_256) if untrained else load_backbone(backbone)

@@ -15,8 +15,8 @@ from fedd.errors import DatasetError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from fedd.discrimination import Discrimination
-    from fedd.malignancy import Probability
+    from fedd.malignancy.discrimination import Discrimination
+    from fedd.malignancy.study import Probability
 
 _EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -85,10 +85,10 @@ def train(
     """
     from dataclasses import replace
 
-    from fedd.classify import DISCLAIMER, default_settings
     from fedd.dataset import read_dataset
-    from fedd.malignancy import learn
-    from fedd.weights import load_backbone
+    from fedd.malignancy.classifier import DISCLAIMER, default_settings
+    from fedd.malignancy.study import learn
+    from fedd.weights.files import load_backbone
 
     items = read_dataset(photographs, table)
     net = load_backbone(backbone).to(device)
@@ -142,11 +142,11 @@ def predict(
     Where malignancy is known, figures follow, overall and by tone, of the photographs that the
     classifier did not learn from: on stderr where the probabilities are printed.
     """
-    from fedd.classify import DISCLAIMER
     from fedd.dataset import read_dataset
-    from fedd.malignancy import honest_figures
-    from fedd.malignancy import predict as probabilities_of
-    from fedd.weights import load_backbone
+    from fedd.malignancy.classifier import DISCLAIMER
+    from fedd.malignancy.study import honest_figures
+    from fedd.malignancy.study import predict as probabilities_of
+    from fedd.weights.files import load_backbone
 
     items = read_dataset(photographs, table)
     net = load_backbone(backbone).to(device)

@@ -79,8 +79,8 @@ def kmeans(
     clusters follow the lesion is one to read.
     """
     from fedd.dataset import Item
-    from fedd.explore import default_blocks, write_cluster_maps
-    from fedd.weights import load_backbone
+    from fedd.explore.clusters import default_blocks, write_cluster_maps
+    from fedd.weights.files import load_backbone
 
     net = load_backbone(backbone)
     opened = [(path.name, Item(path).photograph()) for path in photographs]
@@ -163,13 +163,13 @@ def ablate(
     """
     from dataclasses import replace
 
-    from fedd.ablation import TASKS, Grid, default_blocks, split
-    from fedd.ablation import ablate as run
-    from fedd.ablation_cells import AblationSettings
-    from fedd.classify import default_settings as default_classifier
     from fedd.dataset import read_dataset
+    from fedd.explore.ablation import TASKS, Grid, default_blocks, split
+    from fedd.explore.ablation import ablate as run
+    from fedd.explore.cells import AblationSettings
+    from fedd.malignancy.classifier import default_settings as default_classifier
     from fedd.segment import default_settings
-    from fedd.weights import load_backbone
+    from fedd.weights.files import load_backbone
 
     net = load_backbone(backbone)
     tasks = tuple(t for t in TASKS if task in (t, "both"))

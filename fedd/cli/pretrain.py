@@ -88,7 +88,7 @@ def pretrain(
     from fedd.pretrain import PretrainSettings
     from fedd.pretrain import pretrain as train
     from fedd.teacher import efficientnet_lite0_teacher
-    from fedd.weights import load_backbone
+    from fedd.weights.files import load_backbone
 
     chosen = _photographs(photographs, only)
     start = load_backbone(init) if init else None

@@ -94,7 +94,7 @@ def reproduce(
     """
     from fedd.baselines import Start
     from fedd.reproduce import Starts, Workbench, run_cells, write_report
-    from fedd.weights import load_backbone
+    from fedd.weights.files import load_backbone
 
     _check_usage(ddi, masks, weights, small)
     starts = Starts(Start.SCRATCH if from_scratch else Start.IMAGENET, baseline_weights)
@@ -168,8 +168,8 @@ def _paper(
 
 def _ablate(workbench: Workbench, out: Path) -> None:
     """Figure 6, on the learned part: which block to read is never chosen on the test."""
-    from fedd.ablation import TASKS, Grid, ablate, default_blocks, split
-    from fedd.ablation_cells import AblationSettings
+    from fedd.explore.ablation import TASKS, Grid, ablate, default_blocks, split
+    from fedd.explore.cells import AblationSettings
 
     plan, backbone = workbench.plan, workbench.backbone
     timesteps = SMALL_TIMESTEPS if plan.small else PAPER_TIMESTEPS

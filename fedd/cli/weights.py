@@ -49,8 +49,8 @@ def fetch_command(
     and the layers that no chosen block needs are left out. Afterwards the backbone is known by NAME
     wherever one is asked for; with --to, by its path.
     """
-    from fedd.fetch import fetch
-    from fedd.sources import source
+    from fedd.weights.fetch import fetch
+    from fedd.weights.sources import source
 
     wanted = _blocks(blocks) if blocks else ()
     found = fetch(

@@ -20,16 +20,16 @@ from fedd.backbone import DiffusionUNet
 from fedd.baselines import Diagnosed, train_unet
 from fedd.baselines import train_classifier as train_cnn
 from fedd.cache import FeatureCache
-from fedd.classify import Examples, train_classifier
 from fedd.dataset import TONES, UNKNOWN, Item
-from fedd.discrimination import best_threshold
 from fedd.errors import ReproductionError, TrainingDataError
+from fedd.malignancy.classifier import Examples, train_classifier
+from fedd.malignancy.discrimination import best_threshold
+from fedd.probes.training import Example, train_probes
 from fedd.reproduce.measure import Meter
 from fedd.reproduce.parts import Parts, drawing_order
 from fedd.reproduce.plan import FEDD, SEGMENTATION, Cell, Plan, settings_as_json
 from fedd.reproduce.pooled import PooledFeatures
 from fedd.reproduce.results import Result
-from fedd.training import Example, train_probes
 
 Photograph = NDArray[np.uint8]
 Mask = NDArray[np.uint8]

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from annotation_protocol import load_protocol
-from fedd.classify import DISCLAIMER
-from fedd.discrimination import roc_curve
 from fedd.figures import INK, LINE, MUTED, PAPER, SERIES, Sheet, draw_sheet, new_figure, save
+from fedd.malignancy.classifier import DISCLAIMER
+from fedd.malignancy.discrimination import roc_curve
 from fedd.paper import results as paper_results
 from fedd.reproduce.cells import Workbench
 from fedd.reproduce.plan import CLASSIFICATION, DEEPDERM, FEDD, SEGMENTATION, Cell, Plan, Task

@@ -11,7 +11,7 @@ from typing import Any
 from fedd.dataset import TONES, Item
 from fedd.errors import ReproductionError
 from fedd.reproduce.plan import CLASSIFICATION, SEGMENTATION, Cell, Task
-from fedd.weights import file_hash
+from fedd.weights.files import file_hash
 
 #: Photographs of each tone in the paper's test of classification, whose names it does not give.
 CLASSIFIED_PER_TONE = 10

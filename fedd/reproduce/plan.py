@@ -14,13 +14,13 @@ from typing import Any, Literal
 from fedd.backbone import UNetConfig
 from fedd.baselines import ClassifierSettings as CNNSettings
 from fedd.baselines import Start, UNetSettings
-from fedd.classify import ClassifierSettings
-from fedd.classify import default_settings as default_classifier
 from fedd.errors import ReproductionError
+from fedd.malignancy.classifier import ClassifierSettings
+from fedd.malignancy.classifier import default_settings as default_classifier
 from fedd.paper import results
 from fedd.segment import ProbeSettings
 from fedd.segment import default_settings as default_probes
-from fedd.weights import file_hash
+from fedd.weights.files import file_hash
 
 Task = Literal["segmentation", "classification"]
 

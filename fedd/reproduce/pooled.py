@@ -19,8 +19,8 @@ from fedd.cache import image_digest
 from fedd.dataset import Item
 from fedd.errors import WeightsError
 from fedd.features import prepare
-from fedd.pooling import pooled
-from fedd.weights import read_safetensors, write_safetensors
+from fedd.malignancy.pooling import pooled
+from fedd.weights.files import read_safetensors, write_safetensors
 
 POOLED_KIND = "fedd-pooled"
 
@@ -29,7 +29,7 @@ _BATCH = 8
 
 
 class PooledFeatures:
-    """Pooled activations of `blocks` at a timestep, equal to those of `fedd.classify.features_of`."""
+    """Pooled activations of `blocks` at a timestep, equal to those of `fedd.malignancy.classifier.features_of`."""
 
     def __init__(
         self, backbone: Backbone, blocks: Sequence[int], timestep: int, folder: Path

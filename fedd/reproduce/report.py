@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedd.backbone import IMAGENET_256
 from fedd.baselines import Start
-from fedd.classify import DISCLAIMER
+from fedd.malignancy.classifier import DISCLAIMER
 from fedd.paper import results as paper_results
 from fedd.reproduce.cells import Workbench
 from fedd.reproduce.drawing import draw_all

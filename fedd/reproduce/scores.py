@@ -33,7 +33,7 @@ from annotation_protocol.scoring import (
     score,
 )
 from fedd.dataset import TONES, Item
-from fedd.discrimination import best_threshold, discrimination
+from fedd.malignancy.discrimination import best_threshold, discrimination
 from fedd.paper import published
 from fedd.reproduce.parts import Parts
 from fedd.reproduce.plan import SEGMENTATION, Plan, Task

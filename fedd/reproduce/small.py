@@ -19,9 +19,9 @@ from PIL import Image
 from annotation_protocol.phantoms import DIAGNOSES, TONES, draw_scene, render
 from fedd.baselines import ClassifierSettings as CNNSettings
 from fedd.baselines import Start, UNetSettings
-from fedd.classify import SMALL_BLOCK, SMALL_TIMESTEP, ClassifierSettings
 from fedd.dataset import DDI_TABLE
 from fedd.features import FeatureSpec
+from fedd.malignancy.classifier import SMALL_BLOCK, SMALL_TIMESTEP, ClassifierSettings
 from fedd.reproduce.plan import Plan, Starts
 from fedd.reproduce.results import write_text
 from fedd.segment import SMALL

@@ -10,8 +10,8 @@ from html import escape
 
 import numpy as np
 
-from fedd.classify import DISCLAIMER
 from fedd.dataset import TONES
+from fedd.malignancy.classifier import DISCLAIMER
 from fedd.paper import results as paper_results
 from fedd.reproduce.plan import CLASSIFICATION, SEGMENTATION, Plan, Task
 from fedd.reproduce.results import Result

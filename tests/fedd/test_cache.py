@@ -17,7 +17,7 @@ from fedd.backbone import DiffusionUNet
 from fedd.cache import FeatureCache, entry_name, extract_as_cached, image_digest, to_half
 from fedd.errors import WeightsError
 from fedd.features import FeatureSpec, prepare
-from fedd.weights import read_safetensors, write_safetensors
+from fedd.weights.files import read_safetensors, write_safetensors
 from tests.fedd.conftest import TINY, spot
 
 SPEC = FeatureSpec(blocks=(3, 5), timestep=10)

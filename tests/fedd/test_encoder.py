@@ -8,8 +8,8 @@ import torch
 
 from fedd.encoder import CHANNELS, EfficientNetLite0, load_efficientnet_lite0, strided_features
 from fedd.errors import MissingPackageError
+from fedd.probes.training import Example, train_probes
 from fedd.segment import ProbeSettings
-from fedd.training import Example, train_probes
 from tests.fedd.conftest import CLASSES, QUICK, spot
 
 

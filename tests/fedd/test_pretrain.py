@@ -10,7 +10,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from torch import Tensor
 from torch.nn import functional as F
 
 from fedd import pretrain as module
@@ -18,8 +17,8 @@ from fedd.backbone import SMALL, DiffusionUNet, UNetConfig
 from fedd.cli import cli
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.pretrain import PretrainSettings, pretrain
-from fedd.teacher import efficientnet_lite0_teacher
-from fedd.weights import BACKBONE_KIND, load_backbone, read_safetensors, save_backbone
+from fedd.teacher import Teacher, efficientnet_lite0_teacher
+from fedd.weights.files import BACKBONE_KIND, load_backbone, read_safetensors, save_backbone
 from tests.fedd.conftest import CLASSES, TINY, spot
 
 #: Another depth, width and grid than `TINY`, and a learned variance as OpenAI's.
@@ -140,16 +139,16 @@ def test_pretrain__a_network_kept_in_part_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_pretrain__learns(photographs: list[Path], tmp_path: Path) -> None:
-    settings = PretrainSettings(
-        steps=75, batch_size=4, phantoms=3, warmup=5, learning_rate=2e-3, low_noise_share=1.0
-    )
-    pretrain(photographs, tmp_path, TINY, settings, None, "tiny", log=_quiet)
+def test_pretrain__learns_from_all_three(photographs: list[Path], tmp_path: Path) -> None:
+    settings = replace(SETTINGS, steps=75, warmup=5, learning_rate=2e-3, low_noise_share=1.0)
+    teacher = _averages_by_stride(2)
+    pretrain(photographs, tmp_path, TINY, settings, teacher, "tiny", log=_quiet)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in log] == [25, 50, 75]
     chance = math.log(len(CLASSES))
     assert log[-1]["phantom"] < 0.6 * chance
     assert log[-1]["denoising"] < 0.97, "white noise guessed as zero has a loss of 1"
+    assert log[-1]["align"] < 0.2, "two directions drawn at random have a loss of 1"
 
 
 def test_pretrain__nothing_to_learn_from(tmp_path: Path) -> None:
@@ -158,24 +157,14 @@ def test_pretrain__nothing_to_learn_from(tmp_path: Path) -> None:
 
 
 def test_pretrain__a_teacher_for_any_architecture(photographs: list[Path], tmp_path: Path) -> None:
-    def teacher(images: Tensor) -> dict[int, Tensor]:
-        return {s: F.avg_pool2d(images, s) for s in (2, 8, 16)}
-
-    for name, config in (("tiny", TINY), ("other", OTHER)):
-        pretrain(photographs, tmp_path / name, config, SETTINGS, teacher, name, log=_quiet)
-    shapes = {0: torch.Size((1, 8, 2, 2)), 1: torch.Size((1, 8, 4, 4)), 2: torch.Size((1, 8, 4, 4))}
-    assert [module._block_of_side(shapes, side) for side in (1, 2, 3, 5, 48)] == [0, 0, 1, 1, 1]
+    teacher = _averages_by_stride(2, 8, 16)
+    pretrain(photographs, tmp_path, OTHER, SETTINGS, teacher, "other", log=_quiet)
+    assert module._Run(OTHER, SETTINGS, teacher).align_blocks == {2: 2, 8: 0, 16: 0}
 
 
-def test_pretrain__the_teacher_is_agreed_with(photographs: list[Path], tmp_path: Path) -> None:
-    settings = replace(SETTINGS, steps=75, warmup=5, learning_rate=2e-3, low_noise_share=1.0)
-
-    def teacher(images: Tensor) -> dict[int, Tensor]:
-        return {2: F.avg_pool2d(images, 2) + 0.1}
-
-    pretrain(photographs, tmp_path, TINY, settings, teacher, "tiny", log=_quiet)
-    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["align"] < 0.2, "two directions drawn at random have a loss of 1"
+def _averages_by_stride(*strides: int) -> Teacher:
+    """A teacher that sees the mean colour of each patch."""
+    return lambda images: {s: F.avg_pool2d(images, s) + 0.1 for s in strides}
 
 
 def test_teacher__features_by_stride_for_the_small_networks_blocks(photographs: list[Path]) -> None:

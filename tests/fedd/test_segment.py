@@ -10,11 +10,11 @@ import torch
 
 from fedd.backbone import DiffusionUNet
 from fedd.cache import FeatureCache
-from fedd.calibration import Calibration
 from fedd.errors import WeightsError
 from fedd.features import at_points, extract, prepare
+from fedd.probes.calibration import Calibration
+from fedd.probes.training import Example, train_probes
 from fedd.segment import PAPER, Probes, ProbeSettings, load_probes
-from fedd.training import Example, train_probes
 from tests.fedd.conftest import CLASSES, QUICK, TINY, spot
 
 TRAINING = [Example(*spot(s)) for s in range(6)]

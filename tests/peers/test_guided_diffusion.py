@@ -16,19 +16,19 @@ from guided_diffusion.unet import QKVAttentionLegacy, UNetModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedd import winograd
 from fedd.backbone import IMAGENET_256, DiffusionUNet, content_noise
-from fedd.pixels import Example
-from fedd.training import train_probes
-from fedd.unet import (
+from fedd.network import winograd
+from fedd.network.unet import (
     FusedAttention,
     MixedGroupNorm,
     UNetConfig,
     decoder_activations,
     make_fast,
 )
-from fedd.weights import load_backbone
-from fedd.winograd import WinogradConv2d
+from fedd.network.winograd import WinogradConv2d
+from fedd.probes.pixels import Example
+from fedd.probes.training import train_probes
+from fedd.weights.files import load_backbone
 from tests.fedd.conftest import CLASSES, QUICK, TINY, spot
 
 #: OpenAI's architecture, narrower and with fewer levels; wide enough for every fast path.

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from fedd.backbone import DiffusionUNet
 from fedd.features import extract, image_statistics, prepare
+from fedd.probes.training import Example, train_probes
 from fedd.segment import Probes
-from fedd.training import Example, train_probes
 from tests.fedd.conftest import CLASSES, QUICK, TINY, spot
 
 SIZE = TINY.image_size
@@ -55,7 +55,7 @@ def test_probabilities__equal_up_sampling_first(normalise: bool, temperature: fl
     blocks = extract(tiny, prepare(spot(50)[0], SIZE)[None], settings.features)
     pixels = _columns(blocks, normalise)
     if temperature != 1.0:
-        from fedd.calibration import Calibration
+        from fedd.probes.calibration import Calibration
 
         probes.calibration = Calibration(temperature, 0.0, 0.0, 1, 1)
     fast = probes.probabilities(blocks, SIZE)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn import metrics
 
 from annotation_protocol import scoring
-from fedd import discrimination
+from fedd.malignancy import discrimination
 
 #: Few distinct values, so that ties are the rule.
 SCORES = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.5000001, 0.9, 1.0])

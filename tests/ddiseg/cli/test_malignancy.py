@@ -15,7 +15,7 @@ import ddiseg as ddiseg_package
 from ddiseg.catalogue.models import Image as Row
 from ddiseg.workspace import Workspace
 from fedd.backbone import DiffusionUNet
-from fedd.weights import save_backbone
+from fedd.weights.files import save_backbone
 from tests.fedd.conftest import TINY, mole
 
 Ddiseg = Callable[..., Any]

@@ -19,7 +19,7 @@ from ddiseg.loop.model import Refreshed, refresh
 from ddiseg.workspace import Workspace
 from fedd.backbone import DiffusionUNet
 from fedd.segment import ProbeSettings
-from fedd.weights import save_backbone
+from fedd.weights.files import save_backbone
 from tests.fedd.conftest import QUICK, TINY, spot
 
 IMAGES, ACCEPTED = 9, 4

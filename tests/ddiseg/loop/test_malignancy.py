@@ -29,10 +29,10 @@ from ddiseg.outcomes import Outcome
 from ddiseg.store import Kind
 from ddiseg.verify import verify
 from ddiseg.workspace import Workspace
-from fedd import classify
 from fedd.backbone import DiffusionUNet
-from fedd.classify import ClassifierSettings
-from fedd.weights import save_backbone
+from fedd.malignancy import classifier as classify
+from fedd.malignancy.classifier import ClassifierSettings
+from fedd.weights.files import save_backbone
 from tests.fedd.conftest import TINY, mole
 
 QUICK = ClassifierSettings(block=5, timestep=10, epochs=60, learning_rate=0.01)

@@ -20,7 +20,7 @@ from ddiseg.outcomes import Outcome
 from ddiseg.store import Kind
 from ddiseg.verify import verify
 from ddiseg.workspace import Workspace
-from fedd import validation
+from fedd.probes import validation
 from tests.fedd.conftest import QUICK, spot
 
 Learn = Callable[..., Refreshed]
@@ -273,7 +273,7 @@ def test_prelabel__backbone_replaced_by_another(
     spots: Workspace, learn: Learn, tmp_path: Path, tiny_weights: Path
 ) -> None:
     from fedd.backbone import DiffusionUNet
-    from fedd.weights import save_backbone
+    from fedd.weights.files import save_backbone
     from tests.fedd.conftest import TINY
 
     path = tmp_path / "own.safetensors"

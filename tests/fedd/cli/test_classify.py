@@ -12,7 +12,7 @@ from PIL import Image
 
 from fedd.backbone import DiffusionUNet
 from fedd.cli import cli
-from fedd.weights import save_backbone
+from fedd.weights.files import save_backbone
 from tests.fedd.conftest import TINY, mole
 
 Fedd = Callable[..., Result]

@@ -15,7 +15,7 @@ from fedd.backbone import SMALL, DiffusionUNet
 from fedd.cli import cli
 from fedd.paper import splits
 from fedd.reproduce import small, small_plan
-from fedd.weights import save_backbone
+from fedd.weights.files import save_backbone
 from tests.fedd.conftest import TINY
 
 define_where_missing()

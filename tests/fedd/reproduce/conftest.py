@@ -12,8 +12,8 @@ import pytest
 from fedd.backbone import DiffusionUNet
 from fedd.baselines import ClassifierSettings as CNNSettings
 from fedd.baselines import Start, UNetSettings
-from fedd.classify import ClassifierSettings
 from fedd.dataset import read_dataset
+from fedd.malignancy.classifier import ClassifierSettings
 from fedd.reproduce import Parts, Plan, Starts, Workbench, split, write_phantoms
 from fedd.reproduce.plan import FEDD
 from tests.fedd.conftest import QUICK

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fedd.backbone import DiffusionUNet
-from fedd.classify import ClassifierSettings, features_of
 from fedd.errors import WeightsError
+from fedd.malignancy.classifier import ClassifierSettings, features_of
 from fedd.reproduce import Parts
 from fedd.reproduce.pooled import PooledFeatures
 

@@ -9,7 +9,7 @@ import pytest
 from annotation_protocol import load_protocol
 from annotation_protocol.scoring import score
 from fedd.dataset import TONES, Item
-from fedd.discrimination import roc_auc
+from fedd.malignancy.discrimination import roc_auc
 from fedd.paper import published
 from fedd.reproduce import Cell, Parts
 from fedd.reproduce.plan import Plan

@@ -1,0 +1,1 @@
+"""Which blocks and timesteps to read: maps of what a block sees, and the ablation grid."""

@@ -1,0 +1,238 @@
+"""The block x timestep grid of the paper's figure 6: how well each block reads at each timestep.
+
+A cell is one block at one timestep: probes (`fedd.probes.training`) trained on it and scored by the lesion's
+IoU, a classifier (`fedd.malignancy.classifier`) trained on it and scored by ROC-AUC. Each photograph passes through
+the backbone once a timestep, for all blocks and both tasks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from annotation_protocol.scoring import FEW
+from fedd.backbone import DIFFUSION_STEPS, IMAGENET_256, Backbone, UNetConfig
+from fedd.dataset import Item
+from fedd.errors import ExplorationError
+from fedd.explore.cells import AblationSettings, Cells, Parts, Task
+from fedd.explore.clusters import check_explorable
+from fedd.explore.state import ALL, AblationState, Figure
+from fedd.figures import HeatMap, draw_heat_maps, save
+from fedd.malignancy.split import validation_part
+from fedd.probes.validation import Candidate, hold_out
+from fedd.weights.files import file_hash
+
+TASKS: tuple[Task, ...] = ("segmentation", "classification")
+
+#: The figure that stands for a cell in the heat map, by task, and what it is called.
+SHOWN: dict[Task, tuple[str, str]] = {
+    "segmentation": ("iou_mean", "mean IoU of the lesion"),
+    "classification": ("roc_auc", "ROC-AUC of malignant"),
+}
+
+#: Called with (cells done, cells in all).
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Which cells there are. The paper's timesteps go to 1000; the schedule's last one is 999."""
+
+    blocks: tuple[int, ...]
+    timesteps: tuple[int, ...]
+    tasks: tuple[Task, ...] = TASKS
+
+    def __post_init__(self) -> None:
+        last = DIFFUSION_STEPS - 1
+        in_schedule = sorted({last if t == DIFFUSION_STEPS else t for t in self.timesteps})
+        object.__setattr__(self, "timesteps", tuple(in_schedule))
+        object.__setattr__(self, "blocks", tuple(sorted(set(self.blocks))))
+
+    @property
+    def cells(self) -> int:
+        return len(self.blocks) * len(self.timesteps) * len(self.tasks)
+
+
+def default_blocks(config: UNetConfig) -> tuple[int, ...]:
+    """The paper's blocks for its network, every one of another."""
+    paper = config == IMAGENET_256
+    return tuple(range(2, 15, 2)) if paper else tuple(range(config.decoder_blocks))
+
+
+def split(
+    items: Sequence[Item],
+    tasks: Sequence[Task],
+    *,
+    test: Collection[str] | None = None,
+    share: float = 0.3,
+    seed: int = 0,
+) -> Parts:
+    """Learned and tested photographs of each task, apart by patient.
+
+    `test` are the stems of the test part; without it, about `share` of the patients of each tone are
+    drawn by `seed` (for classification, of each tone and label). For segmentation an item needs a
+    mask, for classification a known malignancy. Raises ExplorationError where a part is empty or `test`
+    names photographs that are not there, TrainingDataError where too few patients can be told apart.
+    """
+    usable: dict[Task, list[Item]] = {
+        "segmentation": [item for item in items if item.mask is not None],
+        "classification": [item for item in items if item.malignant is not None],
+    }
+    lacking = {
+        "segmentation": "no masks: give --masks",
+        "classification": "no known malignancy: give --table",
+    }
+    for task in tasks:
+        if not usable[task]:
+            raise ExplorationError(
+                f"{task} can't be ablated, the {len(items)} photographs have {lacking[task]}"
+            )
+    if test is None:
+        drawn = {task: _drawn(task, usable[task], share, seed) for task in tasks}
+    else:
+        if missing := sorted(set(test) - {item.stem for item in items}):
+            raise ExplorationError(
+                f"{len(missing)} photographs of the test part are not there, first {missing[0]}"
+            )
+        drawn = {task: set(test) for task in tasks}
+    tested = {task: [i for i in usable[task] if i.stem in drawn[task]] for task in tasks}
+    patients = {task: {item.patient for item in tested[task]} for task in tasks}
+    learned = {task: [i for i in usable[task] if i.patient not in patients[task]] for task in tasks}
+    for task in tasks:
+        if not (learned[task] and tested[task]):
+            raise ExplorationError(
+                f"{task}: {len(learned[task])} photographs to learn from and {len(tested[task])} to "
+                "test on; give more, or name the test part with --test"
+            )
+    left_out = {i.path for t in tasks for i in usable[t]} - {
+        i.path for t in tasks for i in (*learned[t], *tested[t])
+    }
+    return Parts(learned, tested, len(left_out))
+
+
+def ablate(
+    parts: Parts,
+    backbone: Backbone,
+    grid: Grid,
+    settings: AblationSettings,
+    folder: Path,
+    progress: Progress = lambda done, total: None,
+) -> AblationState:
+    """Fill the grid; cells that `folder` has are not done again, a wider grid goes on from there.
+
+    Writes `state.json`, `grid.csv` and the heat maps into `folder`. A killed run loses the timestep
+    that it was at. Raises ExplorationError where `folder` holds another ablation or the backbone
+    lacks a block, and what training raises.
+    """
+    check_explorable(backbone, grid.blocks, grid.timesteps)
+    state = AblationState(folder, _made_with(parts, backbone, settings))
+    cells = Cells(parts, backbone, settings)
+    total = grid.cells
+    done = 0
+    for timestep in grid.timesteps:
+        pending = {
+            task: [b for b in grid.blocks if not state.done((task, b, timestep))]
+            for task in grid.tasks
+        }
+        done += len(grid.tasks) * len(grid.blocks) - sum(map(len, pending.values()))
+        if any(pending.values()):
+            with _scratch(folder / ".activations") as activations:
+                state.add(cells.at(timestep, pending, activations))
+            done += sum(map(len, pending.values()))
+        progress(done, total)
+    write_heat_maps(state.figures(), grid, folder, backbone.name)
+    return state
+
+
+def write_heat_maps(
+    figures: Sequence[Figure], grid: Grid, folder: Path, backbone_name: str
+) -> list[Path]:
+    """The paper's figure 6 for each task, and the same by tone; returns the files."""
+    written = []
+    for task in grid.tasks:
+        figure, called = SHOWN[task]
+        mine = [f for f in figures if f.task == task and f.figure == figure]
+        tones = sorted({f.tone for f in mine} - {ALL})
+        sheets = {
+            f"figure6-{task}.png": [_heat_map(mine, grid, ALL, f"{called}, {backbone_name}")],
+            f"figure6-{task}-by-tone.png": [
+                _heat_map(mine, grid, t, f"{called}, tone {t}") for t in tones
+            ],
+        }
+        for name, panels in sheets.items():
+            drawn = draw_heat_maps(panels, grid.blocks, grid.timesteps, "decoder block", "timestep")
+            save(drawn, folder / name)
+            written.append(folder / name)
+    return written
+
+
+def _drawn(task: Task, items: Sequence[Item], share: float, seed: int) -> set[str]:
+    """The stems of a test part drawn by seed."""
+    if task == "classification":
+        labels = [bool(item.malignant) for item in items]
+        tones, patients = [item.tone for item in items], [item.patient for item in items]
+        part = validation_part(labels, tones, patients, share, seed)
+        return {item.stem for item, chosen in zip(items, part, strict=True) if chosen}
+    candidates = [Candidate(i.stem, i.patient, i.tone, frozenset()) for i in items]
+    held = hold_out(candidates, share, seed)
+    if not held.images:
+        raise ExplorationError(f"no test part can be drawn, {held.note}: name one with --test")
+    return {items[i].stem for i in held.images}
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """An empty folder that is gone at the end; what a killed run left in it is removed first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _made_with(parts: Parts, backbone: Backbone, settings: AblationSettings) -> dict[str, Any]:
+    """What the cells depend on, the photographs by the hash of their files."""
+    made_with = {"backbone": backbone.hash[:12], **settings.made_with()}
+    for task, tested in parts.tested.items():
+        content = []
+        for item in (*parts.learned[task], *tested):
+            mask = file_hash(item.mask) if item.mask and task == "segmentation" else None
+            photograph = file_hash(item.path)
+            content.append([item.stem, photograph, mask, item.tone, item.patient, item.malignant])
+        stems = sorted(item.stem for item in tested)
+        made_with[f"photographs for {task}"] = _digest(sorted(content, key=lambda row: str(row[0])))
+        made_with[f"test part of {task}"] = _digest(stems)
+    return made_with
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _heat_map(figures: Sequence[Figure], grid: Grid, tone: str, title: str) -> HeatMap:
+    values = np.full((len(grid.blocks), len(grid.timesteps)), np.nan)
+    halves, counts = [], set()
+    for f in figures:
+        if f.tone != tone or f.block not in grid.blocks or f.timestep not in grid.timesteps:
+            continue
+        counts.add((f.n, f.patients))
+        if f.n >= FEW and f.value is not None and f.low is not None and f.high is not None:
+            values[grid.blocks.index(f.block), grid.timesteps.index(f.timestep)] = f.value
+            halves.append((f.high - f.low) / 2)
+    most = max(counts, default=(0, 0))
+    behind = f"n = {most[0]} photographs of {most[1]} patients"
+    if not halves:
+        return HeatMap(values, title, f"{behind}: too few to say")
+    wide = float(np.median(halves))
+    return HeatMap(
+        values, title, f"{behind}; the median 95 % interval is ±{wide:.2f}; frame: highest"
+    )

@@ -1,0 +1,251 @@
+"""The cells of an ablation: all blocks of one timestep at once, from one pass of each photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from annotation_protocol import load_protocol
+from annotation_protocol.scoring import confusion, score
+from fedd.backbone import Backbone
+from fedd.dataset import UNKNOWN, Item
+from fedd.explore.recorded import RecordedBackbone
+from fedd.explore.state import ALL, Figure
+from fedd.features import prepare
+from fedd.malignancy.classifier import ClassifierSettings, Examples, train_classifier
+from fedd.malignancy.discrimination import discrimination
+from fedd.malignancy.pooling import pooled
+from fedd.malignancy.split import validation_part
+from fedd.probes.training import Example, train_probes
+from fedd.segment import Probes, ProbeSettings
+
+Task = Literal["segmentation", "classification"]
+
+#: Of each task, the figures that are kept.
+_FIGURES: dict[Task, tuple[str, ...]] = {
+    "segmentation": ("iou_mean", "iou_pooled", "dice_mean"),
+    "classification": ("roc_auc", "f1", "accuracy"),
+}
+
+#: Photographs in one pass.
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The photographs that each task learns from and is tested on; no patient is in both."""
+
+    learned: Mapping[Task, Sequence[Item]]
+    tested: Mapping[Task, Sequence[Item]]
+    left_out: int = 0  #: photographs of the test part's patients that the test part does not name
+
+
+@dataclass(frozen=True)
+class AblationSettings:
+    """What decides the figures, besides the grid, photographs and backbone.
+
+    Block and timestep of `probes` and `classifier` are replaced by those of each cell.
+    """
+
+    probes: ProbeSettings
+    classifier: ClassifierSettings = field(default_factory=lambda: ClassifierSettings(block=0))
+    resamples: int = 2000
+
+    def made_with(self) -> dict[str, Any]:
+        """All that decides, by name."""
+        probes, classifier = self.probes.to_dict(), self.classifier.to_dict()
+        features = {k: v for k, v in probes.pop("features").items() if k not in _OF_A_CELL}
+        classifier = {k: v for k, v in classifier.items() if k not in _OF_A_CELL}
+        return {
+            "seed": self.probes.seed,
+            "resamples": self.resamples,
+            "features": features,
+            "probe settings": probes,
+            "classifier settings": classifier,
+        }
+
+
+_OF_A_CELL = ("block", "blocks", "timestep")
+
+
+class Cells:
+    """Computes cells; what stays the same from timestep to timestep is read once."""
+
+    def __init__(self, parts: Parts, backbone: Backbone, settings: AblationSettings) -> None:
+        self._parts, self._backbone, self._settings = parts, backbone, settings
+        self._classes = load_protocol().class_names
+        self._examples: list[Example] = []
+
+    def at(self, timestep: int, blocks: Mapping[Task, Sequence[int]], folder: Path) -> list[Figure]:
+        """The figures of the blocks of each task at a timestep; `folder` is for activations."""
+        every = sorted({block for of_task in blocks.values() for block in of_task})
+        recorded = RecordedBackbone(self._backbone, every, folder)
+        probes = {
+            block: self._train_probes(recorded, block, timestep)
+            for block in blocks.get("segmentation", ())
+        }
+        confusions, features = self._look(
+            recorded, timestep, probes, blocks.get("classification", ())
+        )
+        figures: list[Figure] = []
+        for block, of_block in confusions.items():
+            figures += self._segmentation(block, timestep, np.stack(of_block))
+        for block, of_image in features.items():
+            figures += self._classification(block, timestep, of_image)
+        return figures
+
+    def _train_probes(self, recorded: RecordedBackbone, block: int, timestep: int) -> Probes:
+        if not self._examples:
+            learned = self._parts.learned["segmentation"]
+            size, classes = recorded.image_size, len(self._classes)
+            self._examples = [_example(item, size, classes) for item in learned]
+        base = self._settings.probes
+        spec = replace(base.features, blocks=(block,), timestep=timestep)
+        settings = replace(base, features=spec)
+        return train_probes(self._examples, recorded, settings, self._classes)
+
+    def _look(
+        self,
+        recorded: RecordedBackbone,
+        timestep: int,
+        probes: Mapping[int, Probes],
+        classified: Sequence[int],
+    ) -> tuple[dict[int, list[NDArray[np.int64]]], dict[int, dict[Path, Tensor]]]:
+        """By block: a confusion matrix a tested photograph, and the pooled features of each."""
+        tested = self._parts.tested["segmentation"] if probes else ()
+        pooled_ones = self._classification_items() if classified else ()
+        # A photograph of both tasks comes once, so that it passes once.
+        items = list({item.path: item for item in (*tested, *pooled_ones)}.values())
+        to_segment = {item.path for item in tested}
+        confusions: dict[int, list[NDArray[np.int64]]] = {block: [] for block in probes}
+        features: dict[int, dict[Path, Tensor]] = {block: {} for block in classified}
+        for start in range(0, len(items), _BATCH):
+            part = items[start : start + _BATCH]
+            photographs = {item.path: item.photograph() for item in part}
+            with recorded.passing():
+                images = torch.stack(
+                    [prepare(p, recorded.image_size) for p in photographs.values()]
+                )
+                found = recorded.activations(images, timestep, classified)
+                for block, activations in found.items():
+                    features[block].update(zip(photographs, pooled(activations).cpu(), strict=True))
+                segmented = [item for item in part if item.path in to_segment]
+                for block, of_block in probes.items() if segmented else ():
+                    predicted = of_block.predict(recorded, [photographs[i.path] for i in segmented])
+                    confusions[block] += [
+                        _confusion(
+                            item.class_ids(len(self._classes)), prediction.mask, len(self._classes)
+                        )
+                        for item, prediction in zip(segmented, predicted, strict=True)
+                    ]
+        return confusions, features
+
+    def _classification_items(self) -> Sequence[Item]:
+        return (*self._parts.learned["classification"], *self._parts.tested["classification"])
+
+    def _segmentation(
+        self, block: int, timestep: int, confusions: NDArray[np.int64]
+    ) -> list[Figure]:
+        items = self._parts.tested["segmentation"]
+        valid = np.ones((len(items), len(self._classes)), np.bool_)
+        figures: list[Figure] = []
+        for tone, rows in _by_tone(items).items():
+            scores = score(
+                confusions[rows],
+                [items[row].patient for row in rows],
+                valid[rows],
+                self._classes,
+                resamples=self._settings.resamples,
+                seed=self._settings.probes.seed,
+            )
+            lesion = scores["lesion"].as_dict()
+            figures += _figures("segmentation", block, timestep, tone, lesion)
+        return figures
+
+    def _classification(
+        self, block: int, timestep: int, features: Mapping[Path, Tensor]
+    ) -> list[Figure]:
+        settings = replace(self._settings.classifier, block=block, timestep=timestep)
+        learned = self._parts.learned["classification"]
+        tested = self._parts.tested["classification"]
+        examples = _examples_of(learned, features)
+        held_out = validation_part(
+            examples.malignant.tolist(),
+            [item.tone for item in learned],
+            [item.patient for item in learned],
+            settings.validation,
+            settings.seed,
+        )
+        classifier = train_classifier(
+            examples.part(~held_out), examples.part(held_out), self._backbone, settings
+        ).classifier
+        test = _examples_of(tested, features)
+        probabilities = classifier.probabilities(test.features)
+        figures: list[Figure] = []
+        for tone, rows in _by_tone(tested).items():
+            found = discrimination(
+                test.malignant[rows],
+                probabilities[rows],
+                [tested[row].patient for row in rows],
+                classifier.threshold,
+                resamples=self._settings.resamples,
+                seed=settings.seed,
+            )
+            figures += _figures("classification", block, timestep, tone, found.as_dict())
+        return figures
+
+
+def _example(item: Item, size: int, class_count: int) -> Example:
+    """An item at the backbone's size, as training would bring it there."""
+    square = (size, size)
+    photograph = Image.fromarray(item.photograph()).resize(square, Image.Resampling.BICUBIC)
+    mask = Image.fromarray(item.class_ids(class_count)).resize(square, Image.Resampling.NEAREST)
+    return Example(np.array(photograph), np.array(mask), item.patient, item.tone)
+
+
+def _confusion(
+    truth: NDArray[np.uint8], prediction: NDArray[np.uint8], class_count: int
+) -> NDArray[np.int64]:
+    """Over the pixels that somebody judged, at the truth's size."""
+    if prediction.shape != truth.shape:
+        size = truth.shape[1], truth.shape[0]
+        prediction = np.array(Image.fromarray(prediction).resize(size, Image.Resampling.NEAREST))
+    known = truth != UNKNOWN
+    return confusion(truth[known], prediction[known], class_count)
+
+
+def _examples_of(items: Sequence[Item], features: Mapping[Path, Tensor]) -> Examples:
+    malignant = np.array([bool(item.malignant) for item in items])
+    return Examples(torch.stack([features[item.path] for item in items]), malignant)
+
+
+def _by_tone(items: Sequence[Item]) -> dict[str, list[int]]:
+    """Rows of all items, and of each tone."""
+    rows = {ALL: list(range(len(items)))}
+    for tone in sorted({item.tone for item in items}):
+        rows[tone] = [row for row, item in enumerate(items) if item.tone == tone]
+    return rows
+
+
+def _figures(
+    task: Task, block: int, timestep: int, tone: str, values: Mapping[str, Any]
+) -> list[Figure]:
+    """The figures of a cell and tone; one without an interval has no value either."""
+    found = []
+    for name in _FIGURES[task]:
+        interval = values[f"{name}_ci95"]
+        value, low, high = (None,) * 3 if interval is None else (values[name], *interval)
+        found.append(
+            Figure(
+                task, block, timestep, tone, name, value, low, high, values["n"], values["patients"]
+            )
+        )
+    return found

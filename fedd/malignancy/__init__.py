@@ -1,0 +1,1 @@
+"""Malignant or benign from pooled activations. Research output, not a diagnosis."""

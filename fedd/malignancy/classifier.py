@@ -1,0 +1,285 @@
+"""The malignancy classifier: a small MLP that reads one block's activations, pooled to 512 numbers.
+
+As in FEDD (section 2.2): 512 -> 64 -> 32 -> 1 with ReLU, batch norm, and dropout 0.5 and 0.25 after
+the hidden layers; Adam with weight decay 1e-5 on the binary cross entropy, all training images in one
+batch, at most 500 epochs, stopped early by the loss on a validation part.
+
+What comes out is research output, not a diagnosis.
+
+Arrays: features (N, F) float32, F = 512 (`fedd.malignancy.pooling`); malignant (N,) bool.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedd.backbone import IMAGENET_256, Backbone, UNetConfig
+from fedd.errors import TrainingDataError, WeightsError
+from fedd.features import prepare
+from fedd.malignancy.discrimination import best_threshold
+from fedd.malignancy.pooling import pooled
+from fedd.weights.files import read_safetensors, write_safetensors
+
+CLASSIFIER_KIND = "fedd-malignancy"
+
+#: Stands wherever a probability is shown or stored.
+DISCLAIMER = "research output, not a diagnosis"
+
+#: Hidden layers, and the share of each that is dropped in training.
+HIDDEN, DROPOUT = (64, 32), (0.5, 0.25)
+
+#: The paper's best block for about so many training images, on OpenAI's network at t near 0.
+PAPER_BLOCKS = {30: 4, 60: 6, 90: 12, 120: 14}
+
+#: Block and timestep for the backbone that ships with the package: the best of its eight blocks at
+#: t = 0, 50 and 100 by cross-validated ROC-AUC, on the photographs of pad300 outside its test part.
+SMALL_BLOCK, SMALL_TIMESTEP = 5, 50
+
+#: Photographs in one pass of the backbone.
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """Everything that decides the outcome of a training, besides images and backbone."""
+
+    block: int
+    timestep: int = 0
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    epochs: int = 500
+    patience: int = 50  #: epochs without a lower validation loss after which training ends
+    validation: float = 0.2  #: share of the images in the validation part
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Features (N, F) with what is known of their images, (N,) bool."""
+
+    features: Tensor
+    malignant: NDArray[np.bool_]
+
+    def part(self, rows: NDArray[np.bool_]) -> Examples:
+        return Examples(self.features[torch.from_numpy(rows)], self.malignant[rows])
+
+
+def default_settings(config: UNetConfig, images: int) -> ClassifierSettings:
+    """The setting that goes with a backbone and a number of training images.
+
+    For OpenAI's network the block that the paper found best for the nearest number of images.
+    """
+    if config == IMAGENET_256:
+        return ClassifierSettings(PAPER_BLOCKS[min(PAPER_BLOCKS, key=lambda n: abs(n - images))])
+    return ClassifierSettings(SMALL_BLOCK, SMALL_TIMESTEP)
+
+
+class MalignancyClassifier:
+    """A trained classifier with what it was trained for; see `train_classifier`, `load_classifier`.
+
+    `threshold` is where F1 was best on the validation part.
+    """
+
+    def __init__(
+        self,
+        settings: ClassifierSettings,
+        backbone_name: str,
+        backbone_hash: str,
+        threshold: float,
+        tensors: dict[str, Tensor],
+    ) -> None:
+        self.settings = settings
+        self.backbone_name, self.backbone_hash = backbone_name, backbone_hash
+        self.threshold, self.tensors = threshold, tensors
+        with torch.device("meta"):  # no first weights to draw: that would use up random numbers
+            self._net = _network(tensors["0.weight"].shape[1]).eval().requires_grad_(False)
+        self._net.load_state_dict(tensors, assign=True)
+
+    def predict(
+        self, backbone: Backbone, photographs: Iterable[NDArray[np.uint8]]
+    ) -> NDArray[np.float64]:
+        """The probability of malignant for each photograph (H, W, 3), (N,).
+
+        Raises WeightsError where the backbone is not the one that the classifier was trained on.
+        """
+        self.check_backbone(backbone)
+        return self.probabilities(features_of(photographs, backbone, self.settings))
+
+    @torch.inference_mode()
+    def probabilities(self, features: Tensor) -> NDArray[np.float64]:
+        """The probability of malignant from features (N, F), (N,)."""
+        logits: Tensor = self._net(features)
+        return torch.sigmoid(logits[:, 0].double()).numpy()
+
+    def check_backbone(self, backbone: Backbone) -> None:
+        if backbone.hash != self.backbone_hash:
+            raise WeightsError(
+                f"this classifier reads block {self.settings.block} of the backbone "
+                f"{self.backbone_name} ({self.backbone_hash[:12]}), not {backbone.name} "
+                f"({backbone.hash[:12]}): give that one, or train a classifier anew"
+            )
+
+    def save(self, path: Path, extra: dict[str, str] | None = None) -> None:
+        """Write the classifier, whole or not at all."""
+        header = {
+            "kind": CLASSIFIER_KIND,
+            "note": DISCLAIMER,
+            "settings": json.dumps(self.settings.to_dict()),
+            "backbone_name": self.backbone_name,
+            "backbone_hash": self.backbone_hash,
+            "threshold": repr(self.threshold),
+            **(extra or {}),
+        }
+        write_safetensors(path, {k: v.contiguous() for k, v in self.tensors.items()}, header)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A trained classifier and how its training went."""
+
+    classifier: MalignancyClassifier
+    epochs: int  #: that were run
+    best_epoch: int  #: whose weights were kept, from 1
+    validation_loss: float  #: binary cross entropy of these
+
+
+def features_of(
+    photographs: Iterable[NDArray[np.uint8]], backbone: Backbone, settings: ClassifierSettings
+) -> Tensor:
+    """Pooled activations of photographs (H, W, 3), (N, F); reads them a few at a time.
+
+    Raises WeightsError where the backbone has no such block or its activations are not numbers.
+    """
+    if settings.block not in backbone.blocks:
+        raise WeightsError(
+            f"{backbone.name} has decoder blocks {backbone.blocks[0]} to {backbone.blocks[-1]}, "
+            f"not {settings.block}"
+        )
+    waiting, found = iter(photographs), []
+    while part := list(islice(waiting, BATCH)):
+        images = torch.stack([prepare(photograph, backbone.image_size) for photograph in part])
+        with torch.inference_mode():
+            activations = backbone.activations(images, settings.timestep, (settings.block,))
+            found.append(pooled(activations[settings.block]).cpu())
+    features = torch.cat(found) if found else torch.empty(0, 0)
+    if not torch.isfinite(features).all():
+        raise WeightsError(
+            "the backbone gave activations that are not numbers: its weights are damaged"
+        )
+    return features.clone()  # not an inference tensor: it is trained on
+
+
+def train_classifier(
+    training: Examples,
+    validation: Examples,
+    backbone: Backbone,
+    settings: ClassifierSettings,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Training:
+    """Train on one part and stop by the other; deterministic for `settings.seed` on CPU.
+
+    Raises TrainingDataError where a part lacks malignant or benign images.
+    """
+    for part, examples in (("training", training), ("validation", validation)):
+        if not 0 < examples.malignant.sum() < len(examples.malignant):
+            raise TrainingDataError(
+                f"the {part} part has {int(examples.malignant.sum())} malignant of "
+                f"{len(examples.malignant)} images: it needs malignant and benign ones"
+            )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        net = _network(training.features.shape[1])
+        epochs, best_epoch, loss, tensors = _fit(net, training, validation, settings, progress)
+    classifier = MalignancyClassifier(settings, backbone.name, backbone.hash, 0.5, tensors)
+    classifier.threshold = best_threshold(
+        validation.malignant, classifier.probabilities(validation.features)
+    )
+    return Training(classifier, epochs, best_epoch, loss)
+
+
+def load_classifier(path: Path) -> MalignancyClassifier:
+    """A classifier from a file; raises WeightsError where it holds none."""
+    return read_classifier(path)[0]
+
+
+def read_classifier(path: Path) -> tuple[MalignancyClassifier, dict[str, str]]:
+    """A classifier from a file, and the file's whole header."""
+    if not path.is_file():
+        raise WeightsError(f"no classifier at {path}: train one first")
+    tensors, header = read_safetensors(path, CLASSIFIER_KIND)
+    try:
+        classifier = MalignancyClassifier(
+            ClassifierSettings(**json.loads(header["settings"])),
+            header["backbone_name"],
+            header["backbone_hash"],
+            float(header["threshold"]),
+            tensors,
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path} holds no classifier of this version: {first}") from error
+    return classifier, header
+
+
+def _network(inputs: int) -> nn.Sequential:
+    """inputs -> 64 -> 32 -> 1, a logit."""
+    layers: list[nn.Module] = []
+    for width, dropped in zip(HIDDEN, DROPOUT, strict=True):
+        layers += [
+            nn.Linear(inputs, width),
+            nn.BatchNorm1d(width),
+            nn.ReLU(),
+            nn.Dropout(dropped),
+        ]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, 1))
+
+
+def _fit(
+    net: nn.Sequential,
+    training: Examples,
+    validation: Examples,
+    settings: ClassifierSettings,
+    progress: Callable[[int, int], None],
+) -> tuple[int, int, float, dict[str, Tensor]]:
+    """Epochs run, the one with the lowest validation loss, that loss, and its weights."""
+    optimiser = torch.optim.Adam(
+        net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    best_epoch, lowest, tensors = 0, float("inf"), net.state_dict()
+    epoch = 0
+    while epoch < settings.epochs and epoch - best_epoch < settings.patience:
+        epoch += 1
+        net.train()
+        loss = _loss(net, training)
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+        net.eval()
+        with torch.inference_mode():
+            validation_loss = float(_loss(net, validation))
+        if validation_loss < lowest:
+            best_epoch, lowest = epoch, validation_loss
+            tensors = {name: value.detach().clone() for name, value in net.state_dict().items()}
+        progress(epoch, settings.epochs)
+    return epoch, best_epoch, lowest, tensors
+
+
+def _loss(net: nn.Sequential, examples: Examples) -> Tensor:
+    """Mean binary cross entropy over all images of a part."""
+    truth = torch.from_numpy(examples.malignant).float()
+    return F.binary_cross_entropy_with_logits(net(examples.features)[:, 0], truth)

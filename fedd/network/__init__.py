@@ -1,0 +1,1 @@
+"""The diffusion UNet itself: its layers made fast, its batches, its devices."""

@@ -1,0 +1,147 @@
+"""What `fedd bench` measures: how much of a machine a backbone uses."""
+
+from __future__ import annotations
+
+import io
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from fedd.backbone import PRECISIONS, DiffusionUNet
+from fedd.features import FeatureSpec, extract
+from fedd.loading import image_batches
+from fedd.network.replicas import Replicas
+from fedd.network.unet import UNetConfig, decoder_activations
+
+#: Width and height of the photographs that are decoded, as in DDI about.
+PHOTOGRAPH = (600, 450)
+
+#: Side of the matrices that find a device's peak: large enough that only arithmetic counts.
+PEAK_SIDE = {"cpu": 2048, "cuda": 8192}
+
+#: Products of which the fastest counts.
+PEAK_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Measured in one run on one machine; FLOP are those of direct convolutions.
+
+    `flop_share` may exceed 1: on a CPU Winograd's convolutions need fewer operations than counted.
+    """
+
+    backbone: str
+    devices: tuple[str, ...]
+    precision: str
+    blocks: tuple[int, ...]
+    images: int
+    seconds: float
+    images_per_second: float
+    gflop_per_image: float
+    gflop_per_second: float
+    peak_gflop_per_second: float  #: of a large matrix product in the same precision, all devices
+    flop_share: float
+    peak_memory_bytes: int  #: of the GPUs together, or of the whole process on a CPU
+
+
+def measure(
+    backbone: DiffusionUNet | Replicas, spec: FeatureSpec, images: int, batch: int
+) -> Throughput:
+    """Decode, resize and extract `images` rendered photographs, after an unmeasured warm-up.
+
+    The warm-up also compiles, and finds the batch size that fits.
+    """
+    devices = backbone.devices
+    on_gpu = devices[0].type == "cuda"
+    photographs = [_encoded(seed) for seed in range(min(images, 16))]
+
+    def run(count: int) -> None:
+        openers = (_opener(photographs[i % len(photographs)]) for i in range(count))
+        for part in image_batches(openers, backbone.image_size, batch, pin=on_gpu):
+            extract(backbone, part, spec)
+        _wait(devices)
+
+    run(3 * batch if on_gpu else min(images, batch))
+    for device in devices if on_gpu else ():
+        torch.cuda.reset_peak_memory_stats(device)
+    seconds = _seconds(lambda: run(images))
+    memory = _peak_memory(devices)
+    flop = flop_per_image(backbone.config, spec.blocks)
+    peak = sum(matrix_peak(device, backbone.precision) for device in devices)
+    reached = flop * images / seconds
+    return Throughput(
+        backbone=backbone.name,
+        devices=tuple(str(device) for device in devices),
+        precision=backbone.precision,
+        blocks=spec.blocks,
+        images=images,
+        seconds=seconds,
+        images_per_second=images / seconds,
+        gflop_per_image=flop / 1e9,
+        gflop_per_second=reached / 1e9,
+        peak_gflop_per_second=peak / 1e9,
+        flop_share=reached / peak,
+        peak_memory_bytes=memory,
+    )
+
+
+def flop_per_image(config: UNetConfig, blocks: Sequence[int]) -> int:
+    """Floating-point operations (a multiplication and an addition are two) up to the last block."""
+    with torch.device("meta"):
+        net = config.build(max(blocks))
+        x = torch.zeros(1, config.in_channels, config.grid, config.grid)
+        t = torch.zeros(1, dtype=torch.long)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        decoder_activations(net, x, t, blocks)
+    return int(counter.get_total_flops())
+
+
+def matrix_peak(device: torch.device, precision: str) -> float:
+    """FLOP a second of a large matrix product on a device: what could be reached."""
+    side = PEAK_SIDE[device.type]
+    a = torch.randn(side, side, device=device).to(PRECISIONS[precision])
+
+    def product() -> None:
+        a @ a
+        _wait([device])
+
+    product()
+    return 2 * side**3 / min(_seconds(product) for _ in range(PEAK_ROUNDS))
+
+
+def _encoded(seed: int) -> bytes:
+    """A JPEG file of smooth noise."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize(PHOTOGRAPH, Image.Resampling.BICUBIC).save(file, "JPEG")
+    return file.getvalue()
+
+
+def _opener(encoded: bytes) -> Callable[[], NDArray[np.uint8]]:
+    return lambda: np.array(Image.open(io.BytesIO(encoded)))
+
+
+def _seconds(job: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    job()
+    return time.perf_counter() - start
+
+
+def _wait(devices: Sequence[torch.device]) -> None:
+    """Until GPUs have done what they were given."""
+    for device in devices:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+
+def _peak_memory(devices: Sequence[torch.device]) -> int:
+    if devices[0].type == "cuda":
+        return sum(torch.cuda.max_memory_allocated(device) for device in devices)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,1 @@
+"""What trains the pixel probes, and how sure they may be."""

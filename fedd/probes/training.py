@@ -1,0 +1,333 @@
+"""Training of the pixel probes: all members together, until a held-out part stops getting better.
+
+Arrays: M members, P pixels, C channels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedd.backbone import Backbone
+from fedd.cache import FeatureCache
+from fedd.errors import TrainingDataError, WeightsError
+from fedd.probes.calibration import calibrate, mean_softmax
+from fedd.probes.ensemble import Ensemble
+from fedd.probes.pixels import Example, Pixels, Sampling, Square, sample, square
+from fedd.probes.validation import Candidate, HoldOut, hold_out
+from fedd.segment import Probes, ProbeSettings, TrainingRecord
+
+__all__ = ["Example", "train_probes"]
+
+#: Steps from one look at the held-out part to the next.
+LOOK_EVERY = 20
+
+#: Pixels read from each held-out image, once to stop by and once to calibrate on.
+HELD_OUT_PIXELS = 512
+
+#: Learning rate of a warm start, as a share of that from scratch.
+WARM_RATE = 0.25
+
+#: Pixels that a warm start takes the statistics of its batch norms from.
+_STATISTICS = 4096
+
+#: Images of unknown tone weigh 1, whatever the weight of the tones.
+UNKNOWN_TONE = "unknown"
+
+
+def train_probes(
+    examples: Iterable[Example],
+    backbone: Backbone,
+    settings: ProbeSettings,
+    classes: Sequence[str],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    validation: Iterable[Example] | None = None,
+    cache: FeatureCache | None = None,
+    warm_start: Probes | None = None,
+) -> Probes:
+    """Train probes on `examples`, and stop when they get no better on images held out of them.
+
+    Each example is read once, in order, so that a generator holds one photograph at a time.
+    Deterministic for `settings.seed` on CPU, with a cache or without. What is worth knowing about
+    the training stands in `Probes.record`, the fit of the temperature in `Probes.calibration`.
+
+    Args:
+        validation: the held-out part, where the data set comes with one; else it is chosen out of
+            `examples`: patients that training does not see, the tones alike.
+        cache: where activations are kept for the next training.
+        warm_start: probes to go on from, trained with the same settings on some of `examples`.
+
+    Raises:
+        TrainingDataError: nothing to tell apart, or a patient in both parts.
+        WeightsError: `warm_start` is of another backbone or other settings; a damaged backbone.
+    """
+    if warm_start is not None:
+        _check_warm_start(warm_start, backbone, settings, classes)
+    squares = square(examples, backbone.image_size, classes)
+    notes = []
+    if 0 < len(squares) < settings.members:
+        notes.append(
+            f"{len(squares)} images for {settings.members} members: their disagreement says "
+            "little about what they do not know"
+        )
+    training, held_out, warm_start, note = _parts(
+        squares, validation, settings, warm_start, backbone.image_size, classes
+    )
+    notes += [note] if note else []
+    data = _read(training, held_out, backbone, settings, cache)
+    trained = _classes(data.training)
+    if warm_start is not None:
+        trained = tuple(sorted({*trained, *warm_start.trained}))
+    if len(trained) < 2:
+        raise TrainingDataError(
+            f"the masks show only {classes[trained[0]]}: probes need masks with at least two classes"
+        )
+    device = getattr(backbone, "device", torch.device("cpu"))
+    fit = _fit(data, settings, len(classes), device, warm_start, progress)
+    if cache is not None and cache.problem is not None:
+        notes.append(cache.problem)
+    probes = Probes(
+        settings,
+        tuple(classes),
+        trained,
+        backbone.name,
+        backbone.hash,
+        fit.tensors,
+        record=TrainingRecord(
+            learned=tuple(s.digest for s in training),
+            held_out=tuple(s.digest for s in held_out),
+            steps=fit.steps,
+            validation_loss=fit.validation_loss,
+            warm_start=warm_start is not None,
+            notes=tuple(notes),
+        ),
+    )
+    if data.calibration is not None:
+        logits = probes.logits(data.calibration.activations)
+        probes.calibration = calibrate(logits, data.calibration.labels, len(held_out))
+    return probes
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Pixels to learn from, to stop by, and to calibrate on; with their say in the loss, (P,)."""
+
+    training: Pixels
+    say: Tensor
+    stopping: Pixels | None
+    stopping_say: Tensor | None
+    calibration: Pixels | None
+
+    def to(self, device: torch.device) -> _Data:
+        return _Data(
+            self.training.to(device),
+            self.say.to(device),
+            None if self.stopping is None else self.stopping.to(device),
+            None if self.stopping_say is None else self.stopping_say.to(device),
+            self.calibration,
+        )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    tensors: dict[str, Tensor]
+    steps: int
+    validation_loss: float | None
+
+
+def _check_warm_start(
+    earlier: Probes, backbone: Backbone, settings: ProbeSettings, classes: Sequence[str]
+) -> None:
+    earlier.check_backbone(backbone)
+    there = {**earlier.settings.to_dict(), "classes": list(earlier.classes)}
+    wanted = {**settings.to_dict(), "classes": list(classes)}
+    for key, value in wanted.items():
+        if there[key] != value:
+            raise WeightsError(
+                f"the probes to start from were trained with {key} {json.dumps(there[key])}, not "
+                f"{json.dumps(value)}: use the same, or train from scratch"
+            )
+
+
+def _parts(
+    squares: list[Square],
+    validation: Iterable[Example] | None,
+    settings: ProbeSettings,
+    warm_start: Probes | None,
+    size: int,
+    classes: Sequence[str],
+) -> tuple[list[Square], list[Square], Probes | None, str]:
+    """Training part, held-out part, what to start from, and what to say about it."""
+    learned = set(warm_start.record.learned) if warm_start else set()
+    if validation is not None:
+        given = square(validation, size, classes)
+        if both := {s.patient for s in squares} & {s.patient for s in given}:
+            raise TrainingDataError(
+                f"{len(both)} patients are in training and in validation both, such as "
+                f"{min(both)}: keep them apart"
+            )
+        if any(s.digest in learned for s in given):
+            raise TrainingDataError(
+                "the probes to start from learned from images of the validation part: give "
+                "another part, or train from scratch"
+            )
+        return squares, given, warm_start, ""
+    candidates = [Candidate(s.digest, s.patient, s.tone, s.classes) for s in squares]
+    fresh = hold_out(candidates, settings.held_out, settings.seed)
+    if warm_start is None:
+        return *_split(squares, fresh), None, fresh.note
+    kept = hold_out(
+        candidates, settings.held_out, settings.seed, set(warm_start.record.held_out), learned
+    )
+    if not learned or (fresh.images and not kept.images):
+        note = "trained from scratch: the earlier probes left no image to stop by"
+        return *_split(squares, fresh), None, " ".join(filter(None, (note, fresh.note)))
+    return *_split(squares, kept), warm_start, kept.note
+
+
+def _split(squares: list[Square], held: HoldOut) -> tuple[list[Square], list[Square]]:
+    chosen = set(held.images)
+    return [s for i, s in enumerate(squares) if i not in chosen], [squares[i] for i in held.images]
+
+
+def _read(
+    training: list[Square],
+    held_out: list[Square],
+    backbone: Backbone,
+    settings: ProbeSettings,
+    cache: FeatureCache | None,
+) -> _Data:
+    spec, balance, seed = settings.features, settings.class_balance, settings.seed
+    every = Sampling(settings.views, settings.pixels_per_image, balance, seed)
+    pixels = sample(training, backbone, spec, every, cache)
+    by_class, by_tone = _say_by_class(pixels, settings), _say_by_tone(pixels, training, settings)
+
+    def say(read: Pixels, squares: list[Square]) -> Tensor:
+        tones = torch.tensor([by_tone.get(s.tone, 1.0) for s in squares])
+        return by_class[read.labels] * tones[read.image]
+
+    if not held_out:
+        return _Data(pixels, say(pixels, training), None, None, None)
+    # Stopped by pixels sampled as those of training are; calibrated on pixels as they come.
+    known = _classes(pixels)
+    alike = Sampling(0, HELD_OUT_PIXELS, balance, seed)
+    stopping = sample(held_out, backbone, spec, alike, cache).of(known)
+    as_they_come = sample(held_out, backbone, spec, replace(alike, balance=0.0), cache).of(known)
+    return _Data(pixels, say(pixels, training), stopping, say(stopping, held_out), as_they_come)
+
+
+def _classes(pixels: Pixels) -> tuple[int, ...]:
+    return tuple(torch.unique(pixels.labels).tolist())
+
+
+def _say_by_class(pixels: Pixels, settings: ProbeSettings) -> Tensor:
+    """The weight of each class id in the loss, 1 on average over the pixels."""
+    counts = torch.bincount(pixels.labels, minlength=256).double()
+    share = counts / counts.sum()
+    say = share.clamp_min(1e-12) ** -settings.class_weight
+    return (say / (say * share).sum()).float()
+
+
+def _say_by_tone(
+    pixels: Pixels, training: Sequence[Square], settings: ProbeSettings
+) -> dict[str, float]:
+    """The weight of each tone in the loss, 1 on average; images of unknown tone count 1."""
+    counts: dict[str, int] = {}
+    for number in torch.unique(pixels.image).tolist():
+        tone = training[number].tone
+        if tone != UNKNOWN_TONE:
+            counts[tone] = counts.get(tone, 0) + int((pixels.image == number).sum())
+    total = sum(counts.values())
+    say = {tone: (n / total) ** -settings.tone_weight for tone, n in counts.items()}
+    mean = sum(say[tone] * n / total for tone, n in counts.items())
+    return {tone: value / mean for tone, value in say.items()}
+
+
+def _fit(
+    data: _Data,
+    settings: ProbeSettings,
+    class_count: int,
+    device: torch.device,
+    warm_start: Probes | None,
+    progress: Callable[[int, int], None],
+) -> _Fit:
+    """Train all members together; the weights that were best on the held-out part, statistics folded in."""
+    rng = torch.Generator().manual_seed(settings.seed + 1)
+    data = data.to(device)
+    samples, labels, say = data.training.activations, data.training.labels, data.say
+    net = Ensemble(settings.members, class_count, *_statistics(samples), rng)
+    steps, rate = settings.steps, settings.learning_rate
+    if warm_start is not None:
+        steps, rate = settings.warm_steps, WARM_RATE * settings.learning_rate
+        some = torch.randint(0, len(samples), (_STATISTICS,), generator=rng).to(device)
+        net.unfold(warm_start.tensors, samples[some].expand(settings.members, -1, -1))
+    optimiser = torch.optim.AdamW(net.parameters(), rate, weight_decay=settings.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps)
+    best = _Best(net, data.stopping, data.stopping_say)
+    best.look(0)
+    size = (settings.members, settings.batch_size)
+    step = 0
+    for step in range(1, steps + 1):
+        pick = torch.randint(0, len(samples), size, generator=rng).to(device)
+        losses = F.cross_entropy(
+            net(samples[pick]).flatten(0, 1), labels[pick].flatten(), reduction="none"
+        )
+        optimiser.zero_grad()
+        torch.autograd.backward((losses * say[pick].flatten()).sum() / settings.batch_size)
+        optimiser.step()
+        schedule.step()
+        progress(step, steps)
+        if (step % LOOK_EVERY == 0 or step == steps) and best.look(step) > settings.patience:
+            progress(steps, steps)
+            break
+    return best.fit(step)
+
+
+def _statistics(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of (P, C) float16, a part at a time."""
+    parts = torch.split(samples, 65536)
+    mean = sum(p.double().sum(0) for p in parts) / len(samples)
+    assert isinstance(mean, Tensor)
+    square_sum = sum(((p.double() - mean) ** 2).sum(0) for p in parts)
+    assert isinstance(square_sum, Tensor)
+    std = (square_sum / max(1, len(samples) - 1)).sqrt().clamp_min(1e-4)
+    return mean.float(), std.float()
+
+
+class _Best:
+    """The members as they were when the held-out pixels fitted best; the last where there are none."""
+
+    def __init__(self, net: Ensemble, stopping: Pixels | None, say: Tensor | None) -> None:
+        self._net, self._stopping, self._say = net, stopping, say
+        self._loss, self._step = float("inf"), 0
+        self._tensors: dict[str, Tensor] = {}
+
+    def look(self, step: int) -> int:
+        """Compare the members with the best so far; how many steps ago those were."""
+        if self._stopping is None or self._say is None:
+            return 0
+        loss = self._held_out_loss(self._stopping, self._say)
+        if loss < self._loss:
+            self._loss, self._step, self._tensors = loss, step, self._net.folded()
+        return step - self._step
+
+    def fit(self, steps: int) -> _Fit:
+        if self._stopping is None:
+            return _Fit(self._net.folded(), steps, None)
+        return _Fit(self._tensors, steps, self._loss)
+
+    @torch.no_grad()
+    def _held_out_loss(self, pixels: Pixels, say: Tensor) -> float:
+        self._net.eval()
+        logits = self._net(pixels.activations.expand(self._net.members, -1, -1))
+        self._net.train()
+        losses = F.nll_loss(
+            mean_softmax(logits, 1.0).clamp_min(1e-12).log(), pixels.labels, reduction="none"
+        )
+        return float((losses * say).sum() / say.sum())

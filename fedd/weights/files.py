@@ -1,0 +1,136 @@
+"""Where backbone weights come from: safe loading, hashes, the file that ships with the package.
+
+A backbone file is safetensors; its header holds `kind`, `name` and the network's `config` (JSON).
+OpenAI's `.pt` checkpoints are opened with `weights_only=True`, so no code in a file is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fedd.backbone import IMAGENET_256, DiffusionUNet, UNetConfig
+from fedd.errors import WeightsError
+from fedd.weights.checkpoint import check_fit, expected_shapes, read_state_dict
+from fedd.weights.sources import kept_path, sources
+
+BACKBONE_KIND = "fedd-backbone"
+
+#: The backbone that ships with the package.
+SHIPPED = "small"
+
+
+def load_backbone(name_or_path: str = SHIPPED, config: UNetConfig | None = None) -> DiffusionUNet:
+    """The backbone called `small`, which ships with the package, one that was fetched, or a file's.
+
+    A `.pt` file (OpenAI's layout) is read with `config`, by default that of the ImageNet 256x256
+    model. Raises WeightsError where the file is missing, unreadable, unsafe or does not fit.
+    """
+    path = backbone_path(name_or_path)
+    if path.suffix in (".pt", ".pth"):
+        return _load_checkpoint(path, config or IMAGENET_256)
+    tensors, header = read_safetensors(path, BACKBONE_KIND)
+    stored = UNetConfig.from_dict(json.loads(header["config"]))
+    last_block = int(header["last_block"]) if "last_block" in header else None
+    weights_hash = header.get("weights_hash") or file_hash(path)
+    return _build(header["name"], stored, tensors, path, weights_hash, last_block)
+
+
+def is_named(name_or_path: str) -> bool:
+    """Whether this is a backbone's name, which means the same on every machine, and not a path."""
+    return name_or_path == SHIPPED or name_or_path in sources()
+
+
+def backbone_path(name_or_path: str) -> Path:
+    """The file of a backbone; raises WeightsError, saying what to type, where there is none."""
+    if name_or_path == SHIPPED:
+        return Path(str(resources.files("fedd.weights") / "small.safetensors"))
+    if name_or_path in sources():
+        path = kept_path(name_or_path)
+        if not path.is_file():
+            raise WeightsError(
+                f"the backbone {name_or_path} is not on this machine: run "
+                f"'fedd weights fetch {name_or_path}', offline with --from FILE"
+            )
+        return path
+    path = Path(name_or_path)
+    if not path.is_file():
+        names = ", ".join(f"'{name}'" for name in [SHIPPED, *sources()])
+        raise WeightsError(
+            f"no backbone called {name_or_path}: give {names} or the path of a weights file"
+        )
+    return path
+
+
+def save_backbone(
+    path: Path,
+    name: str,
+    config: UNetConfig,
+    tensors: Mapping[str, Tensor],
+    extra: Mapping[str, str],
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write weights as safetensors, in fp16 unless told otherwise, whole or not at all.
+
+    `extra` may hold `last_block`, where only the layers up to a decoder block are there, and
+    `weights_hash`, the hash by which probes know the backbone, otherwise that of the file.
+    """
+    stored = {k: v.detach().to(dtype).contiguous() for k, v in tensors.items()}
+    header = {"kind": BACKBONE_KIND, "name": name, "config": json.dumps(config.to_dict()), **extra}
+    write_safetensors(path, stored, header)
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, temporary, header)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_safetensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of a safetensors file whose header says it is of `kind`."""
+    try:
+        with safe_open(path, "pt") as file:
+            header: dict[str, str] = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} can't be read as safetensors: {error}") from error
+    if header.get("kind") != kind:
+        raise WeightsError(f"{path} holds {header.get('kind', 'something else')!r}, not {kind!r}")
+    return tensors, header
+
+
+def file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_checkpoint(path: Path, config: UNetConfig) -> DiffusionUNet:
+    return _build(path.stem, config, read_state_dict(path), path, file_hash(path))
+
+
+def _build(
+    name: str,
+    config: UNetConfig,
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    weights_hash: str,
+    last_block: int | None = None,
+) -> DiffusionUNet:
+    check_fit(expected_shapes(config, last_block), tensors, name, path)
+    # No memory is taken for weights that would only be replaced.
+    with torch.device("meta"):
+        net = config.build(last_block)
+    net.load_state_dict({k: v.float() for k, v in tensors.items()}, assign=True)
+    return DiffusionUNet(name, config, net, weights_hash)

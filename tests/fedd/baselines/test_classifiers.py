@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.torchvision_ops import define_where_missing
+from fedd.baselines import (
+    MODELS,
+    ClassificationBaseline,
+    ClassifierSettings,
+    Diagnosed,
+    Start,
+    load_classifier,
+    train_classifier,
+)
+from fedd.baselines.classifiers import _build
+from fedd.errors import DeviceError, TrainingDataError, WeightsError
+from tests.fedd.conftest import spot
+
+define_where_missing()
+pytest.importorskip("torchvision", reason="needs ddiseg[baselines]")
+
+SCRATCH = ClassifierSettings(
+    model="densenet121",
+    start=Start.SCRATCH,
+    image_size=32,
+    epochs=8,
+    batch_size=4,
+    learning_rate=1e-3,
+    augment=False,
+)
+
+
+def _examples(seeds: range) -> list[Diagnosed]:
+    """Reddish lesions are the malignant ones."""
+    found = []
+    for seed in seeds:
+        photograph, mask = spot(seed)
+        malignant = seed % 2 == 0
+        photograph[mask == 1] = (200, 20, 20) if malignant else (60, 60, 90)
+        found.append(Diagnosed(photograph, malignant))
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained() -> ClassificationBaseline:
+    return train_classifier(_examples(range(8)), _examples(range(8, 12)), SCRATCH)
+
+
+def test_train__learns_to_tell_them_apart(trained: ClassificationBaseline) -> None:
+    others = _examples(range(20, 28))
+    found = trained.predict(e.photograph for e in others)
+    malignant = np.array([e.malignant for e in others])
+    assert found.shape == (8,)
+    assert found[malignant].mean() > found[~malignant].mean() + 0.2
+
+
+def test_predict__nothing(trained: ClassificationBaseline) -> None:
+    assert trained.predict([]).shape == (0,)
+
+
+def test_predict__one_whatever_the_others(trained: ClassificationBaseline) -> None:
+    a, b = (e.photograph for e in _examples(range(20, 22)))
+    np.testing.assert_allclose(trained.predict([a, b])[1:], trained.predict([b]), rtol=1e-6)
+
+
+def test_file__says_the_same(trained: ClassificationBaseline, tmp_path: Path) -> None:
+    trained.save(tmp_path / "cnn.safetensors")
+    again = load_classifier(tmp_path / "cnn.safetensors")
+    photographs = [e.photograph for e in _examples(range(3))]
+    np.testing.assert_array_equal(again.predict(photographs), trained.predict(photographs))
+    assert (again.settings, again.epoch) == (SCRATCH, trained.epoch)
+
+
+def test_train__same_seed_same_network() -> None:
+    from dataclasses import replace
+
+    settings = replace(SCRATCH, model="mobilenet_v2", epochs=2, augment=True)
+    first, second = (train_classifier(_examples(range(6)), (), settings) for _ in range(2))
+    for a, b in zip(first.net.state_dict().values(), second.net.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_build__two_outputs(model: str) -> None:
+    net = _build(model).eval()
+    size = 75 if model == "deepderm" else 32
+    with torch.inference_mode():
+        assert net(torch.zeros(1, 3, size, size)).shape == (1, 2)
+
+
+def test_train__one_kind_only() -> None:
+    benign = [e for e in _examples(range(6)) if not e.malignant]
+    with pytest.raises(TrainingDataError, match="show only benign lesions"):
+        train_classifier(benign, (), SCRATCH)
+
+
+def test_train__nothing() -> None:
+    with pytest.raises(TrainingDataError, match="show only no lesions"):
+        train_classifier([], (), SCRATCH)
+
+
+def test_train__device_that_is_not_there() -> None:
+    with pytest.raises(DeviceError, match="cuda:9"):
+        train_classifier(_examples(range(2)), (), SCRATCH, device="cuda:9")
+
+
+def test_settings__unknown_model() -> None:
+    with pytest.raises(WeightsError, match="no classifier resnet: expected one of densenet121"):
+        ClassifierSettings(model="resnet")
+
+
+def test_settings__smaller_than_the_network() -> None:
+    with pytest.raises(
+        TrainingDataError, match="deepderm needs images of 75 pixels at least, not 64"
+    ):
+        ClassifierSettings(model="deepderm", image_size=64)
+
+
+def test_load__a_unet(tmp_path: Path) -> None:
+    from fedd.weights.files import write_safetensors
+
+    write_safetensors(tmp_path / "u.safetensors", {"a": torch.zeros(1)}, {"kind": "fedd-unet"})
+    with pytest.raises(WeightsError, match="holds 'fedd-unet', not 'fedd-cnn'"):
+        load_classifier(tmp_path / "u.safetensors")

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from annotation_protocol.scoring import confusion, iou_per_class
+from fedd.backbone import IMAGENET_256, DiffusionUNet
+from fedd.cli import cli
+from fedd.dataset import Item, read_dataset
+from fedd.errors import ExplorationError
+from fedd.explore.ablation import Grid, ablate, default_blocks, split
+from fedd.explore.cells import AblationSettings, Cells, Parts
+from fedd.explore.state import Figure
+from fedd.malignancy.classifier import ClassifierSettings
+from fedd.probes.training import Example, train_probes
+from fedd.weights.files import save_backbone
+from tests.fedd.conftest import CLASSES, QUICK, TINY, spot
+from tests.fedd.counting import Counting
+
+TONES = ("I-II", "III-IV", "V-VI")
+
+SETTINGS = AblationSettings(
+    replace(QUICK, steps=10, mirrored=True), ClassifierSettings(0, epochs=5), resamples=50
+)
+
+GRID = Grid((1, 3), (0, 100))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 spots of 12 patients, tones in turn, half of them malignant, with masks of their own."""
+    root = tmp_path_factory.mktemp("spots")
+    rows = ["file,tone,patient,malignant"]
+    for name in ("photographs", "masks"):
+        (root / name).mkdir()
+    for n in range(24):
+        image, mask = spot(n)
+        Image.fromarray(image).save(root / "photographs" / f"{n}.png")
+        np.save(root / "masks" / f"{n}.npy", mask)
+        patient = n // 2
+        rows.append(f"{n}.png,{TONES[patient % 3]},p{patient},{patient // 3 % 2 == 0}")
+    (root / "table.csv").write_text("\n".join(rows))
+    return root
+
+
+@pytest.fixture(scope="module")
+def items(folder: Path) -> list[Item]:
+    return read_dataset(folder / "photographs", folder / "table.csv", folder / "masks")
+
+
+@pytest.fixture(scope="module")
+def parts(items: list[Item]) -> Parts:
+    return split(items, GRID.tasks, share=0.4)
+
+
+@pytest.fixture(scope="module")
+def done(
+    parts: Parts, tiny: DiffusionUNet, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Counting]:
+    out = tmp_path_factory.mktemp("ablation") / "out"
+    counting = Counting(tiny)
+    ablate(parts, counting, GRID, SETTINGS, out)
+    return out, counting
+
+
+def test_ablate__each_image_passes_once_a_timestep_whatever_the_blocks_and_tasks(
+    done: tuple[Path, Counting], parts: Parts
+) -> None:
+    _, counting = done
+    assert set(counting.passed.values()) == {1}
+    assert set(counting.asked) == {(1, 3)}, "all blocks of the grid in one pass"
+    tested, learned = parts.tested["segmentation"], parts.learned["segmentation"]
+    held_out = 0  # too few to hold out: all are learned from, with one augmented view
+    least = 2 * (len(learned) - held_out) + 2 * len(tested)
+    assert least <= len(counting.passed) / 2 <= least + 24
+
+
+def test_ablate__more_blocks_take_no_more_passes(
+    done: tuple[Path, Counting], parts: Parts, tiny: DiffusionUNet, tmp_path: Path
+) -> None:
+    counting = Counting(tiny)
+    ablate(parts, counting, Grid((0, 1, 3, 5), (0, 100)), SETTINGS, tmp_path)
+    assert counting.passed == done[1].passed
+
+
+def test_ablate__cell_is_what_training_on_that_block_alone_gives(
+    done: tuple[Path, Counting], parts: Parts, tiny: DiffusionUNet
+) -> None:
+    spec = replace(SETTINGS.probes.features, blocks=(3,), timestep=100)
+    learned = parts.learned["segmentation"]
+    examples = [Example(i.photograph(), i.class_ids(5), i.patient, i.tone) for i in learned]
+    probes = train_probes(examples, tiny, replace(SETTINGS.probes, features=spec), CLASSES)
+    each = []
+    for item in parts.tested["segmentation"]:
+        found = probes.predict(tiny, [item.photograph()])[0].mask
+        each.append(iou_per_class(confusion(item.class_ids(5), found, 5))[1])
+    row = _row(done[0], "segmentation", 3, 100, "all", "iou_mean")
+    assert float(row["value"]) == pytest.approx(np.nanmean(each), abs=1e-6)
+    assert int(row["n"]) == len(each)
+
+
+def test_grid__every_cell_by_tone_with_n_and_interval(done: tuple[Path, Counting]) -> None:
+    rows = _rows(done[0])
+    cells = {(r["task"], r["block"], r["timestep"]) for r in rows}
+    assert len(cells) == GRID.cells == 8
+    assert {r["tone"] for r in rows} == {"all", *TONES}
+    for row in rows:
+        assert int(row["n"]) >= 0
+        assert bool(row["value"]) == bool(row["low"]) == bool(row["high"])
+        if row["value"]:
+            assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
+    overall = [r for r in rows if r["tone"] == "all" and r["figure"] in ("iou_mean", "roc_auc")]
+    assert all(r["value"] for r in overall)
+    names = {p.name for p in done[0].iterdir()}
+    assert names == {
+        "grid.csv", "state.json", "figure6-segmentation.png", "figure6-classification.png",
+        "figure6-segmentation-by-tone.png", "figure6-classification-by-tone.png",
+    }  # fmt: skip
+
+
+def test_ablate__done_cells_are_not_done_again_and_a_wider_grid_goes_on(
+    done: tuple[Path, Counting], parts: Parts, tiny: DiffusionUNet, tmp_path: Path
+) -> None:
+    (tmp_path / "state.json").write_bytes((done[0] / "state.json").read_bytes())
+    again = Counting(tiny)
+    ablate(parts, again, GRID, SETTINGS, tmp_path)
+    assert not again.passed
+    assert (tmp_path / "figure6-segmentation.png").is_file()
+    wider = Grid((1, 3, 5), (0, 100), ("classification",))
+    ablate(parts, again, wider, SETTINGS, tmp_path)
+    assert set(again.asked) == {(5,)}
+    assert len({(r["block"], r["timestep"]) for r in _rows(tmp_path)}) == 6
+
+
+def test_ablate__killed_run_goes_on_from_the_last_timestep(
+    done: tuple[Path, Counting],
+    parts: Parts,
+    tiny: DiffusionUNet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at = Cells.at
+
+    def killed(self: Cells, timestep: int, *rest: object) -> list[Figure]:
+        if timestep == 100:
+            raise KeyboardInterrupt
+        return at(self, timestep, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Cells, "at", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ablate(parts, tiny, GRID, SETTINGS, tmp_path)
+    monkeypatch.undo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["grid.csv", "state.json"]
+    (tmp_path / ".activations").mkdir()  # as a killed process leaves it
+    (tmp_path / ".activations" / "0.npy").write_bytes(b"torn")
+    counting = Counting(tiny)
+    ablate(parts, counting, GRID, SETTINGS, tmp_path)
+    assert not (tmp_path / ".activations").exists()
+    assert {timestep for timestep, _ in counting.passed} == {100}
+    assert (tmp_path / "grid.csv").read_text() == (done[0] / "grid.csv").read_text()
+
+
+def test_ablate__other_settings_are_refused_with_what_differs(
+    done: tuple[Path, Counting], parts: Parts, items: list[Item], tiny: DiffusionUNet
+) -> None:
+    before = (done[0] / "state.json").read_bytes()
+    seed = replace(SETTINGS, probes=replace(SETTINGS.probes, seed=1))
+    with pytest.raises(ExplorationError, match=r"seed 0, not 1.*give another --out"):
+        ablate(parts, tiny, GRID, seed, done[0])
+    with pytest.raises(ExplorationError, match="test part of segmentation"):
+        ablate(split(items, GRID.tasks, seed=3), tiny, GRID, SETTINGS, done[0])
+    with pytest.raises(ExplorationError, match="run with backbone"):
+        ablate(parts, DiffusionUNet.random(TINY, 7), GRID, SETTINGS, done[0])
+    assert (done[0] / "state.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"made_with": {}, "figures": [{}]})])
+def test_ablate__damaged_state_is_refused(
+    parts: Parts, tiny: DiffusionUNet, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(ExplorationError, match="delete it to start anew"):
+        ablate(parts, tiny, GRID, SETTINGS, tmp_path)
+
+
+def test_grid__1000_is_999_once_and_blocks_are_in_order() -> None:
+    grid = Grid((8, 2, 8), (1000, 0, 999))
+    assert (grid.timesteps, grid.blocks, grid.cells) == ((0, 999), (2, 8), 8)
+
+
+def test_default_blocks__of_the_papers_network_and_of_another() -> None:
+    assert default_blocks(IMAGENET_256) == (2, 4, 6, 8, 10, 12, 14)
+    assert default_blocks(TINY) == tuple(range(8))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "timesteps", "says"), [((99,), (0,), "not 99"), ((), (0,), "nothing to explore"), ((1,), (1001,), "not 1001")]
+)  # fmt: skip
+def test_ablate__cells_that_there_are_not(
+    parts: Parts, tiny: DiffusionUNet, tmp_path: Path, blocks: tuple[int, ...], timesteps: tuple[int, ...], says: str
+) -> None:  # fmt: skip
+    with pytest.raises(ExplorationError, match=says):
+        ablate(parts, tiny, Grid(blocks, timesteps), SETTINGS, tmp_path)
+
+
+def test_split__apart_by_patient_and_drawn_by_seed(items: list[Item]) -> None:
+    drawn = set()
+    for seed in range(5):
+        parts = split(items, GRID.tasks, seed=seed)
+        for task in GRID.tasks:
+            patients = [{i.patient for i in part[task]} for part in (parts.learned, parts.tested)]
+            assert not patients[0] & patients[1]
+            assert len(parts.learned[task]) + len(parts.tested[task]) == len(items)
+        drawn.add(tuple(i.stem for i in parts.tested["segmentation"]))
+    assert len(drawn) > 1
+
+
+def test_split__named_test_part_leaves_its_patients_other_photographs_out(
+    items: list[Item],
+) -> None:
+    parts = split(items, ("segmentation",), test={"0", "2", "3"})
+    assert [i.stem for i in parts.tested["segmentation"]] == ["0", "2", "3"]
+    assert parts.left_out == 1
+    assert "1" not in {i.stem for i in parts.learned["segmentation"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "test", "says"),
+    [
+        ({"mask": None}, None, "have no masks: give --masks"),
+        ({}, {"0", "stranger"}, "1 photographs of the test part are not there, first stranger"),
+        ({}, {str(n) for n in range(24)}, "0 photographs to learn from"),
+        ({"patient": "one"}, None, "name one with --test"),
+    ],
+)
+def test_split__what_can_not_be_split(
+    items: list[Item], change: dict[str, None], test: set[str] | None, says: str
+) -> None:
+    changed = [replace(item, **change) for item in items]
+    with pytest.raises(ExplorationError, match=says):
+        split(changed, ("segmentation",), test=test)
+
+
+def test_ablate_command(folder: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "tiny.safetensors"
+    save_backbone(weights, "tiny", TINY, DiffusionUNet.random(TINY, 1).net.state_dict(), {})
+    test = tmp_path / "test.txt"
+    test.write_text("0.png\n1.png\n\n6.png\n7.png\n")
+    args = [
+        "ablate", str(folder / "photographs"), "--table", str(folder / "table.csv"),
+        "--task", "classification", "--blocks", "1", "--timesteps", "1000", "--test", str(test),
+        "--backbone", str(weights), "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    done = CliRunner().invoke(cli, args)
+    assert done.exit_code == 0, done.output
+    assert "t = 1000 is taken as 999" in done.stderr
+    assert "learns from 20 photographs, tested on 4" in done.stderr
+    assert done.stdout.splitlines() == [
+        str(tmp_path / "out" / "grid.csv"), str(tmp_path / "out" / "figure6-classification.png")
+    ]  # fmt: skip
+    assert {r["timestep"] for r in _rows(tmp_path / "out")} == {"999"}
+    test.write_text("\n")
+    empty = CliRunner().invoke(cli, args)
+    assert empty.exit_code == 1
+    assert "names no photograph" in empty.output
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "grid.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _row(folder: Path, *key: object) -> dict[str, str]:
+    names = ("task", "block", "timestep", "tone", "figure")
+    (row,) = [r for r in _rows(folder) if tuple(r[n] for n in names) == tuple(map(str, key))]
+    return row

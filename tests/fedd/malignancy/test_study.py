@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedd.backbone import DiffusionUNet
+from fedd.dataset import Item
+from fedd.errors import DatasetError, TrainingDataError, WeightsError
+from fedd.malignancy.classifier import ClassifierSettings
+from fedd.malignancy.study import Learned, fingerprints, honest_figures, learn, predict
+from tests.fedd.conftest import TINY, mole
+
+QUICK = ClassifierSettings(block=5, timestep=10, epochs=80, learning_rate=0.01, validation=0.25)
+TONES = ("I-II", "V-VI")
+
+
+def _item(folder: Path, number: int, malignant: bool | None, patient: str = "") -> Item:
+    path = folder / f"{number:06d}.png"
+    Image.fromarray(mole(number, bool(malignant))).save(path)
+    return Item(path, TONES[number // 2 % 2], patient, malignant)
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
+    """24 photographs, two a patient, half of them malignant."""
+    folder = tmp_path_factory.mktemp("training")
+    return [_item(folder, n, n % 2 == 0, f"p{n // 2}") for n in range(24)]
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
+    """12 photographs of nobody known, the last of unknown malignancy."""
+    folder = tmp_path_factory.mktemp("other")
+    return [_item(folder, n, None if n == 111 else n % 2 == 0) for n in range(100, 112)]
+
+
+@pytest.fixture(scope="module")
+def done(items: list[Item], tiny: DiffusionUNet) -> Learned:
+    return learn(items, tiny, QUICK)
+
+
+@pytest.fixture
+def file(done: Learned, tmp_path: Path) -> Path:
+    done.save(tmp_path / "c.safetensors")
+    return tmp_path / "c.safetensors"
+
+
+def test_learn__figures_are_of_the_validation_part_by_tone(done: Learned) -> None:
+    assert list(done.figures) == ["all", "I-II", "V-VI"]
+    assert done.figures["all"].n == done.validation.sum() == 6
+    assert done.figures["all"].malignant == 3
+    assert done.figures["all"].threshold == done.classifier.threshold
+
+
+def test_learn__validation_is_apart_by_patient(done: Learned) -> None:
+    held = {i.patient for i, v in zip(done.used.items, done.validation, strict=True) if v}
+    rest = {i.patient for i, v in zip(done.used.items, done.validation, strict=True) if not v}
+    assert held
+    assert not held & rest
+
+
+def test_learn__the_seed_decides(items: list[Item], tiny: DiffusionUNet, done: Learned) -> None:
+    again, other = learn(items, tiny, QUICK), learn(items, tiny, QUICK, seed=4)
+    assert again.figures == done.figures
+    assert other.classifier.settings.seed == 4
+    assert not np.array_equal(other.validation, done.validation)
+
+
+def test_learn__unknown_is_left_out_and_counted_and_damaged_is_refused(
+    items: list[Item], tiny: DiffusionUNet, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"nonsense")
+    more = [
+        *items,
+        replace(items[0], malignant=None),
+        Item(tmp_path / "broken.png", malignant=True),
+        Item(tmp_path / "gone.png", malignant=False),
+    ]
+    done = learn(more, tiny, QUICK)
+    assert done.used.items == items
+    assert done.used.unknown == 1
+    assert [line.split(" can't")[0] for line in done.used.refused] == [
+        str(tmp_path / "broken.png"),
+        str(tmp_path / "gone.png"),
+    ]
+
+
+def test_learn__nothing_known(items: list[Item], tiny: DiffusionUNet) -> None:
+    with pytest.raises(TrainingDataError, match=r"of 24 photographs none is known .* 'malignant'"):
+        learn([replace(i, malignant=None) for i in items], tiny, QUICK)
+
+
+def test_learn__one_class_only(items: list[Item], tiny: DiffusionUNet) -> None:
+    with pytest.raises(TrainingDataError, match="with benign ones of 0 patients"):
+        learn([replace(i, malignant=True) for i in items], tiny, QUICK)
+
+
+def test_learn__no_photograph_can_be_opened(tiny: DiffusionUNet, tmp_path: Path) -> None:
+    with pytest.raises(TrainingDataError, match=r"no photograph can be opened, first: .*gone.png"):
+        learn([Item(tmp_path / "gone.png", malignant=True)], tiny, QUICK)
+
+
+def test_predict__others_are_scored(
+    file: Path, others: list[Item], tiny: DiffusionUNet, done: Learned
+) -> None:
+    classifier, found, refused = predict(file, others, tiny)
+    assert refused == []
+    assert classifier.threshold == done.classifier.threshold
+    assert [p.item for p in found] == others
+    assert not any(p.learned_from for p in found)
+    figures = honest_figures(found, classifier.threshold)
+    assert (figures["all"].n, figures["all"].malignant) == (11, 6)
+    assert figures["all"].roc_auc > 0.9
+
+
+def test_predict__what_it_learned_from_is_not_scored(
+    file: Path, items: list[Item], others: list[Item], tiny: DiffusionUNet, tmp_path: Path
+) -> None:
+    """The photograph under another name, and another photograph of the patient."""
+    copied = tmp_path / "copied.png"
+    copied.write_bytes(items[0].path.read_bytes())
+    same_patient = replace(others[1], patient="p3")
+    namesake = replace(others[2], path=others[2].path)
+    classifier, found, _ = predict(
+        file, [Item(copied, malignant=True), same_patient, namesake, others[4]], tiny
+    )
+    assert [p.learned_from for p in found] == [True, True, False, False]
+    assert honest_figures(found, classifier.threshold)["all"].n == 2
+
+
+def test_fingerprints__a_stem_is_no_patients_name(tmp_path: Path) -> None:
+    one, two = (tmp_path / d / "000001.png" for d in "ab")
+    for number, path in enumerate((one, two)):
+        path.parent.mkdir()
+        path.write_bytes(bytes([number]))
+    assert not fingerprints(Item(one)) & fingerprints(Item(two))
+    assert fingerprints(Item(one, patient="x")) & fingerprints(Item(two, patient="x"))
+
+
+def test_file__names_no_patient(file: Path) -> None:
+    data = file.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    assert "p3" not in json.loads(header["learned_from"])
+    assert len(json.loads(header["learned_from"])) == 24 + 12
+
+
+def test_honest_figures__the_papers_threshold_is_the_best_on_these(
+    file: Path, others: list[Item], tiny: DiffusionUNet
+) -> None:
+    _, found, _ = predict(file, others, tiny)
+    plain = honest_figures(found, 0.9999)["all"]
+    paper = honest_figures(found, 0.9999, paper_threshold=True)["all"]
+    assert plain.threshold == 0.9999
+    assert paper.f1 > plain.f1
+    assert paper.roc_auc == plain.roc_auc
+
+
+def test_honest_figures__nothing_to_score(
+    file: Path, others: list[Item], tiny: DiffusionUNet
+) -> None:
+    _, found, _ = predict(file, others[-1:], tiny)
+    assert honest_figures(found, 0.5) == {}
+    _, found, _ = predict(file, others[1:2], tiny)
+    (figures, _) = honest_figures(found, 0.5, paper_threshold=True).values()
+    assert (figures.n, figures.malignant, figures.accuracy_ci95) == (1, 0, None)
+
+
+def test_predict__another_backbone(file: Path, others: list[Item]) -> None:
+    with pytest.raises(WeightsError, match="give that one, or train a classifier anew"):
+        predict(file, others, DiffusionUNet.random(TINY, 9))
+
+
+def test_predict__missing_photograph_is_refused_and_the_rest_goes_on(
+    file: Path, others: list[Item], tiny: DiffusionUNet, tmp_path: Path
+) -> None:
+    _, found, refused = predict(file, [Item(tmp_path / "gone.png"), others[0]], tiny)
+    assert [p.item for p in found] == [others[0]]
+    assert len(refused) == 1
+    with pytest.raises(DatasetError):
+        Item(tmp_path / "gone.png").photograph()

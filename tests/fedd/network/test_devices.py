@@ -1,0 +1,142 @@
+"""Devices that exist and that do not; several of them; a compiler that is missing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedd.backbone import DiffusionUNet
+from fedd.errors import DeviceError
+from fedd.network.batching import BatchSize
+from fedd.network.devices import existing_device, existing_devices
+from fedd.network.replicas import Replicas, place
+from tests.fedd.conftest import TINY
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let torch count as many GPUs as the test says."""
+
+    def count(number: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
+
+    return count
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("cuda", "finds no CUDA GPU; give --device cpu"),
+        ("cuda:1", "no device cuda:1"),
+        ("gpu", "no device is called gpu: give cpu, cuda"),
+        ("", "no device is called"),
+        ("meta", "on cpu and cuda, not on meta"),
+    ],
+)
+def test_device__does_not_exist(
+    tiny: DiffusionUNet, gpus: Callable[[int], None], name: str, says: str
+) -> None:
+    gpus(0)
+    with pytest.raises(DeviceError, match=says):
+        tiny.to(name)
+
+
+def test_device__fewer_gpus_than_asked_for(gpus: Callable[[int], None]) -> None:
+    gpus(2)
+    assert existing_device("cuda:1") == torch.device("cuda", 1)
+    assert existing_device("cuda") == torch.device("cuda", 0)
+    with pytest.raises(DeviceError, match="no device cuda:2: this machine has cuda:0 to cuda:1"):
+        existing_device("cuda:2")
+
+
+def test_auto__every_gpu_or_the_cpu(gpus: Callable[[int], None]) -> None:
+    gpus(0)
+    assert existing_devices() == [torch.device("cpu")]
+    gpus(2)
+    assert existing_devices() == [torch.device("cuda", 0), torch.device("cuda", 1)]
+    assert existing_devices("cpu") == [torch.device("cpu")]
+
+
+def test_precision__unknown_or_lost(tiny: DiffusionUNet) -> None:
+    with pytest.raises(DeviceError, match="no precision float8: there are float32, bfloat16"):
+        tiny.to("cpu", "float8")
+    half = tiny.to("cpu", "bfloat16")
+    assert (half.precision, tiny.precision) == ("bfloat16", "float32")
+    assert half.hash == tiny.hash
+    with pytest.raises(DeviceError, match="rounded to bfloat16: load them anew"):
+        half.to("cpu", "float32")
+    assert tiny.to("cpu") is tiny
+    assert tiny.net.input_blocks[0][0].weight.dtype == torch.float32, "the original is untouched"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_replicas__share_the_images(tiny: DiffusionUNet, count: int) -> None:
+    copies = [DiffusionUNet("tiny", TINY, tiny.net, tiny.hash) for _ in range(3)]
+    given: list[int] = []
+    for copy in copies:
+        copy.batch = _Noting(given)
+    both = Replicas(copies)
+    images = torch.rand(count, 3, 32, 32) * 2 - 1
+    found = both.activations(images, 10, (3, 5), noise=1)
+    expected = tiny.activations(images, 10, (3, 5), noise=1)
+    for block in (3, 5):
+        torch.testing.assert_close(found[block], expected[block], rtol=1e-4, atol=1e-5)
+    assert sorted(given) == {1: [1], 2: [1, 1], 3: [1, 1, 1], 7: [2, 2, 3]}[count]
+    assert (both.name, both.hash, both.blocks) == ("tiny", tiny.hash, tiny.blocks)
+
+
+def test_replicas__error_of_one_comes_out(tiny: DiffusionUNet) -> None:
+    with pytest.raises(ValueError, match="0 to 7"):
+        Replicas([tiny, tiny]).activations(torch.zeros(2, 3, 32, 32), 10, (9,))
+
+
+def test_place__one_device_needs_no_replicas(tiny: DiffusionUNet) -> None:
+    assert place(tiny, "cpu") is tiny
+    half = place(tiny, "cpu", "bfloat16")
+    assert isinstance(half, DiffusionUNet)
+    assert half.precision == "bfloat16"
+
+
+def test_compiling__fails_and_the_plain_network_runs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    net = DiffusionUNet.random(TINY, seed=1)
+    image = torch.zeros(1, 3, 32, 32)
+    expected = net.activations(image, 10, (5,))[5]
+    tried = []
+
+    def no_compiler(*_: object) -> dict[int, Tensor]:
+        tried.append(1)
+        raise RuntimeError("Failed to find C compiler. Please specify via CC\nmore of it")
+
+    net._forward = no_compiler
+    with caplog.at_level(logging.WARNING, "fedd"):
+        for _ in range(2):
+            assert torch.equal(net.activations(image, 10, (5,))[5], expected)
+    assert tried == [1], "tried once, not at every batch"
+    assert [r.getMessage() for r in caplog.records] == [
+        "untrained runs uncompiled, for compiling failed: "
+        "Failed to find C compiler. Please specify via CC"
+    ]
+
+
+def test_compiling__an_error_of_the_network_itself_comes_out() -> None:
+    net = DiffusionUNet.random(TINY)
+    net.net.input_blocks[0][0].weight = torch.nn.Parameter(torch.zeros(32, 5, 3, 3))
+    with pytest.raises(RuntimeError, match="channels"):
+        net.activations(torch.zeros(1, 3, 32, 32), 10, (5,))
+
+
+class _Noting(BatchSize):
+    def __init__(self, given: list[int]) -> None:
+        super().__init__(64, 64)
+        self.given = given
+
+    def run(self, job: Callable[[Tensor], dict[int, Tensor]], images: Tensor) -> dict[int, Tensor]:
+        self.given.append(len(images))
+        return super().run(job, images)

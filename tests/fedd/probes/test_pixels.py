@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fedd.backbone import DiffusionUNet
+from fedd.dataset import UNKNOWN
+from fedd.probes import pixels as module
+from fedd.probes.pixels import Example, Sampling, sample, square
+from tests.fedd.conftest import CLASSES, QUICK, TINY, spot
+
+SAMPLING = Sampling(views=2, count=90, balance=0.5, seed=0)
+EXAMPLES = [Example(*spot(s)) for s in range(4)]
+
+
+def test_sample__an_image_gives_the_same_whatever_is_beside_it(tiny: DiffusionUNet) -> None:
+    """So one more mask leaves what was cached of the others as it is."""
+    squares = square(EXAMPLES, TINY.image_size, CLASSES)
+    together = sample(squares, tiny, QUICK.features, SAMPLING)
+    for number in (3, 1):
+        alone = sample([squares[number]], tiny, QUICK.features, SAMPLING)
+        theirs = together.image == number
+        torch.testing.assert_close(alone.activations, together.activations[theirs])
+        assert torch.equal(alone.labels, together.labels[theirs])
+
+
+def test_sample__as_many_pixels_of_each_view_and_other_ones_for_another_seed(
+    tiny: DiffusionUNet,
+) -> None:
+    squares = square(EXAMPLES, TINY.image_size, CLASSES)
+    found = sample(squares, tiny, QUICK.features, SAMPLING)
+    assert torch.bincount(found.image).tolist() == [90] * 4
+    assert found.activations.dtype == torch.float16
+    other = sample(squares, tiny, QUICK.features, replace(SAMPLING, seed=1))
+    assert not torch.equal(other.activations, found.activations)
+
+
+def test_views__are_8_bit_pixels_and_carry_unknown_along() -> None:
+    """What a cache names an entry by is exactly what the backbone sees."""
+    mask = EXAMPLES[0].mask.copy()
+    mask[:, :20] = UNKNOWN
+    (item,) = square([replace(EXAMPLES[0], mask=mask)], TINY.image_size, CLASSES)
+    images, masks = module._views(item, SAMPLING)
+    assert torch.equal(images[0], item.image)
+    levels = (images + 1) * 127.5
+    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-3)
+    assert [UNKNOWN in m for m in masks] == [True] * 3
+    assert set(torch.unique(masks).tolist()) <= {1, 4, UNKNOWN}
+
+
+def test_sample__unknown_pixels_are_never_read(tiny: DiffusionUNet) -> None:
+    mask = np.full((40, 40), UNKNOWN, np.uint8)
+    mask[5:8, 5:8] = 1
+    nowhere = np.full((40, 40), UNKNOWN, np.uint8)
+    squares = square(
+        [replace(EXAMPLES[0], mask=mask), replace(EXAMPLES[1], mask=nowhere), EXAMPLES[2]],
+        TINY.image_size,
+        CLASSES,
+    )
+    found = sample(squares, tiny, QUICK.features, replace(SAMPLING, views=0))
+    assert set(found.labels[found.image == 0].tolist()) == {1}
+    assert set(found.image.tolist()) == {0, 2}
+
+
+def test_points__balance_evens_out_the_classes() -> None:
+    mask = torch.full((32, 32), 4, dtype=torch.uint8)
+    mask[:4, :4] = 1  # 1 of 64
+    shares = []
+    for balance in (0.0, 0.5, 1.0):
+        points = module._balanced_points(mask, 4000, balance, torch.Generator().manual_seed(0))
+        shares.append(float((mask[points[:, 0], points[:, 1]] == 1).float().mean()))
+    np.testing.assert_allclose(shares, [1 / 64, 1 / (1 + 63**0.5), 0.5], atol=0.03)
+
+
+def test_square__image_without_a_patient_is_of_its_own() -> None:
+    one, two = square([EXAMPLES[0], EXAMPLES[1]], TINY.image_size, CLASSES)
+    assert one.patient != two.patient
+    assert one.classes == frozenset({1, 4})
+    (named,) = square([replace(EXAMPLES[0], patient="p")], TINY.image_size, CLASSES)
+    assert (named.patient, named.digest) == ("p", one.digest)

@@ -1,0 +1,360 @@
+"""Fetching a checkpoint of OpenAI's layout from a loopback server that behaves badly on demand."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+
+from fedd.backbone import IMAGENET_256, DiffusionUNet
+from fedd.cli import cli
+from fedd.errors import WeightsError
+from fedd.weights import download as downloading
+from fedd.weights.download import part_path
+from fedd.weights.fetch import fetch
+from fedd.weights.files import backbone_path, is_named, load_backbone
+from fedd.weights.sources import TABLE, Source, cache_folder, kept_path, source, sources
+from tests.fedd.conftest import TINY
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `content`; `breaks_after` bytes it hangs up, as often as `breaks` says."""
+
+    content = b""
+    kind = "application/octet-stream"
+    status: int | None = None
+    ranges = True
+    breaks = 0
+    breaks_after = 0
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/tiny.pt"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        server = self.server
+        wanted = self.headers.get("Range")
+        server.asked.append(wanted)
+        start = 0
+        if server.status is not None:
+            self.send_error(server.status)
+            return
+        if wanted and server.ranges:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if start >= len(server.content):
+                self.send_error(416)
+                return
+        body = server.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Type", server.kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if server.breaks:
+            server.breaks -= 1
+            body = body[: server.breaks_after]
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class Place(NamedTuple):
+    server: Server
+    source: Source
+    net: DiffusionUNet
+    folder: Path
+
+    @property
+    def kept(self) -> Path:
+        return kept_path("tiny", self.folder)
+
+    def left(self) -> set[str]:
+        """What lies in the folder besides the lock."""
+        return {p.name for p in self.folder.iterdir() if not p.name.endswith(".lock")}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DiffusionUNet]:
+    net = DiffusionUNet.random(TINY, seed=4)
+    path = tmp_path_factory.mktemp("published") / "tiny.pt"
+    torch.save(net.net.state_dict(), path)
+    return path, net
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path, checkpoint: tuple[Path, DiffusionUNet], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Place]:
+    path, net = checkpoint
+    server = Server()
+    server.content = path.read_bytes()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    digest = hashlib.sha256(server.content).hexdigest()
+    monkeypatch.setattr(downloading, "CHUNK", 1000)
+    monkeypatch.setenv("DDISEG_CACHE", str(tmp_path / "cache"))
+    published = Source("tiny", server.url, digest, len(server.content), (3, 5), TINY)
+    yield Place(server, published, net, tmp_path / "cache" / "backbones")
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_fetch__same_activations_from_the_part_that_is_kept(place: Place) -> None:
+    found = fetch(place.source)
+    assert (found.path, found.last_block) == (place.kept, 5)
+    assert found.bytes_before == len(place.server.content)
+    assert found.bytes_after == place.kept.stat().st_size < found.bytes_before
+    assert place.left() == {"tiny.safetensors"}, "neither the checkpoint nor a part is left"
+    kept = load_backbone(str(found.path))
+    assert (kept.name, kept.blocks, kept.hash) == ("tiny", tuple(range(6)), place.source.sha256)
+    image = torch.rand(1, 3, 32, 32) * 2 - 1
+    for block in (3, 5):
+        expected = place.net.activations(image, 10, (block,))[block]
+        assert torch.equal(kept.activations(image, 10, (block,))[block], expected)
+
+
+def test_fetch__later_block_is_refused_with_what_to_type(place: Place) -> None:
+    kept = load_backbone(str(fetch(place.source, blocks=(3,)).path))
+    image = torch.zeros(1, 3, 32, 32)
+    with pytest.raises(WeightsError, match=r"only to decoder block 3, not to 5.*--blocks 5'"):
+        kept.activations(image, 10, (5,))
+    with pytest.raises(ValueError, match="0 to 3"):
+        kept.activations(image, 10, (99,))
+
+
+def test_fetch__second_time_asks_nobody_unless_more_blocks_are_needed(place: Place) -> None:
+    fetch(place.source, blocks=(3,))
+    again = fetch(place.source, blocks=(2,))
+    assert (again.bytes_before, again.last_block) == (None, 3)
+    assert len(place.server.asked) == 1
+    assert fetch(place.source, blocks=(7,)).last_block == 7
+    assert len(place.server.asked) == 2
+
+
+def test_fetch__half_is_another_backbone_of_half_the_size(place: Place) -> None:
+    whole = fetch(place.source)
+    half = fetch(place.source, half=True)
+    assert half.bytes_before is not None, "float32 weights do not stand for float16 ones"
+    assert half.bytes_after < 0.6 * whole.bytes_after
+    assert load_backbone(str(half.path)).hash != place.source.sha256
+
+
+def test_fetch__from_a_file_needs_no_network(
+    place: Place, checkpoint: tuple[Path, DiffusionUNet]
+) -> None:
+    found = fetch(place.source, file=checkpoint[0])
+    assert load_backbone(str(found.path)).hash == place.source.sha256
+    assert place.server.asked == []
+    assert checkpoint[0].exists(), "the user's own file stays"
+
+
+def test_fetch__damaged_kept_file_is_replaced(place: Place) -> None:
+    fetch(place.source)
+    place.kept.write_bytes(b"damaged")
+    assert fetch(place.source).bytes_before is not None
+    load_backbone(str(place.kept))
+
+
+def test_transfer__broken_goes_on_where_it_stopped(place: Place) -> None:
+    place.server.breaks, place.server.breaks_after = 2, 40_000
+    seen: list[tuple[int, int | None]] = []
+    fetch(place.source, progress=lambda done, whole: seen.append((done, whole)))
+    assert place.server.asked == [None, "bytes=40000-", "bytes=80000-"]
+    assert seen[-1] == (len(place.server.content),) * 2
+    load_backbone(str(place.kept))
+
+
+def test_transfer__broken_for_good_keeps_the_part_for_the_next_call(place: Place) -> None:
+    place.server.breaks, place.server.breaks_after = 99, 1000
+    with pytest.raises(WeightsError, match=r"broke off after 5,000 bytes .* run the same command"):
+        fetch(place.source)
+    place.server.breaks = 0
+    fetch(place.source)
+    assert place.server.asked[-1] == "bytes=5000-"
+    assert place.left() == {"tiny.safetensors"}
+
+
+def test_transfer__no_progress_is_not_tried_forever(place: Place) -> None:
+    place.server.breaks, place.server.breaks_after = 99, 0
+    with pytest.raises(WeightsError, match="broke off after 0 bytes"):
+        fetch(place.source)
+    assert len(place.server.asked) == 1
+
+
+def test_transfer__server_that_ignores_ranges_starts_over(place: Place) -> None:
+    place.server.ranges = False
+    place.server.breaks, place.server.breaks_after = 1, 5000
+    fetch(place.source)
+    assert place.server.asked == [None, "bytes=5000-"]
+    load_backbone(str(place.kept))
+
+
+def test_transfer__whole_part_of_a_killed_process(place: Place) -> None:
+    """Killed between the last byte and the renaming: nothing is transferred twice."""
+    part = part_path(place.folder / f".tiny-{place.source.sha256[:12]}.pt")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(place.server.content)
+    fetch(place.source)
+    assert place.server.asked == [f"bytes={len(place.server.content)}-"]
+
+
+def test_transfer__part_of_another_file_is_found_out_and_dropped(place: Place) -> None:
+    part = part_path(place.folder / f".tiny-{place.source.sha256[:12]}.pt")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * 1000)
+    with pytest.raises(WeightsError, match="not the file that was meant"):
+        fetch(place.source)
+    fetch(place.source)
+    load_backbone(str(place.kept))
+
+
+def test_transfer__wrong_hash_names_both(place: Place) -> None:
+    meant = place.source.elsewhere(sha256="A" * 64)
+    with pytest.raises(WeightsError) as caught:
+        fetch(meant)
+    assert place.source.sha256 in str(caught.value)
+    assert "a" * 64 in str(caught.value)
+    assert place.left() == set()
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
+def test_transfer__web_page_instead_of_the_file(place: Place, kind: str) -> None:
+    place.server.content, place.server.kind = b"<!DOCTYPE html><title>Sign in</title>", kind
+    with pytest.raises(WeightsError, match=r"web page|not the file that was meant"):
+        fetch(place.source)
+    assert place.left() == set()
+
+
+@pytest.mark.parametrize("status", [403, 404, 503])
+def test_transfer__server_refuses(place: Place, status: int) -> None:
+    place.server.status = status
+    with pytest.raises(WeightsError, match=rf"answers {status} .*--from FILE"):
+        fetch(place.source)
+
+
+def test_transfer__nobody_answers(place: Place) -> None:
+    nowhere = place.source.elsewhere(url="http://127.0.0.1:9/tiny.pt")
+    with pytest.raises(WeightsError, match=r"broke off after 0 bytes"):
+        fetch(nowhere)
+
+
+@pytest.mark.parametrize("offline", [False, True], ids=["network", "from a file"])
+def test_space__is_checked_first(
+    place: Place,
+    checkpoint: tuple[Path, DiffusionUNet],
+    monkeypatch: pytest.MonkeyPatch,
+    offline: bool,
+) -> None:
+    usage = shutil.disk_usage(place.folder.parents[1])._replace(free=1000)
+    monkeypatch.setattr(downloading.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(WeightsError, match=r"0\.00 GB free and \d\.\d\d GB are needed: make room"):
+        fetch(place.source, file=checkpoint[0] if offline else None)
+    assert place.left() == set()
+
+
+def test_space__runs_out_on_the_way(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_done: int, _whole: int | None) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(WeightsError, match=r"no space left .* it goes on from there"):
+        fetch(place.source, progress=full)
+    assert any(name.endswith(".part") for name in place.left())
+    fetch(place.source)
+    assert place.left() == {"tiny.safetensors"}
+
+
+def test_checkpoint__of_another_network_names_keys_and_shapes(place: Place) -> None:
+    other = replace(TINY, model_channels=64)
+    narrower = replace(place.source, config=other)
+    with pytest.raises(WeightsError, match=r"shapes differ \(.*is \(.*\) and should be \("):
+        fetch(narrower)
+    assert place.left() == set(), "a checkpoint that does not fit is not kept"
+
+
+def test_checkpoint__safetensors_of_another_network(place: Place, tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"encoder.weight": torch.zeros(3)}, path)
+    meant = place.source.elsewhere(sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(WeightsError, match=r"keys missing .*1 keys unknown \(encoder.weight\)"):
+        fetch(meant, file=path)
+
+
+def test_checkpoint__no_such_file_or_block(place: Place, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="there is no weights file"):
+        fetch(place.source, file=tmp_path / "nothing.pt")
+    with pytest.raises(WeightsError, match="decoder blocks 0 to 7, not 8"):
+        fetch(place.source, blocks=(8,))
+
+
+def test_table__openais_checkpoint() -> None:
+    published = source("imagenet-256")
+    assert published.config == IMAGENET_256
+    assert published.bytes == 2_211_383_297
+    assert re.fullmatch("[0-9a-f]{64}", published.sha256)
+    assert TABLE.suffix == ".toml"
+    assert all(0 <= b < s.config.decoder_blocks for s in sources().values() for b in s.blocks)
+    with pytest.raises(WeightsError, match=r"called imagenet-512: there are imagenet-256"):
+        source("imagenet-512")
+
+
+def test_cache_folder__environment_then_users_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DDISEG_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "ddiseg" / "backbones"
+    monkeypatch.setenv("DDISEG_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own" / "backbones"
+
+
+def test_name__not_fetched_says_which_command_fetches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DDISEG_CACHE", str(tmp_path))
+    assert is_named("imagenet-256")
+    assert not is_named("imagenet-256.safetensors")
+    with pytest.raises(WeightsError, match=r"run 'fedd weights fetch imagenet-256'.*--from FILE"):
+        load_backbone("imagenet-256")
+    kept_path("imagenet-256").parent.mkdir(parents=True)
+    kept_path("imagenet-256").write_bytes(b"")
+    assert backbone_path("imagenet-256") == kept_path("imagenet-256")
+
+
+def test_command__prints_bytes_before_and_after(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fedd.weights import sources as table
+
+    monkeypatch.setattr(table, "sources", lambda: {"tiny": place.source})
+    options = ["weights", "fetch", "tiny", "--to", str(tmp_path / "here"), "--blocks", "1,3"]
+    done = CliRunner().invoke(cli, options)
+    assert done.exit_code == 0, done.output
+    size = kept_path("tiny", tmp_path / "here").stat().st_size
+    assert f"{len(place.server.content):,} bytes fetched, {size:,} kept" in done.stdout
+    assert f"fetching {place.server.url}" in done.stderr
+    again = CliRunner().invoke(cli, options)
+    assert "is there already, to decoder block 3" in again.stdout
+    wrong = CliRunner().invoke(cli, ["weights", "fetch", "tiny", "--sha256", "0" * 64])
+    assert (wrong.exit_code, "not the file that was meant" in wrong.stderr) == (1, True)
+    assert CliRunner().invoke(cli, [*options[:-1], "six"]).exit_code == 2

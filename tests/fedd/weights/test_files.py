@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedd.backbone import DiffusionUNet
+from fedd.errors import WeightsError
+from fedd.segment import PAPER, SMALL, default_settings
+from fedd.weights.files import SHIPPED, load_backbone, save_backbone
+from tests.fedd.conftest import TINY
+
+
+@pytest.fixture
+def saved(tmp_path: Path, tiny: DiffusionUNet) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    save_backbone(path, "tiny", TINY, tiny.net.state_dict(), {"steps": "0"})
+    return path
+
+
+def test_backbone_file__round_trip_in_half_precision(saved: Path, tiny: DiffusionUNet) -> None:
+    loaded = load_backbone(str(saved))
+    assert (loaded.name, loaded.config) == ("tiny", TINY)
+    image = torch.rand(1, 3, 32, 32) * 2 - 1
+    a, b = (net.activations(image, 10, (5,))[5] for net in (tiny, loaded))
+    torch.testing.assert_close(a, b, rtol=0.02, atol=0.02)
+    assert [p.name for p in saved.parent.iterdir()] == ["tiny.safetensors"]
+
+
+def test_backbone_file__hash_follows_the_weights(saved: Path, tiny: DiffusionUNet) -> None:
+    other = saved.with_name("other.safetensors")
+    save_backbone(
+        other, "tiny", TINY, DiffusionUNet.random(TINY, 5).net.state_dict(), {"steps": "0"}
+    )
+    assert load_backbone(str(saved)).hash == load_backbone(str(saved)).hash
+    assert load_backbone(str(saved)).hash != load_backbone(str(other)).hash
+
+
+def test_openai_checkpoint__same_features_as_the_network_that_wrote_it(
+    tmp_path: Path, tiny: DiffusionUNet
+) -> None:
+    torch.save(tiny.net.state_dict(), tmp_path / "tiny.pt")
+    loaded = load_backbone(str(tmp_path / "tiny.pt"), TINY)
+    image = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert torch.equal(loaded.activations(image, 10, (5,))[5], tiny.activations(image, 10, (5,))[5])
+
+
+class _Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, ("raise SystemExit('code in a weights file was run')",))
+
+
+def _without(state: dict[str, torch.Tensor], key: str) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in state.items() if k != key}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "not a checkpoint that is safe to open"),
+        (b"<html>404</html>", "not a checkpoint that is safe to open"),
+        (pickle.dumps(_Malicious(), protocol=2), "not a checkpoint that is safe to open"),
+        ([1, 2], "no plain state dict"),
+        ({"epoch": 3}, "no plain state dict"),
+    ],
+    ids=["empty", "HTML", "pickled code", "list", "no tensors"],
+)
+def test_openai_checkpoint__unsafe_or_foreign(tmp_path: Path, content: object, says: str) -> None:
+    path = tmp_path / "w.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(WeightsError, match=says):
+        load_backbone(str(path), TINY)
+
+
+def test_openai_checkpoint__misfit_names_keys_and_shapes(
+    tmp_path: Path, tiny: DiffusionUNet
+) -> None:
+    state = _without(tiny.net.state_dict(), "out.2.bias")
+    state["surplus"] = torch.zeros(1)
+    state["time_embed.0.bias"] = torch.zeros(3)
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(WeightsError) as caught:
+        load_backbone(str(tmp_path / "w.pt"), TINY)
+    for part in (
+        "1 keys missing (out.2.bias)",
+        "1 keys unknown (surplus)",
+        "1 shapes differ (time_embed.0.bias is (3,) and should be (128,))",
+    ):
+        assert part in str(caught.value)
+
+
+def test_backbone_file__truncated(saved: Path) -> None:
+    saved.write_bytes(saved.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="can't be read as safetensors"):
+        load_backbone(str(saved))
+
+
+def test_backbone_file__is_something_else(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors", {"kind": "fedd-probes"})
+    with pytest.raises(WeightsError, match="holds 'fedd-probes', not 'fedd-backbone'"):
+        load_backbone(str(tmp_path / "w.safetensors"))
+
+
+def test_backbone__no_such_file() -> None:
+    with pytest.raises(WeightsError, match="no backbone called nowhere"):
+        load_backbone("nowhere")
+
+
+def test_shipped_backbone__loads_and_is_small() -> None:
+    from importlib import resources
+
+    path = Path(str(resources.files("fedd") / "weights" / "small.safetensors"))
+    assert path.stat().st_size < 16e6
+    net = load_backbone(SHIPPED)
+    assert net.name == "small"
+    assert default_settings(net.config) == SMALL
+    assert max(SMALL.features.blocks) in net.blocks
+    card = path.with_suffix(".md").read_text()
+    assert net.hash in card, "the card must be of this file"
+    for fact in ("PAD-UFES-20", "CC BY 4.0", "fedd pretrain"):
+        assert fact in card
+
+
+def test_default_settings__the_papers_for_its_network() -> None:
+    from fedd.backbone import IMAGENET_256
+
+    assert default_settings(IMAGENET_256) == PAPER
+    assert default_settings(replace(IMAGENET_256, image_size=512)) == SMALL
+
+
+def test_backbone_header__is_readable_json(saved: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(saved, "pt") as file:
+        header = file.metadata()
+    assert json.loads(header["config"])["model_channels"] == 32
