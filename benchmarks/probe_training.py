@@ -46,12 +46,13 @@ IMAGES, TEST_IMAGES, SEED = 24, 24, 0
 #: The loop's own numbers.
 BATCH, RATE, FREE_EPOCHS, LAST_EPOCH, PATIENCE = 64, 1e-3, 4, 100, 50
 
-#: Without what the peer does not have: views, the mirror image, standardised activations.
+#: Without what the peer does not have: views, mirror image, second look, standardised activations.
 PLAIN = replace(
     SMALL,
     features=replace(SMALL.features, normalise=False),
     views=0,
     mirrored=False,
+    second_look=None,
     grid=None,
 )
 

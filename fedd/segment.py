@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -29,9 +29,16 @@ from fedd.errors import WeightsError
 from fedd.features import FeatureSpec, extract, image_statistics, prepare
 from fedd.probes.calibration import Calibration
 from fedd.probes.ensemble import HIDDEN
+from fedd.probes.second_look import REACH, Window, window_around
 from fedd.weights.files import read_safetensors, write_safetensors
 
 PROBES_KIND = "fedd-probes"
+
+#: Begins the names of what belongs to the second look, in a file.
+_CLOSER = "closer."
+
+#: (H, W, 3) uint8.
+Photograph: TypeAlias = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class ProbeSettings:
     seed: int = 0
     grid: int | None = None  #: side of the grid that the members vote on; None: the backbone's S
     mirrored: bool = False  #: vote on the mirror image too, whose noise is another draw
+    second_look: str | None = None  #: class whose largest part is seen once more, enlarged
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -79,6 +87,7 @@ SMALL = ProbeSettings(
     tone_weight=0.5,
     grid=64,
     mirrored=True,
+    second_look="lesion",
 )
 
 
@@ -123,11 +132,13 @@ class Probes:
         tensors: dict[str, Tensor],
         calibration: Calibration | None = None,
         record: TrainingRecord | None = None,
+        closer: Probes | None = None,
     ) -> None:
         self.settings, self.classes, self.trained = settings, classes, trained
         self.backbone_name, self.backbone_hash = backbone_name, backbone_hash
         self.tensors = tensors
         self.calibration, self.record = calibration, record or TrainingRecord()
+        self.closer = closer  #: the probes of the second look
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -141,23 +152,20 @@ class Probes:
     def predict(
         self,
         backbone: Backbone,
-        photographs: Sequence[NDArray[np.uint8]],
+        photographs: Sequence[Photograph],
         cache: FeatureCache | None = None,
     ) -> list[Prediction]:
-        """Masks of photographs (H, W, 3), each at its own size; one pass of the backbone for all.
+        """Masks of photographs (H, W, 3), each at its own size; all pass the backbone together.
 
         Raises WeightsError where the backbone is not the one that the probes were trained on.
         """
         self.check_backbone(backbone)
-        size = backbone.image_size
-        images = torch.stack([prepare(p, size) for p in photographs])
         with torch.inference_mode():
-            votes = self._votes(backbone, images, cache)
-            if self.settings.mirrored:
-                mirrored = self._votes(backbone, images.flip(-1), cache)
-                votes = (votes + mirrored.flip(-1)) / 2
+            votes = self._look(backbone, photographs, cache)
+            close = self._look_closer(backbone, photographs, votes)
             return [
-                _prediction(each, p.shape[:2]) for each, p in zip(votes, photographs, strict=True)
+                self._prediction(each, photograph.shape[:2], close.get(index))
+                for index, (each, photograph) in enumerate(zip(votes, photographs, strict=True))
             ]
 
     def check_backbone(self, backbone: Backbone) -> None:
@@ -203,14 +211,24 @@ class Probes:
             "kind": PROBES_KIND,
             "settings": json.dumps(self.settings.to_dict()),
             "classes": json.dumps(self.classes),
-            "trained": json.dumps(self.trained),
             "backbone_name": self.backbone_name,
             "backbone_hash": self.backbone_hash,
-            "calibration": json.dumps(asdict(self.calibration) if self.calibration else None),
-            "record": json.dumps(asdict(self.record)),
+            **self._learned(),
             **(extra or {}),
         }
-        write_safetensors(path, {k: v.contiguous() for k, v in self.tensors.items()}, header)
+        tensors = dict(self.tensors)
+        if self.closer is not None:
+            tensors |= {_CLOSER + k: v for k, v in self.closer.tensors.items()}
+            header |= {_CLOSER + k: v for k, v in self.closer._learned().items()}
+        write_safetensors(path, {k: v.contiguous() for k, v in tensors.items()}, header)
+
+    def _learned(self) -> dict[str, str]:
+        """What a training left behind besides tensors, as text."""
+        return {
+            "trained": json.dumps(self.trained),
+            "calibration": json.dumps(asdict(self.calibration) if self.calibration else None),
+            "record": json.dumps(asdict(self.record)),
+        }
 
     def _first_layer(self, activations: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """First-layer weights by block, (members * 128, C), and the bias, for one image.
@@ -245,8 +263,40 @@ class Probes:
                 f"t = {spec.timestep}, not {found} of {len(activations)} blocks"
             )
 
+    def _look(
+        self, backbone: Backbone, photographs: Sequence[Photograph], cache: FeatureCache | None
+    ) -> Tensor:
+        """Softmax of each member for each photograph, (N, members, classes, grid, grid)."""
+        images = torch.stack([prepare(p, backbone.image_size) for p in photographs])
+        votes = self._votes(backbone, images, cache)
+        if self.settings.mirrored:
+            votes = (votes + self._votes(backbone, images.flip(-1), cache).flip(-1)) / 2
+        if not torch.isfinite(votes).all():
+            raise WeightsError(
+                "the backbone gave activations that are not numbers: its weights are damaged"
+            )
+        return votes
+
+    def _look_closer(
+        self, backbone: Backbone, photographs: Sequence[Photograph], votes: Tensor
+    ) -> dict[int, tuple[Window, Tensor]]:
+        """By photograph: a window around what the first look found, and the votes' mean in it."""
+        if self.closer is None or self.settings.second_look is None:
+            return {}
+        looked = self.classes.index(self.settings.second_look)
+        side = backbone.image_size
+        found: dict[int, Window] = {}
+        for index, each in enumerate(votes):
+            window = window_around(_resized(each.mean(0), (side, side)) == looked, REACH)
+            if window is not None:
+                found[index] = window
+        if not found:
+            return {}
+        cuts = [window.of(photographs[index]) for index, window in found.items()]
+        means = self.closer._look(backbone, cuts, None).mean(1)
+        return {i: (window, mean) for (i, window), mean in zip(found.items(), means, strict=True)}
+
     def _votes(self, backbone: Backbone, images: Tensor, cache: FeatureCache | None) -> Tensor:
-        """Softmax of each member for each image, (N, members, classes, grid, grid)."""
         grid = self.settings.grid or backbone.image_size
         spec = self.settings.features
         activations = (
@@ -258,36 +308,61 @@ class Probes:
         ]
         return torch.stack(each)
 
+    def _prediction(
+        self, votes: Tensor, shape: tuple[int, ...], close: tuple[Window, Tensor] | None
+    ) -> Prediction:
+        """The mask at `shape` (H, W) that the members' softmaxes (members, classes, g, g) agree on.
+
+        Inside its window the second look replaces the first, but for classes that it never learned.
+        """
+        mean = votes.mean(0)
+        disagreement = _entropy(mean, 0) - _entropy(votes, 1).mean(0)
+        mask = _resized(mean, shape)
+        if close is not None and self.closer is not None:
+            window, second = close
+            place = window.slices(*mask.shape)
+            known = np.isin(mask[place], self.closer.trained)
+            mask[place] = np.where(known, _resized(second, mask[place].shape), mask[place])
+        return Prediction(mask, float(disagreement.mean().clamp_min(0)))
+
 
 def load_probes(path: Path) -> Probes:
     """Probes from a file; raises WeightsError where it holds none."""
     if not path.is_file():
         raise WeightsError(f"no probes at {path}: train them first")
     tensors, header = read_safetensors(path, PROBES_KIND)
-    calibration = json.loads(header.get("calibration", "null"))
+    settings = ProbeSettings.from_dict(json.loads(header["settings"]))
+    probes = _loaded(settings, tensors, header, "")
+    if _CLOSER + "trained" in header:
+        probes.closer = _loaded(replace(settings, second_look=None), tensors, header, _CLOSER)
+    return probes
+
+
+def _loaded(
+    settings: ProbeSettings, tensors: dict[str, Tensor], header: dict[str, str], prefix: str
+) -> Probes:
+    """The probes whose tensors and learning have names that begin with `prefix`."""
+    calibration = json.loads(header.get(prefix + "calibration", "null"))
     return Probes(
-        ProbeSettings.from_dict(json.loads(header["settings"])),
+        settings,
         tuple(json.loads(header["classes"])),
-        tuple(json.loads(header["trained"])),
+        tuple(json.loads(header[prefix + "trained"])),
         header["backbone_name"],
         header["backbone_hash"],
-        tensors,
+        {
+            name.removeprefix(prefix): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(_CLOSER) == bool(prefix)
+        },
         Calibration(**calibration) if calibration else None,
-        _record(json.loads(header.get("record", "{}"))),
+        _record(json.loads(header.get(prefix + "record", "{}"))),
     )
 
 
-def _prediction(votes: Tensor, shape: tuple[int, ...]) -> Prediction:
-    """The mask at `shape` (H, W) that the members' softmaxes (members, classes, S, S) agree on."""
-    mean = votes.mean(0)
-    if not torch.isfinite(mean).all():
-        raise WeightsError(
-            "the backbone gave activations that are not numbers: its weights are damaged"
-        )
-    disagreement = _entropy(mean, 0) - _entropy(votes, 1).mean(0)
-    full = F.interpolate(mean[None], tuple(shape), mode="bilinear", align_corners=False)[0]
-    mask = full.argmax(0).to(torch.uint8).cpu().numpy()
-    return Prediction(mask, float(disagreement.mean().clamp_min(0)))
+def _resized(probabilities: Tensor, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The likeliest class, (H, W), of probabilities (classes, g, g) brought to `shape`."""
+    full = F.interpolate(probabilities[None], tuple(shape), mode="bilinear", align_corners=False)
+    return full[0].argmax(0).to(torch.uint8).cpu().numpy()
 
 
 def _entropy(p: Tensor, dim: int) -> Tensor:

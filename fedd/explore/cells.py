@@ -109,7 +109,8 @@ class Cells:
             self._examples = [_example(item, size, classes) for item in learned]
         base = self._settings.probes
         spec = replace(base.features, blocks=(block,), timestep=timestep)
-        settings = replace(base, features=spec)
+        # One look, as the paper: a second one would need passes of its own.
+        settings = replace(base, features=spec, second_look=None)
         return train_probes(self._examples, recorded, settings, self._classes)
 
     def _look(

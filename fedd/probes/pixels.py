@@ -10,7 +10,7 @@ nobody knows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,25 +82,23 @@ class Sampling:
     seed: int
 
 
-def square(examples: Iterable[Example], size: int, classes: Sequence[str]) -> list[Square]:
-    """Examples at the backbone's size; one photograph is held at a time where `examples` is a generator.
+def check_mask(example: Example, number: int, classes: Sequence[str]) -> None:
+    """Raises TrainingDataError for a mask that holds anything but class ids and 255."""
+    strange = np.setdiff1d(example.mask, [*range(len(classes)), UNKNOWN])
+    if strange.size:
+        raise TrainingDataError(
+            f"mask {number} holds {strange[:5].tolist()}: expected class ids 0 to "
+            f"{len(classes) - 1}, and {UNKNOWN} where nobody knows"
+        )
 
-    Raises TrainingDataError for a mask that holds anything but class ids and 255.
-    """
-    found = []
-    for number, example in enumerate(examples, start=1):
-        strange = np.setdiff1d(example.mask, [*range(len(classes)), UNKNOWN])
-        if strange.size:
-            raise TrainingDataError(
-                f"mask {number} holds {strange[:5].tolist()}: expected class ids 0 to "
-                f"{len(classes) - 1}, and {UNKNOWN} where nobody knows"
-            )
-        image = prepare(example.photograph, size)
-        small = Image.fromarray(example.mask).resize((size, size), Image.Resampling.NEAREST)
-        digest = image_digest(image)
-        mask = torch.from_numpy(np.array(small))
-        found.append(Square(image, mask, example.patient or digest, example.tone, digest))
-    return found
+
+def square(example: Example, size: int) -> Square:
+    """An example at the backbone's size."""
+    image = prepare(example.photograph, size)
+    small = Image.fromarray(example.mask).resize((size, size), Image.Resampling.NEAREST)
+    digest = image_digest(image)
+    mask = torch.from_numpy(np.array(small))
+    return Square(image, mask, example.patient or digest, example.tone, digest)
 
 
 def sample(

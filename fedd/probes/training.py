@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,11 +19,15 @@ from fedd.cache import FeatureCache
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.probes.calibration import calibrate, mean_softmax
 from fedd.probes.ensemble import Ensemble
-from fedd.probes.pixels import Example, Pixels, Sampling, Square, sample, square
+from fedd.probes.pixels import Example, Pixels, Sampling, Square, check_mask, sample, square
+from fedd.probes.second_look import close_ups
 from fedd.probes.validation import Candidate, HoldOut, hold_out
 from fedd.segment import Probes, ProbeSettings, TrainingRecord
 
 __all__ = ["Example", "train_probes"]
+
+#: Called with the steps done and the steps in all.
+Progress: TypeAlias = Callable[[int, int], None]
 
 #: Steps from one look at the held-out part to the next.
 LOOK_EVERY = 20
@@ -45,7 +50,7 @@ def train_probes(
     backbone: Backbone,
     settings: ProbeSettings,
     classes: Sequence[str],
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
     *,
     validation: Iterable[Example] | None = None,
     cache: FeatureCache | None = None,
@@ -69,17 +74,91 @@ def train_probes(
     """
     if warm_start is not None:
         _check_warm_start(warm_start, backbone, settings, classes)
-    squares = square(examples, backbone.image_size, classes)
+    wide, close = _squares(examples, settings, backbone.image_size, classes)
+    held_out, close_held_out = _squares(validation or (), settings, backbone.image_size, classes)
     notes = []
-    if 0 < len(squares) < settings.members:
+    if 0 < len(wide) < settings.members:
         notes.append(
-            f"{len(squares)} images for {settings.members} members: their disagreement says "
+            f"{len(wide)} images for {settings.members} members: their disagreement says "
             "little about what they do not know"
         )
     training, held_out, warm_start, note = _parts(
-        squares, validation, settings, warm_start, backbone.image_size, classes
+        wide, held_out if validation is not None else None, settings, warm_start
     )
     notes += [note] if note else []
+    first, second = progress, progress
+    if close:
+        first, second = _halves(progress)
+    probes = _train(
+        training, held_out, backbone, settings, classes, first, cache, warm_start, notes
+    )
+    if settings.second_look is not None:
+        kept = {s.patient for s in held_out}
+        probes.closer = _train_closer(
+            [s for s in close if s.patient not in kept],
+            [s for s in close + close_held_out if s.patient in kept],
+            probes,
+            backbone,
+            second,
+            cache,
+            warm_start.closer if warm_start else None,
+        )
+    return probes
+
+
+def _squares(
+    examples: Iterable[Example], settings: ProbeSettings, size: int, classes: Sequence[str]
+) -> tuple[list[Square], list[Square]]:
+    """Examples at the backbone's size, and their close-ups; one photograph is held at a time."""
+    wide, close = [], []
+    for number, example in enumerate(examples, start=1):
+        check_mask(example, number, classes)
+        whole = square(example, size)
+        wide.append(whole)
+        if settings.second_look is not None:
+            looked = list(classes).index(settings.second_look)
+            cuts = close_ups(example, looked, f"{settings.seed} {whole.digest}")
+            close += [replace(square(cut, size), patient=whole.patient) for cut in cuts]
+    return wide, close
+
+
+def _halves(progress: Progress) -> tuple[Progress, Progress]:
+    """Two trainings, one after the other, as one."""
+    return (
+        lambda done, total: progress(done, 2 * total),
+        lambda done, total: progress(total + done, 2 * total),
+    )
+
+
+def _train_closer(
+    training: list[Square],
+    held_out: list[Square],
+    wide: Probes,
+    backbone: Backbone,
+    progress: Progress,
+    cache: FeatureCache | None,
+    warm_start: Probes | None,
+) -> Probes | None:
+    """The probes of the second look; None where the close-ups leave nothing to tell apart."""
+    settings = replace(wide.settings, second_look=None)
+    if len({c for s in training for c in s.classes}) < 2:
+        return None
+    return _train(
+        training, held_out, backbone, settings, wide.classes, progress, cache, warm_start, []
+    )
+
+
+def _train(
+    training: list[Square],
+    held_out: list[Square],
+    backbone: Backbone,
+    settings: ProbeSettings,
+    classes: Sequence[str],
+    progress: Progress,
+    cache: FeatureCache | None,
+    warm_start: Probes | None,
+    notes: list[str],
+) -> Probes:
     data = _read(training, held_out, backbone, settings, cache)
     trained = _classes(data.training)
     if warm_start is not None:
@@ -157,16 +236,13 @@ def _check_warm_start(
 
 def _parts(
     squares: list[Square],
-    validation: Iterable[Example] | None,
+    given: list[Square] | None,
     settings: ProbeSettings,
     warm_start: Probes | None,
-    size: int,
-    classes: Sequence[str],
 ) -> tuple[list[Square], list[Square], Probes | None, str]:
     """Training part, held-out part, what to start from, and what to say about it."""
     learned = set(warm_start.record.learned) if warm_start else set()
-    if validation is not None:
-        given = square(validation, size, classes)
+    if given is not None:
         if both := {s.patient for s in squares} & {s.patient for s in given}:
             raise TrainingDataError(
                 f"{len(both)} patients are in training and in validation both, such as "

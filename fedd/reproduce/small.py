@@ -45,7 +45,9 @@ def small_plan(seeds: Sequence[int] = (0,)) -> Plan:
     """All cells of the paper with settings that make each a matter of seconds."""
     features = FeatureSpec(SMALL.features.blocks, SMALL.features.timestep, normalise=True)
     return Plan(
-        probes=replace(SMALL, features=features, views=1, steps=150, mirrored=False),
+        probes=replace(
+            SMALL, features=features, views=1, steps=150, mirrored=False, second_look=None
+        ),
         classifiers={f: ClassifierSettings(SMALL_BLOCK, SMALL_TIMESTEP) for f in LEARNED},
         unet=UNetSettings(image_size=64, epochs=2),
         cnn=CNNSettings(image_size=32, epochs=1),

@@ -163,7 +163,7 @@ def test_held_out__too_few_images_say_so(probes: Probes) -> None:
 
 
 def test_held_out__is_apart_by_patient_and_calibrates(tiny: DiffusionUNet, held: Probes) -> None:
-    squares = training.square(MANY, TINY.image_size, CLASSES)
+    squares = [training.square(e, TINY.image_size) for e in MANY]
     learned = {s.patient for s in squares if s.digest in held.record.learned}
     seen = {s.patient for s in squares if s.digest in held.record.held_out}
     assert learned.isdisjoint(seen)
@@ -214,7 +214,7 @@ def _bright_and_dark(settings: ProbeSettings, tiny: DiffusionUNet, dark_images: 
     other[:2] = 1
     dark = [Example(TRAINING[0].photograph, other, f"d{i}", "V-VI") for i in range(dark_images)]
     probes = train_probes([*light, *dark], tiny, settings, CLASSES)
-    activations = tiny.activations(training.square(light, 32, CLASSES)[0].image[None], 10, (3, 5))
+    activations = tiny.activations(training.square(light[0], 32).image[None], 10, (3, 5))
     share = probes.probabilities([activations[3], activations[5]], 40)[:, 1].mean(0)
     return float(share[torch.from_numpy(TRAINING[0].mask == 1)].mean())
 

@@ -1,0 +1,89 @@
+"""A second look: the lesion that the first look found, seen once more as large as it fits.
+
+A small lesion is a few positions of the network's coarse grids, and its prediction spills over its
+rim. Cut to a window around the first prediction and stretched to the network's full size, the same
+photograph gives the rim many more positions (docs/decisions/0010).
+
+Arrays: photographs (H, W, 3) uint8, masks (h, w) uint8 class ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from fedd.probes.pixels import Example
+
+#: Length of a window in lengths of the lesion: where predicted, and where trained (from, to).
+REACH, TRAINED_REACH = 1.5, (1.3, 3.2)
+
+#: Shortest window, as a share of the photograph's side.
+SHORTEST = 0.2
+
+#: Windows of each training mask, and how far they are moved, in lengths of the window.
+WINDOWS, SHIFT = 2, 0.15
+
+_Number = TypeVar("_Number", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a photograph that has the photograph's own aspect; shares of its sides, 0 to 1."""
+
+    top: float
+    left: float
+    length: float
+
+    def slices(self, height: int, width: int) -> tuple[slice, slice]:
+        """Its rows and columns in an array of this size; at least one of each."""
+        return _slice(self.top, self.length, height), _slice(self.left, self.length, width)
+
+    def of(self, array: NDArray[_Number]) -> NDArray[_Number]:
+        """The part of a photograph or of a mask, whatever its size."""
+        return np.ascontiguousarray(array[self.slices(*array.shape[:2])])
+
+
+def window_around(
+    lesion: NDArray[np.bool_], reach: float, shift: tuple[float, float] = (0.0, 0.0)
+) -> Window | None:
+    """The window around the largest connected part of `lesion` (h, w); None where there is none.
+
+    It is `reach` times as long as that part, and moved by `shift` (down, right) of its own length as
+    far as the photograph goes.
+    """
+    parts, count = ndimage.label(lesion)
+    if not count:
+        return None
+    largest = 1 + int(np.bincount(parts.ravel())[1:].argmax())
+    bounds = ndimage.find_objects(parts)[largest - 1]
+    spans = [(b.start / side, b.stop / side) for b, side in zip(bounds, lesion.shape, strict=True)]
+    length = min(1.0, max(reach * max(stop - start for start, stop in spans), SHORTEST))
+    top, left = (
+        min(max((start + stop - length) / 2 + away * length, 0.0), 1.0 - length)
+        for (start, stop), away in zip(spans, shift, strict=True)
+    )
+    return Window(top, left, length)
+
+
+def close_ups(example: Example, lesion: int, name: str) -> Iterator[Example]:
+    """Windows around the lesion of an example that shows one; `name` decides reach and shift."""
+    seed = int.from_bytes(hashlib.sha256(f"close-ups {name}".encode()).digest()[:8], "big")
+    rng = np.random.default_rng(seed)
+    for _ in range(WINDOWS):
+        down, right = rng.uniform(-SHIFT, SHIFT, 2)
+        window = window_around(example.mask == lesion, rng.uniform(*TRAINED_REACH), (down, right))
+        if window is not None:
+            yield replace(
+                example, photograph=window.of(example.photograph), mask=window.of(example.mask)
+            )
+
+
+def _slice(start: float, length: float, side: int) -> slice:
+    first = min(round(start * side), side - 1)
+    return slice(first, min(side, first + max(1, round(length * side))))
