@@ -28,9 +28,6 @@ SIDE = 320
 #: Pictures that a page holds before a reader has to search.
 ROWS, COLUMNS = 8, 12
 
-#: Most clusters whose colours can be told apart.
-MOST_CLUSTERS = len(SERIES)
-
 #: Photographs in one pass of the backbone.
 _BATCH = 4
 

@@ -74,6 +74,11 @@ def train_probes(
     """
     if warm_start is not None:
         _check_warm_start(warm_start, backbone, settings, classes)
+    if settings.second_look not in (None, *classes):
+        raise TrainingDataError(
+            f"the second look is for the class {settings.second_look}, and the classes are "
+            f"{', '.join(classes)}: name one of them, or none"
+        )
     wide, close = _squares(examples, settings, backbone.image_size, classes)
     held_out, close_held_out = _squares(validation or (), settings, backbone.image_size, classes)
     notes = []

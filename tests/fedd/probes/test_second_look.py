@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedd.backbone import DiffusionUNet
+from fedd.errors import TrainingDataError
 from fedd.probes.pixels import Example
 from fedd.probes.second_look import SHORTEST, WINDOWS, close_ups, window_around
 from fedd.probes.training import train_probes
@@ -112,6 +113,13 @@ def test_train__no_lesion_anywhere_no_second_look(tiny: DiffusionUNet) -> None:
     trained = train_probes(plain, tiny, LOOKING, CLASSES)
     assert trained.closer is None
     assert set(np.unique(trained.predict(tiny, [plain[0].photograph])[0].mask)) <= {0, 4}
+
+
+def test_train__a_class_that_there_is_not(tiny: DiffusionUNet) -> None:
+    with pytest.raises(
+        TrainingDataError, match="for the class mole, and the classes are background"
+    ):
+        train_probes(examples(2), tiny, replace(LOOKING, second_look="mole"), CLASSES)
 
 
 def test_predict__second_look_inside_the_window_first_look_outside(
