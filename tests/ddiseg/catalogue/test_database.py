@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -370,6 +372,22 @@ def test_two_processes_at_once(writers: list[subprocess.Popen[str]], url: str) -
     names = [model.name for model in catalogue.models.all()]
     assert names == [f"fedd-{n}" for n in range(1, 7)]
     catalogue.close()
+
+
+def test_connecting__to_a_new_file_many_at_once(tmp_path: Path) -> None:
+    def connect(url: str, start: threading.Barrier) -> str:
+        database = Database(url)
+        start.wait()
+        with database.engine.connect() as connection:
+            mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+        database.engine.dispose()
+        return str(mode)
+
+    with ThreadPoolExecutor(4) as pool:
+        for n in range(50):
+            start = threading.Barrier(4)
+            modes = pool.map(connect, [f"sqlite:///{tmp_path / f'{n}.sqlite'}"] * 4, [start] * 4)
+            assert list(modes) == ["wal"] * 4
 
 
 def test_foreign_keys__an_image_with_masks_can_not_be_deleted(full: Catalogue, url: str) -> None:
