@@ -8,7 +8,7 @@ from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.malignancy import NewEstimate
 from ddiseg.catalogue.masks import NewMask
 from ddiseg.catalogue.model_versions import NewModelVersion
-from ddiseg.catalogue.models import ModelKind
+from ddiseg.catalogue.models import JobKind, ModelKind, Side
 
 __all__ = [
     "REASON_MISSING",
@@ -16,6 +16,7 @@ __all__ = [
     "Arm",
     "Catalogue",
     "Details",
+    "JobKind",
     "KnownSource",
     "ModelKind",
     "NewEstimate",
@@ -26,6 +27,7 @@ __all__ = [
     "Page",
     "Purpose",
     "Received",
+    "Side",
     "State",
     "Work",
 ]

@@ -11,11 +11,13 @@ from ddiseg.catalogue.labelling import Labelling
 from ddiseg.catalogue.malignancy import MalignancyEstimates
 from ddiseg.catalogue.masks import Masks
 from ddiseg.catalogue.model_versions import ModelVersions
+from ddiseg.catalogue.rounds import Jobs, Rounds
+from ddiseg.catalogue.sides import Sides
 from ddiseg.catalogue.subsets import Subsets
 
 
 class Catalogue:
-    """Images, masks, subsets, models and what they say, labelling and history, in one database.
+    """Images, masks, subsets, models, labelling, the loop and history, in one database.
 
     The only code that opens a transaction; every method of its parts is one.
     """
@@ -28,6 +30,9 @@ class Catalogue:
         self.models = ModelVersions(database)
         self.malignancy = MalignancyEstimates(database)
         self.labelling = Labelling(database)
+        self.sides = Sides(database)
+        self.rounds = Rounds(database)
+        self.jobs = Jobs(database)
         self.history = History(database)
 
     @classmethod

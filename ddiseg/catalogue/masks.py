@@ -13,7 +13,16 @@ from sqlalchemy.orm import Session
 from ddiseg.catalogue.database import Database, in_parts
 from ddiseg.catalogue.history import step
 from ddiseg.catalogue.lifecycle import Action, State
-from ddiseg.catalogue.models import Acceptance, Annotation, Image, Mask, Review, Submission
+from ddiseg.catalogue.model_versions import in_use
+from ddiseg.catalogue.models import (
+    Acceptance,
+    Annotation,
+    Image,
+    Mask,
+    ModelKind,
+    Review,
+    Submission,
+)
 from ddiseg.errors import InputError
 from ddiseg.outcomes import FileOutcome, Outcome
 
@@ -136,17 +145,22 @@ class Masks:
                 )
             )
 
-    def newest_predictions(self, model_version_id: int | None = None) -> dict[int, Mask]:
-        """Newest prediction by image id, of one model version or of any."""
-        query = (
-            select(func.max(Mask.id))
-            .where(Mask.model_version_id.is_not(None))
-            .group_by(Mask.image_id)
-        )
-        if model_version_id is not None:
-            query = query.where(Mask.model_version_id == model_version_id)
+    def newest_predictions(self) -> dict[int, Mask]:
+        """The prediction that an image stands with, by image id.
+
+        That of the model version in use; where it has painted none, the newest one.
+        """
+        painted = select(func.max(Mask.id)).where(Mask.model_version_id.is_not(None))
         with self._database.read() as session:
-            return {m.image_id: m for m in session.scalars(select(Mask).where(Mask.id.in_(query)))}
+            version = session.scalars(in_use(ModelKind.SEGMENTATION)).first()
+            queries = [painted]
+            if version is not None:
+                queries.append(painted.where(Mask.model_version_id == version.id))
+            found = {}
+            for query in queries:
+                newest = select(Mask).where(Mask.id.in_(query.group_by(Mask.image_id)))
+                found.update({mask.image_id: mask for mask in session.scalars(newest)})
+            return found
 
     def accepted(self) -> dict[int, Mask]:
         """Accepted mask by image id."""

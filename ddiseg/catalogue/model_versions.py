@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Database
-from ddiseg.catalogue.models import Event, ModelKind, ModelVersion
+from ddiseg.catalogue.models import Event, ModelKind, ModelVersion, Promotion
 from ddiseg.errors import NotFoundError
 
 
@@ -26,6 +27,7 @@ class NewModelVersion:
     protocol_version: str
     kind: ModelKind = ModelKind.SEGMENTATION
     training_images: dict[str, Any] = field(default_factory=dict)
+    gate: dict[str, Any] | None = None
 
 
 #: What versions of each kind are called, and what a person does where there is none.
@@ -42,8 +44,13 @@ class ModelVersions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, new: NewModelVersion, actor: str) -> ModelVersion:
-        """Record a version under the next free name of its kind: fedd-1, fedd-2, ..., malignancy-1."""
+    def add(
+        self, new: NewModelVersion, actor: str, *, promote: bool = True, why: str = "newly trained"
+    ) -> ModelVersion:
+        """Record a version under the next free name of its kind: fedd-1, fedd-2, ..., malignancy-1.
+
+        Unless `promote` is False it comes into use in the same transaction, for the reason given.
+        """
         learned = (
             {"images": len(new.training_images)}
             if new.kind is ModelKind.MALIGNANCY
@@ -58,16 +65,46 @@ class ModelVersions:
             session.add(row)
             session.flush()
             session.add(Event(kind="refresh", actor=actor, detail={"model": name, **learned}))
+            if promote:
+                _promote(session, row, actor, why, forced=False)
             return row
+
+    def promote(self, name: str, actor: str, why: str, *, forced: bool) -> bool:
+        """Bring a version into use; False where it is in use already.
+
+        Raises NotFoundError where there is none of that name.
+        """
+        with self._database.write() as session:
+            row = _named(session, name)
+            current = session.scalars(in_use(ModelKind(row.kind))).first()
+            if current is not None and current.id == row.id:
+                return False
+            _promote(session, row, actor, why, forced=forced)
+            return True
 
     def current(self, kind: ModelKind = ModelKind.SEGMENTATION) -> ModelVersion:
         """The version of a kind in use; raises NotFoundError where none was trained yet."""
-        newest = select(ModelVersion).order_by(ModelVersion.id.desc()).limit(1)
         with self._database.read() as session:
-            row = session.scalars(newest.where(ModelVersion.kind == kind.value)).first()
+            row = session.scalars(in_use(kind)).first()
         if row is None:
             raise NotFoundError(_MISSING[kind])
         return row
+
+    def get(self, name: str) -> ModelVersion:
+        """The version of a name; raises NotFoundError, naming the versions that there are."""
+        with self._database.read() as session:
+            return _named(session, name)
+
+    def promotions(self, kind: ModelKind = ModelKind.SEGMENTATION) -> Sequence[Promotion]:
+        """Which versions of a kind came into use, the first one first."""
+        query = (
+            select(Promotion)
+            .join(ModelVersion, ModelVersion.id == Promotion.model_version_id)
+            .where(ModelVersion.kind == kind.value)
+            .order_by(Promotion.id)
+        )
+        with self._database.read() as session:
+            return session.scalars(query).all()
 
     def all(self, kind: ModelKind | None = None) -> Sequence[ModelVersion]:
         """The versions of a kind, or of every kind, oldest first."""
@@ -76,3 +113,30 @@ class ModelVersions:
             query = query.where(ModelVersion.kind == kind.value)
         with self._database.read() as session:
             return session.scalars(query).all()
+
+
+def in_use(kind: ModelKind) -> Select[ModelVersion]:
+    """The version of a kind that came into use last."""
+    return (
+        select(ModelVersion)
+        .join(Promotion, Promotion.model_version_id == ModelVersion.id)
+        .where(ModelVersion.kind == kind.value)
+        .order_by(Promotion.id.desc())
+        .limit(1)
+    )
+
+
+def _named(session: Session, name: str) -> ModelVersion:
+    row = session.scalars(select(ModelVersion).where(ModelVersion.name == name)).first()
+    if row is None:
+        names = session.scalars(select(ModelVersion.name).order_by(ModelVersion.id)).all()
+        raise NotFoundError(
+            f"no model called '{name}' (there are: {', '.join(names) or 'none yet'})"
+        )
+    return row
+
+
+def _promote(session: Session, row: ModelVersion, actor: str, why: str, *, forced: bool) -> None:
+    session.add(Promotion(model_version_id=row.id, actor=actor, why=why, forced=forced))
+    detail = {"model": row.name, "why": why, "forced": forced}
+    session.add(Event(kind="promote", actor=actor, detail=detail))

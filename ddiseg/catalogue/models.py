@@ -16,9 +16,11 @@ from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
     Index,
+    LargeBinary,
     MetaData,
     String,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -135,6 +137,52 @@ class ModelVersion(Base):
     kind: Mapped[str] = mapped_column(String(20), server_default=ModelKind.SEGMENTATION.value)
     #: Of a classifier: what it learned from, {"malignant": bool, "validation": bool} by content hash.
     training_images: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    #: What the gate said of it, see `ddiseg.loop.gate`; None where it was not asked.
+    gate: Mapped[dict[str, Any] | None]
+
+
+class Promotion(Base):
+    """A model version came into use: the newest row of a kind names the one that is."""
+
+    __tablename__ = "promotions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), index=True)
+    actor: Mapped[str] = mapped_column(String(200))
+    why: Mapped[str]
+    forced: Mapped[bool]  #: by a person, whatever the gate said
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Side(StrEnum):
+    """What an image with an accepted mask is for. No image ever changes its side."""
+
+    TRAINING = "training"  #: probes learn from it
+    HELD_OUT = "held_out"  #: the gate judges by it; nothing learns from it
+    NEITHER = "neither"  #: it shows the same as images of both other sides
+
+
+class ImageSide(Base):
+    """The side of an image, decided when the gate first saw its accepted mask."""
+
+    __tablename__ = "sides"
+    __table_args__ = (
+        CheckConstraint(f"side IN ({', '.join(repr(s.value) for s in Side)})", name="side"),
+    )
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    side: Mapped[str] = mapped_column(String(10))
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Descriptor(Base):
+    """An image as a backbone sees it: pooled activations, for drawing batches that differ."""
+
+    __tablename__ = "descriptors"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    backbone_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    vector: Mapped[bytes] = mapped_column(LargeBinary)  #: (D,) float32, little-endian
 
 
 class MalignancyEstimate(Base):
@@ -244,6 +292,28 @@ class SubsetMember(Base):
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True, index=True)
 
 
+class Batch(Base):
+    """Images that were drawn to be labelled next, and how."""
+
+    __tablename__ = "batches"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    drawn_by: Mapped[dict[str, Any]]
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+    closed_at: Mapped[str | None] = mapped_column(String(40))
+
+
+class BatchMember(Base):
+    __tablename__ = "batch_members"
+
+    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"), primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True, index=True)
+    position: Mapped[int]  #: in the order of the draw
+    random: Mapped[bool]  #: drawn by lot: such images test the model without bias
+    reason: Mapped[str]
+
+
 class Project(Base):
     """A project of a labelling server that this catalogue fills and empties."""
 
@@ -319,6 +389,51 @@ class Annotation(Base):
     changed: Mapped[int | None]  #: pixels that differ from what was painted
     created_at: Mapped[str] = mapped_column(String(40), default=now)
     deleted_at: Mapped[str | None] = mapped_column(String(40))  #: when it was missed on the server
+
+
+class Round(Base):
+    """One round of the loop: what it did, step by step, as far as it came."""
+
+    __tablename__ = "rounds"
+    __table_args__ = (CheckConstraint("outcome IN ('done', 'failed')", name="outcome"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    actor: Mapped[str] = mapped_column(String(200))
+    started_at: Mapped[str] = mapped_column(String(40), default=now)
+    ended_at: Mapped[str | None] = mapped_column(String(40))
+    outcome: Mapped[str | None] = mapped_column(String(10))  #: None: at work, or broken off
+    steps: Mapped[list[Any]]  #: {"step": name, "said": one line, "seconds": float}
+
+
+class JobKind(StrEnum):
+    """What the labelling server, or a person in it, asked for."""
+
+    PULL = "pull"  #: something was handed in: bring it back
+    REFRESH = "refresh"  #: train, though it may not be due
+    PAINT = "paint"  #: predictions were asked for that are not there
+
+
+class Job(Base):
+    """Work that a server took on and a worker does; of each kind at most one waits."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(f"kind IN ({', '.join(repr(k.value) for k in JobKind)})", name="kind"),
+        Index(
+            "uq_jobs_waiting",
+            "kind",
+            unique=True,
+            sqlite_where=text("started_at IS NULL"),
+            postgresql_where=text("started_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10))
+    requested_at: Mapped[str] = mapped_column(String(40), default=now)
+    started_at: Mapped[str | None] = mapped_column(String(40))
+    ended_at: Mapped[str | None] = mapped_column(String(40))
+    problem: Mapped[str | None]  #: why it failed
 
 
 class Event(Base):

@@ -224,12 +224,19 @@ def test_predictions__one_an_image_and_model(
     assert two.masks.predicted_by(model_id + 1) == set()
 
 
-def test_predictions__the_newest_counts(two: Catalogue, new_mask: MaskMaker, model_id: int) -> None:
+def test_predictions__that_of_the_version_in_use_counts_else_the_newest(
+    two: Catalogue, new_mask: MaskMaker, model_id: int
+) -> None:
     later = two.models.add(NewModelVersion("g", "unet", "b", {}, [], {}, "1.0"), "tester").id
-    for model in (model_id, later):
-        two.masks.add_predictions([new_mask(1, None, str(model), model_version_id=model)])
-    assert two.masks.newest_predictions()[1].model_version_id == later
-    assert two.masks.newest_predictions(model_id)[1].model_version_id == model_id
+
+    def counting() -> dict[int, int | None]:
+        return {i: m.model_version_id for i, m in two.masks.newest_predictions().items()}
+
+    for image, model in ((1, model_id), (1, later), (2, model_id)):
+        two.masks.add_predictions([new_mask(image, None, str(model), model_version_id=model)])
+    assert counting() == {1: later, 2: model_id}
+    two.models.promote("fedd-1", "tester", "fedd-2 misses rulers", forced=False)
+    assert counting() == {1: model_id, 2: model_id}
 
 
 def test_prediction__can_not_be_accepted_as_it_is(

@@ -1,0 +1,35 @@
+"""On which side of the gate an image stands: learned from, or held out. It never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import insert, select
+
+from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.models import ImageSide, Side
+
+
+class Sides:
+    """The sides of a catalogue's images. Each method is one transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def all(self) -> dict[int, Side]:
+        """The side of each image that has one, by image id."""
+        with self._database.read() as session:
+            rows = session.execute(select(ImageSide.image_id, ImageSide.side))
+            return {image_id: Side(side) for image_id, side in rows}
+
+    def decide(self, sides: Mapping[int, Side]) -> None:
+        """Sides for images that have none; one that has keeps it."""
+        with self._database.write() as session:
+            decided = set(session.scalars(select(ImageSide.image_id)))
+            new = [
+                {"image_id": image_id, "side": side.value}
+                for image_id, side in sides.items()
+                if image_id not in decided
+            ]
+            if new:
+                session.execute(insert(ImageSide), new)
