@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy.engine import URL
 
 from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.descriptors import Descriptors
 from ddiseg.catalogue.history import History
 from ddiseg.catalogue.images import Images
 from ddiseg.catalogue.labelling import Labelling
@@ -30,6 +31,7 @@ class Catalogue:
         self.models = ModelVersions(database)
         self.malignancy = MalignancyEstimates(database)
         self.labelling = Labelling(database)
+        self.descriptors = Descriptors(database)
         self.sides = Sides(database)
         self.rounds = Rounds(database)
         self.jobs = Jobs(database)

@@ -63,7 +63,7 @@ def refresh(
     workspace, which is not part of its data: it may be deleted at any time, and a backup does not need it. With --malignancy a classifier
     (malignancy-1, ...) is trained instead, on all images that are known to be malignant or benign.
     """
-    from ddiseg.loop.model import refresh as train
+    from ddiseg.loop.refresh import refresh as train
     from ddiseg.workspace import default_actor
 
     if malignancy and from_scratch:
@@ -149,8 +149,8 @@ def prelabel(
     """
     from ddiseg.catalogue import State
     from ddiseg.errors import InputError
-    from ddiseg.loop.model import SETTLED
-    from ddiseg.loop.model import prelabel as paint
+    from ddiseg.loop.painting import SETTLED
+    from ddiseg.loop.painting import prelabel as paint
 
     workspace = settings.open()
     catalogue = workspace.catalogue

@@ -21,8 +21,7 @@ from ddiseg.catalogue.malignancy import DISCLAIMER
 from ddiseg.catalogue.models import Image, ModelVersion
 from ddiseg.errors import InputError
 from ddiseg.loop.draw import RESERVED, relatives
-from ddiseg.loop.model import fedd_errors
-from ddiseg.loop.model_files import model_file, opened_ahead, store_model
+from ddiseg.loop.model_files import fedd_errors, model_file, opened_ahead, store_model
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace

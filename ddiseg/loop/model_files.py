@@ -1,4 +1,7 @@
-"""Model versions' files in the store, and photographs on their way to a model."""
+"""Model versions' files in the store, what they hold, and photographs on their way to a model.
+
+What fedd refuses comes out of this room as an InputError.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,10 @@ from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
+from fedd.backbone import DiffusionUNet
+from fedd.errors import FeddError
+from fedd.segment import Probes, load_probes
+from fedd.weights.files import load_backbone
 
 #: Threads that open photographs, and parts that wait opened.
 THREADS, AHEAD = 4, 2
@@ -38,6 +45,29 @@ def store_model(workspace: Workspace, save: Callable[[Path], None]) -> str:
     digest = hashlib.sha256(data).hexdigest()
     workspace.store.put(Kind.MODEL, digest, data)
     return digest
+
+
+def load_version(workspace: Workspace, version: ModelVersion) -> tuple[Probes, DiffusionUNet]:
+    """The probes of a model version and the backbone that they read.
+
+    Raises WorkspaceError where the stored file was changed or is missing, InputError where the
+    weights do not fit.
+    """
+    with fedd_errors():
+        with model_file(workspace, version) as path:
+            probes = load_probes(path)
+        net = load_backbone(version.backbone)
+        probes.check_backbone(net)
+    return probes, net
+
+
+@contextmanager
+def fedd_errors() -> Iterator[None]:
+    """What fedd refuses, as an error of ours."""
+    try:
+        yield
+    except FeddError as error:
+        raise InputError(str(error)) from error
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from ddiseg.catalogue import State
 from ddiseg.catalogue.models import Image, ModelVersion
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.loop.lighting import Change, colour_temperature, exposure, one_grey_level
-from ddiseg.loop.model import fedd_errors, load_version
+from ddiseg.loop.model_files import fedd_errors, load_version
 from ddiseg.outcomes import Progress, silent
 from ddiseg.workspace import Workspace
 
@@ -134,8 +134,7 @@ def _compared(
     progress: Progress,
 ) -> Iterator[tuple[Image, NDArray[np.int64]]]:
     """Each image with a confusion matrix a change, (changes, C, C): rows the mask as it is."""
-    with fedd_errors():
-        probes, net = load_version(workspace, version)
+    probes, net = load_version(workspace, version)
     for done, image in enumerate(images, 1):
         try:
             photograph = workspace.photograph(image)

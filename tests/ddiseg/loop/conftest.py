@@ -15,7 +15,7 @@ from ddiseg import masks
 from ddiseg.ingest.mask_files import import_masks
 from ddiseg.ingest.metadata import parse_columns
 from ddiseg.ingest.photographs import import_photographs
-from ddiseg.loop.model import Refreshed, refresh
+from ddiseg.loop.refresh import Refreshed, refresh
 from ddiseg.workspace import Workspace
 from fedd.backbone import DiffusionUNet
 from fedd.segment import ProbeSettings

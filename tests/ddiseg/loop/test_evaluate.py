@@ -12,7 +12,8 @@ from ddiseg import masks
 from ddiseg.catalogue import NewMask, State
 from ddiseg.errors import InputError
 from ddiseg.loop.evaluate import evaluate
-from ddiseg.loop.model import Refreshed, prelabel
+from ddiseg.loop.painting import prelabel
+from ddiseg.loop.refresh import Refreshed
 from ddiseg.workspace import Workspace
 from tests.fedd.conftest import spot
 

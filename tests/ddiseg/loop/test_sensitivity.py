@@ -11,7 +11,7 @@ from annotation_protocol import load_protocol
 from ddiseg.catalogue import State
 from ddiseg.errors import InputError
 from ddiseg.loop import sensitivity as module
-from ddiseg.loop.model import Refreshed
+from ddiseg.loop.refresh import Refreshed
 from ddiseg.loop.sensitivity import sensitivity
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace

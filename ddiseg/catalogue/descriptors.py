@@ -1,0 +1,54 @@
+"""How backbones see the images: pooled activations, for drawing batches of images that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import insert, select
+
+from ddiseg.catalogue.database import Database, in_parts
+from ddiseg.catalogue.models import Descriptor
+
+#: How a vector is stored.
+_STORED = np.dtype("<f4")
+
+
+class Descriptors:
+    """The descriptors of a catalogue's images. Each method is one transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, backbone_hash: str, vectors: Mapping[int, NDArray[np.float32]]) -> None:
+        """Vectors (D,) by image id; an image that has one of this backbone keeps it."""
+        with self._database.write() as session:
+            there: set[int] = set()
+            for part in in_parts(vectors):
+                query = select(Descriptor.image_id).where(Descriptor.image_id.in_(part))
+                there |= set(
+                    session.scalars(query.where(Descriptor.backbone_hash == backbone_hash))
+                )
+            rows = [
+                {
+                    "image_id": image_id,
+                    "backbone_hash": backbone_hash,
+                    "vector": np.asarray(vector, _STORED).tobytes(),
+                }
+                for image_id, vector in vectors.items()
+                if image_id not in there
+            ]
+            if rows:
+                session.execute(insert(Descriptor), rows)
+
+    def of(self, backbone_hash: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids (N,) of the images that this backbone has seen, and their vectors (N, D)."""
+        query = select(Descriptor.image_id, Descriptor.vector).where(
+            Descriptor.backbone_hash == backbone_hash
+        )
+        with self._database.read() as session:
+            rows = session.execute(query.order_by(Descriptor.image_id)).all()
+        ids = np.array([image_id for image_id, _ in rows], np.int64)
+        joined = np.frombuffer(b"".join(vector for _, vector in rows), _STORED)
+        return ids, joined.reshape(len(rows), -1 if rows else 0).astype(np.float32, copy=False)

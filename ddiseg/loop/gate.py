@@ -1,0 +1,249 @@
+"""The gate: may a newly trained version replace the one in use?
+
+Both paint the same held-out images, whose accepted masks neither has learned from. The candidate
+passes only if it is not worse over all of them, and if no tone's lower bound falls by more than a
+tolerance. Intervals are 95 % bootstrap intervals over patients; candidate, version in use and their
+difference are resampled together (paired: Efron and Tibshirani 1993, chapter 8), so that a hard
+patient counts for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotation_protocol import load_protocol, scoring
+from annotation_protocol.scoring import FEW, Interval
+from ddiseg.errors import InputError
+
+RESAMPLES, SEED = 2000, 0
+
+#: By how much a tone's lower bound may fall, in IoU.
+TOLERANCE = 0.02
+
+MEAN, LESION = "mean_iou", "lesion_iou"
+_SAID = {MEAN: "mean IoU", LESION: "lesion IoU"}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One held-out image: whose it is, and the confusion matrices (C, C) of both versions' masks."""
+
+    patient: str
+    tone: str
+    valid: Sequence[int]  #: classes that the annotator could use
+    candidate: NDArray[np.int64]
+    current: NDArray[np.int64] | None  #: None where there is no version to compare with
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A mean over images; value and interval are None where there are too few to say."""
+
+    value: float | None
+    interval: Interval | None
+    n: int  #: images that count
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The figures of a group of held-out images, by MEAN and LESION."""
+
+    n: int  #: images
+    patients: int
+    candidate: dict[str, Figure]
+    current: dict[str, Figure] | None
+    difference: dict[str, Figure] | None  #: candidate minus current, image by image
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says, and why."""
+
+    passed: bool
+    judged: bool  #: False where there was nothing, or too little, to compare
+    reasons: tuple[str, ...]  #: one line each, what decided first
+    compared_with: str | None  #: name of the version in use
+    tolerance: float
+    held_out: dict[str, int]  #: images by tone
+    overall: Comparison
+    by_tone: dict[str, Comparison]  #: in the protocol's order
+
+    def as_dict(self) -> dict[str, Any]:
+        """The verdict as JSON has it, with what its intervals are made of."""
+        values = asdict(self)
+        images = {
+            "images": self.overall.n,
+            "patients": self.overall.patients,
+            "by_tone": self.held_out,
+        }
+        bootstrap = {"over": "patients", "paired": True, "resamples": RESAMPLES, "seed": SEED}
+        return {
+            **values,
+            "reasons": list(self.reasons),
+            "held_out": images,
+            "bootstrap": bootstrap,
+        }
+
+
+def judge(
+    images: Sequence[Judged], compared_with: str | None, tolerance: float = TOLERANCE
+) -> Verdict:
+    """The verdict on a candidate by held-out images; `compared_with` names the version in use.
+
+    Raises InputError where the tolerance is none.
+    """
+    if not 0 <= tolerance <= 1:
+        raise InputError(f"--tolerance is {tolerance:g}: give an IoU from 0 to 1, such as 0.02")
+    tones = [tone.name for tone in load_protocol().tones]
+    groups = {tone: [each for each in images if each.tone == tone] for tone in tones}
+    by_tone = {tone: _compare(members) for tone, members in groups.items() if members}
+    overall = _compare(images)
+    refused = _worse(overall, tolerance) + _fallen(by_tone, tolerance)
+    unjudged = _unjudged(overall, compared_with)
+    return Verdict(
+        passed=not refused,
+        judged=unjudged is None,
+        reasons=(*refused, *([unjudged] if unjudged else _kept(overall, refused)), *_few(by_tone)),
+        compared_with=compared_with,
+        tolerance=tolerance,
+        held_out={tone: group.n for tone, group in by_tone.items()},
+        overall=overall,
+        by_tone=by_tone,
+    )
+
+
+def _compare(images: Sequence[Judged]) -> Comparison:
+    patients = [each.patient for each in images]
+    candidate, current = _values(images)
+    difference = None
+    if current is not None:
+        difference = {m: candidate[m] - current[m] for m in candidate}
+    return Comparison(
+        n=len(images),
+        patients=len(set(patients)),
+        candidate=_figures(candidate, patients),
+        current=None if current is None else _figures(current, patients),
+        difference=None if difference is None else _figures(difference, patients),
+    )
+
+
+def _values(
+    images: Sequence[Judged],
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]] | None]:
+    """IoU of each image, (N,), by measure: of the candidate and of the version in use.
+
+    A class counts where the truth or either mask shows it, so that both have the same images; the
+    one that paints nothing where nothing is has done so perfectly. NaN where a class does not count.
+    """
+    lesion = load_protocol().class_names.index("lesion")
+    rows: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+    for each in images:
+        matrices = [each.candidate, each.candidate if each.current is None else each.current]
+        iou = np.stack([scoring.iou_per_class(matrix) for matrix in matrices])
+        counts = ~np.isnan(iou).all(axis=0)
+        counts &= np.isin(np.arange(iou.shape[1]), each.valid)
+        iou = np.where(counts, np.where(np.isnan(iou), 1.0, iou), np.nan)
+        rows.append((iou[0], iou[1]))
+    compared = bool(images) and all(each.current is not None for each in images)
+    found = []
+    for which in (0, 1):
+        table = np.array([row[which] for row in rows]).reshape(len(rows), -1)
+        shown = (~np.isnan(table)).sum(axis=1)
+        mean = np.divide(
+            np.nansum(table, axis=1), shown, out=np.full(len(rows), np.nan), where=shown > 0
+        )
+        lesions = table[:, lesion] if len(rows) else np.empty(0)
+        found.append({MEAN: mean, LESION: lesions})
+    return found[0], found[1] if compared else None
+
+
+def _figures(
+    values: Mapping[str, NDArray[np.float64]], patients: Sequence[str]
+) -> dict[str, Figure]:
+    figures = {}
+    for measure, each in values.items():
+        counts = ~np.isnan(each)
+        whose = [patient for patient, kept in zip(patients, counts, strict=True) if kept]
+        n = len(whose)
+        if n < FEW or len(set(whose)) < 2:
+            figures[measure] = Figure(None, None, n)
+            continue
+        interval = scoring.mean_interval(each[counts], whose, resamples=RESAMPLES, seed=SEED)
+        figures[measure] = Figure(float(each[counts].mean()), interval, n)
+    return figures
+
+
+def _unjudged(overall: Comparison, compared_with: str | None) -> str | None:
+    """Why nothing can be compared; None where it can."""
+    if not overall.n:
+        return "not judged: no accepted mask is held out yet"
+    if compared_with is None or overall.difference is None:
+        return "not judged: there is no version in use to compare with"
+    if overall.difference[MEAN].value is None:
+        return f"not judged: too few held-out masks to say ({_counted(overall)})"
+    return None
+
+
+def _worse(overall: Comparison, tolerance: float) -> list[str]:
+    """In what the candidate is worse over all held-out images."""
+    said = []
+    for measure, figure in (overall.difference or {}).items():
+        if figure.value is None or figure.interval is None:
+            continue
+        if figure.interval[1] < 0 or figure.value < -tolerance:
+            said.append(f"{_SAID[measure]} is worse: {_difference(figure)}")
+    return said
+
+
+def _fallen(by_tone: Mapping[str, Comparison], tolerance: float) -> list[str]:
+    """The tones whose lower bound falls by more than the tolerance."""
+    said = []
+    for tone, group in by_tone.items():
+        for measure, figure in group.candidate.items():
+            before = None if group.current is None else group.current[measure]
+            if figure.interval is None or before is None or before.interval is None:
+                continue
+            fall = before.interval[0] - figure.interval[0]
+            if fall > tolerance:
+                said.append(
+                    f"{tone}: the lower bound of {_SAID[measure]} falls from "
+                    f"{before.interval[0]:.3f} to {figure.interval[0]:.3f}, by more than "
+                    f"{tolerance:g} (n = {figure.n} images, {group.patients} patients)"
+                )
+    return said
+
+
+def _kept(overall: Comparison, refused: Sequence[str]) -> list[str]:
+    """What speaks for a candidate that passes."""
+    if refused or overall.difference is None:
+        return []
+    return [f"{_SAID[m]}: {_difference(f)}" for m, f in overall.difference.items() if f.interval]
+
+
+def _few(by_tone: Mapping[str, Comparison]) -> list[str]:
+    """The tones of which too little is held out."""
+    known = [tone.name for tone in load_protocol().tones if tone.name != "unknown"]
+    said = []
+    for tone in known:
+        group = by_tone.get(tone)
+        if group is None:
+            said.append(f"{tone}: no mask is held out")
+        elif group.candidate[MEAN].value is None:
+            said.append(f"{tone}: too few held-out masks to say ({_counted(group)})")
+    return said
+
+
+def _difference(figure: Figure) -> str:
+    assert figure.value is not None
+    assert figure.interval is not None
+    low, high = figure.interval
+    return f"{figure.value:+.3f} [{low:+.3f}, {high:+.3f}] (n = {figure.n} images)"
+
+
+def _counted(group: Comparison) -> str:
+    return f"n = {group.n} images, {group.patients} patients"

@@ -1,0 +1,275 @@
+"""Refresh the probes from accepted masks, and let the gate decide whether they come into use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotation_protocol import load_protocol, scoring
+from ddiseg.catalogue import ModelKind, NewModelVersion, Side
+from ddiseg.catalogue.models import Image, Mask, ModelVersion
+from ddiseg.errors import DdisegError, InputError, NotFoundError
+from ddiseg.loop import gate
+from ddiseg.loop.model_files import fedd_errors, load_version, store_model
+from ddiseg.loop.sides import decide_sides
+from ddiseg.loop.training_metrics import count_tones, training_metrics
+from ddiseg.outcomes import Progress, silent
+from ddiseg.store import Kind
+from ddiseg.workspace import Workspace
+from fedd.backbone import Backbone, DiffusionUNet
+from fedd.cache import DEFAULT_LIMIT, FeatureCache
+from fedd.network.replicas import Replicas, place
+from fedd.probes.training import Example, train_probes
+from fedd.segment import Probes, ProbeSettings, default_settings
+from fedd.weights.files import SHIPPED, is_named, load_backbone
+
+#: Where a workspace keeps activations: not part of its data, and made again where it is missing.
+CACHE = Path("cache", "features")
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """A model version and how it came about; `new` is False where it was there already."""
+
+    version: ModelVersion
+    new: bool
+    in_use: str  #: name of the version in use afterwards
+
+    @property
+    def absent_classes(self) -> tuple[str, ...]:
+        """Classes that its training masks do not show, so that it never paints them."""
+        return tuple(self.version.metrics["absent_classes"])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know about the training, such as that nothing could be held out."""
+        return tuple(self.version.metrics.get("notes", ()))
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What the gate said, a line each; empty where it was not asked."""
+        return tuple(self.version.gate["reasons"]) if self.version.gate else ()
+
+
+def refresh(
+    workspace: Workspace,
+    actor: str,
+    backbone: str = SHIPPED,
+    seed: int = 0,
+    settings: ProbeSettings | None = None,
+    progress: Progress = silent,
+    *,
+    from_scratch: bool = False,
+    cache_limit: int = DEFAULT_LIMIT,
+    device: str = "cpu",
+    hold_out: bool = False,
+    tolerance: float = gate.TOLERANCE,
+) -> Refreshed:
+    """Train probes on accepted masks and record them as a new model version.
+
+    Training goes on from the version in use where that learned from some of the same masks, with
+    the same backbone and settings. The same masks, backbone and settings as the newest version
+    change nothing. Once masks are held out (`hold_out` begins it, and nothing ends it) none is
+    ever learned from, and the version comes into use only where the gate lets it pass.
+
+    Args:
+        settings: those that go with the backbone unless given; `seed` replaces theirs.
+        from_scratch: do not go on from the version in use, nor leave in use one that went on.
+        cache_limit: bytes that the activations kept for the next refresh may take; 0 keeps none.
+        device: where the backbone is computed; "auto" is all GPUs, or the CPU.
+        hold_out: from now on hold out about every fifth patient's masks.
+        tolerance: by how much a tone's lower bound may fall, in IoU.
+
+    Raises:
+        InputError: there is nothing to learn from, or the weights do not fit.
+    """
+    pairs, held_out = _sides(workspace, begin=hold_out)
+    protocol = load_protocol()
+    with fedd_errors():
+        net = place(load_backbone(backbone), device)
+        settings = replace(settings or default_settings(net.config), seed=seed)
+        hashes = [mask.content_hash for _, mask in pairs]
+        if (same := _same(workspace, net, settings, hashes, from_scratch)) is not None:
+            return Refreshed(same, False, workspace.catalogue.models.current().name)
+        earlier = None if from_scratch else _earlier(workspace, net, settings, hashes)
+        cache = feature_cache(workspace, cache_limit)
+        started = time.monotonic()
+        probes = train_probes(
+            (_example(workspace, image, mask) for image, mask in pairs),
+            net,
+            settings,
+            protocol.class_names,
+            progress,
+            cache=cache,
+            warm_start=load_version(workspace, earlier)[0] if earlier else None,
+        )
+        seconds = time.monotonic() - started
+        went_on_from = earlier.name if earlier and probes.record.warm_start else None
+        metrics = {
+            "seconds": round(seconds, 1),
+            "images": len(pairs),
+            "by_tone": count_tones([image for image, _ in pairs]),
+            "absent_classes": list(probes.absent),
+            "went_on_from": went_on_from,
+            **training_metrics(workspace, probes, net, pairs, cache),
+        }
+        verdict = None
+        if held_out is not None:
+            verdict = _verdict(workspace, probes, net, held_out, cache, tolerance)
+        digest = store_model(workspace, probes.save)
+    version = workspace.catalogue.models.add(
+        NewModelVersion(
+            file_hash=digest,
+            backbone=backbone if is_named(backbone) else str(Path(backbone).absolute()),
+            backbone_hash=net.hash,
+            settings=settings.to_dict(),
+            training_masks=hashes,
+            metrics=metrics,
+            protocol_version=protocol.version,
+            gate=verdict.as_dict() if verdict else None,
+        ),
+        actor,
+        promote=verdict is None or verdict.passed,
+        why="; ".join(verdict.reasons) if verdict else "newly trained; no mask is held out",
+    )
+    return Refreshed(version, True, workspace.catalogue.models.current().name)
+
+
+def feature_cache(workspace: Workspace, limit: int) -> FeatureCache | None:
+    """The workspace's activations on disk, at most `limit` bytes of them; none where that is 0."""
+    return FeatureCache(workspace.root / CACHE, limit) if limit else None
+
+
+Pairs = list[tuple[Image, Mask]]
+
+
+def _sides(workspace: Workspace, *, begin: bool) -> tuple[Pairs, Pairs | None]:
+    """What is learned from and what is held out, accepted masks with their images.
+
+    None is held out, and None returned, until that is begun. The order is one that no row number
+    decides.
+    """
+    accepted = workspace.catalogue.masks.accepted()
+    images = workspace.catalogue.images.select(ids=list(accepted))
+    pairs = sorted(
+        ((image, accepted[image.id]) for image in images), key=lambda pair: pair[0].content_hash
+    )
+    held_out = None
+    if begin or workspace.catalogue.sides.all():
+        sides = decide_sides(workspace.catalogue)
+        held_out = [pair for pair in pairs if sides[pair[0].id] is Side.HELD_OUT]
+        pairs = [pair for pair in pairs if sides[pair[0].id] is Side.TRAINING]
+    if not pairs:
+        kept = f" ({len(held_out)} are held out for the gate)" if held_out else ""
+        raise InputError(
+            f"no accepted mask to learn from{kept}: import reviewed masks ('ddiseg masks import "
+            "... --annotator A --reviewer B') or have masks reviewed"
+        )
+    return pairs, held_out
+
+
+def _same(
+    workspace: Workspace,
+    net: DiffusionUNet | Replicas,
+    settings: ProbeSettings,
+    hashes: Sequence[str],
+    from_scratch: bool,
+) -> ModelVersion | None:
+    """The newest version, refused ones too, where it learned the same in the same way."""
+    versions = workspace.catalogue.models.all(ModelKind.SEGMENTATION)
+    if not versions or not _alike(workspace, versions[-1], net, settings):
+        return None
+    newest = versions[-1]
+    if from_scratch and newest.metrics.get("went_on_from"):
+        return None
+    return newest if sorted(newest.training_masks) == sorted(hashes) else None
+
+
+def _earlier(
+    workspace: Workspace,
+    net: DiffusionUNet | Replicas,
+    settings: ProbeSettings,
+    hashes: Sequence[str],
+) -> ModelVersion | None:
+    """The version in use, where training can go on from it: it learned a part of the same."""
+    try:
+        current = workspace.catalogue.models.current()
+    except NotFoundError:
+        return None
+    grown = set(current.training_masks) < set(hashes)
+    return current if grown and _alike(workspace, current, net, settings) else None
+
+
+def _alike(
+    workspace: Workspace,
+    version: ModelVersion,
+    net: DiffusionUNet | Replicas,
+    settings: ProbeSettings,
+) -> bool:
+    """Whether a version was trained as this one will be, and its file is there."""
+    return (
+        version.backbone_hash == net.hash
+        and ProbeSettings.from_dict(version.settings) == settings
+        and version.protocol_version == load_protocol().version
+        and workspace.store.exists(Kind.MODEL, version.file_hash)
+    )
+
+
+def _example(workspace: Workspace, image: Image, mask: Mask) -> Example:
+    return Example(
+        workspace.photograph(image), workspace.mask(mask), image.patient or "", image.tone
+    )
+
+
+def _verdict(
+    workspace: Workspace,
+    probes: Probes,
+    net: Backbone,
+    held_out: Pairs,
+    cache: FeatureCache | None,
+    tolerance: float,
+) -> gate.Verdict:
+    """What the gate says of new probes, beside the version in use if that can still paint."""
+    current, other, unusable = None, None, None
+    try:
+        current = workspace.catalogue.models.current()
+        loaded, backbone = load_version(workspace, current)
+        other = loaded, net if backbone.hash == net.hash else backbone
+    except NotFoundError:
+        pass
+    except DdisegError as error:
+        # A version that can't be loaded paints nothing: it must not keep another one from use.
+        unusable = f"not judged: {current.name if current else 'the version in use'}: {error}"
+    judged = []
+    for image, mask in held_out:
+        photograph = workspace.photograph(image)
+        truth = workspace.mask_over(image, mask)
+        judged.append(
+            gate.Judged(
+                patient=image.patient or image.content_hash,
+                tone=image.tone,
+                valid=mask.classes,
+                candidate=_confusion(truth, probes, net, photograph, cache),
+                current=_confusion(truth, *other, photograph, cache) if other else None,
+            )
+        )
+    verdict = gate.judge(judged, current.name if current and other else None, tolerance)
+    if unusable is not None:
+        verdict = replace(verdict, reasons=(unusable, *verdict.reasons))
+    return verdict
+
+
+def _confusion(
+    truth: NDArray[np.uint8],
+    probes: Probes,
+    net: Backbone,
+    photograph: NDArray[np.uint8],
+    cache: FeatureCache | None,
+) -> NDArray[np.int64]:
+    prediction = probes.predict(net, [photograph], cache)[0].mask
+    return scoring.confusion(truth, prediction, len(probes.classes))

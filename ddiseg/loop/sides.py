@@ -1,0 +1,63 @@
+"""Which accepted masks are learned from, and which are held out for the gate.
+
+A family (images of a patient, and near-duplicates) stands on one side as a whole. About every fifth
+is held out: a hash of the patient decides, no seed and no order of arrival, so the held-out part
+grows with the masks and no image ever changes sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+
+from ddiseg.catalogue import Catalogue, ModelKind, Side
+from ddiseg.catalogue.models import Image
+from ddiseg.loop.draw import relatives
+
+#: Share of the families that are held out.
+HELD_OUT = 0.2
+
+
+def decide_sides(catalogue: Catalogue) -> dict[int, Side]:
+    """The side of every image with an accepted mask; those that have none yet get theirs.
+
+    What a model has learned from already is on the training side.
+    """
+    accepted = catalogue.masks.accepted()
+    sides = catalogue.sides.all()
+    if missing := set(accepted) - set(sides):
+        images = catalogue.images.select(ids=[*accepted, *sides])
+        learned = {
+            h for v in catalogue.models.all(ModelKind.SEGMENTATION) for h in v.training_masks
+        }
+        known = dict(sides)
+        for image_id in missing:
+            if accepted[image_id].content_hash in learned:
+                known[image_id] = Side.TRAINING
+        new = {i: side for i, side in _by_family(images, known).items() if i in missing}
+        catalogue.sides.decide(new)
+        sides = catalogue.sides.all()
+    return {image_id: sides[image_id] for image_id in accepted}
+
+
+def _by_family(images: Sequence[Image], known: dict[int, Side]) -> dict[int, Side]:
+    """The side of each image, where `known` are some that stand."""
+    _, family_of = relatives(images)
+    families: dict[int, list[Image]] = defaultdict(list)
+    for image in images:
+        families[family_of[image.id]].append(image)
+    sides = {}
+    for members in families.values():
+        there = {known[i.id] for i in members if i.id in known} - {Side.NEITHER}
+        family_side = there.pop() if len(there) == 1 else Side.NEITHER if there else _drawn(members)
+        sides.update({image.id: known.get(image.id, family_side) for image in members})
+    return sides
+
+
+def _drawn(members: Sequence[Image]) -> Side:
+    first = min(members, key=lambda image: image.content_hash)
+    key = first.patient if first.patient is not None else first.content_hash
+    digest = hashlib.sha256(f"side of {key}".encode()).digest()
+    lot = int.from_bytes(digest[:8], "big") / 2**64
+    return Side.HELD_OUT if lot < HELD_OUT else Side.TRAINING

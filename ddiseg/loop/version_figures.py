@@ -1,0 +1,289 @@
+"""What was measured of a model version: tables of figures, each with its n and interval.
+
+Everything here is ready to be JSON. A figure is what the gate stores, see `ddiseg.loop.gate`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotation_protocol import load_protocol, scoring
+from annotation_protocol.scoring import FEW
+from ddiseg.catalogue import ModelKind
+from ddiseg.catalogue.models import Image, Mask, ModelVersion
+from ddiseg.workspace import Workspace
+
+#: Names the rows of all images together, whatever their tone.
+ALL = "all"
+
+#: Names the column of what one version has more than another.
+DIFFERENCE = "difference"
+
+LESION = "lesion IoU"
+
+_GATE_MEASURES = {"lesion_iou": LESION, "mean_iou": "mean IoU"}
+_MALIGNANCY_MEASURES = {"roc_auc": "ROC-AUC", "f1": "F1", "accuracy": "accuracy"}
+
+
+class Figure(TypedDict):
+    """A mean over images with its 95 % interval; both None where there are too few to say."""
+
+    value: float | None
+    interval: list[float] | None
+    n: int  #: images that count
+
+
+class Row(TypedDict):
+    """One measure in one tone group, or in ALL."""
+
+    tone: str
+    measure: str
+    figures: list[Figure | None]  #: one a column; None where it was not measured
+
+
+class Table(TypedDict):
+    """Figures that belong together."""
+
+    title: str
+    about: str  #: a sentence: which images, and how the figures came about
+    columns: list[str]  #: names of versions, and DIFFERENCE
+    rows: list[Row]
+
+
+def measured(workspace: Workspace, version: ModelVersion) -> dict[str, Table]:
+    """All that is known of how well a version does, the most trustworthy first.
+
+    "random": on images drawn by lot; "held_out": as the gate saw it; "evaluation": the last one, if
+    it was of this version alone; "validation": on the part that ended its training.
+    """
+    if version.kind == ModelKind.MALIGNANCY:
+        tables = {"validation": _malignancy_validation(version)}
+    else:
+        tables = {
+            "random": _random(workspace, version),
+            "held_out": held_out(version),
+            "evaluation": _evaluation(workspace, version),
+            "validation": _validation(version),
+        }
+    return {key: table for key, table in tables.items() if table is not None}
+
+
+def held_out(version: ModelVersion) -> Table | None:
+    """What the gate measured: of the version, of the one then in use, and their difference.
+
+    None where no image was held out.
+    """
+    gate = version.gate
+    if gate is None or not gate["held_out"]["images"]:
+        return None
+    seen = gate["held_out"]
+    compared = gate["overall"]["difference"] is not None
+    sides = ["candidate", "current", DIFFERENCE] if compared else ["candidate"]
+    groups = {ALL: gate["overall"], **gate["by_tone"]}
+    return Table(
+        title="Held-out images, as the gate saw them",
+        about=f"{_counted(seen['images'], seen['patients'])}, never learned from, of the day of the "
+        f"training; intervals are 95 % bootstrap over patients, {gate['bootstrap']['resamples']} "
+        f"resamples, seed {gate['bootstrap']['seed']}.",
+        columns=[version.name, gate["compared_with"], DIFFERENCE] if compared else [version.name],
+        rows=[
+            Row(tone=tone, measure=name, figures=[group[side][measure] for side in sides])
+            for tone, group in groups.items()
+            for measure, name in _GATE_MEASURES.items()
+        ],
+    )
+
+
+def held_out_lesion(version: ModelVersion) -> Figure | None:
+    """Lesion IoU over all held-out images; None where none was held out."""
+    table = held_out(version)
+    return _lookup(table, ALL, LESION)[0] if table else None
+
+
+def beside(tables: Mapping[str, Table]) -> Table | None:
+    """What each version measured by itself in one table, by the version's name.
+
+    The images are each version's own, so nothing is subtracted. None without any table.
+    """
+    if not tables:
+        return None
+    keys = dict.fromkeys((r["tone"], r["measure"]) for t in tables.values() for r in t["rows"])
+    return Table(
+        title=next(iter(tables.values()))["title"],
+        about=" ".join(f"{name}: {table['about']}" for name, table in tables.items()),
+        columns=list(tables),
+        rows=[
+            Row(
+                tone=tone,
+                measure=measure,
+                figures=[_lookup(table, tone, measure)[0] for table in tables.values()],
+            )
+            for tone, measure in keys
+        ],
+    )
+
+
+def figure_text(figure: Figure | None, *, signed: bool = False) -> str:
+    """A figure as it is printed: never without its n, and not at all without its interval."""
+    if figure is None:
+        return "not measured"
+    if figure["value"] is None or figure["interval"] is None:
+        return f"too few to say (n = {figure['n']})"
+    (low, high), form = figure["interval"], "+.3f" if signed else ".2f"
+    return f"{figure['value']:{form}} [{low:{form}}, {high:{form}}] n={figure['n']}"
+
+
+def row_texts(table: Table, row: Row) -> list[str]:
+    """The figures of a row as they are printed, one a column."""
+    return [
+        figure_text(figure, signed=column == DIFFERENCE)
+        for column, figure in zip(table["columns"], row["figures"], strict=True)
+    ]
+
+
+def _lookup(table: Table, tone: str, measure: str) -> list[Figure | None]:
+    for row in table["rows"]:
+        if (row["tone"], row["measure"]) == (tone, measure):
+            return row["figures"]
+    return [None] * len(table["columns"])
+
+
+def _random(workspace: Workspace, version: ModelVersion) -> Table | None:
+    """Lesion IoU on images that were drawn by lot and whose masks the version never learned from."""
+    pairs = _unlearned(workspace, version, workspace.catalogue.batches.random_images())
+    if not pairs:
+        return None
+    names = load_protocol().class_names
+    images = [image for image, _, _ in pairs]
+    patients = [image.patient or f"image {image.id}" for image in images]
+    confusions = np.stack([_confusion(workspace, *pair, len(names)) for pair in pairs])
+    valid = np.array([[c in truth.classes for c in range(len(names))] for _, truth, _ in pairs])
+    overall = scoring.score(confusions, patients, valid, names)
+    by_tone = scoring.score_by_group(confusions, patients, valid, [i.tone for i in images], names)
+    own = sum(truth.parent_id == prediction.id for _, truth, prediction in pairs)
+    return Table(
+        title="Accepted images that were drawn at random",
+        about=f"{_counted(len(images), len(set(patients)))}, drawn by lot, not because a model was "
+        "unsure of them, and not learned from; this is the test without bias of choice. "
+        f"{own} of the masks were drawn over this version's own painting, which flatters it.",
+        columns=[version.name],
+        rows=[
+            Row(tone=tone, measure=LESION, figures=[_score_figure(scores["lesion"].as_dict())])
+            for tone, scores in {ALL: overall, **by_tone}.items()
+        ],
+    )
+
+
+def _unlearned(
+    workspace: Workspace, version: ModelVersion, image_ids: set[int]
+) -> list[tuple[Image, Mask, Mask]]:
+    """Of these images the accepted mask and the version's own, where it learned from no mask of it."""
+    accepted = workspace.catalogue.masks.accepted()
+    predictions: dict[int, Mask] = {}
+    drawn: dict[int, set[str]] = defaultdict(set)
+    for mask in workspace.catalogue.masks.all():
+        if mask.model_version_id == version.id:
+            predictions[mask.image_id] = mask
+        elif mask.annotator is not None:
+            drawn[mask.image_id].add(mask.content_hash)
+    learned = set(version.training_masks)
+    wanted = [
+        image_id
+        for image_id in image_ids & accepted.keys() & predictions.keys()
+        if not drawn[image_id] & learned
+    ]
+    images = workspace.catalogue.images.select(ids=wanted)
+    return [(image, accepted[image.id], predictions[image.id]) for image in images]
+
+
+def _confusion(
+    workspace: Workspace, image: Image, truth: Mask, prediction: Mask, classes: int
+) -> NDArray[np.int64]:
+    return scoring.confusion(
+        workspace.mask_over(image, truth), workspace.mask_over(image, prediction), classes
+    )
+
+
+def _evaluation(workspace: Workspace, version: ModelVersion) -> Table | None:
+    event = workspace.catalogue.history.last("evaluation")
+    if event is None or set(event.detail["models"]) != {version.name}:
+        return None
+    found = event.detail
+    rows = [
+        Row(tone=ALL, measure=f"{name} IoU", figures=[_score_figure(score)])
+        for name, score in found["classes"].items()
+    ]
+    rows += [
+        Row(tone=tone, measure=LESION, figures=[_score_figure(scores["lesion"])])
+        for tone, scores in found["by_tone"].items()
+        if "lesion" in scores
+    ]
+    part = f" of subset {found['subset']}" if found["subset"] else ""
+    return Table(
+        title="The last evaluation",
+        about=f"{event.at[:10]}: {_counted(found['n_images'], found['patients'])}{part}, not learned "
+        f"from, against {PurePath(found['truth']).name}; mean IoU over images.",
+        columns=[version.name],
+        rows=rows,
+    )
+
+
+def _validation(version: ModelVersion) -> Table | None:
+    found = version.metrics.get("validation")
+    if not found:
+        return None
+    return Table(
+        title="The part kept out of training to end it by",
+        about=f"{found['images']} images ({tones_text(found['by_tone'])}). They ended the training "
+        "and set the temperature, so these figures flatter a little.",
+        columns=[version.name],
+        rows=[
+            Row(tone=ALL, measure=f"{name} IoU", figures=[_score_figure(score)])
+            for name, score in found["scores"].items()
+        ],
+    )
+
+
+def _malignancy_validation(version: ModelVersion) -> Table | None:
+    found = version.metrics["on_its_validation_images"]
+    return Table(
+        title="Its validation images",
+        about=f"{_counted(found[ALL]['n'], found[ALL]['patients'])}, {found[ALL]['malignant']} of "
+        "them malignant. They chose the epoch and the threshold, so these figures flatter.",
+        columns=[version.name],
+        rows=[
+            Row(
+                tone=tone,
+                measure=name,
+                figures=[_figure(group[key], group[f"{key}_ci95"], group["n"])],
+            )
+            for tone, group in found.items()
+            for key, name in _MALIGNANCY_MEASURES.items()
+        ],
+    )
+
+
+def _score_figure(score: Mapping[str, Any]) -> Figure:
+    return _figure(score["iou_mean"], score["iou_mean_ci95"], score["n"])
+
+
+def _figure(value: float | None, interval: list[float] | None, n: int) -> Figure:
+    if value is None or interval is None or n < FEW:
+        return Figure(value=None, interval=None, n=n)
+    return Figure(value=value, interval=interval, n=n)
+
+
+def tones_text(by_tone: Mapping[str, int]) -> str:
+    """Counts by tone in the protocol's order: "I-II 20, V-VI 3"."""
+    order = [tone.name for tone in load_protocol().tones]
+    return ", ".join(f"{tone} {by_tone[tone]}" for tone in sorted(by_tone, key=order.index))
+
+
+def _counted(images: int, patients: int) -> str:
+    return f"{images} images of {patients} patients"
