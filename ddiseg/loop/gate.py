@@ -140,7 +140,7 @@ def _values(
     A class counts where the truth or either mask shows it, so that both have the same images; the
     one that paints nothing where nothing is has done so perfectly. NaN where a class does not count.
     """
-    lesion = load_protocol().class_names.index("lesion")
+    names = load_protocol().class_names
     rows: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     for each in images:
         matrices = [each.candidate, each.candidate if each.current is None else each.current]
@@ -152,13 +152,11 @@ def _values(
     compared = bool(images) and all(each.current is not None for each in images)
     found = []
     for which in (0, 1):
-        table = np.array([row[which] for row in rows]).reshape(len(rows), -1)
+        table = np.array([row[which] for row in rows]).reshape(len(images), len(names))
         shown = (~np.isnan(table)).sum(axis=1)
-        mean = np.divide(
-            np.nansum(table, axis=1), shown, out=np.full(len(rows), np.nan), where=shown > 0
-        )
-        lesions = table[:, lesion] if len(rows) else np.empty(0)
-        found.append({MEAN: mean, LESION: lesions})
+        mean = np.full(len(images), np.nan)
+        np.divide(np.nansum(table, axis=1), shown, out=mean, where=shown > 0)
+        found.append({MEAN: mean, LESION: table[:, names.index("lesion")]})
     return found[0], found[1] if compared else None
 
 
