@@ -40,6 +40,17 @@ device_option = click.option(
     show_default=True,
     help="Size limit of the activations kept in the workspace's cache/features; 0 keeps none.",
 )
+@click.option(
+    "--gate",
+    is_flag=True,
+    help="From now on hold out about every fifth patient's masks, as 'ddiseg loop run' does.",
+)
+@click.option(
+    "--tolerance",
+    default=0.02,
+    show_default=True,
+    help="By how much a tone's lower bound of IoU may fall before the gate refuses a version.",
+)
 @device_option
 @malignancy_option
 @hold_out_option
@@ -50,24 +61,30 @@ def refresh(
     seed: int,
     from_scratch: bool,
     cache_gb: float,
+    gate: bool,
+    tolerance: float,
     device: str,
     malignancy: bool,
     hold_out: tuple[str, ...],
 ) -> None:
-    """Train the model's probes on all accepted masks.
+    """Train the model's probes on accepted masks.
 
     The result is a new model version (fedd-1, fedd-2, ...) with its training set, settings and
     seed on record. Nothing is trained where nothing changed. With 20 masks or more, every fifth is
     kept out of the training (whole patients, the tones alike), to see when to stop and how sure the
     model may be. The activations of images with an accepted mask are kept in cache/features in the
-    workspace, which is not part of its data: it may be deleted at any time, and a backup does not need it. With --malignancy a classifier
+    workspace, which is not part of its data: it may be deleted at any time, and a backup does not need it.
+
+    With --gate, and ever after, about every fifth patient's masks are never learned from: on them
+    the new version is compared with the one in use, which stays in use where the new one is worse
+    overall or for any tone. With --malignancy a classifier
     (malignancy-1, ...) is trained instead, on all images that are known to be malignant or benign.
     """
     from ddiseg.loop.refresh import refresh as train
     from ddiseg.workspace import default_actor
 
-    if malignancy and from_scratch:
-        raise click.UsageError("--from-scratch does not go with --malignancy, which always is.")
+    if malignancy and (from_scratch or gate):
+        raise click.UsageError("--from-scratch and --gate do not go with --malignancy.")
     if malignancy:
         refresh_malignancy(settings, backbone, seed, hold_out)
         return
@@ -84,6 +101,8 @@ def refresh(
             from_scratch=from_scratch,
             cache_limit=int(cache_gb * 1e9),
             device=device,
+            hold_out=gate,
+            tolerance=tolerance,
         )
     version = done.version
     by_tone = ", ".join(f"{tone} {n}" for tone, n in version.metrics["by_tone"].items())
@@ -98,6 +117,8 @@ def refresh(
     data = {
         "model": version.name,
         "new": done.new,
+        "in_use": done.in_use,
+        "gate": version.gate,
         "backbone": version.backbone,
         "training_masks": version.training_masks,
         "absent_classes": list(done.absent_classes),
@@ -111,12 +132,16 @@ def refresh(
         )
     else:
         text = f"{version.name} is unchanged: it learned from exactly these {len(version.training_masks)} masks"
+    if version.gate:
+        verdict = "passed" if version.gate["passed"] else f"refused, {done.in_use} stays in use"
+        text = "\n  ".join([f"{text}\n  gate: {verdict}", *done.reasons])
     settings.emit(data, text)
 
 
 @click.command(cls=Command)
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @click.option("--subset", help="Only images of this subset.")
+@click.option("--batch", help="Only images of this batch.")
 @click.option(
     "--state", "states", multiple=True, help="Only images in this state; may be repeated."
 )
@@ -135,6 +160,7 @@ def prelabel(
     settings: Settings,
     images: tuple[str, ...],
     subset: str | None,
+    batch: str | None,
     states: tuple[str, ...],
     strict: bool,
     device: str,
@@ -143,8 +169,8 @@ def prelabel(
 ) -> None:
     """Paint images with the newest model version.
 
-    Without arguments: every image that is neither accepted nor skipped. With names, --subset or
-    --state: exactly those, accepted ones too (to measure the model against them). Images that this
+    Without arguments: every image that is neither accepted nor skipped. With names, --subset,
+    --batch or --state: exactly those, accepted ones too (to measure the model against them). Images that this
     version has painted are unchanged.
     """
     from ddiseg.catalogue import State
@@ -155,17 +181,22 @@ def prelabel(
     workspace = settings.open()
     catalogue = workspace.catalogue
     try:
-        wanted = [State(s) for s in states] or [s for s in State if subset or s not in SETTLED]
+        wanted = [State(s) for s in states] or [
+            s for s in State if subset or batch or s not in SETTLED
+        ]
     except ValueError as error:
         raise InputError(f"{error}; states are: {', '.join(State)}") from error
     if subset is not None:
         catalogue.subsets.members(subset)
     if images:
-        if subset or states:
-            raise click.UsageError("Give images by name, or --subset and --state, not both.")
+        if subset or batch or states:
+            raise click.UsageError(
+                "Give images by name, or --subset, --batch and --state, not both."
+            )
         chosen = catalogue.images.select(ids=[catalogue.images.find(name).id for name in images])
     else:
-        chosen = catalogue.images.select(subset=subset, states=wanted)
+        ids = catalogue.batches.image_ids(batch) if batch else None
+        chosen = catalogue.images.select(subset=subset, states=wanted, ids=ids)
     if malignancy:
         prelabel_malignancy(settings, workspace, chosen, strict=strict)
         return

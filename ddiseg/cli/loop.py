@@ -1,0 +1,227 @@
+"""`ddiseg loop`: let ddiseg pull, learn, paint and push by itself."""
+
+from __future__ import annotations
+
+import signal
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ddiseg.cli.base import Command, Group, Settings, common_options, pass_settings
+from ddiseg.cli.connecting import connection_of
+from ddiseg.cli.model import device_option
+from ddiseg.errors import DdisegError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ddiseg.rounds.round import RoundOptions, Step
+    from ddiseg.workspace import Workspace
+
+
+@click.group("loop", cls=Group, params=common_options())
+def loop() -> None:
+    """Run the loop: bring work back, learn from it when due, paint and push what is open."""
+
+
+@loop.command("run", cls=Command)
+@click.option("--once", is_flag=True, help="One round, for cron or a systemd timer.")
+@click.option("--dry-run", is_flag=True, help="Say what a round would do, and do nothing.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.01),
+    default=5.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="Time from one round to the next.",
+)
+@click.option(
+    "--every",
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Refresh when N accepted masks wait to be learned from.",
+)
+@click.option(
+    "--max-age",
+    type=float,
+    default=7.0,
+    show_default=True,
+    metavar="DAYS",
+    help="Refresh with a single new mask where the newest version is that old.",
+)
+@click.option(
+    "--tolerance",
+    default=0.02,
+    show_default=True,
+    help="By how much a tone's lower bound of IoU may fall before the gate refuses a version.",
+)
+@click.option(
+    "--draw",
+    default=0,
+    metavar="N",
+    help="Draw a batch of N images whenever nobody has work left.  [default: none]",
+)
+@click.option(
+    "--control",
+    default=0.0,
+    metavar="PERCENT",
+    help="Withhold the prediction from this share of new images, as 'ddiseg label push' does.",
+)
+@click.option(
+    "--hide-tone",
+    is_flag=True,
+    help="Leave the tone out of the tasks: annotators work blind to it.",
+)
+@click.option("--backbone", default="small", show_default=True, help="As for 'ddiseg refresh'.")
+@click.option("--seed", default=0, show_default=True, help="Seed of training and draws.")
+@device_option
+@pass_settings
+def run(
+    settings: Settings,
+    once: bool,
+    dry_run: bool,
+    interval: float,
+    every: int,
+    max_age: float,
+    tolerance: float,
+    draw: int,
+    control: float,
+    hide_tone: bool,
+    backbone: str,
+    seed: int,
+    device: str,
+) -> None:
+    """Run rounds of the loop until stopped, or one with --once.
+
+    A round pulls annotations and verdicts, gives submitted masks to reviewers, refreshes the model
+    when that is due, draws a batch if asked to, paints the images that people have or are to have,
+    and pushes them. About every fifth patient's accepted masks are held out and never learned from:
+    on them the gate compares a new version with the one in use, which stays where the new one is
+    worse overall or for any tone. Only one round runs at a time, and each can be stopped at any
+    moment: the next one goes on from there.
+    """
+    from ddiseg.labelstudio.push import PushOptions
+    from ddiseg.rounds.round import RoundOptions
+
+    options = RoundOptions(
+        every=every,
+        max_age=timedelta(days=max_age),
+        draw=draw,
+        tolerance=tolerance,
+        backbone=backbone,
+        device=device,
+        seed=seed,
+        push=PushOptions(control=control, show_tone=not hide_tone, seed=seed),
+    )
+    workspace = settings.open()
+    if dry_run:
+        _plan(settings, workspace, options)
+        return
+    if once:
+        _once(settings, workspace, options)
+        return
+    _until_stopped(workspace, options, interval * 60)
+
+
+@loop.command("status", cls=Command)
+@click.option(
+    "--last",
+    "count",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="How many rounds.",
+)
+@click.option("--every", default=10, show_default=True, help="As for 'ddiseg loop run'.")
+@pass_settings
+def show_status(settings: Settings, count: int, every: int) -> None:
+    """Show the last rounds, the version in use, and when the next refresh is due."""
+    from ddiseg.errors import NotFoundError
+    from ddiseg.rounds.due import refresh_due
+
+    catalogue = settings.open().catalogue
+    rounds = catalogue.rounds.last(count)
+    due = refresh_due(catalogue, every, timedelta(days=7))
+    try:
+        in_use = catalogue.models.current().name
+    except NotFoundError:
+        in_use = None
+    data = {
+        "in_use": in_use,
+        "refresh": {"due": due.is_due, "why": due.why},
+        "jobs_waiting": catalogue.jobs.waiting(),
+        "rounds": [
+            {
+                "round": r.id,
+                "started_at": r.started_at,
+                "ended_at": r.ended_at,
+                "outcome": r.outcome or "broken off, or at work",
+                "steps": r.steps,
+            }
+            for r in rounds
+        ],
+    }
+    lines = [
+        f"in use: {in_use or 'no model yet'}",
+        f"refresh: {'due' if due.is_due else 'not due'}, {due.why}",
+    ]
+    for row in data["rounds"] if rounds else ():
+        lines.append(f"round {row['round']}, {row['started_at'][:16]}: {row['outcome']}")
+        lines += [_line(s["step"], s["said"], s.get("failed", False)) for s in row["steps"]]
+    if not rounds:
+        lines.append("no round yet: 'ddiseg loop run --once'")
+    settings.emit(data, "\n".join(lines))
+
+
+def _plan(settings: Settings, workspace: Workspace, options: RoundOptions) -> None:
+    from ddiseg.rounds.round import plan_round
+
+    steps = plan_round(workspace, lambda: connection_of(workspace), options)
+    _emit(settings, steps)
+
+
+def _once(settings: Settings, workspace: Workspace, options: RoundOptions) -> None:
+    from ddiseg.rounds.round import run_round
+    from ddiseg.workspace import default_actor
+
+    steps = run_round(workspace, lambda: connection_of(workspace), options, default_actor())
+    _emit(settings, steps)
+    failed = [step.name for step in steps if step.failed]
+    if failed:
+        raise DdisegError(f"{', '.join(failed)} failed; what was done is kept, run it again")
+
+
+def _until_stopped(workspace: Workspace, options: RoundOptions, seconds: float) -> None:
+    """Rounds until SIGINT or SIGTERM, which ends between two steps or within one; either is safe."""
+    from ddiseg.rounds.round import run_round
+    from ddiseg.workspace import default_actor
+
+    def stop(*_signal: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    while True:
+        click.echo(f"round at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", err=True)
+        run_round(
+            workspace,
+            lambda: connection_of(workspace),
+            options,
+            default_actor(),
+            say=lambda line: click.echo(f"  {line}", err=True),
+        )
+        time.sleep(seconds)
+
+
+def _emit(settings: Settings, steps: Sequence[Step]) -> None:
+    lines = [_line(step.name, step.said, step.failed) for step in steps]
+    settings.emit({"steps": [step.as_dict() for step in steps]}, "\n".join(lines))
+
+
+def _line(name: str, said: str, failed: bool) -> str:
+    return f"  {name:<8} {'FAILED: ' if failed else ''}{said}"
+
+
+COMMANDS: tuple[click.Command, ...] = (loop,)

@@ -1,0 +1,116 @@
+"""kill -9 at any moment of a round: no mask lost, none doubled, and the next round goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ddiseg.catalogue import Purpose, State
+from ddiseg.verify import verify
+from tests.ddiseg.labelstudio.studio import Studio
+
+#: DDISEG_ROUND_KILLS=200 for as many as the release is tried with.
+KILLS = int(os.environ.get("DDISEG_ROUND_KILLS", "25"))
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def attempt(studio: Studio, tiny_weights: Path) -> Iterator[Callable[[str], str]]:
+    """attempt("0.5"): a round that is killed after half a second; attempt("-"): a whole one."""
+    arguments = [str(studio.workspace.root), studio.server.url, studio.server.token]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.ddiseg.rounds.killed_rounds", *arguments, str(tiny_weights)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def run(seconds: str) -> str:
+            print(seconds, file=process.stdin, flush=True)
+            assert process.stdout is not None
+            return process.stdout.readline().strip()
+
+        yield run
+        process.stdin.close()
+
+
+def test_round__killed_at_random_moments(
+    studio: Studio,
+    attempt: Callable[[str], str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rng = random.Random(0)
+    word, seconds = attempt("-").split()
+    assert word == "done"
+    killed, steps_done = 0, Counter[int]()
+    for _ in range(KILLS):
+        _work(studio, rng)
+        before = _rounds(studio)
+        answer = attempt(f"{rng.uniform(0, 1.1 * float(seconds)):.3f}")
+        assert answer, "the round failed"
+        if answer == "killed":
+            killed += 1
+            begun = _rounds(studio) > before
+            steps_done[len(studio.catalogue.rounds.last(1)[0].steps) if begun else 0] += 1
+        else:  # as long as rounds take now
+            seconds = answer.split()[1]
+        _check_masks(studio)
+        assert verify(studio.workspace).problems == []
+    word, _ = attempt("-").split()
+    assert word == "done"
+    studio.check(all_pulled=True)
+    _check_masks(studio)
+    assert verify(studio.workspace).problems == []
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{killed} of {KILLS} rounds killed, by steps done: {sorted(steps_done.items())}\n"
+        )
+    assert killed > KILLS / 3
+
+
+def _work(studio: Studio, rng: random.Random) -> None:
+    """People go on: an annotator hands in, a reviewer accepts or sends back, work is reopened."""
+    known = studio.catalogue.labelling.projects(studio.connection.server)
+    if len(known) < len(Purpose):
+        return
+    for image in studio.catalogue.images.select():
+        lot = rng.random()
+        tasks = {t.image_id: t.remote_id for t in studio.tasks()}
+        if image.state == State.IN_LABELLING and image.id in tasks and lot < 0.4:
+            studio.submit_unchanged(tasks[image.id] or 0)
+        elif image.state == State.SUBMITTED and lot < 0.5:
+            reviews = [t for t in studio.tasks(Purpose.REVIEW) if t.image_id == image.id]
+            if reviews:
+                verdict = "accept" if lot < 0.35 else "reject"
+                studio.decide(reviews[-1].remote_id or 0, verdict, "see the rim")
+        elif image.state == State.ACCEPTED and lot < 0.05:
+            studio.catalogue.images.reopen(image.id, "manager")
+
+
+def _rounds(studio: Studio) -> int:
+    last = studio.catalogue.rounds.last(1)
+    return last[0].id if last else 0
+
+
+def _check_masks(studio: Studio) -> None:
+    """Every accepted mask is there, and no mask of a person or a model is there twice."""
+    assert studio.catalogue.history.contradictions() == []
+    rows = studio.catalogue.masks.all()
+    drawn = [(m.image_id, m.annotator, m.content_hash) for m in rows if m.annotator is not None]
+    painted = [(m.image_id, m.model_version_id) for m in rows if m.model_version_id is not None]
+    assert len(drawn) == len(set(drawn))
+    assert len(painted) == len(set(painted))
+    accepted = {i.id for i in studio.catalogue.images.select(states=[State.ACCEPTED])}
+    assert accepted == set(studio.catalogue.masks.accepted())
