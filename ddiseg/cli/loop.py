@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ddiseg.workspace import Workspace
 
 
+#: What is said of a round that has no end.
+_BROKEN_OFF = "at work, or broken off"
+
+
 @click.group("loop", cls=Group, params=common_options())
 def loop() -> None:
     """Run the loop: bring work back, learn from it when due, paint and push what is open."""
@@ -149,30 +153,30 @@ def show_status(settings: Settings, count: int, every: int) -> None:
         in_use = catalogue.models.current().name
     except NotFoundError:
         in_use = None
+    lines = [
+        f"in use: {in_use or 'no model yet'}",
+        f"refresh: {'due' if due.is_due else 'not due'}, {due.why}",
+    ]
+    for row in rounds:
+        lines.append(f"round {row.id}, {row.started_at[:16]} UTC: {row.outcome or _BROKEN_OFF}")
+        lines += [_line(s["step"], s["said"], s["failed"]) for s in row.steps]
+    if not rounds:
+        lines.append("no round yet: 'ddiseg loop run --once'")
     data = {
         "in_use": in_use,
         "refresh": {"due": due.is_due, "why": due.why},
         "jobs_waiting": catalogue.jobs.waiting(),
         "rounds": [
             {
-                "round": r.id,
-                "started_at": r.started_at,
-                "ended_at": r.ended_at,
-                "outcome": r.outcome or "broken off, or at work",
-                "steps": r.steps,
+                "round": row.id,
+                "started_at": row.started_at,
+                "ended_at": row.ended_at,
+                "outcome": row.outcome or _BROKEN_OFF,
+                "steps": row.steps,
             }
-            for r in rounds
+            for row in rounds
         ],
     }
-    lines = [
-        f"in use: {in_use or 'no model yet'}",
-        f"refresh: {'due' if due.is_due else 'not due'}, {due.why}",
-    ]
-    for row in data["rounds"] if rounds else ():
-        lines.append(f"round {row['round']}, {row['started_at'][:16]}: {row['outcome']}")
-        lines += [_line(s["step"], s["said"], s.get("failed", False)) for s in row["steps"]]
-    if not rounds:
-        lines.append("no round yet: 'ddiseg loop run --once'")
     settings.emit(data, "\n".join(lines))
 
 

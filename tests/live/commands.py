@@ -1,12 +1,8 @@
-"""`ddiseg` commands in processes of their own, forked from one that has imported everything.
-
-A command of the shell spends its first seconds on imports, where a kill proves nothing.
-"""
+"""`ddiseg` commands in processes of their own."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import sys
 import uuid
@@ -17,11 +13,7 @@ from typing import Any
 
 from ddiseg.cli.base import run
 from ddiseg.cli.root import cli
-
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(
-    ["ddiseg.labelstudio.review", "ddiseg.verify", "label_studio_sdk.client", "pytest", __name__]
-)
+from tests.forks import FORKS
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,7 @@ class Command:
         name = uuid.uuid4().hex
         self._stdout, self._stderr = (root.with_name(f"{name}.{end}") for end in ("out", "err"))
         args = [*map(str, words), "--workspace", str(root), "--output", "json"]
-        self._process = _FORKS.Process(
+        self._process = FORKS.Process(
             target=_run, args=(args, self._stdout, self._stderr, dict(variables or {}))
         )
         self._process.start()

@@ -1,18 +1,10 @@
-"""A process that runs rounds in children of its own and kills them at a given moment.
-
-A child is a copy of this process with everything imported, so that a round begins at once and a
-moment drawn at random falls into its work. Reads lines `SECONDS` (or `-` for a whole round) from
-stdin, answers each with `killed` or `done SECONDS`.
-
-    python -m tests.ddiseg.rounds.killed_rounds ROOT URL TOKEN WEIGHTS
-"""
+"""Rounds in processes of their own, to be killed."""
 
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,41 +15,37 @@ from ddiseg.loop import refresh as refreshing
 from ddiseg.rounds.round import RoundOptions, run_round
 from ddiseg.workspace import Workspace
 from tests.fedd.conftest import QUICK
+from tests.forks import FORKS
 
 
-def main() -> None:
-    root, url, token, weights = sys.argv[1:]
+@dataclass(frozen=True)
+class Site:
+    """A workspace, its server, and the weights that its rounds train with."""
+
+    root: Path
+    url: str
+    token: str
+    weights: Path
+
+
+def run(site: Site, kill_after: float | None = None) -> float | None:
+    """Run a round; the seconds it took, or None where it was killed, after so many."""
+    started = time.monotonic()
+    process = FORKS.Process(target=_round, args=(site,))
+    process.start()
+    process.join(kill_after)
+    killed = process.exitcode is None
+    process.kill()
+    process.join()
+    assert killed or process.exitcode == 0, "the round failed"
+    process.close()
+    return None if killed else time.monotonic() - started
+
+
+def _round(site: Site) -> None:
     torch.set_num_threads(1)
-    for line in sys.stdin:
-        started = time.monotonic()
-        child = os.fork()
-        if not child:
-            _run(Path(root), url, token, weights)
-        seconds = line.strip()
-        if seconds != "-":
-            time.sleep(float(seconds))
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        if os.WIFSIGNALED(status):
-            print("killed", flush=True)
-        else:
-            assert os.WEXITSTATUS(status) == 0, "the round failed"
-            print(f"done {time.monotonic() - started:.3f}", flush=True)
-
-
-def _run(root: Path, url: str, token: str, weights: str) -> None:
-    failed = True
-    try:
-        refreshing.default_settings = lambda _config: QUICK
-        connection = Connection(url, token, embedded=True, media=Folder(root).media)
-        options = RoundOptions(every=1, draw=4, tolerance=1.0, backbone=weights, device="cpu")
-        steps = run_round(Workspace.open(root), lambda: connection, options, "manager")
-        failed = any(step.failed for step in steps)
-        if failed:
-            print([step for step in steps if step.failed], file=sys.stderr, flush=True)
-    finally:
-        os._exit(int(failed))
-
-
-if __name__ == "__main__":
-    main()
+    refreshing.default_settings = lambda _config: QUICK
+    connection = Connection(site.url, site.token, embedded=True, media=Folder(site.root).media)
+    options = RoundOptions(every=1, draw=4, tolerance=1.0, backbone=str(site.weights), device="cpu")
+    steps = run_round(Workspace.open(site.root), lambda: connection, options, "manager")
+    os._exit(int(any(step.failed for step in steps)))

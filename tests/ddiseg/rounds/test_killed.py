@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,61 +13,33 @@ import pytest
 from ddiseg.catalogue import Purpose, State
 from ddiseg.verify import verify
 from tests.ddiseg.labelstudio.studio import Studio
+from tests.ddiseg.rounds.killed_rounds import Site, run
 
 #: DDISEG_ROUND_KILLS=200 for as many as the release is tried with.
-KILLS = int(os.environ.get("DDISEG_ROUND_KILLS", "25"))
-
-ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def attempt(studio: Studio, tiny_weights: Path) -> Iterator[Callable[[str], str]]:
-    """attempt("0.5"): a round that is killed after half a second; attempt("-"): a whole one."""
-    arguments = [str(studio.workspace.root), studio.server.url, studio.server.token]
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.ddiseg.rounds.killed_rounds", *arguments, str(tiny_weights)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-
-        def run(seconds: str) -> str:
-            print(seconds, file=process.stdin, flush=True)
-            assert process.stdout is not None
-            return process.stdout.readline().strip()
-
-        yield run
-        process.stdin.close()
+KILLS = int(os.environ.get("DDISEG_ROUND_KILLS", "12"))
 
 
 def test_round__killed_at_random_moments(
-    studio: Studio,
-    attempt: Callable[[str], str],
-    capsys: pytest.CaptureFixture[str],
+    studio: Studio, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    site = Site(studio.workspace.root, studio.server.url, studio.server.token, tiny_weights)
     rng = random.Random(0)
-    word, seconds = attempt("-").split()
-    assert word == "done"
+    seconds = run(site)
+    assert seconds is not None
     killed, steps_done = 0, Counter[int]()
     for _ in range(KILLS):
         _work(studio, rng)
         before = _rounds(studio)
-        answer = attempt(f"{rng.uniform(0, 1.1 * float(seconds)):.3f}")
-        assert answer, "the round failed"
-        if answer == "killed":
+        ended_after = run(site, kill_after=rng.uniform(0, 1.1 * seconds))
+        if ended_after is None:
             killed += 1
             begun = _rounds(studio) > before
             steps_done[len(studio.catalogue.rounds.last(1)[0].steps) if begun else 0] += 1
-        else:  # as long as rounds take now
-            seconds = answer.split()[1]
+        else:
+            seconds = ended_after  # rounds get longer and shorter
         _check_masks(studio)
         assert verify(studio.workspace).problems == []
-    word, _ = attempt("-").split()
-    assert word == "done"
+    assert run(site) is not None
     studio.check(all_pulled=True)
     _check_masks(studio)
     assert verify(studio.workspace).problems == []

@@ -1,0 +1,140 @@
+"""`ddiseg loop` and `ddiseg refresh --gate` as they are typed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddiseg.labelstudio.connection import TOKEN_VARIABLE
+from ddiseg.loop import refresh as refreshing
+from ddiseg.workspace import Workspace
+from tests.ddiseg.labelstudio.studio import Studio, team_server
+from tests.ddiseg.loop.conftest import one_thread, spots, tiny_weights
+from tests.fake_label_studio import status
+from tests.fedd.conftest import QUICK
+
+__all__ = ["one_thread", "spots", "tiny_weights"]
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def studio(spots: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(refreshing, "default_settings", lambda _config: QUICK)
+    with team_server(spots, monkeypatch) as studio:
+        yield studio
+
+
+@pytest.fixture
+def loop(ddiseg: Run, spots: Workspace) -> Run:
+    """loop("run", ...): the result of that command in the workspace."""
+    return lambda *words: ddiseg("loop", *words, "--workspace", spots.root)
+
+
+def test_run_once__says_what_each_step_did(studio: Studio, loop: Run, tiny_weights: Path) -> None:
+    result = loop("run", "--once", "--every", 2, "--draw", 3, "--backbone", tiny_weights)
+    assert result.status == 0
+    lines = [line.split(maxsplit=1) for line in result.out.splitlines()]
+    assert [name for name, _ in lines] == ["pull", "review", "refresh", "draw", "paint", "push"]
+    assert lines[2][1].startswith("fedd-1, from")
+    assert lines[3][1].startswith("batch-1: 3 images (")
+    assert lines[5][1] == "3 images: 3 added"
+
+
+def test_run_once__a_step_that_failed_is_the_exit_status(studio: Studio, loop: Run) -> None:
+    studio.server.misbehave("*", "*", status(500), times=None)
+    result = loop("run", "--once", "--every", 100)
+    assert result.status == 1
+    assert "pull     FAILED: " in result.out
+    assert result.err == "Error: pull failed; what was done is kept, run it again\n"
+    studio.server.behave()
+
+
+def test_run__dry_run_changes_nothing(studio: Studio, loop: Run) -> None:
+    before = studio.catalogue.history.count()
+    result = loop("run", "--dry-run", "--output", "json")
+    assert result.status == 0
+    assert [step["step"] for step in result.json["steps"]][:2] == ["pull", "review"]
+    assert result.json["steps"][2]["said"].startswith("not due: 4 accepted masks")
+    assert studio.catalogue.history.count() == before
+
+
+def test_run__until_it_is_told_to_stop(studio: Studio) -> None:
+    """SIGTERM, as systemd sends it: one line, and the next round finds everything in order."""
+    command = [sys.executable, "-c", "from ddiseg.cli import main; main()"]
+    command += ["--workspace", str(studio.workspace.root), "loop", "run", "--every", "100"]
+    environment = {**os.environ, TOKEN_VARIABLE: studio.server.token, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("  push:"):
+                process.send_signal(signal.SIGTERM)
+                break
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert "Stopped. What was finished is kept" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--every", "0"], "--every is 0"),
+        (["--max-age", "-1"], "--max-age: give a number of days above 0"),
+        (["--draw", "-2"], "--draw is -2"),
+        (["--control", "120"], "--control is 120"),
+    ],
+)
+def test_run__numbers_that_can_not_be(loop: Run, words: list[str], said: str) -> None:
+    result = loop("run", "--once", *words)
+    assert result.status == 1
+    assert result.err.startswith(f"Error: {said}")
+
+
+def test_status__before_and_after_a_round(studio: Studio, loop: Run, tiny_weights: Path) -> None:
+    assert loop("status").out.splitlines() == [
+        "in use: no model yet",
+        "refresh: not due, 4 accepted masks of the 10 that a refresh waits for",
+        "no round yet: 'ddiseg loop run --once'",
+    ]
+    loop("run", "--once", "--every", 2, "--backbone", tiny_weights)
+    lines = loop("status").out.splitlines()
+    assert lines[0] == "in use: fedd-1"
+    assert lines[2].startswith("round 1, ")
+    assert lines[2].endswith(" UTC: done")
+    assert len(lines) == 3 + 6
+    data = loop("status", "--output", "json").json
+    assert data["rounds"][0]["outcome"] == "done"
+    assert data["refresh"]["due"] is False
+
+
+def test_status__a_round_that_was_broken_off(spots: Workspace, loop: Run) -> None:
+    spots.catalogue.rounds.begin("manager")
+    assert loop("status").out.splitlines()[2].endswith("at work, or broken off")
+
+
+def test_refresh__with_the_gate_says_what_it_said(
+    studio: Studio, ddiseg: Run, tiny_weights: Path
+) -> None:
+    words = ("refresh", "--backbone", tiny_weights, "--device", "cpu")
+    result = ddiseg(*words, "--gate", "--workspace", studio.workspace.root)
+    assert result.status == 0
+    lines = result.out.splitlines()
+    assert lines[1] == "  gate: passed"
+    assert lines[2].startswith("  not judged: ")
+    again = ddiseg(*words, "--output", "json", "--workspace", studio.workspace.root)
+    assert again.json["new"] is False
+    assert again.json["gate"]["judged"] is False
+    assert again.json["in_use"] == "fedd-1"
