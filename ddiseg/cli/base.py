@@ -176,26 +176,42 @@ def report_outcomes(
     lines: Sequence[str] = (),
 ) -> None:
     """Print the outcomes of a batch; exits with 1 where `strict` and something was refused."""
+    data = {**outcomes_dict(outcomes), **extra}
+    settings.emit(data, "\n".join([*outcome_lines(outcomes, what), *lines]))
+    if strict:
+        raise_refused(outcomes, what)
+
+
+def outcomes_dict(outcomes: Sequence[FileOutcome]) -> dict[str, Any]:
+    """The outcomes of a batch as JSON has them."""
+    from ddiseg.outcomes import count
+
+    return {
+        "counts": count(outcomes),
+        "files": [{"name": o.name, "outcome": o.outcome.value, "note": o.note} for o in outcomes],
+    }
+
+
+def outcome_lines(outcomes: Sequence[FileOutcome], what: str) -> list[str]:
+    """The outcomes of a batch in words: their number, each refusal, the first of the notes."""
     from ddiseg.outcomes import Outcome, count
 
     counts = count(outcomes)
     noted = [o for o in outcomes if o.note]
     refused = [o for o in noted if o.outcome is Outcome.REFUSED]
     others = [o for o in noted if o.outcome is not Outcome.REFUSED]
-    text = [
-        f"{sum(counts.values())} {what}: " + ", ".join(f"{n} {name}" for name, n in counts.items())
-    ]
-    text += [f"  refused  {o.name}: {o.note}" for o in refused]
-    text += [f"  {o.outcome.value}  {o.name}: {o.note}" for o in others[:LISTED]]
+    lines = [f"{len(outcomes)} {what}: " + ", ".join(f"{n} {name}" for name, n in counts.items())]
+    lines += [f"  refused  {o.name}: {o.note}" for o in refused]
+    lines += [f"  {o.outcome.value}  {o.name}: {o.note}" for o in others[:LISTED]]
     if len(others) > LISTED:
-        text.append(f"  ... and {len(others) - LISTED} more with a note; --output json lists all")
-    data = {
-        "counts": counts,
-        "files": [{"name": o.name, "outcome": o.outcome.value, "note": o.note} for o in outcomes],
-        **extra,
-    }
-    settings.emit(data, "\n".join([*text, *lines]))
-    if strict and counts[Outcome.REFUSED.value]:
-        raise DdisegError(
-            f"--strict: {counts[Outcome.REFUSED.value]} of {sum(counts.values())} {what} refused"
-        )
+        lines.append(f"  ... and {len(others) - LISTED} more with a note; --output json lists all")
+    return lines
+
+
+def raise_refused(outcomes: Sequence[FileOutcome], what: str) -> None:
+    """Raise where something of a batch was refused, as --strict asks for."""
+    from ddiseg.outcomes import Outcome, count
+
+    refused = count(outcomes)[Outcome.REFUSED.value]
+    if refused:
+        raise DdisegError(f"--strict: {refused} of {len(outcomes)} {what} refused")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,12 +13,16 @@ from ddiseg.cli.base import (
     Command,
     Group,
     Settings,
+    outcome_lines,
+    outcomes_dict,
     pass_settings,
     progress_bar,
+    raise_refused,
     report_outcomes,
 )
 
 if TYPE_CHECKING:
+    from ddiseg.ingest.coco_import import CocoImport
     from ddiseg.ingest.photographs import NearDuplicate, PhotographImport
 
 
@@ -47,11 +51,57 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Reference the files where they lie instead of copying them; they must stay there.",
 )
-@click.option("--strict", is_flag=True, help="Exit with 1 if any file or row was refused.")
+@click.option(
+    "--as",
+    "format_name",
+    type=click.Choice(["coco"]),
+    help="PATH is a COCO file that lists photographs and masks, or a folder that has one.",
+)
+@click.option(
+    "--images",
+    "photographs",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="With --as: folder of the photographs.  [default: PATH, or the folder that it lies in]",
+)
+@click.option(
+    "--annotator",
+    metavar="NAME",
+    help="With --as: who drew the masks in the file; without a name they are left.",
+)
+@click.option(
+    "--reviewer",
+    metavar="NAME",
+    help="With --as: who reviewed the masks, a second person; they then arrive accepted.",
+)
+@click.option(
+    "--classes",
+    metavar="LABEL=CLASS,...",
+    help="With --as: what categories mean that are not called like a class, for example "
+    "nevus=lesion,pen=marker.",
+)
+@click.option(
+    "--rest",
+    metavar="CLASS",
+    help="With --as: class of the pixels that no region covers.  [default: background]",
+)
+@click.option(
+    "--stretched",
+    is_flag=True,
+    help="With --as: masks of another size than their image were drawn on it stretched to that.",
+)
+@click.option("--strict", is_flag=True, help="Exit with 1 if any file, row or mask was refused.")
 @pass_settings
 def import_(
     settings: Settings,
     path: Path,
+    format_name: str | None,
+    photographs: Path | None,
+    annotator: str | None,
+    reviewer: str | None,
+    classes: str | None,
+    rest: str | None,
+    stretched: bool,
     metadata: Path | None,
     columns: str | None,
     dataset: str | None,
@@ -73,41 +123,56 @@ def import_(
     Photographs are turned upright and every bit of metadata in them is dropped from the stored
     copy. The same photograph twice is one image; photographs that only look alike are listed.
     Run the same command again at any time: what is there is unchanged, corrected rows are taken.
+
+    With --as, a file of another tool, or a release of ddiseg, brings photographs and masks at once:
+
+    \b
+      ddiseg import release --as coco --annotator reader-1 --reviewer reader-2
+      ddiseg import labels.json --as coco --images photos --annotator reader-1 \\
+        --classes nevus=lesion,pen=marker --rest skin
     """
+    from annotation_protocol import load_protocol
+    from ddiseg.ingest.coco_import import import_coco
+    from ddiseg.ingest.labels import Labels
     from ddiseg.ingest.metadata import parse_columns
     from ddiseg.ingest.photographs import import_photographs
 
-    chosen = parse_columns(columns) if columns is not None else None
+    of_masks = (photographs, annotator, reviewer, classes, rest, stretched or None)
+    if format_name is None and any(option is not None for option in of_masks):
+        raise click.UsageError(
+            "--images, --annotator, --reviewer, --classes, --rest and --stretched are about a file "
+            "with masks: give --as too, or bring masks with 'ddiseg masks import'"
+        )
+    labels = Labels.parse(classes, rest, load_protocol())
+    described: dict[str, Any] = {
+        "metadata": metadata,
+        "columns": parse_columns(columns) if columns is not None else None,
+        "dataset": dataset,
+        "licence": licence,
+        "source": source,
+        "in_place": in_place,
+    }
     workspace = settings.open()
     with progress_bar("Importing") as progress:
-        done = import_photographs(
-            workspace,
-            path,
-            metadata=metadata,
-            columns=chosen,
-            dataset=dataset,
-            licence=licence,
-            source=source,
-            in_place=in_place,
-            progress=progress,
-        )
-    report_outcomes(
-        settings,
-        done.outcomes,
-        "files",
-        strict=strict,
-        extra={
-            "dataset": done.dataset,
-            "rows_without_file": done.rows_without_file,
-            "files_without_row": done.files_without_row,
-            "near_duplicates": [
-                {"images": list(p.names), "ids": list(p.ids), "bits": p.bits, "new": p.new}
-                for p in done.near_duplicates
-            ],
-            "notes": done.notes,
-        },
-        lines=_summary(done),
-    )
+        if format_name is None:
+            folder = import_photographs(workspace, path, **described, progress=progress)
+        else:
+            coco = import_coco(
+                workspace,
+                path,
+                labels=labels,
+                photographs=photographs,
+                annotator=annotator,
+                reviewer=reviewer,
+                stretched=stretched,
+                **described,
+                progress=progress,
+            )
+    if format_name is None:
+        extra, lines = _as_dict(folder), _summary(folder)
+        report_outcomes(settings, folder.outcomes, "files", strict=strict, extra=extra, lines=lines)
+    else:
+        _report_coco(settings, coco, strict)
 
 
 @click.group(name="masks", cls=Group)
@@ -124,13 +189,14 @@ def masks() -> None:
     metavar="FORMAT",
     shell_complete=lambda _context, _parameter, given: _format_names(given),
     help="Format of the files: png (class ids, or other values with --classes), sddi (the "
-    "published FEDD masks in their own layout), or one that an installed package adds.",
+    "published FEDD masks in their own layout), coco, labelstudio (a JSON export), or one that an "
+    "installed package adds.",
 )
 @click.option(
     "--annotator",
-    required=True,
     metavar="NAME",
-    help="Who drew the masks, for example 'FEDD authors' for sDDI.",
+    help="Who drew the masks, for example 'FEDD authors' for sDDI. A file that names them, as that "
+    "of Label Studio, needs none.",
 )
 @click.option(
     "--reviewer",
@@ -140,7 +206,13 @@ def masks() -> None:
 @click.option(
     "--classes",
     metavar="VALUE=CLASS,...",
-    help="What values that are not class ids mean, for example 0=skin,255=lesion.",
+    help="What values that are not class ids mean, for example 0=skin,255=lesion; in files with "
+    "labels, what those mean that are not called like a class: nevus=lesion,pen=marker.",
+)
+@click.option(
+    "--rest",
+    metavar="CLASS",
+    help="Files with labels: class of the pixels that no region covers.  [default: background]",
 )
 @click.option(
     "--stretched",
@@ -155,15 +227,16 @@ def masks_import(
     settings: Settings,
     path: Path,
     format_name: str,
-    annotator: str,
+    annotator: str | None,
     reviewer: str | None,
     classes: str | None,
+    rest: str | None,
     stretched: bool,
     dataset: str | None,
     subset: str | None,
     strict: bool,
 ) -> None:
-    """Import a folder of masks, or one.
+    """Import a folder of masks, or one; or one file with the masks of many images.
 
     A mask belongs to the image that has its name, endings aside; import the photographs first.
     Nothing is overwritten: another mask for an accepted image is refused until it is reopened.
@@ -171,33 +244,49 @@ def masks_import(
     \b
       ddiseg masks import masks --as png --classes 0=skin,255=lesion --annotator reader-1 --reviewer reader-2
       ddiseg masks import ddi_labels --as sddi --annotator 'FEDD authors'
+      ddiseg masks import export.json --as labelstudio --classes nevus=lesion --rest skin
+      ddiseg masks import labels.json --as coco --annotator reader-1
     """
     from annotation_protocol import load_protocol
+    from ddiseg.formats import LABELLED_MASKS, MASKS, group_of
+    from ddiseg.ingest.labelled_masks import import_labelled_masks
+    from ddiseg.ingest.labels import Labels
     from ddiseg.ingest.mask_files import import_masks
     from ddiseg.masks import parse_class_mapping
 
-    names = load_protocol().class_names
-    mapping = parse_class_mapping(classes, names) if classes is not None else None
+    labelled = group_of(format_name, MASKS, LABELLED_MASKS) == LABELLED_MASKS
+    if not labelled and annotator is None:
+        raise click.UsageError("Missing option '--annotator'.")
+    if not labelled and rest is not None:
+        raise click.UsageError(f"--rest is about files with labels: {format_name} has values")
+    protocol = load_protocol()
+    chosen: dict[str, Any] = {
+        "format_name": format_name,
+        "annotator": annotator,
+        "reviewer": reviewer,
+        "stretched": stretched,
+        "dataset": dataset,
+        "subset": subset,
+    }
+    if labelled:
+        chosen["labels"] = Labels.parse(classes, rest, protocol)
+    elif classes is not None:
+        chosen["mapping"] = parse_class_mapping(classes, protocol.class_names)
     workspace = settings.open()
+    notes: list[str] = []
     with progress_bar("Importing masks") as progress:
-        outcomes = import_masks(
-            workspace,
-            path,
-            format_name=format_name,
-            annotator=annotator,
-            reviewer=reviewer,
-            mapping=mapping,
-            stretched=stretched,
-            dataset=dataset,
-            subset=subset,
-            progress=progress,
-        )
+        if labelled:
+            done = import_labelled_masks(workspace, path, **chosen, progress=progress)
+            outcomes, notes = done.outcomes, done.notes
+        else:
+            outcomes = import_masks(workspace, path, **chosen, progress=progress)
     report_outcomes(
         settings,
         outcomes,
-        "mask files",
+        "masks" if labelled else "mask files",
         strict=strict,
-        extra={"annotator": annotator, "reviewer": reviewer},
+        extra={"annotator": annotator, "reviewer": reviewer, "notes": notes},
+        lines=notes,
     )
 
 
@@ -205,9 +294,44 @@ COMMANDS: tuple[click.Command, ...] = (import_, masks)
 
 
 def _format_names(given: str) -> list[str]:
-    from ddiseg.formats import MASKS, format_names
+    from ddiseg.formats import LABELLED_MASKS, MASKS, format_names
 
-    return [name for name in format_names(MASKS) if name.startswith(given)]
+    return [name for name in format_names(MASKS, LABELLED_MASKS) if name.startswith(given)]
+
+
+def _report_coco(settings: Settings, done: CocoImport, strict: bool) -> None:
+    photographs = done.photographs
+    lines = [*outcome_lines(photographs.outcomes, "images"), *_summary(photographs)]
+    if done.masks_left:
+        lines.append(
+            f"masks left in the file: {done.masks_left}; say who drew them with --annotator NAME to "
+            "bring them too"
+        )
+    elif done.masks:
+        lines += outcome_lines(done.masks, "masks")
+    else:
+        lines.append("the file has no masks")
+    data = {
+        **outcomes_dict(photographs.outcomes),
+        **_as_dict(photographs),
+        "masks": {**outcomes_dict(done.masks), "left": done.masks_left},
+    }
+    settings.emit(data, "\n".join(lines))
+    if strict:
+        raise_refused([*photographs.outcomes, *done.masks], "images and masks")
+
+
+def _as_dict(done: PhotographImport) -> dict[str, Any]:
+    return {
+        "dataset": done.dataset,
+        "rows_without_file": done.rows_without_file,
+        "files_without_row": done.files_without_row,
+        "near_duplicates": [
+            {"images": list(p.names), "ids": list(p.ids), "bits": p.bits, "new": p.new}
+            for p in done.near_duplicates
+        ],
+        "notes": done.notes,
+    }
 
 
 def _summary(done: PhotographImport) -> list[str]:

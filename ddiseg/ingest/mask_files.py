@@ -6,7 +6,7 @@ entry points `ddiseg.mask_formats`: Path -> MaskFiles, none of which is read bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -39,6 +39,7 @@ class MaskFile:
     load: Callable[[], NDArray[Any]]  #: (h, w) values as they stand; raises InputError
     classes: tuple[int, ...]  #: ids that its author could use, where the values are class ids
     stretched: bool = False  #: drawn on the photograph stretched to the mask's size
+    annotator: str | None = None  #: who drew it, where the file says so
     notes: list[str] = field(default_factory=list)  #: what `load` had to tolerate
 
 
@@ -58,6 +59,7 @@ def import_masks(
     """Import a file or folder of masks, matched to images by file name without ending.
 
     Args:
+        annotator: who drew them.
         reviewer: a second person; the masks then arrive accepted.
         mapping: class id by the value in the files, where these are not class ids.
         stretched: a mask of another size than its image was drawn on the stretched photograph.
@@ -69,18 +71,61 @@ def import_masks(
         NotFoundError: no such dataset or subset.
         WorkspaceError: the store or catalogue can't be written; what was finished is kept.
     """
-    annotator, reviewer = annotator.strip(), reviewer.strip() if reviewer is not None else None
-    if not annotator or reviewer == "":
-        raise InputError("an annotator or reviewer needs a name: give --annotator NAME")
-    refuse_self_review(annotator, reviewer)
+    who, reviewer = check_people(annotator, reviewer)
     read = formats.load_format(formats.MASKS, format_name)
     targets = MaskTargets.read(workspace, dataset)
     files = list(read(path))
     if subset is not None:
-        members = workspace.catalogue.subsets.members(subset)
-        files = [f for f in files if members & targets.by_stem.get(f.stem, set())]
-    job = _Import(workspace, annotator, reviewer, mapping, stretched, targets)
+        files = targets.inside(workspace.catalogue.subsets.members(subset), files)
+    return submit_files(
+        workspace,
+        files,
+        targets.of,
+        annotator=who,
+        reviewer=reviewer,
+        mapping=mapping,
+        stretched=stretched,
+        progress=progress,
+    )
+
+
+def submit_files(
+    workspace: Workspace,
+    files: Sequence[MaskFile],
+    find_image: Callable[[MaskFile], Image],
+    *,
+    annotator: str | None,
+    reviewer: str | None,
+    mapping: Mapping[int, int] | None = None,
+    stretched: bool = False,
+    progress: Progress = silent,
+) -> list[FileOutcome]:
+    """Store masks and hand them in, 64 at a time; see `import_masks`.
+
+    Args:
+        find_image: the image that a file belongs to; raises InputError where there is none.
+        annotator: who drew them all; None: whom each file names.
+
+    Raises:
+        WorkspaceError: the store or catalogue can't be written; what was finished is kept.
+    """
+    job = _Import(workspace, find_image, annotator, reviewer, mapping, stretched)
     return job.run(files, progress)
+
+
+def check_people(annotator: str | None, reviewer: str | None) -> tuple[str | None, str | None]:
+    """Their names without space around them; None stays None.
+
+    Raises:
+        InputError: one has no name, or the two are one person.
+    """
+    annotator = annotator.strip() if annotator is not None else None
+    reviewer = reviewer.strip() if reviewer is not None else None
+    if annotator == "" or reviewer == "":
+        raise InputError("an annotator or reviewer needs a name: give --annotator NAME")
+    if annotator is not None:
+        refuse_self_review(annotator, reviewer)
+    return annotator, reviewer
 
 
 def find_mask_files(path: Path, ending: str) -> list[FoundFile]:
@@ -123,6 +168,10 @@ class MaskTargets:
         images = workspace.catalogue.images
         return cls(images.by_stem(dataset), {image.id: image for image in images.select()})
 
+    def inside(self, members: Set[int], files: Iterable[MaskFile]) -> list[MaskFile]:
+        """The files that are called like one of the images `members`."""
+        return [file for file in files if members & self.by_stem.get(file.stem, set())]
+
     def of(self, file: MaskFile) -> Image:
         """The image that a file is called like; raises InputError where that is none or several."""
         ids = sorted(self.by_stem.get(file.stem, ()))
@@ -158,15 +207,15 @@ class _Taken:
 @dataclass
 class _Import:
     workspace: Workspace
-    annotator: str
+    find_image: Callable[[MaskFile], Image]
+    annotator: str | None
     reviewer: str | None
     mapping: Mapping[int, int] | None
     stretched: bool
-    targets: MaskTargets
     first: dict[int, _Taken] = field(default_factory=dict)  #: first good mask by image id
-    told: dict[str, FileOutcome] = field(default_factory=dict)  #: what became of those
+    told: dict[int, FileOutcome] = field(default_factory=dict)  #: what became of those
 
-    def run(self, files: list[MaskFile], progress: Progress) -> list[FileOutcome]:
+    def run(self, files: Sequence[MaskFile], progress: Progress) -> list[FileOutcome]:
         outcomes: list[FileOutcome] = []
         progress(0, len(files))
         # Two threads: beside one that waits for the disk, no more than one mask is computed.
@@ -182,7 +231,8 @@ class _Import:
     def take(self, file: MaskFile) -> _Taken:
         """Read, check and store one mask. Runs in a thread."""
         try:
-            image = self.targets.of(file)
+            annotator = self.author(file)
+            image = self.find_image(file)
             mask = class_mask(file, self.mapping)
             height, width = mask.shape
             same = (height, width) == (image.height, image.width)
@@ -203,10 +253,18 @@ class _Import:
             mapping="same" if same else "stretched",
             classes=sorted(classes),
             protocol_version=load_protocol().version,
-            annotator=self.annotator,
+            annotator=annotator,
             origin=file.name,
         )
         return _Taken(file, new, restored=not there)
+
+    def author(self, file: MaskFile) -> str:
+        """Who drew a mask; raises InputError where no one says, or where it is the reviewer."""
+        annotator = self.annotator or file.annotator
+        if annotator is None:
+            raise InputError("it does not say who drew it: give --annotator NAME")
+        refuse_self_review(annotator, self.reviewer)
+        return annotator
 
     def catalogue(self, batch: list[_Taken]) -> list[FileOutcome]:
         """The outcomes of a batch, once all of it is in the catalogue."""
@@ -219,7 +277,8 @@ class _Import:
             [t.mask for t in new if t.mask is not None], self.reviewer
         )
         for taken, outcome in zip(new, submitted, strict=True):
-            self.told[taken.file.name] = _with_repair(outcome, taken)
+            if taken.mask is not None:
+                self.told[taken.mask.image_id] = _with_repair(outcome, taken)
         return [self.outcome(taken) for taken in batch]
 
     def outcome(self, taken: _Taken) -> FileOutcome:
@@ -227,7 +286,7 @@ class _Import:
         if taken.mask is None:
             return FileOutcome(name, Outcome.REFUSED, taken.refusal)
         first = self.first[taken.mask.image_id]
-        told = self.told[first.file.name]
+        told = self.told[taken.mask.image_id]
         if first is taken:
             return told
         if first.mask is not None and first.mask.content_hash != taken.mask.content_hash:

@@ -1,4 +1,4 @@
-"""Which row of a metadata file belongs to which file of a folder. No file is opened for it."""
+"""Which file of a folder a name in a table or a list means. No file is opened for it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
     fault. So has every file of a name that several have, where a row says no more than the name.
     """
     matched = Matched(notes=list(metadata.notes))
-    by_key = _keys(files)
+    by_key = files_by_name(files)
     rows_of: dict[str, list[Row]] = defaultdict(list)
     for row in metadata.rows:
         if row.image is None:
@@ -39,7 +39,7 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
                 FileOutcome(f"{metadata.name}:{row.line}", Outcome.REFUSED, row.fault)
             )
             continue
-        paths = by_key.get(_key(row.image), [])
+        paths = by_key.get(name_key(row.image), [])
         if len(paths) > 1:
             meant = f"'{row.image}' could mean {' or '.join(paths[:3])}: give the path"
             for path in paths:
@@ -67,19 +67,23 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
     return matched
 
 
-def _keys(files: Sequence[FoundFile]) -> dict[str, list[str]]:
-    """Paths by everything that a row may call a file; a more exact name hides a looser one."""
+def files_by_name(files: Sequence[FoundFile]) -> dict[str, list[str]]:
+    """Paths by all that may be said for a file: its path or its name, with or without the ending.
+
+    The keys are `name_key`s; a more exact name hides a looser one.
+    """
     calls = [(f.path, f.name, f.path.rsplit(".", 1)[0], f.stem) for f in files]
     found: dict[str, list[str]] = {}
     for kind in zip(*calls, strict=True):
         looser: dict[str, list[str]] = defaultdict(list)
         for file, call in zip(files, kind, strict=True):
-            looser[_key(call)].append(file.path)
+            looser[name_key(call)].append(file.path)
         found = {**looser, **found}
     return found
 
 
-def _key(name: str) -> str:
+def name_key(name: str) -> str:
+    """A name as `files_by_name` has it, whatever system wrote it."""
     # macOS writes accents as letters of their own; a table from elsewhere does not.
     return unicodedata.normalize("NFC", name.replace("\\", "/").removeprefix("./"))
 

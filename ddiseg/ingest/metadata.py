@@ -112,6 +112,28 @@ def read_metadata(path: Path, columns: Columns) -> Metadata:
     return Metadata(path.name, tuple(rows), tuple(notes))
 
 
+def read_details(values: Mapping[Key, str], tone_source: str) -> Details:
+    """What texts say of a photograph.
+
+    Args:
+        values: by what they mean; a blank or a missing one says nothing.
+        tone_source: where the tone comes from.
+
+    Raises:
+        InputError: a value that can't be used.
+    """
+    tone, fitzpatrick = parse_tone(values.get(Key.TONE, ""))
+    return Details(
+        tone=tone,
+        tone_source=tone_source[:MAX_LENGTH] if tone != "unknown" else None,
+        fitzpatrick=fitzpatrick,
+        malignant=parse_malignant(values.get(Key.MALIGNANT, "")),
+        diagnosis=_text(Key.DIAGNOSIS, values),
+        patient=_text(Key.PATIENT, values),
+        lesion=_text(Key.LESION, values),
+    )
+
+
 def parse_tone(text: str) -> tuple[str, int | None]:
     """Tone group and, where it is given, the exact Fitzpatrick type.
 
@@ -200,16 +222,8 @@ def _row(
         fault = f"{at}: {len(cells)} cells, but {width} columns"
         return Row(line, image, Details(), fault)
     try:
-        tone, fitzpatrick = parse_tone(values.get(Key.TONE, ""))
-        details = Details(
-            tone=tone,
-            tone_source=f"{file}: {columns[Key.TONE]}"[:MAX_LENGTH] if tone != "unknown" else None,
-            fitzpatrick=fitzpatrick,
-            malignant=parse_malignant(values.get(Key.MALIGNANT, "")),
-            diagnosis=_text(Key.DIAGNOSIS, values),
-            patient=_text(Key.PATIENT, values),
-            lesion=_text(Key.LESION, values),
-        )
+        tone_source = f"{file}: {columns[Key.TONE]}" if Key.TONE in columns else ""
+        details = read_details(values, tone_source)
     except InputError as error:
         return Row(line, image, Details(), f"{at}: {error}")
     return Row(line, image, details)

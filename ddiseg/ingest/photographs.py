@@ -85,34 +85,86 @@ def import_photographs(
         licence, source = licence or ddi.LICENCE, source or ddi.SOURCE
         if metadata is None:
             metadata, columns = folder / ddi.METADATA, columns or ddi.COLUMNS
-    if metadata is None and columns is not None:
+    done = import_files(
+        workspace,
+        listing.files,
+        match_table(metadata, columns, listing.files),
+        dataset=dataset or dataset_name(folder),
+        licence=licence,
+        source=source,
+        in_place=in_place,
+        actor=actor,
+        progress=progress,
+    )
+    return replace(
+        done,
+        files_without_row=done.files_without_row if metadata else [],
+        notes=done.notes + _other_files(listing, folder, metadata),
+    )
+
+
+def import_files(
+    workspace: Workspace,
+    files: Sequence[FoundFile],
+    matched: Matched,
+    *,
+    dataset: str,
+    licence: str | None = None,
+    source: str | None = None,
+    in_place: bool = False,
+    actor: str | None = None,
+    progress: Progress = silent,
+) -> PhotographImport:
+    """Import photographs that were found, with what `matched` says of each; see `import_photographs`.
+
+    Raises:
+        InputError: the dataset can't have this name.
+        WorkspaceError: the store or catalogue can't be written; what was finished is kept.
+    """
+    if ":" in dataset or not dataset.strip():
+        raise InputError(f"dataset '{dataset}': give a name without ':', with --dataset NAME")
+    row = workspace.catalogue.images.dataset(dataset, licence, source)
+    job = _Import(workspace, row.id, matched, in_place, actor or default_actor())
+    told = job.run(files, progress)
+    return PhotographImport(
+        dataset=dataset,
+        outcomes=matched.refused_rows + told,
+        rows_without_file=matched.rows_without_file,
+        files_without_row=[
+            o.name
+            for o in told
+            if o.outcome is not Outcome.REFUSED and o.name not in matched.details
+        ],
+        near_duplicates=_near_duplicates(workspace, job.added),
+        notes=list(matched.notes),
+    )
+
+
+def match_table(
+    metadata: Path | None, columns: Columns | None, files: Sequence[FoundFile]
+) -> Matched:
+    """What a table says of `files`; nothing without one.
+
+    Raises:
+        InputError: the table or its columns alone, or a table that can't be used.
+    """
+    if metadata is None and columns is None:
+        return Matched()
+    if metadata is None:
         raise InputError("--columns needs the CSV file that has them: give --metadata CSV")
-    if metadata is not None and columns is None:
+    if columns is None:
         raise InputError(
             f"say what the columns of {metadata} mean: --columns image=COLUMN,tone=COLUMN"
         )
-    name = dataset or _dataset_name(folder)
-    if ":" in name or not name.strip():
-        raise InputError(f"dataset '{name}': give a name without ':', with --dataset NAME")
-    matched = Matched()
-    if metadata is not None and columns is not None:
-        matched = match_rows(read_metadata(metadata, columns), listing.files)
-    row = workspace.catalogue.images.dataset(name, licence, source)
-    job = _Import(workspace, row.id, matched, in_place, actor or default_actor())
-    outcomes = matched.refused_rows + job.run(listing.files, progress)
-    without_row = [
-        o.name
-        for o in outcomes[len(matched.refused_rows) :]
-        if o.outcome is not Outcome.REFUSED and o.name not in matched.details
-    ]
-    return PhotographImport(
-        dataset=name,
-        outcomes=outcomes,
-        rows_without_file=matched.rows_without_file,
-        files_without_row=without_row if metadata else [],
-        near_duplicates=_near_duplicates(workspace, job.added),
-        notes=matched.notes + _other_files(listing, folder, metadata),
-    )
+    return match_rows(read_metadata(metadata, columns), files)
+
+
+def dataset_name(folder: Path) -> str:
+    """The name of a folder's dataset where none is given."""
+    if ddi.is_ddi(folder):
+        return ddi.DATASET
+    folder = folder.resolve()
+    return folder.parent.name if folder.name.lower() == "images" else folder.name
 
 
 @dataclass(frozen=True)
@@ -290,13 +342,6 @@ def _untouched(file: FoundFile, known: KnownSource) -> bool:
     except OSError as error:
         raise InputError(f"can't be read ({error.strerror})") from error
     return (status.st_size, status.st_mtime_ns) == (known.size, known.modified_ns)
-
-
-def _dataset_name(folder: Path) -> str:
-    if ddi.is_ddi(folder):
-        return ddi.DATASET
-    folder = folder.resolve()
-    return folder.parent.name if folder.name.lower() == "images" else folder.name
 
 
 def _near_duplicates(workspace: Workspace, added: set[str]) -> list[NearDuplicate]:

@@ -25,8 +25,8 @@ from ddiseg.catalogue import REASON_MISSING, NewMask, Purpose, Received
 from ddiseg.catalogue.models import Image, Mask, Task
 from ddiseg.errors import InputError
 from ddiseg.labelstudio.tasks import painted_mask
-from ddiseg.masks import brush_rle
-from ddiseg.masks.composition import Composition, Layer, Origin, compose
+from ddiseg.masks.composition import Composition, Origin, compose
+from ddiseg.masks.label_studio_region import BRUSH, read_region
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _sorted(result: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[st
     regions, said = [], {}
     for entry in result:
         kind, control, value = entry.get("type"), entry.get("from_name"), entry.get("value") or {}
-        if kind == "brushlabels" and control == MASK:
+        if kind == BRUSH and control == MASK:
             regions.append(entry)
         elif kind == "choices" and control in (SKIP_REASON, VERDICT):
             said[control] = str((value.get("choices") or [""])[0])
@@ -122,9 +122,11 @@ def _mask(
     base = _base(asked, regions)
     size = (asked.task.height, asked.task.width)
     pixels = None if base is None else asked.pixels(base)
-    found: Composition = compose(
-        [_layer(region, size, protocol) for region in regions], size, pixels, protocol
-    )
+    layers = [
+        read_region(region, size, lambda label: protocol.class_named(label).index)
+        for region in regions
+    ]
+    found: Composition = compose(layers, size, pixels, protocol)
     same = size == (asked.image.height, asked.image.width)
     new = NewMask(
         image_id=asked.image.id,
@@ -161,26 +163,3 @@ def _base(asked: Asked, regions: list[dict[str, Any]]) -> Mask | None:
 
 
 _PAINTED = (Origin.PREDICTION, Origin.CHANGED)
-
-
-def _layer(region: dict[str, Any], size: tuple[int, int], protocol: Protocol) -> Layer:
-    value = region.get("value") or {}
-    labels = value.get("brushlabels") or []
-    if len(labels) != 1:
-        raise InputError(f"a region has {len(labels)} labels instead of one: give it one")
-    given = (region.get("original_height"), region.get("original_width"))
-    if given != size:
-        raise InputError(
-            f"a region of {labels[0]} is {given[1]} x {given[0]} pixels, the picture is "
-            f"{size[1]} x {size[0]}: it can't lie over it and is never resized; delete it and paint "
-            "it again"
-        )
-    class_id = protocol.class_named(str(labels[0])).index
-    if value.get("format") != "rle":
-        raise InputError(f"a region of {labels[0]} is no brush stroke ({value.get('format')})")
-    alpha = brush_rle.decode(value.get("rle") or [], size)
-    try:
-        origin = Origin(region.get("origin") or Origin.MANUAL)
-    except ValueError:
-        origin = Origin.MANUAL
-    return Layer(class_id, alpha >= brush_rle.ALPHA_THRESHOLD, origin)

@@ -151,9 +151,12 @@ def test_masks_import(ddiseg: Any, photos: Path, tmp_path: Path) -> None:
     ("options", "status", "message"),
     [
         (["--as", "png", "--annotator", "a", "--reviewer", "A"], 1, "needs a second person"),
-        (["--as", "gif", "--annotator", "a"], 1, "no format called 'gif'; there are: png, sddi"),
+        (["--as", "gif", "--annotator", "a"], 1, "no format called 'gif'; there are: coco, labelstudio, png, sddi"),
         (["--as", "png", "--annotator", "a", "--classes", "0=hair"], 1, "no class 'hair'; the classes are"),
         (["--as", "png"], 2, "Missing option '--annotator'"),
+        (["--as", "png", "--annotator", "a", "--rest", "skin"], 2, "--rest is about files with labels"),
+        (["--as", "coco", "--rest", "hair"], 1, "--rest: there is no class 'hair'; the classes are"),
+        (["--as", "labelstudio", "--classes", "0"], 1, "'0' is not LABEL=CLASS"),
         (["--annotator", "a"], 2, "Missing option '--as'"),
         (["--as", "png", "--annotator", "a", "--dataset", "x"], 1, "no dataset called 'x'; there are: none yet"),
     ],
@@ -171,5 +174,105 @@ def test_formats_are_completed() -> None:
     assert isinstance(masks, click.Group)
     command = masks.commands["import"]
     (option,) = [p for p in command.params if p.name == "format_name"]
-    completed = option.shell_complete(click.Context(command), "s")
-    assert [item.value for item in completed] == ["sddi"]
+    for begun, formats in (("s", ["sddi"]), ("", ["coco", "labelstudio", "png", "sddi"])):
+        completed = option.shell_complete(click.Context(command), begun)
+        assert [item.value for item in completed] == formats
+
+
+@pytest.fixture
+def labels(folder: Any) -> Path:
+    """A COCO file beside a.png and b.png, in which a.png has a mole."""
+    root: Path = folder("a.png", "b.png", name="exported")
+    (root / "labels.json").write_text(
+        json.dumps(
+            {
+                "images": [
+                    {"id": n, "file_name": name, "width": 24, "height": 16}
+                    for n, name in enumerate(("a.png", "b.png", "c.png"))
+                ],
+                "categories": [{"id": 0, "name": "mole"}],
+                "annotations": [
+                    {"id": 0, "image_id": 0, "category_id": 0, "segmentation": [[0, 0, 8, 0, 8, 8]]}
+                ],
+            }
+        )
+    )
+    return root
+
+
+def test_import_coco(ddiseg: Any, labels: Path) -> None:
+    args = ["import", labels, "--as", "coco"]
+    missing = f"  refused  c.png: is not under {labels}: give its folder with --images"
+    assert ddiseg(*args).out.splitlines() == [
+        "3 images: 2 added, 0 unchanged, 0 repaired, 1 refused",
+        missing,
+        "dataset: exported",
+        "masks left in the file: 1; say who drew them with --annotator NAME to bring them too",
+    ]
+    unknown = ddiseg(*args, "--annotator", "reader-1")
+    assert (unknown.status, unknown.out) == (1, "")
+    assert "labels whose class is not known: mole; say what each means with" in unknown.err
+    args += ["--annotator", "reader-1", "--reviewer", "reader-2", "--classes", "Mole=lesion"]
+    args += ["--rest", "skin"]
+    assert ddiseg(*args).out.splitlines() == [
+        "3 images: 0 added, 2 unchanged, 0 repaired, 1 refused",
+        missing,
+        "dataset: exported",
+        "1 masks: 1 added, 0 unchanged, 0 repaired, 0 refused",
+    ]
+    again = ddiseg(*args, "--output", "json", "--strict")
+    assert again.status == 1
+    assert "--strict: 1 of 4 images and masks refused" in again.err
+    said = json.loads(again.out)
+    assert said["counts"] == {"added": 0, "unchanged": 2, "repaired": 0, "refused": 1}
+    assert said["masks"]["counts"]["unchanged"] == 1
+    assert said["masks"]["files"] == [{"name": "a.png", "outcome": "unchanged", "note": None}]
+    assert said["masks"]["left"] == 0
+    assert said["dataset"] == "exported"
+
+
+def test_import_coco__no_masks(ddiseg: Any, labels: Path) -> None:
+    document = json.loads((labels / "labels.json").read_text())
+    (labels / "labels.json").write_text(json.dumps({"images": document["images"]}))
+    done = ddiseg("import", labels / "labels.json", "--as", "coco", "--annotator", "reader-1")
+    assert done.out.splitlines()[-1] == "the file has no masks"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--images", "x"],
+        ["--annotator", "a"],
+        ["--reviewer", "a"],
+        ["--classes", "a=skin"],
+        ["--rest", "skin"],
+        ["--stretched"],
+    ],
+)
+def test_import__options_of_masks_need_a_file_with_masks(
+    ddiseg: Any, photos: Path, option: list[str]
+) -> None:
+    done = ddiseg("import", photos, *option)
+    assert done.status == 2
+    assert "give --as too, or bring masks with 'ddiseg masks import'" in done.err
+
+
+def test_masks_import__with_labels(ddiseg: Any, labels: Path) -> None:
+    ddiseg("import", labels)
+    args = ["masks", "import", labels / "labels.json", "--as", "coco", "--classes", "mole=lesion"]
+    assert "give --annotator NAME" in ddiseg(*args).err
+    done = ddiseg(*args, "--annotator", "reader-1")
+    assert done.out.splitlines() == ["1 masks: 1 added, 0 unchanged, 0 repaired, 0 refused"]
+    cancelled = {"id": 1, "was_cancelled": True, "completed_by": 1, "result": []}
+    export = labels / "export.json"
+    export.write_text(
+        json.dumps([{"id": 1, "data": {"image": "a.png"}, "annotations": [cancelled]}])
+    )
+    done = ddiseg("masks", "import", export, "--as", "labelstudio")
+    assert done.out.splitlines() == [
+        "0 masks: 0 added, 0 unchanged, 0 repaired, 0 refused",
+        "cancelled annotations left; 'ddiseg skip' takes them, with a reason: 1",
+        "tasks without anything submitted: 1",
+    ]
+    done = ddiseg("masks", "import", export, "--as", "labelstudio", "--output", "json")
+    assert len(json.loads(done.out)["notes"]) == 2

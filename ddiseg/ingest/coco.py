@@ -1,0 +1,220 @@
+"""COCO's instance format (https://cocodataset.org/#format-data), as many tools and our releases write it.
+
+Ids may be any numbers, 0 included. What a release of ours knows of an image stands in its
+`attributes`, see `ddiseg.release.coco`; other tools' attributes of the same names are taken as well.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddiseg.errors import InputError
+from ddiseg.ingest.folder import list_folder
+from ddiseg.ingest.json_file import read_json
+from ddiseg.ingest.matching import name_key
+from ddiseg.outcomes import FileOutcome, Outcome
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """An image and all that is said of it."""
+
+    file_name: str
+    size: tuple[int, int] | None  #: (height, width); None where it is missing or no size
+    facts: Mapping[str, Any]  #: its `attributes`
+    licence: str | None
+    annotations: Sequence[Mapping[str, Any]]
+
+    @property
+    def has_mask(self) -> bool:
+        """An image of a release may have one without regions: all of it is background."""
+        return bool(self.annotations) or "mask_hash" in self.facts
+
+    @property
+    def is_prediction(self) -> bool:
+        """Whether a release of ours says that a model painted it and no person reviewed it."""
+        return self.facts.get("accepted") is False
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A file, checked; what can't be used of it is told and left out."""
+
+    path: Path
+    images: Sequence[CocoImage]
+    categories: Mapping[Any, str]  #: name by id
+    refused: Sequence[FileOutcome]
+
+
+def read_coco(path: Path) -> CocoFile:
+    """A COCO file, or the only one in a folder.
+
+    Raises:
+        InputError: not a COCO file, none or several in the folder.
+    """
+    path, document = _only_one_in(path) if path.is_dir() else (path, read_json(path))
+    if not _is_coco(document):
+        if isinstance(document, list) and any(
+            isinstance(e, dict) and "data" in e for e in document
+        ):
+            raise InputError(
+                f"{path} is an export of Label Studio's own: give it to "
+                "'ddiseg masks import --as labelstudio'"
+            )
+        raise InputError(f"{path} is no COCO file: it has no list called 'images'")
+    refused: list[FileOutcome] = []
+    entries = _usable(path, document["images"], refused)
+    annotations = _by_image(path, document.get("annotations"), {e["id"] for e in entries}, refused)
+    licences = {
+        e["id"]: e.get("name") for e in _objects(document.get("licenses")) if _is_id(e.get("id"))
+    }
+    return CocoFile(
+        path=path,
+        images=[
+            CocoImage(
+                file_name=entry["file_name"],
+                size=_size(entry),
+                facts=_facts(entry),
+                licence=_licence(entry, licences),
+                annotations=annotations[entry["id"]],
+            )
+            for entry in entries
+        ],
+        categories=_categories(path, document.get("categories")),
+        refused=refused,
+    )
+
+
+def _only_one_in(folder: Path) -> tuple[Path, Any]:
+    files = list_folder(folder, (".json",)).files
+    if not files:
+        raise InputError(f"{folder} has no COCO file: no file ends in .json")
+    if len(files) == 1:
+        return files[0].place, read_json(files[0].place)
+    found = []
+    for file in files:
+        try:
+            document = read_json(file.place)
+        except InputError:  # whatever it is, it is not the file that is looked for
+            continue
+        if _is_coco(document):
+            found.append((file.place, document))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InputError(f"{folder} has no COCO file: no .json in it has a list called 'images'")
+    raise InputError(
+        f"{folder} has {len(found)} COCO files ({', '.join(str(p) for p, _ in found[:5])}): "
+        "import one at a time"
+    )
+
+
+def _is_coco(document: Any) -> bool:
+    return isinstance(document, dict) and isinstance(document.get("images"), list)
+
+
+def _objects(entries: Any) -> Iterator[Mapping[str, Any]]:
+    return (e for e in entries if isinstance(e, dict)) if isinstance(entries, list) else iter(())
+
+
+def _usable(path: Path, entries: list[Any], refused: list[FileOutcome]) -> list[dict[str, Any]]:
+    """The images with a name and an id of their own."""
+    named = []
+    for number, entry in enumerate(entries, 1):
+        if isinstance(entry, dict) and _is_id(entry.get("id")) and _is_name(entry.get("file_name")):
+            named.append(entry)
+        else:
+            refused.append(
+                FileOutcome(
+                    f"{path.name}: image {number} of the list",
+                    Outcome.REFUSED,
+                    "has no id or no file_name: export it again",
+                )
+            )
+    ids = Counter(entry["id"] for entry in named)
+    names = Counter(name_key(entry["file_name"]) for entry in named)
+    good = []
+    for entry in named:
+        twice = None
+        if names[name_key(entry["file_name"])] > 1:
+            twice = "its file_name"
+        elif ids[entry["id"]] > 1:
+            twice = f"its id {entry['id']}"
+        if twice is None:
+            good.append(entry)
+        else:
+            why = f"{twice} stands more than once in {path.name}: which is meant, no one says"
+            refused.append(FileOutcome(entry["file_name"], Outcome.REFUSED, why))
+    return good
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _by_image(
+    path: Path, entries: Any, images: set[Any], refused: list[FileOutcome]
+) -> dict[Any, list[Mapping[str, Any]]]:
+    """The annotations by the id of their image."""
+    found: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+    strays: list[str] = []
+    for entry in entries if isinstance(entries, list) else []:
+        image_id = entry.get("image_id") if isinstance(entry, dict) else None
+        if _is_id(image_id) and image_id in images:
+            found[image_id].append(entry)
+        else:
+            strays.append(str(image_id))
+    if strays:
+        named = ", ".join(list(dict.fromkeys(strays))[:5])
+        refused.append(
+            FileOutcome(
+                f"{path.name}: annotations",
+                Outcome.REFUSED,
+                f"of images that the file does not have, or that are refused: {len(strays)} "
+                f"(image_id {named})",
+            )
+        )
+    return found
+
+
+def _categories(path: Path, entries: Any) -> dict[Any, str]:
+    names: dict[Any, str] = {}
+    for entry in _objects(entries):
+        category, name = entry.get("id"), str(entry.get("name"))
+        if not _is_id(category):
+            raise InputError(f"{path}: category '{name}' has no id: export it again")
+        if names.setdefault(category, name) != name:
+            raise InputError(
+                f"{path}: category {category} is both '{names[category]}' and '{name}': "
+                "give each its own id"
+            )
+    return names
+
+
+def _size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
+    height, width = entry.get("height"), entry.get("width")
+    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+        return height, width
+    return None
+
+
+def _facts(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    facts = entry.get("attributes")
+    return facts if isinstance(facts, dict) else {}
+
+
+def _licence(entry: Mapping[str, Any], licences: Mapping[Any, Any]) -> str | None:
+    """The name of its licence; tools write "" or "Unknown" where they know none."""
+    number = entry.get("license")
+    name = _facts(entry).get("licence", licences.get(number) if _is_id(number) else None)
+    if not isinstance(name, str) or name.strip().lower() in ("", "unknown", "not recorded"):
+        return None
+    return name.strip()

@@ -1,0 +1,239 @@
+"""Photographs and masks that came as a COCO file, into the catalogue."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ddiseg.catalogue.models import Image
+from ddiseg.errors import InputError
+from ddiseg.images import ENDINGS
+from ddiseg.ingest.coco import CocoFile, CocoImage, read_coco
+from ddiseg.ingest.coco_masks import masks_of
+from ddiseg.ingest.folder import FoundFile, list_folder
+from ddiseg.ingest.labels import Labels
+from ddiseg.ingest.mask_files import MaskFile, check_people, submit_files
+from ddiseg.ingest.matching import Matched, files_by_name, name_key
+from ddiseg.ingest.metadata import Columns, Key, read_details
+from ddiseg.ingest.photographs import PhotographImport, dataset_name, import_files, match_table
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class CocoImport:
+    """What became of a file."""
+
+    photographs: PhotographImport
+    masks: list[FileOutcome] = field(default_factory=list)
+    masks_left: int = 0  #: in the file, and not asked for
+
+
+def import_coco(
+    workspace: Workspace,
+    path: Path,
+    *,
+    labels: Labels,
+    photographs: Path | None = None,
+    annotator: str | None = None,
+    reviewer: str | None = None,
+    stretched: bool = False,
+    metadata: Path | None = None,
+    columns: Columns | None = None,
+    dataset: str | None = None,
+    licence: str | None = None,
+    source: str | None = None,
+    in_place: bool = False,
+    actor: str | None = None,
+    progress: Progress = silent,
+) -> CocoImport:
+    """Import the photographs that a COCO file lists and, where someone drew them, its masks.
+
+    Args:
+        path: the file, or a folder that has one.
+        labels: the classes of its categories.
+        photographs: folder of the photographs; else that of the file.
+        annotator: who drew the masks; None leaves them.
+        reviewer: a second person; the masks then arrive accepted.
+        metadata, columns: a table that says more; it wins over what the file says of an image.
+        dataset, licence: else what all images of the file agree on, and the folder's name.
+        stretched, source, in_place: as for masks and photographs that come in a folder.
+
+    Raises:
+        InputError: a file that can't be used, categories whose class is unknown, no photographs.
+        WorkspaceError: the store or catalogue can't be written; what was finished is kept.
+    """
+    annotator, reviewer = check_people(annotator, reviewer)
+    if reviewer is not None and annotator is None:
+        raise InputError("a reviewer reviews masks: say who drew them with --annotator NAME")
+    coco = read_coco(path)
+    drawn = masks_of(coco, labels) if annotator is not None else None
+    folder = path if path.is_dir() else _folder(coco.path)
+    found = _find_photographs(coco, photographs or folder)
+    found = found.with_table(match_table(metadata, columns, list(found.files.values())))
+    masks = len(drawn.files) if drawn is not None else 0
+    imported = import_files(
+        workspace,
+        list(found.files.values()),
+        found.matched,
+        dataset=dataset or _agreed_fact(coco, "dataset") or dataset_name(folder),
+        licence=licence or _agreed({image.licence for image in coco.images}),
+        source=source or _agreed_fact(coco, "source"),
+        in_place=in_place,
+        actor=actor,
+        progress=lambda done, total: progress(done, total + masks),
+    )
+    imported = replace(imported, files_without_row=imported.files_without_row if metadata else [])
+    if drawn is None:
+        left = sum(image.has_mask for image in coco.images)
+        return CocoImport(imported, masks_left=left)
+    imported = replace(imported, notes=[*imported.notes, *drawn.notes])
+    submitted = submit_files(
+        workspace,
+        drawn.files,
+        _Catalogued.read(workspace, imported, found.files).of,
+        annotator=annotator,
+        reviewer=reviewer,
+        stretched=stretched,
+        progress=lambda done, total: progress(len(found.files) + done, len(found.files) + total),
+    )
+    return CocoImport(imported, submitted)
+
+
+def _folder(file: Path) -> Path:
+    """Where the photographs lie if no one says: beside the file, or beside its `annotations`."""
+    folder = file.resolve().parent
+    return folder.parent if folder.name == "annotations" else folder
+
+
+@dataclass(frozen=True)
+class _Found:
+    files: Mapping[str, FoundFile]  #: by the name in the COCO file
+    matched: Matched
+
+    def with_table(self, table: Matched) -> _Found:
+        """With what a table says of the files, too; where both say something the table wins."""
+        known = self.matched
+        faults = {path: why for path, why in known.faults.items() if path not in table.details}
+        return _Found(
+            self.files,
+            Matched(
+                details={**known.details, **table.details},
+                faults={**faults, **table.faults},
+                refused_rows=known.refused_rows + table.refused_rows,
+                rows_without_file=table.rows_without_file,
+                notes=known.notes + table.notes,
+            ),
+        )
+
+
+def _find_photographs(coco: CocoFile, folder: Path) -> _Found:
+    """The file of each image: by its path in the folder, else by its name alone."""
+    listing = list_folder(folder, ENDINGS)
+    by_path = {file.path: file for file in listing.files}
+    by_name = files_by_name(listing.files)
+    matched = Matched(refused_rows=list(coco.refused))
+    wanted: dict[str, list[CocoImage]] = defaultdict(list)
+    by_name_alone = 0
+    for image in coco.images:
+        paths, exact = _paths(image.file_name, by_name)
+        if len(paths) == 1:
+            wanted[paths[0]].append(image)
+            by_name_alone += not exact
+        else:
+            could = f"could mean {' or '.join(paths[:3])}" if paths else f"is not under {folder}"
+            matched.refused_rows.append(_refused(image, f"{could}: give its folder with --images"))
+    if coco.images and not wanted:
+        raise InputError(
+            f"none of the {len(coco.images)} images of {coco.path} is under {folder}: give their "
+            "folder with --images DIR"
+        )
+    files = {}
+    for path, images in wanted.items():
+        if len(images) > 1:
+            names = " and ".join(image.file_name for image in images[:3])
+            matched.refused_rows += [_refused(i, f"{names} are all {path}") for i in images]
+            continue
+        files[images[0].file_name] = by_path[path]
+        _take_details(coco, images[0], path, matched)
+    if by_name_alone:
+        matched.notes.append(
+            f"photographs found by their name, not at the path that {coco.path.name} gives: "
+            f"{by_name_alone}"
+        )
+    if unlisted := len(by_path) - len(wanted):
+        matched.notes.append(f"photographs left, which {coco.path.name} does not list: {unlisted}")
+    return _Found(files, matched)
+
+
+def _paths(file_name: str, by_name: Mapping[str, list[str]]) -> tuple[list[str], bool]:
+    """What a file may be called in the folder, and whether that is the name as it stands."""
+    key = name_key(file_name)
+    if key in by_name:
+        return by_name[key], True
+    return by_name.get(key.rsplit("/", 1)[-1], []), False
+
+
+def _refused(image: CocoImage, why: str) -> FileOutcome:
+    return FileOutcome(image.file_name, Outcome.REFUSED, why)
+
+
+def _take_details(coco: CocoFile, image: CocoImage, path: str, matched: Matched) -> None:
+    """What the file says of an image, or why it can't be used."""
+    facts = image.facts
+    values = {key: _text(facts[key]) for key in Key if key in facts}
+    if facts.get("fitzpatrick") is not None:
+        values[Key.TONE] = _text(facts["fitzpatrick"])
+    if not any(values.values()):
+        return
+    source = facts.get("tone_source") or f"{coco.path.name}: attributes"
+    try:
+        matched.details[path] = read_details(values, str(source))
+    except InputError as error:
+        matched.faults[path] = f"{coco.path.name}, attributes: {error}"
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _agreed_fact(coco: CocoFile, name: str) -> str | None:
+    return _agreed({_text(image.facts.get(name)) for image in coco.images})
+
+
+def _agreed(values: set[str | None] | set[str]) -> str | None:
+    """What all say, if they say the same."""
+    return next(iter(values)) or None if len(values) == 1 else None
+
+
+@dataclass(frozen=True)
+class _Catalogued:
+    """The images of a file, once they are in the catalogue."""
+
+    by_name: Mapping[str, Image]  #: by the name in the COCO file
+
+    @classmethod
+    def read(
+        cls, workspace: Workspace, done: PhotographImport, files: Mapping[str, FoundFile]
+    ) -> _Catalogued:
+        images = workspace.catalogue.images
+        (dataset,) = [d for d in images.datasets() if d.name == done.dataset]
+        known = images.known_sources(dataset.id)
+        by_id = {image.id: image for image in images.select()}
+        # A file may be refused because its name stood for another photograph: that is not meant.
+        refused = {o.name for o in done.outcomes if o.outcome is Outcome.REFUSED}
+        return cls(
+            {
+                name: by_id[known[file.path].image_id]
+                for name, file in files.items()
+                if file.path in known and file.path not in refused
+            }
+        )
+
+    def of(self, file: MaskFile) -> Image:
+        """Raises InputError where the photograph was refused."""
+        if file.name not in self.by_name:
+            raise InputError("its photograph was refused")
+        return self.by_name[file.name]

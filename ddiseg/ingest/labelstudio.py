@@ -1,0 +1,253 @@
+"""The masks in a JSON export of Label Studio; the format `labelstudio`.
+
+Brush strokes and polygons of any project, with labels of any name, and of ddiseg's own projects.
+The format: https://labelstud.io/guide/export#Label-Studio-JSON-format-of-annotated-tasks
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from annotation_protocol.labelling_config import IMAGE, SKIP_REASON, VERDICT
+from ddiseg.errors import InputError
+from ddiseg.images import ENDINGS
+from ddiseg.ingest.json_file import read_json
+from ddiseg.ingest.labelled_masks import LabelledMasks, compose_labelled
+from ddiseg.ingest.labels import Labels
+from ddiseg.ingest.mask_files import MaskFile
+from ddiseg.masks import Layer, Mask, Origin, compose
+from ddiseg.masks.label_studio_region import BRUSH, POLYGON, read_region
+from ddiseg.outcomes import FileOutcome, Outcome
+
+#: Entries of a result that say something about a picture and draw nothing in it.
+_SAID = {"choices", "textarea", "rating", "number", "datetime", "taxonomy", "relation"}
+
+#: Key in the data of the tasks that ddiseg makes; `name` is then the image's own.
+_OWN = "ddiseg"
+
+Region = Mapping[str, Any]
+
+
+def read_masks(path: Path, labels: Labels) -> LabelledMasks:
+    """The newest annotation of each task that was not cancelled.
+
+    Raises:
+        InputError: no such file, another format, or labels whose class is unknown.
+    """
+    tasks = _tasks(path)
+    drawn: list[_Drawn] = []
+    refused: list[FileOutcome] = []
+    left: Counter[str] = Counter()
+    for number, task in enumerate(tasks, 1):
+        name = f"task {task.get('id', f'number {number} of the file')}"
+        try:
+            annotation = _newest(task, left)
+            if annotation is None:
+                continue
+            name = f"{_picture(task)} ({name})"
+            drawn.append(_read(name, task, annotation))
+        except InputError as error:
+            refused.append(FileOutcome(name, Outcome.REFUSED, str(error)))
+    used = {label for d in drawn for region in d.regions for label in _labels(region)}
+    labels.check(used)
+    could = labels.known(used) | set(labels.given.values()) | {labels.rest_id}
+    files = [_mask_file(d, labels, could) for d in drawn]
+    return LabelledMasks(files, refused, [f"{what}: {n}" for what, n in left.items()])
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What a person drew in a task."""
+
+    name: str
+    picture: str  #: file name of the image
+    annotator: str | None
+    regions: Sequence[Region]  #: brush strokes and polygons
+    predicted: Sequence[Region]  #: those of the prediction that it began with
+    own: bool  #: in a project of ddiseg
+
+
+def _tasks(path: Path) -> list[Mapping[str, Any]]:
+    document = read_json(path)
+    if isinstance(document, dict) and "images" in document:
+        raise InputError(f"{path} is a COCO file: give --as coco")
+    tasks = [document] if isinstance(document, dict) else document
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+        raise InputError(f"{path} is no list of tasks: export it from Label Studio as JSON")
+    if any("annotation_id" in task and "annotations" not in task for task in tasks):
+        raise InputError(
+            f"{path} is a JSON-MIN export, which does not say what a person changed in a region "
+            "that a model painted: export it from Label Studio as JSON"
+        )
+    if not all("annotations" in task and "data" in task for task in tasks):
+        raise InputError(
+            f"{path} has tasks without 'data' or 'annotations': export it from Label Studio as JSON"
+        )
+    return tasks
+
+
+def _newest(task: Mapping[str, Any], left: Counter[str]) -> Mapping[str, Any] | None:
+    """The annotation that counts; `left` counts all the others."""
+    listed = task["annotations"] if isinstance(task["annotations"], list) else []
+    annotations: list[Mapping[str, Any]] = [a for a in listed if isinstance(a, dict)]
+    standing = [a for a in annotations if not a.get("was_cancelled")]
+    if cancelled := len(annotations) - len(standing):
+        left["cancelled annotations left; 'ddiseg skip' takes them, with a reason"] += cancelled
+    if not standing:
+        left["tasks without anything submitted"] += 1
+        return None
+    if len(standing) > 1:
+        left["older annotations left, the newest of a task counts"] += len(standing) - 1
+    return max(standing, key=lambda a: str(a.get("updated_at") or a.get("created_at") or ""))
+
+
+def _picture(task: Mapping[str, Any]) -> str:
+    """The file name of a task's photograph, without what Label Studio put before it."""
+    data = task["data"] if isinstance(task["data"], dict) else {}
+    if _is_own(task):
+        return str(data.get("name"))
+    if isinstance(data.get(IMAGE), str):
+        return _file_name(data[IMAGE])
+    names = [_file_name(value) for value in data.values() if isinstance(value, str)]
+    pictures = [name for name in names if name.lower().endswith(ENDINGS)]
+    if len(pictures) != 1:
+        raise InputError(f"its data names {len(pictures)} pictures instead of one")
+    return pictures[0]
+
+
+def _is_own(task: Mapping[str, Any]) -> bool:
+    return isinstance(task["data"], dict) and _OWN in task["data"]
+
+
+def _file_name(address: str) -> str:
+    """The name in a path, a URL, or an address in Label Studio's own storage."""
+    if address.startswith("data:"):
+        raise InputError("its picture is written into the task and has no name")
+    parts = urlsplit(address)
+    path = unquote(parts.path)
+    if path.endswith("/data/local-files/"):
+        path = parse_qs(parts.query).get("d", [""])[0]
+    name = PurePosixPath(path.replace("\\", "/")).name
+    if "/data/upload/" in path:
+        name = re.sub(r"^[0-9a-f]{8}-", "", name)  # keeps uploads of one name apart
+    return name
+
+
+def _read(name: str, task: Mapping[str, Any], annotation: Mapping[str, Any]) -> _Drawn:
+    listed = annotation.get("result")
+    result = [e for e in (listed if isinstance(listed, list) else []) if isinstance(e, dict)]
+    own = _is_own(task)
+    said = {e.get("from_name") for e in result if e.get("type") in _SAID}
+    if own and VERDICT in said:
+        raise InputError(
+            "it is a review: give the export of the annotation project, or 'ddiseg label pull'"
+        )
+    if own and SKIP_REASON in said:
+        raise InputError("it was submitted with a reason to skip it: skip it, or take that away")
+    regions = [e for e in result if e.get("type") not in _SAID]
+    others = sorted({str(e.get("type")) for e in regions} - {BRUSH, POLYGON})
+    if others:
+        raise InputError(
+            f"it has regions of type {', '.join(others)}: only {BRUSH} and {POLYGON} are outlines "
+            "of something; draw it with these"
+        )
+    if not regions:
+        raise InputError("it was submitted with nothing drawn")
+    return _Drawn(
+        name=name,
+        picture=_picture(task),
+        annotator=_annotator(annotation),
+        regions=regions,
+        predicted=_predicted(task, annotation),
+        own=own,
+    )
+
+
+def _annotator(annotation: Mapping[str, Any]) -> str | None:
+    """Who drew: an address or a number, as the export has it."""
+    who = annotation.get("completed_by")
+    if isinstance(who, dict):
+        number = who.get("id")
+        return who.get("email") or who.get("username") or (number and f"user {number}")
+    return None if who is None else f"user {who}"
+
+
+def _predicted(task: Mapping[str, Any], annotation: Mapping[str, Any]) -> list[Region]:
+    """The outlines of the prediction that an annotation was begun with; none if it isn't told."""
+    prediction = annotation.get("prediction")
+    if not (isinstance(prediction, dict) and prediction.get("result")):
+        number, listed = annotation.get("parent_prediction"), task.get("predictions")
+        prediction = next(
+            (
+                p
+                for p in (listed if isinstance(listed, list) else [])
+                if isinstance(p, dict) and number is not None and p.get("id") == number
+            ),
+            {},
+        )
+    result = prediction.get("result")
+    return [
+        region
+        for region in (result if isinstance(result, list) else [])
+        if isinstance(region, dict) and region.get("type") in (BRUSH, POLYGON)
+    ]
+
+
+def _labels(region: Region) -> list[str]:
+    value = region.get("value")
+    labels = value.get(str(region.get("type"))) if isinstance(value, dict) else None
+    return [str(label) for label in labels] if isinstance(labels, list) else []
+
+
+def _mask_file(drawn: _Drawn, labels: Labels, could: set[int]) -> MaskFile:
+    notes: list[str] = []
+    every = range(len(labels.protocol.classes))
+    return MaskFile(
+        name=drawn.name,
+        stem=drawn.picture.rsplit(".", 1)[0],
+        load=partial(_compose, drawn, labels, notes),
+        classes=tuple(every if drawn.own else sorted(could)),
+        stretched=drawn.own,  # people see large photographs smaller there
+        annotator=drawn.annotator,
+        notes=notes,
+    )
+
+
+def _compose(drawn: _Drawn, labels: Labels, notes: list[str]) -> Mask:
+    size = _size(drawn.regions[0])
+    changed = any(region.get("origin") == Origin.CHANGED for region in drawn.regions)
+    base = None
+    if changed and drawn.predicted:
+        base = compose(
+            [
+                Layer(layer.class_id, layer.region, Origin.PREDICTION)
+                for layer in _layers(drawn.predicted, size, labels)
+            ],
+            size,
+            None,
+            labels.protocol,
+        ).mask
+    mask, decided = compose_labelled(_layers(drawn.regions, size, labels), size, base, labels)
+    notes += decided
+    return mask
+
+
+def _layers(regions: Sequence[Region], size: tuple[int, int], labels: Labels) -> Iterator[Layer]:
+    for region in regions:
+        if region.get("image_rotation"):
+            raise InputError("it was drawn on a turned picture: turn it upright and draw it again")
+        yield read_region(region, size, labels.class_id)
+
+
+def _size(region: Region) -> tuple[int, int]:
+    height, width = region.get("original_height"), region.get("original_width")
+    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+        raise InputError("its regions do not say how large the picture is: export it again")
+    return height, width

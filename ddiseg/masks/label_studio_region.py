@@ -1,0 +1,84 @@
+"""A region that a person drew in Label Studio, from its JSON into a layer of a mask.
+
+Its fields: https://labelstud.io/guide/export#Label-Studio-JSON-format-of-annotated-tasks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ddiseg.errors import InputError
+from ddiseg.masks import brush_rle
+from ddiseg.masks.composition import Layer, Origin, Region
+from ddiseg.masks.polygons import fill_polygons
+
+BRUSH, POLYGON = "brushlabels", "polygonlabels"
+
+#: Farther from the corner of the picture, in percent of its side, nobody drew.
+_FARTHEST = 1000
+
+
+def read_region(
+    region: Mapping[str, Any], size: tuple[int, int], class_id: Callable[[str], int]
+) -> Layer:
+    """The layer that a brush region or a polygon stands for.
+
+    Args:
+        region: an entry of an annotation's `result`, of type BRUSH or POLYGON.
+        size: (height, width) of the picture that it lies over.
+        class_id: the class of a label; what it raises goes through.
+
+    Raises:
+        InputError: not exactly one label, another size, or a shape that can't be read.
+    """
+    kind = str(region.get("type"))
+    value = region.get("value")
+    value = value if isinstance(value, Mapping) else {}
+    labels = value.get(kind)
+    labels = labels if isinstance(labels, list) else []
+    if len(labels) != 1:
+        raise InputError(f"a region has {len(labels)} labels instead of one: give it one")
+    given = (region.get("original_height"), region.get("original_width"))
+    if given != size:
+        raise InputError(
+            f"a region of {labels[0]} is {given[1]} x {given[0]} pixels, the picture is "
+            f"{size[1]} x {size[0]}: it can't lie over it and is never resized; delete it and paint "
+            "it again"
+        )
+    index = class_id(str(labels[0]))
+    inside = _polygon(value, size) if kind == POLYGON else _brush(value, str(labels[0]), size)
+    try:
+        origin = Origin(region.get("origin") or Origin.MANUAL)
+    except ValueError:
+        origin = Origin.MANUAL
+    return Layer(index, inside, origin)
+
+
+def _brush(value: Mapping[str, Any], label: str, size: tuple[int, int]) -> Region:
+    if value.get("format") != "rle":
+        raise InputError(f"a region of {label} is no brush stroke ({value.get('format')})")
+    alpha = brush_rle.decode(value.get("rle") or [], size)
+    painted: Region = alpha >= brush_rle.ALPHA_THRESHOLD
+    return painted
+
+
+def _polygon(value: Mapping[str, Any], size: tuple[int, int]) -> Region:
+    """Its corners are percent of the picture's width and height."""
+    points = value.get("points")
+    if not isinstance(points, list) or not all(
+        isinstance(p, list) and len(p) == 2 and all(_is_percent(share) for share in p)
+        for p in points
+    ):
+        raise InputError("a polygon has no list of corners, [x, y] in percent: export it again")
+    height, width = size
+    corners = [
+        share * side / 100
+        for point in points
+        for share, side in zip(point, (width, height), strict=True)
+    ]
+    return fill_polygons([corners], size)
+
+
+def _is_percent(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) <= _FARTHEST

@@ -1,0 +1,225 @@
+"""The photographs that a COCO file lists, and what it says of them; with their masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ddiseg.errors import InputError
+from ddiseg.ingest.metadata import Key
+from ddiseg.workspace import Workspace
+from tests.ddiseg.ingest.coco_files import coco_file, note, run, told, write
+
+
+@pytest.fixture
+def photos(folder: Callable[..., Path]) -> Path:
+    return folder("a.png", "b.png")
+
+
+def test_import__photographs_elsewhere_and_below(
+    workspace: Workspace, tmp_path: Path, folder: Any
+) -> None:
+    folder("x/a.png", "b.png")
+    document = coco_file(("C:\\work\\a.png", "images/b.png"))
+    path = write(tmp_path / "elsewhere", document)
+    with pytest.raises(
+        InputError, match=r"none of the 2 images of .* give their folder with --images"
+    ):
+        run(workspace, path)
+    done = run(workspace, path, photographs=tmp_path / "photos")
+    assert told(done.photographs.outcomes) == {"b.png": "added", "x/a.png": "added"}
+    assert told(done.masks) == {"C:\\work\\a.png": "added", "images/b.png": "added"}
+    assert done.photographs.notes == [
+        "photographs found by their name, not at the path that labels.json gives: 2"
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["annotations/instances_default.json", "labels.json", "_annotations.coco.json"]
+)
+def test_import__file_or_its_folder(workspace: Workspace, folder: Any, name: str) -> None:
+    """As CVAT, FiftyOne and Roboflow lay them out."""
+    root = folder("images/a.png", "images/b.png")
+    path = write(root, coco_file(), name)
+    write(root, {"version": 1}, "other.json")
+    write(root, "{", "broken.json")
+    assert told(run(workspace, root).masks) == {"a.png": "added", "b.png": "added"}
+    assert told(run(workspace, path).masks) == {"a.png": "unchanged", "b.png": "unchanged"}
+
+
+def test_import__photograph_missing_or_ambiguous_or_not_listed(
+    workspace: Workspace, folder: Any
+) -> None:
+    root = folder("a.png", "x/b.png", "y/b.png", "z.png")
+    done = run(workspace, write(root, coco_file(("a.png", "b.png", "c.png"))))
+    assert told(done.photographs.outcomes) == {
+        "a.png": "added",
+        "b.png": "refused",
+        "c.png": "refused",
+    }
+    assert "could mean x/b.png or y/b.png" in note(done.photographs.outcomes, "b.png")
+    assert "c.png" not in told(run(workspace, root / "labels.json", annotator=None).masks)
+    assert note(done.photographs.outcomes, "c.png") == (
+        f"is not under {root}: give its folder with --images"
+    )
+    assert told(done.masks) == {"a.png": "added", "b.png": "refused", "c.png": "refused"}
+    assert note(done.masks, "c.png") == "its photograph was refused"
+    assert done.photographs.notes == ["photographs left, which labels.json does not list: 3"]
+
+
+def test_import__two_names_lead_to_one_photograph(workspace: Workspace, photos: Path) -> None:
+    done = run(workspace, write(photos, coco_file(("x/a.png", "y/a.png", "b.png"))))
+    assert told(done.photographs.outcomes) == {
+        "x/a.png": "refused",
+        "y/a.png": "refused",
+        "b.png": "added",
+    }
+    assert note(done.photographs.outcomes, "x/a.png") == "x/a.png and y/a.png are all a.png"
+
+
+def test_import__photograph_damaged(workspace: Workspace, photos: Path) -> None:
+    (photos / "a.png").write_bytes(b"x")
+    done = run(workspace, write(photos, coco_file()))
+    assert told(done.photographs.outcomes) == {"a.png": "refused", "b.png": "added"}
+    assert told(done.masks) == {"a.png": "refused", "b.png": "added"}
+
+
+def test_import__another_photograph_under_a_known_name(
+    workspace: Workspace, photos: Path, pixels: Any
+) -> None:
+    """The mask was not drawn on the photograph that the catalogue has by this name."""
+    path = write(photos, coco_file())
+    run(workspace, path, annotator=None)
+    Image.fromarray(pixels(77)).save(photos / "a.png")
+    done = run(workspace, path)
+    assert told(done.masks) == {"a.png": "refused", "b.png": "added"}
+    assert not workspace.catalogue.masks.of_image(1)
+
+
+def test_import__outside_of_the_folder(workspace: Workspace, photos: Path, folder: Any) -> None:
+    folder("secret.png", name="elsewhere", first_seed=9)
+    document = coco_file(("../elsewhere/secret.png", str(photos.parent / "elsewhere/secret.png")))
+    with pytest.raises(InputError, match="none of the 2 images"):
+        run(workspace, write(photos, document))
+
+
+def test_import__repeated_names_and_ids(workspace: Workspace, folder: Any) -> None:
+    root = folder("a.png", "b.png", "c.png", "d.png")
+    document = coco_file(("a.png", "a.png", "b.png", "c.png", "d.png"))
+    document["images"][3]["id"] = 2
+    done = run(workspace, write(root, document))
+    assert told(done.photographs.outcomes) == {
+        "a.png": "refused",
+        "b.png": "refused",
+        "c.png": "refused",
+        "d.png": "added",
+        "labels.json: annotations": "refused",
+    }
+    assert "its file_name stands more than once" in note(
+        [o for o in done.photographs.outcomes if o.name == "a.png"][:1], "a.png"
+    )
+    assert "its id 2 stands more than once" in note(done.photographs.outcomes, "c.png")
+    assert told(done.masks) == {"d.png": "added"}
+
+
+def test_import__annotations_of_unknown_images(workspace: Workspace, photos: Path) -> None:
+    document = coco_file()
+    document["annotations"] += [{"id": 7, "image_id": 70}, {"id": 8, "image_id": [1]}, "x"]
+    done = run(workspace, write(photos, document))
+    assert note(done.photographs.outcomes, "labels.json: annotations") == (
+        "of images that the file does not have, or that are refused: 3 (image_id 70, [1], None)"
+    )
+    assert set(told(done.masks).values()) == {"added"}
+
+
+def test_import__entries_that_are_no_images(workspace: Workspace, photos: Path) -> None:
+    document = coco_file()
+    document["images"] += [
+        "x",
+        {"id": 5},
+        {"file_name": "a.png"},
+        {"id": [1], "file_name": "z.png"},
+    ]
+    done = run(workspace, write(photos, document))
+    refused = [o.name for o in done.photographs.outcomes if o.outcome.value == "refused"]
+    assert refused == [f"labels.json: image {n} of the list" for n in (3, 4, 5, 6)]
+
+
+def test_import__licences(workspace: Workspace, photos: Path) -> None:
+    document = coco_file()
+    document["licenses"] = [
+        {"id": 0, "name": "CC BY 4.0"},
+        {"id": 1, "name": "not recorded"},
+        {"id": [2]},
+        "x",
+    ]
+    for image in document["images"]:
+        image["license"] = 0
+    run(workspace, write(photos, document), dataset="one")
+    document["images"][1]["license"] = 1
+    run(workspace, write(photos, document), dataset="two")
+    run(workspace, write(photos, document), dataset="three", licence="mine", source="here")
+    document["images"][0]["license"] = 1
+    run(workspace, write(photos, document), dataset="four")
+    datasets = {d.name: (d.licence, d.source) for d in workspace.catalogue.images.datasets()}
+    assert datasets == {
+        "one": ("CC BY 4.0", None),
+        "two": (None, None),
+        "three": ("mine", "here"),
+        "four": (None, None),
+    }
+
+
+def test_import__attributes_that_can_not_be_used(workspace: Workspace, photos: Path) -> None:
+    document = coco_file()
+    document["images"][0]["attributes"] = {"tone": "purple"}
+    document["images"][1]["attributes"] = {"tone": 3, "occluded": False}
+    done = run(workspace, write(photos, document))
+    assert told(done.photographs.outcomes) == {"a.png": "refused", "b.png": "added"}
+    assert "labels.json, attributes: tone 'purple' is none of" in note(
+        done.photographs.outcomes, "a.png"
+    )
+    image = workspace.catalogue.images.find("b.png")
+    assert (image.tone, image.tone_source) == ("III-IV", "labels.json: attributes")
+
+
+def test_import__a_table_says_more_and_wins(workspace: Workspace, photos: Path) -> None:
+    document = coco_file()
+    document["images"][0]["attributes"] = {"tone": "purple"}
+    document["images"][1]["attributes"] = {"tone": 3}
+    table = photos.parent / "table.csv"
+    table.write_text("file,tone\na.png,12\n")
+    columns = {Key.IMAGE: "file", Key.TONE: "tone"}
+    done = run(workspace, write(photos, document), metadata=table, columns=columns)
+    assert set(told(done.photographs.outcomes).values()) == {"added"}
+    with pytest.raises(InputError, match="--columns needs the CSV file"):
+        run(workspace, photos, columns=columns)
+    with pytest.raises(InputError, match="say what the columns of"):
+        run(workspace, photos, metadata=table)
+    tones = {i.name: i.tone for i in workspace.catalogue.images.select()}
+    assert tones == {"a.png": "I-II", "b.png": "III-IV"}
+
+
+@pytest.mark.parametrize(
+    ("people", "says"),
+    [
+        ({"annotator": "a", "reviewer": "A"}, "needs a second person"),
+        ({"annotator": " "}, "needs a name"),
+        ({"annotator": None, "reviewer": "a"}, "say who drew them with --annotator"),
+    ],
+)
+def test_import__people(workspace: Workspace, photos: Path, people: Any, says: str) -> None:
+    path = write(photos, coco_file())
+    with pytest.raises(InputError, match=says):
+        run(workspace, path, **people)
+    assert not workspace.catalogue.images.select()
+
+
+def test_import__progress_counts_photographs_and_masks(workspace: Workspace, photos: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    run(workspace, write(photos, coco_file()), progress=lambda *at: calls.append(at))
+    assert calls == [(0, 4), (2, 4), (2, 4), (4, 4)]

@@ -1,0 +1,193 @@
+"""The masks in COCO files of other tools, oracle pycocotools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from ddiseg.catalogue import State
+from ddiseg.errors import InputError
+from ddiseg.ingest.labels import Labels
+from ddiseg.verify import verify
+from ddiseg.workspace import Workspace
+from tests.ddiseg.ingest.coco_files import (
+    HEIGHT,
+    LESION,
+    OUTLINE,
+    PROTOCOL,
+    WIDTH,
+    coco_file,
+    drawn,
+    note,
+    run,
+    run_masks,
+    told,
+    write,
+)
+
+
+@pytest.fixture
+def photos(folder: Callable[..., Path]) -> Path:
+    return folder("a.png", "b.png")
+
+
+def rle(region: NDArray[np.bool_]) -> dict[str, Any]:
+    encoded = coco_mask.encode(np.asfortranarray(region.astype(np.uint8)))
+    return {"size": list(region.shape), "counts": encoded["counts"].decode()}
+
+
+def uncompressed(region: NDArray[np.bool_]) -> dict[str, Any]:
+    flat = region.T.ravel()
+    starts = np.flatnonzero(np.diff(flat, prepend=False))
+    return {"size": list(region.shape), "counts": np.diff([0, *starts, flat.size]).tolist()}
+
+
+@pytest.mark.parametrize("shape", ["polygon", "compressed", "uncompressed"])
+def test_import__every_kind_of_segmentation(workspace: Workspace, photos: Path, shape: str) -> None:
+    kinds = {"polygon": [OUTLINE], "compressed": rle(LESION), "uncompressed": uncompressed(LESION)}
+    document = coco_file()
+    document["annotations"][0]["segmentation"] = kinds[shape]
+    done = run(workspace, write(photos, document))
+    assert told(done.masks) == {"a.png": "added", "b.png": "added"}
+    np.testing.assert_array_equal(drawn(workspace, "a.png"), LESION.astype(np.uint8))
+    (mask,) = workspace.catalogue.masks.of_image(1)
+    assert (mask.classes, mask.annotator, mask.mapping) == ([0, 1, 4], "reader-1", "same")
+
+
+def test_import__classes_and_the_rest(workspace: Workspace, photos: Path) -> None:
+    document = coco_file()
+    document["categories"][0]["name"] = "Nevus"
+    with pytest.raises(InputError, match="not known: Nevus; say what each means with --classes"):
+        run(workspace, write(photos, document))
+    assert not workspace.catalogue.images.datasets()
+    labels = Labels.parse("nevus=lesion", "skin", PROTOCOL)
+    run(workspace, write(photos, document), labels=labels)
+    np.testing.assert_array_equal(drawn(workspace, "a.png"), np.where(LESION, 1, 4))
+    assert workspace.catalogue.masks.all()[0].classes == [1, 4]
+
+
+def test_import__unknown_category_that_nothing_uses(workspace: Workspace, photos: Path) -> None:
+    """Roboflow writes one for all of a project."""
+    document = coco_file()
+    document["categories"].append({"id": 7, "name": "skin-project"})
+    assert set(told(run(workspace, write(photos, document)).masks).values()) == {"added"}
+
+
+def test_import__overlap_by_precedence_is_counted(workspace: Workspace, photos: Path) -> None:
+    document = coco_file()
+    skin = np.ones((HEIGHT, WIDTH), bool)
+    extra = {"id": 50, "image_id": 0, "category_id": 1, "segmentation": rle(skin)}
+    other = np.zeros_like(LESION)
+    other[12:14, 0:3] = True
+    again = {"id": 51, "image_id": 0, "category_id": 0, "segmentation": rle(other)}
+    document["annotations"] += [extra, again]
+    done = run(workspace, write(photos, document))
+    np.testing.assert_array_equal(drawn(workspace, "a.png"), np.where(LESION | other, 1, 4))
+    assert note(done.masks, "a.png") == (
+        "30 pixels were drawn as two classes: the protocol's precedence decided"
+    )
+    assert note(done.masks, "b.png") == "None"
+
+
+def test_import__image_without_annotations_gets_no_mask(workspace: Workspace, photos: Path) -> None:
+    document = coco_file()
+    del document["annotations"][1]
+    done = run(workspace, write(photos, document))
+    assert told(done.masks) == {"a.png": "added"}
+    assert workspace.catalogue.images.find("b.png").state == State.NEW
+
+
+def test_import__no_annotations_at_all(workspace: Workspace, photos: Path) -> None:
+    document = coco_file()
+    del document["annotations"], document["categories"]
+    done = run(workspace, write(photos, document))
+    assert (told(done.photographs.outcomes), done.masks) == (
+        {"a.png": "added", "b.png": "added"},
+        [],
+    )
+
+
+def test_import__stretched(workspace: Workspace, photos: Path) -> None:
+    document = coco_file()
+    for image in document["images"]:
+        image["width"] *= 2
+    path = write(photos, document)
+    assert "give --stretched" in note(run(workspace, path).masks, "a.png")
+    assert set(told(run(workspace, path, stretched=True).masks).values()) == {"added"}
+    assert {m.mapping for m in workspace.catalogue.masks.all()} == {"stretched"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"segmentation": rle(LESION[:, :-1])}, "RLE has the size [16, 23], its image [16, 24]"),
+        ({"segmentation": {**rle(LESION), "counts": "52203"}}, "RLE counts cover"),
+        ({"segmentation": {**rle(LESION), "counts": [5]}}, "RLE counts cover 5 pixels"),
+        ({"segmentation": {**rle(LESION), "counts": "\u00e9"}}, "not COCO's compressed string"),
+        ({"segmentation": []}, "has a box and no segmentation"),
+        ({"segmentation": None}, "has a box and no segmentation"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "4 coordinates"),
+        ({"segmentation": ["x"]}, "no list of numbers"),
+        ({"category_id": 9}, "its category 9 is not listed"),
+        ({"category_id": None}, "its category None is not listed"),
+        ({"category_id": [0]}, "its category None is not listed"),
+    ],
+)
+def test_import__annotation_refused(
+    workspace: Workspace, photos: Path, change: dict[str, Any], says: str
+) -> None:
+    """Its image gets no mask, rather than one in which a region is missing; the other does."""
+    document = coco_file()
+    document["annotations"].append({**document["annotations"][0], "id": 8, **change})
+    done = run(workspace, write(photos, document))
+    assert told(done.masks) == {"a.png": "refused", "b.png": "added"}
+    assert note(done.masks, "a.png").startswith("annotation 8: ")
+    assert says in note(done.masks, "a.png")
+    assert not workspace.catalogue.masks.of_image(1)
+    assert not verify(workspace).problems
+
+
+def test_import__no_size(workspace: Workspace, photos: Path) -> None:
+    document = coco_file()
+    document["images"][0]["width"] = 0
+    done = run(workspace, write(photos, document))
+    assert "does not say how large" in note(done.masks, "a.png")
+    assert told(done.masks)["b.png"] == "added"
+
+
+def test_masks__by_name(workspace: Workspace, photos: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, coco_file(("images\\a.jpg", "images/b.png", "c.png")))
+    run(workspace, write(photos, coco_file()), annotator=None)
+    done = run_masks(workspace, path, reviewer="reader-2")
+    assert told(done.outcomes) == {
+        "images\\a.jpg": "added",
+        "images/b.png": "added",
+        "c.png": "refused",
+    }
+    assert "import the photographs first" in note(done.outcomes, "c.png")
+    assert len(workspace.catalogue.masks.accepted()) == 2
+    (first,) = workspace.catalogue.masks.of_image(1)
+    assert first.origin == "images\\a.jpg"
+
+
+def test_masks__of_a_photograph_that_a_release_renamed(
+    workspace: Workspace, photos: Path, tmp_path: Path
+) -> None:
+    run(workspace, write(photos, coco_file()), annotator=None)
+    document = coco_file(("clinic_b.png",))
+    document["images"][0]["attributes"] = {"name": "b.png"}
+    done = run_masks(workspace, write(tmp_path, document))
+    assert told(done.outcomes) == {"clinic_b.png": "added"}
+    assert workspace.catalogue.images.find("b.png").state == State.SUBMITTED
+
+
+def test_masks__no_one_drew_them(workspace: Workspace, photos: Path) -> None:
+    path = write(photos, coco_file())
+    with pytest.raises(InputError, match="does not say who drew its masks: give --annotator NAME"):
+        run_masks(workspace, path, annotator=None)

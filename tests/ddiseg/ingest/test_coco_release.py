@@ -1,0 +1,154 @@
+"""Releases of ours, brought back."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from ddiseg.catalogue import State
+from ddiseg.release.folder import write_release
+from ddiseg.release.release import Release
+from ddiseg.verify import verify
+from ddiseg.workspace import Workspace
+from tests.ddiseg.ingest.coco_files import drawn, note, run, run_masks, told
+from tests.ddiseg.release.conftest import Builder, copied
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty workspace to copy."""
+    root = tmp_path_factory.mktemp("template") / "w"
+    Workspace.create(root).catalogue.close()
+    return root
+
+
+@contextlib.contextmanager
+def another(template: Path, root: Path) -> Any:
+    opened = Workspace.open(shutil.copytree(template, root))
+    yield opened
+    opened.catalogue.close()
+
+
+@st.composite
+def masks_of_photographs(draw: st.DrawFn) -> tuple[tuple[int, int], NDArray[np.uint8]]:
+    """A photograph's size, and a mask of that size or of another: holes and single pixels abound."""
+    size = draw(st.tuples(st.integers(1, 14), st.integers(1, 14)))
+    shape = draw(st.one_of(st.just(size), st.just((5, 5))))
+    classes = draw(st.sampled_from([(0,), (4,), (1, 4), (0, 1, 2, 3, 4)]))
+    return size, draw(arrays(np.uint8, shape, elements=st.sampled_from(classes)))
+
+
+@settings(max_examples=7, deadline=None)
+@given(st.lists(masks_of_photographs(), min_size=1, max_size=8))
+def test_release__comes_back_pixel_for_pixel(
+    template: Path, pairs: list[tuple[tuple[int, int], NDArray[np.uint8]]]
+) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        copied(template, Path(folder) / "w") as builder,
+        another(template, Path(folder) / "v") as workspace,
+    ):
+        first = builder.workspace
+        for number, (size, mask) in enumerate(pairs):
+            builder.mask(builder.image(f"{number}.png", size), mask)
+        write_release(Release.gather(first), "coco", Path(folder) / "out")
+        run(workspace, Path(folder) / "out", reviewer="reader-2")
+        accepted, again = first.catalogue.masks.accepted(), workspace.catalogue.masks.accepted()
+        assert len(again) == len(pairs)
+        for image in first.catalogue.images.select():
+            (same,) = workspace.catalogue.images.select(ids=[find(workspace, image.content_hash)])
+            np.testing.assert_array_equal(
+                workspace.mask(again[same.id]), first.mask_over(image, accepted[image.id])
+            )
+
+
+def find(workspace: Workspace, content_hash: str) -> int:
+    found = workspace.catalogue.images.select()
+    return next(image.id for image in found if image.content_hash == content_hash)
+
+
+@pytest.fixture
+def release(template: Path, tmp_path: Path) -> Path:
+    """Two accepted masks, of which one is all background, and a prediction."""
+    with copied(template, tmp_path / "first") as builder:
+        fill(builder)
+        release = Release.gather(builder.workspace, include_predictions=True)
+        write_release(release, "coco", tmp_path / "release")
+    return tmp_path / "release"
+
+
+def fill(builder: Builder) -> None:
+    details = {
+        "tone": "V-VI",
+        "tone_source": "chart",
+        "fitzpatrick": 5,
+        "malignant": False,
+        "diagnosis": "naevus",
+        "patient": "p1",
+        "lesion": "l1",
+    }
+    mask = np.full((12, 10), 4, np.uint8)
+    mask[2:5, 3:6] = 1
+    builder.mask(builder.image("1.jpg", **details), mask, classes=[1, 4])
+    builder.mask(builder.image("2.png"), np.zeros((12, 10), np.uint8))
+    builder.prediction(builder.image("3.png", tone="unknown"), mask)
+
+
+def test_release__metadata_licence_and_dataset(workspace: Workspace, release: Path) -> None:
+    done = run(workspace, release, reviewer="reader-2")
+    assert set(told(done.photographs.outcomes).values()) == {"added"}
+    image = workspace.catalogue.images.find("1.png")
+    assert (image.tone, image.tone_source, image.fitzpatrick) == ("V-VI", "chart", 5)
+    assert (image.malignant, image.diagnosis) == (False, "naevus")
+    assert (image.patient, image.lesion) == ("p1", "l1")
+    assert workspace.catalogue.images.find("3.png").tone == "unknown"
+    (dataset,) = workspace.catalogue.images.datasets()
+    assert (dataset.name, dataset.licence) == ("derm", "CC BY 4.0")
+    assert dataset.source == "https://example.org/derm"
+    (mask,) = workspace.catalogue.masks.of_image(image.id)
+    assert mask.classes == [1, 4]
+    assert not verify(workspace).problems
+
+
+def test_release__all_background_is_a_mask_and_a_prediction_is_none(
+    workspace: Workspace, release: Path
+) -> None:
+    done = run(workspace, release)
+    assert told(done.masks) == {"1.png": "added", "2.png": "added"}
+    assert not drawn(workspace, "2.png").any()
+    assert workspace.catalogue.images.find("3.png").state == State.NEW
+    assert done.photographs.notes == [
+        "predictions of a model left, which no person reviewed: 1",
+    ]
+
+
+def test_release__again_is_unchanged(workspace: Workspace, release: Path) -> None:
+    run(workspace, release, reviewer="reader-2")
+    events = workspace.catalogue.history.count()
+    again = run(workspace, release, reviewer="reader-2")
+    assert set(told([*again.photographs.outcomes, *again.masks]).values()) == {"unchanged"}
+    assert workspace.catalogue.history.count() == events
+
+
+def test_release__photographs_alone_then_the_masks_of_whom_it_names(
+    workspace: Workspace, release: Path
+) -> None:
+    done = run(workspace, release, annotator=None)
+    assert (done.masks, done.masks_left) == ([], 3)
+    assert not workspace.catalogue.masks.all()
+    # The release calls 1.jpg by that name, though it has a PNG of it.
+    masks = run_masks(workspace, release, annotator=None, reviewer="reader-2")
+    assert set(told(masks.outcomes).values()) == {"added"}
+    assert {m.annotator for m in workspace.catalogue.masks.all()} == {"reader-1"}
+    refused = run_masks(workspace, release, annotator=None, reviewer="Reader-1")
+    assert "needs a second person" in note(refused.outcomes, refused.outcomes[0].name)

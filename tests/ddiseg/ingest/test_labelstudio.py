@@ -1,0 +1,427 @@
+"""JSON exports of Label Studio: other people's brush projects, and ddiseg's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from annotation_protocol import load_protocol
+from ddiseg import masks
+from ddiseg.catalogue import State
+from ddiseg.errors import InputError
+from ddiseg.ingest.labelled_masks import MaskImport, import_labelled_masks
+from ddiseg.ingest.labels import Labels
+from ddiseg.ingest.labelstudio import read_masks
+from ddiseg.ingest.photographs import import_photographs
+from ddiseg.labelstudio.tasks import prediction
+from ddiseg.masks import brush_rle
+from ddiseg.outcomes import FileOutcome
+from ddiseg.workspace import Workspace
+
+PROTOCOL = load_protocol()
+LABELS = Labels(PROTOCOL)
+
+#: As large as the photographs of the fixtures.
+HEIGHT, WIDTH = 16, 24
+LESION = np.zeros((HEIGHT, WIDTH), bool)
+LESION[4:8, 6:12] = True
+#: A lesion on skin, as a model painted it.
+PAINTED = np.where(LESION, 1, 4).astype(np.uint8)
+
+
+def box(rows: slice, columns: slice) -> NDArray[np.bool_]:
+    region = np.zeros((HEIGHT, WIDTH), bool)
+    region[rows, columns] = True
+    return region
+
+
+def stroke(label: str, region: NDArray[np.bool_], **columns: Any) -> dict[str, Any]:
+    value = {"format": "rle", "rle": brush_rle.encode(region), "brushlabels": [label]}
+    return {**outline("brushlabels", value, region.shape), **columns}
+
+
+def outline(
+    kind: str, value: dict[str, Any], size: tuple[int, ...] = (HEIGHT, WIDTH)
+) -> dict[str, Any]:
+    return {
+        "id": "r",
+        "type": kind,
+        "from_name": "tag",
+        "to_name": "img",
+        "origin": "manual",
+        "original_height": size[0],
+        "original_width": size[1],
+        "image_rotation": 0,
+        "value": value,
+    }
+
+
+def annotation(*result: dict[str, Any], **columns: Any) -> dict[str, Any]:
+    return {
+        "id": 1,
+        "completed_by": 3,
+        "was_cancelled": False,
+        "updated_at": "2026-01-01T00:00:00Z",
+        "result": list(result),
+        "prediction": {},
+        **columns,
+    }
+
+
+def task(
+    *annotations: dict[str, Any], image: str = "/data/upload/3/0a1b2c3d-a.png", number: int = 7
+) -> dict[str, Any]:
+    return {"id": number, "annotations": list(annotations), "data": {"image": image}}
+
+
+@pytest.fixture
+def catalogued(workspace: Workspace, folder: Callable[..., Path]) -> Workspace:
+    """A workspace with the images a to c."""
+    import_photographs(workspace, folder("a.png", "b.png", "c.png"))
+    return workspace
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Callable[[Any], Path]:
+    def write(document: Any) -> Path:
+        text = document if isinstance(document, str) else json.dumps(document)
+        (tmp_path / "export.json").write_text(text)
+        return tmp_path / "export.json"
+
+    return write
+
+
+def run(workspace: Workspace, path: Path, **options: Any) -> MaskImport:
+    options = {"labels": LABELS, **options}
+    return import_labelled_masks(workspace, path, format_name="labelstudio", **options)
+
+
+def told(outcomes: list[FileOutcome]) -> dict[str, str]:
+    return {o.name: o.outcome.value for o in outcomes}
+
+
+def drawn(workspace: Workspace) -> NDArray[np.uint8]:
+    return workspace.mask(workspace.catalogue.masks.all()[-1])
+
+
+def refusal(done: MaskImport) -> str:
+    (only,) = done.outcomes
+    assert only.outcome.value == "refused"
+    return str(only.note)
+
+
+def test_import__brush_strokes_of_others(catalogued: Workspace, export: Any) -> None:
+    ink = box(slice(0, 2), slice(0, 9))
+    path = export([task(annotation(stroke("Nevus", LESION), stroke("pen", ink)))])
+    with pytest.raises(InputError, match="not known: Nevus, pen; say what each means"):
+        run(catalogued, path)
+    assert not catalogued.catalogue.masks.all()
+    labels = Labels.parse("nevus=lesion,pen=marker,scale=ruler", "skin", PROTOCOL)
+    done = run(catalogued, path, labels=labels)
+    assert told(done.outcomes) == {"a.png (task 7)": "added"}
+    np.testing.assert_array_equal(drawn(catalogued), np.select([LESION, ink], [1, 2], 4))
+    (mask,) = catalogued.catalogue.masks.all()
+    assert (mask.annotator, mask.classes, mask.mapping) == ("user 3", [1, 2, 3, 4], "same")
+    again = run(catalogued, path, labels=labels)
+    assert told(again.outcomes) == {"a.png (task 7)": "unchanged"}
+
+
+@given(arrays(np.uint8, (5, 7), elements=st.integers(0, 4)))
+def test_read_masks__strokes_are_the_mask_they_were_made_of(
+    tmp_path_factory: pytest.TempPathFactory, mask: NDArray[np.uint8]
+) -> None:
+    strokes = [
+        stroke(PROTOCOL.class_at(index).name, mask == index) for index in masks.classes_in(mask)
+    ]
+    path = tmp_path_factory.mktemp("export") / "export.json"
+    path.write_text(json.dumps([task(annotation(*strokes))]))
+    (file,) = read_masks(path, LABELS).files
+    np.testing.assert_array_equal(file.load(), mask)
+
+
+def test_import__polygon(catalogued: Workspace, export: Any) -> None:
+    points = [[25, 25], [50, 25], [50, 50], [25, 50]]
+    value = {"points": points, "closed": True, "polygonlabels": ["lesion"]}
+    run(catalogued, export([task(annotation(outline("polygonlabels", value)))]))
+    np.testing.assert_array_equal(drawn(catalogued), LESION.astype(np.uint8))
+
+
+def test_import__conflicting_strokes_are_counted(catalogued: Workspace, export: Any) -> None:
+    everything = np.ones_like(LESION)
+    done = run(
+        catalogued, export([task(annotation(stroke("lesion", LESION), stroke("skin", everything)))])
+    )
+    assert done.outcomes[0].note == (
+        "24 pixels were drawn as two classes: the protocol's precedence decided"
+    )
+    np.testing.assert_array_equal(drawn(catalogued), PAINTED)
+
+
+def own_task(*annotations: dict[str, Any]) -> dict[str, Any]:
+    """A task that ddiseg made: the picture's address does not have the image's name."""
+    data = {"image": "/data/local-files/?d=images/0f-24x16.png", "ddiseg": "0f", "name": "a.png"}
+    return {"id": 7, "annotations": list(annotations), "data": data}
+
+
+def painted(mask: NDArray[np.uint8] = PAINTED) -> list[dict[str, Any]]:
+    regions = prediction(mask, masks.mask_hash(mask), PROTOCOL, None)["result"]
+    return [{**region, "origin": "prediction"} for region in regions]
+
+
+def test_import__own_project_edited_over_what_was_left(catalogued: Workspace, export: Any) -> None:
+    """The lesion was made larger over skin that stands later in the list: the edit wins."""
+    lesion, skin = painted()
+    larger = box(slice(4, 10), slice(6, 12))
+    edited = stroke("lesion", larger, origin="prediction-changed")
+    run(
+        catalogued,
+        export([own_task(annotation(edited, skin, prediction={"result": [lesion, skin]}))]),
+    )
+    np.testing.assert_array_equal(drawn(catalogued), np.where(larger, 1, 4))
+    (mask,) = catalogued.catalogue.masks.all()
+    assert mask.classes == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("told_by", ["annotation", "task", "nobody"])
+def test_import__prediction_tells_what_an_edit_newly_painted(
+    catalogued: Workspace, export: Any, told_by: str
+) -> None:
+    """Skin was painted over a part of the lesion, which itself was made larger elsewhere."""
+    lesion, skin = painted()
+    part, more = box(slice(4, 6), slice(6, 8)), box(slice(10, 12), slice(0, 4))
+    changed = [
+        stroke("lesion", LESION | more, origin="prediction-changed"),
+        stroke("skin", (PAINTED == 4) | part, origin="prediction-changed"),
+    ]
+    begun_with = {"id": 5, "result": [lesion, skin]}
+    done = annotation(*changed, parent_prediction=5)
+    entry = own_task(done)
+    if told_by == "annotation":
+        done["prediction"] = begun_with
+    elif told_by == "task":
+        entry["predictions"] = [{"id": 4, "result": [skin]}, begun_with]
+    run(catalogued, export([entry]))
+    expected = np.where(LESION | more, 1, 4)
+    if told_by != "nobody":  # else all of an edited region counts, and the lesion has precedence
+        expected[part] = 4
+    np.testing.assert_array_equal(drawn(catalogued), expected)
+
+
+def test_import__own_project_smaller_picture(catalogued: Workspace, export: Any) -> None:
+    small = np.ones((8, 12), bool)
+    run(catalogued, export([own_task(annotation(stroke("skin", small)))]))
+    (mask,) = catalogued.catalogue.masks.all()
+    assert (mask.mapping, mask.width, mask.height) == ("stretched", 12, 8)
+    done = run(catalogued, export([task(annotation(stroke("skin", small)), image="b.png")]))
+    assert "give --stretched" in refusal(done)
+
+
+@pytest.mark.parametrize(
+    ("control", "says"),
+    [("verdict", "it is a review"), ("skip_reason", "submitted with a reason to skip it")],
+)
+def test_import__own_project_what_is_no_drawing(
+    catalogued: Workspace, export: Any, control: str, says: str
+) -> None:
+    said = {"type": "choices", "from_name": control, "value": {"choices": ["blurry"]}}
+    done = run(catalogued, export([own_task(annotation(stroke("skin", LESION), said))]))
+    assert says in refusal(done)
+    assert not catalogued.catalogue.masks.all()
+
+
+def test_import__what_is_said_about_a_picture_is_left(catalogued: Workspace, export: Any) -> None:
+    said = [{"type": kind, "from_name": "x", "value": {}} for kind in ("choices", "textarea")]
+    done = run(catalogued, export([task(annotation(*said, stroke("lesion", LESION)))]))
+    assert set(told(done.outcomes).values()) == {"added"}
+
+
+def test_import__newest_annotation_and_what_is_left(catalogued: Workspace, export: Any) -> None:
+    newest = annotation(stroke("lesion", LESION), id=2, updated_at="2026-03-01", completed_by=4)
+    older = annotation(stroke("skin", LESION), id=3, updated_at="2026-02-01")
+    cancelled = annotation(stroke("ruler", LESION), was_cancelled=True, updated_at="2026-04-01")
+    done = run(
+        catalogued,
+        export(
+            [
+                task(older, newest, cancelled),
+                task(cancelled, image="b.png", number=8),
+                task(image="c.png", number=9),
+            ]
+        ),
+    )
+    assert told(done.outcomes) == {"a.png (task 7)": "added"}
+    assert done.notes == [
+        "cancelled annotations left; 'ddiseg skip' takes them, with a reason: 2",
+        "older annotations left, the newest of a task counts: 1",
+        "tasks without anything submitted: 2",
+    ]
+    np.testing.assert_array_equal(drawn(catalogued), LESION.astype(np.uint8))
+    assert catalogued.catalogue.masks.all()[0].annotator == "user 4"
+    assert catalogued.catalogue.images.find("b.png").state == State.NEW
+
+
+@pytest.mark.parametrize(
+    ("who", "name"),
+    [
+        (3, "user 3"),
+        ({"id": 3, "email": "annotator-1@example.org"}, "annotator-1@example.org"),
+        ({"id": 3, "username": "annotator-1", "email": ""}, "annotator-1"),
+        ({"id": 3}, "user 3"),
+    ],
+)
+def test_import__annotator(catalogued: Workspace, export: Any, who: Any, name: str) -> None:
+    path = export([task(annotation(stroke("lesion", LESION), completed_by=who))])
+    run(catalogued, path)
+    run(catalogued, path, annotator="annotator-9")
+    assert [m.annotator for m in catalogued.catalogue.masks.all()] == [name, "annotator-9"]
+
+
+def test_import__no_annotator_and_the_reviewer_drew_one(catalogued: Workspace, export: Any) -> None:
+    nobody = annotation(stroke("lesion", LESION), completed_by=None)
+    with pytest.raises(InputError, match="does not say who drew its masks: give --annotator"):
+        run(catalogued, export([task(nobody)]))
+    path = export(
+        [
+            task(nobody),
+            task(annotation(stroke("lesion", LESION), completed_by=4), image="b.png", number=8),
+            task(annotation(stroke("lesion", LESION)), image="c.png", number=9),
+        ]
+    )
+    done = run(catalogued, path, reviewer="User 3")
+    assert told(done.outcomes) == {
+        "a.png (task 7)": "refused",
+        "b.png (task 8)": "added",
+        "c.png (task 9)": "refused",
+    }
+    assert done.outcomes[0].note == "it does not say who drew it: give --annotator NAME"
+    assert "needs a second person" in str(done.outcomes[2].note)
+    assert len(catalogued.catalogue.masks.accepted()) == 1
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "/data/upload/3/0a1b2c3d-a.png",
+        "https://labels.example/data/upload/3/0a1b2c3d-a.png",
+        "/data/local-files/?d=sub/folder/a.png",
+        "/label-studio/data/local-files/?d=sub%5Ca.png",
+        "s3://bucket/sub/a.png",
+        "https://bucket.example/a.png?X-Signature=b.png",
+        "C:\\photos\\a.png",
+        "a.png",
+    ],
+)
+def test_import__image_by_its_name(catalogued: Workspace, export: Any, image: str) -> None:
+    done = run(catalogued, export([task(annotation(stroke("lesion", LESION)), image=image)]))
+    assert told(done.outcomes) == {"a.png (task 7)": "added"}
+
+
+def test_import__prefix_is_that_of_an_upload_only(catalogued: Workspace, export: Any) -> None:
+    image = "s3://bucket/0a1b2c3d-a.png"
+    done = run(catalogued, export([task(annotation(stroke("lesion", LESION)), image=image)]))
+    assert refusal(done) == "no image called 0a1b2c3d-a: import the photographs first"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"photo": "x/a.png", "text": "b"}, None),
+        ({"photo": "a.png", "other": "b.png"}, "its data names 2 pictures instead of one"),
+        ({"text": "b"}, "its data names 0 pictures instead of one"),
+        ([], "its data names 0 pictures instead of one"),
+        ({"image": "data:image/png;base64,AAAA"}, "has no name"),
+    ],
+)
+def test_import__other_data(
+    catalogued: Workspace, export: Any, data: Any, says: str | None
+) -> None:
+    entry = {**task(annotation(stroke("lesion", LESION))), "data": data}
+    done = run(catalogued, export([entry]))
+    if says is None:
+        assert told(done.outcomes) == {"a.png (task 7)": "added"}
+    else:
+        assert says in refusal(done)
+
+
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        ([], "nothing drawn"),
+        (None, "nothing drawn"),
+        ([outline("rectanglelabels", {})], "regions of type rectanglelabels"),
+        ([outline("ellipse", {}), stroke("skin", LESION)], "regions of type ellipse"),
+        ([stroke("skin", LESION, image_rotation=90)], "a turned picture"),
+        ([stroke("skin", LESION, original_width=None)], "do not say how large"),
+        ([stroke("skin", LESION, original_width=25)], "it was painted over an image of another size"),
+        ([stroke("skin", LESION), stroke("skin", LESION[1:])], "it can't lie over it"),
+        ([outline("brushlabels", {"brushlabels": []})], "0 labels instead of one"),
+        ([outline("brushlabels", {"brushlabels": ["skin"], "format": "x"})], "no brush stroke"),
+        ([outline("brushlabels", {"brushlabels": ["skin"], "format": "rle", "rle": [1, 2]})], "truncated"),
+        ([outline("polygonlabels", {"polygonlabels": ["skin"], "points": [[1, 2]]})], "2 coordinates"),
+    ],
+)  # fmt: skip
+def test_import__annotation_refused(
+    catalogued: Workspace, export: Any, result: Any, says: str
+) -> None:
+    """One that can't be read never stops the rest."""
+    bad = {**annotation(), "result": result}
+    good = task(annotation(stroke("lesion", LESION)), image="b.png", number=8)
+    done = run(catalogued, export([task(bad), good]))
+    assert told(done.outcomes) == {"a.png (task 7)": "refused", "b.png (task 8)": "added"}
+    assert says in str(done.outcomes[0].note)
+    assert "\n" not in str(done.outcomes[0].note)
+    assert len(catalogued.catalogue.masks.all()) == 1
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ("{", "is not JSON"),
+        ("7", "is no list of tasks"),
+        (["x"], "is no list of tasks"),
+        ([{"id": 1}], "tasks without 'data' or 'annotations'"),
+        ({"images": [], "annotations": []}, "is a COCO file: give --as coco"),
+        (
+            [{"image": "a.png", "id": 1, "tag": [], "annotator": 1, "annotation_id": 2}],
+            "is a JSON-MIN export, .* export it from Label Studio as JSON",
+        ),
+    ],
+)
+def test_import__no_export(catalogued: Workspace, export: Any, document: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says) as raised:
+        run(catalogued, export(document))
+    assert "\n" not in str(raised.value)
+
+
+def test_import__folder_or_nothing(catalogued: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder: give the JSON file in it"):
+        run(catalogued, tmp_path)
+    with pytest.raises(InputError, match=r"absent\.json can't be read"):
+        run(catalogued, tmp_path / "absent.json")
+
+
+def test_import__two_tasks_of_one_image(catalogued: Workspace, export: Any) -> None:
+    """Whatever the tasks are called, each is told by its own outcome."""
+    first = task(annotation(stroke("lesion", LESION)))
+    second = task(annotation(stroke("skin", LESION)))
+    done = run(catalogued, export([first, second, first]))
+    assert [o.outcome.value for o in done.outcomes] == ["added", "refused", "unchanged"]
+
+
+def test_import__subset_and_dataset(
+    catalogued: Workspace, export: Any, folder: Callable[..., Path]
+) -> None:
+    import_photographs(catalogued, folder("a.png", name="more", first_seed=50))
+    path = export([task(annotation(stroke("lesion", LESION)))])
+    assert "2 images are called a" in refusal(run(catalogued, path))
+    done = run(catalogued, path, dataset="more")
+    assert set(told(done.outcomes).values()) == {"added"}

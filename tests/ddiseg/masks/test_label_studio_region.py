@@ -1,0 +1,62 @@
+"""Brush strokes are tested where annotations are read, tests/ddiseg/labelstudio/test_answers.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ddiseg.errors import InputError
+from ddiseg.masks import Origin, brush_rle
+from ddiseg.masks.label_studio_region import BRUSH, POLYGON, read_region
+
+SIZE = (6, 10)
+SQUARE = [[20, 50], [50, 50], [50, 100], [20, 100]]  # percent of width and height
+
+
+def polygon(points: Any = SQUARE, **columns: Any) -> dict[str, Any]:
+    value = {"points": points, "polygonlabels": ["nevus"]}
+    region = {"type": POLYGON, "original_height": 6, "original_width": 10, "value": value}
+    return {**region, **columns}
+
+
+def test_read_region__polygon_in_percent() -> None:
+    layer = read_region(polygon(), SIZE, {"nevus": 1}.__getitem__)
+    expected = np.zeros(SIZE, bool)
+    expected[3:6, 2:5] = True
+    np.testing.assert_array_equal(layer.region, expected)
+    assert (layer.class_id, layer.origin) == (1, Origin.MANUAL)
+
+
+@pytest.mark.parametrize("origin", list(Origin))
+def test_read_region__brush_and_origin(origin: Origin) -> None:
+    painted = np.arange(60).reshape(SIZE) % 7 == 0
+    value = {"format": "rle", "rle": brush_rle.encode(painted), "brushlabels": ["pen"]}
+    size = {"original_height": 6, "original_width": 10}
+    layer = read_region(
+        {"type": BRUSH, "origin": origin.value, "value": value, **size}, SIZE, lambda _label: 2
+    )
+    np.testing.assert_array_equal(layer.region, painted)
+    assert (layer.class_id, layer.origin) == (2, origin)
+
+
+@pytest.mark.parametrize(
+    ("region", "says"),
+    [
+        (polygon([[1, 2], [3]]), "no list of corners"),
+        (polygon("1,2"), "no list of corners"),
+        (polygon([[1, 2], [3, 4]]), "4 coordinates"),
+        (polygon([[1, 2], [3, 4], [5, 10**400]]), "no list of corners"),
+        (polygon(original_width=11), "11 x 6 pixels, the picture is 10 x 6"),
+        (polygon(value=None), "0 labels"),
+        (polygon(value=[1]), "0 labels"),
+        (polygon(value={"polygonlabels": {"a": 1}}), "0 labels"),
+        (polygon(value={"polygonlabels": ["a", "b"]}), "2 labels"),
+        (polygon(type=BRUSH, value={"brushlabels": ["a"], "format": "png"}), "no brush stroke"),
+        (polygon(type=BRUSH, value={"brushlabels": ["a"], "format": "rle", "rle": [1]}), "truncated"),
+    ],
+)  # fmt: skip
+def test_read_region__refused(region: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        read_region(region, SIZE, lambda _label: 1)
