@@ -13,10 +13,6 @@ from annotation_protocol.scoring import FEW
 from ddiseg.catalogue import Catalogue, State
 from ddiseg.catalogue.models import Image
 from ddiseg.report.figures import Bar, Dot, dot_panels, stacked_bars
-from ddiseg.work import Arms, Group, Measure, work_report
-from ddiseg.work_summary import LEGEND, sentences, tables
-from ddiseg.work_summary import Table as WorkTable
-from ddiseg.workspace import Workspace
 
 #: Diagnoses that get a bar of their own.
 TOP_DIAGNOSES = 15
@@ -159,46 +155,6 @@ def last_evaluation(catalogue: Catalogue, protocol: Protocol) -> Evaluation | No
         by_tone=tuple((tone, _scores(by_tone[tone], protocol)) for tone in tones),
         figure=_figure(classes, {tone: by_tone[tone] for tone in tones}, protocol),
     )
-
-
-@dataclass(frozen=True)
-class PeopleAndModel:
-    """What the model's painting was worth to the people who corrected it."""
-
-    sentences: tuple[str, ...]
-    tables: tuple[WorkTable, ...]
-    figure: str | None  #: SVG
-    legend: str = LEGEND
-
-
-def people_and_model(workspace: Workspace) -> PeopleAndModel | None:
-    """From the accepted masks that were drawn on a labelling server; None without any."""
-    report = work_report(workspace)
-    if report.empty:
-        return None
-    figure = _seconds({"all tones": report.arms, **report.by_tone})
-    return PeopleAndModel(tuple(sentences(report)), tuple(tables(report)), figure)
-
-
-def _seconds(by_tone: dict[str, Arms]) -> str | None:
-    """Median seconds by tone and arm; None where there are too few of everything."""
-    arms = {
-        tone: {"painted": of.painted, "control": of.control, "bare": of.bare}
-        for tone, of in by_tone.items()
-    }
-    used = [name for name in ("painted", "control", "bare") if arms["all tones"][name].n]
-    panels = {tone: {name: _seconds_dot(of[name]) for name in used} for tone, of in arms.items()}
-    ends = [dot.interval[1] for dots in panels.values() for dot in dots.values() if dot.interval]
-    if not ends:
-        return None
-    title = "Median seconds an image with their 95 % interval by tone and arm; the table below has the numbers"
-    top = max(1, 1.05 * max(ends))
-    return dot_panels(panels, FEW, "seconds", title, top=top, unit="seconds")
-
-
-def _seconds_dot(group: Group) -> Dot:
-    figure = group.figures[Measure.MEDIAN_SECONDS]
-    return Dot(figure.value, figure.interval, figure.n)
 
 
 def _scores(values: dict[str, dict[str, Any]], protocol: Protocol) -> tuple[Score, ...]:

@@ -55,7 +55,7 @@ def stacked_bars(bars: Sequence[Bar], colours: Sequence[str], key: str, title: s
         key: makes the SVG's ids its own.
         title: what a reader who can't see the figure is told.
     """
-    figure, axes = _figure(8.6, 0.6 + 0.27 * len(bars))
+    figure, [[axes]] = _figure(8.6, 0.6 + 0.27 * len(bars))
     places = range(len(bars))
     start = [0] * len(bars)
     for series, colour in enumerate(_SERIES[: len(colours)]):
@@ -74,45 +74,31 @@ def stacked_bars(bars: Sequence[Bar], colours: Sequence[str], key: str, title: s
     return _svg(figure, key, title, places_of_series)
 
 
-def dot_panels(
-    panels: dict[str, dict[str, Dot]],
-    few: int,
-    key: str,
-    title: str,
-    *,
-    top: float = 1,
-    unit: str = "",
-) -> str:
+def dot_panels(panels: dict[str, dict[str, Dot]], few: int, key: str, title: str) -> str:
     """Panels side by side, one row a group: the value as a dot, its interval as a line.
 
-    The axis goes from 0 to `top`, in `unit`. A dot that stands on fewer than `few` images is hollow.
+    The axis goes from 0 to 1. A dot that stands on fewer than `few` images is hollow.
     """
     groups = list(dict.fromkeys(group for dots in panels.values() for group in dots))
-    figure, all_axes = _figure(
+    figure, [all_axes] = _figure(
         1.2 + 1.75 * len(panels), 0.85 + 0.3 * len(groups), columns=len(panels)
     )
     for axes, (name, dots) in zip(all_axes, panels.items(), strict=True):
         for place, group in enumerate(groups):
             dot = dots.get(group)
             if dot is None or dot.value is None:
-                missing = f"too few, n={dot.n}" if dot is not None and dot.n else "no images"
-                axes.text(
-                    top / 2, place, missing, va="center", ha="center", color=_MUTED, fontsize=8
-                )
+                missing = _missing(0 if dot is None else dot.n)
+                axes.text(0.5, place, missing, va="center", ha="center", color=_MUTED, fontsize=8)
                 continue
             colour = _MUTED if dot.n < few else _ACCENT
             if dot.interval is not None:
                 axes.plot(dot.interval, (place, place), color=colour, linewidth=2)
             face = _PAPER if dot.n < few else colour
             axes.plot(dot.value, place, "o", markersize=6, color=colour, markerfacecolor=face)
-            axes.text(1.04 * top, place, f"n={dot.n}", va="center", color=_MUTED, fontsize=7.5)
-        axes.set_title(_label(name), color=_INK, fontsize=10, loc="left", parse_math=False)
-        axes.set_xlim(0, top)
-        if top == 1:
-            axes.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
-        else:
-            axes.locator_params(axis="x", nbins=3, integer=True)
-        axes.set_xlabel(unit, color=_MUTED)
+            axes.text(1.04, place, f"n={dot.n}", va="center", color=_MUTED, fontsize=7.5)
+        _name(axes, name)
+        axes.set_xlim(0, 1)
+        axes.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
         axes.set_ylim(len(groups) - 0.4, -0.6)
         axes.set_yticks(range(len(groups)), groups, parse_math=False)
     for axes in all_axes[1:]:
@@ -120,21 +106,138 @@ def dot_panels(
     return _svg(figure, key, title, {})
 
 
-def _figure(width: float, height: float, columns: int = 0) -> tuple[Any, Any]:
-    """A figure of `width` x `height` inches with one Axes, or a list of `columns` of them."""
+@dataclass(frozen=True)
+class Panel:
+    """One measure of several groups, each in the same series."""
+
+    name: str
+    ends: tuple[float, float]  #: of its axis
+    dots: dict[str, tuple[Dot, ...]]  #: by group, one a series
+
+
+def series_panels(panels: Sequence[Panel], key: str, title: str) -> str:
+    """Panels side by side, one row a group, up to two series in it: a filled circle, a hollow square.
+
+    Shape tells the series apart as well as colour does, for who does not see the colours.
+    """
+    groups = list(panels[0].dots)
+    count = len(panels[0].dots[groups[0]])
+    figure, [all_axes] = _figure(
+        1.2 + 1.9 * len(panels), 0.75 + 0.26 * count * len(groups), columns=len(panels)
+    )
+    for axes, panel in zip(all_axes, panels, strict=True):
+        for row, group in enumerate(groups):
+            for series, dot in enumerate(panel.dots[group]):
+                place = row + 0.36 * (series - (count - 1) / 2)
+                _mark(axes, dot, place, panel.ends, series)
+        _name(axes, panel.name)
+        axes.set_xlim(*panel.ends)
+        axes.locator_params(axis="x", nbins=3)
+        axes.set_ylim(len(groups) - 0.4, -0.6)
+        axes.set_yticks(range(len(groups)), groups, parse_math=False)
+    for axes in all_axes[1:]:
+        axes.tick_params(labelleft=False)
+    return _svg(figure, key, title, {_SERIES[0]: "var(--control)"})
+
+
+@dataclass(frozen=True)
+class Span:
+    """A value with its interval that stands for the places `first` to `last` on the axis."""
+
+    first: int
+    last: int
+    dot: Dot
+
+
+def span_panels(
+    columns: dict[str, tuple[int, dict[str, Sequence[Span]]]],
+    tops: dict[str, float],
+    axis: str,
+    key: str,
+    title: str,
+) -> str:
+    """A column a group, a row a measure: values along an axis that all of them share.
+
+    Args:
+        columns: by group its n, and its spans by measure; where there are none, that is said.
+        tops: by measure where its axis ends; it begins at 0.
+        axis: what the places are.
+        key: makes the SVG's ids its own.
+        title: what a reader who can't see the figure is told.
+    """
+    figure, grid = _figure(
+        1.2 + 1.75 * len(columns), 0.5 + 1.7 * len(tops), columns=len(columns), rows=len(tops)
+    )
+    spans = [s for _, of in columns.values() for along in of.values() for s in along]
+    end = max(span.last for span in spans)
+    for row, (measure, top) in zip(grid, tops.items(), strict=True):
+        for axes, (group, (n, of)) in zip(row, columns.items(), strict=True):
+            for span in of[measure]:
+                _along(axes, span)
+            if not of[measure]:
+                middle = (end / 2, top / 2)
+                axes.text(*middle, _missing(n), ha="center", color=_MUTED, fontsize=8)
+            axes.grid(axis="x", visible=False)
+            axes.grid(axis="y", color=_LINE, linewidth=0.8)
+            axes.set_xlim(0, end * 1.02)
+            axes.set_ylim(0, top)
+            axes.locator_params(axis="both", nbins=4)
+            axes.tick_params(axis="y", labelleft=axes is row[0])
+            axes.tick_params(axis="x", labelbottom=row is grid[-1])
+            if row is grid[0]:
+                _name(axes, f"{group}, n={n}")
+        row[0].set_ylabel(measure, color=_INK, fontsize=9)
+    for axes in grid[-1]:
+        axes.set_xlabel(axis, color=_MUTED, fontsize=9)
+    return _svg(figure, key, title, {})
+
+
+def _mark(axes: Any, dot: Dot, place: float, ends: tuple[float, float], series: int) -> None:
+    start, end = ends
+    if dot.value is None or dot.interval is None:
+        missing = _missing(dot.n)
+        middle = (start + end) / 2
+        axes.text(middle, place, missing, va="center", ha="center", color=_MUTED, fontsize=8)
+        return
+    colour, marker, face = ((_ACCENT, "o", _ACCENT), (_SERIES[0], "s", _PAPER))[series]
+    axes.plot(dot.interval, (place, place), color=colour, linewidth=2)
+    axes.plot(dot.value, place, marker, markersize=6, color=colour, markerfacecolor=face)
+    right = end + 0.04 * (end - start)
+    axes.text(right, place, f"n={dot.n}", va="center", color=_MUTED, fontsize=8)
+
+
+def _along(axes: Any, span: Span) -> None:
+    if span.dot.value is None or span.dot.interval is None:
+        return
+    middle = (span.first + span.last) / 2
+    axes.plot((span.first, span.last), (span.dot.value,) * 2, color=_LINE, linewidth=3)
+    axes.plot((middle, middle), span.dot.interval, color=_ACCENT, linewidth=2)
+    axes.plot(middle, span.dot.value, "o", markersize=5, color=_ACCENT)
+
+
+def _missing(n: int) -> str:
+    return f"too few, n={n}" if n else "no images"
+
+
+def _name(axes: Any, name: str) -> None:
+    axes.set_title(_label(name), color=_INK, fontsize=10, loc="left", parse_math=False)
+
+
+def _figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
+    """A figure of `width` x `height` inches, and its Axes: a list of them a row."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), facecolor="none")
-    grid = figure.subplots(1, columns or 1, squeeze=False)[0]
+    grid = [list(row) for row in figure.subplots(rows, columns, squeeze=False)]
     figure.subplots_adjust(wspace=0.42)
-    for axes in grid:
+    for axes in (axes for row in grid for axes in row):
         axes.set_facecolor("none")
         axes.grid(axis="x", color=_LINE, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, colors=_MUTED, labelsize=9)
         axes.tick_params(axis="y", labelcolor=_INK)
-    return figure, list(grid) if columns else grid[0]
+    return figure, grid
 
 
 def _svg(figure: Any, key: str, title: str, colours: dict[str, str]) -> str:

@@ -16,6 +16,7 @@ from ddiseg.errors import InputError, NotFoundError, WorkspaceError
 from ddiseg.outcomes import Progress, silent
 from ddiseg.report import content
 from ddiseg.report.contact_sheet import Card, ContactSheet, most_uncertain, sample
+from ddiseg.report.people import people_and_model
 from ddiseg.report.sensitivity import last_sensitivity
 from ddiseg.workspace import Workspace
 
@@ -55,7 +56,7 @@ def write_report(
 
 
 def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str, list[Card]]:
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
     from ddiseg import __version__
@@ -86,12 +87,15 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
             progress(done, total)
     uncertain = cards.pop("")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(_template),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["when"] = lambda at: f"{at[:10]} {at[11:16]} UTC"
     environment.filters["share"] = lambda n, of: f"{100 * n / of:.0f} %" if of else "—"
-    template = resources.files("ddiseg.report").joinpath("page.html").read_text("utf-8")
-    page = environment.from_string(template).render(
+    page = environment.get_template("page.html").render(
         workspace=workspace.root.resolve().name,
         datasets=datasets,
         images=images,
@@ -106,7 +110,7 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
         diagnoses=content.diagnoses(images, protocol),
         evaluation=content.last_evaluation(catalogue, protocol),
         sensitivity=last_sensitivity(catalogue),
-        work=content.people_and_model(workspace),
+        people=people_and_model(workspace),
         few=FEW,
         sheets={tone: of_tone for tone, of_tone in cards.items() if of_tone},
         uncertain=uncertain,
@@ -118,6 +122,10 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
         svg=Markup,
     )
     return page, _distinct([*(c for of_tone in cards.values() for c in of_tone), *uncertain])
+
+
+def _template(name: str) -> str:
+    return resources.files("ddiseg.report").joinpath(name).read_text("utf-8")
 
 
 def _rendered(*texts: str | None) -> bool:

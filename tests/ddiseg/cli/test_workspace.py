@@ -170,13 +170,13 @@ def test_status_work__tables_and_json(ddiseg: Run, workspace: Workspace) -> None
         people.accept(lesion(9), lesion(1), seconds=90, arm=Arm.CONTROL)
     result = ddiseg("status", "--work", "--workspace", workspace.root)
     lines = result.out.splitlines()
-    assert lines[0].startswith("Drawn on a labelling server and accepted, from 20")
-    assert lines[0].endswith(": n = 12, 12 patients.")
+    assert lines[0].startswith("Drawn on a labelling server and accepted, ")
+    assert lines[0].endswith(" (n = 12 images, 12 patients).")
     start = lines.index("With and without the model's mask")
     assert [" ".join(line.split()) for line in lines[start + 1 : start + 4]] == [
-        "images patients median, s mean, s lesion Dice mean Dice",
+        "images patients median, s mean, s lesion Dice mean Dice pixels changed, % readers' lesion Dice",
         "all tones",
-        "painted 6 6 30 [30, 30] 30 [30, 30] 0.50 [0.50, 0.50] 0.73 [0.73, 0.73]",
+        "painted 6 6 30 [30, 30] 30 [30, 30] 0.50 [0.50, 0.50] 0.73 [0.73, 0.73] 8.3 [8.3, 8.3] —",
     ]
     assert len(lines[start + 1]) == len(lines[start + 3])
     assert not any(line != line.rstrip() for line in lines)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from annotation_protocol import load_protocol
-from ddiseg.catalogue import Arm, Details, NewModelVersion
+from ddiseg.catalogue import Details, NewModelVersion
 from ddiseg.catalogue.models import Image as Row
 from ddiseg.cli.base import Group, common_options, run
 from ddiseg.cli.report import COMMANDS
@@ -22,7 +22,6 @@ from ddiseg.report import contact_sheet, content
 from ddiseg.report.report import write_report
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
-from tests.ddiseg.people import People, lesion
 from tests.ddiseg.report.conftest import Page, predict
 
 
@@ -92,42 +91,6 @@ def test_report__model_newer_than_its_evaluation_is_told(worked: Workspace) -> N
         NewModelVersion(**{f: getattr(new, f) for f in fields}, protocol_version="1.0"), "tester"
     )
     assert "The model in use is now fedd-2" in page_of(worked).text
-
-
-def test_report__people_and_model(worked: Workspace) -> None:
-    assert "People and the model" not in page_of(worked).text, "nothing was drawn on a server"
-    people = People(worked)
-    for _ in range(6):
-        people.accept(lesion(6), lesion(2), seconds=30)
-        people.accept(lesion(9), lesion(1), seconds=90, arm=Arm.CONTROL)
-    people.accept(lesion(9), lesion(1), tone="V-VI", arm=Arm.CONTROL)
-    page = page_of(worked)
-    text = page.text
-    assert "People and the model" in text
-    assert ": n = 13, 13 patients." in text
-    assert "with the model's mask shown, 30 s [30, 30] (n = 6, 6 patients)" in text
-    assert "difference, -60 s [-60, -60] (n = 6 and 7, 6 and 7 patients)" in text
-    figures = "30 [30, 30] 30 [30, 30] 0.50 [0.50, 0.50] 0.73 [0.73, 0.73]"
-    assert f"all tones painted 6 6 {figures} control 7 7" in text
-    assert "tone V-VI control 1 1 too few too few too few too few" in text
-    assert "control: there was a prediction, but it was withheld" in text
-    [figure] = [s for s in page.all("svg") if "Median seconds" in str(s["aria-label"])]
-    assert "width" in str(figure["style"])
-    assert all(f">{said}<" in page.html for said in ("n=7", "too few, n=1", "no images"))
-
-
-@pytest.mark.parametrize(("seconds", "figures"), [(None, 0), (0.0, 1)])
-def test_report__people_without_seconds_have_no_figure(
-    worked: Workspace, seconds: float | None, figures: int
-) -> None:
-    people = People(worked)
-    for _ in range(5):
-        people.accept(lesion(6), lesion(2), seconds=seconds)
-    page = page_of(worked)
-    assert "People and the model" in page.text
-    assert [s["role"] for s in page.all("svg") if "Median" in str(s["aria-label"])] == [
-        "img"
-    ] * figures
 
 
 def test_report__contact_sheet_shows_photograph_mask_and_prediction(worked: Workspace) -> None:

@@ -1,4 +1,4 @@
-"""The words and tables of people's work: no number without its n and interval."""
+"""The tables of people's work: no number without its n and interval."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import pytest
 from ddiseg.catalogue import Arm
 from ddiseg.store import Kind
 from ddiseg.work import work_report
+from ddiseg.work.report import summary
 from ddiseg.work_summary import Table, sentences, tables
 from ddiseg.workspace import Workspace
 from tests.ddiseg.people import People, lesion
+from tests.ddiseg.work.drawn import mask
 
 
 @pytest.fixture
@@ -94,40 +96,31 @@ def test_tables__no_prediction_at_all_leaves_the_time_without_it(people: People)
     assert (bare["images"], bare["median, s"], bare["lesion Dice"]) == ("5", "70 [70, 70]", "—")
 
 
-def test_sentences__each_number_with_its_n(people: People) -> None:
-    two_arms(people)
-    first, became, seconds, closer = sentences(work_report(people.workspace))
-    assert first.endswith(": n = 18, 13 patients.")
-    assert became.count("(n = 12, 7 patients)") == 3
-    assert "accepted without a changed pixel, 50 % [" in became
-    assert "with the model's mask shown, 30 s [30, 30] (n = 11, 7 patients)" in seconds
-    assert "with it withheld, 90 s [90, 90] (n = 6, 6 patients)" in seconds
-    assert "difference, -60 s [-60, -60] (n = 11 and 6, 7 and 6 patients)" in seconds
-    assert closer.endswith(" (n = 12 and 6, 7 and 6 patients).")
+def test_tables__over_time() -> None:
+    rows = [mask(k, unchanged=k >= 20, readers=0.9 if k < 6 else None) for k in range(40)]
+    rows += [mask(100 + k, arm=Arm.CONTROL) for k in range(6)]
+    rows += [mask(200 + k, tone="V-VI") for k in range(3)]
+    time = tables(summary(rows))[-1]
+    assert time.title == "The model's mask against the accepted one, over time"
+    assert [name for name, _ in time.groups] == ["all tones", "tone I-II"], "too few of V-VI"
+    first = row(time, "tone I-II", "no. 1 to 10")
+    assert (first["accepted"], first["images"], first["patients"]) == ("2026-01-05", "10", "10")
+    assert first["unchanged, %"] == "0 [0, 31]"
+    assert first["readers' lesion Dice"] == "0.90 [0.90, 0.90] n=6/6"
+    change = row(time, "tone I-II", "later minus earlier")
+    assert (change["images"], change["patients"]) == ("20 and 20", "20 and 20")
+    assert change["unchanged, %"].startswith("+100 [+7")
+    assert change["readers' lesion Dice"] == "—"
+    control = row(time, "tone I-II", "control, later half")
+    assert control["lesion Dice"] == "0.80 [0.80, 0.80]"
+    withheld = row(time, "tone I-II", "control, later minus earlier")
+    assert (withheld["images"], withheld["lesion Dice"]) == ("0 and 6", "—")
 
 
-def test_sentences__without_a_control_arm_say_how_to_make_one(people: People) -> None:
-    people.accept(lesion(2), lesion(2))
-    _, became, control = sentences(work_report(people.workspace))
-    assert became.count("too few (n = 1, 1 patients)") == 3
-    assert "'ddiseg label push --control PERCENT' makes such a control arm" in control
-
-
-def test_sentences__not_timed_and_given_out_again(people: People) -> None:
-    people.accept(lesion(2), lesion(2), seconds=None)
-    people.accept(lesion(2), lesion(2), seconds=None, arm=Arm.CONTROL)
-    people.accept(lesion(2), lesion(2), given_out_again=True)
-    lines = sentences(work_report(people.workspace))
-    assert (
-        "shown, not measured; with it withheld, not measured; difference, not measured." in lines[2]
-    )
-    assert lines[-1].startswith("In no table, n = 1: ")
-
-
-def test_sentences__all_left_out(people: People) -> None:
+def test_tables__all_left_out_are_none(people: People) -> None:
     image_id = people.accept(lesion(2), lesion(2))
-    mask = people.catalogue.masks.accepted()[image_id]
-    Path(people.workspace.store.path(Kind.MASK, mask.content_hash)).unlink()
+    content = people.catalogue.masks.accepted()[image_id].content_hash
+    Path(people.workspace.store.path(Kind.MASK, content)).unlink()
     report = work_report(people.workspace)
     [line] = sentences(report)
     assert line.startswith("Left out: drawn-1.png: ")
