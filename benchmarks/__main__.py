@@ -15,9 +15,15 @@ NAMES = {
     "backbone_prefix": "prefix of the ImageNet UNet against the full forward with hooks",
     "probe_memory": "training 5 probes against materialised up-sampled features",
     "probe_training": "training 5 probes against ddpm-segmentation's loop (half an hour)",
+    "precision": "masks in bfloat16 against those in float32, on photographs: equal pixels",
+    "clicks": "lesion IoU after none to three clicks, and seconds a click (ten minutes)",
     "label_pull": "10,000 annotated tasks brought back: memory, and masks a second",
     "label_push": "1,000 images given to annotators against plain posts of the same bodies",
+    "server_predict": "/predict from stored predictions: tasks a second (goal: 200)",
+    "webhook": "webhooks at 50 a second against a server process: latency (goal: p99 under 100 ms)",
     "label_efficiency": "lesion IoU at 10, 30, 90 masks against other features and UNets (an hour)",
+    "batch_draw": "a batch of 100 out of 100,000 images against the 100 most uncertain",
+    "loop_simulation": "lesion IoU against masks spent, by what was labelled next (an hour)",
     "five_classes": "FEDD against five UNets on phantoms over the published masks (half an hour)",
 }
 

@@ -11,6 +11,10 @@ class WeightsError(FeddError, ValueError):
     """A weights file that is missing, unreadable, unsafe, or made for another network."""
 
 
+class ClickError(FeddError, ValueError):
+    """Clicks that no region can be grown from."""
+
+
 class TrainingDataError(FeddError, ValueError):
     """Images and masks that probes can't be trained on."""
 

@@ -6,14 +6,15 @@ result: the members are trained together as one batched computation (`fedd/probe
 first layer, being linear, is applied at each block's own resolution and its 128 outputs are
 up-sampled, instead of the 1024 inputs (bilinear up-sampling and a linear layer commute).
 
-Arrays: photographs (H, W, 3) uint8, masks (H, W) uint8 class ids, S the backbone's image size.
+Arrays: photographs (H, W, 3) uint8, masks (H, W) uint8 class ids, S the backbone's image size, g the
+side of the grid that the members vote on, D the channels of all blocks together.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,14 +24,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedd.backbone import IMAGENET_256, Backbone, UNetConfig
+from fedd.backbone import Backbone
 from fedd.cache import FeatureCache
 from fedd.errors import WeightsError
-from fedd.features import FeatureSpec, extract, image_statistics, prepare
+from fedd.features import extract, image_statistics, prepare
 from fedd.probes.calibration import Calibration
 from fedd.probes.ensemble import HIDDEN
 from fedd.probes.second_look import REACH, Window, window_around
+from fedd.probes.settings import PAPER, SMALL, ProbeSettings, default_settings
 from fedd.weights.files import read_safetensors, write_safetensors
+
+__all__ = [
+    "PAPER",
+    "SMALL",
+    "Look",
+    "Prediction",
+    "ProbeSettings",
+    "Probes",
+    "TrainingRecord",
+    "default_settings",
+    "load_probes",
+]
 
 PROBES_KIND = "fedd-probes"
 
@@ -42,69 +56,36 @@ Photograph: TypeAlias = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class ProbeSettings:
-    """Everything that decides the outcome of a training, besides images and backbone."""
-
-    features: FeatureSpec
-    members: int = 5
-    views: int = 3  #: augmented views of each image, besides the image itself
-    pixels_per_image: int = 2048  #: over all views
-    class_balance: float = 0.5  #: 0 samples pixels as they come, 1 every class alike
-    class_weight: float = 0.0  #: in the loss: 0 as sampled, 1 gives every class the same say
-    tone_weight: float = 0.0  #: in the loss: 0 as sampled, 1 gives every known tone the same say
-    held_out: float = 0.2  #: share of the images kept to stop by and to calibrate on
-    patience: int = 100  #: steps without a lower loss on the held-out part before training ends
-    steps: int = 500  #: at most
-    warm_steps: int = 100  #: at most, from earlier probes
-    batch_size: int = 256  #: pixels of one member's step
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.1
-    seed: int = 0
-    grid: int | None = None  #: side of the grid that the members vote on; None: the backbone's S
-    mirrored: bool = False  #: vote on the mirror image too, whose noise is another draw
-    second_look: str | None = None  #: class whose largest part is seen once more, enlarged
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ProbeSettings:
-        """Settings as `to_dict` wrote them; raises WeightsError where a newer version wrote others."""
-        features = dict(values["features"])
-        features["blocks"] = tuple(features["blocks"])
-        _check_names(cls, values)
-        _check_names(FeatureSpec, features)
-        return cls(**{**values, "features": FeatureSpec(**features)})
-
-
-#: The paper's setting for OpenAI's ImageNet backbone: blocks 6 and 8 at t = 100, plain activations.
-PAPER = ProbeSettings(FeatureSpec(blocks=(6, 8), timestep=100), views=0, class_balance=1.0)
-
-#: The setting for the backbone that ships with the package; chosen on pad300's train90 part. Its
-#: finest block has 64 x 64 positions, and voting on more gains nothing.
-SMALL = ProbeSettings(
-    FeatureSpec(blocks=(1, 3, 5), timestep=50, normalise=True),
-    tone_weight=0.5,
-    grid=64,
-    mirrored=True,
-    second_look="lesion",
-)
-
-
-def default_settings(config: UNetConfig) -> ProbeSettings:
-    """The setting that goes with a backbone: the paper's for its network, else the small one's."""
-    return PAPER if config == IMAGENET_256 else SMALL
-
-
-@dataclass(frozen=True)
 class Prediction:
-    """A mask (H, W) uint8 and how much the members disagree.
+    """A mask (H, W) uint8, how much the members disagree, and what the photograph is like.
 
     `uncertainty` is the mutual information between class and member, in nats, mean over pixels.
+    `descriptor`, (D,), is the mean over positions of each channel of the settings' blocks, in their
+    order, of the photograph as it is, neither mirrored nor enlarged. It is in the activations' own
+    units, so only descriptors of one backbone, timestep and blocks can be compared.
     """
 
     mask: NDArray[np.uint8]
     uncertainty: float
+    descriptor: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one pass over N photographs gave.
+
+    `votes` are the softmax of each member, (N, members, classes, g, g), the mean over the mirror
+    image where that votes too. `activations` are (N, C, h, w), one a block of the settings, in their
+    order, of the photographs as they are.
+    """
+
+    votes: Tensor
+    activations: list[Tensor]
+
+    @property
+    def descriptors(self) -> NDArray[np.float32]:
+        """The mean of each channel over positions, (N, D)."""
+        return torch.cat([a.mean((2, 3)) for a in self.activations], 1).float().cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -159,14 +140,62 @@ class Probes:
 
         Raises WeightsError where the backbone is not the one that the probes were trained on.
         """
-        self.check_backbone(backbone)
+        look = self.look(backbone, photographs, cache)
         with torch.inference_mode():
-            votes = self._look(backbone, photographs, cache)
-            close = self._look_closer(backbone, photographs, votes)
+            close = self.look_closer(backbone, photographs, look.votes)
             return [
-                self._prediction(each, photograph.shape[:2], close.get(index))
-                for index, (each, photograph) in enumerate(zip(votes, photographs, strict=True))
+                self._prediction(votes, descriptor, photograph.shape[:2], close.get(index))
+                for index, (votes, descriptor, photograph) in enumerate(
+                    zip(look.votes, look.descriptors, photographs, strict=True)
+                )
             ]
+
+    @torch.inference_mode()
+    def look(
+        self,
+        backbone: Backbone,
+        photographs: Sequence[Photograph],
+        cache: FeatureCache | None = None,
+    ) -> Look:
+        """The first look at photographs (H, W, 3), which pass the backbone together.
+
+        Raises WeightsError where the backbone is damaged, or not the one the probes were trained on.
+        """
+        self.check_backbone(backbone)
+        images = torch.stack([prepare(p, backbone.image_size) for p in photographs])
+        votes, activations = self._votes(backbone, images, cache)
+        if self.settings.mirrored:
+            mirrored, _ = self._votes(backbone, images.flip(-1), cache)
+            votes = (votes + mirrored.flip(-1)) / 2
+        if not torch.isfinite(votes).all():
+            raise WeightsError(
+                "the backbone gave activations that are not numbers: its weights are damaged"
+            )
+        return Look(votes, activations)
+
+    @torch.inference_mode()
+    def look_closer(
+        self, backbone: Backbone, photographs: Sequence[Photograph], votes: Tensor
+    ) -> dict[int, tuple[Window, Tensor]]:
+        """The second look at photographs that gave `votes` (N, members, classes, g, g).
+
+        By photograph that shows the class looked for: a window around the largest part of it that the
+        first look found, and the votes' mean in it, (classes, g, g).
+        """
+        if self.closer is None or self.settings.second_look is None:
+            return {}
+        looked = self.classes.index(self.settings.second_look)
+        side = backbone.image_size
+        found: dict[int, Window] = {}
+        for index, each in enumerate(votes):
+            window = window_around(_resized(each.mean(0), (side, side)) == looked, REACH)
+            if window is not None:
+                found[index] = window
+        if not found:
+            return {}
+        cuts = [window.of(photographs[index]) for index, window in found.items()]
+        means = self.closer.look(backbone, cuts).votes.mean(1)
+        return {i: (window, mean) for (i, window), mean in zip(found.items(), means, strict=True)}
 
     def check_backbone(self, backbone: Backbone) -> None:
         if backbone.hash != self.backbone_hash:
@@ -263,40 +292,10 @@ class Probes:
                 f"t = {spec.timestep}, not {found} of {len(activations)} blocks"
             )
 
-    def _look(
-        self, backbone: Backbone, photographs: Sequence[Photograph], cache: FeatureCache | None
-    ) -> Tensor:
-        """Softmax of each member for each photograph, (N, members, classes, grid, grid)."""
-        images = torch.stack([prepare(p, backbone.image_size) for p in photographs])
-        votes = self._votes(backbone, images, cache)
-        if self.settings.mirrored:
-            votes = (votes + self._votes(backbone, images.flip(-1), cache).flip(-1)) / 2
-        if not torch.isfinite(votes).all():
-            raise WeightsError(
-                "the backbone gave activations that are not numbers: its weights are damaged"
-            )
-        return votes
-
-    def _look_closer(
-        self, backbone: Backbone, photographs: Sequence[Photograph], votes: Tensor
-    ) -> dict[int, tuple[Window, Tensor]]:
-        """By photograph: a window around what the first look found, and the votes' mean in it."""
-        if self.closer is None or self.settings.second_look is None:
-            return {}
-        looked = self.classes.index(self.settings.second_look)
-        side = backbone.image_size
-        found: dict[int, Window] = {}
-        for index, each in enumerate(votes):
-            window = window_around(_resized(each.mean(0), (side, side)) == looked, REACH)
-            if window is not None:
-                found[index] = window
-        if not found:
-            return {}
-        cuts = [window.of(photographs[index]) for index, window in found.items()]
-        means = self.closer._look(backbone, cuts, None).mean(1)
-        return {i: (window, mean) for (i, window), mean in zip(found.items(), means, strict=True)}
-
-    def _votes(self, backbone: Backbone, images: Tensor, cache: FeatureCache | None) -> Tensor:
+    def _votes(
+        self, backbone: Backbone, images: Tensor, cache: FeatureCache | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Softmax of each member, (N, members, classes, g, g), and the activations it was read from."""
         grid = self.settings.grid or backbone.image_size
         spec = self.settings.features
         activations = (
@@ -306,10 +305,14 @@ class Probes:
             self.probabilities([a[i : i + 1] for a in activations], grid)
             for i in range(len(images))
         ]
-        return torch.stack(each)
+        return torch.stack(each), activations
 
     def _prediction(
-        self, votes: Tensor, shape: tuple[int, ...], close: tuple[Window, Tensor] | None
+        self,
+        votes: Tensor,
+        descriptor: NDArray[np.float32],
+        shape: tuple[int, ...],
+        close: tuple[Window, Tensor] | None,
     ) -> Prediction:
         """The mask at `shape` (H, W) that the members' softmaxes (members, classes, g, g) agree on.
 
@@ -323,7 +326,7 @@ class Probes:
             place = window.slices(*mask.shape)
             known = np.isin(mask[place], self.closer.trained)
             mask[place] = np.where(known, _resized(second, mask[place].shape), mask[place])
-        return Prediction(mask, float(disagreement.mean().clamp_min(0)))
+        return Prediction(mask, float(disagreement.mean().clamp_min(0)), descriptor)
 
 
 def load_probes(path: Path) -> Probes:
@@ -372,14 +375,6 @@ def _entropy(p: Tensor, dim: int) -> Tensor:
 def _record(values: dict[str, Any]) -> TrainingRecord:
     read: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return TrainingRecord(**read)
-
-
-def _check_names(kind: type[ProbeSettings | FeatureSpec], values: dict[str, Any]) -> None:
-    if unknown := set(values) - {f.name for f in fields(kind)}:
-        raise WeightsError(
-            f"unknown settings in the probes: {', '.join(sorted(unknown))}: a newer version of "
-            "this program wrote them"
-        )
 
 
 def _listed(blocks: Sequence[int]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedd.cli import options
 from fedd.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ _table = click.option(
     type=_FILE,
     help="CSV with the photographs' names, tone, patient and malignant.  [default: DDI's, if there]",
 )
-_device = click.option(
-    "--device", default="cpu", show_default=True, help="Such as cpu, cuda or cuda:1."
-)
 
 #: What both kinds of training take, in the order of the help; `FitSettings` has them by name.
 _TRAINING = (
@@ -52,8 +50,8 @@ _TRAINING = (
     ),
     click.option("--batch-size", default=8, show_default=True, help="Images a step."),
     click.option("--learning-rate", default=1e-4, show_default=True, help="Adam's."),
-    click.option("--seed", default=0, show_default=True, help="Seed of everything random."),
-    _device,
+    options.seed(),
+    options.DEVICE,
     click.option(
         "--out",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -175,7 +173,7 @@ def classify(
 @click.option(
     "--probabilities", is_flag=True, help="Write a UNet's class probabilities too (.npy, float16)."
 )
-@_device
+@options.DEVICE
 def predict(network: Path, photographs: Path, out: Path, probabilities: bool, device: str) -> None:
     """Let a NETWORK's file, of 'segment' or 'classify', say what the PHOTOGRAPHS (a folder) show."""
     from fedd.baselines import load_classifier, load_unet

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import click
 
+from fedd.cli import options
+
 
 @click.command()
-@click.option("--backbone", default="small", show_default=True, help="Name or file of a backbone.")
+@options.BACKBONE
 @click.option(
     "--untrained",
     is_flag=True,
     help="The architecture of imagenet-256 with random weights: as fast, and nothing to fetch.",
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="cpu, cuda, cuda:1, ...; auto is every GPU, or the CPU where there is none.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="What convolutions are computed in.",
-)
+@options.devices("auto")
+@options.PRECISION
 @click.option(
     "--images",
     default=32,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fedd.cli import options
 from fedd.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -26,15 +27,6 @@ _table = click.option(
     type=_EXISTING_FILE,
     help="CSV with the photographs' names, malignant, tone and patient.  [default: DDI's, if there]",
 )
-_backbone = click.option(
-    "--backbone",
-    default="small",
-    show_default=True,
-    help="'small' ships with the package; or the path of a weights file.",
-)
-_device = click.option(
-    "--device", default="cpu", show_default=True, help="Such as cpu, cuda or cuda:1."
-)
 
 
 @click.group()
@@ -45,8 +37,8 @@ def classify() -> None:
 @classify.command()
 @click.argument("photographs", type=_EXISTING_FOLDER)
 @_table
-@_backbone
-@_device
+@options.BACKBONE
+@options.DEVICE
 @click.option(
     "--validation",
     default=0.2,
@@ -60,7 +52,7 @@ def classify() -> None:
     type=click.IntRange(0, 999),
     help="Timestep to noise photographs to.  [default: by backbone]",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+@options.seed()
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -116,8 +108,8 @@ def train(
 @click.argument("classifier", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("photographs", type=_EXISTING_FOLDER)
 @_table
-@_backbone
-@_device
+@options.BACKBONE
+@options.DEVICE
 @click.option(
     "--paper-threshold",
     is_flag=True,

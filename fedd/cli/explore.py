@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from fedd.cli import options
 from fedd.errors import ExplorationError
 
 
@@ -21,14 +22,6 @@ def _numbers(
         raise click.BadParameter(
             f"{value!r} is not a list of whole numbers, such as 2,4,6", context, parameter
         ) from error
-
-
-_backbone = click.option(
-    "--backbone",
-    default="small",
-    show_default=True,
-    help="'small' ships with the package; or the path of a weights file.",
-)
 
 
 @click.command()
@@ -55,8 +48,8 @@ _backbone = click.option(
     show_default=True,
     help="Timesteps.",
 )
-@_backbone
-@click.option("--seed", default=0, show_default=True, help="Seed of K-means.")
+@options.BACKBONE
+@options.seed("K-means")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -134,8 +127,8 @@ def kmeans(
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of the test part, where no --test names it.",
 )
-@_backbone
-@click.option("--seed", default=0, show_default=True, help="Seed of the split and the trainings.")
+@options.BACKBONE
+@options.seed("the split and the trainings")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),

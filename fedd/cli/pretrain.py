@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from fedd.cli import options
 from fedd.dataset import PHOTOGRAPHS
 from fedd.errors import TrainingDataError
 
@@ -64,7 +65,7 @@ SCRATCH_RATE, TUNING_RATE = 4e-4, 1e-4
     type=click.FloatRange(min=0, min_open=True),
     help=f"Highest learning rate.  [default: {SCRATCH_RATE}, {TUNING_RATE} with --init]",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+@options.seed()
 def pretrain(
     photographs: Path,
     out: Path,

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fedd.cli import options
 from fedd.errors import ReproductionError
 
 if TYPE_CHECKING:
     from fedd.backbone import DiffusionUNet
+    from fedd.network.replicas import Replicas
     from fedd.reproduce import Cell, Parts, Plan, Starts, Workbench
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -33,14 +35,8 @@ PAPER_TIMESTEPS, SMALL_TIMESTEPS = range(0, 1001, 50), (0, 50)
     required=True,
     help="Folder of cells, tables and figures. Run again with the same one to go on.",
 )
-@click.option("--device", default="cpu", show_default=True, help="Such as cpu, cuda or cuda:1.")
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="What the backbone is computed in.",
-)
+@options.devices("cpu")
+@options.PRECISION
 @click.option(
     "--seeds",
     type=click.IntRange(1),
@@ -93,16 +89,19 @@ def reproduce(
     done is not run again. Probabilities are research output, not a diagnosis.
     """
     from fedd.baselines import Start
+    from fedd.network.devices import existing_devices
+    from fedd.network.replicas import place
     from fedd.reproduce import Starts, Workbench, run_cells, write_report
     from fedd.weights.files import load_backbone
 
     _check_usage(ddi, masks, weights, small)
     starts = Starts(Start.SCRATCH if from_scratch else Start.IMAGENET, baseline_weights)
-    backbone = load_backbone(weights or "small").to(device, precision)
+    backbone = place(load_backbone(weights or "small"), device, precision)
     plan, parts = (
         _small(out, seeds) if small else _paper(backbone, starts, seeds, ddi, masks, only, partial)
     )
-    workbench = Workbench(plan, parts, backbone, out, device)
+    # The baselines are trained on one device: the first of those that the backbone is on.
+    workbench = Workbench(plan, parts, backbone, out, str(existing_devices(device)[0]))
     outcome = run_cells(workbench, out, only, _tell)
     page = write_report(workbench, outcome, out)
     if ablate:
@@ -146,7 +145,7 @@ def _small(out: Path, seeds: int) -> tuple[Plan, Parts]:
 
 
 def _paper(
-    backbone: DiffusionUNet,
+    backbone: DiffusionUNet | Replicas,
     starts: Starts,
     seeds: int,
     ddi: Path | None,

@@ -37,8 +37,8 @@ class Ensemble(nn.Module):
         self.to(mean.device)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pixels of each member, (M, B, C), to logits (M, B, K)."""
-        h = ((x.float() - self.mean) / self.std).transpose(1, 2)
+        """Pixels of each member, (M, B, C), or (1, B, C) the same for all, to logits (M, B, K)."""
+        h = self._standardised(x)
         for weight, bias, norm in zip(self.weights, self.biases, self.norms, strict=False):
             h = F.relu(torch.baddbmm(bias, weight, h))
             h = norm(h.flatten(0, 1)[None]).view_as(h)
@@ -63,18 +63,22 @@ class Ensemble(nn.Module):
     def unfold(self, tensors: dict[str, Tensor], x: Tensor) -> None:
         """Take over the layers that `folded` gave, so that the members say what those said.
 
-        The batch norms start from the statistics of pixels x (M, B, C), and undo themselves.
+        The batch norms start from the statistics of pixels x, as of `forward`, and undo themselves.
         """
         t = {k: v.to(x.device) for k, v in tensors.items()}
         self.weights[0].copy_(t["w1"].mT * self.std)
         self.biases[0].copy_((t["b1"] + self.mean @ t["w1"])[..., None])
-        h = ((x.float() - self.mean) / self.std).transpose(1, 2)
+        h = self._standardised(x)
         for layer, norm in enumerate(self.norms, start=1):
             h = F.relu(torch.baddbmm(self.biases[layer - 1], self.weights[layer - 1], h))
             var, mean = torch.var_mean(h, 2, correction=0)
             _set_identity(norm, mean.flatten(), var.flatten())
             self.weights[layer].copy_(t[f"w{layer + 1}"].mT)
             self.biases[layer].copy_(t[f"b{layer + 1}"][..., None])
+
+    def _standardised(self, x: Tensor) -> Tensor:
+        """Pixels (M or 1, B, C) float16 or float32 -> (M, C, B) float32; one copy is made of them."""
+        return torch.sub(x, self.mean).div_(self.std).expand(self.members, -1, -1).transpose(1, 2)
 
 
 def _as_affine(norm: nn.Module, members: int) -> tuple[Tensor, Tensor]:

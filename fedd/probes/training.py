@@ -41,6 +41,9 @@ WARM_RATE = 0.25
 #: Pixels that a warm start takes the statistics of its batch norms from.
 _STATISTICS = 4096
 
+#: Pixels whose float64 copies are held at once: of 1024 channels, 34 MB.
+_STATISTICS_PART = 4096
+
 #: Images of unknown tone weigh 1, whatever the weight of the tones.
 UNKNOWN_TONE = "unknown"
 
@@ -97,17 +100,18 @@ def train_probes(
     probes = _train(
         training, held_out, backbone, settings, classes, first, cache, warm_start, notes
     )
-    if settings.second_look is not None:
-        kept = {s.patient for s in held_out}
-        probes.closer = _train_closer(
-            [s for s in close if s.patient not in kept],
-            [s for s in close + close_held_out if s.patient in kept],
-            probes,
-            backbone,
-            second,
-            cache,
-            warm_start.closer if warm_start else None,
-        )
+    if settings.second_look is None:
+        return probes
+    kept = {s.patient for s in held_out}
+    learned = [s for s in close if s.patient not in kept]
+    reason = _nothing_to_learn(learned, settings.second_look)
+    if reason:
+        probes.record = replace(probes.record, notes=(*probes.record.notes, reason))
+        return probes
+    stopping = [s for s in close + close_held_out if s.patient in kept]
+    earlier = warm_start.closer if warm_start else None
+    once = replace(settings, second_look=None)
+    probes.closer = _train(learned, stopping, backbone, once, classes, second, cache, earlier, [])
     return probes
 
 
@@ -135,22 +139,13 @@ def _halves(progress: Progress) -> tuple[Progress, Progress]:
     )
 
 
-def _train_closer(
-    training: list[Square],
-    held_out: list[Square],
-    wide: Probes,
-    backbone: Backbone,
-    progress: Progress,
-    cache: FeatureCache | None,
-    warm_start: Probes | None,
-) -> Probes | None:
-    """The probes of the second look; None where the close-ups leave nothing to tell apart."""
-    settings = replace(wide.settings, second_look=None)
-    if len({c for s in training for c in s.classes}) < 2:
-        return None
-    return _train(
-        training, held_out, backbone, settings, wide.classes, progress, cache, warm_start, []
-    )
+def _nothing_to_learn(close: Sequence[Square], looked: str) -> str:
+    """Why the close-ups leave nothing to tell apart; empty where they do not."""
+    if not close:
+        return f"no second look: no mask to learn from shows the class {looked}"
+    if len({c for s in close for c in s.classes}) < 2:
+        return f"no second look: around the class {looked} the masks show nothing else"
+    return ""
 
 
 def _train(
@@ -347,7 +342,7 @@ def _fit(
     if warm_start is not None:
         steps, rate = settings.warm_steps, WARM_RATE * settings.learning_rate
         some = torch.randint(0, len(samples), (_STATISTICS,), generator=rng).to(device)
-        net.unfold(warm_start.tensors, samples[some].expand(settings.members, -1, -1))
+        net.unfold(warm_start.tensors, samples[some][None])
     optimiser = torch.optim.AdamW(net.parameters(), rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps)
     best = _Best(net, data.stopping, data.stopping_say)
@@ -355,12 +350,12 @@ def _fit(
     size = (settings.members, settings.batch_size)
     step = 0
     for step in range(1, steps + 1):
-        pick = torch.randint(0, len(samples), size, generator=rng).to(device)
-        losses = F.cross_entropy(
-            net(samples[pick]).flatten(0, 1), labels[pick].flatten(), reduction="none"
-        )
+        pick = torch.randint(0, len(samples), size, generator=rng).flatten().to(device)
+        # index_select copies whole rows, where indexing goes number by number.
+        pixels = samples.index_select(0, pick).view(*size, -1)
+        losses = F.cross_entropy(net(pixels).flatten(0, 1), labels[pick], reduction="none")
         optimiser.zero_grad()
-        torch.autograd.backward((losses * say[pick].flatten()).sum() / settings.batch_size)
+        torch.autograd.backward((losses * say[pick]).sum() / settings.batch_size)
         optimiser.step()
         schedule.step()
         progress(step, steps)
@@ -371,13 +366,15 @@ def _fit(
 
 
 def _statistics(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of (P, C) float16, a part at a time."""
-    parts = torch.split(samples, 65536)
-    mean = sum(p.double().sum(0) for p in parts) / len(samples)
-    assert isinstance(mean, Tensor)
-    square_sum = sum(((p.double() - mean) ** 2).sum(0) for p in parts)
-    assert isinstance(square_sum, Tensor)
-    std = (square_sum / max(1, len(samples) - 1)).sqrt().clamp_min(1e-4)
+    """Mean and standard deviation of each channel of (P, C) float16, a part at a time.
+
+    The sums are float64, so that the parts' size does not show in the float32 result.
+    """
+    parts = torch.split(samples, _STATISTICS_PART)
+    total = torch.stack([p.double().sum(0) for p in parts]).sum(0)
+    mean = total / len(samples)
+    squares = torch.stack([p.double().sub_(mean).square_().sum(0) for p in parts]).sum(0)
+    std = (squares / max(1, len(samples) - 1)).sqrt().clamp_min(1e-4)
     return mean.float(), std.float()
 
 
@@ -406,7 +403,7 @@ class _Best:
     @torch.no_grad()
     def _held_out_loss(self, pixels: Pixels, say: Tensor) -> float:
         self._net.eval()
-        logits = self._net(pixels.activations.expand(self._net.members, -1, -1))
+        logits = self._net(pixels.activations[None])
         self._net.train()
         losses = F.nll_loss(
             mean_softmax(logits, 1.0).clamp_min(1e-12).log(), pixels.labels, reduction="none"

@@ -24,6 +24,7 @@ from fedd.dataset import TONES, UNKNOWN, Item
 from fedd.errors import ReproductionError, TrainingDataError
 from fedd.malignancy.classifier import Examples, train_classifier
 from fedd.malignancy.discrimination import best_threshold
+from fedd.network.replicas import Replicas
 from fedd.probes.training import Example, train_probes
 from fedd.reproduce.measure import Meter
 from fedd.reproduce.parts import Parts, drawing_order
@@ -45,7 +46,12 @@ class Workbench:
     """What all cells share: the photographs, the backbone and its features in `folder`."""
 
     def __init__(
-        self, plan: Plan, parts: Parts, backbone: DiffusionUNet, folder: Path, device: str = "cpu"
+        self,
+        plan: Plan,
+        parts: Parts,
+        backbone: DiffusionUNet | Replicas,
+        folder: Path,
+        device: str = "cpu",
     ) -> None:
         self.plan, self.parts, self.backbone = plan, parts, backbone
         self._folder, self._device = folder, device
@@ -182,7 +188,7 @@ class Workbench:
             yield Example(item.photograph(), mask, item.patient, item.tone)
 
 
-def _check_blocks(plan: Plan, backbone: DiffusionUNet) -> None:
+def _check_blocks(plan: Plan, backbone: DiffusionUNet | Replicas) -> None:
     """Find out before hours of work, not after them."""
     needed = {*plan.probes.features.blocks, *(s.block for s in plan.classifiers.values())}
     if missing := sorted(needed - set(backbone.blocks)):

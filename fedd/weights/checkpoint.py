@@ -42,7 +42,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} is not a checkpoint that is safe to open: {first}") from error
     if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()):
         raise WeightsError(
-            f"{path} holds no plain state dict; expected OpenAI's guided-diffusion layout"
+            f"{path} holds no plain state dict, a name and a tensor each: save the network's "
+            "state_dict() alone, or give a .safetensors file"
         )
     return tensors
 

@@ -16,6 +16,7 @@ from fedd.probes.calibration import Calibration
 from fedd.probes.training import Example, train_probes
 from fedd.segment import PAPER, Probes, ProbeSettings, load_probes
 from tests.fedd.conftest import CLASSES, QUICK, TINY, spot
+from tests.fedd.counting import Counting
 
 TRAINING = [Example(*spot(s)) for s in range(6)]
 
@@ -69,6 +70,42 @@ def test_predict__mirrored_votes_for_the_mirror_image_alike(
     )
     first, second = alone
     assert (first != second[:, ::-1]).any(), "one view alone does not have that symmetry"
+
+
+def test_descriptor__mean_of_each_channel_of_the_photograph_itself(
+    tiny: DiffusionUNet, probes: Probes
+) -> None:
+    looking_twice = Probes(
+        replace(QUICK, mirrored=True, second_look="lesion"),
+        *(CLASSES, probes.trained, tiny.name, tiny.hash, probes.tensors),
+        closer=probes,
+    )
+    photographs = [spot(20)[0], spot(21, (30, 50))[0]]
+    images = torch.stack([prepare(p, TINY.image_size) for p in photographs])
+    blocks = tiny.activations(images, QUICK.features.timestep, QUICK.features.blocks)
+    expected = np.concatenate(
+        [blocks[block].numpy().mean((2, 3)) for block in QUICK.features.blocks], 1
+    )
+    found = looking_twice.predict(tiny, photographs)
+    assert found[0].descriptor.dtype == np.float32
+    np.testing.assert_allclose([f.descriptor for f in found], expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(found[0].descriptor - found[1].descriptor).max() > 1e-3
+
+
+def test_descriptor__no_pass_more(tiny: DiffusionUNet, probes: Probes) -> None:
+    counting = Counting(tiny)
+    assert probes.predict(counting, [spot(20)[0], spot(21)[0]])[1].descriptor.size
+    assert (counting.passed.total(), len(counting.asked)) == (2, 1)
+
+
+def test_descriptor__from_cached_activations_alike(
+    tiny: DiffusionUNet, probes: Probes, tmp_path: Path
+) -> None:
+    photograph = spot(20)[0]
+    plain = probes.predict(tiny, [photograph])[0].descriptor
+    for _ in range(2):
+        cached = probes.predict(tiny, [photograph], FeatureCache(tmp_path))[0].descriptor
+        np.testing.assert_allclose(cached, plain, rtol=2e-3, atol=2e-3)
 
 
 def test_uncertainty__members_that_agree_have_none(tiny: DiffusionUNet, probes: Probes) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from PIL import Image
 from benchmarks.torchvision_ops import define_where_missing
 from fedd.backbone import SMALL, DiffusionUNet
 from fedd.cli import cli
+from fedd.errors import ReproductionError
+from fedd.network.replicas import Replicas
 from fedd.paper import splits
-from fedd.reproduce import small, small_plan
+from fedd.reproduce import Workbench, small, small_plan
 from fedd.weights.files import save_backbone
 from tests.fedd.conftest import TINY
 
@@ -131,6 +134,33 @@ def test_device__that_is_not_there(ddi: Path, tmp_path: Path) -> None:
     done = _paper_run(ddi, "small", tmp_path / "out", "--device", "cuda:7")
     assert done.exit_code == 1
     assert "cuda:7" in done.output
+
+
+def test_device__auto_is_every_one_and_baselines_get_the_first(
+    ddi: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = [torch.device("cpu"), torch.device("cpu", 0)]
+    for module in ("devices", "replicas"):
+        monkeypatch.setattr(f"fedd.network.{module}.existing_devices", lambda _: two)
+    given: list[object] = []
+
+    class Noting(Workbench):
+        def __init__(self, *arguments: Any) -> None:
+            given.extend(arguments)
+            super().__init__(*arguments)
+            raise ReproductionError("as far as this test goes")
+
+    monkeypatch.setattr("fedd.reproduce.Workbench", Noting)
+    done = _paper_run(ddi, weights, tmp_path / "out", "--device", "auto", "--only", "FEDD")
+    assert "as far as this test goes" in done.output
+    assert isinstance(given[2], Replicas)
+    assert given[2].devices == [torch.device("cpu")] * 2
+    assert given[4] == "cpu"
+
+
+def test_device__auto_on_this_machine(ddi: Path, tmp_path: Path) -> None:
+    done = _paper_run(ddi, "small", tmp_path / "out", "--device", "auto", "--only", "AlexNet")
+    assert "nothing is called alexnet" in done.output
 
 
 def test_only__unknown_name(ddi: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from fedd.errors import TrainingDataError
 from fedd.probes.pixels import Example
 from fedd.probes.second_look import SHORTEST, WINDOWS, close_ups, window_around
 from fedd.probes.training import train_probes
-from fedd.segment import Probes, load_probes
+from fedd.segment import Look, Probes, load_probes
 from tests.fedd.conftest import CLASSES, QUICK, spot
 
 LOOKING = replace(QUICK, second_look="lesion", steps=40)
@@ -99,6 +99,7 @@ def test_train__the_second_look_learns_of_the_same_patients(
     trained = train_probes(examples(24), tiny, LOOKING, CLASSES)
     assert trained.closer is not None
     assert trained.closer.settings == replace(LOOKING, second_look=None)
+    assert not any("second look" in note for note in trained.record.notes)
     wide, close = trained.record, trained.closer.record
     assert len(wide.held_out) > 0
     assert len(close.held_out) == WINDOWS * len(wide.held_out)
@@ -112,7 +113,22 @@ def test_train__no_lesion_anywhere_no_second_look(tiny: DiffusionUNet) -> None:
     ]
     trained = train_probes(plain, tiny, LOOKING, CLASSES)
     assert trained.closer is None
+    assert trained.record.notes[-1] == (
+        "no second look: no mask to learn from shows the class lesion"
+    )
     assert set(np.unique(trained.predict(tiny, [plain[0].photograph])[0].mask)) <= {0, 4}
+
+
+def test_train__nothing_but_lesion_in_the_close_ups_no_second_look(tiny: DiffusionUNet) -> None:
+    filled = [
+        Example(e.photograph, np.full_like(e.mask, class_id))
+        for e, class_id in zip(examples(2), (1, 4), strict=True)
+    ]
+    trained = train_probes(filled, tiny, LOOKING, CLASSES)
+    assert trained.closer is None
+    assert trained.record.notes[-1] == (
+        "no second look: around the class lesion the masks show nothing else"
+    )
 
 
 def test_train__a_class_that_there_is_not(tiny: DiffusionUNet) -> None:
@@ -130,7 +146,7 @@ def test_predict__second_look_inside_the_window_first_look_outside(
     first = _without_closer(probes).predict(tiny, [photograph])[0].mask
     # As if the second look saw nothing but ruler.
     only_ruler = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0]).view(1, 1, 5, 1, 1)
-    monkeypatch.setattr(type(probes.closer), "_look", _looks_like(only_ruler, probes.closer))
+    monkeypatch.setattr(type(probes.closer), "look", _looks_like(only_ruler, probes.closer))
     monkeypatch.setattr(probes.closer, "trained", (1, 3))  # and never learned skin
     window = window_around(first == 1, 1.5)
     assert window is not None
@@ -180,11 +196,13 @@ def _without_closer(probes: Probes) -> Probes:
 
 
 def _looks_like(votes: torch.Tensor, closer: Probes):  # type: ignore[no-untyped-def]
-    original = type(closer)._look
+    original = type(closer).look
 
-    def look(self: Probes, backbone: object, photographs: list[object], cache: object) -> object:
+    def look(
+        self: Probes, backbone: object, photographs: list[object], cache: object = None
+    ) -> object:
         if self is closer:
-            return votes.expand(len(photographs), 1, 5, 8, 8)
+            return Look(votes.expand(len(photographs), 1, 5, 8, 8), [])
         return original(self, backbone, photographs, cache)  # type: ignore[arg-type]
 
     return look

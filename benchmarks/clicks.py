@@ -1,0 +1,134 @@
+"""Lesion IoU on real photographs after 0 to 3 clicks, and the seconds that a click takes.
+
+The photographs are pad300 (PAD-UFES-20, CC BY 4.0); PAD300 names the folder. The probes learn from
+30 of its masks, and the masks of the others play the person: the first click is at the lesion's
+inner-most point, each further one at the inner-most point of the largest connected error, inside or
+outside as the mask says. 0 clicks is the probes' own mask. Nothing is chosen on the test images: the
+numbers in `fedd/clicks.py` were chosen on 30 photographs of the train90 part (`--part train90`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from annotation_protocol import scoring
+from benchmarks import tables
+from benchmarks.label_efficiency import CLASSES, DEFAULT, LESION, PARTS, load
+from fedd.backbone import DiffusionUNet
+from fedd.clicks import Click, Looked, look
+from fedd.probes.training import Example, train_probes
+from fedd.segment import SMALL, Probes
+from fedd.weights.files import load_backbone
+
+MASKS, CLICKS = 30, 3
+
+HEADER = ("clicks", "lesion IoU, mean [95%]", "lesion IoU, pooled [95%]", "n", "patients")
+WIDTHS = (7, 24, 25, 4, 9)
+
+Mask = NDArray[np.bool_]
+
+
+def main(arguments: Sequence[str] = ()) -> None:
+    chosen = _arguments(arguments)
+    folder = Path(os.environ.get("PAD300", DEFAULT))
+    if not (folder / "split.csv").is_file():
+        print(f"skipped: no pad300 at {folder}; set PAD300 to its folder")
+        return
+    net = load_backbone()
+    probes = train_probes(load(folder, PARTS[MASKS]), net, SMALL, CLASSES)
+    judged = load(folder, (chosen.part,))[: chosen.most]
+    print(
+        f"judged on pad300's {chosen.part} part, {len(judged)} photographs; probes of {MASKS} masks, "
+        f"seed {SMALL.seed}"
+    )
+    masks, seconds, size = _clicked(probes, net, judged)
+    rows = [_cells(count, judged, [of[count] for of in masks]) for count in range(CLICKS + 1)]
+    print("\n".join(tables.line(cells, WIDTHS) for cells in (HEADER, *rows)))
+    print(
+        f"a click: median {np.median(seconds) * 1e3:.0f} ms, slowest {max(seconds) * 1e3:.0f} ms of "
+        f"{len(seconds)} (goal 1000) on {torch.get_num_threads()} threads; a photograph takes "
+        f"{size / 1e6:.1f} MB of memory"
+    )
+    if chosen.out:
+        tables.write(chosen.out, HEADER, rows)
+
+
+def _clicked(
+    probes: Probes, net: DiffusionUNet, judged: Sequence[Example]
+) -> tuple[list[list[Mask]], list[float], int]:
+    """Of each photograph the mask after 0, 1, ... clicks; seconds of each click; bytes of a look."""
+    masks, seconds, size = [], [], 0
+    for example in judged:
+        truth = example.mask == LESION
+        looked = look(probes, net, example.photograph)
+        size = max(size, looked.nbytes)
+        first = probes.predict(net, [example.photograph])[0].mask == LESION
+        masks.append([first, *_corrected(looked, truth, seconds)])
+    return masks, seconds, size
+
+
+def _corrected(looked: Looked, truth: Mask, seconds: list[float]) -> list[Mask]:
+    """The region after each click of a person who corrects what is most wrong."""
+    clicks: list[Click] = []
+    found = [np.zeros_like(truth)]
+    for _ in range(CLICKS):
+        wrong = found[-1] != truth
+        if wrong.any():
+            row, column = _innermost(wrong)
+            clicks.append(Click(column, row, bool(truth[row, column])))
+        started = time.perf_counter()
+        found.append(looked.region(clicks, LESION))
+        seconds.append(time.perf_counter() - started)
+    return found[1:]
+
+
+def _innermost(mask: Mask) -> tuple[int, int]:
+    """The pixel of the largest connected part that is farthest from its rim."""
+    parts, _ = ndimage.label(mask)
+    largest = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
+    depth = ndimage.distance_transform_edt(np.pad(largest, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(depth.argmax(), depth.shape)
+    return int(row), int(column)
+
+
+def _cells(count: int, judged: Sequence[Example], masks: Sequence[Mask]) -> tuple[str, ...]:
+    matrices = np.stack(
+        [
+            scoring.confusion((e.mask == LESION).astype(np.uint8), m.astype(np.uint8), 2)
+            for e, m in zip(judged, masks, strict=True)
+        ]
+    )
+    valid = np.ones((len(judged), 2), bool)
+    scores = scoring.score(matrices, [e.patient for e in judged], valid, ("other", "lesion"))
+    s = scores["lesion"]
+    return (
+        str(count),
+        tables.figure(s.iou_mean, s.iou_mean_ci95),
+        tables.figure(s.iou_pooled, s.iou_pooled_ci95),
+        str(s.n),
+        str(s.patients),
+    )
+
+
+def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m benchmarks.clicks")
+    parser.add_argument(
+        "--part", choices=("test", "train90"), default="test", help="train90 is for choosing"
+    )
+    parser.add_argument("--most", type=int, help="photographs at most")
+    parser.add_argument("--out", type=Path, help="write the table here too: .md, or CSV")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
