@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.engine import URL
 
+from ddiseg.catalogue.batches import Batches
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.descriptors import Descriptors
 from ddiseg.catalogue.history import History
@@ -31,6 +32,7 @@ class Catalogue:
         self.models = ModelVersions(database)
         self.malignancy = MalignancyEstimates(database)
         self.labelling = Labelling(database)
+        self.batches = Batches(database)
         self.descriptors = Descriptors(database)
         self.sides = Sides(database)
         self.rounds = Rounds(database)

@@ -170,8 +170,8 @@ def prelabel(
     """Paint images with the newest model version.
 
     Without arguments: every image that is neither accepted nor skipped. With names, --subset,
-    --batch or --state: exactly those, accepted ones too (to measure the model against them). Images that this
-    version has painted are unchanged.
+    --batch or --state: exactly those, accepted ones too (to measure the model against them).
+    Images that this version has painted are unchanged.
     """
     from ddiseg.catalogue import State
     from ddiseg.errors import InputError
@@ -195,7 +195,7 @@ def prelabel(
             )
         chosen = catalogue.images.select(ids=[catalogue.images.find(name).id for name in images])
     else:
-        ids = catalogue.batches.image_ids(batch) if batch else None
+        ids = None if batch is None else catalogue.batches.image_ids(batch)
         chosen = catalogue.images.select(subset=subset, states=wanted, ids=ids)
     if malignancy:
         prelabel_malignancy(settings, workspace, chosen, strict=strict)

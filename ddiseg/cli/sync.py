@@ -11,7 +11,8 @@ from ddiseg.errors import DdisegError
 
 @click.command("push", cls=Command)
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
-@click.option("--subset", "--batch", "subset", help="Only images of this subset or batch.")
+@click.option("--subset", help="Only images of this subset.")
+@click.option("--batch", help="Only images of this batch.")
 @click.option(
     "--control",
     default=0.0,
@@ -49,6 +50,7 @@ def push(
     settings: Settings,
     images: tuple[str, ...],
     subset: str | None,
+    batch: str | None,
     control: float,
     readers: int,
     sample: float,
@@ -67,15 +69,16 @@ def push(
     from ddiseg.labelstudio.push import push as give
     from ddiseg.workspace import default_actor
 
-    if images and subset:
-        raise click.UsageError("Give images by name or --subset, not both.")
+    if images and (subset or batch):
+        raise click.UsageError("Give images by name, or --subset and --batch, not both.")
     options = PushOptions(control, readers, sample, not hide_tone, longest, seed)
     workspace = settings.open()
     catalogue = workspace.catalogue
     if images:
         chosen = catalogue.images.select(ids=[catalogue.images.find(name).id for name in images])
     else:
-        chosen = catalogue.images.select(subset=subset, states=OPEN)
+        ids = None if batch is None else catalogue.batches.image_ids(batch)
+        chosen = catalogue.images.select(subset=subset, states=OPEN, ids=ids)
     connection = connection_of(workspace)
     with progress_bar("Sending images") as progress:
         done = give(workspace, connection, chosen, options, default_actor(), progress)

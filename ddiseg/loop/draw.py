@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from annotation_protocol import load_protocol
@@ -90,7 +90,8 @@ def draw(
             images, or, if `strict`, a tone that can't be filled or balanced.
         NotFoundError: an unknown subset in the request.
     """
-    _check_name(name)
+    _refuse_reserved(name)
+    check_name(name, "a subset")
     sizes = request.per_tone
     names = [name] if len(sizes) == 1 else [f"{name}-{size}" for size in sizes]
     asked = json.loads(json.dumps(asdict(request)))  # as the catalogue gives it back
@@ -128,16 +129,11 @@ class _Pool:
     notes: list[str]
 
 
-def _check_name(name: str) -> None:
+def _refuse_reserved(name: str) -> None:
     if name.casefold().startswith(RESERVED):
         raise InputError(
             f"'{name}': names that begin with {RESERVED} are the paper's own splits, which are "
             "drawn without sizes; choose another name"
-        )
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise InputError(
-            f"'{name}' can't name a subset: give letters, digits, '.', '_' and '-', "
-            "at most 100, the first a letter or digit"
         )
 
 
@@ -156,8 +152,9 @@ def _pool(catalogue: Catalogue, request: Request, apart: Sequence[str]) -> _Pool
     if request.source is not None:
         source = catalogue.subsets.members(request.source)
         pool = [image for image in everything if image.id in source]
-    tones = _tones(pool, request.tones)
-    notes = [] if request.tones else _absent_tones(pool)
+    present = {image.tone for image in pool}
+    tones = tones_to_draw(present, request.tones)
+    notes = [] if request.tones else absent_tones(present)
 
     def keep(images: Sequence[Image], kept: Iterable[bool], why: str) -> Sequence[Image]:
         rest = [image for image, good in zip(images, kept, strict=True) if good]
@@ -177,7 +174,7 @@ def _pool(catalogue: Catalogue, request: Request, apart: Sequence[str]) -> _Pool
         pool = keep(
             pool, [i.malignant is not None for i in pool], "not known whether malignant or benign"
         )
-    ranked = sorted(pool, key=lambda image: _rank(request.seed, image))
+    ranked = sorted(pool, key=lambda image: rank(request.seed, image.content_hash))
     return _Pool({tone: [i for i in ranked if i.tone == tone] for tone in tones}, groups, notes)
 
 
@@ -210,24 +207,24 @@ def _joined(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     return [root(i) for i in range(count)]
 
 
-def _tones(pool: Sequence[Image], wanted: Sequence[str]) -> list[str]:
+def tones_to_draw(present: Collection[str], wanted: Sequence[str]) -> list[str]:
     """The tone groups to draw from, in the order of the protocol."""
     order = [tone.name for tone in load_protocol().tones]
     if wanted:
         return [tone for tone in order if tone in wanted]
-    present = [tone for tone in order if any(image.tone == tone for image in pool)]
-    return [tone for tone in present if tone != UNKNOWN] or present
+    there = [tone for tone in order if tone in present]
+    return [tone for tone in there if tone != UNKNOWN] or there
 
 
-def _absent_tones(pool: Sequence[Image]) -> list[str]:
+def absent_tones(present: Collection[str]) -> list[str]:
     """Groups of which there is no image at all: fair figures need them."""
-    present = {image.tone for image in pool}
     known = [tone.name for tone in load_protocol().tones if tone.name != UNKNOWN]
     return [f"{tone}: there is no image of this tone" for tone in known if tone not in present]
 
 
-def _rank(seed: int, image: Image) -> str:
-    return hashlib.sha256(f"{seed} {image.content_hash}".encode()).hexdigest()
+def rank(seed: int, content_hash: str) -> str:
+    """What images are sorted by, to be drawn at random: the same for a seed and an image."""
+    return hashlib.sha256(f"{seed} {content_hash}".encode()).hexdigest()
 
 
 def _pick(pool: _Pool, request: Request) -> dict[str, list[Image]]:
@@ -290,6 +287,15 @@ def _odd_sizes(request: Request) -> list[str]:
     if not request.balance_malignant:
         return []
     return [f"{n} is odd: malignant has one more" for n in request.per_tone if n % 2]
+
+
+def check_name(name: str, what: str) -> None:
+    """Raises InputError where `name` can't name `what`, such as "a subset"."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise InputError(
+            f"'{name}' can't name {what}: give letters, digits, '.', '_' and '-', "
+            "at most 100, the first a letter or digit"
+        )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -22,8 +22,11 @@ from ddiseg.workspace import Workspace
 #: Names the rows of all images together, whatever their tone.
 ALL = "all"
 
-#: Names the column of what one version has more than another.
-DIFFERENCE = "difference"
+#: How the figures are to be read.
+LEGEND = (
+    "Square brackets hold 95 % intervals, from a bootstrap over patients; n counts images. Fewer than "
+    f"{FEW} images, or one patient, are too few to say anything."
+)
 
 LESION = "lesion IoU"
 
@@ -52,7 +55,8 @@ class Table(TypedDict):
 
     title: str
     about: str  #: a sentence: which images, and how the figures came about
-    columns: list[str]  #: names of versions, and DIFFERENCE
+    columns: list[str]  #: names of versions
+    paired: bool  #: a last column has the first minus the second, image by image
     rows: list[Row]
 
 
@@ -83,15 +87,19 @@ def held_out(version: ModelVersion) -> Table | None:
     if gate is None or not gate["held_out"]["images"]:
         return None
     seen = gate["held_out"]
-    compared = gate["overall"]["difference"] is not None
-    sides = ["candidate", "current", DIFFERENCE] if compared else ["candidate"]
+    names, sides = [version.name], ["candidate"]
+    paired = gate["overall"]["difference"] is not None
+    if paired:
+        other = gate["compared_with"]
+        names += [other, f"{version.name} minus {other}"]
+        sides += ["current", "difference"]
     groups = {ALL: gate["overall"], **gate["by_tone"]}
     return Table(
         title="Held-out images, as the gate saw them",
-        about=f"{_counted(seen['images'], seen['patients'])}, never learned from, of the day of the "
-        f"training; intervals are 95 % bootstrap over patients, {gate['bootstrap']['resamples']} "
-        f"resamples, seed {gate['bootstrap']['seed']}.",
-        columns=[version.name, gate["compared_with"], DIFFERENCE] if compared else [version.name],
+        about=f"{_counted(seen['images'], seen['patients'])}, not learned from, that were held out "
+        "when it was trained.",
+        columns=names,
+        paired=paired,
         rows=[
             Row(tone=tone, measure=name, figures=[group[side][measure] for side in sides])
             for tone, group in groups.items()
@@ -103,7 +111,7 @@ def held_out(version: ModelVersion) -> Table | None:
 def held_out_lesion(version: ModelVersion) -> Figure | None:
     """Lesion IoU over all held-out images; None where none was held out."""
     table = held_out(version)
-    return _lookup(table, ALL, LESION)[0] if table else None
+    return lookup(table, ALL, LESION)[0] if table else None
 
 
 def beside(tables: Mapping[str, Table]) -> Table | None:
@@ -114,15 +122,19 @@ def beside(tables: Mapping[str, Table]) -> Table | None:
     if not tables:
         return None
     keys = dict.fromkeys((r["tone"], r["measure"]) for t in tables.values() for r in t["rows"])
+    about = [f"{name}: {table['about']}" for name, table in tables.items()]
+    if len(tables) > 1:
+        about.append("They need not be the same images, so nothing is subtracted.")
     return Table(
         title=next(iter(tables.values()))["title"],
-        about=" ".join(f"{name}: {table['about']}" for name, table in tables.items()),
+        about=" ".join(about),
         columns=list(tables),
+        paired=False,
         rows=[
             Row(
                 tone=tone,
                 measure=measure,
-                figures=[_lookup(table, tone, measure)[0] for table in tables.values()],
+                figures=[lookup(table, tone, measure)[0] for table in tables.values()],
             )
             for tone, measure in keys
         ],
@@ -141,17 +153,22 @@ def figure_text(figure: Figure | None, *, signed: bool = False) -> str:
 
 def row_texts(table: Table, row: Row) -> list[str]:
     """The figures of a row as they are printed, one a column."""
-    return [
-        figure_text(figure, signed=column == DIFFERENCE)
-        for column, figure in zip(table["columns"], row["figures"], strict=True)
-    ]
+    signed = [table["paired"] and k == 2 for k in range(len(row["figures"]))]
+    return [figure_text(f, signed=s) for f, s in zip(row["figures"], signed, strict=True)]
 
 
-def _lookup(table: Table, tone: str, measure: str) -> list[Figure | None]:
+def lookup(table: Table, tone: str, measure: str) -> list[Figure | None]:
+    """The figures of a row, one a column; None in each where the table has no such row."""
     for row in table["rows"]:
         if (row["tone"], row["measure"]) == (tone, measure):
             return row["figures"]
     return [None] * len(table["columns"])
+
+
+def tones_text(by_tone: Mapping[str, int]) -> str:
+    """Counts by tone in the protocol's order: "I-II 20, V-VI 3"."""
+    order = [tone.name for tone in load_protocol().tones]
+    return ", ".join(f"{tone} {by_tone[tone]}" for tone in sorted(by_tone, key=order.index))
 
 
 def _random(workspace: Workspace, version: ModelVersion) -> Table | None:
@@ -171,8 +188,9 @@ def _random(workspace: Workspace, version: ModelVersion) -> Table | None:
         title="Accepted images that were drawn at random",
         about=f"{_counted(len(images), len(set(patients)))}, drawn by lot, not because a model was "
         "unsure of them, and not learned from; this is the test without bias of choice. "
-        f"{own} of the masks were drawn over this version's own painting, which flatters it.",
+        f"Masks drawn over this version's own painting, which flatters it: {own}.",
         columns=[version.name],
+        paired=False,
         rows=[
             Row(tone=tone, measure=LESION, figures=[_score_figure(scores["lesion"].as_dict())])
             for tone, scores in {ALL: overall, **by_tone}.items()
@@ -230,6 +248,7 @@ def _evaluation(workspace: Workspace, version: ModelVersion) -> Table | None:
         about=f"{event.at[:10]}: {_counted(found['n_images'], found['patients'])}{part}, not learned "
         f"from, against {PurePath(found['truth']).name}; mean IoU over images.",
         columns=[version.name],
+        paired=False,
         rows=rows,
     )
 
@@ -243,6 +262,7 @@ def _validation(version: ModelVersion) -> Table | None:
         about=f"{found['images']} images ({tones_text(found['by_tone'])}). They ended the training "
         "and set the temperature, so these figures flatter a little.",
         columns=[version.name],
+        paired=False,
         rows=[
             Row(tone=ALL, measure=f"{name} IoU", figures=[_score_figure(score)])
             for name, score in found["scores"].items()
@@ -257,6 +277,7 @@ def _malignancy_validation(version: ModelVersion) -> Table | None:
         about=f"{_counted(found[ALL]['n'], found[ALL]['patients'])}, {found[ALL]['malignant']} of "
         "them malignant. They chose the epoch and the threshold, so these figures flatter.",
         columns=[version.name],
+        paired=False,
         rows=[
             Row(
                 tone=tone,
@@ -277,12 +298,6 @@ def _figure(value: float | None, interval: list[float] | None, n: int) -> Figure
     if value is None or interval is None or n < FEW:
         return Figure(value=None, interval=None, n=n)
     return Figure(value=value, interval=interval, n=n)
-
-
-def tones_text(by_tone: Mapping[str, int]) -> str:
-    """Counts by tone in the protocol's order: "I-II 20, V-VI 3"."""
-    order = [tone.name for tone in load_protocol().tones]
-    return ", ".join(f"{tone} {by_tone[tone]}" for tone in sorted(by_tone, key=order.index))
 
 
 def _counted(images: int, patients: int) -> str:

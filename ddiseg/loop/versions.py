@@ -30,11 +30,11 @@ class Judgement(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """Which version is in use now, and since when: `changed` is False where it was already."""
+    """The version that a promotion or a rollback left in use, and how it came to that."""
 
     version: ModelVersion
-    before: ModelVersion | None  #: in use until now; None where there was none
-    changed: bool
+    before: ModelVersion | None  #: in use until then; None where there was none
+    changed: bool  #: False where it was in use already
     forced: bool
     why: str
 
@@ -62,6 +62,12 @@ def judgement(version: ModelVersion) -> Judgement:
     return Judgement.PASSED if version.gate["judged"] else Judgement.NOT_JUDGED
 
 
+def in_use(workspace: Workspace, version: ModelVersion) -> bool:
+    """Whether a version is the one of its kind that is in use."""
+    promotions = workspace.catalogue.models.promotions(ModelKind(version.kind))
+    return bool(promotions) and promotions[-1].model_version_id == version.id
+
+
 def promote(
     workspace: Workspace, name: str, actor: str, *, why: str | None = None, force: bool = False
 ) -> Change:
@@ -85,15 +91,12 @@ def promote(
     if before is not None and before.id == version.id:
         return Change(version, before, changed=False, forced=False, why="it is in use already")
     check_usable(workspace, version)
-    promoted = {p.model_version_id for p in models.promotions(ModelKind(version.kind))}
-    free = {Judgement.PASSED: "the gate passed it"}.get(judgement(version))
-    free = "it was in use before" if version.id in promoted else free
-    if free is None and not force:
+    entitled = _entitled(workspace, version)
+    if entitled is None and not force:
         raise InputError(
             f"{_why_not(version)}: add --force --why 'TEXT' to bring it into use all the same"
         )
-    why = why or free or ""
-    forced = free is None
+    forced, why = entitled is None, why or entitled or ""
     changed = models.promote(version.name, actor, why, forced=forced)
     return Change(version, before, changed, forced, why)
 
@@ -151,8 +154,8 @@ def check_usable(workspace: Workspace, version: ModelVersion) -> None:
             load_version(workspace, version)
     except InputError as error:
         raise InputError(
-            f"{version.name} can't come into use: {error}; put the backbone that it reads back in "
-            f"its place, or {anew}"
+            f"the backbone of {version.name} can't be used ({error}): put the one that it was "
+            f"trained with back in its place, or {anew}"
         ) from error
 
 
@@ -173,7 +176,7 @@ def diff(workspace: Workspace, first: str, second: str) -> Difference:
         )
     facts = _facts(a), _facts(b)
     tones = _tones(workspace, ModelKind(a.kind))
-    learned = Counter(_learned(a)), Counter(_learned(b))
+    learned = Counter(learned_from(a)), Counter(learned_from(b))
     return Difference(
         names=(a.name, b.name),
         settings={
@@ -187,35 +190,11 @@ def diff(workspace: Workspace, first: str, second: str) -> Difference:
     )
 
 
-def _chain(workspace: Workspace, kind: ModelKind) -> list[ModelVersion]:
-    """The version in use, last, after those that a rollback may go back to, nearest last."""
-    versions = {version.id: version for version in workspace.catalogue.models.all(kind)}
-    chain: list[int] = []
-    for promotion in workspace.catalogue.models.promotions(kind):
-        if promotion.model_version_id in chain:
-            del chain[chain.index(promotion.model_version_id) :]
-        chain.append(promotion.model_version_id)
-    return [versions[version_id] for version_id in chain]
-
-
-def _why_not(version: ModelVersion) -> str:
-    said = judgement(version)
-    if version.gate is None:
-        return f"{version.name} was never judged by the gate"
-    what = "was refused by the gate" if said is Judgement.REFUSED else "was not judged by the gate"
-    return f"{version.name} {what} ({version.gate['reasons'][0]})"
-
-
-def _facts(version: ModelVersion) -> dict[str, Any]:
-    """All that decided what a version came to be, besides what it learned from."""
-    return {
-        "protocol_version": version.protocol_version,
-        "backbone": version.backbone,
-        "backbone_hash": version.backbone_hash,
-        **flattened(version.settings),
-        "went_on_from": version.metrics.get("went_on_from"),
-        "absent_classes": version.metrics.get("absent_classes"),
-    }
+def learned_from(version: ModelVersion) -> Sequence[str]:
+    """Content hashes of the masks that a version learned from; of images, for a classifier."""
+    if version.kind == ModelKind.MALIGNANCY:
+        return list(version.training_images)
+    return version.training_masks
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -229,11 +208,43 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _learned(version: ModelVersion) -> Sequence[str]:
-    """Content hashes of the masks that a version learned from; of images, for a classifier."""
-    if version.kind == ModelKind.MALIGNANCY:
-        return list(version.training_images)
-    return version.training_masks
+def _chain(workspace: Workspace, kind: ModelKind) -> list[ModelVersion]:
+    """The version in use, last, after those that a rollback may go back to, nearest last."""
+    versions = {version.id: version for version in workspace.catalogue.models.all(kind)}
+    chain: list[int] = []
+    for promotion in workspace.catalogue.models.promotions(kind):
+        if promotion.model_version_id in chain:
+            del chain[chain.index(promotion.model_version_id) :]
+        chain.append(promotion.model_version_id)
+    return [versions[version_id] for version_id in chain]
+
+
+def _entitled(workspace: Workspace, version: ModelVersion) -> str | None:
+    """Why a version may come into use without force; None where it may not."""
+    promotions = workspace.catalogue.models.promotions(ModelKind(version.kind))
+    if any(promotion.model_version_id == version.id for promotion in promotions):
+        return "it was in use before"
+    return "the gate passed it" if judgement(version) is Judgement.PASSED else None
+
+
+def _why_not(version: ModelVersion) -> str:
+    if version.gate is None:
+        return f"{version.name} was never judged by the gate"
+    refused = judgement(version) is Judgement.REFUSED
+    said = "was refused by the gate" if refused else "was not judged by the gate"
+    return f"{version.name} {said} ({version.gate['reasons'][0]})"
+
+
+def _facts(version: ModelVersion) -> dict[str, Any]:
+    """All that decided what a version came to be, besides what it learned from."""
+    return {
+        "protocol_version": version.protocol_version,
+        "backbone": version.backbone,
+        "backbone_hash": version.backbone_hash,
+        **flattened(version.settings),
+        "went_on_from": version.metrics.get("went_on_from"),
+        "absent_classes": version.metrics.get("absent_classes"),
+    }
 
 
 def _tones(workspace: Workspace, kind: ModelKind) -> dict[str, str]:
@@ -269,6 +280,6 @@ def _judged_together(a: ModelVersion, b: ModelVersion) -> Table | None:
     """The gate's own table, on the same images, where it compared one of the two with the other."""
     for version, other in ((b, a), (a, b)):
         table = held_out(version)
-        if table is not None and table["columns"][1:2] == [other.name]:
+        if table is not None and table["paired"] and table["columns"][1] == other.name:
             return table
     return None

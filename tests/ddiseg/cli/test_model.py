@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from pycocotools.coco import COCO
 
+from ddiseg.catalogue import NewMask
+from ddiseg.catalogue.batches import NewMember
+from ddiseg.catalogue.models import Image
+from ddiseg.loop import painting
 from ddiseg.workspace import Workspace
 
 Ddiseg = Callable[..., Any]
@@ -33,6 +38,7 @@ def test_refresh__empty_workspace_is_refused(ddiseg: Ddiseg, workspace: Workspac
     [
         (("--state", "lost"), "states are: new, queued"),
         (("--subset", "none"), "no subset called 'none'"),
+        (("--batch", "none"), "no batch called 'none'"),
         (("9.png",), "no image called '9.png'"),
         ((), "run 'ddiseg refresh'"),
     ],
@@ -43,6 +49,30 @@ def test_prelabel__what_can_not_be_done(
     done = ddiseg("--workspace", filled.root, "prelabel", *args)
     assert done.status == 1
     assert says in done.err
+
+
+def test_prelabel__images_of_a_batch(
+    ddiseg: Ddiseg,
+    filled: Workspace,
+    new_mask: Callable[..., NewMask],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    members = [NewMember(image_id, True, "next by seed") for image_id in (2, 3)]
+    filled.catalogue.batches.store("week-1", members, {}, "tester")
+    filled.catalogue.masks.submit([new_mask(3, "annotator-1")], reviewer="reviewer-1")
+    painted: list[str] = []
+
+    def paint(workspace: Workspace, images: Sequence[Image], *_: Any, **__: Any) -> Any:
+        painted.extend(image.name for image in images)
+        return SimpleNamespace(name="fedd-1"), []
+
+    monkeypatch.setattr(painting, "prelabel", paint)
+    run = "--workspace", filled.root, "prelabel", "--batch", "week-1"
+    assert ddiseg(*run).status == 0
+    assert painted == ["2.png", "3.png"]
+    assert ddiseg(*run, "--state", "queued").status == 0
+    assert painted[2:] == ["2.png"]
+    assert ddiseg(*run, "1.png").status == 2
 
 
 @pytest.mark.parametrize("args", [(), ("--accepted", "--truth", ".")])

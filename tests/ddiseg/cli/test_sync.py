@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ddiseg.catalogue.batches import NewMember
 from ddiseg.labelstudio.connection import TOKEN_VARIABLE
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
@@ -75,11 +76,23 @@ def test_push__images_by_name_and_by_subset(studio: Studio, label: Run) -> None:
     studio.catalogue.subsets.store({"pilot": [images[2].id]}, {"by": "hand"}, "manager")
     assert label("push", "1.png", "#2").out.startswith("2 images: 2 added")
     assert label("push", "--subset", "pilot").out.startswith("1 images: 1 added")
-    assert label("push", "--batch", "pilot").out.startswith("1 images: 0 added, 1 unchanged")
     assert label("push", "1.png", "--subset", "pilot").status == 2
     assert "no.png" in one_line_error(label("push", "no.png"))
     assert "no-subset" in one_line_error(label("push", "--subset", "no-subset"))
     assert len(studio.server.tasks) == 3
+    studio.check()
+
+
+def test_push__images_of_a_batch(studio: Studio, label: Run) -> None:
+    images = studio.add_images(4)
+    members = [NewMember(images[k].id, True, "next by seed") for k in (1, 2)]
+    studio.catalogue.batches.store("week-1", members, {}, "manager")
+    studio.catalogue.subsets.store({"pilot": [i.id for i in images[2:]]}, {"by": "hand"}, "manager")
+    assert label("push", "--batch", "week-1", "--subset", "pilot").out.startswith("1 images: 1 add")
+    assert label("push", "--batch", "week-1").out.startswith("2 images: 1 added, 1 unchanged")
+    assert label("push", "1.png", "--batch", "week-1").status == 2
+    assert "no batch called 'no-batch'" in one_line_error(label("push", "--batch", "no-batch"))
+    assert len(studio.server.tasks) == 2
     studio.check()
 
 

@@ -1,0 +1,207 @@
+"""Batches: images that were drawn to be labelled next, and why each was taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.orm import Session
+
+from ddiseg.catalogue.database import Database, in_parts
+from ddiseg.catalogue.history import step
+from ddiseg.catalogue.lifecycle import Action, State
+from ddiseg.catalogue.models import Batch, BatchMember, Event, Image, Mask, now
+from ddiseg.errors import InputError, NotFoundError
+
+#: States of images that may be drawn.
+DRAWABLE = (State.NEW, State.QUEUED, State.PRELABELLED)
+
+
+@dataclass(frozen=True)
+class NewMember:
+    """An image that was drawn, in the order of the draw."""
+
+    image_id: int
+    random: bool  #: drawn by lot
+    reason: str
+
+
+@dataclass(frozen=True)
+class Member:
+    """A drawn image as it stands now."""
+
+    image: Image
+    random: bool
+    reason: str
+
+
+class PoolRow(NamedTuple):
+    """What decides whether and how an image may be drawn."""
+
+    image_id: int
+    tone: str
+    state: str
+    content_hash: str
+    perceptual_hash: str
+    patient: str | None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All images at one moment, the ids of those in open batches, and uncertainties by image id."""
+
+    rows: Sequence[PoolRow]
+    in_open_batch: frozenset[int]
+    uncertainties: dict[int, float]  #: nats a pixel, by the model version asked for
+
+
+class Batches:
+    """The batches of a catalogue. Each method is one transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def pool(self, model_version_id: int | None) -> Pool:
+        """What a batch is drawn from, with the uncertainties that a model version gave."""
+        images = select(
+            Image.id,
+            Image.tone,
+            Image.state,
+            Image.content_hash,
+            Image.perceptual_hash,
+            Image.patient,
+        ).order_by(Image.id)
+        uncertainties = select(Mask.image_id, Mask.uncertainty).where(
+            Mask.model_version_id == model_version_id
+        )
+        with self._database.read() as session:
+            return Pool(
+                [PoolRow._make(row) for row in session.execute(images)],
+                frozenset(_open_images(session)),
+                {i: value for i, value in session.execute(uncertainties) if value is not None},
+            )
+
+    def store(
+        self, name: str, members: Sequence[NewMember], drawn_by: dict[str, Any], actor: str
+    ) -> None:
+        """Store a batch and queue its images that are new.
+
+        Raises InputError where there is a batch of that name, or where an image was drawn, given to
+        people or settled since the pool was read.
+        """
+        with self._database.write() as session:
+            if session.scalars(select(Batch.id).where(Batch.name == name)).first() is not None:
+                raise InputError(f"batch '{name}' exists: draw under another name")
+            images = _images(session, [member.image_id for member in members])
+            taken = {i.id for i in images if i.state not in DRAWABLE} | (
+                _open_images(session) & {image.id for image in images}
+            )
+            if taken:
+                raise InputError(
+                    f"{len(taken)} of the {len(members)} images were drawn or given to people in "
+                    "this moment by somebody else: run the same command again"
+                )
+            batch = Batch(name=name, drawn_by=drawn_by)
+            session.add(batch)
+            session.flush()
+            rows = [
+                {"batch_id": batch.id, "position": position, **vars(member)}
+                for position, member in enumerate(members)
+            ]
+            session.execute(insert(BatchMember), rows)
+            for image in images:
+                if image.state == State.NEW:
+                    step(session, image, Action.QUEUE, actor, {"batch": name})
+            detail = {"name": name, "n": len(members), **drawn_by}
+            session.add(Event(kind="batch", actor=actor, detail=detail))
+
+    def all(self) -> Sequence[Batch]:
+        """The batches, oldest first."""
+        with self._database.read() as session:
+            return session.scalars(select(Batch).order_by(Batch.id)).all()
+
+    def get(self, name: str) -> Batch:
+        """A batch; raises NotFoundError, naming the batches that there are."""
+        with self._database.read() as session:
+            return _named_batch(session, name)
+
+    def members(self, name: str) -> list[Member]:
+        """The images of a batch in the order of the draw; raises NotFoundError like `get`."""
+        with self._database.read() as session:
+            rows = session.execute(
+                select(Image, BatchMember)
+                .join(BatchMember, BatchMember.image_id == Image.id)
+                .where(BatchMember.batch_id == _named_batch(session, name).id)
+                .order_by(BatchMember.position)
+            )
+            return [Member(image, row.random, row.reason) for image, row in rows]
+
+    def image_ids(self, name: str) -> list[int]:
+        """Ids of the images of a batch in the order of the draw; raises NotFoundError like `get`."""
+        return [member.image.id for member in self.members(name)]
+
+    def counts(self) -> dict[str, dict[tuple[str, str], int]]:
+        """Number of images by batch, then by (tone, state)."""
+        query = (
+            select(Batch.name, Image.tone, Image.state, func.count())
+            .join(BatchMember, BatchMember.batch_id == Batch.id)
+            .join(Image, Image.id == BatchMember.image_id)
+            .group_by(Batch.name, Image.tone, Image.state)
+        )
+        found: dict[str, dict[tuple[str, str], int]] = {}
+        with self._database.read() as session:
+            for name, tone, state, n in session.execute(query):
+                found.setdefault(name, {})[tone, state] = n
+        return found
+
+    def close(self, name: str, actor: str) -> bool:
+        """Close a batch: its images that nobody has begun may be drawn again.
+
+        False where it was closed before. Raises NotFoundError like `get`.
+        """
+        with self._database.write() as session:
+            batch = _named_batch(session, name)
+            if batch.closed_at is not None:
+                return False
+            batch.closed_at = now()
+            session.add(Event(kind="batch_closed", actor=actor, detail={"name": name}))
+            return True
+
+    def open_images(self) -> set[int]:
+        """Ids of the images in batches that are not closed."""
+        with self._database.read() as session:
+            return _open_images(session)
+
+    def random_images(self) -> set[int]:
+        """Ids of the images that were drawn by lot, in any batch: they test a model without bias."""
+        with self._database.read() as session:
+            return set(session.scalars(select(BatchMember.image_id).where(BatchMember.random)))
+
+
+def _named_batch(session: Session, name: str) -> Batch:
+    batch = session.scalars(select(Batch).where(Batch.name == name)).first()
+    if batch is None:
+        known = ", ".join(session.scalars(select(Batch.name).order_by(Batch.id))) or "none yet"
+        raise NotFoundError(
+            f"no batch called '{name}' (there are: {known}); draw it with 'ddiseg batch draw'"
+        )
+    return batch
+
+
+def _open_images(session: Session) -> set[int]:
+    query = (
+        select(BatchMember.image_id)
+        .join(Batch, Batch.id == BatchMember.batch_id)
+        .where(Batch.closed_at.is_(None))
+    )
+    return set(session.scalars(query))
+
+
+def _images(session: Session, ids: Iterable[int]) -> list[Image]:
+    return [
+        image
+        for part in in_parts(ids)
+        for image in session.scalars(select(Image).where(Image.id.in_(part)))
+    ]

@@ -1,0 +1,128 @@
+"""What a batch is drawn from: the images that may be drawn, and what is known of them.
+
+Arrays: R images of the catalogue, whatever their state; a position is an index into them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddiseg.catalogue import Catalogue, State
+from ddiseg.catalogue.batches import DRAWABLE, Pool, PoolRow
+from ddiseg.catalogue.models import ModelVersion
+from ddiseg.images import NEAR_DUPLICATE_BITS
+from ddiseg.loop.draw import UNKNOWN, absent_tones, rank, tones_to_draw
+
+#: States of images whose masks are there or being drawn.
+_BEGUN = (State.IN_LABELLING, State.SUBMITTED, State.ACCEPTED, State.REWORK)
+
+#: Set bits of each number of 16 bits.
+_ONES = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
+
+
+@dataclass(frozen=True)
+class BatchPool:
+    """The images of a catalogue at one moment."""
+
+    rows: Sequence[PoolRow]  #: (R,)
+    candidates: dict[str, NDArray[np.intp]]  #: positions by tone, in the order of seeded ranks
+    labelled: NDArray[np.intp]  #: positions of what has a mask, or is about to get one
+    uncertainties: NDArray[np.float64]  #: (R,), by the model in use; NaN where it painted nothing
+    descriptors: NDArray[np.float32]  #: (R, D), as its backbone sees them; NaN where it has not
+    notes: list[str]  #: what was left out and why
+
+    @classmethod
+    def read(
+        cls,
+        catalogue: Catalogue,
+        version: ModelVersion | None,
+        wanted: Sequence[str],
+        seed: int,
+        *,
+        described: bool,
+    ) -> BatchPool:
+        """The pool for the tones `wanted`, or all; without descriptors unless `described`."""
+        pool = catalogue.batches.pool(version.id if version else None)
+        present = {row.tone for row in pool.rows}
+        tones = tones_to_draw(present, wanted)
+        candidates = _candidates(pool, tones, seed)
+        begun = [
+            position
+            for position, row in enumerate(pool.rows)
+            if row.state in _BEGUN or row.image_id in pool.in_open_batch
+        ]
+        given = pool.uncertainties
+        return cls(
+            rows=pool.rows,
+            candidates=candidates,
+            labelled=np.array(begun, np.intp),
+            uncertainties=np.array([given.get(row.image_id, np.nan) for row in pool.rows]),
+            descriptors=_descriptors(catalogue, version if described else None, pool.rows),
+            notes=[*([] if wanted else absent_tones(present)), *_left_out(pool, tones)],
+        )
+
+    def labelled_of(self, tone: str) -> list[int]:
+        """Positions of the labelled images of a tone."""
+        return [position for position in self.labelled if self.rows[position].tone == tone]
+
+
+class Family:
+    """Images, and what is related to one of them: of its patient, or its near-duplicate."""
+
+    def __init__(self, rows: Iterable[PoolRow] = ()) -> None:
+        rows = list(rows)
+        self._patients = {row.patient for row in rows} - {None}
+        self._hashes = np.array([int(row.perceptual_hash, 16) for row in rows], np.uint64)
+
+    def add(self, row: PoolRow) -> None:
+        if row.patient is not None:
+            self._patients.add(row.patient)
+        self._hashes = np.append(self._hashes, np.uint64(int(row.perceptual_hash, 16)))
+
+    def has_relative(self, row: PoolRow) -> bool:
+        if row.patient in self._patients:
+            return True
+        differing = self._hashes ^ np.uint64(int(row.perceptual_hash, 16))
+        bits = _ONES[differing.view(np.uint16)].reshape(-1, 4).sum(axis=1)
+        return bool((bits <= NEAR_DUPLICATE_BITS).any())
+
+
+def _candidates(pool: Pool, tones: Sequence[str], seed: int) -> dict[str, NDArray[np.intp]]:
+    by_tone: dict[str, list[tuple[str, int]]] = {tone: [] for tone in tones}
+    drawable = {state.value for state in DRAWABLE}
+    for position, row in enumerate(pool.rows):
+        ranked = by_tone.get(row.tone)
+        may_be = row.state in drawable and row.image_id not in pool.in_open_batch
+        if ranked is not None and may_be:
+            ranked.append((rank(seed, row.content_hash), position))
+    return {
+        tone: np.array([position for _, position in sorted(ranked)], np.intp)
+        for tone, ranked in by_tone.items()
+    }
+
+
+def _left_out(pool: Pool, tones: Sequence[str]) -> list[str]:
+    """Images that nobody will label, as things stand."""
+    left_out = Counter(
+        "skipped" if row.state == State.SKIPPED else "tone unknown"
+        for row in pool.rows
+        if row.state == State.SKIPPED or (row.tone == UNKNOWN and UNKNOWN not in tones)
+    )
+    return [f"{n} left out: {why}" for why, n in sorted(left_out.items())]
+
+
+def _descriptors(
+    catalogue: Catalogue, version: ModelVersion | None, rows: Sequence[PoolRow]
+) -> NDArray[np.float32]:
+    if version is None:
+        return np.full((len(rows), 1), np.nan, np.float32)
+    ids, vectors = catalogue.descriptors.of(version.backbone_hash)
+    found = np.full((len(rows), max(1, vectors.shape[1])), np.nan, np.float32)
+    # Both are in the order of image ids, and an image with a descriptor has a row.
+    found[np.searchsorted([row.image_id for row in rows], ids), : vectors.shape[1]] = vectors
+    return found

@@ -1,0 +1,70 @@
+"""Which tone is worst: by which figures, and what is said where there are none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ddiseg.catalogue import Catalogue, NewModelVersion
+from ddiseg.catalogue.models import ModelVersion
+from ddiseg.errors import InputError
+from ddiseg.loop.worst_tone import worst_tone
+
+TONES = ("I-II", "V-VI")
+
+
+def _version(catalogue: Catalogue, gate: dict[str, Any] | None = None) -> ModelVersion:
+    new = NewModelVersion("f", "small", "b", {}, [], {}, "1.0", gate=gate)
+    return catalogue.models.add(new, "tester")
+
+
+def _gate(**lower: float) -> dict[str, Any]:
+    figures = {
+        tone.replace("_", "-"): {"value": 0.8, "interval": [low, 0.9], "n": 20}
+        for tone, low in lower.items()
+    }
+    return {"by_tone": {t: {"candidate": {"lesion_iou": f}} for t, f in figures.items()}}
+
+
+def _evaluate(catalogue: Catalogue, models: dict[str, int], **lower: float | None) -> None:
+    by_tone = {
+        tone.replace("_", "-"): {
+            "lesion": {
+                "iou_mean": 0.7,
+                "iou_mean_ci95": None if low is None else [low, 0.9],
+                "n": 9,
+            }
+        }
+        for tone, low in lower.items()
+    }
+    catalogue.history.record("evaluation", "tester", {"models": models, "by_tone": by_tone})
+
+
+def test_worst__an_evaluation_of_the_model_is_newer_than_its_gate(catalogue: Catalogue) -> None:
+    version = _version(catalogue, _gate(I_II=0.3, V_VI=0.6))
+    assert worst_tone(catalogue, version, TONES).tone == "I-II"
+    _evaluate(catalogue, {version.name: 18}, I_II=0.6, V_VI=0.5)
+    worst = worst_tone(catalogue, version, TONES)
+    assert (worst.tone, worst.interval, worst.n) == ("V-VI", (0.5, 0.9), 9)
+    assert worst.source.startswith(f"evaluation of {version.name}, 20")
+
+
+def test_worst__an_evaluation_of_others_does_not_count(catalogue: Catalogue) -> None:
+    version = _version(catalogue, _gate(I_II=0.3, V_VI=0.6))
+    _evaluate(catalogue, {version.name: 9, "fedd-0": 9}, I_II=0.6, V_VI=0.5)
+    assert worst_tone(catalogue, version, TONES).source == f"gate of {version.name}"
+
+
+def test_worst__out_of_the_tones_drawn_and_with_enough_images(catalogue: Catalogue) -> None:
+    version = _version(catalogue)
+    _evaluate(catalogue, {version.name: 27}, I_II=0.6, III_IV=0.2, V_VI=None)
+    assert worst_tone(catalogue, version, TONES).tone == "I-II"
+
+
+def test_worst__no_figures(catalogue: Catalogue) -> None:
+    with pytest.raises(InputError, match="there is no model"):
+        worst_tone(catalogue, None, TONES)
+    version = _version(catalogue)
+    with pytest.raises(InputError, match=f"no lesion IoU of {version.name} .*'ddiseg evaluate'"):
+        worst_tone(catalogue, version, TONES)
