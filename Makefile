@@ -25,7 +25,7 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'ddiseg needs Python 3.11 or newer: make PYTHON=python3.11')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,pretrain,baselines]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,pretrain,baselines,server]"
 	touch $@
 
 clean:

@@ -20,13 +20,18 @@ SKIP_REASON = "skip_reason"
 NOTE = "note"
 VERDICT = "verdict"
 COMMENT = "comment"
+CLICK = "click"  #: the key points that Auto-Annotation sends to an ML backend, one label a class
 REVIEW_COMMENT = "review_comment"  #: key in a task's data; where it is "" or missing, nothing shows
 
 
-def annotation_config(protocol: Protocol) -> str:
+def annotation_config(protocol: Protocol, *, clicks: bool = False) -> str:
     """The XML of the project in which masks are drawn and images skipped.
 
     A result holds a class by its name and a skip reason by its key.
+
+    Args:
+        clicks: with a row of labels to click with while Auto-Annotation is on; an ML backend
+            answers each click with a region of the class.
 
     Raises:
         ProtocolError: Label Studio can't show a text of the protocol.
@@ -38,6 +43,8 @@ def annotation_config(protocol: Protocol) -> str:
         page, protocol, "Correct the paint, then submit. Esc before you change the class!"
     )
     _line_of_text(row, NOTE, "Note", "ddiseg-text ddiseg-note")
+    if clicks:
+        _click_row(page, protocol)
     row = _row(page)
     _heading(row, "Skip if:")
     _choices(row, SKIP_REASON, protocol.skip_reasons)
@@ -173,7 +180,7 @@ def orphaned_labels(server_config: str, protocol: Protocol) -> tuple[str, ...]:
         ProtocolError: `server_config` is not XML.
     """
     known: dict[tuple[str, str, str | None], set[str]] = {}
-    for config in (annotation_config(protocol), review_config(protocol)):
+    for config in (annotation_config(protocol, clicks=True), review_config(protocol)):
         for name, control in read_config(config).controls.items():
             known.setdefault((name, control.tag, control.to_name), set()).update(control.options)
     orphans = []
@@ -274,6 +281,19 @@ def _brush_row(page: ET.Element, protocol: Protocol, advice: str) -> ET.Element:
         )
     _heading(row, advice)
     return row
+
+
+def _click_row(page: ET.Element, protocol: Protocol) -> None:
+    """Without hotkeys: those of the classes belong to the brush."""
+    row = _row(page)
+    _heading(row, "With Auto-Annotation, click on:")
+    points = ET.SubElement(
+        row, "KeyPointLabels", name=CLICK, toName=IMAGE, smart="true", smartOnly="true"
+    )
+    for entry in protocol.classes:
+        ET.SubElement(
+            points, "Label", value=entry.name, background=entry.colour, hint=entry.definition
+        )
 
 
 def _choices(row: ET.Element, name: str, entries: Sequence[SkipReason | Verdict]) -> ET.Element:

@@ -9,7 +9,7 @@ import click
 
 from ddiseg.cli import sync
 from ddiseg.cli.base import Command, Group, Settings, common_options, pass_settings
-from ddiseg.cli.connecting import ask_token
+from ddiseg.cli.connecting import ask_token, connection_of
 from ddiseg.errors import ServerError
 
 if TYPE_CHECKING:
@@ -181,6 +181,46 @@ def connect(settings: Settings, url: str | None, forget: bool) -> None:
         *(f"  project {purpose}: {page}" for purpose, page in projects.items()),
     ]
     settings.emit(data, "\n".join(lines))
+
+
+@label.command("backend", cls=Command)
+@click.argument("url", required=False)
+@click.option(
+    "--clicks",
+    is_flag=True,
+    help="Show annotators the labels to click with: each click asks for a region of that class.",
+)
+@click.option("--forget", is_flag=True, help="Connect 'ddiseg serve' no longer.")
+@pass_settings
+def backend(settings: Settings, url: str | None, clicks: bool, forget: bool) -> None:
+    """Connect 'ddiseg serve' at URL with Label Studio, as its ML backend and by webhooks.
+
+    URL is where Label Studio reaches it, such as http://127.0.0.1:9090; it must be running. From
+    then on a task without a prediction is painted when somebody opens it, and what is handed in is
+    pulled at once. Again with another URL, or without --clicks, replaces the connection.
+    """
+    from ddiseg.labelstudio.ml_backend import BackendAddress, connect_backend, disconnect_backend
+
+    if forget == bool(url):
+        raise click.UsageError("give the URL of 'ddiseg serve', or --forget alone")
+    workspace = settings.open()
+    connection = connection_of(workspace)
+    if url is None:
+        forgotten = disconnect_backend(workspace, connection)
+        settings.emit(
+            {"forgotten": forgotten}, "no longer connected" if forgotten else "was not connected"
+        )
+        return
+    from ddiseg.server.credentials import ensure_credentials
+
+    known = ensure_credentials(workspace.root)
+    address = BackendAddress(url, known.user, known.password, known.webhook_secret)
+    place = connect_backend(workspace, connection, address, clicks=clicks)
+    settings.emit(
+        {"url": url, "project": place.url, "clicks": clicks},
+        f"connected {url} with {place.url}"
+        + (": switch on Auto-Annotation at a task, then click" if clicks else ""),
+    )
 
 
 def _ask_team(url: str) -> tuple[str | None, str | None]:

@@ -12,16 +12,20 @@ import click
 
 from ddiseg.cli import (
     agreement,
+    batch,
     demo,
     evaluate,
     export,
     images,
     importing,
     label,
+    loop,
     model,
+    models,
     report,
     review,
     sensitivity,
+    serve,
     subsets,
     workspace,
 )
@@ -40,7 +44,7 @@ def cli() -> None:
 
 
 for module in (
-    *(workspace, importing, subsets, model, label, review, agreement),
+    *(workspace, importing, subsets, batch, loop, serve, model, models, label, review, agreement),
     *(evaluate, sensitivity, images, export, report, demo),
 ):
     for command in module.COMMANDS:

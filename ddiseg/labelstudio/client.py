@@ -5,7 +5,7 @@ The SDK tries every request again on errors and broken connections; here only re
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -157,6 +157,55 @@ class Client:
     def delete_prediction(self, number: int) -> None:
         with self._told(f"prediction {number}"):
             self._sdk.predictions.delete(number)
+
+    def backends(self, project: int) -> dict[int, str]:
+        """The titles of a project's ML backends by number."""
+        with self._told(f"ML backends of project {project}"):
+            return {int(b.id): str(b.title) for b in self._sdk.ml.list(project=project)}
+
+    def add_backend(
+        self, project: int, title: str, url: str, user: str, password: str, *, timeout: float
+    ) -> None:
+        """Let a project ask an ML backend; the server tries at once whether it answers.
+
+        `timeout` is how many seconds the server waits for predictions.
+        """
+        with self._told(f"the ML backend at {url}"):
+            self._sdk.ml.create(
+                project=project,
+                title=title,
+                url=url,
+                is_interactive=True,
+                auth_method="BASIC_AUTH",
+                basic_auth_user=user,
+                basic_auth_pass=password,
+                timeout=timeout,
+                request_options=_ONCE,
+            )
+
+    def delete_backend(self, number: int) -> None:
+        with self._told(f"ML backend {number}"):
+            self._sdk.ml.delete(number)
+
+    def webhooks(self, project: int) -> dict[int, str]:
+        """The addresses of a project's webhooks by number."""
+        with self._told(f"webhooks of project {project}"):
+            return {int(w.id): str(w.url) for w in self._sdk.webhooks.list(project=str(project))}
+
+    def add_webhook(self, project: int, url: str, actions: Sequence[str]) -> None:
+        with self._told(f"webhooks of project {project}"):
+            self._sdk.webhooks.create(
+                project=project,
+                url=url,
+                actions=list(actions),
+                send_for_all_actions=False,
+                send_payload=True,
+                request_options=_ONCE,
+            )
+
+    def delete_webhook(self, number: int) -> None:
+        with self._told(f"webhook {number}"):
+            self._sdk.webhooks.delete(number)
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:

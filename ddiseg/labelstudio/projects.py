@@ -8,9 +8,11 @@ from typing import Any
 
 from annotation_protocol import load_protocol
 from annotation_protocol.labelling_config import (
+    CLICK,
     annotation_config,
     differences,
     orphaned_labels,
+    read_config,
     review_config,
 )
 from ddiseg.catalogue import Purpose
@@ -77,15 +79,14 @@ def open_place(
     # Two commands at once ('label up' while a push waits for the server) would each make a project.
     with exclusive(folder.path / "projects.lock", "", silent):
         row = workspace.catalogue.labelling.project(connection.server, purpose)
-        config = _config(purpose)
         if row.remote_id is not None:
             remote = _known(client, row.remote_id, purpose)
         else:
             found = client.find_projects(_mark(row))
-            remote = found[-1] if found else _make(workspace, client, row, purpose, config)
+            remote = found[-1] if found else _make(workspace, client, row, purpose)
             workspace.catalogue.labelling.place(row.id, remote.id)
         if keep_config:
-            _keep_config(workspace, client, row, remote, config)
+            _keep_config(workspace, client, row, remote, purpose)
         if connection.media is not None:
             _let_it_show_pictures(client, remote, connection.media / FOLDER)
     return Place(row, remote.id, f"{client.url}/projects/{remote.id}/data")
@@ -111,22 +112,30 @@ def _known(client: Client, number: int, purpose: Purpose) -> RemoteProject:
         ) from error
 
 
-def _config(purpose: Purpose) -> str:
-    make = annotation_config if purpose is Purpose.ANNOTATION else review_config
-    return make(load_protocol())
+def set_clicks(workspace: Workspace, client: Client, place: Place, *, clicks: bool) -> None:
+    """Show, or show no longer, the labels that an annotator clicks with; see `open_place`."""
+    remote = client.project(place.number)
+    config = annotation_config(load_protocol(), clicks=clicks)
+    _set_config(workspace, client, place.row, remote, config)
+
+
+def _config(purpose: Purpose, on_server: str | None = None) -> str:
+    """The protocol's configuration; with clicks where that on the server has them."""
+    if purpose is Purpose.REVIEW:
+        return review_config(load_protocol())
+    clicks = on_server is not None and CLICK in read_config(on_server).controls
+    return annotation_config(load_protocol(), clicks=clicks)
 
 
 def _mark(row: Project) -> str:
     return f"ddiseg:{row.key}"
 
 
-def _make(
-    workspace: Workspace, client: Client, row: Project, purpose: Purpose, config: str
-) -> RemoteProject:
+def _make(workspace: Workspace, client: Client, row: Project, purpose: Purpose) -> RemoteProject:
     return client.create_project(
         title=f"{_TITLES[purpose]} {workspace.root.resolve().name}"[:50],
         description=f"Filled and emptied by ddiseg; do not remove this mark: {_mark(row)}",
-        label_config=config,
+        label_config=_config(purpose),
         maximum_annotations=1,
         show_collab_predictions=True,
         model_version=PAINTED,
@@ -135,9 +144,16 @@ def _make(
 
 
 def _keep_config(
+    workspace: Workspace, client: Client, row: Project, remote: RemoteProject, purpose: Purpose
+) -> None:
+    """See that the server's configuration is the protocol's."""
+    _set_config(workspace, client, row, remote, _config(purpose, remote.config))
+
+
+def _set_config(
     workspace: Workspace, client: Client, row: Project, remote: RemoteProject, config: str
 ) -> None:
-    """See that the server's configuration is the protocol's, without orphaning anyone's work."""
+    """Change the server's configuration where it is another, without orphaning anyone's work."""
     changed = differences(remote.config, config)
     if not changed:
         return

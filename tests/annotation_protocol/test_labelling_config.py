@@ -20,6 +20,7 @@ from annotation_protocol.protocol import PROTOCOL_FILE, TOOL_HOTKEYS
 
 PROTOCOL = load_protocol()
 ANNOTATION = lc.annotation_config(PROTOCOL)
+WITH_CLICKS = lc.annotation_config(PROTOCOL, clicks=True)
 REVIEW = lc.review_config(PROTOCOL)
 
 both_configs = pytest.mark.parametrize("config", [ANNOTATION, REVIEW], ids=["annotation", "review"])
@@ -52,6 +53,23 @@ def with_reasons(protocol: Protocol, **changes: str) -> Protocol:
 
 
 # Writing
+
+
+def test_clicks__are_smart_and_have_the_classes_of_the_brush() -> None:
+    points, brush = (element(WITH_CLICKS, name) for name in (lc.CLICK, lc.MASK))
+    assert (points.tag, points.get("smart"), points.get("toName")) == (
+        "KeyPointLabels",
+        "true",
+        lc.IMAGE,
+    )
+    assert [p.get("value") for p in points] == [b.get("value") for b in brush]
+    assert [p.get("background") for p in points] == [b.get("background") for b in brush]
+    assert [p.get("hotkey") for p in points] == [None] * len(brush)  # they stay the brush's
+
+
+def test_clicks__are_not_there_unless_asked_for_and_change_nothing_else() -> None:
+    assert lc.CLICK not in lc.read_config(ANNOTATION).tags
+    assert lc.differences(WITH_CLICKS, ANNOTATION) == [f"{lc.CLICK} was added"]
 
 
 @both_configs
@@ -445,6 +463,10 @@ def test_differences__not_xml() -> None:
 def test_orphaned_labels__own_configs_have_none(config: str) -> None:
     assert lc.orphaned_labels(config, PROTOCOL) == ()
     assert lc.orphaned_labels(reformatted(config), PROTOCOL) == ()
+
+
+def test_orphaned_labels__clicks_belong_to_the_protocol() -> None:
+    assert lc.orphaned_labels(WITH_CLICKS, PROTOCOL) == ()
 
 
 def test_orphaned_labels__class_left_the_protocol() -> None:

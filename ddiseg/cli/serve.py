@@ -1,0 +1,124 @@
+"""`ddiseg serve`: Label Studio's ML backend and webhook receiver."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+
+from ddiseg.cli.base import Command, Settings, pass_settings
+from ddiseg.cli.model import device_option
+from ddiseg.errors import InputError
+
+
+@click.command(cls=Command)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; passwords travel openly, so put another one behind TLS.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=9090,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option("--every", default=10, show_default=True, help="As for 'ddiseg loop run'.")
+@click.option(
+    "--max-age", default=7.0, show_default=True, metavar="DAYS", help="As for 'ddiseg loop run'."
+)
+@click.option("--tolerance", default=0.02, show_default=True, help="As for 'ddiseg loop run'.")
+@click.option("--draw", default=0, metavar="N", help="As for 'ddiseg loop run'.  [default: none]")
+@click.option("--control", default=0.0, metavar="PERCENT", help="As for 'ddiseg loop run'.")
+@click.option("--hide-tone", is_flag=True, help="As for 'ddiseg loop run'.")
+@click.option("--backbone", default="small", show_default=True, help="As for 'ddiseg refresh'.")
+@click.option("--seed", default=0, show_default=True, help="As for 'ddiseg loop run'.")
+@device_option
+@click.option(
+    "--max-body-mb",
+    type=click.FloatRange(min=0.001),
+    default=64.0,
+    show_default=True,
+    help="Size limit of a request.",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds that the work at hand has to end when the server stops; what did not waits.",
+)
+@pass_settings
+def serve(
+    settings: Settings,
+    host: str,
+    port: int,
+    every: int,
+    max_age: float,
+    tolerance: float,
+    draw: int,
+    control: float,
+    hide_tone: bool,
+    backbone: str,
+    seed: int,
+    device: str,
+    max_body_mb: float,
+    grace: float,
+) -> None:
+    """Serve predictions to Label Studio, and take its webhooks.
+
+    It needs the extra: pip install 'ddiseg[server]'. Stored predictions are answered at once,
+    missing ones are computed. Each webhook brings about a round as 'ddiseg loop run' does it, with the
+    options given here: what was handed in is pulled, and the model is refreshed when that is due.
+    Credentials are made the first time, in a file that only its
+    owner can read; DDISEG_SERVER_USER, DDISEG_SERVER_PASSWORD and DDISEG_WEBHOOK_SECRET replace
+    them. Stop it with Ctrl+C or SIGTERM.
+    """
+    try:
+        import fastapi  # noqa: F401 - is it there?
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"ddiseg serve needs {error.name}, which is not installed: pip install 'ddiseg[server]'"
+        ) from error
+    from ddiseg.labelstudio.push import PushOptions
+    from ddiseg.rounds.round import RoundOptions
+    from ddiseg.server import serving
+    from ddiseg.server.credentials import credentials_file
+    from ddiseg.workspace import default_actor
+
+    options = RoundOptions(
+        every=every,
+        max_age=timedelta(days=max_age),
+        draw=draw,
+        tolerance=tolerance,
+        backbone=backbone,
+        device=device,
+        seed=seed,
+        push=PushOptions(control=control, show_tone=not hide_tone, seed=seed),
+    )
+    workspace = settings.open()
+    credentials = credentials_file(workspace.root)
+
+    def ready(url: str) -> None:
+        data = {"url": url, "credentials": str(credentials)}
+        text = f"listening on {url}\n  user, password and webhook secret: {credentials}"
+        settings.emit(data, text)
+
+    serving.serve(
+        workspace,
+        host,
+        port,
+        options,
+        default_actor(),
+        max_body=round(max_body_mb * 1_000_000),
+        grace=grace,
+        say=lambda line: click.echo(line, err=True),
+        ready=ready,
+    )
+
+
+COMMANDS = (serve,)

@@ -1,0 +1,1 @@
+"""`ddiseg serve`: the ML backend and webhook receiver of a labelling server."""

@@ -1,0 +1,65 @@
+"""Everything behind the HTTP interface, put together for one workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ddiseg.catalogue import JobKind
+from ddiseg.server.clicks import Clicks
+from ddiseg.server.credentials import Credentials
+from ddiseg.server.jobs_wanted import JobsWanted
+from ddiseg.server.metrics import Metrics
+from ddiseg.server.model_in_use import ModelInUse
+from ddiseg.server.painting import paint_work_in_hand
+from ddiseg.server.predictions import Predictions
+from ddiseg.server.worker import Do, Worker
+from ddiseg.workspace import Workspace
+
+#: What the server calls a line that the person who started it should read.
+Say = Callable[[str], None]
+
+
+class Backend:
+    """The parts of a server; `start` and `stop` what runs beside the requests."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        credentials: Credentials,
+        rounds: Mapping[JobKind, Do],
+        *,
+        device: str = "cpu",
+        grace: float = 30.0,
+        say: Say,
+    ) -> None:
+        """`rounds` does the jobs other than PAINT; a job at hand has `grace` seconds to end."""
+        self.workspace, self.credentials, self._grace, self._say = (
+            workspace,
+            credentials,
+            grace,
+            say,
+        )
+        self.metrics = Metrics()
+        self.model = ModelInUse(workspace, device)
+        self.predictions = Predictions(workspace, self.model, self.metrics)
+        self.clicks = Clicks(workspace, self.model, self.metrics)
+        jobs: dict[JobKind, Do] = {
+            **rounds,
+            JobKind.PAINT: lambda stopping: paint_work_in_hand(workspace, self.model, stopping),
+        }
+        self.worker = Worker(workspace.catalogue.jobs, jobs, self.metrics, say)
+        self.jobs_wanted = JobsWanted(workspace, self.worker.wake)
+
+    def start(self) -> None:
+        """Take up the jobs that wait."""
+        self.jobs_wanted.start()
+        self.worker.start()
+
+    def stop(self) -> None:
+        """Finish the job at hand, or let it wait for the next server."""
+        self.jobs_wanted.stop()
+        if not self.worker.stop(self._grace):
+            self._say(
+                f"a job did not end within {self._grace:g} s: the next server does it again, "
+                "nothing that it finished is lost"
+            )

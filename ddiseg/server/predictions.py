@@ -1,0 +1,187 @@
+"""Predictions for the tasks of one request: stored ones, and what there is time to compute.
+
+A task is answered with a list, or with one prediction. The empty list is Label Studio's "none": it
+stores nothing and asks again when the task is next opened. An empty prediction it would keep, and
+show as one (docs/decisions/0016).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pydantic_core import to_json
+
+from annotation_protocol import load_protocol
+from ddiseg import masks
+from ddiseg.catalogue import Arm
+from ddiseg.catalogue.models import Image, Mask
+from ddiseg.errors import DdisegError
+from ddiseg.labelstudio.push import OPEN
+from ddiseg.labelstudio.tasks import prediction
+from ddiseg.loop.painting import Painter
+from ddiseg.outcomes import Outcome
+from ddiseg.server.known_tasks import AskedTask, KnownTask, find_tasks
+from ddiseg.server.metrics import Metrics
+from ddiseg.server.model_in_use import ModelInUse
+from ddiseg.workspace import Workspace
+
+#: Seconds in which a request is answered; Label Studio gives up after 100.
+BUDGET = 80.0
+
+#: Seconds that answering one task takes at most, once its mask is stored: kept back from painting.
+ANSWERING = 0.005
+
+#: Images painted at a time: more would not fit a GPU.
+MOST_AT_A_TIME = 64
+
+#: Tasks whose regions are encoded before they are sent: they are all that memory holds of an answer.
+_TOGETHER = 16
+
+UNKNOWN = "it is no annotation task of this workspace"
+WITHHELD = "its prediction is withheld: it measures what pre-annotation does"
+BEGUN = "somebody has worked on it: what they found painted stays as it was"
+QUEUED = "it is not painted yet: it is queued; open the task again later"
+
+
+@dataclass(frozen=True)
+class _Painted:
+    """A task and the mask that it shows."""
+
+    known: KnownTask
+    mask: Mask
+    how: str  #: "stored" or "computed"
+
+
+@dataclass(frozen=True)
+class _Unpainted:
+    """A task that could show a mask, were there one."""
+
+    known: KnownTask
+
+
+#: What is to be answered for a task; a text is why nothing is.
+_Finding: TypeAlias = _Painted | _Unpainted | str
+
+
+class Predictions:
+    """Answers /predict for a workspace. Every method blocks: call it from a thread."""
+
+    def __init__(self, workspace: Workspace, model: ModelInUse, metrics: Metrics) -> None:
+        self._workspace, self._model, self._metrics = workspace, model, metrics
+
+    def find(
+        self, project: str | None, asked: Sequence[AskedTask], deadline: float
+    ) -> tuple[list[_Finding], bool]:
+        """What each task is answered with, painting until `deadline` (monotonic seconds).
+
+        The second result says whether images are left that a PAINT job should paint.
+        """
+        known = find_tasks(self._workspace, project, asked)
+        findings = self._decide(known, asked)
+        wanted = {f.known.image.id: f.known.image for f in findings if isinstance(f, _Unpainted)}
+        if not wanted:
+            return findings, False
+        why = self._paint(list(wanted.values()), deadline - ANSWERING * len(asked))
+        predicted = self._workspace.catalogue.masks.newest_predictions()
+        settled: list[_Finding] = []
+        for finding in findings:
+            if isinstance(finding, _Unpainted):
+                image = finding.known.image
+                mask = predicted.get(image.id)
+                if mask is not None:
+                    finding = _Painted(finding.known, mask, "computed")
+                else:
+                    finding = why.get(image.id, QUEUED)
+            settled.append(finding)
+        return settled, QUEUED in settled
+
+    def answer(self, asked: Sequence[AskedTask], findings: Sequence[_Finding]) -> Iterator[bytes]:
+        """The response's JSON, piece by piece: `results`, one a task, and who was `unanswered`, why."""
+        unanswered = []
+        yield b'{"results":['
+        for start in range(0, len(findings), _TOGETHER):
+            pieces = []
+            part = slice(start, start + _TOGETHER)
+            for each, finding in zip(asked[part], findings[part], strict=True):
+                piece = self._shown(finding) if isinstance(finding, _Painted) else str(finding)
+                if isinstance(piece, str):
+                    unanswered.append({"task": each.number, "reason": piece})
+                pieces.append(b"[]" if isinstance(piece, str) else piece)
+            yield (b"," if start else b"") + b",".join(pieces)
+        self._metrics.predictions.labels("unanswered").inc(len(unanswered))
+        yield b'],"unanswered":' + to_json(unanswered) + b"}"
+
+    def _decide(
+        self, known: Sequence[KnownTask | None], asked: Sequence[AskedTask]
+    ) -> list[_Finding]:
+        catalogue = self._workspace.catalogue
+        predicted = catalogue.masks.newest_predictions()
+        shown = catalogue.masks.get([k.task.mask_id for k in known if k and k.task.mask_id])
+        return [
+            UNKNOWN if task is None else _decide_one(task, each.begun, shown, predicted)
+            for task, each in zip(known, asked, strict=True)
+        ]
+
+    def _paint(self, images: Sequence[Image], deadline: float) -> dict[int, str]:
+        """Paint what there is time for; returns why images can't be painted at all, by image id."""
+        if time.monotonic() >= deadline:
+            return {}
+        try:
+            with self._model.painter(deadline) as painter:
+                return _paint_until(painter, images, deadline)
+        except DdisegError as error:
+            return {image.id: str(error) for image in images}
+
+    def _shown(self, painted: _Painted) -> bytes | str:
+        """A prediction as JSON, or why there is none; the catalogue knows of it before anyone sees it."""
+        task, mask = painted.known.task, painted.mask
+        try:
+            pixels = masks.stretch(self._workspace.mask(mask), (task.height, task.width))
+            shown = prediction(pixels, mask.content_hash, load_protocol(), mask.uncertainty)
+            if task.mask_id != mask.id or task.arm != Arm.PAINTED:
+                self._workspace.catalogue.labelling.update_task(
+                    task.id, mask_id=mask.id, arm=Arm.PAINTED.value
+                )
+        except DdisegError as error:
+            return str(error)
+        self._metrics.predictions.labels(painted.how).inc()
+        return to_json(shown)
+
+
+def _decide_one(
+    known: KnownTask, begun: bool, shown: Mapping[int, Mask], predicted: Mapping[int, Mask]
+) -> _Finding:
+    task, image = known.task, known.image
+    if task.arm == Arm.CONTROL:
+        return WITHHELD
+    begun = begun or image.state not in OPEN
+    mask = shown.get(task.mask_id or 0)
+    if mask is not None and (begun or mask.annotator is not None):
+        return _Painted(known, mask, "stored")
+    if begun:
+        return BEGUN
+    newest = predicted.get(image.id)
+    return _Unpainted(known) if newest is None else _Painted(known, newest, "stored")
+
+
+def _paint_until(painter: Painter, images: Sequence[Image], deadline: float) -> dict[int, str]:
+    """Paint one image, then as many at a time as are likely done by the deadline."""
+    refused: dict[int, str] = {}
+    done, size = 0, 1
+    while done < len(images):
+        started = time.monotonic()
+        part = images[done : done + size]
+        names = {image.name: image.id for image in part}
+        for outcome in painter.paint(part):
+            if outcome.outcome is Outcome.REFUSED and outcome.note is not None:
+                refused[names[outcome.name]] = outcome.note
+        done += len(part)
+        now = time.monotonic()
+        fitting = int((deadline - now) * len(part) / max(now - started, 1e-6))
+        size = min(2 * size, fitting, MOST_AT_A_TIME)
+        if size < 1:
+            break
+    return refused

@@ -1,0 +1,132 @@
+"""A server without a network, beside a workspace that may have a model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+from ddiseg.catalogue import JobKind
+from ddiseg.loop.refresh import refresh
+from ddiseg.server.app import create_app
+from ddiseg.server.backend import Backend
+from ddiseg.server.credentials import Credentials
+from ddiseg.workspace import Workspace
+from tests.ddiseg.server.desk import Desk
+from tests.fedd.conftest import QUICK, TINY
+
+CREDENTIALS = Credentials("ddiseg", "correct horse", "battery staple")
+MAX_BODY = 100_000
+
+
+@dataclass
+class Served:
+    """A server with its client, and what was done and said behind it."""
+
+    workspace: Workspace
+    backend: Backend
+    client: TestClient
+    done: list[JobKind] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    def post(self, path: str, body: Any, **more: Any) -> Any:
+        return self.client.post(path, json=body, auth=("ddiseg", "correct horse"), **more)
+
+    def get(self, path: str) -> Any:
+        return self.client.get(path, auth=("ddiseg", "correct horse"))
+
+    def metric(self, line: str) -> float:
+        """The value of one line of /metrics; 0 where there is no such line."""
+        found = [x for x in self.get("/metrics").text.splitlines() if x.rpartition(" ")[0] == line]
+        return float(found[0].rpartition(" ")[2]) if found else 0.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny tensors: more threads cost more than they give."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def recorded() -> dict[str, dict[str, Any]]:
+    """What a real Label Studio 1.23 sent, by path and occasion; its secrets were taken out."""
+    requests: dict[str, dict[str, Any]] = json.loads(
+        Path(__file__).with_name("recorded_requests.json").read_text()
+    )
+    return requests
+
+
+@pytest.fixture
+def desk(workspace: Workspace) -> Desk:
+    return Desk(workspace)
+
+
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory: pytest.TempPathFactory, empty_catalogue: Path) -> Path:
+    """A workspace with six spots, of which four taught a tiny network, and the network."""
+    from fedd.backbone import DiffusionUNet
+    from fedd.weights.files import save_backbone
+
+    root = tmp_path_factory.mktemp("trained")
+    weights = root / "tiny.safetensors"
+    save_backbone(weights, "tiny", TINY, DiffusionUNet.random(TINY, 1).net.state_dict(), {})
+    (root / "w").mkdir()
+    shutil.copy(empty_catalogue, root / "w" / "catalogue.sqlite")
+    desk = Desk(Workspace.create(root / "w"))
+    for number, image in enumerate(desk.add_images(6)[:4]):
+        desk.accept(image, number)
+    refresh(desk.workspace, "manager", str(weights), 0, QUICK)
+    desk.workspace.catalogue.close()
+    return root / "w"
+
+
+@pytest.fixture
+def trained(_trained: Path, tmp_path: Path) -> Iterator[Desk]:
+    """Images 5 and 6 of six are not labelled yet; a model that learned from the others is in use."""
+    shutil.copytree(_trained, tmp_path / "trained")
+    workspace = Workspace.open(tmp_path / "trained")
+    yield Desk(workspace)
+    workspace.catalogue.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Workspace], Served]]:
+    """serve(workspace): its server, which does no rounds, but writes them down in `done`."""
+    clients: list[TestClient] = []
+
+    def start(workspace: Workspace) -> Served:
+        done: list[JobKind] = []
+        said: list[str] = []
+        rounds = {
+            kind: lambda _stopping, kind=kind: done.append(kind)
+            for kind in (JobKind.PULL, JobKind.REFRESH)
+        }
+        backend = Backend(workspace, CREDENTIALS, rounds, say=said.append)
+        client = TestClient(create_app(backend, MAX_BODY))
+        clients.append(client)
+        return Served(workspace, backend, client.__enter__(), done, said)
+
+    yield start
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def served(workspace: Workspace, serve: Callable[[Workspace], Served]) -> Served:
+    return serve(workspace)
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for what another thread does; fails after ten seconds."""
+    last = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < last, "it did not happen"
+        time.sleep(0.005)

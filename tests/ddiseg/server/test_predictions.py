@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import builtins
+import json
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ddiseg.catalogue import Arm, JobKind, Purpose
+from ddiseg.loop.painting import Painter
+from ddiseg.outcomes import FileOutcome, Outcome
+from ddiseg.server import predictions
+from ddiseg.server.predictions import BEGUN, BUDGET, QUEUED, UNKNOWN, WITHHELD
+from ddiseg.store import Kind
+from ddiseg.workspace import Workspace
+from tests.ddiseg.server.conftest import Served, until
+from tests.ddiseg.server.desk import SIZE, Desk, asked, painted, predict_request
+
+Serve = Callable[[Workspace], Served]
+
+
+def _reasons(answer: dict[str, Any]) -> list[str]:
+    return [entry["reason"] for entry in answer["unanswered"]]
+
+
+def test_stored__regions_of_the_mask_at_the_size_of_the_copy(desk: Desk, served: Served) -> None:
+    images = desk.add_images(2)
+    mask = desk.predict(images, lesion=10 * SIZE)[0]
+    tasks = desk.give(images, Arm.PAINTED, mask, size=SIZE // 2)
+    answer = served.post("/predict", predict_request(*map(asked, tasks))).json()
+    first, second = answer["results"]
+    assert painted(first["result"]).shape == (SIZE // 2, SIZE // 2)
+    assert (painted(first["result"])[:5] == 1).all()
+    assert (painted(first["result"])[5:] == 4).all()
+    assert first["result"][0]["id"].startswith(mask.content_hash[:16])
+    assert first["model_version"] == second["model_version"] == "ddiseg"
+    assert 0 < first["score"] < 1
+    assert answer["unanswered"] == []
+
+
+def test_stored__in_the_order_of_the_request(desk: Desk, served: Served) -> None:
+    images = desk.add_images(3)
+    for number, image in enumerate(images):
+        desk.predict([image], lesion=10 * (number + 1))
+    tasks = desk.give(images)
+    request = predict_request(*(asked(tasks[i]) for i in (2, 0, 1)))
+    results = served.post("/predict", request).json()["results"]
+    assert [(painted(r["result"]) == 1).sum() for r in results] == [30, 10, 20]
+
+
+def test_bare__becomes_painted_in_the_catalogue(desk: Desk, served: Served) -> None:
+    images = desk.add_images(1)
+    (task,) = desk.give(images)
+    (mask,) = desk.predict(images)
+    served.post("/predict", predict_request(asked(task)))
+    now = desk.task(task.remote_id or 0)
+    assert (now.arm, now.mask_id) == (Arm.PAINTED, mask.id)
+
+
+@pytest.mark.parametrize("counted", ["total_annotations", "cancelled_annotations"])
+def test_bare_and_begun__stays_as_it_was(desk: Desk, served: Served, counted: str) -> None:
+    images = desk.add_images(1)
+    (task,) = desk.give(images)
+    desk.predict(images)
+    answer = served.post("/predict", predict_request(asked(task, **{counted: 1}))).json()
+    assert answer["results"] == [[]]
+    assert _reasons(answer) == [BEGUN]
+    assert desk.task(task.remote_id or 0).arm == Arm.BARE
+
+
+def test_painted_and_begun__keeps_the_mask_that_was_found(desk: Desk, served: Served) -> None:
+    images = desk.add_images(1)
+    (old,) = desk.predict(images, lesion=10)
+    (task,) = desk.give(images, Arm.PAINTED, old)
+    desk.predict(images, lesion=20)
+    answer = served.post("/predict", predict_request(asked(task, total_annotations=1))).json()
+    assert (painted(answer["results"][0]["result"]) == 1).sum() == 10
+    assert desk.task(task.remote_id or 0).mask_id == old.id
+
+
+def test_painted_and_not_begun__shows_the_newest(desk: Desk, served: Served) -> None:
+    images = desk.add_images(1)
+    (old,) = desk.predict(images, lesion=10)
+    (task,) = desk.give(images, Arm.PAINTED, old)
+    (new,) = desk.predict(images, lesion=20)
+    answer = served.post("/predict", predict_request(asked(task))).json()
+    assert (painted(answer["results"][0]["result"]) == 1).sum() == 20
+    assert desk.task(task.remote_id or 0).mask_id == new.id
+
+
+def test_rework__shows_the_persons_mask(desk: Desk, served: Served) -> None:
+    images = desk.add_images(1)
+    desk.accept(images[0], 0)
+    person = desk.workspace.catalogue.masks.accepted()[images[0].id]
+    desk.workspace.catalogue.images.reopen(images[0].id, "manager")
+    (task,) = desk.give(images, Arm.PAINTED, person)
+    desk.predict(images)
+    answer = served.post("/predict", predict_request(asked(task))).json()
+    region = answer["results"][0]["result"][0]
+    assert region["id"].startswith(person.content_hash[:16])
+
+
+def test_control_arm__is_withheld(desk: Desk, served: Served) -> None:
+    images = desk.add_images(1)
+    (mask,) = desk.predict(images)
+    (task,) = desk.give(images, Arm.CONTROL, mask)
+    answer = served.post("/predict", predict_request(asked(task))).json()
+    assert answer["results"] == [[]]
+    assert _reasons(answer) == [WITHHELD]
+    assert desk.task(task.remote_id or 0).arm == Arm.CONTROL
+
+
+def test_unknown_tasks__do_not_fail_the_others(desk: Desk, served: Served) -> None:
+    images = desk.add_images(2)
+    (mask, _) = desk.predict(images)
+    stranger, known = desk.give(images, Arm.PAINTED, mask)
+    changes: list[dict[str, Any]] = [
+        *({"id": number} for number in (999, known.remote_id, "101", 2**70, True, None)),
+        *({"project": number} for number in (8, "3", 3.5)),
+        *({"data": data} for data in ({}, ["ddiseg"], None, {"ddiseg": 7}, {"ddiseg": "f" * 16})),
+    ]
+    strangers = [asked(stranger, **change) for change in changes]
+    answer = served.post("/predict", predict_request(*strangers, asked(known))).json()
+    assert answer["results"][:-1] == [[]] * len(changes)
+    assert answer["results"][-1]["result"]
+    assert _reasons(answer) == [UNKNOWN] * len(changes)
+
+
+def test_wrong_project__of_the_request(desk: Desk, served: Served) -> None:
+    images = desk.add_images(1)
+    (mask,) = desk.predict(images)
+    (task,) = desk.give(images, Arm.PAINTED, mask)
+    request = predict_request(asked(task, project=None))
+    assert served.post("/predict", request).json()["results"][0]["result"]
+    for project in ("8.1795406531", "", "three", "3" * 50, None):
+        answer = served.post("/predict", {**request, "project": project}).json()
+        assert _reasons(answer) == [UNKNOWN]
+
+
+def test_review_project__shows_people_s_masks_only(desk: Desk, served: Served) -> None:
+    images = desk.add_images(1)
+    (mask,) = desk.predict(images)
+    (task,) = desk.give(images, Arm.PAINTED, mask, Purpose.REVIEW)
+    answer = served.post("/predict", predict_request(asked(task, project=4))).json()
+    assert _reasons(answer) == [UNKNOWN]
+
+
+def test_task_deleted_on_the_server__is_unknown(desk: Desk, served: Served) -> None:
+    images = desk.add_images(1)
+    desk.predict(images)
+    (task,) = desk.give(images)
+    desk.workspace.catalogue.labelling.missed([task.id], "manager")
+    answer = served.post("/predict", predict_request(asked(task))).json()
+    assert _reasons(answer) == [UNKNOWN]
+
+
+def test_paths_and_addresses_in_a_task__are_never_opened(
+    desk: Desk, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = desk.add_images(1)
+    (mask,) = desk.predict(images)
+    (task,) = desk.give(images, Arm.PAINTED, mask)
+    opened: list[str] = []
+    real = builtins.open
+
+    def watching(file: Any, *args: Any, **kwargs: Any) -> Any:
+        opened.append(str(file))
+        return real(file, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "open", watching)
+    for address in ("../../../../etc/passwd", "file:///etc/passwd", "http://127.0.0.1:1/x.png"):
+        for key in (task.key, address):
+            request = predict_request(asked(task, data={"image": address, "ddiseg": key}))
+            assert served.post("/predict", request).status_code == 200
+    assert opened  # the mask's file at least
+    assert [path for path in opened if "passwd" in path or "x.png" in path] == []
+
+
+def test_mask_missing_from_the_store__says_so(desk: Desk, served: Served) -> None:
+    images = desk.add_images(1)
+    (mask,) = desk.predict(images)
+    (task,) = desk.give(images)
+    path = desk.workspace.store.path(Kind.MASK, mask.content_hash)
+    desk.workspace.store._fs.rm(path)
+    answer = served.post("/predict", predict_request(asked(task))).json()
+    assert answer["results"] == [[]]
+    assert "missing from the store" in _reasons(answer)[0]
+    assert desk.task(task.remote_id or 0).arm == Arm.BARE
+
+
+def test_no_model__says_what_to_do(desk: Desk, served: Served) -> None:
+    (task,) = desk.give(desk.add_images(1))
+    answer = served.post("/predict", predict_request(asked(task))).json()
+    assert "no model yet" in _reasons(answer)[0]
+    assert desk.workspace.catalogue.jobs.waiting() == 0
+
+
+def test_missing__is_computed_and_catalogued(trained: Desk, serve: Serve) -> None:
+    images = list(trained.workspace.catalogue.images.select())[4:]
+    tasks = trained.give(images)
+    served = serve(trained.workspace)
+    answer = served.post("/predict", predict_request(*map(asked, tasks))).json()
+    stored = trained.workspace.catalogue.masks.newest_predictions()
+    for image, result in zip(images, answer["results"], strict=True):
+        expected = trained.workspace.mask(stored[image.id])
+        assert (painted(result["result"]) == expected).all()
+    assert served.metric('ddiseg_predictions_total{how="computed"}') == 2
+    assert served.post("/predict", predict_request(*map(asked, tasks))).json() == answer
+    assert served.metric('ddiseg_predictions_total{how="stored"}') == 2
+
+
+def test_missing__beyond_the_budget_is_queued_and_then_painted(
+    trained: Desk, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = list(trained.workspace.catalogue.images.select())[4:]
+    tasks = trained.give(images)
+    served = serve(trained.workspace)
+    monkeypatch.setattr("ddiseg.server.app.BUDGET", 0.0)
+    answer = served.post("/predict", predict_request(*map(asked, tasks))).json()
+    assert answer["results"] == [[], []]
+    assert _reasons(answer) == [QUEUED] * 2
+    until(lambda: len(trained.workspace.catalogue.masks.newest_predictions()) == 2)
+    until(lambda: served.metric('ddiseg_jobs_total{kind="paint",outcome="done"}') == 1)
+    answer = served.post("/predict", predict_request(*map(asked, tasks))).json()
+    assert all(result["result"] for result in answer["results"])
+
+
+def test_missing__its_photograph_too(trained: Desk, serve: Serve) -> None:
+    images = list(trained.workspace.catalogue.images.select())[4:]
+    tasks = trained.give(images)
+    store = trained.workspace.store
+    store._fs.rm(store.path(Kind.IMAGE, images[0].content_hash))
+    served = serve(trained.workspace)
+    answer = served.post("/predict", predict_request(*map(asked, tasks))).json()
+    assert answer["results"][0] == []
+    assert answer["results"][1]["result"]
+    assert "missing from the store" in _reasons(answer)[0]
+
+
+class _SlowPainter:
+    """Paints nothing; each image takes a hundredth of a second of a clock that it moves itself."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.parts: list[int] = []
+        self.now = 0.0
+        monkeypatch.setattr(predictions, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def paint(self, images: list[Any]) -> list[FileOutcome]:
+        self.parts.append(len(images))
+        self.now += 0.01 * len(images)
+        return [FileOutcome(image.name, Outcome.ADDED) for image in images]
+
+
+@pytest.mark.parametrize(
+    ("budget", "parts"),
+    [(0.005, [1]), (0.035, [1, 2]), (0.105, [1, 2, 4, 3]), (10, [1, 2, 4, 8, 16, 32, 37])],
+)
+def test_paint_until__takes_no_more_than_there_is_time_for(
+    monkeypatch: pytest.MonkeyPatch, desk: Desk, budget: float, parts: list[int]
+) -> None:
+    painter = _SlowPainter(monkeypatch)
+    images = desk.add_images(1) * 100
+    predictions._paint_until(painter, images, budget)  # type: ignore[arg-type]
+    assert painter.parts == parts
+
+
+def test_model_busy__is_told_in_time(
+    trained: Desk, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = trained.give(list(trained.workspace.catalogue.images.select())[4:])
+    served = serve(trained.workspace)
+    monkeypatch.setattr("ddiseg.server.app.BUDGET", 0.1)
+    with served.backend.model.painter():
+        answer = served.post("/predict", predict_request(*map(asked, tasks))).json()
+    assert "busy" in _reasons(answer)[0]
+
+
+def test_ten_thousand_tasks__are_answered_piece_by_piece(desk: Desk, served: Served) -> None:
+    images = desk.add_images(1)
+    (mask,) = desk.predict(images)
+    (task,) = desk.give(images, Arm.PAINTED, mask)
+    tasks = [predictions.AskedTask(**asked(task)) for _ in range(10_000)]
+    findings, left = served.backend.predictions.find(
+        "3.1", tasks, deadline=time.monotonic() + BUDGET
+    )
+    assert not left
+    one = len(json.dumps(served.post("/predict", predict_request(asked(task))).json()))
+    pieces = served.backend.predictions.answer(tasks[:1000], findings[:1000])
+    longest, whole = 0, b""
+    for piece in pieces:
+        longest, whole = max(longest, len(piece)), whole + piece
+    assert len(json.loads(whole)["results"]) == 1000
+    assert longest < 20 * one
+
+
+def test_too_many_tasks__are_refused(served: Served) -> None:
+    body = b'{"tasks": [' + b"{}," * 20_000 + b"{}]}"
+    answer = served.client.post("/predict", content=body, auth=("ddiseg", "correct horse"))
+    assert answer.status_code == 400
+    assert "tasks" in answer.json()["detail"]
+
+
+def test_many_unknown_tasks__in_one_call(served: Served) -> None:
+    body = json.dumps({"tasks": [{"id": n} for n in range(6_000)]}, separators=(",", ":")).encode()
+    answer = served.client.post("/predict", content=body, auth=("ddiseg", "correct horse"))
+    assert answer.json()["results"] == [[]] * 6_000
+
+
+def test_garbage__is_refused(served: Served) -> None:
+    for body in (b"", b"{", b"[]", b'{"tasks": 5}', b'{"tasks": [5]}', b"\xff", b"[" * 10_000):
+        answer = served.client.post("/predict", content=body, auth=("ddiseg", "correct horse"))
+        assert answer.status_code == 400
+        assert "not as expected" in answer.json()["detail"]
+
+
+def test_recorded_request__of_a_stranger(served: Served, recorded: dict[str, Any]) -> None:
+    answer = served.post("/predict", recorded["/predict"]["body"])
+    assert answer.status_code == 200
+    assert answer.json()["results"] == [[]]
+
+
+def test_recorded_request__of_ours(desk: Desk, served: Served, recorded: dict[str, Any]) -> None:
+    images = desk.add_images(1)
+    (mask,) = desk.predict(images)
+    (task,) = desk.give(images, Arm.PAINTED, mask)
+    body = json.loads(json.dumps(recorded["/predict"]["body"]))
+    body["tasks"][0] |= {"id": task.remote_id, "project": 3}
+    body["tasks"][0]["data"]["ddiseg"] = task.key
+    (result,) = served.post("/predict", body).json()["results"]
+    assert (painted(result["result"]) == desk.workspace.mask(mask)).all()
+
+
+def test_painter__is_loaded_once_a_version(
+    trained: Desk, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    real = Painter.load.__func__  # type: ignore[attr-defined]
+
+    def load(cls: Any, workspace: Workspace, **options: Any) -> Painter:
+        painter: Painter = real(cls, workspace, **options)
+        loaded.append(painter.version.name)
+        return painter
+
+    monkeypatch.setattr(Painter, "load", classmethod(load))
+    model = serve(trained.workspace).backend.model
+    for _ in range(2):
+        with model.painter() as painter:
+            assert painter.version.name == "fedd-1"
+    assert loaded == ["fedd-1"]
+
+
+def test_job_kinds__are_all_done_by_somebody(served: Served) -> None:
+    assert set(served.backend.worker._do) == set(JobKind)
