@@ -39,9 +39,8 @@ def annotation_config(protocol: Protocol, *, clicks: bool = False) -> str:
     page = _page()
     returned = ET.SubElement(page, "View", className="ddiseg-returned")
     ET.SubElement(returned, "Header", value=f"${REVIEW_COMMENT}", size="5", style="margin: 0 0 6px")
-    row = _brush_row(
-        page, protocol, "Correct the paint, then submit. Esc before you change the class!"
-    )
+    advice = "Correct the paint, then submit. Esc before you change the class!"
+    row = _brush_row(page, protocol, advice, clicks=clicks)
     _line_of_text(row, NOTE, "Note", "ddiseg-text ddiseg-note")
     if clicks:
         _click_row(page, protocol)
@@ -267,9 +266,13 @@ def _heading(row: ET.Element, text: str) -> None:
     ET.SubElement(row, "Header", value=text, size="5", style=style)
 
 
-def _brush_row(page: ET.Element, protocol: Protocol, advice: str) -> ET.Element:
+def _brush_row(
+    page: ET.Element, protocol: Protocol, advice: str, *, clicks: bool = False
+) -> ET.Element:
     row = _row(page)
     brush = ET.SubElement(row, "BrushLabels", name=MASK, toName=IMAGE)
+    if clicks:  # else Auto-Annotation would take the brush for its tool
+        brush.set("smart", "false")
     for entry in protocol.classes:
         ET.SubElement(
             brush,
@@ -286,7 +289,7 @@ def _brush_row(page: ET.Element, protocol: Protocol, advice: str) -> ET.Element:
 def _click_row(page: ET.Element, protocol: Protocol) -> None:
     """Without hotkeys: those of the classes belong to the brush."""
     row = _row(page)
-    _heading(row, "With Auto-Annotation, click on:")
+    _heading(row, "With Auto-Annotation, Ctrl + click on:")
     points = ET.SubElement(
         row, "KeyPointLabels", name=CLICK, toName=IMAGE, smart="true", smartOnly="true"
     )

@@ -191,6 +191,12 @@ class Labelling:
             for name, value in columns.items():
                 setattr(task, name, value)
 
+    def show(self, masks: Mapping[int, int]) -> None:
+        """Tasks that from now on show a mask, its id by the task's; they are in the painted arm."""
+        with self._database.write() as session:
+            for task in session.scalars(select(Task).where(Task.id.in_(masks))):
+                task.mask_id, task.arm = masks[task.id], Arm.PAINTED.value
+
     def receive(self, project_id: int, page: Page) -> list[FileOutcome]:
         """Store a page of annotations, all of it or nothing; what is there already is unchanged."""
         with self._database.write() as session:

@@ -145,22 +145,26 @@ class Masks:
                 )
             )
 
-    def newest_predictions(self) -> dict[int, Mask]:
-        """The prediction that an image stands with, by image id.
+    def newest_predictions(self, image_ids: Sequence[int] | None = None) -> dict[int, Mask]:
+        """The prediction that an image stands with, by image id; of all images unless given.
 
         That of the model version in use; where it has painted none, the newest one.
         """
         painted = select(func.max(Mask.id)).where(Mask.model_version_id.is_not(None))
+        parts = [painted]
+        if image_ids is not None:
+            parts = [painted.where(Mask.image_id.in_(part)) for part in in_parts(image_ids)]
+        found: dict[int, Mask] = {}
         with self._database.read() as session:
             version = session.scalars(in_use(ModelKind.SEGMENTATION)).first()
-            queries = [painted]
-            if version is not None:
-                queries.append(painted.where(Mask.model_version_id == version.id))
-            found = {}
-            for query in queries:
-                newest = select(Mask).where(Mask.id.in_(query.group_by(Mask.image_id)))
-                found.update({mask.image_id: mask for mask in session.scalars(newest)})
-            return found
+            for part in parts:
+                queries = [part]
+                if version is not None:
+                    queries.append(part.where(Mask.model_version_id == version.id))
+                for query in queries:
+                    newest = select(Mask).where(Mask.id.in_(query.group_by(Mask.image_id)))
+                    found.update({mask.image_id: mask for mask in session.scalars(newest)})
+        return found
 
     def accepted(self) -> dict[int, Mask]:
         """Accepted mask by image id."""

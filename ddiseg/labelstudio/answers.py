@@ -12,6 +12,7 @@ from typing import Any
 
 from annotation_protocol import Protocol, ProtocolError
 from annotation_protocol.labelling_config import (
+    CLICK,
     COMMENT,
     MASK,
     NOTE,
@@ -108,6 +109,8 @@ def _sorted(result: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[st
         elif kind == "textarea" and control in (NOTE, COMMENT):
             text = value.get("text") or ""
             said[control] = "\n".join(text) if isinstance(text, list) else str(text)
+        elif control == CLICK:
+            pass  # asked for a region that was not taken: it says nothing about the picture
         else:
             raise InputError(
                 f"it holds a {kind} of '{control}', which the labelling configuration of the "

@@ -12,10 +12,14 @@ from ddiseg.errors import InputError
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.projects import Place, open_place, set_clicks
+from ddiseg.labelstudio.tasks import PAINTED
 from ddiseg.workspace import Workspace
 
-#: What the backend is called on the server, and where its webhooks arrive.
-TITLE, WEBHOOK = "ddiseg", "/webhook/"
+#: What the backend is called on the server: Label Studio asks one only for predictions of its name.
+TITLE = PAINTED
+
+#: Where its webhooks arrive.
+WEBHOOK = "/webhook/"
 
 #: What ddiseg is told of, in either project.
 ACTIONS = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED")

@@ -177,12 +177,30 @@ def _takes(body: type[BaseModel]) -> dict[str, Any]:
 
     Reading is done in a thread: parsing megabytes on the event loop would hold up everyone.
     """
-    schema = {"application/json": {"schema": body.model_json_schema()}}
+    schema = {"application/json": {"schema": _schema(body)}}
     refusals = {400: "no such JSON", 401: "wrong credentials", 413: "too large", 503: "busy"}
     return {
         "openapi_extra": {"requestBody": {"required": True, "content": schema}},
         "responses": {status: {"description": why} for status, why in refusals.items()},
     }
+
+
+def _schema(body: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a body, with what it refers to in its place."""
+    schema = body.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def inlined(node: Any) -> Any:
+        if isinstance(node, list):
+            return [inlined(each) for each in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return inlined(parts[node["$ref"].rpartition("/")[2]])
+        return {key: inlined(value) for key, value in node.items()}
+
+    whole: dict[str, Any] = inlined(schema)
+    return whole
 
 
 async def _body(request: Request, model: type[_Body]) -> _Body:

@@ -62,6 +62,20 @@ class _Unpainted:
     known: KnownTask
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """A prediction as it is answered."""
+
+    of: _Painted
+    json: bytes
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the catalogue does not know yet that the task shows this mask."""
+        task = self.of.known.task
+        return task.mask_id != self.of.mask.id or task.arm != Arm.PAINTED
+
+
 #: What is to be answered for a task; a text is why nothing is.
 _Finding: TypeAlias = _Painted | _Unpainted | str
 
@@ -85,7 +99,7 @@ class Predictions:
         if not wanted:
             return findings, False
         why = self._paint(list(wanted.values()), deadline - ANSWERING * len(asked))
-        predicted = self._workspace.catalogue.masks.newest_predictions()
+        predicted = self._workspace.catalogue.masks.newest_predictions(list(wanted))
         settled: list[_Finding] = []
         for finding in findings:
             if isinstance(finding, _Unpainted):
@@ -103,14 +117,13 @@ class Predictions:
         unanswered = []
         yield b'{"results":['
         for start in range(0, len(findings), _TOGETHER):
-            pieces = []
             part = slice(start, start + _TOGETHER)
-            for each, finding in zip(asked[part], findings[part], strict=True):
-                piece = self._shown(finding) if isinstance(finding, _Painted) else str(finding)
+            pieces = self._written_down([self._shown(each) for each in findings[part]])
+            for each, piece in zip(asked[part], pieces, strict=True):
                 if isinstance(piece, str):
                     unanswered.append({"task": each.number, "reason": piece})
-                pieces.append(b"[]" if isinstance(piece, str) else piece)
-            yield (b"," if start else b"") + b",".join(pieces)
+            answers = (b"[]" if isinstance(piece, str) else piece for piece in pieces)
+            yield (b"," if start else b"") + b",".join(answers)
         self._metrics.predictions.labels("unanswered").inc(len(unanswered))
         yield b'],"unanswered":' + to_json(unanswered) + b"}"
 
@@ -118,7 +131,7 @@ class Predictions:
         self, known: Sequence[KnownTask | None], asked: Sequence[AskedTask]
     ) -> list[_Finding]:
         catalogue = self._workspace.catalogue
-        predicted = catalogue.masks.newest_predictions()
+        predicted = catalogue.masks.newest_predictions([k.image.id for k in known if k])
         shown = catalogue.masks.get([k.task.mask_id for k in known if k and k.task.mask_id])
         return [
             UNKNOWN if task is None else _decide_one(task, each.begun, shown, predicted)
@@ -135,20 +148,41 @@ class Predictions:
         except DdisegError as error:
             return {image.id: str(error) for image in images}
 
-    def _shown(self, painted: _Painted) -> bytes | str:
-        """A prediction as JSON, or why there is none; the catalogue knows of it before anyone sees it."""
-        task, mask = painted.known.task, painted.mask
+    def _shown(self, finding: _Finding) -> _Shown | str:
+        """A prediction as JSON, or why there is none."""
+        if not isinstance(finding, _Painted):
+            return str(finding)
+        task, mask = finding.known.task, finding.mask
         try:
             pixels = masks.stretch(self._workspace.mask(mask), (task.height, task.width))
             shown = prediction(pixels, mask.content_hash, load_protocol(), mask.uncertainty)
-            if task.mask_id != mask.id or task.arm != Arm.PAINTED:
-                self._workspace.catalogue.labelling.update_task(
-                    task.id, mask_id=mask.id, arm=Arm.PAINTED.value
-                )
         except DdisegError as error:
             return str(error)
-        self._metrics.predictions.labels(painted.how).inc()
-        return to_json(shown)
+        return _Shown(finding, to_json(shown))
+
+    def _written_down(self, pieces: Sequence[_Shown | str]) -> list[bytes | str]:
+        """The pieces to send: the catalogue knows of a prediction before anyone sees it."""
+        new = {
+            piece.of.known.task.id: piece.of.mask.id
+            for piece in pieces
+            if isinstance(piece, _Shown) and piece.is_new
+        }
+        problem = None
+        try:
+            if new:
+                self._workspace.catalogue.labelling.show(new)
+        except DdisegError as error:
+            problem = str(error)
+        written: list[bytes | str] = []
+        for piece in pieces:
+            if isinstance(piece, str):
+                written.append(piece)
+            elif piece.is_new and problem is not None:
+                written.append(problem)
+            else:
+                self._metrics.predictions.labels(piece.of.how).inc()
+                written.append(piece.json)
+        return written
 
 
 def _decide_one(

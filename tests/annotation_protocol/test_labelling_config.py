@@ -69,7 +69,11 @@ def test_clicks__are_smart_and_have_the_classes_of_the_brush() -> None:
 
 def test_clicks__are_not_there_unless_asked_for_and_change_nothing_else() -> None:
     assert lc.CLICK not in lc.read_config(ANNOTATION).tags
-    assert lc.differences(WITH_CLICKS, ANNOTATION) == [f"{lc.CLICK} was added"]
+    assert element(WITH_CLICKS, lc.MASK).get("smart") == "false"  # else it takes the clicks
+    assert element(ANNOTATION, lc.MASK).get("smart") is None
+    changed = lc.differences(WITH_CLICKS, ANNOTATION)
+    assert changed[0] == f"{lc.CLICK} was added"
+    assert [line for line in changed[1:] if lc.MASK not in line] == []
 
 
 @both_configs

@@ -28,6 +28,9 @@ CANVAS = ".konvajs-content canvas"
 #: The names in the list of regions beside it.
 REGIONS = ".lsf-outliner-item__title"
 
+#: The tool that Auto-Annotation adds, and the button that takes what it suggests.
+SMART_TOOL, ACCEPT = ".lsf-tool_smart", "[data-testid=bottombar-accept-suggestions-button]"
+
 #: The mark there of those that came with the prediction, touched or not.
 PREDICTED = ".lsf-outliner-item__control_type_predict svg"
 
@@ -96,6 +99,25 @@ class Person:
         mouse.down()
         mouse.move(box["x"] + end[0] * across, box["y"] + end[1] * down, steps=12)
         mouse.up()
+        self.page.wait_for_timeout(500)
+
+    def ask_by_click(self, label: str, place: tuple[float, float]) -> None:
+        """Click for a region of a class with Auto-Annotation on, until one is suggested."""
+        self.page.locator("label:has-text('Auto-Annotation')").last.click()
+        self.page.locator(SMART_TOOL).last.click()
+        self.page.locator(".lsf-label", has_text=label).nth(1).click()
+        box = self.page.locator(CANVAS).first.bounding_box()
+        assert box is not None
+        across, down = box["x"] + place[0] * box["width"], box["y"] + place[1] * box["height"]
+        self.page.keyboard.down("Control")  # else the click selects the region that is there
+        with self.page.expect_response(lambda r: "interactive-annotating" in r.url):
+            self.page.mouse.click(across, down)
+        self.page.keyboard.up("Control")
+        self.page.wait_for_selector(ACCEPT)
+        self.page.wait_for_timeout(500)
+
+    def accept_suggestion(self) -> None:
+        self.page.click(ACCEPT)
         self.page.wait_for_timeout(500)
 
     def regions(self) -> set[str]:

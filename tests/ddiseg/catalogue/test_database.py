@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -34,6 +35,7 @@ from ddiseg.catalogue import (
     Received,
     Side,
 )
+from ddiseg.catalogue.batches import NewMember
 from ddiseg.catalogue.database import BUSY_TIMEOUT, Database, _alembic
 from ddiseg.catalogue.models import Base
 from ddiseg.errors import NotFoundError, WorkspaceError
@@ -63,6 +65,8 @@ def full(catalogue: Catalogue, new_image: Callable[..., NewImage], new_mask: Any
     )
     catalogue.malignancy.add([NewEstimate(1, classifier.id, 0.25)])
     catalogue.sides.decide({1: Side.HELD_OUT})
+    catalogue.descriptors.add("b" * 64, {1: np.ones(3, np.float32)})
+    catalogue.batches.store("week-1", [NewMember(3, True, "random")], {"size": 1}, "tester")
     catalogue.rounds.begin("tester")
     catalogue.jobs.request(JobKind.PULL)
     catalogue.masks.submit([new_mask(1, "anna")], reviewer="ben")

@@ -39,6 +39,24 @@ def test_strangers__their_body_is_not_read() -> None:
     assert sent[0]["status"] == 401
 
 
+def test_large_body__is_not_even_read_where_its_length_is_announced() -> None:
+    async def never(*_args: Any) -> Any:
+        raise AssertionError("the body was read")
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [
+        (b"authorization", b"Bearer correct horse"),
+        (b"content-length", str(MAX_BODY + 1).encode()),
+    ]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers}
+    asyncio.run(Guard(never, CREDENTIALS, MAX_BODY)(scope, never, send))
+    assert sent[0]["status"] == 413
+
+
 def test_bearer__is_the_password(served: Served) -> None:
     headers = {"Authorization": "Bearer correct horse"}
     assert served.client.get("/versions", headers=headers).status_code == 200

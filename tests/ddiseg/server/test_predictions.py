@@ -71,6 +71,16 @@ def test_bare_and_begun__stays_as_it_was(desk: Desk, served: Served, counted: st
     assert desk.task(task.remote_id or 0).arm == Arm.BARE
 
 
+def test_bare_and_handed_in__stays_as_it_was(desk: Desk, served: Served) -> None:
+    images = desk.add_images(1)
+    (task,) = desk.give(images)
+    desk.predict(images)
+    desk.accept(images[0], 0)
+    answer = served.post("/predict", predict_request(asked(task))).json()
+    assert _reasons(answer) == [BEGUN]
+    assert desk.task(task.remote_id or 0).arm == Arm.BARE
+
+
 def test_painted_and_begun__keeps_the_mask_that_was_found(desk: Desk, served: Served) -> None:
     images = desk.add_images(1)
     (old,) = desk.predict(images, lesion=10)

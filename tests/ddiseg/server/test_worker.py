@@ -19,8 +19,8 @@ class Hands:
     """Starts workers on a catalogue, and stops them all in the end."""
 
     def __init__(self, catalogue: Catalogue) -> None:
-        self.jobs, self.said = catalogue.jobs, []  # type: tuple[object, list[str]]
         self.catalogue = catalogue
+        self.said: list[str] = []
         self.workers: list[Worker] = []
 
     def start(self, do: Do) -> Worker:
@@ -134,9 +134,10 @@ def test_stop__puts_back_a_job_that_does_not_end(hands: Hands) -> None:
     begun.wait(10)
     assert not worker.stop(0.01)
     assert hands.catalogue.jobs.waiting() == 1
-    go.set()  # it ends after all: the one that waits is another row, and stays
+    go.set()  # it ends after all: the one that waits now, maybe under its number, is another
     worker._thread.join(10)
     assert hands.catalogue.jobs.waiting() == 1
+    assert hands.last().ended_at is None
 
 
 @pytest.mark.parametrize("error", [StoppedError("stops"), BusyError("another round runs")])
