@@ -11,7 +11,7 @@ import click
 
 from ddiseg.cli.base import Command, Group, Settings, common_options, pass_settings
 from ddiseg.cli.connecting import connection_of
-from ddiseg.cli.model import device_option
+from ddiseg.cli.rounds import round_options
 from ddiseg.errors import DdisegError
 
 if TYPE_CHECKING:
@@ -41,62 +41,14 @@ def loop() -> None:
     metavar="MINUTES",
     help="Time from one round to the next.",
 )
-@click.option(
-    "--every",
-    default=10,
-    show_default=True,
-    metavar="N",
-    help="Refresh when N accepted masks wait to be learned from.",
-)
-@click.option(
-    "--max-age",
-    type=float,
-    default=7.0,
-    show_default=True,
-    metavar="DAYS",
-    help="Refresh with a single new mask where the newest version is that old.",
-)
-@click.option(
-    "--tolerance",
-    default=0.02,
-    show_default=True,
-    help="By how much a tone's lower bound of IoU may fall before the gate refuses a version.",
-)
-@click.option(
-    "--draw",
-    default=0,
-    metavar="N",
-    help="Draw a batch of N images whenever nobody has work left.  [default: none]",
-)
-@click.option(
-    "--control",
-    default=0.0,
-    metavar="PERCENT",
-    help="Withhold the prediction from this share of new images, as 'ddiseg label push' does.",
-)
-@click.option(
-    "--hide-tone",
-    is_flag=True,
-    help="Leave the tone out of the tasks: annotators work blind to it.",
-)
-@click.option("--backbone", default="small", show_default=True, help="As for 'ddiseg refresh'.")
-@click.option("--seed", default=0, show_default=True, help="Seed of training and draws.")
-@device_option
+@round_options
 @pass_settings
 def run(
     settings: Settings,
     once: bool,
     dry_run: bool,
     interval: float,
-    every: int,
-    max_age: float,
-    tolerance: float,
-    draw: int,
-    control: float,
-    hide_tone: bool,
-    backbone: str,
-    seed: int,
-    device: str,
+    options: RoundOptions,
 ) -> None:
     """Run rounds of the loop until stopped, or one with --once.
 
@@ -107,19 +59,6 @@ def run(
     worse overall or for any tone. Only one round runs at a time, and each can be stopped at any
     moment: the next one goes on from there.
     """
-    from ddiseg.labelstudio.push import PushOptions
-    from ddiseg.rounds.round import RoundOptions
-
-    options = RoundOptions(
-        every=every,
-        max_age=timedelta(days=max_age),
-        draw=draw,
-        tolerance=tolerance,
-        backbone=backbone,
-        device=device,
-        seed=seed,
-        push=PushOptions(control=control, show_tone=not hide_tone, seed=seed),
-    )
     workspace = settings.open()
     if dry_run:
         _plan(settings, workspace, options)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import click
 
 from ddiseg.cli.base import Command, Settings, pass_settings
-from ddiseg.cli.model import device_option
+from ddiseg.cli.rounds import round_options
 from ddiseg.errors import InputError
+
+if TYPE_CHECKING:
+    from ddiseg.rounds.round import RoundOptions
 
 
 @click.command(cls=Command)
@@ -25,17 +28,7 @@ from ddiseg.errors import InputError
     show_default=True,
     help="Port to listen on; 0 takes a free one.",
 )
-@click.option("--every", default=10, show_default=True, help="As for 'ddiseg loop run'.")
-@click.option(
-    "--max-age", default=7.0, show_default=True, metavar="DAYS", help="As for 'ddiseg loop run'."
-)
-@click.option("--tolerance", default=0.02, show_default=True, help="As for 'ddiseg loop run'.")
-@click.option("--draw", default=0, metavar="N", help="As for 'ddiseg loop run'.  [default: none]")
-@click.option("--control", default=0.0, metavar="PERCENT", help="As for 'ddiseg loop run'.")
-@click.option("--hide-tone", is_flag=True, help="As for 'ddiseg loop run'.")
-@click.option("--backbone", default="small", show_default=True, help="As for 'ddiseg refresh'.")
-@click.option("--seed", default=0, show_default=True, help="As for 'ddiseg loop run'.")
-@device_option
+@round_options
 @click.option(
     "--max-body-mb",
     type=click.FloatRange(min=0.001),
@@ -55,17 +48,9 @@ def serve(
     settings: Settings,
     host: str,
     port: int,
-    every: int,
-    max_age: float,
-    tolerance: float,
-    draw: int,
-    control: float,
-    hide_tone: bool,
-    backbone: str,
-    seed: int,
-    device: str,
     max_body_mb: float,
     grace: float,
+    options: RoundOptions,
 ) -> None:
     """Serve predictions to Label Studio, and take its webhooks.
 
@@ -84,22 +69,10 @@ def serve(
         raise InputError(
             f"ddiseg serve needs {error.name}, which is not installed: pip install 'ddiseg[server]'"
         ) from error
-    from ddiseg.labelstudio.push import PushOptions
-    from ddiseg.rounds.round import RoundOptions
     from ddiseg.server import serving
     from ddiseg.server.credentials import credentials_file
     from ddiseg.workspace import default_actor
 
-    options = RoundOptions(
-        every=every,
-        max_age=timedelta(days=max_age),
-        draw=draw,
-        tolerance=tolerance,
-        backbone=backbone,
-        device=device,
-        seed=seed,
-        push=PushOptions(control=control, show_tone=not hide_tone, seed=seed),
-    )
     workspace = settings.open()
     credentials = credentials_file(workspace.root)
 

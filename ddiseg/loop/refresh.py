@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from annotation_protocol import load_protocol, scoring
 from ddiseg.catalogue import ModelKind, NewModelVersion, Side
 from ddiseg.catalogue.models import Image, Mask, ModelVersion
-from ddiseg.errors import DdisegError, InputError, NotFoundError
+from ddiseg.errors import DdisegError, InputError, NotFoundError, WorkspaceError
 from ddiseg.loop import gate
-from ddiseg.loop.model_files import fedd_errors, load_version, store_model
+from ddiseg.loop.model_files import fedd_errors, load_version, model_file, store_model
 from ddiseg.loop.sides import decide_sides
 from ddiseg.loop.training_metrics import count_tones, training_metrics
 from ddiseg.outcomes import Progress, silent
-from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
 from fedd.backbone import Backbone, DiffusionUNet
 from fedd.cache import DEFAULT_LIMIT, FeatureCache
@@ -211,13 +210,17 @@ def _alike(
     net: DiffusionUNet | Replicas,
     settings: ProbeSettings,
 ) -> bool:
-    """Whether a version was trained as this one will be, and its file is there."""
-    return (
+    """Whether a version was trained as this one will be, and its file is there and whole."""
+    alike = (
         version.backbone_hash == net.hash
         and ProbeSettings.from_dict(version.settings) == settings
         and version.protocol_version == load_protocol().version
-        and workspace.store.exists(Kind.MODEL, version.file_hash)
     )
+    try:
+        with model_file(workspace, version):
+            return alike
+    except WorkspaceError:  # 'ddiseg verify' says what is wrong with it
+        return False
 
 
 def _example(workspace: Workspace, image: Image, mask: Mask) -> Example:

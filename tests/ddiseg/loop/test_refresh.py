@@ -2,14 +2,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from annotation_protocol import load_protocol
 from ddiseg import masks
+from ddiseg.catalogue import Side
 from ddiseg.errors import InputError
 from ddiseg.ingest.mask_files import import_masks
+from ddiseg.loop import gate
 from ddiseg.loop import refresh as refreshing
 from ddiseg.loop.model_files import load_version
 from ddiseg.loop.refresh import CACHE, Refreshed, refresh
@@ -176,3 +180,67 @@ def test_refresh__stopped_leaves_the_old_version_in_use(
         learn(spots, seed=1)
     assert spots.catalogue.models.current().id == first.id
     assert spots.store.digests(Kind.MODEL) == {first.file_hash}
+
+
+@pytest.fixture
+def held_out(spots: Workspace) -> None:
+    """#1 and #2, of one patient, are held out for the gate."""
+    spots.catalogue.sides.decide({1: Side.HELD_OUT, 3: Side.TRAINING})
+
+
+def test_refresh__held_out_masks_are_never_learned_from(
+    spots: Workspace, learn: Learn, held_out: None
+) -> None:
+    version = learn(spots).version
+    accepted = spots.catalogue.masks.accepted()
+    assert sorted(version.training_masks) == sorted(accepted[i].content_hash for i in (3, 4))
+    assert version.gate is not None
+    assert version.gate["held_out"]["images"] == 2
+    assert version.gate["reasons"][0] == "not judged: there is no version in use to compare with"
+
+
+def test_refresh__once_begun_holding_out_goes_on(spots: Workspace, learn: Learn) -> None:
+    assert learn(spots).version.gate is None
+    accept_more(spots, [5])
+    assert learn(spots, hold_out=True).version.gate is not None
+    assert learn(spots, seed=1).version.gate is not None
+
+
+def test_refresh__everything_held_out_leaves_nothing_to_learn_from(
+    spots: Workspace, learn: Learn
+) -> None:
+    spots.catalogue.sides.decide({1: Side.HELD_OUT, 3: Side.HELD_OUT})
+    with pytest.raises(InputError, match=r"no accepted mask to learn from \(4 are held out"):
+        learn(spots)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"edited")])
+def test_refresh__a_version_in_use_that_can_not_paint_keeps_no_other_from_use(
+    spots: Workspace, learn: Learn, held_out: None, damage: Callable[[Path], object]
+) -> None:
+    damage(Path(spots.store.path(Kind.MODEL, learn(spots).version.file_hash)))
+    accept_more(spots, [5])
+    done = learn(spots)
+    assert done.in_use == done.version.name == "fedd-2"
+    assert done.reasons[0].startswith("not judged: fedd-1: ")
+    assert done.version.gate is not None
+    assert not done.version.gate["judged"]
+
+
+def test_refresh__a_refused_version_is_on_record_and_not_in_use(
+    spots: Workspace, learn: Learn, held_out: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn(spots)
+    accept_more(spots, [5])
+    real = gate.judge
+
+    def refuse(*args: Any, **options: Any) -> gate.Verdict:
+        return replace(real(*args, **options), passed=False, reasons=("V-VI: worse",))
+
+    monkeypatch.setattr(gate, "judge", refuse)
+    done = learn(spots)
+    assert (done.version.name, done.in_use, done.reasons) == ("fedd-2", "fedd-1", ("V-VI: worse",))
+    again = learn(spots)
+    assert (again.new, again.version.name, again.in_use) == (False, "fedd-2", "fedd-1")
+    accept_more(spots, [6])
+    assert learn(spots).version.metrics["went_on_from"] == "fedd-1"

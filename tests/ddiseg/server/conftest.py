@@ -26,6 +26,8 @@ from tests.fedd.conftest import QUICK, TINY
 CREDENTIALS = Credentials("ddiseg", "correct horse", "battery staple")
 MAX_BODY = 100_000
 
+RECORDED = Path(__file__).parents[4] / "shared" / "reference" / "label_studio_ml_requests.json"
+
 
 @dataclass
 class Served:
@@ -58,9 +60,9 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def recorded() -> dict[str, dict[str, Any]]:
     """What a real Label Studio 1.23 sent, by path and occasion; its secrets were taken out."""
-    requests: dict[str, dict[str, Any]] = json.loads(
-        Path(__file__).with_name("recorded_requests.json").read_text()
-    )
+    if not RECORDED.is_file():
+        pytest.skip(f"no recorded requests of a Label Studio: {RECORDED} is missing")
+    requests: dict[str, dict[str, Any]] = json.loads(RECORDED.read_text())
     return requests
 
 
