@@ -1,32 +1,48 @@
-"""The pictures of annotating.md: `python -m docs.make_screenshots` makes them anew, in some minutes.
+"""The pictures of annotating.md and loop.md: `python -m docs.make_screenshots` makes them anew.
 
-An annotator, a reviewer and their commands are played through the real program: phantoms (drawings
-made by code; they show no person), a Label Studio of `ddiseg label up`, a headless Chromium. Needs
-what `make test` needs, and Chromium (CHROMIUM names another one than the machine's).
+It takes some minutes; `python -m docs.make_screenshots loop` makes those of one page alone. An
+annotator, a reviewer and their commands are played through the real program: phantoms (drawings
+made by code; they show no person), a Label Studio of `ddiseg label up`, a headless Chromium. Only
+the work that the report's page sums up is simulated. Needs what `make test` needs, and Chromium
+(CHROMIUM names another one than the machine's).
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser
 
+from ddiseg.catalogue import Arm
 from ddiseg.ingest.rendered import render_ddi
 from ddiseg.labelstudio.embedded.accounts import Account, read_accounts
+from ddiseg.report.report import write_report
+from ddiseg.workspace import Workspace
+from tests.ddiseg.people import People, lesion
 from tests.live.browser import Person, browser
 
-PICTURES = Path(__file__).parent / "images" / "annotating"
+IMAGES = Path(__file__).parent / "images"
 
 #: Phantoms that are rendered, by a seed that gives a ring, rulers, drapes, glare and every tone.
 COUNT, SEED = 24, 5
 #: Those that two people read; those that one does. The model learns from the true masks of the others.
 TWICE, ONCE = (17, 21), (9, 15, 19, 23)
+
+#: The loop's: as many are learned from, and this one is opened; where its ruler is clicked.
+LEARNED, OPENED = 6, 23
+RULER = (0.63, 0.3)
+#: Masks that simulated people draw for the report, and the share that the control arm has.
+DRAWN, CONTROL = 150, 0.25
 
 #: Most that a picture may hold, in pixels of width, and in bytes.
 WIDTH, BYTES = 1200, 150_000
@@ -37,6 +53,8 @@ EDITOR: Box = (0, 48, 1085, 900)
 REGIONS: Box = (0, 48, 1400, 900)
 #: A list of tasks, with its first rows.
 LIST: Box = (0, 0, 1400, 460)
+#: The beginning of the report's page about people.
+PEOPLE: Box = (0, 0, 1000, 1150)
 
 #: A task in such a list.
 ROW = ".lsf-table-row"
@@ -45,25 +63,35 @@ COMMENT = "Right: redness that fades out is skin"
 
 
 def main() -> None:
-    """Make every picture, and say how large it is."""
-    with tempfile.TemporaryDirectory() as folder:
-        play = _Play(Path(folder))
-        play.prepare()
-        url = play.ddiseg("label", "up")["url"]
-        try:
-            with browser() as opened:
-                play.run(opened, url)
-        finally:
-            play.ddiseg("label", "down")
-    for path in sorted(PICTURES.iterdir()):
-        sys.stdout.write(f"{path.name}: {path.stat().st_size / 1000:.0f} kB\n")
+    """Make every picture, or those of the pages named, and say how large each is."""
+    plays: dict[str, type[_Play]] = {"annotating": _Annotating, "loop": _Loop}
+    for page in sys.argv[1:] or plays:
+        with tempfile.TemporaryDirectory() as folder:
+            play = plays[page](Path(folder), IMAGES / page)
+            play.prepare()
+            url = play.ddiseg("label", "up")["url"]
+            try:
+                with browser() as opened:
+                    play.run(opened, url)
+            finally:
+                play.ddiseg("label", "down")
+        for path in sorted((IMAGES / page).iterdir()):
+            sys.stdout.write(f"{page}/{path.name}: {path.stat().st_size / 1000:.0f} kB\n")
 
 
 class _Play:
-    """One image after the other through the hands of two people, in a workspace of its own."""
+    """Phantoms in a workspace of its own, the people at its Label Studio, and their pictures."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._root = folder, folder / "work"
+    def __init__(self, folder: Path, pictures: Path) -> None:
+        self._folder, self._root, self._pictures = folder, folder / "work", pictures
+
+    def prepare(self) -> None:
+        """Make the workspace."""
+        raise NotImplementedError
+
+    def run(self, opened: Browser, url: str) -> None:
+        """Do what people do, and take pictures of it."""
+        raise NotImplementedError
 
     def ddiseg(self, *words: object) -> dict[str, Any]:
         """What a command answers; a failure ends the script with what the command said."""
@@ -76,21 +104,50 @@ class _Play:
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 
-    def prepare(self) -> None:
-        """A workspace of phantoms, painted by a model that learned from most of them."""
+    def _learn(self, numbers: Set[int]) -> None:
+        """A workspace of phantoms with a model that learned from the true masks of some."""
         photographs, truth = self._folder / "ddi", self._folder / "masks"
         render_ddi(photographs, truth, COUNT, SEED)
-        for number in (*TWICE, *ONCE):
+        for number in {*range(1, COUNT + 1)} - numbers:
             (truth / _name(number)).unlink()
         people = ("--annotator", "reader-1", "--reviewer", "reader-2")
         self.ddiseg("init")
         self.ddiseg("import", photographs)
         self.ddiseg("masks", "import", truth, "--as", "png", *people)
         self.ddiseg("refresh")
+
+    def _log_in(self, opened: Browser, url: str, account: Account) -> Person:
+        return Person(opened, url, account.email, account.password, self._folder)
+
+    def _keep(self, person: Person, name: str, box: Box) -> None:
+        """A picture of the window, without the note that the last answer was saved."""
+        person.page.get_by_text("successfully").first.wait_for(state="hidden")
+        self._write(person.shot(name), name, box)
+
+    def _write(self, source: Path, name: str, box: Box | None = None) -> None:
+        """Keep a part of a picture in 256 colours; each class keeps its own."""
+        picture = Image.open(source).convert("RGB").crop(box)
+        picture.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
+        self._pictures.mkdir(parents=True, exist_ok=True)
+        path = self._pictures / f"{name}.png"
+        few = picture.quantize(method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(path, optimize=True)
+        if path.stat().st_size > BYTES:
+            raise SystemExit(
+                f"{path} has more than {BYTES} bytes: take a smaller part of the window"
+            )
+
+
+class _Annotating(_Play):
+    """One image after the other through the hands of two people."""
+
+    def prepare(self) -> None:
+        """All is painted by a model that learned from most of them."""
+        self._learn({*range(1, COUNT + 1)} - {*TWICE, *ONCE})
         self.ddiseg("prelabel")
 
     def run(self, opened: Browser, url: str) -> None:
-        """Annotate, read twice, review, return; a picture of each."""
+        """Annotate, read twice, review, return."""
         accounts = read_accounts(self._root)
         self._show_login(opened, url, accounts["annotator"])
         annotator = self._log_in(opened, url, accounts["annotator"])
@@ -120,11 +177,8 @@ class _Play:
         page.fill("input[name=password]", account.password)
         path = self._folder / "login.png"
         page.screenshot(path=path)
-        _write(path, "login", (780, 250, 1320, 660))
+        self._write(path, "login", (780, 250, 1320, 660))
         page.close()
-
-    def _log_in(self, opened: Browser, url: str, account: Account) -> Person:
-        return Person(opened, url, account.email, account.password, self._folder)
 
     def _annotate(self, annotator: Person, project: str) -> None:
         """One image after the other: mended, as it is, skipped, spoilt, and the rest as they are.
@@ -156,9 +210,9 @@ class _Play:
     def _compare(self) -> None:
         agreement, waiting = self._folder / "agreement", self._folder / "waiting"
         self.ddiseg("agreement", "--pictures", agreement)
-        _write(sorted(agreement.glob("*.png"))[0], "agreement")
+        self._write(sorted(agreement.glob("*.png"))[0], "agreement")
         self.ddiseg("review", "list", "--pictures", waiting)
-        _write(sorted(waiting.glob("*.png"))[0], "waiting")
+        self._write(sorted(waiting.glob("*.png"))[0], "waiting")
 
     def _review(self, reviewer: Person, tab: str) -> None:
         """The tab with its menu; the first mask is sent back, the second accepted."""
@@ -176,10 +230,64 @@ class _Play:
         reviewer.press("y")
         reviewer.submit()
 
-    def _keep(self, person: Person, name: str, box: Box) -> None:
-        """A picture of the window, without the note that the last answer was saved."""
-        person.page.get_by_text("successfully").first.wait_for(state="hidden")
-        _write(person.shot(name), name, box)
+
+class _Loop(_Play):
+    """A task that the server paints when it is opened, a click, and what people's work comes to."""
+
+    def prepare(self) -> None:
+        """Few masks are learned from, and nothing is painted beforehand."""
+        self._learn({*range(1, LEARNED + 1)})
+
+    def run(self, opened: Browser, url: str) -> None:
+        project = self.ddiseg("label", "push", _name(OPENED))["project"]
+        with self._served() as address:
+            self.ddiseg("label", "backend", address, "--clicks")
+            annotator = self._log_in(opened, url, read_accounts(self._root)["annotator"])
+            annotator.label_all(project)
+            self._keep(annotator, "opened", REGIONS)
+            annotator.ask_by_click("ruler", RULER)
+            self._keep(annotator, "click", REGIONS)
+        self._show_people(opened)
+
+    @contextmanager
+    def _served(self) -> Iterator[str]:
+        """`ddiseg serve`; yields its address."""
+        program = Path(sys.executable).with_name("ddiseg")
+        command = [program, "--workspace", self._root, "serve", "--port", "0"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                yield process.stdout.readline().split()[-1]
+            finally:
+                process.send_signal(signal.SIGTERM)
+
+    def _show_people(self, opened: Browser) -> None:
+        workspace = Workspace.create(self._folder / "simulated")
+        _simulate(workspace)
+        page = opened.new_page(viewport={"width": 1000, "height": 900})
+        page.goto(write_report(workspace).path.as_uri())
+        path = self._folder / "people.png"
+        page.locator("#people").screenshot(path=path)
+        self._write(path, "people", PEOPLE)
+        page.close()
+
+
+def _simulate(workspace: Workspace) -> None:
+    """People who draw better than the model, mend it in less time, and accept more as it learns."""
+    people, rng = People(workspace), np.random.default_rng(7)
+    for k in range(DRAWN):
+        withheld = rng.random() < CONTROL
+        truth = int(rng.integers(12, 30))
+        predicted = int(truth * (1 - rng.uniform(0, 0.4 - 0.3 * k / DRAWN)))
+        kept = not withheld and rng.random() < 0.1 + 0.3 * k / DRAWN
+        people.accept(
+            lesion(predicted if kept else truth),
+            lesion(predicted),
+            arm=Arm.CONTROL if withheld else None,
+            seconds=rng.lognormal(4.5 if withheld else 3.6, 0.35),
+            tone=str(rng.choice(["I-II", "III-IV", "V-VI"], p=[0.4, 0.4, 0.2])),
+            patient=f"patient-{rng.integers(DRAWN * 3 // 4)}",
+        )
 
 
 def _name(number: int) -> str:
@@ -190,18 +298,6 @@ def _settle(person: Person) -> None:
     """Wait until the list of tasks has its thumbnails."""
     person.page.wait_for_load_state("networkidle")
     person.page.wait_for_timeout(1500)
-
-
-def _write(source: Path, name: str, box: Box | None = None) -> None:
-    """Keep a part of a picture in 256 colours; each class keeps its own."""
-    picture = Image.open(source).convert("RGB").crop(box)
-    picture.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    path = PICTURES / f"{name}.png"
-    few = picture.quantize(method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    few.save(path, optimize=True)
-    if path.stat().st_size > BYTES:
-        raise SystemExit(f"{path} has more than {BYTES} bytes: take a smaller part of the window")
 
 
 if __name__ == "__main__":

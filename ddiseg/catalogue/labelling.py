@@ -16,7 +16,7 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import aliased
 
 from ddiseg.catalogue.arrivals import Page, Purpose, store_page
-from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.database import Database, in_parts
 from ddiseg.catalogue.history import step
 from ddiseg.catalogue.lifecycle import TRANSITIONS, Action, State
 from ddiseg.catalogue.models import (
@@ -118,9 +118,14 @@ class Labelling:
 
     def numbered(self, project_id: int, remote_ids: Collection[int]) -> dict[int, Task]:
         """Tasks by the server's numbers of them, deleted ones included."""
-        query = select(Task).where(Task.project_id == project_id, Task.remote_id.in_(remote_ids))
+        query = select(Task).where(Task.project_id == project_id)
         with self._database.read() as session:
-            return {t.remote_id: t for t in session.scalars(query) if t.remote_id is not None}
+            return {
+                task.remote_id: task
+                for part in in_parts(remote_ids)
+                for task in session.scalars(query.where(Task.remote_id.in_(part)))
+                if task.remote_id is not None
+            }
 
     def numbers(self, project_id: int) -> dict[int, int]:
         """Our number of each task that is on the server, by the server's."""

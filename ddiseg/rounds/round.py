@@ -26,7 +26,7 @@ from ddiseg.loop.painting import Painter
 from ddiseg.loop.refresh import refresh
 from ddiseg.outcomes import FileOutcome, count
 from ddiseg.rounds.due import refresh_due
-from ddiseg.rounds.lock import one_at_a_time
+from ddiseg.rounds.lock import one_round
 from ddiseg.workspace import Workspace
 
 #: Called with a line for the person who watches.
@@ -95,7 +95,7 @@ def run_round(
     Raises:
         BusyError: another round runs on this workspace.
     """
-    with one_at_a_time(workspace.root):
+    with one_round(workspace.root):
         rounds = workspace.catalogue.rounds
         number = rounds.begin(actor)
         done: list[Step] = []

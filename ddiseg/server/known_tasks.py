@@ -18,9 +18,6 @@ from ddiseg.workspace import Workspace
 #: A number that every database has room for.
 _LARGEST = 2**31 - 1
 
-#: Ids that one query names; databases take some tens of thousands.
-_IDS_IN_A_QUERY = 1000
-
 
 class AskedTask(BaseModel):
     """A task as Label Studio sends it, as far as it is read; odd values make it an unknown one."""
@@ -83,11 +80,8 @@ def find_tasks(
         if place is None or place.purpose != Purpose.ANNOTATION:
             continue
         ids = [each.number for each, n in zip(asked, numbers, strict=True) if n == number]
-        known_ids = sorted({i for i in ids if i is not None})
-        for start in range(0, len(known_ids), _IDS_IN_A_QUERY):
-            part = known_ids[start : start + _IDS_IN_A_QUERY]
-            rows = workspace.catalogue.labelling.numbered(place.id, part)
-            found |= {(number, remote_id): task for remote_id, task in rows.items()}
+        rows = workspace.catalogue.labelling.numbered(place.id, {i for i in ids if i is not None})
+        found |= {(number, remote_id): task for remote_id, task in rows.items()}
     images = {
         image.id: image
         for image in workspace.catalogue.images.select(ids=[t.image_id for t in found.values()])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,9 +10,10 @@ from pathlib import Path
 import uvicorn
 
 from ddiseg.catalogue import JobKind
-from ddiseg.errors import DdisegError, InputError, WorkspaceError
+from ddiseg.errors import DdisegError, InputError
 from ddiseg.labelstudio.connection import find
 from ddiseg.labelstudio.folder import Folder
+from ddiseg.rounds.lock import one_at_a_time
 from ddiseg.rounds.round import RoundOptions, run_round
 from ddiseg.server.app import create_app
 from ddiseg.server.backend import Backend, Say
@@ -91,18 +90,8 @@ def _only_server(root: Path) -> Iterator[None]:
     """Hold the lock of a workspace's one server; it ends with the process."""
     folder = Folder(root)
     folder.make()
-    path = folder.path / "serve.lock"
-    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise WorkspaceError(
-                f"another 'ddiseg serve' runs for {root} (process {file.read().strip()}): use that "
-                "one, or stop it"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    busy = f"another 'ddiseg serve' runs for {root} (process {{holder}}): use that one, or stop it"
+    with one_at_a_time(folder.path / "serve.lock", busy):
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.loop.batch import BatchRequest, draw_batch
 from ddiseg.rounds import round as rounds
-from ddiseg.rounds.lock import FILE, BusyError, one_at_a_time
+from ddiseg.rounds.lock import BusyError, one_at_a_time
 from ddiseg.rounds.round import RoundOptions, Step, plan_round, run_round
 from ddiseg.verify import verify
 from tests.ddiseg.labelstudio.studio import Studio
@@ -167,8 +168,8 @@ def test_round__must_refresh_though_it_is_not_due(studio: Studio, round_of: RunR
 
 def test_round__two_at_once(studio: Studio, round_of: RunRound) -> None:
     holder = (
-        "import sys, pathlib; from ddiseg.rounds.lock import one_at_a_time\n"
-        "with one_at_a_time(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+        "import sys, pathlib; from ddiseg.rounds.lock import one_round\n"
+        "with one_round(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     root = str(studio.workspace.root)
     with subprocess.Popen(
@@ -187,11 +188,10 @@ def test_round__two_at_once(studio: Studio, round_of: RunRound) -> None:
 
 
 def test_lock__names_its_process_while_it_is_held(tmp_path: Path) -> None:
-    import os
-
-    with one_at_a_time(tmp_path):
-        assert (tmp_path / FILE).read_text() == str(os.getpid())
-    with one_at_a_time(tmp_path):
+    path = tmp_path / "lock"
+    with one_at_a_time(path, "process {holder} is at it"):
+        assert path.read_text() == str(os.getpid())
+    with one_at_a_time(path, "process {holder} is at it"):
         pass
 
 

@@ -16,7 +16,7 @@ import requests
 
 from ddiseg.catalogue import JobKind
 from ddiseg.errors import DdisegError, InputError, WorkspaceError
-from ddiseg.rounds.lock import BusyError, one_at_a_time
+from ddiseg.rounds.lock import BusyError, one_round
 from ddiseg.rounds.round import RoundOptions
 from ddiseg.server import serving
 from ddiseg.server.credentials import Credentials, credentials_file
@@ -116,7 +116,7 @@ def test_rounds__without_a_labelling_server_fail_and_say_so(workspace: Workspace
 
 def test_rounds__beside_another_one_are_busy(workspace: Workspace) -> None:
     do = rounds(workspace, RoundOptions(), "tester")[JobKind.REFRESH]
-    with one_at_a_time(workspace.root), pytest.raises(BusyError):
+    with one_round(workspace.root), pytest.raises(BusyError):
         do(lambda: False)
 
 
