@@ -8,11 +8,17 @@ from threading import Thread
 import pytest
 
 from annotation_protocol import load_protocol
-from annotation_protocol.labelling_config import annotation_config, review_config
+from annotation_protocol.labelling_config import (
+    CLICK,
+    annotation_config,
+    read_config,
+    review_config,
+)
 from ddiseg.catalogue import Purpose
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client
-from ddiseg.labelstudio.projects import Place, ensure_projects, open_place
+from ddiseg.labelstudio.ml_backend import BackendAddress
+from ddiseg.labelstudio.projects import Place, ensure_projects, open_place, set_clicks
 from ddiseg.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import Studio
 from tests.fake_label_studio import Fault, cut, done_then_cut, meanwhile
@@ -184,3 +190,20 @@ def test_ensure_projects__two_at_once(studio: Studio) -> None:
     other.join()
     assert len(studio.server.projects) == 2
     assert len(studio.server.storages) == 2
+
+
+@pytest.mark.parametrize("url", ["", "localhost:9090", "ftp://here", "http://"])
+def test_backend_address__that_is_none(url: str) -> None:
+    with pytest.raises(InputError, match=r"is no address of a server: give one such as http://"):
+        BackendAddress(url, "user", "password", "secret")
+
+
+def test_clicks__stay_as_they_are_on_the_server(studio: Studio) -> None:
+    """What a project was given is kept by the pushes that come after."""
+    place = ensure_projects(studio.workspace, studio.connection)[Purpose.ANNOTATION]
+    with Client(studio.connection) as client:
+        for clicks in (True, False):
+            set_clicks(studio.workspace, client, place, clicks=clicks)
+            ensure_projects(studio.workspace, studio.connection)
+            shown = read_config(client.project(place.number).config).controls
+            assert (CLICK in shown) is clicks
