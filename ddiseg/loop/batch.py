@@ -114,8 +114,13 @@ def draw_batch(
     _check_filled(drawn_by["lacking"], strict)
     members = draw.members()
     if not members:
-        why = "; ".join(draw.notes()) or "there are none of these tones"
-        raise InputError(f"no image can be drawn for '{name}': {why}")
+        why = "; ".join(
+            [
+                "all of these tones are labelled, skipped, given out or in an open batch",
+                *draw.notes(),
+            ]
+        )
+        raise InputError(f"no image can be drawn for '{name}': {why}; import some")
     catalogue.batches.store(name, members, drawn_by, actor)
     return DrawnBatch.read(catalogue, name, drawn_by, new=True)
 
