@@ -373,7 +373,7 @@ def _figure(curves: Curves, trial: Trial) -> Any:
             )  # fmt: skip
         name = "all test images" if tone == ALL else tone
         axes.set_title(
-            f"{name} (n = {len(images)}, {boot.patients} patients)",
+            f"{name}\n(n = {len(images)}, {boot.patients} patients)",
             loc="left", fontsize=9, color=figures.INK,
         )  # fmt: skip
         axes.set_xticks(trial.points)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, FloatRect, Locator, Page
 
 from ddiseg.catalogue import Arm
 from ddiseg.ingest.rendered import render_ddi
@@ -53,8 +53,6 @@ EDITOR: Box = (0, 48, 1085, 900)
 REGIONS: Box = (0, 48, 1400, 900)
 #: A list of tasks, with its first rows.
 LIST: Box = (0, 0, 1400, 460)
-#: The beginning of the report's page about people.
-PEOPLE: Box = (0, 0, 1000, 1150)
 
 #: A task in such a list.
 ROW = ".lsf-table-row"
@@ -253,8 +251,8 @@ class _Loop(_Play):
     def _served(self) -> Iterator[str]:
         """`ddiseg serve`; yields its address."""
         program = Path(sys.executable).with_name("ddiseg")
-        command = [program, "--workspace", self._root, "serve", "--port", "0"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        command = [program, "--workspace", self._root, "serve", "--port", 0]
+        with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None
                 yield process.stdout.readline().split()[-1]
@@ -266,10 +264,21 @@ class _Loop(_Play):
         _simulate(workspace)
         page = opened.new_page(viewport={"width": 1000, "height": 900})
         page.goto(write_report(workspace).path.as_uri())
-        path = self._folder / "people.png"
-        page.locator("#people").screenshot(path=path)
-        self._write(path, "people", PEOPLE)
+        titles, findings = page.locator("#people h2, #people h3"), page.locator("#people tbody")
+        self._show_part(page, "people", titles.first, findings.nth(1))
+        self._show_part(page, "drift", titles.last, page.locator("#people figure").last)
         page.close()
+
+    def _show_part(self, page: Page, name: str, first: Locator, last: Locator) -> None:
+        """A picture of a page that was not scrolled, from one of its elements to another."""
+        start, end = first.bounding_box(), last.bounding_box()
+        assert start is not None
+        assert end is not None
+        height = end["y"] + end["height"] - start["y"]
+        path = self._folder / f"{name}.png"
+        clip: FloatRect = {**start, "width": end["width"], "height": height}
+        page.screenshot(path=path, clip=clip, full_page=True)
+        self._write(path, name)
 
 
 def _simulate(workspace: Workspace) -> None:
