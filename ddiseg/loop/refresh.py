@@ -109,18 +109,21 @@ def refresh(
         )
         seconds = time.monotonic() - started
         went_on_from = earlier.name if earlier and probes.record.warm_start else None
+        record, descriptors = training_metrics(workspace, probes, net, pairs, cache)
         metrics = {
             "seconds": round(seconds, 1),
             "images": len(pairs),
             "by_tone": count_tones([image for image, _ in pairs]),
             "absent_classes": list(probes.absent),
             "went_on_from": went_on_from,
-            **training_metrics(workspace, probes, net, pairs, cache),
+            **record,
         }
         verdict = None
         if held_out is not None:
             verdict = _verdict(workspace, probes, net, held_out, cache, tolerance)
         digest = store_model(workspace, probes.save)
+    # What is labelled must be known to the next draw: it keeps away from that.
+    workspace.catalogue.descriptors.add(net.hash, descriptors)
     version = workspace.catalogue.models.add(
         NewModelVersion(
             file_hash=digest,

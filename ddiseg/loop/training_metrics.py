@@ -24,8 +24,8 @@ def training_metrics(
     net: Backbone,
     pairs: Sequence[tuple[Image, Mask]],
     cache: FeatureCache | None,
-) -> dict[str, Any]:
-    """The record of a training as JSON has it.
+) -> tuple[dict[str, Any], dict[int, NDArray[np.float32]]]:
+    """The record of a training as JSON has it, and the images' descriptors by their ids.
 
     `validation` is measured on the part that was held out: images by tone, the temperature and the
     calibration error, and IoU by class with n and interval; None where nothing was held out.
@@ -33,18 +33,19 @@ def training_metrics(
     held_out = set(probes.record.held_out)
     fit: list[NDArray[np.int64]] = []
     validation: list[tuple[Image, Mask, NDArray[np.int64]]] = []
+    descriptors: dict[int, NDArray[np.float32]] = {}
     for image, mask in pairs:
         photograph = workspace.photograph(image)
-        prediction = probes.predict(net, [photograph], cache)[0].mask
-        matrix = scoring.confusion(
-            workspace.mask_over(image, mask), prediction, len(probes.classes)
-        )
+        prediction = probes.predict(net, [photograph], cache)[0]
+        descriptors[image.id] = prediction.descriptor
+        truth = workspace.mask_over(image, mask)
+        matrix = scoring.confusion(truth, prediction.mask, len(probes.classes))
         if image_digest(prepare(photograph, net.image_size)) in held_out:
             validation.append((image, mask, matrix))
         else:
             fit.append(matrix)
     pooled = scoring.iou_per_class(np.sum(fit, axis=0))
-    return {
+    record = {
         "steps": probes.record.steps,
         "notes": list(probes.record.notes),
         "validation": _validation(probes, validation) if validation else None,
@@ -54,6 +55,7 @@ def training_metrics(
             if v == v
         },
     }
+    return record, descriptors
 
 
 def count_tones(images: Sequence[Image]) -> dict[str, int]:

@@ -11,23 +11,25 @@ from ddiseg.catalogue import Catalogue
 from ddiseg.catalogue.models import ModelVersion
 from ddiseg.errors import InputError
 
-_HOW = (
-    "run 'ddiseg prelabel' on images with accepted masks that it has not learned from and "
-    "'ddiseg evaluate', then draw again"
-)
+_HOW = "'ddiseg refresh --gate' and 'ddiseg loop run' measure it on masks that they hold out"
 
 
 @dataclass(frozen=True)
 class Worst:
-    """The tone whose lesion IoU has the lowest lower bound."""
+    """The tone whose lesion IoU has the lowest lower bound, or of which too little is known."""
 
     tone: str
-    value: float
-    interval: Interval
+    value: float | None
+    interval: Interval | None  #: None where there are too few images to say
     n: int
     source: str  #: where these figures stand
 
     def __str__(self) -> str:
+        if self.value is None or self.interval is None:
+            return (
+                f"{self.tone} has too few images to say how well it is served (n = {self.n}, "
+                f"{self.source}): what nothing is known of counts as worst"
+            )
         low, high = self.interval
         return (
             f"{self.tone} has the lowest lower bound of lesion IoU: {self.value:.3f} "
@@ -36,9 +38,10 @@ class Worst:
 
 
 def worst_tone(catalogue: Catalogue, version: ModelVersion | None, tones: Collection[str]) -> Worst:
-    """The worst of `tones` for a model version, out of those with enough images to have an interval.
+    """The worst of `tones` for a model version.
 
-    Raises InputError where no stored figures say so.
+    A tone with too few images has no lower bound, which is the lowest there is: of several, the one
+    with the fewest. Raises InputError where no tone has figures at all.
     """
     if version is None:
         raise InputError(
@@ -46,18 +49,20 @@ def worst_tone(catalogue: Catalogue, version: ModelVersion | None, tones: Collec
             "run 'ddiseg refresh' once masks are accepted"
         )
     figures, source = _newest_figures(catalogue, version)
-    judged = [
-        Worst(tone, figure["value"], (low, high), figure["n"], source)
-        for tone, figure in figures.items()
-        if tone in tones and figure["interval"] is not None
-        for low, high in [figure["interval"]]
-    ]
-    if not judged:
+    judged = []
+    for tone in tones:
+        figure = figures.get(tone, {"value": None, "interval": None, "n": 0})
+        interval = None if figure["interval"] is None else tuple(figure["interval"])
+        judged.append(Worst(tone, figure["value"], interval, figure["n"], source))
+    if all(each.interval is None for each in judged):
         raise InputError(
             f"--towards worst: no lesion IoU of {version.name} by tone is stored that has enough "
             f"images to judge by: {_HOW}"
         )
-    return min(judged, key=lambda worst: worst.interval[0])
+    unknown = [each for each in judged if each.interval is None]
+    if unknown:
+        return min(unknown, key=lambda each: each.n)
+    return min(judged, key=lambda each: each.interval or (0.0, 0.0))
 
 
 def _newest_figures(

@@ -182,6 +182,15 @@ def test_refresh__stopped_leaves_the_old_version_in_use(
     assert spots.store.digests(Kind.MODEL) == {first.file_hash}
 
 
+def test_refresh__what_is_labelled_is_known_to_the_next_draw(
+    spots: Workspace, learn: Learn
+) -> None:
+    version = learn(spots).version
+    ids, vectors = spots.catalogue.descriptors.of(version.backbone_hash)
+    assert ids.tolist() == sorted(spots.catalogue.masks.accepted())
+    assert vectors.std(axis=0).any()
+
+
 @pytest.fixture
 def held_out(spots: Workspace) -> None:
     """#1 and #2, of one patient, are held out for the gate."""

@@ -56,15 +56,29 @@ def test_worst__an_evaluation_of_others_does_not_count(catalogue: Catalogue) -> 
     assert worst_tone(catalogue, version, TONES).source == f"gate of {version.name}"
 
 
-def test_worst__out_of_the_tones_drawn_and_with_enough_images(catalogue: Catalogue) -> None:
+def test_worst__out_of_the_tones_drawn(catalogue: Catalogue) -> None:
     version = _version(catalogue)
-    _evaluate(catalogue, {version.name: 27}, I_II=0.6, III_IV=0.2, V_VI=None)
+    _evaluate(catalogue, {version.name: 27}, I_II=0.6, III_IV=0.2, V_VI=0.7)
     assert worst_tone(catalogue, version, TONES).tone == "I-II"
+
+
+@pytest.mark.parametrize("figures", [{"I_II": 0.1, "V_VI": None}, {"I_II": 0.1}])
+def test_worst__a_tone_of_which_too_little_is_known(
+    catalogue: Catalogue, figures: dict[str, float | None]
+) -> None:
+    """Else a rare tone would lose its slots exactly where nothing is known of it."""
+    version = _version(catalogue)
+    _evaluate(catalogue, {version.name: 27}, **figures)
+    worst = worst_tone(catalogue, version, TONES)
+    assert (worst.tone, worst.interval, worst.n) == ("V-VI", None, 9 if "V_VI" in figures else 0)
+    assert "V-VI has too few images to say how well it is served (n = " in str(worst)
 
 
 def test_worst__no_figures(catalogue: Catalogue) -> None:
     with pytest.raises(InputError, match="there is no model"):
         worst_tone(catalogue, None, TONES)
     version = _version(catalogue)
-    with pytest.raises(InputError, match=f"no lesion IoU of {version.name} .*'ddiseg evaluate'"):
+    with pytest.raises(
+        InputError, match=f"no lesion IoU of {version.name} .*'ddiseg refresh --gate'"
+    ):
         worst_tone(catalogue, version, TONES)
