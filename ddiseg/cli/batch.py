@@ -39,7 +39,7 @@ def batch() -> None:
     "--towards",
     type=click.Choice(["worst"]),
     help="Move a third of the other tones' images to the tone whose lesion IoU has the lowest "
-    "lower bound, by the newest figures of the model in use.",
+    "lower bound, by the newest figures of the model in use; one with too few counts as lowest.",
 )
 @click.option(
     "--random-share",

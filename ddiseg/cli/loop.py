@@ -124,6 +124,8 @@ def _plan(settings: Settings, workspace: Workspace, options: RoundOptions) -> No
 
     steps = plan_round(workspace, lambda: connection_of(workspace), options)
     _emit(settings, steps)
+    if failed := [step.name for step in steps if step.failed]:
+        raise DdisegError(f"{', '.join(failed)} would fail; mend that first")
 
 
 def _once(settings: Settings, workspace: Workspace, options: RoundOptions) -> None:
@@ -132,8 +134,7 @@ def _once(settings: Settings, workspace: Workspace, options: RoundOptions) -> No
 
     steps = run_round(workspace, lambda: connection_of(workspace), options, default_actor())
     _emit(settings, steps)
-    failed = [step.name for step in steps if step.failed]
-    if failed:
+    if failed := [step.name for step in steps if step.failed]:
         raise DdisegError(f"{', '.join(failed)} failed; what was done is kept, run it again")
 
 

@@ -68,6 +68,13 @@ def test_run__dry_run_changes_nothing(studio: Studio, loop: Run) -> None:
     assert studio.catalogue.history.count() == before
 
 
+def test_run__dry_run_says_what_would_fail(spots: Workspace, loop: Run) -> None:
+    result = loop("run", "--dry-run")
+    assert result.status == 1
+    assert "'ddiseg label up' starts one" in result.out
+    assert result.err == "Error: pull would fail; mend that first\n"
+
+
 def test_run__until_it_is_told_to_stop(studio: Studio) -> None:
     """SIGTERM, as systemd sends it: one line, and the next round finds everything in order."""
     command = [sys.executable, "-c", "from ddiseg.cli import main; main()"]
