@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,19 +78,19 @@ def main() -> None:
             sys.stdout.write(f"{page}/{path.name}: {path.stat().st_size / 1000:.0f} kB\n")
 
 
-class _Play:
+class _Play(ABC):
     """Phantoms in a workspace of its own, the people at its Label Studio, and their pictures."""
 
     def __init__(self, folder: Path, pictures: Path) -> None:
         self._folder, self._root, self._pictures = folder, folder / "work", pictures
 
+    @abstractmethod
     def prepare(self) -> None:
         """Make the workspace."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, opened: Browser, url: str) -> None:
         """Do what people do, and take pictures of it."""
-        raise NotImplementedError
 
     def ddiseg(self, *words: object) -> dict[str, Any]:
         """What a command answers; a failure ends the script with what the command said."""
