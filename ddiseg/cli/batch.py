@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from annotation_protocol import load_protocol
 from ddiseg.cli.base import Command, Group, Settings, common_options, pass_settings
+from ddiseg.cli.tones import TONES, sizes_by_tone
 
 if TYPE_CHECKING:
     from ddiseg.catalogue.batches import Member
 
-_TONES = [tone.name for tone in load_protocol().tones]
 
 #: States in which nobody has anything left to do.
 _SETTLED = ("accepted", "skipped")
@@ -52,7 +51,7 @@ def batch() -> None:
 @click.option(
     "--tone",
     "tones",
-    type=click.Choice(_TONES),
+    type=click.Choice(TONES),
     multiple=True,
     help="Draw from this tone group; may be repeated.  [default: all but unknown]",
 )
@@ -83,7 +82,7 @@ def draw(
     workspace = settings.open()
     drawn = draw_batch(workspace.catalogue, name, request, default_actor(), strict=strict)
     outcome = "added" if drawn.new else "unchanged"
-    lines = [f"{name}: {outcome}, {_sizes(drawn.by_tone)}"]
+    lines = [f"{name}: {outcome}, {sizes_by_tone(drawn.by_tone)}"]
     lines += [f"  note     {note}" for note in drawn.notes]
     lines += [f"  lacking  {lack}" for lack in drawn.lacking]
     lines += [_line(member) for member in drawn.members]
@@ -123,7 +122,7 @@ def list_batches(settings: Settings) -> None:
             }
         )
     lines = [
-        f"{row['name']}: {_sizes(row['by_tone'])}, {'closed' if row['closed_at'] else 'open'}, "
+        f"{row['name']}: {sizes_by_tone(row['by_tone'])}, {'closed' if row['closed_at'] else 'open'}, "
         f"{row['settled']} accepted or skipped"
         for row in rows
     ]
@@ -143,7 +142,7 @@ def show(settings: Settings, name: str) -> None:
     request = drawn.drawn_by["request"]
     asked = ", ".join(f"{key} {_plain(value)}" for key, value in request.items() if value)
     lines = [
-        f"{name}: {_sizes(by_tone)}, drawn {drawn.created_at}, {closed}",
+        f"{name}: {sizes_by_tone(by_tone)}, drawn {drawn.created_at}, {closed}",
         f"  request  {asked}",
     ]
     lines += [f"  model    {model}" for model in [drawn.drawn_by["model"]] if model]
@@ -170,11 +169,6 @@ def close(settings: Settings, name: str) -> None:
     new = settings.open().catalogue.batches.close(name, default_actor())
     said = "closed" if new else "unchanged: it was closed before"
     settings.emit({"batch": name, "outcome": "closed" if new else "unchanged"}, f"{name}: {said}")
-
-
-def _sizes(by_tone: dict[str, int]) -> str:
-    order = sorted(by_tone, key=_TONES.index)
-    return f"{sum(by_tone.values())} images ({', '.join(f'{t} {by_tone[t]}' for t in order)})"
 
 
 def _line(member: Member) -> str:

@@ -6,10 +6,8 @@ from typing import Any
 
 import click
 
-from annotation_protocol import load_protocol
 from ddiseg.cli.base import Command, Group, Settings, common_options, pass_settings
-
-_TONES = [tone.name for tone in load_protocol().tones]
+from ddiseg.cli.tones import TONES, sizes_by_tone
 
 
 class _Sizes(click.ParamType[tuple[int, ...]]):
@@ -53,7 +51,7 @@ def subset() -> None:
 @click.option(
     "--tone",
     "tones",
-    type=click.Choice(_TONES),
+    type=click.Choice(TONES),
     multiple=True,
     help="Draw from this tone group; may be repeated.  [default: all but unknown]",
 )
@@ -114,7 +112,9 @@ def draw(
             f"give '{name}' a size with --per-tone, or name one of the paper's splits: "
             + ", ".join([ALL, *preset_names()])
         )
-    lines = [f"{n}: {drawn.outcomes[n]}, {_sizes(sizes)}" for n, sizes in drawn.sizes.items()]
+    lines = [
+        f"{n}: {drawn.outcomes[n]}, {sizes_by_tone(sizes)}" for n, sizes in drawn.sizes.items()
+    ]
     lines += [f"  note     {note}" for note in drawn.notes]
     lines += [f"  lacking  {lack}" for lack in drawn.lacking]
     data = {
@@ -133,7 +133,7 @@ def draw(
 def list_subsets(settings: Settings) -> None:
     """List the subsets with their sizes by tone group."""
     found = settings.open().catalogue.subsets.sizes()
-    lines = [f"{name}: {_sizes(sizes)}" for name, sizes in found.items()]
+    lines = [f"{name}: {sizes_by_tone(sizes)}" for name, sizes in found.items()]
     data = {n: {"n": sum(sizes.values()), "by_tone": sizes} for n, sizes in found.items()}
     settings.emit({"subsets": data}, "\n".join(lines) or "no subsets yet: 'ddiseg subset draw'")
 
@@ -146,7 +146,7 @@ def show(settings: Settings, name: str) -> None:
     catalogue = settings.open().catalogue
     drawn = catalogue.subsets.get(name)
     images = catalogue.images.select(subset=name)
-    lines = [f"{name}: {_sizes(catalogue.subsets.sizes()[name])}, drawn {drawn.created_at}"]
+    lines = [f"{name}: {sizes_by_tone(catalogue.subsets.sizes()[name])}, drawn {drawn.created_at}"]
     lines += [f"  {key}: {_plain(value)}" for key, value in drawn.drawn_by.items() if value]
     lines += [
         f"#{i.id}  {i.name}  {i.tone}  {_SIDES[i.malignant]}  {i.patient or 'patient unknown'}  {i.state}"
@@ -172,11 +172,6 @@ def show(settings: Settings, name: str) -> None:
 
 
 _SIDES = {True: "malignant", False: "benign", None: "not known whether malignant"}
-
-
-def _sizes(by_tone: dict[str, int]) -> str:
-    order = sorted(by_tone, key=_TONES.index)
-    return f"{sum(by_tone.values())} images ({', '.join(f'{t} {by_tone[t]}' for t in order)})"
 
 
 def _plain(value: Any) -> str:

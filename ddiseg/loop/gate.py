@@ -91,11 +91,21 @@ class Verdict:
 
 
 def judge(
-    images: Sequence[Judged], compared_with: str | None, tolerance: float = TOLERANCE
+    images: Sequence[Judged],
+    compared_with: str | None,
+    tolerance: float = TOLERANCE,
+    *,
+    unusable: str | None = None,
 ) -> Verdict:
-    """The verdict on a candidate by held-out images; `compared_with` names the version in use.
+    """The verdict on a candidate by held-out images.
 
-    Raises InputError where the tolerance is none.
+    Args:
+        compared_with: name of the version in use; None where there is none to compare with.
+        tolerance: by how much a tone's lower bound may fall, in IoU.
+        unusable: the version in use, and why it can't paint.
+
+    Raises:
+        InputError: the tolerance is none.
     """
     if not 0 <= tolerance <= 1:
         raise InputError(f"--tolerance is {tolerance:g}: give an IoU from 0 to 1, such as 0.02")
@@ -104,7 +114,7 @@ def judge(
     by_tone = {tone: _compare(members) for tone, members in groups.items() if members}
     overall = _compare(images)
     refused = _worse(overall, tolerance) + _fallen(by_tone, tolerance)
-    unjudged = _unjudged(overall, compared_with)
+    unjudged = _unjudged(overall, compared_with, unusable)
     return Verdict(
         passed=not refused,
         judged=unjudged is None,
@@ -176,8 +186,10 @@ def _figures(
     return figures
 
 
-def _unjudged(overall: Comparison, compared_with: str | None) -> str | None:
+def _unjudged(overall: Comparison, compared_with: str | None, unusable: str | None) -> str | None:
     """Why nothing can be compared; None where it can."""
+    if unusable is not None:
+        return f"not judged: {unusable}"
     if not overall.n:
         return "not judged: no accepted mask is held out yet"
     if compared_with is None or overall.difference is None:

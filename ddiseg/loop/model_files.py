@@ -53,12 +53,17 @@ def load_version(workspace: Workspace, version: ModelVersion) -> tuple[Probes, D
     Raises WorkspaceError where the stored file was changed or is missing, InputError where the
     weights do not fit.
     """
+    probes = stored_probes(workspace, version)
     with fedd_errors():
-        with model_file(workspace, version) as path:
-            probes = load_probes(path)
         net = load_backbone(version.backbone)
         probes.check_backbone(net)
     return probes, net
+
+
+def stored_probes(workspace: Workspace, version: ModelVersion) -> Probes:
+    """The probes of a model version alone, for who has their backbone; raises as `load_version`."""
+    with fedd_errors(), model_file(workspace, version) as path:
+        return load_probes(path)
 
 
 @contextmanager

@@ -15,7 +15,13 @@ from ddiseg.catalogue import ModelKind, NewModelVersion, Side
 from ddiseg.catalogue.models import Image, Mask, ModelVersion
 from ddiseg.errors import DdisegError, InputError, NotFoundError, WorkspaceError
 from ddiseg.loop import gate
-from ddiseg.loop.model_files import fedd_errors, load_version, model_file, store_model
+from ddiseg.loop.model_files import (
+    fedd_errors,
+    load_version,
+    model_file,
+    store_model,
+    stored_probes,
+)
 from ddiseg.loop.sides import decide_sides
 from ddiseg.loop.training_metrics import count_tones, training_metrics
 from ddiseg.outcomes import Progress, silent
@@ -105,7 +111,7 @@ def refresh(
             protocol.class_names,
             progress,
             cache=cache,
-            warm_start=load_version(workspace, earlier)[0] if earlier else None,
+            warm_start=stored_probes(workspace, earlier) if earlier else None,
         )
         seconds = time.monotonic() - started
         went_on_from = earlier.name if earlier and probes.record.warm_start else None
@@ -241,16 +247,19 @@ def _verdict(
     tolerance: float,
 ) -> gate.Verdict:
     """What the gate says of new probes, beside the version in use if that can still paint."""
-    current, other, unusable = None, None, None
+    name, other, unusable = None, None, None
     try:
         current = workspace.catalogue.models.current()
-        loaded, backbone = load_version(workspace, current)
-        other = loaded, net if backbone.hash == net.hash else backbone
+        name = current.name
+        if current.backbone_hash == net.hash:
+            other = stored_probes(workspace, current), net
+        else:
+            other = load_version(workspace, current)
     except NotFoundError:
         pass
     except DdisegError as error:
         # A version that can't be loaded paints nothing: it must not keep another one from use.
-        unusable = f"not judged: {current.name if current else 'the version in use'}: {error}"
+        unusable = f"{name}: {error}"
     judged = []
     for image, mask in held_out:
         photograph = workspace.photograph(image)
@@ -264,10 +273,7 @@ def _verdict(
                 current=_confusion(truth, *other, photograph, cache) if other else None,
             )
         )
-    verdict = gate.judge(judged, current.name if current and other else None, tolerance)
-    if unusable is not None:
-        verdict = replace(verdict, reasons=(unusable, *verdict.reasons))
-    return verdict
+    return gate.judge(judged, name if other else None, tolerance, unusable=unusable)
 
 
 def _confusion(
