@@ -20,6 +20,7 @@ from ddiseg.catalogue import Catalogue
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.models import Base, Dataset, Descriptor, Image, Mask, ModelVersion, Promotion
 from ddiseg.loop.batch import BatchRequest, draw_batch
+from ddiseg.loop.descriptor_space import descriptor_space
 from ddiseg.loop.strategies import Strategy
 
 IMAGES, ACCEPTED, SIZE, DIMENSIONS, ROUNDS = 100_000, 2_000, 100, 320, 3
@@ -107,7 +108,7 @@ def _fill(url: str) -> None:
             )
         ],
         Descriptor: [
-            {"image_id": number, "backbone_hash": "b", "vector": vector.tobytes()}
+            {"image_id": number, "space": descriptor_space("b", {}), "vector": vector.tobytes()}
             for number, vector in zip(numbers, vectors, strict=True)
         ],
     }

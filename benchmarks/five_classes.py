@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         print(f"skipped: no published masks at {folder}; set SDDI to the folder ddi_labels")
         return
     define_where_missing()
-    effort = QUICK if chosen.quick else FULL
+    effort = QUICK if chosen.quick else replace(FULL, steps=chosen.steps)
     masks = published_masks(folder)
     judged = judged_part(masks, effort.test_per_tone)
     print(
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     )
     print(tables.line(HEADER, WIDTHS))
     found: list[tuple[str, ...]] = []
-    for percent in effort.percents:
+    for percent in chosen.percents or effort.percents:
         training = training_part(masks, percent)
         for row in chosen.rows:
             lines = measure(row, percent, training, judged, effort)
@@ -178,6 +178,8 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks.five_classes")
     parser.add_argument("--quick", action="store_true", help="in a minute, figures without meaning")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--percents", nargs="+", type=int, choices=PERCENTS)
+    parser.add_argument("--steps", type=int, default=FULL.steps, help="of a UNet")
     parser.add_argument("--out", type=Path, help="write the table here too: .md, or CSV")
     return parser.parse_args(arguments)
 

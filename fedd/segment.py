@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -67,7 +67,7 @@ class Prediction:
 
     mask: NDArray[np.uint8]
     uncertainty: float
-    descriptor: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    descriptor: NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,12 @@ def upgrade() -> None:
     op.create_table(
         "descriptors",
         sa.Column("image_id", sa.Integer(), nullable=False),
-        sa.Column("backbone_hash", sa.String(length=64), nullable=False),
+        sa.Column("space", sa.String(length=64), nullable=False),
         sa.Column("vector", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(
             ["image_id"], ["images.id"], name=op.f("fk_descriptors_image_id_images")
         ),
-        sa.PrimaryKeyConstraint("image_id", "backbone_hash", name=op.f("pk_descriptors")),
+        sa.PrimaryKeyConstraint("image_id", "space", name=op.f("pk_descriptors")),
     )
     _batches()
     _rounds_and_jobs()

@@ -21,19 +21,17 @@ class Descriptors:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, backbone_hash: str, vectors: Mapping[int, NDArray[np.float32]]) -> None:
-        """Vectors (D,) by image id; an image that has one of this backbone keeps it."""
+    def add(self, space: str, vectors: Mapping[int, NDArray[np.float32]]) -> None:
+        """Vectors (D,) by image id; an image that has one in this space keeps it."""
         with self._database.write() as session:
             there: set[int] = set()
             for part in in_parts(vectors):
                 query = select(Descriptor.image_id).where(Descriptor.image_id.in_(part))
-                there |= set(
-                    session.scalars(query.where(Descriptor.backbone_hash == backbone_hash))
-                )
+                there |= set(session.scalars(query.where(Descriptor.space == space)))
             rows = [
                 {
                     "image_id": image_id,
-                    "backbone_hash": backbone_hash,
+                    "space": space,
                     "vector": np.asarray(vector, _STORED).tobytes(),
                 }
                 for image_id, vector in vectors.items()
@@ -42,11 +40,9 @@ class Descriptors:
             if rows:
                 session.execute(insert(Descriptor), rows)
 
-    def of(self, backbone_hash: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids (N,) of the images that this backbone has seen, and their vectors (N, D)."""
-        query = select(Descriptor.image_id, Descriptor.vector).where(
-            Descriptor.backbone_hash == backbone_hash
-        )
+    def of(self, space: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids (N,) of the images that have one in this space, and their vectors (N, D)."""
+        query = select(Descriptor.image_id, Descriptor.vector).where(Descriptor.space == space)
         with self._database.read() as session:
             rows = session.execute(query.order_by(Descriptor.image_id)).all()
         ids = np.array([image_id for image_id, _ in rows], np.int64)

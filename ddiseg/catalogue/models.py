@@ -181,7 +181,8 @@ class Descriptor(Base):
     __tablename__ = "descriptors"
 
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
-    backbone_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    #: What made it; only descriptors of one space can be compared (`ddiseg.loop.descriptor_space`).
+    space: Mapped[str] = mapped_column(String(64), primary_key=True)
     vector: Mapped[bytes] = mapped_column(LargeBinary)  #: (D,) float32, little-endian
 
 

@@ -16,6 +16,7 @@ from ddiseg.catalogue import Catalogue, State
 from ddiseg.catalogue.batches import DRAWABLE, Pool, PoolRow
 from ddiseg.catalogue.models import ModelVersion
 from ddiseg.images import NEAR_DUPLICATE_BITS
+from ddiseg.loop.descriptor_space import descriptor_space
 from ddiseg.loop.draw import UNKNOWN, absent_tones, rank, tones_to_draw
 
 #: States of images whose masks are there or being drawn.
@@ -33,7 +34,7 @@ class BatchPool:
     candidates: dict[str, NDArray[np.intp]]  #: positions by tone, in the order of seeded ranks
     labelled: NDArray[np.intp]  #: positions of what has a mask, or is about to get one
     uncertainties: NDArray[np.float64]  #: (R,), by the model in use; NaN where it painted nothing
-    descriptors: NDArray[np.float32]  #: (R, D), as its backbone sees them; NaN where it has not
+    descriptors: NDArray[np.float32]  #: (R, D), as it sees them; NaN where it has not
     notes: list[str]  #: what was left out and why
 
     @classmethod
@@ -121,7 +122,8 @@ def _descriptors(
 ) -> NDArray[np.float32]:
     if version is None:
         return np.full((len(rows), 1), np.nan, np.float32)
-    ids, vectors = catalogue.descriptors.of(version.backbone_hash)
+    space = descriptor_space(version.backbone_hash, version.settings)
+    ids, vectors = catalogue.descriptors.of(space)
     found = np.full((len(rows), max(1, vectors.shape[1])), np.nan, np.float32)
     # Both are in the order of image ids, and an image with a descriptor has a row.
     found[np.searchsorted([row.image_id for row in rows], ids), : vectors.shape[1]] = vectors

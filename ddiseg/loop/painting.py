@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ddiseg.catalogue import NewMask, State
 from ddiseg.catalogue.models import Image, ModelVersion
+from ddiseg.loop.descriptor_space import descriptor_space
 from ddiseg.loop.model_files import fedd_errors, load_version, opened_ahead
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.workspace import Workspace
@@ -89,9 +90,8 @@ class Painter:
     def _catalogue(self, painted: Sequence[tuple[Image, Prediction, str]]) -> list[FileOutcome]:
         catalogue = self.workspace.catalogue
         # Descriptors go first: an image that is painted is never painted again.
-        catalogue.descriptors.add(
-            self.version.backbone_hash, {i.id: each.descriptor for i, each, _ in painted}
-        )
+        space = descriptor_space(self.version.backbone_hash, self.version.settings)
+        catalogue.descriptors.add(space, {i.id: each.descriptor for i, each, _ in painted})
         added = catalogue.masks.add_predictions(
             [
                 NewMask(

@@ -15,6 +15,7 @@ from ddiseg.catalogue import ModelKind, NewModelVersion, Side
 from ddiseg.catalogue.models import Image, Mask, ModelVersion
 from ddiseg.errors import DdisegError, InputError, NotFoundError, WorkspaceError
 from ddiseg.loop import gate
+from ddiseg.loop.descriptor_space import descriptor_space
 from ddiseg.loop.model_files import (
     fedd_errors,
     load_version,
@@ -129,7 +130,7 @@ def refresh(
             verdict = _verdict(workspace, probes, net, held_out, cache, tolerance)
         digest = store_model(workspace, probes.save)
     # What is labelled must be known to the next draw: it keeps away from that.
-    workspace.catalogue.descriptors.add(net.hash, descriptors)
+    workspace.catalogue.descriptors.add(descriptor_space(net.hash, settings.to_dict()), descriptors)
     version = workspace.catalogue.models.add(
         NewModelVersion(
             file_hash=digest,

@@ -12,6 +12,7 @@ import pytest
 from ddiseg.catalogue import Catalogue, NewImage, NewMask, NewModelVersion, State
 from ddiseg.errors import InputError
 from ddiseg.loop.batch import BatchRequest, DrawnBatch, draw_batch
+from ddiseg.loop.descriptor_space import descriptor_space
 from ddiseg.loop.strategies import Strategy
 
 TONES = ("I-II", "III-IV", "V-VI")
@@ -48,7 +49,7 @@ def paint(catalogue: Catalogue, new_mask: Callable[..., NewMask]) -> Paint:
         )
         if described:
             vectors = {i: np.array([i, 0], np.float32) for i in uncertainties}
-            catalogue.descriptors.add("backbone", vectors)
+            catalogue.descriptors.add(descriptor_space("backbone", {}), vectors)
         return version.name
 
     return paint_it

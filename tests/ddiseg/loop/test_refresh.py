@@ -15,6 +15,7 @@ from ddiseg.errors import InputError
 from ddiseg.ingest.mask_files import import_masks
 from ddiseg.loop import gate
 from ddiseg.loop import refresh as refreshing
+from ddiseg.loop.descriptor_space import descriptor_space
 from ddiseg.loop.model_files import load_version
 from ddiseg.loop.refresh import CACHE, Refreshed, refresh
 from ddiseg.store import Kind
@@ -186,7 +187,8 @@ def test_refresh__what_is_labelled_is_known_to_the_next_draw(
     spots: Workspace, learn: Learn
 ) -> None:
     version = learn(spots).version
-    ids, vectors = spots.catalogue.descriptors.of(version.backbone_hash)
+    space = descriptor_space(version.backbone_hash, version.settings)
+    ids, vectors = spots.catalogue.descriptors.of(space)
     assert ids.tolist() == sorted(spots.catalogue.masks.accepted())
     assert vectors.std(axis=0).any()
 

@@ -33,7 +33,7 @@ class Shifting:
         moved = 5 if abs(photograph.mean() - before) > 8 else 0
         mask = np.full(photograph.shape[:2], 4, np.uint8)
         mask[10 + moved : 20 + moved, 10:20] = 1
-        return Prediction(mask, 0.0)
+        return Prediction(mask, 0.0, np.zeros(0, np.float32))
 
 
 @pytest.fixture
@@ -105,7 +105,9 @@ def test_sensitivity__image_without_lesion_says_nothing(
     monkeypatch.setattr(
         Shifting,
         "_mask",
-        lambda self, photograph, before: Prediction(np.full((40, 40), 4, np.uint8), 0.0),
+        lambda self, photograph, before: Prediction(
+            np.full((40, 40), 4, np.uint8), 0.0, np.zeros(0, np.float32)
+        ),
     )
     result = sensitivity(shifting, "tester")
     assert result["without_lesion"] == 5
