@@ -5,9 +5,9 @@ The SDK tries every request again on errors and broken connections; here only re
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ddiseg.errors import ServerError
@@ -28,6 +28,24 @@ class RemoteProject:
     title: str
     description: str
     config: str  #: the labelling configuration, XML
+
+
+@dataclass(frozen=True)
+class RemoteBackend:
+    """An ML backend as the server has it."""
+
+    id: int
+    title: str
+    url: str
+
+
+@dataclass(frozen=True)
+class RemoteWebhook:
+    """A webhook as the server has it; its address may hold a secret."""
+
+    id: int
+    url: str = field(repr=False)
+    headers: dict[str, str]  #: what it sends along
 
 
 class Client:
@@ -158,20 +176,23 @@ class Client:
         with self._told(f"prediction {number}"):
             self._sdk.predictions.delete(number)
 
-    def backends(self, project: int) -> dict[int, str]:
-        """The titles of a project's ML backends by number."""
+    def backends(self, project: int) -> list[RemoteBackend]:
+        """A project's ML backends, oldest first; the server asks each of them how it is."""
         with self._told(f"ML backends of project {project}"):
-            return {int(b.id): str(b.title) for b in self._sdk.ml.list(project=project)}
+            found = self._sdk.ml.list(project=project)
+            return [RemoteBackend(int(b.id), str(b.title), str(b.url)) for b in found]
 
     def add_backend(
         self, project: int, title: str, url: str, user: str, password: str, *, timeout: float
-    ) -> None:
-        """Let a project ask an ML backend; the server tries at once whether it answers.
+    ) -> int:
+        """Let a project ask an ML backend; returns its number there.
 
-        `timeout` is how many seconds the server waits for predictions.
+        The server tries at once whether it answers, and makes a webhook for everything that
+        happens in the project, `url`/webhook, which brings no credentials. `timeout` is how many
+        seconds it waits for predictions.
         """
         with self._told(f"the ML backend at {url}"):
-            self._sdk.ml.create(
+            made = self._sdk.ml.create(
                 project=project,
                 title=title,
                 url=url,
@@ -182,30 +203,46 @@ class Client:
                 timeout=timeout,
                 request_options=_ONCE,
             )
+            return int(made.id)
 
     def delete_backend(self, number: int) -> None:
+        """Let nobody ask an ML backend any more.
+
+        The webhook that came with it stays; `shown_predictions` becomes "" where that was its title.
+        """
         with self._told(f"ML backend {number}"):
-            self._sdk.ml.delete(number)
+            self._sdk.ml.delete(number, request_options=_ONCE)
 
-    def webhooks(self, project: int) -> dict[int, str]:
-        """The addresses of a project's webhooks by number."""
-        with self._told(f"webhooks of project {project}"):
-            return {int(w.id): str(w.url) for w in self._sdk.webhooks.list(project=str(project))}
+    def shown_predictions(self, project: int) -> str:
+        """The version of predictions that a project shows, or its ML backend's title; "" for none."""
+        with self._told(f"project {project}"):
+            return self._sdk.projects.get(project).model_version or ""
 
-    def add_webhook(self, project: int, url: str, actions: Sequence[str]) -> None:
+    def webhooks(self, project: int) -> list[RemoteWebhook]:
+        """A project's webhooks, oldest first."""
         with self._told(f"webhooks of project {project}"):
-            self._sdk.webhooks.create(
+            found = self._sdk.webhooks.list(project=str(project))
+            return [RemoteWebhook(int(w.id), str(w.url), dict(w.headers or {})) for w in found]
+
+    def add_webhook(
+        self, project: int, url: str, actions: Sequence[str], headers: Mapping[str, str]
+    ) -> int:
+        """Have a project tell `url` of these actions; returns the webhook's number there."""
+        with self._told(f"webhooks of project {project}"):
+            made = self._sdk.webhooks.create(
                 project=project,
                 url=url,
                 actions=list(actions),
+                headers=dict(headers),
                 send_for_all_actions=False,
                 send_payload=True,
                 request_options=_ONCE,
             )
+            return int(made.id)
 
     def delete_webhook(self, number: int) -> None:
         with self._told(f"webhook {number}"):
-            self._sdk.webhooks.delete(number)
+            self._sdk.webhooks.delete(number, request_options=_ONCE)
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:

@@ -15,6 +15,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from tests.fake_label_studio.conversation_backends import talk_of_backends
 from tests.fake_label_studio.talk import Talk
 
 #: The project that a conversation makes, and deletes at its end.
@@ -60,6 +61,7 @@ def converse(url: str, token: str) -> list[list[Any]]:
         _predictions(talk, numbers)
         _changes(talk, project, numbers)
         _tabs(talk, project, numbers)
+        talk_of_backends(talk, project)
     finally:
         talk.ask("DELETE", f"/api/projects/{project}/")
     talk.ask("GET", f"/api/projects/{project}/")

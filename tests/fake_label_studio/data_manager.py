@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.fake_label_studio import shapes
+from tests.fake_label_studio.backends import painted_in_the_stream
 from tests.fake_label_studio.projects import find as find_project
 from tests.fake_label_studio.projects import related
 from tests.fake_label_studio.queries import read_query, select
@@ -96,7 +97,7 @@ def act(call: Call) -> Any:
     if found is None:
         raise RefusedError(404, f"There are no tasks for {call.by.email}")
     task, queue = found
-    return shapes.next_task(call.db, task, call.by, queue)
+    return shapes.next_task(task, call.by, queue, painted_in_the_stream(call, task))
 
 
 def asked(call: Call) -> tuple[Project, dict[str, Any]]:

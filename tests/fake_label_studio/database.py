@@ -12,6 +12,7 @@ from typing import Any
 from tests.fake_label_studio.rows import (
     PROJECT_DEFAULTS,
     Annotation,
+    Backend,
     Draft,
     Prediction,
     Project,
@@ -20,6 +21,7 @@ from tests.fake_label_studio.rows import (
     Task,
     Upload,
     User,
+    Webhook,
 )
 from tests.fake_label_studio.tokens import Tokens
 
@@ -45,6 +47,8 @@ class Database:
         self.tabs: dict[int, Tab] = {}
         self.storages: dict[int, Storage] = {}
         self.uploads: dict[int, Upload] = {}
+        self.backends: dict[int, Backend] = {}
+        self.webhooks: dict[int, Webhook] = {}
         self._numbers: dict[str, Iterator[int]] = {}
 
     def number(self, table: str) -> int:
@@ -83,7 +87,13 @@ class Database:
     def delete_project(self, project: Project) -> None:
         for task in self.tasks_of(project):
             self.delete_task(task)
-        tables: tuple[dict[int, Any], ...] = (self.tabs, self.storages, self.uploads)
+        tables: tuple[dict[int, Any], ...] = (
+            self.tabs,
+            self.storages,
+            self.uploads,
+            self.backends,
+            self.webhooks,
+        )
         for table in tables:
             for number in [n for n, row in table.items() if row.project is project]:
                 del table[number]

@@ -68,8 +68,13 @@ def change_project(call: Call, number: int) -> dict[str, Any]:
             raise RefusedError.invalid("label_config", str(error)) from error
     version = settings.get("model_version")
     if version and version != project.settings["model_version"]:
-        tasks = call.db.tasks_of(project)
-        if not any(p.model_version == version for task in tasks for p in task.predictions):
+        painted = {p.model_version for t in call.db.tasks_of(project) for p in t.predictions}
+        live = {
+            b.settings.get("title", "default")
+            for b in call.db.backends.values()
+            if b.project is project
+        }
+        if version not in painted | live:
             raise RefusedError.invalid(
                 "model_version",
                 "Model version doesn't exist either as live model or as static predictions.",

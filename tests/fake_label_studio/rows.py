@@ -169,3 +169,25 @@ class Upload:
     project: Project
     file: str  #: upload/<project>/<8 hex>-<name>
     content: bytes
+
+
+@dataclass(eq=False)
+class Backend:
+    """An ML backend that a project is connected with."""
+
+    id: int
+    project: Project
+    settings: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    state: str = "DI"  #: disconnected, until it answers
+    model_version: str | None = ""  #: what it says of itself
+
+
+@dataclass(eq=False)
+class Webhook:
+    id: int
+    project: Project
+    settings: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime

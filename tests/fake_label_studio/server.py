@@ -11,7 +11,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.fake_label_studio import data_manager, imports, people, projects, shapes, tasks
+from tests.fake_label_studio import (
+    backends,
+    data_manager,
+    imports,
+    people,
+    projects,
+    shapes,
+    tasks,
+    webhooks,
+)
 from tests.fake_label_studio.database import Database
 from tests.fake_label_studio.faults import Fault
 from tests.fake_label_studio.listener import Listener, Request
@@ -35,6 +44,8 @@ _ROUTES: tuple[Routes, ...] = (
     imports.routes,
     tasks.routes,
     data_manager.routes,
+    backends.routes,
+    webhooks.routes,
 )
 
 
@@ -64,8 +75,8 @@ class FakeLabelStudio:
     """Label Studio 1.23.2 Community in this process, on 127.0.0.1, and the people who use it.
 
     A context manager. `users`, `projects`, `tasks`, `annotations`, `predictions`, `tabs`,
-    `storages`, `uploads` are its rows by number. `token` is the administrator's legacy token,
-    `pat` a personal access token. `version` is what it says it is.
+    `storages`, `uploads`, `backends`, `webhooks` are its rows by number. `token` is the
+    administrator's legacy token, `pat` a personal access token. `version` is what it says it is.
 
     `document_root` is LOCAL_FILES_DOCUMENT_ROOT, in which storages must lie; None takes any.
     """
@@ -85,6 +96,8 @@ class FakeLabelStudio:
         self.tabs = self._db.tabs
         self.storages = self._db.storages
         self.uploads = self._db.uploads
+        self.backends = self._db.backends
+        self.webhooks = self._db.webhooks
         self.admin = self.add_user("admin@example.org")
         self.token = self.token_of(self.admin)
         self.pat = self._db.tokens.personal(self.users[self.admin], self._db.clock.read())

@@ -10,6 +10,7 @@ from typing import Any
 from tests.fake_label_studio.database import Database
 from tests.fake_label_studio.rows import (
     Annotation,
+    Backend,
     Draft,
     Prediction,
     Project,
@@ -18,6 +19,7 @@ from tests.fake_label_studio.rows import (
     Task,
     Upload,
     User,
+    Webhook,
 )
 
 #: Characters of a column that stacks results.
@@ -252,13 +254,10 @@ def listed_task(
     }
 
 
-def next_task(db: Database, row: Task, viewer: User, queue: str) -> dict[str, Any]:
-    """A task as the label stream gives it: with the predictions of the project's model version."""
-    version = row.project.settings["model_version"]
+def next_task(row: Task, viewer: User, queue: str, predictions: list[Prediction]) -> dict[str, Any]:
+    """A task as the label stream gives it: with those of its predictions that it shows."""
     return task_columns(row) | {
-        "predictions": [
-            prediction(p) for p in row.predictions if not version or p.model_version == version
-        ],
+        "predictions": [prediction(p) for p in predictions],
         "annotations": [],
         "drafts": [draft(d) for d in row.drafts if d.user is viewer],
         "updated_by": [] if row.updated_by is None else [{"user_id": row.updated_by}],
@@ -279,6 +278,48 @@ def tab(row: Tab) -> dict[str, Any]:
         "order": row.order,
         "user": row.user.id,
         "project": row.project.id,
+    }
+
+
+def backend(row: Backend) -> dict[str, Any]:
+    """The password is never shown."""
+    given = row.settings
+    return {
+        "id": row.id,
+        "state": row.state,
+        "readable_state": {"CO": "Connected", "DI": "Disconnected"}[row.state],
+        "is_interactive": given.get("is_interactive", False),
+        "url": given["url"],
+        "error_message": None,
+        "title": given.get("title", "default"),
+        "auth_method": given.get("auth_method", "NONE"),
+        "basic_auth_user": given.get("basic_auth_user", ""),
+        "basic_auth_pass_is_set": bool(given.get("basic_auth_pass")),
+        "description": given.get("description", ""),
+        "extra_params": given.get("extra_params"),
+        "model_version": row.model_version,
+        "timeout": given.get("timeout", 100.0),
+        "created_at": time(row.created_at),
+        "updated_at": time(row.updated_at),
+        "auto_update": True,
+        "project": row.project.id,
+    }
+
+
+def webhook(row: Webhook) -> dict[str, Any]:
+    given = row.settings
+    return {
+        "id": row.id,
+        "organization": 1,
+        "project": row.project.id,
+        "url": given["url"],
+        "send_payload": given.get("send_payload", True),
+        "send_for_all_actions": given.get("send_for_all_actions", True),
+        "headers": given.get("headers", {}),
+        "is_active": given.get("is_active", True),
+        "actions": given.get("actions", []),
+        "created_at": time(row.created_at),
+        "updated_at": time(row.updated_at),
     }
 
 
