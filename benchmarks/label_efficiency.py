@@ -70,6 +70,7 @@ class ColourFeatures:
     """Mean colour at five scales and the pixel's place, behind the protocol of a backbone."""
 
     name, hash, image_size, blocks = "colour", "colour", 128, (0, 1, 2, 3, 4)
+    device = torch.device("cpu")
 
     def activations(
         self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0

@@ -30,6 +30,7 @@ class _RightShapes:
     """A stand-in backbone: activations of the ImageNet UNet's blocks 6 and 8, as random numbers."""
 
     name, hash, image_size, blocks = "random numbers", "0" * 64, SIZE, (6, 8)
+    device = torch.device("cpu")
 
     def activations(
         self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0

@@ -2,8 +2,8 @@
 
 150 phantoms with their true masks, of which the rule holds about every fifth out; a first version
 has learned from 30. Measured is what `ddiseg loop run` does when a refresh is due: activations,
-training of both looks, figures on the training's own images, both versions' masks of the held-out
-images, and the verdict. There is no peer: no other tool has a gate.
+training of both looks, figures on the part that ended it, both versions' masks of the held-out images,
+and the verdict. There is no peer: no other tool has a gate.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def main() -> None:
         workspace = Workspace.create(folder / "work")
         import_photographs(workspace, folder / "ddi")
         files = sorted((folder / "masks").iterdir())
-        _accept(workspace, files[:FIRST], folder / "first")
+        accept(workspace, files[:FIRST], folder / "first")
         refresh(workspace, "benchmark", hold_out=True)
-        _accept(workspace, files[FIRST:], folder / "later")
+        accept(workspace, files[FIRST:], folder / "later")
         done: list[Refreshed] = []
         took = seconds(lambda: done.append(refresh(workspace, "benchmark")))
         gate = done[0].version.gate
@@ -43,7 +43,8 @@ def main() -> None:
         print("\n".join(f"  {reason}" for reason in done[0].reasons))
 
 
-def _accept(workspace: Workspace, files: list[Path], folder: Path) -> None:
+def accept(workspace: Workspace, files: list[Path], folder: Path) -> None:
+    """Bring masks into a workspace as read by two people; `folder` is made for them."""
     folder.mkdir()
     for path in files:
         shutil.copy(path, folder)

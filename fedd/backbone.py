@@ -67,11 +67,17 @@ class Backbone(Protocol):
     @property
     def blocks(self) -> tuple[int, ...]: ...
 
+    @property
+    def device(self) -> torch.device:
+        """Where activations come out."""
+        ...
+
     def activations(
         self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0
     ) -> dict[int, Tensor]:
-        """Activations of `blocks` for `images` (N, 3, S, S), never depending on batch or order.
+        """Activations of `blocks` for `images` (N, 3, S, S), on `device`.
 
+        They depend on batch and order by no more than rounding.
         `noise` says which draw of an image's noise.
         """
         ...
@@ -149,8 +155,8 @@ class DiffusionUNet:
         """Activations of decoder `blocks` for `images` noised to `timestep`, on this device.
 
         The noise of an image comes from its own content, and `noise` says which draw, so the result
-        depends neither on the other images nor on their order. Any number of images: as many as fit
-        pass through the network at a time.
+        depends neither on the other images nor on their order, but for rounding. Any number of
+        images: as many as fit pass through the network at a time.
 
         Raises:
             ValueError: a block or a timestep that does not exist; images of another size.

@@ -1,9 +1,13 @@
 """Activations on disk, so that a photograph passes through the backbone once.
 
-An entry is named by the hash of all that made it (pixels, backbone, block, timestep, noise draw,
-resolution), so an entry is never out of date. It holds (C, h, w) float16 as safetensors, with a
-checksum. One is written under a temporary name and renamed, which is all that two processes need:
-both may write the same entry, and either may find one gone.
+An entry is named by the hash of what made it (pixels, backbone, block, timestep, noise draw,
+resolution, precision, kind of device), so an entry is never out of date. Which images passed through
+the network together is not part of the name, though it decides how sums are rounded: an entry made in
+another company differs by rounding.
+
+An entry holds (C, h, w) float16 as safetensors, with a checksum. One is written under a temporary name
+and renamed, which is all that two processes need: both may write the same entry, and either may find
+one gone.
 """
 
 from __future__ import annotations
@@ -18,7 +22,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from fedd.backbone import Backbone
@@ -73,8 +76,8 @@ class FeatureCache:
                 found[i] = [block[place] for block in computed]
                 for name, activation in zip(names[i], found[i], strict=True):
                     self._write(name, activation)
-        device = getattr(backbone, "device", images.device)
-        return [torch.stack(column).to(device).float() for column in zip(*found, strict=True)]
+        columns = zip(*found, strict=True)
+        return [torch.stack(column).to(backbone.device).float() for column in columns]
 
     def _read_all(self, names: Sequence[str]) -> list[Tensor]:
         """The entries of one image; none where one is missing."""
@@ -122,8 +125,8 @@ class FeatureCache:
             self._until_measured -= 1
             if self._until_measured < 0 or self._size > self.limit:
                 self._evict()
-        except (OSError, SafetensorError) as error:
-            self.problem = f"{self.folder} can't be written ({error}): activations are not kept"
+        except OSError as error:
+            self.problem = f"activations are not kept: {error}"
 
     def _evict(self) -> None:
         """Measure the folder; where it is over the limit, remove what was used longest ago."""
@@ -149,7 +152,10 @@ class FeatureCache:
 def extract_as_cached(
     backbone: Backbone, images: Tensor, spec: FeatureSpec, cache: FeatureCache | None
 ) -> list[Tensor]:
-    """Activations rounded as a cache keeps them, so that having one changes no result."""
+    """Activations rounded as a cache keeps them, so that having one changes little more.
+
+    See the module's text for what is left: rounding by which images passed together.
+    """
     if cache is not None:
         return cache.extract(backbone, images, spec)
     return [to_half(a).float() for a in extract(backbone, images, spec)]
@@ -162,11 +168,12 @@ def image_digest(image: Tensor) -> str:
 
 
 def entry_name(backbone: Backbone, digest: str, block: int, spec: FeatureSpec) -> str:
-    """The hash of all that decides the activations of one block for one image."""
+    """The hash of what decides the activations of one block for one image, but for rounding."""
     made_from = {
         "image": digest,
         "backbone": backbone.hash,
         "precision": getattr(backbone, "precision", "float32"),
+        "device": backbone.device.type,  # a GPU rounds otherwise than a CPU
         "resolution": backbone.image_size,
         "block": block,
         "timestep": spec.timestep,

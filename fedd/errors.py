@@ -35,6 +35,10 @@ class ExplorationError(FeddError, ValueError):
     """Blocks or timesteps that can't be explored, or an ablation that can't go on where it stands."""
 
 
+class OutputError(FeddError, OSError):
+    """A file that can't be written."""
+
+
 class DeviceError(FeddError, RuntimeError):
     """A device that does not exist, or that the work does not fit into."""
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -35,9 +34,10 @@ from fedd.backbone import (
     parameter_count,
 )
 from fedd.errors import TrainingDataError, WeightsError
-from fedd.pretrain_data import gather
+from fedd.pretrain_data import PHOTO_SIZE, gather, squares
 from fedd.teacher import Teacher
 from fedd.weights.files import save_backbone
+from fedd.writing import replacing, write_text
 
 #: Steps from one checkpoint to the next, and from one line of the log to the next.
 CHECKPOINT_EVERY, LOG_EVERY = 100, 25
@@ -82,20 +82,18 @@ def pretrain(
         TrainingDataError: nothing to learn from, or `out` holds another run.
         WeightsError: the backbone to start from lacks layers.
     """
-    if len(photographs) < 2:
-        raise TrainingDataError(
-            f"pretraining needs photographs, {len(photographs)} found; name a folder that holds them"
-        )
+    opened = _opened(photographs, log)
     run = _Run(start, settings, teacher)
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out / "run.json", _identity(photographs, start, settings, teacher))
-    pictures = gather(photographs, settings.phantoms, settings.seed, out / "phantoms.npz", log)
+    _claim(out / "run.json", _identity(list(opened), start, settings, teacher))
+    stacked = torch.stack(list(opened.values()))
+    pictures = gather(stacked, settings.phantoms, settings.seed, out / "phantoms.npz", log)
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
         run.load(checkpoint)
         log(f"resuming at step {run.step}")
     log(
-        f"{parameter_count(run.net) / 1e6:.1f} M parameters, {len(photographs)} photographs, "
+        f"{parameter_count(run.net) / 1e6:.1f} M parameters, {len(opened)} photographs, "
         f"{len(pictures.phantoms)} phantoms"
     )
     drawn = round(settings.batch_size * settings.phantom_share) if settings.phantoms else 0
@@ -123,6 +121,21 @@ def pretrain(
     return target
 
 
+def _opened(photographs: Sequence[Path], log: Callable[[str], None]) -> dict[Path, Tensor]:
+    """The photographs that can be opened, (3, PHOTO_SIZE, PHOTO_SIZE) uint8; the others are told."""
+    refused: list[str] = []
+    opened = dict(squares(photographs, PHOTO_SIZE, refused))
+    for line in refused:
+        log(f"refused  {line}")
+    if refused:
+        log(f"{len(photographs)} photographs: {len(opened)} read, {len(refused)} refused")
+    if len(opened) < 2:
+        raise TrainingDataError(
+            f"pretraining needs photographs, {len(opened)} found; name a folder that holds them"
+        )
+    return opened
+
+
 def _identity(
     photographs: Sequence[Path],
     start: UNetConfig | DiffusionUNet,
@@ -146,9 +159,7 @@ def _identity(
 def _claim(path: Path, identity: dict[str, Any]) -> None:
     """Write what a run is into its folder; raise TrainingDataError where another one is there."""
     if not path.exists():
-        temporary = path.with_suffix(".part")
-        temporary.write_text(json.dumps(identity, indent=1))
-        os.replace(temporary, path)
+        write_text(path, json.dumps(identity, indent=1))
         return
     there = json.loads(path.read_text())
     if changed := [key for key in identity if there.get(key) != identity[key]]:
@@ -242,9 +253,8 @@ class _Run:
             "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        temporary = path.with_suffix(".part")
-        torch.save(state, temporary)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            torch.save(state, temporary)
 
     def load(self, path: Path) -> None:
         state: dict[str, Any] = torch.load(path, weights_only=True)

@@ -5,8 +5,7 @@ Arrays: pictures wait as (N, 3, S, S) uint8, masks as (N, S, S) uint8 class ids.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from fedd.augment import relit, turned
+from fedd.dataset import Item
+from fedd.errors import DatasetError
+from fedd.writing import replacing
 
 #: Side in pixels at which photographs and phantoms wait in memory, before augmentation.
 PHOTO_SIZE, PHANTOM_SIZE = 224, 144
@@ -46,24 +48,33 @@ class Pictures:
 
 
 def gather(
-    photographs: Sequence[Path], phantoms: int, seed: int, cache: Path, log: Callable[[str], None]
+    photographs: Tensor, phantoms: int, seed: int, cache: Path, log: Callable[[str], None]
 ) -> Pictures:
-    """Read the photographs and render the phantoms, or take them from `cache`, an npz file."""
-    photos = torch.stack([load_square(p, PHOTO_SIZE) for p in photographs])
+    """The photographs with rendered phantoms, or with those in `cache`, an npz file."""
     if not cache.exists():
         log(f"rendering {phantoms} phantoms")
         _render(phantoms, seed, cache)
     with np.load(cache, allow_pickle=False) as arrays:
         return Pictures(
-            photos, torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["masks"])
+            photographs, torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["masks"])
         )
 
 
-def load_square(path: Path, size: int) -> Tensor:
-    """A picture stretched to a square, (3, size, size) uint8."""
-    with Image.open(path) as picture:
-        square = picture.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+def squares(
+    photographs: Iterable[Path], size: int, refused: list[str]
+) -> Iterator[tuple[Path, Tensor]]:
+    """Photographs stretched to squares, (3, size, size) uint8, the right way up.
+
+    Adds a line to `refused` for each that can't be opened.
+    """
+    for path in photographs:
+        try:
+            opened = Image.fromarray(Item(path).photograph())
+        except DatasetError as error:
+            refused.append(str(error))
+            continue
+        square = opened.resize((size, size), Image.Resampling.BICUBIC)
+        yield path, torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
 
 
 def _render(count: int, seed: int, cache: Path) -> None:
@@ -73,9 +84,8 @@ def _render(count: int, seed: int, cache: Path) -> None:
         seeds = [seed * 1_000_000 + i for i in range(count)]
         for i, drawn in enumerate(pool.map(_draw_phantom, seeds, chunksize=64)):
             images[i], masks[i] = drawn
-    with cache.with_suffix(".part").open("wb") as file:
+    with replacing(cache) as temporary, temporary.open("wb") as file:
         np.savez(file, images=images, masks=masks)
-    os.replace(cache.with_suffix(".part"), cache)
 
 
 def _draw_phantom(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedd.encoder import load_efficientnet_lite0, strided_features
-from fedd.pretrain_data import load_square
+from fedd.errors import TrainingDataError
+from fedd.pretrain_data import squares
 
 #: Maps images (N, 3, S, S) in [-1, 1] to target features (N, C, h, w), by stride.
 Teacher = Callable[[Tensor], dict[int, Tensor]]
@@ -25,8 +27,9 @@ _SAMPLE = 128
 def efficientnet_lite0_teacher(photographs: Sequence[Path]) -> Teacher:
     """ImageNet's EfficientNet-Lite0 (Apache-2.0) as teacher, its strides 16, 8 and 4.
 
-    Each channel is standardised over `photographs`; stride 8 is told what stride 16 sees as well.
-    Raises MissingPackageError where the extra `[pretrain]` is not installed.
+    Each channel is standardised over the first of the `photographs` that can be opened; stride 8 is
+    told what stride 16 sees as well. Raises MissingPackageError where the extra `[pretrain]` is not
+    installed, TrainingDataError where no photograph can be opened.
     """
     net: Any = load_efficientnet_lite0().requires_grad_(False)
     net = net.to(memory_format=torch.channels_last)  # which torch's stubs do not know of modules
@@ -40,8 +43,14 @@ def efficientnet_lite0_teacher(photographs: Sequence[Path]) -> Teacher:
         up = F.interpolate(f16, f8.shape[-2:], mode="bilinear", align_corners=False)
         return {16: f16, 8: torch.cat([f8, up], 1), 4: f4}
 
-    squares = torch.stack([load_square(p, TEACHER_SIZE) for p in photographs[:_SAMPLE]])
-    seen = [raw(part.float() / 127.5 - 1) for part in torch.split(squares, 16)]
+    refused: list[str] = []
+    sample = [square for _, square in islice(squares(photographs, TEACHER_SIZE, refused), _SAMPLE)]
+    if not sample:
+        raise TrainingDataError(
+            f"no photograph for the teacher to look at: {len(photographs)} found"
+            f"{', first ' + refused[0] if refused else '; name a folder that holds them'}"
+        )
+    seen = [raw(part.float() / 127.5 - 1) for part in torch.split(torch.stack(sample), 16)]
     mean, std = {}, {}
     for stride in seen[0]:
         values = torch.cat([s[stride] for s in seen])

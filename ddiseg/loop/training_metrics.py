@@ -1,4 +1,4 @@
-"""What is kept with a model version about its training: how it went, and how it fits."""
+"""What is kept with a model version about its training: how it went, and what it saw."""
 
 from __future__ import annotations
 
@@ -28,32 +28,27 @@ def training_metrics(
     """The record of a training as JSON has it, and the images' descriptors by their ids.
 
     `validation` is measured on the part that was held out: images by tone, the temperature and the
-    calibration error, and IoU by class with n and interval; None where nothing was held out.
+    calibration error, and IoU by class with n and interval; None where nothing was held out. Images
+    that were learned from are not painted: what they show flatters, and painting them takes longer
+    than the training.
     """
     held_out = set(probes.record.held_out)
-    fit: list[NDArray[np.int64]] = []
     validation: list[tuple[Image, Mask, NDArray[np.int64]]] = []
     descriptors: dict[int, NDArray[np.float32]] = {}
     for image, mask in pairs:
         photograph = workspace.photograph(image)
+        if image_digest(prepare(photograph, net.image_size)) not in held_out:
+            descriptors[image.id] = probes.descriptors(net, [photograph], cache)[0]
+            continue
         prediction = probes.predict(net, [photograph], cache)[0]
         descriptors[image.id] = prediction.descriptor
         truth = workspace.mask_over(image, mask)
         matrix = scoring.confusion(truth, prediction.mask, len(probes.classes))
-        if image_digest(prepare(photograph, net.image_size)) in held_out:
-            validation.append((image, mask, matrix))
-        else:
-            fit.append(matrix)
-    pooled = scoring.iou_per_class(np.sum(fit, axis=0))
+        validation.append((image, mask, matrix))
     record = {
         "steps": probes.record.steps,
         "notes": list(probes.record.notes),
         "validation": _validation(probes, validation) if validation else None,
-        "on_its_own_training_images": {
-            name: round(float(v), 4)
-            for name, v in zip(probes.classes, pooled, strict=True)
-            if v == v
-        },
     }
     return record, descriptors
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import click
 
 from fedd.cli import options
 from fedd.errors import DatasetError
+from fedd.writing import check_writable, write_bytes, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -110,7 +110,7 @@ def segment(
     start = _start(weights, from_scratch)
     settings = UNetSettings(encoder=encoder, start=start, image_size=image_size, **fitting)
     items = [item for item in read_dataset(photographs, table, masks) if item.mask is not None]
-    _check_writable(out)
+    check_writable(out)
     learned, held_out = _masked_parts(items, settings.seed)
     done = train_unet(
         _examples(learned), _examples(held_out), CLASSES, settings, device=device, report=_tell
@@ -152,7 +152,7 @@ def classify(
     side = image_size or (299 if model == DEEPDERM else 224)
     settings = ClassifierSettings(model=model, start=start, image_size=side, **fitting)
     items = [item for item in read_dataset(photographs, table) if item.malignant is not None]
-    _check_writable(out)
+    check_writable(out)
     learned, held_out = _diagnosed_parts(items, settings.seed)
     done = train_classifier(
         _diagnosed(learned), _diagnosed(held_out), settings, device=device, report=_tell
@@ -187,10 +187,11 @@ def predict(network: Path, photographs: Path, out: Path, probabilities: bool, de
         out.mkdir(parents=True, exist_ok=True)
         for item, photograph in _opened(items):
             [mask] = unet.predict([photograph])
-            _write(out / f"{item.stem}.png", _png(mask))
+            write_bytes(out / f"{item.stem}.png", _png(mask))
             if probabilities:
-                _write(out / f"{item.stem}.npy", _npy(unet.probabilities(photograph)))
+                write_bytes(out / f"{item.stem}.npy", _npy(unet.probabilities(photograph)))
         return
+    check_writable(out)
     cnn = load_classifier(network, device)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -198,7 +199,7 @@ def predict(network: Path, photographs: Path, out: Path, probabilities: bool, de
     for item, photograph in _opened(items):
         [probability] = cnn.predict([photograph])
         writer.writerow((item.path.name, f"{probability:.4f}", "research output, not a diagnosis"))
-    _write(out, text.getvalue().encode())
+    write_text(out, text.getvalue())
 
 
 def _start(weights: Path | None, from_scratch: bool) -> Start | Path:
@@ -207,12 +208,6 @@ def _start(weights: Path | None, from_scratch: bool) -> Start | Path:
     if weights and from_scratch:
         raise click.UsageError("--weights and --from-scratch: say one of them")
     return weights or (Start.SCRATCH if from_scratch else Start.IMAGENET)
-
-
-def _check_writable(out: Path) -> None:
-    """Find out before the training, not after it."""
-    if not out.parent.is_dir():
-        raise DatasetError(f"{out} can't be written: there is no folder {out.parent}")
 
 
 def _masked_parts(items: Sequence[Item], seed: int) -> tuple[list[Item], list[Item]]:
@@ -309,15 +304,3 @@ def _npy(probabilities: Any) -> bytes:
     data = io.BytesIO()
     np.save(data, probabilities.astype(np.float16), allow_pickle=False)
     return data.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DatasetError(f"{path} can't be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from fedd.cli import options
-from fedd.errors import DatasetError
+from fedd.writing import check_writable, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -82,6 +81,7 @@ def train(
     from fedd.malignancy.study import learn
     from fedd.weights.files import load_backbone
 
+    check_writable(out)
     items = read_dataset(photographs, table)
     net = load_backbone(backbone).to(device)
     known = sum(item.malignant is not None for item in items)
@@ -140,6 +140,8 @@ def predict(
     from fedd.malignancy.study import predict as probabilities_of
     from fedd.weights.files import load_backbone
 
+    if out is not None:
+        check_writable(out)
     items = read_dataset(photographs, table)
     net = load_backbone(backbone).to(device)
     model, found, refused = probabilities_of(classifier, items, net, _tell("Photographs read"))
@@ -148,7 +150,7 @@ def predict(
     if out is None:
         click.echo(rows, nl=False)
     else:
-        _write(out, rows)
+        write_text(out, rows)
         click.echo(f"{out}: {len(found)} photographs; {DISCLAIMER}")
     figures = honest_figures(found, model.threshold, paper_threshold=paper_threshold)
     aside = out is None
@@ -192,18 +194,6 @@ def _rows(found: Sequence[Probability], note: str) -> str:
         known, learned = said[p.item.malignant], said[p.learned_from]
         writer.writerow((p.item.path.name, p.item.tone, known, f"{p.malignant:.4f}", learned, note))
     return text.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DatasetError(f"{path} can't be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _figures_table(figures: Mapping[str, Discrimination]) -> str:

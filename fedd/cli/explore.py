@@ -49,6 +49,7 @@ def _numbers(
     help="Timesteps.",
 )
 @options.BACKBONE
+@options.devices("cpu")
 @options.seed("K-means")
 @click.option(
     "--out",
@@ -62,6 +63,7 @@ def kmeans(
     blocks: tuple[int, ...] | None,
     timesteps: tuple[int, ...],
     backbone: str,
+    device: str,
     seed: int,
     out: Path,
 ) -> None:
@@ -73,9 +75,10 @@ def kmeans(
     """
     from fedd.dataset import Item
     from fedd.explore.clusters import default_blocks, write_cluster_maps
+    from fedd.network.replicas import place
     from fedd.weights.files import load_backbone
 
-    net = load_backbone(backbone)
+    net = place(load_backbone(backbone), device)
     opened = [(path.name, Item(path).photograph()) for path in photographs]
     chosen = default_blocks(net.config) if blocks is None else blocks
     for path, shown in write_cluster_maps(opened, net, chosen, timesteps, out, k=k, seed=seed):
@@ -128,6 +131,7 @@ def kmeans(
     help="Share of the test part, where no --test names it.",
 )
 @options.BACKBONE
+@options.devices("cpu")
 @options.seed("the split and the trainings")
 @click.option(
     "--out",
@@ -145,6 +149,7 @@ def ablate(
     test: Path | None,
     test_share: float,
     backbone: str,
+    device: str,
     seed: int,
     out: Path,
 ) -> None:
@@ -161,10 +166,11 @@ def ablate(
     from fedd.explore.ablation import ablate as run
     from fedd.explore.cells import AblationSettings
     from fedd.malignancy.classifier import default_settings as default_classifier
+    from fedd.network.replicas import place
     from fedd.segment import default_settings
     from fedd.weights.files import load_backbone
 
-    net = load_backbone(backbone)
+    net = place(load_backbone(backbone), device)
     tasks = tuple(t for t in TASKS if task in (t, "both"))
     chosen = default_blocks(net.config) if blocks is None else blocks
     grid = Grid(chosen, timesteps, tasks)
@@ -194,7 +200,13 @@ def ablate(
 
 
 def _stems(path: Path) -> set[str]:
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ExplorationError(
+            f"{path} is no UTF-8 text, byte {error.start} is {error.object[error.start]:#04x}: save "
+            "it as UTF-8, a photograph's name a line"
+        ) from error
     stems = {Path(name).stem for name in names if name}
     if not stems:
         raise ExplorationError(f"{path} names no photograph: give a name a line")

@@ -17,9 +17,9 @@ from fedd.cache import image_digest, to_half
 class RecordedBackbone:
     """Passes on what `backbone` gives, and keeps it in `folder` for all of `blocks` at once.
 
-    Activations are rounded to float16, as a `FeatureCache` keeps them, so probes come out alike with
-    a recording or without. The blocks of OpenAI's network that the paper compares take 52 MB an
-    image. For one process.
+    Activations are rounded to float16, as a `FeatureCache` keeps them, and may differ from a pass of
+    one's own by rounding, as those of a cache may. The blocks of OpenAI's network that the paper
+    compares take 52 MB an image. For one process.
     """
 
     def __init__(self, backbone: Backbone, blocks: Sequence[int], folder: Path) -> None:
@@ -45,8 +45,7 @@ class RecordedBackbone:
 
     @property
     def device(self) -> torch.device:
-        """Where activations come out: that of `backbone`, the CPU where it does not say."""
-        return torch.device(getattr(self._backbone, "device", "cpu"))
+        return self._backbone.device
 
     def activations(
         self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0

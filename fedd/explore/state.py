@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from fedd.errors import ExplorationError
+from fedd.writing import write_text
 
 #: Of the state's layout.
 VERSION = 1
@@ -68,11 +68,13 @@ class AblationState:
         return [figure for cell in sorted(self._cells) for figure in self._cells[cell]]
 
     def add(self, figures: Iterable[Figure]) -> None:
-        """Keep the figures of cells; raises ExplorationError where they can't be written."""
+        """Keep the figures of cells; raises OutputError where they can't be written."""
         self._include(figures)
         rows = [asdict(figure) for figure in self.figures()]
-        _write(self._path, json.dumps({"made_with": self._made_with, "figures": rows}, indent=1))
-        _write(self._table, self._csv())
+        write_text(
+            self._path, json.dumps({"made_with": self._made_with, "figures": rows}, indent=1)
+        )
+        write_text(self._table, self._csv())
 
     def _read(self) -> None:
         try:
@@ -117,19 +119,3 @@ def _differences(keys: Iterable[str], there: Mapping[str, Any], here: Mapping[st
         short = all(len(value) <= 40 for value in values)
         parts.append(f"{key} {values[0]}, not {values[1]}" if short else f"other {key}")
     return " and ".join(parts)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ExplorationError(
-            f"{path} can't be written ({error.strerror}): free some space, then run the same command again"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedd.errors import DeviceError
+from fedd.network.devices import within_memory
 from fedd.network.unet import UNetConfig
 
 #: On a GPU: the first try, and the size beyond which the networks here gain nothing.
@@ -39,7 +40,7 @@ class BatchSize:
     def run(self, job: Callable[[Tensor], dict[int, Tensor]], images: Tensor) -> dict[int, Tensor]:
         """`job` on all `images` (N, ...), in batches; its results, one (N, ...) tensor a key.
 
-        Raises DeviceError where a single image does not fit into memory.
+        Raises DeviceError where a single image, or what comes of all, does not fit into memory.
         """
         parts: list[dict[int, Tensor]] = []
         done = 0
@@ -55,7 +56,8 @@ class BatchSize:
                 self.size = min(2 * self.size, self.most)
         if len(parts) == 1:
             return parts[0]
-        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        with within_memory(f"joining the activations of {len(images)} images"):
+            return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
     def _shrink(self, tried: int, error: torch.cuda.OutOfMemoryError) -> None:
         if tried <= 1:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from fedd.errors import DeviceError
+
+#: How much was asked for when memory ran out, in torch's words.
+_ASKED = re.compile(r"Tried to allocate ([\d.]+ \w+)")
 
 
 def existing_device(name: str) -> torch.device:
@@ -45,3 +52,17 @@ def prepare_gpu() -> None:
     """
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False
+
+
+@contextmanager
+def within_memory(work: str) -> Iterator[None]:
+    """Raises DeviceError where a GPU's memory runs out while doing `work` ("training on 9 images")."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        asked = _ASKED.search(str(error))
+        more = f" ({asked[1]} more were asked for)" if asked else ""
+        raise DeviceError(
+            f"the GPU's memory ran out while {work}{more}: end other work on the GPU, or give "
+            "--device cpu"
+        ) from error

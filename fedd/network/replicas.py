@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedd.backbone import DiffusionUNet
-from fedd.network.devices import existing_devices
+from fedd.network.devices import existing_devices, within_memory
 
 
 def place(
@@ -33,10 +33,15 @@ class Replicas:
         self.name, self.hash, self.precision = first.name, first.hash, first.precision
         self.image_size, self.blocks, self.config = first.image_size, first.blocks, first.config
 
+    @property
+    def device(self) -> torch.device:
+        """Where activations come out."""
+        return self.devices[0]
+
     def activations(
         self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0
     ) -> dict[int, Tensor]:
-        """As `DiffusionUNet.activations`; the result is on the first device."""
+        """As `DiffusionUNet.activations`; the result is on `device`, the first one."""
         # contiguous parts of nearly equal size, one a copy; never more copies than images
         parts = images.tensor_split(min(len(images), len(self._copies)) or 1)
         with ThreadPoolExecutor(len(parts)) as pool:
@@ -47,5 +52,5 @@ class Replicas:
                     parts,
                 )
             )
-        home = self.devices[0]
-        return {b: torch.cat([each[b].to(home) for each in found]) for b in found[0]}
+        with within_memory(f"joining the activations of {len(images)} images"):
+            return {b: torch.cat([each[b].to(self.device) for each in found]) for b in found[0]}

@@ -56,7 +56,8 @@ def measure(
 ) -> Throughput:
     """Decode, resize and extract `images` rendered photographs, after an unmeasured warm-up.
 
-    The warm-up also compiles, and finds the batch size that fits.
+    The warm-up also compiles, and finds the batch size that fits. Photographs are decoded and resized
+    ahead (`fedd.loading`) and the features are dropped: it is the backbone's speed, not painting's.
     """
     devices = backbone.devices
     on_gpu = devices[0].type == "cuda"

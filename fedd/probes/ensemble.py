@@ -33,8 +33,9 @@ class Ensemble(nn.Module):
             bias = torch.empty(members, fan_out, 1).uniform_(-bound, bound, generator=rng)
             self.weights.append(weight.to(mean.device))
             self.biases.append(bias.to(mean.device))
-        self.norms = nn.ModuleList([nn.BatchNorm1d(members * width) for width in HIDDEN])
-        self.to(mean.device)
+        self.norms = nn.ModuleList(
+            [nn.BatchNorm1d(members * width, device=mean.device) for width in HIDDEN]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels of each member, (M, B, C), or (1, B, C) the same for all, to logits (M, B, K)."""
@@ -48,7 +49,8 @@ class Ensemble(nn.Module):
     def folded(self) -> dict[str, Tensor]:
         """Plain layers that read plain pixels: w1 (M, C, 128), b1 (M, 128), w2 (M, 128, 32), ...
 
-        Input statistics and batch norms are folded into the layers beside them.
+        Input statistics and batch norms are folded into the layers beside them. On the CPU,
+        wherever the members are.
         """
         w1 = self.weights[0] / self.std
         tensors = {"w1": w1.mT, "b1": self.biases[0][..., 0] - w1 @ self.mean}
@@ -57,7 +59,7 @@ class Ensemble(nn.Module):
             weight, bias = self.weights[layer], self.biases[layer]
             tensors[f"w{layer + 1}"] = (weight * scale.mT).mT
             tensors[f"b{layer + 1}"] = (bias + weight @ shift)[..., 0]
-        return {k: v.detach().clone().contiguous() for k, v in tensors.items()}
+        return {k: v.cpu().contiguous() for k, v in tensors.items()}
 
     @torch.no_grad()
     def unfold(self, tensors: dict[str, Tensor], x: Tensor) -> None:

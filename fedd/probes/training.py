@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache
 from fedd.errors import TrainingDataError, WeightsError
+from fedd.network.devices import within_memory
 from fedd.probes.calibration import calibrate, mean_softmax
 from fedd.probes.ensemble import Ensemble
 from fedd.probes.pixels import Example, Pixels, Sampling, Square, check_mask, sample, square
@@ -62,8 +63,9 @@ def train_probes(
     """Train probes on `examples`, and stop when they get no better on images held out of them.
 
     Each example is read once, in order, so that a generator holds one photograph at a time.
-    Deterministic for `settings.seed` on CPU, with a cache or without. What is worth knowing about
-    the training stands in `Probes.record`, the fit of the temperature in `Probes.calibration`.
+    Deterministic for `settings.seed` on CPU; activations that a cache has from another run may differ
+    by rounding (`fedd.cache`), and the probes then by as little. What is worth knowing about the
+    training stands in `Probes.record`, the fit of the temperature in `Probes.calibration`.
 
     Args:
         validation: the held-out part, where the data set comes with one; else it is chosen out of
@@ -74,6 +76,7 @@ def train_probes(
     Raises:
         TrainingDataError: nothing to tell apart, or a patient in both parts.
         WeightsError: `warm_start` is of another backbone or other settings; a damaged backbone.
+        DeviceError: the pixels do not fit into a GPU's memory.
     """
     if warm_start is not None:
         _check_warm_start(warm_start, backbone, settings, classes)
@@ -159,16 +162,17 @@ def _train(
     warm_start: Probes | None,
     notes: list[str],
 ) -> Probes:
-    data = _read(training, held_out, backbone, settings, cache)
-    trained = _classes(data.training)
-    if warm_start is not None:
-        trained = tuple(sorted({*trained, *warm_start.trained}))
-    if len(trained) < 2:
-        raise TrainingDataError(
-            f"the masks show only {classes[trained[0]]}: probes need masks with at least two classes"
-        )
-    device = getattr(backbone, "device", torch.device("cpu"))
-    fit = _fit(data, settings, len(classes), device, warm_start, progress)
+    with within_memory(f"training on {len(training)} images"):
+        data = _read(training, held_out, backbone, settings, cache)
+        trained = _classes(data.training)
+        if warm_start is not None:
+            trained = tuple(sorted({*trained, *warm_start.trained}))
+        if len(trained) < 2:
+            raise TrainingDataError(
+                f"the masks show only {classes[trained[0]]}: probes need masks with at least two "
+                "classes"
+            )
+        fit = _fit(data, settings, len(classes), backbone.device, warm_start, progress)
     if cache is not None and cache.problem is not None:
         notes.append(cache.problem)
     probes = Probes(
@@ -261,9 +265,10 @@ def _parts(
     kept = hold_out(
         candidates, settings.held_out, settings.seed, set(warm_start.record.held_out), learned
     )
-    if not learned or (fresh.images and not kept.images):
-        note = "trained from scratch: the earlier probes left no image to stop by"
-        return *_split(squares, fresh), None, " ".join(filter(None, (note, fresh.note)))
+    if not learned or kept.torn or (fresh.images and not kept.images):
+        why = kept.note if kept.torn else "the earlier probes left no image to stop by"
+        notes = (f"trained from scratch: {why}", fresh.note)
+        return *_split(squares, fresh), None, "; ".join(filter(None, notes))
     return *_split(squares, kept), warm_start, kept.note
 
 

@@ -26,10 +26,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class HoldOut:
-    """Positions of the images held out, in order; empty with the reason in `note`."""
+    """Positions of the images held out, in order; empty with the reason in `note`.
+
+    `torn` where earlier probes held out one image of a patient and learned from another: what they
+    say of any image of that patient is not honest, so training can't go on from them.
+    """
 
     images: tuple[int, ...]
     note: str = ""
+    torn: bool = False
 
 
 def hold_out(
@@ -68,6 +73,12 @@ def hold_out(
         for p, images in of_patient.items()
         if any(candidates[i].digest in learned for i in images)
     }
+    if torn := chosen & barred:
+        return HoldOut(
+            (),
+            f"of {len(torn)} patients one image had been held out and another learned from",
+            torn=True,
+        )
     waiting = sorted(set(of_patient) - chosen - barred, key=lambda p: _rank(p, seed))
     shows = {p: _shown(candidates[i] for i in images) for p, images in of_patient.items()}
     # In how many patients' images training still sees a tone or a class.

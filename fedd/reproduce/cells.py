@@ -1,7 +1,9 @@
 """How a cell is run: train on its fraction, look at the whole test part once.
 
-FEDD's features come from one pass of each photograph, whatever the number of fractions and seeds:
-the fractions nest, and activations are kept on disk.
+A photograph passes the backbone once a task, whatever the number of fractions and seeds: the fractions
+nest, and activations are kept on disk. Its augmented views and close-ups, where the settings have any
+(those of the shipped backbone have a second look, the paper's have not), pass once a seed; a close-up
+that a prediction asks for passes where no prediction has asked for the same.
 """
 
 from __future__ import annotations

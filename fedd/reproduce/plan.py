@@ -96,6 +96,8 @@ class Plan:
     unet: UNetSettings
     cnn: CNNSettings
     starts: Starts
+    ablation: ProbeSettings  #: of figure 6; block and timestep are those of each of its cells
+    timesteps: tuple[int, ...] = tuple(range(0, 1001, 50))  #: of figure 6
     seeds: tuple[int, ...] = (0,)
     fractions: tuple[int, ...] = (5, 10, 15, 20)
     segmenters: tuple[str, ...] = (FEDD, *UNETS)
@@ -165,6 +167,7 @@ def paper_plan(config: UNetConfig, starts: Starts, seeds: Sequence[int] = (0,)) 
         unet=UNetSettings(),
         cnn=CNNSettings(),
         starts=starts,
+        ablation=default_probes(config),
         seeds=tuple(seeds),
         fractions=fractions,
         notes=tuple(notes),

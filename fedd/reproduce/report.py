@@ -14,10 +14,10 @@ from fedd.reproduce.drawing import draw_all
 from fedd.reproduce.page import html_page
 from fedd.reproduce.parts import Parts
 from fedd.reproduce.plan import Cell
-from fedd.reproduce.results import write_text
 from fedd.reproduce.run import Outcome
 from fedd.reproduce.scores import scores
 from fedd.reproduce.table import markdown, results_csv, tables
+from fedd.writing import write_text
 
 TITLE = "FEDD, reproduced"
 

@@ -7,7 +7,6 @@ made of it later, so that another way to score needs no other training.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from fedd.errors import ReproductionError
 from fedd.reproduce.plan import Cell
+from fedd.writing import write_text
 
 #: Of the layout of a result.
 VERSION = 1
@@ -82,23 +82,6 @@ class Results:
 
     def _path(self, cell: Cell) -> Path:
         return self.folder / f"{cell.name}.json"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all; raises ReproductionError where it can't be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ReproductionError(
-            f"{path} can't be written ({error.strerror}): make room, then run the same command again"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _versioned(made_with: Mapping[str, Any]) -> dict[str, Any]:

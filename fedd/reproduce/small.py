@@ -23,8 +23,8 @@ from fedd.dataset import DDI_TABLE
 from fedd.features import FeatureSpec
 from fedd.malignancy.classifier import SMALL_BLOCK, SMALL_TIMESTEP, ClassifierSettings
 from fedd.reproduce.plan import Plan, Starts
-from fedd.reproduce.results import write_text
 from fedd.segment import SMALL
+from fedd.writing import write_text
 
 #: Phantoms of each tone: in the fractions, the validation part and the test.
 LEARNED, VALIDATED, TESTED = {5: 2, 10: 4, 15: 6, 20: 8}, 2, 6
@@ -44,14 +44,15 @@ _CODES = dict(zip(TONES, (12, 34, 56), strict=True))
 def small_plan(seeds: Sequence[int] = (0,)) -> Plan:
     """All cells of the paper with settings that make each a matter of seconds."""
     features = FeatureSpec(SMALL.features.blocks, SMALL.features.timestep, normalise=True)
+    probes = replace(SMALL, features=features, views=1, steps=150, mirrored=False, second_look=None)
     return Plan(
-        probes=replace(
-            SMALL, features=features, views=1, steps=150, mirrored=False, second_look=None
-        ),
+        probes=probes,
         classifiers={f: ClassifierSettings(SMALL_BLOCK, SMALL_TIMESTEP) for f in LEARNED},
         unet=UNetSettings(image_size=64, epochs=2),
         cnn=CNNSettings(image_size=32, epochs=1),
         starts=Starts(Start.SCRATCH),
+        ablation=replace(probes, members=1, views=0, steps=40),
+        timesteps=(0, 50),
         seeds=tuple(seeds),
         fractions=tuple(LEARNED),
         deepderm_size=75,

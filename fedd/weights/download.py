@@ -36,18 +36,19 @@ def download(
     sha256: str,
     room_after: int = 0,
     progress: Progress = lambda done, whole: None,
+    size: int | None = None,
 ) -> None:
     """Bring `url` to `target`, whole and of hash `sha256`, or not at all.
 
     What an interrupted transfer left goes on from there, also in a later call. `room_after` bytes
-    must be free besides. Raises WeightsError for a transfer that breaks off, a page instead of a file,
+    must be free besides; `size` is that of the file, for a server that does not say it. Raises WeightsError for a transfer that breaks off, a page instead of a file,
     another hash, or too little space.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = part_path(target)
     for _ in range(ATTEMPTS):
         before = _size(part)
-        problem = _transfer(url, part, room_after, progress)
+        problem = _transfer(url, part, room_after, progress, size)
         if problem is None:
             break
         if _size(part) <= before:
@@ -82,7 +83,9 @@ def check_room(folder: Path, needed: int) -> None:
         )
 
 
-def _transfer(url: str, part: Path, room_after: int, progress: Progress) -> str | None:
+def _transfer(
+    url: str, part: Path, room_after: int, progress: Progress, size: int | None
+) -> str | None:
     """Bring what is missing of `part`; None when it is whole, else how the transfer broke off."""
     have = _size(part)
     try:
@@ -98,8 +101,8 @@ def _transfer(url: str, part: Path, room_after: int, progress: Progress) -> str 
             if response.status_code != 206:  # the server starts at the beginning whatever we ask
                 have = 0
             length = response.headers.get("Content-Length")
-            whole = have + int(length) if length else None
-            check_room(part.parent, (int(length) if length else 0) + room_after)
+            whole = have + int(length) if length else size
+            check_room(part.parent, max(0, (whole or 0) - have) + room_after)
             with part.open("ab" if have else "wb") as file:
                 for chunk in response.iter_content(CHUNK):
                     file.write(chunk)

@@ -93,7 +93,7 @@ def _downloaded(
     original = path.with_name(f".{source.name}-{source.sha256[:12]}.pt")
     if not original.exists():
         say(f"fetching {source.url}")
-        download(source.url, original, source.sha256, room_after, progress)
+        download(source.url, original, source.sha256, room_after, progress, source.bytes)
     return original
 
 

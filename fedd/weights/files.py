@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -22,6 +21,7 @@ from fedd.backbone import IMAGENET_256, DiffusionUNet, UNetConfig
 from fedd.errors import WeightsError
 from fedd.weights.checkpoint import check_fit, expected_shapes, read_state_dict
 from fedd.weights.sources import kept_path, sources
+from fedd.writing import replacing
 
 BACKBONE_KIND = "fedd-backbone"
 
@@ -81,6 +81,8 @@ def save_backbone(
 ) -> None:
     """Write weights as safetensors, in fp16 unless told otherwise, whole or not at all.
 
+    Raises OutputError where the file can't be written.
+
     `extra` may hold `last_block`, where only the layers up to a decoder block are there, and
     `weights_hash`, the hash by which probes know the backbone, otherwise that of the file.
     """
@@ -90,12 +92,9 @@ def save_backbone(
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    """Write tensors and a header, whole or not at all; raises OutputError where it can't be done."""
+    with replacing(path) as temporary:
         save_file(tensors, temporary, header)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_safetensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -16,6 +16,7 @@ class Counting:
     def __init__(self, backbone: DiffusionUNet) -> None:
         self.name, self.hash = backbone.name, backbone.hash
         self.image_size, self.blocks = backbone.image_size, backbone.blocks
+        self.device = backbone.device
         self._backbone = backbone
         self.passed: Counter[tuple[int, str]] = Counter()
         self.asked: list[tuple[int, ...]] = []

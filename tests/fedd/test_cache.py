@@ -28,12 +28,8 @@ class Counting:
 
     def __init__(self, net: DiffusionUNet) -> None:
         self._net, self.images = net, 0
-        self.name, self.hash, self.image_size, self.blocks = (
-            net.name,
-            net.hash,
-            net.image_size,
-            net.blocks,
-        )
+        self.name, self.hash, self.image_size = net.name, net.hash, net.image_size
+        self.blocks, self.device = net.blocks, net.device
 
     def activations(
         self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0
@@ -99,7 +95,11 @@ def test_name__says_all_that_made_the_entry(tiny: DiffusionUNet) -> None:
     larger = Counting(tiny)
     larger.image_size = 64
     names.add(entry_name(larger, digest, 3, SPEC))
-    assert len(names) == 7
+    on_gpus = [Counting(tiny), Counting(tiny)]
+    for number, net in enumerate(on_gpus):
+        net.device = torch.device("cuda", number)
+    names |= {entry_name(net, digest, 3, SPEC) for net in on_gpus}
+    assert len(names) == 8, "one GPU is as another, and none is as a CPU"
     # What is read from the activations afterwards does not matter.
     assert entry_name(tiny, digest, 3, replace(SPEC, normalise=True)) in names
 

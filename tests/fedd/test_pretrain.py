@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fedd.backbone import SMALL, DiffusionUNet, UNetConfig
 from fedd.cli import cli
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.pretrain import PretrainSettings, pretrain
+from fedd.pretrain_data import squares
 from fedd.teacher import Teacher, efficientnet_lite0_teacher
 from fedd.weights.files import BACKBONE_KIND, load_backbone, read_safetensors, save_backbone
 from tests.fedd.conftest import CLASSES, TINY, spot
@@ -151,6 +153,32 @@ def test_pretrain__learns_from_all_three(photographs: list[Path], tmp_path: Path
     assert log[-1]["align"] < 0.2, "two directions drawn at random have a loss of 1"
 
 
+def test_pretrain__a_damaged_photograph_is_refused_and_the_rest_goes_on(
+    photographs: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "photographs"
+    shutil.copytree(photographs[0].parent, folder)
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:300])
+    said: list[str] = []
+    settings = replace(SETTINGS, steps=1, phantoms=0)
+    found = sorted(folder.iterdir())
+    pretrain(found, tmp_path / "run", TINY, settings, None, "tiny", log=said.append)
+    assert said[0].startswith(f"refused  {folder / '1.png'} can't be opened as a photograph")
+    assert said[1] == "4 photographs: 3 read, 1 refused"
+    identity = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert identity["photographs"] == ["0.png", "2.png", "3.png"]
+
+
+def test_squares__the_right_way_up(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (8, 4))
+    picture.paste((255, 255, 255), (4, 0, 8, 4))  # the right half
+    exif = picture.getexif()
+    exif[0x0112] = 6  # turned by a quarter: right is below
+    picture.save(tmp_path / "a.png", exif=exif)
+    [(_, square)] = squares([tmp_path / "a.png"], 4, [])
+    assert square[:, 0].max() < 128 < square[:, -1].min()
+
+
 def test_pretrain__nothing_to_learn_from(tmp_path: Path) -> None:
     with pytest.raises(TrainingDataError, match="0 found"):
         pretrain([], tmp_path, TINY, SETTINGS, None, "tiny", log=_quiet)
@@ -165,6 +193,13 @@ def test_pretrain__a_teacher_for_any_architecture(photographs: list[Path], tmp_p
 def _averages_by_stride(*strides: int) -> Teacher:
     """A teacher that sees the mean colour of each patch."""
     return lambda images: {s: F.avg_pool2d(images, s) + 0.1 for s in strides}
+
+
+def test_teacher__no_photograph_that_can_be_opened(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs ddiseg[pretrain]")
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(TrainingDataError, match=r"1 found, first .*a.png can't be opened"):
+        efficientnet_lite0_teacher([tmp_path / "a.png"])
 
 
 def test_teacher__features_by_stride_for_the_small_networks_blocks(photographs: list[Path]) -> None:

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from fedd.backbone import DiffusionUNet
 from fedd.cache import FeatureCache
-from fedd.errors import WeightsError
+from fedd.errors import DeviceError, WeightsError
 from fedd.features import at_points, extract, prepare
 from fedd.probes.calibration import Calibration
 from fedd.probes.training import Example, train_probes
@@ -98,6 +100,25 @@ def test_descriptor__no_pass_more(tiny: DiffusionUNet, probes: Probes) -> None:
     assert (counting.passed.total(), len(counting.asked)) == (2, 1)
 
 
+def test_descriptors__those_of_the_predictions_with_one_pass_each(
+    tiny: DiffusionUNet, probes: Probes, tmp_path: Path
+) -> None:
+    photographs = [spot(20)[0], spot(21, (30, 50))[0]]
+    twice = Probes(
+        replace(QUICK, mirrored=True, second_look="lesion"),
+        *(CLASSES, probes.trained, tiny.name, tiny.hash, probes.tensors),
+        closer=probes,
+    )
+    counting, cache = Counting(tiny), FeatureCache(tmp_path)
+    found = twice.descriptors(counting, photographs, cache)
+    assert counting.passed.total() == 2
+    expected = [p.descriptor for p in twice.predict(tiny, photographs, cache)]
+    assert np.array_equal(found, expected)
+    np.testing.assert_allclose(twice.descriptors(tiny, photographs), found, rtol=2e-3, atol=2e-3)
+    with pytest.raises(WeightsError, match="these probes read the backbone"):
+        twice.descriptors(DiffusionUNet.random(TINY, seed=2), photographs)
+
+
 def test_descriptor__from_cached_activations_alike(
     tiny: DiffusionUNet, probes: Probes, tmp_path: Path
 ) -> None:
@@ -180,6 +201,54 @@ def test_predict__cached_activations_paint_alike(
         for found, expected in zip(probes.predict(tiny, images, cache), plain, strict=True):
             assert (found.mask != expected.mask).mean() < 0.001
     assert len(list(tmp_path.glob("*/*.safetensors"))) == len(images) * len(QUICK.features.blocks)
+
+
+def test_predict__a_cache_holds_the_mirror_image_and_the_second_look_too(
+    tiny: DiffusionUNet, probes: Probes, tmp_path: Path
+) -> None:
+    twice = Probes(
+        replace(QUICK, mirrored=True, second_look="lesion"),
+        *(CLASSES, probes.trained, tiny.name, tiny.hash, probes.tensors),
+        closer=probes,
+    )
+    counting, cache = Counting(tiny), FeatureCache(tmp_path)
+    first = twice.predict(counting, [spot(40)[0]], cache)[0]
+    assert counting.passed.total() == 3, "the photograph, its mirror image, and a part of it"
+    again = twice.predict(counting, [spot(40)[0]], cache)[0]
+    assert counting.passed.total() == 3
+    assert np.array_equal(again.mask, first.mask)
+
+
+def test_look__votes_leave_the_device_image_by_image(
+    tiny: DiffusionUNet, probes: Probes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The meta device stands for a GPU: its tensors can't be mixed with those of the CPU."""
+    moved: list[tuple[int, ...]] = []
+
+    def moving(tensor: Tensor) -> Tensor:
+        moved.append(tuple(tensor.shape))
+        return torch.zeros(tensor.shape)
+
+    shape = (QUICK.members, len(CLASSES), 32, 32)
+    monkeypatch.setattr(Probes, "probabilities", lambda *_: torch.empty(shape, device="meta"))
+    monkeypatch.setattr(Tensor, "cpu", moving)
+    look = probes.look(tiny, [spot(s)[0] for s in range(3)], FeatureCache(Path("nowhere"), 0))
+    assert look.votes.device.type == "cpu"
+    assert moved.count(shape) == 3
+
+
+@pytest.mark.parametrize("of", [Probes.look, Probes.predict, Probes.descriptors])
+def test_look__full_gpu_is_one_line(
+    tiny: DiffusionUNet, probes: Probes, monkeypatch: pytest.MonkeyPatch, of: Callable[..., object]
+) -> None:
+    def full(*_: object) -> dict[int, Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
+
+    monkeypatch.setattr(tiny, "activations", full)
+    with pytest.raises(
+        DeviceError, match=r"looking at 2 photographs \(2.00 GiB more.*--device cpu"
+    ):
+        of(probes, tiny, [spot(1)[0], spot(2)[0]])
 
 
 def test_probabilities__activations_of_other_blocks_are_refused(

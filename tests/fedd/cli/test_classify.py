@@ -159,7 +159,18 @@ def test_predict__out_that_can_not_be_written(fedd: Fedd, trained: Path, tmp_pat
     out = tmp_path / "no" / "folder.csv"
     done = fedd("classify", "predict", trained, _ddi(tmp_path / "new", 100, 2), "--out", out)
     assert done.exit_code == 1
-    assert f"{out} can't be written: No such file or directory" in done.stderr
+    assert f"{out} can't be written: there is no folder {out.parent}" in done.stderr
+    assert "Photographs read" not in done.stderr
+
+
+def test_train__out_that_can_not_be_written_is_found_out_before_the_training(
+    fedd: Fedd, tmp_path: Path
+) -> None:
+    out = tmp_path / "no" / "c.safetensors"
+    done = fedd("classify", "train", _ddi(tmp_path / "ddi", 0, 24), "--out", out)
+    assert done.exit_code == 1
+    assert f"{out} can't be written: there is no folder {out.parent}" in done.stderr
+    assert "Photographs read" not in done.stderr
 
 
 def test_predict__probes_are_no_classifier(fedd: Fedd, weights: Path, tmp_path: Path) -> None:

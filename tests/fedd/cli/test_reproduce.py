@@ -178,6 +178,7 @@ def test_paper_plan__on_a_folder_of_the_papers_layout(
     done = _paper_run(ddi, weights, tmp_path / "out", *words)
     assert done.exit_code == 0, done.output
     assert "4 of 52 cells done, 4 in this run" in done.output
+    assert not (tmp_path / "out" / "ablation").exists(), "with --only, only where it is asked for"
     text = (tmp_path / "out" / "table.md").read_text()
     assert "5 % (30 photographs)" in text
     assert "n = 30<br>paper 0.780" in text
@@ -192,7 +193,7 @@ def test_paper_plan__on_a_folder_of_the_papers_layout(
 def test_small__the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer models, fractions and phantoms than `--small` has, the same way through."""
     pytest.importorskip("segmentation_models_pytorch", reason="needs ddiseg[baselines]")
-    monkeypatch.setattr(small, "LEARNED", {5: 2, 20: 4})
+    monkeypatch.setattr(small, "LEARNED", {5: 2, 20: 7})
     monkeypatch.setattr(small, "TESTED", 4)
     smaller = replace(
         small_plan(),
@@ -201,9 +202,8 @@ def test_small__the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         classified=("FEDD", "MobileNetV2"),
         resamples=50,
     )
-    smaller = replace(
-        smaller, probes=replace(smaller.probes, members=2, views=0, steps=20, grid=32)
-    )
+    probes = replace(smaller.probes, members=2, views=0, steps=20, grid=32)
+    smaller = replace(smaller, probes=probes, ablation=replace(probes, members=1), timesteps=(0,))
     monkeypatch.setattr("fedd.reproduce.small_plan", lambda _: smaller)
     done = _run("--small", "--out", tmp_path)
     assert done.exit_code == 0, done.output
@@ -211,8 +211,25 @@ def test_small__the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "Nothing here can be compared with the paper" in (tmp_path / "table.md").read_text()
     for name in ("figure4", "figure5", "figure7", "roc", "f1", "costs"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    for task in ("segmentation", "classification"):
+        assert (tmp_path / "ablation" / f"figure6-{task}.png").stat().st_size > 5000
+        assert f"ablation/figure6-{task}.png" in (tmp_path / "index.html").read_text()
     again = _run("--small", "--out", tmp_path)
     assert "8 of 8 cells done, 0 in this run" in again.output
+
+
+def test_figure6__that_can_not_be_made_is_told_and_the_rest_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small, "LEARNED", {20: 2})  # too few to hold some out
+    plan = replace(small_plan(), fractions=(20,), segmenters=(), classified=("FEDD",), resamples=50)
+    monkeypatch.setattr("fedd.reproduce.small_plan", lambda _: plan)
+    monkeypatch.setattr("fedd.reproduce.write_report", lambda *_: tmp_path / "index.html")
+    done = _run("--small", "--out", tmp_path)
+    assert done.exit_code == 1
+    assert "1 of 1 cells done" in done.stdout
+    assert "figure 6 missing: no test part can be drawn" in done.stderr
+    assert _run("--small", "--no-ablate", "--out", tmp_path).exit_code == 0
 
 
 def test_shipped__small_is_its_architecture() -> None:

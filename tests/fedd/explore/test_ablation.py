@@ -266,6 +266,15 @@ def test_ablate_command(folder: Path, tmp_path: Path) -> None:
         str(tmp_path / "out" / "grid.csv"), str(tmp_path / "out" / "figure6-classification.png")
     ]  # fmt: skip
     assert {r["timestep"] for r in _rows(tmp_path / "out")} == {"999"}
+    nowhere = CliRunner().invoke(cli, [*args, "--device", "cuda:99"])
+    assert nowhere.exit_code == 1
+    assert nowhere.output.startswith("Error: there is no device cuda:99")
+    test.write_bytes("0.png\nMuttermal-groß.png\n".encode("latin-1"))
+    other_text = CliRunner().invoke(cli, args)
+    assert other_text.exit_code == 1
+    assert other_text.output.splitlines()[-1].startswith(
+        f"Error: {test} is no UTF-8 text, byte 19 is 0xdf: save it as UTF-8"
+    )
     test.write_text("\n")
     empty = CliRunner().invoke(cli, args)
     assert empty.exit_code == 1

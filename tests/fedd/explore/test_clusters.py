@@ -141,6 +141,9 @@ def test_kmeans_command(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["kmeans", *args, "--blocks", "3,1,3", "--timesteps", "0"])
     assert done.exit_code == 0, done.output
     assert done.output == f"{tmp_path / 'm.png'}: photographs 1 to 1 of 1, blocks 3, 1\n"
+    nowhere = CliRunner().invoke(cli, ["kmeans", *args, "--device", "cuda:99"])
+    assert nowhere.exit_code == 1
+    assert nowhere.output.startswith("Error: there is no device cuda:99")
     wrong = CliRunner().invoke(cli, ["kmeans", *args, "--blocks", "a"])
     assert wrong.exit_code == 2
     assert "'a' is not a list of whole numbers" in wrong.output

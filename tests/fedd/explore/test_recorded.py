@@ -15,6 +15,7 @@ def test_recorded__gives_what_the_backbone_gives_and_forgets_what_only_passes(
 ) -> None:
     counting = Counting(tiny)
     recorded = RecordedBackbone(counting, (1, 3), tmp_path)
+    assert recorded.device == tiny.device
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     images = ((images + 1) * 127.5).round() / 127.5 - 1
     kept = recorded.activations(images[:1], 10, (3,))

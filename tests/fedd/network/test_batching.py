@@ -66,6 +66,16 @@ def test_run__not_even_one_image_fits() -> None:
         BatchSize(4, 64).run(SmallGpu(0), torch.arange(4.0))
 
 
+def test_run__what_comes_of_all_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_parts: list[Tensor]) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
+
+    monkeypatch.setattr(torch, "cat", full)
+    says = r"ran out while joining the activations of 9 images \(2.00 GiB more were asked for\)"
+    with pytest.raises(DeviceError, match=says):
+        BatchSize(4, 64).run(SmallGpu(100), torch.arange(9.0))
+
+
 def test_run__other_errors_are_not_taken_for_it() -> None:
     def broken(_images: Tensor) -> dict[int, Tensor]:
         raise RuntimeError("CUDA error: device-side assert triggered")

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedd.backbone import DiffusionUNet
 from fedd.errors import DeviceError
 from fedd.network.batching import BatchSize
-from fedd.network.devices import existing_device, existing_devices
+from fedd.network.devices import existing_device, existing_devices, within_memory
 from fedd.network.replicas import Replicas, place
 from tests.fedd.conftest import TINY
 
@@ -90,6 +90,26 @@ def test_replicas__share_the_images(tiny: DiffusionUNet, count: int) -> None:
     assert (both.name, both.hash, both.blocks) == ("tiny", tiny.hash, tiny.blocks)
 
 
+def test_replicas__say_where_activations_come_out(tiny: DiffusionUNet) -> None:
+    first, second = (DiffusionUNet("tiny", TINY, tiny.net, tiny.hash) for _ in range(2))
+    first.device, second.device = torch.device("cuda", 0), torch.device("cuda", 1)
+    assert Replicas([first, second]).device == torch.device("cuda", 0)
+
+
+def test_replicas__what_comes_of_all_does_not_fit(
+    tiny: DiffusionUNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = tiny.activations(torch.zeros(1, 3, 32, 32), 10, (3,))
+    monkeypatch.setattr(tiny, "activations", lambda *_: parts)
+
+    def full(_parts: list[Tensor]) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch, "cat", full)
+    with pytest.raises(DeviceError, match="joining the activations of 2 images"):
+        Replicas([tiny, tiny]).activations(torch.zeros(2, 3, 32, 32), 10, (3,))
+
+
 def test_replicas__error_of_one_comes_out(tiny: DiffusionUNet) -> None:
     with pytest.raises(ValueError, match="0 to 7"):
         Replicas([tiny, tiny]).activations(torch.zeros(2, 3, 32, 32), 10, (9,))
@@ -100,6 +120,30 @@ def test_place__one_device_needs_no_replicas(tiny: DiffusionUNet) -> None:
     half = place(tiny, "cpu", "bfloat16")
     assert isinstance(half, DiffusionUNet)
     assert half.precision == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("torch_says", "how_much"),
+    [
+        (
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has",
+            " (2.00 GiB more were asked for)",
+        ),
+        ("CUDA out of memory.", ""),
+    ],
+)
+def test_memory__one_line_says_what_how_much_and_what_to_do(torch_says: str, how_much: str) -> None:
+    with pytest.raises(DeviceError) as caught, within_memory("painting 64 photographs"):
+        raise torch.OutOfMemoryError(torch_says)
+    assert str(caught.value) == (
+        f"the GPU's memory ran out while painting 64 photographs{how_much}: end other work on the "
+        "GPU, or give --device cpu"
+    )
+
+
+def test_memory__other_errors_are_not_taken_for_it() -> None:
+    with pytest.raises(RuntimeError, match="assert triggered"), within_memory("painting"):
+        raise RuntimeError("CUDA error: device-side assert triggered")
 
 
 def test_compiling__fails_and_the_plain_network_runs(

@@ -76,7 +76,7 @@ def test_bench__text_and_json(tiny: DiffusionUNet, tmp_path: Path) -> None:
     assert text.exit_code == 0, text.output
     for part in (
         "tiny on cpu, float32, to decoder block 5, n = 3 photographs",
-        "images/s",
+        "images/s from JPEG to features, nothing painted",
         "GFLOP/s reached",
         "GB of memory at most",
     ):

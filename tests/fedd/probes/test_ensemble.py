@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from fedd.probes.ensemble import HIDDEN, Ensemble
@@ -25,6 +27,15 @@ def test_folded__equals_the_network_it_came_from() -> None:
     h = F.relu(h @ t["w2"] + t["b2"][:, None])
     torch.testing.assert_close(h @ t["w3"] + t["b3"][:, None], net(x), rtol=1e-4, atol=1e-4)
     assert [t[f"w{i}"].shape[2] for i in (1, 2)] == list(HIDDEN)
+
+
+def test_folded__is_on_the_cpu_wherever_the_members_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device stands for a GPU: its tensors can't be mixed with those of the CPU."""
+    monkeypatch.setattr(Tensor, "cpu", lambda t: torch.zeros(t.shape))
+    mean, std = torch.zeros(7, device="meta"), torch.ones(7, device="meta")
+    net = Ensemble(3, 5, mean, std, torch.Generator().manual_seed(0))
+    assert {t.device.type for t in net.state_dict().values()} == {"meta"}
+    assert {t.device.type for t in net.folded().values()} == {"cpu"}
 
 
 def test_unfold__goes_on_from_what_was_folded_in_training_and_after() -> None:

@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from fedd.backbone import DiffusionUNet
 from fedd.cache import FeatureCache
 from fedd.dataset import UNKNOWN
-from fedd.errors import TrainingDataError, WeightsError
+from fedd.errors import DeviceError, TrainingDataError, WeightsError
 from fedd.probes import training
+from fedd.probes.pixels import square
 from fedd.probes.training import Example, train_probes
 from fedd.segment import PAPER, Probes, ProbeSettings
 from tests.fedd.conftest import CLASSES, QUICK, TINY, spot
+from tests.fedd.counting import Counting
 
 TONES = ("I-II", "III-IV", "V-VI")
 
@@ -146,6 +149,28 @@ def test_train__fewer_images_than_members_is_told(tiny: DiffusionUNet, probes: P
     assert any("1 images for 2 members" in note for note in few.record.notes)
     assert not any("members" in note for note in probes.record.notes)
     assert few.predict(tiny, [TRAINING[0].photograph])[0].mask.shape == (40, 40)
+
+
+def test_train__on_a_gpu_a_held_out_part_calibrates_on_the_cpu(
+    tiny: DiffusionUNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The meta device stands for a GPU: its tensors can't be mixed with those of the CPU."""
+    monkeypatch.setattr(Tensor, "cpu", lambda t: torch.zeros(t.shape) if t.is_meta else t)
+    monkeypatch.setattr(training._Best, "_held_out_loss", lambda *_: 0.5)
+    elsewhere = Counting(tiny)
+    elsewhere.device = torch.device("meta")
+    probes = train_probes(MANY, elsewhere, replace(FAST, steps=2), CLASSES)
+    assert probes.calibration is not None
+    assert {t.device.type for t in probes.tensors.values()} == {"cpu"}
+
+
+def test_train__full_gpu_is_one_line(tiny: DiffusionUNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
+
+    monkeypatch.setattr(training.Ensemble, "forward", full)
+    with pytest.raises(DeviceError, match=r"training on 6 images \(2.00 GiB more.*--device cpu"):
+        train_probes(TRAINING, tiny, FAST, CLASSES)
 
 
 def test_train__damaged_backbone_is_refused(tiny: DiffusionUNet) -> None:
@@ -296,6 +321,20 @@ def test_warm_start__what_was_held_out_stays_so(tiny: DiffusionUNet, held: Probe
     assert warm.record.warm_start
     assert set(held.record.held_out) <= set(warm.record.held_out)
     assert set(held.record.learned).isdisjoint(warm.record.held_out)
+
+
+def test_warm_start__a_patient_on_both_sides_of_the_earlier_probes_starts_from_scratch(
+    tiny: DiffusionUNet, held: Probes
+) -> None:
+    digests = [square(e, tiny.image_size).digest for e in MANY]
+    torn = {digests.index(part[0]) for part in (held.record.held_out, held.record.learned)}
+    merged = [replace(e, patient="one") if i in torn else e for i, e in enumerate(MANY)]
+    found = train_probes(merged, tiny, FAST, CLASSES, warm_start=held)
+    assert not found.record.warm_start
+    assert found.record.held_out
+    assert found.record.notes == (
+        "trained from scratch: of 1 patients one image had been held out and another learned from",
+    )
 
 
 def test_warm_start__probes_that_learned_from_all_start_from_scratch_and_say_so(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -62,6 +63,16 @@ def test_hold_out__grows_with_new_patients_only() -> None:
     after = {more[i].digest for i in hold_out(more, 0.2, 0, before, learned).images}
     assert before < after
     assert learned.isdisjoint(after)
+
+
+def test_hold_out__a_patient_held_out_and_learned_from_is_torn() -> None:
+    before = {CROWD[i].digest for i in hold_out(CROWD, 0.2, 0).images}
+    learned = {c.digest for c in CROWD} - before
+    one, other = (next(c for c in CROWD if c.digest in part) for part in (before, learned))
+    merged = [replace(c, patient=one.patient) if c is other else c for c in CROWD]
+    found = hold_out(merged, 0.2, 0, before, learned)
+    assert (found.images, found.torn) == ((), True)
+    assert "of 1 patients one image had been held out and another learned from" in found.note
 
 
 @pytest.mark.parametrize(

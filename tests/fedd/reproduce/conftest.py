@@ -27,6 +27,7 @@ TINY_PLAN = Plan(
     unet=UNetSettings(image_size=32, epochs=1),
     cnn=CNNSettings(image_size=32, epochs=1),
     starts=Starts(Start.SCRATCH),
+    ablation=replace(QUICK, steps=20),
     fractions=(5, 20),
     segmenters=(FEDD,),
     classified=(FEDD,),

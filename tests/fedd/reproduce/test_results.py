@@ -7,7 +7,7 @@ import pytest
 
 from fedd.errors import ReproductionError
 from fedd.reproduce import Cell
-from fedd.reproduce.results import Cost, Result, Results, write_text
+from fedd.reproduce.results import Cost, Result, Results
 
 CELL = Cell("classification", "FEDD", 5, 0)
 RESULT = Result(CELL, 30, Cost(1.5, 10**9), {}, {"000001": 0.25}, 0.5)
@@ -64,8 +64,3 @@ def test_results__folder_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(ReproductionError, match="can't be made a folder"):
         Results(tmp_path / "out")
-
-
-def test_write_text__no_such_folder(tmp_path: Path) -> None:
-    with pytest.raises(ReproductionError, match="can't be written"):
-        write_text(tmp_path / "missing" / "a.txt", "a")

@@ -22,6 +22,7 @@ from fedd.backbone import IMAGENET_256, DiffusionUNet
 from fedd.cli import cli
 from fedd.errors import WeightsError
 from fedd.weights import download as downloading
+from fedd.weights.checkpoint import expected_shapes
 from fedd.weights.download import part_path
 from fedd.weights.fetch import fetch
 from fedd.weights.files import backbone_path, is_named, load_backbone
@@ -36,6 +37,7 @@ class Server(ThreadingHTTPServer):
     kind = "application/octet-stream"
     status: int | None = None
     ranges = True
+    says_length = True
     breaks = 0
     breaks_after = 0
 
@@ -67,7 +69,8 @@ class Handler(BaseHTTPRequestHandler):
         body = server.content[start:]
         self.send_response(206 if start else 200)
         self.send_header("Content-Type", server.kind)
-        self.send_header("Content-Length", str(len(body)))
+        if server.says_length:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if server.breaks:
             server.breaks -= 1
@@ -271,6 +274,23 @@ def test_space__is_checked_first(
     with pytest.raises(WeightsError, match=r"0\.00 GB free and \d\.\d\d GB are needed: make room"):
         fetch(place.source, file=checkpoint[0] if offline else None)
     assert place.left() == set()
+
+
+def test_space__of_a_file_whose_length_the_server_does_not_say(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.server.says_length = False
+    shapes = expected_shapes(place.source.config, max(place.source.blocks)).values()
+    kept = sum(4 * shape.numel() for shape in shapes)
+    usage = shutil.disk_usage(place.folder.parents[1])._replace(free=kept + 1000)
+    monkeypatch.setattr(downloading.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(WeightsError, match="GB are needed: make room"):
+        fetch(place.source)
+    assert place.left() == set()
+    wholes = []
+    monkeypatch.undo()
+    fetch(place.source, place.folder, progress=lambda _done, whole: wholes.append(whole))
+    assert set(wholes) == {place.source.bytes}
 
 
 def test_space__runs_out_on_the_way(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import io
 import json
 import pickle
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fedd.backbone import DiffusionUNet
 from fedd.errors import WeightsError
 from fedd.segment import PAPER, SMALL, default_settings
+from fedd.weights.checkpoint import read_state_dict
 from fedd.weights.files import SHIPPED, load_backbone, save_backbone
 from tests.fedd.conftest import TINY
 
@@ -66,8 +71,9 @@ def _without(state: dict[str, torch.Tensor], key: str) -> dict[str, torch.Tensor
         (pickle.dumps(_Malicious(), protocol=2), "not a checkpoint that is safe to open"),
         ([1, 2], r"no plain state dict.*save the network's state_dict\(\) alone"),
         ({"epoch": 3}, "no plain state dict"),
+        ({0: torch.zeros(1)}, "no plain state dict"),
     ],
-    ids=["empty", "HTML", "pickled code", "list", "no tensors"],
+    ids=["empty", "HTML", "pickled code", "list", "no tensors", "no names"],
 )
 def test_openai_checkpoint__unsafe_or_foreign(tmp_path: Path, content: object, says: str) -> None:
     path = tmp_path / "w.pt"
@@ -77,6 +83,36 @@ def test_openai_checkpoint__unsafe_or_foreign(tmp_path: Path, content: object, s
         torch.save(content, path)
     with pytest.raises(WeightsError, match=says):
         load_backbone(str(path), TINY)
+
+
+def _checkpoint(zipped: bool) -> bytes:
+    data = io.BytesIO()
+    torch.save({"a": torch.zeros(3)}, data, _use_new_zipfile_serialization=zipped)
+    return data.getvalue()
+
+
+#: Opcodes of pickle, those that take an argument among them.
+OPCODES = b"\x80\x02(.0123}]qcbRtu\x85\x86K\x8aNhjX\x8c"
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    start=st.sampled_from([b"", b"\x80\x02", _checkpoint(True), _checkpoint(False)]),
+    damage=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8),
+    end=st.binary(max_size=40) | st.lists(st.sampled_from(OPCODES), max_size=40).map(bytes),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_openai_checkpoint__damaged_is_refused_or_read(
+    tmp_path: Path, start: bytes, damage: list[tuple[int, int]], end: bytes
+) -> None:
+    data = bytearray(start + end)
+    for at, byte in damage:
+        if data:
+            data[at % len(data)] = byte
+    path = tmp_path / "w.pt"
+    path.write_bytes(data)
+    with suppress(WeightsError):
+        assert all(isinstance(v, torch.Tensor) for v in read_state_dict(path).values())
 
 
 def test_openai_checkpoint__misfit_names_keys_and_shapes(
