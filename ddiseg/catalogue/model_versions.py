@@ -10,8 +10,8 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Database
-from ddiseg.catalogue.models import Event, ModelKind, ModelVersion, Promotion
-from ddiseg.errors import NotFoundError
+from ddiseg.catalogue.models import Event, ImageSide, ModelKind, ModelVersion, Promotion
+from ddiseg.errors import NotFoundError, WorkspaceError
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,18 @@ class NewModelVersion:
     gate: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How things stood when a training began: what its version was chosen from and judged beside."""
+
+    in_use: int | None  #: id of the version in use, None where none was
+    held_out: bool  #: whether masks were held out, so that it learned from none of those
+
+
+class OvertakenError(WorkspaceError):
+    """Things stand otherwise by now: the version can't come into use for the reasons it had."""
+
+
 #: What versions of each kind are called, and what a person does where there is none.
 _NAMES = {ModelKind.SEGMENTATION: "fedd", ModelKind.MALIGNANCY: "malignancy"}
 _MISSING = {
@@ -45,11 +57,19 @@ class ModelVersions:
         self._database = database
 
     def add(
-        self, new: NewModelVersion, actor: str, *, promote: bool = True, why: str = "newly trained"
+        self,
+        new: NewModelVersion,
+        actor: str,
+        *,
+        promote: bool = True,
+        why: str = "newly trained",
+        stood: Standing | None = None,
     ) -> ModelVersion:
         """Record a version under the next free name of its kind: fedd-1, fedd-2, ..., malignancy-1.
 
         Unless `promote` is False it comes into use in the same transaction, for the reason given.
+
+        Raises OvertakenError, and records nothing, where things do not stand as they `stood`.
         """
         learned = (
             {"images": len(new.training_images)}
@@ -57,6 +77,8 @@ class ModelVersions:
             else {"masks": len(new.training_masks)}
         )
         with self._database.write() as session:
+            if stood is not None:
+                _check_standing(session, new.kind, stood)
             others = session.scalars(
                 select(ModelVersion.id).where(ModelVersion.kind == new.kind.value)
             )
@@ -134,6 +156,20 @@ def _named(session: Session, name: str) -> ModelVersion:
             f"no model called '{name}' (there are: {', '.join(names) or 'none yet'})"
         )
     return row
+
+
+def _check_standing(session: Session, kind: ModelKind, stood: Standing) -> None:
+    current = session.scalars(in_use(kind)).first()
+    if current is not None and current.id != stood.in_use:
+        raise OvertakenError(
+            f"{current.name} came into use while this version was trained, and was not compared "
+            "with it: run 'ddiseg refresh' again"
+        )
+    if not stood.held_out and session.scalars(select(ImageSide.image_id).limit(1)).first():
+        raise OvertakenError(
+            "masks were held out while this version was trained, and it may have learned from some "
+            "of them: run 'ddiseg refresh' again"
+        )
 
 
 def _promote(session: Session, row: ModelVersion, actor: str, why: str, *, forced: bool) -> None:

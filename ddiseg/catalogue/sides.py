@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
+from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Database
-from ddiseg.catalogue.models import ImageSide, Side
+from ddiseg.catalogue.models import ImageSide, ModelVersion, Side
+
+
+@dataclass(frozen=True)
+class Known:
+    """What sides are decided by, as far as it grows; nothing of it is ever taken away."""
+
+    sides: int  #: images that have a side
+    versions: int  #: model versions, of every kind
 
 
 class Sides:
@@ -22,10 +32,15 @@ class Sides:
             rows = session.execute(select(ImageSide.image_id, ImageSide.side))
             return {image_id: Side(side) for image_id, side in rows}
 
-    def decide(self, sides: Mapping[int, Side]) -> None:
-        """Sides for images that have none; one that has keeps it."""
+    def decide(self, sides: Mapping[int, Side], known: Known | None = None) -> bool:
+        """Sides for images that have none; one that has keeps it.
+
+        False, and nothing is stored, where there is more to know by now than was `known`.
+        """
         with self._database.write() as session:
             decided = set(session.scalars(select(ImageSide.image_id)))
+            if known is not None and known != Known(len(decided), _versions(session)):
+                return False
             new = [
                 {"image_id": image_id, "side": side.value}
                 for image_id, side in sides.items()
@@ -33,3 +48,8 @@ class Sides:
             ]
             if new:
                 session.execute(insert(ImageSide), new)
+        return True
+
+
+def _versions(session: Session) -> int:
+    return session.scalar(select(func.count()).select_from(ModelVersion)) or 0

@@ -35,7 +35,7 @@ paper_threshold_option = click.option(
 
 
 def refresh_malignancy(
-    settings: Settings, backbone: str, seed: int, hold_out: Sequence[str]
+    settings: Settings, backbone: str, seed: int, hold_out: Sequence[str], device: str
 ) -> None:
     """Train the classifier and print what it learned from and how it did on its validation part."""
     from ddiseg.catalogue.malignancy import DISCLAIMER
@@ -45,7 +45,13 @@ def refresh_malignancy(
     workspace = settings.open()
     with progress_bar("Training the malignancy classifier, epochs") as progress:
         done = train(
-            workspace, default_actor(), backbone, seed, hold_out=hold_out, progress=progress
+            workspace,
+            default_actor(),
+            backbone,
+            seed,
+            hold_out=hold_out,
+            progress=progress,
+            device=device,
         )
     version = done.version
     metrics = version.metrics
@@ -72,14 +78,22 @@ def refresh_malignancy(
 
 
 def prelabel_malignancy(
-    settings: Settings, workspace: Workspace, images: Sequence[Image], *, strict: bool
+    settings: Settings,
+    workspace: Workspace,
+    images: Sequence[Image],
+    *,
+    strict: bool,
+    device: str,
+    precision: str,
 ) -> None:
     """Store the probability of images and print the outcomes."""
     from ddiseg.catalogue.malignancy import DISCLAIMER
     from ddiseg.loop.malignancy import prelabel_malignancy as estimate
 
     with progress_bar("Estimating malignancy") as progress:
-        version, outcomes = estimate(workspace, images, progress)
+        version, outcomes = estimate(
+            workspace, images, progress, device=device, precision=precision
+        )
     report_outcomes(
         settings,
         outcomes,

@@ -86,7 +86,7 @@ def refresh(
     if malignancy and (from_scratch or gate):
         raise click.UsageError("--from-scratch and --gate do not go with --malignancy.")
     if malignancy:
-        refresh_malignancy(settings, backbone, seed, hold_out)
+        refresh_malignancy(settings, backbone, seed, hold_out, device)
         return
     if hold_out:
         raise click.UsageError("--hold-out goes with --malignancy.")
@@ -133,7 +133,8 @@ def refresh(
     else:
         text = f"{version.name} is unchanged: it learned from exactly these {len(version.training_masks)} masks"
     if version.gate:
-        verdict = "passed" if version.gate["passed"] else f"refused, {done.in_use} stays in use"
+        stays = f"{done.in_use} stays in use" if done.in_use else "no version is in use"
+        verdict = "passed" if version.gate["passed"] else f"refused, {stays}"
         text = "\n  ".join([f"{text}\n  gate: {verdict}", *done.reasons])
     settings.emit(data, text)
 
@@ -198,7 +199,9 @@ def prelabel(
         ids = None if batch is None else catalogue.batches.image_ids(batch)
         chosen = catalogue.images.select(subset=subset, states=wanted, ids=ids)
     if malignancy:
-        prelabel_malignancy(settings, workspace, chosen, strict=strict)
+        prelabel_malignancy(
+            settings, workspace, chosen, strict=strict, device=device, precision=precision
+        )
         return
     with progress_bar("Painting images") as progress:
         version, outcomes = paint(workspace, chosen, progress, device=device, precision=precision)

@@ -17,6 +17,7 @@ from ddiseg.catalogue.models import Image, Mask
 from ddiseg.errors import InputError
 from ddiseg.formats import MASKS, load_format
 from ddiseg.ingest.mask_files import MaskTargets, class_mask, size_mismatch
+from ddiseg.loop.lineage import Lineage
 from ddiseg.outcomes import Progress, silent
 from ddiseg.workspace import Workspace
 
@@ -145,22 +146,16 @@ def _from_accepted(workspace: Workspace) -> Iterator[Truth]:
 
 def _honest_predictions(workspace: Workspace) -> dict[int, tuple[Mask | None, str, bool]]:
     """By image id: newest prediction by a model that never saw a mask of it (None if there is none),
-    that model's name, and whether a model that saw one painted it or learned from it."""
+    that model's name, and whether a model learned from it."""
     versions = {v.id: v for v in workspace.catalogue.models.all()}
-    seen = {v.id: set(v.training_masks) for v in versions.values()}
     every = workspace.catalogue.masks.all()
-    drawn: dict[int, set[str]] = {}
-    for mask in every:
-        if mask.annotator is not None:
-            drawn.setdefault(mask.image_id, set()).add(mask.content_hash)
-    learned = set().union(*seen.values()) if seen else set()
+    lineage = Lineage(every)
+    learned = {v.id: lineage.images_learned(v.training_masks) for v in versions.values()}
     found: dict[int, tuple[Mask | None, str, bool]] = {
-        image_id: (None, "", bool(hashes & learned)) for image_id, hashes in drawn.items()
+        image_id: (None, "", True) for images in learned.values() for image_id in images
     }
     for mask in every:
-        if mask.model_version_id is None:
-            continue
-        if drawn.get(mask.image_id, set()) & seen[mask.model_version_id]:
-            continue
-        found[mask.image_id] = (mask, versions[mask.model_version_id].name, False)
+        version_id = mask.model_version_id
+        if version_id is not None and mask.image_id not in learned[version_id]:
+            found[mask.image_id] = (mask, versions[version_id].name, False)
     return found

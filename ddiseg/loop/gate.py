@@ -2,15 +2,19 @@
 
 Both paint the same held-out images, whose accepted masks neither has learned from. The candidate
 passes only if it is not worse over all of them, and if no tone's lower bound falls by more than a
-tolerance. Intervals are 95 % bootstrap intervals over patients; candidate, version in use and their
+tolerance. A mask that people drew over the painting of the version in use leans towards that version
+(left as it was, it gives it an IoU of 1), so those are left out where there are enough others.
+Intervals are 95 % bootstrap intervals over patients; candidate, version in use and their
 difference are resampled together (paired: Efron and Tibshirani 1993, chapter 8), so that a hard
 patient counts for both.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -29,6 +33,14 @@ MEAN, LESION = "mean_iou", "lesion_iou"
 _SAID = {MEAN: "mean IoU", LESION: "lesion IoU"}
 
 
+class Painting(StrEnum):
+    """What people made of a painting of the version in use when they drew an accepted mask."""
+
+    NONE = "none"  #: they had none before them
+    UNCHANGED = "unchanged"  #: they left it as it was
+    CORRECTED = "corrected"
+
+
 @dataclass(frozen=True)
 class Judged:
     """One held-out image: whose it is, and the confusion matrices (C, C) of both versions' masks."""
@@ -38,6 +50,7 @@ class Judged:
     valid: Sequence[int]  #: classes that the annotator could use
     candidate: NDArray[np.int64]
     current: NDArray[np.int64] | None  #: None where there is no version to compare with
+    painting: Painting = Painting.NONE
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,7 @@ class Comparison:
     """The figures of a group of held-out images, by MEAN and LESION."""
 
     n: int  #: images
+    painted: int  #: of them, how many masks were drawn over a painting of the version in use
     patients: int
     candidate: dict[str, Figure]
     current: dict[str, Figure] | None
@@ -69,7 +83,9 @@ class Verdict:
     reasons: tuple[str, ...]  #: one line each, what decided first
     compared_with: str | None  #: name of the version in use
     tolerance: float
+    patients: int  #: of all held-out images, compared or not
     held_out: dict[str, int]  #: images by tone
+    drawn_over: dict[Painting, int]  #: masks over a painting of the version in use
     overall: Comparison
     by_tone: dict[str, Comparison]  #: in the protocol's order
 
@@ -77,9 +93,10 @@ class Verdict:
         """The verdict as JSON has it, with what its intervals are made of."""
         values = asdict(self)
         images = {
-            "images": self.overall.n,
-            "patients": self.overall.patients,
+            "images": sum(self.held_out.values()),
+            "patients": values.pop("patients"),
             "by_tone": self.held_out,
+            "drawn_over_its_painting": values.pop("drawn_over"),
         }
         bootstrap = {"over": "patients", "paired": True, "resamples": RESAMPLES, "seed": SEED}
         return {
@@ -88,6 +105,12 @@ class Verdict:
             "held_out": images,
             "bootstrap": bootstrap,
         }
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raise InputError where it is no IoU from 0 to 1."""
+    if not 0 <= tolerance <= 1:
+        raise InputError(f"--tolerance is {tolerance:g}: give an IoU from 0 to 1, such as 0.02")
 
 
 def judge(
@@ -107,24 +130,45 @@ def judge(
     Raises:
         InputError: the tolerance is none.
     """
-    if not 0 <= tolerance <= 1:
-        raise InputError(f"--tolerance is {tolerance:g}: give an IoU from 0 to 1, such as 0.02")
+    check_tolerance(tolerance)
     tones = [tone.name for tone in load_protocol().tones]
     groups = {tone: [each for each in images if each.tone == tone] for tone in tones}
-    by_tone = {tone: _compare(members) for tone, members in groups.items() if members}
-    overall = _compare(images)
+    by_tone = {tone: _compare_fairly(members) for tone, members in groups.items() if members}
+    overall = _compare_fairly(images)
     refused = _worse(overall, tolerance) + _fallen(by_tone, tolerance)
     unjudged = _unjudged(overall, compared_with, unusable)
     return Verdict(
         passed=not refused,
         judged=unjudged is None,
-        reasons=(*refused, *([unjudged] if unjudged else _kept(overall, refused)), *_few(by_tone)),
+        reasons=(
+            *refused,
+            *([unjudged] if unjudged else _kept(overall, refused)),
+            *_leaning(images, overall, by_tone, compared_with),
+            *_few(by_tone),
+        ),
         compared_with=compared_with,
         tolerance=tolerance,
-        held_out={tone: group.n for tone, group in by_tone.items()},
+        patients=len({each.patient for each in images}),
+        held_out={tone: len(members) for tone, members in groups.items() if members},
+        drawn_over=_drawn_over(images),
         overall=overall,
         by_tone=by_tone,
     )
+
+
+def refuse(verdict: Verdict | None, why: str) -> Verdict:
+    """The verdict, None where there was no comparison, on a version that may not come into use."""
+    if verdict is None:
+        return replace(judge([], None), passed=False, reasons=(why,))
+    return replace(verdict, passed=False, reasons=(why, *verdict.reasons))
+
+
+def _compare_fairly(images: Sequence[Judged]) -> Comparison:
+    """By masks that do not lean towards the version in use; by all, where those are too few."""
+    fair = _compare([each for each in images if each.painting is Painting.NONE])
+    if fair.n == len(images) or fair.candidate[MEAN].value is not None:
+        return fair
+    return _compare(images)
 
 
 def _compare(images: Sequence[Judged]) -> Comparison:
@@ -135,6 +179,7 @@ def _compare(images: Sequence[Judged]) -> Comparison:
         difference = {m: candidate[m] - current[m] for m in candidate}
     return Comparison(
         n=len(images),
+        painted=sum(each.painting is not Painting.NONE for each in images),
         patients=len(set(patients)),
         candidate=_figures(candidate, patients),
         current=None if current is None else _figures(current, patients),
@@ -233,6 +278,34 @@ def _kept(overall: Comparison, refused: Sequence[str]) -> list[str]:
     if refused or overall.difference is None:
         return []
     return [f"{_SAID[m]}: {_difference(f)}" for m, f in overall.difference.items() if f.interval]
+
+
+def _drawn_over(images: Sequence[Judged]) -> dict[Painting, int]:
+    counts = Counter(each.painting for each in images)
+    return {kind: counts[kind] for kind in (Painting.UNCHANGED, Painting.CORRECTED)}
+
+
+def _leaning(
+    images: Sequence[Judged],
+    overall: Comparison,
+    by_tone: Mapping[str, Comparison],
+    compared_with: str | None,
+) -> list[str]:
+    """How many masks lean towards the version in use, and where they had to count all the same."""
+    counts = _drawn_over(images)
+    if not any(counts.values()):
+        return []
+    said = [
+        f"{sum(counts.values())} of {len(images)} held-out masks were drawn over the painting of "
+        f"{compared_with}, which flatters it ({counts[Painting.UNCHANGED]} unchanged, "
+        f"{counts[Painting.CORRECTED]} corrected): they count only where the others are too few"
+    ]
+    for name, group in {"overall": overall, **by_tone}.items():
+        if group.painted:
+            said.append(
+                f"{name}: too few others, so {group.painted} of them count (n = {group.n} images)"
+            )
+    return said
 
 
 def _few(by_tone: Mapping[str, Comparison]) -> list[str]:

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,15 @@ from ddiseg.catalogue import ModelKind, NewEstimate, NewModelVersion, State
 from ddiseg.catalogue.malignancy import DISCLAIMER
 from ddiseg.catalogue.models import Image, ModelVersion
 from ddiseg.errors import InputError
-from ddiseg.loop.draw import RESERVED, relatives
-from ddiseg.loop.model_files import fedd_errors, model_file, opened_ahead, store_model
+from ddiseg.loop.draw import RESERVED
+from ddiseg.loop.families import families
+from ddiseg.loop.model_files import (
+    fedd_errors,
+    model_file,
+    opened_ahead,
+    recorded_backbone,
+    store_model,
+)
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
@@ -37,6 +43,7 @@ from fedd.malignancy.classifier import (
 )
 from fedd.malignancy.discrimination import best_threshold, discrimination_by_tone
 from fedd.malignancy.split import validation_part
+from fedd.network.replicas import Replicas, place
 from fedd.weights.files import SHIPPED, load_backbone
 
 #: Never learned from, where it is drawn: figures on it are for the paper's table.
@@ -63,6 +70,8 @@ def refresh_malignancy(
     settings: ClassifierSettings | None = None,
     hold_out: Sequence[str] = (),
     progress: Progress = silent,
+    *,
+    device: str = "cpu",
 ) -> RefreshedMalignancy:
     """Train a classifier on the images of known malignancy and record it as a new model version.
 
@@ -70,16 +79,17 @@ def refresh_malignancy(
     from, nor are images of the same patients or near-duplicates: figures on them stay honest. A
     part of the rest, apart in the same way, ends the training and chooses the threshold.
 
-    The same images, backbone and settings as the version in use leave it in use. Raises InputError
-    where there is nothing to tell apart or the weights do not fit, NotFoundError for an unknown
+    The backbone is computed on `device` ("auto": all GPUs, or the CPU). The same images, backbone
+    and settings as the version in use leave it in use. Raises InputError where there is nothing to
+    tell apart, the weights do not fit or there is no such device, NotFoundError for an unknown
     subset.
     """
-    families = _families(workspace)
-    images, left_out = _learnable(workspace, families, hold_out)
+    family_of = families(workspace.catalogue.images.select())
+    images, left_out = _learnable(workspace, family_of, hold_out)
     with fedd_errors():
-        net = load_backbone(backbone)
+        net = place(load_backbone(backbone), device)
         settings = replace(settings or default_settings(net.config, len(images)), seed=seed)
-        groups = [families[image.id] for image in images]
+        groups = [family_of[image.id] for image in images]
         malignant = np.array([bool(image.malignant) for image in images])
         tones = [image.tone for image in images]
         held = validation_part(malignant.tolist(), tones, groups, settings.validation, seed)
@@ -104,7 +114,7 @@ def refresh_malignancy(
     version = workspace.catalogue.models.add(
         NewModelVersion(
             file_hash=digest,
-            backbone=backbone if backbone == SHIPPED else str(Path(backbone).absolute()),
+            backbone=recorded_backbone(backbone),
             backbone_hash=net.hash,
             settings=settings.to_dict(),
             training_masks=[],
@@ -131,15 +141,22 @@ def refresh_malignancy(
 
 
 def prelabel_malignancy(
-    workspace: Workspace, images: Sequence[Image], progress: Progress = silent
+    workspace: Workspace,
+    images: Sequence[Image],
+    progress: Progress = silent,
+    *,
+    device: str = "cpu",
+    precision: str = "float32",
 ) -> tuple[ModelVersion, list[FileOutcome]]:
     """Store the probability of malignant by the version in use; images that have one are unchanged.
 
-    Changes nothing else about an image. A stopped run loses at most the last few.
+    The backbone is computed on `device` ("auto": all GPUs, or the CPU). Changes nothing else about
+    an image. A stopped run loses at most the last few.
     """
     version = workspace.catalogue.models.current(ModelKind.MALIGNANCY)
     with fedd_errors():
-        classifier, net = load_classifier_version(workspace, version)
+        classifier, found = load_classifier_version(workspace, version)
+        net = place(found, device, precision)
     there = workspace.catalogue.malignancy.estimated_by(version.id)
     outcomes = [FileOutcome(i.name, Outcome.UNCHANGED) for i in images if i.id in there]
     todo = [image for image in images if image.id not in there]
@@ -176,12 +193,12 @@ def evaluate_malignancy(
     """
     version = workspace.catalogue.models.current(ModelKind.MALIGNANCY)
     probabilities = workspace.catalogue.malignancy.of_version(version.id)
-    families = _families(workspace)
+    family_of = families(workspace.catalogue.images.select())
     chosen = workspace.catalogue.images.select(subset=subset)
     everything = chosen if subset is None else workspace.catalogue.images.select()
-    seen = {families[i.id] for i in everything if i.content_hash in version.training_images}
+    seen = {family_of[i.id] for i in everything if i.content_hash in version.training_images}
     known = [image for image in chosen if image.malignant is not None]
-    unseen = [image for image in known if families[image.id] not in seen]
+    unseen = [image for image in known if family_of[image.id] not in seen]
     scored = [image for image in unseen if image.id in probabilities]
     counts = {
         "unknown_malignancy": len(chosen) - len(known),
@@ -202,7 +219,7 @@ def evaluate_malignancy(
     if paper_threshold and any(image.malignant for image in scored):
         truth = np.array([bool(image.malignant) for image in scored])
         threshold = best_threshold(truth, np.array(values))
-    groups = [families[image.id] for image in scored]
+    groups = [family_of[image.id] for image in scored]
     figures = _figures(scored, groups, values, threshold, resamples, seed)
     result: dict[str, Any] = {
         "note": DISCLAIMER,
@@ -235,27 +252,13 @@ def load_classifier_version(
     return classifier, net
 
 
-def _families(workspace: Workspace) -> dict[int, str]:
-    """By image id, what stands for all images of its patient and their near-duplicates.
-
-    The smallest content hash among them: no row number decides what is held out.
-    """
-    images = workspace.catalogue.images.select()
-    _, numbers = relatives(images)
-    smallest: dict[int, str] = {}
-    for image in images:
-        family = numbers[image.id]
-        smallest[family] = min(image.content_hash, smallest.get(family, image.content_hash))
-    return {image.id: smallest[numbers[image.id]] for image in images}
-
-
 def _learnable(
-    workspace: Workspace, families: dict[int, str], hold_out: Sequence[str]
+    workspace: Workspace, family_of: dict[int, str], hold_out: Sequence[str]
 ) -> tuple[list[Image], dict[str, int]]:
     """The images to learn from, in an order that no row number decides, and how many are left out."""
     subsets = workspace.catalogue.subsets
     tests = sorted({*hold_out, *({PAPER_TEST} & set(subsets.names()))})
-    kept_apart = {families[image_id] for name in tests for image_id in subsets.members(name)}
+    kept_apart = {family_of[image_id] for name in tests for image_id in subsets.members(name)}
     images: list[Image] = []
     left_out = Counter({"of unknown malignancy": 0, "skipped": 0, "held out": 0})
     for image in workspace.catalogue.images.select():
@@ -263,7 +266,7 @@ def _learnable(
             left_out["of unknown malignancy"] += 1
         elif image.state == State.SKIPPED:
             left_out["skipped"] += 1
-        elif families[image.id] in kept_apart:
+        elif family_of[image.id] in kept_apart:
             left_out["held out"] += 1
         else:
             images.append(image)
@@ -278,7 +281,7 @@ def _learnable(
 
 def _same_version(
     workspace: Workspace,
-    net: DiffusionUNet,
+    net: DiffusionUNet | Replicas,
     settings: ClassifierSettings,
     learned: dict[str, dict[str, bool]],
 ) -> ModelVersion | None:

@@ -25,7 +25,7 @@ from ddiseg.workspace import Workspace
 from fedd.backbone import DiffusionUNet
 from fedd.errors import FeddError
 from fedd.segment import Probes, load_probes
-from fedd.weights.files import load_backbone
+from fedd.weights.files import is_named, load_backbone
 
 #: Threads that open photographs, and parts that wait opened.
 THREADS, AHEAD = 4, 2
@@ -36,22 +36,33 @@ _REFRESH = {
 }
 
 
+def recorded_backbone(backbone: str) -> str:
+    """How a version remembers its backbone: a name as it is, a file by where it lies."""
+    return backbone if is_named(backbone) else str(Path(backbone).absolute())
+
+
+class LostModelError(WorkspaceError):
+    """The stored file of a version is missing, or is not the one that was stored."""
+
+
 def store_model(workspace: Workspace, save: Callable[[Path], None]) -> str:
-    """Store the file that `save` writes; returns its SHA-256."""
+    """Store the file that `save` writes, over one that was changed on disk; returns its SHA-256."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         save(path)
         data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    workspace.store.put(Kind.MODEL, digest, data)
+    stored = workspace.store.put(Kind.MODEL, digest, data)
+    if not stored and workspace.store.get(Kind.MODEL, digest) != data:
+        workspace.store.put(Kind.MODEL, digest, data, replace=True)
     return digest
 
 
 def load_version(workspace: Workspace, version: ModelVersion) -> tuple[Probes, DiffusionUNet]:
     """The probes of a model version and the backbone that they read.
 
-    Raises WorkspaceError where the stored file was changed or is missing, InputError where the
-    weights do not fit.
+    Raises LostModelError where the stored file was changed or is missing, InputError where its
+    backbone is missing or does not fit, WorkspaceError where something can't be read just now.
     """
     probes = stored_probes(workspace, version)
     with fedd_errors():
@@ -68,27 +79,39 @@ def stored_probes(workspace: Workspace, version: ModelVersion) -> Probes:
 
 @contextmanager
 def fedd_errors() -> Iterator[None]:
-    """What fedd refuses, as an error of ours."""
+    """What fedd refuses, as an InputError; a file that can't be read as a WorkspaceError."""
     try:
         yield
     except FeddError as error:
+        if isinstance(
+            error.__cause__, OSError
+        ):  # it may pass: nothing is wrong with what was given
+            raise WorkspaceError(str(error)) from error
         raise InputError(str(error)) from error
 
 
 @contextmanager
 def model_file(workspace: Workspace, version: ModelVersion) -> Iterator[Path]:
-    """A copy of a version's file; raises WorkspaceError where the stored one was changed."""
-    data = workspace.store.get(Kind.MODEL, version.file_hash)
+    """A copy of a version's file; raises LostModelError where the stored one is not whole."""
+    path = workspace.store.path(Kind.MODEL, version.file_hash)
+    anew = f"'{_REFRESH[ModelKind(version.kind)]}'"
+    try:
+        data = workspace.store.get(Kind.MODEL, version.file_hash)
+    except WorkspaceError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise LostModelError(
+                f"the file of {version.name} is missing: put {path} back from a backup, or train "
+                f"anew with {anew}"
+            ) from error
+        raise
     if hashlib.sha256(data).hexdigest() != version.file_hash:
-        raise WorkspaceError(
-            f"the file of model {version.name} was changed on disk: delete "
-            f"{workspace.store.path(Kind.MODEL, version.file_hash)} and run "
-            f"'{_REFRESH[ModelKind(version.kind)]}'"
+        raise LostModelError(
+            f"the file of model {version.name} was changed on disk: delete {path} and run {anew}"
         )
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
-        path.write_bytes(data)
-        yield path
+        copy = Path(folder) / "model.safetensors"
+        copy.write_bytes(data)
+        yield copy
 
 
 def opened_ahead(

@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from annotation_protocol import load_protocol, scoring
+from annotation_protocol import load_protocol
 from ddiseg.catalogue import ModelKind, NewModelVersion, Side
+from ddiseg.catalogue.model_versions import ModelVersions, OvertakenError, Standing
 from ddiseg.catalogue.models import Image, Mask, ModelVersion
-from ddiseg.errors import DdisegError, InputError, NotFoundError, WorkspaceError
+from ddiseg.errors import InputError, NotFoundError
 from ddiseg.loop import gate
 from ddiseg.loop.descriptor_space import descriptor_space
+from ddiseg.loop.families import families
+from ddiseg.loop.incumbent import judge_beside, load_incumbent
 from ddiseg.loop.model_files import (
+    LostModelError,
     fedd_errors,
-    load_version,
     model_file,
+    recorded_backbone,
     store_model,
     stored_probes,
 )
@@ -27,12 +28,12 @@ from ddiseg.loop.sides import decide_sides
 from ddiseg.loop.training_metrics import count_tones, training_metrics
 from ddiseg.outcomes import Progress, silent
 from ddiseg.workspace import Workspace
-from fedd.backbone import Backbone, DiffusionUNet
+from fedd.backbone import DiffusionUNet
 from fedd.cache import DEFAULT_LIMIT, FeatureCache
 from fedd.network.replicas import Replicas, place
 from fedd.probes.training import Example, train_probes
-from fedd.segment import Probes, ProbeSettings, default_settings
-from fedd.weights.files import SHIPPED, is_named, load_backbone
+from fedd.segment import ProbeSettings, default_settings
+from fedd.weights.files import SHIPPED, load_backbone
 
 #: Where a workspace keeps activations: not part of its data, and made again where it is missing.
 CACHE = Path("cache", "features")
@@ -44,7 +45,7 @@ class Refreshed:
 
     version: ModelVersion
     new: bool
-    in_use: str  #: name of the version in use afterwards
+    in_use: str | None  #: name of the version in use afterwards, if there is one
 
     @property
     def absent_classes(self) -> tuple[str, ...]:
@@ -81,7 +82,8 @@ def refresh(
     Training goes on from the version in use where that learned from some of the same masks, with
     the same backbone and settings. The same masks, backbone and settings as the newest version
     change nothing. Once masks are held out (`hold_out` begins it, and nothing ends it) none is
-    ever learned from, and the version comes into use only where the gate lets it pass.
+    ever learned from, and the version comes into use only where the gate lets it pass. It does not
+    where another one came into use, or masks were first held out, while it was trained.
 
     Args:
         settings: those that go with the backbone unless given; `seed` replaces theirs.
@@ -92,21 +94,28 @@ def refresh(
         tolerance: by how much a tone's lower bound may fall, in IoU.
 
     Raises:
-        InputError: there is nothing to learn from, or the weights do not fit.
+        InputError: the tolerance is none, there is nothing to learn from, or the weights do not fit.
+        WorkspaceError: something can't be read or written just now, the version in use included.
     """
+    gate.check_tolerance(tolerance)
     pairs, held_out = _sides(workspace, begin=hold_out)
     protocol = load_protocol()
     with fedd_errors():
         net = place(load_backbone(backbone), device)
         settings = replace(settings or default_settings(net.config), seed=seed)
         hashes = [mask.content_hash for _, mask in pairs]
-        if (same := _same(workspace, net, settings, hashes, from_scratch)) is not None:
-            return Refreshed(same, False, workspace.catalogue.models.current().name)
-        earlier = None if from_scratch else _earlier(workspace, net, settings, hashes)
+        current = _in_use(workspace)
+        if (same := _same(workspace, current, net, settings, hashes, from_scratch)) is not None:
+            return Refreshed(same, False, current.name if current else None)
+        incumbent, unusable = None, None
+        if held_out is not None:
+            incumbent, unusable = load_incumbent(workspace, current, net)
+        earlier = None if from_scratch else _earlier(workspace, current, net, settings, hashes)
         cache = feature_cache(workspace, cache_limit)
+        family_of = families([image for image, _ in pairs])
         started = time.monotonic()
         probes = train_probes(
-            (_example(workspace, image, mask) for image, mask in pairs),
+            (_example(workspace, image, mask, family_of[image.id]) for image, mask in pairs),
             net,
             settings,
             protocol.class_names,
@@ -127,26 +136,33 @@ def refresh(
         }
         verdict = None
         if held_out is not None:
-            verdict = _verdict(workspace, probes, net, held_out, cache, tolerance)
+            verdict = judge_beside(
+                workspace,
+                probes,
+                net,
+                incumbent,
+                held_out,
+                tolerance,
+                cache=cache,
+                unusable=unusable,
+            )
         digest = store_model(workspace, probes.save)
     # What is labelled must be known to the next draw: it keeps away from that.
     workspace.catalogue.descriptors.add(descriptor_space(net.hash, settings.to_dict()), descriptors)
-    version = workspace.catalogue.models.add(
-        NewModelVersion(
-            file_hash=digest,
-            backbone=backbone if is_named(backbone) else str(Path(backbone).absolute()),
-            backbone_hash=net.hash,
-            settings=settings.to_dict(),
-            training_masks=hashes,
-            metrics=metrics,
-            protocol_version=protocol.version,
-            gate=verdict.as_dict() if verdict else None,
-        ),
-        actor,
-        promote=verdict is None or verdict.passed,
-        why="; ".join(verdict.reasons) if verdict else "newly trained; no mask is held out",
+    new = NewModelVersion(
+        file_hash=digest,
+        backbone=recorded_backbone(backbone),
+        backbone_hash=net.hash,
+        settings=settings.to_dict(),
+        training_masks=hashes,
+        metrics=metrics,
+        protocol_version=protocol.version,
+        gate=verdict.as_dict() if verdict else None,
     )
-    return Refreshed(version, True, workspace.catalogue.models.current().name)
+    stood = Standing(current.id if current else None, held_out=held_out is not None)
+    version = _record(workspace.catalogue.models, new, actor, verdict, stood)
+    in_use = _in_use(workspace)
+    return Refreshed(version, True, in_use.name if in_use else None)
 
 
 def feature_cache(workspace: Workspace, limit: int) -> FeatureCache | None:
@@ -171,8 +187,9 @@ def _sides(workspace: Workspace, *, begin: bool) -> tuple[Pairs, Pairs | None]:
     held_out = None
     if begin or workspace.catalogue.sides.all():
         sides = decide_sides(workspace.catalogue)
-        held_out = [pair for pair in pairs if sides[pair[0].id] is Side.HELD_OUT]
-        pairs = [pair for pair in pairs if sides[pair[0].id] is Side.TRAINING]
+        # A mask that another process has reopened by now has no side: it is on neither.
+        held_out = [pair for pair in pairs if sides.get(pair[0].id) is Side.HELD_OUT]
+        pairs = [pair for pair in pairs if sides.get(pair[0].id) is Side.TRAINING]
     if not pairs:
         kept = f" ({len(held_out)} are held out for the gate)" if held_out else ""
         raise InputError(
@@ -182,36 +199,54 @@ def _sides(workspace: Workspace, *, begin: bool) -> tuple[Pairs, Pairs | None]:
     return pairs, held_out
 
 
+def _in_use(workspace: Workspace) -> ModelVersion | None:
+    try:
+        return workspace.catalogue.models.current()
+    except NotFoundError:
+        return None
+
+
 def _same(
     workspace: Workspace,
+    current: ModelVersion | None,
     net: DiffusionUNet | Replicas,
     settings: ProbeSettings,
     hashes: Sequence[str],
     from_scratch: bool,
 ) -> ModelVersion | None:
-    """The newest version, refused ones too, where it learned the same in the same way."""
+    """The newest version where it learned the same in the same way.
+
+    One that the gate refused too, unless what it was refused beside is not in use any more.
+    """
     versions = workspace.catalogue.models.all(ModelKind.SEGMENTATION)
     if not versions or not _alike(workspace, versions[-1], net, settings):
         return None
     newest = versions[-1]
     if from_scratch and newest.metrics.get("went_on_from"):
         return None
+    if _refused_beside_another(newest, current):
+        return None
     return newest if sorted(newest.training_masks) == sorted(hashes) else None
+
+
+def _refused_beside_another(version: ModelVersion, current: ModelVersion | None) -> bool:
+    """Whether the gate refused a version beside one that is not in use any more."""
+    if version.gate is None or version.gate["passed"] or current is None:
+        return False
+    return current.name not in (version.name, version.gate["compared_with"])
 
 
 def _earlier(
     workspace: Workspace,
+    current: ModelVersion | None,
     net: DiffusionUNet | Replicas,
     settings: ProbeSettings,
     hashes: Sequence[str],
 ) -> ModelVersion | None:
     """The version in use, where training can go on from it: it learned a part of the same."""
-    try:
-        current = workspace.catalogue.models.current()
-    except NotFoundError:
+    if current is None or not set(current.training_masks) < set(hashes):
         return None
-    grown = set(current.training_masks) < set(hashes)
-    return current if grown and _alike(workspace, current, net, settings) else None
+    return current if _alike(workspace, current, net, settings) else None
 
 
 def _alike(
@@ -221,68 +256,36 @@ def _alike(
     settings: ProbeSettings,
 ) -> bool:
     """Whether a version was trained as this one will be, and its file is there and whole."""
-    alike = (
-        version.backbone_hash == net.hash
-        and ProbeSettings.from_dict(version.settings) == settings
-        and version.protocol_version == load_protocol().version
-    )
+    if (
+        version.backbone_hash != net.hash
+        or ProbeSettings.from_dict(version.settings) != settings
+        or version.protocol_version != load_protocol().version
+    ):
+        return False
     try:
         with model_file(workspace, version):
-            return alike
-    except WorkspaceError:  # 'ddiseg verify' says what is wrong with it
+            return True
+    except LostModelError:  # 'ddiseg verify' says what is wrong with it
         return False
 
 
-def _example(workspace: Workspace, image: Image, mask: Mask) -> Example:
-    return Example(
-        workspace.photograph(image), workspace.mask(mask), image.patient or "", image.tone
-    )
+def _example(workspace: Workspace, image: Image, mask: Mask, family: str) -> Example:
+    return Example(workspace.photograph(image), workspace.mask(mask), family, image.tone)
 
 
-def _verdict(
-    workspace: Workspace,
-    probes: Probes,
-    net: Backbone,
-    held_out: Pairs,
-    cache: FeatureCache | None,
-    tolerance: float,
-) -> gate.Verdict:
-    """What the gate says of new probes, beside the version in use if that can still paint."""
-    name, other, unusable = None, None, None
+def _record(
+    models: ModelVersions,
+    new: NewModelVersion,
+    actor: str,
+    verdict: gate.Verdict | None,
+    stood: Standing,
+) -> ModelVersion:
+    """Record a version; in use, unless the gate refuses it or things no longer stand as they did."""
+    if verdict is not None and not verdict.passed:
+        return models.add(new, actor, promote=False)
+    why = "; ".join(verdict.reasons) if verdict else "newly trained; no mask is held out"
     try:
-        current = workspace.catalogue.models.current()
-        name = current.name
-        if current.backbone_hash == net.hash:
-            other = stored_probes(workspace, current), net
-        else:
-            other = load_version(workspace, current)
-    except NotFoundError:
-        pass
-    except DdisegError as error:
-        # A version that can't be loaded paints nothing: it must not keep another one from use.
-        unusable = f"{name}: {error}"
-    judged = []
-    for image, mask in held_out:
-        photograph = workspace.photograph(image)
-        truth = workspace.mask_over(image, mask)
-        judged.append(
-            gate.Judged(
-                patient=image.patient or image.content_hash,
-                tone=image.tone,
-                valid=mask.classes,
-                candidate=_confusion(truth, probes, net, photograph, cache),
-                current=_confusion(truth, *other, photograph, cache) if other else None,
-            )
-        )
-    return gate.judge(judged, name if other else None, tolerance, unusable=unusable)
-
-
-def _confusion(
-    truth: NDArray[np.uint8],
-    probes: Probes,
-    net: Backbone,
-    photograph: NDArray[np.uint8],
-    cache: FeatureCache | None,
-) -> NDArray[np.int64]:
-    prediction = probes.predict(net, [photograph], cache)[0].mask
-    return scoring.confusion(truth, prediction, len(probes.classes))
+        return models.add(new, actor, why=why, stood=stood)
+    except OvertakenError as error:
+        refused = gate.refuse(verdict, str(error))
+        return models.add(replace(new, gate=refused.as_dict()), actor, promote=False)

@@ -11,9 +11,11 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ddiseg.catalogue import Catalogue, ModelKind, Side
-from ddiseg.catalogue.models import Image
+from ddiseg.catalogue import Catalogue, Side
+from ddiseg.catalogue.models import Image, ModelVersion
+from ddiseg.catalogue.sides import Known
 from ddiseg.loop.draw import relatives
+from ddiseg.loop.lineage import Lineage
 
 #: Share of the families that are held out.
 HELD_OUT = 0.2
@@ -22,23 +24,27 @@ HELD_OUT = 0.2
 def decide_sides(catalogue: Catalogue) -> dict[int, Side]:
     """The side of every image with an accepted mask; those that have none yet get theirs.
 
-    What a model has learned from already is on the training side.
+    An image that a model has learned from is on the training side, whichever of its masks that was
+    and however the image stands now; its family follows it.
     """
-    accepted = catalogue.masks.accepted()
-    sides = catalogue.sides.all()
-    if missing := set(accepted) - set(sides):
-        images = catalogue.images.select(ids=[*accepted, *sides])
-        learned = {
-            h for v in catalogue.models.all(ModelKind.SEGMENTATION) for h in v.training_masks
-        }
-        known = dict(sides)
-        for image_id in missing:
-            if accepted[image_id].content_hash in learned:
-                known[image_id] = Side.TRAINING
-        new = {i: side for i, side in _by_family(images, known).items() if i in missing}
-        catalogue.sides.decide(new)
+    while True:
+        accepted = catalogue.masks.accepted()
         sides = catalogue.sides.all()
-    return {image_id: sides[image_id] for image_id in accepted}
+        missing = accepted.keys() - sides.keys()
+        if not missing:
+            return {image_id: sides[image_id] for image_id in accepted}
+        versions = catalogue.models.all()
+        known = dict.fromkeys(_learned(catalogue, versions), Side.TRAINING) | sides
+        images = catalogue.images.select(ids=[*{*accepted, *known}])
+        new = {i: side for i, side in _by_family(images, known).items() if i in missing}
+        # Not stored where another process has decided, or learned, in the meantime: seen anew then.
+        catalogue.sides.decide(new, Known(len(sides), len(versions)))
+
+
+def _learned(catalogue: Catalogue, versions: Sequence[ModelVersion]) -> set[int]:
+    """Ids of the images that one of these versions learned to paint from."""
+    lineage = Lineage(catalogue.masks.all())
+    return lineage.images_learned(digest for v in versions for digest in v.training_masks)
 
 
 def _by_family(images: Sequence[Image], known: dict[int, Side]) -> dict[int, Side]:

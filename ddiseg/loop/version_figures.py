@@ -5,7 +5,6 @@ Everything here is ready to be JSON. A figure is what the gate stores, see `ddis
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any, TypedDict
@@ -17,6 +16,7 @@ from annotation_protocol import load_protocol, scoring
 from annotation_protocol.scoring import FEW
 from ddiseg.catalogue import ModelKind
 from ddiseg.catalogue.models import Image, Mask, ModelVersion
+from ddiseg.loop.lineage import Lineage
 from ddiseg.workspace import Workspace
 
 #: Names the rows of all images together, whatever their tone.
@@ -94,10 +94,18 @@ def held_out(version: ModelVersion) -> Table | None:
         names += [other, f"{version.name} minus {other}"]
         sides += ["current", "difference"]
     groups = {ALL: gate["overall"], **gate["by_tone"]}
+    about = (
+        f"{_counted(seen['images'], seen['patients'])}, not learned from, that were held out when it "
+        "was trained."
+    )
+    if leaning := sum(seen["drawn_over_its_painting"].values()):
+        about += (
+            f" {leaning} of their masks were drawn over the painting of {gate['compared_with']}, "
+            "which flatters that version; they count only where the others are too few."
+        )
     return Table(
         title="Held-out images, as the gate saw them",
-        about=f"{_counted(seen['images'], seen['patients'])}, not learned from, that were held out "
-        "when it was trained.",
+        about=about,
         columns=names,
         paired=paired,
         rows=[
@@ -173,17 +181,23 @@ def tones_text(by_tone: Mapping[str, int]) -> str:
 
 def _random(workspace: Workspace, version: ModelVersion) -> Table | None:
     """Lesion IoU on images that were drawn by lot and whose masks the version never learned from."""
-    pairs = _unlearned(workspace, version, workspace.catalogue.batches.random_images())
-    if not pairs:
+    masks = workspace.catalogue.masks.all()
+    lineage = Lineage(masks)
+    painted = {mask.image_id: mask for mask in masks if mask.model_version_id == version.id}
+    accepted = workspace.catalogue.masks.accepted()
+    wanted = workspace.catalogue.batches.random_images() & accepted.keys() & painted.keys()
+    wanted -= lineage.images_learned(version.training_masks)
+    if not wanted:
         return None
+    images = workspace.catalogue.images.select(ids=sorted(wanted))
+    pairs = [(image, accepted[image.id], painted[image.id]) for image in images]
     names = load_protocol().class_names
-    images = [image for image, _, _ in pairs]
     patients = [image.patient or f"image {image.id}" for image in images]
     confusions = np.stack([_confusion(workspace, *pair, len(names)) for pair in pairs])
     valid = np.array([[c in truth.classes for c in range(len(names))] for _, truth, _ in pairs])
     overall = scoring.score(confusions, patients, valid, names)
     by_tone = scoring.score_by_group(confusions, patients, valid, [i.tone for i in images], names)
-    own = sum(truth.parent_id == prediction.id for _, truth, prediction in pairs)
+    own = sum(lineage.painting_under(truth, version.id) is not None for _, truth, _ in pairs)
     return Table(
         title="Accepted images that were drawn at random",
         about=f"{_counted(len(images), len(set(patients)))}, drawn by lot, not because a model was "
@@ -196,28 +210,6 @@ def _random(workspace: Workspace, version: ModelVersion) -> Table | None:
             for tone, scores in {ALL: overall, **by_tone}.items()
         ],
     )
-
-
-def _unlearned(
-    workspace: Workspace, version: ModelVersion, image_ids: set[int]
-) -> list[tuple[Image, Mask, Mask]]:
-    """Of these images the accepted mask and the version's own, where it learned from no mask of it."""
-    accepted = workspace.catalogue.masks.accepted()
-    predictions: dict[int, Mask] = {}
-    drawn: dict[int, set[str]] = defaultdict(set)
-    for mask in workspace.catalogue.masks.all():
-        if mask.model_version_id == version.id:
-            predictions[mask.image_id] = mask
-        elif mask.annotator is not None:
-            drawn[mask.image_id].add(mask.content_hash)
-    learned = set(version.training_masks)
-    wanted = [
-        image_id
-        for image_id in image_ids & accepted.keys() & predictions.keys()
-        if not drawn[image_id] & learned
-    ]
-    images = workspace.catalogue.images.select(ids=wanted)
-    return [(image, accepted[image.id], predictions[image.id]) for image in images]
 
 
 def _confusion(

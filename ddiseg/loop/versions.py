@@ -11,11 +11,10 @@ from typing import Any
 from annotation_protocol import load_protocol
 from ddiseg.catalogue import ModelKind
 from ddiseg.catalogue.models import ModelVersion
-from ddiseg.errors import InputError, WorkspaceError
+from ddiseg.errors import InputError
 from ddiseg.loop.malignancy import load_classifier_version
 from ddiseg.loop.model_files import fedd_errors, load_version
 from ddiseg.loop.version_figures import Table, beside, held_out, measured
-from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
 
 
@@ -140,11 +139,6 @@ def check_usable(workspace: Workspace, version: ModelVersion) -> None:
         raise InputError(
             f"{version.name} learned the classes of protocol {version.protocol_version}, and this is "
             f"protocol {protocol}: it can't come into use, not by force either; {anew}"
-        )
-    if not workspace.store.exists(Kind.MODEL, version.file_hash):
-        raise WorkspaceError(
-            f"the file of {version.name} is missing: put "
-            f"{workspace.store.path(Kind.MODEL, version.file_hash)} back from a backup, or {anew}"
         )
     try:
         if version.kind == ModelKind.MALIGNANCY:

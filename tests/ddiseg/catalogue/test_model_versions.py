@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from ddiseg.catalogue import Catalogue, ModelKind, NewModelVersion
+from ddiseg.catalogue import Catalogue, ModelKind, NewImage, NewModelVersion, Side
+from ddiseg.catalogue.model_versions import OvertakenError, Standing
 from ddiseg.errors import NotFoundError
 
 
@@ -23,6 +26,30 @@ def test_current__a_candidate_is_not_in_use(catalogue: Catalogue) -> None:
     assert _add(catalogue, promote=False) == "fedd-3"
     assert catalogue.models.current().name == "fedd-2"
     assert [m.gate for m in catalogue.models.all()] == [{"passed": p} for p in (False, True, False)]
+
+
+def test_add__as_things_stood(catalogue: Catalogue) -> None:
+    new = NewModelVersion("f", "unet", "b", {}, [], {}, "1.0")
+    first = catalogue.models.add(new, "tester", stood=Standing(None, held_out=False))
+    assert catalogue.models.current().id == first.id
+    catalogue.models.add(new, "tester", stood=Standing(first.id, held_out=True))
+    assert catalogue.models.current().name == "fedd-2"
+    for in_use in (None, first.id):
+        with pytest.raises(OvertakenError, match=r"fedd-2 came into use while .* run 'ddiseg ref"):
+            catalogue.models.add(new, "tester", stood=Standing(in_use, held_out=True))
+    assert len(catalogue.models.all()) == 2, "nothing is recorded of what was overtaken"
+
+
+def test_add__masks_were_first_held_out_in_between(
+    catalogue: Catalogue, new_image: Callable[..., NewImage]
+) -> None:
+    catalogue.images.add(catalogue.images.dataset("clinic").id, [new_image(1)], "tester")
+    catalogue.sides.decide({1: Side.TRAINING})
+    new = NewModelVersion("f", "unet", "b", {}, [], {}, "1.0")
+    with pytest.raises(OvertakenError, match="masks were held out while this version was trained"):
+        catalogue.models.add(new, "tester", stood=Standing(None, held_out=False))
+    catalogue.models.add(new, "tester", stood=Standing(None, held_out=True))
+    assert catalogue.models.current().name == "fedd-1"
 
 
 def test_promote__by_name_with_its_reason(catalogue: Catalogue) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 import ddiseg as ddiseg_package
 from ddiseg.catalogue.models import Image as Row
+from ddiseg.errors import InputError
 from ddiseg.workspace import Workspace
 from fedd.backbone import DiffusionUNet
 from fedd.weights.files import save_backbone
@@ -123,6 +124,21 @@ def test_options__that_do_not_go_together(
     done = ddiseg("--workspace", filled.root, *line)
     assert done.status == 2
     assert says in done.err
+
+
+def test_device_and_precision__are_not_for_painting_alone(
+    ddiseg: Ddiseg, filled: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(*_: object, **options: object) -> None:
+        raise InputError(f"{options['device']} {options.get('precision')}")
+
+    for name in ("refresh_malignancy", "prelabel_malignancy"):
+        monkeypatch.setattr(f"ddiseg.loop.malignancy.{name}", told)
+    done = ddiseg("--workspace", filled.root, "refresh", "--malignancy", "--device", "cuda:1")
+    assert "Error: cuda:1 None" in done.err
+    options = ("--malignancy", "--device", "cuda:1", "--precision", "bfloat16")
+    done = ddiseg("--workspace", filled.root, "prelabel", *options)
+    assert "Error: cuda:1 bfloat16" in done.err
 
 
 @pytest.mark.parametrize("command", ["prelabel", "evaluate"])

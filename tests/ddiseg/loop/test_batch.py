@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ddiseg.catalogue import Catalogue, NewImage, NewMask, NewModelVersion, State
 from ddiseg.errors import InputError
@@ -66,6 +68,15 @@ def _draw(catalogue: Catalogue, name: str, size: int, **options: Any) -> DrawnBa
 
 def _ids(drawn: DrawnBatch) -> list[int]:
     return [member.image.id for member in drawn.members]
+
+
+def _gate(figures: Mapping[str, tuple[float, list[float]]]) -> dict[str, Any]:
+    """Lesion IoU and its interval by tone, as a gate stores them."""
+    by_tone = {
+        tone: {"candidate": {"lesion_iou": {"value": value, "interval": interval, "n": 12}}}
+        for tone, (value, interval) in figures.items()
+    }
+    return {"by_tone": by_tone}
 
 
 def _submit(catalogue: Catalogue, new_mask: Callable[..., NewMask], *image_ids: int) -> None:
@@ -145,6 +156,14 @@ def test_draw__a_tone_of_few_patients_gives_its_slots_to_the_others(fill: Fill) 
     drawn = _draw(fill(rows), "week-1", 12)
     assert drawn.by_tone == {"I-II": 6, "III-IV": 5, "V-VI": 1}
     assert drawn.lacking == ["V-VI: 1 of the 4 wanted"]
+
+
+def test_draw__an_odd_slot_that_was_given_back_goes_to_who_had_none(fill: Fill) -> None:
+    rows = _rows(10)
+    for number, row in enumerate(rows[20:]):
+        row["patient"] = f"p{number % 2}"
+    drawn = _draw(fill(rows), "week-1", 10)
+    assert drawn.by_tone == {"I-II": 4, "III-IV": 4, "V-VI": 2}
 
 
 def test_draw__a_patient_in_two_tones_is_drawn_once(fill: Fill) -> None:
@@ -267,12 +286,8 @@ def test_draw__diversity_is_far_from_what_is_labelled(
 
 def test_draw__towards_worst(fill: Fill, paint: Paint) -> None:
     figures = {"I-II": (0.8, [0.7, 0.9]), "III-IV": (0.6, [0.5, 0.7]), "V-VI": (0.7, [0.4, 0.9])}
-    by_tone = {
-        tone: {"candidate": {"lesion_iou": {"value": value, "interval": interval, "n": 12}}}
-        for tone, (value, interval) in figures.items()
-    }
     catalogue = fill(_rows(30))
-    name = paint({1: 0.5}, gate={"by_tone": by_tone})
+    name = paint({1: 0.5}, gate=_gate(figures))
     drawn = _draw(catalogue, "week-1", 30, towards_worst=True)
     assert drawn.by_tone == {"I-II": 7, "III-IV": 7, "V-VI": 16}
     assert (
@@ -280,6 +295,81 @@ def test_draw__towards_worst(fill: Fill, paint: Paint) -> None:
         f"(gate of {name})"
     ) in drawn.notes
     assert catalogue.batches.get("week-1").drawn_by["worst"]["tone"] == "V-VI"
+
+
+#: Patients by tone; each has two images, of which a batch has at most one.
+PATIENTS = [(30, 2, 20), (7, 40, 60), (9, 12, 60), (30, 19, 30), (0, 25, 18)]
+
+
+@pytest.mark.parametrize("patients", PATIENTS)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(size=st.integers(1, 100), towards_worst=st.booleans(), seed=st.integers(0, 3))
+def test_draw__as_many_as_asked_for_wherever_there_are_enough(
+    catalogue: Catalogue,
+    new_image: Callable[..., NewImage],
+    patients: tuple[int, ...],
+    size: int,
+    towards_worst: bool,
+    seed: int,
+) -> None:
+    if not catalogue.images.select():
+        dataset = catalogue.images.dataset("clinic")
+        tones = [tone for tone, n in zip(TONES, patients, strict=True) for _ in range(2 * n)]
+        rows = [new_image(k, tone=tone, patient=f"p{k // 2}") for k, tone in enumerate(tones)]
+        catalogue.images.add(dataset.id, rows, "tester")
+        gate = _gate(dict.fromkeys(TONES, (0.8, [0.7, 0.9])) | {"V-VI": (0.5, [0.4, 0.6])})
+        catalogue.models.add(NewModelVersion("f", "small", "b", {}, [], {}, "1", gate=gate), "t")
+    name = f"batch-{len(catalogue.batches.all())}"
+    drawn = _draw(catalogue, name, size, towards_worst=towards_worst, seed=seed)
+    assert len(drawn.members) == min(size, sum(patients))
+    for line in drawn.lacking:
+        tone, count = line.split(": ")
+        assert count.startswith(f"{patients[TONES.index(tone)]} of the ")
+    catalogue.batches.close(name, "tester")
+
+
+def test_draw__worst_is_not_given_more_than_was_asked_for(fill: Fill, paint: Paint) -> None:
+    """A tone runs out through its patients after the others have been given a third of its slots."""
+    rows = _rows(60)
+    for number, row in enumerate(rows[:60]):
+        row["patient"] = f"p{number % 9}"
+    catalogue = fill(rows)
+    paint(
+        {1: 0.5}, gate=_gate(dict.fromkeys(TONES, (0.8, [0.7, 0.9])) | {"V-VI": (0.5, [0.4, 0.6])})
+    )
+    drawn = _draw(catalogue, "week-1", 90, towards_worst=True)
+    assert len(drawn.members) == 90
+    assert drawn.by_tone["I-II"] == 9
+    assert drawn.by_tone["V-VI"] > drawn.by_tone["III-IV"]
+
+
+def test_draw__odd_slots_take_turns_over_the_rounds(fill: Fill, paint: Paint) -> None:
+    """The same seed each week, as people leave it: no tone is always the one that goes without."""
+    catalogue = fill(_rows(30))
+    paint(dict.fromkeys(range(1, 91), 0.5))
+    drawn: Counter[str] = Counter()
+    by_lot: Counter[str] = Counter()
+    for week in range(6):
+        members = _draw(catalogue, f"week-{week}", 10).members
+        drawn.update(member.image.tone for member in members)
+        by_lot.update(member.image.tone for member in members if member.random)
+    assert drawn == dict.fromkeys(TONES, 20)
+    assert by_lot == dict.fromkeys(TONES, 4)
+    so_far = catalogue.batches.get("week-1").drawn_by["so_far"]
+    assert so_far == {
+        "drawn": {"I-II": 4, "III-IV": 3, "V-VI": 3},
+        "by_lot": {"I-II": 1, "III-IV": 1, "V-VI": 0},
+    }
+
+
+def test_draw__a_size_beyond_counting(fill: Fill) -> None:
+    drawn = _draw(fill(_rows(2)), "week-1", 10**12)
+    assert len(drawn.members) == 6
+    assert drawn.lacking == [
+        "I-II: 2 of the 333333333334 wanted",
+        "III-IV: 2 of the 333333333333 wanted",
+        "V-VI: 2 of the 333333333333 wanted",
+    ]
 
 
 @pytest.mark.parametrize("tones", [("V-VI",), ("unknown", "I-II")])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from ddiseg.errors import InputError
-from ddiseg.loop.gate import LESION, MEAN, Judged, Verdict, judge
+from ddiseg.loop.gate import LESION, MEAN, Judged, Painting, Verdict, judge, refuse
 
 CLASSES = 5
 TONES = ("I-II", "III-IV", "V-VI")
@@ -73,6 +74,61 @@ def test_judge__worse_overall_is_refused_within_every_tolerance_of_a_tone() -> N
     verdict = judge(_many(dict.fromkeys(TONES, (69, 70))), "fedd-1", 0.05)
     assert not verdict.passed
     assert verdict.reasons[1] == "lesion IoU is worse: -0.010 [-0.010, -0.010] (n = 30 images)"
+
+
+def _over_its_painting(tone: str, n: int, start: int) -> list[Judged]:
+    """Masks that people left as the version in use had painted them: none can do better."""
+    return [
+        replace(_image(start + k, tone, 73, 100), painting=Painting.UNCHANGED) for k in range(n)
+    ]
+
+
+def test_judge__masks_over_the_painting_of_the_version_in_use_do_not_speak_for_it() -> None:
+    """Half of the held-out masks were accepted unchanged, and the candidate is better by 0.03."""
+    images = _many(dict.fromkeys(TONES, (73, 70)))
+    for k, tone in enumerate(TONES):
+        images += _over_its_painting(tone, 10, 100 * (k + 1))
+    for number in (-1, -2):
+        images[number] = replace(images[number], painting=Painting.CORRECTED)
+    verdict = judge(images, "fedd-1")
+    assert (verdict.passed, verdict.judged) == (True, True)
+    difference = verdict.overall.difference
+    assert difference is not None
+    assert difference[LESION].value == pytest.approx(0.03)
+    assert (verdict.overall.n, verdict.overall.painted) == (30, 0)
+    assert (
+        "30 of 60 held-out masks were drawn over the painting of fedd-1, which flatters it "
+        "(28 unchanged, 2 corrected): they count only where the others are too few"
+    ) in verdict.reasons
+    assert verdict.as_dict()["held_out"] == {
+        "images": 60,
+        "patients": 60,
+        "by_tone": dict.fromkeys(TONES, 20),
+        "drawn_over_its_painting": {"unchanged": 28, "corrected": 2},
+    }
+
+
+def test_judge__masks_over_its_painting_count_where_the_others_are_too_few() -> None:
+    images = [*_many({"I-II": (90, 60)}), *_over_its_painting("V-VI", 8, 100)]
+    verdict = judge(images, "fedd-1")
+    assert not verdict.passed, "nothing else is known of V-VI"
+    assert verdict.by_tone["V-VI"].painted == 8
+    assert "V-VI: too few others, so 8 of them count (n = 8 images)" in verdict.reasons
+    assert not any(reason.startswith("overall:") for reason in verdict.reasons)
+    alone = judge(images[7:], "fedd-1")
+    assert (alone.overall.n, alone.overall.painted) == (11, 8)
+    assert "overall: too few others, so 8 of them count (n = 11 images)" in alone.reasons
+
+
+def test_refuse__keeps_what_was_measured() -> None:
+    verdict = judge(_many(dict.fromkeys(TONES, (80, 70))), "fedd-1")
+    refused = refuse(verdict, "fedd-2 came into use")
+    assert not refused.passed
+    assert refused.reasons == ("fedd-2 came into use", *verdict.reasons)
+    assert refused.overall == verdict.overall
+    nothing = refuse(None, "masks were held out")
+    assert (nothing.passed, nothing.judged, nothing.compared_with) == (False, False, None)
+    assert nothing.reasons == ("masks were held out",)
 
 
 @pytest.mark.parametrize("tolerance", [-0.1, 1.5, float("nan")])
@@ -175,6 +231,8 @@ def test_as_dict__is_json_with_what_made_the_intervals() -> None:
         "images": 30,
         "patients": 30,
         "by_tone": dict.fromkeys(TONES, 10),
+        "drawn_over_its_painting": {"unchanged": 0, "corrected": 0},
     }
+    assert "patients" not in values
     assert values["by_tone"]["V-VI"]["candidate"][LESION]["n"] == 10
     assert values["bootstrap"]["paired"] is True

@@ -33,6 +33,7 @@ from fedd.backbone import DiffusionUNet
 from fedd.malignancy import classifier as classify
 from fedd.malignancy.classifier import ClassifierSettings
 from fedd.weights.files import save_backbone
+from fedd.weights.sources import kept_path
 from tests.fedd.conftest import TINY, mole
 
 QUICK = ClassifierSettings(block=5, timestep=10, epochs=60, learning_rate=0.01)
@@ -301,6 +302,32 @@ def test_prelabel__backbone_replaced_by_another(
     save_backbone(path, "own", TINY, DiffusionUNet.random(TINY, 7).net.state_dict(), {})
     with pytest.raises(InputError, match="train a classifier anew"):
         prelabel_malignancy(moles, moles.catalogue.images.select())
+
+
+def test_prelabel__a_backbone_that_was_fetched_is_found_by_its_name(
+    moles: Workspace, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DDISEG_CACHE", str(tmp_path / "cache"))
+    kept = kept_path("imagenet-256")
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(tiny_weights.read_bytes())
+    version = refresh_malignancy(moles, "tester", "imagenet-256", 0, QUICK).version
+    assert version.backbone == "imagenet-256"
+    _, outcomes = prelabel_malignancy(moles, moles.catalogue.images.select())
+    assert {each.outcome for each in outcomes} == {Outcome.ADDED}
+
+
+def test_device__is_where_the_backbone_is_computed(
+    moles: Workspace, tiny_weights: Path, learn: Learn
+) -> None:
+    with pytest.raises(InputError, match="no device cuda:99"):
+        refresh_malignancy(moles, "tester", str(tiny_weights), 0, QUICK, device="cuda:99")
+    learn(moles)
+    images = moles.catalogue.images.select()
+    with pytest.raises(InputError, match="no device cuda:99"):
+        prelabel_malignancy(moles, images, device="cuda:99")
+    with pytest.raises(InputError, match="no precision float8"):
+        prelabel_malignancy(moles, images, precision="float8")
 
 
 @pytest.fixture

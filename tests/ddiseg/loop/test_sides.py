@@ -87,6 +87,57 @@ def test_decide__what_a_model_has_learned_from_is_not_held_out(
     assert decide_sides(catalogue) == {1: Side.TRAINING, 2: Side.TRAINING}
 
 
+def _learned_from(catalogue: Catalogue, image_id: int) -> None:
+    digest = catalogue.masks.accepted()[image_id].content_hash
+    catalogue.models.add(NewModelVersion("f", "b", "h", {}, [digest], {}, "1"), "tester")
+
+
+@pytest.mark.parametrize("redrawn", [True, False])
+def test_decide__learned_from_and_reopened_is_not_held_out(
+    catalogue: Catalogue,
+    new_image: Callable[..., NewImage],
+    new_mask: Callable[..., NewMask],
+    redrawn: bool,
+) -> None:
+    """Neither under another mask, nor through a sibling while it is in rework."""
+    patient = _patient_of(Side.HELD_OUT)
+    dataset = catalogue.images.dataset("clinic")
+    catalogue.images.add(dataset.id, [new_image(n, patient=patient) for n in (1, 2)], "tester")
+    catalogue.masks.submit([new_mask(1, "anna")], reviewer="ben")
+    _learned_from(catalogue, 1)
+    catalogue.images.reopen(1, "ben")
+    if redrawn:
+        catalogue.masks.submit([new_mask(1, "anna", "mended")], reviewer="ben")
+    else:
+        catalogue.masks.submit([new_mask(2, "anna", "sibling's")], reviewer="ben")
+    assert set(decide_sides(catalogue).values()) == {Side.TRAINING}
+
+
+def test_decide__what_comes_in_between_is_seen(
+    catalogue: Catalogue,
+    new_image: Callable[..., NewImage],
+    new_mask: Callable[..., NewMask],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another process learns from the image between the look at what was learned and the decision."""
+    dataset = catalogue.images.dataset("clinic")
+    new = new_image(1, patient=_patient_of(Side.HELD_OUT))
+    catalogue.images.add(dataset.id, [new], "tester")
+    catalogue.masks.submit([new_mask(1, "anna")], reviewer="ben")
+    decide, asked = catalogue.sides.decide, 0
+
+    def late(*args: Any) -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            _learned_from(catalogue, 1)
+        return decide(*args)
+
+    monkeypatch.setattr(catalogue.sides, "decide", late)
+    assert decide_sides(catalogue) == {1: Side.TRAINING}
+    assert asked == 2
+
+
 def test_decide__only_accepted_masks_have_a_side(
     catalogue: Catalogue, new_image: Callable[..., NewImage], new_mask: Callable[..., NewMask]
 ) -> None:

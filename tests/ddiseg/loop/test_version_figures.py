@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ddiseg import masks
 from ddiseg.catalogue import NewMask
 from ddiseg.catalogue.batches import NewMember
 from ddiseg.catalogue.models import ModelVersion
+from ddiseg.loop import gate
 from ddiseg.loop.evaluate import evaluate
 from ddiseg.loop.version_figures import (
     ALL,
@@ -65,6 +67,7 @@ def test_held_out__of_a_version_that_was_compared(workspace: Workspace, tiny_wei
     assert table is not None
     assert table["columns"] == ["fedd-1", "fedd-0", "fedd-1 minus fedd-0"]
     assert table["about"].startswith("18 images of 18 patients")
+    assert "drawn over" not in table["about"]
     assert {row["tone"] for row in table["rows"]} == {ALL, *TONES}
     by_row = {(row["tone"], row["measure"]): row_texts(table, row) for row in table["rows"]}
     own, other, difference = by_row["I-II", LESION]
@@ -74,6 +77,17 @@ def test_held_out__of_a_version_that_was_compared(workspace: Workspace, tiny_wei
     assert difference == "+0.080 [+0.080, +0.080] n=8"
     assert by_row["V-VI", LESION] == ["too few to say (n = 2)"] * 3
     assert held_out_lesion(version) == lookup(table, ALL, LESION)[0]
+
+
+def test_held_out__says_how_many_masks_lean_towards_the_other_version(
+    workspace: Workspace, tiny_weights: Path
+) -> None:
+    verdict = judged(images_held_out(TONES, 0.68, 0.6), "fedd-0")
+    leaning = {gate.Painting.UNCHANGED: 3, gate.Painting.CORRECTED: 2}
+    verdict = dataclasses.replace(verdict, drawn_over=leaning)
+    table = held_out(add_version(workspace, tiny_weights, verdict=verdict))
+    assert table is not None
+    assert "5 of their masks were drawn over the painting of fedd-0, which" in table["about"]
 
 
 def test_held_out__of_a_first_version_and_of_none(workspace: Workspace, tiny_weights: Path) -> None:
@@ -174,6 +188,17 @@ def _accept(workspace: Workspace, image_id: int, parent_id: int | None = None) -
     workspace.catalogue.masks.submit([new], reviewer="reviewer-1")
 
 
+def _accept_with_a_fix(workspace: Workspace, image_id: int, parent_id: int) -> None:
+    """What a reviewer accepts is a fix of what an annotator drew over the parent."""
+    drawn = NewMask(
+        **_mask(workspace, image_id, shift=3), annotator="annotator-1", parent_id=parent_id
+    )
+    workspace.catalogue.masks.submit([drawn])
+    waiting = workspace.catalogue.masks.in_review()[image_id]
+    fix = NewMask(**_mask(workspace, image_id), annotator="reviewer-1", parent_id=waiting.id)
+    workspace.catalogue.masks.review(waiting.id, "reviewer-1", "fixed", fix=fix)
+
+
 def _drawn(workspace: Workspace, random: Sequence[int], others: Sequence[int] = ()) -> None:
     members = [NewMember(i, i in random, "drawn") for i in (*random, *others)]
     workspace.catalogue.batches.store("first", members, {}, "annotator-1")
@@ -191,11 +216,14 @@ def test_measured__on_images_drawn_at_random(spots: Workspace, tiny_weights: Pat
     assert "random" not in measured(spots, version), "none is accepted yet"
     for image_id in OPEN[:-1]:
         painted = catalogue.masks.newest_predictions()[image_id].id
-        _accept(spots, image_id, painted if image_id == 6 else None)
+        if image_id == 7:
+            _accept_with_a_fix(spots, image_id, painted)
+        else:
+            _accept(spots, image_id, painted if image_id == 6 else None)
 
     table = measured(spots, version)["random"]
     assert table["about"].startswith("3 images of 2 patients"), "5 was not by lot, 9 not accepted"
-    assert "over this version's own painting, which flatters it: 1." in table["about"]
+    assert "over this version's own painting, which flatters it: 2." in table["about"]
     assert lookup(table, ALL, LESION) == [Figure(value=None, interval=None, n=3)]
 
     learned = [catalogue.masks.accepted()[i].content_hash for i in (6, 7, 8)]

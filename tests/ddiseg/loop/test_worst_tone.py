@@ -74,6 +74,22 @@ def test_worst__a_tone_of_which_too_little_is_known(
     assert "V-VI has too few images to say how well it is served (n = " in str(worst)
 
 
+@pytest.mark.parametrize(("n", "tone"), [(4, "V-VI"), (5, "I-II")])
+def test_worst__fewer_than_five_images_are_too_few_even_with_an_interval(
+    catalogue: Catalogue, n: int, tone: str
+) -> None:
+    version = _version(catalogue)
+    by_tone = {
+        "I-II": {"lesion": {"iou_mean": 0.6, "iou_mean_ci95": [0.5, 0.7], "n": 20}},
+        "V-VI": {"lesion": {"iou_mean": 0.9, "iou_mean_ci95": [0.88, 0.92], "n": n}},
+    }
+    found = {"models": {version.name: 20 + n}, "by_tone": by_tone}
+    catalogue.history.record("evaluation", "tester", found)
+    worst = worst_tone(catalogue, version, TONES)
+    assert worst.tone == tone
+    assert ("too few images to say how well it is served (n = 4" in str(worst)) == (n == 4)
+
+
 def test_worst__no_figures(catalogue: Catalogue) -> None:
     with pytest.raises(InputError, match="there is no model"):
         worst_tone(catalogue, None, TONES)

@@ -1,0 +1,35 @@
+"""What came of what: which images were learned from, and over whose painting a mask was drawn."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from ddiseg.catalogue.models import Mask
+
+
+class Lineage:
+    """All masks of a catalogue by what they show and by what each was drawn over."""
+
+    def __init__(self, masks: Iterable[Mask]) -> None:
+        self._masks = {mask.id: mask for mask in masks}
+        self._images: dict[str, set[int]] = defaultdict(set)
+        for mask in self._masks.values():
+            if mask.annotator is not None:
+                self._images[mask.content_hash].add(mask.image_id)
+
+    def images_learned(self, hashes: Iterable[str]) -> set[int]:
+        """Ids of the images of which a person ever drew one of these masks, whatever came later.
+
+        Masks are known by their pixels, so that of two images with the same mask both count.
+        """
+        return {image_id for digest in hashes for image_id in self._images.get(digest, ())}
+
+    def painting_under(self, mask: Mask, model_version_id: int) -> Mask | None:
+        """The prediction of a version that a mask was drawn over, itself or what came before it."""
+        before: Mask | None = mask
+        while before is not None:
+            if before.model_version_id == model_version_id:
+                return before
+            before = None if before.parent_id is None else self._masks[before.parent_id]
+        return None
