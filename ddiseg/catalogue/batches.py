@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import ColumnElement, func, insert, select
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Database, in_parts
@@ -50,11 +50,13 @@ class PoolRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Pool:
-    """All images at one moment, the ids of those in open batches, and uncertainties by image id."""
+    """All images at one moment, and what is known of them."""
 
     rows: Sequence[PoolRow]
-    in_open_batch: frozenset[int]
-    uncertainties: dict[int, float]  #: nats a pixel, by the model version asked for
+    in_open_batch: frozenset[int]  #: image ids
+    uncertainties: dict[int, float]  #: nats a pixel by image id, by the model version asked for
+    drawn: dict[str, int]  #: images by tone that are or were in a batch
+    by_lot: dict[str, int]  #: those that a batch drew by lot
 
 
 class Batches:
@@ -81,6 +83,8 @@ class Batches:
                 [PoolRow._make(row) for row in session.execute(images)],
                 frozenset(_open_images(session)),
                 {i: value for i, value in session.execute(uncertainties) if value is not None},
+                _members_by_tone(session),
+                _members_by_tone(session, BatchMember.random.is_(True)),
             )
 
     def store(
@@ -197,6 +201,16 @@ def _open_images(session: Session) -> set[int]:
         .where(Batch.closed_at.is_(None))
     )
     return set(session.scalars(query))
+
+
+def _members_by_tone(session: Session, *where: ColumnElement[bool]) -> dict[str, int]:
+    query = (
+        select(Image.tone, func.count(BatchMember.image_id.distinct()))
+        .join(BatchMember, BatchMember.image_id == Image.id)
+        .where(*where)
+        .group_by(Image.tone)
+    )
+    return {tone: n for tone, n in session.execute(query)}
 
 
 def _images(session: Session, ids: Iterable[int]) -> list[Image]:

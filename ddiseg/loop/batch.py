@@ -108,6 +108,7 @@ def draw_batch(
         "request": asked,
         "model": draw.version.name if draw.version else None,
         "worst": asdict(draw.worst) if draw.worst else None,
+        "so_far": draw.so_far,
         "notes": draw.notes(),
         "lacking": draw.lacking(),
     }
@@ -152,22 +153,25 @@ class _Draw:
         self._batch = Family()
         self._picked: dict[str, list[tuple[int, Pick]]] = {tone: [] for tone in tones}
         self._related = 0  #: picked though related to what is labelled
+        self._wanted = self._quotas(request.size, dict.fromkeys(tones, request.size))
         self._check_known()
 
     def fill(self) -> None:
         """Pick images; what a tone can't fill goes to the others."""
         room = {tone: len(positions) for tone, positions in self._pool.candidates.items()}
-        quotas = self._quotas(room)
-        at_random = share_out(round(self._share * self.request.size), quotas, self.request.seed)
-        while True:
-            for tone, slots in quotas.items():
-                self._fill_tone(tone, slots, at_random.get(tone, 0))
-            exhausted = [t for t, slots in quotas.items() if len(self._picked[t]) < slots]
-            if not exhausted:
-                return
-            room |= {tone: len(self._picked[tone]) for tone in exhausted}
+        slots = self._quotas(self.request.size, room)
+        by_lot = round(self.request.random_share / 100 * self.request.size)
+        at_random = share_out(by_lot, slots, self.request.seed, self._pool.by_lot)
+        while any(slots.values()):
+            for tone, more in slots.items():
+                aim = len(self._picked[tone]) + more
+                self._fill_tone(tone, aim, at_random.get(tone, 0))
+                # What is left of a tone that falls short is related to what is picked.
+                short = len(self._picked[tone]) < aim
+                room[tone] = 0 if short else room[tone] - more
+            missing = self.request.size - sum(map(len, self._picked.values()))
             # By lot is drawn before all else, or it would not be out of all images.
-            quotas, at_random = self._quotas(room), {}
+            slots, at_random = self._quotas(missing, room), {}
 
     def members(self) -> list[NewMember]:
         return [
@@ -190,19 +194,21 @@ class _Draw:
 
     def lacking(self) -> list[str]:
         """Tones with fewer images than they should have, where there are images enough."""
-        wanted = self._quotas(dict.fromkeys(self._picked, self.request.size))
         return [
-            f"{tone}: {len(picks)} of the {wanted[tone]} wanted"
+            f"{tone}: {len(picks)} of the {self._wanted[tone]} wanted"
             for tone, picks in self._picked.items()
-            if len(picks) < wanted[tone]
+            if len(picks) < self._wanted[tone]
         ]
 
     @property
-    def _share(self) -> float:
-        return self.request.random_share / 100
+    def so_far(self) -> dict[str, dict[str, int]]:
+        """Images by tone that earlier batches drew: they decide who gets odd slots."""
+        return {"drawn": self._pool.drawn, "by_lot": self._pool.by_lot}
 
-    def _quotas(self, room: Mapping[str, int]) -> dict[str, int]:
-        shares = share_out(self.request.size, room, self.request.seed)
+    def _quotas(self, size: int, room: Mapping[str, int]) -> dict[str, int]:
+        """`size` more slots by tone."""
+        so_far = {tone: n + len(self._picked[tone]) for tone, n in self._pool.drawn.items()}
+        shares = share_out(size, room, self.request.seed, so_far)
         return move_towards(self.worst.tone, shares, room) if self.worst else shares
 
     def _fill_tone(self, tone: str, slots: int, at_random: int) -> None:

@@ -35,6 +35,8 @@ class BatchPool:
     labelled: NDArray[np.intp]  #: positions of what has a mask, or is about to get one
     uncertainties: NDArray[np.float64]  #: (R,), by the model in use; NaN where it painted nothing
     descriptors: NDArray[np.float32]  #: (R, D), as it sees them; NaN where it has not
+    drawn: dict[str, int]  #: images of each tone to draw that are or were in a batch
+    by_lot: dict[str, int]  #: those that a batch drew by lot
     notes: list[str]  #: what was left out and why
 
     @classmethod
@@ -64,6 +66,8 @@ class BatchPool:
             labelled=np.array(begun, np.intp),
             uncertainties=np.array([given.get(row.image_id, np.nan) for row in pool.rows]),
             descriptors=_descriptors(catalogue, version if described else None, pool.rows),
+            drawn={tone: pool.drawn.get(tone, 0) for tone in tones},
+            by_lot={tone: pool.by_lot.get(tone, 0) for tone in tones},
             notes=[*([] if wanted else absent_tones(present)), *_left_out(pool, tones)],
         )
 

@@ -8,24 +8,29 @@ from collections.abc import Mapping
 MOVED = 1 / 3
 
 
-def share_out(size: int, room: Mapping[str, int], seed: int = 0) -> dict[str, int]:
+def share_out(
+    size: int, room: Mapping[str, int], seed: int = 0, so_far: Mapping[str, int] | None = None
+) -> dict[str, int]:
     """`size` slots, as many for each tone, none beyond its room.
 
-    What a tone has no room for goes to the others. Of slots that can't be shared alike, the tone
-    that gets one first changes with the seed.
+    What a tone has no room for goes to the others. Of slots that can't be shared alike, one each goes
+    to the tones that had the fewest `so_far`; of equals, the one that comes first changes with the
+    seed.
     """
-    names = list(room)
-    first = seed % len(names) if names else 0
-    shares = dict.fromkeys(names, 0)
-    left = size
-    while left:
-        waiting = [t for t in names[first:] + names[:first] if shares[t] < room[t]]
-        if not waiting:
-            break
-        for tone in waiting[:left]:
-            shares[tone] += 1
-            left -= 1
-    return shares
+    had = so_far or {}
+    shares, left = {}, size
+    waiting = sorted(room, key=lambda tone: room[tone])
+    while waiting and room[waiting[0]] * len(waiting) <= left:
+        tone = waiting.pop(0)
+        shares[tone] = room[tone]
+        left -= room[tone]
+    if waiting:
+        # Each of these has room for one more than its even share.
+        even, odd = divmod(left, len(waiting))
+        turn = {tone: (place - seed) % len(room) for place, tone in enumerate(room)}
+        waiting.sort(key=lambda tone: (had.get(tone, 0), turn[tone]))
+        shares |= {tone: even + (place < odd) for place, tone in enumerate(waiting)}
+    return {tone: shares[tone] for tone in room}
 
 
 def move_towards(worst: str, shares: Mapping[str, int], room: Mapping[str, int]) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from annotation_protocol.scoring import Interval
+from annotation_protocol.scoring import FEW, Interval
 from ddiseg.catalogue import Catalogue
 from ddiseg.catalogue.models import ModelVersion
 from ddiseg.errors import InputError
@@ -52,7 +52,8 @@ def worst_tone(catalogue: Catalogue, version: ModelVersion | None, tones: Collec
     judged = []
     for tone in tones:
         figure = figures.get(tone, {"value": None, "interval": None, "n": 0})
-        interval = None if figure["interval"] is None else tuple(figure["interval"])
+        too_few = figure["interval"] is None or figure["n"] < FEW
+        interval = None if too_few else tuple(figure["interval"])
         judged.append(Worst(tone, figure["value"], interval, figure["n"], source))
     if all(each.interval is None for each in judged):
         raise InputError(

@@ -69,6 +69,21 @@ def test_store__given_to_people_in_the_same_moment(
     assert four.images.find("#4").state == State.NEW
 
 
+def test_pool__counts_images_that_were_drawn_once_each(
+    catalogue: Catalogue, new_image: Callable[..., NewImage]
+) -> None:
+    dataset = catalogue.images.dataset("clinic")
+    rows = [new_image(n, tone="V-VI" if n < 4 else "I-II") for n in range(1, 7)]
+    catalogue.images.add(dataset.id, rows, "tester")
+    pool = catalogue.batches.pool(None)
+    assert (pool.drawn, pool.by_lot) == ({}, {})
+    _store(catalogue, "a", 1, 2, 3, 4)
+    catalogue.batches.close("a", "tester")
+    _store(catalogue, "b", 1, 2, 6)
+    pool = catalogue.batches.pool(None)
+    assert (pool.drawn, pool.by_lot) == ({"V-VI": 3, "I-II": 2}, {"V-VI": 2})
+
+
 def test_close__frees_its_images_once(four: Catalogue) -> None:
     _store(four, "a", 1, 2)
     _store(four, "b", 3)
