@@ -78,7 +78,8 @@ def skip(
 @click.option("--annotator", help="Who says so.  [default: your user name]")
 @pass_settings
 def reopen(settings: Settings, image: str, annotator: str | None) -> None:
-    """Take IMAGE back to work: a skipped one to the queue, an accepted one to rework.
+    """Take IMAGE back to work: a skipped one to the queue, or to review where it
+    was painted on the labelling server; an accepted one to rework.
 
     Its masks and reviews stay on record; until another mask is accepted it counts for no training.
     """

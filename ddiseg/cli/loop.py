@@ -12,7 +12,7 @@ import click
 from ddiseg.cli.base import Command, Group, Settings, common_options, pass_settings
 from ddiseg.cli.connecting import connection_of
 from ddiseg.cli.rounds import round_options
-from ddiseg.errors import DdisegError
+from ddiseg.errors import DdisegError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 #: What is said of a round that has no end.
 _BROKEN_OFF = "at work, or broken off"
+
+#: Minutes from one round to the next: a week at most.
+_SHORTEST, _LONGEST = 0.01, 7 * 24 * 60
 
 
 @click.group("loop", cls=Group, params=common_options())
@@ -35,7 +38,6 @@ def loop() -> None:
 @click.option("--dry-run", is_flag=True, help="Say what a round would do, and do nothing.")
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.01),
     default=5.0,
     show_default=True,
     metavar="MINUTES",
@@ -54,11 +56,16 @@ def run(
 
     A round pulls annotations and verdicts, gives submitted masks to reviewers, refreshes the model
     when that is due, draws a batch if asked to, paints the images that people have or are to have,
-    and pushes them. About every fifth patient's accepted masks are held out and never learned from:
-    on them the gate compares a new version with the one in use, which stays where the new one is
-    worse overall or for any tone. Only one round runs at a time, and each can be stopped at any
-    moment: the next one goes on from there.
+    and brings their tasks up to date. It gives people the batches that it drew itself; one that a
+    person drew is given out by that person, with 'ddiseg label push'. About every fifth patient's
+    accepted masks are held out and never learned from: on them the gate compares a new version with
+    the one in use, which stays where the new one is worse overall or for any tone. Only one round
+    runs at a time, and each can be stopped at any moment: the next one goes on from there.
     """
+    if not _SHORTEST <= interval <= _LONGEST:
+        raise InputError(
+            f"--interval is {interval:g}: give a number of minutes, {_SHORTEST} to {_LONGEST}"
+        )
     workspace = settings.open()
     if dry_run:
         _plan(settings, workspace, options)
@@ -139,7 +146,11 @@ def _once(settings: Settings, workspace: Workspace, options: RoundOptions) -> No
 
 
 def _until_stopped(workspace: Workspace, options: RoundOptions, seconds: float) -> None:
-    """Rounds until SIGINT or SIGTERM, which ends between two steps or within one; either is safe."""
+    """Rounds until SIGINT or SIGTERM, which ends between two steps or within one; either is safe.
+
+    Where a round can't run, since another process is at one or has the catalogue locked, that is
+    told, and the next one comes after the interval.
+    """
     from ddiseg.rounds.round import run_round
     from ddiseg.workspace import default_actor
 
@@ -149,13 +160,16 @@ def _until_stopped(workspace: Workspace, options: RoundOptions, seconds: float) 
     signal.signal(signal.SIGTERM, stop)
     while True:
         click.echo(f"round at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", err=True)
-        run_round(
-            workspace,
-            lambda: connection_of(workspace),
-            options,
-            default_actor(),
-            say=lambda line: click.echo(f"  {line}", err=True),
-        )
+        try:
+            run_round(
+                workspace,
+                lambda: connection_of(workspace),
+                options,
+                default_actor(),
+                say=lambda line: click.echo(f"  {line}", err=True),
+            )
+        except (DdisegError, OSError) as error:
+            click.echo(f"  no round, or no end of it: {error}", err=True)
         time.sleep(seconds)
 
 

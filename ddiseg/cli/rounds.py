@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import click
@@ -37,13 +36,36 @@ _OPTIONS = (
         "--draw",
         default=0,
         metavar="N",
-        help="Draw a batch of N images whenever nobody has work left.  [default: none]",
+        help="Draw a batch of N images whenever nobody has work left, and give it to people. What may "
+        "be drawn, or 20 times N of it, is painted first.  [default: none]",
     ),
     click.option(
         "--control",
         default=0.0,
         metavar="PERCENT",
-        help="Withhold the prediction from this share of new images, as 'ddiseg label push' does.",
+        help="For batches that --draw drew: withhold the prediction from this share, as 'ddiseg label "
+        "push' does.  [default: 0]",
+    ),
+    click.option(
+        "--readers",
+        default=1,
+        metavar="N",
+        help="For batches that --draw drew: people who annotate each image, each without seeing the "
+        "others' work.  [default: 1]",
+    ),
+    click.option(
+        "--sample",
+        default=100.0,
+        metavar="PERCENT",
+        help="Only this share of those images, the same of every tone, gets --readers N.  "
+        "[default: 100]",
+    ),
+    click.option(
+        "--review-sample",
+        default=100.0,
+        metavar="PERCENT",
+        help="Spot check: give only this share of the submitted masks to reviewers, as 'ddiseg review "
+        "push --sample' does. What a spot check left out is left to that command.  [default: 100]",
     ),
     click.option(
         "--hide-tone",
@@ -67,6 +89,9 @@ def round_options(command: Callable[..., None]) -> Callable[..., None]:
         tolerance: float,
         draw: int,
         control: float,
+        readers: int,
+        sample: float,
+        review_sample: float,
         hide_tone: bool,
         backbone: str,
         seed: int,
@@ -78,13 +103,20 @@ def round_options(command: Callable[..., None]) -> Callable[..., None]:
 
         options = RoundOptions(
             every=every,
-            max_age=timedelta(days=max_age),
+            max_age=max_age,
             draw=draw,
             tolerance=tolerance,
             backbone=backbone,
             device=device,
             seed=seed,
-            push=PushOptions(control=control, show_tone=not hide_tone, seed=seed),
+            review_sample=review_sample,
+            push=PushOptions(
+                control=control,
+                readers=readers,
+                sample=sample,
+                show_tone=not hide_tone,
+                seed=seed,
+            ),
         )
         command(*args, **others, options=options)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import math
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +14,20 @@ from ddiseg.errors import InputError
 
 if TYPE_CHECKING:
     from ddiseg.rounds.round import RoundOptions
+
+_WEEK = 7 * 24 * 60  #: minutes
+
+
+class _Range(click.FloatRange):
+    """A range in which "nan" is not, as it is in click's own."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
 
 
 @click.command(cls=Command)
@@ -28,17 +44,26 @@ if TYPE_CHECKING:
     show_default=True,
     help="Port to listen on; 0 takes a free one.",
 )
+@click.option(
+    "--interval",
+    type=_Range(min=0, max=_WEEK),
+    default=5.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="Time from one round to the next, the first at the start, whether or not a webhook came; "
+    "0: only when one comes.",
+)
 @round_options
 @click.option(
     "--max-body-mb",
-    type=click.FloatRange(min=0.001),
+    type=_Range(min=0.001, max=10_000),
     default=64.0,
     show_default=True,
     help="Size limit of a request.",
 )
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0),
+    type=_Range(min=0, max=3600),
     default=30.0,
     show_default=True,
     help="Seconds that the work at hand has to end when the server stops; what did not waits.",
@@ -48,6 +73,7 @@ def serve(
     settings: Settings,
     host: str,
     port: int,
+    interval: float,
     max_body_mb: float,
     grace: float,
     options: RoundOptions,
@@ -55,11 +81,12 @@ def serve(
     """Serve predictions to Label Studio, and take its webhooks.
 
     It needs the extra: pip install 'ddiseg[server]'. Stored predictions are answered at once,
-    missing ones are computed. Each webhook brings about a round as 'ddiseg loop run' does it, with the
-    options given here: what was handed in is pulled, and the model is refreshed when that is due.
-    Credentials are made the first time, in a file that only its
-    owner can read; DDISEG_SERVER_USER, DDISEG_SERVER_PASSWORD and DDISEG_WEBHOOK_SECRET replace
-    them. Stop it with Ctrl+C or SIGTERM.
+    missing ones are computed. The start, each webhook and each --interval bring about a round as
+    'ddiseg loop run' does it, with the options given here: what was handed in is pulled, and the
+    model is refreshed when that is due.
+    Credentials are made the first time, in a file that only its owner can read;
+    DDISEG_SERVER_USER, DDISEG_SERVER_PASSWORD and DDISEG_WEBHOOK_SECRET (of A-Z a-z 0-9 - _ . ~)
+    replace them. Stop it with Ctrl+C or SIGTERM.
     """
     try:
         import fastapi  # noqa: F401 - is it there?
@@ -81,15 +108,20 @@ def serve(
         text = f"listening on {url}\n  user, password and webhook secret: {credentials}"
         settings.emit(data, text)
 
+    def say(line: str) -> None:
+        with contextlib.suppress(OSError):  # nobody reads it any more: the server goes on
+            click.echo(line, err=True)
+
     serving.serve(
         workspace,
         host,
         port,
         options,
         default_actor(),
+        every=interval * 60,
         max_body=round(max_body_mb * 1_000_000),
         grace=grace,
-        say=lambda line: click.echo(line, err=True),
+        say=say,
         ready=ready,
     )
 

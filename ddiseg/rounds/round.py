@@ -1,4 +1,4 @@
-"""A round of the loop: pull, review, refresh where it is due, draw, paint, push.
+"""A round of the loop: pull, review, refresh where it is due, draw where it is asked for, paint, push.
 
 Every step can be repeated: what a stopped round has done is found done by the next one. A step that
 fails is told and does not keep the others from running, but for those that need what it failed on:
@@ -9,28 +9,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 from ddiseg.catalogue import Purpose
 from ddiseg.catalogue.models import Image
 from ddiseg.errors import DdisegError, InputError, NotFoundError
-from ddiseg.labelstudio.connection import EMBEDDED, Connection, team_url
+from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.pull import pull
-from ddiseg.labelstudio.push import OPEN, PushOptions, push
+from ddiseg.labelstudio.push import PushOptions, push
 from ddiseg.labelstudio.review import push_reviews
 from ddiseg.loop import gate
-from ddiseg.loop.batch import BatchRequest, draw_batch
+from ddiseg.loop.batch import BatchRequest, DrawnBatch, draw_batch
 from ddiseg.loop.painting import Painter
 from ddiseg.loop.refresh import refresh
 from ddiseg.outcomes import FileOutcome, count
-from ddiseg.rounds.due import refresh_due
+from ddiseg.rounds.draws import next_name, to_be_judged
+from ddiseg.rounds.due import Due, refresh_due
 from ddiseg.rounds.lock import one_round
+from ddiseg.rounds.work import Work
 from ddiseg.workspace import Workspace
 
 #: Called with a line for the person who watches.
 Say = Callable[[str], None]
+
+#: Days, a century: who wants no refresh by age gives a large number, which dates can't all hold.
+OLDEST = 36_500
+
+#: Notes of a draw in the line of its step; 'ddiseg batch show' has them all.
+NOTED = 2
 
 
 @dataclass(frozen=True)
@@ -41,22 +50,29 @@ class RoundOptions:
     """
 
     every: int = 10  #: accepted masks that make a refresh due
-    max_age: timedelta = timedelta(days=7)  #: of the newest version, with which one mask does
+    max_age: float = 7.0  #: days of the newest version, with which one mask does
     draw: int = 0  #: images of the next batch, drawn once nobody has work left; 0 draws none
     tolerance: float = gate.TOLERANCE
     backbone: str = "small"
     device: str = "auto"
     seed: int = 0
     review_sample: float = 100.0  #: percent of the masks that are reviewed
-    push: PushOptions = field(default_factory=PushOptions)
+    push: PushOptions = field(default_factory=PushOptions)  #: of batches that rounds drew
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise InputError(f"--every is {self.every}: give a number of masks, from 1 up")
-        if self.max_age <= timedelta(0):
-            raise InputError("--max-age: give a number of days above 0")
+        if not 0 < self.max_age <= OLDEST:
+            raise InputError(
+                f"--max-age is {self.max_age:g}: give a number of days above 0, at most {OLDEST}"
+            )
         if self.draw < 0:
             raise InputError(f"--draw is {self.draw}: give a number of images, or 0 for none")
+        if not 0 <= self.review_sample <= 100:
+            raise InputError(
+                f"--review-sample is {self.review_sample:g}: give a percentage, 0 to 100"
+            )
+        gate.check_tolerance(self.tolerance)
 
 
 @dataclass(frozen=True)
@@ -118,22 +134,19 @@ def plan_round(
 
 def work_in_hand(workspace: Workspace) -> list[Image]:
     """The images that people have or are to have: tasks on the server, and open batches."""
-    catalogue = workspace.catalogue
-    server = team_url(workspace.root) or EMBEDDED
-    ids = set(catalogue.batches.open_images())
-    for project in catalogue.labelling.projects(server):
-        if project.purpose == Purpose.ANNOTATION:
-            ids |= {task.image_id for task in catalogue.labelling.tasks(project.id)}
-    images = catalogue.images.select(ids=sorted(ids)) if ids else []
-    return [image for image in images if image.state in OPEN]
+    return Work.read(workspace).images
 
 
 def _done(name: str, work: Callable[[], str]) -> Step:
     started = time.monotonic()
     try:
         said, failed = work(), False
-    except DdisegError as error:
+    except (DdisegError, OSError) as error:
         said, failed = str(error), True
+    except Exception as error:  # noqa: BLE001 - one step's defect must not end the others
+        first = (str(error).splitlines() or [""])[0]
+        said = f"unexpected {type(error).__name__}: {first} (a defect: report it)"
+        failed = True
     return Step(name, said, failed, time.monotonic() - started)
 
 
@@ -173,13 +186,19 @@ class _Round:
             return _NO_SERVER
         done = pull(self.workspace, self.connection, Purpose.REVIEW, self.actor)
         sample, seed = self.options.review_sample, self.options.seed
-        given = push_reviews(self.workspace, self.connection, sample, seed, self.actor)
-        verdicts = _counted(done.outcomes, "verdicts")
-        return f"{verdicts}; {_counted(given.outcomes, 'masks given to reviewers')}"
+        given = push_reviews(
+            self.workspace, self.connection, sample, seed, self.actor, left_out_too=False
+        )
+        said = [
+            _counted(done.outcomes, "verdicts"),
+            _counted(given.outcomes, "masks given to reviewers"),
+        ]
+        if given.unsampled:
+            said.append(f"{given.unsampled} left out by spot checks stay submitted")
+        return "; ".join(said)
 
     def refresh(self) -> str:
-        options = self.options
-        due = refresh_due(self.workspace.catalogue, options.every, options.max_age)
+        options, due = self.options, self.due()
         if not (due.is_due or self.must_refresh):
             return f"not due: {due.why}"
         done = refresh(
@@ -194,46 +213,74 @@ class _Round:
         name, learned = done.version.name, len(done.version.training_masks)
         if not done.new:
             return f"{name} has learned from exactly these {learned} masks already"
-        verdict = "in use" if done.in_use == name else f"refused, {done.in_use} stays in use"
+        stays = f"{done.in_use} stays in use" if done.in_use else "no version is in use"
+        verdict = "in use" if done.in_use == name else f"refused, {stays}"
         return f"{name}, from {learned} masks: {verdict} ({'; '.join(done.reasons)})"
 
     def draw(self) -> str:
         size = self.options.draw
         if not size:
-            return "not asked for (--draw)"
+            return _NO_DRAW
         catalogue = self.workspace.catalogue
+        before = [batch.name for batch in catalogue.batches.all() if batch.closed_at is None]
         if in_hand := work_in_hand(self.workspace):
-            return f"not yet: {len(in_hand)} images are in people's hands or wait for them"
-        for batch in catalogue.batches.all():
-            if batch.closed_at is None:
-                catalogue.batches.close(batch.name, self.actor)
-        name = f"batch-{len(catalogue.batches.all()) + 1}"
+            return _not_yet(in_hand)
+        painted = self._paint_what_may_be_drawn()
+        name = next_name({batch.name for batch in catalogue.batches.all()})
         try:
             request = BatchRequest(size, seed=self.options.seed)
             drawn = draw_batch(catalogue, name, request, self.actor)
         except InputError as error:  # everything is labelled: no failure of the round
             return f"nothing drawn: {error}"
-        tones = ", ".join(f"{tone} {n}" for tone, n in drawn.by_tone.items())
-        return f"{name}: {len(drawn.members)} images ({tones})"
+        if not drawn.new:
+            return f"nothing drawn: somebody drew {name} in this moment"
+        for finished in before:
+            catalogue.batches.close(finished, self.actor)
+        return "; ".join([_told(name, drawn), *painted, *_notes(name, drawn)])
 
     def paint(self) -> str:
         images = work_in_hand(self.workspace)
         if not images:
             return "nothing to paint: 'ddiseg batch draw' or 'ddiseg label push' gives people work"
-        try:
-            painter = Painter.load(self.workspace, device=self.options.device)
-        except NotFoundError:
+        if self.painter is None:
             return "nothing painted: there is no model yet"
-        return f"{_counted(painter.paint(images), 'images')} by {painter.version.name}"
+        return self._painted(self.painter, images)
 
     def push(self) -> str:
         if self.connection is None:
             return _NO_SERVER
-        images = work_in_hand(self.workspace)
-        if not images:
-            return "nothing to push"
-        done = push(self.workspace, self.connection, images, self.options.push, self.actor)
-        return _counted(done.outcomes, "images")
+        work, options = Work.read(self.workspace), self.options.push
+        as_it_was_given = replace(options, readers=1)  # asks for no more readers than there are
+        outcomes: list[FileOutcome] = []
+        for images, how in ((work.given, as_it_was_given), (work.to_give, options)):
+            if images:
+                done = push(self.workspace, self.connection, images, how, self.actor)
+                outcomes += done.outcomes
+        said = _counted(outcomes, "images") if outcomes else "nothing to push"
+        return "; ".join([said, *work.left_to_persons])
+
+    def due(self) -> Due:
+        """Whether a refresh is due by these options."""
+        age = timedelta(days=self.options.max_age)
+        return refresh_due(self.workspace.catalogue, self.options.every, age)
+
+    @cached_property
+    def painter(self) -> Painter | None:
+        """The version in use, in memory, once the refresh is over; None where there is none yet."""
+        try:
+            return Painter.load(self.workspace, device=self.options.device)
+        except NotFoundError:
+            return None
+
+    def _paint_what_may_be_drawn(self) -> list[str]:
+        """Paint the images among which a draw chooses, or it could only draw by lot; says how many."""
+        images = to_be_judged(self.workspace.catalogue, self.options.draw, self.options.seed)
+        if not images or self.painter is None:
+            return []
+        return [f"chosen among {self._painted(self.painter, images)}"]
+
+    def _painted(self, painter: Painter, images: Sequence[Image]) -> str:
+        return f"{_counted(painter.paint(images), 'images')} by {painter.version.name}"
 
 
 class _Plan(_Round):
@@ -258,34 +305,61 @@ class _Plan(_Round):
         return f"would bring back verdicts; {waiting} masks wait for review"
 
     def refresh(self) -> str:
-        due = refresh_due(self.workspace.catalogue, self.options.every, self.options.max_age)
+        due = self.due()
         return f"would refresh: {due.why}" if due.is_due else f"not due: {due.why}"
 
     def draw(self) -> str:
-        if not self.options.draw:
-            return "not asked for (--draw)"
-        in_hand = len(work_in_hand(self.workspace))
-        if in_hand:
-            return f"not yet: {in_hand} images are in people's hands or wait for them"
-        return f"would draw a batch of {self.options.draw}"
+        size = self.options.draw
+        if not size:
+            return _NO_DRAW
+        if in_hand := work_in_hand(self.workspace):
+            return _not_yet(in_hand)
+        images = to_be_judged(self.workspace.catalogue, size, self.options.seed)
+        if not images:
+            return "would draw nothing: no image may be drawn"
+        return f"{self._would_paint(images)}, then draw a batch of {size}"
 
     def paint(self) -> str:
-        images = work_in_hand(self.workspace)
-        try:
-            version = self.workspace.catalogue.models.current()
-        except NotFoundError:
-            return "would paint nothing: there is no model yet"
-        painted = self.workspace.catalogue.masks.predicted_by(version.id)
-        todo = sum(image.id not in painted for image in images)
-        return f"would paint {todo} of {len(images)} images with {version.name}"
+        return self._would_paint(work_in_hand(self.workspace))
 
     def push(self) -> str:
         if self.connection is None:
             return _NO_SERVER
-        return f"would bring {len(work_in_hand(self.workspace))} images up to date on the server"
+        work = Work.read(self.workspace)
+        said = f"would bring {len(work.given)} images up to date on the server"
+        if work.to_give:
+            said += f", and give people {len(work.to_give)} more"
+        return "; ".join([said, *work.left_to_persons])
+
+    def _would_paint(self, images: Sequence[Image]) -> str:
+        try:
+            version = self.workspace.catalogue.models.current()
+        except NotFoundError:
+            return "would paint nothing, since there is no model yet"
+        painted = self.workspace.catalogue.masks.predicted_by(version.id)
+        todo = sum(image.id not in painted for image in images)
+        return f"would paint {todo} of {len(images)} images with {version.name}"
 
 
 _NO_SERVER = "left out: the labelling server did not answer"
+_NO_DRAW = "not asked for (--draw)"
+
+
+def _not_yet(in_hand: Sequence[Image]) -> str:
+    return f"not yet: {len(in_hand)} images are in people's hands or wait for them"
+
+
+def _told(name: str, drawn: DrawnBatch) -> str:
+    tones = ", ".join(f"{tone} {n}" for tone, n in drawn.by_tone.items())
+    by_lot = sum(member.random for member in drawn.members)
+    return f"{name}: {len(drawn.members)} images ({tones}), {by_lot} by lot"
+
+
+def _notes(name: str, drawn: DrawnBatch) -> list[str]:
+    """The first notes of a draw, and where the others are."""
+    more = len(drawn.notes) - NOTED
+    rest = [f"{more} more notes: 'ddiseg batch show {name}'"] if more > 0 else []
+    return [*drawn.notes[:NOTED], *rest]
 
 
 def _counted(outcomes: Sequence[FileOutcome], what: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ddiseg.catalogue import JobKind
 from ddiseg.server.clicks import Clicks
+from ddiseg.server.clock import Clock
 from ddiseg.server.credentials import Credentials
 from ddiseg.server.jobs_wanted import JobsWanted
 from ddiseg.server.metrics import Metrics
@@ -29,10 +30,18 @@ class Backend:
         rounds: Mapping[JobKind, Do],
         *,
         device: str = "cpu",
+        every: float = 0.0,
         grace: float = 30.0,
         say: Say,
     ) -> None:
-        """`rounds` does the jobs other than PAINT; a job at hand has `grace` seconds to end."""
+        """Nothing runs yet.
+
+        Args:
+            rounds: does the jobs other than PAINT.
+            every: seconds from one PULL that nobody asked for to the next, the first at the start;
+                0: there are none.
+            grace: seconds that a job at hand has to end once the server stops.
+        """
         self.workspace, self.credentials, self._grace, self._say = (
             workspace,
             credentials,
@@ -48,15 +57,18 @@ class Backend:
             JobKind.PAINT: lambda stopping: paint_work_in_hand(workspace, self.model, stopping),
         }
         self.worker = Worker(workspace.catalogue.jobs, jobs, self.metrics, say)
-        self.jobs_wanted = JobsWanted(workspace, self.worker.wake)
+        self.jobs_wanted = JobsWanted(workspace, self.worker.wake, say)
+        self._clock = Clock(every, lambda: self.jobs_wanted.want(JobKind.PULL))
 
     def start(self) -> None:
         """Take up the jobs that wait."""
         self.jobs_wanted.start()
         self.worker.start()
+        self._clock.start()
 
     def stop(self) -> None:
         """Finish the job at hand, or let it wait for the next server."""
+        self._clock.stop()
         self.jobs_wanted.stop()
         if not self.worker.stop(self._grace):
             self._say(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 import secrets
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,13 +21,17 @@ VARIABLES = {
 }
 
 
+#: What a webhook's secret is made of: letters that stand in an address as they are (RFC 3986, 2.3).
+_IN_ADDRESSES = re.compile(r"[A-Za-z0-9._~-]+")
+
+
 @dataclass(frozen=True)
 class Credentials:
     """What a request must bring. Compared in constant time, and never printed."""
 
     user: str
     password: str = field(repr=False)  #: also the token of `Authorization: Bearer`
-    webhook_secret: str = field(repr=False)
+    webhook_secret: str = field(repr=False)  #: may stand in an address, see `_IN_ADDRESSES`
 
     def allow(self, authorization: str | None) -> bool:
         """Whether an `Authorization` header, Basic or Bearer, is this account's."""
@@ -55,7 +60,8 @@ def credentials_file(root: Path) -> Path:
 def ensure_credentials(root: Path) -> Credentials:
     """The credentials of a workspace, made the first time; the environment goes before the file.
 
-    Raises WorkspaceError where the file is damaged, InputError where a variable is set to nothing.
+    Raises WorkspaceError where the file is damaged, InputError where a variable is set to nothing,
+    or to a webhook's secret that no address can hold.
     """
     Folder(root).make()
     path = credentials_file(root)
@@ -75,6 +81,12 @@ def _from_environment(found: Credentials) -> Credentials:
     for name, text in given.items():
         if not text.strip():
             raise InputError(f"{VARIABLES[name]} is set to nothing: give it a value, or unset it")
+    secret = given.get("webhook_secret")
+    if secret is not None and (not _IN_ADDRESSES.fullmatch(secret) or set(secret) == {"."}):
+        raise InputError(
+            f"{VARIABLES['webhook_secret']} can't stand in an address as it is: "
+            "make it of A-Z a-z 0-9 - _ . ~, for example with 'openssl rand -hex 24'"
+        )
     return replace(found, **given)
 
 

@@ -1,4 +1,4 @@
-"""Jobs that webhooks ask for, written down by one thread, in groups.
+"""Jobs that webhooks and the clock ask for, written down by one thread, in groups.
 
 While one request is being written, all that come meanwhile wait for the next write together: a flood
 costs a few transactions, and a catalogue that another process has locked holds up no one for longer
@@ -14,14 +14,20 @@ from concurrent.futures import Future
 from ddiseg.catalogue import JobKind
 from ddiseg.errors import DdisegError
 from ddiseg.server.known_tasks import projects_here
+from ddiseg.server.worker import defect
 from ddiseg.workspace import Workspace
 
 
 class JobsWanted:
-    """Takes down jobs for a workspace; `then` is called after each that was written."""
+    """Takes down jobs for a workspace; `then` is called after each that was written.
 
-    def __init__(self, workspace: Workspace, then: Callable[[], None]) -> None:
-        self._workspace, self._then = workspace, then
+    `say` is told of those that can't be.
+    """
+
+    def __init__(
+        self, workspace: Workspace, then: Callable[[], None], say: Callable[[str], None]
+    ) -> None:
+        self._workspace, self._then, self._say = workspace, then, say
         self._changed = threading.Condition()
         self._wanted: dict[tuple[JobKind, int | None], Future[bool]] = {}
         self._thread: threading.Thread | None = None
@@ -41,7 +47,8 @@ class JobsWanted:
     def want(self, kind: JobKind, project: int | None = None) -> Future[bool]:
         """Ask for a job, on behalf of a project of the labelling server where one is given.
 
-        The result, False where the project is none of this workspace's, comes once the job is kept.
+        The result, False where the project is none of this workspace's, comes once the job is kept;
+        a DdisegError where it can't be.
         """
         with self._changed:
             future = self._wanted.get((kind, project))
@@ -62,7 +69,13 @@ class JobsWanted:
                 try:
                     future.set_result(self._write(kind, project))
                 except DdisegError as error:
-                    future.set_exception(error)
+                    self._fail(kind, future, error)
+                except Exception as error:  # noqa: BLE001 - nobody would see that the thread died
+                    self._fail(kind, future, defect(error))
+
+    def _fail(self, kind: JobKind, future: Future[bool], error: DdisegError) -> None:
+        self._say(f"{kind} can't be queued: {error}")
+        future.set_exception(error)
 
     def _write(self, kind: JobKind, project: int | None) -> bool:
         if project is not None and project not in projects_here(self._workspace):

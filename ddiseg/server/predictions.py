@@ -202,20 +202,33 @@ def _decide_one(
 
 
 def _paint_until(painter: Painter, images: Sequence[Image], deadline: float) -> dict[int, str]:
-    """Paint one image, then as many at a time as are likely done by the deadline."""
+    """Paint one image, then as many at a time as are likely done by the deadline.
+
+    Returns why images can't be painted, by their ids.
+    """
     refused: dict[int, str] = {}
-    done, size = 0, 1
-    while done < len(images):
+    waiting, size = list(images), 1
+    while waiting:
         started = time.monotonic()
-        part = images[done : done + size]
-        names = {image.name: image.id for image in part}
-        for outcome in painter.paint(part):
+        part = _of_different_names(waiting, size)
+        for outcome in painter.paint(list(part.values())):
             if outcome.outcome is Outcome.REFUSED and outcome.note is not None:
-                refused[names[outcome.name]] = outcome.note
-        done += len(part)
+                refused[part[outcome.name].id] = outcome.note
+        done = {image.id for image in part.values()}
+        waiting = [image for image in waiting if image.id not in done]
         now = time.monotonic()
         fitting = int((deadline - now) * len(part) / max(now - started, 1e-6))
         size = min(2 * size, fitting, MOST_AT_A_TIME)
         if size < 1:
             break
     return refused
+
+
+def _of_different_names(images: Sequence[Image], most: int) -> dict[str, Image]:
+    """The first images by name, `most` at most: an outcome tells its image by the name alone."""
+    found: dict[str, Image] = {}
+    for image in images:
+        found.setdefault(image.name, image)
+        if len(found) == most:
+            break
+    return found

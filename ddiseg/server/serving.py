@@ -29,6 +29,7 @@ def serve(
     options: RoundOptions,
     actor: str,
     *,
+    every: float,
     max_body: int,
     grace: float,
     say: Say,
@@ -37,7 +38,8 @@ def serve(
     """Serve a workspace until SIGTERM or SIGINT; `ready` is called with the address.
 
     Args:
-        options: of the rounds that webhooks bring about.
+        options: of the rounds.
+        every: seconds from one round that no webhook asked for to the next; 0: there are none.
         max_body: bytes that a request's body may have.
         grace: seconds that requests and the job at hand have to end once the server stops.
 
@@ -51,6 +53,7 @@ def serve(
             ensure_credentials(workspace.root),
             rounds(workspace, options, actor),
             device=options.device,
+            every=every,
             grace=grace,
             say=say,
         )

@@ -67,16 +67,23 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            try:
-                job = self._jobs.take()
-            except WorkspaceError as error:  # locked for a minute: the queue is kept
-                self._say(f"no job can be taken: {error}")
-                job = None
-            if job is not None:
-                self._work(job)
-            else:
+            if not self._did_one():
                 self._wake.wait(LOOK)
                 self._wake.clear()
+
+    def _did_one(self) -> bool:
+        """Do the job that waits longest; False where none waits or something went wrong."""
+        try:
+            job = self._jobs.take()
+            if job is not None:
+                self._work(job)
+        except WorkspaceError as error:  # locked for a minute: the queue is kept
+            self._say(f"no job can be taken: {error}")
+        except Exception as error:  # noqa: BLE001 - nobody would see that the thread died
+            self._say(str(defect(error)))
+        else:
+            return job is not None
+        return False
 
     def _work(self, job: Job) -> None:
         started = time.monotonic()
@@ -116,6 +123,12 @@ class Worker:
             except DdisegError as error:
                 return str(error)
             except Exception as error:  # noqa: BLE001 - one job's defect must not end all others
-                return f"unexpected {type(error).__name__}: {error} (a defect: report it)"
+                return str(defect(error))
             else:
                 return None
+
+
+def defect(error: Exception) -> DdisegError:
+    """An error that nothing in ddiseg raises on purpose, as one line for the log."""
+    first = str(error).strip().partition("\n")[0]
+    return DdisegError(f"unexpected {type(error).__name__}: {first} (a defect: report it)")

@@ -7,14 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ddiseg.errors import WorkspaceError
 from ddiseg.labelstudio.connection import TOKEN_VARIABLE
 from ddiseg.loop import refresh as refreshing
+from ddiseg.rounds import round as rounds
+from ddiseg.rounds.lock import BusyError
 from ddiseg.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import Studio, team_server
 from tests.ddiseg.loop.conftest import one_thread, spots, tiny_weights
@@ -46,8 +50,18 @@ def test_run_once__says_what_each_step_did(studio: Studio, loop: Run, tiny_weigh
     lines = [line.split(maxsplit=1) for line in result.out.splitlines()]
     assert [name for name, _ in lines] == ["pull", "review", "refresh", "draw", "paint", "push"]
     assert lines[2][1].startswith("fedd-1, from")
-    assert lines[3][1].startswith("batch-1: 3 images (")
+    assert lines[3][1].startswith("auto-1: 3 images (")
     assert lines[5][1] == "3 images: 3 added"
+
+
+def test_run_once__what_it_drew_goes_out_with_its_options(
+    studio: Studio, loop: Run, tiny_weights: Path
+) -> None:
+    words = ("--every", 2, "--draw", 3, "--backbone", tiny_weights, "--control", 34)
+    assert loop("run", "--once", *words, "--readers", 2, "--sample", 34).status == 0
+    tasks = studio.tasks()
+    assert Counter(task.arm for task in tasks) == {"control": 1, "painted": 2}
+    assert Counter(task.readers for task in tasks) == {2: 1, 1: 2}
 
 
 def test_run_once__a_step_that_failed_is_the_exit_status(studio: Studio, loop: Run) -> None:
@@ -95,13 +109,49 @@ def test_run__until_it_is_told_to_stop(studio: Studio) -> None:
     assert "Traceback" not in err
 
 
+def test_run__a_round_that_can_not_run_does_not_end_it(
+    studio: Studio, loop: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[BaseException] = [
+        BusyError("another round runs here"),
+        WorkspaceError("the catalogue is locked"),
+        KeyboardInterrupt(),
+    ]
+    naps: list[float] = []
+
+    def no_round(*_args: object, **_options: object) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(rounds, "run_round", no_round)
+    monkeypatch.setattr(signal, "signal", lambda *_handler: None)
+    monkeypatch.setattr(time, "sleep", naps.append)
+    result = loop("run", "--interval", 2)
+    assert result.status == 130
+    assert naps == [120, 120]
+    told = [line for line in result.err.splitlines() if line.startswith("  no round")]
+    assert told == [
+        "  no round, or no end of it: another round runs here",
+        "  no round, or no end of it: the catalogue is locked",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--every", "0"], "--every is 0"),
-        (["--max-age", "-1"], "--max-age: give a number of days above 0"),
+        (["--max-age", "-1"], "--max-age is -1: give a number of days above 0"),
+        (["--max-age", "nan"], "--max-age is nan"),
+        (["--max-age", "inf"], "--max-age is inf"),
+        (["--tolerance", "nan"], "--tolerance is nan"),
+        (["--tolerance", "5"], "--tolerance is 5"),
+        (["--interval", "nan"], "--interval is nan: give a number of minutes"),
+        (["--interval", "0"], "--interval is 0"),
+        (["--interval", "inf"], "--interval is inf"),
         (["--draw", "-2"], "--draw is -2"),
         (["--control", "120"], "--control is 120"),
+        (["--readers", "0"], "--readers is 0"),
+        (["--sample", "-1"], "--sample is -1"),
+        (["--review-sample", "120"], "--review-sample is 120"),
     ],
 )
 def test_run__numbers_that_can_not_be(loop: Run, words: list[str], said: str) -> None:

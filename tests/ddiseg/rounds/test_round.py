@@ -6,15 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ddiseg.catalogue import Side
+from ddiseg.catalogue import Purpose, Side
 from ddiseg.catalogue.models import Image
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.labelstudio.connection import Connection
+from ddiseg.labelstudio.push import PushOptions
 from ddiseg.loop.batch import BatchRequest, draw_batch
 from ddiseg.rounds import round as rounds
 from ddiseg.rounds.lock import BusyError, one_at_a_time
@@ -29,10 +30,15 @@ NAMES = ["pull", "review", "refresh", "draw", "paint", "push"]
 
 @pytest.fixture
 def batch(studio: Studio) -> list[Image]:
-    """Three images without a mask in an open batch, one a patient."""
-    request = BatchRequest(3, random_share=100)
-    drawn = draw_batch(studio.catalogue, "week-1", request, "manager")
-    return [member.image for member in drawn.members]
+    """Three images without a mask, one a patient, in an open batch that a round drew."""
+    return drawn(studio, "auto-1", 3)
+
+
+def drawn(studio: Studio, name: str, size: int) -> list[Image]:
+    """The images of a new batch."""
+    request = BatchRequest(size, random_share=100)
+    batch = draw_batch(studio.catalogue, name, request, "manager")
+    return [member.image for member in batch.members]
 
 
 def test_round__from_accepted_masks_to_painted_tasks(
@@ -112,18 +118,117 @@ def test_round__holds_masks_out_and_never_learns_from_them(
 def test_round__draws_the_next_batch_once_nobody_has_work(
     studio: Studio, round_of: RunRound
 ) -> None:
-    assert round_of(every=2, draw=3)["draw"].said.startswith("batch-1: 3 images")
+    assert round_of(every=2, draw=3)["draw"].said.startswith("auto-1: 3 images")
     again = round_of(every=2, draw=3)["draw"].said
     assert again == "not yet: 3 images are in people's hands or wait for them"
-    for member in studio.catalogue.batches.members("batch-1"):
+    for member in studio.catalogue.batches.members("auto-1"):
         studio.submit_unchanged(studio.task(member.image))
-    assert round_of(every=2, draw=3)["draw"].said.startswith("batch-2: 2 images")
-    assert studio.catalogue.batches.get("batch-1").closed_at is not None
-    for member in studio.catalogue.batches.members("batch-2"):
+    assert round_of(every=2, draw=3)["draw"].said.startswith("auto-2: 2 images")
+    assert studio.catalogue.batches.get("auto-1").closed_at is not None
+    for member in studio.catalogue.batches.members("auto-2"):
         studio.submit_unchanged(studio.task(member.image))
     last = round_of(every=2, draw=3)
     assert last["draw"].said.startswith("nothing drawn: ")
     assert not last["draw"].failed
+    assert studio.catalogue.batches.get("auto-2").closed_at is None
+
+
+def test_draw__chooses_by_the_version_in_use(studio: Studio, round_of: RunRound) -> None:
+    """What a refresh has just made has painted nothing: that comes first."""
+    said = round_of(every=2, draw=3)["draw"].said
+    assert said.startswith("auto-1: 3 images (I-II 1, III-IV 1, V-VI 1), 1 by lot; ")
+    assert "; chosen among 5 images: 5 added by fedd-1" in said
+    members = studio.catalogue.batches.members("auto-1")
+    assert sorted("most uncertain" in m.reason for m in members) == [False, True, True]
+    assert [m.random for m in members] == [m.reason == "next by seed" for m in members]
+
+
+def test_draw__without_a_version_says_why_chance_decides(
+    studio: Studio, round_of: RunRound
+) -> None:
+    said = round_of(every=100, draw=3)["draw"].said
+    assert said.startswith("auto-1: 3 images (")
+    assert "I-II: random instead of mixed" in said
+    assert said.endswith("1 more notes: 'ddiseg batch show auto-1'")
+
+
+def test_draw__under_the_first_name_that_is_free(studio: Studio, round_of: RunRound) -> None:
+    for image in drawn(studio, "auto-2", 1):
+        studio.catalogue.images.skip(image.id, "unusable", None, "manager")
+    assert round_of(every=100, draw=1)["draw"].said.startswith("auto-1: 1 images")
+    for member in studio.catalogue.batches.members("auto-1"):
+        studio.catalogue.images.skip(member.image.id, "unusable", None, "manager")
+    assert round_of(every=100, draw=1)["draw"].said.startswith("auto-3: 1 images")
+
+
+def test_draw__what_somebody_else_drew_is_not_told_as_drawn(
+    studio: Studio, round_of: RunRound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = draw_batch(studio.catalogue, "auto-1", BatchRequest(1), "manager")
+    studio.catalogue.images.skip(batch.members[0].image.id, "unusable", None, "manager")
+    monkeypatch.setattr(rounds, "next_name", lambda _taken: "auto-1")
+    assert round_of(every=100, draw=1)["draw"].said.startswith(
+        "nothing drawn: somebody drew auto-1"
+    )
+    assert studio.catalogue.batches.get("auto-1").closed_at is None
+
+
+def test_push__a_persons_batch_is_left_to_that_person(studio: Studio, round_of: RunRound) -> None:
+    images = drawn(studio, "week-2", 3)
+
+    steps = round_of(every=2)
+    assert steps["paint"].said == "3 images: 3 added by fedd-1"
+    left = "3 of week-2 wait for 'ddiseg label push --batch week-2'"
+    assert steps["push"].said == f"nothing to push; {left}"
+    assert studio.tasks() == []
+
+    studio.push(images, control=100, readers=2)
+    assert round_of(every=2)["push"].said == "3 images: 3 unchanged"
+    assert [(t.arm, t.readers) for t in studio.tasks()] == [("control", 2)] * 3
+    studio.check()
+
+
+def test_push__a_rounds_batch_has_the_rounds_options_and_no_other_has(
+    studio: Studio, round_of: RunRound
+) -> None:
+    (theirs,), (own,) = drawn(studio, "week-2", 1), drawn(studio, "auto-1", 1)
+    studio.predict([theirs, own])
+    studio.push([theirs])
+
+    options = PushOptions(control=100, readers=2)
+    said = round_of(every=100, push=options)["push"].said
+    assert said == "2 images: 1 added, 1 unchanged"
+    round_of(every=100, push=options)
+
+    tasks = {task.image_id: (task.arm, task.readers) for task in studio.tasks()}
+    assert tasks == {theirs.id: ("painted", 1), own.id: ("control", 2)}
+    studio.check()
+
+
+def test_review__what_a_spot_check_left_out_stays_out(
+    studio: Studio, round_of: RunRound, batch: list[Image]
+) -> None:
+    round_of(every=2)
+    for image in batch[:2]:
+        studio.submit_unchanged(studio.task(image))
+    studio.pull()
+    studio.push_reviews(sample=0)
+    studio.submit_unchanged(studio.task(batch[2]))
+
+    said = round_of(every=100)["review"].said
+    assert "; 1 masks given to reviewers: 1 added" in said
+    assert said.endswith("; 2 left out by spot checks stay submitted")
+    assert {t.image_id for t in studio.tasks(Purpose.REVIEW)} == {batch[2].id}
+
+
+def test_review__a_share_of_the_masks(
+    studio: Studio, round_of: RunRound, batch: list[Image]
+) -> None:
+    round_of(every=2)
+    for image in batch:
+        studio.submit_unchanged(studio.task(image))
+    said = round_of(every=100, review_sample=0.0)["review"].said
+    assert "0 masks given to reviewers; 3 left out" in said
 
 
 def test_round__server_down_is_told_and_what_is_here_is_learned_from(
@@ -159,6 +264,31 @@ def test_round__a_refresh_that_fails_keeps_nobody_from_work(
     assert steps["refresh"].failed
     assert "no backbone called nowhere" in steps["refresh"].said
     assert steps["push"].said == "3 images: 3 added"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("tone"), "unexpected KeyError: 'tone' (a defect: report it)"),
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+    ],
+)
+def test_round__a_step_with_a_defect_does_not_end_the_others(
+    studio: Studio,
+    round_of: RunRound,
+    batch: list[Image],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    said: str,
+) -> None:
+    def broken(*_args: object, **_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(rounds, "refresh", broken)
+    steps = round_of(every=2)
+    assert (steps["refresh"].failed, steps["refresh"].said) == (True, said)
+    assert steps["push"].said == "3 images: 3 added"
+    assert studio.catalogue.rounds.last(1)[0].outcome == "failed"
 
 
 def test_round__must_refresh_though_it_is_not_due(studio: Studio, round_of: RunRound) -> None:
@@ -205,17 +335,50 @@ def test_plan__says_what_would_be_and_changes_nothing(
         "would bring back verdicts; 0 masks wait for review",
         "would refresh: 4 accepted masks, a refresh is due every 2",
         "not yet: 3 images are in people's hands or wait for them",
-        "would paint nothing: there is no model yet",
-        "would bring 3 images up to date on the server",
+        "would paint nothing, since there is no model yet",
+        "would bring 0 images up to date on the server, and give people 3 more",
     ]
     assert studio.catalogue.history.count() == before
     assert list(studio.catalogue.rounds.last(1)) == []
     assert verify(studio.workspace).problems == []
 
 
+def test_plan__of_a_draw(studio: Studio, options: Callable[..., RoundOptions]) -> None:
+    def said(**changed: Any) -> str:
+        steps = plan_round(studio.workspace, lambda: studio.connection, options(**changed))
+        return steps[NAMES.index("draw")].said
+
+    assert said() == "not asked for (--draw)"
+    assert said(draw=2) == (
+        "would paint nothing, since there is no model yet, then draw a batch of 2"
+    )
+    studio.predict([studio.catalogue.images.find("4.png")])
+    assert said(draw=2) == "would paint 4 of 5 images with fedd-1, then draw a batch of 2"
+    for number in range(4, 9):
+        studio.catalogue.images.skip(number + 1, "unusable", None, "manager")
+    assert said(draw=2) == "would draw nothing: no image may be drawn"
+
+
+def test_plan__names_what_is_left_to_a_person(
+    studio: Studio, options: Callable[..., RoundOptions]
+) -> None:
+    drawn(studio, "week-2", 1)
+    drawn(studio, "auto-1", 2)
+    steps = plan_round(studio.workspace, lambda: studio.connection, options())
+    assert steps[-1].said == (
+        "would bring 0 images up to date on the server, and give people 2 more; "
+        "1 of week-2 wait for 'ddiseg label push --batch week-2'"
+    )
+
+
+NAN = float("nan")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("every", 0), ("max_age", timedelta(0)), ("draw", -1)],
+    [("every", 0), ("max_age", 0.0), ("max_age", NAN), ("max_age", float("inf")), ("draw", -1)]
+    + [("tolerance", value) for value in (NAN, 5.0, -1.0)]
+    + [("review_sample", value) for value in (NAN, -1.0, 101.0)],
 )
 def test_options__numbers_that_can_not_be(name: str, value: object) -> None:
     with pytest.raises(InputError, match=f"--{name.replace('_', '-')}"):

@@ -87,6 +87,20 @@ def test_ensure_credentials__variable_set_to_nothing(
         ensure_credentials(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "secret", ["a/b", "YQ==", "a+b", "a b", "a?b", "a%2Fb", "\u00e4", "ab\n", "..", "."]
+)
+def test_ensure_credentials__webhook_secret_that_no_address_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    monkeypatch.setenv("DDISEG_WEBHOOK_SECRET", secret)
+    with pytest.raises(InputError, match=r"make it of A-Z a-z 0-9 - _ . ~") as refused:
+        ensure_credentials(tmp_path)
+    assert secret not in str(refused.value).split(":")[0]
+    monkeypatch.setenv("DDISEG_WEBHOOK_SECRET", "aZ0-_.~")
+    assert ensure_credentials(tmp_path).webhook_secret == "aZ0-_.~"
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "{}", json.dumps({"user": "a", "password": ""})])
 def test_ensure_credentials__damaged_file(tmp_path: Path, content: str) -> None:
     ensure_credentials(tmp_path)

@@ -272,9 +272,30 @@ def test_paint_until__takes_no_more_than_there_is_time_for(
     monkeypatch: pytest.MonkeyPatch, desk: Desk, budget: float, parts: list[int]
 ) -> None:
     painter = _SlowPainter(monkeypatch)
-    images = desk.add_images(1) * 100
+    images = [SimpleNamespace(id=n, name=f"{n}.png") for n in range(100)]
     predictions._paint_until(painter, images, budget)  # type: ignore[arg-type]
     assert painter.parts == parts
+
+
+class _Refusing:
+    """Can't open the photographs of the images that it has a reason for, by id."""
+
+    def __init__(self, reasons: dict[int, str]) -> None:
+        self.reasons, self.painted = reasons, list[int]()
+
+    def paint(self, images: list[Any]) -> list[FileOutcome]:
+        self.painted += [image.id for image in images]
+        refused = [image for image in images if image.id in self.reasons]
+        return [FileOutcome(i.name, Outcome.REFUSED, self.reasons[i.id]) for i in refused]
+
+
+def test_paint_until__why_goes_to_its_image_where_two_have_one_name() -> None:
+    names = {1: "a.png", 2: "b.png", 3: "x.png", 4: "x.png", 5: "x.png", 6: "c.png"}
+    images = [SimpleNamespace(id=number, name=name) for number, name in names.items()]
+    painter = _Refusing({3: "is missing", 4: "is damaged"})
+    why = predictions._paint_until(painter, images, time.monotonic() + 100)  # type: ignore[arg-type]
+    assert why == painter.reasons
+    assert sorted(painter.painted) == list(names)
 
 
 def test_model_busy__is_told_in_time(

@@ -53,7 +53,7 @@ def _process(root: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str],
 
 
 def test_server__from_start_to_sigterm(workspace: Workspace) -> None:
-    with _process(workspace.root) as (server, url):
+    with _process(workspace.root, "--interval", "0") as (server, url):
         known = Credentials(**json.loads(credentials_file(workspace.root).read_text()))
         assert url.startswith("http://127.0.0.1:")
         until(lambda: _answers(url))
@@ -74,6 +74,38 @@ def test_server__from_start_to_sigterm(workspace: Workspace) -> None:
     assert err == ""
 
 
+def test_server__begins_with_a_round(workspace: Workspace) -> None:
+    """What was handed in while no server ran waits for no webhook."""
+    with _process(workspace.root) as (server, _url):
+        until(lambda: len(workspace.catalogue.rounds.last(5)) == 1)
+        until(lambda: workspace.catalogue.jobs.last(1)[0].ended_at is not None)
+        server.send_signal(signal.SIGTERM)
+        _, err = server.communicate(timeout=20)
+    assert err.startswith("pull: failed in")
+    assert "no Label Studio runs" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--interval", "-1"),
+        ("--interval", "inf"),
+        ("--interval", "nan"),
+        ("--interval", "1e300"),
+        ("--grace", "nan"),
+        ("--grace", "inf"),
+        ("--max-body-mb", "nan"),
+        ("--max-body-mb", "inf"),
+    ],
+)
+def test_command__times_and_sizes_are_finite(
+    ddiseg: Callable[..., Result], workspace: Workspace, option: str, value: str
+) -> None:
+    result = ddiseg("--workspace", workspace.root, "serve", f"{option}={value}")
+    assert result.status == 2
+    assert f"Invalid value for '{option}'" in result.err
+
+
 def _answers(url: str) -> bool:
     try:
         return requests.get(f"{url}/health", timeout=10).status_code == 200
@@ -88,6 +120,7 @@ def _serve(workspace: Workspace, port: int, host: str = "127.0.0.1") -> None:
         port,
         RoundOptions(),
         "tester",
+        every=0,
         max_body=1000,
         grace=1,
         say=lambda _line: None,

@@ -150,6 +150,21 @@ def test_catalogue_broken__is_told(idle: Served, monkeypatch: pytest.MonkeyPatch
     assert idle.post("/webhook", PULL).status_code == 200
 
 
+def test_defect__is_told_and_the_next_webhook_is_taken(
+    idle: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(_kind: JobKind) -> bool:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(idle.workspace.catalogue.jobs, "request", defect)
+    assert idle.post("/webhook", PULL).status_code == 503
+    assert idle.said == [
+        "pull can't be queued: unexpected ZeroDivisionError: by zero (a defect: report it)"
+    ]
+    monkeypatch.undo()
+    assert idle.post("/webhook", PULL).json() == {"status": "queued"}
+
+
 def test_jobs_wanted__those_that_come_while_one_is_written_share_the_next_write(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +175,7 @@ def test_jobs_wanted__those_that_come_while_one_is_written_share_the_next_write(
         return go.wait(10)
 
     monkeypatch.setattr(workspace.catalogue.jobs, "request", slow)
-    wanted = JobsWanted(workspace, lambda: None)
+    wanted = JobsWanted(workspace, lambda: None, print)
     wanted.start()
     first = wanted.want(JobKind.PULL, PROJECT)
     until(lambda: bool(written))
@@ -177,7 +192,7 @@ def test_jobs_wanted__giving_up_does_not_cancel_it_for_others(
 ) -> None:
     go = threading.Event()
     monkeypatch.setattr(workspace.catalogue.jobs, "request", lambda _kind: go.wait(10))
-    wanted = JobsWanted(workspace, lambda: None)
+    wanted = JobsWanted(workspace, lambda: None, print)
     wanted.start()
 
     async def impatient() -> None:
@@ -192,7 +207,7 @@ def test_jobs_wanted__giving_up_does_not_cancel_it_for_others(
 
 
 def test_jobs_wanted__stop_writes_what_is_asked_for(workspace: Workspace) -> None:
-    wanted = JobsWanted(workspace, lambda: None)
+    wanted = JobsWanted(workspace, lambda: None, print)
     future = wanted.want(JobKind.REFRESH, PROJECT)
     wanted.start()
     wanted.stop()

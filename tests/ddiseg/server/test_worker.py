@@ -156,19 +156,48 @@ def test_stop__puts_back_a_job_that_left_off_or_waits(hands: Hands, error: Excep
     assert hands.catalogue.jobs.waiting() == 1
 
 
-def test_catalogue_locked__is_told_and_tried_again(
-    hands: Hands, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (WorkspaceError("locked"), "no job can be taken: locked"),
+        (
+            ZeroDivisionError("by zero"),
+            "unexpected ZeroDivisionError: by zero (a defect: report it)",
+        ),
+    ],
+)
+def test_catalogue_fails__is_told_and_tried_again(
+    hands: Hands, monkeypatch: pytest.MonkeyPatch, failure: Exception, told: str
 ) -> None:
-    take, failures = hands.catalogue.jobs.take, [WorkspaceError("locked")]
+    take, failures = hands.catalogue.jobs.take, [failure]
 
-    def locked_once() -> Job | None:
+    def failing_once() -> Job | None:
         if failures:
             raise failures.pop()
         return take()
 
-    monkeypatch.setattr(hands.catalogue.jobs, "take", locked_once)
+    monkeypatch.setattr(hands.catalogue.jobs, "take", failing_once)
     hands.catalogue.jobs.request(JobKind.PULL)
     hands.start(lambda _stopping: None)
     until(lambda: len(hands.said) == 2)
-    assert hands.said[0] == "no job can be taken: locked"
+    assert hands.said[0] == told
     assert hands.last().ended_at
+
+
+def test_end_of_a_job__that_can_t_be_written_down_does_not_end_the_worker(
+    hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end, failures = hands.catalogue.jobs.end, [ZeroDivisionError("by zero")]
+
+    def failing_once(job_id: int, problem: str | None = None) -> None:
+        if failures:
+            raise failures.pop()
+        end(job_id, problem)
+
+    monkeypatch.setattr(hands.catalogue.jobs, "end", failing_once)
+    for kind in (JobKind.PULL, JobKind.PAINT):
+        hands.catalogue.jobs.request(kind)
+    hands.start(lambda _stopping: None)
+    until(lambda: len(hands.said) == 2)
+    assert "by zero" in hands.said[0]
+    assert hands.said[1].startswith("paint: done")

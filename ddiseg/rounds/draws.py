@@ -1,0 +1,46 @@
+"""The batches that rounds draw by themselves: their names, and what is painted before a draw."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Collection
+
+from ddiseg.catalogue import Catalogue
+from ddiseg.catalogue.models import Image
+from ddiseg.loop.batch_pool import BatchPool
+from ddiseg.loop.quotas import share_out
+
+#: A draw judges at most so many times the images that it takes: of a large catalogue, painting all
+#: that may be drawn would take longer than people take to label the batch.
+JUDGED = 20
+
+_NAME = "auto-"
+
+
+def next_name(taken: Collection[str]) -> str:
+    """The first name of an automatic batch that is free."""
+    names = (f"{_NAME}{number}" for number in itertools.count(1))
+    return next(name for name in names if name not in taken)
+
+
+def is_automatic(name: str) -> bool:
+    """Whether a batch is a round's by its name: a person's is given out by that person."""
+    return re.fullmatch(rf"{_NAME}\d+", name) is not None
+
+
+def to_be_judged(catalogue: Catalogue, size: int, seed: int) -> list[Image]:
+    """The images among which a draw of `size` chooses.
+
+    All that may be drawn, or JUDGED times `size` of them, as many of each tone, by seed. A draw takes
+    what is not painted only after all that is, so these are what it judges once they are painted.
+    """
+    pool = BatchPool.read(catalogue, None, (), seed, described=False)
+    room = {tone: len(positions) for tone, positions in pool.candidates.items()}
+    shares = share_out(JUDGED * size, room, seed)
+    ids = [
+        pool.rows[position].image_id
+        for tone, positions in pool.candidates.items()
+        for position in positions[: shares[tone]]
+    ]
+    return list(catalogue.images.select(ids=ids)) if ids else []
