@@ -2,25 +2,26 @@
 
 An image follows the first reader of its task: the annotation that is there longest. Later readers'
 masks are kept beside it, for agreement. An edit of the mask that led to an acceptance reopens the
-image; anything else that arrives for an accepted image changes nothing about it.
+image; anything else that arrives for an accepted image changes nothing about it. Once a skipped
+image is reopened, the skips that were there are followed no longer: the oldest mask is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ddiseg.catalogue.history import step
-from ddiseg.catalogue.images import close_skips
+from ddiseg.catalogue.history import close_skips, step
 from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.masks import (
     ACCEPT,
     FIXED,
+    REJECT,
     NewMask,
     give_verdict,
     hand_in,
@@ -34,12 +35,14 @@ from ddiseg.catalogue.models import (
     Annotation,
     Image,
     Mask,
+    Project,
     Review,
     Skip,
     Submission,
     Task,
     now,
 )
+from ddiseg.catalogue.versions import first_reader, last_reopened, unread_edits
 from ddiseg.errors import InputError
 from ddiseg.outcomes import FileOutcome, Outcome
 
@@ -84,6 +87,8 @@ class Page:
     received: Sequence[Received]
     standing: Mapping[int, set[int]]  #: the server's annotation numbers by task id
     watermark: str | None = None
+    #: When each task had changed last as the page was read, the server's time by task id.
+    changed: Mapping[int, str] = field(default_factory=dict)
 
 
 def store_page(session: Session, purpose: Purpose, page: Page) -> list[FileOutcome]:
@@ -95,19 +100,24 @@ def store_page(session: Session, purpose: Purpose, page: Page) -> list[FileOutco
     tasks = {t.id: t for t in session.scalars(select(Task).where(Task.id.in_(stored)))}
     wanted = Image.id.in_({t.image_id for t in tasks.values()})
     images = {i.id: i for i in session.scalars(select(Image).where(wanted))}
+    reopened = last_reopened(session, images)
     arrived: dict[int, list[Received]] = {}
     for new in page.received:
         arrived.setdefault(new.task_id, []).append(new)
     outcomes = []
     for task_id, rows in stored.items():
         task, image = tasks[task_id], images[tasks[task_id].image_id]
-        followed = _first_readers(rows)
-        gone = _miss(rows, page.standing[task_id])
-        for new in sorted(arrived.get(task_id, []), key=lambda n: (n.updated_at, n.remote_id)):
-            outcomes.append(_take(session, purpose, task, image, rows, new))
+        before = first_reader(rows, reopened.get(image.id, ""))
+        gone = _miss(rows, page.standing[task_id], page.changed.get(task_id))
+        taken = [
+            (new, _take(session, purpose, task, image, rows, new))
+            for new in sorted(arrived.get(task_id, []), key=lambda n: (n.updated_at, n.remote_id))
+        ]
+        newest = first_reader(rows, reopened.get(image.id, ""))
         # What another reader did must not hand in again what a reviewer has sent back.
-        if purpose is Purpose.ANNOTATION and _first_readers(rows) is not followed:
-            _follow(session, task, image, rows)
+        if purpose is Purpose.ANNOTATION and newest is not before:
+            _follow(session, task, image, rows, newest)
+        outcomes += [_told(image, new, outcome) for new, outcome in taken]
         outcomes += [
             FileOutcome(
                 image.name,
@@ -119,20 +129,54 @@ def store_page(session: Session, purpose: Purpose, page: Page) -> list[FileOutco
     return outcomes
 
 
-def _first_readers(rows: Sequence[Annotation]) -> Annotation | None:
-    """What an image follows: the newest version of the annotation that is there longest."""
-    standing = [r for r in rows if r.deleted_at is None and r.outcome != "refused"]
-    number = min((r.remote_id for r in standing), default=None)
-    versions = (r for r in standing if r.remote_id == number)
-    return max(versions, key=lambda r: r.updated_at, default=None)
+def hand_in_again(session: Session, image: Image, actor: str) -> None:
+    """A reopened image follows the oldest mask that stands on the server, if one does.
+
+    Not one that a reviewer sent back: its author is to look at it first.
+    """
+    query = (
+        select(Annotation)
+        .join(Task, Task.id == Annotation.task_id)
+        .join(Project, Project.id == Task.project_id)
+        .where(Task.image_id == image.id, Project.purpose == Purpose.ANNOTATION.value)
+        .order_by(Annotation.id)
+    )
+    by_task: dict[int, list[Annotation]] = {}
+    for row in session.scalars(query):
+        by_task.setdefault(row.task_id, []).append(row)
+    readers = (first_reader(rows, now()) for rows in by_task.values())
+    found = next((row for row in readers if row is not None), None)
+    if found is None or found.mask_id is None:
+        return
+    verdicts = select(Review.verdict).where(Review.mask_id == found.mask_id)
+    if session.scalars(verdicts.order_by(Review.id.desc()).limit(1)).first() != REJECT:
+        detail = {"task": session.get_one(Task, found.task_id).remote_id, "reopened": True}
+        hand_in(session, session.get_one(Mask, found.mask_id), actor, detail)
 
 
-def _miss(rows: Sequence[Annotation], standing: set[int]) -> list[int]:
-    """Mark annotations that the server has no longer; returns their numbers."""
+def led_to(session: Session, image: Image, versions: Sequence[Annotation]) -> bool:
+    """Whether a settled image stands on one of these versions of an annotation."""
+    if image.state == State.SKIPPED:
+        return not _standing_skips(session, image).isdisjoint(v.skip_id for v in versions)
+    if image.state != State.ACCEPTED:
+        return False
+    review = last_review(session, image.id)
+    assert review is not None
+    accepted = {session.get_one(Acceptance, image.id).mask_id, review.mask_id}
+    return any(v.mask_id in accepted or v.review_id == review.id for v in versions)
+
+
+def _miss(rows: Sequence[Annotation], standing: set[int], changed: str | None) -> list[int]:
+    """Mark annotations that the server has no longer; returns their numbers.
+
+    What was stored since the page was read, by another pull, is not missing: it is newer.
+    """
     for row in rows:
         if row.remote_id in standing:
-            row.deleted_at = None  # an older page, received late, did not have it yet
-    gone = [r for r in rows if r.deleted_at is None and r.remote_id not in standing]
+            row.deleted_at = None  # it was missed wrongly: no number is given twice
+    there = {r.remote_id for r in rows if changed is not None and r.updated_at > changed}
+    there |= standing
+    gone = [r for r in rows if r.deleted_at is None and r.remote_id not in there]
     for row in gone:
         row.deleted_at = now()
     return sorted({row.remote_id for row in gone})
@@ -158,7 +202,9 @@ def _take(
             became = _keep(session, purpose, task, image, rows, new)
         except InputError as error:
             problem = str(error) if new.link is None else f"{error}; see {new.link}"
-    row = there or Annotation(task_id=task.id, remote_id=new.remote_id, updated_at=new.updated_at)
+    row = there or Annotation(
+        task_id=task.id, remote_id=new.remote_id, updated_at=new.updated_at, created_at=now()
+    )
     row.people = list(dict.fromkeys(new.people))
     row.lead_time = new.lead_time
     row.conflicts, row.holes, row.changed = new.conflicts, new.holes, new.changed
@@ -176,6 +222,15 @@ def _take(
     elif new.holes and new.changed is not None:
         note = f"{new.holes} pixels that were painted are no longer: they became background"
     return FileOutcome(image.name, Outcome.ADDED, note)
+
+
+def _told(image: Image, new: Received, outcome: FileOutcome) -> FileOutcome:
+    """Say of a mask that changes nothing for now what makes it count."""
+    drawn = new.mask is not None and new.verdict is None
+    if image.state != State.SKIPPED or outcome.outcome is not Outcome.ADDED or not drawn:
+        return outcome
+    stays = f"the image stays skipped: 'ddiseg reopen {image.name}' hands in what was painted"
+    return replace(outcome, note="; ".join(filter(None, (outcome.note, stays))))
 
 
 def _keep(
@@ -215,9 +270,14 @@ def _skip(session: Session, image: Image, new: Received) -> int:
     return row.id
 
 
-def _follow(session: Session, task: Task, image: Image, rows: Sequence[Annotation]) -> None:
-    """Bring an image to where the first reader's annotation, as it now is, puts it."""
-    newest = _first_readers(rows)
+def _follow(
+    session: Session,
+    task: Task,
+    image: Image,
+    rows: Sequence[Annotation],
+    newest: Annotation | None,
+) -> None:
+    """Bring an image to where the first reader's annotation, `newest` as it now is, puts it."""
     detail: dict[str, Any] = {"task": task.remote_id}
     if newest is None:
         _withdraw(session, image, rows, detail)
@@ -249,12 +309,8 @@ def _follow(session: Session, task: Task, image: Image, rows: Sequence[Annotatio
 def _moves(session: Session, image: Image, newest: Annotation, rows: Sequence[Annotation]) -> bool:
     """Whether the newest version of the first annotation may change where its image stands."""
     if image.state == State.ACCEPTED:
-        review = last_review(session, image.id)
-        assert review is not None
-        stands_on = {session.get_one(Acceptance, image.id).mask_id, review.mask_id}
-        versions = (r for r in rows if r.remote_id == newest.remote_id)
-        led_to_it = any(v.mask_id in stands_on for v in versions)
-        return led_to_it and newest.mask_id not in stands_on
+        versions = [r for r in rows if r.remote_id == newest.remote_id]
+        return led_to(session, image, versions) and not led_to(session, image, [newest])
     if image.state == State.SKIPPED:
         standing = _standing_skips(session, image)
         return newest.skip_id not in standing and standing <= {r.skip_id for r in rows}
@@ -291,9 +347,7 @@ def _verdict(
     assert task.mask_id is not None
     verdict, comment = new.verdict
     mask = session.get_one(Mask, task.mask_id)
-    for reviewer in new.people:
-        for person in people_behind(session, mask):
-            refuse_self_review(person, reviewer)
+    _refuse_self_review(session, mask, new.people)
     if verdict == ACCEPT and new.changed:
         raise InputError(
             f"{image.name}: the verdict is '{ACCEPT}', but {new.changed} pixels were changed: choose "
@@ -312,16 +366,35 @@ def _verdict(
         fixed = session.get_one(Mask, last.mask_id).content_hash if last.mask_id else None
         if (before.verdict, before.comment, fixed) == (verdict, comment, fix and fix.content_hash):
             return {"review_id": last.review_id, "mask_id": last.mask_id}
+    if unread := unread_edits(session, [mask.id]):
+        raise InputError(f"{image.name}: {unread[mask.id]}")
     _wait_again(session, image, mask, before, new.author)
     review = give_verdict(session, mask, new.author, verdict, comment, fix)
     fix_id = session.get_one(Acceptance, image.id).mask_id if fix is not None else None
     return {"review_id": review.id, "mask_id": fix_id}
 
 
+def _refuse_self_review(session: Session, mask: Mask, people: Sequence[str]) -> None:
+    """Raise InputError where one of `people` had a hand in the mask, with what to do."""
+    try:
+        for reviewer in people:
+            for person in people_behind(session, mask):
+                refuse_self_review(person, reviewer)
+    except InputError as error:
+        offer = "as long as it waits, 'ddiseg review push' offers it to one"
+        raise InputError(f"{error}; {offer}") from error
+
+
 def _decided(image: Image) -> InputError:
+    next_step = {
+        State.ACCEPTED: (
+            f"; to change it, edit that one, or run 'ddiseg reopen {image.name}', which sends the "
+            "image back to its annotator first"
+        ),
+        State.REWORK: "; the image comes round again once its annotator has pressed Update",
+    }.get(State(image.state), "")
     return InputError(
-        f"{image.name}: another verdict on this mask came first and stands; to change it, edit that "
-        f"one or run 'ddiseg reopen {image.name}'"
+        f"{image.name}: another verdict on this mask came first and stands{next_step}"
     )
 
 

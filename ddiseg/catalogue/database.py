@@ -13,15 +13,19 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionLeftError
 from sqlalchemy.orm import Session
 
 from ddiseg.errors import WorkspaceError
 
 #: How long a writer waits for another one before it gives up, in seconds.
 BUSY_TIMEOUT = 60
+
+#: PostgreSQL's advisory lock that a writer holds: any number that no other program uses there.
+_WRITERS = int.from_bytes(b"ddiseg")
 
 #: Ids that one query names; databases take some tens of thousands.
 _IDS_IN_A_QUERY = 1000
@@ -37,6 +41,8 @@ class Database:
             raise WorkspaceError(f"catalogue URL {_safe(url)} can't be used: {error}") from error
         if self.engine.dialect.name == "sqlite":
             _configure_sqlite(self.engine)
+        elif self.engine.dialect.name == "postgresql":
+            event.listen(self.engine, "begin", _begin_on_postgresql)
         self._writing = self.engine.execution_options(ddiseg_write=True)
 
     @contextmanager
@@ -47,7 +53,11 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction of the caller: all of it is stored at the end, or nothing."""
+        """A transaction of the caller: all of it is stored at the end, or nothing.
+
+        Of all processes one writes at a time, so that what a transaction has read stays true until
+        it ends: by the lock of SQLite's file, and by an advisory lock of a PostgreSQL database.
+        """
         with (
             _told(self.engine),
             Session(self._writing, expire_on_commit=False) as session,
@@ -111,6 +121,22 @@ def _configure_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
+def _begin_on_postgresql(connection: Connection) -> None:
+    """One snapshot for a reader, the writers' lock for a writer.
+
+    Without the lock, two transactions that lock different rows of an image, or none, would both go
+    by what it was before: an image might end up skipped and accepted. Whoever waited for the lock
+    must see what the one before stored, which READ COMMITTED does, and a level that takes its
+    snapshot with the first statement, the wait itself, does not.
+    """
+    write = connection.get_execution_options().get("ddiseg_write")
+    level = "READ COMMITTED" if write else "REPEATABLE READ, READ ONLY"
+    connection.exec_driver_sql(f"SET TRANSACTION ISOLATION LEVEL {level}")
+    if write:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT}s'")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
+
+
 def _use_wal(cursor: sqlite3.Cursor) -> None:
     """Switch the file to WAL.
 
@@ -134,10 +160,15 @@ def _told(engine: Engine) -> Iterator[None]:
     """Faults of the database as one line that says what to do."""
     try:
         yield
+    except NoConnectionLeftError as error:
+        raise WorkspaceError(
+            f"catalogue {_safe(engine.url)}: all connections are in use; too much is asked of it at "
+            "once, run the same command again"
+        ) from error
     except DBAPIError as error:
         # sqlite3 says "DatabaseError" itself, none of its kinds, where the file is damaged.
-        kind = type(error.orig).__name__
-        if error.connection_invalidated or kind in ("OperationalError", "DatabaseError"):
+        damaged = type(error.orig).__name__ == "DatabaseError"
+        if error.connection_invalidated or damaged or isinstance(error, OperationalError):
             cause = str(error.orig).strip().splitlines()[0]
             raise WorkspaceError(
                 f"catalogue {_safe(engine.url)}: {cause}; {_advice(cause)}"
@@ -152,6 +183,7 @@ def _told(engine: Engine) -> Iterator[None]:
 def _advice(cause: str) -> str:
     for sign, advice in (
         ("locked", "another ddiseg is writing; run the same command again"),
+        ("lock timeout", "another ddiseg is writing; run the same command again"),
         ("full", "nothing of this step was stored; free some space and run the same command again"),
         ("readonly", "make the folder writable"),
         ("unable to open", "check that the folder exists and is writable"),

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.lifecycle import Action, State, next_state
-from ddiseg.catalogue.models import Acceptance, Event, Image, Submission
+from ddiseg.catalogue.models import Acceptance, Event, Image, Skip, Submission, now
 
 
 def step(
@@ -39,6 +39,13 @@ def step(
             detail=detail or {},
         )
     )
+
+
+def close_skips(session: Session, image_id: int) -> None:
+    """The skips of an image no longer stand. The caller's transaction."""
+    standing = select(Skip).where(Skip.image_id == image_id, Skip.reopened_at.is_(None))
+    for skip in session.scalars(standing):
+        skip.reopened_at = now()
 
 
 def _leave(session: Session, image_id: int, state: State) -> None:

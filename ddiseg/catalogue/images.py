@@ -10,8 +10,9 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from ddiseg.catalogue.arrivals import hand_in_again
 from ddiseg.catalogue.database import Database, in_parts
-from ddiseg.catalogue.history import step
+from ddiseg.catalogue.history import close_skips, step
 from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.models import (
     Dataset,
@@ -21,7 +22,6 @@ from ddiseg.catalogue.models import (
     Source,
     Subset,
     SubsetMember,
-    now,
 )
 from ddiseg.catalogue.subsets import named_subset
 from ddiseg.errors import InputError, NotFoundError
@@ -256,11 +256,16 @@ class Images:
             return Outcome.ADDED
 
     def reopen(self, image_id: int, actor: str) -> None:
-        """Back to work: a skipped image is queued, an accepted one goes to rework."""
+        """Back to work: a skipped image is queued, an accepted one goes to rework.
+
+        Where people painted a skipped image on the labelling server, its mask goes to review.
+        """
         with self._database.write() as session:
             image = session.get_one(Image, image_id)
             step(session, image, Action.REOPEN, actor)
             close_skips(session, image_id)
+            if image.state == State.QUEUED:
+                hand_in_again(session, image, actor)
 
     def skips(self, image_id: int | None = None) -> Sequence[Skip]:
         """Skips that stand, of one image or of all."""
@@ -269,13 +274,6 @@ class Images:
             query = query.where(Skip.image_id == image_id)
         with self._database.read() as session:
             return session.scalars(query).all()
-
-
-def close_skips(session: Session, image_id: int) -> None:
-    """The skips of an image no longer stand. The caller's transaction."""
-    standing = select(Skip).where(Skip.image_id == image_id, Skip.reopened_at.is_(None))
-    for skip in session.scalars(standing):
-        skip.reopened_at = now()
 
 
 def _add_all(

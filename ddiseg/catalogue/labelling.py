@@ -13,9 +13,9 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import and_, func, or_, select
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import Session, aliased
 
-from ddiseg.catalogue.arrivals import Page, Purpose, store_page
+from ddiseg.catalogue.arrivals import Page, Purpose, led_to, store_page
 from ddiseg.catalogue.database import Database, in_parts
 from ddiseg.catalogue.history import step
 from ddiseg.catalogue.lifecycle import TRANSITIONS, Action, State
@@ -30,6 +30,7 @@ from ddiseg.catalogue.models import (
     Task,
     now,
 )
+from ddiseg.catalogue.versions import is_newest, unread_edits
 from ddiseg.outcomes import FileOutcome, Outcome
 
 
@@ -65,7 +66,6 @@ class Work:
     drawn: Mask  #: by the annotator
     accepted: Mask  #: the same, or the reviewer's fix of it
     seconds: float | None  #: the annotator's, as the server counted them
-    accepted_at: str  #: time in UTC
 
 
 class Labelling:
@@ -117,8 +117,12 @@ class Labelling:
             return session.scalars(query.order_by(Task.id)).all()
 
     def numbered(self, project_id: int, remote_ids: Collection[int]) -> dict[int, Task]:
-        """Tasks by the server's numbers of them, deleted ones included."""
+        """Tasks by the server's numbers of them, deleted ones included.
+
+        A server that was set up anew gives numbers again: the task that is there now is meant.
+        """
         query = select(Task).where(Task.project_id == project_id)
+        query = query.order_by(Task.deleted_at.is_(None), Task.id)  # the last one stays
         with self._database.read() as session:
             return {
                 task.remote_id: task
@@ -135,11 +139,25 @@ class Labelling:
         with self._database.read() as session:
             return {theirs: ours for theirs, ours in session.execute(query) if theirs is not None}
 
-    def commented(self, project_id: int) -> list[tuple[Task, Image]]:
-        """Tasks on the server that show a reviewer's comment or may have to, with their images."""
+    def commented(self, project_id: int) -> list[tuple[Task, Image, bool]]:
+        """Tasks on the server that show a comment or may have to, with their images.
+
+        True for an open image whose task somebody has answered: it was reopened, and the server,
+        for which it is done, offers it to nobody.
+        """
         reviewed = select(Mask.image_id).join(Review, Review.mask_id == Mask.id)
+        answered = and_(
+            Image.state.in_((State.QUEUED, State.PRELABELLED, State.IN_LABELLING)),
+            select(Annotation.id)
+            .where(
+                Annotation.task_id == Task.id,
+                Annotation.deleted_at.is_(None),
+                Annotation.outcome != "refused",
+            )
+            .exists(),
+        )
         query = (
-            select(Task, Image)
+            select(Task, Image, answered)
             .join(Image, Image.id == Task.image_id)
             .where(
                 Task.project_id == project_id,
@@ -148,13 +166,14 @@ class Labelling:
                 or_(
                     Task.comment.is_not(None),
                     Image.state == State.REWORK.value,
+                    answered,
                     and_(Image.state == State.IN_LABELLING.value, Image.id.in_(reviewed)),
                 ),
             )
             .order_by(Task.id)
         )
         with self._database.read() as session:
-            return [(task, image) for task, image in session.execute(query)]
+            return [(task, image, bool(done)) for task, image, done in session.execute(query)]
 
     def plan(
         self, project_id: int, batch: Sequence[NewTask], actor: str, detail: dict[str, Any]
@@ -237,27 +256,35 @@ class Labelling:
         return outcomes
 
     def problems(self, project_id: int) -> Sequence[tuple[Task, Annotation]]:
-        """Annotations that were refused and still stand as they were, of images that are not settled."""
-        newest = (
-            select(func.max(Annotation.id))
-            .where(Annotation.deleted_at.is_(None))
-            .group_by(Annotation.task_id, Annotation.remote_id)
-        )
+        """Annotations that were refused and still stand as they were.
+
+        Of settled images only those that the image stands on an earlier version of.
+        """
         query = (
-            select(Task, Annotation)
+            select(Task, Annotation, Image)
             .join(Annotation, Annotation.task_id == Task.id)
             .join(Image, Image.id == Task.image_id)
             .where(
                 Task.project_id == project_id,
-                Image.state.not_in((State.ACCEPTED.value, State.SKIPPED.value)),
                 Task.deleted_at.is_(None),
                 Annotation.outcome == "refused",
-                Annotation.id.in_(newest),
+                Annotation.deleted_at.is_(None),
+                is_newest(),
             )
             .order_by(Annotation.id)
         )
         with self._database.read() as session:
-            return [(task, annotation) for task, annotation in session.execute(query)]
+            return [
+                (task, annotation)
+                for task, annotation, image in session.execute(query)
+                if image.state not in (State.ACCEPTED, State.SKIPPED)
+                or led_to(session, image, _versions(session, annotation))
+            ]
+
+    def unread_edits(self, mask_ids: Collection[int]) -> dict[int, str]:
+        """Why masks must not be reviewed, of those whose annotator has changed them unreadably."""
+        with self._database.read() as session:
+            return unread_edits(session, mask_ids)
 
     def seen(self, task_ids: Sequence[int]) -> dict[tuple[int, int, str], str]:
         """Outcome by (task, annotation number, updated_at) of the versions that are stored."""
@@ -269,7 +296,12 @@ class Labelling:
             return {(task, number, at): outcome for task, number, at, outcome in rows}
 
     def readings(self) -> dict[int, list[Mask]]:
-        """The newest mask of each person who read an image by themselves, where two or more did."""
+        """What each person drew of an image by themselves, where two or more did.
+
+        Of each annotation the last version before another person changed it, and before the image
+        was reviewed: what comes later may owe to the reviewer. An annotation that was begun after
+        that counts as long as the image has not been sent back, for only then people are told.
+        """
         query = (
             select(Annotation, Mask, Task.image_id)
             .join(Task, Task.id == Annotation.task_id)
@@ -282,17 +314,21 @@ class Labelling:
             )
             .order_by(Annotation.id)
         )
-        found: dict[int, dict[tuple[int, int], Mask | None]] = {}
+        versions: dict[tuple[int, int, int], list[tuple[Annotation, Mask | None]]] = {}
         with self._database.read() as session:
+            reviewed, sent_back = _first_reviews(session), _first_sent_back(session)
             for annotation, mask, image_id in session.execute(query):
-                number = (annotation.task_id, annotation.remote_id)
-                found.setdefault(image_id, {})[number] = mask  # None where it became a skip
-        # One person may have annotated twice; two people are what makes a second reading.
-        by_person = {
-            i: list({m.annotator: m for m in of.values() if m is not None}.values())
-            for i, of in found.items()
-        }
-        return {i: readings for i, readings in by_person.items() if len(readings) > 1}
+                key = (image_id, annotation.task_id, annotation.remote_id)
+                versions.setdefault(key, []).append((annotation, mask))
+        found: dict[int, dict[str | None, Mask]] = {}
+        for (image_id, _, _), of_one in versions.items():
+            until = reviewed.get(image_id, _NEVER)
+            if of_one[0][0].created_at > until:
+                until = sent_back.get(image_id, _NEVER)
+            drawn = _read_alone(of_one, until)
+            if drawn is not None:  # one person may have annotated twice: that is one reading
+                found.setdefault(image_id, {})[drawn.annotator] = drawn
+        return {i: list(of.values()) for i, of in found.items() if len(of) > 1}
 
     def work(self) -> list[Work]:
         """How each accepted mask came about that was drawn on a labelling server, by image."""
@@ -311,14 +347,8 @@ class Labelling:
             )
             .order_by(Image.id, Annotation.id)
         )
-        last_accepted = (
-            select(Event.image_id, func.max(Event.at))
-            .where(Event.kind == Action.ACCEPT.value)
-            .group_by(Event.image_id)
-        )
         found: dict[int, Work] = {}
         with self._database.read() as session:
-            accepted_at = {image_id: at for image_id, at in session.execute(last_accepted)}
             for image, task, annotation, accepted, prediction in session.execute(query):
                 drawn = session.get_one(Mask, annotation.mask_id)
                 by_model = prediction is not None and prediction.annotator is None
@@ -329,6 +359,46 @@ class Labelling:
                     drawn,
                     accepted,
                     annotation.lead_time,
-                    accepted_at[image.id],
                 )
         return list(found.values())
+
+
+#: Later than any time.
+_NEVER = "~"
+
+
+def _versions(session: Session, annotation: Annotation) -> Sequence[Annotation]:
+    """All versions of an annotation."""
+    query = select(Annotation).where(
+        Annotation.task_id == annotation.task_id, Annotation.remote_id == annotation.remote_id
+    )
+    return session.scalars(query).all()
+
+
+def _first_reviews(session: Session) -> dict[int, str]:
+    """When each image was reviewed first."""
+    query = select(Mask.image_id, func.min(Review.created_at)).group_by(Mask.image_id)
+    rows = session.execute(query.join(Review, Review.mask_id == Mask.id))
+    return {image_id: at for image_id, at in rows}
+
+
+def _first_sent_back(session: Session) -> dict[int, str]:
+    """When each image first went back to its annotator, rejected or reopened."""
+    query = select(Event.image_id, func.min(Event.at)).where(
+        Event.image_id.is_not(None), Event.state_after == State.REWORK.value
+    )
+    rows = session.execute(query.group_by(Event.image_id))
+    return {image_id: at for image_id, at in rows if image_id is not None}
+
+
+def _read_alone(versions: Sequence[tuple[Annotation, Mask | None]], until: str) -> Mask | None:
+    """The last mask that one person drew up to a time, before anybody else changed it.
+
+    None where there is none, or where it became a skip.
+    """
+    mask = None
+    for annotation, drawn in versions:
+        if len(annotation.people) > 1 or annotation.created_at > until:
+            break
+        mask = drawn
+    return mask

@@ -17,16 +17,32 @@ from ddiseg.catalogue.model_versions import in_use
 from ddiseg.catalogue.models import (
     Acceptance,
     Annotation,
+    Event,
     Image,
     Mask,
     ModelKind,
     Review,
     Submission,
 )
+from ddiseg.catalogue.versions import unread_edits
 from ddiseg.errors import InputError
 from ddiseg.outcomes import FileOutcome, Outcome
 
 ACCEPT, FIXED, REJECT = "accept", "fixed", "reject"
+
+#: States in which an image takes no mask, and what is said of it then.
+_CLOSED = {State.ACCEPTED: "has another accepted mask", State.SKIPPED: "is skipped"}
+
+#: What people do with an image, as the notes call it.
+_PEOPLES_WORK = {
+    Action.START: "the image was sent out to be drawn",
+    Action.SUBMIT: "another mask waits for review",
+    Action.ACCEPT: "another mask was accepted",
+    Action.REJECT: "the image was sent back",
+    Action.SKIP: "the image was skipped",
+    Action.WITHDRAW: "what was handed in was taken back",
+    Action.REOPEN: "the image was reopened",
+}
 
 
 @dataclass(frozen=True)
@@ -60,8 +76,10 @@ class Masks:
     def submit(self, batch: Sequence[NewMask], reviewer: str | None = None) -> list[FileOutcome]:
         """Masks drawn by people; with a reviewer, who may not have drawn them, they are accepted.
 
-        All of the batch or nothing. A mask that is there already is unchanged; another one for an
-        accepted image is refused. Raises InputError where reviewer and annotator are one.
+        All of the batch or nothing. Another mask for an accepted image is refused. A mask that is
+        there already never undoes what people did since: it is unchanged, and refused with a
+        reviewer. It is handed in again where its image was reopened, unless a reviewer sent it
+        back. Raises InputError where reviewer and annotator are one.
         """
         for new in batch:
             if new.annotator is None:
@@ -81,8 +99,9 @@ class Masks:
         """A second person's verdict on the mask that waits for review.
 
         accept: the mask is accepted. fixed: `fix`, drawn by the reviewer over it, is accepted.
-        reject: back to rework. Raises InputError where the mask does not wait for review, or where
-        the reviewer had a hand in it.
+        reject: back to rework. Raises InputError where the mask does not wait for review, where its
+        annotator has changed it since in a way that can't be read, or where the reviewer had a
+        hand in it.
         """
         with self._database.write() as session:
             mask = session.get_one(Mask, mask_id)
@@ -92,6 +111,8 @@ class Masks:
                 raise InputError(
                     f"{image.name} has no such mask in review: 'ddiseg review list' shows what waits"
                 )
+            if unread := unread_edits(session, [mask_id]):
+                raise InputError(f"{image.name}: {unread[mask_id]}")
             give_verdict(session, mask, reviewer, verdict, comment, fix)
 
     def in_review(self) -> dict[int, Mask]:
@@ -246,19 +267,23 @@ def last_review(session: Session, image_id: int) -> Review | None:
 
 def store_person_mask(session: Session, new: NewMask) -> tuple[Mask, bool]:
     """The row of a person's mask, and whether it is new: the same pixels are kept once."""
-    mask = session.scalars(
-        select(Mask).where(
-            Mask.image_id == new.image_id,
-            Mask.annotator == new.annotator,
-            Mask.content_hash == new.content_hash,
-        )
-    ).first()
+    mask = _find_person_mask(session, new)
     if mask is not None:
         return mask, False
     mask = Mask(**asdict(new))
     session.add(mask)
     session.flush()
     return mask, True
+
+
+def _find_person_mask(session: Session, new: NewMask) -> Mask | None:
+    return session.scalars(
+        select(Mask).where(
+            Mask.image_id == new.image_id,
+            Mask.annotator == new.annotator,
+            Mask.content_hash == new.content_hash,
+        )
+    ).first()
 
 
 def hand_in(session: Session, mask: Mask, actor: str, detail: dict[str, Any]) -> None:
@@ -308,26 +333,48 @@ def _submit_one(session: Session, new: NewMask, reviewer: str | None) -> FileOut
     assert new.annotator is not None
     image = session.get_one(Image, new.image_id)
     name = new.origin or image.name
-    acceptance = session.get(Acceptance, new.image_id)
-    if acceptance is not None:
-        accepted = session.get_one(Mask, acceptance.mask_id)
-        if (accepted.annotator, accepted.content_hash) == (new.annotator, new.content_hash):
+    there = _find_person_mask(session, new)
+    waits = False
+    later = None
+    if there is not None:
+        submission = session.get(Submission, image.id)
+        waits = submission is not None and submission.mask_id == there.id
+        if (waits and reviewer is None) or _is_accepted(session, there):
             return FileOutcome(name, Outcome.UNCHANGED)
-        return FileOutcome(
-            name,
-            Outcome.REFUSED,
-            f"{image.name} has another accepted mask: 'ddiseg reopen {image.name}' first",
-        )
-    if image.state == State.SKIPPED:
-        return FileOutcome(
-            name, Outcome.REFUSED, f"{image.name} is skipped: 'ddiseg reopen {image.name}' first"
-        )
+        later = None if waits else _later_work(session, image, there)
+        if later is not None and reviewer is None:
+            return FileOutcome(name, Outcome.UNCHANGED, later)
+    if image.state in _CLOSED:
+        why = f"{image.name} {_CLOSED[State(image.state)]}: 'ddiseg reopen {image.name}' first"
+        return FileOutcome(name, Outcome.REFUSED, why)
+    if later is not None:
+        why = f"{later}; it can't be accepted over that: import a mended mask, or review what waits"
+        return FileOutcome(name, Outcome.REFUSED, why)
     mask, is_new = store_person_mask(session, new)
-    submission = session.get(Submission, new.image_id)
-    waits = submission is not None and submission.mask_id == mask.id
-    if waits and reviewer is None:
-        return FileOutcome(name, Outcome.UNCHANGED)
-    hand_in(session, mask, new.annotator, {"origin": new.origin})
+    if not waits:
+        hand_in(session, mask, new.annotator, {"origin": new.origin})
     if reviewer is not None:
         give_verdict(session, mask, reviewer, ACCEPT, None)
     return FileOutcome(name, Outcome.ADDED if is_new else Outcome.REPAIRED)
+
+
+def _is_accepted(session: Session, mask: Mask) -> bool:
+    acceptance = session.get(Acceptance, mask.image_id)
+    return acceptance is not None and acceptance.mask_id == mask.id
+
+
+def _later_work(session: Session, image: Image, mask: Mask) -> str | None:
+    """What people did with an image since `mask` came, which handing it in again would undo.
+
+    None where the image was reopened last: that is how a person lets a mask through that was there
+    already. One that a reviewer sent back stays back all the same.
+    """
+    verdicts = select(Review).where(Review.mask_id == mask.id).order_by(Review.id.desc()).limit(1)
+    review = session.scalars(verdicts).first()
+    if review is not None and review.verdict == REJECT:
+        return f"newer work is there: {review.reviewer} sent this mask back"
+    done = select(Event).where(Event.image_id == image.id, Event.kind.in_(_PEOPLES_WORK))
+    last = session.scalars(done.order_by(Event.id.desc()).limit(1)).first()
+    if last is None or last.kind == Action.REOPEN:
+        return None
+    return f"newer work is there: {_PEOPLES_WORK[Action(last.kind)]}, by {last.actor}"

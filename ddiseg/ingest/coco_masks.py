@@ -58,6 +58,7 @@ def _mask_file(image: CocoImage, coco: CocoFile, labels: Labels, could: set[int]
         stem=PurePosixPath(str(name).replace("\\", "/")).stem,
         load=partial(_compose, image, coco.categories, labels, notes),
         classes=_labelled_classes(image, labels) or tuple(sorted(could)),
+        size=image.size,
         annotator=annotator if isinstance(annotator, str) and annotator.strip() else None,
         notes=notes,
     )

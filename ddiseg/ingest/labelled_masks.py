@@ -15,7 +15,13 @@ import numpy as np
 from ddiseg import formats
 from ddiseg.errors import InputError
 from ddiseg.ingest.labels import Labels
-from ddiseg.ingest.mask_files import MaskFile, MaskTargets, check_people, submit_files
+from ddiseg.ingest.mask_files import (
+    MaskFile,
+    MaskTargets,
+    check_people,
+    refuse_too_large,
+    submit_files,
+)
 from ddiseg.masks import Composition, Layer, Mask, Origin, compose
 from ddiseg.outcomes import FileOutcome, Progress, silent
 from ddiseg.workspace import Workspace
@@ -96,7 +102,11 @@ def compose_labelled(
     Args:
         base: the prediction that the layers came with, see `ddiseg.masks.compose`.
         labels: says what the pixels are that no layer covers.
+
+    Raises:
+        InputError: more pixels than any mask has, or a layer of another size.
     """
+    refuse_too_large(size)
     painted: list[Layer] = []
     drawn: dict[int, Layer] = {}
     for layer in layers:

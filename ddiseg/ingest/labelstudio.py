@@ -215,6 +215,7 @@ def _mask_file(drawn: _Drawn, labels: Labels, could: set[int]) -> MaskFile:
         load=partial(_compose, drawn, labels, notes),
         classes=tuple(every if drawn.own else sorted(could)),
         stretched=drawn.own,  # people see large photographs smaller there
+        size=_size(drawn.regions[0]),
         annotator=drawn.annotator,
         notes=notes,
     )
@@ -222,6 +223,8 @@ def _mask_file(drawn: _Drawn, labels: Labels, could: set[int]) -> MaskFile:
 
 def _compose(drawn: _Drawn, labels: Labels, notes: list[str]) -> Mask:
     size = _size(drawn.regions[0])
+    if size is None:
+        raise InputError("its regions do not say how large the picture is: export it again")
     changed = any(region.get("origin") == Origin.CHANGED for region in drawn.regions)
     base = None
     if changed and drawn.predicted:
@@ -246,8 +249,9 @@ def _layers(regions: Sequence[Region], size: tuple[int, int], labels: Labels) ->
         yield read_region(region, size, labels.class_id)
 
 
-def _size(region: Region) -> tuple[int, int]:
+def _size(region: Region) -> tuple[int, int] | None:
+    """(height, width) of the picture that a region was drawn on, if it says so."""
     height, width = region.get("original_height"), region.get("original_width")
-    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
-        raise InputError("its regions do not say how large the picture is: export it again")
-    return height, width
+    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+        return height, width
+    return None

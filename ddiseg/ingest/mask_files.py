@@ -39,6 +39,7 @@ class MaskFile:
     load: Callable[[], NDArray[Any]]  #: (h, w) values as they stand; raises InputError
     classes: tuple[int, ...]  #: ids that its author could use, where the values are class ids
     stretched: bool = False  #: drawn on the photograph stretched to the mask's size
+    size: tuple[int, int] | None = None  #: (height, width), where it says so before it is read
     annotator: str | None = None  #: who drew it, where the file says so
     notes: list[str] = field(default_factory=list)  #: what `load` had to tolerate
 
@@ -188,10 +189,17 @@ class MaskTargets:
 def size_mismatch(mask: masks.Mask, image: Image) -> str:
     """Why a mask of another size is refused."""
     height, width = mask.shape
-    return (
-        f"is {width} x {height}, but {image.name} is {image.width} x {image.height}: "
-        "export it at that size, or give --stretched if the photograph was stretched to it"
-    )
+    return _other_size((height, width), image)
+
+
+def refuse_too_large(size: tuple[int, int]) -> None:
+    """Raise InputError where a mask of (height, width) has more pixels than any may have."""
+    height, width = size
+    if height * width > masks.MAX_PIXELS:
+        raise InputError(
+            f"is {width} x {height} pixels large; {masks.MAX_PIXELS:,} pixels at most: export it "
+            "at the size of its photograph"
+        )
 
 
 @dataclass(frozen=True)
@@ -233,11 +241,11 @@ class _Import:
         try:
             annotator = self.author(file)
             image = self.find_image(file)
+            if file.size is not None:  # a size alone takes memory once the file is read
+                self.check_size(file, image, file.size)
             mask = class_mask(file, self.mapping)
             height, width = mask.shape
-            same = (height, width) == (image.height, image.width)
-            if not (same or file.stretched or self.stretched):
-                raise InputError(size_mismatch(mask, image))
+            self.check_size(file, image, (height, width))
         except InputError as error:
             return _Taken(file, refusal=str(error))
         digest = masks.mask_hash(mask)
@@ -250,13 +258,20 @@ class _Import:
             content_hash=digest,
             width=width,
             height=height,
-            mapping="same" if same else "stretched",
+            mapping="same" if (height, width) == (image.height, image.width) else "stretched",
             classes=sorted(classes),
             protocol_version=load_protocol().version,
             annotator=annotator,
             origin=file.name,
         )
         return _Taken(file, new, restored=not there)
+
+    def check_size(self, file: MaskFile, image: Image, size: tuple[int, int]) -> None:
+        """Raise InputError where a mask of `size` can't lie over its image."""
+        stretched = file.stretched or self.stretched
+        if size != (image.height, image.width) and not stretched:
+            raise InputError(_other_size(size, image))
+        refuse_too_large(size)
 
     def author(self, file: MaskFile) -> str:
         """Who drew a mask; raises InputError where no one says, or where it is the reviewer."""
@@ -296,6 +311,14 @@ class _Import:
         if told.outcome is Outcome.REFUSED:
             return replace(told, name=name)
         return FileOutcome(name, Outcome.UNCHANGED, f"same mask as {first.file.name}")
+
+
+def _other_size(size: tuple[int, int], image: Image) -> str:
+    height, width = size
+    return (
+        f"is {width} x {height}, but {image.name} is {image.width} x {image.height}: "
+        "export it at that size, or give --stretched if the photograph was stretched to it"
+    )
 
 
 def _with_repair(outcome: FileOutcome, taken: _Taken) -> FileOutcome:

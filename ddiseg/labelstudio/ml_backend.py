@@ -12,7 +12,7 @@ from ddiseg.catalogue import Purpose
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
-from ddiseg.labelstudio.projects import Place, open_place, set_clicks
+from ddiseg.labelstudio.projects import Place, open_place, set_clicks, show_painted
 from ddiseg.labelstudio.tasks import PAINTED
 from ddiseg.workspace import Workspace
 
@@ -144,22 +144,7 @@ def _remove(client: Client, annotation: Place, parts: _Parts) -> None:
         client.delete_webhook(number)
     for number in sorted(number for kind, number in parts if kind == "backend"):
         client.delete_backend(number)
-    _show_painted(client, annotation)
-
-
-def _show_painted(client: Client, annotation: Place) -> None:
-    """With a backend, Label Studio forgets that the project shows the predictions of its name.
-
-    Tasks that are painted would look bare, even where another backend has the same name.
-    """
-    if client.shown_predictions(annotation.number):
-        return
-    try:
-        client.update_project(annotation.number, model_version=TITLE)
-    except ServerError as error:
-        if error.status != 400:
-            raise
-        # Nothing is painted yet: the first import that is sets the name.
+    show_painted(client, annotation)
 
 
 #: What it means where Label Studio does not take an address, by what it says of that.

@@ -112,6 +112,21 @@ def _known(client: Client, number: int, purpose: Purpose) -> RemoteProject:
         ) from error
 
 
+def show_painted(client: Client, annotation: Place) -> None:
+    """Let the annotation project show our predictions again, where the server has forgotten which.
+
+    It forgets when a backend of their name goes; painted tasks would then look bare.
+    """
+    if client.shown_predictions(annotation.number):
+        return
+    try:
+        client.update_project(annotation.number, model_version=PAINTED)
+    except ServerError as error:
+        if error.status != 400:
+            raise
+        # Nothing is painted yet: the first import that is sets the name.
+
+
 def set_clicks(workspace: Workspace, client: Client, place: Place, *, clicks: bool) -> None:
     """Show, or show no longer, the labels that an annotator clicks with; see `open_place`."""
     remote = client.project(place.number)

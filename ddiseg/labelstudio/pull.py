@@ -189,7 +189,8 @@ def _page(
         tasks[number].id: {int(a["id"]) for a in task["annotations"]}
         for number, task in newest.items()
     }
-    return Page(received, standing, max(str(t["updated_at"]) for t in page))
+    changed = {tasks[number].id: str(task["updated_at"]) for number, task in newest.items()}
+    return Page(received, standing, max(str(t["updated_at"]) for t in page), changed)
 
 
 def _ask(

@@ -11,10 +11,10 @@ from ddiseg.catalogue.models import Image, Mask, Task
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.media import LONGEST, copy_size
-from ddiseg.labelstudio.projects import Place
+from ddiseg.labelstudio.projects import Place, show_painted
 from ddiseg.labelstudio.returned import show_comments
 from ddiseg.labelstudio.sender import DataOf, Sender, pushing
-from ddiseg.labelstudio.shares import draw_share
+from ddiseg.labelstudio.shares import Shares
 from ddiseg.labelstudio.tasks import image_key
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.workspace import Workspace
@@ -74,6 +74,7 @@ def push(
         done.outcomes += sender.send(_annotation_data(workspace, options), progress)
         there = [t for t in sender.tasks() if t.id in before and t.image_id in wanted]
         done.outcomes += _bring_up_to_date(workspace, sender, there, options)
+        show_painted(client, place)
         done.returned = show_comments(workspace, client, place)
     return done
 
@@ -88,8 +89,8 @@ def _plan(
 ) -> set[int]:
     """Write down the tasks to be sent; returns the ids of the images that can be given to people."""
     labelling, catalogue = workspace.catalogue.labelling, workspace.catalogue
-    tasks = labelling.tasks(place.row.id)
-    there = {t.image_id for t in tasks}
+    tasks = labelling.tasks(place.row.id, deleted=True)
+    there = {t.image_id for t in tasks if t.deleted_at is None}
     for image in images:
         if image.state not in OPEN and image.id not in there:
             why = f"it is {image.state}: 'ddiseg reopen {image.name}' first, if it is to be drawn anew"
@@ -98,20 +99,19 @@ def _plan(
     predicted = catalogue.masks.newest_predictions()
     returned = [i.id for i in fresh if i.state == State.REWORK]
     painted = {**predicted, **catalogue.masks.newest_by_people(returned)}
-    withheld = draw_share(
-        [i for i in fresh if i.id in predicted and i.id not in returned],
-        options.control,
-        options.seed,
-        "control",
-    )
-    before = {t.image_id for t in tasks if t.readers >= options.readers}
-    read_twice = draw_share(images, options.sample, options.seed, "readers", before)
+    # What the server lost is sent again as people have seen it.
+    lost = {t.image_id: t for t in tasks if t.deleted_at is not None}
+    shares = Shares.read(catalogue)
+    drawable = [i for i in fresh if i.id in predicted and i.id not in returned]
+    withheld = _withheld(shares, drawable, lost, options)
+    read_more = _read_more(shares, images, [i for i in fresh if i.id not in lost], options)
     new = []
     for image in fresh:
         mask = painted.get(image.id)
         arm = Arm.CONTROL if image.id in withheld else Arm.PAINTED if mask else Arm.BARE
         width, height = copy_size(image, options.longest)
-        readers = options.readers if image.id in read_twice else 1
+        before = lost[image.id].readers if image.id in lost else 1
+        readers = max(before, options.readers if image.id in read_more else 1)
         new.append(
             NewTask(
                 image_key(image), image.id, mask.id if mask else None, arm, width, height, readers
@@ -122,11 +122,31 @@ def _plan(
     if new:
         drawn = {"control": options.control, "readers": options.readers, "sample": options.sample}
         detail = {**drawn, "seed": options.seed, "longest": options.longest, "arms": done.arms}
-        labelling.plan(place.row.id, new, actor, detail)
+        labelling.plan(place.row.id, new, actor, {**detail, "owed": shares.owed})
     for task in labelling.tasks(place.row.id):
-        if task.image_id in read_twice and task.readers < options.readers:
+        if task.image_id in read_more and task.readers < options.readers:
             labelling.update_task(task.id, readers=options.readers)
     return {i.id for i in images if i.state in OPEN or i.id in there}
+
+
+def _withheld(
+    shares: Shares, images: Sequence[Image], lost: Mapping[int, Task], options: PushOptions
+) -> set[int]:
+    """Ids of those of the images whose prediction nobody is to see."""
+    seen = {i: task for i, task in lost.items() if task.arm != Arm.BARE}
+    fresh = [image for image in images if image.id not in seen]
+    drawn = shares.draw("control", fresh, options.control, options.seed)
+    return drawn | {i.id for i in images if i.id in seen and seen[i.id].arm == Arm.CONTROL}
+
+
+def _read_more(
+    shares: Shares, images: Sequence[Image], fresh: Sequence[Image], options: PushOptions
+) -> set[int]:
+    """Ids of the images that get more readers than one; of those given out before, all or none."""
+    if options.readers == 1:
+        return set()
+    drawable = images if options.sample == 100 else fresh
+    return shares.draw("readers", drawable, options.sample, options.seed)
 
 
 def _annotation_data(workspace: Workspace, options: PushOptions) -> DataOf:

@@ -1,4 +1,4 @@
-"""Images that came back from review: the reviewer's comment, where the annotator finds it."""
+"""Images that came back from review or were reopened: what annotators read above them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from ddiseg.labelstudio.projects import Place, open_place
 from ddiseg.labelstudio.tabs import condition, ensure_tabs
 from ddiseg.workspace import Workspace
 
-#: The tab of images that came back from review.
+#: The tab of images that came back from review, and of those that were reopened.
 RETURNED = "Returned by the reviewer"
 
 
 def show_comments(workspace: Workspace, client: Client, place: Place) -> str | None:
     """Show each returned image's comment in its task, and take it away once the image moved on.
 
+    A skipped image that was reopened is among them: the server, for which its task is done, offers
+    it to nobody else.
+
     Returns the address of the tab that lists the returned images; None where there are none.
     """
     labelling = workspace.catalogue.labelling
     reviews = workspace.catalogue.masks.last_reviews()
     returned = False
-    for task, image in labelling.commented(place.row.id):
-        wanted = _comment(image.state, reviews.get(image.id))
+    for task, image, answered in labelling.commented(place.row.id):
+        wanted = _comment(image.state, reviews.get(image.id), answered)
         returned = returned or wanted is not None
         if wanted != task.comment:
             assert task.remote_id is not None
@@ -43,11 +46,12 @@ def send_back(workspace: Workspace, client: Client, connection: Connection) -> s
     return show_comments(workspace, client, place)
 
 
-def _comment(state: str, review: Review | None) -> str | None:
+def _comment(state: str, review: Review | None, answered: bool) -> str | None:
     """What an annotator reads above a returned image; None above any other."""
     rejected = review is not None and review.verdict == REJECT
-    if state != State.REWORK and not (state == State.IN_LABELLING and rejected):
-        return None  # a returned image whose task is a new one is in labelling
+    in_new_task = state == State.IN_LABELLING and rejected
+    if state != State.REWORK and not in_new_task and not answered:
+        return None
     if review is None:
         return "Please look at this image again."
     return f"{review.reviewer}: {review.comment or 'please look at this image again'}"

@@ -14,13 +14,13 @@ from typing import Any
 
 from ddiseg.catalogue import Arm, NewTask, Purpose
 from ddiseg.catalogue.models import Image, Mask, Task
-from ddiseg.errors import InputError
+from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.media import LONGEST, copy_size
 from ddiseg.labelstudio.projects import Place
 from ddiseg.labelstudio.sender import Sender, pushing
-from ddiseg.labelstudio.shares import draw_share
+from ddiseg.labelstudio.shares import Shares
 from ddiseg.labelstudio.tabs import condition, ensure_tabs
 from ddiseg.labelstudio.tasks import review_key
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
@@ -51,29 +51,42 @@ def push_reviews(
     seed: int,
     actor: str,
     progress: Progress = silent,
+    *,
+    left_out_too: bool = True,
 ) -> PushedReviews:
-    """Send every mask that waits for review, or of those not looked at yet `sample` percent."""
+    """Send every mask that waits for review, or of those not looked at yet `sample` percent.
+
+    Not one that its annotator has changed into something that can't be read. A mask on which a
+    verdict was refused is offered to one more person.
+
+    Args:
+        left_out_too: whether 100 percent are also the masks that an earlier spot check left out.
+    """
     if not 0 <= sample <= 100:
         raise InputError(f"--sample is {sample:g}: give a percentage, 0 to 100")
     with pushing(workspace, connection, Purpose.REVIEW) as (client, place):
         done = PushedReviews(place)
         waiting = workspace.catalogue.masks.in_review()
+        unread = workspace.catalogue.labelling.unread_edits([m.id for m in waiting.values()])
         rows = workspace.catalogue.images.select(ids=list(waiting))
+        done.outcomes += [
+            FileOutcome(i.name, Outcome.REFUSED, unread[waiting[i.id].id])
+            for i in rows
+            if waiting[i.id].id in unread
+        ]
+        rows = [i for i in rows if waiting[i.id].id not in unread]
         reviews = Counter(
             r.mask_id for r in workspace.catalogue.masks.reviews([m.id for m in waiting.values()])
         )
         keys = {review_key(i, waiting[i.id], reviews[waiting[i.id].id]): i for i in rows}
         before = {t.key for t in workspace.catalogue.labelling.tasks(place.row.id) if t.remote_id}
-        _plan(workspace, place, keys, waiting, sample, seed, actor)
+        _plan(workspace, place, keys, waiting, sample, seed, actor, left_out_too)
         sender = Sender(workspace, client, connection, place, actor, start=False)
         sender.adopt()
         done.outcomes += sender.send(_review_data(workspace), progress)
-        done.outcomes += [
-            FileOutcome(image.name, Outcome.UNCHANGED)
-            for key, image in keys.items()
-            if key in before
-        ]
         tasks = workspace.catalogue.labelling.tasks(place.row.id)
+        there = [t for t in tasks if t.key in before and t.key in keys]
+        done.outcomes += _offer_again(workspace, client, place, there, keys)
         done.unsampled = sum(t.arm == Arm.UNSAMPLED and t.key in keys for t in tasks)
         _show_what_waits(workspace, client, tasks, keys)
         done.tabs = _tabs(client, place)
@@ -88,24 +101,32 @@ def _plan(
     sample: float,
     seed: int,
     actor: str,
+    left_out_too: bool,
 ) -> None:
     labelling = workspace.catalogue.labelling
-    there = {t.key: t for t in labelling.tasks(place.row.id)}
+    tasks = labelling.tasks(place.row.id, deleted=True)
+    there = {t.key: t for t in tasks if t.deleted_at is None}
     # A mask that a spot check left out stays out, until all are asked for.
+    all_asked_for = sample == 100 and left_out_too
     open_keys = {
         key: image
         for key, image in keys.items()
-        if key not in there or (sample == 100 and there[key].arm == Arm.UNSAMPLED)
+        if key not in there or (all_asked_for and there[key].arm == Arm.UNSAMPLED)
     }
-    drawn = draw_share(list(open_keys.values()), sample, seed, "review")
+    # What the server lost was drawn once, and is sent again.
+    lost = {t.key for t in tasks} - there.keys()
+    shares = Shares.read(workspace.catalogue)
+    fresh = [image for key, image in open_keys.items() if key not in lost]
+    drawn = shares.draw("review", fresh, sample, seed)
     new = []
     for key, image in open_keys.items():
         mask = waiting[image.id]
         width, height = _review_size(image, mask)
-        arm = Arm.PAINTED if image.id in drawn else Arm.UNSAMPLED
+        arm = Arm.PAINTED if key in lost or image.id in drawn else Arm.UNSAMPLED
         new.append(NewTask(key, image.id, mask.id, arm, width, height))
     if new:
-        labelling.plan(place.row.id, new, actor, {"review": True, "sample": sample, "seed": seed})
+        detail = {"review": True, "sample": sample, "seed": seed, "owed": shares.owed}
+        labelling.plan(place.row.id, new, actor, detail)
 
 
 def _review_size(image: Image, mask: Mask) -> tuple[int, int]:
@@ -131,6 +152,33 @@ def _review_data(workspace: Workspace) -> Any:
         }
 
     return data_of
+
+
+def _offer_again(
+    workspace: Workspace,
+    client: Client,
+    place: Place,
+    tasks: Sequence[Task],
+    keys: Mapping[str, Image],
+) -> list[FileOutcome]:
+    """Tasks that were there before; one whose verdict was refused is not done, as the server has it."""
+    refused = Counter(task.id for task, _ in workspace.catalogue.labelling.problems(place.row.id))
+    outcomes = []
+    for task in tasks:
+        assert task.remote_id is not None
+        outcome, note = Outcome.UNCHANGED, None
+        try:
+            if refused[task.id] and client.set_readers(task.remote_id, refused[task.id] + 1):
+                outcome, note = Outcome.REPAIRED, "a verdict was refused: offered to another person"
+        except ServerError as error:
+            if error.status != 404:
+                raise
+            outcome, note = Outcome.REFUSED, _DELETED
+        outcomes.append(FileOutcome(keys[task.key].name, outcome, note))
+    return outcomes
+
+
+_DELETED = "its task was deleted on the server: 'ddiseg review pull --full' takes note of that, then push again"
 
 
 def _show_what_waits(

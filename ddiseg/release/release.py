@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 from annotation_protocol import Protocol, load_protocol
 from ddiseg import images, masks
 from ddiseg.catalogue import State
-from ddiseg.catalogue.masks import REJECT
 from ddiseg.catalogue.models import Dataset, Image, Mask
 from ddiseg.errors import DdisegError, InputError
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
@@ -40,8 +39,9 @@ class Item:
     mask: Mask
     accepted: bool  #: False: a prediction that no person has reviewed
     model: str | None  #: name of the model version, where the mask is a prediction
-    reviewer: str | None
+    reviewer: str | None  #: who accepted it; of a fix also who drew it
     parent: str | None  #: content hash of the mask that this one corrects
+    parent_annotator: str | None  #: who drew that; None where a model painted it
     subsets: tuple[str, ...]
     stem: str  #: file name without ending, unique in the release
 
@@ -83,6 +83,7 @@ class Item:
             "reviewer": self.reviewer,
             "mask_hash": mask.content_hash,
             "parent": self.parent,
+            "parent_annotator": self.parent_annotator,
             "mapping": mask.mapping,
             "labelled_classes": list(mask.classes),
             "protocol_version": mask.protocol_version,
@@ -221,16 +222,17 @@ def _items(
     catalogue = workspace.catalogue
     datasets = {d.id: d for d in catalogue.images.datasets()}
     models = {m.id: m.name for m in catalogue.models.all()}
-    mask_ids = [chosen[r.id].id for r in rows]
-    reviewers = {
-        r.mask_id: r.reviewer for r in catalogue.masks.reviews(mask_ids) if r.verdict != REJECT
-    }
-    parents = {m.id: m.content_hash for m in catalogue.masks.all()}
+    # Of an accepted image the newest review accepted it, be it of this mask or, for a reviewer's
+    # fix, of the mask that was mended.
+    reviews = catalogue.masks.last_reviews()
+    every = {m.id: m for m in catalogue.masks.all()}
     members = {name: catalogue.subsets.members(name) for name in catalogue.subsets.sizes()}
     stems = unique_stems([(r.id, r.name, datasets[r.dataset_id].name) for r in rows])
     items = []
     for row, stem in zip(rows, stems, strict=True):
         mask = chosen[row.id]
+        parent = None if mask.parent_id is None else every[mask.parent_id]
+        review = reviews.get(row.id) if row.id in accepted else None
         items.append(
             Item(
                 image=row,
@@ -238,8 +240,9 @@ def _items(
                 mask=mask,
                 accepted=row.id in accepted,
                 model=None if mask.model_version_id is None else models[mask.model_version_id],
-                reviewer=reviewers.get(mask.id),
-                parent=None if mask.parent_id is None else parents[mask.parent_id],
+                reviewer=None if review is None else review.reviewer,
+                parent=None if parent is None else parent.content_hash,
+                parent_annotator=None if parent is None else parent.annotator,
                 subsets=tuple(name for name, ids in members.items() if row.id in ids),
                 stem=stem,
             )

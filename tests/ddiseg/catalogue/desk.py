@@ -189,7 +189,8 @@ class Desk:
         received = [r for r in self._newest.values() if r.task_id in standing]
         for new in received:
             standing[new.task_id].add(new.remote_id)
-        return Page(received, standing, watermark=_stamp(self._ticks))
+        now = _stamp(self._ticks)
+        return Page(received, standing, watermark=now, changed=dict.fromkeys(standing, now))
 
     # What the catalogue holds.
 

@@ -239,15 +239,89 @@ def test_skip__after_acceptance_by_an_edit(desk: Desk, accepted: int) -> None:
     )
 
 
-def test_skip__reopened_here_is_not_skipped_again_by_another_reader(desk: Desk) -> None:
+def test_reopened__follows_the_mask_that_another_reader_paints(desk: Desk) -> None:
     desk.skip(ANNOTATOR, "blurry")
     desk.pull()
     desk.catalogue.images.reopen(1, "manager")
-    desk.submit(SECOND, "b")
+    assert desk.stands() == Standing("queued", ["skip annotator-1", "reopen manager"])
+    assert desk.pull() == [FileOutcome("1.png", UNCHANGED)]
+    number = desk.submit(SECOND, "b")
     desk.pull()
-    assert desk.stands() == Standing(
-        "queued", ["skip annotator-1", "reopen manager"], ["annotator-2 b"]
+    followed = Standing(
+        "submitted",
+        ["skip annotator-1", "reopen manager", "submit annotator-2"],
+        ["annotator-2 b"],
+        in_review="annotator-2 b",
     )
+    assert desk.stands() == followed
+    desk.delete(number)
+    desk.pull()
+    assert desk.stands().state == "in_labelling"  # not skipped again
+
+
+def test_reopened__skipped_anew_by_who_skipped_it_before(desk: Desk) -> None:
+    number = desk.skip(ANNOTATOR, "blurry")
+    desk.pull()
+    desk.catalogue.images.reopen(1, "manager")
+    desk.skip(ANNOTATOR, "scalp", edit=number)
+    desk.pull()
+    assert desk.stands().skips == ["annotator-1 scalp"]
+
+
+@pytest.mark.parametrize("skipped", ["here", "there"])
+def test_reopened__hands_in_the_oldest_mask_that_came_meanwhile(desk: Desk, skipped: str) -> None:
+    if skipped == "here":
+        desk.catalogue.images.skip(1, "scalp", None, "manager")
+    else:
+        desk.skip("annotator-3", "scalp")
+    desk.submit(ANNOTATOR, "a", holes=3, changed=3)
+    desk.submit(SECOND, "b")
+    stays = "the image stays skipped: 'ddiseg reopen 1.png' hands in what was painted"
+    notes = [o.note for o in desk.pull() if o.note]
+    assert notes == [
+        f"3 pixels that were painted are no longer: they became background; {stays}",
+        stays,
+    ]
+    assert desk.stands().state == "skipped"
+    desk.catalogue.images.reopen(1, "manager")
+    stands = desk.stands()
+    assert (stands.state, stands.in_review) == ("submitted", "annotator-1 a")
+    assert stands.events[-2:] == ["reopen manager", "submit manager"]
+    before = desk.rows()
+    desk.receive_again()
+    assert desk.rows() == before
+
+
+def test_reopened__a_mask_that_was_turned_into_a_skip_stays_back(
+    desk: Desk, submitted: int
+) -> None:
+    desk.skip(ANNOTATOR, "blurry", edit=submitted)
+    desk.pull()
+    desk.catalogue.images.reopen(1, "manager")
+    assert (desk.stands().state, desk.stands().in_review) == ("queued", None)
+
+
+def test_reopened__a_mask_that_a_reviewer_sent_back_stays_back(desk: Desk, submitted: int) -> None:
+    desk.review(REVIEWER, REJECT, "too wide")
+    desk.catalogue.images.skip(1, "scalp", None, "manager")
+    desk.catalogue.images.reopen(1, "manager")
+    assert (desk.stands().state, desk.stands().in_review) == ("queued", None)
+    desk.submit(ANNOTATOR, "b", edit=submitted)
+    desk.pull()
+    assert desk.stands().in_review == "annotator-1 b"
+
+
+def test_reopened__what_was_deleted_there_is_not_handed_in(desk: Desk, submitted: int) -> None:
+    desk.catalogue.images.skip(1, "scalp", None, "manager")
+    desk.delete(submitted)
+    desk.pull()
+    desk.catalogue.images.reopen(1, "manager")
+    assert desk.stands().state == "queued"
+
+
+def test_reopened__an_accepted_image_waits_for_its_annotator(desk: Desk, accepted: int) -> None:
+    desk.catalogue.images.reopen(1, "manager")
+    assert (desk.stands().state, desk.stands().in_review) == ("rework", None)
 
 
 # Annotations that can't be understood
@@ -283,6 +357,30 @@ def test_refused__the_same_version_is_understood_later(desk: Desk, submitted: in
         assert session.scalar(text("SELECT count(*) FROM annotations")) == 2
 
 
+def test_refused__edit_of_what_was_accepted_is_listed_until_it_is_mended(
+    desk: Desk, accepted: int
+) -> None:
+    desk.spoil(ANNOTATOR, edit=accepted)
+    desk.spoil(SECOND)  # a settled image does not stand on this one
+    desk.pull()
+    assert desk.stands() == ACCEPTED
+    assert [a.remote_id for _, a in desk.labelling.problems(desk.project_id)] == [accepted]
+    desk.submit(ANNOTATOR, "a", edit=accepted)
+    desk.pull()
+    assert desk.stands() == ACCEPTED
+    assert desk.labelling.problems(desk.project_id) == []
+
+
+def test_refused__edit_of_a_skip_is_listed_until_it_is_mended(desk: Desk) -> None:
+    number = desk.skip(ANNOTATOR, "blurry")
+    desk.pull()
+    desk.spoil(ANNOTATOR, edit=number)
+    desk.pull()
+    assert len(desk.labelling.problems(desk.project_id)) == 1
+    desk.catalogue.images.skip(1, "scalp", None, "manager")  # somebody has seen to it
+    assert desk.labelling.problems(desk.project_id) == []
+
+
 def test_refused__first_reader_so_the_image_follows_the_second(desk: Desk) -> None:
     desk.spoil(ANNOTATOR)
     desk.submit(SECOND, "b")
@@ -309,6 +407,23 @@ def test_page__all_or_nothing(desk: Desk) -> None:
     assert desk.rows() == before
     assert desk.labelling.project(URL, Purpose.ANNOTATION).watermark is None
     assert _outcomes(desk.receive(desk.project_id, page)) == [ADDED, ADDED]
+
+
+def test_page__read_before_an_annotation_that_is_stored_does_not_miss_it(desk: Desk) -> None:
+    """Two pulls at once: the later one has stored what the earlier one's page could not have."""
+    older = desk.page_of([desk.task()])
+    number = desk.submit(ANNOTATOR, "a")
+    desk.pull()
+    assert desk.receive(desk.project_id, older) == []
+    assert desk.stands() == IN_REVIEW
+    same = desk.page_of([desk.task()])
+    desk.submit(ANNOTATOR, "b", edit=number)
+    desk.pull()
+    desk.receive(desk.project_id, replace(same, received=[], standing={desk.task(): set()}))
+    assert desk.stands().in_review == "annotator-1 b"
+    desk.delete(number)
+    desk.pull()
+    assert desk.stands().state == "in_labelling"
 
 
 def test_page__watermark_never_goes_back(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ from ddiseg.catalogue import (
     Side,
 )
 from ddiseg.catalogue.batches import NewMember
-from ddiseg.catalogue.database import BUSY_TIMEOUT, Database, _alembic
+from ddiseg.catalogue.database import BUSY_TIMEOUT, Database, _alembic, _begin_on_postgresql
 from ddiseg.catalogue.models import Base
 from ddiseg.errors import NotFoundError, WorkspaceError
 
@@ -345,6 +347,47 @@ def test_write__locked_by_another(
         other.execute("ROLLBACK")
         blocked.images.dataset("clinic")
         blocked.close()
+
+
+def test_read__all_connections_in_use(
+    catalogue: Catalogue, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = partial(create_engine, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    monkeypatch.setattr("ddiseg.catalogue.database.create_engine", one)
+    database = Database(url)
+    with (
+        database.engine.connect(),
+        pytest.raises(
+            WorkspaceError, match=r"connections are in use; .*run the same command again"
+        ),
+        database.read() as session,
+    ):
+        session.scalar(text("SELECT 1"))
+    database.engine.dispose()
+
+
+class _Begun:
+    """A connection that notes what a transaction begins with."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options, self.statements = options, list[str]()
+
+    def get_execution_options(self) -> dict[str, Any]:
+        return self.options
+
+    def exec_driver_sql(self, statement: str) -> None:
+        self.statements.append(statement)
+
+
+def test_postgresql__one_writer_at_a_time_which_sees_what_the_one_before_stored() -> None:
+    writer, reader = _Begun(ddiseg_write=True), _Begun()
+    for connection in (writer, reader):
+        _begin_on_postgresql(connection)  # type: ignore[arg-type]
+    level, patience, lock = writer.statements
+    assert level == "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
+    assert patience == f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT}s'"
+    assert re.fullmatch(r"SELECT pg_advisory_xact_lock\(\d{1,18}\)", lock)
+    assert reader.statements == ["SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"]
 
 
 WRITER = """

@@ -140,7 +140,7 @@ def test_pending_and_numbers__by_what_the_server_is_known_to_have(
 
 def test_commented__from_the_rejection_until_the_comment_is_taken_away(desk: Desk) -> None:
     def commented() -> list[tuple[int, int]]:
-        return [(t.id, i.id) for t, i in desk.labelling.commented(desk.project_id)]
+        return [(t.id, i.id) for t, i, _ in desk.labelling.commented(desk.project_id)]
 
     number = desk.submit(ANNOTATOR, "a")
     desk.pull()
@@ -157,6 +157,38 @@ def test_commented__from_the_rejection_until_the_comment_is_taken_away(desk: Des
     desk.pull()
     assert desk.stands().state == "in_labelling"
     assert commented() == [(desk.task(), 1)]
+
+
+def test_commented__reopened_until_the_skip_is_gone_from_the_server(desk: Desk) -> None:
+    def commented() -> list[bool]:
+        return [answered for _, _, answered in desk.labelling.commented(desk.project_id)]
+
+    number = desk.skip(ANNOTATOR, "blurry")
+    desk.pull()
+    assert commented() == []
+    desk.catalogue.images.reopen(1, "manager")
+    assert commented() == [True]
+    desk.labelling.update_task(desk.task(), comment="please look at it again")
+    painted = desk.submit(SECOND, "b")
+    desk.pull()
+    assert commented() == [False]  # it shows a comment that is to be taken away
+    desk.delete(painted)
+    desk.pull()
+    assert commented() == [True]
+    desk.delete(number)
+    desk.pull()
+    assert commented() == [False]
+
+
+def test_numbered__after_a_server_was_set_up_anew_the_task_that_is_there(
+    catalogue: Catalogue, project: int
+) -> None:
+    labelling = catalogue.labelling
+    labelling.plan(project, [_new(1), _new(2)], "manager", {})
+    labelling.sent({2: 101}, "manager", start=True)
+    labelling.missed([2], "manager")
+    labelling.sent({1: 101}, "manager", start=True)
+    assert labelling.numbered(project, [101])[101].id == 1
 
 
 def test_update_task(catalogue: Catalogue, project: int) -> None:
@@ -296,6 +328,51 @@ def test_readings__newest_of_each_person_where_two_have_read() -> None:
     desk.catalogue.close()
 
 
+@pytest.mark.parametrize("verdict", [ACCEPT, REJECT])
+def test_readings__what_was_drawn_after_the_first_review_is_not_blind(
+    desk: Desk, verdict: str
+) -> None:
+    number = desk.submit(ANNOTATOR, "a")
+    desk.submit(SECOND, "b")
+    desk.pull()
+    desk.review(REVIEWER, verdict, "too wide")
+    desk.submit(ANNOTATOR, "c", edit=number)
+    desk.pull()
+    assert desk.stands().in_review == "annotator-1 c"
+    assert _read(desk) == {1: ["annotator-1 a", "annotator-2 b"]}
+
+
+def test_readings__begun_after_a_review_that_nobody_was_told_of(desk: Desk) -> None:
+    desk.submit(ANNOTATOR, "a")
+    desk.pull()
+    desk.review(REVIEWER, ACCEPT)
+    desk.submit(SECOND, "b")
+    desk.pull()
+    assert _read(desk) == {1: ["annotator-1 a", "annotator-2 b"]}
+    desk.catalogue.images.reopen(1, "manager")
+    desk.submit("annotator-3", "c")
+    desk.pull()
+    assert _read(desk) == {1: ["annotator-1 a", "annotator-2 b"]}
+
+
+def test_readings__who_changes_another_persons_annotation_has_not_read_it(desk: Desk) -> None:
+    number = desk.submit(ANNOTATOR, "a")
+    desk.submit(SECOND, "b")
+    desk.pull()
+    for person, pixels in (("annotator-3", "c"), (ANNOTATOR, "d")):
+        desk.submit(person, pixels, edit=number)
+        desk.pull()
+        assert _read(desk) == {1: ["annotator-1 a", "annotator-2 b"]}
+
+
+def test_readings__changed_by_another_person_before_it_was_first_seen(desk: Desk) -> None:
+    number = desk.submit(ANNOTATOR, "a")
+    desk.submit("annotator-3", "c", edit=number)
+    desk.submit(SECOND, "b")
+    desk.pull()
+    assert _read(desk) == {}
+
+
 def test_readings__reviewers_are_no_readers(desk: Desk) -> None:
     desk.submit(ANNOTATOR, "a")
     desk.pull()
@@ -355,7 +432,6 @@ def test_work__of_an_accepted_mask(desk: Desk, painted: Mask) -> None:
     assert work.prediction is not None
     assert work.prediction.id == painted.id
     assert work.drawn.id == work.accepted.id
-    assert work.accepted_at == desk.catalogue.history.of_image(1)[-1].at
 
 
 def test_work__of_a_fix_tells_what_the_annotator_drew(desk: Desk, painted: Mask) -> None:
@@ -397,7 +473,6 @@ def test_work__after_reopening_and_accepting_again_is_of_the_last_time(desk: Des
     desk.review(REVIEWER, ACCEPT)
     [work] = desk.labelling.work()
     assert work.accepted.content_hash[0] == "b"
-    assert work.accepted_at == desk.catalogue.history.of_image(1)[-1].at
 
 
 def test_work__of_masks_from_elsewhere_is_not_told(desk: Desk) -> None:

@@ -10,6 +10,7 @@ from ddiseg.catalogue import Catalogue, NewImage, NewMask, NewModelVersion
 from ddiseg.catalogue.masks import ACCEPT, FIXED, REJECT
 from ddiseg.errors import InputError
 from ddiseg.outcomes import Outcome
+from tests.ddiseg.catalogue.desk import ANNOTATOR, REVIEWER, Desk, drawn_by
 
 MaskMaker = Callable[..., NewMask]
 
@@ -79,6 +80,110 @@ def test_submit__accepted_reopened_and_accepted_again_by_the_same_reviewer(
     assert _state(two) == "accepted"
     [mask] = two.masks.of_image(1)
     assert [r.verdict for r in two.masks.reviews([mask.id])] == ["accept", "accept"]
+
+
+def _again(catalogue: Catalogue, mask: NewMask, reviewer: str | None = None) -> tuple[str, str]:
+    """Outcome and note of a mask that is submitted again, which changes nothing in the catalogue."""
+
+    def standing() -> object:
+        return (
+            catalogue.history.count(),
+            [image.state for image in catalogue.images.select()],
+            [mask.id for mask in catalogue.masks.all()],
+            {i: mask.id for i, mask in catalogue.masks.in_review().items()},
+            {i: mask.id for i, mask in catalogue.masks.accepted().items()},
+        )
+
+    before = standing()
+    [outcome] = catalogue.masks.submit([mask], reviewer)
+    assert standing() == before
+    assert catalogue.history.contradictions() == []
+    return outcome.outcome.value, outcome.note or ""
+
+
+def _reject(catalogue: Catalogue, mask_id: int) -> None:
+    catalogue.masks.review(mask_id, "ben", REJECT, "rim")
+
+
+def _correct(catalogue: Catalogue, new_mask: MaskMaker) -> None:
+    """A newer mask by somebody else waits for review."""
+    catalogue.masks.submit([new_mask(1, "carl", "b", parent_id=1)])
+
+
+def _fix(catalogue: Catalogue, new_mask: MaskMaker) -> None:
+    catalogue.masks.review(1, "ben", FIXED, None, new_mask(1, "ben", "b", parent_id=1))
+
+
+LATER_WORK = {
+    "rejected": (lambda c, _: _reject(c, 1), "ben sent this mask back", "import a mended mask"),
+    "corrected": (_correct, "another mask waits for review, by carl", "import a mended mask"),
+    "fixed": (_fix, "another mask was accepted, by ben", "'ddiseg reopen 000001.png' first"),
+    "skipped": (
+        lambda c, _: c.images.skip(1, "scalp", None, "carl"),
+        "the image was skipped, by carl",
+        "'ddiseg reopen 000001.png' first",
+    ),
+}
+
+
+@pytest.mark.parametrize("work", LATER_WORK)
+def test_submit__again_never_undoes_what_was_done_since(
+    two: Catalogue, new_mask: MaskMaker, work: str
+) -> None:
+    do, note, next_step = LATER_WORK[work]
+    two.masks.submit([new_mask(1, "anna")])
+    do(two, new_mask)
+    assert _again(two, new_mask(1, "anna")) == ("unchanged", f"newer work is there: {note}")
+    outcome, why = _again(two, new_mask(1, "anna"), "dora")
+    assert outcome == "refused"
+    assert next_step in why
+
+
+def test_submit__again_an_older_mask_than_one_that_was_sent_back(
+    two: Catalogue, new_mask: MaskMaker
+) -> None:
+    two.masks.submit([new_mask(1, "anna")])
+    _correct(two, new_mask)
+    _reject(two, 2)
+    note = "newer work is there: the image was sent back, by ben"
+    assert _again(two, new_mask(1, "anna")) == ("unchanged", note)
+
+
+def test_submit__again_after_it_was_withdrawn(desk: Desk) -> None:
+    number = desk.submit(ANNOTATOR, "a")
+    desk.pull()
+    desk.delete(number)
+    desk.pull()
+    note = f"newer work is there: what was handed in was taken back, by {ANNOTATOR}"
+    assert _again(desk.catalogue, drawn_by(ANNOTATOR, "a")) == ("unchanged", note)
+
+
+def test_submit__again_once_the_image_is_drawn_anew(desk: Desk) -> None:
+    desk.catalogue.masks.submit([drawn_by(ANNOTATOR, "a")], REVIEWER)
+    desk.catalogue.images.reopen(1, "manager")
+    desk.labelling.sent({desk.task(): 101}, "manager", start=True)
+    note = "newer work is there: the image was sent out to be drawn, by manager"
+    assert _again(desk.catalogue, drawn_by(ANNOTATOR, "a")) == ("unchanged", note)
+
+
+def test_submit__reopened_lets_the_mask_through_that_was_there(
+    two: Catalogue, new_mask: MaskMaker
+) -> None:
+    two.masks.submit([new_mask(1, "anna")])
+    _fix(two, new_mask)
+    two.images.reopen(1, "carl")
+    assert [o.outcome for o in two.masks.submit([new_mask(1, "anna")])] == [Outcome.REPAIRED]
+    assert {i: m.id for i, m in two.masks.in_review().items()} == {1: 1}
+
+
+def test_submit__reopened_a_mask_that_was_sent_back_stays_so(
+    two: Catalogue, new_mask: MaskMaker
+) -> None:
+    two.masks.submit([new_mask(1, "anna")])
+    _reject(two, 1)
+    two.masks.submit([new_mask(1, "anna", "b")], "ben")
+    two.images.reopen(1, "carl")
+    assert _again(two, new_mask(1, "anna"))[0] == "unchanged"
 
 
 def test_submit__another_mask_for_an_accepted_image_is_refused(

@@ -8,6 +8,7 @@ import pytest
 
 from ddiseg.catalogue import Page
 from ddiseg.catalogue.masks import ACCEPT, FIXED, REJECT
+from ddiseg.errors import InputError
 from ddiseg.outcomes import FileOutcome, Outcome
 from tests.ddiseg.catalogue.desk import (
     ACCEPTED,
@@ -167,6 +168,30 @@ def test_stale__the_annotation_was_deleted_meanwhile(desk: Desk, waiting: int) -
     assert desk.stands() == before
 
 
+@pytest.mark.parametrize("verdict", [ACCEPT, REJECT])
+def test_stale__the_annotators_change_can_not_be_read(
+    desk: Desk, waiting: int, verdict: str
+) -> None:
+    [mask] = desk.catalogue.masks.of_image(1)
+    assert desk.labelling.unread_edits([mask.id]) == {}
+    desk.spoil(ANNOTATOR, edit=waiting)
+    desk.pull()
+    desk.verdict(REVIEWER, verdict)
+    why = (
+        "its annotator changed it since, and that version can't be read (the run lengths end early)"
+        ": once it is mended there, 'ddiseg label pull', then 'ddiseg review push'"
+    )
+    assert _refused(desk.pull_reviews()) == f"1.png: {why}"
+    assert desk.stands() == IN_REVIEW
+    assert desk.labelling.unread_edits([mask.id]) == {mask.id: why}
+    with pytest.raises(InputError, match=r"^1.png: its annotator changed it since"):
+        desk.catalogue.masks.review(mask.id, REVIEWER, verdict, "see the rim")
+    desk.submit(ANNOTATOR, "a", edit=waiting)
+    desk.pull()
+    assert desk.labelling.unread_edits([mask.id]) == {}
+    assert [o.outcome for o in desk.pull_reviews()] == [Outcome.ADDED]
+
+
 def test_stale__a_change_of_mind_about_a_mask_that_was_replaced(desk: Desk, waiting: int) -> None:
     number = desk.verdict(REVIEWER, REJECT, "rim too wide")
     desk.pull_reviews()
@@ -212,6 +237,16 @@ def test_second_reviewer__refused_and_the_first_verdict_stands(desk: Desk, waiti
     assert desk.rows() == before
 
 
+def test_second_reviewer__the_first_sent_it_back(desk: Desk, waiting: int) -> None:
+    desk.verdict(REVIEWER, REJECT, "rim too wide")
+    desk.verdict("reviewer-2", ACCEPT)
+    _, refused = desk.pull_reviews()
+    assert _refused([refused]) == (
+        "1.png: another verdict on this mask came first and stands; the image comes round again "
+        "once its annotator has pressed Update"
+    )
+
+
 def test_second_reviewer__first_is_who_said_it_first(desk: Desk, waiting: int) -> None:
     began_first = desk.verdict("reviewer-2", REJECT, "no")
     desk.verdict(REVIEWER, ACCEPT)
@@ -237,7 +272,7 @@ def test_second_reviewer__the_first_was_in_the_terminal(desk: Desk, waiting: int
     desk.verdict("reviewer-2", REJECT, "no")
     note = _refused(desk.pull_reviews())
     assert "another verdict on this mask came first and stands" in note
-    assert "'ddiseg reopen 1.png'" in note
+    assert "'ddiseg reopen 1.png', which sends the image back to its annotator first" in note
     assert desk.stands() == ACCEPTED
 
 
@@ -293,6 +328,11 @@ def test_change_of_mind__to_no_verdict_leaves_all_as_it_was(desk: Desk, waiting:
     desk.verdict(REVIEWER, "perhaps", edit=number)
     assert "is no verdict" in _refused(desk.pull_reviews())
     assert desk.stands() == ACCEPTED
+    [(_, listed)] = desk.labelling.problems(desk.review_project_id)
+    assert listed.remote_id == number
+    desk.verdict(REVIEWER, ACCEPT, edit=number)
+    desk.pull_reviews()
+    assert desk.labelling.problems(desk.review_project_id) == []
 
 
 def test_change_of_mind__is_reported_once(desk: Desk, waiting: int) -> None:

@@ -13,6 +13,8 @@ from pycocotools import mask as coco_mask
 
 from ddiseg.catalogue import State
 from ddiseg.errors import InputError
+from ddiseg.ingest import coco_masks
+from ddiseg.ingest.labelled_masks import compose_labelled
 from ddiseg.ingest.labels import Labels
 from ddiseg.verify import verify
 from ddiseg.workspace import Workspace
@@ -159,6 +161,53 @@ def test_import__no_size(workspace: Workspace, photos: Path) -> None:
     done = run(workspace, write(photos, document))
     assert "does not say how large" in note(done.masks, "a.png")
     assert told(done.masks)["b.png"] == "added"
+
+
+ABSURD = {"width": 10**9, "height": 10**9}
+JUST_FITS = {"width": 10_000, "height": 20_000}
+
+
+@pytest.mark.parametrize(
+    ("size", "stretched", "says"),
+    [
+        (ABSURD, False, "is 1000000000 x 1000000000, but a.png is 24 x 16"),
+        (ABSURD, True, "is 1000000000 x 1000000000 pixels large; 200,000,000 pixels at most"),
+        (JUST_FITS, False, "is 10000 x 20000, but a.png is 24 x 16"),
+    ],
+)
+def test_masks__absurd_size_is_refused_before_anything_is_made_of_it(
+    workspace: Workspace,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: dict[str, int],
+    stretched: bool,
+    says: str,
+) -> None:
+    run(workspace, write(photos, coco_file()), annotator=None)
+    document = coco_file()
+    document["images"][0] |= {**size, "attributes": {"mask_hash": "0" * 64}}
+    del document["annotations"][0]
+    composed = []
+    monkeypatch.setattr(coco_masks, "compose_labelled", _noting(composed))
+    done = run_masks(workspace, write(photos, document), stretched=stretched)
+    assert told(done.outcomes) == {"a.png": "refused", "b.png": "added"}
+    assert says in note(done.outcomes, "a.png")
+    assert composed == [(HEIGHT, WIDTH)]
+
+
+def _noting(sizes: list[tuple[int, int]]) -> Callable[..., Any]:
+    """compose_labelled, which writes down the sizes that it is asked for."""
+
+    def compose(layers: Any, size: tuple[int, int], base: Any, labels: Labels) -> Any:
+        sizes.append(size)
+        return compose_labelled(layers, size, base, labels)
+
+    return compose
+
+
+def test_compose_labelled__absurd_size() -> None:
+    with pytest.raises(InputError, match="is 100000 x 1000000 pixels large; 200,000,000 pixels at"):
+        compose_labelled([], (1_000_000, 100_000), None, Labels(PROTOCOL))
 
 
 def test_masks__by_name(workspace: Workspace, photos: Path, tmp_path: Path) -> None:

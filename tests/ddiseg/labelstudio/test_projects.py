@@ -17,7 +17,6 @@ from annotation_protocol.labelling_config import (
 from ddiseg.catalogue import Purpose
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client
-from ddiseg.labelstudio.ml_backend import BackendAddress
 from ddiseg.labelstudio.projects import Place, ensure_projects, open_place, set_clicks
 from ddiseg.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import Studio
@@ -190,12 +189,6 @@ def test_ensure_projects__two_at_once(studio: Studio) -> None:
     other.join()
     assert len(studio.server.projects) == 2
     assert len(studio.server.storages) == 2
-
-
-@pytest.mark.parametrize("url", ["", "localhost:9090", "ftp://here", "http://"])
-def test_backend_address__that_is_none(url: str) -> None:
-    with pytest.raises(InputError, match=r"is no address of a server: give one such as http://"):
-        BackendAddress(url, "user", "password", "secret")
 
 
 def test_clicks__stay_as_they_are_on_the_server(studio: Studio) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddiseg.catalogue import REASON_MISSING
+from ddiseg.catalogue import REASON_MISSING, Purpose
 from ddiseg.catalogue.models import Image
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.plain import as_json
+from ddiseg.labelstudio.pull import pull
+from ddiseg.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import (
     ADDED,
     ANNOTATOR,
@@ -286,6 +288,26 @@ def test_deleted__between_two_pulls(studio: Studio, images: list[Image]) -> None
     studio.submit(1, SMALLER, SECOND)
     studio.pull()
     assert studio.in_review(images[0]).annotator == SECOND
+    studio.check(all_pulled=True)
+
+
+def test_deleted__not_what_another_pull_stored_meanwhile(
+    studio: Studio, images: list[Image]
+) -> None:
+    """A pull holds a page; another one stores an annotation made since, and moves the watermark on."""
+
+    def paint_and_pull(exchange: Any) -> None:
+        answer = exchange.answer()
+        studio.submit(1, LESION)
+        other = Workspace.open(studio.workspace.root)
+        pull(other, studio.connection, Purpose.ANNOTATION, "other manager")
+        other.catalogue.close()
+        exchange.send(answer)
+
+    studio.server.draft(1, studio.people[ANNOTATOR], studio.opened(1))
+    studio.server.misbehave("GET", "/api/tasks", paint_and_pull)
+    assert endings(studio.pull(full=True)) == []
+    assert studio.in_review(images[0]).annotator == ANNOTATOR
     studio.check(all_pulled=True)
 
 

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from ddiseg.catalogue import NewMask
@@ -17,7 +15,7 @@ from ddiseg.catalogue.models import Image
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.push import PushOptions
 from ddiseg.labelstudio.returned import RETURNED
-from ddiseg.labelstudio.shares import draw_share
+from ddiseg.labelstudio.tasks import PAINTED
 from ddiseg.verify import verify
 from tests.ddiseg.labelstudio.studio import (
     ADDED,
@@ -157,56 +155,6 @@ def test_options__that_make_no_sense(options: dict[str, Any], says: str) -> None
         PushOptions(**options)
 
 
-# The draws
-
-
-def drawable(*tones: str) -> list[Image]:
-    return [Image(id=n, content_hash=f"{n:064x}", tone=t) for n, t in enumerate(tones)]
-
-
-TONES = st.sampled_from(["I-II", "III-IV", "V-VI", "unknown"])
-
-
-@given(st.lists(TONES, max_size=60), st.floats(0, 100), st.integers(0, 5))
-def test_draw_share__total_exact_and_every_tone_within_one(
-    tones: list[str], percent: float, seed: int
-) -> None:
-    images = drawable(*tones)
-    drawn = draw_share(images, percent, seed, "control")
-    assert len(drawn) == round(sum(n * percent / 100 for n in Counter(tones).values()))
-    for tone, n in Counter(tones).items():
-        of_tone = sum(image.tone == tone for image in images if image.id in drawn)
-        assert abs(of_tone - n * percent / 100) < 1
-
-
-@given(st.lists(TONES, max_size=60), st.integers(0, 5))
-def test_draw_share__all_and_none(tones: list[str], seed: int) -> None:
-    images = drawable(*tones)
-    assert draw_share(images, 0, seed, "control") == set()
-    assert draw_share(images, 100, seed, "control") == set(range(len(tones)))
-
-
-@given(st.permutations(range(20)))
-def test_draw_share__row_numbers_and_order_decide_nothing(order: list[int]) -> None:
-    images = drawable(*["I-II", "V-VI"] * 10)
-    hashes = {i.content_hash for i in images if i.id in draw_share(images, 30, 0, "control")}
-    renumbered = [
-        Image(id=100 + n, content_hash=images[i].content_hash, tone=images[i].tone)
-        for n, i in enumerate(order)
-    ]
-    drawn = draw_share(renumbered, 30, 0, "control")
-    assert {i.content_hash for i in renumbered if i.id in drawn} == hashes
-
-
-def test_draw_share__seed_and_purpose_decide() -> None:
-    images = drawable(*["I-II"] * 100)
-    draws = {
-        frozenset(draw_share(images, 20, seed, what)) for seed in (0, 1) for what in ("a", "b")
-    }
-    assert len(draws) == 4
-    assert draw_share(images, 20, 0, "a") == draw_share(images, 20, 0, "a")
-
-
 # The control arm
 
 
@@ -244,6 +192,54 @@ def test_control__interrupted_stays_unpainted(studio: Studio) -> None:
     studio.check()
 
 
+@pytest.mark.parametrize("percent", [20, 60])
+def test_control__pushed_one_by_one(studio: Studio, percent: int) -> None:
+    """Rounded by push, a fifth of one image is none, and three fifths of one are all."""
+    tones = ["I-II", "V-VI"] * 5
+    for tone in tones:
+        [image] = studio.add_images(tone=tone)
+        studio.predict([image])
+        studio.push([image], control=percent)
+    arms = Counter((tone, task.arm) for tone, task in zip(tones, studio.tasks(), strict=True))
+    assert {tone: arms[tone, "control"] for tone in tones} == dict.fromkeys(tones, percent // 20)
+    studio.check()
+
+
+def test_control__the_tones_take_turns(studio: Studio) -> None:
+    """One of three is not drawn from the same tone each week, though the seed is the same."""
+    by_tone: Counter[str] = Counter()
+    for _ in range(3):
+        week = [
+            image for tone in ("I-II", "III-IV", "V-VI") for image in studio.add_images(1, tone)
+        ]
+        studio.predict(week)
+        by_tone.update(studio.push(week, control=34).arms["control"])
+    assert by_tone == {"I-II": 1, "III-IV": 1, "V-VI": 1}
+
+
+def test_control__what_was_pushed_without_is_not_made_up_for(studio: Studio) -> None:
+    studio.predict(studio.add_images(10))
+    studio.push()
+    studio.predict(studio.add_images(5))
+    assert studio.push(control=20).arms == {"control": {"I-II": 1}, "painted": {"I-II": 4}}
+
+
+@pytest.mark.parametrize("percent", [0, 100])
+def test_control__a_task_that_was_deleted_is_sent_again_as_it_was(
+    studio: Studio, percent: int
+) -> None:
+    images = studio.add_images(4)
+    studio.predict(images)
+    studio.push(control=50, readers=2, sample=50)
+    before = {task.key: (task.arm, task.readers) for task in studio.tasks()}
+    for number in list(studio.server.tasks):
+        studio.server.delete_task(number)
+    studio.pull(full=True)
+    studio.push(control=percent)
+    assert {task.key: (task.arm, task.readers) for task in studio.tasks()} == before
+    studio.check()
+
+
 def test_control__images_without_prediction_are_not_in_it(studio: Studio) -> None:
     studio.predict(studio.add_images(2))
     studio.add_images(2)
@@ -271,13 +267,36 @@ def test_readers__a_later_push_of_the_rest_asks_for_no_more(studio: Studio) -> N
     """Some images are settled by then, and the share is one of those that are left."""
     images = studio.add_images(12)
     studio.push(readers=2, sample=50)
-    twice = {task.image_id for task in studio.tasks() if task.readers == 2}
+    twice = _read_twice(studio)
     rest = [image for image in images if image.id in twice] + [
         image for image in images if image.id not in twice
     ][:4]
     studio.push(rest, readers=2, sample=50)
-    assert {task.image_id for task in studio.tasks() if task.readers == 2} == twice
+    assert _read_twice(studio) == twice
     studio.check()
+
+
+def test_readers__sampled_one_by_one(studio: Studio) -> None:
+    for _ in range(5):
+        studio.push(studio.add_images(), readers=2, sample=20)
+    assert Counter(task.readers for task in studio.tasks()) == {1: 4, 2: 1}
+    studio.check()
+
+
+def test_readers__of_what_is_given_out_all_or_none(studio: Studio) -> None:
+    """Who was drawn is not known of a task that is there: a second draw would add to the first."""
+    images = studio.add_images(4)
+    studio.push(readers=2, sample=25)
+    for _ in range(3):
+        studio.push([i for i in images if i.id not in _read_twice(studio)], readers=2, sample=50)
+    assert len(_read_twice(studio)) == 1
+    studio.push(readers=2)
+    assert len(_read_twice(studio)) == 4
+    studio.check()
+
+
+def _read_twice(studio: Studio) -> set[int]:
+    return {task.image_id for task in studio.tasks() if task.readers == 2}
 
 
 def test_readers__both_readings_come_back(studio: Studio) -> None:
@@ -316,6 +335,17 @@ def test_readers__cut_before_it_was_set(studio: Studio, fault: Fault) -> None:
 
 
 # Newer predictions
+
+
+def test_newer_prediction__is_shown_though_the_server_forgot_the_name(studio: Studio) -> None:
+    """It does when a backend of that name goes."""
+    images = studio.add_images(2)
+    studio.push()
+    project = next(iter(studio.server.tasks.values())).project
+    project.settings["model_version"] = ""
+    studio.predict(images)
+    studio.push()
+    assert project.settings["model_version"] == PAINTED
 
 
 def test_newer_prediction__repaints_what_nobody_began(studio: Studio) -> None:

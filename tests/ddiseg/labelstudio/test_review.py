@@ -24,7 +24,9 @@ from tests.ddiseg.labelstudio.studio import (
     UNCHANGED,
     Studio,
     box,
+    chosen,
     endings,
+    notes,
     skin_and_lesion,
     stroke,
     told,
@@ -49,6 +51,15 @@ def tab(studio: Studio, address: str) -> list[str]:
     talk = Talk(studio.server.url, studio.server.token_of(studio.people[address]))
     [number] = [n for n, row in studio.server.tabs.items() if row.data["title"] == address]
     return [t["data"]["name"] for t in talk.ask("GET", "/api/tasks", view=number)["tasks"]]
+
+
+def next_in_stream(studio: Studio, address: str) -> str:
+    """The image that "Label Tasks As Displayed" in a person's tab opens first."""
+    talk = Talk(studio.server.url, studio.server.token_of(studio.people[address]))
+    [shown] = [row.filters for row in studio.server.tabs.values() if row.data["title"] == address]
+    project = studio.number(Purpose.REVIEW)
+    found = talk.ask("POST", "/api/dm/actions", {"filters": shown}, id="next_task", project=project)
+    return str(found["data"]["name"])
 
 
 def verdicts(studio: Studio) -> list[tuple[str, str, str | None]]:
@@ -278,6 +289,72 @@ def test_review__without_a_verdict(studio: Studio, images: list[Image], skipped:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.parametrize("refused", ["self-review", "skipped", "no verdict"])
+def test_refused__offered_to_another_person_by_the_next_push(
+    studio: Studio, images: list[Image], refused: str
+) -> None:
+    studio.push_reviews()
+    task = studio.review_task(images[0])
+    if refused == "self-review":
+        studio.decide(task, "accept", by=ANNOTATOR)
+    else:
+        result, skipped = studio.opened(task), refused == "skipped"
+        studio.server.annotate(task, studio.people[SECOND], result, was_cancelled=skipped)
+    # The server counts no skip: others are offered that task anyway.
+    assert next_in_stream(studio, REVIEWER) == ("1.png" if refused == "skipped" else "2.png")
+    problem(studio.pull_reviews())
+    done = studio.push_reviews()
+    assert [o for o in told(done) if o[1] != UNCHANGED] == [("1.png", REPAIRED)]
+    assert notes(done) == ["a verdict was refused: offered to another person"]
+    assert endings(studio.push_reviews()) == [UNCHANGED] * 3
+    assert next_in_stream(studio, REVIEWER) == "1.png"
+    studio.decide(task, "accept")
+    studio.pull_reviews()
+    assert studio.state(images[0]) == "accepted"
+    studio.check(all_pulled=True)
+
+
+def test_refused__its_task_was_deleted(studio: Studio, images: list[Image]) -> None:
+    studio.push_reviews()
+    task = studio.review_task(images[0])
+    studio.decide(task, "accept", by=ANNOTATOR)
+    studio.pull_reviews()
+    studio.server.delete_task(task)
+    done = studio.push_reviews()
+    assert told(done)[0] == ("1.png", REFUSED)
+    assert "'ddiseg review pull --full' takes note of that" in notes(done)[0]
+    studio.pull_reviews(full=True)
+    assert ("1.png", ADDED) in told(studio.push_reviews())
+    studio.check()
+
+
+def test_unread__an_edit_that_replaced_the_mask_keeps_it_from_review(
+    studio: Studio, images: list[Image]
+) -> None:
+    """Somebody picks a skip reason on a submitted image and presses Update instead of Skip."""
+    studio.push_reviews()
+    task = studio.review_task(images[0])
+    mask = studio.opened(1)
+    studio.server.edit(1, result=[*mask, chosen("skip_reason", "blurry")])
+    said = problem(studio.pull())
+    done = studio.push_reviews()
+    assert told(done)[0] == ("1.png", REFUSED)
+    assert notes(done) == [
+        f"its annotator changed it since, and that version can't be read ({said}): once it is "
+        "mended there, 'ddiseg label pull', then 'ddiseg review push'"
+    ]
+    assert tab(studio, REVIEWER) == ["2.png", "3.png"]
+    studio.decide(task, "accept")
+    assert "that version can't be read" in problem(studio.pull_reviews())
+    assert studio.state(images[0]) == "submitted"
+    assert studio.pull().problems == [f"1.png: {said}"]
+    studio.server.edit(1, result=mask)
+    assert studio.pull().problems == []
+    done = studio.push_reviews()
+    assert tab(studio, REVIEWER) == ["1.png", "2.png", "3.png"]
+    studio.check(all_pulled=True)
+
+
 def test_verdict__changed_by_who_gave_it(studio: Studio, images: list[Image]) -> None:
     studio.push_reviews()
     task = studio.review_task(images[0])
@@ -407,6 +484,33 @@ def test_sample__the_rest_is_counted_and_sent_when_all_are_asked_for(studio: Stu
     rest = studio.push_reviews(sample=100)
     assert (sorted(endings(rest)), rest.unsampled) == ([ADDED] * 4 + [UNCHANGED] * 4, 0)
     assert len(studio.tasks(Purpose.REVIEW)) == 8
+    studio.check()
+
+
+def test_sample__sent_one_by_one(studio: Studio) -> None:
+    for number in range(1, 6):
+        studio.push(studio.add_images())
+        studio.submit(number, FIX)
+        studio.pull()
+        studio.push_reviews(sample=20)
+    sent = [t for t in studio.tasks(Purpose.REVIEW) if t.remote_id is not None]
+    assert len(sent) == 1
+    studio.check()
+
+
+def test_sample__a_review_that_was_deleted_is_sent_again(studio: Studio) -> None:
+    studio.add_images(4)
+    studio.push()
+    for task in range(1, 5):
+        studio.submit(task, FIX)
+    studio.pull()
+    studio.push_reviews(sample=25)
+    [sent] = [t for t in studio.tasks(Purpose.REVIEW) if t.remote_id is not None]
+    studio.server.delete_task(sent.remote_id)
+    studio.pull_reviews(full=True)
+    assert told(studio.push_reviews(sample=0)) == [
+        (studio.catalogue.images.find(f"#{sent.image_id}").name, ADDED)
+    ]
     studio.check()
 
 

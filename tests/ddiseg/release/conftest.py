@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from annotation_protocol import load_protocol
 from ddiseg import images
 from ddiseg.catalogue import Details, NewImage, NewMask, NewModelVersion
+from ddiseg.catalogue.masks import FIXED
 from ddiseg.cli.base import Group, common_options, run
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
@@ -63,6 +64,14 @@ class Builder:
         self.workspace.catalogue.masks.submit(
             [self._new(image_id, mask, annotator="reader-1", **fields)], reviewer=reviewer
         )
+
+    def fixed(self, image_id: int, mask: NDArray[np.uint8], fix: NDArray[np.uint8]) -> None:
+        """reader-1's mask, accepted as reader-2 mended it."""
+        self.mask(image_id, mask, reviewer=None)
+        masks = self.workspace.catalogue.masks
+        waits = masks.in_review()[image_id]
+        mended = self._new(image_id, fix, annotator="reader-2", parent_id=waits.id)
+        masks.review(waits.id, "reader-2", FIXED, None, mended)
 
     def prediction(self, image_id: int, mask: NDArray[np.uint8], uncertainty: float = 0.1) -> None:
         models = self.workspace.catalogue.models

@@ -105,6 +105,34 @@ def test_export__attributes_licence_and_provenance(stocked: Builder, tmp_path: P
     assert annotation["attributes"]["protocol_version"] == PROTOCOL.version
 
 
+def test_export__fixed_mask_names_its_reviewer_and_who_drew_what_was_mended(
+    builder: Builder, tmp_path: Path
+) -> None:
+    mask = np.full((12, 10), 4, np.uint8)
+    fix = mask.copy()
+    fix[2:5, 2:5] = 1
+    builder.fixed(builder.image("000001.png"), mask, fix)
+    coco = exported(builder, tmp_path / "out")
+    ((image_id, image),) = coco.imgs.items()
+    np.testing.assert_array_equal(decoded(coco, image_id), fix)
+    for attributes in [image["attributes"], *(a["attributes"] for a in coco.anns.values())]:
+        assert attributes["annotator"] == attributes["reviewer"] == "reader-2"
+        assert attributes["parent_annotator"] == "reader-1"
+        assert attributes["parent"] is not None
+
+
+def test_export__names_who_reviewed_last(builder: Builder, tmp_path: Path) -> None:
+    mask = np.full((12, 10), 4, np.uint8)
+    image_id = builder.image("000001.png")
+    builder.fixed(image_id, mask, mask // 4)
+    builder.workspace.catalogue.images.reopen(image_id, "manager")
+    builder.mask(image_id, mask, reviewer="reader-3")
+    (annotation,) = exported(builder, tmp_path / "out").anns.values()
+    said = annotation["attributes"]
+    assert (said["annotator"], said["reviewer"]) == ("reader-1", "reader-3")
+    assert said["parent"] is said["parent_annotator"] is None
+
+
 def test_export__photographs_are_the_catalogues(stocked: Builder, tmp_path: Path) -> None:
     coco = exported(stocked, tmp_path / "out")
     for image in coco.imgs.values():

@@ -62,6 +62,17 @@ def test_png__metadata_and_classes(stocked: Builder, tmp_path: Path) -> None:
     assert [c["name"] for c in classes["classes"]] == list(load_protocol().class_names)
 
 
+@pytest.mark.parametrize("format_name", ["png", "sddi"])
+def test_metadata__fixed_mask_names_its_reviewer_and_who_drew_what_was_mended(
+    builder: Builder, tmp_path: Path, format_name: str
+) -> None:
+    builder.fixed(builder.image("a.png"), np.ones((12, 10), np.uint8), np.zeros((12, 10), np.uint8))
+    write_release(Release.gather(builder.workspace), format_name, tmp_path / "out")
+    (row,) = rows(tmp_path / "out")
+    people = [row[name] for name in ("annotator", "reviewer", "parent_annotator")]
+    assert people == ["reader-2", "reader-2", "reader-1"]
+
+
 def test_png__text_with_commas_quotes_and_lines(builder: Builder, tmp_path: Path) -> None:
     hostile = 'naevus, "blue"\nsecond line; é'
     builder.mask(builder.image("a.png", diagnosis=hostile), np.ones((12, 10), np.uint8))
