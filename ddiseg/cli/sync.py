@@ -30,7 +30,7 @@ from ddiseg.errors import DdisegError
     "--sample",
     default=100.0,
     metavar="PERCENT",
-    help="Only this share of the images, the same of every tone, gets --readers N.  [default: 100]",
+    help="Only this share of the new images, the same of every tone, gets --readers N.  [default: all, new or not]",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of both draws.")
 @click.option(

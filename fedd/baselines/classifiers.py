@@ -36,7 +36,7 @@ from fedd.baselines.weights import (
     needing_baselines,
 )
 from fedd.errors import TrainingDataError, WeightsError
-from fedd.network.devices import existing_device
+from fedd.network.devices import existing_device, within_memory
 from fedd.weights.checkpoint import read_state_dict
 from fedd.weights.files import read_safetensors, write_safetensors
 
@@ -95,11 +95,12 @@ class ClassificationBaseline:
     def predict(self, photographs: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Probabilities of malignancy, (N,) in 0 to 1."""
         device = next(self.net.parameters()).device
-        found = [
-            self.net(scaled(square(p, self.settings.image_size))[None].to(device)).softmax(1)[0, 1]
-            for p in photographs
-        ]
-        return np.array([float(p) for p in found], np.float32)
+        found = []
+        for photograph in photographs:
+            image = scaled(square(photograph, self.settings.image_size))[None]
+            with within_memory("classifying a photograph"):
+                found.append(float(self.net(image.to(device)).softmax(1)[0, 1]))
+        return np.array(found, np.float32)
 
     def save(self, path: Path) -> None:
         """Write weights and settings, whole or not at all."""

@@ -41,7 +41,7 @@ from fedd.baselines.weights import (
 from fedd.dataset import UNKNOWN
 from fedd.encoder import CHANNELS, load_efficientnet_lite0, strided_features
 from fedd.errors import TrainingDataError, WeightsError
-from fedd.network.devices import existing_device
+from fedd.network.devices import existing_device, within_memory
 from fedd.weights.checkpoint import read_state_dict
 from fedd.weights.files import read_safetensors, write_safetensors
 
@@ -109,11 +109,12 @@ class SegmentationBaseline:
     def probabilities(self, photograph: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Softmax over the classes at the network's size, (classes, S, S)."""
         device = next(self.net.parameters()).device
-        image = scaled(square(photograph, self.settings.image_size))[None].to(device)
-        logits = self.net(image)[0].float()
+        image = scaled(square(photograph, self.settings.image_size))[None]
+        with within_memory("painting a photograph"):
+            logits = self.net(image.to(device))[0].float().cpu()
         absent = [c for c in range(len(self.classes)) if c not in self.trained]
         logits[absent] = -torch.inf
-        return np.asarray(logits.softmax(0).cpu().numpy(), np.float32)
+        return np.asarray(logits.softmax(0).numpy(), np.float32)
 
     def save(self, path: Path) -> None:
         """Write weights and settings, whole or not at all."""

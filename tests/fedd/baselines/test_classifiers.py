@@ -18,6 +18,7 @@ from fedd.baselines import (
 )
 from fedd.baselines.classifiers import _build
 from fedd.errors import DeviceError, TrainingDataError, WeightsError
+from tests.fedd.baselines.full_gpu import FullGPU
 from tests.fedd.conftest import spot
 
 define_where_missing()
@@ -65,6 +66,14 @@ def test_predict__nothing(trained: ClassificationBaseline) -> None:
 def test_predict__one_whatever_the_others(trained: ClassificationBaseline) -> None:
     a, b = (e.photograph for e in _examples(range(20, 22)))
     np.testing.assert_allclose(trained.predict([a, b])[1:], trained.predict([b]), rtol=1e-6)
+
+
+def test_predict__a_full_gpu(
+    trained: ClassificationBaseline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trained, "net", FullGPU(trained.net))
+    with pytest.raises(DeviceError, match="ran out while classifying a photograph"):
+        trained.predict([spot(1)[0]])
 
 
 def test_file__says_the_same(trained: ClassificationBaseline, tmp_path: Path) -> None:

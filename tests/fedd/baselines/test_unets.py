@@ -21,6 +21,7 @@ from fedd.baselines.unets import _build, _dice_and_focal
 from fedd.dataset import UNKNOWN
 from fedd.errors import DeviceError, TrainingDataError, WeightsError
 from fedd.probes.training import Example
+from tests.fedd.baselines.full_gpu import FullGPU
 from tests.fedd.conftest import CLASSES, spot
 
 define_where_missing()
@@ -82,6 +83,12 @@ def test_predict__agrees_with_its_probabilities(lite: SegmentationBaseline) -> N
     photograph = spot(31, (32, 32))[0]
     [mask] = lite.predict([photograph])
     np.testing.assert_array_equal(mask, lite.probabilities(photograph).argmax(0))
+
+
+def test_predict__a_full_gpu(lite: SegmentationBaseline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lite, "net", FullGPU(lite.net))
+    with pytest.raises(DeviceError, match="ran out while painting a photograph"):
+        lite.predict([spot(1)[0]])
 
 
 def test_file__paints_the_same(lite: SegmentationBaseline, tmp_path: Path) -> None:
