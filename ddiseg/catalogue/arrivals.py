@@ -381,7 +381,7 @@ def _refuse_self_review(session: Session, mask: Mask, people: Sequence[str]) -> 
             for person in people_behind(session, mask):
                 refuse_self_review(person, reviewer)
     except InputError as error:
-        offer = "as long as it waits, 'ddiseg review push' offers it to one"
+        offer = "'ddiseg review push' offers it to one as long as it waits"
         raise InputError(f"{error}; {offer}") from error
 
 

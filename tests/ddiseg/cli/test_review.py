@@ -105,7 +105,8 @@ def test_pull__verdicts(studio: Studio, images: list[Image], review: Run) -> Non
     studio.decide(tasks[2], "reject", "more of the rim")
     result = review("pull")
     problem = (
-        f"annotator and reviewer are both '{ANNOTATOR}': a mask needs a second person; see "
+        f"annotator and reviewer are both '{ANNOTATOR}': a mask needs a second person; 'ddiseg review "
+        "push' offers it to one as long as it waits; see "
         f"{studio.link(tasks[1], Purpose.REVIEW)}"
     )
     assert (result.status, result.out.splitlines()) == (
