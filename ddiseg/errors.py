@@ -29,3 +29,9 @@ class ServerError(DdisegError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+def defect(error: Exception) -> DdisegError:
+    """An error that nothing in ddiseg raises on purpose, as one line for a log."""
+    first = str(error).strip().partition("\n")[0]
+    return DdisegError(f"unexpected {type(error).__name__}: {first} (a defect: report it)")

@@ -13,7 +13,6 @@ from ddiseg.cli.tones import TONES, sizes_by_tone
 if TYPE_CHECKING:
     from ddiseg.catalogue.batches import Member
 
-
 #: States in which nobody has anything left to do.
 _SETTLED = ("accepted", "skipped")
 

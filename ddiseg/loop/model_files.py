@@ -83,9 +83,8 @@ def fedd_errors() -> Iterator[None]:
     try:
         yield
     except FeddError as error:
-        if isinstance(
-            error.__cause__, OSError
-        ):  # it may pass: nothing is wrong with what was given
+        if isinstance(error.__cause__, OSError):
+            # It may pass: nothing is wrong with what was given.
             raise WorkspaceError(str(error)) from error
         raise InputError(str(error)) from error
 

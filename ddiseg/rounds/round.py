@@ -16,7 +16,7 @@ from typing import Any
 
 from ddiseg.catalogue import Purpose
 from ddiseg.catalogue.models import Image
-from ddiseg.errors import DdisegError, InputError, NotFoundError
+from ddiseg.errors import DdisegError, InputError, NotFoundError, defect
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.pull import pull
 from ddiseg.labelstudio.push import PushOptions, push
@@ -144,9 +144,7 @@ def _done(name: str, work: Callable[[], str]) -> Step:
     except (DdisegError, OSError) as error:
         said, failed = str(error), True
     except Exception as error:  # noqa: BLE001 - one step's defect must not end the others
-        first = (str(error).splitlines() or [""])[0]
-        said = f"unexpected {type(error).__name__}: {first} (a defect: report it)"
-        failed = True
+        said, failed = str(defect(error)), True
     return Step(name, said, failed, time.monotonic() - started)
 
 

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from ddiseg.catalogue import JobKind
-from ddiseg.errors import DdisegError
+from ddiseg.errors import DdisegError, defect
 from ddiseg.server.known_tasks import projects_here
-from ddiseg.server.worker import defect
 from ddiseg.workspace import Workspace
 
 

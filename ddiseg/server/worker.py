@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from ddiseg.catalogue import JobKind
 from ddiseg.catalogue.models import Job
 from ddiseg.catalogue.rounds import Jobs
-from ddiseg.errors import DdisegError, WorkspaceError
+from ddiseg.errors import DdisegError, WorkspaceError, defect
 from ddiseg.rounds.lock import BusyError
 from ddiseg.server.metrics import Metrics
 
@@ -126,9 +126,3 @@ class Worker:
                 return str(defect(error))
             else:
                 return None
-
-
-def defect(error: Exception) -> DdisegError:
-    """An error that nothing in ddiseg raises on purpose, as one line for the log."""
-    first = str(error).strip().partition("\n")[0]
-    return DdisegError(f"unexpected {type(error).__name__}: {first} (a defect: report it)")

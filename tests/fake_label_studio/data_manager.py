@@ -7,7 +7,7 @@ from typing import Any
 from tests.fake_label_studio import shapes
 from tests.fake_label_studio.backends import painted_in_the_stream
 from tests.fake_label_studio.projects import find as find_project
-from tests.fake_label_studio.projects import related
+from tests.fake_label_studio.projects import of_chosen_project, related
 from tests.fake_label_studio.queries import read_query, select
 from tests.fake_label_studio.routing import (
     Answer,
@@ -25,13 +25,7 @@ routes = Routes()
 @routes.on("GET", "/api/dm/views")
 def list_tabs(call: Call) -> list[dict[str, Any]]:
     rows = sorted(call.db.tabs.values(), key=lambda row: (row.order, row.id))
-    if "project" in call.params:
-        number = int(call.params["project"])
-        if number not in call.db.projects:
-            text = "Select a valid choice. That choice is not one of the available choices."
-            raise RefusedError.invalid("project", text)
-        rows = [row for row in rows if row.project.id == number]
-    return [shapes.tab(row) for row in rows]
+    return [shapes.tab(row) for row in of_chosen_project(call, rows)]
 
 
 @routes.on("POST", "/api/dm/views")

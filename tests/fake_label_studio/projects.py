@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,13 +17,14 @@ from tests.fake_label_studio.routing import (
     Routes,
     json_answer,
 )
-from tests.fake_label_studio.rows import PROJECT_DEFAULTS, Project, Storage
+from tests.fake_label_studio.rows import PROJECT_DEFAULTS, Project, Storage, Tab, Webhook
 
 routes = Routes()
 
 _TITLE_LENGTHS = (3, 50)
 
 Row = TypeVar("Row")
+OfProject = TypeVar("OfProject", Tab, Webhook)
 
 
 @routes.on("GET", "/api/projects")
@@ -140,6 +142,20 @@ def related(sent: dict[str, Any], key: str, table: dict[int, Row]) -> Row:
     if sent[key] not in table:
         raise RefusedError.invalid(key, f'Invalid pk "{sent[key]}" - object does not exist.')
     return table[sent[key]]
+
+
+def of_chosen_project(call: Call, rows: Iterable[OfProject]) -> list[OfProject]:
+    """Those of the rows that are of the project in the query, all where there is none.
+
+    Raises RefusedError 400 where there is no such project.
+    """
+    if "project" not in call.params:
+        return list(rows)
+    number = int(call.params["project"])
+    if number not in call.db.projects:
+        text = "Select a valid choice. That choice is not one of the available choices."
+        raise RefusedError.invalid("project", text)
+    return [row for row in rows if row.project.id == number]
 
 
 def _settings(sent: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tests.fake_label_studio import shapes
-from tests.fake_label_studio.projects import related
+from tests.fake_label_studio.projects import of_chosen_project, related
 from tests.fake_label_studio.routing import Answer, Call, RefusedError, Routes, json_answer
 from tests.fake_label_studio.rows import Project, Webhook
 
@@ -30,13 +30,7 @@ _OF_AN_ORGANISATION = ("PROJECT_CREATED", "PROJECT_DELETED")
 @routes.on("GET", "/api/webhooks")
 def list_webhooks(call: Call) -> list[dict[str, Any]]:
     rows = list(call.db.webhooks.values())
-    if "project" in call.params:
-        number = int(call.params["project"])
-        if number not in call.db.projects:
-            text = "Select a valid choice. That choice is not one of the available choices."
-            raise RefusedError.invalid("project", text)
-        rows = [row for row in rows if row.project.id == number]
-    return [shapes.webhook(row) for row in rows]
+    return [shapes.webhook(row) for row in of_chosen_project(call, rows)]
 
 
 @routes.on("POST", "/api/webhooks")
