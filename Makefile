@@ -4,6 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
+# make demo TORCH=cpu: PyTorch's CPU builds of torch and torchvision, about 2 GB installed in all.
+# Without it pip takes the default builds: with CUDA on Linux, about 5.4 GB.
+ifeq ($(TORCH),cpu)
+export PIP_EXTRA_INDEX_URL := $(PIP_EXTRA_INDEX_URL) https://download.pytorch.org/whl/cpu
+endif
+
 .PHONY: demo test lint benchmarks clean
 
 demo: $(VENV)/installed
@@ -22,11 +28,12 @@ benchmarks: $(VENV)/installed
 	$(BIN)/python -m benchmarks
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'ddiseg needs Python 3.11 or newer: make PYTHON=python3.11')"
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'ddiseg needs Python 3.11 or newer: make PYTHON=python3.11')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,pretrain,baselines,server]"
-	touch $@
+	@touch $@
+	@$(BIN)/python -m fedd.baselines || true # says in one line if torch and torchvision do not match
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info

@@ -28,13 +28,8 @@ from fedd.baselines.fitting import (
     seeded,
     square,
 )
-from fedd.baselines.weights import (
-    ImageNetInput,
-    Start,
-    fetching,
-    fill,
-    needing_baselines,
-)
+from fedd.baselines.packages import needing_baselines
+from fedd.baselines.weights import ImageNetInput, Start, fetching, fill
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.network.devices import existing_device, within_memory
 from fedd.weights.checkpoint import read_state_dict

@@ -31,13 +31,8 @@ from fedd.baselines.fitting import (
     seeded,
     square,
 )
-from fedd.baselines.weights import (
-    ImageNetInput,
-    Start,
-    fetching,
-    fill,
-    needing_baselines,
-)
+from fedd.baselines.packages import needing_baselines
+from fedd.baselines.weights import ImageNetInput, Start, fetching, fill
 from fedd.dataset import UNKNOWN
 from fedd.encoder import CHANNELS, load_efficientnet_lite0, strided_features
 from fedd.errors import TrainingDataError, WeightsError

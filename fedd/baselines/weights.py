@@ -12,7 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from fedd.errors import MissingPackageError, WeightsError
+from fedd.errors import WeightsError
 from fedd.weights.checkpoint import check_fit
 
 
@@ -63,24 +63,6 @@ def fetching(name: str) -> Iterator[None]:
         raise WeightsError(
             f"the ImageNet weights of {name} could not be fetched ({reason}): try again online, "
             "give a file with --weights, or say --from-scratch"
-        ) from error
-
-
-@contextmanager
-def needing_baselines() -> Iterator[None]:
-    """Turns a missing or broken package of the extra into how to install it."""
-    try:
-        yield
-    except ImportError as error:
-        raise MissingPackageError(
-            f"baselines need {error.name}: pip install 'ddiseg[baselines]'"
-        ) from error
-    except RuntimeError as error:
-        if "operator torchvision::" not in str(error):
-            raise
-        raise MissingPackageError(
-            "the installed torchvision was built for another torch (its operators are missing): "
-            "install torch and torchvision from one index, both for the CPU or both for CUDA"
         ) from error
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedd.baselines.weights import needing_baselines
-from fedd.errors import FeddError, MissingPackageError
+from fedd.baselines.packages import baselines_problem
+from fedd.errors import FeddError
 from fedd.reproduce.cells import Workbench
 from fedd.reproduce.plan import FEDD, Cell, chosen
 from fedd.reproduce.results import Result, Results
@@ -22,13 +22,14 @@ class Outcome:
 
     done: list[Result]  #: of this run and earlier ones
     ran: list[Cell]  #: in this run
-    left_out: dict[Cell, str]  #: not run, with the reason
-    failed: dict[Cell, str]  #: run in vain, with the reason
+    left_out: dict[Cell, str]  #: not asked for
+    unavailable: dict[Cell, str]  #: asked for, but a package that they need is missing or broken
+    failed: dict[Cell, str]  #: run without a result, with the reason
 
     @property
     def missing(self) -> dict[Cell, str]:
         """All cells without a result, with the reason."""
-        return {**self.left_out, **self.failed}
+        return {**self.left_out, **self.unavailable, **self.failed}
 
 
 def run_cells(
@@ -48,15 +49,15 @@ def run_cells(
     store = Results(folder / "cells")
     # All are looked at before any is run: a refusal comes at once, not after hours.
     found = {cell: store.get(cell, workbench.made_with(cell)) for cell in cells}
-    lacking = missing_baselines()
-    outcome = Outcome([result for result in found.values() if result is not None], [], {}, {})
+    lacking = baselines_problem()
+    outcome = Outcome([result for result in found.values() if result is not None], [], {}, {}, {})
     for number, cell in enumerate(cells, 1):
         if found[cell] is not None:
             report(cell, number, len(cells), "done before")
         elif cell not in asked:
             outcome.left_out[cell] = "not asked for (--only)"
         elif lacking and cell.model != FEDD:
-            outcome.left_out[cell] = lacking
+            outcome.unavailable[cell] = lacking
         else:
             report(cell, number, len(cells), "running")
             try:
@@ -69,14 +70,3 @@ def run_cells(
             outcome.done.append(result)
             outcome.ran.append(cell)
     return outcome
-
-
-def missing_baselines() -> str:
-    """What to install so that the baselines can be run; empty where they can."""
-    try:
-        with needing_baselines():
-            import segmentation_models_pytorch  # noqa: F401
-            import torchvision  # noqa: F401
-    except MissingPackageError as error:
-        return str(error)
-    return ""

@@ -16,8 +16,8 @@ from benchmarks.torchvision_ops import define_where_missing
 from fedd.baselines import ClassifierSettings, Start, UNetSettings
 from fedd.baselines.classifiers import _start as classifier_start
 from fedd.baselines.unets import _start as unet_start
-from fedd.baselines.weights import fill, needing_baselines
-from fedd.errors import MissingPackageError, WeightsError
+from fedd.baselines.weights import fill
+from fedd.errors import WeightsError
 
 define_where_missing()
 models = pytest.importorskip("torchvision.models", reason="needs ddiseg[baselines]")
@@ -217,21 +217,3 @@ def test_unet__code_in_a_file_is_not_run(tmp_path: Path) -> None:
 def test_classifier__no_such_file(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no weights file .*none\.pth"):
         _cnn(tmp_path / "none.pth")
-
-
-def test_needing__package_that_is_not_installed() -> None:
-    with (
-        pytest.raises(MissingPackageError, match=r"need timm: pip install 'ddiseg\[baselines\]'"),
-        needing_baselines(),
-    ):
-        raise ImportError("No module named 'timm'", name="timm")
-
-
-def test_needing__torchvision_of_another_torch() -> None:
-    with pytest.raises(MissingPackageError, match="built for another torch"), needing_baselines():
-        raise RuntimeError("operator torchvision::nms does not exist")
-
-
-def test_needing__other_errors_pass() -> None:
-    with pytest.raises(RuntimeError, match="something else"), needing_baselines():
-        raise RuntimeError("something else")

@@ -232,6 +232,26 @@ def test_figure6__that_can_not_be_made_is_told_and_the_rest_stands(
     assert _run("--small", "--no-ablate", "--out", tmp_path).exit_code == 0
 
 
+def test_baselines_that_can_not_be_run__exit_1_unless_partial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small, "LEARNED", {20: 2})
+    plan = replace(small_plan(), fractions=(20,), segmenters=(), resamples=50)
+    monkeypatch.setattr(
+        "fedd.reproduce.small_plan", lambda _: replace(plan, classified=("FEDD", "VGG16"))
+    )
+    monkeypatch.setattr("fedd.reproduce.write_report", lambda *_: tmp_path / "index.html")
+    monkeypatch.setattr("fedd.reproduce.run.baselines_problem", lambda: "torchvision is broken")
+    words = ("--small", "--no-ablate", "--out", tmp_path)
+    done = _run(*words)
+    assert done.exit_code == 1
+    assert "1 of 2 cells done" in done.stdout
+    assert "1 cells missing: torchvision is broken" in done.stderr
+    assert _run(*words, "--partial").exit_code == 0
+    asked = _run(*words, "--only", "FEDD")
+    assert asked.exit_code == 0, "what was not asked for is not missing"
+
+
 def test_shipped__small_is_its_architecture() -> None:
     """`--small` counts on the blocks that its settings name."""
     plan = small_plan()

@@ -125,20 +125,17 @@ def test_run_cells__without_the_extra(
     parts: Parts, tiny: DiffusionUNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = "baselines need torchvision: pip install 'ddiseg[baselines]'"
-    monkeypatch.setattr(running, "missing_baselines", lambda: said)
+    monkeypatch.setattr(running, "baselines_problem", lambda: said)
     plan = replace(TINY_PLAN, segmenters=("FEDD", "VGG16"))
     bench = Workbench(plan, parts, tiny, tmp_path)
     outcome = run_cells(bench, tmp_path)
     assert {cell.model for cell in outcome.ran} == {"FEDD"}
-    assert set(outcome.left_out.values()) == {said}
+    assert {cell.model for cell in outcome.unavailable} == {"VGG16"}
+    assert set(outcome.unavailable.values()) == {said}
+    assert not outcome.left_out
     assert not outcome.failed
     write_report(bench, outcome, tmp_path)
     assert "ddiseg[baselines]" in (tmp_path / "table.md").read_text()
-
-
-def test_missing_baselines__names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "segmentation_models_pytorch", None)
-    assert "pip install 'ddiseg[baselines]'" in running.missing_baselines()
 
 
 @pytest.mark.parametrize(
