@@ -8,6 +8,7 @@ What tags and attributes mean: https://labelstud.io/tags. Tried out with Label S
 from __future__ import annotations
 
 import re
+import urllib.parse
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ def annotation_config(protocol: Protocol, *, clicks: bool = False) -> str:
     page = _page()
     returned = ET.SubElement(page, "View", className="ddiseg-returned")
     ET.SubElement(returned, "Header", value=f"${REVIEW_COMMENT}", size="5", style="margin: 0 0 6px")
-    advice = "Correct the paint, then submit. Esc before you change the class!"
+    advice = "Correct, then submit. Press Esc before you change the class."
     row = _brush_row(page, protocol, advice, clicks=clicks)
     _line_of_text(row, NOTE, "Note", "ddiseg-text ddiseg-note")
     if clicks:
@@ -60,7 +61,9 @@ def review_config(protocol: Protocol) -> str:
         ProtocolError: Label Studio can't show a text of the protocol.
     """
     page = _page()
-    _brush_row(page, protocol, "Look at the lesion's rim, at ink and ruler, at what is missing.")
+    _brush_row(
+        page, protocol, "Check the lesion's rim, ink and ruler, and look for what is missing."
+    )
     row = _row(page)
     row.set("style", "column-gap: 14px")
     _heading(row, "Verdict:")
@@ -220,7 +223,7 @@ def differences(server_config: str, expected_config: str) -> list[str]:
 #: are Label Studio's own bars and margins; a task opened from the list has one bar more, for tabs.
 #: A note that is typed but not entered is lost on a skip, hence the reminder. Label Studio writes a
 #: selected label in white, which can't be read on skin's yellow.
-_STYLE = """
+_LAYOUT = """
 .ddiseg { display: flex; flex-direction: column; height: calc(100vh - 134px); min-height: 440px }
 .lsf-editor:has(.lsf-topbar) .ddiseg { height: calc(100vh - 176px) }
 .ddiseg-row { display: flex; flex-wrap: wrap; align-items: center; gap: 2px 6px; margin-bottom: 6px }
@@ -250,10 +253,68 @@ _STYLE = """
 .ddiseg-returned *::before { content: "Sent back by the reviewer: "; font-weight: 700 }
 """
 
+#: Opacity of what an outline encloses: of lesion, marker and ruler while nobody draws, and of them
+#: and of skin and background during a stroke.
+_INSIDE, _STROKE_STRONG, _STROKE_WEAK = 0.14, 0.4, 0.12
+
+#: A colour matrix whose alpha row tells the protocol's colours apart: `_KEEP` gives lesion, marker and
+#: ruler alpha 1 and skin and background 0, `_RANK` at least 0.7 and below 0.7. It is the plane with the
+#: widest margin between the two groups of colours; a test holds it against the protocol.
+_RGB = "1 0 0 0 0 0 1 0 0 0 0 0 1 0 0 "
+_KEEP = _RGB + "-10 -10 -1.76 13.05 0"
+_RANK = _RGB + "-1 -1 -0.176 1.955 0"
+
+#: Opacity by `_RANK` in steps of 0.05: nothing there, skin and background, the others.
+_OPACITIES = " ".join(["0", *[str(_STROKE_WEAK)] * 13, *[str(_STROKE_STRONG)] * 6])
+
+#: Lesion, marker and ruler: a rim of 2 px around a faint fill. Skin and background: a thin rim.
+_OUTLINES = f"""
+<feColorMatrix values="{_KEEP}" result="strong"/>
+<feMorphology in="SourceGraphic" operator="erode" radius="1" result="core"/>
+<feComposite in="SourceGraphic" in2="core" operator="out"/>
+<feComponentTransfer result="thin"><feFuncA type="linear" slope="0.8"/></feComponentTransfer>
+<feComponentTransfer in="strong" result="fill"><feFuncA type="linear" slope="{_INSIDE}"/></feComponentTransfer>
+<feMorphology in="strong" operator="dilate" radius="2"/>
+<feComposite in2="strong" operator="out" result="rim"/>
+<feMerge><feMergeNode in="thin"/><feMergeNode in="fill"/><feMergeNode in="rim"/></feMerge>
+"""
+
+#: While a stroke is made: no outlines, which take ten times as long without a graphics card.
+_FILLS = f"""
+<feColorMatrix values="{_RANK}"/>
+<feComponentTransfer><feFuncA type="discrete" tableValues="{_OPACITIES}"/></feComponentTransfer>
+"""
+
+
+def _style() -> str:
+    """Return the page's style: its layout, and regions as outlines over the photograph.
+
+    Label Studio paints each region at one opacity, so that skin hides the photograph, and takes
+    neither `hidden` nor an alpha channel. But each region is a canvas of its own, and a browser can
+    pass it through an SVG filter. Safari has no such filters in a style: there regions are faint.
+    """
+    regions = '.ddiseg-photograph .konvajs-content canvas[style*="opacity"]'
+    drawn = '.ddiseg-photograph .konvajs-content:active canvas[style*="opacity"]'
+    return f"""{_LAYOUT}
+{regions} {{ opacity: 1 !important; filter: {_filter(_OUTLINES)} }}
+{drawn} {{ filter: {_filter(_FILLS)} }}
+@media (prefers-reduced-motion: reduce) {{ {regions} {{ filter: {_filter(_FILLS)} }} }}
+@supports (font: -apple-system-body) {{ {regions} {{ opacity: 0.3 !important; filter: none }} }}
+"""
+
+
+def _filter(primitives: str) -> str:
+    """Return a CSS value that applies SVG filter primitives, without a file of its own."""
+    picture = (
+        '<svg xmlns="http://www.w3.org/2000/svg"><filter id="f" x="0" y="0" width="100%" height="100%" '
+        f'color-interpolation-filters="sRGB">{" ".join(primitives.split())}</filter></svg>'
+    )
+    return f"url('data:image/svg+xml,{urllib.parse.quote(picture)}#f')"
+
 
 def _page() -> ET.Element:
     page = ET.Element("View", className="ddiseg")
-    ET.SubElement(page, "Style").text = _STYLE
+    ET.SubElement(page, "Style").text = _style()
     return page
 
 
@@ -287,7 +348,8 @@ def _brush_row(
 
 
 def _click_row(page: ET.Element, protocol: Protocol) -> None:
-    """Without hotkeys: those of the classes belong to the brush."""
+    """With hotkeys of their own: Label Studio gives a label without one the next free key, which
+    was `e`, its eraser, for lesion."""
     row = _row(page)
     _heading(row, "With Auto-Annotation, Ctrl + click on:")
     points = ET.SubElement(
@@ -295,7 +357,12 @@ def _click_row(page: ET.Element, protocol: Protocol) -> None:
     )
     for entry in protocol.classes:
         ET.SubElement(
-            points, "Label", value=entry.name, background=entry.colour, hint=entry.definition
+            points,
+            "Label",
+            value=entry.name,
+            background=entry.colour,
+            hotkey=entry.click_hotkey,
+            hint=entry.definition,
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 PROTOCOL_FILE = Path(__file__).with_name("protocol.toml")
 
-#: Keys that Label Studio's image tools keep for themselves.
+#: Keys that Label Studio 1.23.2's image tools keep for themselves; tests/live reads them from its files.
 TOOL_HOTKEYS = frozenset("behkmopruvw")
 
 
@@ -33,7 +33,8 @@ class LabelClass:
     index: int  #: the number stored in a mask, 0 to 255
     name: str
     colour: str  #: '#rrggbb', lower case
-    hotkey: str
+    hotkey: str  #: for the brush
+    click_hotkey: str  #: for clicks, with Auto-Annotation
     precedence: int  #: where two manual edits claim the same pixel, the higher wins
     definition: str
 
@@ -41,6 +42,7 @@ class LabelClass:
         _check_texts(self)
         _check_word("name", self.name)
         _check_hotkey(self.hotkey)
+        _check_hotkey(self.click_hotkey)
         if not 0 <= self.index <= 255:
             raise ProtocolError(f"index {self.index} is not 0 to 255; number classes from 0")
         if not re.fullmatch(r"#[0-9a-f]{6}", self.colour):
@@ -143,15 +145,18 @@ class Protocol:
         _check_unique("verdicts", "key", [v.key for v in self.verdicts])
         _check_unique("tones", "name", [t.name for t in self.tones])
         _check_unique("tones", "code", [t.code for t in self.tones])
-        hotkeys: dict[str, str] = {}
+        taken: dict[str, str] = {}
         for table in ("classes", "skip_reasons", "verdicts"):
-            for entry in getattr(self, table):
-                if (first := hotkeys.setdefault(entry.hotkey, table)) != table:
+            hotkeys = [entry.hotkey for entry in getattr(self, table)]
+            if table == "classes":
+                hotkeys += [c.click_hotkey for c in self.classes]
+            for hotkey in hotkeys:
+                if (first := taken.setdefault(hotkey, table)) != table:
                     raise ProtocolError(
-                        f"[[{table}]]: hotkey {entry.hotkey!r} is taken in [[{first}]]; "
+                        f"[[{table}]]: hotkey {hotkey!r} is taken in [[{first}]]; "
                         "choose a free digit or letter"
                     )
-            _check_unique(table, "hotkey", [entry.hotkey for entry in getattr(self, table)])
+            _check_unique(table, "hotkey", hotkeys)
         if self.hole_fill not in self.class_names:
             raise ProtocolError(
                 f"hole_fill {self.hole_fill!r} is no class; choose {_listed(self.class_names)}"
@@ -161,6 +166,13 @@ class Protocol:
     def class_names(self) -> tuple[str, ...]:
         """The classes' names, in the order of their indices."""
         return tuple(c.name for c in self.classes)
+
+    def has_classes_of(self, version: str) -> bool:
+        """Return whether masks and models of protocol `version` have the same classes.
+
+        Only the first number counts: the second rises for wording, colours and hotkeys.
+        """
+        return version.partition(".")[0] == self.version.partition(".")[0]
 
     def palette(self) -> tuple[tuple[int, int, int], ...]:
         """Red, green and blue (0 to 255) of each class, in the order of their indices."""

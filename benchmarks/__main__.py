@@ -17,6 +17,7 @@ NAMES = {
     "probe_training": "training 5 probes against ddpm-segmentation's loop (half an hour)",
     "precision": "masks in bfloat16 against those in float32, on photographs: equal pixels",
     "refresh_and_gate": "refresh and gate at 120 masks (goal: under 6 minutes)",
+    "outline_colours": "which colours can be seen at a lesion's rim, by colour-blind readers too",
     "clicks": "lesion IoU after none to three clicks, and seconds a click (ten minutes)",
     "label_pull": "10,000 annotated tasks brought back: memory, and masks a second",
     "label_push": "1,000 images given to annotators against plain posts of the same bodies",

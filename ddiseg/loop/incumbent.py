@@ -39,11 +39,11 @@ def load_incumbent(
     """
     if version is None:
         return None, None
-    protocol = load_protocol().version
-    if version.protocol_version != protocol:
+    protocol = load_protocol()
+    if not protocol.has_classes_of(version.protocol_version):
         return None, (
             f"{version.name} learned the classes of protocol {version.protocol_version}, and this "
-            f"is protocol {protocol}"
+            f"is protocol {protocol.version}"
         )
     try:
         if version.backbone_hash == net.hash:

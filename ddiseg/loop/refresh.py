@@ -259,7 +259,7 @@ def _alike(
     if (
         version.backbone_hash != net.hash
         or ProbeSettings.from_dict(version.settings) != settings
-        or version.protocol_version != load_protocol().version
+        or not load_protocol().has_classes_of(version.protocol_version)
     ):
         return False
     try:

@@ -134,11 +134,11 @@ def rollback(
 def check_usable(workspace: Workspace, version: ModelVersion) -> None:
     """Raise InputError or WorkspaceError where a version can't paint here, whoever wants it to."""
     anew = f"train anew with '{refresh_command(version)}'"
-    protocol = load_protocol().version
-    if version.protocol_version != protocol:
+    protocol = load_protocol()
+    if not protocol.has_classes_of(version.protocol_version):
         raise InputError(
             f"{version.name} learned the classes of protocol {version.protocol_version}, and this is "
-            f"protocol {protocol}: it can't come into use, not by force either; {anew}"
+            f"protocol {protocol.version}: it can't come into use, not by force either; {anew}"
         )
     try:
         if version.kind == ModelKind.MALIGNANCY:

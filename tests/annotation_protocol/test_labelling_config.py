@@ -7,6 +7,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+import urllib.parse
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
@@ -64,7 +65,7 @@ def test_clicks__are_smart_and_have_the_classes_of_the_brush() -> None:
     )
     assert [p.get("value") for p in points] == [b.get("value") for b in brush]
     assert [p.get("background") for p in points] == [b.get("background") for b in brush]
-    assert [p.get("hotkey") for p in points] == [None] * len(brush)  # they stay the brush's
+    assert [p.get("hotkey") for p in points] == [c.click_hotkey for c in PROTOCOL.classes]
 
 
 def test_clicks__are_not_there_unless_asked_for_and_change_nothing_else() -> None:
@@ -124,11 +125,39 @@ def test_config__picture_is_not_turned_or_smoothed(config: str) -> None:
     assert image.get("brightnessControl") == image.get("contrastControl") == "true"
 
 
-@both_configs
+@pytest.mark.parametrize("config", [ANNOTATION, WITH_CLICKS, REVIEW])
 def test_config__hotkeys_differ_and_leave_the_tools_alone(config: str) -> None:
-    hotkeys = [e.attrib["hotkey"] for e in ET.fromstring(config).iter() if "hotkey" in e.attrib]
+    """Every label and choice has one, for Label Studio gives those without one the next free key."""
+    options = [e for e in ET.fromstring(config).iter() if e.tag in ("Label", "Choice")]
+    hotkeys = [e.attrib["hotkey"] for e in options]
     assert len(hotkeys) == len(set(hotkeys)) > len(PROTOCOL.classes)
     assert TOOL_HOTKEYS.isdisjoint(hotkeys)
+
+
+def alphas(matrix: str, colour: tuple[int, int, int]) -> float:
+    """The alpha that an SVG colour matrix gives an opaque colour."""
+    row = [float(number) for number in matrix.split()][15:]
+    return min(
+        1.0, max(0.0, sum(a * b for a, b in zip(row, [*colour, 255, 255], strict=True)) / 255)
+    )
+
+
+@both_configs
+def test_style__tells_lesion_marker_and_ruler_from_what_fills_the_rest(config: str) -> None:
+    """The filters know classes by their colours alone: a changed colour needs other numbers."""
+    style = urllib.parse.unquote(ET.fromstring(config).findtext("Style") or "")
+    kept, ranked, *again = re.findall(r'<feColorMatrix values="([^"]+)"', style)
+    assert again == [ranked], "the third filter is that of a stroke"
+    for entry in PROTOCOL.classes:
+        strong = entry.name in ("lesion", "marker", "ruler")
+        assert alphas(kept, entry.rgb) == pytest.approx(float(strong), abs=0.02)
+        rank = alphas(ranked, entry.rgb)
+        assert rank >= 0.73 if strong else 0.06 <= rank <= 0.67
+    (opacities,) = set(re.findall(r'tableValues="([^"]+)"', style))
+    by_rank = [float(number) for number in opacities.split()]
+    assert len(by_rank) == 20
+    assert by_rank[0] == 0, "where nothing is drawn"
+    assert max(by_rank[1:14]) < 0.15 < min(by_rank[14:]) < 0.5
 
 
 @both_configs
@@ -441,7 +470,7 @@ def test_differences__controls_missing_and_added() -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("Correct the paint, then submit. Esc before you change the class!", "Be quick."),
+        ("Correct, then submit. Press Esc before you change the class.", "Be quick."),
         ("min-height: 440px", "min-height: 44px"),
         ('className="ddiseg-photograph"', 'className="plain"'),
     ],
@@ -498,7 +527,7 @@ def test_orphaned_labels__reason_and_verdict_left_the_protocol() -> None:
 
 def test_orphaned_labels__other_wording_colour_and_hotkey_orphan_nothing() -> None:
     classes = tuple(
-        dataclasses.replace(c, colour=f"#00000{c.index}", hotkey="zxcsa"[c.index])
+        dataclasses.replace(c, colour=f"#00000{c.index}", hotkey="zlgit"[c.index])
         for c in PROTOCOL.classes
     )
     protocol = with_reasons(dataclasses.replace(PROTOCOL, classes=classes), label="Hidden")

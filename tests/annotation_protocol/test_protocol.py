@@ -54,7 +54,7 @@ def test_load_protocol__path_is_read_each_time(tmp_path: Path) -> None:
     path = tmp_path / "protocol.toml"
     path.write_text(TEXT, "utf-8")
     assert load_protocol(path) == load_protocol()
-    path.write_text(TEXT.replace('version = "1.0"', 'version = "2.3"'), "utf-8")
+    path.write_text(TEXT.replace('version = "1.1"', 'version = "2.3"'), "utf-8")
     assert load_protocol(path).version == "2.3"
 
 
@@ -98,9 +98,9 @@ def test_helpers__unknown(
 MARKER = 'name = "marker"'
 BROKEN = {
     "no TOML": ("[[classes]]", "[[classes", "is not TOML"),
-    "version not major.minor": ('version = "1.0"', 'version = "one"', "version 'one'"),
-    "version a number": ('version = "1.0"', "version = 1.0", "version is missing or no text"),
-    "unknown key at the top": ('version = "1.0"', 'version = "1.0"\nowner = "x"', "key 'owner'"),
+    "version not major.minor": ('version = "1.1"', 'version = "one"', "version 'one'"),
+    "version a number": ('version = "1.1"', "version = 1.0", "version is missing or no text"),
+    "unknown key at the top": ('version = "1.1"', 'version = "1.1"\nowner = "x"', "key 'owner'"),
     "unknown table": ("[[tones]]", "[[skin_tones]]", "unknown key 'skin_tones'"),
     "unknown key": (MARKER, MARKER + '\ncolor = "#000000"', r"\[\[classes\]\] .* 3: .*'color'"),
     "missing key": (MARKER, "", r"\[\[classes\]\] number 3: name is missing"),
@@ -124,6 +124,17 @@ BROKEN = {
         'hotkey = "q"',
         'hotkey = "1"',
         r"\[\[skip_reasons\]\]: hotkey '1' is taken in \[\[classes\]\]",
+    ),
+    "click hotkey twice": ('click_hotkey = "a"', 'click_hotkey = "x"', "hotkey 'x' stands 2 times"),
+    "click hotkey of the brush": (
+        'click_hotkey = "a"',
+        'click_hotkey = "3"',
+        "hotkey '3' stands 2",
+    ),
+    "click hotkey of the tool": (
+        'click_hotkey = "a"',
+        'click_hotkey = "e"',
+        "hotkey 'e' is one of",
     ),
     "reason twice": ('key = "blurry"', 'key = "occluded"', "key 'occluded' stands 2 times"),
     "verdict twice": ('key = "fixed"', 'key = "accept"', "key 'accept' stands 2 times"),
@@ -156,7 +167,7 @@ def test_load_protocol__empty_table(tmp_path: Path, table: str) -> None:
 @pytest.mark.parametrize("value", ["3", "[1, 2]", '{ name = "lesion" }'])
 def test_load_protocol__no_list_of_tables(tmp_path: Path, value: str) -> None:
     path = tmp_path / "protocol.toml"
-    path.write_text(f'version = "1.0"\nhole_fill = "skin"\nclasses = {value}\n', "utf-8")
+    path.write_text(f'version = "1.1"\nhole_fill = "skin"\nclasses = {value}\n', "utf-8")
     with pytest.raises(ProtocolError, match=r"classes is not a list of tables; write \[\[classes"):
         load_protocol(path)
 
@@ -238,6 +249,13 @@ def test_phantoms__same_tones(protocol: Protocol) -> None:
     assert (*phantoms.TONES, "unknown") == tuple(t.name for t in protocol.tones)
 
 
+@pytest.mark.parametrize(("version", "same"), [("1.0", True), ("1.12", True), ("2.0", False)])
+def test_has_classes_of__only_the_first_number_counts(
+    protocol: Protocol, version: str, same: bool
+) -> None:
+    assert protocol.has_classes_of(version) is same
+
+
 def test_guide__version(protocol: Protocol) -> None:
     assert f"\nVersion {protocol.version}. " in GUIDE
 
@@ -251,9 +269,13 @@ def test_guide__classes(protocol: Protocol) -> None:
 
 def test_guide__hotkeys(protocol: Protocol) -> None:
     assert _table("Key") == [
-        *([f"`{c.hotkey}`", f"paint {c.name}", "drawing and review"] for c in protocol.classes),
+        *([f"`{c.hotkey}`", f"draw {c.name}", "drawing and review"] for c in protocol.classes),
         *([f"`{r.hotkey}`", f"skip reason: {r.label}", "drawing"] for r in protocol.skip_reasons),
         *([f"`{v.hotkey}`", f"verdict: {v.label}", "review"] for v in protocol.verdicts),
+        *(
+            [f"`{c.click_hotkey}`", f"click on {c.name}", "drawing, with Auto-Annotation"]
+            for c in protocol.classes
+        ),
     ]
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from annotation_protocol import load_protocol
+
 #: What keeps Chromium from calling home, and lets it run as root in a container.
 _SWITCHES = [
     "--no-sandbox",
@@ -27,6 +29,9 @@ CANVAS = ".konvajs-content canvas"
 
 #: The names in the list of regions beside it.
 REGIONS = ".lsf-outliner-item__title"
+
+#: The label that the next stroke or click is of.
+SELECTED = ".lsf-label_selected"
 
 #: The tool that Auto-Annotation adds, and the button that takes what it suggests.
 SMART_TOOL, ACCEPT = ".lsf-tool_smart", "[data-testid=bottombar-accept-suggestions-button]"
@@ -105,7 +110,8 @@ class Person:
         """Click for a region of a class with Auto-Annotation on, until one is suggested."""
         self.page.locator("label:has-text('Auto-Annotation')").last.click()
         self.page.locator(SMART_TOOL).last.click()
-        self.page.locator(".lsf-label", has_text=label).nth(1).click()
+        self.press(load_protocol().class_named(label).click_hotkey)
+        assert self.page.locator(SELECTED).inner_text().split()[0] == label
         box = self.page.locator(CANVAS).first.bounding_box()
         assert box is not None
         across, down = box["x"] + place[0] * box["width"], box["y"] + place[1] * box["height"]

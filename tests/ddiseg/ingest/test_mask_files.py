@@ -74,7 +74,7 @@ def test_import_masks(catalogued: Workspace, masks: Path) -> None:
     image = catalogued.catalogue.images.find("a.png")
     (mask,) = catalogued.catalogue.masks.of_image(image.id)
     assert (mask.width, mask.height, mask.mapping, mask.annotator) == (24, 16, "same", "anna")
-    assert (mask.classes, mask.protocol_version, mask.origin) == ([0, 1, 2, 3, 4], "1.0", "a.png")
+    assert (mask.classes, mask.protocol_version, mask.origin) == ([0, 1, 2, 3, 4], "1.1", "a.png")
     assert np.array_equal(catalogued.mask(mask), DRAWN)
     assert image.state == State.SUBMITTED
     assert not catalogued.catalogue.masks.accepted()

@@ -133,7 +133,7 @@ def test_mask__untouched(case: Case) -> None:
         2,
     )
     assert (received.mask.width, received.mask.height, received.mask.mapping) == (8, 6, "same")
-    assert (received.mask.classes, received.mask.protocol_version) == ([0, 1, 2, 3, 4], "1.0")
+    assert (received.mask.classes, received.mask.protocol_version) == ([0, 1, 2, 3, 4], "1.1")
     assert received.mask.origin == f"{LINK} annotation 5"
 
 

@@ -39,7 +39,7 @@ def test_refresh__a_version_in_use_of_another_protocol_is_not_compared(
     done = learn(spots)
     assert done.in_use == done.version.name == "fedd-2"
     assert done.reasons[0] == (
-        "not judged: fedd-1 learned the classes of protocol 0.9, and this is protocol 1.0"
+        "not judged: fedd-1 learned the classes of protocol 0.9, and this is protocol 1.1"
     )
 
 

@@ -179,7 +179,7 @@ def test_promote_and_rollback__another_protocol(workspace: Workspace, tiny_weigh
     add_version(workspace, tiny_weights, protocol_version="0.9")
     add_version(workspace, tiny_weights)
     said = (
-        "fedd-1 learned the classes of protocol 0.9, and this is protocol 1.0: .*'ddiseg refresh'"
+        "fedd-1 learned the classes of protocol 0.9, and this is protocol 1.1: .*'ddiseg refresh'"
     )
     with pytest.raises(InputError, match=said):
         promote(workspace, "fedd-1", "annotator-1", why="it must", force=True)

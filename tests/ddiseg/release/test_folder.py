@@ -68,7 +68,7 @@ def test_write_release__manifest_counts(stocked: Builder, tmp_path: Path) -> Non
     assert manifest["datasets"] == [
         {"name": "derm", "licence": "CC BY 4.0", "source": "https://example.org/derm", "images": 4}
     ]
-    assert (manifest["protocol"], manifest["format"]) == ("1.0", "coco")
+    assert (manifest["protocol"], manifest["format"]) == ("1.1", "coco")
     licence = (tmp_path / "out" / LICENCE_FILE).read_text()
     assert "CC BY 4.0" in licence
     assert "1 of the 4 masks are predictions" in licence
