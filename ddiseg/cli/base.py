@@ -63,10 +63,14 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group whose commands take the common options."""
+    """A group whose commands take the common options, in the order in which they were added."""
 
     command_class = Command
     group_class = type
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands: the most used ones are added first."""
+        return list(self.commands)
 
 
 def common_options() -> list[click.Parameter]:
