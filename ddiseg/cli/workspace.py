@@ -10,6 +10,7 @@ import click
 from annotation_protocol import load_protocol
 from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar
 from ddiseg.errors import DdisegError
+from ddiseg.locate import SETTINGS, enclosing, place_to_make
 
 if TYPE_CHECKING:
     from ddiseg.status import Status
@@ -35,13 +36,14 @@ def init(
 ) -> None:
     """Make a workspace in DIRECTORY, or bring the one that is there up to date.
 
-    DIRECTORY is --workspace where it is left out. An older catalogue is upgraded and keeps all its
-    rows; run again, this changes nothing.
+    Where DIRECTORY is left out, that is --workspace, or else the current folder; inside another
+    workspace it must be named. An older catalogue is upgraded and keeps all its rows; run again,
+    this changes nothing.
     """
     from ddiseg.errors import WorkspaceError
-    from ddiseg.workspace import SETTINGS, Workspace
+    from ddiseg.workspace import Workspace
 
-    root = directory or settings.workspace
+    root = place_to_make(directory, settings.workspace, settings.named_by)
     outcome = "made"
     if (root / SETTINGS).exists():
         try:
@@ -50,10 +52,15 @@ def init(
         except WorkspaceError:  # of an older schema, or without its catalogue
             outcome = "upgraded"
     workspace = Workspace.create(root, catalogue, store)
-    settings.emit(
-        {"workspace": str(root), "outcome": outcome, "store": workspace.store.url},
-        f"workspace {root}: {outcome}",
-    )
+    around = enclosing(root.parent)
+    data = {
+        "workspace": str(root),
+        "outcome": outcome,
+        "store": workspace.store.url,
+        "inside": str(around) if around else None,
+    }
+    note = f"\n  it is inside the workspace {around}" if around else ""
+    settings.emit(data, f"workspace {root}: {outcome}{note}")
 
 
 @click.command("status", cls=Command)
