@@ -154,6 +154,19 @@ def test_status__counts_and_next_step(ddiseg: Run, filled: Workspace) -> None:
         "skips": {"scalp": 1},
         "subsets": {"part": {"I-II": 1, "V-VI": 1}},
         "next": "train probes on the 1 accepted masks: ddiseg refresh",
+        "to_do": {
+            "data_manager": [
+                {"command": "ddiseg refresh", "why": "train probes on the 1 accepted masks"},
+                {
+                    "command": "ddiseg label push",
+                    "why": "give the 1 images that nobody has to annotators, or a part of them, with "
+                    "'ddiseg batch draw'",
+                },
+                {"command": "ddiseg export", "why": "write a release of the 1 accepted masks"},
+            ],
+            "annotators": {"images": 0},
+            "reviewers": {"masks": 0},
+        },
     }
     lines = ddiseg("status", "--workspace", filled.root).out.splitlines()
     assert lines == [
@@ -168,6 +181,11 @@ def test_status__counts_and_next_step(ddiseg: Run, filled: Workspace) -> None:
         "model: none yet",
         "skipped, scalp: 1",
         "subset part: 2 (I-II 1, V-VI 1)",
+        "data manager:",
+        "  ddiseg refresh     train probes on the 1 accepted masks",
+        "  ddiseg label push  give the 1 images that nobody has to annotators, or a part of them, with "
+        "'ddiseg batch draw'",
+        "  ddiseg export      write a release of the 1 accepted masks",
         "next: train probes on the 1 accepted masks: ddiseg refresh",
     ]
 
@@ -189,16 +207,18 @@ def test_status__next_step_along_the_way(
     catalogue.images.reopen(1, "carl")
     assert next_step().endswith("ddiseg subset draw NAME --per-tone 10")
     catalogue.subsets.store({"part": [1]}, {}, "tester")
-    assert next_step().startswith("give them to annotators: ddiseg label push")
+    assert next_step().endswith(
+        "give the 1 images of part to annotators: ddiseg label push --subset part"
+    )
     catalogue.masks.submit([new_mask(1, "anna", "b")])
     assert next_step().startswith("have a second person review the 1 submitted masks")
     catalogue.masks.submit([new_mask(1, "anna", "b")], "ben")
     assert next_step().endswith("ddiseg refresh")
     learned = [mask.content_hash for mask in catalogue.masks.accepted().values()]
     model = catalogue.models.add(NewModelVersion("f", "u", "b", {}, learned, {}, "1.0"), "t")
-    assert next_step() == "2 images are not painted by fedd-1 yet: ddiseg prelabel"
+    assert next_step() == "2 images have no prediction of fedd-1 yet: ddiseg prelabel"
     catalogue.masks.add_predictions([new_mask(n, None, model_version_id=model.id) for n in (2, 3)])
-    assert next_step().startswith("give the 2 painted images to annotators")
+    assert next_step().startswith("give the 2 images that nobody has to annotators, or a part")
     catalogue.masks.submit([new_mask(2, "anna", "c")], "ben")
     assert next_step() == "1 accepted masks are new to fedd-1: ddiseg refresh"
     lines = ddiseg("status", "--workspace", filled.root).out.splitlines()
