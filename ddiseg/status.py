@@ -1,13 +1,26 @@
-"""Where a workspace stands, and what to do next."""
+"""Where a workspace stands, and what each person can do next."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
-from ddiseg.catalogue import Catalogue, State
-from ddiseg.catalogue.models import Dataset, ModelVersion
+from ddiseg.catalogue import Catalogue, ModelKind, Side, State
+from ddiseg.catalogue.models import Dataset, Image, ModelVersion
 from ddiseg.errors import NotFoundError
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command that would move something now."""
+
+    why: str  #: what it does, with how many
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.why}: {self.command}"
 
 
 @dataclass(frozen=True)
@@ -20,82 +33,180 @@ class Status:
     accepted: int  #: accepted masks
     skips: dict[str, int]  #: skipped images by reason
     subsets: dict[str, dict[str, int]]  #: images by subset and tone
-    next_step: str
+    steps: list[Step]  #: of the data manager, the most useful first
+    with_annotators: int  #: images that are open in Label Studio
+    with_reviewers: int  #: masks that wait there for a verdict
 
     @property
     def total(self) -> int:
         return sum(self.counts.values())
 
+    @property
+    def next_step(self) -> str:
+        """The most useful step; that all is done where none but a release is left."""
+        if self.steps and not (self.accepted and self.steps[0].command in _AT_THE_END):
+            return str(self.steps[0])
+        if not self.accepted:
+            return "nothing is left to do; look at it: ddiseg report"
+        return "all is done; look at it or release it: ddiseg report, ddiseg export"
 
-def status(catalogue: Catalogue) -> Status:
-    """Count what the catalogue holds; reads only."""
-    images = catalogue.images.select()
-    by_dataset = Counter(image.dataset_id for image in images)
-    counts = catalogue.images.counts()
-    accepted = catalogue.masks.accepted()
-    try:
-        model = catalogue.models.current()
-    except NotFoundError:
-        model = None
-    open_images = {i.id for i in images if i.state not in (State.ACCEPTED, State.SKIPPED)}
-    painted = catalogue.masks.predicted_by(model.id) if model else set()
-    learned = set(model.training_masks) if model else set()
-    subsets = catalogue.subsets.sizes()
+
+def status(catalogue: Catalogue, server: str) -> Status:
+    """Count what the catalogue holds, and people on a labelling server; reads only.
+
+    Args:
+        server: the URL of a team's, or "embedded".
+    """
+    work = _Work(catalogue, server)
+    by_dataset = Counter(image.dataset_id for image in work.images)
     return Status(
-        counts=counts,
+        counts=catalogue.images.counts(),
         datasets=[(d, by_dataset[d.id]) for d in catalogue.images.datasets()],
-        model=model,
-        accepted=len(accepted),
+        model=work.model,
+        accepted=len(work.accepted),
         skips=dict(Counter(skip.reason for skip in catalogue.images.skips())),
-        subsets=subsets,
-        next_step=_next_step(
-            images=len(images),
-            submitted=sum(n for (_, state), n in counts.items() if state == State.SUBMITTED),
-            in_labelling=sum(n for (_, state), n in counts.items() if state == State.IN_LABELLING),
-            accepted=len(accepted),
-            subsets=len(subsets),
-            model=model.name if model else None,
-            unlearned=sum(mask.content_hash not in learned for mask in accepted.values()),
-            unpainted=len(open_images - painted),
-            open_images=len(open_images),
-        ),
+        subsets=catalogue.subsets.sizes(),
+        steps=list(work.steps()),
+        with_annotators=len(work.in_hand.with_annotators),
+        with_reviewers=len(work.in_hand.with_reviewers),
     )
 
 
-def _next_step(
-    *,
-    images: int,
-    submitted: int,
-    in_labelling: int,
-    accepted: int,
-    subsets: int,
-    model: str | None,
-    unlearned: int,
-    unpainted: int,
-    open_images: int,
-) -> str:
-    if not images:
-        return "import photographs: ddiseg import PATH"
-    if submitted:
-        return f"have a second person review the {submitted} submitted masks: ddiseg review push"
-    back = f"bring back what people did with the {in_labelling} images they have: ddiseg label pull"
-    if in_labelling and not accepted:
-        return back
-    if not accepted and not subsets:
-        return "draw the images to label first: ddiseg subset draw NAME --per-tone 10"
-    if not accepted:
-        return (
-            "give them to annotators: ddiseg label push --subset NAME; or bring in reviewed masks: "
-            "ddiseg masks import PATH --annotator WHO --reviewer SECOND"
+def masks_to_learn(catalogue: Catalogue) -> int:
+    """Return the number of accepted masks that the newest version has not learned from.
+
+    Whether the gate let that version pass or not: the same masks would only make the same version.
+    Held-out masks are not counted, since no version learns from them.
+    """
+    versions = catalogue.models.all(ModelKind.SEGMENTATION)
+    learned = set(versions[-1].training_masks) if versions else set()
+    sides = catalogue.sides.all()
+    return sum(
+        mask.content_hash not in learned and sides.get(image_id, Side.TRAINING) is Side.TRAINING
+        for image_id, mask in catalogue.masks.accepted().items()
+    )
+
+
+#: States in which an image can be given to annotators.
+_OPEN = (State.NEW, State.QUEUED, State.PRELABELLED, State.IN_LABELLING, State.REWORK)
+
+_PUSH = "ddiseg label push"
+_EXPORT = "ddiseg export"
+_REVIEW_ALL = "ddiseg review push --sample 100"
+
+#: What can still be run once all is done.
+_AT_THE_END = (_EXPORT, _REVIEW_ALL)
+
+
+class _Work:
+    """What is left to do in a workspace."""
+
+    def __init__(self, catalogue: Catalogue, server: str) -> None:
+        self.catalogue = catalogue
+        self.images = catalogue.images.select()
+        self.accepted = catalogue.masks.accepted()
+        self.in_hand = catalogue.hands.on(server)
+        try:
+            self.model: ModelVersion | None = catalogue.models.current()
+        except NotFoundError:
+            self.model = None
+
+    def steps(self) -> Iterator[Step]:
+        """The commands that would move something now, the most useful first."""
+        if not self.images:
+            yield Step("import photographs", "ddiseg import PATH")
+            return
+        hand = self.in_hand
+        if n := len(hand.to_review):
+            yield Step(f"have a second person review the {n} submitted masks", "ddiseg review push")
+        yield from self._of_the_model()
+        yield from self._of_batches()
+        if n := len(hand.with_annotators):
+            yield Step(
+                f"bring back what annotators did with the {n} images they have", "ddiseg label pull"
+            )
+        if n := len(hand.with_reviewers):
+            yield Step(
+                f"bring back the verdicts on the {n} masks that reviewers have",
+                "ddiseg review pull",
+            )
+        yield from self._to_give_out()
+        if self.accepted:
+            yield Step(f"write a release of the {len(self.accepted)} accepted masks", _EXPORT)
+        if n := len(hand.left_out):
+            yield Step(f"review the {n} masks too that spot checks left out", _REVIEW_ALL)
+
+    def _of_the_model(self) -> Iterator[Step]:
+        if n := masks_to_learn(self.catalogue):
+            newest = self.catalogue.models.all(ModelKind.SEGMENTATION)[-1:]
+            why = [f"{n} accepted masks are new to {version.name}" for version in newest]
+            yield Step((why or [f"train probes on the {n} accepted masks"])[0], "ddiseg refresh")
+        if self.model is not None:
+            predicted = self.catalogue.masks.predicted_by(self.model.id)
+            settled = (State.ACCEPTED, State.SKIPPED)
+            if n := sum(i.state not in settled and i.id not in predicted for i in self.images):
+                why = [f"{n} images have no prediction of {self.model.name} yet"]
+                yield Step(why[0], "ddiseg prelabel")
+
+    @cached_property
+    def _free(self) -> dict[int, Image]:
+        """Open images that nobody has, by id."""
+        return {i.id: i for i in self.images if i.state in _OPEN and i.id not in self.in_hand.given}
+
+    @cached_property
+    def _of_open_batches(self) -> dict[str, set[int]]:
+        """Images of each open batch that nobody has."""
+        batches = self.catalogue.batches
+        names = [batch.name for batch in batches.all() if batch.closed_at is None]
+        return {name: self._free.keys() & batches.image_ids(name) for name in names}
+
+    def _of_batches(self) -> Iterator[Step]:
+        for name, ids in self._of_open_batches.items():
+            if ids:
+                why = f"give the {len(ids)} images of {name} that nobody has to annotators"
+                yield Step(why, f"ddiseg label push --batch {name}")
+
+    def _to_give_out(self) -> Iterator[Step]:
+        """Images that nobody has, of no batch; and newer predictions of those that nobody has begun."""
+        rest = self._free.keys() - set().union(*self._of_open_batches.values())
+        if rest and not self.accepted and self.model is None:
+            yield from self._first(rest)
+        elif rest:
+            some = "or a part of them, with 'ddiseg batch draw'"
+            yield Step(f"give the {len(rest)} images that nobody has to annotators, {some}", _PUSH)
+        elif n := self._older():
+            yield Step(f"show annotators the newer predictions of {n} images", _PUSH)
+
+    def _first(self, rest: set[int]) -> Iterator[Step]:
+        """Before there is any mask: a part of the images, or masks from elsewhere."""
+        subsets = self.catalogue.subsets
+        sizes = {name: len(rest & subsets.members(name)) for name in subsets.names()}
+        drawn = [name for name, n in sizes.items() if n]
+        if drawn:
+            why = f"give the {sizes[drawn[0]]} images of {drawn[0]} to annotators"
+            yield Step(why, f"{_PUSH} --subset {drawn[0]}")
+        elif not sizes and not self.in_hand.given:
+            yield Step("draw the images to label first", "ddiseg subset draw NAME --per-tone 10")
+        elif self.in_hand.with_annotators:
+            return  # enough to begin with
+        else:
+            yield Step(f"give the {len(rest)} images that nobody has to annotators", _PUSH)
+        yield Step(
+            "bring in reviewed masks instead",
+            "ddiseg masks import PATH --annotator WHO --reviewer SECOND",
         )
-    if model is None:
-        return f"train probes on the {accepted} accepted masks: ddiseg refresh"
-    if unlearned:
-        return f"{unlearned} accepted masks are new to {model}: ddiseg refresh"
-    if unpainted:
-        return f"{unpainted} images are not painted by {model} yet: ddiseg prelabel"
-    if in_labelling:
-        return back
-    if open_images:
-        return f"give the {open_images} painted images to annotators: ddiseg label push"
-    return "all is done; look at it or release it: ddiseg report, ddiseg export"
+
+    def _older(self) -> int:
+        """Number of images that nobody has begun, and whose task shows no or an older prediction."""
+        shown = self.in_hand.shown
+        masks = self.catalogue.masks
+        by_people = {
+            mask.id
+            for mask in masks.get([i for i in shown.values() if i is not None]).values()
+            if mask.annotator is not None
+        }
+        newest = masks.newest_predictions(list(shown)) if shown else {}
+        return sum(
+            mask.id != shown[image_id] and shown[image_id] not in by_people
+            for image_id, mask in newest.items()
+        )

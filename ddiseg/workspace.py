@@ -19,9 +19,8 @@ from ddiseg import images, masks
 from ddiseg.catalogue import Catalogue
 from ddiseg.catalogue.models import Image, Mask
 from ddiseg.errors import InputError, WorkspaceError
+from ddiseg.locate import CATALOGUE, SETTINGS
 from ddiseg.store import Kind, Store
-
-SETTINGS = "ddiseg.toml"
 
 
 @dataclass(frozen=True)
@@ -80,13 +79,14 @@ class Workspace:
         settings = root / SETTINGS
         if not settings.is_file():
             raise WorkspaceError(
-                f"{root} is no workspace: run 'ddiseg init {root}' or give another --workspace"
+                f"{root.absolute()} is no workspace: it has no {SETTINGS}, which 'ddiseg init' makes"
             )
         there = _read_settings(settings)
         url = _catalogue_url(root, there)
-        if not there["catalogue"] and not (root / "catalogue.sqlite").exists():
+        if not there["catalogue"] and not (root / CATALOGUE).exists():
             raise WorkspaceError(
-                f"{root / 'catalogue.sqlite'} is missing: restore it from a backup, or run 'ddiseg init {root}'"
+                f"{(root / CATALOGUE).absolute()} is missing: restore it from a backup, or from where "
+                "it was moved to; 'ddiseg init' would begin with an empty one"
             )
         return cls(
             root, Catalogue.open(url), Store(there["store"] or str((root / "store").absolute()))
@@ -134,7 +134,7 @@ def default_actor() -> str:
 
 def _catalogue_url(root: Path, settings: dict[str, str]) -> str | URL:
     # Not a text: the folder's name may hold what means something in a URL.
-    here = URL.create("sqlite", database=str((root / "catalogue.sqlite").absolute()))
+    here = URL.create("sqlite", database=str((root / CATALOGUE).absolute()))
     return settings["catalogue"] or here
 
 

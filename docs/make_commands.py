@@ -5,14 +5,15 @@ A test keeps the page and the commands the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from inspect import cleandoc
 
 import click
 
 from ddiseg.cli.base import common_options
-from ddiseg.cli.root import cli
-from fedd.cli import cli as fedd_cli
+from ddiseg.cli.root import Sections, cli
+from fedd.cli.root import Sections as FeddSections
+from fedd.cli.root import cli as fedd_cli
 
 INTRODUCTION = """# Commands
 
@@ -35,16 +36,29 @@ Shell completion, for bash (`zsh` and `fish` alike):
 
 def page() -> str:
     """The whole page, as Markdown."""
-    commands = [*_commands(cli, "ddiseg"), *_commands(fedd_cli, "fedd")]
-    sections = "".join(_section(name, command) for name, command in commands)
-    return INTRODUCTION.format(common=_options(common_options())) + sections
+    programs = "".join([_program(cli, "ddiseg"), _program(fedd_cli, "fedd")])
+    return INTRODUCTION.format(common=_options(common_options())) + programs
 
 
-def _commands(group: click.Group, prefix: str) -> Iterator[tuple[str, click.Command]]:
-    for name in sorted(group.commands):
+def _program(group: Sections | FeddSections, program: str) -> str:
+    """The sections of a program, as its --help has them, with their commands."""
+    text = ""
+    for heading, names in group.sections.items():
+        text += f"\n## {program}: {heading}\n"
+        for name, command in _commands(group, program, names):
+            text += _section(name, command)
+    return text
+
+
+def _commands(
+    group: click.Group, prefix: str, names: Iterable[str]
+) -> Iterator[tuple[str, click.Command]]:
+    for name in names:
         command = group.commands[name]
         if isinstance(command, click.Group):
-            yield from _commands(command, f"{prefix} {name}")
+            yield from _commands(
+                command, f"{prefix} {name}", command.list_commands(click.Context(command))
+            )
         else:
             yield f"{prefix} {name}", command
 
@@ -55,7 +69,7 @@ def _section(name: str, command: click.Command) -> str:
     common = {p.name for p in common_options()}
     own = [p for p in command.params if p.name not in common]
     text = "\n".join(line.rstrip() for line in _paragraphs(command.help or ""))
-    return f"\n## {name}\n\n    {name} {usage}\n\n{text}\n{_options(own)}\n"
+    return f"\n### {name}\n\n    {name} {usage}\n\n{text}\n{_options(own)}\n"
 
 
 def _paragraphs(text: str) -> Iterator[str]:

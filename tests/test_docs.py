@@ -27,6 +27,20 @@ def test_command_reference__is_what_the_commands_say() -> None:
     )
 
 
+def test_command_reference__has_the_sections_of_the_help() -> None:
+    from ddiseg.cli.root import Sections
+    from fedd.cli.root import Sections as FeddSections
+
+    text = (ROOT / "docs" / "commands.md").read_text()
+    assert re.findall(r"^## (.*)$", text, re.M) == [
+        *(f"ddiseg: {heading}" for heading in Sections.sections),
+        *(f"fedd: {heading}" for heading in FeddSections.sections),
+    ]
+    top = [line.split()[1] for line in re.findall(r"^### (ddiseg .*)$", text, re.M)]
+    listed = [name for names in Sections.sections.values() for name in names]
+    assert list(dict.fromkeys(top)) == listed
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links__lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())

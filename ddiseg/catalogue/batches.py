@@ -6,16 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, func, insert, select
+from sqlalchemy import ColumnElement, func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Database, in_parts
 from ddiseg.catalogue.history import step
 from ddiseg.catalogue.lifecycle import Action, State
-from ddiseg.catalogue.models import Batch, BatchMember, Event, Image, Mask, now
+from ddiseg.catalogue.models import Annotation, Batch, BatchMember, Event, Image, Mask, Task, now
 from ddiseg.errors import InputError, NotFoundError
 
-#: States of images that may be drawn.
+#: States of images that may be drawn; with annotators, those that nobody has begun may be too.
 DRAWABLE = (State.NEW, State.QUEUED, State.PRELABELLED)
 
 
@@ -54,6 +54,7 @@ class Pool:
 
     rows: Sequence[PoolRow]
     in_open_batch: frozenset[int]  #: image ids
+    untouched: frozenset[int]  #: ids of images with annotators, of whom none is known to have begun
     uncertainties: dict[int, float]  #: nats a pixel by image id, by the model version asked for
     drawn: dict[str, int]  #: images by tone that are or were in a batch
     by_lot: dict[str, int]  #: those that a batch drew by lot
@@ -82,6 +83,7 @@ class Batches:
             return Pool(
                 [PoolRow._make(row) for row in session.execute(images)],
                 frozenset(_open_images(session)),
+                frozenset(_untouched(session)),
                 {i: value for i, value in session.execute(uncertainties) if value is not None},
                 _members_by_tone(session),
                 _members_by_tone(session, BatchMember.random.is_(True)),
@@ -99,9 +101,8 @@ class Batches:
             if session.scalars(select(Batch.id).where(Batch.name == name)).first() is not None:
                 raise InputError(f"batch '{name}' exists: draw under another name")
             images = _images(session, [member.image_id for member in members])
-            taken = {i.id for i in images if i.state not in DRAWABLE} | (
-                _open_images(session) & {image.id for image in images}
-            )
+            begun = {i.id for i in images if i.state not in DRAWABLE} - _untouched(session)
+            taken = begun | (_open_images(session) & {image.id for image in images})
             if taken:
                 raise InputError(
                     f"{len(taken)} of the {len(members)} images were drawn or given to people in "
@@ -199,6 +200,23 @@ def _open_images(session: Session) -> set[int]:
         select(BatchMember.image_id)
         .join(Batch, Batch.id == BatchMember.batch_id)
         .where(Batch.closed_at.is_(None))
+    )
+    return set(session.scalars(query))
+
+
+def _untouched(session: Session) -> set[int]:
+    """Ids of images with annotators, of whom none has handed in, skipped or drawn anything of them.
+
+    A draft that was not submitted is known to the labelling server alone.
+    """
+    drawn = select(Mask.id).where(Mask.image_id == Image.id, Mask.annotator.is_not(None))
+    answered = (
+        select(Annotation.id)
+        .join(Task, Task.id == Annotation.task_id)
+        .where(Task.image_id == Image.id)
+    )
+    query = select(Image.id).where(
+        Image.state == State.IN_LABELLING.value, ~or_(drawn.exists(), answered.exists())
     )
     return set(session.scalars(query))
 

@@ -9,6 +9,7 @@ from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.descriptors import Descriptors
 from ddiseg.catalogue.history import History
 from ddiseg.catalogue.images import Images
+from ddiseg.catalogue.in_hand import Hands
 from ddiseg.catalogue.labelling import Labelling
 from ddiseg.catalogue.malignancy import MalignancyEstimates
 from ddiseg.catalogue.masks import Masks
@@ -32,6 +33,7 @@ class Catalogue:
         self.models = ModelVersions(database)
         self.malignancy = MalignancyEstimates(database)
         self.labelling = Labelling(database)
+        self.hands = Hands(database)
         self.batches = Batches(database)
         self.descriptors = Descriptors(database)
         self.sides = Sides(database)

@@ -20,6 +20,7 @@ from click.core import ParameterSource
 
 from annotation_protocol import ProtocolError
 from ddiseg.errors import DdisegError
+from ddiseg.locate import OPTION, VARIABLE, locate
 
 if TYPE_CHECKING:
     from ddiseg.outcomes import FileOutcome, Progress
@@ -33,7 +34,8 @@ LISTED = 20
 class Settings:
     """The common options of one run."""
 
-    workspace: Path = Path()
+    workspace: Path | None = None  #: as it was named; None: found from the current folder upwards
+    named_by: str = ""  #: the option or the variable that named it
     output: str = "text"
     debug: bool = False
 
@@ -44,7 +46,7 @@ class Settings:
     def open(self) -> Workspace:
         from ddiseg.workspace import Workspace
 
-        return Workspace.open(self.workspace)
+        return Workspace.open(locate(self.workspace, self.named_by))
 
     def emit(self, data: dict[str, Any], text: str) -> None:
         """Print a result: `data` where JSON was asked for, else `text`."""
@@ -63,27 +65,35 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group whose commands take the common options."""
+    """A group whose commands take the common options, in the order in which they were added."""
 
     command_class = Command
     group_class = type
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands: the most used ones are added first."""
+        return list(self.commands)
 
 
 def common_options() -> list[click.Parameter]:
     def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
         # A command reads the environment again: what stands before it on the line must win.
         source = context.get_parameter_source(str(parameter.name))
-        again = source is ParameterSource.ENVIRONMENT and context.parent is not None
-        if value is not None and not again:
-            setattr(context.find_root().ensure_object(Settings), str(parameter.name), value)
+        from_variable = source is ParameterSource.ENVIRONMENT
+        if value is None or (from_variable and context.parent is not None):
+            return
+        settings = context.find_root().ensure_object(Settings)
+        setattr(settings, str(parameter.name), value)
+        if parameter.name == "workspace":
+            settings.named_by = VARIABLE if from_variable else OPTION
 
     return [
         click.Option(
-            ["--workspace"],
+            [OPTION],
             type=click.Path(path_type=Path, file_okay=False),
-            envvar="DDISEG_WORKSPACE",
+            envvar=VARIABLE,
             show_envvar=True,
-            help="Folder of the workspace.  [default: the current folder]",
+            help="Folder of the workspace.  [default: the nearest one from the current folder upwards]",
             expose_value=False,
             callback=keep,
         ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddiseg.cli.base import Command, Group, Settings, common_options, pass_settings
-from ddiseg.cli.tones import TONES, sizes_by_tone
+from ddiseg.cli.tones import TONE_HELP, TONES, sizes_by_tone
 
 if TYPE_CHECKING:
     from ddiseg.catalogue.batches import Member
@@ -52,7 +52,7 @@ def batch() -> None:
     "tones",
     type=click.Choice(TONES),
     multiple=True,
-    help="Draw from this tone group; may be repeated.  [default: all but unknown]",
+    help=TONE_HELP,
 )
 @click.option("--strict", is_flag=True, help="Refuse where a tone can't be filled.")
 @pass_settings
@@ -69,7 +69,8 @@ def draw(
 ) -> None:
     """Draw the batch NAME out of images that nobody has begun, as many of each tone group.
 
-    What a tone lacks goes to the others. Of a patient and of near-duplicates at most one image is
+    Images that annotators have already are taken only where the others are too few, and only those
+    that nobody has begun. What a tone lacks goes to the others. Of a patient and of near-duplicates at most one image is
     taken, and none that is related to one that is labelled or in an open batch, as long as there
     are others. New images are queued. The same request again is unchanged.
     """

@@ -23,6 +23,10 @@ def label() -> None:
     """Work with Label Studio, where people annotate: start one here, or use a team's."""
 
 
+for command in sync.COMMANDS:
+    label.add_command(command)
+
+
 @label.command("up", cls=Command)
 @click.option(
     "--port",
@@ -265,8 +269,5 @@ def _offer_keyring(url: str, token: str) -> None:
 def _say(line: str) -> None:
     click.echo(line, err=True)
 
-
-for command in sync.COMMANDS:
-    label.add_command(command)
 
 COMMANDS: tuple[click.Command, ...] = (label,)

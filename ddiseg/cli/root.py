@@ -7,6 +7,7 @@ Only click is imported here; a command imports what it needs when it runs, so th
 from __future__ import annotations
 
 import sys
+from typing import ClassVar
 
 import click
 
@@ -32,9 +33,37 @@ from ddiseg.cli import (
 from ddiseg.cli.base import Group, common_options, run
 
 
+class Sections(Group):
+    """The group of all commands, which its help lists by section."""
+
+    #: What a person does, and the commands for it: the most used first.
+    sections: ClassVar[dict[str, tuple[str, ...]]] = {
+        "Set up": ("init", "demo"),
+        "Bring in": ("import", "masks"),
+        "Label": ("label", "review", "batch", "subset", "skip", "reopen"),
+        "Learn": ("refresh", "prelabel", "evaluate", "loop", "models", "serve", "sensitivity"),
+        "Release": ("export", "verify"),
+        "Look": ("status", "report", "show", "agreement"),
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands in the order of the sections."""
+        return [name for names in self.sections.values() for name in names]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        widest = max(map(len, self.commands))
+        room = formatter.width - 6 - widest
+        for heading, names in self.sections.items():
+            texts = [self.commands[name].get_short_help_str(room) for name in names]
+            with formatter.section(heading):
+                # Names of one length: the texts of all sections stand in one column.
+                padded = [name.ljust(widest) for name in names]
+                formatter.write_dl(list(zip(padded, texts, strict=True)))
+
+
 @click.group(
     name="ddiseg",
-    cls=Group,
+    cls=Sections,
     params=common_options(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ddiseg.cli.base import Command, Group, Settings, common_options, pass_settings
-from ddiseg.cli.tones import TONES, sizes_by_tone
+from ddiseg.cli.tones import TONE_HELP, TONES, sizes_by_tone
 
 
 class _Sizes(click.ParamType[tuple[int, ...]]):
@@ -53,7 +53,7 @@ def subset() -> None:
     "tones",
     type=click.Choice(TONES),
     multiple=True,
-    help="Draw from this tone group; may be repeated.  [default: all but unknown]",
+    help=TONE_HELP,
 )
 @click.option(
     "--disjoint-from",

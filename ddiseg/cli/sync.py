@@ -62,8 +62,9 @@ def push(
     """Give images to annotators in Label Studio, the newest prediction painted on each.
 
     Without arguments: every image that is neither submitted, accepted nor skipped. What is there
-    already stays; where nobody has begun, a newer prediction replaces the old one. A returned image
-    shows its reviewer's comment. Run again after anything went wrong: no image is sent twice.
+    already stays; where nobody has begun, a newer prediction replaces the old one. With --batch,
+    the images of the batch also get a tab of its name. A returned image shows its reviewer's
+    comment. Run again after anything went wrong: no image is sent twice.
     """
     from ddiseg.labelstudio.push import OPEN, PushOptions
     from ddiseg.labelstudio.push import push as give
@@ -81,20 +82,32 @@ def push(
         chosen = catalogue.images.select(subset=subset, states=OPEN, ids=ids)
     connection = connection_of(workspace)
     with progress_bar("Sending images") as progress:
-        done = give(workspace, connection, chosen, options, default_actor(), progress)
+        done = give(workspace, connection, chosen, options, default_actor(), progress, batch=batch)
     lines = [
         f"new, {arm}: {sum(tones.values())} ({', '.join(f'{t} {n}' for t, n in tones.items())})"
         for arm, tones in done.arms.items()
     ]
+    if control and done.given_before:
+        lines.append(
+            f"with annotators before: {done.given_before}, which stay as they are: --control reaches "
+            "new images only"
+        )
     report_outcomes(
         settings,
         done.outcomes,
         "images",
         strict=strict,
-        extra={"project": done.place.url, "arms": done.arms, "returned": done.returned},
+        extra={
+            "project": done.place.url,
+            "arms": done.arms,
+            "returned": done.returned,
+            "given_before": done.given_before,
+            "tab": done.tab,
+        },
         lines=[
             *lines,
             f"annotate: {done.place.url}",
+            *([f"annotate {batch} alone: {done.tab}"] if done.tab else []),
             *([f"returned by the reviewer: {done.returned}"] if done.returned else []),
         ],
     )

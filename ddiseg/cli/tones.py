@@ -9,6 +9,11 @@ from annotation_protocol import load_protocol
 #: The tone groups in the protocol's order.
 TONES = [tone.name for tone in load_protocol().tones]
 
+TONE_HELP = (
+    "Draw from this tone group; may be repeated.  [default: all; unknown only where more than a tenth "
+    "of the images has no tone]"
+)
+
 
 def sizes_by_tone(by_tone: Mapping[str, int]) -> str:
     """Such as "3 images (I-II 2, V-VI 1)"."""

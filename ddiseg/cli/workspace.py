@@ -10,6 +10,7 @@ import click
 from annotation_protocol import load_protocol
 from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar
 from ddiseg.errors import DdisegError
+from ddiseg.locate import SETTINGS, enclosing, place_to_make
 
 if TYPE_CHECKING:
     from ddiseg.status import Status
@@ -35,13 +36,14 @@ def init(
 ) -> None:
     """Make a workspace in DIRECTORY, or bring the one that is there up to date.
 
-    DIRECTORY is --workspace where it is left out. An older catalogue is upgraded and keeps all its
-    rows; run again, this changes nothing.
+    Where DIRECTORY is left out, that is --workspace, or else the current folder; inside another
+    workspace it must be named. An older catalogue is upgraded and keeps all its rows; run again,
+    this changes nothing.
     """
     from ddiseg.errors import WorkspaceError
-    from ddiseg.workspace import SETTINGS, Workspace
+    from ddiseg.workspace import Workspace
 
-    root = directory or settings.workspace
+    root = place_to_make(directory, settings.workspace, settings.named_by)
     outcome = "made"
     if (root / SETTINGS).exists():
         try:
@@ -50,10 +52,15 @@ def init(
         except WorkspaceError:  # of an older schema, or without its catalogue
             outcome = "upgraded"
     workspace = Workspace.create(root, catalogue, store)
-    settings.emit(
-        {"workspace": str(root), "outcome": outcome, "store": workspace.store.url},
-        f"workspace {root}: {outcome}",
-    )
+    around = enclosing(root.parent)
+    data = {
+        "workspace": str(root),
+        "outcome": outcome,
+        "store": workspace.store.url,
+        "inside": str(around) if around else None,
+    }
+    note = f"\n  it is inside the workspace {around}" if around else ""
+    settings.emit(data, f"workspace {root}: {outcome}{note}")
 
 
 @click.command("status", cls=Command)
@@ -65,7 +72,12 @@ def init(
 )
 @pass_settings
 def show_status(settings: Settings, work: bool) -> None:
-    """Show where the workspace stands: images by tone and state, masks, model, subsets, next step."""
+    """Show where the workspace stands, and what each person can do next.
+
+    Images by tone and state, masks, model and subsets; the commands that would move something now,
+    the images that annotators have to look at, and the masks that wait for reviewers.
+    """
+    from ddiseg.labelstudio.connection import server_of
     from ddiseg.status import status
     from ddiseg.work import work_report
 
@@ -73,9 +85,10 @@ def show_status(settings: Settings, work: bool) -> None:
     if work:
         with progress_bar("Comparing masks") as progress:
             report = work_report(workspace, progress)
-        settings.emit(report.as_dict(), "\n".join(_work_as_text(report)))
+        given = workspace.catalogue.hands.on(server_of(workspace.root)).given
+        settings.emit(report.as_dict(), "\n".join(_work_as_text(report, given=bool(given))))
         return
-    found = status(workspace.catalogue)
+    found = status(workspace.catalogue, server_of(workspace.root))
     settings.emit(_as_data(found), "\n".join(_as_text(found)))
 
 
@@ -129,6 +142,11 @@ def _as_data(status: Status) -> dict[str, Any]:
         "skips": status.skips,
         "subsets": status.subsets,
         "next": status.next_step,
+        "to_do": {
+            "data_manager": [{"command": s.command, "why": s.why} for s in status.steps],
+            "annotators": {"images": status.with_annotators},
+            "reviewers": {"masks": status.with_reviewers},
+        },
     }
 
 
@@ -166,16 +184,31 @@ def _as_text(status: Status) -> list[str]:
     for name, by_tone in status.subsets.items():
         sizes = ", ".join(f"{tone} {n}" for tone, n in by_tone.items())
         lines.append(f"subset {name}: {sum(by_tone.values())} ({sizes})")
-    return [*lines, f"next: {status.next_step}"]
+    return [*lines, *_to_do(status), f"next: {status.next_step}"]
 
 
-def _work_as_text(report: WorkReport) -> list[str]:
+def _to_do(status: Status) -> list[str]:
+    """What each person can do now."""
+    widest = max((len(step.command) for step in status.steps), default=0)
+    lines = ["data manager:"] if status.steps else []
+    lines += [f"  {step.command.ljust(widest)}  {step.why}" for step in status.steps]
+    if status.with_annotators:
+        lines.append(f"annotators: {status.with_annotators} images are open in Label Studio")
+    if status.with_reviewers:
+        lines.append(f"reviewers: {status.with_reviewers} masks wait in Label Studio")
+    return lines
+
+
+def _work_as_text(report: WorkReport, *, given: bool) -> list[str]:
     from ddiseg.work_summary import LEGEND, sentences, tables
 
     if report.empty:
-        return [
-            "no accepted mask was drawn on a labelling server yet: 'ddiseg label push' sends images there"
-        ]
+        how = (
+            "'ddiseg status' says what is next with the images that people have"
+            if given
+            else "'ddiseg label push' sends images there"
+        )
+        return [f"no accepted mask was drawn on a labelling server yet: {how}"]
     lines = sentences(report)
     for table in tables(report):
         lines += ["", *_titled(table)]

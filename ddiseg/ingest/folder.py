@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddiseg.errors import InputError
-from ddiseg.workspace import SETTINGS
+from ddiseg.locate import SETTINGS
 
 #: A larger file is not read into memory, in bytes: 2 GB holds any photograph that is taken.
 MAX_BYTES = 2_000_000_000

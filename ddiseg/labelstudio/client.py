@@ -125,11 +125,13 @@ class Client:
             )
 
     def set_data(self, number: int, **values: str) -> bool:
-        """Change keys of a task's data; False where the task was deleted there."""
+        """Change keys of a task's data, where they differ; False where the task was deleted there."""
         try:
             with self._told(f"task {number}"):
-                data = {**self._sdk.tasks.get(str(number)).data, **values}
-                self._sdk.tasks.update(str(number), data=data, request_options=_ONCE)
+                before = self._sdk.tasks.get(str(number)).data
+                data = {**before, **values}
+                if data != before:
+                    self._sdk.tasks.update(str(number), data=data, request_options=_ONCE)
         except ServerError as error:
             if error.status != 404:
                 raise

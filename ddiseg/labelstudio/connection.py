@@ -107,6 +107,11 @@ def forget_team(root: Path) -> str | None:
     return url
 
 
+def server_of(root: Path) -> str:
+    """Return what the catalogue calls the server of a workspace: a team's URL, or EMBEDDED."""
+    return team_url(root) or EMBEDDED
+
+
 def team_url(root: Path) -> str | None:
     """URL of the team's server; None where the workspace is connected to none."""
     path = Folder(root).team

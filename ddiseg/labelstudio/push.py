@@ -9,15 +9,20 @@ from typing import Any
 from ddiseg.catalogue import Arm, NewTask, Purpose, State
 from ddiseg.catalogue.models import Image, Mask, Task
 from ddiseg.errors import InputError, ServerError
+from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.media import LONGEST, copy_size
 from ddiseg.labelstudio.projects import Place, show_painted
 from ddiseg.labelstudio.returned import show_comments
 from ddiseg.labelstudio.sender import DataOf, Sender, pushing
 from ddiseg.labelstudio.shares import Shares
+from ddiseg.labelstudio.tabs import condition, ensure_tabs
 from ddiseg.labelstudio.tasks import image_key
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.workspace import Workspace
+
+#: The key in a task's data that says of which batch it was given out.
+BATCH = "batch"
 
 #: States whose images can be given to an annotator; the others are settled or with a reviewer.
 OPEN = (State.NEW, State.QUEUED, State.PRELABELLED, State.IN_LABELLING, State.REWORK)
@@ -53,7 +58,9 @@ class Pushed:
     place: Place
     outcomes: list[FileOutcome] = field(default_factory=list)
     arms: dict[str, dict[str, int]] = field(default_factory=dict)  #: new tasks by arm and tone
+    given_before: int = 0  #: images that people had already: no draw of arms reaches them
     returned: str | None = None  #: where images that came back from review are listed
+    tab: str | None = None  #: where the images of the batch are listed
 
 
 def push(
@@ -63,17 +70,25 @@ def push(
     options: PushOptions,
     actor: str,
     progress: Progress = silent,
+    *,
+    batch: str | None = None,
 ) -> Pushed:
-    """Give `images` to annotators; what is there already is brought up to date or left as it is."""
+    """Give `images` to annotators; what is there already is brought up to date or left as it is.
+
+    Images of a `batch` get a tab of its name, those too that people had before.
+    """
     with pushing(workspace, connection, Purpose.ANNOTATION) as (client, place):
         done = Pushed(place)
         sender = Sender(workspace, client, connection, place, actor, start=True)
         wanted = _plan(workspace, place, images, options, actor, done)
         sender.adopt()
         before = {t.id for t in sender.tasks() if t.remote_id is not None}
-        done.outcomes += sender.send(_annotation_data(workspace, options), progress)
+        done.outcomes += sender.send(_annotation_data(workspace, options, batch), progress)
         there = [t for t in sender.tasks() if t.id in before and t.image_id in wanted]
+        done.given_before = len(there)
         done.outcomes += _bring_up_to_date(workspace, sender, there, options)
+        if batch is not None:
+            done.tab = _show_batch(client, place, batch, there)
         show_painted(client, place)
         done.returned = show_comments(workspace, client, place)
     return done
@@ -149,12 +164,22 @@ def _read_more(
     return shares.draw("readers", drawable, options.sample, options.seed)
 
 
-def _annotation_data(workspace: Workspace, options: PushOptions) -> DataOf:
+def _show_batch(client: Client, place: Place, batch: str, tasks: Sequence[Task]) -> str:
+    """Put tasks that were there before into the tab of a batch; returns the tab's address."""
+    for task in tasks:
+        if task.remote_id is not None:
+            client.set_data(task.remote_id, **{BATCH: batch})
+    title = f"Batch {batch}"
+    return ensure_tabs(client, place, {title: [condition(BATCH, "equal", batch)]})[title]
+
+
+def _annotation_data(workspace: Workspace, options: PushOptions, batch: str | None) -> DataOf:
     models = {model.id: model.name for model in workspace.catalogue.models.all()}
 
     def data_of(image: Image, mask: Mask | None) -> Mapping[str, Any]:
         model = models.get(mask.model_version_id or 0) if mask is not None else None
-        return {**({"tone": image.tone} if options.show_tone else {}), "model": model or ""}
+        shown = {"tone": image.tone} if options.show_tone else {}
+        return {**shown, "model": model or "", **({BATCH: batch} if batch is not None else {})}
 
     return data_of
 

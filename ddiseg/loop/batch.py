@@ -20,18 +20,19 @@ from ddiseg.catalogue.batches import Member, NewMember
 from ddiseg.catalogue.models import ModelVersion
 from ddiseg.errors import InputError, NotFoundError
 from ddiseg.loop.batch_pool import BatchPool, Family
-from ddiseg.loop.draw import check_name
+from ddiseg.loop.draw import UNKNOWN, check_name
 from ddiseg.loop.quotas import move_towards, share_out
 from ddiseg.loop.strategies import Candidates, Pick, Strategy, in_effect, pick
 from ddiseg.loop.worst_tone import Worst, worst_tone
 
 _PRELABEL = "run 'ddiseg prelabel' first"
+_NO_MODEL = "there is no model yet"
 
-#: Why MIXED was something simpler in a tone.
+#: Why MIXED was something simpler in a tone, where there is a model.
 _INSTEAD = {
-    Strategy.RANDOM: f"nothing is painted: {_PRELABEL}",
+    Strategy.RANDOM: f"there are no predictions: {_PRELABEL}",
     Strategy.UNCERTAINTY: "no descriptors are stored: they come with the next model version",
-    Strategy.DIVERSITY: f"the model in use has painted nothing: {_PRELABEL}",
+    Strategy.DIVERSITY: f"the model in use has predicted nothing: {_PRELABEL}",
 }
 
 
@@ -47,7 +48,7 @@ class BatchRequest:
     towards_worst: bool = False  #: more of the tone whose lesion IoU has the lowest lower bound
     random_share: float = 20  #: percent
     seed: int = 0
-    tones: tuple[str, ...] = ()  #: empty: all that there are, unknown only if alone
+    tones: tuple[str, ...] = ()  #: empty: all that there are, see `tones_to_draw`
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -115,13 +116,7 @@ def draw_batch(
     _check_filled(drawn_by["lacking"], strict)
     members = draw.members()
     if not members:
-        why = "; ".join(
-            [
-                "all of these tones are labelled, skipped, given out or in an open batch",
-                *draw.notes(),
-            ]
-        )
-        raise InputError(f"no image can be drawn for '{name}': {why}; import some")
+        raise InputError(f"no image can be drawn for '{name}': {draw.why_empty()}")
     catalogue.batches.store(name, members, drawn_by, actor)
     return DrawnBatch.read(catalogue, name, drawn_by, new=True)
 
@@ -141,13 +136,16 @@ class _Draw:
             catalogue,
             self.version,
             request.tones,
+            request.size,
             request.seed,
             described=request.strategy in (Strategy.DIVERSITY, Strategy.MIXED),
         )
         tones = list(self._pool.candidates)
         self.worst: Worst | None = None
         if request.towards_worst:
-            self.worst = worst_tone(catalogue, self.version, tones)
+            # How well images without a tone are served says nothing of any skin.
+            known = [t for t in tones if t != UNKNOWN or t in request.tones] or tones
+            self.worst = worst_tone(catalogue, self.version, known)
         rows = self._pool.rows
         self._labelled = Family(rows[position] for position in self._pool.labelled)
         self._batch = Family()
@@ -191,6 +189,10 @@ class _Draw:
         if self.worst is not None:
             notes.append(str(self.worst))
         return notes
+
+    def why_empty(self) -> str:
+        """Where the images are when none may be drawn."""
+        return "; ".join([self._pool.why_empty(), *self._pool.notes])
 
     def lacking(self) -> list[str]:
         """Tones with fewer images than they should have, where there are images enough."""
@@ -250,10 +252,12 @@ class _Draw:
             Strategy.DIVERSITY: np.isfinite(pool.descriptors[everyone, 0]),
         }.get(strategy)
         if known is not None and everyone.size and not known.any():
-            raise InputError(
-                f"--strategy {strategy}: the model in use has painted none of these images: "
-                f"{_PRELABEL}, or draw with --strategy random"
+            none = (
+                f"the model in use has predicted none of these images: {_PRELABEL}, or"
+                if self.version
+                else f"{_NO_MODEL}:"
             )
+            raise InputError(f"--strategy {strategy}: {none} draw with --strategy random")
 
     def _not_judged(self) -> list[str]:
         """Tones in which MIXED was something simpler, and images that nothing is known of."""
@@ -265,7 +269,8 @@ class _Draw:
             unpainted += int((~painted).sum())
             used = in_effect(self.request.strategy, painted, described)
             if used is not self.request.strategy and self._picked[tone]:
-                notes.append(f"{tone}: {used} instead of mixed, since {_INSTEAD[used]}")
+                why = _INSTEAD[used] if self.version else _NO_MODEL
+                notes.append(f"{tone}: {used} instead of mixed, since {why}")
         judged_by_model = self.request.strategy in (Strategy.UNCERTAINTY, Strategy.MIXED)
         if judged_by_model and 0 < unpainted < every:
             notes.append(

@@ -6,7 +6,7 @@ Arrays: R images of the catalogue, whatever their state; a position is an index 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +17,34 @@ from ddiseg.catalogue.batches import DRAWABLE, Pool, PoolRow
 from ddiseg.catalogue.models import ModelVersion
 from ddiseg.images import NEAR_DUPLICATE_BITS
 from ddiseg.loop.descriptor_space import descriptor_space
-from ddiseg.loop.draw import UNKNOWN, absent_tones, rank, tones_to_draw
+from ddiseg.loop.draw import UNKNOWN, count_tones, rank, tone_notes, tones_to_draw
 
 #: States of images whose masks are there or being drawn.
 _BEGUN = (State.IN_LABELLING, State.SUBMITTED, State.ACCEPTED, State.REWORK)
+
+#: Where an image is, by state, that may not be drawn.
+_PLACES = {
+    State.NEW: "free",
+    State.QUEUED: "free",
+    State.PRELABELLED: "free",
+    State.IN_LABELLING: "begun by annotators",
+    State.REWORK: "returned to annotators",
+    State.SUBMITTED: "waiting for review",
+    State.ACCEPTED: "accepted",
+    State.SKIPPED: "skipped",
+}
+
+#: What frees images, by where they are.
+_WAYS = {
+    "in open batches": "close a batch that is done with ('ddiseg batch close NAME')",
+    "skipped": "take a skipped image back ('ddiseg reopen IMAGE')",
+}
+
+#: What is said of images that may be drawn though annotators have them.
+_OUT = (
+    "of those that may be drawn are in Label Studio already, where nobody has begun them as far as "
+    "the last 'ddiseg label pull' knows"
+)
 
 #: Set bits of each number of 16 bits.
 _ONES = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
@@ -38,6 +62,7 @@ class BatchPool:
     drawn: dict[str, int]  #: images of each tone to draw that are or were in a batch
     by_lot: dict[str, int]  #: those that a batch drew by lot
     notes: list[str]  #: what was left out and why
+    in_open_batch: frozenset[int]  #: image ids
 
     @classmethod
     def read(
@@ -45,20 +70,31 @@ class BatchPool:
         catalogue: Catalogue,
         version: ModelVersion | None,
         wanted: Sequence[str],
+        size: int,
         seed: int,
         *,
         described: bool,
     ) -> BatchPool:
-        """The pool for the tones `wanted`, or all; without descriptors unless `described`."""
+        """The pool for a batch of `size` images of the tones `wanted`, or of all that there are.
+
+        Images that annotators have, and nobody has begun, are in it where the others are fewer than
+        `size`. Without descriptors unless `described`.
+        """
         pool = catalogue.batches.pool(version.id if version else None)
-        present = {row.tone for row in pool.rows}
-        tones = tones_to_draw(present, wanted)
-        candidates = _candidates(pool, tones, seed)
+        counts = count_tones((row.tone, row.state) for row in pool.rows)
+        tones = tones_to_draw(counts, wanted)
+        candidates = _candidates(pool, tones, seed, frozenset())
+        out: frozenset[int] = frozenset()
+        if sum(map(len, candidates.values())) < size:
+            out = pool.untouched - pool.in_open_batch
+            candidates = _candidates(pool, tones, seed, out)
         begun = [
             position
             for position, row in enumerate(pool.rows)
-            if row.state in _BEGUN or row.image_id in pool.in_open_batch
+            if (row.state in _BEGUN and row.image_id not in out)
+            or row.image_id in pool.in_open_batch
         ]
+        out_there = sum(pool.rows[p].image_id in out for of in candidates.values() for p in of)
         given = pool.uncertainties
         return cls(
             rows=pool.rows,
@@ -68,8 +104,24 @@ class BatchPool:
             descriptors=_descriptors(catalogue, version if described else None, pool.rows),
             drawn={tone: pool.drawn.get(tone, 0) for tone in tones},
             by_lot={tone: pool.by_lot.get(tone, 0) for tone in tones},
-            notes=[*([] if wanted else absent_tones(present)), *_left_out(pool, tones)],
+            notes=[
+                *([] if wanted else tone_notes(counts)),
+                *_left_out(pool, tones),
+                *([f"{out_there} {_OUT}"] if out_there else []),
+            ],
+            in_open_batch=pool.in_open_batch,
         )
+
+    def why_empty(self) -> str:
+        """Return where the images are when none may be drawn, and what to do about it."""
+        places = Counter(
+            "in open batches" if row.image_id in self.in_open_batch else _PLACES[State(row.state)]
+            for row in self.rows
+            if row.tone in self.candidates
+        )
+        where = ", ".join(f"{n} {place}" for place, n in places.items()) or "there are none"
+        ways = [way for place, way in _WAYS.items() if places[place]]
+        return f"{where}; {', '.join([*ways, 'or import more photographs'])}"
 
     def labelled_of(self, tone: str) -> list[int]:
         """Positions of the labelled images of a tone."""
@@ -97,13 +149,16 @@ class Family:
         return bool((bits <= NEAR_DUPLICATE_BITS).any())
 
 
-def _candidates(pool: Pool, tones: Sequence[str], seed: int) -> dict[str, NDArray[np.intp]]:
+def _candidates(
+    pool: Pool, tones: Sequence[str], seed: int, with_people: Collection[int]
+) -> dict[str, NDArray[np.intp]]:
+    """Positions by tone of the images that may be drawn, those of `with_people` among them."""
     by_tone: dict[str, list[tuple[str, int]]] = {tone: [] for tone in tones}
     drawable = {state.value for state in DRAWABLE}
     for position, row in enumerate(pool.rows):
         ranked = by_tone.get(row.tone)
-        may_be = row.state in drawable and row.image_id not in pool.in_open_batch
-        if ranked is not None and may_be:
+        may_be = row.state in drawable or row.image_id in with_people
+        if ranked is not None and may_be and row.image_id not in pool.in_open_batch:
             ranked.append((rank(seed, row.content_hash), position))
     return {
         tone: np.array([position for _, position in sorted(ranked)], np.intp)

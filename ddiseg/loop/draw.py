@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from annotation_protocol import load_protocol
@@ -21,6 +21,9 @@ from ddiseg.images import near_duplicates
 from ddiseg.outcomes import Outcome
 
 UNKNOWN = "unknown"
+
+#: Images without a tone are a group of their own where more than one in so many has none.
+ONE_IN = 10
 
 #: Names that begin so are kept for the paper's own splits, see `presets.py`.
 RESERVED = "fedd-2023"
@@ -41,7 +44,7 @@ class Request:
     seed: int = 0
     balance_malignant: bool = False  #: malignant and benign in turn
     source: str | None = None  #: only images of this subset
-    tones: tuple[str, ...] = ()  #: empty: all that the catalogue has, unknown only if alone
+    tones: tuple[str, ...] = ()  #: empty: all that the catalogue has, see `tones_to_draw`
     disjoint_from: tuple[str, ...] | None = None  #: None: every other subset
 
     def __post_init__(self) -> None:
@@ -152,9 +155,9 @@ def _pool(catalogue: Catalogue, request: Request, apart: Sequence[str]) -> _Pool
     if request.source is not None:
         source = catalogue.subsets.members(request.source)
         pool = [image for image in everything if image.id in source]
-    present = {image.tone for image in pool}
-    tones = tones_to_draw(present, request.tones)
-    notes = [] if request.tones else absent_tones(present)
+    counts = count_tones((image.tone, image.state) for image in pool)
+    tones = tones_to_draw(counts, request.tones)
+    notes = [] if request.tones else tone_notes(counts)
 
     def keep(images: Sequence[Image], kept: Iterable[bool], why: str) -> Sequence[Image]:
         rest = [image for image, good in zip(images, kept, strict=True) if good]
@@ -207,19 +210,43 @@ def _joined(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     return [root(i) for i in range(count)]
 
 
-def tones_to_draw(present: Collection[str], wanted: Sequence[str]) -> list[str]:
-    """The tone groups to draw from, in the order of the protocol."""
+def count_tones(images: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """Return the number of images by tone, skipped ones not counted, from their tones and states."""
+    counts: dict[str, int] = {}
+    for tone, state in images:
+        counts[tone] = counts.get(tone, 0) + (state != State.SKIPPED)
+    return counts
+
+
+def tones_to_draw(counts: Mapping[str, int], wanted: Sequence[str]) -> list[str]:
+    """Return the tone groups to draw from, in the order of the protocol.
+
+    Those that are wanted, or all that there are: unknown where more than a tenth of the images has
+    no tone, or none has one.
+    """
     order = [tone.name for tone in load_protocol().tones]
     if wanted:
         return [tone for tone in order if tone in wanted]
-    there = [tone for tone in order if tone in present]
-    return [tone for tone in there if tone != UNKNOWN] or there
+    there = [tone for tone in order if tone in counts]
+    known = [tone for tone in there if tone != UNKNOWN]
+    return there if not known or _many_unknown(counts) else known
 
 
-def absent_tones(present: Collection[str]) -> list[str]:
-    """Groups of which there is no image at all: fair figures need them."""
+def tone_notes(counts: Mapping[str, int]) -> list[str]:
+    """Return what is to be said of the groups that are drawn from where none was asked for."""
     known = [tone.name for tone in load_protocol().tones if tone.name != UNKNOWN]
-    return [f"{tone}: there is no image of this tone" for tone in known if tone not in present]
+    notes = [f"{tone}: there is no image of this tone" for tone in known if tone not in counts]
+    others = " ".join(f"--tone {tone}" for tone in known if tone in counts)
+    if others and _many_unknown(counts):
+        notes.append(
+            f"{counts[UNKNOWN]} of {sum(counts.values())} images have no tone: '{UNKNOWN}' is drawn "
+            f"as a group of its own; {others} leaves them out"
+        )
+    return notes
+
+
+def _many_unknown(counts: Mapping[str, int]) -> bool:
+    return counts.get(UNKNOWN, 0) * ONE_IN > sum(counts.values())
 
 
 def rank(seed: int, content_hash: str) -> str:

@@ -35,7 +35,7 @@ def to_be_judged(catalogue: Catalogue, size: int, seed: int) -> list[Image]:
     All that may be drawn, or JUDGED times `size` of them, as many of each tone, by seed. A draw takes
     what is not painted only after all that is, so these are what it judges once they are painted.
     """
-    pool = BatchPool.read(catalogue, None, (), seed, described=False)
+    pool = BatchPool.read(catalogue, None, (), size, seed, described=False)
     room = {tone: len(positions) for tone, positions in pool.candidates.items()}
     shares = share_out(JUDGED * size, room, seed)
     ids = [

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from ddiseg.catalogue import Catalogue, ModelKind, Side
+from ddiseg.catalogue import Catalogue, ModelKind
+from ddiseg.status import masks_to_learn
 
 
 @dataclass(frozen=True)
@@ -19,19 +20,10 @@ class Due:
 def refresh_due(
     catalogue: Catalogue, every: int, max_age: timedelta, now: datetime | None = None
 ) -> Due:
-    """Whether `every` accepted masks, or one and a version of `max_age`, wait to be learned from.
-
-    What the newest version has learned from counts as learned, whether the gate let it pass or
-    not: the same masks would only make the same version. Held-out masks are never waited for.
-    """
+    """Whether `every` accepted masks, or one and a version of `max_age`, wait to be learned from."""
     versions = catalogue.models.all(ModelKind.SEGMENTATION)
     newest = versions[-1] if versions else None
-    learned = set(newest.training_masks) if newest is not None else set()
-    sides = catalogue.sides.all()
-    waiting = sum(
-        mask.content_hash not in learned and sides.get(image_id, Side.TRAINING) is Side.TRAINING
-        for image_id, mask in catalogue.masks.accepted().items()
-    )
+    waiting = masks_to_learn(catalogue)
     of = f"{waiting} new accepted masks" if newest is not None else f"{waiting} accepted masks"
     if waiting >= every:
         return Due(True, f"{of}, a refresh is due every {every}")

@@ -19,7 +19,7 @@ from ddiseg.catalogue.models import Image
 from ddiseg.errors import DdisegError, InputError, NotFoundError, defect
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.pull import pull
-from ddiseg.labelstudio.push import PushOptions, push
+from ddiseg.labelstudio.push import OPEN, PushOptions, push
 from ddiseg.labelstudio.review import push_reviews
 from ddiseg.loop import gate
 from ddiseg.loop.batch import BatchRequest, DrawnBatch, draw_batch
@@ -238,6 +238,8 @@ class _Round:
 
     def paint(self) -> str:
         images = work_in_hand(self.workspace)
+        if not images and not self.workspace.catalogue.images.select(states=OPEN):
+            return "nothing to paint: no image is open"
         if not images:
             return "nothing to paint: 'ddiseg batch draw' or 'ddiseg label push' gives people work"
         if self.painter is None:

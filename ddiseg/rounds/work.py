@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ddiseg.catalogue import Catalogue, Purpose
 from ddiseg.catalogue.models import Image
-from ddiseg.labelstudio.connection import EMBEDDED, team_url
+from ddiseg.labelstudio.connection import server_of
 from ddiseg.labelstudio.push import OPEN
 from ddiseg.rounds.draws import is_automatic
 from ddiseg.workspace import Workspace
@@ -27,7 +27,7 @@ class Work:
     @classmethod
     def read(cls, workspace: Workspace) -> Work:
         catalogue = workspace.catalogue
-        tasks = _image_ids_on_server(catalogue, team_url(workspace.root) or EMBEDDED)
+        tasks = _image_ids_on_server(catalogue, server_of(workspace.root))
         batches = {
             batch.name: set(catalogue.batches.image_ids(batch.name)) - tasks
             for batch in catalogue.batches.all()

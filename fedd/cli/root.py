@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -16,7 +16,29 @@ from fedd.cli.weights import weights
 from fedd.errors import FeddError
 
 
-class _Group(click.Group):
+class Sections(click.Group):
+    """The group of all commands, which its help lists by section."""
+
+    #: What a person does, and the commands for it: the most used first.
+    sections: ClassVar[dict[str, tuple[str, ...]]] = {
+        "Reproduce the paper": ("reproduce", "baseline", "classify", "ablate", "kmeans"),
+        "Backbones": ("weights", "pretrain", "bench"),
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands in the order of the sections."""
+        return [name for names in self.sections.values() for name in names]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        widest = max(map(len, self.commands))
+        room = formatter.width - 6 - widest
+        for heading, names in self.sections.items():
+            texts = [self.commands[name].get_short_help_str(room) for name in names]
+            with formatter.section(heading):
+                # Names of one length: the texts of all sections stand in one column.
+                padded = [name.ljust(widest) for name in names]
+                formatter.write_dl(list(zip(padded, texts, strict=True)))
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -25,7 +47,7 @@ class _Group(click.Group):
 
 
 @click.group(
-    cls=_Group,
+    cls=Sections,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="ddiseg")

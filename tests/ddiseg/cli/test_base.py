@@ -57,7 +57,7 @@ def try_it(capsys: pytest.CaptureFixture[str]) -> Run:
 
 def test_run__result_on_stdout_and_the_rest_on_stderr(try_it: Run) -> None:
     status, out, err = try_it(None, "work")
-    assert (status, out) == (0, "at .\n")
+    assert (status, out) == (0, "at None\n")
     assert err.startswith("work: 2 in ")
 
 
@@ -216,8 +216,8 @@ def test_no_workspace__one_line(ddiseg: Run, tmp_path: Path, command: tuple[str,
     result = ddiseg(*command, "--workspace", tmp_path)
     assert (result.status, result.out) == (1, "")
     assert result.err == (
-        f"Error: {tmp_path} is no workspace: run 'ddiseg init {tmp_path}' "
-        "or give another --workspace\n"
+        f"Error: --workspace is '{tmp_path}', which is no workspace: give another --workspace, "
+        f"or make one there with 'ddiseg init {tmp_path}'\n"
     )
 
 

@@ -60,7 +60,7 @@ def test_draw__thirty_unless_told(here: Run) -> None:
     ("args", "said"),
     [
         (("--towards", "worst"), "--towards worst: there is no model"),
-        (("--strategy", "uncertainty"), "run 'ddiseg prelabel' first"),
+        (("--strategy", "uncertainty"), "there is no model yet: draw with --strategy random"),
         (("--size", "31", "--strict"), "--strict: a batch that lacks images; I-II: 10 of the 11"),
         (("--size", "0"), "--size 0"),
     ],

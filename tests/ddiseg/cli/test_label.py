@@ -121,7 +121,7 @@ def test_up__port_that_is_none(ddiseg: Run, workspace: Workspace, port: str) -> 
 def test_label__no_workspace(ddiseg: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
     result = ddiseg("label", *words, "--workspace", tmp_path)
     assert result.status == 1
-    assert "is no workspace: run 'ddiseg init" in result.err
+    assert "which is no workspace: give another --workspace" in result.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ddiseg.catalogue.batches import NewMember
+from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import TOKEN_VARIABLE
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
@@ -93,6 +94,56 @@ def test_push__images_of_a_batch(studio: Studio, label: Run) -> None:
     assert label("push", "1.png", "--batch", "week-1").status == 2
     assert "no batch called 'no-batch'" in one_line_error(label("push", "--batch", "no-batch"))
     assert len(studio.server.tasks) == 2
+    studio.check()
+
+
+def test_push__a_batch_of_images_that_annotators_have_gets_a_tab(
+    studio: Studio, label: Run, ddiseg: Run
+) -> None:
+    studio.predict(studio.add_images(5) + studio.add_images(3, "unknown"))
+    label("push")
+    studio.submit(1, LESION)
+    label("pull")
+    root = studio.workspace.root
+    drawn = ddiseg("batch", "draw", "week-1", "--size", "4", "--workspace", root)
+    assert drawn.out.startswith("week-1: added, 4 images (I-II 2, unknown 2)\n")
+    assert "  note     7 of those that may be drawn are in Label Studio already, " in drawn.out
+    members = set(studio.catalogue.batches.image_ids("week-1"))
+    assert 1 not in members
+    project = f"{studio.server.url}/projects/1/data"
+    result = label("push", "--batch", "week-1", "--control", "50")
+    assert (result.status, result.out.splitlines()) == (
+        0,
+        [
+            "4 images: 0 added, 4 unchanged, 0 repaired, 0 refused",
+            "with annotators before: 4, which stay as they are: --control reaches new images only",
+            f"annotate: {project}",
+            f"annotate week-1 alone: {project}?tab=1",
+        ],
+    )
+    shown = {t.data["image_id"] for t in studio.server.tasks.values() if "batch" in t.data}
+    assert shown == members
+    with Client(studio.connection) as client:
+        [tab] = client.plain.views(1)
+    assert tab["data"]["title"] == "Batch week-1"
+    assert [(c["filter"], c["value"]) for c in tab["data"]["filters"]["items"]] == [
+        ("filter:tasks:data.batch", "week-1")
+    ]
+    before = [request for request in studio.server.requests if request.method == "PATCH"]
+    assert label("push", "--batch", "week-1", "--output", "json").json["tab"] == f"{project}?tab=1"
+    assert [r for r in studio.server.requests if r.method == "PATCH"] == before
+    studio.check()
+
+
+def test_push__a_new_batch_gets_a_tab_too(studio: Studio, label: Run) -> None:
+    images = studio.add_images(3)
+    members = [NewMember(image.id, True, "next by seed") for image in images[:2]]
+    studio.catalogue.batches.store("week-1", members, {}, "manager")
+    data = label("push", "--batch", "week-1", "--control", "50", "--output", "json").json
+    assert (data["given_before"], data["tab"]) == (0, f"{data['project']}?tab=1")
+    assert [task.data["batch"] for task in studio.server.tasks.values()] == ["week-1"] * 2
+    again = label("push", "--output", "json").json
+    assert (again["given_before"], again["tab"]) == (2, None)
     studio.check()
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from ddiseg.catalogue import Arm, NewMask, NewModelVersion
+from ddiseg.locate import SETTINGS
 from ddiseg.store import Kind
-from ddiseg.workspace import SETTINGS, Workspace
+from ddiseg.workspace import Workspace
 from tests.ddiseg.people import People, lesion
 
 Run = Callable[..., Any]
@@ -27,6 +28,7 @@ def test_init__made_then_unchanged(ddiseg: Run, tmp_path: Path) -> None:
         "workspace": str(root),
         "outcome": "unchanged",
         "store": str(root / "store"),
+        "inside": None,
     }
     assert {p: p.read_bytes() for p in before} == before
 
@@ -42,6 +44,56 @@ def test_init__directory_may_be_the_workspace_option(
     assert ddiseg("init").status == 0
     for folder in (tmp_path, tmp_path / "a", tmp_path / "b"):
         assert (folder / SETTINGS).exists()
+
+
+def test_init__prints_the_absolute_path(
+    ddiseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, words in (("a", ("init", "a")), ("b", ("--workspace", "b", "init"))):
+        assert ddiseg(*words).out == f"workspace {tmp_path / name}: made\n"
+    monkeypatch.setenv("DDISEG_WORKSPACE", "c")
+    assert ddiseg("init").out == f"workspace {tmp_path / 'c'}: made\n"
+    assert ddiseg("init", "--output", "json").json["workspace"] == str(tmp_path / "c")
+
+
+def test_init__inside_another_workspace_only_where_it_is_named(
+    ddiseg: Run, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = workspace.root / "inner"
+    inner.mkdir()
+    monkeypatch.chdir(inner)
+    refused = ddiseg("init")
+    assert (refused.status, refused.out) == (1, "")
+    assert f"{inner} is inside the workspace {workspace.root}: " in refused.err
+    assert f"type 'ddiseg init {inner}'" in refused.err
+    assert list(inner.iterdir()) == []
+    assert ddiseg("init", inner).out.splitlines() == [
+        f"workspace {inner}: made",
+        f"  it is inside the workspace {workspace.root}",
+    ]
+    assert ddiseg("init").out.startswith(f"workspace {inner}: unchanged")
+
+
+def test_init__a_relative_variable_makes_no_second_workspace(
+    ddiseg: Run, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = workspace.root.parent / "photos"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("DDISEG_WORKSPACE", "w")
+    refused = ddiseg("init")
+    assert (refused.status, refused.out) == (1, "")
+    assert f"DDISEG_WORKSPACE is 'w', and {elsewhere / 'w'} is no workspace" in refused.err
+    assert f"export DDISEG_WORKSPACE={workspace.root}" in refused.err
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_status__from_a_folder_inside_the_workspace(
+    ddiseg: Run, filled: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(filled.root / "store")
+    assert ddiseg("status").out.startswith("3 images\n")
 
 
 def test_init__upgrades_a_catalogue_without_schema(ddiseg: Run, filled: Workspace) -> None:
@@ -102,6 +154,19 @@ def test_status__counts_and_next_step(ddiseg: Run, filled: Workspace) -> None:
         "skips": {"scalp": 1},
         "subsets": {"part": {"I-II": 1, "V-VI": 1}},
         "next": "train probes on the 1 accepted masks: ddiseg refresh",
+        "to_do": {
+            "data_manager": [
+                {"command": "ddiseg refresh", "why": "train probes on the 1 accepted masks"},
+                {
+                    "command": "ddiseg label push",
+                    "why": "give the 1 images that nobody has to annotators, or a part of them, with "
+                    "'ddiseg batch draw'",
+                },
+                {"command": "ddiseg export", "why": "write a release of the 1 accepted masks"},
+            ],
+            "annotators": {"images": 0},
+            "reviewers": {"masks": 0},
+        },
     }
     lines = ddiseg("status", "--workspace", filled.root).out.splitlines()
     assert lines == [
@@ -116,6 +181,11 @@ def test_status__counts_and_next_step(ddiseg: Run, filled: Workspace) -> None:
         "model: none yet",
         "skipped, scalp: 1",
         "subset part: 2 (I-II 1, V-VI 1)",
+        "data manager:",
+        "  ddiseg refresh     train probes on the 1 accepted masks",
+        "  ddiseg label push  give the 1 images that nobody has to annotators, or a part of them, with "
+        "'ddiseg batch draw'",
+        "  ddiseg export      write a release of the 1 accepted masks",
         "next: train probes on the 1 accepted masks: ddiseg refresh",
     ]
 
@@ -137,16 +207,18 @@ def test_status__next_step_along_the_way(
     catalogue.images.reopen(1, "carl")
     assert next_step().endswith("ddiseg subset draw NAME --per-tone 10")
     catalogue.subsets.store({"part": [1]}, {}, "tester")
-    assert next_step().startswith("give them to annotators: ddiseg label push")
+    assert next_step().endswith(
+        "give the 1 images of part to annotators: ddiseg label push --subset part"
+    )
     catalogue.masks.submit([new_mask(1, "anna", "b")])
     assert next_step().startswith("have a second person review the 1 submitted masks")
     catalogue.masks.submit([new_mask(1, "anna", "b")], "ben")
     assert next_step().endswith("ddiseg refresh")
     learned = [mask.content_hash for mask in catalogue.masks.accepted().values()]
     model = catalogue.models.add(NewModelVersion("f", "u", "b", {}, learned, {}, "1.0"), "t")
-    assert next_step() == "2 images are not painted by fedd-1 yet: ddiseg prelabel"
+    assert next_step() == "2 images have no prediction of fedd-1 yet: ddiseg prelabel"
     catalogue.masks.add_predictions([new_mask(n, None, model_version_id=model.id) for n in (2, 3)])
-    assert next_step().startswith("give the 2 painted images to annotators")
+    assert next_step().startswith("give the 2 images that nobody has to annotators, or a part")
     catalogue.masks.submit([new_mask(2, "anna", "c")], "ben")
     assert next_step() == "1 accepted masks are new to fedd-1: ddiseg refresh"
     lines = ddiseg("status", "--workspace", filled.root).out.splitlines()

@@ -11,7 +11,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ddiseg.catalogue import Catalogue, NewImage, NewMask, NewModelVersion, State
+from ddiseg.catalogue import (
+    Arm,
+    Catalogue,
+    NewImage,
+    NewMask,
+    NewModelVersion,
+    NewTask,
+    Page,
+    Purpose,
+    Received,
+    State,
+)
+from ddiseg.catalogue.batches import NewMember
 from ddiseg.errors import InputError
 from ddiseg.loop.batch import BatchRequest, DrawnBatch, draw_batch
 from ddiseg.loop.descriptor_space import descriptor_space
@@ -238,9 +250,15 @@ def test_draw__random_share(fill: Fill, paint: Paint, share: float, by_lot: int)
 def test_draw__mixed_without_predictions_is_random_and_says_so(fill: Fill) -> None:
     drawn = _draw(fill(_rows(10)), "week-1", 6)
     assert all(member.random for member in drawn.members)
-    assert (
-        "V-VI: random instead of mixed, since nothing is painted: run 'ddiseg prelabel' first"
-        in (drawn.notes)
+    assert "V-VI: random instead of mixed, since there is no model yet" in (drawn.notes)
+
+
+def test_draw__mixed_with_a_model_that_has_predicted_nothing(fill: Fill, paint: Paint) -> None:
+    catalogue = fill(_rows(10))
+    paint({})
+    assert any(
+        note.endswith("since there are no predictions: run 'ddiseg prelabel' first")
+        for note in _draw(catalogue, "week-1", 6).notes
     )
 
 
@@ -255,6 +273,11 @@ def test_draw__mixed_without_descriptors_is_by_uncertainty(fill: Fill, paint: Pa
 @pytest.mark.parametrize("strategy", [Strategy.UNCERTAINTY, Strategy.DIVERSITY])
 def test_draw__nothing_to_judge_by(fill: Fill, strategy: Strategy) -> None:
     catalogue = fill(_rows(10))
+    with pytest.raises(
+        InputError, match=f"--strategy {strategy}: there is no model yet: draw with"
+    ):
+        _draw(catalogue, "week-1", 6, strategy=strategy)
+    catalogue.models.add(NewModelVersion("f", "small", "b", {}, [], {}, "1.0"), "tester")
     with pytest.raises(InputError, match=rf"--strategy {strategy}: .*run 'ddiseg prelabel' first"):
         _draw(catalogue, "week-1", 6, strategy=strategy)
 
@@ -295,6 +318,108 @@ def test_draw__towards_worst(fill: Fill, paint: Paint) -> None:
         f"(gate of {name})"
     ) in drawn.notes
     assert catalogue.batches.get("week-1").drawn_by["worst"]["tone"] == "V-VI"
+
+
+def test_draw__towards_worst_is_towards_a_tone(fill: Fill, paint: Paint) -> None:
+    """Of images without a tone little may be known too, and more of them help nobody's skin."""
+    catalogue = fill(_rows(30, [*TONES, "unknown"]))
+    paint({1: 0.5}, gate=_gate(dict.fromkeys(TONES, (0.8, [0.7, 0.9])) | {"V-VI": (0.5, [0.4, 1])}))
+    drawn = _draw(catalogue, "week-1", 24, towards_worst=True)
+    assert drawn.by_tone == {"I-II": 4, "III-IV": 4, "V-VI": 12, "unknown": 4}
+
+
+def test_draw__many_without_a_tone_are_a_group(fill: Fill) -> None:
+    catalogue = fill([*_rows(9, ["I-II", "V-VI"]), *_rows(22, ["unknown"])])
+    drawn = _draw(catalogue, "week-1", 9)
+    assert drawn.by_tone == {"I-II": 3, "V-VI": 3, "unknown": 3}
+    assert any(note.startswith("22 of 40 images have no tone: 'unk") for note in drawn.notes)
+    assert not any("left out" in note for note in drawn.notes)
+    assert _draw(catalogue, "week-2", 4, tones=("I-II", "V-VI")).by_tone == {"I-II": 2, "V-VI": 2}
+
+
+def _give_out(catalogue: Catalogue, *image_ids: int) -> dict[int, int]:
+    """Tasks of images, by image, as a push makes them."""
+    project = catalogue.labelling.project("server", Purpose.ANNOTATION).id
+    new = [NewTask(f"{i}", i, None, Arm.BARE, 8, 6) for i in image_ids]
+    catalogue.labelling.plan(project, new, "tester", {})
+    tasks = {task.image_id: task.id for task in catalogue.labelling.tasks(project)}
+    sent = {tasks[i]: 100 + i for i in image_ids}
+    catalogue.labelling.sent(sent, "tester", start=True)
+    return tasks
+
+
+def test_draw__images_with_annotators_that_nobody_has_begun(
+    fill: Fill, new_mask: Callable[..., NewMask]
+) -> None:
+    catalogue = fill(_rows(4))
+    tasks = _give_out(catalogue, *range(1, 13))
+    submitted = Received(
+        tasks[1], 1, "2026-01-01", ("annotator-1",), mask=new_mask(1, "annotator-1")
+    )
+    spoiled = Received(tasks[5], 2, "2026-01-01", ("annotator-1",), problem="nothing drawn")
+    page = Page([submitted, spoiled], {tasks[1]: {1}, tasks[5]: {2}})
+    catalogue.labelling.receive(1, page)
+    drawn = _draw(catalogue, "week-1", 6)
+    assert drawn.by_tone == dict.fromkeys(TONES, 2)
+    assert {member.image.state for member in drawn.members} == {"in_labelling"}
+    assert not {1, 5} & set(_ids(drawn))
+    assert any(
+        note.startswith("10 of those that may be drawn are in Label Studio already")
+        for note in drawn.notes
+    )
+    assert not any("of a patient" in note for note in drawn.notes)
+    assert len(_draw(catalogue, "week-2", 6).members) == 4
+    assert catalogue.history.contradictions() == []
+
+
+def test_draw__images_with_annotators_only_where_there_are_too_few_others(fill: Fill) -> None:
+    catalogue = fill(_rows(4))
+    _give_out(catalogue, 1, 2, 5, 6, 9, 10)
+    drawn = _draw(catalogue, "week-1", 6)
+    assert not {1, 2, 5, 6, 9, 10} & set(_ids(drawn))
+    assert not any("Label Studio" in note for note in drawn.notes)
+    catalogue.batches.close("week-1", "tester")
+    assert set(_ids(_draw(catalogue, "week-2", 7))) & {1, 2, 5, 6, 9, 10}
+
+
+def test_draw__an_image_begun_in_the_same_moment(
+    fill: Fill, new_mask: Callable[..., NewMask]
+) -> None:
+    catalogue = fill(_rows(2))
+    tasks = _give_out(catalogue, *range(1, 7))
+    catalogue.labelling.receive(
+        1, Page([Received(tasks[1], 1, "2026-01-01", ("a",), problem="spoiled")], {tasks[1]: {1}})
+    )
+    with pytest.raises(InputError, match="1 of the 2 images were drawn or given to people"):
+        catalogue.batches.store(
+            "week-1", [NewMember(1, True, "r"), NewMember(2, True, "r")], {}, "tester"
+        )
+
+
+def test_draw__returned_images_are_begun(fill: Fill, new_mask: Callable[..., NewMask]) -> None:
+    catalogue = fill(_rows(1))
+    catalogue.masks.submit([new_mask(1, "annotator-1")])
+    (mask,) = catalogue.masks.in_review().values()
+    catalogue.masks.review(mask.id, "reviewer-1", "reject", "the rim")
+    _give_out(catalogue, 1, 2)
+    assert catalogue.images.find("#1").state == State.IN_LABELLING
+    assert set(_ids(_draw(catalogue, "week-1", 3))) == {2, 3}
+
+
+def test_draw__nothing_says_where_the_images_are_and_what_frees_some(
+    fill: Fill, new_mask: Callable[..., NewMask]
+) -> None:
+    catalogue = fill(_rows(2))
+    catalogue.masks.submit([new_mask(1, "annotator-1"), new_mask(2, "annotator-1")])
+    catalogue.images.skip(3, "blurry", None, "annotator-1")
+    _draw(catalogue, "week-1", 3)
+    with pytest.raises(InputError) as error:
+        _draw(catalogue, "week-2", 3)
+    assert str(error.value).startswith(
+        "no image can be drawn for 'week-2': 2 waiting for review, 1 skipped, 3 in open batches; "
+        "close a batch that is done with ('ddiseg batch close NAME'), take a skipped image back "
+        "('ddiseg reopen IMAGE'), or import more photographs"
+    )
 
 
 #: Patients by tone; each has two images, of which a batch has at most one.

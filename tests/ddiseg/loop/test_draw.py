@@ -259,7 +259,8 @@ def test_draw__from_a_subset(fill: Fill) -> None:
 @pytest.mark.parametrize(
     ("tones", "drawn_from"),
     [
-        ((), ["I-II", "V-VI"]),
+        ((), ["I-II", "V-VI", "unknown"]),
+        (("I-II", "V-VI"), ["I-II", "V-VI"]),
         (("unknown", "V-VI"), ["V-VI", "unknown"]),
         (("I-II",), ["I-II"]),
     ],
@@ -268,6 +269,45 @@ def test_draw__tones(fill: Fill, tones: tuple[str, ...], drawn_from: list[str]) 
     catalogue = fill(_rows(10, ["I-II", "V-VI", "unknown"]))
     drawn = _draw(catalogue, "train", 3, tones=tones)
     assert drawn.sizes["train"] == dict.fromkeys(drawn_from, 3)
+
+
+def test_draw__many_without_a_tone_are_a_group_and_that_is_said(fill: Fill) -> None:
+    catalogue = fill([*_rows(9, ["I-II", "V-VI"]), *_rows(22, ["unknown"])])
+    drawn = _draw(catalogue, "train", 2, 4)
+    tones = ["I-II", "V-VI", "unknown"]
+    assert drawn.sizes == {f"train-{n}": dict.fromkeys(tones, n) for n in (2, 4)}
+    assert catalogue.subsets.members("train-2") < catalogue.subsets.members("train-4")
+    assert drawn.notes == [
+        "III-IV: there is no image of this tone",
+        "22 of 40 images have no tone: 'unknown' is drawn as a group of its own; "
+        "--tone I-II --tone V-VI leaves them out",
+    ]
+    without = _draw(catalogue, "known", 2, tones=("I-II", "V-VI"), disjoint_from=())
+    assert without.sizes["known"] == {"I-II": 2, "V-VI": 2}
+
+
+@pytest.mark.parametrize(("without", "drawn_from"), [(3, 3), (4, 4)])
+def test_draw__a_tenth_without_a_tone_is_left_out(
+    fill: Fill, without: int, drawn_from: int
+) -> None:
+    catalogue = fill([*_rows(9), *_rows(without, ["unknown"])])
+    assert len(_draw(catalogue, "train", 1).sizes["train"]) == drawn_from
+
+
+def test_draw__skipped_images_do_not_count_for_the_tenth(fill: Fill) -> None:
+    catalogue = fill([*_rows(9), *_rows(4, ["unknown"])])
+    catalogue.images.skip(31, "blurry", None, "anna")
+    drawn = _draw(catalogue, "train", 1)
+    assert drawn.sizes["train"] == dict.fromkeys(TONES, 1)
+    assert drawn.notes == ["1 left out: skipped", "3 left out: tone unknown"]
+
+
+def test_draw__the_tenth_is_of_the_images_that_are_drawn_from(fill: Fill) -> None:
+    catalogue = fill([*_rows(30), *_rows(3, ["unknown"])])
+    few = [*catalogue.images.select(ids=[1, 2, 91, 92])]
+    catalogue.subsets.store({"pool": [image.id for image in few]}, {}, "tester")
+    drawn = _draw(catalogue, "train", 1, source="pool", disjoint_from=())
+    assert drawn.sizes["train"] == {"I-II": 1, "unknown": 1}
 
 
 def test_draw__missing_tone_is_said(fill: Fill) -> None:

@@ -15,7 +15,7 @@ from ddiseg.catalogue import Purpose, Side
 from ddiseg.catalogue.models import Image
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.labelstudio.connection import Connection
-from ddiseg.labelstudio.push import PushOptions
+from ddiseg.labelstudio.push import OPEN, PushOptions
 from ddiseg.loop.batch import BatchRequest, draw_batch
 from ddiseg.rounds import round as rounds
 from ddiseg.rounds.lock import BusyError, one_at_a_time
@@ -99,6 +99,12 @@ def test_round__without_work_for_people_says_where_it_comes_from(
     steps = round_of(every=100)
     assert "ddiseg batch draw" in steps["paint"].said
     assert steps["push"].said == "nothing to push"
+
+
+def test_round__without_an_open_image_advises_no_push(studio: Studio, round_of: RunRound) -> None:
+    for image in studio.catalogue.images.select(states=OPEN):
+        studio.catalogue.images.skip(image.id, "blurry", None, "manager")
+    assert round_of(every=100)["paint"].said == "nothing to paint: no image is open"
 
 
 def test_round__holds_masks_out_and_never_learns_from_them(

@@ -1,0 +1,150 @@
+"""Find the folder of the workspace that a command works on, as git finds a repository."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from ddiseg.errors import WorkspaceError
+
+#: Files in the folder of a workspace: where its data are, and the catalogue unless that is elsewhere.
+SETTINGS, CATALOGUE = "ddiseg.toml", "catalogue.sqlite"
+
+#: What names a workspace on the command line, and where that does not.
+OPTION, VARIABLE = "--workspace", "DDISEG_WORKSPACE"
+
+#: Workspaces that a message names.
+_NAMED = 3
+
+
+def locate(given: Path | None, named_by: str) -> Path:
+    """Return the absolute folder of the workspace.
+
+    Args:
+        given: the folder as a person named it; None: the nearest one from the current folder upwards.
+        named_by: OPTION or VARIABLE, for the message.
+
+    Raises:
+        WorkspaceError: there is no workspace; says where it was looked for, and which are near.
+    """
+    here = Path.cwd()
+    folder = _absolute(given) if given is not None else enclosing(here)
+    if folder is not None and os.path.isfile(folder / SETTINGS):
+        return folder
+    if folder is not None and _is_workspace(folder):
+        raise WorkspaceError(
+            f"{_source(given, named_by, folder)} has a {CATALOGUE} but no {SETTINGS}: restore "
+            f"{folder / SETTINGS} from a backup, or make it, an empty file, where all data are in that folder"
+        )
+    if folder is None:
+        none = f"no workspace in {here} or in a folder above it"
+        make = f"give {OPTION}, set {VARIABLE}, or make one with 'ddiseg init DIRECTORY'"
+    else:
+        none = f"{_source(given, named_by, folder)} is no workspace"
+        make = _how_to_make(given, named_by, folder)
+    found = _near(given, folder or here)
+    raise WorkspaceError(f"{none}: {_use(found, named_by) if found else make}")
+
+
+def place_to_make(directory: Path | None, given: Path | None, named_by: str) -> Path:
+    """Return the absolute folder in which a workspace is made, or the one that is there updated.
+
+    Args:
+        directory: the folder, where a person named it to the command.
+        given: else the folder as it was named by `named_by`; None: the current folder.
+        named_by: OPTION or VARIABLE.
+
+    Raises:
+        WorkspaceError: there is a workspace already where another one would be a mistake.
+    """
+    here = Path.cwd()
+    folder = _absolute(directory or given or here)
+    if directory is not None or named_by == OPTION or _is_workspace(folder):
+        return folder
+    found = _of_ancestors(given) or [w for w in [enclosing(folder)] if w is not None]
+    if not found:
+        return folder
+    another = f"to make another one in {folder}, type 'ddiseg init {_quoted(folder)}'"
+    if given is None:
+        up_to_date = f"'ddiseg init {_quoted(found[0])}' brings that one up to date"
+        raise WorkspaceError(f"{here} is inside the workspace {found[0]}: {up_to_date}; {another}")
+    raise WorkspaceError(
+        f"{_source(given, named_by, folder)} is no workspace: {_use(found, named_by)}; {another}"
+    )
+
+
+def enclosing(folder: Path) -> Path | None:
+    """Return the nearest workspace from a folder upwards, that folder included."""
+    return next((each for each in (folder, *folder.parents) if _is_workspace(each)), None)
+
+
+def _is_workspace(folder: Path) -> bool:
+    """Whether a folder holds a workspace, or one that has lost its settings."""
+    # Not Path.is_file: a folder that we may not read holds none of ours, and is no error.
+    return os.path.isfile(folder / SETTINGS) or os.path.isfile(folder / CATALOGUE)
+
+
+def _absolute(folder: Path) -> Path:
+    return Path(os.path.abspath(folder))
+
+
+def _source(given: Path | None, named_by: str, folder: Path) -> str:
+    """A folder, and where its name came from."""
+    if given is None:
+        return str(folder)
+    if given.is_absolute():
+        return f"{named_by} is '{folder}', which"
+    return f"{named_by} is '{given}', and {folder}"
+
+
+def _how_to_make(given: Path | None, named_by: str, folder: Path) -> str:
+    if named_by == VARIABLE and given is not None and not given.is_absolute():
+        return (
+            "a relative path is another folder after each cd, so set the variable to the absolute "
+            "path of your workspace"
+        )
+    other = "correct the variable" if named_by == VARIABLE else f"give another {OPTION}"
+    return f"{other}, or make one there with 'ddiseg init {_quoted(folder)}'"
+
+
+def _near(given: Path | None, folder: Path) -> list[Path]:
+    """Workspaces that may be meant: of the same name further up, around the folder, and in it."""
+    around = enclosing(folder)
+    inside = _inside(folder if folder.is_dir() else folder.parent)
+    found = [*_of_ancestors(given), *([around] if around else []), *inside]
+    return list(dict.fromkeys(found))
+
+
+def _of_ancestors(given: Path | None) -> list[Path]:
+    """What a relative path would have named in the folders above the current one."""
+    if given is None or given.is_absolute():
+        return []
+    folders = [_absolute(parent / given) for parent in Path.cwd().parents]
+    return [folder for folder in folders if _is_workspace(folder)]
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(child for child in folder.iterdir() if _is_workspace(child))
+    except OSError:  # not there, or not ours to read
+        return []
+
+
+def _use(found: Sequence[Path], named_by: str) -> str:
+    """What to type to use a workspace that was found."""
+    first = _quoted(found[0])
+    how = {
+        OPTION: f"give {OPTION} {first}",
+        VARIABLE: f"use it with 'export {VARIABLE}={first}'",
+    }.get(named_by, f"use it with 'cd {first}' or {OPTION} {first}")
+    others = len(found) - 1
+    if not others:
+        return f"{found[0]} is one, {how}"
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return f"there are {', '.join(map(str, found[:_NAMED]))}{more}; {how}, or another of them"
+
+
+def _quoted(folder: Path) -> str:
+    return shlex.quote(str(folder))
