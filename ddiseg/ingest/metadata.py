@@ -171,6 +171,10 @@ def parse_malignant(text: str) -> bool | None:
 
 
 def _decode(path: Path) -> tuple[str, list[str]]:
+    if not path.exists():
+        raise InputError(
+            f"metadata {path.absolute()} does not exist: give the path of the CSV file with --metadata"
+        )
     try:
         data = path.read_bytes()
     except OSError as error:
