@@ -58,7 +58,7 @@ def guess_format(path: Path, *groups: str) -> str:
         for group in groups
         for name in format_names(group)
     }
-    fitting = [n for n, module in modules.items() if getattr(module, "fits", _never)(path)]
+    fitting = sorted(n for n, m in modules.items() if getattr(m, "fits", _never)(path))
     if len(fitting) == 1:
         return fitting[0]
     fit = f"fits {' and '.join(fitting)}" if fitting else "fits no format"

@@ -40,6 +40,17 @@ if TYPE_CHECKING:
     "lesion and malignant, and image is needed.",
 )
 @click.option(
+    "--malignant",
+    metavar="DIAGNOSIS,...",
+    help="Diagnoses that are malignant, for example BCC,MEL,SCC, where no column says it.  "
+    "[default: the codes of PAD-UFES-20, HAM10000 and ISIC 2019 are known]",
+)
+@click.option(
+    "--benign",
+    metavar="DIAGNOSIS,...",
+    help="Diagnoses that are benign; 'rest' is every one that --malignant does not name.",
+)
+@click.option(
     "--dataset",
     metavar="NAME",
     help="Dataset that the photographs belong to.  [default: DDI, or the folder's name]",
@@ -105,6 +116,8 @@ def import_(
     stretched: bool,
     metadata: Path | None,
     columns: str | None,
+    malignant: str | None,
+    benign: str | None,
     dataset: str | None,
     licence: str | None,
     source: str | None,
@@ -121,6 +134,11 @@ def import_(
         --columns image=file,tone=fitzpatrick,diagnosis=dx,patient=patient_id
 
     Tones may be 12, 34, 56, 1 to 6, roman numerals or blank; a row with anything else is refused.
+    Whether an image is malignant is taken from the column named malignant=COLUMN, else from its
+    diagnosis: by --malignant and --benign, and by the codes of a public dataset where every other
+    diagnosis is one of them (HAM10000's akiec stays unknown: it may be either). The import prints
+    what it decided; import again with these options to change it.
+
     Photographs are turned upright and every bit of metadata in them is dropped from the stored
     copy. The same photograph twice is one image; photographs that only look alike are listed.
     Run the same command again at any time: what is there is unchanged, corrected rows are taken.
@@ -133,7 +151,9 @@ def import_(
         --classes nevus=lesion,pen=marker --rest skin
     """
     from annotation_protocol import load_protocol
+    from ddiseg.errors import InputError
     from ddiseg.ingest.coco_import import import_coco
+    from ddiseg.ingest.diagnoses import MalignantDiagnoses
     from ddiseg.ingest.labels import Labels
     from ddiseg.ingest.metadata import parse_columns
     from ddiseg.ingest.photographs import import_photographs
@@ -146,6 +166,10 @@ def import_(
             "--images, --annotator, --reviewer, --classes, --rest and --stretched are about a file "
             "with masks: give --as too, or bring masks with 'ddiseg masks import'"
         )
+    try:
+        diagnoses = MalignantDiagnoses.parse(malignant, benign)
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
     labels = Labels.parse(classes, rest, load_protocol())
     described: dict[str, Any] = {
         "metadata": metadata,
@@ -153,6 +177,7 @@ def import_(
         "dataset": dataset,
         "licence": licence,
         "source": source,
+        "diagnoses": diagnoses,
         "in_place": in_place,
     }
     workspace = settings.open()

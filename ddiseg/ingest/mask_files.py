@@ -349,7 +349,7 @@ def _other_size(size: tuple[int, int], image: Image) -> str:
 def _mapping_advice(seen: Sequence[int]) -> str:
     """What to type for values that are no classes; an example where two values allow one."""
     if len(seen) == 2 and seen[0] == 0:
-        return f"give --classes, for example 0=skin,{seen[1]}=lesion (0 may be background instead)"
+        return f"give --classes, for example 0=skin,{seen[1]}=lesion; 0 may be background instead"
     return "say what every value means with --classes VALUE=CLASS,..."
 
 

@@ -213,7 +213,6 @@ def _places(path: Path, header: list[str], columns: Columns) -> dict[Key, int]:
 def _row(
     file: str, line: int, cells: list[str], width: int, places: dict[Key, int], columns: Columns
 ) -> Row:
-    at = f"{file}, line {line}"
     while len(cells) > width and not cells[-1].strip():
         cells.pop()
     values = {key: cells[place] for key, place in places.items() if place < len(cells)}
@@ -221,15 +220,14 @@ def _row(
     try:
         _check_name(image)
     except InputError as error:
-        return Row(line, None, Details(), f"{at}: {error}")
+        return Row(line, None, Details(), str(error))
     if len(cells) != width:
-        fault = f"{at}: {len(cells)} cells, but {width} columns"
-        return Row(line, image, Details(), fault)
+        return Row(line, image, Details(), f"{len(cells)} cells, but {width} columns")
     try:
         tone_source = f"{file}: {columns[Key.TONE]}" if Key.TONE in columns else ""
         details = read_details(values, tone_source)
     except InputError as error:
-        return Row(line, image, Details(), f"{at}: {error}")
+        return Row(line, image, Details(), str(error))
     return Row(line, image, details)
 
 

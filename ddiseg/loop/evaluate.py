@@ -129,21 +129,21 @@ def _nothing_to_evaluate(
         return f"nothing to evaluate: there are no {source}; import some, or give --truth"
     reasons = []
     if refused:
-        reasons.append(f"{len(refused)} refused: {reasons_in_words(refused, 'truths')}")
+        reasons.append(f"refused: {reasons_in_words(refused, 'truths')}")
     if learned:
         reasons.append(
-            f"{learned} of images that the model learned from: give --truth masks of other images"
+            f"{learned} are of images that the model learned from: give --truth masks of other images"
         )
     if unpredicted:
         states = sorted({image.state for image in unpredicted})
         # Settled images have predictions only where they are asked for by their state.
         flags = "".join(f" --state {s}" for s in states) if set(states) & set(SETTLED) else ""
         reasons.append(
-            f"{len(unpredicted)} of images without a prediction: run 'ddiseg prelabel{flags}'"
+            f"{len(unpredicted)} are of images without a prediction: run 'ddiseg prelabel{flags}'"
         )
     if outside:
-        reasons.append(f"{outside} of images outside the subset")
-    return f"nothing to evaluate; of {total} truths ({source}) " + "; ".join(reasons)
+        reasons.append(f"{outside} are of images outside the subset")
+    return f"nothing to evaluate of {total} truths ({source}): " + "; ".join(reasons)
 
 
 def _from_files(
