@@ -99,7 +99,7 @@ def test_import_masks__reviewed(catalogued: Workspace, masks: Path) -> None:
     save(DRAWN[::-1], masks / "a.png")
     told = run(catalogued, masks, reviewer="ben")
     assert outcomes(told) == {"a.png": "refused"}
-    assert "reopen a.png" in str(told["a.png"].note)
+    assert "'ddiseg reopen IMAGE' first" in str(told["a.png"].note)
 
 
 def test_import_masks__foreign_values(catalogued: Workspace, masks: Path) -> None:
