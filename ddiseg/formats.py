@@ -5,12 +5,18 @@ A package adds its own with an entry point in one of the groups
     ddiseg.mask_formats           like `ddiseg.ingest.png_masks.read_masks`: values in pixels
     ddiseg.labelled_mask_formats  like `ddiseg.ingest.coco_masks.read_masks`: regions with labels
     ddiseg.release_formats        like `ddiseg.release.coco.export`
+
+The first line of the module's docstring describes the format in a list of formats. A function
+`fits(path) -> bool` beside that of a mask format says whether a file or folder looks like it; a
+format without one is never guessed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from inspect import getdoc, getmodule
+from pathlib import Path
 from typing import Any
 
 from ddiseg.errors import InputError
@@ -37,6 +43,35 @@ def load_format(group: str, name: str) -> Callable[..., Any]:
         function: Callable[..., Any] = entry.load()
         return function
     raise _unknown(name, group)
+
+
+def guess_format(path: Path, *groups: str) -> str:
+    """Return the name of the only format of `groups` that a file or folder fits.
+
+    Raises:
+        InputError: `path` does not exist, or none or several formats fit; lists those that there are.
+    """
+    if not path.exists():
+        raise InputError(f"{path.absolute()} does not exist")
+    modules = {
+        name: getmodule(load_format(group, name))
+        for group in groups
+        for name in format_names(group)
+    }
+    fitting = sorted(n for n, m in modules.items() if getattr(m, "fits", _never)(path))
+    if len(fitting) == 1:
+        return fitting[0]
+    fit = f"fits {' and '.join(fitting)}" if fitting else "fits no format"
+    listed = [f"  {name:<12} {_first_line(modules[name])}" for name in sorted(modules)]
+    raise InputError("\n".join([f"{path} {fit}; say which it has with --as FORMAT:", *listed]))
+
+
+def _never(_path: Path) -> bool:
+    return False
+
+
+def _first_line(module: object) -> str:
+    return (getdoc(module) or "").partition("\n")[0]
 
 
 def _unknown(name: str, *groups: str) -> InputError:

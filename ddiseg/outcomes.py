@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -30,6 +30,52 @@ def count(outcomes: Iterable[FileOutcome]) -> dict[str, int]:
     """Number of files by outcome, every outcome named."""
     found = Counter(o.outcome for o in outcomes)
     return {o.value: found.get(o, 0) for o in Outcome}
+
+
+#: Files of one group, or reasons, named in a line.
+NAMED = 3
+
+
+@dataclass(frozen=True)
+class OutcomeGroup:
+    """Files of a batch that ended alike, for the same reason."""
+
+    outcome: Outcome
+    note: str | None
+    names: tuple[str, ...]
+
+    def in_words(self, what: str) -> str:
+        """One line without the outcome: "a.png: reason" or "40 files: reason (a.png, b.png, ...)"."""
+        if len(self.names) == 1:
+            return f"{self.names[0]}: {self.note}"
+        more = ", ..." if len(self.names) > NAMED else ""
+        return f"{len(self.names)} {what}: {self.note} ({', '.join(self.names[:NAMED])}{more})"
+
+
+def fold(outcomes: Iterable[FileOutcome]) -> list[OutcomeGroup]:
+    """Group files by outcome and note, in the order in which each was met first."""
+    groups: dict[tuple[Outcome, str | None], list[str]] = {}
+    for each in outcomes:
+        groups.setdefault((each.outcome, each.note), []).append(each.name)
+    return [OutcomeGroup(*key, tuple(names)) for key, names in groups.items()]
+
+
+def refusals(outcomes: Iterable[FileOutcome]) -> list[FileOutcome]:
+    """Return the files of a batch that were refused."""
+    return [each for each in outcomes if each.outcome is Outcome.REFUSED]
+
+
+def reasons_in_words(refused: Iterable[FileOutcome], what: str) -> str:
+    """Return why files were refused in one line: the most frequent reasons, for an error message."""
+    groups = sorted(fold(refused), key=lambda group: -len(group.names))
+    words = [group.in_words(what) for group in groups[:NAMED]]
+    rest = sum(len(group.names) for group in groups[NAMED:])
+    return "; ".join([*words, *([f"{rest} more for other reasons"] if rest else [])])
+
+
+def nothing_taken(outcomes: Sequence[FileOutcome]) -> bool:
+    """Whether a batch failed as a whole: there were files, and every one was refused."""
+    return bool(outcomes) and len(refusals(outcomes)) == len(outcomes)
 
 
 #: Called with (done, total) as a long job goes on.

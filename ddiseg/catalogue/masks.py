@@ -345,7 +345,7 @@ def _submit_one(session: Session, new: NewMask, reviewer: str | None) -> FileOut
         if later is not None and reviewer is None:
             return FileOutcome(name, Outcome.UNCHANGED, later)
     if image.state in _CLOSED:
-        why = f"{image.name} {_CLOSED[State(image.state)]}: 'ddiseg reopen {image.name}' first"
+        why = f"its image {_CLOSED[State(image.state)]}: 'ddiseg reopen IMAGE' first"
         return FileOutcome(name, Outcome.REFUSED, why)
     if later is not None:
         why = f"{later}; it can't be accepted over that: import a mended mask, or review what waits"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ddiseg.outcomes import FileOutcome, Progress
     from ddiseg.workspace import Workspace
 
-#: Refused files listed by name in text output; JSON lists all.
+#: Lines about single files, or files of one kind, in text output; JSON lists all.
 LISTED = 20
 
 
@@ -185,11 +185,10 @@ def report_outcomes(
     extra: dict[str, Any],
     lines: Sequence[str] = (),
 ) -> None:
-    """Print the outcomes of a batch; exits with 1 where `strict` and something was refused."""
+    """Print the outcomes of a batch; see `raise_refused` for the exit status."""
     data = {**outcomes_dict(outcomes), **extra}
     settings.emit(data, "\n".join([*outcome_lines(outcomes, what), *lines]))
-    if strict:
-        raise_refused(outcomes, what)
+    raise_refused(outcomes, what, strict=strict)
 
 
 def outcomes_dict(outcomes: Sequence[FileOutcome]) -> dict[str, Any]:
@@ -203,25 +202,46 @@ def outcomes_dict(outcomes: Sequence[FileOutcome]) -> dict[str, Any]:
 
 
 def outcome_lines(outcomes: Sequence[FileOutcome], what: str) -> list[str]:
-    """The outcomes of a batch in words: their number, each refusal, the first of the notes."""
-    from ddiseg.outcomes import Outcome, count
+    """Return the outcomes of a batch in words: how many, why files were refused, other notes.
+
+    Files with the same outcome and note share a line.
+    """
+    from ddiseg.outcomes import Outcome, count, refusals
 
     counts = count(outcomes)
-    noted = [o for o in outcomes if o.note]
-    refused = [o for o in noted if o.outcome is Outcome.REFUSED]
-    others = [o for o in noted if o.outcome is not Outcome.REFUSED]
-    lines = [f"{len(outcomes)} {what}: " + ", ".join(f"{n} {name}" for name, n in counts.items())]
-    lines += [f"  refused  {o.name}: {o.note}" for o in refused]
-    lines += [f"  {o.outcome.value}  {o.name}: {o.note}" for o in others[:LISTED]]
-    if len(others) > LISTED:
-        lines.append(f"  ... and {len(others) - LISTED} more with a note; --output json lists all")
+    others = [o for o in outcomes if o.note and o.outcome is not Outcome.REFUSED]
+    return [
+        f"{len(outcomes)} {what}: " + ", ".join(f"{n} {name}" for name, n in counts.items()),
+        *folded_lines(refusals(outcomes), what),
+        *folded_lines(others, what),
+    ]
+
+
+def folded_lines(outcomes: Sequence[FileOutcome], what: str) -> list[str]:
+    """Return a line for each outcome and note among `outcomes`, as many as a person reads."""
+    from ddiseg.outcomes import fold
+
+    groups = fold(outcomes)
+    lines = [f"  {group.outcome.value}  {group.in_words(what)}" for group in groups[:LISTED]]
+    if rest := sum(len(group.names) for group in groups[LISTED:]):
+        lines.append(f"  ... and {rest} more with a note; --output json lists all")
     return lines
 
 
-def raise_refused(outcomes: Sequence[FileOutcome], what: str) -> None:
-    """Raise where something of a batch was refused, as --strict asks for."""
-    from ddiseg.outcomes import Outcome, count
+def refusal_lines(refused: Sequence[str], what: str) -> list[str]:
+    """Return the folded lines of refusals that a result holds as "NAME: reason"."""
+    from ddiseg.outcomes import FileOutcome, Outcome
 
-    refused = count(outcomes)[Outcome.REFUSED.value]
-    if refused:
+    parts = [line.partition(": ") for line in refused]
+    return folded_lines([FileOutcome(n, Outcome.REFUSED, why) for n, _, why in parts], what)
+
+
+def raise_refused(outcomes: Sequence[FileOutcome], what: str, *, strict: bool) -> None:
+    """Raise where everything of a batch was refused or, with --strict, anything."""
+    from ddiseg.outcomes import nothing_taken, refusals
+
+    refused = len(refusals(outcomes))
+    if strict and refused:
         raise DdisegError(f"--strict: {refused} of {len(outcomes)} {what} refused")
+    if nothing_taken(outcomes):
+        raise DdisegError(f"nothing was taken: {refused} of {len(outcomes)} {what} refused")

@@ -7,24 +7,23 @@ from typing import Any
 
 import click
 
-from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar
+from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar, refusal_lines
 from ddiseg.cli.malignancy import evaluate_malignancy, malignancy_option, paper_threshold_option
 
 
 @click.command(cls=Command)
 @click.option(
     "--truth",
-    type=click.Path(exists=True, path_type=Path),
-    help="Folder of true masks, named as the images.",
+    type=click.Path(path_type=Path),
+    help="Folder of true masks, named as the images; of images that the model did not learn from.",
 )
 @click.option("--accepted", is_flag=True, help="Take the accepted masks as the truth.")
 @click.option(
     "--as",
     "format_name",
-    default="png",
-    show_default=True,
     metavar="FORMAT",
-    help="Format of the true masks: png, sddi, or one that an installed package adds.",
+    help="Format of the true masks: png, sddi, or one that an installed package adds.  "
+    "[default: the only one that fits]",
 )
 @click.option(
     "--classes",
@@ -44,7 +43,7 @@ def evaluate(
     settings: Settings,
     truth: Path | None,
     accepted: bool,
-    format_name: str,
+    format_name: str | None,
     classes: str | None,
     stretched: bool,
     subset: str | None,
@@ -95,10 +94,10 @@ def evaluate(
 def _table(result: dict[str, Any]) -> str:
     models = ", ".join(f"{name} ({n})" for name, n in result["models"].items())
     lines = [
-        f"{result['n_images']} images of {result['patients']} patients against {result['truth']}; predictions by {models}",
+        f"{result['n_images']} images of {result['patients']} patients against {_truth(result)}; predictions by {models}",
         f"left out: {result['learned_from']} that the model learned from, {result['without_prediction']} without a prediction, "
         f"{len(result['refused'])} truths refused",
-        *[f"  refused  {line}" for line in result["refused"]],
+        *refusal_lines(result["refused"], "truths"),
         "",
         f"{'tone':<9}{'class':<12}{'IoU mean [95% interval]':<27}{'IoU pooled [95% interval]':<28}{'Dice mean [95% interval]':<27}n images",
     ]
@@ -110,6 +109,10 @@ def _table(result: dict[str, Any]) -> str:
                     f"{_figure(s['iou_pooled'], s['iou_pooled_ci95']):<28}{_figure(s['dice_mean'], s['dice_mean_ci95']):<27}{s['n']}"
                 )
     return "\n".join(lines)
+
+
+def _truth(result: dict[str, Any]) -> str:
+    return f"{result['truth']} ({result['format']})" if result["format"] else str(result["truth"])
 
 
 def _figure(value: float, interval: list[float] | None) -> str:

@@ -40,6 +40,17 @@ if TYPE_CHECKING:
     "lesion and malignant, and image is needed.",
 )
 @click.option(
+    "--malignant",
+    metavar="DIAGNOSIS,...",
+    help="Diagnoses that are malignant, for example BCC,MEL,SCC, where no column says it.  "
+    "[default: the codes of PAD-UFES-20, HAM10000 and ISIC 2019 are known]",
+)
+@click.option(
+    "--benign",
+    metavar="DIAGNOSIS,...",
+    help="Diagnoses that are benign; 'rest' is every one that --malignant does not name.",
+)
+@click.option(
     "--dataset",
     metavar="NAME",
     help="Dataset that the photographs belong to.  [default: DDI, or the folder's name]",
@@ -55,7 +66,8 @@ if TYPE_CHECKING:
     "--as",
     "format_name",
     type=click.Choice(["coco"]),
-    help="PATH is a COCO file that lists photographs and masks, or a folder that has one.",
+    help="PATH is a COCO file that lists photographs and masks, or a folder that has one.  "
+    "[default: coco for a .json file]",
 )
 @click.option(
     "--images",
@@ -104,6 +116,8 @@ def import_(
     stretched: bool,
     metadata: Path | None,
     columns: str | None,
+    malignant: str | None,
+    benign: str | None,
     dataset: str | None,
     licence: str | None,
     source: str | None,
@@ -120,6 +134,11 @@ def import_(
         --columns image=file,tone=fitzpatrick,diagnosis=dx,patient=patient_id
 
     Tones may be 12, 34, 56, 1 to 6, roman numerals or blank; a row with anything else is refused.
+    Whether an image is malignant is taken from the column named malignant=COLUMN, else from its
+    diagnosis: by --malignant and --benign, and by the codes of a public dataset where every other
+    diagnosis is one of them (HAM10000's akiec stays unknown: it may be either). The import prints
+    what it decided; import again with these options to change it.
+
     Photographs are turned upright and every bit of metadata in them is dropped from the stored
     copy. The same photograph twice is one image; photographs that only look alike are listed.
     Run the same command again at any time: what is there is unchanged, corrected rows are taken.
@@ -132,17 +151,25 @@ def import_(
         --classes nevus=lesion,pen=marker --rest skin
     """
     from annotation_protocol import load_protocol
+    from ddiseg.errors import InputError
     from ddiseg.ingest.coco_import import import_coco
+    from ddiseg.ingest.diagnoses import MalignantDiagnoses
     from ddiseg.ingest.labels import Labels
     from ddiseg.ingest.metadata import parse_columns
     from ddiseg.ingest.photographs import import_photographs
 
+    guessed = format_name is None and path.is_file() and path.suffix.lower() == ".json"
+    format_name = "coco" if guessed else format_name
     of_masks = (photographs, annotator, reviewer, classes, rest, stretched or None)
     if format_name is None and any(option is not None for option in of_masks):
         raise click.UsageError(
             "--images, --annotator, --reviewer, --classes, --rest and --stretched are about a file "
             "with masks: give --as too, or bring masks with 'ddiseg masks import'"
         )
+    try:
+        diagnoses = MalignantDiagnoses.parse(malignant, benign)
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
     labels = Labels.parse(classes, rest, load_protocol())
     described: dict[str, Any] = {
         "metadata": metadata,
@@ -150,6 +177,7 @@ def import_(
         "dataset": dataset,
         "licence": licence,
         "source": source,
+        "diagnoses": diagnoses,
         "in_place": in_place,
     }
     workspace = settings.open()
@@ -172,7 +200,7 @@ def import_(
         extra, lines = _as_dict(folder), _summary(folder)
         report_outcomes(settings, folder.outcomes, "files", strict=strict, extra=extra, lines=lines)
     else:
-        _report_coco(settings, coco, strict)
+        _report_coco(settings, coco, guessed, strict)
 
 
 @click.group(name="masks", cls=Group)
@@ -185,12 +213,11 @@ def masks() -> None:
 @click.option(
     "--as",
     "format_name",
-    required=True,
     metavar="FORMAT",
     shell_complete=lambda _context, _parameter, given: _format_names(given),
     help="Format of the files: png (class ids, or other values with --classes), sddi (the "
     "published FEDD masks in their own layout), coco, labelstudio (a JSON export), or one that an "
-    "installed package adds.",
+    "installed package adds.  [default: the only one that fits]",
 )
 @click.option(
     "--annotator",
@@ -226,7 +253,7 @@ def masks() -> None:
 def masks_import(
     settings: Settings,
     path: Path,
-    format_name: str,
+    format_name: str | None,
     annotator: str | None,
     reviewer: str | None,
     classes: str | None,
@@ -248,12 +275,14 @@ def masks_import(
       ddiseg masks import labels.json --as coco --annotator reader-1
     """
     from annotation_protocol import load_protocol
-    from ddiseg.formats import LABELLED_MASKS, MASKS, group_of
+    from ddiseg.formats import LABELLED_MASKS, MASKS, group_of, guess_format
     from ddiseg.ingest.labelled_masks import import_labelled_masks
     from ddiseg.ingest.labels import Labels
     from ddiseg.ingest.mask_files import import_masks
     from ddiseg.masks import parse_class_mapping
 
+    guessed = format_name is None
+    format_name = format_name or guess_format(path, MASKS, LABELLED_MASKS)
     labelled = group_of(format_name, MASKS, LABELLED_MASKS) == LABELLED_MASKS
     if not labelled and annotator is None:
         raise click.UsageError("Missing option '--annotator'.")
@@ -285,8 +314,13 @@ def masks_import(
         outcomes,
         "masks" if labelled else "mask files",
         strict=strict,
-        extra={"annotator": annotator, "reviewer": reviewer, "notes": notes},
-        lines=notes,
+        extra={
+            "format": format_name,
+            "annotator": annotator,
+            "reviewer": reviewer,
+            "notes": notes,
+        },
+        lines=[*_taken_as(format_name, guessed), *notes],
     )
 
 
@@ -299,9 +333,14 @@ def _format_names(given: str) -> list[str]:
     return [name for name in format_names(MASKS, LABELLED_MASKS) if name.startswith(given)]
 
 
-def _report_coco(settings: Settings, done: CocoImport, strict: bool) -> None:
+def _taken_as(format_name: str, guessed: bool) -> list[str]:
+    return [f"no --as given: read as {format_name}"] if guessed else []
+
+
+def _report_coco(settings: Settings, done: CocoImport, guessed: bool, strict: bool) -> None:
     photographs = done.photographs
-    lines = [*outcome_lines(photographs.outcomes, "images"), *_summary(photographs)]
+    lines = [*outcome_lines(photographs.outcomes, "images"), *_taken_as("coco", guessed)]
+    lines += _summary(photographs)
     if done.masks_left:
         lines.append(
             f"masks left in the file: {done.masks_left}; say who drew them with --annotator NAME to "
@@ -317,8 +356,7 @@ def _report_coco(settings: Settings, done: CocoImport, strict: bool) -> None:
         "masks": {**outcomes_dict(done.masks), "left": done.masks_left},
     }
     settings.emit(data, "\n".join(lines))
-    if strict:
-        raise_refused([*photographs.outcomes, *done.masks], "images and masks")
+    raise_refused([*photographs.outcomes, *done.masks], "images and masks", strict=strict)
 
 
 def _as_dict(done: PhotographImport) -> dict[str, Any]:

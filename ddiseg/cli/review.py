@@ -144,6 +144,8 @@ def list_reviews(settings: Settings, pictures: Path | None) -> None:
         for r in rows
     ]
     settings.emit({"waiting": rows}, "\n".join(lines))
+    if pictures is not None and rows and not any("picture" in row for row in rows):
+        raise DdisegError(f"no picture could be written, first: {rows[0]['no_picture']}")
 
 
 @review.command("accept", cls=Command)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar
+from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar, refusal_lines
 
 
 @click.command(cls=Command)
@@ -87,7 +87,7 @@ def _table(result: dict[str, Any]) -> str:
         f"{result['n_images']} images of {result['patients']} patients, painted by {result['model']}; "
         f"{result['without_lesion']} of them without a lesion",
         f"left out: {result['learned_from']} that the model learned from, {len(result['refused'])} refused",
-        *[f"  refused  {line}" for line in result["refused"]],
+        *refusal_lines(result["refused"], "images"),
         "",
         f"{'change':<17}{'tone':<9}{'IoU mean [95% interval]':<27}{'Dice mean [95% interval]':<27}n images",
     ]

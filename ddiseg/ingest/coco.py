@@ -89,26 +89,31 @@ def read_coco(path: Path) -> CocoFile:
     )
 
 
+def has_coco(path: Path) -> bool:
+    """Whether a path is a COCO file, or a folder with one."""
+    if path.is_dir():
+        return any(has_coco(file.place) for file in list_folder(path, (".json",)).files)
+    if path.suffix.lower() != ".json":
+        return False
+    try:
+        return _is_coco(read_json(path))
+    except InputError:  # whatever it is, it is no COCO file
+        return False
+
+
 def _only_one_in(folder: Path) -> tuple[Path, Any]:
     files = list_folder(folder, (".json",)).files
     if not files:
         raise InputError(f"{folder} has no COCO file: no file ends in .json")
     if len(files) == 1:
         return files[0].place, read_json(files[0].place)
-    found = []
-    for file in files:
-        try:
-            document = read_json(file.place)
-        except InputError:  # whatever it is, it is not the file that is looked for
-            continue
-        if _is_coco(document):
-            found.append((file.place, document))
+    found = [file.place for file in files if has_coco(file.place)]
     if len(found) == 1:
-        return found[0]
+        return found[0], read_json(found[0])
     if not found:
         raise InputError(f"{folder} has no COCO file: no .json in it has a list called 'images'")
     raise InputError(
-        f"{folder} has {len(found)} COCO files ({', '.join(str(p) for p, _ in found[:5])}): "
+        f"{folder} has {len(found)} COCO files ({', '.join(map(str, found[:5]))}): "
         "import one at a time"
     )
 

@@ -12,6 +12,7 @@ from ddiseg.errors import InputError
 from ddiseg.images import ENDINGS
 from ddiseg.ingest.coco import CocoFile, CocoImage, read_coco
 from ddiseg.ingest.coco_masks import masks_of
+from ddiseg.ingest.diagnoses import NONE_NAMED, MalignantDiagnoses
 from ddiseg.ingest.folder import FoundFile, list_folder
 from ddiseg.ingest.labels import Labels
 from ddiseg.ingest.mask_files import MaskFile, check_people, submit_files
@@ -45,6 +46,7 @@ def import_coco(
     dataset: str | None = None,
     licence: str | None = None,
     source: str | None = None,
+    diagnoses: MalignantDiagnoses = NONE_NAMED,
     in_place: bool = False,
     actor: str | None = None,
     progress: Progress = silent,
@@ -59,7 +61,7 @@ def import_coco(
         reviewer: a second person; the masks then arrive accepted.
         metadata, columns: a table that says more; it wins over what the file says of an image.
         dataset, licence: else what all images of the file agree on, and the folder's name.
-        stretched, source, in_place: as for masks and photographs that come in a folder.
+        stretched, source, diagnoses, in_place: as for masks and photographs that come in a folder.
 
     Raises:
         InputError: a file that can't be used, categories whose class is unknown, no photographs.
@@ -81,6 +83,7 @@ def import_coco(
         dataset=dataset or _agreed_fact(coco, "dataset") or dataset_name(folder),
         licence=licence or _agreed({image.licence for image in coco.images}),
         source=source or _agreed_fact(coco, "source"),
+        diagnoses=diagnoses,
         in_place=in_place,
         actor=actor,
         progress=lambda done, total: progress(done, total + masks),
@@ -121,6 +124,7 @@ class _Found:
             self.files,
             Matched(
                 details={**known.details, **table.details},
+                described=known.described + table.described,
                 faults={**faults, **table.faults},
                 refused_rows=known.refused_rows + table.refused_rows,
                 rows_without_file=table.rows_without_file,
@@ -191,6 +195,7 @@ def _take_details(coco: CocoFile, image: CocoImage, path: str, matched: Matched)
     source = facts.get("tone_source") or f"{coco.path.name}: attributes"
     try:
         matched.details[path] = read_details(values, str(source))
+        matched.described.append(matched.details[path])
     except InputError as error:
         matched.faults[path] = f"{coco.path.name}, attributes: {error}"
 

@@ -1,6 +1,6 @@
-"""The masks in a COCO file; the format `coco` of masks for images that are catalogued already.
+"""One COCO file (JSON) with the masks of many images, or a folder that has one.
 
-An image's annotations become one mask: polygons and run lengths are read into regions, the regions
+The format `coco`, for images that are catalogued already. An image's annotations become one mask: polygons and run lengths are read into regions, the regions
 of a class are united, and where two classes overlap the protocol's precedence decides.
 """
 
@@ -12,13 +12,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ddiseg.errors import InputError
-from ddiseg.ingest.coco import CocoFile, CocoImage, read_coco
+from ddiseg.ingest.coco import CocoFile, CocoImage, has_coco, read_coco
 from ddiseg.ingest.labelled_masks import LabelledMasks, compose_labelled
 from ddiseg.ingest.labels import Labels
 from ddiseg.ingest.mask_files import MaskFile
 from ddiseg.masks import Layer, Mask, Origin, rle
 from ddiseg.masks.composition import Region
 from ddiseg.masks.polygons import fill_polygons
+
+
+def fits(path: Path) -> bool:
+    """Whether a path is a COCO file or a folder with one."""
+    return has_coco(path)
 
 
 def read_masks(path: Path, labels: Labels) -> LabelledMasks:

@@ -49,8 +49,9 @@ def list_folder(folder: Path, endings: tuple[str, ...]) -> Listing:
         InputError: `folder` is none, or can't be read.
     """
     if not folder.is_dir():
-        what = "is a file: give the folder that it lies in" if folder.exists() else "does not exist"
-        raise InputError(f"{folder} {what}")
+        if not folder.exists():
+            raise InputError(f"{folder.absolute()} does not exist")
+        raise InputError(f"{folder} is a file: give the folder that it lies in")
     root = folder.resolve()
     files, others = [], []
     for entry, fault in _walk(root):

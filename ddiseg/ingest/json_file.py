@@ -12,6 +12,8 @@ from ddiseg.ingest.folder import FoundFile, read_file
 
 def read_json(path: Path) -> Any:
     """What a file holds; raises InputError where it can't be read or is not JSON."""
+    if not path.exists():
+        raise InputError(f"{path.absolute()} does not exist")
     if path.is_dir():
         raise InputError(f"{path} is a folder: give the JSON file in it")
     try:

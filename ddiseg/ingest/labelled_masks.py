@@ -66,7 +66,8 @@ def import_labelled_masks(
         stretched, dataset, subset: as in `ddiseg.ingest.mask_files.import_masks`.
 
     Raises:
-        InputError: a file that can't be read, labels whose class is unknown, or no one who drew.
+        InputError: a file that can't be read or has no masks, labels whose class is unknown, no one
+            who drew, or no mask of the subset.
         NotFoundError: no such dataset or subset.
         WorkspaceError: the store or catalogue can't be written; what was finished is kept.
     """
@@ -75,8 +76,10 @@ def import_labelled_masks(
     targets = MaskTargets.read(workspace, dataset)
     found: LabelledMasks = read(path, labels)
     files = list(found.files)
+    if not files and not found.refused:
+        raise InputError("; ".join([f"{path} has no masks", *found.notes]))
     if subset is not None:
-        files = targets.inside(workspace.catalogue.subsets.members(subset), files)
+        files = targets.inside(workspace, subset, files)
     if files and annotator is None and not any(file.annotator for file in files):
         raise InputError(f"{path} does not say who drew its masks: give --annotator NAME")
     outcomes = submit_files(

@@ -1,6 +1,6 @@
-"""The masks in a JSON export of Label Studio; the format `labelstudio`.
+"""One JSON export of Label Studio with the masks of many images.
 
-Brush strokes and polygons of any project, with labels of any name, and of ddiseg's own projects.
+The format `labelstudio`: brush strokes and polygons of any project, with labels of any name, and of ddiseg's own projects.
 The format: https://labelstud.io/guide/export#Label-Studio-JSON-format-of-annotated-tasks
 """
 
@@ -33,6 +33,16 @@ _SAID = {"choices", "textarea", "rating", "number", "datetime", "taxonomy", "rel
 _OWN = "ddiseg"
 
 Region = Mapping[str, Any]
+
+
+def fits(path: Path) -> bool:
+    """Whether a path is a file with tasks of Label Studio."""
+    if not path.is_file() or path.suffix.lower() != ".json":
+        return False
+    try:
+        return bool(_tasks(path))
+    except InputError:
+        return False
 
 
 def read_masks(path: Path, labels: Labels) -> LabelledMasks:

@@ -6,7 +6,7 @@ entry points `ddiseg.mask_formats`: Path -> MaskFiles, none of which is read bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -68,7 +68,8 @@ def import_masks(
         subset: leave the files of images outside this subset alone.
 
     Raises:
-        InputError: annotator and reviewer are one; no such format, folder or file.
+        InputError: annotator and reviewer are one; no such format, folder or file; no file is of an
+            image of the subset.
         NotFoundError: no such dataset or subset.
         WorkspaceError: the store or catalogue can't be written; what was finished is kept.
     """
@@ -77,7 +78,7 @@ def import_masks(
     targets = MaskTargets.read(workspace, dataset)
     files = list(read(path))
     if subset is not None:
-        files = targets.inside(workspace.catalogue.subsets.members(subset), files)
+        files = targets.inside(workspace, subset, files)
     return submit_files(
         workspace,
         files,
@@ -143,6 +144,13 @@ def find_mask_files(path: Path, ending: str) -> list[FoundFile]:
     return files
 
 
+def has_mask_files(path: Path, ending: str) -> bool:
+    """Whether a file has an ending, or a folder holds such a file."""
+    if path.is_file():
+        return path.name.lower().endswith(ending)
+    return bool(list_folder(path, (ending,)).files)
+
+
 def read_mask_file(file: FoundFile) -> bytes:
     """The bytes of a mask; raises InputError where they are more than any mask has."""
     return read_file(file, max_bytes=5 * masks.MAX_PIXELS)[0]
@@ -153,7 +161,10 @@ def class_mask(file: MaskFile, mapping: Mapping[int, int] | None) -> masks.Mask:
     values = file.load()
     if mapping is not None:
         return masks.remap(values, mapping)
-    return masks.check_mask(values, len(load_protocol().classes))
+    try:
+        return masks.check_mask(values, len(load_protocol().classes))
+    except masks.NoClassError as error:
+        raise InputError(f"{error}; {_mapping_advice(error.seen)}") from error
 
 
 @dataclass(frozen=True)
@@ -169,19 +180,33 @@ class MaskTargets:
         images = workspace.catalogue.images
         return cls(images.by_stem(dataset), {image.id: image for image in images.select()})
 
-    def inside(self, members: Set[int], files: Iterable[MaskFile]) -> list[MaskFile]:
-        """The files that are called like one of the images `members`."""
-        return [file for file in files if members & self.by_stem.get(file.stem, set())]
+    def inside(
+        self, workspace: Workspace, subset: str, files: Sequence[MaskFile]
+    ) -> list[MaskFile]:
+        """Return the files named as an image of a subset.
+
+        Raises:
+            InputError: there are files, and none is of an image of the subset.
+            NotFoundError: no such subset.
+        """
+        members = workspace.catalogue.subsets.members(subset)
+        found = [file for file in files if members & self.by_stem.get(file.stem, set())]
+        if files and not found:
+            raise InputError(
+                f"none of the {len(files)} masks has the name of an image of subset '{subset}': "
+                f"'ddiseg subset show {subset}' lists those"
+            )
+        return found
 
     def of(self, file: MaskFile) -> Image:
         """The image that a file is called like; raises InputError where that is none or several."""
         ids = sorted(self.by_stem.get(file.stem, ()))
         if not ids:
-            raise InputError(f"no image called {file.stem}: import the photographs first")
+            raise InputError("no image has this name: import the photographs first")
         if len(ids) > 1:
             listed = ", ".join(f"#{i}" for i in ids[:5])
             raise InputError(
-                f"{len(ids)} images are called {file.stem} ({listed}): say which with --dataset NAME"
+                f"{len(ids)} images have this name ({listed}): say which with --dataset NAME"
             )
         return self.by_id[ids[0]]
 
@@ -316,9 +341,16 @@ class _Import:
 def _other_size(size: tuple[int, int], image: Image) -> str:
     height, width = size
     return (
-        f"is {width} x {height}, but {image.name} is {image.width} x {image.height}: "
+        f"is {width} x {height}, but its photograph is {image.width} x {image.height}: "
         "export it at that size, or give --stretched if the photograph was stretched to it"
     )
+
+
+def _mapping_advice(seen: Sequence[int]) -> str:
+    """What to type for values that are no classes; an example where two values allow one."""
+    if len(seen) == 2 and seen[0] == 0:
+        return f"give --classes, for example 0=skin,{seen[1]}=lesion; 0 may be background instead"
+    return "say what every value means with --classes VALUE=CLASS,..."
 
 
 def _with_repair(outcome: FileOutcome, taken: _Taken) -> FileOutcome:

@@ -18,6 +18,7 @@ class Matched:
     """What the rows say, file by file."""
 
     details: dict[str, Details] = field(default_factory=dict)  #: by path
+    described: list[Details] = field(default_factory=list)  #: by row, of files not found too
     faults: dict[str, str] = field(default_factory=dict)  #: why the row of a file can't be used
     refused_rows: list[FileOutcome] = field(default_factory=list)  #: that belong to no file
     rows_without_file: int = 0
@@ -39,6 +40,8 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
                 FileOutcome(f"{metadata.name}:{row.line}", Outcome.REFUSED, row.fault)
             )
             continue
+        if row.fault is None:
+            matched.described.append(row.details)
         paths = by_key.get(name_key(row.image), [])
         if len(paths) > 1:
             meant = f"'{row.image}' could mean {' or '.join(paths[:3])}: give the path"
@@ -50,7 +53,8 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
             matched.rows_without_file += 1
     repeated = []
     for path, rows in rows_of.items():
-        fault = next((row.fault for row in rows if row.fault), None)
+        # Without its line, which differs: a fault that many rows have is told once.
+        fault = next((f"its row in {metadata.name}: {r.fault}" for r in rows if r.fault), None)
         if fault is None and any(row.details != rows[0].details for row in rows):
             fault = f"{metadata.name}: {_lines(rows)} contradict each other: keep the right one"
         if fault is not None:

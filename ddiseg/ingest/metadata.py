@@ -171,6 +171,10 @@ def parse_malignant(text: str) -> bool | None:
 
 
 def _decode(path: Path) -> tuple[str, list[str]]:
+    if not path.exists():
+        raise InputError(
+            f"metadata {path.absolute()} does not exist: give the path of the CSV file with --metadata"
+        )
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -209,7 +213,6 @@ def _places(path: Path, header: list[str], columns: Columns) -> dict[Key, int]:
 def _row(
     file: str, line: int, cells: list[str], width: int, places: dict[Key, int], columns: Columns
 ) -> Row:
-    at = f"{file}, line {line}"
     while len(cells) > width and not cells[-1].strip():
         cells.pop()
     values = {key: cells[place] for key, place in places.items() if place < len(cells)}
@@ -217,15 +220,14 @@ def _row(
     try:
         _check_name(image)
     except InputError as error:
-        return Row(line, None, Details(), f"{at}: {error}")
+        return Row(line, None, Details(), str(error))
     if len(cells) != width:
-        fault = f"{at}: {len(cells)} cells, but {width} columns"
-        return Row(line, image, Details(), fault)
+        return Row(line, image, Details(), f"{len(cells)} cells, but {width} columns")
     try:
         tone_source = f"{file}: {columns[Key.TONE]}" if Key.TONE in columns else ""
         details = read_details(values, tone_source)
     except InputError as error:
-        return Row(line, image, Details(), f"{at}: {error}")
+        return Row(line, image, Details(), str(error))
     return Row(line, image, details)
 
 

@@ -19,6 +19,7 @@ from ddiseg import images
 from ddiseg.catalogue import Details, KnownSource, NewImage
 from ddiseg.errors import InputError
 from ddiseg.ingest import ddi
+from ddiseg.ingest.diagnoses import NONE_NAMED, Judged, MalignantDiagnoses, judge_diagnoses
 from ddiseg.ingest.folder import FoundFile, Listing, list_folder, read_file
 from ddiseg.ingest.matching import Matched, match_rows
 from ddiseg.ingest.metadata import Columns, read_metadata
@@ -61,6 +62,7 @@ def import_photographs(
     dataset: str | None = None,
     licence: str | None = None,
     source: str | None = None,
+    diagnoses: MalignantDiagnoses = NONE_NAMED,
     in_place: bool = False,
     actor: str | None = None,
     progress: Progress = silent,
@@ -70,6 +72,7 @@ def import_photographs(
     Args:
         metadata: CSV file; `columns` says what its columns mean.
         dataset: name of the dataset; else that of the folder, or DDI.
+        diagnoses: which of them are malignant and which benign, where no column says it.
         in_place: reference the files instead of copying them to the store.
 
     Raises:
@@ -92,6 +95,7 @@ def import_photographs(
         dataset=dataset or dataset_name(folder),
         licence=licence,
         source=source,
+        diagnoses=diagnoses,
         in_place=in_place,
         actor=actor,
         progress=progress,
@@ -111,6 +115,7 @@ def import_files(
     dataset: str,
     licence: str | None = None,
     source: str | None = None,
+    diagnoses: MalignantDiagnoses = NONE_NAMED,
     in_place: bool = False,
     actor: str | None = None,
     progress: Progress = silent,
@@ -118,25 +123,23 @@ def import_files(
     """Import photographs that were found, with what `matched` says of each; see `import_photographs`.
 
     Raises:
-        InputError: the dataset can't have this name.
+        InputError: the dataset can't have this name, or there are no `diagnoses` to judge.
         WorkspaceError: the store or catalogue can't be written; what was finished is kept.
     """
     if ":" in dataset or not dataset.strip():
         raise InputError(f"dataset '{dataset}': give a name without ':', with --dataset NAME")
+    judged = judge_diagnoses(matched, diagnoses)
     row = workspace.catalogue.images.dataset(dataset, licence, source)
-    job = _Import(workspace, row.id, matched, in_place, actor or default_actor())
+    job = _Import(workspace, row.id, judged, in_place, actor or default_actor())
     told = job.run(files, progress)
+    taken = [o.name for o in told if o.outcome is not Outcome.REFUSED]
     return PhotographImport(
         dataset=dataset,
         outcomes=matched.refused_rows + told,
         rows_without_file=matched.rows_without_file,
-        files_without_row=[
-            o.name
-            for o in told
-            if o.outcome is not Outcome.REFUSED and o.name not in matched.details
-        ],
+        files_without_row=[name for name in taken if name not in matched.details],
         near_duplicates=_near_duplicates(workspace, job.added),
-        notes=list(matched.notes),
+        notes=[*matched.notes, *judged.summary(taken), *judged.notes],
     )
 
 
@@ -182,7 +185,7 @@ class _Taken:
 class _Import:
     workspace: Workspace
     dataset_id: int
-    matched: Matched
+    judged: Judged
     in_place: bool
     actor: str
     known: Mapping[str, KnownSource] = field(init=False)
@@ -190,6 +193,10 @@ class _Import:
 
     def __post_init__(self) -> None:
         self.known = self.workspace.catalogue.images.known_sources(self.dataset_id)
+
+    @property
+    def matched(self) -> Matched:
+        return self.judged.matched
 
     def run(self, files: Sequence[FoundFile], progress: Progress) -> list[FileOutcome]:
         outcomes: list[FileOutcome] = []
@@ -273,7 +280,7 @@ class _Import:
 
     def correct(self, outcomes: list[FileOutcome]) -> list[FileOutcome]:
         """Bring what the rows say of known files into the catalogue."""
-        details = self.matched.details
+        details = dict(self.matched.details)
         known = [
             (o.name, self.known[o.name])
             for o in outcomes
@@ -287,6 +294,10 @@ class _Import:
         notes: dict[str, str] = {}
         wrong: list[str] = []
         for (path, source), changes in zip(known, differing, strict=True):
+            if path in self.judged.guessed and changes.get("malignant", [None])[0] is not None:
+                # Known codes fill in what nobody said; they never overrule what somebody did.
+                del changes["malignant"]
+                details[path] = replace(details[path], malignant=None)
             if changes and source.first:
                 wrong.append(path)
             elif changes:

@@ -1,6 +1,6 @@
-"""Masks as PNG files, one an image, called like it; the format `png`.
+"""PNG files, one an image, with its name: class ids, or other values with --classes.
 
-Values are class ids, or foreign ones that the importer is told the meaning of.
+The format `png`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from annotation_protocol import load_protocol
 from ddiseg import masks
 from ddiseg.errors import InputError
 from ddiseg.ingest.folder import FoundFile
-from ddiseg.ingest.mask_files import MaskFile, find_mask_files, read_mask_file
+from ddiseg.ingest.mask_files import MaskFile, find_mask_files, has_mask_files, read_mask_file
 
 #: PNG colour types with more than one channel at 8 bits (PNG specification, 11.2.2).
 _COLOUR_TYPES = {2: "RGB", 4: "LA", 6: "RGBA"}
+
+
+def fits(path: Path) -> bool:
+    """Whether a path is a PNG file or a folder with one."""
+    return has_mask_files(path, ".png")
 
 
 def read_masks(path: Path) -> Iterator[MaskFile]:

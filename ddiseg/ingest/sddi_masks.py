@@ -1,6 +1,6 @@
-"""The published FEDD masks (sDDI), in their own layout; the format `sddi`.
+"""The published FEDD masks (sDDI): 256 x 256 .npy files with the names of DDI's photographs.
 
-A 256x256 int32 `.npy` an image, called like its DDI file, with the protocol's class ids. Each was
+The format `sddi`: int32 arrays with the protocol's class ids. Each was
 drawn on its photograph stretched to a square. The files of the nested training splits and of the
 test folders repeat each other.
 """
@@ -18,9 +18,14 @@ from annotation_protocol import load_protocol
 from ddiseg import masks
 from ddiseg.errors import InputError
 from ddiseg.ingest.folder import FoundFile
-from ddiseg.ingest.mask_files import MaskFile, find_mask_files, read_mask_file
+from ddiseg.ingest.mask_files import MaskFile, find_mask_files, has_mask_files, read_mask_file
 
 SIDE = 256
+
+
+def fits(path: Path) -> bool:
+    """Whether a path is an .npy file or a folder with one."""
+    return has_mask_files(path, ".npy")
 
 
 def read_masks(path: Path) -> Iterator[MaskFile]:

@@ -108,7 +108,7 @@ def _plan(
     there = {t.image_id for t in tasks if t.deleted_at is None}
     for image in images:
         if image.state not in OPEN and image.id not in there:
-            why = f"it is {image.state}: 'ddiseg reopen {image.name}' first, if it is to be drawn anew"
+            why = f"it is {image.state}: 'ddiseg reopen IMAGE' first, if it is to be drawn anew"
             done.outcomes.append(FileOutcome(image.name, Outcome.REFUSED, why))
     fresh = [i for i in images if i.state in OPEN and i.id not in there]
     predicted = catalogue.masks.newest_predictions()

@@ -15,10 +15,11 @@ from annotation_protocol import load_protocol, scoring
 from ddiseg import masks
 from ddiseg.catalogue.models import Image, Mask
 from ddiseg.errors import InputError
-from ddiseg.formats import MASKS, load_format
+from ddiseg.formats import MASKS, guess_format, load_format
 from ddiseg.ingest.mask_files import MaskTargets, class_mask, size_mismatch
 from ddiseg.loop.lineage import Lineage
-from ddiseg.outcomes import Progress, silent
+from ddiseg.loop.painting import SETTLED
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent
 from ddiseg.workspace import Workspace
 
 
@@ -36,7 +37,7 @@ def evaluate(
     actor: str,
     *,
     truth: Path | None,
-    format_name: str = "png",
+    format_name: str | None = None,
     mapping: dict[int, int] | None = None,
     stretched: bool = False,
     subset: str | None = None,
@@ -48,10 +49,16 @@ def evaluate(
 
     Truths are the mask files under `truth`, or the accepted masks where it is None. A prediction
     by a model that learned from a mask of the same image is never scored: the newest one by
-    another model is, or the image is left out and counted.
+    another model is, or the image is left out and counted. The format of the files is the only one
+    that fits where `format_name` is None.
+
+    Raises:
+        InputError: no such folder or format, or no image is left to score; says why of each.
+        NotFoundError: no such subset.
     """
-    refused: list[str] = []
+    refused: list[FileOutcome] = []
     if truth is not None:
+        format_name = format_name or guess_format(truth, MASKS)
         truths = _from_files(workspace, truth, format_name, mapping, stretched, refused)
         source = str(truth)
     else:
@@ -62,14 +69,17 @@ def evaluate(
     names = load_protocol().class_names
     confusions, images, valid = [], [], []
     models: Counter[str] = Counter()
-    learned, unpainted = 0, 0
+    learned, outside = 0, 0
+    unpredicted: list[Image] = []
     for done, item in enumerate(truths, 1):
         progress(done, done)
         if wanted is not None and item.image.id not in wanted:
+            outside += 1
             continue
         prediction, model, tainted = choices.get(item.image.id, (None, "", False))
         if prediction is None:
-            learned, unpainted = learned + tainted, unpainted + (not tainted)
+            learned += tainted
+            unpredicted += [] if tainted else [item.image]
             continue
         painted = workspace.mask_over(item.image, prediction)
         confusions.append(scoring.confusion(item.mask, painted, len(names)))
@@ -77,10 +87,7 @@ def evaluate(
         images.append(item.image)
         models[model] += 1
     if not images:
-        raise InputError(
-            f"nothing to evaluate: {learned} images with a truth were learned from, {unpainted} have no "
-            "prediction; run 'ddiseg prelabel', or give --truth masks of other images"
-        )
+        raise InputError(_nothing_to_evaluate(source, refused, learned, unpredicted, outside))
     scored = np.stack(confusions), [i.patient or f"image {i.id}" for i in images]
     usable = np.array(valid)
     shown = {name for index, name in enumerate(names) if usable[:, index].any()}
@@ -90,13 +97,14 @@ def evaluate(
     )
     result: dict[str, Any] = {
         "truth": source,
+        "format": format_name if truth is not None else None,
         "subset": subset,
         "models": dict(models),
         "n_images": len(images),
         "patients": len(set(scored[1])),
         "learned_from": learned,
-        "without_prediction": unpainted,
-        "refused": refused,
+        "without_prediction": len(unpredicted),
+        "refused": [f"{each.name}: {each.note}" for each in refused],
         "bootstrap": {"over": "patients", "resamples": resamples, "seed": seed},
         "classes": {c: s.as_dict() for c, s in overall.items() if c in shown},
         "by_tone": {
@@ -108,13 +116,43 @@ def evaluate(
     return result
 
 
+def _nothing_to_evaluate(
+    source: str,
+    refused: Sequence[FileOutcome],
+    learned: int,
+    unpredicted: Sequence[Image],
+    outside: int,
+) -> str:
+    """Say why no truth could be scored, and what to do about each reason."""
+    total = len(refused) + learned + len(unpredicted) + outside
+    if not total:
+        return f"nothing to evaluate: there are no {source}; import some, or give --truth"
+    reasons = []
+    if refused:
+        reasons.append(f"refused: {reasons_in_words(refused, 'truths')}")
+    if learned:
+        reasons.append(
+            f"{learned} are of images that the model learned from: give --truth masks of other images"
+        )
+    if unpredicted:
+        states = sorted({image.state for image in unpredicted})
+        # Settled images have predictions only where they are asked for by their state.
+        flags = "".join(f" --state {s}" for s in states) if set(states) & set(SETTLED) else ""
+        reasons.append(
+            f"{len(unpredicted)} are of images without a prediction: run 'ddiseg prelabel{flags}'"
+        )
+    if outside:
+        reasons.append(f"{outside} are of images outside the subset")
+    return f"nothing to evaluate of {total} truths ({source}): " + "; ".join(reasons)
+
+
 def _from_files(
     workspace: Workspace,
     path: Path,
     format_name: str,
     mapping: dict[int, int] | None,
     stretched: bool,
-    refused: list[str],
+    refused: list[FileOutcome],
 ) -> Iterator[Truth]:
     images = MaskTargets.read(workspace)
     found: dict[int, str] = {}
@@ -125,12 +163,13 @@ def _from_files(
             if mask.shape != (image.height, image.width) and not (file.stretched or stretched):
                 raise InputError(size_mismatch(mask, image))
         except InputError as error:
-            refused.append(f"{file.name}: {error}")
+            refused.append(FileOutcome(file.name, Outcome.REFUSED, str(error)))
             continue
         digest = masks.mask_hash(mask)
         if image.id in found:
             if found[image.id] != digest:
-                refused.append(f"{file.name}: another truth for {image.name} than the first")
+                why = "another truth for the same image than the first"
+                refused.append(FileOutcome(file.name, Outcome.REFUSED, why))
             continue
         found[image.id] = digest
         classes = file.classes if mapping is None else sorted(set(mapping.values()))

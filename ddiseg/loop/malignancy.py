@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -272,11 +272,19 @@ def _learnable(
             images.append(image)
     if not images:
         why = ", ".join(f"{n} {reason}" for reason, n in left_out.items() if n) or "there are none"
-        raise InputError(
-            f"no image of known malignancy to learn from ({why}): import metadata with a column for "
-            "malignant ('ddiseg import ... --metadata FILE --columns image=...,malignant=...')"
-        )
+        raise InputError(f"no image of known malignancy to learn from ({why}){_advice(left_out)}")
     return sorted(images, key=lambda image: image.content_hash), dict(left_out)
+
+
+def _advice(left_out: Mapping[str, int]) -> str:
+    """What to do where no image can be learned from: say what is malignant, where that is missing."""
+    if not left_out["of unknown malignancy"]:
+        return ""
+    return (
+        ": import them again and say which diagnoses are malignant ('ddiseg import FOLDER --metadata "
+        "CSV --columns image=COLUMN,diagnosis=COLUMN --malignant BCC,MEL,SCC --benign rest'), or name "
+        "a column that says it with malignant=COLUMN"
+    )
 
 
 def _same_version(

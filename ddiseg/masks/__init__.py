@@ -5,6 +5,7 @@ from ddiseg.masks.composition import Composition, Layer, Origin, compose
 from ddiseg.masks.mask import (
     MAX_PIXELS,
     Mask,
+    NoClassError,
     check_mask,
     classes_in,
     decode_png,
@@ -24,6 +25,7 @@ __all__ = [
     "Composition",
     "Layer",
     "Mask",
+    "NoClassError",
     "Origin",
     "Rle",
     "boundary_distance",

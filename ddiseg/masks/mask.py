@@ -29,25 +29,35 @@ MAX_PIXELS = 200_000_000
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
+class NoClassError(InputError):
+    """A mask with values that are no class; `seen` are all its values, ascending.
+
+    The message names no number of pixels: masks with the same fault have the same message, which is
+    then shown once for all of them.
+    """
+
+    def __init__(self, wrong: Sequence[int], seen: Sequence[int]) -> None:
+        are = "is" if len(wrong) == 1 else "are"
+        super().__init__(f"mask {_counted(wrong)} {are} no class; values seen: {_listed(seen)}")
+        self.seen = tuple(seen)
+
+
 def check_mask(array: NDArray[Any], class_count: int) -> Mask:
     """`array` as a mask of the classes 0 to `class_count` - 1.
 
     Any integer or boolean dtype is accepted. The result is row-major and may be `array` itself.
 
     Raises:
-        InputError: `array` is not (H, W), is empty, holds floats, or a value that is no class.
+        NoClassError: a value that is no class.
+        InputError: `array` is not (H, W), is empty or holds floats.
     """
     if not 1 <= class_count <= 256:
         raise InputError(f"class_count is {class_count}; a uint8 mask holds 1 to 256 classes")
     array = _whole_numbers(array)
     if int(array.min()) < 0 or int(array.max()) >= class_count:
-        values, counts = _value_counts(array)
-        outside = (values < 0) | (values >= class_count)
-        raise InputError(
-            f"mask has values that are no class: {_listed(values[outside], counts[outside])}; "
-            f"the class ids are 0 to {class_count - 1}. Say what foreign values mean with a class "
-            "mapping, such as 0=skin,255=lesion"
-        )
+        values = _values_in(array)
+        outside = values[(values < 0) | (values >= class_count)]
+        raise NoClassError(outside.tolist(), values.tolist())
     return np.ascontiguousarray(array, dtype=np.uint8)
 
 
@@ -198,19 +208,18 @@ def remap(mask_values: NDArray[Any], mapping: Mapping[int, int]) -> Mask:
         mapping: the class id of each foreign value.
 
     Raises:
-        InputError: a value that `mapping` does not name; all of them are listed with their pixels.
+        InputError: a value that `mapping` does not name.
     """
     bad_targets = sorted({target for target in mapping.values() if not 0 <= target <= 255})
     if bad_targets:
         raise InputError(f"class mapping leads to {bad_targets}; class ids are 0 to 255")
     array = _whole_numbers(mask_values)
-    values, counts = _value_counts(array)
-    unnamed = np.array([int(value) not in mapping for value in values])
-    if unnamed.any():
+    values = _values_in(array)
+    unnamed = values[[int(value) not in mapping for value in values]]
+    if len(unnamed):
         raise InputError(
-            f"mask has values that the class mapping does not name: "
-            f"{_listed(values[unnamed], counts[unnamed])}; it names {sorted(mapping)}. Name every "
-            "value, such as 0=skin,255=lesion"
+            f"the class mapping (--classes) does not name {_counted(unnamed.tolist())}; values seen: "
+            f"{_listed(values.tolist())}; name every value, for example 0=skin,255=lesion"
         )
     targets = np.array([mapping[int(value)] for value in values], dtype=np.uint8)
     return targets[np.searchsorted(values, array)]
@@ -302,24 +311,22 @@ def _uint8_mask(mask: Mask) -> Mask:
     return mask
 
 
-def _value_counts(array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The values in `array`, ascending, and the pixels of each."""
+def _values_in(array: NDArray[Any]) -> NDArray[Any]:
+    """The values in `array`, ascending."""
     low, high = int(array.min()), int(array.max())
     if low >= 0 and high < 65536:  # counting is many times faster than the sort in np.unique
-        counts = np.bincount(array.ravel().astype(np.uint16, copy=False))
-        present = np.flatnonzero(counts)
-        return present, counts[present].astype(np.int64)
-    values, tally = np.unique(array, return_counts=True)
-    return values, tally.astype(np.int64)
+        return np.flatnonzero(np.bincount(array.ravel().astype(np.uint16, copy=False)))
+    values: NDArray[Any] = np.unique(array)
+    return values
 
 
-def _listed(values: NDArray[Any], counts: NDArray[np.int64], most: int = 8) -> str:
-    pairs = list(zip(values.tolist(), counts.tolist(), strict=True))
-    parts = [f"{value} ({count:,} pixel{'s' * (count != 1)})" for value, count in pairs[:most]]
-    if len(pairs) > most:
-        rest = sum(count for _, count in pairs[most:])
-        parts.append(f"{len(pairs) - most} more values ({rest:,} pixels)")
-    return ", ".join(parts)
+def _counted(values: Sequence[int]) -> str:
+    return f"value{'s' * (len(values) != 1)} {_listed(values)}"
+
+
+def _listed(values: Sequence[int], most: int = 8) -> str:
+    listed = ", ".join(map(str, values[:most]))
+    return f"{listed} and {len(values) - most} more" if len(values) > most else listed
 
 
 def _png_size(data: bytes) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from typing import Any
 from ddiseg.catalogue.models import now
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.formats import RELEASES, load_format
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent
 from ddiseg.release.licence import LICENCE_FILE, licence_text
 from ddiseg.release.release import ExportSummary, Item, Release
 
@@ -215,11 +215,11 @@ def _renamed(part: Path, target: Path) -> bool:
 def _refuse_gaps(refused: list[FileOutcome], total: int, strict: bool) -> None:
     if not refused or (len(refused) < total and not strict):
         return
-    first = f"{refused[0].name}: {refused[0].note}"
+    reasons = reasons_in_words(refused, "images")
     if len(refused) == total:
-        raise InputError(f"none of the {total} images could be exported; {first}")
+        raise InputError(f"none of the {total} images could be exported; {reasons}")
     raise InputError(
-        f"--strict: {len(refused)} of {total} images could not be exported, nothing was written; {first}"
+        f"--strict: {len(refused)} of {total} images could not be exported, nothing was written; {reasons}"
     )
 
 

@@ -181,7 +181,7 @@ class Release:
         pixels = workspace.photograph(image)
         if images.content_hash(pixels) != image.content_hash:
             raise InputError(
-                f"{image.name}: its stored photograph is damaged; import the original again "
+                "its stored photograph is damaged; import the original again "
                 "('ddiseg verify' lists all that are)"
             )
         if image.in_place is not None:
@@ -208,9 +208,7 @@ class Release:
     def _one(self, work: Callable[[Item, masks.Mask], T], item: Item) -> tuple[list[str], T]:
         mask = self.workspace.mask(item.mask)
         if masks.mask_hash(mask) != item.mask.content_hash:
-            raise InputError(
-                f"{item.image.name}: its stored mask is damaged; run 'ddiseg verify' to see what else is"
-            )
+            raise InputError("its stored mask is damaged; run 'ddiseg verify' to see what else is")
         mask = masks.check_mask(mask, len(self.protocol.classes))
         present = [self.protocol.class_names[index] for index in masks.classes_in(mask)]
         return present, work(item, mask)

@@ -25,7 +25,7 @@ from ddiseg.loop import gate
 from ddiseg.loop.batch import BatchRequest, DrawnBatch, draw_batch
 from ddiseg.loop.painting import Painter
 from ddiseg.loop.refresh import refresh
-from ddiseg.outcomes import FileOutcome, count
+from ddiseg.outcomes import FileOutcome, count, nothing_taken, reasons_in_words
 from ddiseg.rounds.draws import next_name, to_be_judged
 from ddiseg.rounds.due import Due, refresh_due
 from ddiseg.rounds.lock import one_round
@@ -244,7 +244,9 @@ class _Round:
             return "nothing to paint: 'ddiseg batch draw' or 'ddiseg label push' gives people work"
         if self.painter is None:
             return "nothing painted: there is no model yet"
-        return self._painted(self.painter, images)
+        outcomes = self.painter.paint(images)
+        _raise_if_nothing_taken(outcomes, "images")
+        return _painted(self.painter, outcomes)
 
     def push(self) -> str:
         if self.connection is None:
@@ -256,6 +258,7 @@ class _Round:
             if images:
                 done = push(self.workspace, self.connection, images, how, self.actor)
                 outcomes += done.outcomes
+        _raise_if_nothing_taken(outcomes, "images")
         said = _counted(outcomes, "images") if outcomes else "nothing to push"
         return "; ".join([said, *work.left_to_persons])
 
@@ -277,10 +280,7 @@ class _Round:
         images = to_be_judged(self.workspace.catalogue, self.options.draw, self.options.seed)
         if not images or self.painter is None:
             return []
-        return [f"chosen among {self._painted(self.painter, images)}"]
-
-    def _painted(self, painter: Painter, images: Sequence[Image]) -> str:
-        return f"{_counted(painter.paint(images), 'images')} by {painter.version.name}"
+        return [f"chosen among {_painted(self.painter, self.painter.paint(images))}"]
 
 
 class _Plan(_Round):
@@ -360,6 +360,16 @@ def _notes(name: str, drawn: DrawnBatch) -> list[str]:
     more = len(drawn.notes) - NOTED
     rest = [f"{more} more notes: 'ddiseg batch show {name}'"] if more > 0 else []
     return [*drawn.notes[:NOTED], *rest]
+
+
+def _raise_if_nothing_taken(outcomes: Sequence[FileOutcome], what: str) -> None:
+    """Fail a step of which everything was refused; what is missing then is missing for all."""
+    if nothing_taken(outcomes):
+        raise DdisegError(f"nothing was taken; {reasons_in_words(outcomes, what)}")
+
+
+def _painted(painter: Painter, outcomes: Sequence[FileOutcome]) -> str:
+    return f"{_counted(outcomes, 'images')} by {painter.version.name}"
 
 
 def _counted(outcomes: Sequence[FileOutcome], what: str) -> str:

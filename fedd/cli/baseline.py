@@ -274,20 +274,25 @@ def _say(
 
 
 def _opened(items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
-    """The photographs that can be opened; at the end, how many could and which could not."""
+    """The photographs that can be opened; at the end, how many could and which could not.
+
+    Raises DatasetError at the end where none could.
+    """
     refused = []
     for item in items:
         try:
             photograph = item.photograph()
         except DatasetError as error:
-            refused.append(f"refused  {error}")
+            refused.append(str(error))
             continue
         yield item, photograph
-    for line in refused:
-        click.echo(line, err=True)
+    for why in refused:
+        click.echo(f"refused  {why}", err=True)
     click.echo(
         f"{len(items)} photographs: {len(items) - len(refused)} read, {len(refused)} refused"
     )
+    if refused and len(refused) == len(items):
+        raise DatasetError(f"no photograph can be opened, first: {refused[0]}")
 
 
 def _png(mask: Any) -> bytes:

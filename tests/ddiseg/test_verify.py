@@ -125,7 +125,7 @@ DAMAGE: dict[str, tuple[Damage, Part, str]] = {
     "mask holds no class": (
         _write(Kind.MASK, _mask(7)),
         Part.MASK,
-        r"^mask of 1\.png by anna: the stored mask has values that are no class: 7 \(48 pixels\)",
+        r"^mask of 1\.png by anna: the stored mask value 7 is no class; values seen: 7; restore",
     ),
     "mask of another size than its row": (
         _sql("UPDATE masks SET height = 5, mapping = 'stretched'"),

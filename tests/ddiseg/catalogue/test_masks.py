@@ -117,11 +117,11 @@ def _fix(catalogue: Catalogue, new_mask: MaskMaker) -> None:
 LATER_WORK = {
     "rejected": (lambda c, _: _reject(c, 1), "ben sent this mask back", "import a mended mask"),
     "corrected": (_correct, "another mask waits for review, by carl", "import a mended mask"),
-    "fixed": (_fix, "another mask was accepted, by ben", "'ddiseg reopen 000001.png' first"),
+    "fixed": (_fix, "another mask was accepted, by ben", "'ddiseg reopen IMAGE' first"),
     "skipped": (
         lambda c, _: c.images.skip(1, "scalp", None, "carl"),
         "the image was skipped, by carl",
-        "'ddiseg reopen 000001.png' first",
+        "'ddiseg reopen IMAGE' first",
     ),
 }
 
@@ -193,7 +193,7 @@ def test_submit__another_mask_for_an_accepted_image_is_refused(
     [refused] = two.masks.submit([new_mask(1, "anna", "b")], "ben")
     assert refused.outcome is Outcome.REFUSED
     assert refused.note is not None
-    assert "'ddiseg reopen 000001.png' first" in refused.note
+    assert "'ddiseg reopen IMAGE' first" in refused.note
     assert len(two.masks.of_image(1)) == 1
 
 

@@ -164,7 +164,7 @@ def test_report_outcomes__text(capsys: pytest.CaptureFixture[str]) -> None:
 def test_report_outcomes__long_lists_are_cut_in_text_only(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    many = [FileOutcome(f"{n}.png", Outcome.ADDED, "note") for n in range(50)]
+    many = [FileOutcome(f"{n}.png", Outcome.ADDED, f"note {n}") for n in range(50)]
     report_outcomes(Settings(), many, "files", strict=False, extra={})
     assert capsys.readouterr().out.endswith("and 30 more with a note; --output json lists all\n")
     report_outcomes(Settings(output="json"), many, "files", strict=False, extra={"more": 1})
@@ -172,6 +172,43 @@ def test_report_outcomes__long_lists_are_cut_in_text_only(
     assert len(data["files"]) == 50
     assert data["counts"] == {"added": 50, "unchanged": 0, "repaired": 0, "refused": 0}
     assert data["more"] == 1
+
+
+def test_report_outcomes__equal_reasons_share_a_line_in_text_only(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    outcomes = [FileOutcome(f"{n}.png", Outcome.REFUSED, "is no mask") for n in range(40)]
+    outcomes.append(FileOutcome("x.png", Outcome.ADDED))
+    report_outcomes(Settings(), outcomes, "masks", strict=False, extra={})
+    assert capsys.readouterr().out.splitlines() == [
+        "41 masks: 1 added, 0 unchanged, 0 repaired, 40 refused",
+        "  refused  40 masks: is no mask (0.png, 1.png, 2.png, ...)",
+    ]
+    report_outcomes(Settings(output="json"), outcomes, "masks", strict=False, extra={})
+    assert len(json.loads(capsys.readouterr().out)["files"]) == 41
+
+
+def test_report_outcomes__many_reasons_of_refusal_are_cut(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    many = [FileOutcome(f"{n}.png", Outcome.REFUSED, f"reason {n}") for n in range(50)]
+    report_outcomes(Settings(), [*many, OUTCOMES[0]], "files", strict=False, extra={})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 22
+    assert lines[-1] == "  ... and 30 more with a note; --output json lists all"
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_report_outcomes__everything_refused_fails(
+    capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    settings = Settings(output=output)
+    with pytest.raises(DdisegError, match=r"^nothing was taken: 2 of 2 files refused$"):
+        report_outcomes(settings, [OUTCOMES[2]] * 2, "files", strict=False, extra={})
+    assert "holds 3 frames" in capsys.readouterr().out, "what was refused is printed all the same"
+    report_outcomes(settings, [], "files", strict=False, extra={})
+    unchanged = FileOutcome("d.png", Outcome.UNCHANGED)
+    report_outcomes(settings, [OUTCOMES[2], unchanged], "files", strict=False, extra={})
 
 
 def test_report_outcomes__strict(capsys: pytest.CaptureFixture[str]) -> None:

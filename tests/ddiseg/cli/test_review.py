@@ -14,6 +14,7 @@ from PIL import Image as Pillow
 
 from ddiseg.catalogue import NewMask, Purpose
 from ddiseg.catalogue.models import Image
+from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import (
     ANNOTATOR,
@@ -171,6 +172,19 @@ def test_list__pictures_of_photograph_and_masks_side_by_side(
             assert picture.size[0] > 2 * WIDTH
             assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 10
     assert str(paths[0]) in review("list", "--pictures", folder).out
+
+
+def test_list__no_picture_at_all(
+    studio: Studio, images: list[Image], review: Run, tmp_path: Path
+) -> None:
+    for image in images:
+        stored = studio.workspace.store.path(Kind.IMAGE, image.content_hash)
+        Path(stored).unlink()
+    result = review("list", "--pictures", tmp_path / "pictures")
+    assert result.status == 1
+    assert result.out.splitlines()[0] == "3 masks wait for review"
+    assert "Error: no picture could be written, first: " in result.err
+    assert review("list").status == 0
 
 
 def test_list__picture_shows_the_mask_that_waits(

@@ -170,9 +170,9 @@ JUST_FITS = {"width": 10_000, "height": 20_000}
 @pytest.mark.parametrize(
     ("size", "stretched", "says"),
     [
-        (ABSURD, False, "is 1000000000 x 1000000000, but a.png is 24 x 16"),
+        (ABSURD, False, "is 1000000000 x 1000000000, but its photograph is 24 x 16"),
         (ABSURD, True, "is 1000000000 x 1000000000 pixels large; 200,000,000 pixels at most"),
-        (JUST_FITS, False, "is 10000 x 20000, but a.png is 24 x 16"),
+        (JUST_FITS, False, "is 10000 x 20000, but its photograph is 24 x 16"),
     ],
 )
 def test_masks__absurd_size_is_refused_before_anything_is_made_of_it(

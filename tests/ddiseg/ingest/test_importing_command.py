@@ -66,7 +66,7 @@ def test_import(ddiseg: Any, photos: Path) -> None:
     assert done.status == 0
     assert done.out.splitlines() == [
         "6 files: 4 added, 0 unchanged, 0 repaired, 2 refused",
-        "  refused  table.csv:4: table.csv, line 4: image '../x.png' leads out of the folder: "
+        "  refused  table.csv:4: image '../x.png' leads out of the folder: "
         "name a file of the folder",
         "  refused  bad.png: not a photograph that can be read (PNG, JPEG, TIFF, BMP, WEBP, GIF)",
         "dataset: photos",
@@ -106,7 +106,10 @@ def test_import__strict(ddiseg: Any, photos: Path) -> None:
     [
         ({"--columns": "image=name"}, "has no column 'name'; its columns are file, tone"),
         ({"--columns": "file=image"}, "there is no key 'file'; the keys are image, tone"),
-        ({"--metadata": "absent.csv"}, "metadata absent.csv can't be read: No such file"),
+        (
+            {"--metadata": "absent.csv"},
+            f"metadata {Path('absent.csv').absolute()} does not exist: give the path",
+        ),
     ],
 )
 def test_import__refused_in_one_line(
@@ -129,6 +132,66 @@ def test_import__many_to_name(ddiseg: Any, folder: Any) -> None:
     assert named.endswith("19.png, 20.png and 4 more; --output json lists all")
 
 
+def test_import__malignant(ddiseg: Any, photos: Path) -> None:
+    (photos.parent / "table.csv").write_text("file,dx\na.png,BCC\nb.png,wart\n")
+    args = ["import", photos, "--metadata", photos.parent / "table.csv"]
+    args += ["--columns", "image=file,diagnosis=dx"]
+    assert "malignancy is not known: the diagnoses (BCC, wart) are" in ddiseg(*args).out
+    done = ddiseg(*args, "--malignant", "bcc,mel", "--benign", "Wart")
+    assert done.status == 0
+    assert (
+        "malignancy from diagnosis, by --malignant, --benign: 1 malignant (BCC), 1 benign (wart), "
+        "2 unknown"
+    ) in done.out.splitlines()
+    assert "--malignant names mel, which is no row's diagnosis" in done.out
+    wrong = ddiseg(*args, "--malignant", "BCC", "--benign", "bcc")
+    assert (wrong.status, wrong.out) == (2, "")
+    assert "bcc stands in --malignant and in --benign: keep one of them" in wrong.err
+
+
+def test_import__everything_refused(ddiseg: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "bad" / name).write_bytes(b"x")
+    done = ddiseg("import", tmp_path / "bad")
+    assert done.status == 1
+    assert done.out.splitlines()[1].startswith("  refused  2 files: not a photograph that can be")
+    assert "Error: nothing was taken: 2 of 2 files refused" in done.err
+
+
+def test_masks_import__foreign_values(ddiseg: Any, photos: Path, tmp_path: Path) -> None:
+    """All refused is a failure, and the one reason is given once, with what to type."""
+    ddiseg("import", photos)
+    (tmp_path / "masks").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        mask = np.zeros((16, 24), np.uint8)
+        mask[4:8, : 4 + ord(name[0]) - ord("a")] = 255
+        Image.fromarray(mask).save(tmp_path / "masks" / name)
+    args = ["masks", "import", tmp_path / "masks", "--annotator", "anna"]
+    done = ddiseg(*args)
+    assert done.status == 1
+    assert done.out.splitlines() == [
+        "3 mask files: 0 added, 0 unchanged, 0 repaired, 3 refused",
+        "  refused  3 mask files: mask value 255 is no class; values seen: 0, 255; give --classes, "
+        "for example 0=skin,255=lesion; 0 may be background instead (a.png, b.png, c.png)",
+        "no --as given: read as png",
+    ]
+    assert "Error: nothing was taken: 3 of 3 mask files refused" in done.err
+    done = ddiseg(*args, "--classes", "0=skin,255=lesion", "--output", "json")
+    assert done.status == 0
+    assert json.loads(done.out)["format"] == "png"
+
+
+def test_masks_import__none_of_the_subset(ddiseg: Any, photos: Path, workspace: Workspace) -> None:
+    ddiseg("import", photos)
+    (image,) = [i for i in workspace.catalogue.images.select() if i.name == "a.png"]
+    workspace.catalogue.subsets.store({"few": [image.id]}, {}, "tester")
+    args = ["masks", "import", photos / "b.png", "--annotator", "anna", "--subset", "few"]
+    done = ddiseg(*args)
+    assert (done.status, done.out) == (1, "")
+    assert "none of the 1 masks has the name of an image of subset 'few'" in done.err
+
+
 def test_masks_import(ddiseg: Any, photos: Path, tmp_path: Path) -> None:
     ddiseg("import", photos)
     for path, value in (("1/a.png", 0), ("2/a.png", 0), ("1/b.png", 255), ("1/c.png", 7)):
@@ -140,7 +203,9 @@ def test_masks_import(ddiseg: Any, photos: Path, tmp_path: Path) -> None:
     assert done.status == 0
     first, *rest = done.out.splitlines()
     assert first == "4 mask files: 2 added, 1 unchanged, 0 repaired, 1 refused"
-    assert rest[0].startswith("  refused  1/c.png: mask has values that the class mapping does not")
+    assert rest[0].startswith(
+        "  refused  1/c.png: the class mapping (--classes) does not name value 7; "
+    )
     assert rest[1] == "  unchanged  2/a.png: same mask as 1/a.png"
     again = ddiseg(*args, *classes, "--reviewer", "ben", "--strict", "--output", "json")
     assert again.status == 1
@@ -157,7 +222,7 @@ def test_masks_import(ddiseg: Any, photos: Path, tmp_path: Path) -> None:
         (["--as", "png", "--annotator", "a", "--rest", "skin"], 2, "--rest is about files with labels"),
         (["--as", "coco", "--rest", "hair"], 1, "--rest: there is no class 'hair'; the classes are"),
         (["--as", "labelstudio", "--classes", "0"], 1, "'0' is not LABEL=CLASS"),
-        (["--annotator", "a"], 2, "Missing option '--as'"),
+        (["--annotator", "a"], 1, "fits no format; say which it has with --as FORMAT:"),
         (["--as", "png", "--annotator", "a", "--dataset", "x"], 1, "no dataset called 'x'; there are: none yet"),
     ],
 )  # fmt: skip
@@ -231,6 +296,18 @@ def test_import_coco(ddiseg: Any, labels: Path) -> None:
     assert said["dataset"] == "exported"
 
 
+def test_import_coco__guessed(ddiseg: Any, labels: Path) -> None:
+    args = ["import", labels / "labels.json", "--annotator", "reader-1", "--classes", "mole=lesion"]
+    done = ddiseg(*args)
+    assert done.status == 0
+    assert "no --as given: read as coco" in done.out.splitlines()
+    assert "1 masks: 1 added, 0 unchanged, 0 repaired, 0 refused" in done.out.splitlines()
+    (labels / "labels.json").write_text("[]")
+    wrong = ddiseg(*args)
+    assert (wrong.status, wrong.out) == (1, "")
+    assert "labels.json is no COCO file" in wrong.err
+
+
 def test_import_coco__no_masks(ddiseg: Any, labels: Path) -> None:
     document = json.loads((labels / "labels.json").read_text())
     (labels / "labels.json").write_text(json.dumps({"images": document["images"]}))
@@ -269,10 +346,8 @@ def test_masks_import__with_labels(ddiseg: Any, labels: Path) -> None:
         json.dumps([{"id": 1, "data": {"image": "a.png"}, "annotations": [cancelled]}])
     )
     done = ddiseg("masks", "import", export, "--as", "labelstudio")
-    assert done.out.splitlines() == [
-        "0 masks: 0 added, 0 unchanged, 0 repaired, 0 refused",
-        "cancelled annotations left; 'ddiseg skip' takes them, with a reason: 1",
-        "tasks without anything submitted: 1",
-    ]
-    done = ddiseg("masks", "import", export, "--as", "labelstudio", "--output", "json")
-    assert len(json.loads(done.out)["notes"]) == 2
+    assert (done.status, done.out) == (1, "")
+    assert done.err.splitlines()[-1] == (
+        f"Error: {export} has no masks; cancelled annotations left; 'ddiseg skip' takes them, with a "
+        "reason: 1; tasks without anything submitted: 1"
+    )

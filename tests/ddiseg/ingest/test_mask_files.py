@@ -99,7 +99,7 @@ def test_import_masks__reviewed(catalogued: Workspace, masks: Path) -> None:
     save(DRAWN[::-1], masks / "a.png")
     told = run(catalogued, masks, reviewer="ben")
     assert outcomes(told) == {"a.png": "refused"}
-    assert "reopen a.png" in str(told["a.png"].note)
+    assert "'ddiseg reopen IMAGE' first" in str(told["a.png"].note)
 
 
 def test_import_masks__foreign_values(catalogued: Workspace, masks: Path) -> None:
@@ -143,10 +143,10 @@ def half_clear() -> np.ndarray[Any, np.dtype[np.uint8]]:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        (DRAWN[:, :23], "is 23 x 16, but a.png is 24 x 16: export it at that size, or give --stretched"),
-        (DRAWN.T, "is 16 x 24, but a.png is 24 x 16"),
-        (np.where(DRAWN == 2, 7, DRAWN), "values that are no class: 7"),
-        (np.where(DRAWN == 2, 255, 0), "values that are no class: 255"),
+        (DRAWN[:, :23], "is 23 x 16, but its photograph is 24 x 16: export it at that size, or give --stretched"),
+        (DRAWN.T, "is 16 x 24, but its photograph is 24 x 16"),
+        (np.where(DRAWN == 2, 7, DRAWN), "mask value 7 is no class; values seen: 0, 1, 3, 4, 7; say what every value means with --classes VALUE=CLASS,..."),
+        (np.where(DRAWN == 2, 255, 0), "mask value 255 is no class; values seen: 0, 255; give --classes, for example 0=skin,255=lesion; 0 may be background instead"),
         (in_colours(), "is in colours, which are not class ids"),
         (half_clear(), "is partly transparent"),
     ],
@@ -187,7 +187,7 @@ def test_import_masks__png_damaged(catalogued: Workspace, masks: Path) -> None:
 def test_import_masks__value_without_a_meaning(catalogued: Workspace, masks: Path) -> None:
     save(np.where(DRAWN == 2, 128, 0), masks / "a.png")
     told = run(catalogued, masks, mapping=SKIN_AND_LESION)
-    assert "does not name: 128" in str(told["a.png"].note)
+    assert "(--classes) does not name value 128; values seen: 0, 128;" in str(told["a.png"].note)
 
 
 def test_import_masks__stretched(catalogued: Workspace, masks: Path) -> None:
@@ -209,8 +209,8 @@ def test_import_masks__unknown_and_ambiguous(
     save(DRAWN, masks / "a.png")
     save(DRAWN, masks / "z.png")
     told = run(catalogued, masks)
-    assert told["a.png"].note == ("2 images are called a (#1, #6): say which with --dataset NAME")
-    assert told["z.png"].note == "no image called z: import the photographs first"
+    assert told["a.png"].note == ("2 images have this name (#1, #6): say which with --dataset NAME")
+    assert told["z.png"].note == "no image has this name: import the photographs first"
     assert outcomes(run(catalogued, masks, dataset="more")) == {
         "a.png": "added",
         "z.png": "refused",
@@ -245,7 +245,7 @@ def test_import_masks__repeat_of_one_that_is_refused(catalogued: Workspace, mask
     save(DRAWN, masks / "2/a.png")
     told = run(catalogued, masks)
     assert outcomes(told) == {"1/a.png": "refused", "2/a.png": "refused"}
-    assert "a.png is skipped" in str(told["2/a.png"].note)
+    assert "its image is skipped: 'ddiseg reopen IMAGE' first" in str(told["2/a.png"].note)
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
@@ -344,8 +344,8 @@ class Trap:
         (npy(SQUARE.astype(np.int64)), "holds int64; the masks of sDDI are int32"),
         (npy(SQUARE[:128]), r"has shape (128, 256); the masks of sDDI are 256 x 256"),
         (npy(SQUARE[None]), "has shape (1, 256, 256)"),
-        (npy(class_7()), "values that are no class: 7 (1 pixel)"),
-        (npy(SQUARE - 1), "values that are no class: -1"),
+        (npy(class_7()), "mask value 7 is no class; values seen: 0, 1, 2, 3, 4, 7"),
+        (npy(SQUARE - 1), "mask value -1 is no class"),
         (npy(np.array([Trap()], object), allow_pickle=True), "holds Python objects"),
         (pickle.dumps(Trap()), "is a pickle"),
         (npy(SQUARE)[:-1], "is truncated"),

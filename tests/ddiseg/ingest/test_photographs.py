@@ -11,6 +11,7 @@ from PIL import Image
 from ddiseg import images
 from ddiseg.errors import InputError
 from ddiseg.ingest import ddi
+from ddiseg.ingest.diagnoses import MalignantDiagnoses
 from ddiseg.ingest.metadata import Key
 from ddiseg.ingest.photographs import PhotographImport, import_photographs
 from ddiseg.outcomes import Outcome, count
@@ -52,7 +53,8 @@ def test_import(workspace: Workspace, folder: Any, pixels: Any) -> None:
     assert done.rows_without_file == 2
     assert done.files_without_row == ["c.png"]
     assert done.dataset == "photos"
-    assert done.notes == ["files of other kinds left alone: 1 .txt"]
+    assert done.notes[0].startswith("malignancy is not known: the diagnoses (naevus) are not all")
+    assert done.notes[1:] == ["files of other kinds left alone: 1 .txt"]
     a, c, b = workspace.catalogue.images.select()
     assert (a.name, a.tone, a.tone_source, a.fitzpatrick) == (
         "a.png",
@@ -159,6 +161,54 @@ def test_import__row_corrected(workspace: Workspace, folder: Any) -> None:
     assert told(again) == {"a.png": UNCHANGED, "b.png": UNCHANGED}
 
 
+def test_import__malignancy_from_diagnosis(workspace: Workspace, folder: Any) -> None:
+    root = folder("a.png", "b.png", "c.png", "d.png")
+    (root / "d.png").write_bytes(b"no photograph")
+    said = table(root, "a.png,1,BCC,", "b.png,1,nev,", "c.png,1,,", "d.png,1,MEL,")
+    done = import_photographs(workspace, root, **said)
+    assert [i.malignant for i in workspace.catalogue.images.select()] == [True, False, None]
+    assert done.notes == [
+        "malignancy from diagnosis, by PAD-UFES-20's codes: 1 malignant (BCC), 1 benign (nev), "
+        "1 unknown"
+    ]
+
+
+def test_import__again_with_malignant_diagnoses(workspace: Workspace, folder: Any) -> None:
+    root = folder("a.png", "b.png")
+    said = table(root, "a.png,1,carcinoma,", "b.png,1,wart,")
+    import_photographs(workspace, root, **said)
+    given = MalignantDiagnoses.parse("Carcinoma", "rest")
+    done = import_photographs(workspace, root, **said, diagnoses=given)
+    assert told(done) == {"a.png": REPAIRED, "b.png": REPAIRED}
+    assert note(done, "a.png") == "corrected malignant nothing -> True"
+    assert [i.malignant for i in workspace.catalogue.images.select()] == [True, False]
+    again = import_photographs(workspace, root, **said, diagnoses=given)
+    assert set(told(again).values()) == {UNCHANGED}
+    assert set(told(import_photographs(workspace, root, **said)).values()) == {UNCHANGED}
+
+
+def test_import__known_codes_fill_in_and_never_overrule(workspace: Workspace, folder: Any) -> None:
+    """That this ACK is malignant was said by a person, in a column that a later table lacks."""
+    root = folder("a.png", "b.png")
+    said = table(root, "a.png,1,ACK,TRUE", "b.png,1,BCC,", header="file,tone,dx,bad")
+    columns = {Key.IMAGE: "file", Key.TONE: "tone", Key.DIAGNOSIS: "dx", Key.MALIGNANT: "bad"}
+    import_photographs(workspace, root, **{**said, "columns": columns})
+    assert [i.malignant for i in workspace.catalogue.images.select()] == [True, None]
+    done = import_photographs(workspace, root, **table(root, "a.png,1,ACK,P", "b.png,1,BCC,"))
+    assert note(done, "a.png") == "corrected patient nothing -> P"
+    assert note(done, "b.png") == "corrected malignant nothing -> True"
+    assert [i.malignant for i in workspace.catalogue.images.select()] == [True, True]
+    given = MalignantDiagnoses.parse(None, "ACK")
+    import_photographs(workspace, root, **table(root, "a.png,1,ACK,"), diagnoses=given)
+    assert workspace.catalogue.images.find("a.png").malignant is False, "a person named it"
+
+
+def test_import__equal_faults_of_rows_have_equal_reasons(workspace: Workspace, folder: Any) -> None:
+    root = folder("a.png", "b.png")
+    done = import_photographs(workspace, root, **table(root, "a.png,-1,,", "b.png,-1,,"))
+    assert len({o.note for o in done.outcomes}) == 1
+
+
 def test_import__exact_duplicate(workspace: Workspace, folder: Any) -> None:
     root = folder("a.png")
     folder("b.bmp", "c.png")  # b.bmp has the seed of a.png
@@ -208,8 +258,8 @@ def test_import__near_duplicates(workspace: Workspace, folder: Any, pixels: Any)
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("a.png,brown,,", "table.csv, line 3: tone 'brown' is none of"),
-        ("a.png,1", "table.csv, line 3: 2 cells, but 4 columns"),
+        ("a.png,brown,,", "its row in table.csv: tone 'brown' is none of"),
+        ("a.png,1", "its row in table.csv: 2 cells, but 4 columns"),
         ("a.png,56,,", "lines 3 and 4 contradict each other"),
     ],
 )
@@ -249,7 +299,7 @@ def _spy(seen: list[str]) -> Any:
 
 def test_import__identical_rows(workspace: Workspace, folder: Any) -> None:
     root = folder("a.png")
-    done = import_photographs(workspace, root, **table(root, "a.png,3,x,", "a,3.0,x,"))
+    done = import_photographs(workspace, root, **table(root, "a.png,3,,P", "a,3.0,,P"))
     assert told(done) == {"a.png": ADDED}
     assert done.notes == ["table.csv: 1 with rows that say the same twice: a.png (lines 2 and 3)"]
 
@@ -286,7 +336,10 @@ def test_import__accents_of_macos(workspace: Workspace, folder: Any) -> None:
     [
         ({"metadata": None}, "give --metadata CSV"),
         ({"columns": None}, "--columns image=COLUMN"),
-        ({"metadata": Path("absent.csv")}, "can't be read"),
+        (
+            {"metadata": Path("absent.csv")},
+            r"metadata /.*/absent.csv does not exist: give the path",
+        ),
         ({"columns": {Key.IMAGE: "name"}}, "no column 'name'"),
         ({"dataset": "a:b"}, "without ':'"),
         ({"dataset": " "}, "give a name"),

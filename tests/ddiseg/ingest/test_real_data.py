@@ -34,7 +34,14 @@ def test_pad300(workspace: Workspace, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"metadata": TABLE, "columns": parse_columns(COLUMNS)}
     done = import_photographs(workspace, tmp_path / "pad" / "images", **arguments)
     assert (done.dataset, done.rows_without_file) == ("pad", 2298 - 40)
-    assert (count(done.outcomes)["added"], done.files_without_row, done.notes) == (40, [], [])
+    assert (count(done.outcomes)["added"], done.files_without_row, done.notes) == (
+        40,
+        [],
+        [
+            "malignancy from diagnosis, by PAD-UFES-20's codes: 10 malignant (BCC, MEL), "
+            "30 benign (ACK, NEV, SEK), 0 unknown"
+        ],
+    )
     with TABLE.open() as file:
         rows = {row["img_id"]: row for row in csv.DictReader(file)}
     for image in workspace.catalogue.images.select():

@@ -134,7 +134,7 @@ def test_push__settled_images_are_refused(studio: Studio) -> None:
     image = studio.add_images()[0]
     studio.catalogue.images.skip(image.id, "blurry", None, ANNOTATOR)
     done = studio.push()
-    assert notes(done) == ["it is skipped: 'ddiseg reopen 1.png' first, if it is to be drawn anew"]
+    assert notes(done) == ["it is skipped: 'ddiseg reopen IMAGE' first, if it is to be drawn anew"]
     assert not studio.server.tasks
     studio.check()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import jaccard_score
 
 from annotation_protocol import load_protocol
@@ -86,9 +87,60 @@ def test_evaluate__a_model_is_never_scored_on_its_own_training_image(
     assert result["learned_from"] == 4
 
 
+def test_evaluate__foreign_values_are_told_with_what_to_type(
+    painted: Workspace, tmp_path: Path
+) -> None:
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    for number in (4, 5):
+        grey = np.where(spot(number)[1] == 1, 255, 0).astype(np.uint8)
+        Image.fromarray(grey).save(folder / f"{number}.png")
+    with pytest.raises(InputError) as raised:
+        evaluate(painted, "tester", truth=folder)
+    assert str(raised.value) == (
+        f"nothing to evaluate of 2 truths ({folder}): refused: 2 truths: mask value 255 is no class; "
+        "values seen: 0, 255; give --classes, for example 0=skin,255=lesion; 0 may be background "
+        "instead (4.png, 5.png)"
+    )
+    assert evaluate(painted, "tester", truth=folder, mapping={0: 4, 255: 1})["n_images"] == 2
+
+
+def test_evaluate__why_nothing_is_left(painted: Workspace, tmp_path: Path) -> None:
+    painted.catalogue.subsets.store({"first": [1, 2]}, {}, "tester")
+    with pytest.raises(InputError) as raised:
+        evaluate(painted, "tester", truth=tmp_path / "truth", subset="first")
+    assert str(raised.value).endswith(
+        "2 are of images that the model learned from: give --truth masks of other images; "
+        "7 are of images outside the subset"
+    )
+
+
+def test_evaluate__settled_images_are_predicted_where_asked_for(
+    spots: Workspace, learn: Learn, tmp_path: Path
+) -> None:
+    """A plain 'ddiseg prelabel' leaves a skipped image out: it would be the wrong advice."""
+    learn(spots)
+    for image_id in (6, 7, 8, 9):
+        spots.catalogue.images.skip(image_id, "blurry", None, "tester")
+    with pytest.raises(
+        InputError,
+        match=r"5 are of images without a prediction: run 'ddiseg prelabel --state new --state skipped'$",
+    ):
+        evaluate(spots, "tester", truth=tmp_path / "truth")
+
+
+def test_evaluate__format_is_guessed(painted: Workspace, tmp_path: Path) -> None:
+    assert evaluate(painted, "tester", truth=tmp_path / "truth")["format"] == "png"
+    folder = tmp_path / "sddi"
+    folder.mkdir()
+    np.save(folder / "4.npy", masks.stretch(spot(4)[1], (256, 256)).astype(np.int32))
+    result = evaluate(painted, "tester", truth=folder)
+    assert (result["format"], result["n_images"]) == ("sddi", 1)
+
+
 def test_evaluate__accepted_masks_against_earlier_predictions(painted: Workspace) -> None:
     with pytest.raises(
-        InputError, match="nothing to evaluate: 4 images with a truth were learned from"
+        InputError, match="4 truths \\(accepted masks\\): 4 are of images that the model learned"
     ):
         evaluate(painted, "tester", truth=None)
     mask = spot(4)[1]

@@ -192,7 +192,11 @@ def test_refresh__unknown_subset(moles: Workspace, learn: Learn) -> None:
 
 
 def test_refresh__nothing_is_known(filled: Workspace, learn: Learn) -> None:
-    with pytest.raises(InputError, match=r"no image of known malignancy .*3 of unknown malignancy"):
+    with pytest.raises(
+        InputError,
+        match=r"no image of known malignancy .*3 of unknown malignancy.*: import them again and say "
+        r"which diagnoses are malignant \('ddiseg import FOLDER .* --malignant BCC,MEL,SCC --benign",
+    ):
         learn(filled)
     assert list(filled.catalogue.models.all()) == []
 

@@ -245,7 +245,7 @@ def test_origin__is_label_studios_word() -> None:
         (SIZE, 5, None, "class id 5; the class ids are 0 to 4"),
         (SIZE, -1, None, "class id -1"),
         (SIZE, SKIN, np.zeros((4, 3), np.uint8), "base mask is 4 x 3, the picture 3 x 4"),
-        (SIZE, SKIN, np.full(SIZE, 7, np.uint8), "no class: 7 "),
+        (SIZE, SKIN, np.full(SIZE, 7, np.uint8), "value 7 is no class"),
     ],
 )
 def test_compose__refused(

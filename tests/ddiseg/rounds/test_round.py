@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.push import OPEN, PushOptions
 from ddiseg.loop.batch import BatchRequest, draw_batch
+from ddiseg.loop.painting import Painter
+from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.rounds import round as rounds
 from ddiseg.rounds.lock import BusyError, one_at_a_time
 from ddiseg.rounds.round import RoundOptions, Step, plan_round, run_round
@@ -55,6 +57,22 @@ def test_round__from_accepted_masks_to_painted_tasks(
     (row,) = studio.catalogue.rounds.last(5)
     assert row.outcome == "done"
     assert [step["step"] for step in row.steps] == NAMES
+
+
+def test_round__a_step_that_takes_nothing_has_failed(
+    studio: Studio, round_of: RunRound, batch: list[Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_painter: Painter, images: Sequence[Image], *_: Any) -> list[FileOutcome]:
+        return [FileOutcome(image.name, Outcome.REFUSED, "is missing") for image in images]
+
+    monkeypatch.setattr(Painter, "paint", refuse)
+    steps = round_of(every=2)
+    assert [name for name, step in steps.items() if step.failed] == ["paint"]
+    names = ", ".join(sorted(image.name for image in batch))
+    assert steps["paint"].said == f"nothing was taken; 3 images: is missing ({names})"
+    assert steps["push"].said == "3 images: 3 added", "the other steps go on"
+    (row,) = studio.catalogue.rounds.last(5)
+    assert row.outcome == "failed"
 
 
 def test_round__what_people_did_is_learned_and_the_open_tasks_repainted(

@@ -77,6 +77,11 @@ def test_segment_and_predict(folders: tuple[Path, Path], tmp_path: Path) -> None
     assert probabilities.shape == (5, 32, 32)
     np.testing.assert_allclose(probabilities.astype(float).sum(0), 1, atol=0.01)
 
+    (tmp_path / "new" / "a.png").write_text("no picture")
+    failed = _run("predict", network, tmp_path / "new", "--out", tmp_path / "none")
+    assert failed.exit_code == 1
+    assert "no photograph can be opened, first: " in failed.stderr
+
 
 def test_classify_and_predict(folders: tuple[Path, Path], tmp_path: Path) -> None:
     photographs, _ = folders

@@ -1,0 +1,250 @@
+"""Which diagnoses are malignant: the codes of public datasets, and what the importing person says.
+
+The codes of a dataset count only where every diagnosis in the metadata is one of them, and only
+where the metadata does not say itself what is malignant. DDI needs no codes: its own table has a
+column for it (`ddiseg.ingest.ddi`).
+"""
+
+from __future__ import annotations
+
+import csv
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ddiseg.errors import InputError
+from ddiseg.ingest.matching import Matched
+
+#: What stands in --benign for every diagnosis that --malignant does not name.
+REST = "rest"
+
+#: Diagnoses, or files, listed in a line.
+LISTED = 8
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The diagnosis codes of a dataset, in lower case."""
+
+    name: str
+    source: str  #: paper or page that defines them
+    malignant: frozenset[str]
+    benign: frozenset[str]
+    undecided: frozenset[str] = frozenset()  #: codes that stand for both, or for neither
+
+    @property
+    def codes(self) -> frozenset[str]:
+        return self.malignant | self.benign | self.undecided
+
+    @property
+    def verdicts(self) -> dict[str, bool]:
+        """Whether malignant, by code; without the undecided."""
+        return {code: code in self.malignant for code in self.malignant | self.benign}
+
+
+VOCABULARIES = (
+    # "three skin cancers" and "three skin diseases"; Bowen's disease is counted as SCC.
+    Vocabulary(
+        "PAD-UFES-20",
+        "Pacheco et al., Data in Brief 32 (2020) 106221, https://doi.org/10.1016/j.dib.2020.106221",
+        malignant=frozenset({"bcc", "mel", "scc"}),
+        benign=frozenset({"ack", "nev", "sek"}),
+    ),
+    # Also those of ISIC 2018, task 3. akiec is actinic keratosis, which the other two datasets keep
+    # apart from cancer, and Bowen's disease, a carcinoma in situ: the code does not say which.
+    Vocabulary(
+        "HAM10000",
+        "Tschandl et al., Scientific Data 5 (2018) 180161, https://doi.org/10.1038/sdata.2018.161",
+        malignant=frozenset({"bcc", "mel"}),
+        benign=frozenset({"bkl", "df", "nv", "vasc"}),
+        undecided=frozenset({"akiec"}),
+    ),
+    # ak, actinic keratosis, is benign as in PAD-UFES-20: a precursor, no cancer yet. unk is "none of
+    # the others".
+    Vocabulary(
+        "ISIC 2019",
+        "https://challenge.isic-archive.com/landing/2019/",
+        malignant=frozenset({"bcc", "mel", "scc"}),
+        benign=frozenset({"ak", "bkl", "df", "nv", "vasc"}),
+        undecided=frozenset({"unk"}),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class MalignantDiagnoses:
+    """Which diagnoses a person says are malignant, and which benign."""
+
+    malignant: tuple[str, ...] = ()
+    benign: tuple[str, ...] = ()
+    rest_benign: bool = False  #: every diagnosis that `malignant` does not name
+
+    @classmethod
+    def parse(cls, malignant: str | None, benign: str | None) -> MalignantDiagnoses:
+        """Read --malignant and --benign: diagnoses with commas between; one with a comma in quotes.
+
+        Raises:
+            InputError: an option that names nothing, a diagnosis in both, or a rest of nothing.
+        """
+        bad, good = _names("--malignant", malignant), _names("--benign", benign)
+        named = [name for name in good if _plain(name) != REST]
+        both = {_plain(name) for name in bad} & {_plain(name) for name in named}
+        if both:
+            raise InputError(
+                f"{', '.join(sorted(both))} stands in --malignant and in --benign: keep one of them"
+            )
+        rest = len(named) < len(good)
+        if rest and not bad:
+            raise InputError(
+                "--benign rest is what --malignant does not name: give --malignant too"
+            )
+        return cls(bad, tuple(named), rest)
+
+    def __bool__(self) -> bool:
+        return bool(self.malignant or self.benign)
+
+    @property
+    def named(self) -> dict[str, bool]:
+        """Whether malignant, by the plain form of each diagnosis that is named."""
+        return {_plain(n): True for n in self.malignant} | {_plain(n): False for n in self.benign}
+
+    @property
+    def options(self) -> list[str]:
+        """The options that were given."""
+        given = {"--malignant": self.malignant, "--benign": self.benign or self.rest_benign}
+        return [option for option, value in given.items() if value]
+
+
+#: What a person says who says nothing.
+NONE_NAMED = MalignantDiagnoses()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Rows with what their diagnoses say about malignancy."""
+
+    matched: Matched
+    by: str | None = None  #: what decided, in words; None where diagnoses decided nothing
+    guessed: Collection[str] = frozenset()  #: paths of files whose malignancy is from known codes
+    notes: Sequence[str] = field(default_factory=list)
+
+    def summary(self, paths: Iterable[str]) -> list[str]:
+        """Return the line that says how many of the files `paths` are malignant, if any line."""
+        if self.by is None:
+            return []
+        counts: Counter[bool | None] = Counter()
+        diagnoses: dict[bool | None, set[str]] = {True: set(), False: set(), None: set()}
+        for path in paths:
+            details = self.matched.details.get(path)
+            verdict = details.malignant if details else None
+            counts[verdict] += 1
+            if details and details.diagnosis:
+                diagnoses[verdict].add(details.diagnosis)
+        words = {True: "malignant", False: "benign", None: "unknown"}
+        parts = [
+            f"{counts[verdict]} {word}{_in_brackets(diagnoses[verdict])}"
+            for verdict, word in words.items()
+        ]
+        return [f"malignancy from diagnosis, by {self.by}: {', '.join(parts)}"]
+
+
+def judge_diagnoses(matched: Matched, given: MalignantDiagnoses) -> Judged:
+    """Fill in whether files are malignant from their diagnoses.
+
+    What a row says itself wins. Then what `given` names, then the codes of a known dataset, if no
+    row says anything itself and all diagnoses that `given` does not name are codes of that dataset.
+
+    Raises:
+        InputError: `given` names diagnoses where no row has one.
+    """
+    spelled = {_plain(d.diagnosis): d.diagnosis for d in matched.described if d.diagnosis}
+    if not spelled:
+        if given:
+            raise InputError(
+                f"{' and '.join(given.options)}: no diagnosis is known; name its column with "
+                "--metadata CSV --columns image=COLUMN,diagnosis=COLUMN"
+            )
+        return Judged(matched)
+    says_itself = any(d.malignant is not None for d in matched.described)
+    unnamed = spelled.keys() - given.named.keys()
+    known = [] if says_itself or given.rest_benign else _fitting(unnamed)
+    verdicts = {code: v for each in known for code, v in each.verdicts.items()}
+    guessed_codes = verdicts.keys() - given.named.keys()
+    if given.rest_benign:
+        verdicts = dict.fromkeys(spelled, False)
+    verdicts |= given.named
+    if not (given or known):
+        return Judged(matched, notes=[] if says_itself else [_unrecognised(spelled.values())])
+    details, guessed, contradicted = dict(matched.details), set(), []
+    for path, each in matched.details.items():
+        code = _plain(each.diagnosis or "")
+        verdict = verdicts.get(code)
+        if each.malignant is None:
+            details[path] = replace(each, malignant=verdict)
+            if code in guessed_codes:
+                guessed.add(path)
+        elif verdict is not None and verdict != each.malignant:
+            contradicted.append(path)
+    codes = [f"{' and '.join(v.name for v in known)}'s codes"] if known else []
+    return Judged(
+        replace(matched, details=details),
+        ", ".join([*given.options, *codes]),
+        guessed,
+        [*_absent(given, spelled), *_contradictions(given, contradicted)],
+    )
+
+
+def _fitting(diagnoses: Collection[str]) -> list[Vocabulary]:
+    """The datasets that have all of some diagnoses among their codes."""
+    return [v for v in VOCABULARIES if diagnoses and v.codes.issuperset(diagnoses)]
+
+
+def _unrecognised(diagnoses: Collection[str]) -> str:
+    return (
+        f"malignancy is not known: the diagnoses ({_listed(diagnoses)}) are not all codes of one of "
+        f"{', '.join(v.name for v in VOCABULARIES)}; say which are malignant with "
+        "--malignant DIAGNOSIS,... and --benign DIAGNOSIS,... (or --benign rest)"
+    )
+
+
+def _absent(given: MalignantDiagnoses, spelled: Mapping[str, str]) -> list[str]:
+    there = _listed(spelled.values())
+    return [
+        f"{option} names {_listed(absent)}, which is no row's diagnosis; the diagnoses are {there}"
+        for option, names in (("--malignant", given.malignant), ("--benign", given.benign))
+        if (absent := [name for name in names if _plain(name) not in spelled])
+    ]
+
+
+def _contradictions(given: MalignantDiagnoses, paths: Sequence[str]) -> list[str]:
+    if not paths:
+        return []
+    return [
+        f"the metadata's own column contradicts {' and '.join(given.options)} for {len(paths)} files; "
+        f"the column counts: {_listed(paths)}"
+    ]
+
+
+def _names(option: str, text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return ()
+    rows = csv.reader([text], skipinitialspace=True)
+    names = dict.fromkeys(name.strip() for name in next(rows, []) if name.strip())
+    if not names:
+        raise InputError(f"{option} is empty: name diagnoses, such as {option} BCC,MEL,SCC")
+    return tuple(names)
+
+
+def _plain(diagnosis: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", diagnosis).casefold().split())
+
+
+def _listed(names: Iterable[str]) -> str:
+    ordered = sorted(names, key=lambda name: (name.casefold(), name))
+    more = len(ordered) - LISTED
+    return ", ".join(ordered[:LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _in_brackets(names: Collection[str]) -> str:
+    return f" ({_listed(names)})" if names else ""

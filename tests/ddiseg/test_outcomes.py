@@ -1,0 +1,51 @@
+"""Outcomes of a batch: equal reasons are one, and a batch of refusals has taken nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from ddiseg.outcomes import FileOutcome, Outcome, fold, nothing_taken, reasons_in_words
+
+A = FileOutcome("a.png", Outcome.REFUSED, "is no mask")
+B = FileOutcome("b.png", Outcome.REFUSED, "is too large")
+ADDED = FileOutcome("c.png", Outcome.ADDED)
+
+
+def refused(count: int) -> list[FileOutcome]:
+    return [FileOutcome(f"{n}.png", Outcome.REFUSED, "is no mask") for n in range(count)]
+
+
+def test_fold__by_outcome_and_note() -> None:
+    groups = fold([A, B, ADDED, FileOutcome("d.png", Outcome.REFUSED, "is no mask")])
+    assert [(g.outcome, g.note, g.names) for g in groups] == [
+        (Outcome.REFUSED, "is no mask", ("a.png", "d.png")),
+        (Outcome.REFUSED, "is too large", ("b.png",)),
+        (Outcome.ADDED, None, ("c.png",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (1, "0.png: is no mask"),
+        (3, "3 masks: is no mask (0.png, 1.png, 2.png)"),
+        (4, "4 masks: is no mask (0.png, 1.png, 2.png, ...)"),
+    ],
+)
+def test_in_words(count: int, words: str) -> None:
+    assert [group.in_words("masks") for group in fold(refused(count))] == [words]
+
+
+def test_reasons_in_words__the_most_frequent_first() -> None:
+    others = [FileOutcome(name, Outcome.REFUSED, f"reason {name}") for name in "vwx"]
+    assert reasons_in_words([B, *others, *refused(2)], "masks") == (
+        "2 masks: is no mask (0.png, 1.png); b.png: is too large; v: reason v; "
+        "2 more for other reasons"
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"), [([], False), ([A, B], True), ([A, ADDED], False), ([ADDED], False)]
+)
+def test_nothing_taken(outcomes: list[FileOutcome], expected: bool) -> None:
+    assert nothing_taken(outcomes) is expected
