@@ -15,6 +15,7 @@ from ddiseg.labelstudio.projects import Place, show_painted
 from ddiseg.labelstudio.returned import show_comments
 from ddiseg.labelstudio.sender import DataOf, Sender, pushing
 from ddiseg.labelstudio.shares import Shares
+from ddiseg.labelstudio.tabs import ALL, ensure_tabs
 from ddiseg.labelstudio.tasks import image_key
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.workspace import Workspace
@@ -75,6 +76,7 @@ def push(
         there = [t for t in sender.tasks() if t.id in before and t.image_id in wanted]
         done.outcomes += _bring_up_to_date(workspace, sender, there, options)
         show_painted(client, place)
+        ensure_tabs(client, place, {ALL.title: ALL})
         done.returned = show_comments(workspace, client, place)
     return done
 

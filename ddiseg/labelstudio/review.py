@@ -21,7 +21,7 @@ from ddiseg.labelstudio.media import LONGEST, copy_size
 from ddiseg.labelstudio.projects import Place
 from ddiseg.labelstudio.sender import Sender, pushing
 from ddiseg.labelstudio.shares import Shares
-from ddiseg.labelstudio.tabs import condition, ensure_tabs
+from ddiseg.labelstudio.tabs import Tab, condition, ensure_tabs, short_names
 from ddiseg.labelstudio.tasks import review_key
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.workspace import Workspace
@@ -194,16 +194,22 @@ def _show_what_waits(
 
 
 def _tabs(client: Client, place: Place) -> dict[str, str]:
-    """A tab for each person that leaves out what they had a hand in; where it is, by address."""
+    """Give each person a tab that leaves out what they had a hand in; returns where, by address."""
+    names = short_names(sorted(client.users().values()))
     return ensure_tabs(
         client,
         place,
         {
-            address: (
-                condition(DRAWN_BY, "not_contains", _enclosed(address)),
-                condition(WAITS, "equal", "yes"),
+            address: Tab(
+                name,
+                (
+                    condition(DRAWN_BY, "not_contains", _enclosed(address)),
+                    condition(WAITS, "equal", "yes"),
+                ),
+                # Once somebody comes who shares the name, it must say more.
+                former=tuple({address, address.partition("@")[0]} - {name}),
             )
-            for address in sorted(client.users().values())
+            for address, name in names.items()
         },
     )
 
