@@ -17,7 +17,7 @@ from ddiseg.labelstudio.sender import DataOf, Sender, pushing
 from ddiseg.labelstudio.shares import Shares
 from ddiseg.labelstudio.tabs import ALL, ensure_tabs
 from ddiseg.labelstudio.tasks import image_key
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, counted, silent_stages
 from ddiseg.workspace import Workspace
 
 #: States whose images can be given to an annotator; the others are settled or with a reviewer.
@@ -63,7 +63,7 @@ def push(
     images: Sequence[Image],
     options: PushOptions,
     actor: str,
-    progress: Progress = silent,
+    stages: Stages = silent_stages,
 ) -> Pushed:
     """Give `images` to annotators; what is there already is brought up to date or left as it is."""
     with pushing(workspace, connection, Purpose.ANNOTATION) as (client, place):
@@ -72,9 +72,11 @@ def push(
         wanted = _plan(workspace, place, images, options, actor, done)
         sender.adopt()
         before = {t.id for t in sender.tasks() if t.remote_id is not None}
-        done.outcomes += sender.send(_annotation_data(workspace, options), progress)
+        done.outcomes += sender.send(_annotation_data(workspace, options), stages("Sending images"))
         there = [t for t in sender.tasks() if t.id in before and t.image_id in wanted]
-        done.outcomes += _bring_up_to_date(workspace, sender, there, options)
+        done.outcomes += _bring_up_to_date(
+            workspace, sender, there, options, stages("Bringing images up to date")
+        )
         show_painted(client, place)
         ensure_tabs(client, place, {ALL.title: ALL})
         done.returned = show_comments(workspace, client, place)
@@ -166,6 +168,7 @@ def _bring_up_to_date(
     sender: Sender,
     tasks: Sequence[Task],
     options: PushOptions,
+    progress: Progress,
 ) -> list[FileOutcome]:
     """Tasks that were there before: a newer prediction where nobody has begun, more readers."""
     rows = workspace.catalogue.images.select(ids=[t.image_id for t in tasks])
@@ -175,7 +178,7 @@ def _bring_up_to_date(
     predicted = workspace.catalogue.masks.newest_predictions()
     models = {model.id: model.name for model in workspace.catalogue.models.all()}
     outcomes = []
-    for task in tasks:
+    for task in counted(tasks, progress):
         assert task.remote_id is not None
         image, mask = images[task.image_id], predicted.get(task.image_id)
         stays = image.state not in (State.IN_LABELLING, State.QUEUED, State.PRELABELLED)

@@ -25,7 +25,7 @@ from ddiseg.loop import gate
 from ddiseg.loop.batch import BatchRequest, DrawnBatch, draw_batch
 from ddiseg.loop.painting import Painter
 from ddiseg.loop.refresh import refresh
-from ddiseg.outcomes import FileOutcome, count
+from ddiseg.outcomes import FileOutcome, Stages, count, silent_stages
 from ddiseg.rounds.draws import next_name, to_be_judged
 from ddiseg.rounds.due import Due, refresh_due
 from ddiseg.rounds.lock import one_round
@@ -101,12 +101,14 @@ def run_round(
     *,
     must_refresh: bool = False,
     say: Say = lambda _line: None,
+    stages: Stages = silent_stages,
 ) -> list[Step]:
     """Run a round and write down each step as it is done; returns the steps.
 
     Args:
         find_connection: the labelling server, or a WorkspaceError where there is none.
         must_refresh: refresh though it may not be due.
+        stages: shows how far each stage of a step is.
 
     Raises:
         BusyError: another round runs on this workspace.
@@ -115,7 +117,8 @@ def run_round(
         rounds = workspace.catalogue.rounds
         number = rounds.begin(actor)
         done: list[Step] = []
-        for name, work in _Round(workspace, find_connection, options, actor, must_refresh).steps():
+        new = _Round(workspace, find_connection, options, actor, must_refresh, stages)
+        for name, work in new.steps():
             step = _done(name, work)
             say(f"{step.name}: {step.said}")
             rounds.step(number, step.as_dict())
@@ -158,8 +161,10 @@ class _Round:
         options: RoundOptions,
         actor: str,
         must_refresh: bool,
+        stages: Stages = silent_stages,
     ) -> None:
         self.workspace, self.options, self.actor = workspace, options, actor
+        self.stages = stages
         self.find_connection, self.must_refresh = find_connection, must_refresh
         self.connection: Connection | None = None  #: of a server that has answered
 
@@ -175,7 +180,8 @@ class _Round:
 
     def pull(self) -> str:
         connection = self.find_connection()
-        done = pull(self.workspace, connection, Purpose.ANNOTATION, self.actor)
+        progress = self.stages("Reading tasks")
+        done = pull(self.workspace, connection, Purpose.ANNOTATION, self.actor, progress=progress)
         self.connection = connection
         return _counted(done.outcomes, "annotations")
 
@@ -204,6 +210,7 @@ class _Round:
             self.actor,
             options.backbone,
             options.seed,
+            stages=self.stages,
             device=options.device,
             hold_out=True,
             tolerance=options.tolerance,
@@ -252,7 +259,7 @@ class _Round:
         outcomes: list[FileOutcome] = []
         for images, how in ((work.given, as_it_was_given), (work.to_give, options)):
             if images:
-                done = push(self.workspace, self.connection, images, how, self.actor)
+                done = push(self.workspace, self.connection, images, how, self.actor, self.stages)
                 outcomes += done.outcomes
         said = _counted(outcomes, "images") if outcomes else "nothing to push"
         return "; ".join([said, *work.left_to_persons])
@@ -278,7 +285,8 @@ class _Round:
         return [f"chosen among {self._painted(self.painter, images)}"]
 
     def _painted(self, painter: Painter, images: Sequence[Image]) -> str:
-        return f"{_counted(painter.paint(images), 'images')} by {painter.version.name}"
+        outcomes = painter.paint(images, self.stages("Predicting images"))
+        return f"{_counted(outcomes, 'images')} by {painter.version.name}"
 
 
 class _Plan(_Round):
