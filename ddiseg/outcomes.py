@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 
 class Outcome(StrEnum):
@@ -84,3 +85,23 @@ Progress = Callable[[int, int], None]
 
 def silent(_done: int, _total: int) -> None:
     """A Progress that shows nothing."""
+
+
+#: Returns the Progress of one stage of a job that has several, by what the stage is called.
+Stages = Callable[[str], Progress]
+
+
+def silent_stages(_stage: str) -> Progress:
+    """A Stages that shows nothing."""
+    return silent
+
+
+T = TypeVar("T")
+
+
+def counted(items: Sequence[T], progress: Progress) -> Iterator[T]:
+    """Yield the items, and tell `progress` how many of them are done with."""
+    for done, item in enumerate(items):
+        progress(done, len(items))
+        yield item
+    progress(len(items), len(items))

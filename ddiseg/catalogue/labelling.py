@@ -87,10 +87,10 @@ class Labelling:
             return row
 
     def projects(self, server: str) -> Sequence[Project]:
-        """The projects of this workspace that a server has."""
+        """The projects of this workspace that a server has, that for annotators first."""
         query = select(Project).where(Project.server == server, Project.remote_id.is_not(None))
         with self._database.read() as session:
-            return session.scalars(query.order_by(Project.id)).all()
+            return session.scalars(query.order_by(Project.purpose)).all()
 
     def place(self, project_id: int, remote_id: int | None) -> None:
         """The server knows the project under `remote_id`; None once it is gone there."""

@@ -327,7 +327,7 @@ class Project(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     server: Mapped[str] = mapped_column(String(500))  #: URL of a team's; "embedded" for our own
     purpose: Mapped[str] = mapped_column(String(20))
-    key: Mapped[str] = mapped_column(String(32))  #: stands in the project's description there
+    key: Mapped[str] = mapped_column(String(32))  #: marks the project there
     remote_id: Mapped[int | None]  #: the server's number of the project
     watermark: Mapped[str | None] = mapped_column(String(40))  #: newest change seen, server's time
     created_at: Mapped[str] = mapped_column(String(40), default=now)

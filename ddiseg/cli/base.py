@@ -6,11 +6,12 @@ Results go to stdout, as text or as one JSON document; everything else goes to s
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,11 @@ from ddiseg.errors import DdisegError
 from ddiseg.locate import OPTION, VARIABLE, locate
 
 if TYPE_CHECKING:
-    from ddiseg.outcomes import FileOutcome, Progress
+    from ddiseg.outcomes import FileOutcome, Progress, Stages
     from ddiseg.workspace import Workspace
+
+#: Seconds after which a long job that does not write to a terminal says how far it is.
+SILENCE = 15.0
 
 #: Lines about single files, or files of one kind, in text output; JSON lists all.
 LISTED = 20
@@ -156,13 +160,17 @@ def _fail(message: str, settings: Settings) -> int:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Progress]:
-    """A bar on stderr; one line at the end where stderr is not a terminal."""
+    """A bar on stderr; where that is not a terminal, a line now and then and one at the end."""
     if not sys.stderr.isatty():
-        started = time.monotonic()
+        started = said = time.monotonic()
         last = [0]
 
-        def note(_done: int, total: int) -> None:
+        def note(done: int, total: int) -> None:
+            nonlocal said
             last[0] = total
+            if time.monotonic() - said >= SILENCE:
+                said = time.monotonic()
+                click.echo(f"{label}: {done} of {total}", err=True)
 
         yield note
         click.echo(f"{label}: {last[0]} in {time.monotonic() - started:.1f} s", err=True)
@@ -174,6 +182,45 @@ def progress_bar(label: str) -> Iterator[Progress]:
             bar.update(done - bar.pos)
 
         yield show
+
+
+@contextmanager
+def stopped_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, and a terminal that is closed, stop the block as Ctrl+C does: it tidies up."""
+    signs = [signal.SIGTERM, signal.SIGHUP]
+    before = {sign: signal.getsignal(sign) for sign in signs}
+    taken = [sign for sign, handler in before.items() if handler is signal.SIG_DFL]  # not for nohup
+    for sign in taken:
+        signal.signal(sign, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for sign in taken:
+            signal.signal(sign, signal.SIG_DFL)
+
+
+@contextmanager
+def progress_stages() -> Iterator[Stages]:
+    """A bar for each stage of a job, one after the other; see `progress_bar`."""
+    with ExitStack() as shown:
+        current: tuple[str, Progress] | None = None
+
+        def stage(label: str) -> Progress:
+            def show(done: int, total: int) -> None:
+                nonlocal current
+                if not total:
+                    return
+                if current is None or current[0] != label:
+                    shown.close()  # a stage may end before it is through
+                    current = label, shown.enter_context(progress_bar(label))
+                current[1](done, total)
+                if done >= total:
+                    shown.close()
+                    current = None
+
+            return show
+
+        yield stage
 
 
 def report_outcomes(

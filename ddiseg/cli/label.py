@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddiseg.cli import sync
-from ddiseg.cli.base import Command, Group, Settings, common_options, pass_settings
+from ddiseg.cli.base import (
+    Command,
+    Group,
+    Settings,
+    common_options,
+    pass_settings,
+    progress_stages,
+    stopped_like_ctrl_c,
+)
 from ddiseg.cli.connecting import ask_token, connection_of
 from ddiseg.errors import ServerError
 
@@ -48,8 +56,16 @@ def up(settings: Settings, port: int | None) -> None:
     from ddiseg.labelstudio.folder import Folder
 
     workspace = settings.open()
-    running = server.up(workspace.root, port, _say)
-    projects = _prepare(workspace, connection.find(workspace.root))
+    with stopped_like_ctrl_c():
+        with progress_stages() as stages:
+            running = server.up(workspace.root, port, _say, stages)
+        try:
+            projects = _prepare(workspace, connection.find(workspace.root))
+        except KeyboardInterrupt:
+            if running.new:  # nobody has been told of it
+                _say("stopping the Label Studio that was started")
+                server.down(workspace.root, _say)
+            raise
     folder = Folder(workspace.root)
     accounts = {role: account.email for role, account in read_accounts(workspace.root).items()}
     data = {

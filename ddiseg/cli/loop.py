@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.base import Command, Group, Settings, common_options, pass_settings
+from ddiseg.cli.base import Command, Group, Settings, common_options, pass_settings, progress_stages
 from ddiseg.cli.connecting import connection_of
 from ddiseg.cli.rounds import round_options
 from ddiseg.errors import DdisegError, InputError
@@ -139,7 +139,10 @@ def _once(settings: Settings, workspace: Workspace, options: RoundOptions) -> No
     from ddiseg.rounds.round import run_round
     from ddiseg.workspace import default_actor
 
-    steps = run_round(workspace, lambda: connection_of(workspace), options, default_actor())
+    with progress_stages() as stages:
+        steps = run_round(
+            workspace, lambda: connection_of(workspace), options, default_actor(), stages=stages
+        )
     _emit(settings, steps)
     if failed := [step.name for step in steps if step.failed]:
         raise DdisegError(f"{', '.join(failed)} failed; what was done is kept, run it again")

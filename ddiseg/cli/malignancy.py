@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.base import Settings, progress_bar, report_outcomes
+from ddiseg.cli.base import Settings, progress_bar, progress_stages, report_outcomes
 
 if TYPE_CHECKING:
     from ddiseg.catalogue.models import Image
@@ -43,14 +43,14 @@ def refresh_malignancy(
     from ddiseg.workspace import default_actor
 
     workspace = settings.open()
-    with progress_bar("Training the malignancy classifier, epochs") as progress:
+    with progress_stages() as stages:
         done = train(
             workspace,
             default_actor(),
             backbone,
             seed,
             hold_out=hold_out,
-            progress=progress,
+            stages=stages,
             device=device,
         )
     version = done.version

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar, report_outcomes
+from ddiseg.cli.base import (
+    Command,
+    Settings,
+    pass_settings,
+    progress_bar,
+    progress_stages,
+    report_outcomes,
+)
 from ddiseg.cli.malignancy import (
     hold_out_option,
     malignancy_option,
@@ -91,13 +98,13 @@ def refresh(
     if hold_out:
         raise click.UsageError("--hold-out goes with --malignancy.")
     workspace = settings.open()
-    with progress_bar("Training probes, steps") as progress:
+    with progress_stages() as stages:
         done = train(
             workspace,
             default_actor(),
             backbone,
             seed,
-            progress=progress,
+            stages=stages,
             from_scratch=from_scratch,
             cache_limit=int(cache_gb * 1e9),
             device=device,

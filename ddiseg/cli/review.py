@@ -14,6 +14,7 @@ from ddiseg.cli.base import (
     common_options,
     pass_settings,
     progress_bar,
+    progress_stages,
     report_outcomes,
 )
 from ddiseg.cli.connecting import connection_of
@@ -50,8 +51,8 @@ def push(settings: Settings, sample: float, seed: int, strict: bool) -> None:
 
     workspace = settings.open()
     connection = connection_of(workspace)
-    with progress_bar("Sending masks") as progress:
-        done = push_reviews(workspace, connection, sample, seed, default_actor(), progress)
+    with progress_stages() as stages:
+        done = push_reviews(workspace, connection, sample, seed, default_actor(), stages)
     lines = [f"review as {person}: {url}" for person, url in done.tabs.items()]
     if done.unsampled:
         lines.insert(0, f"not sampled, so not reviewed: {done.unsampled} masks stay submitted")

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar, report_outcomes
+from ddiseg.cli.base import (
+    Command,
+    Settings,
+    pass_settings,
+    progress_bar,
+    progress_stages,
+    report_outcomes,
+)
 from ddiseg.cli.connecting import connection_of
 from ddiseg.errors import DdisegError
 
@@ -81,8 +88,8 @@ def push(
         ids = None if batch is None else catalogue.batches.image_ids(batch)
         chosen = catalogue.images.select(subset=subset, states=OPEN, ids=ids)
     connection = connection_of(workspace)
-    with progress_bar("Sending images") as progress:
-        done = give(workspace, connection, chosen, options, default_actor(), progress, batch=batch)
+    with progress_stages() as stages:
+        done = give(workspace, connection, chosen, options, default_actor(), stages, batch=batch)
     lines = [
         f"new, {arm}: {sum(tones.values())} ({', '.join(f'{t} {n}' for t, n in tones.items())})"
         for arm, tones in done.arms.items()

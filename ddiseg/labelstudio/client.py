@@ -94,9 +94,10 @@ class Client:
             return _project(self._sdk.projects.get(number))
 
     def find_projects(self, mark: str) -> list[RemoteProject]:
-        """The projects whose description holds `mark`."""
+        """The projects whose configuration holds `mark`, or (made by older versions) the description."""
         with self._told("its projects"):
-            return [_project(p) for p in self._sdk.projects.list() if mark in (p.description or "")]
+            found = [_project(project) for project in self._sdk.projects.list()]
+            return [p for p in found if mark in p.config or mark in p.description]
 
     def create_project(self, **settings: Any) -> RemoteProject:
         with self._told("a new project"):

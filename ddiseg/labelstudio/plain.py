@@ -159,6 +159,10 @@ class PlainRequests:
         )
         return int(_value(answer, "id", int, self.url))
 
+    def change_view(self, number: int, data: dict[str, Any]) -> None:
+        """Replace a tab's title, columns and filters. The SDK's model of a tab knows none of them."""
+        self._send("PATCH", f"/api/dm/views/{number}/", f"tab {number}", json={"data": data})
+
     def server_time(self) -> str | None:
         """The server's clock, ISO in UTC to the second; None where it does not say."""
         from email.utils import parsedate_to_datetime

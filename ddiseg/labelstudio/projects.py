@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ddiseg.catalogue import Purpose
 from ddiseg.catalogue.models import Project
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client, RemoteProject
-from ddiseg.labelstudio.connection import Connection
+from ddiseg.labelstudio.connection import EMBEDDED, Connection
 from ddiseg.labelstudio.folder import Folder, exclusive, silent
 from ddiseg.labelstudio.media import FOLDER
 from ddiseg.labelstudio.tasks import PAINTED
@@ -28,6 +29,12 @@ from ddiseg.workspace import Workspace
 _TITLES = {
     Purpose.ANNOTATION: "Annotate",
     Purpose.REVIEW: "Review",
+}
+
+#: What people read below the title; a card shows about 100 characters.
+_DESCRIPTIONS = {
+    Purpose.ANNOTATION: "Outline the lesion on each photograph, or skip it with a reason.",
+    Purpose.REVIEW: "Accept, fix or reject masks that others drew: open the tab with your name.",
 }
 
 _SETTINGS: dict[Purpose, dict[str, Any]] = {
@@ -57,7 +64,11 @@ def ensure_projects(workspace: Workspace, connection: Connection) -> dict[Purpos
     """Both projects, made where they are missing; see `open_place`."""
     with Client(connection) as client:
         client.check_version()
-        return {purpose: open_place(workspace, client, connection, purpose) for purpose in Purpose}
+        places = {
+            purpose: open_place(workspace, client, connection, purpose)
+            for purpose in reversed(Purpose)  # Home lists the newest first: annotate, then review
+        }
+        return {purpose: places[purpose] for purpose in Purpose}
 
 
 def open_place(
@@ -143,14 +154,24 @@ def _config(purpose: Purpose, on_server: str | None = None) -> str:
 
 
 def _mark(row: Project) -> str:
+    """What tells this workspace's project from others on a server."""
     return f"ddiseg:{row.key}"
+
+
+def _marked(config: str, row: Project) -> str:
+    """A configuration that carries the mark where only its source shows it."""
+    return f"{config}\n<!-- ddiseg finds this project by {_mark(row)} -->"
+
+
+def _title(workspace: Workspace, purpose: Purpose) -> str:
+    return f"{_TITLES[purpose]}: {workspace.root.resolve().name}"[:50]
 
 
 def _make(workspace: Workspace, client: Client, row: Project, purpose: Purpose) -> RemoteProject:
     return client.create_project(
-        title=f"{_TITLES[purpose]} {workspace.root.resolve().name}"[:50],
-        description=f"Filled and emptied by ddiseg; do not remove this mark: {_mark(row)}",
-        label_config=_config(purpose),
+        title=_title(workspace, purpose),
+        description=_DESCRIPTIONS[purpose],
+        label_config=_marked(_config(purpose), row),
         maximum_annotations=1,
         show_collab_predictions=True,
         model_version=PAINTED,
@@ -170,10 +191,10 @@ def _set_config(
 ) -> None:
     """Change the server's configuration where it is another, without orphaning anyone's work."""
     changed = differences(remote.config, config)
-    if not changed:
+    if not changed and _mark(row) in remote.config:
         return
     used = bool(workspace.catalogue.labelling.tasks(row.id))
-    orphans = orphaned_labels(remote.config, load_protocol()) if used else ()
+    orphans = orphaned_labels(remote.config, load_protocol()) if changed and used else ()
     if orphans:
         raise InputError(
             f"project {remote.id} on {client.url} has {', '.join(orphans)}, which the protocol has "
@@ -181,4 +202,23 @@ def _set_config(
             "project under Settings > Labeling Interface, or in protocol.toml), or pull everything, "
             "delete the project there and run 'ddiseg label pull --full': the next push makes a new one"
         )
-    client.update_project(remote.id, label_config=config)
+    texts = _new_texts(workspace, row, remote)
+    client.update_project(remote.id, label_config=_marked(config, row), **texts)
+
+
+def _new_texts(workspace: Workspace, row: Project, remote: RemoteProject) -> dict[str, Any]:
+    """What people read of a project that an older version made, and its place on Home.
+
+    That version kept the mark in the description. What somebody has written there since stays.
+    """
+    if remote.description != f"Filled and emptied by ddiseg; do not remove this mark: {_mark(row)}":
+        return {}
+    purpose = Purpose(row.purpose)
+    texts: dict[str, Any] = {"description": _DESCRIPTIONS[purpose]}
+    if remote.title == f"{_TITLES[purpose]} {workspace.root.resolve().name}"[:50]:
+        texts["title"] = _title(workspace, purpose)
+    # It was made before the one for reviews, which Home would list above it. Pinned, it comes
+    # first; on a team's server it would come before everyone's projects.
+    if purpose is Purpose.ANNOTATION and row.server == EMBEDDED:
+        texts["pinned_at"] = datetime.now(UTC)
+    return texts

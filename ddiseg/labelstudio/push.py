@@ -16,9 +16,9 @@ from ddiseg.labelstudio.projects import Place, show_painted
 from ddiseg.labelstudio.returned import show_comments
 from ddiseg.labelstudio.sender import DataOf, Sender, pushing
 from ddiseg.labelstudio.shares import Shares
-from ddiseg.labelstudio.tabs import condition, ensure_tabs
+from ddiseg.labelstudio.tabs import ALL, Tab, condition, ensure_tabs
 from ddiseg.labelstudio.tasks import image_key
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, counted, silent_stages
 from ddiseg.workspace import Workspace
 
 #: The key in a task's data that says of which batch it was given out.
@@ -69,7 +69,7 @@ def push(
     images: Sequence[Image],
     options: PushOptions,
     actor: str,
-    progress: Progress = silent,
+    stages: Stages = silent_stages,
     *,
     batch: str | None = None,
 ) -> Pushed:
@@ -83,13 +83,17 @@ def push(
         wanted = _plan(workspace, place, images, options, actor, done)
         sender.adopt()
         before = {t.id for t in sender.tasks() if t.remote_id is not None}
-        done.outcomes += sender.send(_annotation_data(workspace, options, batch), progress)
+        data_of = _annotation_data(workspace, options, batch)
+        done.outcomes += sender.send(data_of, stages("Sending images"))
         there = [t for t in sender.tasks() if t.id in before and t.image_id in wanted]
         done.given_before = len(there)
-        done.outcomes += _bring_up_to_date(workspace, sender, there, options)
+        done.outcomes += _bring_up_to_date(
+            workspace, sender, there, options, stages("Bringing images up to date")
+        )
         if batch is not None:
             done.tab = _show_batch(client, place, batch, there)
         show_painted(client, place)
+        ensure_tabs(client, place, {ALL.title: ALL})
         done.returned = show_comments(workspace, client, place)
     return done
 
@@ -169,8 +173,8 @@ def _show_batch(client: Client, place: Place, batch: str, tasks: Sequence[Task])
     for task in tasks:
         if task.remote_id is not None:
             client.set_data(task.remote_id, **{BATCH: batch})
-    title = f"Batch {batch}"
-    return ensure_tabs(client, place, {title: [condition(BATCH, "equal", batch)]})[title]
+    tab = Tab(f"Batch {batch}", (condition(BATCH, "equal", batch),))
+    return ensure_tabs(client, place, {batch: tab})[batch]
 
 
 def _annotation_data(workspace: Workspace, options: PushOptions, batch: str | None) -> DataOf:
@@ -189,6 +193,7 @@ def _bring_up_to_date(
     sender: Sender,
     tasks: Sequence[Task],
     options: PushOptions,
+    progress: Progress,
 ) -> list[FileOutcome]:
     """Tasks that were there before: a newer prediction where nobody has begun, more readers."""
     rows = workspace.catalogue.images.select(ids=[t.image_id for t in tasks])
@@ -198,7 +203,7 @@ def _bring_up_to_date(
     predicted = workspace.catalogue.masks.newest_predictions()
     models = {model.id: model.name for model in workspace.catalogue.models.all()}
     outcomes = []
-    for task in tasks:
+    for task in counted(tasks, progress):
         assert task.remote_id is not None
         image, mask = images[task.image_id], predicted.get(task.image_id)
         stays = image.state not in (State.IN_LABELLING, State.QUEUED, State.PRELABELLED)

@@ -9,11 +9,16 @@ from ddiseg.catalogue.models import Review
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.projects import Place, open_place
-from ddiseg.labelstudio.tabs import condition, ensure_tabs
+from ddiseg.labelstudio.tabs import Tab, condition, ensure_tabs
 from ddiseg.workspace import Workspace
 
 #: The tab of images that came back from review, and of those that were reopened.
-RETURNED = "Returned by the reviewer"
+RETURNED = Tab(
+    "Returned",
+    (condition(REVIEW_COMMENT, "not_equal", ""),),
+    shows=(f"data.{REVIEW_COMMENT}",),
+    former=("Returned by the reviewer",),
+)
 
 
 def show_comments(workspace: Workspace, client: Client, place: Place) -> str | None:
@@ -36,8 +41,7 @@ def show_comments(workspace: Workspace, client: Client, place: Place) -> str | N
                 labelling.update_task(task.id, comment=wanted)
     if not returned:
         return None
-    shows = condition(REVIEW_COMMENT, "not_equal", "")
-    return ensure_tabs(client, place, {RETURNED: [shows]})[RETURNED]
+    return ensure_tabs(client, place, {RETURNED.title: RETURNED})[RETURNED.title]
 
 
 def send_back(workspace: Workspace, client: Client, connection: Connection) -> str | None:

@@ -21,9 +21,9 @@ from ddiseg.labelstudio.media import LONGEST, copy_size
 from ddiseg.labelstudio.projects import Place
 from ddiseg.labelstudio.sender import Sender, pushing
 from ddiseg.labelstudio.shares import Shares
-from ddiseg.labelstudio.tabs import condition, ensure_tabs
+from ddiseg.labelstudio.tabs import Tab, condition, ensure_tabs, short_names
 from ddiseg.labelstudio.tasks import review_key
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, counted, silent_stages
 from ddiseg.workspace import Workspace
 
 #: Keys in a review task's data.
@@ -50,7 +50,7 @@ def push_reviews(
     sample: float,
     seed: int,
     actor: str,
-    progress: Progress = silent,
+    stages: Stages = silent_stages,
     *,
     left_out_too: bool = True,
 ) -> PushedReviews:
@@ -83,12 +83,12 @@ def push_reviews(
         _plan(workspace, place, keys, waiting, sample, seed, actor, left_out_too)
         sender = Sender(workspace, client, connection, place, actor, start=False)
         sender.adopt()
-        done.outcomes += sender.send(_review_data(workspace), progress)
+        done.outcomes += sender.send(_review_data(workspace), stages("Sending masks"))
         tasks = workspace.catalogue.labelling.tasks(place.row.id)
         there = [t for t in tasks if t.key in before and t.key in keys]
         done.outcomes += _offer_again(workspace, client, place, there, keys)
         done.unsampled = sum(t.arm == Arm.UNSAMPLED and t.key in keys for t in tasks)
-        _show_what_waits(workspace, client, tasks, keys)
+        _show_what_waits(workspace, client, tasks, keys, stages("Updating reviewers' tabs"))
         done.tabs = _tabs(client, place)
     return done
 
@@ -182,28 +182,39 @@ _DELETED = "its task was deleted on the server: 'ddiseg review pull --full' take
 
 
 def _show_what_waits(
-    workspace: Workspace, client: Client, tasks: Sequence[Task], keys: Collection[str]
+    workspace: Workspace,
+    client: Client,
+    tasks: Sequence[Task],
+    keys: Collection[str],
+    progress: Progress,
 ) -> None:
     """Take reviews of masks that no longer wait out of everyone's view, and show those that do again."""
-    for task in tasks:
-        waits, shown = task.key in keys, task.comment is None
-        if task.remote_id is not None and waits != shown:
-            client.set_data(task.remote_id, **{WAITS: "yes" if waits else "no"})
-            comment = None if waits else "no longer in review"
-            workspace.catalogue.labelling.update_task(task.id, comment=comment)
+    changed = [t for t in tasks if t.remote_id and (t.key in keys) != (t.comment is None)]
+    for task in counted(changed, progress):
+        assert task.remote_id is not None
+        waits = task.key in keys
+        client.set_data(task.remote_id, **{WAITS: "yes" if waits else "no"})
+        comment = None if waits else "no longer in review"
+        workspace.catalogue.labelling.update_task(task.id, comment=comment)
 
 
 def _tabs(client: Client, place: Place) -> dict[str, str]:
-    """A tab for each person that leaves out what they had a hand in; where it is, by address."""
+    """Give each person a tab that leaves out what they had a hand in; returns where, by address."""
+    names = short_names(sorted(client.users().values()))
     return ensure_tabs(
         client,
         place,
         {
-            address: (
-                condition(DRAWN_BY, "not_contains", _enclosed(address)),
-                condition(WAITS, "equal", "yes"),
+            address: Tab(
+                name,
+                (
+                    condition(DRAWN_BY, "not_contains", _enclosed(address)),
+                    condition(WAITS, "equal", "yes"),
+                ),
+                # Once somebody comes who shares the name, it must say more.
+                former=tuple({address, address.partition("@")[0]} - {name}),
             )
-            for address in sorted(client.users().values())
+            for address, name in names.items()
         },
     )
 

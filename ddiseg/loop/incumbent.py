@@ -14,6 +14,7 @@ from ddiseg.errors import InputError
 from ddiseg.loop import gate
 from ddiseg.loop.lineage import Lineage
 from ddiseg.loop.model_files import LostModelError, load_version, stored_probes
+from ddiseg.outcomes import Progress, counted, silent
 from ddiseg.workspace import Workspace
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache
@@ -63,6 +64,7 @@ def judge_beside(
     *,
     cache: FeatureCache | None,
     unusable: str | None,
+    progress: Progress = silent,
 ) -> gate.Verdict:
     """What the gate says of new probes on held-out images and their accepted masks.
 
@@ -70,7 +72,7 @@ def judge_beside(
     """
     lineage = Lineage(workspace.catalogue.masks.all())
     judged = []
-    for image, mask in held_out:
+    for image, mask in counted(held_out, progress):
         photograph = workspace.photograph(image)
         truth = workspace.mask_over(image, mask)
         current, painting = None, gate.Painting.NONE

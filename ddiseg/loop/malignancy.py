@@ -28,7 +28,7 @@ from ddiseg.loop.model_files import (
     recorded_backbone,
     store_model,
 )
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, counted, silent, silent_stages
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
 from fedd.backbone import DiffusionUNet
@@ -69,7 +69,7 @@ def refresh_malignancy(
     seed: int = 0,
     settings: ClassifierSettings | None = None,
     hold_out: Sequence[str] = (),
-    progress: Progress = silent,
+    stages: Stages = silent_stages,
     *,
     device: str = "cpu",
 ) -> RefreshedMalignancy:
@@ -101,9 +101,12 @@ def refresh_malignancy(
         if there is not None:
             return RefreshedMalignancy(there, False, left_out)
         started = time.monotonic()
-        photographs = (workspace.photograph(image) for image in images)
+        seen = counted(images, stages("Photographs through the backbone"))
+        photographs = (workspace.photograph(image) for image in seen)
         examples = Examples(features_of(photographs, net, settings), malignant)
-        done = train_classifier(examples.part(~held), examples.part(held), net, settings, progress)
+        done = train_classifier(
+            examples.part(~held), examples.part(held), net, settings, stages("Training, epochs")
+        )
         digest = store_model(workspace, done.classifier.save)
         figures = _figures(
             [image for image, in_it in zip(images, held, strict=True) if in_it],

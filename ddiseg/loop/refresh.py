@@ -26,7 +26,7 @@ from ddiseg.loop.model_files import (
 )
 from ddiseg.loop.sides import decide_sides
 from ddiseg.loop.training_metrics import count_tones, training_metrics
-from ddiseg.outcomes import Progress, silent
+from ddiseg.outcomes import Stages, counted, silent_stages
 from ddiseg.workspace import Workspace
 from fedd.backbone import DiffusionUNet
 from fedd.cache import DEFAULT_LIMIT, FeatureCache
@@ -69,7 +69,7 @@ def refresh(
     backbone: str = SHIPPED,
     seed: int = 0,
     settings: ProbeSettings | None = None,
-    progress: Progress = silent,
+    stages: Stages = silent_stages,
     *,
     from_scratch: bool = False,
     cache_limit: int = DEFAULT_LIMIT,
@@ -87,6 +87,7 @@ def refresh(
 
     Args:
         settings: those that go with the backbone unless given; `seed` replaces theirs.
+        stages: shows how far each stage is; most of the time goes into the backbone's.
         from_scratch: do not go on from the version in use, nor leave in use one that went on.
         cache_limit: bytes that the activations kept for the next refresh may take; 0 keeps none.
         device: where the backbone is computed; "auto" is all GPUs, or the CPU.
@@ -115,17 +116,22 @@ def refresh(
         family_of = families([image for image, _ in pairs])
         started = time.monotonic()
         probes = train_probes(
-            (_example(workspace, image, mask, family_of[image.id]) for image, mask in pairs),
+            (
+                _example(workspace, image, mask, family_of[image.id])
+                for image, mask in counted(pairs, stages("Reading photographs"))
+            ),
             net,
             settings,
             protocol.class_names,
-            progress,
+            stages,
             cache=cache,
             warm_start=stored_probes(workspace, earlier) if earlier else None,
         )
         seconds = time.monotonic() - started
         went_on_from = earlier.name if earlier and probes.record.warm_start else None
-        record, descriptors = training_metrics(workspace, probes, net, pairs, cache)
+        record, descriptors = training_metrics(
+            workspace, probes, net, pairs, cache, stages("Measuring, photographs")
+        )
         metrics = {
             "seconds": round(seconds, 1),
             "images": len(pairs),
@@ -145,6 +151,7 @@ def refresh(
                 tolerance,
                 cache=cache,
                 unusable=unusable,
+                progress=stages("Comparing with the version in use, photographs"),
             )
         digest = store_model(workspace, probes.save)
     # What is labelled must be known to the next draw: it keeps away from that.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from annotation_protocol import scoring
 from ddiseg.catalogue.models import Image, Mask
+from ddiseg.outcomes import Progress, counted, silent
 from ddiseg.workspace import Workspace
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache, image_digest
@@ -24,6 +25,7 @@ def training_metrics(
     net: Backbone,
     pairs: Sequence[tuple[Image, Mask]],
     cache: FeatureCache | None,
+    progress: Progress = silent,
 ) -> tuple[dict[str, Any], dict[int, NDArray[np.float32]]]:
     """The record of a training as JSON has it, and the images' descriptors by their ids.
 
@@ -35,7 +37,7 @@ def training_metrics(
     held_out = set(probes.record.held_out)
     validation: list[tuple[Image, Mask, NDArray[np.int64]]] = []
     descriptors: dict[int, NDArray[np.float32]] = {}
-    for image, mask in pairs:
+    for image, mask in counted(pairs, progress):
         photograph = workspace.photograph(image)
         if image_digest(prepare(photograph, net.image_size)) not in held_out:
             descriptors[image.id] = probes.descriptors(net, [photograph], cache)[0]

@@ -25,7 +25,14 @@ from ddiseg.loop import gate
 from ddiseg.loop.batch import BatchRequest, DrawnBatch, draw_batch
 from ddiseg.loop.painting import Painter
 from ddiseg.loop.refresh import refresh
-from ddiseg.outcomes import FileOutcome, count, nothing_taken, reasons_in_words
+from ddiseg.outcomes import (
+    FileOutcome,
+    Stages,
+    count,
+    nothing_taken,
+    reasons_in_words,
+    silent_stages,
+)
 from ddiseg.rounds.draws import next_name, to_be_judged
 from ddiseg.rounds.due import Due, refresh_due
 from ddiseg.rounds.lock import one_round
@@ -101,12 +108,14 @@ def run_round(
     *,
     must_refresh: bool = False,
     say: Say = lambda _line: None,
+    stages: Stages = silent_stages,
 ) -> list[Step]:
     """Run a round and write down each step as it is done; returns the steps.
 
     Args:
         find_connection: the labelling server, or a WorkspaceError where there is none.
         must_refresh: refresh though it may not be due.
+        stages: shows how far each stage of a step is.
 
     Raises:
         BusyError: another round runs on this workspace.
@@ -115,7 +124,8 @@ def run_round(
         rounds = workspace.catalogue.rounds
         number = rounds.begin(actor)
         done: list[Step] = []
-        for name, work in _Round(workspace, find_connection, options, actor, must_refresh).steps():
+        new = _Round(workspace, find_connection, options, actor, must_refresh, stages)
+        for name, work in new.steps():
             step = _done(name, work)
             say(f"{step.name}: {step.said}")
             rounds.step(number, step.as_dict())
@@ -158,8 +168,10 @@ class _Round:
         options: RoundOptions,
         actor: str,
         must_refresh: bool,
+        stages: Stages = silent_stages,
     ) -> None:
         self.workspace, self.options, self.actor = workspace, options, actor
+        self.stages = stages
         self.find_connection, self.must_refresh = find_connection, must_refresh
         self.connection: Connection | None = None  #: of a server that has answered
 
@@ -175,7 +187,8 @@ class _Round:
 
     def pull(self) -> str:
         connection = self.find_connection()
-        done = pull(self.workspace, connection, Purpose.ANNOTATION, self.actor)
+        progress = self.stages("Reading tasks")
+        done = pull(self.workspace, connection, Purpose.ANNOTATION, self.actor, progress=progress)
         self.connection = connection
         return _counted(done.outcomes, "annotations")
 
@@ -204,6 +217,7 @@ class _Round:
             self.actor,
             options.backbone,
             options.seed,
+            stages=self.stages,
             device=options.device,
             hold_out=True,
             tolerance=options.tolerance,
@@ -244,7 +258,7 @@ class _Round:
             return "nothing to paint: 'ddiseg batch draw' or 'ddiseg label push' gives people work"
         if self.painter is None:
             return "nothing painted: there is no model yet"
-        outcomes = self.painter.paint(images)
+        outcomes = self.painter.paint(images, self.stages("Predicting images"))
         _raise_if_nothing_taken(outcomes, "images")
         return _painted(self.painter, outcomes)
 
@@ -256,7 +270,7 @@ class _Round:
         outcomes: list[FileOutcome] = []
         for images, how in ((work.given, as_it_was_given), (work.to_give, options)):
             if images:
-                done = push(self.workspace, self.connection, images, how, self.actor)
+                done = push(self.workspace, self.connection, images, how, self.actor, self.stages)
                 outcomes += done.outcomes
         _raise_if_nothing_taken(outcomes, "images")
         said = _counted(outcomes, "images") if outcomes else "nothing to push"
@@ -280,7 +294,8 @@ class _Round:
         images = to_be_judged(self.workspace.catalogue, self.options.draw, self.options.seed)
         if not images or self.painter is None:
             return []
-        return [f"chosen among {_painted(self.painter, self.painter.paint(images))}"]
+        outcomes = self.painter.paint(images, self.stages("Predicting images"))
+        return [f"chosen among {_painted(self.painter, outcomes)}"]
 
 
 class _Plan(_Round):

@@ -10,7 +10,7 @@ nobody knows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,8 +107,11 @@ def sample(
     spec: FeatureSpec,
     sampling: Sampling,
     cache: FeatureCache | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Pixels:
     """Read the sampled pixels of all images; one that nobody judged any pixel of gives none.
+
+    `progress` is called with the number of images that are read.
 
     Raises TrainingDataError where there is none at all, WeightsError where the backbone is damaged.
     """
@@ -118,6 +121,7 @@ def sample(
             activations.append(found)
             labels.append(classes)
             images.append(torch.full_like(classes, number))
+        progress(number + 1)
     if not labels:
         raise TrainingDataError("there are no masks to learn from")
     return Pixels(torch.cat(activations), torch.cat(labels), torch.cat(images))

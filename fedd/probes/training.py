@@ -27,8 +27,11 @@ from fedd.segment import Probes, ProbeSettings, TrainingRecord
 
 __all__ = ["Example", "train_probes"]
 
-#: Called with the steps done and the steps in all.
+#: Called with what is done of a stage, and how much that is in all.
 Progress: TypeAlias = Callable[[int, int], None]
+
+#: Returns the Progress of one stage of a training, by what the stage is called.
+Stages: TypeAlias = Callable[[str], Progress]
 
 #: Steps from one look at the held-out part to the next.
 LOOK_EVERY = 20
@@ -54,7 +57,7 @@ def train_probes(
     backbone: Backbone,
     settings: ProbeSettings,
     classes: Sequence[str],
-    progress: Progress = lambda done, total: None,
+    stages: Stages = lambda stage: lambda done, total: None,
     *,
     validation: Iterable[Example] | None = None,
     cache: FeatureCache | None = None,
@@ -68,6 +71,7 @@ def train_probes(
     training stands in `Probes.record`, the fit of the temperature in `Probes.calibration`.
 
     Args:
+        stages: called with the name of each stage; what it returns is told how far that is.
         validation: the held-out part, where the data set comes with one; else it is chosen out of
             `examples`: patients that training does not see, the tones alike.
         cache: where activations are kept for the next training.
@@ -97,11 +101,9 @@ def train_probes(
         wide, held_out if validation is not None else None, settings, warm_start
     )
     notes += [note] if note else []
-    first, second = progress, progress
-    if close:
-        first, second = _halves(progress)
+    shown = _Shown(stages("Photographs through the backbone"), stages("Training, steps"))
     probes = _train(
-        training, held_out, backbone, settings, classes, first, cache, warm_start, notes
+        training, held_out, backbone, settings, classes, shown, cache, warm_start, notes
     )
     if settings.second_look is None:
         return probes
@@ -114,7 +116,8 @@ def train_probes(
     stopping = [s for s in close + close_held_out if s.patient in kept]
     earlier = warm_start.closer if warm_start else None
     once = replace(settings, second_look=None)
-    probes.closer = _train(learned, stopping, backbone, once, classes, second, cache, earlier, [])
+    shown = _Shown(stages("Close-ups through the backbone"), stages("Training on close-ups, steps"))
+    probes.closer = _train(learned, stopping, backbone, once, classes, shown, cache, earlier, [])
     return probes
 
 
@@ -134,12 +137,12 @@ def _squares(
     return wide, close
 
 
-def _halves(progress: Progress) -> tuple[Progress, Progress]:
-    """Two trainings, one after the other, as one."""
-    return (
-        lambda done, total: progress(done, 2 * total),
-        lambda done, total: progress(total + done, 2 * total),
-    )
+@dataclass(frozen=True)
+class _Shown:
+    """Where one training shows how far it is."""
+
+    reading: Progress
+    fitting: Progress
 
 
 def _nothing_to_learn(close: Sequence[Square], looked: str) -> str:
@@ -157,13 +160,13 @@ def _train(
     backbone: Backbone,
     settings: ProbeSettings,
     classes: Sequence[str],
-    progress: Progress,
+    shown: _Shown,
     cache: FeatureCache | None,
     warm_start: Probes | None,
     notes: list[str],
 ) -> Probes:
     with within_memory(f"training on {len(training)} images"):
-        data = _read(training, held_out, backbone, settings, cache)
+        data = _read(training, held_out, backbone, settings, cache, shown.reading)
         trained = _classes(data.training)
         if warm_start is not None:
             trained = tuple(sorted({*trained, *warm_start.trained}))
@@ -172,7 +175,7 @@ def _train(
                 f"the masks show only {classes[trained[0]]}: probes need masks with at least two "
                 "classes"
             )
-        fit = _fit(data, settings, len(classes), backbone.device, warm_start, progress)
+        fit = _fit(data, settings, len(classes), backbone.device, warm_start, shown.fitting)
     if cache is not None and cache.problem is not None:
         notes.append(cache.problem)
     probes = Probes(
@@ -283,10 +286,16 @@ def _read(
     backbone: Backbone,
     settings: ProbeSettings,
     cache: FeatureCache | None,
+    progress: Progress,
 ) -> _Data:
+    total = len(training) + 2 * len(held_out)  # those are read twice; with a cache, run once
+
+    def after(before: int) -> Callable[[int], None]:
+        return lambda done: progress(before + done, total)
+
     spec, balance, seed = settings.features, settings.class_balance, settings.seed
     every = Sampling(settings.views, settings.pixels_per_image, balance, seed)
-    pixels = sample(training, backbone, spec, every, cache)
+    pixels = sample(training, backbone, spec, every, cache, after(0))
     by_class, by_tone = _say_by_class(pixels, settings), _say_by_tone(pixels, training, settings)
 
     def say(read: Pixels, squares: list[Square]) -> Tensor:
@@ -298,8 +307,10 @@ def _read(
     # Stopped by pixels sampled as those of training are; calibrated on pixels as they come.
     known = _classes(pixels)
     alike = Sampling(0, HELD_OUT_PIXELS, balance, seed)
-    stopping = sample(held_out, backbone, spec, alike, cache).of(known)
-    as_they_come = sample(held_out, backbone, spec, replace(alike, balance=0.0), cache).of(known)
+    as_found = replace(alike, balance=0.0)
+    read = len(training), len(training) + len(held_out)
+    stopping = sample(held_out, backbone, spec, alike, cache, after(read[0])).of(known)
+    as_they_come = sample(held_out, backbone, spec, as_found, cache, after(read[1])).of(known)
     return _Data(pixels, say(pixels, training), stopping, say(stopping, held_out), as_they_come)
 
 

@@ -61,6 +61,7 @@ def converse(url: str, token: str) -> list[list[Any]]:
         _predictions(talk, numbers)
         _changes(talk, project, numbers)
         _tabs(talk, project, numbers)
+        _home(talk, project)
         talk_of_backends(talk, project)
     finally:
         talk.ask("DELETE", f"/api/projects/{project}/")
@@ -335,10 +336,14 @@ def _changes(talk: Talk, project: int, numbers: list[int]) -> None:
         CONFIG.replace('"image"', '"picture"'),
         "<View></View>",
         "<View>",
+        f"{CONFIG}\n<!-- a comment after it -->\n",
         CONFIG,
     ):
         talk.ask("POST", path + "validate/", {"label_config": config})
-        talk.ask("PATCH", path, {"label_config": config})
+        kept = talk.ask("PATCH", path, {"label_config": config}).get("label_config")
+        talk.hear(
+            "kept as it was sent, or but for blanks", [kept == config, kept == config.strip()]
+        )
     for change in (
         {"model_version": "unknown"},
         {"model_version": ""},
@@ -390,9 +395,25 @@ def _tabs(talk: Talk, project: int, numbers: list[int]) -> None:
         "keeps its filters",
         kept["data"] == {"title": "renamed", "filters": filters, "ordering": ["tasks:id"]},
     )
+    other = {**filters, "items": items[1:]}
+    kept = talk.ask("PATCH", path, {"data": {**data, "title": "wider", "filters": other}})
+    talk.hear("replaced whole", kept["data"] == {**data, "title": "wider", "filters": other})
     talk.ask("PATCH", path, {})
     talk.ask("DELETE", path)
     talk.ask("DELETE", path)
+
+
+def _home(talk: Talk, project: int) -> None:
+    """The order in which projects are listed: pinned ones, then the newest."""
+    newer = talk.ask("POST", "/api/projects/", {"title": f"{TITLE}, newer"})["id"]
+    try:
+        for pinned in (None, "2026-01-02T03:04:05.678900Z", None):
+            changed = talk.ask("PATCH", f"/api/projects/{project}/", {"pinned_at": pinned})
+            talk.hear("pinned", changed["pinned_at"])
+            found = talk.ask("GET", "/api/projects/", ids=f"{project},{newer}")["results"]
+            talk.hear("newest first", [p["id"] == newer for p in found])
+    finally:
+        talk.ask("DELETE", f"/api/projects/{newer}/")
 
 
 def _state(talk: Talk, label: str, number: int) -> None:

@@ -30,6 +30,7 @@ OfProject = TypeVar("OfProject", Tab, Webhook)
 @routes.on("GET", "/api/projects")
 def list_projects(call: Call) -> dict[str, Any]:
     rows = list(reversed(call.db.projects.values()))
+    rows.sort(key=lambda row: row.settings["pinned_at"] or "", reverse=True)  # the newest pin first
     if "ids" in call.params:
         if not all(number.isdigit() for number in call.names("ids")):
             raise CrashedError(f"Field 'id' expected a number but got '{call.params['ids']}'.")
@@ -160,7 +161,11 @@ def of_chosen_project(call: Call, rows: Iterable[OfProject]) -> list[OfProject]:
 
 def _settings(sent: dict[str, Any]) -> dict[str, Any]:
     """What of a body can be set, checked by the type of its default; the rest is ignored."""
-    settings = {key: value for key, value in sent.items() if key in PROJECT_DEFAULTS}
+    settings = {
+        key: value.strip() if isinstance(value, str) else value
+        for key, value in sent.items()
+        if key in PROJECT_DEFAULTS
+    }
     errors: dict[str, list[str]] = {}
     for key, value in settings.items():
         default = PROJECT_DEFAULTS[key]

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 from ddiseg import masks
-from ddiseg.catalogue import NewMask, NewModelVersion
+from ddiseg.catalogue import NewMask, NewModelVersion, Purpose
+from ddiseg.catalogue.models import Task
 from ddiseg.ingest.rendered import render_ddi
+from ddiseg.labelstudio.connection import EMBEDDED, team_url
 from ddiseg.labelstudio.embedded.accounts import Account, read_accounts
 from ddiseg.labelstudio.folder import Folder
 from ddiseg.store import Kind
@@ -45,6 +47,13 @@ class Studio:
     def ddiseg(self, *words: object) -> dict[str, Any]:
         """What a command answers, as JSON."""
         return call(self.root, *words)
+
+
+def annotation_tasks(workspace: Workspace) -> Sequence[Task]:
+    """The tasks that were given to annotators, in the order in which they were sent."""
+    labelling = workspace.catalogue.labelling
+    server = team_url(workspace.root) or EMBEDDED
+    return labelling.tasks(labelling.project(server, Purpose.ANNOTATION).id)
 
 
 def call(root: Path, *words: object) -> dict[str, Any]:

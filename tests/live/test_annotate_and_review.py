@@ -11,7 +11,7 @@ import requests
 
 from ddiseg.catalogue.models import Mask
 from tests.live.browser import Person, browser
-from tests.live.conftest import ARTEFACTS, Studio
+from tests.live.conftest import ARTEFACTS, Studio, annotation_tasks
 
 LESION = 1
 REASON, COMMENT = "blurry", "The rim on the left runs into the skin"
@@ -100,7 +100,7 @@ def _review(reviewer: Person, tab: str) -> None:
 
 def _mend(annotator: Person, studio: Studio, project: str) -> None:
     """The returned image, with the reviewer's comment above the picture; changed and updated."""
-    task = studio.workspace.catalogue.labelling.tasks(1)[3]
+    task = annotation_tasks(studio.workspace)[3]
     annotator.open(f"{project}?task={task.remote_id}")
     annotator.wait_for_picture()
     annotator.shot("8-returned-with-comment")
@@ -123,7 +123,7 @@ def _check_stroke(studio: Studio, project: str) -> None:
 
     workspace = studio.workspace
     prediction, drawn = _masks(studio, 1)
-    task = workspace.catalogue.labelling.tasks(1)[0]
+    task = annotation_tasks(workspace)[0]
     answer = requests.get(
         f"{studio.url}/api/tasks/{task.remote_id}/annotations/",
         headers={"Authorization": f"Token {studio.accounts['admin'].token}"},

@@ -303,7 +303,7 @@ def _shown(site: Site) -> tuple[list[Any], dict[str, int]]:
     """Each task as people find it (data, readers, region ids of its predictions); numbers by key."""
     ((project, key),) = rows(site.own, f"SELECT remote_id, key {ANNOTATION}")
     projects = site.get("/api/projects", page_size=100)["results"]
-    assert [p["id"] for p in projects if key in p["description"]] == [project]
+    assert [p["id"] for p in projects if key in p["label_config"]] == [project]
     assert len(site.get("/api/storages/localfiles", project=project)) == 1
     tasks = sorted(site.tasks(project), key=lambda task: str(task["data"][KEY]))
     shown = [

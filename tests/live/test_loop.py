@@ -17,7 +17,7 @@ from ddiseg.catalogue import Side
 from ddiseg.ingest.rendered import render_ddi
 from ddiseg.workspace import Workspace
 from tests.live.browser import browser
-from tests.live.conftest import DDISEG, Studio, call, free_port
+from tests.live.conftest import DDISEG, Studio, annotation_tasks, call, free_port
 from tests.live.test_annotate_and_review import person
 
 IMAGES, FIRST, LATER = 20, 4, 10
@@ -142,9 +142,10 @@ def _check_the_clicked_region(root: Path) -> None:
 
 def _painted_by(root: Path) -> dict[int, str]:
     """The name of the version whose mask each open task shows, by our number of the task."""
-    catalogue = Workspace.open(root).catalogue
+    workspace = Workspace.open(root)
+    catalogue = workspace.catalogue
     open_images = {i.id for i in catalogue.images.select() if i.state == "in_labelling"}
-    tasks = [t for t in catalogue.labelling.tasks(1) if t.image_id in open_images and t.mask_id]
+    tasks = [t for t in annotation_tasks(workspace) if t.image_id in open_images and t.mask_id]
     shown = catalogue.masks.get([t.mask_id for t in tasks if t.mask_id])
     names = {m.id: m.name for m in catalogue.models.all()}
     return {t.id: names[shown[t.mask_id or 0].model_version_id or 0] for t in tasks}

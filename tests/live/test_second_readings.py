@@ -10,7 +10,7 @@ import pytest
 from ddiseg.catalogue import Arm
 from ddiseg.workspace import Workspace
 from tests.live.browser import browser
-from tests.live.conftest import Studio, call
+from tests.live.conftest import Studio, annotation_tasks, call
 from tests.live.test_annotate_and_review import person
 
 
@@ -26,7 +26,7 @@ def test_two_readers__do_not_see_each_other_and_are_compared(
     call(root, "label", "connect", studio.url)
     pushed = call(root, "label", "push", "--readers", 2, "--sample", 50, "--hide-tone")
     assert pushed["counts"]["added"] == 2
-    tasks = Workspace.open(root).catalogue.labelling.tasks(1)
+    tasks = annotation_tasks(Workspace.open(root))
     assert sorted(t.readers for t in tasks) == [1, 2]
     assert all(str(t.media).startswith("/data/upload/") and t.arm == Arm.PAINTED for t in tasks)
     assert "tone" not in pushed["project"]

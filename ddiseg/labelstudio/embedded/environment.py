@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from ddiseg.errors import WorkspaceError
+from ddiseg.labelstudio.embedded.process import attended
 from ddiseg.labelstudio.folder import Say, exclusive
+from ddiseg.outcomes import Stages, silent_stages
 
 VERSION = "1.23.2"
 PINS = Path(__file__).with_name("label-studio.txt")
+
+#: Seconds between two looks at what pip has done.
+POLL = 0.5
+
+#: What pip writes as it takes up a package of the list: it downloads it, or has it on this machine.
+_TAKEN_UP = re.compile(
+    r"^(?:Collecting|Processing|Requirement already).*\(line \d+\)\)", re.MULTILINE
+)
 
 
 def environment_folder() -> Path:
@@ -29,10 +41,11 @@ def environment_folder() -> Path:
     return Path(cache).absolute() / f"label-studio-{VERSION}-{version}"
 
 
-def ensure_environment(say: Say) -> Path:
+def ensure_environment(say: Say, stages: Stages = silent_stages) -> Path:
     """The environment, installed first where it is not there yet; the network is used only then.
 
-    Raises WorkspaceError where the installation fails; the next call does it anew.
+    Raises WorkspaceError where the installation fails. That, and stopping it, leave nothing running;
+    the next call does it anew, from what pip has kept of its downloads.
     """
     folder = environment_folder()
     if _is_installed(folder):
@@ -41,8 +54,12 @@ def ensure_environment(say: Say) -> Path:
     busy = "another ddiseg command installs Label Studio: waiting for it"
     with exclusive(folder.with_name(f"{folder.name}.lock"), busy, say) as lock:
         if not _is_installed(folder):
-            say(f"installing Label Studio {VERSION} (1 GB, a few minutes) into {folder}")
-            _install(folder, lock.fileno())
+            log = folder.with_name(f"{folder.name}.log")
+            say(
+                f"installing Label Studio {VERSION} into {folder} (1 GB; a few minutes, up to half an "
+                f"hour on a slow machine)\n  log: {log}"
+            )
+            _install(folder, log, lock.fileno(), stages)
     return folder
 
 
@@ -55,8 +72,7 @@ def _is_installed(folder: Path) -> bool:
     return finished and (folder / "bin" / "python").exists()
 
 
-def _install(folder: Path, lock: int) -> None:
-    log = folder.with_name(f"{folder.name}.log")
+def _install(folder: Path, log: Path, lock: int, stages: Stages) -> None:
     python = str(folder / "bin" / "python")
     steps = [
         [sys.executable, "-m", "venv", "--clear", str(folder)],
@@ -65,20 +81,38 @@ def _install(folder: Path, lock: int) -> None:
     with open(log, "w", encoding="utf-8") as output:
         for step in steps:
             # The lock goes along: where ddiseg is killed, pip must end before others start anew.
-            done = subprocess.run(
-                step,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=(lock,),
-                check=False,
-            )
-            if done.returncode:
+            with attended(step, output, pass_fds=(lock,)) as child:
+                _show_progress(child, folder, log, stages)
+            if child.returncode:
                 raise WorkspaceError(
                     f"Label Studio {VERSION} can't be installed: {_last_words(log)} (all of it: {log}); "
                     "check the network and the space on the disk, then run the same command again"
                 )
     _marker(folder).write_text(_pins_hash(), encoding="utf-8")
+
+
+def _show_progress(child: subprocess.Popen[bytes], folder: Path, log: Path, stages: Stages) -> None:
+    """Show how far pip is, until it ends."""
+    total = sum("==" in pin for pin in PINS.read_text(encoding="utf-8").splitlines())
+    shown: tuple[str, int] | None = None
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(POLL)
+            return
+        found = _packages_done(folder, log.read_text(encoding="utf-8", errors="replace"))
+        if found is not None and not (found == shown and found[1] >= total):
+            stages(found[0])(found[1], total)
+        shown = found
+
+
+def _packages_done(folder: Path, log: str) -> tuple[str, int] | None:
+    """What pip is at, by its log, and with how many packages it is done; None before the first."""
+    if "\nInstalling collected packages:" in log:  # it says no more until all of them are there
+        return "Installing Label Studio, packages", len(
+            list(folder.glob("lib/python*/site-packages/*.dist-info"))
+        )
+    taken_up = len(_TAKEN_UP.findall(log))
+    return ("Downloading Label Studio, packages", taken_up) if taken_up else None
 
 
 def _marker(folder: Path) -> Path:

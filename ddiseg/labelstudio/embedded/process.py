@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from ddiseg.errors import WorkspaceError
 
@@ -72,6 +75,40 @@ class Process:
         deadline = time.monotonic() + seconds
         while self.alive and time.monotonic() < deadline:
             time.sleep(0.05)
+
+
+@contextmanager
+def attended(
+    command: Sequence[str], log: IO[str], pass_fds: Collection[int] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start `command` and wait for its end; an exception in the block ends it before.
+
+    With it ends all that it started: it is in a process group of its own, which Ctrl+C does not
+    reach but through this process.
+    """
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        pass_fds=pass_fds,
+        process_group=0,
+    )
+    try:
+        yield child
+        child.wait()
+    except BaseException:
+        _end_group(child)
+        raise
+
+
+def _end_group(child: subprocess.Popen[bytes]) -> None:
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        # What the child started may outlive it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE)
 
 
 def _started(pid: int) -> str | None:

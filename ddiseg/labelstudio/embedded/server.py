@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ddiseg.errors import DdisegError, ServerError, WorkspaceError
+from ddiseg.errors import ServerError, WorkspaceError
 from ddiseg.labelstudio.embedded.accounts import (
     Account,
     generate_accounts,
@@ -36,6 +36,7 @@ from ddiseg.labelstudio.folder import (
     silent,
     write_json,
 )
+from ddiseg.outcomes import Stages, silent_stages
 
 #: The first port that is tried where none is asked for.
 FIRST_PORT = 8080
@@ -59,13 +60,15 @@ class Running:
         return f"http://{HOST}:{self.port}"
 
 
-def up(root: Path, port: int | None = None, say: Say = silent) -> Running:
+def up(
+    root: Path, port: int | None = None, say: Say = silent, stages: Stages = silent_stages
+) -> Running:
     """Start the server, or find it running; it answers and has its accounts when this returns.
 
     `port` must be free; without one, 8080 or the next free port above is taken. Raises
     WorkspaceError where the workspace uses a team's server or the port is taken, ServerError where
-    the server does not come up; nothing is left running then. Stopped by a person, the start goes
-    on by itself, and the next call waits for its end.
+    the server does not come up. Then, and where a person stops the call, nothing that it started
+    is left running.
     """
     folder = Folder(root)
     if folder.team.exists():
@@ -82,10 +85,11 @@ def up(root: Path, port: int | None = None, say: Say = silent) -> Running:
             )
         if running is not None:
             return _make_ready(folder, running, port, say)
-        running = _start(folder, port, say)
+        running = _start(folder, port, say, stages)
         try:
             return replace(_make_ready(folder, running, port, say), new=True)
-        except DdisegError:
+        except BaseException:
+            say("stopping the Label Studio that was starting")
             _stop(folder, running)
             raise
 
@@ -138,9 +142,9 @@ def _record(folder: Folder, running: Running) -> None:
     write_json(folder.server, content)
 
 
-def _start(folder: Folder, port: int | None, say: Say) -> Running:
+def _start(folder: Folder, port: int | None, say: Say, stages: Stages) -> Running:
     port = _choose_port(port)
-    programs = ensure_environment(say) / "bin"
+    programs = ensure_environment(say, stages) / "bin"
     first = "" if any(folder.data.iterdir()) else ", the first time takes a minute"
     say(f"starting Label Studio on port {port}{first}")
     ensure_key(folder)

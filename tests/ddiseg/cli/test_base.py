@@ -12,13 +12,14 @@ from typing import Any
 import click
 import pytest
 
-from ddiseg.cli import cli
+from ddiseg.cli import base, cli
 from ddiseg.cli.base import (
     Group,
     Settings,
     common_options,
     pass_settings,
     progress_bar,
+    progress_stages,
     report_outcomes,
     run,
 )
@@ -59,6 +60,32 @@ def test_run__result_on_stdout_and_the_rest_on_stderr(try_it: Run) -> None:
     status, out, err = try_it(None, "work")
     assert (status, out) == (0, "at None\n")
     assert err.startswith("work: 2 in ")
+
+
+def test_progress_bar__off_a_terminal_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 5.0, 15.0, 15.0, 16.0, 31.0, 31.0, 32.0])
+    monkeypatch.setattr(base.time, "monotonic", lambda: next(clock))
+    with progress_bar("Work") as progress:
+        for done in range(1, 5):
+            progress(done, 4)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["Work: 2 of 4", "Work: 4 of 4", "Work: 4 in 32.0 s"]
+
+
+def test_progress_stages__a_bar_each(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_stages() as stages:
+        first, second, third = stages("First"), stages("Second"), stages("Third")
+        first(0, 0)  # nothing to be done: nothing to be shown
+        assert capsys.readouterr().err == ""
+        first(1, 2)
+        first(2, 2)
+        assert capsys.readouterr().err.startswith("First: 2 in ")
+        second(1, 9)
+        third(1, 3)
+        assert capsys.readouterr().err.startswith("Second: 9 in ")
+    assert capsys.readouterr().err.startswith("Third: 3 in ")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import types
@@ -21,6 +22,7 @@ from ddiseg.labelstudio.embedded import server
 from ddiseg.labelstudio.embedded.accounts import generate_accounts, read_accounts
 from ddiseg.labelstudio.embedded.process import Process
 from ddiseg.labelstudio.folder import Folder, Say
+from ddiseg.outcomes import Stages
 from ddiseg.workspace import Workspace
 
 Run = Callable[..., Any]
@@ -54,7 +56,7 @@ def running(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> server.Run
     """As if `label up` had started a server, which answers."""
     started = server.Running(Process(4711, "x"), 8080, "2026-01-01T10:00:00+00:00", "1.23.2", True)
 
-    def up(root: Path, port: int | None, say: Say) -> server.Running:
+    def up(root: Path, port: int | None, say: Say, stages: Stages) -> server.Running:
         Folder(root).make()
         generate_accounts(Folder(root))
         say("making the accounts")
@@ -107,6 +109,39 @@ def test_up__says_where_everything_is_and_no_secret(
     printed = result.out + result.err + as_json.out + as_json.err
     assert not [secret for secret in secrets(workspace.root) if secret in printed]
     assert [(root, to.embedded) for root, to in prepared] == [(workspace.root, True)] * 2
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("new", [True, False])
+def test_up__stopped_while_it_makes_the_projects(
+    ddiseg: Run,
+    workspace: Workspace,
+    running: server.Running,
+    monkeypatch: pytest.MonkeyPatch,
+    sign: signal.Signals,
+    new: bool,
+) -> None:
+    """What this command started, and told nobody of, ends; one that was running stays."""
+    stopped: list[Path] = []
+
+    def ensure_projects(*_: Any) -> None:
+        signal.raise_signal(sign)
+
+    def down(root: Path, _say: Say) -> bool:
+        stopped.append(root)
+        return True
+
+    monkeypatch.setattr(
+        sys.modules["ddiseg.labelstudio.projects"], "ensure_projects", ensure_projects
+    )
+    monkeypatch.setattr(server, "down", down)
+    port = ("--port", "8085") if new else ()
+    before = signal.getsignal(sign)
+    result = ddiseg("label", "up", *port, "--workspace", workspace.root)
+    assert (result.status, result.out) == (130, "")
+    assert stopped == ([workspace.root] if new else [])
+    assert ("stopping the Label Studio that was started" in result.err) is new
+    assert signal.getsignal(sign) is before
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http"])

@@ -73,7 +73,7 @@ def test_push__says_where_each_person_reviews(
             "3 masks: 3 added, 0 unchanged, 0 repaired, 0 refused",
             *(
                 f"review as {person}: {studio.server.url}/projects/2/data?tab={n}"
-                for n, person in enumerate(sorted([*studio.people, "admin@example.org"]), 1)
+                for n, person in enumerate(sorted([*studio.people, "admin@example.org"]), 2)
             ),
         ],
     )

@@ -189,7 +189,7 @@ def test_push__returned_images_have_a_tab(studio: Studio, label: Run) -> None:
     label("pull")
     studio.catalogue.masks.review(studio.in_review(image).id, "reviewer-1", "reject", "the rim")
     result = label("push")
-    assert f"returned by the reviewer: {studio.server.url}/projects/1/data?tab=1" in result.out
+    assert f"returned by the reviewer: {studio.server.url}/projects/1/data?tab=2" in result.out
     assert studio.server.tasks[1].data["review_comment"] == "reviewer-1: the rim"
 
 

@@ -11,6 +11,7 @@ from annotation_protocol import load_protocol
 from annotation_protocol.labelling_config import (
     CLICK,
     annotation_config,
+    differences,
     read_config,
     review_config,
 )
@@ -21,8 +22,31 @@ from ddiseg.labelstudio.projects import Place, ensure_projects, open_place, set_
 from ddiseg.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import Studio
 from tests.fake_label_studio import Fault, cut, done_then_cut, meanwhile
+from tests.fake_label_studio.talk import Talk
 
 PROTOCOL = load_protocol()
+
+#: By the number of the project on a new server.
+CONFIGS = {1: review_config(PROTOCOL), 2: annotation_config(PROTOCOL)}
+
+
+def home(studio: Studio) -> list[tuple[str, str]]:
+    """Title and description of the projects as Home lists them."""
+    found = Talk(studio.server.url, studio.server.token).ask("GET", "/api/projects/")
+    return [(project["title"], project["description"]) for project in found["results"]]
+
+
+def made_by_older_version(studio: Studio, *, known: bool) -> None:
+    """Both projects as ddiseg 0.1 made them; not `known`: it was stopped before it wrote down where."""
+    talk = Talk(studio.server.url, studio.server.token)
+    for purpose, title in ((Purpose.ANNOTATION, "Annotate w"), (Purpose.REVIEW, "Review w")):
+        row = studio.labelling.project(studio.connection.server, purpose)
+        text = f"Filled and emptied by ddiseg; do not remove this mark: ddiseg:{row.key}"
+        plain = annotation_config if purpose is Purpose.ANNOTATION else review_config
+        settings = {"title": title, "description": text, "label_config": plain(PROTOCOL)}
+        number = talk.ask("POST", "/api/projects/", settings)["id"]
+        if known:
+            studio.labelling.place(row.id, number)
 
 
 def open_annotation(studio: Studio, *, keep_config: bool = True) -> Place:
@@ -46,24 +70,70 @@ def rename_lesion(studio: Studio) -> None:
 def test_ensure_projects__one_for_each_purpose(studio: Studio) -> None:
     places = ensure_projects(studio.workspace, studio.connection)
     assert {purpose: place.number for purpose, place in places.items()} == {
-        Purpose.ANNOTATION: 1,
-        Purpose.REVIEW: 2,
+        Purpose.ANNOTATION: 2,
+        Purpose.REVIEW: 1,
     }
     made = {number: row.settings for number, row in studio.server.projects.items()}
-    assert [made[n]["title"] for n in (1, 2)] == ["Annotate w", "Review w"]
-    assert [made[n]["label_config"] for n in (1, 2)] == [
-        annotation_config(PROTOCOL),
-        review_config(PROTOCOL),
+    assert [made[n]["title"] for n in (2, 1)] == ["Annotate: w", "Review: w"]
+    assert [differences(made[n]["label_config"], wanted) for n, wanted in CONFIGS.items()] == [
+        [],
+        [],
     ]
-    assert [made[n]["show_skip_button"] for n in (1, 2)] == [True, False]
-    assert [made[n]["enable_empty_annotation"] for n in (1, 2)] == [False, False]
+    assert [made[n]["show_skip_button"] for n in (2, 1)] == [True, False]
+    assert [made[n]["enable_empty_annotation"] for n in (2, 1)] == [False, False]
     assert {(s["maximum_annotations"], s["model_version"]) for s in made.values()} == {
         (1, "ddiseg")
     }
-    assert made[1]["skip_queue"] == "IGNORE_SKIPPED"
+    assert made[2]["skip_queue"] == "IGNORE_SKIPPED"
     place = places[Purpose.ANNOTATION]
-    assert place.url == f"{studio.server.url}/projects/1/data"
-    assert place.link(7) == f"{studio.server.url}/projects/1/data?task=7"
+    assert place.url == f"{studio.server.url}/projects/2/data"
+    assert place.link(7) == f"{studio.server.url}/projects/2/data?task=7"
+
+
+def test_ensure_projects__what_people_read_on_home(studio: Studio) -> None:
+    """Annotating comes first, in words for people; the mark is for ddiseg alone."""
+    ensure_projects(studio.workspace, studio.connection)
+    assert home(studio) == [
+        ("Annotate: w", "Outline the lesion on each photograph, or skip it with a reason."),
+        ("Review: w", "Accept, fix or reject masks that others drew: open the tab with your name."),
+    ]
+    for purpose in Purpose:
+        row = studio.labelling.project(studio.connection.server, purpose)
+        remote = studio.server.projects[row.remote_id or 0]
+        assert f"ddiseg:{row.key}" in remote.settings["label_config"]
+        assert row.key not in remote.settings["expert_instruction"]
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "found again"])
+@pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "a team's"])
+def test_ensure_projects__made_by_an_older_version(
+    studio: Studio, known: bool, embedded: bool
+) -> None:
+    """Annotation first, and the mark in the description, where it is found and put out of sight."""
+    if not embedded:
+        studio.connection = replace(studio.connection, embedded=False, media=None)
+    made_by_older_version(studio, known=known)
+    for _ in range(2):
+        places = ensure_projects(studio.workspace, studio.connection)
+        assert [place.number for place in places.values()] == [1, 2]
+        listed = [title for title, _ in home(studio)]
+        # On a team's server a pin would put the project before everyone's.
+        assert listed == ["Annotate: w", "Review: w"][:: 1 if embedded else -1]
+    assert not [text for _, text in home(studio) if "ddiseg:" in text]
+    assert studio.server.projects[1].settings["pinned_at"] is None or embedded
+    row = studio.labelling.project(studio.connection.server, Purpose.ANNOTATION)
+    studio.labelling.place(row.id, None)
+    assert open_annotation(studio).number == 1, "by the mark in its configuration"
+
+
+def test_ensure_projects__older_and_described_by_somebody(studio: Studio) -> None:
+    made_by_older_version(studio, known=True)
+    settings = studio.server.projects[1].settings
+    settings["title"] = "Moles of Ward 3"
+    settings["description"] = f"Ask Ward 3. {settings['description']}"
+    ensure_projects(studio.workspace, studio.connection)
+    assert ("Moles of Ward 3", settings["description"]) in home(studio)
+    assert settings["description"].startswith("Ask Ward 3.")
 
 
 def test_ensure_projects__again_makes_nothing(studio: Studio) -> None:
@@ -106,7 +176,7 @@ def test_open_place__two_workspaces_on_one_server(studio: Studio) -> None:
     """Another workspace's project has the same title and another mark."""
     open_annotation(studio)
     row = studio.labelling.project(studio.connection.server, Purpose.ANNOTATION)
-    studio.server.projects[1].settings["description"] = "not mine"
+    studio.server.projects[1].settings["label_config"] = annotation_config(PROTOCOL)
     studio.labelling.place(row.id, None)
     assert open_annotation(studio).number == 2
 
@@ -130,7 +200,16 @@ def test_config__cosmetic_change_is_put_right_without_a_word(studio: Studio, use
     assert prettier != config(studio)
     studio.server.projects[1].settings["label_config"] = prettier
     open_annotation(studio)
-    assert config(studio) == annotation_config(PROTOCOL)
+    assert differences(config(studio), annotation_config(PROTOCOL)) == []
+
+
+def test_config__mark_that_somebody_removed_comes_back(studio: Studio) -> None:
+    """Label Studio's visual editor writes the configuration anew."""
+    open_annotation(studio)
+    marked = config(studio)
+    studio.server.projects[1].settings["label_config"] = annotation_config(PROTOCOL)
+    open_annotation(studio)
+    assert config(studio) == marked
 
 
 def test_config__white_space_is_left_alone(studio: Studio) -> None:
@@ -145,7 +224,7 @@ def test_config__renamed_label_of_an_empty_project_is_put_back(studio: Studio) -
     open_annotation(studio)
     rename_lesion(studio)
     open_annotation(studio)
-    assert config(studio) == annotation_config(PROTOCOL)
+    assert differences(config(studio), annotation_config(PROTOCOL)) == []
 
 
 def test_config__renamed_label_is_refused_where_people_may_have_used_it(studio: Studio) -> None:

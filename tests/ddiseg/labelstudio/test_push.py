@@ -443,9 +443,10 @@ def test_comment__shown_until_the_image_is_handed_in_again(studio: Studio) -> No
     said = f"{REVIEWER}: the rim is too wide"
     assert [d["review_comment"] for d in data] == [said, ""]
     assert [d["name"] for d in data] == ["1.png", "2.png"]
-    assert done.returned == f"{done.place.url}?tab=1"
-    [tab] = studio.server.tabs.values()
-    assert tab.data["title"] == RETURNED
+    assert done.returned == f"{done.place.url}?tab=2"
+    _, tab = studio.server.tabs.values()
+    assert tab.data["title"] == RETURNED.title
+    assert "tasks:data.review_comment" not in tab.data["hiddenColumns"]["explore"]
     writes = studio.server.count("PATCH", "/api/tasks/*")
     studio.push()
     assert studio.server.count("PATCH", "/api/tasks/*") == writes

@@ -23,7 +23,7 @@ AGAIN = "Please look at this image again."
 def returned(studio: Studio) -> list[str]:
     """The images that the tab lists."""
     talk = Talk(studio.server.url, studio.server.token)
-    numbers = [n for n, row in studio.server.tabs.items() if row.data["title"] == RETURNED]
+    numbers = [n for n, row in studio.server.tabs.items() if row.data["title"] == RETURNED.title]
     return [
         task["data"]["name"]
         for number in numbers

@@ -46,17 +46,25 @@ def problem(done: Pulled) -> str:
     return note
 
 
+def titles(studio: Studio) -> list[str]:
+    """The titles of the tabs of the project for reviews."""
+    number = studio.number(Purpose.REVIEW)
+    return [r.data["title"] for r in studio.server.tabs.values() if r.project.id == number]
+
+
 def tab(studio: Studio, address: str) -> list[str]:
     """The images that a person's tab offers."""
     talk = Talk(studio.server.url, studio.server.token_of(studio.people[address]))
-    [number] = [n for n, row in studio.server.tabs.items() if row.data["title"] == address]
+    title = address.partition("@")[0]
+    [number] = [n for n, row in studio.server.tabs.items() if row.data["title"] == title]
     return [t["data"]["name"] for t in talk.ask("GET", "/api/tasks", view=number)["tasks"]]
 
 
 def next_in_stream(studio: Studio, address: str) -> str:
     """The image that "Label Tasks As Displayed" in a person's tab opens first."""
     talk = Talk(studio.server.url, studio.server.token_of(studio.people[address]))
-    [shown] = [row.filters for row in studio.server.tabs.values() if row.data["title"] == address]
+    title = address.partition("@")[0]
+    [shown] = [row.filters for row in studio.server.tabs.values() if row.data["title"] == title]
     project = studio.number(Purpose.REVIEW)
     found = talk.ask("POST", "/api/dm/actions", {"filters": shown}, id="next_task", project=project)
     return str(found["data"]["name"])
@@ -121,7 +129,7 @@ def test_tabs__nobody_finds_their_own_work(studio: Studio, images: list[Image]) 
     assert tab(studio, SECOND) == ["1.png", "2.png"]
     assert tab(studio, REVIEWER) == ["1.png", "2.png", "3.png"]
     assert studio.push_reviews().tabs == done.tabs
-    assert len(studio.server.tabs) == 4
+    assert titles(studio) == ["admin", "annotator-1", "annotator-2", "reviewer-1"]
 
 
 def test_tabs__everyone_who_had_a_hand_in_it(studio: Studio, images: list[Image]) -> None:
@@ -151,6 +159,37 @@ def test_tabs__a_new_person_gets_one_by_the_next_push(studio: Studio, images: li
     studio.people["reviewer-2@example.org"] = studio.server.add_user("reviewer-2@example.org")
     studio.push_reviews()
     assert tab(studio, "reviewer-2@example.org") == ["1.png", "2.png", "3.png"]
+
+
+def test_tabs__two_people_with_one_name(studio: Studio, images: list[Image]) -> None:
+    """The tab of the one who was there first is renamed, so that each sees which is theirs."""
+    before = studio.push_reviews().tabs
+    other = "reviewer-1@example.com"
+    studio.people[other] = studio.server.add_user(other)
+    after = studio.push_reviews().tabs
+    assert titles(studio) == [
+        "admin",
+        "annotator-1",
+        "annotator-2",
+        "re…@example.org",
+        "re…@example.com",
+    ]
+    assert after.items() > before.items()
+    studio.push_reviews()
+    assert len(titles(studio)) == 5
+
+
+def test_tabs__made_by_an_older_version(studio: Studio, images: list[Image]) -> None:
+    """It called them by the whole address, which Label Studio cut."""
+    before = studio.push_reviews().tabs
+    for row in studio.server.tabs.values():
+        if row.data["title"] == "reviewer-1":
+            row.data = {"title": REVIEWER, "hiddenColumns": {"explore": [], "labeling": []}}
+    assert studio.push_reviews().tabs == before
+    assert titles(studio)[-1] == "reviewer-1"
+    [row] = [r for r in studio.server.tabs.values() if r.data["title"] == "reviewer-1"]
+    assert "tasks:data.ddiseg" in row.data["hiddenColumns"]["explore"]
+    assert tab(studio, REVIEWER) == ["1.png", "2.png", "3.png"]
 
 
 def test_push__drawn_too_small_to_judge_is_shown_larger(studio: Studio) -> None:
@@ -614,7 +653,7 @@ def test_cut__at_each_request_of_push_and_of_pull(
     studio: Studio, images: list[Image], fault: Fault
 ) -> None:
     assert studio.interrupt(studio.push_reviews, fault) > 5
-    assert len(studio.server.tabs) == 4
+    assert len(titles(studio)) == 4
     for image, verdict in zip(images, ("accept", "fixed", "reject"), strict=True):
         strokes = FIX if verdict == "fixed" else None
         studio.decide(studio.review_task(image), verdict, "no", strokes=strokes)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import re
+import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,13 +22,16 @@ from ddiseg.labelstudio.embedded.environment import (
     ensure_environment,
     environment_folder,
 )
+from ddiseg.labelstudio.embedded.process import _started
+from ddiseg.outcomes import Progress
 
 PYTHON = sys.executable
+QUIET: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 #: A Python that makes an environment of itself, and is pip there; it notes each call. It waits
 #: while there is a file `wait` beside the cache, and fails where there is one called `fail`.
 FAKE = """#!{python}
-import pathlib, shutil, sys, time
+import pathlib, shutil, subprocess, sys, time
 home = pathlib.Path("{home}")
 with open(home / "calls", "a") as calls:
     print("venv" if "venv" in sys.argv else "pip", file=calls)
@@ -36,6 +41,11 @@ if "venv" in sys.argv:
     (folder / "bin").mkdir(parents=True)
     shutil.copy(__file__, folder / "bin" / "python")
 else:
+    if (home / "log").exists():
+        print((home / "log").read_text(), flush=True)
+    if (home / "child").exists():
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        (home / "child").write_text(str(child.pid))
     while (home / "wait").exists():
         time.sleep(0.01)
     if (home / "fail").exists():
@@ -85,7 +95,10 @@ def test_ensure_environment__installs_once(home: Path) -> None:
     folder = ensure_environment(said.append)
     assert folder == environment_folder()
     assert calls(home) == ["venv", "pip"]
-    assert said == [f"installing Label Studio {VERSION} (1 GB, a few minutes) into {folder}"]
+    assert said == [
+        f"installing Label Studio {VERSION} into {folder} (1 GB; a few minutes, up to half an hour on "
+        f"a slow machine)\n  log: {folder}.log"
+    ]
     assert ensure_environment(said.append) == folder
     assert len(calls(home)) == 2
     assert len(said) == 1
@@ -147,6 +160,94 @@ def test_ensure_environment__killed_while_pip_runs(home: Path) -> None:
 
     ensure_environment(let_pip_end)
     assert said[0] == "another ddiseg command installs Label Studio: waiting for it"
+    assert calls(home) == ["venv", "pip"] * 2
+
+
+#: What pip 23 writes: of three pinned packages one is downloaded, one built, one on this machine.
+PIP = """\
+Looking in indexes: https://example.org/simple
+Collecting anyio==4.16.0 (from -r {pins} (line 2))
+  Downloading anyio-4.16.0-py3-none-any.whl (134 kB)
+     ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 134.5/134.5 kB 31.5 MB/s eta 0:00:00
+Collecting attr==0.3.1 (from -r {pins} (line 3))
+  Downloading attr-0.3.1.tar.gz (1.7 kB)
+  Installing build dependencies: started
+  Preparing metadata (pyproject.toml): finished with status 'done'
+"""
+REST = """\
+Processing /somewhere/bleach-6.4.0-py3-none-any.whl (from -r {pins} (line 4))
+Building wheels for collected packages: attr
+Successfully built attr
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "shown"),
+    [
+        ("Looking in indexes: https://example.org/simple\n", None),
+        (PIP, ("Downloading Label Studio, packages", 2)),
+        (PIP + REST, ("Downloading Label Studio, packages", 3)),
+        (
+            f"{PIP}{REST}Installing collected packages: attr, anyio, bleach\n",
+            ("Installing Label Studio, packages", 1),
+        ),
+    ],
+)
+def test_packages_done__by_what_pip_wrote(
+    tmp_path: Path, log: str, shown: tuple[str, int] | None
+) -> None:
+    (tmp_path / "lib" / "python3.11" / "site-packages" / "anyio-4.16.0.dist-info").mkdir(
+        parents=True
+    )
+    assert environment._packages_done(tmp_path, log) == shown
+
+
+def test_ensure_environment__shows_how_far_pip_is(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While pip runs; a stage that is through is told so once."""
+    monkeypatch.setattr(environment, "POLL", 0.01)
+    monkeypatch.setattr(environment, "PINS", home / "pins.txt")
+    (home / "pins.txt").write_text("# three\nanyio==4.16.0\nattr==0.3.1\nbleach==6.4.0\n")
+    (home / "log").write_text(PIP + REST)
+    (home / "wait").touch()
+    told: list[tuple[str, int, int]] = []
+
+    def stages(stage: str) -> Progress:
+        def progress(done: int, total: int) -> None:
+            told.append((stage, done, total))
+            (home / "wait").unlink(missing_ok=True)
+
+        return progress
+
+    ensure_environment(print, stages)
+    assert told == [("Downloading Label Studio, packages", 3, 3)]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ensure_environment__stopped_by_a_person(home: Path, sign: signal.Signals) -> None:
+    """pip and what it started end with ddiseg; what it left is no environment, and made anew."""
+    (home / "wait").touch()
+    (home / "child").touch()
+    code = (
+        "from ddiseg.cli.base import stopped_like_ctrl_c\n"
+        "from ddiseg.labelstudio.embedded import environment\n"
+        f"environment.sys.executable = {str(home / 'python')!r}\n"
+        "with stopped_like_ctrl_c():\n    environment.ensure_environment(print)"
+    )
+    with subprocess.Popen([PYTHON, "-c", code], **QUIET) as first:
+        while not (home / "child").read_text():
+            time.sleep(0.01)
+        first.send_signal(sign)
+    assert first.returncode not in (0, None)
+    child = int((home / "child").read_text())
+    assert _started(child) is None
+    lock = environment_folder().with_name(f"{environment_folder().name}.lock")
+    with open(lock, "rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for name in ("wait", "child"):
+        (home / name).unlink()
+    ensure_environment(print)
     assert calls(home) == ["venv", "pip"] * 2
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ddiseg.labelstudio.embedded import process
-from ddiseg.labelstudio.embedded.process import Process
+from ddiseg.labelstudio.embedded.process import Process, _started, attended
 
 SLEEP = [sys.executable, "-c", "print('here', flush=True); import time; time.sleep(60)"]
 
@@ -100,3 +101,38 @@ def test_started__an_ended_child_that_nobody_took_note_of(tmp_path: Path) -> Non
     if Path("/proc/self/stat").exists():
         assert process._started_by_proc(made.pid) is None
     assert not made.alive
+
+
+def test_attended__waits_for_the_end(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "print('here'); exit(3)"]
+    with open(tmp_path / "log", "w") as log, attended(command, log) as child:
+        pass
+    assert child.returncode == 3
+    assert (tmp_path / "log").read_text() == "here\n"
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_attended__ends_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaf: bool
+) -> None:
+    """Also where what it started does not listen to the first signal, and outlives it."""
+    monkeypatch.setattr(process, "GRACE", 0.5)
+    listen = "signal.signal(15, signal.SIG_IGN)" if deaf else ""
+    grandchild = f"import signal, time; {listen}; print('here', flush=True); time.sleep(60)"
+    code = (
+        f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {grandchild!r}]); "
+        "open('child', 'w').write(str(p.pid)); p.wait()"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    def stopped() -> None:
+        with open("log", "w") as log, attended([sys.executable, "-c", code], log):
+            while not Path("log").read_text():
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    deadline = time.monotonic() + 10
+    while _started(int(Path("child").read_text())) is not None:
+        assert time.monotonic() < deadline

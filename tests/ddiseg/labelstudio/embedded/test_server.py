@@ -275,19 +275,36 @@ def test_up__two_at_once(root: Path) -> None:
     assert "another ddiseg command starts or stops Label Studio here: waiting for it" in said
 
 
-def test_up__stopped_by_a_person_goes_on_with_the_next(root: Path) -> None:
+def test_up__stopped_by_a_person_leaves_nothing_running(root: Path) -> None:
+    said: list[str] = []
+    started: list[Process] = []
+
     def stop(line: str) -> None:
+        said.append(line)
         if line == "making the accounts":
+            started.append(recorded_process(root))
+            assert started[0].alive
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         server.up(root, say=stop)
-    left = server.find_running(root)
-    assert left is not None
-    assert not left.ready
-    assert not server.answers(left)
-    finished = server.up(root)
-    assert (finished.process, finished.ready, finished.new) == (left.process, True, False)
+    assert said[-1] == "stopping the Label Studio that was starting"
+    assert not started[0].alive
+    assert server.find_running(root) is None
+    assert server.up(root).new
+
+
+def test_up__one_that_another_command_started_is_left_alone(root: Path) -> None:
+    """Its accounts are forgotten, so that this call has something to do, in which it is stopped."""
+    running = server.up(root)
+    (Folder(root).data / "accounts.json").unlink()
+
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        server.up(root, say=stop)
+    assert running.process.alive
 
 
 def test_up__accounts_that_the_server_forgot_are_made_again(root: Path) -> None:
