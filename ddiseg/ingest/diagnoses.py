@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ddiseg.catalogue import Details
 from ddiseg.errors import InputError
 from ddiseg.ingest.matching import Matched
 
@@ -167,32 +168,42 @@ def judge_diagnoses(matched: Matched, given: MalignantDiagnoses) -> Judged:
             )
         return Judged(matched)
     says_itself = any(d.malignant is not None for d in matched.described)
-    unnamed = spelled.keys() - given.named.keys()
-    known = [] if says_itself or given.rest_benign else _fitting(unnamed)
-    verdicts = {code: v for each in known for code, v in each.verdicts.items()}
-    guessed_codes = verdicts.keys() - given.named.keys()
-    if given.rest_benign:
-        verdicts = dict.fromkeys(spelled, False)
-    verdicts |= given.named
+    known = (
+        [] if says_itself or given.rest_benign else _fitting(spelled.keys() - given.named.keys())
+    )
     if not (given or known):
         return Judged(matched, notes=[] if says_itself else [_unrecognised(spelled.values())])
-    details, guessed, contradicted = dict(matched.details), set(), []
-    for path, each in matched.details.items():
-        code = _plain(each.diagnosis or "")
-        verdict = verdicts.get(code)
-        if each.malignant is None:
-            details[path] = replace(each, malignant=verdict)
-            if code in guessed_codes:
-                guessed.add(path)
-        elif verdict is not None and verdict != each.malignant:
-            contradicted.append(path)
+    verdicts = _verdicts(spelled, given, known)
+    by_code = {p: (each, verdicts.get(_code(each))) for p, each in matched.details.items()}
+    silent = {p for p, each in matched.details.items() if each.malignant is None}
+    details = {
+        p: replace(each, malignant=verdict) if p in silent else each
+        for p, (each, verdict) in by_code.items()
+    }
+    contradicted = [
+        p for p, (each, verdict) in by_code.items() if {each.malignant, verdict} == {True, False}
+    ]
     codes = [f"{' and '.join(v.name for v in known)}'s codes"] if known else []
     return Judged(
         replace(matched, details=details),
         ", ".join([*given.options, *codes]),
-        guessed,
+        {p for p in silent if known and _code(details[p]) not in given.named},
         [*_absent(given, spelled), *_contradictions(given, contradicted)],
     )
+
+
+def _code(details: Details) -> str:
+    return _plain(details.diagnosis or "")
+
+
+def _verdicts(
+    diagnoses: Iterable[str], given: MalignantDiagnoses, known: Iterable[Vocabulary]
+) -> dict[str, bool]:
+    """Whether malignant, by diagnosis; what a person names stands over known codes."""
+    verdicts = dict.fromkeys(diagnoses, False) if given.rest_benign else {}
+    for vocabulary in known:
+        verdicts |= vocabulary.verdicts
+    return verdicts | given.named
 
 
 def _fitting(diagnoses: Collection[str]) -> list[Vocabulary]:

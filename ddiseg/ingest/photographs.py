@@ -294,10 +294,15 @@ class _Import:
         notes: dict[str, str] = {}
         wrong: list[str] = []
         for (path, source), changes in zip(known, differing, strict=True):
-            if path in self.judged.guessed and changes.get("malignant", [None])[0] is not None:
+            stored, by_code = changes.get("malignant", (None, None))
+            if path in self.judged.guessed and stored is not None:
                 # Known codes fill in what nobody said; they never overrule what somebody did.
                 del changes["malignant"]
                 details[path] = replace(details[path], malignant=None)
+                notes[path] = (
+                    f"malignant stays {stored}, which {self.judged.by} say is {by_code}: name its "
+                    "diagnosis with --malignant or --benign to change that"
+                )
             if changes and source.first:
                 wrong.append(path)
             elif changes:
@@ -310,7 +315,8 @@ class _Import:
             )
             for path, changes in zip(wrong, corrected, strict=True):
                 told = (f"{k} {_told(a)} -> {_told(b)}" for k, (a, b) in changes.items() if a != b)
-                notes[path] = f"corrected {', '.join(told)}"
+                corrections = f"corrected {', '.join(told)}"
+                notes[path] = "; ".join(filter(None, (corrections, notes.get(path))))
         return [
             replace(
                 o,

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ddiseg.errors import InputError
+from ddiseg.ingest.diagnoses import MalignantDiagnoses
 from ddiseg.ingest.metadata import Key
 from ddiseg.workspace import Workspace
 from tests.ddiseg.ingest.coco_files import coco_file, note, run, told, write
@@ -172,6 +173,19 @@ def test_import__licences(workspace: Workspace, photos: Path) -> None:
         "three": ("mine", "here"),
         "four": (None, None),
     }
+
+
+def test_import__malignancy_from_diagnosis(workspace: Workspace, photos: Path) -> None:
+    document = coco_file()
+    document["images"][0]["attributes"] = {"diagnosis": "melanoma"}
+    document["images"][1]["attributes"] = {"diagnosis": "naevus"}
+    given = MalignantDiagnoses.parse("melanoma", "rest")
+    done = run(workspace, write(photos, document), diagnoses=given)
+    assert [i.malignant for i in workspace.catalogue.images.select()] == [True, False]
+    assert done.photographs.notes == [
+        "malignancy from diagnosis, by --malignant, --benign: 1 malignant (melanoma), "
+        "1 benign (naevus), 0 unknown"
+    ]
 
 
 def test_import__attributes_that_can_not_be_used(workspace: Workspace, photos: Path) -> None:

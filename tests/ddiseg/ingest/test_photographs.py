@@ -195,7 +195,10 @@ def test_import__known_codes_fill_in_and_never_overrule(workspace: Workspace, fo
     import_photographs(workspace, root, **{**said, "columns": columns})
     assert [i.malignant for i in workspace.catalogue.images.select()] == [True, None]
     done = import_photographs(workspace, root, **table(root, "a.png,1,ACK,P", "b.png,1,BCC,"))
-    assert note(done, "a.png") == "corrected patient nothing -> P"
+    assert note(done, "a.png") == (
+        "corrected patient nothing -> P; malignant stays True, which PAD-UFES-20's codes say is "
+        "False: name its diagnosis with --malignant or --benign to change that"
+    )
     assert note(done, "b.png") == "corrected malignant nothing -> True"
     assert [i.malignant for i in workspace.catalogue.images.select()] == [True, True]
     given = MalignantDiagnoses.parse(None, "ACK")
