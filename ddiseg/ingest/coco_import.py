@@ -45,6 +45,7 @@ def import_coco(
     dataset: str | None = None,
     licence: str | None = None,
     source: str | None = None,
+    synthetic: bool = False,
     in_place: bool = False,
     actor: str | None = None,
     progress: Progress = silent,
@@ -59,6 +60,7 @@ def import_coco(
         reviewer: a second person; the masks then arrive accepted.
         metadata, columns: a table that says more; it wins over what the file says of an image.
         dataset, licence: else what all images of the file agree on, and the folder's name.
+        synthetic: the images show no person; else whether the file says so of all of them.
         stretched, source, in_place: as for masks and photographs that come in a folder.
 
     Raises:
@@ -81,6 +83,7 @@ def import_coco(
         dataset=dataset or _agreed_fact(coco, "dataset") or dataset_name(folder),
         licence=licence or _agreed({image.licence for image in coco.images}),
         source=source or _agreed_fact(coco, "source"),
+        synthetic=synthetic or {image.synthetic for image in coco.images} == {True},
         in_place=in_place,
         actor=actor,
         progress=lambda done, total: progress(done, total + masks),

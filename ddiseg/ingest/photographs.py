@@ -61,6 +61,7 @@ def import_photographs(
     dataset: str | None = None,
     licence: str | None = None,
     source: str | None = None,
+    synthetic: bool = False,
     in_place: bool = False,
     actor: str | None = None,
     progress: Progress = silent,
@@ -70,6 +71,7 @@ def import_photographs(
     Args:
         metadata: CSV file; `columns` says what its columns mean.
         dataset: name of the dataset; else that of the folder, or DDI.
+        synthetic: the images were made by code and show no person.
         in_place: reference the files instead of copying them to the store.
 
     Raises:
@@ -92,6 +94,7 @@ def import_photographs(
         dataset=dataset or dataset_name(folder),
         licence=licence,
         source=source,
+        synthetic=synthetic,
         in_place=in_place,
         actor=actor,
         progress=progress,
@@ -111,6 +114,7 @@ def import_files(
     dataset: str,
     licence: str | None = None,
     source: str | None = None,
+    synthetic: bool = False,
     in_place: bool = False,
     actor: str | None = None,
     progress: Progress = silent,
@@ -118,12 +122,12 @@ def import_files(
     """Import photographs that were found, with what `matched` says of each; see `import_photographs`.
 
     Raises:
-        InputError: the dataset can't have this name.
+        InputError: the dataset can't have this name, or holds images of the other kind.
         WorkspaceError: the store or catalogue can't be written; what was finished is kept.
     """
     if ":" in dataset or not dataset.strip():
         raise InputError(f"dataset '{dataset}': give a name without ':', with --dataset NAME")
-    row = workspace.catalogue.images.dataset(dataset, licence, source)
+    row = workspace.catalogue.images.dataset(dataset, licence, source, synthetic=synthetic)
     job = _Import(workspace, row.id, matched, in_place, actor or default_actor())
     told = job.run(files, progress)
     return PhotographImport(
