@@ -98,9 +98,7 @@ def run(
     help="As for 'ddiseg loop run'.  [default: as in the last round]",
 )
 @pass_settings
-def show_status(
-    settings: Settings, count: int, every: int | None, max_age: float | None
-) -> None:
+def show_status(settings: Settings, count: int, every: int | None, max_age: float | None) -> None:
     """Show the last rounds, the version in use, and when the next refresh is due.
 
     Whether a refresh is due is judged by the settings of the last round, whether 'ddiseg loop run'

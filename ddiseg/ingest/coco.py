@@ -218,9 +218,7 @@ def _licence_entry(
     return licences.get(number, {}) if _is_id(number) else {}
 
 
-def _licence(
-    entry: Mapping[str, Any], licences: Mapping[Any, Mapping[str, Any]]
-) -> str | None:
+def _licence(entry: Mapping[str, Any], licences: Mapping[Any, Mapping[str, Any]]) -> str | None:
     """The name of its licence; tools write "" or "Unknown" where they know none."""
     name = _facts(entry).get("licence", _licence_entry(entry, licences).get("name"))
     if not isinstance(name, str) or name.strip().lower() in ("", "unknown", "not recorded"):

@@ -21,9 +21,7 @@ OUTLINED = ("lesion", "marker", "ruler")
 UNITS = 2
 
 
-def outlines(
-    mask: NDArray[np.uint8], size: tuple[int, int], protocol: Protocol
-) -> dict[str, str]:
+def outlines(mask: NDArray[np.uint8], size: tuple[int, int], protocol: Protocol) -> dict[str, str]:
     """Return the path data of the outline of each outlined class that the mask has, by class name.
 
     Args:
@@ -39,9 +37,7 @@ def outlines(
     return found
 
 
-def _contours(
-    region: NDArray[np.bool_], size: tuple[int, int]
-) -> Iterator[NDArray[np.float64]]:
+def _contours(region: NDArray[np.bool_], size: tuple[int, int]) -> Iterator[NDArray[np.float64]]:
     """Closed lines around a region, (N, 2) x and y in pixels of the picture."""
     height, width = size
     shrunk = Picture.fromarray(region.astype(np.float32)).resize(

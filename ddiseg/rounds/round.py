@@ -274,13 +274,9 @@ class _Round:
         name = next_name({batch.name for batch in catalogue.batches.all()})
         try:
             request = BatchRequest(size, seed=self.options.seed)
-            drawn = draw_batch(
-                catalogue, name, request, self.actor, origin=BatchOrigin.ROUND
-            )
+            drawn = draw_batch(catalogue, name, request, self.actor, origin=BatchOrigin.ROUND)
         except InputError as error:  # everything is labelled: no failure of the round
             return f"nothing drawn: {error}"
-        if not drawn.new:
-            return f"nothing drawn: somebody drew {name} in this moment"
         for finished in before:
             catalogue.batches.close(finished, self.actor)
         return "; ".join([_told(name, drawn), *painted, *_notes(name, drawn)])
