@@ -58,7 +58,8 @@ class Pair:
     prediction: Mask | None
     reference: Reference | None
     learned: bool = False  #: no prediction of it counts: its models learned from its mask
-    lesion_iou: float | None = None
+    compared: bool = False  #: a lesion IoU was asked for
+    lesion_iou: float | None = None  #: None also where neither shows a lesion
 
 
 class Pairs:
@@ -77,6 +78,7 @@ class Pairs:
         self._honest = honest_predictions(catalogue)
         self._evaluated = catalogue.evaluations.last()
         self._scored = catalogue.masks.get([e.mask_id for e in self._evaluated.values()])
+        self.sampled = False  #: not all accepted masks that could be compared were
 
     def of_tone(self, images: Sequence[Image], seed: str) -> list[Pair]:
         """The pairs of images; where many are accepted, a sample of them has a lesion IoU."""
@@ -88,6 +90,7 @@ class Pairs:
             if p.prediction and p.reference and p.image.id not in self._evaluated
         ]
         wanted = set(comparable[:COMPARED])
+        self.sampled = self.sampled or len(comparable) > COMPARED
         return [self._compared(p) if p.image.id in wanted else p for p in pairs]
 
     def of(self, image: Image) -> Pair:
@@ -97,7 +100,7 @@ class Pairs:
             own = accepted is not None and accepted.content_hash == scored.truth_hash
             reference = Reference(ACCEPTED if own else TRUTH, scored.truth_hash)
             prediction = self._scored[scored.mask_id]
-            return Pair(image, prediction, reference, lesion_iou=scored.lesion_iou)
+            return Pair(image, prediction, reference, compared=True, lesion_iou=scored.lesion_iou)
         if accepted is not None:
             honest, _, learned = self._honest.get(image.id, (None, "", False))
             return Pair(image, honest, Reference(ACCEPTED, accepted.content_hash), learned)
@@ -107,7 +110,7 @@ class Pairs:
         accepted, lesion = self.accepted[pair.image.id], load_protocol().class_named("lesion").index
         assert pair.prediction is not None
         if lesion not in accepted.classes:
-            return pair
+            return replace(pair, compared=True)
         try:
             drawn = self._workspace.mask_over(pair.image, accepted)
             predicted = self._workspace.mask_over(pair.image, pair.prediction)
@@ -115,7 +118,7 @@ class Pairs:
             return pair  # its card tells which file is missing
         confusion = scoring.confusion(drawn, predicted, len(load_protocol().classes))
         iou = float(scoring.iou_per_class(confusion)[lesion])
-        return pair if math.isnan(iou) else replace(pair, lesion_iou=iou)
+        return replace(pair, compared=True, lesion_iou=None if math.isnan(iou) else iou)
 
 
 def choose(pairs: Sequence[Pair]) -> list[Pair]:
@@ -211,6 +214,8 @@ def _remark(pair: Pair, model_name: Callable[[int], str]) -> str:
         return f"{why}; prediction of {model}" if model else f"{why}, and no prediction"
     if model:
         said = f"prediction of {model} against the {reference.kind}"
+        if not pair.compared:
+            return f"{said}, not compared"
         return said if pair.lesion_iou is not None else f"{said}: no lesion to compare"
     if pair.learned:
         return "no prediction to compare: the model learned from this mask"

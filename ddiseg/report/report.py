@@ -14,7 +14,7 @@ from ddiseg.catalogue.models import now
 from ddiseg.errors import InputError, NotFoundError, WorkspaceError
 from ddiseg.outcomes import Progress, silent
 from ddiseg.report import content
-from ddiseg.report.contact_sheet import Card, Pairs, choose, draw_card, most_uncertain
+from ddiseg.report.contact_sheet import COMPARED, Card, Pairs, choose, draw_card, most_uncertain
 from ddiseg.report.outlines import OUTLINED
 from ddiseg.report.people import people_and_model
 from ddiseg.report.sensitivity import last_sensitivity
@@ -114,6 +114,7 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
         n_shown={tone: len(of_tone) for tone, of_tone in chosen.items() if of_tone},
         uncertain=uncertain,
         ranks={image.id: rank for rank, image in enumerate(uncertain, 1)},
+        compared=COMPARED if pairs.sampled else None,
         repeated=[(n, cards[i.id]) for n, i in enumerate(uncertain, 1) if i.id in shown],
         unseen=[(n, cards[i.id]) for n, i in enumerate(uncertain, 1) if i.id not in shown],
         outlined=[protocol.class_named(name) for name in OUTLINED],

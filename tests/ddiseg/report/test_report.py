@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 
 from annotation_protocol import load_protocol
-from ddiseg.catalogue import Details, NewImage, NewModelVersion
+from ddiseg.catalogue import Details, NewImage, NewMask, NewModelVersion
 from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.models import Image as Row
 from ddiseg.cli.base import Group, common_options, run
 from ddiseg.cli.report import COMMANDS
 from ddiseg.errors import InputError, WorkspaceError
-from ddiseg.report import contact_sheet, content
+from ddiseg.report import contact_sheet, content, report
 from ddiseg.report.contact_sheet import Pair, Reference
 from ddiseg.report.report import write_report
 from ddiseg.store import Kind
@@ -363,6 +363,29 @@ def test_of_tone__of_many_accepted_masks_a_sample_is_compared(
     images = [worked.catalogue.images.find("1.png")]
     (found,) = contact_sheet.Pairs(worked).of_tone(images, "seed")
     assert found.lesion_iou == pytest.approx(3 / 13)
+    said = "pairs, 0 drawn at random have a lesion IoU"
+    assert said not in page_of(worked).text
     monkeypatch.setattr(contact_sheet, "COMPARED", 0)
+    monkeypatch.setattr(report, "COMPARED", 0)
     (found,) = contact_sheet.Pairs(worked).of_tone(images, "seed")
     assert found.lesion_iou is None
+    text = page_of(worked).text
+    assert said in text
+    assert "against the accepted mask, not compared" in text
+
+
+def test_of_tone__an_author_who_could_not_draw_a_lesion(filled: Workspace) -> None:
+    """Nothing is said of a class that was not looked for."""
+    new = NewMask(
+        image_id=2,
+        content_hash=filled.store_mask(np.full((HEIGHT, WIDTH), 4, np.uint8)),
+        width=WIDTH,
+        height=HEIGHT,
+        mapping="same",
+        classes=[2, 4],
+        protocol_version="1.0",
+        annotator="anna",
+    )
+    filled.catalogue.masks.submit([new], reviewer="ben")
+    predict(filled, 2)
+    assert "against the accepted mask: no lesion to compare" in page_of(filled).text
