@@ -11,7 +11,7 @@ from functools import partial
 
 from annotation_protocol import load_protocol
 from ddiseg import images, masks
-from ddiseg.catalogue.models import Image, Mask, ModelVersion
+from ddiseg.catalogue.models import EvaluatedImage, Image, Mask, ModelVersion
 from ddiseg.errors import DdisegError, InputError
 from ddiseg.outcomes import Progress, silent
 from ddiseg.store import Kind
@@ -23,6 +23,7 @@ class Part(StrEnum):
 
     IMAGE = "image"
     MASK = "mask"
+    TRUTH = "truth"  #: true masks that an evaluation compared
     MODEL = "model"
     HISTORY = "history"  #: states of images against their events
 
@@ -53,11 +54,20 @@ def verify(workspace: Workspace, progress: Progress = silent) -> Findings:
     for row in catalogue.masks.all():
         mask_rows[row.content_hash].append(row)
 
+    truths: dict[str, list[EvaluatedImage]] = defaultdict(list)
+    for compared in catalogue.evaluations.all():
+        truths[compared.truth_hash].append(compared)
+
     checks: list[tuple[Part, Callable[[], None]]] = [
         *((Part.IMAGE, partial(_check_image, workspace, i)) for i in photographs.values()),
         *(
             (Part.MASK, partial(_check_mask, workspace, rows, photographs))
             for rows in mask_rows.values()
+        ),
+        *(
+            (Part.TRUTH, partial(_check_truth, workspace, rows, photographs))
+            for digest, rows in truths.items()
+            if digest not in mask_rows  # else the file was checked as a mask
         ),
         *((Part.MODEL, partial(_check_model, workspace, model)) for model in models),
     ]
@@ -72,7 +82,7 @@ def verify(workspace: Workspace, progress: Progress = silent) -> Findings:
 
     known = {
         Kind.IMAGE: {image.content_hash for image in photographs.values()},
-        Kind.MASK: set(mask_rows),
+        Kind.MASK: mask_rows.keys() | truths.keys(),
         Kind.MODEL: {model.file_hash for model in models},
     }
     return Findings(
@@ -109,8 +119,32 @@ def _check_mask(
 ) -> None:
     """One mask file and all the rows that share it."""
     drawn = ", ".join(f"{photographs[r.image_id].name} by {_author(r)}" for r in rows)
-    name, remedy = f"mask of {drawn}", "restore it from a backup, or import or paint it again"
-    digest = rows[0].content_hash
+    remedy = "restore it from a backup, or import or predict it again"
+    mask = _stored_mask(workspace, rows[0].content_hash, f"mask of {drawn}", remedy)
+    for row in rows:
+        image = photographs[row.image_id]
+        row_name = f"mask of {image.name} by {_author(row)}"
+        _check_size(row_name, (row.height, row.width), mask.shape)
+        if row.mapping == "same":
+            _check_size(f"image of the {row_name}", (image.height, image.width), mask.shape)
+
+
+def _check_truth(
+    workspace: Workspace, rows: Sequence[EvaluatedImage], photographs: Mapping[int, Image]
+) -> None:
+    """One true mask's file and all the comparisons that share it."""
+    shown = [photographs[image_id] for image_id in sorted({row.image_id for row in rows})]
+    name = f"true mask of {', '.join(image.name for image in shown)}"
+    remedy = (
+        "restore the file from a backup; 'ddiseg evaluate' with the same masks writes it where it is "
+        "missing"
+    )
+    mask = _stored_mask(workspace, rows[0].truth_hash, name, remedy)
+    for image in shown:
+        _check_size(f"image of the {name}", (image.height, image.width), mask.shape)
+
+
+def _stored_mask(workspace: Workspace, digest: str, name: str, remedy: str) -> masks.Mask:
     data = _stored(workspace, Kind.MASK, digest, name, remedy)
     try:
         mask = masks.check_mask(masks.decode_png(data), len(load_protocol().classes))
@@ -118,12 +152,7 @@ def _check_mask(
         raise InputError(f"{name}: the stored {error}; {remedy}") from error
     if masks.mask_hash(mask) != digest:
         raise InputError(f"{name}: the stored file holds other pixels; {remedy}")
-    for row in rows:
-        image = photographs[row.image_id]
-        row_name = f"mask of {image.name} by {_author(row)}"
-        _check_size(row_name, (row.height, row.width), mask.shape)
-        if row.mapping == "same":
-            _check_size(f"image of the {row_name}", (image.height, image.width), mask.shape)
+    return mask
 
 
 def _check_model(workspace: Workspace, model: ModelVersion) -> None:

@@ -8,12 +8,13 @@ from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.malignancy import NewEstimate
 from ddiseg.catalogue.masks import NewMask
 from ddiseg.catalogue.model_versions import NewModelVersion
-from ddiseg.catalogue.models import JobKind, ModelKind, Side
+from ddiseg.catalogue.models import BatchOrigin, JobKind, ModelKind, Side
 
 __all__ = [
     "REASON_MISSING",
     "Action",
     "Arm",
+    "BatchOrigin",
     "Catalogue",
     "Details",
     "JobKind",

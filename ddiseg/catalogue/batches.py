@@ -12,7 +12,17 @@ from sqlalchemy.orm import Session
 from ddiseg.catalogue.database import Database, in_parts
 from ddiseg.catalogue.history import step
 from ddiseg.catalogue.lifecycle import Action, State
-from ddiseg.catalogue.models import Annotation, Batch, BatchMember, Event, Image, Mask, Task, now
+from ddiseg.catalogue.models import (
+    Annotation,
+    Batch,
+    BatchMember,
+    BatchOrigin,
+    Event,
+    Image,
+    Mask,
+    Task,
+    now,
+)
 from ddiseg.errors import InputError, NotFoundError
 
 #: States of images that may be drawn; with annotators, those that nobody has begun may be too.
@@ -90,7 +100,12 @@ class Batches:
             )
 
     def store(
-        self, name: str, members: Sequence[NewMember], drawn_by: dict[str, Any], actor: str
+        self,
+        name: str,
+        members: Sequence[NewMember],
+        drawn_by: dict[str, Any],
+        actor: str,
+        origin: BatchOrigin = BatchOrigin.PERSON,
     ) -> None:
         """Store a batch and queue its images that are new.
 
@@ -108,7 +123,7 @@ class Batches:
                     f"{len(taken)} of the {len(members)} images were drawn or given to people in "
                     "this moment by somebody else: run the same command again"
                 )
-            batch = Batch(name=name, drawn_by=drawn_by)
+            batch = Batch(name=name, drawn_by=drawn_by, origin=origin.value)
             session.add(batch)
             session.flush()
             rows = [
@@ -119,7 +134,7 @@ class Batches:
             for image in images:
                 if image.state == State.NEW:
                     step(session, image, Action.QUEUE, actor, {"batch": name})
-            detail = {"name": name, "n": len(members), **drawn_by}
+            detail = {"name": name, "n": len(members), "origin": origin.value, **drawn_by}
             session.add(Event(kind="batch", actor=actor, detail=detail))
 
     def all(self) -> Sequence[Batch]:

@@ -7,6 +7,7 @@ from sqlalchemy.engine import URL
 from ddiseg.catalogue.batches import Batches
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.descriptors import Descriptors
+from ddiseg.catalogue.evaluations import Evaluations
 from ddiseg.catalogue.history import History
 from ddiseg.catalogue.images import Images
 from ddiseg.catalogue.in_hand import Hands
@@ -20,7 +21,7 @@ from ddiseg.catalogue.subsets import Subsets
 
 
 class Catalogue:
-    """Images, masks, subsets, models, labelling, the loop and history, in one database.
+    """Images, masks, subsets, models, evaluations, labelling, the loop and history, in one database.
 
     The only code that opens a transaction; every method of its parts is one.
     """
@@ -39,6 +40,7 @@ class Catalogue:
         self.sides = Sides(database)
         self.rounds = Rounds(database)
         self.jobs = Jobs(database)
+        self.evaluations = Evaluations(database)
         self.history = History(database)
 
     @classmethod

@@ -84,13 +84,27 @@ class Images:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def dataset(self, name: str, licence: str | None = None, source: str | None = None) -> Dataset:
-        """The dataset called `name`, made if new; licence and source are filled in, never removed."""
+    def dataset(
+        self,
+        name: str,
+        licence: str | None = None,
+        source: str | None = None,
+        *,
+        synthetic: bool = False,
+    ) -> Dataset:
+        """The dataset called `name`, made if new; licence and source are filled in, never removed.
+
+        Raises InputError where its images are synthetic and those to be added are not, or the
+        other way round: what a report says of a dataset must hold for all of its images.
+        """
         with self._database.write() as session:
             row = session.scalars(select(Dataset).where(Dataset.name == name)).first()
             if row is None:
-                row = Dataset(name=name)
+                row = Dataset(name=name, synthetic=synthetic)
                 session.add(row)
+            elif row.synthetic != synthetic:
+                _refuse_mixture(session, row)
+                row.synthetic = synthetic
             row.licence = licence or row.licence
             row.source = source or row.source
             session.flush()
@@ -274,6 +288,22 @@ class Images:
             query = query.where(Skip.image_id == image_id)
         with self._database.read() as session:
             return session.scalars(query).all()
+
+
+def _refuse_mixture(session: Session, dataset: Dataset) -> None:
+    """Raise InputError where images of the other kind are there already."""
+    there = select(Image.id).where(Image.dataset_id == dataset.id).limit(1)
+    if session.scalars(there).first() is None:
+        return
+    if dataset.synthetic:
+        raise InputError(
+            f"dataset '{dataset.name}' holds synthetic images: add --synthetic if these show no "
+            "person either, or give another --dataset"
+        )
+    raise InputError(
+        f"dataset '{dataset.name}' holds images that are not synthetic: give the synthetic ones "
+        "another --dataset"
+    )
 
 
 def _add_all(

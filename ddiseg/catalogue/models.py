@@ -56,6 +56,8 @@ class Dataset(Base):
     licence: Mapped[str | None] = mapped_column(String(200))
     source: Mapped[str | None]  #: URL or citation
     created_at: Mapped[str] = mapped_column(String(40), default=now)
+    #: Its images were made by code and show no person.
+    synthetic: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
 
 
 class Image(Base):
@@ -293,16 +295,31 @@ class SubsetMember(Base):
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True, index=True)
 
 
+class BatchOrigin(StrEnum):
+    """Who drew a batch, and so who gives it to people."""
+
+    PERSON = "person"  #: gives it out by hand, with options of their own
+    ROUND = "round"  #: of the loop: rounds give it out
+
+
 class Batch(Base):
     """Images that were drawn to be labelled next, and how."""
 
     __tablename__ = "batches"
+    __table_args__ = (
+        CheckConstraint(
+            f"origin IN ({', '.join(repr(o.value) for o in BatchOrigin)})", name="origin"
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
     drawn_by: Mapped[dict[str, Any]]
     created_at: Mapped[str] = mapped_column(String(40), default=now)
     closed_at: Mapped[str | None] = mapped_column(String(40))
+    origin: Mapped[str] = mapped_column(
+        String(10), default=BatchOrigin.PERSON.value, server_default=BatchOrigin.PERSON.value
+    )
 
 
 class BatchMember(Base):
@@ -404,6 +421,8 @@ class Round(Base):
     ended_at: Mapped[str | None] = mapped_column(String(40))
     outcome: Mapped[str | None] = mapped_column(String(10))  #: None: at work, or broken off
     steps: Mapped[list[Any]]  #: {"step": name, "said": one line, "seconds": float}
+    #: The options that it ran with, see `ddiseg.rounds.round.RoundOptions`; None: not recorded.
+    settings: Mapped[dict[str, Any] | None]
 
 
 class JobKind(StrEnum):
@@ -450,3 +469,19 @@ class Event(Base):
     state_before: Mapped[str | None] = mapped_column(String(20))
     state_after: Mapped[str | None] = mapped_column(String(20))
     detail: Mapped[dict[str, Any]]
+
+
+class EvaluatedImage(Base):
+    """What an evaluation compared of an image: a prediction, and a true mask.
+
+    The truth is a file in the store and nothing else: no mask of the image, so nobody can accept it
+    and nothing learns from it.
+    """
+
+    __tablename__ = "evaluated_images"
+
+    event_id: Mapped[int] = mapped_column(ForeignKey("events.id"), primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    mask_id: Mapped[int] = mapped_column(ForeignKey("masks.id"))  #: the prediction
+    truth_hash: Mapped[str] = mapped_column(String(64))  #: of the pixels, at the photograph's size
+    lesion_iou: Mapped[float | None]  #: None where neither shows a lesion, or the truth could not

@@ -18,10 +18,10 @@ class Rounds:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def begin(self, actor: str) -> int:
-        """A round begins; returns its number."""
+    def begin(self, actor: str, settings: dict[str, Any]) -> int:
+        """A round begins with these options; returns its number."""
         with self._database.write() as session:
-            row = Round(actor=actor, steps=[])
+            row = Round(actor=actor, steps=[], settings=settings)
             session.add(row)
             session.flush()
             return row.id
@@ -39,6 +39,12 @@ class Rounds:
             row.outcome, row.ended_at = outcome, now()
             detail = {"round": number, "outcome": outcome}
             session.add(Event(kind="round", actor=row.actor, detail=detail))
+
+    def last_with_settings(self) -> Round | None:
+        """The newest round that recorded its settings; None where there is none."""
+        query = select(Round).where(Round.settings.is_not(None)).order_by(Round.id.desc())
+        with self._database.read() as session:
+            return session.scalars(query.limit(1)).first()
 
     def last(self, count: int) -> Sequence[Round]:
         """The last rounds, the newest first."""

@@ -117,6 +117,7 @@ def list_batches(settings: Settings) -> None:
                 "n": sum(by_tone.values()),
                 "by_tone": dict(by_tone),
                 "settled": settled,
+                "origin": each.origin,
                 "drawn_at": each.created_at,
                 "closed_at": each.closed_at,
             }
@@ -142,7 +143,7 @@ def show(settings: Settings, name: str) -> None:
     request = drawn.drawn_by["request"]
     asked = ", ".join(f"{key} {_plain(value)}" for key, value in request.items() if value)
     lines = [
-        f"{name}: {sizes_by_tone(by_tone)}, drawn {drawn.created_at}, {closed}",
+        f"{name}: {sizes_by_tone(by_tone)}, drawn by a {drawn.origin} {drawn.created_at}, {closed}",
         f"  request  {asked}",
     ]
     lines += [f"  model    {model}" for model in [drawn.drawn_by["model"]] if model]
@@ -151,6 +152,7 @@ def show(settings: Settings, name: str) -> None:
     lines += [_line(member) for member in members]
     data = {
         "name": name,
+        "origin": drawn.origin,
         "drawn_at": drawn.created_at,
         "closed_at": drawn.closed_at,
         "drawn_by": drawn.drawn_by,

@@ -64,6 +64,7 @@ def demo(settings: Settings, folder: Path, count: int, seed: int) -> None:
             LICENCE,
             "--source",
             SOURCE,
+            "--synthetic",
         ],
         [
             *common,

@@ -58,6 +58,11 @@ if TYPE_CHECKING:
 @click.option("--licence", metavar="TEXT", help="Licence of the dataset; exports carry it.")
 @click.option("--source", metavar="TEXT", help="URL or citation of the dataset.")
 @click.option(
+    "--synthetic",
+    is_flag=True,
+    help="The images were made by code and show no person; the report says so of the dataset.",
+)
+@click.option(
     "--in-place",
     is_flag=True,
     help="Reference the files where they lie instead of copying them; they must stay there.",
@@ -121,6 +126,7 @@ def import_(
     dataset: str | None,
     licence: str | None,
     source: str | None,
+    synthetic: bool,
     in_place: bool,
     strict: bool,
 ) -> None:
@@ -178,6 +184,7 @@ def import_(
         "licence": licence,
         "source": source,
         "diagnoses": diagnoses,
+        "synthetic": synthetic,
         "in_place": in_place,
     }
     workspace = settings.open()

@@ -85,16 +85,33 @@ def run(
     show_default=True,
     help="How many rounds.",
 )
-@click.option("--every", default=10, show_default=True, help="As for 'ddiseg loop run'.")
+@click.option(
+    "--every",
+    type=int,
+    metavar="N",
+    help="As for 'ddiseg loop run'.  [default: as in the last round]",
+)
+@click.option(
+    "--max-age",
+    type=float,
+    metavar="DAYS",
+    help="As for 'ddiseg loop run'.  [default: as in the last round]",
+)
 @pass_settings
-def show_status(settings: Settings, count: int, every: int) -> None:
-    """Show the last rounds, the version in use, and when the next refresh is due."""
+def show_status(settings: Settings, count: int, every: int | None, max_age: float | None) -> None:
+    """Show the last rounds, the version in use, and when the next refresh is due.
+
+    Whether a refresh is due is judged by the settings of the last round, whether 'ddiseg loop run'
+    or 'ddiseg serve' ran it.
+    """
     from ddiseg.errors import NotFoundError
     from ddiseg.rounds.due import refresh_due
+    from ddiseg.rounds.round import RefreshSettings
 
     catalogue = settings.open().catalogue
     rounds = catalogue.rounds.last(count)
-    due = refresh_due(catalogue, every, timedelta(days=7))
+    used = RefreshSettings.read(catalogue, every, max_age)
+    due = refresh_due(catalogue, used.every, timedelta(days=used.max_age))
     try:
         in_use = catalogue.models.current().name
     except NotFoundError:
@@ -102,6 +119,7 @@ def show_status(settings: Settings, count: int, every: int) -> None:
     lines = [
         f"in use: {in_use or 'no model yet'}",
         f"refresh: {'due' if due.is_due else 'not due'}, {due.why}",
+        f"settings: {used.as_text}",
     ]
     for row in rounds:
         lines.append(f"round {row.id}, {row.started_at[:16]} UTC: {row.outcome or _BROKEN_OFF}")
@@ -110,7 +128,13 @@ def show_status(settings: Settings, count: int, every: int) -> None:
         lines.append("no round yet: 'ddiseg loop run --once'")
     data = {
         "in_use": in_use,
-        "refresh": {"due": due.is_due, "why": due.why},
+        "refresh": {
+            "due": due.is_due,
+            "why": due.why,
+            "every": used.every,
+            "max_age": used.max_age,
+            "sources": used.sources,
+        },
         "jobs_waiting": catalogue.jobs.waiting(),
         "rounds": [
             {
@@ -118,6 +142,7 @@ def show_status(settings: Settings, count: int, every: int) -> None:
                 "started_at": row.started_at,
                 "ended_at": row.ended_at,
                 "outcome": row.outcome or _BROKEN_OFF,
+                "settings": row.settings,
                 "steps": row.steps,
             }
             for row in rounds

@@ -20,10 +20,12 @@ from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar
 def report(settings: Settings, target: Path | None) -> None:
     """Write one HTML page that shows where the work stands, to open in a browser or print.
 
-    Counts by tone and state, diagnoses, the last evaluation with its n and intervals, contact
-    sheets of photograph, accepted mask and prediction, skip reasons and subsets. The page holds
-    its pictures and needs no network. It shows photographs of patients: keep it as you keep these.
-    An earlier report is replaced, any other file is not.
+    Counts by tone and state, diagnoses, the last evaluation with its n and intervals, skip reasons
+    and subsets; and a contact sheet, on which each photograph stands beside itself with the
+    outlines of its prediction and of its accepted mask, or the true mask of the last evaluation,
+    the lowest lesion IoU of each tone first. The page holds its pictures and needs no network. It
+    shows photographs of patients: keep it as you keep these. An earlier report is replaced, any
+    other file is not.
     """
     from ddiseg.report.report import write_report
 

@@ -128,7 +128,13 @@ def _as_data(status: Status) -> dict[str, Any]:
         "images": status.total,
         "counts": _table(status),
         "datasets": [
-            {"name": d.name, "images": n, "licence": d.licence, "source": d.source}
+            {
+                "name": d.name,
+                "images": n,
+                "licence": d.licence,
+                "source": d.source,
+                "synthetic": d.synthetic,
+            }
             for d, n in status.datasets
         ],
         "model": model
@@ -174,7 +180,8 @@ def _as_text(status: Status) -> list[str]:
         lines += _aligned(rows)
     for dataset, n in status.datasets:
         licence = dataset.licence or "licence not recorded"
-        lines.append(f"dataset {dataset.name}: {n} images, {licence}")
+        n_images = f"{n} {'synthetic ' if dataset.synthetic else ''}images"
+        lines.append(f"dataset {dataset.name}: {n_images}, {licence}")
     lines.append(f"accepted masks: {status.accepted}")
     if status.model:
         lines.append(f"model: {status.model.name}, from {len(status.model.training_masks)} masks")

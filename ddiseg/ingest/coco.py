@@ -27,6 +27,7 @@ class CocoImage:
     size: tuple[int, int] | None  #: (height, width); None where it is missing or no size
     facts: Mapping[str, Any]  #: its `attributes`
     licence: str | None
+    synthetic: bool  #: made by code, says a release of ours
     annotations: Sequence[Mapping[str, Any]]
 
     @property
@@ -69,9 +70,7 @@ def read_coco(path: Path) -> CocoFile:
     refused: list[FileOutcome] = []
     entries = _usable(path, document["images"], refused)
     annotations = _by_image(path, document.get("annotations"), {e["id"] for e in entries}, refused)
-    licences = {
-        e["id"]: e.get("name") for e in _objects(document.get("licenses")) if _is_id(e.get("id"))
-    }
+    licences = {e["id"]: e for e in _objects(document.get("licenses")) if _is_id(e.get("id"))}
     return CocoFile(
         path=path,
         images=[
@@ -80,6 +79,7 @@ def read_coco(path: Path) -> CocoFile:
                 size=_size(entry),
                 facts=_facts(entry),
                 licence=_licence(entry, licences),
+                synthetic=_licence_entry(entry, licences).get("synthetic") is True,
                 annotations=annotations[entry["id"]],
             )
             for entry in entries
@@ -216,10 +216,16 @@ def _facts(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _licence(entry: Mapping[str, Any], licences: Mapping[Any, Any]) -> str | None:
-    """The name of its licence; tools write "" or "Unknown" where they know none."""
+def _licence_entry(
+    entry: Mapping[str, Any], licences: Mapping[Any, Mapping[str, Any]]
+) -> Mapping[str, Any]:
     number = entry.get("license")
-    name = _facts(entry).get("licence", licences.get(number) if _is_id(number) else None)
+    return licences.get(number, {}) if _is_id(number) else {}
+
+
+def _licence(entry: Mapping[str, Any], licences: Mapping[Any, Mapping[str, Any]]) -> str | None:
+    """The name of its licence; tools write "" or "Unknown" where they know none."""
+    name = _facts(entry).get("licence", _licence_entry(entry, licences).get("name"))
     if not isinstance(name, str) or name.strip().lower() in ("", "unknown", "not recorded"):
         return None
     return name.strip()

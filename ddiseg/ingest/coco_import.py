@@ -47,6 +47,7 @@ def import_coco(
     licence: str | None = None,
     source: str | None = None,
     diagnoses: MalignantDiagnoses = NONE_NAMED,
+    synthetic: bool = False,
     in_place: bool = False,
     actor: str | None = None,
     progress: Progress = silent,
@@ -61,6 +62,7 @@ def import_coco(
         reviewer: a second person; the masks then arrive accepted.
         metadata, columns: a table that says more; it wins over what the file says of an image.
         dataset, licence: else what all images of the file agree on, and the folder's name.
+        synthetic: the images show no person; else whether the file says so of all of them.
         stretched, source, diagnoses, in_place: as for masks and photographs that come in a folder.
 
     Raises:
@@ -84,6 +86,7 @@ def import_coco(
         licence=licence or _agreed({image.licence for image in coco.images}),
         source=source or _agreed_fact(coco, "source"),
         diagnoses=diagnoses,
+        synthetic=synthetic or {image.synthetic for image in coco.images} == {True},
         in_place=in_place,
         actor=actor,
         progress=lambda done, total: progress(done, total + masks),

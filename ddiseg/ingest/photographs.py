@@ -63,6 +63,7 @@ def import_photographs(
     licence: str | None = None,
     source: str | None = None,
     diagnoses: MalignantDiagnoses = NONE_NAMED,
+    synthetic: bool = False,
     in_place: bool = False,
     actor: str | None = None,
     progress: Progress = silent,
@@ -73,6 +74,7 @@ def import_photographs(
         metadata: CSV file; `columns` says what its columns mean.
         dataset: name of the dataset; else that of the folder, or DDI.
         diagnoses: which of them are malignant and which benign, where no column says it.
+        synthetic: the images were made by code and show no person.
         in_place: reference the files instead of copying them to the store.
 
     Raises:
@@ -96,6 +98,7 @@ def import_photographs(
         licence=licence,
         source=source,
         diagnoses=diagnoses,
+        synthetic=synthetic,
         in_place=in_place,
         actor=actor,
         progress=progress,
@@ -116,6 +119,7 @@ def import_files(
     licence: str | None = None,
     source: str | None = None,
     diagnoses: MalignantDiagnoses = NONE_NAMED,
+    synthetic: bool = False,
     in_place: bool = False,
     actor: str | None = None,
     progress: Progress = silent,
@@ -123,13 +127,14 @@ def import_files(
     """Import photographs that were found, with what `matched` says of each; see `import_photographs`.
 
     Raises:
-        InputError: the dataset can't have this name, or there are no `diagnoses` to judge.
+        InputError: the dataset can't have this name, or holds images of the other kind; or there
+            are no `diagnoses` to judge.
         WorkspaceError: the store or catalogue can't be written; what was finished is kept.
     """
     if ":" in dataset or not dataset.strip():
         raise InputError(f"dataset '{dataset}': give a name without ':', with --dataset NAME")
     judged = judge_diagnoses(matched, diagnoses)
-    row = workspace.catalogue.images.dataset(dataset, licence, source)
+    row = workspace.catalogue.images.dataset(dataset, licence, source, synthetic=synthetic)
     job = _Import(workspace, row.id, judged, in_place, actor or default_actor())
     told = job.run(files, progress)
     taken = [o.name for o in told if o.outcome is not Outcome.REFUSED]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddiseg.catalogue import Catalogue
+from ddiseg.catalogue import BatchOrigin, Catalogue
 from ddiseg.catalogue.batches import Member, NewMember
 from ddiseg.catalogue.models import ModelVersion
 from ddiseg.errors import InputError, NotFoundError
@@ -82,11 +82,17 @@ class DrawnBatch:
 
 
 def draw_batch(
-    catalogue: Catalogue, name: str, request: BatchRequest, actor: str, *, strict: bool = False
+    catalogue: Catalogue,
+    name: str,
+    request: BatchRequest,
+    actor: str,
+    *,
+    strict: bool = False,
+    origin: BatchOrigin = BatchOrigin.PERSON,
 ) -> DrawnBatch:
     """Draw and store the batch `name`; its images that are new are queued.
 
-    The same name and request again are unchanged.
+    The same name and request again are unchanged. `origin` says who will give it to people.
 
     Raises:
         InputError: an unusable name or one that stands for another request; nothing to draw, or
@@ -94,8 +100,13 @@ def draw_batch(
     """
     check_name(name, "a batch")
     asked = json.loads(json.dumps(asdict(request)))  # as the catalogue gives it back
-    before = next((b.drawn_by for b in catalogue.batches.all() if b.name == name), None)
-    if before is not None:
+    there = next((b for b in catalogue.batches.all() if b.name == name), None)
+    if there is not None:
+        before = there.drawn_by
+        if there.origin != origin:
+            raise InputError(
+                f"batch '{name}' exists and was drawn by a {there.origin}: draw under another name"
+            )
         if before["request"] != asked:
             raise InputError(
                 f"batch '{name}' exists and was drawn by another request ('ddiseg batch show "
@@ -117,7 +128,7 @@ def draw_batch(
     members = draw.members()
     if not members:
         raise InputError(f"no image can be drawn for '{name}': {draw.why_empty()}")
-    catalogue.batches.store(name, members, drawn_by, actor)
+    catalogue.batches.store(name, members, drawn_by, actor, origin)
     return DrawnBatch.read(catalogue, name, drawn_by, new=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol, scoring
 from ddiseg import masks
-from ddiseg.catalogue.models import Image, Mask
+from ddiseg.catalogue.evaluations import Compared
+from ddiseg.catalogue.models import Image
 from ddiseg.errors import InputError
 from ddiseg.formats import MASKS, guess_format, load_format
 from ddiseg.ingest.mask_files import MaskTargets, class_mask, size_mismatch
-from ddiseg.loop.lineage import Lineage
+from ddiseg.loop.lineage import honest_predictions
 from ddiseg.loop.painting import SETTLED
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent
 from ddiseg.workspace import Workspace
@@ -45,7 +47,9 @@ def evaluate(
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Score the newest prediction of each image that has a truth; the figures are also logged.
+    """Score the newest prediction of each image that has a truth.
+
+    The figures and what was compared are stored; a truth becomes no mask of its image.
 
     Truths are the mask files under `truth`, or the accepted masks where it is None. A prediction
     by a model that learned from a mask of the same image is never scored: the newest one by
@@ -65,9 +69,10 @@ def evaluate(
         truths = _from_accepted(workspace)
         source = "accepted masks"
     wanted = None if subset is None else workspace.catalogue.subsets.members(subset)
-    choices = _honest_predictions(workspace)
+    choices = honest_predictions(workspace.catalogue)
     names = load_protocol().class_names
     confusions, images, valid = [], [], []
+    compared: list[Compared] = []
     models: Counter[str] = Counter()
     learned, outside = 0, 0
     unpredicted: list[Image] = []
@@ -86,6 +91,8 @@ def evaluate(
         valid.append([index in item.classes for index in range(len(names))])
         images.append(item.image)
         models[model] += 1
+        truth_hash, iou = workspace.store_mask(item.mask), _lesion_iou(confusions[-1], item)
+        compared.append(Compared(item.image.id, prediction.id, truth_hash, iou))
     if not images:
         raise InputError(_nothing_to_evaluate(source, refused, learned, unpredicted, outside))
     scored = np.stack(confusions), [i.patient or f"image {i.id}" for i in images]
@@ -112,7 +119,7 @@ def evaluate(
             for tone, scores in by_tone.items()
         },
     }
-    workspace.catalogue.history.record("evaluation", actor, result)
+    workspace.catalogue.evaluations.add(result, compared, actor)
     return result
 
 
@@ -183,18 +190,8 @@ def _from_accepted(workspace: Workspace) -> Iterator[Truth]:
         yield Truth(image, workspace.mask_over(image, mask), mask.classes)
 
 
-def _honest_predictions(workspace: Workspace) -> dict[int, tuple[Mask | None, str, bool]]:
-    """By image id: newest prediction by a model that never saw a mask of it (None if there is none),
-    that model's name, and whether a model learned from it."""
-    versions = {v.id: v for v in workspace.catalogue.models.all()}
-    every = workspace.catalogue.masks.all()
-    lineage = Lineage(every)
-    learned = {v.id: lineage.images_learned(v.training_masks) for v in versions.values()}
-    found: dict[int, tuple[Mask | None, str, bool]] = {
-        image_id: (None, "", True) for images in learned.values() for image_id in images
-    }
-    for mask in every:
-        version_id = mask.model_version_id
-        if version_id is not None and mask.image_id not in learned[version_id]:
-            found[mask.image_id] = (mask, versions[version_id].name, False)
-    return found
+def _lesion_iou(confusion: NDArray[np.int64], truth: Truth) -> float | None:
+    """None where neither mask shows a lesion, or the author of the truth could not."""
+    lesion = load_protocol().class_named("lesion").index
+    iou = float(scoring.iou_per_class(confusion)[lesion])
+    return None if math.isnan(iou) or lesion not in truth.classes else iou

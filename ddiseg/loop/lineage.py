@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+from ddiseg.catalogue import Catalogue
 from ddiseg.catalogue.models import Mask
 
 
@@ -33,3 +34,23 @@ class Lineage:
                 return before
             before = None if before.parent_id is None else self._masks[before.parent_id]
         return None
+
+
+def honest_predictions(catalogue: Catalogue) -> dict[int, tuple[Mask | None, str, bool]]:
+    """Return the newest prediction of each image by a model that never saw a mask of it.
+
+    By image id: that prediction, None if there is none; its model's name; whether there is none
+    though a model learned from the image.
+    """
+    versions = {v.id: v for v in catalogue.models.all()}
+    every = catalogue.masks.all()
+    lineage = Lineage(every)
+    learned = {v.id: lineage.images_learned(v.training_masks) for v in versions.values()}
+    found: dict[int, tuple[Mask | None, str, bool]] = {
+        image_id: (None, "", True) for images in learned.values() for image_id in images
+    }
+    for mask in every:
+        version_id = mask.model_version_id
+        if version_id is not None and mask.image_id not in learned[version_id]:
+            found[mask.image_id] = (mask, versions[version_id].name, False)
+    return found

@@ -136,6 +136,7 @@ def _licences(release: Release) -> list[dict[str, Any]]:
             "url": dataset.source if _is_url(dataset.source or "") else "",
             "source": dataset.source,
             "dataset": dataset.name,
+            "synthetic": dataset.synthetic,
         }
         for dataset in datasets
     ]

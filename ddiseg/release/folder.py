@@ -267,7 +267,13 @@ def _about(
             for name in release.protocol.class_names
         },
         "datasets": [
-            {"name": d.name, "licence": d.licence, "source": d.source, "images": per_dataset[d.id]}
+            {
+                "name": d.name,
+                "licence": d.licence,
+                "source": d.source,
+                "synthetic": d.synthetic,
+                "images": per_dataset[d.id],
+            }
             for d in sorted(datasets.values(), key=lambda d: d.id)
         ],
     }

@@ -1,4 +1,4 @@
-"""Contact sheets: photographs beside their masks, small, on neutral grey.
+"""The contact sheet: each photograph beside itself with the outlines of its prediction and its mask.
 
 Arrays: photographs (H, W, 3) uint8 sRGB, masks (H, W) uint8 class ids of the protocol.
 """
@@ -7,113 +7,137 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import random
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
-from annotation_protocol import Protocol, load_protocol
+from annotation_protocol import load_protocol, scoring
 from ddiseg import masks
 from ddiseg.catalogue.lifecycle import State
 from ddiseg.catalogue.models import Image, Mask
 from ddiseg.errors import DdisegError
+from ddiseg.loop.lineage import honest_predictions
+from ddiseg.report.outlines import UNITS, outlines
+from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
 
-#: Longest side of a thumbnail in pixels.
-SIDE = 192
+#: Longest side of a picture in pixels.
+SIDE = 256
 
 #: Images shown a tone, and as the most uncertain.
 SHOWN = 12
 
-#: Of these, as many as there are with an accepted mask up to this number.
-SHOWN_ACCEPTED = 4
+#: Of these, up to so many without a lesion IoU, where there are enough that have one.
+SHOWN_OTHERS = 3
+
+#: Accepted masks of a tone that are compared with their predictions: each takes two files.
+COMPARED = 200
+
+ACCEPTED, TRUTH = "accepted mask", "true mask"
 
 
 @dataclass(frozen=True)
-class Card:
-    """One image as the page shows it; pictures are data URIs, None where there is none."""
+class Reference:
+    """The mask that a prediction is held against."""
 
-    name: str
-    tone: str
-    diagnosis: str | None
-    malignant: bool | None
-    state: str
-    uncertainty: float | None
-    photograph: str | None
-    accepted: str | None
-    prediction: str | None
-    trouble: str | None = None  #: why the image can't be shown
+    kind: str  #: ACCEPTED or TRUTH
+    content_hash: str
 
 
-class ContactSheet:
-    """Draws cards, each image once however often it is shown."""
+@dataclass(frozen=True)
+class Pair:
+    """An image with its prediction and its mask, as far as it has them."""
 
-    def __init__(
-        self, workspace: Workspace, accepted: dict[int, Mask], predictions: dict[int, Mask]
-    ) -> None:
-        self._workspace = workspace
-        self._accepted = accepted
-        self._predictions = predictions
-        self._protocol = load_protocol()
-        self._drawn: dict[int, Card] = {}
-
-    def card(self, image: Image) -> Card:
-        """The card of an image; one that can't be read says why."""
-        if image.id not in self._drawn:
-            self._drawn[image.id] = self._draw(image)
-        return self._drawn[image.id]
-
-    def _draw(self, image: Image) -> Card:
-        photograph = accepted = prediction = trouble = None
-        try:
-            small = _fitted(self._workspace.photograph(image), 2 * SIDE)
-            photograph = _data_uri(small)
-            accepted = self._painted(image, small, self._accepted.get(image.id))
-            prediction = self._painted(image, small, self._predictions.get(image.id))
-        except DdisegError as error:
-            trouble = str(error)
-        predicted = self._predictions.get(image.id)
-        return Card(
-            name=image.name,
-            tone=image.tone,
-            diagnosis=image.diagnosis,
-            malignant=image.malignant,
-            state=image.state,
-            uncertainty=None if predicted is None else predicted.uncertainty,
-            photograph=photograph,
-            accepted=accepted,
-            prediction=prediction,
-            trouble=trouble,
-        )
-
-    def _painted(self, image: Image, small: NDArray[np.uint8], mask: Mask | None) -> str | None:
-        if mask is None:
-            return None
-        # Painted at twice the size and halved: smooth lines, and as thick on every photograph.
-        pixels = self._workspace.mask_over(image, mask)
-        return _data_uri(_paint(small, pixels, self._protocol))
+    image: Image
+    prediction: Mask | None
+    reference: Reference | None
+    learned: bool = False  #: no prediction of it counts: its models learned from its mask
+    compared: bool = False  #: a lesion IoU was asked for
+    lesion_iou: float | None = None  #: None also where neither shows a lesion
 
 
-def sample(
-    images: Sequence[Image], accepted: Collection[int], predicted: Collection[int], seed: str
-) -> list[Image]:
-    """Up to SHOWN images that are not skipped, drawn by `seed`, in the order of their ids.
+class Pairs:
+    """What each image of a workspace is shown with.
 
-    First up to SHOWN_ACCEPTED with an accepted mask, so that a reader sees what the truth looks
-    like; then those with a prediction, then the rest.
+    An image of the newest evaluation is shown with what was compared there. Any other accepted image
+    is shown with the newest prediction by a model that did not learn from its mask; any other image
+    with the prediction that it stands with.
     """
-    candidates = [i for i in images if i.state != State.SKIPPED]
-    random.Random(seed).shuffle(candidates)
-    candidates.sort(key=lambda i: i.id not in predicted)
-    chosen = [i for i in candidates if i.id in accepted][:SHOWN_ACCEPTED]
-    chosen += [i for i in candidates if i not in chosen][: SHOWN - len(chosen)]
-    return sorted(chosen, key=lambda i: i.id)
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        catalogue = workspace.catalogue
+        self.accepted = catalogue.masks.accepted()
+        self.predictions = catalogue.masks.newest_predictions()
+        self._honest = honest_predictions(catalogue)
+        self._evaluated = catalogue.evaluations.last()
+        self._scored = catalogue.masks.get([e.mask_id for e in self._evaluated.values()])
+        self.sampled = False  #: not all accepted masks that could be compared were
+
+    def of_tone(self, images: Sequence[Image], seed: str) -> list[Pair]:
+        """The pairs of images; where many are accepted, a sample of them has a lesion IoU."""
+        pairs = [self.of(image) for image in images]
+        random.Random(seed).shuffle(pairs)
+        comparable = [
+            p.image.id
+            for p in pairs
+            if p.prediction and p.reference and p.image.id not in self._evaluated
+        ]
+        wanted = set(comparable[:COMPARED])
+        self.sampled = self.sampled or len(comparable) > COMPARED
+        return [self._compared(p) if p.image.id in wanted else p for p in pairs]
+
+    def of(self, image: Image) -> Pair:
+        """The pair of an image; its lesion IoU only as far as the newest evaluation has it."""
+        accepted = self.accepted.get(image.id)
+        if scored := self._evaluated.get(image.id):
+            own = accepted is not None and accepted.content_hash == scored.truth_hash
+            reference = Reference(ACCEPTED if own else TRUTH, scored.truth_hash)
+            prediction = self._scored[scored.mask_id]
+            return Pair(image, prediction, reference, compared=True, lesion_iou=scored.lesion_iou)
+        if accepted is not None:
+            honest, _, learned = self._honest.get(image.id, (None, "", False))
+            return Pair(image, honest, Reference(ACCEPTED, accepted.content_hash), learned)
+        return Pair(image, self.predictions.get(image.id), None)
+
+    def _compared(self, pair: Pair) -> Pair:
+        accepted, lesion = self.accepted[pair.image.id], load_protocol().class_named("lesion").index
+        assert pair.prediction is not None
+        if lesion not in accepted.classes:
+            return replace(pair, compared=True)
+        try:
+            drawn = self._workspace.mask_over(pair.image, accepted)
+            predicted = self._workspace.mask_over(pair.image, pair.prediction)
+        except DdisegError:
+            return pair  # its card tells which file is missing
+        confusion = scoring.confusion(drawn, predicted, len(load_protocol().classes))
+        iou = float(scoring.iou_per_class(confusion)[lesion])
+        return replace(pair, compared=True, lesion_iou=None if math.isnan(iou) else iou)
 
 
-def most_uncertain(images: Sequence[Image], predictions: dict[int, Mask]) -> list[Image]:
+def choose(pairs: Sequence[Pair]) -> list[Pair]:
+    """Up to SHOWN images that are not skipped: those with the lowest lesion IoU first, then others.
+
+    Of the others, those with a mask or a prediction come before those with neither.
+    """
+    shown = [pair for pair in pairs if pair.image.state != State.SKIPPED]
+    scored = sorted(
+        (p for p in shown if p.lesion_iou is not None), key=lambda p: (p.lesion_iou, p.image.id)
+    )
+    others = [p for p in shown if p.lesion_iou is None]
+    others.sort(key=lambda p: p.reference is None and p.prediction is None)
+    room = max(SHOWN - len(scored), SHOWN_OTHERS)
+    chosen = others[:room]
+    return scored[: SHOWN - len(chosen)] + chosen
+
+
+def most_uncertain(images: Sequence[Image], predictions: Mapping[int, Mask]) -> list[Image]:
     """Up to SHOWN images whose masks are still open, the least certain prediction first."""
     uncertain = {i: m.uncertainty for i, m in predictions.items() if m.uncertainty is not None}
     closed = (State.ACCEPTED, State.SKIPPED)
@@ -121,18 +145,96 @@ def most_uncertain(images: Sequence[Image], predictions: dict[int, Mask]) -> lis
     return sorted(candidates, key=lambda i: (-uncertain[i.id], i.id))[:SHOWN]
 
 
-def _paint(
-    photograph: NDArray[np.uint8], mask: NDArray[np.uint8], protocol: Protocol
-) -> NDArray[np.uint8]:
-    height, width = photograph.shape[:2]
-    mask = masks.check_mask(mask, len(protocol.classes))
-    return masks.paint(photograph, masks.stretch(mask, (height, width)), protocol)
+@dataclass(frozen=True)
+class Card:
+    """One image as the page shows it."""
+
+    id: int
+    name: str
+    tone: str
+    diagnosis: str | None
+    malignant: bool | None
+    state: str
+    lesion_iou: float | None
+    uncertainty: float | None
+    remark: str  #: what is held against what, or why there is nothing
+    overlay: str  #: what the second picture shows, "" where it would show nothing
+    photograph: str = ""  #: data URI
+    size: tuple[int, int] = (0, 0)  #: height and width of the pictures, in UNITS a pixel
+    mask_outlines: Mapping[str, str] | None = None  #: path data by class; None without a mask
+    predicted_outlines: Mapping[str, str] | None = None
+    trouble: str | None = None  #: why the image can't be shown
 
 
-def _fitted(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """`pixels` with their longer side `side`, in their proportions."""
+def draw_card(workspace: Workspace, pair: Pair, model_name: Callable[[int], str]) -> Card:
+    """The card of an image; one whose files can't be read says why."""
+    image, prediction, reference = pair.image, pair.prediction, pair.reference
+    protocol = load_protocol()
+    kinds = [reference.kind] if reference else []
+    described: dict[str, Any] = {
+        "id": image.id,
+        "name": image.name,
+        "tone": image.tone,
+        "diagnosis": image.diagnosis,
+        "malignant": image.malignant,
+        "state": image.state,
+        "lesion_iou": pair.lesion_iou,
+        "uncertainty": prediction.uncertainty if prediction else None,
+        "remark": _remark(pair, model_name),
+        "overlay": " and ".join((["prediction"] if prediction else []) + kinds),
+    }
+    try:
+        photograph = _fitted(workspace.photograph(image))
+        height, width = photograph.shape[:2]
+
+        def outlined(digest: str) -> dict[str, str]:
+            mask = masks.decode_png(workspace.store.get(Kind.MASK, digest))
+            return outlines(
+                masks.check_mask(mask, len(protocol.classes)), (height, width), protocol
+            )
+
+        return Card(
+            **described,
+            photograph=_data_uri(photograph),
+            size=(height * UNITS, width * UNITS),
+            mask_outlines=outlined(reference.content_hash) if reference else None,
+            predicted_outlines=outlined(prediction.content_hash) if prediction else None,
+        )
+    except DdisegError as error:
+        return Card(**described, trouble=str(error))
+
+
+def _remark(pair: Pair, model_name: Callable[[int], str]) -> str:
+    image, prediction, reference = pair.image, pair.prediction, pair.reference
+    model = ""
+    if prediction is not None and prediction.model_version_id is not None:
+        model = model_name(prediction.model_version_id)
+    if reference is None:
+        why = _NO_MASK.get(State(image.state), "no mask yet")
+        return f"{why}; prediction of {model}" if model else f"{why}, and no prediction"
+    if model:
+        said = f"prediction of {model} against the {reference.kind}"
+        if not pair.compared:
+            return f"{said}, not compared"
+        return said if pair.lesion_iou is not None else f"{said}: no lesion to compare"
+    if pair.learned:
+        return "no prediction to compare: the model learned from this mask"
+    return "no prediction was made of it"
+
+
+#: Why an image has no mask to show, by state.
+_NO_MASK = {
+    State.SUBMITTED: "its mask waits for review",
+    State.IN_LABELLING: "no mask yet: it is being annotated",
+    State.REWORK: "no mask: it was sent back",
+    State.SKIPPED: "no mask: it was skipped",
+}
+
+
+def _fitted(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`pixels` with their longer side SIDE, in their proportions."""
     height, width = pixels.shape[:2]
-    scale = side / max(height, width)
+    scale = SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     picture = Picture.fromarray(pixels)
     return np.asarray(picture.resize(size, Picture.Resampling.LANCZOS, reducing_gap=3.0))
@@ -140,5 +242,5 @@ def _fitted(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 def _data_uri(pixels: NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
-    Picture.fromarray(_fitted(pixels, SIDE)).save(buffer, "JPEG", quality=86, optimize=True)
+    Picture.fromarray(pixels).save(buffer, "JPEG", quality=86, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,7 +14,8 @@ from ddiseg.catalogue.models import now
 from ddiseg.errors import InputError, NotFoundError, WorkspaceError
 from ddiseg.outcomes import Progress, silent
 from ddiseg.report import content
-from ddiseg.report.contact_sheet import Card, ContactSheet, most_uncertain, sample
+from ddiseg.report.contact_sheet import COMPARED, Card, Pairs, choose, draw_card, most_uncertain
+from ddiseg.report.outlines import OUTLINED
 from ddiseg.report.people import people_and_model
 from ddiseg.report.sensitivity import last_sensitivity
 from ddiseg.workspace import Workspace
@@ -63,29 +63,26 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
 
     catalogue, protocol = workspace.catalogue, load_protocol()
     images = catalogue.images.select()
-    accepted, predictions = catalogue.masks.accepted(), catalogue.masks.newest_predictions()
     datasets = catalogue.images.datasets()
+    used = {image.dataset_id for image in images}
     try:
         model = catalogue.models.current()
     except NotFoundError:
         model = None
+    pairs = Pairs(workspace)
     chosen = {
-        tone.name: sample(
-            [i for i in images if i.tone == tone.name], accepted, predictions, seed=tone.name
-        )
+        tone.name: choose(pairs.of_tone([i for i in images if i.tone == tone.name], tone.name))
         for tone in protocol.tones
     }
-    chosen[""] = most_uncertain(images, predictions)
-    sheet = ContactSheet(workspace, accepted, predictions)
-    total, done = sum(map(len, chosen.values())), 0
-    cards: dict[str, list[Card]] = {}
-    for group, of_group in chosen.items():
-        cards[group] = []
-        for image in of_group:
-            cards[group].append(sheet.card(image))
-            done += 1
-            progress(done, total)
-    uncertain = cards.pop("")
+    in_sheet = [pair for of_tone in chosen.values() for pair in of_tone]
+    shown = {pair.image.id for pair in in_sheet}
+    uncertain = most_uncertain(images, pairs.predictions)
+    others = [pairs.of(image) for image in uncertain if image.id not in shown]
+    names = {version.id: version.name for version in catalogue.models.all()}
+    cards = {}
+    for done, pair in enumerate([*in_sheet, *others], 1):
+        cards[pair.image.id] = draw_card(workspace, pair, names.__getitem__)
+        progress(done, len(in_sheet) + len(others))
     environment = Environment(
         loader=FunctionLoader(_template),
         autoescape=True,
@@ -99,9 +96,10 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
         workspace=workspace.root.resolve().name,
         datasets=datasets,
         images=images,
-        rendered=any(_rendered(d.licence, d.source) for d in datasets),
-        n_accepted=len(accepted),
-        n_predicted=len(predictions),
+        synthetic=[d.name for d in datasets if d.synthetic and d.id in used],
+        all_synthetic=bool(used) and all(d.synthetic for d in datasets if d.id in used),
+        n_accepted=len(pairs.accepted),
+        n_predicted=len(pairs.predictions),
         n_skipped=len(catalogue.images.skips()),
         n_tone={t.name: sum(i.tone == t.name for i in images) for t in protocol.tones},
         model=model,
@@ -112,8 +110,14 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
         sensitivity=last_sensitivity(catalogue),
         people=people_and_model(workspace),
         few=FEW,
-        sheets={tone: of_tone for tone, of_tone in cards.items() if of_tone},
+        sheet=[cards[pair.image.id] for pair in in_sheet],
+        n_shown={tone: len(of_tone) for tone, of_tone in chosen.items() if of_tone},
         uncertain=uncertain,
+        ranks={image.id: rank for rank, image in enumerate(uncertain, 1)},
+        compared=COMPARED if pairs.sampled else None,
+        repeated=[(n, cards[i.id]) for n, i in enumerate(uncertain, 1) if i.id in shown],
+        unseen=[(n, cards[i.id]) for n, i in enumerate(uncertain, 1) if i.id not in shown],
+        outlined=[protocol.class_named(name) for name in OUTLINED],
         skips=content.skips_by_tone(catalogue, protocol, images),
         subsets=content.subsets_by_tone(catalogue, protocol),
         command=command,
@@ -121,19 +125,11 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
         made_at=now(),
         svg=Markup,
     )
-    return page, _distinct([*(c for of_tone in cards.values() for c in of_tone), *uncertain])
+    return page, list(cards.values())
 
 
 def _template(name: str) -> str:
     return resources.files("ddiseg.report").joinpath(name).read_text("utf-8")
-
-
-def _rendered(*texts: str | None) -> bool:
-    return any("rendered" in text.casefold() for text in texts if text)
-
-
-def _distinct(cards: Iterable[Card]) -> list[Card]:
-    return list({id(card): card for card in cards}.values())
 
 
 def _refuse_others(path: Path) -> None:

@@ -1,9 +1,8 @@
-"""The batches that rounds draw by themselves: their names, and what is painted before a draw."""
+"""The batches that rounds draw: their names, and which images are predicted before a draw."""
 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Collection
 
 from ddiseg.catalogue import Catalogue
@@ -19,14 +18,9 @@ _NAME = "auto-"
 
 
 def next_name(taken: Collection[str]) -> str:
-    """The first name of an automatic batch that is free."""
+    """Return the first name for a batch of a round that is free."""
     names = (f"{_NAME}{number}" for number in itertools.count(1))
     return next(name for name in names if name not in taken)
-
-
-def is_automatic(name: str) -> bool:
-    """Whether a batch is a round's by its name: a person's is given out by that person."""
-    return re.fullmatch(rf"{_NAME}\d+", name) is not None
 
 
 def to_be_judged(catalogue: Catalogue, size: int, seed: int) -> list[Image]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
-from ddiseg.catalogue import Purpose
+from ddiseg.catalogue import BatchOrigin, Catalogue, Purpose
 from ddiseg.catalogue.models import Image
 from ddiseg.errors import DdisegError, InputError, NotFoundError, defect
 from ddiseg.labelstudio.connection import Connection
@@ -81,6 +81,10 @@ class RoundOptions:
             )
         gate.check_tolerance(self.tolerance)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the options as the catalogue keeps them with each round."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -122,7 +126,7 @@ def run_round(
     """
     with one_round(workspace.root):
         rounds = workspace.catalogue.rounds
-        number = rounds.begin(actor)
+        number = rounds.begin(actor, options.as_dict())
         done: list[Step] = []
         new = _Round(workspace, find_connection, options, actor, must_refresh, stages)
         for name, work in new.steps():
@@ -140,6 +144,49 @@ def plan_round(
     """What a round would do now, as far as that is known before it pulls; changes nothing."""
     plan = _Plan(workspace, find_connection, options)
     return [_done(name, work) for name, work in plan.steps()]
+
+
+@dataclass(frozen=True)
+class RefreshSettings:
+    """When a refresh is due, and where each number comes from.
+
+    Raises InputError for numbers that can't be.
+    """
+
+    every: int
+    max_age: float  #: days
+    sources: dict[str, str]  #: by option, such as "--every"
+
+    def __post_init__(self) -> None:
+        RoundOptions(every=self.every, max_age=self.max_age)
+
+    @classmethod
+    def read(
+        cls, catalogue: Catalogue, every: int | None = None, max_age: float | None = None
+    ) -> RefreshSettings:
+        """The numbers given; else those of the last round that recorded its own; else the defaults."""
+        row, default = catalogue.rounds.last_with_settings(), RoundOptions()
+        recorded = (row.settings if row is not None else None) or {}
+        values: dict[str, Any] = {}
+        sources: dict[str, str] = {}
+        for name, given in (("every", every), ("max_age", max_age)):
+            option = f"--{name.replace('_', '-')}"
+            if given is not None:
+                values[name], sources[option] = given, "given here"
+            elif row is not None and name in recorded:
+                values[name], sources[option] = recorded[name], f"as in round {row.id}"
+            else:
+                values[name] = getattr(default, name)
+                sources[option] = "the default, no round recorded its own"
+        return cls(**values, sources=sources)
+
+    @property
+    def as_text(self) -> str:
+        every, max_age = self.sources.values()
+        numbers = f"--every {self.every}", f"--max-age {self.max_age:g}"
+        if every == max_age:
+            return f"{', '.join(numbers)} ({every})"
+        return f"{numbers[0]} ({every}), {numbers[1]} ({max_age})"
 
 
 def work_in_hand(workspace: Workspace) -> list[Image]:
@@ -241,11 +288,9 @@ class _Round:
         name = next_name({batch.name for batch in catalogue.batches.all()})
         try:
             request = BatchRequest(size, seed=self.options.seed)
-            drawn = draw_batch(catalogue, name, request, self.actor)
+            drawn = draw_batch(catalogue, name, request, self.actor, origin=BatchOrigin.ROUND)
         except InputError as error:  # everything is labelled: no failure of the round
             return f"nothing drawn: {error}"
-        if not drawn.new:
-            return f"nothing drawn: somebody drew {name} in this moment"
         for finished in before:
             catalogue.batches.close(finished, self.actor)
         return "; ".join([_told(name, drawn), *painted, *_notes(name, drawn)])

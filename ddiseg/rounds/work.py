@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ddiseg.catalogue import Catalogue, Purpose
+from ddiseg.catalogue import BatchOrigin, Catalogue, Purpose
 from ddiseg.catalogue.models import Image
 from ddiseg.labelstudio.connection import server_of
 from ddiseg.labelstudio.push import OPEN
-from ddiseg.rounds.draws import is_automatic
 from ddiseg.workspace import Workspace
 
 
@@ -28,10 +27,9 @@ class Work:
     def read(cls, workspace: Workspace) -> Work:
         catalogue = workspace.catalogue
         tasks = _image_ids_on_server(catalogue, server_of(workspace.root))
+        opened = [batch for batch in catalogue.batches.all() if batch.closed_at is None]
         batches = {
-            batch.name: set(catalogue.batches.image_ids(batch.name)) - tasks
-            for batch in catalogue.batches.all()
-            if batch.closed_at is None
+            batch.name: set(catalogue.batches.image_ids(batch.name)) - tasks for batch in opened
         }
         ids = sorted(tasks.union(*batches.values()))
         images = catalogue.images.select(ids=ids, states=OPEN)
@@ -39,7 +37,7 @@ class Work:
         def among(chosen: set[int]) -> list[Image]:
             return [image for image in images if image.id in chosen]
 
-        automatic = {name for name in batches if is_automatic(name)}
+        automatic = {batch.name for batch in opened if batch.origin == BatchOrigin.ROUND}
         by_hand = {name: among(batches[name]) for name in batches if name not in automatic}
         return cls(
             given=among(tasks),

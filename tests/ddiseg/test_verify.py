@@ -14,6 +14,7 @@ import pytest
 
 from ddiseg import images, masks
 from ddiseg.catalogue import NewModelVersion
+from ddiseg.catalogue.evaluations import Compared
 from ddiseg.store import Kind
 from ddiseg.verify import Findings, Part, verify
 from ddiseg.workspace import Workspace
@@ -71,6 +72,22 @@ def _sql(statement: str) -> Damage:
     return damage
 
 
+def _evaluate(workspace: Workspace) -> str:
+    """Compare 1.png with a truth of its own; returns the truth's content hash."""
+    mask = workspace.catalogue.masks.all()[0]  # stands for a prediction
+    digest = workspace.store_mask(np.full((6, 8), 1, np.uint8))
+    workspace.catalogue.evaluations.add({}, [Compared(1, mask.id, digest, None)], "tester")
+    return digest
+
+
+def _truth(content: bytes | None) -> Damage:
+    def damage(workspace: Workspace) -> None:
+        path = Path(workspace.store.path(Kind.MASK, _evaluate(workspace)))
+        path.unlink() if content is None else path.write_bytes(content)
+
+    return damage
+
+
 def _mask(value: int) -> bytes:
     palette = [(n, n, n) for n in range(256)]
     return masks.encode_png(np.full((6, 8), value, np.uint8), palette)
@@ -111,6 +128,16 @@ DAMAGE: dict[str, tuple[Damage, Part, str]] = {
         _remove(Kind.MASK),
         Part.MASK,
         r"^mask of 1\.png by anna: .*\.png is missing; restore it from a backup",
+    ),
+    "truth missing": (
+        _truth(None),
+        Part.TRUTH,
+        r"^true mask of 1\.png: .*\.png is missing; restore the file .*'ddiseg evaluate' with",
+    ),
+    "truth holds other pixels": (
+        _truth(_mask(2)),
+        Part.TRUTH,
+        r"^true mask of 1\.png: the stored file holds other pixels; restore the file from a back",
     ),
     "mask truncated": (
         _truncate(Kind.MASK),
@@ -167,6 +194,16 @@ def test_verify__whole(whole: Workspace) -> None:
 
 def test_verify__empty(workspace: Workspace) -> None:
     assert verify(workspace).problems == []
+
+
+def test_verify__truths_are_files_that_a_row_names(whole: Workspace) -> None:
+    accepted = whole.catalogue.masks.all()[0]
+    _evaluate(whole)
+    again = Compared(1, accepted.id, accepted.content_hash, 1.0)
+    whole.catalogue.evaluations.add({}, [again], "tester")
+    findings = verify(whole)
+    assert findings.problems == []
+    assert (findings.checked["masks"], findings.orphans["masks"]) == (2, 0)
 
 
 @pytest.mark.parametrize("case", DAMAGE)

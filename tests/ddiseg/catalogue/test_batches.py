@@ -42,7 +42,12 @@ def test_store__members_in_the_order_of_the_draw(four: Catalogue) -> None:
     assert four.batches.get("a").drawn_by == {"request": {"size": 2}}
     event = four.history.last("batch")
     assert event is not None
-    assert event.detail == {"name": "a", "n": 2, "request": {"size": 2}}
+    assert event.detail == {
+        "name": "a",
+        "n": 2,
+        "origin": "person",
+        "request": {"size": 2},
+    }
     assert four.history.contradictions() == []
 
 

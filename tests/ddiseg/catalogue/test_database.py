@@ -39,6 +39,7 @@ from ddiseg.catalogue import (
 )
 from ddiseg.catalogue.batches import NewMember
 from ddiseg.catalogue.database import BUSY_TIMEOUT, Database, _alembic, _begin_on_postgresql
+from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.models import Base
 from ddiseg.errors import NotFoundError, WorkspaceError
 
@@ -69,7 +70,8 @@ def full(catalogue: Catalogue, new_image: Callable[..., NewImage], new_mask: Any
     catalogue.sides.decide({1: Side.HELD_OUT})
     catalogue.descriptors.add("b" * 64, {1: np.ones(3, np.float32)})
     catalogue.batches.store("week-1", [NewMember(3, True, "random")], {"size": 1}, "tester")
-    catalogue.rounds.begin("tester")
+    catalogue.rounds.begin("tester", {"every": 10})
+    catalogue.evaluations.add({"models": {}}, [Compared(1, 1, "t" * 64, 0.5)], "tester")
     catalogue.jobs.request(JobKind.PULL)
     catalogue.masks.submit([new_mask(1, "anna")], reviewer="ben")
     catalogue.images.skip(2, "blurry", None, "anna")
@@ -145,7 +147,11 @@ def test_migrations__down_and_up_with_rows_in_it(full: Catalogue, url: str) -> N
 
 #: A catalogue of schema 0001: #1 submitted twice, then painted by a model; #2 accepted; #3 new.
 ROWS_OF_0001 = """
-INSERT INTO datasets VALUES (1, 'clinic', NULL, NULL, 'then');
+INSERT INTO datasets VALUES
+    (1, 'clinic', NULL, NULL, 'then'),
+    (2, 'phantoms', 'CC0-1.0 (rendered by code, shows no person)', 'rendered by ddiseg demo', 'then'),
+    (3, 'waived', 'CC BY 4.0, all rights surrendered', 'portraits rendered by code', 'then'),
+    (4, 'like', 'CC0-1.0 (rendered by code, shows no person), but for two', NULL, 'then');
 INSERT INTO images (id, dataset_id, name, content_hash, perceptual_hash, width, height, tone, state, created_at)
 VALUES (1, 1, '1.png', 'i1', 'p', 8, 6, 'I-II', 'submitted', 'then'),
        (2, 1, '2.png', 'i2', 'p', 8, 6, 'I-II', 'accepted', 'then'),
@@ -241,6 +247,61 @@ def test_migrations__down_to_0002_no_classifier_is_left_to_be_taken_for_probes(
     again.close()
 
 
+def test_migrations__from_the_oldest_schema_only_phantoms_are_synthetic(of_0001: str) -> None:
+    catalogue = Catalogue.create(of_0001)
+    assert {d.name: d.synthetic for d in catalogue.images.datasets()} == {
+        "clinic": False,
+        "phantoms": True,
+        "waived": False,
+        "like": False,
+    }
+    assert catalogue.evaluations.last() == {}
+    catalogue.close()
+
+
+#: Batches and rounds of schema 0004: round 1 drew auto-1 and says so, round 2 was broken off after it
+#: drew auto-2, round 3 drew none.
+BATCHES_OF_0004 = """
+INSERT INTO batches (id, name, drawn_by, created_at) VALUES
+    (1, 'auto-1', '{}', '2026-01-01T10:01'),
+    (2, 'auto-7', '{}', '2026-01-01T11:00'),
+    (3, 'auto-2', '{}', '2026-01-01T12:01'),
+    (4, 'week-1', '{}', '2026-01-01T12:02'),
+    (5, 'auto-3', '{}', '2026-01-01T14:01'),
+    (6, 'auto-4', '{}', '2026-01-01T15:00'),
+    (7, 'auto-0', '{}', '2026-01-01T09:00');
+INSERT INTO rounds (id, actor, started_at, ended_at, outcome, steps) VALUES
+    (1, 'ddiseg', '2026-01-01T10:00', '2026-01-01T10:05', 'done',
+     '[{"step": "pull", "said": "auto-7: 3 images", "failed": false},
+       {"step": "draw", "said": "auto-1: 3 images (I-II 3), 1 by lot", "failed": false}]'),
+    (2, 'ddiseg', '2026-01-01T12:00', NULL, NULL, '[{"step": "pull", "said": "x", "failed": false}]'),
+    (3, 'ddiseg', '2026-01-01T14:00', '2026-01-01T14:05', 'done',
+     '[{"step": "draw", "said": "not asked for (--draw)", "failed": false}]');
+"""
+
+
+def test_migrations__from_0004_a_batch_is_of_whom_the_record_says(of_0001: str) -> None:
+    database = Database(of_0001)
+    with database.engine.begin() as connection:
+        command.upgrade(_alembic(connection), "0004")
+    database.engine.dispose()
+    with closing(sqlite3.connect(of_0001.removeprefix("sqlite:///"))) as connection:
+        connection.executescript(BATCHES_OF_0004)
+    catalogue = Catalogue.create(of_0001)
+    assert {b.name: b.origin for b in catalogue.batches.all()} == {
+        "auto-1": "round",
+        "auto-7": "person",
+        "auto-2": "round",
+        "week-1": "person",
+        "auto-3": "person",
+        "auto-4": "person",
+        "auto-0": "person",
+    }
+    assert [row.settings for row in catalogue.rounds.last(5)] == [None] * 3
+    assert catalogue.rounds.last_with_settings() is None
+    catalogue.close()
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -249,6 +310,7 @@ def test_migrations__down_to_0002_no_classifier_is_left_to_be_taken_for_probes(
         "UPDATE sides SET side = 'both'",
         "UPDATE rounds SET outcome = 'perhaps'",
         "UPDATE jobs SET kind = 'other'",
+        "UPDATE batches SET origin = 'somebody'",
     ],
 )
 def test_checks__refuse_what_can_not_be(full: Catalogue, url: str, statement: str) -> None:

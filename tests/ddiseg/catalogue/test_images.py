@@ -234,3 +234,21 @@ def test_refused_step__changes_nothing(catalogue: Catalogue, clinic: int, new_im
         catalogue.images.reopen(1, "ben")
     assert catalogue.history.count() == before
     assert catalogue.images.find("#1").state == "new"
+
+
+def test_dataset__synthetic_or_not_is_said_of_all_its_images(
+    catalogue: Catalogue, new_image: Callable[..., NewImage]
+) -> None:
+    assert catalogue.images.dataset("clinic", "CC0, rendered").synthetic is False
+    phantoms = catalogue.images.dataset("phantoms")
+    assert catalogue.images.dataset("phantoms", synthetic=True).synthetic is True, "still empty"
+    catalogue.images.add(phantoms.id, [new_image(1)], "tester")
+    assert catalogue.images.dataset("phantoms", synthetic=True).synthetic is True
+    with pytest.raises(InputError, match="'phantoms' holds synthetic images: add --synthetic"):
+        catalogue.images.dataset("phantoms", "another licence")
+    clinic = catalogue.images.dataset("clinic")
+    catalogue.images.add(clinic.id, [new_image(2)], "tester")
+    with pytest.raises(InputError, match="'clinic' holds images that are not synthetic: give"):
+        catalogue.images.dataset("clinic", "another licence", synthetic=True)
+    stored = {d.name: (d.licence, d.synthetic) for d in catalogue.images.datasets()}
+    assert stored == {"clinic": ("CC0, rendered", False), "phantoms": (None, True)}

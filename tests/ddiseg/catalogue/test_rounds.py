@@ -11,9 +11,9 @@ from ddiseg.catalogue import Catalogue, JobKind, NewImage, Side
 
 
 def test_round__keeps_each_step_as_it_is_done(catalogue: Catalogue) -> None:
-    first = catalogue.rounds.begin("tester")
+    first = catalogue.rounds.begin("tester", {"every": 3})
     catalogue.rounds.step(first, {"step": "pull", "said": "3 masks", "seconds": 0.5})
-    second = catalogue.rounds.begin("tester")
+    second = catalogue.rounds.begin("tester", {"every": 4})
     catalogue.rounds.end(second, "done")
     newest, broken_off = catalogue.rounds.last(5)
     assert (newest.id, newest.outcome, newest.steps) == (second, "done", [])
@@ -21,6 +21,10 @@ def test_round__keeps_each_step_as_it_is_done(catalogue: Catalogue) -> None:
     assert (broken_off.outcome, broken_off.ended_at) == (None, None)
     assert broken_off.steps == [{"step": "pull", "said": "3 masks", "seconds": 0.5}]
     assert [r.id for r in catalogue.rounds.last(1)] == [second]
+    assert (newest.settings, broken_off.settings) == ({"every": 4}, {"every": 3})
+    last = catalogue.rounds.last_with_settings()
+    assert last is not None
+    assert last.id == second
 
 
 def test_request__of_a_kind_one_waits(catalogue: Catalogue) -> None:

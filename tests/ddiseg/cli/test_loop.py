@@ -19,6 +19,7 @@ from ddiseg.labelstudio.connection import TOKEN_VARIABLE
 from ddiseg.loop import refresh as refreshing
 from ddiseg.rounds import round as rounds
 from ddiseg.rounds.lock import BusyError
+from ddiseg.rounds.round import RoundOptions
 from ddiseg.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import Studio, team_server
 from tests.ddiseg.loop.conftest import one_thread, spots, tiny_weights
@@ -164,22 +165,53 @@ def test_status__before_and_after_a_round(studio: Studio, loop: Run, tiny_weight
     assert loop("status").out.splitlines() == [
         "in use: no model yet",
         "refresh: not due, 4 accepted masks of the 10 that a refresh waits for",
+        "settings: --every 10, --max-age 7 (the default, no round recorded its own)",
         "no round yet: 'ddiseg loop run --once'",
     ]
     loop("run", "--once", "--every", 2, "--backbone", tiny_weights)
     lines = loop("status").out.splitlines()
     assert lines[0] == "in use: fedd-1"
-    assert lines[2].startswith("round 1, ")
-    assert lines[2].endswith(" UTC: done")
-    assert len(lines) == 3 + 6
+    assert lines[2] == "settings: --every 2, --max-age 7 (as in round 1)"
+    assert lines[3].startswith("round 1, ")
+    assert lines[3].endswith(" UTC: done")
+    assert len(lines) == 4 + 6
     data = loop("status", "--output", "json").json
     assert data["rounds"][0]["outcome"] == "done"
     assert data["refresh"]["due"] is False
 
 
 def test_status__a_round_that_was_broken_off(spots: Workspace, loop: Run) -> None:
-    spots.catalogue.rounds.begin("manager")
-    assert loop("status").out.splitlines()[2].endswith("at work, or broken off")
+    spots.catalogue.rounds.begin("manager", {})
+    assert loop("status").out.splitlines()[3].endswith("at work, or broken off")
+
+
+def test_status__is_due_by_the_settings_of_the_last_round(spots: Workspace, loop: Run) -> None:
+    spots.catalogue.rounds.begin("manager", RoundOptions(every=2, max_age=3).as_dict())
+    spots.catalogue.rounds.begin("manager", RoundOptions(every=4, max_age=0.5).as_dict())
+    lines = loop("status").out.splitlines()
+    assert lines[1] == "refresh: due, 4 accepted masks, a refresh is due every 4"
+    assert lines[2] == "settings: --every 4, --max-age 0.5 (as in round 2)"
+
+
+def test_status__its_own_options_win(spots: Workspace, loop: Run) -> None:
+    spots.catalogue.rounds.begin("manager", RoundOptions(every=2, max_age=3).as_dict())
+    lines = loop("status", "--every", 5).out.splitlines()
+    assert lines[1] == "refresh: not due, 4 accepted masks of the 5 that a refresh waits for"
+    assert lines[2] == "settings: --every 5 (given here), --max-age 3 (as in round 1)"
+    data = loop("status", "--max-age", 2, "--output", "json").json
+    assert data["refresh"]["every"] == 2
+    assert data["refresh"]["max_age"] == 2
+    assert data["refresh"]["sources"] == {"--every": "as in round 1", "--max-age": "given here"}
+    assert data["rounds"][0]["settings"]["max_age"] == 3
+
+
+@pytest.mark.parametrize(
+    "words", [("--every", 0), ("--max-age", "nan"), ("--max-age", 0), ("--max-age", "inf")]
+)
+def test_status__numbers_that_can_not_be(loop: Run, words: tuple[str, Any]) -> None:
+    result = loop("status", *words)
+    assert result.status == 1
+    assert result.err.startswith(f"Error: {words[0]} is {words[1]}")
 
 
 def test_refresh__with_the_gate_says_what_it_said(

@@ -148,7 +148,15 @@ def test_status__counts_and_next_step(ddiseg: Run, filled: Workspace) -> None:
     assert data == {
         "images": 3,
         "counts": {"I-II": {"accepted": 1}, "V-VI": {"new": 1}, "unknown": {"skipped": 1}},
-        "datasets": [{"name": "clinic", "images": 3, "licence": "CC-BY-4.0", "source": None}],
+        "datasets": [
+            {
+                "name": "clinic",
+                "images": 3,
+                "licence": "CC-BY-4.0",
+                "source": None,
+                "synthetic": False,
+            }
+        ],
         "model": None,
         "accepted": 1,
         "skips": {"scalp": 1},

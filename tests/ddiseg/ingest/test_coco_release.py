@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -152,3 +153,18 @@ def test_release__photographs_alone_then_the_masks_of_whom_it_names(
     assert {m.annotator for m in workspace.catalogue.masks.all()} == {"reader-1"}
     refused = run_masks(workspace, release, annotator=None, reviewer="Reader-1")
     assert "needs a second person" in note(refused.outcomes, refused.outcomes[0].name)
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_release__whether_its_images_are_synthetic_comes_along(
+    template: Path, tmp_path: Path, workspace: Workspace, *, synthetic: bool
+) -> None:
+    with copied(template, tmp_path / "of phantoms") as builder:
+        builder.synthetic = synthetic
+        fill(builder)
+        gathered = Release.gather(builder.workspace, include_predictions=True)
+        write_release(gathered, "coco", tmp_path / "release")
+    manifest = json.loads((tmp_path / "release" / "ddiseg-release.json").read_text("utf-8"))
+    assert [d["synthetic"] for d in manifest["datasets"]] == [synthetic]
+    run(workspace, tmp_path / "release", reviewer="reader-2")
+    assert [d.synthetic for d in workspace.catalogue.images.datasets()] == [synthetic]

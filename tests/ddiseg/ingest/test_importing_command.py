@@ -351,3 +351,26 @@ def test_masks_import__with_labels(ddiseg: Any, labels: Path) -> None:
         f"Error: {export} has no masks; cancelled annotations left; 'ddiseg skip' takes them, with a "
         "reason: 1; tasks without anything submitted: 1"
     )
+
+
+def test_import__synthetic_is_what_the_user_says(
+    ddiseg: Callable[..., Printed], workspace: Workspace, photos: Path
+) -> None:
+    said = ("--licence", "all rights surrendered", "--source", "rendered by ddiseg demo")
+    assert ddiseg("import", photos, "--dataset", "clinic", *said).status == 0
+    assert not any(d.synthetic for d in workspace.catalogue.images.datasets())
+    result = ddiseg("import", photos, "--dataset", "clinic", *said, "--synthetic")
+    assert result.status == 1
+    assert result.err.startswith("Error: dataset 'clinic' holds images that are not synthetic")
+
+
+def test_import__more_synthetic_images(
+    ddiseg: Callable[..., Printed], workspace: Workspace, photos: Path
+) -> None:
+    words = ("import", photos, "--dataset", "phantoms")
+    assert ddiseg(*words, "--synthetic").status == 0
+    assert [d.synthetic for d in workspace.catalogue.images.datasets()] == [True]
+    assert "5 files: 0 added, 4 unchanged" in ddiseg(*words, "--synthetic").out
+    result = ddiseg(*words)
+    assert result.status == 1
+    assert "add --synthetic if these show no person either" in result.err

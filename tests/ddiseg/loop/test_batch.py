@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ddiseg.catalogue import (
     Arm,
+    BatchOrigin,
     Catalogue,
     NewImage,
     NewMask,
@@ -523,3 +524,12 @@ def test_draw__unusable_name(catalogue: Catalogue, name: str) -> None:
 def test_request__refused(size: int, share: float, said: str) -> None:
     with pytest.raises(InputError, match=said):
         BatchRequest(size, random_share=share)
+
+
+def test_draw__the_same_request_by_another_is_another_batch(fill: Fill) -> None:
+    catalogue = fill({"tone": "I-II"} for _ in range(4))
+    draw_batch(catalogue, "auto-1", BatchRequest(1), "manager", origin=BatchOrigin.ROUND)
+    with pytest.raises(InputError, match="'auto-1' exists and was drawn by a round: draw under"):
+        draw_batch(catalogue, "auto-1", BatchRequest(1), "manager")
+    draw_batch(catalogue, "auto-7", BatchRequest(1), "manager")
+    assert [b.origin for b in catalogue.batches.all()] == ["round", "person"]

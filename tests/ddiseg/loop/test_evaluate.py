@@ -15,6 +15,7 @@ from ddiseg.errors import InputError
 from ddiseg.loop.evaluate import evaluate
 from ddiseg.loop.painting import prelabel
 from ddiseg.loop.refresh import Refreshed
+from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
 from tests.fedd.conftest import spot
 
@@ -202,3 +203,59 @@ def test_evaluate__is_logged_for_the_report(painted: Workspace, tmp_path: Path) 
     event = painted.catalogue.history.last("evaluation")
     assert event is not None
     assert event.detail == result
+
+
+def test_evaluate__stores_what_it_compared_beside_the_figures(
+    painted: Workspace, tmp_path: Path
+) -> None:
+    masks_before = [(m.id, m.content_hash) for m in painted.catalogue.masks.all()]
+    result = evaluate(painted, "tester", truth=tmp_path / "truth")
+    event = painted.catalogue.history.last("evaluation")
+    assert event is not None
+    assert event.detail == result
+    predictions = painted.catalogue.masks.newest_predictions()
+    compared = painted.catalogue.evaluations.last()
+    assert {i: row.mask_id for i, row in compared.items()} == {
+        i: mask.id for i, mask in predictions.items()
+    }
+    for image_id, row in compared.items():
+        truth, predicted = spot(image_id - 1)[1], painted.mask(predictions[image_id])
+        assert row.event_id == event.id
+        assert row.truth_hash == masks.mask_hash(truth)
+        stored = masks.decode_png(painted.store.get(Kind.MASK, row.truth_hash))
+        np.testing.assert_array_equal(stored, truth)
+        expected = jaccard_score(truth.ravel() == 1, predicted.ravel() == 1)
+        assert row.lesion_iou == pytest.approx(expected)
+    # A truth is nobody's mask: nothing was added that could be accepted or learned from.
+    assert [(m.id, m.content_hash) for m in painted.catalogue.masks.all()] == masks_before
+
+
+def test_evaluate__the_newest_is_what_is_shown(painted: Workspace, tmp_path: Path) -> None:
+    evaluate(painted, "tester", truth=tmp_path / "truth")
+    painted.catalogue.subsets.store({"one": [6]}, {}, "tester")
+    evaluate(painted, "tester", truth=tmp_path / "truth", subset="one")
+    assert set(painted.catalogue.evaluations.last()) == {6}
+    assert len(painted.catalogue.evaluations.all()) == 6
+
+
+def test_evaluate__a_truth_without_lesion_has_no_lesion_iou(
+    painted: Workspace, tmp_path: Path
+) -> None:
+    """Where the author could not draw one; the prediction is compared all the same."""
+    marker = load_protocol().class_named("marker").index
+    mapping = {0: 0, 1: marker, 4: marker}
+    evaluate(painted, "tester", truth=tmp_path / "truth", mapping=mapping)
+    assert {row.lesion_iou for row in painted.catalogue.evaluations.last().values()} == {None}
+
+
+def test_evaluate__figures_and_comparisons_are_one_transaction(
+    painted: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_arguments: object) -> None:
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr("ddiseg.catalogue.evaluations.insert", stopped)
+    with pytest.raises(RuntimeError, match="stopped"):
+        evaluate(painted, "tester", truth=tmp_path / "truth")
+    assert painted.catalogue.history.last("evaluation") is None
+    assert painted.catalogue.evaluations.all() == []

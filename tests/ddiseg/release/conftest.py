@@ -31,6 +31,7 @@ class Builder:
 
     workspace: Workspace
     seed: int = 0
+    synthetic: bool = False  #: what is said of the datasets
 
     def image(
         self, name: str, size: tuple[int, int] = (12, 10), dataset: str = "derm", **details: Any
@@ -42,7 +43,9 @@ class Builder:
         digest = images.content_hash(pixels)
         self.workspace.store.put(Kind.IMAGE, digest, images.encode_png(pixels))
         catalogue = self.workspace.catalogue
-        row = catalogue.images.dataset(dataset, "CC BY 4.0", f"https://example.org/{dataset}")
+        row = catalogue.images.dataset(
+            dataset, "CC BY 4.0", f"https://example.org/{dataset}", synthetic=self.synthetic
+        )
         new = NewImage(
             name,
             digest,

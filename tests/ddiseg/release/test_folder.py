@@ -66,7 +66,13 @@ def test_write_release__manifest_counts(stocked: Builder, tmp_path: Path) -> Non
         "background": 3, "lesion": 3, "marker": 0, "ruler": 0, "skin": 3
     }  # fmt: skip
     assert manifest["datasets"] == [
-        {"name": "derm", "licence": "CC BY 4.0", "source": "https://example.org/derm", "images": 4}
+        {
+            "name": "derm",
+            "licence": "CC BY 4.0",
+            "source": "https://example.org/derm",
+            "synthetic": False,
+            "images": 4,
+        }
     ]
     assert (manifest["protocol"], manifest["format"]) == ("1.1", "coco")
     licence = (tmp_path / "out" / LICENCE_FILE).read_text()

@@ -74,7 +74,7 @@ def worked(filled: Workspace) -> Workspace:
 
 
 #: Elements that have no end tag.
-VOID = {"meta", "img", "br", "link", "hr", "input", "path", "use", "rect"}
+VOID = {"meta", "img", "br", "link", "hr", "input", "image", "path", "use", "rect"}
 
 
 @dataclass

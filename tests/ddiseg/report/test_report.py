@@ -9,20 +9,24 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from annotation_protocol import load_protocol
-from ddiseg.catalogue import Details, NewModelVersion
+from ddiseg.catalogue import Details, NewImage, NewMask, NewModelVersion
+from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.models import Image as Row
 from ddiseg.cli.base import Group, common_options, run
 from ddiseg.cli.report import COMMANDS
 from ddiseg.errors import InputError, WorkspaceError
-from ddiseg.report import contact_sheet, content
+from ddiseg.report import contact_sheet, content, report
+from ddiseg.report.contact_sheet import Pair, Reference
 from ddiseg.report.report import write_report
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
-from tests.ddiseg.report.conftest import Page, predict
+from tests.ddiseg.conftest import HEIGHT, WIDTH
+from tests.ddiseg.report.conftest import Page, evaluated, predict
 
 
 def page_of(workspace: Workspace) -> Page:
@@ -45,8 +49,6 @@ def test_report__loads_nothing_and_runs_nothing(worked: Workspace) -> None:
 def test_report__accessible(worked: Workspace) -> None:
     page = page_of(worked)
     assert page.all("html")[0]["lang"] == "en"
-    assert page.all("img")
-    assert all(i.get("alt") for i in page.all("img"))
     assert all(h.get("scope") for h in page.all("th"))
     assert all(s["role"] == "img" and s["aria-label"] for s in page.all("svg"))
     ids = [a["id"] for _, a in page.tags if a.get("id")]
@@ -93,18 +95,99 @@ def test_report__model_newer_than_its_evaluation_is_told(worked: Workspace) -> N
     assert "The model in use is now fedd-2" in page_of(worked).text
 
 
-def test_report__contact_sheet_shows_photograph_mask_and_prediction(worked: Workspace) -> None:
+def pictures(page: Page) -> list[str]:
+    """What a reader is told who can't see the pictures of the contact sheet."""
+    told = [str(svg["aria-label"]) for svg in page.all("svg")]
+    return [text for text in told if text.startswith(("Photograph ", "Outlines "))]
+
+
+def test_report__each_image_stands_once_with_what_it_has(worked: Workspace) -> None:
     page = page_of(worked)
-    shown = [str(i["alt"]) for i in page.all("img")]
-    assert "Photograph 1.png" in shown
-    assert "Accepted mask painted over 1.png" in shown
-    assert "Prediction painted over 1.png" not in shown
-    assert shown.count("Prediction painted over 2.png") == 2  # in its tone, and as uncertain
-    assert not any("3.png" in alt for alt in shown)  # skipped
-    assert "tone V-VI · naevus (benign) · prelabelled · uncertainty 0.250" in page.text
-    data = base64.b64decode(str(page.all("img")[0]["src"]).split(",")[1])
+    assert pictures(page) == [
+        "Photograph 1.png",
+        "Outlines of accepted mask on 1.png",
+        "Photograph 2.png",
+        "Outlines of prediction on 2.png",
+    ]  # 3.png is skipped, and 2.png stands nowhere else though it is the most uncertain
+    assert "tone I-II · melanoma (malignant) · accepted no prediction was made of it" in page.text
+    assert (
+        "tone V-VI · naevus (benign) · prelabelled · uncertainty 0.250, no. 1 "
+        "no mask yet; prediction of fedd-1" in page.text
+    )
+    assert "In the contact sheet above: no. 1, 2.png ." in page.text
+    data = base64.b64decode(str(page.all("image")[0]["href"]).split(",")[1])
     with Image.open(io.BytesIO(data)) as picture:
         assert max(picture.size) == contact_sheet.SIDE
+
+
+def test_report__neither_mask_nor_prediction_is_said_in_words(filled: Workspace) -> None:
+    page = page_of(filled)
+    assert pictures(page)[2:] == ["Photograph 2.png", "Photograph 3.png"]
+    assert page.text.count("no mask yet, and no prediction") == 2
+
+
+def test_report__an_accepted_mask_stands_beside_the_prediction_before_it(
+    filled: Workspace,
+) -> None:
+    predict(filled, 1)
+    page = page_of(filled)
+    assert "Outlines of prediction and accepted mask on 1.png" in pictures(page)
+    # Rows 1 and 2 against 2 and 3 of columns 1 to 4 and 2 to 5: 3 pixels of 13 are in both.
+    assert "1.png lesion IoU 0.23 tone I-II" in page.text
+    assert (
+        "accepted · uncertainty 0.250 prediction of fedd-1 against the accepted mask" in page.text
+    )
+
+
+def test_report__no_prediction_by_a_model_that_learned_from_the_mask(filled: Workspace) -> None:
+    (accepted,) = filled.catalogue.masks.accepted().values()
+    filled.catalogue.models.add(
+        NewModelVersion("f" * 64, "small", "b" * 64, {}, [accepted.content_hash], {}, "1.0"), "t"
+    )
+    predict(filled, 1)
+    page = page_of(filled)
+    assert "Outlines of accepted mask on 1.png" in pictures(page)
+    assert "accepted no prediction to compare: the model learned from this mask" in page.text
+    assert "lesion IoU 0" not in page.text
+
+
+def truth_of(workspace: Workspace, image_id: int, lesion_iou: float | None, rows: int) -> Compared:
+    """A prediction of an image and a true mask of `rows` rows of lesion, compared."""
+    predict(workspace, image_id)
+    truth = np.full((HEIGHT, WIDTH), 4, np.uint8)
+    truth[:rows] = 1
+    prediction = workspace.catalogue.masks.newest_predictions()[image_id]
+    return Compared(image_id, prediction.id, workspace.store_mask(truth), lesion_iou)
+
+
+def test_report__the_truth_of_the_last_evaluation_stands_beside_the_prediction(
+    filled: Workspace,
+) -> None:
+    catalogue = filled.catalogue
+    evaluated(filled)
+    figures = catalogue.history.last("evaluation")
+    assert figures is not None
+    older, compared = truth_of(filled, 2, 0.91, 1), truth_of(filled, 3, 0.125, 2)
+    catalogue.evaluations.add(figures.detail, [older], "tester")
+    catalogue.evaluations.add(figures.detail, [compared], "tester")
+    page = page_of(filled)
+    assert "Outlines of prediction on 2.png" in pictures(page), "not of the last evaluation"
+    assert "Outlines of prediction and true mask on 3.png" in pictures(page)
+    assert "3.png lesion IoU 0.12 tone unknown" in page.text
+    assert "prediction of fedd-1 against the true mask" in page.text
+    assert "0.91" not in page.text
+
+
+def test_report__a_missing_truth_is_told(filled: Workspace) -> None:
+    compared = truth_of(filled, 2, 0.5, 1)
+    evaluated(filled)
+    figures = filled.catalogue.history.last("evaluation")
+    assert figures is not None
+    filled.catalogue.evaluations.add(figures.detail, [compared], "tester")
+    os.unlink(filled.store.path(Kind.MASK, compared.truth_hash))
+    (reason,) = write_report(filled).unreadable
+    assert reason.startswith("2.png: ")
+    assert "is missing from the store" in reason
 
 
 def test_report__missing_photograph_is_told_and_the_rest_shown(worked: Workspace) -> None:
@@ -114,7 +197,8 @@ def test_report__missing_photograph_is_told_and_the_rest_shown(worked: Workspace
     assert len(summary.unreadable) == 1
     page = Page(summary.path.read_text("utf-8"))
     assert "Can't be shown" in page.text
-    assert "Photograph 1.png" in [i["alt"] for i in page.all("img")]
+    assert "Photograph 1.png" in pictures(page)
+    assert "Photograph 2.png" not in pictures(page)
 
 
 HOSTILE = "<script>alert('x')</script>\"&amp;$\\frac{1}{2}$\x07]]><b>"
@@ -129,7 +213,8 @@ def test_report__hostile_texts_stay_texts(worked: Workspace) -> None:
     assert not page.all("script")
     assert not page.all("b")
     assert not page.all("i")
-    assert all(str(i["src"]).startswith("data:") for i in page.all("img"))
+    assert not page.all("img")
+    assert all(str(i["href"]).startswith("data:") for i in page.all("image"))
     assert HOSTILE.replace("\x07", "") in page.text.replace("\x07", "")
 
 
@@ -180,10 +265,23 @@ def test_report__images_and_nothing_else(filled: Workspace) -> None:
     assert "Most uncertain" not in text
 
 
-def test_report__rendered_phantoms_are_labelled(worked: Workspace) -> None:
-    assert "Rendered phantoms" not in page_of(worked).text
-    worked.catalogue.images.dataset("clinic", source="Rendered by code")
-    assert "Rendered phantoms" in page_of(worked).text
+def test_report__synthetic_is_what_the_dataset_says_not_its_licence(worked: Workspace) -> None:
+    catalogue = worked.catalogue
+    catalogue.images.dataset("clinic", "all rights surrendered", "portraits, rendered by hand")
+    phantoms = catalogue.images.dataset("phantoms", synthetic=True)
+    assert "ynthetic images" not in page_of(worked).text, "a dataset without an image"
+    new = NewImage("9.png", "f" * 64, 1, 1, "c" * 64, "0" * 16, 8, 6)
+    catalogue.images.add(phantoms.id, [new], "tester")
+    said = "Partly synthetic images. The images of phantoms were made by code and show no person."
+    assert said in page_of(worked).text
+
+
+def test_report__all_images_synthetic(workspace: Workspace) -> None:
+    phantoms = workspace.catalogue.images.dataset("phantoms", synthetic=True)
+    new = NewImage("9.png", "f" * 64, 1, 1, "c" * 64, "0" * 16, 8, 6)
+    workspace.catalogue.images.add(phantoms.id, [new], "tester")
+    text = page_of(workspace).text
+    assert "Synthetic images. The images on this page were made by code and show no person." in text
 
 
 def test_report__replaces_its_own_and_nothing_else(worked: Workspace, tmp_path: Path) -> None:
@@ -236,15 +334,58 @@ def test_most_uncertain__open_images_least_certain_first(filled: Workspace) -> N
     assert [i.id for i in chosen] == [2, 1]
 
 
-@pytest.mark.parametrize(
-    ("accepted", "predicted", "kept"), [((), (7, 9), {7, 9}), ((3,), (7,), {3, 7})]
-)
-def test_sample__keeps_what_a_reader_wants_to_see(
-    accepted: tuple[int, ...], predicted: tuple[int, ...], kept: set[int]
+def pair(number: int, iou: float | None = None, *, mask: bool = True, **row: str) -> Pair:
+    image = Row(id=number, **{"state": "accepted", **row})
+    return Pair(image, None, Reference("accepted mask", "h") if mask else None, lesion_iou=iou)
+
+
+def test_choose__lowest_iou_first_and_a_few_without_one() -> None:
+    scored = [pair(k, iou=k / 100) for k in range(20, 0, -1)]
+    others = [pair(100 + k, mask=k % 2 == 0) for k in range(8)]
+    chosen = [p.image.id for p in contact_sheet.choose([*others, *scored])]
+    assert chosen == [*range(1, 10), 100, 102, 104]
+
+
+def test_choose__fills_up_with_the_others() -> None:
+    scored, others = [pair(7, iou=0.5)], [pair(100 + k, mask=k > 4) for k in range(30)]
+    chosen = [p.image.id for p in contact_sheet.choose([*others, *scored])]
+    assert chosen == [7, *range(105, 116)]
+
+
+def test_choose__skipped_images_are_not_shown() -> None:
+    assert contact_sheet.choose([pair(1, iou=0.1, state="skipped")]) == []
+
+
+def test_of_tone__of_many_accepted_masks_a_sample_is_compared(
+    worked: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [Row(id=k, state="new") for k in range(100)]
-    chosen = [i.id for i in contact_sheet.sample(rows, accepted, predicted, "seed")]
-    assert len(chosen) == contact_sheet.SHOWN
-    assert kept <= set(chosen)
-    assert chosen == sorted(chosen)
-    assert chosen == [i.id for i in contact_sheet.sample(rows, accepted, predicted, "seed")]
+    predict(worked, 1)
+    images = [worked.catalogue.images.find("1.png")]
+    (found,) = contact_sheet.Pairs(worked).of_tone(images, "seed")
+    assert found.lesion_iou == pytest.approx(3 / 13)
+    said = "pairs, 0 drawn at random have a lesion IoU"
+    assert said not in page_of(worked).text
+    monkeypatch.setattr(contact_sheet, "COMPARED", 0)
+    monkeypatch.setattr(report, "COMPARED", 0)
+    (found,) = contact_sheet.Pairs(worked).of_tone(images, "seed")
+    assert found.lesion_iou is None
+    text = page_of(worked).text
+    assert said in text
+    assert "against the accepted mask, not compared" in text
+
+
+def test_of_tone__an_author_who_could_not_draw_a_lesion(filled: Workspace) -> None:
+    """Nothing is said of a class that was not looked for."""
+    new = NewMask(
+        image_id=2,
+        content_hash=filled.store_mask(np.full((HEIGHT, WIDTH), 4, np.uint8)),
+        width=WIDTH,
+        height=HEIGHT,
+        mapping="same",
+        classes=[2, 4],
+        protocol_version="1.0",
+        annotator="anna",
+    )
+    filled.catalogue.masks.submit([new], reviewer="ben")
+    predict(filled, 2)
+    assert "against the accepted mask: no lesion to compare" in page_of(filled).text

@@ -6,27 +6,13 @@ import pytest
 
 from ddiseg.loop.batch import BatchRequest, draw_batch
 from ddiseg.rounds import draws
-from ddiseg.rounds.draws import is_automatic, next_name, to_be_judged
+from ddiseg.rounds.draws import next_name, to_be_judged
 from ddiseg.workspace import Workspace
 
 
 def test_next_name__fills_gaps() -> None:
     assert next_name(set()) == "auto-1"
     assert next_name({"auto-1", "auto-3", "week-1"}) == "auto-2"
-
-
-@pytest.mark.parametrize(
-    ("name", "by_a_round"),
-    [
-        ("auto-1", True),
-        ("auto-12", True),
-        ("week-1", False),
-        ("auto-1b", False),
-        ("an-auto-1", False),
-    ],
-)
-def test_is_automatic(name: str, by_a_round: bool) -> None:
-    assert is_automatic(name) is by_a_round
 
 
 def test_to_be_judged__all_that_may_be_drawn(spots: Workspace) -> None:

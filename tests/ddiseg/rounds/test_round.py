@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ddiseg.catalogue import Purpose, Side
+from ddiseg.catalogue import BatchOrigin, Purpose, Side
 from ddiseg.catalogue.models import Image
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.labelstudio.connection import Connection
@@ -36,10 +36,12 @@ def batch(studio: Studio) -> list[Image]:
     return drawn(studio, "auto-1", 3)
 
 
-def drawn(studio: Studio, name: str, size: int) -> list[Image]:
+def drawn(
+    studio: Studio, name: str, size: int, origin: BatchOrigin = BatchOrigin.ROUND
+) -> list[Image]:
     """The images of a new batch."""
     request = BatchRequest(size, random_share=100)
-    batch = draw_batch(studio.catalogue, name, request, "manager")
+    batch = draw_batch(studio.catalogue, name, request, "manager", origin=origin)
     return [member.image for member in batch.members]
 
 
@@ -176,6 +178,25 @@ def test_draw__without_a_version_says_why_chance_decides(
     assert said.endswith("1 more notes: 'ddiseg batch show auto-1'")
 
 
+def test_draw__leaves_a_persons_name_to_that_person(studio: Studio, round_of: RunRound) -> None:
+    (image,) = drawn(studio, "auto-1", 1, BatchOrigin.PERSON)
+    studio.catalogue.images.skip(image.id, "unusable", None, "manager")
+    assert round_of(every=100, draw=1)["draw"].said.startswith("auto-2: 1 images")
+    origins = {batch.name: batch.origin for batch in studio.catalogue.batches.all()}
+    assert origins == {"auto-1": "person", "auto-2": "round"}
+    assert studio.catalogue.batches.open_images() == set(
+        studio.catalogue.batches.image_ids("auto-2")
+    )
+
+
+def test_round__records_the_settings_that_it_ran_with(studio: Studio, round_of: RunRound) -> None:
+    round_of(every=100, max_age=3.5, review_sample=50, push=PushOptions(control=20))
+    (row,) = studio.catalogue.rounds.last(1)
+    assert row.settings is not None
+    assert (row.settings["every"], row.settings["max_age"]) == (100, 3.5)
+    assert (row.settings["review_sample"], row.settings["push"]["control"]) == (50, 20)
+
+
 def test_draw__under_the_first_name_that_is_free(studio: Studio, round_of: RunRound) -> None:
     for image in drawn(studio, "auto-2", 1):
         studio.catalogue.images.skip(image.id, "unusable", None, "manager")
@@ -185,24 +206,26 @@ def test_draw__under_the_first_name_that_is_free(studio: Studio, round_of: RunRo
     assert round_of(every=100, draw=1)["draw"].said.startswith("auto-3: 1 images")
 
 
-def test_draw__what_somebody_else_drew_is_not_told_as_drawn(
+def test_draw__what_a_person_drew_is_not_told_as_drawn(
     studio: Studio, round_of: RunRound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = draw_batch(studio.catalogue, "auto-1", BatchRequest(1), "manager")
     studio.catalogue.images.skip(batch.members[0].image.id, "unusable", None, "manager")
     monkeypatch.setattr(rounds, "next_name", lambda _taken: "auto-1")
-    assert round_of(every=100, draw=1)["draw"].said.startswith(
-        "nothing drawn: somebody drew auto-1"
-    )
+    said = round_of(every=100, draw=1)["draw"].said
+    assert said.startswith("nothing drawn: batch 'auto-1' exists and was drawn by a person")
     assert studio.catalogue.batches.get("auto-1").closed_at is None
 
 
-def test_push__a_persons_batch_is_left_to_that_person(studio: Studio, round_of: RunRound) -> None:
-    images = drawn(studio, "week-2", 3)
+@pytest.mark.parametrize("name", ["week-2", "auto-1"])
+def test_push__a_persons_batch_is_left_to_that_person(
+    studio: Studio, round_of: RunRound, name: str
+) -> None:
+    images = drawn(studio, name, 3, BatchOrigin.PERSON)
 
     steps = round_of(every=2)
     assert steps["paint"].said == "3 images: 3 added by fedd-1"
-    left = "3 of week-2 wait for 'ddiseg label push --batch week-2'"
+    left = f"3 of {name} wait for 'ddiseg label push --batch {name}'"
     assert steps["push"].said == f"nothing to push; {left}"
     assert studio.tasks() == []
 
@@ -215,7 +238,8 @@ def test_push__a_persons_batch_is_left_to_that_person(studio: Studio, round_of: 
 def test_push__a_rounds_batch_has_the_rounds_options_and_no_other_has(
     studio: Studio, round_of: RunRound
 ) -> None:
-    (theirs,), (own,) = drawn(studio, "week-2", 1), drawn(studio, "auto-1", 1)
+    (theirs,) = drawn(studio, "week-2", 1, BatchOrigin.PERSON)
+    (own,) = drawn(studio, "own", 1)
     studio.predict([theirs, own])
     studio.push([theirs])
 
@@ -386,7 +410,7 @@ def test_plan__of_a_draw(studio: Studio, options: Callable[..., RoundOptions]) -
 def test_plan__names_what_is_left_to_a_person(
     studio: Studio, options: Callable[..., RoundOptions]
 ) -> None:
-    drawn(studio, "week-2", 1)
+    drawn(studio, "week-2", 1, BatchOrigin.PERSON)
     drawn(studio, "auto-1", 2)
     steps = plan_round(studio.workspace, lambda: studio.connection, options())
     assert steps[-1].said == (
