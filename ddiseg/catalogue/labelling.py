@@ -255,6 +255,23 @@ class Labelling:
                 )
         return outcomes
 
+    def newest_version(self) -> int:
+        """The number of the newest version of an annotation that is stored; 0 where there is none."""
+        with self._database.read() as session:
+            return session.scalar(select(func.max(Annotation.id))) or 0
+
+    def count_versions(self, purpose: Purpose, after: int, through: int) -> int:
+        """Count the versions of annotations that were stored and understood, by their numbers."""
+        query = (
+            select(func.count(Annotation.id))
+            .join(Task, Task.id == Annotation.task_id)
+            .join(Project, Project.id == Task.project_id)
+            .where(Project.purpose == purpose.value, Annotation.outcome != "refused")
+            .where(Annotation.id > after, Annotation.id <= through)
+        )
+        with self._database.read() as session:
+            return session.scalar(query) or 0
+
     def problems(self, project_id: int) -> Sequence[tuple[Task, Annotation]]:
         """Annotations that were refused and still stand as they were.
 

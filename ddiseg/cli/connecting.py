@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from ddiseg.labelstudio.connection import Connection
+    from ddiseg.labelstudio.pull import Pulled
     from ddiseg.workspace import Workspace
 
 
@@ -17,6 +18,14 @@ def connection_of(workspace: Workspace) -> Connection:
     from ddiseg.labelstudio.connection import find
 
     return find(workspace.root, ask_token if sys.stdin.isatty() else None)
+
+
+def taken_lines(done: Pulled, what: str, command: str) -> list[str]:
+    """Say what others had taken before a pull, lest "0 annotations" look as if nothing was done."""
+    if not done.taken:
+        return []
+    since = f"since the last '{command}' ({done.since[:16]} UTC)" if done.since else "before"
+    return [f"already taken {since} by 'ddiseg serve' or a round: {done.taken} {what}"]
 
 
 def ask_token(url: str) -> str:

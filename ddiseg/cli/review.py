@@ -17,7 +17,7 @@ from ddiseg.cli.base import (
     progress_stages,
     report_outcomes,
 )
-from ddiseg.cli.connecting import connection_of
+from ddiseg.cli.connecting import connection_of, taken_lines
 from ddiseg.errors import DdisegError, InputError, WorkspaceError
 
 if TYPE_CHECKING:
@@ -74,16 +74,17 @@ def pull(settings: Settings, full: bool, strict: bool) -> None:
     """Bring back verdicts from Label Studio.
 
     accept: the mask is accepted. fixed: the reviewer's mask is, with the annotator's as its parent.
-    reject: the image goes back to its annotator, who finds the comment above the picture.
+    reject: the image goes back to its annotator, who finds the comment above the picture. What
+    'ddiseg serve' or a round has taken since the last time is counted too.
     """
     from ddiseg.catalogue import Purpose
-    from ddiseg.labelstudio.pull import pull as bring
+    from ddiseg.labelstudio.pull import pull_and_compare
     from ddiseg.workspace import default_actor
 
     workspace = settings.open()
     connection = connection_of(workspace)
     with progress_bar("Reading reviews") as progress:
-        done = bring(
+        done = pull_and_compare(
             workspace, connection, Purpose.REVIEW, default_actor(), full=full, progress=progress
         )
     report_outcomes(
@@ -91,8 +92,14 @@ def pull(settings: Settings, full: bool, strict: bool) -> None:
         done.outcomes,
         "verdicts",
         strict=strict,
-        extra={"full": done.full, "problems": done.problems, "returned": done.returned},
+        extra={
+            "full": done.full,
+            "taken_before": done.taken,
+            "problems": done.problems,
+            "returned": done.returned,
+        },
         lines=[
+            *taken_lines(done, "verdicts", "ddiseg review pull"),
             *(f"still refused  {problem}" for problem in done.problems),
             *([f"returned by the reviewer: {done.returned}"] if done.returned else []),
         ],

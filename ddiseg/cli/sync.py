@@ -12,7 +12,7 @@ from ddiseg.cli.base import (
     progress_stages,
     report_outcomes,
 )
-from ddiseg.cli.connecting import connection_of
+from ddiseg.cli.connecting import connection_of, taken_lines
 from ddiseg.errors import DdisegError
 
 
@@ -133,16 +133,17 @@ def pull(settings: Settings, full: bool, strict: bool) -> None:
 
     Every version of every annotation is kept as a mask of its own. What can't be understood is
     refused, with the link of its task, and nothing else waits for it. Run it as often as you like.
+    What 'ddiseg serve' or a round has taken since the last time is counted too.
     """
     from annotation_protocol import load_protocol
     from ddiseg.catalogue import REASON_MISSING, Purpose
-    from ddiseg.labelstudio.pull import pull as bring
+    from ddiseg.labelstudio.pull import pull_and_compare
     from ddiseg.workspace import default_actor
 
     workspace = settings.open()
     connection = connection_of(workspace)
     with progress_bar("Reading tasks") as progress:
-        done = bring(
+        done = pull_and_compare(
             workspace, connection, Purpose.ANNOTATION, default_actor(), full=full, progress=progress
         )
     images = {i.id: i.name for i in workspace.catalogue.images.select()}
@@ -157,8 +158,14 @@ def pull(settings: Settings, full: bool, strict: bool) -> None:
         done.outcomes,
         "annotations",
         strict=strict,
-        extra={"full": done.full, "problems": done.problems, "unexplained_skips": unexplained},
+        extra={
+            "full": done.full,
+            "taken_before": done.taken,
+            "problems": done.problems,
+            "unexplained_skips": unexplained,
+        },
         lines=[
+            *taken_lines(done, "annotations", "ddiseg label pull"),
             *(f"still refused  {problem}" for problem in done.problems),
             *(
                 f"skipped without saying why: {skip}; ask, then 'ddiseg skip'"

@@ -26,6 +26,9 @@ from ddiseg.labelstudio.media import FOLDER
 from ddiseg.labelstudio.tasks import PAINTED
 from ddiseg.workspace import Workspace
 
+#: The group of commands that deals with a project.
+COMMANDS = {Purpose.ANNOTATION: "label", Purpose.REVIEW: "review"}
+
 _TITLES = {
     Purpose.ANNOTATION: "Annotate",
     Purpose.REVIEW: "Review",
@@ -115,10 +118,10 @@ def _known(client: Client, number: int, purpose: Purpose) -> RemoteProject:
     except ServerError as error:
         if error.status != 404:
             raise
-        command = "label" if purpose is Purpose.ANNOTATION else "review"
+        group = COMMANDS[purpose]
         raise ServerError(
-            f"{client.url} has project {number} no longer: 'ddiseg {command} pull --full' takes note "
-            f"of that, and 'ddiseg {command} push' then sends everything again into a new one",
+            f"{client.url} has project {number} no longer: 'ddiseg {group} pull --full' takes note "
+            f"of that, and 'ddiseg {group} push' then sends everything again into a new one",
             404,
         ) from error
 

@@ -23,10 +23,10 @@ from ddiseg.labelstudio.answers import Asked, read_answer
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.plain import PlainRequests, changed_since, numbered
-from ddiseg.labelstudio.projects import Place, open_place
+from ddiseg.labelstudio.projects import COMMANDS, Place, open_place
 from ddiseg.labelstudio.returned import send_back
 from ddiseg.labelstudio.sender import Sender
-from ddiseg.outcomes import FileOutcome, Progress, silent
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.workspace import Workspace
 
 #: Tasks in a page: what is held in memory, and stored in one transaction.
@@ -51,6 +51,8 @@ class Pulled:
     problems: list[str] = field(default_factory=list)  #: refused before and still so
     full: bool = False  #: whether all tasks were read
     returned: str | None = None  #: where annotators find the images that came back from review
+    taken: int = 0  #: came before, by 'ddiseg serve' or a round; see `pull_and_compare`
+    since: str | None = None  #: when a person had pulled last, ISO 8601, UTC
 
 
 def pull(
@@ -115,6 +117,40 @@ def pull(
         f"{names[task.image_id]}: {a.problem}" for task, a in still if a.problem not in told
     ]
     return done
+
+
+def pull_and_compare(
+    workspace: Workspace,
+    connection: Connection,
+    purpose: Purpose,
+    actor: str,
+    *,
+    full: bool = False,
+    progress: Progress = silent,
+) -> Pulled:
+    """Pull for a person, who also learns what others have taken since a person pulled last.
+
+    'ddiseg serve' takes what is handed in at once: without that, "0 annotations" would look as if
+    nothing had been done. See `pull`.
+    """
+    labelling, history = workspace.catalogue.labelling, workspace.catalogue.history
+    kind = f"{COMMANDS[purpose]}_pull"
+    last = history.last(kind)
+    known = int(last.detail["newest"]) if last else 0
+    before = labelling.newest_version()
+    done = pull(workspace, connection, purpose, actor, full=full, progress=progress)
+    newest = labelling.newest_version()
+    # What others took while this pull ran is not told apart from what it took itself, if it did.
+    through = before if any(o.outcome in _TAKEN for o in done.outcomes) else newest
+    done.taken = labelling.count_versions(purpose, known, through)
+    done.since = last.at if last else None
+    if newest > known:
+        history.record(kind, actor, {"newest": newest})
+    return done
+
+
+#: Outcomes of what a pull stored itself.
+_TAKEN = (Outcome.ADDED, Outcome.REFUSED)
 
 
 def changed_tasks(

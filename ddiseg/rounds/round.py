@@ -234,8 +234,7 @@ class _Round:
 
     def pull(self) -> str:
         connection = self.find_connection()
-        progress = self.stages("Reading tasks")
-        done = pull(self.workspace, connection, Purpose.ANNOTATION, self.actor, progress=progress)
+        done = pull(self.workspace, connection, Purpose.ANNOTATION, self.actor)
         self.connection = connection
         return _counted(done.outcomes, "annotations")
 
@@ -245,7 +244,13 @@ class _Round:
         done = pull(self.workspace, self.connection, Purpose.REVIEW, self.actor)
         sample, seed = self.options.review_sample, self.options.seed
         given = push_reviews(
-            self.workspace, self.connection, sample, seed, self.actor, left_out_too=False
+            self.workspace,
+            self.connection,
+            sample,
+            seed,
+            self.actor,
+            self.stages,
+            left_out_too=False,
         )
         said = [
             _counted(done.outcomes, "verdicts"),

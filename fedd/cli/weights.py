@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
+
+#: Seconds after which a slow transfer says how far it is.
+SILENCE = 15.0
 
 
 @click.group()
@@ -82,14 +86,15 @@ def _blocks(text: str) -> tuple[int, ...]:
 
 
 class _Progress:
-    """A line on stderr each 5% of a transfer, or each 100 MB where its size is not known."""
+    """A line on stderr each 5% of a transfer (100 MB where its size is not known), or each 15 s."""
 
     def __init__(self) -> None:
-        self._next = 0.0
+        self._next, self._said = 0.0, time.monotonic()
 
     def __call__(self, done: int, whole: int | None) -> None:
-        if done < self._next:
+        if done < self._next and time.monotonic() - self._said < SILENCE:
             return
+        self._said = time.monotonic()
         of = f" of {whole / 1e6:,.0f}" if whole else ""
         click.echo(f"{done / 1e6:,.0f}{of} MB", err=True)
         self._next = done + (whole / 20 if whole else 1e8)

@@ -69,6 +69,7 @@ def fetch(
         if file is not None:
             _check_file(file, source)
             check_room(path.parent, after)
+        say(f"checking the network and keeping it to decoder block {last_block}")
         try:
             tensors = read_state_dict(original)
             check_fit(expected_shapes(source.config), tensors, source.name, original)

@@ -95,24 +95,24 @@ def _show_progress(child: subprocess.Popen[bytes], folder: Path, log: Path, stag
     """Show how far pip is, until it ends."""
     total = sum("==" in pin for pin in PINS.read_text(encoding="utf-8").splitlines())
     shown: tuple[str, int] | None = None
-    while True:
+    while child.poll() is None:
+        stage, done = _packages_done(folder, log.read_text(encoding="utf-8", errors="replace"))
+        now = stage, min(done, total)  # pip itself is there before
+        if now[1] and shown != (stage, total):  # what is through is shown so once
+            stages(stage)(now[1], total)
+            shown = now
         with suppress(subprocess.TimeoutExpired):
             child.wait(POLL)
-            return
-        found = _packages_done(folder, log.read_text(encoding="utf-8", errors="replace"))
-        if found is not None and not (found == shown and found[1] >= total):
-            stages(found[0])(found[1], total)
-        shown = found
+    if shown is not None and shown[1] < total and child.returncode == 0:
+        stages(shown[0])(total, total)
 
 
-def _packages_done(folder: Path, log: str) -> tuple[str, int] | None:
-    """What pip is at, by its log, and with how many packages it is done; None before the first."""
+def _packages_done(folder: Path, log: str) -> tuple[str, int]:
+    """What pip is at, by its log, and with how many packages it is done."""
     if "\nInstalling collected packages:" in log:  # it says no more until all of them are there
-        return "Installing Label Studio, packages", len(
-            list(folder.glob("lib/python*/site-packages/*.dist-info"))
-        )
-    taken_up = len(_TAKEN_UP.findall(log))
-    return ("Downloading Label Studio, packages", taken_up) if taken_up else None
+        written = folder.glob("lib/python*/site-packages/*.dist-info")
+        return "Installing Label Studio, packages", len(list(written))
+    return "Downloading Label Studio, packages", len(_TAKEN_UP.findall(log))
 
 
 def _marker(folder: Path) -> Path:

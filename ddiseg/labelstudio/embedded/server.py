@@ -40,8 +40,8 @@ from ddiseg.outcomes import Stages, silent_stages
 
 #: The first port that is tried where none is asked for.
 FIRST_PORT = 8080
-#: Seconds that a start may take; the first one makes the database.
-PATIENCE = 240.0
+#: Seconds that a start may take; the first one makes the database, which slow machines take long for.
+PATIENCE = 900.0
 
 
 @dataclass(frozen=True)

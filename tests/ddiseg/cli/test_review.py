@@ -127,6 +127,27 @@ def test_pull__verdicts(studio: Studio, images: list[Image], review: Run) -> Non
     studio.check(all_pulled=True)
 
 
+def test_pull__beside_a_server_that_took_them_already(
+    studio: Studio, images: list[Image], review: Run
+) -> None:
+    """Annotations are none of its business."""
+    review("push")
+    assert "already taken" not in review("pull").out
+    for image in images[:2]:
+        studio.decide(studio.review_task(image), "accept")
+    studio.pull_reviews()
+    event = studio.catalogue.history.last("review_pull")
+    assert event is not None
+    assert review("pull").out.splitlines() == [
+        "0 verdicts: 0 added, 0 unchanged, 0 repaired, 0 refused",
+        f"already taken since the last 'ddiseg review pull' ({event.at[:16]} UTC) by 'ddiseg serve' "
+        "or a round: 2 verdicts",
+    ]
+    studio.decide(studio.review_task(images[2]), "accept")
+    result = review("pull", "--output", "json").json
+    assert (result["counts"]["added"], result["taken_before"]) == (1, 0)
+
+
 def test_fault__one_line_on_stderr(studio: Studio, images: list[Image], review: Run) -> None:
     for command in ("push", "pull"):
         studio.server.misbehave("GET", "/api/version/", status(403))

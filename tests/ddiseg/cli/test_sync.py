@@ -19,10 +19,11 @@ from tests.ddiseg.labelstudio.studio import (
     SECOND,
     Studio,
     box,
+    chosen,
     stroke,
     team_server,
 )
-from tests.fake_label_studio import done_then_cut, html, status
+from tests.fake_label_studio import done_then_cut, html, meanwhile, status
 
 Run = Callable[..., Any]
 
@@ -180,6 +181,58 @@ def test_push__refused_images(studio: Studio, label: Run) -> None:
     assert strict.status == 1
     assert "--strict: 1 of 2 images refused" in strict.err
     studio.check()
+
+
+def test_pull__beside_a_server_that_took_it_already(studio: Studio, label: Run) -> None:
+    """`studio.pull` is what 'ddiseg serve' and rounds do."""
+    studio.add_images(4)
+    label("push")
+    studio.submit(1, LESION)
+    studio.pull()
+    nothing, all_of_it = (
+        "0 annotations: 0 added, 0 unchanged, 0 repaired, 0 refused",
+        "'ddiseg serve' or a round",
+    )
+    assert label("pull").out.splitlines() == [
+        nothing,
+        f"already taken before by {all_of_it}: 1 annotations",
+    ]
+    assert label("pull").out.splitlines() == [nothing]
+    studio.submit(2, LESION)
+    studio.skip(3, "blurry")
+    studio.pull()
+    event = studio.catalogue.history.last("label_pull")
+    assert event is not None
+    assert label("pull").out.splitlines() == [
+        nothing,
+        f"already taken since the last 'ddiseg label pull' ({event.at[:16]} UTC) by {all_of_it}: "
+        "2 annotations",
+    ]
+    studio.submit(4, LESION)
+    own = label("pull", "--output", "json").json
+    assert (own["counts"]["added"], own["taken_before"]) == (1, 0)
+    assert label("pull", "--full", "--output", "json").json["taken_before"] == 0
+    studio.check(all_pulled=True)
+
+
+def test_pull__beside_a_server_that_was_quicker(studio: Studio, label: Run) -> None:
+    """The server takes it while the command is at work."""
+    studio.add_images()
+    label("push")
+    studio.submit(1, LESION)
+    studio.server.misbehave("GET", "/api/version/", meanwhile(studio.pull))
+    assert label("pull", "--output", "json").json["taken_before"] == 1
+    assert label("pull", "--output", "json").json["taken_before"] == 0
+
+
+def test_pull__refused_is_not_taken(studio: Studio, label: Run) -> None:
+    studio.add_images()
+    label("push")
+    studio.submit(1, [chosen("skip_reason", "blurry")])
+    studio.pull()
+    result = label("pull")
+    assert "still refused  1.png" in result.out
+    assert "already taken" not in result.out
 
 
 def test_push__returned_images_have_a_tab(studio: Studio, label: Run) -> None:

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,9 +71,10 @@ def learn(tiny_weights: Path) -> Learn:
     """learn(workspace): refresh with the tiny network and few epochs."""
 
     def train(
-        workspace: Workspace, seed: int = 0, hold_out: Sequence[str] = ()
+        workspace: Workspace, seed: int = 0, hold_out: Sequence[str] = (), **options: Any
     ) -> RefreshedMalignancy:
-        return refresh_malignancy(workspace, "tester", str(tiny_weights), seed, QUICK, hold_out)
+        weights = str(tiny_weights)
+        return refresh_malignancy(workspace, "tester", weights, seed, QUICK, hold_out, **options)
 
     return train
 
@@ -111,6 +113,13 @@ def test_refresh__records_what_made_the_version(moles: Workspace, learn: Learn) 
     event = moles.catalogue.history.last("refresh")
     assert event is not None
     assert event.detail == {"model": "malignancy-1", "images": 28}
+
+
+def test_refresh__shows_the_backbone_s_passes(moles: Workspace, learn: Learn) -> None:
+    told: dict[str, list[tuple[int, int]]] = {}
+    learn(moles, stages=lambda stage: lambda *at: told.setdefault(stage, []).append(at))
+    assert list(told) == ["Photographs through the backbone", "Training, epochs"]
+    assert told["Photographs through the backbone"] == [(n, 28) for n in range(29)]
 
 
 def test_refresh__validation_is_apart_by_patient(moles: Workspace, learn: Learn) -> None:

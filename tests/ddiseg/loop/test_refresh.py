@@ -18,6 +18,7 @@ from ddiseg.loop import refresh as refreshing
 from ddiseg.loop.descriptor_space import descriptor_space
 from ddiseg.loop.model_files import load_version
 from ddiseg.loop.refresh import CACHE, Refreshed, refresh
+from ddiseg.outcomes import Progress
 from ddiseg.store import Kind
 from ddiseg.verify import verify
 from ddiseg.workspace import Workspace
@@ -41,6 +42,33 @@ def test_refresh__records_what_made_the_version(spots: Workspace, learn: Learn) 
     assert version.settings["seed"] == 0
     assert "on_its_own_training_images" not in version.metrics, "they would flatter"
     assert spots.store.digests(Kind.MODEL) == {version.file_hash}
+
+
+def test_refresh__shows_each_stage_and_the_backbone_s_passes(
+    spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "FEWEST_IMAGES", 4)
+    accept_more(spots, [5, 6, 7, 8, 9])
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    def stages(stage: str) -> Progress:
+        return lambda *at: told.setdefault(stage, []).append(at)
+
+    done = learn(spots, replace(QUICK, held_out=0.4), stages=stages, hold_out=True)
+    assert list(told) == [
+        "Reading photographs",
+        "Photographs through the backbone",
+        "Training, steps",
+        "Measuring, photographs",
+        "Comparing with the version in use, photographs",
+    ]
+    learned = len(done.version.training_masks)
+    assert told["Reading photographs"] == [(n, learned) for n in range(learned + 1)]
+    passes = told["Photographs through the backbone"]
+    assert passes == [(n, passes[-1][1]) for n in range(1, len(passes) + 1)]
+    assert passes[-1][1] >= learned
+    for calls in told.values():
+        assert calls[-1][0] == calls[-1][1], "each stage ends"
 
 
 def test_refresh__few_masks_hold_nothing_out_and_say_so(spots: Workspace, learn: Learn) -> None:

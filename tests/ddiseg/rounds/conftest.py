@@ -10,6 +10,7 @@ import pytest
 
 from ddiseg.labelstudio.folder import Folder
 from ddiseg.loop import refresh as refreshing
+from ddiseg.outcomes import Stages, silent_stages
 from ddiseg.rounds.round import RoundOptions, Step, run_round
 from ddiseg.workspace import Workspace
 from tests.ddiseg.labelstudio.conftest import certificates, naps
@@ -45,13 +46,16 @@ def round_of(
 ) -> Callable[..., dict[str, Step]]:
     """round_of(every=2): run a round, its steps by name."""
 
-    def run(*, must_refresh: bool = False, **changed: Any) -> dict[str, Step]:
+    def run(
+        *, must_refresh: bool = False, stages: Stages = silent_stages, **changed: Any
+    ) -> dict[str, Step]:
         steps = run_round(
             studio.workspace,
             lambda: studio.connection,
             options(**changed),
             "manager",
             must_refresh=must_refresh,
+            stages=stages,
         )
         return {step.name: step for step in steps}
 

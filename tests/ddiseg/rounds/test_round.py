@@ -101,6 +101,23 @@ def test_round__what_people_did_is_learned_and_the_open_tasks_repainted(
     studio.check(all_pulled=True)
 
 
+def test_round__shows_how_far_it_is(studio: Studio, round_of: RunRound, batch: list[Image]) -> None:
+    """A refresh takes minutes, in which 'loop run --once' printed nothing."""
+    told: list[str] = []
+    round_of(every=2, stages=lambda stage: lambda *_at: told.append(stage))
+    for image in batch[:2]:
+        studio.submit_unchanged(studio.task(image))
+        studio.pull()
+    studio.push_reviews()
+    for image in batch[:2]:
+        studio.decide(studio.review_task(image), "accept")
+    told.clear()
+    round_of(every=2, stages=lambda stage: lambda *_at: told.append(stage))
+    shown = list(dict.fromkeys(told))
+    assert {"Photographs through the backbone", "Training, steps"} < set(shown)
+    assert shown[-2:] == ["Predicting images", "Bringing images up to date"]
+
+
 def test_round__again_changes_nothing(
     studio: Studio, round_of: RunRound, batch: list[Image]
 ) -> None:

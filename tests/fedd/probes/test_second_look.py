@@ -96,7 +96,14 @@ def test_train__the_second_look_learns_of_the_same_patients(
     tiny: DiffusionUNet,
 ) -> None:
     """Close-ups of a held-out image would tell about it."""
-    trained = train_probes(examples(24), tiny, LOOKING, CLASSES)
+    stages: list[str] = []
+    trained = train_probes(
+        examples(24), tiny, LOOKING, CLASSES, lambda s: lambda *_at: stages.append(s)
+    )
+    assert list(dict.fromkeys(stages)) == [
+        *("Photographs through the backbone", "Training, steps"),
+        *("Close-ups through the backbone", "Training on close-ups, steps"),
+    ]
     assert trained.closer is not None
     assert trained.closer.settings == replace(LOOKING, second_look=None)
     assert not any("second look" in note for note in trained.record.notes)

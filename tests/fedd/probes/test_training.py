@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,16 @@ TONES = ("I-II", "III-IV", "V-VI")
 
 def example(seed: int) -> Example:
     return Example(*spot(seed), patient=f"patient-{seed // 2}", tone=TONES[seed % 3])
+
+
+class Told:
+    """Stages that keep what they are told: the stage, what is done of it, how much that is in all."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int, int]] = []
+
+    def __call__(self, stage: str) -> Callable[[int, int], None]:
+        return lambda *at: self.calls.append((stage, *at))
 
 
 TRAINING = [example(s) for s in range(6)]
@@ -217,12 +227,14 @@ def test_early_stopping__stops_and_keeps_the_best(tiny: DiffusionUNet) -> None:
         replace(example(s), mask=np.where(spot(s)[1] == 1, 4, 1).astype(np.uint8)) for s in (30, 31)
     ]
     patient = replace(FAST, steps=200, patience=60)
-    calls: list[tuple[int, int]] = []
-    probes = train_probes(
-        TRAINING, tiny, patient, CLASSES, lambda *at: calls.append(at), validation=liars
-    )
+    told = Told()
+    probes = train_probes(TRAINING, tiny, patient, CLASSES, told, validation=liars)
     assert probes.record.steps == 80
-    assert calls[-1] == (200, 200)
+    assert told.calls[-1] == ("Training, steps", 200, 200)
+    # Held-out images are read twice: to stop by them, and to calibrate on them.
+    assert [call for call in told.calls if call[0] != "Training, steps"] == [
+        ("Photographs through the backbone", n, 10) for n in range(1, 11)
+    ]
     honest = train_probes(
         TRAINING, tiny, patient, CLASSES, validation=[example(s) for s in (30, 31)]
     )

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from fedd.backbone import IMAGENET_256, DiffusionUNet
 from fedd.cli import cli
+from fedd.cli import weights as command
 from fedd.errors import WeightsError
 from fedd.weights import download as downloading
 from fedd.weights.checkpoint import expected_shapes
@@ -373,8 +374,31 @@ def test_command__prints_bytes_before_and_after(
     size = kept_path("tiny", tmp_path / "here").stat().st_size
     assert f"{len(place.server.content):,} bytes fetched, {size:,} kept" in done.stdout
     assert f"fetching {place.server.url}" in done.stderr
+    assert "keeping it to decoder block 3" in done.stderr
     again = CliRunner().invoke(cli, options)
     assert "is there already, to decoder block 3" in again.stdout
     wrong = CliRunner().invoke(cli, ["weights", "fetch", "tiny", "--sha256", "0" * 64])
     assert (wrong.exit_code, "not the file that was meant" in wrong.stderr) == (1, True)
     assert CliRunner().invoke(cli, [*options[:-1], "six"]).exit_code == 2
+
+
+def test_progress__each_twentieth_and_where_it_is_slow_each_quarter_of_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(command.time, "monotonic", lambda: now[0])
+    show = command._Progress()
+    for now[0], done in (
+        (0.0, 1e6),
+        (1.0, 2e6),
+        (14.0, 3e6),
+        (15.0, 4e6),
+        (16.0, 60e6),
+        (17.0, 61e6),
+    ):
+        show(int(done), 1_000_000_000)
+    assert capsys.readouterr().err.splitlines() == [
+        "1 of 1,000 MB",
+        "4 of 1,000 MB",
+        "60 of 1,000 MB",
+    ]
