@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -84,24 +86,35 @@ def test_readme__shows_the_two_commands() -> None:
 
 
 def test_readme__quick_start_runs(tmp_path: Path) -> None:
-    """The README's own lines, on a folder that the demo rendered, in the order in which they stand."""
+    """The README's own lines, on a folder as its reader has it, in the order in which they stand."""
     text = (ROOT / "README.md").read_text()
     block = re.search(r"<!-- quick start -->\n```sh\n(.*?)```", text, re.S)
     assert block is not None
     script = f"set -eu\nexport PATH={Path(sys.executable).parent}:$PATH\n{block.group(1)}"
-    _photographs(tmp_path)
+    _pad_ufes(tmp_path)
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert "malignancy from diagnosis, by PAD-UFES-20's codes: 6 malignant" in done.stdout
     assert (tmp_path / "release" / "annotations.json").is_file()
     assert (tmp_path / "work" / "report.html").is_file()
 
 
-def _photographs(folder: Path) -> None:
-    """ddi/ in DDI's layout with 12 phantoms, and masks/ of 6 of them."""
+def _pad_ufes(folder: Path) -> None:
+    """images/ of 12 phantoms, metadata.csv as PAD-UFES-20 has it, masks of 6 and test_masks of 3."""
     from ddiseg.ingest.rendered import render_ddi
 
-    render_ddi(folder / "ddi", folder / "masks", 12, seed=3)
-    for number in range(7, 13):
-        (folder / "masks" / f"{number:06d}.png").unlink()
+    render_ddi(folder / "images", folder / "all", 12, seed=3)
+    (folder / "images" / "ddi_metadata.csv").unlink()
+    rows = ["patient_id,lesion_id,fitspatrick,diagnostic,img_id"]
+    for part in ("masks", "test_masks"):
+        (folder / part).mkdir()
+    for number, path in enumerate(sorted((folder / "all").iterdir())):
+        code, tone = ("NEV", "BCC")[number % 2], ("1.0", "4.0", "")[number % 3]
+        rows.append(f"PAT_{number},{number},{tone},{code},{path.name}")
+        lesion = np.asarray(Image.open(path)) == 1
+        if number < 9:
+            part = "masks" if number < 6 else "test_masks"
+            Image.fromarray(lesion.astype(np.uint8) * 255).save(folder / part / path.name)
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
