@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ddiseg.labelstudio.client import Client
-
-if TYPE_CHECKING:
-    from ddiseg.labelstudio.projects import Place
+from ddiseg.labelstudio.projects import Place
 
 #: Characters of a title that a tab shows; Label Studio cuts longer ones.
 TITLE_WIDTH = 15
