@@ -7,7 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ddiseg import images
 from ddiseg.catalogue import Details
+from ddiseg.errors import InputError
 from ddiseg.ingest.folder import FoundFile
 from ddiseg.ingest.metadata import Metadata, Row
 from ddiseg.outcomes import FileOutcome, Outcome
@@ -28,12 +30,14 @@ class Matched:
 def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
     """The rows of `files`. A row names a file by path or by name, with or without the ending.
 
-    Rows of one file that say the same are one row; if they contradict each other, the file has a
+    A row with another ending (a.png for a.jpg, where photographs were converted) is taken for the
+    file that no row names exactly, and that is told. Rows of one file that say the same are one row; if they contradict each other, the file has a
     fault. So has every file of a name that several have, where a row says no more than the name.
     """
     matched = Matched(notes=list(metadata.notes))
     by_key = files_by_name(files)
     rows_of: dict[str, list[Row]] = defaultdict(list)
+    unmatched: list[tuple[str, Row]] = []
     for row in metadata.rows:
         if row.image is None:
             matched.refused_rows.append(
@@ -50,7 +54,21 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
         elif paths:
             rows_of[paths[0]].append(row)
         else:
+            unmatched.append((row.image, row))
+    other_ending = []
+    named = {*rows_of, *matched.faults}
+    for name, row in unmatched:
+        paths = by_key.get(name_key(name.rsplit(".", 1)[0]), []) if _has_ending(name) else []
+        if len(paths) == 1 and paths[0] not in named:
+            rows_of[paths[0]].append(row)
+            other_ending.append(f"{name} for {paths[0]}")
+        else:
             matched.rows_without_file += 1
+    if other_ending:
+        matched.notes.append(
+            f"{metadata.name}: {len(other_ending)} rows name a file with another ending: "
+            + _some(other_ending)
+        )
     repeated = []
     for path, rows in rows_of.items():
         # Without its line, which differs: a fault that many rows have is told once.
@@ -64,11 +82,35 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
         if len(rows) > 1:
             repeated.append(f"{path} ({_lines(rows)})")
     if repeated:
-        shown = ", ".join(repeated[:3]) + (", ..." if len(repeated) > 3 else "")
         matched.notes.append(
-            f"{metadata.name}: {len(repeated)} with rows that say the same twice: {shown}"
+            f"{metadata.name}: {len(repeated)} with rows that say the same twice: {_some(repeated)}"
         )
     return matched
+
+
+def refuse_other_photographs(
+    metadata: Metadata, matched: Matched, files: Sequence[FoundFile]
+) -> None:
+    """Refuse a table in which no file has a row: it is about others, or its column is another one.
+
+    Raises:
+        InputError: says what the table has and what the folder has.
+    """
+    names = [row.image for row in metadata.rows if row.image is not None]
+    if names and not matched.details and not matched.faults:
+        raise InputError(
+            f"{metadata.name}: none of the {len(files)} photographs has a row; its rows name "
+            f"{names[0]!r} and so on, the folder has '{files[0].path}': give the table of these "
+            "photographs, or another column with --columns image=COLUMN,..."
+        )
+
+
+def _has_ending(name: str) -> bool:
+    return name.lower().endswith(images.ENDINGS)
+
+
+def _some(things: Sequence[str]) -> str:
+    return ", ".join(things[:3]) + (", ..." if len(things) > 3 else "")
 
 
 def files_by_name(files: Sequence[FoundFile]) -> dict[str, list[str]]:

@@ -21,7 +21,7 @@ from ddiseg.errors import InputError
 from ddiseg.ingest import ddi
 from ddiseg.ingest.diagnoses import NONE_NAMED, Judged, MalignantDiagnoses, judge_diagnoses
 from ddiseg.ingest.folder import FoundFile, Listing, list_folder, read_file
-from ddiseg.ingest.matching import Matched, match_rows
+from ddiseg.ingest.matching import Matched, match_rows, refuse_other_photographs
 from ddiseg.ingest.metadata import Columns, read_metadata
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.store import Kind
@@ -154,7 +154,7 @@ def match_table(
     """What a table says of `files`; nothing without one.
 
     Raises:
-        InputError: the table or its columns alone, or a table that can't be used.
+        InputError: the table or its columns alone, or a table that can't be used or is about others.
     """
     if metadata is None and columns is None:
         return Matched()
@@ -164,7 +164,10 @@ def match_table(
         raise InputError(
             f"say what the columns of {metadata} mean: --columns image=COLUMN,tone=COLUMN"
         )
-    return match_rows(read_metadata(metadata, columns), files)
+    table = read_metadata(metadata, columns)
+    matched = match_rows(table, files)
+    refuse_other_photographs(table, matched, files)
+    return matched
 
 
 def dataset_name(folder: Path) -> str:

@@ -77,6 +77,30 @@ def test_import(workspace: Workspace, folder: Any, pixels: Any) -> None:
     assert [e.actor for e in workspace.catalogue.history.of_image(a.id)] == ["me"]
 
 
+def test_import__rows_name_another_ending(workspace: Workspace, folder: Any) -> None:
+    """Photographs that were converted after the table was written; an exact name is preferred."""
+    root = folder("a.jpg", "b.jpg", "sub/c.jpg", "d/d.jpg", "e/d.jpg")
+    rows = ("a.png,3,,P1", "a.jpg,5,,P2", "b.PNG,1,,P3", "c.png,2,,", "d.png,4,,", "b.v1,6,,")
+    done = import_photographs(workspace, root, **table(root, *rows))
+    tones = {i.name: i.tone for i in workspace.catalogue.images.select()}
+    assert tones["a.jpg"] == "V-VI"
+    assert (tones["b.jpg"], tones["c.jpg"]) == ("I-II", "I-II")
+    assert tones["d.jpg"] == "unknown", "two files have that name"
+    assert done.rows_without_file == 3
+    assert done.notes[0] == (
+        "table.csv: 2 rows name a file with another ending: b.PNG for b.jpg, c.png for sub/c.jpg"
+    )
+
+
+def test_import__a_table_of_other_photographs(workspace: Workspace, folder: Any) -> None:
+    root = folder("a.png", "b.png")
+    said = r"none of the 2 photographs has a row; its rows name 'x1' and so on, the folder has 'a\.png'"
+    with pytest.raises(InputError, match=said):
+        import_photographs(workspace, root, **table(root, "x1,3,,", "x2,4,,"))
+    assert workspace.catalogue.images.select() == []
+    assert workspace.catalogue.images.datasets() == []
+
+
 def test_import__again(workspace: Workspace, folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder("a.png", "b.png")
     said = table(root, "a.png,3,,")
