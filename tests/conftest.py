@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -10,6 +11,14 @@ import pytest
 # No test is one of a timing: a busy machine must not fail a property.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
+
+# A shell that runs the tests in the background ignores Ctrl+C for them and for all that they start.
+for _sign, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_sign) is signal.SIG_IGN:
+        signal.signal(_sign, _handler)
 
 
 @pytest.hookimpl(trylast=True)

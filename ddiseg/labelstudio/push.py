@@ -90,10 +90,10 @@ def push(
         done.outcomes += _bring_up_to_date(
             workspace, sender, there, options, stages("Bringing images up to date")
         )
+        show_painted(client, place)
+        ensure_tabs(client, place, {ALL.title: ALL})  # first: it is what the project opens with
         if batch is not None:
             done.tab = _show_batch(client, place, batch, there)
-        show_painted(client, place)
-        ensure_tabs(client, place, {ALL.title: ALL})
         done.returned = show_comments(workspace, client, place)
     return done
 

@@ -119,19 +119,19 @@ def test_push__a_batch_of_images_that_annotators_have_gets_a_tab(
             "4 images: 0 added, 4 unchanged, 0 repaired, 0 refused",
             "with annotators before: 4, which stay as they are: --control reaches new images only",
             f"annotate: {project}",
-            f"annotate week-1 alone: {project}?tab=1",
+            f"annotate week-1 alone: {project}?tab=2",
         ],
     )
     shown = {t.data["image_id"] for t in studio.server.tasks.values() if "batch" in t.data}
     assert shown == members
     with Client(studio.connection) as client:
-        [tab] = client.plain.views(1)
+        [_, tab] = client.plain.views(1)
     assert tab["data"]["title"] == "Batch week-1"
     assert [(c["filter"], c["value"]) for c in tab["data"]["filters"]["items"]] == [
         ("filter:tasks:data.batch", "week-1")
     ]
     before = [request for request in studio.server.requests if request.method == "PATCH"]
-    assert label("push", "--batch", "week-1", "--output", "json").json["tab"] == f"{project}?tab=1"
+    assert label("push", "--batch", "week-1", "--output", "json").json["tab"] == f"{project}?tab=2"
     assert [r for r in studio.server.requests if r.method == "PATCH"] == before
     studio.check()
 
@@ -141,7 +141,7 @@ def test_push__a_new_batch_gets_a_tab_too(studio: Studio, label: Run) -> None:
     members = [NewMember(image.id, True, "next by seed") for image in images[:2]]
     studio.catalogue.batches.store("week-1", members, {}, "manager")
     data = label("push", "--batch", "week-1", "--control", "50", "--output", "json").json
-    assert (data["given_before"], data["tab"]) == (0, f"{data['project']}?tab=1")
+    assert (data["given_before"], data["tab"]) == (0, f"{data['project']}?tab=2")
     assert [task.data["batch"] for task in studio.server.tasks.values()] == ["week-1"] * 2
     again = label("push", "--output", "json").json
     assert (again["given_before"], again["tab"]) == (2, None)
