@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from annotation_protocol import load_protocol
@@ -91,6 +95,11 @@ class Person:
         """Whether the label stream says that there is no task for this person."""
         self.page.wait_for_timeout(3000)
         return not self.page.locator(CANVAS).count()
+
+    def picture(self) -> NDArray[np.uint8]:
+        """What is seen of the photograph and the regions over it: (H, W, 3) uint8."""
+        shot = self.page.screenshot(clip=self.page.locator(CANVAS).first.bounding_box())
+        return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))
 
     def stroke(self, hotkey: str, start: tuple[float, float], end: tuple[float, float]) -> None:
         """Choose a class and draw one line; places are shares of the picture, (across, down)."""

@@ -64,6 +64,7 @@ def _annotate(annotator: Person, project: str) -> None:
     assert annotator.regions() >= {"lesion", "skin"}, (
         "the prediction is there before anything is done"
     )
+    _check_the_photograph_is_visible(annotator)
     annotator.stroke("1", (0.05, 0.06), (0.3, 0.1))
     annotator.shot("2-lesion-stroke")
     annotator.submit()
@@ -76,6 +77,17 @@ def _annotate(annotator: Person, project: str) -> None:
     annotator.submit()
     annotator.stroke("0", (0.05, 0.9), (0.3, 0.95))
     annotator.submit()
+
+
+def _check_the_photograph_is_visible(annotator: Person) -> None:
+    """Regions of all five classes fill the picture; they are drawn as rims, not as paint over it."""
+    with_regions = annotator.picture().astype(int)
+    annotator.press("Control+h")
+    bare = annotator.picture().astype(int)
+    annotator.press("Control+h")
+    difference = np.abs(with_regions - bare).max(axis=-1)
+    assert np.median(difference) <= 2, "skin is clear"
+    assert 0.001 < (difference > 60).mean() < 0.1, "rims stand out, and they are thin"
 
 
 def _review(reviewer: Person, tab: str) -> None:
