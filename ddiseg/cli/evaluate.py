@@ -98,6 +98,7 @@ def _table(result: dict[str, Any]) -> str:
         f"left out: {result['learned_from']} that the model learned from, {result['without_prediction']} without a prediction, "
         f"{len(result['refused'])} truths refused",
         *refusal_lines(result["refused"], "truths"),
+        *(f"note: {note}" for note in result["notes"]),
         "",
         f"{'tone':<9}{'class':<12}{'IoU mean [95% interval]':<27}{'IoU pooled [95% interval]':<28}{'Dice mean [95% interval]':<27}n images",
     ]

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from annotation_protocol import load_protocol, scoring
 from ddiseg import masks
 from ddiseg.catalogue.evaluations import Compared
-from ddiseg.catalogue.models import Image
-from ddiseg.errors import InputError
+from ddiseg.catalogue.models import Image, Mask
+from ddiseg.errors import InputError, NotFoundError
 from ddiseg.formats import MASKS, guess_format, load_format
 from ddiseg.ingest.mask_files import MaskTargets, class_mask, size_mismatch
-from ddiseg.loop.lineage import honest_predictions
+from ddiseg.loop.lineage import Lineage, honest_predictions
 from ddiseg.loop.painting import SETTLED
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent
 from ddiseg.workspace import Workspace
@@ -32,6 +32,7 @@ class Truth:
     image: Image
     mask: NDArray[np.uint8]
     classes: Sequence[int]
+    accepted: Mask | None = None  #: the row of an accepted mask
 
 
 def evaluate(
@@ -76,6 +77,8 @@ def evaluate(
     models: Counter[str] = Counter()
     learned, outside = 0, 0
     unpredicted: list[Image] = []
+    drawn_over = 0
+    lineage = Lineage(workspace.catalogue.masks.all()) if truth is None else None
     for done, item in enumerate(truths, 1):
         progress(done, done)
         if wanted is not None and item.image.id not in wanted:
@@ -91,6 +94,9 @@ def evaluate(
         valid.append([index in item.classes for index in range(len(names))])
         images.append(item.image)
         models[model] += 1
+        version = prediction.model_version_id
+        if lineage is not None and item.accepted is not None and version is not None:
+            drawn_over += lineage.painting_under(item.accepted, version) is not None
         truth_hash, iou = workspace.store_mask(item.mask), _lesion_iou(confusions[-1], item)
         compared.append(Compared(item.image.id, prediction.id, truth_hash, iou))
     if not images:
@@ -111,6 +117,7 @@ def evaluate(
         "patients": len(set(scored[1])),
         "learned_from": learned,
         "without_prediction": len(unpredicted),
+        "notes": _notes(workspace, models, drawn_over),
         "refused": [f"{each.name}: {each.note}" for each in refused],
         "bootstrap": {"over": "patients", "resamples": resamples, "seed": seed},
         "classes": {c: s.as_dict() for c, s in overall.items() if c in shown},
@@ -121,6 +128,33 @@ def evaluate(
     }
     workspace.catalogue.evaluations.add(result, compared, actor)
     return result
+
+
+def _notes(workspace: Workspace, models: Counter[str], drawn_over: int) -> list[str]:
+    """What a reader of the figures must know: whose predictions they are, and what flatters them."""
+    notes = []
+    current = _in_use(workspace)
+    others = {name: n for name, n in models.items() if name != current}
+    if current and others:
+        named = ", ".join(f"{name} ({n})" for name, n in others.items())
+        notes.append(
+            f"{sum(others.values())} of {models.total()} images are scored with a prediction of "
+            f"another version, {named}: {current}, in use, learned from them or has not predicted them"
+        )
+    if drawn_over:
+        notes.append(
+            f"{drawn_over} of {models.total()} accepted masks were drawn over the very prediction that "
+            "they are compared with, which flatters it: masks drawn without sight of it "
+            "(ddiseg label push --control), or --truth, say more"
+        )
+    return notes
+
+
+def _in_use(workspace: Workspace) -> str | None:
+    try:
+        return workspace.catalogue.models.current().name
+    except NotFoundError:
+        return None
 
 
 def _nothing_to_evaluate(
@@ -187,7 +221,7 @@ def _from_accepted(workspace: Workspace) -> Iterator[Truth]:
     accepted = workspace.catalogue.masks.accepted()
     for image in workspace.catalogue.images.select(ids=list(accepted)):
         mask = accepted[image.id]
-        yield Truth(image, workspace.mask_over(image, mask), mask.classes)
+        yield Truth(image, workspace.mask_over(image, mask), mask.classes, mask)
 
 
 def _lesion_iou(confusion: NDArray[np.int64], truth: Truth) -> float | None:
