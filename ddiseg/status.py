@@ -48,16 +48,21 @@ class Status:
             return str(self.steps[0])
         if not self.accepted:
             return "nothing is left to do; look at it: ddiseg report"
-        return "all is done; look at it or release it: ddiseg report, ddiseg export"
+        return f"all is done; look at it or release it: ddiseg report, {_EXPORT}"
 
 
-def status(catalogue: Catalogue, server: str) -> Status:
+def status(catalogue: Catalogue, server: str, *, runs: bool = True) -> Status:
     """Count what the catalogue holds, and people on a labelling server; reads only.
 
     Args:
         server: the URL of a team's, or "embedded".
+        runs: whether the server can be asked; if not, starting it comes before what needs it.
     """
     work = _Work(catalogue, server)
+    steps = list(work.steps())
+    first = next((i for i, step in enumerate(steps) if step.command.startswith(_NEED_SERVER)), None)
+    if first is not None and not runs:
+        steps.insert(first, Step("start Label Studio", "ddiseg label up"))
     by_dataset = Counter(image.dataset_id for image in work.images)
     return Status(
         counts=catalogue.images.counts(),
@@ -66,7 +71,7 @@ def status(catalogue: Catalogue, server: str) -> Status:
         accepted=len(work.accepted),
         skips=dict(Counter(skip.reason for skip in catalogue.images.skips())),
         subsets=catalogue.subsets.sizes(),
-        steps=list(work.steps()),
+        steps=steps,
         with_annotators=len(work.in_hand.with_annotators),
         with_reviewers=len(work.in_hand.with_reviewers),
     )
@@ -90,9 +95,15 @@ def masks_to_learn(catalogue: Catalogue) -> int:
 #: States in which an image can be given to annotators.
 _OPEN = (State.NEW, State.QUEUED, State.PRELABELLED, State.IN_LABELLING, State.REWORK)
 
+#: Accepted masks from which learning again is worth it, where there is a model.
+WORTH_A_REFRESH = 10
+
 _PUSH = "ddiseg label push"
-_EXPORT = "ddiseg export"
+_EXPORT = "ddiseg export --format coco --to release"
 _REVIEW_ALL = "ddiseg review push --sample 100"
+
+#: Commands that ask Label Studio.
+_NEED_SERVER = ("ddiseg label ", "ddiseg review push", "ddiseg review pull")
 
 #: What can still be run once all is done.
 _AT_THE_END = (_EXPORT, _REVIEW_ALL)
@@ -119,7 +130,11 @@ class _Work:
         hand = self.in_hand
         if n := len(hand.to_review):
             yield Step(f"have a second person review the {n} submitted masks", "ddiseg review push")
-        yield from self._of_the_model()
+        learn = list(self._to_learn())
+        early = self.model is None or masks_to_learn(self.catalogue) >= WORTH_A_REFRESH
+        if early:
+            yield from learn
+        yield from self._to_predict()
         yield from self._of_batches()
         if n := len(hand.with_annotators):
             yield Step(
@@ -131,16 +146,20 @@ class _Work:
                 "ddiseg review pull",
             )
         yield from self._to_give_out()
+        if not early:
+            yield from learn
         if self.accepted:
             yield Step(f"write a release of the {len(self.accepted)} accepted masks", _EXPORT)
         if n := len(hand.left_out):
             yield Step(f"review the {n} masks too that spot checks left out", _REVIEW_ALL)
 
-    def _of_the_model(self) -> Iterator[Step]:
+    def _to_learn(self) -> Iterator[Step]:
         if n := masks_to_learn(self.catalogue):
             newest = self.catalogue.models.all(ModelKind.SEGMENTATION)[-1:]
             why = [f"{n} accepted masks are new to {version.name}" for version in newest]
             yield Step((why or [f"train probes on the {n} accepted masks"])[0], "ddiseg refresh")
+
+    def _to_predict(self) -> Iterator[Step]:
         if self.model is not None:
             predicted = self.catalogue.masks.predicted_by(self.model.id)
             settled = (State.ACCEPTED, State.SKIPPED)
@@ -173,9 +192,12 @@ class _Work:
             yield from self._first(rest)
         elif rest:
             some = "or a part of them, with 'ddiseg batch draw'"
-            yield Step(f"give the {len(rest)} images that nobody has to annotators, {some}", _PUSH)
+            why = f"give the {len(rest)} images that nobody has to annotators, {some}"
+            if tests := len(rest & self.catalogue.evaluations.test_images()):
+                why += f" ({tests} of them are test images: once accepted, they are learned from)"
+            yield Step(why, _PUSH)
         elif n := self._older():
-            yield Step(f"show annotators the newer predictions of {n} images", _PUSH)
+            yield Step(f"show annotators the present predictions of {n} images", _PUSH)
 
     def _first(self, rest: set[int]) -> Iterator[Step]:
         """Before there is any mask: a part of the images, or masks from elsewhere."""

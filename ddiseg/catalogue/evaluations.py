@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import func, insert, select
 
 from ddiseg.catalogue.database import Database
-from ddiseg.catalogue.models import EvaluatedImage, Event
+from ddiseg.catalogue.lifecycle import State
+from ddiseg.catalogue.models import EvaluatedImage, Event, Image
 
 #: Kind of the events that hold the figures.
 EVENT = "evaluation"
@@ -47,6 +48,12 @@ class Evaluations:
         query = select(EvaluatedImage).where(EvaluatedImage.event_id == newest)
         with self._database.read() as session:
             return {row.image_id: row for row in session.scalars(query)}
+
+    def test_images(self) -> set[int]:
+        """Return the ids of images that were compared with a true mask and have no accepted one."""
+        query = select(EvaluatedImage.image_id).join(Image).where(Image.state != State.ACCEPTED)
+        with self._database.read() as session:
+            return set(session.scalars(query))
 
     def all(self) -> Sequence[EvaluatedImage]:
         """What all evaluations compared, the oldest first."""

@@ -175,7 +175,7 @@ def prelabel(
     precision: str,
     malignancy: bool,
 ) -> None:
-    """Paint images with the newest model version.
+    """Predict the masks of images with the model version in use.
 
     Without arguments: every image that is neither accepted nor skipped. With names, --subset,
     --batch or --state: exactly those, accepted ones too (to measure the model against them).

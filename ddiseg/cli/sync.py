@@ -13,6 +13,7 @@ from ddiseg.cli.base import (
     report_outcomes,
 )
 from ddiseg.cli.connecting import connection_of, taken_lines
+from ddiseg.cli.tones import sizes_by_tone
 from ddiseg.errors import DdisegError
 
 
@@ -90,10 +91,12 @@ def push(
     connection = connection_of(workspace)
     with progress_stages() as stages:
         done = give(workspace, connection, chosen, options, default_actor(), stages, batch=batch)
-    lines = [
-        f"new, {arm}: {sum(tones.values())} ({', '.join(f'{t} {n}' for t, n in tones.items())})"
-        for arm, tones in done.arms.items()
-    ]
+    lines = [f"new, {arm}: {sizes_by_tone(tones)}" for arm, tones in done.arms.items()]
+    if tests := catalogue.evaluations.test_images() & {image.id for image in chosen}:
+        lines.append(
+            f"{len(tests)} of these are test images of 'ddiseg evaluate --truth': once their masks are "
+            "accepted, the model learns from them and they test it no longer"
+        )
     if control and done.given_before:
         lines.append(
             f"with annotators before: {done.given_before}, which stay as they are: --control reaches "

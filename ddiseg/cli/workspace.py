@@ -77,7 +77,8 @@ def show_status(settings: Settings, work: bool) -> None:
     Images by tone and state, masks, model and subsets; the commands that would move something now,
     the images that annotators have to look at, and the masks that wait for reviewers.
     """
-    from ddiseg.labelstudio.connection import server_of
+    from ddiseg.labelstudio.connection import EMBEDDED, server_of
+    from ddiseg.labelstudio.embedded.server import find_running
     from ddiseg.status import status
     from ddiseg.work import work_report
 
@@ -88,7 +89,9 @@ def show_status(settings: Settings, work: bool) -> None:
         given = workspace.catalogue.hands.on(server_of(workspace.root)).given
         settings.emit(report.as_dict(), "\n".join(_work_as_text(report, given=bool(given))))
         return
-    found = status(workspace.catalogue, server_of(workspace.root))
+    server = server_of(workspace.root)
+    runs = server != EMBEDDED or find_running(workspace.root) is not None
+    found = status(workspace.catalogue, server, runs=runs)
     settings.emit(_as_data(found), "\n".join(_as_text(found)))
 
 

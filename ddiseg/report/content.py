@@ -125,6 +125,7 @@ class Evaluation:
     n_images: int
     patients: int
     left_out: tuple[str, ...]
+    notes: tuple[str, ...]  #: whose predictions they are, what flatters the figures
     by_class: tuple[Score, ...]
     by_tone: tuple[tuple[str, tuple[Score, ...]], ...]
     figure: str | None  #: SVG
@@ -151,6 +152,7 @@ def last_evaluation(catalogue: Catalogue, protocol: Protocol) -> Evaluation | No
         n_images=detail["n_images"],
         patients=detail["patients"],
         left_out=tuple(f"{n} {which}" for n, which in counts if n),
+        notes=tuple(detail.get("notes", ())),
         by_class=_scores(classes, protocol),
         by_tone=tuple((tone, _scores(by_tone[tone], protocol)) for tone in tones),
         figure=_figure(classes, {tone: by_tone[tone] for tone in tones}, protocol),

@@ -94,7 +94,8 @@ def dot_panels(panels: dict[str, dict[str, Dot]], few: int, key: str, title: str
             if dot.interval is not None:
                 axes.plot(dot.interval, (place, place), color=colour, linewidth=2)
             face = _PAPER if dot.n < few else colour
-            axes.plot(dot.value, place, "o", markersize=6, color=colour, markerfacecolor=face)
+            dotted = {"markersize": 6, "color": colour, "markerfacecolor": face}
+            axes.plot(dot.value, place, "o", clip_on=False, zorder=3, **dotted)
             axes.text(1.04, place, f"n={dot.n}", va="center", color=_MUTED, fontsize=7.5)
         _name(axes, name)
         axes.set_xlim(0, 1)
@@ -201,7 +202,8 @@ def _mark(axes: Any, dot: Dot, place: float, ends: tuple[float, float], series: 
         return
     colour, marker, face = ((_ACCENT, "o", _ACCENT), (_SERIES[0], "s", _PAPER))[series]
     axes.plot(dot.interval, (place, place), color=colour, linewidth=2)
-    axes.plot(dot.value, place, marker, markersize=6, color=colour, markerfacecolor=face)
+    dotted = {"markersize": 6, "color": colour, "markerfacecolor": face}
+    axes.plot(dot.value, place, marker, clip_on=False, zorder=3, **dotted)
     right = end + 0.04 * (end - start)
     axes.text(right, place, f"n={dot.n}", va="center", color=_MUTED, fontsize=8)
 

@@ -37,6 +37,7 @@ from ddiseg.rounds.draws import next_name, to_be_judged
 from ddiseg.rounds.due import Due, refresh_due
 from ddiseg.rounds.lock import one_round
 from ddiseg.rounds.work import Work
+from ddiseg.status import WORTH_A_REFRESH
 from ddiseg.workspace import Workspace
 
 #: Called with a line for the person who watches.
@@ -56,7 +57,7 @@ class RoundOptions:
     Raises InputError for numbers that can't be.
     """
 
-    every: int = 10  #: accepted masks that make a refresh due
+    every: int = WORTH_A_REFRESH  #: accepted masks that make a refresh due
     max_age: float = 7.0  #: days of the newest version, with which one mask does
     draw: int = 0  #: images of the next batch, drawn once nobody has work left; 0 draws none
     tolerance: float = gate.TOLERANCE

@@ -129,7 +129,8 @@ def reproduce(
         click.echo(f"{count} cells missing: {reason}", err=True)
     if no_figure6:
         click.echo(f"figure 6 missing: {no_figure6}", err=True)
-    if outcome.failed or no_figure6 or (outcome.unavailable and not partial):
+    lacking = outcome.unavailable and not (partial and outcome.done)
+    if outcome.failed or no_figure6 or lacking:
         sys.exit(1)
 
 

@@ -39,7 +39,11 @@ def to_do(here: Run) -> Callable[[], tuple[list[str], int, int]]:
         data = here("status", "--output", "json").json
         steps = data["to_do"]["data_manager"]
         commands = [step["command"] for step in steps]
-        if commands[:1] not in ([], ["ddiseg export"], ["ddiseg review push --sample 100"]):
+        if commands[:1] not in (
+            [],
+            ["ddiseg export --format coco --to release"],
+            ["ddiseg review push --sample 100"],
+        ):
             assert data["next"] == f"{steps[0]['why']}: {commands[0]}"
         return (
             commands,
@@ -57,7 +61,11 @@ FIRST = [
     "ddiseg masks import PATH --annotator WHO --reviewer SECOND",
 ]
 PULL, REVIEW_PUSH, REVIEW_PULL, REFRESH, EXPORT = (
-    f"ddiseg {words}" for words in ("label pull", "review push", "review pull", "refresh", "export")
+    f"ddiseg {words}"
+    for words in (
+        *("label pull", "review push", "review pull", "refresh"),
+        "export --format coco --to release",
+    )
 )
 
 
@@ -185,7 +193,8 @@ def test_status__what_no_version_will_learn_is_not_new(
     _learn(studio)
     assert to_do()[0] == [EXPORT]
     assert here("status").out.splitlines()[-1] == (
-        "next: all is done; look at it or release it: ddiseg report, ddiseg export"
+        "next: all is done; look at it or release it: ddiseg report, "
+        "ddiseg export --format coco --to release"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ddiseg.catalogue.batches import NewMember
+from ddiseg.catalogue.evaluations import Compared
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import TOKEN_VARIABLE
 from ddiseg.store import Kind
@@ -61,8 +62,8 @@ def test_push__says_what_became_of_each_and_where_to_go(studio: Studio, label: R
         0,
         [
             "3 images: 3 added, 0 unchanged, 0 repaired, 0 refused",
-            "new, painted: 2 (I-II 2)",
-            "new, bare: 1 (V-VI 1)",
+            "new, painted: 2 images (I-II 2)",
+            "new, bare: 1 images (V-VI 1)",
             f"annotate: {project}",
         ],
     )
@@ -152,7 +153,7 @@ def test_push__options_reach_the_tasks(studio: Studio, label: Run) -> None:
     studio.predict(studio.add_images(4, size=(100, 50)))
     options = "--control 50 --readers 2 --sample 50 --seed 3 --hide-tone --longest 64"
     result = label("push", *options.split())
-    assert "new, control: 2 (I-II 2)" in result.out
+    assert "new, control: 2 images (I-II 2)" in result.out
     tasks = studio.tasks()
     assert sorted(task.readers for task in tasks) == [1, 1, 2, 2]
     assert {(task.width, task.height) for task in tasks} == {(64, 32)}
@@ -359,3 +360,16 @@ def test_token__in_no_output_and_no_file(
         for path in studio.workspace.root.rglob("*"):
             assert path.is_dir() or token.encode() not in path.read_bytes()
     assert studio.states() == {"in_labelling": 1}
+
+
+def test_push__test_images_are_told(studio: Studio, label: Run, ddiseg: Run) -> None:
+    """They were compared with a true mask: drawn and accepted, they would be learned from."""
+    images = studio.add_images(3)
+    studio.predict(images)
+    predictions = studio.catalogue.masks.newest_predictions()
+    compared = [Compared(i.id, predictions[i.id].id, "d" * 64, 0.5) for i in images[:2]]
+    studio.catalogue.evaluations.add({}, compared, "tester")
+    status = ddiseg("status", "--workspace", studio.workspace.root).out
+    assert "(2 of them are test images: once accepted, they are learned from)" in status
+    said = label("push").out.splitlines()
+    assert said[2].startswith("2 of these are test images of 'ddiseg evaluate --truth': once their")

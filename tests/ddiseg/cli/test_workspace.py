@@ -165,12 +165,16 @@ def test_status__counts_and_next_step(ddiseg: Run, filled: Workspace) -> None:
         "to_do": {
             "data_manager": [
                 {"command": "ddiseg refresh", "why": "train probes on the 1 accepted masks"},
+                {"command": "ddiseg label up", "why": "start Label Studio"},
                 {
                     "command": "ddiseg label push",
                     "why": "give the 1 images that nobody has to annotators, or a part of them, with "
                     "'ddiseg batch draw'",
                 },
-                {"command": "ddiseg export", "why": "write a release of the 1 accepted masks"},
+                {
+                    "command": "ddiseg export --format coco --to release",
+                    "why": "write a release of the 1 accepted masks",
+                },
             ],
             "annotators": {"images": 0},
             "reviewers": {"masks": 0},
@@ -190,10 +194,11 @@ def test_status__counts_and_next_step(ddiseg: Run, filled: Workspace) -> None:
         "skipped, scalp: 1",
         "subset part: 2 (I-II 1, V-VI 1)",
         "data manager:",
-        "  ddiseg refresh     train probes on the 1 accepted masks",
-        "  ddiseg label push  give the 1 images that nobody has to annotators, or a part of them, with "
-        "'ddiseg batch draw'",
-        "  ddiseg export      write a release of the 1 accepted masks",
+        f"  {'ddiseg refresh':<42}train probes on the 1 accepted masks",
+        f"  {'ddiseg label up':<42}start Label Studio",
+        f"  {'ddiseg label push':<42}give the 1 images that nobody has to annotators, or a part of them, "
+        "with 'ddiseg batch draw'",
+        "  ddiseg export --format coco --to release  write a release of the 1 accepted masks",
         "next: train probes on the 1 accepted masks: ddiseg refresh",
     ]
 
@@ -210,7 +215,10 @@ def test_status__next_step_along_the_way(
     catalogue = filled.catalogue
 
     def next_step() -> str:
-        return str(ddiseg("status", "--workspace", filled.root, "--output", "json").json["next"])
+        """But for starting Label Studio, which runs in no test here."""
+        to_do = ddiseg("status", "--workspace", filled.root, "--output", "json").json["to_do"]
+        steps = [s for s in to_do["data_manager"] if s["command"] != "ddiseg label up"]
+        return f"{steps[0]['why']}: {steps[0]['command']}"
 
     catalogue.images.reopen(1, "carl")
     assert next_step().endswith("ddiseg subset draw NAME --per-tone 10")
@@ -228,7 +236,9 @@ def test_status__next_step_along_the_way(
     catalogue.masks.add_predictions([new_mask(n, None, model_version_id=model.id) for n in (2, 3)])
     assert next_step().startswith("give the 2 images that nobody has to annotators, or a part")
     catalogue.masks.submit([new_mask(2, "anna", "c")], "ben")
-    assert next_step() == "1 accepted masks are new to fedd-1: ddiseg refresh"
+    assert next_step().endswith("ddiseg label push"), "one new mask is too few to learn again"
+    catalogue.masks.submit([new_mask(3, "anna", "d")], "ben")
+    assert next_step() == "2 accepted masks are new to fedd-1: ddiseg refresh"
     lines = ddiseg("status", "--workspace", filled.root).out.splitlines()
     assert "model: fedd-1, from 1 masks" in lines
 

@@ -88,6 +88,40 @@ def test_evaluate__a_model_is_never_scored_on_its_own_training_image(
     assert result["learned_from"] == 4
 
 
+def test_evaluate__predictions_of_another_version_are_told(
+    painted: Workspace, tmp_path: Path, learn: Learn
+) -> None:
+    """The version in use learned from the image; the one before did not, and its prediction counts."""
+    assert evaluate(painted, "tester", truth=tmp_path / "truth")["notes"] == []
+    assert painted.catalogue.evaluations.test_images() == {5, 6, 7, 8, 9}
+    new = NewMask(5, painted.store_mask(spot(4)[1]), 40, 40, "same", [1, 4], "1.1", "anna")
+    painted.catalogue.masks.submit([new], "ben")
+    learn(painted)
+    result = evaluate(painted, "tester", truth=tmp_path / "truth")
+    assert result["models"] == {"fedd-1": 5}
+    assert result["notes"] == [
+        "5 of 5 images are scored with a prediction of another version, fedd-1 (5): fedd-2, in use, "
+        "learned from them or has not predicted them"
+    ]
+    assert painted.catalogue.evaluations.test_images() == {6, 7, 8, 9}
+
+
+def test_evaluate__accepted_masks_drawn_over_their_prediction_are_told(painted: Workspace) -> None:
+    prediction = painted.catalogue.masks.newest_predictions()[5]
+    over = NewMask(
+        *(5, prediction.content_hash, 40, 40, "same", [1, 4], "1.1", "anna"),
+        parent_id=prediction.id,
+    )
+    afresh = NewMask(6, painted.store_mask(spot(5)[1]), 40, 40, "same", [1, 4], "1.1", "anna")
+    painted.catalogue.masks.submit([over, afresh], "ben")
+    result = evaluate(painted, "tester", truth=None)
+    assert result["n_images"] == 2
+    (note,) = result["notes"]
+    assert note.startswith(
+        "1 of 2 accepted masks were drawn over the very prediction that they are"
+    )
+
+
 def test_evaluate__foreign_values_are_told_with_what_to_type(
     painted: Workspace, tmp_path: Path
 ) -> None:

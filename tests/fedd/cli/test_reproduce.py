@@ -248,6 +248,8 @@ def test_baselines_that_can_not_be_run__exit_1_unless_partial(
     assert "1 of 2 cells done" in done.stdout
     assert "1 cells missing: torchvision is broken" in done.stderr
     assert _run(*words, "--partial").exit_code == 0
+    nothing = _run("--small", "--out", tmp_path / "other", "--only", "VGG16", "--partial")
+    assert nothing.exit_code == 1, "nothing at all was done"
     asked = _run(*words, "--only", "FEDD")
     assert asked.exit_code == 0, "what was not asked for is not missing"
 
