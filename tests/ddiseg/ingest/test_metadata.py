@@ -142,7 +142,7 @@ def test_read_metadata__tolerated(tmp_path: Path, data: bytes, note: str | None)
     path = tmp_path / "m.csv"
     path.write_bytes(data)
     metadata = read_metadata(path, COLUMNS)
-    known = Details("III-IV", "m.csv: tone", 3, None, "naevus")
+    known = Details("III-IV", "m.csv: tone", 3, diagnosis="naevus")
     assert [(row.image, row.details, row.fault) for row in metadata.rows] == [
         ("a.png", known, None),
         ("b.png", Details(), None),
