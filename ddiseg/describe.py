@@ -15,7 +15,15 @@ from ddiseg.workspace import Workspace
 
 _IMAGE = (
     *("id", "name", "state", "width", "height", "tone", "tone_source", "fitzpatrick", "malignant"),
-    *("diagnosis", "patient", "lesion", "content_hash", "perceptual_hash", "in_place"),
+    *(
+        "malignant_source",
+        "diagnosis",
+        "patient",
+        "lesion",
+        "content_hash",
+        "perceptual_hash",
+        "in_place",
+    ),
 )
 _MASK = (
     *("id", "content_hash", "width", "height", "mapping", "protocol_version", "uncertainty"),

@@ -1,4 +1,4 @@
-"""Synthetic datasets, who drew a batch, the settings of a round, what an evaluation compared.
+"""Synthetic datasets, who drew a batch, settings of a round, evaluated images, origin of malignancy.
 
 Revision ID: 0005
 Revises: 0004
@@ -32,6 +32,7 @@ def upgrade() -> None:
         "CONSTRAINT ck_batches_origin CHECK (origin IN ('person', 'round'))"
     )
     op.execute("ALTER TABLE rounds ADD COLUMN settings JSON")
+    op.execute("ALTER TABLE images ADD COLUMN malignant_source VARCHAR(200)")
     op.create_table(
         "evaluated_images",
         sa.Column("event_id", sa.Integer(), nullable=False),
@@ -95,9 +96,10 @@ def _drawn_by_rounds(connection: sa.Connection) -> list[int]:
 
 
 def downgrade() -> None:
-    # What is lost: which predictions and truths the evaluations compared. The program of schema 0004
-    # goes by names and texts again.
+    # What is lost: which predictions and truths the evaluations compared, and where malignancy came
+    # from. The program of schema 0004 goes by names and texts again.
     op.drop_table("evaluated_images")
+    op.drop_column("images", "malignant_source")
     op.drop_column("rounds", "settings")
     op.drop_column("batches", "origin")
     op.drop_column("datasets", "synthetic")

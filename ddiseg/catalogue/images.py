@@ -27,6 +27,9 @@ from ddiseg.catalogue.subsets import named_subset
 from ddiseg.errors import InputError, NotFoundError
 from ddiseg.outcomes import FileOutcome, Outcome
 
+#: How a `malignant_source` begins where malignancy was derived from the diagnosis.
+FROM_DIAGNOSIS = "diagnosis: "
+
 
 @dataclass(frozen=True)
 class Details:
@@ -36,12 +39,14 @@ class Details:
     tone_source: str | None = None
     fitzpatrick: int | None = None
     malignant: bool | None = None
+    malignant_source: str | None = None
     diagnosis: str | None = None
     patient: str | None = None
     lesion: str | None = None
 
 
-#: Stored and new value by the name of a detail that differs; tone_source only where the tone does.
+#: Stored and new value by the name of a detail that differs; tone_source only where the tone does,
+#: malignant_source also where a column confirms what was derived from the diagnosis.
 Differences = dict[str, list[Any]]
 
 
@@ -113,6 +118,11 @@ class Images:
     def datasets(self) -> Sequence[Dataset]:
         with self._database.read() as session:
             return session.scalars(select(Dataset).order_by(Dataset.id)).all()
+
+    def find_dataset(self, name: str) -> Dataset | None:
+        """The dataset called `name`, or None."""
+        with self._database.read() as session:
+            return session.scalars(select(Dataset).where(Dataset.name == name)).first()
 
     def known_sources(self, dataset_id: int) -> dict[str, KnownSource]:
         """Files of a dataset that were imported before, by path."""
@@ -394,11 +404,51 @@ def _differences(image: Image, new: Details) -> Differences:
     for name in (f.name for f in fields(Details)):
         stored, given = getattr(image, name), getattr(new, name)
         silent = given is None or (name == "tone" and given == "unknown")
-        if name != "tone_source" and not silent and stored != given:
+        if name not in _JOINED and not silent and stored != given:
             found[name] = [stored, given]
     if "tone" in found and new.fitzpatrick is None and image.fitzpatrick is not None:
         found["fitzpatrick"] = [image.fitzpatrick, None]  # it belongs to the group that was wrong
+    return found | _malignancy_differences(image, new)
+
+
+#: Details that do not differ by themselves.
+_JOINED = {"tone_source", "malignant", "malignant_source"}
+
+
+def _malignancy_differences(image: Image, new: Details) -> Differences:
+    """Differences in malignancy: what was derived goes with its diagnosis, all else is kept."""
+    if _is_derived(image.malignant_source):
+        # A diagnosis that says nothing of malignancy takes back what the earlier one said.
+        if new.malignant is None and new.diagnosis is None:
+            return {}
+        confirmed = new.malignant == image.malignant
+        if confirmed and _is_derived(new.malignant_source):
+            return {}
+    else:
+        confirmed = False
+        derived = _is_derived(new.malignant_source)
+        if new.malignant in (None, image.malignant) or (derived and image.malignant is not None):
+            return {}
+    found: Differences = {} if confirmed else {"malignant": [image.malignant, new.malignant]}
+    if image.malignant_source != new.malignant_source:
+        found["malignant_source"] = [image.malignant_source, new.malignant_source]
     return found
+
+
+def malignancy_kept(image: Image, new: Details) -> bool:
+    """Whether an image keeps a malignancy that its new diagnosis contradicts, or no longer supports.
+
+    So it is where a column of the metadata said it, or where it is not recorded what did.
+    """
+    if image.malignant is None or _is_derived(image.malignant_source):
+        return False
+    if new.malignant is None:
+        return new.diagnosis is not None and new.diagnosis != image.diagnosis
+    return _is_derived(new.malignant_source) and new.malignant != image.malignant
+
+
+def _is_derived(malignant_source: str | None) -> bool:
+    return (malignant_source or "").startswith(FROM_DIAGNOSIS)
 
 
 def _correct(session: Session, image: Image, new: Details, actor: str) -> Differences:

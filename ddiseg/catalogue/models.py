@@ -87,6 +87,9 @@ class Image(Base):
     )  #: e.g. "ddi_metadata.csv: skin_tone"
     fitzpatrick: Mapped[int | None]  #: exact type 1-6, where known
     malignant: Mapped[bool | None]
+    #: e.g. "metadata.csv: malignant"; "diagnosis: ..." where it was derived from the diagnosis; None:
+    #: not recorded.
+    malignant_source: Mapped[str | None] = mapped_column(String(200))
     diagnosis: Mapped[str | None] = mapped_column(String(200))
     patient: Mapped[str | None] = mapped_column(String(200))
     lesion: Mapped[str | None] = mapped_column(String(200))

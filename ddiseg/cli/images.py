@@ -96,8 +96,8 @@ def reopen(settings: Settings, image: str, annotator: str | None) -> None:
 
 #: Details in the order in which they are printed.
 _SHOWN = (
-    *("dataset", "tone", "tone_source", "fitzpatrick", "malignant", "diagnosis", "patient"),
-    *("lesion", "content_hash", "perceptual_hash"),
+    *("dataset", "tone", "tone_source", "fitzpatrick", "malignant", "malignant_source"),
+    *("diagnosis", "patient", "lesion", "content_hash", "perceptual_hash"),
 )
 
 

@@ -143,7 +143,8 @@ def import_(
     Whether an image is malignant is taken from the column named malignant=COLUMN, else from its
     diagnosis: by --malignant and --benign, and by the codes of a public dataset where every other
     diagnosis is one of them (HAM10000's akiec stays unknown: it may be either). The import prints
-    what it decided; import again with these options to change it.
+    what it decided. Import again with these options, or with corrected diagnoses, to change it; a
+    value from a column is changed only by a column.
 
     Photographs are turned upright and every bit of metadata in them is dropped from the stored
     copy. The same photograph twice is one image; photographs that only look alike are listed.

@@ -195,9 +195,10 @@ def _take_details(coco: CocoFile, image: CocoImage, path: str, matched: Matched)
         values[Key.TONE] = _text(facts["fitzpatrick"])
     if not any(values.values()):
         return
-    source = facts.get("tone_source") or f"{coco.path.name}: attributes"
+    attributes = f"{coco.path.name}: attributes"
+    tone_source = str(facts.get("tone_source") or attributes)
     try:
-        matched.details[path] = read_details(values, str(source))
+        matched.details[path] = read_details(values, tone_source, attributes)
         matched.described.append(matched.details[path])
     except InputError as error:
         matched.faults[path] = f"{coco.path.name}, attributes: {error}"
@@ -227,8 +228,8 @@ class _Catalogued:
         cls, workspace: Workspace, done: PhotographImport, files: Mapping[str, FoundFile]
     ) -> _Catalogued:
         images = workspace.catalogue.images
-        (dataset,) = [d for d in images.datasets() if d.name == done.dataset]
-        known = images.known_sources(dataset.id)
+        dataset = images.find_dataset(done.dataset)
+        known = images.known_sources(dataset.id) if dataset else {}
         by_id = {image.id: image for image in images.select()}
         # A file may be refused because its name stood for another photograph: that is not meant.
         refused = {o.name for o in done.outcomes if o.outcome is Outcome.REFUSED}

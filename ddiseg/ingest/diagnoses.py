@@ -7,15 +7,15 @@ column for it (`ddiseg.ingest.ddi`).
 
 from __future__ import annotations
 
-import csv
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ddiseg.catalogue import Details
+from ddiseg.catalogue import FROM_DIAGNOSIS, Details, Image
 from ddiseg.errors import InputError
 from ddiseg.ingest.matching import Matched
+from ddiseg.ingest.option_lists import split_option
 
 #: What stands in --benign for every diagnosis that --malignant does not name.
 REST = "rest"
@@ -127,21 +127,18 @@ class Judged:
 
     matched: Matched
     by: str | None = None  #: what decided, in words; None where diagnoses decided nothing
-    guessed: Collection[str] = frozenset()  #: paths of files whose malignancy is from known codes
     notes: Sequence[str] = field(default_factory=list)
 
-    def summary(self, paths: Iterable[str]) -> list[str]:
-        """Return the line that says how many of the files `paths` are malignant, if any line."""
+    def summary(self, stored: Iterable[Details | Image]) -> list[str]:
+        """Return the line that says how many of the `stored` images are malignant, if any line."""
         if self.by is None:
             return []
         counts: Counter[bool | None] = Counter()
         diagnoses: dict[bool | None, set[str]] = {True: set(), False: set(), None: set()}
-        for path in paths:
-            details = self.matched.details.get(path)
-            verdict = details.malignant if details else None
-            counts[verdict] += 1
-            if details and details.diagnosis:
-                diagnoses[verdict].add(details.diagnosis)
+        for each in stored:
+            counts[each.malignant] += 1
+            if each.diagnosis:
+                diagnoses[each.malignant].add(each.diagnosis)
         words = {True: "malignant", False: "benign", None: "unknown"}
         parts = [
             f"{counts[verdict]} {word}{_in_brackets(diagnoses[verdict])}"
@@ -175,19 +172,23 @@ def judge_diagnoses(matched: Matched, given: MalignantDiagnoses) -> Judged:
         return Judged(matched, notes=[] if says_itself else [_unrecognised(spelled.values())])
     verdicts = _verdicts(spelled, given, known)
     by_code = {p: (each, verdicts.get(_code(each))) for p, each in matched.details.items()}
-    silent = {p for p, each in matched.details.items() if each.malignant is None}
+    codes = f"{' and '.join(v.name for v in known)}'s codes"
     details = {
-        p: replace(each, malignant=verdict) if p in silent else each
+        p: replace(
+            each,
+            malignant=verdict,
+            malignant_source=FROM_DIAGNOSIS + (_option(_code(each), given) or codes),
+        )
+        if each.malignant is None and verdict is not None
+        else each
         for p, (each, verdict) in by_code.items()
     }
     contradicted = [
         p for p, (each, verdict) in by_code.items() if {each.malignant, verdict} == {True, False}
     ]
-    codes = [f"{' and '.join(v.name for v in known)}'s codes"] if known else []
     return Judged(
         replace(matched, details=details),
-        ", ".join([*given.options, *codes]),
-        {p for p in silent if known and _code(details[p]) not in given.named},
+        ", ".join([*given.options, *([codes] if known else [])]),
         [*_absent(given, spelled), *_contradictions(given, contradicted)],
     )
 
@@ -204,6 +205,12 @@ def _verdicts(
     for vocabulary in known:
         verdicts |= vocabulary.verdicts
     return verdicts | given.named
+
+
+def _option(code: str, given: MalignantDiagnoses) -> str | None:
+    """The option that says whether a diagnosis is malignant, if one does."""
+    verdict = given.named.get(code, False if given.rest_benign else None)
+    return None if verdict is None else "--malignant" if verdict else "--benign"
 
 
 def _fitting(diagnoses: Collection[str]) -> list[Vocabulary]:
@@ -240,8 +247,7 @@ def _contradictions(given: MalignantDiagnoses, paths: Sequence[str]) -> list[str
 def _names(option: str, text: str | None) -> tuple[str, ...]:
     if text is None:
         return ()
-    rows = csv.reader([text], skipinitialspace=True)
-    names = dict.fromkeys(name.strip() for name in next(rows, []) if name.strip())
+    names = dict.fromkeys(n.strip() for n in split_option(option, text) if n.strip())
     if not names:
         raise InputError(f"{option} is empty: name diagnoses, such as {option} BCC,MEL,SCC")
     return tuple(names)

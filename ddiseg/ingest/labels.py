@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from annotation_protocol import Protocol
 from ddiseg.errors import InputError
+from ddiseg.ingest.option_lists import split_option
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Labels:
             InputError: a part that is not LABEL=CLASS, a label that stands twice, no such class.
         """
         given: dict[str, int] = {}
-        for part in next(csv.reader([text or ""], skipinitialspace=True), []):
+        for part in split_option("--classes", text or ""):
             label, equals, name = part.rpartition("=")
             key = _plain(label)
             if not equals or not key:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ddiseg import images
@@ -31,7 +31,8 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
     """The rows of `files`. A row names a file by path or by name, with or without the ending.
 
     A row with another ending (a.png for a.jpg, where photographs were converted) is taken for the
-    file that no row names exactly, and that is told. Rows of one file that say the same are one row; if they contradict each other, the file has a
+    file that no row names exactly, and that is told; a.jpg.png is another photograph than a.jpg.
+    Rows of one file that say the same are one row; if they contradict each other, the file has a
     fault. So has every file of a name that several have, where a row says no more than the name.
     """
     matched = Matched(notes=list(metadata.notes))
@@ -58,7 +59,7 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
     other_ending = []
     named = {*rows_of, *matched.faults}
     for name, row in unmatched:
-        paths = by_key.get(name_key(name.rsplit(".", 1)[0]), []) if _has_ending(name) else []
+        paths = _with_another_ending(name, by_key) if _has_ending(name) else []
         if len(paths) == 1 and paths[0] not in named:
             rows_of[paths[0]].append(row)
             other_ending.append(f"{name} for {paths[0]}")
@@ -91,18 +92,38 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
 def refuse_other_photographs(
     metadata: Metadata, matched: Matched, files: Sequence[FoundFile]
 ) -> None:
-    """Refuse a table in which no file has a row: it is about others, or its column is another one.
+    """Refuse a table without a usable row, or in which no file has one: it is about others.
 
     Raises:
         InputError: says what the table has and what the folder has.
     """
-    names = [row.image for row in metadata.rows if row.image is not None]
-    if names and not matched.details and not matched.faults:
+    names = [row.image for row in metadata.rows if row.image is not None and row.fault is None]
+    if not names:
+        raise InputError(
+            f"{metadata.name} has no usable row: {_unusable(metadata)}; mend it, or import without "
+            "--metadata"
+        )
+    if not matched.details and not matched.faults:
         raise InputError(
             f"{metadata.name}: none of the {len(files)} photographs has a row; its rows name "
             f"{names[0]!r} and so on, the folder has '{files[0].path}': give the table of these "
             "photographs, or another column with --columns image=COLUMN,..."
         )
+
+
+def _unusable(metadata: Metadata) -> str:
+    if not metadata.rows:
+        return "nothing follows its header"
+    first, *others = metadata.rows
+    more = f", and {len(others)} more rows can't be used" if others else ""
+    return f"line {first.line}: {first.fault}{more}"
+
+
+def _with_another_ending(name: str, by_key: Mapping[str, list[str]]) -> list[str]:
+    stem = name_key(name.rsplit(".", 1)[0])
+    paths = by_key.get(stem, [])
+    # Else "a.jpg.png" would mean "a.jpg", whose whole name it begins with.
+    return [p for p in paths if stem not in (name_key(p), name_key(p.rsplit("/", 1)[-1]))]
 
 
 def _has_ending(name: str) -> bool:

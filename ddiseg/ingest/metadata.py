@@ -12,8 +12,9 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from annotation_protocol import load_protocol
-from ddiseg.catalogue import Details
+from ddiseg.catalogue import FROM_DIAGNOSIS, Details
 from ddiseg.errors import InputError
+from ddiseg.ingest.option_lists import split_option
 
 #: The longest diagnosis, patient or lesion that the catalogue holds.
 MAX_LENGTH = 200
@@ -68,7 +69,7 @@ def parse_columns(text: str) -> dict[Key, str]:
     """
     keys = ", ".join(Key)
     found: dict[Key, str] = {}
-    for part in next(csv.reader([text], skipinitialspace=True), []):
+    for part in split_option("--columns", text):
         name, equals, column = (p.strip() for p in part.partition("="))
         if not equals or not column:
             raise InputError(f"--columns: '{part}' is not KEY=COLUMN; the keys are {keys}")
@@ -112,22 +113,27 @@ def read_metadata(path: Path, columns: Columns) -> Metadata:
     return Metadata(path.name, tuple(rows), tuple(notes))
 
 
-def read_details(values: Mapping[Key, str], tone_source: str) -> Details:
+def read_details(values: Mapping[Key, str], tone_source: str, malignant_source: str) -> Details:
     """What texts say of a photograph.
 
     Args:
         values: by what they mean; a blank or a missing one says nothing.
         tone_source: where the tone comes from.
+        malignant_source: where malignancy comes from.
 
     Raises:
         InputError: a value that can't be used.
     """
     tone, fitzpatrick = parse_tone(values.get(Key.TONE, ""))
+    malignant = parse_malignant(values.get(Key.MALIGNANT, ""))
+    if malignant_source.startswith(FROM_DIAGNOSIS):  # a file of that name is no diagnosis
+        malignant_source = f"./{malignant_source}"
     return Details(
         tone=tone,
         tone_source=tone_source[:MAX_LENGTH] if tone != "unknown" else None,
         fitzpatrick=fitzpatrick,
-        malignant=parse_malignant(values.get(Key.MALIGNANT, "")),
+        malignant=malignant,
+        malignant_source=malignant_source[:MAX_LENGTH] if malignant is not None else None,
         diagnosis=_text(Key.DIAGNOSIS, values),
         patient=_text(Key.PATIENT, values),
         lesion=_text(Key.LESION, values),
@@ -224,8 +230,10 @@ def _row(
     if len(cells) != width:
         return Row(line, image, Details(), f"{len(cells)} cells, but {width} columns")
     try:
-        tone_source = f"{file}: {columns[Key.TONE]}" if Key.TONE in columns else ""
-        details = read_details(values, tone_source)
+        tone_source, malignant_source = (
+            f"{file}: {columns.get(key, '')}" for key in (Key.TONE, Key.MALIGNANT)
+        )
+        details = read_details(values, tone_source, malignant_source)
     except InputError as error:
         return Row(line, image, Details(), str(error))
     return Row(line, image, details)

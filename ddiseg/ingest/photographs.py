@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from ddiseg import images
-from ddiseg.catalogue import Details, KnownSource, NewImage
+from ddiseg.catalogue import Dataset, Details, Image, KnownSource, NewImage, malignancy_kept
 from ddiseg.errors import InputError
 from ddiseg.ingest import ddi
 from ddiseg.ingest.diagnoses import NONE_NAMED, Judged, MalignantDiagnoses, judge_diagnoses
@@ -134,8 +135,12 @@ def import_files(
     if ":" in dataset or not dataset.strip():
         raise InputError(f"dataset '{dataset}': give a name without ':', with --dataset NAME")
     judged = judge_diagnoses(matched, diagnoses)
-    row = workspace.catalogue.images.dataset(dataset, licence, source, synthetic=synthetic)
-    job = _Import(workspace, row.id, judged, in_place, actor or default_actor())
+    catalogue = workspace.catalogue.images
+    open_dataset = partial(catalogue.dataset, dataset, licence, source, synthetic=synthetic)
+    # A new dataset comes with its first image: a folder that is refused as a whole leaves none.
+    row = open_dataset() if catalogue.find_dataset(dataset) else None
+    dataset_id = row.id if row else None
+    job = _Import(workspace, open_dataset, dataset_id, judged, in_place, actor or default_actor())
     told = job.run(files, progress)
     taken = [o.name for o in told if o.outcome is not Outcome.REFUSED]
     return PhotographImport(
@@ -144,7 +149,7 @@ def import_files(
         rows_without_file=matched.rows_without_file,
         files_without_row=[name for name in taken if name not in matched.details],
         near_duplicates=_near_duplicates(workspace, job.added),
-        notes=[*matched.notes, *judged.summary(taken), *judged.notes],
+        notes=[*matched.notes, *judged.summary(job.stored(taken)), *judged.notes],
     )
 
 
@@ -192,7 +197,8 @@ class _Taken:
 @dataclass
 class _Import:
     workspace: Workspace
-    dataset_id: int
+    open_dataset: Callable[[], Dataset]
+    dataset_id: int | None  #: None until a new dataset has its first image
     judged: Judged
     in_place: bool
     actor: str
@@ -200,7 +206,18 @@ class _Import:
     added: set[str] = field(default_factory=set)  #: content hashes
 
     def __post_init__(self) -> None:
-        self.known = self.workspace.catalogue.images.known_sources(self.dataset_id)
+        self.known = self.sources()
+
+    def sources(self) -> Mapping[str, KnownSource]:
+        if self.dataset_id is None:
+            return {}
+        return self.workspace.catalogue.images.known_sources(self.dataset_id)
+
+    def stored(self, paths: Iterable[str]) -> Sequence[Image]:
+        """The images of imported files, as they are in the catalogue now."""
+        sources = self.sources()
+        ids = sorted({sources[path].image_id for path in paths})
+        return self.workspace.catalogue.images.select(ids=ids)
 
     @property
     def matched(self) -> Matched:
@@ -262,8 +279,11 @@ class _Import:
 
     def catalogue(self, batch: Sequence[_Taken]) -> list[FileOutcome]:
         """The outcomes of a batch, once all of it is in the catalogue."""
-        new = [t.image for t in batch if t.image]
-        told = self.workspace.catalogue.images.add(self.dataset_id, new, self.actor) if new else []
+        told: list[FileOutcome] = []
+        if new := [t.image for t in batch if t.image]:
+            if self.dataset_id is None:
+                self.dataset_id = self.open_dataset().id
+            told = self.workspace.catalogue.images.add(self.dataset_id, new, self.actor)
         by_path = {outcome.name: outcome for outcome in told}
         outcomes = [self.outcome(taken, by_path.get(taken.file.path)) for taken in batch]
         return self.correct(outcomes)
@@ -288,7 +308,7 @@ class _Import:
 
     def correct(self, outcomes: list[FileOutcome]) -> list[FileOutcome]:
         """Bring what the rows say of known files into the catalogue."""
-        details = dict(self.matched.details)
+        details = self.matched.details
         known = [
             (o.name, self.known[o.name])
             for o in outcomes
@@ -296,25 +316,21 @@ class _Import:
         ]
         if not known:
             return outcomes
+        ids = [source.image_id for _, source in known]
         differing = self.workspace.catalogue.images.differing(
-            [k.image_id for _, k in known], [details[path] for path, _ in known]
+            ids, [details[path] for path, _ in known]
         )
+        stored = {image.id: image for image in self.workspace.catalogue.images.select(ids=ids)}
         notes: dict[str, str] = {}
         wrong: list[str] = []
         for (path, source), changes in zip(known, differing, strict=True):
-            stored, by_code = changes.get("malignant", (None, None))
-            if path in self.judged.guessed and stored is not None:
-                # Known codes fill in what nobody said; they never overrule what somebody did.
-                del changes["malignant"]
-                details[path] = replace(details[path], malignant=None)
-                notes[path] = (
-                    f"malignant stays {stored}, which {self.judged.by} say is {by_code}: name its "
-                    "diagnosis with --malignant or --benign to change that"
-                )
-            if changes and source.first:
-                wrong.append(path)
-            elif changes:
+            if changes and not source.first:
                 notes[path] = f"its {', '.join(changes)} not taken: that of the first file stands"
+                continue
+            if changes:
+                wrong.append(path)
+            if source.first and malignancy_kept(stored[source.image_id], details[path]):
+                notes[path] = _kept(stored[source.image_id], details[path])
         if wrong:
             corrected = self.workspace.catalogue.images.update_details(
                 [self.known[path].image_id for path in wrong],
@@ -395,6 +411,16 @@ def _other_files(listing: Listing, folder: Path, metadata: Path | None) -> list[
         return []
     kinds = ", ".join(f"{n} {ending}" for ending, n in endings.most_common())
     return [f"files of other kinds left alone: {kinds}"]
+
+
+def _kept(image: Image, new: Details) -> str:
+    """Why the malignancy of an image is not that of its diagnosis, and how to change it."""
+    by = image.malignant_source or "earlier metadata"
+    said = "" if new.malignant is None else f", though {new.malignant} by {new.malignant_source}"
+    return (
+        f"malignant stays {image.malignant}, by {by}{said}: to change it, give a column with "
+        "--columns malignant=COLUMN,..."
+    )
 
 
 def _told(value: object) -> str:

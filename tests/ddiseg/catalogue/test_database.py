@@ -26,6 +26,7 @@ from sqlalchemy.exc import IntegrityError
 from ddiseg.catalogue import (
     Arm,
     Catalogue,
+    Details,
     JobKind,
     ModelKind,
     NewEstimate,
@@ -257,6 +258,26 @@ def test_migrations__from_the_oldest_schema_only_phantoms_are_synthetic(of_0001:
     }
     assert catalogue.evaluations.last() == {}
     catalogue.close()
+
+
+def test_migrations__from_0004_the_origin_of_malignancy_is_not_known(of_0001: str) -> None:
+    file = of_0001.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE images SET malignant = 1 WHERE id = 1")
+        connection.commit()
+    catalogue = Catalogue.create(of_0001)
+    stored = [(i.malignant, i.malignant_source) for i in catalogue.images.select()]
+    assert stored == [(True, None), (None, None), (None, None)]
+    derived = Details(malignant=False, malignant_source="diagnosis: --benign")
+    assert catalogue.images.update_details([1, 2], [derived] * 2, "tester")[0] == {}
+    catalogue.close()
+    database = Database(of_0001)
+    with database.engine.begin() as connection:
+        command.downgrade(_alembic(connection), "0004")
+    with database.read() as session:
+        kept = session.execute(text("SELECT malignant FROM images ORDER BY id")).scalars().all()
+        assert kept == [1, 0, None]
+    database.engine.dispose()
 
 
 #: Batches and rounds of schema 0004: round 1 drew auto-1 and says so, round 2 was broken off after it

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ddiseg.catalogue import Catalogue, Details, NewImage, NewMask, State
+from ddiseg.catalogue import Catalogue, Details, NewImage, NewMask, State, malignancy_kept
 from ddiseg.errors import DdisegError, InputError, NotFoundError, TransitionError
 from ddiseg.outcomes import FileOutcome, Outcome
 
@@ -252,3 +252,43 @@ def test_dataset__synthetic_or_not_is_said_of_all_its_images(
         catalogue.images.dataset("clinic", "another licence", synthetic=True)
     stored = {d.name: (d.licence, d.synthetic) for d in catalogue.images.datasets()}
     assert stored == {"clinic": ("CC0, rendered", False), "phantoms": (None, True)}
+
+
+def derived(malignant: bool | None, diagnosis: str) -> Details:
+    source = None if malignant is None else "diagnosis: --malignant"
+    return Details(malignant=malignant, malignant_source=source, diagnosis=diagnosis)
+
+
+@pytest.mark.parametrize(
+    ("stored", "new", "malignant", "kept"),
+    [
+        (derived(True, "mel"), derived(False, "nv"), False, False),
+        (derived(True, "mel"), derived(None, "mel"), None, False),
+        (derived(True, "mel"), Details(patient="p"), True, False),
+        (derived(True, "mel"), Details(malignant=False, malignant_source="m.csv: b"), False, False),
+        (Details(malignant=True, malignant_source="m.csv: b"), derived(False, "nv"), True, True),
+        (Details(malignant=True, malignant_source="m.csv: b"), derived(None, "nv"), True, True),
+        (Details(malignant=True), derived(False, "nv"), True, True),
+        (Details(malignant=True), derived(True, "mel"), True, False),
+        (Details(malignant=True), Details(malignant=False), False, False),
+        (Details(), derived(True, "mel"), True, False),
+    ],
+)
+def test_update_details__malignancy_goes_with_its_origin(
+    catalogue: Catalogue,
+    clinic: int,
+    new_image: Make,
+    stored: Details,
+    new: Details,
+    malignant: bool | None,
+    kept: bool,
+) -> None:
+    _add(catalogue, clinic, replace(new_image(1), details=stored))
+    assert malignancy_kept(catalogue.images.find("#1"), new) is kept
+    expected = catalogue.images.differing([1], [new])[0].get("malignant")
+    assert expected == (None if malignant == stored.malignant else [stored.malignant, malignant])
+    catalogue.images.update_details([1], [new], "tester")
+    image = catalogue.images.find("#1")
+    changed = malignant != stored.malignant
+    assert image.malignant is malignant
+    assert image.malignant_source == (new if changed else stored).malignant_source

@@ -111,6 +111,7 @@ def test_release__metadata_licence_and_dataset(workspace: Workspace, release: Pa
     image = workspace.catalogue.images.find("1.png")
     assert (image.tone, image.tone_source, image.fitzpatrick) == ("V-VI", "chart", 5)
     assert (image.malignant, image.diagnosis) == (False, "naevus")
+    assert (image.malignant_source or "").endswith(".json: attributes")
     assert (image.patient, image.lesion) == ("p1", "l1")
     assert workspace.catalogue.images.find("3.png").tone == "unknown"
     (dataset,) = workspace.catalogue.images.datasets()

@@ -30,7 +30,7 @@ def verdicts(judged: Judged) -> list[bool | None]:
 
 
 def summary(judged: Judged) -> str:
-    (line,) = judged.summary(judged.matched.details)
+    (line,) = judged.summary(judged.matched.details.values())
     return line
 
 
@@ -104,7 +104,11 @@ def test_judge__options_over_codes() -> None:
     judged = judge("ACK", "BCC", "NEV", malignant="ack")
     assert verdicts(judged) == [True, True, False]
     assert judged.by == "--malignant, PAD-UFES-20's codes"
-    assert judged.guessed == {"1", "2"}, "what a person named is no guess"
+    assert [d.malignant_source for d in judged.matched.details.values()] == [
+        "diagnosis: --malignant",
+        "diagnosis: PAD-UFES-20's codes",
+        "diagnosis: PAD-UFES-20's codes",
+    ]
 
 
 def test_judge__options_for_the_diagnoses_that_are_no_codes() -> None:
@@ -125,6 +129,8 @@ def test_judge__rest_is_benign() -> None:
     judged = judge("naevus", "melanoma", None, malignant="melanoma", benign="rest")
     assert verdicts(judged) == [False, True, None]
     assert judged.by == "--malignant, --benign"
+    sources = [d.malignant_source for d in judged.matched.details.values()]
+    assert sources == ["diagnosis: --benign", "diagnosis: --malignant", None]
     assert verdicts(judge("BCC", "MEL", malignant="MEL", benign="rest")) == [False, True]
 
 
@@ -160,9 +166,9 @@ def test_judge__options_without_a_diagnosis() -> None:
         judge(None, malignant="BCC", benign="rest")
 
 
-def test_summary__counts_files_without_a_row_as_unknown() -> None:
+def test_summary__counts_what_is_stored() -> None:
     judged = judge("BCC", "NEV")
-    assert judged.summary(["0", "x.png"]) == [
+    assert judged.summary([Details(malignant=True, diagnosis="BCC"), Details()]) == [
         "malignancy from diagnosis, by PAD-UFES-20's codes: 1 malignant (BCC), 0 benign, 1 unknown"
     ]
 
@@ -174,6 +180,8 @@ def test_summary__counts_files_without_a_row_as_unknown() -> None:
         (" , ", None, "--malignant is empty"),
         ("a", "", "--benign is empty"),
         (None, "rest", "give --malignant too"),
+        ("a\nb", None, "--malignant has several lines: write it in one line"),
+        ("a", "b\r\nc", "--benign has several lines: write it in one line"),
     ],
 )
 def test_parse__refused(malignant: str | None, benign: str | None, message: str) -> None:

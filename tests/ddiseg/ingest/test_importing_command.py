@@ -132,6 +132,16 @@ def test_import__many_to_name(ddiseg: Any, folder: Any) -> None:
     assert named.endswith("19.png, 20.png and 4 more; --output json lists all")
 
 
+@pytest.mark.parametrize("option", ["--malignant", "--benign", "--columns", "--classes"])
+def test_import__an_option_of_several_lines(ddiseg: Any, photos: Path, option: str) -> None:
+    more = ("--as", "coco") if option == "--classes" else ()
+    done = ddiseg("import", photos, option, "a=b\nc", *more)
+    assert done.status in (1, 2)
+    assert done.err.splitlines()[-1] == (
+        f"Error: {option} has several lines: write it in one line, with commas between"
+    )
+
+
 def test_import__malignant(ddiseg: Any, photos: Path) -> None:
     (photos.parent / "table.csv").write_text("file,dx\na.png,BCC\nb.png,wart\n")
     args = ["import", photos, "--metadata", photos.parent / "table.csv"]

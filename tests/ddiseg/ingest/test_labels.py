@@ -48,6 +48,7 @@ def test_labels__unknown_are_listed_with_what_to_type() -> None:
         ("nevus=", None, "no class ''"),
         ("nevus=mole", None, "--classes: there is no class 'mole'; the classes are background, "),
         ("nevus=lesion,Nevus=skin", None, "'Nevus' stands twice"),
+        ("nevus=lesion\npen=marker", None, "--classes has several lines: write it in one line"),
         (None, "mole", "--rest: there is no class 'mole'"),
     ],
 )

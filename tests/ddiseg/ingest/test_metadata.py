@@ -111,11 +111,26 @@ def test_parse_columns() -> None:
         ("image=a,,tone=b", "'' is not KEY=COLUMN"),
         ("image=a,colour=b", "no key 'colour'; the keys are image, tone"),
         ("image=a,tone=b,tone=c", "'tone' stands twice"),
+        ("image=a\ntone=b", "--columns has several lines: write it in one line, with commas"),
+        ("image=" + "a" * 200_000, "--columns can't be read: field larger than field limit"),
     ],
 )
 def test_parse_columns__refused(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_columns(text)
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [("m.csv", "m.csv: bad"), ("diagnosis", "./diagnosis: bad")],
+    ids=["named as usual", "a column, not a diagnosis"],
+)
+def test_read_metadata__where_malignancy_comes_from(tmp_path: Path, file: str, source: str) -> None:
+    path = tmp_path / file
+    path.write_text("file,bad\na.png,yes\nb.png,\n")
+    a, b = read_metadata(path, {Key.IMAGE: "file", Key.MALIGNANT: "bad"}).rows
+    assert (a.details.malignant, a.details.malignant_source) == (True, source)
+    assert (b.details.malignant, b.details.malignant_source) == (None, None)
 
 
 PLAIN = "file,tone,dx\na.png,3,naevus\nb.png,,\n"
@@ -142,7 +157,7 @@ def test_read_metadata__tolerated(tmp_path: Path, data: bytes, note: str | None)
     path = tmp_path / "m.csv"
     path.write_bytes(data)
     metadata = read_metadata(path, COLUMNS)
-    known = Details("III-IV", "m.csv: tone", 3, None, "naevus")
+    known = Details("III-IV", "m.csv: tone", 3, diagnosis="naevus")
     assert [(row.image, row.details, row.fault) for row in metadata.rows] == [
         ("a.png", known, None),
         ("b.png", Details(), None),

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ddiseg import images
+from ddiseg.catalogue import Details
 from ddiseg.errors import InputError
 from ddiseg.ingest import ddi
 from ddiseg.ingest.diagnoses import MalignantDiagnoses
@@ -79,16 +80,22 @@ def test_import(workspace: Workspace, folder: Any, pixels: Any) -> None:
 
 def test_import__rows_name_another_ending(workspace: Workspace, folder: Any) -> None:
     """Photographs that were converted after the table was written; an exact name is preferred."""
-    root = folder("a.jpg", "b.jpg", "sub/c.jpg", "d/d.jpg", "e/d.jpg")
+    root = folder(
+        "a.jpg", "b.jpg", "sub/c.jpg", "d/d.jpg", "e/d.jpg", "f.jpg", "sub/g.jpg", "h.jpg.jpg"
+    )
     rows = ("a.png,3,,P1", "a.jpg,5,,P2", "b.PNG,1,,P3", "c.png,2,,", "d.png,4,,", "b.v1,6,,")
+    rows += ("f.jpg.png,5,,", "g.jpg.png,5,,", "sub/g.jpg.png,5,,", "h.jpg.png,5,,")
     done = import_photographs(workspace, root, **table(root, *rows))
     tones = {i.name: i.tone for i in workspace.catalogue.images.select()}
     assert tones["a.jpg"] == "V-VI"
     assert (tones["b.jpg"], tones["c.jpg"]) == ("I-II", "I-II")
     assert tones["d.jpg"] == "unknown", "two files have that name"
-    assert done.rows_without_file == 3
+    assert (tones["f.jpg"], tones["g.jpg"]) == ("unknown", "unknown"), "f.jpg.png is another name"
+    assert tones["h.jpg.jpg"] == "V-VI"
+    assert done.rows_without_file == 6
     assert done.notes[0] == (
-        "table.csv: 2 rows name a file with another ending: b.PNG for b.jpg, c.png for sub/c.jpg"
+        "table.csv: 3 rows name a file with another ending: b.PNG for b.jpg, c.png for sub/c.jpg, "
+        "h.jpg.png for h.jpg.jpg"
     )
 
 
@@ -99,6 +106,37 @@ def test_import__a_table_of_other_photographs(workspace: Workspace, folder: Any)
         import_photographs(workspace, root, **table(root, "x1,3,,", "x2,4,,"))
     assert workspace.catalogue.images.select() == []
     assert workspace.catalogue.images.datasets() == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([], "nothing follows its header"),
+        ([",1,,"], "line 2: names no image"),
+        (["a.png,9,,", ",1,,", "b.png,1"], "line 2: tone '9' .*, and 2 more rows can't be used"),
+    ],
+)
+def test_import__a_table_without_a_usable_row(
+    workspace: Workspace, folder: Any, rows: list[str], why: str
+) -> None:
+    root = folder("a.png", "b.png", "c.png")
+    with pytest.raises(InputError, match=rf"table\.csv has no usable row: {why}; mend it, or"):
+        import_photographs(workspace, root, **table(root, *rows))
+    assert workspace.catalogue.images.select() == []
+    assert workspace.catalogue.images.datasets() == []
+
+
+def test_import__no_dataset_without_an_image(workspace: Workspace, folder: Any) -> None:
+    root = folder("a.png")
+    good = (root / "a.png").read_bytes()
+    (root / "a.png").write_bytes(b"no photograph")
+    done = import_photographs(workspace, root, licence="CC BY")
+    assert told(done) == {"a.png": REFUSED}
+    assert workspace.catalogue.images.datasets() == []
+    (root / "a.png").write_bytes(good)
+    import_photographs(workspace, root)
+    (dataset,) = workspace.catalogue.images.datasets()
+    assert (dataset.name, dataset.licence) == ("photos", None)
 
 
 def test_import__again(workspace: Workspace, folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,14 +242,106 @@ def test_import__again_with_malignant_diagnoses(workspace: Workspace, folder: An
     given = MalignantDiagnoses.parse("Carcinoma", "rest")
     done = import_photographs(workspace, root, **said, diagnoses=given)
     assert told(done) == {"a.png": REPAIRED, "b.png": REPAIRED}
-    assert note(done, "a.png") == "corrected malignant nothing -> True"
+    assert note(done, "a.png") == (
+        "corrected malignant nothing -> True, malignant_source nothing -> diagnosis: --malignant"
+    )
     assert [i.malignant for i in workspace.catalogue.images.select()] == [True, False]
     again = import_photographs(workspace, root, **said, diagnoses=given)
     assert set(told(again).values()) == {UNCHANGED}
-    assert set(told(import_photographs(workspace, root, **said)).values()) == {UNCHANGED}
 
 
-def test_import__known_codes_fill_in_and_never_overrule(workspace: Workspace, folder: Any) -> None:
+def verdicts(workspace: Workspace) -> list[tuple[bool | None, str | None]]:
+    return [(i.malignant, i.malignant_source) for i in workspace.catalogue.images.select()]
+
+
+def test_import__a_derived_malignancy_goes_with_the_options(
+    workspace: Workspace, folder: Any
+) -> None:
+    root = folder("a.png", "b.png", "c.png")
+    said = table(root, "a.png,1,melanoma,", "b.png,1,naevus,", "c.png,1,bowen,")
+
+    def again(malignant: str | None) -> PhotographImport:
+        given = MalignantDiagnoses.parse(malignant, None)
+        return import_photographs(workspace, root, **said, diagnoses=given)
+
+    by_option = (True, "diagnosis: --malignant")
+    again("melanoma,naevus")
+    assert verdicts(workspace) == [by_option, by_option, (None, None)]
+    done = again("melanoma,bowen")
+    assert verdicts(workspace) == [by_option, (None, None), by_option]
+    assert told(done) == {"a.png": UNCHANGED, "b.png": REPAIRED, "c.png": REPAIRED}
+    assert note(done, "b.png") == (
+        "corrected malignant True -> nothing, malignant_source diagnosis: --malignant -> nothing"
+    )
+    assert done.notes == [
+        "malignancy from diagnosis, by --malignant: 2 malignant (bowen, melanoma), 0 benign, "
+        "1 unknown (naevus)"
+    ]
+    assert set(told(again("melanoma,bowen")).values()) == {UNCHANGED}
+    import_photographs(workspace, root)
+    assert verdicts(workspace) == [by_option, (None, None), by_option], "no diagnosis was read"
+    again(None)
+    assert verdicts(workspace) == [(None, None)] * 3
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        ("mel", "akiec", None),
+        ("mel", "eczema", None),
+        ("bkl", "melanoma", None),
+        ("mel", "nv", False),
+        ("bkl", "mel", True),
+    ],
+)
+def test_import__a_derived_malignancy_goes_with_the_diagnosis(
+    workspace: Workspace, folder: Any, before: str, after: str, verdict: bool | None
+) -> None:
+    root = folder("a.png", "b.png")
+    import_photographs(workspace, root, **table(root, f"a.png,1,{before},", "b.png,1,df,"))
+    done = import_photographs(workspace, root, **table(root, f"a.png,1,{after},", "b.png,1,,"))
+    assert workspace.catalogue.images.find("a.png").malignant is verdict
+    assert workspace.catalogue.images.find("b.png").malignant is False, "its diagnosis stands"
+    new = "nothing" if verdict is None else verdict
+    assert f"diagnosis {before} -> {after}, malignant {before == 'mel'} -> {new}" in note(
+        done, "a.png"
+    )
+
+
+def test_import__a_column_confirms_what_was_derived(workspace: Workspace, folder: Any) -> None:
+    root = folder("a.png")
+    import_photographs(workspace, root, **table(root, "a.png,1,scc,"))
+    said = table(root, "a.png,1,scc,TRUE", header="file,tone,dx,bad")
+    columns = {Key.IMAGE: "file", Key.TONE: "tone", Key.DIAGNOSIS: "dx", Key.MALIGNANT: "bad"}
+    done = import_photographs(workspace, root, **{**said, "columns": columns})
+    assert note(done, "a.png") == (
+        "corrected malignant_source diagnosis: PAD-UFES-20 and ISIC 2019's codes -> table.csv: bad"
+    )
+    done = import_photographs(workspace, root, **table(root, "a.png,1,wart,"))
+    assert verdicts(workspace) == [(True, "table.csv: bad")]
+    assert note(done, "a.png") == (
+        "corrected diagnosis scc -> wart; malignant stays True, by table.csv: bad: to change it, "
+        "give a column with --columns malignant=COLUMN,..."
+    )
+    again = import_photographs(workspace, root, **table(root, "a.png,1,wart,"))
+    assert told(again) == {"a.png": UNCHANGED}
+
+
+def test_import__a_malignancy_of_unknown_origin_is_kept(workspace: Workspace, folder: Any) -> None:
+    root = folder("a.png")
+    import_photographs(workspace, root)
+    workspace.catalogue.images.update_details([1], [Details(malignant=True)], "older program")
+    given = MalignantDiagnoses.parse(None, "nv")
+    done = import_photographs(workspace, root, **table(root, "a.png,,nv,"), diagnoses=given)
+    assert verdicts(workspace) == [(True, None)]
+    assert note(done, "a.png") == (
+        "corrected diagnosis nothing -> nv; malignant stays True, by earlier metadata, though False "
+        "by diagnosis: --benign: to change it, give a column with --columns malignant=COLUMN,..."
+    )
+    assert done.notes[0].endswith("by --benign: 1 malignant (nv), 0 benign, 0 unknown")
+
+
+def test_import__a_derivation_never_overrules_a_column(workspace: Workspace, folder: Any) -> None:
     """That this ACK is malignant was said by a person, in a column that a later table lacks."""
     root = folder("a.png", "b.png")
     said = table(root, "a.png,1,ACK,TRUE", "b.png,1,BCC,", header="file,tone,dx,bad")
@@ -220,20 +350,26 @@ def test_import__known_codes_fill_in_and_never_overrule(workspace: Workspace, fo
     assert [i.malignant for i in workspace.catalogue.images.select()] == [True, None]
     done = import_photographs(workspace, root, **table(root, "a.png,1,ACK,P", "b.png,1,BCC,"))
     assert note(done, "a.png") == (
-        "corrected patient nothing -> P; malignant stays True, which PAD-UFES-20's codes say is "
-        "False: name its diagnosis with --malignant or --benign to change that"
+        "corrected patient nothing -> P; malignant stays True, by table.csv: bad, though False by "
+        "diagnosis: PAD-UFES-20's codes: to change it, give a column with --columns "
+        "malignant=COLUMN,..."
     )
-    assert note(done, "b.png") == "corrected malignant nothing -> True"
+    assert "malignant nothing -> True" in note(done, "b.png")
     assert [i.malignant for i in workspace.catalogue.images.select()] == [True, True]
     given = MalignantDiagnoses.parse(None, "ACK")
-    import_photographs(workspace, root, **table(root, "a.png,1,ACK,"), diagnoses=given)
-    assert workspace.catalogue.images.find("a.png").malignant is False, "a person named it"
+    done = import_photographs(workspace, root, **table(root, "a.png,1,ACK,"), diagnoses=given)
+    assert "malignant stays True" in note(done, "a.png")
+    assert verdicts(workspace)[0] == (True, "table.csv: bad")
+    said = table(root, "a.png,1,ACK,FALSE", header="file,tone,dx,bad")
+    import_photographs(workspace, root, **{**said, "columns": columns})
+    assert verdicts(workspace)[0] == (False, "table.csv: bad")
 
 
 def test_import__equal_faults_of_rows_have_equal_reasons(workspace: Workspace, folder: Any) -> None:
     root = folder("a.png", "b.png")
-    done = import_photographs(workspace, root, **table(root, "a.png,-1,,", "b.png,-1,,"))
+    done = import_photographs(workspace, root, **table(root, "a.png,-1,,", "b.png,-1,,", "c,1,,"))
     assert len({o.note for o in done.outcomes}) == 1
+    assert count(done.outcomes)["refused"] == 2
 
 
 def test_import__exact_duplicate(workspace: Workspace, folder: Any) -> None:
