@@ -53,7 +53,8 @@ def run(
     workspace: Workspace, path: Path, kind: str = "png", **options: Any
 ) -> dict[str, FileOutcome]:
     options = {"annotator": "anna", **options}
-    return {o.name: o for o in import_masks(workspace, path, format_name=kind, **options)}
+    done = import_masks(workspace, path, format_name=kind, **options)
+    return {o.name: o for o in done.outcomes}
 
 
 def outcomes(told: dict[str, FileOutcome]) -> dict[str, str]:
