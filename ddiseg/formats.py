@@ -80,7 +80,7 @@ def guess_format(path: Path, *groups: str) -> str:
 
 def what_is_there(folder: Path) -> str:
     """Return the endings of a folder's files in words, with how many there are of each."""
-    found = _endings(folder).most_common()
+    found = sorted(_endings(folder).items(), key=lambda each: (-each[1], each[0]))
     named = ", ".join(f"{n} {ending or 'without an ending'}" for ending, n in found[:3])
     more = ", ..." if len(found) > 3 else ""
     return f"only {named}{more}" if found else "the folder is empty"

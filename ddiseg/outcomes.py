@@ -101,6 +101,18 @@ def silent(_done: int, _total: int) -> None:
     """A Progress that shows nothing."""
 
 
+def halves(progress: Progress) -> tuple[Progress, Progress]:
+    """Return the Progress of the first and of the second of two passes over the same items."""
+
+    def first(done: int, total: int) -> None:
+        progress(done // 2, total)
+
+    def second(done: int, total: int) -> None:
+        progress(total // 2 + (done + 1) // 2, total)
+
+    return first, second
+
+
 #: Returns the Progress of one stage of a job that has several, by what the stage is called.
 Stages = Callable[[str], Progress]
 

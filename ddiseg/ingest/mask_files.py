@@ -23,7 +23,7 @@ from ddiseg.catalogue.models import Image
 from ddiseg.errors import InputError
 from ddiseg.ingest.folder import FoundFile, list_folder, read_file
 from ddiseg.ingest.mask_values import FolderValues, refusals_of
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, halves, silent
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
 
@@ -89,7 +89,10 @@ def import_masks(
     read = formats.load_format(formats.MASKS, format_name)
     targets = MaskTargets.read(workspace, dataset)
     files = list(read(path))
-    values = None if mapping is not None else FolderValues.read(files, progress)
+    values = None
+    if mapping is None:
+        reading, progress = halves(progress)
+        values = FolderValues.read(files, reading)
     if subset is not None:
         files = targets.inside(workspace, subset, files)
     if values is not None and not values.are_class_ids:

@@ -22,7 +22,7 @@ from ddiseg.ingest.mask_files import MaskFile, MaskTargets, class_mask, size_mis
 from ddiseg.ingest.mask_values import FolderValues, refusals_of
 from ddiseg.loop.lineage import Lineage, honest_predictions
 from ddiseg.loop.painting import SETTLED
-from ddiseg.outcomes import FileOutcome, Progress, reasons_in_words, silent
+from ddiseg.outcomes import FileOutcome, Progress, halves, reasons_in_words, silent
 from ddiseg.workspace import Workspace
 
 
@@ -74,7 +74,7 @@ def evaluate(
         targets = MaskTargets.read(workspace)
         source = str(truth)
         if mapping is None:
-            values = FolderValues.read(files, progress)
+            values = FolderValues.read(files, halves(progress)[0])
             if not values.are_class_ids:
                 refused += values.refuse(files, targets.of)
                 raise InputError(_nothing_to_evaluate(source, refused, 0, (), 0))
