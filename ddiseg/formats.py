@@ -70,7 +70,7 @@ def guess_format(path: Path, *groups: str) -> str:
         advice = "give the folder of the masks, or save them as such files"
         if path.is_dir():
             raise InputError(
-                f"{path} has no masks: there are no {wanted} files, {what_is_there(path)}; {advice}"
+                f"{path} has no masks: there are no {wanted} files: {what_is_there(path)}; {advice}"
             )
         raise InputError(f"{path} is no {wanted} file; {advice}")
     fit = f"fits {' and '.join(fitting)}" if fitting else "fits no format"

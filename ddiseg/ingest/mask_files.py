@@ -22,7 +22,7 @@ from ddiseg.catalogue.masks import refuse_self_review
 from ddiseg.catalogue.models import Image
 from ddiseg.errors import InputError
 from ddiseg.ingest.folder import FoundFile, list_folder, read_file
-from ddiseg.ingest.mask_values import FolderValues, refusals_of
+from ddiseg.ingest.mask_values import FolderValues, OtherSizeError, refusals_of
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, halves, silent
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
@@ -227,12 +227,6 @@ class MaskTargets:
         return self.by_id[ids[0]]
 
 
-def size_mismatch(mask: masks.Mask, image: Image) -> str:
-    """Why a mask of another size is refused."""
-    height, width = mask.shape
-    return _other_size((height, width), image)
-
-
 def refuse_too_large(size: tuple[int, int]) -> None:
     """Raise InputError where a mask of (height, width) has more pixels than any may have."""
     height, width = size
@@ -317,7 +311,7 @@ class _Import:
         """Raise InputError where a mask of `size` can't lie over its image."""
         stretched = file.stretched or self.stretched
         if size != (image.height, image.width) and not stretched:
-            raise InputError(_other_size(size, image))
+            raise OtherSizeError(size, (image.height, image.width))
         refuse_too_large(size)
 
     def author(self, file: MaskFile) -> str:
@@ -358,14 +352,6 @@ class _Import:
         if told.outcome is Outcome.REFUSED:
             return replace(told, name=name)
         return FileOutcome(name, Outcome.UNCHANGED, f"same mask as {first.file.name}")
-
-
-def _other_size(size: tuple[int, int], image: Image) -> str:
-    height, width = size
-    return (
-        f"is {width} x {height}, but its photograph is {image.width} x {image.height}: "
-        "export it at that size, or give --stretched if the photograph was stretched to it"
-    )
 
 
 def _with_repair(outcome: FileOutcome, taken: _Taken) -> FileOutcome:

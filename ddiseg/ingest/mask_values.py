@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 #: What to do about masks of more wrong values than are listed.
 _SMOOTH = "export it without smoothing, one value a class, or take it out of the folder"
 
+_SAME_SIZE = "export it at that size, or give --stretched if the photograph was stretched to it"
+
 
 @dataclass(frozen=True)
 class FolderValues:
@@ -97,6 +99,17 @@ class FolderValues:
         return refusals_of(refused)
 
 
+class OtherSizeError(InputError):
+    """A mask of another size than its photograph; both are (height, width)."""
+
+    def __init__(self, size: tuple[int, int], photograph: tuple[int, int]) -> None:
+        self.sizes = (size, photograph)
+        (height, width), (rows, columns) = self.sizes
+        super().__init__(
+            f"is {width} x {height}, but its photograph is {columns} x {rows}: {_SAME_SIZE}"
+        )
+
+
 def refusals_of(faults: Sequence[tuple[str, InputError]]) -> list[FileOutcome]:
     """Return the refusals of files, by name and fault, equal faults with equal reasons.
 
@@ -104,14 +117,22 @@ def refusals_of(faults: Sequence[tuple[str, InputError]]) -> list[FileOutcome]:
     """
     unnamed = [f for _, f in faults if isinstance(f, UnnamedValueError) and f.few]
     together = UnnamedValueError.listing(*_united(unnamed))
-    return [
-        FileOutcome(
-            name,
-            Outcome.REFUSED,
-            together if isinstance(fault, UnnamedValueError) and fault.few else _reason(fault),
-        )
-        for name, fault in faults
-    ]
+    other_sizes = [fault for _, fault in faults if isinstance(fault, OtherSizeError)]
+    refused = []
+    for name, fault in faults:
+        reason = str(fault)
+        if isinstance(fault, UnnamedValueError) and fault.few:
+            reason = together
+        elif isinstance(fault, ValuesError) and not fault.few:
+            reason = f"{fault}: {_SMOOTH}"
+        elif isinstance(fault, OtherSizeError) and len({f.sizes for f in other_sizes}) > 1:
+            (height, width), (rows, columns) = other_sizes[0].sizes
+            reason = (
+                f"is of another size than its photograph, as one of {width} x {height} on "
+                f"{columns} x {rows}: {_SAME_SIZE}"
+            )
+        refused.append(FileOutcome(name, Outcome.REFUSED, reason))
+    return refused
 
 
 def _classes_in(file: MaskFile) -> frozenset[int] | InputError:
@@ -128,11 +149,6 @@ def _fault_of(file: MaskFile, find_image: Callable[[MaskFile], object]) -> Input
     except InputError as error:
         return error
     return None
-
-
-def _reason(fault: InputError) -> str:
-    too_many = isinstance(fault, ValuesError) and not fault.few
-    return f"{fault}: {_SMOOTH}" if too_many else str(fault)
 
 
 def _no_class(wrong: Sequence[int], seen: Sequence[int]) -> InputError:

@@ -18,8 +18,8 @@ from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.models import Image, Mask
 from ddiseg.errors import InputError, NotFoundError
 from ddiseg.formats import MASKS, guess_format, load_format
-from ddiseg.ingest.mask_files import MaskFile, MaskTargets, class_mask, size_mismatch
-from ddiseg.ingest.mask_values import FolderValues, refusals_of
+from ddiseg.ingest.mask_files import MaskFile, MaskTargets, class_mask
+from ddiseg.ingest.mask_values import FolderValues, OtherSizeError, refusals_of
 from ddiseg.loop.lineage import Lineage, honest_predictions
 from ddiseg.loop.painting import SETTLED
 from ddiseg.outcomes import FileOutcome, Progress, halves, reasons_in_words, silent
@@ -214,8 +214,9 @@ def _from_files(
         try:
             image = targets.of(file)
             mask = class_mask(file, mapping)
-            if mask.shape != (image.height, image.width) and not (file.stretched or stretched):
-                raise InputError(size_mismatch(mask, image))
+            (height, width), photograph = mask.shape, (image.height, image.width)
+            if (height, width) != photograph and not (file.stretched or stretched):
+                raise OtherSizeError((height, width), photograph)
         except InputError as error:
             faults.append((file.name, error))
             continue

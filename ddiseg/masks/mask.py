@@ -245,8 +245,7 @@ def load_npy(data: bytes) -> NDArray[Any]:
     if promised != present:
         trouble = "is truncated" if present < promised else "goes on after its array"
         raise InputError(
-            f".npy file {trouble}: shape {shape} of {dtype} takes {promised:,} bytes, "
-            f"{present:,} follow the header; copy or save it again"
+            f".npy file {trouble}: its header says shape {shape} of {dtype}; copy or save it again"
         )
     flat = np.frombuffer(data, dtype=dtype, offset=stream.tell()) if present else np.empty(0, dtype)
     array = flat.reshape(shape[::-1]).T if fortran_order else flat.reshape(shape)

@@ -78,7 +78,7 @@ def test_guess__no_file_that_any_format_reads(tmp_path: Path, names: list[str], 
     advice = "give the folder of the masks, or save them as such files"
     with pytest.raises(InputError) as raised:
         guess_format(folder, MASKS)
-    says = f"{folder} has no masks: there are no .npy or .png files, {there}; {advice}"
+    says = f"{folder} has no masks: there are no .npy or .png files: {there}; {advice}"
     assert str(raised.value) == says
     for name in names[:1]:
         with pytest.raises(InputError) as raised:

@@ -272,7 +272,7 @@ def test_masks_import(ddiseg: Any, photos: Path, tmp_path: Path) -> None:
         (["--as", "png", "--annotator", "a", "--rest", "skin"], 2, "--rest is about files with labels"),
         (["--as", "coco", "--rest", "hair"], 1, "--rest: there is no class 'hair'; the classes are"),
         (["--as", "labelstudio", "--classes", "0"], 1, "'0' is not LABEL=CLASS"),
-        (["--annotator", "a"], 1, "has no masks: there are no .json, .npy or .png files, only "),
+        (["--annotator", "a"], 1, "has no masks: there are no .json, .npy or .png files: only "),
         (["--as", "png", "--annotator", "a", "--dataset", "x"], 1, "no dataset called 'x'; there are: none yet"),
     ],
 )  # fmt: skip

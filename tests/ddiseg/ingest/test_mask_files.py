@@ -251,6 +251,15 @@ def test_import_masks__equal_faults_have_equal_reasons(catalogued: Workspace, ma
     assert len({o.note for o in run(catalogued, masks).values()}) == 2
 
 
+def test_import_masks__other_sizes_have_one_reason(catalogued: Workspace, masks: Path) -> None:
+    for rows, name in ((8, "a"), (9, "b")):
+        save(DRAWN[:rows], masks / f"{name}.png")
+    assert {o.note for o in run(catalogued, masks).values()} == {
+        "is of another size than its photograph, as one of 24 x 8 on 24 x 16: export it at that size, "
+        "or give --stretched if the photograph was stretched to it"
+    }
+
+
 def test_import_masks__the_subset_is_read_as_its_folder(catalogued: Workspace, masks: Path) -> None:
     """The values of the files that are left alone say what those of the subset mean."""
     save(np.zeros((16, 24)), masks / "a.png")
