@@ -8,11 +8,12 @@ A package adds its own with an entry point in one of the groups
 
 The first line of the module's docstring describes the format in a list of formats. A function
 `fits(path) -> bool` beside that of a mask format says whether a file or folder looks like it; a
-format without one is never guessed.
+format without one is never guessed. `MASK_ENDINGS` beside it names the endings of its files.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from inspect import getdoc, getmodule
@@ -61,9 +62,34 @@ def guess_format(path: Path, *groups: str) -> str:
     fitting = sorted(n for n, m in modules.items() if getattr(m, "fits", _never)(path))
     if len(fitting) == 1:
         return fitting[0]
+    endings = {ending for m in modules.values() for ending in getattr(m, "MASK_ENDINGS", ())}
+    found = _endings(path)
+    if not fitting and endings and not endings & found.keys():
+        *others, last = sorted(endings)
+        wanted = f"{', '.join(others)} or {last}" if others else last
+        advice = "give the folder of the masks, or save them as such files"
+        if path.is_dir():
+            raise InputError(
+                f"{path} has no masks: there are no {wanted} files: {what_is_there(path)}; {advice}"
+            )
+        raise InputError(f"{path} is no {wanted} file; {advice}")
     fit = f"fits {' and '.join(fitting)}" if fitting else "fits no format"
     listed = [f"  {name:<12} {_first_line(modules[name])}" for name in sorted(modules)]
     raise InputError("\n".join([f"{path} {fit}; say which it has with --as FORMAT:", *listed]))
+
+
+def what_is_there(folder: Path) -> str:
+    """Return the endings of a folder's files in words, with how many there are of each."""
+    found = sorted(_endings(folder).items(), key=lambda each: (-each[1], each[0]))
+    named = ", ".join(f"{n} {ending or 'without an ending'}" for ending, n in found[:3])
+    more = ", ..." if len(found) > 3 else ""
+    return f"only {named}{more}" if found else "the folder is empty"
+
+
+def _endings(path: Path) -> Counter[str]:
+    """Number of files by ending, at a path or under it; hidden ones are left out."""
+    files = [path] if path.is_file() else (p for p in path.rglob("*") if p.is_file())
+    return Counter(file.suffix.lower() for file in files if not file.name.startswith("."))
 
 
 def _never(_path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,11 +47,24 @@ class OutcomeGroup:
     names: tuple[str, ...]
 
     def in_words(self, what: str) -> str:
-        """One line without the outcome: "a.png: reason" or "40 files: reason (a.png, b.png, ...)"."""
+        """One line without the outcome: "a.png: reason" or "40 files: reason (a.png, b.png, ...)".
+
+        Names may hold any character, and notes may hold names: control characters are escaped.
+        """
         if len(self.names) == 1:
-            return f"{self.names[0]}: {self.note}"
+            return escaped(f"{self.names[0]}: {self.note}")
         more = ", ..." if len(self.names) > NAMED else ""
-        return f"{len(self.names)} {what}: {self.note} ({', '.join(self.names[:NAMED])}{more})"
+        named = ", ".join(self.names[:NAMED])
+        return escaped(f"{len(self.names)} {what}: {self.note} ({named}{more})")
+
+
+#: Controls of a terminal, ends of lines, changes of direction and lone surrogates.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escaped(text: str) -> str:
+    """Return text whose control characters are written as in Python: a file's name forges no line."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def fold(outcomes: Iterable[FileOutcome]) -> list[OutcomeGroup]:
@@ -85,6 +99,18 @@ Progress = Callable[[int, int], None]
 
 def silent(_done: int, _total: int) -> None:
     """A Progress that shows nothing."""
+
+
+def halves(progress: Progress) -> tuple[Progress, Progress]:
+    """Return the Progress of the first and of the second of two passes over the same items."""
+
+    def first(done: int, total: int) -> None:
+        progress(done // 2, total)
+
+    def second(done: int, total: int) -> None:
+        progress(total // 2 + (done + 1) // 2, total)
+
+    return first, second
 
 
 #: Returns the Progress of one stage of a job that has several, by what the stage is called.

@@ -275,14 +275,6 @@ def folded_lines(outcomes: Sequence[FileOutcome], what: str) -> list[str]:
     return lines
 
 
-def refusal_lines(refused: Sequence[str], what: str) -> list[str]:
-    """Return the folded lines of refusals that a result holds as "NAME: reason"."""
-    from ddiseg.outcomes import FileOutcome, Outcome
-
-    parts = [line.partition(": ") for line in refused]
-    return folded_lines([FileOutcome(n, Outcome.REFUSED, why) for n, _, why in parts], what)
-
-
 def raise_refused(outcomes: Sequence[FileOutcome], what: str, *, strict: bool) -> None:
     """Raise where everything of a batch was refused or, with --strict, anything."""
     from ddiseg.outcomes import nothing_taken, refusals

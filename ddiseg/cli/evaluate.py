@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar, refusal_lines
+from ddiseg.cli.base import Command, Settings, folded_lines, pass_settings, progress_bar
 from ddiseg.cli.malignancy import evaluate_malignancy, malignancy_option, paper_threshold_option
+
+if TYPE_CHECKING:
+    from ddiseg.outcomes import FileOutcome
 
 
 @click.command(cls=Command)
@@ -76,6 +80,7 @@ def evaluate(
         raise click.UsageError("Give either --truth DIR or --accepted.")
     mapping = masks.parse_class_mapping(classes, load_protocol().class_names) if classes else None
     workspace = settings.open()
+    refused: list[FileOutcome] = []
     with progress_bar("Scoring images") as progress:
         result = score(
             workspace,
@@ -86,18 +91,19 @@ def evaluate(
             stretched=stretched,
             subset=subset,
             seed=seed,
+            refused=refused,
             progress=progress,
         )
-    settings.emit(result, _table(result))
+    settings.emit(result, _table(result, refused))
 
 
-def _table(result: dict[str, Any]) -> str:
+def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
     models = ", ".join(f"{name} ({n})" for name, n in result["models"].items())
     lines = [
         f"{result['n_images']} images of {result['patients']} patients against {_truth(result)}; predictions by {models}",
         f"left out: {result['learned_from']} that the model learned from, {result['without_prediction']} without a prediction, "
-        f"{len(result['refused'])} truths refused",
-        *refusal_lines(result["refused"], "truths"),
+        f"{len(refused)} truths refused",
+        *folded_lines(refused, "truths"),
         *(f"note: {note}" for note in result["notes"]),
         "",
         f"{'tone':<9}{'class':<12}{'IoU mean [95% interval]':<27}{'IoU pooled [95% interval]':<28}{'Dice mean [95% interval]':<27}n images",

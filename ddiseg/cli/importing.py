@@ -310,25 +310,23 @@ def masks_import(
     elif classes is not None:
         chosen["mapping"] = parse_class_mapping(classes, protocol.class_names)
     workspace = settings.open()
-    notes: list[str] = []
     with progress_bar("Importing masks") as progress:
         if labelled:
             done = import_labelled_masks(workspace, path, **chosen, progress=progress)
-            outcomes, notes = done.outcomes, done.notes
         else:
-            outcomes = import_masks(workspace, path, **chosen, progress=progress)
+            done = import_masks(workspace, path, **chosen, progress=progress)
     report_outcomes(
         settings,
-        outcomes,
+        done.outcomes,
         "masks" if labelled else "mask files",
         strict=strict,
         extra={
             "format": format_name,
             "annotator": annotator,
             "reviewer": reviewer,
-            "notes": notes,
+            "notes": done.notes,
         },
-        lines=[*_taken_as(format_name, guessed), *notes],
+        lines=[*_taken_as(format_name, guessed), *done.notes],
     )
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar, refusal_lines
+from ddiseg.cli.base import Command, Settings, folded_lines, pass_settings, progress_bar
+
+if TYPE_CHECKING:
+    from ddiseg.outcomes import FileOutcome
 
 
 @click.command(cls=Command)
@@ -67,6 +71,7 @@ def sensitivity(
     except ValueError as error:
         raise InputError(f"{error}; states are: {', '.join(State)}") from error
     workspace = settings.open()
+    refused: list[FileOutcome] = []
     with progress_bar("Painting images in changed light") as progress:
         result = measure(
             workspace,
@@ -77,17 +82,18 @@ def sensitivity(
             subset=subset,
             states=wanted,
             seed=seed,
+            refused=refused,
             progress=progress,
         )
-    settings.emit(result, _table(result))
+    settings.emit(result, _table(result, refused))
 
 
-def _table(result: dict[str, Any]) -> str:
+def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
     lines = [
         f"{result['n_images']} images of {result['patients']} patients, painted by {result['model']}; "
         f"{result['without_lesion']} of them without a lesion",
-        f"left out: {result['learned_from']} that the model learned from, {len(result['refused'])} refused",
-        *refusal_lines(result["refused"], "images"),
+        f"left out: {result['learned_from']} that the model learned from, {len(refused)} refused",
+        *folded_lines(refused, "images"),
         "",
         f"{'change':<17}{'tone':<9}{'IoU mean [95% interval]':<27}{'Dice mean [95% interval]':<27}n images",
     ]

@@ -20,6 +20,8 @@ from ddiseg.masks import Layer, Mask, Origin, rle
 from ddiseg.masks.composition import Region
 from ddiseg.masks.polygons import fill_polygons
 
+MASK_ENDINGS = (".json",)
+
 
 def fits(path: Path) -> bool:
     """Whether a path is a COCO file or a folder with one."""

@@ -7,7 +7,7 @@ entry points `ddiseg.labelled_mask_formats`: (Path, Labels) -> LabelledMasks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from ddiseg.errors import InputError
 from ddiseg.ingest.labels import Labels
 from ddiseg.ingest.mask_files import (
     MaskFile,
+    MaskImport,
     MaskTargets,
     check_people,
     refuse_too_large,
@@ -34,14 +35,6 @@ class LabelledMasks:
     files: Sequence[MaskFile]  #: their values are class ids
     refused: Sequence[FileOutcome] = ()  #: entries that no mask can be made of
     notes: Sequence[str] = ()  #: what was left, and why
-
-
-@dataclass(frozen=True)
-class MaskImport:
-    """What became of a file."""
-
-    outcomes: list[FileOutcome] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def import_labelled_masks(

@@ -26,6 +26,8 @@ from ddiseg.masks import Layer, Mask, Origin, compose
 from ddiseg.masks.label_studio_region import BRUSH, POLYGON, read_region
 from ddiseg.outcomes import FileOutcome, Outcome
 
+MASK_ENDINGS = (".json",)
+
 #: Entries of a result that say something about a picture and draw nothing in it.
 _SAID = {"choices", "textarea", "rating", "number", "datetime", "taxonomy", "relation"}
 

@@ -22,7 +22,8 @@ from ddiseg.catalogue.masks import refuse_self_review
 from ddiseg.catalogue.models import Image
 from ddiseg.errors import InputError
 from ddiseg.ingest.folder import FoundFile, list_folder, read_file
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.ingest.mask_values import FolderValues, OtherSizeError, refusals_of
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, halves, silent
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
 
@@ -44,6 +45,14 @@ class MaskFile:
     notes: list[str] = field(default_factory=list)  #: what `load` had to tolerate
 
 
+@dataclass(frozen=True)
+class MaskImport:
+    """What became of the masks of a folder or file."""
+
+    outcomes: list[FileOutcome] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
 def import_masks(
     workspace: Workspace,
     path: Path,
@@ -56,8 +65,11 @@ def import_masks(
     dataset: str | None = None,
     subset: str | None = None,
     progress: Progress = silent,
-) -> list[FileOutcome]:
+) -> MaskImport:
     """Import a file or folder of masks, matched to images by file name without ending.
+
+    Without a mapping the values must be class ids, in all files: where one holds another value,
+    none is taken, since a 0 of the others may mean anything too.
 
     Args:
         annotator: who drew them.
@@ -77,9 +89,15 @@ def import_masks(
     read = formats.load_format(formats.MASKS, format_name)
     targets = MaskTargets.read(workspace, dataset)
     files = list(read(path))
+    values = None
+    if mapping is None:
+        reading, progress = halves(progress)
+        values = FolderValues.read(files, reading)
     if subset is not None:
         files = targets.inside(workspace, subset, files)
-    return submit_files(
+    if values is not None and not values.are_class_ids:
+        return MaskImport(values.refuse(files, targets.of))
+    outcomes = submit_files(
         workspace,
         files,
         targets.of,
@@ -89,6 +107,7 @@ def import_masks(
         stretched=stretched,
         progress=progress,
     )
+    return MaskImport(outcomes, values.notes if values is not None else [])
 
 
 def submit_files(
@@ -140,7 +159,7 @@ def find_mask_files(path: Path, ending: str) -> list[FoundFile]:
         return [FoundFile(path.name, path)]
     files = list(list_folder(path, (ending,)).files)
     if not files:
-        raise InputError(f"{path} has no masks: no file ends in {ending}")
+        raise InputError(f"{path} has no {ending} files: {formats.what_is_there(path)}")
     return files
 
 
@@ -161,10 +180,7 @@ def class_mask(file: MaskFile, mapping: Mapping[int, int] | None) -> masks.Mask:
     values = file.load()
     if mapping is not None:
         return masks.remap(values, mapping)
-    try:
-        return masks.check_mask(values, len(load_protocol().classes))
-    except masks.NoClassError as error:
-        raise InputError(f"{error}; {_mapping_advice(error.seen)}") from error
+    return masks.check_mask(values, len(load_protocol().classes))
 
 
 @dataclass(frozen=True)
@@ -211,12 +227,6 @@ class MaskTargets:
         return self.by_id[ids[0]]
 
 
-def size_mismatch(mask: masks.Mask, image: Image) -> str:
-    """Why a mask of another size is refused."""
-    height, width = mask.shape
-    return _other_size((height, width), image)
-
-
 def refuse_too_large(size: tuple[int, int]) -> None:
     """Raise InputError where a mask of (height, width) has more pixels than any may have."""
     height, width = size
@@ -234,7 +244,7 @@ class _Taken:
     file: MaskFile
     mask: NewMask | None = None
     restored: bool = False  #: it was not in the store, or damaged there
-    refusal: str | None = None
+    fault: InputError | None = None
 
 
 @dataclass
@@ -250,15 +260,21 @@ class _Import:
 
     def run(self, files: Sequence[MaskFile], progress: Progress) -> list[FileOutcome]:
         outcomes: list[FileOutcome] = []
+        faults: dict[int, tuple[str, InputError]] = {}
         progress(0, len(files))
         # Two threads: beside one that waits for the disk, no more than one mask is computed.
         with ThreadPoolExecutor(2) as pool:
             try:
-                for taken in _batches(pool, self.take, files):
-                    outcomes += self.catalogue(taken)
+                for batch in _batches(pool, self.take, files):
+                    for place, taken in enumerate(batch, len(outcomes)):
+                        if taken.fault is not None:
+                            faults[place] = taken.file.name, taken.fault
+                    outcomes += self.catalogue(batch)
                     progress(len(outcomes), len(files))
             finally:
                 pool.shutdown(cancel_futures=True)
+        for place, refused in zip(faults, refusals_of(list(faults.values())), strict=True):
+            outcomes[place] = refused
         return outcomes
 
     def take(self, file: MaskFile) -> _Taken:
@@ -272,7 +288,7 @@ class _Import:
             height, width = mask.shape
             self.check_size(file, image, (height, width))
         except InputError as error:
-            return _Taken(file, refusal=str(error))
+            return _Taken(file, fault=error)
         digest = masks.mask_hash(mask)
         there = self.workspace.store.exists(Kind.MASK, digest)
         if not there:
@@ -295,7 +311,7 @@ class _Import:
         """Raise InputError where a mask of `size` can't lie over its image."""
         stretched = file.stretched or self.stretched
         if size != (image.height, image.width) and not stretched:
-            raise InputError(_other_size(size, image))
+            raise OtherSizeError(size, (image.height, image.width))
         refuse_too_large(size)
 
     def author(self, file: MaskFile) -> str:
@@ -324,7 +340,7 @@ class _Import:
     def outcome(self, taken: _Taken) -> FileOutcome:
         name = taken.file.name
         if taken.mask is None:
-            return FileOutcome(name, Outcome.REFUSED, taken.refusal)
+            return FileOutcome(name, Outcome.REFUSED, str(taken.fault))
         first = self.first[taken.mask.image_id]
         told = self.told[taken.mask.image_id]
         if first is taken:
@@ -338,23 +354,9 @@ class _Import:
         return FileOutcome(name, Outcome.UNCHANGED, f"same mask as {first.file.name}")
 
 
-def _other_size(size: tuple[int, int], image: Image) -> str:
-    height, width = size
-    return (
-        f"is {width} x {height}, but its photograph is {image.width} x {image.height}: "
-        "export it at that size, or give --stretched if the photograph was stretched to it"
-    )
-
-
-def _mapping_advice(seen: Sequence[int]) -> str:
-    """What to type for values that are no classes; an example where two values allow one."""
-    if len(seen) == 2 and seen[0] == 0:
-        return f"give --classes, for example 0=skin,{seen[1]}=lesion; 0 may be background instead"
-    return "say what every value means with --classes VALUE=CLASS,..."
-
-
 def _with_repair(outcome: FileOutcome, taken: _Taken) -> FileOutcome:
-    notes = [n for n in (outcome.note, *taken.file.notes) if n]
+    # A file may have been read twice, once for its values alone.
+    notes = [n for n in dict.fromkeys((outcome.note, *taken.file.notes)) if n]
     if outcome.outcome is Outcome.UNCHANGED and taken.restored:
         outcome = replace(outcome, outcome=Outcome.REPAIRED)
         notes.append("its stored copy was missing")

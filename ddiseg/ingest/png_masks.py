@@ -20,6 +20,8 @@ from ddiseg.errors import InputError
 from ddiseg.ingest.folder import FoundFile
 from ddiseg.ingest.mask_files import MaskFile, find_mask_files, has_mask_files, read_mask_file
 
+MASK_ENDINGS = (".png",)
+
 #: PNG colour types with more than one channel at 8 bits (PNG specification, 11.2.2).
 _COLOUR_TYPES = {2: "RGB", 4: "LA", 6: "RGBA"}
 

@@ -21,6 +21,7 @@ from ddiseg.ingest.folder import FoundFile
 from ddiseg.ingest.mask_files import MaskFile, find_mask_files, has_mask_files, read_mask_file
 
 SIDE = 256
+MASK_ENDINGS = (".npy",)
 
 
 def fits(path: Path) -> bool:

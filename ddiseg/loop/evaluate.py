@@ -18,10 +18,11 @@ from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.models import Image, Mask
 from ddiseg.errors import InputError, NotFoundError
 from ddiseg.formats import MASKS, guess_format, load_format
-from ddiseg.ingest.mask_files import MaskTargets, class_mask, size_mismatch
+from ddiseg.ingest.mask_files import MaskFile, MaskTargets, class_mask
+from ddiseg.ingest.mask_values import FolderValues, OtherSizeError, refusals_of
 from ddiseg.loop.lineage import Lineage, honest_predictions
 from ddiseg.loop.painting import SETTLED
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent
+from ddiseg.outcomes import FileOutcome, Progress, halves, reasons_in_words, silent
 from ddiseg.workspace import Workspace
 
 
@@ -46,6 +47,7 @@ def evaluate(
     subset: str | None = None,
     resamples: int = 2000,
     seed: int = 0,
+    refused: list[FileOutcome] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Score the newest prediction of each image that has a truth.
@@ -55,17 +57,29 @@ def evaluate(
     Truths are the mask files under `truth`, or the accepted masks where it is None. A prediction
     by a model that learned from a mask of the same image is never scored: the newest one by
     another model is, or the image is left out and counted. The format of the files is the only one
-    that fits where `format_name` is None.
+    that fits where `format_name` is None. Without a mapping the values must be class ids, in all
+    files: where one holds another value, nothing is evaluated. Truths that can't be used are added
+    to `refused`, by name and reason; the result has both in one text.
 
     Raises:
         InputError: no such folder or format, or no image is left to score; says why of each.
         NotFoundError: no such subset.
     """
-    refused: list[FileOutcome] = []
+    refused = [] if refused is None else refused
+    notes: list[str] = []
+    faults: list[tuple[str, InputError]] = []
     if truth is not None:
         format_name = format_name or guess_format(truth, MASKS)
-        truths = _from_files(workspace, truth, format_name, mapping, stretched, refused)
+        files = list(load_format(MASKS, format_name)(truth))
+        targets = MaskTargets.read(workspace)
         source = str(truth)
+        if mapping is None:
+            values = FolderValues.read(files, halves(progress)[0])
+            if not values.are_class_ids:
+                refused += values.refuse(files, targets.of)
+                raise InputError(_nothing_to_evaluate(source, refused, 0, (), 0))
+            notes = values.notes
+        truths = _from_files(targets, files, mapping, stretched, faults)
     else:
         truths = _from_accepted(workspace)
         source = "accepted masks"
@@ -99,6 +113,7 @@ def evaluate(
             drawn_over += lineage.painting_under(item.accepted, version) is not None
         truth_hash, iou = workspace.store_mask(item.mask), _lesion_iou(confusions[-1], item)
         compared.append(Compared(item.image.id, prediction.id, truth_hash, iou))
+    refused += refusals_of(faults)
     if not images:
         raise InputError(_nothing_to_evaluate(source, refused, learned, unpredicted, outside))
     scored = np.stack(confusions), [i.patient or f"image {i.id}" for i in images]
@@ -117,7 +132,7 @@ def evaluate(
         "patients": len(set(scored[1])),
         "learned_from": learned,
         "without_prediction": len(unpredicted),
-        "notes": _notes(workspace, models, drawn_over),
+        "notes": [*notes, *_notes(workspace, models, drawn_over)],
         "refused": [f"{each.name}: {each.note}" for each in refused],
         "bootstrap": {"over": "patients", "resamples": resamples, "seed": seed},
         "classes": {c: s.as_dict() for c, s in overall.items() if c in shown},
@@ -188,29 +203,28 @@ def _nothing_to_evaluate(
 
 
 def _from_files(
-    workspace: Workspace,
-    path: Path,
-    format_name: str,
+    targets: MaskTargets,
+    files: Sequence[MaskFile],
     mapping: dict[int, int] | None,
     stretched: bool,
-    refused: list[FileOutcome],
+    faults: list[tuple[str, InputError]],
 ) -> Iterator[Truth]:
-    images = MaskTargets.read(workspace)
     found: dict[int, str] = {}
-    for file in load_format(MASKS, format_name)(path):
+    for file in files:
         try:
-            image = images.of(file)
+            image = targets.of(file)
             mask = class_mask(file, mapping)
-            if mask.shape != (image.height, image.width) and not (file.stretched or stretched):
-                raise InputError(size_mismatch(mask, image))
+            (height, width), photograph = mask.shape, (image.height, image.width)
+            if (height, width) != photograph and not (file.stretched or stretched):
+                raise OtherSizeError((height, width), photograph)
         except InputError as error:
-            refused.append(FileOutcome(file.name, Outcome.REFUSED, str(error)))
+            faults.append((file.name, error))
             continue
         digest = masks.mask_hash(mask)
         if image.id in found:
             if found[image.id] != digest:
                 why = "another truth for the same image than the first"
-                refused.append(FileOutcome(file.name, Outcome.REFUSED, why))
+                faults.append((file.name, InputError(why)))
             continue
         found[image.id] = digest
         classes = file.classes if mapping is None else sorted(set(mapping.values()))

@@ -18,7 +18,7 @@ from ddiseg.catalogue.models import Image, ModelVersion
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.loop.lighting import Change, colour_temperature, exposure, one_grey_level
 from ddiseg.loop.model_files import fedd_errors, load_version
-from ddiseg.outcomes import Progress, silent
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent
 from ddiseg.workspace import Workspace
 
 #: The changes measured unless others are given: a third of a stop, and what an automatic white
@@ -46,6 +46,7 @@ def sensitivity(
     states: Collection[State] = (),
     seed: int = 0,
     resamples: int = 2000,
+    refused: list[FileOutcome] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Paint a sample of photographs as they are and in changed light, and compare the lesion's masks.
@@ -56,7 +57,8 @@ def sensitivity(
     says nothing about a change; one whose lesion is lost or invented counts 0. The last change, of
     one grey level, shows how much of the others is the noise that the model adds by itself.
 
-    Returns the figures, which are also logged for the report. Raises InputError where there is
+    Photographs that can't be read are added to `refused`, by name and reason; the result has both
+    in one text. Returns the figures, which are also logged for the report. Raises InputError where there is
     nothing to measure.
     """
     changes = [
@@ -77,14 +79,16 @@ def sensitivity(
             "with --subset and --state"
         )
     protocol = load_protocol()
+    refused = [] if refused is None else refused
     measured = _Measured([change.name for change in changes], one_grey_level().name)
     for image, confusions in _compared(
-        workspace, version, chosen, [*changes, one_grey_level()], measured.refused, progress
+        workspace, version, chosen, [*changes, one_grey_level()], refused, progress
     ):
         measured.add(image, confusions, protocol.class_names.index(LESION))
     if not measured.images:
         raise InputError(
-            f"none of the {len(chosen)} images can be read, first {measured.refused[0]}: run 'ddiseg verify'"
+            f"none of the {len(chosen)} images can be read: {reasons_in_words(refused, 'images')}; "
+            "run 'ddiseg verify'"
         )
     result: dict[str, Any] = {
         "model": version.name,
@@ -95,7 +99,7 @@ def sensitivity(
         "n_images": len(measured.images),
         "patients": len(set(measured.patients)),
         "learned_from": sum(i.id in learned for i in candidates),
-        "refused": measured.refused,
+        "refused": [f"{each.name}: {each.note}" for each in refused],
         "bootstrap": {"over": "patients", "resamples": resamples, "seed": seed},
         **measured.figures(protocol, resamples, seed),
     }
@@ -130,7 +134,7 @@ def _compared(
     version: ModelVersion,
     images: Sequence[Image],
     changes: Sequence[Change],
-    refused: list[str],
+    refused: list[FileOutcome],
     progress: Progress,
 ) -> Iterator[tuple[Image, NDArray[np.int64]]]:
     """Each image with a confusion matrix a change, (changes, C, C): rows the mask as it is."""
@@ -139,7 +143,7 @@ def _compared(
         try:
             photograph = workspace.photograph(image)
         except (InputError, WorkspaceError) as error:
-            refused.append(f"{image.name}: {error}")
+            refused.append(FileOutcome(image.name, Outcome.REFUSED, str(error)))
             continue
         with fedd_errors():
             before, *after = probes.predict(
@@ -156,7 +160,6 @@ class _Measured:
     def __init__(self, changes: Sequence[str], control: str) -> None:
         self.changes, self.control = [*changes, control], control
         self.images: list[Image] = []
-        self.refused: list[str] = []
         self._lesions: list[NDArray[np.int64]] = []
 
     def add(self, image: Image, confusions: NDArray[np.int64], lesion: int) -> None:

@@ -3,9 +3,12 @@
 from ddiseg.masks.agreement import BoundaryDistance, boundary_distance, cohen_kappa
 from ddiseg.masks.composition import Composition, Layer, Origin, compose
 from ddiseg.masks.mask import (
+    FEW_VALUES,
     MAX_PIXELS,
     Mask,
     NoClassError,
+    UnnamedValueError,
+    ValuesError,
     check_mask,
     classes_in,
     decode_png,
@@ -20,6 +23,7 @@ from ddiseg.masks.painting import paint
 from ddiseg.masks.rle import Rle, encode_classes
 
 __all__ = [
+    "FEW_VALUES",
     "MAX_PIXELS",
     "BoundaryDistance",
     "Composition",
@@ -28,6 +32,8 @@ __all__ = [
     "NoClassError",
     "Origin",
     "Rle",
+    "UnnamedValueError",
+    "ValuesError",
     "boundary_distance",
     "check_mask",
     "classes_in",

@@ -29,17 +29,70 @@ MAX_PIXELS = 200_000_000
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-class NoClassError(InputError):
-    """A mask with values that are no class; `seen` are all its values, ascending.
+#: A mask with more wrong values than this is no mask of a few values: they are not listed.
+FEW_VALUES = 8
+
+
+class ValuesError(InputError):
+    """A mask with values that have no meaning: `wrong` are those, `seen` all values, ascending.
 
     The message names no number of pixels: masks with the same fault have the same message, which is
     then shown once for all of them.
     """
 
     def __init__(self, wrong: Sequence[int], seen: Sequence[int]) -> None:
+        self.wrong, self.seen = tuple(wrong), tuple(seen)
+        super().__init__(self.listing(wrong, seen) if self.few else self.too_many())
+
+    @property
+    def few(self) -> bool:
+        """Whether the wrong values are few enough to be listed."""
+        return len(self.wrong) <= FEW_VALUES
+
+    @staticmethod
+    def listing(wrong: Sequence[int], seen: Sequence[int]) -> str:
+        """Return the message that lists the values, of one mask or of several together."""
+        raise NotImplementedError
+
+    @staticmethod
+    def too_many() -> str:
+        """Return the message for a mask with more wrong values than are listed."""
+        raise NotImplementedError
+
+
+class NoClassError(ValuesError):
+    """A mask with values that are no class."""
+
+    @staticmethod
+    def listing(wrong: Sequence[int], seen: Sequence[int]) -> str:
+        """Return the message that lists the values, of one mask or of several together."""
         are = "is" if len(wrong) == 1 else "are"
-        super().__init__(f"mask {_counted(wrong)} {are} no class; values seen: {_listed(seen)}")
-        self.seen = tuple(seen)
+        return f"mask {_counted(wrong)} {are} no class; values seen: {_listed(seen)}"
+
+    @staticmethod
+    def too_many() -> str:
+        """Return the message for a mask with more wrong values than are listed."""
+        return f"mask has more than {FEW_VALUES} values that are no class (soft edges or a photograph?)"
+
+
+class UnnamedValueError(ValuesError):
+    """A mask with values that the class mapping does not name."""
+
+    @staticmethod
+    def listing(wrong: Sequence[int], seen: Sequence[int]) -> str:
+        """Return the message that lists the values, of one mask or of several together."""
+        return (
+            f"the class mapping (--classes) does not name {_counted(wrong)}; values seen: "
+            f"{_listed(seen)}; name every value, for example 0=skin,255=lesion"
+        )
+
+    @staticmethod
+    def too_many() -> str:
+        """Return the message for a mask with more wrong values than are listed."""
+        return (
+            f"mask has more than {FEW_VALUES} values that the class mapping (--classes) does not name "
+            "(soft edges or a photograph?)"
+        )
 
 
 def check_mask(array: NDArray[Any], class_count: int) -> Mask:
@@ -142,7 +195,7 @@ def decode_png(data: bytes, *, max_pixels: float = MAX_PIXELS) -> Mask:
         with PngImageFile(io.BytesIO(data)) as image:
             return np.array(image, dtype=np.uint8)
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise _broken_png(data, str(error)) from error
+        raise _broken_png(str(error)) from error
 
 
 def load_npy(data: bytes) -> NDArray[Any]:
@@ -192,8 +245,7 @@ def load_npy(data: bytes) -> NDArray[Any]:
     if promised != present:
         trouble = "is truncated" if present < promised else "goes on after its array"
         raise InputError(
-            f".npy file {trouble}: shape {shape} of {dtype} takes {promised:,} bytes, "
-            f"{present:,} follow the header; copy or save it again"
+            f".npy file {trouble}: its header says shape {shape} of {dtype}; copy or save it again"
         )
     flat = np.frombuffer(data, dtype=dtype, offset=stream.tell()) if present else np.empty(0, dtype)
     array = flat.reshape(shape[::-1]).T if fortran_order else flat.reshape(shape)
@@ -208,7 +260,8 @@ def remap(mask_values: NDArray[Any], mapping: Mapping[int, int]) -> Mask:
         mapping: the class id of each foreign value.
 
     Raises:
-        InputError: a value that `mapping` does not name.
+        UnnamedValueError: a value that `mapping` does not name.
+        InputError: `mapping` leads to no class id, or `mask_values` is no (H, W) of whole numbers.
     """
     bad_targets = sorted({target for target in mapping.values() if not 0 <= target <= 255})
     if bad_targets:
@@ -217,10 +270,7 @@ def remap(mask_values: NDArray[Any], mapping: Mapping[int, int]) -> Mask:
     values = _values_in(array)
     unnamed = values[[int(value) not in mapping for value in values]]
     if len(unnamed):
-        raise InputError(
-            f"the class mapping (--classes) does not name {_counted(unnamed.tolist())}; values seen: "
-            f"{_listed(values.tolist())}; name every value, for example 0=skin,255=lesion"
-        )
+        raise UnnamedValueError(unnamed.tolist(), values.tolist())
     targets = np.array([mapping[int(value)] for value in values], dtype=np.uint8)
     return targets[np.searchsorted(values, array)]
 
@@ -324,7 +374,7 @@ def _counted(values: Sequence[int]) -> str:
     return f"value{'s' * (len(values) != 1)} {_listed(values)}"
 
 
-def _listed(values: Sequence[int], most: int = 8) -> str:
+def _listed(values: Sequence[int], most: int = FEW_VALUES) -> str:
     listed = ", ".join(map(str, values[:most]))
     return f"{listed} and {len(values) - most} more" if len(values) > most else listed
 
@@ -332,10 +382,7 @@ def _listed(values: Sequence[int], most: int = 8) -> str:
 def _png_size(data: bytes) -> tuple[int, int]:
     """Width and height in a PNG's header, its first chunk (PNG specification, 11.2.1)."""
     if len(data) < 33 or data[:8] != _PNG_SIGNATURE or data[12:16] != b"IHDR":
-        raise InputError(
-            f"mask of {len(data):,} bytes is not a PNG, or stops within its header; "
-            "give a PNG of class ids"
-        )
+        raise InputError("mask is not a PNG, or stops within its header; give a PNG of class ids")
     width, height, depth, colour_type = struct.unpack(">IIBB", data[16:26])
     kind = {
         0: f"{depth}-bit grey",
@@ -378,17 +425,14 @@ def _png_chunk_kinds(data: bytes) -> set[bytes]:
         length = int.from_bytes(data[start : start + 4], "big")
         end = start + 12 + length
         if end > len(data):
-            raise _broken_png(data, "it stops before its end mark")
+            raise _broken_png("it stops before its end mark")
         kind, checksum = data[start + 4 : start + 8], int.from_bytes(data[end - 4 : end], "big")
         if zlib.crc32(view[start + 4 : end - 4]) != checksum:
-            raise _broken_png(data, f"wrong checksum in chunk {kind!r}")
+            raise _broken_png(f"wrong checksum in chunk {kind!r}")
         kinds.add(kind)
         start = end
     return kinds
 
 
-def _broken_png(data: bytes, trouble: str) -> InputError:
-    return InputError(
-        f"mask PNG of {len(data):,} bytes is truncated or corrupt ({trouble}); "
-        "export or copy it again"
-    )
+def _broken_png(trouble: str) -> InputError:
+    return InputError(f"mask PNG is truncated or corrupt ({trouble}); export or copy it again")

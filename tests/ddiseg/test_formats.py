@@ -47,7 +47,6 @@ def test_guess__the_only_one_that_fits(tmp_path: Path, path: str, expected: str)
 @pytest.mark.parametrize(
     ("names", "documents", "says"),
     [
-        (["a.gif"], {}, "fits no format"),
         ([], {"other": {"images": 3}}, "fits no format"),
         (["a.png", "b.npy"], {}, "fits png and sddi"),
         (["images/a.png"], {"annotations": COCO}, "fits coco and png"),
@@ -63,6 +62,29 @@ def test_guess__none_or_several_are_listed(
     assert first == f"{folder} {says}; say which it has with --as FORMAT:"
     assert [line.split()[0] for line in listed] == ["coco", "labelstudio", "png", "sddi"]
     assert all(len(line.split()) > 5 for line in listed), "each has a line that describes it"
+
+
+@pytest.mark.parametrize(
+    ("names", "there"),
+    [
+        ([], "the folder is empty"),
+        (["a.jpg", "b.JPG", "sub/c.bmp"], "only 2 .jpg, 1 .bmp"),
+        (["a.1", "a.2", "a.3", "a.4", ".hidden"], "only 1 .1, 1 .2, 1 .3, ..."),
+    ],
+)
+def test_guess__no_file_that_any_format_reads(tmp_path: Path, names: list[str], there: str) -> None:
+    folder = make(tmp_path / "masks", *names)
+    folder.mkdir(exist_ok=True)
+    advice = "give the folder of the masks, or save them as such files"
+    with pytest.raises(InputError) as raised:
+        guess_format(folder, MASKS)
+    says = f"{folder} has no masks: there are no .npy or .png files: {there}; {advice}"
+    assert str(raised.value) == says
+    for name in names[:1]:
+        with pytest.raises(InputError) as raised:
+            guess_format(folder / name, MASKS, LABELLED_MASKS)
+        says = f"{folder / name} is no .json, .npy or .png file; {advice}"
+        assert str(raised.value) == says
 
 
 def test_guess__only_among_the_groups_asked_for(tmp_path: Path) -> None:

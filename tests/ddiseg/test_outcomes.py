@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ddiseg.outcomes import FileOutcome, Outcome, fold, nothing_taken, reasons_in_words
+from ddiseg.outcomes import FileOutcome, Outcome, fold, halves, nothing_taken, reasons_in_words
 
 A = FileOutcome("a.png", Outcome.REFUSED, "is no mask")
 B = FileOutcome("b.png", Outcome.REFUSED, "is too large")
@@ -34,6 +34,27 @@ def test_fold__by_outcome_and_note() -> None:
 )
 def test_in_words(count: int, words: str) -> None:
     assert [group.in_words("masks") for group in fold(refused(count))] == [words]
+
+
+def test_in_words__names_forge_no_line() -> None:
+    """Names from elsewhere may hold anything: ends of lines, commands to the terminal."""
+    names = ["a\nrefused  everything.png", "\x1b[2Jb.png", "\u202egnp.c", "\u00e4 \u76ae.png"]
+    shown = [r"a\nrefused  everything.png", r"\x1b[2Jb.png", r"\u202egnp.c", "\u00e4 \u76ae.png"]
+    for name, one in zip(names, shown, strict=True):
+        (group,) = fold([FileOutcome(name, Outcome.REFUSED, f"same as {name}")])
+        assert group.names == (name,)
+        assert group.in_words("masks") == f"{one}: same as {one}"
+    (group,) = fold([FileOutcome(name, Outcome.REFUSED, "no") for name in names[:3]])
+    assert group.in_words("masks") == f"3 masks: no ({', '.join(shown[:3])})"
+
+
+def test_halves__of_two_passes() -> None:
+    told: list[tuple[int, int]] = []
+    first, second = halves(lambda done, total: told.append((done, total)))
+    for half in (first, second):
+        for done in range(4):
+            half(done, 3)
+    assert told == [(0, 3), (0, 3), (1, 3), (1, 3), (1, 3), (2, 3), (2, 3), (3, 3)]
 
 
 def test_reasons_in_words__the_most_frequent_first() -> None:

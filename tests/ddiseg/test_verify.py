@@ -142,7 +142,7 @@ DAMAGE: dict[str, tuple[Damage, Part, str]] = {
     "mask truncated": (
         _truncate(Kind.MASK),
         Part.MASK,
-        r"^mask of 1\.png by anna: the stored mask PNG of .* is truncated or corrupt",
+        r"^mask of 1\.png by anna: the stored mask PNG is truncated or corrupt",
     ),
     "mask holds other pixels": (
         _write(Kind.MASK, _mask(1)),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ddiseg.loop import sensitivity as loop
+from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.workspace import Workspace
 
 Ddiseg = Callable[..., Any]
@@ -39,13 +40,14 @@ def test_sensitivity__prints_each_change_by_tone(
     score = {"iou_mean": 0.9, "iou_mean_ci95": [0.8, 0.95], "dice_mean": 0.94, "dice_mean_ci95": None, "n": 7}  # fmt: skip
     result = {
         "model": "fedd-1", "n_images": 7, "patients": 6, "without_lesion": 0, "learned_from": 3,
-        "refused": ["x.png: gone"], "control": "one grey level",
+        "refused": ["x: y.png: gone"], "control": "one grey level",
         "by_change": {"-0.3 EV": {"all": score}, "one grey level": {"all": score}},
         "sentences": ["It is steady."],
     }  # fmt: skip
 
     def measure(workspace: Workspace, actor: str, **given: Any) -> dict[str, Any]:
         asked.update(given)
+        given["refused"].append(FileOutcome("x: y.png", Outcome.REFUSED, "gone"))
         return result
 
     monkeypatch.setattr(loop, "sensitivity", measure)
@@ -57,7 +59,7 @@ def test_sensitivity__prints_each_change_by_tone(
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
     assert "-0.3 EV all 0.900 [0.800, 0.950] too few patients 7" in lines
     assert "one grey level* all 0.900 [0.800, 0.950] too few patients 7" in lines
-    assert "refused x.png: gone" in lines
+    assert "refused x: y.png: gone" in lines
     assert lines[-1] == "It is steady."
     printed = ddiseg("--workspace", filled.root, "--output", "json", "sensitivity")
     assert json.loads(printed.out) == result

@@ -60,7 +60,7 @@ if what == "photographs":
 else:
     outcomes = mask_files.import_masks(
         workspace, Path(folder), format_name="png", annotator="a", reviewer="b"
-    )
+    ).outcomes
 print(sum(o.outcome == "added" for o in outcomes))
 """
 
@@ -156,7 +156,8 @@ def test_import_masks__killed(
 
 
 def mask_import(workspace: Workspace, drawn: Path) -> Any:
-    return import_masks(workspace, drawn, format_name="png", annotator="a", reviewer="b")
+    done = import_masks(workspace, drawn, format_name="png", annotator="a", reviewer="b")
+    return done.outcomes
 
 
 def test_import__two_at_once(workspace: Workspace, photos: Path, drawn: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ddiseg.cli.base import Group, common_options, run
 from ddiseg.cli.importing import COMMANDS
+from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
 
 COLUMNS = "image=file,tone=tone"
@@ -192,6 +193,55 @@ def test_masks_import__foreign_values(ddiseg: Any, photos: Path, tmp_path: Path)
     assert json.loads(done.out)["format"] == "png"
 
 
+def test_masks_import__other_masks_of_the_folder_hold_no_class(
+    ddiseg: Any, photos: Path, tmp_path: Path, workspace: Workspace
+) -> None:
+    """A mask of 0 and 255 without a lesion holds only 0: alone it would be read as background."""
+    ddiseg("import", photos)
+    for name, value in (("a.png", 0), ("b.png", 0), ("c.png", 255)):
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(np.full((16, 24), value, np.uint8)).save(tmp_path / "masks" / name)
+    args = ["masks", "import", tmp_path / "masks", "--annotator", "anna", "--reviewer", "ben"]
+    done = ddiseg(*args)
+    assert done.status == 1
+    assert done.out.splitlines() == [
+        "3 mask files: 0 added, 0 unchanged, 0 repaired, 3 refused",
+        "  refused  2 mask files: other masks of this folder hold values that are no class (255): "
+        "give --classes, for example 0=skin,255=lesion; 0 may be background instead (a.png, b.png)",
+        "  refused  c.png: mask value 255 is no class; values seen: 0, 255; give --classes, "
+        "for example 0=skin,255=lesion; 0 may be background instead",
+        "no --as given: read as png",
+    ]
+    assert "Error: nothing was taken: 3 of 3 mask files refused" in done.err
+    assert not workspace.catalogue.masks.all()
+    assert not workspace.store.digests(Kind.MASK)
+    done = ddiseg(*args, "--classes", "0=skin,255=lesion")
+    assert done.status == 0, "what was refused does not stand in the way"
+    assert "3 added" in done.out
+
+
+def test_masks_import__only_0_and_1(ddiseg: Any, photos: Path, tmp_path: Path) -> None:
+    ddiseg("import", photos)
+    (tmp_path / "masks").mkdir()
+    lesion = np.arange(16 * 24).reshape(16, 24) < 50
+    Image.fromarray(lesion).save(tmp_path / "masks" / "a.png")  # of 1 bit
+    Image.fromarray(np.zeros((16, 24), np.uint8)).save(tmp_path / "masks" / "b.png")
+    two_colours = Image.fromarray(lesion.astype(np.uint8)).convert("P")
+    two_colours.putpalette([0, 0, 0, 255, 0, 0])
+    two_colours.putdata(lesion.astype(np.uint8).ravel().tolist())
+    two_colours.save(tmp_path / "masks" / "c.png")
+    note = (
+        "all 3 masks hold only 0 and 1, read as background and lesion; if 0 means skin, say "
+        "--classes 0=skin,1=lesion"
+    )
+    args = ["masks", "import", tmp_path / "masks", "--annotator", "anna"]
+    done = ddiseg(*args)
+    assert (done.status, done.out.splitlines()[1:]) == (0, ["no --as given: read as png", note])
+    assert json.loads(ddiseg(*args, "--output", "json").out)["notes"] == [note]
+    done = ddiseg(*args, "--classes", "0=skin,1=lesion", "--output", "json")
+    assert json.loads(done.out)["notes"] == []
+
+
 def test_masks_import__none_of_the_subset(ddiseg: Any, photos: Path, workspace: Workspace) -> None:
     ddiseg("import", photos)
     (image,) = [i for i in workspace.catalogue.images.select() if i.name == "a.png"]
@@ -232,7 +282,7 @@ def test_masks_import(ddiseg: Any, photos: Path, tmp_path: Path) -> None:
         (["--as", "png", "--annotator", "a", "--rest", "skin"], 2, "--rest is about files with labels"),
         (["--as", "coco", "--rest", "hair"], 1, "--rest: there is no class 'hair'; the classes are"),
         (["--as", "labelstudio", "--classes", "0"], 1, "'0' is not LABEL=CLASS"),
-        (["--annotator", "a"], 1, "fits no format; say which it has with --as FORMAT:"),
+        (["--annotator", "a"], 1, "has no masks: there are no .json, .npy or .png files: only "),
         (["--as", "png", "--annotator", "a", "--dataset", "x"], 1, "no dataset called 'x'; there are: none yet"),
     ],
 )  # fmt: skip

@@ -63,7 +63,7 @@ def test_pad300(workspace: Workspace, tmp_path: Path) -> None:
         annotator="reader-1",
         reviewer="reader-2",
         mapping={0: 4, 255: 1},
-    )
+    ).outcomes
     assert count(told)["added"] == 40
     for image_id, mask in workspace.catalogue.masks.accepted().items():
         (image,) = workspace.catalogue.images.select(ids=[image_id])
@@ -80,7 +80,7 @@ def test_sddi(workspace: Workspace, tmp_path: Path, pixels: Any) -> None:
         Image.fromarray(pixels(i, 20 + i % 31, 20 + i % 17)).save(tmp_path / "DDI" / f"{stem}.png")
     import_photographs(workspace, tmp_path / "DDI")
     arguments: dict[str, Any] = {"format_name": "sddi", "annotator": "FEDD authors"}
-    told = import_masks(workspace, SDDI, **arguments)
+    told = import_masks(workspace, SDDI, **arguments).outcomes
     assert count(told) == {"added": 333, "unchanged": 289, "repaired": 0, "refused": 0}
     repeats = [o for o in told if o.outcome is Outcome.UNCHANGED]
     assert all(str(o.note).startswith("same mask as ") for o in repeats)
@@ -91,5 +91,5 @@ def test_sddi(workspace: Workspace, tmp_path: Path, pixels: Any) -> None:
         original = np.load(next(SDDI.rglob(f"{Path(image.name).stem}.npy")))
         assert np.array_equal(workspace.mask(mask), original)
         assert workspace.mask_over(image, mask).shape == (image.height, image.width)
-    again = import_masks(workspace, SDDI, **arguments)
+    again = import_masks(workspace, SDDI, **arguments).outcomes
     assert count(again) == {"added": 0, "unchanged": 622, "repaired": 0, "refused": 0}

@@ -15,6 +15,7 @@ from ddiseg.errors import InputError
 from ddiseg.loop.evaluate import evaluate
 from ddiseg.loop.painting import prelabel
 from ddiseg.loop.refresh import Refreshed
+from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
 from tests.fedd.conftest import spot
@@ -138,6 +139,52 @@ def test_evaluate__foreign_values_are_told_with_what_to_type(
         "instead (4.png, 5.png)"
     )
     assert evaluate(painted, "tester", truth=folder, mapping={0: 4, 255: 1})["n_images"] == 2
+
+
+def test_evaluate__other_truths_of_the_folder_hold_no_class(
+    painted: Workspace, tmp_path: Path
+) -> None:
+    """A truth of 0 and 255 without a lesion holds only 0: it is not scored as background."""
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    for number, value in ((4, 0), (5, 0), (6, 255)):
+        Image.fromarray(np.full((40, 40), value, np.uint8)).save(folder / f"{number}.png")
+    refused: list[FileOutcome] = []
+    with pytest.raises(InputError) as raised:
+        evaluate(painted, "tester", truth=folder, refused=refused)
+    assert str(raised.value) == (
+        f"nothing to evaluate of 3 truths ({folder}): refused: 2 truths: other masks of this folder "
+        "hold values that are no class (255): give --classes, for example 0=skin,255=lesion; "
+        "0 may be background instead (4.png, 5.png); 6.png: mask value 255 is no class; values seen: "
+        "0, 255; give --classes, for example 0=skin,255=lesion; 0 may be background instead"
+    )
+    assert [each.name for each in refused] == ["4.png", "5.png", "6.png"]
+    assert painted.catalogue.history.last("evaluation") is None
+    assert painted.catalogue.evaluations.all() == []
+
+
+def test_evaluate__notes_that_truths_hold_only_0_and_1(painted: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "binary"
+    folder.mkdir()
+    for number in (4, 5):
+        Image.fromarray(spot(number)[1] == 1).save(folder / f"{number}.png")
+    note = (
+        "all 2 masks hold only 0 and 1, read as background and lesion; if 0 means skin, say "
+        "--classes 0=skin,1=lesion"
+    )
+    assert evaluate(painted, "tester", truth=folder)["notes"] == [note]
+    assert evaluate(painted, "tester", truth=folder, mapping={0: 4, 1: 1})["notes"] == []
+    assert evaluate(painted, "tester", truth=tmp_path / "truth")["notes"] == []
+
+
+def test_evaluate__names_and_reasons_of_refused_truths(painted: Workspace, tmp_path: Path) -> None:
+    name = "x1: y.png"
+    (tmp_path / "truth" / name).write_bytes((tmp_path / "truth" / "1.png").read_bytes())
+    refused: list[FileOutcome] = []
+    result = evaluate(painted, "tester", truth=tmp_path / "truth", refused=refused)
+    reason = "no image has this name: import the photographs first"
+    assert refused == [FileOutcome(name, Outcome.REFUSED, reason)]
+    assert result["refused"] == [f"{name}: {reason}"]
 
 
 def test_evaluate__why_nothing_is_left(painted: Workspace, tmp_path: Path) -> None:

@@ -92,7 +92,10 @@ def test_check_mask__bool_and_column_major() -> None:
         ),
         (np.array([[0, -1]]), "^mask value -1 is no class; values seen: -1, 0$"),
         (np.array([[0, 70_000]]), "^mask value 70000 is no class"),
-        (np.arange(5, 20, dtype=np.uint8)[None], "values 5, 6, 7, 8, 9, 10, 11, 12 and 7 more are"),
+        (
+            np.arange(5, 20, dtype=np.uint8)[None],
+            r"^mask has more than 8 values that are no class \(soft edges or a photograph\?\)$",
+        ),
         (np.array([["a"]]), "dtype <U1"),
         (np.array([[None]]), "dtype object"),
     ],
@@ -275,7 +278,10 @@ def npy_with_header(header: bytes) -> bytes:
     [
         (pickle.dumps([1, 2]), "a pickle"),
         (npy(np.array([[None]])), "Python objects"),
-        (npy(np.zeros((4, 4), np.int32))[:-1], "takes 64 bytes, 63 follow"),
+        (
+            npy(np.zeros((4, 4), np.int32))[:-1],
+            r"is truncated: its header says shape \(4, 4\) of int32",
+        ),
         (npy(np.zeros((4, 4), np.int32))[:20], "broken header"),
         (b"\x93NUMPY", "broken header"),
         (npy(np.zeros((4, 4), np.uint8)) + b"\x00", "goes on after its array"),

@@ -1,0 +1,181 @@
+"""The values of all masks of a folder, which say together whether they are class ids.
+
+One file can't say it: a mask of 0 and 255 without a lesion holds only 0, as one of class ids does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from annotation_protocol import load_protocol
+from ddiseg.errors import InputError
+from ddiseg.masks import (
+    FEW_VALUES,
+    NoClassError,
+    UnnamedValueError,
+    ValuesError,
+    check_mask,
+    classes_in,
+)
+from ddiseg.outcomes import FileOutcome, Outcome, Progress
+
+if TYPE_CHECKING:
+    from ddiseg.ingest.mask_files import MaskFile
+
+#: What to do about masks of more wrong values than are listed.
+_SMOOTH = "export it without smoothing, one value a class, or take it out of the folder"
+
+_SAME_SIZE = "export it at that size, or give --stretched if the photograph was stretched to it"
+
+
+@dataclass(frozen=True)
+class FolderValues:
+    """What the masks of a folder hold, read as class ids."""
+
+    files: Sequence[MaskFile]
+    faults: Sequence[InputError | None]  #: of each file; None: its values may be class ids
+    classes: frozenset[int]  #: class ids in the files without a fault
+
+    @classmethod
+    def read(cls, files: Sequence[MaskFile], progress: Progress) -> FolderValues:
+        """Return the values of files whose meaning no one gave."""
+        found: list[frozenset[int] | InputError] = []
+        progress(0, len(files))
+        with ThreadPoolExecutor(2) as pool:
+            try:
+                for each in pool.map(_classes_in, files):
+                    found.append(each)
+                    progress(len(found), len(files))
+            finally:
+                pool.shutdown(cancel_futures=True)
+        held = (each for each in found if not isinstance(each, InputError))
+        return cls(
+            files,
+            [each if isinstance(each, InputError) else None for each in found],
+            frozenset[int]().union(*held),
+        )
+
+    @property
+    def are_class_ids(self) -> bool:
+        """Whether no file holds a value that is no class."""
+        return not any(isinstance(fault, NoClassError) for fault in self.faults)
+
+    @property
+    def notes(self) -> list[str]:
+        """What someone must know who gave no --classes: 0 and 1 are read as two of the classes."""
+        if not self.classes or not self.are_class_ids or self.classes - {0, 1}:
+            return []
+        total, names = self.faults.count(None), load_protocol().class_names
+        held = sorted(self.classes)
+        masks = "the mask holds" if total == 1 else f"all {total} masks hold"
+        return [
+            f"{masks} only {' and '.join(map(str, held))}, read as "
+            f"{' and '.join(names[index] for index in held)}; if 0 means skin, say "
+            "--classes 0=skin,1=lesion"
+        ]
+
+    def refuse(
+        self, files: Sequence[MaskFile], find_image: Callable[[MaskFile], object]
+    ) -> list[FileOutcome]:
+        """Return the refusal of each of `files`, some or all of the folder's, none of which is taken.
+
+        A file whose own values are classes is refused for the others, unless it is of no image.
+        """
+        faults = {id(file): fault for file, fault in zip(self.files, self.faults, strict=True)}
+        listed = [f for f in self.faults if isinstance(f, NoClassError) and f.few]
+        wrong, seen = _united(listed)
+        seen = sorted({*seen, *self.classes})
+        refused: list[tuple[str, InputError]] = []
+        for file in files:
+            fault = faults[id(file)]
+            if fault is None:
+                fault = _fault_of(file, find_image) or _others_hold(wrong, seen)
+            elif isinstance(fault, NoClassError) and fault.few:
+                fault = _no_class(wrong, seen)
+            refused.append((file.name, fault))
+        return refusals_of(refused)
+
+
+class OtherSizeError(InputError):
+    """A mask of another size than its photograph; both are (height, width)."""
+
+    def __init__(self, size: tuple[int, int], photograph: tuple[int, int]) -> None:
+        self.sizes = (size, photograph)
+        (height, width), (rows, columns) = self.sizes
+        super().__init__(
+            f"is {width} x {height}, but its photograph is {columns} x {rows}: {_SAME_SIZE}"
+        )
+
+
+def refusals_of(faults: Sequence[tuple[str, InputError]]) -> list[FileOutcome]:
+    """Return the refusals of files, by name and fault, equal faults with equal reasons.
+
+    The values of masks with the same fault are said together, so that one line tells all of them.
+    """
+    unnamed = [f for _, f in faults if isinstance(f, UnnamedValueError) and f.few]
+    together = UnnamedValueError.listing(*_united(unnamed))
+    other_sizes = [fault for _, fault in faults if isinstance(fault, OtherSizeError)]
+    refused = []
+    for name, fault in faults:
+        reason = str(fault)
+        if isinstance(fault, UnnamedValueError) and fault.few:
+            reason = together
+        elif isinstance(fault, ValuesError) and not fault.few:
+            reason = f"{fault}: {_SMOOTH}"
+        elif isinstance(fault, OtherSizeError) and len({f.sizes for f in other_sizes}) > 1:
+            (height, width), (rows, columns) = other_sizes[0].sizes
+            reason = (
+                f"is of another size than its photograph, as one of {width} x {height} on "
+                f"{columns} x {rows}: {_SAME_SIZE}"
+            )
+        refused.append(FileOutcome(name, Outcome.REFUSED, reason))
+    return refused
+
+
+def _classes_in(file: MaskFile) -> frozenset[int] | InputError:
+    """The class ids of a file, or what is wrong with it. Runs in a thread."""
+    try:
+        return frozenset(classes_in(check_mask(file.load(), len(load_protocol().classes))))
+    except InputError as error:
+        return error
+
+
+def _fault_of(file: MaskFile, find_image: Callable[[MaskFile], object]) -> InputError | None:
+    try:
+        find_image(file)
+    except InputError as error:
+        return error
+    return None
+
+
+def _no_class(wrong: Sequence[int], seen: Sequence[int]) -> InputError:
+    return InputError(f"{NoClassError.listing(wrong, seen)}; {_mapping_advice(seen)}")
+
+
+def _others_hold(wrong: Sequence[int], seen: Sequence[int]) -> InputError:
+    start = "other masks of this folder hold values that are no class"
+    if not wrong:
+        return InputError(
+            f"{start} (soft edges or a photograph?): export those without smoothing, or take them "
+            "out of the folder"
+        )
+    more = ", ..." if len(wrong) > FEW_VALUES else ""
+    listed = ", ".join(map(str, wrong[:FEW_VALUES]))
+    return InputError(f"{start} ({listed}{more}): {_mapping_advice(seen)}")
+
+
+def _united(faults: Sequence[ValuesError]) -> tuple[list[int], list[int]]:
+    """The wrong values and all values of several masks, ascending."""
+    wrong = {value for fault in faults for value in fault.wrong}
+    seen = {value for fault in faults for value in fault.seen}
+    return sorted(wrong), sorted(seen)
+
+
+def _mapping_advice(seen: Sequence[int]) -> str:
+    """What to type for values that are no classes; an example where two values allow one."""
+    if len(seen) == 2 and seen[0] == 0:
+        return f"give --classes, for example 0=skin,{seen[1]}=lesion; 0 may be background instead"
+    return "say what every value means with --classes VALUE=CLASS,..."
