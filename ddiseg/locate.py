@@ -30,7 +30,7 @@ def locate(given: Path | None, named_by: str) -> Path:
         WorkspaceError: there is no workspace; says where it was looked for, and which are near.
     """
     given = expanded(given) if given is not None else None
-    folder = _absolute(given) if given is not None else enclosing(_here())
+    folder = _absolute(given) if given is not None else enclosing(current_folder())
     if folder is not None and os.path.isfile(folder / SETTINGS):
         return folder
     if folder is not None and _is_workspace(folder):
@@ -39,12 +39,12 @@ def locate(given: Path | None, named_by: str) -> Path:
             f"{folder / SETTINGS} from a backup, or make it, an empty file, where all data are in that folder"
         )
     if folder is None:
-        none = f"no workspace in {_here()} or in a folder above it"
+        none = f"no workspace in {current_folder()} or in a folder above it"
         make = f"give {OPTION}, set {VARIABLE}, or make one with 'ddiseg init DIRECTORY'"
     else:
         none = f"{_source(given, named_by, folder)} is no workspace"
         make = _how_to_make(given, named_by, folder)
-    found = _near(given, folder or _here())
+    found = _near(given, folder or current_folder())
     raise WorkspaceError(f"{none}: {_use(found, named_by) if found else make}")
 
 
@@ -61,7 +61,7 @@ def place_to_make(directory: Path | None, given: Path | None, named_by: str) -> 
     """
     given = expanded(given) if given is not None else None
     named = expanded(directory) if directory is not None else given
-    folder = _absolute(named) if named is not None else _here()
+    folder = _absolute(named) if named is not None else current_folder()
     if directory is not None or named_by == OPTION or _is_workspace(folder):
         return folder
     found = _of_ancestors(given) or [w for w in [enclosing(folder)] if w is not None]
@@ -81,6 +81,14 @@ def place_to_make(directory: Path | None, given: Path | None, named_by: str) -> 
 def enclosing(folder: Path) -> Path | None:
     """Return the nearest workspace from a folder upwards, that folder included."""
     return next((each for each in (folder, *folder.parents) if _is_workspace(each)), None)
+
+
+def current_folder() -> Path:
+    """Return the current folder; raises WorkspaceError where it was deleted."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise WorkspaceError("the current folder no longer exists: cd to another one") from error
 
 
 def _is_workspace(folder: Path) -> bool:
@@ -105,15 +113,7 @@ def expanded(path: Path) -> Path:
 
 def _absolute(folder: Path) -> Path:
     # Only a relative path needs the current folder, which may be gone.
-    return Path(os.path.abspath(folder if folder.is_absolute() else _here() / folder))
-
-
-def _here() -> Path:
-    """The current folder; raises WorkspaceError where it was deleted."""
-    try:
-        return Path.cwd()
-    except FileNotFoundError as error:
-        raise WorkspaceError("the current folder no longer exists: cd to another one") from error
+    return Path(os.path.abspath(folder if folder.is_absolute() else current_folder() / folder))
 
 
 def _source(given: Path | None, named_by: str, folder: Path) -> str:
@@ -147,7 +147,7 @@ def _of_ancestors(given: Path | None) -> list[Path]:
     """What a relative path would have named in the folders above the current one."""
     if given is None or given.is_absolute():
         return []
-    folders = [_absolute(parent / given) for parent in _here().parents]
+    folders = [_absolute(parent / given) for parent in current_folder().parents]
     return [folder for folder in folders if _is_workspace(folder)]
 
 

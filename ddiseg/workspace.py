@@ -45,6 +45,11 @@ class Workspace:
             "catalogue": _lasting_catalogue(catalogue_url or ""),
             "store": _lasting_store(store_url or ""),
         }
+        for key, value in wanted.items():
+            if value.encode("utf-8", "replace").decode("utf-8") != value:
+                raise WorkspaceError(
+                    f"{settings} can't name the {key} {value}: give places whose names are UTF-8"
+                )
         for path in (root, settings):
             if path.is_symlink() and not path.exists():
                 raise WorkspaceError(

@@ -21,7 +21,7 @@ from click.core import ParameterSource
 
 from annotation_protocol import ProtocolError
 from ddiseg.errors import DdisegError
-from ddiseg.locate import OPTION, VARIABLE, locate
+from ddiseg.locate import OPTION, VARIABLE, current_folder, locate
 
 if TYPE_CHECKING:
     from ddiseg.outcomes import FileOutcome, Progress, Stages
@@ -160,6 +160,10 @@ def run(group: click.Group, args: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:
+        try:
+            current_folder()  # a relative path fails there without saying why
+        except DdisegError as gone:
+            return _fail(str(gone), settings)
         where = f"{error.filename}: " if error.filename else ""
         return _fail(
             f"{where}{error.strerror or error}; mend that and run the same command again", settings

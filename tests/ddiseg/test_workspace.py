@@ -62,6 +62,7 @@ def test_create__places_of_ones_own_are_found_from_another_folder(
         ({"catalogue_url": "sqlite://"}, "names no file: give sqlite:///FILE"),
         ({"catalogue_url": "sqlite:///:memory:"}, "names no file"),
         ({"catalogue_url": "sqlite:////no/such/folder/x"}, "check that the folder exists"),
+        ({"store_url": "files\udcff"}, "give places whose names are UTF-8"),
         ({"store_url": "nosuch://bucket"}, "store nosuch://bucket can't be used"),
     ],
 )
@@ -125,9 +126,10 @@ def test_create__stopped_before_the_settings_were_written_is_finished(
     def killed(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr("ddiseg.workspace.os.replace", killed)
-        Workspace.create(tmp_path / "w")
+        with pytest.raises(KeyboardInterrupt):
+            Workspace.create(tmp_path / "w")
     assert (tmp_path / "w" / "catalogue.sqlite").exists(), "the settings come after the catalogue"
     assert not (tmp_path / "w" / SETTINGS).exists()
     Workspace.create(tmp_path / "w").catalogue.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ddiseg.catalogue import NewImage, NewMask
+from ddiseg.catalogue import Arm, NewImage, NewMask, NewTask, Purpose
 from ddiseg.workspace import Workspace
 
 Run = Callable[..., Any]
@@ -44,7 +44,11 @@ def test_draw__next_step_goes_by_where_the_images_are(
 ) -> None:
     args = ("draw", "a", "--size", "1", "--output", "json")
     (image,) = here(*args).json["images"]
-    workspace.catalogue.labelling.started([image["id"]], {}, "tester")
+    labelling = workspace.catalogue.labelling
+    project = labelling.project("server", Purpose.ANNOTATION).id
+    labelling.plan(project, [NewTask("a", image["id"], None, Arm.BARE, 8, 6)], "tester", {})
+    (task,) = labelling.tasks(project)
+    labelling.sent({task.id: 101}, "tester", start=True)
     assert (
         here(*args).json["next"] == "make its tab for the annotators: ddiseg label push --batch a"
     )

@@ -155,6 +155,8 @@ def test_deleted_current_folder__an_absolute_path_still_works(
     monkeypatch.setenv("DDISEG_WORKSPACE", str(root))
     for words in (("status",), ("verify",), ("batch", "list"), ("init",)):
         assert ddiseg(*words).status == 0
+    refused = ddiseg("export", "--format", "png", "--to", "release")
+    assert refused.err.endswith("Error: the current folder no longer exists: cd to another one\n")
 
 
 def test_home_folder__is_expanded_where_no_shell_does(
@@ -179,8 +181,8 @@ def test_home_folder__is_expanded_where_no_shell_does(
 def test_init__newer_schema_is_refused(ddiseg: Run, workspace: Workspace) -> None:
     with closing(sqlite3.connect(workspace.root / "catalogue.sqlite")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    for command in ("init", "status", "verify"):
-        result = ddiseg("--workspace", workspace.root, command)
+    for name in ("init", "status", "verify"):
+        result = ddiseg("--workspace", workspace.root, name)
         assert (result.status, result.out) == (1, "")
         assert "newer than this ddiseg knows: upgrade ddiseg" in result.err
 
