@@ -6,6 +6,7 @@ Results go to stdout, as text or as one JSON document; everything else goes to s
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -160,10 +161,11 @@ def run(group: click.Group, args: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:
-        try:
-            current_folder()  # a relative path fails there without saying why
-        except DdisegError as gone:
-            return _fail(str(gone), settings)
+        if isinstance(error, FileNotFoundError) and not os.path.isabs(str(error.filename or "")):
+            try:
+                current_folder()  # where that is gone, no relative path works
+            except DdisegError as gone:
+                return _fail(str(gone), settings)
         where = f"{error.filename}: " if error.filename else ""
         return _fail(
             f"{where}{error.strerror or error}; mend that and run the same command again", settings

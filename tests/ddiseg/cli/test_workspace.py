@@ -155,7 +155,7 @@ def test_deleted_current_folder__an_absolute_path_still_works(
     monkeypatch.setenv("DDISEG_WORKSPACE", str(root))
     for words in (("status",), ("verify",), ("batch", "list"), ("init",)):
         assert ddiseg(*words).status == 0
-    refused = ddiseg("export", "--format", "png", "--to", "release")
+    refused = ddiseg("report", "--to", "report.html")
     assert refused.err.endswith("Error: the current folder no longer exists: cd to another one\n")
 
 
