@@ -31,8 +31,8 @@ def locate(given: Path | None, named_by: str) -> Path:
     """
     given = expanded(given) if given is not None else None
     folder = _absolute(given) if given is not None else enclosing(current_folder())
-    if folder is not None and os.path.isfile(folder / SETTINGS):
-        return folder
+    if folder is not None and os.path.lexists(folder / SETTINGS):
+        return folder  # whoever opens it tells what is wrong with a link or a folder of that name
     if folder is not None and _is_workspace(folder):
         raise WorkspaceError(
             f"{_source(given, named_by, folder)} has a {CATALOGUE} but no {SETTINGS}: restore "
@@ -94,7 +94,7 @@ def current_folder() -> Path:
 def _is_workspace(folder: Path) -> bool:
     """Whether a folder holds a workspace, or one that has lost its settings."""
     # Not Path.is_file: a folder that we may not read holds none of ours, and is no error.
-    return os.path.isfile(folder / SETTINGS) or os.path.isfile(folder / CATALOGUE)
+    return os.path.lexists(folder / SETTINGS) or os.path.isfile(folder / CATALOGUE)
 
 
 def expanded(path: Path) -> Path:

@@ -50,12 +50,8 @@ class Workspace:
                 raise WorkspaceError(
                     f"{settings} can't name the {key} {value}: give places whose names are UTF-8"
                 )
-        for path in (root, settings):
-            if path.is_symlink() and not path.exists():
-                raise WorkspaceError(
-                    f"{path} is a link to {os.readlink(path)}, which does not exist: restore what it "
-                    "leads to, or remove the link"
-                )
+        _refuse_dead_link(root)
+        _refuse_dead_link(settings)
         if settings.exists():
             there = _read_settings(settings)
             for key, value in wanted.items():
@@ -95,7 +91,8 @@ class Workspace:
     def open(cls, root: Path) -> Workspace:
         """Open a workspace; raises WorkspaceError where there is none."""
         settings = root / SETTINGS
-        if not settings.is_file():
+        _refuse_dead_link(settings)
+        if not settings.exists():
             raise WorkspaceError(
                 f"{root.absolute()} is no workspace: it has no {SETTINGS}, which 'ddiseg init' makes"
             )
@@ -150,6 +147,14 @@ def _catalogue_url(root: Path, settings: dict[str, str]) -> str | URL:
     # Not a text: the folder's name may hold what means something in a URL.
     here = URL.create("sqlite", database=str((root / CATALOGUE).absolute()))
     return settings["catalogue"] or here
+
+
+def _refuse_dead_link(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise WorkspaceError(
+            f"{path} is a link to {os.readlink(path)}, which does not exist: restore what it "
+            "leads to, or remove the link"
+        )
 
 
 def _check_catalogue_is_there(root: Path, settings: dict[str, str]) -> None:

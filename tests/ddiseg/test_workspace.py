@@ -146,6 +146,11 @@ def test_create__a_link_that_leads_nowhere_is_kept(tmp_path: Path, link: str) ->
         f"{path} is a link to gone, which does not exist: restore what it leads to, or remove the link"
     )
     assert path.is_symlink()
+    if link != "w":
+        with pytest.raises(
+            WorkspaceError, match="is a link to gone, which does not exist: restore"
+        ):
+            Workspace.open(tmp_path / "w")
 
 
 @pytest.mark.parametrize("made", [True, False])
@@ -162,10 +167,13 @@ def test_create__a_folder_where_the_catalogue_belongs(tmp_path: Path, made: bool
     )
 
 
-def test_create__a_folder_where_the_settings_belong(tmp_path: Path) -> None:
+@pytest.mark.parametrize("work", [Workspace.open, Workspace.create])
+def test_a_folder_where_the_settings_belong(
+    tmp_path: Path, work: Callable[[Path], Workspace]
+) -> None:
     (tmp_path / SETTINGS).mkdir()
     with pytest.raises(WorkspaceError) as error:
-        Workspace.create(tmp_path)
+        work(tmp_path)
     assert str(error.value) == (
         f"{tmp_path / SETTINGS} is a folder, and the settings of a workspace are a file: move that "
         "folder away, and restore ddiseg.toml from a backup"
