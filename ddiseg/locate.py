@@ -29,22 +29,22 @@ def locate(given: Path | None, named_by: str) -> Path:
     Raises:
         WorkspaceError: there is no workspace; says where it was looked for, and which are near.
     """
-    here = Path.cwd()
-    folder = _absolute(given) if given is not None else enclosing(here)
-    if folder is not None and os.path.isfile(folder / SETTINGS):
-        return folder
+    given = expanded(given) if given is not None else None
+    folder = _absolute(given) if given is not None else enclosing(current_folder())
+    if folder is not None and os.path.lexists(folder / SETTINGS):
+        return folder  # whoever opens it tells what is wrong with a link or a folder of that name
     if folder is not None and _is_workspace(folder):
         raise WorkspaceError(
             f"{_source(given, named_by, folder)} has a {CATALOGUE} but no {SETTINGS}: restore "
             f"{folder / SETTINGS} from a backup, or make it, an empty file, where all data are in that folder"
         )
     if folder is None:
-        none = f"no workspace in {here} or in a folder above it"
+        none = f"no workspace in {current_folder()} or in a folder above it"
         make = f"give {OPTION}, set {VARIABLE}, or make one with 'ddiseg init DIRECTORY'"
     else:
         none = f"{_source(given, named_by, folder)} is no workspace"
         make = _how_to_make(given, named_by, folder)
-    found = _near(given, folder or here)
+    found = _near(given, folder or current_folder())
     raise WorkspaceError(f"{none}: {_use(found, named_by) if found else make}")
 
 
@@ -59,8 +59,9 @@ def place_to_make(directory: Path | None, given: Path | None, named_by: str) -> 
     Raises:
         WorkspaceError: there is a workspace already where another one would be a mistake.
     """
-    here = Path.cwd()
-    folder = _absolute(directory or given or here)
+    given = expanded(given) if given is not None else None
+    named = expanded(directory) if directory is not None else given
+    folder = _absolute(named) if named is not None else current_folder()
     if directory is not None or named_by == OPTION or _is_workspace(folder):
         return folder
     found = _of_ancestors(given) or [w for w in [enclosing(folder)] if w is not None]
@@ -69,7 +70,9 @@ def place_to_make(directory: Path | None, given: Path | None, named_by: str) -> 
     another = f"to make another one in {folder}, type 'ddiseg init {_quoted(folder)}'"
     if given is None:
         up_to_date = f"'ddiseg init {_quoted(found[0])}' brings that one up to date"
-        raise WorkspaceError(f"{here} is inside the workspace {found[0]}: {up_to_date}; {another}")
+        raise WorkspaceError(
+            f"{folder} is inside the workspace {found[0]}: {up_to_date}; {another}"
+        )
     raise WorkspaceError(
         f"{_source(given, named_by, folder)} is no workspace: {_use(found, named_by)}; {another}"
     )
@@ -80,14 +83,37 @@ def enclosing(folder: Path) -> Path | None:
     return next((each for each in (folder, *folder.parents) if _is_workspace(each)), None)
 
 
+def current_folder() -> Path:
+    """Return the current folder; raises WorkspaceError where it was deleted."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise WorkspaceError("the current folder no longer exists: cd to another one") from error
+
+
 def _is_workspace(folder: Path) -> bool:
     """Whether a folder holds a workspace, or one that has lost its settings."""
     # Not Path.is_file: a folder that we may not read holds none of ours, and is no error.
-    return os.path.isfile(folder / SETTINGS) or os.path.isfile(folder / CATALOGUE)
+    return os.path.lexists(folder / SETTINGS) or os.path.isfile(folder / CATALOGUE)
+
+
+def expanded(path: Path) -> Path:
+    """Return a path with a leading ~ replaced by the home folder, as a shell does where it sees one.
+
+    Raises:
+        WorkspaceError: there is no such home folder.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise WorkspaceError(
+            f"'{path}' names a home folder that does not exist: give the absolute path"
+        ) from error
 
 
 def _absolute(folder: Path) -> Path:
-    return Path(os.path.abspath(folder))
+    # Only a relative path needs the current folder, which may be gone.
+    return Path(os.path.abspath(folder if folder.is_absolute() else current_folder() / folder))
 
 
 def _source(given: Path | None, named_by: str, folder: Path) -> str:
@@ -121,7 +147,7 @@ def _of_ancestors(given: Path | None) -> list[Path]:
     """What a relative path would have named in the folders above the current one."""
     if given is None or given.is_absolute():
         return []
-    folders = [_absolute(parent / given) for parent in Path.cwd().parents]
+    folders = [_absolute(parent / given) for parent in current_folder().parents]
     return [folder for folder in folders if _is_workspace(folder)]
 
 

@@ -7,7 +7,6 @@ Revises: 0004
 from __future__ import annotations
 
 import re
-from itertools import zip_longest
 
 import sqlalchemy as sa
 from alembic import op
@@ -64,34 +63,18 @@ def _drawn_by_rounds(connection: sa.Connection) -> list[int]:
     """Ids of the batches that rounds drew, as far as the record tells.
 
     The step of a round says what it drew. A round that was broken off may have drawn without saying
-    so: what was drawn while it ran, under a name such as rounds give, is taken for its own. A batch
-    that was drawn while no round ran is a person's, whatever its name: only one round runs at a time.
+    so, but nothing tells when it ended: such a batch counts as a person's, whatever its name. That
+    loses nothing, as rounds leave the batches of people alone.
     """
-    batches = sa.table("batches", *map(sa.column, ("id", "name", "created_at")))
-    rounds = sa.table(
-        "rounds",
-        *map(sa.column, ("id", "started_at", "ended_at")),
-        sa.column("steps", sa.JSON()),
-    )
+    batches = sa.table("batches", *map(sa.column, ("id", "name")))
+    rounds = sa.table("rounds", sa.column("id"), sa.column("steps", sa.JSON()))
     ran = connection.execute(sa.select(rounds).order_by(rounds.c.id)).all()
     said = [s["said"] for each in ran for s in each.steps if s["step"] == "draw"]
     named = {text.split(":", 1)[0] for text in said if re.match(r"\S+: \d+ images", text)}
-    broken_off = [
-        (each.started_at, end)
-        for each, end in zip_longest(ran, [each.started_at for each in ran[1:]])
-        if each.ended_at is None and not any(s["step"] == "draw" for s in each.steps)
-    ]
     return [
         batch.id
         for batch in connection.execute(sa.select(batches))
-        if NAME_BY_A_ROUND.fullmatch(batch.name)
-        and (
-            batch.name in named
-            or any(
-                start <= batch.created_at and (end is None or batch.created_at <= end)
-                for start, end in broken_off
-            )
-        )
+        if NAME_BY_A_ROUND.fullmatch(batch.name) and batch.name in named
     ]
 
 

@@ -418,8 +418,9 @@ _JOINED = {"tone_source", "malignant", "malignant_source"}
 def _malignancy_differences(image: Image, new: Details) -> Differences:
     """Differences in malignancy: what was derived goes with its diagnosis, all else is kept."""
     if _is_derived(image.malignant_source):
-        # A diagnosis that says nothing of malignancy takes back what the earlier one said.
-        if new.malignant is None and new.diagnosis is None:
+        # Another diagnosis, or one that was looked at anew, takes back what was derived before.
+        other = new.diagnosis is not None and new.diagnosis != image.diagnosis
+        if new.malignant is None and not (other or _is_derived(new.malignant_source)):
             return {}
         confirmed = new.malignant == image.malignant
         if confirmed and _is_derived(new.malignant_source):
@@ -430,8 +431,9 @@ def _malignancy_differences(image: Image, new: Details) -> Differences:
         if new.malignant in (None, image.malignant) or (derived and image.malignant is not None):
             return {}
     found: Differences = {} if confirmed else {"malignant": [image.malignant, new.malignant]}
-    if image.malignant_source != new.malignant_source:
-        found["malignant_source"] = [image.malignant_source, new.malignant_source]
+    source = None if new.malignant is None else new.malignant_source
+    if image.malignant_source != source:
+        found["malignant_source"] = [image.malignant_source, source]
     return found
 
 

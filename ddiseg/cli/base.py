@@ -6,6 +6,7 @@ Results go to stdout, as text or as one JSON document; everything else goes to s
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -21,7 +22,7 @@ from click.core import ParameterSource
 
 from annotation_protocol import ProtocolError
 from ddiseg.errors import DdisegError
-from ddiseg.locate import OPTION, VARIABLE, locate
+from ddiseg.locate import OPTION, VARIABLE, current_folder, locate
 
 if TYPE_CHECKING:
     from ddiseg.outcomes import FileOutcome, Progress, Stages
@@ -54,13 +55,34 @@ class Settings:
 
     def emit(self, data: dict[str, Any], text: str) -> None:
         """Print a result: `data` where JSON was asked for, else `text`."""
-        click.echo(json.dumps(data, indent=1, ensure_ascii=False) if self.json else text)
+        printed = json.dumps(data, indent=1, ensure_ascii=False) if self.json else text
+        # A file name that is no UTF-8 holds surrogates: in JSON their escapes stand for the same name.
+        click.echo(printed.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 pass_settings = click.make_pass_decorator(Settings, ensure=True)
 
 
-class Command(click.Command):
+class _NothingEmpty(click.Command):
+    """A command that refuses an option or argument given as '', which it would take for not given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in self.get_params(ctx):
+            value = given.get(str(parameter.name))
+            if value == "" or (isinstance(value, list | tuple) and "" in value):
+                argument = isinstance(parameter, click.Argument)
+                name = parameter.human_readable_name if argument else parameter.opts[0]
+                folder = isinstance(parameter.type, click.Path) and not parameter.type.file_okay
+                what = f"{name}: the name of the folder" if folder else name
+                other = "" if parameter.required else ", or leave it out"
+                raise click.UsageError(
+                    f"{what} is empty: is a shell variable unset? Give a value{other}.", ctx
+                )
+        return super().parse_args(ctx, args)
+
+
+class Command(_NothingEmpty):
     """A command that takes the common options too, as the group before it does."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -68,7 +90,7 @@ class Command(click.Command):
         self.params.extend(common_options())
 
 
-class Group(click.Group):
+class Group(_NothingEmpty, click.Group):
     """A group whose commands take the common options, in the order in which they were added."""
 
     command_class = Command
@@ -139,6 +161,11 @@ def run(group: click.Group, args: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not os.path.isabs(str(error.filename or "")):
+            try:
+                current_folder()  # where that is gone, no relative path works
+            except DdisegError as gone:
+                return _fail(str(gone), settings)
         where = f"{error.filename}: " if error.filename else ""
         return _fail(
             f"{where}{error.strerror or error}; mend that and run the same command again", settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -86,6 +87,8 @@ def draw(
     lines += [f"  note     {note}" for note in drawn.notes]
     lines += [f"  lacking  {lack}" for lack in drawn.lacking]
     lines += [_line(member) for member in drawn.members]
+    step = _next_step(name, [member.image.state for member in drawn.members])
+    lines += [f"next: {step}"] if step else []
     data = {
         "batch": name,
         "outcome": outcome,
@@ -94,6 +97,7 @@ def draw(
         "notes": drawn.notes,
         "lacking": drawn.lacking,
         "images": [_as_dict(member) for member in drawn.members],
+        "next": step,
     }
     settings.emit(data, "\n".join(lines))
 
@@ -171,6 +175,15 @@ def close(settings: Settings, name: str) -> None:
     new = settings.open().catalogue.batches.close(name, default_actor())
     said = "closed" if new else "unchanged: it was closed before"
     settings.emit({"batch": name, "outcome": "closed" if new else "unchanged"}, f"{name}: {said}")
+
+
+def _next_step(name: str, states: Sequence[str]) -> str | None:
+    """What to do with a batch whose images are in `states`; None: nothing is left to do."""
+    if set(states) <= set(_SETTLED):
+        return None
+    with_annotators = "in_labelling" in states
+    what = "make its tab for the annotators" if with_annotators else "give it to annotators"
+    return f"{what}: ddiseg label push --batch {name}"
 
 
 def _line(member: Member) -> str:

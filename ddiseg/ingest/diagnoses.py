@@ -173,13 +173,15 @@ def judge_diagnoses(matched: Matched, given: MalignantDiagnoses) -> Judged:
     verdicts = _verdicts(spelled, given, known)
     by_code = {p: (each, verdicts.get(_code(each))) for p, each in matched.details.items()}
     codes = f"{' and '.join(v.name for v in known)}'s codes"
+    # A diagnosis that was looked at and says nothing has a source too: it takes back what was
+    # derived before.
     details = {
         p: replace(
             each,
             malignant=verdict,
             malignant_source=FROM_DIAGNOSIS + (_option(_code(each), given) or codes),
         )
-        if each.malignant is None and verdict is not None
+        if each.malignant is None and each.diagnosis is not None
         else each
         for p, (each, verdict) in by_code.items()
     }

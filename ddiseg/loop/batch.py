@@ -202,8 +202,8 @@ class _Draw:
         return notes
 
     def why_empty(self) -> str:
-        """Where the images are when none may be drawn."""
-        return "; ".join([self._pool.why_empty(), *self._pool.notes])
+        """Where the images are when none may be drawn, and what to do about it."""
+        return self._pool.why_empty()
 
     def lacking(self) -> list[str]:
         """Tones with fewer images than they should have, where there are images enough."""

@@ -17,7 +17,17 @@ from ddiseg.catalogue.batches import DRAWABLE, Pool, PoolRow
 from ddiseg.catalogue.models import ModelVersion
 from ddiseg.images import NEAR_DUPLICATE_BITS
 from ddiseg.loop.descriptor_space import descriptor_space
-from ddiseg.loop.draw import UNKNOWN, count_tones, rank, tone_notes, tones_to_draw
+from ddiseg.loop.draw import (
+    OTHER_TONE,
+    TAKE_BACK,
+    UNKNOWN,
+    count_tones,
+    no_image_of,
+    rank,
+    tone_notes,
+    tones_to_draw,
+    ways_out,
+)
 
 #: States of images whose masks are there or being drawn.
 _BEGUN = (State.IN_LABELLING, State.SUBMITTED, State.ACCEPTED, State.REWORK)
@@ -37,7 +47,8 @@ _PLACES = {
 #: What frees images, by where they are.
 _WAYS = {
     "in open batches": "close a batch that is done with ('ddiseg batch close NAME')",
-    "skipped": "take a skipped image back ('ddiseg reopen IMAGE')",
+    "skipped": TAKE_BACK,
+    "of other tones": OTHER_TONE,
 }
 
 #: What is said of images that may be drawn though annotators have them.
@@ -114,14 +125,19 @@ class BatchPool:
 
     def why_empty(self) -> str:
         """Return where the images are when none may be drawn, and what to do about it."""
-        places = Counter(
-            "in open batches" if row.image_id in self.in_open_batch else _PLACES[State(row.state)]
-            for row in self.rows
-            if row.tone in self.candidates
-        )
-        where = ", ".join(f"{n} {place}" for place, n in places.items()) or "there are none"
+        if not any(row.tone in self.candidates for row in self.rows):
+            return no_image_of(list(self.candidates), Counter(row.tone for row in self.rows))
+        places = Counter(map(self._place, self.rows))
+        where = ", ".join(f"{n} {place}" for place, n in places.items())
         ways = [way for place, way in _WAYS.items() if places[place]]
-        return f"{where}; {', '.join([*ways, 'or import more photographs'])}"
+        return f"{where}; {ways_out(ways)}"
+
+    def _place(self, row: PoolRow) -> str:
+        if row.tone not in self.candidates:
+            return "of other tones"
+        return (
+            "in open batches" if row.image_id in self.in_open_batch else _PLACES[State(row.state)]
+        )
 
     def labelled_of(self, tone: str) -> list[int]:
         """Positions of the labelled images of a tone."""

@@ -28,6 +28,10 @@ ONE_IN = 10
 #: Names that begin so are kept for the paper's own splits, see `presets.py`.
 RESERVED = "fedd-2023"
 
+#: What to do to have images that a draw leaves out.
+TAKE_BACK = "take a skipped image back ('ddiseg reopen IMAGE')"
+OTHER_TONE = "draw from the other tones (--tone)"
+
 #: Ids listed in a message; the number is always given.
 _LISTED = 10
 
@@ -112,8 +116,7 @@ def draw(
     if strict and lacking:
         raise InputError("--strict: nothing was drawn; " + "; ".join(lacking))
     if not any(picked.values()):
-        why = "; ".join(notes) or "there are none of these tones: import some"
-        raise InputError(f"no image can be drawn for '{name}': {why}")
+        raise InputError(f"no image can be drawn for '{name}': {pool.why_empty()}")
     members = {
         n: [image.id for images in picked.values() for image in images[:size]]
         for n, size in zip(names, sizes, strict=True)
@@ -130,6 +133,17 @@ class _Pool:
     by_tone: dict[str, list[Image]]  #: in the order of their ranks
     groups: dict[int, int]  #: near-duplicates have the same number, by image id
     notes: list[str]
+    left_out: dict[str, int]  #: images that were left out, by what to do to have them
+    counts: dict[str, int]  #: images by tone before any was left out, without the skipped ones
+
+    def why_empty(self) -> str:
+        """What was left out of a draw that finds no image, and what to do about it."""
+        if not self.left_out or list(self.left_out) == [OTHER_TONE]:
+            return no_image_of(list(self.by_tone), self.counts)
+        # The notes on tones say what is not there; here what was left out is the reason.
+        why = [note for note in self.notes if " left out: " in note]
+        ways = [way for way in self.left_out if way != OTHER_TONE]
+        return "; ".join([*why, ways_out(ways)])
 
 
 def _refuse_reserved(name: str) -> None:
@@ -158,27 +172,34 @@ def _pool(catalogue: Catalogue, request: Request, apart: Sequence[str]) -> _Pool
     counts = count_tones((image.tone, image.state) for image in pool)
     tones = tones_to_draw(counts, request.tones)
     notes = [] if request.tones else tone_notes(counts)
+    left_out: dict[str, int] = {}
 
-    def keep(images: Sequence[Image], kept: Iterable[bool], why: str) -> Sequence[Image]:
+    def keep(images: Sequence[Image], kept: Iterable[bool], why: str, way: str) -> Sequence[Image]:
         rest = [image for image, good in zip(images, kept, strict=True) if good]
         if len(rest) < len(images):
-            notes.append(f"{len(images) - len(rest)} left out: {why}")
+            left_out[way] = len(images) - len(rest)
+            notes.append(f"{left_out[way]} left out: {why}")
         return rest
 
-    pool = keep(pool, [image.state != State.SKIPPED for image in pool], "skipped")
+    pool = keep(pool, [image.state != State.SKIPPED for image in pool], "skipped", TAKE_BACK)
     other_tone = "of another tone" if request.tones else "tone unknown"
-    pool = keep(pool, [image.tone in tones for image in pool], other_tone)
+    pool = keep(pool, [image.tone in tones for image in pool], other_tone, OTHER_TONE)
     pool = keep(
         pool,
         [families[image.id] not in taken for image in pool],
         f"in {listed(apart)}, or of the same patient or a near-duplicate of an image there",
+        "keep apart from fewer subsets (--disjoint-from SUBSET)",
     )
     if request.balance_malignant:
         pool = keep(
-            pool, [i.malignant is not None for i in pool], "not known whether malignant or benign"
+            pool,
+            [i.malignant is not None for i in pool],
+            "not known whether malignant or benign",
+            "draw without --balance",
         )
     ranked = sorted(pool, key=lambda image: rank(request.seed, image.content_hash))
-    return _Pool({tone: [i for i in ranked if i.tone == tone] for tone in tones}, groups, notes)
+    by_tone = {tone: [i for i in ranked if i.tone == tone] for tone in tones}
+    return _Pool(by_tone, groups, notes, left_out, counts)
 
 
 def relatives(images: Sequence[Image]) -> tuple[dict[int, int], dict[int, int]]:
@@ -243,6 +264,23 @@ def tone_notes(counts: Mapping[str, int]) -> list[str]:
             f"as a group of its own; {others} leaves them out"
         )
     return notes
+
+
+def no_image_of(tones: Sequence[str], counts: Mapping[str, int]) -> str:
+    """Return that there is no image of `tones`, what there is by `counts`, and what to do."""
+    there = ", ".join(f"{tone} {n}" for tone, n in sorted(counts.items()) if n)
+    if not there:
+        return "there are no images: import photographs ('ddiseg import PATH')"
+    wanted = " or ".join(tones)
+    return (
+        f"there are no images of {wanted}, but of other tones ({there}): draw from those (--tone), "
+        f"or import photographs of {wanted}"
+    )
+
+
+def ways_out(ways: Sequence[str]) -> str:
+    """Return what a person can do where no image may be drawn: one of `ways`, or import more."""
+    return ", ".join([*ways, "or import more photographs"]) if ways else "import more photographs"
 
 
 def _many_unknown(counts: Mapping[str, int]) -> bool:

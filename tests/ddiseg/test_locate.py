@@ -184,3 +184,14 @@ def test_place_to_make__not_a_second_one_of_a_relative_variable(
     monkeypatch.chdir(home / "sub")
     with pytest.raises(WorkspaceError, match=f"export DDISEG_WORKSPACE={home / 'work'}"):
         place_to_make(None, Path("work"), VARIABLE)
+
+
+def test_locate__settings_that_are_no_file_are_left_to_whoever_opens_them(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "sub" / SETTINGS).symlink_to("gone")
+    (home / "sub" / "deep" / SETTINGS).mkdir()
+    for folder in (home / "sub", home / "sub" / "deep"):
+        monkeypatch.chdir(folder)
+        assert locate(None, "") == folder
+        assert locate(folder, OPTION) == folder

@@ -62,6 +62,7 @@ def test_create__places_of_ones_own_are_found_from_another_folder(
         ({"catalogue_url": "sqlite://"}, "names no file: give sqlite:///FILE"),
         ({"catalogue_url": "sqlite:///:memory:"}, "names no file"),
         ({"catalogue_url": "sqlite:////no/such/folder/x"}, "check that the folder exists"),
+        ({"store_url": "files\udcff"}, "give places whose names are UTF-8"),
         ({"store_url": "nosuch://bucket"}, "store nosuch://bucket can't be used"),
     ],
 )
@@ -84,7 +85,10 @@ def test_create__other_places_than_it_has(workspace: Workspace, places: dict[str
 @pytest.mark.parametrize("at", ["w", "w/deeper"])
 def test_create__a_file_is_in_the_way(tmp_path: Path, at: str) -> None:
     (tmp_path / "w").write_text("in the way")
-    with pytest.raises(WorkspaceError, match=r"can't be made a workspace: (File exists|Not a dir)"):
+    said = (
+        r"can't be made a workspace: (File exists|Not a dir.*); give a folder that you may write in"
+    )
+    with pytest.raises(WorkspaceError, match=said):
         Workspace.create(tmp_path / at)
 
 
@@ -94,13 +98,97 @@ def test_open__no_workspace(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_open__catalogue_is_gone(workspace: Workspace) -> None:
-    workspace.catalogue.close()
-    (workspace.root / "catalogue.sqlite").unlink()
-    with pytest.raises(WorkspaceError, match=r"catalogue\.sqlite is missing: restore it") as error:
-        Workspace.open(workspace.root)
-    assert "run 'ddiseg init" not in str(error.value)
-    assert not (workspace.root / "catalogue.sqlite").exists()
+@pytest.mark.parametrize("work", [Workspace.open, Workspace.create])
+@pytest.mark.parametrize("state", ["missing", "empty"])
+@pytest.mark.parametrize("named", [False, True])
+def test_catalogue_is_lost__is_never_replaced_by_an_empty_one(
+    tmp_path: Path, work: Callable[[Path], Workspace], state: str, named: bool
+) -> None:
+    root = tmp_path / "w"
+    file = tmp_path / "rows.sqlite" if named else root / "catalogue.sqlite"
+    Workspace.create(root, f"sqlite:///{file}" if named else None).catalogue.close()
+    for each in file.parent.glob(f"{file.name}*"):
+        each.unlink()
+    if state == "empty":
+        file.touch()
+    with pytest.raises(WorkspaceError) as error:
+        work(root)
+    assert str(error.value) == (
+        f"{file} is {state}: restore {file.name} from a backup, or from where it was moved to; to "
+        "begin anew, move ddiseg.toml and store away and run 'ddiseg init'"
+    )
+    assert (file.stat().st_size if file.exists() else None) == (0 if state == "empty" else None)
+
+
+def test_create__stopped_before_the_settings_were_written_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ddiseg.workspace.os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Workspace.create(tmp_path / "w")
+    assert (tmp_path / "w" / "catalogue.sqlite").exists(), "the settings come after the catalogue"
+    assert not (tmp_path / "w" / SETTINGS).exists()
+    Workspace.create(tmp_path / "w").catalogue.close()
+
+
+@pytest.mark.parametrize("link", ["w", f"w/{SETTINGS}"])
+def test_create__a_link_that_leads_nowhere_is_kept(tmp_path: Path, link: str) -> None:
+    path = tmp_path / link
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to("gone")
+    with pytest.raises(WorkspaceError) as error:
+        Workspace.create(tmp_path / "w")
+    assert str(error.value) == (
+        f"{path} is a link to gone, which does not exist: restore what it leads to, or remove the link"
+    )
+    assert path.is_symlink()
+    if link != "w":
+        with pytest.raises(
+            WorkspaceError, match="is a link to gone, which does not exist: restore"
+        ):
+            Workspace.open(tmp_path / "w")
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_create__a_folder_where_the_catalogue_belongs(tmp_path: Path, made: bool) -> None:
+    file = tmp_path / "w" / "catalogue.sqlite"
+    file.mkdir(parents=True)
+    if made:
+        (tmp_path / "w" / SETTINGS).touch()
+    with pytest.raises(WorkspaceError) as error:
+        Workspace.create(tmp_path / "w")
+    assert str(error.value) == (
+        f"{file} is a folder, and the catalogue is a file: move that folder away, and restore "
+        "catalogue.sqlite from a backup if there was one"
+    )
+
+
+@pytest.mark.parametrize("work", [Workspace.open, Workspace.create])
+def test_a_folder_where_the_settings_belong(
+    tmp_path: Path, work: Callable[[Path], Workspace]
+) -> None:
+    (tmp_path / SETTINGS).mkdir()
+    with pytest.raises(WorkspaceError) as error:
+        work(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path / SETTINGS} is a folder, and the settings of a workspace are a file: move that "
+        "folder away, and restore ddiseg.toml from a backup"
+    )
+
+
+def test_create__home_folder_in_the_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path)
+    made = Workspace.create(tmp_path / "w", "sqlite:///~/rows.sqlite", "~/files")
+    made.store.put(Kind.IMAGE, "ab" * 32, b"pixels")
+    made.catalogue.close()
+    assert {"rows.sqlite", "files"} <= {p.name for p in (tmp_path / "home").iterdir()}
+    assert not (tmp_path / "~").exists()
 
 
 @pytest.mark.parametrize(

@@ -280,8 +280,9 @@ def test_migrations__from_0004_the_origin_of_malignancy_is_not_known(of_0001: st
     database.engine.dispose()
 
 
-#: Batches and rounds of schema 0004: round 1 drew auto-1 and says so, round 2 was broken off after it
-#: drew auto-2, round 3 drew none.
+#: Batches and rounds of schema 0004: round 1 drew auto-1 and says so, round 2 was broken off, which
+#: does not tell who drew auto-2 after it began, round 3 drew none, and round 4 was broken off for good
+#: long before auto-9.
 BATCHES_OF_0004 = """
 INSERT INTO batches (id, name, drawn_by, created_at) VALUES
     (1, 'auto-1', '{}', '2026-01-01T10:01'),
@@ -290,14 +291,16 @@ INSERT INTO batches (id, name, drawn_by, created_at) VALUES
     (4, 'week-1', '{}', '2026-01-01T12:02'),
     (5, 'auto-3', '{}', '2026-01-01T14:01'),
     (6, 'auto-4', '{}', '2026-01-01T15:00'),
-    (7, 'auto-0', '{}', '2026-01-01T09:00');
+    (7, 'auto-0', '{}', '2026-01-01T09:00'),
+    (8, 'auto-9', '{}', '2026-03-01T09:00');
 INSERT INTO rounds (id, actor, started_at, ended_at, outcome, steps) VALUES
     (1, 'ddiseg', '2026-01-01T10:00', '2026-01-01T10:05', 'done',
      '[{"step": "pull", "said": "auto-7: 3 images", "failed": false},
        {"step": "draw", "said": "auto-1: 3 images (I-II 3), 1 by lot", "failed": false}]'),
     (2, 'ddiseg', '2026-01-01T12:00', NULL, NULL, '[{"step": "pull", "said": "x", "failed": false}]'),
     (3, 'ddiseg', '2026-01-01T14:00', '2026-01-01T14:05', 'done',
-     '[{"step": "draw", "said": "not asked for (--draw)", "failed": false}]');
+     '[{"step": "draw", "said": "not asked for (--draw)", "failed": false}]'),
+    (4, 'ddiseg', '2026-01-01T16:00', NULL, NULL, '[]');
 """
 
 
@@ -312,13 +315,14 @@ def test_migrations__from_0004_a_batch_is_of_whom_the_record_says(of_0001: str) 
     assert {b.name: b.origin for b in catalogue.batches.all()} == {
         "auto-1": "round",
         "auto-7": "person",
-        "auto-2": "round",
+        "auto-2": "person",
         "week-1": "person",
         "auto-3": "person",
         "auto-4": "person",
         "auto-0": "person",
+        "auto-9": "person",
     }
-    assert [row.settings for row in catalogue.rounds.last(5)] == [None] * 3
+    assert [row.settings for row in catalogue.rounds.last(5)] == [None] * 4
     assert catalogue.rounds.last_with_settings() is None
     catalogue.close()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -304,3 +306,38 @@ def test_console_script__ends_with_the_status(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ")
+
+
+@pytest.mark.parametrize(
+    ("args", "name"),
+    [
+        (("evaluate", "--accepted", "--classes", ""), "--classes"),
+        (("evaluate", "--accepted", "--subset="), "--subset"),
+        (("prelabel", "--batch", ""), "--batch"),
+        (("label", "push", "--subset", ""), "--subset"),
+        (("batch", "draw", "a", "--tone", "V-VI", "--tone", ""), "--tone"),
+        (("subset", "draw", ""), "NAME"),
+        (("import", ""), "PATH"),
+        (("export", "--to", ""), "--to"),
+    ],
+)
+def test_empty_values__are_refused_rather_than_taken_for_none(
+    ddiseg: Run, filled: Workspace, args: tuple[str, ...], name: str
+) -> None:
+    result = ddiseg("--workspace", filled.root, *args)
+    assert (result.status, result.out) == (2, "")
+    said = " ".join(result.err.split())
+    assert f"{name}" in said
+    assert "is empty: is a shell variable unset? Give a value" in said
+
+
+def test_json__is_utf_8_whatever_the_names_of_files(tmp_path: Path) -> None:
+    root = os.fsencode(tmp_path) + b"/s4\xff"
+    for output, expected in (("json", rb'"workspace": ".*/s4\\udcff"'), ("text", rb"s4\\udcff: ")):
+        code = "from ddiseg.cli import main; main()"
+        command = [sys.executable, "-c", code, "--output", output, "init", root]
+        printed = subprocess.run(command, capture_output=True, check=True).stdout
+        assert re.search(expected, printed)
+        printed.decode("utf-8")
+        if output == "json":
+            assert os.fsencode(json.loads(printed)["workspace"]) == root

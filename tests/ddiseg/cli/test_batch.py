@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ddiseg.catalogue import NewImage, NewMask
+from ddiseg.catalogue import Arm, NewImage, NewMask, NewTask, Purpose
 from ddiseg.workspace import Workspace
 
 Run = Callable[..., Any]
@@ -28,13 +28,32 @@ def test_draw__says_why_each_image_was_taken_then_unchanged(here: Run) -> None:
     assert lines[0] == "week-1: added, 6 images (I-II 2, III-IV 2, V-VI 2)"
     assert sum(line.endswith("queued  by lot: next by seed") for line in lines) == 6
     assert any(line.startswith("  note     I-II: random instead of mixed") for line in lines)
+    step = "give it to annotators: ddiseg label push --batch week-1"
+    assert lines[-1] == f"next: {step}"
     data = here(*args, "--output", "json").json
-    assert (data["outcome"], data["n"]) == ("unchanged", 6)
+    assert (data["outcome"], data["n"], data["next"]) == ("unchanged", 6, step)
     assert data["by_tone"] == {"I-II": 2, "III-IV": 2, "V-VI": 2}
     assert set(data["images"][0]) == {"id", "name", "tone", "state", "random", "reason"}
     other = here("draw", "week-1", "--size", "7")
     assert (other.status, other.out) == (1, "")
     assert "drawn by another request" in other.err
+
+
+def test_draw__next_step_goes_by_where_the_images_are(
+    here: Run, workspace: Workspace, new_mask: Callable[..., NewMask]
+) -> None:
+    args = ("draw", "a", "--size", "1", "--output", "json")
+    (image,) = here(*args).json["images"]
+    labelling = workspace.catalogue.labelling
+    project = labelling.project("server", Purpose.ANNOTATION).id
+    labelling.plan(project, [NewTask("a", image["id"], None, Arm.BARE, 8, 6)], "tester", {})
+    (task,) = labelling.tasks(project)
+    labelling.sent({task.id: 101}, "tester", start=True)
+    assert (
+        here(*args).json["next"] == "make its tab for the annotators: ddiseg label push --batch a"
+    )
+    workspace.catalogue.masks.submit([new_mask(image["id"], "annotator-1")], "reviewer-1")
+    assert here(*args).json["next"] is None
 
 
 def test_draw__options_reach_the_draw(here: Run) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 
 from ddiseg.catalogue import Arm, NewMask, NewModelVersion
+from ddiseg.catalogue.database import Database, _alembic
 from ddiseg.locate import SETTINGS
 from ddiseg.store import Kind
 from ddiseg.workspace import Workspace
@@ -96,20 +98,91 @@ def test_status__from_a_folder_inside_the_workspace(
     assert ddiseg("status").out.startswith("3 images\n")
 
 
-def test_init__upgrades_a_catalogue_without_schema(ddiseg: Run, filled: Workspace) -> None:
+def test_init__a_lost_catalogue_is_not_replaced(ddiseg: Run, filled: Workspace) -> None:
     filled.catalogue.close()
     for file in filled.root.glob("catalogue.sqlite*"):
         file.unlink()
-    assert ddiseg("status", "--workspace", filled.root).status == 1
+    for words in (("status", "--workspace"), ("init",)):
+        refused = ddiseg(*words, filled.root)
+        assert (refused.status, refused.out) == (1, "")
+        assert "is missing: restore catalogue.sqlite from a backup" in refused.err
+    assert not (filled.root / "catalogue.sqlite").exists()
+    (filled.root / SETTINGS).rename(filled.root / "old.toml")
+    assert ddiseg("init", filled.root).out == f"workspace {filled.root}: made\n"
+
+
+def test_init__upgrades_an_older_catalogue(ddiseg: Run, filled: Workspace) -> None:
+    filled.catalogue.close()
+    database = Database(f"sqlite:///{filled.root / 'catalogue.sqlite'}")
+    with database.engine.begin() as connection:
+        command.downgrade(_alembic(connection), "0004")
+    database.engine.dispose()
+    assert "run 'ddiseg init'" in ddiseg("status", "--workspace", filled.root).err
     assert ddiseg("init", filled.root).out == f"workspace {filled.root}: upgraded\n"
-    assert ddiseg("status", "--workspace", filled.root).status == 0
+    assert ddiseg("status", "--workspace", filled.root).out.startswith("3 images\n")
+
+
+def test_init__an_empty_name_is_refused(
+    ddiseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (("init", ""), ("init", "--workspace", ""), ("--workspace=", "init")):
+        refused = ddiseg(*words)
+        assert (refused.status, refused.out) == (2, "")
+        assert "the name of the folder is empty: is a shell variable unset?" in " ".join(
+            refused.err.split()
+        )
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("DDISEG_WORKSPACE", "")
+    assert ddiseg("init").out == f"workspace {tmp_path}: made\n"
+    assert ddiseg("status").status == 0
+
+
+def test_deleted_current_folder__an_absolute_path_still_works(
+    ddiseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    root = tmp_path / "w"
+    for words in (("init",), ("status",), ("init", "w"), ("status", "--workspace", "w")):
+        refused = ddiseg(*words)
+        assert (refused.status, refused.out) == (1, "")
+        assert refused.err == "Error: the current folder no longer exists: cd to another one\n"
+    assert ddiseg("init", root).out == f"workspace {root}: made\n"
+    assert ddiseg("--workspace", root, "status").status == 0
+    monkeypatch.setenv("DDISEG_WORKSPACE", str(root))
+    for words in (("status",), ("verify",), ("batch", "list"), ("init",)):
+        assert ddiseg(*words).status == 0
+    refused = ddiseg("report", "--to", "report.html")
+    assert refused.err.endswith("Error: the current folder no longer exists: cd to another one\n")
+
+
+def test_home_folder__is_expanded_where_no_shell_does(
+    ddiseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    root = tmp_path / "home" / "w"
+    monkeypatch.setenv("DDISEG_WORKSPACE", "~/w")
+    assert ddiseg("init").out == f"workspace {root}: made\n"
+    assert ddiseg("status").status == 0
+    monkeypatch.delenv("DDISEG_WORKSPACE")
+    assert ddiseg("status", "--workspace=~/w").status == 0
+    assert ddiseg("init", "~/w").out == f"workspace {root}: unchanged\n"
+    refused = ddiseg("status", "--workspace", "~no-such-user/w")
+    assert refused.err == (
+        "Error: '~no-such-user/w' names a home folder that does not exist: give the absolute path\n"
+    )
+    assert not (tmp_path / "~").exists()
 
 
 def test_init__newer_schema_is_refused(ddiseg: Run, workspace: Workspace) -> None:
     with closing(sqlite3.connect(workspace.root / "catalogue.sqlite")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    for command in ("init", "status", "verify"):
-        result = ddiseg("--workspace", workspace.root, command)
+    for name in ("init", "status", "verify"):
+        result = ddiseg("--workspace", workspace.root, name)
         assert (result.status, result.out) == (1, "")
         assert "newer than this ddiseg knows: upgrade ddiseg" in result.err
 
