@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from sqlalchemy import func, or_, select
@@ -337,7 +337,7 @@ def _add_all(
                 height=new.height,
                 in_place=new.in_place,
                 state=State.NEW.value,
-                **asdict(new.details),
+                **_stored(new.details),
             )
             first.add(new.path)
     session.add_all(images.values())
@@ -409,6 +409,11 @@ def _differences(image: Image, new: Details) -> Differences:
     if "tone" in found and new.fitzpatrick is None and image.fitzpatrick is not None:
         found["fitzpatrick"] = [image.fitzpatrick, None]  # it belongs to the group that was wrong
     return found | _malignancy_differences(image, new)
+
+
+def _stored(details: Details) -> dict[str, Any]:
+    """The columns of a new image; where malignancy is unknown, nothing said it."""
+    return asdict(replace(details, malignant_source=None) if details.malignant is None else details)
 
 
 #: Details that do not differ by themselves.

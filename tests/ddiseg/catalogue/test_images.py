@@ -255,8 +255,9 @@ def test_dataset__synthetic_or_not_is_said_of_all_its_images(
 
 
 def derived(malignant: bool | None, diagnosis: str) -> Details:
-    source = None if malignant is None else "diagnosis: --malignant"
-    return Details(malignant=malignant, malignant_source=source, diagnosis=diagnosis)
+    return Details(
+        malignant=malignant, malignant_source="diagnosis: --malignant", diagnosis=diagnosis
+    )
 
 
 @pytest.mark.parametrize(
@@ -265,6 +266,9 @@ def derived(malignant: bool | None, diagnosis: str) -> Details:
         (derived(True, "mel"), derived(False, "nv"), False, False),
         (derived(True, "mel"), derived(None, "mel"), None, False),
         (derived(True, "mel"), Details(patient="p"), True, False),
+        (derived(True, "mel"), Details(diagnosis="mel"), True, False),
+        (derived(True, "mel"), Details(diagnosis="eczema"), None, False),
+        (derived(None, "mel"), Details(diagnosis="mel"), None, False),
         (derived(True, "mel"), Details(malignant=False, malignant_source="m.csv: b"), False, False),
         (Details(malignant=True, malignant_source="m.csv: b"), derived(False, "nv"), True, True),
         (Details(malignant=True, malignant_source="m.csv: b"), derived(None, "nv"), True, True),
@@ -291,4 +295,5 @@ def test_update_details__malignancy_goes_with_its_origin(
     image = catalogue.images.find("#1")
     changed = malignant != stored.malignant
     assert image.malignant is malignant
-    assert image.malignant_source == (new if changed else stored).malignant_source
+    by = (new if changed else stored).malignant_source
+    assert image.malignant_source == (None if malignant is None else by)
