@@ -41,7 +41,7 @@ def _outcome(plan: Plan, parts: Parts, without: tuple[Cell, ...] = ()) -> Outcom
             done.append(
                 Result(cell, 30, Cost(61.0, 2 * 10**9, 10**9), confusions, probabilities, 0.5)
             )
-    return Outcome(done, [], dict.fromkeys(without, "not asked for (--only)"), {})
+    return Outcome(done, [], dict.fromkeys(without, "not asked for (--only)"), {}, {})
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_report__small_says_so(parts: Parts, tiny: DiffusionUNet, tmp_path: Path
 
 def test_report__nothing_done(parts: Parts, tiny: DiffusionUNet, tmp_path: Path) -> None:
     reasons = dict.fromkeys(TINY_PLAN.cells, "no such device")
-    outcome = Outcome([], [], {}, reasons)
+    outcome = Outcome([], [], {}, {}, reasons)
     page = write_report(Workbench(TINY_PLAN, parts, tiny, tmp_path), outcome, tmp_path)
     assert "No such device" in page.read_text()
 
