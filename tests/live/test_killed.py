@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from collections import Counter
@@ -259,10 +260,11 @@ def _redo(*starts: Callable[[], Command]) -> None:
 
 
 def _check_told(stopped: Done) -> None:
-    """One line that says what happened; or it had all that it needed."""
+    """One line that says what happened, after the stages that were through; or it had all."""
     assert stopped.status in (0, 1)
     if stopped.status:
-        (line,) = stopped.stderr.splitlines()
+        *stages, line = stopped.stderr.splitlines()
+        assert all(re.fullmatch(r"[^:]+: \d+ (in|of) .+", stage) for stage in stages), stages
         assert line.startswith("Error: "), line
         assert "a defect" not in line, line
 
