@@ -131,7 +131,7 @@ class _Work:
         if n := len(hand.to_review):
             yield Step(f"have a second person review the {n} submitted masks", "ddiseg review push")
         learn = list(self._to_learn())
-        early = self.model is None or masks_to_learn(self.catalogue) >= WORTH_A_REFRESH
+        early = self.model is None or self._unlearned >= WORTH_A_REFRESH
         if early:
             yield from learn
         yield from self._to_predict()
@@ -154,7 +154,7 @@ class _Work:
             yield Step(f"review the {n} masks too that spot checks left out", _REVIEW_ALL)
 
     def _to_learn(self) -> Iterator[Step]:
-        if n := masks_to_learn(self.catalogue):
+        if n := self._unlearned:
             newest = self.catalogue.models.all(ModelKind.SEGMENTATION)[-1:]
             why = [f"{n} accepted masks are new to {version.name}" for version in newest]
             yield Step((why or [f"train probes on the {n} accepted masks"])[0], "ddiseg refresh")
@@ -166,6 +166,10 @@ class _Work:
             if n := sum(i.state not in settled and i.id not in predicted for i in self.images):
                 why = [f"{n} images have no prediction of {self.model.name} yet"]
                 yield Step(why[0], "ddiseg prelabel")
+
+    @cached_property
+    def _unlearned(self) -> int:
+        return masks_to_learn(self.catalogue)
 
     @cached_property
     def _free(self) -> dict[int, Image]:

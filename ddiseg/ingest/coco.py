@@ -93,12 +93,16 @@ def has_coco(path: Path) -> bool:
     """Whether a path is a COCO file, or a folder with one."""
     if path.is_dir():
         return any(has_coco(file.place) for file in list_folder(path, (".json",)).files)
-    if path.suffix.lower() != ".json":
-        return False
+    return path.suffix.lower() == ".json" and _coco_document(path) is not None
+
+
+def _coco_document(path: Path) -> Any:
+    """What a COCO file holds; None where a file is none."""
     try:
-        return _is_coco(read_json(path))
+        document = read_json(path)
     except InputError:  # whatever it is, it is no COCO file
-        return False
+        return None
+    return document if _is_coco(document) else None
 
 
 def _only_one_in(folder: Path) -> tuple[Path, Any]:
@@ -107,13 +111,14 @@ def _only_one_in(folder: Path) -> tuple[Path, Any]:
         raise InputError(f"{folder} has no COCO file: no file ends in .json")
     if len(files) == 1:
         return files[0].place, read_json(files[0].place)
-    found = [file.place for file in files if has_coco(file.place)]
+    read = ((file.place, _coco_document(file.place)) for file in files)
+    found = [(place, document) for place, document in read if document is not None]
     if len(found) == 1:
-        return found[0], read_json(found[0])
+        return found[0]
     if not found:
         raise InputError(f"{folder} has no COCO file: no .json in it has a list called 'images'")
     raise InputError(
-        f"{folder} has {len(found)} COCO files ({', '.join(map(str, found[:5]))}): "
+        f"{folder} has {len(found)} COCO files ({', '.join(str(p) for p, _ in found[:5])}): "
         "import one at a time"
     )
 

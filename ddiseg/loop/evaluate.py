@@ -84,7 +84,8 @@ def evaluate(
         truths = _from_accepted(workspace)
         source = "accepted masks"
     wanted = None if subset is None else workspace.catalogue.subsets.members(subset)
-    choices = honest_predictions(workspace.catalogue)
+    lineage = Lineage(workspace.catalogue.masks.all())
+    choices = honest_predictions(workspace.catalogue, lineage)
     names = load_protocol().class_names
     confusions, images, valid = [], [], []
     compared: list[Compared] = []
@@ -92,7 +93,6 @@ def evaluate(
     learned, outside = 0, 0
     unpredicted: list[Image] = []
     drawn_over = 0
-    lineage = Lineage(workspace.catalogue.masks.all()) if truth is None else None
     for done, item in enumerate(truths, 1):
         progress(done, done)
         if wanted is not None and item.image.id not in wanted:
@@ -109,7 +109,7 @@ def evaluate(
         images.append(item.image)
         models[model] += 1
         version = prediction.model_version_id
-        if lineage is not None and item.accepted is not None and version is not None:
+        if item.accepted is not None and version is not None:
             drawn_over += lineage.painting_under(item.accepted, version) is not None
         truth_hash, iou = workspace.store_mask(item.mask), _lesion_iou(confusions[-1], item)
         compared.append(Compared(item.image.id, prediction.id, truth_hash, iou))

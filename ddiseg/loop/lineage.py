@@ -19,6 +19,11 @@ class Lineage:
             if mask.annotator is not None:
                 self._images[mask.content_hash].add(mask.image_id)
 
+    @property
+    def masks(self) -> Iterable[Mask]:
+        """All masks, the oldest first."""
+        return self._masks.values()
+
     def images_learned(self, hashes: Iterable[str]) -> set[int]:
         """Ids of the images of which a person ever drew one of these masks, whatever came later.
 
@@ -36,20 +41,21 @@ class Lineage:
         return None
 
 
-def honest_predictions(catalogue: Catalogue) -> dict[int, tuple[Mask | None, str, bool]]:
+def honest_predictions(
+    catalogue: Catalogue, lineage: Lineage | None = None
+) -> dict[int, tuple[Mask | None, str, bool]]:
     """Return the newest prediction of each image by a model that never saw a mask of it.
 
     By image id: that prediction, None if there is none; its model's name; whether there is none
     though a model learned from the image.
     """
     versions = {v.id: v for v in catalogue.models.all()}
-    every = catalogue.masks.all()
-    lineage = Lineage(every)
+    lineage = lineage or Lineage(catalogue.masks.all())
     learned = {v.id: lineage.images_learned(v.training_masks) for v in versions.values()}
     found: dict[int, tuple[Mask | None, str, bool]] = {
         image_id: (None, "", True) for images in learned.values() for image_id in images
     }
-    for mask in every:
+    for mask in lineage.masks:
         version_id = mask.model_version_id
         if version_id is not None and mask.image_id not in learned[version_id]:
             found[mask.image_id] = (mask, versions[version_id].name, False)
