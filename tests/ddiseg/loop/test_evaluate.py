@@ -108,18 +108,21 @@ def test_evaluate__predictions_of_another_version_are_told(
 
 
 def test_evaluate__accepted_masks_drawn_over_their_prediction_are_told(painted: Workspace) -> None:
-    prediction = painted.catalogue.masks.newest_predictions()[5]
-    over = NewMask(
-        *(5, prediction.content_hash, 40, 40, "same", [1, 4], "1.1", "anna"),
-        parent_id=prediction.id,
-    )
+    predictions = painted.catalogue.masks.newest_predictions()
+    over = [
+        NewMask(
+            *(i, predictions[i].content_hash, 40, 40, "same", [1, 4], "1.1", "anna"),
+            parent_id=predictions[i].id,
+        )
+        for i in (5, 7)
+    ]
     afresh = NewMask(6, painted.store_mask(spot(5)[1]), 40, 40, "same", [1, 4], "1.1", "anna")
-    painted.catalogue.masks.submit([over, afresh], "ben")
+    painted.catalogue.masks.submit([*over, afresh], "ben")
     result = evaluate(painted, "tester", truth=None)
-    assert result["n_images"] == 2
+    assert result["n_images"] == 3
     (note,) = result["notes"]
     assert note.startswith(
-        "1 of 2 accepted masks were drawn over the very prediction that they are"
+        "2 of 3 accepted masks were drawn over the very prediction that they are"
     )
 
 
