@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from annotation_protocol.phantoms import Kind, Phantom, Scene, Tone, render
+from annotation_protocol.phantoms.phantoms import Kind, Phantom, Scene, Tone, render
 from annotation_protocol.protocol import Protocol, load_protocol
 
 DRAWINGS_DIR = Path(__file__).with_name("drawings")

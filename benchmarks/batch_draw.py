@@ -18,10 +18,10 @@ from sqlalchemy import insert
 from benchmarks.timing import seconds
 from ddiseg.catalogue import Catalogue
 from ddiseg.catalogue.database import Database
-from ddiseg.catalogue.models import Base, Dataset, Descriptor, Image, Mask, ModelVersion, Promotion
-from ddiseg.loop.batch import BatchRequest, draw_batch
-from ddiseg.loop.descriptor_space import descriptor_space
-from ddiseg.loop.strategies import Strategy
+from ddiseg.catalogue.embedding_space import embedding_space
+from ddiseg.catalogue.tables import Base, Dataset, Embedding, Image, Mask, ModelVersion, Promotion
+from ddiseg.sampling.batches import BatchRequest, draw_batch
+from ddiseg.sampling.strategies import Strategy
 
 IMAGES, ACCEPTED, SIZE, DIMENSIONS, ROUNDS = 100_000, 2_000, 100, 320, 3
 
@@ -107,8 +107,8 @@ def _fill(url: str) -> None:
                 numbers, digests, rng.random(IMAGES), strict=True
             )
         ],
-        Descriptor: [
-            {"image_id": number, "space": descriptor_space("b", {}), "vector": vector.tobytes()}
+        Embedding: [
+            {"image_id": number, "space": embedding_space("b", {}), "vector": vector.tobytes()}
             for number, vector in zip(numbers, vectors, strict=True)
         ],
     }

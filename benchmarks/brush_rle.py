@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation_protocol.phantoms import TONES, draw_scene, render
+from annotation_protocol.phantoms.phantoms import TONES, draw_scene, render
 from benchmarks.timing import paired
 from ddiseg.masks import Mask, brush_rle
 

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from annotation_protocol import scoring
+from annotation_protocol import metrics
 from benchmarks import tables
 from benchmarks.label_efficiency import CLASSES, DEFAULT, LESION, PARTS, load
 from fedd.backbone import DiffusionUNet
@@ -104,12 +104,12 @@ def _innermost(mask: Mask) -> tuple[int, int]:
 def _cells(count: int, judged: Sequence[Example], masks: Sequence[Mask]) -> tuple[str, ...]:
     matrices = np.stack(
         [
-            scoring.confusion((e.mask == LESION).astype(np.uint8), m.astype(np.uint8), 2)
+            metrics.confusion((e.mask == LESION).astype(np.uint8), m.astype(np.uint8), 2)
             for e, m in zip(judged, masks, strict=True)
         ]
     )
     valid = np.ones((len(judged), 2), bool)
-    scores = scoring.score(matrices, [e.patient for e in judged], valid, ("other", "lesion"))
+    scores = metrics.score(matrices, [e.patient for e in judged], valid, ("other", "lesion"))
     s = scores["lesion"]
     return (
         str(count),

@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from annotation_protocol import load_protocol
-from annotation_protocol.phantoms import TONES, draw_scene, render
+from annotation_protocol.phantoms.phantoms import TONES, draw_scene, render
 from benchmarks.timing import paired, seconds
 from ddiseg import masks
 
@@ -76,7 +76,7 @@ def _one_by_one(mask: np.ndarray) -> list[dict[str, object]]:
 def _workspace(root: Path):  # type: ignore[no-untyped-def]
     from ddiseg.ingest.mask_files import import_masks
     from ddiseg.ingest.photographs import import_photographs
-    from ddiseg.workspace import Workspace
+    from ddiseg.workspace.workspace import Workspace
 
     for name in ("photographs", "masks"):
         (root / name).mkdir()

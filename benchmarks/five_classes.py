@@ -27,9 +27,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation_protocol import scoring
-from annotation_protocol.phantoms import TONES
-from annotation_protocol.phantoms_over_masks import render_over
+from annotation_protocol import metrics
+from annotation_protocol.phantoms.over_masks import render_over
+from annotation_protocol.phantoms.phantoms import TONES
 from benchmarks import tables
 from benchmarks.torchvision_ops import define_where_missing
 from fedd import paper
@@ -128,7 +128,7 @@ def measure(
     painted = _painted(row, training, judged, effort)
     seconds = f"{time.perf_counter() - started:.0f}"
     matrices = np.stack(
-        [scoring.confusion(e.mask, p, len(CLASSES)) for e, p in zip(judged, painted, strict=True)]
+        [metrics.confusion(e.mask, p, len(CLASSES)) for e, p in zip(judged, painted, strict=True)]
     )
     tones = np.array([e.tone for e in judged])
     parts = {"all": tones != ""} | {tone: tones == tone for tone in TONES}
@@ -162,9 +162,9 @@ def _painted(
 def _figures(matrices: NDArray[np.int64], names: list[str]) -> tuple[str, ...]:
     """n, the mean over each image's classes, and each class with the images that count for it."""
     valid = np.ones((len(names), len(CLASSES)), np.bool_)
-    scores = scoring.score(matrices, names, valid, CLASSES)
-    overall = np.nanmean(scoring.iou_per_class(matrices), axis=1)
-    every = tables.figure(float(overall.mean()), scoring.mean_interval(overall, names))
+    scores = metrics.score(matrices, names, valid, CLASSES)
+    overall = np.nanmean(metrics.iou_per_class(matrices), axis=1)
+    every = tables.figure(float(overall.mean()), metrics.mean_interval(overall, names))
     each = (f"{tables.figure(s.iou_mean, s.iou_mean_ci95)} {s.n}" for s in scores.values())
     return str(len(names)), every, *each
 

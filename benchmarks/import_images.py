@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from annotation_protocol.phantoms import TONES, draw_scene, render
+from annotation_protocol.phantoms.phantoms import TONES, draw_scene, render
 from benchmarks.timing import seconds
 
 COUNT, SIZE, ROUNDS = 500, 300, 3
@@ -21,7 +21,7 @@ COUNT, SIZE, ROUNDS = 500, 300, 3
 
 def main() -> None:
     from ddiseg.ingest.photographs import import_photographs
-    from ddiseg.workspace import Workspace
+    from ddiseg.workspace.workspace import Workspace
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -35,13 +35,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from annotation_protocol import scoring
+from annotation_protocol import metrics
 from benchmarks import tables
 from benchmarks.torchvision_ops import define_where_missing
 from fedd.backbone import SMALL as SMALL_NET
 from fedd.backbone import Backbone, DiffusionUNet
 from fedd.baselines import Start, UNetSettings, train_unet
-from fedd.encoder import EfficientNetLite0
+from fedd.pretrain.encoder import EfficientNetLite0
 from fedd.probes.training import Example, train_probes
 from fedd.segment import SMALL, ProbeSettings
 from fedd.weights.files import load_backbone
@@ -129,7 +129,7 @@ class Figures:
     masks: int
     row: str
     tone: str
-    score: scoring.ClassScore
+    score: metrics.ClassScore
     seconds: float  #: to learn and to paint all images
 
     def cells(self) -> tuple[str, ...]:
@@ -196,12 +196,12 @@ def measure(
     painted = ROWS[row](training)([e.photograph for e in judged])
     seconds = time.perf_counter() - started
     matrices = np.stack(
-        [scoring.confusion(e.mask, p, len(CLASSES)) for e, p in zip(judged, painted, strict=True)]
+        [metrics.confusion(e.mask, p, len(CLASSES)) for e, p in zip(judged, painted, strict=True)]
     )
     patients, tones = [e.patient for e in judged], [e.tone for e in judged]
     valid = np.tile([c in (LESION, SKIN) for c in range(len(CLASSES))], (len(judged), 1))
-    scored = {"all": scoring.score(matrices, patients, valid, CLASSES)}
-    scored |= scoring.score_by_group(matrices, patients, valid, tones, CLASSES)
+    scored = {"all": metrics.score(matrices, patients, valid, CLASSES)}
+    scored |= metrics.score_by_group(matrices, patients, valid, tones, CLASSES)
     return [Figures(count, row, tone, scores["lesion"], seconds) for tone, scores in scored.items()]
 
 

@@ -39,7 +39,7 @@ from benchmarks.predictions import five_classes, predict, ragged
 from benchmarks.timing import seconds
 from ddiseg import masks
 from ddiseg.masks import Mask, brush_rle
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 COUNTS = (1_000, 5_000, 10_000)
 SCENES, STROKES = 50, 200  #: every task of the largest count has a pair of its own
@@ -97,7 +97,7 @@ def _pull(root: Path, url: str, count: int) -> Measured:
     from requests import Response, Session
 
     from ddiseg.catalogue import Purpose
-    from ddiseg.catalogue.labelling import Labelling
+    from ddiseg.catalogue.tasks import Tasks
     from ddiseg.labelstudio import pull
     from ddiseg.labelstudio.connection import Connection
     from ddiseg.outcomes import Outcome
@@ -110,7 +110,7 @@ def _pull(root: Path, url: str, count: int) -> Measured:
         stack.enter_context(_timed(Session, "request", spent, WAITED))
         stack.enter_context(_timed(Response, "json", spent, PARSED))
         stack.enter_context(_timed(pull, "read_answers", spent, READ))
-        stack.enter_context(_timed(Labelling, "receive", spent, STORED))
+        stack.enter_context(_timed(Tasks, "receive", spent, STORED))
         began = time.perf_counter()
         done = pull.pull(workspace, connection, Purpose.ANNOTATION, "benchmark")
         whole = time.perf_counter() - began
@@ -237,7 +237,7 @@ def _serve(pipe: Pipe) -> None:
 
 def _scene(prediction: Mask) -> bytes:
     """The regions of a prediction, of which a person has edited the lesion's."""
-    from ddiseg.labelstudio.tasks import prediction as painted
+    from ddiseg.labelstudio.task_payload import prediction as painted
 
     protocol = load_protocol()
     rows, columns = np.ogrid[:SIZE, :SIZE]
@@ -275,7 +275,7 @@ class _Answers:
     """What the server says. Project N has the tasks 1 to N, changed one each second."""
 
     def __init__(self, scenes: list[bytes], strokes: list[bytes]) -> None:
-        from annotation_protocol.labelling_config import annotation_config
+        from annotation_protocol.label_studio_config import annotation_config
 
         self._scenes, self._strokes = scenes, strokes
         self._config = annotation_config(load_protocol())

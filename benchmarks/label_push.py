@@ -22,11 +22,11 @@ import requests
 from PIL import Image
 
 from annotation_protocol import load_protocol
-from annotation_protocol.labelling_config import annotation_config
+from annotation_protocol.label_studio_config import annotation_config
 from benchmarks.predictions import five_classes, predict, ragged
 from benchmarks.timing import seconds
 from ddiseg.labelstudio.connection import Connection
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 COUNT, SIZE, RAGGED, ROUNDS = 1_000, 300, 2, 2
 

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from annotation_protocol.scoring import (
+from annotation_protocol.metrics import (
     FEW,
     Interval,
     bootstrap_weights,
@@ -44,8 +44,8 @@ from annotation_protocol.scoring import (
 from benchmarks import tables
 from benchmarks.label_efficiency import CLASSES, DEFAULT, LESION, PARTS, load
 from benchmarks.torchvision_ops import define_where_missing
-from ddiseg.loop.quotas import share_out
-from ddiseg.loop.strategies import Candidates, Strategy, pick
+from ddiseg.sampling.quotas import share_out
+from ddiseg.sampling.strategies import Candidates, Strategy, pick
 from fedd import figures
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from annotation_protocol import scoring
+from annotation_protocol import metrics
 from benchmarks.label_efficiency import CLASSES, DEFAULT, PARTS, load
 from fedd.probes.training import train_probes
 from fedd.segment import SMALL
@@ -35,7 +35,7 @@ def main() -> None:
     ]
     alike = np.array([(a == b).mean() for a, b in zip(*painted, strict=True)])
     patients = [e.patient for e in judged]
-    interval = scoring.mean_interval(alike, patients)
+    interval = metrics.mean_interval(alike, patients)
     assert interval is not None
     print(
         f"{alike.mean():.2%} of the pixels alike, 95 % [{interval[0]:.2%}, {interval[1]:.2%}], no "

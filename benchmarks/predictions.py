@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from annotation_protocol.phantoms import TONES, Phantom, draw_scene, render
+from annotation_protocol.phantoms.phantoms import TONES, Phantom, draw_scene, render
 from ddiseg.catalogue import NewMask, NewModelVersion
-from ddiseg.catalogue.models import Image
+from ddiseg.catalogue.tables import Image
 from ddiseg.masks import Mask
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 
 def five_classes(seed: int, size: int) -> Phantom:

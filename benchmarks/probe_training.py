@@ -32,14 +32,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from annotation_protocol import scoring
-from annotation_protocol.phantoms import TONES, draw_scene, render
+from annotation_protocol import metrics
+from annotation_protocol.phantoms.phantoms import TONES, draw_scene, render
 from benchmarks.refresh_and_gate import accept
 from benchmarks.timing import seconds
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.ingest.rendered import render_ddi
-from ddiseg.loop.refresh import refresh
-from ddiseg.workspace import Workspace
+from ddiseg.model.train import refresh
+from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet
 from fedd.cache import FeatureCache
 from fedd.features import prepare
@@ -253,9 +253,9 @@ def _side() -> int:
 
 def _mean_iou(test: list[Example], masks: list[NDArray[np.uint8]]) -> float:
     total = sum(
-        scoring.confusion(e.mask, m, len(CLASSES)) for e, m in zip(test, masks, strict=True)
+        metrics.confusion(e.mask, m, len(CLASSES)) for e, m in zip(test, masks, strict=True)
     )
-    return float(np.nanmean(scoring.iou_per_class(np.asarray(total))))
+    return float(np.nanmean(metrics.iou_per_class(np.asarray(total))))
 
 
 def _alone(job: Callable[[str], dict[str, float]], folder: str) -> dict[str, float]:

@@ -16,8 +16,8 @@ from benchmarks.timing import seconds
 from ddiseg.ingest.mask_files import import_masks
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.ingest.rendered import render_ddi
-from ddiseg.loop.refresh import Refreshed, refresh
-from ddiseg.workspace import Workspace
+from ddiseg.model.train import Refreshed, refresh
+from ddiseg.workspace.workspace import Workspace
 
 IMAGES, FIRST, GOAL = 150, 36, 360
 

@@ -21,12 +21,12 @@ from benchmarks.timing import paired
 from ddiseg import images
 from ddiseg.catalogue import Arm, Details, NewImage, NewTask, Purpose
 from ddiseg.labelstudio.connection import EMBEDDED
-from ddiseg.labelstudio.tasks import image_key, prediction
+from ddiseg.labelstudio.task_payload import image_key, prediction
 from ddiseg.masks import Mask
 from ddiseg.server.app import create_app
 from ddiseg.server.backend import Backend
 from ddiseg.server.credentials import Credentials
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 COUNT, SIZE, RAGGED, ROUNDS, PROJECT = 306, 300, 2, 5, 7
 

@@ -10,10 +10,10 @@ from inspect import cleandoc
 
 import click
 
-from ddiseg.cli.base import common_options
-from ddiseg.cli.root import Sections, cli
-from fedd.cli.root import Sections as FeddSections
-from fedd.cli.root import cli as fedd_cli
+from ddiseg.cli.common import common_options
+from ddiseg.cli.main import Sections, cli
+from fedd.cli.main import Sections as FeddSections
+from fedd.cli.main import cli as fedd_cli
 
 INTRODUCTION = """# Commands
 

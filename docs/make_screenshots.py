@@ -27,8 +27,8 @@ from playwright.sync_api import Browser, FloatRect, Locator, Page
 from ddiseg.catalogue import Arm
 from ddiseg.ingest.rendered import render_ddi
 from ddiseg.labelstudio.embedded.accounts import Account, read_accounts
-from ddiseg.report.report import write_report
-from ddiseg.workspace import Workspace
+from ddiseg.report.page import write_report
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.people import People, lesion
 from tests.live.browser import Person, browser
 

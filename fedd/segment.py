@@ -31,7 +31,7 @@ from fedd.features import extract, image_statistics, prepare
 from fedd.network.devices import within_memory
 from fedd.probes.calibration import Calibration
 from fedd.probes.ensemble import HIDDEN
-from fedd.probes.second_look import REACH, Window, window_around
+from fedd.probes.refiner import REACH, Window, window_around
 from fedd.probes.settings import PAPER, SMALL, ProbeSettings, default_settings
 from fedd.weights.files import read_safetensors, write_safetensors
 

@@ -9,5 +9,5 @@ import multiprocessing
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["ddiseg.rounds.round", "ddiseg.verify", "label_studio_sdk.client", "pytest", __name__]
+    ["ddiseg.loop.round", "ddiseg.workspace.verify", "label_studio_sdk.client", "pytest", __name__]
 )

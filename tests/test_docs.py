@@ -30,8 +30,8 @@ def test_command_reference__is_what_the_commands_say() -> None:
 
 
 def test_command_reference__has_the_sections_of_the_help() -> None:
-    from ddiseg.cli.root import Sections
-    from fedd.cli.root import Sections as FeddSections
+    from ddiseg.cli.main import Sections
+    from fedd.cli.main import Sections as FeddSections
 
     text = (ROOT / "docs" / "commands.md").read_text()
     assert re.findall(r"^## (.*)$", text, re.M) == [
@@ -62,8 +62,8 @@ def _typed(page: Path) -> list[str]:
     "line", [x for page in PAGES for x in _typed(page) if x.startswith(("ddiseg ", "fedd "))]
 )
 def test_typed_commands__exist_with_their_options(line: str) -> None:
-    from ddiseg.cli import cli
-    from fedd.cli import cli as fedd_cli
+    from ddiseg.cli.main import cli
+    from fedd.cli.main import cli as fedd_cli
 
     program, *words = line.split()
     command = {"ddiseg": cli, "fedd": fedd_cli}[program]

@@ -1,19 +1,23 @@
 """What is known about the images; see `ddiseg.catalogue.catalogue.Catalogue`."""
 
-from ddiseg.catalogue.arrivals import REASON_MISSING, Page, Purpose, Received
+from ddiseg.catalogue.annotations import REASON_MISSING, AnnotationPage, AnnotationVersion, Purpose
 from ddiseg.catalogue.catalogue import Catalogue
 from ddiseg.catalogue.images import FROM_DIAGNOSIS, Details, KnownSource, NewImage, malignancy_kept
-from ddiseg.catalogue.labelling import Arm, NewTask, Work
-from ddiseg.catalogue.lifecycle import Action, State
+from ddiseg.catalogue.lifecycle import SETTLED, Action, State
 from ddiseg.catalogue.malignancy import NewEstimate
 from ddiseg.catalogue.masks import NewMask
 from ddiseg.catalogue.model_versions import NewModelVersion
-from ddiseg.catalogue.models import BatchOrigin, Dataset, Image, JobKind, ModelKind, Side
+from ddiseg.catalogue.tables import BatchOrigin, Dataset, Image, JobKind, ModelKind, Split
+from ddiseg.catalogue.tasks import AnnotationOutcome, Arm, NewTask
 
 __all__ = [
     "FROM_DIAGNOSIS",
     "REASON_MISSING",
+    "SETTLED",
     "Action",
+    "AnnotationOutcome",
+    "AnnotationPage",
+    "AnnotationVersion",
     "Arm",
     "BatchOrigin",
     "Catalogue",
@@ -28,11 +32,8 @@ __all__ = [
     "NewMask",
     "NewModelVersion",
     "NewTask",
-    "Page",
     "Purpose",
-    "Received",
-    "Side",
+    "Split",
     "State",
-    "Work",
     "malignancy_kept",
 ]

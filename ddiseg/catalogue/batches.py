@@ -10,9 +10,9 @@ from sqlalchemy import ColumnElement, func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Database, in_parts
-from ddiseg.catalogue.history import step
+from ddiseg.catalogue.events import step
 from ddiseg.catalogue.lifecycle import Action, State
-from ddiseg.catalogue.models import (
+from ddiseg.catalogue.tables import (
     Annotation,
     Batch,
     BatchMember,

@@ -6,18 +6,18 @@ from sqlalchemy.engine import URL
 
 from ddiseg.catalogue.batches import Batches
 from ddiseg.catalogue.database import Database
-from ddiseg.catalogue.descriptors import Descriptors
+from ddiseg.catalogue.embeddings import Embeddings
 from ddiseg.catalogue.evaluations import Evaluations
-from ddiseg.catalogue.history import History
+from ddiseg.catalogue.events import EventLog
 from ddiseg.catalogue.images import Images
-from ddiseg.catalogue.in_hand import Hands
-from ddiseg.catalogue.labelling import Labelling
 from ddiseg.catalogue.malignancy import MalignancyEstimates
 from ddiseg.catalogue.masks import Masks
 from ddiseg.catalogue.model_versions import ModelVersions
-from ddiseg.catalogue.rounds import Jobs, Rounds
-from ddiseg.catalogue.sides import Sides
+from ddiseg.catalogue.open_work import Hands
+from ddiseg.catalogue.runs import Jobs, Rounds
+from ddiseg.catalogue.splits import Splits
 from ddiseg.catalogue.subsets import Subsets
+from ddiseg.catalogue.tasks import Tasks
 
 
 class Catalogue:
@@ -33,15 +33,15 @@ class Catalogue:
         self.subsets = Subsets(database)
         self.models = ModelVersions(database)
         self.malignancy = MalignancyEstimates(database)
-        self.labelling = Labelling(database)
+        self.labelling = Tasks(database)
         self.hands = Hands(database)
         self.batches = Batches(database)
-        self.descriptors = Descriptors(database)
-        self.sides = Sides(database)
+        self.descriptors = Embeddings(database)
+        self.sides = Splits(database)
         self.rounds = Rounds(database)
         self.jobs = Jobs(database)
         self.evaluations = Evaluations(database)
-        self.history = History(database)
+        self.history = EventLog(database)
 
     @classmethod
     def create(cls, url: str | URL) -> Catalogue:

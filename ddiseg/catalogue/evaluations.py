@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select
 
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.lifecycle import State
-from ddiseg.catalogue.models import EvaluatedImage, Event, Image
+from ddiseg.catalogue.tables import EvaluatedImage, Event, Image
 
 #: Kind of the events that hold the figures.
 EVENT = "evaluation"

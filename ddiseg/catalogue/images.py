@@ -10,20 +10,12 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from ddiseg.catalogue.arrivals import hand_in_again
+from ddiseg.catalogue.annotations import resubmit
 from ddiseg.catalogue.database import Database, in_parts
-from ddiseg.catalogue.history import close_skips, step
+from ddiseg.catalogue.events import close_skips, step
 from ddiseg.catalogue.lifecycle import Action, State
-from ddiseg.catalogue.models import (
-    Dataset,
-    Event,
-    Image,
-    Skip,
-    Source,
-    Subset,
-    SubsetMember,
-)
 from ddiseg.catalogue.subsets import named_subset
+from ddiseg.catalogue.tables import Dataset, Event, Image, Skip, Source, Subset, SubsetMember
 from ddiseg.errors import InputError, NotFoundError
 from ddiseg.outcomes import FileOutcome, Outcome
 
@@ -289,7 +281,7 @@ class Images:
             step(session, image, Action.REOPEN, actor)
             close_skips(session, image_id)
             if image.state == State.QUEUED:
-                hand_in_again(session, image, actor)
+                resubmit(session, image, actor)
 
     def skips(self, image_id: int | None = None) -> Sequence[Skip]:
         """Skips that stand, of one image or of all."""

@@ -29,6 +29,10 @@ class State(StrEnum):
     SKIPPED = "skipped"  #: can't be labelled, with a reason of the protocol
 
 
+#: States in which nobody has anything left to do.
+SETTLED = (State.ACCEPTED, State.SKIPPED)
+
+
 class Action(StrEnum):
     """What can happen to an image."""
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import insert, select
 
 from ddiseg.catalogue.database import Database
-from ddiseg.catalogue.models import MalignancyEstimate
+from ddiseg.catalogue.tables import MalignancyEstimate
 from ddiseg.outcomes import Outcome
 
 #: Stands wherever an estimate is shown or stored.

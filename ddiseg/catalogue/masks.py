@@ -10,11 +10,12 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from ddiseg.catalogue.annotation_versions import unread_edits
 from ddiseg.catalogue.database import Database, in_parts
-from ddiseg.catalogue.history import step
+from ddiseg.catalogue.events import step
 from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.model_versions import in_use
-from ddiseg.catalogue.models import (
+from ddiseg.catalogue.tables import (
     Acceptance,
     Annotation,
     Event,
@@ -24,7 +25,6 @@ from ddiseg.catalogue.models import (
     Review,
     Submission,
 )
-from ddiseg.catalogue.versions import unread_edits
 from ddiseg.errors import InputError
 from ddiseg.outcomes import FileOutcome, Outcome
 
@@ -113,7 +113,7 @@ class Masks:
                 )
             if unread := unread_edits(session, [mask_id]):
                 raise InputError(f"{image.name}: {unread[mask_id]}")
-            give_verdict(session, mask, reviewer, verdict, comment, fix)
+            record_review(session, mask, reviewer, verdict, comment, fix)
 
     def in_review(self) -> dict[int, Mask]:
         """The mask that waits for review, by image id."""
@@ -286,7 +286,7 @@ def _find_person_mask(session: Session, new: NewMask) -> Mask | None:
     ).first()
 
 
-def hand_in(session: Session, mask: Mask, actor: str, detail: dict[str, Any]) -> None:
+def submit_mask(session: Session, mask: Mask, actor: str, detail: dict[str, Any]) -> None:
     """A person's mask goes to review, in place of one that waits there."""
     image = session.get_one(Image, mask.image_id)
     step(session, image, Action.SUBMIT, actor, {"mask": mask.content_hash, **detail})
@@ -297,7 +297,7 @@ def hand_in(session: Session, mask: Mask, actor: str, detail: dict[str, Any]) ->
         submission.mask_id = mask.id
 
 
-def give_verdict(
+def record_review(
     session: Session,
     mask: Mask,
     reviewer: str,
@@ -352,9 +352,9 @@ def _submit_one(session: Session, new: NewMask, reviewer: str | None) -> FileOut
         return FileOutcome(name, Outcome.REFUSED, why)
     mask, is_new = store_person_mask(session, new)
     if not waits:
-        hand_in(session, mask, new.annotator, {"origin": new.origin})
+        submit_mask(session, mask, new.annotator, {"origin": new.origin})
     if reviewer is not None:
-        give_verdict(session, mask, reviewer, ACCEPT, None)
+        record_review(session, mask, reviewer, ACCEPT, None)
     return FileOutcome(name, Outcome.ADDED if is_new else Outcome.REPAIRED)
 
 

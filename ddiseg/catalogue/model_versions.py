@@ -10,7 +10,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Database
-from ddiseg.catalogue.models import Event, ImageSide, ModelKind, ModelVersion, Promotion
+from ddiseg.catalogue.tables import Event, ImageSplit, ModelKind, ModelVersion, Promotion
 from ddiseg.errors import NotFoundError, WorkspaceError
 
 
@@ -31,14 +31,14 @@ class NewModelVersion:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Snapshot:
     """How things stood when a training began: what its version was chosen from and judged beside."""
 
     in_use: int | None  #: id of the version in use, None where none was
     held_out: bool  #: whether masks were held out, so that it learned from none of those
 
 
-class OvertakenError(WorkspaceError):
+class StaleTrainingError(WorkspaceError):
     """Things stand otherwise by now: the version can't come into use for the reasons it had."""
 
 
@@ -63,7 +63,7 @@ class ModelVersions:
         *,
         promote: bool = True,
         why: str = "newly trained",
-        stood: Standing | None = None,
+        stood: Snapshot | None = None,
     ) -> ModelVersion:
         """Record a version under the next free name of its kind: fedd-1, fedd-2, ..., malignancy-1.
 
@@ -158,15 +158,15 @@ def _named(session: Session, name: str) -> ModelVersion:
     return row
 
 
-def _check_standing(session: Session, kind: ModelKind, stood: Standing) -> None:
+def _check_standing(session: Session, kind: ModelKind, stood: Snapshot) -> None:
     current = session.scalars(in_use(kind)).first()
     if current is not None and current.id != stood.in_use:
-        raise OvertakenError(
+        raise StaleTrainingError(
             f"{current.name} came into use while this version was trained, and was not compared "
             "with it: run 'ddiseg refresh' again"
         )
-    if not stood.held_out and session.scalars(select(ImageSide.image_id).limit(1)).first():
-        raise OvertakenError(
+    if not stood.held_out and session.scalars(select(ImageSplit.image_id).limit(1)).first():
+        raise StaleTrainingError(
             "masks were held out while this version was trained, and it may have learned from some "
             "of them: run 'ddiseg refresh' again"
         )

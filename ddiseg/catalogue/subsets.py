@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Database
-from ddiseg.catalogue.models import Event, Image, Subset, SubsetMember
+from ddiseg.catalogue.tables import Event, Image, Subset, SubsetMember
 from ddiseg.errors import InputError, NotFoundError
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from annotation_protocol import load_protocol
-from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar
+from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar
 
 if TYPE_CHECKING:
-    from ddiseg.agreement import Agreement, Comparison, Mean
+    from ddiseg.evaluation.interrater import Agreement, Comparison, Mean
 
 
 @click.command("agreement", cls=Command)
@@ -37,7 +37,7 @@ def show_agreement(settings: Settings, pictures: Path | None, worst: int) -> Non
     all, by tone and by pair of people. Each is a mean over images with its 95% bootstrap interval
     over patients. The pairs that agree least about the lesion are listed one by one.
     """
-    from ddiseg.agreement import agreement, write_pictures
+    from ddiseg.evaluation.interrater import agreement, write_pictures
 
     workspace = settings.open()
     readings = workspace.catalogue.labelling.readings()

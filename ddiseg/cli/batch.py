@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.base import Command, Group, Settings, common_options, pass_settings
+from ddiseg.cli.common import Command, Group, Settings, common_options, pass_settings
 from ddiseg.cli.tones import TONE_HELP, TONES, sizes_by_tone
 
 if TYPE_CHECKING:
     from ddiseg.catalogue.batches import Member
-
-#: States in which nobody has anything left to do.
-_SETTLED = ("accepted", "skipped")
 
 
 @click.group("batch", cls=Group, params=common_options())
@@ -75,9 +72,9 @@ def draw(
     taken, and none that is related to one that is labelled or in an open batch, as long as there
     are others. New images are queued. The same request again is unchanged.
     """
-    from ddiseg.loop.batch import BatchRequest, draw_batch
-    from ddiseg.loop.strategies import Strategy
-    from ddiseg.workspace import default_actor
+    from ddiseg.sampling.batches import BatchRequest, draw_batch
+    from ddiseg.sampling.strategies import Strategy
+    from ddiseg.workspace.workspace import default_actor
 
     request = BatchRequest(size, Strategy(strategy), bool(towards), random_share, seed, tones)
     workspace = settings.open()
@@ -106,6 +103,8 @@ def draw(
 @pass_settings
 def list_batches(settings: Settings) -> None:
     """List the batches: their sizes, whether open, and how much of them is settled."""
+    from ddiseg.catalogue import SETTLED
+
     catalogue = settings.open().catalogue
     counts = catalogue.batches.counts()
     rows: list[dict[str, Any]] = []
@@ -114,7 +113,7 @@ def list_batches(settings: Settings) -> None:
         settled = 0
         for (tone, state), n in counts[each.name].items():
             by_tone[tone] += n
-            settled += n if state in _SETTLED else 0
+            settled += n if state in SETTLED else 0
         rows.append(
             {
                 "name": each.name,
@@ -170,7 +169,7 @@ def show(settings: Settings, name: str) -> None:
 @pass_settings
 def close(settings: Settings, name: str) -> None:
     """Close the batch NAME: its images that nobody has begun may be drawn again."""
-    from ddiseg.workspace import default_actor
+    from ddiseg.workspace.workspace import default_actor
 
     new = settings.open().catalogue.batches.close(name, default_actor())
     said = "closed" if new else "unchanged: it was closed before"
@@ -179,7 +178,9 @@ def close(settings: Settings, name: str) -> None:
 
 def _next_step(name: str, states: Sequence[str]) -> str | None:
     """What to do with a batch whose images are in `states`; None: nothing is left to do."""
-    if set(states) <= set(_SETTLED):
+    from ddiseg.catalogue import SETTLED
+
+    if set(states) <= set(SETTLED):
         return None
     with_annotators = "in_labelling" in states
     what = "make its tab for the annotators" if with_annotators else "give it to annotators"

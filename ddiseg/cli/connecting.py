@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from ddiseg.labelstudio.connection import Connection
     from ddiseg.labelstudio.pull import Pulled
-    from ddiseg.workspace import Workspace
+    from ddiseg.workspace.workspace import Workspace
 
 
 def connection_of(workspace: Workspace) -> Connection:

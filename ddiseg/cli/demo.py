@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar, run
+from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar, run
 from ddiseg.errors import DdisegError
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.base import Command, Settings, folded_lines, pass_settings, progress_bar
+from ddiseg.cli.common import Command, Settings, folded_lines, pass_settings, progress_bar
 from ddiseg.cli.malignancy import evaluate_malignancy, malignancy_option, paper_threshold_option
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def evaluate(
     """
     from annotation_protocol import load_protocol
     from ddiseg import masks
-    from ddiseg.loop.evaluate import evaluate as score
-    from ddiseg.workspace import default_actor
+    from ddiseg.evaluation.segmentation import evaluate as score
+    from ddiseg.workspace.workspace import default_actor
 
     if malignancy:
         if truth is not None or accepted:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar, report_outcomes
+from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar, report_outcomes
 
 
 @click.command(cls=Command)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from annotation_protocol import load_protocol
-from ddiseg.cli.base import Command, Settings, pass_settings
+from ddiseg.cli.common import Command, Settings, pass_settings
 from ddiseg.errors import InputError
 
 _REASONS = load_protocol().skip_reasons
@@ -28,8 +28,8 @@ def show(settings: Settings, image: str, picture: Path | None) -> None:
 
     IMAGE is a file name with or without its ending, DATASET:NAME, or '#ID' (in quotes).
     """
-    from ddiseg.describe import describe
     from ddiseg.report.side_by_side import write_picture
+    from ddiseg.workspace.image_record import describe
 
     workspace = settings.open()
     found = workspace.catalogue.images.find(image)
@@ -58,7 +58,7 @@ def skip(
 
     A skipped image is neither painted, drawn nor exported; 'ddiseg reopen' takes it back.
     """
-    from ddiseg.workspace import default_actor
+    from ddiseg.workspace.workspace import default_actor
 
     note = (note or "").strip() or None
     if note is None and load_protocol().skip_reason(reason).needs_note:
@@ -83,7 +83,7 @@ def reopen(settings: Settings, image: str, annotator: str | None) -> None:
 
     Its masks and reviews stay on record; until another mask is accepted it counts for no training.
     """
-    from ddiseg.workspace import default_actor
+    from ddiseg.workspace.workspace import default_actor
 
     images = settings.open().catalogue.images
     found = images.find(image)

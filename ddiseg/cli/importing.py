@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.base import (
+from ddiseg.cli.common import (
     LISTED,
     Command,
     Group,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddiseg.cli import sync
-from ddiseg.cli.base import (
+from ddiseg.cli.common import (
     Command,
     Group,
     Settings,
@@ -23,7 +23,7 @@ from ddiseg.errors import ServerError
 if TYPE_CHECKING:
     from ddiseg.labelstudio.connection import Connection
     from ddiseg.labelstudio.embedded.server import Running
-    from ddiseg.workspace import Workspace
+    from ddiseg.workspace.workspace import Workspace
 
 
 @click.group("label", cls=Group, params=common_options())

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.base import Command, Group, Settings, common_options, pass_settings, progress_stages
+from ddiseg.cli.common import (
+    Command,
+    Group,
+    Settings,
+    common_options,
+    pass_settings,
+    progress_stages,
+)
 from ddiseg.cli.connecting import connection_of
 from ddiseg.cli.rounds import round_options
 from ddiseg.errors import DdisegError, InputError
@@ -17,8 +24,8 @@ from ddiseg.errors import DdisegError, InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ddiseg.rounds.round import RoundOptions, Step
-    from ddiseg.workspace import Workspace
+    from ddiseg.loop.round import RoundOptions, Step
+    from ddiseg.workspace.workspace import Workspace
 
 
 #: What is said of a round that has no end.
@@ -105,8 +112,8 @@ def show_status(settings: Settings, count: int, every: int | None, max_age: floa
     or 'ddiseg serve' ran it.
     """
     from ddiseg.errors import NotFoundError
-    from ddiseg.rounds.due import refresh_due
-    from ddiseg.rounds.round import RefreshSettings
+    from ddiseg.loop.round import RefreshSettings
+    from ddiseg.loop.schedule import refresh_due
 
     catalogue = settings.open().catalogue
     rounds = catalogue.rounds.last(count)
@@ -152,7 +159,7 @@ def show_status(settings: Settings, count: int, every: int | None, max_age: floa
 
 
 def _plan(settings: Settings, workspace: Workspace, options: RoundOptions) -> None:
-    from ddiseg.rounds.round import plan_round
+    from ddiseg.loop.round import plan_round
 
     steps = plan_round(workspace, lambda: connection_of(workspace), options)
     _emit(settings, steps)
@@ -161,8 +168,8 @@ def _plan(settings: Settings, workspace: Workspace, options: RoundOptions) -> No
 
 
 def _once(settings: Settings, workspace: Workspace, options: RoundOptions) -> None:
-    from ddiseg.rounds.round import run_round
-    from ddiseg.workspace import default_actor
+    from ddiseg.loop.round import run_round
+    from ddiseg.workspace.workspace import default_actor
 
     with progress_stages() as stages:
         steps = run_round(
@@ -179,8 +186,8 @@ def _until_stopped(workspace: Workspace, options: RoundOptions, seconds: float) 
     Where a round can't run, since another process is at one or has the catalogue locked, that is
     told, and the next one comes after the interval.
     """
-    from ddiseg.rounds.round import run_round
-    from ddiseg.workspace import default_actor
+    from ddiseg.loop.round import run_round
+    from ddiseg.workspace.workspace import default_actor
 
     def stop(*_signal: Any) -> None:
         raise KeyboardInterrupt

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.base import Settings, progress_bar, progress_stages, report_outcomes
+from ddiseg.cli.common import Settings, progress_bar, progress_stages, report_outcomes
 
 if TYPE_CHECKING:
-    from ddiseg.catalogue.models import Image
-    from ddiseg.workspace import Workspace
+    from ddiseg.catalogue.tables import Image
+    from ddiseg.workspace.workspace import Workspace
 
 
 #: Options of the commands that have a --malignancy.
@@ -39,8 +39,8 @@ def refresh_malignancy(
 ) -> None:
     """Train the classifier and print what it learned from and how it did on its validation part."""
     from ddiseg.catalogue.malignancy import DISCLAIMER
-    from ddiseg.loop.malignancy import refresh_malignancy as train
-    from ddiseg.workspace import default_actor
+    from ddiseg.model.malignancy import refresh_malignancy as train
+    from ddiseg.workspace.workspace import default_actor
 
     workspace = settings.open()
     with progress_stages() as stages:
@@ -88,7 +88,7 @@ def prelabel_malignancy(
 ) -> None:
     """Store the probability of images and print the outcomes."""
     from ddiseg.catalogue.malignancy import DISCLAIMER
-    from ddiseg.loop.malignancy import prelabel_malignancy as estimate
+    from ddiseg.model.malignancy import prelabel_malignancy as estimate
 
     with progress_bar("Estimating malignancy") as progress:
         version, outcomes = estimate(
@@ -108,8 +108,8 @@ def evaluate_malignancy(
     settings: Settings, subset: str | None, seed: int, *, paper_threshold: bool
 ) -> None:
     """Score the stored probabilities and print the figures."""
-    from ddiseg.loop.malignancy import evaluate_malignancy as score
-    from ddiseg.workspace import default_actor
+    from ddiseg.model.malignancy import evaluate_malignancy as score
+    from ddiseg.workspace.workspace import default_actor
 
     result = score(
         settings.open(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ddiseg.cli.base import (
+from ddiseg.cli.common import (
     Command,
     Settings,
     pass_settings,
@@ -87,8 +87,8 @@ def refresh(
     overall or for any tone. With --malignancy a classifier
     (malignancy-1, ...) is trained instead, on all images that are known to be malignant or benign.
     """
-    from ddiseg.loop.refresh import refresh as train
-    from ddiseg.workspace import default_actor
+    from ddiseg.model.train import refresh as train
+    from ddiseg.workspace.workspace import default_actor
 
     if malignancy and (from_scratch or gate):
         raise click.UsageError("--from-scratch and --gate do not go with --malignancy.")
@@ -182,9 +182,9 @@ def prelabel(
     Images that this version has painted are unchanged.
     """
     from ddiseg.catalogue import State
+    from ddiseg.catalogue.lifecycle import SETTLED
     from ddiseg.errors import InputError
-    from ddiseg.loop.painting import SETTLED
-    from ddiseg.loop.painting import prelabel as paint
+    from ddiseg.model.predict import prelabel as paint
 
     workspace = settings.open()
     catalogue = workspace.catalogue

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.base import Command, Group, Settings, common_options, pass_settings
+from ddiseg.cli.common import Command, Group, Settings, common_options, pass_settings
 
 if TYPE_CHECKING:
-    from ddiseg.catalogue.models import ModelVersion
-    from ddiseg.loop.version_figures import Table
-    from ddiseg.loop.versions import Change, Difference
+    from ddiseg.catalogue.tables import ModelVersion
+    from ddiseg.model.performance import Table
+    from ddiseg.model.registry import PromotionChange, VersionDifference
     from ddiseg.outcomes import FileOutcome
-    from ddiseg.workspace import Workspace
+    from ddiseg.workspace.workspace import Workspace
 
 #: The kinds of ddiseg.catalogue.ModelKind, which is too slow to import for a --help.
 KINDS = ("segmentation", "malignancy")
@@ -45,8 +45,8 @@ def list_models(settings: Settings, kind: str | None) -> None:
     not asked, where nothing was held out. Lesion IoU is that on the held-out images of its day.
     """
     from ddiseg.catalogue import ModelKind
-    from ddiseg.loop.version_figures import figure_text, held_out_lesion
-    from ddiseg.loop.versions import in_use, judgement, learned_from
+    from ddiseg.model.performance import figure_text, held_out_lesion
+    from ddiseg.model.registry import gate_status, in_use, learned_from
 
     workspace = settings.open()
     found: list[dict[str, Any]] = [
@@ -56,7 +56,7 @@ def list_models(settings: Settings, kind: str | None) -> None:
             "in_use": in_use(workspace, version),
             "trained_at": version.created_at,
             "learned_from": len(learned_from(version)),
-            "gate": judgement(version).value,
+            "gate": gate_status(version).value,
             "held_out_lesion_iou": held_out_lesion(version),
         }
         for version in workspace.catalogue.models.all(ModelKind(kind) if kind else None)
@@ -91,7 +91,7 @@ def show(settings: Settings, name: str, target: Path | None) -> None:
     Figures stand by tone, each with its n and 95 % interval; what was measured on its own training
     images is not shown.
     """
-    from ddiseg.loop.cards import model_card, write_card
+    from ddiseg.model.cards import model_card, write_card
 
     workspace = settings.open()
     version = workspace.catalogue.models.get(name)
@@ -123,7 +123,7 @@ def card(settings: Settings, name: str | None, target: Path) -> None:
     said, where it ends, and how to make it again. It names none of the people who worked on it. An
     earlier card in the place is replaced, any other file is not.
     """
-    from ddiseg.loop.cards import model_card, write_card
+    from ddiseg.model.cards import model_card, write_card
 
     workspace = settings.open()
     catalogue = workspace.catalogue
@@ -142,7 +142,7 @@ def diff(settings: Settings, first: str, second: str) -> None:
     Where the gate compared one with the other, their figures are on the same images and the
     difference is given with its interval; all others are each version's own.
     """
-    from ddiseg.loop.versions import diff as compare
+    from ddiseg.model.registry import diff as compare
 
     found = compare(settings.open(), first, second)
     settings.emit(found.as_dict(), "\n".join(_compared(found)))
@@ -159,8 +159,8 @@ def promote(settings: Settings, name: str, force: bool, why: str | None) -> None
     One that passed the gate, or was in use before, needs no force. No force brings in one of another
     version of the annotation protocol, or one whose file or backbone is missing or was changed.
     """
-    from ddiseg.loop.versions import promote as bring_in
-    from ddiseg.workspace import default_actor
+    from ddiseg.model.registry import promote as bring_in
+    from ddiseg.workspace.workspace import default_actor
 
     _emit_change(settings, bring_in(settings.open(), name, default_actor(), why=why, force=force))
 
@@ -176,8 +176,8 @@ def rollback(settings: Settings, kind: str, why: str | None) -> None:
     came into use after it. 'ddiseg models promote NAME' goes forward again.
     """
     from ddiseg.catalogue import ModelKind
-    from ddiseg.loop.versions import rollback as bring_back
-    from ddiseg.workspace import default_actor
+    from ddiseg.model.registry import rollback as bring_back
+    from ddiseg.workspace.workspace import default_actor
 
     workspace = settings.open()
     _emit_change(settings, bring_back(workspace, default_actor(), why=why, kind=ModelKind(kind)))
@@ -211,7 +211,7 @@ def _wrapped(text: str, first: str = "  - ") -> str:
 
 def _shown(card: Mapping[str, Any]) -> list[str]:
     """A card as lines for a terminal."""
-    from ddiseg.loop.version_figures import LEGEND, tones_text
+    from ddiseg.model.performance import LEGEND, tones_text
 
     details, data, gate = card["details"], card["data"], card["gate"]
     went_on = f", going on from {details['went_on_from']}" if details["went_on_from"] else ""
@@ -251,7 +251,7 @@ def _shown(card: Mapping[str, Any]) -> list[str]:
 
 
 def _table(table: Table) -> list[str]:
-    from ddiseg.loop.version_figures import row_texts
+    from ddiseg.model.performance import row_texts
 
     head = ("tone", "measure", *table["columns"])
     rows = [(row["tone"], row["measure"], *row_texts(table, row)) for row in table["rows"]]
@@ -292,9 +292,9 @@ def _written(written: Sequence[FileOutcome]) -> list[str]:
     return [f"{each.name}: {each.outcome.value}" for each in written]
 
 
-def _compared(found: Difference) -> list[str]:
+def _compared(found: VersionDifference) -> list[str]:
     """A comparison as lines for a terminal."""
-    from ddiseg.loop.version_figures import LEGEND, tones_text
+    from ddiseg.model.performance import LEGEND, tones_text
 
     first, second = found.names
     lines = ["Settings"]
@@ -320,7 +320,7 @@ def _value(value: Any) -> str:
     return text if len(text) <= 36 else f"{text[:35]}…"
 
 
-def _emit_change(settings: Settings, change: Change) -> None:
+def _emit_change(settings: Settings, change: PromotionChange) -> None:
     version = change.version
     data = {
         "model": version.name,

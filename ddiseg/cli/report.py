@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar
+from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar
 
 
 @click.command(cls=Command)
@@ -27,7 +27,7 @@ def report(settings: Settings, target: Path | None) -> None:
     shows photographs of patients: keep it as you keep these. An earlier report is replaced, any
     other file is not.
     """
-    from ddiseg.report.report import write_report
+    from ddiseg.report.page import write_report
 
     workspace = settings.open()
     with progress_bar("report") as progress:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.base import (
+from ddiseg.cli.common import (
     Command,
     Group,
     Settings,
@@ -21,8 +21,8 @@ from ddiseg.cli.connecting import connection_of, taken_lines
 from ddiseg.errors import DdisegError, InputError, WorkspaceError
 
 if TYPE_CHECKING:
-    from ddiseg.catalogue.models import Image, Mask
-    from ddiseg.workspace import Workspace
+    from ddiseg.catalogue.tables import Image, Mask
+    from ddiseg.workspace.workspace import Workspace
 
 
 @click.group("review", cls=Group, params=common_options())
@@ -47,7 +47,7 @@ def push(settings: Settings, sample: float, seed: int, strict: bool) -> None:
     sends them too.
     """
     from ddiseg.labelstudio.review import push_reviews
-    from ddiseg.workspace import default_actor
+    from ddiseg.workspace.workspace import default_actor
 
     workspace = settings.open()
     connection = connection_of(workspace)
@@ -79,7 +79,7 @@ def pull(settings: Settings, full: bool, strict: bool) -> None:
     """
     from ddiseg.catalogue import Purpose
     from ddiseg.labelstudio.pull import pull_and_compare
-    from ddiseg.workspace import default_actor
+    from ddiseg.workspace.workspace import default_actor
 
     workspace = settings.open()
     connection = connection_of(workspace)
@@ -179,7 +179,7 @@ def reject(settings: Settings, image: str, reviewer: str | None, comment: str) -
 def _decide(
     settings: Settings, name: str, reviewer: str | None, verdict: str, comment: str | None
 ) -> None:
-    from ddiseg.workspace import default_actor
+    from ddiseg.workspace.workspace import default_actor
 
     workspace = settings.open()
     image, mask = _waiting(workspace, name)

@@ -99,7 +99,7 @@ def round_options(command: Callable[..., None]) -> Callable[..., None]:
         **others: Any,
     ) -> None:
         from ddiseg.labelstudio.push import PushOptions
-        from ddiseg.rounds.round import RoundOptions
+        from ddiseg.loop.round import RoundOptions
 
         options = RoundOptions(
             every=every,

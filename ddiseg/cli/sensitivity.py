@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.base import Command, Settings, folded_lines, pass_settings, progress_bar
+from ddiseg.cli.common import Command, Settings, folded_lines, pass_settings, progress_bar
 
 if TYPE_CHECKING:
     from ddiseg.outcomes import FileOutcome
@@ -63,8 +63,8 @@ def sensitivity(
     """
     from ddiseg.catalogue import State
     from ddiseg.errors import InputError
-    from ddiseg.loop.sensitivity import sensitivity as measure
-    from ddiseg.workspace import default_actor
+    from ddiseg.model.robustness import sensitivity as measure
+    from ddiseg.workspace.workspace import default_actor
 
     try:
         wanted = [State(s) for s in states]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.base import Command, Settings, pass_settings
+from ddiseg.cli.common import Command, Settings, pass_settings
 from ddiseg.cli.rounds import round_options
 from ddiseg.errors import InputError
 
 if TYPE_CHECKING:
-    from ddiseg.rounds.round import RoundOptions
+    from ddiseg.loop.round import RoundOptions
 
 _WEEK = 7 * 24 * 60  #: minutes
 
@@ -96,9 +96,9 @@ def serve(
         raise InputError(
             f"ddiseg serve needs {error.name}, which is not installed: pip install 'ddiseg[server]'"
         ) from error
-    from ddiseg.server import serving
+    from ddiseg.server import run
     from ddiseg.server.credentials import credentials_file
-    from ddiseg.workspace import default_actor
+    from ddiseg.workspace.workspace import default_actor
 
     workspace = settings.open()
     credentials = credentials_file(workspace.root)
@@ -112,7 +112,7 @@ def serve(
         with contextlib.suppress(OSError):  # nobody reads it any more: the server goes on
             click.echo(line, err=True)
 
-    serving.serve(
+    run.serve(
         workspace,
         host,
         port,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ddiseg.cli.base import (
+from ddiseg.cli.common import (
     Command,
     Settings,
     pass_settings,
@@ -76,7 +76,7 @@ def push(
     """
     from ddiseg.labelstudio.push import OPEN, PushOptions
     from ddiseg.labelstudio.push import push as give
-    from ddiseg.workspace import default_actor
+    from ddiseg.workspace.workspace import default_actor
 
     if images and (subset or batch):
         raise click.UsageError("Give images by name, or --subset and --batch, not both.")
@@ -141,7 +141,7 @@ def pull(settings: Settings, full: bool, strict: bool) -> None:
     from annotation_protocol import load_protocol
     from ddiseg.catalogue import REASON_MISSING, Purpose
     from ddiseg.labelstudio.pull import pull_and_compare
-    from ddiseg.workspace import default_actor
+    from ddiseg.workspace.workspace import default_actor
 
     workspace = settings.open()
     connection = connection_of(workspace)

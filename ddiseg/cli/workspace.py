@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from annotation_protocol import load_protocol
-from ddiseg.cli.base import Command, Settings, pass_settings, progress_bar
+from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar
 from ddiseg.errors import DdisegError
 from ddiseg.locate import SETTINGS, enclosing, place_to_make
 
 if TYPE_CHECKING:
-    from ddiseg.status import Status
-    from ddiseg.work import WorkReport
-    from ddiseg.work_summary import Table
+    from ddiseg.evaluation.annotator_study import WorkReport
+    from ddiseg.report.tables import Table
+    from ddiseg.workspace.status import Status
 
 
 @click.command("init", cls=Command)
@@ -41,7 +41,7 @@ def init(
     this changes nothing.
     """
     from ddiseg.errors import WorkspaceError
-    from ddiseg.workspace import Workspace
+    from ddiseg.workspace.workspace import Workspace
 
     root = place_to_make(directory, settings.workspace, settings.named_by)
     outcome = "made"
@@ -77,10 +77,10 @@ def show_status(settings: Settings, work: bool) -> None:
     Images by tone and state, masks, model and subsets; the commands that would move something now,
     the images that annotators have to look at, and the masks that wait for reviewers.
     """
+    from ddiseg.evaluation.annotator_study import work_report
     from ddiseg.labelstudio.connection import EMBEDDED, server_of
     from ddiseg.labelstudio.embedded.server import find_running
-    from ddiseg.status import status
-    from ddiseg.work import work_report
+    from ddiseg.workspace.status import status
 
     workspace = settings.open()
     if work:
@@ -103,7 +103,7 @@ def verify_workspace(settings: Settings) -> None:
     Exits with 1 and a line for each problem where something is wrong; nothing is changed. Files
     that no row names are only counted: a stopped run leaves them, and they do no harm.
     """
-    from ddiseg.verify import verify
+    from ddiseg.workspace.verify import verify
 
     workspace = settings.open()
     with progress_bar("verify") as progress:
@@ -210,7 +210,8 @@ def _to_do(status: Status) -> list[str]:
 
 
 def _work_as_text(report: WorkReport, *, given: bool) -> list[str]:
-    from ddiseg.work_summary import LEGEND, sentences, tables
+    from ddiseg.report.findings import LEGEND, sentences
+    from ddiseg.report.tables import tables
 
     if report.empty:
         how = (

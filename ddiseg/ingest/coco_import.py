@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ddiseg.catalogue.models import Image
+from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.images import ENDINGS
 from ddiseg.ingest.coco import CocoFile, CocoImage, read_coco
@@ -20,7 +20,7 @@ from ddiseg.ingest.matching import Matched, files_by_name, name_key
 from ddiseg.ingest.metadata import Columns, Key, read_details
 from ddiseg.ingest.photographs import PhotographImport, dataset_name, import_files, match_table
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ NONE_NAMED = MalignantDiagnoses()
 
 
 @dataclass(frozen=True)
-class Judged:
+class MalignancyLabels:
     """Rows with what their diagnoses say about malignancy."""
 
     matched: Matched
@@ -147,7 +147,7 @@ class Judged:
         return [f"malignancy from diagnosis, by {self.by}: {', '.join(parts)}"]
 
 
-def judge_diagnoses(matched: Matched, given: MalignantDiagnoses) -> Judged:
+def label_malignancy(matched: Matched, given: MalignantDiagnoses) -> MalignancyLabels:
     """Fill in whether files are malignant from their diagnoses.
 
     What a row says itself wins. Then what `given` names, then the codes of a known dataset, if no
@@ -163,13 +163,15 @@ def judge_diagnoses(matched: Matched, given: MalignantDiagnoses) -> Judged:
                 f"{' and '.join(given.options)}: no diagnosis is known; name its column with "
                 "--metadata CSV --columns image=COLUMN,diagnosis=COLUMN"
             )
-        return Judged(matched)
+        return MalignancyLabels(matched)
     says_itself = any(d.malignant is not None for d in matched.described)
     known = (
         [] if says_itself or given.rest_benign else _fitting(spelled.keys() - given.named.keys())
     )
     if not (given or known):
-        return Judged(matched, notes=[] if says_itself else [_unrecognised(spelled.values())])
+        return MalignancyLabels(
+            matched, notes=[] if says_itself else [_unrecognised(spelled.values())]
+        )
     verdicts = _verdicts(spelled, given, known)
     by_code = {p: (each, verdicts.get(_code(each))) for p, each in matched.details.items()}
     codes = f"{' and '.join(v.name for v in known)}'s codes"
@@ -188,7 +190,7 @@ def judge_diagnoses(matched: Matched, given: MalignantDiagnoses) -> Judged:
     contradicted = [
         p for p, (each, verdict) in by_code.items() if {each.malignant, verdict} == {True, False}
     ]
-    return Judged(
+    return MalignancyLabels(
         replace(matched, details=details),
         ", ".join([*given.options, *([codes] if known else [])]),
         [*_absent(given, spelled), *_contradictions(given, contradicted)],

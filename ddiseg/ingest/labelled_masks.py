@@ -25,7 +25,7 @@ from ddiseg.ingest.mask_files import (
 )
 from ddiseg.masks import Composition, Layer, Mask, Origin, compose
 from ddiseg.outcomes import FileOutcome, Progress, silent
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)

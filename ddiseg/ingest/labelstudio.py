@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from annotation_protocol.labelling_config import IMAGE, SKIP_REASON, VERDICT
+from annotation_protocol.label_studio_config import IMAGE, SKIP_REASON, VERDICT
 from ddiseg.errors import InputError
 from ddiseg.images import ENDINGS
 from ddiseg.ingest.json_file import read_json

@@ -19,13 +19,13 @@ from annotation_protocol import load_protocol
 from ddiseg import formats, masks
 from ddiseg.catalogue import NewMask
 from ddiseg.catalogue.masks import refuse_self_review
-from ddiseg.catalogue.models import Image
+from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.ingest.folder import FoundFile, list_folder, read_file
 from ddiseg.ingest.mask_values import FolderValues, OtherSizeError, refusals_of
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, halves, silent
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 
 #: Files of one transaction.
 BATCH = 64

@@ -20,13 +20,18 @@ from ddiseg import images
 from ddiseg.catalogue import Dataset, Details, Image, KnownSource, NewImage, malignancy_kept
 from ddiseg.errors import InputError
 from ddiseg.ingest import ddi
-from ddiseg.ingest.diagnoses import NONE_NAMED, Judged, MalignantDiagnoses, judge_diagnoses
+from ddiseg.ingest.diagnoses import (
+    NONE_NAMED,
+    MalignancyLabels,
+    MalignantDiagnoses,
+    label_malignancy,
+)
 from ddiseg.ingest.folder import FoundFile, Listing, list_folder, read_file
 from ddiseg.ingest.matching import Matched, match_rows, refuse_other_photographs
 from ddiseg.ingest.metadata import Columns, read_metadata
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace, default_actor
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace, default_actor
 
 #: Files of one transaction; two such batches are in memory at a time, without their pixels.
 BATCH = 64
@@ -134,7 +139,7 @@ def import_files(
     """
     if ":" in dataset or not dataset.strip():
         raise InputError(f"dataset '{dataset}': give a name without ':', with --dataset NAME")
-    judged = judge_diagnoses(matched, diagnoses)
+    judged = label_malignancy(matched, diagnoses)
     catalogue = workspace.catalogue.images
     open_dataset = partial(catalogue.dataset, dataset, licence, source, synthetic=synthetic)
     # A new dataset comes with its first image: a folder that is refused as a whole leaves none.
@@ -199,7 +204,7 @@ class _Import:
     workspace: Workspace
     open_dataset: Callable[[], Dataset]
     dataset_id: int | None  #: None until a new dataset has its first image
-    judged: Judged
+    judged: MalignancyLabels
     in_place: bool
     actor: str
     known: Mapping[str, KnownSource] = field(init=False)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from annotation_protocol import load_protocol
-from annotation_protocol.phantoms import TONES, draw_scene, render
+from annotation_protocol.phantoms.phantoms import TONES, draw_scene, render
 from ddiseg import images, masks
 from ddiseg.ingest.ddi import METADATA
 from ddiseg.outcomes import Progress, silent

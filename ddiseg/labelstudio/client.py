@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ddiseg.errors import ServerError
 from ddiseg.labelstudio.connection import Connection
-from ddiseg.labelstudio.faults import answer_fault, line_fault
+from ddiseg.labelstudio.errors import connection_error, response_error
 from ddiseg.labelstudio.first_contact import MAJOR
-from ddiseg.labelstudio.plain import TIMEOUT, PlainRequests
+from ddiseg.labelstudio.http import TIMEOUT, HttpClient
 
 if TYPE_CHECKING:
     import httpx
@@ -56,7 +56,7 @@ class Client:
         from label_studio_sdk import LabelStudio
 
         self.url = connection.url
-        self.plain = PlainRequests(connection.url, connection.token, direct=connection.embedded)
+        self.plain = HttpClient(connection.url, connection.token, direct=connection.embedded)
         # The SDK would judge by this machine's clock how long an access token lives.
         self._httpx = httpx.Client(auth=_signature(self.plain), trust_env=not connection.embedded)
         self._sdk = LabelStudio(
@@ -258,14 +258,16 @@ class Client:
             yield
         except ApiError as error:
             body = error.body if isinstance(error.body, str) else _json(error.body)
-            raise answer_fault(self.url, what, error.status_code or 0, body) from error
+            raise response_error(self.url, what, error.status_code or 0, body) from error
         except httpx.HTTPError as error:
-            raise line_fault(self.url, what, error, sent=error.request.method != "GET") from error
+            raise connection_error(
+                self.url, what, error, sent=error.request.method != "GET"
+            ) from error
         except (ValidationError, ValueError, AttributeError, TypeError) as error:
-            raise answer_fault(self.url, what, 200, "") from error
+            raise response_error(self.url, what, 200, "") from error
 
 
-def _signature(plain: PlainRequests) -> httpx.Auth:
+def _signature(plain: HttpClient) -> httpx.Auth:
     """Signs the SDK's requests as the plain ones are; a token that has run out is renewed once."""
     import httpx
 

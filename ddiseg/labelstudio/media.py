@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image as Pillow
 
 from ddiseg import images
-from ddiseg.catalogue.models import Image
+from ddiseg.catalogue.tables import Image
 from ddiseg.errors import WorkspaceError
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 
 #: Longest side of a copy by default, pixels. Twelve megapixels freeze a browser for seconds.
 LONGEST = 1600

@@ -12,9 +12,9 @@ from ddiseg.catalogue import Purpose
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
-from ddiseg.labelstudio.projects import Place, open_place, set_clicks, show_painted
-from ddiseg.labelstudio.tasks import PAINTED
-from ddiseg.workspace import Workspace
+from ddiseg.labelstudio.projects import ProjectRef, ensure_project, set_clicks, show_predictions
+from ddiseg.labelstudio.task_payload import PAINTED
+from ddiseg.workspace.workspace import Workspace
 
 #: What the backend is called on the server: Label Studio asks one only for predictions of its name.
 TITLE = PAINTED
@@ -63,7 +63,7 @@ class BackendAddress:
 
 def connect_backend(
     workspace: Workspace, connection: Connection, address: BackendAddress, *, clicks: bool
-) -> Place:
+) -> ProjectRef:
     """Connect the backend with both projects, in place of one that was connected before.
 
     Label Studio tries at once whether it answers. What was connected before is taken away only
@@ -105,13 +105,13 @@ _Parts: TypeAlias = frozenset[tuple[str, int]]
 @contextmanager
 def _projects(
     workspace: Workspace, connection: Connection
-) -> Iterator[tuple[Client, dict[Purpose, Place]]]:
+) -> Iterator[tuple[Client, dict[Purpose, ProjectRef]]]:
     with Client(connection) as client:
         client.check_version()
-        yield client, {p: open_place(workspace, client, connection, p) for p in Purpose}
+        yield client, {p: ensure_project(workspace, client, connection, p) for p in Purpose}
 
 
-def _find(client: Client, places: dict[Purpose, Place]) -> _Parts:
+def _find(client: Client, places: dict[Purpose, ProjectRef]) -> _Parts:
     """What of ours is on the server.
 
     The webhook that Label Studio makes by itself for a backend is among it: ddiseg refuses what
@@ -128,7 +128,7 @@ def _find(client: Client, places: dict[Purpose, Place]) -> _Parts:
     return frozenset([("backend", b.id) for b in backends] + [("webhook", w.id) for w in webhooks])
 
 
-def _add(client: Client, places: dict[Purpose, Place], address: BackendAddress) -> _Parts:
+def _add(client: Client, places: dict[Purpose, ProjectRef], address: BackendAddress) -> _Parts:
     number, url = places[Purpose.ANNOTATION].number, address.url.rstrip("/")
     backend = client.add_backend(
         number, TITLE, url, address.user, address.password, timeout=TIMEOUT
@@ -138,13 +138,13 @@ def _add(client: Client, places: dict[Purpose, Place], address: BackendAddress) 
     return frozenset([("backend", backend), *(("webhook", w) for w in webhooks)])
 
 
-def _remove(client: Client, annotation: Place, parts: _Parts) -> None:
+def _remove(client: Client, annotation: ProjectRef, parts: _Parts) -> None:
     """The webhooks first: after a kill the backend still tells which of them came with it."""
     for number in sorted(number for kind, number in parts if kind == "webhook"):
         client.delete_webhook(number)
     for number in sorted(number for kind, number in parts if kind == "backend"):
         client.delete_backend(number)
-    show_painted(client, annotation)
+    show_predictions(client, annotation)
 
 
 #: What it means where Label Studio does not take an address, by what it says of that.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from annotation_protocol import load_protocol
-from annotation_protocol.labelling_config import (
+from annotation_protocol.label_studio_config import (
     CLICK,
     annotation_config,
     differences,
@@ -17,14 +17,14 @@ from annotation_protocol.labelling_config import (
     review_config,
 )
 from ddiseg.catalogue import Purpose
-from ddiseg.catalogue.models import Project
+from ddiseg.catalogue.tables import Project
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client, RemoteProject
 from ddiseg.labelstudio.connection import EMBEDDED, Connection
 from ddiseg.labelstudio.folder import Folder, exclusive, silent
 from ddiseg.labelstudio.media import FOLDER
-from ddiseg.labelstudio.tasks import PAINTED
-from ddiseg.workspace import Workspace
+from ddiseg.labelstudio.task_payload import PAINTED
+from ddiseg.workspace.workspace import Workspace
 
 #: The group of commands that deals with a project.
 COMMANDS = {Purpose.ANNOTATION: "label", Purpose.REVIEW: "review"}
@@ -51,7 +51,7 @@ _SETTINGS: dict[Purpose, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Place:
+class ProjectRef:
     """A project of this workspace, here and on its server."""
 
     row: Project
@@ -63,25 +63,25 @@ class Place:
         return f"{self.url}?task={task}"
 
 
-def ensure_projects(workspace: Workspace, connection: Connection) -> dict[Purpose, Place]:
-    """Both projects, made where they are missing; see `open_place`."""
+def ensure_projects(workspace: Workspace, connection: Connection) -> dict[Purpose, ProjectRef]:
+    """Both projects, made where they are missing; see `ensure_project`."""
     with Client(connection) as client:
         client.check_version()
         places = {
-            purpose: open_place(workspace, client, connection, purpose)
+            purpose: ensure_project(workspace, client, connection, purpose)
             for purpose in reversed(Purpose)  # Home lists the newest first: annotate, then review
         }
         return {purpose: places[purpose] for purpose in Purpose}
 
 
-def open_place(
+def ensure_project(
     workspace: Workspace,
     client: Client,
     connection: Connection,
     purpose: Purpose,
     *,
     keep_config: bool = True,
-) -> Place:
+) -> ProjectRef:
     """The project of one purpose, made or brought to the protocol's configuration where needed.
 
     A stopped run may have made it without writing down where: it is found by its key. Raises
@@ -103,7 +103,7 @@ def open_place(
             _keep_config(workspace, client, row, remote, purpose)
         if connection.media is not None:
             _let_it_show_pictures(client, remote, connection.media / FOLDER)
-    return Place(row, remote.id, f"{client.url}/projects/{remote.id}/data")
+    return ProjectRef(row, remote.id, f"{client.url}/projects/{remote.id}/data")
 
 
 def _let_it_show_pictures(client: Client, remote: RemoteProject, folder: Path) -> None:
@@ -126,7 +126,7 @@ def _known(client: Client, number: int, purpose: Purpose) -> RemoteProject:
         ) from error
 
 
-def show_painted(client: Client, annotation: Place) -> None:
+def show_predictions(client: Client, annotation: ProjectRef) -> None:
     """Let the annotation project show our predictions again, where the server has forgotten which.
 
     It forgets when a backend of their name goes; painted tasks would then look bare.
@@ -141,8 +141,8 @@ def show_painted(client: Client, annotation: Place) -> None:
         # Nothing is painted yet: the first import that is sets the name.
 
 
-def set_clicks(workspace: Workspace, client: Client, place: Place, *, clicks: bool) -> None:
-    """Show, or show no longer, the labels that an annotator clicks with; see `open_place`."""
+def set_clicks(workspace: Workspace, client: Client, place: ProjectRef, *, clicks: bool) -> None:
+    """Show, or show no longer, the labels that an annotator clicks with; see `ensure_project`."""
     remote = client.project(place.number)
     config = annotation_config(load_protocol(), clicks=clicks)
     _set_config(workspace, client, place.row, remote, config)

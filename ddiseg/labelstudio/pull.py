@@ -16,18 +16,18 @@ from typing import Any
 
 from annotation_protocol import load_protocol
 from ddiseg import masks
-from ddiseg.catalogue import Arm, Page, Purpose, Received
-from ddiseg.catalogue.models import Mask, Task
+from ddiseg.catalogue import AnnotationPage, AnnotationVersion, Arm, Purpose
+from ddiseg.catalogue.tables import Mask, Task
 from ddiseg.errors import ServerError
-from ddiseg.labelstudio.answers import Asked, read_answer
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
-from ddiseg.labelstudio.plain import PlainRequests, changed_since, numbered
-from ddiseg.labelstudio.projects import COMMANDS, Place, open_place
+from ddiseg.labelstudio.http import HttpClient, changed_since, numbered
+from ddiseg.labelstudio.parse import TaskContext, parse_annotation
+from ddiseg.labelstudio.projects import COMMANDS, ProjectRef, ensure_project
 from ddiseg.labelstudio.returned import send_back
-from ddiseg.labelstudio.sender import Sender
+from ddiseg.labelstudio.upload import TaskUploader
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 #: Tasks in a page: what is held in memory, and stored in one transaction.
 PAGE = 50
@@ -46,7 +46,7 @@ SET_BACK = timedelta(seconds=10)
 class Pulled:
     """What came back."""
 
-    place: Place
+    place: ProjectRef
     outcomes: list[FileOutcome] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  #: refused before and still so
     full: bool = False  #: whether all tasks were read
@@ -72,13 +72,13 @@ def pull(
     with Client(connection) as client, ThreadPoolExecutor(THREADS) as pool:
         client.check_version()
         try:
-            place = open_place(workspace, client, connection, purpose, keep_config=False)
+            place = ensure_project(workspace, client, connection, purpose, keep_config=False)
         except ServerError as error:
             row = labelling.project(connection.server, purpose)
             if not (full and error.status == 404 and row.remote_id is not None):
                 raise
             return _project_gone(workspace, client, connection, purpose, actor)
-        sender = Sender(workspace, client, connection, place, actor, start=annotating)
+        sender = TaskUploader(workspace, client, connection, place, actor, start=annotating)
         adopted = sender.adopt()
         # What people did with adopted tasks may lie before the newest change that is stored.
         done = Pulled(place, full=full or adopted > 0 or _set_back(client, place))
@@ -99,7 +99,7 @@ def pull(
             known = [task for task in page if int(task["id"]) in tasks]
             answers = _unseen(client, place, labelling.seen, tasks, known)
             asked = _ask(workspace, place, purpose, [tasks[int(t["id"])] for t in answers])
-            received = read_answers(pool, asked, answers, people)
+            received = parse_annotations(pool, asked, answers, people)
             done.outcomes += labelling.receive(
                 place.row.id, _page(tasks, known, answers, received, page)
             )
@@ -154,7 +154,7 @@ _TAKEN = (Outcome.ADDED, Outcome.REFUSED)
 
 
 def changed_tasks(
-    plain: PlainRequests, project: int, since: str | None
+    plain: HttpClient, project: int, since: str | None
 ) -> Iterator[list[dict[str, Any]]]:
     """Pages of the tasks that changed after `since`, oldest change first, in their light form.
 
@@ -178,21 +178,21 @@ def changed_tasks(
             size *= 2
 
 
-def read_answers(
+def parse_annotations(
     pool: Executor,
-    asked: Mapping[int, Asked],
+    asked: Mapping[int, TaskContext],
     answers: Sequence[dict[str, Any]],
     people: Mapping[int, str],
-) -> list[Received]:
+) -> list[AnnotationVersion]:
     """What each annotation of these whole tasks says; its mask is kept in the store."""
-    read = partial(read_answer, people=people, protocol=load_protocol())
+    read = partial(parse_annotation, people=people, protocol=load_protocol())
     jobs = [(asked[int(t["id"])], a) for t in answers for a in t["annotations"]]
     return list(pool.map(read, *zip(*jobs, strict=True))) if jobs else []
 
 
 def _unseen(
     client: Client,
-    place: Place,
+    place: ProjectRef,
     stored: Any,
     tasks: dict[int, Task],
     page: Sequence[dict[str, Any]],
@@ -217,27 +217,27 @@ def _page(
     tasks: dict[int, Task],
     known: Sequence[dict[str, Any]],
     answers: Sequence[dict[str, Any]],
-    received: Sequence[Received],
+    received: Sequence[AnnotationVersion],
     page: Sequence[dict[str, Any]],
-) -> Page:
+) -> AnnotationPage:
     newest = {int(t["id"]): t for t in [*known, *answers]}
     standing = {
         tasks[number].id: {int(a["id"]) for a in task["annotations"]}
         for number, task in newest.items()
     }
     changed = {tasks[number].id: str(task["updated_at"]) for number, task in newest.items()}
-    return Page(received, standing, max(str(t["updated_at"]) for t in page), changed)
+    return AnnotationPage(received, standing, max(str(t["updated_at"]) for t in page), changed)
 
 
 def _ask(
-    workspace: Workspace, place: Place, purpose: Purpose, tasks: Sequence[Task]
-) -> dict[int, Asked]:
+    workspace: Workspace, place: ProjectRef, purpose: Purpose, tasks: Sequence[Task]
+) -> dict[int, TaskContext]:
     """What is needed to understand the answers to these tasks, by the server's number."""
     rows = workspace.catalogue.images.select(ids=[t.image_id for t in tasks])
     images = {image.id: image for image in rows}
     painted = workspace.catalogue.masks.get([t.mask_id for t in tasks if t.mask_id is not None])
     return {
-        task.remote_id: Asked(
+        task.remote_id: TaskContext(
             task,
             images[task.image_id],
             place.link(task.remote_id),
@@ -272,10 +272,10 @@ def _project_gone(
     gone = [t.id for t in labelling.tasks(row.id) if t.arm != Arm.UNSAMPLED]
     outcomes = labelling.missed(gone, actor)
     labelling.place(row.id, None)
-    return Pulled(open_place(workspace, client, connection, purpose), outcomes, full=True)
+    return Pulled(ensure_project(workspace, client, connection, purpose), outcomes, full=True)
 
 
-def _set_back(client: Client, place: Place) -> bool:
+def _set_back(client: Client, place: ProjectRef) -> bool:
     """Whether the server's clock was set back behind the newest change that is stored."""
     now, newest = client.plain.server_time(), place.row.watermark
     if now is None or newest is None:

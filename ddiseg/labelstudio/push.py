@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ddiseg.catalogue import Arm, NewTask, Purpose, State
-from ddiseg.catalogue.models import Image, Mask, Task
+from ddiseg.catalogue.tables import Image, Mask, Task
 from ddiseg.errors import InputError, ServerError
+from ddiseg.labelstudio.allocation import StratifiedAllocation
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.media import LONGEST, copy_size
-from ddiseg.labelstudio.projects import Place, show_painted
+from ddiseg.labelstudio.projects import ProjectRef, show_predictions
 from ddiseg.labelstudio.returned import show_comments
-from ddiseg.labelstudio.sender import DataOf, Sender, pushing
-from ddiseg.labelstudio.shares import Shares
-from ddiseg.labelstudio.tabs import ALL, Tab, condition, ensure_tabs
-from ddiseg.labelstudio.tasks import image_key
+from ddiseg.labelstudio.task_payload import image_key
+from ddiseg.labelstudio.upload import DataOf, TaskUploader, pushing
+from ddiseg.labelstudio.views import ALL, Tab, condition, ensure_tabs
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, counted, silent_stages
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 #: The key in a task's data that says of which batch it was given out.
 BATCH = "batch"
@@ -55,7 +55,7 @@ class PushOptions:
 class Pushed:
     """What became of each image, and where people find them."""
 
-    place: Place
+    place: ProjectRef
     outcomes: list[FileOutcome] = field(default_factory=list)
     arms: dict[str, dict[str, int]] = field(default_factory=dict)  #: new tasks by arm and tone
     given_before: int = 0  #: images that people had already: no draw of arms reaches them
@@ -79,7 +79,7 @@ def push(
     """
     with pushing(workspace, connection, Purpose.ANNOTATION) as (client, place):
         done = Pushed(place)
-        sender = Sender(workspace, client, connection, place, actor, start=True)
+        sender = TaskUploader(workspace, client, connection, place, actor, start=True)
         wanted = _plan(workspace, place, images, options, actor, done)
         sender.adopt()
         before = {t.id for t in sender.tasks() if t.remote_id is not None}
@@ -90,7 +90,7 @@ def push(
         done.outcomes += _bring_up_to_date(
             workspace, sender, there, options, stages("Bringing images up to date")
         )
-        show_painted(client, place)
+        show_predictions(client, place)
         ensure_tabs(client, place, {ALL.title: ALL})  # first: it is what the project opens with
         if batch is not None:
             done.tab = _show_batch(client, place, batch, there)
@@ -100,7 +100,7 @@ def push(
 
 def _plan(
     workspace: Workspace,
-    place: Place,
+    place: ProjectRef,
     images: Sequence[Image],
     options: PushOptions,
     actor: str,
@@ -120,7 +120,7 @@ def _plan(
     painted = {**predicted, **catalogue.masks.newest_by_people(returned)}
     # What the server lost is sent again as people have seen it.
     lost = {t.image_id: t for t in tasks if t.deleted_at is not None}
-    shares = Shares.read(catalogue)
+    shares = StratifiedAllocation.read(catalogue)
     drawable = [i for i in fresh if i.id in predicted and i.id not in returned]
     withheld = _withheld(shares, drawable, lost, options)
     read_more = _read_more(shares, images, [i for i in fresh if i.id not in lost], options)
@@ -149,7 +149,10 @@ def _plan(
 
 
 def _withheld(
-    shares: Shares, images: Sequence[Image], lost: Mapping[int, Task], options: PushOptions
+    shares: StratifiedAllocation,
+    images: Sequence[Image],
+    lost: Mapping[int, Task],
+    options: PushOptions,
 ) -> set[int]:
     """Ids of those of the images whose prediction nobody is to see."""
     seen = {i: task for i, task in lost.items() if task.arm != Arm.BARE}
@@ -159,7 +162,10 @@ def _withheld(
 
 
 def _read_more(
-    shares: Shares, images: Sequence[Image], fresh: Sequence[Image], options: PushOptions
+    shares: StratifiedAllocation,
+    images: Sequence[Image],
+    fresh: Sequence[Image],
+    options: PushOptions,
 ) -> set[int]:
     """Ids of the images that get more readers than one; of those given out before, all or none."""
     if options.readers == 1:
@@ -168,7 +174,7 @@ def _read_more(
     return shares.draw("readers", drawable, options.sample, options.seed)
 
 
-def _show_batch(client: Client, place: Place, batch: str, tasks: Sequence[Task]) -> str:
+def _show_batch(client: Client, place: ProjectRef, batch: str, tasks: Sequence[Task]) -> str:
     """Put tasks that were there before into the tab of a batch; returns the tab's address."""
     for task in tasks:
         if task.remote_id is not None:
@@ -190,7 +196,7 @@ def _annotation_data(workspace: Workspace, options: PushOptions, batch: str | No
 
 def _bring_up_to_date(
     workspace: Workspace,
-    sender: Sender,
+    sender: TaskUploader,
     tasks: Sequence[Task],
     options: PushOptions,
     progress: Progress,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from annotation_protocol.labelling_config import REVIEW_COMMENT
+from annotation_protocol.label_studio_config import REVIEW_COMMENT
 from ddiseg.catalogue import Purpose, State
 from ddiseg.catalogue.masks import REJECT
-from ddiseg.catalogue.models import Review
+from ddiseg.catalogue.tables import Review
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
-from ddiseg.labelstudio.projects import Place, open_place
-from ddiseg.labelstudio.tabs import Tab, condition, ensure_tabs
-from ddiseg.workspace import Workspace
+from ddiseg.labelstudio.projects import ProjectRef, ensure_project
+from ddiseg.labelstudio.views import Tab, condition, ensure_tabs
+from ddiseg.workspace.workspace import Workspace
 
 #: The tab of images that came back from review, and of those that were reopened.
 RETURNED = Tab(
@@ -21,7 +21,7 @@ RETURNED = Tab(
 )
 
 
-def show_comments(workspace: Workspace, client: Client, place: Place) -> str | None:
+def show_comments(workspace: Workspace, client: Client, place: ProjectRef) -> str | None:
     """Show each returned image's comment in its task, and take it away once the image moved on.
 
     A skipped image that was reopened is among them: the server, for which its task is done, offers
@@ -46,7 +46,7 @@ def show_comments(workspace: Workspace, client: Client, place: Place) -> str | N
 
 def send_back(workspace: Workspace, client: Client, connection: Connection) -> str | None:
     """Show the comments of returned images to their annotators; see `show_comments`."""
-    place = open_place(workspace, client, connection, Purpose.ANNOTATION, keep_config=False)
+    place = ensure_project(workspace, client, connection, Purpose.ANNOTATION, keep_config=False)
     return show_comments(workspace, client, place)
 
 

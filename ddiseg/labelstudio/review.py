@@ -13,18 +13,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ddiseg.catalogue import Arm, NewTask, Purpose
-from ddiseg.catalogue.models import Image, Mask, Task
+from ddiseg.catalogue.tables import Image, Mask, Task
 from ddiseg.errors import InputError, ServerError
+from ddiseg.labelstudio.allocation import StratifiedAllocation
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.media import LONGEST, copy_size
-from ddiseg.labelstudio.projects import Place
-from ddiseg.labelstudio.sender import Sender, pushing
-from ddiseg.labelstudio.shares import Shares
-from ddiseg.labelstudio.tabs import Tab, condition, ensure_tabs, short_names
-from ddiseg.labelstudio.tasks import review_key
+from ddiseg.labelstudio.projects import ProjectRef
+from ddiseg.labelstudio.task_payload import review_key
+from ddiseg.labelstudio.upload import TaskUploader, pushing
+from ddiseg.labelstudio.views import Tab, condition, ensure_tabs, short_names
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, counted, silent_stages
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 #: Keys in a review task's data.
 DRAWN_BY, WAITS = "drawn_by", "waits"
@@ -38,7 +38,7 @@ SHARP = 512
 class PushedReviews:
     """What became of each submitted mask, and where each person reviews."""
 
-    place: Place
+    place: ProjectRef
     outcomes: list[FileOutcome] = field(default_factory=list)
     unsampled: int = 0  #: submitted masks that the spot check leaves out
     tabs: dict[str, str] = field(default_factory=dict)  #: where to review, by e-mail address
@@ -81,7 +81,7 @@ def push_reviews(
         keys = {review_key(i, waiting[i.id], reviews[waiting[i.id].id]): i for i in rows}
         before = {t.key for t in workspace.catalogue.labelling.tasks(place.row.id) if t.remote_id}
         _plan(workspace, place, keys, waiting, sample, seed, actor, left_out_too)
-        sender = Sender(workspace, client, connection, place, actor, start=False)
+        sender = TaskUploader(workspace, client, connection, place, actor, start=False)
         sender.adopt()
         done.outcomes += sender.send(_review_data(workspace), stages("Sending masks"))
         tasks = workspace.catalogue.labelling.tasks(place.row.id)
@@ -95,7 +95,7 @@ def push_reviews(
 
 def _plan(
     workspace: Workspace,
-    place: Place,
+    place: ProjectRef,
     keys: Mapping[str, Image],
     waiting: Mapping[int, Mask],
     sample: float,
@@ -115,7 +115,7 @@ def _plan(
     }
     # What the server lost was drawn once, and is sent again.
     lost = {t.key for t in tasks} - there.keys()
-    shares = Shares.read(workspace.catalogue)
+    shares = StratifiedAllocation.read(workspace.catalogue)
     fresh = [image for key, image in open_keys.items() if key not in lost]
     drawn = shares.draw("review", fresh, sample, seed)
     new = []
@@ -157,7 +157,7 @@ def _review_data(workspace: Workspace) -> Any:
 def _offer_again(
     workspace: Workspace,
     client: Client,
-    place: Place,
+    place: ProjectRef,
     tasks: Sequence[Task],
     keys: Mapping[str, Image],
 ) -> list[FileOutcome]:
@@ -198,7 +198,7 @@ def _show_what_waits(
         workspace.catalogue.labelling.update_task(task.id, comment=comment)
 
 
-def _tabs(client: Client, place: Place) -> dict[str, str]:
+def _tabs(client: Client, place: ProjectRef) -> dict[str, str]:
     """Give each person a tab that leaves out what they had a hand in; returns where, by address."""
     names = short_names(sorted(client.users().values()))
     return ensure_tabs(

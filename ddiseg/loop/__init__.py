@@ -1,0 +1,1 @@
+"""The active-learning loop: pull, train, evaluate, select, pre-annotate, push."""

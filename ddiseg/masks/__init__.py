@@ -19,7 +19,7 @@ from ddiseg.masks.mask import (
     remap,
     stretch,
 )
-from ddiseg.masks.painting import paint
+from ddiseg.masks.overlay import paint
 from ddiseg.masks.rle import Rle, encode_classes
 
 __all__ = [

@@ -1,6 +1,6 @@
 """How far two people's masks of one image agree: Cohen's kappa and the distance of boundaries.
 
-IoU and Dice are in `annotation_protocol.scoring`, for they serve predictions as well.
+IoU and Dice are in `annotation_protocol.metrics`, for they serve predictions as well.
 
 Arrays: C classes; a confusion matrix is (C, C) int64 pixels, rows the one reader, columns the
 other; regions are (H, W) bool.

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddiseg.catalogue.models import now
+from ddiseg.catalogue.tables import now
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.formats import RELEASES, load_format
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent

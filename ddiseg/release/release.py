@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 from annotation_protocol import Protocol, load_protocol
 from ddiseg import images, masks
 from ddiseg.catalogue import State
-from ddiseg.catalogue.models import Dataset, Image, Mask
+from ddiseg.catalogue.tables import Dataset, Image, Mask
 from ddiseg.errors import DdisegError, InputError
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.release.naming import unique_stems
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 
 #: Images that are read and encoded at once; each holds a photograph in memory.
 WORKERS = min(4, os.cpu_count() or 1)

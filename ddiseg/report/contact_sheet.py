@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
-from annotation_protocol import load_protocol, scoring
+from annotation_protocol import load_protocol, metrics
 from ddiseg import masks
 from ddiseg.catalogue.lifecycle import State
-from ddiseg.catalogue.models import Image, Mask
+from ddiseg.catalogue.provenance import unleaked_predictions
+from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import DdisegError
-from ddiseg.loop.lineage import honest_predictions
 from ddiseg.report.outlines import UNITS, outlines
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 
 #: Longest side of a picture in pixels.
 SIDE = 256
@@ -75,7 +75,7 @@ class Pairs:
         catalogue = workspace.catalogue
         self.accepted = catalogue.masks.accepted()
         self.predictions = catalogue.masks.newest_predictions()
-        self._honest = honest_predictions(catalogue)
+        self._honest = unleaked_predictions(catalogue)
         self._evaluated = catalogue.evaluations.last()
         self._scored = catalogue.masks.get([e.mask_id for e in self._evaluated.values()])
         self.sampled = False  #: not all accepted masks that could be compared were
@@ -116,8 +116,8 @@ class Pairs:
             predicted = self._workspace.mask_over(pair.image, pair.prediction)
         except DdisegError:
             return pair  # its card tells which file is missing
-        confusion = scoring.confusion(drawn, predicted, len(load_protocol().classes))
-        iou = float(scoring.iou_per_class(confusion)[lesion])
+        confusion = metrics.confusion(drawn, predicted, len(load_protocol().classes))
+        iou = float(metrics.iou_per_class(confusion)[lesion])
         return replace(pair, compared=True, lesion_iou=None if math.isnan(iou) else iou)
 
 

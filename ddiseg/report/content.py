@@ -9,9 +9,9 @@ from pathlib import PurePath
 from typing import Any
 
 from annotation_protocol import Protocol
-from annotation_protocol.scoring import FEW
+from annotation_protocol.metrics import FEW
 from ddiseg.catalogue import Catalogue, State
-from ddiseg.catalogue.models import Image
+from ddiseg.catalogue.tables import Image
 from ddiseg.report.figures import Bar, Dot, dot_panels, stacked_bars
 
 #: Diagnoses that get a bar of their own.

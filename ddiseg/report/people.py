@@ -6,11 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ddiseg.evaluation.annotator_study import WorkReport, work_report
+from ddiseg.evaluation.arms import Group
+from ddiseg.evaluation.drift import Drift
+from ddiseg.evaluation.measures import Metric
 from ddiseg.report.figures import Dot, Panel, Span, series_panels, span_panels
-from ddiseg.work import Drift, Group, Measure, WorkReport, work_report
-from ddiseg.work_summary import LEGEND, Part, Table, overview, parts, tables
-from ddiseg.work_summary.wording import scaled
-from ddiseg.workspace import Workspace
+from ddiseg.report.findings import LEGEND, Part, overview, parts
+from ddiseg.report.tables import Table, tables
+from ddiseg.report.wording import scaled
+from ddiseg.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,19 @@ def people_and_model(workspace: Workspace) -> PeopleAndModel | None:
 
 #: What is drawn of the arms, and of the order of acceptance.
 _ARMS = (
-    Measure.MEDIAN_SECONDS,
-    Measure.CHANGED_PIXELS,
-    Measure.LESION_DICE,
-    Measure.READERS_DICE,
+    Metric.MEDIAN_SECONDS,
+    Metric.CHANGED_PIXELS,
+    Metric.LESION_DICE,
+    Metric.READERS_DICE,
 )
-_OVER_TIME = (Measure.UNCHANGED, Measure.CHANGED_PIXELS)
+_OVER_TIME = (Metric.UNCHANGED, Metric.CHANGED_PIXELS)
 
 _NAMES = {
-    Measure.MEDIAN_SECONDS: "median seconds",
-    Measure.CHANGED_PIXELS: "pixels changed, %",
-    Measure.LESION_DICE: "lesion Dice",
-    Measure.READERS_DICE: "two readers' Dice",
-    Measure.UNCHANGED: "unchanged, %",
+    Metric.MEDIAN_SECONDS: "median seconds",
+    Metric.CHANGED_PIXELS: "pixels changed, %",
+    Metric.LESION_DICE: "lesion Dice",
+    Metric.READERS_DICE: "two readers' Dice",
+    Metric.UNCHANGED: "unchanged, %",
 }
 
 
@@ -119,11 +123,11 @@ def _said(part: Part) -> str:
     return f"{finding.heading}: {finding.lines[0].text}"
 
 
-def _spans(drift: Drift, measure: Measure) -> Sequence[Span]:
+def _spans(drift: Drift, measure: Metric) -> Sequence[Span]:
     return [Span(p.first, p.last, _dot(p.masks, measure)) for p in drift.periods]
 
 
-def _dot(group: Group, measure: Measure) -> Dot:
+def _dot(group: Group, measure: Metric) -> Dot:
     """A figure in the unit that it is printed in."""
     figure = group.figures[measure]
     if figure.value is None or figure.interval is None:
@@ -136,12 +140,12 @@ def _any(dots: list[Dot]) -> bool:
     return any(dot.value is not None for dot in dots)
 
 
-def _ends(measure: Measure, dots: list[Dot]) -> tuple[float, float]:
+def _ends(measure: Metric, dots: list[Dot]) -> tuple[float, float]:
     """Of an axis that has every interval: Dice up to 1 and what else there is from 0."""
     intervals = [dot.interval for dot in dots if dot.interval is not None]
-    if measure in (Measure.LESION_DICE, Measure.READERS_DICE):
+    if measure in (Metric.LESION_DICE, Metric.READERS_DICE):
         # Masks that people mend are alike: from 0 on, all would lie on top of each other at 1.
         return min(0.9, math.floor(10 * min(low for low, _ in intervals)) / 10), 1
-    if measure is Measure.UNCHANGED:
+    if measure is Metric.UNCHANGED:
         return 0, scaled(measure, 1)
     return 0, max(1.0, 1.05 * max(high for _, high in intervals))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from annotation_protocol import load_protocol
-from ddiseg import masks, panels
-from ddiseg.catalogue.models import Image
-from ddiseg.workspace import Workspace
+from ddiseg import masks
+from ddiseg.catalogue.tables import Image
+from ddiseg.masks import panels
+from ddiseg.workspace.workspace import Workspace
 
 
 def write_picture(workspace: Workspace, image: Image, path: Path) -> None:

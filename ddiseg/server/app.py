@@ -18,9 +18,9 @@ from starlette.concurrency import run_in_threadpool
 
 from ddiseg.catalogue import JobKind, ModelKind
 from ddiseg.errors import DdisegError, NotFoundError
-from ddiseg.labelstudio.tasks import PAINTED
+from ddiseg.labelstudio.task_payload import PAINTED
 from ddiseg.server.backend import Backend
-from ddiseg.server.guard import HEALTH, WEBHOOK, Guard
+from ddiseg.server.guard import HEALTH, WEBHOOK, RequestGuard
 from ddiseg.server.known_tasks import AskedTask
 from ddiseg.server.metrics import Measured
 from ddiseg.server.predictions import BUDGET
@@ -79,7 +79,7 @@ def create_app(backend: Backend, max_body: int) -> FastAPI:
     _add_webhooks(app, backend)
     _add_state(app, backend)
     _add_refusals(app)
-    app.add_middleware(Guard, credentials=backend.credentials, max_body=max_body)
+    app.add_middleware(RequestGuard, credentials=backend.credentials, max_body=max_body)
     app.add_middleware(Measured, metrics=backend.metrics, paths=_PATHS)
     return app
 

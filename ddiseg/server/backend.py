@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ddiseg.catalogue import JobKind
-from ddiseg.server.clicks import Clicks
 from ddiseg.server.clock import Clock
 from ddiseg.server.credentials import Credentials
+from ddiseg.server.interactive import Clicks
+from ddiseg.server.jobs import Do, Worker
 from ddiseg.server.jobs_wanted import JobsWanted
 from ddiseg.server.metrics import Metrics
-from ddiseg.server.model_in_use import ModelInUse
-from ddiseg.server.painting import paint_work_in_hand
+from ddiseg.server.model_cache import ModelCache
+from ddiseg.server.painting import predict_open_work
 from ddiseg.server.predictions import Predictions
-from ddiseg.server.worker import Do, Worker
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 #: What the server calls a line that the person who started it should read.
 Say = Callable[[str], None]
@@ -49,12 +49,12 @@ class Backend:
             say,
         )
         self.metrics = Metrics()
-        self.model = ModelInUse(workspace, device)
+        self.model = ModelCache(workspace, device)
         self.predictions = Predictions(workspace, self.model, self.metrics)
         self.clicks = Clicks(workspace, self.model, self.metrics)
         jobs: dict[JobKind, Do] = {
             **rounds,
-            JobKind.PAINT: lambda stopping: paint_work_in_hand(workspace, self.model, stopping),
+            JobKind.PAINT: lambda stopping: predict_open_work(workspace, self.model, stopping),
         }
         self.worker = Worker(workspace.catalogue.jobs, jobs, self.metrics, say)
         self.jobs_wanted = JobsWanted(workspace, self.worker.wake, say)

@@ -18,7 +18,7 @@ WEBHOOK = "/webhook"
 HEALTH = "/health"
 
 
-class Guard:
+class RequestGuard:
     """Refuses strangers with 401, and bodies of more than `max_body` bytes with 413."""
 
     def __init__(self, app: ASGIApp, credentials: Credentials, max_body: int) -> None:

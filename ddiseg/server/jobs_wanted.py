@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from ddiseg.catalogue import JobKind
 from ddiseg.errors import DdisegError, defect
 from ddiseg.server.known_tasks import projects_here
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 
 class JobsWanted:

@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from ddiseg.catalogue import Purpose
-from ddiseg.catalogue.models import Image, Project, Task
+from ddiseg.catalogue.tables import Image, Project, Task
 from ddiseg.labelstudio.connection import EMBEDDED, team_url
-from ddiseg.labelstudio.tasks import KEY
-from ddiseg.workspace import Workspace
+from ddiseg.labelstudio.task_payload import KEY
+from ddiseg.workspace.workspace import Workspace
 
 #: A number that every database has room for.
 _LARGEST = 2**31 - 1

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ddiseg.rounds.round import work_in_hand
-from ddiseg.server.model_in_use import ModelInUse
-from ddiseg.server.worker import StoppedError
-from ddiseg.workspace import Workspace
+from ddiseg.loop.round import work_in_hand
+from ddiseg.server.jobs import StoppedError
+from ddiseg.server.model_cache import ModelCache
+from ddiseg.workspace.workspace import Workspace
 
 #: Images painted before the model is free for a request, or the job can stop.
 AT_A_TIME = 8
 
 
-def paint_work_in_hand(
-    workspace: Workspace, model: ModelInUse, stopping: Callable[[], bool]
+def predict_open_work(
+    workspace: Workspace, model: ModelCache, stopping: Callable[[], bool]
 ) -> None:
     """Paint it, a few images at a time; raises StoppedError where `stopping` says so before the end.
 

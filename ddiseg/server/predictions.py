@@ -17,16 +17,16 @@ from pydantic_core import to_json
 from annotation_protocol import load_protocol
 from ddiseg import masks
 from ddiseg.catalogue import Arm
-from ddiseg.catalogue.models import Image, Mask
+from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import DdisegError
 from ddiseg.labelstudio.push import OPEN
-from ddiseg.labelstudio.tasks import prediction
-from ddiseg.loop.painting import Painter
+from ddiseg.labelstudio.task_payload import prediction
+from ddiseg.model.predict import Predictor
 from ddiseg.outcomes import Outcome
 from ddiseg.server.known_tasks import AskedTask, KnownTask, find_tasks
 from ddiseg.server.metrics import Metrics
-from ddiseg.server.model_in_use import ModelInUse
-from ddiseg.workspace import Workspace
+from ddiseg.server.model_cache import ModelCache
+from ddiseg.workspace.workspace import Workspace
 
 #: Seconds in which a request is answered; Label Studio gives up after 100.
 BUDGET = 80.0
@@ -83,7 +83,7 @@ _Finding: TypeAlias = _Painted | _Unpainted | str
 class Predictions:
     """Answers /predict for a workspace. Every method blocks: call it from a thread."""
 
-    def __init__(self, workspace: Workspace, model: ModelInUse, metrics: Metrics) -> None:
+    def __init__(self, workspace: Workspace, model: ModelCache, metrics: Metrics) -> None:
         self._workspace, self._model, self._metrics = workspace, model, metrics
 
     def find(
@@ -201,7 +201,7 @@ def _decide_one(
     return _Unpainted(known) if newest is None else _Painted(known, newest, "stored")
 
 
-def _paint_until(painter: Painter, images: Sequence[Image], deadline: float) -> dict[int, str]:
+def _paint_until(painter: Predictor, images: Sequence[Image], deadline: float) -> dict[int, str]:
     """Paint one image, then as many at a time as are likely done by the deadline.
 
     Returns why images can't be painted, by their ids.

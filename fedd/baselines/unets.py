@@ -34,9 +34,9 @@ from fedd.baselines.fitting import (
 from fedd.baselines.packages import needing_baselines
 from fedd.baselines.weights import ImageNetInput, Start, fetching, fill
 from fedd.dataset import UNKNOWN
-from fedd.encoder import CHANNELS, load_efficientnet_lite0, strided_features
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.network.devices import existing_device, within_memory
+from fedd.pretrain.encoder import CHANNELS, load_efficientnet_lite0, strided_features
 from fedd.weights.checkpoint import read_state_dict
 from fedd.weights.files import read_safetensors, write_safetensors
 

@@ -13,7 +13,7 @@ import click
 
 from fedd.cli import options
 from fedd.errors import DatasetError
-from fedd.writing import check_writable, write_bytes, write_text
+from fedd.files import check_writable, write_bytes, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedd.cli import options
-from fedd.writing import check_writable, write_text
+from fedd.files import check_writable, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from annotation_protocol import load_protocol
-from annotation_protocol.scoring import confusion, score
+from annotation_protocol.metrics import confusion, score
 from fedd.backbone import Backbone
 from fedd.dataset import UNKNOWN, Item
 from fedd.explore.recorded import RecordedBackbone

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedd.errors import ExplorationError
-from fedd.writing import write_text
+from fedd.files import write_text
 
 #: Of the state's layout.
 VERSION = 1

@@ -21,7 +21,7 @@ from fedd.network.devices import within_memory
 from fedd.probes.calibration import calibrate, mean_softmax
 from fedd.probes.ensemble import Ensemble
 from fedd.probes.pixels import Example, Pixels, Sampling, Square, check_mask, sample, square
-from fedd.probes.second_look import close_ups
+from fedd.probes.refiner import close_ups
 from fedd.probes.validation import Candidate, HoldOut, hold_out
 from fedd.segment import Probes, ProbeSettings, TrainingRecord
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from annotation_protocol import load_protocol
-from annotation_protocol.scoring import confusion
+from annotation_protocol.metrics import confusion
 from fedd.backbone import DiffusionUNet
 from fedd.baselines import Diagnosed, train_unet
 from fedd.baselines import train_classifier as train_cnn

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedd.backbone import IMAGENET_256
 from fedd.baselines import Start
+from fedd.files import write_text
 from fedd.malignancy.classifier import DISCLAIMER
 from fedd.paper import results as paper_results
 from fedd.reproduce.cells import Workbench
@@ -17,7 +18,6 @@ from fedd.reproduce.plan import Cell
 from fedd.reproduce.run import Outcome
 from fedd.reproduce.scores import scores
 from fedd.reproduce.table import markdown, results_csv, tables
-from fedd.writing import write_text
 
 TITLE = "FEDD, reproduced"
 

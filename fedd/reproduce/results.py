@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fedd.errors import ReproductionError
+from fedd.files import write_text
 from fedd.reproduce.plan import Cell
-from fedd.writing import write_text
 
 #: Of the layout of a result.
 VERSION = 1

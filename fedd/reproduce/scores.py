@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol
-from annotation_protocol.scoring import (
+from annotation_protocol.metrics import (
     FEW,
     Interval,
     bootstrap_weights,

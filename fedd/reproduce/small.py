@@ -1,6 +1,6 @@
 """The whole reproduction in minutes, on drawings: it shows that everything runs, and no result.
 
-Phantoms (`annotation_protocol.phantoms`) stand in for DDI, the shipped backbone for OpenAI's, and the
+Phantoms (`annotation_protocol.phantoms.phantoms`) stand in for DDI, the shipped backbone for OpenAI's, and the
 networks see small images for an epoch or two. Nothing of it can be compared with the paper.
 """
 
@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from annotation_protocol.phantoms import DIAGNOSES, TONES, draw_scene, render
+from annotation_protocol.phantoms.phantoms import DIAGNOSES, TONES, draw_scene, render
 from fedd.baselines import ClassifierSettings as CNNSettings
 from fedd.baselines import Start, UNetSettings
 from fedd.dataset import DDI_TABLE
 from fedd.features import FeatureSpec
+from fedd.files import write_text
 from fedd.malignancy.classifier import SMALL_BLOCK, SMALL_TIMESTEP, ClassifierSettings
 from fedd.reproduce.plan import Plan, Starts
 from fedd.segment import SMALL
-from fedd.writing import write_text
 
 #: Phantoms of each tone: in the fractions, the validation part and the test.
 LEARNED, VALIDATED, TESTED = {5: 2, 10: 4, 15: 6, 20: 8}, 2, 6

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from fedd.backbone import IMAGENET_256, DiffusionUNet, UNetConfig
 from fedd.errors import WeightsError
+from fedd.files import replacing
 from fedd.weights.checkpoint import check_fit, expected_shapes, read_state_dict
 from fedd.weights.sources import kept_path, sources
-from fedd.writing import replacing
 
 BACKBONE_KIND = "fedd-backbone"
 

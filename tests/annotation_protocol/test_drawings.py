@@ -23,7 +23,7 @@ from annotation_protocol.drawings import (
     paint,
     with_own_palette,
 )
-from annotation_protocol.phantoms import LESION, MARKER, SKIN, TONES
+from annotation_protocol.phantoms.phantoms import LESION, MARKER, SKIN, TONES
 
 PROTOCOL = load_protocol()
 GUIDE = DRAWINGS_DIR.with_name("protocol.md").read_text("utf-8")

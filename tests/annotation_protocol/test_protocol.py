@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from annotation_protocol import Protocol, ProtocolError, load_protocol, phantoms
+from annotation_protocol import Protocol, ProtocolError, load_protocol
+from annotation_protocol.phantoms import phantoms
 from annotation_protocol.protocol import PROTOCOL_FILE
 
 TEXT = PROTOCOL_FILE.read_text("utf-8")

@@ -13,8 +13,8 @@ import pytest
 
 from ddiseg import images
 from ddiseg.catalogue import Catalogue, Details, NewImage, NewMask
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 
 HEIGHT, WIDTH = 6, 8
 

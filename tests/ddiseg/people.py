@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 
 from ddiseg import images
 from ddiseg.catalogue import (
+    AnnotationPage,
+    AnnotationVersion,
     Arm,
     Details,
     NewImage,
     NewMask,
     NewModelVersion,
     NewTask,
-    Page,
     Purpose,
-    Received,
 )
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 
 WIDTH, HEIGHT = 8, 6
 
@@ -112,7 +112,7 @@ class People:
 
     def draw(self, image_id: int, drawn: NDArray[np.uint8], seconds: float | None) -> None:
         task = self._task(image_id)
-        received = Received(
+        received = AnnotationVersion(
             task,
             500 + image_id,
             "2026-01-01T00:00:00.000000Z",
@@ -120,7 +120,7 @@ class People:
             seconds,
             self._mask(image_id, drawn, "annotator-1"),
         )
-        page = Page([received], {task: {received.remote_id}})
+        page = AnnotationPage([received], {task: {received.remote_id}})
         self.catalogue.labelling.receive(self.project_id, page)
 
     def _add_image(self, tone: str, patient: str | None) -> int:

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image as Pillow
 
 from ddiseg.catalogue import NewMask, NewModelVersion
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 from tests.live.commands import Command
 
 SIDE = 64  #: of the pictures, pixels

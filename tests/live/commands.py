@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddiseg.cli.base import run
-from ddiseg.cli.root import cli
+from ddiseg.cli.common import run
+from ddiseg.cli.main import cli
 from tests.forks import FORKS
 
 

@@ -17,13 +17,13 @@ import pytest
 
 from ddiseg import masks
 from ddiseg.catalogue import NewMask, NewModelVersion, Purpose
-from ddiseg.catalogue.models import Task
+from ddiseg.catalogue.tables import Task
 from ddiseg.ingest.rendered import render_ddi
 from ddiseg.labelstudio.connection import EMBEDDED, team_url
 from ddiseg.labelstudio.embedded.accounts import Account, read_accounts
 from ddiseg.labelstudio.folder import Folder
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 from tests.live.browser import chromium
 
 #: Where screenshots are kept after the tests; not under version control.

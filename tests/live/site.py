@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import requests
 
-from annotation_protocol.labelling_config import IMAGE, MASK, SKIP_REASON
+from annotation_protocol.label_studio_config import IMAGE, MASK, SKIP_REASON
 from ddiseg.labelstudio.embedded.accounts import Account, read_accounts
 from ddiseg.labelstudio.embedded.settings import HOST
 from ddiseg.labelstudio.folder import Folder, read_json

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import requests
 
-from ddiseg.catalogue.models import Mask
+from ddiseg.catalogue.tables import Mask
 from tests.live.browser import Person, browser
 from tests.live.conftest import ARTEFACTS, Studio, annotation_tasks
 

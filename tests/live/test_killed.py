@@ -21,14 +21,14 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from annotation_protocol.labelling_config import IMAGE
+from annotation_protocol.label_studio_config import IMAGE
 from ddiseg.errors import ServerError
 from ddiseg.labelstudio import connection
 from ddiseg.labelstudio.folder import Folder
-from ddiseg.labelstudio.plain import PlainRequests
+from ddiseg.labelstudio.http import HttpClient
 from ddiseg.labelstudio.push import PushOptions, push
-from ddiseg.labelstudio.tasks import KEY
-from ddiseg.workspace import Workspace
+from ddiseg.labelstudio.task_payload import KEY
+from ddiseg.workspace.workspace import Workspace
 from tests.live.commands import Command, Done
 from tests.live.site import CONTROL, IMAGES, TWICE, Site, give_to_annotator, make_site, rows
 
@@ -118,23 +118,23 @@ def test_push__given_up_request_is_done_while_it_is_repeated(
 ) -> None:
     """A server works on after its client was killed, so a lookup before sending may come too early."""
     site.fresh_push()
-    send, given_up = PlainRequests.import_tasks, []
+    send, given_up = HttpClient.import_tasks, []
 
-    def lose(_server: PlainRequests, _project: int, tasks: Sequence[bytes]) -> None:
+    def lose(_server: HttpClient, _project: int, tasks: Sequence[bytes]) -> None:
         given_up.append(tasks)
         raise ServerError("the line is broken")
 
     def send_both(
-        server: PlainRequests, project: int, tasks: Sequence[bytes]
+        server: HttpClient, project: int, tasks: Sequence[bytes]
     ) -> tuple[list[int], int]:
         if given_up:
             send(server, project, given_up.pop())
         return send(server, project, tasks)
 
-    monkeypatch.setattr(PlainRequests, "import_tasks", lose)
+    monkeypatch.setattr(HttpClient, "import_tasks", lose)
     with pytest.raises(ServerError, match="the line is broken"):
         _push_here(site, 8)
-    monkeypatch.setattr(PlainRequests, "import_tasks", send_both)
+    monkeypatch.setattr(HttpClient, "import_tasks", send_both)
     _push_here(site, 8)
     shown, where = _shown(site)
     assert [readers for _, readers, _ in shown] == [2] * 8

@@ -13,9 +13,9 @@ import pytest
 import requests
 
 from annotation_protocol import load_protocol
-from ddiseg.catalogue import Side
+from ddiseg.catalogue import Split
 from ddiseg.ingest.rendered import render_ddi
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 from tests.live.browser import browser
 from tests.live.conftest import DDISEG, Studio, annotation_tasks, call, free_port
 from tests.live.test_annotate_and_review import person
@@ -69,7 +69,7 @@ def test_loop__from_an_opened_task_to_repainted_ones(
     gate = catalogue.models.get("fedd-2").gate
     assert gate is not None
     sides = catalogue.sides.all()
-    assert gate["held_out"]["images"] == sum(side is Side.HELD_OUT for side in sides.values())
+    assert gate["held_out"]["images"] == sum(side is Split.HELD_OUT for side in sides.values())
     if gate["passed"]:
         after = _painted_by(root)
         assert {after[task] for task in before} == {"fedd-2"}, "open tasks are repainted"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ddiseg.catalogue import Arm
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 from tests.live.browser import browser
 from tests.live.conftest import Studio, annotation_tasks, call
 from tests.live.test_annotate_and_review import person

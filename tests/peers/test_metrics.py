@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from annotation_protocol import scoring
+from annotation_protocol import metrics
 from fedd.malignancy import discrimination
 
 #: Few distinct values, so that ties are the rule.
@@ -84,13 +84,13 @@ def test_weighted_figures_of_the_bootstrap(found: Calls, seed: int) -> None:
 def test_iou_dice_and_confusion(seed: int, classes: int) -> None:
     rng = np.random.default_rng(seed)
     truth, prediction = rng.integers(0, classes, (2, 60))
-    found = scoring.confusion(truth, prediction, classes)
+    found = metrics.confusion(truth, prediction, classes)
     labels = range(classes)
     np.testing.assert_array_equal(found, metrics.confusion_matrix(truth, prediction, labels=labels))
     either = np.isin(labels, [truth, prediction])
     for ours, peer in (
-        (scoring.iou_per_class, metrics.jaccard_score),
-        (scoring.dice_per_class, metrics.f1_score),
+        (metrics.iou_per_class, metrics.jaccard_score),
+        (metrics.dice_per_class, metrics.f1_score),
     ):
         theirs = peer(truth, prediction, labels=labels, average=None, zero_division=0)
         np.testing.assert_allclose(ours(found)[either], theirs[either])

@@ -10,17 +10,17 @@ from sqlalchemy import text
 
 from ddiseg.catalogue import (
     REASON_MISSING,
+    AnnotationPage,
+    AnnotationVersion,
     Arm,
     Catalogue,
     NewImage,
     NewMask,
     NewTask,
-    Page,
     Purpose,
-    Received,
 )
 from ddiseg.catalogue.database import Database
-from ddiseg.catalogue.models import Base, Mask
+from ddiseg.catalogue.tables import Base, Mask
 from ddiseg.outcomes import FileOutcome
 
 ANNOTATOR, SECOND, REVIEWER = "annotator-1", "annotator-2", "reviewer-1"
@@ -69,10 +69,10 @@ class Desk:
         self.database = database
         self.catalogue = Catalogue(database)
         self.labelling = self.catalogue.labelling
-        self.page = Page([], {})  #: as it was last received
+        self.page = AnnotationPage([], {})  #: as it was last received
         self.project_id = self.labelling.project(URL, Purpose.ANNOTATION).id
         self.review_project_id = self.labelling.project(URL, Purpose.REVIEW).id
-        self._newest: dict[int, Received] = {}  # by the server's annotation number
+        self._newest: dict[int, AnnotationVersion] = {}  # by the server's annotation number
         self._ticks = self._numbers = 0
         dataset = self.catalogue.images.dataset("clinic")
         self.catalogue.images.add(dataset.id, [_image(n + 1) for n in range(images)], "manager")
@@ -176,21 +176,23 @@ class Desk:
         self.verdict(person, verdict, comment, pixels=pixels)
         return self.pull_reviews()[-1]
 
-    def receive(self, project_id: int, page: Page) -> list[FileOutcome]:
+    def receive(self, project_id: int, page: AnnotationPage) -> list[FileOutcome]:
         self.page, self._page_of = page, project_id
         return self.labelling.receive(project_id, page)
 
     def receive_again(self) -> list[FileOutcome]:
         return self.labelling.receive(self._page_of, self.page)
 
-    def page_of(self, task_ids: Any) -> Page:
+    def page_of(self, task_ids: Any) -> AnnotationPage:
         """What the server says of tasks now."""
         standing: dict[int, set[int]] = {task_id: set() for task_id in task_ids}
         received = [r for r in self._newest.values() if r.task_id in standing]
         for new in received:
             standing[new.task_id].add(new.remote_id)
         now = _stamp(self._ticks)
-        return Page(received, standing, watermark=now, changed=dict.fromkeys(standing, now))
+        return AnnotationPage(
+            received, standing, watermark=now, changed=dict.fromkeys(standing, now)
+        )
 
     # What the catalogue holds.
 
@@ -232,7 +234,9 @@ class Desk:
             number, began = self._numbers, person
         else:
             number, began = edit, self._newest[edit].people[0]
-        self._newest[number] = Received(task_id, number, self._time(), (began, person), **content)
+        self._newest[number] = AnnotationVersion(
+            task_id, number, self._time(), (began, person), **content
+        )
         return number
 
     def _time(self) -> str:

@@ -24,6 +24,8 @@ from sqlalchemy.engine import Engine, Inspector
 from sqlalchemy.exc import IntegrityError
 
 from ddiseg.catalogue import (
+    AnnotationPage,
+    AnnotationVersion,
     Arm,
     Catalogue,
     Details,
@@ -33,15 +35,13 @@ from ddiseg.catalogue import (
     NewImage,
     NewModelVersion,
     NewTask,
-    Page,
     Purpose,
-    Received,
-    Side,
+    Split,
 )
 from ddiseg.catalogue.batches import NewMember
 from ddiseg.catalogue.database import BUSY_TIMEOUT, Database, _alembic, _begin_on_postgresql
 from ddiseg.catalogue.evaluations import Compared
-from ddiseg.catalogue.models import Base
+from ddiseg.catalogue.tables import Base
 from ddiseg.errors import NotFoundError, WorkspaceError
 
 
@@ -68,7 +68,7 @@ def full(catalogue: Catalogue, new_image: Callable[..., NewImage], new_mask: Any
         "t",
     )
     catalogue.malignancy.add([NewEstimate(1, classifier.id, 0.25)])
-    catalogue.sides.decide({1: Side.HELD_OUT})
+    catalogue.sides.decide({1: Split.HELD_OUT})
     catalogue.descriptors.add("b" * 64, {1: np.ones(3, np.float32)})
     catalogue.batches.store("week-1", [NewMember(3, True, "random")], {"size": 1}, "tester")
     catalogue.rounds.begin("tester", {"every": 10})
@@ -80,8 +80,8 @@ def full(catalogue: Catalogue, new_image: Callable[..., NewImage], new_mask: Any
     project = catalogue.labelling.project("http://labels.example", Purpose.ANNOTATION)
     new = NewTask("key", 4, None, Arm.BARE, 8, 6)
     catalogue.labelling.plan(project.id, [new], "tester", {})
-    received = Received(1, 7, "2026-01-01", ("anna",), mask=new_mask(4, "anna"))
-    catalogue.labelling.receive(project.id, Page([received], {1: {7}}))
+    received = AnnotationVersion(1, 7, "2026-01-01", ("anna",), mask=new_mask(4, "anna"))
+    catalogue.labelling.receive(project.id, AnnotationPage([received], {1: {7}}))
     return catalogue
 
 

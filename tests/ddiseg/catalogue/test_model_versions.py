@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ddiseg.catalogue import Catalogue, ModelKind, NewImage, NewModelVersion, Side
-from ddiseg.catalogue.model_versions import OvertakenError, Standing
+from ddiseg.catalogue import Catalogue, ModelKind, NewImage, NewModelVersion, Split
+from ddiseg.catalogue.model_versions import Snapshot, StaleTrainingError
 from ddiseg.errors import NotFoundError
 
 
@@ -30,13 +30,15 @@ def test_current__a_candidate_is_not_in_use(catalogue: Catalogue) -> None:
 
 def test_add__as_things_stood(catalogue: Catalogue) -> None:
     new = NewModelVersion("f", "unet", "b", {}, [], {}, "1.0")
-    first = catalogue.models.add(new, "tester", stood=Standing(None, held_out=False))
+    first = catalogue.models.add(new, "tester", stood=Snapshot(None, held_out=False))
     assert catalogue.models.current().id == first.id
-    catalogue.models.add(new, "tester", stood=Standing(first.id, held_out=True))
+    catalogue.models.add(new, "tester", stood=Snapshot(first.id, held_out=True))
     assert catalogue.models.current().name == "fedd-2"
     for in_use in (None, first.id):
-        with pytest.raises(OvertakenError, match=r"fedd-2 came into use while .* run 'ddiseg ref"):
-            catalogue.models.add(new, "tester", stood=Standing(in_use, held_out=True))
+        with pytest.raises(
+            StaleTrainingError, match=r"fedd-2 came into use while .* run 'ddiseg ref"
+        ):
+            catalogue.models.add(new, "tester", stood=Snapshot(in_use, held_out=True))
     assert len(catalogue.models.all()) == 2, "nothing is recorded of what was overtaken"
 
 
@@ -44,11 +46,13 @@ def test_add__masks_were_first_held_out_in_between(
     catalogue: Catalogue, new_image: Callable[..., NewImage]
 ) -> None:
     catalogue.images.add(catalogue.images.dataset("clinic").id, [new_image(1)], "tester")
-    catalogue.sides.decide({1: Side.TRAINING})
+    catalogue.sides.decide({1: Split.TRAINING})
     new = NewModelVersion("f", "unet", "b", {}, [], {}, "1.0")
-    with pytest.raises(OvertakenError, match="masks were held out while this version was trained"):
-        catalogue.models.add(new, "tester", stood=Standing(None, held_out=False))
-    catalogue.models.add(new, "tester", stood=Standing(None, held_out=True))
+    with pytest.raises(
+        StaleTrainingError, match="masks were held out while this version was trained"
+    ):
+        catalogue.models.add(new, "tester", stood=Snapshot(None, held_out=False))
+    catalogue.models.add(new, "tester", stood=Snapshot(None, held_out=True))
     assert catalogue.models.current().name == "fedd-1"
 
 

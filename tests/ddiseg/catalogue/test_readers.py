@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ddiseg.catalogue import Page
+from ddiseg.catalogue import AnnotationPage
 from ddiseg.catalogue.masks import ACCEPT
 from ddiseg.outcomes import FileOutcome, Outcome
 from tests.ddiseg.catalogue.desk import (
@@ -79,7 +79,7 @@ def test_deleted__first_reader_so_the_image_follows_the_second(desk: Desk, submi
 def test_deleted__then_seen_again_counts_again(desk: Desk, submitted: int) -> None:
     """A page that was read before the annotation was there, and received after it."""
     page = desk.page
-    desk.receive(desk.project_id, Page([], {desk.task(): set()}))
+    desk.receive(desk.project_id, AnnotationPage([], {desk.task(): set()}))
     assert desk.stands() == TAKEN_BACK
     assert _outcomes(desk.receive(desk.project_id, page)) == [Outcome.UNCHANGED]
     assert desk.stands() == replace(IN_REVIEW, events=[*TAKEN_BACK.events, "submit annotator-1"])

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ddiseg.catalogue import Page
+from ddiseg.catalogue import AnnotationPage
 from ddiseg.catalogue.masks import ACCEPT, FIXED, REJECT
 from ddiseg.errors import InputError
 from ddiseg.outcomes import FileOutcome, Outcome
@@ -393,5 +393,5 @@ def test_edit__to_what_the_reviewer_made_of_it_stays_accepted(desk: Desk, waitin
 
 def test_page__of_reviews_without_a_verdict(desk: Desk, waiting: int) -> None:
     before = desk.rows()
-    assert desk.receive(desk.review_project_id, Page([], {})) == []
+    assert desk.receive(desk.review_project_id, AnnotationPage([], {})) == []
     assert desk.rows() == before

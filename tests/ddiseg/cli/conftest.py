@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ddiseg.cli import cli
-from ddiseg.cli.base import run
+from ddiseg.cli.common import run
+from ddiseg.cli.main import cli
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddiseg.catalogue import Arm, NewMask, NewTask, Page, Purpose, Received
-from ddiseg.workspace import Workspace
+from ddiseg.catalogue import AnnotationPage, AnnotationVersion, Arm, NewMask, NewTask, Purpose
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.conftest import HEIGHT, WIDTH
 
 Run = Callable[..., Any]
@@ -51,11 +51,13 @@ def read_twice(filled: Workspace) -> Workspace:
             )
             number = len(received)
             at = f"2026-01-01T00:00:0{number}.000000Z"
-            received.append(Received(tasks[image_id], number, at, (reader, reader), mask=new))
+            received.append(
+                AnnotationVersion(tasks[image_id], number, at, (reader, reader), mask=new)
+            )
     standing: dict[int, set[int]] = {}
     for one in received:
         standing.setdefault(one.task_id, set()).add(one.remote_id)
-    labelling.receive(project, Page(received, standing))
+    labelling.receive(project, AnnotationPage(received, standing))
     return filled
 
 

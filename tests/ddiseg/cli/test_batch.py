@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ddiseg.catalogue import Arm, NewImage, NewMask, NewTask, Purpose
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 Run = Callable[..., Any]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ddiseg.loop import evaluate as loop
+from ddiseg.evaluation import segmentation as loop
 from ddiseg.outcomes import FileOutcome, Outcome
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 Ddiseg = Callable[..., Any]
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from annotation_protocol import load_protocol
 from ddiseg.catalogue import NewMask, NewModelVersion
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 
 Run = Callable[..., Any]
 

@@ -23,7 +23,7 @@ from ddiseg.labelstudio.embedded.accounts import generate_accounts, read_account
 from ddiseg.labelstudio.embedded.process import Process
 from ddiseg.labelstudio.folder import Folder, Say
 from ddiseg.outcomes import Stages
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 Run = Callable[..., Any]
 TEAM = "https://label.example.org"

@@ -10,7 +10,7 @@ import pytest
 
 from ddiseg.labelstudio.folder import Folder
 from ddiseg.server.credentials import VARIABLES
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 from tests.fake_label_studio import FakeLabelStudio, label_studio
 from tests.fake_label_studio.ml_backend import MLBackend
 

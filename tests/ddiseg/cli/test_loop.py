@@ -16,13 +16,13 @@ import pytest
 
 from ddiseg.errors import WorkspaceError
 from ddiseg.labelstudio.connection import TOKEN_VARIABLE
-from ddiseg.loop import refresh as refreshing
-from ddiseg.rounds import round as rounds
-from ddiseg.rounds.lock import BusyError
-from ddiseg.rounds.round import RoundOptions
-from ddiseg.workspace import Workspace
+from ddiseg.loop import round as rounds
+from ddiseg.loop.lock import BusyError
+from ddiseg.loop.round import RoundOptions
+from ddiseg.model import train as refreshing
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import Studio, team_server
-from tests.ddiseg.loop.conftest import one_thread, spots, tiny_weights
+from tests.ddiseg.spots import one_thread, spots, tiny_weights
 from tests.fake_label_studio import status
 from tests.fedd.conftest import QUICK
 

@@ -12,9 +12,9 @@ from PIL import Image
 from sqlalchemy import select
 
 import ddiseg as ddiseg_package
-from ddiseg.catalogue.models import Image as Row
+from ddiseg.catalogue.tables import Image as Row
 from ddiseg.errors import InputError
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet
 from fedd.weights.files import save_backbone
 from tests.fedd.conftest import TINY, mole
@@ -133,7 +133,7 @@ def test_device_and_precision__are_not_for_painting_alone(
         raise InputError(f"{options['device']} {options.get('precision')}")
 
     for name in ("refresh_malignancy", "prelabel_malignancy"):
-        monkeypatch.setattr(f"ddiseg.loop.malignancy.{name}", told)
+        monkeypatch.setattr(f"ddiseg.model.malignancy.{name}", told)
     done = ddiseg("--workspace", filled.root, "refresh", "--malignancy", "--device", "cuda:1")
     assert "Error: cuda:1 None" in done.err
     options = ("--malignancy", "--device", "cuda:1", "--precision", "bfloat16")

@@ -14,9 +14,9 @@ from pycocotools.coco import COCO
 
 from ddiseg.catalogue import NewMask
 from ddiseg.catalogue.batches import NewMember
-from ddiseg.catalogue.models import Image
-from ddiseg.loop import painting
-from ddiseg.workspace import Workspace
+from ddiseg.catalogue.tables import Image
+from ddiseg.model import predict
+from ddiseg.workspace.workspace import Workspace
 
 Ddiseg = Callable[..., Any]
 
@@ -66,7 +66,7 @@ def test_prelabel__images_of_a_batch(
         painted.extend(image.name for image in images)
         return SimpleNamespace(name="fedd-1"), []
 
-    monkeypatch.setattr(painting, "prelabel", paint)
+    monkeypatch.setattr(predict, "prelabel", paint)
     run = "--workspace", filled.root, "prelabel", "--batch", "week-1"
     assert ddiseg(*run).status == 0
     assert painted == ["2.png", "3.png"]

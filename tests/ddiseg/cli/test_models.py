@@ -12,11 +12,11 @@ import pytest
 
 from ddiseg.catalogue import ModelKind
 from ddiseg.cli.models import KINDS
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet
 from fedd.weights.files import save_backbone
-from tests.ddiseg.loop.version_rows import add_classifier, add_version, held_out, judged, metrics
+from tests.ddiseg.model.version_rows import add_classifier, add_version, held_out, judged, metrics
 from tests.fedd.conftest import TINY
 
 Ddiseg = Callable[..., Any]

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image as Pillow
 
 from ddiseg.catalogue import NewMask, Purpose
-from ddiseg.catalogue.models import Image
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.catalogue.tables import Image
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import (
     ANNOTATOR,
     REVIEWER,

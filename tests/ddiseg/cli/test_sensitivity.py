@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ddiseg.loop import sensitivity as loop
+from ddiseg.model import robustness as loop
 from ddiseg.outcomes import FileOutcome, Outcome
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 Ddiseg = Callable[..., Any]
 

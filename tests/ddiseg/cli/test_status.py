@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ddiseg.catalogue import NewModelVersion, Side
+from ddiseg.catalogue import NewModelVersion, Split
 from ddiseg.catalogue.batches import NewMember
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import SECOND, Studio, box, stroke, team_server
 
 Run = Callable[..., Any]
@@ -186,7 +186,7 @@ def test_status__what_no_version_will_learn_is_not_new(
         studio.decide(task, "accept")
     here("review", "pull")
     assert to_do()[0] == [REFRESH, EXPORT]
-    studio.catalogue.sides.decide({1: Side.HELD_OUT, 2: Side.TRAINING})
+    studio.catalogue.sides.decide({1: Split.HELD_OUT, 2: Split.TRAINING})
     assert here("status").out.splitlines()[-1] == (
         "next: train probes on the 1 accepted masks: ddiseg refresh"
     )

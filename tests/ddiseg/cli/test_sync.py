@@ -13,8 +13,8 @@ from ddiseg.catalogue.batches import NewMember
 from ddiseg.catalogue.evaluations import Compared
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import TOKEN_VARIABLE
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import (
     ANNOTATOR,
     SECOND,

@@ -14,8 +14,8 @@ from alembic import command
 from ddiseg.catalogue import Arm, NewMask, NewModelVersion
 from ddiseg.catalogue.database import Database, _alembic
 from ddiseg.locate import SETTINGS
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.people import People, lesion
 
 Run = Callable[..., Any]

@@ -14,7 +14,7 @@ from ddiseg.ingest.coco_import import CocoImport, import_coco
 from ddiseg.ingest.labelled_masks import MaskImport, import_labelled_masks
 from ddiseg.ingest.labels import Labels
 from ddiseg.outcomes import FileOutcome
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 PROTOCOL = load_protocol()
 

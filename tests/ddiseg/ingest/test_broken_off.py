@@ -21,8 +21,8 @@ from ddiseg.ingest import photographs
 from ddiseg.ingest.mask_files import import_masks
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.outcomes import count
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 
 FILES = 20
 
@@ -206,7 +206,7 @@ def test_import__store_stops_writing(
             raise OSError(code, os.strerror(code))
         real(descriptor)
 
-    monkeypatch.setattr("ddiseg.store.os.fsync", failing)
+    monkeypatch.setattr("ddiseg.workspace.store.os.fsync", failing)
     with pytest.raises(WorkspaceError, match=os.strerror(code)):
         import_photographs(workspace, photos)
     monkeypatch.undo()

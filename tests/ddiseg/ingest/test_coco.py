@@ -13,7 +13,7 @@ import pytest
 
 from ddiseg.errors import InputError
 from ddiseg.ingest.coco import read_coco
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.ingest.coco_files import coco_file, run, write
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from ddiseg.errors import InputError
 from ddiseg.ingest.diagnoses import MalignantDiagnoses
 from ddiseg.ingest.metadata import Key
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.ingest.coco_files import coco_file, note, run, told, write
 
 

@@ -16,8 +16,8 @@ from ddiseg.errors import InputError
 from ddiseg.ingest import coco_masks
 from ddiseg.ingest.labelled_masks import compose_labelled
 from ddiseg.ingest.labels import Labels
-from ddiseg.verify import verify
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.verify import verify
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.ingest.coco_files import (
     HEIGHT,
     LESION,

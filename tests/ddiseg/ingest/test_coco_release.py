@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ddiseg.catalogue import State
 from ddiseg.release.folder import write_release
 from ddiseg.release.release import Release
-from ddiseg.verify import verify
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.verify import verify
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.ingest.coco_files import drawn, note, run, run_masks, told
 from tests.ddiseg.release.conftest import Builder, copied
 

@@ -8,13 +8,18 @@ import pytest
 
 from ddiseg.catalogue import Details
 from ddiseg.errors import InputError
-from ddiseg.ingest.diagnoses import VOCABULARIES, Judged, MalignantDiagnoses, judge_diagnoses
+from ddiseg.ingest.diagnoses import (
+    VOCABULARIES,
+    MalignancyLabels,
+    MalignantDiagnoses,
+    label_malignancy,
+)
 from ddiseg.ingest.matching import Matched
 
 
 def judge(
     *diagnoses: str | None, malignant: str | None = None, benign: str | None = None
-) -> Judged:
+) -> MalignancyLabels:
     """Judge files called 0, 1, ... with these diagnoses; one that ends in + or - says it itself."""
     details = {}
     for number, text in enumerate(diagnoses):
@@ -22,14 +27,14 @@ def judge(
         name = text.rstrip("+-") if text else text
         details[str(number)] = Details(diagnosis=name, malignant=itself)
     matched = Matched(details=details, described=list(details.values()))
-    return judge_diagnoses(matched, MalignantDiagnoses.parse(malignant, benign))
+    return label_malignancy(matched, MalignantDiagnoses.parse(malignant, benign))
 
 
-def verdicts(judged: Judged) -> list[bool | None]:
+def verdicts(judged: MalignancyLabels) -> list[bool | None]:
     return [details.malignant for details in judged.matched.details.values()]
 
 
-def summary(judged: Judged) -> str:
+def summary(judged: MalignancyLabels) -> str:
     (line,) = judged.summary(judged.matched.details.values())
     return line
 
@@ -92,7 +97,7 @@ def test_judge__codes_of_two_datasets_are_not_mixed() -> None:
 def test_judge__codes_are_those_of_rows_without_a_file_too() -> None:
     details = {"0": Details(diagnosis="BCC")}
     described = [*details.values(), Details(diagnosis="wart")]
-    judged = judge_diagnoses(Matched(details=details, described=described), MalignantDiagnoses())
+    judged = label_malignancy(Matched(details=details, described=described), MalignantDiagnoses())
     assert judged.by is None
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddiseg.cli.base import Group, common_options, run
+from ddiseg.cli.common import Group, common_options, run
 from ddiseg.cli.importing import COMMANDS
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 
 COLUMNS = "image=file,tone=tone"
 

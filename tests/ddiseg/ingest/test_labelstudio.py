@@ -22,10 +22,10 @@ from ddiseg.ingest.labelled_masks import MaskImport, import_labelled_masks
 from ddiseg.ingest.labels import Labels
 from ddiseg.ingest.labelstudio import read_masks
 from ddiseg.ingest.photographs import import_photographs
-from ddiseg.labelstudio.tasks import prediction
+from ddiseg.labelstudio.task_payload import prediction
 from ddiseg.masks import brush_rle
 from ddiseg.outcomes import FileOutcome
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 PROTOCOL = load_protocol()
 LABELS = Labels(PROTOCOL)

@@ -16,8 +16,8 @@ from ddiseg.ingest.mask_files import class_mask, import_masks
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.masks import decode_png
 from ddiseg.outcomes import FileOutcome, Outcome
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 
 #: As large as the photographs of the fixtures: 16 rows, 24 columns.
 DRAWN = (np.arange(16 * 24, dtype=np.uint8) % 5).reshape(16, 24)

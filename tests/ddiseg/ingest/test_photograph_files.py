@@ -18,8 +18,8 @@ from ddiseg.errors import InputError
 from ddiseg.images import open_photograph
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.outcomes import Outcome
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 
 
 def encode(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

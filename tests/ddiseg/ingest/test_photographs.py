@@ -16,8 +16,8 @@ from ddiseg.ingest.diagnoses import MalignantDiagnoses
 from ddiseg.ingest.metadata import Key
 from ddiseg.ingest.photographs import PhotographImport, import_photographs
 from ddiseg.outcomes import Outcome, count
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 
 COLUMNS = {Key.IMAGE: "file", Key.TONE: "tone", Key.DIAGNOSIS: "dx", Key.PATIENT: "patient"}
 ADDED, UNCHANGED = Outcome.ADDED, Outcome.UNCHANGED

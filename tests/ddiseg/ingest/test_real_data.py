@@ -16,7 +16,7 @@ from ddiseg.ingest.mask_files import import_masks
 from ddiseg.ingest.metadata import parse_columns, parse_tone
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.outcomes import Outcome, count
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 PAD, TABLE = DATA / "pad300", DATA / "csv" / "pad_ufes_20_metadata.csv"

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ddiseg.catalogue.models import Image
-from ddiseg.labelstudio import client, plain
+from ddiseg.catalogue.tables import Image
+from ddiseg.labelstudio import client, http
 from ddiseg.labelstudio.folder import Folder
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import Studio
 from tests.fake_label_studio import FakeLabelStudio
 
@@ -34,7 +34,7 @@ def naps(monkeypatch: pytest.MonkeyPatch, certificates: ssl.SSLContext) -> list[
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time-outs of a fifth of a second."""
-    for module in (client, plain):
+    for module in (client, http):
         monkeypatch.setattr(module, "TIMEOUT", (0.2, 0.2))
 
 

@@ -19,18 +19,18 @@ from annotation_protocol import load_protocol
 from ddiseg import images, masks
 from ddiseg.catalogue import Arm, Details, NewImage, NewMask, NewModelVersion, Purpose
 from ddiseg.catalogue.database import Database
-from ddiseg.catalogue.models import Annotation, Image, Mask, Task
+from ddiseg.catalogue.tables import Annotation, Image, Mask, Task
 from ddiseg.errors import ServerError
 from ddiseg.labelstudio.connection import TOKEN_VARIABLE, Connection, connect_team
 from ddiseg.labelstudio.folder import Folder
 from ddiseg.labelstudio.pull import Pulled, pull
 from ddiseg.labelstudio.push import Pushed, PushOptions, push
 from ddiseg.labelstudio.review import PushedReviews, push_reviews
-from ddiseg.labelstudio.tasks import KEY
+from ddiseg.labelstudio.task_payload import KEY
 from ddiseg.masks import brush_rle
 from ddiseg.outcomes import Outcome
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 from tests.fake_label_studio import FakeLabelStudio, Fault, shapes
 
 WIDTH, HEIGHT = 8, 6

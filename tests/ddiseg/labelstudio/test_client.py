@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ddiseg.errors import ServerError
-from ddiseg.labelstudio import plain
+from ddiseg.labelstudio import http
 from ddiseg.labelstudio.client import Client
 from tests.ddiseg.labelstudio.studio import ANNOTATOR, Studio, box, stroke
 from tests.fake_label_studio import (
@@ -50,7 +50,7 @@ def read_tasks(client: Client) -> Any:
 
 
 def send_task(client: Client) -> Any:
-    return client.plain.import_tasks(1, [plain.as_json(TASK)])
+    return client.plain.import_tasks(1, [http.as_json(TASK)])
 
 
 def make_project(client: Client) -> Any:
@@ -210,7 +210,7 @@ def test_personal_token__is_exchanged_once_and_renewed_before_it_ends(
 ) -> None:
     with Client(replace(studio.connection, token=studio.server.pat)) as client:
         now = time.monotonic()
-        for seconds, exchanged in ((0, 1), (200, 1), (plain.BEARER_SECONDS + 1, 2)):
+        for seconds, exchanged in ((0, 1), (200, 1), (http.BEARER_SECONDS + 1, 2)):
             monkeypatch.setattr(time, "monotonic", lambda at=now + seconds: at)
             assert client.users()
             client.create_project(title="masks", label_config=CONFIG)
@@ -293,16 +293,16 @@ def test_tasks__of_a_project_that_is_gone_are_not_none(studio: Studio, client: C
 
 def test_find_tasks__thousands_of_keys(studio: Studio, client: Client) -> None:
     client.plain.import_tasks(
-        1, [plain.as_json({"data": {"image": "x", "ddiseg": f"{n:016x}"}}) for n in range(2500)]
+        1, [http.as_json({"data": {"image": "x", "ddiseg": f"{n:016x}"}}) for n in range(2500)]
     )
-    client.plain.import_tasks(1, [plain.as_json({"data": {"image": "x", "ddiseg": f"{7:016x}"}})])
+    client.plain.import_tasks(1, [http.as_json({"data": {"image": "x", "ddiseg": f"{7:016x}"}})])
     found = client.plain.find_tasks(1, "ddiseg", [f"{n:016x}" for n in range(3000)])
     assert found == {f"{n:016x}": [n + 1, 2501] if n == 7 else [n + 1] for n in range(2500)}
     assert studio.server.count("GET", "/api/tasks") == 30
 
 
 def test_has_work__submitted_skipped_or_begun_by_anybody(studio: Studio, client: Client) -> None:
-    numbers, _ = client.plain.import_tasks(1, [plain.as_json(TASK)] * 4)
+    numbers, _ = client.plain.import_tasks(1, [http.as_json(TASK)] * 4)
     lesion = [stroke("lesion", box(slice(2), slice(2)))]
     studio.submit(numbers[0], lesion)
     studio.skip(numbers[1])

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from ddiseg.catalogue.models import Image
+from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.labelstudio.media import copy_name, copy_png, copy_size, place_copy
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 
 def sized(width: int, height: int) -> Image:

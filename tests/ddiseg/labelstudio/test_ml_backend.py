@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from annotation_protocol.labelling_config import CLICK, read_config
+from annotation_protocol.label_studio_config import CLICK, read_config
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio import ml_backend
 from ddiseg.labelstudio.client import Client

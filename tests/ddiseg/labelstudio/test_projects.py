@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 
 from annotation_protocol import load_protocol
-from annotation_protocol.labelling_config import (
+from annotation_protocol.label_studio_config import (
     CLICK,
     annotation_config,
     differences,
@@ -18,8 +18,8 @@ from annotation_protocol.labelling_config import (
 from ddiseg.catalogue import Purpose
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client
-from ddiseg.labelstudio.projects import Place, ensure_projects, open_place, set_clicks
-from ddiseg.workspace import Workspace
+from ddiseg.labelstudio.projects import ProjectRef, ensure_project, ensure_projects, set_clicks
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import Studio
 from tests.fake_label_studio import Fault, cut, done_then_cut, meanwhile
 from tests.fake_label_studio.talk import Talk
@@ -49,9 +49,9 @@ def made_by_older_version(studio: Studio, *, known: bool) -> None:
             studio.labelling.place(row.id, number)
 
 
-def open_annotation(studio: Studio, *, keep_config: bool = True) -> Place:
+def open_annotation(studio: Studio, *, keep_config: bool = True) -> ProjectRef:
     with Client(studio.connection) as client:
-        return open_place(
+        return ensure_project(
             studio.workspace, client, studio.connection, Purpose.ANNOTATION, keep_config=keep_config
         )
 
@@ -185,7 +185,7 @@ def test_open_place__another_server_gets_projects_of_its_own(studio: Studio) -> 
     open_annotation(studio)
     other = replace(studio.connection, embedded=False, media=None)
     with Client(other) as client:
-        place = open_place(studio.workspace, client, other, Purpose.ANNOTATION)
+        place = ensure_project(studio.workspace, client, other, Purpose.ANNOTATION)
     assert place.number == 2
     assert open_annotation(studio).number == 1
 
@@ -247,7 +247,7 @@ def test_open_place__project_was_deleted(studio: Studio) -> None:
     studio.server.projects.clear()
     for purpose, command in ((Purpose.ANNOTATION, "label"), (Purpose.REVIEW, "review")):
         with Client(studio.connection) as client, pytest.raises(ServerError) as raised:
-            open_place(studio.workspace, client, studio.connection, purpose)
+            ensure_project(studio.workspace, client, studio.connection, purpose)
         assert raised.value.status == 404
         assert f"'ddiseg {command} pull --full' takes note of that" in str(raised.value)
     assert not studio.server.projects

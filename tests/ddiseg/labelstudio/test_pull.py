@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from ddiseg.catalogue import REASON_MISSING, Purpose
-from ddiseg.catalogue.models import Image
+from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client
-from ddiseg.labelstudio.plain import as_json
+from ddiseg.labelstudio.http import as_json
 from ddiseg.labelstudio.pull import pull
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import (
     ADDED,
     ANNOTATOR,

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from ddiseg.catalogue import Arm, NewTask, Page, Purpose
+from ddiseg.catalogue import AnnotationPage, Arm, NewTask, Purpose
 from ddiseg.catalogue.database import Database
-from ddiseg.catalogue.models import Image
+from ddiseg.catalogue.tables import Image
 from ddiseg.errors import ServerError
 from ddiseg.labelstudio import pull as pulling
 from ddiseg.labelstudio.client import Client
-from ddiseg.labelstudio.plain import as_json
+from ddiseg.labelstudio.http import as_json
 from ddiseg.labelstudio.pull import Pulled, pull
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import (
     ADDED,
     HEIGHT,
@@ -402,7 +402,9 @@ def test_pull__adopted_task_that_was_annotated_long_before_the_newest_change(
     studio.submit(number, LESION)
     studio.server.set_clock(start + timedelta(hours=1))
     studio.submit_unchanged(1)
-    studio.labelling.receive(studio.project(), Page([], {}, "2030-01-01T01:00:00.000000Z"))
+    studio.labelling.receive(
+        studio.project(), AnnotationPage([], {}, "2030-01-01T01:00:00.000000Z")
+    )
     studio.pull()
     assert studio.state(image) == "submitted"
     studio.check(all_pulled=True)

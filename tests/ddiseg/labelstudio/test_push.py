@@ -11,12 +11,12 @@ import pytest
 from PIL import Image as Pillow
 
 from ddiseg.catalogue import NewMask
-from ddiseg.catalogue.models import Image
+from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.push import PushOptions
 from ddiseg.labelstudio.returned import RETURNED
-from ddiseg.labelstudio.tasks import PAINTED
-from ddiseg.verify import verify
+from ddiseg.labelstudio.task_payload import PAINTED
+from ddiseg.workspace.verify import verify
 from tests.ddiseg.labelstudio.studio import (
     ADDED,
     ANNOTATOR,

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from ddiseg.catalogue.models import Image
+from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError, ServerError
-from ddiseg.labelstudio import push, sender
+from ddiseg.labelstudio import push, upload
 from ddiseg.labelstudio.client import Client
-from ddiseg.labelstudio.plain import as_json
+from ddiseg.labelstudio.http import as_json
 from ddiseg.labelstudio.push import PushOptions
-from ddiseg.store import Kind
-from ddiseg.verify import verify
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.verify import verify
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import (
     ADDED,
     HEIGHT,
@@ -173,7 +173,7 @@ def finish(studio: Studio, images: Sequence[Image]) -> None:
 def test_push__cut_at_each_batch_then_again(
     studio: Studio, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
-    monkeypatch.setattr(sender, "BATCH", 1)
+    monkeypatch.setattr(upload, "BATCH", 1)
     images = plan(studio)
     for skip in (0, 1, 1):  # what got through before is not sent again
         studio.server.misbehave("POST", IMPORT, fault, skip=skip)
@@ -358,7 +358,7 @@ def test_two_pushes_at_once__one_task_an_image(
 ) -> None:
     images = plan(studio)
     waits = threading.Event()
-    monkeypatch.setattr(sender, "unheard", lambda _line: waits.set())
+    monkeypatch.setattr(upload, "unheard", lambda _line: waits.set())
     second: list[push.Pushed] = []
 
     def push_too() -> None:

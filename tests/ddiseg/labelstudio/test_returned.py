@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ddiseg.catalogue.models import Image
+from ddiseg.catalogue.tables import Image
 from ddiseg.labelstudio.returned import RETURNED
 from tests.ddiseg.labelstudio.studio import (
     ANNOTATOR,

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from ddiseg.catalogue import Purpose
-from ddiseg.catalogue.models import Image
+from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.pull import Pulled, pull
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import (
     ADDED,
     ANNOTATOR,

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
-from annotation_protocol.scoring import confusion
+from annotation_protocol.metrics import confusion
 from ddiseg.errors import InputError
 from ddiseg.masks import Mask
 from ddiseg.masks.agreement import BoundaryDistance, boundary_distance, cohen_kappa

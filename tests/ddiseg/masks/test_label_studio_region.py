@@ -1,4 +1,4 @@
-"""Brush strokes are tested where annotations are read, tests/ddiseg/labelstudio/test_answers.py."""
+"""Brush strokes are tested where annotations are read, tests/ddiseg/labelstudio/test_parse.py."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ from annotation_protocol import load_protocol
 from ddiseg import images
 from ddiseg.catalogue import Details, NewImage, NewMask, NewModelVersion
 from ddiseg.catalogue.masks import FIXED
-from ddiseg.cli.base import Group, common_options, run
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.cli.common import Group, common_options, run
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 
 PROTOCOL = load_protocol()
 

@@ -22,7 +22,7 @@ from ddiseg.release import coco
 from ddiseg.release.folder import MANIFEST, write_release
 from ddiseg.release.licence import LICENCE_FILE
 from ddiseg.release.release import ExportSummary, Release
-from ddiseg.store import Kind
+from ddiseg.workspace.store import Kind
 from tests.ddiseg.release.conftest import Builder
 
 FORMATS = ["coco", "png", "sddi"]

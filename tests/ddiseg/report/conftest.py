@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ddiseg.catalogue import Details, NewMask, NewModelVersion
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.conftest import HEIGHT, WIDTH
 
 

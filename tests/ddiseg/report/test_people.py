@@ -7,17 +7,16 @@ from collections.abc import Callable
 import pytest
 
 from ddiseg.catalogue import Arm
+from ddiseg.evaluation.annotator_study import WorkReport, summary
+from ddiseg.evaluation.measures import MaskMeasures
 from ddiseg.report import people as section
-from ddiseg.report.report import write_report
-from ddiseg.work import WorkReport
-from ddiseg.work.report import summary
-from ddiseg.work.rows import Row
-from ddiseg.workspace import Workspace
+from ddiseg.report.page import write_report
+from ddiseg.workspace.workspace import Workspace
+from tests.ddiseg.evaluation.drawn import mask
 from tests.ddiseg.people import People, lesion
 from tests.ddiseg.report.conftest import Page
-from tests.ddiseg.work.drawn import mask
 
-Render = Callable[[list[Row]], Page]
+Render = Callable[[list[MaskMeasures]], Page]
 
 
 def page_of(workspace: Workspace) -> Page:
@@ -28,7 +27,7 @@ def page_of(workspace: Workspace) -> Page:
 def page(worked: Workspace, monkeypatch: pytest.MonkeyPatch) -> Render:
     """page(rows): the report as it is with these accepted masks."""
 
-    def page(rows: list[Row]) -> Page:
+    def page(rows: list[MaskMeasures]) -> Page:
         def found(_workspace: Workspace) -> WorkReport:
             return summary(rows, ["fedd-1"])
 
@@ -72,7 +71,7 @@ def test_people__nothing_drawn_on_a_server_says_how(worked: Workspace) -> None:
     assert figures(page) == []
 
 
-def rising(n: int = 60, **more: float) -> list[Row]:
+def rising(n: int = 60, **more: float) -> list[MaskMeasures]:
     """Both arms; from the half on, all is accepted unchanged."""
     return [
         mask(

@@ -15,11 +15,11 @@ import torch
 from starlette.testclient import TestClient
 
 from ddiseg.catalogue import JobKind
-from ddiseg.loop.refresh import refresh
+from ddiseg.model.train import refresh
 from ddiseg.server.app import create_app
 from ddiseg.server.backend import Backend
 from ddiseg.server.credentials import Credentials
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.server.desk import Desk
 from tests.fedd.conftest import QUICK, TINY
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from annotation_protocol import load_protocol
 from ddiseg import images, masks
 from ddiseg.catalogue import Arm, Details, NewImage, NewMask, NewModelVersion, NewTask, Purpose
-from ddiseg.catalogue.models import Image, Mask, Task
+from ddiseg.catalogue.tables import Image, Mask, Task
 from ddiseg.labelstudio.connection import EMBEDDED
-from ddiseg.labelstudio.tasks import image_key
+from ddiseg.labelstudio.task_payload import image_key
 from ddiseg.masks import brush_rle
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 from tests.fedd.conftest import spot
 
 PROJECT, REVIEWS = 3, 4

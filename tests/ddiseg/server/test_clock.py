@@ -8,7 +8,7 @@ import pytest
 from ddiseg.catalogue import JobKind
 from ddiseg.server.backend import Backend
 from ddiseg.server.clock import Clock
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.server.conftest import CREDENTIALS, until
 
 

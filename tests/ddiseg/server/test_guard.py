@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ddiseg.server.guard import Guard
+from ddiseg.server.guard import RequestGuard
 from tests.ddiseg.server.conftest import CREDENTIALS, MAX_BODY, Served
 from tests.ddiseg.server.desk import predict_request
 
@@ -35,7 +35,7 @@ def test_strangers__their_body_is_not_read() -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
-    asyncio.run(Guard(never, CREDENTIALS, MAX_BODY)(scope, never, send))
+    asyncio.run(RequestGuard(never, CREDENTIALS, MAX_BODY)(scope, never, send))
     assert sent[0]["status"] == 401
 
 
@@ -53,7 +53,7 @@ def test_large_body__is_not_even_read_where_its_length_is_announced() -> None:
         (b"content-length", str(MAX_BODY + 1).encode()),
     ]
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers}
-    asyncio.run(Guard(never, CREDENTIALS, MAX_BODY)(scope, never, send))
+    asyncio.run(RequestGuard(never, CREDENTIALS, MAX_BODY)(scope, never, send))
     assert sent[0]["status"] == 413
 
 

@@ -3,34 +3,34 @@ from __future__ import annotations
 import pytest
 
 from ddiseg.server import painting
-from ddiseg.server.model_in_use import ModelInUse
-from ddiseg.server.painting import paint_work_in_hand
-from ddiseg.server.worker import StoppedError
+from ddiseg.server.jobs import StoppedError
+from ddiseg.server.model_cache import ModelCache
+from ddiseg.server.painting import predict_open_work
 from tests.ddiseg.server.desk import Desk
 
 
 @pytest.fixture
-def model(trained: Desk) -> ModelInUse:
-    return ModelInUse(trained.workspace, "cpu")
+def model(trained: Desk) -> ModelCache:
+    return ModelCache(trained.workspace, "cpu")
 
 
 def _painted(desk: Desk) -> set[int]:
     return set(desk.workspace.catalogue.masks.newest_predictions())
 
 
-def test_paint__what_people_have_and_nothing_else(trained: Desk, model: ModelInUse) -> None:
+def test_paint__what_people_have_and_nothing_else(trained: Desk, model: ModelCache) -> None:
     given, _ = trained.workspace.catalogue.images.select()[4:]
     trained.give([given])
-    paint_work_in_hand(trained.workspace, model, lambda: False)
+    predict_open_work(trained.workspace, model, lambda: False)
     assert _painted(trained) == {given.id}
 
 
-def test_paint__leaves_what_an_older_model_has_painted(trained: Desk, model: ModelInUse) -> None:
+def test_paint__leaves_what_an_older_model_has_painted(trained: Desk, model: ModelCache) -> None:
     images = list(trained.workspace.catalogue.images.select())[4:]
     trained.give(images)
     trained.predict(images[:1])
     trained.workspace.catalogue.models.promote("fedd-1", "manager", "a test", forced=True)
-    paint_work_in_hand(trained.workspace, model, lambda: False)
+    predict_open_work(trained.workspace, model, lambda: False)
     names = {
         image.id: [m.model_version_id for m in trained.workspace.catalogue.masks.of_image(image.id)]
         for image in images
@@ -39,17 +39,17 @@ def test_paint__leaves_what_an_older_model_has_painted(trained: Desk, model: Mod
 
 
 def test_paint__stops_between_parts(
-    trained: Desk, model: ModelInUse, monkeypatch: pytest.MonkeyPatch
+    trained: Desk, model: ModelCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained.give(list(trained.workspace.catalogue.images.select())[4:])
     monkeypatch.setattr(painting, "AT_A_TIME", 1)
     answers = iter([False, True])
     with pytest.raises(StoppedError):
-        paint_work_in_hand(trained.workspace, model, lambda: next(answers))
+        predict_open_work(trained.workspace, model, lambda: next(answers))
     assert len(_painted(trained)) == 1
 
 
-def test_model__another_one_in_use_is_loaded(trained: Desk, model: ModelInUse) -> None:
+def test_model__another_one_in_use_is_loaded(trained: Desk, model: ModelCache) -> None:
     with model.painter() as painter:
         first = painter.version.name
     settings = trained.workspace.catalogue.models.current()

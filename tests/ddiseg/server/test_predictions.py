@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from ddiseg.catalogue import Arm, JobKind, Purpose
-from ddiseg.loop.painting import Painter
+from ddiseg.model.predict import Predictor
 from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.server import predictions
 from ddiseg.server.predictions import BEGUN, BUDGET, QUEUED, UNKNOWN, WITHHELD
-from ddiseg.store import Kind
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.server.conftest import Served, until
 from tests.ddiseg.server.desk import SIZE, Desk, asked, painted, predict_request
 
@@ -368,14 +368,14 @@ def test_painter__is_loaded_once_a_version(
     trained: Desk, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[str] = []
-    real = Painter.load.__func__  # type: ignore[attr-defined]
+    real = Predictor.load.__func__  # type: ignore[attr-defined]
 
-    def load(cls: Any, workspace: Workspace, **options: Any) -> Painter:
-        painter: Painter = real(cls, workspace, **options)
+    def load(cls: Any, workspace: Workspace, **options: Any) -> Predictor:
+        painter: Predictor = real(cls, workspace, **options)
         loaded.append(painter.version.name)
         return painter
 
-    monkeypatch.setattr(Painter, "load", classmethod(load))
+    monkeypatch.setattr(Predictor, "load", classmethod(load))
     model = serve(trained.workspace).backend.model
     for _ in range(2):
         with model.painter() as painter:

@@ -13,7 +13,7 @@ import pytest
 from ddiseg.catalogue import JobKind, Purpose
 from ddiseg.errors import WorkspaceError
 from ddiseg.server.jobs_wanted import JobsWanted
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.server.conftest import Served, until
 from tests.ddiseg.server.desk import PROJECT, REVIEWS, Desk
 

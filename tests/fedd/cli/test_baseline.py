@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from benchmarks.torchvision_ops import define_where_missing
-from fedd.cli import cli
+from fedd.cli.main import cli
 from tests.fedd.conftest import spot
 
 define_where_missing()

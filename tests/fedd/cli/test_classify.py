@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from fedd.backbone import DiffusionUNet
-from fedd.cli import cli
+from fedd.cli.main import cli
 from fedd.weights.files import save_backbone
 from tests.fedd.conftest import TINY, mole
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from fedd.cli import cli
+from fedd.cli.main import cli
 
 
 def _options(command: click.Command) -> Iterator[click.Option]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.torchvision_ops import define_where_missing
 from fedd.backbone import SMALL, DiffusionUNet
-from fedd.cli import cli
+from fedd.cli.main import cli
 from fedd.errors import ReproductionError
 from fedd.network.replicas import Replicas
 from fedd.paper import splits

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from annotation_protocol.scoring import confusion, iou_per_class
+from annotation_protocol.metrics import confusion, iou_per_class
 from fedd.backbone import IMAGENET_256, DiffusionUNet
-from fedd.cli import cli
+from fedd.cli.main import cli
 from fedd.dataset import Item, read_dataset
 from fedd.errors import ExplorationError
 from fedd.explore.ablation import Grid, ablate, default_blocks, split

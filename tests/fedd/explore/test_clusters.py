@@ -12,7 +12,7 @@ from scipy.cluster.vq import vq
 from torch.nn import functional as F
 
 from fedd.backbone import IMAGENET_256, DiffusionUNet
-from fedd.cli import cli
+from fedd.cli.main import cli
 from fedd.errors import FigureError, WeightsError
 from fedd.explore.clusters import (
     _centres,

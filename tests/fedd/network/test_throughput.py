@@ -8,7 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from fedd.backbone import IMAGENET_256, DiffusionUNet
-from fedd.cli import cli
+from fedd.cli.main import cli
 from fedd.features import FeatureSpec
 from fedd.network import throughput
 from fedd.network.replicas import Replicas

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from annotation_protocol import load_protocol
-from annotation_protocol.scoring import score
+from annotation_protocol.metrics import score
 from fedd.dataset import TONES, Item
 from fedd.malignancy.discrimination import roc_auc
 from fedd.paper import published

@@ -19,8 +19,8 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from fedd.backbone import IMAGENET_256, DiffusionUNet
-from fedd.cli import cli
 from fedd.cli import weights as command
+from fedd.cli.main import cli
 from fedd.errors import WeightsError
 from fedd.weights import download as downloading
 from fedd.weights.checkpoint import expected_shapes

@@ -231,7 +231,7 @@ def test_ensure_environment__stopped_by_a_person(home: Path, sign: signal.Signal
     (home / "wait").touch()
     (home / "child").touch()
     code = (
-        "from ddiseg.cli.base import stopped_like_ctrl_c\n"
+        "from ddiseg.cli.common import stopped_like_ctrl_c\n"
         "from ddiseg.labelstudio.embedded import environment\n"
         f"environment.sys.executable = {str(home / 'python')!r}\n"
         "with stopped_like_ctrl_c():\n    environment.ensure_environment(print)"

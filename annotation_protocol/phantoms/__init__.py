@@ -1,0 +1,1 @@
+"""Rendered photographs of skin lesions, with the exact mask of every pixel."""

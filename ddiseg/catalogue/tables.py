@@ -1,0 +1,490 @@
+"""The tables of the catalogue. Their history is in `db/`; a test keeps both the same.
+
+No code outside `ddiseg.catalogue` opens a transaction; rows that leave it are detached and are
+only read.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from ddiseg.catalogue.lifecycle import State
+
+#: Constraint names are the same on every database, so that migrations can find them.
+NAMING = {
+    "ix": "ix_%(column_0_N_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+def now() -> str:
+    """The time in UTC as text that sorts, to the microsecond."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012 - SQLAlchemy's API
+
+
+class Dataset(Base):
+    """A set of photographs from one source, under one licence."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    licence: Mapped[str | None] = mapped_column(String(200))
+    source: Mapped[str | None]  #: URL or citation
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+    #: Its images were made by code and show no person.
+    synthetic: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+
+
+class Image(Base):
+    """One photograph, whatever the number of files that hold it."""
+
+    __tablename__ = "images"
+    __table_args__ = (
+        CheckConstraint("tone IN ('I-II', 'III-IV', 'V-VI', 'unknown')", name="tone"),
+        CheckConstraint("fitzpatrick BETWEEN 1 AND 6", name="fitzpatrick"),
+        CheckConstraint("width > 0 AND height > 0", name="size"),
+        CheckConstraint(f"state IN ({', '.join(repr(s.value) for s in State)})", name="state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), index=True)
+    name: Mapped[str] = mapped_column(String(500), index=True)  #: file name of its first source
+    content_hash: Mapped[str] = mapped_column(
+        String(64), unique=True
+    )  #: of the oriented RGB pixels
+    perceptual_hash: Mapped[str] = mapped_column(String(16))  #: 64-bit DCT hash, hexadecimal
+    width: Mapped[int]  #: pixels, after EXIF orientation
+    height: Mapped[int]
+    in_place: Mapped[str | None]  #: absolute path where the photograph is referenced, not copied
+    tone: Mapped[str] = mapped_column(String(10), default="unknown", index=True)
+    tone_source: Mapped[str | None] = mapped_column(
+        String(200)
+    )  #: e.g. "ddi_metadata.csv: skin_tone"
+    fitzpatrick: Mapped[int | None]  #: exact type 1-6, where known
+    malignant: Mapped[bool | None]
+    #: e.g. "metadata.csv: malignant"; "diagnosis: ..." where it was derived from the diagnosis; None:
+    #: not recorded.
+    malignant_source: Mapped[str | None] = mapped_column(String(200))
+    diagnosis: Mapped[str | None] = mapped_column(String(200))
+    patient: Mapped[str | None] = mapped_column(String(200))
+    lesion: Mapped[str | None] = mapped_column(String(200))
+    state: Mapped[str] = mapped_column(String(20), default=State.NEW.value, index=True)
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Source(Base):
+    """A file that an image was read from. Exact duplicates are several sources of one image."""
+
+    __tablename__ = "sources"
+    __table_args__ = (UniqueConstraint("dataset_id", "path"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    path: Mapped[str] = mapped_column(String(1000))  #: relative to the imported folder, with /
+    name: Mapped[str] = mapped_column(String(500), index=True)  #: last part of the path
+    file_hash: Mapped[str] = mapped_column(String(64))  #: SHA-256 of the file's bytes
+    size: Mapped[int] = mapped_column(BigInteger)  #: bytes
+    modified_ns: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class ModelKind(StrEnum):
+    """What a model version is for."""
+
+    SEGMENTATION = "segmentation"  #: paints masks
+    MALIGNANCY = "malignancy"  #: says how likely malignant is: research output, not a diagnosis
+
+
+class ModelVersion(Base):
+    """Probes or a classifier as they were after one training, with everything that made them."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (
+        CheckConstraint(f"kind IN ({', '.join(repr(k.value) for k in ModelKind)})", name="kind"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    file_hash: Mapped[str] = mapped_column(String(64))
+    backbone: Mapped[str] = mapped_column(String(200))
+    backbone_hash: Mapped[str] = mapped_column(String(64))
+    settings: Mapped[dict[str, Any]]
+    training_masks: Mapped[list[Any]]  #: content hashes of the masks that it learned from
+    metrics: Mapped[dict[str, Any]]
+    protocol_version: Mapped[str] = mapped_column(String(20))
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+    kind: Mapped[str] = mapped_column(String(20), server_default=ModelKind.SEGMENTATION.value)
+    #: Of a classifier: what it learned from, {"malignant": bool, "validation": bool} by content hash.
+    training_images: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    #: What the gate said of it, see `ddiseg.evaluation.gate`; None where it was not asked.
+    gate: Mapped[dict[str, Any] | None]
+
+
+class Promotion(Base):
+    """A model version came into use: the newest row of a kind names the one that is."""
+
+    __tablename__ = "promotions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), index=True)
+    actor: Mapped[str] = mapped_column(String(200))
+    why: Mapped[str]
+    forced: Mapped[bool]  #: by a person, whatever the gate said
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Split(StrEnum):
+    """What an image with an accepted mask is for. No image ever changes its side."""
+
+    TRAINING = "training"  #: probes learn from it
+    HELD_OUT = "held_out"  #: the gate judges by it; nothing learns from it
+    NEITHER = "neither"  #: it shows the same as images of both other sides
+
+
+class ImageSplit(Base):
+    """The side of an image, decided when the gate first saw its accepted mask."""
+
+    __tablename__ = "sides"
+    __table_args__ = (
+        CheckConstraint(f"side IN ({', '.join(repr(s.value) for s in Split)})", name="side"),
+    )
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    side: Mapped[str] = mapped_column(String(10))
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Embedding(Base):
+    """An image as a backbone sees it: pooled activations, for drawing batches that differ."""
+
+    __tablename__ = "descriptors"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    #: What made it; only descriptors of one space can be compared (`ddiseg.catalogue.embedding_space`).
+    space: Mapped[str] = mapped_column(String(64), primary_key=True)
+    vector: Mapped[bytes] = mapped_column(LargeBinary)  #: (D,) float32, little-endian
+
+
+class MalignancyEstimate(Base):
+    """How likely an image is malignant, by a model version: research output, not a diagnosis."""
+
+    __tablename__ = "malignancy_estimates"
+    __table_args__ = (CheckConstraint("probability BETWEEN 0 AND 1", name="probability"),)
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), primary_key=True)
+    probability: Mapped[float]
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Mask(Base):
+    """An immutable mask: drawn by a person or painted by a model version."""
+
+    __tablename__ = "masks"
+    __table_args__ = (
+        CheckConstraint("(annotator IS NULL) <> (model_version_id IS NULL)", name="author"),
+        CheckConstraint("mapping IN ('same', 'stretched')", name="mapping"),
+        CheckConstraint("uncertainty IS NULL OR model_version_id IS NOT NULL", name="uncertainty"),
+        Index("uq_masks_by_person", "image_id", "annotator", "content_hash", unique=True),
+        Index("uq_masks_by_model", "image_id", "model_version_id", unique=True),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    content_hash: Mapped[str] = mapped_column(String(64), index=True)  #: of the pixels
+    width: Mapped[int]
+    height: Mapped[int]
+    mapping: Mapped[str] = mapped_column(
+        String(10)
+    )  #: "stretched": the photograph was, to this size
+    classes: Mapped[list[Any]]  #: ids that its author could have used
+    annotator: Mapped[str | None] = mapped_column(String(200))
+    model_version_id: Mapped[int | None] = mapped_column(
+        ForeignKey("model_versions.id"), index=True
+    )
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("masks.id"))
+    protocol_version: Mapped[str] = mapped_column(String(20))
+    uncertainty: Mapped[float | None]  #: mean mutual information of the ensemble, nats a pixel
+    origin: Mapped[str | None]  #: file or task that it came from
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Review(Base):
+    """What a second person said of a mask, each time: it may be reopened and reviewed again."""
+
+    __tablename__ = "reviews"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    mask_id: Mapped[int] = mapped_column(ForeignKey("masks.id"), index=True)
+    reviewer: Mapped[str] = mapped_column(String(200))
+    verdict: Mapped[str] = mapped_column(String(20))
+    comment: Mapped[str | None]
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Acceptance(Base):
+    """The mask that an accepted image stands for; a row exactly as long as it is accepted."""
+
+    __tablename__ = "acceptances"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    mask_id: Mapped[int] = mapped_column(ForeignKey("masks.id"))
+
+
+class Submission(Base):
+    """The mask that waits for review; a row exactly as long as its image is submitted."""
+
+    __tablename__ = "submissions"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    mask_id: Mapped[int] = mapped_column(ForeignKey("masks.id"))
+
+
+class Skip(Base):
+    """Why an image can't be labelled, and who said so."""
+
+    __tablename__ = "skips"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    reason: Mapped[str] = mapped_column(String(40))
+    note: Mapped[str | None]
+    annotator: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+    reopened_at: Mapped[str | None] = mapped_column(String(40))
+
+
+class Subset(Base):
+    """A named part of the images, and what drew it."""
+
+    __tablename__ = "subsets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    drawn_by: Mapped[dict[str, Any]]  #: preset, or seed and sizes
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class SubsetMember(Base):
+    __tablename__ = "subset_members"
+
+    subset_id: Mapped[int] = mapped_column(ForeignKey("subsets.id"), primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True, index=True)
+
+
+class BatchOrigin(StrEnum):
+    """Who drew a batch, and so who gives it to people."""
+
+    PERSON = "person"  #: gives it out by hand, with options of their own
+    ROUND = "round"  #: of the loop: rounds give it out
+
+
+class Batch(Base):
+    """Images that were drawn to be labelled next, and how."""
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        CheckConstraint(
+            f"origin IN ({', '.join(repr(o.value) for o in BatchOrigin)})", name="origin"
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    drawn_by: Mapped[dict[str, Any]]
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+    closed_at: Mapped[str | None] = mapped_column(String(40))
+    origin: Mapped[str] = mapped_column(
+        String(10), default=BatchOrigin.PERSON.value, server_default=BatchOrigin.PERSON.value
+    )
+
+
+class BatchMember(Base):
+    __tablename__ = "batch_members"
+
+    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"), primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True, index=True)
+    position: Mapped[int]  #: in the order of the draw
+    random: Mapped[bool]  #: drawn by lot: such images test the model without bias
+    reason: Mapped[str]
+
+
+class Project(Base):
+    """A project of a labelling server that this catalogue fills and empties."""
+
+    __tablename__ = "projects"
+    __table_args__ = (
+        UniqueConstraint("server", "purpose"),
+        CheckConstraint("purpose IN ('annotation', 'review')", name="purpose"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    server: Mapped[str] = mapped_column(String(500))  #: URL of a team's; "embedded" for our own
+    purpose: Mapped[str] = mapped_column(String(20))
+    key: Mapped[str] = mapped_column(String(32))  #: marks the project there
+    remote_id: Mapped[int | None]  #: the server's number of the project
+    watermark: Mapped[str | None] = mapped_column(String(40))  #: newest change seen, server's time
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Task(Base):
+    """An image (or, for review, a mask) as it was given to people on a labelling server.
+
+    Written before it is sent, so that a stopped run knows what to look for.
+    """
+
+    __tablename__ = "tasks"
+    __table_args__ = (
+        UniqueConstraint("project_id", "key"),
+        CheckConstraint("arm IN ('painted', 'control', 'bare', 'unsampled')", name="arm"),
+        CheckConstraint("readers > 0 AND width > 0 AND height > 0", name="sizes"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    key: Mapped[str] = mapped_column(String(32))  #: stands in the task's data there
+    mask_id: Mapped[int | None] = mapped_column(ForeignKey("masks.id"))  #: painted or withheld
+    arm: Mapped[str] = mapped_column(String(20))
+    readers: Mapped[int] = mapped_column(
+        default=1
+    )  #: people who are to read it, each for themselves
+    width: Mapped[int]  #: of the copy that was sent, pixels
+    height: Mapped[int]
+    media: Mapped[str | None]  #: where the server has the copy
+    remote_id: Mapped[int | None] = mapped_column(index=True)  #: the server's number of the task
+    comment: Mapped[str | None]  #: the reviewer's, as it is shown there
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+    deleted_at: Mapped[str | None] = mapped_column(String(40))  #: when it was missed on the server
+
+
+class Annotation(Base):
+    """One version of what a person did with a task, and what became of it here."""
+
+    __tablename__ = "annotations"
+    __table_args__ = (
+        UniqueConstraint("task_id", "remote_id", "updated_at"),
+        CheckConstraint("outcome IN ('mask', 'skip', 'verdict', 'refused')", name="outcome"),
+        CheckConstraint("(outcome = 'refused') = (problem IS NOT NULL)", name="problem"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"), index=True)
+    remote_id: Mapped[int]  #: the server's number of the annotation
+    updated_at: Mapped[str] = mapped_column(String(40))  #: server's time
+    people: Mapped[list[Any]]  #: who began it and who changed it last
+    outcome: Mapped[str] = mapped_column(String(10))
+    problem: Mapped[str | None]  #: why it was refused
+    mask_id: Mapped[int | None] = mapped_column(ForeignKey("masks.id"), index=True)
+    skip_id: Mapped[int | None] = mapped_column(ForeignKey("skips.id"))
+    review_id: Mapped[int | None] = mapped_column(ForeignKey("reviews.id"))
+    lead_time: Mapped[float | None]  #: seconds in front of the image
+    conflicts: Mapped[int | None]  #: pixels that two edits claimed for two classes
+    holes: Mapped[int | None]  #: pixels that nothing covered
+    changed: Mapped[int | None]  #: pixels that differ from what was painted
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+    deleted_at: Mapped[str | None] = mapped_column(String(40))  #: when it was missed on the server
+
+
+class Round(Base):
+    """One round of the loop: what it did, step by step, as far as it came."""
+
+    __tablename__ = "rounds"
+    __table_args__ = (CheckConstraint("outcome IN ('done', 'failed')", name="outcome"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    actor: Mapped[str] = mapped_column(String(200))
+    started_at: Mapped[str] = mapped_column(String(40), default=now)
+    ended_at: Mapped[str | None] = mapped_column(String(40))
+    outcome: Mapped[str | None] = mapped_column(String(10))  #: None: at work, or broken off
+    steps: Mapped[list[Any]]  #: {"step": name, "said": one line, "seconds": float}
+    #: The options that it ran with, see `ddiseg.loop.round.RoundOptions`; None: not recorded.
+    settings: Mapped[dict[str, Any] | None]
+
+
+class JobKind(StrEnum):
+    """What the labelling server, or a person in it, asked for."""
+
+    PULL = "pull"  #: something was handed in: bring it back
+    REFRESH = "refresh"  #: train, though it may not be due
+    PAINT = "paint"  #: predictions were asked for that are not there
+
+
+class Job(Base):
+    """Work that a server took on and a worker does; of each kind at most one waits."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(f"kind IN ({', '.join(repr(k.value) for k in JobKind)})", name="kind"),
+        Index(
+            "uq_jobs_waiting",
+            "kind",
+            unique=True,
+            sqlite_where=text("started_at IS NULL"),
+            postgresql_where=text("started_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10))
+    requested_at: Mapped[str] = mapped_column(String(40), default=now)
+    started_at: Mapped[str | None] = mapped_column(String(40))
+    ended_at: Mapped[str | None] = mapped_column(String(40))
+    problem: Mapped[str | None]  #: why it failed
+
+
+class Event(Base):
+    """One thing that happened. Written in the transaction that made it true, never changed."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[str] = mapped_column(String(40), default=now)
+    kind: Mapped[str] = mapped_column(String(40), index=True)
+    actor: Mapped[str] = mapped_column(String(200))
+    image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"), index=True)
+    state_before: Mapped[str | None] = mapped_column(String(20))
+    state_after: Mapped[str | None] = mapped_column(String(20))
+    detail: Mapped[dict[str, Any]]
+
+
+class EvaluatedImage(Base):
+    """What an evaluation compared of an image: a prediction, and a true mask.
+
+    The truth is a file in the store and nothing else: no mask of the image, so nobody can accept it
+    and nothing learns from it.
+    """
+
+    __tablename__ = "evaluated_images"
+
+    event_id: Mapped[int] = mapped_column(ForeignKey("events.id"), primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    mask_id: Mapped[int] = mapped_column(ForeignKey("masks.id"))  #: the prediction
+    truth_hash: Mapped[str] = mapped_column(String(64))  #: of the pixels, at the photograph's size
+    lesion_iou: Mapped[float | None]  #: None where neither shows a lesion, or the truth could not

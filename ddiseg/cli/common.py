@@ -1,0 +1,313 @@
+"""What all commands share: their common options, how they print, how they fail.
+
+Results go to stdout, as text or as one JSON document; everything else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from annotation_protocol import ProtocolError
+from ddiseg.errors import DdisegError
+from ddiseg.locate import OPTION, VARIABLE, current_folder, locate
+
+if TYPE_CHECKING:
+    from ddiseg.outcomes import FileOutcome, Progress, Stages
+    from ddiseg.workspace.workspace import Workspace
+
+#: Seconds after which a long job that does not write to a terminal says how far it is.
+SILENCE = 15.0
+
+#: Lines about single files, or files of one kind, in text output; JSON lists all.
+LISTED = 20
+
+
+@dataclass
+class Settings:
+    """The common options of one run."""
+
+    workspace: Path | None = None  #: as it was named; None: found from the current folder upwards
+    named_by: str = ""  #: the option or the variable that named it
+    output: str = "text"
+    debug: bool = False
+
+    @property
+    def json(self) -> bool:
+        return self.output == "json"
+
+    def open(self) -> Workspace:
+        from ddiseg.workspace.workspace import Workspace
+
+        return Workspace.open(locate(self.workspace, self.named_by))
+
+    def emit(self, data: dict[str, Any], text: str) -> None:
+        """Print a result: `data` where JSON was asked for, else `text`."""
+        printed = json.dumps(data, indent=1, ensure_ascii=False) if self.json else text
+        # A file name that is no UTF-8 holds surrogates: in JSON their escapes stand for the same name.
+        click.echo(printed.encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
+pass_settings = click.make_pass_decorator(Settings, ensure=True)
+
+
+class _NothingEmpty(click.Command):
+    """A command that refuses an option or argument given as '', which it would take for not given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in self.get_params(ctx):
+            value = given.get(str(parameter.name))
+            if value == "" or (isinstance(value, list | tuple) and "" in value):
+                argument = isinstance(parameter, click.Argument)
+                name = parameter.human_readable_name if argument else parameter.opts[0]
+                folder = isinstance(parameter.type, click.Path) and not parameter.type.file_okay
+                what = f"{name}: the name of the folder" if folder else name
+                other = "" if parameter.required else ", or leave it out"
+                raise click.UsageError(
+                    f"{what} is empty: is a shell variable unset? Give a value{other}.", ctx
+                )
+        return super().parse_args(ctx, args)
+
+
+class Command(_NothingEmpty):
+    """A command that takes the common options too, as the group before it does."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(common_options())
+
+
+class Group(_NothingEmpty, click.Group):
+    """A group whose commands take the common options, in the order in which they were added."""
+
+    command_class = Command
+    group_class = type
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands: the most used ones are added first."""
+        return list(self.commands)
+
+
+def common_options() -> list[click.Parameter]:
+    def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        # A command reads the environment again: what stands before it on the line must win.
+        source = context.get_parameter_source(str(parameter.name))
+        from_variable = source is ParameterSource.ENVIRONMENT
+        if value is None or (from_variable and context.parent is not None):
+            return
+        settings = context.find_root().ensure_object(Settings)
+        setattr(settings, str(parameter.name), value)
+        if parameter.name == "workspace":
+            settings.named_by = VARIABLE if from_variable else OPTION
+
+    return [
+        click.Option(
+            [OPTION],
+            type=click.Path(path_type=Path, file_okay=False),
+            envvar=VARIABLE,
+            show_envvar=True,
+            help="Folder of the workspace.  [default: the nearest one from the current folder upwards]",
+            expose_value=False,
+            callback=keep,
+        ),
+        click.Option(
+            ["--output"],
+            type=click.Choice(["text", "json"]),
+            help="How results are printed.  [default: text]",
+            expose_value=False,
+            callback=keep,
+        ),
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            default=None,
+            help="Show the full traceback of an error.",
+            expose_value=False,
+            callback=keep,
+        ),
+    ]
+
+
+def run(group: click.Group, args: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, 1 for an error, 2 for wrong usage."""
+    settings = Settings()
+    try:
+        status = group.main(args=args, prog_name=group.name, standalone_mode=False, obj=settings)
+        return status if isinstance(status, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return 2 if isinstance(error, click.UsageError) else 1
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(
+            "\nStopped. What was finished is kept; the same command goes on from there.", err=True
+        )
+        return 130
+    except (DdisegError, ProtocolError) as error:
+        return _fail(str(error), settings)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not os.path.isabs(str(error.filename or "")):
+            try:
+                current_folder()  # where that is gone, no relative path works
+            except DdisegError as gone:
+                return _fail(str(gone), settings)
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(
+            f"{where}{error.strerror or error}; mend that and run the same command again", settings
+        )
+    except Exception as error:  # noqa: BLE001 - the last resort: one line, and how to see the rest
+        first = (str(error).splitlines() or [""])[0]
+        return _fail(
+            f"unexpected {type(error).__name__}: {first} (a defect: run again with --debug and report it)",
+            settings,
+        )
+
+
+def _fail(message: str, settings: Settings) -> int:
+    if settings.debug:
+        traceback.print_exc()
+    click.echo(f"Error: {message}", err=True)
+    return 1
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Progress]:
+    """A bar on stderr; where that is not a terminal, a line now and then and one at the end."""
+    if not sys.stderr.isatty():
+        started = said = time.monotonic()
+        last = [0]
+
+        def note(done: int, total: int) -> None:
+            nonlocal said
+            last[0] = total
+            if time.monotonic() - said >= SILENCE:
+                said = time.monotonic()
+                click.echo(f"{label}: {done} of {total}", err=True)
+
+        yield note
+        click.echo(f"{label}: {last[0]} in {time.monotonic() - started:.1f} s", err=True)
+        return
+    with click.progressbar(length=1, label=label, file=sys.stderr, show_pos=True) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield show
+
+
+@contextmanager
+def stopped_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, and a terminal that is closed, stop the block as Ctrl+C does: it tidies up."""
+    signs = [signal.SIGTERM, signal.SIGHUP]
+    before = {sign: signal.getsignal(sign) for sign in signs}
+    taken = [sign for sign, handler in before.items() if handler is signal.SIG_DFL]  # not for nohup
+    for sign in taken:
+        signal.signal(sign, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for sign in taken:
+            signal.signal(sign, signal.SIG_DFL)
+
+
+@contextmanager
+def progress_stages() -> Iterator[Stages]:
+    """A bar for each stage of a job, one after the other; see `progress_bar`."""
+    with ExitStack() as shown:
+        current: tuple[str, Progress] | None = None
+
+        def stage(label: str) -> Progress:
+            def show(done: int, total: int) -> None:
+                nonlocal current
+                if not total:
+                    return
+                if current is None or current[0] != label:
+                    shown.close()  # a stage may end before it is through
+                    current = label, shown.enter_context(progress_bar(label))
+                current[1](done, total)
+                if done >= total:
+                    shown.close()
+                    current = None
+
+            return show
+
+        yield stage
+
+
+def report_outcomes(
+    settings: Settings,
+    outcomes: Sequence[FileOutcome],
+    what: str,
+    *,
+    strict: bool,
+    extra: dict[str, Any],
+    lines: Sequence[str] = (),
+) -> None:
+    """Print the outcomes of a batch; see `raise_refused` for the exit status."""
+    data = {**outcomes_dict(outcomes), **extra}
+    settings.emit(data, "\n".join([*outcome_lines(outcomes, what), *lines]))
+    raise_refused(outcomes, what, strict=strict)
+
+
+def outcomes_dict(outcomes: Sequence[FileOutcome]) -> dict[str, Any]:
+    """The outcomes of a batch as JSON has them."""
+    from ddiseg.outcomes import count
+
+    return {
+        "counts": count(outcomes),
+        "files": [{"name": o.name, "outcome": o.outcome.value, "note": o.note} for o in outcomes],
+    }
+
+
+def outcome_lines(outcomes: Sequence[FileOutcome], what: str) -> list[str]:
+    """Return the outcomes of a batch in words: how many, why files were refused, other notes.
+
+    Files with the same outcome and note share a line.
+    """
+    from ddiseg.outcomes import Outcome, count, refusals
+
+    counts = count(outcomes)
+    others = [o for o in outcomes if o.note and o.outcome is not Outcome.REFUSED]
+    return [
+        f"{len(outcomes)} {what}: " + ", ".join(f"{n} {name}" for name, n in counts.items()),
+        *folded_lines(refusals(outcomes), what),
+        *folded_lines(others, what),
+    ]
+
+
+def folded_lines(outcomes: Sequence[FileOutcome], what: str) -> list[str]:
+    """Return a line for each outcome and note among `outcomes`, as many as a person reads."""
+    from ddiseg.outcomes import fold
+
+    groups = fold(outcomes)
+    lines = [f"  {group.outcome.value}  {group.in_words(what)}" for group in groups[:LISTED]]
+    if rest := sum(len(group.names) for group in groups[LISTED:]):
+        lines.append(f"  ... and {rest} more with a note; --output json lists all")
+    return lines
+
+
+def raise_refused(outcomes: Sequence[FileOutcome], what: str, *, strict: bool) -> None:
+    """Raise where everything of a batch was refused or, with --strict, anything."""
+    from ddiseg.outcomes import nothing_taken, refusals
+
+    refused = len(refusals(outcomes))
+    if strict and refused:
+        raise DdisegError(f"--strict: {refused} of {len(outcomes)} {what} refused")
+    if nothing_taken(outcomes):
+        raise DdisegError(f"nothing was taken: {refused} of {len(outcomes)} {what} refused")

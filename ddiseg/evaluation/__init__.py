@@ -1,0 +1,1 @@
+"""Comparisons with intervals: predictions with masks, people with each other, versions with versions."""

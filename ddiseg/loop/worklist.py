@@ -1,0 +1,73 @@
+"""What people have in hand, and who gives it to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ddiseg.catalogue import BatchOrigin, Catalogue, Purpose
+from ddiseg.catalogue.tables import Image
+from ddiseg.labelstudio.connection import server_of
+from ddiseg.labelstudio.push import OPEN
+from ddiseg.workspace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Worklist:
+    """The images that people have or are to have, each once.
+
+    A round gives out what rounds drew. A batch that a person drew is given out by that person, with
+    options such as a control arm: once people have seen an image, that can't be made up for.
+    """
+
+    given: list[Image]  #: there are tasks of them on the labelling server
+    to_give: list[Image]  #: of open batches that rounds drew, without a task
+    of_persons: dict[str, list[Image]]  #: by open batch that a person drew, without a task
+
+    @classmethod
+    def read(cls, workspace: Workspace) -> Worklist:
+        catalogue = workspace.catalogue
+        tasks = _image_ids_on_server(catalogue, server_of(workspace.root))
+        opened = [batch for batch in catalogue.batches.all() if batch.closed_at is None]
+        batches = {
+            batch.name: set(catalogue.batches.image_ids(batch.name)) - tasks for batch in opened
+        }
+        ids = sorted(tasks.union(*batches.values()))
+        images = catalogue.images.select(ids=ids, states=OPEN)
+
+        def among(chosen: set[int]) -> list[Image]:
+            return [image for image in images if image.id in chosen]
+
+        automatic = {batch.name for batch in opened if batch.origin == BatchOrigin.ROUND}
+        by_hand = {name: among(batches[name]) for name in batches if name not in automatic}
+        return cls(
+            given=among(tasks),
+            to_give=among({i for name in automatic for i in batches[name]}),
+            of_persons={name: members for name, members in by_hand.items() if members},
+        )
+
+    @property
+    def images(self) -> list[Image]:
+        """All of them, in the order of their ids."""
+        every = [
+            *self.given,
+            *self.to_give,
+            *(i for each in self.of_persons.values() for i in each),
+        ]
+        return sorted(every, key=lambda image: image.id)
+
+    @property
+    def left_to_persons(self) -> list[str]:
+        """A line for each batch that waits for its person."""
+        return [
+            f"{len(images)} of {name} wait for 'ddiseg label push --batch {name}'"
+            for name, images in self.of_persons.items()
+        ]
+
+
+def _image_ids_on_server(catalogue: Catalogue, server: str) -> set[int]:
+    return {
+        task.image_id
+        for project in catalogue.labelling.projects(server)
+        if project.purpose == Purpose.ANNOTATION
+        for task in catalogue.labelling.tasks(project.id)
+    }

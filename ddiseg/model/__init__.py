@@ -1,0 +1,1 @@
+"""Model versions: trained, compared, promoted, applied to images, described."""

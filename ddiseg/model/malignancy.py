@@ -1,0 +1,328 @@
+"""Learn malignancy from images whose diagnosis is known, and say how likely it is for others.
+
+Everything here is research output, not a diagnosis. It is never shown to annotators: a task that
+says "malignant" would lead their hands.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from annotation_protocol import load_protocol
+from ddiseg.catalogue import ModelKind, NewEstimate, NewModelVersion, State
+from ddiseg.catalogue.malignancy import DISCLAIMER
+from ddiseg.catalogue.tables import Image, ModelVersion
+from ddiseg.errors import InputError
+from ddiseg.model.storage import (
+    fedd_errors,
+    model_file,
+    opened_ahead,
+    recorded_backbone,
+    store_model,
+)
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, counted, silent, silent_stages
+from ddiseg.sampling.groups import group_keys
+from ddiseg.sampling.subsets import RESERVED
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
+from fedd.backbone import DiffusionUNet
+from fedd.malignancy.classifier import (
+    ClassifierSettings,
+    Examples,
+    MalignancyClassifier,
+    default_settings,
+    features_of,
+    load_classifier,
+    train_classifier,
+)
+from fedd.malignancy.discrimination import best_threshold, discrimination_by_tone
+from fedd.malignancy.split import validation_part
+from fedd.network.replicas import Replicas, place
+from fedd.weights.files import SHIPPED, load_backbone
+
+#: Never learned from, where it is drawn: figures on it are for the paper's table.
+PAPER_TEST = f"{RESERVED}-test"
+
+#: Images read, run and catalogued together.
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class RefreshedMalignancy:
+    """A model version and how it came about; `new` is False where it was there already."""
+
+    version: ModelVersion
+    new: bool
+    left_out: dict[str, int]  #: images that were not learned from, by reason
+
+
+def refresh_malignancy(
+    workspace: Workspace,
+    actor: str,
+    backbone: str = SHIPPED,
+    seed: int = 0,
+    settings: ClassifierSettings | None = None,
+    hold_out: Sequence[str] = (),
+    stages: Stages = silent_stages,
+    *,
+    device: str = "cpu",
+) -> RefreshedMalignancy:
+    """Train a classifier on the images of known malignancy and record it as a new model version.
+
+    Images of the subsets `hold_out`, and of the paper's test where it is drawn, are not learned
+    from, nor are images of the same patients or near-duplicates: figures on them stay honest. A
+    part of the rest, apart in the same way, ends the training and chooses the threshold.
+
+    The backbone is computed on `device` ("auto": all GPUs, or the CPU). The same images, backbone
+    and settings as the version in use leave it in use. Raises InputError where there is nothing to
+    tell apart, the weights do not fit or there is no such device, NotFoundError for an unknown
+    subset.
+    """
+    family_of = group_keys(workspace.catalogue.images.select())
+    images, left_out = _learnable(workspace, family_of, hold_out)
+    with fedd_errors():
+        net = place(load_backbone(backbone), device)
+        settings = replace(settings or default_settings(net.config, len(images)), seed=seed)
+        groups = [family_of[image.id] for image in images]
+        malignant = np.array([bool(image.malignant) for image in images])
+        tones = [image.tone for image in images]
+        held = validation_part(malignant.tolist(), tones, groups, settings.validation, seed)
+        learned = {
+            image.content_hash: {"malignant": bool(image.malignant), "validation": bool(in_it)}
+            for image, in_it in zip(images, held, strict=True)
+        }
+        there = _same_version(workspace, net, settings, learned)
+        if there is not None:
+            return RefreshedMalignancy(there, False, left_out)
+        started = time.monotonic()
+        seen = counted(images, stages("Photographs through the backbone"))
+        photographs = (workspace.photograph(image) for image in seen)
+        examples = Examples(features_of(photographs, net, settings), malignant)
+        done = train_classifier(
+            examples.part(~held), examples.part(held), net, settings, stages("Training, epochs")
+        )
+        digest = store_model(workspace, done.classifier.save)
+        figures = _figures(
+            [image for image, in_it in zip(images, held, strict=True) if in_it],
+            [group for group, in_it in zip(groups, held, strict=True) if in_it],
+            done.classifier.probabilities(examples.part(held).features).tolist(),
+            done.classifier.threshold,
+        )
+    version = workspace.catalogue.models.add(
+        NewModelVersion(
+            file_hash=digest,
+            backbone=recorded_backbone(backbone),
+            backbone_hash=net.hash,
+            settings=settings.to_dict(),
+            training_masks=[],
+            metrics={
+                "note": DISCLAIMER,
+                "seconds": round(time.monotonic() - started, 1),
+                "images": len(images),
+                "malignant": int(malignant.sum()),
+                "validation": int(held.sum()),
+                "by_tone": dict(sorted(Counter(tones).items())),
+                "left_out": left_out,
+                "epochs": done.epochs,
+                "best_epoch": done.best_epoch,
+                "threshold": done.classifier.threshold,
+                "on_its_validation_images": figures,
+            },
+            protocol_version=load_protocol().version,
+            kind=ModelKind.MALIGNANCY,
+            training_images=learned,
+        ),
+        actor,
+    )
+    return RefreshedMalignancy(version, True, left_out)
+
+
+def prelabel_malignancy(
+    workspace: Workspace,
+    images: Sequence[Image],
+    progress: Progress = silent,
+    *,
+    device: str = "cpu",
+    precision: str = "float32",
+) -> tuple[ModelVersion, list[FileOutcome]]:
+    """Store the probability of malignant by the version in use; images that have one are unchanged.
+
+    The backbone is computed on `device` ("auto": all GPUs, or the CPU). Changes nothing else about
+    an image. A stopped run loses at most the last few.
+    """
+    version = workspace.catalogue.models.current(ModelKind.MALIGNANCY)
+    with fedd_errors():
+        classifier, found = load_classifier_version(workspace, version)
+        net = place(found, device, precision)
+    there = workspace.catalogue.malignancy.estimated_by(version.id)
+    outcomes = [FileOutcome(i.name, Outcome.UNCHANGED) for i in images if i.id in there]
+    todo = [image for image in images if image.id not in there]
+    parts = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
+    for done, (part, photographs) in enumerate(opened_ahead(workspace, parts, outcomes), start=1):
+        if part:
+            with fedd_errors():
+                probabilities = classifier.predict(net, photographs).tolist()
+            added = workspace.catalogue.malignancy.add(
+                [
+                    NewEstimate(image.id, version.id, probability)
+                    for image, probability in zip(part, probabilities, strict=True)
+                ]
+            )
+            outcomes += [FileOutcome(i.name, o) for i, o in zip(part, added, strict=True)]
+        progress(min(done * BATCH, len(todo)), len(todo))
+    return version, outcomes
+
+
+def evaluate_malignancy(
+    workspace: Workspace,
+    actor: str,
+    *,
+    subset: str | None = None,
+    paper_threshold: bool = False,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Figures of the version in use, overall and by tone; they are also logged.
+
+    Only images of known malignancy count which it did not learn from, nor from others of the same
+    patient or near-duplicates. With `paper_threshold` the threshold is the best on these very
+    images, as in the paper. Raises InputError where there is no such image.
+    """
+    version = workspace.catalogue.models.current(ModelKind.MALIGNANCY)
+    probabilities = workspace.catalogue.malignancy.of_version(version.id)
+    family_of = group_keys(workspace.catalogue.images.select())
+    chosen = workspace.catalogue.images.select(subset=subset)
+    everything = chosen if subset is None else workspace.catalogue.images.select()
+    seen = {family_of[i.id] for i in everything if i.content_hash in version.training_images}
+    known = [image for image in chosen if image.malignant is not None]
+    unseen = [image for image in known if family_of[image.id] not in seen]
+    scored = [image for image in unseen if image.id in probabilities]
+    counts = {
+        "unknown_malignancy": len(chosen) - len(known),
+        "learned_from": len(known) - len(unseen),
+        "without_probability": len(unseen) - len(scored),
+    }
+    if not scored:
+        raise InputError(
+            f"nothing to evaluate {version.name} on: of {len(chosen)} images, "
+            f"{counts['learned_from']} were learned from (or their patients were), "
+            f"{counts['unknown_malignancy']} are of unknown malignancy, "
+            f"{counts['without_probability']} have no probability yet; keep a test part aside with "
+            "'ddiseg refresh --malignancy --hold-out SUBSET', then run 'ddiseg prelabel --malignancy "
+            "--subset SUBSET'"
+        )
+    values = [probabilities[image.id] for image in scored]
+    threshold = float(version.metrics["threshold"])
+    if paper_threshold and any(image.malignant for image in scored):
+        truth = np.array([bool(image.malignant) for image in scored])
+        threshold = best_threshold(truth, np.array(values))
+    groups = [family_of[image.id] for image in scored]
+    figures = _figures(scored, groups, values, threshold, resamples, seed)
+    result: dict[str, Any] = {
+        "note": DISCLAIMER,
+        "model": version.name,
+        "subset": subset,
+        "n_images": len(scored),
+        **counts,
+        "threshold": threshold,
+        "threshold_chosen_on": "these images (the paper's way)"
+        if paper_threshold
+        else "validation images",
+        "bootstrap": {"over": "patients", "resamples": resamples, "seed": seed},
+        "by_tone": figures,
+    }
+    workspace.catalogue.history.record("malignancy-evaluation", actor, result)
+    return result
+
+
+def load_classifier_version(
+    workspace: Workspace, version: ModelVersion
+) -> tuple[MalignancyClassifier, DiffusionUNet]:
+    """The classifier of a model version and the backbone that it reads.
+
+    Raises WorkspaceError where the stored file was changed, FeddError where the weights do not fit.
+    """
+    with model_file(workspace, version) as path:
+        classifier = load_classifier(path)
+    net = load_backbone(version.backbone)
+    classifier.check_backbone(net)
+    return classifier, net
+
+
+def _learnable(
+    workspace: Workspace, family_of: dict[int, str], hold_out: Sequence[str]
+) -> tuple[list[Image], dict[str, int]]:
+    """The images to learn from, in an order that no row number decides, and how many are left out."""
+    subsets = workspace.catalogue.subsets
+    tests = sorted({*hold_out, *({PAPER_TEST} & set(subsets.names()))})
+    kept_apart = {family_of[image_id] for name in tests for image_id in subsets.members(name)}
+    images: list[Image] = []
+    left_out = Counter({"of unknown malignancy": 0, "skipped": 0, "held out": 0})
+    for image in workspace.catalogue.images.select():
+        if image.malignant is None:
+            left_out["of unknown malignancy"] += 1
+        elif image.state == State.SKIPPED:
+            left_out["skipped"] += 1
+        elif family_of[image.id] in kept_apart:
+            left_out["held out"] += 1
+        else:
+            images.append(image)
+    if not images:
+        why = ", ".join(f"{n} {reason}" for reason, n in left_out.items() if n) or "there are none"
+        raise InputError(f"no image of known malignancy to learn from ({why}){_advice(left_out)}")
+    return sorted(images, key=lambda image: image.content_hash), dict(left_out)
+
+
+def _advice(left_out: Mapping[str, int]) -> str:
+    """What to do where no image can be learned from: say what is malignant, where that is missing."""
+    if not left_out["of unknown malignancy"]:
+        return ""
+    return (
+        ": import them again and say which diagnoses are malignant ('ddiseg import FOLDER --metadata "
+        "CSV --columns image=COLUMN,diagnosis=COLUMN --malignant BCC,MEL,SCC --benign rest'), or name "
+        "a column that says it with malignant=COLUMN"
+    )
+
+
+def _same_version(
+    workspace: Workspace,
+    net: DiffusionUNet | Replicas,
+    settings: ClassifierSettings,
+    learned: dict[str, dict[str, bool]],
+) -> ModelVersion | None:
+    """The version in use, where it came of exactly this."""
+    versions = workspace.catalogue.models.all(ModelKind.MALIGNANCY)
+    if not versions:
+        return None
+    newest = versions[-1]
+    wanted = (net.hash, settings.to_dict(), learned)
+    there = (newest.backbone_hash, newest.settings, newest.training_images)
+    usable = workspace.store.exists(Kind.MODEL, newest.file_hash)
+    return newest if there == wanted and usable else None
+
+
+def _figures(
+    images: Sequence[Image],
+    patients: Sequence[str],
+    probabilities: Sequence[float],
+    threshold: float,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """Figures of images of known malignancy as JSON has them, "all" first, then by tone."""
+    found = discrimination_by_tone(
+        np.array([bool(image.malignant) for image in images]),
+        np.array(probabilities),
+        patients,
+        [image.tone for image in images],
+        threshold,
+        resamples=resamples,
+        seed=seed,
+    )
+    return {tone: figures.as_dict() for tone, figures in found.items()}

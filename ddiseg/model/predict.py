@@ -1,0 +1,108 @@
+"""Paint images with the model version in use, and catalogue what was painted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddiseg.catalogue import NewMask
+from ddiseg.catalogue.embedding_space import embedding_space
+from ddiseg.catalogue.tables import Image, ModelVersion
+from ddiseg.model.storage import fedd_errors, load_version, opened_ahead
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.workspace.workspace import Workspace
+from fedd.backbone import DiffusionUNet
+from fedd.network.replicas import Replicas, place
+from fedd.segment import Prediction, Probes
+
+#: Photographs opened and painted at a time, on a CPU and on GPUs, and predictions a transaction.
+BATCH, GPU_BATCH, TRANSACTION = 8, 64, 64
+
+
+def prelabel(
+    workspace: Workspace,
+    images: Sequence[Image],
+    progress: Progress = silent,
+    *,
+    device: str = "cpu",
+    precision: str = "float32",
+) -> tuple[ModelVersion, list[FileOutcome]]:
+    """Paint images with the model version in use, see `Predictor`."""
+    painter = Predictor.load(workspace, device=device, precision=precision)
+    return painter.version, painter.paint(images, progress)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model version in memory, ready to paint images of a workspace."""
+
+    workspace: Workspace
+    version: ModelVersion
+    probes: Probes
+    net: DiffusionUNet | Replicas
+
+    @classmethod
+    def load(
+        cls, workspace: Workspace, *, device: str = "cpu", precision: str = "float32"
+    ) -> Predictor:
+        """The version in use; its backbone is computed on `device` ("auto": all GPUs, or the CPU).
+
+        Raises NotFoundError where there is no model yet, WorkspaceError where its file was changed.
+        """
+        version = workspace.catalogue.models.current()
+        with fedd_errors():
+            probes, found = load_version(workspace, version)
+            return cls(workspace, version, probes, place(found, device, precision))
+
+    def paint(self, images: Sequence[Image], progress: Progress = silent) -> list[FileOutcome]:
+        """Paint images; those that this version has painted are unchanged.
+
+        A prediction changes nothing about an image that people have begun, finished or skipped.
+        Predictions are catalogued as they come, so a stopped run loses at most the last few.
+        """
+        painted = self.workspace.catalogue.masks.predicted_by(self.version.id)
+        outcomes = [FileOutcome(i.name, Outcome.UNCHANGED) for i in images if i.id in painted]
+        todo = [image for image in images if image.id not in painted]
+        waiting: list[tuple[Image, Prediction, str]] = []
+        size = BATCH if self.net.devices[0].type == "cpu" else GPU_BATCH
+        parts = [todo[start : start + size] for start in range(0, len(todo), size)]
+        opened = opened_ahead(self.workspace, parts, outcomes)
+        for done, (part, photographs) in enumerate(opened, start=1):
+            for image, prediction in zip(part, self._predict(photographs), strict=True):
+                digest = self.workspace.store_mask(prediction.mask)
+                waiting.append((image, prediction, digest))
+            if len(waiting) >= TRANSACTION or done == len(parts):
+                outcomes += self._catalogue(waiting)
+                waiting = []
+            progress(min(done * size, len(todo)), len(todo))
+        return outcomes
+
+    def _predict(self, photographs: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        with fedd_errors():
+            return self.probes.predict(self.net, photographs) if photographs else []
+
+    def _catalogue(self, painted: Sequence[tuple[Image, Prediction, str]]) -> list[FileOutcome]:
+        catalogue = self.workspace.catalogue
+        # Descriptors go first: an image that is painted is never painted again.
+        space = embedding_space(self.version.backbone_hash, self.version.settings)
+        catalogue.descriptors.add(space, {i.id: each.descriptor for i, each, _ in painted})
+        added = catalogue.masks.add_predictions(
+            [
+                NewMask(
+                    image_id=image.id,
+                    content_hash=digest,
+                    width=image.width,
+                    height=image.height,
+                    mapping="same",
+                    classes=list(self.probes.trained),
+                    protocol_version=self.version.protocol_version,
+                    model_version_id=self.version.id,
+                    uncertainty=each.uncertainty,
+                )
+                for image, each, digest in painted
+            ]
+        )
+        return [FileOutcome(i.name, o) for (i, _, _), o in zip(painted, added, strict=True)]

@@ -1,0 +1,324 @@
+"""How much the model's masks change when the light changes a little, by tone.
+
+Not how right they are (that is `evaluate`): no true mask is needed, so any photograph counts.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotation_protocol import Protocol, load_protocol, metrics
+from ddiseg.catalogue import State
+from ddiseg.catalogue.tables import Image, ModelVersion
+from ddiseg.errors import InputError, WorkspaceError
+from ddiseg.model.lighting import LightChange, colour_temperature, exposure, one_grey_level
+from ddiseg.model.storage import fedd_errors, load_version
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent
+from ddiseg.workspace.workspace import Workspace
+
+#: The changes measured unless others are given: a third of a stop, and what an automatic white
+#: balance is easily off by.
+EXPOSURES, TEMPERATURES = (-0.3, 0.3), (-500.0, 500.0)
+
+#: Images a tone.
+PER_TONE = 30
+
+#: The class whose mask is compared, and the name of all images together.
+LESION, ALL = "lesion", "all"
+
+#: What an event of this kind is called.
+EVENT = "sensitivity"
+
+
+def sensitivity(
+    workspace: Workspace,
+    actor: str,
+    *,
+    exposures: Sequence[float] = EXPOSURES,
+    temperatures: Sequence[float] = TEMPERATURES,
+    per_tone: int = PER_TONE,
+    subset: str | None = None,
+    states: Collection[State] = (),
+    seed: int = 0,
+    resamples: int = 2000,
+    refused: list[FileOutcome] | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Paint a sample of photographs as they are and in changed light, and compare the lesion's masks.
+
+    The sample is up to `per_tone` images of each tone, drawn by `seed` from those in `subset` and
+    `states` (any that are not skipped unless given) whose masks the model has not learned from: on its own
+    training images a model is steadier than elsewhere. An image on which neither mask has a lesion
+    says nothing about a change; one whose lesion is lost or invented counts 0. The last change, of
+    one grey level, shows how much of the others is the noise that the model adds by itself.
+
+    Photographs that can't be read are added to `refused`, by name and reason; the result has both
+    in one text. Returns the figures, which are also logged for the report. Raises InputError where there is
+    nothing to measure.
+    """
+    changes = [
+        *(exposure(stops) for stops in exposures),
+        *(colour_temperature(kelvin) for kelvin in temperatures),
+    ]
+    if not changes:
+        raise InputError("no change of light to measure: give exposures or colour temperatures")
+    version = workspace.catalogue.models.current()
+    wanted = list(states) or [state for state in State if state is not State.SKIPPED]
+    candidates = workspace.catalogue.images.select(subset=subset, states=wanted)
+    learned = _learned_from(workspace, version)
+    chosen = _sample([i for i in candidates if i.id not in learned], per_tone, seed)
+    if not chosen:
+        raise InputError(
+            f"no image to measure: of {len(candidates)} images {version.name} learned from "
+            f"{sum(i.id in learned for i in candidates)}; import more photographs, or choose others "
+            "with --subset and --state"
+        )
+    protocol = load_protocol()
+    refused = [] if refused is None else refused
+    measured = _Measured([change.name for change in changes], one_grey_level().name)
+    for image, confusions in _compared(
+        workspace, version, chosen, [*changes, one_grey_level()], refused, progress
+    ):
+        measured.add(image, confusions, protocol.class_names.index(LESION))
+    if not measured.images:
+        raise InputError(
+            f"none of the {len(chosen)} images can be read: {reasons_in_words(refused, 'images')}; "
+            "run 'ddiseg verify'"
+        )
+    result: dict[str, Any] = {
+        "model": version.name,
+        "subset": subset,
+        "states": [state.value for state in states],
+        "per_tone": per_tone,
+        "seed": seed,
+        "n_images": len(measured.images),
+        "patients": len(set(measured.patients)),
+        "learned_from": sum(i.id in learned for i in candidates),
+        "refused": [f"{each.name}: {each.note}" for each in refused],
+        "bootstrap": {"over": "patients", "resamples": resamples, "seed": seed},
+        **measured.figures(protocol, resamples, seed),
+    }
+    workspace.catalogue.history.record(EVENT, actor, result)
+    return result
+
+
+def _learned_from(workspace: Workspace, version: ModelVersion) -> set[int]:
+    """The images of the masks that a model version learned from."""
+    training = set(version.training_masks)
+    return {
+        mask.image_id
+        for mask in workspace.catalogue.masks.all()
+        if mask.annotator is not None and mask.content_hash in training
+    }
+
+
+def _sample(images: Sequence[Image], per_tone: int, seed: int) -> list[Image]:
+    """Up to `per_tone` images of each tone; the order of the catalogue's rows decides nothing."""
+    by_tone: dict[str, list[Image]] = {}
+    for image in sorted(images, key=lambda i: i.content_hash):
+        by_tone.setdefault(image.tone, []).append(image)
+    return [
+        image
+        for tone, of_tone in sorted(by_tone.items())
+        for image in random.Random(f"{seed} {tone}").sample(of_tone, min(per_tone, len(of_tone)))
+    ]
+
+
+def _compared(
+    workspace: Workspace,
+    version: ModelVersion,
+    images: Sequence[Image],
+    changes: Sequence[LightChange],
+    refused: list[FileOutcome],
+    progress: Progress,
+) -> Iterator[tuple[Image, NDArray[np.int64]]]:
+    """Each image with a confusion matrix a change, (changes, C, C): rows the mask as it is."""
+    probes, net = load_version(workspace, version)
+    for done, image in enumerate(images, 1):
+        try:
+            photograph = workspace.photograph(image)
+        except (InputError, WorkspaceError) as error:
+            refused.append(FileOutcome(image.name, Outcome.REFUSED, str(error)))
+            continue
+        with fedd_errors():
+            before, *after = probes.predict(
+                net, [photograph, *(change.apply(photograph) for change in changes)]
+            )
+        n = len(probes.classes)
+        yield image, np.stack([metrics.confusion(before.mask, a.mask, n) for a in after])
+        progress(done, len(images))
+
+
+class _Measured:
+    """What was found on each image, and the figures of all of them."""
+
+    def __init__(self, changes: Sequence[str], control: str) -> None:
+        self.changes, self.control = [*changes, control], control
+        self.images: list[Image] = []
+        self._lesions: list[NDArray[np.int64]] = []
+
+    def add(self, image: Image, confusions: NDArray[np.int64], lesion: int) -> None:
+        """Keep what concerns the lesion: (changes, 2, 2), lesion or not."""
+        both = confusions[:, lesion, lesion]
+        before, after = confusions[:, lesion].sum(-1), confusions[..., lesion].sum(-1)
+        neither = confusions.sum((-1, -2)) - before - after + both
+        pairs = np.stack([neither, after - both, before - both, both], -1)
+        self.images.append(image)
+        self._lesions.append(pairs.reshape(-1, 2, 2))
+
+    @property
+    def patients(self) -> list[str]:
+        return [image.patient or f"image {image.id}" for image in self.images]
+
+    def figures(self, protocol: Protocol, resamples: int, seed: int) -> dict[str, Any]:
+        """Scores by change and tone, of all changes together, and how the tones differ."""
+        confusions = np.stack(self._lesions, 1)  # (changes, images, 2, 2)
+        groups = {ALL: list(range(len(self.images)))}
+        for name in (tone.name for tone in protocol.tones):
+            rows = [row for row, image in enumerate(self.images) if image.tone == name]
+            groups |= {name: rows} if rows else {}
+        by_change = {
+            name: {
+                group: self._score(of_change[rows], rows, resamples, seed).as_dict()
+                for group, rows in groups.items()
+            }
+            for name, of_change in zip(self.changes, confusions, strict=True)
+        }
+        steadiness = _steadiness(confusions[:-1])
+        together = {
+            group: self._together(steadiness, rows, resamples, seed)
+            for group, rows in groups.items()
+        }
+        known = [tone.name for tone in protocol.tones if tone.name != "unknown"]
+        difference = self._difference(steadiness, groups, (known[0], known[-1]), resamples, seed)
+        beyond = steadiness - _steadiness(confusions[-1:])
+        beyond_noise = self._together(beyond, groups[ALL], resamples, seed)
+        return {
+            "control": self.control,
+            "without_lesion": int(np.isnan(steadiness).sum()),
+            "by_change": by_change,
+            "together": together,
+            "difference": difference,
+            "beyond_noise": beyond_noise,
+            "sentences": [
+                _about_tones(together, difference, known[0], known[-1]),
+                *_about_noise(beyond_noise),
+            ],
+        }
+
+    def _score(
+        self, confusions: NDArray[np.int64], rows: Sequence[int], resamples: int, seed: int
+    ) -> metrics.ClassScore:
+        patients = [self.patients[row] for row in rows]
+        valid = np.ones((len(rows), 2), np.bool_)
+        names = ("rest", LESION)
+        scores = metrics.score(confusions, patients, valid, names, resamples=resamples, seed=seed)
+        return scores[LESION]
+
+    def _together(
+        self, steadiness: NDArray[np.float64], rows: Sequence[int], resamples: int, seed: int
+    ) -> dict[str, Any]:
+        """The mean of a value an image, over the images that have one."""
+        values, patients = self._with_lesion(steadiness, rows)
+        interval = metrics.mean_interval(values, patients, resamples=resamples, seed=seed)
+        return {
+            "iou_mean": float(values.mean()) if values.size else None,
+            "iou_mean_ci95": interval and list(interval),
+            "n": int(values.size),
+            "patients": len(set(patients)),
+        }
+
+    def _difference(
+        self,
+        steadiness: NDArray[np.float64],
+        groups: dict[str, list[int]],
+        tones: tuple[str, str],
+        resamples: int,
+        seed: int,
+    ) -> dict[str, Any] | None:
+        """Mean IoU of the second tone less that of the first; None where either has too few images."""
+        values, drawn = [], []
+        for number, tone in enumerate(tones):
+            of_tone, patients = self._with_lesion(steadiness, groups.get(tone, []))
+            if of_tone.size < metrics.FEW or len(set(patients)) < 2:
+                return None
+            values.append(of_tone.mean())
+            drawn.append(
+                metrics.resampled_means(of_tone, patients, resamples=resamples, seed=seed + number)
+            )
+        return {
+            "iou_mean": float(values[1] - values[0]),
+            "iou_mean_ci95": list(metrics.percentile_interval(drawn[1] - drawn[0])),
+        }
+
+    def _with_lesion(
+        self, steadiness: NDArray[np.float64], rows: Sequence[int]
+    ) -> tuple[NDArray[np.float64], list[str]]:
+        kept = [row for row in rows if not np.isnan(steadiness[row])]
+        return steadiness[kept], [self.patients[row] for row in kept]
+
+
+def _steadiness(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The lesion's IoU of each image, mean over the changes, (images,); NaN without any lesion."""
+    iou = metrics.iou_per_class(confusions)[..., 1]
+    counted = ~np.isnan(iou)
+    total = np.where(counted, iou, 0).sum(0)
+    steadiness = np.full(total.shape, np.nan)
+    np.divide(total, counted.sum(0), out=steadiness, where=counted.any(0))
+    return steadiness
+
+
+def _about_tones(
+    together: dict[str, dict[str, Any]], difference: dict[str, Any] | None, light: str, dark: str
+) -> str:
+    """What the figures say about tones."""
+    if difference is None:
+        counts = {tone: together[tone]["n"] if tone in together else 0 for tone in (light, dark)}
+        few = [tone for tone, n in counts.items() if n < metrics.FEW] or [light, dark]
+        found = " and ".join(f"{tone} (n = {counts[tone]})" for tone in few)
+        return (
+            f"Too few images of {found} to say whether the masks of one tone are less steady "
+            "than those of another when the light changes a little."
+        )
+    low, high = difference["iou_mean_ci95"]
+    figures = (
+        f"{_figure(together[dark])} on tone {dark} against {_figure(together[light])} on {light}, "
+        f"a difference of {difference['iou_mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+    )
+    if low <= 0 <= high:
+        return (
+            "These images show no difference between tones in how steady the masks are when the "
+            f"light changes a little: mean IoU {figures}."
+        )
+    less, more = (dark, light) if high < 0 else (light, dark)
+    return (
+        f"The masks of tone {less} are less steady than those of {more} when the light changes a "
+        f"little: mean IoU {figures}."
+    )
+
+
+def _about_noise(beyond: dict[str, Any]) -> list[str]:
+    """Whether it is the light that moves the masks; nothing where there are too few images."""
+    if beyond["n"] < metrics.FEW or beyond["iou_mean_ci95"] is None:
+        return []
+    low, high = beyond["iou_mean_ci95"]
+    figures = f"difference in mean IoU {beyond['iou_mean']:+.3f} [{low:+.3f}, {high:+.3f}], n = {beyond['n']}"
+    if high < 0:
+        return [
+            "A change of light moves the masks further than one grey level does, which no eye sees: "
+            f"it is not only the model's own noise ({figures})."
+        ]
+    return [
+        "These images do not show that a change of light moves the masks further than one grey level "
+        f"does, which no eye sees: as far as they tell, it is the model's own noise ({figures})."
+    ]
+
+
+def _figure(score: dict[str, Any]) -> str:
+    low, high = score["iou_mean_ci95"]
+    return f"{score['iou_mean']:.3f} [{low:.3f}, {high:.3f}] (n = {score['n']})"

@@ -1,0 +1,167 @@
+"""The report: one HTML page that needs nothing but itself, no network and no script."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from annotation_protocol import load_protocol
+from annotation_protocol.metrics import FEW
+from ddiseg.catalogue.tables import now
+from ddiseg.errors import InputError, NotFoundError, WorkspaceError
+from ddiseg.outcomes import Progress, silent
+from ddiseg.report import content
+from ddiseg.report.contact_sheet import COMPARED, Card, Pairs, choose, draw_card, most_uncertain
+from ddiseg.report.outlines import OUTLINED
+from ddiseg.report.people import people_and_model
+from ddiseg.report.robustness import last_sensitivity
+from ddiseg.workspace.workspace import Workspace
+
+#: In the head of every report; what lets a later one replace it.
+GENERATOR = '<meta name="generator" content="ddiseg'
+
+
+@dataclass(frozen=True)
+class ReportSummary:
+    """What was written."""
+
+    path: Path
+    images: int
+    shown: int  #: images in the contact sheets
+    unreadable: tuple[str, ...]  #: of these, the ones whose files can't be read, with the reason
+
+
+def write_report(
+    workspace: Workspace,
+    target: Path | None = None,
+    *,
+    command: str = "ddiseg report",
+    progress: Progress = silent,
+) -> ReportSummary:
+    """Write the page to `target` (default: report.html in the workspace), whole or not at all.
+
+    An earlier report is replaced; any other file in its place is refused with InputError.
+    `command` is what the page says it was made by.
+    """
+    path = (target or workspace.root / "report.html").resolve()
+    _refuse_others(path)
+    page, cards = _render(workspace, command, progress)
+    _write(path, page)
+    unreadable = tuple(f"{c.name}: {c.trouble}" for c in cards if c.trouble)
+    images = sum(workspace.catalogue.images.counts().values())
+    return ReportSummary(path, images, len(cards), unreadable)
+
+
+def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str, list[Card]]:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+    from markupsafe import Markup
+
+    from ddiseg import __version__
+
+    catalogue, protocol = workspace.catalogue, load_protocol()
+    images = catalogue.images.select()
+    datasets = catalogue.images.datasets()
+    used = {image.dataset_id for image in images}
+    try:
+        model = catalogue.models.current()
+    except NotFoundError:
+        model = None
+    pairs = Pairs(workspace)
+    chosen = {
+        tone.name: choose(pairs.of_tone([i for i in images if i.tone == tone.name], tone.name))
+        for tone in protocol.tones
+    }
+    in_sheet = [pair for of_tone in chosen.values() for pair in of_tone]
+    shown = {pair.image.id for pair in in_sheet}
+    uncertain = most_uncertain(images, pairs.predictions)
+    others = [pairs.of(image) for image in uncertain if image.id not in shown]
+    names = {version.id: version.name for version in catalogue.models.all()}
+    cards = {}
+    for done, pair in enumerate([*in_sheet, *others], 1):
+        cards[pair.image.id] = draw_card(workspace, pair, names.__getitem__)
+        progress(done, len(in_sheet) + len(others))
+    environment = Environment(
+        loader=FunctionLoader(_template),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["when"] = lambda at: f"{at[:10]} {at[11:16]} UTC"
+    environment.filters["share"] = lambda n, of: f"{100 * n / of:.0f} %" if of else "—"
+    page = environment.get_template("page.html").render(
+        workspace=workspace.root.resolve().name,
+        datasets=datasets,
+        images=images,
+        synthetic=[d.name for d in datasets if d.synthetic and d.id in used],
+        all_synthetic=bool(used) and all(d.synthetic for d in datasets if d.id in used),
+        n_accepted=len(pairs.accepted),
+        n_predicted=len(pairs.predictions),
+        n_skipped=len(catalogue.images.skips()),
+        n_tone={t.name: sum(i.tone == t.name for i in images) for t in protocol.tones},
+        model=model,
+        protocol=protocol,
+        states=content.tones_by_state(catalogue, protocol),
+        diagnoses=content.diagnoses(images, protocol),
+        evaluation=content.last_evaluation(catalogue, protocol),
+        sensitivity=last_sensitivity(catalogue),
+        people=people_and_model(workspace),
+        few=FEW,
+        sheet=[cards[pair.image.id] for pair in in_sheet],
+        n_shown={tone: len(of_tone) for tone, of_tone in chosen.items() if of_tone},
+        uncertain=uncertain,
+        ranks={image.id: rank for rank, image in enumerate(uncertain, 1)},
+        compared=COMPARED if pairs.sampled else None,
+        repeated=[(n, cards[i.id]) for n, i in enumerate(uncertain, 1) if i.id in shown],
+        unseen=[(n, cards[i.id]) for n, i in enumerate(uncertain, 1) if i.id not in shown],
+        outlined=[protocol.class_named(name) for name in OUTLINED],
+        skips=content.skips_by_tone(catalogue, protocol, images),
+        subsets=content.subsets_by_tone(catalogue, protocol),
+        command=command,
+        version=__version__,
+        made_at=now(),
+        svg=Markup,
+    )
+    return page, list(cards.values())
+
+
+def _template(name: str) -> str:
+    return resources.files("ddiseg.report").joinpath(name).read_text("utf-8")
+
+
+def _refuse_others(path: Path) -> None:
+    if not path.exists():
+        return
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give --to the name of an .html file")
+    with open(path, "rb") as file:
+        head = file.read(2000)
+    if GENERATOR.encode() not in head:
+        raise InputError(
+            f"{path} is no ddiseg report, so it is not replaced: give --to another name or move it away"
+        )
+
+
+def _write(path: Path, page: str) -> None:
+    temporary = path.parent / f".{path.name}.part-{os.getpid()}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "w", encoding="utf-8", errors="replace") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WorkspaceError(
+            f"{path}: {error.strerror or error}; nothing was written: free some space, make the folder "
+            "writable or give --to another place, then run the same command again"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+__all__ = ["ReportSummary", "write_report"]

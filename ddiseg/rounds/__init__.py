@@ -1,1 +1,0 @@
-"""One round of the loop after another: what comes in, what is learned, what goes out."""

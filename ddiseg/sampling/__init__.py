@@ -1,0 +1,1 @@
+"""Which images are selected: subsets, batches, training and hold-out split."""

@@ -1,0 +1,205 @@
+"""What a batch is drawn from: the images that may be drawn, and what is known of them.
+
+Arrays: R images of the catalogue, whatever their state; a position is an index into them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddiseg.catalogue import Catalogue, State
+from ddiseg.catalogue.batches import DRAWABLE, Pool, PoolRow
+from ddiseg.catalogue.embedding_space import embedding_space
+from ddiseg.catalogue.tables import ModelVersion
+from ddiseg.images import NEAR_DUPLICATE_BITS
+from ddiseg.sampling.subsets import (
+    OTHER_TONE,
+    TAKE_BACK,
+    UNKNOWN,
+    count_tones,
+    no_image_of,
+    rank,
+    tone_notes,
+    tones_to_draw,
+    ways_out,
+)
+
+#: States of images whose masks are there or being drawn.
+_BEGUN = (State.IN_LABELLING, State.SUBMITTED, State.ACCEPTED, State.REWORK)
+
+#: Where an image is, by state, that may not be drawn.
+_PLACES = {
+    State.NEW: "free",
+    State.QUEUED: "free",
+    State.PRELABELLED: "free",
+    State.IN_LABELLING: "begun by annotators",
+    State.REWORK: "returned to annotators",
+    State.SUBMITTED: "waiting for review",
+    State.ACCEPTED: "accepted",
+    State.SKIPPED: "skipped",
+}
+
+#: What frees images, by where they are.
+_WAYS = {
+    "in open batches": "close a batch that is done with ('ddiseg batch close NAME')",
+    "skipped": TAKE_BACK,
+    "of other tones": OTHER_TONE,
+}
+
+#: What is said of images that may be drawn though annotators have them.
+_OUT = (
+    "of those that may be drawn are in Label Studio already, where nobody has begun them as far as "
+    "the last 'ddiseg label pull' knows"
+)
+
+#: Set bits of each number of 16 bits.
+_ONES = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
+
+
+@dataclass(frozen=True)
+class BatchPool:
+    """The images of a catalogue at one moment."""
+
+    rows: Sequence[PoolRow]  #: (R,)
+    candidates: dict[str, NDArray[np.intp]]  #: positions by tone, in the order of seeded ranks
+    labelled: NDArray[np.intp]  #: positions of what has a mask, or is about to get one
+    uncertainties: NDArray[np.float64]  #: (R,), by the model in use; NaN where it painted nothing
+    descriptors: NDArray[np.float32]  #: (R, D), as it sees them; NaN where it has not
+    drawn: dict[str, int]  #: images of each tone to draw that are or were in a batch
+    by_lot: dict[str, int]  #: those that a batch drew by lot
+    notes: list[str]  #: what was left out and why
+    in_open_batch: frozenset[int]  #: image ids
+
+    @classmethod
+    def read(
+        cls,
+        catalogue: Catalogue,
+        version: ModelVersion | None,
+        wanted: Sequence[str],
+        size: int,
+        seed: int,
+        *,
+        described: bool,
+    ) -> BatchPool:
+        """The pool for a batch of `size` images of the tones `wanted`, or of all that there are.
+
+        Images that annotators have, and nobody has begun, are in it where the others are fewer than
+        `size`. Without descriptors unless `described`.
+        """
+        pool = catalogue.batches.pool(version.id if version else None)
+        counts = count_tones((row.tone, row.state) for row in pool.rows)
+        tones = tones_to_draw(counts, wanted)
+        candidates = _candidates(pool, tones, seed, frozenset())
+        out: frozenset[int] = frozenset()
+        if sum(map(len, candidates.values())) < size:
+            out = pool.untouched - pool.in_open_batch
+            candidates = _candidates(pool, tones, seed, out)
+        begun = [
+            position
+            for position, row in enumerate(pool.rows)
+            if (row.state in _BEGUN and row.image_id not in out)
+            or row.image_id in pool.in_open_batch
+        ]
+        out_there = sum(pool.rows[p].image_id in out for of in candidates.values() for p in of)
+        given = pool.uncertainties
+        return cls(
+            rows=pool.rows,
+            candidates=candidates,
+            labelled=np.array(begun, np.intp),
+            uncertainties=np.array([given.get(row.image_id, np.nan) for row in pool.rows]),
+            descriptors=_descriptors(catalogue, version if described else None, pool.rows),
+            drawn={tone: pool.drawn.get(tone, 0) for tone in tones},
+            by_lot={tone: pool.by_lot.get(tone, 0) for tone in tones},
+            notes=[
+                *([] if wanted else tone_notes(counts)),
+                *_left_out(pool, tones),
+                *([f"{out_there} {_OUT}"] if out_there else []),
+            ],
+            in_open_batch=pool.in_open_batch,
+        )
+
+    def why_empty(self) -> str:
+        """Return where the images are when none may be drawn, and what to do about it."""
+        if not any(row.tone in self.candidates for row in self.rows):
+            return no_image_of(list(self.candidates), Counter(row.tone for row in self.rows))
+        places = Counter(map(self._place, self.rows))
+        where = ", ".join(f"{n} {place}" for place, n in places.items())
+        ways = [way for place, way in _WAYS.items() if places[place]]
+        return f"{where}; {ways_out(ways)}"
+
+    def _place(self, row: PoolRow) -> str:
+        if row.tone not in self.candidates:
+            return "of other tones"
+        return (
+            "in open batches" if row.image_id in self.in_open_batch else _PLACES[State(row.state)]
+        )
+
+    def labelled_of(self, tone: str) -> list[int]:
+        """Positions of the labelled images of a tone."""
+        return [position for position in self.labelled if self.rows[position].tone == tone]
+
+
+class ImageGroup:
+    """Images, and what is related to one of them: of its patient, or its near-duplicate."""
+
+    def __init__(self, rows: Iterable[PoolRow] = ()) -> None:
+        rows = list(rows)
+        self._patients = {row.patient for row in rows} - {None}
+        self._hashes = np.array([int(row.perceptual_hash, 16) for row in rows], np.uint64)
+
+    def add(self, row: PoolRow) -> None:
+        if row.patient is not None:
+            self._patients.add(row.patient)
+        self._hashes = np.append(self._hashes, np.uint64(int(row.perceptual_hash, 16)))
+
+    def has_relative(self, row: PoolRow) -> bool:
+        if row.patient in self._patients:
+            return True
+        differing = self._hashes ^ np.uint64(int(row.perceptual_hash, 16))
+        bits = _ONES[differing.view(np.uint16)].reshape(-1, 4).sum(axis=1)
+        return bool((bits <= NEAR_DUPLICATE_BITS).any())
+
+
+def _candidates(
+    pool: Pool, tones: Sequence[str], seed: int, with_people: Collection[int]
+) -> dict[str, NDArray[np.intp]]:
+    """Positions by tone of the images that may be drawn, those of `with_people` among them."""
+    by_tone: dict[str, list[tuple[str, int]]] = {tone: [] for tone in tones}
+    drawable = {state.value for state in DRAWABLE}
+    for position, row in enumerate(pool.rows):
+        ranked = by_tone.get(row.tone)
+        may_be = row.state in drawable or row.image_id in with_people
+        if ranked is not None and may_be and row.image_id not in pool.in_open_batch:
+            ranked.append((rank(seed, row.content_hash), position))
+    return {
+        tone: np.array([position for _, position in sorted(ranked)], np.intp)
+        for tone, ranked in by_tone.items()
+    }
+
+
+def _left_out(pool: Pool, tones: Sequence[str]) -> list[str]:
+    """Images that nobody will label, as things stand."""
+    left_out = Counter(
+        "skipped" if row.state == State.SKIPPED else "tone unknown"
+        for row in pool.rows
+        if row.state == State.SKIPPED or (row.tone == UNKNOWN and UNKNOWN not in tones)
+    )
+    return [f"{n} left out: {why}" for why, n in sorted(left_out.items())]
+
+
+def _descriptors(
+    catalogue: Catalogue, version: ModelVersion | None, rows: Sequence[PoolRow]
+) -> NDArray[np.float32]:
+    if version is None:
+        return np.full((len(rows), 1), np.nan, np.float32)
+    space = embedding_space(version.backbone_hash, version.settings)
+    ids, vectors = catalogue.descriptors.of(space)
+    found = np.full((len(rows), max(1, vectors.shape[1])), np.nan, np.float32)
+    # Both are in the order of image ids, and an image with a descriptor has a row.
+    found[np.searchsorted([row.image_id for row in rows], ids), : vectors.shape[1]] = vectors
+    return found

@@ -1,0 +1,369 @@
+"""Draw subsets: as many images of each tone group, nested, apart from all other subsets by patient.
+
+An image is drawn by rank, a hash of the seed and its pixels: the same seed draws the same images
+whatever the order of the rows, and a longer draw begins with the shorter one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from annotation_protocol import load_protocol
+from ddiseg.catalogue import Catalogue, State
+from ddiseg.catalogue.tables import Image
+from ddiseg.errors import InputError
+from ddiseg.images import near_duplicates
+from ddiseg.outcomes import Outcome
+
+UNKNOWN = "unknown"
+
+#: Images without a tone are a group of their own where more than one in so many has none.
+ONE_IN = 10
+
+#: Names that begin so are kept for the paper's own splits, see `presets.py`.
+RESERVED = "fedd-2023"
+
+#: What to do to have images that a draw leaves out.
+TAKE_BACK = "take a skipped image back ('ddiseg reopen IMAGE')"
+OTHER_TONE = "draw from the other tones (--tone)"
+
+#: Ids listed in a message; the number is always given.
+_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to draw.
+
+    Raises:
+        InputError: no sizes, or some that are no numbers of images.
+    """
+
+    per_tone: tuple[int, ...]  #: images of each tone, ascending; several make nested subsets
+    seed: int = 0
+    balance_malignant: bool = False  #: malignant and benign in turn
+    source: str | None = None  #: only images of this subset
+    tones: tuple[str, ...] = ()  #: empty: all that the catalogue has, see `tones_to_draw`
+    disjoint_from: tuple[str, ...] | None = None  #: None: every other subset
+
+    def __post_init__(self) -> None:
+        sizes = self.per_tone
+        if not sizes or sizes[0] < 1 or list(sizes) != sorted(set(sizes)):
+            raise InputError(
+                f"sizes {', '.join(map(str, sizes)) or 'missing'}: give numbers from 1 up, "
+                "each once and ascending, such as 10,20,30,40"
+            )
+
+
+@dataclass(frozen=True)
+class SubsetDraw:
+    """Subsets as they are stored after a draw."""
+
+    sizes: dict[str, dict[str, int]]  #: images by subset and tone
+    outcomes: dict[str, Outcome]
+    notes: list[str]  #: what was left out and why
+    lacking: list[str]  #: what could not be filled or balanced, by tone
+
+    @classmethod
+    def read(
+        cls,
+        catalogue: Catalogue,
+        names: Sequence[str],
+        added: Sequence[str],
+        notes: Sequence[str],
+        lacking: Sequence[str],
+    ) -> SubsetDraw:
+        """What the catalogue holds under `names`, of which those in `added` are new."""
+        sizes = catalogue.subsets.sizes()
+        outcomes = {n: Outcome.ADDED if n in added else Outcome.UNCHANGED for n in names}
+        return cls({name: sizes[name] for name in names}, outcomes, list(notes), list(lacking))
+
+
+def draw(
+    catalogue: Catalogue, name: str, request: Request, actor: str, *, strict: bool = False
+) -> SubsetDraw:
+    """Draw and store the subset `name`, or NAME-10, NAME-20, ... for several sizes.
+
+    Of each group of near-duplicates at most one image is drawn; of a patient too, as long as there
+    are others. A draw that was made before, with the same request, is unchanged.
+
+    Raises:
+        InputError: a reserved or unusable name, nothing to draw, a name that stands for other
+            images, or, if `strict`, a tone that can't be filled or balanced.
+        NotFoundError: an unknown subset in the request.
+    """
+    _refuse_reserved(name)
+    check_name(name, "a subset")
+    sizes = request.per_tone
+    names = [name] if len(sizes) == 1 else [f"{name}-{size}" for size in sizes]
+    asked = json.loads(json.dumps(asdict(request)))  # as the catalogue gives it back
+    there = set(catalogue.subsets.names())
+    if there.issuperset(names):
+        before = [catalogue.subsets.get(n).drawn_by for n in names]
+        notes, lacking = before[-1].get("notes", []), before[-1].get("lacking", [])
+        if all(b.get("request") == asked for b in before) and not (strict and lacking):
+            return SubsetDraw.read(catalogue, names, [], notes, lacking)
+    apart = _others(request, there, names)
+    pool = _pool(catalogue, request, apart)
+    picked = _pick(pool, request)
+    lacking = [line for size in sizes for line in _lacking(picked, size, request)]
+    notes = pool.notes + _repeated_patients(picked) + _odd_sizes(request)
+    if strict and lacking:
+        raise InputError("--strict: nothing was drawn; " + "; ".join(lacking))
+    if not any(picked.values()):
+        raise InputError(f"no image can be drawn for '{name}': {pool.why_empty()}")
+    members = {
+        n: [image.id for images in picked.values() for image in images[:size]]
+        for n, size in zip(names, sizes, strict=True)
+    }
+    drawn_by = {"request": asked, "apart_from": apart, "notes": notes, "lacking": lacking}
+    added = catalogue.subsets.store(members, drawn_by, actor)
+    return SubsetDraw.read(catalogue, names, added, notes, lacking)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """The images that may be drawn."""
+
+    by_tone: dict[str, list[Image]]  #: in the order of their ranks
+    groups: dict[int, int]  #: near-duplicates have the same number, by image id
+    notes: list[str]
+    left_out: dict[str, int]  #: images that were left out, by what to do to have them
+    counts: dict[str, int]  #: images by tone before any was left out, without the skipped ones
+
+    def why_empty(self) -> str:
+        """What was left out of a draw that finds no image, and what to do about it."""
+        if not self.left_out or list(self.left_out) == [OTHER_TONE]:
+            return no_image_of(list(self.by_tone), self.counts)
+        # The notes on tones say what is not there; here what was left out is the reason.
+        why = [note for note in self.notes if " left out: " in note]
+        ways = [way for way in self.left_out if way != OTHER_TONE]
+        return "; ".join([*why, ways_out(ways)])
+
+
+def _refuse_reserved(name: str) -> None:
+    if name.casefold().startswith(RESERVED):
+        raise InputError(
+            f"'{name}': names that begin with {RESERVED} are the paper's own splits, which are "
+            "drawn without sizes; choose another name"
+        )
+
+
+def _others(request: Request, there: set[str], names: Sequence[str]) -> list[str]:
+    """The subsets that the draw keeps apart from."""
+    if request.disjoint_from is not None:
+        return sorted(request.disjoint_from)
+    return sorted(there - {*names, request.source})
+
+
+def _pool(catalogue: Catalogue, request: Request, apart: Sequence[str]) -> _Pool:
+    everything = catalogue.images.select()
+    groups, families = relatives(everything)
+    taken = {families[i] for other in apart for i in catalogue.subsets.members(other)}
+    pool: Sequence[Image] = everything
+    if request.source is not None:
+        source = catalogue.subsets.members(request.source)
+        pool = [image for image in everything if image.id in source]
+    counts = count_tones((image.tone, image.state) for image in pool)
+    tones = tones_to_draw(counts, request.tones)
+    notes = [] if request.tones else tone_notes(counts)
+    left_out: dict[str, int] = {}
+
+    def keep(images: Sequence[Image], kept: Iterable[bool], why: str, way: str) -> Sequence[Image]:
+        rest = [image for image, good in zip(images, kept, strict=True) if good]
+        if len(rest) < len(images):
+            left_out[way] = len(images) - len(rest)
+            notes.append(f"{left_out[way]} left out: {why}")
+        return rest
+
+    pool = keep(pool, [image.state != State.SKIPPED for image in pool], "skipped", TAKE_BACK)
+    other_tone = "of another tone" if request.tones else "tone unknown"
+    pool = keep(pool, [image.tone in tones for image in pool], other_tone, OTHER_TONE)
+    pool = keep(
+        pool,
+        [families[image.id] not in taken for image in pool],
+        f"in {listed(apart)}, or of the same patient or a near-duplicate of an image there",
+        "keep apart from fewer subsets (--disjoint-from SUBSET)",
+    )
+    if request.balance_malignant:
+        pool = keep(
+            pool,
+            [i.malignant is not None for i in pool],
+            "not known whether malignant or benign",
+            "draw without --balance",
+        )
+    ranked = sorted(pool, key=lambda image: rank(request.seed, image.content_hash))
+    by_tone = {tone: [i for i in ranked if i.tone == tone] for tone in tones}
+    return _Pool(by_tone, groups, notes, left_out, counts)
+
+
+def relatives(images: Sequence[Image]) -> tuple[dict[int, int], dict[int, int]]:
+    """Groups of near-duplicates, and families: groups joined where they share a patient."""
+    alike = [(i, j) for i, j, _ in near_duplicates([image.perceptual_hash for image in images])]
+    first: dict[str, int] = {}
+    same_patient = [
+        (first.setdefault(image.patient, index), index)
+        for index, image in enumerate(images)
+        if image.patient is not None
+    ]
+    groups, families = _joined(len(images), alike), _joined(len(images), alike + same_patient)
+    ids = [image.id for image in images]
+    return dict(zip(ids, groups, strict=True)), dict(zip(ids, families, strict=True))
+
+
+def _joined(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
+    """The number of its group for each of `count` things, where pairs belong together."""
+    parent = list(range(count))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for i, j in pairs:
+        parent[root(j)] = root(i)
+    return [root(i) for i in range(count)]
+
+
+def count_tones(images: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """Return the number of images by tone, skipped ones not counted, from their tones and states."""
+    counts: dict[str, int] = {}
+    for tone, state in images:
+        counts[tone] = counts.get(tone, 0) + (state != State.SKIPPED)
+    return counts
+
+
+def tones_to_draw(counts: Mapping[str, int], wanted: Sequence[str]) -> list[str]:
+    """Return the tone groups to draw from, in the order of the protocol.
+
+    Those that are wanted, or all that there are: unknown where more than a tenth of the images has
+    no tone, or none has one.
+    """
+    order = [tone.name for tone in load_protocol().tones]
+    if wanted:
+        return [tone for tone in order if tone in wanted]
+    there = [tone for tone in order if tone in counts]
+    known = [tone for tone in there if tone != UNKNOWN]
+    return there if not known or _many_unknown(counts) else known
+
+
+def tone_notes(counts: Mapping[str, int]) -> list[str]:
+    """Return what is to be said of the groups that are drawn from where none was asked for."""
+    known = [tone.name for tone in load_protocol().tones if tone.name != UNKNOWN]
+    notes = [f"{tone}: there is no image of this tone" for tone in known if tone not in counts]
+    others = " ".join(f"--tone {tone}" for tone in known if tone in counts)
+    if others and _many_unknown(counts):
+        notes.append(
+            f"{counts[UNKNOWN]} of {sum(counts.values())} images have no tone: '{UNKNOWN}' is drawn "
+            f"as a group of its own; {others} leaves them out"
+        )
+    return notes
+
+
+def no_image_of(tones: Sequence[str], counts: Mapping[str, int]) -> str:
+    """Return that there is no image of `tones`, what there is by `counts`, and what to do."""
+    there = ", ".join(f"{tone} {n}" for tone, n in sorted(counts.items()) if n)
+    if not there:
+        return "there are no images: import photographs ('ddiseg import PATH')"
+    wanted = " or ".join(tones)
+    return (
+        f"there are no images of {wanted}, but of other tones ({there}): draw from those (--tone), "
+        f"or import photographs of {wanted}"
+    )
+
+
+def ways_out(ways: Sequence[str]) -> str:
+    """Return what a person can do where no image may be drawn: one of `ways`, or import more."""
+    return ", ".join([*ways, "or import more photographs"]) if ways else "import more photographs"
+
+
+def _many_unknown(counts: Mapping[str, int]) -> bool:
+    return counts.get(UNKNOWN, 0) * ONE_IN > sum(counts.values())
+
+
+def rank(seed: int, content_hash: str) -> str:
+    """What images are sorted by, to be drawn at random: the same for a seed and an image."""
+    return hashlib.sha256(f"{seed} {content_hash}".encode()).hexdigest()
+
+
+def _pick(pool: _Pool, request: Request) -> dict[str, list[Image]]:
+    """Images by tone in the order in which they are drawn: each size is a beginning of it."""
+    picked: dict[str, list[Image]] = {tone: [] for tone in pool.by_tone}
+    waiting = {tone: list(images) for tone, images in pool.by_tone.items()}
+    groups: set[int] = set()
+    patients: set[str] = set()
+    # Tones take turns, so that a longer draw does not change what a shorter one would take.
+    for turn in range(request.per_tone[-1]):
+        for tone, images in waiting.items():
+            sides = [turn % 2 == 0, turn % 2 != 0] if request.balance_malignant else [None]
+            free = [image for image in images if pool.groups[image.id] not in groups]
+            image = _best(free, sides, patients)
+            if image is None:
+                continue
+            picked[tone].append(image)
+            images.remove(image)
+            groups.add(pool.groups[image.id])
+            if image.patient is not None:
+                patients.add(image.patient)
+    return picked
+
+
+def _best(free: Sequence[Image], sides: Sequence[bool | None], patients: set[str]) -> Image | None:
+    """The next image: of the first side that has any, of a patient not drawn yet if there is one."""
+    for side in sides:
+        suitable = [image for image in free if side is None or image.malignant == side]
+        fresh = [image for image in suitable if image.patient not in patients]
+        if suitable:
+            return (fresh or suitable)[0]
+    return None
+
+
+def _lacking(picked: dict[str, list[Image]], size: int, request: Request) -> list[str]:
+    lines = []
+    for tone, images in picked.items():
+        drawn = images[:size]
+        if len(drawn) < size:
+            lines.append(f"{tone}: {len(drawn)} of the {size} wanted")
+        malignant = sum(image.malignant is True for image in drawn)
+        benign = len(drawn) - malignant
+        if request.balance_malignant and abs(malignant - benign) > size % 2:
+            lines.append(f"{tone}: {malignant} malignant and {benign} benign of {size}, not halves")
+    return lines
+
+
+def _repeated_patients(picked: dict[str, list[Image]]) -> list[str]:
+    drawn = Counter(i.patient for images in picked.values() for i in images if i.patient)
+    repeated = sorted(patient for patient, n in drawn.items() if n > 1)
+    if not repeated:
+        return []
+    return [
+        f"{len(repeated)} patients were drawn more than once, for want of others "
+        f"({listed(repeated)})"
+    ]
+
+
+def _odd_sizes(request: Request) -> list[str]:
+    if not request.balance_malignant:
+        return []
+    return [f"{n} is odd: malignant has one more" for n in request.per_tone if n % 2]
+
+
+def check_name(name: str, what: str) -> None:
+    """Raises InputError where `name` can't name `what`, such as "a subset"."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise InputError(
+            f"'{name}' can't name {what}: give letters, digits, '.', '_' and '-', "
+            "at most 100, the first a letter or digit"
+        )
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    shown = ", ".join(names[:_LISTED])
+    return shown + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

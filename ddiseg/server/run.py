@@ -1,0 +1,117 @@
+"""Run the server of a workspace until it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import uvicorn
+
+from ddiseg.catalogue import JobKind
+from ddiseg.errors import DdisegError, InputError
+from ddiseg.labelstudio.connection import find
+from ddiseg.labelstudio.folder import Folder
+from ddiseg.loop.lock import one_at_a_time
+from ddiseg.loop.round import RoundOptions, run_round
+from ddiseg.server.app import create_app
+from ddiseg.server.backend import Backend, Say
+from ddiseg.server.credentials import ensure_credentials
+from ddiseg.server.jobs import Do
+from ddiseg.workspace.workspace import Workspace
+
+
+def serve(
+    workspace: Workspace,
+    host: str,
+    port: int,
+    options: RoundOptions,
+    actor: str,
+    *,
+    every: float,
+    max_body: int,
+    grace: float,
+    say: Say,
+    ready: Callable[[str], None],
+) -> None:
+    """Serve a workspace until SIGTERM or SIGINT; `ready` is called with the address.
+
+    Args:
+        options: of the rounds.
+        every: seconds from one round that no webhook asked for to the next; 0: there are none.
+        max_body: bytes that a request's body may have.
+        grace: seconds that requests and the job at hand have to end once the server stops.
+
+    Raises:
+        WorkspaceError: another server of this workspace runs.
+        InputError: the address can't be listened on.
+    """
+    with _only_server(workspace.root), _listening(host, port) as listener:
+        backend = Backend(
+            workspace,
+            ensure_credentials(workspace.root),
+            rounds(workspace, options, actor),
+            device=options.device,
+            every=every,
+            grace=grace,
+            say=say,
+        )
+        config = uvicorn.Config(
+            create_app(backend, max_body),
+            log_level="warning",
+            access_log=False,  # a path may hold the webhook's secret
+            timeout_graceful_shutdown=max(1, round(grace)),
+            server_header=False,
+        )
+        ready(_address(host, listener.getsockname()[1]))
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def rounds(workspace: Workspace, options: RoundOptions, actor: str) -> Mapping[JobKind, Do]:
+    """The jobs that are rounds of the loop; each fails where a step of its round fails."""
+
+    def job(*, must_refresh: bool) -> Do:
+        def do(_stopping: Callable[[], bool]) -> None:
+            steps = run_round(
+                workspace,
+                lambda: find(workspace.root),
+                options,
+                actor,
+                must_refresh=must_refresh,
+            )
+            if failed := [f"{step.name}: {step.said}" for step in steps if step.failed]:
+                raise DdisegError("; ".join(failed))
+
+        return do
+
+    return {JobKind.PULL: job(must_refresh=False), JobKind.REFRESH: job(must_refresh=True)}
+
+
+@contextlib.contextmanager
+def _only_server(root: Path) -> Iterator[None]:
+    """Hold the lock of a workspace's one server; it ends with the process."""
+    folder = Folder(root)
+    folder.make()
+    busy = f"another 'ddiseg serve' runs for {root} (process {{holder}}): use that one, or stop it"
+    with one_at_a_time(folder.path / "serve.lock", busy):
+        yield
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens; raises InputError where it can't."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        raise InputError(
+            f"{_address(host, port)} can't be listened on ({error.strerror}): give another --port, "
+            "or an address of this machine as --host"
+        ) from error
+    with listener:
+        yield listener
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

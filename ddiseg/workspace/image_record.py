@@ -1,0 +1,88 @@
+"""All that is known of one image, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from annotation_protocol import ProtocolError, load_protocol
+from ddiseg.catalogue.malignancy import DISCLAIMER
+from ddiseg.catalogue.tables import Image, Mask
+from ddiseg.errors import DdisegError
+from ddiseg.workspace.workspace import Workspace
+
+_IMAGE = (
+    *("id", "name", "state", "width", "height", "tone", "tone_source", "fitzpatrick", "malignant"),
+    *(
+        "malignant_source",
+        "diagnosis",
+        "patient",
+        "lesion",
+        "content_hash",
+        "perceptual_hash",
+        "in_place",
+    ),
+)
+_MASK = (
+    *("id", "content_hash", "width", "height", "mapping", "protocol_version", "uncertainty"),
+    *("origin", "parent_id", "created_at"),
+)
+_REVIEW = ("mask_id", "reviewer", "verdict", "comment", "created_at")
+_SKIP = ("reason", "note", "annotator", "created_at")
+_EVENT = ("at", "kind", "actor", "state_before", "state_after", "detail")
+
+
+def describe(workspace: Workspace, image: Image) -> dict[str, Any]:
+    """Details, files, masks with class shares, estimates of malignancy, reviews, skips, events."""
+    catalogue = workspace.catalogue
+    rows = catalogue.masks.of_image(image.id)
+    accepted = catalogue.masks.accepted().get(image.id)
+    versions = {model.id: model for model in catalogue.models.all()}
+    datasets = {dataset.id: dataset.name for dataset in catalogue.images.datasets()}
+    masks = [
+        {
+            **_values(mask, _MASK),
+            "author": mask.annotator or versions[mask.model_version_id or 0].name,
+            "accepted": accepted is not None and mask.id == accepted.id,
+            "shares": _shares(workspace, mask),
+        }
+        for mask in rows
+    ]
+    estimates = [
+        {
+            "model": versions[estimate.model_version_id].name,
+            "probability": estimate.probability,
+            "learned_from": image.content_hash
+            in versions[estimate.model_version_id].training_images,
+            "note": DISCLAIMER,
+            "created_at": estimate.created_at,
+        }
+        for estimate in catalogue.malignancy.of_image(image.id)
+    ]
+    reviews = catalogue.masks.reviews([mask.id for mask in rows])
+    return {
+        **_values(image, _IMAGE),
+        "dataset": datasets[image.dataset_id],
+        "files": [source.path for source in catalogue.images.sources(image.id)],
+        "masks": masks,
+        "malignancy_estimates": estimates,
+        "reviews": [_values(review, _REVIEW) for review in reviews],
+        "skips": [_values(skip, _SKIP) for skip in catalogue.images.skips(image.id)],
+        "events": [_values(event, _EVENT) for event in catalogue.history.of_image(image.id)],
+    }
+
+
+def _values(row: object, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names}
+
+
+def _shares(workspace: Workspace, mask: Mask) -> dict[str, float] | None:
+    """Share of a mask's pixels by class, absent ones left out; None where its file is damaged."""
+    try:
+        values, counts = np.unique(workspace.mask(mask), return_counts=True)
+        names = [load_protocol().class_at(int(value)).name for value in values]
+    except (DdisegError, ProtocolError):  # 'ddiseg verify' says what is wrong with it
+        return None
+    return dict(zip(names, (counts / counts.sum()).round(4).tolist(), strict=True))

@@ -1,0 +1,238 @@
+"""Where a workspace stands, and what each person can do next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from ddiseg.catalogue import Catalogue, ModelKind, Split, State
+from ddiseg.catalogue.tables import Dataset, Image, ModelVersion
+from ddiseg.errors import NotFoundError
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command that would move something now."""
+
+    why: str  #: what it does, with how many
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.why}: {self.command}"
+
+
+@dataclass(frozen=True)
+class Status:
+    """Counts of one moment."""
+
+    counts: dict[tuple[str, str], int]  #: images by (tone, state)
+    datasets: list[tuple[Dataset, int]]  #: with the number of their images
+    model: ModelVersion | None  #: the one in use
+    accepted: int  #: accepted masks
+    skips: dict[str, int]  #: skipped images by reason
+    subsets: dict[str, dict[str, int]]  #: images by subset and tone
+    steps: list[Step]  #: of the data manager, the most useful first
+    with_annotators: int  #: images that are open in Label Studio
+    with_reviewers: int  #: masks that wait there for a verdict
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def next_step(self) -> str:
+        """The most useful step; that all is done where none but a release is left."""
+        if self.steps and not (self.accepted and self.steps[0].command in _AT_THE_END):
+            return str(self.steps[0])
+        if not self.accepted:
+            return "nothing is left to do; look at it: ddiseg report"
+        return f"all is done; look at it or release it: ddiseg report, {_EXPORT}"
+
+
+def status(catalogue: Catalogue, server: str, *, runs: bool = True) -> Status:
+    """Count what the catalogue holds, and people on a labelling server; reads only.
+
+    Args:
+        server: the URL of a team's, or "embedded".
+        runs: whether the server can be asked; if not, starting it comes before what needs it.
+    """
+    work = _Work(catalogue, server)
+    steps = list(work.steps())
+    first = next((i for i, step in enumerate(steps) if step.command.startswith(_NEED_SERVER)), None)
+    if first is not None and not runs:
+        steps.insert(first, Step("start Label Studio", "ddiseg label up"))
+    by_dataset = Counter(image.dataset_id for image in work.images)
+    return Status(
+        counts=catalogue.images.counts(),
+        datasets=[(d, by_dataset[d.id]) for d in catalogue.images.datasets()],
+        model=work.model,
+        accepted=len(work.accepted),
+        skips=dict(Counter(skip.reason for skip in catalogue.images.skips())),
+        subsets=catalogue.subsets.sizes(),
+        steps=steps,
+        with_annotators=len(work.in_hand.with_annotators),
+        with_reviewers=len(work.in_hand.with_reviewers),
+    )
+
+
+def masks_to_learn(catalogue: Catalogue) -> int:
+    """Return the number of accepted masks that the newest version has not learned from.
+
+    Whether the gate let that version pass or not: the same masks would only make the same version.
+    Held-out masks are not counted, since no version learns from them.
+    """
+    versions = catalogue.models.all(ModelKind.SEGMENTATION)
+    learned = set(versions[-1].training_masks) if versions else set()
+    sides = catalogue.sides.all()
+    return sum(
+        mask.content_hash not in learned and sides.get(image_id, Split.TRAINING) is Split.TRAINING
+        for image_id, mask in catalogue.masks.accepted().items()
+    )
+
+
+#: States in which an image can be given to annotators.
+_OPEN = (State.NEW, State.QUEUED, State.PRELABELLED, State.IN_LABELLING, State.REWORK)
+
+#: Accepted masks from which learning again is worth it, where there is a model.
+WORTH_A_REFRESH = 10
+
+_PUSH = "ddiseg label push"
+_EXPORT = "ddiseg export --format coco --to release"
+_REVIEW_ALL = "ddiseg review push --sample 100"
+
+#: Commands that ask Label Studio.
+_NEED_SERVER = ("ddiseg label ", "ddiseg review push", "ddiseg review pull")
+
+#: What can still be run once all is done.
+_AT_THE_END = (_EXPORT, _REVIEW_ALL)
+
+
+class _Work:
+    """What is left to do in a workspace."""
+
+    def __init__(self, catalogue: Catalogue, server: str) -> None:
+        self.catalogue = catalogue
+        self.images = catalogue.images.select()
+        self.accepted = catalogue.masks.accepted()
+        self.in_hand = catalogue.hands.on(server)
+        try:
+            self.model: ModelVersion | None = catalogue.models.current()
+        except NotFoundError:
+            self.model = None
+
+    def steps(self) -> Iterator[Step]:
+        """The commands that would move something now, the most useful first."""
+        if not self.images:
+            yield Step("import photographs", "ddiseg import PATH")
+            return
+        hand = self.in_hand
+        if n := len(hand.to_review):
+            yield Step(f"have a second person review the {n} submitted masks", "ddiseg review push")
+        learn = list(self._to_learn())
+        early = self.model is None or self._unlearned >= WORTH_A_REFRESH
+        if early:
+            yield from learn
+        yield from self._to_predict()
+        yield from self._of_batches()
+        if n := len(hand.with_annotators):
+            yield Step(
+                f"bring back what annotators did with the {n} images they have", "ddiseg label pull"
+            )
+        if n := len(hand.with_reviewers):
+            yield Step(
+                f"bring back the verdicts on the {n} masks that reviewers have",
+                "ddiseg review pull",
+            )
+        yield from self._to_give_out()
+        if not early:
+            yield from learn
+        if self.accepted:
+            yield Step(f"write a release of the {len(self.accepted)} accepted masks", _EXPORT)
+        if n := len(hand.left_out):
+            yield Step(f"review the {n} masks too that spot checks left out", _REVIEW_ALL)
+
+    def _to_learn(self) -> Iterator[Step]:
+        if n := self._unlearned:
+            newest = self.catalogue.models.all(ModelKind.SEGMENTATION)[-1:]
+            why = [f"{n} accepted masks are new to {version.name}" for version in newest]
+            yield Step((why or [f"train probes on the {n} accepted masks"])[0], "ddiseg refresh")
+
+    def _to_predict(self) -> Iterator[Step]:
+        if self.model is not None:
+            predicted = self.catalogue.masks.predicted_by(self.model.id)
+            settled = (State.ACCEPTED, State.SKIPPED)
+            if n := sum(i.state not in settled and i.id not in predicted for i in self.images):
+                why = [f"{n} images have no prediction of {self.model.name} yet"]
+                yield Step(why[0], "ddiseg prelabel")
+
+    @cached_property
+    def _unlearned(self) -> int:
+        return masks_to_learn(self.catalogue)
+
+    @cached_property
+    def _free(self) -> dict[int, Image]:
+        """Open images that nobody has, by id."""
+        return {i.id: i for i in self.images if i.state in _OPEN and i.id not in self.in_hand.given}
+
+    @cached_property
+    def _of_open_batches(self) -> dict[str, set[int]]:
+        """Images of each open batch that nobody has."""
+        batches = self.catalogue.batches
+        names = [batch.name for batch in batches.all() if batch.closed_at is None]
+        return {name: self._free.keys() & batches.image_ids(name) for name in names}
+
+    def _of_batches(self) -> Iterator[Step]:
+        for name, ids in self._of_open_batches.items():
+            if ids:
+                why = f"give the {len(ids)} images of {name} that nobody has to annotators"
+                yield Step(why, f"ddiseg label push --batch {name}")
+
+    def _to_give_out(self) -> Iterator[Step]:
+        """Images that nobody has, of no batch; and newer predictions of those that nobody has begun."""
+        rest = self._free.keys() - set().union(*self._of_open_batches.values())
+        if rest and not self.accepted and self.model is None:
+            yield from self._first(rest)
+        elif rest:
+            some = "or a part of them, with 'ddiseg batch draw'"
+            why = f"give the {len(rest)} images that nobody has to annotators, {some}"
+            if tests := len(rest & self.catalogue.evaluations.test_images()):
+                why += f" ({tests} of them are test images: once accepted, they are learned from)"
+            yield Step(why, _PUSH)
+        elif n := self._older():
+            yield Step(f"show annotators the present predictions of {n} images", _PUSH)
+
+    def _first(self, rest: set[int]) -> Iterator[Step]:
+        """Before there is any mask: a part of the images, or masks from elsewhere."""
+        subsets = self.catalogue.subsets
+        sizes = {name: len(rest & subsets.members(name)) for name in subsets.names()}
+        drawn = [name for name, n in sizes.items() if n]
+        if drawn:
+            why = f"give the {sizes[drawn[0]]} images of {drawn[0]} to annotators"
+            yield Step(why, f"{_PUSH} --subset {drawn[0]}")
+        elif not sizes and not self.in_hand.given:
+            yield Step("draw the images to label first", "ddiseg subset draw NAME --per-tone 10")
+        elif self.in_hand.with_annotators:
+            return  # enough to begin with
+        else:
+            yield Step(f"give the {len(rest)} images that nobody has to annotators", _PUSH)
+        yield Step(
+            "bring in reviewed masks instead",
+            "ddiseg masks import PATH --annotator WHO --reviewer SECOND",
+        )
+
+    def _older(self) -> int:
+        """Number of images that nobody has begun, and whose task shows no or an older prediction."""
+        shown = self.in_hand.shown
+        masks = self.catalogue.masks
+        by_people = {
+            mask.id
+            for mask in masks.get([i for i in shown.values() if i is not None]).values()
+            if mask.annotator is not None
+        }
+        newest = masks.newest_predictions(list(shown)) if shown else {}
+        return sum(
+            mask.id != shown[image_id] and shown[image_id] not in by_people
+            for image_id, mask in newest.items()
+        )

@@ -1,0 +1,233 @@
+"""A workspace: a folder with the catalogue, the store, and where both are written down."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from annotation_protocol import load_protocol
+from ddiseg import images, masks
+from ddiseg.catalogue import Catalogue
+from ddiseg.catalogue.tables import Image, Mask
+from ddiseg.errors import InputError, WorkspaceError
+from ddiseg.locate import CATALOGUE, SETTINGS, expanded
+from ddiseg.workspace.store import Kind, Store
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """An open workspace; what the work of every command is done on."""
+
+    root: Path
+    catalogue: Catalogue
+    store: Store
+
+    @classmethod
+    def create(
+        cls, root: Path, catalogue_url: str | None = None, store_url: str | None = None
+    ) -> Workspace:
+        """Make a workspace, or bring the one that is there up to this program's schema.
+
+        Raises WorkspaceError where the folder can't be written or names other places already, and
+        where it has lost its catalogue: an empty one would hide that.
+        """
+        settings = root / SETTINGS
+        wanted = {
+            "catalogue": _lasting_catalogue(catalogue_url or ""),
+            "store": _lasting_store(store_url or ""),
+        }
+        for key, value in wanted.items():
+            if value.encode("utf-8", "replace").decode("utf-8") != value:
+                raise WorkspaceError(
+                    f"{settings} can't name the {key} {value}: give places whose names are UTF-8"
+                )
+        _refuse_dead_link(root)
+        _refuse_dead_link(settings)
+        if settings.exists():
+            there = _read_settings(settings)
+            for key, value in wanted.items():
+                if value and value != there[key]:
+                    raise WorkspaceError(
+                        f"{settings} has {key} {there[key] or 'in this folder'}: move the data "
+                        "yourself and change the line, or make a workspace in another folder"
+                    )
+            _check_catalogue_is_there(root, there)
+            Catalogue.create(_catalogue_url(root, there)).close()
+            return cls.open(root)
+        _check_catalogue_is_no_folder(root, wanted)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            # The settings come last: they must not name places that turn out to be unusable, and
+            # where they are, there was a catalogue.
+            Store(wanted["store"] or str(root))
+            Catalogue.create(_catalogue_url(root, wanted)).close()
+            temporary = root / f".{SETTINGS}.part"
+            temporary.write_text(
+                "# Where this workspace keeps its data. Empty: in this folder.\n"
+                + "".join(
+                    f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
+                    for key, value in wanted.items()
+                ),
+                encoding="utf-8",
+            )
+            os.replace(temporary, settings)
+        except OSError as error:
+            raise WorkspaceError(
+                f"{root} can't be made a workspace: {error.strerror}; give a folder that you may "
+                "write in, or that does not exist yet"
+            ) from error
+        return cls.open(root)
+
+    @classmethod
+    def open(cls, root: Path) -> Workspace:
+        """Open a workspace; raises WorkspaceError where there is none."""
+        settings = root / SETTINGS
+        _refuse_dead_link(settings)
+        if not settings.exists():
+            raise WorkspaceError(
+                f"{root.absolute()} is no workspace: it has no {SETTINGS}, which 'ddiseg init' makes"
+            )
+        there = _read_settings(settings)
+        url = _catalogue_url(root, there)
+        _check_catalogue_is_there(root, there)
+        return cls(
+            root, Catalogue.open(url), Store(there["store"] or str((root / "store").absolute()))
+        )
+
+    def photograph(self, image: Image) -> images.Photograph:
+        """Pixels of an image, (H, W, 3) uint8; raises WorkspaceError or InputError where they changed."""
+        if image.in_place is None:
+            return images.open_photograph(self.store.get(Kind.IMAGE, image.content_hash)).pixels
+        try:
+            data = Path(image.in_place).read_bytes()
+        except OSError as error:
+            raise WorkspaceError(
+                f"{image.name}: {image.in_place} can't be read ({error.strerror}); it was imported --in-place"
+            ) from error
+        pixels = images.open_photograph(data).pixels
+        if images.content_hash(pixels) != image.content_hash:
+            raise InputError(
+                f"{image.name}: {image.in_place} was changed after it was imported --in-place"
+            )
+        return pixels
+
+    def mask(self, mask: Mask) -> NDArray[np.uint8]:
+        """A mask as it was drawn, (h, w) uint8 class ids, at its own size."""
+        return masks.decode_png(self.store.get(Kind.MASK, mask.content_hash))
+
+    def mask_over(self, image: Image, mask: Mask) -> NDArray[np.uint8]:
+        """A mask at the size of its photograph, (H, W); stretched back where it was stretched."""
+        return masks.stretch(self.mask(mask), (image.height, image.width))
+
+    def store_mask(self, mask: NDArray[np.uint8]) -> str:
+        """Store a mask; returns its content hash."""
+        digest = masks.mask_hash(mask)
+        self.store.put(Kind.MASK, digest, masks.encode_png(mask, load_protocol().palette()))
+        return digest
+
+
+def default_actor() -> str:
+    """Who runs a command, for the event log."""
+    try:
+        return os.environ.get("DDISEG_ACTOR") or getpass.getuser()
+    except (KeyError, OSError):  # a container without a user name
+        return f"user {os.getuid()}"
+
+
+def _catalogue_url(root: Path, settings: dict[str, str]) -> str | URL:
+    # Not a text: the folder's name may hold what means something in a URL.
+    here = URL.create("sqlite", database=str((root / CATALOGUE).absolute()))
+    return settings["catalogue"] or here
+
+
+def _refuse_dead_link(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise WorkspaceError(
+            f"{path} is a link to {os.readlink(path)}, which does not exist: restore what it "
+            "leads to, or remove the link"
+        )
+
+
+def _check_catalogue_is_there(root: Path, settings: dict[str, str]) -> None:
+    """Raises WorkspaceError where the SQLite file of a workspace is gone, or has lost its content."""
+    _check_catalogue_is_no_folder(root, settings)
+    file = _catalogue_file(root, settings)
+    if file is None or (os.path.isfile(file) and os.path.getsize(file)):
+        return
+    state = "is empty" if os.path.isfile(file) else "is missing"
+    raise WorkspaceError(
+        f"{file} {state}: restore {file.name} from a backup, or from where it was moved to; to begin "
+        f"anew, move {SETTINGS} and store away and run 'ddiseg init'"
+    )
+
+
+def _check_catalogue_is_no_folder(root: Path, settings: dict[str, str]) -> None:
+    file = _catalogue_file(root, settings)
+    if file is not None and os.path.isdir(file):
+        raise WorkspaceError(
+            f"{file} is a folder, and the catalogue is a file: move that folder away, and restore "
+            f"{file.name} from a backup if there was one"
+        )
+
+
+def _catalogue_file(root: Path, settings: dict[str, str]) -> Path | None:
+    """The file of an SQLite catalogue; None: it is on a server."""
+    url = _catalogue_url(root, settings)
+    if isinstance(url, str):
+        if not url.startswith("sqlite"):
+            return None
+        url = _parsed(url)
+    return Path(url.database).absolute() if url.database else None
+
+
+def _lasting_catalogue(url: str) -> str:
+    """`url` so that it means the same place from any folder, and in the next run."""
+    if not url.startswith("sqlite"):
+        return url
+    parts = _parsed(url)
+    if parts.database in (None, "", ":memory:"):
+        raise WorkspaceError(f"catalogue URL {url} names no file: give sqlite:///FILE")
+    file = os.path.abspath(expanded(Path(parts.database)))
+    return parts.set(database=file).render_as_string(hide_password=False)
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except ArgumentError as error:
+        raise WorkspaceError(f"catalogue URL {url} can't be used: {error}") from error
+
+
+def _lasting_store(url: str) -> str:
+    """`url`; a folder as its absolute path, so that it means the same from any other folder."""
+    return url if not url or "://" in url else os.path.abspath(expanded(Path(url)))
+
+
+def _read_settings(path: Path) -> dict[str, str]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except IsADirectoryError as error:
+        raise WorkspaceError(
+            f"{path} is a folder, and the settings of a workspace are a file: move that folder away, "
+            f"and restore {SETTINGS} from a backup"
+        ) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise WorkspaceError(
+            f"{path} can't be read: {why}; correct it, or restore it from a backup"
+        ) from error
+    unknown = set(values) - {"catalogue", "store"}
+    if unknown or not all(isinstance(v, str) for v in values.values()):
+        raise WorkspaceError(
+            f"{path}: expected the lines catalogue and store, both text; found {sorted(values)}"
+        )
+    return {"catalogue": values.get("catalogue", ""), "store": values.get("store", "")}

@@ -1,0 +1,1 @@
+"""Pretraining of a small backbone, and the teacher that FEDD compares with."""

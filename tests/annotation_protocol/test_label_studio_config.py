@@ -1,0 +1,564 @@
+"""The Label Studio configuration written from the protocol, and how edited ones are read."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import subprocess
+import sys
+import urllib.parse
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from annotation_protocol import Protocol, ProtocolError, SkipReason, Verdict, load_protocol
+from annotation_protocol import label_studio_config as lc
+from annotation_protocol.protocol import PROTOCOL_FILE, TOOL_HOTKEYS
+
+PROTOCOL = load_protocol()
+ANNOTATION = lc.annotation_config(PROTOCOL)
+WITH_CLICKS = lc.annotation_config(PROTOCOL, clicks=True)
+REVIEW = lc.review_config(PROTOCOL)
+
+both_configs = pytest.mark.parametrize("config", [ANNOTATION, REVIEW], ids=["annotation", "review"])
+
+
+def element(config: str, name: str) -> ET.Element:
+    (found,) = (e for e in ET.fromstring(config).iter() if e.get("name") == name)
+    return found
+
+
+def edited(config: str, name: str, edit: Callable[[ET.Element], None]) -> str:
+    """`config` after `edit` of the tag called `name`."""
+    root = ET.fromstring(config)
+    (found,) = (e for e in root.iter() if e.get("name") == name)
+    edit(found)
+    return ET.tostring(root, encoding="unicode")
+
+
+def option(control: ET.Element, value: str) -> ET.Element:
+    (found,) = (e for e in control if e.get("value") == value)
+    return found
+
+
+def with_reasons(protocol: Protocol, **changes: str) -> Protocol:
+    """`protocol` with its first skip reason changed."""
+    first, *rest = protocol.skip_reasons
+    return dataclasses.replace(
+        protocol, skip_reasons=(dataclasses.replace(first, **changes), *rest)
+    )
+
+
+# Writing
+
+
+def test_clicks__are_smart_and_have_the_classes_of_the_brush() -> None:
+    points, brush = (element(WITH_CLICKS, name) for name in (lc.CLICK, lc.MASK))
+    assert (points.tag, points.get("smart"), points.get("toName")) == (
+        "KeyPointLabels",
+        "true",
+        lc.IMAGE,
+    )
+    assert [p.get("value") for p in points] == [b.get("value") for b in brush]
+    assert [p.get("background") for p in points] == [b.get("background") for b in brush]
+    assert [p.get("hotkey") for p in points] == [c.click_hotkey for c in PROTOCOL.classes]
+
+
+def test_clicks__are_not_there_unless_asked_for_and_change_nothing_else() -> None:
+    assert lc.CLICK not in lc.read_config(ANNOTATION).tags
+    assert element(WITH_CLICKS, lc.MASK).get("smart") == "false"  # else it takes the clicks
+    assert element(ANNOTATION, lc.MASK).get("smart") is None
+    changed = lc.differences(WITH_CLICKS, ANNOTATION)
+    assert changed[0] == f"{lc.CLICK} was added"
+    assert [line for line in changed[1:] if lc.MASK not in line] == []
+
+
+@both_configs
+def test_config__each_class_once_in_order(config: str) -> None:
+    labels = list(element(config, lc.MASK))
+    assert [
+        (e.tag, e.get("value"), e.get("background"), e.get("hotkey"), e.get("hint")) for e in labels
+    ] == [("Label", c.name, c.colour, c.hotkey, c.definition) for c in PROTOCOL.classes]
+
+
+@pytest.mark.parametrize(
+    ("config", "control", "entries"),
+    [
+        (ANNOTATION, lc.SKIP_REASON, PROTOCOL.skip_reasons),
+        (REVIEW, lc.VERDICT, PROTOCOL.verdicts),
+    ],
+    ids=["skip reasons", "verdicts"],
+)
+def test_config__each_choice_once_in_order(
+    config: str, control: str, entries: tuple[SkipReason | Verdict, ...]
+) -> None:
+    choices = element(config, control)
+    assert choices.get("choice") == "single"
+    assert [
+        (e.tag, e.get("alias"), e.get("value"), e.get("hotkey"), e.get("hint")) for e in choices
+    ] == [("Choice", e.key, e.label, e.hotkey, e.definition) for e in entries]
+
+
+@both_configs
+def test_config__tools_stand_before_the_picture(config: str) -> None:
+    tags = [e.tag for e in ET.fromstring(config).iter() if e.get("name")]
+    assert sorted(tags) == ["BrushLabels", "Choices", "Image", "TextArea"]
+    assert tags[-1] == "Image"
+
+
+@both_configs
+def test_config__all_controls_are_about_the_picture(config: str) -> None:
+    controls = lc.read_config(config).controls
+    assert {control.to_name for control in controls.values()} == {lc.IMAGE}
+
+
+@both_configs
+def test_config__picture_is_not_turned_or_smoothed(config: str) -> None:
+    image = element(config, lc.IMAGE)
+    assert image.get("value") == "$image"
+    assert (image.get("rotateControl"), image.get("smoothing")) == ("false", "false")
+    assert image.get("zoom") == image.get("zoomControl") == "true"
+    assert image.get("brightnessControl") == image.get("contrastControl") == "true"
+
+
+@pytest.mark.parametrize("config", [ANNOTATION, WITH_CLICKS, REVIEW])
+def test_config__hotkeys_differ_and_leave_the_tools_alone(config: str) -> None:
+    """Every label and choice has one, for Label Studio gives those without one the next free key."""
+    options = [e for e in ET.fromstring(config).iter() if e.tag in ("Label", "Choice")]
+    hotkeys = [e.attrib["hotkey"] for e in options]
+    assert len(hotkeys) == len(set(hotkeys)) > len(PROTOCOL.classes)
+    assert TOOL_HOTKEYS.isdisjoint(hotkeys)
+
+
+def alphas(matrix: str, colour: tuple[int, int, int]) -> float:
+    """The alpha that an SVG colour matrix gives an opaque colour."""
+    row = [float(number) for number in matrix.split()][15:]
+    return min(
+        1.0, max(0.0, sum(a * b for a, b in zip(row, [*colour, 255, 255], strict=True)) / 255)
+    )
+
+
+@both_configs
+def test_style__tells_lesion_marker_and_ruler_from_what_fills_the_rest(config: str) -> None:
+    """The filters know classes by their colours alone: a changed colour needs other numbers."""
+    style = urllib.parse.unquote(ET.fromstring(config).findtext("Style") or "")
+    kept, ranked, *again = re.findall(r'<feColorMatrix values="([^"]+)"', style)
+    assert again == [ranked], "the third filter is that of a stroke"
+    for entry in PROTOCOL.classes:
+        strong = entry.name in ("lesion", "marker", "ruler")
+        assert alphas(kept, entry.rgb) == pytest.approx(float(strong), abs=0.02)
+        rank = alphas(ranked, entry.rgb)
+        assert rank >= 0.73 if strong else 0.06 <= rank <= 0.67
+    (opacities,) = set(re.findall(r'tableValues="([^"]+)"', style))
+    by_rank = [float(number) for number in opacities.split()]
+    assert len(by_rank) == 20
+    assert by_rank[0] == 0, "where nothing is drawn"
+    assert max(by_rank[1:14]) < 0.15 < min(by_rank[14:]) < 0.5
+
+
+@both_configs
+def test_config__each_styled_class_is_used(config: str) -> None:
+    root = ET.fromstring(config)
+    used = {name for e in root.iter("View") for name in e.get("className", "").split()}
+    styled = set(re.findall(r"\.(ddiseg[a-z-]*)", root.findtext("Style", "")))
+    assert used <= styled
+    assert styled - used <= {"ddiseg-note", "ddiseg-returned"}  # the annotation's alone
+
+
+def test_annotation_config__controls() -> None:
+    assert list(lc.read_config(ANNOTATION).controls) == [lc.MASK, lc.NOTE, lc.SKIP_REASON]
+
+
+def test_annotation_config__shows_the_review_comment() -> None:
+    headers = [e.get("value") for e in ET.fromstring(ANNOTATION).iter("Header")]
+    assert headers.count("$review_comment") == 1
+
+
+def test_annotation_config__says_nothing_of_tone() -> None:
+    assert re.findall(r"\$\w+", ANNOTATION) == ["$review_comment", "$image"]
+
+
+def test_review_config__controls() -> None:
+    assert list(lc.read_config(REVIEW).controls) == [lc.MASK, lc.VERDICT, lc.COMMENT]
+
+
+def test_review_config__verdict_is_required() -> None:
+    verdict = element(REVIEW, lc.VERDICT)
+    assert verdict.get("required") == "true"
+    assert "(keys y, f, n)" in verdict.get("requiredMessage", "")
+
+
+def test_config__special_characters() -> None:
+    label = "Größe < 3 & \"klein\" > 'fein' 皮\nline"
+    config = lc.annotation_config(with_reasons(PROTOCOL, label=label, definition=label))
+    (first, *_) = element(config, lc.SKIP_REASON)
+    assert first.get("value") == first.get("hint") == label
+
+
+xml_text = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"), min_size=1
+).map(str.strip)
+
+
+@given(label=xml_text, definition=xml_text)
+def test_config__any_text_comes_back(label: str, definition: str) -> None:
+    assume(label and definition and not re.search(r"\$\w", label))
+    protocol = with_reasons(PROTOCOL, label=label, definition=definition)
+    config = lc.annotation_config(protocol)
+    attributes = lc.read_config(config).tags[lc.SKIP_REASON].options["occluded"].attributes
+    assert (attributes["value"], attributes["hint"]) == (label, definition)
+    assert lc.skip_reason_of("occluded", protocol) == "occluded"
+    assert lc.differences(config, config) == []
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x1b", "\x0c", "\ufffe"])
+def test_config__character_that_xml_cannot_hold(character: str) -> None:
+    protocol = with_reasons(PROTOCOL, label=f"bad{character}label")
+    with pytest.raises(ProtocolError, match=r"XML can't hold a character of .*bad.*label"):
+        lc.annotation_config(protocol)
+
+
+def test_config__label_that_label_studio_would_replace() -> None:
+    with pytest.raises(ProtocolError, match=r"'see \$image': .* without '\$'"):
+        lc.annotation_config(with_reasons(PROTOCOL, label="see $image"))
+    lc.annotation_config(with_reasons(PROTOCOL, label="costs 5 $"))
+
+
+# Choices
+
+
+def test_skip_reason_of__round_trip() -> None:
+    for reason in PROTOCOL.skip_reasons:
+        assert lc.skip_reason_of(lc.choice_of(reason), PROTOCOL) == reason.key
+        assert lc.skip_reason_of(reason.label, PROTOCOL) == reason.key
+
+
+def test_verdict_of__round_trip() -> None:
+    for verdict in PROTOCOL.verdicts:
+        assert lc.verdict_of(lc.choice_of(verdict), PROTOCOL) == verdict.key
+        assert lc.verdict_of(verdict.label, PROTOCOL) == verdict.key
+
+
+def test_choice_of__is_what_the_config_stores() -> None:
+    stored = lc.read_config(ANNOTATION).choices(lc.SKIP_REASON)
+    assert stored == tuple(lc.choice_of(reason) for reason in PROTOCOL.skip_reasons)
+    stored = lc.read_config(REVIEW).choices(lc.VERDICT)
+    assert stored == tuple(lc.choice_of(verdict) for verdict in PROTOCOL.verdicts)
+
+
+@pytest.mark.parametrize("choice", ["glare", "", "Blurry", "accept"])
+def test_skip_reason_of__unknown(choice: str) -> None:
+    with pytest.raises(ProtocolError, match=f"no skip reason '{choice}' .* occluded, blurry"):
+        lc.skip_reason_of(choice, PROTOCOL)
+
+
+def test_verdict_of__unknown() -> None:
+    with pytest.raises(ProtocolError, match=r"no verdict 'blurry' .* accept, fixed, reject"):
+        lc.verdict_of("blurry", PROTOCOL)
+
+
+def test_skip_reason_of__key_beats_label_of_another() -> None:
+    assert lc.skip_reason_of("blurry", with_reasons(PROTOCOL, label="blurry")) == "blurry"
+
+
+def test_skip_reason_of__label_of_two_reasons() -> None:
+    protocol = with_reasons(PROTOCOL, label="Target ambiguous")
+    with pytest.raises(ProtocolError, match="no skip reason 'Target ambiguous'"):
+        lc.skip_reason_of("Target ambiguous", protocol)
+
+
+# Reading
+
+
+def test_read_config__labels_and_choices() -> None:
+    config = lc.read_config(ANNOTATION)
+    assert config.labels == {c.name: c.colour for c in PROTOCOL.classes}
+    assert config.choices(lc.SKIP_REASON)[:2] == ("occluded", "blurry")
+    assert config.choices("no such control") == ()
+    assert config.choices(lc.NOTE) == ()
+
+
+def test_read_config__written_by_hand() -> None:
+    config = lc.read_config(
+        """<?xml version="1.0" encoding="utf-8"?>
+        <View><!-- <Label value="commented out"/> -->
+          <PolygonLabels toname="img" name="outline">
+            <View><Label Value="nevus" Background="#ABCDEF"/></View>
+            <Label background="red"/><Label value="plain"/>
+          </PolygonLabels>
+          <Image name="img" value="$url"/>
+        </View>"""
+    )
+    assert config.labels == {"nevus": "#abcdef", "plain": None}
+    assert list(config.controls) == ["outline"]
+    assert config.controls["outline"].to_name == "img"
+    assert config.tags["img"].to_name is None
+
+
+@pytest.mark.parametrize("config", ["<View></View>", "<View/>"])
+def test_read_config__empty_project(config: str) -> None:
+    assert lc.read_config(config).tags == {}
+
+
+@pytest.mark.parametrize("config", ["", "not XML", '{"detail": "gone"}', "<View>", "<a/>\ud800"])
+def test_read_config__not_xml(config: str) -> None:
+    with pytest.raises(ProtocolError, match=r"is not XML .* mend it"):
+        lc.read_config(config)
+
+
+@given(st.text() | st.text("<View/=\"'&; >a"))
+def test_read_config__anything(config: str) -> None:
+    with contextlib.suppress(ProtocolError):
+        assert isinstance(lc.read_config(config), lc.ReadConfig)
+
+
+# Differences
+
+
+def reformatted(config: str) -> str:
+    """`config` with other quotes, indents, attribute order and case, as editors leave it."""
+    root = ET.fromstring(config)
+    for e in root.iter():
+        e.attrib = dict(reversed(e.attrib.items()))
+        if "background" in e.attrib:
+            e.attrib["background"] = e.attrib["background"].upper()
+            e.attrib["HotKey"] = e.attrib.pop("hotkey")
+        if e.tag == "Style":
+            e.text = " ".join((e.text or "").split())
+    ET.indent(root, "\t")
+    return f"<!-- by hand -->{ET.tostring(root, 'unicode', short_empty_elements=False)}\n"
+
+
+@both_configs
+def test_differences__formatting_only(config: str) -> None:
+    assert reformatted(config) != config
+    assert lc.differences(reformatted(config), config) == []
+    assert lc.differences(config, reformatted(config)) == []
+
+
+def rename_lesion(mask: ET.Element) -> None:
+    option(mask, "lesion").set("value", "sore")
+
+
+def remove_lesion(mask: ET.Element) -> None:
+    mask.remove(option(mask, "lesion"))
+
+
+def rename_lesion_and_remove_hotkey(mask: ET.Element) -> None:
+    remove_hotkey(mask)
+    rename_lesion(mask)
+
+
+def recolour_lesion(mask: ET.Element) -> None:
+    option(mask, "lesion").set("background", "#FF0000")
+
+
+def rename_and_recolour_lesion(mask: ET.Element) -> None:
+    recolour_lesion(mask)
+    rename_lesion(mask)
+
+
+def change_hotkey(mask: ET.Element) -> None:
+    option(mask, "lesion").set("hotkey", "z")
+
+
+def remove_hotkey(mask: ET.Element) -> None:
+    del option(mask, "lesion").attrib["hotkey"]
+
+
+def add_label(mask: ET.Element) -> None:
+    ET.SubElement(
+        mask, "Label", value="ulcer", background="#FFA39E"
+    )  # what the editor's Add writes
+
+
+def reorder(mask: ET.Element) -> None:
+    mask[:] = reversed(mask)
+
+
+@pytest.mark.parametrize(
+    ("edit", "lines"),
+    [
+        (rename_lesion, ["label 'lesion' of mask was renamed to 'sore'"]),
+        (remove_lesion, ["label 'lesion' of mask is missing"]),
+        (
+            recolour_lesion,
+            ["label 'lesion' of mask: colour '#ff0000' instead of '#56b4e9'"],
+        ),
+        (
+            rename_and_recolour_lesion,
+            [
+                "label 'lesion' of mask was renamed to 'sore'",
+                "label 'lesion' of mask: colour '#ff0000' instead of '#56b4e9'",
+            ],
+        ),
+        (
+            rename_lesion_and_remove_hotkey,
+            [
+                "label 'lesion' of mask was renamed to 'sore'",
+                "label 'lesion' of mask: hotkey '' instead of '1'",
+            ],
+        ),
+        (change_hotkey, ["label 'lesion' of mask: hotkey 'z' instead of '1'"]),
+        (remove_hotkey, ["label 'lesion' of mask: hotkey '' instead of '1'"]),
+        (add_label, ["label 'ulcer' of mask was added"]),
+        (reorder, ["a heading, the layout or the order was changed"]),
+    ],
+)
+def test_differences__labels(edit: Callable[[ET.Element], None], lines: list[str]) -> None:
+    assert lc.differences(edited(ANNOTATION, lc.MASK, edit), ANNOTATION) == lines
+
+
+def test_differences__choice_reworded() -> None:
+    def reword(reasons: ET.Element) -> None:
+        option(reasons, "Significantly blurry").set("value", "Out of focus")
+
+    assert lc.differences(edited(ANNOTATION, lc.SKIP_REASON, reword), ANNOTATION) == [
+        "choice 'blurry' of skip_reason: text 'Out of focus' instead of 'Significantly blurry'"
+    ]
+
+
+def test_differences__alias_removed() -> None:
+    def unalias(reasons: ET.Element) -> None:
+        del option(reasons, "Significantly blurry").attrib["alias"]
+
+    assert lc.differences(edited(ANNOTATION, lc.SKIP_REASON, unalias), ANNOTATION) == [
+        "choice 'blurry' of skip_reason was renamed to 'Significantly blurry'"
+    ]
+
+
+def test_differences__choice_replaced_by_an_unlike_one() -> None:
+    def replace(reasons: ET.Element) -> None:
+        reasons.remove(option(reasons, "On or near the scalp"))
+        ET.SubElement(reasons, "Choice", value="Glare")
+
+    assert lc.differences(edited(ANNOTATION, lc.SKIP_REASON, replace), ANNOTATION) == [
+        "choice 'scalp' of skip_reason is missing",
+        "choice 'Glare' of skip_reason was added",
+    ]
+
+
+def test_differences__attributes_of_controls_and_picture() -> None:
+    config = edited(REVIEW, lc.VERDICT, lambda e: e.set("required", "false"))
+    config = edited(config, lc.IMAGE, lambda e: e.set("rotateControl", "true"))
+    assert lc.differences(config, REVIEW) == [
+        "verdict: required 'false' instead of 'true'",
+        "image: rotatecontrol 'true' instead of 'false'",
+    ]
+
+
+def test_differences__another_tag() -> None:
+    config = ANNOTATION.replace("BrushLabels", "PolygonLabels")
+    assert lc.differences(config, ANNOTATION) == [
+        "mask: tag 'PolygonLabels' instead of 'BrushLabels'"
+    ]
+
+
+def test_differences__controls_missing_and_added() -> None:
+    assert lc.differences(REVIEW, ANNOTATION) == [
+        "note is missing",
+        "skip_reason is missing",
+        "verdict was added",
+        "comment was added",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Correct, then submit. Press Esc before you change the class.", "Be quick."),
+        ("min-height: 440px", "min-height: 44px"),
+        ('className="ddiseg-photograph"', 'className="plain"'),
+    ],
+)
+def test_differences__layout(old: str, new: str) -> None:
+    assert ANNOTATION.count(old) == 1
+    assert lc.differences(ANNOTATION.replace(old, new), ANNOTATION) == [
+        "a heading, the layout or the order was changed"
+    ]
+
+
+def test_differences__not_xml() -> None:
+    with pytest.raises(ProtocolError, match="is not XML"):
+        lc.differences("<html>", ANNOTATION)
+    with pytest.raises(ProtocolError, match="is not XML"):
+        lc.differences(ANNOTATION, "<html>")
+
+
+# Orphans
+
+
+@both_configs
+def test_orphaned_labels__own_configs_have_none(config: str) -> None:
+    assert lc.orphaned_labels(config, PROTOCOL) == ()
+    assert lc.orphaned_labels(reformatted(config), PROTOCOL) == ()
+
+
+def test_orphaned_labels__clicks_belong_to_the_protocol() -> None:
+    assert lc.orphaned_labels(WITH_CLICKS, PROTOCOL) == ()
+
+
+def test_orphaned_labels__class_left_the_protocol() -> None:
+    smaller = dataclasses.replace(PROTOCOL, classes=PROTOCOL.classes[:4], hole_fill="background")
+    assert lc.orphaned_labels(ANNOTATION, smaller) == ("label 'skin' of mask",)
+    assert lc.orphaned_labels(REVIEW, smaller) == ("label 'skin' of mask",)
+    assert lc.orphaned_labels(lc.annotation_config(smaller), PROTOCOL) == ()  # one more is no harm
+
+
+def test_orphaned_labels__class_renamed_in_the_protocol() -> None:
+    renamed = tuple(
+        dataclasses.replace(c, name="sore") if c.name == "lesion" else c for c in PROTOCOL.classes
+    )
+    protocol = dataclasses.replace(PROTOCOL, classes=renamed)
+    assert lc.orphaned_labels(ANNOTATION, protocol) == ("label 'lesion' of mask",)
+
+
+def test_orphaned_labels__reason_and_verdict_left_the_protocol() -> None:
+    smaller = dataclasses.replace(
+        PROTOCOL, skip_reasons=PROTOCOL.skip_reasons[1:], verdicts=PROTOCOL.verdicts[:2]
+    )
+    assert lc.orphaned_labels(ANNOTATION, smaller) == ("choice 'occluded' of skip_reason",)
+    assert lc.orphaned_labels(REVIEW, smaller) == ("choice 'reject' of verdict",)
+
+
+def test_orphaned_labels__other_wording_colour_and_hotkey_orphan_nothing() -> None:
+    classes = tuple(
+        dataclasses.replace(c, colour=f"#00000{c.index}", hotkey="zlgit"[c.index])
+        for c in PROTOCOL.classes
+    )
+    protocol = with_reasons(dataclasses.replace(PROTOCOL, classes=classes), label="Hidden")
+    assert lc.orphaned_labels(ANNOTATION, protocol) == ()
+
+
+def test_orphaned_labels__extra_label_and_control_on_the_server() -> None:
+    config = edited(ANNOTATION, lc.MASK, add_label)
+    config = config.replace("</View>", '<Rating name="quality" toName="image"/></View>', 1)
+    orphans = lc.orphaned_labels(config, PROTOCOL)
+    assert sorted(orphans) == ["control 'quality'", "label 'ulcer' of mask"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("BrushLabels", "PolygonLabels"), ('="image"', '="picture"')]
+)
+def test_orphaned_labels__control_of_another_kind_or_picture(old: str, new: str) -> None:
+    assert "control 'mask'" in lc.orphaned_labels(ANNOTATION.replace(old, new), PROTOCOL)
+
+
+def test_orphaned_labels__text_without_results_is_no_orphan() -> None:
+    config = ANNOTATION.replace("</View>", '<Text name="hint" value="Hello"/></View>', 1)
+    assert lc.orphaned_labels(config, PROTOCOL) == ()
+
+
+# Imports
+
+
+def test_import__standard_library_only() -> None:
+    subprocess.run(
+        [sys.executable, "-S", "-c", "import annotation_protocol.label_studio_config"],
+        cwd=PROTOCOL_FILE.parent.parent,
+        check=True,
+    )

@@ -1,0 +1,78 @@
+"""Rounds, jobs and sides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ddiseg.catalogue import Catalogue, JobKind, NewImage, Split
+
+
+def test_round__keeps_each_step_as_it_is_done(catalogue: Catalogue) -> None:
+    first = catalogue.rounds.begin("tester", {"every": 3})
+    catalogue.rounds.step(first, {"step": "pull", "said": "3 masks", "seconds": 0.5})
+    second = catalogue.rounds.begin("tester", {"every": 4})
+    catalogue.rounds.end(second, "done")
+    newest, broken_off = catalogue.rounds.last(5)
+    assert (newest.id, newest.outcome, newest.steps) == (second, "done", [])
+    assert newest.ended_at is not None
+    assert (broken_off.outcome, broken_off.ended_at) == (None, None)
+    assert broken_off.steps == [{"step": "pull", "said": "3 masks", "seconds": 0.5}]
+    assert [r.id for r in catalogue.rounds.last(1)] == [second]
+    assert (newest.settings, broken_off.settings) == ({"every": 4}, {"every": 3})
+    last = catalogue.rounds.last_with_settings()
+    assert last is not None
+    assert last.id == second
+
+
+def test_request__of_a_kind_one_waits(catalogue: Catalogue) -> None:
+    assert catalogue.jobs.request(JobKind.PULL)
+    assert not catalogue.jobs.request(JobKind.PULL)
+    assert catalogue.jobs.request(JobKind.REFRESH)
+    assert catalogue.jobs.waiting() == 2
+    job = catalogue.jobs.take()
+    assert job is not None
+    assert job.kind == "pull"
+    # What came after the job began may have come too late for it.
+    assert catalogue.jobs.request(JobKind.PULL)
+    catalogue.jobs.end(job.id, "the server is down")
+    assert [(j.kind, j.problem) for j in catalogue.jobs.last(5)] == [
+        ("pull", None),
+        ("refresh", None),
+        ("pull", "the server is down"),
+    ]
+
+
+def test_request__many_at_once_make_one(catalogue: Catalogue) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        asked = list(pool.map(lambda _: catalogue.jobs.request(JobKind.PULL), range(40)))
+    assert asked.count(True) == 1
+    assert catalogue.jobs.waiting() == 1
+
+
+def test_take__nothing_waits(catalogue: Catalogue) -> None:
+    assert catalogue.jobs.take() is None
+
+
+@pytest.mark.parametrize("asked_again", [False, True])
+def test_requeue__what_was_begun_waits_again_once(catalogue: Catalogue, asked_again: bool) -> None:
+    catalogue.jobs.request(JobKind.PULL)
+    catalogue.jobs.take()
+    if asked_again:
+        catalogue.jobs.request(JobKind.PULL)
+    assert catalogue.jobs.requeue() == 1
+    assert catalogue.jobs.waiting() == 1
+    job = catalogue.jobs.take()
+    assert job is not None
+    catalogue.jobs.end(job.id)
+    assert catalogue.jobs.requeue() == 0
+
+
+def test_sides__never_change(catalogue: Catalogue, new_image: Callable[..., NewImage]) -> None:
+    dataset = catalogue.images.dataset("clinic")
+    catalogue.images.add(dataset.id, [new_image(n) for n in range(1, 4)], "tester")
+    catalogue.sides.decide({1: Split.HELD_OUT, 2: Split.TRAINING})
+    catalogue.sides.decide({1: Split.TRAINING, 2: Split.HELD_OUT, 3: Split.NEITHER})
+    assert catalogue.sides.all() == {1: Split.HELD_OUT, 2: Split.TRAINING, 3: Split.NEITHER}

@@ -1,0 +1,249 @@
+"""The gate's arithmetic and what it says, on figures made by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ddiseg.errors import InputError
+from ddiseg.evaluation.gate import (
+    LESION,
+    MEAN,
+    CurrentPrediction,
+    GateDecision,
+    HoldoutImage,
+    decide,
+    refuse,
+)
+
+CLASSES = 5
+TONES = ("I-II", "III-IV", "V-VI")
+
+
+def _matrix(hit: int, missed: int = 0, false: int = 0) -> NDArray[np.int64]:
+    """Lesion (1) on skin (4): IoU of the lesion is hit / (hit + missed + false)."""
+    matrix = np.zeros((CLASSES, CLASSES), np.int64)
+    matrix[1, 1], matrix[1, 4], matrix[4, 1], matrix[4, 4] = hit, missed, false, 100
+    return matrix
+
+
+def _image(
+    number: int, tone: str, candidate: int, current: int | None, **options: str
+) -> HoldoutImage:
+    """An image whose lesion of 100 pixels was found to so many."""
+    before = None if current is None else _matrix(current, 100 - current)
+    matrix = _matrix(candidate, 100 - candidate)
+    return HoldoutImage(options.get("patient", f"p{number}"), tone, (1, 4), matrix, before)
+
+
+def _many(per_tone: dict[str, tuple[int, int]], n: int = 10) -> list[HoldoutImage]:
+    return [
+        _image(k * n + j, tone, candidate + j % 3, current + j % 3)
+        for k, (tone, (candidate, current)) in enumerate(per_tone.items())
+        for j in range(n)
+    ]
+
+
+def test_judge__better_for_all_passes() -> None:
+    verdict = decide(_many(dict.fromkeys(TONES, (80, 70))), "fedd-1")
+    assert (verdict.passed, verdict.judged) == (True, True)
+    difference = verdict.overall.difference
+    assert difference is not None
+    assert difference[LESION].value == pytest.approx(0.1)
+    assert difference[LESION].interval == pytest.approx((0.1, 0.1))
+    assert verdict.reasons[1] == "lesion IoU: +0.100 [+0.100, +0.100] (n = 30 images)"
+    assert verdict.held_out == dict.fromkeys(TONES, 10)
+
+
+def test_judge__worse_for_one_tone_is_refused_though_the_mean_rose() -> None:
+    verdict = decide(_many({"I-II": (90, 60), "III-IV": (90, 60), "V-VI": (60, 70)}), "fedd-1")
+    difference = verdict.overall.difference
+    assert difference is not None
+    assert (difference[MEAN].value or 0) > 0
+    assert not verdict.passed
+    assert verdict.judged
+    assert verdict.reasons == (
+        "V-VI: the lower bound of mean IoU falls from 0.738 to 0.660, by more than 0.02 "
+        "(n = 10 images, 10 patients)",
+        "V-VI: the lower bound of lesion IoU falls from 0.704 to 0.604, by more than 0.02 "
+        "(n = 10 images, 10 patients)",
+    )
+
+
+def test_judge__tolerance_decides() -> None:
+    images = _many({"I-II": (75, 70), "V-VI": (67, 70)})
+    assert not decide(images, "fedd-1", 0.02).passed
+    assert decide(images, "fedd-1", 0.05).passed
+
+
+def test_judge__worse_overall_is_refused_within_every_tolerance_of_a_tone() -> None:
+    verdict = decide(_many(dict.fromkeys(TONES, (69, 70))), "fedd-1", 0.05)
+    assert not verdict.passed
+    assert verdict.reasons[1] == "lesion IoU is worse: -0.010 [-0.010, -0.010] (n = 30 images)"
+
+
+def _over_its_painting(tone: str, n: int, start: int) -> list[HoldoutImage]:
+    """Masks that people left as the version in use had painted them: none can do better."""
+    return [
+        replace(_image(start + k, tone, 73, 100), painting=CurrentPrediction.UNCHANGED)
+        for k in range(n)
+    ]
+
+
+def test_judge__masks_over_the_painting_of_the_version_in_use_do_not_speak_for_it() -> None:
+    """Half of the held-out masks were accepted unchanged, and the candidate is better by 0.03."""
+    images = _many(dict.fromkeys(TONES, (73, 70)))
+    for k, tone in enumerate(TONES):
+        images += _over_its_painting(tone, 10, 100 * (k + 1))
+    for number in (-1, -2):
+        images[number] = replace(images[number], painting=CurrentPrediction.CORRECTED)
+    verdict = decide(images, "fedd-1")
+    assert (verdict.passed, verdict.judged) == (True, True)
+    difference = verdict.overall.difference
+    assert difference is not None
+    assert difference[LESION].value == pytest.approx(0.03)
+    assert (verdict.overall.n, verdict.overall.painted) == (30, 0)
+    assert (
+        "30 of 60 held-out masks were drawn over the painting of fedd-1, which flatters it "
+        "(28 unchanged, 2 corrected): they count only where the others are too few"
+    ) in verdict.reasons
+    assert verdict.as_dict()["held_out"] == {
+        "images": 60,
+        "patients": 60,
+        "by_tone": dict.fromkeys(TONES, 20),
+        "drawn_over_its_painting": {"unchanged": 28, "corrected": 2},
+    }
+
+
+def test_judge__masks_over_its_painting_count_where_the_others_are_too_few() -> None:
+    images = [*_many({"I-II": (90, 60)}), *_over_its_painting("V-VI", 8, 100)]
+    verdict = decide(images, "fedd-1")
+    assert not verdict.passed, "nothing else is known of V-VI"
+    assert verdict.by_tone["V-VI"].painted == 8
+    assert "V-VI: too few others, so 8 of them count (n = 8 images)" in verdict.reasons
+    assert not any(reason.startswith("overall:") for reason in verdict.reasons)
+    alone = decide(images[7:], "fedd-1")
+    assert (alone.overall.n, alone.overall.painted) == (11, 8)
+    assert "overall: too few others, so 8 of them count (n = 11 images)" in alone.reasons
+
+
+def test_refuse__keeps_what_was_measured() -> None:
+    verdict = decide(_many(dict.fromkeys(TONES, (80, 70))), "fedd-1")
+    refused = refuse(verdict, "fedd-2 came into use")
+    assert not refused.passed
+    assert refused.reasons == ("fedd-2 came into use", *verdict.reasons)
+    assert refused.overall == verdict.overall
+    nothing = refuse(None, "masks were held out")
+    assert (nothing.passed, nothing.judged, nothing.compared_with) == (False, False, None)
+    assert nothing.reasons == ("masks were held out",)
+
+
+@pytest.mark.parametrize("tolerance", [-0.1, 1.5, float("nan")])
+def test_judge__a_tolerance_that_is_none(tolerance: float) -> None:
+    with pytest.raises(InputError, match="give an IoU from 0 to 1"):
+        decide([], "fedd-1", tolerance)
+
+
+def test_judge__nothing_held_out_says_so_and_passes() -> None:
+    verdict = decide([], "fedd-1")
+    assert (verdict.passed, verdict.judged) == (True, False)
+    assert verdict.reasons == (
+        "not judged: no accepted mask is held out yet",
+        *(f"{tone}: no mask is held out" for tone in TONES),
+    )
+    assert (verdict.overall.n, verdict.by_tone) == (0, {})
+
+
+def test_judge__the_first_version_has_nothing_beside_it() -> None:
+    verdict = decide([_image(n, "V-VI", 80, None) for n in range(6)], None)
+    assert (verdict.passed, verdict.judged) == (True, False)
+    assert "no version in use" in verdict.reasons[0]
+    assert verdict.by_tone["V-VI"].candidate[LESION].value == pytest.approx(0.8)
+
+
+def test_judge__one_tone_only_says_of_the_others_that_there_is_none() -> None:
+    verdict = decide(_many({"I-II": (80, 70)}), "fedd-1")
+    assert verdict.passed
+    assert verdict.reasons[-2:] == ("III-IV: no mask is held out", "V-VI: no mask is held out")
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ([_image(n, "V-VI", 10, 90) for n in range(4)], "n = 4 images, 4 patients"),
+        ([_image(n, "V-VI", 10, 90, patient="p") for n in range(9)], "n = 9 images, 1 patients"),
+    ],
+)
+def test_judge__too_few_to_say_gives_no_figure(images: list[HoldoutImage], said: str) -> None:
+    verdict = decide(images, "fedd-1")
+    assert (verdict.passed, verdict.judged) == (True, False)
+    assert said in verdict.reasons[0]
+    assert verdict.overall.candidate[LESION].value is None
+    assert verdict.overall.candidate[LESION].interval is None
+
+
+def test_judge__a_tone_with_too_few_does_not_refuse_but_is_named() -> None:
+    images = _many({"I-II": (90, 60)}, 20) + [_image(100 + n, "V-VI", 10, 90) for n in range(3)]
+    verdict = decide(images, "fedd-1")
+    assert verdict.passed
+    assert "V-VI: too few held-out masks to say (n = 3 images, 3 patients)" in verdict.reasons
+
+
+def test_judge__masks_of_one_class() -> None:
+    matrix = np.zeros((CLASSES, CLASSES), np.int64)
+    matrix[4, 4] = 50
+    images = [HoldoutImage(f"p{n}", "V-VI", (1, 4), matrix, matrix) for n in range(6)]
+    verdict = decide(images, "fedd-1")
+    assert verdict.passed
+    assert verdict.overall.candidate[LESION] == verdict.overall.candidate[LESION].__class__(
+        None, None, 0
+    )
+    assert verdict.overall.candidate[MEAN].value == 1.0
+
+
+def test_judge__a_lesion_painted_where_none_is_counts_against_who_painted_it() -> None:
+    nothing = np.zeros((CLASSES, CLASSES), np.int64)
+    nothing[4, 4] = 100
+    images = [HoldoutImage(f"p{n}", "V-VI", (1, 4), _matrix(0, 0, 20), nothing) for n in range(6)]
+    difference = decide(images, "fedd-1").overall.difference
+    assert difference is not None
+    assert difference[LESION].value == -1.0
+
+
+def test_judge__classes_that_the_annotator_could_not_use_do_not_count() -> None:
+    matrix = _matrix(80, 20)
+    matrix[4, 2] = 50  # a marker painted over skin, where markers were not asked for
+    images = [HoldoutImage(f"p{n}", "V-VI", (1, 4), matrix, matrix) for n in range(6)]
+    value = decide(images, "fedd-1").overall.candidate[MEAN].value
+    assert value == pytest.approx((0.8 + 100 / 170) / 2)
+
+
+def test_judge__a_hard_patient_weighs_on_both_alike() -> None:
+    """Paired: the difference is the same for every patient, so its interval has no width."""
+    images = [_image(n, "V-VI", 20 + 7 * n, 10 + 7 * n) for n in range(10)]
+    verdict: GateDecision = decide(images, "fedd-1")
+    difference, candidate = verdict.overall.difference, verdict.overall.candidate
+    assert difference is not None
+    low, high = difference[LESION].interval or (0, 1)
+    assert high - low < 1e-9
+    low, high = candidate[LESION].interval or (0, 0)
+    assert high - low > 0.1
+
+
+def test_as_dict__is_json_with_what_made_the_intervals() -> None:
+    values = json.loads(
+        json.dumps(decide(_many(dict.fromkeys(TONES, (80, 70))), "fedd-1").as_dict())
+    )
+    assert values["held_out"] == {
+        "images": 30,
+        "patients": 30,
+        "by_tone": dict.fromkeys(TONES, 10),
+        "drawn_over_its_painting": {"unchanged": 0, "corrected": 0},
+    }
+    assert "patients" not in values
+    assert values["by_tone"]["V-VI"]["candidate"][LESION]["n"] == 10
+    assert values["bootstrap"]["paired"] is True

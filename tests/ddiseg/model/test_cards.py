@@ -1,0 +1,222 @@
+"""A model card says all that is known, shows nobody's name, and replaces nothing but a card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ddiseg.errors import InputError, WorkspaceError
+from ddiseg.model.cards import FORMAT, digest, markdown, model_card, write_card
+from ddiseg.model.registry import promote
+from ddiseg.outcomes import Outcome
+from ddiseg.workspace.workspace import Workspace
+from tests.ddiseg.model.version_rows import add_classifier, add_version, held_out, judged, metrics
+
+TONES = ("I-II", "III-IV", "V-VI")
+SECTIONS = (
+    *("Model details", "Intended use", "Factors", "Training data", "Metrics and evaluation data"),
+    *("Calibration", "Gate", "Limits", "How to reproduce"),
+)
+CALIBRATION = {
+    **{"temperature": 1.234, "ece": 0.0138, "ece_before": 0.0231},
+    **{"images": 12, "pixels": 6144},
+}
+LEARNED = [f"{k:064d}" for k in range(60)]
+
+
+@pytest.fixture
+def full(workspace: Workspace, tiny_weights: Path) -> Workspace:
+    """fedd-2 of the shipped backbone, with few images of V-VI, in use in place of fedd-1."""
+    add_version(workspace, tiny_weights, learned=LEARNED[:20])
+    score = {"iou_mean": 0.7, "iou_mean_ci95": [0.6, 0.8], "n": 12, "patients": 12}
+    made = {
+        **metrics(60),
+        "by_tone": {"I-II": 33, "III-IV": 22, "V-VI": 3, "unknown": 2},
+        "went_on_from": "fedd-1",
+        "notes": ["the tones of the held-out part are uneven"],
+        "validation": {
+            **{"images": 12, "by_tone": {"I-II": 12}, "scores": {"lesion": score}},
+            "calibration": CALIBRATION,
+        },
+    }
+    shown = held_out(TONES[:2], 0.68, 0.6) + held_out(TONES[2:], 0.7, 0.69, each=2)
+    add_version(
+        workspace,
+        tiny_weights,
+        learned=LEARNED,
+        verdict=judged(shown, "fedd-1"),
+        metrics=made,
+        backbone="small",
+    )
+    return workspace
+
+
+def test_model_card__says_what_is_known(full: Workspace) -> None:
+    version = full.catalogue.models.get("fedd-2")
+    card = model_card(full, version)
+    assert json.loads(json.dumps(card)) == card
+    assert card["card"] == FORMAT
+    assert card["details"]["in_use"]
+    assert [change["forced"] for change in card["details"]["came_into_use"]] == [False]
+    assert card["data"]["n"] == 60
+    assert card["data"]["digest"] == digest(reversed(LEARNED))
+    assert list(card["metrics"]) == ["held_out", "validation"]
+    assert card["calibration"] == CALIBRATION
+    assert (card["gate"]["said"], card["gate"]["compared_with"]) == ("passed", "fedd-1")
+    assert card["gate"]["bootstrap"]["over"] == "patients"
+    assert card["reproduce"]["command"] == "ddiseg refresh --backbone small --seed 0"
+    assert card["reproduce"]["settings"]["features.timestep"] == 10
+    assert "not a medical device" in card["intended_use"]["not_for"].lower()
+    assert model_card(full, version) == card
+
+
+def test_model_card__its_limits(full: Workspace) -> None:
+    limits = model_card(full, full.catalogue.models.get("fedd-2"))["limits"]
+    assert limits[:5] == [
+        "It never paints marker, ruler: its training masks show nothing, or next to nothing, of that.",
+        "It learned from n = 3 only of tone V-VI.",
+        "Of 2 that it learned from the tone is not known.",
+        "Too few test images to say how well it does on tone V-VI (n = 2).",
+        "The tones of the held-out part are uneven.",
+    ]
+    assert "PAD-UFES-20" in limits[5]
+    assert "CC BY 4.0" in limits[5]
+    assert len(limits) == 6
+
+
+def test_model_card__limits_of_one_that_nobody_judged(full: Workspace) -> None:
+    version = full.catalogue.models.get("fedd-1")
+    limits = model_card(full, version)["limits"]
+    assert "It learned from nothing of tone III-IV." in limits
+    assert (
+        "Too few test images to say how well it does on tone I-II (n = 0), III-IV (n = 0), V-VI (n = 0)."
+        in limits
+    )
+    assert "No gate compared it with an earlier version: no mask was held out." in limits
+    assert limits[-1].startswith("The backbone is not one that this program knows")
+    assert model_card(full, version)["metrics"] == {}
+    assert "Nothing was measured." in markdown(model_card(full, version))
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        (
+            held_out(TONES[:2], 0.9, 0.6) + held_out(TONES[2:], 0.3, 0.6),
+            "The gate refused it: V-VI: ",
+        ),
+        ([], "The gate could not judge it: not judged: no accepted mask is held out yet."),
+    ],
+)
+def test_model_card__limits_by_the_gate(
+    workspace: Workspace,
+    tiny_weights: Path,
+    shown: list[tuple[str, str, float, float | None]],
+    said: str,
+) -> None:
+    version = add_version(workspace, tiny_weights, verdict=judged(shown, "fedd-0"))
+    limits = model_card(workspace, version)["limits"]
+    assert any(limit.startswith(said) for limit in limits)
+
+
+def test_model_card__no_name_and_no_folder_of_this_machine(full: Workspace) -> None:
+    for name in ("fedd-1", "fedd-2"):
+        card = model_card(full, full.catalogue.models.get(name))
+        for text in (json.dumps(card), markdown(card)):
+            assert "annotator-1" not in text
+            assert str(full.root.parent) not in text
+    assert model_card(full, full.catalogue.models.get("fedd-1"))["details"]["backbone"] == (
+        "tiny.safetensors"
+    )
+
+
+def test_model_card__a_classifier(workspace: Workspace) -> None:
+    card = model_card(workspace, add_classifier(workspace))
+    assert "not a diagnosis" in card["intended_use"]["for"]
+    assert card["data"]["n"] == 24
+    assert card["calibration"] is None
+    assert card["reproduce"]["command"].startswith("ddiseg refresh --malignancy --backbone small")
+    assert not any("paint" in limit or "gate" in limit for limit in card["limits"])
+    text = markdown(card)
+    assert "ROC-AUC" in text
+    assert "24 images of known malignancy: I-II 20, V-VI 4" in text
+
+
+def test_model_card__how_it_came_into_use(workspace: Workspace, tiny_weights: Path) -> None:
+    version = add_version(workspace, tiny_weights, promote=False)
+    before = model_card(workspace, version)["details"]
+    assert (before["in_use"], before["came_into_use"]) == (False, [])
+    promote(workspace, "fedd-1", "annotator-1", why="a look at it", force=True)
+    card = model_card(workspace, version)
+    (came,) = card["details"]["came_into_use"]
+    assert (card["details"]["in_use"], came["forced"]) == (True, True)
+    assert f"came into use {came['at'][:10]} by force: a look at it" in markdown(card)
+
+
+def test_digest__of_sorted_hashes_one_a_line() -> None:
+    assert digest(["b", "a"]) == hashlib.sha256(b"a\nb\n").hexdigest()
+    assert digest(["ab"]) != digest(["a", "b"])
+
+
+def test_markdown__every_section_and_every_figure_with_its_n(full: Workspace) -> None:
+    text = markdown(model_card(full, full.catalogue.models.get("fedd-2")))
+    assert text.startswith(f"<!-- {FORMAT} -->\n# Model card: fedd-2\n")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == list(SECTIONS)
+    assert "| I-II | lesion IoU | 0.72 [0.70, 0.73] n=8 | " in text
+    assert "| V-VI | lesion IoU | too few to say (n = 2) | " in text
+    assert "Temperature 1.23; expected calibration error 0.014, without it 0.023\n(n = 12" in text
+    assert "This version went on from fedd-1" in text
+    cells = re.findall(r"\| (?=[+-]?\d\.\d\d)([^|]*) ", text.split("## Calibration")[0])
+    assert cells
+    assert all(re.fullmatch(r"\S+ \[\S+, \S+\] n=\d+", cell) for cell in cells)
+    assert "\n\n\n" not in text
+    for table in re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
+        assert len({line.count("|") for line in table.splitlines()}) == 1, table
+
+
+def test_markdown__what_a_person_typed_is_shown_not_obeyed(
+    workspace: Workspace, tiny_weights: Path
+) -> None:
+    add_version(workspace, tiny_weights)
+    version = add_version(workspace, tiny_weights, promote=False)
+    workspace.catalogue.models.promote("fedd-2", "a", "<b>\n# no | heading", forced=True)
+    text = markdown(model_card(workspace, version))
+    assert "&lt;b&gt; # no &#124; heading" in text
+    assert "\n# no" not in text
+
+
+def test_write_card__both_files_once_and_again(full: Workspace, tmp_path: Path) -> None:
+    card = model_card(full, full.catalogue.models.get("fedd-2"))
+    folder = tmp_path / "deep" / "cards"
+    assert [o.outcome for o in write_card(card, folder)] == [Outcome.ADDED] * 2
+    assert json.loads((folder / "fedd-2.json").read_text("utf-8")) == card
+    assert (folder / "fedd-2.md").read_text("utf-8") == markdown(card)
+    assert [o.outcome for o in write_card(card, folder)] == [Outcome.UNCHANGED] * 2
+    (only,) = write_card(card, tmp_path / "card.md")
+    assert (only.name, only.outcome) == (str(tmp_path / "card.md"), Outcome.ADDED)
+    rollback_card = {**card, "limits": []}
+    (changed,) = write_card(rollback_card, folder / "fedd-2.json")
+    assert changed.outcome is Outcome.REPAIRED
+    assert json.loads((folder / "fedd-2.json").read_text("utf-8")) == rollback_card
+    assert {p.name for p in folder.iterdir()} == {"fedd-2.md", "fedd-2.json"}
+
+
+def test_write_card__refuses_and_changes_nothing(full: Workspace, tmp_path: Path) -> None:
+    card = model_card(full, full.catalogue.models.get("fedd-2"))
+    with pytest.raises(InputError, match=r"card.pdf: a card is a .md or a .json file"):
+        write_card(card, tmp_path / "card.pdf")
+    (tmp_path / "fedd-2.json").write_text("mine")
+    for target in (tmp_path / "fedd-2.json", tmp_path):
+        with pytest.raises(
+            InputError, match=r"fedd-2.json is no model card, so it is not replaced"
+        ):
+            write_card(card, target)
+    assert (tmp_path / "fedd-2.json").read_text() == "mine"
+    assert not (tmp_path / "fedd-2.md").exists()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(WorkspaceError, match=r"no card was written: free some space"):
+        write_card(card, tmp_path / "file" / "card.md")

@@ -1,0 +1,153 @@
+"""The version in use beside a candidate: what can be compared, and what came in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ddiseg.catalogue import Catalogue, NewMask, Split
+from ddiseg.catalogue.tables import Mask
+from ddiseg.errors import WorkspaceError
+from ddiseg.model import train as refreshing
+from ddiseg.model.predict import prelabel
+from ddiseg.model.train import Refreshed
+from ddiseg.sampling.splits import assign_splits
+from ddiseg.workspace.store import Store
+from ddiseg.workspace.workspace import Workspace
+from fedd.segment import Probes
+from tests.ddiseg.model.version_rows import add_version
+from tests.ddiseg.spots import accept_more
+
+Learn = Callable[..., Refreshed]
+
+
+@pytest.fixture
+def held_out(spots: Workspace) -> None:
+    """#1 and #2, of one patient, are held out for the gate."""
+    spots.catalogue.sides.decide({1: Split.HELD_OUT, 3: Split.TRAINING})
+
+
+def test_refresh__a_version_in_use_of_another_protocol_is_not_compared(
+    spots: Workspace, learn: Learn, held_out: None, tiny_weights: Path
+) -> None:
+    add_version(spots, tiny_weights, protocol_version="0.9")
+    done = learn(spots)
+    assert done.in_use == done.version.name == "fedd-2"
+    assert done.reasons[0] == (
+        "not judged: fedd-1 learned the classes of protocol 0.9, and this is protocol 1.1"
+    )
+
+
+def test_refresh__a_version_in_use_that_can_not_be_read_just_now_ends_it_before_training(
+    spots: Workspace, learn: Learn, held_out: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn(spots)
+    accept_more(spots, [5])
+
+    def away(*_: object) -> bytes:
+        try:
+            raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise WorkspaceError("the store: Permission denied") from error
+
+    monkeypatch.setattr(refreshing, "train_probes", None)
+    monkeypatch.setattr(Store, "get", away)
+    with pytest.raises(WorkspaceError, match="the store: Permission denied"):
+        learn(spots, seed=1)
+    assert [version.name for version in spots.catalogue.models.all()] == ["fedd-1"]
+
+
+def _meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """While the next version is being trained something happens, once."""
+    real, todo = refreshing.train_probes, [happens]
+
+    def train(*args: Any, **options: Any) -> Probes:
+        while todo:
+            todo.pop()()
+        return real(*args, **options)
+
+    monkeypatch.setattr(refreshing, "train_probes", train)
+
+
+def test_refresh__another_version_came_into_use_in_the_meantime(
+    spots: Workspace, learn: Learn, held_out: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = spots.catalogue.models
+    learn(spots)
+    learn(spots, seed=1)
+    accept_more(spots, [5])
+    _meanwhile(monkeypatch, lambda: models.promote("fedd-1", "ben", "fedd-2 is bad", forced=False))
+    done = learn(spots)
+    assert (done.version.name, done.in_use) == ("fedd-3", "fedd-1")
+    assert done.reasons[0] == (
+        "fedd-1 came into use while this version was trained, and was not compared with it: run "
+        "'ddiseg refresh' again"
+    )
+    assert done.version.gate is not None
+    assert (done.version.gate["passed"], done.version.gate["compared_with"]) == (False, "fedd-2")
+    again = learn(spots)
+    assert (again.new, again.version.name, again.in_use) == (True, "fedd-4", "fedd-4")
+    assert not learn(spots).new
+
+
+def test_refresh__holding_out_began_in_the_meantime(
+    spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = {i: Split.HELD_OUT if i < 3 else Split.TRAINING for i in (1, 2, 3, 4)}
+    _meanwhile(monkeypatch, lambda: spots.catalogue.sides.decide(sides))
+    done = learn(spots)
+    assert (done.version.name, done.in_use) == ("fedd-1", None)
+    assert done.reasons == (
+        "masks were held out while this version was trained, and it may have learned from some of "
+        "them: run 'ddiseg refresh' again",
+    )
+    again = learn(spots)
+    assert again.in_use == again.version.name == "fedd-2"
+    assert len(again.version.training_masks) == 2
+
+
+def test_refresh__a_mask_reopened_in_the_meantime_is_on_neither_side(
+    spots: Workspace, learn: Learn, held_out: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(catalogue: Catalogue) -> dict[int, Split]:
+        catalogue.images.reopen(4, "ben")
+        return assign_splits(catalogue)
+
+    monkeypatch.setattr(refreshing, "decide_sides", late)
+    assert len(learn(spots).version.training_masks) == 1
+
+
+def test_refresh__masks_over_the_painting_of_the_version_in_use_are_known_as_such(
+    spots: Workspace, learn: Learn
+) -> None:
+    """#5 is accepted as it was painted, #7 with a fix of what an annotator had left, #9 from scratch."""
+    catalogue = spots.catalogue
+    catalogue.sides.decide({3: Split.TRAINING, **dict.fromkeys((5, 7, 9), Split.HELD_OUT)})
+    learn(spots)
+    prelabel(spots, catalogue.images.select(ids=[5, 7, 9]))
+    painted = catalogue.masks.newest_predictions()
+    catalogue.masks.submit([_over(painted[5], "annotator-1")], reviewer="reviewer-1")
+    catalogue.masks.submit([_over(painted[7], "annotator-1")])
+    waiting = catalogue.masks.in_review()[7]
+    mended = spots.store_mask(np.full_like(spots.mask(waiting), 4))
+    fix = replace(_over(waiting, "reviewer-1"), content_hash=mended)
+    catalogue.masks.review(waiting.id, "reviewer-1", "fixed", fix=fix)
+    accept_more(spots, [9])
+
+    verdict = learn(spots, seed=1).version.gate
+
+    assert verdict is not None
+    assert verdict["compared_with"] == "fedd-1"
+    assert verdict["held_out"]["drawn_over_its_painting"] == {"unchanged": 1, "corrected": 1}
+
+
+def _over(mask: Mask, annotator: str) -> NewMask:
+    """A person's mask with the same pixels, drawn over that one."""
+    kept = ("image_id", "content_hash", "width", "height", "mapping", "classes", "protocol_version")
+    columns: dict[str, Any] = {name: getattr(mask, name) for name in kept}
+    return NewMask(**columns, annotator=annotator, parent_id=mask.id)

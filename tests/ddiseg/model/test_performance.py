@@ -1,0 +1,253 @@
+"""What is said of how well a version does: each figure with its n and interval, or that there are too few."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ddiseg import masks
+from ddiseg.catalogue import NewMask
+from ddiseg.catalogue.batches import NewMember
+from ddiseg.catalogue.tables import ModelVersion
+from ddiseg.evaluation import gate
+from ddiseg.evaluation.segmentation import evaluate
+from ddiseg.model.performance import (
+    ALL,
+    LESION,
+    Figure,
+    Row,
+    Table,
+    beside,
+    figure_text,
+    held_out,
+    held_out_lesion,
+    lookup,
+    measured,
+    row_texts,
+    tones_text,
+)
+from ddiseg.workspace.workspace import Workspace
+from tests.ddiseg.model.version_rows import add_classifier, add_version, judged, metrics
+from tests.ddiseg.model.version_rows import held_out as images_held_out
+
+TONES = ("I-II", "III-IV", "V-VI")
+
+
+@pytest.mark.parametrize(
+    ("figure", "signed", "text"),
+    [
+        (None, False, "not measured"),
+        (Figure(value=None, interval=None, n=2), False, "too few to say (n = 2)"),
+        (Figure(value=0.5, interval=None, n=7), True, "too few to say (n = 7)"),
+        (Figure(value=0.815, interval=[0.75, 0.861], n=23), False, "0.81 [0.75, 0.86] n=23"),
+        (
+            Figure(value=0.0, interval=[-0.0101, 0.052], n=23),
+            True,
+            "+0.000 [-0.010, +0.052] n=23",
+        ),
+    ],
+)
+def test_figure_text(figure: Figure | None, signed: bool, text: str) -> None:
+    assert figure_text(figure, signed=signed) == text
+
+
+def test_tones_text__in_the_protocols_order() -> None:
+    assert tones_text({"unknown": 1, "V-VI": 3, "I-II": 20}) == "I-II 20, V-VI 3, unknown 1"
+
+
+def test_held_out__of_a_version_that_was_compared(workspace: Workspace, tiny_weights: Path) -> None:
+    shown = images_held_out(TONES[:2], 0.68, 0.6) + images_held_out(TONES[2:], 0.7, 0.69, each=2)
+    version = add_version(workspace, tiny_weights, verdict=judged(shown, "fedd-0"))
+    table = held_out(version)
+    assert table is not None
+    assert table["columns"] == ["fedd-1", "fedd-0", "fedd-1 minus fedd-0"]
+    assert table["about"].startswith("18 images of 18 patients")
+    assert "drawn over" not in table["about"]
+    assert {row["tone"] for row in table["rows"]} == {ALL, *TONES}
+    by_row = {(row["tone"], row["measure"]): row_texts(table, row) for row in table["rows"]}
+    own, other, difference = by_row["I-II", LESION]
+    assert own.startswith("0.72 [")
+    assert other.startswith("0.64 [")
+    assert own.endswith("n=8")
+    assert difference == "+0.080 [+0.080, +0.080] n=8"
+    assert by_row["V-VI", LESION] == ["too few to say (n = 2)"] * 3
+    assert held_out_lesion(version) == lookup(table, ALL, LESION)[0]
+
+
+def test_held_out__says_how_many_masks_lean_towards_the_other_version(
+    workspace: Workspace, tiny_weights: Path
+) -> None:
+    verdict = judged(images_held_out(TONES, 0.68, 0.6), "fedd-0")
+    leaning = {gate.CurrentPrediction.UNCHANGED: 3, gate.CurrentPrediction.CORRECTED: 2}
+    verdict = dataclasses.replace(verdict, drawn_over=leaning)
+    table = held_out(add_version(workspace, tiny_weights, verdict=verdict))
+    assert table is not None
+    assert "5 of their masks were drawn over the painting of fedd-0, which" in table["about"]
+
+
+def test_held_out__of_a_first_version_and_of_none(workspace: Workspace, tiny_weights: Path) -> None:
+    first = add_version(workspace, tiny_weights, verdict=judged(images_held_out(TONES, 0.6, None)))
+    table = held_out(first)
+    assert table is not None
+    assert table["columns"] == ["fedd-1"]
+    assert not table["paired"]
+    for verdict in (judged([]), None):
+        version = add_version(workspace, tiny_weights, verdict=verdict)
+        assert held_out(version) is None
+        assert held_out_lesion(version) is None
+
+
+def test_measured__what_ended_the_training(workspace: Workspace, tiny_weights: Path) -> None:
+    def score(n: int, interval: list[float] | None) -> dict[str, object]:
+        return {"iou_mean": 0.5, "iou_mean_ci95": interval, "n": n, "patients": n}
+
+    validation = {
+        "images": 12,
+        "by_tone": {"I-II": 12},
+        "scores": {
+            "lesion": score(12, [0.4, 0.6]),
+            "ruler": score(4, [0.4, 0.6]),
+            "skin": score(12, None),
+        },
+    }
+    made = {**metrics(60), "validation": validation}
+    tables = measured(workspace, add_version(workspace, tiny_weights, metrics=made))
+    assert list(tables) == ["validation"]
+    shown = {row["measure"]: row["figures"][0] for row in tables["validation"]["rows"]}
+    assert shown == {
+        LESION: Figure(value=0.5, interval=[0.4, 0.6], n=12),
+        "ruler IoU": Figure(value=None, interval=None, n=4),
+        "skin IoU": Figure(value=None, interval=None, n=12),
+    }
+    assert "12 images (I-II 12)" in tables["validation"]["about"]
+
+
+def test_measured__a_classifier(workspace: Workspace) -> None:
+    tables = measured(workspace, add_classifier(workspace))
+    assert list(tables) == ["validation"]
+    auc = lookup(tables["validation"], ALL, "ROC-AUC")[0]
+    assert auc is not None
+    assert auc["value"] is not None
+    assert auc["n"] == 12
+    few = lookup(tables["validation"], "V-VI", "F1")
+    assert few == [Figure(value=None, interval=None, n=3)]
+    assert "8 of them malignant" in tables["validation"]["about"]
+
+
+def test_beside__each_its_own_images() -> None:
+    def table(name: str, tone: str, value: float) -> Table:
+        figure = Figure(value=value, interval=[0, 1], n=9)
+        row = Row(tone=tone, measure=LESION, figures=[figure])
+        return Table(title="T", about=f"of {name}.", columns=[name], paired=False, rows=[row])
+
+    both = beside({"a": table("a", "I-II", 0.1), "b": table("b", "V-VI", 0.2)})
+    assert both is not None
+    assert both["columns"] == ["a", "b"]
+    assert both["about"].startswith("a: of a. b: of b. They need not be the same images")
+    assert [[f and f["value"] for f in row["figures"]] for row in both["rows"]] == [
+        [0.1, None],
+        [None, 0.2],
+    ]
+    assert beside({}) is None
+    one = beside({"a": table("a", "I-II", 0.1)})
+    assert one is not None
+    assert "same images" not in one["about"]
+
+
+def _mask(workspace: Workspace, image_id: int, *, shift: int = 0) -> dict[str, Any]:
+    """Columns of a mask: what the true one shows, `shift` pixels to the right."""
+    truth = workspace.root.parent / "truth" / f"{image_id - 1}.png"
+    mask = np.roll(masks.decode_png(truth.read_bytes()), shift, axis=1)
+    height, width = mask.shape
+    return {
+        "image_id": image_id,
+        "content_hash": workspace.store_mask(mask),
+        "width": width,
+        "height": height,
+        "mapping": "same",
+        "classes": [0, 1, 2, 3, 4],
+        "protocol_version": "1.0",
+    }
+
+
+def _paint(workspace: Workspace, version: ModelVersion, image_ids: Sequence[int]) -> None:
+    rows = [
+        NewMask(**_mask(workspace, i, shift=1 + i % 4), model_version_id=version.id)
+        for i in image_ids
+    ]
+    workspace.catalogue.masks.add_predictions(rows)
+
+
+def _accept(workspace: Workspace, image_id: int, parent_id: int | None = None) -> None:
+    new = NewMask(**_mask(workspace, image_id), annotator="annotator-1", parent_id=parent_id)
+    workspace.catalogue.masks.submit([new], reviewer="reviewer-1")
+
+
+def _accept_with_a_fix(workspace: Workspace, image_id: int, parent_id: int) -> None:
+    """What a reviewer accepts is a fix of what an annotator drew over the parent."""
+    drawn = NewMask(
+        **_mask(workspace, image_id, shift=3), annotator="annotator-1", parent_id=parent_id
+    )
+    workspace.catalogue.masks.submit([drawn])
+    waiting = workspace.catalogue.masks.in_review()[image_id]
+    fix = NewMask(**_mask(workspace, image_id), annotator="reviewer-1", parent_id=waiting.id)
+    workspace.catalogue.masks.review(waiting.id, "reviewer-1", "fixed", fix=fix)
+
+
+def _drawn(workspace: Workspace, random: Sequence[int], others: Sequence[int] = ()) -> None:
+    members = [NewMember(i, i in random, "drawn") for i in (*random, *others)]
+    workspace.catalogue.batches.store("first", members, {}, "annotator-1")
+
+
+#: Images of `spots` without an accepted mask; two a patient, but for the last.
+OPEN = (5, 6, 7, 8, 9)
+
+
+def test_measured__on_images_drawn_at_random(spots: Workspace, tiny_weights: Path) -> None:
+    catalogue = spots.catalogue
+    version = add_version(spots, tiny_weights)
+    _drawn(spots, OPEN[1:], OPEN[:1])
+    _paint(spots, version, OPEN)
+    assert "random" not in measured(spots, version), "none is accepted yet"
+    for image_id in OPEN[:-1]:
+        painted = catalogue.masks.newest_predictions()[image_id].id
+        if image_id == 7:
+            _accept_with_a_fix(spots, image_id, painted)
+        else:
+            _accept(spots, image_id, painted if image_id == 6 else None)
+
+    table = measured(spots, version)["random"]
+    assert table["about"].startswith("3 images of 2 patients"), "5 was not by lot, 9 not accepted"
+    assert "over this version's own painting, which flatters it: 2." in table["about"]
+    assert lookup(table, ALL, LESION) == [Figure(value=None, interval=None, n=3)]
+
+    learned = [catalogue.masks.accepted()[i].content_hash for i in (6, 7, 8)]
+    again = add_version(spots, tiny_weights, learned=learned)
+    _paint(spots, again, OPEN)
+    assert "random" not in measured(spots, again), "it learned from all of them"
+
+
+def test_measured__at_random_is_what_evaluate_finds(spots: Workspace, tiny_weights: Path) -> None:
+    version = add_version(spots, tiny_weights)
+    _drawn(spots, OPEN)
+    _paint(spots, version, OPEN)
+    for image_id in OPEN:
+        _accept(spots, image_id)
+    found = evaluate(spots, "annotator-1", truth=None)
+    assert found["models"] == {version.name: 5}
+    tables = measured(spots, version)
+    figure = lookup(tables["random"], ALL, LESION)[0]
+    assert figure is not None
+    assert 0.3 < found["classes"]["lesion"]["iou_mean"] < 1
+    assert figure["value"] == found["classes"]["lesion"]["iou_mean"]
+    assert figure["interval"] == found["classes"]["lesion"]["iou_mean_ci95"]
+    assert lookup(tables["evaluation"], ALL, LESION) == [figure]
+    assert lookup(tables["evaluation"], "V-VI", LESION) == [Figure(value=None, interval=None, n=2)]
+    assert "accepted masks" in tables["evaluation"]["about"]
+    other = add_version(spots, tiny_weights)
+    assert "evaluation" not in measured(spots, other), "it was not of this version"

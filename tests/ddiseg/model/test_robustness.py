@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from annotation_protocol import load_protocol
+from ddiseg.catalogue import State
+from ddiseg.errors import InputError
+from ddiseg.model import robustness as module
+from ddiseg.model.robustness import sensitivity
+from ddiseg.model.train import Refreshed
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
+from fedd.segment import Prediction
+
+Learn = Callable[..., Refreshed]
+
+
+class Shifting:
+    """Stands for probes: a lesion of 10 x 10, moved down by what the light changed in its brightness."""
+
+    classes = load_protocol().class_names
+
+    def predict(self, net: object, photographs: list[np.ndarray]) -> list[Prediction]:
+        before = photographs[0].mean()
+        return [self._mask(p, before) for p in photographs]
+
+    def _mask(self, photograph: np.ndarray, before: float) -> Prediction:
+        moved = 5 if abs(photograph.mean() - before) > 8 else 0
+        mask = np.full(photograph.shape[:2], 4, np.uint8)
+        mask[10 + moved : 20 + moved, 10:20] = 1
+        return Prediction(mask, 0.0, np.zeros(0, np.float32))
+
+
+@pytest.fixture
+def learned(spots: Workspace, learn: Learn) -> Workspace:
+    learn(spots)
+    return spots
+
+
+@pytest.fixture
+def shifting(learned: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.setattr(
+        module, "load_version", lambda workspace, version: (Shifting(), SimpleNamespace())
+    )
+    return learned
+
+
+def test_sensitivity__figures_of_masks_that_move_by_half(shifting: Workspace) -> None:
+    """Half of the lesion in both masks: IoU 50 / 150, Dice 100 / 200; the control moves nothing."""
+    result = sensitivity(shifting, "tester", exposures=(-0.5,), temperatures=(-500,))
+    moved, still = result["by_change"]["-0.5 EV"], result["by_change"]["-500 K"]
+    assert moved["all"]["iou_mean"] == pytest.approx(1 / 3)
+    assert moved["all"]["iou_mean_ci95"] == pytest.approx([1 / 3, 1 / 3])
+    assert moved["all"]["dice_mean"] == pytest.approx(1 / 2)
+    assert still["all"]["iou_mean"] == 1
+    assert result["by_change"]["one grey level"]["all"]["iou_mean"] == 1
+    assert result["together"]["all"]["iou_mean"] == pytest.approx(2 / 3)
+    assert result["beyond_noise"]["iou_mean"] == pytest.approx(-1 / 3)
+    assert "it is not only the model's own noise" in result["sentences"][1]
+
+
+def test_sensitivity__real_probes_by_tone_logged_for_the_report(learned: Workspace) -> None:
+    result = sensitivity(learned, "tester")
+    assert set(result["by_change"]) == {"-0.3 EV", "+0.3 EV", "-500 K", "+500 K", "one grey level"}
+    assert (result["n_images"], result["learned_from"]) == (5, 4)
+    for by_tone in result["by_change"].values():
+        assert {tone: s["n"] for tone, s in by_tone.items()} == {
+            "all": 5, "I-II": 1, "III-IV": 2, "V-VI": 2
+        }  # fmt: skip
+        assert 0 < by_tone["all"]["iou_mean"] <= 1
+        assert by_tone["I-II"]["iou_mean_ci95"] is None, "one patient has no interval"
+    event = learned.catalogue.history.last("sensitivity")
+    assert event is not None
+    assert event.detail == result
+    assert sensitivity(learned, "tester") == result, "the same seed, the same figures"
+
+
+def test_sensitivity__too_few_images_of_a_tone_is_said(learned: Workspace) -> None:
+    result = sensitivity(learned, "tester")
+    assert result["difference"] is None
+    assert result["sentences"][0].startswith("Too few images of I-II (n = 1) and V-VI (n = 2)")
+
+
+def test_sensitivity__sample_by_tone_and_seed(shifting: Workspace) -> None:
+    one = sensitivity(shifting, "tester", per_tone=1)
+    assert one["n_images"] == 3
+    drawn = {
+        tuple(i.id for i in module._sample(shifting.catalogue.images.select(), 1, seed))
+        for seed in range(10)
+    }
+    assert len(drawn) > 1
+    everything = module._sample(shifting.catalogue.images.select(), 1, 0)
+    backwards = module._sample(list(shifting.catalogue.images.select())[::-1], 1, 0)
+    assert [i.id for i in everything] == [i.id for i in backwards]
+
+
+def test_sensitivity__image_without_lesion_says_nothing(
+    shifting: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Shifting,
+        "_mask",
+        lambda self, photograph, before: Prediction(
+            np.full((40, 40), 4, np.uint8), 0.0, np.zeros(0, np.float32)
+        ),
+    )
+    result = sensitivity(shifting, "tester")
+    assert result["without_lesion"] == 5
+    assert result["together"]["all"] == {
+        "iou_mean": None, "iou_mean_ci95": None, "n": 0, "patients": 0
+    }  # fmt: skip
+    assert len(result["sentences"]) == 1
+
+
+def test_sensitivity__chosen_by_state_and_unreadable_ones_are_refused(shifting: Workspace) -> None:
+    shifting.catalogue.images.skip(5, "scalp", None, "tester")
+    assert sensitivity(shifting, "tester")["n_images"] == 4
+    assert sensitivity(shifting, "tester", states=[State.SKIPPED])["n_images"] == 1
+    broken = shifting.catalogue.images.find("6.png")
+    Path(shifting.store.path(Kind.IMAGE, broken.content_hash)).unlink()
+    result = sensitivity(shifting, "tester")
+    assert result["n_images"] == 3
+    assert result["refused"][0].startswith("6.png: ")
+
+
+def test_sensitivity__nothing_to_measure(learned: Workspace) -> None:
+    with pytest.raises(InputError, match="of 4 images fedd-1 learned from 4"):
+        sensitivity(learned, "tester", states=[State.ACCEPTED])
+    with pytest.raises(InputError, match="no change of light"):
+        sensitivity(learned, "tester", exposures=(), temperatures=())
+
+
+@pytest.mark.parametrize(
+    ("dark", "says"),
+    [
+        (0.7, "masks of tone V-VI are less steady than those of I-II"),
+        (0.9, "show no difference between tones"),
+        (0.99, "masks of tone I-II are less steady than those of V-VI"),
+    ],
+)
+def test_sentence__names_the_tone_whose_masks_move_more(dark: float, says: str) -> None:
+    measured = module._Measured(["x"], "control")
+    measured.images = [  # type: ignore[assignment]
+        SimpleNamespace(tone=tone, patient=f"{tone} {n}", id=n)
+        for tone in ("I-II", "V-VI")
+        for n in range(20)
+    ]
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(0.9, 0.02, 20), rng.normal(dark, 0.02, 20)])
+    pixels = np.array([[[0, 0], [1000 - round(1000 * v), round(1000 * v)]] for v in values])
+    measured._lesions = [np.stack([p, p]) for p in pixels]
+    figures = measured.figures(load_protocol(), 500, 0)
+    assert says in figures["sentences"][0]
+    assert "n = 20" in figures["sentences"][0]
+    assert "it is the model's own noise" in figures["sentences"][1]

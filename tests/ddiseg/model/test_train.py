@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sqlalchemy import select
+
+from ddiseg.catalogue import Split
+from ddiseg.catalogue.embedding_space import embedding_space
+from ddiseg.catalogue.tables import Image
+from ddiseg.errors import InputError
+from ddiseg.evaluation import gate
+from ddiseg.model import train as refreshing
+from ddiseg.model.storage import load_version
+from ddiseg.model.train import CACHE, Refreshed, refresh
+from ddiseg.outcomes import Progress
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.verify import verify
+from ddiseg.workspace.workspace import Workspace
+from fedd.probes import validation
+from fedd.probes.training import Example
+from fedd.segment import Probes
+from tests.ddiseg.spots import accept_more
+from tests.fedd.conftest import QUICK
+
+Learn = Callable[..., Refreshed]
+
+
+def test_refresh__records_what_made_the_version(spots: Workspace, learn: Learn) -> None:
+    done = learn(spots)
+    version = done.version
+    accepted = spots.catalogue.masks.accepted().values()
+    assert done.new
+    assert version.name == "fedd-1"
+    assert sorted(version.training_masks) == sorted(m.content_hash for m in accepted)
+    assert version.metrics["by_tone"] == {"I-II": 2, "III-IV": 1, "V-VI": 1}
+    assert version.settings["seed"] == 0
+    assert "on_its_own_training_images" not in version.metrics, "they would flatter"
+    assert spots.store.digests(Kind.MODEL) == {version.file_hash}
+
+
+def test_refresh__shows_each_stage_and_the_backbone_s_passes(
+    spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "FEWEST_IMAGES", 4)
+    accept_more(spots, [5, 6, 7, 8, 9])
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    def stages(stage: str) -> Progress:
+        return lambda *at: told.setdefault(stage, []).append(at)
+
+    done = learn(spots, replace(QUICK, held_out=0.4), stages=stages, hold_out=True)
+    assert list(told) == [
+        "Reading photographs",
+        "Photographs through the backbone",
+        "Training, steps",
+        "Measuring, photographs",
+        "Comparing with the version in use, photographs",
+    ]
+    learned = len(done.version.training_masks)
+    assert told["Reading photographs"] == [(n, learned) for n in range(learned + 1)]
+    passes = told["Photographs through the backbone"]
+    assert passes == [(n, passes[-1][1]) for n in range(1, len(passes) + 1)]
+    assert passes[-1][1] >= learned
+    for calls in told.values():
+        assert calls[-1][0] == calls[-1][1], "each stage ends"
+
+
+def test_refresh__few_masks_hold_nothing_out_and_say_so(spots: Workspace, learn: Learn) -> None:
+    done = learn(spots)
+    assert done.version.metrics["validation"] is None
+    assert done.version.metrics["steps"] == QUICK.steps
+    assert any("4 images are too few" in note for note in done.notes)
+
+
+def test_refresh__held_out_part_is_on_record(
+    spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "FEWEST_IMAGES", 4)
+    accept_more(spots, [5, 6, 7, 8, 9])
+    metrics = learn(spots, replace(QUICK, held_out=0.4)).version.metrics
+    found = metrics["validation"]
+    assert found["images"] == 4
+    assert set(found["by_tone"]) == {"I-II", "III-IV", "V-VI"}
+    assert found["scores"]["lesion"]["n"] == 4
+    assert found["scores"]["lesion"]["iou_mean_ci95"] is not None
+    assert set(found["scores"]) == {"lesion", "skin"}
+    assert found["calibration"]["images"] == 4
+    assert 0 <= found["calibration"]["ece"] < 0.2
+    assert found["loss"] > 0
+
+
+def test_refresh__near_duplicates_without_a_patient_are_held_out_together(
+    spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept_more(spots, [5, 6, 7, 8, 9])
+    with spots.catalogue._database.write() as session:
+        for number, image in enumerate(session.scalars(select(Image))):
+            image.patient = None
+            image.perceptual_hash = f"{number // 3:x}" * 16
+    seen: list[str] = []
+
+    def note(examples: Iterable[Example], *_: object, **__: object) -> Probes:
+        seen.extend(example.patient for example in examples)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(refreshing, "train_probes", note)
+    with pytest.raises(KeyboardInterrupt):
+        learn(spots)
+    assert sorted(Counter(seen).values()) == [3, 3, 3]
+
+
+def test_refresh__one_more_mask_goes_on_from_the_version_in_use(
+    spots: Workspace, learn: Learn
+) -> None:
+    learn(spots)
+    accept_more(spots, [6])
+    version = learn(spots).version
+    assert version.metrics["went_on_from"] == "fedd-1"
+    assert version.metrics["steps"] == QUICK.warm_steps
+    assert len(version.training_masks) == 5
+    again = learn(spots)
+    assert (again.new, again.version.id) == (False, version.id)
+
+
+def test_refresh__from_scratch_on_request(spots: Workspace, learn: Learn) -> None:
+    learn(spots)
+    accept_more(spots, [6])
+    learn(spots)
+    fresh = learn(spots, from_scratch=True)
+    assert (fresh.new, fresh.version.name) == (True, "fedd-3")
+    assert fresh.version.metrics["went_on_from"] is None
+    assert not learn(spots, from_scratch=True).new, "these probes did start from scratch"
+
+
+def test_refresh__other_settings_or_a_replaced_mask_start_from_scratch(
+    spots: Workspace, learn: Learn
+) -> None:
+    learn(spots)
+    accept_more(spots, [6])
+    assert learn(spots, seed=3).version.metrics["went_on_from"] is None
+    accept_more(spots, [6], value=0)
+    assert learn(spots, seed=3).version.metrics["went_on_from"] is None
+
+
+def test_refresh__keeps_activations_in_the_workspace_and_nothing_depends_on_them(
+    spots: Workspace, learn: Learn
+) -> None:
+    first, _ = load_version(spots, learn(spots).version)
+    entries = sorted((spots.root / CACHE).glob("*/*.safetensors"))
+    # The image itself and one view, of four images, at two blocks.
+    assert len(entries) == 4 * 2 * 2
+    for entry in entries:
+        entry.write_bytes(b"damaged")
+    assert verify(spots).problems == []
+    learn(spots, seed=1)
+    again, _ = load_version(spots, learn(spots, seed=0, cache_limit=0).version)
+    assert all(torch.equal(again.tensors[k], first.tensors[k]) for k in first.tensors)
+
+
+def test_refresh__without_a_cache_writes_none(spots: Workspace, learn: Learn) -> None:
+    learn(spots, cache_limit=0)
+    assert not (spots.root / CACHE).exists()
+
+
+def test_refresh__cache_that_cannot_be_written_is_told(spots: Workspace, learn: Learn) -> None:
+    (spots.root / CACHE.parent).write_text("a file where the folder should be")
+    done = learn(spots)
+    assert done.new
+    assert sum("activations are not kept" in note for note in done.notes) == 1
+
+
+def test_refresh__classes_that_no_mask_shows_are_named(spots: Workspace, learn: Learn) -> None:
+    assert learn(spots).absent_classes == ("background", "marker", "ruler")
+
+
+def test_refresh__again_is_unchanged_until_something_changes(
+    spots: Workspace, learn: Learn
+) -> None:
+    first = learn(spots)
+    again = learn(spots)
+    assert (again.new, again.version.id) == (False, first.version.id)
+    assert learn(spots, seed=1).version.name == "fedd-2"
+
+
+def test_refresh__no_accepted_mask_is_refused(workspace: Workspace, learn: Learn) -> None:
+    with pytest.raises(InputError, match="no accepted mask to learn from"):
+        learn(workspace)
+    assert list(workspace.catalogue.models.all()) == []
+
+
+def test_refresh__weights_that_do_not_exist(spots: Workspace) -> None:
+    with pytest.raises(InputError, match="no backbone called nowhere"):
+        refresh(spots, "tester", "nowhere")
+
+
+def test_refresh__stopped_leaves_the_old_version_in_use(
+    spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = learn(spots).version
+
+    def stopped(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(refreshing, "training_metrics", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        learn(spots, seed=1)
+    assert spots.catalogue.models.current().id == first.id
+    assert spots.store.digests(Kind.MODEL) == {first.file_hash}
+
+
+def test_refresh__what_is_labelled_is_known_to_the_next_draw(
+    spots: Workspace, learn: Learn
+) -> None:
+    version = learn(spots).version
+    space = embedding_space(version.backbone_hash, version.settings)
+    ids, vectors = spots.catalogue.descriptors.of(space)
+    assert ids.tolist() == sorted(spots.catalogue.masks.accepted())
+    assert vectors.std(axis=0).any()
+
+
+@pytest.fixture
+def held_out(spots: Workspace) -> None:
+    """#1 and #2, of one patient, are held out for the gate."""
+    spots.catalogue.sides.decide({1: Split.HELD_OUT, 3: Split.TRAINING})
+
+
+def test_refresh__held_out_masks_are_never_learned_from(
+    spots: Workspace, learn: Learn, held_out: None
+) -> None:
+    version = learn(spots).version
+    accepted = spots.catalogue.masks.accepted()
+    assert sorted(version.training_masks) == sorted(accepted[i].content_hash for i in (3, 4))
+    assert version.gate is not None
+    assert version.gate["held_out"]["images"] == 2
+    assert version.gate["reasons"][0] == "not judged: there is no version in use to compare with"
+
+
+def test_refresh__once_begun_holding_out_goes_on(spots: Workspace, learn: Learn) -> None:
+    assert learn(spots).version.gate is None
+    accept_more(spots, [5])
+    assert learn(spots, hold_out=True).version.gate is not None
+    assert learn(spots, seed=1).version.gate is not None
+
+
+def test_refresh__everything_held_out_leaves_nothing_to_learn_from(
+    spots: Workspace, learn: Learn
+) -> None:
+    spots.catalogue.sides.decide({1: Split.HELD_OUT, 3: Split.HELD_OUT})
+    with pytest.raises(InputError, match=r"no accepted mask to learn from \(4 are held out"):
+        learn(spots)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"edited")])
+def test_refresh__a_version_in_use_that_can_not_paint_keeps_no_other_from_use(
+    spots: Workspace, learn: Learn, held_out: None, damage: Callable[[Path], object]
+) -> None:
+    damage(Path(spots.store.path(Kind.MODEL, learn(spots).version.file_hash)))
+    accept_more(spots, [5])
+    done = learn(spots)
+    assert done.in_use == done.version.name == "fedd-2"
+    assert done.reasons[0].startswith("not judged: fedd-1: ")
+    assert not any("no version in use" in reason for reason in done.reasons)
+    assert done.version.gate is not None
+    assert not done.version.gate["judged"]
+
+
+@pytest.mark.parametrize("tolerance", [5, -1, float("nan")])
+def test_refresh__a_tolerance_that_is_none_is_refused_before_anything_is_done(
+    spots: Workspace, learn: Learn, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refreshing, "train_probes", None)
+    with pytest.raises(InputError, match=r"--tolerance is .*: give an IoU from 0 to 1"):
+        learn(spots, hold_out=True, tolerance=tolerance)
+    assert spots.catalogue.sides.all() == {}
+
+
+def test_refresh__a_refused_version_is_on_record_and_not_in_use(
+    spots: Workspace, learn: Learn, held_out: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn(spots)
+    accept_more(spots, [5])
+    real = gate.decide
+
+    def refuse(*args: Any, **options: Any) -> gate.GateDecision:
+        return replace(real(*args, **options), passed=False, reasons=("V-VI: worse",))
+
+    monkeypatch.setattr(gate, "judge", refuse)
+    done = learn(spots)
+    assert (done.version.name, done.in_use, done.reasons) == ("fedd-2", "fedd-1", ("V-VI: worse",))
+    again = learn(spots)
+    assert (again.new, again.version.name, again.in_use) == (False, "fedd-2", "fedd-1")
+    accept_more(spots, [6])
+    assert learn(spots).version.metrics["went_on_from"] == "fedd-1"

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from ddiseg.catalogue import JobKind
+from ddiseg.errors import DdisegError, InputError, WorkspaceError
+from ddiseg.loop.lock import BusyError, one_round
+from ddiseg.loop.round import RoundOptions
+from ddiseg.server import run
+from ddiseg.server.credentials import Credentials, credentials_file
+from ddiseg.server.run import rounds, serve
+from ddiseg.workspace.workspace import Workspace
+from tests.ddiseg.cli.conftest import Result, ddiseg
+from tests.ddiseg.server.conftest import until
+
+__all__ = ["ddiseg"]  # a fixture
+
+#: The command as a process, without the console script's path.
+_RUN = "import sys; from ddiseg.cli import main; main()"
+
+
+@contextmanager
+def _process(root: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server of a workspace and its address, once it listens."""
+    line = [sys.executable, "-c", _RUN, "--workspace", str(root), "--output", "json"]
+    line += ["serve", "--port", "0", "--device", "cpu", *options]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("DDISEG_")}
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as server:
+        assert server.stdout is not None
+        try:
+            said = ""
+            while not said.endswith("}\n"):
+                more = server.stdout.readline()
+                assert more, server.stderr and server.stderr.read()
+                said += more
+            yield server, json.loads(said)["url"]
+        finally:
+            server.kill()
+
+
+def test_server__from_start_to_sigterm(workspace: Workspace) -> None:
+    with _process(workspace.root, "--interval", "0") as (server, url):
+        known = Credentials(**json.loads(credentials_file(workspace.root).read_text()))
+        assert url.startswith("http://127.0.0.1:")
+        until(lambda: _answers(url))
+        auth = (known.user, known.password)
+        assert requests.get(f"{url}/versions", timeout=10).status_code == 401
+        setup = requests.post(f"{url}/setup", json={"project": "1.2"}, auth=auth, timeout=10)
+        assert setup.json() == {"model_version": "ddiseg"}
+        hook = f"{url}/webhook/{known.webhook_secret}"
+        assert requests.post(hook, json={"action": "x"}, timeout=10).status_code == 200
+        assert "server" not in setup.headers
+        with pytest.raises(WorkspaceError, match=rf"another 'ddiseg serve' .* {server.pid}"):
+            _serve(workspace, 0)
+        server.send_signal(signal.SIGTERM)
+        out, err = server.communicate(timeout=20)
+        assert server.returncode == -signal.SIGTERM
+    for secret in (known.password, known.webhook_secret):
+        assert secret not in out + err
+    assert err == ""
+
+
+def test_server__begins_with_a_round(workspace: Workspace) -> None:
+    """What was handed in while no server ran waits for no webhook."""
+    with _process(workspace.root) as (server, _url):
+        until(lambda: len(workspace.catalogue.rounds.last(5)) == 1)
+        until(lambda: workspace.catalogue.jobs.last(1)[0].ended_at is not None)
+        server.send_signal(signal.SIGTERM)
+        _, err = server.communicate(timeout=20)
+    assert err.startswith("pull: failed in")
+    assert "no Label Studio runs" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--interval", "-1"),
+        ("--interval", "inf"),
+        ("--interval", "nan"),
+        ("--interval", "1e300"),
+        ("--grace", "nan"),
+        ("--grace", "inf"),
+        ("--max-body-mb", "nan"),
+        ("--max-body-mb", "inf"),
+    ],
+)
+def test_command__times_and_sizes_are_finite(
+    ddiseg: Callable[..., Result], workspace: Workspace, option: str, value: str
+) -> None:
+    result = ddiseg("--workspace", workspace.root, "serve", f"{option}={value}")
+    assert result.status == 2
+    assert f"Invalid value for '{option}'" in result.err
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/health", timeout=10).status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+def _serve(workspace: Workspace, port: int, host: str = "127.0.0.1") -> None:
+    serve(
+        workspace,
+        host,
+        port,
+        RoundOptions(),
+        "tester",
+        every=0,
+        max_body=1000,
+        grace=1,
+        say=lambda _line: None,
+        ready=lambda _url: pytest.fail("it listens"),
+    )
+
+
+def test_port_in_use__is_told(workspace: Workspace) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"127.0.0.1:{port} can't be listened on"):
+            _serve(workspace, port)
+
+
+def test_host_of_another_machine__is_told(workspace: Workspace) -> None:
+    with pytest.raises(InputError, match="can't be listened on"):
+        _serve(workspace, 0, "192.0.2.1")
+
+
+def test_rounds__without_a_labelling_server_fail_and_say_so(workspace: Workspace) -> None:
+    do = rounds(workspace, RoundOptions(), "tester")[JobKind.PULL]
+    with pytest.raises(DdisegError, match="pull: no Label Studio runs"):
+        do(lambda: False)
+    assert workspace.catalogue.rounds.last(1)[0].outcome == "failed"
+
+
+def test_rounds__beside_another_one_are_busy(workspace: Workspace) -> None:
+    do = rounds(workspace, RoundOptions(), "tester")[JobKind.REFRESH]
+    with one_round(workspace.root), pytest.raises(BusyError):
+        do(lambda: False)
+
+
+@pytest.mark.parametrize(("kind", "must"), [(JobKind.PULL, False), (JobKind.REFRESH, True)])
+def test_rounds__refresh_where_training_was_asked_for(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, kind: JobKind, must: bool
+) -> None:
+    asked: list[Mapping[str, Any]] = []
+
+    def recorded(*_args: Any, **options: Any) -> list[Any]:
+        asked.append(options)
+        return []
+
+    monkeypatch.setattr(run, "run_round", recorded)
+    rounds(workspace, RoundOptions(), "tester")[kind](lambda: False)
+    assert asked == [{"must_refresh": must}]
+
+
+def test_command__without_the_extra_says_what_to_install(
+    ddiseg: Callable[..., Result], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    result = ddiseg("--workspace", workspace.root, "serve")
+    assert result.status == 1
+    assert result.err == (
+        "Error: ddiseg serve needs uvicorn, which is not installed: pip install 'ddiseg[server]'\n"
+    )
+
+
+def test_command__in_no_workspace(ddiseg: Callable[..., Result], tmp_path: Path) -> None:
+    result = ddiseg("--workspace", tmp_path / "none", "serve")
+    assert result.status == 1
+    assert "is no workspace" in result.err

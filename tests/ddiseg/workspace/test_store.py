@@ -1,0 +1,130 @@
+"""The store: whole files or none, named by their content."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from pathlib import Path
+
+import pytest
+
+from ddiseg.errors import WorkspaceError
+from ddiseg.workspace.store import Kind, Store
+
+DIGEST = "ab" * 32
+
+
+@pytest.fixture(params=["folder", "folder with [brackets] ?", "file url", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    urls = {
+        "folder": str(tmp_path / "store"),
+        "folder with [brackets] ?": str(tmp_path / "a[1] ?" / "store"),
+        "file url": f"file://{tmp_path}/store",
+        "memory": f"memory://{uuid.uuid4().hex}/store",
+    }
+    return Store(urls[request.param])
+
+
+def test_put_and_get(store: Store) -> None:
+    assert not store.exists(Kind.MASK, DIGEST)
+    assert store.put(Kind.MASK, DIGEST, b"pixels") is True
+    assert store.put(Kind.MASK, DIGEST, b"other") is False
+    assert store.exists(Kind.MASK, DIGEST)
+    assert not store.exists(Kind.IMAGE, DIGEST)
+    assert store.get(Kind.MASK, DIGEST) == b"pixels"
+
+
+def test_put__replace_writes_over_a_damaged_file(store: Store) -> None:
+    store.put(Kind.IMAGE, DIGEST, b"damaged")
+    assert store.put(Kind.IMAGE, DIGEST, b"whole", replace=True) is True
+    assert store.get(Kind.IMAGE, DIGEST) == b"whole"
+
+
+def test_digests__of_each_kind(store: Store) -> None:
+    assert store.digests(Kind.MASK) == set()
+    store.put(Kind.MASK, DIGEST, b"1")
+    store.put(Kind.MASK, "cd" * 32, b"2")
+    store.put(Kind.MODEL, "ef" * 32, b"3")
+    assert store.digests(Kind.MASK) == {DIGEST, "cd" * 32}
+    assert store.digests(Kind.MODEL) == {"ef" * 32}
+
+
+def test_get__missing_says_what_to_do(store: Store) -> None:
+    with pytest.raises(WorkspaceError, match=rf"{DIGEST}\.png is missing from the store: run"):
+        store.get(Kind.IMAGE, DIGEST)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+def _files(store: Store) -> list[str]:
+    return [name for _, _, names in os.walk(store.url) for name in names]
+
+
+def _full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_put__full_disk_leaves_nothing(
+    folder: Store, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    monkeypatch.setattr(os, fails, _full_disk)
+    with pytest.raises(WorkspaceError, match=r"No space left.*free some space.*run the same"):
+        folder.put(Kind.IMAGE, DIGEST, b"pixels")
+    assert _files(folder) == []
+    monkeypatch.undo()
+    assert folder.put(Kind.IMAGE, DIGEST, b"pixels") is True
+
+
+def test_put__full_disk_keeps_the_file_that_it_would_replace(
+    folder: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.put(Kind.IMAGE, DIGEST, b"old")
+    monkeypatch.setattr(os, "fsync", _full_disk)
+    with pytest.raises(WorkspaceError):
+        folder.put(Kind.IMAGE, DIGEST, b"new", replace=True)
+    assert folder.get(Kind.IMAGE, DIGEST) == b"old"
+    assert len(_files(folder)) == 1
+
+
+def test_put__file_is_whole_when_its_name_appears(
+    folder: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bytes] = []
+    rename = os.replace
+
+    def watched(source: str, target: str) -> None:
+        assert not os.path.exists(target)
+        seen.append(Path(source).read_bytes())
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    folder.put(Kind.IMAGE, DIGEST, b"pixels")
+    assert seen == [b"pixels"]
+
+
+def test_digests__parts_left_by_a_killed_process_are_none(folder: Store) -> None:
+    folder.put(Kind.IMAGE, DIGEST, b"pixels")
+    left = Path(folder.path(Kind.IMAGE, DIGEST)).with_name(".0123.part")
+    left.write_bytes(b"pix")
+    left.with_name(".0123.png").write_bytes(b"pix")
+    assert folder.digests(Kind.IMAGE) == {DIGEST}
+
+
+@pytest.mark.parametrize("at", ["store", "store/images", "store/images/ab"])
+def test_put__path_is_a_file(folder: Store, tmp_path: Path, at: str) -> None:
+    (tmp_path / at).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / at).write_text("in the way")
+    with pytest.raises(WorkspaceError, match=r"Not a directory|File exists"):
+        folder.put(Kind.IMAGE, DIGEST, b"pixels")
+    assert (tmp_path / at).read_text() == "in the way"
+
+
+@pytest.mark.parametrize("url", ["nosuch://bucket/prefix", "nosuch:://x"])
+def test_store__unknown_protocol(url: str) -> None:
+    with pytest.raises(WorkspaceError, match=f"store {url} can't be used"):
+        Store(url)

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from torch.nn import functional as F
+
+from fedd.backbone import SMALL, DiffusionUNet, UNetConfig
+from fedd.cli.main import cli
+from fedd.errors import TrainingDataError, WeightsError
+from fedd.pretrain import pretrain as module
+from fedd.pretrain.data import squares
+from fedd.pretrain.pretrain import PretrainSettings, pretrain
+from fedd.pretrain.teacher import Teacher, efficientnet_lite0_teacher
+from fedd.weights.files import BACKBONE_KIND, load_backbone, read_safetensors, save_backbone
+from tests.fedd.conftest import CLASSES, TINY, spot
+
+#: Another depth, width and grid than `TINY`, and a learned variance as OpenAI's.
+OTHER = UNetConfig(
+    image_size=32,
+    model_channels=32,
+    channel_mult=(1, 1, 1),
+    num_res_blocks=2,
+    attention_resolutions=(8,),
+    num_head_channels=32,
+)
+
+SETTINGS = PretrainSettings(steps=4, batch_size=4, phantoms=3, warmup=1)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("photographs")
+    for seed in range(4):
+        Image.fromarray(spot(seed)[0]).save(folder / f"{seed}.png")
+    return sorted(folder.iterdir())
+
+
+def _quiet(_line: str) -> None:
+    pass
+
+
+def _stopped_and_resumed(
+    photographs: list[Path],
+    out: Path,
+    start: UNetConfig | DiffusionUNet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[Path]:
+    """The same run, unbroken and killed in step 4 of 4 with a checkpoint after step 2."""
+    monkeypatch.setattr(module, "CHECKPOINT_EVERY", 2)
+    unbroken = pretrain(photographs, out / "a", start, SETTINGS, None, "tiny", log=_quiet)
+    real = module._Run.train_step
+
+    def killed(run: module._Run, *args: Any) -> dict[str, float]:
+        if run.step == 3:
+            raise KeyboardInterrupt
+        return real(run, *args)
+
+    monkeypatch.setattr(module._Run, "train_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(photographs, out / "b", start, SETTINGS, None, "tiny", log=_quiet)
+    assert not (out / "b" / "tiny.safetensors").exists()
+    monkeypatch.setattr(module._Run, "train_step", real)
+    lines: list[str] = []
+    resumed = pretrain(photographs, out / "b", start, SETTINGS, None, "tiny", log=lines.append)
+    assert lines[0] == "resuming at step 2"
+    return [unbroken, resumed]
+
+
+def _assert_same_weights(paths: list[Path]) -> None:
+    a, b = (load_backbone(str(p)).net.state_dict() for p in paths)
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], rtol=0, atol=0)
+
+
+def test_pretrain__a_stopped_run_ends_like_an_unbroken_one(
+    photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _assert_same_weights(_stopped_and_resumed(photographs, tmp_path, TINY, monkeypatch))
+
+
+def test_pretrain__a_stopped_tuning_ends_like_an_unbroken_one(
+    photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = DiffusionUNet.random(OTHER, seed=3)
+    paths = _stopped_and_resumed(photographs, tmp_path, start, monkeypatch)
+    _assert_same_weights(paths)
+    assert load_backbone(str(paths[0])).config == OTHER
+
+
+def test_pretrain__starts_from_the_weights_given(photographs: list[Path], tmp_path: Path) -> None:
+    start = DiffusionUNet.random(OTHER, seed=3)
+    given = {k: v.clone() for k, v in start.net.state_dict().items()}
+    still = replace(SETTINGS, steps=1, learning_rate=1e-12)
+    path = pretrain(photographs, tmp_path, start, still, None, "tuned", log=_quiet)
+    tuned = load_backbone(str(path)).net.state_dict()
+    for key, value in given.items():
+        torch.testing.assert_close(tuned[key], value, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(start.net.state_dict()[key], value, rtol=0, atol=0)
+    header = read_safetensors(path, BACKBONE_KIND)[1]
+    assert header["init"] == f"untrained {start.hash}"
+
+
+def test_pretrain__tuning_moves_the_weights(photographs: list[Path], tmp_path: Path) -> None:
+    start = DiffusionUNet.random(OTHER, seed=3)
+    path = pretrain(photographs, tmp_path, start, SETTINGS, None, "tuned", log=_quiet)
+    tuned, given = load_backbone(str(path)).net.state_dict(), start.net.state_dict()
+    key = "input_blocks.0.0.weight"
+    assert not torch.allclose(tuned[key], given[key], rtol=1e-3, atol=1e-6)
+
+
+def test_pretrain__a_folder_of_another_run_is_refused(
+    photographs: list[Path], tmp_path: Path
+) -> None:
+    pretrain(photographs, tmp_path, TINY, SETTINGS, None, "tiny", log=_quiet)
+    other = replace(SETTINGS, batch_size=2)
+    with pytest.raises(
+        TrainingDataError, match=r"other batch_size, init: resume it .* another --out"
+    ):
+        pretrain(photographs, tmp_path, DiffusionUNet.random(TINY), other, None, "tiny", log=_quiet)
+    longer = replace(SETTINGS, steps=5)
+    lines: list[str] = []
+    pretrain(photographs, tmp_path, TINY, longer, None, "tiny", log=lines.append)
+    assert lines[0] == "resuming at step 4"
+
+
+def test_pretrain__a_network_kept_in_part_is_refused(
+    photographs: list[Path], tmp_path: Path
+) -> None:
+    cut = DiffusionUNet("cut", TINY, TINY.build(last_block=3), "0" * 64)
+    with pytest.raises(WeightsError, match="kept only to decoder block 3"):
+        pretrain(photographs, tmp_path / "out", cut, SETTINGS, None, "cut", log=_quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pretrain__learns_from_all_three(photographs: list[Path], tmp_path: Path) -> None:
+    settings = replace(SETTINGS, steps=75, warmup=5, learning_rate=2e-3, low_noise_share=1.0)
+    teacher = _averages_by_stride(2)
+    pretrain(photographs, tmp_path, TINY, settings, teacher, "tiny", log=_quiet)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == [25, 50, 75]
+    chance = math.log(len(CLASSES))
+    assert log[-1]["phantom"] < 0.6 * chance
+    assert log[-1]["denoising"] < 0.97, "white noise guessed as zero has a loss of 1"
+    assert log[-1]["align"] < 0.2, "two directions drawn at random have a loss of 1"
+
+
+def test_pretrain__a_damaged_photograph_is_refused_and_the_rest_goes_on(
+    photographs: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "photographs"
+    shutil.copytree(photographs[0].parent, folder)
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:300])
+    said: list[str] = []
+    settings = replace(SETTINGS, steps=1, phantoms=0)
+    found = sorted(folder.iterdir())
+    pretrain(found, tmp_path / "run", TINY, settings, None, "tiny", log=said.append)
+    assert said[0].startswith(f"refused  {folder / '1.png'} can't be opened as a photograph")
+    assert said[1] == "4 photographs: 3 read, 1 refused"
+    identity = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert identity["photographs"] == ["0.png", "2.png", "3.png"]
+
+
+def test_squares__the_right_way_up(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (8, 4))
+    picture.paste((255, 255, 255), (4, 0, 8, 4))  # the right half
+    exif = picture.getexif()
+    exif[0x0112] = 6  # turned by a quarter: right is below
+    picture.save(tmp_path / "a.png", exif=exif)
+    [(_, square)] = squares([tmp_path / "a.png"], 4, [])
+    assert square[:, 0].max() < 128 < square[:, -1].min()
+
+
+def test_pretrain__nothing_to_learn_from(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDataError, match="0 found"):
+        pretrain([], tmp_path, TINY, SETTINGS, None, "tiny", log=_quiet)
+
+
+def test_pretrain__a_teacher_for_any_architecture(photographs: list[Path], tmp_path: Path) -> None:
+    teacher = _averages_by_stride(2, 8, 16)
+    pretrain(photographs, tmp_path, OTHER, SETTINGS, teacher, "other", log=_quiet)
+    assert module._Run(OTHER, SETTINGS, teacher).align_blocks == {2: 2, 8: 0, 16: 0}
+
+
+def _averages_by_stride(*strides: int) -> Teacher:
+    """A teacher that sees the mean colour of each patch."""
+    return lambda images: {s: F.avg_pool2d(images, s) + 0.1 for s in strides}
+
+
+def test_teacher__no_photograph_that_can_be_opened(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs ddiseg[pretrain]")
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(TrainingDataError, match=r"1 found, first .*a.png can't be opened"):
+        efficientnet_lite0_teacher([tmp_path / "a.png"])
+
+
+def test_teacher__features_by_stride_for_the_small_networks_blocks(photographs: list[Path]) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs ddiseg[pretrain]")
+    teacher = efficientnet_lite0_teacher(photographs)
+    image = torch.rand(1, 3, 64, 64) * 2 - 1
+    found = teacher(image)
+    assert {s: f.shape[1] for s, f in found.items()} == {16: 112, 8: 152, 4: 24}
+    assert all(torch.isfinite(f).all() for f in found.values())
+    brighter = teacher((image * 0.5 + 0.5).clamp(-1, 1))
+    assert not torch.allclose(found[16], brighter[16])
+    assert module._Run(SMALL, SETTINGS, teacher).align_blocks == {16: 1, 8: 3, 4: 5}
+
+
+def test_command__one_step_from_named_photographs(photographs: list[Path], tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs ddiseg[pretrain]")
+    names = tmp_path / "names.txt"
+    names.write_text("0.png\n2.png\n")
+    common = [str(photographs[0].parent), "--only", str(names), "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(
+        cli, ["pretrain", *common, "--steps", "1", "--batch-size", "2", "--phantoms", "2"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "2 photographs, 2 phantoms" in done.stderr
+    assert load_backbone(done.stdout.strip()).config == SMALL
+
+
+def test_command__missing_photograph_is_named(photographs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("0.png\n9.png\n")
+    args = [
+        "pretrain",
+        str(photographs[0].parent),
+        "--only",
+        str(tmp_path / "names.txt"),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    done = CliRunner().invoke(cli, args)
+    assert done.exit_code == 1
+    assert "first 9.png" in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_command__goes_on_from_a_backbone_of_another_architecture(
+    photographs: list[Path], tmp_path: Path
+) -> None:
+    weights = tmp_path / "mine.safetensors"
+    net = DiffusionUNet.random(OTHER).net
+    save_backbone(weights, "mine", OTHER, net.state_dict(), {})
+    args = ["pretrain", str(photographs[0].parent), "--out", str(tmp_path / "run")]
+    args += ["--steps", "1", "--batch-size", "2", "--phantoms", "0", "--teacher", "none"]
+    done = CliRunner().invoke(cli, [*args, "--init", str(weights)])
+    assert done.exit_code == 0, done.output
+    tuned = load_backbone(done.stdout.strip())
+    assert (tuned.name, tuned.config) == ("mine-tuned", OTHER)
+    settings = json.loads(read_safetensors(Path(done.stdout.strip()), BACKBONE_KIND)[1]["settings"])
+    assert settings["learning_rate"] == 1e-4
+
+
+def test_command__no_backbone_to_start_from(photographs: list[Path], tmp_path: Path) -> None:
+    args = ["pretrain", str(photographs[0].parent), "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(cli, [*args, "--teacher", "none", "--init", "none-such"])
+    assert done.exit_code == 1
+    assert "no backbone called none-such" in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,215 @@
+"""Windows around a lesion, and what a second look at one changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fedd.backbone import DiffusionUNet
+from fedd.errors import TrainingDataError
+from fedd.probes.pixels import Example
+from fedd.probes.refiner import SHORTEST, WINDOWS, close_ups, window_around
+from fedd.probes.training import train_probes
+from fedd.segment import Look, Probes, load_probes
+from tests.fedd.conftest import CLASSES, QUICK, spot
+
+LOOKING = replace(QUICK, second_look="lesion", steps=40)
+
+
+def block(rows: slice, columns: slice, shape: tuple[int, int] = (100, 200)) -> NDArray[np.bool_]:
+    mask = np.zeros(shape, bool)
+    mask[rows, columns] = True
+    return mask
+
+
+def examples(count: int) -> list[Example]:
+    return [Example(*spot(seed), patient=f"p{seed}") for seed in range(count)]
+
+
+@pytest.fixture(scope="module")
+def probes(tiny: DiffusionUNet) -> Probes:
+    return train_probes(examples(6), tiny, LOOKING, CLASSES)
+
+
+def test_window__around_the_largest_part_in_the_photographs_own_aspect() -> None:
+    lesion = block(slice(40, 60), slice(100, 120)) | block(slice(0, 3), slice(0, 3))
+    window = window_around(lesion, 1.5)
+    assert window is not None
+    assert window.slices(100, 200) == (slice(35, 65), slice(80, 140))
+    assert window.slices(50, 50) == (slice(18, 33), slice(20, 35)), "of a mask at another size"
+
+
+def test_window__no_lesion() -> None:
+    assert window_around(np.zeros((10, 10), bool), 1.5) is None
+
+
+def test_window__a_speck_is_not_blown_up_beyond_the_shortest_window() -> None:
+    window = window_around(block(slice(50, 51), slice(100, 101)), 1.5)
+    assert window is not None
+    assert window.length == SHORTEST
+
+
+@given(
+    st.tuples(*[st.integers(0, 36)] * 2, *[st.integers(1, 20)] * 2),
+    st.floats(1, 4),
+    st.tuples(st.floats(-1, 1), st.floats(-1, 1)),
+    st.tuples(st.integers(1, 60), st.integers(1, 60)),
+)
+def test_window__inside_any_photograph(
+    place: tuple[int, int, int, int],
+    reach: float,
+    shift: tuple[float, float],
+    size: tuple[int, int],
+) -> None:
+    row, column, height, width = place
+    lesion = block(slice(row, row + height), slice(column, column + width), (37, 49))
+    window = window_around(lesion, reach, shift)
+    assert window is not None
+    for part, side in zip(window.slices(*size), size, strict=True):
+        assert 0 <= part.start < part.stop <= side
+    if shift == (0, 0):
+        assert window.of(lesion).sum() >= 0.9 * lesion.sum() - 1
+
+
+def test_close_ups__cut_photograph_and_mask_alike_and_skip_masks_without_a_lesion() -> None:
+    mask = np.where(block(slice(40, 60), slice(100, 120)), 1, 4).astype(np.uint8)
+    photograph = np.repeat(mask[..., None], 3, 2) * 50
+    cuts = list(close_ups(Example(photograph, mask, "p1", "V-VI"), 1, "a"))
+    assert len(cuts) == WINDOWS
+    for cut in cuts:
+        np.testing.assert_array_equal(cut.photograph[..., 0], cut.mask * 50)
+        assert (cut.patient, cut.tone) == ("p1", "V-VI")
+        assert (cut.mask == 1).mean() > 2 * (mask == 1).mean()
+    again = list(close_ups(Example(photograph, mask), 1, "a"))
+    np.testing.assert_array_equal(again[1].mask, cuts[1].mask)
+    assert list(close_ups(Example(photograph, np.full_like(mask, 4)), 1, "a")) == []
+
+
+def test_train__the_second_look_learns_of_the_same_patients(
+    tiny: DiffusionUNet,
+) -> None:
+    """Close-ups of a held-out image would tell about it."""
+    stages: list[str] = []
+    trained = train_probes(
+        examples(24), tiny, LOOKING, CLASSES, lambda s: lambda *_at: stages.append(s)
+    )
+    assert list(dict.fromkeys(stages)) == [
+        *("Photographs through the backbone", "Training, steps"),
+        *("Close-ups through the backbone", "Training on close-ups, steps"),
+    ]
+    assert trained.closer is not None
+    assert trained.closer.settings == replace(LOOKING, second_look=None)
+    assert not any("second look" in note for note in trained.record.notes)
+    wide, close = trained.record, trained.closer.record
+    assert len(wide.held_out) > 0
+    assert len(close.held_out) == WINDOWS * len(wide.held_out)
+    assert len(close.learned) == WINDOWS * len(wide.learned)
+
+
+def test_train__no_lesion_anywhere_no_second_look(tiny: DiffusionUNet) -> None:
+    plain = [
+        Example(e.photograph, np.where(e.mask == 1, 0, e.mask).astype(np.uint8))
+        for e in examples(3)
+    ]
+    trained = train_probes(plain, tiny, LOOKING, CLASSES)
+    assert trained.closer is None
+    assert trained.record.notes[-1] == (
+        "no second look: no mask to learn from shows the class lesion"
+    )
+    assert set(np.unique(trained.predict(tiny, [plain[0].photograph])[0].mask)) <= {0, 4}
+
+
+def test_train__nothing_but_lesion_in_the_close_ups_no_second_look(tiny: DiffusionUNet) -> None:
+    filled = [
+        Example(e.photograph, np.full_like(e.mask, class_id))
+        for e, class_id in zip(examples(2), (1, 4), strict=True)
+    ]
+    trained = train_probes(filled, tiny, LOOKING, CLASSES)
+    assert trained.closer is None
+    assert trained.record.notes[-1] == (
+        "no second look: around the class lesion the masks show nothing else"
+    )
+
+
+def test_train__a_class_that_there_is_not(tiny: DiffusionUNet) -> None:
+    with pytest.raises(
+        TrainingDataError, match="for the class mole, and the classes are background"
+    ):
+        train_probes(examples(2), tiny, replace(LOOKING, second_look="mole"), CLASSES)
+
+
+def test_predict__second_look_inside_the_window_first_look_outside(
+    tiny: DiffusionUNet, probes: Probes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert probes.closer is not None
+    photograph = spot(40)[0]
+    first = _without_closer(probes).predict(tiny, [photograph])[0].mask
+    # As if the second look saw nothing but ruler.
+    only_ruler = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0]).view(1, 1, 5, 1, 1)
+    monkeypatch.setattr(type(probes.closer), "look", _looks_like(only_ruler, probes.closer))
+    monkeypatch.setattr(probes.closer, "trained", (1, 3))  # and never learned skin
+    window = window_around(first == 1, 1.5)
+    assert window is not None
+    ruled = probes.predict(tiny, [photograph])[0].mask
+    inside = np.zeros(first.shape, bool)
+    inside[window.slices(*first.shape)] = True
+    np.testing.assert_array_equal(ruled[~inside], first[~inside])
+    np.testing.assert_array_equal(ruled[inside], np.where(first[inside] == 1, 3, first[inside]))
+    assert (first[inside] == 1).any()
+    assert (first[inside] == 4).any()
+
+
+def test_predict__many_at_once_as_one_by_one(tiny: DiffusionUNet, probes: Probes) -> None:
+    photographs = [spot(50)[0], np.full((40, 40, 3), 200, np.uint8), spot(51, (60, 30))[0]]
+    together = probes.predict(tiny, photographs)
+    for photograph, prediction in zip(photographs, together, strict=True):
+        alone = probes.predict(tiny, [photograph])[0]
+        np.testing.assert_array_equal(alone.mask, prediction.mask)
+
+
+def test_save__both_looks_come_back(tiny: DiffusionUNet, probes: Probes, tmp_path: Path) -> None:
+    probes.save(tmp_path / "probes.safetensors")
+    loaded = load_probes(tmp_path / "probes.safetensors")
+    assert loaded.closer is not None
+    assert probes.closer is not None
+    assert loaded.closer.record == probes.closer.record
+    assert loaded.closer.trained == probes.closer.trained
+    photograph = spot(60)[0]
+    np.testing.assert_array_equal(
+        loaded.predict(tiny, [photograph])[0].mask, probes.predict(tiny, [photograph])[0].mask
+    )
+
+
+def _without_closer(probes: Probes) -> Probes:
+    alone = Probes(
+        probes.settings,
+        probes.classes,
+        probes.trained,
+        probes.backbone_name,
+        probes.backbone_hash,
+        probes.tensors,
+        probes.calibration,
+        probes.record,
+    )
+    assert alone.closer is None
+    return alone
+
+
+def _looks_like(votes: torch.Tensor, closer: Probes):  # type: ignore[no-untyped-def]
+    original = type(closer).look
+
+    def look(
+        self: Probes, backbone: object, photographs: list[object], cache: object = None
+    ) -> object:
+        if self is closer:
+            return Look(votes.expand(len(photographs), 1, 5, 8, 8), [])
+        return original(self, backbone, photographs, cache)  # type: ignore[arg-type]
+
+    return look

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedd.errors import OutputError
+from fedd.files import check_writable, replacing, write_bytes, write_text
+from fedd.weights.files import write_safetensors
+
+
+def tensors(path: Path) -> None:
+    write_safetensors(path, {"a": torch.zeros(2)}, {})
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path: write_text(path, "a"), lambda path: write_bytes(path, b"a"), tensors]
+)
+def test_write__no_such_folder_is_one_line(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    path = tmp_path / "missing" / "a"
+    with pytest.raises(OutputError) as refused:
+        write(path)
+    assert str(refused.value).startswith(f"{path} can't be written: ")
+    assert "No such file or directory" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_write__a_folder_stands_there(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OutputError, match="Is a directory"):
+        write_text(tmp_path / "a", "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_replacing__what_was_there_stays_until_the_new_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "before\r\n")
+
+    def stopped() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("hal")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert path.read_bytes() == b"before\r\n"
+    assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_check_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_writable(tmp_path / "a")
+    with pytest.raises(OutputError, match=r"there is no folder .*missing"):
+        check_writable(tmp_path / "missing" / "a")
+    # Not by the folder's mode: root may write anywhere.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(OutputError, match="can only be read"):
+        check_writable(tmp_path / "a")
