@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn import metrics
+from sklearn import metrics as sklearn_metrics
 
 from annotation_protocol import metrics
 from fedd.malignancy import discrimination
@@ -29,13 +29,13 @@ def calls(draw: st.DrawFn) -> Calls:
 
 @given(calls())
 def test_roc_auc(found: Calls) -> None:
-    assert discrimination.roc_auc(*found) == pytest.approx(metrics.roc_auc_score(*found))
+    assert discrimination.roc_auc(*found) == pytest.approx(sklearn_metrics.roc_auc_score(*found))
 
 
 @given(calls())
 def test_roc_curve(found: Calls) -> None:
     ours = discrimination.roc_curve(*found)
-    theirs = metrics.roc_curve(*found, drop_intermediate=False)
+    theirs = sklearn_metrics.roc_curve(*found, drop_intermediate=False)
     for mine, peer in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, peer)
 
@@ -44,23 +44,25 @@ def test_roc_curve(found: Calls) -> None:
 def test_f1_and_accuracy(found: Calls, threshold: float) -> None:
     truth, scores = found
     called = scores >= threshold
-    assert discrimination.f1(truth, called) == pytest.approx(metrics.f1_score(truth, called))
-    expected = metrics.accuracy_score(truth, called)
+    assert discrimination.f1(truth, called) == pytest.approx(
+        sklearn_metrics.f1_score(truth, called)
+    )
+    expected = sklearn_metrics.accuracy_score(truth, called)
     assert discrimination.accuracy(truth, called) == pytest.approx(expected)
     patients = [str(n) for n in range(len(truth))]
     together = discrimination.discrimination(truth, scores, patients, threshold, resamples=0)
-    assert together.f1 == pytest.approx(metrics.f1_score(truth, called))
+    assert together.f1 == pytest.approx(sklearn_metrics.f1_score(truth, called))
     assert together.accuracy == pytest.approx(expected)
-    assert together.roc_auc == pytest.approx(metrics.roc_auc_score(truth, scores))
+    assert together.roc_auc == pytest.approx(sklearn_metrics.roc_auc_score(truth, scores))
 
 
 @given(calls())
 def test_best_threshold(found: Calls) -> None:
     truth, scores = found
-    precision, recall, _ = metrics.precision_recall_curve(truth, scores)
+    precision, recall, _ = sklearn_metrics.precision_recall_curve(truth, scores)
     best = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
     threshold = discrimination.best_threshold(truth, scores)
-    assert metrics.f1_score(truth, scores >= threshold) == pytest.approx(best)
+    assert sklearn_metrics.f1_score(truth, scores >= threshold) == pytest.approx(best)
 
 
 @given(calls(), st.integers(0, 2**32 - 1))
@@ -74,9 +76,9 @@ def test_weighted_figures_of_the_bootstrap(found: Calls, seed: int) -> None:
         if not (row[truth].any() and row[~truth].any()):
             assert np.isnan([auc, f1, accuracy]).all()
             continue
-        assert auc == pytest.approx(metrics.roc_auc_score(truth, scores, sample_weight=row))
-        assert f1 == pytest.approx(metrics.f1_score(truth, called, sample_weight=row))
-        expected = metrics.accuracy_score(truth, called, sample_weight=row)
+        assert auc == pytest.approx(sklearn_metrics.roc_auc_score(truth, scores, sample_weight=row))
+        assert f1 == pytest.approx(sklearn_metrics.f1_score(truth, called, sample_weight=row))
+        expected = sklearn_metrics.accuracy_score(truth, called, sample_weight=row)
         assert accuracy == pytest.approx(expected)
 
 
@@ -86,11 +88,13 @@ def test_iou_dice_and_confusion(seed: int, classes: int) -> None:
     truth, prediction = rng.integers(0, classes, (2, 60))
     found = metrics.confusion(truth, prediction, classes)
     labels = range(classes)
-    np.testing.assert_array_equal(found, metrics.confusion_matrix(truth, prediction, labels=labels))
+    np.testing.assert_array_equal(
+        found, sklearn_metrics.confusion_matrix(truth, prediction, labels=labels)
+    )
     either = np.isin(labels, [truth, prediction])
     for ours, peer in (
-        (metrics.iou_per_class, metrics.jaccard_score),
-        (metrics.dice_per_class, metrics.f1_score),
+        (metrics.iou_per_class, sklearn_metrics.jaccard_score),
+        (metrics.dice_per_class, sklearn_metrics.f1_score),
     ):
         theirs = peer(truth, prediction, labels=labels, average=None, zero_division=0)
         np.testing.assert_allclose(ours(found)[either], theirs[either])
