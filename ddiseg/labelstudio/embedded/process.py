@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from ddiseg.errors import WorkspaceError
+from ddiseg.processes import started
 
 #: Seconds that a process has to end by itself.
 GRACE = 10.0
@@ -45,11 +46,11 @@ class Process:
             umask=0o077,
         )
         child.returncode = 0  # it is meant to run on: Popen must not warn that it does
-        return cls(child.pid, _started(child.pid) or "ended at once")
+        return cls(child.pid, started(child.pid) or "ended at once")
 
     @property
     def alive(self) -> bool:
-        return _started(self.pid) == self.started
+        return started(self.pid) == self.started
 
     def stop(self) -> None:
         """End it and what it started; without effect where it has ended.
@@ -109,32 +110,3 @@ def _end_group(child: subprocess.Popen[bytes]) -> None:
             os.killpg(child.pid, sign)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(GRACE)
-
-
-def _started(pid: int) -> str | None:
-    """When a process started, as opaque text; None where it has ended."""
-    return _started_by_proc(pid) if Path("/proc/self/stat").exists() else _started_by_ps(pid)
-
-
-def _started_by_proc(pid: int) -> str | None:
-    """Linux: field 22 of /proc/PID/stat, clock ticks since the boot; see proc(5)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    state, *fields = stat.rpartition(")")[2].split()
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return None if state in "ZX" else f"{boot} {fields[18]}"
-
-
-def _started_by_ps(pid: int) -> str | None:
-    """macOS and the BSDs: the start as ps tells it, in a time zone and language that stay the same."""
-    shown = subprocess.run(
-        ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)],
-        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
-    state, _, started = shown.strip().partition(" ")
-    return None if not state or state[0] == "Z" else started.strip()

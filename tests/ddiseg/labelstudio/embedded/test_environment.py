@@ -22,8 +22,8 @@ from ddiseg.labelstudio.embedded.environment import (
     ensure_environment,
     environment_folder,
 )
-from ddiseg.labelstudio.embedded.process import _started
 from ddiseg.outcomes import Progress
+from ddiseg.processes import started
 
 PYTHON = sys.executable
 QUIET: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -242,7 +242,7 @@ def test_ensure_environment__stopped_by_a_person(home: Path, sign: signal.Signal
         first.send_signal(sign)
     assert first.returncode not in (0, None)
     child = int((home / "child").read_text())
-    assert _started(child) is None
+    assert started(child) is None
     lock = environment_folder().with_name(f"{environment_folder().name}.lock")
     with open(lock, "rb+") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

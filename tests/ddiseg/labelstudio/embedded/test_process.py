@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ddiseg.labelstudio.embedded import process
-from ddiseg.labelstudio.embedded.process import Process, _started, attended
+from ddiseg.labelstudio.embedded.process import Process, attended
+from ddiseg.processes import _started_by_proc, _started_by_ps, started
 
 SLEEP = [sys.executable, "-c", "print('here', flush=True); import time; time.sleep(60)"]
 
@@ -62,7 +63,7 @@ def test_stop__what_it_started_ends_too(tmp_path: Path) -> None:
     while not (tmp_path / "child").exists():
         assert made.alive
     child = int((tmp_path / "child").read_text())
-    known = Process(child, str(process._started(child)))
+    known = Process(child, str(started(child)))
     assert known.alive
     made.stop()
     known._wait(10)
@@ -78,28 +79,28 @@ def test_stop__another_process_with_the_same_number_is_left_alone(tmp_path: Path
     stranger.stop()
 
 
-@pytest.mark.parametrize("started", [process._started_by_proc, process._started_by_ps])
+@pytest.mark.parametrize("start_of", [_started_by_proc, _started_by_ps])
 def test_started__either_way_the_same_while_it_lives_and_none_after(
-    tmp_path: Path, started: object
+    tmp_path: Path, start_of: object
 ) -> None:
-    assert callable(started)
-    if started is process._started_by_proc and not Path("/proc/self/stat").exists():
+    assert callable(start_of)
+    if start_of is _started_by_proc and not Path("/proc/self/stat").exists():
         pytest.skip("no /proc here")
     made = spawn(tmp_path)
-    first = started(made.pid)
+    first = start_of(made.pid)
     assert first
-    assert started(made.pid) == first
+    assert start_of(made.pid) == first
     os.kill(made.pid, 9)
     os.waitpid(made.pid, 0)
-    assert started(made.pid) is None
+    assert start_of(made.pid) is None
 
 
 def test_started__an_ended_child_that_nobody_took_note_of(tmp_path: Path) -> None:
     made = spawn(tmp_path, [sys.executable, "-c", ""])
     os.waitid(os.P_PID, made.pid, os.WEXITED | os.WNOWAIT)
-    assert process._started_by_ps(made.pid) is None
+    assert _started_by_ps(made.pid) is None
     if Path("/proc/self/stat").exists():
-        assert process._started_by_proc(made.pid) is None
+        assert _started_by_proc(made.pid) is None
     assert not made.alive
 
 
@@ -134,5 +135,5 @@ def test_attended__ends_all_that_it_started(
     with pytest.raises(KeyboardInterrupt):
         stopped()
     deadline = time.monotonic() + 10
-    while _started(int(Path("child").read_text())) is not None:
+    while started(int(Path("child").read_text())) is not None:
         assert time.monotonic() < deadline
