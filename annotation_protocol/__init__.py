@@ -5,10 +5,10 @@ costs nothing but the standard library; the drawings and phantoms need numpy and
 imported by name.
 """
 
+from annotation_protocol.errors import ProtocolError, UserError
 from annotation_protocol.protocol import (
     LabelClass,
     Protocol,
-    ProtocolError,
     SkipReason,
     ToneGroup,
     Verdict,
@@ -21,6 +21,7 @@ __all__ = [
     "ProtocolError",
     "SkipReason",
     "ToneGroup",
+    "UserError",
     "Verdict",
     "load_protocol",
 ]

@@ -13,7 +13,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from annotation_protocol.protocol import Protocol, ProtocolError, SkipReason, Verdict
+from annotation_protocol.errors import ProtocolError
+from annotation_protocol.protocol import Protocol, SkipReason, Verdict
 
 IMAGE = "image"  #: the picture; also the key of its address in a task's data
 MASK = "mask"  #: the brush labels, one a class

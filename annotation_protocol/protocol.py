@@ -12,14 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from annotation_protocol.errors import ProtocolError
+
 PROTOCOL_FILE = Path(__file__).with_name("protocol.toml")
 
 #: Keys that Label Studio 1.23.2's image tools keep for themselves; tests/live reads them from its files.
 TOOL_HOTKEYS = frozenset("behkmopruvw")
-
-
-class ProtocolError(ValueError):
-    """A protocol that breaks a rule, or a name that the protocol doesn't have; one line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from annotation_protocol.errors import UserError
 
-class DdisegError(Exception):
-    """Base of all errors that the command line shows as one line."""
+
+class DdisegError(UserError):
+    """Base of the errors of ddiseg."""
 
 
 class InputError(DdisegError, ValueError):

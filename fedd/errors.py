@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from annotation_protocol.errors import UserError
 
-class FeddError(Exception):
-    """Base of all errors of fedd: what was given, what was wrong with it, what to do next."""
+
+class FeddError(UserError):
+    """Base of the errors of fedd."""
 
 
 class WeightsError(FeddError, ValueError):

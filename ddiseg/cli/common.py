@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from annotation_protocol import ProtocolError
+from annotation_protocol import UserError
 from ddiseg.errors import DdisegError
 from ddiseg.locate import OPTION, VARIABLE, current_folder, locate
 
@@ -155,7 +155,7 @@ def run(group: click.Group, args: Sequence[str] | None = None) -> int:
             "\nStopped. What was finished is kept; the same command goes on from there.", err=True
         )
         return 130
-    except (DdisegError, ProtocolError) as error:
+    except UserError as error:
         return _fail(str(error), settings)
     except BrokenPipeError:
         sys.stderr.close()
@@ -164,7 +164,7 @@ def run(group: click.Group, args: Sequence[str] | None = None) -> int:
         if isinstance(error, FileNotFoundError) and not os.path.isabs(str(error.filename or "")):
             try:
                 current_folder()  # where that is gone, no relative path works
-            except DdisegError as gone:
+            except UserError as gone:
                 return _fail(str(gone), settings)
         where = f"{error.filename}: " if error.filename else ""
         return _fail(

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from annotation_protocol import Protocol, ProtocolError, load_protocol
+from annotation_protocol import Protocol, UserError, load_protocol
 from annotation_protocol.label_studio_config import IMAGE, MASK
 from ddiseg import masks
 from ddiseg.catalogue import Arm
 from ddiseg.catalogue.tables import Image
-from ddiseg.errors import DdisegError, InputError
+from ddiseg.errors import InputError
 from ddiseg.labelstudio.task_payload import PAINTED
 from ddiseg.masks import brush_rle
 from ddiseg.masks.composition import Origin
@@ -63,7 +63,7 @@ class Clicks:
         for task in known:
             try:
                 region = self._region(task, context, deadline)
-            except (DdisegError, ProtocolError) as error:
+            except UserError as error:
                 self._metrics.predictions.labels("unanswered").inc()
                 results.append({"model_version": PAINTED, "result": [], "reason": str(error)})
             else:

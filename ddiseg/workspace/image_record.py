@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from annotation_protocol import ProtocolError, load_protocol
+from annotation_protocol import UserError, load_protocol
 from ddiseg.catalogue.malignancy import DISCLAIMER
 from ddiseg.catalogue.tables import Image, Mask
-from ddiseg.errors import DdisegError
 from ddiseg.workspace.workspace import Workspace
 
 _IMAGE = (
@@ -83,6 +82,6 @@ def _shares(workspace: Workspace, mask: Mask) -> dict[str, float] | None:
     try:
         values, counts = np.unique(workspace.mask(mask), return_counts=True)
         names = [load_protocol().class_at(int(value)).name for value in values]
-    except (DdisegError, ProtocolError):  # 'ddiseg verify' says what is wrong with it
+    except UserError:  # 'ddiseg verify' says what is wrong with it
         return None
     return dict(zip(names, (counts / counts.sum()).round(4).tolist(), strict=True))

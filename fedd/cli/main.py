@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import click
 
+from annotation_protocol import UserError
 from fedd.cli.baseline import baseline
 from fedd.cli.bench import bench
 from fedd.cli.classify import classify
@@ -13,7 +14,6 @@ from fedd.cli.explore import ablate, kmeans
 from fedd.cli.pretrain import pretrain
 from fedd.cli.reproduce import reproduce
 from fedd.cli.weights import weights
-from fedd.errors import FeddError
 
 
 class Sections(click.Group):
@@ -42,7 +42,7 @@ class Sections(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except FeddError as error:
+        except UserError as error:
             raise click.ClickException(str(error)) from error
 
 
