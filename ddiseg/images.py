@@ -11,7 +11,6 @@ import struct
 import threading
 import warnings
 import zlib
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -34,6 +33,9 @@ MAX_PIXELS = 178_000_000
 
 #: Perceptual hashes that differ in no more bits than this are listed as near-duplicates.
 NEAR_DUPLICATE_BITS = 4
+
+#: Set bits of each number of 16 bits.
+_ONES = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
 
 Photograph = NDArray[np.uint8]
 
@@ -116,25 +118,36 @@ def perceptual_hash(photograph: Photograph) -> str:
 def near_duplicates(
     hashes: Sequence[str], bits: int = NEAR_DUPLICATE_BITS
 ) -> list[tuple[int, int, int]]:
-    """Pairs (i, j, differing bits) of perceptual hashes no more than `bits` apart, i < j.
+    """Return pairs (i, j, differing bits) of perceptual hashes at most `bits` apart, i < j.
 
     Two hashes that differ in at most `bits` bits agree in at least one of `bits + 1` bands, so
     only those that share a band are compared.
     """
-    values = [int(h, 16) for h in hashes]
+    values = np.array([int(h, 16) for h in hashes], np.uint64)
     width = -(-64 // (bits + 1))
-    found: dict[tuple[int, int], int] = {}
-    for band in range(bits + 1):
-        by_band: dict[int, list[int]] = defaultdict(list)
-        for index, value in enumerate(values):
-            by_band[(value >> (band * width)) & ((1 << width) - 1)].append(index)
-        for members in by_band.values():
-            for k, i in enumerate(members):
-                for j in members[k + 1 :]:
-                    away = (values[i] ^ values[j]).bit_count()
-                    if away <= bits:
-                        found[i, j] = away
-    return sorted((i, j, away) for (i, j), away in found.items())
+    found: list[NDArray[np.intp]] = [np.empty(0, np.intp)]  # pairs as i * (number of hashes) + j
+    for shift in range(0, width * (bits + 1), width):
+        # A band beyond the last bit is empty, so all hashes share it.
+        mask = (1 << width) - 1 if shift < 64 else 0
+        band = (values >> np.uint64(min(shift, 63))) & np.uint64(mask)
+        order = np.argsort(band, kind="stable")
+        band, step = band[order], 1
+        left: NDArray[np.intp] = np.arange(len(values))
+        # Sorted like this, hashes that share a band are neighbours: compare 1, 2, ... places apart.
+        while (left := left[: np.searchsorted(left, len(values) - step)]).size:
+            left = left[band[left] == band[left + step]]
+            i, j = order[left], order[left + step]
+            near = _differing_bits(values[i], values[j]) <= bits
+            found.append(i[near] * len(values) + j[near])
+            step += 1
+    i, j = np.divmod(np.unique(np.concatenate(found)), max(1, len(values)))
+    differing = _differing_bits(values[i], values[j])
+    return list(zip(i.tolist(), j.tolist(), differing.tolist(), strict=True))
+
+
+def _differing_bits(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    ones: NDArray[np.uint8] = _ONES[(a ^ b).view(np.uint16)].reshape(-1, 4).sum(axis=1, dtype=np.uint8)
+    return ones
 
 
 #: What Pillow raises on files that are damaged, its parsers' slips among them.

@@ -50,12 +50,14 @@ class Member:
 class PoolRow(NamedTuple):
     """What decides whether and how an image may be drawn."""
 
-    image_id: int
+    id: int
+    dataset_id: int
     tone: str
     state: str
     content_hash: str
     perceptual_hash: str
     patient: str | None
+    lesion: str | None
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,13 @@ class Batches:
         """What a batch is drawn from, with the uncertainties that a model version gave."""
         images = select(
             Image.id,
+            Image.dataset_id,
             Image.tone,
             Image.state,
             Image.content_hash,
             Image.perceptual_hash,
             Image.patient,
+            Image.lesion,
         ).order_by(Image.id)
         uncertainties = select(Mask.image_id, Mask.uncertainty).where(
             Mask.model_version_id == model_version_id

@@ -33,7 +33,7 @@ def images_to_score(catalogue: Catalogue, size: int, seed: int) -> list[Image]:
     room = {tone: len(positions) for tone, positions in pool.candidates.items()}
     shares = share_out(JUDGED * size, room, seed)
     ids = [
-        pool.rows[position].image_id
+        pool.rows[position].id
         for tone, positions in pool.candidates.items()
         for position in positions[: shares[tone]]
     ]

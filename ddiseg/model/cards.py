@@ -123,7 +123,7 @@ def markdown(card: Mapping[str, Any]) -> str:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["plain"] = _plain
     environment.filters["tones"] = tones_text
-    template = resources.files("ddiseg.loop").joinpath("card.md.jinja").read_text("utf-8")
+    template = resources.files("ddiseg.model").joinpath("card.md.jinja").read_text("utf-8")
     return environment.from_string(template).render(card=card, legend=LEGEND, row_texts=row_texts)
 
 

@@ -15,6 +15,7 @@ from ddiseg.errors import InputError
 from ddiseg.evaluation import gate
 from ddiseg.model.storage import LostModelError, load_version, stored_probes
 from ddiseg.outcomes import Progress, counted, silent
+from ddiseg.sampling.groups import patient_key
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache
@@ -81,7 +82,7 @@ def compare_on_holdout(
             painting = _painting(lineage, mask, incumbent.version)
         judged.append(
             gate.HoldoutImage(
-                patient=image.patient or image.content_hash,
+                patient=patient_key(image),
                 tone=image.tone,
                 valid=mask.classes,
                 candidate=_confusion(truth, probes, net, photograph, cache),

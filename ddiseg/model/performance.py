@@ -17,6 +17,7 @@ from annotation_protocol.metrics import FEW
 from ddiseg.catalogue import ModelKind
 from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
+from ddiseg.sampling.groups import patient_key
 from ddiseg.workspace.workspace import Workspace
 
 #: Names the rows of all images together, whatever their tone.
@@ -192,7 +193,7 @@ def _random(workspace: Workspace, version: ModelVersion) -> Table | None:
     images = workspace.catalogue.images.select(ids=sorted(wanted))
     pairs = [(image, accepted[image.id], painted[image.id]) for image in images]
     names = load_protocol().class_names
-    patients = [image.patient or f"image {image.id}" for image in images]
+    patients = [patient_key(image) for image in images]
     confusions = np.stack([_confusion(workspace, *pair, len(names)) for pair in pairs])
     valid = np.array([[c in truth.classes for c in range(len(names))] for _, truth, _ in pairs])
     overall = metrics.score(confusions, patients, valid, names)

@@ -19,6 +19,7 @@ from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.model.lighting import LightChange, colour_temperature, exposure, one_grey_level
 from ddiseg.model.storage import fedd_errors, load_version
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent
+from ddiseg.sampling.groups import patient_key
 from ddiseg.workspace.workspace import Workspace
 
 #: The changes measured unless others are given: a third of a stop, and what an automatic white
@@ -173,7 +174,7 @@ class _Measured:
 
     @property
     def patients(self) -> list[str]:
-        return [image.patient or f"image {image.id}" for image in self.images]
+        return [patient_key(image) for image in self.images]
 
     def figures(self, protocol: Protocol, resamples: int, seed: int) -> dict[str, Any]:
         """Scores by change and tone, of all changes together, and how the tones differ."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from annotation_protocol import metrics
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.outcomes import Progress, counted, silent
+from ddiseg.sampling.groups import patient_key
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache, image_digest
@@ -66,7 +67,7 @@ def _validation(
     classes = range(len(probes.classes))
     scores = metrics.score(
         np.stack([matrix for _, _, matrix in held_out]),
-        [image.patient or image.content_hash for image, _, _ in held_out],
+        [patient_key(image) for image, _, _ in held_out],
         np.array([[c in mask.classes for c in classes] for _, mask, _ in held_out]),
         probes.classes,
     )

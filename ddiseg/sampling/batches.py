@@ -19,7 +19,7 @@ from ddiseg.catalogue import BatchOrigin, Catalogue
 from ddiseg.catalogue.batches import Member, NewMember
 from ddiseg.catalogue.tables import ModelVersion
 from ddiseg.errors import InputError, NotFoundError
-from ddiseg.sampling.pool import BatchPool, ImageGroup
+from ddiseg.sampling.pool import BatchPool
 from ddiseg.sampling.quotas import move_towards, share_out
 from ddiseg.sampling.strategies import Candidates, Pick, Strategy, in_effect, pick
 from ddiseg.sampling.subsets import UNKNOWN, check_name
@@ -157,9 +157,8 @@ class _Draw:
             # How well images without a tone are served says nothing of any skin.
             known = [t for t in tones if t != UNKNOWN or t in request.tones] or tones
             self.worst = worst_tone(catalogue, self.version, known)
-        rows = self._pool.rows
-        self._labelled = ImageGroup(rows[position] for position in self._pool.labelled)
-        self._batch = ImageGroup()
+        self._labelled = {self._group(position) for position in self._pool.labelled}
+        self._batch: set[str] = set()  #: groups of the images picked
         self._picked: dict[str, list[tuple[int, Pick]]] = {tone: [] for tone in tones}
         self._related = 0  #: picked though related to what is labelled
         self._wanted = self._quotas(request.size, dict.fromkeys(tones, request.size))
@@ -184,7 +183,7 @@ class _Draw:
 
     def members(self) -> list[NewMember]:
         return [
-            NewMember(self._pool.rows[position].image_id, each.random, each.reason)
+            NewMember(self._pool.rows[position].id, each.random, each.reason)
             for picks in self._picked.values()
             for position, each in picks
         ]
@@ -246,13 +245,16 @@ class _Draw:
 
     def _take(self, positions: NDArray[np.intp], apart: bool) -> Callable[[int], bool]:
         def take(index: int) -> bool:
-            row = self._pool.rows[positions[index]]
-            if self._batch.has_relative(row) or (apart and self._labelled.has_relative(row)):
+            group = self._group(positions[index])
+            if group in self._batch or (apart and group in self._labelled):
                 return False
-            self._batch.add(row)
+            self._batch.add(group)
             return True
 
         return take
+
+    def _group(self, position: int) -> str:
+        return self._pool.groups[self._pool.rows[position].id]
 
     def _check_known(self) -> None:
         """Raises InputError where the strategy knows nothing of any image."""

@@ -6,7 +6,7 @@ Arrays: R images of the catalogue, whatever their state; a position is an index 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from ddiseg.catalogue import Catalogue, State
 from ddiseg.catalogue.batches import DRAWABLE, Pool, PoolRow
 from ddiseg.catalogue.embedding_space import embedding_space
 from ddiseg.catalogue.tables import ModelVersion
-from ddiseg.images import NEAR_DUPLICATE_BITS
+from ddiseg.sampling.groups import group_keys
 from ddiseg.sampling.subsets import (
     OTHER_TONE,
     TAKE_BACK,
@@ -57,15 +57,13 @@ _OUT = (
     "the last 'ddiseg label pull' knows"
 )
 
-#: Set bits of each number of 16 bits.
-_ONES = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
-
 
 @dataclass(frozen=True)
 class BatchPool:
     """The images of a catalogue at one moment."""
 
     rows: Sequence[PoolRow]  #: (R,)
+    groups: dict[int, str]  #: key of the group that each image stays together with, by image id
     candidates: dict[str, NDArray[np.intp]]  #: positions by tone, in the order of seeded ranks
     labelled: NDArray[np.intp]  #: positions of what has a mask, or is about to get one
     uncertainties: NDArray[np.float64]  #: (R,), by the model in use; NaN where it painted nothing
@@ -102,16 +100,17 @@ class BatchPool:
         begun = [
             position
             for position, row in enumerate(pool.rows)
-            if (row.state in _BEGUN and row.image_id not in out)
-            or row.image_id in pool.in_open_batch
+            if (row.state in _BEGUN and row.id not in out)
+            or row.id in pool.in_open_batch
         ]
-        out_there = sum(pool.rows[p].image_id in out for of in candidates.values() for p in of)
+        out_there = sum(pool.rows[p].id in out for of in candidates.values() for p in of)
         given = pool.uncertainties
         return cls(
             rows=pool.rows,
+            groups=group_keys(pool.rows),
             candidates=candidates,
             labelled=np.array(begun, np.intp),
-            uncertainties=np.array([given.get(row.image_id, np.nan) for row in pool.rows]),
+            uncertainties=np.array([given.get(row.id, np.nan) for row in pool.rows]),
             descriptors=_descriptors(catalogue, version if described else None, pool.rows),
             drawn={tone: pool.drawn.get(tone, 0) for tone in tones},
             by_lot={tone: pool.by_lot.get(tone, 0) for tone in tones},
@@ -136,33 +135,12 @@ class BatchPool:
         if row.tone not in self.candidates:
             return "of other tones"
         return (
-            "in open batches" if row.image_id in self.in_open_batch else _PLACES[State(row.state)]
+            "in open batches" if row.id in self.in_open_batch else _PLACES[State(row.state)]
         )
 
     def labelled_of(self, tone: str) -> list[int]:
         """Positions of the labelled images of a tone."""
         return [position for position in self.labelled if self.rows[position].tone == tone]
-
-
-class ImageGroup:
-    """Images, and what is related to one of them: of its patient, or its near-duplicate."""
-
-    def __init__(self, rows: Iterable[PoolRow] = ()) -> None:
-        rows = list(rows)
-        self._patients = {row.patient for row in rows} - {None}
-        self._hashes = np.array([int(row.perceptual_hash, 16) for row in rows], np.uint64)
-
-    def add(self, row: PoolRow) -> None:
-        if row.patient is not None:
-            self._patients.add(row.patient)
-        self._hashes = np.append(self._hashes, np.uint64(int(row.perceptual_hash, 16)))
-
-    def has_relative(self, row: PoolRow) -> bool:
-        if row.patient in self._patients:
-            return True
-        differing = self._hashes ^ np.uint64(int(row.perceptual_hash, 16))
-        bits = _ONES[differing.view(np.uint16)].reshape(-1, 4).sum(axis=1)
-        return bool((bits <= NEAR_DUPLICATE_BITS).any())
 
 
 def _candidates(
@@ -173,8 +151,8 @@ def _candidates(
     drawable = {state.value for state in DRAWABLE}
     for position, row in enumerate(pool.rows):
         ranked = by_tone.get(row.tone)
-        may_be = row.state in drawable or row.image_id in with_people
-        if ranked is not None and may_be and row.image_id not in pool.in_open_batch:
+        may_be = row.state in drawable or row.id in with_people
+        if ranked is not None and may_be and row.id not in pool.in_open_batch:
             ranked.append((rank(seed, row.content_hash), position))
     return {
         tone: np.array([position for _, position in sorted(ranked)], np.intp)
@@ -201,5 +179,5 @@ def _descriptors(
     ids, vectors = catalogue.descriptors.of(space)
     found = np.full((len(rows), max(1, vectors.shape[1])), np.nan, np.float32)
     # Both are in the order of image ids, and an image with a descriptor has a row.
-    found[np.searchsorted([row.image_id for row in rows], ids), : vectors.shape[1]] = vectors
+    found[np.searchsorted([row.id for row in rows], ids), : vectors.shape[1]] = vectors
     return found

@@ -15,7 +15,7 @@ from ddiseg.catalogue import Catalogue, Split
 from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.splits import Known
 from ddiseg.catalogue.tables import Image, ModelVersion
-from ddiseg.sampling.subsets import relatives
+from ddiseg.sampling.groups import group_keys
 
 #: Share of the families that are held out.
 HELD_OUT = 0.2
@@ -36,7 +36,7 @@ def assign_splits(catalogue: Catalogue) -> dict[int, Split]:
         versions = catalogue.models.all()
         known = dict.fromkeys(_learned(catalogue, versions), Split.TRAINING) | sides
         images = catalogue.images.select(ids=[*{*accepted, *known}])
-        new = {i: side for i, side in _by_family(images, known).items() if i in missing}
+        new = {i: side for i, side in _by_group(images, known).items() if i in missing}
         # Not stored where another process has decided, or learned, in the meantime: seen anew then.
         catalogue.sides.decide(new, Known(len(sides), len(versions)))
 
@@ -47,19 +47,19 @@ def _learned(catalogue: Catalogue, versions: Sequence[ModelVersion]) -> set[int]
     return lineage.images_learned(digest for v in versions for digest in v.training_masks)
 
 
-def _by_family(images: Sequence[Image], known: dict[int, Split]) -> dict[int, Split]:
+def _by_group(images: Sequence[Image], known: dict[int, Split]) -> dict[int, Split]:
     """The side of each image, where `known` are some that stand."""
-    _, family_of = relatives(images)
-    families: dict[int, list[Image]] = defaultdict(list)
+    keys = group_keys(images)
+    groups: dict[str, list[Image]] = defaultdict(list)
     for image in images:
-        families[family_of[image.id]].append(image)
+        groups[keys[image.id]].append(image)
     sides = {}
-    for members in families.values():
+    for members in groups.values():
         there = {known[i.id] for i in members if i.id in known} - {Split.NEITHER}
-        family_side = (
+        group_split = (
             there.pop() if len(there) == 1 else Split.NEITHER if there else _drawn(members)
         )
-        sides.update({image.id: known.get(image.id, family_side) for image in members})
+        sides.update({image.id: known.get(image.id, group_split) for image in members})
     return sides
 
 

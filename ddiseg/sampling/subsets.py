@@ -17,8 +17,8 @@ from annotation_protocol import load_protocol
 from ddiseg.catalogue import Catalogue, State
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
-from ddiseg.images import near_duplicates
 from ddiseg.outcomes import Outcome
+from ddiseg.sampling.groups import group_keys, near_duplicate_keys
 
 UNKNOWN = "unknown"
 
@@ -131,7 +131,7 @@ class _Pool:
     """The images that may be drawn."""
 
     by_tone: dict[str, list[Image]]  #: in the order of their ranks
-    groups: dict[int, int]  #: near-duplicates have the same number, by image id
+    near_duplicates: dict[int, str]  #: key of each image's group of near-duplicates, by image id
     notes: list[str]
     left_out: dict[str, int]  #: images that were left out, by what to do to have them
     counts: dict[str, int]  #: images by tone before any was left out, without the skipped ones
@@ -163,8 +163,8 @@ def _others(request: Request, there: set[str], names: Sequence[str]) -> list[str
 
 def _pool(catalogue: Catalogue, request: Request, apart: Sequence[str]) -> _Pool:
     everything = catalogue.images.select()
-    groups, families = relatives(everything)
-    taken = {families[i] for other in apart for i in catalogue.subsets.members(other)}
+    groups = group_keys(everything)
+    taken = {groups[i] for other in apart for i in catalogue.subsets.members(other)}
     pool: Sequence[Image] = everything
     if request.source is not None:
         source = catalogue.subsets.members(request.source)
@@ -186,7 +186,7 @@ def _pool(catalogue: Catalogue, request: Request, apart: Sequence[str]) -> _Pool
     pool = keep(pool, [image.tone in tones for image in pool], other_tone, OTHER_TONE)
     pool = keep(
         pool,
-        [families[image.id] not in taken for image in pool],
+        [groups[image.id] not in taken for image in pool],
         f"in {listed(apart)}, or of the same patient or a near-duplicate of an image there",
         "keep apart from fewer subsets (--disjoint-from SUBSET)",
     )
@@ -199,36 +199,7 @@ def _pool(catalogue: Catalogue, request: Request, apart: Sequence[str]) -> _Pool
         )
     ranked = sorted(pool, key=lambda image: rank(request.seed, image.content_hash))
     by_tone = {tone: [i for i in ranked if i.tone == tone] for tone in tones}
-    return _Pool(by_tone, groups, notes, left_out, counts)
-
-
-def relatives(images: Sequence[Image]) -> tuple[dict[int, int], dict[int, int]]:
-    """Groups of near-duplicates, and families: groups joined where they share a patient."""
-    alike = [(i, j) for i, j, _ in near_duplicates([image.perceptual_hash for image in images])]
-    first: dict[str, int] = {}
-    same_patient = [
-        (first.setdefault(image.patient, index), index)
-        for index, image in enumerate(images)
-        if image.patient is not None
-    ]
-    groups, families = _joined(len(images), alike), _joined(len(images), alike + same_patient)
-    ids = [image.id for image in images]
-    return dict(zip(ids, groups, strict=True)), dict(zip(ids, families, strict=True))
-
-
-def _joined(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
-    """The number of its group for each of `count` things, where pairs belong together."""
-    parent = list(range(count))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for i, j in pairs:
-        parent[root(j)] = root(i)
-    return [root(i) for i in range(count)]
+    return _Pool(by_tone, near_duplicate_keys(everything), notes, left_out, counts)
 
 
 def count_tones(images: Iterable[tuple[str, str]]) -> dict[str, int]:
@@ -296,19 +267,19 @@ def _pick(pool: _Pool, request: Request) -> dict[str, list[Image]]:
     """Images by tone in the order in which they are drawn: each size is a beginning of it."""
     picked: dict[str, list[Image]] = {tone: [] for tone in pool.by_tone}
     waiting = {tone: list(images) for tone, images in pool.by_tone.items()}
-    groups: set[int] = set()
+    drawn: set[str] = set()
     patients: set[str] = set()
     # Tones take turns, so that a longer draw does not change what a shorter one would take.
     for turn in range(request.per_tone[-1]):
         for tone, images in waiting.items():
             sides = [turn % 2 == 0, turn % 2 != 0] if request.balance_malignant else [None]
-            free = [image for image in images if pool.groups[image.id] not in groups]
+            free = [image for image in images if pool.near_duplicates[image.id] not in drawn]
             image = _best(free, sides, patients)
             if image is None:
                 continue
             picked[tone].append(image)
             images.remove(image)
-            groups.add(pool.groups[image.id])
+            drawn.add(pool.near_duplicates[image.id])
             if image.patient is not None:
                 patients.add(image.patient)
     return picked

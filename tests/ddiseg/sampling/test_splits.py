@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ddiseg.catalogue import Catalogue, NewImage, NewMask, NewModelVersion, Split
 from ddiseg.catalogue.tables import Image
-from ddiseg.sampling.splits import HELD_OUT, _by_family, _drawn, assign_splits
+from ddiseg.sampling.splits import HELD_OUT, _by_group, _drawn, assign_splits
 
 
 def _image(number: int, patient: str | None = None, look: int | None = None) -> Image:
@@ -36,7 +36,7 @@ def test_share__about_every_fifth_patient() -> None:
 def test_family__patients_and_near_duplicates_stay_together(side: Split) -> None:
     patient = _patient_of(side)
     images = [_image(1, patient), _image(2, patient), _image(3, None, look=2), _image(4)]
-    sides = _by_family(images, {})
+    sides = _by_group(images, {})
     assert {sides[1], sides[2], sides[3]} == {side}
 
 
@@ -44,13 +44,13 @@ def test_family__a_newcomer_follows_what_stands() -> None:
     other = {Split.TRAINING: Split.HELD_OUT, Split.HELD_OUT: Split.TRAINING}
     for side in other:
         images = [_image(1, _patient_of(other[side])), _image(2, None, look=1)]
-        assert _by_family(images, {2: side}) == {1: side, 2: side}
+        assert _by_group(images, {2: side}) == {1: side, 2: side}
 
 
 def test_family__joined_from_both_sides_the_newcomer_is_on_neither() -> None:
     images = [_image(1, "a"), _image(2, "b"), _image(3, "a", look=2)]
     known = {1: Split.TRAINING, 2: Split.HELD_OUT}
-    assert _by_family(images, known) == {**known, 3: Split.NEITHER}
+    assert _by_group(images, known) == {**known, 3: Split.NEITHER}
 
 
 @given(data=st.data())
@@ -62,7 +62,7 @@ def test_sides__as_masks_come_none_changes_and_no_family_is_on_both(data: st.Dat
     images = [_image(n, p, look=k) for n, (p, k) in enumerate(zip(patients, looks, strict=True))]
     known: dict[int, Split] = {}
     for upto in range(1, count + 1):
-        sides = _by_family(images[:upto], known)
+        sides = _by_group(images[:upto], known)
         assert known.items() <= sides.items()
         known = sides
     for patient in {p for p in patients if p is not None}:
