@@ -146,7 +146,9 @@ def near_duplicates(
 
 
 def _differing_bits(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    ones: NDArray[np.uint8] = _ONES[(a ^ b).view(np.uint16)].reshape(-1, 4).sum(axis=1, dtype=np.uint8)
+    ones: NDArray[np.uint8] = (
+        _ONES[(a ^ b).view(np.uint16)].reshape(-1, 4).sum(axis=1, dtype=np.uint8)
+    )
     return ones
 
 

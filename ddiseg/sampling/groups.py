@@ -6,7 +6,7 @@ Splits, subsets, batches and training all keep whole groups together, or apart.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from scipy.sparse import coo_array

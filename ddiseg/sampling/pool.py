@@ -100,8 +100,7 @@ class BatchPool:
         begun = [
             position
             for position, row in enumerate(pool.rows)
-            if (row.state in _BEGUN and row.id not in out)
-            or row.id in pool.in_open_batch
+            if (row.state in _BEGUN and row.id not in out) or row.id in pool.in_open_batch
         ]
         out_there = sum(pool.rows[p].id in out for of in candidates.values() for p in of)
         given = pool.uncertainties
@@ -134,9 +133,7 @@ class BatchPool:
     def _place(self, row: PoolRow) -> str:
         if row.tone not in self.candidates:
             return "of other tones"
-        return (
-            "in open batches" if row.id in self.in_open_batch else _PLACES[State(row.state)]
-        )
+        return "in open batches" if row.id in self.in_open_batch else _PLACES[State(row.state)]
 
     def labelled_of(self, tone: str) -> list[int]:
         """Positions of the labelled images of a tone."""
