@@ -43,8 +43,8 @@ def main() -> None:
     if not torch.cuda.is_available():
         print(f"GPU: not measured; this fills it: {GPU_COMMAND}")
         return
+    from fedd.backbone import place
     from fedd.features import FeatureSpec
-    from fedd.network.replicas import place
     from fedd.network.throughput import measure
 
     reached = measure(place(ours, "auto", "bfloat16"), FeatureSpec(BLOCKS, TIMESTEP), 2048, 64)

@@ -25,7 +25,7 @@ from annotation_protocol import metrics
 from benchmarks import tables
 from benchmarks.label_efficiency import CLASSES, DEFAULT, LESION, PARTS, load
 from fedd.backbone import DiffusionUNet
-from fedd.clicks import Click, Looked, look
+from fedd.clicks import Click, ClickSegmenter, prepare_clicks
 from fedd.probes.training import Example, train_probes
 from fedd.segment import SMALL, Probes
 from fedd.weights.files import load_backbone
@@ -70,14 +70,14 @@ def _clicked(
     masks, seconds, size = [], [], 0
     for example in judged:
         truth = example.mask == LESION
-        looked = look(probes, net, example.photograph)
+        looked = prepare_clicks(probes, net, example.photograph)
         size = max(size, looked.nbytes)
         first = probes.predict(net, [example.photograph])[0].mask == LESION
         masks.append([first, *_corrected(looked, truth, seconds)])
     return masks, seconds, size
 
 
-def _corrected(looked: Looked, truth: Mask, seconds: list[float]) -> list[Mask]:
+def _corrected(looked: ClickSegmenter, truth: Mask, seconds: list[float]) -> list[Mask]:
     """The region after each click of a person who corrects what is most wrong."""
     clicks: list[Click] = []
     found = [np.zeros_like(truth)]

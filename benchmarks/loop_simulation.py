@@ -56,7 +56,7 @@ from fedd.weights.files import load_backbone
 
 START, BATCH, END, SEEDS, RANDOM_SHARE = 10, 20, 90, 5, 0.2
 
-SETTINGS = replace(SMALL, second_look=None, mirrored=False, views=1, steps=200, grid=32)
+SETTINGS = replace(SMALL, refined_class=None, mirrored=False, views=1, steps=200, grid=32)
 
 RESAMPLES = 2000
 

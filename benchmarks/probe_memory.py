@@ -69,7 +69,7 @@ def _train() -> tuple[float, float, float]:
     ]
     started = time.perf_counter()
     # Nothing held out: every step is run, as numbers that mean nothing would stop it at once.
-    train_probes(examples, _RightShapes(), replace(PAPER, held_out=0.0), CLASSES)
+    train_probes(examples, _RightShapes(), replace(PAPER, validation_share=0.0), CLASSES)
     return (
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         time.perf_counter() - started,

@@ -62,7 +62,7 @@ PLAIN = replace(
     features=replace(SMALL.features, normalise=False),
     views=0,
     mirrored=False,
-    second_look=None,
+    refined_class=None,
     grid=None,
 )
 

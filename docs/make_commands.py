@@ -12,7 +12,7 @@ import click
 
 from ddiseg.cli.common import common_options
 from ddiseg.cli.main import Sections, cli
-from fedd.cli.main import Sections as FeddSections
+from fedd.cli.main import FeddGroup
 from fedd.cli.main import cli as fedd_cli
 
 INTRODUCTION = """# Commands
@@ -40,7 +40,7 @@ def page() -> str:
     return INTRODUCTION.format(common=_options(common_options())) + programs
 
 
-def _program(group: Sections | FeddSections, program: str) -> str:
+def _program(group: Sections | FeddGroup, program: str) -> str:
     """The sections of a program, as its --help has them, with their commands."""
     text = ""
     for heading, names in group.sections.items():

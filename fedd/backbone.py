@@ -1,8 +1,8 @@
-"""The frozen network whose activations the probes read.
+"""The backbone: a frozen network that turns images into activations, on one device or several.
 
 Arrays: images are (N, 3, S, S) float32 in [-1, 1], S = `image_size`; the activations of a block are
 (N, C, h, w) float32. Decoder blocks are numbered from 0, deepest first, as in ddpm-segmentation
-(Baranchuk et al., ICLR 2022), whose features FEDD takes over.
+(Baranchuk et al., ICLR 2022), from which FEDD takes its features.
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedd.errors import DeviceError, WeightsError
-from fedd.network.batching import BatchSize, first_batch
-from fedd.network.devices import existing_device, prepare_gpu
+from fedd.network.devices import (
+    BatchSize,
+    existing_device,
+    existing_devices,
+    first_batch,
+    prepare_gpu,
+    within_memory,
+)
 from fedd.network.unet import IMAGENET_256, SMALL, UNetConfig, decoder_activations, make_fast
 
 __all__ = [
@@ -30,26 +36,28 @@ __all__ = [
     "SMALL",
     "Backbone",
     "DiffusionUNet",
+    "Replicas",
     "UNetConfig",
     "content_noise",
     "decoder_activations",
     "parameter_count",
+    "place",
 ]
 
 #: Length of the noise schedule of guided-diffusion; a timestep is 0 to 999.
 DIFFUSION_STEPS = 1000
 
-#: What the convolutions and the attention are computed in; norms are float32 in either.
+#: Number type of convolutions and attention; norms are always float32.
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-#: Threads that draw noise: a GPU would otherwise wait for it.
+#: Threads that generate noise: a GPU would otherwise wait for it.
 NOISE_THREADS = 8
 
 logger = logging.getLogger(__name__)
 
 
 class Backbone(Protocol):
-    """Anything that turns photographs into activations: a diffusion UNet, an ImageNet encoder."""
+    """A network that turns images into activations: a diffusion UNet or an ImageNet encoder."""
 
     @property
     def name(self) -> str: ...
@@ -61,7 +69,7 @@ class Backbone(Protocol):
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square image that the network sees."""
+        """Width and height in pixels of the network's input."""
         ...
 
     @property
@@ -69,25 +77,25 @@ class Backbone(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where activations come out."""
+        """Device of the activations."""
         ...
 
     def activations(
         self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0
     ) -> dict[int, Tensor]:
-        """Activations of `blocks` for `images` (N, 3, S, S), on `device`.
+        """Return activations of `blocks` for `images` (N, 3, S, S), on `device`.
 
-        They depend on batch and order by no more than rounding.
-        `noise` says which draw of an image's noise.
+        Batch and order change them by rounding at most. `noise` is the number of an image's noise
+        sample.
         """
         ...
 
 
 class DiffusionUNet:
-    """A frozen guided-diffusion UNet, run no further than the last decoder block asked for.
+    """A frozen guided-diffusion UNet, run up to the last requested decoder block.
 
-    A network that was kept only as far as some block (`fedd weights fetch`) has the blocks up to it.
-    `precision` and `device` say how and where it is computed; `to` gives one computed otherwise.
+    A network stored only up to some block (`fedd weights fetch`) has the blocks up to it. `to` returns
+    the network on another device or in another precision.
     """
 
     def __init__(
@@ -119,7 +127,7 @@ class DiffusionUNet:
 
     @classmethod
     def random(cls, config: UNetConfig, seed: int = 0) -> DiffusionUNet:
-        """An untrained network: the floor of a comparison, and cheap for tests."""
+        """Return an untrained network: the baseline of a comparison, and cheap for tests."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = config.build()
@@ -131,10 +139,10 @@ class DiffusionUNet:
         )
 
     def to(self, device: str, precision: str = "float32") -> DiffusionUNet:
-        """The same network on a device (`cpu`, `cuda`, `cuda:1`), computed in a precision.
+        """Return the network on a device (`cpu`, `cuda`, `cuda:1`), in a precision.
 
-        This one stays as it is. Raises DeviceError where there is no such device, or where the
-        weights were rounded to bfloat16 already and float32 is asked for.
+        This one is unchanged. Raises DeviceError if the device does not exist, or if float32 is wanted
+        of weights already rounded to bfloat16.
         """
         if precision not in PRECISIONS:
             raise DeviceError(f"no precision {precision}: there are {', '.join(PRECISIONS)}")
@@ -143,7 +151,7 @@ class DiffusionUNet:
             return self
         if self.precision != "float32" and precision == "float32":
             raise DeviceError(
-                f"the weights of {self.name} were rounded to {self.precision}: load them anew"
+                f"the weights of {self.name} were rounded to {self.precision}: load them again"
             )
         net = copy.deepcopy(self.net)
         return DiffusionUNet(self.name, self.config, net, self.hash, target, precision)
@@ -152,16 +160,16 @@ class DiffusionUNet:
     def activations(
         self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0
     ) -> dict[int, Tensor]:
-        """Activations of decoder `blocks` for `images` noised to `timestep`, on this device.
+        """Return activations of decoder `blocks` for `images` noised to `timestep`, on this device.
 
-        The noise of an image comes from its own content, and `noise` says which draw, so the result
-        depends neither on the other images nor on their order, but for rounding. Any number of
-        images: as many as fit pass through the network at a time.
+        An image's noise is seeded by its own content and `noise`, so the result depends neither on the
+        other images nor on their order, except for rounding. Any number of images is run in batches
+        that fit into memory.
 
         Raises:
             ValueError: a block or a timestep that does not exist; images of another size.
-            WeightsError: a block that this network was not kept for.
-            DeviceError: not even one image fits into the device's memory.
+            WeightsError: a block that this network was stored without.
+            DeviceError: a single image does not fit into the device's memory.
         """
         self._check_blocks(blocks)
         if not 0 <= timestep < DIFFUSION_STEPS:
@@ -169,8 +177,8 @@ class DiffusionUNet:
         size = self.image_size
         if images.shape[1:] != (3, size, size):
             raise ValueError(
-                f"{self.name} sees images (N, 3, {size}, {size}), not {tuple(images.shape)}: "
-                "bring them to its size with fedd.features.prepare"
+                f"{self.name} takes images (N, 3, {size}, {size}), not {tuple(images.shape)}: "
+                "resize them with fedd.features.prepare"
             )
         return self.batch.run(lambda part: self._activations(part, timestep, blocks, noise), images)
 
@@ -179,8 +187,8 @@ class DiffusionUNet:
         cut = [b for b in unknown if 0 <= b < self.config.decoder_blocks]
         if cut:
             raise WeightsError(
-                f"the weights of {self.name} were kept only to decoder block {self.blocks[-1]}, not to "
-                f"{cut[-1]}: fetch more, 'fedd weights fetch {self.name} --blocks {cut[-1]}'"
+                f"the weights of {self.name} are stored only up to decoder block {self.blocks[-1]}, not to "
+                f"{cut[-1]}: fetch more with 'fedd weights fetch {self.name} --blocks {cut[-1]}'"
             )
         if unknown:
             raise ValueError(
@@ -191,17 +199,17 @@ class DiffusionUNet:
         self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int
     ) -> dict[int, Tensor]:
         shape = (self.config.in_channels, self.config.grid, self.config.grid)
-        drawn = _on(self.device, _noise(images, shape, noise))
+        noised = _on(self.device, _noise(images, shape, noise))
         x = F.pixel_unshuffle(_on(self.device, images), self.config.patch)
         keep = self._alpha_bar[timestep]
-        x = keep.sqrt() * x + (1 - keep).sqrt() * drawn
+        x = keep.sqrt() * x + (1 - keep).sqrt() * noised
         x = x.contiguous(memory_format=torch.channels_last)
         t = torch.full((1,), timestep, dtype=torch.long, device=self.device)
         found = self._run(x, t, tuple(blocks))
         return {block: a.float().contiguous() for block, a in found.items()}
 
     def _run(self, x: Tensor, t: Tensor, blocks: tuple[int, ...]) -> dict[int, Tensor]:
-        """The forward pass, compiled where that works on this machine."""
+        """Run the forward pass, compiled if that works on this machine."""
         try:
             return self._forward(self.net, x, t, blocks)
         except torch.cuda.OutOfMemoryError:
@@ -210,15 +218,59 @@ class DiffusionUNet:
             if self._forward is decoder_activations:
                 raise
             reason = str(error).strip().partition("\n")[0]
-            logger.warning("%s runs uncompiled, for compiling failed: %s", self.name, reason)
+            logger.warning("%s runs uncompiled, because compiling failed: %s", self.name, reason)
             self._forward = decoder_activations
         return self._forward(self.net, x, t, blocks)
 
 
-def content_noise(image: Tensor, shape: Sequence[int], draw: int = 0) -> Tensor:
-    """Standard normal noise of `shape`, seeded by the pixels of `image` (3, S, S) in [-1, 1].
+def place(
+    backbone: DiffusionUNet, device: str = "auto", precision: str = "float32"
+) -> DiffusionUNet | Replicas:
+    """Return a backbone on a device; `auto` is all GPUs, or the CPU if there is none.
 
-    Each `draw` (0, 1, ...) of an image is other noise.
+    Raises DeviceError if there is no such device.
+    """
+    copies = [backbone.to(str(target), precision) for target in existing_devices(device)]
+    return copies[0] if len(copies) == 1 else Replicas(copies)
+
+
+class Replicas:
+    """Copies of a backbone on several GPUs that share the images; a `Backbone` itself."""
+
+    def __init__(self, copies: Sequence[DiffusionUNet]) -> None:
+        self._copies = copies
+        self.devices = [each.device for each in copies]
+        first = copies[0]
+        self.name, self.hash, self.precision = first.name, first.hash, first.precision
+        self.image_size, self.blocks, self.config = first.image_size, first.blocks, first.config
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the activations."""
+        return self.devices[0]
+
+    def activations(
+        self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0
+    ) -> dict[int, Tensor]:
+        """Return activations as `DiffusionUNet.activations` does, on the first device."""
+        # Contiguous parts of nearly equal size, one for each copy; never more parts than images.
+        parts = images.tensor_split(min(len(images), len(self._copies)) or 1)
+        with ThreadPoolExecutor(len(parts)) as pool:
+            found = list(
+                pool.map(
+                    lambda copy, part: copy.activations(part, timestep, blocks, noise),
+                    self._copies,
+                    parts,
+                )
+            )
+        with within_memory(f"joining the activations of {len(images)} images"):
+            return {b: torch.cat([each[b].to(self.device) for each in found]) for b in found[0]}
+
+
+def content_noise(image: Tensor, shape: Sequence[int], draw: int = 0) -> Tensor:
+    """Return standard normal noise of `shape`, seeded by the pixels of `image` (3, S, S) in [-1, 1].
+
+    Each `draw` (0, 1, ...) of an image is another noise sample.
     """
     pixels = ((image + 1) * 127.5).round().to(torch.uint8).cpu().contiguous()
     content = hashlib.sha256(pixels.numpy().tobytes())
@@ -234,7 +286,7 @@ def parameter_count(net: nn.Module) -> int:
 
 
 def _noise(images: Tensor, shape: Sequence[int], draw: int) -> Tensor:
-    """The content noise of each image, (N, *shape)."""
+    """Return the content noise of each image, (N, *shape)."""
     one: Callable[[Tensor], Tensor] = lambda image: content_noise(image, shape, draw)  # noqa: E731
     if len(images) == 1:
         return one(images[0])[None]
@@ -243,14 +295,14 @@ def _noise(images: Tensor, shape: Sequence[int], draw: int) -> Tensor:
 
 
 def _on(device: torch.device, tensor: Tensor) -> Tensor:
-    """A tensor on a device; to a GPU it is copied while the processor goes on."""
+    """Return a tensor on a device; the copy to a GPU is asynchronous."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def _alpha_bar() -> Tensor:
-    """Share of the signal's variance left at each timestep of the linear schedule."""
+    """Return the share of the signal's variance left at each timestep of the linear schedule."""
     from guided_diffusion.gaussian_diffusion import get_named_beta_schedule
 
     betas = torch.from_numpy(get_named_beta_schedule("linear", DIFFUSION_STEPS))

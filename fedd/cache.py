@@ -1,13 +1,11 @@
 """Activations on disk, so that a photograph passes through the backbone once.
 
-An entry is named by the hash of what made it (pixels, backbone, block, timestep, noise draw,
-resolution, precision, kind of device), so an entry is never out of date. Which images passed through
-the network together is not part of the name, though it decides how sums are rounded: an entry made in
-another company differs by rounding.
+An entry is named by the hash of its inputs (pixels, backbone, block, timestep, noise sample,
+resolution, precision, kind of device), so it never goes stale. The other images of its batch are not
+part of the name, although they decide how sums are rounded: entries may differ by rounding.
 
-An entry holds (C, h, w) float16 as safetensors, with a checksum. One is written under a temporary name
-and renamed, which is all that two processes need: both may write the same entry, and either may find
-one gone.
+An entry holds (C, h, w) float16 as safetensors, with a checksum. It is written atomically, so several
+processes may share a folder: two may write the same entry, and either may find one missing.
 """
 
 from __future__ import annotations
@@ -26,24 +24,24 @@ from torch import Tensor
 
 from fedd.backbone import Backbone
 from fedd.errors import WeightsError
-from fedd.features import FeatureSpec, extract
+from fedd.features import FeatureSpec, check_finite, extract
 from fedd.weights.files import read_safetensors, write_safetensors
 
 CACHE_KIND = "fedd-features"
 
-#: Of the entries' layout; one of another version counts as missing and is replaced.
+#: Version of the entries' layout; an entry of another version counts as missing.
 VERSION = "1"
 
-#: Bytes that a cache may take unless told otherwise.
+#: Default size limit in bytes.
 DEFAULT_LIMIT = 4 * 10**9
 
-#: What is left after an eviction, so that not every later entry evicts another.
+#: Share of the limit kept by an eviction, so that not every later entry causes another.
 KEPT_SHARE = 0.9
 
-#: Entries written before the folder is measured anew: another process may have added to it.
+#: Entries written before the folder is measured again: another process may have added to it.
 MEASURED_EVERY = 64
 
-#: Seconds after which a temporary file belongs to a process that was killed.
+#: Seconds after which a temporary file is taken for one of a killed process.
 ABANDONED = 3600
 
 #: Largest number of float16.
@@ -51,9 +49,9 @@ _LARGEST = 65504.0
 
 
 class FeatureCache:
-    """A folder of activations that takes at most about `limit` bytes; the least recently used go first.
+    """A folder of activations of at most about `limit` bytes; the least recently used are evicted.
 
-    A folder that can't be written ends the caching and nothing else: `problem` then says why.
+    If the folder can't be written, nothing more is cached and `problem` says why.
     """
 
     def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT) -> None:
@@ -63,7 +61,7 @@ class FeatureCache:
         self._until_measured = 0
 
     def extract(self, backbone: Backbone, images: Tensor, spec: FeatureSpec) -> list[Tensor]:
-        """`fedd.features.extract` rounded to float16; only images that lack an entry are computed."""
+        """Return `fedd.features.extract`, rounded to float16; computes only images without an entry."""
         names = [
             [entry_name(backbone, digest, block, spec) for block in spec.blocks]
             for digest in map(image_digest, images)
@@ -72,15 +70,15 @@ class FeatureCache:
         missing = [i for i, blocks in enumerate(found) if not blocks]
         if missing:
             computed = [to_half(a).cpu() for a in extract(backbone, images[missing], spec)]
-            for place, i in enumerate(missing):
-                found[i] = [block[place] for block in computed]
+            for row, i in enumerate(missing):
+                found[i] = [block[row] for block in computed]
                 for name, activation in zip(names[i], found[i], strict=True):
                     self._write(name, activation)
         columns = zip(*found, strict=True)
         return [torch.stack(column).to(backbone.device).float() for column in columns]
 
     def _read_all(self, names: Sequence[str]) -> list[Tensor]:
-        """The entries of one image; none where one is missing."""
+        """Return the entries of one image; none if one is missing."""
         found = []
         for name in names:
             activation = self._read(name)
@@ -93,7 +91,7 @@ class FeatureCache:
         return self.folder / name[:2] / f"{name}.safetensors"
 
     def _read(self, name: str) -> Tensor | None:
-        """An entry (C, h, w) float16, or None where there is none that can be trusted."""
+        """Return an entry (C, h, w) float16, or None if it is missing or damaged."""
         path = self._path(name)
         try:
             tensors, header = read_safetensors(path, CACHE_KIND)
@@ -103,7 +101,7 @@ class FeatureCache:
         expected = {"version": VERSION, "entry": name, "crc32": _checksum(activation)}
         if any(header.get(key) != value for key, value in expected.items()):
             return None
-        with contextlib.suppress(OSError):  # gone by now, or in a folder that can only be read
+        with contextlib.suppress(OSError):  # removed meanwhile, or a read-only folder
             os.utime(path)
         return activation
 
@@ -129,7 +127,7 @@ class FeatureCache:
             self.problem = f"activations are not kept: {error}"
 
     def _evict(self) -> None:
-        """Measure the folder; where it is over the limit, remove what was used longest ago."""
+        """Measure the folder; over the limit, remove the least recently used entries."""
         entries = []
         for path in self.folder.glob("*/*"):
             with contextlib.suppress(FileNotFoundError):  # another process evicts too
@@ -152,28 +150,25 @@ class FeatureCache:
 def extract_as_cached(
     backbone: Backbone, images: Tensor, spec: FeatureSpec, cache: FeatureCache | None
 ) -> list[Tensor]:
-    """Activations rounded as a cache keeps them, so that having one changes little more.
-
-    See the module's text for what is left: rounding by which images passed together.
-    """
+    """Return activations rounded as a cache does, so that using a cache changes no more than rounding."""
     if cache is not None:
         return cache.extract(backbone, images, spec)
     return [to_half(a).float() for a in extract(backbone, images, spec)]
 
 
 def image_digest(image: Tensor) -> str:
-    """SHA-256 of a prepared image, (3, S, S) in [-1, 1], as 8-bit pixels."""
+    """Return the SHA-256 of a prepared image, (3, S, S) in [-1, 1], as 8-bit pixels."""
     pixels = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().contiguous()
     return hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
 
 
 def entry_name(backbone: Backbone, digest: str, block: int, spec: FeatureSpec) -> str:
-    """The hash of what decides the activations of one block for one image, but for rounding."""
+    """Return the hash of everything that determines one block's activations for one image."""
     made_from = {
         "image": digest,
         "backbone": backbone.hash,
         "precision": getattr(backbone, "precision", "float32"),
-        "device": backbone.device.type,  # a GPU rounds otherwise than a CPU
+        "device": backbone.device.type,  # a GPU rounds differently from a CPU
         "resolution": backbone.image_size,
         "block": block,
         "timestep": spec.timestep,
@@ -183,12 +178,8 @@ def entry_name(backbone: Backbone, digest: str, block: int, spec: FeatureSpec) -
 
 
 def to_half(activations: Tensor) -> Tensor:
-    """float16; raises WeightsError where an activation is not a number."""
-    if not torch.isfinite(activations).all():
-        raise WeightsError(
-            "the backbone gave activations that are not numbers: its weights are damaged"
-        )
-    return activations.clamp(-_LARGEST, _LARGEST).half()
+    """Return activations as float16; raises WeightsError if one is not a finite number."""
+    return check_finite(activations).clamp(-_LARGEST, _LARGEST).half()
 
 
 def _checksum(activation: Tensor) -> str:

@@ -45,7 +45,7 @@ _TONE_OF = (
 
 
 @dataclass(frozen=True)
-class Item:
+class DatasetImage:
     """One photograph of a data set."""
 
     path: Path
@@ -84,7 +84,9 @@ class Item:
         return found.astype(np.uint8)
 
 
-def read_dataset(folder: Path, table: Path | None = None, masks: Path | None = None) -> list[Item]:
+def read_dataset(
+    folder: Path, table: Path | None = None, masks: Path | None = None
+) -> list[DatasetImage]:
     """The photographs of `folder`, by stem; `table` is a CSV, by default DDI's where it is there.
 
     With a table, those that it names; without, all, of unknown tone. Raises DatasetError where a
@@ -108,7 +110,7 @@ def read_dataset(folder: Path, table: Path | None = None, masks: Path | None = N
             "names, ending in .npy or .png"
         )
     return [
-        Item(
+        DatasetImage(
             found[stem],
             _tone(row.get("tone", ""), stem),
             row.get("patient", ""),

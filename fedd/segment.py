@@ -1,19 +1,19 @@
-"""The pixel probes: 5 small MLPs that read a class from the activations at a pixel.
+"""Segmentation by pixel probes: 5 small MLPs that classify a pixel from its activations.
 
-As in FEDD and ddpm-segmentation, each is in -> 128 -> 32 -> classes with ReLU and batch norm, and
-the prediction is the mean of the members' softmaxes. Two things are done differently, with the same
-result: the members are trained together as one batched computation (`fedd/probes/training.py`), and the
-first layer, being linear, is applied at each block's own resolution and its 128 outputs are
-up-sampled, instead of the 1024 inputs (bilinear up-sampling and a linear layer commute).
+As in FEDD and ddpm-segmentation, each member is in -> 128 -> 32 -> classes with ReLU and batch norm,
+and the prediction is the mean of the members' softmaxes. Two things differ, with the same result: the
+members are trained together as one batched computation (`fedd/probes/training.py`), and the first
+layer, which is linear, is applied at each block's own resolution and its 128 outputs are up-sampled
+instead of the 1024 inputs (bilinear up-sampling and a linear layer commute).
 
 Arrays: photographs (H, W, 3) uint8, masks (H, W) uint8 class ids, S the backbone's image size, g the
-side of the grid that the members vote on, D the channels of all blocks together.
+side of the grid that is predicted, D the channels of all blocks together.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache, extract_as_cached
 from fedd.errors import WeightsError
-from fedd.features import extract, image_statistics, prepare
+from fedd.features import check_finite, extract, image_statistics, prepare
 from fedd.network.devices import within_memory
 from fedd.probes.calibration import Calibration
 from fedd.probes.ensemble import HIDDEN
@@ -38,7 +38,7 @@ from fedd.weights.files import read_safetensors, write_safetensors
 __all__ = [
     "PAPER",
     "SMALL",
-    "Look",
+    "MemberPredictions",
     "Prediction",
     "ProbeSettings",
     "Probes",
@@ -49,8 +49,8 @@ __all__ = [
 
 PROBES_KIND = "fedd-probes"
 
-#: Begins the names of what belongs to the second look, in a file.
-_CLOSER = "closer."
+#: Prefix of the refiner's entries in a model file.
+_REFINER = "closer."
 
 #: (H, W, 3) uint8.
 Photograph: TypeAlias = NDArray[np.uint8]
@@ -58,51 +58,67 @@ Photograph: TypeAlias = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Prediction:
-    """A mask (H, W) uint8, how much the members disagree, and what the photograph is like.
+    """A predicted mask (H, W) uint8, its uncertainty, and the photograph's embedding (D,).
 
     `uncertainty` is the mutual information between class and member, in nats, mean over pixels.
-    `descriptor`, (D,), is the mean over positions of each channel of the settings' blocks, in their
-    order, of the photograph as it is, neither mirrored nor enlarged. It is in the activations' own
-    units, so only descriptors of one backbone, timestep and blocks can be compared.
+    `embedding` is the mean over positions of each channel of the settings' blocks, in their order, of
+    the original photograph. It is in the activations' own units: only embeddings of one backbone,
+    timestep and set of blocks can be compared.
     """
 
     mask: NDArray[np.uint8]
     uncertainty: float
-    descriptor: NDArray[np.float32]
+    embedding: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one pass over N photographs gave.
+class MemberPredictions:
+    """The members' predictions for N photographs.
 
-    `votes` are the softmax of each member, (N, members, classes, g, g), the mean over the mirror
-    image where that votes too; on the CPU. `activations` are (N, C, h, w), one a block of the
-    settings, in their order, of the photographs as they are; on the backbone's device.
+    `member_probabilities` are the softmaxes, (N, members, classes, g, g), averaged with those of the
+    mirrored image where the settings say so; on the CPU. `activations` are (N, C, h, w), one for each
+    block of the settings, of the original photographs; on the backbone's device.
     """
 
-    votes: Tensor
+    member_probabilities: Tensor
     activations: list[Tensor]
 
     @property
-    def descriptors(self) -> NDArray[np.float32]:
+    def embeddings(self) -> NDArray[np.float32]:
         """The mean of each channel over positions, (N, D)."""
         return _pooled(self.activations)
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How probes came about, kept with them. Images are named by the digest of their prepared pixels."""
+    """How probes were trained. Images are named by the digest of their prepared pixels."""
 
     learned: tuple[str, ...] = ()
-    held_out: tuple[str, ...] = ()
-    steps: int = 0  #: run, of those the best on the held-out part were kept
-    validation_loss: float | None = None  #: of the members' mean, in nats; None: no held-out part
+    validation: tuple[str, ...] = ()
+    steps: int = 0  #: that were run; the weights kept are the best on the validation split
+    validation_loss: float | None = (
+        None  #: of the members' mean, in nats; None: no validation split
+    )
     warm_start: bool = False
     notes: tuple[str, ...] = ()  #: what a person should know about this training
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as model files hold it."""
+        values = asdict(self)
+        return {"learned": values.pop("learned"), "held_out": values.pop("validation"), **values}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingRecord:
+        """Return the record that `to_dict` wrote."""
+        named: dict[str, Any] = {
+            "validation" if key == "held_out" else key: tuple(v) if isinstance(v, list) else v
+            for key, v in values.items()
+        }
+        return cls(**named)
+
 
 class Probes:
-    """Trained members with what they were trained for; see `train_probes` and `load_probes`."""
+    """Trained members and their settings; see `train_probes` and `load_probes`."""
 
     def __init__(
         self,
@@ -114,17 +130,17 @@ class Probes:
         tensors: dict[str, Tensor],
         calibration: Calibration | None = None,
         record: TrainingRecord | None = None,
-        closer: Probes | None = None,
+        refiner: Probes | None = None,
     ) -> None:
         self.settings, self.classes, self.trained = settings, classes, trained
         self.backbone_name, self.backbone_hash = backbone_name, backbone_hash
         self.tensors = tensors  #: on the CPU
         self.calibration, self.record = calibration, record or TrainingRecord()
-        self.closer = closer  #: the probes of the second look
+        self.refiner = refiner  #: the probes of the refinement pass
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """Classes that no training mask showed: they are never predicted."""
+        """Classes in no training mask: they are never predicted."""
         return tuple(name for i, name in enumerate(self.classes) if i not in self.trained)
 
     @property
@@ -137,97 +153,100 @@ class Probes:
         photographs: Sequence[Photograph],
         cache: FeatureCache | None = None,
     ) -> list[Prediction]:
-        """Masks of photographs (H, W, 3), each at its own size; all pass the backbone together.
+        """Predict masks of photographs (H, W, 3), each at its own size.
 
-        With a cache the activations are kept. Raises as `look` does.
+        All pass through the backbone together; a cache keeps the activations. Raises as
+        `predict_members` does.
         """
-        look = self.look(backbone, photographs, cache)
+        found = self.predict_members(backbone, photographs, cache)
+        probabilities = found.member_probabilities
         with torch.inference_mode():
-            close = self.look_closer(backbone, photographs, look.votes, cache)
+            refined = self.refine(backbone, photographs, probabilities, cache)
             return [
-                self._prediction(votes, descriptor, photograph.shape[:2], close.get(index))
-                for index, (votes, descriptor, photograph) in enumerate(
-                    zip(look.votes, look.descriptors, photographs, strict=True)
+                self._prediction(each, embedding, photograph.shape[:2], refined.get(index))
+                for index, (each, embedding, photograph) in enumerate(
+                    zip(probabilities, found.embeddings, photographs, strict=True)
                 )
             ]
 
     @torch.inference_mode()
-    def look(
+    def predict_members(
         self,
         backbone: Backbone,
         photographs: Sequence[Photograph],
         cache: FeatureCache | None = None,
-    ) -> Look:
-        """The first look at photographs (H, W, 3), which pass the backbone together.
+    ) -> MemberPredictions:
+        """Predict each member's class probabilities, without the refinement pass.
 
-        Raises WeightsError where the backbone is damaged, or not the one the probes were trained on,
-        DeviceError where they do not fit into a GPU's memory.
+        Raises:
+            WeightsError: a damaged backbone, or not the one that the probes were trained on.
+            DeviceError: the photographs do not fit into the GPU's memory.
         """
         self.check_backbone(backbone)
         images = _prepared(photographs, backbone)
-        with within_memory(f"looking at {len(images)} photographs"):
-            votes, activations = self._votes(backbone, images, cache)
+        with within_memory(f"predicting {len(images)} photographs"):
+            probabilities, activations = self._member_probabilities(backbone, images, cache)
             if self.settings.mirrored:
-                mirrored, _ = self._votes(backbone, images.flip(-1), cache)
-                votes = (votes + mirrored.flip(-1)) / 2
-        if not torch.isfinite(votes).all():
-            raise WeightsError(
-                "the backbone gave activations that are not numbers: its weights are damaged"
-            )
-        return Look(votes, activations)
+                mirrored, _ = self._member_probabilities(backbone, images.flip(-1), cache)
+                probabilities = (probabilities + mirrored.flip(-1)) / 2
+        check_finite(probabilities)
+        return MemberPredictions(probabilities, activations)
 
     @torch.inference_mode()
-    def look_closer(
+    def refine(
         self,
         backbone: Backbone,
         photographs: Sequence[Photograph],
-        votes: Tensor,
+        member_probabilities: Tensor,
         cache: FeatureCache | None = None,
     ) -> dict[int, tuple[Window, Tensor]]:
-        """The second look at photographs that gave `votes` (N, members, classes, g, g).
+        """Run the refinement pass on photographs with these probabilities (N, members, classes, g, g).
 
-        By photograph that shows the class looked for: a window around the largest part of it that the
-        first look found, and the votes' mean in it, (classes, g, g). Raises as `look` does.
+        Returns by index of each photograph that shows the refined class: a window around the largest
+        predicted part of it, and the refiner's mean softmax in the window, (classes, g, g). Raises as
+        `predict_members` does.
         """
-        if self.closer is None or self.settings.second_look is None:
+        if self.refiner is None or self.settings.refined_class is None:
             return {}
-        looked = self.classes.index(self.settings.second_look)
-        side = backbone.image_size
-        found: dict[int, Window] = {}
-        for index, each in enumerate(votes):
-            window = window_around(_resized(each.mean(0), (side, side)) == looked, REACH)
-            if window is not None:
-                found[index] = window
-        if not found:
+        class_id = self.classes.index(self.settings.refined_class)
+        size = (backbone.image_size,) * 2
+        windows: dict[int, Window] = {}
+        for index, each in enumerate(member_probabilities):
+            if window := window_around(_resized(each.mean(0), size) == class_id, REACH):
+                windows[index] = window
+        if not windows:
             return {}
-        cuts = [window.of(photographs[index]) for index, window in found.items()]
-        means = self.closer.look(backbone, cuts, cache).votes.mean(1)
-        return {i: (window, mean) for (i, window), mean in zip(found.items(), means, strict=True)}
+        crops = [window.of(photographs[index]) for index, window in windows.items()]
+        means = self.refiner.predict_members(backbone, crops, cache).member_probabilities.mean(1)
+        return {i: (window, mean) for (i, window), mean in zip(windows.items(), means, strict=True)}
 
     @torch.inference_mode()
-    def descriptors(
+    def embeddings(
         self,
         backbone: Backbone,
         photographs: Sequence[Photograph],
         cache: FeatureCache | None = None,
     ) -> NDArray[np.float32]:
-        """What `Prediction.descriptor` holds, (N, D), without painting; raises as `look` does."""
+        """Return `Prediction.embedding` of photographs, (N, D), without predicting masks.
+
+        Raises as `predict_members` does.
+        """
         self.check_backbone(backbone)
         images = _prepared(photographs, backbone)
-        with within_memory(f"looking at {len(images)} photographs"):
+        with within_memory(f"predicting {len(images)} photographs"):
             return _pooled(extract_as_cached(backbone, images, self.settings.features, cache))
 
     def check_backbone(self, backbone: Backbone) -> None:
         if backbone.hash != self.backbone_hash:
             raise WeightsError(
                 f"these probes read the backbone {self.backbone_name} ({self.backbone_hash[:12]}), "
-                f"not {backbone.name} ({backbone.hash[:12]}): give that one, or train probes anew"
+                f"not {backbone.name} ({backbone.hash[:12]}): give that one, or train new probes"
             )
 
     def probabilities(self, activations: Sequence[Tensor], size: int) -> Tensor:
-        """Softmax of each member, (members, classes, size, size), for one image's activations.
+        """Return each member's softmax for one image, (members, classes, size, size).
 
-        `activations` are (1, C, h, w), one a block of the settings, in their order.
+        `activations` are (1, C, h, w), one for each block of the settings, in their order.
         """
         self._check_channels(activations)
         weights, bias = self._first_layer(activations)
@@ -243,9 +262,9 @@ class Probes:
         return logits.softmax(1).view(*logits.shape[:2], size, size)
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Of each member, (members, P, classes), for what is read at P pixels, (P, C), on CPU.
+        """Return each member's logits, (members, P, classes), for P pixels' activations (P, C), on the CPU.
 
-        Before temperature; classes that the probes do not know are -inf.
+        Before the temperature; -inf for classes without training pixels.
         """
         t = self.tensors
         h = F.relu(pixels.float() @ t["w1"] + t["b1"][:, None])
@@ -255,35 +274,35 @@ class Probes:
         return logits
 
     def save(self, path: Path, extra: dict[str, str] | None = None) -> None:
-        """Write the probes, whole or not at all."""
+        """Write the probes to a file, atomically."""
         header = {
             "kind": PROBES_KIND,
             "settings": json.dumps(self.settings.to_dict()),
             "classes": json.dumps(self.classes),
             "backbone_name": self.backbone_name,
             "backbone_hash": self.backbone_hash,
-            **self._learned(),
+            **self._training_header(),
             **(extra or {}),
         }
         tensors = dict(self.tensors)
-        if self.closer is not None:
-            tensors |= {_CLOSER + k: v for k, v in self.closer.tensors.items()}
-            header |= {_CLOSER + k: v for k, v in self.closer._learned().items()}
+        if self.refiner is not None:
+            tensors |= {_REFINER + k: v for k, v in self.refiner.tensors.items()}
+            header |= {_REFINER + k: v for k, v in self.refiner._training_header().items()}
         write_safetensors(path, {k: v.contiguous() for k, v in tensors.items()}, header)
 
-    def _learned(self) -> dict[str, str]:
-        """What a training left behind besides tensors, as text."""
+    def _training_header(self) -> dict[str, str]:
+        """Return what a training produced besides tensors, as text."""
         return {
             "trained": json.dumps(self.trained),
             "calibration": json.dumps(asdict(self.calibration) if self.calibration else None),
-            "record": json.dumps(asdict(self.record)),
+            "record": json.dumps(self.record.to_dict()),
         }
 
     def _first_layer(self, activations: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """First-layer weights by block, (members * 128, C), and the bias, for one image.
+        """Return the first layer's weights by block, (members * 128, C), and its bias, for one image.
 
-        A standardised channel is a linear function of the raw one, so with `normalise` both halves
-        of the first layer become one matrix of the image's own.
+        A standardised channel is a linear function of the raw one, so with `normalise` both halves of
+        the first layer become one matrix, specific to the image.
         """
         device = activations[0].device
         w1 = self.tensors["w1"].to(device).transpose(1, 2).flatten(0, 1)
@@ -312,13 +331,13 @@ class Probes:
                 f"t = {spec.timestep}, not {found} of {len(activations)} blocks"
             )
 
-    def _votes(
+    def _member_probabilities(
         self, backbone: Backbone, images: Tensor, cache: FeatureCache | None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Softmax of each member, (N, members, classes, g, g), and the activations it was read from.
+        """Return each member's softmax, (N, members, classes, g, g), and the activations.
 
-        The softmaxes come to the CPU one by one: those of 64 images on 256 x 256 take 0.4 GB, and
-        as much again at every step taken with them.
+        The softmaxes are copied to the CPU one by one: those of 64 images on 256 x 256 take 0.4 GB,
+        and each step with them as much again.
         """
         grid = self.settings.grid or backbone.image_size
         spec = self.settings.features
@@ -333,42 +352,42 @@ class Probes:
 
     def _prediction(
         self,
-        votes: Tensor,
-        descriptor: NDArray[np.float32],
+        member_probabilities: Tensor,
+        embedding: NDArray[np.float32],
         shape: tuple[int, ...],
-        close: tuple[Window, Tensor] | None,
+        refined: tuple[Window, Tensor] | None,
     ) -> Prediction:
-        """The mask at `shape` (H, W) that the members' softmaxes (members, classes, g, g) agree on.
+        """Return the mask at `shape` (H, W) from member probabilities (members, classes, g, g).
 
-        Inside its window the second look replaces the first, but for classes that it never learned.
+        Inside its window the refinement replaces it, except for classes that the refiner never saw.
         """
-        mean = votes.mean(0)
-        disagreement = _entropy(mean, 0) - _entropy(votes, 1).mean(0)
+        mean = member_probabilities.mean(0)
+        disagreement = _entropy(mean, 0) - _entropy(member_probabilities, 1).mean(0)
         mask = _resized(mean, shape)
-        if close is not None and self.closer is not None:
-            window, second = close
-            place = window.slices(*mask.shape)
-            known = np.isin(mask[place], self.closer.trained)
-            mask[place] = np.where(known, _resized(second, mask[place].shape), mask[place])
-        return Prediction(mask, float(disagreement.mean().clamp_min(0)), descriptor)
+        if refined is not None and self.refiner is not None:
+            window, probabilities = refined
+            inside = mask[window.slices(*mask.shape)]
+            known = np.isin(inside, self.refiner.trained)
+            inside[known] = _resized(probabilities, inside.shape)[known]
+        return Prediction(mask, float(disagreement.mean().clamp_min(0)), embedding)
 
 
 def load_probes(path: Path) -> Probes:
-    """Probes from a file; raises WeightsError where it holds none."""
+    """Load probes from a file; raises WeightsError if it holds none."""
     if not path.is_file():
         raise WeightsError(f"no probes at {path}: train them first")
     tensors, header = read_safetensors(path, PROBES_KIND)
     settings = ProbeSettings.from_dict(json.loads(header["settings"]))
     probes = _loaded(settings, tensors, header, "")
-    if _CLOSER + "trained" in header:
-        probes.closer = _loaded(replace(settings, second_look=None), tensors, header, _CLOSER)
+    if _REFINER + "trained" in header:
+        probes.refiner = _loaded(replace(settings, refined_class=None), tensors, header, _REFINER)
     return probes
 
 
 def _loaded(
     settings: ProbeSettings, tensors: dict[str, Tensor], header: dict[str, str], prefix: str
 ) -> Probes:
-    """The probes whose tensors and learning have names that begin with `prefix`."""
+    """Return the probes whose entries in the file begin with `prefix`."""
     calibration = json.loads(header.get(prefix + "calibration", "null"))
     return Probes(
         settings,
@@ -379,36 +398,31 @@ def _loaded(
         {
             name.removeprefix(prefix): tensor
             for name, tensor in tensors.items()
-            if name.startswith(_CLOSER) == bool(prefix)
+            if name.startswith(_REFINER) == bool(prefix)
         },
         Calibration(**calibration) if calibration else None,
-        _record(json.loads(header.get(prefix + "record", "{}"))),
+        TrainingRecord.from_dict(json.loads(header.get(prefix + "record", "{}"))),
     )
 
 
 def _prepared(photographs: Sequence[Photograph], backbone: Backbone) -> Tensor:
-    """As the backbone sees them, (N, 3, S, S)."""
+    """Return the photographs as the backbone reads them, (N, 3, S, S)."""
     return torch.stack([prepare(p, backbone.image_size) for p in photographs])
 
 
 def _pooled(activations: Sequence[Tensor]) -> NDArray[np.float32]:
-    """The mean of each channel over positions, (N, D)."""
+    """Return the mean of each channel over positions, (N, D)."""
     return torch.cat([a.mean((2, 3)) for a in activations], 1).float().cpu().numpy()
 
 
 def _resized(probabilities: Tensor, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The likeliest class, (H, W), of probabilities (classes, g, g) brought to `shape`."""
+    """Return the most probable class, (H, W), of probabilities (classes, g, g) resized to `shape`."""
     full = F.interpolate(probabilities[None], tuple(shape), mode="bilinear", align_corners=False)
     return full[0].argmax(0).to(torch.uint8).cpu().numpy()
 
 
 def _entropy(p: Tensor, dim: int) -> Tensor:
     return -(p * p.clamp_min(1e-12).log()).sum(dim)
-
-
-def _record(values: dict[str, Any]) -> TrainingRecord:
-    read: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return TrainingRecord(**read)
 
 
 def _listed(blocks: Sequence[int]) -> str:

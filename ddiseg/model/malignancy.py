@@ -31,7 +31,7 @@ from ddiseg.sampling.groups import group_keys
 from ddiseg.sampling.subsets import RESERVED
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
-from fedd.backbone import DiffusionUNet
+from fedd.backbone import DiffusionUNet, Replicas, place
 from fedd.malignancy.classifier import (
     ClassifierSettings,
     Examples,
@@ -42,8 +42,7 @@ from fedd.malignancy.classifier import (
     train_classifier,
 )
 from fedd.malignancy.discrimination import best_threshold, discrimination_by_tone
-from fedd.malignancy.split import validation_part
-from fedd.network.replicas import Replicas, place
+from fedd.validation import stratified_validation
 from fedd.weights.files import SHIPPED, load_backbone
 
 #: Never learned from, where it is drawn: figures on it are for the paper's table.
@@ -92,7 +91,7 @@ def refresh_malignancy(
         groups = [family_of[image.id] for image in images]
         malignant = np.array([bool(image.malignant) for image in images])
         tones = [image.tone for image in images]
-        held = validation_part(malignant.tolist(), tones, groups, settings.validation, seed)
+        held = stratified_validation(malignant.tolist(), tones, groups, settings.validation, seed)
         learned = {
             image.content_hash: {"malignant": bool(image.malignant), "validation": bool(in_it)}
             for image, in_it in zip(images, held, strict=True)

@@ -14,8 +14,7 @@ from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.model.storage import fedd_errors, load_version, opened_ahead
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.workspace.workspace import Workspace
-from fedd.backbone import DiffusionUNet
-from fedd.network.replicas import Replicas, place
+from fedd.backbone import DiffusionUNet, Replicas, place
 from fedd.segment import Prediction, Probes
 
 #: Photographs opened and painted at a time, on a CPU and on GPUs, and predictions a transaction.
@@ -88,7 +87,7 @@ class Predictor:
         catalogue = self.workspace.catalogue
         # Descriptors go first: an image that is painted is never painted again.
         space = embedding_space(self.version.backbone_hash, self.version.settings)
-        catalogue.descriptors.add(space, {i.id: each.descriptor for i, each, _ in painted})
+        catalogue.descriptors.add(space, {i.id: each.embedding for i, each, _ in painted})
         added = catalogue.masks.add_predictions(
             [
                 NewMask(

@@ -28,9 +28,8 @@ from ddiseg.outcomes import Stages, counted, silent_stages
 from ddiseg.sampling.groups import group_keys
 from ddiseg.sampling.splits import assign_splits
 from ddiseg.workspace.workspace import Workspace
-from fedd.backbone import DiffusionUNet
+from fedd.backbone import DiffusionUNet, Replicas, place
 from fedd.cache import DEFAULT_LIMIT, FeatureCache
-from fedd.network.replicas import Replicas, place
 from fedd.probes.training import Example, train_probes
 from fedd.segment import ProbeSettings, default_settings
 from fedd.weights.files import SHIPPED, load_backbone

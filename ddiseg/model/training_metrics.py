@@ -35,16 +35,16 @@ def training_metrics(
     that were learned from are not painted: what they show flatters, and painting them takes longer
     than the training.
     """
-    held_out = set(probes.record.held_out)
+    held_out = set(probes.record.validation)
     validation: list[tuple[Image, Mask, NDArray[np.int64]]] = []
     descriptors: dict[int, NDArray[np.float32]] = {}
     for image, mask in counted(pairs, progress):
         photograph = workspace.photograph(image)
         if image_digest(prepare(photograph, net.image_size)) not in held_out:
-            descriptors[image.id] = probes.descriptors(net, [photograph], cache)[0]
+            descriptors[image.id] = probes.embeddings(net, [photograph], cache)[0]
             continue
         prediction = probes.predict(net, [photograph], cache)[0]
-        descriptors[image.id] = prediction.descriptor
+        descriptors[image.id] = prediction.embedding
         truth = workspace.mask_over(image, mask)
         matrix = metrics.confusion(truth, prediction.mask, len(probes.classes))
         validation.append((image, mask, matrix))

@@ -31,7 +31,7 @@ from ddiseg.server.metrics import Metrics
 from ddiseg.server.model_cache import ModelCache
 from ddiseg.server.predictions import UNKNOWN, WITHHELD
 from ddiseg.workspace.workspace import Workspace
-from fedd.clicks import Click, Looked, look
+from fedd.clicks import Click, ClickSegmenter, prepare_clicks
 
 KEYPOINT = "keypointlabels"
 
@@ -93,10 +93,10 @@ class Clicks:
         inside = masks.stretch(found.astype(np.uint8), size).astype(np.bool_)
         return _brush(inside, label)
 
-    def _look(self, painter: Predictor, image: Image) -> Looked:
+    def _look(self, painter: Predictor, image: Image) -> ClickSegmenter:
         photograph = self._workspace.photograph(image)
         with fedd_errors():
-            return look(painter.probes, painter.net, photograph)
+            return prepare_clicks(painter.probes, painter.net, photograph)
 
 
 def read_clicks(
@@ -155,15 +155,15 @@ class _Seen:
     """What the network saw of the images that were clicked last."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[int, int], Looked] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], ClickSegmenter] = OrderedDict()
 
-    def get(self, key: tuple[int, int]) -> Looked | None:
+    def get(self, key: tuple[int, int]) -> ClickSegmenter | None:
         """By (model version, image); the one asked for is the last to go."""
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
-    def put(self, key: tuple[int, int], looked: Looked) -> None:
+    def put(self, key: tuple[int, int], looked: ClickSegmenter) -> None:
         """Keep one; those that were not asked for longest go where there are too many."""
         self._kept[key] = looked
         while len(self._kept) > 1 and (

@@ -4,13 +4,13 @@ The UNets are segmentation_models_pytorch's and the CNNs torchvision's, both of 
 `[baselines]`, which is imported only when a network is built.
 """
 
-from fedd.baselines.classifiers import (
+from fedd.baselines.cnns import (
     MODELS,
     ClassificationBaseline,
-    ClassifierSettings,
+    CNNSettings,
     Diagnosed,
-    load_classifier,
-    train_classifier,
+    load_cnn,
+    train_cnn,
 )
 from fedd.baselines.unets import (
     ENCODERS,
@@ -24,14 +24,14 @@ from fedd.baselines.weights import Start
 __all__ = [
     "ENCODERS",
     "MODELS",
+    "CNNSettings",
     "ClassificationBaseline",
-    "ClassifierSettings",
     "Diagnosed",
     "SegmentationBaseline",
     "Start",
     "UNetSettings",
-    "load_classifier",
+    "load_cnn",
     "load_unet",
-    "train_classifier",
+    "train_cnn",
     "train_unet",
 ]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from fedd.augment import relit, turned
+from fedd.augment import relit, transformed
 from fedd.baselines.weights import Start
 from fedd.errors import DeviceError, TrainingDataError
 
@@ -184,7 +184,7 @@ def _batches(order: Tensor, size: int) -> tuple[Tensor, ...]:
 def _views(images: Tensor, targets: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """A random view of each image; masks are turned along, other targets stay."""
     masks = targets if targets.dim() == 3 else torch.zeros_like(images[:, 0])
-    views, turned_masks = turned(
+    views, turned_masks = transformed(
         images, masks, images.shape[-1], rng, shift=0.15, zoom=(0.75, 1.15)
     )
     return relit(views, rng), turned_masks if targets.dim() == 3 else targets

@@ -37,8 +37,7 @@ from fedd.dataset import UNKNOWN
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.network.devices import existing_device, within_memory
 from fedd.pretrain.encoder import CHANNELS, load_efficientnet_lite0, strided_features
-from fedd.weights.checkpoint import read_state_dict
-from fedd.weights.files import read_safetensors, write_safetensors
+from fedd.weights.files import read_safetensors, read_state_dict, write_safetensors
 
 UNET_KIND = "fedd-unet"
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from fedd.errors import WeightsError
-from fedd.weights.checkpoint import check_fit
+from fedd.weights.files import check_fit
 
 
 class Start(Enum):

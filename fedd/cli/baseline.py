@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from fedd.baselines import Diagnosed, Start
-    from fedd.dataset import Item
+    from fedd.dataset import DatasetImage
     from fedd.probes.training import Example
 
 #: Share of the photographs held out to end the training.
@@ -144,17 +144,17 @@ def classify(
 
     A fifth of them, apart by patient, ends the training.
     """
-    from fedd.baselines import ClassifierSettings, train_classifier
-    from fedd.baselines.classifiers import DEEPDERM
+    from fedd.baselines import CNNSettings, train_cnn
+    from fedd.baselines.cnns import DEEPDERM
     from fedd.dataset import read_dataset
 
     start = _start(weights, from_scratch)
     side = image_size or (299 if model == DEEPDERM else 224)
-    settings = ClassifierSettings(model=model, start=start, image_size=side, **fitting)
+    settings = CNNSettings(model=model, start=start, image_size=side, **fitting)
     items = [item for item in read_dataset(photographs, table) if item.malignant is not None]
     check_writable(out)
     learned, held_out = _diagnosed_parts(items, settings.seed)
-    done = train_classifier(
+    done = train_cnn(
         _diagnosed(learned), _diagnosed(held_out), settings, device=device, report=_tell
     )
     done.save(out)
@@ -176,7 +176,7 @@ def classify(
 @options.DEVICE
 def predict(network: Path, photographs: Path, out: Path, probabilities: bool, device: str) -> None:
     """Let a NETWORK's file, of 'segment' or 'classify', say what the PHOTOGRAPHS (a folder) show."""
-    from fedd.baselines import load_classifier, load_unet
+    from fedd.baselines import load_cnn, load_unet
     from fedd.baselines.unets import UNET_KIND
     from fedd.baselines.weights import stored_kind
     from fedd.dataset import read_dataset
@@ -192,7 +192,7 @@ def predict(network: Path, photographs: Path, out: Path, probabilities: bool, de
                 write_bytes(out / f"{item.stem}.npy", _npy(unet.probabilities(photograph)))
         return
     check_writable(out)
-    cnn = load_classifier(network, device)
+    cnn = load_cnn(network, device)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "probability_of_malignant", "note"))
@@ -210,11 +210,13 @@ def _start(weights: Path | None, from_scratch: bool) -> Start | Path:
     return weights or (Start.SCRATCH if from_scratch else Start.IMAGENET)
 
 
-def _masked_parts(items: Sequence[Item], seed: int) -> tuple[list[Item], list[Item]]:
+def _masked_parts(
+    items: Sequence[DatasetImage], seed: int
+) -> tuple[list[DatasetImage], list[DatasetImage]]:
     import numpy as np
 
     from fedd.dataset import UNKNOWN
-    from fedd.probes.validation import Candidate, hold_out
+    from fedd.validation import Candidate, validation_split
 
     candidates = [
         Candidate(
@@ -225,14 +227,16 @@ def _masked_parts(items: Sequence[Item], seed: int) -> tuple[list[Item], list[It
         )
         for item in items
     ]
-    held = set(hold_out(candidates, VALIDATION, seed).images)
+    held = set(validation_split(candidates, VALIDATION, seed).images)
     return _split(items, [i in held for i in range(len(items))])
 
 
-def _diagnosed_parts(items: Sequence[Item], seed: int) -> tuple[list[Item], list[Item]]:
-    from fedd.malignancy.split import validation_part
+def _diagnosed_parts(
+    items: Sequence[DatasetImage], seed: int
+) -> tuple[list[DatasetImage], list[DatasetImage]]:
+    from fedd.validation import stratified_validation
 
-    held = validation_part(
+    held = stratified_validation(
         [bool(item.malignant) for item in items],
         [item.tone for item in items],
         [item.patient for item in items],
@@ -242,19 +246,21 @@ def _diagnosed_parts(items: Sequence[Item], seed: int) -> tuple[list[Item], list
     return _split(items, held.tolist())
 
 
-def _split(items: Sequence[Item], held: Sequence[bool]) -> tuple[list[Item], list[Item]]:
+def _split(
+    items: Sequence[DatasetImage], held: Sequence[bool]
+) -> tuple[list[DatasetImage], list[DatasetImage]]:
     pairs = list(zip(items, held, strict=True))
     return [item for item, out in pairs if not out], [item for item, out in pairs if out]
 
 
-def _examples(items: Sequence[Item]) -> Iterator[Example]:
+def _examples(items: Sequence[DatasetImage]) -> Iterator[Example]:
     from fedd.probes.training import Example
 
     for item in items:
         yield Example(item.photograph(), item.class_ids(len(CLASSES)), item.patient, item.tone)
 
 
-def _diagnosed(items: Sequence[Item]) -> Iterator[Diagnosed]:
+def _diagnosed(items: Sequence[DatasetImage]) -> Iterator[Diagnosed]:
     from fedd.baselines import Diagnosed
 
     for item in items:
@@ -267,13 +273,17 @@ def _tell(epoch: int, train_loss: float, validation_loss: float) -> None:
 
 
 def _say(
-    out: Path, what: str, learned: Sequence[Item], held_out: Sequence[Item], epoch: int
+    out: Path,
+    what: str,
+    learned: Sequence[DatasetImage],
+    held_out: Sequence[DatasetImage],
+    epoch: int,
 ) -> None:
     ended = f"validated on {len(held_out)}" if held_out else "too few to hold some out"
     click.echo(f"{out}: {what}; learned from {len(learned)}, {ended}, epoch {epoch} kept")
 
 
-def _opened(items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
+def _opened(items: Sequence[DatasetImage]) -> Iterator[tuple[DatasetImage, Any]]:
     """The photographs that can be opened; at the end, how many could and which could not.
 
     Raises DatasetError at the end where none could.

@@ -51,8 +51,7 @@ def bench(
     import logging
     from dataclasses import asdict
 
-    from fedd.backbone import IMAGENET_256, DiffusionUNet
-    from fedd.network.replicas import place
+    from fedd.backbone import IMAGENET_256, DiffusionUNet, place
     from fedd.network.throughput import measure
     from fedd.segment import default_settings
     from fedd.weights.files import load_backbone

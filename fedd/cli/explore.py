@@ -73,13 +73,13 @@ def kmeans(
     photograph and put into K clusters, as in the paper's supplementary figure. A block whose
     clusters follow the lesion is one to read.
     """
-    from fedd.dataset import Item
+    from fedd.backbone import place
+    from fedd.dataset import DatasetImage
     from fedd.explore.clusters import default_blocks, write_cluster_maps
-    from fedd.network.replicas import place
     from fedd.weights.files import load_backbone
 
     net = place(load_backbone(backbone), device)
-    opened = [(path.name, Item(path).photograph()) for path in photographs]
+    opened = [(path.name, DatasetImage(path).photograph()) for path in photographs]
     chosen = default_blocks(net.config) if blocks is None else blocks
     for path, shown in write_cluster_maps(opened, net, chosen, timesteps, out, k=k, seed=seed):
         click.echo(f"{path}: {shown}")
@@ -161,12 +161,12 @@ def ablate(
     """
     from dataclasses import replace
 
+    from fedd.backbone import place
     from fedd.dataset import read_dataset
     from fedd.explore.ablation import TASKS, Grid, default_blocks, split
     from fedd.explore.ablation import ablate as run
     from fedd.explore.cells import AblationSettings
     from fedd.malignancy.classifier import default_settings as default_classifier
-    from fedd.network.replicas import place
     from fedd.segment import default_settings
     from fedd.weights.files import load_backbone
 

@@ -16,7 +16,7 @@ from fedd.cli.reproduce import reproduce
 from fedd.cli.weights import weights
 
 
-class Sections(click.Group):
+class FeddGroup(click.Group):
     """The group of all commands, which its help lists by section."""
 
     #: What a person does, and the commands for it: the most used first.
@@ -47,7 +47,7 @@ class Sections(click.Group):
 
 
 @click.group(
-    cls=Sections,
+    cls=FeddGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="ddiseg")

@@ -86,9 +86,9 @@ def pretrain(
     one. Stopped or killed, the same command goes on from the last checkpoint, at most 100 steps back.
     """
     from fedd.backbone import SMALL
+    from fedd.pretrain.encoder import efficientnet_lite0_teacher
     from fedd.pretrain.pretrain import PretrainSettings
     from fedd.pretrain.pretrain import pretrain as train
-    from fedd.pretrain.teacher import efficientnet_lite0_teacher
     from fedd.weights.files import load_backbone
 
     chosen = _photographs(photographs, only)

@@ -12,9 +12,8 @@ from fedd.cli import options
 from fedd.errors import FeddError, ReproductionError
 
 if TYPE_CHECKING:
-    from fedd.backbone import DiffusionUNet
-    from fedd.network.replicas import Replicas
-    from fedd.reproduce import Cell, Parts, Plan, Starts, Workbench
+    from fedd.backbone import DiffusionUNet, Replicas
+    from fedd.reproduce import Cell, PaperSplit, Plan, Starts, Workbench
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -92,10 +91,10 @@ def reproduce(
     done is not run again. The exit status is 1 if a cell that was asked for is missing, unless
     --partial allows it. Probabilities are research output, not a diagnosis.
     """
+    from fedd.backbone import place
     from fedd.baselines import Start
     from fedd.baselines.packages import baselines_problem
     from fedd.network.devices import existing_devices
-    from fedd.network.replicas import place
     from fedd.reproduce import Starts, Workbench, run_cells, write_report
     from fedd.reproduce.plan import FEDD, chosen
     from fedd.weights.files import load_backbone
@@ -147,7 +146,7 @@ def _check_usage(ddi: Path | None, masks: Path | None, weights: str | None, smal
         )
 
 
-def _small(out: Path, seeds: int) -> tuple[Plan, Parts]:
+def _small(out: Path, seeds: int) -> tuple[Plan, PaperSplit]:
     from fedd.dataset import read_dataset
     from fedd.reproduce import small_plan, split, write_phantoms
     from fedd.reproduce.small import CLASSIFIED
@@ -169,7 +168,7 @@ def _paper(
     masks: Path | None,
     only: tuple[str, ...],
     partial: bool,
-) -> tuple[Plan, Parts]:
+) -> tuple[Plan, PaperSplit]:
     from fedd.dataset import read_dataset
     from fedd.paper import splits
     from fedd.reproduce import paper_plan, split

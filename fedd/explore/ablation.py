@@ -20,14 +20,13 @@ import numpy as np
 
 from annotation_protocol.metrics import FEW
 from fedd.backbone import DIFFUSION_STEPS, IMAGENET_256, Backbone, UNetConfig
-from fedd.dataset import Item
+from fedd.dataset import DatasetImage
 from fedd.errors import ExplorationError
-from fedd.explore.cells import AblationSettings, Cells, Parts, Task
+from fedd.explore.cells import AblationSettings, AblationSplit, Cells, Task
 from fedd.explore.clusters import check_explorable
-from fedd.explore.state import ALL, AblationState, Figure
+from fedd.explore.state import ALL, AblationState, CellMetric
 from fedd.figures import HeatMap, draw_heat_maps, save
-from fedd.malignancy.split import validation_part
-from fedd.probes.validation import Candidate, hold_out
+from fedd.validation import Candidate, stratified_validation, validation_split
 from fedd.weights.files import file_hash
 
 TASKS: tuple[Task, ...] = ("segmentation", "classification")
@@ -68,13 +67,13 @@ def default_blocks(config: UNetConfig) -> tuple[int, ...]:
 
 
 def split(
-    items: Sequence[Item],
+    items: Sequence[DatasetImage],
     tasks: Sequence[Task],
     *,
     test: Collection[str] | None = None,
     share: float = 0.3,
     seed: int = 0,
-) -> Parts:
+) -> AblationSplit:
     """Learned and tested photographs of each task, apart by patient.
 
     `test` are the stems of the test part; without it, about `share` of the patients of each tone are
@@ -82,7 +81,7 @@ def split(
     mask, for classification a known malignancy. Raises ExplorationError where a part is empty or `test`
     names photographs that are not there, TrainingDataError where too few patients can be told apart.
     """
-    usable: dict[Task, list[Item]] = {
+    usable: dict[Task, list[DatasetImage]] = {
         "segmentation": [item for item in items if item.mask is not None],
         "classification": [item for item in items if item.malignant is not None],
     }
@@ -115,11 +114,11 @@ def split(
     left_out = {i.path for t in tasks for i in usable[t]} - {
         i.path for t in tasks for i in (*learned[t], *tested[t])
     }
-    return Parts(learned, tested, len(left_out))
+    return AblationSplit(learned, tested, len(left_out))
 
 
 def ablate(
-    parts: Parts,
+    parts: AblationSplit,
     backbone: Backbone,
     grid: Grid,
     settings: AblationSettings,
@@ -153,7 +152,7 @@ def ablate(
 
 
 def write_heat_maps(
-    figures: Sequence[Figure], grid: Grid, folder: Path, backbone_name: str
+    figures: Sequence[CellMetric], grid: Grid, folder: Path, backbone_name: str
 ) -> list[Path]:
     """The paper's figure 6 for each task, and the same by tone; returns the files."""
     written = []
@@ -174,15 +173,15 @@ def write_heat_maps(
     return written
 
 
-def _drawn(task: Task, items: Sequence[Item], share: float, seed: int) -> set[str]:
+def _drawn(task: Task, items: Sequence[DatasetImage], share: float, seed: int) -> set[str]:
     """The stems of a test part drawn by seed."""
     if task == "classification":
         labels = [bool(item.malignant) for item in items]
         tones, patients = [item.tone for item in items], [item.patient for item in items]
-        part = validation_part(labels, tones, patients, share, seed)
+        part = stratified_validation(labels, tones, patients, share, seed)
         return {item.stem for item, chosen in zip(items, part, strict=True) if chosen}
     candidates = [Candidate(i.stem, i.patient, i.tone, frozenset()) for i in items]
-    held = hold_out(candidates, share, seed)
+    held = validation_split(candidates, share, seed)
     if not held.images:
         raise ExplorationError(f"no test part can be drawn, {held.note}: name one with --test")
     return {items[i].stem for i in held.images}
@@ -199,7 +198,9 @@ def _scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _made_with(parts: Parts, backbone: Backbone, settings: AblationSettings) -> dict[str, Any]:
+def _made_with(
+    parts: AblationSplit, backbone: Backbone, settings: AblationSettings
+) -> dict[str, Any]:
     """What the cells depend on, the photographs by the hash of their files."""
     made_with = {"backbone": backbone.hash[:12], **settings.made_with()}
     for task, tested in parts.tested.items():
@@ -218,7 +219,7 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _heat_map(figures: Sequence[Figure], grid: Grid, tone: str, title: str) -> HeatMap:
+def _heat_map(figures: Sequence[CellMetric], grid: Grid, tone: str, title: str) -> HeatMap:
     values = np.full((len(grid.blocks), len(grid.timesteps)), np.nan)
     halves, counts = [], set()
     for f in figures:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,16 +17,90 @@ from torch import Tensor
 from annotation_protocol import load_protocol
 from annotation_protocol.metrics import confusion, score
 from fedd.backbone import Backbone
-from fedd.dataset import UNKNOWN, Item
-from fedd.explore.recorded import RecordedBackbone
-from fedd.explore.state import ALL, Figure
+from fedd.cache import image_digest, to_half
+from fedd.dataset import UNKNOWN, DatasetImage
+from fedd.explore.state import ALL, CellMetric
 from fedd.features import prepare
 from fedd.malignancy.classifier import ClassifierSettings, Examples, train_classifier
 from fedd.malignancy.discrimination import discrimination
 from fedd.malignancy.pooling import pooled
-from fedd.malignancy.split import validation_part
 from fedd.probes.training import Example, train_probes
 from fedd.segment import Probes, ProbeSettings
+from fedd.validation import stratified_validation
+
+
+class RecordedBackbone:
+    """Passes on what `backbone` gives, and keeps it in `folder` for all of `blocks` at once.
+
+    Activations are rounded to float16, as a `FeatureCache` keeps them, and may differ from a pass of
+    one's own by rounding, as those of a cache may. The blocks of OpenAI's network that the paper
+    compares take 52 MB an image. For one process.
+    """
+
+    def __init__(self, backbone: Backbone, blocks: Sequence[int], folder: Path) -> None:
+        self._backbone, self._folder = backbone, folder
+        self._recorded = tuple(blocks)
+        self._known: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        return self._backbone.name
+
+    @property
+    def hash(self) -> str:
+        return self._backbone.hash
+
+    @property
+    def image_size(self) -> int:
+        return self._backbone.image_size
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        return self._recorded
+
+    @property
+    def device(self) -> torch.device:
+        return self._backbone.device
+
+    def activations(
+        self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0
+    ) -> dict[int, Tensor]:
+        """As of any backbone; only images that are new at this timestep pass through the network.
+
+        Raises ValueError for a block that is not recorded.
+        """
+        if unknown := set(blocks) - set(self._recorded):
+            raise ValueError(f"blocks {self._recorded} are recorded, not {sorted(unknown)}")
+        names = [f"{image_digest(image)}-{timestep}-{noise}" for image in images]
+        new = [i for i, name in enumerate(names) if name not in self._known]
+        if new:
+            found = self._backbone.activations(images[new], timestep, self._recorded, noise)
+            for block, activations in found.items():
+                for i, activation in zip(new, to_half(activations).cpu(), strict=True):
+                    np.save(self._path(names[i], block), activation.numpy())
+            self._known.update(names[i] for i in new)
+        return {
+            block: torch.stack([torch.from_numpy(np.load(self._path(n, block))) for n in names])
+            .to(self.device)
+            .float()
+            for block in blocks
+        }
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """What is recorded inside is dropped at the end: images that are looked at once."""
+        before = set(self._known)
+        try:
+            yield
+        finally:
+            for name in self._known - before:
+                for block in self._recorded:
+                    self._path(name, block).unlink(missing_ok=True)
+            self._known = before
+
+    def _path(self, name: str, block: int) -> Path:
+        return self._folder / f"{name}-{block}.npy"
+
 
 Task = Literal["segmentation", "classification"]
 
@@ -40,11 +115,11 @@ _BATCH = 8
 
 
 @dataclass(frozen=True)
-class Parts:
+class AblationSplit:
     """The photographs that each task learns from and is tested on; no patient is in both."""
 
-    learned: Mapping[Task, Sequence[Item]]
-    tested: Mapping[Task, Sequence[Item]]
+    learned: Mapping[Task, Sequence[DatasetImage]]
+    tested: Mapping[Task, Sequence[DatasetImage]]
     left_out: int = 0  #: photographs of the test part's patients that the test part does not name
 
 
@@ -79,12 +154,16 @@ _OF_A_CELL = ("block", "blocks", "timestep")
 class Cells:
     """Computes cells; what stays the same from timestep to timestep is read once."""
 
-    def __init__(self, parts: Parts, backbone: Backbone, settings: AblationSettings) -> None:
+    def __init__(
+        self, parts: AblationSplit, backbone: Backbone, settings: AblationSettings
+    ) -> None:
         self._parts, self._backbone, self._settings = parts, backbone, settings
         self._classes = load_protocol().class_names
         self._examples: list[Example] = []
 
-    def at(self, timestep: int, blocks: Mapping[Task, Sequence[int]], folder: Path) -> list[Figure]:
+    def at(
+        self, timestep: int, blocks: Mapping[Task, Sequence[int]], folder: Path
+    ) -> list[CellMetric]:
         """The figures of the blocks of each task at a timestep; `folder` is for activations."""
         every = sorted({block for of_task in blocks.values() for block in of_task})
         recorded = RecordedBackbone(self._backbone, every, folder)
@@ -95,7 +174,7 @@ class Cells:
         confusions, features = self._look(
             recorded, timestep, probes, blocks.get("classification", ())
         )
-        figures: list[Figure] = []
+        figures: list[CellMetric] = []
         for block, of_block in confusions.items():
             figures += self._segmentation(block, timestep, np.stack(of_block))
         for block, of_image in features.items():
@@ -110,7 +189,7 @@ class Cells:
         base = self._settings.probes
         spec = replace(base.features, blocks=(block,), timestep=timestep)
         # One look, as the paper: a second one would need passes of its own.
-        settings = replace(base, features=spec, second_look=None)
+        settings = replace(base, features=spec, refined_class=None)
         return train_probes(self._examples, recorded, settings, self._classes)
 
     def _look(
@@ -149,15 +228,15 @@ class Cells:
                     ]
         return confusions, features
 
-    def _classification_items(self) -> Sequence[Item]:
+    def _classification_items(self) -> Sequence[DatasetImage]:
         return (*self._parts.learned["classification"], *self._parts.tested["classification"])
 
     def _segmentation(
         self, block: int, timestep: int, confusions: NDArray[np.int64]
-    ) -> list[Figure]:
+    ) -> list[CellMetric]:
         items = self._parts.tested["segmentation"]
         valid = np.ones((len(items), len(self._classes)), np.bool_)
-        figures: list[Figure] = []
+        figures: list[CellMetric] = []
         for tone, rows in _by_tone(items).items():
             scores = score(
                 confusions[rows],
@@ -173,12 +252,12 @@ class Cells:
 
     def _classification(
         self, block: int, timestep: int, features: Mapping[Path, Tensor]
-    ) -> list[Figure]:
+    ) -> list[CellMetric]:
         settings = replace(self._settings.classifier, block=block, timestep=timestep)
         learned = self._parts.learned["classification"]
         tested = self._parts.tested["classification"]
         examples = _examples_of(learned, features)
-        held_out = validation_part(
+        held_out = stratified_validation(
             examples.malignant.tolist(),
             [item.tone for item in learned],
             [item.patient for item in learned],
@@ -190,7 +269,7 @@ class Cells:
         ).classifier
         test = _examples_of(tested, features)
         probabilities = classifier.probabilities(test.features)
-        figures: list[Figure] = []
+        figures: list[CellMetric] = []
         for tone, rows in _by_tone(tested).items():
             found = discrimination(
                 test.malignant[rows],
@@ -204,7 +283,7 @@ class Cells:
         return figures
 
 
-def _example(item: Item, size: int, class_count: int) -> Example:
+def _example(item: DatasetImage, size: int, class_count: int) -> Example:
     """An item at the backbone's size, as training would bring it there."""
     square = (size, size)
     photograph = Image.fromarray(item.photograph()).resize(square, Image.Resampling.BICUBIC)
@@ -223,12 +302,12 @@ def _confusion(
     return confusion(truth[known], prediction[known], class_count)
 
 
-def _examples_of(items: Sequence[Item], features: Mapping[Path, Tensor]) -> Examples:
+def _examples_of(items: Sequence[DatasetImage], features: Mapping[Path, Tensor]) -> Examples:
     malignant = np.array([bool(item.malignant) for item in items])
     return Examples(torch.stack([features[item.path] for item in items]), malignant)
 
 
-def _by_tone(items: Sequence[Item]) -> dict[str, list[int]]:
+def _by_tone(items: Sequence[DatasetImage]) -> dict[str, list[int]]:
     """Rows of all items, and of each tone."""
     rows = {ALL: list(range(len(items)))}
     for tone in sorted({item.tone for item in items}):
@@ -238,14 +317,14 @@ def _by_tone(items: Sequence[Item]) -> dict[str, list[int]]:
 
 def _figures(
     task: Task, block: int, timestep: int, tone: str, values: Mapping[str, Any]
-) -> list[Figure]:
+) -> list[CellMetric]:
     """The figures of a cell and tone; one without an interval has no value either."""
     found = []
     for name in _FIGURES[task]:
         interval = values[f"{name}_ci95"]
         value, low, high = (None,) * 3 if interval is None else (values[name], *interval)
         found.append(
-            Figure(
+            CellMetric(
                 task, block, timestep, tone, name, value, low, high, values["n"], values["patients"]
             )
         )

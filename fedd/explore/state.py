@@ -21,7 +21,7 @@ ALL = "all"
 
 
 @dataclass(frozen=True)
-class Figure:
+class CellMetric:
     """One figure of one cell; `value` and its 95 % interval are None where too few patients stand behind it."""
 
     task: str
@@ -37,7 +37,7 @@ class Figure:
 
 
 #: A cell of the grid: task, block, timestep.
-Cell = tuple[str, int, int]
+CellKey = tuple[str, int, int]
 
 
 class AblationState:
@@ -52,7 +52,7 @@ class AblationState:
         self._path, self._table = folder / "state.json", folder / "grid.csv"
         # As JSON has it, so that what was read back compares equal.
         self._made_with = json.loads(json.dumps({"version": VERSION, **made_with}))
-        self._cells: dict[Cell, list[Figure]] = {}
+        self._cells: dict[CellKey, list[CellMetric]] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -60,14 +60,14 @@ class AblationState:
         if self._path.exists():
             self._read()
 
-    def done(self, cell: Cell) -> bool:
+    def done(self, cell: CellKey) -> bool:
         return cell in self._cells
 
-    def figures(self) -> list[Figure]:
+    def figures(self) -> list[CellMetric]:
         """All figures, ordered by task, block and timestep."""
         return [figure for cell in sorted(self._cells) for figure in self._cells[cell]]
 
-    def add(self, figures: Iterable[Figure]) -> None:
+    def add(self, figures: Iterable[CellMetric]) -> None:
         """Keep the figures of cells; raises OutputError where they can't be written."""
         self._include(figures)
         rows = [asdict(figure) for figure in self.figures()]
@@ -80,7 +80,7 @@ class AblationState:
         try:
             state = json.loads(self._path.read_text("utf-8"))
             made_with = state["made_with"]
-            figures = [Figure(**row) for row in state["figures"]]
+            figures = [CellMetric(**row) for row in state["figures"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ExplorationError(
                 f"{self._path} can't be read as an ablation's state: {error}; delete it to start anew"
@@ -98,7 +98,7 @@ class AblationState:
         self._made_with = {**made_with, **self._made_with}
         self._include(figures)
 
-    def _include(self, figures: Iterable[Figure]) -> None:
+    def _include(self, figures: Iterable[CellMetric]) -> None:
         for figure in figures:
             cell = figure.task, figure.block, figure.timestep
             self._cells.setdefault(cell, []).append(figure)
@@ -106,7 +106,7 @@ class AblationState:
     def _csv(self) -> str:
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(field.name for field in fields(Figure))
+        writer.writerow(field.name for field in fields(CellMetric))
         writer.writerows(astuple(figure) for figure in self.figures())
         return text.getvalue()
 

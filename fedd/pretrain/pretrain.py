@@ -36,7 +36,7 @@ from fedd.backbone import (
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.files import replacing, write_text
 from fedd.pretrain.data import PHOTO_SIZE, gather, squares
-from fedd.pretrain.teacher import Teacher
+from fedd.pretrain.encoder import Teacher
 from fedd.weights.files import save_backbone
 
 #: Steps from one checkpoint to the next, and from one line of the log to the next.

@@ -1,4 +1,4 @@
-"""How far the probes' probabilities can be believed: temperature and expected calibration error.
+"""Calibration of the probes' probabilities: temperature and expected calibration error.
 
 Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
 
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 #: Equal bins of confidence, as in the paper.
 BINS = 15
 
-#: Between these a temperature is looked for.
+#: Range of the temperature search.
 COLDEST, HOTTEST = 0.05, 20.0
 
 #: Golden-section steps: they narrow the logarithm of the temperature to 1e-5.
@@ -27,7 +27,7 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 @dataclass(frozen=True)
 class Calibration:
-    """A temperature that the members' logits are divided by, and what it was fitted on."""
+    """The temperature that the members' logits are divided by, and its fit."""
 
     temperature: float
     ece: float  #: expected calibration error of the mean softmax, 0 to 1, at this temperature
@@ -37,9 +37,9 @@ class Calibration:
 
 
 def calibrate(logits: Tensor, labels: Tensor, images: int) -> Calibration:
-    """Fit the temperature that makes the mean of the members' softmaxes most likely at `labels`.
+    """Fit the temperature that maximises the likelihood of `labels` under the members' mean softmax.
 
-    `images` is how many images the pixels come from.
+    `images` is the number of images that the pixels come from.
     """
 
     def loss(log_temperature: float) -> float:
@@ -64,14 +64,14 @@ def calibrate(logits: Tensor, labels: Tensor, images: int) -> Calibration:
 
 
 def mean_softmax(logits: Tensor, temperature: float) -> Tensor:
-    """What the members say together, (P, K)."""
+    """Return the mean of the members' softmaxes, (P, K)."""
     return (logits / temperature).softmax(-1).mean(0)
 
 
 def expected_calibration_error(probabilities: Tensor, labels: Tensor) -> float:
-    """Mean distance of confidence from accuracy over bins of confidence, weighted by their pixels.
+    """Return the mean gap between confidence and accuracy over bins, weighted by their pixels.
 
-    `probabilities` are (P, K), the confidence is that of the likeliest class.
+    `probabilities` are (P, K); the confidence is that of the most probable class.
     """
     confidence, predicted = probabilities.max(-1)
     right = (predicted == labels).double()

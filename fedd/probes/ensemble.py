@@ -1,4 +1,4 @@
-"""The members while they train: M networks of in -> 128 -> 32 -> classes as one batched computation.
+"""The members in training: M networks of in -> 128 -> 32 -> classes as one batched computation.
 
 Arrays: M members, B pixels of a step, C channels, K classes. Inside, pixels come last: batch norm
 then takes (1, M * width, B) as it lies in memory.
@@ -18,7 +18,7 @@ HIDDEN = (128, 32)
 
 
 class Ensemble(nn.Module):
-    """Members that read pixels standardised by `mean` and `std`, (C,) each."""
+    """Members whose input pixels are standardised by `mean` and `std`, (C,) each."""
 
     def __init__(
         self, members: int, classes: int, mean: Tensor, std: Tensor, rng: torch.Generator
@@ -38,7 +38,7 @@ class Ensemble(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pixels of each member, (M, B, C), or (1, B, C) the same for all, to logits (M, B, K)."""
+        """Return logits (M, B, K) for each member's pixels (M, B, C), or (1, B, C) for all members."""
         h = self._standardised(x)
         for weight, bias, norm in zip(self.weights, self.biases, self.norms, strict=False):
             h = F.relu(torch.baddbmm(bias, weight, h))
@@ -47,10 +47,9 @@ class Ensemble(nn.Module):
 
     @torch.no_grad()
     def folded(self) -> dict[str, Tensor]:
-        """Plain layers that read plain pixels: w1 (M, C, 128), b1 (M, 128), w2 (M, 128, 32), ...
+        """Return plain layers for raw pixels: w1 (M, C, 128), b1 (M, 128), w2 (M, 128, 32), ...
 
-        Input statistics and batch norms are folded into the layers beside them. On the CPU,
-        wherever the members are.
+        Input statistics and batch norms are folded into the neighbouring layers. On the CPU.
         """
         w1 = self.weights[0] / self.std
         tensors = {"w1": w1.mT, "b1": self.biases[0][..., 0] - w1 @ self.mean}
@@ -63,9 +62,9 @@ class Ensemble(nn.Module):
 
     @torch.no_grad()
     def unfold(self, tensors: dict[str, Tensor], x: Tensor) -> None:
-        """Take over the layers that `folded` gave, so that the members say what those said.
+        """Load layers that `folded` returned; the members then predict the same.
 
-        The batch norms start from the statistics of pixels x, as of `forward`, and undo themselves.
+        The batch norms start as the identity, with the statistics of pixels x as in `forward`.
         """
         t = {k: v.to(x.device) for k, v in tensors.items()}
         self.weights[0].copy_(t["w1"].mT * self.std)
@@ -79,12 +78,12 @@ class Ensemble(nn.Module):
             self.biases[layer].copy_(t[f"b{layer + 1}"][..., None])
 
     def _standardised(self, x: Tensor) -> Tensor:
-        """Pixels (M or 1, B, C) float16 or float32 -> (M, C, B) float32; one copy is made of them."""
+        """Pixels (M or 1, B, C) float16 or float32 -> (M, C, B) float32, with one copy."""
         return torch.sub(x, self.mean).div_(self.std).expand(self.members, -1, -1).transpose(1, 2)
 
 
 def _as_affine(norm: nn.Module, members: int) -> tuple[Tensor, Tensor]:
-    """A batch norm in evaluation as scale and shift, (M, width, 1) each."""
+    """Return a batch norm in evaluation mode as scale and shift, (M, width, 1) each."""
     n: Any = norm
     scale = n.weight / (n.running_var + n.eps).sqrt()
     shift = n.bias - n.running_mean * scale

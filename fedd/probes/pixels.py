@@ -1,10 +1,10 @@
-"""The pixels that probes learn from: activations and classes at sampled places of labelled images.
+"""Training pixels of the probes: activations and classes at sampled positions of labelled images.
 
-Everything random about an image comes from its own pixels and the seed, so that one more image
-changes neither the views of the others nor, with a cache, what there is to compute.
+All randomness of an image is seeded by its own pixels and the seed, so that adding an image changes
+neither the views of the others nor, with a cache, what has to be computed.
 
-Arrays: S the backbone's image size, P pixels, C channels; masks hold class ids, and 255 where
-nobody knows.
+Arrays: S the backbone's image size, P pixels, C channels; masks hold class ids, and 255 where the
+class is unknown.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from fedd.features import FeatureSpec, at_points, prepare
 
 @dataclass(frozen=True)
 class Example:
-    """A photograph (H, W, 3) uint8 and its mask (h, w) uint8, of whom, and of which tone.
+    """A photograph (H, W, 3) uint8 and its mask (h, w) uint8, with patient and tone.
 
-    A mask of another size is brought to the backbone's. Images without a patient are of one each.
+    The mask may have another size. An image without a patient counts as a patient of its own.
     """
 
     photograph: NDArray[np.uint8]
@@ -41,7 +41,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Square:
+class PreparedExample:
     """An example at the backbone's size: image (3, S, S) float32 in [-1, 1], mask (S, S) uint8."""
 
     image: Tensor
@@ -57,14 +57,14 @@ class Square:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Activations (P, C) float16, classes (P,) int64, and from which image each is, (P,) int64."""
+    """Activations (P, C) float16, classes (P,) int64 and each pixel's image, (P,) int64."""
 
     activations: Tensor
     labels: Tensor
     image: Tensor
 
     def of(self, classes: Sequence[int]) -> Pixels:
-        """Those of these classes."""
+        """Return the pixels of these classes."""
         keep = torch.isin(self.labels, torch.tensor(classes))
         return Pixels(self.activations[keep], self.labels[keep], self.image[keep])
 
@@ -74,50 +74,49 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which pixels of an image are read."""
+    """Which pixels of an image are sampled."""
 
     views: int  #: augmented views, besides the image itself
     count: int  #: over all views
-    balance: float  #: 0 samples pixels as they come, 1 every class alike
+    balance: float  #: 0 samples pixels by frequency, 1 every class equally
     seed: int
 
 
 def check_mask(example: Example, number: int, classes: Sequence[str]) -> None:
-    """Raises TrainingDataError for a mask that holds anything but class ids and 255."""
+    """Raise TrainingDataError for a mask that holds anything but class ids and 255."""
     strange = np.setdiff1d(example.mask, [*range(len(classes)), UNKNOWN])
     if strange.size:
         raise TrainingDataError(
             f"mask {number} holds {strange[:5].tolist()}: expected class ids 0 to "
-            f"{len(classes) - 1}, and {UNKNOWN} where nobody knows"
+            f"{len(classes) - 1}, and {UNKNOWN} where the class is unknown"
         )
 
 
-def square(example: Example, size: int) -> Square:
-    """An example at the backbone's size."""
+def prepare_example(example: Example, size: int) -> PreparedExample:
+    """Return an example at the backbone's size."""
     image = prepare(example.photograph, size)
     small = Image.fromarray(example.mask).resize((size, size), Image.Resampling.NEAREST)
     digest = image_digest(image)
     mask = torch.from_numpy(np.array(small))
-    return Square(image, mask, example.patient or digest, example.tone, digest)
+    return PreparedExample(image, mask, example.patient or digest, example.tone, digest)
 
 
 def sample(
-    squares: Sequence[Square],
+    examples: Sequence[PreparedExample],
     backbone: Backbone,
     spec: FeatureSpec,
     sampling: Sampling,
     cache: FeatureCache | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Pixels:
-    """Read the sampled pixels of all images; one that nobody judged any pixel of gives none.
+    """Sample pixels of all images; an image whose every pixel is unknown gives none.
 
-    `progress` is called with the number of images that are read.
-
-    Raises TrainingDataError where there is none at all, WeightsError where the backbone is damaged.
+    `progress` is called with the number of images done. Raises TrainingDataError if there is no pixel
+    at all, WeightsError if the backbone is damaged.
     """
     activations, labels, images = [], [], []
-    for number, item in enumerate(squares):
-        for found, classes in _of_image(item, backbone, spec, sampling, cache):
+    for number, example in enumerate(examples):
+        for found, classes in _sample_image(example, backbone, spec, sampling, cache):
             activations.append(found)
             labels.append(classes)
             images.append(torch.full_like(classes, number))
@@ -127,19 +126,19 @@ def sample(
     return Pixels(torch.cat(activations), torch.cat(labels), torch.cat(images))
 
 
-def _of_image(
-    item: Square,
+def _sample_image(
+    example: PreparedExample,
     backbone: Backbone,
     spec: FeatureSpec,
     sampling: Sampling,
     cache: FeatureCache | None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(P, C) float16 and (P,) int64 of each view of an image that shows a known pixel."""
-    images, masks = _views(item, sampling)
+    """Yield (P, C) float16 and (P,) int64 for each view of an image with a known pixel."""
+    images, masks = _views(example, sampling)
     known = [i for i, mask in enumerate(masks) if (mask != UNKNOWN).any()]
     if not known:
         return
-    rng = _generator(item, sampling, "pixels")
+    rng = _generator(example, sampling, "pixels")
     count = sampling.count // len(masks)
     points = torch.stack(
         [_balanced_points(mask, count, sampling.balance, rng) for mask in masks[known]]
@@ -154,22 +153,22 @@ def _of_image(
         yield found.clone(), mask[place[:, 0], place[:, 1]].long()
 
 
-def _views(item: Square, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """The image itself and its augmented views, (V, 3, S, S) of 8-bit values, and (V, S, S)."""
-    rng = _generator(item, sampling, "views")
-    images, masks = augmented_views(item.image, item.mask, sampling.views, rng)
+def _views(example: PreparedExample, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Return the image and its augmented views, (V, 3, S, S) of 8-bit values, and masks (V, S, S)."""
+    rng = _generator(example, sampling, "views")
+    images, masks = augmented_views(example.image, example.mask, sampling.views, rng)
     eight_bit = ((images + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
-    return torch.cat([item.image[None], eight_bit]), torch.cat([item.mask[None], masks])
+    return torch.cat([example.image[None], eight_bit]), torch.cat([example.mask[None], masks])
 
 
-def _generator(item: Square, sampling: Sampling, purpose: str) -> torch.Generator:
-    name = f"{sampling.seed} {purpose} {item.digest}"
+def _generator(example: PreparedExample, sampling: Sampling, purpose: str) -> torch.Generator:
+    name = f"{sampling.seed} {purpose} {example.digest}"
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
     return torch.Generator().manual_seed(seed)
 
 
 def _balanced_points(mask: Tensor, count: int, balance: float, rng: torch.Generator) -> Tensor:
-    """`count` known pixels (row, column) of a mask, classes weighted by share ** (1 - balance)."""
+    """Sample `count` known pixels (row, column) of a mask, classes weighted by share ** (1 - balance)."""
     flat = mask.flatten().long()
     share = torch.bincount(flat, minlength=UNKNOWN + 1).double() / len(flat)
     weights = share.clamp_min(1e-12) ** -balance

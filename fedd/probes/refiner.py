@@ -1,8 +1,8 @@
-"""A second look: the lesion that the first look found, seen once more as large as it fits.
+"""The refinement pass: the predicted lesion's surroundings are predicted again, enlarged.
 
-A small lesion is a few positions of the network's coarse grids, and its prediction spills over its
-rim. Cut to a window around the first prediction and stretched to the network's full size, the same
-photograph gives the rim many more positions (docs/decisions/0010).
+A small lesion covers a few positions of the network's coarse grids, and its prediction spills over its
+edge. In a window around the first prediction, stretched to the network's full size, the edge gets many
+more positions (docs/decisions/0010).
 
 Arrays: photographs (H, W, 3) uint8, masks (h, w) uint8 class ids.
 """
@@ -20,13 +20,13 @@ from scipy import ndimage
 
 from fedd.probes.pixels import Example
 
-#: Length of a window in lengths of the lesion: where predicted, and where trained (from, to).
+#: Length of a window in lengths of the lesion: in prediction, and in training (from, to).
 REACH, TRAINED_REACH = 1.5, (1.3, 3.2)
 
 #: Shortest window, as a share of the photograph's side.
 SHORTEST = 0.2
 
-#: Windows of each training mask, and how far they are moved, in lengths of the window.
+#: Windows of each training mask, and their largest shift, in lengths of the window.
 WINDOWS, SHIFT = 2, 0.15
 
 _Number = TypeVar("_Number", bound=np.generic)
@@ -34,28 +34,28 @@ _Number = TypeVar("_Number", bound=np.generic)
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a photograph that has the photograph's own aspect; shares of its sides, 0 to 1."""
+    """A part of a photograph with the photograph's aspect ratio; in shares of height and width, 0 to 1."""
 
     top: float
     left: float
     length: float
 
     def slices(self, height: int, width: int) -> tuple[slice, slice]:
-        """Its rows and columns in an array of this size; at least one of each."""
+        """Return the window's rows and columns in an array of this size; at least one of each."""
         return _slice(self.top, self.length, height), _slice(self.left, self.length, width)
 
     def of(self, array: NDArray[_Number]) -> NDArray[_Number]:
-        """The part of a photograph or of a mask, whatever its size."""
+        """Return this part of a photograph or a mask of any size."""
         return np.ascontiguousarray(array[self.slices(*array.shape[:2])])
 
 
 def window_around(
     lesion: NDArray[np.bool_], reach: float, shift: tuple[float, float] = (0.0, 0.0)
 ) -> Window | None:
-    """The window around the largest connected part of `lesion` (h, w); None where there is none.
+    """Return the window around the largest connected part of `lesion` (h, w); None if it is empty.
 
-    It is `reach` times as long as that part, and moved by `shift` (down, right) of its own length as
-    far as the photograph goes.
+    It is `reach` times as long as that part and shifted by `shift` (down, right) of its own length, but
+    stays inside the photograph.
     """
     parts, count = ndimage.label(lesion)
     if not count:
@@ -71,8 +71,8 @@ def window_around(
     return Window(top, left, length)
 
 
-def close_ups(example: Example, lesion: int, name: str) -> Iterator[Example]:
-    """Windows around the lesion of an example that shows one; `name` decides reach and shift."""
+def lesion_windows(example: Example, lesion: int, name: str) -> Iterator[Example]:
+    """Yield windows around an example's lesion, if it shows one; `name` seeds their reach and shift."""
     seed = int.from_bytes(hashlib.sha256(f"close-ups {name}".encode()).digest()[:8], "big")
     rng = np.random.default_rng(seed)
     for _ in range(WINDOWS):

@@ -1,4 +1,4 @@
-"""How probes are trained and read: what decides their outcome besides images and backbone."""
+"""Settings of probe training and prediction."""
 
 from __future__ import annotations
 
@@ -9,36 +9,42 @@ from fedd.backbone import IMAGENET_256, UNetConfig
 from fedd.errors import WeightsError
 from fedd.features import FeatureSpec
 
+#: Names in model files of settings that are called otherwise here.
+_STORED = {"validation_share": "held_out", "refined_class": "second_look"}
+
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """Everything that decides the outcome of a training, besides images and backbone."""
+    """Everything that determines a training's outcome besides images and backbone."""
 
     features: FeatureSpec
     members: int = 5
     views: int = 3  #: augmented views of each image, besides the image itself
     pixels_per_image: int = 2048  #: over all views
-    class_balance: float = 0.5  #: 0 samples pixels as they come, 1 every class alike
-    class_weight: float = 0.0  #: in the loss: 0 as sampled, 1 gives every class the same say
-    tone_weight: float = 0.0  #: in the loss: 0 as sampled, 1 gives every known tone the same say
-    held_out: float = 0.2  #: share of the images kept to stop by and to calibrate on
-    patience: int = 100  #: steps without a lower loss on the held-out part before training ends
-    steps: int = 500  #: at most
-    warm_steps: int = 100  #: at most, from earlier probes
-    batch_size: int = 256  #: pixels of one member's step
+    class_balance: float = 0.5  #: 0 samples pixels by frequency, 1 every class equally
+    class_weight: float = 0.0  #: in the loss: 0 as sampled, 1 weights every class equally
+    tone_weight: float = 0.0  #: in the loss: 0 as sampled, 1 weights every known tone equally
+    validation_share: float = 0.2  #: of the images, for early stopping and calibration
+    patience: int = 100  #: steps without a lower validation loss before training ends
+    steps: int = 500  #: maximum
+    warm_steps: int = 100  #: maximum with a warm start
+    batch_size: int = 256  #: pixels in one step of a member
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
     seed: int = 0
-    grid: int | None = None  #: side of the grid that the members vote on; None: the backbone's S
-    mirrored: bool = False  #: vote on the mirror image too, whose noise is another draw
-    second_look: str | None = None  #: class whose largest part is seen once more, enlarged
+    grid: int | None = None  #: side of the predicted grid; None: the backbone's S
+    mirrored: bool = False  #: average with the prediction of the mirrored image, under other noise
+    refined_class: str | None = None  #: class whose largest region gets a refinement pass
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return the settings as model files hold them."""
+        return {_STORED.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ProbeSettings:
-        """Settings as `to_dict` wrote them; raises WeightsError where a newer version wrote others."""
+        """Return the settings that `to_dict` wrote; raises WeightsError for unknown ones."""
+        named = {stored: name for name, stored in _STORED.items()}
+        values = {named.get(key, key): value for key, value in values.items()}
         features = dict(values["features"])
         features["blocks"] = tuple(features["blocks"])
         _check_names(cls, values)
@@ -46,22 +52,22 @@ class ProbeSettings:
         return cls(**{**values, "features": FeatureSpec(**features)})
 
 
-#: The paper's setting for OpenAI's ImageNet backbone: blocks 6 and 8 at t = 100, plain activations.
+#: The paper's settings for OpenAI's ImageNet backbone: blocks 6 and 8 at t = 100, plain activations.
 PAPER = ProbeSettings(FeatureSpec(blocks=(6, 8), timestep=100), views=0, class_balance=1.0)
 
-#: The setting for the backbone that ships with the package; chosen on pad300's train90 part. Its
-#: finest block has 64 x 64 positions, and voting on more gains nothing.
+#: The settings for the shipped backbone, chosen on pad300's train90 part. Its finest block has 64 x 64
+#: positions; a finer grid gains nothing.
 SMALL = ProbeSettings(
     FeatureSpec(blocks=(1, 3, 5), timestep=50, normalise=True),
     tone_weight=0.5,
     grid=64,
     mirrored=True,
-    second_look="lesion",
+    refined_class="lesion",
 )
 
 
 def default_settings(config: UNetConfig) -> ProbeSettings:
-    """The setting that goes with a backbone: the paper's for its network, else the small one's."""
+    """Return the settings for a backbone: the paper's for its network, else the shipped one's."""
     return PAPER if config == IMAGENET_256 else SMALL
 
 

@@ -1,4 +1,4 @@
-"""Training of the pixel probes: all members together, until a held-out part stops getting better.
+"""Training of the pixel probes: all members together, with early stopping on a validation split.
 
 Arrays: M members, P pixels, C channels.
 """
@@ -20,35 +20,43 @@ from fedd.errors import TrainingDataError, WeightsError
 from fedd.network.devices import within_memory
 from fedd.probes.calibration import calibrate, mean_softmax
 from fedd.probes.ensemble import Ensemble
-from fedd.probes.pixels import Example, Pixels, Sampling, Square, check_mask, sample, square
-from fedd.probes.refiner import close_ups
-from fedd.probes.validation import Candidate, HoldOut, hold_out
+from fedd.probes.pixels import (
+    Example,
+    Pixels,
+    PreparedExample,
+    Sampling,
+    check_mask,
+    prepare_example,
+    sample,
+)
+from fedd.probes.refiner import lesion_windows
 from fedd.segment import Probes, ProbeSettings, TrainingRecord
+from fedd.validation import Candidate, ValidationSplit, validation_split
 
 __all__ = ["Example", "train_probes"]
 
-#: Called with what is done of a stage, and how much that is in all.
+#: Called with how much of a stage is done, and how much that is in all.
 Progress: TypeAlias = Callable[[int, int], None]
 
-#: Returns the Progress of one stage of a training, by what the stage is called.
+#: Returns the Progress of one stage of a training, by the stage's name.
 Stages: TypeAlias = Callable[[str], Progress]
 
-#: Steps from one look at the held-out part to the next.
-LOOK_EVERY = 20
+#: Steps from one validation to the next.
+VALIDATE_EVERY = 20
 
-#: Pixels read from each held-out image, once to stop by and once to calibrate on.
-HELD_OUT_PIXELS = 512
+#: Pixels sampled from each validation image, once for early stopping and once for calibration.
+VALIDATION_PIXELS = 512
 
 #: Learning rate of a warm start, as a share of that from scratch.
 WARM_RATE = 0.25
 
-#: Pixels that a warm start takes the statistics of its batch norms from.
+#: Pixels that the batch norms' first statistics of a warm start are taken from.
 _STATISTICS = 4096
 
-#: Pixels whose float64 copies are held at once: of 1024 channels, 34 MB.
+#: Pixels converted to float64 at a time: of 1024 channels, 34 MB.
 _STATISTICS_PART = 4096
 
-#: Images of unknown tone weigh 1, whatever the weight of the tones.
+#: Images of unknown tone have weight 1, whatever the weights of the tones.
 UNKNOWN_TONE = "unknown"
 
 
@@ -63,111 +71,108 @@ def train_probes(
     cache: FeatureCache | None = None,
     warm_start: Probes | None = None,
 ) -> Probes:
-    """Train probes on `examples`, and stop when they get no better on images held out of them.
+    """Train probes on `examples`, with early stopping on a validation split of them.
 
     Each example is read once, in order, so that a generator holds one photograph at a time.
     Deterministic for `settings.seed` on CPU; activations that a cache has from another run may differ
-    by rounding (`fedd.cache`), and the probes then by as little. What is worth knowing about the
-    training stands in `Probes.record`, the fit of the temperature in `Probes.calibration`.
+    by rounding (`fedd.cache`), and the probes then by as little. `Probes.record` tells how the
+    training went, `Probes.calibration` the fitted temperature.
 
     Args:
-        stages: called with the name of each stage; what it returns is told how far that is.
-        validation: the held-out part, where the data set comes with one; else it is chosen out of
-            `examples`: patients that training does not see, the tones alike.
-        cache: where activations are kept for the next training.
-        warm_start: probes to go on from, trained with the same settings on some of `examples`.
+        stages: called with the name of each stage; what it returns is called with the progress.
+        validation: the validation split, where the data set comes with one; by default it is chosen
+            from `examples` by patient, balanced over tones.
+        cache: keeps activations for the next training.
+        warm_start: probes to continue from, trained with the same settings on some of `examples`.
 
     Raises:
-        TrainingDataError: nothing to tell apart, or a patient in both parts.
-        WeightsError: `warm_start` is of another backbone or other settings; a damaged backbone.
-        DeviceError: the pixels do not fit into a GPU's memory.
+        TrainingDataError: fewer than two classes, or a patient in both splits.
+        WeightsError: `warm_start` has another backbone or other settings; a damaged backbone.
+        DeviceError: the pixels do not fit into the GPU's memory.
     """
+    refined = settings.refined_class
     if warm_start is not None:
         _check_warm_start(warm_start, backbone, settings, classes)
-    if settings.second_look not in (None, *classes):
+    if refined not in (None, *classes):
         raise TrainingDataError(
-            f"the second look is for the class {settings.second_look}, and the classes are "
+            f"the refinement pass is for the class {refined}, and the classes are "
             f"{', '.join(classes)}: name one of them, or none"
         )
-    wide, close = _squares(examples, settings, backbone.image_size, classes)
-    held_out, close_held_out = _squares(validation or (), settings, backbone.image_size, classes)
+    size = backbone.image_size
+    whole, windows = _prepared(examples, settings, size, classes)
+    given, given_windows = _prepared(validation or (), settings, size, classes)
     notes = []
-    if 0 < len(wide) < settings.members:
+    if 0 < len(whole) < settings.members:
         notes.append(
-            f"{len(wide)} images for {settings.members} members: their disagreement says "
-            "little about what they do not know"
+            f"{len(whole)} images for {settings.members} members: their disagreement is a poor "
+            "estimate of uncertainty"
         )
-    training, held_out, warm_start, note = _parts(
-        wide, held_out if validation is not None else None, settings, warm_start
+    training, validated, warm_start, note = _splits(
+        whole, given if validation is not None else None, settings, warm_start
     )
     notes += [note] if note else []
-    shown = _Shown(stages("Photographs through the backbone"), stages("Training, steps"))
+    progress = stages("Photographs through the backbone"), stages("Training, steps")
     probes = _train(
-        training, held_out, backbone, settings, classes, shown, cache, warm_start, notes
+        training, validated, backbone, settings, classes, progress, cache, warm_start, notes
     )
-    if settings.second_look is None:
+    if refined is None:
         return probes
-    kept = {s.patient for s in held_out}
-    learned = [s for s in close if s.patient not in kept]
-    reason = _nothing_to_learn(learned, settings.second_look)
-    if reason:
+    patients = {example.patient for example in validated}
+    learned = [window for window in windows if window.patient not in patients]
+    if reason := _no_refiner(learned, refined):
         probes.record = replace(probes.record, notes=(*probes.record.notes, reason))
         return probes
-    stopping = [s for s in close + close_held_out if s.patient in kept]
-    earlier = warm_start.closer if warm_start else None
-    once = replace(settings, second_look=None)
-    shown = _Shown(stages("Close-ups through the backbone"), stages("Training on close-ups, steps"))
-    probes.closer = _train(learned, stopping, backbone, once, classes, shown, cache, earlier, [])
+    stopping = [window for window in windows + given_windows if window.patient in patients]
+    earlier = warm_start.refiner if warm_start else None
+    own = replace(settings, refined_class=None)
+    progress = stages("Lesion windows through the backbone"), stages("Training the refiner, steps")
+    probes.refiner = _train(learned, stopping, backbone, own, classes, progress, cache, earlier, [])
     return probes
 
 
-def _squares(
+def _prepared(
     examples: Iterable[Example], settings: ProbeSettings, size: int, classes: Sequence[str]
-) -> tuple[list[Square], list[Square]]:
-    """Examples at the backbone's size, and their close-ups; one photograph is held at a time."""
-    wide, close = [], []
+) -> tuple[list[PreparedExample], list[PreparedExample]]:
+    """Return examples at the backbone's size and their lesion windows; holds one photograph at a time."""
+    whole, windows = [], []
     for number, example in enumerate(examples, start=1):
         check_mask(example, number, classes)
-        whole = square(example, size)
-        wide.append(whole)
-        if settings.second_look is not None:
-            looked = list(classes).index(settings.second_look)
-            cuts = close_ups(example, looked, f"{settings.seed} {whole.digest}")
-            close += [replace(square(cut, size), patient=whole.patient) for cut in cuts]
-    return wide, close
+        prepared = prepare_example(example, size)
+        whole.append(prepared)
+        if settings.refined_class is not None:
+            class_id = list(classes).index(settings.refined_class)
+            crops = lesion_windows(example, class_id, f"{settings.seed} {prepared.digest}")
+            windows += [
+                replace(prepare_example(crop, size), patient=prepared.patient) for crop in crops
+            ]
+    return whole, windows
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """Where one training shows how far it is."""
-
-    reading: Progress
-    fitting: Progress
-
-
-def _nothing_to_learn(close: Sequence[Square], looked: str) -> str:
-    """Why the close-ups leave nothing to tell apart; empty where they do not."""
-    if not close:
-        return f"no second look: no mask to learn from shows the class {looked}"
-    if len({c for s in close for c in s.classes}) < 2:
-        return f"no second look: around the class {looked} the masks show nothing else"
+def _no_refiner(windows: Sequence[PreparedExample], refined: str) -> str:
+    """Return why no refiner can be trained on these windows; empty if one can."""
+    if not windows:
+        return f"no refinement pass: no training mask shows the class {refined}"
+    if len({c for window in windows for c in window.classes}) < 2:
+        return f"no refinement pass: around the class {refined} the masks show nothing else"
     return ""
 
 
 def _train(
-    training: list[Square],
-    held_out: list[Square],
+    training: list[PreparedExample],
+    validation: list[PreparedExample],
     backbone: Backbone,
     settings: ProbeSettings,
     classes: Sequence[str],
-    shown: _Shown,
+    progress: tuple[Progress, Progress],
     cache: FeatureCache | None,
     warm_start: Probes | None,
     notes: list[str],
 ) -> Probes:
+    """Train the members of one pass; `progress` is that of reading and that of fitting."""
+    reading, fitting = progress
     with within_memory(f"training on {len(training)} images"):
-        data = _read(training, held_out, backbone, settings, cache, shown.reading)
-        trained = _classes(data.training)
+        data = _sampled(training, validation, backbone, settings, cache, reading)
+        trained = _classes(data.training.pixels)
         if warm_start is not None:
             trained = tuple(sorted({*trained, *warm_start.trained}))
         if len(trained) < 2:
@@ -175,7 +180,7 @@ def _train(
                 f"the masks show only {classes[trained[0]]}: probes need masks with at least two "
                 "classes"
             )
-        fit = _fit(data, settings, len(classes), backbone.device, warm_start, shown.fitting)
+        fit = _fit(data, settings, len(classes), backbone.device, warm_start, fitting)
     if cache is not None and cache.problem is not None:
         notes.append(cache.problem)
     probes = Probes(
@@ -186,8 +191,8 @@ def _train(
         backbone.hash,
         fit.tensors,
         record=TrainingRecord(
-            learned=tuple(s.digest for s in training),
-            held_out=tuple(s.digest for s in held_out),
+            learned=tuple(example.digest for example in training),
+            validation=tuple(example.digest for example in validation),
             steps=fit.steps,
             validation_loss=fit.validation_loss,
             warm_start=warm_start is not None,
@@ -196,28 +201,28 @@ def _train(
     )
     if data.calibration is not None:
         logits = probes.logits(data.calibration.activations)
-        probes.calibration = calibrate(logits, data.calibration.labels, len(held_out))
+        probes.calibration = calibrate(logits, data.calibration.labels, len(validation))
     return probes
 
 
 @dataclass(frozen=True)
-class _Data:
-    """Pixels to learn from, to stop by, and to calibrate on; with their say in the loss, (P,)."""
+class _WeightedPixels:
+    """Pixels with their weights in the loss, (P,)."""
 
-    training: Pixels
-    say: Tensor
-    stopping: Pixels | None
-    stopping_say: Tensor | None
-    calibration: Pixels | None
+    pixels: Pixels
+    weights: Tensor
 
-    def to(self, device: torch.device) -> _Data:
-        return _Data(
-            self.training.to(device),
-            self.say.to(device),
-            None if self.stopping is None else self.stopping.to(device),
-            None if self.stopping_say is None else self.stopping_say.to(device),
-            self.calibration,
-        )
+    def to(self, device: torch.device) -> _WeightedPixels:
+        return _WeightedPixels(self.pixels.to(device), self.weights.to(device))
+
+
+@dataclass(frozen=True)
+class _TrainingData:
+    """Pixels for training, early stopping and calibration."""
+
+    training: _WeightedPixels
+    validation: _WeightedPixels | None = None
+    calibration: Pixels | None = None
 
 
 @dataclass(frozen=True)
@@ -231,128 +236,133 @@ def _check_warm_start(
     earlier: Probes, backbone: Backbone, settings: ProbeSettings, classes: Sequence[str]
 ) -> None:
     earlier.check_backbone(backbone)
-    there = {**earlier.settings.to_dict(), "classes": list(earlier.classes)}
-    wanted = {**settings.to_dict(), "classes": list(classes)}
-    for key, value in wanted.items():
-        if there[key] != value:
+    before = {**earlier.settings.to_dict(), "classes": list(earlier.classes)}
+    now = {**settings.to_dict(), "classes": list(classes)}
+    for key, value in now.items():
+        if before[key] != value:
             raise WeightsError(
-                f"the probes to start from were trained with {key} {json.dumps(there[key])}, not "
+                f"the probes to start from were trained with {key} {json.dumps(before[key])}, not "
                 f"{json.dumps(value)}: use the same, or train from scratch"
             )
 
 
-def _parts(
-    squares: list[Square],
-    given: list[Square] | None,
+def _splits(
+    examples: list[PreparedExample],
+    given: list[PreparedExample] | None,
     settings: ProbeSettings,
     warm_start: Probes | None,
-) -> tuple[list[Square], list[Square], Probes | None, str]:
-    """Training part, held-out part, what to start from, and what to say about it."""
+) -> tuple[list[PreparedExample], list[PreparedExample], Probes | None, str]:
+    """Return the training and validation splits, the probes to continue from, and a note."""
     learned = set(warm_start.record.learned) if warm_start else set()
     if given is not None:
-        if both := {s.patient for s in squares} & {s.patient for s in given}:
+        if both := {e.patient for e in examples} & {e.patient for e in given}:
             raise TrainingDataError(
-                f"{len(both)} patients are in training and in validation both, such as "
+                f"{len(both)} patients are in the training and in the validation split, such as "
                 f"{min(both)}: keep them apart"
             )
-        if any(s.digest in learned for s in given):
+        if any(example.digest in learned for example in given):
             raise TrainingDataError(
-                "the probes to start from learned from images of the validation part: give "
-                "another part, or train from scratch"
+                "the probes to start from learned from images of the validation split: give "
+                "another one, or train from scratch"
             )
-        return squares, given, warm_start, ""
-    candidates = [Candidate(s.digest, s.patient, s.tone, s.classes) for s in squares]
-    fresh = hold_out(candidates, settings.held_out, settings.seed)
+        return examples, given, warm_start, ""
+    candidates = [Candidate(e.digest, e.patient, e.tone, e.classes) for e in examples]
+    share, seed = settings.validation_share, settings.seed
+    fresh = validation_split(candidates, share, seed)
     if warm_start is None:
-        return *_split(squares, fresh), None, fresh.note
-    kept = hold_out(
-        candidates, settings.held_out, settings.seed, set(warm_start.record.held_out), learned
-    )
-    if not learned or kept.torn or (fresh.images and not kept.images):
-        why = kept.note if kept.torn else "the earlier probes left no image to stop by"
+        return *_divided(examples, fresh), None, fresh.note
+    kept = validation_split(candidates, share, seed, set(warm_start.record.validation), learned)
+    if not learned or kept.leaked or (fresh.images and not kept.images):
+        why = kept.note if kept.leaked else "the earlier probes left no image for validation"
         notes = (f"trained from scratch: {why}", fresh.note)
-        return *_split(squares, fresh), None, "; ".join(filter(None, notes))
-    return *_split(squares, kept), warm_start, kept.note
+        return *_divided(examples, fresh), None, "; ".join(filter(None, notes))
+    return *_divided(examples, kept), warm_start, kept.note
 
 
-def _split(squares: list[Square], held: HoldOut) -> tuple[list[Square], list[Square]]:
-    chosen = set(held.images)
-    return [s for i, s in enumerate(squares) if i not in chosen], [squares[i] for i in held.images]
+def _divided(
+    examples: list[PreparedExample], split: ValidationSplit
+) -> tuple[list[PreparedExample], list[PreparedExample]]:
+    """Return the examples of the training and of the validation split."""
+    chosen = set(split.images)
+    training = [example for i, example in enumerate(examples) if i not in chosen]
+    return training, [examples[i] for i in split.images]
 
 
-def _read(
-    training: list[Square],
-    held_out: list[Square],
+def _sampled(
+    training: list[PreparedExample],
+    validation: list[PreparedExample],
     backbone: Backbone,
     settings: ProbeSettings,
     cache: FeatureCache | None,
     progress: Progress,
-) -> _Data:
-    total = len(training) + 2 * len(held_out)  # those are read twice; with a cache, run once
+) -> _TrainingData:
+    """Sample the pixels of both splits, with their weights in the loss."""
+    total = len(training) + 2 * len(validation)  # sampled twice; a cache saves the second pass
 
     def after(before: int) -> Callable[[int], None]:
         return lambda done: progress(before + done, total)
 
     spec, balance, seed = settings.features, settings.class_balance, settings.seed
-    every = Sampling(settings.views, settings.pixels_per_image, balance, seed)
-    pixels = sample(training, backbone, spec, every, cache, after(0))
-    by_class, by_tone = _say_by_class(pixels, settings), _say_by_tone(pixels, training, settings)
+    sampling = Sampling(settings.views, settings.pixels_per_image, balance, seed)
+    pixels = sample(training, backbone, spec, sampling, cache, after(0))
+    by_class = _class_weights(pixels, settings)
+    by_tone = _tone_weights(pixels, training, settings)
 
-    def say(read: Pixels, squares: list[Square]) -> Tensor:
-        tones = torch.tensor([by_tone.get(s.tone, 1.0) for s in squares])
-        return by_class[read.labels] * tones[read.image]
+    def weighted(sampled: Pixels, examples: list[PreparedExample]) -> _WeightedPixels:
+        tones = torch.tensor([by_tone.get(example.tone, 1.0) for example in examples])
+        return _WeightedPixels(sampled, by_class[sampled.labels] * tones[sampled.image])
 
-    if not held_out:
-        return _Data(pixels, say(pixels, training), None, None, None)
-    # Stopped by pixels sampled as those of training are; calibrated on pixels as they come.
+    if not validation:
+        return _TrainingData(weighted(pixels, training))
+    # Early stopping samples pixels as training does, calibration by their frequency.
     known = _classes(pixels)
-    alike = Sampling(0, HELD_OUT_PIXELS, balance, seed)
-    as_found = replace(alike, balance=0.0)
-    read = len(training), len(training) + len(held_out)
-    stopping = sample(held_out, backbone, spec, alike, cache, after(read[0])).of(known)
-    as_they_come = sample(held_out, backbone, spec, as_found, cache, after(read[1])).of(known)
-    return _Data(pixels, say(pixels, training), stopping, say(stopping, held_out), as_they_come)
+    alike = Sampling(0, VALIDATION_PIXELS, balance, seed)
+    by_frequency = replace(alike, balance=0.0)
+    first, second = len(training), len(training) + len(validation)
+    stopping = sample(validation, backbone, spec, alike, cache, after(first)).of(known)
+    natural = sample(validation, backbone, spec, by_frequency, cache, after(second)).of(known)
+    return _TrainingData(weighted(pixels, training), weighted(stopping, validation), natural)
 
 
 def _classes(pixels: Pixels) -> tuple[int, ...]:
     return tuple(torch.unique(pixels.labels).tolist())
 
 
-def _say_by_class(pixels: Pixels, settings: ProbeSettings) -> Tensor:
-    """The weight of each class id in the loss, 1 on average over the pixels."""
+def _class_weights(pixels: Pixels, settings: ProbeSettings) -> Tensor:
+    """Return the weight of each class id in the loss, 1 on average over the pixels."""
     counts = torch.bincount(pixels.labels, minlength=256).double()
     share = counts / counts.sum()
-    say = share.clamp_min(1e-12) ** -settings.class_weight
-    return (say / (say * share).sum()).float()
+    weights = share.clamp_min(1e-12) ** -settings.class_weight
+    return (weights / (weights * share).sum()).float()
 
 
-def _say_by_tone(
-    pixels: Pixels, training: Sequence[Square], settings: ProbeSettings
+def _tone_weights(
+    pixels: Pixels, training: Sequence[PreparedExample], settings: ProbeSettings
 ) -> dict[str, float]:
-    """The weight of each tone in the loss, 1 on average; images of unknown tone count 1."""
+    """Return the weight of each known tone in the loss, 1 on average."""
     counts: dict[str, int] = {}
     for number in torch.unique(pixels.image).tolist():
         tone = training[number].tone
         if tone != UNKNOWN_TONE:
             counts[tone] = counts.get(tone, 0) + int((pixels.image == number).sum())
     total = sum(counts.values())
-    say = {tone: (n / total) ** -settings.tone_weight for tone, n in counts.items()}
-    mean = sum(say[tone] * n / total for tone, n in counts.items())
-    return {tone: value / mean for tone, value in say.items()}
+    weights = {tone: (n / total) ** -settings.tone_weight for tone, n in counts.items()}
+    mean = sum(weights[tone] * n / total for tone, n in counts.items())
+    return {tone: weight / mean for tone, weight in weights.items()}
 
 
 def _fit(
-    data: _Data,
+    data: _TrainingData,
     settings: ProbeSettings,
     class_count: int,
     device: torch.device,
     warm_start: Probes | None,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> _Fit:
-    """Train all members together; the weights that were best on the held-out part, statistics folded in."""
+    """Train all members together; returns the best on the validation split, statistics folded in."""
     rng = torch.Generator().manual_seed(settings.seed + 1)
-    data = data.to(device)
-    samples, labels, say = data.training.activations, data.training.labels, data.say
+    training = data.training.to(device)
+    samples, labels, weights = training.pixels.activations, training.pixels.labels, training.weights
     net = Ensemble(settings.members, class_count, *_statistics(samples), rng)
     steps, rate = settings.steps, settings.learning_rate
     if warm_start is not None:
@@ -361,8 +371,8 @@ def _fit(
         net.unfold(warm_start.tensors, samples[some][None])
     optimiser = torch.optim.AdamW(net.parameters(), rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps)
-    best = _Best(net, data.stopping, data.stopping_say)
-    best.look(0)
+    best = _Best(net, data.validation.to(device) if data.validation else None)
+    best.update(0)
     size = (settings.members, settings.batch_size)
     step = 0
     for step in range(1, steps + 1):
@@ -371,18 +381,18 @@ def _fit(
         pixels = samples.index_select(0, pick).view(*size, -1)
         losses = F.cross_entropy(net(pixels).flatten(0, 1), labels[pick], reduction="none")
         optimiser.zero_grad()
-        torch.autograd.backward((losses * say[pick]).sum() / settings.batch_size)
+        torch.autograd.backward((losses * weights[pick]).sum() / settings.batch_size)
         optimiser.step()
         schedule.step()
         progress(step, steps)
-        if (step % LOOK_EVERY == 0 or step == steps) and best.look(step) > settings.patience:
+        if (step % VALIDATE_EVERY == 0 or step == steps) and best.update(step) > settings.patience:
             progress(steps, steps)
             break
     return best.fit(step)
 
 
 def _statistics(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of (P, C) float16, a part at a time.
+    """Return mean and standard deviation of each channel of (P, C) float16, computed in parts.
 
     The sums are float64, so that the parts' size does not show in the float32 result.
     """
@@ -395,33 +405,34 @@ def _statistics(samples: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Best:
-    """The members as they were when the held-out pixels fitted best; the last where there are none."""
+    """The members with the lowest validation loss so far; the last ones without a validation split."""
 
-    def __init__(self, net: Ensemble, stopping: Pixels | None, say: Tensor | None) -> None:
-        self._net, self._stopping, self._say = net, stopping, say
+    def __init__(self, net: Ensemble, validation: _WeightedPixels | None) -> None:
+        self._net, self._validation = net, validation
         self._loss, self._step = float("inf"), 0
         self._tensors: dict[str, Tensor] = {}
 
-    def look(self, step: int) -> int:
-        """Compare the members with the best so far; how many steps ago those were."""
-        if self._stopping is None or self._say is None:
+    def update(self, step: int) -> int:
+        """Compare the members with the best so far; returns how many steps ago the best ones were."""
+        if self._validation is None:
             return 0
-        loss = self._held_out_loss(self._stopping, self._say)
+        loss = self._validation_loss(self._validation)
         if loss < self._loss:
             self._loss, self._step, self._tensors = loss, step, self._net.folded()
         return step - self._step
 
     def fit(self, steps: int) -> _Fit:
-        if self._stopping is None:
+        if self._validation is None:
             return _Fit(self._net.folded(), steps, None)
         return _Fit(self._tensors, steps, self._loss)
 
     @torch.no_grad()
-    def _held_out_loss(self, pixels: Pixels, say: Tensor) -> float:
+    def _validation_loss(self, validation: _WeightedPixels) -> float:
+        pixels, weights = validation.pixels, validation.weights
         self._net.eval()
         logits = self._net(pixels.activations[None])
         self._net.train()
         losses = F.nll_loss(
             mean_softmax(logits, 1.0).clamp_min(1e-12).log(), pixels.labels, reduction="none"
         )
-        return float((losses * say).sum() / say.sum())
+        return float((losses * weights).sum() / weights.sum())

@@ -4,18 +4,17 @@ A `Plan` says which cells there are, `split` which photographs each sees, a `Wor
 `run_cells` runs what is not done yet and `write_report` makes the tables and figures.
 """
 
-from fedd.reproduce.cells import Workbench
-from fedd.reproduce.parts import Parts, split
+from fedd.reproduce.cells import PlanOutcome, Workbench, run_cells
 from fedd.reproduce.plan import Cell, Plan, Starts, paper_plan
 from fedd.reproduce.report import write_report
-from fedd.reproduce.run import Outcome, run_cells
 from fedd.reproduce.small import small_plan, write_phantoms
+from fedd.reproduce.split import PaperSplit, split
 
 __all__ = [
     "Cell",
-    "Outcome",
-    "Parts",
+    "PaperSplit",
     "Plan",
+    "PlanOutcome",
     "Starts",
     "Workbench",
     "paper_plan",

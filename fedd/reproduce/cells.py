@@ -8,7 +8,8 @@ that a prediction asks for passes where no prediction has asked for the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,19 @@ from PIL import Image
 
 from annotation_protocol import load_protocol
 from annotation_protocol.metrics import confusion
-from fedd.backbone import DiffusionUNet
-from fedd.baselines import Diagnosed, train_unet
-from fedd.baselines import train_classifier as train_cnn
+from fedd.backbone import DiffusionUNet, Replicas
+from fedd.baselines import Diagnosed, train_cnn, train_unet
+from fedd.baselines.packages import baselines_problem
 from fedd.cache import FeatureCache
-from fedd.dataset import TONES, UNKNOWN, Item
-from fedd.errors import ReproductionError, TrainingDataError
+from fedd.dataset import TONES, UNKNOWN, DatasetImage
+from fedd.errors import FeddError, ReproductionError, TrainingDataError
 from fedd.malignancy.classifier import Examples, train_classifier
 from fedd.malignancy.discrimination import best_threshold
-from fedd.network.replicas import Replicas
 from fedd.probes.training import Example, train_probes
-from fedd.reproduce.measure import Meter
-from fedd.reproduce.parts import Parts, drawing_order
-from fedd.reproduce.plan import FEDD, SEGMENTATION, Cell, Plan, settings_as_json
+from fedd.reproduce.plan import FEDD, SEGMENTATION, Cell, Plan, chosen, settings_as_json
 from fedd.reproduce.pooled import PooledFeatures
-from fedd.reproduce.results import Result
+from fedd.reproduce.results import Meter, Result, Results
+from fedd.reproduce.split import PaperSplit, drawing_order
 
 Photograph = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
@@ -50,7 +49,7 @@ class Workbench:
     def __init__(
         self,
         plan: Plan,
-        parts: Parts,
+        parts: PaperSplit,
         backbone: DiffusionUNet | Replicas,
         folder: Path,
         device: str = "cpu",
@@ -94,11 +93,11 @@ class Workbench:
             probabilities = {i.stem: float(p) for i, p in zip(tested, found, strict=True)}
         return Result(cell, len(learned), meter.read(), confusions, probabilities, threshold)
 
-    def mask_path(self, cell: Cell, item: Item) -> Path:
+    def mask_path(self, cell: Cell, item: DatasetImage) -> Path:
         """Where the mask of a shown photograph is kept."""
         return self._folder / "masks" / cell.name / f"{item.stem}.png"
 
-    def shown(self) -> list[Item]:
+    def shown(self) -> list[DatasetImage]:
         """A few photographs of each tone for the qualitative figure.
 
         Chosen by name alone out of the test of segmentation, so that cells of any run have them.
@@ -184,7 +183,7 @@ class Workbench:
                 Image.fromarray(mask).save(path)
         return found
 
-    def _examples(self, items: Sequence[Item]) -> Iterator[Example]:
+    def _examples(self, items: Sequence[DatasetImage]) -> Iterator[Example]:
         for item in items:
             mask = item.class_ids(len(self._classes))
             yield Example(item.photograph(), mask, item.patient, item.tone)
@@ -201,11 +200,11 @@ def _check_blocks(plan: Plan, backbone: DiffusionUNet | Replicas) -> None:
         )
 
 
-def _malignant(items: Sequence[Item]) -> NDArray[np.bool_]:
+def _malignant(items: Sequence[DatasetImage]) -> NDArray[np.bool_]:
     return np.array([bool(item.malignant) for item in items])
 
 
-def _diagnosed(items: Sequence[Item]) -> Iterator[Diagnosed]:
+def _diagnosed(items: Sequence[DatasetImage]) -> Iterator[Diagnosed]:
     for item in items:
         yield Diagnosed(item.photograph(), bool(item.malignant))
 
@@ -216,3 +215,65 @@ def _stretched(mask: Mask, shape: tuple[int, ...]) -> Mask:
         return mask
     resized = Image.fromarray(mask).resize((shape[1], shape[0]), Image.Resampling.NEAREST)
     return np.array(resized)
+
+
+#: Called with a cell, its number from 1, how many there are, and what becomes of it.
+Report = Callable[[Cell, int, int, str], None]
+
+
+@dataclass(frozen=True)
+class PlanOutcome:
+    """What became of the cells of a plan."""
+
+    done: list[Result]  #: of this run and earlier ones
+    ran: list[Cell]  #: in this run
+    left_out: dict[Cell, str]  #: not asked for
+    unavailable: dict[Cell, str]  #: asked for, but a package that they need is missing or broken
+    failed: dict[Cell, str]  #: run without a result, with the reason
+
+    @property
+    def missing(self) -> dict[Cell, str]:
+        """All cells without a result, with the reason."""
+        return {**self.left_out, **self.unavailable, **self.failed}
+
+
+def run_cells(
+    workbench: Workbench,
+    folder: Path,
+    only: Collection[str] = (),
+    report: Report = lambda cell, number, total, what: None,
+) -> PlanOutcome:
+    """Run the cells of the plan that `folder` lacks, those named in `only`.
+
+    Writes `cells/CELL.json` as each is done. A cell that can't be run does not stop the others;
+    without the extra `[baselines]` FEDD's cells are run. Raises ReproductionError where `folder`
+    holds cells that were made with other settings, photographs or weights.
+    """
+    cells = workbench.plan.cells
+    asked = set(chosen(cells, only))
+    store = Results(folder / "cells")
+    # All are looked at before any is run: a refusal comes at once, not after hours.
+    found = {cell: store.get(cell, workbench.made_with(cell)) for cell in cells}
+    lacking = baselines_problem()
+    outcome = PlanOutcome(
+        [result for result in found.values() if result is not None], [], {}, {}, {}
+    )
+    for number, cell in enumerate(cells, 1):
+        if found[cell] is not None:
+            report(cell, number, len(cells), "done before")
+        elif cell not in asked:
+            outcome.left_out[cell] = "not asked for (--only)"
+        elif lacking and cell.model != FEDD:
+            outcome.unavailable[cell] = lacking
+        else:
+            report(cell, number, len(cells), "running")
+            try:
+                result = workbench.run(cell)
+            except FeddError as error:
+                outcome.failed[cell] = str(error)
+                report(cell, number, len(cells), f"failed: {error}")
+                continue
+            store.put(result, workbench.made_with(cell))
+            outcome.done.append(result)
+            outcome.ran.append(cell)
+    return outcome

@@ -21,7 +21,7 @@ from fedd.paper import results as paper_results
 from fedd.reproduce.cells import Workbench
 from fedd.reproduce.plan import CLASSIFICATION, DEEPDERM, FEDD, SEGMENTATION, Cell, Plan, Task
 from fedd.reproduce.results import Result
-from fedd.reproduce.scores import ALL, Score, by_key, truth_and_probabilities
+from fedd.reproduce.scores import ALL, ModelScore, by_key, truth_and_probabilities
 from fedd.reproduce.table import CALLED, GROUPS
 
 #: A colour a model, the same in every figure.
@@ -41,11 +41,11 @@ _OVER = 0.55
 #: The whole scale, and room for a mark at either end.
 _WHOLE = (-0.03, 1.03)
 
-Scores = Mapping[tuple[str, str, int, str, str], Score]
+Scores = Mapping[tuple[str, str, int, str, str], ModelScore]
 
 
 def draw_all(
-    found: Sequence[Score], results: Sequence[Result], workbench: Workbench, folder: Path
+    found: Sequence[ModelScore], results: Sequence[Result], workbench: Workbench, folder: Path
 ) -> list[tuple[Path, str]]:
     """Write the figures that there are results for; returns each file with its caption."""
     known, plan = by_key(found), workbench.plan
@@ -169,7 +169,7 @@ def _f1(known: Scores, plan: Plan) -> Any:
 def _with_intervals(
     axis: Any,
     at: NDArray[np.floating[Any]],
-    ours: Sequence[Score | None],
+    ours: Sequence[ModelScore | None],
     colour: str,
     *,
     joined: bool,

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedd.backbone import UNetConfig
-from fedd.baselines import ClassifierSettings as CNNSettings
-from fedd.baselines import Start, UNetSettings
+from fedd.baselines import CNNSettings, Start, UNetSettings
 from fedd.errors import ReproductionError
 from fedd.malignancy.classifier import ClassifierSettings
 from fedd.malignancy.classifier import default_settings as default_classifier

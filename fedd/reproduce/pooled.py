@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedd.backbone import Backbone
 from fedd.cache import image_digest
-from fedd.dataset import Item
+from fedd.dataset import DatasetImage
 from fedd.errors import WeightsError
 from fedd.features import prepare
 from fedd.malignancy.pooling import pooled
@@ -37,7 +37,7 @@ class PooledFeatures:
         self._backbone, self._timestep, self._folder = backbone, timestep, folder
         self._blocks = tuple(sorted(set(blocks)))
 
-    def of(self, items: Sequence[Item], block: int) -> Tensor:
+    def of(self, items: Sequence[DatasetImage], block: int) -> Tensor:
         """(N, F) float32 of one block; photographs that are new pass through the backbone.
 
         Raises WeightsError where the activations are not numbers.
@@ -47,7 +47,7 @@ class PooledFeatures:
             found += self._of_part(items[start : start + _BATCH], block)
         return torch.stack(found)
 
-    def _of_part(self, items: Sequence[Item], block: int) -> list[Tensor]:
+    def _of_part(self, items: Sequence[DatasetImage], block: int) -> list[Tensor]:
         size = self._backbone.image_size
         images = torch.stack([prepare(item.photograph(), size) for item in items])
         paths = [self._path(image) for image in images]

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 
 from fedd.backbone import IMAGENET_256
 from fedd.baselines import Start
+from fedd.figures import ACCENT, INK, LINE, MUTED, PAPER
 from fedd.files import write_text
 from fedd.malignancy.classifier import DISCLAIMER
 from fedd.paper import results as paper_results
-from fedd.reproduce.cells import Workbench
+from fedd.reproduce.cells import PlanOutcome, Workbench
 from fedd.reproduce.drawing import draw_all
-from fedd.reproduce.page import html_page
-from fedd.reproduce.parts import Parts
 from fedd.reproduce.plan import Cell
-from fedd.reproduce.run import Outcome
 from fedd.reproduce.scores import scores
-from fedd.reproduce.table import markdown, results_csv, tables
+from fedd.reproduce.split import PaperSplit
+from fedd.reproduce.table import ReportTable, markdown, results_csv, tables
 
 TITLE = "FEDD, reproduced"
 
@@ -41,7 +42,7 @@ _INTERVALS = (
 _NAMED = 10
 
 
-def write_report(workbench: Workbench, outcome: Outcome, folder: Path) -> Path:
+def write_report(workbench: Workbench, outcome: PlanOutcome, folder: Path) -> Path:
     """Write `results.csv`, `table.md`, the figures and `index.html`, which is returned."""
     found = scores(outcome.done, workbench.parts, workbench.plan)
     made = tables(found, outcome.done, workbench.plan)
@@ -85,7 +86,7 @@ def _introduction(workbench: Workbench, missing: Mapping[Cell, str]) -> list[str
     return paragraphs
 
 
-def _gaps(parts: Parts, missing: Mapping[Cell, str]) -> list[str]:
+def _gaps(parts: PaperSplit, missing: Mapping[Cell, str]) -> list[str]:
     """Photographs and cells that are not there, with the reason."""
     paragraphs = []
     if parts.missing:
@@ -102,3 +103,47 @@ def _gaps(parts: Parts, missing: Mapping[Cell, str]) -> list[str]:
         sentence = f"{reason[:1].upper()}{reason[1:]}"
         paragraphs.append(f"**{len(cells)} cells are missing:** {names}. {sentence}.")
     return paragraphs
+
+
+#: Figures have 160 dots an inch (`fedd.figures.save`), a page 96: letters keep their size.
+_SCALE = 1.67
+
+_STYLE = f"""
+body {{ font: 15px/1.5 system-ui, sans-serif; color: {INK}; background: {PAPER};
+  max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }}
+h1 {{ font-size: 1.6rem; }} h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .3rem; }}
+p {{ max-width: 75ch; }} p, figcaption {{ color: {MUTED}; }} strong {{ color: {INK}; }}
+figure {{ margin: 2rem 0; }} img {{ max-width: 100%; height: auto; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0;
+  border-bottom: 1px solid {LINE}; }}
+th {{ color: {MUTED}; font-weight: 500; }} small {{ display: block; color: {MUTED}; }}
+a {{ color: {ACCENT}; }}
+"""
+
+
+def html_page(
+    title: str,
+    introduction: Sequence[str],
+    figures: Sequence[tuple[str, str]],
+    tables: Sequence[ReportTable],
+) -> str:
+    """The whole page; `figures` are paths from it, with captions."""
+    paragraphs = "\n".join(f"<p>{_bold(escape(text))}</p>" for text in introduction)
+    drawn = "\n".join(
+        f'<figure><img src="{escape(path)}" srcset="{escape(path)} {_SCALE}x" alt="{escape(caption)}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        for path, caption in figures
+    )
+    body = "\n".join(table.html() for table in tables)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width">\n<style>{_STYLE}</style>\n'
+        f'<h1>{escape(title)}</h1>\n{paragraphs}\n<p>All figures as a table: <a href="results.csv">'
+        f"results.csv</a>.</p>\n{drawn}\n{body}</html>\n"
+    )
+
+
+def _bold(text: str) -> str:
+    """Markdown's bold, the only mark that the introduction uses."""
+    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text)

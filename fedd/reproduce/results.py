@@ -7,10 +7,17 @@ made of it later, so that another way to score needs no other training.
 from __future__ import annotations
 
 import json
+import re
+import resource
+import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from fedd.errors import ReproductionError
 from fedd.files import write_text
@@ -107,3 +114,32 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flat(value) if isinstance(value, dict) else {key: value}
     return flat
+
+
+#: Linux forgets the peak of a process's memory when 5 is written here (proc(5)).
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+class Meter:
+    """Measures from where it is made to `read`."""
+
+    def __init__(self) -> None:
+        with suppress(OSError):  # not Linux: the peak is that of the whole process so far
+            _CLEAR.write_text("5")
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        self._start = time.perf_counter()
+
+    def read(self) -> Cost:
+        seconds = time.perf_counter() - self._start
+        gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+        return Cost(seconds, _peak_rss(), gpu or None)
+
+
+def _peak_rss() -> int:
+    """Bytes."""
+    with suppress(OSError):
+        if found := re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text("utf-8")):
+            return int(found.group(1)) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -32,19 +32,19 @@ from annotation_protocol.metrics import (
     percentile_interval,
     score,
 )
-from fedd.dataset import TONES, Item
+from fedd.dataset import TONES, DatasetImage
 from fedd.malignancy.discrimination import best_threshold, discrimination
 from fedd.paper import published
-from fedd.reproduce.parts import Parts
 from fedd.reproduce.plan import SEGMENTATION, Plan, Task
 from fedd.reproduce.results import Result
+from fedd.reproduce.split import PaperSplit
 
 #: All tones together.
 ALL = "all"
 
 
 @dataclass(frozen=True)
-class Score:
+class ModelScore:
     """One figure of one model; `value` and its 95 % interval are None where too few stand behind it.
 
     With several seeds, value and ends of the interval are the means of the seeds': more seeds make
@@ -83,7 +83,7 @@ class _One:
     patients: int
 
 
-def scores(results: Sequence[Result], parts: Parts, plan: Plan) -> list[Score]:
+def scores(results: Sequence[Result], parts: PaperSplit, plan: Plan) -> list[ModelScore]:
     """The figures of all results, seeds taken together, ordered as the plan has its cells."""
     found: dict[tuple[Task, str, int, str, str], list[tuple[_One, int]]] = {}
     for result in results:
@@ -100,7 +100,7 @@ def scores(results: Sequence[Result], parts: Parts, plan: Plan) -> list[Score]:
         complete = len(values) == len(ends) == len(ones)
         low, high = np.mean(ends, axis=0).tolist() if complete else (None, None)
         ordered.append(
-            Score(
+            ModelScore(
                 task, model, fraction, tone, figure,
                 float(np.mean(values)) if complete else None, low, high,
                 ones[0].n, ones[0].patients, of_seeds[0][1], len(ones),
@@ -128,7 +128,7 @@ def class_mean_iou(
     return value, percentile_interval(_nanmean(iou_per_class(drawn)))
 
 
-def _of_cell(result: Result, parts: Parts, resamples: int) -> dict[tuple[str, str], _One]:
+def _of_cell(result: Result, parts: PaperSplit, resamples: int) -> dict[tuple[str, str], _One]:
     """Figures of one cell by tone and name."""
     tested = [
         item
@@ -147,7 +147,7 @@ def _of_cell(result: Result, parts: Parts, resamples: int) -> dict[tuple[str, st
 
 
 def _segmentation(
-    result: Result, items: Sequence[Item], _threshold: float, resamples: int
+    result: Result, items: Sequence[DatasetImage], _threshold: float, resamples: int
 ) -> dict[str, _One]:
     classes = load_protocol().class_names
     confusions = np.array([result.confusions[item.stem] for item in items], np.int64)
@@ -171,7 +171,7 @@ def _segmentation(
 
 
 def _classification(
-    result: Result, items: Sequence[Item], threshold_on_test: float, resamples: int
+    result: Result, items: Sequence[DatasetImage], threshold_on_test: float, resamples: int
 ) -> dict[str, _One]:
     truth, found = truth_and_probabilities(result, items)
     patients = [item.patient for item in items]
@@ -190,7 +190,7 @@ def _classification(
 
 
 def truth_and_probabilities(
-    result: Result, items: Sequence[Item]
+    result: Result, items: Sequence[DatasetImage]
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """(N,) of the items that a result of classification has."""
     stems = [item for item in items if item.stem in result.probabilities]
@@ -198,7 +198,7 @@ def truth_and_probabilities(
     return truth, np.array([result.probabilities[item.stem] for item in stems])
 
 
-def _threshold_on_test(result: Result, tested: Sequence[Item]) -> float:
+def _threshold_on_test(result: Result, tested: Sequence[DatasetImage]) -> float:
     """The best on the test itself, one for all tones; NaN for segmentation."""
     if result.cell.task == SEGMENTATION:
         return math.nan
@@ -222,6 +222,6 @@ def _nanmean(iou: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def by_key(found: Sequence[Score]) -> Mapping[tuple[str, str, int, str, str], Score]:
+def by_key(found: Sequence[ModelScore]) -> Mapping[tuple[str, str, int, str, str], ModelScore]:
     """Scores by task, model, fraction, tone and figure."""
     return {(s.task, s.model, s.fraction, s.tone, s.figure): s for s in found}

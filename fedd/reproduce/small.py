@@ -17,8 +17,7 @@ import numpy as np
 from PIL import Image
 
 from annotation_protocol.phantoms.phantoms import DIAGNOSES, TONES, draw_scene, render
-from fedd.baselines import ClassifierSettings as CNNSettings
-from fedd.baselines import Start, UNetSettings
+from fedd.baselines import CNNSettings, Start, UNetSettings
 from fedd.dataset import DDI_TABLE
 from fedd.features import FeatureSpec
 from fedd.files import write_text
@@ -44,7 +43,9 @@ _CODES = dict(zip(TONES, (12, 34, 56), strict=True))
 def small_plan(seeds: Sequence[int] = (0,)) -> Plan:
     """All cells of the paper with settings that make each a matter of seconds."""
     features = FeatureSpec(SMALL.features.blocks, SMALL.features.timestep, normalise=True)
-    probes = replace(SMALL, features=features, views=1, steps=150, mirrored=False, second_look=None)
+    probes = replace(
+        SMALL, features=features, views=1, steps=150, mirrored=False, refined_class=None
+    )
     return Plan(
         probes=probes,
         classifiers={f: ClassifierSettings(SMALL_BLOCK, SMALL_TIMESTEP) for f in LEARNED},

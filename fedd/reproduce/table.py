@@ -15,7 +15,7 @@ from fedd.malignancy.classifier import DISCLAIMER
 from fedd.paper import results as paper_results
 from fedd.reproduce.plan import CLASSIFICATION, SEGMENTATION, Plan, Task
 from fedd.reproduce.results import Result
-from fedd.reproduce.scores import ALL, Score, by_key
+from fedd.reproduce.scores import ALL, ModelScore, by_key
 
 #: The groups of photographs, and what the paper calls those that it has.
 GROUPS = (ALL, *TONES)
@@ -80,7 +80,7 @@ _COMPARED = "The paper's value and ours less the paper's stand below, where the 
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A titled table; a cell may have several lines."""
 
     title: str
@@ -107,7 +107,7 @@ class Table:
         )
 
 
-def tables(found: Sequence[Score], results: Sequence[Result], plan: Plan) -> list[Table]:
+def tables(found: Sequence[ModelScore], results: Sequence[Result], plan: Plan) -> list[ReportTable]:
     """All tables that there are figures for."""
     made = [
         _of_figure(found, plan, task, figure, title, note) for task, figure, title, note in _TABLES
@@ -115,17 +115,17 @@ def tables(found: Sequence[Score], results: Sequence[Result], plan: Plan) -> lis
     return [table for table in made if table.rows] + ([_costs(results, plan)] if results else [])
 
 
-def markdown(title: str, introduction: Sequence[str], made: Sequence[Table]) -> str:
+def markdown(title: str, introduction: Sequence[str], made: Sequence[ReportTable]) -> str:
     """The page `table.md`."""
     return "\n".join(
         [f"# {title}\n", *(f"{p}\n" for p in introduction), *(t.markdown() for t in made)]
     )
 
 
-def results_csv(found: Sequence[Score]) -> str:
+def results_csv(found: Sequence[ModelScore]) -> str:
     """One row a figure, with everything that stands behind it."""
     text = io.StringIO()
-    names = [field.name for field in fields(Score)]
+    names = [field.name for field in fields(ModelScore)]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*names, "difference", "note"])
     for s in found:
@@ -136,8 +136,8 @@ def results_csv(found: Sequence[Score]) -> str:
 
 
 def _of_figure(
-    found: Sequence[Score], plan: Plan, task: Task, figure: str, title: str, note: str
-) -> Table:
+    found: Sequence[ModelScore], plan: Plan, task: Task, figure: str, title: str, note: str
+) -> ReportTable:
     known = by_key(found)
     rows = []
     for tone in GROUPS:
@@ -154,10 +154,10 @@ def _of_figure(
         note += f" {_COMPARED if compared else 'The paper has no such figure.'}"
     if task == CLASSIFICATION:
         note = f"{DISCLAIMER.capitalize()}. {note}"
-    return Table(title, note, header, rows)
+    return ReportTable(title, note, header, rows)
 
 
-def _cell(s: Score | None) -> str:
+def _cell(s: ModelScore | None) -> str:
     if s is None:
         return "not run"
     if s.value is None or s.low is None or s.high is None:
@@ -170,7 +170,7 @@ def _cell(s: Score | None) -> str:
     return "\n".join(lines)
 
 
-def _costs(results: Sequence[Result], plan: Plan) -> Table:
+def _costs(results: Sequence[Result], plan: Plan) -> ReportTable:
     rows = []
     for task, models in plan.models.items():
         for model in models:
@@ -192,7 +192,7 @@ def _costs(results: Sequence[Result], plan: Plan) -> Table:
         "peak memory",
         "peak of the GPU",
     ]
-    return Table("Costs", note, header, rows)
+    return ReportTable("Costs", note, header, rows)
 
 
 def _cost_cells(of_model: Sequence[Result], plan: Plan) -> list[str]:

@@ -14,10 +14,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from fedd.errors import WeightsError
-from fedd.weights.checkpoint import check_fit, expected_shapes, read_state_dict
 from fedd.weights.download import Progress, check_hash, check_room, download
-from fedd.weights.files import save_backbone
-from fedd.weights.sources import Source, kept_path
+from fedd.weights.files import check_fit, expected_shapes, read_state_dict, save_backbone
+from fedd.weights.sources import BackboneSource, kept_path
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Fetched:
 
 
 def fetch(
-    source: Source,
+    source: BackboneSource,
     folder: Path | None = None,
     file: Path | None = None,
     blocks: Sequence[int] = (),
@@ -88,7 +87,11 @@ def fetch(
 
 
 def _downloaded(
-    source: Source, path: Path, room_after: int, progress: Progress, say: Callable[[str], None]
+    source: BackboneSource,
+    path: Path,
+    room_after: int,
+    progress: Progress,
+    say: Callable[[str], None],
 ) -> Path:
     """The checkpoint as published, beside `path`; there already where only its conversion failed."""
     original = path.with_name(f".{source.name}-{source.sha256[:12]}.pt")
@@ -98,13 +101,13 @@ def _downloaded(
     return original
 
 
-def _check_file(file: Path, source: Source) -> None:
+def _check_file(file: Path, source: BackboneSource) -> None:
     if not file.is_file():
         raise WeightsError(f"there is no weights file {file}")
     check_hash(file, source.sha256, str(file))
 
 
-def _weights_hash(source: Source, half: bool) -> str:
+def _weights_hash(source: BackboneSource, half: bool) -> str:
     """What probes know the backbone by: the same however far it was kept."""
     if not half:
         return source.sha256

@@ -15,7 +15,7 @@ TABLE = Path(str(resources.files("fedd.weights") / "sources.toml"))
 
 
 @dataclass(frozen=True)
-class Source:
+class BackboneSource:
     """A published checkpoint of guided-diffusion's layout."""
 
     name: str
@@ -25,17 +25,17 @@ class Source:
     blocks: tuple[int, ...]  #: decoder blocks to keep the network for, unless others are asked for
     config: UNetConfig
 
-    def elsewhere(self, url: str | None = None, sha256: str | None = None) -> Source:
+    def elsewhere(self, url: str | None = None, sha256: str | None = None) -> BackboneSource:
         """The same network from another place, or another file of the same network."""
         changed = replace(self, url=url or self.url, sha256=(sha256 or self.sha256).lower())
         return changed if changed.sha256 == self.sha256 else replace(changed, bytes=None)
 
 
-def sources() -> dict[str, Source]:
+def sources() -> dict[str, BackboneSource]:
     """All of them by name, as `fedd/weights/sources.toml` lists them."""
     table = tomllib.loads(TABLE.read_text(encoding="utf-8"))
     return {
-        name: Source(
+        name: BackboneSource(
             name,
             entry["url"],
             entry["sha256"],
@@ -47,7 +47,7 @@ def sources() -> dict[str, Source]:
     }
 
 
-def source(name: str) -> Source:
+def source(name: str) -> BackboneSource:
     """The one called `name`; raises WeightsError where there is none."""
     known = sources()
     if name not in known:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedd.backbone import DiffusionUNet
-from fedd.clicks import SMALLEST, Click, Looked, look, region
+from fedd.clicks import SMALLEST, Click, ClickSegmenter, prepare_clicks, region
 from fedd.errors import ClickError, WeightsError
 from fedd.probes.training import Example, train_probes
 from fedd.segment import Probes
@@ -22,12 +22,12 @@ LESION, MARKER = 1, 2
 SQUARE = np.s_[4:12, 4:12]
 
 
-def looked(shape: tuple[int, int] = (64, 64), log_odds: float = 0.0) -> Looked:
+def looked(shape: tuple[int, int] = (64, 64), log_odds: float = 0.0) -> ClickSegmenter:
     """Other features in the square, and a probe that says the same of every place."""
     features = np.zeros((2, 16, 16), np.float16)
     features[0] = 1
     features[:, *SQUARE] = np.array([0, 1]).reshape(2, 1, 1)
-    return Looked(shape, features, np.full((5, 32, 32), log_odds, np.float16))
+    return ClickSegmenter(shape, features, np.full((5, 32, 32), log_odds, np.float16))
 
 
 def shown(found: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -140,7 +140,7 @@ def test_region__holds_positive_clicks_and_no_negative_ones(data: st.DataObject)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     height, width = data.draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
     features = rng.normal(size=(3, 4, 4))
-    some = Looked(
+    some = ClickSegmenter(
         (height, width),
         (features / np.linalg.norm(features, axis=0)).astype(np.float16),
         rng.normal(scale=4, size=(2, 8, 8)).astype(np.float16),
@@ -161,7 +161,7 @@ def test_region__holds_positive_clicks_and_no_negative_ones(data: st.DataObject)
 
 @pytest.fixture(scope="module")
 def probes(tiny: DiffusionUNet) -> Probes:
-    settings = replace(QUICK, second_look="lesion")
+    settings = replace(QUICK, refined_class="lesion")
     return train_probes([Example(*spot(s)) for s in range(6)], tiny, settings, CLASSES)
 
 
@@ -178,18 +178,18 @@ def test_look__sees_what_predict_sees(tiny: DiffusionUNet, probes: Probes) -> No
     """Where clicks move nothing, the likeliest class is that of the mask, second look and all."""
     photograph = spot(21, (TINY.image_size, TINY.image_size))[0]
     mask = probes.predict(tiny, [photograph])[0].mask
-    seen = look(probes, tiny, photograph)
+    seen = prepare_clicks(probes, tiny, photograph)
     np.testing.assert_array_equal(mask == LESION, seen.log_odds[LESION] > 0)
     without = Probes(
-        replace(probes.settings, second_look=None),
+        replace(probes.settings, refined_class=None),
         *(CLASSES, probes.trained, tiny.name, tiny.hash, probes.tensors),
     )
-    assert (look(without, tiny, photograph).log_odds != seen.log_odds).any()
+    assert (prepare_clicks(without, tiny, photograph).log_odds != seen.log_odds).any()
 
 
 def test_look__kept_in_memory(tiny: DiffusionUNet, probes: Probes) -> None:
     counting = Counting(tiny)
-    seen = look(probes, counting, spot(20, (300, 400))[0])
+    seen = prepare_clicks(probes, counting, spot(20, (300, 400))[0])
     passes = len(counting.asked)
     seen.region([Click(150, 200)], LESION)
     assert len(counting.asked) == passes
@@ -205,7 +205,7 @@ def test_look__class_never_trained_is_judged_by_likeness(
 ) -> None:
     assert "marker" in probes.absent
     photograph, mask = spot(20)
-    seen = look(probes, tiny, photograph)
+    seen = prepare_clicks(probes, tiny, photograph)
     assert not seen.log_odds[MARKER].any()
     assert np.abs(seen.log_odds.astype(float)).max() <= np.log(1 / SMALLEST) + 0.01
     rows, columns = np.nonzero(mask == LESION)
@@ -217,4 +217,4 @@ def test_look__class_never_trained_is_judged_by_likeness(
 
 def test_look__another_backbone_is_refused(probes: Probes) -> None:
     with pytest.raises(WeightsError, match="these probes read the backbone"):
-        look(probes, DiffusionUNet.random(TINY, seed=2), spot(20)[0])
+        prepare_clicks(probes, DiffusionUNet.random(TINY, seed=2), spot(20)[0])

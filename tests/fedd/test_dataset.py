@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fedd.dataset import UNKNOWN, Item, read_dataset
+from fedd.dataset import UNKNOWN, DatasetImage, read_dataset
 from fedd.errors import DatasetError
 
 Rows = list[dict[str, Any]]
@@ -183,7 +183,7 @@ def test_masks__none_is_of_a_photograph(photographs: Path, tmp_path: Path) -> No
 def test_class_ids__no_mask_of_the_protocol(tmp_path: Path, mask: Any, says: str) -> None:
     np.save(tmp_path / "m.npy", mask)
     with pytest.raises(DatasetError, match=says):
-        Item(tmp_path / "m.png", mask=tmp_path / "m.npy").class_ids(5)
+        DatasetImage(tmp_path / "m.png", mask=tmp_path / "m.npy").class_ids(5)
 
 
 @pytest.mark.parametrize("name", ["m.npy", "m.png"])
@@ -191,7 +191,7 @@ def test_class_ids__no_mask_of_the_protocol(tmp_path: Path, mask: Any, says: str
 def test_class_ids__damaged_file(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DatasetError, match="can't be read as a mask"):
-        Item(tmp_path / "m.png", mask=tmp_path / name).class_ids(5)
+        DatasetImage(tmp_path / "m.png", mask=tmp_path / name).class_ids(5)
 
 
 def test_photograph__rgb_and_the_right_way_up(tmp_path: Path) -> None:
@@ -199,13 +199,13 @@ def test_photograph__rgb_and_the_right_way_up(tmp_path: Path) -> None:
     exif = picture.getexif()
     exif[0x0112] = 6  # turned by a quarter
     picture.save(tmp_path / "a.jpg", exif=exif)
-    photograph = Item(tmp_path / "a.jpg").photograph()
+    photograph = DatasetImage(tmp_path / "a.jpg").photograph()
     assert (photograph.shape, photograph.dtype) == ((6, 4, 3), np.uint8)
 
 
 def test_photograph__missing(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"a.png can't be opened as a photograph"):
-        Item(tmp_path / "a.png").photograph()
+        DatasetImage(tmp_path / "a.png").photograph()
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -222,4 +222,4 @@ def test_photograph__damaged_is_refused_or_read(
     data[at % len(data)] = byte
     path.write_bytes(data[: max(0, len(data) - cut)])
     with suppress(DatasetError):
-        assert Item(path).photograph().ndim == 3
+        assert DatasetImage(path).photograph().ndim == 3

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedd.errors import DatasetError
-from fedd.features import prepare
-from fedd.loading import AHEAD, Open, image_batches
+from fedd.features import AHEAD, Open, image_batches, prepare
 
 
 def _photograph(value: int) -> NDArray[np.uint8]:

@@ -78,9 +78,9 @@ def test_descriptor__mean_of_each_channel_of_the_photograph_itself(
     tiny: DiffusionUNet, probes: Probes
 ) -> None:
     looking_twice = Probes(
-        replace(QUICK, mirrored=True, second_look="lesion"),
+        replace(QUICK, mirrored=True, refined_class="lesion"),
         *(CLASSES, probes.trained, tiny.name, tiny.hash, probes.tensors),
-        closer=probes,
+        refiner=probes,
     )
     photographs = [spot(20)[0], spot(21, (30, 50))[0]]
     images = torch.stack([prepare(p, TINY.image_size) for p in photographs])
@@ -89,14 +89,14 @@ def test_descriptor__mean_of_each_channel_of_the_photograph_itself(
         [blocks[block].numpy().mean((2, 3)) for block in QUICK.features.blocks], 1
     )
     found = looking_twice.predict(tiny, photographs)
-    assert found[0].descriptor.dtype == np.float32
-    np.testing.assert_allclose([f.descriptor for f in found], expected, rtol=1e-4, atol=1e-5)
-    assert np.abs(found[0].descriptor - found[1].descriptor).max() > 1e-3
+    assert found[0].embedding.dtype == np.float32
+    np.testing.assert_allclose([f.embedding for f in found], expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(found[0].embedding - found[1].embedding).max() > 1e-3
 
 
 def test_descriptor__no_pass_more(tiny: DiffusionUNet, probes: Probes) -> None:
     counting = Counting(tiny)
-    assert probes.predict(counting, [spot(20)[0], spot(21)[0]])[1].descriptor.size
+    assert probes.predict(counting, [spot(20)[0], spot(21)[0]])[1].embedding.size
     assert (counting.passed.total(), len(counting.asked)) == (2, 1)
 
 
@@ -105,27 +105,27 @@ def test_descriptors__those_of_the_predictions_with_one_pass_each(
 ) -> None:
     photographs = [spot(20)[0], spot(21, (30, 50))[0]]
     twice = Probes(
-        replace(QUICK, mirrored=True, second_look="lesion"),
+        replace(QUICK, mirrored=True, refined_class="lesion"),
         *(CLASSES, probes.trained, tiny.name, tiny.hash, probes.tensors),
-        closer=probes,
+        refiner=probes,
     )
     counting, cache = Counting(tiny), FeatureCache(tmp_path)
-    found = twice.descriptors(counting, photographs, cache)
+    found = twice.embeddings(counting, photographs, cache)
     assert counting.passed.total() == 2
-    expected = [p.descriptor for p in twice.predict(tiny, photographs, cache)]
+    expected = [p.embedding for p in twice.predict(tiny, photographs, cache)]
     assert np.array_equal(found, expected)
-    np.testing.assert_allclose(twice.descriptors(tiny, photographs), found, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(twice.embeddings(tiny, photographs), found, rtol=2e-3, atol=2e-3)
     with pytest.raises(WeightsError, match="these probes read the backbone"):
-        twice.descriptors(DiffusionUNet.random(TINY, seed=2), photographs)
+        twice.embeddings(DiffusionUNet.random(TINY, seed=2), photographs)
 
 
 def test_descriptor__from_cached_activations_alike(
     tiny: DiffusionUNet, probes: Probes, tmp_path: Path
 ) -> None:
     photograph = spot(20)[0]
-    plain = probes.predict(tiny, [photograph])[0].descriptor
+    plain = probes.predict(tiny, [photograph])[0].embedding
     for _ in range(2):
-        cached = probes.predict(tiny, [photograph], FeatureCache(tmp_path))[0].descriptor
+        cached = probes.predict(tiny, [photograph], FeatureCache(tmp_path))[0].embedding
         np.testing.assert_allclose(cached, plain, rtol=2e-3, atol=2e-3)
 
 
@@ -207,9 +207,9 @@ def test_predict__a_cache_holds_the_mirror_image_and_the_second_look_too(
     tiny: DiffusionUNet, probes: Probes, tmp_path: Path
 ) -> None:
     twice = Probes(
-        replace(QUICK, mirrored=True, second_look="lesion"),
+        replace(QUICK, mirrored=True, refined_class="lesion"),
         *(CLASSES, probes.trained, tiny.name, tiny.hash, probes.tensors),
-        closer=probes,
+        refiner=probes,
     )
     counting, cache = Counting(tiny), FeatureCache(tmp_path)
     first = twice.predict(counting, [spot(40)[0]], cache)[0]
@@ -232,12 +232,14 @@ def test_look__votes_leave_the_device_image_by_image(
     shape = (QUICK.members, len(CLASSES), 32, 32)
     monkeypatch.setattr(Probes, "probabilities", lambda *_: torch.empty(shape, device="meta"))
     monkeypatch.setattr(Tensor, "cpu", moving)
-    look = probes.look(tiny, [spot(s)[0] for s in range(3)], FeatureCache(Path("nowhere"), 0))
-    assert look.votes.device.type == "cpu"
+    look = probes.predict_members(
+        tiny, [spot(s)[0] for s in range(3)], FeatureCache(Path("nowhere"), 0)
+    )
+    assert look.member_probabilities.device.type == "cpu"
     assert moved.count(shape) == 3
 
 
-@pytest.mark.parametrize("of", [Probes.look, Probes.predict, Probes.descriptors])
+@pytest.mark.parametrize("of", [Probes.predict_members, Probes.predict, Probes.embeddings])
 def test_look__full_gpu_is_one_line(
     tiny: DiffusionUNet, probes: Probes, monkeypatch: pytest.MonkeyPatch, of: Callable[..., object]
 ) -> None:

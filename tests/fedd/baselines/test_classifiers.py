@@ -10,13 +10,13 @@ from benchmarks.torchvision_ops import define_where_missing
 from fedd.baselines import (
     MODELS,
     ClassificationBaseline,
-    ClassifierSettings,
+    CNNSettings,
     Diagnosed,
     Start,
-    load_classifier,
-    train_classifier,
+    load_cnn,
+    train_cnn,
 )
-from fedd.baselines.classifiers import _build
+from fedd.baselines.cnns import _build
 from fedd.errors import DeviceError, TrainingDataError, WeightsError
 from tests.fedd.baselines.full_gpu import FullGPU
 from tests.fedd.conftest import spot
@@ -24,7 +24,7 @@ from tests.fedd.conftest import spot
 define_where_missing()
 pytest.importorskip("torchvision", reason="needs ddiseg[baselines]")
 
-SCRATCH = ClassifierSettings(
+SCRATCH = CNNSettings(
     model="densenet121",
     start=Start.SCRATCH,
     image_size=32,
@@ -48,7 +48,7 @@ def _examples(seeds: range) -> list[Diagnosed]:
 
 @pytest.fixture(scope="module")
 def trained() -> ClassificationBaseline:
-    return train_classifier(_examples(range(8)), _examples(range(8, 12)), SCRATCH)
+    return train_cnn(_examples(range(8)), _examples(range(8, 12)), SCRATCH)
 
 
 def test_train__learns_to_tell_them_apart(trained: ClassificationBaseline) -> None:
@@ -78,7 +78,7 @@ def test_predict__a_full_gpu(
 
 def test_file__says_the_same(trained: ClassificationBaseline, tmp_path: Path) -> None:
     trained.save(tmp_path / "cnn.safetensors")
-    again = load_classifier(tmp_path / "cnn.safetensors")
+    again = load_cnn(tmp_path / "cnn.safetensors")
     photographs = [e.photograph for e in _examples(range(3))]
     np.testing.assert_array_equal(again.predict(photographs), trained.predict(photographs))
     assert (again.settings, again.epoch) == (SCRATCH, trained.epoch)
@@ -88,7 +88,7 @@ def test_train__same_seed_same_network() -> None:
     from dataclasses import replace
 
     settings = replace(SCRATCH, model="mobilenet_v2", epochs=2, augment=True)
-    first, second = (train_classifier(_examples(range(6)), (), settings) for _ in range(2))
+    first, second = (train_cnn(_examples(range(6)), (), settings) for _ in range(2))
     for a, b in zip(first.net.state_dict().values(), second.net.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
@@ -104,29 +104,29 @@ def test_build__two_outputs(model: str) -> None:
 def test_train__one_kind_only() -> None:
     benign = [e for e in _examples(range(6)) if not e.malignant]
     with pytest.raises(TrainingDataError, match="show only benign lesions"):
-        train_classifier(benign, (), SCRATCH)
+        train_cnn(benign, (), SCRATCH)
 
 
 def test_train__nothing() -> None:
     with pytest.raises(TrainingDataError, match="show only no lesions"):
-        train_classifier([], (), SCRATCH)
+        train_cnn([], (), SCRATCH)
 
 
 def test_train__device_that_is_not_there() -> None:
     with pytest.raises(DeviceError, match="cuda:9"):
-        train_classifier(_examples(range(2)), (), SCRATCH, device="cuda:9")
+        train_cnn(_examples(range(2)), (), SCRATCH, device="cuda:9")
 
 
 def test_settings__unknown_model() -> None:
     with pytest.raises(WeightsError, match="no classifier resnet: expected one of densenet121"):
-        ClassifierSettings(model="resnet")
+        CNNSettings(model="resnet")
 
 
 def test_settings__smaller_than_the_network() -> None:
     with pytest.raises(
         TrainingDataError, match="deepderm needs images of 75 pixels at least, not 64"
     ):
-        ClassifierSettings(model="deepderm", image_size=64)
+        CNNSettings(model="deepderm", image_size=64)
 
 
 def test_load__a_unet(tmp_path: Path) -> None:
@@ -134,4 +134,4 @@ def test_load__a_unet(tmp_path: Path) -> None:
 
     write_safetensors(tmp_path / "u.safetensors", {"a": torch.zeros(1)}, {"kind": "fedd-unet"})
     with pytest.raises(WeightsError, match="holds 'fedd-unet', not 'fedd-cnn'"):
-        load_classifier(tmp_path / "u.safetensors")
+        load_cnn(tmp_path / "u.safetensors")

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.torchvision_ops import define_where_missing
-from fedd.baselines import ClassifierSettings, Start, UNetSettings
-from fedd.baselines.classifiers import _start as classifier_start
+from fedd.baselines import CNNSettings, Start, UNetSettings
+from fedd.baselines.cnns import _start as classifier_start
 from fedd.baselines.unets import _start as unet_start
 from fedd.baselines.weights import fill
 from fedd.errors import WeightsError
@@ -37,7 +37,7 @@ def _unet(start: Start | Path, encoder: str = "mobilenet_v2") -> nn.Module:
 
 
 def _cnn(start: Start | Path, model: str = "mobilenet_v2") -> nn.Module:
-    return classifier_start(ClassifierSettings(model=model, start=start))[1]  # type: ignore[index,no-any-return]
+    return classifier_start(CNNSettings(model=model, start=start))[1]  # type: ignore[index,no-any-return]
 
 
 def _saved(tensors: Mapping[str, Tensor], path: Path) -> Path:
@@ -161,7 +161,7 @@ def test_deepderm__its_authors_file_fits_as_it_is(tmp_path: Path) -> None:
     ).eval()
     assert any(key.startswith("AuxLogits.") for key in theirs.state_dict())
     path = _saved(theirs.state_dict(), tmp_path / "ham10000.pth")
-    ours: Any = classifier_start(ClassifierSettings(model="deepderm", start=path)).eval()
+    ours: Any = classifier_start(CNNSettings(model="deepderm", start=path)).eval()
     image = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     mean, std = (
         torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -6,11 +6,11 @@ from collections import Counter
 
 from click.testing import CliRunner
 
-from fedd.cli.main import Sections, cli
+from fedd.cli.main import FeddGroup, cli
 
 
 def test_sections__hold_each_command_once() -> None:
-    listed = Counter(name for names in Sections.sections.values() for name in names)
+    listed = Counter(name for names in FeddGroup.sections.values() for name in names)
     assert listed == Counter(dict.fromkeys(cli.commands, 1))
 
 

@@ -12,10 +12,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from benchmarks.torchvision_ops import define_where_missing
-from fedd.backbone import SMALL, DiffusionUNet
+from fedd.backbone import SMALL, DiffusionUNet, Replicas
 from fedd.cli.main import cli
 from fedd.errors import ReproductionError
-from fedd.network.replicas import Replicas
 from fedd.paper import splits
 from fedd.reproduce import Workbench, small, small_plan
 from fedd.weights.files import save_backbone
@@ -241,7 +240,7 @@ def test_baselines_that_can_not_be_run__exit_1_unless_partial(
         "fedd.reproduce.small_plan", lambda _: replace(plan, classified=("FEDD", "VGG16"))
     )
     monkeypatch.setattr("fedd.reproduce.write_report", lambda *_: tmp_path / "index.html")
-    monkeypatch.setattr("fedd.reproduce.run.baselines_problem", lambda: "torchvision is broken")
+    monkeypatch.setattr("fedd.reproduce.cells.baselines_problem", lambda: "torchvision is broken")
     words = ("--small", "--no-ablate", "--out", tmp_path)
     done = _run(*words)
     assert done.exit_code == 1

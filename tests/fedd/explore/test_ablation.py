@@ -13,11 +13,11 @@ from PIL import Image
 from annotation_protocol.metrics import confusion, iou_per_class
 from fedd.backbone import IMAGENET_256, DiffusionUNet
 from fedd.cli.main import cli
-from fedd.dataset import Item, read_dataset
+from fedd.dataset import DatasetImage, read_dataset
 from fedd.errors import ExplorationError
 from fedd.explore.ablation import Grid, ablate, default_blocks, split
-from fedd.explore.cells import AblationSettings, Cells, Parts
-from fedd.explore.state import Figure
+from fedd.explore.cells import AblationSettings, AblationSplit, Cells
+from fedd.explore.state import CellMetric
 from fedd.malignancy.classifier import ClassifierSettings
 from fedd.probes.training import Example, train_probes
 from fedd.weights.files import save_backbone
@@ -51,18 +51,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def items(folder: Path) -> list[Item]:
+def items(folder: Path) -> list[DatasetImage]:
     return read_dataset(folder / "photographs", folder / "table.csv", folder / "masks")
 
 
 @pytest.fixture(scope="module")
-def parts(items: list[Item]) -> Parts:
+def parts(items: list[DatasetImage]) -> AblationSplit:
     return split(items, GRID.tasks, share=0.4)
 
 
 @pytest.fixture(scope="module")
 def done(
-    parts: Parts, tiny: DiffusionUNet, tmp_path_factory: pytest.TempPathFactory
+    parts: AblationSplit, tiny: DiffusionUNet, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Counting]:
     out = tmp_path_factory.mktemp("ablation") / "out"
     counting = Counting(tiny)
@@ -71,7 +71,7 @@ def done(
 
 
 def test_ablate__each_image_passes_once_a_timestep_whatever_the_blocks_and_tasks(
-    done: tuple[Path, Counting], parts: Parts
+    done: tuple[Path, Counting], parts: AblationSplit
 ) -> None:
     _, counting = done
     assert set(counting.passed.values()) == {1}
@@ -83,7 +83,7 @@ def test_ablate__each_image_passes_once_a_timestep_whatever_the_blocks_and_tasks
 
 
 def test_ablate__more_blocks_take_no_more_passes(
-    done: tuple[Path, Counting], parts: Parts, tiny: DiffusionUNet, tmp_path: Path
+    done: tuple[Path, Counting], parts: AblationSplit, tiny: DiffusionUNet, tmp_path: Path
 ) -> None:
     counting = Counting(tiny)
     ablate(parts, counting, Grid((0, 1, 3, 5), (0, 100)), SETTINGS, tmp_path)
@@ -91,7 +91,7 @@ def test_ablate__more_blocks_take_no_more_passes(
 
 
 def test_ablate__cell_is_what_training_on_that_block_alone_gives(
-    done: tuple[Path, Counting], parts: Parts, tiny: DiffusionUNet
+    done: tuple[Path, Counting], parts: AblationSplit, tiny: DiffusionUNet
 ) -> None:
     spec = replace(SETTINGS.probes.features, blocks=(3,), timestep=100)
     learned = parts.learned["segmentation"]
@@ -126,7 +126,7 @@ def test_grid__every_cell_by_tone_with_n_and_interval(done: tuple[Path, Counting
 
 
 def test_ablate__done_cells_are_not_done_again_and_a_wider_grid_goes_on(
-    done: tuple[Path, Counting], parts: Parts, tiny: DiffusionUNet, tmp_path: Path
+    done: tuple[Path, Counting], parts: AblationSplit, tiny: DiffusionUNet, tmp_path: Path
 ) -> None:
     (tmp_path / "state.json").write_bytes((done[0] / "state.json").read_bytes())
     again = Counting(tiny)
@@ -141,14 +141,14 @@ def test_ablate__done_cells_are_not_done_again_and_a_wider_grid_goes_on(
 
 def test_ablate__killed_run_goes_on_from_the_last_timestep(
     done: tuple[Path, Counting],
-    parts: Parts,
+    parts: AblationSplit,
     tiny: DiffusionUNet,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     at = Cells.at
 
-    def killed(self: Cells, timestep: int, *rest: object) -> list[Figure]:
+    def killed(self: Cells, timestep: int, *rest: object) -> list[CellMetric]:
         if timestep == 100:
             raise KeyboardInterrupt
         return at(self, timestep, *rest)  # type: ignore[arg-type]
@@ -168,7 +168,10 @@ def test_ablate__killed_run_goes_on_from_the_last_timestep(
 
 
 def test_ablate__other_settings_are_refused_with_what_differs(
-    done: tuple[Path, Counting], parts: Parts, items: list[Item], tiny: DiffusionUNet
+    done: tuple[Path, Counting],
+    parts: AblationSplit,
+    items: list[DatasetImage],
+    tiny: DiffusionUNet,
 ) -> None:
     before = (done[0] / "state.json").read_bytes()
     seed = replace(SETTINGS, probes=replace(SETTINGS.probes, seed=1))
@@ -183,7 +186,7 @@ def test_ablate__other_settings_are_refused_with_what_differs(
 
 @pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"made_with": {}, "figures": [{}]})])
 def test_ablate__damaged_state_is_refused(
-    parts: Parts, tiny: DiffusionUNet, tmp_path: Path, text: str
+    parts: AblationSplit, tiny: DiffusionUNet, tmp_path: Path, text: str
 ) -> None:
     (tmp_path / "state.json").write_text(text)
     with pytest.raises(ExplorationError, match="delete it to start anew"):
@@ -204,13 +207,13 @@ def test_default_blocks__of_the_papers_network_and_of_another() -> None:
     ("blocks", "timesteps", "says"), [((99,), (0,), "not 99"), ((), (0,), "nothing to explore"), ((1,), (1001,), "not 1001")]
 )  # fmt: skip
 def test_ablate__cells_that_there_are_not(
-    parts: Parts, tiny: DiffusionUNet, tmp_path: Path, blocks: tuple[int, ...], timesteps: tuple[int, ...], says: str
+    parts: AblationSplit, tiny: DiffusionUNet, tmp_path: Path, blocks: tuple[int, ...], timesteps: tuple[int, ...], says: str
 ) -> None:  # fmt: skip
     with pytest.raises(ExplorationError, match=says):
         ablate(parts, tiny, Grid(blocks, timesteps), SETTINGS, tmp_path)
 
 
-def test_split__apart_by_patient_and_drawn_by_seed(items: list[Item]) -> None:
+def test_split__apart_by_patient_and_drawn_by_seed(items: list[DatasetImage]) -> None:
     drawn = set()
     for seed in range(5):
         parts = split(items, GRID.tasks, seed=seed)
@@ -223,7 +226,7 @@ def test_split__apart_by_patient_and_drawn_by_seed(items: list[Item]) -> None:
 
 
 def test_split__named_test_part_leaves_its_patients_other_photographs_out(
-    items: list[Item],
+    items: list[DatasetImage],
 ) -> None:
     parts = split(items, ("segmentation",), test={"0", "2", "3"})
     assert [i.stem for i in parts.tested["segmentation"]] == ["0", "2", "3"]
@@ -241,7 +244,7 @@ def test_split__named_test_part_leaves_its_patients_other_photographs_out(
     ],
 )
 def test_split__what_can_not_be_split(
-    items: list[Item], change: dict[str, None], test: set[str] | None, says: str
+    items: list[DatasetImage], change: dict[str, None], test: set[str] | None, says: str
 ) -> None:
     changed = [replace(item, **change) for item in items]
     with pytest.raises(ExplorationError, match=says):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedd.backbone import DiffusionUNet
-from fedd.explore.recorded import RecordedBackbone
+from fedd.explore.cells import RecordedBackbone
 from tests.fedd.counting import Counting
 
 

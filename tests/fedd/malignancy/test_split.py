@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedd.errors import TrainingDataError
-from fedd.malignancy.split import validation_part
+from fedd.validation import stratified_validation
 
 TONES = ("I-II", "III-IV", "V-VI")
 
@@ -17,7 +17,7 @@ def test_part__its_share_of_each_label_and_tone() -> None:
     """20 of each of 6 strata, one a patient: 4 of each are held out."""
     malignant = [n % 2 == 0 for n in range(120)]
     tones = [TONES[n // 2 % 3] for n in range(120)]
-    part = validation_part(malignant, tones, [str(n) for n in range(120)], 0.2, seed=3)
+    part = stratified_validation(malignant, tones, [str(n) for n in range(120)], 0.2, seed=3)
     counts = Counter(zip(np.array(malignant)[part], np.array(tones)[part], strict=True))
     assert set(counts.values()) == {4}
     assert len(counts) == 6
@@ -27,7 +27,7 @@ def test_part__small_strata_share_what_their_label_is_due() -> None:
     """5 malignant images, one or two a tone: one of them is held out, not none and not one a tone."""
     malignant = [True] * 5 + [False] * 20
     tones = [TONES[n % 3] for n in range(25)]
-    part = validation_part(malignant, tones, [str(n) for n in range(25)], 0.2)
+    part = stratified_validation(malignant, tones, [str(n) for n in range(25)], 0.2)
     assert part[:5].sum() == 1
     assert part[5:].sum() == 4
 
@@ -52,9 +52,9 @@ def test_part__apart_by_patient_with_both_labels_on_both_sides(
     patients_of = {label: set(patients[malignant == label]) for label in (True, False)}
     if min(map(len, patients_of.values())) < 2:
         with pytest.raises(TrainingDataError):
-            validation_part(malignant, [t for _, t, _ in rows], patients, share, seed)
+            stratified_validation(malignant, [t for _, t, _ in rows], patients, share, seed)
         return
-    part = validation_part(malignant, [t for _, t, _ in rows], patients, share, seed)
+    part = stratified_validation(malignant, [t for _, t, _ in rows], patients, share, seed)
     assert not set(patients[part]) & set(patients[~part])
     for label in (True, False):
         assert (malignant[part] == label).any()
@@ -66,8 +66,8 @@ def test_part__the_order_of_the_rows_decides_nothing(seed: int, order: list[int]
     malignant = [n % 3 == 0 for n in range(24)]
     tones = [TONES[n % 2] for n in range(24)]
     patients = [f"p{n // 2}" for n in range(24)]
-    part = validation_part(malignant, tones, patients, seed=seed)
-    shuffled = validation_part(
+    part = stratified_validation(malignant, tones, patients, seed=seed)
+    shuffled = stratified_validation(
         [malignant[n] for n in order], [tones[n] for n in order], [patients[n] for n in order],
         seed=seed,
     )  # fmt: skip
@@ -76,13 +76,15 @@ def test_part__the_order_of_the_rows_decides_nothing(seed: int, order: list[int]
 
 def test_part__another_seed_another_part() -> None:
     rows = [n % 2 == 0 for n in range(40)], ["I-II"] * 40, [str(n) for n in range(40)]
-    assert not np.array_equal(validation_part(*rows, seed=0), validation_part(*rows, seed=1))
+    assert not np.array_equal(
+        stratified_validation(*rows, seed=0), stratified_validation(*rows, seed=1)
+    )
 
 
 def test_part__patients_with_many_images_each() -> None:
     """Two patients a label, of 10 images: one of each is held out, though that is more than a share."""
     patients = [f"p{n // 10}" for n in range(40)]
-    part = validation_part([n < 20 for n in range(40)], ["I-II"] * 40, patients, 0.1)
+    part = stratified_validation([n < 20 for n in range(40)], ["I-II"] * 40, patients, 0.1)
     assert part.sum() == 20
     assert len({p for p, held in zip(patients, part, strict=True) if held}) == 2
 
@@ -98,10 +100,10 @@ def test_part__patients_with_many_images_each() -> None:
 )
 def test_part__can_not_be(malignant: list[bool], patients: str, says: str) -> None:
     with pytest.raises(TrainingDataError, match=says):
-        validation_part(malignant, ["I-II"] * len(malignant), list(patients))
+        stratified_validation(malignant, ["I-II"] * len(malignant), list(patients))
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 2])
 def test_part__share_that_is_none(share: float) -> None:
     with pytest.raises(TrainingDataError, match=r"give 0.05 to 0.5"):
-        validation_part([True, False], ["I-II"] * 2, ["a", "b"], share)
+        stratified_validation([True, False], ["I-II"] * 2, ["a", "b"], share)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fedd.backbone import DiffusionUNet
-from fedd.dataset import Item
+from fedd.dataset import DatasetImage
 from fedd.errors import DatasetError, TrainingDataError, WeightsError
 from fedd.malignancy.classifier import ClassifierSettings
 from fedd.malignancy.study import Learned, fingerprints, honest_figures, learn, predict
@@ -19,28 +19,28 @@ QUICK = ClassifierSettings(block=5, timestep=10, epochs=80, learning_rate=0.01, 
 TONES = ("I-II", "V-VI")
 
 
-def _item(folder: Path, number: int, malignant: bool | None, patient: str = "") -> Item:
+def _item(folder: Path, number: int, malignant: bool | None, patient: str = "") -> DatasetImage:
     path = folder / f"{number:06d}.png"
     Image.fromarray(mole(number, bool(malignant))).save(path)
-    return Item(path, TONES[number // 2 % 2], patient, malignant)
+    return DatasetImage(path, TONES[number // 2 % 2], patient, malignant)
 
 
 @pytest.fixture(scope="module")
-def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
+def items(tmp_path_factory: pytest.TempPathFactory) -> list[DatasetImage]:
     """24 photographs, two a patient, half of them malignant."""
     folder = tmp_path_factory.mktemp("training")
     return [_item(folder, n, n % 2 == 0, f"p{n // 2}") for n in range(24)]
 
 
 @pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
+def others(tmp_path_factory: pytest.TempPathFactory) -> list[DatasetImage]:
     """12 photographs of nobody known, the last of unknown malignancy."""
     folder = tmp_path_factory.mktemp("other")
     return [_item(folder, n, None if n == 111 else n % 2 == 0) for n in range(100, 112)]
 
 
 @pytest.fixture(scope="module")
-def done(items: list[Item], tiny: DiffusionUNet) -> Learned:
+def done(items: list[DatasetImage], tiny: DiffusionUNet) -> Learned:
     return learn(items, tiny, QUICK)
 
 
@@ -64,7 +64,9 @@ def test_learn__validation_is_apart_by_patient(done: Learned) -> None:
     assert not held & rest
 
 
-def test_learn__the_seed_decides(items: list[Item], tiny: DiffusionUNet, done: Learned) -> None:
+def test_learn__the_seed_decides(
+    items: list[DatasetImage], tiny: DiffusionUNet, done: Learned
+) -> None:
     again, other = learn(items, tiny, QUICK), learn(items, tiny, QUICK, seed=4)
     assert again.figures == done.figures
     assert other.classifier.settings.seed == 4
@@ -72,14 +74,14 @@ def test_learn__the_seed_decides(items: list[Item], tiny: DiffusionUNet, done: L
 
 
 def test_learn__unknown_is_left_out_and_counted_and_damaged_is_refused(
-    items: list[Item], tiny: DiffusionUNet, tmp_path: Path
+    items: list[DatasetImage], tiny: DiffusionUNet, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.png").write_bytes(b"nonsense")
     more = [
         *items,
         replace(items[0], malignant=None),
-        Item(tmp_path / "broken.png", malignant=True),
-        Item(tmp_path / "gone.png", malignant=False),
+        DatasetImage(tmp_path / "broken.png", malignant=True),
+        DatasetImage(tmp_path / "gone.png", malignant=False),
     ]
     done = learn(more, tiny, QUICK)
     assert done.used.items == items
@@ -90,23 +92,23 @@ def test_learn__unknown_is_left_out_and_counted_and_damaged_is_refused(
     ]
 
 
-def test_learn__nothing_known(items: list[Item], tiny: DiffusionUNet) -> None:
+def test_learn__nothing_known(items: list[DatasetImage], tiny: DiffusionUNet) -> None:
     with pytest.raises(TrainingDataError, match=r"of 24 photographs none is known .* 'malignant'"):
         learn([replace(i, malignant=None) for i in items], tiny, QUICK)
 
 
-def test_learn__one_class_only(items: list[Item], tiny: DiffusionUNet) -> None:
+def test_learn__one_class_only(items: list[DatasetImage], tiny: DiffusionUNet) -> None:
     with pytest.raises(TrainingDataError, match="with benign ones of 0 patients"):
         learn([replace(i, malignant=True) for i in items], tiny, QUICK)
 
 
 def test_learn__no_photograph_can_be_opened(tiny: DiffusionUNet, tmp_path: Path) -> None:
     with pytest.raises(TrainingDataError, match=r"no photograph can be opened, first: .*gone.png"):
-        learn([Item(tmp_path / "gone.png", malignant=True)], tiny, QUICK)
+        learn([DatasetImage(tmp_path / "gone.png", malignant=True)], tiny, QUICK)
 
 
 def test_predict__others_are_scored(
-    file: Path, others: list[Item], tiny: DiffusionUNet, done: Learned
+    file: Path, others: list[DatasetImage], tiny: DiffusionUNet, done: Learned
 ) -> None:
     classifier, found, refused = predict(file, others, tiny)
     assert refused == []
@@ -119,7 +121,11 @@ def test_predict__others_are_scored(
 
 
 def test_predict__what_it_learned_from_is_not_scored(
-    file: Path, items: list[Item], others: list[Item], tiny: DiffusionUNet, tmp_path: Path
+    file: Path,
+    items: list[DatasetImage],
+    others: list[DatasetImage],
+    tiny: DiffusionUNet,
+    tmp_path: Path,
 ) -> None:
     """The photograph under another name, and another photograph of the patient."""
     copied = tmp_path / "copied.png"
@@ -127,7 +133,7 @@ def test_predict__what_it_learned_from_is_not_scored(
     same_patient = replace(others[1], patient="p3")
     namesake = replace(others[2], path=others[2].path)
     classifier, found, _ = predict(
-        file, [Item(copied, malignant=True), same_patient, namesake, others[4]], tiny
+        file, [DatasetImage(copied, malignant=True), same_patient, namesake, others[4]], tiny
     )
     assert [p.learned_from for p in found] == [True, True, False, False]
     assert honest_figures(found, classifier.threshold)["all"].n == 2
@@ -138,8 +144,10 @@ def test_fingerprints__a_stem_is_no_patients_name(tmp_path: Path) -> None:
     for number, path in enumerate((one, two)):
         path.parent.mkdir()
         path.write_bytes(bytes([number]))
-    assert not fingerprints(Item(one)) & fingerprints(Item(two))
-    assert fingerprints(Item(one, patient="x")) & fingerprints(Item(two, patient="x"))
+    assert not fingerprints(DatasetImage(one)) & fingerprints(DatasetImage(two))
+    assert fingerprints(DatasetImage(one, patient="x")) & fingerprints(
+        DatasetImage(two, patient="x")
+    )
 
 
 def test_file__names_no_patient(file: Path) -> None:
@@ -150,7 +158,7 @@ def test_file__names_no_patient(file: Path) -> None:
 
 
 def test_honest_figures__the_papers_threshold_is_the_best_on_these(
-    file: Path, others: list[Item], tiny: DiffusionUNet
+    file: Path, others: list[DatasetImage], tiny: DiffusionUNet
 ) -> None:
     _, found, _ = predict(file, others, tiny)
     plain = honest_figures(found, 0.9999)["all"]
@@ -161,7 +169,7 @@ def test_honest_figures__the_papers_threshold_is_the_best_on_these(
 
 
 def test_honest_figures__nothing_to_score(
-    file: Path, others: list[Item], tiny: DiffusionUNet
+    file: Path, others: list[DatasetImage], tiny: DiffusionUNet
 ) -> None:
     _, found, _ = predict(file, others[-1:], tiny)
     assert honest_figures(found, 0.5) == {}
@@ -170,16 +178,16 @@ def test_honest_figures__nothing_to_score(
     assert (figures.n, figures.malignant, figures.accuracy_ci95) == (1, 0, None)
 
 
-def test_predict__another_backbone(file: Path, others: list[Item]) -> None:
+def test_predict__another_backbone(file: Path, others: list[DatasetImage]) -> None:
     with pytest.raises(WeightsError, match="give that one, or train a classifier anew"):
         predict(file, others, DiffusionUNet.random(TINY, 9))
 
 
 def test_predict__missing_photograph_is_refused_and_the_rest_goes_on(
-    file: Path, others: list[Item], tiny: DiffusionUNet, tmp_path: Path
+    file: Path, others: list[DatasetImage], tiny: DiffusionUNet, tmp_path: Path
 ) -> None:
-    _, found, refused = predict(file, [Item(tmp_path / "gone.png"), others[0]], tiny)
+    _, found, refused = predict(file, [DatasetImage(tmp_path / "gone.png"), others[0]], tiny)
     assert [p.item for p in found] == [others[0]]
     assert len(refused) == 1
     with pytest.raises(DatasetError):
-        Item(tmp_path / "gone.png").photograph()
+        DatasetImage(tmp_path / "gone.png").photograph()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedd.backbone import IMAGENET_256, SMALL, DiffusionUNet
 from fedd.errors import DeviceError
-from fedd.network.batching import BatchSize, first_batch
+from fedd.network.devices import BatchSize, first_batch
 
 
 class SmallGpu:

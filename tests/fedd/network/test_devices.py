@@ -9,11 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedd.backbone import DiffusionUNet
+from fedd.backbone import DiffusionUNet, Replicas, place
 from fedd.errors import DeviceError
-from fedd.network.batching import BatchSize
-from fedd.network.devices import existing_device, existing_devices, within_memory
-from fedd.network.replicas import Replicas, place
+from fedd.network.devices import BatchSize, existing_device, existing_devices, within_memory
 from tests.fedd.conftest import TINY
 
 

@@ -7,11 +7,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from fedd.backbone import IMAGENET_256, DiffusionUNet
+from fedd.backbone import IMAGENET_256, DiffusionUNet, Replicas
 from fedd.cli.main import cli
 from fedd.features import FeatureSpec
 from fedd.network import throughput
-from fedd.network.replicas import Replicas
 from fedd.network.throughput import flop_per_image, matrix_peak, measure
 from fedd.weights.files import save_backbone
 from tests.fedd.conftest import TINY

@@ -18,8 +18,8 @@ from fedd.cli.main import cli
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.pretrain import pretrain as module
 from fedd.pretrain.data import squares
+from fedd.pretrain.encoder import Teacher, efficientnet_lite0_teacher
 from fedd.pretrain.pretrain import PretrainSettings, pretrain
-from fedd.pretrain.teacher import Teacher, efficientnet_lite0_teacher
 from fedd.weights.files import BACKBONE_KIND, load_backbone, read_safetensors, save_backbone
 from tests.fedd.conftest import CLASSES, TINY, spot
 

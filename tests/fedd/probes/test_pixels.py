@@ -8,7 +8,7 @@ import torch
 from fedd.backbone import DiffusionUNet
 from fedd.dataset import UNKNOWN
 from fedd.probes import pixels as module
-from fedd.probes.pixels import Example, Sampling, sample, square
+from fedd.probes.pixels import Example, Sampling, prepare_example, sample
 from tests.fedd.conftest import QUICK, TINY, spot
 
 SAMPLING = Sampling(views=2, count=90, balance=0.5, seed=0)
@@ -17,7 +17,7 @@ EXAMPLES = [Example(*spot(s)) for s in range(4)]
 
 def test_sample__an_image_gives_the_same_whatever_is_beside_it(tiny: DiffusionUNet) -> None:
     """So one more mask leaves what was cached of the others as it is."""
-    squares = [square(e, TINY.image_size) for e in EXAMPLES]
+    squares = [prepare_example(e, TINY.image_size) for e in EXAMPLES]
     together = sample(squares, tiny, QUICK.features, SAMPLING)
     for number in (3, 1):
         alone = sample([squares[number]], tiny, QUICK.features, SAMPLING)
@@ -29,7 +29,7 @@ def test_sample__an_image_gives_the_same_whatever_is_beside_it(tiny: DiffusionUN
 def test_sample__as_many_pixels_of_each_view_and_other_ones_for_another_seed(
     tiny: DiffusionUNet,
 ) -> None:
-    squares = [square(e, TINY.image_size) for e in EXAMPLES]
+    squares = [prepare_example(e, TINY.image_size) for e in EXAMPLES]
     found = sample(squares, tiny, QUICK.features, SAMPLING)
     assert torch.bincount(found.image).tolist() == [90] * 4
     assert found.activations.dtype == torch.float16
@@ -41,7 +41,7 @@ def test_views__are_8_bit_pixels_and_carry_unknown_along() -> None:
     """What a cache names an entry by is exactly what the backbone sees."""
     mask = EXAMPLES[0].mask.copy()
     mask[:, :20] = UNKNOWN
-    item = square(replace(EXAMPLES[0], mask=mask), TINY.image_size)
+    item = prepare_example(replace(EXAMPLES[0], mask=mask), TINY.image_size)
     images, masks = module._views(item, SAMPLING)
     assert torch.equal(images[0], item.image)
     levels = (images + 1) * 127.5
@@ -59,7 +59,7 @@ def test_sample__unknown_pixels_are_never_read(tiny: DiffusionUNet) -> None:
         replace(EXAMPLES[1], mask=nowhere),
         EXAMPLES[2],
     ]
-    squares = [square(e, TINY.image_size) for e in examples]
+    squares = [prepare_example(e, TINY.image_size) for e in examples]
     found = sample(squares, tiny, QUICK.features, replace(SAMPLING, views=0))
     assert set(found.labels[found.image == 0].tolist()) == {1}
     assert set(found.image.tolist()) == {0, 2}
@@ -76,8 +76,8 @@ def test_points__balance_evens_out_the_classes() -> None:
 
 
 def test_square__image_without_a_patient_is_of_its_own() -> None:
-    one, two = (square(e, TINY.image_size) for e in EXAMPLES[:2])
+    one, two = (prepare_example(e, TINY.image_size) for e in EXAMPLES[:2])
     assert one.patient != two.patient
     assert one.classes == frozenset({1, 4})
-    named = square(replace(EXAMPLES[0], patient="p"), TINY.image_size)
+    named = prepare_example(replace(EXAMPLES[0], patient="p"), TINY.image_size)
     assert (named.patient, named.digest) == ("p", one.digest)

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from fedd.backbone import DiffusionUNet
 from fedd.errors import TrainingDataError
 from fedd.probes.pixels import Example
-from fedd.probes.refiner import SHORTEST, WINDOWS, close_ups, window_around
+from fedd.probes.refiner import SHORTEST, WINDOWS, lesion_windows, window_around
 from fedd.probes.training import train_probes
-from fedd.segment import Look, Probes, load_probes
+from fedd.segment import MemberPredictions, Probes, load_probes
 from tests.fedd.conftest import CLASSES, QUICK, spot
 
-LOOKING = replace(QUICK, second_look="lesion", steps=40)
+LOOKING = replace(QUICK, refined_class="lesion", steps=40)
 
 
 def block(rows: slice, columns: slice, shape: tuple[int, int] = (100, 200)) -> NDArray[np.bool_]:
@@ -81,15 +81,15 @@ def test_window__inside_any_photograph(
 def test_close_ups__cut_photograph_and_mask_alike_and_skip_masks_without_a_lesion() -> None:
     mask = np.where(block(slice(40, 60), slice(100, 120)), 1, 4).astype(np.uint8)
     photograph = np.repeat(mask[..., None], 3, 2) * 50
-    cuts = list(close_ups(Example(photograph, mask, "p1", "V-VI"), 1, "a"))
+    cuts = list(lesion_windows(Example(photograph, mask, "p1", "V-VI"), 1, "a"))
     assert len(cuts) == WINDOWS
     for cut in cuts:
         np.testing.assert_array_equal(cut.photograph[..., 0], cut.mask * 50)
         assert (cut.patient, cut.tone) == ("p1", "V-VI")
         assert (cut.mask == 1).mean() > 2 * (mask == 1).mean()
-    again = list(close_ups(Example(photograph, mask), 1, "a"))
+    again = list(lesion_windows(Example(photograph, mask), 1, "a"))
     np.testing.assert_array_equal(again[1].mask, cuts[1].mask)
-    assert list(close_ups(Example(photograph, np.full_like(mask, 4)), 1, "a")) == []
+    assert list(lesion_windows(Example(photograph, np.full_like(mask, 4)), 1, "a")) == []
 
 
 def test_train__the_second_look_learns_of_the_same_patients(
@@ -104,12 +104,12 @@ def test_train__the_second_look_learns_of_the_same_patients(
         *("Photographs through the backbone", "Training, steps"),
         *("Close-ups through the backbone", "Training on close-ups, steps"),
     ]
-    assert trained.closer is not None
-    assert trained.closer.settings == replace(LOOKING, second_look=None)
+    assert trained.refiner is not None
+    assert trained.refiner.settings == replace(LOOKING, refined_class=None)
     assert not any("second look" in note for note in trained.record.notes)
-    wide, close = trained.record, trained.closer.record
-    assert len(wide.held_out) > 0
-    assert len(close.held_out) == WINDOWS * len(wide.held_out)
+    wide, close = trained.record, trained.refiner.record
+    assert len(wide.validation) > 0
+    assert len(close.validation) == WINDOWS * len(wide.validation)
     assert len(close.learned) == WINDOWS * len(wide.learned)
 
 
@@ -119,7 +119,7 @@ def test_train__no_lesion_anywhere_no_second_look(tiny: DiffusionUNet) -> None:
         for e in examples(3)
     ]
     trained = train_probes(plain, tiny, LOOKING, CLASSES)
-    assert trained.closer is None
+    assert trained.refiner is None
     assert trained.record.notes[-1] == (
         "no second look: no mask to learn from shows the class lesion"
     )
@@ -132,7 +132,7 @@ def test_train__nothing_but_lesion_in_the_close_ups_no_second_look(tiny: Diffusi
         for e, class_id in zip(examples(2), (1, 4), strict=True)
     ]
     trained = train_probes(filled, tiny, LOOKING, CLASSES)
-    assert trained.closer is None
+    assert trained.refiner is None
     assert trained.record.notes[-1] == (
         "no second look: around the class lesion the masks show nothing else"
     )
@@ -142,19 +142,19 @@ def test_train__a_class_that_there_is_not(tiny: DiffusionUNet) -> None:
     with pytest.raises(
         TrainingDataError, match="for the class mole, and the classes are background"
     ):
-        train_probes(examples(2), tiny, replace(LOOKING, second_look="mole"), CLASSES)
+        train_probes(examples(2), tiny, replace(LOOKING, refined_class="mole"), CLASSES)
 
 
 def test_predict__second_look_inside_the_window_first_look_outside(
     tiny: DiffusionUNet, probes: Probes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert probes.closer is not None
+    assert probes.refiner is not None
     photograph = spot(40)[0]
     first = _without_closer(probes).predict(tiny, [photograph])[0].mask
     # As if the second look saw nothing but ruler.
     only_ruler = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0]).view(1, 1, 5, 1, 1)
-    monkeypatch.setattr(type(probes.closer), "look", _looks_like(only_ruler, probes.closer))
-    monkeypatch.setattr(probes.closer, "trained", (1, 3))  # and never learned skin
+    monkeypatch.setattr(type(probes.refiner), "predict_members", _looks_like(only_ruler, probes.refiner))
+    monkeypatch.setattr(probes.refiner, "trained", (1, 3))  # and never learned skin
     window = window_around(first == 1, 1.5)
     assert window is not None
     ruled = probes.predict(tiny, [photograph])[0].mask
@@ -177,10 +177,10 @@ def test_predict__many_at_once_as_one_by_one(tiny: DiffusionUNet, probes: Probes
 def test_save__both_looks_come_back(tiny: DiffusionUNet, probes: Probes, tmp_path: Path) -> None:
     probes.save(tmp_path / "probes.safetensors")
     loaded = load_probes(tmp_path / "probes.safetensors")
-    assert loaded.closer is not None
-    assert probes.closer is not None
-    assert loaded.closer.record == probes.closer.record
-    assert loaded.closer.trained == probes.closer.trained
+    assert loaded.refiner is not None
+    assert probes.refiner is not None
+    assert loaded.refiner.record == probes.refiner.record
+    assert loaded.refiner.trained == probes.refiner.trained
     photograph = spot(60)[0]
     np.testing.assert_array_equal(
         loaded.predict(tiny, [photograph])[0].mask, probes.predict(tiny, [photograph])[0].mask
@@ -198,18 +198,18 @@ def _without_closer(probes: Probes) -> Probes:
         probes.calibration,
         probes.record,
     )
-    assert alone.closer is None
+    assert alone.refiner is None
     return alone
 
 
-def _looks_like(votes: torch.Tensor, closer: Probes):  # type: ignore[no-untyped-def]
-    original = type(closer).look
+def _looks_like(votes: torch.Tensor, refiner: Probes):  # type: ignore[no-untyped-def]
+    original = type(refiner).predict_members
 
     def look(
         self: Probes, backbone: object, photographs: list[object], cache: object = None
     ) -> object:
-        if self is closer:
-            return Look(votes.expand(len(photographs), 1, 5, 8, 8), [])
+        if self is refiner:
+            return MemberPredictions(votes.expand(len(photographs), 1, 5, 8, 8), [])
         return original(self, backbone, photographs, cache)  # type: ignore[arg-type]
 
     return look

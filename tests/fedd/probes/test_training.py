@@ -14,7 +14,7 @@ from fedd.cache import FeatureCache
 from fedd.dataset import UNKNOWN
 from fedd.errors import DeviceError, TrainingDataError, WeightsError
 from fedd.probes import training
-from fedd.probes.pixels import square
+from fedd.probes.pixels import prepare_example
 from fedd.probes.training import Example, train_probes
 from fedd.segment import PAPER, Probes, ProbeSettings
 from tests.fedd.conftest import CLASSES, QUICK, TINY, spot
@@ -166,7 +166,7 @@ def test_train__on_a_gpu_a_held_out_part_calibrates_on_the_cpu(
 ) -> None:
     """The meta device stands for a GPU: its tensors can't be mixed with those of the CPU."""
     monkeypatch.setattr(Tensor, "cpu", lambda t: torch.zeros(t.shape) if t.is_meta else t)
-    monkeypatch.setattr(training._Best, "_held_out_loss", lambda *_: 0.5)
+    monkeypatch.setattr(training._Best, "_validation_loss", lambda *_: 0.5)
     elsewhere = Counting(tiny)
     elsewhere.device = torch.device("meta")
     probes = train_probes(MANY, elsewhere, replace(FAST, steps=2), CLASSES)
@@ -191,28 +191,28 @@ def test_train__damaged_backbone_is_refused(tiny: DiffusionUNet) -> None:
 
 
 def test_held_out__too_few_images_say_so(probes: Probes) -> None:
-    assert probes.record.held_out == ()
+    assert probes.record.validation == ()
     assert any("6 images are too few to hold some out" in note for note in probes.record.notes)
     assert (probes.calibration, probes.record.validation_loss) == (None, None)
     assert probes.record.steps == QUICK.steps
 
 
 def test_held_out__is_apart_by_patient_and_calibrates(tiny: DiffusionUNet, held: Probes) -> None:
-    squares = [training.square(e, TINY.image_size) for e in MANY]
+    squares = [training.prepare_example(e, TINY.image_size) for e in MANY]
     learned = {s.patient for s in squares if s.digest in held.record.learned}
-    seen = {s.patient for s in squares if s.digest in held.record.held_out}
+    seen = {s.patient for s in squares if s.digest in held.record.validation}
     assert learned.isdisjoint(seen)
-    assert len(held.record.learned) + len(held.record.held_out) == len(MANY)
+    assert len(held.record.learned) + len(held.record.validation) == len(MANY)
     assert held.calibration is not None
-    assert held.calibration.images == len(held.record.held_out) >= 4
-    assert held.calibration.pixels == len(held.record.held_out) * training.HELD_OUT_PIXELS
+    assert held.calibration.images == len(held.record.validation) >= 4
+    assert held.calibration.pixels == len(held.record.validation) * training.VALIDATION_PIXELS
     assert held.calibration.ece <= held.calibration.ece_before + 0.01
     assert held.record.notes == ()
 
 
 def test_held_out__given_with_the_data_set(tiny: DiffusionUNet) -> None:
     probes = train_probes(TRAINING, tiny, FAST, CLASSES, validation=[example(s) for s in (30, 31)])
-    assert (len(probes.record.learned), len(probes.record.held_out)) == (6, 2)
+    assert (len(probes.record.learned), len(probes.record.validation)) == (6, 2)
     assert probes.calibration is not None
     with pytest.raises(TrainingDataError, match="patient-0"):
         train_probes(TRAINING, tiny, FAST, CLASSES, validation=[TRAINING[0]])
@@ -251,7 +251,7 @@ def _bright_and_dark(settings: ProbeSettings, tiny: DiffusionUNet, dark_images: 
     other[:2] = 1
     dark = [Example(TRAINING[0].photograph, other, f"d{i}", "V-VI") for i in range(dark_images)]
     probes = train_probes([*light, *dark], tiny, settings, CLASSES)
-    activations = tiny.activations(training.square(light[0], 32).image[None], 10, (3, 5))
+    activations = tiny.activations(training.prepare_example(light[0], 32).image[None], 10, (3, 5))
     share = probes.probabilities([activations[3], activations[5]], 40)[:, 1].mean(0)
     return float(share[torch.from_numpy(TRAINING[0].mask == 1)].mean())
 
@@ -274,19 +274,19 @@ def test_class_weight__a_rare_class_is_painted_more_readily(tiny: DiffusionUNet)
 
 
 def test_say__is_one_on_average_and_even_between_tones() -> None:
-    from fedd.probes.pixels import Pixels, Square
+    from fedd.probes.pixels import Pixels, PreparedExample
 
     images = torch.tensor([0] * 90 + [1] * 10 + [2] * 40)
     pixels = Pixels(torch.zeros(140, 1), torch.zeros(140, dtype=torch.long), images)
     squares = [
-        Square(torch.zeros(3, 1, 1), torch.zeros(1, 1), str(i), tone, str(i))
+        PreparedExample(torch.zeros(3, 1, 1), torch.zeros(1, 1), str(i), tone, str(i))
         for i, tone in enumerate(("I-II", "V-VI", "unknown"))
     ]
-    say = training._say_by_tone(pixels, squares, replace(QUICK, tone_weight=1.0))
+    say = training._tone_weights(pixels, squares, replace(QUICK, tone_weight=1.0))
     assert set(say) == {"I-II", "V-VI"}
     assert 90 * say["I-II"] == pytest.approx(10 * say["V-VI"])
     assert 90 * say["I-II"] + 10 * say["V-VI"] == pytest.approx(100)
-    alike = training._say_by_tone(pixels, squares, QUICK)
+    alike = training._tone_weights(pixels, squares, QUICK)
     assert alike == {"I-II": 1.0, "V-VI": 1.0}
 
 
@@ -331,19 +331,19 @@ def test_warm_start__what_was_held_out_stays_so(tiny: DiffusionUNet, held: Probe
     more = [*reversed(MANY), *(example(s) for s in range(24, 30))]
     warm = train_probes(more, tiny, FAST, CLASSES, warm_start=held)
     assert warm.record.warm_start
-    assert set(held.record.held_out) <= set(warm.record.held_out)
-    assert set(held.record.learned).isdisjoint(warm.record.held_out)
+    assert set(held.record.validation) <= set(warm.record.validation)
+    assert set(held.record.learned).isdisjoint(warm.record.validation)
 
 
 def test_warm_start__a_patient_on_both_sides_of_the_earlier_probes_starts_from_scratch(
     tiny: DiffusionUNet, held: Probes
 ) -> None:
-    digests = [square(e, tiny.image_size).digest for e in MANY]
-    torn = {digests.index(part[0]) for part in (held.record.held_out, held.record.learned)}
+    digests = [prepare_example(e, tiny.image_size).digest for e in MANY]
+    torn = {digests.index(part[0]) for part in (held.record.validation, held.record.learned)}
     merged = [replace(e, patient="one") if i in torn else e for i, e in enumerate(MANY)]
     found = train_probes(merged, tiny, FAST, CLASSES, warm_start=held)
     assert not found.record.warm_start
-    assert found.record.held_out
+    assert found.record.validation
     assert found.record.notes == (
         "trained from scratch: of 1 patients one image had been held out and another learned from",
     )
@@ -355,7 +355,7 @@ def test_warm_start__probes_that_learned_from_all_start_from_scratch_and_say_so(
     everything = train_probes(MANY[:19], tiny, FAST, CLASSES)
     found = train_probes(MANY[:20], tiny, FAST, CLASSES, warm_start=everything)
     assert not found.record.warm_start
-    assert found.record.held_out
+    assert found.record.validation
     assert any("trained from scratch" in note for note in found.record.notes)
 
 

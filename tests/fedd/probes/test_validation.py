@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedd.probes.validation import FEWEST_IMAGES, Candidate, hold_out
+from fedd.validation import FEWEST_IMAGES, Candidate, validation_split
 
 TONES = ("I-II", "III-IV", "V-VI", "unknown")
 BOTH = frozenset({1, 4})
@@ -32,7 +32,7 @@ crowds = st.lists(
 def test_hold_out__patients_apart_and_nothing_lost_to_training(
     crowd: list[Candidate], share: float, seed: int
 ) -> None:
-    held = set(hold_out(crowd, share, seed).images)
+    held = set(validation_split(crowd, share, seed).images)
     left = [c for i, c in enumerate(crowd) if i not in held]
     assert {crowd[i].patient for i in held}.isdisjoint(c.patient for c in left)
     assert {c.tone for c in crowd} == {c.tone for c in left}
@@ -44,34 +44,34 @@ def test_hold_out__patients_apart_and_nothing_lost_to_training(
 def test_hold_out__tones_alike_though_one_is_rare() -> None:
     tones = ["I-II"] * 40 + ["III-IV"] * 14 + ["V-VI"] * 6
     crowd = [candidate(i, f"p{i}", tone) for i, tone in enumerate(tones)]
-    held = hold_out(crowd, 0.2, 0)
+    held = validation_split(crowd, 0.2, 0)
     assert Counter(crowd[i].tone for i in held.images) == {"I-II": 4, "III-IV": 4, "V-VI": 4}
     assert held.note == ""
 
 
 def test_hold_out__order_of_the_images_decides_nothing() -> None:
-    forward = {CROWD[i].digest for i in hold_out(CROWD, 0.2, 0).images}
+    forward = {CROWD[i].digest for i in validation_split(CROWD, 0.2, 0).images}
     turned = CROWD[::-1]
-    assert {turned[i].digest for i in hold_out(turned, 0.2, 0).images} == forward
-    assert {CROWD[i].digest for i in hold_out(CROWD, 0.2, 1).images} != forward
+    assert {turned[i].digest for i in validation_split(turned, 0.2, 0).images} == forward
+    assert {CROWD[i].digest for i in validation_split(CROWD, 0.2, 1).images} != forward
 
 
 def test_hold_out__grows_with_new_patients_only() -> None:
-    before = {CROWD[i].digest for i in hold_out(CROWD, 0.2, 0).images}
+    before = {CROWD[i].digest for i in validation_split(CROWD, 0.2, 0).images}
     learned = {c.digest for c in CROWD} - before
     more = [*CROWD, *(candidate(100 + i, f"new{i}", TONES[i % 3]) for i in range(15))]
-    after = {more[i].digest for i in hold_out(more, 0.2, 0, before, learned).images}
+    after = {more[i].digest for i in validation_split(more, 0.2, 0, before, learned).images}
     assert before < after
     assert learned.isdisjoint(after)
 
 
 def test_hold_out__a_patient_held_out_and_learned_from_is_torn() -> None:
-    before = {CROWD[i].digest for i in hold_out(CROWD, 0.2, 0).images}
+    before = {CROWD[i].digest for i in validation_split(CROWD, 0.2, 0).images}
     learned = {c.digest for c in CROWD} - before
     one, other = (next(c for c in CROWD if c.digest in part) for part in (before, learned))
     merged = [replace(c, patient=one.patient) if c is other else c for c in CROWD]
-    found = hold_out(merged, 0.2, 0, before, learned)
-    assert (found.images, found.torn) == ((), True)
+    found = validation_split(merged, 0.2, 0, before, learned)
+    assert (found.images, found.leaked) == ((), True)
     assert "of 1 patients one image had been held out and another learned from" in found.note
 
 
@@ -86,6 +86,6 @@ def test_hold_out__a_patient_held_out_and_learned_from_is_torn() -> None:
 def test_hold_out__what_cannot_be_split_says_why(
     crowd: list[Candidate], share: float, says: str
 ) -> None:
-    held = hold_out(crowd, share, 0)
+    held = validation_split(crowd, share, 0)
     assert held.images == ()
     assert says in held.note

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from fedd.backbone import DiffusionUNet
-from fedd.baselines import ClassifierSettings as CNNSettings
-from fedd.baselines import Start, UNetSettings
+from fedd.baselines import CNNSettings, Start, UNetSettings
 from fedd.dataset import read_dataset
 from fedd.malignancy.classifier import ClassifierSettings
-from fedd.reproduce import Parts, Plan, Starts, Workbench, split, write_phantoms
+from fedd.reproduce import PaperSplit, Plan, Starts, Workbench, split, write_phantoms
 from fedd.reproduce.plan import FEDD
 from tests.fedd.conftest import QUICK
 
@@ -45,12 +44,12 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def parts(phantoms: Path) -> Parts:
+def parts(phantoms: Path) -> PaperSplit:
     return parts_of(phantoms)
 
 
 @pytest.fixture
-def workbench(parts: Parts, tiny: DiffusionUNet) -> Callable[[Path], Workbench]:
+def workbench(parts: PaperSplit, tiny: DiffusionUNet) -> Callable[[Path], Workbench]:
     """A workbench of the tiny plan in a folder."""
     return lambda folder: Workbench(TINY_PLAN, parts, tiny, folder)
 
@@ -63,7 +62,7 @@ def own_phantoms(phantoms: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def parts_of(folder: Path) -> Parts:
+def parts_of(folder: Path) -> PaperSplit:
     """The parts of phantoms that are written into `folder`."""
     splits = write_phantoms(folder / "photographs", folder / "masks")
     items = read_dataset(folder / "photographs", masks=folder / "masks")

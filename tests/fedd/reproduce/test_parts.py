@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedd.dataset import TONES, Item
+from fedd.dataset import TONES, DatasetImage
 from fedd.errors import ReproductionError
 from fedd.paper import splits
 from fedd.reproduce import Cell, split
-from fedd.reproduce.parts import balanced_draw
 from fedd.reproduce.plan import TASKS
+from fedd.reproduce.split import balanced_draw
 from tests.fedd.reproduce.conftest import parts_of
 
 STEMS = sorted({stem for stems in splits()["subsets"].values() for stem in stems})
 
 
-def _ddi() -> list[Item]:
+def _ddi() -> list[DatasetImage]:
     """An item for each photograph of the paper's split, a third of them malignant."""
     return [
-        Item(Path(f"{s}.png"), TONES[i % 3], malignant=i % 3 == 0, mask=Path(f"{s}.npy"))
+        DatasetImage(Path(f"{s}.png"), TONES[i % 3], malignant=i % 3 == 0, mask=Path(f"{s}.npy"))
         for i, s in enumerate(STEMS)
     ]
 
@@ -78,12 +78,12 @@ def test_split__unknown_malignancy_matters_to_classification_alone() -> None:
 
 def test_split__wrong_folder() -> None:
     with pytest.raises(ReproductionError, match="not one photograph of"):
-        split([Item(Path("holiday.png"))], splits(), partial=True)
+        split([DatasetImage(Path("holiday.png"))], splits(), partial=True)
 
 
-def _skin(malignant: int, benign: int) -> list[Item]:
+def _skin(malignant: int, benign: int) -> list[DatasetImage]:
     return [
-        Item(Path(f"{tone}{label}{n}.png"), tone, malignant=label)
+        DatasetImage(Path(f"{tone}{label}{n}.png"), tone, malignant=label)
         for tone in TONES
         for label, count in ((True, malignant), (False, benign))
         for n in range(count)

@@ -10,11 +10,13 @@ from torch import Tensor
 from fedd.backbone import DiffusionUNet
 from fedd.errors import WeightsError
 from fedd.malignancy.classifier import ClassifierSettings, features_of
-from fedd.reproduce import Parts
+from fedd.reproduce import PaperSplit
 from fedd.reproduce.pooled import PooledFeatures
 
 
-def test_of__what_the_classifier_reads(tiny: DiffusionUNet, parts: Parts, tmp_path: Path) -> None:
+def test_of__what_the_classifier_reads(
+    tiny: DiffusionUNet, parts: PaperSplit, tmp_path: Path
+) -> None:
     pooled = PooledFeatures(tiny, (2, 4), 10, tmp_path)
     items = parts.segmented[:10]  # more than one pass
     for block in (2, 4):
@@ -24,7 +26,7 @@ def test_of__what_the_classifier_reads(tiny: DiffusionUNet, parts: Parts, tmp_pa
 
 
 def test_of__one_pass_for_all_blocks_and_runs(
-    tiny: DiffusionUNet, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: DiffusionUNet, parts: PaperSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = PooledFeatures(tiny, (2, 4), 10, tmp_path).of(parts.validation, 2)
     monkeypatch.setattr(tiny, "activations", _never)
@@ -34,7 +36,7 @@ def test_of__one_pass_for_all_blocks_and_runs(
 
 
 def test_of__damaged_file_is_computed_anew(
-    tiny: DiffusionUNet, parts: Parts, tmp_path: Path
+    tiny: DiffusionUNet, parts: PaperSplit, tmp_path: Path
 ) -> None:
     first = PooledFeatures(tiny, (2,), 10, tmp_path).of(parts.validation, 2)
     for path in tmp_path.iterdir():
@@ -43,7 +45,7 @@ def test_of__damaged_file_is_computed_anew(
 
 
 def test_of__activations_that_are_not_numbers(
-    tiny: DiffusionUNet, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: DiffusionUNet, parts: PaperSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def damaged(images: Tensor, timestep: int, blocks: Sequence[int]) -> dict[int, Tensor]:
         return {block: torch.full((len(images), 8, 4, 4), torch.nan) for block in blocks}

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from fedd.backbone import DiffusionUNet
-from fedd.reproduce import Cell, Outcome, Parts, Workbench, write_report
+from fedd.reproduce import Cell, PaperSplit, PlanOutcome, Workbench, write_report
 from fedd.reproduce.plan import Plan
 from fedd.reproduce.results import Cost, Result
-from fedd.reproduce.table import Table
+from fedd.reproduce.table import ReportTable
 from tests.fedd.reproduce.conftest import TINY_PLAN
 
 #: Looks like the paper's, but for its size.
@@ -27,7 +27,7 @@ PLAN = replace(
 )
 
 
-def _outcome(plan: Plan, parts: Parts, without: tuple[Cell, ...] = ()) -> Outcome:
+def _outcome(plan: Plan, parts: PaperSplit, without: tuple[Cell, ...] = ()) -> PlanOutcome:
     rng = np.random.default_rng(0)
     done = []
     for cell in plan.cells:
@@ -41,11 +41,13 @@ def _outcome(plan: Plan, parts: Parts, without: tuple[Cell, ...] = ()) -> Outcom
             done.append(
                 Result(cell, 30, Cost(61.0, 2 * 10**9, 10**9), confusions, probabilities, 0.5)
             )
-    return Outcome(done, [], dict.fromkeys(without, "not asked for (--only)"), {}, {})
+    return PlanOutcome(done, [], dict.fromkeys(without, "not asked for (--only)"), {}, {})
 
 
 @pytest.fixture(scope="module")
-def report(parts: Parts, tiny: DiffusionUNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(
+    parts: PaperSplit, tiny: DiffusionUNet, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("report")
     without = (Cell("segmentation", "VGG16", 5, 0),)
     outcome = _outcome(PLAN, parts, without)
@@ -112,7 +114,7 @@ def test_page__shows_every_figure(report: Path) -> None:
         assert picture.std() > 5, f"{name} is blank"
 
 
-def test_report__only_one_task(parts: Parts, tiny: DiffusionUNet, tmp_path: Path) -> None:
+def test_report__only_one_task(parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path) -> None:
     plan = replace(TINY_PLAN, classified=())
     write_report(Workbench(plan, parts, tiny, tmp_path), _outcome(plan, parts), tmp_path)
     assert (tmp_path / "figure4.png").is_file()
@@ -120,22 +122,22 @@ def test_report__only_one_task(parts: Parts, tiny: DiffusionUNet, tmp_path: Path
     assert "Classification" not in (tmp_path / "table.md").read_text()
 
 
-def test_report__small_says_so(parts: Parts, tiny: DiffusionUNet, tmp_path: Path) -> None:
+def test_report__small_says_so(parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path) -> None:
     write_report(Workbench(TINY_PLAN, parts, tiny, tmp_path), _outcome(TINY_PLAN, parts), tmp_path)
     text = (tmp_path / "table.md").read_text()
     assert "Nothing here can be compared with the paper" in text
     assert "paper 0." not in text
 
 
-def test_report__nothing_done(parts: Parts, tiny: DiffusionUNet, tmp_path: Path) -> None:
+def test_report__nothing_done(parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path) -> None:
     reasons = dict.fromkeys(TINY_PLAN.cells, "no such device")
-    outcome = Outcome([], [], {}, {}, reasons)
+    outcome = PlanOutcome([], [], {}, {}, reasons)
     page = write_report(Workbench(TINY_PLAN, parts, tiny, tmp_path), outcome, tmp_path)
     assert "No such device" in page.read_text()
 
 
 def test_report__left_out_photographs_are_named(
-    parts: Parts, tiny: DiffusionUNet, tmp_path: Path
+    parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path
 ) -> None:
     fewer = replace(parts, missing=("000081",))
     write_report(Workbench(TINY_PLAN, fewer, tiny, tmp_path), _outcome(TINY_PLAN, parts), tmp_path)
@@ -146,7 +148,7 @@ def test_report__left_out_photographs_are_named(
 
 
 def test_table__cells_are_escaped() -> None:
-    table = Table("a < b", "c & d", ["<x>"], [["1\n<2>"]])
+    table = ReportTable("a < b", "c & d", ["<x>"], [["1\n<2>"]])
     html = table.html()
     assert "a &lt; b" in html
     assert "<small>&lt;2&gt;</small>" in html

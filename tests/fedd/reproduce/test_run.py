@@ -12,8 +12,8 @@ from benchmarks.torchvision_ops import define_where_missing
 from fedd.backbone import DiffusionUNet
 from fedd.cache import image_digest
 from fedd.errors import ReproductionError, TrainingDataError
-from fedd.reproduce import Cell, Parts, Workbench, run_cells, write_report
-from fedd.reproduce import run as running
+from fedd.reproduce import Cell, PaperSplit, Workbench, run_cells, write_report
+from fedd.reproduce import cells as running
 from fedd.reproduce.results import Result
 from tests.fedd.reproduce.conftest import TINY_PLAN
 
@@ -87,7 +87,7 @@ def test_run_cells__each_photograph_passes_the_backbone_once(
 
 
 def test_shown__same_whatever_is_known_of_malignancy(
-    workbench: Make, parts: Parts, tiny: DiffusionUNet, tmp_path: Path
+    workbench: Make, parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path
 ) -> None:
     """Else the masks of an earlier run would not be those of the figure."""
     bench = workbench(tmp_path)
@@ -122,7 +122,7 @@ def test_run_cells__one_that_fails_stops_no_other(
 
 
 def test_run_cells__without_the_extra(
-    parts: Parts, tiny: DiffusionUNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = "baselines need torchvision: pip install 'ddiseg[baselines]'"
     monkeypatch.setattr(running, "baselines_problem", lambda: said)
@@ -144,7 +144,7 @@ def test_run_cells__without_the_extra(
 )
 def test_run_cells__changed_settings_are_refused_before_any_work(
     workbench: Make,
-    parts: Parts,
+    parts: PaperSplit,
     tiny: DiffusionUNet,
     tmp_path: Path,
     change: dict[str, object],
@@ -158,7 +158,7 @@ def test_run_cells__changed_settings_are_refused_before_any_work(
 
 
 def test_run_cells__another_backbone_is_refused(
-    workbench: Make, parts: Parts, tiny: DiffusionUNet, tmp_path: Path
+    workbench: Make, parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path
 ) -> None:
     run_cells(workbench(tmp_path), tmp_path, only=["segmentation"])
     other = DiffusionUNet.random(tiny.config, seed=2)
@@ -169,7 +169,7 @@ def test_run_cells__another_backbone_is_refused(
 
 
 def test_workbench__backbone_without_the_blocks(
-    parts: Parts, tiny: DiffusionUNet, tmp_path: Path
+    parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path
 ) -> None:
     spec = replace(TINY_PLAN.probes.features, blocks=(6, 14))
     plan = replace(TINY_PLAN, probes=replace(TINY_PLAN.probes, features=spec))
@@ -178,7 +178,7 @@ def test_workbench__backbone_without_the_blocks(
 
 
 @pytest.mark.slow
-def test_run_cells__baselines(parts: Parts, tiny: DiffusionUNet, tmp_path: Path) -> None:
+def test_run_cells__baselines(parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path) -> None:
     pytest.importorskip("segmentation_models_pytorch", reason="needs ddiseg[baselines]")
     plan = replace(
         TINY_PLAN, fractions=(5,), segmenters=("MobileNetV2",), classified=("MobileNetV2",)

@@ -8,10 +8,10 @@ import pytest
 
 from annotation_protocol import load_protocol
 from annotation_protocol.metrics import score
-from fedd.dataset import TONES, Item
+from fedd.dataset import TONES, DatasetImage
 from fedd.malignancy.discrimination import roc_auc
 from fedd.paper import published
-from fedd.reproduce import Cell, Parts
+from fedd.reproduce import Cell, PaperSplit
 from fedd.reproduce.plan import Plan
 from fedd.reproduce.results import Cost, Result
 from fedd.reproduce.scores import by_key, class_mean_iou, scores
@@ -19,10 +19,10 @@ from tests.fedd.reproduce.conftest import TINY_PLAN
 
 RNG = np.random.default_rng(0)
 ITEMS = [
-    Item(Path(f"{n:03d}.png"), TONES[n % 3], malignant=n // 3 % 2 == 0, mask=Path("m"))
+    DatasetImage(Path(f"{n:03d}.png"), TONES[n % 3], malignant=n // 3 % 2 == 0, mask=Path("m"))
     for n in range(36)
 ]
-PARTS = Parts({5: ITEMS[:3]}, ITEMS[:3], ITEMS, ITEMS)
+PARTS = PaperSplit({5: ITEMS[:3]}, ITEMS[:3], ITEMS, ITEMS)
 CLASSES = load_protocol().class_names
 LIKE_THE_PAPER = replace(TINY_PLAN, small=False)
 

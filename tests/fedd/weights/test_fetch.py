@@ -23,11 +23,10 @@ from fedd.cli import weights as command
 from fedd.cli.main import cli
 from fedd.errors import WeightsError
 from fedd.weights import download as downloading
-from fedd.weights.checkpoint import expected_shapes
 from fedd.weights.download import part_path
 from fedd.weights.fetch import fetch
-from fedd.weights.files import backbone_path, is_named, load_backbone
-from fedd.weights.sources import TABLE, Source, cache_folder, kept_path, source, sources
+from fedd.weights.files import backbone_path, expected_shapes, is_named, load_backbone
+from fedd.weights.sources import TABLE, BackboneSource, cache_folder, kept_path, source, sources
 from tests.fedd.conftest import TINY
 
 
@@ -84,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
 
 class Place(NamedTuple):
     server: Server
-    source: Source
+    source: BackboneSource
     net: DiffusionUNet
     folder: Path
 
@@ -117,7 +116,7 @@ def place(
     digest = hashlib.sha256(server.content).hexdigest()
     monkeypatch.setattr(downloading, "CHUNK", 1000)
     monkeypatch.setenv("DDISEG_CACHE", str(tmp_path / "cache"))
-    published = Source("tiny", server.url, digest, len(server.content), (3, 5), TINY)
+    published = BackboneSource("tiny", server.url, digest, len(server.content), (3, 5), TINY)
     yield Place(server, published, net, tmp_path / "cache" / "backbones")
     server.shutdown()
     thread.join()

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from fedd.backbone import DiffusionUNet
 from fedd.errors import WeightsError
 from fedd.segment import PAPER, SMALL, default_settings
-from fedd.weights.checkpoint import read_state_dict
-from fedd.weights.files import SHIPPED, load_backbone, save_backbone
+from fedd.weights.files import SHIPPED, load_backbone, read_state_dict, save_backbone
 from tests.fedd.conftest import TINY
 
 

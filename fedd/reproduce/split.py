@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fedd.dataset import TONES, Item
+from fedd.dataset import TONES, DatasetImage
 from fedd.errors import ReproductionError
 from fedd.reproduce.plan import CLASSIFICATION, SEGMENTATION, Cell, Task
 from fedd.weights.files import file_hash
@@ -21,16 +21,16 @@ DRAW_SEED = 2023
 
 
 @dataclass(frozen=True)
-class Parts:
+class PaperSplit:
     """Photographs by what they are for; the fractions nest."""
 
-    learned: Mapping[int, Sequence[Item]]  #: by fraction in percent
-    validation: Sequence[Item]
-    segmented: Sequence[Item]  #: the test of segmentation
-    classified: Sequence[Item]  #: the test of classification, out of the former
+    learned: Mapping[int, Sequence[DatasetImage]]  #: by fraction in percent
+    validation: Sequence[DatasetImage]
+    segmented: Sequence[DatasetImage]  #: the test of segmentation
+    classified: Sequence[DatasetImage]  #: the test of classification, out of the former
     missing: tuple[str, ...] = ()  #: photographs of the split that are left out
 
-    def tested(self, task: Task) -> Sequence[Item]:
+    def tested(self, task: Task) -> Sequence[DatasetImage]:
         return self.segmented if task == SEGMENTATION else self.classified
 
     def digest(self, cell: Cell) -> str:
@@ -41,13 +41,13 @@ class Parts:
 
 
 def split(
-    items: Sequence[Item],
+    items: Sequence[DatasetImage],
     splits: Mapping[str, Any],
     *,
     per_tone: int = CLASSIFIED_PER_TONE,
     tasks: Iterable[Task] = (SEGMENTATION, CLASSIFICATION),
     partial: bool = False,
-) -> Parts:
+) -> PaperSplit:
     """The parts that `splits` (as `fedd.paper.splits()`) makes of a folder's items.
 
     The tones of the test are those of `splits`. Photographs that are missing, or whose mask (for
@@ -70,7 +70,7 @@ def split(
     usable = {stem: by_stem[stem] for stem in wanted if stem not in left_out}
     usable |= {s: replace(item, tone=tones[s]) for s, item in usable.items() if s in tones}
 
-    def part(name: str) -> list[Item]:
+    def part(name: str) -> list[DatasetImage]:
         found = [usable[stem] for stem in subsets[name] if stem in usable]
         if not found:
             raise ReproductionError(
@@ -80,7 +80,7 @@ def split(
 
     fractions = [name for name in subsets if name.rpartition("-")[2].isdigit()]
     test = part("fedd-2023-test")
-    return Parts(
+    return PaperSplit(
         learned={int(name.rpartition("-")[2]): part(name) for name in fractions},
         validation=part("fedd-2023-val"),
         segmented=test,
@@ -89,7 +89,9 @@ def split(
     )
 
 
-def balanced_draw(items: Sequence[Item], per_tone: int, seed: int = DRAW_SEED) -> list[Item]:
+def balanced_draw(
+    items: Sequence[DatasetImage], per_tone: int, seed: int = DRAW_SEED
+) -> list[DatasetImage]:
     """`per_tone` items of each tone of known malignancy, half of them malignant where there are so many.
 
     The order of drawing comes from a hash of the seed and the names, so the items' order decides
@@ -106,13 +108,13 @@ def balanced_draw(items: Sequence[Item], per_tone: int, seed: int = DRAW_SEED) -
     return drawn
 
 
-def drawing_order(items: Sequence[Item], seed: int = DRAW_SEED) -> list[Item]:
+def drawing_order(items: Sequence[DatasetImage], seed: int = DRAW_SEED) -> list[DatasetImage]:
     """Items in an order that the seed and their names decide."""
     return sorted(items, key=lambda i: hashlib.sha256(f"{seed} {i.stem}".encode()).hexdigest())
 
 
 def _problems(
-    wanted: Sequence[str], by_stem: Mapping[str, Item], tasks: Sequence[Task]
+    wanted: Sequence[str], by_stem: Mapping[str, DatasetImage], tasks: Sequence[Task]
 ) -> dict[str, list[str]]:
     """What is wrong with which photographs of the split; nothing where all is there."""
     there = [by_stem[stem] for stem in wanted if stem in by_stem]
@@ -130,7 +132,7 @@ def _named(stems: Sequence[str]) -> str:
     return f"{', '.join(stems[:3])}{more}"
 
 
-def _content(item: Item, task: Task) -> list[Any]:
+def _content(item: DatasetImage, task: Task) -> list[Any]:
     known = [item.stem, item.tone, item.patient, file_hash(item.path)]
     if task == CLASSIFICATION:
         return [*known, item.malignant]

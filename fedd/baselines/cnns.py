@@ -32,10 +32,9 @@ from fedd.baselines.packages import needing_baselines
 from fedd.baselines.weights import ImageNetInput, Start, fetching, fill
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.network.devices import existing_device, within_memory
-from fedd.weights.checkpoint import read_state_dict
-from fedd.weights.files import read_safetensors, write_safetensors
+from fedd.weights.files import read_safetensors, read_state_dict, write_safetensors
 
-CLASSIFIER_KIND = "fedd-cnn"
+CNN_KIND = "fedd-cnn"
 
 #: The last layer of each network, whose shape depends on what it was trained to tell apart.
 _HEADS = {
@@ -54,7 +53,7 @@ _SMALLEST = {DEEPDERM: 75}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierSettings(FitSettings):
+class CNNSettings(FitSettings):
     """Everything that decides the outcome of a training besides the images."""
 
     model: str = "efficientnet_b0"
@@ -80,9 +79,9 @@ class Diagnosed:
 
 
 class ClassificationBaseline:
-    """A trained CNN with what it was trained for; see `train_classifier` and `load_classifier`."""
+    """A trained CNN with what it was trained for; see `train_cnn` and `load_cnn`."""
 
-    def __init__(self, net: nn.Module, settings: ClassifierSettings, epoch: int) -> None:
+    def __init__(self, net: nn.Module, settings: CNNSettings, epoch: int) -> None:
         self.net, self.settings = net.eval(), settings
         self.epoch = epoch  #: the one whose weights these are, from 1
 
@@ -100,7 +99,7 @@ class ClassificationBaseline:
     def save(self, path: Path) -> None:
         """Write weights and settings, whole or not at all."""
         header = {
-            "kind": CLASSIFIER_KIND,
+            "kind": CNN_KIND,
             "settings": self.settings.to_json(),
             "epoch": str(self.epoch),
         }
@@ -108,10 +107,10 @@ class ClassificationBaseline:
         write_safetensors(path, tensors, header)
 
 
-def train_classifier(
+def train_cnn(
     examples: Iterable[Diagnosed],
     validation: Iterable[Diagnosed],
-    settings: ClassifierSettings,
+    settings: CNNSettings,
     *,
     device: str = "cpu",
     report: Report = lambda epoch, train_loss, validation_loss: None,
@@ -137,11 +136,11 @@ def train_classifier(
     return ClassificationBaseline(net, settings, epoch)
 
 
-def load_classifier(path: Path, device: str = "cpu") -> ClassificationBaseline:
+def load_cnn(path: Path, device: str = "cpu") -> ClassificationBaseline:
     """A trained CNN from a file; raises WeightsError where it holds none."""
     where = existing_device(device)
-    tensors, header = read_safetensors(path, CLASSIFIER_KIND)
-    settings = ClassifierSettings.from_json(header["settings"])
+    tensors, header = read_safetensors(path, CNN_KIND)
+    settings = CNNSettings.from_json(header["settings"])
     net = _build(settings.model)
     net.load_state_dict(tensors)
     return ClassificationBaseline(net.to(where), settings, int(header["epoch"]))
@@ -156,7 +155,7 @@ def _samples(examples: Iterable[Diagnosed], size: int) -> Samples:
     return Samples(pictures, torch.tensor(malignant, dtype=torch.long))
 
 
-def _start(settings: ClassifierSettings) -> nn.Module:
+def _start(settings: CNNSettings) -> nn.Module:
     """The network before training, filled as `settings.start` says; a misfit last layer is fresh."""
     net = _build(settings.model)
     if isinstance(settings.start, Path):
