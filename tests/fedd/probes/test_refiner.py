@@ -153,7 +153,9 @@ def test_predict__second_look_inside_the_window_first_look_outside(
     first = _without_closer(probes).predict(tiny, [photograph])[0].mask
     # As if the second look saw nothing but ruler.
     only_ruler = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0]).view(1, 1, 5, 1, 1)
-    monkeypatch.setattr(type(probes.refiner), "predict_members", _looks_like(only_ruler, probes.refiner))
+    monkeypatch.setattr(
+        type(probes.refiner), "predict_members", _looks_like(only_ruler, probes.refiner)
+    )
     monkeypatch.setattr(probes.refiner, "trained", (1, 3))  # and never learned skin
     window = window_around(first == 1, 1.5)
     assert window is not None
