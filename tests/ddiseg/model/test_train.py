@@ -22,7 +22,7 @@ from ddiseg.outcomes import Progress
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
-from fedd.probes import validation
+from fedd import validation
 from fedd.probes.training import Example
 from fedd.segment import Probes
 from tests.ddiseg.spots import accept_more
