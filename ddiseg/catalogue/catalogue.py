@@ -7,7 +7,7 @@ from sqlalchemy.engine import URL
 from ddiseg.catalogue.batches import Batches
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.embeddings import Embeddings
-from ddiseg.catalogue.evaluations import Evaluations
+from ddiseg.catalogue.evaluations import Evaluations, RobustnessRuns
 from ddiseg.catalogue.events import EventLog
 from ddiseg.catalogue.images import Images
 from ddiseg.catalogue.malignancy import MalignancyEstimates
@@ -41,6 +41,7 @@ class Catalogue:
         self.rounds = Rounds(database)
         self.jobs = Jobs(database)
         self.evaluations = Evaluations(database)
+        self.robustness = RobustnessRuns(database)
         self.history = EventLog(database)
 
     @classmethod

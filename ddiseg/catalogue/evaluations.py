@@ -1,4 +1,4 @@
-"""Evaluations: what was compared of each image, beside the event that has the figures."""
+"""Measurements of predictions: evaluations against true masks, and robustness runs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import func, insert, select
+from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.lifecycle import State
-from ddiseg.catalogue.tables import EvaluatedImage, Event, Image
-
-#: Kind of the events that hold the figures.
-EVENT = "evaluation"
+from ddiseg.catalogue.records import EvaluationRecord, RobustnessRecord
+from ddiseg.catalogue.tables import EvaluatedImage, Evaluation, Event, Image, RobustnessRun
 
 
 @dataclass(frozen=True)
@@ -32,19 +31,27 @@ class Evaluations:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, figures: dict[str, Any], compared: Sequence[Compared], actor: str) -> None:
-        """Store the event of an evaluation, and what was compared."""
+    def add(self, estimates: dict[str, Any], compared: Sequence[Compared], actor: str) -> None:
+        """Store an evaluation, what it compared, and its event.
+
+        Args:
+            estimates: an `EvaluationRecord` as JSON.
+        """
         with self._database.write() as session:
-            event = Event(kind=EVENT, actor=actor, detail=figures)
-            session.add(event)
-            session.flush()
+            event_id = _add(session, Evaluation, "evaluation", estimates, actor)
             if compared:
-                rows = [{"event_id": event.id, **asdict(each)} for each in compared]
+                rows = [{"event_id": event_id, **asdict(each)} for each in compared]
                 session.execute(insert(EvaluatedImage), rows)
 
-    def last(self) -> dict[int, EvaluatedImage]:
-        """What the newest evaluation compared, by image id; empty where that is not recorded."""
-        newest = select(func.max(Event.id)).where(Event.kind == EVENT).scalar_subquery()
+    def last(self) -> tuple[str, EvaluationRecord] | None:
+        """Return the time and the estimates of the newest evaluation; None where there is none."""
+        with self._database.read() as session:
+            found = _last(session, Evaluation)
+        return found and (found[0], EvaluationRecord.from_json(found[1]))
+
+    def last_compared(self) -> dict[int, EvaluatedImage]:
+        """Return what the newest evaluation compared, by image id; empty where not recorded."""
+        newest = select(func.max(Evaluation.event_id)).scalar_subquery()
         query = select(EvaluatedImage).where(EvaluatedImage.event_id == newest)
         with self._database.read() as session:
             return {row.image_id: row for row in session.scalars(query)}
@@ -55,8 +62,58 @@ class Evaluations:
         with self._database.read() as session:
             return set(session.scalars(query))
 
-    def all(self) -> Sequence[EvaluatedImage]:
-        """What all evaluations compared, the oldest first."""
+    def all_compared(self) -> Sequence[EvaluatedImage]:
+        """Return what all evaluations compared, the oldest first."""
         query = select(EvaluatedImage).order_by(EvaluatedImage.event_id, EvaluatedImage.image_id)
         with self._database.read() as session:
             return session.scalars(query).all()
+
+
+class RobustnessRuns:
+    """The robustness runs of a catalogue. Each method is one transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, estimates: dict[str, Any], actor: str) -> None:
+        """Store a run and its event.
+
+        Args:
+            estimates: a `RobustnessRecord` as JSON.
+        """
+        with self._database.write() as session:
+            _add(session, RobustnessRun, "sensitivity", estimates, actor)
+
+    def last(self) -> tuple[str, RobustnessRecord] | None:
+        """Return the time and the estimates of the newest run; None where there is none."""
+        with self._database.read() as session:
+            found = _last(session, RobustnessRun)
+        return found and (found[0], RobustnessRecord.from_json(found[1]))
+
+
+#: What the event log says of a measurement.
+_LOGGED = ("model", "models", "truth", "subset", "n_images")
+
+
+def _add(
+    session: Session,
+    table: type[Evaluation | RobustnessRun],
+    kind: str,
+    estimates: dict[str, Any],
+    actor: str,
+) -> int:
+    detail = {key: estimates[key] for key in _LOGGED if key in estimates}
+    event = Event(kind=kind, actor=actor, detail=detail)
+    session.add(event)
+    session.flush()
+    session.add(table(event_id=event.id, estimates=estimates))
+    session.flush()
+    return event.id
+
+
+def _last(
+    session: Session, table: type[Evaluation | RobustnessRun]
+) -> tuple[str, dict[str, Any]] | None:
+    query = select(Event.at, table.estimates).join(Event, Event.id == table.event_id)
+    row = session.execute(query.order_by(table.event_id.desc()).limit(1)).first()
+    return None if row is None else (row.at, row.estimates)

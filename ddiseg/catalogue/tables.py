@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from ddiseg.catalogue.lifecycle import State
+from ddiseg.catalogue.records import ClassifierRecord, GateDecision, TrainingRecord
 
 #: Constraint names are the same on every database, so that migrations can find them.
 NAMING = {
@@ -142,8 +143,24 @@ class ModelVersion(Base):
     kind: Mapped[str] = mapped_column(String(20), server_default=ModelKind.SEGMENTATION.value)
     #: Of a classifier: what it learned from, {"malignant": bool, "validation": bool} by content hash.
     training_images: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
-    #: What the gate said of it, see `ddiseg.evaluation.gate`; None where it was not asked.
+    #: The gate's decision, see `decision`; None where there was none.
     gate: Mapped[dict[str, Any] | None]
+
+    @property
+    def training(self) -> TrainingRecord:
+        """How the training went; of a classifier only what trainings of both kinds have."""
+        other = () if self.kind == ModelKind.SEGMENTATION else ("validation",)
+        return TrainingRecord.from_json({k: v for k, v in self.metrics.items() if k not in other})
+
+    @property
+    def classifier_training(self) -> ClassifierRecord:
+        """How the training of a classifier went."""
+        return ClassifierRecord.from_json(self.metrics)
+
+    @property
+    def decision(self) -> GateDecision | None:
+        """The gate's decision; None where there was none."""
+        return None if self.gate is None else GateDecision.from_json(self.gate)
 
 
 class Promotion(Base):
@@ -488,3 +505,31 @@ class EvaluatedImage(Base):
     mask_id: Mapped[int] = mapped_column(ForeignKey("masks.id"))  #: the prediction
     truth_hash: Mapped[str] = mapped_column(String(64))  #: of the pixels, at the photograph's size
     lesion_iou: Mapped[float | None]  #: None where neither shows a lesion, or the truth could not
+
+
+class Evaluation(Base):
+    """The estimates of an evaluation, see `ddiseg.catalogue.records.EvaluationRecord`."""
+
+    __tablename__ = "evaluations"
+
+    event_id: Mapped[int] = mapped_column(ForeignKey("events.id"), primary_key=True)
+    estimates: Mapped[dict[str, Any]]
+
+
+class RobustnessRun(Base):
+    """The estimates of a robustness run, see `ddiseg.catalogue.records.RobustnessRecord`."""
+
+    __tablename__ = "robustness_runs"
+
+    event_id: Mapped[int] = mapped_column(ForeignKey("events.id"), primary_key=True)
+    estimates: Mapped[dict[str, Any]]
+
+
+class AllocationCarry(Base):
+    """The images that a stratified allocation lacks so far of a tone; negative where it is ahead."""
+
+    __tablename__ = "allocation_carry"
+
+    allocation: Mapped[str] = mapped_column(String(20), primary_key=True)
+    tone: Mapped[str] = mapped_column(String(10), primary_key=True)
+    carry: Mapped[float]

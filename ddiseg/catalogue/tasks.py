@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from ddiseg.catalogue.annotation_versions import is_newest, unread_edits
@@ -22,6 +22,7 @@ from ddiseg.catalogue.events import step
 from ddiseg.catalogue.lifecycle import TRANSITIONS, Action, State
 from ddiseg.catalogue.tables import (
     Acceptance,
+    AllocationCarry,
     Annotation,
     Event,
     Image,
@@ -175,12 +176,29 @@ class Tasks:
         with self._database.read() as session:
             return [(task, image, bool(done)) for task, image, done in session.execute(query)]
 
+    def carry(self) -> dict[str, dict[str, float]]:
+        """Return what the newest push left to the next one, by allocation and tone."""
+        found: dict[str, dict[str, float]] = {}
+        with self._database.read() as session:
+            for row in session.scalars(select(AllocationCarry)):
+                found.setdefault(row.allocation, {})[row.tone] = row.carry
+        return found
+
     def plan(
-        self, project_id: int, batch: Sequence[NewTask], actor: str, detail: dict[str, Any]
+        self,
+        project_id: int,
+        batch: Sequence[NewTask],
+        actor: str,
+        detail: dict[str, Any],
+        carry: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
-        """Write down tasks before they are sent; one that the server lost is planned anew.
+        """Store tasks before they are sent; one that the server lost is planned anew.
 
         A task that is there already stays as it was planned first.
+
+        Args:
+            detail: how the push was asked for, for the event log.
+            carry: what this push leaves to the next one, by allocation and tone; None: no change.
         """
         with self._database.write() as session:
             rows = session.scalars(select(Task).where(Task.project_id == project_id))
@@ -196,6 +214,13 @@ class Tasks:
                 row.remote_id = row.media = row.comment = row.deleted_at = None
                 session.add(row)
             session.add(Event(kind="push", actor=actor, detail={"n": len(batch), **detail}))
+            if carry is not None:
+                session.execute(delete(AllocationCarry))
+                session.add_all(
+                    AllocationCarry(allocation=allocation, tone=tone, carry=value)
+                    for allocation, by_tone in carry.items()
+                    for tone, value in by_tone.items()
+                )
 
     def sent(self, remote_ids: Mapping[int, int], actor: str, *, start: bool) -> None:
         """The server has these tasks (its number by ours); with `start` their images are at work."""

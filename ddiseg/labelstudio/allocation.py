@@ -29,8 +29,7 @@ class StratifiedAllocation:
     @classmethod
     def read(cls, catalogue: Catalogue) -> StratifiedAllocation:
         """What the newest push of this workspace, to annotators or to reviewers, left owed."""
-        push = catalogue.history.last("push")
-        return cls(push.detail.get("owed", {}) if push else {})
+        return cls(catalogue.labelling.carry())
 
     def draw(self, what: str, images: Sequence[Image], percent: float, seed: int) -> set[int]:
         """Ids of `percent` of the images, that none of the earlier draws of `what` was from.

@@ -17,6 +17,7 @@ from typing import Any
 from annotation_protocol import load_protocol
 from ddiseg import masks
 from ddiseg.catalogue import AnnotationPage, AnnotationVersion, Arm, Purpose
+from ddiseg.catalogue.records import PullRecord
 from ddiseg.catalogue.tables import Mask, Task
 from ddiseg.errors import ServerError
 from ddiseg.labelstudio.client import Client
@@ -136,7 +137,7 @@ def pull_and_compare(
     labelling, history = workspace.catalogue.labelling, workspace.catalogue.history
     kind = f"{COMMANDS[purpose]}_pull"
     last = history.last(kind)
-    known = int(last.detail["newest"]) if last else 0
+    known = PullRecord.from_json(last.detail).newest if last else 0
     before = labelling.newest_version()
     done = pull(workspace, connection, purpose, actor, full=full, progress=progress)
     newest = labelling.newest_version()
@@ -145,7 +146,7 @@ def pull_and_compare(
     done.taken = labelling.count_versions(purpose, known, through)
     done.since = last.at if last else None
     if newest > known:
-        history.record(kind, actor, {"newest": newest})
+        history.record(kind, actor, PullRecord(newest).to_json())
     return done
 
 

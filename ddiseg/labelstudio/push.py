@@ -141,7 +141,7 @@ def _plan(
     if new:
         drawn = {"control": options.control, "readers": options.readers, "sample": options.sample}
         detail = {**drawn, "seed": options.seed, "longest": options.longest, "arms": done.arms}
-        labelling.plan(place.row.id, new, actor, {**detail, "owed": shares.owed})
+        labelling.plan(place.row.id, new, actor, detail, shares.owed)
     for task in labelling.tasks(place.row.id):
         if task.image_id in read_more and task.readers < options.readers:
             labelling.update_task(task.id, readers=options.readers)

@@ -125,8 +125,8 @@ def _plan(
         arm = Arm.PAINTED if key in lost or image.id in drawn else Arm.UNSAMPLED
         new.append(NewTask(key, image.id, mask.id, arm, width, height))
     if new:
-        detail = {"review": True, "sample": sample, "seed": seed, "owed": shares.owed}
-        labelling.plan(place.row.id, new, actor, detail)
+        detail = {"review": True, "sample": sample, "seed": seed}
+        labelling.plan(place.row.id, new, actor, detail, shares.owed)
 
 
 def _review_size(image: Image, mask: Mask) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from annotation_protocol import load_protocol, metrics
 from annotation_protocol.metrics import FEW
 from ddiseg.catalogue import ModelKind
 from ddiseg.catalogue.provenance import Provenance
+from ddiseg.catalogue.records import Estimate, Score
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
 from ddiseg.sampling.groups import patient_key
 from ddiseg.workspace.workspace import Workspace
@@ -32,7 +33,6 @@ LEGEND = (
 LESION = "lesion IoU"
 
 _GATE_MEASURES = {"lesion_iou": LESION, "mean_iou": "mean IoU"}
-_MALIGNANCY_MEASURES = {"roc_auc": "ROC-AUC", "f1": "F1", "accuracy": "accuracy"}
 
 
 class Figure(TypedDict):
@@ -84,24 +84,23 @@ def held_out(version: ModelVersion) -> Table | None:
 
     None where no image was held out.
     """
-    gate = version.gate
-    if gate is None or not gate["held_out"]["images"]:
+    decision = version.decision
+    if decision is None or not decision.holdout.images:
         return None
-    seen = gate["held_out"]
-    names, sides = [version.name], ["candidate"]
-    paired = gate["overall"]["difference"] is not None
+    seen = decision.holdout
+    names = [version.name]
+    paired = decision.overall.difference is not None
     if paired:
-        other = gate["compared_with"]
+        other = str(decision.compared_with)
         names += [other, f"{version.name} minus {other}"]
-        sides += ["current", "difference"]
-    groups = {ALL: gate["overall"], **gate["by_tone"]}
+    groups = {ALL: decision.overall, **decision.by_tone}
     about = (
-        f"{_counted(seen['images'], seen['patients'])}, not learned from, that were held out when it "
+        f"{_counted(seen.images, seen.patients)}, not learned from, that were held out when it "
         "was trained."
     )
-    if leaning := sum(seen["drawn_over_its_painting"].values()):
+    if leaning := sum(seen.over_predictions.values()):
         about += (
-            f" {leaning} of their masks were drawn over the painting of {gate['compared_with']}, "
+            f" {leaning} of their masks were drawn over the painting of {decision.compared_with}, "
             "which flatters that version; they count only where the others are too few."
         )
     return Table(
@@ -110,8 +109,9 @@ def held_out(version: ModelVersion) -> Table | None:
         columns=names,
         paired=paired,
         rows=[
-            Row(tone=tone, measure=name, figures=[group[side][measure] for side in sides])
+            Row(tone=tone, measure=name, figures=[_figure(each[measure]) for each in columns])
             for tone, group in groups.items()
+            for columns in [[c for c in (group.candidate, group.current, group.difference) if c]]
             for measure, name in _GATE_MEASURES.items()
         ],
     )
@@ -207,7 +207,11 @@ def _random(workspace: Workspace, version: ModelVersion) -> Table | None:
         columns=[version.name],
         paired=False,
         rows=[
-            Row(tone=tone, measure=LESION, figures=[_score_figure(scores["lesion"].as_dict())])
+            Row(
+                tone=tone,
+                measure=LESION,
+                figures=[_enough(Score.from_json(scores["lesion"].as_dict()).iou)],
+            )
             for tone, scores in {ALL: overall, **by_tone}.items()
         ],
     )
@@ -222,24 +226,24 @@ def _confusion(
 
 
 def _evaluation(workspace: Workspace, version: ModelVersion) -> Table | None:
-    event = workspace.catalogue.history.last("evaluation")
-    if event is None or set(event.detail["models"]) != {version.name}:
+    last = workspace.catalogue.evaluations.last()
+    if last is None or last[1].models.keys() != {version.name}:
         return None
-    found = event.detail
+    at, found = last
     rows = [
-        Row(tone=ALL, measure=f"{name} IoU", figures=[_score_figure(score)])
-        for name, score in found["classes"].items()
+        Row(tone=ALL, measure=f"{name} IoU", figures=[_enough(score.iou)])
+        for name, score in found.classes.items()
     ]
     rows += [
-        Row(tone=tone, measure=LESION, figures=[_score_figure(scores["lesion"])])
-        for tone, scores in found["by_tone"].items()
+        Row(tone=tone, measure=LESION, figures=[_enough(scores["lesion"].iou)])
+        for tone, scores in found.by_tone.items()
         if "lesion" in scores
     ]
-    part = f" of subset {found['subset']}" if found["subset"] else ""
+    part = f" of subset {found.subset}" if found.subset else ""
     return Table(
         title="The last evaluation",
-        about=f"{event.at[:10]}: {_counted(found['n_images'], found['patients'])}{part}, not learned "
-        f"from, against {PurePath(found['truth']).name}; mean IoU over images.",
+        about=f"{at[:10]}: {_counted(found.n_images, found.patients)}{part}, not learned "
+        f"from, against {PurePath(found.truth).name}; mean IoU over images.",
         columns=[version.name],
         paired=False,
         rows=rows,
@@ -247,50 +251,48 @@ def _evaluation(workspace: Workspace, version: ModelVersion) -> Table | None:
 
 
 def _validation(version: ModelVersion) -> Table | None:
-    found = version.metrics.get("validation")
-    if not found:
+    found = version.training.validation
+    if found is None:
         return None
     return Table(
         title="The part kept out of training to end it by",
-        about=f"{found['images']} images ({tones_text(found['by_tone'])}). They ended the training "
+        about=f"{found.images} images ({tones_text(found.by_tone)}). They ended the training "
         "and set the temperature, so these figures flatter a little.",
         columns=[version.name],
         paired=False,
         rows=[
-            Row(tone=ALL, measure=f"{name} IoU", figures=[_score_figure(score)])
-            for name, score in found["scores"].items()
+            Row(tone=ALL, measure=f"{name} IoU", figures=[_enough(score.iou)])
+            for name, score in found.scores.items()
         ],
     )
 
 
 def _malignancy_validation(version: ModelVersion) -> Table | None:
-    found = version.metrics["on_its_validation_images"]
+    found = version.classifier_training.scores
     return Table(
         title="Its validation images",
-        about=f"{_counted(found[ALL]['n'], found[ALL]['patients'])}, {found[ALL]['malignant']} of "
+        about=f"{_counted(found[ALL].n, found[ALL].patients)}, {found[ALL].malignant} of "
         "them malignant. They chose the epoch and the threshold, so these figures flatter.",
         columns=[version.name],
         paired=False,
         rows=[
-            Row(
-                tone=tone,
-                measure=name,
-                figures=[_figure(group[key], group[f"{key}_ci95"], group["n"])],
-            )
+            Row(tone=tone, measure=name, figures=[_enough(estimate)])
             for tone, group in found.items()
-            for key, name in _MALIGNANCY_MEASURES.items()
+            for name, estimate in group.estimates.items()
         ],
     )
 
 
-def _score_figure(score: Mapping[str, Any]) -> Figure:
-    return _figure(score["iou_mean"], score["iou_mean_ci95"], score["n"])
+def _enough(estimate: Estimate) -> Figure:
+    """Return an estimate as a table has it: without a value where there are too few images."""
+    if estimate.value is None or estimate.interval is None or estimate.n < FEW:
+        return Figure(value=None, interval=None, n=estimate.n)
+    return _figure(estimate)
 
 
-def _figure(value: float | None, interval: list[float] | None, n: int) -> Figure:
-    if value is None or interval is None or n < FEW:
-        return Figure(value=None, interval=None, n=n)
-    return Figure(value=value, interval=interval, n=n)
+def _figure(estimate: Estimate) -> Figure:
+    interval = None if estimate.interval is None else list(estimate.interval)
+    return Figure(value=estimate.value, interval=interval, n=estimate.n)
 
 
 def _counted(images: int, patients: int) -> str:

@@ -32,9 +32,6 @@ PER_TONE = 30
 #: The class whose mask is compared, and the name of all images together.
 LESION, ALL = "lesion", "all"
 
-#: What an event of this kind is called.
-EVENT = "sensitivity"
-
 
 def sensitivity(
     workspace: Workspace,
@@ -104,7 +101,7 @@ def sensitivity(
         "bootstrap": {"over": "patients", "resamples": resamples, "seed": seed},
         **measured.figures(protocol, resamples, seed),
     }
-    workspace.catalogue.history.record(EVENT, actor, result)
+    workspace.catalogue.robustness.add(result, actor)
     return result
 
 

@@ -76,7 +76,7 @@ class Pairs:
         self.accepted = catalogue.masks.accepted()
         self.predictions = catalogue.masks.newest_predictions()
         self._honest = unleaked_predictions(catalogue)
-        self._evaluated = catalogue.evaluations.last()
+        self._evaluated = catalogue.evaluations.last_compared()
         self._scored = catalogue.masks.get([e.mask_id for e in self._evaluated.values()])
         self.sampled = False  #: not all accepted masks that could be compared were
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from annotation_protocol import Protocol
 from annotation_protocol.metrics import FEW
-from ddiseg.catalogue import Catalogue, State
+from ddiseg.catalogue import Catalogue, State, records
 from ddiseg.catalogue.tables import Image
 from ddiseg.report.figures import Bar, Dot, dot_panels, stacked_bars
 
@@ -116,7 +116,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The last evaluation, as the event log has it."""
+    """The last evaluation, as the page shows it."""
 
     at: str
     models: dict[str, int]  #: images by the model whose prediction was scored
@@ -132,60 +132,62 @@ class Evaluation:
 
 
 def last_evaluation(catalogue: Catalogue, protocol: Protocol) -> Evaluation | None:
-    """The newest event of kind 'evaluation'; None where nothing was evaluated yet."""
-    event = catalogue.history.last("evaluation")
-    if event is None:
+    """Return the newest evaluation; None where nothing was evaluated yet."""
+    last = catalogue.evaluations.last()
+    if last is None:
         return None
-    detail = event.detail
-    classes, by_tone = detail["classes"], detail["by_tone"]
-    tones = sorted(by_tone, key=_order([t.name for t in protocol.tones]))
+    at, found = last
+    tones = sorted(found.by_tone, key=_order([t.name for t in protocol.tones]))
     counts = (
-        (detail["learned_from"], "whose mask the model learned from"),
-        (detail["without_prediction"], "without a prediction"),
-        (len(detail["refused"]), "whose true mask could not be used"),
+        (found.learned_from, "whose mask the model learned from"),
+        (found.without_prediction, "without a prediction"),
+        (len(found.refused), "whose true mask could not be used"),
     )
     return Evaluation(
-        at=event.at,
-        models=detail["models"],
-        truth=PurePath(detail["truth"]).name or detail["truth"],
-        subset=detail["subset"],
-        n_images=detail["n_images"],
-        patients=detail["patients"],
+        at=at,
+        models=found.models,
+        truth=PurePath(found.truth).name or found.truth,
+        subset=found.subset,
+        n_images=found.n_images,
+        patients=found.patients,
         left_out=tuple(f"{n} {which}" for n, which in counts if n),
-        notes=tuple(detail.get("notes", ())),
-        by_class=_scores(classes, protocol),
-        by_tone=tuple((tone, _scores(by_tone[tone], protocol)) for tone in tones),
-        figure=_figure(classes, {tone: by_tone[tone] for tone in tones}, protocol),
+        notes=found.notes,
+        by_class=_scores(found.classes, protocol),
+        by_tone=tuple((tone, _scores(found.by_tone[tone], protocol)) for tone in tones),
+        figure=_figure(found.classes, {tone: found.by_tone[tone] for tone in tones}, protocol),
     )
 
 
-def _scores(values: dict[str, dict[str, Any]], protocol: Protocol) -> tuple[Score, ...]:
+def _scores(values: dict[str, records.Score], protocol: Protocol) -> tuple[Score, ...]:
     return tuple(
         Score(
             name=name,
-            iou_mean=_with_interval(values[name], "iou_mean"),
-            iou_pooled=_with_interval(values[name], "iou_pooled"),
-            dice_mean=_with_interval(values[name], "dice_mean"),
-            n=values[name]["n"],
-            patients=values[name]["patients"],
-            few=values[name]["n"] < FEW,
+            iou_mean=_with_interval(values[name].iou),
+            iou_pooled=_with_interval(values[name].pooled_iou),
+            dice_mean=_with_interval(values[name].dice),
+            n=values[name].n,
+            patients=values[name].patients,
+            few=values[name].n < FEW,
         )
         for name in sorted(values, key=_order(protocol.class_names))
     )
 
 
-def _with_interval(score: dict[str, Any], figure: str) -> str:
+def _with_interval(estimate: records.Estimate) -> str:
     """The figure as it is printed; one without an interval is not, whatever it is."""
-    interval = score[f"{figure}_ci95"]
-    return f"{score[figure]:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "—"
+    if estimate.interval is None:
+        return "—"
+    return f"{estimate.value:.2f} [{estimate.interval[0]:.2f}, {estimate.interval[1]:.2f}]"
 
 
 def _figure(
-    classes: dict[str, Any], by_tone: dict[str, dict[str, Any]], protocol: Protocol
+    classes: dict[str, records.Score],
+    by_tone: dict[str, dict[str, records.Score]],
+    protocol: Protocol,
 ) -> str | None:
     panels = {}
     for name in sorted(classes, key=_order(protocol.class_names)):
-        if classes[name]["iou_mean"] is not None:
+        if classes[name].iou_mean is not None:
             groups = {"all": classes, **by_tone}
             panels[name] = {group: _dot(of[name]) for group, of in groups.items()}
     if not panels:
@@ -194,11 +196,9 @@ def _figure(
     return dot_panels(panels, FEW, "evaluation", title)
 
 
-def _dot(score: dict[str, Any]) -> Dot:
-    interval = score["iou_mean_ci95"]
-    if interval is None:
-        return Dot(None, None, score["n"])
-    return Dot(score["iou_mean"], (interval[0], interval[1]), score["n"])
+def _dot(score: records.Score) -> Dot:
+    interval = score.iou_mean_ci95
+    return Dot(None if interval is None else score.iou_mean, interval, score.n)
 
 
 def _order(names: Sequence[str]) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from annotation_protocol.metrics import FEW
 from ddiseg.catalogue import Catalogue
+from ddiseg.catalogue.records import Estimate, Score
 from ddiseg.report.figures import Dot, dot_panels
 
 
@@ -24,7 +24,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The last measurement, as the event log has it."""
+    """The last robustness run, as the page shows it."""
 
     at: str
     model: str
@@ -38,55 +38,55 @@ class Sensitivity:
 
 
 def last_sensitivity(catalogue: Catalogue) -> Sensitivity | None:
-    """The newest event of kind 'sensitivity'; None where nothing was measured yet."""
-    event = catalogue.history.last("sensitivity")
-    if event is None:
+    """Return the newest robustness run; None where there was none yet."""
+    last = catalogue.robustness.last()
+    if last is None:
         return None
-    detail = event.detail
-    called = {
-        change: f"{change} (control)" if change == detail["control"] else change
-        for change in detail["by_change"]
-    }
+    at, found = last
     counts = (
-        (detail["learned_from"], "that the model learned from"),
-        (len(detail["refused"]), "that can't be read"),
-        (detail["without_lesion"], "painted without any lesion"),
+        (found.learned_from, "that the model learned from"),
+        (len(found.refused), "that can't be read"),
+        (found.without_lesion, "painted without any lesion"),
     )
-    by_change = {called[change]: by_tone for change, by_tone in detail["by_change"].items()}
+    by_change = {
+        f"{change} (control)" if change == found.control else change: by_tone
+        for change, by_tone in found.by_change.items()
+    }
     return Sensitivity(
-        at=event.at,
-        model=detail["model"],
-        subset=detail["subset"],
-        n_images=detail["n_images"],
-        patients=detail["patients"],
+        at=at,
+        model=found.model,
+        subset=found.subset,
+        n_images=found.n_images,
+        patients=found.patients,
         left_out=tuple(f"{n} {which}" for n, which in counts if n),
-        sentences=tuple(detail["sentences"]),
+        sentences=found.sentences,
         by_change=tuple((change, _rows(by_tone)) for change, by_tone in by_change.items()),
         figure=_figure(by_change),
     )
 
 
-def _rows(by_tone: dict[str, dict[str, Any]]) -> tuple[Row, ...]:
+def _rows(by_tone: dict[str, Score]) -> tuple[Row, ...]:
     return tuple(
         Row(
             tone="all tones" if tone == "all" else f"tone {tone}",
-            iou=_with_interval(score, "iou_mean"),
-            dice=_with_interval(score, "dice_mean"),
-            n=score["n"],
-            patients=score["patients"],
-            few=score["n"] < FEW,
+            iou=_with_interval(score.iou),
+            dice=_with_interval(score.dice),
+            n=score.n,
+            patients=score.patients,
+            few=score.n < FEW,
         )
         for tone, score in by_tone.items()
     )
 
 
-def _with_interval(score: dict[str, Any], figure: str) -> str:
+def _with_interval(estimate: Estimate) -> str:
     """The figure to three places: what is close to 1 differs in the third; none without interval."""
-    interval = score[f"{figure}_ci95"]
-    return f"{score[figure]:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "—"
+    if estimate.interval is None:
+        return "—"
+    return f"{estimate.value:.3f} [{estimate.interval[0]:.3f}, {estimate.interval[1]:.3f}]"
 
 
-def _figure(by_change: dict[str, dict[str, dict[str, Any]]]) -> str | None:
+def _figure(by_change: dict[str, dict[str, Score]]) -> str | None:
     panels = {
         change: {tone: _dot(score) for tone, score in by_tone.items()}
         for change, by_tone in by_change.items()
@@ -100,8 +100,6 @@ def _figure(by_change: dict[str, dict[str, dict[str, Any]]]) -> str | None:
     return dot_panels(panels, FEW, "sensitivity", title)
 
 
-def _dot(score: dict[str, Any]) -> Dot:
-    interval = score["iou_mean_ci95"]
-    if interval is None:
-        return Dot(None, None, score["n"])
-    return Dot(score["iou_mean"], (interval[0], interval[1]), score["n"])
+def _dot(score: Score) -> Dot:
+    interval = score.iou_mean_ci95
+    return Dot(None if interval is None else score.iou_mean, interval, score.n)

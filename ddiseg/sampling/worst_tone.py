@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 from annotation_protocol.metrics import FEW, Interval
 from ddiseg.catalogue import Catalogue
+from ddiseg.catalogue.records import Estimate
 from ddiseg.catalogue.tables import ModelVersion
 from ddiseg.errors import InputError
 
@@ -48,13 +48,12 @@ def worst_tone(catalogue: Catalogue, version: ModelVersion | None, tones: Collec
             "--towards worst: there is no model to judge the tones by; draw without it, and "
             "run 'ddiseg refresh' once masks are accepted"
         )
-    figures, source = _newest_figures(catalogue, version)
+    estimates, source = _newest_estimates(catalogue, version)
     judged = []
     for tone in tones:
-        figure = figures.get(tone, {"value": None, "interval": None, "n": 0})
-        too_few = figure["interval"] is None or figure["n"] < FEW
-        interval = None if too_few else tuple(figure["interval"])
-        judged.append(Worst(tone, figure["value"], interval, figure["n"], source))
+        found = estimates.get(tone, Estimate(None))
+        interval = None if found.n < FEW else found.interval
+        judged.append(Worst(tone, found.value, interval, found.n, source))
     if all(each.interval is None for each in judged):
         raise InputError(
             f"--towards worst: no lesion IoU of {version.name} by tone is stored that has enough "
@@ -66,25 +65,18 @@ def worst_tone(catalogue: Catalogue, version: ModelVersion | None, tones: Collec
     return min(judged, key=lambda each: each.interval or (0.0, 0.0))
 
 
-def _newest_figures(
+def _newest_estimates(
     catalogue: Catalogue, version: ModelVersion
-) -> tuple[dict[str, dict[str, Any]], str]:
-    """Value, interval and n of lesion IoU by tone, and their source.
+) -> tuple[dict[str, Estimate], str]:
+    """Return the estimates of lesion IoU by tone, and their source.
 
     An evaluation of a version is newer than its gate, which it passed when it was made.
     """
-    evaluation = catalogue.history.last("evaluation")
-    if evaluation is not None and set(evaluation.detail["models"]) == {version.name}:
-        scores = {
-            tone: classes["lesion"]
-            for tone, classes in evaluation.detail["by_tone"].items()
-            if "lesion" in classes
-        }
-        figures = {
-            tone: {"value": s["iou_mean"], "interval": s["iou_mean_ci95"], "n": s["n"]}
-            for tone, s in scores.items()
-        }
-        return figures, f"evaluation of {version.name}, {evaluation.at[:10]}"
-    by_tone = (version.gate or {}).get("by_tone", {})
-    figures = {tone: group["candidate"]["lesion_iou"] for tone, group in by_tone.items()}
-    return figures, f"gate of {version.name}"
+    if (last := catalogue.evaluations.last()) and last[1].models.keys() == {version.name}:
+        at, evaluation = last
+        by_tone = evaluation.by_tone.items()
+        estimates = {tone: of["lesion"].iou for tone, of in by_tone if "lesion" in of}
+        return estimates, f"evaluation of {version.name}, {at[:10]}"
+    groups = version.decision.by_tone if version.decision else {}
+    estimates = {tone: group.candidate["lesion_iou"] for tone, group in groups.items()}
+    return estimates, f"gate of {version.name}"

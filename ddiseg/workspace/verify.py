@@ -55,7 +55,7 @@ def verify(workspace: Workspace, progress: Progress = silent) -> Findings:
         mask_rows[row.content_hash].append(row)
 
     truths: dict[str, list[EvaluatedImage]] = defaultdict(list)
-    for compared in catalogue.evaluations.all():
+    for compared in catalogue.evaluations.all_compared():
         truths[compared.truth_hash].append(compared)
 
     checks: list[tuple[Part, Callable[[], None]]] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import subprocess
@@ -79,7 +80,8 @@ def full(catalogue: Catalogue, new_image: Callable[..., NewImage], new_mask: Any
     catalogue.subsets.store({"train": [1, 3]}, {"seed": 1}, "tester")
     project = catalogue.labelling.project("http://labels.example", Purpose.ANNOTATION)
     new = NewTask("key", 4, None, Arm.BARE, 8, 6)
-    catalogue.labelling.plan(project.id, [new], "tester", {})
+    catalogue.labelling.plan(project.id, [new], "tester", {}, {"control": {"I-II": 0.2}})
+    catalogue.robustness.add({"model": "fedd-1"}, "tester")
     received = AnnotationVersion(1, 7, "2026-01-01", ("anna",), mask=new_mask(4, "anna"))
     catalogue.labelling.receive(project.id, AnnotationPage([received], {1: {7}}))
     return catalogue
@@ -256,7 +258,8 @@ def test_migrations__from_the_oldest_schema_only_phantoms_are_synthetic(of_0001:
         "waived": False,
         "like": False,
     }
-    assert catalogue.evaluations.last() == {}
+    assert catalogue.evaluations.last_compared() == {}
+    assert catalogue.evaluations.last() is None
     catalogue.close()
 
 
@@ -325,6 +328,50 @@ def test_migrations__from_0004_a_batch_is_of_whom_the_record_says(of_0001: str) 
     assert [row.settings for row in catalogue.rounds.last(5)] == [None] * 4
     assert catalogue.rounds.last_with_settings() is None
     catalogue.close()
+
+
+#: Events of schema 0005 that held what has tables of its own since: the newest push decides.
+EVENTS_OF_0005 = """
+INSERT INTO events (id, at, kind, actor, detail) VALUES
+    (101, '2026-01-01', 'evaluation', 'anna', '{"models": {"fedd-1": 1}, "truth": "old"}'),
+    (102, '2026-01-02', 'evaluation', 'anna', '{"models": {"fedd-1": 2}, "truth": "new"}'),
+    (103, '2026-01-03', 'sensitivity', 'anna', '{"model": "fedd-1", "control": "grey"}'),
+    (104, '2026-01-04', 'push', 'anna', '{"n": 1, "owed": {"control": {"I-II": 0.9}}}'),
+    (105, '2026-01-05', 'push', 'ben',
+     '{"n": 2, "owed": {"control": {"I-II": 0.4, "V-VI": -0.25}, "review": {"I-II": 0.5}}}');
+"""
+
+
+def test_migrations__from_0005_events_are_read_over_and_back(of_0001: str) -> None:
+    file = of_0001.removeprefix("sqlite:///")
+    database = Database(of_0001)
+    with database.engine.begin() as connection:
+        command.upgrade(_alembic(connection), "0005")
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(EVENTS_OF_0005)
+    catalogue = Catalogue.create(of_0001)
+    evaluation, run = catalogue.evaluations.last(), catalogue.robustness.last()
+    assert evaluation is not None
+    assert (evaluation[0], evaluation[1].truth) == ("2026-01-02", "new")
+    assert run is not None
+    assert (run[0], run[1].control) == ("2026-01-03", "grey")
+    carry = {"control": {"I-II": 0.4, "V-VI": -0.25}, "review": {"I-II": 0.5}}
+    assert catalogue.labelling.carry() == carry
+    project = catalogue.labelling.project("http://labels.example", Purpose.ANNOTATION)
+    catalogue.labelling.plan(project.id, [], "ben", {}, {"control": {"I-II": -0.1}})
+    catalogue.evaluations.add({"models": {"fedd-1": 3}, "classes": {}}, [], "ben")
+    assert catalogue.labelling.carry() == {"control": {"I-II": -0.1}}
+    catalogue.close()
+    with database.engine.begin() as connection:
+        command.downgrade(_alembic(connection), "0005")
+    with database.read() as session:
+        rows = session.execute(text("SELECT detail FROM events WHERE id > 100 ORDER BY id"))
+        details = [json.loads(detail) for detail in rows.scalars()]
+    database.engine.dispose()
+    assert details[0] == {"models": {"fedd-1": 1}, "truth": "old"}
+    assert details[4]["owed"] == carry, "as it was written"
+    assert details[5] == {"n": 0, "owed": {"control": {"I-II": -0.1}}}
+    assert details[6] == {"models": {"fedd-1": 3}, "classes": {}}
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_evaluate__other_truths_of_the_folder_hold_no_class(
     )
     assert [each.name for each in refused] == ["4.png", "5.png", "6.png"]
     assert painted.catalogue.history.last("evaluation") is None
-    assert painted.catalogue.evaluations.all() == []
+    assert painted.catalogue.evaluations.all_compared() == []
 
 
 def test_evaluate__notes_that_truths_hold_only_0_and_1(painted: Workspace, tmp_path: Path) -> None:
@@ -284,21 +284,23 @@ def test_evaluate__stretched_truth_is_brought_to_the_photographs_size(
 
 def test_evaluate__is_logged_for_the_report(painted: Workspace, tmp_path: Path) -> None:
     result = evaluate(painted, "tester", truth=tmp_path / "truth")
+    last = painted.catalogue.evaluations.last()
+    assert last is not None
+    assert last[1].to_json() == result
     event = painted.catalogue.history.last("evaluation")
     assert event is not None
-    assert event.detail == result
+    assert event.detail == {key: result[key] for key in ("models", "truth", "subset", "n_images")}
 
 
 def test_evaluate__stores_what_it_compared_beside_the_figures(
     painted: Workspace, tmp_path: Path
 ) -> None:
     masks_before = [(m.id, m.content_hash) for m in painted.catalogue.masks.all()]
-    result = evaluate(painted, "tester", truth=tmp_path / "truth")
+    evaluate(painted, "tester", truth=tmp_path / "truth")
     event = painted.catalogue.history.last("evaluation")
     assert event is not None
-    assert event.detail == result
     predictions = painted.catalogue.masks.newest_predictions()
-    compared = painted.catalogue.evaluations.last()
+    compared = painted.catalogue.evaluations.last_compared()
     assert {i: row.mask_id for i, row in compared.items()} == {
         i: mask.id for i, mask in predictions.items()
     }
@@ -318,8 +320,8 @@ def test_evaluate__the_newest_is_what_is_shown(painted: Workspace, tmp_path: Pat
     evaluate(painted, "tester", truth=tmp_path / "truth")
     painted.catalogue.subsets.store({"one": [6]}, {}, "tester")
     evaluate(painted, "tester", truth=tmp_path / "truth", subset="one")
-    assert set(painted.catalogue.evaluations.last()) == {6}
-    assert len(painted.catalogue.evaluations.all()) == 6
+    assert set(painted.catalogue.evaluations.last_compared()) == {6}
+    assert len(painted.catalogue.evaluations.all_compared()) == 6
 
 
 def test_evaluate__a_truth_without_lesion_has_no_lesion_iou(
@@ -329,7 +331,9 @@ def test_evaluate__a_truth_without_lesion_has_no_lesion_iou(
     marker = load_protocol().class_named("marker").index
     mapping = {0: 0, 1: marker, 4: marker}
     evaluate(painted, "tester", truth=tmp_path / "truth", mapping=mapping)
-    assert {row.lesion_iou for row in painted.catalogue.evaluations.last().values()} == {None}
+    assert {row.lesion_iou for row in painted.catalogue.evaluations.last_compared().values()} == {
+        None
+    }
 
 
 def test_evaluate__figures_and_comparisons_are_one_transaction(
@@ -342,4 +346,4 @@ def test_evaluate__figures_and_comparisons_are_one_transaction(
     with pytest.raises(RuntimeError, match="stopped"):
         evaluate(painted, "tester", truth=tmp_path / "truth")
     assert painted.catalogue.history.last("evaluation") is None
-    assert painted.catalogue.evaluations.all() == []
+    assert painted.catalogue.evaluations.all_compared() == []

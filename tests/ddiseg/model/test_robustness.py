@@ -74,9 +74,9 @@ def test_sensitivity__real_probes_by_tone_logged_for_the_report(learned: Workspa
         }  # fmt: skip
         assert 0 < by_tone["all"]["iou_mean"] <= 1
         assert by_tone["I-II"]["iou_mean_ci95"] is None, "one patient has no interval"
-    event = learned.catalogue.history.last("sensitivity")
-    assert event is not None
-    assert event.detail == result
+    last = learned.catalogue.robustness.last()
+    assert last is not None
+    assert last[1].to_json() == result
     assert sensitivity(learned, "tester") == result, "the same seed, the same figures"
 
 

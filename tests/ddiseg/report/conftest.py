@@ -54,7 +54,7 @@ def evaluated(workspace: Workspace) -> None:
         "patients": 38, "learned_from": 30, "without_prediction": 0, "refused": ["x.png: no"],
         "classes": classes, "by_tone": by_tone,
     }  # fmt: skip
-    workspace.catalogue.history.record("evaluation", "tester", detail)
+    workspace.catalogue.evaluations.add(detail, [], "tester")
 
 
 @pytest.fixture

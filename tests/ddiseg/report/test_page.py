@@ -165,11 +165,9 @@ def test_report__the_truth_of_the_last_evaluation_stands_beside_the_prediction(
 ) -> None:
     catalogue = filled.catalogue
     evaluated(filled)
-    figures = catalogue.history.last("evaluation")
-    assert figures is not None
     older, compared = truth_of(filled, 2, 0.91, 1), truth_of(filled, 3, 0.125, 2)
-    catalogue.evaluations.add(figures.detail, [older], "tester")
-    catalogue.evaluations.add(figures.detail, [compared], "tester")
+    catalogue.evaluations.add({}, [older], "tester")
+    catalogue.evaluations.add({}, [compared], "tester")
     page = page_of(filled)
     assert "Outlines of prediction on 2.png" in pictures(page), "not of the last evaluation"
     assert "Outlines of prediction and true mask on 3.png" in pictures(page)
@@ -181,9 +179,7 @@ def test_report__the_truth_of_the_last_evaluation_stands_beside_the_prediction(
 def test_report__a_missing_truth_is_told(filled: Workspace) -> None:
     compared = truth_of(filled, 2, 0.5, 1)
     evaluated(filled)
-    figures = filled.catalogue.history.last("evaluation")
-    assert figures is not None
-    filled.catalogue.evaluations.add(figures.detail, [compared], "tester")
+    filled.catalogue.evaluations.add({}, [compared], "tester")
     os.unlink(filled.store.path(Kind.MASK, compared.truth_hash))
     (reason,) = write_report(filled).unreadable
     assert reason.startswith("2.png: ")

@@ -19,7 +19,7 @@ def measured(workspace: Workspace) -> None:
         "control": "one grey level", "by_change": {"-0.3 EV": by_tone, "one grey level": control},
         "sentences": ["Too few images of V-VI (n = 2) to say.", "It is the model's own noise."],
     }  # fmt: skip
-    workspace.catalogue.history.record("sensitivity", "tester", detail)
+    workspace.catalogue.robustness.add(detail, "tester")
 
 
 def test_report__sensitivity_with_n_and_interval(worked: Workspace) -> None:

@@ -38,7 +38,7 @@ def _evaluate(catalogue: Catalogue, models: dict[str, int], **lower: float | Non
         }
         for tone, low in lower.items()
     }
-    catalogue.history.record("evaluation", "tester", {"models": models, "by_tone": by_tone})
+    catalogue.evaluations.add({"models": models, "by_tone": by_tone}, [], "tester")
 
 
 def test_worst__an_evaluation_of_the_model_is_newer_than_its_gate(catalogue: Catalogue) -> None:
@@ -84,7 +84,7 @@ def test_worst__fewer_than_five_images_are_too_few_even_with_an_interval(
         "V-VI": {"lesion": {"iou_mean": 0.9, "iou_mean_ci95": [0.88, 0.92], "n": n}},
     }
     found = {"models": {version.name: 20 + n}, "by_tone": by_tone}
-    catalogue.history.record("evaluation", "tester", found)
+    catalogue.evaluations.add(found, [], "tester")
     worst = worst_tone(catalogue, version, TONES)
     assert worst.tone == tone
     assert ("too few images to say how well it is served (n = 4" in str(worst)) == (n == 4)
