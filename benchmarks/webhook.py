@@ -81,7 +81,7 @@ def _percentile(seconds: list[float], percent: int) -> float:
 @contextmanager
 def _server(root: Path) -> Iterator[str]:
     """The address of a server that is started here and stopped in the end."""
-    run = "from ddiseg.cli import main; main()"
+    run = "from ddiseg.cli.main import main; main()"
     line = [sys.executable, "-c", run, "--workspace", str(root), "--output", "json"]
     line += ["serve", "--port", "0", "--device", "cpu"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:

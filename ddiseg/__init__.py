@@ -1,5 +1,14 @@
 """ddiseg: from clinical photographs to a fair, reviewed, released segmentation dataset."""
 
-from importlib.metadata import version
+from __future__ import annotations
 
-__version__ = version("ddiseg")
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """Return the version; finding it takes a while, which a command that doesn't need it is spared."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("ddiseg")
+    raise AttributeError(name)

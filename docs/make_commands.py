@@ -10,9 +10,9 @@ from inspect import cleandoc
 
 import click
 
+from annotation_protocol.command_line import SectionedGroup
 from ddiseg.cli.common import common_options
-from ddiseg.cli.main import Sections, cli
-from fedd.cli.main import FeddGroup
+from ddiseg.cli.main import cli
 from fedd.cli.main import cli as fedd_cli
 
 INTRODUCTION = """# Commands
@@ -36,11 +36,13 @@ Shell completion, for bash (`zsh` and `fish` alike):
 
 def page() -> str:
     """The whole page, as Markdown."""
-    programs = "".join([_program(cli, "ddiseg"), _program(fedd_cli, "fedd")])
+    assert isinstance(cli, SectionedGroup)
+    assert isinstance(fedd_cli, SectionedGroup)
+    programs = _program(cli, "ddiseg") + _program(fedd_cli, "fedd")
     return INTRODUCTION.format(common=_options(common_options())) + programs
 
 
-def _program(group: Sections | FeddGroup, program: str) -> str:
+def _program(group: SectionedGroup, program: str) -> str:
     """The sections of a program, as its --help has them, with their commands."""
     text = ""
     for heading, names in group.sections.items():

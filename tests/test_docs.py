@@ -30,16 +30,16 @@ def test_command_reference__is_what_the_commands_say() -> None:
 
 
 def test_command_reference__has_the_sections_of_the_help() -> None:
-    from ddiseg.cli.main import Sections
-    from fedd.cli.main import FeddGroup
+    from ddiseg.cli.main import SECTIONS
+    from fedd.cli.main import SECTIONS as FEDD_SECTIONS
 
     text = (ROOT / "docs" / "commands.md").read_text()
     assert re.findall(r"^## (.*)$", text, re.M) == [
-        *(f"ddiseg: {heading}" for heading in Sections.sections),
-        *(f"fedd: {heading}" for heading in FeddGroup.sections),
+        *(f"ddiseg: {heading}" for heading in SECTIONS),
+        *(f"fedd: {heading}" for heading in FEDD_SECTIONS),
     ]
     top = [line.split()[1] for line in re.findall(r"^### (ddiseg .*)$", text, re.M)]
-    listed = [name for names in Sections.sections.values() for name in names]
+    listed = [name for names in SECTIONS.values() for name in names]
     assert list(dict.fromkeys(top)) == listed
 
 

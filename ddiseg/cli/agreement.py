@@ -30,19 +30,20 @@ if TYPE_CHECKING:
     help="How many of the pairs that agree least are listed.",
 )
 @pass_settings
-def show_agreement(settings: Settings, pictures: Path | None, worst: int) -> None:
-    """Compare what two or more people drew of the same image, each without sight of the others.
+def agreement(settings: Settings, pictures: Path | None, worst: int) -> None:
+    """Compare masks that two or more people drew of the same image.
 
     Dice and IoU by class, the distance of the lesion's boundaries and Cohen's kappa over pixels: of
     all, by tone and by pair of people. Each is a mean over images with its 95% bootstrap interval
     over patients. The pairs that agree least about the lesion are listed one by one.
     """
-    from ddiseg.evaluation.interrater import agreement, write_pictures
+    from ddiseg.evaluation.interrater import agreement as compare_readings
+    from ddiseg.evaluation.interrater import write_pictures
 
     workspace = settings.open()
     readings = workspace.catalogue.labelling.readings()
     with progress_bar("Comparing images") as progress:
-        found = agreement(workspace, readings, progress)
+        found = compare_readings(workspace, readings, progress)
     listed = found.worst(worst)
     paths = [] if pictures is None else write_pictures(workspace, found, pictures, worst)
     data = {
@@ -135,6 +136,3 @@ def _worst(listed: Sequence[Comparison], paths: Sequence[Path]) -> list[str]:
 
 def _counted(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n != 1)}"
-
-
-COMMANDS: tuple[click.Command, ...] = (show_agreement,)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.common import Command, Group, Settings, common_options, pass_settings
-from ddiseg.cli.tones import TONE_HELP, TONES, sizes_by_tone
+from ddiseg.cli.common import Command, Group, Settings, common_options, pass_settings, sizes_by_tone
+from ddiseg.cli.params import TONE_HELP, TONES
 
 if TYPE_CHECKING:
     from ddiseg.catalogue.batches import Member
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group("batch", cls=Group, params=common_options())
 def batch() -> None:
-    """Draw what is labelled next; list, show and close batches."""
+    """Choose the images to label next; list, show and close batches."""
 
 
 @batch.command("draw", cls=Command)
@@ -207,6 +207,3 @@ def _as_dict(member: Member) -> dict[str, Any]:
 
 def _plain(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-COMMANDS: tuple[click.Command, ...] = (batch,)

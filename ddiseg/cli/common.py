@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from annotation_protocol import UserError
+from annotation_protocol import UserError, load_protocol
 from ddiseg.errors import DdisegError
 from ddiseg.locate import OPTION, VARIABLE, current_folder, locate
 
 if TYPE_CHECKING:
+    from ddiseg.labelstudio.connection import Connection
+    from ddiseg.labelstudio.pull import Pulled
     from ddiseg.outcomes import FileOutcome, Progress, Stages
     from ddiseg.workspace.workspace import Workspace
 
@@ -311,3 +313,35 @@ def raise_refused(outcomes: Sequence[FileOutcome], what: str, *, strict: bool) -
         raise DdisegError(f"--strict: {refused} of {len(outcomes)} {what} refused")
     if nothing_taken(outcomes):
         raise DdisegError(f"nothing was taken: {refused} of {len(outcomes)} {what} refused")
+
+
+def sizes_by_tone(by_tone: Mapping[str, int]) -> str:
+    """Return a text such as "3 images (I-II 2, V-VI 1)", in the protocol's order."""
+    tones = [tone.name for tone in load_protocol().tones]
+    parts = (f"{tone} {by_tone[tone]}" for tone in sorted(by_tone, key=tones.index))
+    return f"{sum(by_tone.values())} images ({', '.join(parts)})"
+
+
+def taken_as(format_name: str, guessed: bool) -> list[str]:
+    """Return the line that tells which format was guessed, if any."""
+    return [f"no --as given: read as {format_name}"] if guessed else []
+
+
+def connection_of(workspace: Workspace) -> Connection:
+    """Return the labelling server of a workspace; asks for its token on a terminal."""
+    from ddiseg.labelstudio.connection import find
+
+    return find(workspace.root, ask_token if sys.stdin.isatty() else None)
+
+
+def ask_token(url: str) -> str:
+    token: str = click.prompt(f"Token for {url} (it is not shown)", hide_input=True, err=True)
+    return token
+
+
+def already_taken(done: Pulled, what: str, command: str) -> list[str]:
+    """Return the line about what `ddiseg serve` or a round pulled since the last `command`."""
+    if not done.taken:
+        return []
+    since = f"since the last '{command}' ({done.since[:16]} UTC)" if done.since else "before"
+    return [f"already taken {since} by 'ddiseg serve' or a round: {done.taken} {what}"]

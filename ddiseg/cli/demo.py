@@ -14,7 +14,7 @@ from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar, ru
 from ddiseg.errors import DdisegError
 
 
-@click.command(cls=Command)
+@click.command("demo", cls=Command)
 @click.option(
     "--dir",
     "folder",
@@ -34,7 +34,7 @@ from ddiseg.errors import DdisegError
 @click.option("--seed", default=0, show_default=True, help="Seed of the phantoms and of the draw.")
 @pass_settings
 def demo(settings: Settings, folder: Path, count: int, seed: int) -> None:
-    """Run the whole job on rendered phantoms and show how each step is typed.
+    """Run every step on rendered phantoms, and show how it is typed.
 
     Renders a folder in DDI's layout (drawings made by code, no person), imports it, draws 10% of it
     balanced by tone, takes the rendered masks of that part as accepted, trains the model, paints
@@ -130,6 +130,3 @@ def _run_step(group: click.Group, args: list[str]) -> None:
         raise DdisegError(
             "the step above failed: mend what it says, then run 'ddiseg demo' again to go on from there"
         )
-
-
-COMMANDS = (demo,)

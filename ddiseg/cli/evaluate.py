@@ -55,7 +55,7 @@ def evaluate(
     malignancy: bool,
     paper_threshold: bool,
 ) -> None:
-    """Score predictions: IoU and Dice by class and tone, with n and interval.
+    """Score predictions: IoU and Dice by class and tone.
 
     'mean' is the mean over images, 'pooled' is over the pixels of all images, as in the paper.
     Intervals are 95% bootstrap over patients. An image that a model learned from is never scored
@@ -124,6 +124,3 @@ def _truth(result: dict[str, Any]) -> str:
 
 def _figure(value: float, interval: list[float] | None) -> str:
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "too few patients"
-
-
-COMMANDS = (evaluate,)

@@ -49,7 +49,7 @@ def export(
     images: bool,
     strict: bool,
 ) -> None:
-    """Write a release: the accepted masks with their photographs, licences and hashes.
+    """Write a release: accepted masks, photographs and licences.
 
     \b
     coco  annotations.json with one lossless RLE a class an image, and images/
@@ -106,6 +106,3 @@ def _format_names(given: str) -> list[str]:
     from ddiseg.formats import RELEASES, format_names
 
     return [name for name in format_names(RELEASES) if name.startswith(given)]
-
-
-COMMANDS: tuple[click.Command, ...] = (export,)

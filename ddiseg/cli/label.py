@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli import sync
 from ddiseg.cli.common import (
     Command,
     Group,
     Settings,
+    ask_token,
     common_options,
+    connection_of,
     pass_settings,
     progress_stages,
     stopped_like_ctrl_c,
 )
-from ddiseg.cli.connecting import ask_token, connection_of
+from ddiseg.cli.label_pull import pull
+from ddiseg.cli.label_push import push
 from ddiseg.errors import ServerError
 
 if TYPE_CHECKING:
@@ -28,11 +30,11 @@ if TYPE_CHECKING:
 
 @click.group("label", cls=Group, params=common_options())
 def label() -> None:
-    """Work with Label Studio, where people annotate: start one here, or use a team's."""
+    """Annotate in Label Studio: start one here, or use a team's."""
 
 
-for command in sync.COMMANDS:
-    label.add_command(command)
+label.add_command(push)
+label.add_command(pull)
 
 
 @label.command("up", cls=Command)
@@ -284,6 +286,3 @@ def _offer_keyring(url: str, token: str) -> None:
 
 def _say(line: str) -> None:
     click.echo(line, err=True)
-
-
-COMMANDS: tuple[click.Command, ...] = (label,)

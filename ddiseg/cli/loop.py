@@ -14,11 +14,11 @@ from ddiseg.cli.common import (
     Group,
     Settings,
     common_options,
+    connection_of,
     pass_settings,
     progress_stages,
 )
-from ddiseg.cli.connecting import connection_of
-from ddiseg.cli.rounds import round_options
+from ddiseg.cli.params import round_options
 from ddiseg.errors import DdisegError, InputError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _SHORTEST, _LONGEST = 0.01, 7 * 24 * 60
 
 @click.group("loop", cls=Group, params=common_options())
 def loop() -> None:
-    """Run the loop: bring work back, learn from it when due, paint and push what is open."""
+    """Pull, train when due, predict and push, once or for ever."""
 
 
 @loop.command("run", cls=Command)
@@ -215,6 +215,3 @@ def _emit(settings: Settings, steps: Sequence[Step]) -> None:
 
 def _line(name: str, said: str, failed: bool) -> str:
     return f"  {name:<8} {'FAILED: ' if failed else ''}{said}"
-
-
-COMMANDS: tuple[click.Command, ...] = (loop,)

@@ -1,83 +1,113 @@
-"""All commands under one name.
-
-Only click is imported here; a command imports what it needs when it runs, so that
-`ddiseg --help` answers at once.
-"""
+"""All commands under one name; the module of a command is imported when the command runs."""
 
 from __future__ import annotations
 
 import sys
-from typing import ClassVar
 
 import click
 
-from ddiseg.cli import (
-    agreement,
-    batch,
-    demo,
-    evaluate,
-    export,
-    images,
-    importing,
-    label,
-    loop,
-    model,
-    models,
-    report,
-    review,
-    sensitivity,
-    serve,
-    subset,
-    workspace,
-)
+from annotation_protocol.command_line import SectionedGroup, Sections
 from ddiseg.cli.common import Group, common_options, run
 
+#: What a person does, and the commands for it, the most used first.
+SECTIONS: Sections = {
+    "Set up": {
+        "init": ("ddiseg.cli.init:init", "Make a workspace, or upgrade one to this version."),
+        "demo": (
+            "ddiseg.cli.demo:demo",
+            "Run every step on rendered phantoms, and show how it is typed.",
+        ),
+    },
+    "Import": {
+        "import": ("ddiseg.cli.import_:import_", "Import a folder of photographs."),
+        "masks": ("ddiseg.cli.masks:masks", "Import masks that were drawn with other tools."),
+    },
+    "Label": {
+        "label": (
+            "ddiseg.cli.label:label",
+            "Annotate in Label Studio: start one here, or use a team's.",
+        ),
+        "review": ("ddiseg.cli.review:review", "Have a second person review submitted masks."),
+        "batch": (
+            "ddiseg.cli.batch:batch",
+            "Choose the images to label next; list, show and close batches.",
+        ),
+        "subset": (
+            "ddiseg.cli.subset:subset",
+            "Sample, list and show named subsets of the images.",
+        ),
+        "skip": ("ddiseg.cli.skip:skip", "Set an image aside that can't be labelled."),
+        "reopen": ("ddiseg.cli.reopen:reopen", "Take a skipped or an accepted image back to work."),
+    },
+    "Model": {
+        "refresh": ("ddiseg.cli.refresh:refresh", "Train the model on accepted masks."),
+        "prelabel": (
+            "ddiseg.cli.prelabel:prelabel",
+            "Predict masks with the model version in use.",
+        ),
+        "evaluate": (
+            "ddiseg.cli.evaluate:evaluate",
+            "Score predictions: IoU and Dice by class and tone.",
+        ),
+        "loop": (
+            "ddiseg.cli.loop:loop",
+            "Pull, train when due, predict and push, once or for ever.",
+        ),
+        "models": (
+            "ddiseg.cli.models:models",
+            "List and compare model versions, and choose the one in use.",
+        ),
+        "serve": (
+            "ddiseg.cli.serve:serve",
+            "Serve predictions to Label Studio, and take its webhooks.",
+        ),
+        "sensitivity": (
+            "ddiseg.cli.sensitivity:sensitivity",
+            "Measure how much masks change with the light, by tone.",
+        ),
+    },
+    "Release": {
+        "export": (
+            "ddiseg.cli.export:export",
+            "Write a release: accepted masks, photographs and licences.",
+        ),
+        "verify": ("ddiseg.cli.verify:verify", "Check stored files, the catalogue and its events."),
+    },
+    "Inspect": {
+        "status": (
+            "ddiseg.cli.status:status",
+            "Show the state of the workspace, and what to do next.",
+        ),
+        "report": (
+            "ddiseg.cli.report:report",
+            "Write one HTML page about the work, to read or to print.",
+        ),
+        "show": (
+            "ddiseg.cli.show:show",
+            "Show the record of one image: details, masks, reviews, events.",
+        ),
+        "agreement": (
+            "ddiseg.cli.agreement:agreement",
+            "Compare masks that two or more people drew of the same image.",
+        ),
+    },
+}
 
-class Sections(Group):
-    """The group of all commands, which its help lists by section."""
 
-    #: What a person does, and the commands for it: the most used first.
-    sections: ClassVar[dict[str, tuple[str, ...]]] = {
-        "Set up": ("init", "demo"),
-        "Bring in": ("import", "masks"),
-        "Label": ("label", "review", "batch", "subset", "skip", "reopen"),
-        "Learn": ("refresh", "prelabel", "evaluate", "loop", "models", "serve", "sensitivity"),
-        "Release": ("export", "verify"),
-        "Look": ("status", "report", "show", "agreement"),
-    }
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of the commands in the order of the sections."""
-        return [name for names in self.sections.values() for name in names]
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        widest = max(map(len, self.commands))
-        room = formatter.width - 6 - widest
-        for heading, names in self.sections.items():
-            texts = [self.commands[name].get_short_help_str(room) for name in names]
-            with formatter.section(heading):
-                # Names of one length: the texts of all sections stand in one column.
-                padded = [name.ljust(widest) for name in names]
-                formatter.write_dl(list(zip(padded, texts, strict=True)))
+class MainGroup(SectionedGroup, Group):
+    """The group of all commands, which takes the common options too."""
 
 
 @click.group(
     name="ddiseg",
-    cls=Sections,
+    cls=MainGroup,
+    sections=SECTIONS,
     params=common_options(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="ddiseg")
 def cli() -> None:
     """From clinical photographs to a fair, reviewed, released segmentation dataset."""
-
-
-for module in (
-    *(workspace, importing, subset, batch, loop, serve, model, models, label, review, agreement),
-    *(evaluate, sensitivity, images, export, report, demo),
-):
-    for command in module.COMMANDS:
-        cli.add_command(command)
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ card_path = click.Path(path_type=Path)
 
 @click.group("models", cls=Group, params=common_options())
 def models() -> None:
-    """List and compare model versions, write their cards, and say which one is in use."""
+    """List and compare model versions, and choose the one in use."""
 
 
 @models.command("list", cls=Command)
@@ -340,6 +340,3 @@ def _emit_change(settings: Settings, change: PromotionChange) -> None:
         f"{version.name} is in use now{instead}{forced} ({change.why}); "
         f"{_FROM_NOW_ON[version.kind]} with it from now on",
     )
-
-
-COMMANDS: tuple[click.Command, ...] = (models,)

@@ -18,7 +18,7 @@ from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar
 )
 @pass_settings
 def report(settings: Settings, target: Path | None) -> None:
-    """Write one HTML page that shows where the work stands, to open in a browser or print.
+    """Write one HTML page about the work, to read or to print.
 
     Counts by tone and state, diagnoses, the last evaluation with its n and intervals, skip reasons
     and subsets; and a contact sheet, on which each photograph stands beside itself with the
@@ -46,6 +46,3 @@ def report(settings: Settings, target: Path | None) -> None:
         f"report of {summary.images} images, {summary.shown} of them shown "
         f"({size / 1e6:.1f} MB): {summary.path}",
     )
-
-
-COMMANDS: tuple[click.Command, ...] = (report,)

@@ -11,13 +11,14 @@ from ddiseg.cli.common import (
     Command,
     Group,
     Settings,
+    already_taken,
     common_options,
+    connection_of,
     pass_settings,
     progress_bar,
     progress_stages,
     report_outcomes,
 )
-from ddiseg.cli.connecting import connection_of, taken_lines
 from ddiseg.errors import DdisegError, InputError, WorkspaceError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @click.group("review", cls=Group, params=common_options())
 def review() -> None:
-    """Have a second person look at submitted masks; nobody reviews their own."""
+    """Have a second person review submitted masks."""
 
 
 @review.command("push", cls=Command)
@@ -99,7 +100,7 @@ def pull(settings: Settings, full: bool, strict: bool) -> None:
             "returned": done.returned,
         },
         lines=[
-            *taken_lines(done, "verdicts", "ddiseg review pull"),
+            *already_taken(done, "verdicts", "ddiseg review pull"),
             *(f"still refused  {problem}" for problem in done.problems),
             *([f"returned by the reviewer: {done.returned}"] if done.returned else []),
         ],
@@ -204,6 +205,3 @@ def _waiting(workspace: Workspace, name: str) -> tuple[Image, Mask]:
             "what waits"
         )
     return image, mask
-
-
-COMMANDS: tuple[click.Command, ...] = (review,)

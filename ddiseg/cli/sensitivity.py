@@ -54,7 +54,7 @@ def sensitivity(
     states: tuple[str, ...],
     seed: int,
 ) -> None:
-    """Measure how much the model's masks change when the light changes a little, by tone.
+    """Measure how much masks change with the light, by tone.
 
     Paints a sample of photographs as they are, a little darker and brighter, redder and bluer, and
     compares the lesion's masks: 1 is the same mask. No true masks are needed. Images that the
@@ -110,6 +110,3 @@ def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
 
 def _figure(value: float, interval: list[float] | None) -> str:
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "too few patients"
-
-
-COMMANDS = (sensitivity,)

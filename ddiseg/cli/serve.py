@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddiseg.cli.common import Command, Settings, pass_settings
-from ddiseg.cli.rounds import round_options
+from ddiseg.cli.params import round_options
 from ddiseg.errors import InputError
 
 if TYPE_CHECKING:
@@ -124,6 +124,3 @@ def serve(
         say=say,
         ready=ready,
     )
-
-
-COMMANDS = (serve,)

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from ddiseg.cli.common import Command, Group, Settings, common_options, pass_settings
-from ddiseg.cli.tones import TONE_HELP, TONES, sizes_by_tone
+from ddiseg.cli.common import Command, Group, Settings, common_options, pass_settings, sizes_by_tone
+from ddiseg.cli.params import TONE_HELP, TONES
 
 
 class _Sizes(click.ParamType[tuple[int, ...]]):
@@ -28,7 +28,7 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
 
 @click.group("subset", cls=Group, params=common_options())
 def subset() -> None:
-    """Draw, list and show named parts of the images."""
+    """Sample, list and show named subsets of the images."""
 
 
 @subset.command("draw", cls=Command)
@@ -180,6 +180,3 @@ def _plain(value: Any) -> str:
             f"{k} {_plain(v)}" for k, v in value.items() if v or (v == 0 and v is not False)
         )
     return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-COMMANDS: tuple[click.Command, ...] = (subset,)

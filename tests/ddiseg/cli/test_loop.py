@@ -92,7 +92,7 @@ def test_run__dry_run_says_what_would_fail(spots: Workspace, loop: Run) -> None:
 
 def test_run__until_it_is_told_to_stop(studio: Studio) -> None:
     """SIGTERM, as systemd sends it: one line, and the next round finds everything in order."""
-    command = [sys.executable, "-c", "from ddiseg.cli import main; main()"]
+    command = [sys.executable, "-c", "from ddiseg.cli.main import main; main()"]
     command += ["--workspace", str(studio.workspace.root), "loop", "run", "--every", "100"]
     environment = {**os.environ, TOKEN_VARIABLE: studio.server.token, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from ddiseg.cli.common import Group, common_options, run
-from ddiseg.cli.importing import COMMANDS
+from ddiseg.cli.import_ import import_
+from ddiseg.cli.masks import masks
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 
@@ -34,9 +35,7 @@ def ddiseg(
 ) -> Callable[..., Printed]:
     """Run a command line on the workspace."""
     monkeypatch.delenv("DDISEG_WORKSPACE", raising=False)
-    group = Group(name="ddiseg", params=common_options())
-    for command in COMMANDS:
-        group.add_command(command)
+    group = Group(name="ddiseg", params=common_options(), commands=[import_, masks])
 
     def call(*args: object) -> Printed:
         capsys.readouterr()
@@ -295,8 +294,6 @@ def test_masks_import__refused(
 
 
 def test_formats_are_completed() -> None:
-    (masks,) = [command for command in COMMANDS if command.name == "masks"]
-    assert isinstance(masks, click.Group)
     command = masks.commands["import"]
     (option,) = [p for p in command.params if p.name == "format_name"]
     for begun, formats in (("s", ["sddi"]), ("", ["coco", "labelstudio", "png", "sddi"])):

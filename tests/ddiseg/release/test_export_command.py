@@ -5,26 +5,26 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ddiseg.cli.export import COMMANDS
+from ddiseg.cli.export import export
 from tests.ddiseg.release.conftest import Builder, Cli
 
 
 def test_export__says_what_it_wrote(stocked: Builder, tmp_path: Path, cli: Cli) -> None:
     typed = ("--workspace", stocked.workspace.root, "export", "--format", "coco", "--to")
-    status, out, err = cli(COMMANDS, *typed, tmp_path / "out")
+    status, out, err = cli([export], *typed, tmp_path / "out")
     assert status == 0
     assert "3 images: 3 added, 0 unchanged" in out
     assert "3 accepted masks, 0 predictions" in out
     assert "by tone: I-II 1, V-VI 2" in out
     assert "derm (CC BY 4.0)" in out
     assert "Error" not in err
-    _, again, _ = cli(COMMANDS, *typed, tmp_path / "out")
+    _, again, _ = cli([export], *typed, tmp_path / "out")
     assert "3 images: 0 added, 3 unchanged" in again
 
 
 def test_export__json(stocked: Builder, tmp_path: Path, cli: Cli) -> None:
     status, out, _ = cli(
-        COMMANDS,
+        [export],
         "export", "--format", "png", "--include-predictions", "--no-images", "--to", tmp_path / "o",
         "--workspace", stocked.workspace.root, "--output", "json",
     )  # fmt: skip
@@ -39,7 +39,7 @@ def test_export__json(stocked: Builder, tmp_path: Path, cli: Cli) -> None:
 
 def test_export__refusal_is_one_line(builder: Builder, tmp_path: Path, cli: Cli) -> None:
     status, out, err = cli(
-        COMMANDS, "--workspace", builder.workspace.root, "export", "--format", "coco", "--to", tmp_path / "o"
+        [export], "--workspace", builder.workspace.root, "export", "--format", "coco", "--to", tmp_path / "o"
     )  # fmt: skip
     assert status == 1
     assert out == ""
@@ -48,5 +48,5 @@ def test_export__refusal_is_one_line(builder: Builder, tmp_path: Path, cli: Cli)
 
 
 def test_export__format_and_folder_must_be_given(cli: Cli) -> None:
-    assert cli(COMMANDS, "export", "--to", "x")[0] == 2
-    assert cli(COMMANDS, "export", "--format", "coco")[0] == 2
+    assert cli([export], "export", "--to", "x")[0] == 2
+    assert cli([export], "export", "--format", "coco")[0] == 2

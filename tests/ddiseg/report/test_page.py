@@ -18,7 +18,7 @@ from ddiseg.catalogue import Details, NewImage, NewMask, NewModelVersion
 from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.tables import Image as Row
 from ddiseg.cli.common import Group, common_options, run
-from ddiseg.cli.report import COMMANDS
+from ddiseg.cli.report import report
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.report import contact_sheet, content, page
 from ddiseg.report.contact_sheet import Pair, Reference
@@ -307,7 +307,7 @@ def test_report__full_disk_keeps_the_earlier_page(
 
 
 def test_report_command(worked: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    group = Group(name="ddiseg", params=common_options(), commands=list(COMMANDS))
+    group = Group(name="ddiseg", params=common_options(), commands=[report])
     where = ["--workspace", str(worked.root)]
     assert run(group, [*where, "report"]) == 0
     assert "report of 3 images, 2 of them shown" in capsys.readouterr().out

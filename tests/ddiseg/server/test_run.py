@@ -28,7 +28,7 @@ from tests.ddiseg.server.conftest import until
 __all__ = ["ddiseg"]  # a fixture
 
 #: The command as a process, without the console script's path.
-_RUN = "import sys; from ddiseg.cli import main; main()"
+_RUN = "import sys; from ddiseg.cli.main import main; main()"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`ddiseg import` and `ddiseg masks import`: everything that brings data in."""
+"""`ddiseg import`: photographs, and what is known about them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import click
 from ddiseg.cli.common import (
     LISTED,
     Command,
-    Group,
     Settings,
     outcome_lines,
     outcomes_dict,
@@ -19,6 +18,7 @@ from ddiseg.cli.common import (
     progress_bar,
     raise_refused,
     report_outcomes,
+    taken_as,
 )
 
 if TYPE_CHECKING:
@@ -211,141 +211,9 @@ def import_(
         _report_coco(settings, coco, guessed, strict)
 
 
-@click.group(name="masks", cls=Group)
-def masks() -> None:
-    """Bring in masks that were drawn elsewhere."""
-
-
-@masks.command(name="import")
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option(
-    "--as",
-    "format_name",
-    metavar="FORMAT",
-    shell_complete=lambda _context, _parameter, given: _format_names(given),
-    help="Format of the files: png (class ids, or other values with --classes), sddi (the "
-    "published FEDD masks in their own layout), coco, labelstudio (a JSON export), or one that an "
-    "installed package adds.  [default: the only one that fits]",
-)
-@click.option(
-    "--annotator",
-    metavar="NAME",
-    help="Who drew the masks, for example 'FEDD authors' for sDDI. A file that names them, as that "
-    "of Label Studio, needs none.",
-)
-@click.option(
-    "--reviewer",
-    metavar="NAME",
-    help="Who reviewed them, a second person; the masks then arrive accepted.",
-)
-@click.option(
-    "--classes",
-    metavar="VALUE=CLASS,...",
-    help="What values that are not class ids mean, for example 0=skin,255=lesion; in files with "
-    "labels, what those mean that are not called like a class: nevus=lesion,pen=marker.",
-)
-@click.option(
-    "--rest",
-    metavar="CLASS",
-    help="Files with labels: class of the pixels that no region covers.  [default: background]",
-)
-@click.option(
-    "--stretched",
-    is_flag=True,
-    help="Masks of another size than their image were drawn on the photograph stretched to it.",
-)
-@click.option("--dataset", metavar="NAME", help="Match names with the images of one dataset only.")
-@click.option("--subset", metavar="NAME", help="Take the masks of this subset's images only.")
-@click.option("--strict", is_flag=True, help="Exit with 1 if any file was refused.")
-@pass_settings
-def masks_import(
-    settings: Settings,
-    path: Path,
-    format_name: str | None,
-    annotator: str | None,
-    reviewer: str | None,
-    classes: str | None,
-    rest: str | None,
-    stretched: bool,
-    dataset: str | None,
-    subset: str | None,
-    strict: bool,
-) -> None:
-    """Import a folder of masks, or one; or one file with the masks of many images.
-
-    A mask belongs to the image that has its name, endings aside; import the photographs first.
-    Nothing is overwritten: another mask for an accepted image is refused until it is reopened.
-
-    \b
-      ddiseg masks import masks --as png --classes 0=skin,255=lesion --annotator reader-1 --reviewer reader-2
-      ddiseg masks import ddi_labels --as sddi --annotator 'FEDD authors'
-      ddiseg masks import export.json --as labelstudio --classes nevus=lesion --rest skin
-      ddiseg masks import labels.json --as coco --annotator reader-1
-    """
-    from annotation_protocol import load_protocol
-    from ddiseg.formats import LABELLED_MASKS, MASKS, group_of, guess_format
-    from ddiseg.ingest.labelled_masks import import_labelled_masks
-    from ddiseg.ingest.labels import Labels
-    from ddiseg.ingest.mask_files import import_masks
-    from ddiseg.masks import parse_class_mapping
-
-    guessed = format_name is None
-    format_name = format_name or guess_format(path, MASKS, LABELLED_MASKS)
-    labelled = group_of(format_name, MASKS, LABELLED_MASKS) == LABELLED_MASKS
-    if not labelled and annotator is None:
-        raise click.UsageError("Missing option '--annotator'.")
-    if not labelled and rest is not None:
-        raise click.UsageError(f"--rest is about files with labels: {format_name} has values")
-    protocol = load_protocol()
-    chosen: dict[str, Any] = {
-        "format_name": format_name,
-        "annotator": annotator,
-        "reviewer": reviewer,
-        "stretched": stretched,
-        "dataset": dataset,
-        "subset": subset,
-    }
-    if labelled:
-        chosen["labels"] = Labels.parse(classes, rest, protocol)
-    elif classes is not None:
-        chosen["mapping"] = parse_class_mapping(classes, protocol.class_names)
-    workspace = settings.open()
-    with progress_bar("Importing masks") as progress:
-        if labelled:
-            done = import_labelled_masks(workspace, path, **chosen, progress=progress)
-        else:
-            done = import_masks(workspace, path, **chosen, progress=progress)
-    report_outcomes(
-        settings,
-        done.outcomes,
-        "masks" if labelled else "mask files",
-        strict=strict,
-        extra={
-            "format": format_name,
-            "annotator": annotator,
-            "reviewer": reviewer,
-            "notes": done.notes,
-        },
-        lines=[*_taken_as(format_name, guessed), *done.notes],
-    )
-
-
-COMMANDS: tuple[click.Command, ...] = (import_, masks)
-
-
-def _format_names(given: str) -> list[str]:
-    from ddiseg.formats import LABELLED_MASKS, MASKS, format_names
-
-    return [name for name in format_names(MASKS, LABELLED_MASKS) if name.startswith(given)]
-
-
-def _taken_as(format_name: str, guessed: bool) -> list[str]:
-    return [f"no --as given: read as {format_name}"] if guessed else []
-
-
 def _report_coco(settings: Settings, done: CocoImport, guessed: bool, strict: bool) -> None:
     photographs = done.photographs
-    lines = [*outcome_lines(photographs.outcomes, "images"), *_taken_as("coco", guessed)]
+    lines = [*outcome_lines(photographs.outcomes, "images"), *taken_as("coco", guessed)]
     lines += _summary(photographs)
     if done.masks_left:
         lines.append(

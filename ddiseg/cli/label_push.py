@@ -1,4 +1,4 @@
-"""`ddiseg label push` and `ddiseg label pull`: give images to annotators, bring their work back."""
+"""`ddiseg label push`: give images to annotators."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import click
 from ddiseg.cli.common import (
     Command,
     Settings,
+    connection_of,
     pass_settings,
-    progress_bar,
     progress_stages,
     report_outcomes,
+    sizes_by_tone,
 )
-from ddiseg.cli.connecting import connection_of, taken_lines
-from ddiseg.cli.tones import sizes_by_tone
-from ddiseg.errors import DdisegError
 
 
 @click.command("push", cls=Command)
@@ -121,63 +119,3 @@ def push(
             *([f"returned by the reviewer: {done.returned}"] if done.returned else []),
         ],
     )
-
-
-@click.command("pull", cls=Command)
-@click.option(
-    "--full",
-    is_flag=True,
-    help="Read every task again, not only what changed; finds tasks that were deleted there.",
-)
-@click.option("--strict", is_flag=True, help="Fail if any annotation is refused.")
-@pass_settings
-def pull(settings: Settings, full: bool, strict: bool) -> None:
-    """Bring back masks and skips from Label Studio.
-
-    Every version of every annotation is kept as a mask of its own. What can't be understood is
-    refused, with the link of its task, and nothing else waits for it. Run it as often as you like.
-    What 'ddiseg serve' or a round has taken since the last time is counted too.
-    """
-    from annotation_protocol import load_protocol
-    from ddiseg.catalogue import REASON_MISSING, Purpose
-    from ddiseg.labelstudio.pull import pull_and_compare
-    from ddiseg.workspace.workspace import default_actor
-
-    workspace = settings.open()
-    connection = connection_of(workspace)
-    with progress_bar("Reading tasks") as progress:
-        done = pull_and_compare(
-            workspace, connection, Purpose.ANNOTATION, default_actor(), full=full, progress=progress
-        )
-    images = {i.id: i.name for i in workspace.catalogue.images.select()}
-    needs_note = {reason.key for reason in load_protocol().skip_reasons if reason.needs_note}
-    unexplained = [
-        f"{images[s.image_id]} by {s.annotator}"
-        for s in workspace.catalogue.images.skips()
-        if s.reason == REASON_MISSING or (s.reason in needs_note and not s.note)
-    ]
-    report_outcomes(
-        settings,
-        done.outcomes,
-        "annotations",
-        strict=strict,
-        extra={
-            "full": done.full,
-            "taken_before": done.taken,
-            "problems": done.problems,
-            "unexplained_skips": unexplained,
-        },
-        lines=[
-            *taken_lines(done, "annotations", "ddiseg label pull"),
-            *(f"still refused  {problem}" for problem in done.problems),
-            *(
-                f"skipped without saying why: {skip}; ask, then 'ddiseg skip'"
-                for skip in unexplained
-            ),
-        ],
-    )
-    if strict and done.problems:
-        raise DdisegError(f"--strict: {len(done.problems)} annotations are still refused")
-
-
-COMMANDS: tuple[click.Command, ...] = (push, pull)

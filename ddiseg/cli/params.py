@@ -1,4 +1,4 @@
-"""The options of rounds, for the commands that run them."""
+"""Options that several commands take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,22 @@ from typing import Any
 
 import click
 
-from ddiseg.cli.model import device_option
+from annotation_protocol import load_protocol
+
+#: The tone groups in the protocol's order.
+TONES = [tone.name for tone in load_protocol().tones]
+
+TONE_HELP = (
+    "Draw from this tone group; may be repeated.  [default: all; unknown only where more than a tenth "
+    "of the images has no tone]"
+)
+
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda or cuda:1; auto is all GPUs, or the CPU where there is none.",
+)
 
 _OPTIONS = (
     click.option(

@@ -1,66 +1,18 @@
-"""`ddiseg init`, `status` and `verify`: make a workspace, see where it stands, check it."""
+"""`ddiseg status`: the state of a workspace, and what each person can do next."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from annotation_protocol import load_protocol
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar
-from ddiseg.errors import DdisegError
-from ddiseg.locate import SETTINGS, enclosing, place_to_make
 
 if TYPE_CHECKING:
     from ddiseg.evaluation.annotator_study import WorkReport
     from ddiseg.report.tables import Table
     from ddiseg.workspace.status import Status
-
-
-@click.command("init", cls=Command)
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False), required=False)
-@click.option(
-    "--catalogue",
-    metavar="URL",
-    help="SQLAlchemy URL of the catalogue.  [default: catalogue.sqlite in the workspace]",
-)
-@click.option(
-    "--store",
-    metavar="URL",
-    help="Folder or fsspec URL for images, masks and models.  [default: store in the workspace]",
-)
-@pass_settings
-def init(
-    settings: Settings, directory: Path | None, catalogue: str | None, store: str | None
-) -> None:
-    """Make a workspace in DIRECTORY, or bring the one that is there up to date.
-
-    Where DIRECTORY is left out, that is --workspace, or else the current folder; inside another
-    workspace it must be named. An older catalogue is upgraded and keeps all its rows; run again,
-    this changes nothing.
-    """
-    from ddiseg.errors import WorkspaceError
-    from ddiseg.workspace.workspace import Workspace
-
-    root = place_to_make(directory, settings.workspace, settings.named_by)
-    outcome = "made"
-    if (root / SETTINGS).exists():
-        try:
-            Workspace.open(root).catalogue.close()
-            outcome = "unchanged"
-        except WorkspaceError:  # of an older schema, or without its catalogue
-            outcome = "upgraded"
-    workspace = Workspace.create(root, catalogue, store)
-    around = enclosing(root.parent)
-    data = {
-        "workspace": str(root),
-        "outcome": outcome,
-        "store": workspace.store.url,
-        "inside": str(around) if around else None,
-    }
-    note = f"\n  it is inside the workspace {around}" if around else ""
-    settings.emit(data, f"workspace {root}: {outcome}{note}")
 
 
 @click.command("status", cls=Command)
@@ -71,8 +23,8 @@ def init(
     "of it was kept and the seconds it took, by tone, model and control arm, with n and interval.",
 )
 @pass_settings
-def show_status(settings: Settings, work: bool) -> None:
-    """Show where the workspace stands, and what each person can do next.
+def status(settings: Settings, work: bool) -> None:
+    """Show the state of the workspace, and what to do next.
 
     Images by tone and state, masks, model and subsets; the commands that would move something now,
     the images that annotators have to look at, and the masks that wait for reviewers.
@@ -80,7 +32,7 @@ def show_status(settings: Settings, work: bool) -> None:
     from ddiseg.evaluation.annotator_study import work_report
     from ddiseg.labelstudio.connection import EMBEDDED, server_of
     from ddiseg.labelstudio.embedded.server import find_running
-    from ddiseg.workspace.status import status
+    from ddiseg.workspace.status import status as read_status
 
     workspace = settings.open()
     if work:
@@ -91,38 +43,8 @@ def show_status(settings: Settings, work: bool) -> None:
         return
     server = server_of(workspace.root)
     runs = server != EMBEDDED or find_running(workspace.root) is not None
-    found = status(workspace.catalogue, server, runs=runs)
+    found = read_status(workspace.catalogue, server, runs=runs)
     settings.emit(_as_data(found), "\n".join(_as_text(found)))
-
-
-@click.command("verify", cls=Command)
-@pass_settings
-def verify_workspace(settings: Settings) -> None:
-    """Check every stored file against its hash, every row against its file, states against events.
-
-    Exits with 1 and a line for each problem where something is wrong; nothing is changed. Files
-    that no row names are only counted: a stopped run leaves them, and they do no harm.
-    """
-    from ddiseg.workspace.verify import verify
-
-    workspace = settings.open()
-    with progress_bar("verify") as progress:
-        findings = verify(workspace, progress)
-    data = {
-        "ok": not findings.problems,
-        "checked": findings.checked,
-        "orphans": findings.orphans,
-        "problems": [{"part": p.part.value, "problem": p.line} for p in findings.problems],
-    }
-    checked = ", ".join(f"{n} {kind}" for kind, n in findings.checked.items())
-    orphans = sum(findings.orphans.values())
-    lines = [f"checked {checked}: {len(findings.problems)} problems"]
-    lines += [f"  {problem.part}  {problem.line}" for problem in findings.problems]
-    if orphans:
-        lines.append(f"  {orphans} files that no row names, left by a stopped run; harmless")
-    settings.emit(data, "\n".join(lines))
-    if findings.problems:
-        raise DdisegError(f"{len(findings.problems)} problems found, nothing was changed")
 
 
 def _as_data(status: Status) -> dict[str, Any]:
@@ -241,6 +163,3 @@ def _aligned(rows: list[list[str]]) -> list[str]:
     return [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     ]
-
-
-COMMANDS: tuple[click.Command, ...] = (init, show_status, verify_workspace)

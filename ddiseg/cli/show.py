@@ -1,4 +1,4 @@
-"""`ddiseg show`, `skip` and `reopen`: one image at a time."""
+"""`ddiseg show`: the record of one image."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from typing import Any
 
 import click
 
-from annotation_protocol import load_protocol
 from ddiseg.cli.common import Command, Settings, pass_settings
-from ddiseg.errors import InputError
-
-_REASONS = load_protocol().skip_reasons
 
 
 @click.command("show", cls=Command)
@@ -24,7 +20,7 @@ _REASONS = load_protocol().skip_reasons
 )
 @pass_settings
 def show(settings: Settings, image: str, picture: Path | None) -> None:
-    """Show all that is known of IMAGE: details, masks, reviews, skips and events.
+    """Show the record of one image: details, masks, reviews, events.
 
     IMAGE is a file name with or without its ending, DATASET:NAME, or '#ID' (in quotes).
     """
@@ -38,60 +34,6 @@ def show(settings: Settings, image: str, picture: Path | None) -> None:
         write_picture(workspace, found, picture)
         data["picture"] = str(picture)
     settings.emit(data, "\n".join(_lines(data)))
-
-
-@click.command("skip", cls=Command)
-@click.argument("image")
-@click.option(
-    "--reason",
-    type=click.Choice([reason.key for reason in _REASONS]),
-    required=True,
-    help="; ".join(f"{reason.key}: {reason.label}" for reason in _REASONS) + ".",
-)
-@click.option("--note", help="What should be known besides; needed where the reason is 'other'.")
-@click.option("--annotator", help="Who says so.  [default: your user name]")
-@pass_settings
-def skip(
-    settings: Settings, image: str, reason: str, note: str | None, annotator: str | None
-) -> None:
-    """Set IMAGE aside: it can't be labelled, for a reason of the protocol.
-
-    A skipped image is neither painted, drawn nor exported; 'ddiseg reopen' takes it back.
-    """
-    from ddiseg.workspace.workspace import default_actor
-
-    note = (note or "").strip() or None
-    if note is None and load_protocol().skip_reason(reason).needs_note:
-        raise InputError(f"reason '{reason}' needs a --note that says why")
-    images = settings.open().catalogue.images
-    found = images.find(image)
-    outcome = images.skip(found.id, reason, note, annotator or default_actor())
-    settings.emit(
-        {"id": found.id, "name": found.name, "reason": reason, "outcome": outcome.value},
-        f"{found.name} (#{found.id}): skipped, {reason}"
-        + (" (unchanged)" if outcome.value == "unchanged" else ""),
-    )
-
-
-@click.command("reopen", cls=Command)
-@click.argument("image")
-@click.option("--annotator", help="Who says so.  [default: your user name]")
-@pass_settings
-def reopen(settings: Settings, image: str, annotator: str | None) -> None:
-    """Take IMAGE back to work: a skipped one to the queue, or to review where it
-    was painted on the labelling server; an accepted one to rework.
-
-    Its masks and reviews stay on record; until another mask is accepted it counts for no training.
-    """
-    from ddiseg.workspace.workspace import default_actor
-
-    images = settings.open().catalogue.images
-    found = images.find(image)
-    images.reopen(found.id, annotator or default_actor())
-    now = images.find(f"#{found.id}")
-    settings.emit(
-        {"id": now.id, "name": now.name, "state": now.state}, f"{now.name} (#{now.id}): {now.state}"
-    )
 
 
 #: Details in the order in which they are printed.
@@ -143,6 +85,3 @@ def _said(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "not known" if value is None else str(value)
-
-
-COMMANDS: tuple[click.Command, ...] = (show, skip, reopen)

@@ -1,0 +1,55 @@
+"""`ddiseg init`: make a workspace, or upgrade one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ddiseg.cli.common import Command, Settings, pass_settings
+from ddiseg.locate import SETTINGS, enclosing, place_to_make
+
+
+@click.command("init", cls=Command)
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False), required=False)
+@click.option(
+    "--catalogue",
+    metavar="URL",
+    help="SQLAlchemy URL of the catalogue.  [default: catalogue.sqlite in the workspace]",
+)
+@click.option(
+    "--store",
+    metavar="URL",
+    help="Folder or fsspec URL for images, masks and models.  [default: store in the workspace]",
+)
+@pass_settings
+def init(
+    settings: Settings, directory: Path | None, catalogue: str | None, store: str | None
+) -> None:
+    """Make a workspace, or upgrade one to this version.
+
+    Where DIRECTORY is left out, that is --workspace, or else the current folder; inside another
+    workspace it must be named. An older catalogue is upgraded and keeps all its rows; run again,
+    this changes nothing.
+    """
+    from ddiseg.errors import WorkspaceError
+    from ddiseg.workspace.workspace import Workspace
+
+    root = place_to_make(directory, settings.workspace, settings.named_by)
+    outcome = "made"
+    if (root / SETTINGS).exists():
+        try:
+            Workspace.open(root).catalogue.close()
+            outcome = "unchanged"
+        except WorkspaceError:  # of an older schema, or without its catalogue
+            outcome = "upgraded"
+    workspace = Workspace.create(root, catalogue, store)
+    around = enclosing(root.parent)
+    data = {
+        "workspace": str(root),
+        "outcome": outcome,
+        "store": workspace.store.url,
+        "inside": str(around) if around else None,
+    }
+    note = f"\n  it is inside the workspace {around}" if around else ""
+    settings.emit(data, f"workspace {root}: {outcome}{note}")

@@ -1,0 +1,73 @@
+"""`ddiseg label pull`: bring back the work of annotators."""
+
+from __future__ import annotations
+
+import click
+
+from ddiseg.cli.common import (
+    Command,
+    Settings,
+    already_taken,
+    connection_of,
+    pass_settings,
+    progress_bar,
+    report_outcomes,
+)
+from ddiseg.errors import DdisegError
+
+
+@click.command("pull", cls=Command)
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Read every task again, not only what changed; finds tasks that were deleted there.",
+)
+@click.option("--strict", is_flag=True, help="Fail if any annotation is refused.")
+@pass_settings
+def pull(settings: Settings, full: bool, strict: bool) -> None:
+    """Bring back masks and skips from Label Studio.
+
+    Every version of every annotation is kept as a mask of its own. What can't be understood is
+    refused, with the link of its task, and nothing else waits for it. Run it as often as you like.
+    What 'ddiseg serve' or a round has taken since the last time is counted too.
+    """
+    from annotation_protocol import load_protocol
+    from ddiseg.catalogue import REASON_MISSING, Purpose
+    from ddiseg.labelstudio.pull import pull_and_compare
+    from ddiseg.workspace.workspace import default_actor
+
+    workspace = settings.open()
+    connection = connection_of(workspace)
+    with progress_bar("Reading tasks") as progress:
+        done = pull_and_compare(
+            workspace, connection, Purpose.ANNOTATION, default_actor(), full=full, progress=progress
+        )
+    images = {i.id: i.name for i in workspace.catalogue.images.select()}
+    needs_note = {reason.key for reason in load_protocol().skip_reasons if reason.needs_note}
+    unexplained = [
+        f"{images[s.image_id]} by {s.annotator}"
+        for s in workspace.catalogue.images.skips()
+        if s.reason == REASON_MISSING or (s.reason in needs_note and not s.note)
+    ]
+    report_outcomes(
+        settings,
+        done.outcomes,
+        "annotations",
+        strict=strict,
+        extra={
+            "full": done.full,
+            "taken_before": done.taken,
+            "problems": done.problems,
+            "unexplained_skips": unexplained,
+        },
+        lines=[
+            *already_taken(done, "annotations", "ddiseg label pull"),
+            *(f"still refused  {problem}" for problem in done.problems),
+            *(
+                f"skipped without saying why: {skip}; ask, then 'ddiseg skip'"
+                for skip in unexplained
+            ),
+        ],
+    )
+    if strict and done.problems:
+        raise DdisegError(f"--strict: {len(done.problems)} annotations are still refused")
