@@ -13,6 +13,10 @@ class WeightsError(FeddError, ValueError):
     """A weights file that is missing, unreadable, unsafe, or made for another network."""
 
 
+class UnreadableError(WeightsError):
+    """A weights file that can't be read just now, such as on a drive that is not connected."""
+
+
 class ClickError(FeddError, ValueError):
     """Clicks that no region can be grown from."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from annotation_protocol import UserError
 from ddiseg.cli.common import (
     Command,
     Group,
@@ -203,7 +204,7 @@ def _until_stopped(workspace: Workspace, options: RoundOptions, seconds: float) 
                 default_actor(),
                 say=lambda line: click.echo(f"  {line}", err=True),
             )
-        except (DdisegError, OSError) as error:
+        except (UserError, OSError) as error:
             click.echo(f"  no round, or no end of it: {error}", err=True)
         time.sleep(seconds)
 

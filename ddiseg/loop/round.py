@@ -14,6 +14,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
+from annotation_protocol import UserError
 from ddiseg.catalogue import BatchOrigin, Catalogue, Purpose
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import DdisegError, InputError, NotFoundError, defect
@@ -199,7 +200,7 @@ def _done(name: str, work: Callable[[], str]) -> Step:
     started = time.monotonic()
     try:
         said, failed = work(), False
-    except (DdisegError, OSError) as error:
+    except (UserError, OSError) as error:
         said, failed = str(error), True
     except Exception as error:  # noqa: BLE001 - one step's defect must not end the others
         said, failed = str(defect(error)), True

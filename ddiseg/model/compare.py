@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from annotation_protocol import load_protocol, metrics
 from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
-from ddiseg.errors import InputError
 from ddiseg.evaluation import gate
 from ddiseg.model.storage import LostModelError, load_version, stored_probes
 from ddiseg.outcomes import Progress, counted, silent
@@ -19,6 +18,7 @@ from ddiseg.sampling.groups import patient_key
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache
+from fedd.errors import FeddError, UnreadableError
 from fedd.segment import Probes
 
 
@@ -51,7 +51,9 @@ def load_current_model(
         if version.backbone_hash == net.hash:
             return CurrentModel(version, stored_probes(workspace, version), net), None
         return CurrentModel(version, *load_version(workspace, version)), None
-    except (LostModelError, InputError) as error:
+    except UnreadableError:
+        raise
+    except (LostModelError, FeddError) as error:
         return None, f"{version.name}: {error}"
 
 

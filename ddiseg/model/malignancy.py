@@ -20,7 +20,6 @@ from ddiseg.catalogue.malignancy import DISCLAIMER
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.errors import InputError
 from ddiseg.model.storage import (
-    fedd_errors,
     model_file,
     opened_ahead,
     recorded_backbone,
@@ -85,34 +84,33 @@ def refresh_malignancy(
     """
     family_of = group_keys(workspace.catalogue.images.select())
     images, left_out = _learnable(workspace, family_of, hold_out)
-    with fedd_errors():
-        net = place(load_backbone(backbone), device)
-        settings = replace(settings or default_settings(net.config, len(images)), seed=seed)
-        groups = [family_of[image.id] for image in images]
-        malignant = np.array([bool(image.malignant) for image in images])
-        tones = [image.tone for image in images]
-        held = stratified_validation(malignant.tolist(), tones, groups, settings.validation, seed)
-        learned = {
-            image.content_hash: {"malignant": bool(image.malignant), "validation": bool(in_it)}
-            for image, in_it in zip(images, held, strict=True)
-        }
-        there = _same_version(workspace, net, settings, learned)
-        if there is not None:
-            return RefreshedMalignancy(there, False, left_out)
-        started = time.monotonic()
-        seen = counted(images, stages("Photographs through the backbone"))
-        photographs = (workspace.photograph(image) for image in seen)
-        examples = Examples(features_of(photographs, net, settings), malignant)
-        done = train_classifier(
-            examples.part(~held), examples.part(held), net, settings, stages("Training, epochs")
-        )
-        digest = store_model(workspace, done.classifier.save)
-        figures = _figures(
-            [image for image, in_it in zip(images, held, strict=True) if in_it],
-            [group for group, in_it in zip(groups, held, strict=True) if in_it],
-            done.classifier.probabilities(examples.part(held).features).tolist(),
-            done.classifier.threshold,
-        )
+    net = place(load_backbone(backbone), device)
+    settings = replace(settings or default_settings(net.config, len(images)), seed=seed)
+    groups = [family_of[image.id] for image in images]
+    malignant = np.array([bool(image.malignant) for image in images])
+    tones = [image.tone for image in images]
+    held = stratified_validation(malignant.tolist(), tones, groups, settings.validation, seed)
+    learned = {
+        image.content_hash: {"malignant": bool(image.malignant), "validation": bool(in_it)}
+        for image, in_it in zip(images, held, strict=True)
+    }
+    there = _same_version(workspace, net, settings, learned)
+    if there is not None:
+        return RefreshedMalignancy(there, False, left_out)
+    started = time.monotonic()
+    seen = counted(images, stages("Photographs through the backbone"))
+    photographs = (workspace.photograph(image) for image in seen)
+    examples = Examples(features_of(photographs, net, settings), malignant)
+    done = train_classifier(
+        examples.part(~held), examples.part(held), net, settings, stages("Training, epochs")
+    )
+    digest = store_model(workspace, done.classifier.save)
+    figures = _figures(
+        [image for image, in_it in zip(images, held, strict=True) if in_it],
+        [group for group, in_it in zip(groups, held, strict=True) if in_it],
+        done.classifier.probabilities(examples.part(held).features).tolist(),
+        done.classifier.threshold,
+    )
     version = workspace.catalogue.models.add(
         NewModelVersion(
             file_hash=digest,
@@ -156,17 +154,15 @@ def prelabel_malignancy(
     an image. A stopped run loses at most the last few.
     """
     version = workspace.catalogue.models.current(ModelKind.MALIGNANCY)
-    with fedd_errors():
-        classifier, found = load_classifier_version(workspace, version)
-        net = place(found, device, precision)
+    classifier, found = load_classifier_version(workspace, version)
+    net = place(found, device, precision)
     there = workspace.catalogue.malignancy.estimated_by(version.id)
     outcomes = [FileOutcome(i.name, Outcome.UNCHANGED) for i in images if i.id in there]
     todo = [image for image in images if image.id not in there]
     parts = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
     for done, (part, photographs) in enumerate(opened_ahead(workspace, parts, outcomes), start=1):
         if part:
-            with fedd_errors():
-                probabilities = classifier.predict(net, photographs).tolist()
+            probabilities = classifier.predict(net, photographs).tolist()
             added = workspace.catalogue.malignancy.add(
                 [
                     NewEstimate(image.id, version.id, probability)

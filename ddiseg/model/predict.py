@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ddiseg.catalogue import NewMask
 from ddiseg.catalogue.embedding_space import embedding_space
 from ddiseg.catalogue.tables import Image, ModelVersion
-from ddiseg.model.storage import fedd_errors, load_version, opened_ahead
+from ddiseg.model.storage import load_version, opened_ahead
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet, Replicas, place
@@ -52,9 +52,8 @@ class Predictor:
         Raises NotFoundError where there is no model yet, WorkspaceError where its file was changed.
         """
         version = workspace.catalogue.models.current()
-        with fedd_errors():
-            probes, found = load_version(workspace, version)
-            return cls(workspace, version, probes, place(found, device, precision))
+        probes, found = load_version(workspace, version)
+        return cls(workspace, version, probes, place(found, device, precision))
 
     def paint(self, images: Sequence[Image], progress: Progress = silent) -> list[FileOutcome]:
         """Paint images; those that this version has painted are unchanged.
@@ -80,8 +79,7 @@ class Predictor:
         return outcomes
 
     def _predict(self, photographs: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-        with fedd_errors():
-            return self.probes.predict(self.net, photographs) if photographs else []
+        return self.probes.predict(self.net, photographs) if photographs else []
 
     def _catalogue(self, painted: Sequence[tuple[Image, Prediction, str]]) -> list[FileOutcome]:
         catalogue = self.workspace.catalogue

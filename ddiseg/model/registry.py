@@ -14,8 +14,9 @@ from ddiseg.catalogue.tables import ModelVersion
 from ddiseg.errors import InputError
 from ddiseg.model.malignancy import load_classifier_version
 from ddiseg.model.performance import Table, beside, held_out, measured
-from ddiseg.model.storage import fedd_errors, load_version
+from ddiseg.model.storage import load_version
 from ddiseg.workspace.workspace import Workspace
+from fedd.errors import FeddError, UnreadableError
 
 
 class GateStatus(StrEnum):
@@ -144,11 +145,12 @@ def check_usable(workspace: Workspace, version: ModelVersion) -> None:
         )
     try:
         if version.kind == ModelKind.MALIGNANCY:
-            with fedd_errors():
-                load_classifier_version(workspace, version)
+            load_classifier_version(workspace, version)
         else:
             load_version(workspace, version)
-    except InputError as error:
+    except UnreadableError:
+        raise
+    except FeddError as error:
         raise InputError(
             f"the backbone of {version.name} can't be used ({error}): put the one that it was "
             f"trained with back in its place, or {anew}"

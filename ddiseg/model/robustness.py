@@ -17,7 +17,7 @@ from ddiseg.catalogue import State
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.model.lighting import LightChange, colour_temperature, exposure, one_grey_level
-from ddiseg.model.storage import fedd_errors, load_version
+from ddiseg.model.storage import load_version
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent
 from ddiseg.sampling.groups import patient_key
 from ddiseg.workspace.workspace import Workspace
@@ -143,10 +143,9 @@ def _compared(
         except (InputError, WorkspaceError) as error:
             refused.append(FileOutcome(image.name, Outcome.REFUSED, str(error)))
             continue
-        with fedd_errors():
-            before, *after = probes.predict(
-                net, [photograph, *(change.apply(photograph) for change in changes)]
-            )
+        before, *after = probes.predict(
+            net, [photograph, *(change.apply(photograph) for change in changes)]
+        )
         n = len(probes.classes)
         yield image, np.stack([metrics.confusion(before.mask, a.mask, n) for a in after])
         progress(done, len(images))

@@ -23,7 +23,6 @@ from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet
-from fedd.errors import FeddError
 from fedd.segment import Probes, load_probes
 from fedd.weights.files import is_named, load_backbone
 
@@ -61,32 +60,20 @@ def store_model(workspace: Workspace, save: Callable[[Path], None]) -> str:
 def load_version(workspace: Workspace, version: ModelVersion) -> tuple[Probes, DiffusionUNet]:
     """The probes of a model version and the backbone that they read.
 
-    Raises LostModelError where the stored file was changed or is missing, InputError where its
-    backbone is missing or does not fit, WorkspaceError where something can't be read just now.
+    Raises LostModelError where the stored file was changed or is missing, WeightsError where its
+    backbone is missing or does not fit, UnreadableError or WorkspaceError where something can't be
+    read just now.
     """
     probes = stored_probes(workspace, version)
-    with fedd_errors():
-        net = load_backbone(version.backbone)
-        probes.check_backbone(net)
+    net = load_backbone(version.backbone)
+    probes.check_backbone(net)
     return probes, net
 
 
 def stored_probes(workspace: Workspace, version: ModelVersion) -> Probes:
     """The probes of a model version alone, for who has their backbone; raises as `load_version`."""
-    with fedd_errors(), model_file(workspace, version) as path:
+    with model_file(workspace, version) as path:
         return load_probes(path)
-
-
-@contextmanager
-def fedd_errors() -> Iterator[None]:
-    """What fedd refuses, as an InputError; a file that can't be read as a WorkspaceError."""
-    try:
-        yield
-    except FeddError as error:
-        if isinstance(error.__cause__, OSError):
-            # It may pass: nothing is wrong with what was given.
-            raise WorkspaceError(str(error)) from error
-        raise InputError(str(error)) from error
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from ddiseg.evaluation import gate
 from ddiseg.model.compare import compare_on_holdout, load_current_model
 from ddiseg.model.storage import (
     LostModelError,
-    fedd_errors,
     model_file,
     recorded_backbone,
     store_model,
@@ -100,59 +99,58 @@ def refresh(
     gate.check_max_drop(tolerance)
     pairs, held_out = _sides(workspace, begin=hold_out)
     protocol = load_protocol()
-    with fedd_errors():
-        net = place(load_backbone(backbone), device)
-        settings = replace(settings or default_settings(net.config), seed=seed)
-        hashes = [mask.content_hash for _, mask in pairs]
-        current = _in_use(workspace)
-        if (same := _same(workspace, current, net, settings, hashes, from_scratch)) is not None:
-            return Refreshed(same, False, current.name if current else None)
-        incumbent, unusable = None, None
-        if held_out is not None:
-            incumbent, unusable = load_current_model(workspace, current, net)
-        earlier = None if from_scratch else _earlier(workspace, current, net, settings, hashes)
-        cache = feature_cache(workspace, cache_limit)
-        family_of = group_keys([image for image, _ in pairs])
-        started = time.monotonic()
-        probes = train_probes(
-            (
-                _example(workspace, image, mask, family_of[image.id])
-                for image, mask in counted(pairs, stages("Reading photographs"))
-            ),
+    net = place(load_backbone(backbone), device)
+    settings = replace(settings or default_settings(net.config), seed=seed)
+    hashes = [mask.content_hash for _, mask in pairs]
+    current = _in_use(workspace)
+    if (same := _same(workspace, current, net, settings, hashes, from_scratch)) is not None:
+        return Refreshed(same, False, current.name if current else None)
+    incumbent, unusable = None, None
+    if held_out is not None:
+        incumbent, unusable = load_current_model(workspace, current, net)
+    earlier = None if from_scratch else _earlier(workspace, current, net, settings, hashes)
+    cache = feature_cache(workspace, cache_limit)
+    family_of = group_keys([image for image, _ in pairs])
+    started = time.monotonic()
+    probes = train_probes(
+        (
+            _example(workspace, image, mask, family_of[image.id])
+            for image, mask in counted(pairs, stages("Reading photographs"))
+        ),
+        net,
+        settings,
+        protocol.class_names,
+        stages,
+        cache=cache,
+        warm_start=stored_probes(workspace, earlier) if earlier else None,
+    )
+    seconds = time.monotonic() - started
+    went_on_from = earlier.name if earlier and probes.record.warm_start else None
+    record, descriptors = training_metrics(
+        workspace, probes, net, pairs, cache, stages("Measuring, photographs")
+    )
+    metrics = {
+        "seconds": round(seconds, 1),
+        "images": len(pairs),
+        "by_tone": count_tones([image for image, _ in pairs]),
+        "absent_classes": list(probes.absent),
+        "went_on_from": went_on_from,
+        **record,
+    }
+    verdict = None
+    if held_out is not None:
+        verdict = compare_on_holdout(
+            workspace,
+            probes,
             net,
-            settings,
-            protocol.class_names,
-            stages,
+            incumbent,
+            held_out,
+            tolerance,
             cache=cache,
-            warm_start=stored_probes(workspace, earlier) if earlier else None,
+            unusable=unusable,
+            progress=stages("Comparing with the version in use, photographs"),
         )
-        seconds = time.monotonic() - started
-        went_on_from = earlier.name if earlier and probes.record.warm_start else None
-        record, descriptors = training_metrics(
-            workspace, probes, net, pairs, cache, stages("Measuring, photographs")
-        )
-        metrics = {
-            "seconds": round(seconds, 1),
-            "images": len(pairs),
-            "by_tone": count_tones([image for image, _ in pairs]),
-            "absent_classes": list(probes.absent),
-            "went_on_from": went_on_from,
-            **record,
-        }
-        verdict = None
-        if held_out is not None:
-            verdict = compare_on_holdout(
-                workspace,
-                probes,
-                net,
-                incumbent,
-                held_out,
-                tolerance,
-                cache=cache,
-                unusable=unusable,
-                progress=stages("Comparing with the version in use, photographs"),
-            )
-        digest = store_model(workspace, probes.save)
+    digest = store_model(workspace, probes.save)
     # What is labelled must be known to the next draw: it keeps away from that.
     workspace.catalogue.descriptors.add(embedding_space(net.hash, settings.to_dict()), descriptors)
     new = NewModelVersion(

@@ -16,8 +16,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
+from annotation_protocol import UserError
 from ddiseg.catalogue import JobKind, ModelKind
-from ddiseg.errors import DdisegError, NotFoundError
+from ddiseg.errors import NotFoundError
 from ddiseg.labelstudio.task_payload import PAINTED
 from ddiseg.server.backend import Backend
 from ddiseg.server.guard import HEALTH, WEBHOOK, RequestGuard
@@ -119,7 +120,7 @@ def _add_webhooks(app: FastAPI, backend: Backend) -> None:
         wanted = asyncio.wrap_future(backend.jobs_wanted.want(webhook.kind, webhook.number))
         try:
             ours = await asyncio.wait_for(wanted, PATIENCE)
-        except (TimeoutError, DdisegError):
+        except (TimeoutError, UserError):
             backend.metrics.webhooks.labels("busy").inc()
             detail = "the catalogue is busy: nothing is lost, the next pull sees it anyway"
             return JSONResponse({"detail": detail}, 503, {"Retry-After": str(RETRY_AFTER)})
@@ -167,8 +168,8 @@ def _add_refusals(app: FastAPI) -> None:
     async def refused(_request: Request, error: _Refused) -> Response:
         return JSONResponse({"detail": str(error)}, error.status)
 
-    @app.exception_handler(DdisegError)
-    async def troubled(_request: Request, error: DdisegError) -> Response:
+    @app.exception_handler(UserError)
+    async def troubled(_request: Request, error: UserError) -> Response:
         return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(RETRY_AFTER)})
 
 

@@ -25,7 +25,6 @@ from ddiseg.labelstudio.task_payload import PAINTED
 from ddiseg.masks import brush_rle
 from ddiseg.masks.composition import Origin
 from ddiseg.model.predict import Predictor
-from ddiseg.model.storage import fedd_errors
 from ddiseg.server.known_tasks import AskedTask, KnownTask, find_tasks
 from ddiseg.server.metrics import Metrics
 from ddiseg.server.model_cache import ModelCache
@@ -87,16 +86,14 @@ class Clicks:
             if looked is None:
                 looked = self._look(painter, known.image)
                 self._seen.put(key, looked)
-            with fedd_errors():
-                found = looked.region(clicks, class_id)
+            found = looked.region(clicks, class_id)
         size = known.task.height, known.task.width
         inside = masks.stretch(found.astype(np.uint8), size).astype(np.bool_)
         return _brush(inside, label)
 
     def _look(self, painter: Predictor, image: Image) -> ClickSegmenter:
         photograph = self._workspace.photograph(image)
-        with fedd_errors():
-            return prepare_clicks(painter.probes, painter.net, photograph)
+        return prepare_clicks(painter.probes, painter.net, photograph)
 
 
 def read_clicks(

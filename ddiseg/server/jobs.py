@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from annotation_protocol import UserError
 from ddiseg.catalogue import JobKind
 from ddiseg.catalogue.runs import Jobs
 from ddiseg.catalogue.tables import Job
@@ -120,7 +121,7 @@ class Worker:
                     raise StoppedError("the server stops") from None
             except StoppedError:
                 raise
-            except DdisegError as error:
+            except UserError as error:
                 return str(error)
             except Exception as error:  # noqa: BLE001 - one job's defect must not end all others
                 return str(defect(error))

@@ -11,8 +11,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from annotation_protocol import UserError
 from ddiseg.catalogue import JobKind
-from ddiseg.errors import DdisegError, defect
+from ddiseg.errors import defect
 from ddiseg.server.known_tasks import projects_here
 from ddiseg.workspace.workspace import Workspace
 
@@ -47,7 +48,7 @@ class JobsWanted:
         """Ask for a job, on behalf of a project of the labelling server where one is given.
 
         The result, False where the project is none of this workspace's, comes once the job is kept;
-        a DdisegError where it can't be.
+        a UserError where it can't be.
         """
         with self._changed:
             future = self._wanted.get((kind, project))
@@ -67,12 +68,12 @@ class JobsWanted:
             for (kind, project), future in wanted.items():
                 try:
                     future.set_result(self._write(kind, project))
-                except DdisegError as error:
+                except UserError as error:
                     self._fail(kind, future, error)
                 except Exception as error:  # noqa: BLE001 - nobody would see that the thread died
                     self._fail(kind, future, defect(error))
 
-    def _fail(self, kind: JobKind, future: Future[bool], error: DdisegError) -> None:
+    def _fail(self, kind: JobKind, future: Future[bool], error: UserError) -> None:
         self._say(f"{kind} can't be queued: {error}")
         future.set_exception(error)
 

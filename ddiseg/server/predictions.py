@@ -14,11 +14,10 @@ from typing import TypeAlias
 
 from pydantic_core import to_json
 
-from annotation_protocol import load_protocol
+from annotation_protocol import UserError, load_protocol
 from ddiseg import masks
 from ddiseg.catalogue import Arm
 from ddiseg.catalogue.tables import Image, Mask
-from ddiseg.errors import DdisegError
 from ddiseg.labelstudio.push import OPEN
 from ddiseg.labelstudio.task_payload import prediction
 from ddiseg.model.predict import Predictor
@@ -145,7 +144,7 @@ class Predictions:
         try:
             with self._model.painter(deadline) as painter:
                 return _paint_until(painter, images, deadline)
-        except DdisegError as error:
+        except UserError as error:
             return {image.id: str(error) for image in images}
 
     def _shown(self, finding: _Finding) -> _Shown | str:
@@ -156,7 +155,7 @@ class Predictions:
         try:
             pixels = masks.stretch(self._workspace.mask(mask), (task.height, task.width))
             shown = prediction(pixels, mask.content_hash, load_protocol(), mask.uncertainty)
-        except DdisegError as error:
+        except UserError as error:
             return str(error)
         return _Shown(finding, to_json(shown))
 
@@ -171,7 +170,7 @@ class Predictions:
         try:
             if new:
                 self._workspace.catalogue.labelling.show(new)
-        except DdisegError as error:
+        except UserError as error:
             problem = str(error)
         written: list[bytes | str] = []
         for piece in pieces:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fedd.backbone import IMAGENET_256, DiffusionUNet, UNetConfig
-from fedd.errors import WeightsError
+from fedd.errors import UnreadableError, WeightsError
 from fedd.files import replacing
 from fedd.weights.sources import kept_path, sources
 
@@ -104,8 +104,10 @@ def read_safetensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str
         with safe_open(path, "pt") as file:
             header: dict[str, str] = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise WeightsError(f"{path} can't be read as safetensors: {error}") from error
+    except OSError as error:
+        raise UnreadableError(f"{path} can't be read: {error.strerror or error}") from error
     if header.get("kind") != kind:
         raise WeightsError(f"{path} holds {header.get('kind', 'something else')!r}, not {kind!r}")
     return tensors, header
@@ -207,8 +209,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise WeightsError(f"{path} can't be read as safetensors: {error}") from error
+    except OSError as error:
+        raise UnreadableError(f"{path} can't be read: {error.strerror or error}") from error
 
 
 def _is_web_page(path: Path) -> bool:

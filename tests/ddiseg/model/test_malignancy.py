@@ -31,6 +31,7 @@ from ddiseg.workspace.store import Kind
 from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet
+from fedd.errors import DeviceError, TrainingDataError, WeightsError
 from fedd.malignancy import classifier as classify
 from fedd.malignancy.classifier import ClassifierSettings
 from fedd.weights.files import save_backbone
@@ -215,7 +216,7 @@ def test_refresh__one_class_only(moles: Workspace, learn: Learn) -> None:
     with moles.catalogue._database.write() as session:
         for image in session.scalars(select(Image)):
             image.malignant = True
-    with pytest.raises(InputError, match="with benign ones of 0 patients"):
+    with pytest.raises(TrainingDataError, match="with benign ones of 0 patients"):
         learn(moles, hold_out=["mine"])
 
 
@@ -228,7 +229,7 @@ def test_refresh__a_photograph_that_is_missing(moles: Workspace, learn: Learn) -
 
 
 def test_refresh__block_that_does_not_exist(moles: Workspace, tiny_weights: Path) -> None:
-    with pytest.raises(InputError, match="decoder blocks 0 to 7, not 14"):
+    with pytest.raises(WeightsError, match="decoder blocks 0 to 7, not 14"):
         refresh_malignancy(
             moles, "tester", str(tiny_weights), settings=ClassifierSettings(block=14)
         )
@@ -313,7 +314,7 @@ def test_prelabel__backbone_replaced_by_another(
     path.write_bytes(tiny_weights.read_bytes())
     refresh_malignancy(moles, "tester", str(path), 0, QUICK)
     save_backbone(path, "own", TINY, DiffusionUNet.random(TINY, 7).net.state_dict(), {})
-    with pytest.raises(InputError, match="train a classifier anew"):
+    with pytest.raises(WeightsError, match="train a classifier anew"):
         prelabel_malignancy(moles, moles.catalogue.images.select())
 
 
@@ -333,13 +334,13 @@ def test_prelabel__a_backbone_that_was_fetched_is_found_by_its_name(
 def test_device__is_where_the_backbone_is_computed(
     moles: Workspace, tiny_weights: Path, learn: Learn
 ) -> None:
-    with pytest.raises(InputError, match="no device cuda:99"):
+    with pytest.raises(DeviceError, match="no device cuda:99"):
         refresh_malignancy(moles, "tester", str(tiny_weights), 0, QUICK, device="cuda:99")
     learn(moles)
     images = moles.catalogue.images.select()
-    with pytest.raises(InputError, match="no device cuda:99"):
+    with pytest.raises(DeviceError, match="no device cuda:99"):
         prelabel_malignancy(moles, images, device="cuda:99")
-    with pytest.raises(InputError, match="no precision float8"):
+    with pytest.raises(DeviceError, match="no precision float8"):
         prelabel_malignancy(moles, images, precision="float8")
 
 

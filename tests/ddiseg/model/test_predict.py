@@ -11,7 +11,7 @@ import pytest
 
 from ddiseg import masks
 from ddiseg.catalogue import State
-from ddiseg.errors import InputError, WorkspaceError
+from ddiseg.errors import WorkspaceError
 from ddiseg.model import predict
 from ddiseg.model.predict import prelabel
 from ddiseg.model.storage import load_version
@@ -19,6 +19,7 @@ from ddiseg.model.train import Refreshed, refresh
 from ddiseg.outcomes import Outcome
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
+from fedd.errors import WeightsError
 from tests.fedd.conftest import QUICK, spot
 
 Learn = Callable[..., Refreshed]
@@ -122,7 +123,7 @@ def test_prelabel__backbone_replaced_by_another(
     path.write_bytes(tiny_weights.read_bytes())
     refresh(spots, "tester", str(path), 0, QUICK)
     save_backbone(path, "own", TINY, DiffusionUNet.random(TINY, 7).net.state_dict(), {})
-    with pytest.raises(InputError, match="train probes anew"):
+    with pytest.raises(WeightsError, match="train probes anew"):
         prelabel(spots, spots.catalogue.images.select(states=[State.NEW]))
 
 

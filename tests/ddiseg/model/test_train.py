@@ -23,6 +23,7 @@ from ddiseg.workspace.store import Kind
 from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
 from fedd import validation
+from fedd.errors import WeightsError
 from fedd.probes.training import Example
 from fedd.segment import Probes
 from tests.ddiseg.spots import accept_more
@@ -195,7 +196,7 @@ def test_refresh__no_accepted_mask_is_refused(workspace: Workspace, learn: Learn
 
 
 def test_refresh__weights_that_do_not_exist(spots: Workspace) -> None:
-    with pytest.raises(InputError, match="no backbone called nowhere"):
+    with pytest.raises(WeightsError, match="no backbone called nowhere"):
         refresh(spots, "tester", "nowhere")
 
 
