@@ -1,4 +1,4 @@
-"""Accepted masks as `ddiseg.work` measures them, made without a workspace: quick, by the hundred."""
+"""Accepted masks as `ddiseg.evaluation` measures them, made without a workspace: quick, by the hundred."""
 
 from __future__ import annotations
 

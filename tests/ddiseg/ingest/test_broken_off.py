@@ -31,7 +31,7 @@ CHILD = """
 import importlib, os, signal, sys
 from pathlib import Path
 from ddiseg.ingest import mask_files, photographs
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 root, folder, what, where, name, after, countdown = sys.argv[1:]
 photographs.BATCH = mask_files.BATCH = 6

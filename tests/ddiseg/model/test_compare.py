@@ -118,7 +118,7 @@ def test_refresh__a_mask_reopened_in_the_meantime_is_on_neither_side(
         catalogue.images.reopen(4, "ben")
         return assign_splits(catalogue)
 
-    monkeypatch.setattr(refreshing, "decide_sides", late)
+    monkeypatch.setattr(refreshing, "assign_splits", late)
     assert len(learn(spots).version.training_masks) == 1
 
 

@@ -20,13 +20,13 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from ddiseg.workspace import Workspace
-from ddiseg import store, workspace
+from ddiseg.workspace.workspace import Workspace
+from ddiseg.workspace import store, workspace
 from ddiseg.catalogue import masks, model_versions
-from ddiseg.loop import painting, refresh
+from ddiseg.model import predict, train
 from tests.fedd.conftest import QUICK
 root, weights, step, where, count = sys.argv[1:]
-painting.BATCH, painting.TRANSACTION = 1, 2
+predict.BATCH, predict.TRANSACTION = 1, 2
 owner, name = {"put": (store.Store, "put"), "rename": (os, "replace"), "add": (model_versions.ModelVersions, "add"),
                "paint": (workspace.Workspace, "store_mask"), "rows": (masks.Masks, "add_predictions"),
                "never": (store.Store, "get")}[where]
@@ -39,9 +39,9 @@ def killing(*args, **options):
 setattr(owner, name, killing)
 w = Workspace.open(Path(root))
 if step == "refresh":
-    print(refresh.refresh(w, "tester", weights, 0, QUICK).version.name)
+    print(train.refresh(w, "tester", weights, 0, QUICK).version.name)
 else:
-    _, outcomes = painting.prelabel(w, w.catalogue.images.select(ids=[5, 6, 7, 8, 9]))
+    _, outcomes = predict.prelabel(w, w.catalogue.images.select(ids=[5, 6, 7, 8, 9]))
     print(sorted(o.outcome.value for o in outcomes))
 """
 

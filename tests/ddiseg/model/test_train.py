@@ -291,7 +291,7 @@ def test_refresh__a_refused_version_is_on_record_and_not_in_use(
     def refuse(*args: Any, **options: Any) -> gate.GateDecision:
         return replace(real(*args, **options), passed=False, reasons=("V-VI: worse",))
 
-    monkeypatch.setattr(gate, "judge", refuse)
+    monkeypatch.setattr(gate, "decide", refuse)
     done = learn(spots)
     assert (done.version.name, done.in_use, done.reasons) == ("fedd-2", "fedd-1", ("V-VI: worse",))
     again = learn(spots)

@@ -212,7 +212,7 @@ import os, signal, sys
 from pathlib import Path
 from ddiseg.release.folder import write_release
 from ddiseg.release.release import Release
-from ddiseg.workspace import Workspace
+from ddiseg.workspace.workspace import Workspace
 
 def kill(done, total):
     if done == 2:

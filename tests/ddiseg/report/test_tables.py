@@ -8,9 +8,8 @@ import pytest
 
 from ddiseg.catalogue import Arm
 from ddiseg.evaluation.annotator_study import summary, work_report
-from ddiseg.report import tables
 from ddiseg.report.findings import sentences
-from ddiseg.report.tables import Table
+from ddiseg.report.tables import Table, tables
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.evaluation.drawn import mask
