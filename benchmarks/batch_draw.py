@@ -18,7 +18,7 @@ from sqlalchemy import insert
 from benchmarks.timing import seconds
 from ddiseg.catalogue import Catalogue
 from ddiseg.catalogue.database import Database
-from ddiseg.catalogue.embedding_space import embedding_space
+from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.tables import Base, Dataset, Embedding, Image, Mask, ModelVersion, Promotion
 from ddiseg.sampling.batches import BatchRequest, draw_batch
 from ddiseg.sampling.strategies import Strategy

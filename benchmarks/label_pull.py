@@ -192,20 +192,22 @@ def _give_out(root: Path, url: str, count: int, predictions: list[bytes]) -> Non
     images = catalogue.images.select()
     predict(workspace, images, [digests[number % SCENES] for number in range(count)])
     shown = catalogue.masks.newest_predictions()
-    project = catalogue.labelling.project(url, Purpose.ANNOTATION)
-    catalogue.labelling.place(project.id, count)
-    catalogue.labelling.plan(
+    project = catalogue.tasks.project(url, Purpose.ANNOTATION)
+    catalogue.tasks.place(project.id, count)
+    catalogue.tasks.plan(
         project.id,
         [
-            NewTask(image.content_hash[:16], image.id, shown[image.id].id, Arm.PAINTED, SIZE, SIZE)
+            NewTask(
+                image.content_hash[:16], image.id, shown[image.id].id, Arm.PREDICTED, SIZE, SIZE
+            )
             for image in images
         ],
         "benchmark",
         {},
     )
-    tasks = catalogue.labelling.tasks(project.id)
+    tasks = catalogue.tasks.tasks(project.id)
     numbers = {task.id: number for number, task in enumerate(tasks, start=1)}
-    catalogue.labelling.sent(numbers, "benchmark", start=True)
+    catalogue.tasks.sent(numbers, "benchmark", start=True)
     catalogue.close()
 
 

@@ -81,21 +81,21 @@ def fill(workspace: Workspace, count: int) -> list[Mask]:
     catalogue.images.add(catalogue.images.dataset("phantoms").id, rows, "benchmark")
     added = catalogue.images.select()
     predict(workspace, added, digests)
-    project = catalogue.labelling.project(EMBEDDED, Purpose.ANNOTATION)
-    catalogue.labelling.place(project.id, PROJECT)
+    project = catalogue.tasks.project(EMBEDDED, Purpose.ANNOTATION)
+    catalogue.tasks.place(project.id, PROJECT)
     new = [NewTask(image_key(i), i.id, None, Arm.BARE, SIZE, SIZE) for i in added]
-    catalogue.labelling.plan(project.id, new, "benchmark", {})
-    tasks = catalogue.labelling.tasks(project.id)
-    catalogue.labelling.sent({task.id: task.id for task in tasks}, "benchmark", start=True)
+    catalogue.tasks.plan(project.id, new, "benchmark", {})
+    tasks = catalogue.tasks.tasks(project.id)
+    catalogue.tasks.sent({task.id: task.id for task in tasks}, "benchmark", start=True)
     return masks
 
 
 def asked(workspace: Workspace) -> list[dict[str, Any]]:
     """The tasks as Label Studio sends them."""
-    project = workspace.catalogue.labelling.project(EMBEDDED, Purpose.ANNOTATION)
+    project = workspace.catalogue.tasks.project(EMBEDDED, Purpose.ANNOTATION)
     return [
         {"id": task.remote_id, "project": PROJECT, "data": {"ddiseg": task.key}}
-        for task in workspace.catalogue.labelling.tasks(project.id)
+        for task in workspace.catalogue.tasks.tasks(project.id)
     ]
 
 

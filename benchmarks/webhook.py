@@ -37,8 +37,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         workspace = Workspace.create(root)
-        project = workspace.catalogue.labelling.project(EMBEDDED, Purpose.ANNOTATION)
-        workspace.catalogue.labelling.place(project.id, PROJECT)
+        project = workspace.catalogue.tasks.project(EMBEDDED, Purpose.ANNOTATION)
+        workspace.catalogue.tasks.place(project.id, PROJECT)
         workspace.catalogue.close()
         with _server(root) as url:
             secret = {"X-Ddiseg-Secret": ensure_credentials(root).webhook_secret}

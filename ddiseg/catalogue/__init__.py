@@ -1,14 +1,23 @@
 """What is known about the images; see `ddiseg.catalogue.catalogue.Catalogue`."""
 
-from ddiseg.catalogue.annotations import REASON_MISSING, AnnotationPage, AnnotationVersion, Purpose
+from ddiseg.catalogue.annotations import REASON_MISSING, AnnotationPage, AnnotationVersion
 from ddiseg.catalogue.catalogue import Catalogue
 from ddiseg.catalogue.images import FROM_DIAGNOSIS, Details, KnownSource, NewImage, malignancy_kept
 from ddiseg.catalogue.lifecycle import SETTLED, Action, State
 from ddiseg.catalogue.malignancy import NewEstimate
 from ddiseg.catalogue.masks import NewMask
 from ddiseg.catalogue.model_versions import NewModelVersion
-from ddiseg.catalogue.tables import BatchOrigin, Dataset, Image, JobKind, ModelKind, Split
-from ddiseg.catalogue.tasks import AnnotationOutcome, Arm, NewTask
+from ddiseg.catalogue.tables import (
+    Arm,
+    BatchOrigin,
+    Dataset,
+    Image,
+    JobKind,
+    ModelKind,
+    Purpose,
+    Split,
+)
+from ddiseg.catalogue.tasks import AnnotationOutcome, NewTask
 
 __all__ = [
     "FROM_DIAGNOSIS",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import select
@@ -37,6 +36,7 @@ from ddiseg.catalogue.tables import (
     Image,
     Mask,
     Project,
+    Purpose,
     Review,
     Skip,
     Submission,
@@ -48,13 +48,6 @@ from ddiseg.outcomes import FileOutcome, Outcome
 
 #: The reason of a skip whose author gave none; it is listed until somebody says why.
 REASON_MISSING = "missing"
-
-
-class Purpose(StrEnum):
-    """What people do in a project."""
-
-    ANNOTATION = "annotation"
-    REVIEW = "review"
 
 
 @dataclass(frozen=True)

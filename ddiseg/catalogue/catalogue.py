@@ -13,7 +13,6 @@ from ddiseg.catalogue.images import Images
 from ddiseg.catalogue.malignancy import MalignancyEstimates
 from ddiseg.catalogue.masks import Masks
 from ddiseg.catalogue.model_versions import ModelVersions
-from ddiseg.catalogue.open_work import Hands
 from ddiseg.catalogue.runs import Jobs, Rounds
 from ddiseg.catalogue.splits import Splits
 from ddiseg.catalogue.subsets import Subsets
@@ -21,7 +20,7 @@ from ddiseg.catalogue.tasks import Tasks
 
 
 class Catalogue:
-    """Images, masks, subsets, models, evaluations, labelling, the loop and history, in one database.
+    """Images, masks, subsets, models, evaluations, tasks, rounds and events, in one database.
 
     The only code that opens a transaction; every method of its parts is one.
     """
@@ -33,16 +32,15 @@ class Catalogue:
         self.subsets = Subsets(database)
         self.models = ModelVersions(database)
         self.malignancy = MalignancyEstimates(database)
-        self.labelling = Tasks(database)
-        self.hands = Hands(database)
+        self.tasks = Tasks(database)
         self.batches = Batches(database)
-        self.descriptors = Embeddings(database)
-        self.sides = Splits(database)
+        self.embeddings = Embeddings(database)
+        self.splits = Splits(database)
         self.rounds = Rounds(database)
         self.jobs = Jobs(database)
         self.evaluations = Evaluations(database)
         self.robustness = RobustnessRuns(database)
-        self.history = EventLog(database)
+        self.events = EventLog(database)
 
     @classmethod
     def create(cls, url: str | URL) -> Catalogue:

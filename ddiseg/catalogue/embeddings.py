@@ -1,8 +1,11 @@
-"""How backbones see the images: pooled activations, for drawing batches of images that differ."""
+"""Embeddings: pooled activations of a backbone, for sampling batches of images that differ."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +19,18 @@ _STORED = np.dtype("<f4")
 
 
 class Embeddings:
-    """The descriptors of a catalogue's images. Each method is one transaction of its own."""
+    """The embeddings of a catalogue's images. Each method is one transaction of its own."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def add(self, space: str, vectors: Mapping[int, NDArray[np.float32]]) -> None:
-        """Vectors (D,) by image id; an image that has one in this space keeps it."""
+        """Store vectors (D,) by image id; an image that has one in this space keeps it."""
         with self._database.write() as session:
-            there: set[int] = set()
+            stored: set[int] = set()
             for part in in_parts(vectors):
                 query = select(Embedding.image_id).where(Embedding.image_id.in_(part))
-                there |= set(session.scalars(query.where(Embedding.space == space)))
+                stored |= set(session.scalars(query.where(Embedding.space == space)))
             rows = [
                 {
                     "image_id": image_id,
@@ -35,16 +38,28 @@ class Embeddings:
                     "vector": np.asarray(vector, _STORED).tobytes(),
                 }
                 for image_id, vector in vectors.items()
-                if image_id not in there
+                if image_id not in stored
             ]
             if rows:
                 session.execute(insert(Embedding), rows)
 
     def of(self, space: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids (N,) of the images that have one in this space, and their vectors (N, D)."""
+        """Return the ids (N,) of images with an embedding in this space, and the vectors (N, D)."""
         query = select(Embedding.image_id, Embedding.vector).where(Embedding.space == space)
         with self._database.read() as session:
             rows = session.execute(query.order_by(Embedding.image_id)).all()
         ids = np.array([image_id for image_id, _ in rows], np.int64)
         joined = np.frombuffer(b"".join(vector for _, vector in rows), _STORED)
         return ids, joined.reshape(len(rows), -1 if rows else 0).astype(np.float32, copy=False)
+
+
+def embedding_space(backbone_hash: str, settings: Mapping[str, Any]) -> str:
+    """Return the name of the space of embeddings: 64 hex digits of a backbone and of what is read of it.
+
+    Only embeddings of one space can be compared. It stays the same whatever probes are trained since.
+
+    Args:
+        settings: of the probes, as a model version keeps them (`ProbeSettings.to_dict`).
+    """
+    made_by = {"backbone": backbone_hash, "features": settings.get("features")}
+    return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()

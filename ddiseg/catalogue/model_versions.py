@@ -32,10 +32,10 @@ class NewModelVersion:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How things stood when a training began: what its version was chosen from and judged beside."""
+    """What a training began from, and its version was compared with."""
 
-    in_use: int | None  #: id of the version in use, None where none was
-    held_out: bool  #: whether masks were held out, so that it learned from none of those
+    current_id: int | None  #: id of the current model, None where there was none
+    has_holdout: bool  #: whether there was a hold-out set, which it then did not learn from
 
 
 class StaleTrainingError(WorkspaceError):
@@ -63,7 +63,7 @@ class ModelVersions:
         *,
         promote: bool = True,
         why: str = "newly trained",
-        stood: Snapshot | None = None,
+        snapshot: Snapshot | None = None,
     ) -> ModelVersion:
         """Record a version under the next free name of its kind: fedd-1, fedd-2, ..., malignancy-1.
 
@@ -77,8 +77,8 @@ class ModelVersions:
             else {"masks": len(new.training_masks)}
         )
         with self._database.write() as session:
-            if stood is not None:
-                _check_standing(session, new.kind, stood)
+            if snapshot is not None:
+                _check_snapshot(session, new.kind, snapshot)
             others = session.scalars(
                 select(ModelVersion.id).where(ModelVersion.kind == new.kind.value)
             )
@@ -158,14 +158,14 @@ def _named(session: Session, name: str) -> ModelVersion:
     return row
 
 
-def _check_standing(session: Session, kind: ModelKind, stood: Snapshot) -> None:
+def _check_snapshot(session: Session, kind: ModelKind, snapshot: Snapshot) -> None:
     current = session.scalars(in_use(kind)).first()
-    if current is not None and current.id != stood.in_use:
+    if current is not None and current.id != snapshot.current_id:
         raise StaleTrainingError(
             f"{current.name} came into use while this version was trained, and was not compared "
             "with it: run 'ddiseg refresh' again"
         )
-    if not stood.held_out and session.scalars(select(ImageSplit.image_id).limit(1)).first():
+    if not snapshot.has_holdout and session.scalars(select(ImageSplit.image_id).limit(1)).first():
         raise StaleTrainingError(
             "masks were held out while this version was trained, and it may have learned from some "
             "of them: run 'ddiseg refresh' again"

@@ -9,15 +9,22 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.annotation_versions import unread_edits
-from ddiseg.catalogue.annotations import Purpose
-from ddiseg.catalogue.database import Database, in_parts
+from ddiseg.catalogue.database import in_parts
 from ddiseg.catalogue.lifecycle import State
-from ddiseg.catalogue.tables import Annotation, Image, Project, Review, Submission, Task
-from ddiseg.catalogue.tasks import Arm
+from ddiseg.catalogue.tables import (
+    Annotation,
+    Arm,
+    Image,
+    Project,
+    Purpose,
+    Review,
+    Submission,
+    Task,
+)
 
 
 @dataclass(frozen=True)
-class InHand:
+class OpenWork:
     """Ids of images, by who has them."""
 
     given: set[int]  #: images with an annotation task on the server
@@ -28,19 +35,8 @@ class InHand:
     to_review: set[int]  #: submitted, and given to no reviewer yet
 
 
-class Hands:
-    """Who has which images. Each method is one transaction of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def on(self, server: str) -> InHand:
-        """Return what people have in hand on a server: a team's URL, or "embedded"."""
-        with self._database.read() as session:
-            return _read(session, server)
-
-
-def _read(session: Session, server: str) -> InHand:
+def read_open_work(session: Session, server: str) -> OpenWork:
+    """Return what people have in hand on a server, see `Tasks.open_work`."""
     submitted = {i: mask for i, mask in session.execute(_SUBMITTED)}
     unread = unread_edits(session, submitted.values())
     to_mend = {image_id for image_id, mask_id in submitted.items() if mask_id in unread}
@@ -70,7 +66,7 @@ def _read(session: Session, server: str) -> InHand:
             left_out.add(task.image_id)
         elif task.remote_id is not None and task.comment is None:  # with one, nobody is shown it
             with_reviewers.add(task.image_id)
-    return InHand(
+    return OpenWork(
         given=given,
         with_annotators=with_annotators,
         shown=shown,

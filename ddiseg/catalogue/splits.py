@@ -1,4 +1,4 @@
-"""On which side of the gate an image stands: learned from, or held out. It never changes."""
+"""Splits: which images with an accepted mask are learned from, and which are the hold-out set."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ from ddiseg.catalogue.tables import ImageSplit, ModelVersion, Split
 
 @dataclass(frozen=True)
 class Known:
-    """What sides are decided by, as far as it grows; nothing of it is ever taken away."""
+    """How much there was to decide splits by; both numbers only ever grow."""
 
-    sides: int  #: images that have a side
+    images: int  #: with a split
     versions: int  #: model versions, of every kind
 
 
 class Splits:
-    """The sides of a catalogue's images. Each method is one transaction of its own."""
+    """The splits of a catalogue's images. Each method is one transaction of its own."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def all(self) -> dict[int, Split]:
-        """The side of each image that has one, by image id."""
+        """Return the split of each image that has one, by image id."""
         with self._database.read() as session:
-            rows = session.execute(select(ImageSplit.image_id, ImageSplit.side))
-            return {image_id: Split(side) for image_id, side in rows}
+            rows = session.execute(select(ImageSplit.image_id, ImageSplit.split))
+            return {image_id: Split(split) for image_id, split in rows}
 
-    def decide(self, sides: Mapping[int, Split], known: Known | None = None) -> bool:
-        """Sides for images that have none; one that has keeps it.
+    def decide(self, splits: Mapping[int, Split], known: Known | None = None) -> bool:
+        """Store the splits of images that have none; one that has keeps it.
 
-        False, and nothing is stored, where there is more to know by now than was `known`.
+        Returns:
+            False, and nothing is stored, where there is more to decide by now than was `known`.
         """
         with self._database.write() as session:
             decided = set(session.scalars(select(ImageSplit.image_id)))
             if known is not None and known != Known(len(decided), _versions(session)):
                 return False
             new = [
-                {"image_id": image_id, "side": side.value}
-                for image_id, side in sides.items()
+                {"image_id": image_id, "split": split.value}
+                for image_id, split in splits.items()
                 if image_id not in decided
             ]
             if new:

@@ -177,15 +177,15 @@ class Promotion(Base):
 
 
 class Split(StrEnum):
-    """What an image with an accepted mask is for. No image ever changes its side."""
+    """What an image with an accepted mask is used for. It never changes for an image."""
 
     TRAINING = "training"  #: probes learn from it
-    HELD_OUT = "held_out"  #: the gate judges by it; nothing learns from it
-    NEITHER = "neither"  #: it shows the same as images of both other sides
+    HOLDOUT = "held_out"  #: the gate compares models on it; nothing learns from it
+    EXCLUDED = "neither"  #: of one group with images of both other splits
 
 
 class ImageSplit(Base):
-    """The side of an image, decided when the gate first saw its accepted mask."""
+    """The split of an image, decided when the gate first saw its accepted mask."""
 
     __tablename__ = "sides"
     __table_args__ = (
@@ -193,17 +193,17 @@ class ImageSplit(Base):
     )
 
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
-    side: Mapped[str] = mapped_column(String(10))
+    split: Mapped[str] = mapped_column("side", String(10))
     created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
 class Embedding(Base):
-    """An image as a backbone sees it: pooled activations, for drawing batches that differ."""
+    """Pooled activations of a backbone for an image."""
 
     __tablename__ = "descriptors"
 
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
-    #: What made it; only descriptors of one space can be compared (`ddiseg.catalogue.embedding_space`).
+    #: What made it; only embeddings of one space can be compared (`ddiseg.catalogue.embeddings`).
     space: Mapped[str] = mapped_column(String(64), primary_key=True)
     vector: Mapped[bytes] = mapped_column(LargeBinary)  #: (D,) float32, little-endian
 
@@ -352,6 +352,22 @@ class BatchMember(Base):
     reason: Mapped[str]
 
 
+class Purpose(StrEnum):
+    """What people do in a project."""
+
+    ANNOTATION = "annotation"
+    REVIEW = "review"
+
+
+class Arm(StrEnum):
+    """What a person is shown when they open a task."""
+
+    PREDICTED = "painted"  #: a mask: the model's, or for review and rework a person's
+    CONTROL = "control"  #: nothing, though there is a prediction: measures what showing it changes
+    BARE = "bare"  #: nothing, as there was no prediction
+    UNSAMPLED = "unsampled"  #: a submitted mask that a spot check leaves out; never sent
+
+
 class Project(Base):
     """A project of a labelling server that this catalogue fills and empties."""
 
@@ -450,7 +466,7 @@ class JobKind(StrEnum):
 
     PULL = "pull"  #: something was handed in: bring it back
     REFRESH = "refresh"  #: train, though it may not be due
-    PAINT = "paint"  #: predictions were asked for that are not there
+    PREDICT = "paint"  #: predictions were asked for that are not there
 
 
 class Job(Base):

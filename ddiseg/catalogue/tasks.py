@@ -9,39 +9,32 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from ddiseg.catalogue.annotation_versions import is_newest, unread_edits
-from ddiseg.catalogue.annotations import AnnotationPage, Purpose, ingest_page, is_basis_of
+from ddiseg.catalogue.annotations import AnnotationPage, ingest_page, is_basis_of
 from ddiseg.catalogue.database import Database, in_parts
 from ddiseg.catalogue.events import step
 from ddiseg.catalogue.lifecycle import TRANSITIONS, Action, State
+from ddiseg.catalogue.open_work import OpenWork, read_open_work
 from ddiseg.catalogue.tables import (
     Acceptance,
     AllocationCarry,
     Annotation,
+    Arm,
     Event,
     Image,
     Mask,
     Project,
+    Purpose,
     Review,
     Task,
     now,
 )
 from ddiseg.outcomes import FileOutcome, Outcome
-
-
-class Arm(StrEnum):
-    """What a person finds painted when a task is opened."""
-
-    PAINTED = "painted"  #: a mask: the model's, or for review and rework a person's
-    CONTROL = "control"  #: nothing, though there is a prediction: measures what painting does
-    BARE = "bare"  #: nothing, as there was no prediction
-    UNSAMPLED = "unsampled"  #: a submitted mask that a spot check leaves out; never sent
 
 
 @dataclass(frozen=True)
@@ -244,7 +237,7 @@ class Tasks:
         """Tasks that from now on show a mask, its id by the task's; they are in the painted arm."""
         with self._database.write() as session:
             for task in session.scalars(select(Task).where(Task.id.in_(masks))):
-                task.mask_id, task.arm = masks[task.id], Arm.PAINTED.value
+                task.mask_id, task.arm = masks[task.id], Arm.PREDICTED.value
 
     def receive(self, project_id: int, page: AnnotationPage) -> list[FileOutcome]:
         """Store a page of annotations, all of it or nothing; what is there already is unchanged."""
@@ -279,6 +272,11 @@ class Tasks:
                     )
                 )
         return outcomes
+
+    def open_work(self, server: str) -> OpenWork:
+        """Return what people have in hand on a server: a team's URL, or "embedded"."""
+        with self._database.read() as session:
+            return read_open_work(session, server)
 
     def newest_version(self) -> int:
         """The number of the newest version of an annotation that is stored; 0 where there is none."""

@@ -41,7 +41,7 @@ def agreement(settings: Settings, pictures: Path | None, worst: int) -> None:
     from ddiseg.evaluation.interrater import write_pictures
 
     workspace = settings.open()
-    readings = workspace.catalogue.labelling.readings()
+    readings = workspace.catalogue.tasks.readings()
     with progress_bar("Comparing images") as progress:
         found = compare_readings(workspace, readings, progress)
     listed = found.worst(worst)

@@ -114,7 +114,7 @@ def show_status(settings: Settings) -> None:
     team = connection.team_url(root)
     running = server.find_running(root)
     url = team or (running.url if running else None)
-    projects = workspace.catalogue.labelling.projects(team or connection.EMBEDDED)
+    projects = workspace.catalogue.tasks.projects(team or connection.EMBEDDED)
     answers = running is not None and server.answers(running)
     team_version, team_fault = _ask_team(team) if team else (None, None)
     data: dict[str, Any] = {

@@ -38,7 +38,7 @@ def status(settings: Settings, work: bool) -> None:
     if work:
         with progress_bar("Comparing masks") as progress:
             report = work_report(workspace, progress)
-        given = workspace.catalogue.hands.on(server_of(workspace.root)).given
+        given = workspace.catalogue.tasks.open_work(server_of(workspace.root)).given
         settings.emit(report.as_dict(), "\n".join(_work_as_text(report, given=bool(given))))
         return
     server = server_of(workspace.root)

@@ -69,7 +69,7 @@ def work_report(workspace: Workspace, progress: Progress = silent) -> WorkReport
     out and named.
     """
     catalogue = workspace.catalogue
-    works, readings = catalogue.labelling.work(), catalogue.labelling.readings()
+    works, readings = catalogue.tasks.work(), catalogue.tasks.readings()
     models = {version.id: version.name for version in catalogue.models.all()}
     rows: list[MaskMeasures] = []
     left_out = []
@@ -88,7 +88,7 @@ def summary(
     """What accepted masks come to, whatever their order; `models` are names, the oldest first."""
     rows = sorted(rows, key=lambda row: row.place)
     times = [row.accepted_at for row in rows]
-    painted = [row for row in rows if row.arm is Arm.PAINTED]
+    painted = [row for row in rows if row.arm is Arm.PREDICTED]
     places = {row.place: number for number, row in enumerate(painted, 1)}
     tones = [tone.name for tone in load_protocol().tones]
     return WorkReport(

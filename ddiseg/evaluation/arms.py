@@ -65,12 +65,12 @@ def group(rows: Sequence[MaskMeasures]) -> Group:
 
 def arms(rows: Sequence[MaskMeasures]) -> Arms:
     of = {arm: [row for row in rows if row.arm is arm] for arm in Arm}
-    groups = {arm: group(of[arm]) for arm in (Arm.PAINTED, Arm.CONTROL, Arm.BARE)}
+    groups = {arm: group(of[arm]) for arm in (Arm.PREDICTED, Arm.CONTROL, Arm.BARE)}
     differences = {
-        m: difference(MetricSample(m, of[Arm.PAINTED]), MetricSample(m, of[Arm.CONTROL]))
+        m: difference(MetricSample(m, of[Arm.PREDICTED]), MetricSample(m, of[Arm.CONTROL]))
         for m in COMPARED
     }
-    return Arms(groups[Arm.PAINTED], groups[Arm.CONTROL], groups[Arm.BARE], differences)
+    return Arms(groups[Arm.PREDICTED], groups[Arm.CONTROL], groups[Arm.BARE], differences)
 
 
 def as_dicts(figures: Mapping[Metric, Estimate | Difference]) -> dict[str, Any]:

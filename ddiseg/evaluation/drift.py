@@ -102,7 +102,7 @@ def drift(rows: Sequence[MaskMeasures], places: Mapping[int, int]) -> Drift:
         rows: of all arms, in the order of their acceptance.
         places: by the place in the event log the place among all masks that people were shown.
     """
-    shown = [row for row in rows if row.arm is Arm.PAINTED]
+    shown = [row for row in rows if row.arm is Arm.PREDICTED]
     count = min(PERIODS, len(shown) // PERIOD_MASKS)
     if count < 2:
         return Drift(len(shown), count_patients(shown))

@@ -88,7 +88,7 @@ def measure_mask(
     image = work.image
     if not math.isnan(dice := _readers_dice(workspace, image, readings)):
         values[Metric.READERS_DICE] = dice
-    events = workspace.catalogue.history.of_image(image.id)
+    events = workspace.catalogue.events.of_image(image.id)
     accepted = [event for event in events if event.kind == Action.ACCEPT][-1]
     patient = image.patient or f"image {image.id}"
     return MaskMeasures(image.tone, patient, arm, model, accepted.id, accepted.at, values)

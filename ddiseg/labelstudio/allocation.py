@@ -29,7 +29,7 @@ class StratifiedAllocation:
     @classmethod
     def read(cls, catalogue: Catalogue) -> StratifiedAllocation:
         """What the newest push of this workspace, to annotators or to reviewers, left owed."""
-        return cls(catalogue.labelling.carry())
+        return cls(catalogue.tasks.carry())
 
     def draw(self, what: str, images: Sequence[Image], percent: float, seed: int) -> set[int]:
         """Ids of `percent` of the images, that none of the earlier draws of `what` was from.

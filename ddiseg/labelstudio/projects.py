@@ -92,13 +92,13 @@ def ensure_project(
     folder.make()
     # Two commands at once ('label up' while a push waits for the server) would each make a project.
     with exclusive(folder.path / "projects.lock", "", silent):
-        row = workspace.catalogue.labelling.project(connection.server, purpose)
+        row = workspace.catalogue.tasks.project(connection.server, purpose)
         if row.remote_id is not None:
             remote = _known(client, row.remote_id, purpose)
         else:
             found = client.find_projects(_mark(row))
             remote = found[-1] if found else _make(workspace, client, row, purpose)
-            workspace.catalogue.labelling.place(row.id, remote.id)
+            workspace.catalogue.tasks.place(row.id, remote.id)
         if keep_config:
             _keep_config(workspace, client, row, remote, purpose)
         if connection.media is not None:
@@ -196,7 +196,7 @@ def _set_config(
     changed = differences(remote.config, config)
     if not changed and _mark(row) in remote.config:
         return
-    used = bool(workspace.catalogue.labelling.tasks(row.id))
+    used = bool(workspace.catalogue.tasks.tasks(row.id))
     orphans = orphaned_labels(remote.config, load_protocol()) if changed and used else ()
     if orphans:
         raise InputError(

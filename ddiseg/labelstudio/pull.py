@@ -69,7 +69,7 @@ def pull(
 
     A full pull also finds tasks that were deleted on the server.
     """
-    labelling, annotating = workspace.catalogue.labelling, purpose is Purpose.ANNOTATION
+    labelling, annotating = workspace.catalogue.tasks, purpose is Purpose.ANNOTATION
     with Client(connection) as client, ThreadPoolExecutor(THREADS) as pool:
         client.check_version()
         try:
@@ -134,7 +134,7 @@ def pull_and_compare(
     'ddiseg serve' takes what is handed in at once: without that, "0 annotations" would look as if
     nothing had been done. See `pull`.
     """
-    labelling, history = workspace.catalogue.labelling, workspace.catalogue.history
+    labelling, history = workspace.catalogue.tasks, workspace.catalogue.events
     kind = f"{COMMANDS[purpose]}_pull"
     last = history.last(kind)
     known = PullRecord.from_json(last.detail).newest if last else 0
@@ -268,7 +268,7 @@ def _project_gone(
     workspace: Workspace, client: Client, connection: Connection, purpose: Purpose, actor: str
 ) -> Pulled:
     """The project was deleted on the server: a new one takes its place, its tasks are sent anew."""
-    labelling = workspace.catalogue.labelling
+    labelling = workspace.catalogue.tasks
     row = labelling.project(connection.server, purpose)
     gone = [t.id for t in labelling.tasks(row.id) if t.arm != Arm.UNSAMPLED]
     outcomes = labelling.missed(gone, actor)

@@ -107,7 +107,7 @@ def _plan(
     done: Pushed,
 ) -> set[int]:
     """Write down the tasks to be sent; returns the ids of the images that can be given to people."""
-    labelling, catalogue = workspace.catalogue.labelling, workspace.catalogue
+    labelling, catalogue = workspace.catalogue.tasks, workspace.catalogue
     tasks = labelling.tasks(place.row.id, deleted=True)
     there = {t.image_id for t in tasks if t.deleted_at is None}
     for image in images:
@@ -127,7 +127,7 @@ def _plan(
     new = []
     for image in fresh:
         mask = painted.get(image.id)
-        arm = Arm.CONTROL if image.id in withheld else Arm.PAINTED if mask else Arm.BARE
+        arm = Arm.CONTROL if image.id in withheld else Arm.PREDICTED if mask else Arm.BARE
         width, height = copy_size(image, options.longest)
         before = lost[image.id].readers if image.id in lost else 1
         readers = max(before, options.readers if image.id in read_more else 1)

@@ -29,7 +29,7 @@ def show_comments(workspace: Workspace, client: Client, place: ProjectRef) -> st
 
     Returns the address of the tab that lists the returned images; None where there are none.
     """
-    labelling = workspace.catalogue.labelling
+    labelling = workspace.catalogue.tasks
     reviews = workspace.catalogue.masks.last_reviews()
     returned = False
     for task, image, answered in labelling.commented(place.row.id):

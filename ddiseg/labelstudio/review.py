@@ -67,7 +67,7 @@ def push_reviews(
     with pushing(workspace, connection, Purpose.REVIEW) as (client, place):
         done = PushedReviews(place)
         waiting = workspace.catalogue.masks.in_review()
-        unread = workspace.catalogue.labelling.unread_edits([m.id for m in waiting.values()])
+        unread = workspace.catalogue.tasks.unread_edits([m.id for m in waiting.values()])
         rows = workspace.catalogue.images.select(ids=list(waiting))
         done.outcomes += [
             FileOutcome(i.name, Outcome.REFUSED, unread[waiting[i.id].id])
@@ -79,12 +79,12 @@ def push_reviews(
             r.mask_id for r in workspace.catalogue.masks.reviews([m.id for m in waiting.values()])
         )
         keys = {review_key(i, waiting[i.id], reviews[waiting[i.id].id]): i for i in rows}
-        before = {t.key for t in workspace.catalogue.labelling.tasks(place.row.id) if t.remote_id}
+        before = {t.key for t in workspace.catalogue.tasks.tasks(place.row.id) if t.remote_id}
         _plan(workspace, place, keys, waiting, sample, seed, actor, left_out_too)
         sender = TaskUploader(workspace, client, connection, place, actor, start=False)
         sender.adopt()
         done.outcomes += sender.send(_review_data(workspace), stages("Sending masks"))
-        tasks = workspace.catalogue.labelling.tasks(place.row.id)
+        tasks = workspace.catalogue.tasks.tasks(place.row.id)
         there = [t for t in tasks if t.key in before and t.key in keys]
         done.outcomes += _offer_again(workspace, client, place, there, keys)
         done.unsampled = sum(t.arm == Arm.UNSAMPLED and t.key in keys for t in tasks)
@@ -103,7 +103,7 @@ def _plan(
     actor: str,
     left_out_too: bool,
 ) -> None:
-    labelling = workspace.catalogue.labelling
+    labelling = workspace.catalogue.tasks
     tasks = labelling.tasks(place.row.id, deleted=True)
     there = {t.key: t for t in tasks if t.deleted_at is None}
     # A mask that a spot check left out stays out, until all are asked for.
@@ -122,7 +122,7 @@ def _plan(
     for key, image in open_keys.items():
         mask = waiting[image.id]
         width, height = _review_size(image, mask)
-        arm = Arm.PAINTED if key in lost or image.id in drawn else Arm.UNSAMPLED
+        arm = Arm.PREDICTED if key in lost or image.id in drawn else Arm.UNSAMPLED
         new.append(NewTask(key, image.id, mask.id, arm, width, height))
     if new:
         detail = {"review": True, "sample": sample, "seed": seed}
@@ -162,7 +162,7 @@ def _offer_again(
     keys: Mapping[str, Image],
 ) -> list[FileOutcome]:
     """Tasks that were there before; one whose verdict was refused is not done, as the server has it."""
-    refused = Counter(task.id for task, _ in workspace.catalogue.labelling.problems(place.row.id))
+    refused = Counter(task.id for task, _ in workspace.catalogue.tasks.problems(place.row.id))
     outcomes = []
     for task in tasks:
         assert task.remote_id is not None
@@ -195,7 +195,7 @@ def _show_what_waits(
         waits = task.key in keys
         client.set_data(task.remote_id, **{WAITS: "yes" if waits else "no"})
         comment = None if waits else "no longer in review"
-        workspace.catalogue.labelling.update_task(task.id, comment=comment)
+        workspace.catalogue.tasks.update_task(task.id, comment=comment)
 
 
 def _tabs(client: Client, place: ProjectRef) -> dict[str, str]:

@@ -77,7 +77,7 @@ class TaskUploader:
     ) -> None:
         self.workspace, self.client, self.place = workspace, client, place
         self._connection, self._actor, self._start = connection, actor, start
-        self._labelling = workspace.catalogue.labelling
+        self._labelling = workspace.catalogue.tasks
         #: Tasks of a stopped run: the server may still be at work on its request.
         self._stopped = {task.id for task in self._labelling.pending(place.row.id)}
 
@@ -112,10 +112,10 @@ class TaskUploader:
         found = self.client.plain.find_tasks(self.place.number, KEY, list(wanted))
         there = {wanted[key]: self._only_one(wanted[key], ids) for key, ids in found.items()}
         there = {task: number for task, number in there.items() if number != task.remote_id}
-        painted = [t.mask_id for t in there if t.arm == Arm.PAINTED and t.mask_id is not None]
+        painted = [t.mask_id for t in there if t.arm == Arm.PREDICTED and t.mask_id is not None]
         mask_rows = self.workspace.catalogue.masks.get(painted)
         for task, number in there.items():
-            if task.arm == Arm.PAINTED and task.mask_id is not None:
+            if task.arm == Arm.PREDICTED and task.mask_id is not None:
                 self.repaint(task, number, mask_rows[task.mask_id])
             if task.readers > 1:
                 self.client.set_readers(number, task.readers)
@@ -187,7 +187,7 @@ class TaskUploader:
             return False
         self.repaint(task, task.remote_id, mask)
         self.client.set_data(task.remote_id, model=model)
-        self._labelling.update_task(task.id, mask_id=mask.id, arm=Arm.PAINTED.value)
+        self._labelling.update_task(task.id, mask_id=mask.id, arm=Arm.PREDICTED.value)
         return True
 
     def _only_one(self, task: Task, numbers: Sequence[int]) -> int:
@@ -213,7 +213,7 @@ class TaskUploader:
             payload: dict[str, Any] = {
                 "data": task_data(image, task.key, picture, **data_of(image, mask))
             }
-            if task.arm == Arm.PAINTED and mask is not None:
+            if task.arm == Arm.PREDICTED and mask is not None:
                 payload["predictions"] = [self._painted(task, mask)]
         except ServerError:
             raise

@@ -67,7 +67,7 @@ class Worklist:
 def _image_ids_on_server(catalogue: Catalogue, server: str) -> set[int]:
     return {
         task.image_id
-        for project in catalogue.labelling.projects(server)
+        for project in catalogue.tasks.projects(server)
         if project.purpose == Purpose.ANNOTATION
-        for task in catalogue.labelling.tasks(project.id)
+        for task in catalogue.tasks.tasks(project.id)
     }

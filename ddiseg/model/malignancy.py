@@ -232,7 +232,7 @@ def evaluate_malignancy(
         "bootstrap": {"over": "patients", "resamples": resamples, "seed": seed},
         "by_tone": figures,
     }
-    workspace.catalogue.history.record("malignancy-evaluation", actor, result)
+    workspace.catalogue.events.record("malignancy-evaluation", actor, result)
     return result
 
 

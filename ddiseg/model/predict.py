@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddiseg.catalogue import NewMask
-from ddiseg.catalogue.embedding_space import embedding_space
+from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.model.storage import load_version, opened_ahead
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
@@ -85,7 +85,7 @@ class Predictor:
         catalogue = self.workspace.catalogue
         # Descriptors go first: an image that is painted is never painted again.
         space = embedding_space(self.version.backbone_hash, self.version.settings)
-        catalogue.descriptors.add(space, {i.id: each.embedding for i, each, _ in painted})
+        catalogue.embeddings.add(space, {i.id: each.embedding for i, each, _ in painted})
         added = catalogue.masks.add_predictions(
             [
                 NewMask(

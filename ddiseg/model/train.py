@@ -9,7 +9,7 @@ from pathlib import Path
 
 from annotation_protocol import load_protocol
 from ddiseg.catalogue import ModelKind, NewModelVersion, Split
-from ddiseg.catalogue.embedding_space import embedding_space
+from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.model_versions import ModelVersions, Snapshot, StaleTrainingError
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
 from ddiseg.errors import InputError, NotFoundError
@@ -152,7 +152,7 @@ def refresh(
         )
     digest = store_model(workspace, probes.save)
     # What is labelled must be known to the next draw: it keeps away from that.
-    workspace.catalogue.descriptors.add(embedding_space(net.hash, settings.to_dict()), descriptors)
+    workspace.catalogue.embeddings.add(embedding_space(net.hash, settings.to_dict()), descriptors)
     new = NewModelVersion(
         file_hash=digest,
         backbone=recorded_backbone(backbone),
@@ -163,7 +163,7 @@ def refresh(
         protocol_version=protocol.version,
         gate=verdict.as_dict() if verdict else None,
     )
-    stood = Snapshot(current.id if current else None, held_out=held_out is not None)
+    stood = Snapshot(current.id if current else None, has_holdout=held_out is not None)
     version = _record(workspace.catalogue.models, new, actor, verdict, stood)
     in_use = _in_use(workspace)
     return Refreshed(version, True, in_use.name if in_use else None)
@@ -189,10 +189,10 @@ def _sides(workspace: Workspace, *, begin: bool) -> tuple[Pairs, Pairs | None]:
         ((image, accepted[image.id]) for image in images), key=lambda pair: pair[0].content_hash
     )
     held_out = None
-    if begin or workspace.catalogue.sides.all():
+    if begin or workspace.catalogue.splits.all():
         sides = assign_splits(workspace.catalogue)
         # A mask that another process has reopened by now has no side: it is on neither.
-        held_out = [pair for pair in pairs if sides.get(pair[0].id) is Split.HELD_OUT]
+        held_out = [pair for pair in pairs if sides.get(pair[0].id) is Split.HOLDOUT]
         pairs = [pair for pair in pairs if sides.get(pair[0].id) is Split.TRAINING]
     if not pairs:
         kept = f" ({len(held_out)} are held out for the gate)" if held_out else ""
@@ -289,7 +289,7 @@ def _record(
         return models.add(new, actor, promote=False)
     why = "; ".join(verdict.reasons) if verdict else "newly trained; no mask is held out"
     try:
-        return models.add(new, actor, why=why, stood=stood)
+        return models.add(new, actor, why=why, snapshot=stood)
     except StaleTrainingError as error:
         refused = gate.refuse(verdict, str(error))
         return models.add(replace(new, gate=refused.as_dict()), actor, promote=False)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ddiseg.catalogue import Catalogue, State
 from ddiseg.catalogue.batches import DRAWABLE, Pool, PoolRow
-from ddiseg.catalogue.embedding_space import embedding_space
+from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.tables import ModelVersion
 from ddiseg.sampling.groups import group_keys
 from ddiseg.sampling.subsets import (
@@ -173,7 +173,7 @@ def _descriptors(
     if version is None:
         return np.full((len(rows), 1), np.nan, np.float32)
     space = embedding_space(version.backbone_hash, version.settings)
-    ids, vectors = catalogue.descriptors.of(space)
+    ids, vectors = catalogue.embeddings.of(space)
     found = np.full((len(rows), max(1, vectors.shape[1])), np.nan, np.float32)
     # Both are in the order of image ids, and an image with a descriptor has a row.
     found[np.searchsorted([row.id for row in rows], ids), : vectors.shape[1]] = vectors

@@ -29,7 +29,7 @@ def assign_splits(catalogue: Catalogue) -> dict[int, Split]:
     """
     while True:
         accepted = catalogue.masks.accepted()
-        sides = catalogue.sides.all()
+        sides = catalogue.splits.all()
         missing = accepted.keys() - sides.keys()
         if not missing:
             return {image_id: sides[image_id] for image_id in accepted}
@@ -38,7 +38,7 @@ def assign_splits(catalogue: Catalogue) -> dict[int, Split]:
         images = catalogue.images.select(ids=[*{*accepted, *known}])
         new = {i: side for i, side in _by_group(images, known).items() if i in missing}
         # Not stored where another process has decided, or learned, in the meantime: seen anew then.
-        catalogue.sides.decide(new, Known(len(sides), len(versions)))
+        catalogue.splits.decide(new, Known(len(sides), len(versions)))
 
 
 def _learned(catalogue: Catalogue, versions: Sequence[ModelVersion]) -> set[int]:
@@ -55,9 +55,9 @@ def _by_group(images: Sequence[Image], known: dict[int, Split]) -> dict[int, Spl
         groups[keys[image.id]].append(image)
     sides = {}
     for members in groups.values():
-        there = {known[i.id] for i in members if i.id in known} - {Split.NEITHER}
+        there = {known[i.id] for i in members if i.id in known} - {Split.EXCLUDED}
         group_split = (
-            there.pop() if len(there) == 1 else Split.NEITHER if there else _drawn(members)
+            there.pop() if len(there) == 1 else Split.EXCLUDED if there else _drawn(members)
         )
         sides.update({image.id: known.get(image.id, group_split) for image in members})
     return sides
@@ -68,4 +68,4 @@ def _drawn(members: Sequence[Image]) -> Split:
     key = first.patient if first.patient is not None else first.content_hash
     digest = hashlib.sha256(f"side of {key}".encode()).digest()
     lot = int.from_bytes(digest[:8], "big") / 2**64
-    return Split.HELD_OUT if lot < HELD_OUT else Split.TRAINING
+    return Split.HOLDOUT if lot < HELD_OUT else Split.TRAINING

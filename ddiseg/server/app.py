@@ -107,7 +107,7 @@ def _add_predictions(app: FastAPI, backend: Backend) -> None:
             backend.predictions.find, asked.project, asked.tasks, deadline
         )
         if left:
-            backend.jobs_wanted.want(JobKind.PAINT)
+            backend.jobs_wanted.want(JobKind.PREDICT)
         pieces = backend.predictions.answer(asked.tasks, findings)
         return StreamingResponse(_in_threads(pieces), media_type="application/json")
 

@@ -54,7 +54,7 @@ class Backend:
         self.clicks = Clicks(workspace, self.model, self.metrics)
         jobs: dict[JobKind, Do] = {
             **rounds,
-            JobKind.PAINT: lambda stopping: predict_open_work(workspace, self.model, stopping),
+            JobKind.PREDICT: lambda stopping: predict_open_work(workspace, self.model, stopping),
         }
         self.worker = Worker(workspace.catalogue.jobs, jobs, self.metrics, say)
         self.jobs_wanted = JobsWanted(workspace, self.worker.wake, say)

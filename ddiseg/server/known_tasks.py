@@ -57,7 +57,7 @@ class KnownTask:
 def projects_here(workspace: Workspace) -> dict[int, Project]:
     """This workspace's projects by the numbers that its labelling server has for them."""
     server = team_url(workspace.root) or EMBEDDED
-    rows = workspace.catalogue.labelling.projects(server)
+    rows = workspace.catalogue.tasks.projects(server)
     return {row.remote_id: row for row in rows if row.remote_id is not None}
 
 
@@ -80,7 +80,7 @@ def find_tasks(
         if place is None or place.purpose != Purpose.ANNOTATION:
             continue
         ids = [each.number for each, n in zip(asked, numbers, strict=True) if n == number]
-        rows = workspace.catalogue.labelling.numbered(place.id, {i for i in ids if i is not None})
+        rows = workspace.catalogue.tasks.numbered(place.id, {i for i in ids if i is not None})
         found |= {(number, remote_id): task for remote_id, task in rows.items()}
     images = {
         image.id: image

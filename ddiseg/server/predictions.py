@@ -72,7 +72,7 @@ class _Shown:
     def is_new(self) -> bool:
         """Whether the catalogue does not know yet that the task shows this mask."""
         task = self.of.known.task
-        return task.mask_id != self.of.mask.id or task.arm != Arm.PAINTED
+        return task.mask_id != self.of.mask.id or task.arm != Arm.PREDICTED
 
 
 #: What is to be answered for a task; a text is why nothing is.
@@ -169,7 +169,7 @@ class Predictions:
         problem = None
         try:
             if new:
-                self._workspace.catalogue.labelling.show(new)
+                self._workspace.catalogue.tasks.show(new)
         except UserError as error:
             problem = str(error)
         written: list[bytes | str] = []

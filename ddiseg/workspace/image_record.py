@@ -69,7 +69,7 @@ def describe(workspace: Workspace, image: Image) -> dict[str, Any]:
         "malignancy_estimates": estimates,
         "reviews": [_values(review, _REVIEW) for review in reviews],
         "skips": [_values(skip, _SKIP) for skip in catalogue.images.skips(image.id)],
-        "events": [_values(event, _EVENT) for event in catalogue.history.of_image(image.id)],
+        "events": [_values(event, _EVENT) for event in catalogue.events.of_image(image.id)],
     }
 
 

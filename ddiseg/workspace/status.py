@@ -85,7 +85,7 @@ def masks_to_learn(catalogue: Catalogue) -> int:
     """
     versions = catalogue.models.all(ModelKind.SEGMENTATION)
     learned = set(versions[-1].training_masks) if versions else set()
-    sides = catalogue.sides.all()
+    sides = catalogue.splits.all()
     return sum(
         mask.content_hash not in learned and sides.get(image_id, Split.TRAINING) is Split.TRAINING
         for image_id, mask in catalogue.masks.accepted().items()
@@ -116,7 +116,7 @@ class _Work:
         self.catalogue = catalogue
         self.images = catalogue.images.select()
         self.accepted = catalogue.masks.accepted()
-        self.in_hand = catalogue.hands.on(server)
+        self.in_hand = catalogue.tasks.open_work(server)
         try:
             self.model: ModelVersion | None = catalogue.models.current()
         except NotFoundError:

@@ -78,7 +78,7 @@ def verify(workspace: Workspace, progress: Progress = silent) -> Findings:
         except DdisegError as error:
             problems.append(Problem(part, str(error)))
         progress(done, len(checks))
-    problems += [Problem(Part.HISTORY, line) for line in catalogue.history.contradictions()]
+    problems += [Problem(Part.HISTORY, line) for line in catalogue.events.contradictions()]
 
     known = {
         Kind.IMAGE: {image.content_hash for image in photographs.values()},

@@ -39,7 +39,7 @@ class People:
     def __init__(self, workspace: Workspace, models: int = 1) -> None:
         self.workspace = workspace
         self.catalogue = workspace.catalogue
-        self.project_id = self.catalogue.labelling.project(
+        self.project_id = self.catalogue.tasks.project(
             "http://labels.example", Purpose.ANNOTATION
         ).id
         self._dataset_id = self.catalogue.images.dataset("clinic").id
@@ -103,8 +103,8 @@ class People:
             waiting = masks.in_review()[image_id]
             masks.review(waiting.id, "reviewer-1", "reject")
             mask_id = waiting.id
-        arm = arm or (Arm.BARE if mask_id is None else Arm.PAINTED)
-        labelling = self.catalogue.labelling
+        arm = arm or (Arm.BARE if mask_id is None else Arm.PREDICTED)
+        labelling = self.catalogue.tasks
         task = NewTask(f"image {image_id}", image_id, mask_id, arm, WIDTH, HEIGHT)
         labelling.plan(self.project_id, [task], "manager", {})
         labelling.sent({self._task(image_id): 100 + image_id}, "manager", start=True)
@@ -121,7 +121,7 @@ class People:
             self._mask(image_id, drawn, "annotator-1"),
         )
         page = AnnotationPage([received], {task: {received.remote_id}})
-        self.catalogue.labelling.receive(self.project_id, page)
+        self.catalogue.tasks.receive(self.project_id, page)
 
     def _add_image(self, tone: str, patient: str | None) -> int:
         number = len(self.catalogue.images.select()) + 1
@@ -151,5 +151,5 @@ class People:
         )
 
     def _task(self, image_id: int) -> int:
-        tasks = self.catalogue.labelling.tasks(self.project_id)
+        tasks = self.catalogue.tasks.tasks(self.project_id)
         return next(task.id for task in tasks if task.image_id == image_id)

@@ -51,7 +51,7 @@ class Studio:
 
 def annotation_tasks(workspace: Workspace) -> Sequence[Task]:
     """The tasks that were given to annotators, in the order in which they were sent."""
-    labelling = workspace.catalogue.labelling
+    labelling = workspace.catalogue.tasks
     server = team_url(workspace.root) or EMBEDDED
     return labelling.tasks(labelling.project(server, Purpose.ANNOTATION).id)
 

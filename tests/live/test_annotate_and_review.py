@@ -174,12 +174,12 @@ def _check_people(studio: Studio) -> None:
     assert {r.verdict for r in reviews.values()} == {"accept", "fixed", "reject"}
     assert {r.reviewer for r in reviews.values()} == {"reviewer@ddiseg.local"}
     assert catalogue.masks.last_reviews()[4].comment == COMMENT
-    work = {w.image.id: w for w in catalogue.labelling.work()}
+    work = {w.image.id: w for w in catalogue.tasks.work()}
     assert set(work) == {1, 3, 5}
     assert all(0 < (w.seconds or 0) < 600 for w in work.values())
-    steps = [e.kind for e in catalogue.history.of_image(3)]
+    steps = [e.kind for e in catalogue.events.of_image(3)]
     assert steps == ["import", "prelabel", "start", "submit", "accept"]
-    assert [e.kind for e in catalogue.history.of_image(4)][-1] == "reject"
+    assert [e.kind for e in catalogue.events.of_image(4)][-1] == "reject"
 
 
 def _check_release(studio: Studio, folder: Path) -> None:

@@ -68,8 +68,8 @@ def test_loop__from_an_opened_task_to_repainted_ones(
     catalogue = Workspace.open(root).catalogue
     gate = catalogue.models.get("fedd-2").gate
     assert gate is not None
-    sides = catalogue.sides.all()
-    assert gate["held_out"]["images"] == sum(side is Split.HELD_OUT for side in sides.values())
+    sides = catalogue.splits.all()
+    assert gate["held_out"]["images"] == sum(side is Split.HOLDOUT for side in sides.values())
     if gate["passed"]:
         after = _painted_by(root)
         assert {after[task] for task in before} == {"fedd-2"}, "open tasks are repainted"

@@ -28,7 +28,7 @@ def test_two_readers__do_not_see_each_other_and_are_compared(
     assert pushed["counts"]["added"] == 2
     tasks = annotation_tasks(Workspace.open(root))
     assert sorted(t.readers for t in tasks) == [1, 2]
-    assert all(str(t.media).startswith("/data/upload/") and t.arm == Arm.PAINTED for t in tasks)
+    assert all(str(t.media).startswith("/data/upload/") and t.arm == Arm.PREDICTED for t in tasks)
     assert "tone" not in pushed["project"]
     with browser() as opened:
         for role, stroke in (("annotator", "1"), ("reviewer", "2")):

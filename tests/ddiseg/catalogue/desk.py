@@ -68,10 +68,9 @@ class Desk:
     def __init__(self, database: Database, images: int = 1) -> None:
         self.database = database
         self.catalogue = Catalogue(database)
-        self.labelling = self.catalogue.labelling
         self.page = AnnotationPage([], {})  #: as it was last received
-        self.project_id = self.labelling.project(URL, Purpose.ANNOTATION).id
-        self.review_project_id = self.labelling.project(URL, Purpose.REVIEW).id
+        self.project_id = self.catalogue.tasks.project(URL, Purpose.ANNOTATION).id
+        self.review_project_id = self.catalogue.tasks.project(URL, Purpose.REVIEW).id
         self._newest: dict[int, AnnotationVersion] = {}  # by the server's annotation number
         self._ticks = self._numbers = 0
         dataset = self.catalogue.images.dataset("clinic")
@@ -133,7 +132,7 @@ class Desk:
     ) -> int:
         """A verdict on the mask that was sent last; with `pixels` the reviewer painted over it."""
         task_id = self._review_tasks[image]
-        [task] = [t for t in self.labelling.tasks(self.review_project_id) if t.id == task_id]
+        [task] = [t for t in self.catalogue.tasks.tasks(self.review_project_id) if t.id == task_id]
         [sent] = [m for m in self.catalogue.masks.of_image(image) if m.id == task.mask_id]
         left = pixels or sent.content_hash[0]
         return self._save(
@@ -160,7 +159,7 @@ class Desk:
 
     def send_to_review(self, image: int = 1) -> None:
         mask = self.catalogue.masks.in_review()[image]
-        new = NewTask(f"mask {mask.id}", image, mask.id, Arm.PAINTED, WIDTH, HEIGHT)
+        new = NewTask(f"mask {mask.id}", image, mask.id, Arm.PREDICTED, WIDTH, HEIGHT)
         self._review_tasks |= self._send(self.review_project_id, [new], start=False)
 
     def pull_reviews(self) -> list[FileOutcome]:
@@ -178,10 +177,10 @@ class Desk:
 
     def receive(self, project_id: int, page: AnnotationPage) -> list[FileOutcome]:
         self.page, self._page_of = page, project_id
-        return self.labelling.receive(project_id, page)
+        return self.catalogue.tasks.receive(project_id, page)
 
     def receive_again(self) -> list[FileOutcome]:
-        return self.labelling.receive(self._page_of, self.page)
+        return self.catalogue.tasks.receive(self._page_of, self.page)
 
     def page_of(self, task_ids: Any) -> AnnotationPage:
         """What the server says of tasks now."""
@@ -199,7 +198,7 @@ class Desk:
     def stands(self, image: int = 1) -> Standing:
         """All about an image, after a look for contradictions."""
         catalogue = self.catalogue
-        assert catalogue.history.contradictions() == []
+        assert catalogue.events.contradictions() == []
         masks = {m.id: m for m in catalogue.masks.of_image(image)}
         named = {i: _name(m, masks) for i, m in masks.items()}
         in_review, accepted = catalogue.masks.in_review(), catalogue.masks.accepted()
@@ -209,7 +208,7 @@ class Desk:
         assert len(skips) < 2
         return Standing(
             state,
-            [f"{e.kind} {e.actor}" for e in catalogue.history.of_image(image)][2:],
+            [f"{e.kind} {e.actor}" for e in catalogue.events.of_image(image)][2:],
             list(named.values()),
             named[in_review[image].id] if image in in_review else None,
             named[accepted[image].id] if image in accepted else None,
@@ -245,14 +244,14 @@ class Desk:
 
     def _send(self, project_id: int, batch: list[NewTask], *, start: bool) -> dict[int, int]:
         """Our task numbers by image."""
-        self.labelling.plan(project_id, batch, "manager", {})
+        self.catalogue.tasks.plan(project_id, batch, "manager", {})
         unsent = [t for t in self._sent(project_id) if t.remote_id is None]
-        self.labelling.sent({t.id: 100 + t.id for t in unsent}, "manager", start=start)
+        self.catalogue.tasks.sent({t.id: 100 + t.id for t in unsent}, "manager", start=start)
         keys = {new.key for new in batch}
         return {t.image_id: t.id for t in self._sent(project_id) if t.key in keys}
 
     def _sent(self, project_id: int) -> Any:
-        return self.labelling.tasks(project_id)
+        return self.catalogue.tasks.tasks(project_id)
 
 
 def drawn_by(person: str, pixels: str, image: int = 1) -> NewMask:

@@ -85,7 +85,7 @@ def test_edit__after_acceptance_reopens(desk: Desk, accepted: int) -> None:
         in_review="annotator-1 b",
         accepted=None,
     )
-    assert desk.catalogue.history.of_image(1)[-2].detail == {"task": 101, "edited": True}
+    assert desk.catalogue.events.of_image(1)[-2].detail == {"task": 101, "edited": True}
 
 
 def test_edit__back_to_an_older_mask_after_acceptance_reopens(desk: Desk) -> None:
@@ -332,7 +332,7 @@ def test_refused__changes_nothing_and_is_listed(desk: Desk, submitted: int) -> N
     note = "the run lengths end early"
     assert desk.pull() == [FileOutcome("1.png", REFUSED, note)]
     assert desk.stands() == IN_REVIEW
-    [(task, annotation)] = desk.labelling.problems(desk.project_id)
+    [(task, annotation)] = desk.catalogue.tasks.problems(desk.project_id)
     assert (task.remote_id, annotation.remote_id, annotation.problem) == (101, submitted, note)
     before = desk.rows()
     assert _outcomes(desk.receive_again()) == [UNCHANGED]
@@ -346,7 +346,7 @@ def test_refused__the_same_version_is_understood_later(desk: Desk, submitted: in
     understood = replace(refused, problem=None, mask=drawn_by(ANNOTATOR, "b"))
     outcomes = desk.receive(desk.project_id, replace(desk.page, received=[understood]))
     assert _outcomes(outcomes) == [ADDED]
-    assert desk.labelling.problems(desk.project_id) == []
+    assert desk.catalogue.tasks.problems(desk.project_id) == []
     assert desk.stands() == Standing(
         "submitted",
         ["submit annotator-1"] * 2,
@@ -364,11 +364,11 @@ def test_refused__edit_of_what_was_accepted_is_listed_until_it_is_mended(
     desk.spoil(SECOND)  # a settled image does not stand on this one
     desk.pull()
     assert desk.stands() == ACCEPTED
-    assert [a.remote_id for _, a in desk.labelling.problems(desk.project_id)] == [accepted]
+    assert [a.remote_id for _, a in desk.catalogue.tasks.problems(desk.project_id)] == [accepted]
     desk.submit(ANNOTATOR, "a", edit=accepted)
     desk.pull()
     assert desk.stands() == ACCEPTED
-    assert desk.labelling.problems(desk.project_id) == []
+    assert desk.catalogue.tasks.problems(desk.project_id) == []
 
 
 def test_refused__edit_of_a_skip_is_listed_until_it_is_mended(desk: Desk) -> None:
@@ -376,9 +376,9 @@ def test_refused__edit_of_a_skip_is_listed_until_it_is_mended(desk: Desk) -> Non
     desk.pull()
     desk.spoil(ANNOTATOR, edit=number)
     desk.pull()
-    assert len(desk.labelling.problems(desk.project_id)) == 1
+    assert len(desk.catalogue.tasks.problems(desk.project_id)) == 1
     desk.catalogue.images.skip(1, "scalp", None, "manager")  # somebody has seen to it
-    assert desk.labelling.problems(desk.project_id) == []
+    assert desk.catalogue.tasks.problems(desk.project_id) == []
 
 
 def test_refused__first_reader_so_the_image_follows_the_second(desk: Desk) -> None:
@@ -405,7 +405,7 @@ def test_page__all_or_nothing(desk: Desk) -> None:
             replace(page, received=[page.received[0], replace(page.received[1], mask=broken)]),
         )
     assert desk.rows() == before
-    assert desk.labelling.project(URL, Purpose.ANNOTATION).watermark is None
+    assert desk.catalogue.tasks.project(URL, Purpose.ANNOTATION).watermark is None
     assert _outcomes(desk.receive(desk.project_id, page)) == [ADDED, ADDED]
 
 

@@ -40,7 +40,7 @@ def test_store__members_in_the_order_of_the_draw(four: Catalogue) -> None:
         4: "new",
     }
     assert four.batches.get("a").drawn_by == {"request": {"size": 2}}
-    event = four.history.last("batch")
+    event = four.events.last("batch")
     assert event is not None
     assert event.detail == {
         "name": "a",
@@ -48,7 +48,7 @@ def test_store__members_in_the_order_of_the_draw(four: Catalogue) -> None:
         "origin": "person",
         "request": {"size": 2},
     }
-    assert four.history.contradictions() == []
+    assert four.events.contradictions() == []
 
 
 def test_store__the_name_is_taken(four: Catalogue) -> None:
@@ -99,7 +99,7 @@ def test_close__frees_its_images_once(four: Catalogue) -> None:
     assert four.batches.get("a").closed_at is not None
     _store(four, "c", 1)
     assert four.batches.random_images() == {1, 3}
-    event = four.history.last("batch_closed")
+    event = four.events.last("batch_closed")
     assert event is not None
     assert event.detail == {"name": "a"}
 
@@ -113,7 +113,7 @@ def test_counts__by_tone_and_state(four: Catalogue, new_mask: Callable[..., NewM
 def test_pool__everything_at_one_moment(four: Catalogue) -> None:
     _store(four, "a", 2)
     pool = four.batches.pool(None)
-    assert [(row.image_id, row.tone, row.state, row.patient) for row in pool.rows][:2] == [
+    assert [(row.id, row.tone, row.state, row.patient) for row in pool.rows][:2] == [
         (1, "V-VI", "new", "p1"),
         (2, "V-VI", "queued", "p2"),
     ]

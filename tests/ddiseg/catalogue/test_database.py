@@ -69,8 +69,8 @@ def full(catalogue: Catalogue, new_image: Callable[..., NewImage], new_mask: Any
         "t",
     )
     catalogue.malignancy.add([NewEstimate(1, classifier.id, 0.25)])
-    catalogue.sides.decide({1: Split.HELD_OUT})
-    catalogue.descriptors.add("b" * 64, {1: np.ones(3, np.float32)})
+    catalogue.splits.decide({1: Split.HOLDOUT})
+    catalogue.embeddings.add("b" * 64, {1: np.ones(3, np.float32)})
     catalogue.batches.store("week-1", [NewMember(3, True, "random")], {"size": 1}, "tester")
     catalogue.rounds.begin("tester", {"every": 10})
     catalogue.evaluations.add({"models": {}}, [Compared(1, 1, "t" * 64, 0.5)], "tester")
@@ -78,12 +78,12 @@ def full(catalogue: Catalogue, new_image: Callable[..., NewImage], new_mask: Any
     catalogue.masks.submit([new_mask(1, "anna")], reviewer="ben")
     catalogue.images.skip(2, "blurry", None, "anna")
     catalogue.subsets.store({"train": [1, 3]}, {"seed": 1}, "tester")
-    project = catalogue.labelling.project("http://labels.example", Purpose.ANNOTATION)
+    project = catalogue.tasks.project("http://labels.example", Purpose.ANNOTATION)
     new = NewTask("key", 4, None, Arm.BARE, 8, 6)
-    catalogue.labelling.plan(project.id, [new], "tester", {}, {"control": {"I-II": 0.2}})
+    catalogue.tasks.plan(project.id, [new], "tester", {}, {"control": {"I-II": 0.2}})
     catalogue.robustness.add({"model": "fedd-1"}, "tester")
     received = AnnotationVersion(1, 7, "2026-01-01", ("anna",), mask=new_mask(4, "anna"))
-    catalogue.labelling.receive(project.id, AnnotationPage([received], {1: {7}}))
+    catalogue.tasks.receive(project.id, AnnotationPage([received], {1: {7}}))
     return catalogue
 
 
@@ -198,10 +198,10 @@ def test_migrations__from_the_oldest_schema_a_submitted_mask_waits_for_review(of
     catalogue = Catalogue.create(of_0001)
     assert {i: m.content_hash for i, m in catalogue.masks.in_review().items()} == {1: "b"}
     assert {i: m.content_hash for i, m in catalogue.masks.accepted().items()} == {2: "c"}
-    assert catalogue.history.contradictions() == []
+    assert catalogue.events.contradictions() == []
     catalogue.masks.review(2, "ben", "accept")
     assert catalogue.images.find("#1").state == "accepted"
-    assert catalogue.history.contradictions() == []
+    assert catalogue.events.contradictions() == []
     catalogue.close()
 
 
@@ -246,7 +246,7 @@ def test_migrations__down_to_0002_no_classifier_is_left_to_be_taken_for_probes(
     database.engine.dispose()
     again = Catalogue.create(url)
     assert [(m.name, m.kind) for m in again.models.all()] == [("fedd-1", "segmentation")]
-    assert again.history.contradictions() == []
+    assert again.events.contradictions() == []
     again.close()
 
 
@@ -356,11 +356,11 @@ def test_migrations__from_0005_events_are_read_over_and_back(of_0001: str) -> No
     assert run is not None
     assert (run[0], run[1].control) == ("2026-01-03", "grey")
     carry = {"control": {"I-II": 0.4, "V-VI": -0.25}, "review": {"I-II": 0.5}}
-    assert catalogue.labelling.carry() == carry
-    project = catalogue.labelling.project("http://labels.example", Purpose.ANNOTATION)
-    catalogue.labelling.plan(project.id, [], "ben", {}, {"control": {"I-II": -0.1}})
+    assert catalogue.tasks.carry() == carry
+    project = catalogue.tasks.project("http://labels.example", Purpose.ANNOTATION)
+    catalogue.tasks.plan(project.id, [], "ben", {}, {"control": {"I-II": -0.1}})
     catalogue.evaluations.add({"models": {"fedd-1": 3}, "classes": {}}, [], "ben")
-    assert catalogue.labelling.carry() == {"control": {"I-II": -0.1}}
+    assert catalogue.tasks.carry() == {"control": {"I-II": -0.1}}
     catalogue.close()
     with database.engine.begin() as connection:
         command.downgrade(_alembic(connection), "0005")
@@ -393,9 +393,9 @@ def test_checks__refuse_what_can_not_be(full: Catalogue, url: str, statement: st
 
 
 def test_create__again_keeps_all_rows(full: Catalogue, url: str) -> None:
-    before = full.history.count()
+    before = full.events.count()
     again = Catalogue.create(url)
-    assert again.history.count() == before
+    assert again.events.count() == before
     assert again.images.find("000001").state == "accepted"
     again.close()
 
@@ -562,7 +562,7 @@ def test_two_processes_at_once(writers: list[subprocess.Popen[str]], url: str) -
     assert [process.returncode for process in writers] == [0, 0]
     catalogue = Catalogue.open(url)
     assert sum(added) == len(catalogue.images.select()) == 90
-    assert catalogue.history.contradictions() == []
+    assert catalogue.events.contradictions() == []
     names = [model.name for model in catalogue.models.all()]
     assert names == [f"fedd-{n}" for n in range(1, 7)]
     catalogue.close()

@@ -26,7 +26,7 @@ def worked(
 
 
 def test_contradictions__none_after_work(worked: Catalogue) -> None:
-    assert worked.history.contradictions() == []
+    assert worked.events.contradictions() == []
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,14 @@ def test_contradictions__tampered_row(
 ) -> None:
     with closing(sqlite3.connect(tmp_path / "catalogue.sqlite")) as connection, connection:
         connection.execute(tampering)
-    assert worked.history.contradictions() == found
+    assert worked.events.contradictions() == found
 
 
 def test_record_and_last(catalogue: Catalogue) -> None:
-    assert catalogue.history.last("export") is None
-    catalogue.history.record("export", "anna", {"format": "coco"})
-    catalogue.history.record("export", "anna", {"format": "png"})
-    last = catalogue.history.last("export")
+    assert catalogue.events.last("export") is None
+    catalogue.events.record("export", "anna", {"format": "coco"})
+    catalogue.events.record("export", "anna", {"format": "png"})
+    last = catalogue.events.last("export")
     assert last is not None
     assert last.detail == {"format": "png"}
-    assert catalogue.history.count() == 2
+    assert catalogue.events.count() == 2

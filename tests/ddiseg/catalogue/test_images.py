@@ -33,9 +33,9 @@ def test_dataset__licence_is_filled_in_and_never_removed(catalogue: Catalogue) -
 def test_add__new_then_unchanged(catalogue: Catalogue, clinic: int, new_image: Make) -> None:
     batch = [new_image(1, tone="I-II"), new_image(2)]
     assert [o.outcome for o in _add(catalogue, clinic, *batch)] == [Outcome.ADDED] * 2
-    events = catalogue.history.count()
+    events = catalogue.events.count()
     assert [o.outcome for o in _add(catalogue, clinic, *batch)] == [Outcome.UNCHANGED] * 2
-    assert catalogue.history.count() == events
+    assert catalogue.events.count() == events
     assert catalogue.images.counts() == {("I-II", "new"): 1, ("unknown", "new"): 1}
 
 
@@ -55,7 +55,7 @@ def test_add__exact_duplicate_is_one_image_with_two_sources(
         "copies/again.png",
     ]
     assert catalogue.images.by_stem() == {"000001": {1}, "again": {1}}
-    assert [e.kind for e in catalogue.history.of_image(1)] == ["import", "duplicate"]
+    assert [e.kind for e in catalogue.events.of_image(1)] == ["import", "duplicate"]
 
 
 def test_add__other_content_under_the_same_name_is_refused(
@@ -86,7 +86,7 @@ def test_add__bad_row_leaves_nothing_of_its_batch(
     with pytest.raises(Exception, match="ck_images_tone"):
         _add(catalogue, clinic, new_image(1), new_image(2, tone="VII"))
     assert catalogue.images.select() == []
-    assert catalogue.history.count() == 0
+    assert catalogue.events.count() == 0
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_update_details__what_the_metadata_says(
     assert catalogue.images.update_details([1], [other], "tester") == [{}]
     image = catalogue.images.find("#1")
     assert (image.tone, image.tone_source, image.malignant) == ("V-VI", "new.csv", False)
-    assert catalogue.history.of_image(1)[-1].detail["tone"] == ["I-II", "V-VI"]
+    assert catalogue.events.of_image(1)[-1].detail["tone"] == ["I-II", "V-VI"]
 
 
 def test_update_details__silence_removes_nothing(
@@ -186,7 +186,7 @@ def test_skip_and_reopen(catalogue: Catalogue, clinic: int, new_image: Make) -> 
     assert catalogue.images.find("#1").state == "queued"
     assert catalogue.images.skip(1, "blurry", "out of focus", "anna") is Outcome.ADDED
     assert len(catalogue.images.skips()) == 1
-    assert catalogue.history.contradictions() == []
+    assert catalogue.events.contradictions() == []
 
 
 def test_skip__a_reason_that_is_given_later_replaces_the_first(
@@ -197,12 +197,12 @@ def test_skip__a_reason_that_is_given_later_replaces_the_first(
     assert catalogue.images.skip(1, "scalp", "she said", "ben") is Outcome.ADDED
     [skip] = catalogue.images.skips(1)
     assert (skip.reason, skip.note, skip.annotator) == ("scalp", "she said", "ben")
-    assert [e.detail.get("reason") for e in catalogue.history.of_image(1)] == [
+    assert [e.detail.get("reason") for e in catalogue.events.of_image(1)] == [
         None,
         "missing",
         "scalp",
     ]
-    assert catalogue.history.contradictions() == []
+    assert catalogue.events.contradictions() == []
 
 
 def test_skip__accepted_image_is_refused(
@@ -224,15 +224,15 @@ def test_reopen__accepted_image_loses_its_acceptance_and_keeps_its_mask(
     assert catalogue.masks.accepted() == {}
     assert len(catalogue.masks.of_image(1)) == 1
     assert catalogue.images.find("#1").state == "rework"
-    assert catalogue.history.contradictions() == []
+    assert catalogue.events.contradictions() == []
 
 
 def test_refused_step__changes_nothing(catalogue: Catalogue, clinic: int, new_image: Make) -> None:
     _add(catalogue, clinic, new_image(1))
-    before = catalogue.history.count()
+    before = catalogue.events.count()
     with pytest.raises(DdisegError):
         catalogue.images.reopen(1, "ben")
-    assert catalogue.history.count() == before
+    assert catalogue.events.count() == before
     assert catalogue.images.find("#1").state == "new"
 
 

@@ -28,7 +28,7 @@ def _state(catalogue: Catalogue, image_id: int = 1) -> str:
 
 
 def _steps(catalogue: Catalogue, image_id: int = 1) -> list[tuple[str, str | None, str | None]]:
-    events = catalogue.history.of_image(image_id)
+    events = catalogue.events.of_image(image_id)
     return [(e.kind, e.state_before, e.state_after) for e in events]
 
 
@@ -52,7 +52,7 @@ def test_submit_and_review(two: Catalogue, new_mask: MaskMaker) -> None:
     ]
     said = [(r.reviewer, r.verdict, r.comment) for r in two.masks.reviews([mask.id, better.id])]
     assert said == [("ben", "reject", "rim too wide"), ("ben", "accept", None)]
-    assert two.history.contradictions() == []
+    assert two.events.contradictions() == []
 
 
 def test_submit__with_a_reviewer_arrives_accepted(two: Catalogue, new_mask: MaskMaker) -> None:
@@ -87,7 +87,7 @@ def _again(catalogue: Catalogue, mask: NewMask, reviewer: str | None = None) -> 
 
     def standing() -> object:
         return (
-            catalogue.history.count(),
+            catalogue.events.count(),
             [image.state for image in catalogue.images.select()],
             [mask.id for mask in catalogue.masks.all()],
             {i: mask.id for i, mask in catalogue.masks.in_review().items()},
@@ -97,7 +97,7 @@ def _again(catalogue: Catalogue, mask: NewMask, reviewer: str | None = None) -> 
     before = standing()
     [outcome] = catalogue.masks.submit([mask], reviewer)
     assert standing() == before
-    assert catalogue.history.contradictions() == []
+    assert catalogue.events.contradictions() == []
     return outcome.outcome.value, outcome.note or ""
 
 
@@ -161,7 +161,7 @@ def test_submit__again_after_it_was_withdrawn(desk: Desk) -> None:
 def test_submit__again_once_the_image_is_drawn_anew(desk: Desk) -> None:
     desk.catalogue.masks.submit([drawn_by(ANNOTATOR, "a")], REVIEWER)
     desk.catalogue.images.reopen(1, "manager")
-    desk.labelling.sent({desk.task(): 101}, "manager", start=True)
+    desk.catalogue.tasks.sent({desk.task(): 101}, "manager", start=True)
     note = "newer work is there: the image was sent out to be drawn, by manager"
     assert _again(desk.catalogue, drawn_by(ANNOTATOR, "a")) == ("unchanged", note)
 
@@ -246,7 +246,7 @@ def test_review__mask_that_was_replaced_is_refused(two: Catalogue, new_mask: Mas
     two.masks.review(2, "ben", ACCEPT)
     assert two.masks.accepted()[1].annotator == "carl"
     assert two.masks.in_review() == {}
-    assert two.history.contradictions() == []
+    assert two.events.contradictions() == []
 
 
 def test_review__fixed_accepts_the_reviewers_mask(two: Catalogue, new_mask: MaskMaker) -> None:
@@ -257,7 +257,7 @@ def test_review__fixed_accepts_the_reviewers_mask(two: Catalogue, new_mask: Mask
     assert two.masks.people_behind([1, accepted.id]) == {1: ["anna"], accepted.id: ["anna", "ben"]}
     review = two.masks.last_reviews()[1]
     assert (review.mask_id, review.verdict, review.comment) == (1, "fixed", "rim")
-    assert two.history.contradictions() == []
+    assert two.events.contradictions() == []
 
 
 @pytest.mark.parametrize(("verdict", "mended"), [(ACCEPT, True), (FIXED, False)])
@@ -359,7 +359,7 @@ def test_prediction__changes_nothing_for_the_people_at_work(
     two.masks.submit([new_mask(1, "anna")])
     two.masks.add_predictions([new_mask(1, None, model_version_id=model_id)])
     assert _state(two) == "submitted"
-    assert two.history.contradictions() == []
+    assert two.events.contradictions() == []
 
 
 def test_get__more_masks_than_one_query_names(

@@ -30,15 +30,15 @@ def test_current__a_candidate_is_not_in_use(catalogue: Catalogue) -> None:
 
 def test_add__as_things_stood(catalogue: Catalogue) -> None:
     new = NewModelVersion("f", "unet", "b", {}, [], {}, "1.0")
-    first = catalogue.models.add(new, "tester", stood=Snapshot(None, held_out=False))
+    first = catalogue.models.add(new, "tester", snapshot=Snapshot(None, has_holdout=False))
     assert catalogue.models.current().id == first.id
-    catalogue.models.add(new, "tester", stood=Snapshot(first.id, held_out=True))
+    catalogue.models.add(new, "tester", snapshot=Snapshot(first.id, has_holdout=True))
     assert catalogue.models.current().name == "fedd-2"
     for in_use in (None, first.id):
         with pytest.raises(
             StaleTrainingError, match=r"fedd-2 came into use while .* run 'ddiseg ref"
         ):
-            catalogue.models.add(new, "tester", stood=Snapshot(in_use, held_out=True))
+            catalogue.models.add(new, "tester", snapshot=Snapshot(in_use, has_holdout=True))
     assert len(catalogue.models.all()) == 2, "nothing is recorded of what was overtaken"
 
 
@@ -46,13 +46,13 @@ def test_add__masks_were_first_held_out_in_between(
     catalogue: Catalogue, new_image: Callable[..., NewImage]
 ) -> None:
     catalogue.images.add(catalogue.images.dataset("clinic").id, [new_image(1)], "tester")
-    catalogue.sides.decide({1: Split.TRAINING})
+    catalogue.splits.decide({1: Split.TRAINING})
     new = NewModelVersion("f", "unet", "b", {}, [], {}, "1.0")
     with pytest.raises(
         StaleTrainingError, match="masks were held out while this version was trained"
     ):
-        catalogue.models.add(new, "tester", stood=Snapshot(None, held_out=False))
-    catalogue.models.add(new, "tester", stood=Snapshot(None, held_out=True))
+        catalogue.models.add(new, "tester", snapshot=Snapshot(None, has_holdout=False))
+    catalogue.models.add(new, "tester", snapshot=Snapshot(None, has_holdout=True))
     assert catalogue.models.current().name == "fedd-1"
 
 
@@ -69,7 +69,7 @@ def test_promote__by_name_with_its_reason(catalogue: Catalogue) -> None:
         (2, "tester", "the gate said so", False),
         (1, "ben", "fedd-2 misses rulers", True),
     ]
-    event = catalogue.history.last("promote")
+    event = catalogue.events.last("promote")
     assert event is not None
     assert (event.actor, event.detail["model"]) == ("ben", "fedd-1")
 

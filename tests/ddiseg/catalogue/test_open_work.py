@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddiseg.catalogue.open_work import InHand
+from ddiseg.catalogue.open_work import OpenWork
 from tests.ddiseg.catalogue.desk import ANNOTATOR, REVIEWER, URL, Desk
 
 
@@ -10,12 +10,12 @@ def _desk(images: int = 1) -> Desk:
     """A desk whose projects are on the server."""
     desk = Desk.in_memory(images)
     for number, project_id in enumerate((desk.project_id, desk.review_project_id), 1):
-        desk.labelling.place(project_id, number)
+        desk.catalogue.tasks.place(project_id, number)
     return desk
 
 
-def _hands(desk: Desk) -> InHand:
-    return desk.catalogue.hands.on(URL)
+def _hands(desk: Desk) -> OpenWork:
+    return desk.catalogue.tasks.open_work(URL)
 
 
 def test_hands__from_annotator_to_reviewer_and_back() -> None:
@@ -57,9 +57,9 @@ def test_hands__a_skipped_image_is_nobodys() -> None:
 
 def test_hands__a_task_that_was_deleted_on_the_server() -> None:
     desk = _desk()
-    desk.labelling.missed([desk.task()], "manager")
-    assert _hands(desk) == InHand(set(), set(), {}, set(), set(), set())
+    desk.catalogue.tasks.missed([desk.task()], "manager")
+    assert _hands(desk) == OpenWork(set(), set(), {}, set(), set(), set())
 
 
 def test_hands__of_another_server_are_empty() -> None:
-    assert _desk().catalogue.hands.on("http://other.example").given == set()
+    assert _desk().catalogue.tasks.open_work("http://other.example").given == set()

@@ -93,7 +93,7 @@ def test_two_readers__the_image_follows_the_first(desk: Desk) -> None:
     desk.submit(SECOND, "b")
     desk.pull()
     assert desk.stands() == replace(IN_REVIEW, masks=["annotator-1 a", "annotator-2 b"])
-    [readings] = desk.labelling.readings().values()
+    [readings] = desk.catalogue.tasks.readings().values()
     assert [(m.annotator, m.content_hash[0]) for m in readings] == [(ANNOTATOR, "a"), (SECOND, "b")]
 
 

@@ -73,6 +73,6 @@ def test_requeue__what_was_begun_waits_again_once(catalogue: Catalogue, asked_ag
 def test_sides__never_change(catalogue: Catalogue, new_image: Callable[..., NewImage]) -> None:
     dataset = catalogue.images.dataset("clinic")
     catalogue.images.add(dataset.id, [new_image(n) for n in range(1, 4)], "tester")
-    catalogue.sides.decide({1: Split.HELD_OUT, 2: Split.TRAINING})
-    catalogue.sides.decide({1: Split.TRAINING, 2: Split.HELD_OUT, 3: Split.NEITHER})
-    assert catalogue.sides.all() == {1: Split.HELD_OUT, 2: Split.TRAINING, 3: Split.NEITHER}
+    catalogue.splits.decide({1: Split.HOLDOUT, 2: Split.TRAINING})
+    catalogue.splits.decide({1: Split.TRAINING, 2: Split.HOLDOUT, 3: Split.EXCLUDED})
+    assert catalogue.splits.all() == {1: Split.HOLDOUT, 2: Split.TRAINING, 3: Split.EXCLUDED}

@@ -25,7 +25,7 @@ def test_store__members_and_sizes(five: Catalogue) -> None:
     assert five.subsets.sizes() == {"a": {"I-II": 2, "V-VI": 1}, "b": {"V-VI": 1}}
     assert five.subsets.get("a").drawn_by == {"seed": 7}
     assert five.subsets.names() == ["a", "b"]
-    event = five.history.last("subset")
+    event = five.events.last("subset")
     assert event is not None
     assert event.detail == {"name": "b", "n": 1, "seed": 7}
 

@@ -28,7 +28,7 @@ def project(catalogue: Catalogue, new_image: Callable[..., NewImage]) -> int:
     """The id of an annotation project, beside the images #1 to #3."""
     dataset = catalogue.images.dataset("clinic")
     catalogue.images.add(dataset.id, [new_image(n) for n in (1, 2, 3)], "tester")
-    return catalogue.labelling.project(URL, Purpose.ANNOTATION).id
+    return catalogue.tasks.project(URL, Purpose.ANNOTATION).id
 
 
 def _new(image: int, key: str | None = None, mask_id: int | None = None) -> NewTask:
@@ -36,7 +36,7 @@ def _new(image: int, key: str | None = None, mask_id: int | None = None) -> NewT
 
 
 def _state(catalogue: Catalogue, image: int = 1) -> str:
-    assert catalogue.history.contradictions() == []
+    assert catalogue.events.contradictions() == []
     return catalogue.images.find(f"#{image}").state
 
 
@@ -44,7 +44,7 @@ def _state(catalogue: Catalogue, image: int = 1) -> str:
 
 
 def test_project__one_a_server_and_purpose(catalogue: Catalogue) -> None:
-    labelling = catalogue.labelling
+    labelling = catalogue.tasks
     first = labelling.project(URL, Purpose.ANNOTATION)
     assert labelling.project(URL, Purpose.ANNOTATION).key == first.key
     review = labelling.project(URL, Purpose.REVIEW)
@@ -54,7 +54,7 @@ def test_project__one_a_server_and_purpose(catalogue: Catalogue) -> None:
 
 
 def test_place__the_servers_number_of_a_project(catalogue: Catalogue) -> None:
-    labelling = catalogue.labelling
+    labelling = catalogue.tasks
     project = labelling.project(URL, Purpose.ANNOTATION)
     assert project.remote_id is None
     labelling.place(project.id, 12)
@@ -68,12 +68,12 @@ def test_place__the_servers_number_of_a_project(catalogue: Catalogue) -> None:
 
 def test_plan__writes_tasks_and_one_event(catalogue: Catalogue, project: int) -> None:
     batch = [replace(_new(1), readers=2), replace(_new(2), arm=Arm.CONTROL)]
-    catalogue.labelling.plan(project, batch, "manager", {"seed": 7})
+    catalogue.tasks.plan(project, batch, "manager", {"seed": 7})
     assert [
         (t.image_id, t.key, t.arm, t.readers, t.width, t.height, t.remote_id)
-        for t in catalogue.labelling.tasks(project)
+        for t in catalogue.tasks.tasks(project)
     ] == [(1, "image 1", "bare", 2, 8, 6, None), (2, "image 2", "control", 1, 8, 6, None)]
-    event = catalogue.history.last("push")
+    event = catalogue.events.last("push")
     assert event is not None
     assert (event.actor, event.detail) == ("manager", {"n": 2, "seed": 7})
     assert _state(catalogue) == "new"  # nobody has it yet
@@ -82,10 +82,10 @@ def test_plan__writes_tasks_and_one_event(catalogue: Catalogue, project: int) ->
 def test_plan__what_is_there_stays_as_it_was_planned_first(
     catalogue: Catalogue, project: int
 ) -> None:
-    catalogue.labelling.plan(project, [_new(1)], "manager", {})
-    catalogue.labelling.sent({1: 101}, "manager", start=True)
-    catalogue.labelling.plan(project, [replace(_new(1), arm=Arm.CONTROL)], "manager", {})
-    [task] = catalogue.labelling.tasks(project)
+    catalogue.tasks.plan(project, [_new(1)], "manager", {})
+    catalogue.tasks.sent({1: 101}, "manager", start=True)
+    catalogue.tasks.plan(project, [replace(_new(1), arm=Arm.CONTROL)], "manager", {})
+    [task] = catalogue.tasks.tasks(project)
     assert (task.arm, task.remote_id) == ("bare", 101)
 
 
@@ -94,42 +94,42 @@ def test_plan__what_a_spot_check_left_out_may_be_sampled_later(
 ) -> None:
     catalogue.masks.submit([drawn_by(ANNOTATOR, "a")])
     left_out = replace(_new(1, mask_id=1), arm=Arm.UNSAMPLED)
-    catalogue.labelling.plan(project, [left_out], "manager", {})
-    catalogue.labelling.plan(project, [replace(left_out, arm=Arm.PAINTED)], "manager", {})
-    [task] = catalogue.labelling.tasks(project)
+    catalogue.tasks.plan(project, [left_out], "manager", {})
+    catalogue.tasks.plan(project, [replace(left_out, arm=Arm.PREDICTED)], "manager", {})
+    [task] = catalogue.tasks.tasks(project)
     assert (task.arm, task.mask_id) == ("painted", 1)
 
 
 def test_plan__the_same_key_in_another_project_is_another_task(
     catalogue: Catalogue, project: int
 ) -> None:
-    other = catalogue.labelling.project(URL, Purpose.REVIEW).id
+    other = catalogue.tasks.project(URL, Purpose.REVIEW).id
     for id_ in (project, other):
-        catalogue.labelling.plan(id_, [_new(1)], "manager", {})
-    assert [len(catalogue.labelling.tasks(id_)) for id_ in (project, other)] == [1, 1]
+        catalogue.tasks.plan(id_, [_new(1)], "manager", {})
+    assert [len(catalogue.tasks.tasks(id_)) for id_ in (project, other)] == [1, 1]
 
 
 def test_sent__starts_the_images(catalogue: Catalogue, project: int) -> None:
-    catalogue.labelling.plan(project, [_new(1), _new(2), _new(3)], "manager", {})
+    catalogue.tasks.plan(project, [_new(1), _new(2), _new(3)], "manager", {})
     catalogue.masks.submit([drawn_by(ANNOTATOR, "a", 2)])
-    catalogue.labelling.sent({1: 101, 2: 102}, "manager", start=True)
-    catalogue.labelling.sent({3: 103}, "manager", start=False)
-    assert [t.remote_id for t in catalogue.labelling.tasks(project)] == [101, 102, 103]
+    catalogue.tasks.sent({1: 101, 2: 102}, "manager", start=True)
+    catalogue.tasks.sent({3: 103}, "manager", start=False)
+    assert [t.remote_id for t in catalogue.tasks.tasks(project)] == [101, 102, 103]
     assert [_state(catalogue, n) for n in (1, 2, 3)] == ["in_labelling", "submitted", "new"]
-    assert catalogue.history.of_image(1)[-1].detail == {"task": 101, "arm": "bare", "mask": None}
+    assert catalogue.events.of_image(1)[-1].detail == {"task": 101, "arm": "bare", "mask": None}
 
 
 def test_sent__again_changes_nothing(catalogue: Catalogue, project: int) -> None:
-    catalogue.labelling.plan(project, [_new(1)], "manager", {})
+    catalogue.tasks.plan(project, [_new(1)], "manager", {})
     for _ in range(2):
-        catalogue.labelling.sent({1: 101}, "manager", start=True)
-    assert [e.kind for e in catalogue.history.of_image(1)] == ["import", "start"]
+        catalogue.tasks.sent({1: 101}, "manager", start=True)
+    assert [e.kind for e in catalogue.events.of_image(1)] == ["import", "start"]
 
 
 def test_pending_and_numbers__by_what_the_server_is_known_to_have(
     catalogue: Catalogue, project: int
 ) -> None:
-    labelling = catalogue.labelling
+    labelling = catalogue.tasks
     catalogue.masks.submit([drawn_by(ANNOTATOR, "a", 3)])
     left_out = replace(_new(3, mask_id=1), arm=Arm.UNSAMPLED)
     labelling.plan(project, [_new(1), _new(2), left_out], "manager", {})
@@ -148,18 +148,18 @@ def test_pending_and_numbers__by_what_the_server_is_known_to_have(
 
 def test_commented__from_the_rejection_until_the_comment_is_taken_away(desk: Desk) -> None:
     def commented() -> list[tuple[int, int]]:
-        return [(t.id, i.id) for t, i, _ in desk.labelling.commented(desk.project_id)]
+        return [(t.id, i.id) for t, i, _ in desk.catalogue.tasks.commented(desk.project_id)]
 
     number = desk.submit(ANNOTATOR, "a")
     desk.pull()
     assert commented() == []
     desk.review(REVIEWER, REJECT, "rim too wide")
     assert commented() == [(desk.task(), 1)]  # it may have to show one
-    desk.labelling.update_task(desk.task(), comment="rim too wide")
+    desk.catalogue.tasks.update_task(desk.task(), comment="rim too wide")
     desk.submit(ANNOTATOR, "b", edit=number)
     desk.pull()
     assert commented() == [(desk.task(), 1)]  # it shows one
-    desk.labelling.update_task(desk.task(), comment=None)
+    desk.catalogue.tasks.update_task(desk.task(), comment=None)
     assert commented() == []
     desk.delete(number)
     desk.pull()
@@ -169,14 +169,14 @@ def test_commented__from_the_rejection_until_the_comment_is_taken_away(desk: Des
 
 def test_commented__reopened_until_the_skip_is_gone_from_the_server(desk: Desk) -> None:
     def commented() -> list[bool]:
-        return [answered for _, _, answered in desk.labelling.commented(desk.project_id)]
+        return [answered for _, _, answered in desk.catalogue.tasks.commented(desk.project_id)]
 
     number = desk.skip(ANNOTATOR, "blurry")
     desk.pull()
     assert commented() == []
     desk.catalogue.images.reopen(1, "manager")
     assert commented() == [True]
-    desk.labelling.update_task(desk.task(), comment="please look at it again")
+    desk.catalogue.tasks.update_task(desk.task(), comment="please look at it again")
     painted = desk.submit(SECOND, "b")
     desk.pull()
     assert commented() == [False]  # it shows a comment that is to be taken away
@@ -191,7 +191,7 @@ def test_commented__reopened_until_the_skip_is_gone_from_the_server(desk: Desk) 
 def test_numbered__after_a_server_was_set_up_anew_the_task_that_is_there(
     catalogue: Catalogue, project: int
 ) -> None:
-    labelling = catalogue.labelling
+    labelling = catalogue.tasks
     labelling.plan(project, [_new(1), _new(2)], "manager", {})
     labelling.sent({2: 101}, "manager", start=True)
     labelling.missed([2], "manager")
@@ -200,16 +200,16 @@ def test_numbered__after_a_server_was_set_up_anew_the_task_that_is_there(
 
 
 def test_update_task(catalogue: Catalogue, project: int) -> None:
-    catalogue.labelling.plan(project, [_new(1)], "manager", {})
-    catalogue.labelling.update_task(1, comment="rim too wide", media="x.png")
-    [task] = catalogue.labelling.tasks(project)
+    catalogue.tasks.plan(project, [_new(1)], "manager", {})
+    catalogue.tasks.update_task(1, comment="rim too wide", media="x.png")
+    [task] = catalogue.tasks.tasks(project)
     assert (task.comment, task.media) == ("rim too wide", "x.png")
 
 
 def test_missed__the_image_is_queued_and_its_task_planned_anew(
     catalogue: Catalogue, project: int
 ) -> None:
-    labelling = catalogue.labelling
+    labelling = catalogue.tasks
     labelling.plan(project, [_new(1), _new(2)], "manager", {})
     labelling.sent({1: 101, 2: 102}, "manager", start=True)
     labelling.update_task(1, comment="rim too wide", media="x.png")
@@ -245,7 +245,7 @@ def test_missed__what_came_back_stands(desk: Desk, state: str) -> None:
         desk.review(REVIEWER, ACCEPT if state == "accepted" else REJECT)
     before = desk.stands()
     assert before.state == state
-    desk.labelling.missed([desk.task()], "manager")
+    desk.catalogue.tasks.missed([desk.task()], "manager")
     assert desk.stands() == before
 
 
@@ -255,8 +255,8 @@ def test_missed__a_review_task_leaves_the_annotators_alone(desk: Desk) -> None:
     desk.send_to_review()
     desk.delete(number)
     desk.pull()
-    [task] = desk.labelling.tasks(desk.review_project_id)
-    [outcome] = desk.labelling.missed([task.id], "manager")
+    [task] = desk.catalogue.tasks.tasks(desk.review_project_id)
+    [outcome] = desk.catalogue.tasks.missed([task.id], "manager")
     assert "'ddiseg review push' sends it again" in (outcome.note or "")
     assert desk.stands().state == "in_labelling"
 
@@ -264,18 +264,18 @@ def test_missed__a_review_task_leaves_the_annotators_alone(desk: Desk) -> None:
 def test_missed__refused_annotations_of_the_task_are_no_longer_listed(desk: Desk) -> None:
     desk.spoil(ANNOTATOR)
     desk.pull()
-    assert len(desk.labelling.problems(desk.project_id)) == 1
-    desk.labelling.missed([desk.task()], "manager")
-    assert desk.labelling.problems(desk.project_id) == []
+    assert len(desk.catalogue.tasks.problems(desk.project_id)) == 1
+    desk.catalogue.tasks.missed([desk.task()], "manager")
+    assert desk.catalogue.tasks.problems(desk.project_id) == []
 
 
 def test_receive__for_a_task_that_was_planned_anew(desk: Desk) -> None:
     number = desk.submit(ANNOTATOR, "a")
     desk.pull()
     desk.review(REVIEWER, REJECT)
-    desk.labelling.missed([desk.task()], "manager")
-    desk.labelling.plan(desk.project_id, [_new(1)], "manager", {})
-    desk.labelling.sent({desk.task(): 900}, "manager", start=True)
+    desk.catalogue.tasks.missed([desk.task()], "manager")
+    desk.catalogue.tasks.plan(desk.project_id, [_new(1)], "manager", {})
+    desk.catalogue.tasks.sent({desk.task(): 900}, "manager", start=True)
     desk.delete(number)
     desk.submit(ANNOTATOR, "b")
     desk.pull()
@@ -294,11 +294,11 @@ def test_problems__only_where_the_newest_version_is_refused(desk: Desk) -> None:
     desk.spoil(ANNOTATOR, edit=first)
     desk.submit(SECOND, "b", edit=second)
     desk.pull()
-    assert [a.remote_id for _, a in desk.labelling.problems(desk.project_id)] == [first]
-    assert desk.labelling.problems(desk.review_project_id) == []
+    assert [a.remote_id for _, a in desk.catalogue.tasks.problems(desk.project_id)] == [first]
+    assert desk.catalogue.tasks.problems(desk.review_project_id) == []
     desk.delete(first)
     desk.pull()
-    assert desk.labelling.problems(desk.project_id) == []
+    assert desk.catalogue.tasks.problems(desk.project_id) == []
 
 
 def test_seen__outcome_of_each_version(desk: Desk) -> None:
@@ -307,17 +307,17 @@ def test_seen__outcome_of_each_version(desk: Desk) -> None:
     desk.spoil(ANNOTATOR, edit=number)
     desk.pull()
     times = ["2026-01-01T00:00:01.000000Z", "2026-01-01T00:00:02.000000Z"]
-    assert desk.labelling.seen([desk.task()]) == {
+    assert desk.catalogue.tasks.seen([desk.task()]) == {
         (desk.task(), number, times[0]): "mask",
         (desk.task(), number, times[1]): "refused",
     }
-    assert desk.labelling.seen([desk.task() + 1]) == {}
+    assert desk.catalogue.tasks.seen([desk.task() + 1]) == {}
 
 
 def _read(desk: Desk) -> dict[int, list[str]]:
     return {
         i: [f"{m.annotator} {m.content_hash[0]}" for m in masks]
-        for i, masks in desk.labelling.readings().items()
+        for i, masks in desk.catalogue.tasks.readings().items()
     }
 
 
@@ -406,9 +406,9 @@ def test_readings__what_was_deleted_or_turned_into_a_skip_does_not_count(desk: D
 def test_readings__two_servers_that_number_alike(desk: Desk) -> None:
     desk.submit(ANNOTATOR, "a")
     desk.pull()
-    elsewhere = desk.labelling.project("http://other.example", Purpose.ANNOTATION).id
-    desk.labelling.plan(elsewhere, [_new(1)], "manager", {})
-    [task] = desk.labelling.tasks(elsewhere)
+    elsewhere = desk.catalogue.tasks.project("http://other.example", Purpose.ANNOTATION).id
+    desk.catalogue.tasks.plan(elsewhere, [_new(1)], "manager", {})
+    [task] = desk.catalogue.tasks.tasks(elsewhere)
     theirs = replace(
         desk.page.received[0],
         task_id=task.id,
@@ -426,17 +426,17 @@ def painted(desk: Desk) -> Mask:
     prediction = replace(drawn_by("", "p"), annotator=None, model_version_id=model.id)
     desk.catalogue.masks.add_predictions([prediction])
     [mask] = desk.catalogue.masks.of_image(1)
-    desk.labelling.update_task(desk.task(), mask_id=mask.id, arm=Arm.PAINTED)
+    desk.catalogue.tasks.update_task(desk.task(), mask_id=mask.id, arm=Arm.PREDICTED)
     return mask
 
 
 def test_work__of_an_accepted_mask(desk: Desk, painted: Mask) -> None:
     desk.submit(ANNOTATOR, "a", lead_time=30.0)
     desk.pull()
-    assert desk.labelling.work() == []
+    assert desk.catalogue.tasks.work() == []
     desk.review(REVIEWER, ACCEPT)
-    [work] = desk.labelling.work()
-    assert (work.image.id, work.arm, work.seconds) == (1, Arm.PAINTED, 30.0)
+    [work] = desk.catalogue.tasks.work()
+    assert (work.image.id, work.arm, work.seconds) == (1, Arm.PREDICTED, 30.0)
     assert work.prediction is not None
     assert work.prediction.id == painted.id
     assert work.drawn.id == work.accepted.id
@@ -446,7 +446,7 @@ def test_work__of_a_fix_tells_what_the_annotator_drew(desk: Desk, painted: Mask)
     desk.submit(ANNOTATOR, "a", lead_time=30.0)
     desk.pull()
     desk.review(REVIEWER, FIXED, pixels="f")
-    [work] = desk.labelling.work()
+    [work] = desk.catalogue.tasks.work()
     assert (work.drawn.annotator, work.accepted.annotator) == (ANNOTATOR, REVIEWER)
     assert work.seconds == 30.0
 
@@ -457,7 +457,7 @@ def test_work__of_an_edit_by_another_person_tells_the_newer_one(desk: Desk) -> N
     desk.submit(SECOND, "b", edit=number, lead_time=45.0)
     desk.pull()
     desk.review(REVIEWER, ACCEPT)
-    [work] = desk.labelling.work()
+    [work] = desk.catalogue.tasks.work()
     assert (work.drawn.annotator, work.drawn.id, work.seconds) == (SECOND, work.accepted.id, 45.0)
     assert work.prediction is None
 
@@ -465,10 +465,10 @@ def test_work__of_an_edit_by_another_person_tells_the_newer_one(desk: Desk) -> N
 def test_work__where_a_persons_mask_was_painted_there_is_no_prediction(desk: Desk) -> None:
     desk.submit(ANNOTATOR, "a")
     desk.pull()
-    desk.labelling.update_task(desk.task(), mask_id=1, arm=Arm.PAINTED)
+    desk.catalogue.tasks.update_task(desk.task(), mask_id=1, arm=Arm.PREDICTED)
     desk.review(REVIEWER, ACCEPT)
-    [work] = desk.labelling.work()
-    assert (work.arm, work.prediction) == (Arm.PAINTED, None)
+    [work] = desk.catalogue.tasks.work()
+    assert (work.arm, work.prediction) == (Arm.PREDICTED, None)
 
 
 def test_work__after_reopening_and_accepting_again_is_of_the_last_time(desk: Desk) -> None:
@@ -477,9 +477,9 @@ def test_work__after_reopening_and_accepting_again_is_of_the_last_time(desk: Des
     desk.review(REVIEWER, ACCEPT)
     desk.submit(ANNOTATOR, "b", edit=number)
     desk.pull()
-    assert desk.labelling.work() == []
+    assert desk.catalogue.tasks.work() == []
     desk.review(REVIEWER, ACCEPT)
-    [work] = desk.labelling.work()
+    [work] = desk.catalogue.tasks.work()
     assert work.accepted.content_hash[0] == "b"
 
 
@@ -488,7 +488,7 @@ def test_work__of_masks_from_elsewhere_is_not_told(desk: Desk) -> None:
     desk.submit(ANNOTATOR, "a")
     desk.pull()
     assert desk.stands().accepted == "annotator-3 x"
-    assert desk.labelling.work() == []
+    assert desk.catalogue.tasks.work() == []
 
 
 def test_receive__page_is_kept_with_its_watermark(desk: Desk) -> None:

@@ -173,7 +173,7 @@ def test_stale__the_annotators_change_can_not_be_read(
     desk: Desk, waiting: int, verdict: str
 ) -> None:
     [mask] = desk.catalogue.masks.of_image(1)
-    assert desk.labelling.unread_edits([mask.id]) == {}
+    assert desk.catalogue.tasks.unread_edits([mask.id]) == {}
     desk.spoil(ANNOTATOR, edit=waiting)
     desk.pull()
     desk.verdict(REVIEWER, verdict)
@@ -183,12 +183,12 @@ def test_stale__the_annotators_change_can_not_be_read(
     )
     assert _refused(desk.pull_reviews()) == f"1.png: {why}"
     assert desk.stands() == IN_REVIEW
-    assert desk.labelling.unread_edits([mask.id]) == {mask.id: why}
+    assert desk.catalogue.tasks.unread_edits([mask.id]) == {mask.id: why}
     with pytest.raises(InputError, match=r"^1.png: its annotator changed it since"):
         desk.catalogue.masks.review(mask.id, REVIEWER, verdict, "see the rim")
     desk.submit(ANNOTATOR, "a", edit=waiting)
     desk.pull()
-    assert desk.labelling.unread_edits([mask.id]) == {}
+    assert desk.catalogue.tasks.unread_edits([mask.id]) == {}
     assert [o.outcome for o in desk.pull_reviews()] == [Outcome.ADDED]
 
 
@@ -328,11 +328,11 @@ def test_change_of_mind__to_no_verdict_leaves_all_as_it_was(desk: Desk, waiting:
     desk.verdict(REVIEWER, "perhaps", edit=number)
     assert "is no verdict" in _refused(desk.pull_reviews())
     assert desk.stands() == ACCEPTED
-    [(_, listed)] = desk.labelling.problems(desk.review_project_id)
+    [(_, listed)] = desk.catalogue.tasks.problems(desk.review_project_id)
     assert listed.remote_id == number
     desk.verdict(REVIEWER, ACCEPT, edit=number)
     desk.pull_reviews()
-    assert desk.labelling.problems(desk.review_project_id) == []
+    assert desk.catalogue.tasks.problems(desk.review_project_id) == []
 
 
 def test_change_of_mind__is_reported_once(desk: Desk, waiting: int) -> None:

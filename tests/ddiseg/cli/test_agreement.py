@@ -28,7 +28,7 @@ def here(ddiseg: Run, filled: Workspace) -> Run:
 @pytest.fixture
 def read_twice(filled: Workspace) -> Workspace:
     """2.png and 3.png, each read by READERS: agreed about the one, half agreed about the other."""
-    labelling = filled.catalogue.labelling
+    labelling = filled.catalogue.tasks
     project = labelling.project("http://labels.example", Purpose.ANNOTATION).id
     batch = [NewTask(f"image {n}", n, None, Arm.BARE, WIDTH, HEIGHT, readers=2) for n in (2, 3)]
     labelling.plan(project, batch, "manager", {})

@@ -44,7 +44,7 @@ def test_draw__next_step_goes_by_where_the_images_are(
 ) -> None:
     args = ("draw", "a", "--size", "1", "--output", "json")
     (image,) = here(*args).json["images"]
-    labelling = workspace.catalogue.labelling
+    labelling = workspace.catalogue.tasks
     project = labelling.project("server", Purpose.ANNOTATION).id
     labelling.plan(project, [NewTask("a", image["id"], None, Arm.BARE, 8, 6)], "tester", {})
     (task,) = labelling.tasks(project)

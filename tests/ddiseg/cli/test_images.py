@@ -117,7 +117,7 @@ def test_reopen(here: Run, filled: Workspace) -> None:
     here("skip", "2", "--reason", "blurry")
     assert here("reopen", "2").out == "2.png (#2): queued\n"
     assert here("reopen", "1.png", "--output", "json").json["state"] == "rework"
-    assert filled.catalogue.history.contradictions() == []
+    assert filled.catalogue.events.contradictions() == []
 
 
 @pytest.mark.parametrize(("image", "panels"), [("1.png", 2), ("2.png", 2), ("3.png", 1)])

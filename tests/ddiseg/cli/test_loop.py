@@ -75,12 +75,12 @@ def test_run_once__a_step_that_failed_is_the_exit_status(studio: Studio, loop: R
 
 
 def test_run__dry_run_changes_nothing(studio: Studio, loop: Run) -> None:
-    before = studio.catalogue.history.count()
+    before = studio.catalogue.events.count()
     result = loop("run", "--dry-run", "--output", "json")
     assert result.status == 0
     assert [step["step"] for step in result.json["steps"]][:2] == ["pull", "review"]
     assert result.json["steps"][2]["said"].startswith("not due: 4 accepted masks")
-    assert studio.catalogue.history.count() == before
+    assert studio.catalogue.events.count() == before
 
 
 def test_run__dry_run_says_what_would_fail(spots: Workspace, loop: Run) -> None:

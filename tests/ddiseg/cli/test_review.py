@@ -136,7 +136,7 @@ def test_pull__beside_a_server_that_took_them_already(
     for image in images[:2]:
         studio.decide(studio.review_task(image), "accept")
     studio.pull_reviews()
-    event = studio.catalogue.history.last("review_pull")
+    event = studio.catalogue.events.last("review_pull")
     assert event is not None
     assert review("pull").out.splitlines() == [
         "0 verdicts: 0 added, 0 unchanged, 0 repaired, 0 refused",
@@ -301,4 +301,4 @@ def test_terminal__needs_no_server(ddiseg: Run, workspace: Workspace, filled: Wo
     filled.catalogue.masks.submit([drawn])
     result = ddiseg("review", "accept", "2.png", "--workspace", filled.root)
     assert (result.status, result.err) == (0, "")
-    assert filled.catalogue.history.contradictions() == []
+    assert filled.catalogue.events.contradictions() == []

@@ -186,7 +186,7 @@ def test_status__what_no_version_will_learn_is_not_new(
         studio.decide(task, "accept")
     here("review", "pull")
     assert to_do()[0] == [REFRESH, EXPORT]
-    studio.catalogue.sides.decide({1: Split.HELD_OUT, 2: Split.TRAINING})
+    studio.catalogue.splits.decide({1: Split.HOLDOUT, 2: Split.TRAINING})
     assert here("status").out.splitlines()[-1] == (
         "next: train probes on the 1 accepted masks: ddiseg refresh"
     )

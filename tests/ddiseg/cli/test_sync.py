@@ -158,7 +158,7 @@ def test_push__options_reach_the_tasks(studio: Studio, label: Run) -> None:
     assert sorted(task.readers for task in tasks) == [1, 1, 2, 2]
     assert {(task.width, task.height) for task in tasks} == {(64, 32)}
     assert not any("tone" in task.data for task in studio.server.tasks.values())
-    event = studio.catalogue.history.last("push")
+    event = studio.catalogue.events.last("push")
     assert event is not None
     assert event.detail["seed"] == 3
     studio.check()
@@ -202,7 +202,7 @@ def test_pull__beside_a_server_that_took_it_already(studio: Studio, label: Run) 
     studio.submit(2, LESION)
     studio.skip(3, "blurry")
     studio.pull()
-    event = studio.catalogue.history.last("label_pull")
+    event = studio.catalogue.events.last("label_pull")
     assert event is not None
     assert label("pull").out.splitlines() == [
         nothing,

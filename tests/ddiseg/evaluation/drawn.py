@@ -16,7 +16,7 @@ def mask(
     changed: float = 0.05,
     seconds: float | None = 30.0,
     readers: float | None = None,
-    arm: Arm | None = Arm.PAINTED,
+    arm: Arm | None = Arm.PREDICTED,
     tone: str = "I-II",
     patient: str | None = None,
     day: str = FIRST_DAY,

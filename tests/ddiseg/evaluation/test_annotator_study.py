@@ -254,7 +254,7 @@ def receive(
 ) -> None:
     """A later annotation of an image that annotator-1 has drawn; 0 is a new version of that one."""
     catalogue = people.catalogue
-    tasks = catalogue.labelling.tasks(people.project_id)
+    tasks = catalogue.tasks.tasks(people.project_id)
     [task] = [task.id for task in tasks if task.image_id == image_id]
     content = people.workspace.store_mask(drawn)
     could = list(classes)
@@ -262,7 +262,7 @@ def receive(
     number = 500 + image_id + 1000 * annotation
     received = AnnotationVersion(task, number, "2026-01-02T00:00:00.000000Z", (person,), 20.0, mask)
     standing = {500 + image_id + 1000 * k for k in range(annotation + 1)}
-    catalogue.labelling.receive(people.project_id, AnnotationPage([received], {task: standing}))
+    catalogue.tasks.receive(people.project_id, AnnotationPage([received], {task: standing}))
 
 
 def read_again(people: People, image_id: int, drawn: NDArray[np.uint8], reader: int = 2) -> None:
@@ -292,7 +292,7 @@ def test_readers__as_agreement_has_them(people: People) -> None:
     assert (seen.n, seen.patients) == (5, 5)
     assert report.arms.control.figures[Metric.READERS_DICE].n == 1
     assert report.arms.difference[Metric.READERS_DICE].n == (5, 1)
-    alone = agreement(people.workspace, people.catalogue.labelling.readings())
+    alone = agreement(people.workspace, people.catalogue.tasks.readings())
     by_image = {c.image.id: c.figures["lesion_dice"] for c in alone.comparisons}
     assert seen.value == pytest.approx(np.mean([by_image[k] for k in range(1, 6)]))
 

@@ -84,7 +84,7 @@ def both_arms(shown: tuple[float, float], withheld: tuple[float, float]) -> Drif
     rows = []
     for half in (0, 1):
         for k in range(30):
-            arm = Arm.CONTROL if k % 3 == 2 else Arm.PAINTED
+            arm = Arm.CONTROL if k % 3 == 2 else Arm.PREDICTED
             middle = (withheld if arm is Arm.CONTROL else shown)[half]
             rows.append(mask(30 * half + k, arm=arm, dice=middle + generator.normal(0, 0.02)))
     return summary(rows).drift

@@ -119,7 +119,7 @@ def test_gate__a_model_spoilt_for_one_tone_is_refused_though_the_mean_rose(
 def _by_side(workspace: Workspace) -> tuple[list[str], list[str]]:
     """Names of the images that the rule holds out, and of the others."""
     images = sorted(workspace.catalogue.images.select(), key=lambda image: image.name)
-    held_out = [i.name for i in images if splits._drawn([i]) is Split.HELD_OUT]
+    held_out = [i.name for i in images if splits._drawn([i]) is Split.HOLDOUT]
     return held_out, [i.name for i in images if i.name not in held_out]
 
 

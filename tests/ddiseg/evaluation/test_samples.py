@@ -119,7 +119,7 @@ def test_difference_of_changes__by_hand() -> None:
         ]
         return MetricSample(DICE, rows[0]), MetricSample(DICE, rows[1])
 
-    shown = halves(0, 0.5, 0.8, Arm.PAINTED)
+    shown = halves(0, 0.5, 0.8, Arm.PREDICTED)
     withheld = halves(1000, 0.5, 0.6, Arm.CONTROL)
     found = difference_of_changes(shown, withheld)
     assert found.value == pytest.approx(0.3 - 0.1)

@@ -162,7 +162,7 @@ def test_evaluate__other_truths_of_the_folder_hold_no_class(
         "0, 255; give --classes, for example 0=skin,255=lesion; 0 may be background instead"
     )
     assert [each.name for each in refused] == ["4.png", "5.png", "6.png"]
-    assert painted.catalogue.history.last("evaluation") is None
+    assert painted.catalogue.events.last("evaluation") is None
     assert painted.catalogue.evaluations.all_compared() == []
 
 
@@ -287,7 +287,7 @@ def test_evaluate__is_logged_for_the_report(painted: Workspace, tmp_path: Path) 
     last = painted.catalogue.evaluations.last()
     assert last is not None
     assert last[1].to_json() == result
-    event = painted.catalogue.history.last("evaluation")
+    event = painted.catalogue.events.last("evaluation")
     assert event is not None
     assert event.detail == {key: result[key] for key in ("models", "truth", "subset", "n_images")}
 
@@ -297,7 +297,7 @@ def test_evaluate__stores_what_it_compared_beside_the_figures(
 ) -> None:
     masks_before = [(m.id, m.content_hash) for m in painted.catalogue.masks.all()]
     evaluate(painted, "tester", truth=tmp_path / "truth")
-    event = painted.catalogue.history.last("evaluation")
+    event = painted.catalogue.events.last("evaluation")
     assert event is not None
     predictions = painted.catalogue.masks.newest_predictions()
     compared = painted.catalogue.evaluations.last_compared()
@@ -345,5 +345,5 @@ def test_evaluate__figures_and_comparisons_are_one_transaction(
     monkeypatch.setattr("ddiseg.catalogue.evaluations.insert", stopped)
     with pytest.raises(RuntimeError, match="stopped"):
         evaluate(painted, "tester", truth=tmp_path / "truth")
-    assert painted.catalogue.history.last("evaluation") is None
+    assert painted.catalogue.events.last("evaluation") is None
     assert painted.catalogue.evaluations.all_compared() == []

@@ -102,7 +102,7 @@ def check_images(workspace: Workspace, photos: Path) -> int:
     for digest in workspace.store.digests(Kind.IMAGE):
         data = workspace.store.get(Kind.IMAGE, digest)
         assert images.content_hash(images.open_photograph(data).pixels) == digest
-    assert not workspace.catalogue.history.contradictions()
+    assert not workspace.catalogue.events.contradictions()
     return len(rows)
 
 
@@ -147,12 +147,12 @@ def test_import_masks__killed(
     assert child.returncode == -signal.SIGKILL, error
     kept = len(workspace.catalogue.masks.all())
     assert kept % 6 == 0
-    assert not workspace.catalogue.history.contradictions()
+    assert not workspace.catalogue.events.contradictions()
     done = count(mask_import(workspace, drawn))
     assert done == {"added": FILES - kept, "unchanged": kept, "repaired": 0, "refused": 0}
     masks = workspace.catalogue.masks.accepted()
     assert [workspace.mask(m).max() for m in masks.values()] == [i % 5 for i in range(FILES)]
-    assert not workspace.catalogue.history.contradictions()
+    assert not workspace.catalogue.events.contradictions()
 
 
 def mask_import(workspace: Workspace, drawn: Path) -> Any:

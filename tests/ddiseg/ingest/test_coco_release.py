@@ -136,10 +136,10 @@ def test_release__all_background_is_a_mask_and_a_prediction_is_none(
 
 def test_release__again_is_unchanged(workspace: Workspace, release: Path) -> None:
     run(workspace, release, reviewer="reader-2")
-    events = workspace.catalogue.history.count()
+    events = workspace.catalogue.events.count()
     again = run(workspace, release, reviewer="reader-2")
     assert set(told([*again.photographs.outcomes, *again.masks]).values()) == {"unchanged"}
-    assert workspace.catalogue.history.count() == events
+    assert workspace.catalogue.events.count() == events
 
 
 def test_release__photographs_alone_then_the_masks_of_whom_it_names(

@@ -79,9 +79,9 @@ def test_import_masks(catalogued: Workspace, masks: Path) -> None:
     assert np.array_equal(catalogued.mask(mask), DRAWN)
     assert image.state == State.SUBMITTED
     assert not catalogued.catalogue.masks.accepted()
-    events = catalogued.catalogue.history.count()
+    events = catalogued.catalogue.events.count()
     assert set(outcomes(run(catalogued, masks)).values()) == {"unchanged"}
-    assert catalogued.catalogue.history.count() == events
+    assert catalogued.catalogue.events.count() == events
 
 
 def test_import_masks__one_file(catalogued: Workspace, masks: Path) -> None:

@@ -75,7 +75,7 @@ def test_import(workspace: Workspace, folder: Any, pixels: Any) -> None:
     assert np.array_equal(workspace.photograph(b), pixels(1))
     (dataset,) = workspace.catalogue.images.datasets()
     assert (dataset.licence, dataset.source) == ("CC BY", "here")
-    assert [e.actor for e in workspace.catalogue.history.of_image(a.id)] == ["me"]
+    assert [e.actor for e in workspace.catalogue.events.of_image(a.id)] == ["me"]
 
 
 def test_import__rows_name_another_ending(workspace: Workspace, folder: Any) -> None:
@@ -143,7 +143,7 @@ def test_import__again(workspace: Workspace, folder: Any, monkeypatch: pytest.Mo
     root = folder("a.png", "b.png")
     said = table(root, "a.png,3,,")
     import_photographs(workspace, root, **said)
-    events = workspace.catalogue.history.count()
+    events = workspace.catalogue.events.count()
 
     def opened(_data: bytes) -> None:
         raise AssertionError("read again")
@@ -151,7 +151,7 @@ def test_import__again(workspace: Workspace, folder: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr(images, "open_photograph", opened)
     done = import_photographs(workspace, root, **said)
     assert count(done.outcomes) == {"added": 0, "unchanged": 2, "repaired": 0, "refused": 0}
-    assert workspace.catalogue.history.count() == events
+    assert workspace.catalogue.events.count() == events
 
 
 def test_import__many_batches(workspace: Workspace, folder: Any) -> None:
@@ -218,7 +218,7 @@ def test_import__row_corrected(workspace: Workspace, folder: Any) -> None:
     )
     a = workspace.catalogue.images.find("a.png")
     assert (a.tone, a.fitzpatrick, a.diagnosis, a.patient) == ("V-VI", None, "naevus", "P1")
-    assert [e.kind for e in workspace.catalogue.history.of_image(a.id)] == ["import", "metadata"]
+    assert [e.kind for e in workspace.catalogue.events.of_image(a.id)] == ["import", "metadata"]
     again = import_photographs(workspace, root, **table(root, "a.png,56,,P1", "b.png,,,"))
     assert told(again) == {"a.png": UNCHANGED, "b.png": UNCHANGED}
 

@@ -56,7 +56,7 @@ class Studio:
         self, workspace: Workspace, server: FakeLabelStudio, *, embedded: bool = True
     ) -> None:
         self.workspace, self.server = workspace, server
-        self.catalogue, self.labelling = workspace.catalogue, workspace.catalogue.labelling
+        self.catalogue = workspace.catalogue
         media = Folder(workspace.root).media if embedded else None
         self.connection = Connection(server.url, server.token, embedded=embedded, media=media)
         self.people = {name: server.add_user(name) for name in (ANNOTATOR, SECOND, REVIEWER)}
@@ -203,7 +203,9 @@ class Studio:
 
     def tasks(self, purpose: Purpose = Purpose.ANNOTATION) -> list[Task]:
         """The catalogue's tasks that are on the server."""
-        return [t for t in self.labelling.tasks(self.project(purpose)) if t.remote_id is not None]
+        return [
+            t for t in self.catalogue.tasks.tasks(self.project(purpose)) if t.remote_id is not None
+        ]
 
     def task(self, image: Image, purpose: Purpose = Purpose.ANNOTATION) -> int:
         """The server's number of the newest task of an image."""
@@ -216,11 +218,11 @@ class Studio:
 
     def project(self, purpose: Purpose = Purpose.ANNOTATION) -> int:
         """The catalogue's number of a project."""
-        return self.labelling.project(self.connection.server, purpose).id
+        return self.catalogue.tasks.project(self.connection.server, purpose).id
 
     def number(self, purpose: Purpose = Purpose.ANNOTATION) -> int:
         """The server's number of a project."""
-        number = self.labelling.project(self.connection.server, purpose).remote_id
+        number = self.catalogue.tasks.project(self.connection.server, purpose).remote_id
         assert number is not None
         return number
 
@@ -249,7 +251,7 @@ class Studio:
 
     def rows(self, table: str) -> list[Mapping[str, Any]]:
         """All rows of a table of the catalogue."""
-        database: Database = self.labelling._database
+        database: Database = self.catalogue.tasks._database
         with database.read() as session:
             found = session.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2"))
             return [dict(row) for row in found.mappings()]
@@ -265,10 +267,10 @@ class Studio:
 
     def check(self, *, all_pulled: bool = False) -> None:
         """Nothing contradicts itself, nothing is doubled and (with `all_pulled`) nothing is lost."""
-        assert self.catalogue.history.contradictions() == []
+        assert self.catalogue.events.contradictions() == []
         assert [path for path in self.copies() if path.suffix != ".png"] == []
         for purpose in Purpose:
-            project = self.labelling.project(self.connection.server, purpose)
+            project = self.catalogue.tasks.project(self.connection.server, purpose)
             there = {
                 n: task.data[KEY]
                 for n, task in self.server.tasks.items()
@@ -280,7 +282,7 @@ class Studio:
                     assert there[task.remote_id] == task.key
                     assert task.arm != Arm.UNSAMPLED
                     assert len(self.server.tasks[task.remote_id].predictions) == (
-                        task.arm == Arm.PAINTED
+                        task.arm == Arm.PREDICTED
                     )
         self._check_annotations(all_pulled=all_pulled)
 

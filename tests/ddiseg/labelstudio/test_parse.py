@@ -42,7 +42,7 @@ class Case:
     """A task that shows PREDICTED, and what is kept of the answers to it."""
 
     purpose: Purpose = Purpose.ANNOTATION
-    arm: Arm = Arm.PAINTED
+    arm: Arm = Arm.PREDICTED
     size: tuple[int, int] = (WIDTH, HEIGHT)
     image_size: tuple[int, int] = (WIDTH, HEIGHT)
     stored: dict[str, NDArray[np.uint8]] = field(default_factory=dict)

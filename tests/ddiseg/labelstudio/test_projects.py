@@ -40,13 +40,13 @@ def made_by_older_version(studio: Studio, *, known: bool) -> None:
     """Both projects as ddiseg 0.1 made them; not `known`: it was stopped before it wrote down where."""
     talk = Talk(studio.server.url, studio.server.token)
     for purpose, title in ((Purpose.ANNOTATION, "Annotate w"), (Purpose.REVIEW, "Review w")):
-        row = studio.labelling.project(studio.connection.server, purpose)
+        row = studio.catalogue.tasks.project(studio.connection.server, purpose)
         text = f"Filled and emptied by ddiseg; do not remove this mark: ddiseg:{row.key}"
         plain = annotation_config if purpose is Purpose.ANNOTATION else review_config
         settings = {"title": title, "description": text, "label_config": plain(PROTOCOL)}
         number = talk.ask("POST", "/api/projects/", settings)["id"]
         if known:
-            studio.labelling.place(row.id, number)
+            studio.catalogue.tasks.place(row.id, number)
 
 
 def open_annotation(studio: Studio, *, keep_config: bool = True) -> ProjectRef:
@@ -98,7 +98,7 @@ def test_ensure_projects__what_people_read_on_home(studio: Studio) -> None:
         ("Review: w", "Accept, fix or reject masks that others drew: open the tab with your name."),
     ]
     for purpose in Purpose:
-        row = studio.labelling.project(studio.connection.server, purpose)
+        row = studio.catalogue.tasks.project(studio.connection.server, purpose)
         remote = studio.server.projects[row.remote_id or 0]
         assert f"ddiseg:{row.key}" in remote.settings["label_config"]
         assert row.key not in remote.settings["expert_instruction"]
@@ -121,8 +121,8 @@ def test_ensure_projects__made_by_an_older_version(
         assert listed == ["Annotate: w", "Review: w"][:: 1 if embedded else -1]
     assert not [text for _, text in home(studio) if "ddiseg:" in text]
     assert studio.server.projects[1].settings["pinned_at"] is None or embedded
-    row = studio.labelling.project(studio.connection.server, Purpose.ANNOTATION)
-    studio.labelling.place(row.id, None)
+    row = studio.catalogue.tasks.project(studio.connection.server, Purpose.ANNOTATION)
+    studio.catalogue.tasks.place(row.id, None)
     assert open_annotation(studio).number == 1, "by the mark in its configuration"
 
 
@@ -175,9 +175,9 @@ def test_open_place__a_team_s_server_has_no_storage(team: Studio) -> None:
 def test_open_place__two_workspaces_on_one_server(studio: Studio) -> None:
     """Another workspace's project has the same title and another mark."""
     open_annotation(studio)
-    row = studio.labelling.project(studio.connection.server, Purpose.ANNOTATION)
+    row = studio.catalogue.tasks.project(studio.connection.server, Purpose.ANNOTATION)
     studio.server.projects[1].settings["label_config"] = annotation_config(PROTOCOL)
-    studio.labelling.place(row.id, None)
+    studio.catalogue.tasks.place(row.id, None)
     assert open_annotation(studio).number == 2
 
 

@@ -317,9 +317,9 @@ def test_two_people__at_one_task_that_was_given_to_one(studio: Studio, images: l
     studio.submit(1, SMALLER, SECOND)
     assert endings(studio.pull()) == [ADDED, ADDED]
     assert studio.in_review(images[0]).annotator == ANNOTATOR
-    [readings] = studio.labelling.readings().values()
+    [readings] = studio.catalogue.tasks.readings().values()
     assert [mask.annotator for mask in readings] == [ANNOTATOR, SECOND]
-    assert studio.labelling.readings().keys() == {images[0].id}
+    assert studio.catalogue.tasks.readings().keys() == {images[0].id}
     studio.check(all_pulled=True)
 
 

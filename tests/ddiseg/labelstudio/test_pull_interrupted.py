@@ -203,7 +203,7 @@ def finish(studio: Studio, images: Sequence[Image]) -> None:
     assert [len(studio.drawn(image)) for image in images] == [2, 0, 0]
     assert len(studio.catalogue.images.skips()) == 1
     events = [
-        event.kind for image in images for event in studio.catalogue.history.of_image(image.id)
+        event.kind for image in images for event in studio.catalogue.events.of_image(image.id)
     ]
     assert (events.count("submit"), events.count("skip")) == (1, 1)
     studio.check(all_pulled=True)
@@ -297,7 +297,7 @@ def test_pull__catalogue_fails_in_the_middle(
 ) -> None:
     """As where the process is killed: a page is stored whole, watermark included, or not at all."""
     work(studio)
-    receive, pages = type(studio.labelling).receive, []
+    receive, pages = type(studio.catalogue.tasks).receive, []
 
     def receive_one(self: Any, project_id: int, page: Any) -> Any:
         if pages:
@@ -305,7 +305,7 @@ def test_pull__catalogue_fails_in_the_middle(
         pages.append(page)
         return receive(self, project_id, page)
 
-    monkeypatch.setattr(type(studio.labelling), "receive", receive_one)
+    monkeypatch.setattr(type(studio.catalogue.tasks), "receive", receive_one)
     with pytest.raises(KeyboardInterrupt):
         studio.pull()
     assert 0 < len(studio.versions()) < 4
@@ -398,11 +398,11 @@ def test_pull__adopted_task_that_was_annotated_long_before_the_newest_change(
     studio.push()
     number = studio.task(image)
     [task] = [t for t in studio.tasks() if t.image_id == image.id]
-    studio.labelling.update_task(task.id, remote_id=None)  # the answer is still on its way
+    studio.catalogue.tasks.update_task(task.id, remote_id=None)  # the answer is still on its way
     studio.submit(number, LESION)
     studio.server.set_clock(start + timedelta(hours=1))
     studio.submit_unchanged(1)
-    studio.labelling.receive(
+    studio.catalogue.tasks.receive(
         studio.project(), AnnotationPage([], {}, "2030-01-01T01:00:00.000000Z")
     )
     studio.pull()
@@ -416,7 +416,7 @@ def test_pull__adopted_task_that_was_annotated_long_before_the_newest_change(
 def add_many_images(studio: Studio, n: int) -> None:
     """New images without a file. Through the catalogue it takes longer than all that is tested."""
     numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {n})"
-    database: Database = studio.labelling._database
+    database: Database = studio.catalogue.tasks._database
     with database.write() as session:
         for statement in (
             "INSERT INTO images (id, dataset_id, name, content_hash, perceptual_hash, width, height,"
@@ -438,7 +438,7 @@ def test_pull__ten_thousand_tasks(studio: Studio, monkeypatch: pytest.MonkeyPatc
         NewTask(image.content_hash[:16], image.id, None, Arm.BARE, WIDTH, HEIGHT)
         for image in studio.catalogue.images.select()
     ]
-    studio.labelling.plan(studio.project(), batch, "manager", {})
+    studio.catalogue.tasks.plan(studio.project(), batch, "manager", {})
     with Client(studio.connection) as client:
         client.plain.import_tasks(
             1,

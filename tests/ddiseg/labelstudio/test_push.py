@@ -74,7 +74,7 @@ def test_push__tasks_with_the_newest_prediction_painted(studio: Studio) -> None:
     assert (prediction.model_version, prediction.score) == ("ddiseg", 0.6893)
     assert {region["id"][:16] for region in prediction.result} == {mask.content_hash[:16]}
     assert studio.states() == {"in_labelling": 2}
-    assert [e.kind for e in studio.catalogue.history.of_image(1)][-1] == "start"
+    assert [e.kind for e in studio.catalogue.events.of_image(1)][-1] == "start"
     studio.check()
 
 
@@ -168,7 +168,7 @@ def test_control__same_share_of_every_tone_and_never_painted(studio: Studio) -> 
     }
     withheld = {task.key for task in studio.tasks() if task.arm == "control"}
     assert all(task.mask_id is not None for task in studio.tasks())
-    event = studio.catalogue.history.last("push")
+    event = studio.catalogue.events.last("push")
     assert event is not None
     assert event.detail["control"] == 50
     assert event.detail["seed"] == 0
@@ -304,10 +304,10 @@ def test_readers__both_readings_come_back(studio: Studio) -> None:
     studio.push(readers=2)
     studio.submit(studio.task(image), LESION)
     studio.pull()
-    assert studio.labelling.readings() == {}
+    assert studio.catalogue.tasks.readings() == {}
     studio.submit(studio.task(image), [stroke("lesion", box(slice(4), slice(3)))], SECOND)
     studio.pull()
-    [readings] = studio.labelling.readings().values()
+    [readings] = studio.catalogue.tasks.readings().values()
     assert [mask.annotator for mask in readings] == [ANNOTATOR, SECOND]
     assert studio.in_review(image).annotator == ANNOTATOR
     studio.check(all_pulled=True)

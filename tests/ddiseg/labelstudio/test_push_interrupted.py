@@ -315,7 +315,7 @@ def double(studio: Studio, number: int) -> int:
 def forget(studio: Studio) -> None:
     """The catalogue is as it was before the server answered."""
     for task in studio.tasks():
-        studio.labelling.update_task(task.id, remote_id=None)
+        studio.catalogue.tasks.update_task(task.id, remote_id=None)
 
 
 @pytest.mark.parametrize("begun", ["first", "second", "neither"])

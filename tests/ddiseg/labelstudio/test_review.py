@@ -516,7 +516,7 @@ def test_sample__the_rest_is_counted_and_sent_when_all_are_asked_for(studio: Stu
     again = studio.push_reviews(sample=50, seed=1)
     assert (endings(again), again.unsampled) == ([UNCHANGED] * 4, 4)
     assert studio.states() == {"submitted": 8}
-    event = studio.catalogue.history.last("push")
+    event = studio.catalogue.events.last("push")
     assert event is not None
     assert event.detail["sample"] == 50
     studio.check()

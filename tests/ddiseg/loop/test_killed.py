@@ -52,7 +52,7 @@ def test_round__killed_at_random_moments(
 
 def _work(studio: Studio, rng: random.Random) -> None:
     """People go on: an annotator hands in, a reviewer accepts or sends back, work is reopened."""
-    known = studio.catalogue.labelling.projects(studio.connection.server)
+    known = studio.catalogue.tasks.projects(studio.connection.server)
     if len(known) < len(Purpose):
         return
     for image in studio.catalogue.images.select():
@@ -76,7 +76,7 @@ def _rounds(studio: Studio) -> int:
 
 def _check_masks(studio: Studio) -> None:
     """Every accepted mask is there, and no mask of a person or a model is there twice."""
-    assert studio.catalogue.history.contradictions() == []
+    assert studio.catalogue.events.contradictions() == []
     rows = studio.catalogue.masks.all()
     drawn = [(m.image_id, m.annotator, m.content_hash) for m in rows if m.annotator is not None]
     painted = [(m.image_id, m.model_version_id) for m in rows if m.model_version_id is not None]

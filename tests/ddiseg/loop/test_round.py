@@ -122,12 +122,12 @@ def test_round__again_changes_nothing(
     studio: Studio, round_of: RunRound, batch: list[Image]
 ) -> None:
     round_of(every=2)
-    events = studio.catalogue.history.count()
+    events = studio.catalogue.events.count()
     steps = round_of(every=2)
     assert steps["refresh"].said.startswith("not due")
     assert steps["paint"].said == "3 images: 3 unchanged by fedd-1"
     assert steps["push"].said == "3 images: 3 unchanged"
-    assert studio.catalogue.history.count() == events + 1  # that there was a round
+    assert studio.catalogue.events.count() == events + 1  # that there was a round
 
 
 def test_round__without_work_for_people_says_where_it_comes_from(
@@ -147,11 +147,11 @@ def test_round__without_an_open_image_advises_no_push(studio: Studio, round_of: 
 def test_round__holds_masks_out_and_never_learns_from_them(
     studio: Studio, round_of: RunRound
 ) -> None:
-    studio.catalogue.sides.decide({3: Split.HELD_OUT})
+    studio.catalogue.splits.decide({3: Split.HOLDOUT})
     round_of(every=2)
     accepted = studio.catalogue.masks.accepted()
     version = studio.catalogue.models.current()
-    sides = studio.catalogue.sides.all()
+    sides = studio.catalogue.splits.all()
     assert {i: sides[i] is Split.TRAINING for i in accepted} == {
         i: mask.content_hash in version.training_masks for i, mask in accepted.items()
     }
@@ -393,7 +393,7 @@ def test_lock__names_its_process_while_it_is_held(tmp_path: Path) -> None:
 def test_plan__says_what_would_be_and_changes_nothing(
     studio: Studio, options: Callable[..., RoundOptions], batch: list[Image]
 ) -> None:
-    before = studio.catalogue.history.count()
+    before = studio.catalogue.events.count()
     steps = plan_round(studio.workspace, lambda: studio.connection, options(every=2, draw=3))
     assert [step.said for step in steps] == [
         f"would ask {studio.connection.url} for what people did",
@@ -403,7 +403,7 @@ def test_plan__says_what_would_be_and_changes_nothing(
         "would paint nothing, since there is no model yet",
         "would bring 0 images up to date on the server, and give people 3 more",
     ]
-    assert studio.catalogue.history.count() == before
+    assert studio.catalogue.events.count() == before
     assert list(studio.catalogue.rounds.last(1)) == []
     assert verify(studio.workspace).problems == []
 

@@ -45,7 +45,7 @@ def test_due__what_a_refused_version_learned_is_not_tried_again(spots: Workspace
 
 def test_due__held_out_masks_are_not_waited_for(spots: Workspace) -> None:
     _learn(spots.catalogue, 0)
-    spots.catalogue.sides.decide({1: Split.HELD_OUT, 2: Split.NEITHER})
+    spots.catalogue.splits.decide({1: Split.HOLDOUT, 2: Split.EXCLUDED})
     assert refresh_due(spots.catalogue, 3, WEEK).why.startswith("2 new accepted masks")
 
 

@@ -29,7 +29,7 @@ Learn = Callable[..., Refreshed]
 @pytest.fixture
 def held_out(spots: Workspace) -> None:
     """#1 and #2, of one patient, are held out for the gate."""
-    spots.catalogue.sides.decide({1: Split.HELD_OUT, 3: Split.TRAINING})
+    spots.catalogue.splits.decide({1: Split.HOLDOUT, 3: Split.TRAINING})
 
 
 def test_refresh__a_version_in_use_of_another_protocol_is_not_compared(
@@ -98,8 +98,8 @@ def test_refresh__another_version_came_into_use_in_the_meantime(
 def test_refresh__holding_out_began_in_the_meantime(
     spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sides = {i: Split.HELD_OUT if i < 3 else Split.TRAINING for i in (1, 2, 3, 4)}
-    _meanwhile(monkeypatch, lambda: spots.catalogue.sides.decide(sides))
+    sides = {i: Split.HOLDOUT if i < 3 else Split.TRAINING for i in (1, 2, 3, 4)}
+    _meanwhile(monkeypatch, lambda: spots.catalogue.splits.decide(sides))
     done = learn(spots)
     assert (done.version.name, done.in_use) == ("fedd-1", None)
     assert done.reasons == (
@@ -127,7 +127,7 @@ def test_refresh__masks_over_the_painting_of_the_version_in_use_are_known_as_suc
 ) -> None:
     """#5 is accepted as it was painted, #7 with a fix of what an annotator had left, #9 from scratch."""
     catalogue = spots.catalogue
-    catalogue.sides.decide({3: Split.TRAINING, **dict.fromkeys((5, 7, 9), Split.HELD_OUT)})
+    catalogue.splits.decide({3: Split.TRAINING, **dict.fromkeys((5, 7, 9), Split.HOLDOUT)})
     learn(spots)
     prelabel(spots, catalogue.images.select(ids=[5, 7, 9]))
     painted = catalogue.masks.newest_predictions()

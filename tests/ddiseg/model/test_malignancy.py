@@ -111,7 +111,7 @@ def test_refresh__records_what_made_the_version(moles: Workspace, learn: Learn) 
     assert done.left_out == {"of unknown malignancy": 2, "skipped": 0, "held out": 0}
     assert metrics["on_its_validation_images"]["all"]["n"] == metrics["validation"]
     assert moles.store.digests(Kind.MODEL) == {version.file_hash}
-    event = moles.catalogue.history.last("refresh")
+    event = moles.catalogue.events.last("refresh")
     assert event is not None
     assert event.detail == {"model": "malignancy-1", "images": 28}
 
@@ -238,7 +238,7 @@ def test_refresh__block_that_does_not_exist(moles: Workspace, tiny_weights: Path
 def test_prelabel__stores_the_probability_and_nothing_else(moles: Workspace, learn: Learn) -> None:
     version = learn(moles).version
     before = [image.state for image in moles.catalogue.images.select()]
-    events = moles.catalogue.history.count()
+    events = moles.catalogue.events.count()
     used, outcomes = prelabel_malignancy(moles, moles.catalogue.images.select())
     assert used.id == version.id
     assert Counter(o.outcome for o in outcomes) == {Outcome.ADDED: IMAGES}
@@ -248,7 +248,7 @@ def test_prelabel__stores_the_probability_and_nothing_else(moles: Workspace, lea
     assert [image.state for image in moles.catalogue.images.select()] == before
     assert set(before) == {State.NEW}
     assert list(moles.catalogue.masks.all()) == []
-    assert moles.catalogue.history.count() == events
+    assert moles.catalogue.events.count() == events
     _, again = prelabel_malignancy(moles, moles.catalogue.images.select())
     assert {o.outcome for o in again} == {Outcome.UNCHANGED}
     assert verify(moles).problems == []
@@ -364,10 +364,10 @@ def test_evaluate__only_images_that_it_did_not_learn_from(tested: Workspace) -> 
     assert (figures["all"]["n"], figures["all"]["malignant"]) == (12, 6)
     assert figures["all"]["roc_auc"] > 0.8
     assert figures["all"]["roc_auc_ci95"] is not None
-    logged = tested.catalogue.history.last("malignancy-evaluation")
+    logged = tested.catalogue.events.last("malignancy-evaluation")
     assert logged is not None
     assert logged.detail == json.loads(json.dumps(result))
-    assert tested.catalogue.history.last("evaluation") is None
+    assert tested.catalogue.events.last("evaluation") is None
 
 
 def test_evaluate__of_a_subset(tested: Workspace) -> None:

@@ -54,17 +54,17 @@ def test_prelabel__changes_nothing_about_images_that_are_settled(
     states = [i.state for i in spots.catalogue.images.select(ids=[1, 9])]
     assert states == [State.ACCEPTED, State.SKIPPED]
     assert {i: m.id for i, m in spots.catalogue.masks.accepted().items()} == accepted
-    assert spots.catalogue.history.contradictions() == []
+    assert spots.catalogue.events.contradictions() == []
 
 
 def test_prelabel__again_is_unchanged(spots: Workspace, learn: Learn) -> None:
     learn(spots)
     todo = spots.catalogue.images.select(states=[State.NEW])
     prelabel(spots, todo)
-    events = spots.catalogue.history.count()
+    events = spots.catalogue.events.count()
     _, outcomes = prelabel(spots, todo)
     assert {o.outcome for o in outcomes} == {Outcome.UNCHANGED}
-    assert spots.catalogue.history.count() == events
+    assert spots.catalogue.events.count() == events
 
 
 def test_prelabel__interrupted_keeps_what_was_painted(
@@ -84,7 +84,7 @@ def test_prelabel__interrupted_keeps_what_was_painted(
     assert len(spots.catalogue.masks.newest_predictions()) == 2
     _, outcomes = prelabel(spots, todo)
     assert Counter(o.outcome for o in outcomes) == {Outcome.UNCHANGED: 2, Outcome.ADDED: 3}
-    assert spots.catalogue.history.contradictions() == []
+    assert spots.catalogue.events.contradictions() == []
 
 
 def test_prelabel__missing_photograph_does_not_stop_the_rest(

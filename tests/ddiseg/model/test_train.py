@@ -11,7 +11,7 @@ import torch
 from sqlalchemy import select
 
 from ddiseg.catalogue import Split
-from ddiseg.catalogue.embedding_space import embedding_space
+from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.evaluation import gate
@@ -220,7 +220,7 @@ def test_refresh__what_is_labelled_is_known_to_the_next_draw(
 ) -> None:
     version = learn(spots).version
     space = embedding_space(version.backbone_hash, version.settings)
-    ids, vectors = spots.catalogue.descriptors.of(space)
+    ids, vectors = spots.catalogue.embeddings.of(space)
     assert ids.tolist() == sorted(spots.catalogue.masks.accepted())
     assert vectors.std(axis=0).any()
 
@@ -228,7 +228,7 @@ def test_refresh__what_is_labelled_is_known_to_the_next_draw(
 @pytest.fixture
 def held_out(spots: Workspace) -> None:
     """#1 and #2, of one patient, are held out for the gate."""
-    spots.catalogue.sides.decide({1: Split.HELD_OUT, 3: Split.TRAINING})
+    spots.catalogue.splits.decide({1: Split.HOLDOUT, 3: Split.TRAINING})
 
 
 def test_refresh__held_out_masks_are_never_learned_from(
@@ -252,7 +252,7 @@ def test_refresh__once_begun_holding_out_goes_on(spots: Workspace, learn: Learn)
 def test_refresh__everything_held_out_leaves_nothing_to_learn_from(
     spots: Workspace, learn: Learn
 ) -> None:
-    spots.catalogue.sides.decide({1: Split.HELD_OUT, 3: Split.HELD_OUT})
+    spots.catalogue.splits.decide({1: Split.HOLDOUT, 3: Split.HOLDOUT})
     with pytest.raises(InputError, match=r"no accepted mask to learn from \(4 are held out"):
         learn(spots)
 
@@ -278,7 +278,7 @@ def test_refresh__a_tolerance_that_is_none_is_refused_before_anything_is_done(
     monkeypatch.setattr(refreshing, "train_probes", None)
     with pytest.raises(InputError, match=r"--tolerance is .*: give an IoU from 0 to 1"):
         learn(spots, hold_out=True, tolerance=tolerance)
-    assert spots.catalogue.sides.all() == {}
+    assert spots.catalogue.splits.all() == {}
 
 
 def test_refresh__a_refused_version_is_on_record_and_not_in_use(

@@ -54,7 +54,7 @@ def busy() -> WorkReport:
             mask(
                 k,
                 tone=tone,
-                arm=Arm.CONTROL if control else Arm.PAINTED,
+                arm=Arm.CONTROL if control else Arm.PREDICTED,
                 unchanged=not control and generator.random() < k / 90,
                 dice=(0.7 if control else 0.9) + generator.normal(0, 0.02),
                 changed=(0.1 if control else 0.03) * generator.random(),
@@ -204,7 +204,7 @@ def two_arms_over_time(shown: float, withheld: float) -> list[MaskMeasures]:
         control = k % 3 == 0
         later = withheld if control else shown
         dice = (0.7 if k < 31 else later) + (k % 5) / 100
-        rows.append(mask(k, dice=dice, arm=Arm.CONTROL if control else Arm.PAINTED))
+        rows.append(mask(k, dice=dice, arm=Arm.CONTROL if control else Arm.PREDICTED))
     return rows
 
 

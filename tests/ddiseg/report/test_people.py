@@ -75,7 +75,10 @@ def rising(n: int = 60, **more: float) -> list[MaskMeasures]:
     """Both arms; from the half on, all is accepted unchanged."""
     return [
         mask(
-            k, unchanged=k % 3 > 0 and k > n / 2, arm=(Arm.PAINTED, Arm.CONTROL)[k % 3 == 0], **more
+            k,
+            unchanged=k % 3 > 0 and k > n / 2,
+            arm=(Arm.PREDICTED, Arm.CONTROL)[k % 3 == 0],
+            **more,
         )
         for k in range(n)
     ]

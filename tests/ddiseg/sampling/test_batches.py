@@ -25,7 +25,7 @@ from ddiseg.catalogue import (
     State,
 )
 from ddiseg.catalogue.batches import NewMember
-from ddiseg.catalogue.embedding_space import embedding_space
+from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.errors import InputError
 from ddiseg.sampling.batches import BatchRequest, DrawnBatch, draw_batch
 from ddiseg.sampling.strategies import Strategy
@@ -64,7 +64,7 @@ def paint(catalogue: Catalogue, new_mask: Callable[..., NewMask]) -> Paint:
         )
         if described:
             vectors = {i: np.array([i, 0], np.float32) for i in uncertainties}
-            catalogue.descriptors.add(embedding_space("backbone", {}), vectors)
+            catalogue.embeddings.add(embedding_space("backbone", {}), vectors)
         return version.name
 
     return paint_it
@@ -103,7 +103,7 @@ def test_draw__as_many_of_each_tone_and_queued(fill: Fill) -> None:
     assert drawn.by_tone == {"I-II": 4, "III-IV": 3, "V-VI": 3}
     assert {member.image.state for member in drawn.members} == {"queued"}
     assert Counter(i.state for i in catalogue.images.select()) == {"queued": 10, "new": 51}
-    event = catalogue.history.of_image(_ids(drawn)[0])[-1]
+    event = catalogue.events.of_image(_ids(drawn)[0])[-1]
     assert (event.kind, event.actor, event.detail) == ("queue", "tester", {"batch": "week-1"})
     assert "1 left out: tone unknown" in drawn.notes
 
@@ -111,11 +111,11 @@ def test_draw__as_many_of_each_tone_and_queued(fill: Fill) -> None:
 def test_draw__same_request_is_unchanged_and_another_is_refused(fill: Fill) -> None:
     catalogue = fill(_rows(20))
     first = _draw(catalogue, "week-1", 6, seed=3)
-    events = catalogue.history.count()
+    events = catalogue.events.count()
     again = _draw(catalogue, "week-1", 6, seed=3)
     assert not again.new
     assert (_ids(again), again.notes) == (_ids(first), first.notes)
-    assert catalogue.history.count() == events
+    assert catalogue.events.count() == events
     with pytest.raises(InputError, match="'week-1' exists and was drawn by another request"):
         _draw(catalogue, "week-1", 6, seed=4)
 
@@ -340,12 +340,12 @@ def test_draw__many_without_a_tone_are_a_group(fill: Fill) -> None:
 
 def _give_out(catalogue: Catalogue, *image_ids: int) -> dict[int, int]:
     """Tasks of images, by image, as a push makes them."""
-    project = catalogue.labelling.project("server", Purpose.ANNOTATION).id
+    project = catalogue.tasks.project("server", Purpose.ANNOTATION).id
     new = [NewTask(f"{i}", i, None, Arm.BARE, 8, 6) for i in image_ids]
-    catalogue.labelling.plan(project, new, "tester", {})
-    tasks = {task.image_id: task.id for task in catalogue.labelling.tasks(project)}
+    catalogue.tasks.plan(project, new, "tester", {})
+    tasks = {task.image_id: task.id for task in catalogue.tasks.tasks(project)}
     sent = {tasks[i]: 100 + i for i in image_ids}
-    catalogue.labelling.sent(sent, "tester", start=True)
+    catalogue.tasks.sent(sent, "tester", start=True)
     return tasks
 
 
@@ -361,7 +361,7 @@ def test_draw__images_with_annotators_that_nobody_has_begun(
         tasks[5], 2, "2026-01-01", ("annotator-1",), problem="nothing drawn"
     )
     page = AnnotationPage([submitted, spoiled], {tasks[1]: {1}, tasks[5]: {2}})
-    catalogue.labelling.receive(1, page)
+    catalogue.tasks.receive(1, page)
     drawn = _draw(catalogue, "week-1", 6)
     assert drawn.by_tone == dict.fromkeys(TONES, 2)
     assert {member.image.state for member in drawn.members} == {"in_labelling"}
@@ -372,7 +372,7 @@ def test_draw__images_with_annotators_that_nobody_has_begun(
     )
     assert not any("of a patient" in note for note in drawn.notes)
     assert len(_draw(catalogue, "week-2", 6).members) == 4
-    assert catalogue.history.contradictions() == []
+    assert catalogue.events.contradictions() == []
 
 
 def test_draw__images_with_annotators_only_where_there_are_too_few_others(fill: Fill) -> None:
@@ -390,7 +390,7 @@ def test_draw__an_image_begun_in_the_same_moment(
 ) -> None:
     catalogue = fill(_rows(2))
     tasks = _give_out(catalogue, *range(1, 7))
-    catalogue.labelling.receive(
+    catalogue.tasks.receive(
         1,
         AnnotationPage(
             [AnnotationVersion(tasks[1], 1, "2026-01-01", ("a",), problem="spoiled")],

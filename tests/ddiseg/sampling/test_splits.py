@@ -29,10 +29,10 @@ def _patient_of(side: Split) -> str:
 
 def test_share__about_every_fifth_patient() -> None:
     drawn = [_drawn([_image(1, f"patient {n}")]) for n in range(2000)]
-    assert abs(drawn.count(Split.HELD_OUT) / 2000 - HELD_OUT) < 0.03
+    assert abs(drawn.count(Split.HOLDOUT) / 2000 - HELD_OUT) < 0.03
 
 
-@pytest.mark.parametrize("side", [Split.TRAINING, Split.HELD_OUT])
+@pytest.mark.parametrize("side", [Split.TRAINING, Split.HOLDOUT])
 def test_family__patients_and_near_duplicates_stay_together(side: Split) -> None:
     patient = _patient_of(side)
     images = [_image(1, patient), _image(2, patient), _image(3, None, look=2), _image(4)]
@@ -41,7 +41,7 @@ def test_family__patients_and_near_duplicates_stay_together(side: Split) -> None
 
 
 def test_family__a_newcomer_follows_what_stands() -> None:
-    other = {Split.TRAINING: Split.HELD_OUT, Split.HELD_OUT: Split.TRAINING}
+    other = {Split.TRAINING: Split.HOLDOUT, Split.HOLDOUT: Split.TRAINING}
     for side in other:
         images = [_image(1, _patient_of(other[side])), _image(2, None, look=1)]
         assert _by_group(images, {2: side}) == {1: side, 2: side}
@@ -49,8 +49,8 @@ def test_family__a_newcomer_follows_what_stands() -> None:
 
 def test_family__joined_from_both_sides_the_newcomer_is_on_neither() -> None:
     images = [_image(1, "a"), _image(2, "b"), _image(3, "a", look=2)]
-    known = {1: Split.TRAINING, 2: Split.HELD_OUT}
-    assert _by_group(images, known) == {**known, 3: Split.NEITHER}
+    known = {1: Split.TRAINING, 2: Split.HOLDOUT}
+    assert _by_group(images, known) == {**known, 3: Split.EXCLUDED}
 
 
 @given(data=st.data())
@@ -66,7 +66,7 @@ def test_sides__as_masks_come_none_changes_and_no_family_is_on_both(data: st.Dat
         assert known.items() <= sides.items()
         known = sides
     for patient in {p for p in patients if p is not None}:
-        found = {known[i.id] for i in images if i.patient == patient} - {Split.NEITHER}
+        found = {known[i.id] for i in images if i.patient == patient} - {Split.EXCLUDED}
         assert len(found) <= 1
 
 
@@ -75,7 +75,7 @@ def test_decide__what_a_model_has_learned_from_is_not_held_out(
     new_image: Callable[..., NewImage],
     new_mask: Callable[..., NewMask],
 ) -> None:
-    patient = _patient_of(Split.HELD_OUT)
+    patient = _patient_of(Split.HOLDOUT)
     dataset = catalogue.images.dataset("clinic")
     images: list[Any] = [new_image(1, patient=patient), new_image(2, patient=f"{patient}")]
     catalogue.images.add(dataset.id, images, "tester")
@@ -100,7 +100,7 @@ def test_decide__learned_from_and_reopened_is_not_held_out(
     redrawn: bool,
 ) -> None:
     """Neither under another mask, nor through a sibling while it is in rework."""
-    patient = _patient_of(Split.HELD_OUT)
+    patient = _patient_of(Split.HOLDOUT)
     dataset = catalogue.images.dataset("clinic")
     catalogue.images.add(dataset.id, [new_image(n, patient=patient) for n in (1, 2)], "tester")
     catalogue.masks.submit([new_mask(1, "anna")], reviewer="ben")
@@ -121,10 +121,10 @@ def test_decide__what_comes_in_between_is_seen(
 ) -> None:
     """Another process learns from the image between the look at what was learned and the decision."""
     dataset = catalogue.images.dataset("clinic")
-    new = new_image(1, patient=_patient_of(Split.HELD_OUT))
+    new = new_image(1, patient=_patient_of(Split.HOLDOUT))
     catalogue.images.add(dataset.id, [new], "tester")
     catalogue.masks.submit([new_mask(1, "anna")], reviewer="ben")
-    decide, asked = catalogue.sides.decide, 0
+    decide, asked = catalogue.splits.decide, 0
 
     def late(*args: Any) -> bool:
         nonlocal asked
@@ -133,7 +133,7 @@ def test_decide__what_comes_in_between_is_seen(
             _learned_from(catalogue, 1)
         return decide(*args)
 
-    monkeypatch.setattr(catalogue.sides, "decide", late)
+    monkeypatch.setattr(catalogue.splits, "decide", late)
     assert assign_splits(catalogue) == {1: Split.TRAINING}
     assert asked == 2
 
@@ -148,4 +148,4 @@ def test_decide__only_accepted_masks_have_a_side(
     assert first.keys() == {2}
     catalogue.images.reopen(2, "ben")
     assert assign_splits(catalogue) == {}
-    assert catalogue.sides.all() == first
+    assert catalogue.splits.all() == first

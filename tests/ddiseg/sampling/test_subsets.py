@@ -73,11 +73,11 @@ def test_draw__again_is_unchanged(fill: Fill) -> None:
     first = _draw(catalogue, "train", 4, 8)
     _draw(catalogue, "later", 3)
     catalogue.images.skip(_images(catalogue, "train-4")[0].id, "blurry", None, "anna")
-    events = catalogue.history.count()
+    events = catalogue.events.count()
     again = _draw(catalogue, "train", 4, 8)
     assert set(again.outcomes.values()) == {Outcome.UNCHANGED}
     assert (again.sizes, again.notes, again.lacking) == (first.sizes, first.notes, first.lacking)
-    assert catalogue.history.count() == events
+    assert catalogue.events.count() == events
 
 
 def test_draw__a_longer_draw_goes_on_from_the_shorter(fill: Fill) -> None:

@@ -90,7 +90,7 @@ class Desk:
         size: int = SIZE,
     ) -> list[Task]:
         """Tasks of images; the server's number is that of the image plus 100."""
-        labelling = self.workspace.catalogue.labelling
+        labelling = self.workspace.catalogue.tasks
         number = PROJECT if purpose is Purpose.ANNOTATION else REVIEWS
         project = labelling.project(EMBEDDED, purpose)
         labelling.place(project.id, number)
@@ -103,8 +103,8 @@ class Desk:
 
     def task(self, number: int) -> Task:
         """As the catalogue has it now, by the server's number."""
-        project = self.workspace.catalogue.labelling.project(EMBEDDED, Purpose.ANNOTATION)
-        return self.workspace.catalogue.labelling.numbered(project.id, [number])[number]
+        project = self.workspace.catalogue.tasks.project(EMBEDDED, Purpose.ANNOTATION)
+        return self.workspace.catalogue.tasks.numbered(project.id, [number])[number]
 
     def _mask(self, image: Image, mask: NDArray[np.uint8], **columns: Any) -> NewMask:
         digest = self.workspace.store_mask(mask)

@@ -53,7 +53,7 @@ def _raises(error: Exception) -> Do:
 
 
 def test_jobs__one_after_the_other_in_their_order(hands: Hands) -> None:
-    kinds = [JobKind.PAINT, JobKind.PULL, JobKind.REFRESH]
+    kinds = [JobKind.PREDICT, JobKind.PULL, JobKind.REFRESH]
     for kind in kinds:
         hands.catalogue.jobs.request(kind)
     hands.start(lambda _stopping: None)
@@ -149,7 +149,7 @@ def test_stop__puts_back_a_job_that_left_off_or_waits(hands: Hands, error: Excep
         until(stopping)
         raise error
 
-    hands.catalogue.jobs.request(JobKind.PAINT)
+    hands.catalogue.jobs.request(JobKind.PREDICT)
     worker = hands.start(do)
     begun.wait(10)
     assert worker.stop(10)
@@ -195,7 +195,7 @@ def test_end_of_a_job__that_can_t_be_written_down_does_not_end_the_worker(
         end(job_id, problem)
 
     monkeypatch.setattr(hands.catalogue.jobs, "end", failing_once)
-    for kind in (JobKind.PULL, JobKind.PAINT):
+    for kind in (JobKind.PULL, JobKind.PREDICT):
         hands.catalogue.jobs.request(kind)
     hands.start(lambda _stopping: None)
     until(lambda: len(hands.said) == 2)

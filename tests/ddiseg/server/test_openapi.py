@@ -29,7 +29,7 @@ ROUTES = [
 @pytest.fixture
 def schema(desk: Desk, served: Served) -> Any:
     images = desk.add_images(1)
-    desk.give(images, Arm.PAINTED, desk.predict(images)[0])
+    desk.give(images, Arm.PREDICTED, desk.predict(images)[0])
     return create_app(served.backend, MAX_BODY).openapi()
 
 

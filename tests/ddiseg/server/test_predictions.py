@@ -29,7 +29,7 @@ def _reasons(answer: dict[str, Any]) -> list[str]:
 def test_stored__regions_of_the_mask_at_the_size_of_the_copy(desk: Desk, served: Served) -> None:
     images = desk.add_images(2)
     mask = desk.predict(images, lesion=10 * SIZE)[0]
-    tasks = desk.give(images, Arm.PAINTED, mask, size=SIZE // 2)
+    tasks = desk.give(images, Arm.PREDICTED, mask, size=SIZE // 2)
     answer = served.post("/predict", predict_request(*map(asked, tasks))).json()
     first, second = answer["results"]
     assert painted(first["result"]).shape == (SIZE // 2, SIZE // 2)
@@ -57,7 +57,7 @@ def test_bare__becomes_painted_in_the_catalogue(desk: Desk, served: Served) -> N
     (mask,) = desk.predict(images)
     served.post("/predict", predict_request(asked(task)))
     now = desk.task(task.remote_id or 0)
-    assert (now.arm, now.mask_id) == (Arm.PAINTED, mask.id)
+    assert (now.arm, now.mask_id) == (Arm.PREDICTED, mask.id)
 
 
 @pytest.mark.parametrize("counted", ["total_annotations", "cancelled_annotations"])
@@ -84,7 +84,7 @@ def test_bare_and_handed_in__stays_as_it_was(desk: Desk, served: Served) -> None
 def test_painted_and_begun__keeps_the_mask_that_was_found(desk: Desk, served: Served) -> None:
     images = desk.add_images(1)
     (old,) = desk.predict(images, lesion=10)
-    (task,) = desk.give(images, Arm.PAINTED, old)
+    (task,) = desk.give(images, Arm.PREDICTED, old)
     desk.predict(images, lesion=20)
     answer = served.post("/predict", predict_request(asked(task, total_annotations=1))).json()
     assert (painted(answer["results"][0]["result"]) == 1).sum() == 10
@@ -94,7 +94,7 @@ def test_painted_and_begun__keeps_the_mask_that_was_found(desk: Desk, served: Se
 def test_painted_and_not_begun__shows_the_newest(desk: Desk, served: Served) -> None:
     images = desk.add_images(1)
     (old,) = desk.predict(images, lesion=10)
-    (task,) = desk.give(images, Arm.PAINTED, old)
+    (task,) = desk.give(images, Arm.PREDICTED, old)
     (new,) = desk.predict(images, lesion=20)
     answer = served.post("/predict", predict_request(asked(task))).json()
     assert (painted(answer["results"][0]["result"]) == 1).sum() == 20
@@ -106,7 +106,7 @@ def test_rework__shows_the_persons_mask(desk: Desk, served: Served) -> None:
     desk.accept(images[0], 0)
     person = desk.workspace.catalogue.masks.accepted()[images[0].id]
     desk.workspace.catalogue.images.reopen(images[0].id, "manager")
-    (task,) = desk.give(images, Arm.PAINTED, person)
+    (task,) = desk.give(images, Arm.PREDICTED, person)
     desk.predict(images)
     answer = served.post("/predict", predict_request(asked(task))).json()
     region = answer["results"][0]["result"][0]
@@ -126,7 +126,7 @@ def test_control_arm__is_withheld(desk: Desk, served: Served) -> None:
 def test_unknown_tasks__do_not_fail_the_others(desk: Desk, served: Served) -> None:
     images = desk.add_images(2)
     (mask, _) = desk.predict(images)
-    stranger, known = desk.give(images, Arm.PAINTED, mask)
+    stranger, known = desk.give(images, Arm.PREDICTED, mask)
     changes: list[dict[str, Any]] = [
         *({"id": number} for number in (999, known.remote_id, "101", 2**70, True, None)),
         *({"project": number} for number in (8, "3", 3.5)),
@@ -142,7 +142,7 @@ def test_unknown_tasks__do_not_fail_the_others(desk: Desk, served: Served) -> No
 def test_wrong_project__of_the_request(desk: Desk, served: Served) -> None:
     images = desk.add_images(1)
     (mask,) = desk.predict(images)
-    (task,) = desk.give(images, Arm.PAINTED, mask)
+    (task,) = desk.give(images, Arm.PREDICTED, mask)
     request = predict_request(asked(task, project=None))
     assert served.post("/predict", request).json()["results"][0]["result"]
     for project in ("8.1795406531", "", "three", "3" * 50, None):
@@ -153,7 +153,7 @@ def test_wrong_project__of_the_request(desk: Desk, served: Served) -> None:
 def test_review_project__shows_people_s_masks_only(desk: Desk, served: Served) -> None:
     images = desk.add_images(1)
     (mask,) = desk.predict(images)
-    (task,) = desk.give(images, Arm.PAINTED, mask, Purpose.REVIEW)
+    (task,) = desk.give(images, Arm.PREDICTED, mask, Purpose.REVIEW)
     answer = served.post("/predict", predict_request(asked(task, project=4))).json()
     assert _reasons(answer) == [UNKNOWN]
 
@@ -162,7 +162,7 @@ def test_task_deleted_on_the_server__is_unknown(desk: Desk, served: Served) -> N
     images = desk.add_images(1)
     desk.predict(images)
     (task,) = desk.give(images)
-    desk.workspace.catalogue.labelling.missed([task.id], "manager")
+    desk.workspace.catalogue.tasks.missed([task.id], "manager")
     answer = served.post("/predict", predict_request(asked(task))).json()
     assert _reasons(answer) == [UNKNOWN]
 
@@ -172,7 +172,7 @@ def test_paths_and_addresses_in_a_task__are_never_opened(
 ) -> None:
     images = desk.add_images(1)
     (mask,) = desk.predict(images)
-    (task,) = desk.give(images, Arm.PAINTED, mask)
+    (task,) = desk.give(images, Arm.PREDICTED, mask)
     opened: list[str] = []
     real = builtins.open
 
@@ -312,7 +312,7 @@ def test_model_busy__is_told_in_time(
 def test_ten_thousand_tasks__are_answered_piece_by_piece(desk: Desk, served: Served) -> None:
     images = desk.add_images(1)
     (mask,) = desk.predict(images)
-    (task,) = desk.give(images, Arm.PAINTED, mask)
+    (task,) = desk.give(images, Arm.PREDICTED, mask)
     tasks = [predictions.AskedTask(**asked(task)) for _ in range(10_000)]
     findings, left = served.backend.predictions.find(
         "3.1", tasks, deadline=time.monotonic() + BUDGET
@@ -356,7 +356,7 @@ def test_recorded_request__of_a_stranger(served: Served, recorded: dict[str, Any
 def test_recorded_request__of_ours(desk: Desk, served: Served, recorded: dict[str, Any]) -> None:
     images = desk.add_images(1)
     (mask,) = desk.predict(images)
-    (task,) = desk.give(images, Arm.PAINTED, mask)
+    (task,) = desk.give(images, Arm.PREDICTED, mask)
     body = json.loads(json.dumps(recorded["/predict"]["body"]))
     body["tasks"][0] |= {"id": task.remote_id, "project": 3}
     body["tasks"][0]["data"]["ddiseg"] = task.key

@@ -196,11 +196,11 @@ def test_jobs_wanted__giving_up_does_not_cancel_it_for_others(
     wanted.start()
 
     async def impatient() -> None:
-        await asyncio.wait_for(asyncio.wrap_future(wanted.want(JobKind.PAINT)), 0.01)
+        await asyncio.wait_for(asyncio.wrap_future(wanted.want(JobKind.PREDICT)), 0.01)
 
     with pytest.raises(TimeoutError):
         asyncio.run(impatient())
-    same = wanted.want(JobKind.PAINT)
+    same = wanted.want(JobKind.PREDICT)
     go.set()
     assert same.result(10)
     wanted.stop()

@@ -1,12 +1,14 @@
+"""Embedding spaces."""
+
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ddiseg.catalogue.embedding_space import embedding_space
+from ddiseg.catalogue.embeddings import embedding_space
 from fedd.segment import SMALL
 
 
-def test_descriptor_space__what_was_read_and_nothing_else() -> None:
+def test_embedding_space__what_was_read_and_nothing_else() -> None:
     space = embedding_space("b", SMALL.to_dict())
     assert embedding_space("b", replace(SMALL, seed=7, members=2).to_dict()) == space
     for features in (
