@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from annotation_protocol import metrics
+from annotation_protocol.estimates import estimate_classes
 from benchmarks import tables
 from benchmarks.label_efficiency import CLASSES, DEFAULT, LESION, PARTS, load
 from fedd.backbone import DiffusionUNet
@@ -109,14 +110,14 @@ def _cells(count: int, judged: Sequence[Example], masks: Sequence[Mask]) -> tupl
         ]
     )
     valid = np.ones((len(judged), 2), bool)
-    scores = metrics.score(matrices, [e.patient for e in judged], valid, ("other", "lesion"))
+    scores = estimate_classes(matrices, [e.patient for e in judged], valid, ("other", "lesion"))
     s = scores["lesion"]
     return (
         str(count),
-        tables.figure(s.iou_mean, s.iou_mean_ci95),
-        tables.figure(s.iou_pooled, s.iou_pooled_ci95),
+        s.iou_mean.text(".3f"),
+        s.iou_pooled.text(".3f"),
         str(s.n),
-        str(s.patients),
+        str(s.groups),
     )
 
 

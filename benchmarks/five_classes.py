@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import metrics
+from annotation_protocol.estimates import Sample, estimate_classes
 from annotation_protocol.phantoms.over_masks import render_over
 from annotation_protocol.phantoms.phantoms import TONES
 from benchmarks import tables
@@ -162,10 +163,10 @@ def _painted(
 def _figures(matrices: NDArray[np.int64], names: list[str]) -> tuple[str, ...]:
     """n, the mean over each image's classes, and each class with the images that count for it."""
     valid = np.ones((len(names), len(CLASSES)), np.bool_)
-    scores = metrics.score(matrices, names, valid, CLASSES)
+    scores = estimate_classes(matrices, names, valid, CLASSES)
     overall = np.nanmean(metrics.iou_per_class(matrices), axis=1)
-    every = tables.figure(float(overall.mean()), metrics.mean_interval(overall, names))
-    each = (f"{tables.figure(s.iou_mean, s.iou_mean_ci95)} {s.n}" for s in scores.values())
+    every = Sample(overall, names).estimate(fewest=0).text(".3f")
+    each = (f"{s.iou_mean.text('.3f')} {s.n}" for s in scores.values())
     return str(len(names)), every, *each
 
 

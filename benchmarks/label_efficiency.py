@@ -36,6 +36,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annotation_protocol import metrics
+from annotation_protocol.estimates import (
+    ClassEstimates,
+    estimate_classes,
+    estimate_classes_by_stratum,
+)
 from benchmarks import tables
 from benchmarks.torchvision_ops import define_where_missing
 from fedd.backbone import SMALL as SMALL_NET
@@ -129,7 +134,7 @@ class Figures:
     masks: int
     row: str
     tone: str
-    score: metrics.ClassScore
+    score: ClassEstimates
     seconds: float  #: to learn and to paint all images
 
     def cells(self) -> tuple[str, ...]:
@@ -138,11 +143,11 @@ class Figures:
             str(self.masks),
             self.row,
             self.tone,
-            tables.figure(s.iou_mean, s.iou_mean_ci95),
-            tables.figure(s.iou_pooled, s.iou_pooled_ci95),
-            tables.figure(s.dice_mean, s.dice_mean_ci95),
+            s.iou_mean.text(".3f"),
+            s.iou_pooled.text(".3f"),
+            s.dice_mean.text(".3f"),
             str(s.n),
-            str(s.patients),
+            str(s.groups),
             f"{self.seconds:.0f}",
         )
 
@@ -200,8 +205,8 @@ def measure(
     )
     patients, tones = [e.patient for e in judged], [e.tone for e in judged]
     valid = np.tile([c in (LESION, SKIN) for c in range(len(CLASSES))], (len(judged), 1))
-    scored = {"all": metrics.score(matrices, patients, valid, CLASSES)}
-    scored |= metrics.score_by_group(matrices, patients, valid, tones, CLASSES)
+    scored = {"all": estimate_classes(matrices, patients, valid, CLASSES)}
+    scored |= estimate_classes_by_stratum(matrices, patients, valid, tones, CLASSES)
     return [Figures(count, row, tone, scores["lesion"], seconds) for tone, scores in scored.items()]
 
 

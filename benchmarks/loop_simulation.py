@@ -33,14 +33,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from annotation_protocol.metrics import (
+from annotation_protocol.estimates import (
     FEW,
-    Interval,
+    RESAMPLES,
+    Estimate,
     bootstrap_weights,
-    confusion,
-    iou_per_class,
     percentile_interval,
+    too_few,
 )
+from annotation_protocol.metrics import confusion, iou_per_class
 from benchmarks import tables
 from benchmarks.label_efficiency import CLASSES, DEFAULT, LESION, PARTS, load
 from benchmarks.torchvision_ops import define_where_missing
@@ -58,7 +59,6 @@ START, BATCH, END, SEEDS, RANDOM_SHARE = 10, 20, 90, 5, 0.2
 
 SETTINGS = replace(SMALL, refined_class=None, mirrored=False, views=1, steps=200, grid=32)
 
-RESAMPLES = 2000
 
 #: Bytes of activations on disk; all views of all seeds are less than half of it.
 CACHE_LIMIT = 8 * 10**9
@@ -272,11 +272,12 @@ class Bootstrap:
         means: NDArray[np.float64] = (sums * self._patients).sum(axis=1) / images
         return means
 
-    def interval(self, values: NDArray[np.float64]) -> Interval | None:
-        """None where too few images or patients stand behind the mean."""
-        if values.shape[1] < FEW or self.patients < 2:
-            return None
-        return percentile_interval(self.resampled(values))
+    def text(self, values: NDArray[np.float64]) -> str:
+        """Return the mean of (seeds, T) values and its interval, or that there are too few images."""
+        enough = not too_few(values.shape[1], self.patients)
+        interval = percentile_interval(self.resampled(values)) if enough else None
+        n = values.shape[1]
+        return Estimate.of(float(values.mean()), interval, n, self.patients).text(".3f")
 
 
 def _groups(trial: Trial) -> dict[str, NDArray[np.intp]]:
@@ -299,8 +300,8 @@ def _rows(curves: Curves, trial: Trial) -> Iterator[tuple[str, ...]]:
                     str(masks),
                     strategy.value,
                     tone,
-                    tables.figure(float(values.mean()), boot.interval(values)),
-                    "" if is_random else tables.figure(float(minus.mean()), boot.interval(minus)),
+                    boot.text(values),
+                    "" if is_random else boot.text(minus),
                     str(len(images)),
                     str(boot.patients),
                     str(len(curve)),

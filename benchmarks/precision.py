@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from annotation_protocol import metrics
+from annotation_protocol.estimates import Sample
 from benchmarks.label_efficiency import CLASSES, DEFAULT, PARTS, load
 from fedd.probes.training import train_probes
 from fedd.segment import SMALL
@@ -35,8 +35,7 @@ def main() -> None:
     ]
     alike = np.array([(a == b).mean() for a, b in zip(*painted, strict=True)])
     patients = [e.patient for e in judged]
-    interval = metrics.mean_interval(alike, patients)
-    assert interval is not None
+    interval = Sample(alike, patients).interval()
     print(
         f"{alike.mean():.2%} of the pixels alike, 95 % [{interval[0]:.2%}, {interval[1]:.2%}], no "
         f"photograph below {alike.min():.2%}; n = {len(judged)} of {len(set(patients))} patients "

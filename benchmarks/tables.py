@@ -9,11 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def figure(value: float, interval: tuple[float, float] | None) -> str:
-    """A figure with its 95 % interval; without one it says too little to be shown."""
-    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "too few"
-
-
 def line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return " ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
 

@@ -13,7 +13,7 @@ from functools import cache
 from types import NoneType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
-from annotation_protocol.metrics import Interval
+from annotation_protocol.estimates import Interval
 
 
 class Record:

@@ -12,7 +12,8 @@ from annotation_protocol import load_protocol
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar
 
 if TYPE_CHECKING:
-    from ddiseg.evaluation.interrater import Agreement, Comparison, Mean
+    from annotation_protocol.estimates import Estimate
+    from ddiseg.evaluation.interrater import Agreement, ReaderPair
 
 
 @click.command("agreement", cls=Command)
@@ -70,17 +71,17 @@ def _tables(found: Agreement) -> list[str]:
     groups |= {f"tone {tone}": group for tone, group in found.by_tone.items()}
     groups |= {" and ".join(readers): group for readers, group in found.by_readers.items()}
     overlaps = {
-        f"{label}, {name}": [group.figures[f"{name}_dice"], group.figures[f"{name}_iou"]]
+        f"{label}, {name}": [group.means[f"{name}_dice"], group.means[f"{name}_iou"]]
         for label, group in groups.items()
         for name in load_protocol().class_names
-        if group.figures[f"{name}_iou"].n
+        if group.means[f"{name}_iou"].n
     }
     boundaries = {
-        label: [group.figures[name] for name in _BOUNDARY] for label, group in groups.items()
+        label: [group.means[name] for name in _BOUNDARY] for label, group in groups.items()
     }
-    kappas = {label: [group.figures["kappa"]] for label, group in groups.items()}
+    kappas = {label: [group.means["kappa"]] for label, group in groups.items()}
     return [
-        f"{_counted(found.overall.comparisons, 'pair')} of masks, of {_counted(found.overall.images, 'image')} "
+        f"{_counted(found.overall.pairs, 'pair')} of masks, of {_counted(found.overall.images, 'image')} "
         f"of {_counted(found.overall.patients, 'patient')}",
         "Means over images; [ ] is the 95% interval, from a bootstrap over patients.",
         *_table("Overlap by class", ["Dice", "IoU"], overlaps, 3),
@@ -95,7 +96,7 @@ def _tables(found: Agreement) -> list[str]:
 
 
 def _table(
-    title: str, headings: Iterable[str], rows: Mapping[str, Sequence[Mean]], decimals: int
+    title: str, headings: Iterable[str], rows: Mapping[str, Sequence[Estimate]], decimals: int
 ) -> list[str]:
     """A table whose rows each hold figures of the same images."""
     width = max(map(len, rows), default=0)
@@ -103,7 +104,7 @@ def _table(
     lines.append(_line("", headings, "n images", "patients", width))
     for label, figures in rows.items():
         cells = [_figure(figure, decimals) for figure in figures]
-        lines.append(_line(label, cells, str(figures[0].n), str(figures[0].patients), width))
+        lines.append(_line(label, cells, str(figures[0].n), str(figures[0].groups), width))
     return lines
 
 
@@ -112,14 +113,11 @@ def _line(label: str, cells: Iterable[str], n: str, patients: str, width: int) -
     return f"{label:<{width}}  {columns}{n:>8}{patients:>10}"
 
 
-def _figure(figure: Mean, decimals: int) -> str:
-    if figure.mean is None or figure.ci95 is None:
-        return "too few patients"
-    low, high = figure.ci95
-    return f"{figure.mean:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+def _figure(figure: Estimate, decimals: int) -> str:
+    return figure.text(f".{decimals}f") if figure.interval else "too few patients"
 
 
-def _worst(listed: Sequence[Comparison], paths: Sequence[Path]) -> list[str]:
+def _worst(listed: Sequence[ReaderPair], paths: Sequence[Path]) -> list[str]:
     if not listed:
         return []
     lines = ["", "The pairs that agree least about the lesion"]

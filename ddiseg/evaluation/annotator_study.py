@@ -1,4 +1,4 @@
-"""Everything that is known of people's work with and without the model."""
+"""Annotator study: the work of annotators with and without the model's prediction."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from annotation_protocol import load_protocol
-from annotation_protocol.metrics import FEW
+from annotation_protocol.estimates import FEW, RESAMPLES, SEED
 from ddiseg.catalogue import Arm
 from ddiseg.errors import DdisegError
-from ddiseg.evaluation.arms import Arms, Group, arms, group
-from ddiseg.evaluation.drift import PERIOD_MASKS, Drift, drift
-from ddiseg.evaluation.measures import MaskMeasures, measure_mask
-from ddiseg.evaluation.samples import RESAMPLES, SEED, count_patients
+from ddiseg.evaluation.arms import Arms, MaskGroup, compare_arms, summarise_group
+from ddiseg.evaluation.drift import PERIOD_MASKS, Drift, measure_drift
+from ddiseg.evaluation.measures import MaskMeasures, count_patients, measure_mask
 from ddiseg.outcomes import Progress, silent
 from ddiseg.workspace.workspace import Workspace
 
@@ -23,19 +22,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class WorkReport:
-    """Everything that is known of people's work with and without the model."""
+    """Estimates from all accepted masks that were drawn on a labelling server."""
 
     n: int  #: accepted masks, one an image
     patients: int
     accepted: tuple[str, str] | None  #: earliest and latest time of acceptance, UTC
-    set_back: int  #: masks whose time is before that of the one accepted before them
+    set_back: int  #: masks with a time before that of the mask accepted before them
     arms: Arms
     by_tone: dict[str, Arms]  #: in the protocol's order
-    by_model: dict[str, Group]  #: the painted arm by model version, the oldest first
+    by_model: dict[
+        str, MaskGroup
+    ]  #: masks with the prediction shown by model version, oldest first
     drift: Drift
     drift_by_tone: dict[str, Drift]  #: in the protocol's order
-    repainted: int  #: masks in no arm: given out again, with a person's mask painted
-    left_out: tuple[str, ...]  #: accepted masks that can't be compared, and why
+    in_no_arm: int  #: masks of images sent out again, with a person's mask shown
+    left_out: tuple[str, ...]  #: accepted masks that can't be compared, with the reason
 
     @property
     def empty(self) -> bool:
@@ -57,7 +58,7 @@ class WorkReport:
             "by_model": {name: of.as_dict() for name, of in self.by_model.items()},
             "drift": self.drift.as_dict(),
             "drift_by_tone": {tone: of.as_dict() for tone, of in self.drift_by_tone.items()},
-            "repainted": self.repainted,
+            "repainted": self.in_no_arm,
             "left_out": list(self.left_out),
         }
 
@@ -65,43 +66,46 @@ class WorkReport:
 def work_report(workspace: Workspace, progress: Progress = silent) -> WorkReport:
     """Compare every accepted mask of a labelling server with its prediction; reads only.
 
-    A mask whose file is missing or damaged, or whose prediction's or second reading's is, is left
-    out and named.
+    A mask is left out and named where its file, or that of its prediction or second reading, is
+    missing or damaged.
     """
     catalogue = workspace.catalogue
-    works, readings = catalogue.tasks.work(), catalogue.tasks.readings()
+    outcomes, readings = catalogue.tasks.work(), catalogue.labelling.readings()
     models = {version.id: version.name for version in catalogue.models.all()}
     rows: list[MaskMeasures] = []
     left_out = []
-    for done, work in enumerate(works, 1):
+    for done, outcome in enumerate(outcomes, 1):
+        of_image = readings.get(outcome.image.id, ())
         try:
-            rows.append(measure_mask(workspace, work, models, readings.get(work.image.id, ())))
+            rows.append(measure_mask(workspace, outcome, models, of_image))
         except DdisegError as error:
-            left_out.append(f"{work.image.name}: {error}")
-        progress(done, len(works))
-    return summary(rows, list(models.values()), left_out)
+            left_out.append(f"{outcome.image.name}: {error}")
+        progress(done, len(outcomes))
+    return summarise(rows, list(models.values()), left_out)
 
 
-def summary(
+def summarise(
     rows: Sequence[MaskMeasures], models: Sequence[str] = (), left_out: Sequence[str] = ()
 ) -> WorkReport:
-    """What accepted masks come to, whatever their order; `models` are names, the oldest first."""
-    rows = sorted(rows, key=lambda row: row.place)
+    """Return the report of accepted masks in any order; `models` are names, the oldest first."""
+    rows = sorted(rows, key=lambda row: row.event_id)
     times = [row.accepted_at for row in rows]
-    painted = [row for row in rows if row.arm is Arm.PREDICTED]
-    places = {row.place: number for number, row in enumerate(painted, 1)}
+    shown = [row for row in rows if row.arm is Arm.PREDICTED]
+    numbers = {row.event_id: number for number, row in enumerate(shown, 1)}
     tones = [tone.name for tone in load_protocol().tones]
     return WorkReport(
         n=len(rows),
         patients=count_patients(rows),
         accepted=(min(times), max(times)) if times else None,
         set_back=sum(later < earlier for earlier, later in pairwise(times)),
-        arms=arms(rows),
-        by_tone=dict(_by(rows, tones, lambda r: r.tone, arms)),
-        by_model=dict(_by(painted, models, lambda r: r.model, group)),
-        drift=drift(rows, places),
-        drift_by_tone=dict(_by(rows, tones, lambda r: r.tone, lambda of: drift(of, places))),
-        repainted=sum(row.arm is None for row in rows),
+        arms=compare_arms(rows),
+        by_tone=dict(_by(rows, tones, lambda r: r.tone, compare_arms)),
+        by_model=dict(_by(shown, models, lambda r: r.model, summarise_group)),
+        drift=measure_drift(rows, numbers),
+        drift_by_tone=dict(
+            _by(rows, tones, lambda r: r.tone, lambda part: measure_drift(part, numbers))
+        ),
+        in_no_arm=sum(row.arm is None for row in rows),
         left_out=tuple(left_out),
     )
 
@@ -110,9 +114,9 @@ def _by(
     rows: Sequence[MaskMeasures],
     names: Sequence[str],
     name_of: Callable[[MaskMeasures], str | None],
-    what: Callable[[Sequence[MaskMeasures]], T],
+    summarise_rows: Callable[[Sequence[MaskMeasures]], T],
 ) -> Iterator[tuple[str, T]]:
-    """(name, `what` of its rows) of each of `names` that has rows."""
+    """Yield the name and the summary of its rows, of each of `names` that has rows."""
     for name in names:
         if chosen := [row for row in rows if name_of(row) == name]:
-            yield name, what(chosen)
+            yield name, summarise_rows(chosen)

@@ -1,31 +1,30 @@
-"""What people found when they opened an image - a mask or none - and what came of it."""
+"""Comparison of the annotator study's arms: prediction shown, withheld, or not there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from annotation_protocol.estimates import Estimate, EstimateDifference, difference, too_few
 from ddiseg.catalogue import Arm
-from ddiseg.evaluation.measures import COMPARED, MaskMeasures, Metric
-from ddiseg.evaluation.samples import (
-    Difference,
-    Estimate,
-    MetricSample,
+from ddiseg.evaluation.measures import (
+    COMPARED,
+    MaskMeasures,
+    Metric,
     count_patients,
-    difference,
-    too_few,
+    metric_sample,
 )
 
 
 @dataclass(frozen=True)
-class Group:
-    """The accepted masks that have something in common."""
+class MaskGroup:
+    """Accepted masks with something in common, such as an arm or a tone."""
 
     n: int  #: images
     patients: int
-    not_timed: int  #: images for which the server counted no seconds
-    figures: dict[Metric, Estimate]
+    not_timed: int  #: images without seconds from the labelling server
+    estimates: dict[Metric, Estimate]
 
     @property
     def too_few(self) -> bool:
@@ -33,45 +32,49 @@ class Group:
 
     def as_dict(self) -> dict[str, Any]:
         counts = {"n": self.n, "patients": self.patients, "not_timed": self.not_timed}
-        return {**counts, **as_dicts(self.figures)}
+        return {**counts, **as_dicts(self.estimates)}
 
 
 @dataclass(frozen=True)
 class Arms:
-    """What people found when they opened an image, side by side."""
+    """The accepted masks by what the annotator saw on opening the image."""
 
-    painted: Group  #: the model's mask
-    control: Group  #: nothing, though there is a prediction, drawn by lot
-    bare: Group  #: nothing, as there was no prediction
-    difference: dict[Metric, Difference]  #: of COMPARED, painted minus control
+    shown: MaskGroup  #: the prediction
+    control: MaskGroup  #: nothing: the prediction was withheld at random
+    bare: MaskGroup  #: nothing: there was no prediction
+    difference: dict[Metric, EstimateDifference]  #: of COMPARED, shown minus control
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "painted": self.painted.as_dict(),
+            "painted": self.shown.as_dict(),
             "control": self.control.as_dict(),
             "bare": self.bare.as_dict(),
             "painted_minus_control": as_dicts(self.difference),
         }
 
 
-def group(rows: Sequence[MaskMeasures]) -> Group:
-    return Group(
+def summarise_group(rows: Sequence[MaskMeasures]) -> MaskGroup:
+    """Return the estimates of a group of masks."""
+    return MaskGroup(
         n=len(rows),
         patients=count_patients(rows),
         not_timed=sum(Metric.MEDIAN_SECONDS not in row.values for row in rows),
-        figures={measure: MetricSample(measure, rows).figure() for measure in Metric},
+        estimates={metric: metric_sample(metric, rows).estimate() for metric in Metric},
     )
 
 
-def arms(rows: Sequence[MaskMeasures]) -> Arms:
+def compare_arms(rows: Sequence[MaskMeasures]) -> Arms:
+    """Return the estimates of each arm and the differences between the first two."""
     of = {arm: [row for row in rows if row.arm is arm] for arm in Arm}
-    groups = {arm: group(of[arm]) for arm in (Arm.PREDICTED, Arm.CONTROL, Arm.BARE)}
+    shown, control, bare = (
+        summarise_group(of[arm]) for arm in (Arm.PREDICTED, Arm.CONTROL, Arm.BARE)
+    )
     differences = {
-        m: difference(MetricSample(m, of[Arm.PREDICTED]), MetricSample(m, of[Arm.CONTROL]))
+        m: difference(metric_sample(m, of[Arm.PREDICTED]), metric_sample(m, of[Arm.CONTROL]))
         for m in COMPARED
     }
-    return Arms(groups[Arm.PREDICTED], groups[Arm.CONTROL], groups[Arm.BARE], differences)
+    return Arms(shown, control, bare, differences)
 
 
-def as_dicts(figures: Mapping[Metric, Estimate | Difference]) -> dict[str, Any]:
-    return {measure.value: asdict(figure) for measure, figure in figures.items()}
+def as_dicts(estimates: Mapping[Metric, Estimate | EstimateDifference]) -> dict[str, Any]:
+    return {metric.value: estimate.to_json() for metric, estimate in estimates.items()}

@@ -1,19 +1,19 @@
-"""The gate: may a newly trained version replace the one in use?
+"""The gate: decide whether a newly trained model version may replace the current one.
 
-Both paint the same held-out images, whose accepted masks neither has learned from. The candidate
-passes only if it is not worse over all of them, and if no tone's lower bound falls by more than a
-tolerance. A mask that people drew over the painting of the version in use leans towards that version
-(left as it was, it gives it an IoU of 1), so those are left out where there are enough others.
-Intervals are 95 % bootstrap intervals over patients; candidate, version in use and their
-difference are resampled together (paired: Efron and Tibshirani 1993, chapter 8), so that a hard
-patient counts for both.
+Both predict the same hold-out images, whose accepted masks neither was trained on. The candidate
+passes if it is not worse over all of them, and if no tone's lower bound drops by more than a maximum.
+A mask that was drawn over a prediction of the current model is biased towards that model (left
+unchanged, it gives it an IoU of 1), so such masks are left out where there are enough others.
+Intervals are 95 % bootstrap intervals over patients; the difference between candidate and current
+model is taken image by image (paired: Efron and Tibshirani 1993, chapter 8), so that a hard patient
+counts for both.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -21,153 +21,156 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol, metrics
-from annotation_protocol.metrics import FEW, Interval
+from annotation_protocol.estimates import RESAMPLES, SEED, Estimate, Sample, counted
 from ddiseg.errors import InputError
 
-RESAMPLES, SEED = 2000, 0
-
-#: By how much a tone's lower bound may fall, in IoU.
-TOLERANCE = 0.02
+#: By how much a tone's lower bound may drop, in IoU.
+MAX_DROP = 0.02
 
 MEAN, LESION = "mean_iou", "lesion_iou"
-_SAID = {MEAN: "mean IoU", LESION: "lesion IoU"}
+_NAMES = {MEAN: "mean IoU", LESION: "lesion IoU"}
 
 
 class CurrentPrediction(StrEnum):
-    """What people made of a painting of the version in use when they drew an accepted mask."""
+    """How an accepted mask came from a prediction of the current model."""
 
-    NONE = "none"  #: they had none before them
-    UNCHANGED = "unchanged"  #: they left it as it was
+    NONE = "none"  #: the annotator was not shown one
+    UNCHANGED = "unchanged"
     CORRECTED = "corrected"
 
 
 @dataclass(frozen=True)
 class HoldoutImage:
-    """One held-out image: whose it is, and the confusion matrices (C, C) of both versions' masks."""
+    """A hold-out image with the confusion matrices (C, C) of both models' predictions."""
 
     patient: str
     tone: str
     valid: Sequence[int]  #: classes that the annotator could use
     candidate: NDArray[np.int64]
-    current: NDArray[np.int64] | None  #: None where there is no version to compare with
-    painting: CurrentPrediction = CurrentPrediction.NONE
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A mean over images; value and interval are None where there are too few to say."""
-
-    value: float | None
-    interval: Interval | None
-    n: int  #: images that count
+    current: NDArray[np.int64] | None  #: None where there is no current model to compare with
+    drawn_over: CurrentPrediction = CurrentPrediction.NONE
 
 
 @dataclass(frozen=True)
 class GateComparison:
-    """The figures of a group of held-out images, by MEAN and LESION."""
+    """The estimates of a group of hold-out images, by MEAN and LESION."""
 
     n: int  #: images
-    painted: int  #: of them, how many masks were drawn over a painting of the version in use
+    drawn_over: int  #: of them, masks that were drawn over a prediction of the current model
     patients: int
-    candidate: dict[str, Figure]
-    current: dict[str, Figure] | None
-    difference: dict[str, Figure] | None  #: candidate minus current, image by image
+    candidate: dict[str, Estimate]
+    current: dict[str, Estimate] | None
+    difference: dict[str, Estimate] | None  #: candidate minus current, image by image
+
+    def as_dict(self) -> dict[str, Any]:
+        estimates = {"candidate": self.candidate, "current": self.current}
+        return {
+            "n": self.n,
+            "painted": self.drawn_over,
+            "patients": self.patients,
+            **{k: _as_dicts(v) for k, v in {**estimates, "difference": self.difference}.items()},
+        }
 
 
 @dataclass(frozen=True)
 class GateDecision:
-    """What the gate says, and why."""
+    """The decision on a candidate, with its reasons."""
 
     passed: bool
-    judged: bool  #: False where there was nothing, or too little, to compare
-    reasons: tuple[str, ...]  #: one line each, what decided first
-    compared_with: str | None  #: name of the version in use
-    tolerance: float
-    patients: int  #: of all held-out images, compared or not
-    held_out: dict[str, int]  #: images by tone
-    drawn_over: dict[CurrentPrediction, int]  #: masks over a painting of the version in use
+    evaluated: bool  #: False where there was nothing, or too little, to compare
+    reasons: tuple[str, ...]  #: one line each, the decisive ones first
+    compared_with: str | None  #: name of the current model version
+    max_drop: float
+    patients: int  #: of all hold-out images, compared or not
+    holdout: dict[str, int]  #: images by tone
+    drawn_over: dict[CurrentPrediction, int]  #: masks over a prediction of the current model
     overall: GateComparison
     by_tone: dict[str, GateComparison]  #: in the protocol's order
 
     def as_dict(self) -> dict[str, Any]:
-        """The verdict as JSON has it, with what its intervals are made of."""
-        values = asdict(self)
-        images = {
-            "images": sum(self.held_out.values()),
-            "patients": values.pop("patients"),
-            "by_tone": self.held_out,
-            "drawn_over_its_painting": values.pop("drawn_over"),
-        }
-        bootstrap = {"over": "patients", "paired": True, "resamples": RESAMPLES, "seed": SEED}
+        """Return the decision under the keys that are stored with a model version."""
         return {
-            **values,
+            "passed": self.passed,
+            "judged": self.evaluated,
             "reasons": list(self.reasons),
-            "held_out": images,
-            "bootstrap": bootstrap,
-        }
+            "compared_with": self.compared_with,
+            "tolerance": self.max_drop,
+            "held_out": {
+                "images": sum(self.holdout.values()),
+                "patients": self.patients,
+                "by_tone": self.holdout,
+                "drawn_over_its_painting": self.drawn_over,
+            },
+            "overall": self.overall.as_dict(),
+            "by_tone": {tone: group.as_dict() for tone, group in self.by_tone.items()},
+            "bootstrap": {
+                "over": "patients", "paired": True, "resamples": RESAMPLES, "seed": SEED
+            },
+        }  # fmt: skip
 
 
-def check_max_drop(tolerance: float) -> None:
-    """Raise InputError where it is no IoU from 0 to 1."""
-    if not 0 <= tolerance <= 1:
-        raise InputError(f"--tolerance is {tolerance:g}: give an IoU from 0 to 1, such as 0.02")
+def check_max_drop(max_drop: float) -> None:
+    """Raise InputError where it is not an IoU from 0 to 1."""
+    if not 0 <= max_drop <= 1:
+        raise InputError(f"--tolerance is {max_drop:g}: give an IoU from 0 to 1, such as 0.02")
 
 
 def decide(
     images: Sequence[HoldoutImage],
     compared_with: str | None,
-    tolerance: float = TOLERANCE,
+    max_drop: float = MAX_DROP,
     *,
     unusable: str | None = None,
 ) -> GateDecision:
-    """The verdict on a candidate by held-out images.
+    """Return the decision on a candidate by hold-out images.
 
     Args:
-        compared_with: name of the version in use; None where there is none to compare with.
-        tolerance: by how much a tone's lower bound may fall, in IoU.
-        unusable: the version in use, and why it can't paint.
+        images: hold-out images; may be empty.
+        compared_with: name of the current model version; None where there is none.
+        max_drop: by how much a tone's lower bound may drop, in IoU.
+        unusable: name of the current model version and why it can't predict.
 
     Raises:
-        InputError: the tolerance is none.
+        InputError: `max_drop` is not an IoU from 0 to 1.
     """
-    check_max_drop(tolerance)
+    check_max_drop(max_drop)
     tones = [tone.name for tone in load_protocol().tones]
     groups = {tone: [each for each in images if each.tone == tone] for tone in tones}
-    by_tone = {tone: _compare_fairly(members) for tone, members in groups.items() if members}
-    overall = _compare_fairly(images)
-    refused = _worse(overall, tolerance) + _fallen(by_tone, tolerance)
-    unjudged = _unjudged(overall, compared_with, unusable)
+    by_tone = {tone: _compare_unbiased(members) for tone, members in groups.items() if members}
+    overall = _compare_unbiased(images)
+    refusals = _worse_overall(overall, max_drop) + _dropped(by_tone, max_drop)
+    not_evaluated = _why_not_evaluated(overall, compared_with, unusable)
     return GateDecision(
-        passed=not refused,
-        judged=unjudged is None,
+        passed=not refusals,
+        evaluated=not_evaluated is None,
         reasons=(
-            *refused,
-            *([unjudged] if unjudged else _kept(overall, refused)),
-            *_leaning(images, overall, by_tone, compared_with),
+            *refusals,
+            *([not_evaluated] if not_evaluated else _why_passed(overall, refusals)),
+            *_biased(images, overall, by_tone, compared_with),
             *_few(by_tone),
         ),
         compared_with=compared_with,
-        tolerance=tolerance,
+        max_drop=max_drop,
         patients=len({each.patient for each in images}),
-        held_out={tone: len(members) for tone, members in groups.items() if members},
-        drawn_over=_drawn_over(images),
+        holdout={tone: len(members) for tone, members in groups.items() if members},
+        drawn_over=_count_drawn_over(images),
         overall=overall,
         by_tone=by_tone,
     )
 
 
-def refuse(verdict: GateDecision | None, why: str) -> GateDecision:
-    """The verdict, None where there was no comparison, on a version that may not come into use."""
-    if verdict is None:
-        return replace(decide([], None), passed=False, reasons=(why,))
-    return replace(verdict, passed=False, reasons=(why, *verdict.reasons))
+def refuse(decision: GateDecision | None, reason: str) -> GateDecision:
+    """Return a refusal for `reason`, with what `decision` measured; None where nothing was compared."""
+    if decision is None:
+        return replace(decide([], None), passed=False, reasons=(reason,))
+    return replace(decision, passed=False, reasons=(reason, *decision.reasons))
 
 
-def _compare_fairly(images: Sequence[HoldoutImage]) -> GateComparison:
-    """By masks that do not lean towards the version in use; by all, where those are too few."""
-    fair = _compare([each for each in images if each.painting is CurrentPrediction.NONE])
-    if fair.n == len(images) or fair.candidate[MEAN].value is not None:
-        return fair
+def _compare_unbiased(images: Sequence[HoldoutImage]) -> GateComparison:
+    """Compare by masks not drawn over a prediction of the current model; by all where they are too few."""
+    unbiased = _compare([each for each in images if each.drawn_over is CurrentPrediction.NONE])
+    if unbiased.n == len(images) or unbiased.candidate[MEAN].value is not None:
+        return unbiased
     return _compare(images)
 
 
@@ -179,21 +182,22 @@ def _compare(images: Sequence[HoldoutImage]) -> GateComparison:
         difference = {m: candidate[m] - current[m] for m in candidate}
     return GateComparison(
         n=len(images),
-        painted=sum(each.painting is not CurrentPrediction.NONE for each in images),
+        drawn_over=sum(each.drawn_over is not CurrentPrediction.NONE for each in images),
         patients=len(set(patients)),
-        candidate=_figures(candidate, patients),
-        current=None if current is None else _figures(current, patients),
-        difference=None if difference is None else _figures(difference, patients),
+        candidate=_estimates(candidate, patients),
+        current=None if current is None else _estimates(current, patients),
+        difference=None if difference is None else _estimates(difference, patients),
     )
 
 
 def _values(
     images: Sequence[HoldoutImage],
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]] | None]:
-    """IoU of each image, (N,), by measure: of the candidate and of the version in use.
+    """Return the IoU of each image, (N,), by measure: of the candidate and of the current model.
 
-    A class counts where the truth or either mask shows it, so that both have the same images; the
-    one that paints nothing where nothing is has done so perfectly. NaN where a class does not count.
+    A class counts where the truth or either prediction has it, so that both models have the same
+    images; a prediction without a class that the truth lacks gets an IoU of 1. NaN where a class
+    does not count.
     """
     names = load_protocol().class_names
     rows: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
@@ -215,122 +219,119 @@ def _values(
     return found[0], found[1] if compared else None
 
 
-def _figures(
+def _estimates(
     values: Mapping[str, NDArray[np.float64]], patients: Sequence[str]
-) -> dict[str, Figure]:
-    figures = {}
+) -> dict[str, Estimate]:
+    estimates = {}
     for measure, each in values.items():
         counts = ~np.isnan(each)
-        whose = [patient for patient, kept in zip(patients, counts, strict=True) if kept]
-        n = len(whose)
-        if n < FEW or len(set(whose)) < 2:
-            figures[measure] = Figure(None, None, n)
-            continue
-        interval = metrics.mean_interval(each[counts], whose, resamples=RESAMPLES, seed=SEED)
-        figures[measure] = Figure(float(each[counts].mean()), interval, n)
-    return figures
+        kept = [patient for patient, count in zip(patients, counts, strict=True) if count]
+        estimates[measure] = Sample(each[counts], kept).estimate()
+    return estimates
 
 
-def _unjudged(
+def _why_not_evaluated(
     overall: GateComparison, compared_with: str | None, unusable: str | None
 ) -> str | None:
-    """Why nothing can be compared; None where it can."""
+    """Return why nothing can be compared; None where it can."""
     if unusable is not None:
-        return f"not judged: {unusable}"
+        return f"not evaluated: {unusable}"
     if not overall.n:
-        return "not judged: no accepted mask is held out yet"
+        return "not evaluated: the hold-out set has no accepted mask yet"
     if compared_with is None or overall.difference is None:
-        return "not judged: there is no version in use to compare with"
+        return "not evaluated: there is no current model to compare with"
     if overall.difference[MEAN].value is None:
-        return f"not judged: too few held-out masks to say ({_counted(overall)})"
+        return f"not evaluated: too few hold-out masks ({_size(overall)})"
     return None
 
 
-def _worse(overall: GateComparison, tolerance: float) -> list[str]:
-    """In what the candidate is worse over all held-out images."""
-    said = []
-    for measure, figure in (overall.difference or {}).items():
-        if figure.value is None or figure.interval is None:
+def _worse_overall(overall: GateComparison, max_drop: float) -> list[str]:
+    """Return a line for each measure in which the candidate is worse over all hold-out images."""
+    lines = []
+    for measure, estimate in (overall.difference or {}).items():
+        if estimate.value is None or estimate.high is None:
             continue
-        if figure.interval[1] < 0 or figure.value < -tolerance:
-            said.append(f"{_SAID[measure]} is worse: {_difference(figure)}")
-    return said
+        if estimate.high < 0 or estimate.value < -max_drop:
+            lines.append(f"{_NAMES[measure]} is worse: {_difference(estimate)}")
+    return lines
 
 
-def _fallen(by_tone: Mapping[str, GateComparison], tolerance: float) -> list[str]:
-    """The tones whose lower bound falls by more than the tolerance."""
-    said = []
+def _dropped(by_tone: Mapping[str, GateComparison], max_drop: float) -> list[str]:
+    """Return a line for each tone and measure whose lower bound drops by more than `max_drop`."""
+    lines = []
     for tone, group in by_tone.items():
-        for measure, figure in group.candidate.items():
+        for measure, after in group.candidate.items():
             before = None if group.current is None else group.current[measure]
-            if figure.interval is None or before is None or before.interval is None:
+            if after.low is None or before is None or before.low is None:
                 continue
-            fall = before.interval[0] - figure.interval[0]
-            if fall > tolerance:
-                said.append(
-                    f"{tone}: the lower bound of {_SAID[measure]} falls from "
-                    f"{before.interval[0]:.3f} to {figure.interval[0]:.3f}, by more than "
-                    f"{tolerance:g} (n = {figure.n} images, {group.patients} patients)"
+            if before.low - after.low > max_drop:
+                lines.append(
+                    f"{tone}: the lower bound of {_NAMES[measure]} drops from {before.low:.3f} to "
+                    f"{after.low:.3f}, by more than {max_drop:g} ({counted(after.n, group.patients)})"
                 )
-    return said
+    return lines
 
 
-def _kept(overall: GateComparison, refused: Sequence[str]) -> list[str]:
-    """What speaks for a candidate that passes."""
-    if refused or overall.difference is None:
+def _why_passed(overall: GateComparison, refusals: Sequence[str]) -> list[str]:
+    """Return the differences of a candidate that passes."""
+    if refusals or overall.difference is None:
         return []
-    return [f"{_SAID[m]}: {_difference(f)}" for m, f in overall.difference.items() if f.interval]
+    return [f"{_NAMES[m]}: {_difference(e)}" for m, e in overall.difference.items() if e.interval]
 
 
-def _drawn_over(images: Sequence[HoldoutImage]) -> dict[CurrentPrediction, int]:
-    counts = Counter(each.painting for each in images)
+def _count_drawn_over(images: Sequence[HoldoutImage]) -> dict[CurrentPrediction, int]:
+    counts = Counter(each.drawn_over for each in images)
     return {
         kind: counts[kind] for kind in (CurrentPrediction.UNCHANGED, CurrentPrediction.CORRECTED)
     }
 
 
-def _leaning(
+def _biased(
     images: Sequence[HoldoutImage],
     overall: GateComparison,
     by_tone: Mapping[str, GateComparison],
     compared_with: str | None,
 ) -> list[str]:
-    """How many masks lean towards the version in use, and where they had to count all the same."""
-    counts = _drawn_over(images)
+    """Return how many masks are biased towards the current model, and which groups count them."""
+    counts = _count_drawn_over(images)
     if not any(counts.values()):
         return []
-    said = [
-        f"{sum(counts.values())} of {len(images)} held-out masks were drawn over the painting of "
-        f"{compared_with}, which flatters it ({counts[CurrentPrediction.UNCHANGED]} unchanged, "
-        f"{counts[CurrentPrediction.CORRECTED]} corrected): they count only where the others are too few"
+    lines = [
+        f"{sum(counts.values())} of {len(images)} hold-out masks were drawn over a prediction of "
+        f"{compared_with}, which favours it ({counts[CurrentPrediction.UNCHANGED]} unchanged, "
+        f"{counts[CurrentPrediction.CORRECTED]} corrected): they count only where there are too few others"
     ]
     for name, group in {"overall": overall, **by_tone}.items():
-        if group.painted:
-            said.append(
-                f"{name}: too few others, so {group.painted} of them count (n = {group.n} images)"
+        if group.drawn_over:
+            lines.append(
+                f"{name}: too few others, so {group.drawn_over} of them count "
+                f"({counted(group.n, None)})"
             )
-    return said
+    return lines
 
 
 def _few(by_tone: Mapping[str, GateComparison]) -> list[str]:
-    """The tones of which too little is held out."""
-    known = [tone.name for tone in load_protocol().tones if tone.name != "unknown"]
-    said = []
-    for tone in known:
+    """Return a line for each tone with too few hold-out masks."""
+    lines = []
+    for tone in (tone.name for tone in load_protocol().tones if tone.name != "unknown"):
         group = by_tone.get(tone)
         if group is None:
-            said.append(f"{tone}: no mask is held out")
+            lines.append(f"{tone}: no hold-out mask")
         elif group.candidate[MEAN].value is None:
-            said.append(f"{tone}: too few held-out masks to say ({_counted(group)})")
-    return said
+            lines.append(f"{tone}: too few hold-out masks ({_size(group)})")
+    return lines
 
 
-def _difference(figure: Figure) -> str:
-    assert figure.value is not None
-    assert figure.interval is not None
-    low, high = figure.interval
-    return f"{figure.value:+.3f} [{low:+.3f}, {high:+.3f}] (n = {figure.n} images)"
+def _difference(estimate: Estimate) -> str:
+    return f"{estimate.text('+.3f')} ({counted(estimate.n, None)})"
 
 
-def _counted(group: GateComparison) -> str:
-    return f"n = {group.n} images, {group.patients} patients"
+def _size(group: GateComparison) -> str:
+    return counted(group.n, group.patients)
+
+
+def _as_dicts(estimates: Mapping[str, Estimate] | None) -> dict[str, Any] | None:
+    """Return the estimates as they are stored, without their number of patients."""
+    if estimates is None:
+        return None
+    return {m: estimate.to_json(with_groups=False) for m, estimate in estimates.items()}

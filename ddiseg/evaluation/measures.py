@@ -1,4 +1,4 @@
-"""One accepted mask, and all that is measured of it."""
+"""Measures of accepted masks, and samples of them for estimates."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from itertools import combinations
 import numpy as np
 
 from annotation_protocol import load_protocol, metrics
+from annotation_protocol.estimates import Sample, Statistic
 from ddiseg import masks
 from ddiseg.catalogue import Action, AnnotationOutcome, Arm
 from ddiseg.catalogue.tables import Image, Mask
@@ -18,7 +19,7 @@ from ddiseg.workspace.workspace import Workspace
 
 
 class Metric(StrEnum):
-    """What is measured of accepted masks; the first four compare them with the prediction."""
+    """A measure of accepted masks; the first four compare them with the prediction."""
 
     LESION_DICE = "lesion_dice"  #: mean over the images where either mask has a lesion
     MEAN_DICE = "mean_dice"  #: mean over images of the mean over the classes of either mask
@@ -37,7 +38,7 @@ EDITS = (
 )
 SECONDS = (Metric.MEDIAN_SECONDS, Metric.MEAN_SECONDS)
 
-#: What two arms are compared by. Nobody draws a withheld prediction to the pixel, so not UNCHANGED.
+#: Metrics of two arms that are compared. UNCHANGED is none: nobody draws a withheld prediction to the pixel.
 COMPARED = (
     *SECONDS,
     Metric.LESION_DICE,
@@ -49,43 +50,62 @@ COMPARED = (
 
 @dataclass(frozen=True)
 class MaskMeasures:
-    """One accepted mask."""
+    """The measures of one accepted mask."""
 
     tone: str
     patient: str
-    arm: Arm | None  #: None where a person's mask was painted
-    model: str | None  #: that made the prediction
-    place: int  #: of its acceptance in the event log, which no clock disturbs
-    accepted_at: str  #: time in UTC, as the clock had it
+    arm: Arm | None  #: None where the annotator was shown a person's mask
+    model: str | None  #: model version that made the prediction
+    event_id: int  #: of the acceptance: the order in the event log, which no clock disturbs
+    accepted_at: str  #: UTC, by the clock of the machine
     values: dict[Metric, float]  #: as far as they could be measured
 
 
+def metric_sample(metric: Metric, rows: Sequence[MaskMeasures]) -> Sample:
+    """Return the values of one metric, of the masks where it could be measured."""
+    measured = [row for row in rows if metric in row.values]
+    statistic = _STATISTICS.get(metric, Statistic.MEAN)
+    return Sample(
+        [row.values[metric] for row in measured], [row.patient for row in measured], statistic
+    )
+
+
+_STATISTICS = {Metric.MEDIAN_SECONDS: Statistic.MEDIAN, Metric.UNCHANGED: Statistic.SHARE}
+
+
+def count_patients(rows: Sequence[MaskMeasures]) -> int:
+    return len({row.patient for row in rows})
+
+
 def measure_mask(
-    workspace: Workspace, work: AnnotationOutcome, models: dict[int, str], readings: Sequence[Mask]
+    workspace: Workspace,
+    outcome: AnnotationOutcome,
+    models: dict[int, str],
+    readings: Sequence[Mask],
 ) -> MaskMeasures:
     """Measure one accepted mask.
 
     Args:
         workspace: holds the masks' files.
-        work: how the mask came about.
+        outcome: how the mask came about.
         models: names of the model versions by id.
-        readings: what different people drew of the image by themselves.
+        readings: masks of the image by different people, each drawn independently.
 
     Raises:
         WorkspaceError, InputError: a mask's file is missing or damaged.
     """
     values: dict[Metric, float] = {}
     model = None
-    arm: Arm | None = work.arm
-    if work.prediction is not None:
-        values |= _edits(workspace.mask(work.prediction), workspace.mask(work.accepted))
-        assert work.prediction.model_version_id is not None
-        model = models[work.prediction.model_version_id]
+    arm: Arm | None = outcome.arm
+    if outcome.prediction is not None:
+        values |= _edits(workspace.mask(outcome.prediction), workspace.mask(outcome.accepted))
+        assert outcome.prediction.model_version_id is not None
+        model = models[outcome.prediction.model_version_id]
     elif arm is not Arm.BARE:
         arm = None
-    if work.seconds is not None:
-        values |= dict.fromkeys(SECONDS, work.seconds)
-    image = work.image
+    if outcome.seconds is not None:
+        values |= dict.fromkeys(SECONDS, outcome.seconds)
+    image = outcome.image
     if not math.isnan(dice := _readers_dice(workspace, image, readings)):
         values[Metric.READERS_DICE] = dice
     events = workspace.catalogue.events.of_image(image.id)
@@ -111,10 +131,10 @@ def _edits(prediction: masks.Mask, accepted: masks.Mask) -> dict[Metric, float]:
 
 
 def _readers_dice(workspace: Workspace, image: Image, readings: Sequence[Mask]) -> float:
-    """The lesion's mean Dice over every two readings that have one; NaN without such two."""
+    """Return the lesion's mean Dice over all pairs of readings; NaN where no pair has a lesion."""
     lesion = load_protocol().class_named("lesion").index
-    drawn = [workspace.mask_over(image, m) == lesion for m in readings if lesion in m.classes]
-    confusions = [metrics.confusion(one, other, 2) for one, other in combinations(drawn, 2)]
+    lesions = [workspace.mask_over(image, m) == lesion for m in readings if lesion in m.classes]
+    confusions = [metrics.confusion(one, other, 2) for one, other in combinations(lesions, 2)]
     dice = [float(metrics.dice_per_class(confusion)[1]) for confusion in confusions]
     defined = [d for d in dice if not math.isnan(d)]
     return float(np.mean(defined)) if defined else math.nan

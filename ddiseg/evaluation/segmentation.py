@@ -13,6 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol, metrics
+from annotation_protocol.estimates import (
+    RESAMPLES,
+    SEED,
+    estimate_classes,
+    estimate_classes_by_stratum,
+)
 from ddiseg import masks
 from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.lifecycle import SETTLED
@@ -45,8 +51,8 @@ def evaluate(
     mapping: dict[int, int] | None = None,
     stretched: bool = False,
     subset: str | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
     refused: list[FileOutcome] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -119,8 +125,8 @@ def evaluate(
     scored = np.stack(confusions), [i.patient or f"image {i.id}" for i in images]
     usable = np.array(valid)
     shown = {name for index, name in enumerate(names) if usable[:, index].any()}
-    overall = metrics.score(*scored, usable, names, resamples=resamples, seed=seed)
-    by_tone = metrics.score_by_group(
+    overall = estimate_classes(*scored, usable, names, resamples=resamples, seed=seed)
+    by_tone = estimate_classes_by_stratum(
         *scored, usable, [i.tone for i in images], names, resamples=resamples, seed=seed
     )
     result: dict[str, Any] = {
@@ -135,9 +141,9 @@ def evaluate(
         "notes": [*notes, *_notes(workspace, models, drawn_over)],
         "refused": [f"{each.name}: {each.note}" for each in refused],
         "bootstrap": {"over": "patients", "resamples": resamples, "seed": seed},
-        "classes": {c: s.as_dict() for c, s in overall.items() if c in shown},
+        "classes": {c: s.to_json() for c, s in overall.items() if c in shown},
         "by_tone": {
-            tone: {c: s.as_dict() for c, s in scores.items() if c in shown}
+            tone: {c: s.to_json() for c, s in scores.items() if c in shown}
             for tone, scores in by_tone.items()
         },
     }

@@ -61,7 +61,7 @@ class RoundOptions:
     every: int = WORTH_A_REFRESH  #: accepted masks that make a refresh due
     max_age: float = 7.0  #: days of the newest version, with which one mask does
     draw: int = 0  #: images of the next batch, drawn once nobody has work left; 0 draws none
-    tolerance: float = gate.TOLERANCE
+    tolerance: float = gate.MAX_DROP
     backbone: str = "small"
     device: str = "auto"
     seed: int = 0

@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from annotation_protocol import load_protocol
-from annotation_protocol.metrics import FEW
+from annotation_protocol.estimates import FEW
 from ddiseg.catalogue import ModelKind
 from ddiseg.catalogue.malignancy import DISCLAIMER
 from ddiseg.catalogue.tables import ModelVersion

@@ -89,7 +89,7 @@ def compare_on_holdout(
                 valid=mask.classes,
                 candidate=_confusion(truth, probes, net, photograph, cache),
                 current=current,
-                painting=painting,
+                drawn_over=painting,
             )
         )
     name = incumbent.version.name if incumbent else None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol, metrics
-from annotation_protocol.metrics import FEW
+from annotation_protocol.estimates import FEW, estimate_classes, estimate_classes_by_stratum
 from ddiseg.catalogue import ModelKind
 from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.records import Estimate, Score
@@ -196,8 +196,10 @@ def _random(workspace: Workspace, version: ModelVersion) -> Table | None:
     patients = [patient_key(image) for image in images]
     confusions = np.stack([_confusion(workspace, *pair, len(names)) for pair in pairs])
     valid = np.array([[c in truth.classes for c in range(len(names))] for _, truth, _ in pairs])
-    overall = metrics.score(confusions, patients, valid, names)
-    by_tone = metrics.score_by_group(confusions, patients, valid, [i.tone for i in images], names)
+    overall = estimate_classes(confusions, patients, valid, names)
+    by_tone = estimate_classes_by_stratum(
+        confusions, patients, valid, [i.tone for i in images], names
+    )
     own = sum(lineage.painting_under(truth, version.id) is not None for _, truth, _ in pairs)
     return Table(
         title="Accepted images that were drawn at random",
@@ -210,7 +212,7 @@ def _random(workspace: Workspace, version: ModelVersion) -> Table | None:
             Row(
                 tone=tone,
                 measure=LESION,
-                figures=[_enough(Score.from_json(scores["lesion"].as_dict()).iou)],
+                figures=[_enough(Score.from_json(scores["lesion"].to_json()).iou)],
             )
             for tone, scores in {ALL: overall, **by_tone}.items()
         ],

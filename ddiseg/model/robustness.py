@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import Protocol, load_protocol, metrics
+from annotation_protocol.estimates import FEW, ClassEstimates, Sample, difference, estimate_classes
 from ddiseg.catalogue import State
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.errors import InputError, WorkspaceError
@@ -181,7 +182,7 @@ class _Measured:
             groups |= {name: rows} if rows else {}
         by_change = {
             name: {
-                group: self._score(of_change[rows], rows, resamples, seed).as_dict()
+                group: self._score(of_change[rows], rows, resamples, seed).to_json()
                 for group, rows in groups.items()
             }
             for name, of_change in zip(self.changes, confusions, strict=True)
@@ -210,25 +211,21 @@ class _Measured:
 
     def _score(
         self, confusions: NDArray[np.int64], rows: Sequence[int], resamples: int, seed: int
-    ) -> metrics.ClassScore:
+    ) -> ClassEstimates:
         patients = [self.patients[row] for row in rows]
         valid = np.ones((len(rows), 2), np.bool_)
         names = ("rest", LESION)
-        scores = metrics.score(confusions, patients, valid, names, resamples=resamples, seed=seed)
+        scores = estimate_classes(
+            confusions, patients, valid, names, resamples=resamples, seed=seed
+        )
         return scores[LESION]
 
     def _together(
         self, steadiness: NDArray[np.float64], rows: Sequence[int], resamples: int, seed: int
     ) -> dict[str, Any]:
         """The mean of a value an image, over the images that have one."""
-        values, patients = self._with_lesion(steadiness, rows)
-        interval = metrics.mean_interval(values, patients, resamples=resamples, seed=seed)
-        return {
-            "iou_mean": float(values.mean()) if values.size else None,
-            "iou_mean_ci95": interval and list(interval),
-            "n": int(values.size),
-            "patients": len(set(patients)),
-        }
+        sample = self._with_lesion(steadiness, rows)
+        return sample.estimate(fewest=0, resamples=resamples, seed=seed).to_json("iou_mean")
 
     def _difference(
         self,
@@ -239,25 +236,15 @@ class _Measured:
         seed: int,
     ) -> dict[str, Any] | None:
         """Mean IoU of the second tone less that of the first; None where either has too few images."""
-        values, drawn = [], []
-        for number, tone in enumerate(tones):
-            of_tone, patients = self._with_lesion(steadiness, groups.get(tone, []))
-            if of_tone.size < metrics.FEW or len(set(patients)) < 2:
-                return None
-            values.append(of_tone.mean())
-            drawn.append(
-                metrics.resampled_means(of_tone, patients, resamples=resamples, seed=seed + number)
-            )
-        return {
-            "iou_mean": float(values[1] - values[0]),
-            "iou_mean_ci95": list(metrics.percentile_interval(drawn[1] - drawn[0])),
-        }
+        first, second = (self._with_lesion(steadiness, groups.get(tone, [])) for tone in tones)
+        found = difference(second, first, independent=True, resamples=resamples, seed=seed)
+        if found.interval is None:
+            return None
+        return {"iou_mean": found.value, "iou_mean_ci95": list(found.interval)}
 
-    def _with_lesion(
-        self, steadiness: NDArray[np.float64], rows: Sequence[int]
-    ) -> tuple[NDArray[np.float64], list[str]]:
+    def _with_lesion(self, steadiness: NDArray[np.float64], rows: Sequence[int]) -> Sample:
         kept = [row for row in rows if not np.isnan(steadiness[row])]
-        return steadiness[kept], [self.patients[row] for row in kept]
+        return Sample(steadiness[kept], [self.patients[row] for row in kept])
 
 
 def _steadiness(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -276,7 +263,7 @@ def _about_tones(
     """What the figures say about tones."""
     if difference is None:
         counts = {tone: together[tone]["n"] if tone in together else 0 for tone in (light, dark)}
-        few = [tone for tone, n in counts.items() if n < metrics.FEW] or [light, dark]
+        few = [tone for tone, n in counts.items() if n < FEW] or [light, dark]
         found = " and ".join(f"{tone} (n = {counts[tone]})" for tone in few)
         return (
             f"Too few images of {found} to say whether the masks of one tone are less steady "
@@ -301,7 +288,7 @@ def _about_tones(
 
 def _about_noise(beyond: dict[str, Any]) -> list[str]:
     """Whether it is the light that moves the masks; nothing where there are too few images."""
-    if beyond["n"] < metrics.FEW or beyond["iou_mean_ci95"] is None:
+    if beyond["n"] < FEW or beyond["iou_mean_ci95"] is None:
         return []
     low, high = beyond["iou_mean_ci95"]
     figures = f"difference in mean IoU {beyond['iou_mean']:+.3f} [{low:+.3f}, {high:+.3f}], n = {beyond['n']}"

@@ -73,7 +73,7 @@ def refresh(
     cache_limit: int = DEFAULT_LIMIT,
     device: str = "cpu",
     hold_out: bool = False,
-    tolerance: float = gate.TOLERANCE,
+    tolerance: float = gate.MAX_DROP,
 ) -> Refreshed:
     """Train probes on accepted masks and record them as a new model version.
 

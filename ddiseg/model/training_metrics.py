@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import metrics
+from annotation_protocol.estimates import estimate_classes
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.outcomes import Progress, counted, silent
 from ddiseg.sampling.groups import patient_key
@@ -65,7 +66,7 @@ def _validation(
     probes: Probes, held_out: Sequence[tuple[Image, Mask, NDArray[np.int64]]]
 ) -> dict[str, Any]:
     classes = range(len(probes.classes))
-    scores = metrics.score(
+    scores = estimate_classes(
         np.stack([matrix for _, _, matrix in held_out]),
         [patient_key(image) for image, _, _ in held_out],
         np.array([[c in mask.classes for c in classes] for _, mask, _ in held_out]),
@@ -76,5 +77,5 @@ def _validation(
         "by_tone": count_tones([image for image, _, _ in held_out]),
         "loss": probes.record.validation_loss,
         "calibration": asdict(probes.calibration) if probes.calibration else None,
-        "scores": {name: score.as_dict() for name, score in scores.items() if score.n},
+        "scores": {name: score.to_json() for name, score in scores.items() if score.n},
     }

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from annotation_protocol import Protocol
-from annotation_protocol.metrics import FEW
+from annotation_protocol.estimates import FEW
 from ddiseg.catalogue import Catalogue, State, records
 from ddiseg.catalogue.tables import Image
 from ddiseg.report.figures import Bar, Dot, dot_panels, stacked_bars

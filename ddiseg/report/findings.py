@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, TypeVar
 
+from annotation_protocol.estimates import Estimate, EstimateDifference, counted
 from ddiseg.evaluation.annotator_study import WorkReport
 from ddiseg.evaluation.arms import Arms
 from ddiseg.evaluation.drift import PERIOD_MASKS, Drift, Halves
 from ddiseg.evaluation.measures import Metric
-from ddiseg.evaluation.samples import Difference
-from ddiseg.report.wording import counted, quoted
+from ddiseg.report.wording import quoted
 
 T = TypeVar("T")
 
@@ -78,11 +78,11 @@ def overview(report: WorkReport) -> list[str]:
         period = f"on {first}" if first == last else f"from {first} to {last}"
         found.append(
             f"Drawn on a labelling server and accepted, {period} "
-            f"{counted(report.n, report.patients)}."
+            f"({counted(report.n, report.patients)})."
         )
-    if report.repainted:
+    if report.in_no_arm:
         found.append(
-            f"In no figure, n = {report.repainted}: images that were given out again with a person's "
+            f"In no figure, n = {report.in_no_arm}: images that were given out again with a person's "
             "mask painted in place of the model's."
         )
     return [*found, *(f"Left out: {line}" for line in report.left_out)]
@@ -92,7 +92,7 @@ def parts(report: WorkReport) -> list[Part]:
     """With and without the model's mask, and over time; nothing without any accepted mask."""
     if report.n == 0:
         return []
-    if report.arms.painted.n == 0:
+    if report.arms.shown.n == 0:
         return [Part("With and without the model's mask", (), (_NOTHING_SHOWN,), ())]
     return [_side_by_side(report), _over_time(report)]
 
@@ -164,7 +164,7 @@ def _side_by_side(report: WorkReport) -> Part:
         _finding(said.heading, arms, partial(say, measure)) for measure, said in _SAID.items()
     ]
     findings.append(_finding("Model's masks accepted unchanged", arms, _unchanged))
-    figures = report.arms.painted.figures, report.arms.control.figures
+    figures = report.arms.shown.estimates, report.arms.control.estimates
 
     def never(measure: Metric) -> bool:
         return not any(of[measure].n for of in figures)
@@ -193,40 +193,40 @@ def _compared(measure: Metric, arms: Arms) -> tuple[str, bool] | None:
     if not any(difference.n):
         return None
     if difference.value is None:
-        return _too_few(difference.n, difference.patients)
+        return _too_few(difference)
     verdict = {-1: said.less, 0: "No difference can be told", 1: said.more}[difference.sign]
-    painted, control = arms.painted.figures[measure], arms.control.figures[measure]
+    painted, control = arms.shown.estimates[measure], arms.control.estimates[measure]
     return (
         f"{verdict}: {quoted(measure, painted)} with it, {quoted(measure, control)} without, "
         f"difference {quoted(measure, difference)} "
-        f"{counted(difference.n, difference.patients)}.",
+        f"({counted(difference.n, difference.groups)}).",
         False,
     )
 
 
 def _shown(measure: Metric, arms: Arms) -> tuple[str, bool] | None:
     """The painted arm alone."""
-    figure = arms.painted.figures[measure]
+    figure = arms.shown.estimates[measure]
     if figure.n == 0:
         return None
     if figure.value is None:
-        return _too_few(figure.n, figure.patients)
+        return _too_few(figure)
     return (
         f"With the model's mask in sight {quoted(measure, figure)} "
-        f"{counted(figure.n, figure.patients)}.",
+        f"({counted(figure.n, figure.groups)}).",
         False,
     )
 
 
 def _unchanged(arms: Arms) -> tuple[str, bool] | None:
-    figure = arms.painted.figures[Metric.UNCHANGED]
+    figure = arms.shown.estimates[Metric.UNCHANGED]
     if figure.n == 0:
         return None
     if figure.value is None:
-        return _too_few(figure.n, figure.patients)
+        return _too_few(figure)
     return (
         f"{quoted(Metric.UNCHANGED, figure)} of the masks that people saw were accepted without a "
-        f"changed pixel {counted(figure.n, figure.patients)}.",
+        f"changed pixel ({counted(figure.n, figure.groups)}).",
         False,
     )
 
@@ -265,7 +265,7 @@ def _trend(drift: Drift) -> tuple[str, bool] | None:
     if drift.n == 0:
         return None
     if halves is None or halves.difference[measure].value is None:
-        return _too_few(drift.n, drift.patients)
+        return _too_few(Estimate(None, None, None, drift.n, drift.patients))
     said = {
         -1: ("It fell", ": either the model paints worse what it is given, or people look more closely"),
         0: ("Whether it rises or falls can't be told", ""),
@@ -287,9 +287,9 @@ def _beside(shown: Halves, drift: Drift) -> Iterator[Line]:
         yield Line("seen against withheld", *_beyond(drift.beyond))
 
 
-def _beyond(beyond: Difference) -> tuple[str, bool]:
+def _beyond(beyond: EstimateDifference) -> tuple[str, bool]:
     if beyond.value is None:
-        return _too_few(beyond.n, beyond.patients)
+        return _too_few(beyond)
     verdict = {
         -1: "The rise where people saw the model's mask is smaller than where it was withheld: they "
         "follow it less",
@@ -299,7 +299,7 @@ def _beyond(beyond: Difference) -> tuple[str, bool]:
         "follow it more than a better model explains",
     }[beyond.sign]
     number = quoted(Metric.LESION_DICE, beyond)
-    return f"{verdict}, {number} {counted(beyond.n, beyond.patients)}.", False
+    return f"{verdict}, {number} ({counted(beyond.n, beyond.groups)}).", False
 
 
 _Verdicts = Mapping[int, str]
@@ -315,26 +315,31 @@ _MODEL: _Verdicts = {
 
 def _line(scope: str, measure: Metric, halves: Halves, said: _Verdicts) -> Iterator[Line]:
     """The change of one measure; nothing where it was not measured at all."""
-    earlier, later = halves.earlier.figures[measure], halves.later.figures[measure]
+    earlier, later = halves.earlier.estimates[measure], halves.later.estimates[measure]
     if halves.difference[measure].value is not None:
         verdict = said[halves.difference[measure].sign]
         yield Line(scope, f"{verdict}, {_from_to(measure, halves)}.")
     elif later.n or earlier.n:
-        n, patients = (earlier.n, later.n), (earlier.patients, later.patients)
-        yield Line(scope, *_too_few(n, patients))
+        yield Line(scope, f"too few to say ({_sizes(halves, measure)})", True)
 
 
 def _from_to(measure: Metric, halves: Halves) -> str:
-    earlier, later = halves.earlier.figures[measure], halves.later.figures[measure]
+    earlier, later = halves.earlier.estimates[measure], halves.later.estimates[measure]
     return (
         f"from {quoted(measure, earlier)} in the earlier half to {quoted(measure, later)} in the "
         f"later, a change of {quoted(measure, halves.difference[measure])} "
-        f"{counted((earlier.n, later.n), (earlier.patients, later.patients))}"
+        f"({_sizes(halves, measure)})"
     )
 
 
-def _too_few(n: int | tuple[int, int], patients: int | tuple[int, int]) -> tuple[str, bool]:
-    return f"too few to say {counted(n, patients)}", True
+def _sizes(halves: Halves, measure: Metric) -> str:
+    """Return the sizes of the earlier and the later half."""
+    change = halves.difference[measure]
+    return counted(change.n[::-1], change.groups[::-1])
+
+
+def _too_few(estimate: Estimate | EstimateDifference) -> tuple[str, bool]:
+    return f"too few to say ({counted(estimate.n, estimate.groups)})", True
 
 
 def _scopes(overall: T, by_tone: Mapping[str, T]) -> dict[str, T]:

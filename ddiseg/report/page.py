@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from annotation_protocol import load_protocol
-from annotation_protocol.metrics import FEW
+from annotation_protocol.estimates import FEW
 from ddiseg.catalogue.tables import now
 from ddiseg.errors import InputError, NotFoundError, WorkspaceError
 from ddiseg.outcomes import Progress, silent

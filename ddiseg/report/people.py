@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ddiseg.evaluation.annotator_study import WorkReport, work_report
-from ddiseg.evaluation.arms import Group
+from ddiseg.evaluation.arms import MaskGroup
 from ddiseg.evaluation.drift import Drift
 from ddiseg.evaluation.measures import Metric
 from ddiseg.report.figures import Dot, Panel, Span, series_panels, span_panels
@@ -76,7 +76,7 @@ def _arms_figure(report: WorkReport, part: Part) -> Figure | None:
     for measure in _ARMS:
         dots = {}
         for scope, arms in by_scope.items():
-            groups = (arms.painted, arms.control) if control else (arms.painted,)
+            groups = (arms.shown, arms.control) if control else (arms.shown,)
             dots[scope] = tuple(_dot(group, measure) for group in groups)
         every = [dot for of in dots.values() for dot in of]
         if _any(every):
@@ -127,9 +127,9 @@ def _spans(drift: Drift, measure: Metric) -> Sequence[Span]:
     return [Span(p.first, p.last, _dot(p.masks, measure)) for p in drift.periods]
 
 
-def _dot(group: Group, measure: Metric) -> Dot:
+def _dot(group: MaskGroup, measure: Metric) -> Dot:
     """A figure in the unit that it is printed in."""
-    figure = group.figures[measure]
+    figure = group.estimates[measure]
     if figure.value is None or figure.interval is None:
         return Dot(None, None, figure.n)
     low, high = (scaled(measure, end) for end in figure.interval)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from annotation_protocol.metrics import FEW
+from annotation_protocol.estimates import FEW
 from ddiseg.catalogue import Catalogue
 from ddiseg.catalogue.records import Estimate, Score
 from ddiseg.report.figures import Dot, dot_panels

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from annotation_protocol.estimates import EstimateDifference
 from ddiseg.evaluation.annotator_study import WorkReport
-from ddiseg.evaluation.arms import Arms, Group
+from ddiseg.evaluation.arms import Arms, MaskGroup
 from ddiseg.evaluation.drift import SHOWN, Drift, Halves
 from ddiseg.evaluation.measures import COMPARED, EDITS, SECONDS, Metric
-from ddiseg.evaluation.samples import Difference
 from ddiseg.report.wording import cell, counts, heading
 
 
@@ -34,8 +34,8 @@ class Table:
 
 def tables(report: WorkReport) -> list[Table]:
     """What became of the painting, the seconds it took, the arms side by side, and all over time."""
-    tones = {tone: arms.painted for tone, arms in report.by_tone.items()}
-    painted = {"": {"all": report.arms.painted}, "tone": tones, "model version": report.by_model}
+    tones = {tone: arms.shown for tone, arms in report.by_tone.items()}
+    painted = {"": {"all": report.arms.shown}, "tone": tones, "model version": report.by_model}
     arms = {"all tones": report.arms, **{f"tone {t}": a for t, a in report.by_tone.items()}}
     drifts = {
         "all tones": report.drift,
@@ -96,7 +96,7 @@ def _groups(groups: Mapping[str, Sequence[Row]]) -> tuple[tuple[str, tuple[Row, 
     return tuple((name, tuple(rows)) for name, rows in groups.items() if rows)
 
 
-def _rows(groups: Mapping[str, Group], measures: Sequence[Metric]) -> list[Row]:
+def _rows(groups: Mapping[str, MaskGroup], measures: Sequence[Metric]) -> list[Row]:
     return [
         Row(label, _cells(group, measures), group.too_few)
         for label, group in groups.items()
@@ -104,7 +104,7 @@ def _rows(groups: Mapping[str, Group], measures: Sequence[Metric]) -> list[Row]:
     ]
 
 
-def _timed_rows(groups: Mapping[str, Group]) -> list[Row]:
+def _timed_rows(groups: Mapping[str, MaskGroup]) -> list[Row]:
     return [
         Row(row.label, (*row.cells, str(groups[row.label].not_timed)), row.few)
         for row in _rows(groups, SECONDS)
@@ -112,9 +112,9 @@ def _timed_rows(groups: Mapping[str, Group]) -> list[Row]:
 
 
 def _arm_rows(arms: Arms) -> list[Row]:
-    rows = _rows({"painted": arms.painted, "control": arms.control, "bare": arms.bare}, COMPARED)
-    if arms.painted.n and arms.control.n:
-        of = arms.painted, arms.control
+    rows = _rows({"painted": arms.shown, "control": arms.control, "bare": arms.bare}, COMPARED)
+    if arms.shown.n and arms.control.n:
+        of = arms.shown, arms.control
         rows.append(_difference_row("difference", of, arms.difference, COMPARED))
     return rows
 
@@ -144,8 +144,8 @@ def _half_rows(arm: str, halves: Halves) -> list[Row]:
 
 def _difference_row(
     label: str,
-    of: tuple[Group, Group],
-    differences: Mapping[Metric, Difference],
+    of: tuple[MaskGroup, MaskGroup],
+    differences: Mapping[Metric, EstimateDifference],
     measures: Sequence[Metric],
 ) -> Row:
     cells = (
@@ -156,11 +156,11 @@ def _difference_row(
     return Row(label, cells, of[0].too_few or of[1].too_few)
 
 
-def _cells(group: Group, measures: Sequence[Metric]) -> tuple[str, ...]:
+def _cells(group: MaskGroup, measures: Sequence[Metric]) -> tuple[str, ...]:
     """The group's n, and its figures; with their own n where that is not the group's."""
     cells = [str(group.n), str(group.patients)]
     for measure in measures:
-        figure = group.figures[measure]
-        own = "" if figure.n in (0, group.n) else f" n={figure.n}/{figure.patients}"
+        figure = group.estimates[measure]
+        own = "" if figure.n in (0, group.n) else f" n={figure.n}/{figure.groups}"
         cells.append(f"{cell(measure, figure)}{own}")
     return tuple(cells)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from annotation_protocol.estimates import Estimate, EstimateDifference
 from ddiseg.evaluation.measures import Metric
-from ddiseg.evaluation.samples import Difference, Estimate
 
 
 def heading(measure: Metric) -> str:
@@ -14,7 +14,7 @@ def heading(measure: Metric) -> str:
     return f"{printed.name}, {printed.unit}" if printed.unit else printed.name
 
 
-def cell(measure: Metric, figure: Estimate | Difference) -> str:
+def cell(measure: Metric, figure: Estimate | EstimateDifference) -> str:
     """Value and interval, a difference with its sign; a dash where nothing was measured."""
     if not _measured(figure):
         return "—"
@@ -23,7 +23,7 @@ def cell(measure: Metric, figure: Estimate | Difference) -> str:
     return _number(measure, figure, "")
 
 
-def quoted(measure: Metric, figure: Estimate | Difference) -> str:
+def quoted(measure: Metric, figure: Estimate | EstimateDifference) -> str:
     """The same with its unit; only of a figure that has a value."""
     printed = _PRINTED[measure]
     unit = printed.unit if isinstance(figure, Estimate) else printed.difference_unit
@@ -33,12 +33,6 @@ def quoted(measure: Metric, figure: Estimate | Difference) -> str:
 def scaled(measure: Metric, value: float) -> float:
     """A value in the unit that it is printed in."""
     return _PRINTED[measure].scale * value
-
-
-def counted(n: int | tuple[int, int], patients: int | tuple[int, int]) -> str:
-    """What a figure stands on, such as (n = 3 images, 2 patients)."""
-    one = ("image" if n == 1 else "images"), ("patient" if patients == 1 else "patients")
-    return f"(n = {counts(n)} {one[0]}, {counts(patients)} {one[1]})"
 
 
 def counts(n: int | tuple[int, int]) -> str:
@@ -64,17 +58,11 @@ _PRINTED = {
 }
 
 
-def _number(measure: Metric, figure: Estimate | Difference, unit: str) -> str:
-    assert figure.value is not None
-    assert figure.interval is not None
+def _number(measure: Metric, figure: Estimate | EstimateDifference, unit: str) -> str:
     printed = _PRINTED[measure]
-    sign = "+" if isinstance(figure, Difference) else ""
-    value, low, high = (
-        f"{printed.scale * number:{sign}z.{printed.decimals}f}"
-        for number in (figure.value, *figure.interval)
-    )
-    return f"{value}{unit} [{low}, {high}]"
+    sign = "" if isinstance(figure, Estimate) else "+"
+    return figure.text(f"{sign}.{printed.decimals}f", scale=printed.scale, unit=unit)
 
 
-def _measured(figure: Estimate | Difference) -> bool:
-    return all(figure.n) if isinstance(figure, Difference) else figure.n > 0
+def _measured(figure: Estimate | EstimateDifference) -> bool:
+    return all(figure.n) if isinstance(figure, EstimateDifference) else figure.n > 0

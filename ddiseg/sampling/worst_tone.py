@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from annotation_protocol.metrics import FEW, Interval
+from annotation_protocol.estimates import FEW, Interval
 from ddiseg.catalogue import Catalogue
 from ddiseg.catalogue.records import Estimate
 from ddiseg.catalogue.tables import ModelVersion

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from annotation_protocol.metrics import FEW
+from annotation_protocol.estimates import FEW
 from fedd.backbone import DIFFUSION_STEPS, IMAGENET_256, Backbone, UNetConfig
 from fedd.dataset import DatasetImage
 from fedd.errors import ExplorationError

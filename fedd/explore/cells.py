@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from annotation_protocol import load_protocol
-from annotation_protocol.metrics import confusion, score
+from annotation_protocol.estimates import estimate_classes
+from annotation_protocol.metrics import confusion
 from fedd.backbone import Backbone
 from fedd.cache import image_digest, to_half
 from fedd.dataset import UNKNOWN, DatasetImage
@@ -238,7 +239,7 @@ class Cells:
         valid = np.ones((len(items), len(self._classes)), np.bool_)
         figures: list[CellMetric] = []
         for tone, rows in _by_tone(items).items():
-            scores = score(
+            scores = estimate_classes(
                 confusions[rows],
                 [items[row].patient for row in rows],
                 valid[rows],
@@ -246,7 +247,7 @@ class Cells:
                 resamples=self._settings.resamples,
                 seed=self._settings.probes.seed,
             )
-            lesion = scores["lesion"].as_dict()
+            lesion = scores["lesion"].to_json()
             figures += _figures("segmentation", block, timestep, tone, lesion)
         return figures
 

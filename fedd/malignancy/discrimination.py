@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation_protocol.metrics import Interval, bootstrap_weights, percentile_interval
+from annotation_protocol.estimates import Interval, bootstrap_weights, percentile_interval
 
 Truth: TypeAlias = NDArray[np.bool_]
 Floats: TypeAlias = NDArray[np.float64]

@@ -23,15 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol
-from annotation_protocol.metrics import (
+from annotation_protocol.estimates import (
     FEW,
     Interval,
+    Sample,
     bootstrap_weights,
-    iou_per_class,
-    mean_interval,
+    estimate_classes,
     percentile_interval,
-    score,
 )
+from annotation_protocol.metrics import iou_per_class
 from fedd.dataset import TONES, DatasetImage
 from fedd.malignancy.discrimination import best_threshold, discrimination
 from fedd.paper import published
@@ -155,18 +155,22 @@ def _segmentation(
     n, people = len(items), len(set(patients))
     value, interval = class_mean_iou(confusions, patients, resamples)
     each = np.array([_nanmean(iou) for iou in iou_per_class(confusions)])
+    per_image = Sample(each, patients).estimate(fewest=0, resamples=resamples)
     found = {
         "miou": _One(value, interval, n, people),
-        "miou_per_image": _One(
-            float(each.mean()), mean_interval(each, patients, resamples=resamples), n, people
-        ),
+        "miou_per_image": _One(per_image.value, per_image.interval, n, people),
     }
     valid = np.ones((n, len(classes)), np.bool_)
-    for name, of_class in score(confusions, patients, valid, classes, resamples=resamples).items():
-        behind = of_class.n, of_class.patients
-        found[f"{name}_iou"] = _One(of_class.iou_pooled, of_class.iou_pooled_ci95, *behind)
+    by_class = estimate_classes(confusions, patients, valid, classes, resamples=resamples)
+    for name, of_class in by_class.items():
+        behind = of_class.n, of_class.groups
+        found[f"{name}_iou"] = _One(
+            of_class.iou_pooled.value, of_class.iou_pooled.interval, *behind
+        )
         if name == "lesion":
-            found["lesion_iou_per_image"] = _One(of_class.iou_mean, of_class.iou_mean_ci95, *behind)
+            found["lesion_iou_per_image"] = _One(
+                of_class.iou_mean.value, of_class.iou_mean.interval, *behind
+            )
     return {name: _if_enough(one) for name, one in found.items()}
 
 

@@ -13,13 +13,13 @@ import pytest
 from numpy.typing import NDArray
 
 from annotation_protocol import metrics
+from annotation_protocol.estimates import RESAMPLES, Estimate, estimate_classes
 from ddiseg import masks
 from ddiseg.catalogue import AnnotationPage, AnnotationVersion, Arm, NewMask, tables
 from ddiseg.evaluation.annotator_study import WorkReport, work_report
 from ddiseg.evaluation.drift import Drift
 from ddiseg.evaluation.interrater import agreement
 from ddiseg.evaluation.measures import COMPARED, SECONDS, Metric
-from ddiseg.evaluation.samples import RESAMPLES, Estimate
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.people import HEIGHT, WIDTH, People, lesion
@@ -37,7 +37,7 @@ def report_of(people: People) -> WorkReport:
 
 
 def painted(report: WorkReport, measure: Metric) -> Estimate:
-    return report.arms.painted.figures[measure]
+    return report.arms.shown.estimates[measure]
 
 
 def dice(a: int, b: int) -> float:
@@ -64,7 +64,7 @@ def test_agreement__by_hand(people: People) -> None:
     for measure, value in expected.items():
         figure = painted(report, measure)
         assert figure.value == pytest.approx(value), measure
-        assert (figure.n, figure.patients) == (5, 5)
+        assert (figure.n, figure.groups) == (5, 5)
     assert (report.n, report.patients, report.left_out) == (5, 5, ())
 
 
@@ -106,11 +106,11 @@ def test_intervals__means_as_evaluate_has_them(people: People) -> None:
     for (before, after), patient in zip(drawn, patients, strict=True):
         people.accept(lesion(after), lesion(before), patient=patient)
     confusions = np.stack([metrics.confusion(lesion(b), lesion(a), 5) for a, b in drawn])
-    scores = metrics.score(confusions, patients, np.ones((7, 5), bool), list("blmrs"))
+    scores = estimate_classes(confusions, patients, np.ones((7, 5), bool), list("blmrs"))
     figure = painted(report_of(people), Metric.LESION_DICE)
-    assert figure.interval == pytest.approx(scores["l"].dice_mean_ci95)
-    assert figure.value == pytest.approx(scores["l"].dice_mean)
-    assert (figure.n, figure.patients) == (7, 4)
+    assert figure.interval == pytest.approx(scores["l"].dice_mean.interval)
+    assert figure.value == pytest.approx(scores["l"].dice_mean.value)
+    assert (figure.n, figure.groups) == (7, 4)
 
 
 def test_intervals__median_as_a_slow_loop(people: People) -> None:
@@ -143,9 +143,9 @@ def test_intervals__all_or_none_unchanged_is_not_certain(
 def test_too_few__no_figure_but_its_n(people: People, n: int, patient: str | None) -> None:
     for _ in range(n):
         people.accept(lesion(4), lesion(4), patient=patient)
-    figures = report_of(people).arms.painted.figures
-    expected = Estimate(None, None, n, 1 if patient else n)
-    never = {Metric.READERS_DICE: Estimate(None, None, 0, 0)}
+    figures = report_of(people).arms.shown.estimates
+    expected = Estimate(None, None, None, n, 1 if patient else n)
+    never = {Metric.READERS_DICE: Estimate(None, None, None, 0, 0)}
     assert figures == dict.fromkeys(Metric, expected) | never
 
 
@@ -153,9 +153,9 @@ def test_seconds__missing_ones_are_counted(people: People) -> None:
     for seconds in (10.0, 20.0, 30.0, 40.0, 400.0, None, None):
         people.accept(lesion(4), lesion(4), seconds=seconds)
     report = report_of(people)
-    group = report.arms.painted
+    group = report.arms.shown
     assert (group.n, group.not_timed) == (7, 2)
-    median, mean = (group.figures[measure] for measure in SECONDS)
+    median, mean = (group.estimates[measure] for measure in SECONDS)
     assert (median.value, median.n) == (30, 5)
     assert (mean.value, mean.n) == (100, 5)
     assert painted(report, Metric.UNCHANGED).n == 7
@@ -171,14 +171,14 @@ def two_arms(people: People, control_seconds: float = 90.0) -> None:
 def test_arms__side_by_side(people: People) -> None:
     two_arms(people)
     arms = report_of(people).arms
-    assert (arms.painted.n, arms.control.n, arms.bare.n) == (6, 6, 1)
-    assert arms.control.figures[Metric.LESION_DICE].value == pytest.approx(dice(10, 5))
-    assert arms.bare.figures[Metric.LESION_DICE] == Estimate(None, None, 0, 0)
-    assert arms.bare.figures[Metric.MEDIAN_SECONDS].n == 1
+    assert (arms.shown.n, arms.control.n, arms.bare.n) == (6, 6, 1)
+    assert arms.control.estimates[Metric.LESION_DICE].value == pytest.approx(dice(10, 5))
+    assert arms.bare.estimates[Metric.LESION_DICE] == Estimate(None, None, None, 0, 0)
+    assert arms.bare.estimates[Metric.MEDIAN_SECONDS].n == 1
     assert tuple(arms.difference) == COMPARED
     seconds = arms.difference[Metric.MEDIAN_SECONDS]
     assert seconds.value == pytest.approx(-60)
-    assert (seconds.n, seconds.patients) == ((6, 6), (6, 6))
+    assert (seconds.n, seconds.groups) == ((6, 6), (6, 6))
     assert seconds.interval is not None
     assert -65 <= seconds.interval[0] < -60 < seconds.interval[1] <= -55
     closer = arms.difference[Metric.LESION_DICE]
@@ -201,7 +201,7 @@ def test_arms__too_few_in_one_is_no_difference(people: People) -> None:
     for _ in range(4):
         people.accept(lesion(4), lesion(4), arm=Arm.CONTROL)
     arms = report_of(people).arms
-    assert arms.painted.figures[Metric.LESION_DICE].value == 1
+    assert arms.shown.estimates[Metric.LESION_DICE].value == 1
     readers = arms.difference.pop(Metric.READERS_DICE)
     assert readers.n == (0, 0)
     for difference in arms.difference.values():
@@ -212,8 +212,8 @@ def test_arms__a_person_s_mask_was_painted_is_in_none(people: People) -> None:
     people.accept(lesion(4), lesion(4))
     people.accept(lesion(4), lesion(4), given_out_again=True)
     report = report_of(people)
-    assert (report.n, report.repainted, report.arms.painted.n) == (2, 1, 1)
-    assert report.by_tone["I-II"].painted.n == 1
+    assert (report.n, report.in_no_arm, report.arms.shown.n) == (2, 1, 1)
+    assert report.by_tone["I-II"].shown.n == 1
 
 
 def test_by_tone_and_model(people: People) -> None:
@@ -226,13 +226,13 @@ def test_by_tone_and_model(people: People) -> None:
     report = report_of(people)
     assert list(report.by_tone) == ["I-II", "V-VI", "unknown"]
     light, dark = report.by_tone["I-II"], report.by_tone["V-VI"]
-    assert (light.painted.n, light.control.n, dark.painted.n, dark.control.n) == (5, 0, 10, 5)
-    assert light.painted.figures[Metric.LESION_DICE].value == pytest.approx(dice(4, 12))
-    assert dark.painted.figures[Metric.LESION_DICE].value == 1
+    assert (light.shown.n, light.control.n, dark.shown.n, dark.control.n) == (5, 0, 10, 5)
+    assert light.shown.estimates[Metric.LESION_DICE].value == pytest.approx(dice(4, 12))
+    assert dark.shown.estimates[Metric.LESION_DICE].value == 1
     assert dark.difference[Metric.LESION_DICE].value == pytest.approx(1 - dice(10, 1))
     # Models: only what people were shown, the control arm would be another question.
     assert {name: group.n for name, group in report.by_model.items()} == {"fedd-1": 10, "fedd-2": 5}
-    assert report.by_model["fedd-2"].figures[Metric.LESION_DICE].value == 1
+    assert report.by_model["fedd-2"].estimates[Metric.LESION_DICE].value == 1
 
 
 def test_counted__accepted_masks_of_the_server_only(filled: Workspace) -> None:
@@ -289,11 +289,11 @@ def test_readers__as_agreement_has_them(people: People) -> None:
     report = report_of(people)
     seen = painted(report, Metric.READERS_DICE)
     assert seen.value == pytest.approx(np.mean([dice(10, 5 + k) for k in range(5)]))
-    assert (seen.n, seen.patients) == (5, 5)
-    assert report.arms.control.figures[Metric.READERS_DICE].n == 1
+    assert (seen.n, seen.groups) == (5, 5)
+    assert report.arms.control.estimates[Metric.READERS_DICE].n == 1
     assert report.arms.difference[Metric.READERS_DICE].n == (5, 1)
     alone = agreement(people.workspace, people.catalogue.tasks.readings())
-    by_image = {c.image.id: c.figures["lesion_dice"] for c in alone.comparisons}
+    by_image = {c.image.id: c.measures["lesion_dice"] for c in alone.pairs}
     assert seen.value == pytest.approx(np.mean([by_image[k] for k in range(1, 6)]))
 
 
@@ -319,7 +319,7 @@ def test_order__is_the_event_log_s_and_not_the_clock_s(
         people.accept(lesion(4), lesion(4 if k >= 10 else 5))
     report = report_of(people)
     [early, late] = report.drift.periods
-    assert [p.masks.figures[Metric.UNCHANGED].value for p in (early, late)] == [0, 1]
+    assert [p.masks.estimates[Metric.UNCHANGED].value for p in (early, late)] == [0, 1]
     assert (early.first, early.last, late.first, late.last) == (1, 10, 11, 20)
     assert early.days == ("2026-03-02", "2027-03-02")
     assert late.days == ("2026-03-02", "2026-03-02")
@@ -337,7 +337,7 @@ def test_order__accepted_again_counts_where_it_was_accepted_last(people: People)
     waiting = people.catalogue.masks.in_review()[first]
     people.catalogue.masks.review(waiting.id, "reviewer-1", "accept")
     late = report_of(people).drift.periods[-1]
-    assert late.masks.figures[Metric.UNCHANGED].value == pytest.approx(0.1)
+    assert late.masks.estimates[Metric.UNCHANGED].value == pytest.approx(0.1)
 
 
 def damaged(people: People, image_id: int) -> Path:
@@ -353,7 +353,7 @@ def test_damaged__left_out_and_named(people: People) -> None:
     damaged(people, missing).unlink()
     damaged(people, broken).write_bytes(b"no PNG")
     report = report_of(people)
-    assert report.n == report.arms.painted.n == 5
+    assert report.n == report.arms.shown.n == 5
     assert len(report.left_out) == 2
     assert report.left_out[0].startswith("drawn-6.png: ")
     assert "missing from the store" in report.left_out[0]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ddiseg.catalogue import Arm
-from ddiseg.evaluation.annotator_study import summary
-from ddiseg.evaluation.drift import PERIODS, SHOWN, WITHHELD, Drift, drift
+from ddiseg.evaluation.annotator_study import summarise
+from ddiseg.evaluation.drift import PERIODS, SHOWN, WITHHELD, Drift, measure_drift
 from ddiseg.evaluation.measures import Metric
 from tests.ddiseg.evaluation.drawn import mask
 
@@ -19,7 +19,7 @@ UNCHANGED, DICE = Metric.UNCHANGED, Metric.LESION_DICE
 
 
 def drift_of(flags: list[bool]) -> Drift:
-    return drift(
+    return measure_drift(
         [mask(k, unchanged=flag) for k, flag in enumerate(flags, 1)],
         {k: k for k in range(1, len(flags) + 1)},
     )
@@ -35,9 +35,9 @@ def test_periods__hold_equally_many_masks_in_order() -> None:
     assert ends[0][0] == 1
     assert ends[-1][1] == 83
     assert all(after[0] == before[1] + 1 for before, after in pairwise(ends))
-    values = [period.masks.figures[UNCHANGED].value for period in found.periods]
+    values = [period.masks.estimates[UNCHANGED].value for period in found.periods]
     assert values == sorted(v for v in values if v is not None)
-    assert all(period.masks.figures[UNCHANGED].interval for period in found.periods)
+    assert all(period.masks.estimates[UNCHANGED].interval for period in found.periods)
 
 
 @pytest.mark.parametrize(("n", "periods"), [(0, 0), (19, 0), (20, 2), (39, 3), (1000, 8)])
@@ -50,8 +50,8 @@ def test_periods__as_many_as_there_are_masks_for(n: int, periods: int) -> None:
 def test_halves__later_minus_earlier() -> None:
     found = drift_of([k in (3, 7) for k in range(10)] + [k < 8 for k in range(11)])
     assert found.shown is not None
-    assert found.shown.earlier.figures[UNCHANGED].value == pytest.approx(0.2)
-    assert found.shown.later.figures[UNCHANGED].value == pytest.approx(8 / 11)
+    assert found.shown.earlier.estimates[UNCHANGED].value == pytest.approx(0.2)
+    assert found.shown.later.estimates[UNCHANGED].value == pytest.approx(8 / 11)
     difference = found.shown.difference[UNCHANGED]
     assert difference.value == pytest.approx(8 / 11 - 0.2)
     assert difference.n == (11, 10)
@@ -71,11 +71,11 @@ def test_halves__all_unchanged_is_no_trend_and_no_certainty() -> None:
 
 def test_halves__one_patient_in_a_half_says_nothing() -> None:
     rows = [mask(k, patient="the same" if k < 10 else None) for k in range(20)]
-    found = drift(rows, {k: k for k in range(20)})
+    found = measure_drift(rows, {k: k for k in range(20)})
     assert found.shown is not None
     assert found.shown.difference[UNCHANGED].value is None
-    assert found.periods[0].masks.figures[UNCHANGED].value is None
-    assert found.periods[1].masks.figures[UNCHANGED].value == 0
+    assert found.periods[0].masks.estimates[UNCHANGED].value is None
+    assert found.periods[1].masks.estimates[UNCHANGED].value == 0
 
 
 def both_arms(shown: tuple[float, float], withheld: tuple[float, float]) -> Drift:
@@ -87,7 +87,7 @@ def both_arms(shown: tuple[float, float], withheld: tuple[float, float]) -> Drif
             arm = Arm.CONTROL if k % 3 == 2 else Arm.PREDICTED
             middle = (withheld if arm is Arm.CONTROL else shown)[half]
             rows.append(mask(30 * half + k, arm=arm, dice=middle + generator.normal(0, 0.02)))
-    return summary(rows).drift
+    return summarise(rows).drift
 
 
 def test_control__people_who_look_less_move_beyond_it() -> None:
@@ -113,7 +113,7 @@ def test_control__a_better_model_moves_both() -> None:
 def test_control__is_parted_at_the_same_moment_as_the_masks_shown() -> None:
     rows = [mask(k) for k in range(20)]
     rows += [mask(100 + k, arm=Arm.CONTROL) for k in range(8)]  # only lately was a lot drawn
-    found = summary(rows).drift
+    found = summarise(rows).drift
     assert found.withheld is not None
     assert (found.withheld.earlier.n, found.withheld.later.n) == (0, 8)
     assert found.beyond is not None
@@ -123,7 +123,7 @@ def test_control__is_parted_at_the_same_moment_as_the_masks_shown() -> None:
 def test_summary__by_tone_numbers_places_among_all_tones() -> None:
     rows = [mask(k, tone=("I-II", "V-VI")[k % 2], unchanged=k > 20) for k in range(40)]
     rows += [mask(50 + k, tone="III-IV") for k in range(3)]
-    report = summary(rows)
+    report = summarise(rows)
     assert list(report.drift_by_tone) == ["I-II", "III-IV", "V-VI"]
     light = report.drift_by_tone["I-II"].periods
     assert [(p.first, p.last, p.masks.n) for p in light] == [(1, 19, 10), (21, 39, 10)]
@@ -133,12 +133,12 @@ def test_summary__by_tone_numbers_places_among_all_tones() -> None:
 def test_summary__order_of_the_rows_does_not_matter() -> None:
     rows = [mask(k, unchanged=k % 3 == 0, day=f"2026-01-{1 + k % 28:02d}") for k in range(60)]
     shuffled = random.Random(0).sample(rows, len(rows))
-    assert summary(shuffled) == summary(rows)
+    assert summarise(shuffled) == summarise(rows)
 
 
 def test_summary__counts_the_times_that_the_clock_was_set_back() -> None:
     days = ["2026-02-03", "2026-02-03", "2026-02-01", "2026-02-02", "2026-01-01"]
-    assert summary([mask(k, day=day) for k, day in enumerate(days)]).set_back == 2
+    assert summarise([mask(k, day=day) for k, day in enumerate(days)]).set_back == 2
 
 
 def test_as_dict__periods_and_halves_for_who_quotes_them() -> None:

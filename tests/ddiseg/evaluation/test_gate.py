@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from annotation_protocol.estimates import Estimate
 from ddiseg.errors import InputError
 from ddiseg.evaluation.gate import (
     LESION,
@@ -48,70 +49,70 @@ def _many(per_tone: dict[str, tuple[int, int]], n: int = 10) -> list[HoldoutImag
     ]
 
 
-def test_judge__better_for_all_passes() -> None:
-    verdict = decide(_many(dict.fromkeys(TONES, (80, 70))), "fedd-1")
-    assert (verdict.passed, verdict.judged) == (True, True)
-    difference = verdict.overall.difference
+def test_decide__better_for_all_passes() -> None:
+    decision = decide(_many(dict.fromkeys(TONES, (80, 70))), "fedd-1")
+    assert (decision.passed, decision.evaluated) == (True, True)
+    difference = decision.overall.difference
     assert difference is not None
     assert difference[LESION].value == pytest.approx(0.1)
     assert difference[LESION].interval == pytest.approx((0.1, 0.1))
-    assert verdict.reasons[1] == "lesion IoU: +0.100 [+0.100, +0.100] (n = 30 images)"
-    assert verdict.held_out == dict.fromkeys(TONES, 10)
+    assert decision.reasons[1] == "lesion IoU: +0.100 [+0.100, +0.100] (n = 30 images)"
+    assert decision.holdout == dict.fromkeys(TONES, 10)
 
 
-def test_judge__worse_for_one_tone_is_refused_though_the_mean_rose() -> None:
-    verdict = decide(_many({"I-II": (90, 60), "III-IV": (90, 60), "V-VI": (60, 70)}), "fedd-1")
-    difference = verdict.overall.difference
+def test_decide__worse_for_one_tone_is_refused_though_the_mean_rose() -> None:
+    decision = decide(_many({"I-II": (90, 60), "III-IV": (90, 60), "V-VI": (60, 70)}), "fedd-1")
+    difference = decision.overall.difference
     assert difference is not None
     assert (difference[MEAN].value or 0) > 0
-    assert not verdict.passed
-    assert verdict.judged
-    assert verdict.reasons == (
-        "V-VI: the lower bound of mean IoU falls from 0.738 to 0.660, by more than 0.02 "
-        "(n = 10 images, 10 patients)",
-        "V-VI: the lower bound of lesion IoU falls from 0.704 to 0.604, by more than 0.02 "
-        "(n = 10 images, 10 patients)",
+    assert not decision.passed
+    assert decision.evaluated
+    assert decision.reasons == (
+        "V-VI: the lower bound of mean IoU drops from 0.738 to 0.660, by more than 0.02 "
+        "(n = 10 images of 10 patients)",
+        "V-VI: the lower bound of lesion IoU drops from 0.704 to 0.604, by more than 0.02 "
+        "(n = 10 images of 10 patients)",
     )
 
 
-def test_judge__tolerance_decides() -> None:
+def test_decide__tolerance_decides() -> None:
     images = _many({"I-II": (75, 70), "V-VI": (67, 70)})
     assert not decide(images, "fedd-1", 0.02).passed
     assert decide(images, "fedd-1", 0.05).passed
 
 
-def test_judge__worse_overall_is_refused_within_every_tolerance_of_a_tone() -> None:
-    verdict = decide(_many(dict.fromkeys(TONES, (69, 70))), "fedd-1", 0.05)
-    assert not verdict.passed
-    assert verdict.reasons[1] == "lesion IoU is worse: -0.010 [-0.010, -0.010] (n = 30 images)"
+def test_decide__worse_overall_is_refused_within_every_tolerance_of_a_tone() -> None:
+    decision = decide(_many(dict.fromkeys(TONES, (69, 70))), "fedd-1", 0.05)
+    assert not decision.passed
+    assert decision.reasons[1] == "lesion IoU is worse: -0.010 [-0.010, -0.010] (n = 30 images)"
 
 
 def _over_its_painting(tone: str, n: int, start: int) -> list[HoldoutImage]:
     """Masks that people left as the version in use had painted them: none can do better."""
     return [
-        replace(_image(start + k, tone, 73, 100), painting=CurrentPrediction.UNCHANGED)
+        replace(_image(start + k, tone, 73, 100), drawn_over=CurrentPrediction.UNCHANGED)
         for k in range(n)
     ]
 
 
-def test_judge__masks_over_the_painting_of_the_version_in_use_do_not_speak_for_it() -> None:
+def test_decide__masks_over_the_painting_of_the_version_in_use_do_not_speak_for_it() -> None:
     """Half of the held-out masks were accepted unchanged, and the candidate is better by 0.03."""
     images = _many(dict.fromkeys(TONES, (73, 70)))
     for k, tone in enumerate(TONES):
         images += _over_its_painting(tone, 10, 100 * (k + 1))
     for number in (-1, -2):
-        images[number] = replace(images[number], painting=CurrentPrediction.CORRECTED)
-    verdict = decide(images, "fedd-1")
-    assert (verdict.passed, verdict.judged) == (True, True)
-    difference = verdict.overall.difference
+        images[number] = replace(images[number], drawn_over=CurrentPrediction.CORRECTED)
+    decision = decide(images, "fedd-1")
+    assert (decision.passed, decision.evaluated) == (True, True)
+    difference = decision.overall.difference
     assert difference is not None
     assert difference[LESION].value == pytest.approx(0.03)
-    assert (verdict.overall.n, verdict.overall.painted) == (30, 0)
+    assert (decision.overall.n, decision.overall.drawn_over) == (30, 0)
     assert (
-        "30 of 60 held-out masks were drawn over the painting of fedd-1, which flatters it "
-        "(28 unchanged, 2 corrected): they count only where the others are too few"
-    ) in verdict.reasons
-    assert verdict.as_dict()["held_out"] == {
+        "30 of 60 hold-out masks were drawn over a prediction of fedd-1, which favours it "
+        "(28 unchanged, 2 corrected): they count only where there are too few others"
+    ) in decision.reasons
+    assert decision.as_dict()["held_out"] == {
         "images": 60,
         "patients": 60,
         "by_tone": dict.fromkeys(TONES, 20),
@@ -119,93 +120,91 @@ def test_judge__masks_over_the_painting_of_the_version_in_use_do_not_speak_for_i
     }
 
 
-def test_judge__masks_over_its_painting_count_where_the_others_are_too_few() -> None:
+def test_decide__masks_over_its_painting_count_where_the_others_are_too_few() -> None:
     images = [*_many({"I-II": (90, 60)}), *_over_its_painting("V-VI", 8, 100)]
-    verdict = decide(images, "fedd-1")
-    assert not verdict.passed, "nothing else is known of V-VI"
-    assert verdict.by_tone["V-VI"].painted == 8
-    assert "V-VI: too few others, so 8 of them count (n = 8 images)" in verdict.reasons
-    assert not any(reason.startswith("overall:") for reason in verdict.reasons)
+    decision = decide(images, "fedd-1")
+    assert not decision.passed, "nothing else is known of V-VI"
+    assert decision.by_tone["V-VI"].drawn_over == 8
+    assert "V-VI: too few others, so 8 of them count (n = 8 images)" in decision.reasons
+    assert not any(reason.startswith("overall:") for reason in decision.reasons)
     alone = decide(images[7:], "fedd-1")
-    assert (alone.overall.n, alone.overall.painted) == (11, 8)
+    assert (alone.overall.n, alone.overall.drawn_over) == (11, 8)
     assert "overall: too few others, so 8 of them count (n = 11 images)" in alone.reasons
 
 
 def test_refuse__keeps_what_was_measured() -> None:
-    verdict = decide(_many(dict.fromkeys(TONES, (80, 70))), "fedd-1")
-    refused = refuse(verdict, "fedd-2 came into use")
+    decision = decide(_many(dict.fromkeys(TONES, (80, 70))), "fedd-1")
+    refused = refuse(decision, "fedd-2 came into use")
     assert not refused.passed
-    assert refused.reasons == ("fedd-2 came into use", *verdict.reasons)
-    assert refused.overall == verdict.overall
+    assert refused.reasons == ("fedd-2 came into use", *decision.reasons)
+    assert refused.overall == decision.overall
     nothing = refuse(None, "masks were held out")
-    assert (nothing.passed, nothing.judged, nothing.compared_with) == (False, False, None)
+    assert (nothing.passed, nothing.evaluated, nothing.compared_with) == (False, False, None)
     assert nothing.reasons == ("masks were held out",)
 
 
 @pytest.mark.parametrize("tolerance", [-0.1, 1.5, float("nan")])
-def test_judge__a_tolerance_that_is_none(tolerance: float) -> None:
+def test_decide__a_tolerance_that_is_none(tolerance: float) -> None:
     with pytest.raises(InputError, match="give an IoU from 0 to 1"):
         decide([], "fedd-1", tolerance)
 
 
-def test_judge__nothing_held_out_says_so_and_passes() -> None:
-    verdict = decide([], "fedd-1")
-    assert (verdict.passed, verdict.judged) == (True, False)
-    assert verdict.reasons == (
-        "not judged: no accepted mask is held out yet",
-        *(f"{tone}: no mask is held out" for tone in TONES),
+def test_decide__nothing_held_out_says_so_and_passes() -> None:
+    decision = decide([], "fedd-1")
+    assert (decision.passed, decision.evaluated) == (True, False)
+    assert decision.reasons == (
+        "not evaluated: the hold-out set has no accepted mask yet",
+        *(f"{tone}: no hold-out mask" for tone in TONES),
     )
-    assert (verdict.overall.n, verdict.by_tone) == (0, {})
+    assert (decision.overall.n, decision.by_tone) == (0, {})
 
 
-def test_judge__the_first_version_has_nothing_beside_it() -> None:
-    verdict = decide([_image(n, "V-VI", 80, None) for n in range(6)], None)
-    assert (verdict.passed, verdict.judged) == (True, False)
-    assert "no version in use" in verdict.reasons[0]
-    assert verdict.by_tone["V-VI"].candidate[LESION].value == pytest.approx(0.8)
+def test_decide__the_first_version_has_nothing_beside_it() -> None:
+    decision = decide([_image(n, "V-VI", 80, None) for n in range(6)], None)
+    assert (decision.passed, decision.evaluated) == (True, False)
+    assert "no current model" in decision.reasons[0]
+    assert decision.by_tone["V-VI"].candidate[LESION].value == pytest.approx(0.8)
 
 
-def test_judge__one_tone_only_says_of_the_others_that_there_is_none() -> None:
-    verdict = decide(_many({"I-II": (80, 70)}), "fedd-1")
-    assert verdict.passed
-    assert verdict.reasons[-2:] == ("III-IV: no mask is held out", "V-VI: no mask is held out")
+def test_decide__one_tone_only_says_of_the_others_that_there_is_none() -> None:
+    decision = decide(_many({"I-II": (80, 70)}), "fedd-1")
+    assert decision.passed
+    assert decision.reasons[-2:] == ("III-IV: no hold-out mask", "V-VI: no hold-out mask")
 
 
 @pytest.mark.parametrize(
     ("images", "said"),
     [
-        ([_image(n, "V-VI", 10, 90) for n in range(4)], "n = 4 images, 4 patients"),
-        ([_image(n, "V-VI", 10, 90, patient="p") for n in range(9)], "n = 9 images, 1 patients"),
+        ([_image(n, "V-VI", 10, 90) for n in range(4)], "n = 4 images of 4 patients"),
+        ([_image(n, "V-VI", 10, 90, patient="p") for n in range(9)], "n = 9 images of 1 patient"),
     ],
 )
-def test_judge__too_few_to_say_gives_no_figure(images: list[HoldoutImage], said: str) -> None:
-    verdict = decide(images, "fedd-1")
-    assert (verdict.passed, verdict.judged) == (True, False)
-    assert said in verdict.reasons[0]
-    assert verdict.overall.candidate[LESION].value is None
-    assert verdict.overall.candidate[LESION].interval is None
+def test_decide__too_few_to_say_gives_no_figure(images: list[HoldoutImage], said: str) -> None:
+    decision = decide(images, "fedd-1")
+    assert (decision.passed, decision.evaluated) == (True, False)
+    assert said in decision.reasons[0]
+    assert decision.overall.candidate[LESION].value is None
+    assert decision.overall.candidate[LESION].interval is None
 
 
-def test_judge__a_tone_with_too_few_does_not_refuse_but_is_named() -> None:
+def test_decide__a_tone_with_too_few_does_not_refuse_but_is_named() -> None:
     images = _many({"I-II": (90, 60)}, 20) + [_image(100 + n, "V-VI", 10, 90) for n in range(3)]
-    verdict = decide(images, "fedd-1")
-    assert verdict.passed
-    assert "V-VI: too few held-out masks to say (n = 3 images, 3 patients)" in verdict.reasons
+    decision = decide(images, "fedd-1")
+    assert decision.passed
+    assert "V-VI: too few hold-out masks (n = 3 images of 3 patients)" in decision.reasons
 
 
-def test_judge__masks_of_one_class() -> None:
+def test_decide__masks_of_one_class() -> None:
     matrix = np.zeros((CLASSES, CLASSES), np.int64)
     matrix[4, 4] = 50
     images = [HoldoutImage(f"p{n}", "V-VI", (1, 4), matrix, matrix) for n in range(6)]
-    verdict = decide(images, "fedd-1")
-    assert verdict.passed
-    assert verdict.overall.candidate[LESION] == verdict.overall.candidate[LESION].__class__(
-        None, None, 0
-    )
-    assert verdict.overall.candidate[MEAN].value == 1.0
+    decision = decide(images, "fedd-1")
+    assert decision.passed
+    assert decision.overall.candidate[LESION] == Estimate(None, None, None, 0, 0)
+    assert decision.overall.candidate[MEAN].value == 1.0
 
 
-def test_judge__a_lesion_painted_where_none_is_counts_against_who_painted_it() -> None:
+def test_decide__a_lesion_painted_where_none_is_counts_against_who_painted_it() -> None:
     nothing = np.zeros((CLASSES, CLASSES), np.int64)
     nothing[4, 4] = 100
     images = [HoldoutImage(f"p{n}", "V-VI", (1, 4), _matrix(0, 0, 20), nothing) for n in range(6)]
@@ -214,7 +213,7 @@ def test_judge__a_lesion_painted_where_none_is_counts_against_who_painted_it() -
     assert difference[LESION].value == -1.0
 
 
-def test_judge__classes_that_the_annotator_could_not_use_do_not_count() -> None:
+def test_decide__classes_that_the_annotator_could_not_use_do_not_count() -> None:
     matrix = _matrix(80, 20)
     matrix[4, 2] = 50  # a marker painted over skin, where markers were not asked for
     images = [HoldoutImage(f"p{n}", "V-VI", (1, 4), matrix, matrix) for n in range(6)]
@@ -222,11 +221,11 @@ def test_judge__classes_that_the_annotator_could_not_use_do_not_count() -> None:
     assert value == pytest.approx((0.8 + 100 / 170) / 2)
 
 
-def test_judge__a_hard_patient_weighs_on_both_alike() -> None:
+def test_decide__a_hard_patient_weighs_on_both_alike() -> None:
     """Paired: the difference is the same for every patient, so its interval has no width."""
     images = [_image(n, "V-VI", 20 + 7 * n, 10 + 7 * n) for n in range(10)]
-    verdict: GateDecision = decide(images, "fedd-1")
-    difference, candidate = verdict.overall.difference, verdict.overall.candidate
+    decision: GateDecision = decide(images, "fedd-1")
+    difference, candidate = decision.overall.difference, decision.overall.candidate
     assert difference is not None
     low, high = difference[LESION].interval or (0, 1)
     assert high - low < 1e-9

@@ -15,6 +15,7 @@ from PIL import Image as Pillow
 from sklearn.metrics import cohen_kappa_score, f1_score, jaccard_score
 
 from annotation_protocol import load_protocol, metrics
+from annotation_protocol.estimates import estimate_classes
 from ddiseg import images, masks
 from ddiseg.catalogue import Details, NewImage
 from ddiseg.catalogue.tables import Mask
@@ -97,8 +98,8 @@ def test_agreement__figures_of_a_pair_are_scikit_learns(
     one, other = noise(1), noise(2)
     one[one == MARKER] = other[other == MARKER] = RULER
     found = agreement(photographed, {1: [read(FIRST, one), read(SECOND, other)]})
-    [pair] = found.comparisons
-    figures = pair.figures
+    [pair] = found.pairs
+    figures = pair.measures
     for index, name in enumerate(NAMES):
         if index == MARKER:
             assert math.isnan(figures["marker_iou"])
@@ -121,7 +122,7 @@ def test_agreement__masks_of_any_size_lie_over_the_photograph(
     plain, larger = lesion(8), np.kron(lesion(10), np.ones((2, 3), np.uint8))
     found = agreement(photographed, {1: [read(FIRST, plain), read(SECOND, larger)]})
     alike = agreement(photographed, {1: [read(FIRST, plain), read(SECOND, lesion(10))]})
-    assert found.comparisons[0].figures == pytest.approx(alike.comparisons[0].figures, nan_ok=True)
+    assert found.pairs[0].measures == pytest.approx(alike.pairs[0].measures, nan_ok=True)
 
 
 def test_agreement__readers_are_in_the_order_of_their_names(
@@ -129,7 +130,7 @@ def test_agreement__readers_are_in_the_order_of_their_names(
 ) -> None:
     rows = [read(name, lesion()) for name in (THIRD, FIRST, SECOND)]
     found = agreement(photographed, {2: rows, 1: [rows[2], rows[0]]})
-    assert [(c.image.id, *c.readers) for c in found.comparisons] == [
+    assert [(c.image.id, *c.readers) for c in found.pairs] == [
         (1, SECOND, THIRD),
         (2, FIRST, SECOND),
         (2, FIRST, THIRD),
@@ -146,10 +147,10 @@ def test_agreement__an_image_counts_once_however_many_read_it(
     two = [read(f"annotator-{n}", lesion(8)) for n in range(2)]
     found = agreement(photographed, {1: three, 2: two})
     # Moved by 1 of 10 columns: 9 of 11; by 2: 8 of 12. Image 2: the same.
-    iou = found.overall.figures["lesion_iou"]
-    assert iou.mean == pytest.approx(((9 / 11 + 9 / 11 + 8 / 12) / 3 + 1) / 2)
-    assert (iou.n, iou.patients) == (2, 2)
-    assert (found.overall.images, found.overall.patients, found.overall.comparisons) == (2, 2, 4)
+    iou = found.overall.means["lesion_iou"]
+    assert iou.value == pytest.approx(((9 / 11 + 9 / 11 + 8 / 12) / 3 + 1) / 2)
+    assert (iou.n, iou.groups) == (2, 2)
+    assert (found.overall.images, found.overall.patients, found.overall.pairs) == (2, 2, 4)
 
 
 def test_agreement__by_tone_and_by_readers(photographed: Workspace, read: Read) -> None:
@@ -158,19 +159,19 @@ def test_agreement__by_tone_and_by_readers(photographed: Workspace, read: Read) 
     found = agreement(photographed, readings)
     assert list(found.by_tone) == ["I-II", "V-VI"], "in the protocol's order"
     dark = found.by_tone["V-VI"]
-    assert (dark.images, dark.patients, dark.comparisons) == (2, 2, 2)
-    assert dark.figures["lesion_iou"].mean == pytest.approx((9 / 11 + 7 / 13) / 2)
-    assert dark.figures["lesion_iou"].ci95 == pytest.approx((7 / 13, 9 / 11))
-    assert found.by_readers[FIRST, SECOND].figures["kappa"].n == 4
-    lone = found.by_readers[FIRST, THIRD].figures["lesion_iou"]
-    assert (lone.mean, lone.ci95, lone.n, lone.patients) == (1, None, 1, 1)
+    assert (dark.images, dark.patients, dark.pairs) == (2, 2, 2)
+    assert dark.means["lesion_iou"].value == pytest.approx((9 / 11 + 7 / 13) / 2)
+    assert dark.means["lesion_iou"].interval == pytest.approx((7 / 13, 9 / 11))
+    assert found.by_readers[FIRST, SECOND].means["kappa"].n == 4
+    lone = found.by_readers[FIRST, THIRD].means["lesion_iou"]
+    assert (lone.value, lone.interval, lone.n, lone.groups) == (1, None, 1, 1)
 
 
 def test_agreement__intervals_are_those_of_score(photographed: Workspace, read: Read) -> None:
     drawn = {n: (lesion(8), lesion(8 + n, 10 - n)) for n in range(1, 6)}
     readings = {n: [read(FIRST, a), read(SECOND, b)] for n, (a, b) in drawn.items()}
-    found = agreement(photographed, readings).overall.figures
-    oracle = metrics.score(
+    found = agreement(photographed, readings).overall.means
+    oracle = estimate_classes(
         np.stack([metrics.confusion(a, b, 5) for a, b in drawn.values()]),
         [patient or f"image {n}" for n, (_, patient) in enumerate(PEOPLE, 1)],
         np.ones((5, 5), bool),
@@ -178,10 +179,10 @@ def test_agreement__intervals_are_those_of_score(photographed: Workspace, read: 
     )
     for name in ("lesion", "skin"):
         iou, dice = found[f"{name}_iou"], found[f"{name}_dice"]
-        assert iou.mean == pytest.approx(oracle[name].iou_mean)
-        assert iou.ci95 == pytest.approx(oracle[name].iou_mean_ci95)
-        assert dice.ci95 == pytest.approx(oracle[name].dice_mean_ci95)
-        assert (iou.n, iou.patients) == (oracle[name].n, oracle[name].patients) == (5, 4)
+        assert iou.value == pytest.approx(oracle[name].iou_mean.value)
+        assert iou.interval == pytest.approx(oracle[name].iou_mean.interval)
+        assert dice.interval == pytest.approx(oracle[name].dice_mean.interval)
+        assert (iou.n, iou.groups) == (oracle[name].n, oracle[name].groups) == (5, 4)
 
 
 def test_agreement__undefined_figures_do_not_count(photographed: Workspace, read: Read) -> None:
@@ -193,12 +194,12 @@ def test_agreement__undefined_figures_do_not_count(photographed: Workspace, read
             3: [read(FIRST, lesion(of=SKIN)), read(SECOND, lesion(of=SKIN))],
         },
     )
-    figures = found.overall.figures
-    assert figures["lesion_iou"].mean == 0.5
+    figures = found.overall.means
+    assert figures["lesion_iou"].value == 0.5
     assert figures["lesion_iou"].n == 2, "nobody found a lesion in image 3"
     assert figures["lesion_boundary_px"].n == 1, "only one found a lesion in image 2"
     assert figures["kappa"].n == 2, "all of image 3 is skin to both"
-    assert (figures["ruler_iou"].mean, figures["ruler_iou"].ci95, figures["ruler_iou"].n) == (
+    assert (figures["ruler_iou"].value, figures["ruler_iou"].interval, figures["ruler_iou"].n) == (
         None,
         None,
         0,
@@ -209,7 +210,7 @@ def test_agreement__only_classes_that_both_could_use(photographed: Workspace, re
     one, other = lesion(), lesion()
     one[0], other[0] = RULER, SKIN
     readings = {1: [read(FIRST, one), read(SECOND, other, (LESION, SKIN))]}
-    figures = agreement(photographed, readings).comparisons[0].figures
+    figures = agreement(photographed, readings).pairs[0].measures
     assert figures["lesion_iou"] == 1
     assert math.isnan(figures["ruler_iou"])
     assert math.isnan(figures["kappa"])
@@ -223,13 +224,13 @@ def test_agreement__needs_two_people(photographed: Workspace, read: Read) -> Non
     steps: list[tuple[int, int]] = []
     pair = [read(FIRST, lesion()), read(SECOND, lesion())]
     found = agreement(photographed, {**alone, 3: pair}, lambda *at: steps.append(at))
-    assert [c.image.id for c in found.comparisons] == [3]
+    assert [c.image.id for c in found.pairs] == [3]
     assert steps == [(1, 1)]
 
 
 def test_agreement__a_models_mask_is_no_reading(photographed: Workspace, read: Read) -> None:
     readings = {1: [read(FIRST, lesion()), read(None, lesion())]}
-    with pytest.raises(InputError, match="mask #2 was painted by a model"):
+    with pytest.raises(InputError, match="mask #2 is a model"):
         agreement(photographed, readings)
 
 
@@ -247,7 +248,7 @@ def uneven(read: Read) -> dict[int, list[Mask]]:
 
 def test_worst__lowest_lesion_iou_then_kappa(photographed: Workspace, read: Read) -> None:
     found = agreement(photographed, uneven(read))
-    kappas = [c.figures["kappa"] for c in found.comparisons]
+    kappas = [c.measures["kappa"] for c in found.pairs]
     assert kappas[3] < kappas[2] < kappas[1] < kappas[0] == 1
     assert [c.image.id for c in found.worst(9)] == [4, 3, 2, 1, 5]
     assert [c.image.id for c in found.worst(2)] == [4, 3]
@@ -262,7 +263,7 @@ def test_worst__undefined_ones_are_last(photographed: Workspace, read: Read) -> 
 
 def test_in_words__undefined_figures_say_so(photographed: Workspace, read: Read) -> None:
     found = agreement(photographed, uneven(read))
-    words = [c.in_words() for c in found.comparisons]
+    words = [c.in_words() for c in found.pairs]
     assert words[0] == (
         "lesion IoU 1.000, Dice 1.000, boundary 0.0 px (0.0% of the diagonal), "
         "95% Hausdorff 0.0 px; kappa 1.000"

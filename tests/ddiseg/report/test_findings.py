@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ddiseg.catalogue import Arm
-from ddiseg.evaluation.annotator_study import WorkReport, summary
+from ddiseg.evaluation.annotator_study import WorkReport, summarise
 from ddiseg.evaluation.measures import MaskMeasures
 from ddiseg.report.findings import Line, Part, overview, parts, sentences
 from tests.ddiseg.evaluation.drawn import mask
@@ -40,7 +40,7 @@ def lines(part: Part, heading: str) -> dict[str, Line]:
 
 
 def said(rows: list[MaskMeasures], part: int, heading: str, scope: str = "all tones") -> str:
-    return lines(parts(summary(rows))[part], heading)[scope].text
+    return lines(parts(summarise(rows))[part], heading)[scope].text
 
 
 def busy() -> WorkReport:
@@ -65,7 +65,7 @@ def busy() -> WorkReport:
                 patient=f"patient {k // 2}",
             )
         )
-    return summary(rows)
+    return summarise(rows)
 
 
 def test_parts__no_sentence_without_its_n_and_interval() -> None:
@@ -131,7 +131,7 @@ def test_side_by_side__too_few_says_nothing_else() -> None:
 
 
 def test_side_by_side__no_control_arm_says_how_to_make_one() -> None:
-    part, over_time = parts(summary([mask(k, unchanged=k > 15) for k in range(30)]))
+    part, over_time = parts(summarise([mask(k, unchanged=k > 15) for k in range(30)]))
     assert lines(part, TIME)["all tones"].text == (
         "With the model's mask in sight 30 s [30, 30] (n = 30 images, 30 patients)."
     )
@@ -142,7 +142,7 @@ def test_side_by_side__no_control_arm_says_how_to_make_one() -> None:
 
 
 def test_side_by_side__nothing_read_twice_and_nothing_timed() -> None:
-    part = parts(summary(arms({"seconds": None}, {"seconds": None})))[0]
+    part = parts(summarise(arms({"seconds": None}, {"seconds": None})))[0]
     assert lines(part, TIME) == lines(part, READERS) == {}
     [timed, read] = part.missing
     assert "counted no seconds" in timed
@@ -150,14 +150,14 @@ def test_side_by_side__nothing_read_twice_and_nothing_timed() -> None:
 
 
 def test_parts__nobody_was_shown_a_mask() -> None:
-    [part] = parts(summary([mask(k, arm=Arm.BARE, dice=None) for k in range(9)]))
+    [part] = parts(summarise([mask(k, arm=Arm.BARE, dice=None) for k in range(9)]))
     assert part.findings == ()
     assert len(part.missing) == 1
     assert "'ddiseg prelabel'" in part.missing[0]
 
 
 def test_parts__no_data_at_all() -> None:
-    report = summary([])
+    report = summarise([])
     assert (parts(report), overview(report), sentences(report)) == ([], [], [])
 
 
@@ -192,7 +192,7 @@ def test_over_time__all_alike_is_no_trend(unchanged: bool) -> None:
 
 
 def test_over_time__too_few_for_a_trend_says_how_many_it_needs() -> None:
-    part = parts(summary([mask(k) for k in range(19)]))[1]
+    part = parts(summarise([mask(k) for k in range(19)]))[1]
     assert lines(part, SHARE)["all tones"].text == "too few to say (n = 19 images, 19 patients)"
     assert part.missing[0].startswith("A trend needs 20 accepted masks")
 
@@ -224,20 +224,20 @@ def test_over_time__control_arm_tells_the_readings_apart() -> None:
 
 def test_over_time__clock_that_was_set_back_is_told() -> None:
     days = ["2026-03-01"] * 12 + ["2026-02-01"] * 12
-    report = summary([mask(k, day=day) for k, day in enumerate(days)])
+    report = summarise([mask(k, day=day) for k, day in enumerate(days)])
     notes = parts(report)[1].notes
     assert any(note.startswith("n = 1 of 24 masks carry a time before") for note in notes)
     assert overview(report) == [
         "Drawn on a labelling server and accepted, from 2026-02-01 to 2026-03-01 "
         "(n = 24 images, 24 patients)."
     ]
-    still = summary([mask(k) for k in range(24)])
+    still = summarise([mask(k) for k in range(24)])
     assert not any("carry a time before" in note for note in parts(still)[1].notes)
     assert "accepted, on 2026-01-05 (n" in overview(still)[0]
 
 
 def test_overview__given_out_again_is_counted() -> None:
-    report = summary([mask(1), mask(2, arm=None)])
+    report = summarise([mask(1), mask(2, arm=None)])
     assert overview(report)[1].startswith("In no figure, n = 1: ")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from ddiseg.catalogue import Arm
-from ddiseg.evaluation.annotator_study import WorkReport, summary
+from ddiseg.evaluation.annotator_study import WorkReport, summarise
 from ddiseg.evaluation.measures import MaskMeasures
 from ddiseg.report import people as section
 from ddiseg.report.page import write_report
@@ -29,7 +29,7 @@ def page(worked: Workspace, monkeypatch: pytest.MonkeyPatch) -> Render:
 
     def page(rows: list[MaskMeasures]) -> Page:
         def found(_workspace: Workspace) -> WorkReport:
-            return summary(rows, ["fedd-1"])
+            return summarise(rows, ["fedd-1"])
 
         monkeypatch.setattr(section, "work_report", found)
         return page_of(worked)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ddiseg.catalogue import Arm
-from ddiseg.evaluation.annotator_study import summary, work_report
+from ddiseg.evaluation.annotator_study import summarise, work_report
 from ddiseg.report.findings import sentences
 from ddiseg.report.tables import Table, tables
 from ddiseg.workspace.store import Kind
@@ -100,7 +100,7 @@ def test_tables__over_time() -> None:
     rows = [mask(k, unchanged=k >= 20, readers=0.9 if k < 6 else None) for k in range(40)]
     rows += [mask(100 + k, arm=Arm.CONTROL) for k in range(6)]
     rows += [mask(200 + k, tone="V-VI") for k in range(3)]
-    time = tables(summary(rows))[-1]
+    time = tables(summarise(rows))[-1]
     assert time.title == "The model's mask against the accepted one, over time"
     assert [name for name, _ in time.groups] == ["all tones", "tone I-II"], "too few of V-VI"
     first = row(time, "tone I-II", "no. 1 to 10")
