@@ -83,10 +83,10 @@ def test_promote__one_that_was_in_use_needs_no_force(
 @pytest.mark.parametrize(
     ("verdict", "said"),
     [
-        (_refused(), r"fedd-2 was refused by the gate \(V-VI: .* falls .*\): add --force --why"),
+        (_refused(), r"fedd-2 was refused by the gate \(V-VI: .* drops .*\): add --force --why"),
         (
             judged([]),
-            r"fedd-2 was not judged by the gate \(.*no accepted mask is held out.*\): add",
+            r"fedd-2 was not judged by the gate \(.*the hold-out set has no accepted mask.*\): add",
         ),
         (None, "fedd-2 was never judged by the gate: add --force --why 'TEXT'"),
     ],

@@ -20,7 +20,7 @@ READERS = "Dice of the lesion between two readers of an image"
 ACCEPTED = "Model's masks accepted unchanged"
 SHARE, BESIDE = "Share of the model's masks accepted unchanged", "What went with it"
 
-COUNTS = re.compile(r"\(n = (\d+ and )?\d+ images?, (\d+ and )?\d+ patients?\)")
+COUNTS = re.compile(r"\(n = (\d+ and )?\d+ images? of (\d+ and )?\d+ patients?\)")
 INTERVAL = re.compile(r"\[[+-]?[\d.]+, [+-]?[\d.]+\]")
 
 
@@ -76,7 +76,7 @@ def test_parts__no_sentence_without_its_n_and_interval() -> None:
         assert len(COUNTS.findall(line.text)) == 1, line.text
         if line.few:
             assert re.fullmatch(
-                r"too few to say \(n = [\w ]+ images?, [\w ]+ patients?\)", line.text
+                r"too few to say \(n = [\w ]+ images? of [\w ]+ patients?\)", line.text
             )
         else:
             assert INTERVAL.search(line.text), line.text
@@ -94,7 +94,7 @@ def test_side_by_side__by_hand() -> None:
         {"seconds": 30, "dice": 0.9, "changed": 0.02, "readers": 0.95},
         {"seconds": 90, "dice": 0.7, "changed": 0.06, "readers": 0.85},
     )
-    counts = "(n = 10 and 10 images, 10 and 10 patients)."
+    counts = "(n = 10 and 10 images of 10 and 10 patients)."
     assert said(rows, 0, TIME) == (
         "Faster with the model's mask in sight: 30 s [30, 30] with it, 90 s [90, 90] without, "
         f"difference -60 s [-60, -60] {counts}"
@@ -107,7 +107,7 @@ def test_side_by_side__by_hand() -> None:
     assert said(rows, 0, READERS).startswith("They agree more with the model's mask in sight: 0.95")
     assert said(rows, 0, ACCEPTED, "tone I-II") == (
         "0 % [0, 31] of the masks that people saw were accepted without a changed pixel "
-        "(n = 10 images, 10 patients)."
+        "(n = 10 images of 10 patients)."
     )
 
 
@@ -123,17 +123,17 @@ def test_side_by_side__says_what_the_interval_allows(painted: float, verdict: st
 def test_side_by_side__too_few_says_nothing_else() -> None:
     rows = arms({}, {}) + [mask(100 + k, tone="V-VI", patient=f"p{k % 2}") for k in range(3)]
     assert (
-        said(rows, 0, TIME, "tone V-VI") == "too few to say (n = 3 and 0 images, 2 and 0 patients)"
+        said(rows, 0, TIME, "tone V-VI") == "too few to say (n = 3 and 0 images of 2 and 0 patients)"
     )
-    assert said(rows, 0, ACCEPTED, "tone V-VI") == "too few to say (n = 3 images, 2 patients)"
-    assert said(rows, 1, SHARE, "tone V-VI") == "too few to say (n = 3 images, 2 patients)"
-    assert said([mask(1)], 0, ACCEPTED) == "too few to say (n = 1 image, 1 patient)"
+    assert said(rows, 0, ACCEPTED, "tone V-VI") == "too few to say (n = 3 images of 2 patients)"
+    assert said(rows, 1, SHARE, "tone V-VI") == "too few to say (n = 3 images of 2 patients)"
+    assert said([mask(1)], 0, ACCEPTED) == "too few to say (n = 1 image of 1 patient)"
 
 
 def test_side_by_side__no_control_arm_says_how_to_make_one() -> None:
     part, over_time = parts(summarise([mask(k, unchanged=k > 15) for k in range(30)]))
     assert lines(part, TIME)["all tones"].text == (
-        "With the model's mask in sight 30 s [30, 30] (n = 30 images, 30 patients)."
+        "With the model's mask in sight 30 s [30, 30] (n = 30 images of 30 patients)."
     )
     assert not any("without" in line.text for line in lines(part, LESION).values())
     assert [line for line in part.missing if "'ddiseg label push --control 20'" in line]
@@ -170,14 +170,14 @@ def test_over_time__a_rise_has_two_readings() -> None:
     assert text.startswith("It rose, from 0 % [0, 17] in the earlier half to 100 % [83, 100]")
     assert "a change of +100 points [+7" in text
     assert text.endswith(
-        "(n = 20 and 20 images, 20 and 20 patients): either the model paints better what it is "
+        "(n = 20 and 20 images of 20 and 20 patients): either the model paints better what it is "
         "given, or people look less closely."
     )
     assert said(rising(), 1, BESIDE, "pixels changed").startswith("It fell, from 5.0 % [")
 
 
 def test_over_time__a_fall_has_two_as_well() -> None:
-    falling = [mask(39 - row.place, unchanged=row.place >= 20) for row in rising()]
+    falling = [mask(39 - row.event_id, unchanged=row.event_id >= 20) for row in rising()]
     text = said(falling, 1, SHARE)
     assert text.startswith("It fell, from 100 %")
     assert "either the model paints worse what it is given, or people look more closely" in text
@@ -193,7 +193,7 @@ def test_over_time__all_alike_is_no_trend(unchanged: bool) -> None:
 
 def test_over_time__too_few_for_a_trend_says_how_many_it_needs() -> None:
     part = parts(summarise([mask(k) for k in range(19)]))[1]
-    assert lines(part, SHARE)["all tones"].text == "too few to say (n = 19 images, 19 patients)"
+    assert lines(part, SHARE)["all tones"].text == "too few to say (n = 19 images of 19 patients)"
     assert part.missing[0].startswith("A trend needs 20 accepted masks")
 
 
@@ -229,7 +229,7 @@ def test_over_time__clock_that_was_set_back_is_told() -> None:
     assert any(note.startswith("n = 1 of 24 masks carry a time before") for note in notes)
     assert overview(report) == [
         "Drawn on a labelling server and accepted, from 2026-02-01 to 2026-03-01 "
-        "(n = 24 images, 24 patients)."
+        "(n = 24 images of 24 patients)."
     ]
     still = summarise([mask(k) for k in range(24)])
     assert not any("carry a time before" in note for note in parts(still)[1].notes)

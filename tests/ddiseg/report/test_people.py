@@ -51,10 +51,10 @@ def test_people__drawn_on_a_server(worked: Workspace) -> None:
     people.accept(lesion(9), lesion(1), tone="V-VI", arm=Arm.CONTROL)
     page = page_of(worked)
     text = page.text
-    assert "(n = 13 images, 13 patients)." in text
+    assert "(n = 13 images of 13 patients)." in text
     assert "Faster with the model's mask in sight: 30 s [30, 30] with it, 90 s [90, 90]" in text
-    assert "difference -60 s [-60, -60] (n = 6 and 7 images, 6 and 7 patients)." in text
-    assert "tone V-VI too few to say (n = 0 and 1 images, 0 and 1 patients)" in text
+    assert "difference -60 s [-60, -60] (n = 6 and 7 images of 6 and 7 patients)." in text
+    assert "tone V-VI too few to say (n = 0 and 1 images of 0 and 1 patients)" in text
     cells = "30 [30, 30] 30 [30, 30] 0.50 [0.50, 0.50] 0.73 [0.73, 0.73] 8.3 [8.3, 8.3] —"
     assert f"all tones painted 6 6 {cells} control 7 7" in text
     assert "control: there was a prediction, but it was withheld" in text
@@ -91,7 +91,7 @@ def test_people__over_time(page: Render) -> None:
     assert "How to tell the two readings apart" in text
     _, drift = figures(found)
     assert "It rose, from" in drift
-    assert "(n = 21 and 21 images, 21 and 21 patients)" in drift
+    assert "(n = 21 and 21 images of 21 and 21 patients)" in drift
     assert "tone V-VI, n=2" in found.html
     assert ">too few, n=2<" in found.html
     assert "Dot: 10 to 11 masks, accepted one after the other" in text
@@ -101,7 +101,7 @@ def test_people__over_time(page: Render) -> None:
 def test_people__too_few_over_time_are_not_drawn(page: Render) -> None:
     found = page([mask(k) for k in range(12)])
     assert len(figures(found)) == 1
-    assert "too few to say (n = 12 images, 12 patients)" in found.text
+    assert "too few to say (n = 12 images of 12 patients)" in found.text
     assert "'ddiseg label push --control 20'" in found.text
     assert "it was withheld, by lot" not in found.text, "no legend of an arm that there is not"
 
@@ -109,7 +109,7 @@ def test_people__too_few_over_time_are_not_drawn(page: Render) -> None:
 def test_people__one_patient_is_not_drawn(page: Render) -> None:
     found = page([mask(k, patient="the same") for k in range(40)])
     assert figures(found) == []
-    assert "too few to say (n = 40 images, 1 patient)" in found.text
+    assert "too few to say (n = 40 images of 1 patient)" in found.text
 
 
 @pytest.mark.parametrize("flags", [(True, True), (False, False)])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from annotation_protocol import load_protocol
-from annotation_protocol.metrics import score
+from annotation_protocol.estimates import estimate_classes
 from fedd.dataset import TONES, DatasetImage
 from fedd.malignancy.discrimination import roc_auc
 from fedd.paper import published
@@ -59,14 +59,14 @@ def test_scores__agree_with_the_shared_scoring() -> None:
     dark = [i for i in ITEMS if i.tone == "V-VI"]
     confusions = np.array([result.confusions[i.stem] for i in dark])
     patients = [i.stem for i in dark]
-    expected = score(
+    expected = estimate_classes(
         confusions, patients, np.ones((12, 5), np.bool_), CLASSES, resamples=TINY_PLAN.resamples
     )
     lesion = known["segmentation", "FEDD", 5, "V-VI", "lesion_iou"]
-    assert (lesion.value, lesion.n) == (expected["lesion"].iou_pooled, 12)
-    assert (lesion.low, lesion.high) == expected["lesion"].iou_pooled_ci95
+    assert (lesion.value, lesion.n) == (expected["lesion"].iou_pooled.value, 12)
+    assert (lesion.low, lesion.high) == expected["lesion"].iou_pooled.interval
     miou = known["segmentation", "FEDD", 5, "V-VI", "miou"]
-    assert miou.value == pytest.approx(np.mean([c.iou_pooled for c in expected.values()]))
+    assert miou.value == pytest.approx(np.mean([c.iou_pooled.value for c in expected.values()]))
 
 
 def test_scores__every_figure_by_every_tone() -> None:
