@@ -123,7 +123,8 @@ def test_side_by_side__says_what_the_interval_allows(painted: float, verdict: st
 def test_side_by_side__too_few_says_nothing_else() -> None:
     rows = arms({}, {}) + [mask(100 + k, tone="V-VI", patient=f"p{k % 2}") for k in range(3)]
     assert (
-        said(rows, 0, TIME, "tone V-VI") == "too few to say (n = 3 and 0 images of 2 and 0 patients)"
+        said(rows, 0, TIME, "tone V-VI")
+        == "too few to say (n = 3 and 0 images of 2 and 0 patients)"
     )
     assert said(rows, 0, ACCEPTED, "tone V-VI") == "too few to say (n = 3 images of 2 patients)"
     assert said(rows, 1, SHARE, "tone V-VI") == "too few to say (n = 3 images of 2 patients)"
