@@ -5,7 +5,6 @@ Arrays: N images in any order; a split by label is (N,) bool.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from annotation_protocol.ranking import seeded_rank
 from fedd.errors import TrainingDataError
 
 #: With fewer images no validation split is made: training needs them all.
@@ -88,7 +88,7 @@ def validation_split(
             f"({len(leaked)} of {len(of_patient)} patients)",
             leaked=True,
         )
-    waiting = sorted(set(of_patient) - chosen - barred, key=lambda p: _rank(p, seed))
+    waiting = sorted(set(of_patient) - chosen - barred, key=lambda p: seeded_rank(seed, p))
     shows = {p: _shown(candidates[i] for i in images) for p, images in of_patient.items()}
     # In how many patients' images training still sees a tone or a class.
     seen = Counter(what for p in set(of_patient) - chosen for what in shows[p])
@@ -131,7 +131,7 @@ def stratified_validation(
         images[patient][stratum] += 1
     labels = {patient: {label for label, _ in its} for patient, its in images.items()}
     _check_labels(len(strata), labels)
-    order = sorted(images, key=lambda patient: _rank(patient, seed))
+    order = sorted(images, key=lambda patient: seeded_rank(seed, patient))
     room = _room(strata, share, seed)
     chosen: set[str] = set()
     for patient in order:
@@ -175,13 +175,11 @@ def _room(strata: Sequence[tuple[bool, str]], share: float, seed: int) -> Counte
         wanted = round(share * sizes.total())
         room.update({stratum: int(share * n) for stratum, n in sizes.items()})
         left = wanted - sum(room[stratum] for stratum in sizes)
-        by_remainder = sorted(sizes, key=lambda s: (-(share * sizes[s] % 1), _rank(s[1], seed)))
+        by_remainder = sorted(
+            sizes, key=lambda s: (-(share * sizes[s] % 1), seeded_rank(seed, s[1]))
+        )
         room.update(by_remainder[:left])
     return room
-
-
-def _rank(patient: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed} {patient}".encode()).digest()
 
 
 def _shown(images: Iterable[Candidate]) -> set[str]:

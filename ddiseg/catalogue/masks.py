@@ -14,7 +14,7 @@ from ddiseg.catalogue.annotation_versions import unread_edits
 from ddiseg.catalogue.database import Database, in_parts
 from ddiseg.catalogue.events import step
 from ddiseg.catalogue.lifecycle import Action, State
-from ddiseg.catalogue.model_versions import in_use
+from ddiseg.catalogue.model_versions import current_version
 from ddiseg.catalogue.tables import (
     Acceptance,
     Annotation,
@@ -177,7 +177,7 @@ class Masks:
             parts = [painted.where(Mask.image_id.in_(part)) for part in in_parts(image_ids)]
         found: dict[int, Mask] = {}
         with self._database.read() as session:
-            version = session.scalars(in_use(ModelKind.SEGMENTATION)).first()
+            version = session.scalars(current_version(ModelKind.SEGMENTATION)).first()
             for part in parts:
                 queries = [part]
                 if version is not None:

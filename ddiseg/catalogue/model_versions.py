@@ -98,19 +98,23 @@ class ModelVersions:
         """
         with self._database.write() as session:
             row = _named(session, name)
-            current = session.scalars(in_use(ModelKind(row.kind))).first()
+            current = session.scalars(current_version(ModelKind(row.kind))).first()
             if current is not None and current.id == row.id:
                 return False
             _promote(session, row, actor, why, forced=forced)
             return True
 
     def current(self, kind: ModelKind = ModelKind.SEGMENTATION) -> ModelVersion:
-        """The version of a kind in use; raises NotFoundError where none was trained yet."""
-        with self._database.read() as session:
-            row = session.scalars(in_use(kind)).first()
+        """Return the current model of a kind; raises NotFoundError where none was trained yet."""
+        row = self.current_or_none(kind)
         if row is None:
             raise NotFoundError(_MISSING[kind])
         return row
+
+    def current_or_none(self, kind: ModelKind = ModelKind.SEGMENTATION) -> ModelVersion | None:
+        """Return the current model of a kind; None where none was trained yet."""
+        with self._database.read() as session:
+            return session.scalars(current_version(kind)).first()
 
     def get(self, name: str) -> ModelVersion:
         """The version of a name; raises NotFoundError, naming the versions that there are."""
@@ -137,8 +141,8 @@ class ModelVersions:
             return session.scalars(query).all()
 
 
-def in_use(kind: ModelKind) -> Select[ModelVersion]:
-    """The version of a kind that came into use last."""
+def current_version(kind: ModelKind) -> Select[ModelVersion]:
+    """Return the query for the version of a kind that was promoted last."""
     return (
         select(ModelVersion)
         .join(Promotion, Promotion.model_version_id == ModelVersion.id)
@@ -159,7 +163,7 @@ def _named(session: Session, name: str) -> ModelVersion:
 
 
 def _check_snapshot(session: Session, kind: ModelKind, snapshot: Snapshot) -> None:
-    current = session.scalars(in_use(kind)).first()
+    current = session.scalars(current_version(kind)).first()
     if current is not None and current.id != snapshot.current_id:
         raise StaleTrainingError(
             f"{current.name} came into use while this version was trained, and was not compared "

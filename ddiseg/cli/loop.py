@@ -112,7 +112,6 @@ def show_status(settings: Settings, count: int, every: int | None, max_age: floa
     Whether a refresh is due is judged by the settings of the last round, whether 'ddiseg loop run'
     or 'ddiseg serve' ran it.
     """
-    from ddiseg.errors import NotFoundError
     from ddiseg.loop.round import RefreshSettings
     from ddiseg.loop.schedule import refresh_due
 
@@ -120,10 +119,8 @@ def show_status(settings: Settings, count: int, every: int | None, max_age: floa
     rounds = catalogue.rounds.last(count)
     used = RefreshSettings.read(catalogue, every, max_age)
     due = refresh_due(catalogue, used.every, timedelta(days=used.max_age))
-    try:
-        in_use = catalogue.models.current().name
-    except NotFoundError:
-        in_use = None
+    current = catalogue.models.current_or_none()
+    in_use = current.name if current else None
     lines = [
         f"in use: {in_use or 'no model yet'}",
         f"refresh: {'due' if due.is_due else 'not due'}, {due.why}",

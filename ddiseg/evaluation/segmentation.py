@@ -24,7 +24,7 @@ from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.lifecycle import SETTLED
 from ddiseg.catalogue.provenance import Provenance, unleaked_predictions
 from ddiseg.catalogue.tables import Image, Mask
-from ddiseg.errors import InputError, NotFoundError
+from ddiseg.errors import InputError
 from ddiseg.formats import MASKS, guess_format, load_format
 from ddiseg.ingest.mask_files import MaskFile, MaskTargets, class_mask
 from ddiseg.ingest.mask_values import FolderValues, OtherSizeError, refusals_of
@@ -172,10 +172,8 @@ def _notes(workspace: Workspace, models: Counter[str], drawn_over: int) -> list[
 
 
 def _in_use(workspace: Workspace) -> str | None:
-    try:
-        return workspace.catalogue.models.current().name
-    except NotFoundError:
-        return None
+    version = workspace.catalogue.models.current_or_none()
+    return version.name if version else None
 
 
 def _nothing_to_evaluate(

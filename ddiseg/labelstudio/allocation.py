@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from math import floor
 
+from annotation_protocol.ranking import seeded_rank
 from ddiseg.catalogue import Catalogue
 from ddiseg.catalogue.tables import Image
 
@@ -43,7 +43,7 @@ class StratifiedAllocation:
         if percent in (0, 100):
             return {image.id for image in images if percent}
         by_tone: dict[str, list[Image]] = {}
-        for image in sorted(images, key=lambda i: _rank(what, seed, i.content_hash)):
+        for image in sorted(images, key=lambda i: seeded_rank(what, seed, i.content_hash)):
             by_tone.setdefault(image.tone, []).append(image)
         owed = self.owed.setdefault(what, {})
         for tone, of in by_tone.items():
@@ -59,13 +59,8 @@ class StratifiedAllocation:
         quotas = {tone: max(0, floor(owed[tone])) for tone in there}
         rests = {tone: round(owed[tone] - quotas[tone], _DECIMALS) for tone in there}
         missing = round(round(sum(owed.values()), _DECIMALS)) - sum(quotas.values())
-        for tone in sorted(there, key=lambda t: (-rests[t], _rank(what, seed, t))):
+        for tone in sorted(there, key=lambda t: (-rests[t], seeded_rank(what, seed, t))):
             if missing > 0 and rests[tone] > 0 and quotas[tone] < there[tone]:
                 quotas[tone] += 1
                 missing -= 1
         return quotas
-
-
-def _rank(what: str, seed: int, name: str) -> str:
-    """What is sorted by, where chance is to decide: no name or row number has a part in it."""
-    return hashlib.sha256(f"{what} {seed} {name}".encode()).hexdigest()

@@ -399,9 +399,8 @@ class _Plan(_Round):
         return "; ".join([said, *work.left_to_persons])
 
     def _would_paint(self, images: Sequence[Image]) -> str:
-        try:
-            version = self.workspace.catalogue.models.current()
-        except NotFoundError:
+        version = self.workspace.catalogue.models.current_or_none()
+        if version is None:
             return "would paint nothing, since there is no model yet"
         painted = self.workspace.catalogue.masks.predicted_by(version.id)
         todo = sum(image.id not in painted for image in images)

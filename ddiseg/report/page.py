@@ -11,7 +11,7 @@ from pathlib import Path
 from annotation_protocol import load_protocol
 from annotation_protocol.estimates import FEW
 from ddiseg.catalogue.tables import now
-from ddiseg.errors import InputError, NotFoundError, WorkspaceError
+from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.outcomes import Progress, silent
 from ddiseg.report import content
 from ddiseg.report.contact_sheet import COMPARED, Card, Pairs, choose, draw_card, most_uncertain
@@ -65,10 +65,7 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
     images = catalogue.images.select()
     datasets = catalogue.images.datasets()
     used = {image.dataset_id for image in images}
-    try:
-        model = catalogue.models.current()
-    except NotFoundError:
-        model = None
+    model = catalogue.models.current_or_none()
     pairs = Pairs(workspace)
     chosen = {
         tone.name: choose(pairs.of_tone([i for i in images if i.tone == tone.name], tone.name))

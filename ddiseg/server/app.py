@@ -18,7 +18,6 @@ from starlette.concurrency import run_in_threadpool
 
 from annotation_protocol import UserError
 from ddiseg.catalogue import JobKind, ModelKind
-from ddiseg.errors import NotFoundError
 from ddiseg.labelstudio.task_payload import PAINTED
 from ddiseg.server.backend import Backend
 from ddiseg.server.guard import HEALTH, WEBHOOK, RequestGuard
@@ -228,7 +227,5 @@ def _noted(backend: Backend, outcome: str) -> Response:
 
 def _in_use(backend: Backend) -> str | None:
     """The name of the model version in use."""
-    try:
-        return backend.workspace.catalogue.models.current().name
-    except NotFoundError:
-        return None
+    version = backend.workspace.catalogue.models.current_or_none()
+    return version.name if version else None

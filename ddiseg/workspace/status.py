@@ -9,7 +9,6 @@ from functools import cached_property
 
 from ddiseg.catalogue import Catalogue, ModelKind, Split, State
 from ddiseg.catalogue.tables import Dataset, Image, ModelVersion
-from ddiseg.errors import NotFoundError
 
 
 @dataclass(frozen=True)
@@ -117,10 +116,7 @@ class _Work:
         self.images = catalogue.images.select()
         self.accepted = catalogue.masks.accepted()
         self.in_hand = catalogue.tasks.open_work(server)
-        try:
-            self.model: ModelVersion | None = catalogue.models.current()
-        except NotFoundError:
-            self.model = None
+        self.model = catalogue.models.current_or_none()
 
     def steps(self) -> Iterator[Step]:
         """The commands that would move something now, the most useful first."""

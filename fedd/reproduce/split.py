@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from annotation_protocol.ranking import seeded_rank
 from fedd.dataset import TONES, DatasetImage
 from fedd.errors import ReproductionError
 from fedd.reproduce.plan import CLASSIFICATION, SEGMENTATION, Cell, Task
@@ -110,7 +111,7 @@ def balanced_draw(
 
 def drawing_order(items: Sequence[DatasetImage], seed: int = DRAW_SEED) -> list[DatasetImage]:
     """Items in an order that the seed and their names decide."""
-    return sorted(items, key=lambda i: hashlib.sha256(f"{seed} {i.stem}".encode()).hexdigest())
+    return sorted(items, key=lambda i: seeded_rank(seed, i.stem))
 
 
 def _problems(

@@ -22,6 +22,7 @@ def test_current__a_candidate_is_not_in_use(catalogue: Catalogue) -> None:
     assert _add(catalogue, promote=False) == "fedd-1"
     with pytest.raises(NotFoundError, match="no model yet"):
         catalogue.models.current()
+    assert catalogue.models.current_or_none() is None
     _add(catalogue)
     assert _add(catalogue, promote=False) == "fedd-3"
     assert catalogue.models.current().name == "fedd-2"
