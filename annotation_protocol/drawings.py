@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from annotation_protocol.files import atomic_write
 from annotation_protocol.phantoms.phantoms import Kind, Phantom, Scene, Tone, render
 from annotation_protocol.protocol import Protocol, load_protocol
 
@@ -39,9 +40,7 @@ def main() -> None:
         path, data = DRAWINGS_DIR / name, encode(drawing)
         changed = not path.exists() or path.read_bytes() != data
         if changed:
-            part = path.with_suffix(".part")
-            part.write_bytes(data)
-            part.replace(path)
+            atomic_write(path, data)
         print(f"{'written' if changed else 'unchanged'} {name} ({len(data) // 1024} KiB)")
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from ddiseg.errors import InputError
+from ddiseg.png import make_png
 
 #: File endings that an imported folder is searched for.
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
@@ -88,15 +89,7 @@ def encode_png(photograph: Photograph) -> bytes:
     rows[:, 0] = 2  # filter type Up (PNG specification, 9.2)
     rows[0, 1:] = flat[0]
     np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        _chunk(kind, data)
-        for kind, data in (
-            (b"IHDR", header),
-            (b"IDAT", zlib.compress(rows.tobytes(), 1)),
-            (b"IEND", b""),
-        )
-    )
+    return make_png((height, width), 2, zlib.compress(rows.tobytes(), 1))
 
 
 def content_hash(photograph: Photograph) -> str:
@@ -197,11 +190,6 @@ def _quiet_pillow() -> Iterator[None]:
             _Quiet.inside -= 1
             if not _Quiet.inside:
                 _Quiet.undo.close()
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    body = kind + data
-    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def _read(picture: Image.Image) -> Opened:

@@ -125,9 +125,14 @@ def silent_stages(_stage: str) -> Progress:
 T = TypeVar("T")
 
 
-def counted(items: Sequence[T], progress: Progress) -> Iterator[T]:
-    """Yield the items, and tell `progress` how many of them are done with."""
+def track(items: Sequence[T], progress: Progress) -> Iterator[T]:
+    """Yield the items, and report to `progress` how many are done."""
     for done, item in enumerate(items):
         progress(done, len(items))
         yield item
     progress(len(items), len(items))
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: "1 image", "1,200 images"; `plural` where it isn't noun + s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

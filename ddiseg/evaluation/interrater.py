@@ -272,9 +272,9 @@ def _picture(workspace: Workspace, pair: ReaderPair) -> bytes:
     size = photograph.shape[0], photograph.shape[1]
     protocol = load_protocol()
     pixels = [masks.stretch(workspace.mask(mask), size) for mask in pair.readings]
-    overlays = [masks.paint(photograph, mask, protocol) for mask in pixels]
+    overlays = [masks.draw_overlay(photograph, mask, protocol) for mask in pixels]
     lesion = protocol.class_named("lesion").index
-    return panels.sheet(
+    return panels.join_panels(
         [
             ("photograph", photograph),
             (one, overlays[0]),

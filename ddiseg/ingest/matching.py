@@ -11,7 +11,7 @@ from ddiseg import images
 from ddiseg.catalogue import Details
 from ddiseg.errors import InputError
 from ddiseg.ingest.folder import FoundFile
-from ddiseg.ingest.metadata import Metadata, Row
+from ddiseg.ingest.metadata import Metadata, MetadataRow
 from ddiseg.outcomes import FileOutcome, Outcome
 
 
@@ -37,8 +37,8 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
     """
     matched = Matched(notes=list(metadata.notes))
     by_key = files_by_name(files)
-    rows_of: dict[str, list[Row]] = defaultdict(list)
-    unmatched: list[tuple[str, Row]] = []
+    rows_of: dict[str, list[MetadataRow]] = defaultdict(list)
+    unmatched: list[tuple[str, MetadataRow]] = []
     for row in metadata.rows:
         if row.image is None:
             matched.refused_rows.append(
@@ -155,5 +155,5 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFC", name.replace("\\", "/").removeprefix("./"))
 
 
-def _lines(rows: Sequence[Row]) -> str:
+def _lines(rows: Sequence[MetadataRow]) -> str:
     return "lines " + " and ".join(str(row.line) for row in rows)

@@ -42,7 +42,7 @@ Columns = Mapping[Key, str]
 
 
 @dataclass(frozen=True)
-class Row:
+class MetadataRow:
     """A row that can be used, or the fault it has."""
 
     line: int  #: in the file, from 1
@@ -56,7 +56,7 @@ class Metadata:
     """The rows of a CSV file and what was tolerated when it was read."""
 
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[MetadataRow, ...]
     notes: tuple[str, ...]
 
 
@@ -218,7 +218,7 @@ def _places(path: Path, header: list[str], columns: Columns) -> dict[Key, int]:
 
 def _row(
     file: str, line: int, cells: list[str], width: int, places: dict[Key, int], columns: Columns
-) -> Row:
+) -> MetadataRow:
     while len(cells) > width and not cells[-1].strip():
         cells.pop()
     values = {key: cells[place] for key, place in places.items() if place < len(cells)}
@@ -226,17 +226,17 @@ def _row(
     try:
         _check_name(image)
     except InputError as error:
-        return Row(line, None, Details(), str(error))
+        return MetadataRow(line, None, Details(), str(error))
     if len(cells) != width:
-        return Row(line, image, Details(), f"{len(cells)} cells, but {width} columns")
+        return MetadataRow(line, image, Details(), f"{len(cells)} cells, but {width} columns")
     try:
         tone_source, malignant_source = (
             f"{file}: {columns.get(key, '')}" for key in (Key.TONE, Key.MALIGNANT)
         )
         details = read_details(values, tone_source, malignant_source)
     except InputError as error:
-        return Row(line, image, Details(), str(error))
-    return Row(line, image, details)
+        return MetadataRow(line, image, Details(), str(error))
+    return MetadataRow(line, image, details)
 
 
 def _check_name(image: str) -> None:

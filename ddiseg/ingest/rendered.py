@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from annotation_protocol import load_protocol
+from annotation_protocol.files import atomic_write
 from annotation_protocol.phantoms.phantoms import TONES, draw_scene, render
 from ddiseg import images, masks
 from ddiseg.ingest.ddi import METADATA
@@ -53,7 +53,7 @@ def render_ddi(
         for row in pool.map(_render_one, jobs, chunksize=8):
             rows.append(row)
             progress(len(rows), count)
-    _write(photographs / METADATA, _table(rows).encode())
+    atomic_write(photographs / METADATA, _table(rows))
 
 
 def _render_one(job: tuple[Path, Path, int, int]) -> _Row:
@@ -64,9 +64,9 @@ def _render_one(job: tuple[Path, Path, int, int]) -> _Row:
     name = f"{number:06d}.png"
     protocol = load_protocol()
     if not (photographs / name).exists():
-        _write(photographs / name, images.encode_png(phantom.image))
+        atomic_write(photographs / name, images.encode_png(phantom.image))
     if not (truth / name).exists():
-        _write(truth / name, masks.encode_png(phantom.mask, protocol.palette()))
+        atomic_write(truth / name, masks.encode_png(phantom.mask, protocol.palette()))
     code = protocol.tone(tone).code
     assert code is not None
     return _Row(name, code, phantom.malignant, phantom.diagnosis)
@@ -81,9 +81,3 @@ def _table(rows: Sequence[_Row]) -> str:
             [index, index + 1, row.name, row.tone_code, str(row.malignant).upper(), row.diagnosis]
         )
     return text.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

@@ -18,7 +18,7 @@ from ddiseg.labelstudio.returned import show_comments
 from ddiseg.labelstudio.task_payload import image_key
 from ddiseg.labelstudio.upload import DataOf, TaskUploader, pushing
 from ddiseg.labelstudio.views import ALL, Tab, condition, ensure_tabs
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, counted, silent_stages
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, silent_stages, track
 from ddiseg.workspace.workspace import Workspace
 
 #: The key in a task's data that says of which batch it was given out.
@@ -209,7 +209,7 @@ def _bring_up_to_date(
     predicted = workspace.catalogue.masks.newest_predictions()
     models = {model.id: model.name for model in workspace.catalogue.models.all()}
     outcomes = []
-    for task in counted(tasks, progress):
+    for task in track(tasks, progress):
         assert task.remote_id is not None
         image, mask = images[task.image_id], predicted.get(task.image_id)
         stays = image.state not in (State.IN_LABELLING, State.QUEUED, State.PRELABELLED)

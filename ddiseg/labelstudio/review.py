@@ -23,7 +23,7 @@ from ddiseg.labelstudio.projects import ProjectRef
 from ddiseg.labelstudio.task_payload import review_key
 from ddiseg.labelstudio.upload import TaskUploader, pushing
 from ddiseg.labelstudio.views import Tab, condition, ensure_tabs, short_names
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, counted, silent_stages
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, silent_stages, track
 from ddiseg.workspace.workspace import Workspace
 
 #: Keys in a review task's data.
@@ -190,7 +190,7 @@ def _show_what_waits(
 ) -> None:
     """Take reviews of masks that no longer wait out of everyone's view, and show those that do again."""
     changed = [t for t in tasks if t.remote_id and (t.key in keys) != (t.comment is None)]
-    for task in counted(changed, progress):
+    for task in track(changed, progress):
         assert task.remote_id is not None
         waits = task.key in keys
         client.set_data(task.remote_id, **{WAITS: "yes" if waits else "no"})

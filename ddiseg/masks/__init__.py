@@ -2,6 +2,7 @@
 
 from ddiseg.masks.agreement import BoundaryDistance, boundary_distance, cohen_kappa
 from ddiseg.masks.composition import Composition, Layer, Origin, compose
+from ddiseg.masks.files import decode_png, encode_png, load_npy
 from ddiseg.masks.mask import (
     FEW_VALUES,
     MAX_PIXELS,
@@ -11,15 +12,12 @@ from ddiseg.masks.mask import (
     ValuesError,
     check_mask,
     classes_in,
-    decode_png,
-    encode_png,
-    load_npy,
     mask_hash,
     parse_class_mapping,
     remap,
     stretch,
 )
-from ddiseg.masks.overlay import paint
+from ddiseg.masks.overlay import draw_overlay
 from ddiseg.masks.rle import Rle, encode_classes
 
 __all__ = [
@@ -40,11 +38,11 @@ __all__ = [
     "cohen_kappa",
     "compose",
     "decode_png",
+    "draw_overlay",
     "encode_classes",
     "encode_png",
     "load_npy",
     "mask_hash",
-    "paint",
     "parse_class_mapping",
     "remap",
     "stretch",

@@ -26,7 +26,7 @@ _BANDS = (0.75, 0.5)
 _MIDDLE_GREY = 85.0
 
 
-def paint(
+def draw_overlay(
     photo: NDArray[np.uint8],
     mask: Mask,
     protocol: Protocol,

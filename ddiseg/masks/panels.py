@@ -5,10 +5,7 @@ Arrays: pictures (H, W, 3) uint8 RGB.
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
+from annotation_protocol.files import atomic_write
 from ddiseg.errors import InputError
 
 #: Longer side of a panel at most, in pixels: enough for a screen.
@@ -33,7 +31,9 @@ def fitted(photograph: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(picture)
 
 
-def sheet(panels: Sequence[tuple[str, NDArray[np.uint8]]], title: Sequence[str] = ()) -> bytes:
+def join_panels(
+    panels: Sequence[tuple[str, NDArray[np.uint8]]], title: Sequence[str] = ()
+) -> bytes:
     """A PNG of the panels from left to right.
 
     Args:
@@ -65,14 +65,9 @@ def write_new(path: Path, data: bytes) -> None:
     """
     if path.exists():
         raise InputError(f"{path} exists and is not overwritten: name another file")
-    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        atomic_write(path, data)
     except OSError as error:
         raise InputError(
             f"{path} can't be written ({error.strerror}): name a file in a folder that exists"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

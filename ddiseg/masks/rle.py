@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddiseg.errors import InputError
-from ddiseg.masks.mask import MAX_PIXELS, Mask
+from ddiseg.masks.mask import MAX_PIXELS, Mask, check_uint8
 
 #: Groups of five bits in one run length; seven hold 35 bits, more than any mask has pixels.
 _MAX_GROUPS = 7
@@ -47,12 +47,7 @@ def encode_classes(mask: Mask, class_ids: Iterable[int]) -> dict[int, Rle]:
     The mask is turned to column order once, for all classes: that, not the counting of runs, is
     what encoding each class by itself spends its time on.
     """
-    if mask.ndim != 2 or mask.size == 0 or mask.dtype != np.uint8:
-        raise InputError(
-            f"mask is {mask.dtype} of shape {mask.shape}, not (height, width) uint8; "
-            "pass it through check_mask first"
-        )
-    columns = np.ascontiguousarray(mask.T)
+    columns = np.ascontiguousarray(check_uint8(mask).T)
     region = np.empty(columns.shape, dtype=np.bool_)
     encoded: dict[int, Rle] = {}
     for class_id in class_ids:

@@ -13,7 +13,7 @@ from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
 from ddiseg.evaluation import gate
 from ddiseg.model.storage import LostModelError, load_version, stored_probes
-from ddiseg.outcomes import Progress, counted, silent
+from ddiseg.outcomes import Progress, silent, track
 from ddiseg.sampling.groups import patient_key
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import Backbone
@@ -75,7 +75,7 @@ def compare_on_holdout(
     """
     lineage = Provenance(workspace.catalogue.masks.all())
     judged = []
-    for image, mask in counted(held_out, progress):
+    for image, mask in track(held_out, progress):
         photograph = workspace.photograph(image)
         truth = workspace.mask_over(image, mask)
         current, painting = None, gate.CurrentPrediction.NONE

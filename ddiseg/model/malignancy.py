@@ -25,7 +25,7 @@ from ddiseg.model.storage import (
     recorded_backbone,
     store_model,
 )
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, counted, silent, silent_stages
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, silent, silent_stages, track
 from ddiseg.sampling.groups import group_keys
 from ddiseg.sampling.subsets import RESERVED
 from ddiseg.workspace.store import Kind
@@ -98,7 +98,7 @@ def refresh_malignancy(
     if there is not None:
         return RefreshedMalignancy(there, False, left_out)
     started = time.monotonic()
-    seen = counted(images, stages("Photographs through the backbone"))
+    seen = track(images, stages("Photographs through the backbone"))
     photographs = (workspace.photograph(image) for image in seen)
     examples = Examples(features_of(photographs, net, settings), malignant)
     done = train_classifier(

@@ -23,7 +23,7 @@ from ddiseg.model.storage import (
     stored_probes,
 )
 from ddiseg.model.training_metrics import count_tones, training_metrics
-from ddiseg.outcomes import Stages, counted, silent_stages
+from ddiseg.outcomes import Stages, silent_stages, track
 from ddiseg.sampling.groups import group_keys
 from ddiseg.sampling.splits import assign_splits
 from ddiseg.workspace.workspace import Workspace
@@ -115,7 +115,7 @@ def refresh(
     probes = train_probes(
         (
             _example(workspace, image, mask, family_of[image.id])
-            for image, mask in counted(pairs, stages("Reading photographs"))
+            for image, mask in track(pairs, stages("Reading photographs"))
         ),
         net,
         settings,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from annotation_protocol import metrics
 from annotation_protocol.estimates import estimate_classes
 from ddiseg.catalogue.tables import Image, Mask
-from ddiseg.outcomes import Progress, counted, silent
+from ddiseg.outcomes import Progress, silent, track
 from ddiseg.sampling.groups import patient_key
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import Backbone
@@ -39,7 +39,7 @@ def training_metrics(
     held_out = set(probes.record.validation)
     validation: list[tuple[Image, Mask, NDArray[np.int64]]] = []
     descriptors: dict[int, NDArray[np.float32]] = {}
-    for image, mask in counted(pairs, progress):
+    for image, mask in track(pairs, progress):
         photograph = workspace.photograph(image)
         if image_digest(prepare(photograph, net.image_size)) not in held_out:
             descriptors[image.id] = probes.embeddings(net, [photograph], cache)[0]

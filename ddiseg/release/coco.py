@@ -22,7 +22,7 @@ import numpy as np
 
 from ddiseg import masks
 from ddiseg.outcomes import Progress
-from ddiseg.release.release import ExportSummary, Item, Release
+from ddiseg.release.release import ExportSummary, Release, ReleaseItem
 
 ANNOTATIONS = "annotations.json"
 
@@ -32,7 +32,7 @@ def export(release: Release, target: Path, *, images: bool, progress: Progress) 
     if images:
         (target / "images").mkdir()
 
-    def write(item: Item, mask: masks.Mask) -> tuple[Item, list[dict[str, Any]]]:
+    def write(item: ReleaseItem, mask: masks.Mask) -> tuple[ReleaseItem, list[dict[str, Any]]]:
         annotations = _annotations(release, item, release.over(item, mask))
         if images:
             photograph = target / "images" / item.file_name(images=True)
@@ -58,7 +58,7 @@ def export(release: Release, target: Path, *, images: bool, progress: Progress) 
     return summary
 
 
-def _annotations(release: Release, item: Item, mask: masks.Mask) -> list[dict[str, Any]]:
+def _annotations(release: Release, item: ReleaseItem, mask: masks.Mask) -> list[dict[str, Any]]:
     """One annotation a class that `mask`, (H, W), has pixels of; their ids are still to be given."""
     from scipy.ndimage import find_objects
 
@@ -87,7 +87,7 @@ def _bbox(rows: slice, columns: slice) -> list[int]:
     return [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
 
 
-def _image(item: Item, *, images: bool) -> dict[str, Any]:
+def _image(item: ReleaseItem, *, images: bool) -> dict[str, Any]:
     facts = item.facts()
     return {
         "id": item.image.id,
@@ -99,7 +99,7 @@ def _image(item: Item, *, images: bool) -> dict[str, Any]:
     }
 
 
-def _info(release: Release, items: list[Item], *, images: bool) -> dict[str, Any]:
+def _info(release: Release, items: list[ReleaseItem], *, images: bool) -> dict[str, Any]:
     from ddiseg import __version__
 
     accepted = sum(i.accepted for i in items)

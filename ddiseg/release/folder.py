@@ -1,4 +1,4 @@
-"""The folder of a release: there whole, with its manifest, or not there at all.
+"""The folder of a release: written whole, with its manifest, or not at all.
 
 Everything is written into a hidden folder beside the target, `.NAME.part-PID`, and renamed at the
 end. A killed process leaves only such a folder, which the next export to the same target removes.
@@ -7,7 +7,6 @@ end. A killed process leaves only such a folder, which the next export to the sa
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -19,22 +18,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from annotation_protocol.errors import BusyError
+from annotation_protocol.files import atomic_write, locked
 from ddiseg.catalogue.tables import now
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.formats import RELEASES, load_format
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, counted, reasons_in_words, silent
 from ddiseg.release.licence import LICENCE_FILE, licence_text
-from ddiseg.release.release import ExportSummary, Item, Release
+from ddiseg.release.release import ExportSummary, Release, ReleaseItem
 
 MANIFEST = "ddiseg-release.json"
 
-#: Marks an unfinished folder as ours; locked for as long as the process that writes it lives.
+#: Lock file in an unfinished folder: it shows that an export made the folder and whether that runs.
 _MARK = ".ddiseg-part"
 
 
 @dataclass(frozen=True)
-class Written:
-    """A release that stands in `folder`, written now (`new`) or before."""
+class WrittenRelease:
+    """A release in `folder`, written now (`new`) or earlier."""
 
     folder: Path
     new: bool
@@ -50,53 +51,61 @@ def write_release(
     images: bool = True,
     strict: bool = False,
     progress: Progress = silent,
-) -> Written:
-    """Write `release` to the folder `target`, or find it there already, exactly so.
+) -> WrittenRelease:
+    """Write `release` to the folder `target`, unless the same release is there already.
 
-    Raises InputError where `target` holds anything else, where no image could be exported, or
-    where `strict` and one could not; WorkspaceError where the disk is full or can't be written.
     After any error, Ctrl-C included, `target` is as it was.
+
+    Raises:
+        InputError: `target` holds anything else, no image could be exported, or `strict` and one
+            could not.
+        WorkspaceError: The disk is full or can't be written.
     """
     write = load_format(RELEASES, format_name)
     target = target.resolve()
-    standing = _standing(target)
+    earlier = _read_earlier(target)
     content = release.content(format_name, images=images)
-    if standing is not None and not standing["left_out"]:
-        return _unchanged(release, target, standing, content)
-    with _told(target), _part_folder(target) as part:
-        summary: ExportSummary = write(release, part, images=images, progress=progress)
-        refused = [o for o in summary.outcomes if o.outcome is Outcome.REFUSED]
-        _refuse_gaps(refused, len(release.items), strict)
-        exported, left_out = _parted(release, summary)
-        (part / LICENCE_FILE).write_text(licence_text(exported, images=images), "utf-8")
-        content = release.content(format_name, images=images, left_out=left_out)
-        if standing is not None:
-            return _unchanged(release, target, standing, content)
-        manifest = {
-            "format": format_name,
-            "content": content,
-            **_about(release, exported, summary, images=images),
-            "left_out": [{"name": o.name, "reason": o.note} for o in refused],
-            "files": _files(part),
-        }
-        _write_durably(part / MANIFEST, json.dumps(manifest, indent=1).encode())
+    if earlier is not None and not earlier["left_out"]:
+        return _unchanged(release, target, earlier, content)
+    with _disk_errors(target), _part_folder(target) as part:
+        with locked(part / _MARK, "another export writes {holder}"):
+            summary: ExportSummary = write(release, part, images=images, progress=progress)
+            refused = [o for o in summary.outcomes if o.outcome is Outcome.REFUSED]
+            _refuse_gaps(refused, len(release.items), strict)
+            exported, left_out = _split_exported(release, summary)
+            (part / LICENCE_FILE).write_text(licence_text(exported, images=images), "utf-8")
+            content = release.content(format_name, images=images, left_out=left_out)
+            if earlier is not None:
+                return _unchanged(release, target, earlier, content)
+            manifest = {
+                "format": format_name,
+                "content": content,
+                **_summary(release, exported, summary, images=images),
+                "left_out": [{"name": o.name, "reason": o.note} for o in refused],
+                "files": _files(part),
+            }
+            atomic_write(part / MANIFEST, json.dumps(manifest, indent=1))
         (part / _MARK).unlink()
-        if not _renamed(part, target):  # another export was faster
-            standing = _standing(target)
-            if standing is None:
+        if not _rename(part, target):  # another export was faster
+            earlier = _read_earlier(target)
+            if earlier is None:
                 raise InputError(f"{target} can't be replaced: give --to a folder inside it")
-            return _unchanged(release, target, standing, content)
-    return Written(target, True, manifest, summary.outcomes)
+            return _unchanged(release, target, earlier, content)
+    return WrittenRelease(target, True, manifest, summary.outcomes)
 
 
-def _standing(target: Path) -> dict[str, Any] | None:
-    """The manifest of the release in `target`; None where it is free. Else raises InputError."""
+def _read_earlier(target: Path) -> dict[str, Any] | None:
+    """Return the manifest of the release in `target`, None for an empty or missing folder.
+
+    Raises:
+        InputError: `target` holds anything else.
+    """
     if not target.exists():
         return None
     if not target.is_dir():
         raise InputError(f"{target} is a file: give --to the name of a new folder")
-    there = sorted(p.name for p in target.iterdir())
-    if not there:
+    names = sorted(p.name for p in target.iterdir())
+    if not names:
         return None
     try:
         manifest = json.loads((target / MANIFEST).read_bytes())
@@ -107,7 +116,7 @@ def _standing(target: Path) -> dict[str, Any] | None:
         for entry in manifest["left_out"]:
             entry["name"], entry["reason"]
     except (FileNotFoundError, ValueError, LookupError, TypeError):
-        listed = ", ".join(there[:3]) + (", ..." if len(there) > 3 else "")
+        listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise InputError(
             f"{target} holds files that are no ddiseg release ({listed}): give --to a new folder; "
             "nothing was changed"
@@ -115,35 +124,37 @@ def _standing(target: Path) -> dict[str, Any] | None:
     return dict(manifest)
 
 
-def _unchanged(release: Release, target: Path, standing: dict[str, Any], content: str) -> Written:
-    """The earlier release, if it is this one and its files are as they were written."""
-    if standing["content"] != content:
+def _unchanged(
+    release: Release, target: Path, earlier: dict[str, Any], content: str
+) -> WrittenRelease:
+    """Return the earlier release, if it is this one and its files are as they were written."""
+    if earlier["content"] != content:
         raise InputError(
-            f"{target} holds another release ({standing['format']}, {standing['images']} images, "
-            f"made {standing['created_at'][:16]}Z): give --to a new folder, or delete this one first; "
-            "nothing was changed"
+            f"{target} holds another release ({earlier['format']}, "
+            f"{counted(earlier['images'], 'image')}, made {earlier['created_at'][:16]}Z): give --to "
+            "a new folder, or delete this one first; nothing was changed"
         )
-    changed = [f["path"] for f in standing["files"] if _file(target, f["path"]) != f]
+    changed = [f["path"] for f in earlier["files"] if _file(target, f["path"]) != f]
     if changed:
         raise InputError(
             f"{target} is this release, but {len(changed)} of its files were changed or removed since "
             f"({changed[0]}): delete the folder and run the same command again; nothing was changed"
         )
-    absent = {entry["name"]: entry["reason"] for entry in standing["left_out"]}
+    reasons = {entry["name"]: entry["reason"] for entry in earlier["left_out"]}
     outcomes = tuple(
         FileOutcome(
             i.image.name,
-            Outcome.REFUSED if i.image.name in absent else Outcome.UNCHANGED,
-            absent.get(i.image.name),
+            Outcome.REFUSED if i.image.name in reasons else Outcome.UNCHANGED,
+            reasons.get(i.image.name),
         )
         for i in release.items
     )
-    return Written(target, False, standing, outcomes)
+    return WrittenRelease(target, False, earlier, outcomes)
 
 
 @contextlib.contextmanager
-def _told(target: Path) -> Iterator[None]:
-    """Faults of the disk as one line that says what to do."""
+def _disk_errors(target: Path) -> Iterator[None]:
+    """Raise errors of the disk as a WorkspaceError that says what to do."""
     try:
         yield
     except OSError as error:
@@ -155,7 +166,7 @@ def _told(target: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _part_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` to write in, gone afterwards whatever happens."""
+    """Make a folder beside `target` to write in; remove what is left of it afterwards."""
     made = [p for p in target.parents if not p.exists()]
     part = target.parent / f".{target.name}.part-{os.getpid()}"
     try:
@@ -163,9 +174,7 @@ def _part_folder(target: Path) -> Iterator[Path]:
         _remove_abandoned(target)
         part.mkdir()
         try:
-            with open(part / _MARK, "w") as mark:
-                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                yield part
+            yield part
         finally:
             shutil.rmtree(part, ignore_errors=True)
     finally:
@@ -176,35 +185,26 @@ def _part_folder(target: Path) -> Iterator[Path]:
 
 
 def _remove_abandoned(target: Path) -> None:
-    """Remove what killed exports to `target` left: their process is gone, or had our number."""
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.part-(\d+)")
+    """Remove the part folders of killed exports to `target`: those that nobody has locked."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.part-\d+")
     for folder in target.parent.iterdir():
-        match = pattern.fullmatch(folder.name)
-        if match is None or (int(match[1]) != os.getpid() and _alive(int(match[1]))):
+        if not pattern.fullmatch(folder.name):
             continue
-        with contextlib.suppress(OSError):
-            if any(folder.iterdir()):
-                with open(folder / _MARK) as mark:  # none: not ours
-                    fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)  # locked: a living process's
-                    shutil.rmtree(folder, ignore_errors=True)
-            else:
+        with contextlib.suppress(OSError, BusyError):
+            if (folder / _MARK).is_file():
+                with locked(folder / _MARK, ""):
+                    pass
+                shutil.rmtree(folder, ignore_errors=True)
+            else:  # killed at once, or not ours and not empty
                 folder.rmdir()
 
 
-def _alive(pid: int) -> bool:
+def _rename(part: Path, target: Path) -> bool:
+    """Rename the finished folder; return False where there is a release or another folder."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
-
-
-def _renamed(part: Path, target: Path) -> bool:
-    """Put the finished folder in its place; False where the place is taken."""
-    try:
-        os.rename(part, target)  # replaces an empty folder
+        if os.name == "nt" and target.is_dir():
+            target.rmdir()  # elsewhere renaming replaces an empty folder
+        os.rename(part, target)
     except OSError:
         if target.is_dir():
             return False
@@ -223,8 +223,10 @@ def _refuse_gaps(refused: list[FileOutcome], total: int, strict: bool) -> None:
     )
 
 
-def _parted(release: Release, summary: ExportSummary) -> tuple[list[Item], list[int]]:
-    """The items that were written, and the image ids of those that were not."""
+def _split_exported(
+    release: Release, summary: ExportSummary
+) -> tuple[list[ReleaseItem], list[int]]:
+    """Return the items that were written, and the image ids of those that were not."""
     exported, left_out = [], []
     for item, outcome in zip(release.items, summary.outcomes, strict=True):
         if outcome.outcome is Outcome.REFUSED:
@@ -234,8 +236,8 @@ def _parted(release: Release, summary: ExportSummary) -> tuple[list[Item], list[
     return exported, left_out
 
 
-def _about(
-    release: Release, exported: list[Item], summary: ExportSummary, *, images: bool
+def _summary(
+    release: Release, exported: list[ReleaseItem], summary: ExportSummary, *, images: bool
 ) -> dict[str, Any]:
     from ddiseg import __version__
 
@@ -281,24 +283,24 @@ def _about(
 
 def _files(folder: Path) -> list[dict[str, Any]]:
     paths = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    found = [_file(folder, path, durably=True) for path in sorted(paths) if path != _MARK]
+    found = [
+        _file(folder, path, flush=True) for path in sorted(paths) if not path.startswith(_MARK)
+    ]
     return [f for f in found if f is not None]
 
 
-def _file(folder: Path, path: str, *, durably: bool = False) -> dict[str, Any] | None:
-    """Path, size and hash of a file, None where it is gone; `durably` waits until the disk has it."""
+def _file(folder: Path, path: str, *, flush: bool = False) -> dict[str, Any] | None:
+    """Return path, size and hash of a file, None where it is missing.
+
+    With `flush` also wait until it is on the disk.
+    """
     try:
-        with open(folder / path, "rb") as file:
+        place = folder / path
+        # What is to be flushed is opened for writing: Windows wants it so.
+        with open(place, "rb+") if flush else open(place, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if durably:
+            if flush:
                 os.fsync(file.fileno())
             return {"path": path, "bytes": file.tell(), "sha256": digest}
     except FileNotFoundError:
         return None
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

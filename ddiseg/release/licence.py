@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ddiseg.release.release import Item
+from ddiseg.release.release import ReleaseItem
 
 LICENCE_FILE = "LICENCE.txt"
 
 
-def licence_text(items: Sequence[Item], *, images: bool) -> str:
+def licence_text(items: Sequence[ReleaseItem], *, images: bool) -> str:
     """The licence and source of each dataset, and what that means for this release."""
     counts = Counter(i.dataset.id for i in items)
     datasets = sorted({i.dataset.id: i.dataset for i in items}.values(), key=lambda d: d.id)

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ddiseg.release.release import Item
+from ddiseg.release.release import ReleaseItem
 
 METADATA_FILE = "metadata.csv"
 
 
-def write_metadata(folder: Path, rows: Iterable[tuple[Item, dict[str, str]]]) -> None:
+def write_metadata(folder: Path, rows: Iterable[tuple[ReleaseItem, dict[str, str]]]) -> None:
     """Write the facts of each item after the names of its files; lists are joined by ';'."""
     records = [{**files, **item.facts()} for item, files in rows]
     with open(folder / METADATA_FILE, "w", encoding="utf-8", newline="") as file:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ddiseg import masks
 from ddiseg.outcomes import Progress
 from ddiseg.release.metadata import write_metadata
-from ddiseg.release.release import ExportSummary, Item, Release
+from ddiseg.release.release import ExportSummary, Release, ReleaseItem
 
 
 def export(release: Release, target: Path, *, images: bool, progress: Progress) -> ExportSummary:
@@ -24,7 +24,7 @@ def export(release: Release, target: Path, *, images: bool, progress: Progress) 
     if images:
         (target / "images").mkdir()
 
-    def write(item: Item, mask: masks.Mask) -> tuple[Item, dict[str, str]]:
+    def write(item: ReleaseItem, mask: masks.Mask) -> tuple[ReleaseItem, dict[str, str]]:
         files = {"mask": f"masks/{item.stem}.png", "image": item.file_name(images=images)}
         encoded = masks.encode_png(release.over(item, mask), palette)
         if images:

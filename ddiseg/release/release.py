@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Item:
+class ReleaseItem:
     """One image of a release, the mask that it goes out with, and who made that."""
 
     image: Image
@@ -106,7 +106,7 @@ class Release:
 
     workspace: Workspace
     protocol: Protocol
-    items: tuple[Item, ...]
+    items: tuple[ReleaseItem, ...]
     subset: str | None
     include_predictions: bool
 
@@ -137,7 +137,7 @@ class Release:
         return cls(workspace, load_protocol(), items, subset, include_predictions)
 
     def each(
-        self, work: Callable[[Item, masks.Mask], T], progress: Progress = silent
+        self, work: Callable[[ReleaseItem, masks.Mask], T], progress: Progress = silent
     ) -> tuple[list[T], ExportSummary]:
         """`work` on every image and its mask, on several threads; results in the order of the images.
 
@@ -170,12 +170,12 @@ class Release:
         }
         return results, ExportSummary(tuple(outcomes), counts)
 
-    def over(self, item: Item, mask: masks.Mask) -> masks.Mask:
+    def over(self, item: ReleaseItem, mask: masks.Mask) -> masks.Mask:
         """`mask` at the size of its photograph, (H, W); stretched back where it was stretched."""
         size = item.image.height, item.image.width
         return mask if mask.shape == size else masks.stretch(mask, size)
 
-    def photograph_png(self, item: Item) -> bytes:
+    def photograph_png(self, item: ReleaseItem) -> bytes:
         """The photograph as a PNG without metadata, compared with its hash."""
         image, workspace = item.image, self.workspace
         pixels = workspace.photograph(image)
@@ -205,7 +205,9 @@ class Release:
         }
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
-    def _one(self, work: Callable[[Item, masks.Mask], T], item: Item) -> tuple[list[str], T]:
+    def _one(
+        self, work: Callable[[ReleaseItem, masks.Mask], T], item: ReleaseItem
+    ) -> tuple[list[str], T]:
         mask = self.workspace.mask(item.mask)
         if masks.mask_hash(mask) != item.mask.content_hash:
             raise InputError("its stored mask is damaged; run 'ddiseg verify' to see what else is")
@@ -216,7 +218,7 @@ class Release:
 
 def _items(
     workspace: Workspace, rows: Sequence[Image], chosen: dict[int, Mask], accepted: set[int]
-) -> tuple[Item, ...]:
+) -> tuple[ReleaseItem, ...]:
     catalogue = workspace.catalogue
     datasets = {d.id: d for d in catalogue.images.datasets()}
     models = {m.id: m.name for m in catalogue.models.all()}
@@ -232,7 +234,7 @@ def _items(
         parent = None if mask.parent_id is None else every[mask.parent_id]
         review = reviews.get(row.id) if row.id in accepted else None
         items.append(
-            Item(
+            ReleaseItem(
                 image=row,
                 dataset=datasets[row.dataset_id],
                 mask=mask,

@@ -17,7 +17,7 @@ import numpy as np
 from ddiseg import masks
 from ddiseg.outcomes import Progress
 from ddiseg.release.metadata import write_metadata
-from ddiseg.release.release import ExportSummary, Item, Release
+from ddiseg.release.release import ExportSummary, Release, ReleaseItem
 
 SIDE = 256
 
@@ -28,7 +28,7 @@ def export(release: Release, target: Path, *, images: bool, progress: Progress) 
     if images:
         (target / "images").mkdir()
 
-    def write(item: Item, mask: masks.Mask) -> tuple[Item, dict[str, str]]:
+    def write(item: ReleaseItem, mask: masks.Mask) -> tuple[ReleaseItem, dict[str, str]]:
         files = {"mask": f"labels/{item.stem}.npy", "image": item.file_name(images=images)}
         if images:
             files["image"] = f"images/{files['image']}"

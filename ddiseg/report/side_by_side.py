@@ -32,6 +32,6 @@ def side_by_side(workspace: Workspace, image: Image) -> bytes:
     for caption, of_images in drawn.items():
         mask = of_images.get(image.id)
         if mask is not None:
-            painted = masks.paint(photograph, workspace.mask(mask), load_protocol())
+            painted = masks.draw_overlay(photograph, workspace.mask(mask), load_protocol())
             shown.append((caption, painted))
-    return panels.sheet(shown)
+    return panels.join_panels(shown)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol
 from ddiseg.errors import InputError
-from ddiseg.masks import Mask, paint
+from ddiseg.masks import Mask, draw_overlay
 
 PROTOCOL = load_protocol()
 BACKGROUND, LESION, MARKER, RULER, SKIN = range(5)
@@ -38,13 +38,13 @@ def saturation(pixels: NDArray[np.uint8]) -> float:
 def test_paint__skin_keeps_its_tone() -> None:
     photo, mask = photograph(), np.full((40, 40), SKIN, np.uint8)
     before = photo.copy()
-    np.testing.assert_array_equal(paint(photo, mask, PROTOCOL), photo)
+    np.testing.assert_array_equal(draw_overlay(photo, mask, PROTOCOL), photo)
     np.testing.assert_array_equal(photo, before)
 
 
 def test_paint__every_other_class_shows() -> None:
     photo, mask = photograph(), one_of_each()
-    painted = paint(photo, mask, PROTOCOL, outline=False)
+    painted = draw_overlay(photo, mask, PROTOCOL, outline=False)
     np.testing.assert_array_equal(painted[mask == SKIN], photo[mask == SKIN])
     for index in (LESION, MARKER, RULER):
         colour = np.array(PROTOCOL.class_at(index).rgb, float)
@@ -56,7 +56,7 @@ def test_paint__every_other_class_shows() -> None:
 
 
 def test_paint__outline_is_the_class_colour_just_inside() -> None:
-    painted = paint(photograph(), one_of_each(), PROTOCOL)
+    painted = draw_overlay(photograph(), one_of_each(), PROTOCOL)
     assert tuple(painted[14, 20]) == tuple(painted[20, 14]) == PROTOCOL.class_at(LESION).rgb
     assert tuple(painted[20, 32]) == PROTOCOL.class_at(MARKER).rgb
     assert tuple(painted[34, 20]) == PROTOCOL.class_at(RULER).rgb
@@ -67,12 +67,14 @@ def test_paint__outline_is_the_class_colour_just_inside() -> None:
 def test_paint__one_pixel_region_is_seen() -> None:
     mask = np.full((40, 40), SKIN, np.uint8)
     mask[20, 20] = LESION
-    assert tuple(paint(photograph(), mask, PROTOCOL)[20, 20]) == PROTOCOL.class_at(LESION).rgb
+    assert (
+        tuple(draw_overlay(photograph(), mask, PROTOCOL)[20, 20]) == PROTOCOL.class_at(LESION).rgb
+    )
 
 
 def test_paint__lesion_keeps_its_texture() -> None:
     photo, mask = photograph(), np.full((40, 40), LESION, np.uint8)
-    painted = paint(photo, mask, PROTOCOL)
+    painted = draw_overlay(photo, mask, PROTOCOL)
     assert painted.std() > 0.8 * photo.std()
 
 
@@ -80,13 +82,13 @@ def test_paint__mask_of_another_size() -> None:
     photo = photograph(80)
     large = np.repeat(np.repeat(one_of_each(), 2, axis=0), 2, axis=1)
     np.testing.assert_array_equal(
-        paint(photo, one_of_each(), PROTOCOL), paint(photo, large, PROTOCOL)
+        draw_overlay(photo, one_of_each(), PROTOCOL), draw_overlay(photo, large, PROTOCOL)
     )
 
 
 def test_paint__no_opacity_no_outline_is_the_photograph() -> None:
     photo = photograph()
-    painted = paint(photo, one_of_each(), PROTOCOL, opacity=0, outline=False)
+    painted = draw_overlay(photo, one_of_each(), PROTOCOL, opacity=0, outline=False)
     np.testing.assert_array_equal(painted, photo)
 
 
@@ -101,7 +103,7 @@ def test_paint__no_opacity_no_outline_is_the_photograph() -> None:
 )
 def test_paint__refused(photo: Any, mask: Any, opacity: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        paint(photo, mask, PROTOCOL, opacity)
+        draw_overlay(photo, mask, PROTOCOL, opacity)
 
 
 def test_masks__import_is_light() -> None:

@@ -27,7 +27,7 @@ def opened(data: bytes) -> NDArray[np.uint8]:
 
 
 def test_sheet__panels_from_left_to_right() -> None:
-    sheet = opened(panels.sheet([("one", plain(RED)), ("two", plain(BLUE))]))
+    sheet = opened(panels.join_panels([("one", plain(RED)), ("two", plain(BLUE))]))
     assert sheet.shape[1] == 90 + 8 + 90
     assert (sheet[-30:, :90] == RED).all()
     assert (sheet[-30:, 90:98] == 255).all()
@@ -35,9 +35,9 @@ def test_sheet__panels_from_left_to_right() -> None:
 
 
 def test_sheet__captions_and_title_are_written_above_without_touching() -> None:
-    captioned = opened(panels.sheet([("one", plain(RED)), ("two", plain(BLUE))]))
+    captioned = opened(panels.join_panels([("one", plain(RED)), ("two", plain(BLUE))]))
     titled = opened(
-        panels.sheet([("one", plain(RED)), ("two", plain(BLUE))], ["Ågy", "Ågy", "Ågy"])
+        panels.join_panels([("one", plain(RED)), ("two", plain(BLUE))], ["Ågy", "Ågy", "Ågy"])
     )
     above = len(titled) - len(captioned)
     np.testing.assert_array_equal(titled[above:], captioned)

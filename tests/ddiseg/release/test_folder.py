@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from annotation_protocol.files import locked
 from ddiseg.errors import InputError, NotFoundError, WorkspaceError
 from ddiseg.outcomes import Outcome, Progress
 from ddiseg.release import coco
@@ -247,9 +248,12 @@ def test_write_release__living_process_keeps_its_part(stocked: Builder, tmp_path
     release = Release.gather(stocked.workspace)
     part = tmp_path / f".out.part-{os.getppid()}"
     part.mkdir()
-    (part / ".ddiseg-part").touch()
-    write_release(release, "coco", tmp_path / "out")
+    with locked(part / ".ddiseg-part", ""):
+        write_release(release, "coco", tmp_path / "out")
     assert part.exists()
+    shutil.rmtree(tmp_path / "out")
+    write_release(release, "coco", tmp_path / "out")
+    assert not part.exists(), "its process is gone"
 
 
 def test_write_release__another_process_was_faster(
