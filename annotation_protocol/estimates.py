@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Self, TypeAlias
 
@@ -55,11 +55,11 @@ class Estimate:
     where there are too few groups for one.
     """
 
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int  #: images
-    groups: int | None  #: groups (patients) of these images; None where that was not stored
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0  #: images
+    groups: int | None = None  #: groups (patients) of these images; None where that is not stored
 
     @classmethod
     def of(
@@ -83,20 +83,20 @@ class Estimate:
         """Return value and interval, such as "0.71 [0.62, 0.80]", or that there are too few images."""
         return _text(self.value, self.interval, form, scale, unit)
 
-    def to_json(self, name: str = "value", *, with_groups: bool = True) -> dict[str, Any]:
+    def to_json(self, name: str = "value") -> dict[str, Any]:
         """Return the estimate under the keys of a stored record; `name` is the key of the value.
 
         The interval's key follows from it: "interval" for "value", "ci95" for "mean", else
-        "<name>_ci95".
+        "<name>_ci95". Unknown groups are left out.
         """
         interval = None if self.interval is None else list(self.interval)
         stored = {name: self.value, _interval_key(name): interval, "n": self.n}
-        return {**stored, "patients": self.groups} if with_groups else stored
+        return stored if self.groups is None else {**stored, "patients": self.groups}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any], name: str = "value") -> Self:
-        """Return the estimate that `to_json` wrote with the same `name`, with or without groups."""
-        interval = stored[_interval_key(name)]
+        """Return the estimate that `to_json` wrote with the same `name`."""
+        interval = stored.get(_interval_key(name))
         return cls.of(stored[name], interval, stored["n"], stored.get("patients"))
 
 
@@ -295,14 +295,16 @@ class ClassEstimates:
 
     @property
     def groups(self) -> int:
-        assert self.iou_mean.groups is not None
-        return self.iou_mean.groups
+        return self.iou_mean.groups or 0
 
     def to_json(self) -> dict[str, Any]:
-        names = ("iou_mean", "iou_pooled", "dice_mean")
-        estimates = {name: getattr(self, name).to_json(name) for name in names}
+        estimates = {f.name: getattr(self, f.name).to_json(f.name) for f in fields(self)}
         values = {k: each[k] for name, each in estimates.items() for k in (name, f"{name}_ci95")}
         return {**values, "n": self.n, "patients": self.groups}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        return cls(*(Estimate.from_json(stored, f.name) for f in fields(cls)))
 
 
 def estimate_classes(

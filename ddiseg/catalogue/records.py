@@ -13,7 +13,7 @@ from functools import cache
 from types import NoneType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
-from annotation_protocol.estimates import Interval
+from annotation_protocol.estimates import ClassEstimates, Estimate, Interval
 
 
 class Record:
@@ -53,49 +53,11 @@ def _read(kind: Any, value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Record):
+    if isinstance(value, Record | Estimate | ClassEstimates):
         return value.to_json()
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-@dataclass(frozen=True)
-class Estimate(Record):
-    """A mean over images; value and interval are None where there are too few to say."""
-
-    value: float | None
-    interval: Interval | None = None  #: 95 %
-    n: int = 0  #: images that count
-
-
-@dataclass(frozen=True)
-class Score(Record):
-    """How well one class was found in a set of images (`annotation_protocol.metrics.ClassScore`)."""
-
-    iou_mean: float | None
-    iou_mean_ci95: Interval | None = None
-    iou_pooled: float | None = None
-    iou_pooled_ci95: Interval | None = None
-    dice_mean: float | None = None
-    dice_mean_ci95: Interval | None = None
-    n: int = 0  #: images with the class
-    patients: int = 0
-
-    @property
-    def iou(self) -> Estimate:
-        """Mean IoU over images."""
-        return Estimate(self.iou_mean, self.iou_mean_ci95, self.n)
-
-    @property
-    def pooled_iou(self) -> Estimate:
-        """IoU of the pixels of all images together."""
-        return Estimate(self.iou_pooled, self.iou_pooled_ci95, self.n)
-
-    @property
-    def dice(self) -> Estimate:
-        """Mean Dice over images."""
-        return Estimate(self.dice_mean, self.dice_mean_ci95, self.n)
 
 
 @dataclass(frozen=True)
@@ -106,7 +68,7 @@ class ValidationRecord(Record):
     by_tone: dict[str, int]
     loss: float | None = None
     calibration: dict[str, Any] | None = None  #: temperature and errors; None: not calibrated
-    scores: dict[str, Score] = field(default_factory=dict)  #: by class
+    scores: dict[str, ClassEstimates] = field(default_factory=dict)  #: by class
 
 
 @dataclass(frozen=True)
@@ -124,7 +86,7 @@ class TrainingRecord(Record):
 
 
 @dataclass(frozen=True)
-class Discrimination(Record):
+class DiscriminationRecord(Record):
     """How well a classifier tells malignant from benign in a set of images."""
 
     threshold: float | None = None
@@ -141,10 +103,11 @@ class Discrimination(Record):
     @property
     def estimates(self) -> dict[str, Estimate]:
         """The estimates by their names."""
+        size = self.n, self.patients
         return {
-            "ROC-AUC": Estimate(self.roc_auc, self.roc_auc_ci95, self.n),
-            "F1": Estimate(self.f1, self.f1_ci95, self.n),
-            "accuracy": Estimate(self.accuracy, self.accuracy_ci95, self.n),
+            "ROC-AUC": Estimate.of(self.roc_auc, self.roc_auc_ci95, *size),
+            "F1": Estimate.of(self.f1, self.f1_ci95, *size),
+            "accuracy": Estimate.of(self.accuracy, self.accuracy_ci95, *size),
         }
 
 
@@ -163,7 +126,7 @@ class ClassifierRecord(Record):
     best_epoch: int | None = None
     threshold: float = 0.5
     #: On its validation images: "all" first, then by tone.
-    scores: dict[str, Discrimination] = field(
+    scores: dict[str, DiscriminationRecord] = field(
         default_factory=dict, metadata={"key": "on_its_validation_images"}
     )
 
@@ -236,8 +199,8 @@ class EvaluationRecord(Record):
     notes: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()  #: true masks, with the reason
     bootstrap: dict[str, Any] = field(default_factory=dict)
-    classes: dict[str, Score] = field(default_factory=dict)
-    by_tone: dict[str, dict[str, Score]] = field(default_factory=dict)
+    classes: dict[str, ClassEstimates] = field(default_factory=dict)
+    by_tone: dict[str, dict[str, ClassEstimates]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -256,7 +219,9 @@ class RobustnessRecord(Record):
     bootstrap: dict[str, Any] = field(default_factory=dict)
     control: str = ""  #: the change that no eye sees
     without_lesion: int = 0  #: images without a lesion in any mask
-    by_change: dict[str, dict[str, Score]] = field(default_factory=dict)  #: then "all" or tone
+    by_change: dict[str, dict[str, ClassEstimates]] = field(
+        default_factory=dict
+    )  #: then "all" or tone
     together: dict[str, Any] = field(default_factory=dict)  #: by tone, mean over the changes
     difference: dict[str, Any] | None = None  #: between the lightest and the darkest tone
     beyond_noise: dict[str, Any] | None = None  #: changes of light minus the control

@@ -14,14 +14,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol, metrics
 from annotation_protocol.estimates import RESAMPLES, SEED, Estimate, Sample, counted
+from ddiseg.catalogue.records import (
+    CurrentPrediction,
+    GateComparison,
+    GateDecision,
+    HoldoutCounts,
+)
 from ddiseg.errors import InputError
 
 #: By how much a tone's lower bound may drop, in IoU.
@@ -29,14 +33,6 @@ MAX_DROP = 0.02
 
 MEAN, LESION = "mean_iou", "lesion_iou"
 _NAMES = {MEAN: "mean IoU", LESION: "lesion IoU"}
-
-
-class CurrentPrediction(StrEnum):
-    """How an accepted mask came from a prediction of the current model."""
-
-    NONE = "none"  #: the annotator was not shown one
-    UNCHANGED = "unchanged"
-    CORRECTED = "corrected"
 
 
 @dataclass(frozen=True)
@@ -49,64 +45,6 @@ class HoldoutImage:
     candidate: NDArray[np.int64]
     current: NDArray[np.int64] | None  #: None where there is no current model to compare with
     drawn_over: CurrentPrediction = CurrentPrediction.NONE
-
-
-@dataclass(frozen=True)
-class GateComparison:
-    """The estimates of a group of hold-out images, by MEAN and LESION."""
-
-    n: int  #: images
-    drawn_over: int  #: of them, masks that were drawn over a prediction of the current model
-    patients: int
-    candidate: dict[str, Estimate]
-    current: dict[str, Estimate] | None
-    difference: dict[str, Estimate] | None  #: candidate minus current, image by image
-
-    def as_dict(self) -> dict[str, Any]:
-        estimates = {"candidate": self.candidate, "current": self.current}
-        return {
-            "n": self.n,
-            "painted": self.drawn_over,
-            "patients": self.patients,
-            **{k: _as_dicts(v) for k, v in {**estimates, "difference": self.difference}.items()},
-        }
-
-
-@dataclass(frozen=True)
-class GateDecision:
-    """The decision on a candidate, with its reasons."""
-
-    passed: bool
-    evaluated: bool  #: False where there was nothing, or too little, to compare
-    reasons: tuple[str, ...]  #: one line each, the decisive ones first
-    compared_with: str | None  #: name of the current model version
-    max_drop: float
-    patients: int  #: of all hold-out images, compared or not
-    holdout: dict[str, int]  #: images by tone
-    drawn_over: dict[CurrentPrediction, int]  #: masks over a prediction of the current model
-    overall: GateComparison
-    by_tone: dict[str, GateComparison]  #: in the protocol's order
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the decision under the keys that are stored with a model version."""
-        return {
-            "passed": self.passed,
-            "judged": self.evaluated,
-            "reasons": list(self.reasons),
-            "compared_with": self.compared_with,
-            "tolerance": self.max_drop,
-            "held_out": {
-                "images": sum(self.holdout.values()),
-                "patients": self.patients,
-                "by_tone": self.holdout,
-                "drawn_over_its_painting": self.drawn_over,
-            },
-            "overall": self.overall.as_dict(),
-            "by_tone": {tone: group.as_dict() for tone, group in self.by_tone.items()},
-            "bootstrap": {
-                "over": "patients", "paired": True, "resamples": RESAMPLES, "seed": SEED
-            },
-        }  # fmt: skip
 
 
 def check_max_drop(max_drop: float) -> None:
@@ -151,11 +89,15 @@ def decide(
         ),
         compared_with=compared_with,
         max_drop=max_drop,
-        patients=len({each.patient for each in images}),
-        holdout={tone: len(members) for tone, members in groups.items() if members},
-        drawn_over=_count_drawn_over(images),
+        holdout=HoldoutCounts(
+            images=len(images),
+            patients=len({each.patient for each in images}),
+            by_tone={tone: len(members) for tone, members in groups.items() if members},
+            over_predictions=_count_over_predictions(images),
+        ),
         overall=overall,
         by_tone=by_tone,
+        bootstrap={"over": "patients", "paired": True, "resamples": RESAMPLES, "seed": SEED},
     )
 
 
@@ -182,7 +124,7 @@ def _compare(images: Sequence[HoldoutImage]) -> GateComparison:
         difference = {m: candidate[m] - current[m] for m in candidate}
     return GateComparison(
         n=len(images),
-        drawn_over=sum(each.drawn_over is not CurrentPrediction.NONE for each in images),
+        over_predictions=sum(each.drawn_over is not CurrentPrediction.NONE for each in images),
         patients=len(set(patients)),
         candidate=_estimates(candidate, patients),
         current=None if current is None else _estimates(current, patients),
@@ -226,7 +168,8 @@ def _estimates(
     for measure, each in values.items():
         counts = ~np.isnan(each)
         kept = [patient for patient, count in zip(patients, counts, strict=True) if count]
-        estimates[measure] = Sample(each[counts], kept).estimate()
+        # The patients of a group are stored once, not with each estimate.
+        estimates[measure] = replace(Sample(each[counts], kept).estimate(), groups=None)
     return estimates
 
 
@@ -279,11 +222,10 @@ def _why_passed(overall: GateComparison, refusals: Sequence[str]) -> list[str]:
     return [f"{_NAMES[m]}: {_difference(e)}" for m, e in overall.difference.items() if e.interval]
 
 
-def _count_drawn_over(images: Sequence[HoldoutImage]) -> dict[CurrentPrediction, int]:
+def _count_over_predictions(images: Sequence[HoldoutImage]) -> dict[str, int]:
     counts = Counter(each.drawn_over for each in images)
-    return {
-        kind: counts[kind] for kind in (CurrentPrediction.UNCHANGED, CurrentPrediction.CORRECTED)
-    }
+    kinds = CurrentPrediction.UNCHANGED, CurrentPrediction.CORRECTED
+    return {kind.value: counts[kind] for kind in kinds}
 
 
 def _biased(
@@ -293,7 +235,7 @@ def _biased(
     compared_with: str | None,
 ) -> list[str]:
     """Return how many masks are biased towards the current model, and which groups count them."""
-    counts = _count_drawn_over(images)
+    counts = _count_over_predictions(images)
     if not any(counts.values()):
         return []
     lines = [
@@ -302,9 +244,9 @@ def _biased(
         f"{counts[CurrentPrediction.CORRECTED]} corrected): they count only where there are too few others"
     ]
     for name, group in {"overall": overall, **by_tone}.items():
-        if group.drawn_over:
+        if group.over_predictions:
             lines.append(
-                f"{name}: too few others, so {group.drawn_over} of them count "
+                f"{name}: too few others, so {group.over_predictions} of them count "
                 f"({counted(group.n, None)})"
             )
     return lines
@@ -328,10 +270,3 @@ def _difference(estimate: Estimate) -> str:
 
 def _size(group: GateComparison) -> str:
     return counted(group.n, group.patients)
-
-
-def _as_dicts(estimates: Mapping[str, Estimate] | None) -> dict[str, Any] | None:
-    """Return the estimates as they are stored, without their number of patients."""
-    if estimates is None:
-        return None
-    return {m: estimate.to_json(with_groups=False) for m, estimate in estimates.items()}

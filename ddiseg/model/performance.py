@@ -13,10 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol, metrics
-from annotation_protocol.estimates import FEW, estimate_classes, estimate_classes_by_stratum
+from annotation_protocol.estimates import (
+    FEW,
+    Estimate,
+    estimate_classes,
+    estimate_classes_by_stratum,
+)
 from ddiseg.catalogue import ModelKind
 from ddiseg.catalogue.provenance import Provenance
-from ddiseg.catalogue.records import Estimate, Score
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
 from ddiseg.sampling.groups import patient_key
 from ddiseg.workspace.workspace import Workspace
@@ -212,7 +216,7 @@ def _random(workspace: Workspace, version: ModelVersion) -> Table | None:
             Row(
                 tone=tone,
                 measure=LESION,
-                figures=[_enough(Score.from_json(scores["lesion"].to_json()).iou)],
+                figures=[_enough(scores["lesion"].iou_mean)],
             )
             for tone, scores in {ALL: overall, **by_tone}.items()
         ],
@@ -233,11 +237,11 @@ def _evaluation(workspace: Workspace, version: ModelVersion) -> Table | None:
         return None
     at, found = last
     rows = [
-        Row(tone=ALL, measure=f"{name} IoU", figures=[_enough(score.iou)])
+        Row(tone=ALL, measure=f"{name} IoU", figures=[_enough(score.iou_mean)])
         for name, score in found.classes.items()
     ]
     rows += [
-        Row(tone=tone, measure=LESION, figures=[_enough(scores["lesion"].iou)])
+        Row(tone=tone, measure=LESION, figures=[_enough(scores["lesion"].iou_mean)])
         for tone, scores in found.by_tone.items()
         if "lesion" in scores
     ]
@@ -263,7 +267,7 @@ def _validation(version: ModelVersion) -> Table | None:
         columns=[version.name],
         paired=False,
         rows=[
-            Row(tone=ALL, measure=f"{name} IoU", figures=[_enough(score.iou)])
+            Row(tone=ALL, measure=f"{name} IoU", figures=[_enough(score.iou_mean)])
             for name, score in found.scores.items()
         ],
     )

@@ -161,7 +161,7 @@ def refresh(
         training_masks=hashes,
         metrics=metrics,
         protocol_version=protocol.version,
-        gate=verdict.as_dict() if verdict else None,
+        gate=verdict.to_json() if verdict else None,
     )
     stood = Snapshot(current.id if current else None, has_holdout=held_out is not None)
     version = _record(workspace.catalogue.models, new, actor, verdict, stood)
@@ -292,4 +292,4 @@ def _record(
         return models.add(new, actor, why=why, snapshot=stood)
     except StaleTrainingError as error:
         refused = gate.refuse(verdict, str(error))
-        return models.add(replace(new, gate=refused.as_dict()), actor, promote=False)
+        return models.add(replace(new, gate=refused.to_json()), actor, promote=False)

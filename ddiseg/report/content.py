@@ -9,8 +9,8 @@ from pathlib import PurePath
 from typing import Any
 
 from annotation_protocol import Protocol
-from annotation_protocol.estimates import FEW
-from ddiseg.catalogue import Catalogue, State, records
+from annotation_protocol.estimates import FEW, ClassEstimates, Estimate, too_few
+from ddiseg.catalogue import Catalogue, State
 from ddiseg.catalogue.tables import Image
 from ddiseg.report.figures import Bar, Dot, dot_panels, stacked_bars
 
@@ -158,36 +158,34 @@ def last_evaluation(catalogue: Catalogue, protocol: Protocol) -> Evaluation | No
     )
 
 
-def _scores(values: dict[str, records.Score], protocol: Protocol) -> tuple[Score, ...]:
+def _scores(values: dict[str, ClassEstimates], protocol: Protocol) -> tuple[Score, ...]:
     return tuple(
         Score(
             name=name,
-            iou_mean=_with_interval(values[name].iou),
-            iou_pooled=_with_interval(values[name].pooled_iou),
-            dice_mean=_with_interval(values[name].dice),
+            iou_mean=_with_interval(values[name].iou_mean),
+            iou_pooled=_with_interval(values[name].iou_pooled),
+            dice_mean=_with_interval(values[name].dice_mean),
             n=values[name].n,
-            patients=values[name].patients,
-            few=values[name].n < FEW,
+            patients=values[name].groups,
+            few=too_few(values[name].n),
         )
         for name in sorted(values, key=_order(protocol.class_names))
     )
 
 
-def _with_interval(estimate: records.Estimate) -> str:
-    """The figure as it is printed; one without an interval is not, whatever it is."""
-    if estimate.interval is None:
-        return "—"
-    return f"{estimate.value:.2f} [{estimate.interval[0]:.2f}, {estimate.interval[1]:.2f}]"
+def _with_interval(estimate: Estimate) -> str:
+    """Return the value and its interval; without an interval neither."""
+    return estimate.text() if estimate.interval else "—"
 
 
 def _figure(
-    classes: dict[str, records.Score],
-    by_tone: dict[str, dict[str, records.Score]],
+    classes: dict[str, ClassEstimates],
+    by_tone: dict[str, dict[str, ClassEstimates]],
     protocol: Protocol,
 ) -> str | None:
     panels = {}
     for name in sorted(classes, key=_order(protocol.class_names)):
-        if classes[name].iou_mean is not None:
+        if classes[name].iou_mean.value is not None:
             groups = {"all": classes, **by_tone}
             panels[name] = {group: _dot(of[name]) for group, of in groups.items()}
     if not panels:
@@ -196,9 +194,9 @@ def _figure(
     return dot_panels(panels, FEW, "evaluation", title)
 
 
-def _dot(score: records.Score) -> Dot:
-    interval = score.iou_mean_ci95
-    return Dot(None if interval is None else score.iou_mean, interval, score.n)
+def _dot(score: ClassEstimates) -> Dot:
+    interval = score.iou_mean.interval
+    return Dot(None if interval is None else score.iou_mean.value, interval, score.n)
 
 
 def _order(names: Sequence[str]) -> Any:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from annotation_protocol.estimates import FEW
+from annotation_protocol.estimates import FEW, ClassEstimates, Estimate, too_few
 from ddiseg.catalogue import Catalogue
-from ddiseg.catalogue.records import Estimate, Score
 from ddiseg.report.figures import Dot, dot_panels
 
 
@@ -65,15 +64,15 @@ def last_sensitivity(catalogue: Catalogue) -> Sensitivity | None:
     )
 
 
-def _rows(by_tone: dict[str, Score]) -> tuple[Row, ...]:
+def _rows(by_tone: dict[str, ClassEstimates]) -> tuple[Row, ...]:
     return tuple(
         Row(
             tone="all tones" if tone == "all" else f"tone {tone}",
-            iou=_with_interval(score.iou),
-            dice=_with_interval(score.dice),
+            iou=_with_interval(score.iou_mean),
+            dice=_with_interval(score.dice_mean),
             n=score.n,
-            patients=score.patients,
-            few=score.n < FEW,
+            patients=score.groups,
+            few=too_few(score.n),
         )
         for tone, score in by_tone.items()
     )
@@ -81,12 +80,10 @@ def _rows(by_tone: dict[str, Score]) -> tuple[Row, ...]:
 
 def _with_interval(estimate: Estimate) -> str:
     """The figure to three places: what is close to 1 differs in the third; none without interval."""
-    if estimate.interval is None:
-        return "—"
-    return f"{estimate.value:.3f} [{estimate.interval[0]:.3f}, {estimate.interval[1]:.3f}]"
+    return estimate.text(".3f") if estimate.interval else "—"
 
 
-def _figure(by_change: dict[str, dict[str, Score]]) -> str | None:
+def _figure(by_change: dict[str, dict[str, ClassEstimates]]) -> str | None:
     panels = {
         change: {tone: _dot(score) for tone, score in by_tone.items()}
         for change, by_tone in by_change.items()
@@ -100,6 +97,6 @@ def _figure(by_change: dict[str, dict[str, Score]]) -> str | None:
     return dot_panels(panels, FEW, "sensitivity", title)
 
 
-def _dot(score: Score) -> Dot:
-    interval = score.iou_mean_ci95
-    return Dot(None if interval is None else score.iou_mean, interval, score.n)
+def _dot(score: ClassEstimates) -> Dot:
+    interval = score.iou_mean.interval
+    return Dot(None if interval is None else score.iou_mean.value, interval, score.n)

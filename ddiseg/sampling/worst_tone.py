@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from annotation_protocol.estimates import FEW, Interval
+from annotation_protocol.estimates import Estimate, Interval, too_few
 from ddiseg.catalogue import Catalogue
-from ddiseg.catalogue.records import Estimate
 from ddiseg.catalogue.tables import ModelVersion
 from ddiseg.errors import InputError
 
@@ -51,8 +50,8 @@ def worst_tone(catalogue: Catalogue, version: ModelVersion | None, tones: Collec
     estimates, source = _newest_estimates(catalogue, version)
     judged = []
     for tone in tones:
-        found = estimates.get(tone, Estimate(None))
-        interval = None if found.n < FEW else found.interval
+        found = estimates.get(tone, Estimate())
+        interval = None if too_few(found.n) else found.interval
         judged.append(Worst(tone, found.value, interval, found.n, source))
     if all(each.interval is None for each in judged):
         raise InputError(
@@ -75,7 +74,7 @@ def _newest_estimates(
     if (last := catalogue.evaluations.last()) and last[1].models.keys() == {version.name}:
         at, evaluation = last
         by_tone = evaluation.by_tone.items()
-        estimates = {tone: of["lesion"].iou for tone, of in by_tone if "lesion" in of}
+        estimates = {tone: of["lesion"].iou_mean for tone, of in by_tone if "lesion" in of}
         return estimates, f"evaluation of {version.name}, {at[:10]}"
     groups = version.decision.by_tone if version.decision else {}
     estimates = {tone: group.candidate["lesion_iou"] for tone, group in groups.items()}

@@ -100,6 +100,6 @@ def test_records__types_all_the_way_down() -> None:
     assert decision.overall.candidate["lesion_iou"].interval == (0.7, 0.9)
     assert decision.by_tone["I-II"].current is None
     evaluation = EvaluationRecord.from_json(STORED[EvaluationRecord])
-    assert evaluation.by_tone["I-II"]["lesion"].dice.value == 0.8
+    assert evaluation.by_tone["I-II"]["lesion"].dice_mean.value == 0.8
     classifier = ClassifierRecord.from_json(STORED[ClassifierRecord])
     assert classifier.scores["all"].estimates["ROC-AUC"].n == 6

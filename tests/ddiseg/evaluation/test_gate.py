@@ -57,7 +57,7 @@ def test_decide__better_for_all_passes() -> None:
     assert difference[LESION].value == pytest.approx(0.1)
     assert difference[LESION].interval == pytest.approx((0.1, 0.1))
     assert decision.reasons[1] == "lesion IoU: +0.100 [+0.100, +0.100] (n = 30 images)"
-    assert decision.holdout == dict.fromkeys(TONES, 10)
+    assert decision.holdout.by_tone == dict.fromkeys(TONES, 10)
 
 
 def test_decide__worse_for_one_tone_is_refused_though_the_mean_rose() -> None:
@@ -107,12 +107,12 @@ def test_decide__masks_over_the_painting_of_the_version_in_use_do_not_speak_for_
     difference = decision.overall.difference
     assert difference is not None
     assert difference[LESION].value == pytest.approx(0.03)
-    assert (decision.overall.n, decision.overall.drawn_over) == (30, 0)
+    assert (decision.overall.n, decision.overall.over_predictions) == (30, 0)
     assert (
         "30 of 60 hold-out masks were drawn over a prediction of fedd-1, which favours it "
         "(28 unchanged, 2 corrected): they count only where there are too few others"
     ) in decision.reasons
-    assert decision.as_dict()["held_out"] == {
+    assert decision.to_json()["held_out"] == {
         "images": 60,
         "patients": 60,
         "by_tone": dict.fromkeys(TONES, 20),
@@ -124,11 +124,11 @@ def test_decide__masks_over_its_painting_count_where_the_others_are_too_few() ->
     images = [*_many({"I-II": (90, 60)}), *_over_its_painting("V-VI", 8, 100)]
     decision = decide(images, "fedd-1")
     assert not decision.passed, "nothing else is known of V-VI"
-    assert decision.by_tone["V-VI"].drawn_over == 8
+    assert decision.by_tone["V-VI"].over_predictions == 8
     assert "V-VI: too few others, so 8 of them count (n = 8 images)" in decision.reasons
     assert not any(reason.startswith("overall:") for reason in decision.reasons)
     alone = decide(images[7:], "fedd-1")
-    assert (alone.overall.n, alone.overall.drawn_over) == (11, 8)
+    assert (alone.overall.n, alone.overall.over_predictions) == (11, 8)
     assert "overall: too few others, so 8 of them count (n = 11 images)" in alone.reasons
 
 
@@ -200,7 +200,7 @@ def test_decide__masks_of_one_class() -> None:
     images = [HoldoutImage(f"p{n}", "V-VI", (1, 4), matrix, matrix) for n in range(6)]
     decision = decide(images, "fedd-1")
     assert decision.passed
-    assert decision.overall.candidate[LESION] == Estimate(None, None, None, 0, 0)
+    assert decision.overall.candidate[LESION] == Estimate()
     assert decision.overall.candidate[MEAN].value == 1.0
 
 
@@ -235,7 +235,7 @@ def test_decide__a_hard_patient_weighs_on_both_alike() -> None:
 
 def test_as_dict__is_json_with_what_made_the_intervals() -> None:
     values = json.loads(
-        json.dumps(decide(_many(dict.fromkeys(TONES, (80, 70))), "fedd-1").as_dict())
+        json.dumps(decide(_many(dict.fromkeys(TONES, (80, 70))), "fedd-1").to_json())
     )
     assert values["held_out"] == {
         "images": 30,

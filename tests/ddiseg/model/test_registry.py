@@ -295,7 +295,7 @@ def _new_workspace(root: Path, empty_catalogue: Path) -> Workspace:
 
 
 def _add_row(workspace: Workspace, *, passed: bool) -> str:
-    gate = (_passed() if passed else _refused()).as_dict()
+    gate = (_passed() if passed else _refused()).to_json()
     new = NewModelVersion("f", "small", "b", {}, [], {}, "1.0", gate=gate)
     return workspace.catalogue.models.add(new, "annotator-1", promote=passed).name
 

@@ -50,7 +50,7 @@ def add_version(
         "training_masks": list(learned),
         "metrics": metrics(len(learned)),
         "protocol_version": load_protocol().version,
-        "gate": verdict.as_dict() if verdict else None,
+        "gate": verdict.to_json() if verdict else None,
         **columns,
     }
     return workspace.catalogue.models.add(
