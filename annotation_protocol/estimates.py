@@ -97,7 +97,7 @@ class Estimate:
     def from_json(cls, stored: Mapping[str, Any], name: str = "value") -> Self:
         """Return the estimate that `to_json` wrote with the same `name`."""
         interval = stored.get(_interval_key(name))
-        return cls.of(stored[name], interval, stored["n"], stored.get("patients"))
+        return cls.of(stored.get(name), interval, stored.get("n", 0), stored.get("patients"))
 
 
 @dataclass(frozen=True)

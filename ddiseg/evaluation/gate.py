@@ -270,3 +270,17 @@ def _difference(estimate: Estimate) -> str:
 
 def _size(group: GateComparison) -> str:
     return counted(group.n, group.patients)
+
+
+__all__ = [
+    "LESION",
+    "MAX_DROP",
+    "MEAN",
+    "CurrentPrediction",
+    "GateComparison",
+    "GateDecision",
+    "HoldoutImage",
+    "check_max_drop",
+    "decide",
+    "refuse",
+]

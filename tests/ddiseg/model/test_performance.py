@@ -83,8 +83,9 @@ def test_held_out__says_how_many_masks_lean_towards_the_other_version(
     workspace: Workspace, tiny_weights: Path
 ) -> None:
     verdict = judged(images_held_out(TONES, 0.68, 0.6), "fedd-0")
-    leaning = {gate.CurrentPrediction.UNCHANGED: 3, gate.CurrentPrediction.CORRECTED: 2}
-    verdict = dataclasses.replace(verdict, drawn_over=leaning)
+    leaning = {gate.CurrentPrediction.UNCHANGED.value: 3, gate.CurrentPrediction.CORRECTED.value: 2}
+    holdout = dataclasses.replace(verdict.holdout, over_predictions=leaning)
+    verdict = dataclasses.replace(verdict, holdout=holdout)
     table = held_out(add_version(workspace, tiny_weights, verdict=verdict))
     assert table is not None
     assert "5 of their masks were drawn over the painting of fedd-0, which" in table["about"]
