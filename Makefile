@@ -31,7 +31,7 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'ddiseg needs Python 3.11 or newer: make PYTHON=python3.11')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,pretrain,baselines,server]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,pretrain,baselines,server,postgres]"
 	@touch $@
 	@$(BIN)/python -m fedd.baselines || true # says in one line if torch and torchvision do not match
 

@@ -10,6 +10,7 @@ from ddiseg.catalogue.embeddings import Embeddings
 from ddiseg.catalogue.evaluations import Evaluations, RobustnessRuns
 from ddiseg.catalogue.events import EventLog
 from ddiseg.catalogue.images import Images
+from ddiseg.catalogue.leases import Leases
 from ddiseg.catalogue.malignancy import MalignancyEstimates
 from ddiseg.catalogue.masks import Masks
 from ddiseg.catalogue.model_versions import ModelVersions
@@ -38,6 +39,7 @@ class Catalogue:
         self.splits = Splits(database)
         self.rounds = Rounds(database)
         self.jobs = Jobs(database)
+        self.leases = Leases(database)
         self.evaluations = Evaluations(database)
         self.robustness = RobustnessRuns(database)
         self.events = EventLog(database)

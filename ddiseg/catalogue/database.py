@@ -38,7 +38,10 @@ class Database:
         try:
             self.engine = create_engine(url)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-            raise WorkspaceError(f"catalogue URL {_safe(url)} can't be used: {error}") from error
+            driver = "; pip install 'ddiseg[postgres]'" if "psycopg" in str(error) else ""
+            raise WorkspaceError(
+                f"catalogue URL {_safe(url)} can't be used: {error}{driver}"
+            ) from error
         if self.engine.dialect.name == "sqlite":
             _configure_sqlite(self.engine)
         elif self.engine.dialect.name == "postgresql":

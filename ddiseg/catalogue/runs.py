@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.exc import IntegrityError
 
 from ddiseg.catalogue.database import Database
-from ddiseg.catalogue.tables import Event, Job, JobKind, Round, now
+from ddiseg.catalogue.leases import SERVE, lost
+from ddiseg.catalogue.tables import Event, Job, JobKind, Lease, Round, now
+
+#: The problem of a job that ends without having been done.
+BROKEN_OFF = "the server that ran it stopped; it was requested anew"
 
 
 class Rounds:
@@ -74,31 +78,41 @@ class Jobs:
             return False
         return True
 
-    def take(self) -> Job | None:
-        """The job that waits longest, now begun; None where none waits."""
+    def take(self, owner: str) -> Job | None:
+        """Begin the job that waits longest; returns None where none waits.
+
+        Raises LeaseLostError where `owner` does not hold the lease of the server any more.
+        """
         with self._database.write() as session:
+            if session.scalar(select(Lease.owner).where(Lease.name == SERVE)) != owner:
+                raise lost(session, SERVE)
             waiting = select(Job).where(Job.started_at.is_(None)).order_by(Job.id).limit(1)
             job = session.scalars(waiting).first()
             if job is not None:
-                job.started_at = now()
+                job.started_at, job.owner = now(), owner
             return job
 
     def end(self, job_id: int, problem: str | None = None) -> None:
+        """End a job, unless a server that took over has ended it."""
         with self._database.write() as session:
             job = session.get_one(Job, job_id)
-            job.ended_at, job.problem = now(), problem
+            if job.ended_at is None:
+                job.ended_at, job.problem = now(), problem
 
-    def requeue(self) -> int:
-        """Jobs that were begun and never ended wait again; returns how many there were.
+    def put_back(self, job_id: int) -> None:
+        """End a job that was broken off, and request it anew."""
+        self._retry(Job.id == job_id)
 
-        Only for who knows that nobody is at them.
-        """
+    def take_over(self) -> int:
+        """Put back the jobs of servers that hold no lease any more; returns how many there were."""
+        return self._retry(Job.owner.is_(None) | Job.owner.not_in(select(Lease.owner)))
+
+    def _retry(self, which: ColumnElement[bool]) -> int:
         with self._database.write() as session:
-            begun = select(Job).where(Job.started_at.is_not(None), Job.ended_at.is_(None))
-            broken_off = session.scalars(begun).all()
+            begun = Job.started_at.is_not(None) & Job.ended_at.is_(None)
+            broken_off = session.scalars(select(Job).where(begun, which)).all()
             for job in broken_off:
-                session.delete(job)
-            session.flush()
+                job.ended_at, job.problem = now(), BROKEN_OFF
             waiting = set(session.scalars(select(Job.kind).where(Job.started_at.is_(None))))
             session.add_all(Job(kind=kind) for kind in {j.kind for j in broken_off} - waiting)
             return len(broken_off)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    Double,
     ForeignKey,
     Index,
     LargeBinary,
@@ -469,8 +470,27 @@ class JobKind(StrEnum):
     PREDICT = "paint"  #: predictions were asked for that are not there
 
 
+class Lease(Base):
+    """The right to do what one process does at a time; see `ddiseg.catalogue.leases`."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(36))  #: UUID of this holding
+    holder: Mapped[str]  #: process and host, for people
+    machine: Mapped[str | None] = mapped_column(String(200))  #: on which `pid` can be looked up
+    pid: Mapped[int]
+    started: Mapped[str | None] = mapped_column(String(100))  #: of the process, opaque
+    acquired_at: Mapped[float] = mapped_column(Double)  #: seconds since 1970, the database's clock
+    heartbeat_at: Mapped[float] = mapped_column(Double)
+    expires_at: Mapped[float] = mapped_column(Double)
+
+
 class Job(Base):
-    """Work that a server took on and a worker does; of each kind at most one waits."""
+    """Work that a server took on and a worker does; of each kind at most one waits.
+
+    A job is never begun twice: one that was broken off ends, and is requested as a new row.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -482,6 +502,7 @@ class Job(Base):
             sqlite_where=text("started_at IS NULL"),
             postgresql_where=text("started_at IS NULL"),
         ),
+        {"sqlite_autoincrement": True},  # no id is given out twice
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -490,6 +511,9 @@ class Job(Base):
     started_at: Mapped[str | None] = mapped_column(String(40))
     ended_at: Mapped[str | None] = mapped_column(String(40))
     problem: Mapped[str | None]  #: why it failed
+    owner: Mapped[str | None] = mapped_column(
+        String(36)
+    )  #: of the lease of the server that began it
 
 
 class Event(Base):

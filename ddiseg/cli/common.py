@@ -53,7 +53,9 @@ class Settings:
     def open(self) -> Workspace:
         from ddiseg.workspace.workspace import Workspace
 
-        return Workspace.open(locate(self.workspace, self.named_by))
+        workspace = Workspace.open(locate(self.workspace, self.named_by))
+        click.get_current_context().call_on_close(workspace.catalogue.close)
+        return workspace
 
     def emit(self, data: dict[str, Any], text: str) -> None:
         """Print a result: `data` where JSON was asked for, else `text`."""

@@ -112,6 +112,7 @@ def show_status(settings: Settings, count: int, every: int | None, max_age: floa
     Whether a refresh is due is judged by the settings of the last round, whether 'ddiseg loop run'
     or 'ddiseg serve' ran it.
     """
+    from ddiseg.catalogue.leases import ROUND
     from ddiseg.loop.round import RefreshSettings
     from ddiseg.loop.schedule import refresh_due
 
@@ -126,6 +127,8 @@ def show_status(settings: Settings, count: int, every: int | None, max_age: floa
         f"refresh: {'due' if due.is_due else 'not due'}, {due.why}",
         f"settings: {used.as_text}",
     ]
+    if round_holder := catalogue.leases.holder(ROUND):
+        lines.append(f"running a round: {round_holder}")
     for row in rounds:
         lines.append(f"round {row.id}, {row.started_at[:16]} UTC: {row.outcome or _BROKEN_OFF}")
         lines += [_line(s["step"], s["said"], s["failed"]) for s in row.steps]
@@ -140,6 +143,7 @@ def show_status(settings: Settings, count: int, every: int | None, max_age: floa
             "max_age": used.max_age,
             "sources": used.sources,
         },
+        "round_holder": round_holder,
         "jobs_waiting": catalogue.jobs.waiting(),
         "rounds": [
             {

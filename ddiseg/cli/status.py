@@ -72,6 +72,7 @@ def _as_data(status: Status) -> dict[str, Any]:
         "accepted": status.accepted,
         "skips": status.skips,
         "subsets": status.subsets,
+        "round_holder": status.round_holder,
         "next": status.next_step,
         "to_do": {
             "data_manager": [{"command": s.command, "why": s.why} for s in status.steps],
@@ -112,6 +113,8 @@ def _as_text(status: Status) -> list[str]:
         lines.append(f"model: {status.model.name}, from {len(status.model.training_masks)} masks")
     else:
         lines.append("model: none yet")
+    if status.round_holder:
+        lines.append(f"running a round: {status.round_holder}")
     lines += [f"skipped, {reason}: {n}" for reason, n in sorted(status.skips.items())]
     for name, by_tone in status.subsets.items():
         sizes = ", ".join(f"{tone} {n}" for tone, n in by_tone.items())

@@ -16,6 +16,7 @@ from typing import Any
 
 from annotation_protocol import UserError
 from ddiseg.catalogue import BatchOrigin, Catalogue, Purpose
+from ddiseg.catalogue.leases import ROUND
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import DdisegError, InputError, NotFoundError, defect
 from ddiseg.evaluation import gate
@@ -24,7 +25,6 @@ from ddiseg.labelstudio.pull import pull
 from ddiseg.labelstudio.push import OPEN, PushOptions, push
 from ddiseg.labelstudio.review import push_reviews
 from ddiseg.loop.auto_batches import images_to_score, next_name
-from ddiseg.loop.lock import one_round
 from ddiseg.loop.schedule import Due, refresh_due
 from ddiseg.loop.worklist import Worklist
 from ddiseg.model.predict import Predictor
@@ -124,14 +124,16 @@ def run_round(
         stages: shows how far each stage of a step is.
 
     Raises:
-        BusyError: another round runs on this workspace.
+        LeaseHeldError: another round runs on this catalogue.
+        LeaseLostError: another process has taken the lease; no further step was begun.
     """
-    with one_round(workspace.root):
+    with workspace.catalogue.leases.hold(ROUND) as lease:
         rounds = workspace.catalogue.rounds
         number = rounds.begin(actor, options.as_dict())
         done: list[Step] = []
         new = _Round(workspace, find_connection, options, actor, must_refresh, stages)
         for name, work in new.steps():
+            lease.check()
             step = _done(name, work)
             say(f"{step.name}: {step.said}")
             rounds.step(number, step.as_dict())

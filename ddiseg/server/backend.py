@@ -8,8 +8,7 @@ from ddiseg.catalogue import JobKind
 from ddiseg.server.clock import Clock
 from ddiseg.server.credentials import Credentials
 from ddiseg.server.interactive import Clicks
-from ddiseg.server.jobs import Do, Worker
-from ddiseg.server.jobs_wanted import JobsWanted
+from ddiseg.server.jobs import Do, JobsWanted, Worker
 from ddiseg.server.metrics import Metrics
 from ddiseg.server.model_cache import ModelCache
 from ddiseg.server.painting import predict_open_work
@@ -26,6 +25,7 @@ class Backend:
     def __init__(
         self,
         workspace: Workspace,
+        owner: str,
         credentials: Credentials,
         rounds: Mapping[JobKind, Do],
         *,
@@ -37,6 +37,7 @@ class Backend:
         """Nothing runs yet.
 
         Args:
+            owner: of the lease of the server, in whose name jobs are done.
             rounds: does the jobs other than PAINT.
             every: seconds from one PULL that nobody asked for to the next, the first at the start;
                 0: there are none.
@@ -56,7 +57,7 @@ class Backend:
             **rounds,
             JobKind.PREDICT: lambda stopping: predict_open_work(workspace, self.model, stopping),
         }
-        self.worker = Worker(workspace.catalogue.jobs, jobs, self.metrics, say)
+        self.worker = Worker(workspace.catalogue.jobs, owner, jobs, self.metrics, say)
         self.jobs_wanted = JobsWanted(workspace, self.worker.wake, say)
         self._clock = Clock(every, lambda: self.jobs_wanted.want(JobKind.PULL))
 

@@ -1,81 +1,166 @@
-"""The one thread that does the jobs which wait in the catalogue, one after the other."""
+"""Jobs of the server: requested by webhooks and the clock, and done one after the other.
+
+A request is a row of the catalogue, so none is lost where the server stops.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 
 from annotation_protocol import UserError
 from ddiseg.catalogue import JobKind
+from ddiseg.catalogue.leases import LeaseHeldError
 from ddiseg.catalogue.runs import Jobs
 from ddiseg.catalogue.tables import Job
 from ddiseg.errors import DdisegError, WorkspaceError, defect
-from ddiseg.loop.lock import BusyError
+from ddiseg.server.known_tasks import projects_here
 from ddiseg.server.metrics import Metrics
+from ddiseg.workspace.workspace import Workspace
 
-#: Seconds between looks at the queue: another process may have asked for a job.
-LOOK = 5.0
+#: Seconds between two reads of the queue: another process may have requested a job.
+POLL = 5.0
 
 #: Seconds before a job is tried again that found a round of another process at work.
-AGAIN = 5.0
+RETRY = 5.0
+
+#: Seconds that a stopping server waits for the last requests to be stored.
+STORE_GRACE = 2.0
 
 #: Does a job; asks the function that it is given, now and then, whether to stop early.
 Do = Callable[[Callable[[], bool]], None]
 
 
+class JobsWanted:
+    """One thread that stores requests for jobs of a workspace, several in one write.
+
+    While one request is stored, all that come meanwhile wait for the next write together: a flood
+    costs a few transactions, and a catalogue that another process has locked blocks nobody for
+    longer than they want to wait. `then` is called after each request that was stored; `say` is
+    told of those that can't be.
+    """
+
+    def __init__(
+        self, workspace: Workspace, then: Callable[[], None], say: Callable[[str], None]
+    ) -> None:
+        self._workspace, self._then, self._say = workspace, then, say
+        self._changed = threading.Condition()
+        self._wanted: dict[tuple[JobKind, int | None], Future[bool]] = {}
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="jobs-wanted", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Store what was requested already, then end, without waiting for a locked catalogue."""
+        with self._changed:
+            thread, self._thread = self._thread, None
+            self._changed.notify()
+        if thread is not None:
+            thread.join(timeout=STORE_GRACE)
+
+    def want(self, kind: JobKind, project: int | None = None) -> Future[bool]:
+        """Request a job, on behalf of a project of the labelling server where one is given.
+
+        The result comes once the request is stored: False where the project is none of this
+        workspace's; a UserError where it can't be stored.
+        """
+        with self._changed:
+            future = self._wanted.get((kind, project))
+            if future is None:
+                future = self._wanted[kind, project] = Future()
+                future.set_running_or_notify_cancel()  # who gives up waiting does not cancel it
+                self._changed.notify()
+            return future
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._wanted or self._thread is None)
+                wanted, self._wanted = self._wanted, {}
+            if not wanted:
+                return
+            for (kind, project), future in wanted.items():
+                try:
+                    future.set_result(self._write(kind, project))
+                except UserError as error:
+                    self._fail(kind, future, error)
+                except Exception as error:  # noqa: BLE001 - nobody would see that the thread died
+                    self._fail(kind, future, defect(error))
+
+    def _fail(self, kind: JobKind, future: Future[bool], error: UserError) -> None:
+        self._say(f"{kind} can't be queued: {error}")
+        future.set_exception(error)
+
+    def _write(self, kind: JobKind, project: int | None) -> bool:
+        if project is not None and project not in projects_here(self._workspace):
+            return False
+        self._workspace.catalogue.jobs.request(kind)
+        self._then()
+        return True
+
+
 class StoppedError(DdisegError):
-    """A job left off because the server stops: it is to be done by the next one."""
+    """A job left off because the server stops: the next server does it."""
 
 
 class Worker:
-    """Does jobs until it is stopped; what it was at then waits for the next server."""
+    """One thread that does jobs until it is stopped; an unfinished one waits for the next server.
+
+    `owner` holds the lease of the server: jobs are begun only as long as it does.
+    """
 
     def __init__(
-        self, jobs: Jobs, do: Mapping[JobKind, Do], metrics: Metrics, say: Callable[[str], None]
+        self,
+        jobs: Jobs,
+        owner: str,
+        do: Mapping[JobKind, Do],
+        metrics: Metrics,
+        say: Callable[[str], None],
     ) -> None:
-        self._jobs, self._do, self._metrics, self._say = jobs, do, metrics, say
+        self._jobs, self._owner, self._do, self._metrics, self._say = jobs, owner, do, metrics, say
         self._wake, self._stop = threading.Event(), threading.Event()
-        self._ending = threading.Lock()
-        self._abandoned = False
+        self._current: Job | None = None
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
     def start(self) -> None:
-        """Begin with the jobs that an earlier server left off, and go on with those that come."""
-        left = self._jobs.requeue()
-        if left:
-            self._say(f"{left} jobs of an earlier server were broken off: they wait again")
+        """Begin with the jobs that an earlier server did not finish, and go on with new ones."""
+        if left := self._jobs.take_over():
+            jobs = "1 job" if left == 1 else f"{left} jobs"
+            self._say(f"an earlier server did not finish {jobs}: requested again")
         self._thread.start()
 
     def wake(self) -> None:
-        """There is a new job."""
+        """Read the queue at once: there is a new job."""
         self._wake.set()
 
     def stop(self, grace: float) -> bool:
-        """Take no more jobs; True where the one at hand ended within `grace` seconds.
+        """Take no more jobs; returns whether the current one ended within `grace` seconds.
 
-        Where it did not, it waits again, and the process may end at any moment.
+        If not, it is requested again, and the process may end at any moment.
         """
         self._stop.set()
         self._wake.set()
         self._thread.join(timeout=grace)
         if not self._thread.is_alive():
             return True
-        with self._ending:
-            self._abandoned = True
-            self._put_back()
+        if (job := self._current) is not None:
+            self._put_back(job)
         return False
 
     def _run(self) -> None:
         while not self._stop.is_set():
             if not self._did_one():
-                self._wake.wait(LOOK)
+                self._wake.wait(POLL)
                 self._wake.clear()
 
     def _did_one(self) -> bool:
-        """Do the job that waits longest; False where none waits or something went wrong."""
+        """Do the job that waits longest; returns whether one was done."""
         try:
-            job = self._jobs.take()
+            self._current = job = self._jobs.take(self._owner)
             if job is not None:
                 self._work(job)
         except WorkspaceError as error:  # locked for a minute: the queue is kept
@@ -91,33 +176,30 @@ class Worker:
         try:
             problem = self._attempt(JobKind(job.kind))
         except StoppedError:
-            self._put_back()
+            self._put_back(job)
             return
         seconds = time.monotonic() - started
-        with self._ending:
-            if self._abandoned:
-                return
-            try:
-                self._jobs.end(job.id, problem)
-            except WorkspaceError as error:  # begun and not ended: the next server does it again
-                self._say(f"the end of job {job.id} can't be written down: {error}")
+        try:
+            self._jobs.end(job.id, problem)
+        except WorkspaceError as error:  # begun and not ended: the next server does it again
+            self._say(f"the end of job {job.id} can't be stored: {error}")
         outcome = "done" if problem is None else "failed"
         self._metrics.jobs.labels(job.kind, outcome).inc()
         self._say(f"{job.kind}: {outcome} in {seconds:.1f} s" + (f": {problem}" if problem else ""))
 
-    def _put_back(self) -> None:
+    def _put_back(self, job: Job) -> None:
         try:
-            self._jobs.requeue()
+            self._jobs.put_back(job.id)
         except WorkspaceError as error:  # the next server does it when it starts
-            self._say(f"the job at hand can't be put back now: {error}")
+            self._say(f"job {job.id} can't be requested again now: {error}")
 
     def _attempt(self, kind: JobKind) -> str | None:
-        """Do a job, waiting for others who are at it; returns its problem, None where it is done."""
+        """Do a job, after a round of another process; returns its problem, None if it is done."""
         while True:
             try:
                 self._do[kind](self._stop.is_set)
-            except BusyError:
-                if self._stop.wait(AGAIN):
+            except LeaseHeldError:
+                if self._stop.wait(RETRY):
                     raise StoppedError("the server stops") from None
             except StoppedError:
                 raise

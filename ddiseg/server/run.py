@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from functools import partial
 
 import uvicorn
 
 from ddiseg.catalogue import JobKind
+from ddiseg.catalogue.leases import SERVE, HeldLease
 from ddiseg.errors import DdisegError, InputError
 from ddiseg.labelstudio.connection import find
-from ddiseg.labelstudio.folder import Folder
-from ddiseg.loop.lock import one_at_a_time
 from ddiseg.loop.round import RoundOptions, run_round
 from ddiseg.server.app import create_app
 from ddiseg.server.backend import Backend, Say
@@ -44,12 +44,14 @@ def serve(
         grace: seconds that requests and the job at hand have to end once the server stops.
 
     Raises:
-        WorkspaceError: another server of this workspace runs.
+        LeaseHeldError: another server runs on this catalogue.
+        LeaseLostError: another one took over, since this one was not heard of for too long.
         InputError: the address can't be listened on.
     """
-    with _only_server(workspace.root), _listening(host, port) as listener:
+    with workspace.catalogue.leases.hold(SERVE) as lease, _listening(host, port) as listener:
         backend = Backend(
             workspace,
+            lease.owner,
             ensure_credentials(workspace.root),
             rounds(workspace, options, actor),
             device=options.device,
@@ -64,8 +66,15 @@ def serve(
             timeout_graceful_shutdown=max(1, round(grace)),
             server_header=False,
         )
-        ready(_address(host, listener.getsockname()[1]))
-        uvicorn.Server(config).run(sockets=[listener])
+        server = uvicorn.Server(config)
+        lease.on_lost = partial(setattr, server, "should_exit", True)
+        before = signal.signal(signal.SIGTERM, partial(_let_go, lease))
+        try:
+            ready(_address(host, listener.getsockname()[1]))
+            server.run(sockets=[listener])
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        lease.check()
 
 
 def rounds(workspace: Workspace, options: RoundOptions, actor: str) -> Mapping[JobKind, Do]:
@@ -88,14 +97,12 @@ def rounds(workspace: Workspace, options: RoundOptions, actor: str) -> Mapping[J
     return {JobKind.PULL: job(must_refresh=False), JobKind.REFRESH: job(must_refresh=True)}
 
 
-@contextlib.contextmanager
-def _only_server(root: Path) -> Iterator[None]:
-    """Hold the lock of a workspace's one server; it ends with the process."""
-    folder = Folder(root)
-    folder.make()
-    busy = f"another 'ddiseg serve' runs for {root} (process {{holder}}): use that one, or stop it"
-    with one_at_a_time(folder.path / "serve.lock", busy):
-        yield
+def _let_go(lease: HeldLease, sign: int, _frame: object) -> None:
+    """Release the lease, then end: uvicorn raises the signal again once it has stopped."""
+    with contextlib.suppress(DdisegError):  # it ends with the process, or by itself
+        lease.release()
+    signal.signal(sign, signal.SIG_DFL)
+    signal.raise_signal(sign)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ddiseg.catalogue import Catalogue, ModelKind, Split, State
+from ddiseg.catalogue.leases import ROUND
 from ddiseg.catalogue.tables import Dataset, Image, ModelVersion
 
 
@@ -35,6 +36,7 @@ class Status:
     steps: list[Step]  #: of the data manager, the most useful first
     with_annotators: int  #: images that are open in Label Studio
     with_reviewers: int  #: masks that wait there for a verdict
+    round_holder: str | None  #: the process that runs a round of the loop now
 
     @property
     def total(self) -> int:
@@ -73,6 +75,7 @@ def status(catalogue: Catalogue, server: str, *, runs: bool = True) -> Status:
         steps=steps,
         with_annotators=len(work.in_hand.with_annotators),
         with_reviewers=len(work.in_hand.with_reviewers),
+        round_holder=catalogue.leases.holder(ROUND),
     )
 
 

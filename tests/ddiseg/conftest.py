@@ -15,6 +15,16 @@ from ddiseg import images
 from ddiseg.catalogue import Catalogue, Details, NewImage, NewMask
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
+from tests.postgres import (
+    _template,
+    new_database,
+    postgres_server,
+    postgres_url,
+    shared,
+    shared_url,
+)
+
+__all__ = ["_template", "new_database", "postgres_server", "postgres_url", "shared", "shared_url"]
 
 HEIGHT, WIDTH = 6, 8
 

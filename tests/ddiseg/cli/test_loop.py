@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from ddiseg.catalogue.leases import LeaseHeldError
 from ddiseg.errors import WorkspaceError
 from ddiseg.labelstudio.connection import TOKEN_VARIABLE
 from ddiseg.loop import round as rounds
-from ddiseg.loop.lock import BusyError
 from ddiseg.loop.round import RoundOptions
 from ddiseg.model import train as refreshing
 from ddiseg.workspace.workspace import Workspace
@@ -114,7 +114,7 @@ def test_run__a_round_that_can_not_run_does_not_end_it(
     studio: Studio, loop: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[BaseException] = [
-        BusyError("another round runs here"),
+        LeaseHeldError("another round runs here"),
         WorkspaceError("the catalogue is locked"),
         KeyboardInterrupt(),
     ]

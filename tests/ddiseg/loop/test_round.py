@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +13,6 @@ from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.push import OPEN, PushOptions
 from ddiseg.loop import round as rounds
-from ddiseg.loop.lock import BusyError, one_at_a_time
 from ddiseg.loop.round import RoundOptions, Step, plan_round, run_round
 from ddiseg.model.predict import Predictor
 from ddiseg.outcomes import FileOutcome, Outcome
@@ -359,35 +354,6 @@ def test_round__a_step_with_a_defect_does_not_end_the_others(
 def test_round__must_refresh_though_it_is_not_due(studio: Studio, round_of: RunRound) -> None:
     assert round_of(every=100)["refresh"].said.startswith("not due")
     assert round_of(every=100, must_refresh=True)["refresh"].said.startswith("fedd-1")
-
-
-def test_round__two_at_once(studio: Studio, round_of: RunRound) -> None:
-    holder = (
-        "import sys, pathlib; from ddiseg.loop.lock import one_round\n"
-        "with one_round(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    )
-    root = str(studio.workspace.root)
-    with subprocess.Popen(
-        [sys.executable, "-c", holder, root],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(BusyError, match=rf"another round .*process {other.pid}\)"):
-            round_of()
-        assert list(studio.catalogue.rounds.last(1)) == []
-        other.kill()  # the lock ends with its process
-    assert not round_of(every=100)["pull"].failed
-
-
-def test_lock__names_its_process_while_it_is_held(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    with one_at_a_time(path, "process {holder} is at it"):
-        assert path.read_text() == str(os.getpid())
-    with one_at_a_time(path, "process {holder} is at it"):
-        pass
 
 
 def test_plan__says_what_would_be_and_changes_nothing(

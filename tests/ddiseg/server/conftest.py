@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from starlette.testclient import TestClient
 
 from ddiseg.catalogue import JobKind
+from ddiseg.catalogue.leases import SERVE
 from ddiseg.model.train import refresh
 from ddiseg.server.app import create_app
 from ddiseg.server.backend import Backend
@@ -102,7 +104,7 @@ def trained(_trained: Path, tmp_path: Path) -> Iterator[Desk]:
 @pytest.fixture
 def serve() -> Iterator[Callable[[Workspace], Served]]:
     """serve(workspace): its server, which does no rounds, but writes them down in `done`."""
-    clients: list[TestClient] = []
+    running = ExitStack()
 
     def start(workspace: Workspace) -> Served:
         done: list[JobKind] = []
@@ -111,14 +113,13 @@ def serve() -> Iterator[Callable[[Workspace], Served]]:
             kind: lambda _stopping, kind=kind: done.append(kind)
             for kind in (JobKind.PULL, JobKind.REFRESH)
         }
-        backend = Backend(workspace, CREDENTIALS, rounds, say=said.append)
-        client = TestClient(create_app(backend, MAX_BODY))
-        clients.append(client)
-        return Served(workspace, backend, client.__enter__(), done, said)
+        lease = running.enter_context(workspace.catalogue.leases.hold(SERVE))
+        backend = Backend(workspace, lease.owner, CREDENTIALS, rounds, say=said.append)
+        client = running.enter_context(TestClient(create_app(backend, MAX_BODY)))
+        return Served(workspace, backend, client, done, said)
 
-    yield start
-    for client in clients:
-        client.__exit__(None, None, None)
+    with running:
+        yield start
 
 
 @pytest.fixture

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from ddiseg.catalogue import JobKind
+from ddiseg.catalogue.leases import SERVE
 from ddiseg.server.backend import Backend
 from ddiseg.server.clock import Clock
 from ddiseg.workspace.workspace import Workspace
@@ -28,17 +29,25 @@ def test_clock__off() -> None:
     clock.stop()
 
 
-def _backend(workspace: Workspace, done: list[JobKind], every: float) -> Backend:
+@pytest.fixture
+def owner(workspace: Workspace) -> Iterator[str]:
+    with workspace.catalogue.leases.hold(SERVE) as lease:
+        yield lease.owner
+
+
+def _backend(workspace: Workspace, owner: str, done: list[JobKind], every: float) -> Backend:
     def do(kind: JobKind) -> Callable[[Callable[[], bool]], None]:
         return lambda _stopping: done.append(kind)
 
     rounds = {kind: do(kind) for kind in (JobKind.PULL, JobKind.REFRESH)}
-    return Backend(workspace, CREDENTIALS, rounds, every=every, say=lambda _line: None)
+    return Backend(workspace, owner, CREDENTIALS, rounds, every=every, say=lambda _line: None)
 
 
-def test_backend__begins_with_a_round_and_has_more_by_time(workspace: Workspace) -> None:
+def test_backend__begins_with_a_round_and_has_more_by_time(
+    workspace: Workspace, owner: str
+) -> None:
     done: list[JobKind] = []
-    backend = _backend(workspace, done, every=0.01)
+    backend = _backend(workspace, owner, done, every=0.01)
     backend.start()
     until(lambda: len(done) > 1)
     backend.stop()
@@ -46,7 +55,7 @@ def test_backend__begins_with_a_round_and_has_more_by_time(workspace: Workspace)
 
 
 def test_backend__a_round_by_time_waits_once_however_long_the_one_before_takes(
-    workspace: Workspace,
+    workspace: Workspace, owner: str
 ) -> None:
     """Ticks that come while a round runs are one round afterwards."""
     begun, go = threading.Event(), threading.Event()
@@ -56,7 +65,7 @@ def test_backend__a_round_by_time_waits_once_however_long_the_one_before_takes(
         go.wait(10)
 
     backend = Backend(
-        workspace, CREDENTIALS, {JobKind.PULL: slow}, every=0.001, say=lambda _line: None
+        workspace, owner, CREDENTIALS, {JobKind.PULL: slow}, every=0.001, say=lambda _line: None
     )
     backend.start()
     begun.wait(10)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ddiseg.catalogue import Catalogue, JobKind
+from ddiseg.catalogue.leases import SERVE, LeaseHeldError
 from ddiseg.catalogue.tables import Job
 from ddiseg.errors import InputError, WorkspaceError
-from ddiseg.loop.lock import BusyError
 from ddiseg.server import jobs as module
 from ddiseg.server.jobs import Do, StoppedError, Worker
 from ddiseg.server.metrics import Metrics
@@ -18,14 +18,18 @@ from tests.ddiseg.server.conftest import until
 class Hands:
     """Starts workers on a catalogue, and stops them all in the end."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        self.catalogue = catalogue
+    def __init__(self, catalogue: Catalogue, owner: str) -> None:
+        self.catalogue, self.owner = catalogue, owner
         self.said: list[str] = []
         self.workers: list[Worker] = []
 
     def start(self, do: Do) -> Worker:
         worker = Worker(
-            self.catalogue.jobs, dict.fromkeys(JobKind, do), Metrics(), self.said.append
+            self.catalogue.jobs,
+            self.owner,
+            dict.fromkeys(JobKind, do),
+            Metrics(),
+            self.said.append,
         )
         worker.start()
         self.workers.append(worker)
@@ -37,12 +41,13 @@ class Hands:
 
 @pytest.fixture
 def hands(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hands]:
-    monkeypatch.setattr(module, "AGAIN", 0.01)
-    monkeypatch.setattr(module, "LOOK", 0.01)
-    made = Hands(catalogue)
-    yield made
-    for worker in made.workers:
-        worker.stop(10)
+    monkeypatch.setattr(module, "RETRY", 0.01)
+    monkeypatch.setattr(module, "POLL", 0.01)
+    with catalogue.leases.hold(SERVE) as lease:
+        made = Hands(catalogue, lease.owner)
+        yield made
+        for worker in made.workers:
+            worker.stop(10)
 
 
 def _raises(error: Exception) -> Do:
@@ -89,7 +94,7 @@ def test_busy__is_tried_again(hands: Hands) -> None:
     def do(_stopping: Callable[[], bool]) -> None:
         tried.append(1)
         if len(tried) < 3:
-            raise BusyError("another round runs")
+            raise LeaseHeldError("another round runs")
 
     hands.catalogue.jobs.request(JobKind.PULL)
     hands.start(do)
@@ -100,10 +105,13 @@ def test_busy__is_tried_again(hands: Hands) -> None:
 
 def test_start__takes_up_what_a_killed_server_left(hands: Hands) -> None:
     hands.catalogue.jobs.request(JobKind.REFRESH)
-    hands.catalogue.jobs.take()
+    job = hands.catalogue.jobs.take(hands.owner)
+    assert job is not None
+    with hands.catalogue._database.write() as session:
+        session.get_one(Job, job.id).owner = "killed"
     hands.start(lambda _stopping: None)
     until(lambda: len(hands.said) == 2)
-    assert "broken off" in hands.said[0]
+    assert hands.said[0] == "an earlier server did not finish 1 job: requested again"
     assert hands.last().ended_at
 
 
@@ -134,13 +142,13 @@ def test_stop__puts_back_a_job_that_does_not_end(hands: Hands) -> None:
     begun.wait(10)
     assert not worker.stop(0.01)
     assert hands.catalogue.jobs.waiting() == 1
-    go.set()  # it ends after all: the one that waits now, maybe under its number, is another
+    go.set()  # it ends after all: the one that waits now is another
     worker._thread.join(10)
     assert hands.catalogue.jobs.waiting() == 1
     assert hands.last().ended_at is None
 
 
-@pytest.mark.parametrize("error", [StoppedError("stops"), BusyError("another round runs")])
+@pytest.mark.parametrize("error", [StoppedError("stops"), LeaseHeldError("another round runs")])
 def test_stop__puts_back_a_job_that_left_off_or_waits(hands: Hands, error: Exception) -> None:
     begun = threading.Event()
 
@@ -171,10 +179,10 @@ def test_catalogue_fails__is_told_and_tried_again(
 ) -> None:
     take, failures = hands.catalogue.jobs.take, [failure]
 
-    def failing_once() -> Job | None:
+    def failing_once(owner: str) -> Job | None:
         if failures:
             raise failures.pop()
-        return take()
+        return take(owner)
 
     monkeypatch.setattr(hands.catalogue.jobs, "take", failing_once)
     hands.catalogue.jobs.request(JobKind.PULL)

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 
 import pytest
 import requests
+from sqlalchemy import text
 
-from ddiseg.catalogue import JobKind
-from ddiseg.errors import DdisegError, InputError, WorkspaceError
-from ddiseg.loop.lock import BusyError, one_round
+from ddiseg.catalogue import JobKind, leases
+from ddiseg.catalogue.leases import ROUND, SERVE, LeaseHeldError, LeaseLostError
+from ddiseg.catalogue.runs import BROKEN_OFF
+from ddiseg.errors import DdisegError, InputError
 from ddiseg.loop.round import RoundOptions
 from ddiseg.server import run
 from ddiseg.server.credentials import Credentials, credentials_file
@@ -24,6 +27,7 @@ from ddiseg.server.run import rounds, serve
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.cli.conftest import Result, ddiseg
 from tests.ddiseg.server.conftest import until
+from tests.forks import FORKS
 
 __all__ = ["ddiseg"]  # a fixture
 
@@ -64,14 +68,73 @@ def test_server__from_start_to_sigterm(workspace: Workspace) -> None:
         hook = f"{url}/webhook/{known.webhook_secret}"
         assert requests.post(hook, json={"action": "x"}, timeout=10).status_code == 200
         assert "server" not in setup.headers
-        with pytest.raises(WorkspaceError, match=rf"another 'ddiseg serve' .* {server.pid}"):
-            _serve(workspace, 0)
         server.send_signal(signal.SIGTERM)
         out, err = server.communicate(timeout=20)
         assert server.returncode == -signal.SIGTERM
+    with workspace.catalogue._database.read() as session:
+        assert session.scalar(text("SELECT count(*) FROM leases")) == 0, "it gave its lease back"
     for secret in (known.password, known.webhook_secret):
         assert secret not in out + err
     assert err == ""
+
+
+@pytest.fixture
+def folders(tmp_path: Path, shared_url: str) -> Iterator[tuple[Workspace, Workspace]]:
+    """Two workspace folders on one catalogue."""
+    made = [Workspace.create(tmp_path / name, shared_url) for name in "ab"]
+    yield made[0], made[1]
+    for workspace in made:
+        workspace.catalogue.close()
+
+
+def _serve_a_job(root: Path, begun: Any) -> None:
+    """What a server does that is killed within a job, without the web around it."""
+    catalogue = Workspace.open(root).catalogue
+    with catalogue.leases.hold(SERVE) as lease:
+        catalogue.jobs.take(lease.owner)
+        begun.set()
+        time.sleep(60)
+
+
+@pytest.mark.process
+def test_server__a_second_one_on_the_same_catalogue_takes_over_only_after_the_first(
+    folders: tuple[Workspace, Workspace],
+) -> None:
+    first, second = folders
+    first.catalogue.jobs.request(JobKind.REFRESH)
+    begun = FORKS.Event()
+    server = FORKS.Process(target=_serve_a_job, args=(first.root, begun))
+    server.start()
+    assert begun.wait(30)
+    with pytest.raises(LeaseHeldError, match=f"process {server.pid} on ") as caught:
+        _serve(second, 0)
+    assert "\n" not in str(caught.value)
+    (job,) = second.catalogue.jobs.last(5)
+    assert (job.ended_at, job.problem) == (None, None), "it runs on"
+    server.kill()
+    server.join()
+    with _process(second.root, "--interval", "0") as (_server, _url):
+        until(lambda: len(second.catalogue.jobs.last(5)) == 2)
+        again, before = second.catalogue.jobs.last(5)
+        assert (before.id, before.owner, before.problem) == (job.id, job.owner, BROKEN_OFF)
+        until(lambda: second.catalogue.jobs.last(1)[0].ended_at is not None)
+        assert again.id > job.id
+
+
+@pytest.mark.process
+def test_server__stops_when_another_one_took_over(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT", 0.05)
+
+    def overtaken(_url: str) -> None:
+        with workspace.catalogue._database.write() as session:
+            session.execute(
+                text("UPDATE leases SET owner = 'x', holder = 'process 7 on elsewhere'")
+            )
+
+    with pytest.raises(LeaseLostError, match="process 7 on elsewhere"):
+        _serve(workspace, 0, ready=overtaken)
 
 
 def test_server__begins_with_a_round(workspace: Workspace) -> None:
@@ -113,7 +176,12 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _serve(workspace: Workspace, port: int, host: str = "127.0.0.1") -> None:
+def _serve(
+    workspace: Workspace,
+    port: int,
+    host: str = "127.0.0.1",
+    ready: Callable[[str], None] = lambda _url: pytest.fail("it listens"),
+) -> None:
     serve(
         workspace,
         host,
@@ -124,7 +192,7 @@ def _serve(workspace: Workspace, port: int, host: str = "127.0.0.1") -> None:
         max_body=1000,
         grace=1,
         say=lambda _line: None,
-        ready=lambda _url: pytest.fail("it listens"),
+        ready=ready,
     )
 
 
@@ -149,7 +217,7 @@ def test_rounds__without_a_labelling_server_fail_and_say_so(workspace: Workspace
 
 def test_rounds__beside_another_one_are_busy(workspace: Workspace) -> None:
     do = rounds(workspace, RoundOptions(), "tester")[JobKind.REFRESH]
-    with one_round(workspace.root), pytest.raises(BusyError):
+    with workspace.catalogue.leases.hold(ROUND), pytest.raises(LeaseHeldError):
         do(lambda: False)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from ddiseg.catalogue import JobKind, Purpose
 from ddiseg.errors import WorkspaceError
-from ddiseg.server.jobs_wanted import JobsWanted
+from ddiseg.server.jobs import JobsWanted
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.server.conftest import Served, until
 from tests.ddiseg.server.desk import PROJECT, REVIEWS, Desk
@@ -30,7 +30,7 @@ def _project(desk: Desk) -> None:
 @pytest.fixture
 def idle(served: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
     """A server whose worker takes no jobs, so that they can be counted."""
-    monkeypatch.setattr(served.backend.worker._jobs, "take", lambda: None)
+    monkeypatch.setattr(served.backend.worker._jobs, "take", lambda _owner: None)
     until(served.backend.worker._thread.is_alive)
     return served
 
