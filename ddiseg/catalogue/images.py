@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -116,6 +116,20 @@ class Images:
         with self._database.read() as session:
             return session.scalars(select(Dataset).where(Dataset.name == name)).first()
 
+    def correct_dataset(self, name: str, facts: Mapping[str, Any], actor: str) -> list[str]:
+        """Set `facts` (licence, source, synthetic) of a dataset; returns those that changed.
+
+        Each change is an event. Raises NotFoundError where there is no such dataset.
+        """
+        with self._database.write() as session:
+            row = _dataset_called(session, name)
+            changed = {k: [getattr(row, k), v] for k, v in facts.items() if getattr(row, k) != v}
+            for key, (old, new) in changed.items():
+                setattr(row, key, new)
+                detail = {"dataset": name, key: [old, new]}
+                session.add(Event(kind="dataset", actor=actor, detail=detail))
+            return list(changed)
+
     def known_sources(self, dataset_id: int) -> dict[str, KnownSource]:
         """Files of a dataset that were imported before, by path."""
         with self._database.read() as session:
@@ -228,12 +242,7 @@ class Images:
         found: dict[str, set[int]] = {}
         with self._database.read() as session:
             if dataset is not None:
-                row = session.scalars(select(Dataset).where(Dataset.name == dataset)).first()
-                if row is None:
-                    names = session.scalars(select(Dataset.name).order_by(Dataset.name)).all()
-                    raise NotFoundError(
-                        f"no dataset called '{dataset}'; there are: {', '.join(names) or 'none yet'}"
-                    )
+                row = _dataset_called(session, dataset)
                 query = query.where(Source.dataset_id == row.id)
             for name, image_id in session.execute(query):
                 found.setdefault(name.rsplit(".", 1)[0], set()).add(image_id)
@@ -290,6 +299,16 @@ class Images:
             query = query.where(Skip.image_id == image_id)
         with self._database.read() as session:
             return session.scalars(query).all()
+
+
+def _dataset_called(session: Session, name: str) -> Dataset:
+    row = session.scalars(select(Dataset).where(Dataset.name == name)).first()
+    if row is None:
+        names = session.scalars(select(Dataset.name).order_by(Dataset.name)).all()
+        raise NotFoundError(
+            f"no dataset called '{name}'; there are: {', '.join(names) or 'none yet'}"
+        )
+    return row
 
 
 def _refuse_mixture(session: Session, dataset: Dataset) -> None:

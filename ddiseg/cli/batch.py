@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddiseg.cli.common import Command, Group, Settings, common_options, pass_settings, sizes_by_tone
-from ddiseg.cli.params import TONE_HELP, TONES
+from ddiseg.cli.params import Percent, tone_option
 
 if TYPE_CHECKING:
     from ddiseg.catalogue.batches import Member
@@ -22,7 +22,14 @@ def batch() -> None:
 
 @batch.command("draw", cls=Command)
 @click.argument("name")
-@click.option("--size", default=30, show_default=True, metavar="N", help="Number of images.")
+@click.option(
+    "--size",
+    type=click.IntRange(min=1),
+    default=30,
+    show_default=True,
+    metavar="N",
+    help="Number of images.",
+)
 @click.option(
     "--strategy",
     type=click.Choice(["mixed", "random", "uncertainty", "diversity"]),
@@ -32,26 +39,22 @@ def batch() -> None:
     "labelled, or, mixed, the farthest among the most uncertain.",
 )
 @click.option(
-    "--towards",
-    type=click.Choice(["worst"]),
+    "--focus",
+    type=click.Choice(["worst-tone"]),
     help="Move a third of the other tones' images to the tone whose lesion IoU has the lowest "
     "lower bound, by the newest figures of the model in use; one with too few counts as lowest.",
 )
+@click.option("--towards", type=click.Choice(["worst"]), hidden=True)
 @click.option(
     "--random-share",
+    type=Percent(),
     default=20.0,
     metavar="PERCENT",
     help="Share drawn by lot whatever the strategy: these images test the model without bias.  "
     "[default: 20]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other images.")
-@click.option(
-    "--tone",
-    "tones",
-    type=click.Choice(TONES),
-    multiple=True,
-    help=TONE_HELP,
-)
+@tone_option
 @click.option("--strict", is_flag=True, help="Refuse where a tone can't be filled.")
 @pass_settings
 def draw(
@@ -59,6 +62,7 @@ def draw(
     name: str,
     size: int,
     strategy: str,
+    focus: str | None,
     towards: str | None,
     random_share: float,
     seed: int,
@@ -76,7 +80,9 @@ def draw(
     from ddiseg.sampling.strategies import Strategy
     from ddiseg.workspace.workspace import default_actor
 
-    request = BatchRequest(size, Strategy(strategy), bool(towards), random_share, seed, tones)
+    request = BatchRequest(
+        size, Strategy(strategy), bool(focus or towards), random_share, seed, tones
+    )
     workspace = settings.open()
     drawn = draw_batch(workspace.catalogue, name, request, default_actor(), strict=strict)
     outcome = "added" if drawn.new else "unchanged"

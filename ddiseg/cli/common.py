@@ -21,6 +21,7 @@ import click
 from click.core import ParameterSource
 
 from annotation_protocol import UserError, load_protocol
+from annotation_protocol.command_line import missing_package
 from ddiseg.errors import DdisegError
 from ddiseg.locate import OPTION, VARIABLE, current_folder, locate
 
@@ -174,12 +175,16 @@ def run(group: click.Group, args: Sequence[str] | None = None) -> int:
         return _fail(
             f"{where}{error.strerror or error}; mend that and run the same command again", settings
         )
+    except ModuleNotFoundError as error:
+        return _fail(missing_package(error) or _defect(error), settings)
     except Exception as error:  # noqa: BLE001 - the last resort: one line, and how to see the rest
-        first = (str(error).splitlines() or [""])[0]
-        return _fail(
-            f"unexpected {type(error).__name__}: {first} (a defect: run again with --debug and report it)",
-            settings,
-        )
+        return _fail(_defect(error), settings)
+
+
+def _defect(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0]
+    kind = type(error).__name__
+    return f"unexpected {kind}: {first} (a defect: run again with --debug and report it)"
 
 
 def _fail(message: str, settings: Settings) -> int:

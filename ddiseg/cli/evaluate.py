@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddiseg.cli.common import Command, Settings, folded_lines, pass_settings, progress_bar
-from ddiseg.cli.malignancy import evaluate_malignancy, malignancy_option, paper_threshold_option
+from ddiseg.cli.malignancy import evaluate_malignancy, malignancy_flag
 
 if TYPE_CHECKING:
     from ddiseg.outcomes import FileOutcome
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 )
 @click.option("--subset", help="Only images of this subset.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
-@malignancy_option
-@paper_threshold_option
+@malignancy_flag
+@click.option("--paper-threshold", is_flag=True, hidden=True)
 @pass_settings
 def evaluate(
     settings: Settings,
@@ -59,8 +59,7 @@ def evaluate(
 
     'mean' is the mean over images, 'pooled' is over the pixels of all images, as in the paper.
     Intervals are 95% bootstrap over patients. An image that a model learned from is never scored
-    with that model's prediction. With --malignancy: ROC-AUC, F1 and accuracy of the probabilities
-    of the newest classifier, on images of known malignancy that it did not learn from.
+    with that model's prediction.
     """
     from annotation_protocol import load_protocol
     from ddiseg import masks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ddiseg.cli.common import (
@@ -13,39 +15,17 @@ from ddiseg.cli.common import (
     report_outcomes,
     sizes_by_tone,
 )
+from ddiseg.cli.params import setting_options
 
 
 @click.command("push", cls=Command)
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @click.option("--subset", help="Only images of this subset.")
 @click.option("--batch", help="Only images of this batch.")
-@click.option(
-    "--control",
-    default=0.0,
-    metavar="PERCENT",
-    help="Withhold the prediction from this share of the new images, the same of every tone: it "
-    "measures what the painting does to people.  [default: 0]",
-)
-@click.option(
-    "--readers",
-    default=1,
-    metavar="N",
-    help="People who annotate each image, each without seeing the others' work.  [default: 1]",
-)
-@click.option(
-    "--sample",
-    default=100.0,
-    metavar="PERCENT",
-    help="Only this share of the new images, the same of every tone, gets --readers N.  [default: all, new or not]",
-)
-@click.option("--seed", default=0, show_default=True, help="Seed of both draws.")
-@click.option(
-    "--hide-tone",
-    is_flag=True,
-    help="Leave the tone out of the tasks: annotators work blind to it.",
-)
+@setting_options("study.control", "study.readers", "study.sample", "study.seed", "study.hide-tone")
 @click.option(
     "--longest",
+    type=click.IntRange(64, 8192),
     default=1600,
     show_default=True,
     help="Longest side in pixels of the copies that people see; masks scale back exactly.",
@@ -54,16 +34,13 @@ from ddiseg.cli.common import (
 @pass_settings
 def push(
     settings: Settings,
+    /,
     images: tuple[str, ...],
     subset: str | None,
     batch: str | None,
-    control: float,
-    readers: int,
-    sample: float,
-    seed: int,
-    hide_tone: bool,
     longest: int,
     strict: bool,
+    **given: Any,
 ) -> None:
     """Give images to annotators in Label Studio, the newest prediction painted on each.
 
@@ -78,8 +55,11 @@ def push(
 
     if images and (subset or batch):
         raise click.UsageError("Give images by name, or --subset and --batch, not both.")
-    options = PushOptions(control, readers, sample, not hide_tone, longest, seed)
     workspace = settings.open()
+    study = workspace.study(**given)
+    options = PushOptions(
+        study.control, study.readers, study.sample, not study.hide_tone, longest, study.seed
+    )
     catalogue = workspace.catalogue
     if images:
         chosen = catalogue.images.select(ids=[catalogue.images.find(name).id for name in images])
@@ -95,9 +75,9 @@ def push(
             f"{len(tests)} of these are test images of 'ddiseg evaluate --truth': once their masks are "
             "accepted, the model learns from them and they test it no longer"
         )
-    if control and done.given_before:
+    if study.control and done.given_before:
         lines.append(
-            f"with annotators before: {done.given_before}, which stay as they are: --control reaches "
+            f"with annotators before: {done.given_before}, which stay as they are: a control arm takes "
             "new images only"
         )
     report_outcomes(

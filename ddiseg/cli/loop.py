@@ -19,8 +19,15 @@ from ddiseg.cli.common import (
     pass_settings,
     progress_stages,
 )
-from ddiseg.cli.params import round_options
-from ddiseg.errors import DdisegError, InputError
+from ddiseg.cli.params import (
+    WEEK,
+    Number,
+    read_round_options,
+    round_options,
+    setting_options,
+    settings_text,
+)
+from ddiseg.errors import DdisegError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,9 +38,6 @@ if TYPE_CHECKING:
 
 #: What is said of a round that has no end.
 _BROKEN_OFF = "at work, or broken off"
-
-#: Minutes from one round to the next: a week at most.
-_SHORTEST, _LONGEST = 0.01, 7 * 24 * 60
 
 
 @click.group("loop", cls=Group, params=common_options())
@@ -46,6 +50,7 @@ def loop() -> None:
 @click.option("--dry-run", is_flag=True, help="Say what a round would do, and do nothing.")
 @click.option(
     "--interval",
+    type=Number(min=0.01, max=WEEK),
     default=5.0,
     show_default=True,
     metavar="MINUTES",
@@ -54,11 +59,7 @@ def loop() -> None:
 @round_options
 @pass_settings
 def run(
-    settings: Settings,
-    once: bool,
-    dry_run: bool,
-    interval: float,
-    options: RoundOptions,
+    settings: Settings, /, once: bool, dry_run: bool, interval: float, draw: int, **given: Any
 ) -> None:
     """Run rounds of the loop until stopped, or one with --once.
 
@@ -70,11 +71,10 @@ def run(
     the one in use, which stays where the new one is worse overall or for any tone. Only one round
     runs at a time, and each can be stopped at any moment: the next one goes on from there.
     """
-    if not _SHORTEST <= interval <= _LONGEST:
-        raise InputError(
-            f"--interval is {interval:g}: give a number of minutes, {_SHORTEST} to {_LONGEST}"
-        )
     workspace = settings.open()
+    options = read_round_options(workspace, draw, given)
+    if changed := workspace.study().changed():
+        click.echo(f"study: {settings_text(changed)}", err=True)
     if dry_run:
         _plan(settings, workspace, options)
         return
@@ -93,32 +93,23 @@ def run(
     show_default=True,
     help="How many rounds.",
 )
-@click.option(
-    "--every",
-    type=int,
-    metavar="N",
-    help="As for 'ddiseg loop run'.  [default: as in the last round]",
-)
-@click.option(
-    "--max-age",
-    type=float,
-    metavar="DAYS",
-    help="As for 'ddiseg loop run'.  [default: as in the last round]",
-)
+@setting_options("training.every", "training.max-age")
 @pass_settings
 def show_status(settings: Settings, count: int, every: int | None, max_age: float | None) -> None:
     """Show the last rounds, the version in use, and when the next refresh is due.
 
-    Whether a refresh is due is judged by the settings of the last round, whether 'ddiseg loop run'
-    or 'ddiseg serve' ran it.
+    Whether a refresh is due is decided by [training] of the workspace's settings (ddiseg config show)
+    or, where they do not say, by the settings of the last round.
     """
     from ddiseg.catalogue.leases import ROUND
     from ddiseg.loop.round import RefreshSettings
     from ddiseg.loop.schedule import refresh_due
 
-    catalogue = settings.open().catalogue
+    workspace = settings.open()
+    catalogue = workspace.catalogue
     rounds = catalogue.rounds.last(count)
-    used = RefreshSettings.read(catalogue, every, max_age)
+    used = RefreshSettings.read(workspace, every, max_age)
+    study = workspace.study().changed()
     due = refresh_due(catalogue, used.every, timedelta(days=used.max_age))
     current = catalogue.models.current_or_none()
     in_use = current.name if current else None
@@ -126,6 +117,7 @@ def show_status(settings: Settings, count: int, every: int | None, max_age: floa
         f"in use: {in_use or 'no model yet'}",
         f"refresh: {'due' if due.is_due else 'not due'}, {due.why}",
         f"settings: {used.as_text}",
+        *([f"study: {settings_text(study)}"] if study else []),
     ]
     if round_holder := catalogue.leases.holder(ROUND):
         lines.append(f"running a round: {round_holder}")
@@ -136,6 +128,7 @@ def show_status(settings: Settings, count: int, every: int | None, max_age: floa
         lines.append("no round yet: 'ddiseg loop run --once'")
     data = {
         "in_use": in_use,
+        "study": study,
         "refresh": {
             "due": due.is_due,
             "why": due.why,

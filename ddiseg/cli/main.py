@@ -17,10 +17,22 @@ SECTIONS: Sections = {
             "ddiseg.cli.demo:demo",
             "Run every step on rendered phantoms, and show how it is typed.",
         ),
+        "config": (
+            "ddiseg.cli.config:config",
+            "Show and change the settings that all commands share.",
+        ),
     },
     "Import": {
         "import": ("ddiseg.cli.import_:import_", "Import a folder of photographs."),
+        "import-coco": (
+            "ddiseg.cli.import_coco:import_coco",
+            "Import photographs and masks of a COCO file.",
+        ),
         "masks": ("ddiseg.cli.masks:masks", "Import masks that were drawn with other tools."),
+        "datasets": (
+            "ddiseg.cli.datasets:datasets",
+            "List datasets, and correct their licence and source.",
+        ),
     },
     "Label": {
         "label": (
@@ -64,6 +76,10 @@ SECTIONS: Sections = {
         "sensitivity": (
             "ddiseg.cli.sensitivity:sensitivity",
             "Measure how much masks change with the light, by tone.",
+        ),
+        "malignancy": (
+            "ddiseg.cli.malignancy:malignancy",
+            "Estimate how likely an image is malignant: research, not a diagnosis.",
         ),
     },
     "Release": {

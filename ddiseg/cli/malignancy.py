@@ -1,4 +1,4 @@
-"""What refresh, prelabel and evaluate do with --malignancy: research output, not a diagnosis."""
+"""`ddiseg malignancy`: research output, not a diagnosis."""
 
 from __future__ import annotations
 
@@ -7,51 +7,119 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.common import Settings, progress_bar, progress_stages, report_outcomes
+from ddiseg.cli.common import (
+    Command,
+    Group,
+    Settings,
+    common_options,
+    pass_settings,
+    progress_bar,
+    progress_stages,
+    report_outcomes,
+)
+from ddiseg.cli.params import (
+    device_option,
+    precision_option,
+    select_images,
+    selection_options,
+    setting_options,
+)
 
 if TYPE_CHECKING:
     from ddiseg.catalogue.tables import Image
     from ddiseg.workspace.workspace import Workspace
 
 
-#: Options of the commands that have a --malignancy.
-malignancy_option = click.option(
-    "--malignancy",
-    is_flag=True,
-    help="Not masks but how likely each image is malignant: research output, not a diagnosis.",
-)
-hold_out_option = click.option(
-    "--hold-out",
+@click.group("malignancy", cls=Group, params=common_options())
+def malignancy() -> None:
+    """Estimate how likely an image is malignant: research, not a diagnosis."""
+
+
+@malignancy.command("train", cls=Command)
+@click.option(
+    "--exclude",
     multiple=True,
     metavar="SUBSET",
-    help="With --malignancy: learn from no image of this subset nor of its patients; may be repeated. "
-    "The paper's test is always held out.",
+    help="Do not learn from the images of this subset, nor from others of their patients; may be "
+    "repeated. The paper's test set is always excluded.",
 )
-paper_threshold_option = click.option(
+@setting_options("training.backbone", "training.seed", "training.device")
+@pass_settings
+def train(settings: Settings, /, exclude: tuple[str, ...], **given: Any) -> None:
+    """Train a classifier (malignancy-1, ...) on all images known to be malignant or benign.
+
+    The same images and settings as those of the newest classifier leave it unchanged. Backbone, seed
+    and device are those of [training] in 'ddiseg config show'.
+    """
+    train_malignancy(settings, exclude, given)
+
+
+@malignancy.command("predict", cls=Command)
+@selection_options
+@click.option("--strict", is_flag=True, help="Fail if any image is refused.")
+@precision_option
+@device_option
+@pass_settings
+def predict(
+    settings: Settings,
+    images: tuple[str, ...],
+    subset: str | None,
+    batch: str | None,
+    states: tuple[str, ...],
+    strict: bool,
+    precision: str,
+    device: str | None,
+) -> None:
+    """Store how likely each image is malignant, by the classifier in use.
+
+    Images are chosen as for 'ddiseg prelabel'.
+    """
+    workspace = settings.open()
+    chosen = select_images(workspace, images, subset, batch, states)
+    device = workspace.training(device=device).device
+    predict_malignancy(settings, workspace, chosen, strict, device, precision)
+
+
+@malignancy.command("evaluate", cls=Command)
+@click.option("--subset", help="Only images of this subset.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option(
     "--paper-threshold",
     is_flag=True,
-    help="With --malignancy: the threshold that is best on these very images, as the paper did.",
+    help="Take the threshold that is best on these very images, as the paper did.",
+)
+@pass_settings
+def evaluate(settings: Settings, subset: str | None, seed: int, paper_threshold: bool) -> None:
+    """Score the probabilities of the newest classifier: ROC-AUC, F1 and accuracy by tone.
+
+    On images of known malignancy that it did not learn from, each figure with n and interval.
+    """
+    evaluate_malignancy(settings, subset, seed, paper_threshold=paper_threshold)
+
+
+#: The old spelling of `ddiseg malignancy train`, `predict` and `evaluate`.
+malignancy_flag = click.option(
+    "--malignancy", is_flag=True, hidden=True, help="As 'ddiseg malignancy' does."
 )
 
 
-def refresh_malignancy(
-    settings: Settings, backbone: str, seed: int, hold_out: Sequence[str], device: str
-) -> None:
-    """Train the classifier and print what it learned from and how it did on its validation part."""
+def train_malignancy(settings: Settings, exclude: Sequence[str], given: dict[str, Any]) -> None:
+    """Train the classifier, and print what it learned from and its validation scores."""
     from ddiseg.catalogue.malignancy import DISCLAIMER
-    from ddiseg.model.malignancy import refresh_malignancy as train
+    from ddiseg.model.malignancy import refresh_malignancy
     from ddiseg.workspace.workspace import default_actor
 
     workspace = settings.open()
+    chosen = workspace.training(**given)
     with progress_stages() as stages:
-        done = train(
+        done = refresh_malignancy(
             workspace,
             default_actor(),
-            backbone,
-            seed,
-            hold_out=hold_out,
+            chosen.backbone,
+            chosen.seed,
+            hold_out=exclude,
             stages=stages,
-            device=device,
+            device=chosen.device,
         )
     version = done.version
     metrics = version.metrics
@@ -77,16 +145,15 @@ def refresh_malignancy(
     settings.emit(data, "\n".join(lines))
 
 
-def prelabel_malignancy(
+def predict_malignancy(
     settings: Settings,
     workspace: Workspace,
     images: Sequence[Image],
-    *,
     strict: bool,
     device: str,
     precision: str,
 ) -> None:
-    """Store the probability of images and print the outcomes."""
+    """Store the probabilities of images, and print the outcomes."""
     from ddiseg.catalogue.malignancy import DISCLAIMER
     from ddiseg.model.malignancy import prelabel_malignancy as estimate
 
@@ -107,7 +174,7 @@ def prelabel_malignancy(
 def evaluate_malignancy(
     settings: Settings, subset: str | None, seed: int, *, paper_threshold: bool
 ) -> None:
-    """Score the stored probabilities and print the figures."""
+    """Score the stored probabilities, and print the scores."""
     from ddiseg.model.malignancy import evaluate_malignancy as score
     from ddiseg.workspace.workspace import default_actor
 

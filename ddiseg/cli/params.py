@@ -2,139 +2,220 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from annotation_protocol import load_protocol
+from ddiseg.errors import InputError
+from ddiseg.workspace.settings import (
+    KEYS,
+    SHOW,
+    Setting,
+    StudySettings,
+    TrainingSettings,
+    as_toml,
+)
+
+if TYPE_CHECKING:
+    from ddiseg.catalogue.lifecycle import State
+    from ddiseg.catalogue.tables import Image
+    from ddiseg.loop.round import RoundOptions
+    from ddiseg.workspace.workspace import Workspace
+
+#: Minutes of a week, the longest time between two rounds.
+WEEK = 7 * 24 * 60
 
 #: The tone groups in the protocol's order.
 TONES = [tone.name for tone in load_protocol().tones]
 
-TONE_HELP = (
-    "Draw from this tone group; may be repeated.  [default: all; unknown only where more than a tenth "
-    "of the images has no tone]"
-)
+#: Old spellings of options, which are still understood.
+_OLD = {"training.max-drop": "--tolerance"}
 
-device_option = click.option(
-    "--device",
-    default="auto",
+
+class Number(click.FloatRange):
+    """A range in which "nan" is not, as it is in click's own."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+class Percent(Number):
+    """A percentage, 0 to 100."""
+
+    name = "percent"
+
+    def __init__(self) -> None:
+        super().__init__(0, 100)
+
+
+class _Value(click.ParamType[Any]):
+    """A value of a setting, by the setting's own rule."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting, self.name = setting, setting.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self.setting.parse(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+def add_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a decorator that adds options, which the help lists in this order."""
+
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def setting_options(*keys: str) -> Callable[[Any], Any]:
+    """Options that replace settings of the workspace for one run; the value is None if not given.
+
+    They stay out of the help: `ddiseg config show` has them all.
+    """
+    return add_options(*(_option(KEYS[key]) for key in keys))
+
+
+def _option(setting: Setting) -> Callable[[Any], Any]:
+    names = [f"--{setting.name}", *([_OLD[setting.key]] if setting.key in _OLD else [])]
+    about = f"{setting.about}  [default: {setting.key}, see {SHOW}]"
+    if isinstance(setting.default, bool):
+        flag = f"--{setting.name}/--no-{setting.name}"
+        return click.option(flag, default=None, hidden=True, help=about)
+    percent = isinstance(setting.default, float) and setting.high == 100
+    kind = Percent() if percent else _Value(setting)
+    return click.option(*names, setting.name.replace("-", "_"), type=kind, hidden=True, help=about)
+
+
+device_option = setting_options("training.device")
+
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
     show_default=True,
-    help="cpu, cuda or cuda:1; auto is all GPUs, or the CPU where there is none.",
+    help="Of the backbone; bfloat16 is faster where the hardware has it.",
 )
 
-_OPTIONS = (
-    click.option(
-        "--every",
-        default=10,
-        show_default=True,
-        metavar="N",
-        help="Refresh when N accepted masks wait to be learned from.",
-    ),
-    click.option(
-        "--max-age",
-        type=float,
-        default=7.0,
-        show_default=True,
-        metavar="DAYS",
-        help="Refresh with a single new mask where the newest version is that old.",
-    ),
-    click.option(
-        "--tolerance",
-        default=0.02,
-        show_default=True,
-        help="By how much a tone's lower bound of IoU may fall before the gate refuses a version.",
-    ),
+tone_option = click.option(
+    "--tone",
+    "tones",
+    type=click.Choice(TONES),
+    multiple=True,
+    help="Only images of this tone group; may be repeated.  [default: all; unknown only where more "
+    "than a tenth of the images has no tone]",
+)
+
+
+#: The options of a round; `read_round_options` takes what they give.
+round_options = add_options(
     click.option(
         "--draw",
+        type=click.IntRange(min=0),
         default=0,
         metavar="N",
-        help="Draw a batch of N images whenever nobody has work left, and give it to people. What may "
-        "be drawn, or 20 times N of it, is painted first.  [default: none]",
+        help="Choose a batch of N images whenever nobody has work left, and give it to people. The "
+        "images that may be chosen, or 20 times N of them, are predicted first.  [default: none]",
     ),
-    click.option(
-        "--control",
-        default=0.0,
-        metavar="PERCENT",
-        help="For batches that --draw drew: withhold the prediction from this share, as 'ddiseg label "
-        "push' does.  [default: 0]",
-    ),
-    click.option(
-        "--readers",
-        default=1,
-        metavar="N",
-        help="For batches that --draw drew: people who annotate each image, each without seeing the "
-        "others' work.  [default: 1]",
-    ),
-    click.option(
-        "--sample",
-        default=100.0,
-        metavar="PERCENT",
-        help="Only this share of those images, the same of every tone, gets --readers N.  "
-        "[default: 100]",
-    ),
-    click.option(
-        "--review-sample",
-        default=100.0,
-        metavar="PERCENT",
-        help="Spot check: give only this share of the submitted masks to reviewers, as 'ddiseg review "
-        "push --sample' does. What a spot check left out is left to that command.  [default: 100]",
-    ),
-    click.option(
-        "--hide-tone",
-        is_flag=True,
-        help="Leave the tone out of the tasks: annotators work blind to it.",
-    ),
-    click.option("--backbone", default="small", show_default=True, help="As for 'ddiseg refresh'."),
-    click.option("--seed", default=0, show_default=True, help="Seed of training and draws."),
-    device_option,
+    setting_options(*(key for key in KEYS if key not in {"study.seed", "training.cache-gb"})),
 )
 
 
-def round_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a round; the command gets them as `options`, a RoundOptions."""
+def read_round_options(workspace: Workspace, draw: int, given: dict[str, Any]) -> RoundOptions:
+    """Return the options of rounds: the workspace's settings, and what the command line replaces."""
+    from ddiseg.labelstudio.push import PushOptions
+    from ddiseg.loop.round import RoundOptions
 
-    @functools.wraps(command)
-    def with_options(
-        *args: Any,
-        every: int,
-        max_age: float,
-        tolerance: float,
-        draw: int,
-        control: float,
-        readers: int,
-        sample: float,
-        review_sample: float,
-        hide_tone: bool,
-        backbone: str,
-        seed: int,
-        device: str,
-        **others: Any,
-    ) -> None:
-        from ddiseg.labelstudio.push import PushOptions
-        from ddiseg.loop.round import RoundOptions
+    def of(section: type[StudySettings | TrainingSettings]) -> dict[str, Any]:
+        return {name: given.get(name) for name in section.settings()}
 
-        options = RoundOptions(
-            every=every,
-            max_age=max_age,
-            draw=draw,
-            tolerance=tolerance,
-            backbone=backbone,
-            device=device,
-            seed=seed,
-            review_sample=review_sample,
-            push=PushOptions(
-                control=control,
-                readers=readers,
-                sample=sample,
-                show_tone=not hide_tone,
-                seed=seed,
-            ),
-        )
-        command(*args, **others, options=options)
+    study, training = (
+        workspace.study(**of(StudySettings)),
+        workspace.training(**of(TrainingSettings)),
+    )
+    return RoundOptions(
+        every=training.every,
+        max_age=training.max_age,
+        draw=draw,
+        tolerance=training.max_drop,
+        backbone=training.backbone,
+        device=training.device,
+        seed=training.seed,
+        review_sample=study.review_sample,
+        push=PushOptions(
+            control=study.control,
+            readers=study.readers,
+            sample=study.sample,
+            show_tone=not study.hide_tone,
+            seed=study.seed,
+        ),
+    )
 
-    for option in reversed(_OPTIONS):
-        option(with_options)
-    return with_options
+
+def settings_text(changed: Mapping[str, Any]) -> str:
+    """Return settings that are not the defaults in a line."""
+    return (
+        f"{', '.join(f'{key} {as_toml(value)}' for key, value in changed.items())} ({SHOW[1:-1]})"
+    )
+
+
+#: IMAGE..., --subset, --batch and --state; `select_images` takes what they give.
+selection_options = add_options(
+    click.argument("images", nargs=-1, metavar="[IMAGE]..."),
+    click.option("--subset", help="Only images of this subset."),
+    click.option("--batch", help="Only images of this batch."),
+    click.option(
+        "--state", "states", multiple=True, help="Only images in this state; may be repeated."
+    ),
+)
+
+
+def select_images(
+    workspace: Workspace,
+    images: Sequence[str],
+    subset: str | None,
+    batch: str | None,
+    states: Sequence[str],
+) -> Sequence[Image]:
+    """Return the images chosen by name, or by subset, batch and state; else all that are open.
+
+    Raises:
+        InputError: an unknown state.
+        NotFoundError: an unknown image, subset or batch.
+    """
+    from ddiseg.catalogue.lifecycle import SETTLED, State
+
+    catalogue, wanted = workspace.catalogue, parse_states(states)
+    if subset is not None:
+        catalogue.subsets.members(subset)
+    if images:
+        if subset or batch or states:
+            raise click.UsageError(
+                "Give images by name, or --subset, --batch and --state, not both."
+            )
+        return catalogue.images.select(ids=[catalogue.images.find(name).id for name in images])
+    ids = None if batch is None else catalogue.batches.image_ids(batch)
+    unsettled = [s for s in State if subset or batch or s not in SETTLED]
+    return catalogue.images.select(subset=subset, states=wanted or unsettled, ids=ids)
+
+
+def parse_states(names: Sequence[str]) -> list[State]:
+    """Return the states of these names; raises InputError for an unknown one."""
+    from ddiseg.catalogue.lifecycle import State
+
+    try:
+        return [State(name) for name in names]
+    except ValueError as error:
+        raise InputError(f"{error}; states are: {', '.join(State)}") from error

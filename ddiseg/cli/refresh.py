@@ -2,72 +2,58 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_stages
-from ddiseg.cli.malignancy import hold_out_option, malignancy_option, refresh_malignancy
-from ddiseg.cli.params import device_option
+from ddiseg.cli.malignancy import malignancy_flag, train_malignancy
+from ddiseg.cli.params import setting_options
 
 
-@click.command(cls=Command)
-@click.option(
-    "--backbone",
-    default="small",
-    show_default=True,
-    help="'small' ships with the package, 'imagenet-256' is the paper's (fedd weights fetch); or the path of a weights file (safetensors, or OpenAI's .pt).",
-)
-@click.option("--seed", default=0, show_default=True, help="Seed of the training.")
+@click.command("refresh", cls=Command)
 @click.option(
     "--from-scratch",
     is_flag=True,
     help="Do not go on from the version in use, though it learned from some of the same masks.",
 )
 @click.option(
-    "--cache-gb",
-    type=click.FloatRange(min=0),
-    default=4.0,
-    show_default=True,
-    help="Size limit of the activations kept in the workspace's cache/features; 0 keeps none.",
-)
-@click.option(
     "--gate",
     is_flag=True,
-    help="From now on hold out about every fifth patient's masks, as 'ddiseg loop run' does.",
+    help="From now on keep about every fifth patient's masks as the hold-out set, as 'ddiseg loop "
+    "run' does.",
 )
-@click.option(
-    "--tolerance",
-    default=0.02,
-    show_default=True,
-    help="By how much a tone's lower bound of IoU may fall before the gate refuses a version.",
+@setting_options(
+    "training.backbone",
+    "training.seed",
+    "training.max-drop",
+    "training.device",
+    "training.cache-gb",
 )
-@device_option
-@malignancy_option
-@hold_out_option
+@malignancy_flag
+@click.option("--hold-out", "exclude", multiple=True, hidden=True)
 @pass_settings
 def refresh(
     settings: Settings,
-    backbone: str,
-    seed: int,
+    /,
     from_scratch: bool,
-    cache_gb: float,
     gate: bool,
-    tolerance: float,
-    device: str,
     malignancy: bool,
-    hold_out: tuple[str, ...],
+    exclude: tuple[str, ...],
+    **given: Any,
 ) -> None:
     """Train the model on accepted masks.
 
     The result is a new model version (fedd-1, fedd-2, ...) with its training set, settings and
     seed on record. Nothing is trained where nothing changed. With 20 masks or more, every fifth is
-    kept out of the training (whole patients, the tones alike), to see when to stop and how sure the
-    model may be. The activations of images with an accepted mask are kept in cache/features in the
-    workspace, which is not part of its data: it may be deleted at any time, and a backup does not need it.
+    a validation split (whole patients, the tones alike), which ends the training and calibrates the
+    probabilities. The activations of images with an accepted mask are kept in cache/features in the
+    workspace, which may be deleted at any time and needs no backup.
 
-    With --gate, and ever after, about every fifth patient's masks are never learned from: on them
-    the new version is compared with the one in use, which stays in use where the new one is worse
-    overall or for any tone. With --malignancy a classifier
-    (malignancy-1, ...) is trained instead, on all images that are known to be malignant or benign.
+    With --gate, and from then on, about every fifth patient's masks are a hold-out set that is never
+    learned from: on it the new version is compared with the one in use, which stays in use where the
+    new one is worse overall or for any tone. Backbone, seed, device and the other settings are those
+    of [training] in 'ddiseg config show'.
     """
     from ddiseg.model.train import refresh as train
     from ddiseg.workspace.workspace import default_actor
@@ -75,30 +61,31 @@ def refresh(
     if malignancy and (from_scratch or gate):
         raise click.UsageError("--from-scratch and --gate do not go with --malignancy.")
     if malignancy:
-        refresh_malignancy(settings, backbone, seed, hold_out, device)
+        train_malignancy(settings, exclude, {k: given[k] for k in ("backbone", "seed", "device")})
         return
-    if hold_out:
+    if exclude:
         raise click.UsageError("--hold-out goes with --malignancy.")
     workspace = settings.open()
+    chosen = workspace.training(**given)
     with progress_stages() as stages:
         done = train(
             workspace,
             default_actor(),
-            backbone,
-            seed,
+            chosen.backbone,
+            chosen.seed,
             stages=stages,
             from_scratch=from_scratch,
-            cache_limit=int(cache_gb * 1e9),
-            device=device,
+            cache_limit=int(chosen.cache_gb * 1e9),
+            device=chosen.device,
             hold_out=gate,
-            tolerance=tolerance,
+            tolerance=chosen.max_drop,
         )
     version = done.version
     by_tone = ", ".join(f"{tone} {n}" for tone, n in version.metrics["by_tone"].items())
     if done.absent_classes:
         click.echo(
             f"Note: the accepted masks show nothing, or next to nothing, of {', '.join(done.absent_classes)}: "
-            f"{version.name} never paints {'it' if len(done.absent_classes) == 1 else 'them'}.",
+            f"{version.name} never predicts {'it' if len(done.absent_classes) == 1 else 'them'}.",
             err=True,
         )
     for note in done.notes:

@@ -19,6 +19,7 @@ from ddiseg.cli.common import (
     progress_stages,
     report_outcomes,
 )
+from ddiseg.cli.params import Percent, setting_options
 from ddiseg.errors import DdisegError, InputError, WorkspaceError
 
 if TYPE_CHECKING:
@@ -34,14 +35,15 @@ def review() -> None:
 @review.command("push", cls=Command)
 @click.option(
     "--sample",
-    default=100.0,
-    metavar="PERCENT",
-    help="Spot check: only this share of the masks, the same of every tone.  [default: 100]",
+    "review_sample",
+    type=Percent(),
+    help="Spot check: only this share of the masks, the same of every tone.  [default: "
+    "study.review-sample of 'ddiseg config show']",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the spot check.")
+@setting_options("study.seed")
 @click.option("--strict", is_flag=True, help="Fail if any mask is refused.")
 @pass_settings
-def push(settings: Settings, sample: float, seed: int, strict: bool) -> None:
+def push(settings: Settings, review_sample: float | None, seed: int | None, strict: bool) -> None:
     """Send submitted masks to review in Label Studio, where each person has a tab without their own.
 
     Masks that a spot check leaves out stay submitted and are counted; a later run with --sample 100
@@ -51,9 +53,12 @@ def push(settings: Settings, sample: float, seed: int, strict: bool) -> None:
     from ddiseg.workspace.workspace import default_actor
 
     workspace = settings.open()
+    study = workspace.study(review_sample=review_sample, seed=seed)
     connection = connection_of(workspace)
     with progress_stages() as stages:
-        done = push_reviews(workspace, connection, sample, seed, default_actor(), stages)
+        done = push_reviews(
+            workspace, connection, study.review_sample, study.seed, default_actor(), stages
+        )
     lines = [f"review as {person}: {url}" for person, url in done.tabs.items()]
     if done.unsampled:
         lines.insert(0, f"not sampled, so not reviewed: {done.unsampled} masks stay submitted")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddiseg.cli.common import Command, Settings, folded_lines, pass_settings, progress_bar
+from ddiseg.cli.params import parse_states
 
 if TYPE_CHECKING:
     from ddiseg.outcomes import FileOutcome
@@ -61,15 +62,10 @@ def sensitivity(
     model learned from are never measured. The change by one grey level is a control: no eye sees
     it, so what it moves is the model's own noise. The report shows the figures.
     """
-    from ddiseg.catalogue import State
-    from ddiseg.errors import InputError
     from ddiseg.model.robustness import sensitivity as measure
     from ddiseg.workspace.workspace import default_actor
 
-    try:
-        wanted = [State(s) for s in states]
-    except ValueError as error:
-        raise InputError(f"{error}; states are: {', '.join(State)}") from error
+    wanted = parse_states(states)
     workspace = settings.open()
     refused: list[FileOutcome] = []
     with progress_bar("Painting images in changed light") as progress:

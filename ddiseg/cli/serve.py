@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ddiseg.cli.common import Command, Settings, pass_settings
-from ddiseg.cli.params import round_options
-from ddiseg.errors import InputError
-
-if TYPE_CHECKING:
-    from ddiseg.loop.round import RoundOptions
-
-_WEEK = 7 * 24 * 60  #: minutes
-
-
-class _Range(click.FloatRange):
-    """A range in which "nan" is not, as it is in click's own."""
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        number = float(super().convert(value, param, ctx))
-        if math.isnan(number):
-            self.fail(f"{value!r} is not a number.", param, ctx)
-        return number
+from ddiseg.cli.params import WEEK, Number, read_round_options, round_options
 
 
 @click.command(cls=Command)
@@ -46,7 +27,7 @@ class _Range(click.FloatRange):
 )
 @click.option(
     "--interval",
-    type=_Range(min=0, max=_WEEK),
+    type=Number(min=0, max=WEEK),
     default=5.0,
     show_default=True,
     metavar="MINUTES",
@@ -56,14 +37,14 @@ class _Range(click.FloatRange):
 @round_options
 @click.option(
     "--max-body-mb",
-    type=_Range(min=0.001, max=10_000),
+    type=Number(min=0.001, max=10_000),
     default=64.0,
     show_default=True,
     help="Size limit of a request.",
 )
 @click.option(
     "--grace",
-    type=_Range(min=0, max=3600),
+    type=Number(min=0, max=3600),
     default=30.0,
     show_default=True,
     help="Seconds that the work at hand has to end when the server stops; what did not waits.",
@@ -71,12 +52,14 @@ class _Range(click.FloatRange):
 @pass_settings
 def serve(
     settings: Settings,
+    /,
     host: str,
     port: int,
     interval: float,
     max_body_mb: float,
     grace: float,
-    options: RoundOptions,
+    draw: int,
+    **given: Any,
 ) -> None:
     """Serve predictions to Label Studio, and take its webhooks.
 
@@ -88,14 +71,6 @@ def serve(
     DDISEG_SERVER_USER, DDISEG_SERVER_PASSWORD and DDISEG_WEBHOOK_SECRET (of A-Z a-z 0-9 - _ . ~)
     replace them. Stop it with Ctrl+C or SIGTERM.
     """
-    try:
-        import fastapi  # noqa: F401 - is it there?
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"ddiseg serve needs {error.name}, which is not installed: pip install 'ddiseg[server]'"
-        ) from error
     from ddiseg.server import run
     from ddiseg.server.credentials import credentials_file
     from ddiseg.workspace.workspace import default_actor
@@ -116,7 +91,7 @@ def serve(
         workspace,
         host,
         port,
-        options,
+        read_round_options(workspace, draw, given),
         default_actor(),
         every=interval * 60,
         max_body=round(max_body_mb * 1_000_000),

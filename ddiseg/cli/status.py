@@ -8,6 +8,7 @@ import click
 
 from annotation_protocol import load_protocol
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar
+from ddiseg.cli.params import settings_text
 
 if TYPE_CHECKING:
     from ddiseg.evaluation.annotator_study import WorkReport
@@ -44,7 +45,9 @@ def status(settings: Settings, work: bool) -> None:
     server = server_of(workspace.root)
     runs = server != EMBEDDED or find_running(workspace.root) is not None
     found = read_status(workspace.catalogue, server, runs=runs)
-    settings.emit(_as_data(found), "\n".join(_as_text(found)))
+    study = workspace.study().changed()
+    lines = [*([f"study: {settings_text(study)}"] if study else []), *_as_text(found)]
+    settings.emit({**_as_data(found), "study": study}, "\n".join(lines))
 
 
 def _as_data(status: Status) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ddiseg.cli.common import Command, Group, Settings, common_options, pass_settings, sizes_by_tone
-from ddiseg.cli.params import TONE_HELP, TONES
+from ddiseg.cli.params import tone_option
 
 
 class _Sizes(click.ParamType[tuple[int, ...]]):
@@ -48,13 +48,7 @@ def subset() -> None:
 @click.option(
     "--from", "source", metavar="SUBSET", help="Draw from the images of this subset only."
 )
-@click.option(
-    "--tone",
-    "tones",
-    type=click.Choice(TONES),
-    multiple=True,
-    help=TONE_HELP,
-)
+@tone_option
 @click.option(
     "--disjoint-from",
     metavar="SUBSET",

@@ -19,6 +19,7 @@ from ddiseg.labelstudio.task_payload import image_key
 from ddiseg.labelstudio.upload import DataOf, TaskUploader, pushing
 from ddiseg.labelstudio.views import ALL, Tab, condition, ensure_tabs
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, silent_stages, track
+from ddiseg.workspace.settings import StudySettings
 from ddiseg.workspace.workspace import Workspace
 
 #: The key in a task's data that says of which batch it was given out.
@@ -40,13 +41,7 @@ class PushOptions:
     seed: int = 0  #: of the draws
 
     def __post_init__(self) -> None:
-        for name in ("control", "sample"):
-            if not 0 <= getattr(self, name) <= 100:
-                raise InputError(
-                    f"--{name} is {getattr(self, name):g}: give a percentage, 0 to 100"
-                )
-        if self.readers < 1:
-            raise InputError(f"--readers is {self.readers}: give 1 or more")
+        StudySettings(control=self.control, readers=self.readers, sample=self.sample)
         if not 64 <= self.longest <= 8192:
             raise InputError(f"--longest is {self.longest}: give 64 to 8192 pixels")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ddiseg.catalogue import Arm, NewTask, Purpose
 from ddiseg.catalogue.tables import Image, Mask, Task
-from ddiseg.errors import InputError, ServerError
+from ddiseg.errors import ServerError
 from ddiseg.labelstudio.allocation import StratifiedAllocation
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
@@ -24,6 +24,7 @@ from ddiseg.labelstudio.task_payload import review_key
 from ddiseg.labelstudio.upload import TaskUploader, pushing
 from ddiseg.labelstudio.views import Tab, condition, ensure_tabs, short_names
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, silent_stages, track
+from ddiseg.workspace.settings import StudySettings
 from ddiseg.workspace.workspace import Workspace
 
 #: Keys in a review task's data.
@@ -62,8 +63,7 @@ def push_reviews(
     Args:
         left_out_too: whether 100 percent are also the masks that an earlier spot check left out.
     """
-    if not 0 <= sample <= 100:
-        raise InputError(f"--sample is {sample:g}: give a percentage, 0 to 100")
+    StudySettings(review_sample=sample)
     with pushing(workspace, connection, Purpose.REVIEW) as (client, place):
         done = PushedReviews(place)
         waiting = workspace.catalogue.masks.in_review()

@@ -15,11 +15,10 @@ from functools import cached_property
 from typing import Any
 
 from annotation_protocol import UserError
-from ddiseg.catalogue import BatchOrigin, Catalogue, Purpose
+from ddiseg.catalogue import BatchOrigin, Purpose
 from ddiseg.catalogue.leases import ROUND
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import DdisegError, InputError, NotFoundError, defect
-from ddiseg.evaluation import gate
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.pull import pull
 from ddiseg.labelstudio.push import OPEN, PushOptions, push
@@ -38,14 +37,11 @@ from ddiseg.outcomes import (
     silent_stages,
 )
 from ddiseg.sampling.batches import BatchRequest, DrawnBatch, draw_batch
-from ddiseg.workspace.status import WORTH_A_REFRESH
+from ddiseg.workspace.settings import StudySettings, TrainingSettings
 from ddiseg.workspace.workspace import Workspace
 
 #: Called with a line for the person who watches.
 Say = Callable[[str], None]
-
-#: Days, a century: who wants no refresh by age gives a large number, which dates can't all hold.
-OLDEST = 36_500
 
 #: Notes of a draw in the line of its step; 'ddiseg batch show' has them all.
 NOTED = 2
@@ -58,10 +54,10 @@ class RoundOptions:
     Raises InputError for numbers that can't be.
     """
 
-    every: int = WORTH_A_REFRESH  #: accepted masks that make a refresh due
-    max_age: float = 7.0  #: days of the newest version, with which one mask does
+    every: int = TrainingSettings.every  #: accepted masks that make a refresh due
+    max_age: float = TrainingSettings.max_age  #: days; with a version that old, one mask is enough
     draw: int = 0  #: images of the next batch, drawn once nobody has work left; 0 draws none
-    tolerance: float = gate.MAX_DROP
+    tolerance: float = TrainingSettings.max_drop
     backbone: str = "small"
     device: str = "auto"
     seed: int = 0
@@ -69,19 +65,10 @@ class RoundOptions:
     push: PushOptions = field(default_factory=PushOptions)  #: of batches that rounds drew
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise InputError(f"--every is {self.every}: give a number of masks, from 1 up")
-        if not 0 < self.max_age <= OLDEST:
-            raise InputError(
-                f"--max-age is {self.max_age:g}: give a number of days above 0, at most {OLDEST}"
-            )
+        TrainingSettings(every=self.every, max_age=self.max_age, max_drop=self.tolerance)
+        StudySettings(review_sample=self.review_sample)
         if self.draw < 0:
             raise InputError(f"--draw is {self.draw}: give a number of images, or 0 for none")
-        if not 0 <= self.review_sample <= 100:
-            raise InputError(
-                f"--review-sample is {self.review_sample:g}: give a percentage, 0 to 100"
-            )
-        gate.check_max_drop(self.tolerance)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the options as the catalogue keeps them with each round."""
@@ -166,10 +153,11 @@ class RefreshSettings:
 
     @classmethod
     def read(
-        cls, catalogue: Catalogue, every: int | None = None, max_age: float | None = None
+        cls, workspace: Workspace, every: int | None = None, max_age: float | None = None
     ) -> RefreshSettings:
-        """The numbers given; else those of the last round that recorded its own; else the defaults."""
-        row, default = catalogue.rounds.last_with_settings(), RoundOptions()
+        """Return the numbers given; else the workspace's; else the last round's; else the defaults."""
+        row, default = workspace.catalogue.rounds.last_with_settings(), RoundOptions()
+        changed = workspace.training().changed()
         recorded = (row.settings if row is not None else None) or {}
         values: dict[str, Any] = {}
         sources: dict[str, str] = {}
@@ -177,6 +165,8 @@ class RefreshSettings:
             option = f"--{name.replace('_', '-')}"
             if given is not None:
                 values[name], sources[option] = given, "given here"
+            elif (key := f"training.{option[2:]}") in changed:
+                values[name], sources[option] = changed[key], "as in ddiseg.toml"
             elif row is not None and name in recorded:
                 values[name], sources[option] = recorded[name], f"as in round {row.id}"
             else:
@@ -246,7 +236,7 @@ class _Round:
         if self.connection is None:
             return _NO_SERVER
         done = pull(self.workspace, self.connection, Purpose.REVIEW, self.actor)
-        sample, seed = self.options.review_sample, self.options.seed
+        sample, seed = self.options.review_sample, self.options.push.seed
         given = push_reviews(
             self.workspace,
             self.connection,
@@ -296,7 +286,7 @@ class _Round:
         painted = self._paint_what_may_be_drawn()
         name = next_name({batch.name for batch in catalogue.batches.all()})
         try:
-            request = BatchRequest(size, seed=self.options.seed)
+            request = BatchRequest(size, seed=self.options.push.seed)
             drawn = draw_batch(catalogue, name, request, self.actor, origin=BatchOrigin.ROUND)
         except InputError as error:  # everything is labelled: no failure of the round
             return f"nothing drawn: {error}"
@@ -345,7 +335,9 @@ class _Round:
 
     def _paint_what_may_be_drawn(self) -> list[str]:
         """Paint the images among which a draw chooses, or it could only draw by lot; says how many."""
-        images = images_to_score(self.workspace.catalogue, self.options.draw, self.options.seed)
+        images = images_to_score(
+            self.workspace.catalogue, self.options.draw, self.options.push.seed
+        )
         if not images or self.painter is None:
             return []
         outcomes = self.painter.paint(images, self.stages("Predicting images"))
@@ -383,7 +375,7 @@ class _Plan(_Round):
             return _NO_DRAW
         if in_hand := work_in_hand(self.workspace):
             return _not_yet(in_hand)
-        images = images_to_score(self.workspace.catalogue, size, self.options.seed)
+        images = images_to_score(self.workspace.catalogue, size, self.options.push.seed)
         if not images:
             return "would draw nothing: no image may be drawn"
         return f"{self._would_paint(images)}, then draw a batch of {size}"

@@ -10,6 +10,7 @@ from functools import cached_property
 from ddiseg.catalogue import Catalogue, ModelKind, Split, State
 from ddiseg.catalogue.leases import ROUND
 from ddiseg.catalogue.tables import Dataset, Image, ModelVersion
+from ddiseg.workspace.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def masks_to_learn(catalogue: Catalogue) -> int:
 _OPEN = (State.NEW, State.QUEUED, State.PRELABELLED, State.IN_LABELLING, State.REWORK)
 
 #: Accepted masks from which learning again is worth it, where there is a model.
-WORTH_A_REFRESH = 10
+WORTH_A_REFRESH = TrainingSettings.every
 
 _PUSH = "ddiseg label push"
 _EXPORT = "ddiseg export --format coco --to release"

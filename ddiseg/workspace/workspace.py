@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +14,20 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from annotation_protocol import load_protocol
+from annotation_protocol.files import atomic_write
 from ddiseg import images, masks
 from ddiseg.catalogue import Catalogue
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.locate import CATALOGUE, SETTINGS, expanded
+from ddiseg.workspace.settings import (
+    Setting,
+    StudySettings,
+    TrainingSettings,
+    as_toml,
+    read_toml,
+    write_setting,
+)
 from ddiseg.workspace.store import Kind, Store
 
 
@@ -70,16 +78,9 @@ class Workspace:
             # where they are, there was a catalogue.
             Store(wanted["store"] or str(root))
             Catalogue.create(_catalogue_url(root, wanted)).close()
-            temporary = root / f".{SETTINGS}.part"
-            temporary.write_text(
-                "# Where this workspace keeps its data. Empty: in this folder.\n"
-                + "".join(
-                    f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
-                    for key, value in wanted.items()
-                ),
-                encoding="utf-8",
-            )
-            os.replace(temporary, settings)
+            lines = [f"{key} = {as_toml(value)}\n" for key, value in wanted.items()]
+            head = "# Where this workspace keeps its data. Empty: in this folder.\n"
+            atomic_write(settings, head + "".join(lines))
         except OSError as error:
             raise WorkspaceError(
                 f"{root} can't be made a workspace: {error.strerror}; give a folder that you may "
@@ -102,6 +103,36 @@ class Workspace:
         return cls(
             root, Catalogue.open(url), Store(there["store"] or str((root / "store").absolute()))
         )
+
+    def study(self, **given: Any) -> StudySettings:
+        """Return the settings of the study; what is `given` and not None wins over the file."""
+        return StudySettings.read(self.root, **given)
+
+    def training(self, **given: Any) -> TrainingSettings:
+        """Return the settings of the training; what is `given` and not None wins over the file."""
+        return TrainingSettings.read(self.root, **given)
+
+    def set(self, setting: Setting, value: Any, actor: str) -> Any:
+        """Write a setting into the file, with an event; returns the value that it had.
+
+        Raises:
+            WorkspaceError: the file or the catalogue can't be written; the file is as it was then.
+        """
+        path = self.root / SETTINGS
+        before, text = read_toml(path), path.read_text(encoding="utf-8")
+        section, _, name = setting.key.partition(".")
+        present = before[section] if isinstance(before.get(section), dict) else {}
+        old = present.get(name, setting.default)
+        if name in present and old == value and isinstance(old, bool) == isinstance(value, bool):
+            return old
+        write_setting(path, setting, value)
+        try:
+            detail = {"key": setting.key, "old": old, "new": value}
+            self.catalogue.history.record("config", actor, detail)
+        except BaseException:
+            atomic_write(path.resolve(), text)
+            raise
+        return old
 
     def photograph(self, image: Image) -> images.Photograph:
         """Pixels of an image, (H, W, 3) uint8; raises WorkspaceError or InputError where they changed."""
@@ -213,21 +244,13 @@ def _lasting_store(url: str) -> str:
 
 
 def _read_settings(path: Path) -> dict[str, str]:
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except IsADirectoryError as error:
-        raise WorkspaceError(
-            f"{path} is a folder, and the settings of a workspace are a file: move that folder away, "
-            f"and restore {SETTINGS} from a backup"
-        ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise WorkspaceError(
-            f"{path} can't be read: {why}; correct it, or restore it from a backup"
-        ) from error
+    values = read_toml(path)
+    for section in (StudySettings.section, TrainingSettings.section):
+        values.pop(section, None)  # read where it is used: 'ddiseg config' must work to correct it
     unknown = set(values) - {"catalogue", "store"}
     if unknown or not all(isinstance(v, str) for v in values.values()):
         raise WorkspaceError(
-            f"{path}: expected the lines catalogue and store, both text; found {sorted(values)}"
+            f"{path}: expected the lines catalogue and store, both text, and the sections [study] and "
+            f"[training]; found {sorted(values)}"
         )
     return {"catalogue": values.get("catalogue", ""), "store": values.get("store", "")}

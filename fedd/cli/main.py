@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from annotation_protocol import UserError
-from annotation_protocol.command_line import SectionedGroup, Sections
+from annotation_protocol.command_line import SectionedGroup, Sections, missing_package
 
 #: What a person does, and the commands for it, the most used first.
 SECTIONS: Sections = {
@@ -55,6 +55,10 @@ class FeddGroup(SectionedGroup):
             return super().invoke(ctx)
         except UserError as error:
             raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            if (message := missing_package(error)) is None:
+                raise
+            raise click.ClickException(message) from error
 
 
 @click.group(

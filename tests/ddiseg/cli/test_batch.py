@@ -81,7 +81,6 @@ def test_draw__thirty_unless_told(here: Run) -> None:
         (("--towards", "worst"), "--towards worst: there is no model"),
         (("--strategy", "uncertainty"), "there is no model yet: draw with --strategy random"),
         (("--size", "31", "--strict"), "--strict: a batch that lacks images; I-II: 10 of the 11"),
-        (("--size", "0"), "--size 0"),
     ],
 )
 def test_draw__refused(here: Run, workspace: Workspace, args: tuple[str, ...], said: str) -> None:

@@ -388,7 +388,7 @@ def test_import__options_of_masks_need_a_file_with_masks(
 ) -> None:
     done = ddiseg("import", photos, *option)
     assert done.status == 2
-    assert "give --as too, or bring masks with 'ddiseg masks import'" in done.err
+    assert "use 'ddiseg import-coco', or bring masks with 'ddiseg masks import'" in done.err
 
 
 def test_masks_import__with_labels(ddiseg: Any, labels: Path) -> None:
