@@ -128,7 +128,7 @@ class Workspace:
         write_setting(path, setting, value)
         try:
             detail = {"key": setting.key, "old": old, "new": value}
-            self.catalogue.history.record("config", actor, detail)
+            self.catalogue.events.record("config", actor, detail)
         except BaseException:
             atomic_write(path.resolve(), text)
             raise

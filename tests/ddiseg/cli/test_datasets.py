@@ -19,11 +19,11 @@ def datasets(ddiseg: Run, filled: Workspace) -> Run:
 
 def test_set__each_change_is_an_event(datasets: Run, filled: Workspace) -> None:
     name = filled.catalogue.images.datasets()[0].name
-    before = filled.catalogue.history.count()
+    before = filled.catalogue.events.count()
     result = datasets("set", name, "--licence", "CC0", "--synthetic", "--output", "json")
     assert result.json["changed"] == ["licence", "synthetic"]
-    assert filled.catalogue.history.count() == before + 2
-    event = filled.catalogue.history.last("dataset")
+    assert filled.catalogue.events.count() == before + 2
+    event = filled.catalogue.events.last("dataset")
     assert event is not None
     assert event.detail == {"dataset": name, "synthetic": [False, True]}
     assert datasets("set", name, "--licence", "CC0", "--output", "json").json["changed"] == []

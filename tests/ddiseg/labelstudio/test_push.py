@@ -142,10 +142,10 @@ def test_push__settled_images_are_refused(studio: Studio) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"control": 101}, "--control is 101: give a percentage, 0 to 100"),
-        ({"control": float("nan")}, "--control is nan"),
-        ({"sample": -1}, "--sample is -1"),
-        ({"readers": 0}, "--readers is 0: give 1 or more"),
+        ({"control": 101}, "control is 101: give a percentage, 0 to 100"),
+        ({"control": float("nan")}, "control is nan"),
+        ({"sample": -1}, "sample is -1"),
+        ({"readers": 0}, "readers is 0: give 1 or more"),
         ({"longest": 63}, "--longest is 63: give 64 to 8192 pixels"),
         ({"longest": 8193}, "--longest is 8193"),
     ],

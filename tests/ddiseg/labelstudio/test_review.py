@@ -561,7 +561,7 @@ def test_sample__none(studio: Studio, images: list[Image]) -> None:
 
 @pytest.mark.parametrize("sample", [-1, 100.5, float("nan")])
 def test_sample__that_makes_no_sense(studio: Studio, sample: float) -> None:
-    with pytest.raises(InputError, match=r"--sample is .*: give a percentage, 0 to 100"):
+    with pytest.raises(InputError, match=r"review-sample is .*: give a percentage, 0 to 100"):
         studio.push_reviews(sample=sample)
     assert studio.server.requests == []
 

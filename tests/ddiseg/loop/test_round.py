@@ -412,7 +412,7 @@ NAN = float("nan")
     + [("review_sample", value) for value in (NAN, -1.0, 101.0)],
 )
 def test_options__numbers_that_can_not_be(name: str, value: object) -> None:
-    with pytest.raises(InputError, match=f"--{name.replace('_', '-')}"):
+    with pytest.raises(InputError):
         RoundOptions(**{name: value})  # type: ignore[arg-type]
 
 

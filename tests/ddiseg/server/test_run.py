@@ -236,17 +236,6 @@ def test_rounds__refresh_where_training_was_asked_for(
     assert asked == [{"must_refresh": must}]
 
 
-def test_command__without_the_extra_says_what_to_install(
-    ddiseg: Callable[..., Result], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    result = ddiseg("--workspace", workspace.root, "serve")
-    assert result.status == 1
-    assert result.err == (
-        "Error: ddiseg serve needs uvicorn, which is not installed: pip install 'ddiseg[server]'\n"
-    )
-
-
 def test_command__in_no_workspace(ddiseg: Callable[..., Result], tmp_path: Path) -> None:
     result = ddiseg("--workspace", tmp_path / "none", "serve")
     assert result.status == 1

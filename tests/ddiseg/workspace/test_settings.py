@@ -141,7 +141,7 @@ def test_set__is_an_event_with_old_and_new(workspace: Workspace) -> None:
     setting = find_setting("study.control")
     assert workspace.set(setting, 20.0, "maria") == 0
     assert workspace.set(setting, 20.0, "maria") == 20, "unchanged: no event"
-    event = workspace.catalogue.history.last("config")
+    event = workspace.catalogue.events.last("config")
     assert event is not None
     assert (event.actor, event.detail) == (
         "maria",
@@ -157,7 +157,7 @@ def test_set__no_event_no_change(workspace: Workspace, monkeypatch: pytest.Monke
 
     file = workspace.root / "ddiseg.toml"
     before = file.read_text("utf-8")
-    monkeypatch.setattr(type(workspace.catalogue.history), "record", refuse)
+    monkeypatch.setattr(type(workspace.catalogue.events), "record", refuse)
     with pytest.raises(WorkspaceError, match="locked"):
         workspace.set(find_setting("study.control"), 20.0, "maria")
     assert file.read_text("utf-8") == before
