@@ -22,7 +22,11 @@ PRIVATE = 0o600
 
 
 def atomic_write(
-    path: Path, content: bytes | str | Callable[[Path], object], *, mode: int = 0o666
+    path: Path,
+    content: bytes | str | Callable[[Path], object],
+    *,
+    mode: int = 0o666,
+    sync_folder: bool = True,
 ) -> None:
     """Write a file so that, whatever happens, it is there whole or as it was before.
 
@@ -34,6 +38,8 @@ def atomic_write(
         content: The bytes; or a text, written as UTF-8 with its line ends unchanged; or a function
             that writes the file whose path it is given (its name ends in ".part").
         mode: Permissions of the file, less the umask.
+        sync_folder: Flush the folder too, so that a new name outlives a power cut. It takes as long
+            as the file itself.
 
     Raises:
         OSError: The file can't be written. The temporary file is removed.
@@ -56,7 +62,8 @@ def atomic_write(
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
-    _sync_folder(path.parent)
+    if sync_folder:
+        _sync_folder(path.parent)
 
 
 def _replace(temporary: Path, path: Path) -> None:

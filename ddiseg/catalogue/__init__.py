@@ -1,4 +1,4 @@
-"""What is known about the images; see `ddiseg.catalogue.catalogue.Catalogue`."""
+"""The catalogue: a database of images, masks, models and events; see `Catalogue`."""
 
 from ddiseg.catalogue.annotations import REASON_MISSING, AnnotationPage, AnnotationVersion
 from ddiseg.catalogue.catalogue import Catalogue

@@ -1,4 +1,4 @@
-"""Versions of annotations: which of them an image follows, and which could not be read."""
+"""Versions of annotations: the one that decides about an image, and those that can't be read."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ddiseg.catalogue.tables import Annotation, Event
 
 
 def primary_annotation(rows: Sequence[Annotation], reopened: str) -> Annotation | None:
-    """What an image follows: the annotation of its task that is there longest, as it now is.
+    """Return the annotation that decides about an image: the oldest of its task, in its newest version.
 
     Args:
         rows: all versions of all annotations of one task.
-        reopened: when the image was last taken back from being skipped, "" for never. A skip that
-            was there by then is followed no longer, nor is a mask that its author made that skip of.
+        reopened: when the image was last reopened after a skip, "" for never. A skip from before
+            that no longer counts, nor does a mask that its author turned into that skip.
     """
     newest: dict[int, Annotation] = {}
     for row in sorted(rows, key=lambda r: r.updated_at):
         if row.deleted_at is None and row.outcome != "refused":
             newest[row.remote_id] = row
-    followed = [r for r in newest.values() if r.skip_id is None or r.created_at > reopened]
-    return min(followed, key=lambda r: r.remote_id, default=None)
+    counting = [r for r in newest.values() if r.skip_id is None or r.created_at > reopened]
+    return min(counting, key=lambda r: r.remote_id, default=None)
 
 
 def last_reopened(session: Session, image_ids: Collection[int]) -> dict[int, str]:
-    """When images were last taken back from being skipped, by image id, where they ever were."""
+    """Return when images were last reopened after a skip, by image id."""
     query = (
         select(Event.image_id, func.max(Event.at))
         .where(
@@ -43,7 +43,7 @@ def last_reopened(session: Session, image_ids: Collection[int]) -> dict[int, str
 
 
 def is_newest() -> ColumnElement[bool]:
-    """The condition that a row of `Annotation` is the newest version of its annotation."""
+    """Return the condition that a row of `Annotation` is the newest version of its annotation."""
     newer = aliased(Annotation)
     return (
         ~select(newer.id).where(_of_one(newer), newer.updated_at > Annotation.updated_at).exists()
@@ -51,11 +51,11 @@ def is_newest() -> ColumnElement[bool]:
 
 
 def unread_edits(session: Session, mask_ids: Collection[int]) -> dict[int, str]:
-    """Why masks must not be reviewed, of those whose annotation was changed into what can't be read."""
-    drawn = aliased(Annotation)
+    """Return why masks can't be reviewed, by id: their annotation was changed and can't be read now."""
+    earlier = aliased(Annotation)
     query = (
-        select(drawn.mask_id, Annotation.problem)
-        .join(drawn, _of_one(drawn))
+        select(earlier.mask_id, Annotation.problem)
+        .join(earlier, _of_one(earlier))
         .where(
             Annotation.outcome == "refused",
             Annotation.deleted_at.is_(None),
@@ -66,11 +66,11 @@ def unread_edits(session: Session, mask_ids: Collection[int]) -> dict[int, str]:
         mask_id: f"its annotator changed it since, and that version can't be read ({problem}): once "
         "it is mended there, 'ddiseg label pull', then 'ddiseg review push'"
         for part in in_parts(mask_ids)
-        for mask_id, problem in session.execute(query.where(drawn.mask_id.in_(part)))
+        for mask_id, problem in session.execute(query.where(earlier.mask_id.in_(part)))
         if mask_id is not None
     }
 
 
 def _of_one(other: type[Annotation]) -> ColumnElement[bool]:
-    """The condition that two rows are versions of one annotation."""
+    """Return the condition that two rows are versions of one annotation."""
     return and_(other.task_id == Annotation.task_id, other.remote_id == Annotation.remote_id)

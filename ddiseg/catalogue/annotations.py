@@ -1,9 +1,9 @@
-"""What came back from a labelling server, and what it does to images.
+"""Ingestion of annotations from a labelling server, and how they change the state of images.
 
-An image follows the first reader of its task: the annotation that is there longest. Later readers'
-masks are kept beside it, for agreement. An edit of the mask that led to an acceptance reopens the
-image; anything else that arrives for an accepted image changes nothing about it. Once a skipped
-image is reopened, the skips that were there are followed no longer: the oldest mask is.
+The oldest annotation of its task (the primary one) decides about an image. Masks of later readers are
+kept, for agreement. An edit of the mask that an acceptance is based on reopens the image; any other
+annotation of an accepted image leaves its state. After a skipped image is reopened, earlier skips no
+longer count: the oldest mask does.
 """
 
 from __future__ import annotations
@@ -46,27 +46,27 @@ from ddiseg.catalogue.tables import (
 from ddiseg.errors import InputError
 from ddiseg.outcomes import FileOutcome, Outcome
 
-#: The reason of a skip whose author gave none; it is listed until somebody says why.
+#: The reason of a skip without one; it is listed until somebody gives a reason.
 REASON_MISSING = "missing"
 
 
 @dataclass(frozen=True)
 class AnnotationVersion:
-    """One version of one annotation: exactly one of mask, skip, verdict and problem."""
+    """One version of an annotation: exactly one of mask, skip, verdict and problem."""
 
     task_id: int
     remote_id: int
     updated_at: str  #: the server's time
-    people: tuple[str, ...]  #: who began it, then who changed it last
+    people: tuple[str, ...]  #: who started it, then who changed it last
     lead_time: float | None = None  #: seconds
-    mask: NewMask | None = None  #: also beside a verdict: the mask as the reviewer left it
+    mask: NewMask | None = None  #: with a verdict: the mask as the reviewer left it
     skip: tuple[str, str | None] | None = None  #: reason, note
     verdict: tuple[str, str | None] | None = None  #: verdict, comment
     problem: str | None = None
     conflicts: int | None = None
     holes: int | None = None
-    changed: int | None = None  #: pixels that differ from what was painted
-    link: str | None = None  #: where a person opens the task
+    changed: int | None = None  #: pixels that differ from what was shown
+    link: str | None = None  #: URL of the task
 
     @property
     def author(self) -> str:
@@ -75,18 +75,18 @@ class AnnotationVersion:
 
 @dataclass(frozen=True)
 class AnnotationPage:
-    """What a page of the server said: annotations, and which of each task's are still there."""
+    """A page of the server: annotations, and which of each task's still exist."""
 
     received: Sequence[AnnotationVersion]
-    standing: Mapping[int, set[int]]  #: the server's annotation numbers by task id
+    existing: Mapping[int, set[int]]  #: the server's annotation numbers by task id
     watermark: str | None = None
-    #: When each task had changed last as the page was read, the server's time by task id.
+    #: When each task had changed last when the page was read, the server's time by task id.
     changed: Mapping[int, str] = field(default_factory=dict)
 
 
 def ingest_page(session: Session, purpose: Purpose, page: AnnotationPage) -> list[FileOutcome]:
-    """Store what a page says; what is there already is unchanged. The caller's transaction."""
-    stored: dict[int, list[Annotation]] = {task_id: [] for task_id in page.standing}
+    """Store a page in the caller's transaction; stored versions are unchanged."""
+    stored: dict[int, list[Annotation]] = {task_id: [] for task_id in page.existing}
     query = select(Annotation).where(Annotation.task_id.in_(stored)).order_by(Annotation.id)
     for row in session.scalars(query):
         stored[row.task_id].append(row)
@@ -101,31 +101,31 @@ def ingest_page(session: Session, purpose: Purpose, page: AnnotationPage) -> lis
     for task_id, rows in stored.items():
         task, image = tasks[task_id], images[tasks[task_id].image_id]
         before = primary_annotation(rows, reopened.get(image.id, ""))
-        gone = _miss(rows, page.standing[task_id], page.changed.get(task_id))
-        taken = [
-            (new, _take(session, purpose, task, image, rows, new))
+        deleted = _mark_deleted(rows, page.existing[task_id], page.changed.get(task_id))
+        outcomes_of = [
+            (new, _store_version(session, purpose, task, image, rows, new))
             for new in sorted(arrived.get(task_id, []), key=lambda n: (n.updated_at, n.remote_id))
         ]
         newest = primary_annotation(rows, reopened.get(image.id, ""))
-        # What another reader did must not hand in again what a reviewer has sent back.
+        # Another reader's annotation must not resubmit what a reviewer has sent back.
         if purpose is Purpose.ANNOTATION and newest is not before:
-            _follow(session, task, image, rows, newest)
-        outcomes += [_told(image, new, outcome) for new, outcome in taken]
+            _apply_primary(session, task, image, rows, newest)
+        outcomes += [_note_skipped(image, new, outcome) for new, outcome in outcomes_of]
         outcomes += [
             FileOutcome(
                 image.name,
                 Outcome.REPAIRED,
-                f"annotation {number} was deleted on the server; what it said is kept here",
+                f"annotation {number} was deleted on the server; its content is kept here",
             )
-            for number in gone
+            for number in deleted
         ]
     return outcomes
 
 
 def resubmit(session: Session, image: Image, actor: str) -> None:
-    """A reopened image follows the oldest mask that stands on the server, if one does.
+    """Submit the oldest mask on the server, if there is one, of a reopened image.
 
-    Not one that a reviewer sent back: its author is to look at it first.
+    Not one that a reviewer sent back: its author has to see it first.
     """
     query = (
         select(Annotation)
@@ -137,8 +137,8 @@ def resubmit(session: Session, image: Image, actor: str) -> None:
     by_task: dict[int, list[Annotation]] = {}
     for row in session.scalars(query):
         by_task.setdefault(row.task_id, []).append(row)
-    readers = (primary_annotation(rows, now()) for rows in by_task.values())
-    found = next((row for row in readers if row is not None), None)
+    primary = (primary_annotation(rows, now()) for rows in by_task.values())
+    found = next((row for row in primary if row is not None), None)
     if found is None or found.mask_id is None:
         return
     verdicts = select(Review.verdict).where(Review.mask_id == found.mask_id)
@@ -148,9 +148,9 @@ def resubmit(session: Session, image: Image, actor: str) -> None:
 
 
 def is_basis_of(session: Session, image: Image, versions: Sequence[Annotation]) -> bool:
-    """Whether a settled image stands on one of these versions of an annotation."""
+    """Return whether a settled image is based on one of these versions of an annotation."""
     if image.state == State.SKIPPED:
-        return not _standing_skips(session, image).isdisjoint(v.skip_id for v in versions)
+        return not _open_skips(session, image).isdisjoint(v.skip_id for v in versions)
     if image.state != State.ACCEPTED:
         return False
     review = last_review(session, image.id)
@@ -159,23 +159,22 @@ def is_basis_of(session: Session, image: Image, versions: Sequence[Annotation]) 
     return any(v.mask_id in accepted or v.review_id == review.id for v in versions)
 
 
-def _miss(rows: Sequence[Annotation], standing: set[int], changed: str | None) -> list[int]:
-    """Mark annotations that the server has no longer; returns their numbers.
+def _mark_deleted(rows: Sequence[Annotation], existing: set[int], changed: str | None) -> list[int]:
+    """Mark annotations that the server no longer has; returns their numbers.
 
-    What was stored since the page was read, by another pull, is not missing: it is newer.
+    An annotation that another pull stored after the page was read is newer, and not deleted.
     """
     for row in rows:
-        if row.remote_id in standing:
-            row.deleted_at = None  # it was missed wrongly: no number is given twice
-    there = {r.remote_id for r in rows if changed is not None and r.updated_at > changed}
-    there |= standing
-    gone = [r for r in rows if r.deleted_at is None and r.remote_id not in there]
-    for row in gone:
+        if row.remote_id in existing:
+            row.deleted_at = None  # it was marked wrongly: no number is given twice
+    newer = {r.remote_id for r in rows if changed is not None and r.updated_at > changed}
+    deleted = [r for r in rows if r.deleted_at is None and r.remote_id not in existing | newer]
+    for row in deleted:
         row.deleted_at = now()
-    return sorted({row.remote_id for row in gone})
+    return sorted({row.remote_id for row in deleted})
 
 
-def _take(
+def _store_version(
     session: Session,
     purpose: Purpose,
     task: Task,
@@ -183,28 +182,28 @@ def _take(
     rows: list[Annotation],
     new: AnnotationVersion,
 ) -> FileOutcome:
-    """Store one version of an annotation; one that was refused before may be understood now."""
+    """Store a version of an annotation; one that was refused before may be readable now."""
     version = (new.remote_id, new.updated_at)
-    there = next((r for r in rows if (r.remote_id, r.updated_at) == version), None)
-    if there is not None and (there.outcome != "refused" or new.problem is not None):
+    stored = next((r for r in rows if (r.remote_id, r.updated_at) == version), None)
+    if stored is not None and (stored.outcome != "refused" or new.problem is not None):
         return FileOutcome(image.name, Outcome.UNCHANGED)
     problem = new.problem
-    became: dict[str, Any] = {"outcome": "refused"}
+    result: dict[str, Any] = {"outcome": "refused"}
     if problem is None:
         try:
-            became = _keep(session, purpose, task, image, rows, new)
+            result = _store_content(session, purpose, task, image, rows, new)
         except InputError as error:
             problem = str(error) if new.link is None else f"{error}; see {new.link}"
-    row = there or Annotation(
+    row = stored or Annotation(
         task_id=task.id, remote_id=new.remote_id, updated_at=new.updated_at, created_at=now()
     )
     row.people = list(dict.fromkeys(new.people))
     row.lead_time = new.lead_time
     row.conflicts, row.holes, row.changed = new.conflicts, new.holes, new.changed
     row.problem = problem
-    for column, value in became.items():
+    for column, value in result.items():
         setattr(row, column, value)
-    if there is None:
+    if stored is None:
         session.add(row)
         rows.append(row)
     if problem is not None:
@@ -213,20 +212,20 @@ def _take(
     if new.skip is not None and new.skip[0] == REASON_MISSING:
         note = f"skipped without a reason: ask {new.author}"
     elif new.holes and new.changed is not None:
-        note = f"{new.holes} pixels that were painted are no longer: they became background"
+        note = f"{new.holes} pixels of the mask that was shown were erased: they became background"
     return FileOutcome(image.name, Outcome.ADDED, note)
 
 
-def _told(image: Image, new: AnnotationVersion, outcome: FileOutcome) -> FileOutcome:
-    """Say of a mask that changes nothing for now what makes it count."""
-    drawn = new.mask is not None and new.verdict is None
-    if image.state != State.SKIPPED or outcome.outcome is not Outcome.ADDED or not drawn:
+def _note_skipped(image: Image, new: AnnotationVersion, outcome: FileOutcome) -> FileOutcome:
+    """Add to the outcome of a new mask of a skipped image how to submit it."""
+    has_mask = new.mask is not None and new.verdict is None
+    if image.state != State.SKIPPED or outcome.outcome is not Outcome.ADDED or not has_mask:
         return outcome
-    stays = f"the image stays skipped: 'ddiseg reopen {image.name}' hands in what was painted"
-    return replace(outcome, note="; ".join(filter(None, (outcome.note, stays))))
+    note = f"the image stays skipped: 'ddiseg reopen {image.name}' submits the mask"
+    return replace(outcome, note="; ".join(filter(None, (outcome.note, note))))
 
 
-def _keep(
+def _store_content(
     session: Session,
     purpose: Purpose,
     task: Task,
@@ -234,7 +233,7 @@ def _keep(
     rows: Sequence[Annotation],
     new: AnnotationVersion,
 ) -> dict[str, Any]:
-    """Store what a version says; returns the columns of its row that tell what it became."""
+    """Store the mask, skip or verdict of a version; returns the columns of its row that refer to it."""
     if purpose is Purpose.REVIEW:
         with session.begin_nested():  # a refusal leaves nothing of itself behind
             return {"outcome": "verdict", **_verdict(session, task, image, rows, new)}
@@ -246,15 +245,15 @@ def _keep(
 def _mask(session: Session, rows: Sequence[Annotation], new: AnnotationVersion) -> int:
     assert new.mask is not None
     before = [r for r in rows if r.remote_id == new.remote_id and r.mask_id is not None]
-    drawn = new.mask
-    hands = set(new.people).union(*(r.people for r in before))
-    if before and len(hands) > 1:  # changed by somebody else: it descends from that
-        drawn = replace(drawn, parent_id=before[-1].mask_id)
-    return store_person_mask(session, drawn)[0].id
+    mask = new.mask
+    people = set(new.people).union(*(r.people for r in before))
+    if before and len(people) > 1:  # changed by somebody else: it descends from the last version
+        mask = replace(mask, parent_id=before[-1].mask_id)
+    return store_person_mask(session, mask)[0].id
 
 
 def _skip(session: Session, image: Image, new: AnnotationVersion) -> int:
-    """A skip that does not stand yet; it does once the image follows it."""
+    """Store a skip, closed until `_apply_primary` opens it."""
     assert new.skip is not None
     reason, note = new.skip
     row = Skip(image_id=image.id, reason=reason, note=note, annotator=new.author, reopened_at=now())
@@ -263,19 +262,19 @@ def _skip(session: Session, image: Image, new: AnnotationVersion) -> int:
     return row.id
 
 
-def _follow(
+def _apply_primary(
     session: Session,
     task: Task,
     image: Image,
     rows: Sequence[Annotation],
     newest: Annotation | None,
 ) -> None:
-    """Bring an image to where the first reader's annotation, `newest` as it now is, puts it."""
+    """Bring an image to the state that its primary annotation, in its `newest` version, asks for."""
     detail: dict[str, Any] = {"task": task.remote_id}
     if newest is None:
         _withdraw(session, image, rows, detail)
         return
-    if not _moves(session, image, newest, rows):
+    if not _changes_state(session, image, newest, rows):
         return
     person = newest.people[-1]
     if image.state == State.ACCEPTED:
@@ -299,14 +298,16 @@ def _follow(
     submit_mask(session, session.get_one(Mask, newest.mask_id), person, detail)
 
 
-def _moves(session: Session, image: Image, newest: Annotation, rows: Sequence[Annotation]) -> bool:
-    """Whether the newest version of the first annotation may change where its image stands."""
+def _changes_state(
+    session: Session, image: Image, newest: Annotation, rows: Sequence[Annotation]
+) -> bool:
+    """Return whether the newest version of the primary annotation changes the state of its image."""
     if image.state == State.ACCEPTED:
         versions = [r for r in rows if r.remote_id == newest.remote_id]
         return is_basis_of(session, image, versions) and not is_basis_of(session, image, [newest])
     if image.state == State.SKIPPED:
-        standing = _standing_skips(session, image)
-        return newest.skip_id not in standing and standing <= {r.skip_id for r in rows}
+        skips = _open_skips(session, image)
+        return newest.skip_id not in skips and skips <= {r.skip_id for r in rows}
     if image.state == State.SUBMITTED:
         return session.get_one(Submission, image.id).mask_id != newest.mask_id
     return True
@@ -315,16 +316,16 @@ def _moves(session: Session, image: Image, newest: Annotation, rows: Sequence[An
 def _withdraw(
     session: Session, image: Image, rows: Sequence[Annotation], detail: dict[str, Any]
 ) -> None:
-    """All annotations of a task are gone: what came of them waits for nobody any longer."""
+    """Withdraw what came from a task whose annotations were all deleted."""
     submission = session.get(Submission, image.id)
-    skips = _standing_skips(session, image)
-    handed_in = submission is not None and submission.mask_id in {r.mask_id for r in rows}
-    if handed_in or (skips and skips <= {r.skip_id for r in rows}):
+    skips = _open_skips(session, image)
+    submitted = submission is not None and submission.mask_id in {r.mask_id for r in rows}
+    if submitted or (skips and skips <= {r.skip_id for r in rows}):
         close_skips(session, image.id)
         step(session, image, Action.WITHDRAW, rows[-1].people[-1], detail)
 
 
-def _standing_skips(session: Session, image: Image) -> set[int | None]:
+def _open_skips(session: Session, image: Image) -> set[int | None]:
     query = select(Skip.id).where(Skip.image_id == image.id, Skip.reopened_at.is_(None))
     return set(session.scalars(query))
 
@@ -332,9 +333,10 @@ def _standing_skips(session: Session, image: Image) -> set[int | None]:
 def _verdict(
     session: Session, task: Task, image: Image, rows: Sequence[Annotation], new: AnnotationVersion
 ) -> dict[str, int | None]:
-    """Give the verdict of a review task; returns the ids of the review and of the fix.
+    """Store the verdict of a review task; returns the ids of the review and of the fix.
 
-    Raises InputError where it can't be given.
+    Raises:
+        InputError: the verdict can't be given.
     """
     assert new.verdict is not None
     assert task.mask_id is not None
@@ -348,10 +350,10 @@ def _verdict(
         )
     given = [r for r in rows if r.outcome == "verdict" and r.deleted_at is None]
     if any(r.remote_id != new.remote_id for r in given):
-        raise _decided(image)
+        raise _other_verdict(image)
     fix = new.mask if verdict == FIXED and new.changed else None
     if fix is None and verdict == FIXED:
-        verdict = ACCEPT  # nothing was mended
+        verdict = ACCEPT  # nothing was changed
     before = None
     if given:
         last = given[-1]
@@ -361,14 +363,14 @@ def _verdict(
             return {"review_id": last.review_id, "mask_id": last.mask_id}
     if unread := unread_edits(session, [mask.id]):
         raise InputError(f"{image.name}: {unread[mask.id]}")
-    _wait_again(session, image, mask, before, new.author)
+    _resubmit_for_change(session, image, mask, before, new.author)
     review = record_review(session, mask, new.author, verdict, comment, fix)
     fix_id = session.get_one(Acceptance, image.id).mask_id if fix is not None else None
     return {"review_id": review.id, "mask_id": fix_id}
 
 
 def _refuse_self_review(session: Session, mask: Mask, people: Sequence[str]) -> None:
-    """Raise InputError where one of `people` had a hand in the mask, with what to do."""
+    """Raise InputError if one of `people` worked on the mask."""
     try:
         for reviewer in people:
             for person in people_behind(session, mask):
@@ -378,23 +380,21 @@ def _refuse_self_review(session: Session, mask: Mask, people: Sequence[str]) -> 
         raise InputError(f"{error}; {offer}") from error
 
 
-def _decided(image: Image) -> InputError:
+def _other_verdict(image: Image) -> InputError:
     next_step = {
         State.ACCEPTED: (
             f"; to change it, edit that one, or run 'ddiseg reopen {image.name}', which sends the "
             "image back to its annotator first"
         ),
-        State.REWORK: "; the image comes round again once its annotator has pressed Update",
+        State.REWORK: "; the image comes back to review once its annotator has pressed Update",
     }.get(State(image.state), "")
-    return InputError(
-        f"{image.name}: another verdict on this mask came first and stands{next_step}"
-    )
+    return InputError(f"{image.name}: this mask has another verdict already{next_step}")
 
 
-def _wait_again(
+def _resubmit_for_change(
     session: Session, image: Image, mask: Mask, before: Review | None, reviewer: str
 ) -> None:
-    """See that `mask` waits for review: it must, or the newest verdict is the one that changes."""
+    """Submit `mask` again if its newest verdict is the one that changes; else it must wait for review."""
     submission = session.get(Submission, image.id)
     if submission is not None and submission.mask_id == mask.id:
         return
@@ -405,7 +405,7 @@ def _wait_again(
         and image.state in (State.ACCEPTED, State.REWORK)
     ):
         if last is not before:
-            raise _decided(image)
+            raise _other_verdict(image)
         if image.state == State.ACCEPTED:
             step(session, image, Action.REOPEN, reviewer, {"verdict": "changed"})
         submit_mask(session, mask, reviewer, {"verdict": "changed"})

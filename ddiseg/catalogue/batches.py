@@ -1,4 +1,4 @@
-"""Batches: images that were drawn to be labelled next, and why each was taken."""
+"""Batches: images sampled to be labelled next, with the reason for each."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from ddiseg.catalogue.tables import (
 )
 from ddiseg.errors import InputError, NotFoundError
 
-#: States of images that may be drawn; with annotators, those that nobody has begun may be too.
+#: States of images that may be sampled; so may those with annotators that nobody has started.
 DRAWABLE = (State.NEW, State.QUEUED, State.PRELABELLED)
 
 
 @dataclass(frozen=True)
 class NewMember:
-    """An image that was drawn, in the order of the draw."""
+    """A sampled image, in the order of sampling."""
 
     image_id: int
-    random: bool  #: drawn by lot
+    random: bool  #: sampled at random
     reason: str
 
 
 @dataclass(frozen=True)
 class Member:
-    """A drawn image as it stands now."""
+    """A sampled image in its present state."""
 
     image: Image
     random: bool
@@ -48,7 +48,7 @@ class Member:
 
 
 class PoolRow(NamedTuple):
-    """What decides whether and how an image may be drawn."""
+    """The columns of an image that sampling depends on."""
 
     id: int
     dataset_id: int
@@ -62,14 +62,14 @@ class PoolRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Pool:
-    """All images at one moment, and what is known of them."""
+    """All images at one moment, with what sampling depends on."""
 
     rows: Sequence[PoolRow]
     in_open_batch: frozenset[int]  #: image ids
-    untouched: frozenset[int]  #: ids of images with annotators, of whom none is known to have begun
-    uncertainties: dict[int, float]  #: nats a pixel by image id, by the model version asked for
-    drawn: dict[str, int]  #: images by tone that are or were in a batch
-    by_lot: dict[str, int]  #: those that a batch drew by lot
+    not_started: frozenset[int]  #: ids of images with annotators that nobody has started
+    uncertainties: dict[int, float]  #: nats a pixel, by image id
+    sampled: dict[str, int]  #: images by tone that are or were in a batch
+    at_random: dict[str, int]  #: of them, those sampled at random
 
 
 class Batches:
@@ -79,7 +79,7 @@ class Batches:
         self._database = database
 
     def pool(self, model_version_id: int | None) -> Pool:
-        """What a batch is drawn from, with the uncertainties that a model version gave."""
+        """Return what a batch is sampled from, with the uncertainties by a model version."""
         images = select(
             Image.id,
             Image.dataset_id,
@@ -97,7 +97,7 @@ class Batches:
             return Pool(
                 [PoolRow._make(row) for row in session.execute(images)],
                 frozenset(_open_images(session)),
-                frozenset(_untouched(session)),
+                frozenset(_not_started(session)),
                 {i: value for i, value in session.execute(uncertainties) if value is not None},
                 _members_by_tone(session),
                 _members_by_tone(session, BatchMember.random.is_(True)),
@@ -113,19 +113,20 @@ class Batches:
     ) -> None:
         """Store a batch and queue its images that are new.
 
-        Raises InputError where there is a batch of that name, or where an image was drawn, given to
-        people or settled since the pool was read.
+        Raises:
+            InputError: there is a batch of that name, or an image was sampled, given to people or
+                settled since the pool was read.
         """
         with self._database.write() as session:
             if session.scalars(select(Batch.id).where(Batch.name == name)).first() is not None:
                 raise InputError(f"batch '{name}' exists: draw under another name")
             images = _images(session, [member.image_id for member in members])
-            begun = {i.id for i in images if i.state not in DRAWABLE} - _untouched(session)
-            taken = begun | (_open_images(session) & {image.id for image in images})
+            started = {i.id for i in images if i.state not in DRAWABLE} - _not_started(session)
+            taken = started | (_open_images(session) & {image.id for image in images})
             if taken:
                 raise InputError(
-                    f"{len(taken)} of the {len(members)} images were drawn or given to people in "
-                    "this moment by somebody else: run the same command again"
+                    f"{len(taken)} of the {len(members)} images were sampled or given to people by "
+                    "somebody else in this moment: run the same command again"
                 )
             batch = Batch(name=name, drawn_by=drawn_by, origin=origin.value)
             session.add(batch)
@@ -142,17 +143,17 @@ class Batches:
             session.add(Event(kind="batch", actor=actor, detail=detail))
 
     def all(self) -> Sequence[Batch]:
-        """The batches, oldest first."""
+        """Return the batches, oldest first."""
         with self._database.read() as session:
             return session.scalars(select(Batch).order_by(Batch.id)).all()
 
     def get(self, name: str) -> Batch:
-        """A batch; raises NotFoundError, naming the batches that there are."""
+        """Return a batch; raises NotFoundError, which lists the batches."""
         with self._database.read() as session:
             return _named_batch(session, name)
 
     def members(self, name: str) -> list[Member]:
-        """The images of a batch in the order of the draw; raises NotFoundError like `get`."""
+        """Return the images of a batch in the order of sampling; raises NotFoundError like `get`."""
         with self._database.read() as session:
             rows = session.execute(
                 select(Image, BatchMember)
@@ -163,11 +164,11 @@ class Batches:
             return [Member(image, row.random, row.reason) for image, row in rows]
 
     def image_ids(self, name: str) -> list[int]:
-        """Ids of the images of a batch in the order of the draw; raises NotFoundError like `get`."""
+        """Return the ids of `members`; raises NotFoundError like `get`."""
         return [member.image.id for member in self.members(name)]
 
     def counts(self) -> dict[str, dict[tuple[str, str], int]]:
-        """Number of images by batch, then by (tone, state)."""
+        """Count images by batch, then by (tone, state)."""
         query = (
             select(Batch.name, Image.tone, Image.state, func.count())
             .join(BatchMember, BatchMember.batch_id == Batch.id)
@@ -181,9 +182,9 @@ class Batches:
         return found
 
     def close(self, name: str, actor: str) -> bool:
-        """Close a batch: its images that nobody has begun may be drawn again.
+        """Close a batch: its images that nobody has started may be sampled again.
 
-        False where it was closed before. Raises NotFoundError like `get`.
+        Returns False where it was closed already; raises NotFoundError like `get`.
         """
         with self._database.write() as session:
             batch = _named_batch(session, name)
@@ -194,12 +195,12 @@ class Batches:
             return True
 
     def open_images(self) -> set[int]:
-        """Ids of the images in batches that are not closed."""
+        """Return the ids of the images in open batches."""
         with self._database.read() as session:
             return _open_images(session)
 
     def random_images(self) -> set[int]:
-        """Ids of the images that were drawn by lot, in any batch: they test a model without bias."""
+        """Return the ids of images sampled at random in any batch: a test set without selection bias."""
         with self._database.read() as session:
             return set(session.scalars(select(BatchMember.image_id).where(BatchMember.random)))
 
@@ -223,10 +224,10 @@ def _open_images(session: Session) -> set[int]:
     return set(session.scalars(query))
 
 
-def _untouched(session: Session) -> set[int]:
-    """Ids of images with annotators, of whom none has handed in, skipped or drawn anything of them.
+def _not_started(session: Session) -> set[int]:
+    """Return the ids of images with annotators, who have not submitted, skipped or drawn anything.
 
-    A draft that was not submitted is known to the labelling server alone.
+    Only the labelling server knows a draft that was not submitted.
     """
     drawn = select(Mask.id).where(Mask.image_id == Image.id, Mask.annotator.is_not(None))
     answered = (

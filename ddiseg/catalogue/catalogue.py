@@ -1,4 +1,4 @@
-"""The catalogue: one door to everything that is known about the images."""
+"""The catalogue: one object for all that the database holds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ddiseg.catalogue.tasks import Tasks
 class Catalogue:
     """Images, masks, subsets, models, evaluations, tasks, rounds and events, in one database.
 
-    The only code that opens a transaction; every method of its parts is one.
+    Only its parts open transactions; each of their methods is one.
     """
 
     def __init__(self, database: Database) -> None:
@@ -46,7 +46,7 @@ class Catalogue:
 
     @classmethod
     def create(cls, url: str | URL) -> Catalogue:
-        """Make or upgrade the catalogue at a SQLAlchemy URL; rows are kept."""
+        """Create or upgrade the catalogue at a SQLAlchemy URL; rows are kept."""
         database = Database(url)
         database.upgrade()
         return cls(database)

@@ -50,28 +50,31 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A snapshot to read from; what is loaded stays usable afterwards."""
-        with _told(self.engine), Session(self.engine, expire_on_commit=False) as session:
+        """Open a snapshot to read from; loaded rows stay usable afterwards."""
+        with (
+            _errors_explained(self.engine),
+            Session(self.engine, expire_on_commit=False) as session,
+        ):
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction of the caller: all of it is stored at the end, or nothing.
+        """Open a transaction: all of it is stored at the end, or nothing.
 
-        Of all processes one writes at a time, so that what a transaction has read stays true until
-        it ends: by the lock of SQLite's file, and by an advisory lock of a PostgreSQL database.
+        One process writes at a time, so that what a transaction has read stays true until it ends:
+        by the lock of SQLite's file, or an advisory lock of a PostgreSQL database.
         """
         with (
-            _told(self.engine),
+            _errors_explained(self.engine),
             Session(self._writing, expire_on_commit=False) as session,
             session.begin(),
         ):
             yield session
 
     def upgrade(self) -> None:
-        """Bring the schema to this program's version; does nothing where it is there already."""
+        """Upgrade the schema to this program's version."""
         self.refuse_newer()
-        with _told(self.engine), self._writing.begin() as connection:
+        with _errors_explained(self.engine), self._writing.begin() as connection:
             command.upgrade(_alembic(connection), "head")
 
     def check(self) -> None:
@@ -95,12 +98,12 @@ class Database:
             )
 
     def _revision(self) -> str | None:
-        with _told(self.engine), self.engine.connect() as connection:
+        with _errors_explained(self.engine), self.engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
 
 
 def in_parts(ids: Iterable[int]) -> Iterator[list[int]]:
-    """`ids` once each, ascending, in parts that one query can name."""
+    """Yield `ids` once each, ascending, in parts that fit one query."""
     ordered = sorted(set(ids))
     for start in range(0, len(ordered), _IDS_IN_A_QUERY):
         yield ordered[start : start + _IDS_IN_A_QUERY]
@@ -109,7 +112,7 @@ def in_parts(ids: Iterable[int]) -> Iterator[list[int]]:
 def _configure_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # this module says when a transaction begins
+        connection.isolation_level = None  # this module begins transactions itself
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000}")
         cursor.execute("PRAGMA foreign_keys = ON")
@@ -119,18 +122,17 @@ def _configure_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def _on_begin(connection: Any) -> None:
-        # A writer takes the lock at once: one that upgrades later would fail without waiting.
+        # A writer takes the lock at once: taking it later would fail without waiting.
         write = connection.get_execution_options().get("ddiseg_write")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 def _begin_on_postgresql(connection: Connection) -> None:
-    """One snapshot for a reader, the writers' lock for a writer.
+    """Give a reader one snapshot, and a writer the writers' lock.
 
-    Without the lock, two transactions that lock different rows of an image, or none, would both go
-    by what it was before: an image might end up skipped and accepted. Whoever waited for the lock
-    must see what the one before stored, which READ COMMITTED does, and a level that takes its
-    snapshot with the first statement, the wait itself, does not.
+    Without the lock, two transactions could both rely on an image's old state, and leave it skipped
+    and accepted. A writer that waited must see what the one before it stored: READ COMMITTED does
+    that; a level that takes its snapshot with the first statement, the wait itself, does not.
     """
     write = connection.get_execution_options().get("ddiseg_write")
     level = "READ COMMITTED" if write else "REPEATABLE READ, READ ONLY"
@@ -143,8 +145,8 @@ def _begin_on_postgresql(connection: Connection) -> None:
 def _use_wal(cursor: sqlite3.Cursor) -> None:
     """Switch the file to WAL.
 
-    Two that switch a new file at once don't wait for each other: SQLite answers "locked" to one
-    of them without a look at its busy timeout, since the two could wait for ever.
+    Of two processes that switch a new file at once, SQLite answers "locked" to one without regard
+    to its busy timeout, since the two could wait for ever.
     """
     last = time.monotonic() + BUSY_TIMEOUT
     while True:
@@ -159,17 +161,17 @@ def _use_wal(cursor: sqlite3.Cursor) -> None:
 
 
 @contextmanager
-def _told(engine: Engine) -> Iterator[None]:
-    """Faults of the database as one line that says what to do."""
+def _errors_explained(engine: Engine) -> Iterator[None]:
+    """Turn errors of the database into one line that says what to do."""
     try:
         yield
     except NoConnectionLeftError as error:
         raise WorkspaceError(
-            f"catalogue {_safe(engine.url)}: all connections are in use; too much is asked of it at "
+            f"catalogue {_safe(engine.url)}: all connections are in use: too many requests at "
             "once, run the same command again"
         ) from error
     except DBAPIError as error:
-        # sqlite3 says "DatabaseError" itself, none of its kinds, where the file is damaged.
+        # sqlite3 raises DatabaseError itself, none of its subclasses, where the file is damaged.
         damaged = type(error.orig).__name__ == "DatabaseError"
         if error.connection_invalidated or damaged or isinstance(error, OperationalError):
             cause = str(error.orig).strip().splitlines()[0]

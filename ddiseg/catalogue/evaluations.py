@@ -21,8 +21,8 @@ class Compared:
 
     image_id: int
     mask_id: int  #: the prediction
-    truth_hash: str  #: content hash of the truth, which is in the store at the photograph's size
-    lesion_iou: float | None  #: None where neither shows a lesion, or the truth could not
+    truth_hash: str  #: content hash of the truth, stored at the photograph's size
+    lesion_iou: float | None  #: None where neither has a lesion, or the truth could not
 
 
 class Evaluations:

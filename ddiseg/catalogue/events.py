@@ -20,9 +20,10 @@ def step(
     actor: str,
     detail: dict[str, Any] | None = None,
 ) -> None:
-    """Take `image` one step through its life cycle and write the event. The caller's transaction.
+    """Take an image one step through its life cycle and add the event, in the caller's transaction.
 
-    Raises TransitionError, before anything is changed, where the step is not allowed.
+    Raises:
+        TransitionError: the step is not allowed; nothing is changed.
     """
     before = State(image.state)
     after = next_state(before, action, image.name)
@@ -42,14 +43,14 @@ def step(
 
 
 def close_skips(session: Session, image_id: int) -> None:
-    """The skips of an image no longer stand. The caller's transaction."""
-    standing = select(Skip).where(Skip.image_id == image_id, Skip.reopened_at.is_(None))
-    for skip in session.scalars(standing):
+    """Close the open skips of an image, in the caller's transaction."""
+    open_skips = select(Skip).where(Skip.image_id == image_id, Skip.reopened_at.is_(None))
+    for skip in session.scalars(open_skips):
         skip.reopened_at = now()
 
 
 def _leave(session: Session, image_id: int, state: State) -> None:
-    """Remove the row that stands for a state, which goes with it."""
+    """Delete the row that exists only while an image is in a state."""
     rows: dict[State, type[Submission] | type[Acceptance]] = {
         State.SUBMITTED: Submission,
         State.ACCEPTED: Acceptance,
@@ -60,13 +61,13 @@ def _leave(session: Session, image_id: int, state: State) -> None:
 
 
 class EventLog:
-    """The event log."""
+    """The event log. Each method is one transaction of its own."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def record(self, kind: str, actor: str, detail: dict[str, Any]) -> None:
-        """An event that concerns no single image."""
+        """Add an event that concerns no single image."""
         with self._database.write() as session:
             session.add(Event(kind=kind, actor=actor, detail=detail))
 
@@ -87,10 +88,10 @@ class EventLog:
             return session.scalar(select(func.count(Event.id))) or 0
 
     def contradictions(self) -> list[str]:
-        """Images whose state is not what their events say, one line each."""
+        """Return a line for each image whose state contradicts its events or its other rows."""
         problems = []
         with self._database.read() as session:
-            standing = {
+            required = {
                 State.ACCEPTED: (
                     "an accepted mask",
                     set(session.scalars(select(Acceptance.image_id))),
@@ -100,26 +101,26 @@ class EventLog:
                     set(session.scalars(select(Submission.image_id))),
                 ),
             }
-            at: dict[int | None, str | None] = {}
+            latest: dict[int | None, str | None] = {}
             rows = session.execute(
                 select(Event.image_id, Event.id, Event.state_before, Event.state_after)
                 .where(Event.image_id.is_not(None), Event.state_after.is_not(None))
                 .order_by(Event.id)
             )
             for image_id, event_id, before, after in rows:
-                if at.get(image_id) != before:
+                if latest.get(image_id) != before:
                     problems.append(
                         f"image #{image_id}: event {event_id} starts from {before}, "
-                        f"but the event before it ended at {at.get(image_id)}"
+                        f"but the event before it ended at {latest.get(image_id)}"
                     )
-                at[image_id] = after
+                latest[image_id] = after
             for image_id, name, state in session.execute(select(Image.id, Image.name, Image.state)):
-                if at.get(image_id) != state:
+                if latest.get(image_id) != state:
                     problems.append(
-                        f"{name} (#{image_id}) is {state}, its events say {at.get(image_id)}"
+                        f"{name} (#{image_id}) is {state}, its events end at {latest.get(image_id)}"
                     )
-                for stands, (row, image_ids) in standing.items():
-                    if (image_id in image_ids) != (state == stands):
+                for needing, (row, image_ids) in required.items():
+                    if (image_id in image_ids) != (state == needing):
                         has = row if image_id in image_ids else f"no {row.split(' ', 1)[1]}"
                         problems.append(f"{name} (#{image_id}) is {state}, but has {has}")
         return problems

@@ -1,4 +1,4 @@
-"""Images, the files they came from, and how to name one."""
+"""Images: datasets, source files, metadata, skips, and how an image is referred to."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ddiseg.catalogue.tables import Dataset, Event, Image, Skip, Source, Subset,
 from ddiseg.errors import InputError, NotFoundError
 from ddiseg.outcomes import FileOutcome, Outcome
 
-#: How a `malignant_source` begins where malignancy was derived from the diagnosis.
+#: Prefix of a `malignant_source` that derives malignancy from the diagnosis.
 FROM_DIAGNOSIS = "diagnosis: "
 
 
 @dataclass(frozen=True)
 class Details:
-    """What a metadata file says of an image. None means that it says nothing."""
+    """Metadata of an image; None is a missing value."""
 
     tone: str = "unknown"
     tone_source: str | None = None
@@ -37,14 +37,14 @@ class Details:
     lesion: str | None = None
 
 
-#: Stored and new value by the name of a detail that differs; tone_source only where the tone does,
-#: malignant_source also where a column confirms what was derived from the diagnosis.
+#: Stored and new value by the name of a detail that differs; tone_source only with the tone,
+#: malignant_source also where a column confirms a malignancy derived from the diagnosis.
 Differences = dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
 class NewImage:
-    """A file that was read, hashed and stored, ready to be catalogued."""
+    """A file to be catalogued; it has been read, hashed and stored."""
 
     path: str  #: relative to the imported folder, with /
     file_hash: str
@@ -89,10 +89,11 @@ class Images:
         *,
         synthetic: bool = False,
     ) -> Dataset:
-        """The dataset called `name`, made if new; licence and source are filled in, never removed.
+        """Return the dataset called `name`, created if new; licence and source are never removed.
 
-        Raises InputError where its images are synthetic and those to be added are not, or the
-        other way round: what a report says of a dataset must hold for all of its images.
+        Raises:
+            InputError: its images are synthetic and those to be added are not, or the other way
+                round; a report describes all images of a dataset alike.
         """
         with self._database.write() as session:
             row = session.scalars(select(Dataset).where(Dataset.name == name)).first()
@@ -112,7 +113,7 @@ class Images:
             return session.scalars(select(Dataset).order_by(Dataset.id)).all()
 
     def find_dataset(self, name: str) -> Dataset | None:
-        """The dataset called `name`, or None."""
+        """Return the dataset called `name`, or None."""
         with self._database.read() as session:
             return session.scalars(select(Dataset).where(Dataset.name == name)).first()
 
@@ -131,7 +132,7 @@ class Images:
             return list(changed)
 
     def known_sources(self, dataset_id: int) -> dict[str, KnownSource]:
-        """Files of a dataset that were imported before, by path."""
+        """Return the files of a dataset that were imported before, by path."""
         with self._database.read() as session:
             first = set(session.scalars(select(func.min(Source.id)).group_by(Source.image_id)))
             rows = session.execute(
@@ -147,21 +148,21 @@ class Images:
             }
 
     def add(self, dataset_id: int, batch: Sequence[NewImage], actor: str) -> list[FileOutcome]:
-        """Catalogue a batch, all of it or nothing; an exact duplicate becomes a second source.
+        """Catalogue files, all or none; an exact duplicate becomes a second source of its image.
 
-        Two processes may add the same files at once: the later one finds them unchanged.
+        Two processes may add the same files at once: for the second one they are unchanged.
         """
         try:
             with self._database.write() as session:
                 return _add_all(session, dataset_id, batch, actor)
-        except IntegrityError:  # another process, on a database that lets writers run side by side
+        except IntegrityError:  # another process, on a database with concurrent writers
             with self._database.write() as session:
                 return _add_all(session, dataset_id, batch, actor)
 
     def update_details(
         self, image_ids: Sequence[int], details: Sequence[Details], actor: str
     ) -> list[Differences]:
-        """Correct what metadata says of images, with an event each; returns what it changed."""
+        """Update the metadata of images, with an event each; returns the changes."""
         with self._database.write() as session:
             rows = {i.id: i for i in session.scalars(select(Image).where(Image.id.in_(image_ids)))}
             return [
@@ -170,7 +171,7 @@ class Images:
             ]
 
     def differing(self, image_ids: Sequence[int], details: Sequence[Details]) -> list[Differences]:
-        """What `update_details` would change; reads only."""
+        """Return what `update_details` would change."""
         with self._database.read() as session:
             stored = {
                 i.id: i for i in session.scalars(select(Image).where(Image.id.in_(image_ids)))
@@ -178,7 +179,7 @@ class Images:
             return [_differences(stored[i], d) for i, d in zip(image_ids, details, strict=True)]
 
     def move(self, image_id: int, in_place: str | None, actor: str) -> None:
-        """The photograph is now referenced at `in_place`, or copied to the store where None."""
+        """Store where a photograph is referenced; None: it was copied to the store."""
         with self._database.write() as session:
             image = session.get_one(Image, image_id)
             detail = {"in_place": [image.in_place, in_place]}
@@ -186,9 +187,11 @@ class Images:
             session.add(Event(kind="move", actor=actor, image_id=image_id, detail=detail))
 
     def find(self, reference: str) -> Image:
-        """The one image that a person means: #id, name, DATASET:name, or name without its ending.
+        """Return the image with this #id, name, DATASET:name, or name without its ending.
 
-        Raises NotFoundError where there is none, InputError where there are several.
+        Raises:
+            NotFoundError: there is none.
+            InputError: there are several.
         """
         with self._database.read() as session:
             found = _lookup(session, reference)
@@ -210,9 +213,10 @@ class Images:
         states: Sequence[State] | None = None,
         ids: Sequence[int] | None = None,
     ) -> Sequence[Image]:
-        """Images in the order of their ids; each condition given must hold.
+        """Return the images that meet each given condition, in the order of their ids.
 
-        Raises NotFoundError where there is no such subset.
+        Raises:
+            NotFoundError: there is no such subset.
         """
         query = select(Image).order_by(Image.id)
         if subset is not None:
@@ -234,9 +238,10 @@ class Images:
             ]
 
     def by_stem(self, dataset: str | None = None) -> dict[str, set[int]]:
-        """Image ids by file name without ending, over all sources: what masks are matched by.
+        """Return image ids by file name without ending, over all sources: masks are matched by it.
 
-        Raises NotFoundError where there is no such dataset.
+        Raises:
+            NotFoundError: there is no such dataset.
         """
         query = select(Source.name, Source.image_id)
         found: dict[str, set[int]] = {}
@@ -255,7 +260,7 @@ class Images:
             ).all()
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """Number of images by (tone, state)."""
+        """Count images by (tone, state)."""
         with self._database.read() as session:
             rows = session.execute(
                 select(Image.tone, Image.state, func.count()).group_by(Image.tone, Image.state)
@@ -263,7 +268,7 @@ class Images:
             return {(tone, state): n for tone, state, n in rows}
 
     def skip(self, image_id: int, reason: str, note: str | None, annotator: str) -> Outcome:
-        """Set an image aside; unchanged where the same person skipped it for the same reason."""
+        """Skip an image; unchanged if the same person skipped it for the same reason."""
         with self._database.write() as session:
             image = session.get_one(Image, image_id)
             same = select(Skip).where(
@@ -276,14 +281,14 @@ class Images:
             if session.scalars(same).first() is not None:
                 return Outcome.UNCHANGED
             step(session, image, Action.SKIP, annotator, {"reason": reason, "note": note})
-            close_skips(session, image_id)  # a reason that is given later replaces the first
+            close_skips(session, image_id)  # a later reason replaces the first
             session.add(Skip(image_id=image_id, reason=reason, note=note, annotator=annotator))
             return Outcome.ADDED
 
     def reopen(self, image_id: int, actor: str) -> None:
-        """Back to work: a skipped image is queued, an accepted one goes to rework.
+        """Reopen an image: a skipped one is queued, an accepted one goes to rework.
 
-        Where people painted a skipped image on the labelling server, its mask goes to review.
+        If a skipped image has a person's mask on the labelling server, that goes to review.
         """
         with self._database.write() as session:
             image = session.get_one(Image, image_id)
@@ -293,7 +298,7 @@ class Images:
                 resubmit(session, image, actor)
 
     def skips(self, image_id: int | None = None) -> Sequence[Skip]:
-        """Skips that stand, of one image or of all."""
+        """Return the open skips, of one image or of all."""
         query = select(Skip).where(Skip.reopened_at.is_(None)).order_by(Skip.id)
         if image_id is not None:
             query = query.where(Skip.image_id == image_id)
@@ -312,9 +317,9 @@ def _dataset_called(session: Session, name: str) -> Dataset:
 
 
 def _refuse_mixture(session: Session, dataset: Dataset) -> None:
-    """Raise InputError where images of the other kind are there already."""
-    there = select(Image.id).where(Image.dataset_id == dataset.id).limit(1)
-    if session.scalars(there).first() is None:
+    """Raise InputError if the dataset has images of the other kind already."""
+    existing = select(Image.id).where(Image.dataset_id == dataset.id).limit(1)
+    if session.scalars(existing).first() is None:
         return
     if dataset.synthetic:
         raise InputError(
@@ -330,7 +335,7 @@ def _refuse_mixture(session: Session, dataset: Dataset) -> None:
 def _add_all(
     session: Session, dataset_id: int, batch: Sequence[NewImage], actor: str
 ) -> list[FileOutcome]:
-    """One query and one insert a table, however many files there are."""
+    """Catalogue files with one query and one insert a table, however many there are."""
     in_batch = Source.path.in_([new.path for new in batch])
     query = select(Source).where(Source.dataset_id == dataset_id, in_batch)
     sources = {s.path: s for s in session.scalars(query)}
@@ -391,7 +396,7 @@ def _add_one(
     else:
         note = f"the same photograph as {image.name} (#{image.id}): one image, two names"
         if contradicted := _differences(image, new.details):
-            note += f"; its {', '.join(contradicted)} not taken: that of the first file stands"
+            note += f"; its {', '.join(contradicted)} not used: that of the first file is kept"
         session.add(
             Event(kind="duplicate", actor=actor, image_id=image.id, detail={"path": new.path})
         )
@@ -410,31 +415,31 @@ def _add_one(
 
 
 def _differences(image: Image, new: Details) -> Differences:
-    """Stored and new value of each detail that the new metadata says something else about."""
+    """Return the stored and the new value of each detail that the new metadata changes."""
     found: Differences = {}
     for name in (f.name for f in fields(Details)):
         stored, given = getattr(image, name), getattr(new, name)
-        silent = given is None or (name == "tone" and given == "unknown")
-        if name not in _JOINED and not silent and stored != given:
+        missing = given is None or (name == "tone" and given == "unknown")
+        if name not in _JOINED and not missing and stored != given:
             found[name] = [stored, given]
     if "tone" in found and new.fitzpatrick is None and image.fitzpatrick is not None:
-        found["fitzpatrick"] = [image.fitzpatrick, None]  # it belongs to the group that was wrong
+        found["fitzpatrick"] = [image.fitzpatrick, None]  # it belongs to the wrong tone
     return found | _malignancy_differences(image, new)
 
 
 def _stored(details: Details) -> dict[str, Any]:
-    """The columns of a new image; where malignancy is unknown, nothing said it."""
+    """Return the columns of a new image; an unknown malignancy has no source."""
     return asdict(replace(details, malignant_source=None) if details.malignant is None else details)
 
 
-#: Details that do not differ by themselves.
+#: Details that are compared together with others.
 _JOINED = {"tone_source", "malignant", "malignant_source"}
 
 
 def _malignancy_differences(image: Image, new: Details) -> Differences:
-    """Differences in malignancy: what was derived goes with its diagnosis, all else is kept."""
+    """Return differences in malignancy: a derived one follows its diagnosis, any other is kept."""
     if _is_derived(image.malignant_source):
-        # Another diagnosis, or one that was looked at anew, takes back what was derived before.
+        # Another diagnosis, or the same one derived anew, replaces what was derived before.
         other = new.diagnosis is not None and new.diagnosis != image.diagnosis
         if new.malignant is None and not (other or _is_derived(new.malignant_source)):
             return {}
@@ -454,9 +459,9 @@ def _malignancy_differences(image: Image, new: Details) -> Differences:
 
 
 def malignancy_kept(image: Image, new: Details) -> bool:
-    """Whether an image keeps a malignancy that its new diagnosis contradicts, or no longer supports.
+    """Return whether an image keeps a malignancy that its new diagnosis contradicts or drops.
 
-    So it is where a column of the metadata said it, or where it is not recorded what did.
+    It does if the malignancy came from a column of the metadata, or its source was not recorded.
     """
     if image.malignant is None or _is_derived(image.malignant_source):
         return False

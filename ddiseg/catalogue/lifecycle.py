@@ -5,8 +5,8 @@
                                         v              v   |
                                      skipped        rework-+
 
-A mask may also arrive from elsewhere, for an image in any open state (`submit`). Accepting needs a
-reviewer who did not draw the mask; that is checked where reviews are recorded.
+A mask may also come from elsewhere, for an image in any open state (`submit`). Accepting needs a
+reviewer who did not draw the mask; that is checked where reviews are stored.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ddiseg.errors import TransitionError
 
 
 class State(StrEnum):
-    """Where an image stands."""
+    """The state of an image."""
 
     NEW = "new"  #: imported, nothing asked of it yet
     QUEUED = "queued"  #: chosen for labelling
-    PRELABELLED = "prelabelled"  #: a model has painted it
-    IN_LABELLING = "in_labelling"  #: in the hands of an annotator
+    PRELABELLED = "prelabelled"  #: a model has predicted a mask
+    IN_LABELLING = "in_labelling"  #: with an annotator
     SUBMITTED = "submitted"  #: a person's mask waits for review
     ACCEPTED = "accepted"  #: a second person has accepted the mask
     REWORK = "rework"  #: sent back by the reviewer
-    SKIPPED = "skipped"  #: can't be labelled, with a reason of the protocol
+    SKIPPED = "skipped"  #: can't be labelled, for a reason of the protocol
 
 
-#: States in which nobody has anything left to do.
+#: States in which nothing is left to do.
 SETTLED = (State.ACCEPTED, State.SKIPPED)
 
 
@@ -44,17 +44,17 @@ class Action(StrEnum):
     REJECT = "reject"
     SKIP = "skip"
     REOPEN = "reopen"
-    WITHDRAW = "withdraw"  #: the annotator took back what was handed in
+    WITHDRAW = "withdraw"  #: the annotator took back a mask or a skip
     RECALL = "recall"  #: the task is gone from the labelling server
 
 
 _OPEN = (State.NEW, State.QUEUED, State.PRELABELLED, State.IN_LABELLING, State.REWORK)
 
-#: (state, action) -> next state. What is not here is refused.
+#: (state, action) -> next state; any other action is refused.
 TRANSITIONS: dict[tuple[State, Action], State] = {
     (State.NEW, Action.QUEUE): State.QUEUED,
     **{(s, Action.PRELABEL): State.PRELABELLED for s in (State.NEW, State.QUEUED)},
-    # A prediction beside later work changes nothing for the people at it.
+    # A prediction that comes later changes no state.
     **{(s, Action.PRELABEL): s for s in State if s not in (State.NEW, State.QUEUED)},
     **{
         (s, Action.START): State.IN_LABELLING
@@ -74,7 +74,7 @@ TRANSITIONS: dict[tuple[State, Action], State] = {
 
 
 def next_state(state: State, action: Action, image: str) -> State:
-    """The state after `action`; raises TransitionError naming the image and what it allows."""
+    """Return the state after `action`; raises TransitionError, which lists the possible actions."""
     try:
         return TRANSITIONS[state, action]
     except KeyError:

@@ -1,6 +1,6 @@
-"""How likely images are malignant, by model version: research output, not a diagnosis.
+"""Malignancy estimates of images by model versions: research output, not a diagnosis.
 
-Kept apart from the masks, so that nothing that gives masks to people or to a release carries it.
+They are kept apart from the masks, so that nothing that shows or releases masks includes them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.tables import MalignancyEstimate
 from ddiseg.outcomes import Outcome
 
-#: Stands wherever an estimate is shown or stored.
+#: Shown and stored with every estimate.
 DISCLAIMER = "research output, not a diagnosis"
 
 
 @dataclass(frozen=True)
 class NewEstimate:
-    """The probability that a model version gave an image."""
+    """The probability of malignancy of an image by a model version."""
 
     image_id: int
     model_version_id: int
@@ -34,21 +34,21 @@ class MalignancyEstimates:
         self._database = database
 
     def add(self, batch: Sequence[NewEstimate]) -> list[Outcome]:
-        """Estimates, one an image and model version; a second run leaves the first."""
+        """Store one estimate an image and model version; stored ones are kept."""
         with self._database.write() as session:
             versions = {new.model_version_id for new in batch}
             query = select(MalignancyEstimate.image_id, MalignancyEstimate.model_version_id).where(
                 MalignancyEstimate.model_version_id.in_(versions)
             )
-            there = {(image_id, version) for image_id, version in session.execute(query)}
-            is_new = [(n.image_id, n.model_version_id) not in there for n in batch]
+            stored = {(image_id, version) for image_id, version in session.execute(query)}
+            is_new = [(n.image_id, n.model_version_id) not in stored for n in batch]
             rows = [asdict(new) for new, fresh in zip(batch, is_new, strict=True) if fresh]
             if rows:
                 session.execute(insert(MalignancyEstimate), rows)
         return [Outcome.ADDED if fresh else Outcome.UNCHANGED for fresh in is_new]
 
     def estimated_by(self, model_version_id: int) -> set[int]:
-        """Images that a model version has given a probability."""
+        """Return the ids of images with an estimate by a model version."""
         query = select(MalignancyEstimate.image_id).where(
             MalignancyEstimate.model_version_id == model_version_id
         )
@@ -56,13 +56,13 @@ class MalignancyEstimates:
             return set(session.scalars(query))
 
     def of_image(self, image_id: int) -> Sequence[MalignancyEstimate]:
-        """The estimates of an image, by the oldest model version first."""
+        """Return the estimates of an image, oldest model version first."""
         query = select(MalignancyEstimate).where(MalignancyEstimate.image_id == image_id)
         with self._database.read() as session:
             return session.scalars(query.order_by(MalignancyEstimate.model_version_id)).all()
 
     def of_version(self, model_version_id: int) -> dict[int, float]:
-        """The probabilities that a model version gave, by image id."""
+        """Return the probabilities by a model version, by image id."""
         query = select(MalignancyEstimate.image_id, MalignancyEstimate.probability).where(
             MalignancyEstimate.model_version_id == model_version_id
         )

@@ -1,4 +1,4 @@
-"""Masks, predictions, reviews: what was drawn, by whom, and what a second person said."""
+"""Masks by people and models, their submission and their reviews."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from ddiseg.outcomes import FileOutcome, Outcome
 
 ACCEPT, FIXED, REJECT = "accept", "fixed", "reject"
 
-#: States in which an image takes no mask, and what is said of it then.
+#: States in which an image takes no mask, as messages name them.
 _CLOSED = {State.ACCEPTED: "has another accepted mask", State.SKIPPED: "is skipped"}
 
-#: What people do with an image, as the notes call it.
-_PEOPLES_WORK = {
-    Action.START: "the image was sent out to be drawn",
+#: What people do with an image, as notes name it.
+_BY_PEOPLE = {
+    Action.START: "the image was given to annotators",
     Action.SUBMIT: "another mask waits for review",
     Action.ACCEPT: "another mask was accepted",
     Action.REJECT: "the image was sent back",
     Action.SKIP: "the image was skipped",
-    Action.WITHDRAW: "what was handed in was taken back",
+    Action.WITHDRAW: "the mask or skip was taken back",
     Action.REOPEN: "the image was reopened",
 }
 
 
 @dataclass(frozen=True)
 class NewMask:
-    """A stored mask, ready to be catalogued: by a person (`annotator`) or a model version."""
+    """A stored mask to be catalogued: by a person (`annotator`) or a model version."""
 
     image_id: int
     content_hash: str
@@ -74,12 +74,14 @@ class Masks:
         self._database = database
 
     def submit(self, batch: Sequence[NewMask], reviewer: str | None = None) -> list[FileOutcome]:
-        """Masks drawn by people; with a reviewer, who may not have drawn them, they are accepted.
+        """Submit masks drawn by people, all or none; with a reviewer they are accepted.
 
-        All of the batch or nothing. Another mask for an accepted image is refused. A mask that is
-        there already never undoes what people did since: it is unchanged, and refused with a
-        reviewer. It is handed in again where its image was reopened, unless a reviewer sent it
-        back. Raises InputError where reviewer and annotator are one.
+        Another mask for an accepted image is refused. A mask that is stored already never undoes
+        what people did since: it is unchanged, and with a reviewer refused. It is submitted again
+        if its image was reopened, unless a reviewer sent it back.
+
+        Raises:
+            InputError: reviewer and annotator are the same person.
         """
         for new in batch:
             if new.annotator is None:
@@ -96,12 +98,15 @@ class Masks:
         comment: str | None = None,
         fix: NewMask | None = None,
     ) -> None:
-        """A second person's verdict on the mask that waits for review.
+        """Store a second person's verdict on the mask that waits for review.
 
-        accept: the mask is accepted. fixed: `fix`, drawn by the reviewer over it, is accepted.
-        reject: back to rework. Raises InputError where the mask does not wait for review, where its
-        annotator has changed it since in a way that can't be read, or where the reviewer had a
-        hand in it.
+        Args:
+            verdict: "accept" accepts the mask, "fixed" accepts `fix`, which the reviewer drew over
+                it, "reject" sends it back for rework.
+
+        Raises:
+            InputError: the mask does not wait for review, its annotator has changed it since in a
+                way that can't be read, or the reviewer worked on it.
         """
         with self._database.write() as session:
             mask = session.get_one(Mask, mask_id)
@@ -116,7 +121,7 @@ class Masks:
             record_review(session, mask, reviewer, verdict, comment, fix)
 
     def in_review(self) -> dict[int, Mask]:
-        """The mask that waits for review, by image id."""
+        """Return the masks that wait for review, by image id."""
         with self._database.read() as session:
             rows = session.scalars(
                 select(Mask).join(Submission, Submission.mask_id == Mask.id).order_by(Mask.image_id)
@@ -124,12 +129,12 @@ class Masks:
             return {m.image_id: m for m in rows}
 
     def people_behind(self, mask_ids: Sequence[int]) -> dict[int, list[str]]:
-        """Everyone who had a hand in a mask, by mask id: they may not review it."""
+        """Return who worked on each mask, by mask id: they may not review it."""
         with self._database.read() as session:
             return {i: people_behind(session, session.get_one(Mask, i)) for i in mask_ids}
 
     def newest_by_people(self, image_ids: Sequence[int]) -> dict[int, Mask]:
-        """The newest mask that a person drew, by image id."""
+        """Return the newest mask by a person, by image id."""
         newest = (
             select(func.max(Mask.id))
             .where(Mask.annotator.is_not(None), Mask.image_id.in_(image_ids))
@@ -139,16 +144,14 @@ class Masks:
             return {m.image_id: m for m in session.scalars(select(Mask).where(Mask.id.in_(newest)))}
 
     def add_predictions(self, batch: Sequence[NewMask]) -> list[Outcome]:
-        """Masks painted by a model version, one an image; a second run leaves the first."""
+        """Store predictions, one an image and model version; stored ones are kept."""
         outcomes = []
         with self._database.write() as session:
             for new in batch:
-                there = session.scalars(
-                    select(Mask.id).where(
-                        Mask.image_id == new.image_id, Mask.model_version_id == new.model_version_id
-                    )
-                ).first()
-                if there is not None:
+                stored = select(Mask.id).where(
+                    Mask.image_id == new.image_id, Mask.model_version_id == new.model_version_id
+                )
+                if session.scalars(stored).first() is not None:
                     outcomes.append(Outcome.UNCHANGED)
                     continue
                 image = session.get_one(Image, new.image_id)
@@ -158,23 +161,20 @@ class Masks:
         return outcomes
 
     def predicted_by(self, model_version_id: int) -> set[int]:
-        """Images that a model version has painted."""
+        """Return the ids of images with a prediction by a model version."""
+        query = select(Mask.image_id).where(Mask.model_version_id == model_version_id)
         with self._database.read() as session:
-            return set(
-                session.scalars(
-                    select(Mask.image_id).where(Mask.model_version_id == model_version_id)
-                )
-            )
+            return set(session.scalars(query))
 
     def newest_predictions(self, image_ids: Sequence[int] | None = None) -> dict[int, Mask]:
-        """The prediction that an image stands with, by image id; of all images unless given.
+        """Return the prediction to show of each image, by image id; of all images unless given.
 
-        That of the model version in use; where it has painted none, the newest one.
+        That is the current model's; the newest one where that has none.
         """
-        painted = select(func.max(Mask.id)).where(Mask.model_version_id.is_not(None))
-        parts = [painted]
+        predicted = select(func.max(Mask.id)).where(Mask.model_version_id.is_not(None))
+        parts = [predicted]
         if image_ids is not None:
-            parts = [painted.where(Mask.image_id.in_(part)) for part in in_parts(image_ids)]
+            parts = [predicted.where(Mask.image_id.in_(part)) for part in in_parts(image_ids)]
         found: dict[int, Mask] = {}
         with self._database.read() as session:
             version = session.scalars(current_version(ModelKind.SEGMENTATION)).first()
@@ -188,7 +188,7 @@ class Masks:
         return found
 
     def accepted(self) -> dict[int, Mask]:
-        """Accepted mask by image id."""
+        """Return the accepted masks, by image id."""
         with self._database.read() as session:
             rows = session.scalars(
                 select(Mask).join(Acceptance, Acceptance.mask_id == Mask.id).order_by(Mask.image_id)
@@ -202,7 +202,7 @@ class Masks:
             ).all()
 
     def get(self, mask_ids: Sequence[int]) -> dict[int, Mask]:
-        """Masks by their ids."""
+        """Return masks, by id."""
         with self._database.read() as session:
             return {
                 mask.id: mask
@@ -215,7 +215,7 @@ class Masks:
             return session.scalars(select(Mask).order_by(Mask.id)).all()
 
     def last_reviews(self) -> dict[int, Review]:
-        """The newest review by image id."""
+        """Return the newest reviews, by image id."""
         query = select(Mask.image_id, Review).join(Review, Review.mask_id == Mask.id)
         with self._database.read() as session:
             rows = session.execute(query.order_by(Review.id))
@@ -232,41 +232,41 @@ class Masks:
 
 
 def refuse_self_review(annotator: str, reviewer: str | None) -> None:
-    """Raise InputError where the two are one person, however the name is written, or have no name."""
+    """Raise InputError if both are one person, however the name is written, or one has no name."""
     for role, name in (("annotator", annotator), ("reviewer", reviewer)):
-        if name is not None and not _plain(name):
-            raise InputError(f"the {role} has no name: say who it was")
-    if reviewer is not None and _plain(annotator) == _plain(reviewer):
+        if name is not None and not _normalised(name):
+            raise InputError(f"the {role} has no name: give one")
+    if reviewer is not None and _normalised(annotator) == _normalised(reviewer):
         raise InputError(
             f"annotator and reviewer are both '{annotator}': a mask needs a second person"
         )
 
 
-def _plain(name: str) -> str:
-    """A name without what two spellings of it differ in: case, spaces, composed accents."""
+def _normalised(name: str) -> str:
+    """Return a name without case, spaces and composed accents, in which spellings differ."""
     return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def people_behind(session: Session, mask: Mask) -> list[str]:
-    """Who drew a mask, what it was drawn over, and who else changed it on the labelling server."""
-    lineage = [mask]
-    while (parent := lineage[-1].parent_id) is not None:
-        lineage.append(session.get_one(Mask, parent))
-    people = {m.annotator for m in lineage if m.annotator is not None}
-    ids = [m.id for m in lineage if m.annotator is not None]
+    """Return who drew a mask and its ancestors, and who changed them on the labelling server."""
+    ancestry = [mask]
+    while (parent := ancestry[-1].parent_id) is not None:
+        ancestry.append(session.get_one(Mask, parent))
+    people = {m.annotator for m in ancestry if m.annotator is not None}
+    ids = [m.id for m in ancestry if m.annotator is not None]
     for others in session.scalars(select(Annotation.people).where(Annotation.mask_id.in_(ids))):
         people.update(others)
     return sorted(people)
 
 
 def last_review(session: Session, image_id: int) -> Review | None:
-    """The newest verdict on a mask of an image; of an accepted one, that which accepted it."""
+    """Return the newest review of a mask of an image; for an accepted image, the accepting one."""
     query = select(Review).join(Mask, Mask.id == Review.mask_id).where(Mask.image_id == image_id)
     return session.scalars(query.order_by(Review.id.desc()).limit(1)).first()
 
 
 def store_person_mask(session: Session, new: NewMask) -> tuple[Mask, bool]:
-    """The row of a person's mask, and whether it is new: the same pixels are kept once."""
+    """Store a person's mask, the same pixels once; returns its row, and whether it is new."""
     mask = _find_person_mask(session, new)
     if mask is not None:
         return mask, False
@@ -287,7 +287,7 @@ def _find_person_mask(session: Session, new: NewMask) -> Mask | None:
 
 
 def submit_mask(session: Session, mask: Mask, actor: str, detail: dict[str, Any]) -> None:
-    """A person's mask goes to review, in place of one that waits there."""
+    """Submit a person's mask for review, in place of one that waits already."""
     image = session.get_one(Image, mask.image_id)
     step(session, image, Action.SUBMIT, actor, {"mask": mask.content_hash, **detail})
     submission = session.get(Submission, mask.image_id)
@@ -305,21 +305,21 @@ def record_review(
     comment: str | None,
     fix: NewMask | None = None,
 ) -> Review:
-    """The verdict on a mask that waits for review, see `Masks.review`. The caller's transaction."""
+    """Store a verdict as `Masks.review` does, in the caller's transaction."""
     for person in people_behind(session, mask):
         refuse_self_review(person, reviewer)
     image = session.get_one(Image, mask.image_id)
-    said = {"mask": mask.content_hash, "comment": comment}
+    detail = {"mask": mask.content_hash, "comment": comment}
     if verdict == REJECT:
-        step(session, image, Action.REJECT, reviewer, said)
+        step(session, image, Action.REJECT, reviewer, detail)
     elif verdict in (ACCEPT, FIXED):
         if (verdict == FIXED) != (fix is not None):
-            raise InputError(f"'{FIXED}' comes with a mended mask, '{ACCEPT}' without one")
+            raise InputError(f"'{FIXED}' comes with a corrected mask, '{ACCEPT}' without one")
         accepted = mask
         if fix is not None:
             accepted, _ = store_person_mask(session, fix)
-            said["fix"] = accepted.content_hash
-        step(session, image, Action.ACCEPT, reviewer, said)
+            detail["fix"] = accepted.content_hash
+        step(session, image, Action.ACCEPT, reviewer, detail)
         session.add(Acceptance(image_id=mask.image_id, mask_id=accepted.id))
     else:
         raise InputError(f"'{verdict}' is no verdict: {ACCEPT}, {FIXED} or {REJECT}")
@@ -333,22 +333,22 @@ def _submit_one(session: Session, new: NewMask, reviewer: str | None) -> FileOut
     assert new.annotator is not None
     image = session.get_one(Image, new.image_id)
     name = new.origin or image.name
-    there = _find_person_mask(session, new)
+    stored = _find_person_mask(session, new)
     waits = False
     later = None
-    if there is not None:
+    if stored is not None:
         submission = session.get(Submission, image.id)
-        waits = submission is not None and submission.mask_id == there.id
-        if (waits and reviewer is None) or _is_accepted(session, there):
+        waits = submission is not None and submission.mask_id == stored.id
+        if (waits and reviewer is None) or _is_accepted(session, stored):
             return FileOutcome(name, Outcome.UNCHANGED)
-        later = None if waits else _later_work(session, image, there)
+        later = None if waits else _later_work(session, image, stored)
         if later is not None and reviewer is None:
             return FileOutcome(name, Outcome.UNCHANGED, later)
     if image.state in _CLOSED:
         why = f"its image {_CLOSED[State(image.state)]}: 'ddiseg reopen IMAGE' first"
         return FileOutcome(name, Outcome.REFUSED, why)
     if later is not None:
-        why = f"{later}; it can't be accepted over that: import a mended mask, or review what waits"
+        why = f"{later}; it can't be accepted over that: import a corrected mask, or review what waits"
         return FileOutcome(name, Outcome.REFUSED, why)
     mask, is_new = store_person_mask(session, new)
     if not waits:
@@ -364,17 +364,17 @@ def _is_accepted(session: Session, mask: Mask) -> bool:
 
 
 def _later_work(session: Session, image: Image, mask: Mask) -> str | None:
-    """What people did with an image since `mask` came, which handing it in again would undo.
+    """Return what people did with an image since `mask` was stored, which submitting it would undo.
 
-    None where the image was reopened last: that is how a person lets a mask through that was there
-    already. One that a reviewer sent back stays back all the same.
+    None if the image was reopened last: then a stored mask may be submitted again, unless a reviewer
+    sent it back.
     """
     verdicts = select(Review).where(Review.mask_id == mask.id).order_by(Review.id.desc()).limit(1)
     review = session.scalars(verdicts).first()
     if review is not None and review.verdict == REJECT:
-        return f"newer work is there: {review.reviewer} sent this mask back"
-    done = select(Event).where(Event.image_id == image.id, Event.kind.in_(_PEOPLES_WORK))
+        return f"there is newer work: {review.reviewer} sent this mask back"
+    done = select(Event).where(Event.image_id == image.id, Event.kind.in_(_BY_PEOPLE))
     last = session.scalars(done.order_by(Event.id.desc()).limit(1)).first()
     if last is None or last.kind == Action.REOPEN:
         return None
-    return f"newer work is there: {_PEOPLES_WORK[Action(last.kind)]}, by {last.actor}"
+    return f"there is newer work: {_BY_PEOPLE[Action(last.kind)]}, by {last.actor}"

@@ -1,4 +1,4 @@
-"""Model versions: which probes and classifiers there were, and what made them."""
+"""Model versions: trained probes and classifiers, and which of them is the current model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ddiseg.errors import NotFoundError, WorkspaceError
 
 @dataclass(frozen=True)
 class NewModelVersion:
-    """Trained probes, or a classifier, whose file is stored, ready to be catalogued."""
+    """Trained probes, or a classifier, to be catalogued; the file is stored already."""
 
     file_hash: str
     backbone: str
@@ -39,10 +39,10 @@ class Snapshot:
 
 
 class StaleTrainingError(WorkspaceError):
-    """Things stand otherwise by now: the version can't come into use for the reasons it had."""
+    """The snapshot of a training is out of date, so its version can't be promoted."""
 
 
-#: What versions of each kind are called, and what a person does where there is none.
+#: Prefix of the names of each kind, and the next step where there is no version.
 _NAMES = {ModelKind.SEGMENTATION: "fedd", ModelKind.MALIGNANCY: "malignancy"}
 _MISSING = {
     ModelKind.SEGMENTATION: "no model yet: accept some masks, then run 'ddiseg refresh'",
@@ -65,11 +65,12 @@ class ModelVersions:
         why: str = "newly trained",
         snapshot: Snapshot | None = None,
     ) -> ModelVersion:
-        """Record a version under the next free name of its kind: fedd-1, fedd-2, ..., malignancy-1.
+        """Store a version under the next name of its kind: fedd-1, fedd-2, ..., malignancy-1.
 
-        Unless `promote` is False it comes into use in the same transaction, for the reason given.
+        Unless `promote` is False it is promoted in the same transaction, for the reason `why`.
 
-        Raises OvertakenError, and records nothing, where things do not stand as they `stood`.
+        Raises:
+            StaleTrainingError: the `snapshot` is out of date; nothing is stored.
         """
         learned = (
             {"images": len(new.training_images)}
@@ -92,9 +93,10 @@ class ModelVersions:
             return row
 
     def promote(self, name: str, actor: str, why: str, *, forced: bool) -> bool:
-        """Bring a version into use; False where it is in use already.
+        """Promote a version; returns False where it is the current model already.
 
-        Raises NotFoundError where there is none of that name.
+        Raises:
+            NotFoundError: no version of that name.
         """
         with self._database.write() as session:
             row = _named(session, name)
@@ -117,12 +119,12 @@ class ModelVersions:
             return session.scalars(current_version(kind)).first()
 
     def get(self, name: str) -> ModelVersion:
-        """The version of a name; raises NotFoundError, naming the versions that there are."""
+        """Return a version; raises NotFoundError, which lists the versions."""
         with self._database.read() as session:
             return _named(session, name)
 
     def promotions(self, kind: ModelKind = ModelKind.SEGMENTATION) -> Sequence[Promotion]:
-        """Which versions of a kind came into use, the first one first."""
+        """Return the promotions of a kind, oldest first."""
         query = (
             select(Promotion)
             .join(ModelVersion, ModelVersion.id == Promotion.model_version_id)
@@ -133,7 +135,7 @@ class ModelVersions:
             return session.scalars(query).all()
 
     def all(self, kind: ModelKind | None = None) -> Sequence[ModelVersion]:
-        """The versions of a kind, or of every kind, oldest first."""
+        """Return the versions of a kind, or of every kind, oldest first."""
         query = select(ModelVersion).order_by(ModelVersion.id)
         if kind is not None:
             query = query.where(ModelVersion.kind == kind.value)
@@ -166,13 +168,13 @@ def _check_snapshot(session: Session, kind: ModelKind, snapshot: Snapshot) -> No
     current = session.scalars(current_version(kind)).first()
     if current is not None and current.id != snapshot.current_id:
         raise StaleTrainingError(
-            f"{current.name} came into use while this version was trained, and was not compared "
+            f"{current.name} was promoted while this version was trained, and was not compared "
             "with it: run 'ddiseg refresh' again"
         )
     if not snapshot.has_holdout and session.scalars(select(ImageSplit.image_id).limit(1)).first():
         raise StaleTrainingError(
-            "masks were held out while this version was trained, and it may have learned from some "
-            "of them: run 'ddiseg refresh' again"
+            "the hold-out set was begun while this version was trained, and it may have learned from "
+            "some of its masks: run 'ddiseg refresh' again"
         )
 
 

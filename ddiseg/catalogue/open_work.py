@@ -1,4 +1,4 @@
-"""What people have in hand on a labelling server, as far as the last pull knows."""
+"""Open work: which images annotators and reviewers have, as of the last pull."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from ddiseg.catalogue.tables import (
 
 @dataclass(frozen=True)
 class OpenWork:
-    """Ids of images, by who has them."""
+    """Ids of images, by who has to work on them."""
 
     given: set[int]  #: images with an annotation task on the server
-    with_annotators: set[int]  #: those of them that an annotator has yet to do something with
-    shown: dict[int, int | None]  #: the mask that is shown of those that nobody has begun
-    with_reviewers: set[int]  #: submitted, and a reviewer has yet to give a verdict
+    with_annotators: set[int]  #: of them, those that an annotator has to work on
+    shown: dict[int, int | None]  #: the mask that is shown, of those that nobody has started
+    with_reviewers: set[int]  #: submitted, with a reviewer
     left_out: set[int]  #: submitted, and left out by a spot check
-    to_review: set[int]  #: submitted, and given to no reviewer yet
+    to_review: set[int]  #: submitted, not given to a reviewer yet
 
 
 def read_open_work(session: Session, server: str) -> OpenWork:
-    """Return what people have in hand on a server, see `Tasks.open_work`."""
+    """Return the open work on a server, see `Tasks.open_work`."""
     submitted = {i: mask for i, mask in session.execute(_SUBMITTED)}
     unread = unread_edits(session, submitted.values())
-    to_mend = {image_id for image_id, mask_id in submitted.items() if mask_id in unread}
+    to_fix = {image_id for image_id, mask_id in submitted.items() if mask_id in unread}
     given, with_annotators, shown = set(), set(), {}
     answers = _answers(session)
     for task, state in _tasks(session, server, Purpose.ANNOTATION):
@@ -47,7 +47,7 @@ def read_open_work(session: Session, server: str) -> OpenWork:
             continue
         given.add(task.image_id)
         answered = answers.get(task.id, 0)
-        if _is_open(state, answered, task.readers) or task.image_id in to_mend:
+        if _is_open(state, answered, task.readers) or task.image_id in to_fix:
             with_annotators.add(task.image_id)
         if state == State.IN_LABELLING and not answered and task.arm != Arm.CONTROL:
             shown[task.image_id] = task.mask_id
@@ -55,7 +55,7 @@ def read_open_work(session: Session, server: str) -> OpenWork:
     verdicts = _last_verdicts(session, submitted.values())
     for task, _ in _tasks(session, server, Purpose.REVIEW):
         mask_id = submitted.get(task.image_id)
-        # Each time that a mask waits for review it gets a task of its own.
+        # A mask gets a new task each time that it waits for review.
         if (
             mask_id is None
             or mask_id != task.mask_id
@@ -64,15 +64,17 @@ def read_open_work(session: Session, server: str) -> OpenWork:
             continue
         if task.arm == Arm.UNSAMPLED:
             left_out.add(task.image_id)
-        elif task.remote_id is not None and task.comment is None:  # with one, nobody is shown it
+        elif (
+            task.remote_id is not None and task.comment is None
+        ):  # one with a comment is not offered
             with_reviewers.add(task.image_id)
     return OpenWork(
         given=given,
         with_annotators=with_annotators,
         shown=shown,
-        with_reviewers=with_reviewers - to_mend,
-        left_out=left_out - with_reviewers - to_mend,
-        to_review=submitted.keys() - with_reviewers - left_out - to_mend,
+        with_reviewers=with_reviewers - to_fix,
+        left_out=left_out - with_reviewers - to_fix,
+        to_review=submitted.keys() - with_reviewers - left_out - to_fix,
     )
 
 
@@ -80,14 +82,14 @@ _SUBMITTED = select(Submission.image_id, Submission.mask_id)
 
 
 def _is_open(state: str, answered: int, readers: int) -> bool:
-    """Whether an annotator has yet to do something with a task."""
+    """Return whether an annotator has to work on a task."""
     if state in (State.SUBMITTED, State.ACCEPTED):
-        return 0 < answered < readers  # another reader is asked for
+        return 0 < answered < readers  # it needs another reader
     return state != State.SKIPPED
 
 
 def _tasks(session: Session, server: str, purpose: Purpose) -> Iterator[tuple[Task, str]]:
-    """The tasks of one purpose that are, or are to be, on a server, with their images' states."""
+    """Yield the tasks of a purpose on a server, or to be sent to it, with their images' states."""
     query = (
         select(Task, Image.state)
         .join(Image, Image.id == Task.image_id)
@@ -103,7 +105,7 @@ def _tasks(session: Session, server: str, purpose: Purpose) -> Iterator[tuple[Ta
 
 
 def _answers(session: Session) -> dict[int, int]:
-    """Number of annotations that stand, by task."""
+    """Count annotations that exist on the server, by task."""
     query = select(Annotation.task_id, func.count(Annotation.remote_id.distinct()))
     rows = session.execute(
         query.where(Annotation.deleted_at.is_(None)).group_by(Annotation.task_id)
@@ -112,7 +114,7 @@ def _answers(session: Session) -> dict[int, int]:
 
 
 def _last_verdicts(session: Session, mask_ids: Collection[int]) -> dict[int, str]:
-    """When each mask was reviewed last, where it ever was."""
+    """Return when each mask was last reviewed."""
     query = select(Review.mask_id, func.max(Review.created_at)).group_by(Review.mask_id)
     return {
         mask_id: at

@@ -1,4 +1,4 @@
-"""Rounds of the loop as they went, and the jobs that a server took on."""
+"""Rounds of the loop, and jobs of a server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Rounds:
         self._database = database
 
     def begin(self, actor: str, settings: dict[str, Any]) -> int:
-        """A round begins with these options; returns its number."""
+        """Store the start of a round and its options; returns its number."""
         with self._database.write() as session:
             row = Round(actor=actor, steps=[], settings=settings)
             session.add(row)
@@ -31,13 +31,13 @@ class Rounds:
             return row.id
 
     def step(self, number: int, step: dict[str, Any]) -> None:
-        """A step of a round is done: {"step": name, "said": one line, "seconds": float}."""
+        """Store a finished step of a round: {"step": name, "said": one line, "seconds": float}."""
         with self._database.write() as session:
             row = session.get_one(Round, number)
             row.steps = [*row.steps, step]
 
     def end(self, number: int, outcome: str) -> None:
-        """A round ends: "done" or "failed"."""
+        """Store the end of a round: "done" or "failed"."""
         with self._database.write() as session:
             row = session.get_one(Round, number)
             row.outcome, row.ended_at = outcome, now()
@@ -45,13 +45,13 @@ class Rounds:
             session.add(Event(kind="round", actor=row.actor, detail=detail))
 
     def last_with_settings(self) -> Round | None:
-        """The newest round that recorded its settings; None where there is none."""
+        """Return the newest round with stored settings; None if there is none."""
         query = select(Round).where(Round.settings.is_not(None)).order_by(Round.id.desc())
         with self._database.read() as session:
             return session.scalars(query.limit(1)).first()
 
     def last(self, count: int) -> Sequence[Round]:
-        """The last rounds, the newest first."""
+        """Return the last rounds, newest first."""
         with self._database.read() as session:
             return session.scalars(select(Round).order_by(Round.id.desc()).limit(count)).all()
 

@@ -1,4 +1,4 @@
-"""Named parts of the images."""
+"""Subsets: named sets of images that never change."""
 
 from __future__ import annotations
 
@@ -22,24 +22,21 @@ class Subsets:
     def store(
         self, members: Mapping[str, Sequence[int]], drawn_by: dict[str, Any], actor: str
     ) -> list[str]:
-        """Store subsets by name, all or none; returns the names that are new.
+        """Store subsets by name, all or none; returns the new names.
 
-        The same members under the same name are unchanged. Raises InputError where a name stands
-        for other images: a subset never changes once figures may rest on it.
+        Raises:
+            InputError: a name is taken by other images; a subset never changes, since results may
+                depend on it.
         """
         added = []
         with self._database.write() as session:
             for name, image_ids in members.items():
                 subset = session.scalars(select(Subset).where(Subset.name == name)).first()
                 if subset is not None:
-                    there = set(
-                        session.scalars(
-                            select(SubsetMember.image_id).where(SubsetMember.subset_id == subset.id)
-                        )
-                    )
-                    if there != set(image_ids):
+                    stored = _members(session, subset)
+                    if stored != set(image_ids):
                         raise InputError(
-                            f"subset '{name}' exists with {len(there)} other images and never changes: "
+                            f"subset '{name}' exists with {len(stored)} other images and never changes: "
                             "draw under another name"
                         )
                     continue
@@ -47,28 +44,18 @@ class Subsets:
                 session.add(subset)
                 session.flush()
                 session.add_all(SubsetMember(subset_id=subset.id, image_id=i) for i in image_ids)
-                session.add(
-                    Event(
-                        kind="subset",
-                        actor=actor,
-                        detail={"name": name, "n": len(image_ids), **drawn_by},
-                    )
-                )
+                detail = {"name": name, "n": len(image_ids), **drawn_by}
+                session.add(Event(kind="subset", actor=actor, detail=detail))
                 added.append(name)
         return added
 
     def members(self, name: str) -> set[int]:
-        """Image ids of a subset; raises NotFoundError, naming the subsets that there are."""
+        """Return the image ids of a subset; raises NotFoundError, which lists the subsets."""
         with self._database.read() as session:
-            subset = named_subset(session, name)
-            return set(
-                session.scalars(
-                    select(SubsetMember.image_id).where(SubsetMember.subset_id == subset.id)
-                )
-            )
+            return _members(session, named_subset(session, name))
 
     def get(self, name: str) -> Subset:
-        """A subset and what drew it; raises NotFoundError like `members`."""
+        """Return a subset; raises NotFoundError like `members`."""
         with self._database.read() as session:
             return named_subset(session, name)
 
@@ -77,7 +64,7 @@ class Subsets:
             return list(session.scalars(select(Subset.name).order_by(Subset.name)))
 
     def sizes(self) -> dict[str, dict[str, int]]:
-        """Number of images by subset and tone."""
+        """Count images by subset and tone."""
         query = (
             select(Subset.name, Image.tone, func.count())
             .join(SubsetMember, SubsetMember.subset_id == Subset.id)
@@ -93,7 +80,7 @@ class Subsets:
 
 
 def named_subset(session: Session, name: str) -> Subset:
-    """The subset called `name`; raises NotFoundError, naming the subsets that there are."""
+    """Return the subset called `name`; raises NotFoundError, which lists the subsets."""
     subset = session.scalars(select(Subset).where(Subset.name == name)).first()
     if subset is None:
         known = ", ".join(session.scalars(select(Subset.name).order_by(Subset.name))) or "none yet"
@@ -101,3 +88,8 @@ def named_subset(session: Session, name: str) -> Subset:
             f"no subset called '{name}' (there are: {known}); draw it with 'ddiseg subset draw'"
         )
     return subset
+
+
+def _members(session: Session, subset: Subset) -> set[int]:
+    query = select(SubsetMember.image_id).where(SubsetMember.subset_id == subset.id)
+    return set(session.scalars(query))

@@ -119,12 +119,12 @@ class Source(Base):
 class ModelKind(StrEnum):
     """What a model version is for."""
 
-    SEGMENTATION = "segmentation"  #: paints masks
-    MALIGNANCY = "malignancy"  #: says how likely malignant is: research output, not a diagnosis
+    SEGMENTATION = "segmentation"  #: predicts masks
+    MALIGNANCY = "malignancy"  #: estimates malignancy: research output, not a diagnosis
 
 
 class ModelVersion(Base):
-    """Probes or a classifier as they were after one training, with everything that made them."""
+    """Probes or a classifier after one training, with everything that made them."""
 
     __tablename__ = "model_versions"
     __table_args__ = (
@@ -137,12 +137,12 @@ class ModelVersion(Base):
     backbone: Mapped[str] = mapped_column(String(200))
     backbone_hash: Mapped[str] = mapped_column(String(64))
     settings: Mapped[dict[str, Any]]
-    training_masks: Mapped[list[Any]]  #: content hashes of the masks that it learned from
+    training_masks: Mapped[list[Any]]  #: content hashes
     metrics: Mapped[dict[str, Any]]
     protocol_version: Mapped[str] = mapped_column(String(20))
     created_at: Mapped[str] = mapped_column(String(40), default=now)
     kind: Mapped[str] = mapped_column(String(20), server_default=ModelKind.SEGMENTATION.value)
-    #: Of a classifier: what it learned from, {"malignant": bool, "validation": bool} by content hash.
+    #: Of a classifier: its images, {"malignant": bool, "validation": bool} by content hash.
     training_images: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     #: The gate's decision, see `decision`; None where there was none.
     gate: Mapped[dict[str, Any] | None]
@@ -165,7 +165,7 @@ class ModelVersion(Base):
 
 
 class Promotion(Base):
-    """A model version came into use: the newest row of a kind names the one that is."""
+    """The promotion of a model version; the newest of a kind names the current model."""
 
     __tablename__ = "promotions"
 
@@ -173,7 +173,7 @@ class Promotion(Base):
     model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), index=True)
     actor: Mapped[str] = mapped_column(String(200))
     why: Mapped[str]
-    forced: Mapped[bool]  #: by a person, whatever the gate said
+    forced: Mapped[bool]  #: by a person, whatever the gate decided
     created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
@@ -204,13 +204,13 @@ class Embedding(Base):
     __tablename__ = "descriptors"
 
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
-    #: What made it; only embeddings of one space can be compared (`ddiseg.catalogue.embeddings`).
+    #: Its space; only embeddings of one space can be compared (`ddiseg.catalogue.embeddings`).
     space: Mapped[str] = mapped_column(String(64), primary_key=True)
     vector: Mapped[bytes] = mapped_column(LargeBinary)  #: (D,) float32, little-endian
 
 
 class MalignancyEstimate(Base):
-    """How likely an image is malignant, by a model version: research output, not a diagnosis."""
+    """The malignancy estimate of an image by a model version: research output, not a diagnosis."""
 
     __tablename__ = "malignancy_estimates"
     __table_args__ = (CheckConstraint("probability BETWEEN 0 AND 1", name="probability"),)
@@ -222,7 +222,7 @@ class MalignancyEstimate(Base):
 
 
 class Mask(Base):
-    """An immutable mask: drawn by a person or painted by a model version."""
+    """An immutable mask: drawn by a person or predicted by a model version."""
 
     __tablename__ = "masks"
     __table_args__ = (
@@ -240,8 +240,8 @@ class Mask(Base):
     height: Mapped[int]
     mapping: Mapped[str] = mapped_column(
         String(10)
-    )  #: "stretched": the photograph was, to this size
-    classes: Mapped[list[Any]]  #: ids that its author could have used
+    )  #: "stretched": the photograph was stretched to this size
+    classes: Mapped[list[Any]]  #: class ids that its author could use
     annotator: Mapped[str | None] = mapped_column(String(200))
     model_version_id: Mapped[int | None] = mapped_column(
         ForeignKey("model_versions.id"), index=True
@@ -249,12 +249,12 @@ class Mask(Base):
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("masks.id"))
     protocol_version: Mapped[str] = mapped_column(String(20))
     uncertainty: Mapped[float | None]  #: mean mutual information of the ensemble, nats a pixel
-    origin: Mapped[str | None]  #: file or task that it came from
+    origin: Mapped[str | None]  #: its file or task
     created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
 class Review(Base):
-    """What a second person said of a mask, each time: it may be reopened and reviewed again."""
+    """A second person's verdict on a mask, which may be reopened and reviewed again."""
 
     __tablename__ = "reviews"
 
@@ -267,7 +267,7 @@ class Review(Base):
 
 
 class Acceptance(Base):
-    """The mask that an accepted image stands for; a row exactly as long as it is accepted."""
+    """The accepted mask of an image; the row exists while the image is accepted."""
 
     __tablename__ = "acceptances"
 
@@ -276,7 +276,7 @@ class Acceptance(Base):
 
 
 class Submission(Base):
-    """The mask that waits for review; a row exactly as long as its image is submitted."""
+    """The mask that waits for review; the row exists while its image is submitted."""
 
     __tablename__ = "submissions"
 
@@ -285,7 +285,7 @@ class Submission(Base):
 
 
 class Skip(Base):
-    """Why an image can't be labelled, and who said so."""
+    """The reason why an image can't be labelled, and by whom."""
 
     __tablename__ = "skips"
 
@@ -299,7 +299,7 @@ class Skip(Base):
 
 
 class Subset(Base):
-    """A named part of the images, and what drew it."""
+    """A named set of images, and how it was sampled."""
 
     __tablename__ = "subsets"
 
@@ -317,14 +317,14 @@ class SubsetMember(Base):
 
 
 class BatchOrigin(StrEnum):
-    """Who drew a batch, and so who gives it to people."""
+    """Who sampled a batch, and so who gives it to annotators."""
 
-    PERSON = "person"  #: gives it out by hand, with options of their own
-    ROUND = "round"  #: of the loop: rounds give it out
+    PERSON = "person"  #: gives it out by a command, with options of their own
+    ROUND = "round"  #: of the loop, which gives it out
 
 
 class Batch(Base):
-    """Images that were drawn to be labelled next, and how."""
+    """Images sampled to be labelled next, and how."""
 
     __tablename__ = "batches"
     __table_args__ = (
@@ -348,8 +348,8 @@ class BatchMember(Base):
 
     batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"), primary_key=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True, index=True)
-    position: Mapped[int]  #: in the order of the draw
-    random: Mapped[bool]  #: drawn by lot: such images test the model without bias
+    position: Mapped[int]  #: in the order of sampling
+    random: Mapped[bool]  #: sampled at random: a test set without selection bias
     reason: Mapped[str]
 
 
@@ -388,9 +388,9 @@ class Project(Base):
 
 
 class Task(Base):
-    """An image (or, for review, a mask) as it was given to people on a labelling server.
+    """An image (or, for review, a mask) as it is given to people on a labelling server.
 
-    Written before it is sent, so that a stopped run knows what to look for.
+    Stored before it is sent, so that a run after a stopped one can find it.
     """
 
     __tablename__ = "tasks"
@@ -403,23 +403,23 @@ class Task(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
-    key: Mapped[str] = mapped_column(String(32))  #: stands in the task's data there
-    mask_id: Mapped[int | None] = mapped_column(ForeignKey("masks.id"))  #: painted or withheld
+    key: Mapped[str] = mapped_column(String(32))  #: part of the task's data there
+    mask_id: Mapped[int | None] = mapped_column(ForeignKey("masks.id"))  #: shown or withheld
     arm: Mapped[str] = mapped_column(String(20))
-    readers: Mapped[int] = mapped_column(
-        default=1
-    )  #: people who are to read it, each for themselves
+    readers: Mapped[int] = mapped_column(default=1)  #: people who annotate it independently
     width: Mapped[int]  #: of the copy that was sent, pixels
     height: Mapped[int]
-    media: Mapped[str | None]  #: where the server has the copy
+    media: Mapped[str | None]  #: where the server keeps the copy
     remote_id: Mapped[int | None] = mapped_column(index=True)  #: the server's number of the task
-    comment: Mapped[str | None]  #: the reviewer's, as it is shown there
+    comment: Mapped[str | None]  #: the reviewer's, shown there
     created_at: Mapped[str] = mapped_column(String(40), default=now)
-    deleted_at: Mapped[str | None] = mapped_column(String(40))  #: when it was missed on the server
+    deleted_at: Mapped[str | None] = mapped_column(
+        String(40)
+    )  #: when it was found missing on the server
 
 
 class Annotation(Base):
-    """One version of what a person did with a task, and what became of it here."""
+    """One version of an annotation of a task, and what it was stored as."""
 
     __tablename__ = "annotations"
     __table_args__ = (
@@ -432,22 +432,24 @@ class Annotation(Base):
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"), index=True)
     remote_id: Mapped[int]  #: the server's number of the annotation
     updated_at: Mapped[str] = mapped_column(String(40))  #: server's time
-    people: Mapped[list[Any]]  #: who began it and who changed it last
+    people: Mapped[list[Any]]  #: who started it and who changed it last
     outcome: Mapped[str] = mapped_column(String(10))
     problem: Mapped[str | None]  #: why it was refused
     mask_id: Mapped[int | None] = mapped_column(ForeignKey("masks.id"), index=True)
     skip_id: Mapped[int | None] = mapped_column(ForeignKey("skips.id"))
     review_id: Mapped[int | None] = mapped_column(ForeignKey("reviews.id"))
-    lead_time: Mapped[float | None]  #: seconds in front of the image
-    conflicts: Mapped[int | None]  #: pixels that two edits claimed for two classes
-    holes: Mapped[int | None]  #: pixels that nothing covered
-    changed: Mapped[int | None]  #: pixels that differ from what was painted
+    lead_time: Mapped[float | None]  #: seconds, as the server counts them
+    conflicts: Mapped[int | None]  #: pixels with two classes from two edits
+    holes: Mapped[int | None]  #: pixels without a class
+    changed: Mapped[int | None]  #: pixels that differ from what was shown
     created_at: Mapped[str] = mapped_column(String(40), default=now)
-    deleted_at: Mapped[str | None] = mapped_column(String(40))  #: when it was missed on the server
+    deleted_at: Mapped[str | None] = mapped_column(
+        String(40)
+    )  #: when it was found missing on the server
 
 
 class Round(Base):
-    """One round of the loop: what it did, step by step, as far as it came."""
+    """One round of the loop, with the steps that it has done."""
 
     __tablename__ = "rounds"
     __table_args__ = (CheckConstraint("outcome IN ('done', 'failed')", name="outcome"),)
@@ -456,18 +458,18 @@ class Round(Base):
     actor: Mapped[str] = mapped_column(String(200))
     started_at: Mapped[str] = mapped_column(String(40), default=now)
     ended_at: Mapped[str | None] = mapped_column(String(40))
-    outcome: Mapped[str | None] = mapped_column(String(10))  #: None: at work, or broken off
+    outcome: Mapped[str | None] = mapped_column(String(10))  #: None: running, or broken off
     steps: Mapped[list[Any]]  #: {"step": name, "said": one line, "seconds": float}
     #: The options that it ran with, see `ddiseg.loop.round.RoundOptions`; None: not recorded.
     settings: Mapped[dict[str, Any] | None]
 
 
 class JobKind(StrEnum):
-    """What the labelling server, or a person in it, asked for."""
+    """What the labelling server, or a person on it, asked for."""
 
-    PULL = "pull"  #: something was handed in: bring it back
-    REFRESH = "refresh"  #: train, though it may not be due
-    PREDICT = "paint"  #: predictions were asked for that are not there
+    PULL = "pull"  #: an annotation was submitted: pull it
+    REFRESH = "refresh"  #: train now, due or not
+    PREDICT = "paint"  #: predict: predictions were asked for that do not exist
 
 
 class Lease(Base):
@@ -487,9 +489,9 @@ class Lease(Base):
 
 
 class Job(Base):
-    """Work that a server took on and a worker does; of each kind at most one waits.
+    """Work that a server accepted for its worker; at most one of each kind waits.
 
-    A job is never begun twice: one that was broken off ends, and is requested as a new row.
+    A job is never started twice: one that was broken off ends, and is requested as a new row.
     """
 
     __tablename__ = "jobs"
@@ -517,7 +519,7 @@ class Job(Base):
 
 
 class Event(Base):
-    """One thing that happened. Written in the transaction that made it true, never changed."""
+    """One thing that happened; stored in the transaction that made it true, never changed."""
 
     __tablename__ = "events"
 
@@ -532,10 +534,10 @@ class Event(Base):
 
 
 class EvaluatedImage(Base):
-    """What an evaluation compared of an image: a prediction, and a true mask.
+    """A prediction of an image and the true mask that an evaluation compared it with.
 
-    The truth is a file in the store and nothing else: no mask of the image, so nobody can accept it
-    and nothing learns from it.
+    The truth is only a file in the store, no mask of the image: nobody can accept it and nothing
+    learns from it.
     """
 
     __tablename__ = "evaluated_images"
@@ -544,7 +546,7 @@ class EvaluatedImage(Base):
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     mask_id: Mapped[int] = mapped_column(ForeignKey("masks.id"))  #: the prediction
     truth_hash: Mapped[str] = mapped_column(String(64))  #: of the pixels, at the photograph's size
-    lesion_iou: Mapped[float | None]  #: None where neither shows a lesion, or the truth could not
+    lesion_iou: Mapped[float | None]  #: None where neither has a lesion, or the truth could not
 
 
 class Evaluation(Base):

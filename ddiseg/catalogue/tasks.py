@@ -1,7 +1,7 @@
-"""What was given to people on a labelling server, and what came back from it.
+"""Tasks on a labelling server, and the annotations that come back from it.
 
-Everything that a page of the server says is stored in one transaction, watermark included, so a
-stopped pull begins again at a page's border and a second one finds nothing to add.
+A page of the server is stored in one transaction, watermark included: a stopped pull continues with
+the next page, and a second pull finds nothing to add.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from ddiseg.outcomes import FileOutcome, Outcome
 class NewTask:
     """A task that is about to be sent."""
 
-    key: str  #: found again on the server by it
+    key: str  #: identifies it on the server
     image_id: int
-    mask_id: int | None  #: painted, or withheld from a control task
+    mask_id: int | None  #: shown, or withheld from a control task
     arm: Arm
     width: int  #: of the copy that is sent, pixels
     height: int
@@ -56,7 +56,7 @@ class AnnotationOutcome:
 
     image: Image
     arm: Arm
-    prediction: Mask | None  #: painted, or withheld where the arm is control
+    prediction: Mask | None  #: shown, or withheld where the arm is control
     drawn: Mask  #: by the annotator
     accepted: Mask  #: the same, or the reviewer's fix of it
     seconds: float | None  #: the annotator's, as the server counted them
@@ -69,7 +69,7 @@ class Tasks:
         self._database = database
 
     def project(self, server: str, purpose: Purpose) -> Project:
-        """The project of that purpose on that server; made here, under a key, before it is there."""
+        """Return the project of a purpose on a server; stored under a key before the server has it."""
         with self._database.write() as session:
             row = session.scalars(
                 select(Project).where(Project.server == server, Project.purpose == purpose)
@@ -81,18 +81,18 @@ class Tasks:
             return row
 
     def projects(self, server: str) -> Sequence[Project]:
-        """The projects of this workspace that a server has, that for annotators first."""
+        """Return the projects of this workspace on a server, the annotators' first."""
         query = select(Project).where(Project.server == server, Project.remote_id.is_not(None))
         with self._database.read() as session:
             return session.scalars(query.order_by(Project.purpose)).all()
 
     def place(self, project_id: int, remote_id: int | None) -> None:
-        """The server knows the project under `remote_id`; None once it is gone there."""
+        """Store the server's number of a project; None once the server no longer has it."""
         with self._database.write() as session:
             session.get_one(Project, project_id).remote_id = remote_id
 
     def tasks(self, project_id: int, *, deleted: bool = False) -> Sequence[Task]:
-        """The tasks of a project in the order in which they were planned."""
+        """Return the tasks of a project in the order in which they were planned."""
         query = select(Task).where(Task.project_id == project_id).order_by(Task.id)
         if not deleted:
             query = query.where(Task.deleted_at.is_(None))
@@ -100,7 +100,7 @@ class Tasks:
             return session.scalars(query).all()
 
     def pending(self, project_id: int) -> Sequence[Task]:
-        """Tasks that are to be on the server, and as far as is known are not."""
+        """Return tasks to be sent, which as far as is known the server does not have."""
         query = select(Task).where(
             Task.project_id == project_id,
             Task.deleted_at.is_(None),
@@ -111,12 +111,12 @@ class Tasks:
             return session.scalars(query.order_by(Task.id)).all()
 
     def numbered(self, project_id: int, remote_ids: Collection[int]) -> dict[int, Task]:
-        """Tasks by the server's numbers of them, deleted ones included.
+        """Return tasks by the server's numbers, deleted tasks included.
 
-        A server that was set up anew gives numbers again: the task that is there now is meant.
+        A server that was set up anew reuses numbers: then the task that exists now is returned.
         """
         query = select(Task).where(Task.project_id == project_id)
-        query = query.order_by(Task.deleted_at.is_(None), Task.id)  # the last one stays
+        query = query.order_by(Task.deleted_at.is_(None), Task.id)  # the last one is kept
         with self._database.read() as session:
             return {
                 task.remote_id: task
@@ -126,7 +126,7 @@ class Tasks:
             }
 
     def numbers(self, project_id: int) -> dict[int, int]:
-        """Our number of each task that is on the server, by the server's."""
+        """Return the id of each task on the server, by the server's number."""
         query = select(Task.remote_id, Task.id).where(
             Task.project_id == project_id, Task.deleted_at.is_(None)
         )
@@ -134,10 +134,10 @@ class Tasks:
             return {theirs: ours for theirs, ours in session.execute(query) if theirs is not None}
 
     def commented(self, project_id: int) -> list[tuple[Task, Image, bool]]:
-        """Tasks on the server that show a comment or may have to, with their images.
+        """Return tasks on the server that show a comment or may have to, with their images.
 
-        True for an open image whose task somebody has answered: it was reopened, and the server,
-        for which it is done, offers it to nobody.
+        The last value is True for an open image with an answered task: it was reopened, but the
+        server counts the task as done and offers it to nobody.
         """
         reviewed = select(Mask.image_id).join(Review, Review.mask_id == Mask.id)
         answered = and_(
@@ -195,9 +195,9 @@ class Tasks:
         """
         with self._database.write() as session:
             rows = session.scalars(select(Task).where(Task.project_id == project_id))
-            there = {row.key: row for row in rows}
+            stored = {row.key: row for row in rows}
             for new in batch:
-                row = there.get(new.key)
+                row = stored.get(new.key)
                 if row is None:
                     row = Task(project_id=project_id, key=new.key, image_id=new.image_id)
                 elif row.deleted_at is None and row.arm != Arm.UNSAMPLED:
@@ -216,7 +216,7 @@ class Tasks:
                 )
 
     def sent(self, remote_ids: Mapping[int, int], actor: str, *, start: bool) -> None:
-        """The server has these tasks (its number by ours); with `start` their images are at work."""
+        """Store the server's numbers of tasks, by id; with `start` labelling of their images starts."""
         with self._database.write() as session:
             query = select(Task, Image).join(Image, Image.id == Task.image_id).order_by(Task.id)
             rows = session.execute(query.where(Task.id.in_(remote_ids))).all()
@@ -227,22 +227,22 @@ class Tasks:
                     step(session, image, Action.START, actor, detail)
 
     def update_task(self, task_id: int, **columns: Any) -> None:
-        """What the server now shows: media, comment, or mask_id and arm."""
+        """Store what the server now shows: media, comment, or mask_id and arm."""
         with self._database.write() as session:
             task = session.get_one(Task, task_id)
             for name, value in columns.items():
                 setattr(task, name, value)
 
     def show(self, masks: Mapping[int, int]) -> None:
-        """Tasks that from now on show a mask, its id by the task's; they are in the painted arm."""
+        """Store which mask tasks show from now on, by task id; their arm becomes PREDICTED."""
         with self._database.write() as session:
             for task in session.scalars(select(Task).where(Task.id.in_(masks))):
                 task.mask_id, task.arm = masks[task.id], Arm.PREDICTED.value
 
     def receive(self, project_id: int, page: AnnotationPage) -> list[FileOutcome]:
-        """Store a page of annotations, all of it or nothing; what is there already is unchanged."""
+        """Store a page of annotations, all or nothing; stored versions are unchanged."""
         with self._database.write() as session:
-            # Where writers run side by side, this makes two pulls of a project wait for each other.
+            # With concurrent writers, this makes two pulls of a project wait for each other.
             project = session.get_one(Project, project_id, with_for_update=True)
             outcomes = ingest_page(session, Purpose(project.purpose), page)
             if page.watermark is not None and page.watermark > (project.watermark or ""):
@@ -250,7 +250,7 @@ class Tasks:
             return outcomes
 
     def missed(self, task_ids: Sequence[int], actor: str) -> list[FileOutcome]:
-        """Tasks that are gone from the server; their images can be pushed again."""
+        """Mark tasks that the server no longer has; their images can be pushed again."""
         outcomes = []
         with self._database.write() as session:
             for task_id in task_ids:
@@ -274,17 +274,17 @@ class Tasks:
         return outcomes
 
     def open_work(self, server: str) -> OpenWork:
-        """Return what people have in hand on a server: a team's URL, or "embedded"."""
+        """Return who has to work on which images, on a server: a team's URL, or "embedded"."""
         with self._database.read() as session:
             return read_open_work(session, server)
 
     def newest_version(self) -> int:
-        """The number of the newest version of an annotation that is stored; 0 where there is none."""
+        """Return the id of the newest stored version of an annotation; 0 without any."""
         with self._database.read() as session:
             return session.scalar(select(func.max(Annotation.id))) or 0
 
     def count_versions(self, purpose: Purpose, after: int, through: int) -> int:
-        """Count the versions of annotations that were stored and understood, by their numbers."""
+        """Count the readable versions of annotations with ids above `after`, up to `through`."""
         query = (
             select(func.count(Annotation.id))
             .join(Task, Task.id == Annotation.task_id)
@@ -296,9 +296,9 @@ class Tasks:
             return session.scalar(query) or 0
 
     def problems(self, project_id: int) -> Sequence[tuple[Task, Annotation]]:
-        """Annotations that were refused and still stand as they were.
+        """Return annotations that were refused and have not changed since.
 
-        Of settled images only those that the image stands on an earlier version of.
+        Of a settled image only one whose earlier version the image is based on.
         """
         query = (
             select(Task, Annotation, Image)
@@ -322,12 +322,12 @@ class Tasks:
             ]
 
     def unread_edits(self, mask_ids: Collection[int]) -> dict[int, str]:
-        """Why masks must not be reviewed, of those whose annotator has changed them unreadably."""
+        """Return why masks can't be reviewed, by id: their annotation changed and can't be read now."""
         with self._database.read() as session:
             return unread_edits(session, mask_ids)
 
     def seen(self, task_ids: Sequence[int]) -> dict[tuple[int, int, str], str]:
-        """Outcome by (task, annotation number, updated_at) of the versions that are stored."""
+        """Return the outcomes of stored versions, by (task, annotation number, updated_at)."""
         query = select(
             Annotation.task_id, Annotation.remote_id, Annotation.updated_at, Annotation.outcome
         )
@@ -336,11 +336,11 @@ class Tasks:
             return {(task, number, at): outcome for task, number, at, outcome in rows}
 
     def readings(self) -> dict[int, list[Mask]]:
-        """What each person drew of an image by themselves, where two or more did.
+        """Return the independent masks of each image that two or more people annotated.
 
-        Of each annotation the last version before another person changed it, and before the image
-        was reviewed: what comes later may owe to the reviewer. An annotation that was begun after
-        that counts as long as the image has not been sent back, for only then people are told.
+        Of each annotation that is the last version before another person changed it, and before the
+        image was reviewed: a later one may depend on the reviewer. An annotation that was started
+        after the review counts until the image is sent back: only then do people see the verdict.
         """
         query = (
             select(Annotation, Mask, Task.image_id)
@@ -365,13 +365,13 @@ class Tasks:
             until = reviewed.get(image_id, _NEVER)
             if of_one[0][0].created_at > until:
                 until = sent_back.get(image_id, _NEVER)
-            drawn = _read_alone(of_one, until)
-            if drawn is not None:  # one person may have annotated twice: that is one reading
-                found.setdefault(image_id, {})[drawn.annotator] = drawn
+            alone = _independent_mask(of_one, until)
+            if alone is not None:  # two annotations by one person are one reading
+                found.setdefault(image_id, {})[alone.annotator] = alone
         return {i: list(of.values()) for i, of in found.items() if len(of) > 1}
 
     def work(self) -> list[AnnotationOutcome]:
-        """How each accepted mask came about that was drawn on a labelling server, by image."""
+        """Return how each accepted mask from a labelling server came about, in the order of images."""
         predicted = aliased(Mask)
         query = (
             select(Image, Task, Annotation, Mask, predicted)
@@ -408,7 +408,7 @@ _NEVER = "~"
 
 
 def _versions(session: Session, annotation: Annotation) -> Sequence[Annotation]:
-    """All versions of an annotation."""
+    """Return all versions of an annotation."""
     query = select(Annotation).where(
         Annotation.task_id == annotation.task_id, Annotation.remote_id == annotation.remote_id
     )
@@ -416,14 +416,14 @@ def _versions(session: Session, annotation: Annotation) -> Sequence[Annotation]:
 
 
 def _first_reviews(session: Session) -> dict[int, str]:
-    """When each image was reviewed first."""
+    """Return when each image was first reviewed."""
     query = select(Mask.image_id, func.min(Review.created_at)).group_by(Mask.image_id)
     rows = session.execute(query.join(Review, Review.mask_id == Mask.id))
     return {image_id: at for image_id, at in rows}
 
 
 def _first_sent_back(session: Session) -> dict[int, str]:
-    """When each image first went back to its annotator, rejected or reopened."""
+    """Return when each image was first sent back to its annotator, rejected or reopened."""
     query = select(Event.image_id, func.min(Event.at)).where(
         Event.image_id.is_not(None), Event.state_after == State.REWORK.value
     )
@@ -431,10 +431,12 @@ def _first_sent_back(session: Session) -> dict[int, str]:
     return {image_id: at for image_id, at in rows if image_id is not None}
 
 
-def _read_alone(versions: Sequence[tuple[Annotation, Mask | None]], until: str) -> Mask | None:
-    """The last mask that one person drew up to a time, before anybody else changed it.
+def _independent_mask(
+    versions: Sequence[tuple[Annotation, Mask | None]], until: str
+) -> Mask | None:
+    """Return the last mask that one person drew up to a time, before anybody else changed it.
 
-    None where there is none, or where it became a skip.
+    None if there is none, or it became a skip.
     """
     mask = None
     for annotation, drawn in versions:

@@ -116,7 +116,7 @@ def evaluate(
         models[model] += 1
         version = prediction.model_version_id
         if item.accepted is not None and version is not None:
-            drawn_over += lineage.painting_under(item.accepted, version) is not None
+            drawn_over += lineage.prediction_under(item.accepted, version) is not None
         truth_hash, iou = workspace.store_mask(item.mask), _lesion_iou(confusions[-1], item)
         compared.append(Compared(item.image.id, prediction.id, truth_hash, iou))
     refused += refusals_of(faults)

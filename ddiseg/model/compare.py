@@ -97,7 +97,7 @@ def compare_on_holdout(
 
 
 def _painting(lineage: Provenance, mask: Mask, version: ModelVersion) -> gate.CurrentPrediction:
-    painted = lineage.painting_under(mask, version.id)
+    painted = lineage.prediction_under(mask, version.id)
     if painted is None:
         return gate.CurrentPrediction.NONE
     same = painted.content_hash == mask.content_hash

@@ -204,7 +204,7 @@ def _random(workspace: Workspace, version: ModelVersion) -> Table | None:
     by_tone = estimate_classes_by_stratum(
         confusions, patients, valid, [i.tone for i in images], names
     )
-    own = sum(lineage.painting_under(truth, version.id) is not None for _, truth, _ in pairs)
+    own = sum(lineage.prediction_under(truth, version.id) is not None for _, truth, _ in pairs)
     return Table(
         title="Accepted images that were drawn at random",
         about=f"{_counted(len(images), len(set(patients)))}, drawn by lot, not because a model was "

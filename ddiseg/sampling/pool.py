@@ -95,7 +95,7 @@ class BatchPool:
         candidates = _candidates(pool, tones, seed, frozenset())
         out: frozenset[int] = frozenset()
         if sum(map(len, candidates.values())) < size:
-            out = pool.untouched - pool.in_open_batch
+            out = pool.not_started - pool.in_open_batch
             candidates = _candidates(pool, tones, seed, out)
         begun = [
             position
@@ -111,8 +111,8 @@ class BatchPool:
             labelled=np.array(begun, np.intp),
             uncertainties=np.array([given.get(row.id, np.nan) for row in pool.rows]),
             descriptors=_descriptors(catalogue, version if described else None, pool.rows),
-            drawn={tone: pool.drawn.get(tone, 0) for tone in tones},
-            by_lot={tone: pool.by_lot.get(tone, 0) for tone in tones},
+            drawn={tone: pool.sampled.get(tone, 0) for tone in tones},
+            by_lot={tone: pool.at_random.get(tone, 0) for tone in tones},
             notes=[
                 *([] if wanted else tone_notes(counts)),
                 *_left_out(pool, tones),

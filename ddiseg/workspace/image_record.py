@@ -1,4 +1,4 @@
-"""All that is known of one image, as plain values."""
+"""The record of one image: metadata, masks, reviews and events, as JSON."""
 
 from __future__ import annotations
 
@@ -14,15 +14,8 @@ from ddiseg.workspace.workspace import Workspace
 
 _IMAGE = (
     *("id", "name", "state", "width", "height", "tone", "tone_source", "fitzpatrick", "malignant"),
-    *(
-        "malignant_source",
-        "diagnosis",
-        "patient",
-        "lesion",
-        "content_hash",
-        "perceptual_hash",
-        "in_place",
-    ),
+    *("malignant_source", "diagnosis", "patient", "lesion", "content_hash", "perceptual_hash"),
+    "in_place",
 )
 _MASK = (
     *("id", "content_hash", "width", "height", "mapping", "protocol_version", "uncertainty"),
@@ -34,7 +27,7 @@ _EVENT = ("at", "kind", "actor", "state_before", "state_after", "detail")
 
 
 def describe(workspace: Workspace, image: Image) -> dict[str, Any]:
-    """Details, files, masks with class shares, estimates of malignancy, reviews, skips, events."""
+    """Return metadata, files, masks with class shares, malignancy estimates, reviews, skips, events."""
     catalogue = workspace.catalogue
     rows = catalogue.masks.of_image(image.id)
     accepted = catalogue.masks.accepted().get(image.id)
@@ -78,10 +71,10 @@ def _values(row: object, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _shares(workspace: Workspace, mask: Mask) -> dict[str, float] | None:
-    """Share of a mask's pixels by class, absent ones left out; None where its file is damaged."""
+    """Return the share of a mask's pixels by class, without absent ones; None if its file is damaged."""
     try:
         values, counts = np.unique(workspace.mask(mask), return_counts=True)
         names = [load_protocol().class_at(int(value)).name for value in values]
-    except UserError:  # 'ddiseg verify' says what is wrong with it
+    except UserError:  # 'ddiseg verify' reports it
         return None
     return dict(zip(names, (counts / counts.sum()).round(4).tolist(), strict=True))

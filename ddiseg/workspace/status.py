@@ -1,4 +1,4 @@
-"""Where a workspace stands, and what each person can do next."""
+"""The status of a workspace: counts, and the next steps."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ddiseg.workspace.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class Step:
-    """A command that would move something now."""
+    """A command that is useful now."""
 
-    why: str  #: what it does, with how many
+    why: str  #: what it does, with numbers
     command: str
 
     def __str__(self) -> str:
@@ -26,17 +26,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Status:
-    """Counts of one moment."""
+    """Counts at one moment."""
 
     counts: dict[tuple[str, str], int]  #: images by (tone, state)
     datasets: list[tuple[Dataset, int]]  #: with the number of their images
-    model: ModelVersion | None  #: the one in use
+    model: ModelVersion | None  #: the current one
     accepted: int  #: accepted masks
     skips: dict[str, int]  #: skipped images by reason
     subsets: dict[str, dict[str, int]]  #: images by subset and tone
-    steps: list[Step]  #: of the data manager, the most useful first
+    steps: list[Step]  #: for the data manager, the most useful first
     with_annotators: int  #: images that are open in Label Studio
-    with_reviewers: int  #: masks that wait there for a verdict
+    with_reviewers: int  #: masks in review there
     round_holder: str | None  #: the process that runs a round of the loop now
 
     @property
@@ -45,7 +45,7 @@ class Status:
 
     @property
     def next_step(self) -> str:
-        """The most useful step; that all is done where none but a release is left."""
+        """The most useful step, or that only a release is left."""
         if self.steps and not (self.accepted and self.steps[0].command in _AT_THE_END):
             return str(self.steps[0])
         if not self.accepted:
@@ -57,8 +57,8 @@ def status(catalogue: Catalogue, server: str, *, runs: bool = True) -> Status:
     """Count what the catalogue holds, and people on a labelling server; reads only.
 
     Args:
-        server: the URL of a team's, or "embedded".
-        runs: whether the server can be asked; if not, starting it comes before what needs it.
+        server: the URL of a team's server, or "embedded".
+        runs: whether the server runs; if not, the steps that need it come after starting it.
     """
     work = _Work(catalogue, server)
     steps = list(work.steps())
@@ -74,8 +74,8 @@ def status(catalogue: Catalogue, server: str, *, runs: bool = True) -> Status:
         skips=dict(Counter(skip.reason for skip in catalogue.images.skips())),
         subsets=catalogue.subsets.sizes(),
         steps=steps,
-        with_annotators=len(work.in_hand.with_annotators),
-        with_reviewers=len(work.in_hand.with_reviewers),
+        with_annotators=len(work.open_work.with_annotators),
+        with_reviewers=len(work.open_work.with_reviewers),
         round_holder=catalogue.leases.holder(ROUND),
     )
 
@@ -83,14 +83,14 @@ def status(catalogue: Catalogue, server: str, *, runs: bool = True) -> Status:
 def masks_to_learn(catalogue: Catalogue) -> int:
     """Return the number of accepted masks that the newest version has not learned from.
 
-    Whether the gate let that version pass or not: the same masks would only make the same version.
-    Held-out masks are not counted, since no version learns from them.
+    That version counts whether it passed the gate or not: the same masks would only make it again.
+    Masks of the hold-out set are not counted, since no version learns from them.
     """
     versions = catalogue.models.all(ModelKind.SEGMENTATION)
     learned = set(versions[-1].training_masks) if versions else set()
-    sides = catalogue.splits.all()
+    splits = catalogue.splits.all()
     return sum(
-        mask.content_hash not in learned and sides.get(image_id, Split.TRAINING) is Split.TRAINING
+        mask.content_hash not in learned and splits.get(image_id, Split.TRAINING) is Split.TRAINING
         for image_id, mask in catalogue.masks.accepted().items()
     )
 
@@ -98,7 +98,7 @@ def masks_to_learn(catalogue: Catalogue) -> int:
 #: States in which an image can be given to annotators.
 _OPEN = (State.NEW, State.QUEUED, State.PRELABELLED, State.IN_LABELLING, State.REWORK)
 
-#: Accepted masks from which learning again is worth it, where there is a model.
+#: New accepted masks that make another training worthwhile.
 WORTH_A_REFRESH = TrainingSettings.every
 
 _PUSH = "ddiseg label push"
@@ -113,22 +113,22 @@ _AT_THE_END = (_EXPORT, _REVIEW_ALL)
 
 
 class _Work:
-    """What is left to do in a workspace."""
+    """The work that is left in a workspace."""
 
     def __init__(self, catalogue: Catalogue, server: str) -> None:
         self.catalogue = catalogue
         self.images = catalogue.images.select()
         self.accepted = catalogue.masks.accepted()
-        self.in_hand = catalogue.tasks.open_work(server)
+        self.open_work = catalogue.tasks.open_work(server)
         self.model = catalogue.models.current_or_none()
 
     def steps(self) -> Iterator[Step]:
-        """The commands that would move something now, the most useful first."""
+        """Yield the commands that are useful now, the most useful first."""
         if not self.images:
             yield Step("import photographs", "ddiseg import PATH")
             return
-        hand = self.in_hand
-        if n := len(hand.to_review):
+        open_work = self.open_work
+        if n := len(open_work.to_review):
             yield Step(f"have a second person review the {n} submitted masks", "ddiseg review push")
         learn = list(self._to_learn())
         early = self.model is None or self._unlearned >= WORTH_A_REFRESH
@@ -136,11 +136,11 @@ class _Work:
             yield from learn
         yield from self._to_predict()
         yield from self._of_batches()
-        if n := len(hand.with_annotators):
+        if n := len(open_work.with_annotators):
             yield Step(
                 f"bring back what annotators did with the {n} images they have", "ddiseg label pull"
             )
-        if n := len(hand.with_reviewers):
+        if n := len(open_work.with_reviewers):
             yield Step(
                 f"bring back the verdicts on the {n} masks that reviewers have",
                 "ddiseg review pull",
@@ -150,7 +150,7 @@ class _Work:
             yield from learn
         if self.accepted:
             yield Step(f"write a release of the {len(self.accepted)} accepted masks", _EXPORT)
-        if n := len(hand.left_out):
+        if n := len(open_work.left_out):
             yield Step(f"review the {n} masks too that spot checks left out", _REVIEW_ALL)
 
     def _to_learn(self) -> Iterator[Step]:
@@ -174,11 +174,13 @@ class _Work:
     @cached_property
     def _free(self) -> dict[int, Image]:
         """Open images that nobody has, by id."""
-        return {i.id: i for i in self.images if i.state in _OPEN and i.id not in self.in_hand.given}
+        return {
+            i.id: i for i in self.images if i.state in _OPEN and i.id not in self.open_work.given
+        }
 
     @cached_property
     def _of_open_batches(self) -> dict[str, set[int]]:
-        """Images of each open batch that nobody has."""
+        """Free images of each open batch, by its name."""
         batches = self.catalogue.batches
         names = [batch.name for batch in batches.all() if batch.closed_at is None]
         return {name: self._free.keys() & batches.image_ids(name) for name in names}
@@ -190,7 +192,7 @@ class _Work:
                 yield Step(why, f"ddiseg label push --batch {name}")
 
     def _to_give_out(self) -> Iterator[Step]:
-        """Images that nobody has, of no batch; and newer predictions of those that nobody has begun."""
+        """Yield steps for free images of no batch, and for newer predictions of unstarted ones."""
         rest = self._free.keys() - set().union(*self._of_open_batches.values())
         if rest and not self.accepted and self.model is None:
             yield from self._first(rest)
@@ -200,20 +202,19 @@ class _Work:
             if tests := len(rest & self.catalogue.evaluations.test_images()):
                 why += f" ({tests} of them are test images: once accepted, they are learned from)"
             yield Step(why, _PUSH)
-        elif n := self._older():
-            yield Step(f"show annotators the present predictions of {n} images", _PUSH)
+        elif n := self._outdated():
+            yield Step(f"show annotators the newest predictions of {n} images", _PUSH)
 
     def _first(self, rest: set[int]) -> Iterator[Step]:
-        """Before there is any mask: a part of the images, or masks from elsewhere."""
+        """Yield steps before there is any mask: some of the images, or masks from elsewhere."""
         subsets = self.catalogue.subsets
         sizes = {name: len(rest & subsets.members(name)) for name in subsets.names()}
-        drawn = [name for name, n in sizes.items() if n]
-        if drawn:
-            why = f"give the {sizes[drawn[0]]} images of {drawn[0]} to annotators"
-            yield Step(why, f"{_PUSH} --subset {drawn[0]}")
-        elif not sizes and not self.in_hand.given:
+        if name := next((name for name, n in sizes.items() if n), None):
+            why = f"give the {sizes[name]} images of {name} to annotators"
+            yield Step(why, f"{_PUSH} --subset {name}")
+        elif not sizes and not self.open_work.given:
             yield Step("draw the images to label first", "ddiseg subset draw NAME --per-tone 10")
-        elif self.in_hand.with_annotators:
+        elif self.open_work.with_annotators:
             return  # enough to begin with
         else:
             yield Step(f"give the {len(rest)} images that nobody has to annotators", _PUSH)
@@ -222,9 +223,9 @@ class _Work:
             "ddiseg masks import PATH --annotator WHO --reviewer SECOND",
         )
 
-    def _older(self) -> int:
-        """Number of images that nobody has begun, and whose task shows no or an older prediction."""
-        shown = self.in_hand.shown
+    def _outdated(self) -> int:
+        """Count unstarted images whose task shows no prediction, or an older one."""
+        shown = self.open_work.shown
         masks = self.catalogue.masks
         by_people = {
             mask.id

@@ -1,23 +1,24 @@
-"""Content-addressed files: photographs, masks and models, in a folder or at any fsspec URL.
+"""Content-addressed storage of photographs, masks and models, in a folder or at any fsspec URL.
 
-A file's name is the hash of what it holds, so nothing is ever overwritten and the same content is
-stored once. A file is written under a temporary name and renamed: it is there whole, or not at all.
+A file is named by the hash of its content, so nothing is ever overwritten and the same content is
+stored once. Files are written whole or not at all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
+from annotation_protocol.files import atomic_write
 from ddiseg.errors import WorkspaceError
 
 
 class Kind(StrEnum):
-    """What the store holds, each kind in a folder of its own."""
+    """Kinds of files, each in a folder of its own."""
 
     IMAGE = "images"  #: PNG, named by the hash of its oriented RGB pixels
     MASK = "masks"  #: palette PNG, named by the hash of its pixels
@@ -45,7 +46,7 @@ class Store:
         return f"{self._root}/{kind}/{digest[:2]}/{digest}.{kind.ending}"
 
     def exists(self, kind: Kind, digest: str) -> bool:
-        """Whether a file is there; an empty one, which a power cut may leave, is not."""
+        """Return whether a file exists; an empty one, which a power cut may leave, does not count."""
         path = self.path(kind, digest)
         try:
             return bool(os.path.getsize(path) if self.local else self._fs.size(path))
@@ -53,24 +54,31 @@ class Store:
             return False
 
     def put(self, kind: Kind, digest: str, data: bytes, *, replace: bool = False) -> bool:
-        """Store `data`; False where it is there already. Raises WorkspaceError on a full disk.
+        """Store `data`; returns False if it is stored already.
 
-        `replace` writes over a file that was found damaged.
+        Args:
+            replace: write over a file that was found damaged.
+
+        Raises:
+            WorkspaceError: the disk is full or can't be written.
         """
         if not replace and self.exists(kind, digest):
             return False
         path = self.path(kind, digest)
-        with self._told(path):
+        with self._errors_explained(path):
             if self.local:
-                _write_local(path, data)
+                file = Path(path)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                # An import writes thousands, and what a power cut takes is imported again.
+                atomic_write(file, data, sync_folder=False)
             else:
                 self._fs.pipe_file(path, data)  # object stores show a file only when it is whole
         return True
 
     def get(self, kind: Kind, digest: str) -> bytes:
-        """The bytes of a file; raises WorkspaceError where it is missing."""
+        """Return the bytes of a file; raises WorkspaceError if it is missing."""
         path = self.path(kind, digest)
-        with self._told(path):
+        with self._errors_explained(path):
             try:
                 content: bytes = self._fs.cat_file(path)
             except FileNotFoundError as error:
@@ -81,13 +89,13 @@ class Store:
         return content
 
     def digests(self, kind: Kind) -> set[str]:
-        """Hashes of all files of a kind; temporary files left by a killed process are not among them."""
+        """Return the hashes of all files of a kind, without temporary files of a killed process."""
         names = {str(p).rsplit("/", 1)[-1] for p in self._fs.find(f"{self._root}/{kind}")}
         ending = f".{kind.ending}"
         return {n.removesuffix(ending) for n in names if n.endswith(ending) and n[0] != "."}
 
     @contextlib.contextmanager
-    def _told(self, path: str) -> Iterator[None]:
+    def _errors_explained(self, path: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -96,21 +104,6 @@ class Store:
                 f"{path}: {what}; nothing half-written was kept: "
                 "free some space or make the folder writable, then run the same command again"
             ) from error
-
-
-def _write_local(path: str, data: bytes) -> None:
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    temporary = f"{folder}/.{uuid.uuid4().hex}.part"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

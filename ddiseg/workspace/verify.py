@@ -1,4 +1,4 @@
-"""Check a workspace: every file against its hash, every row against its file, states against events."""
+"""Verification of a workspace: files against hashes, rows against files, states against events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ddiseg.workspace.workspace import Workspace
 
 
 class Part(StrEnum):
-    """What a problem was found in."""
+    """The part of a workspace with a problem."""
 
     IMAGE = "image"
     MASK = "mask"
@@ -30,7 +30,7 @@ class Part(StrEnum):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong; `line` says what, where and what to do next."""
+    """One problem; `line` says what, where and what to do next."""
 
     part: Part
     line: str
@@ -38,10 +38,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was checked and what is wrong with it."""
+    """Counts of what was checked, and the problems."""
 
     checked: dict[str, int]  #: number of images, mask files, model files
-    orphans: dict[str, int]  #: files that no row names: a stopped run left them, harmless
+    orphans: dict[str, int]  #: files without a row, from a stopped run: harmless
     problems: list[Problem]
 
 
@@ -117,7 +117,7 @@ def _check_image(workspace: Workspace, image: Image) -> None:
 def _check_mask(
     workspace: Workspace, rows: Sequence[Mask], photographs: Mapping[int, Image]
 ) -> None:
-    """One mask file and all the rows that share it."""
+    """Check a mask file and all rows that share it."""
     drawn = ", ".join(f"{photographs[r.image_id].name} by {_author(r)}" for r in rows)
     remedy = "restore it from a backup, or import or predict it again"
     mask = _stored_mask(workspace, rows[0].content_hash, f"mask of {drawn}", remedy)
@@ -132,7 +132,7 @@ def _check_mask(
 def _check_truth(
     workspace: Workspace, rows: Sequence[EvaluatedImage], photographs: Mapping[int, Image]
 ) -> None:
-    """One true mask's file and all the comparisons that share it."""
+    """Check the file of a true mask and all comparisons that share it."""
     shown = [photographs[image_id] for image_id in sorted({row.image_id for row in rows})]
     name = f"true mask of {', '.join(image.name for image in shown)}"
     remedy = (

@@ -1,4 +1,4 @@
-"""A workspace: a folder with the catalogue, the store, and where both are written down."""
+"""Workspaces: a folder with the catalogue, the store and the settings that say where both are."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ddiseg.workspace.store import Kind, Store
 
 @dataclass(frozen=True)
 class Workspace:
-    """An open workspace; what the work of every command is done on."""
+    """An open workspace, on which every command works."""
 
     root: Path
     catalogue: Catalogue
@@ -43,15 +43,16 @@ class Workspace:
     def create(
         cls, root: Path, catalogue_url: str | None = None, store_url: str | None = None
     ) -> Workspace:
-        """Make a workspace, or bring the one that is there up to this program's schema.
+        """Create a workspace, or upgrade an existing one to this program's schema.
 
-        Raises WorkspaceError where the folder can't be written or names other places already, and
-        where it has lost its catalogue: an empty one would hide that.
+        Raises:
+            WorkspaceError: the folder can't be written, its settings name other places, or its
+                catalogue is lost, which an empty one would hide.
         """
         settings = root / SETTINGS
         wanted = {
-            "catalogue": _lasting_catalogue(catalogue_url or ""),
-            "store": _lasting_store(store_url or ""),
+            "catalogue": _absolute_catalogue(catalogue_url or ""),
+            "store": _absolute_store(store_url or ""),
         }
         for key, value in wanted.items():
             if value.encode("utf-8", "replace").decode("utf-8") != value:
@@ -61,21 +62,21 @@ class Workspace:
         _refuse_dead_link(root)
         _refuse_dead_link(settings)
         if settings.exists():
-            there = _read_settings(settings)
+            stored = _read_settings(settings)
             for key, value in wanted.items():
-                if value and value != there[key]:
+                if value and value != stored[key]:
                     raise WorkspaceError(
-                        f"{settings} has {key} {there[key] or 'in this folder'}: move the data "
+                        f"{settings} has {key} {stored[key] or 'in this folder'}: move the data "
                         "yourself and change the line, or make a workspace in another folder"
                     )
-            _check_catalogue_is_there(root, there)
-            Catalogue.create(_catalogue_url(root, there)).close()
+            _check_catalogue_exists(root, stored)
+            Catalogue.create(_catalogue_url(root, stored)).close()
             return cls.open(root)
-        _check_catalogue_is_no_folder(root, wanted)
+        _check_catalogue_not_folder(root, wanted)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            # The settings come last: they must not name places that turn out to be unusable, and
-            # where they are, there was a catalogue.
+            # The settings come last: they must not name unusable places, and mean that there was a
+            # catalogue.
             Store(wanted["store"] or str(root))
             Catalogue.create(_catalogue_url(root, wanted)).close()
             lines = [f"{key} = {as_toml(value)}\n" for key, value in wanted.items()]
@@ -83,26 +84,24 @@ class Workspace:
             atomic_write(settings, head + "".join(lines))
         except OSError as error:
             raise WorkspaceError(
-                f"{root} can't be made a workspace: {error.strerror}; give a folder that you may "
-                "write in, or that does not exist yet"
+                f"{root} can't become a workspace: {error.strerror}; give a folder that you can "
+                "write to, or that does not exist yet"
             ) from error
         return cls.open(root)
 
     @classmethod
     def open(cls, root: Path) -> Workspace:
-        """Open a workspace; raises WorkspaceError where there is none."""
+        """Open a workspace; raises WorkspaceError if there is none."""
         settings = root / SETTINGS
         _refuse_dead_link(settings)
         if not settings.exists():
             raise WorkspaceError(
                 f"{root.absolute()} is no workspace: it has no {SETTINGS}, which 'ddiseg init' makes"
             )
-        there = _read_settings(settings)
-        url = _catalogue_url(root, there)
-        _check_catalogue_is_there(root, there)
-        return cls(
-            root, Catalogue.open(url), Store(there["store"] or str((root / "store").absolute()))
-        )
+        stored = _read_settings(settings)
+        _check_catalogue_exists(root, stored)
+        catalogue = Catalogue.open(_catalogue_url(root, stored))
+        return cls(root, catalogue, Store(stored["store"] or str((root / "store").absolute())))
 
     def study(self, **given: Any) -> StudySettings:
         """Return the settings of the study; what is `given` and not None wins over the file."""
@@ -135,7 +134,12 @@ class Workspace:
         return old
 
     def photograph(self, image: Image) -> images.Photograph:
-        """Pixels of an image, (H, W, 3) uint8; raises WorkspaceError or InputError where they changed."""
+        """Return the pixels of an image, (H, W, 3) uint8.
+
+        Raises:
+            WorkspaceError: its file is missing or can't be read.
+            InputError: it was changed after an import in place.
+        """
         if image.in_place is None:
             return images.open_photograph(self.store.get(Kind.IMAGE, image.content_hash)).pixels
         try:
@@ -152,11 +156,11 @@ class Workspace:
         return pixels
 
     def mask(self, mask: Mask) -> NDArray[np.uint8]:
-        """A mask as it was drawn, (h, w) uint8 class ids, at its own size."""
+        """Return a mask at its own size, (h, w) uint8 class ids."""
         return masks.decode_png(self.store.get(Kind.MASK, mask.content_hash))
 
     def mask_over(self, image: Image, mask: Mask) -> NDArray[np.uint8]:
-        """A mask at the size of its photograph, (H, W); stretched back where it was stretched."""
+        """Return a mask at the size of its photograph, (H, W) uint8 class ids."""
         return masks.stretch(self.mask(mask), (image.height, image.width))
 
     def store_mask(self, mask: NDArray[np.uint8]) -> str:
@@ -167,7 +171,7 @@ class Workspace:
 
 
 def default_actor() -> str:
-    """Who runs a command, for the event log."""
+    """Return the name of who runs the command, for the event log."""
     try:
         return os.environ.get("DDISEG_ACTOR") or getpass.getuser()
     except (KeyError, OSError):  # a container without a user name
@@ -175,22 +179,22 @@ def default_actor() -> str:
 
 
 def _catalogue_url(root: Path, settings: dict[str, str]) -> str | URL:
-    # Not a text: the folder's name may hold what means something in a URL.
-    here = URL.create("sqlite", database=str((root / CATALOGUE).absolute()))
-    return settings["catalogue"] or here
+    # Not a string: the folder's name may hold characters with a meaning in URLs.
+    default = URL.create("sqlite", database=str((root / CATALOGUE).absolute()))
+    return settings["catalogue"] or default
 
 
 def _refuse_dead_link(path: Path) -> None:
     if path.is_symlink() and not path.exists():
         raise WorkspaceError(
-            f"{path} is a link to {os.readlink(path)}, which does not exist: restore what it "
-            "leads to, or remove the link"
+            f"{path} is a link to {os.readlink(path)}, which does not exist: restore its "
+            "target, or remove the link"
         )
 
 
-def _check_catalogue_is_there(root: Path, settings: dict[str, str]) -> None:
-    """Raises WorkspaceError where the SQLite file of a workspace is gone, or has lost its content."""
-    _check_catalogue_is_no_folder(root, settings)
+def _check_catalogue_exists(root: Path, settings: dict[str, str]) -> None:
+    """Raise WorkspaceError if the SQLite file of a workspace is missing or empty."""
+    _check_catalogue_not_folder(root, settings)
     file = _catalogue_file(root, settings)
     if file is None or (os.path.isfile(file) and os.path.getsize(file)):
         return
@@ -201,7 +205,7 @@ def _check_catalogue_is_there(root: Path, settings: dict[str, str]) -> None:
     )
 
 
-def _check_catalogue_is_no_folder(root: Path, settings: dict[str, str]) -> None:
+def _check_catalogue_not_folder(root: Path, settings: dict[str, str]) -> None:
     file = _catalogue_file(root, settings)
     if file is not None and os.path.isdir(file):
         raise WorkspaceError(
@@ -211,7 +215,7 @@ def _check_catalogue_is_no_folder(root: Path, settings: dict[str, str]) -> None:
 
 
 def _catalogue_file(root: Path, settings: dict[str, str]) -> Path | None:
-    """The file of an SQLite catalogue; None: it is on a server."""
+    """Return the file of an SQLite catalogue; None if it is on a server."""
     url = _catalogue_url(root, settings)
     if isinstance(url, str):
         if not url.startswith("sqlite"):
@@ -220,8 +224,8 @@ def _catalogue_file(root: Path, settings: dict[str, str]) -> Path | None:
     return Path(url.database).absolute() if url.database else None
 
 
-def _lasting_catalogue(url: str) -> str:
-    """`url` so that it means the same place from any folder, and in the next run."""
+def _absolute_catalogue(url: str) -> str:
+    """Return a catalogue URL that means the same place from any folder."""
     if not url.startswith("sqlite"):
         return url
     parts = _parsed(url)
@@ -238,8 +242,8 @@ def _parsed(url: str) -> URL:
         raise WorkspaceError(f"catalogue URL {url} can't be used: {error}") from error
 
 
-def _lasting_store(url: str) -> str:
-    """`url`; a folder as its absolute path, so that it means the same from any other folder."""
+def _absolute_store(url: str) -> str:
+    """Return the store's URL; a folder as its absolute path."""
     return url if not url or "://" in url else os.path.abspath(expanded(Path(url)))
 
 

@@ -419,7 +419,7 @@ def test_page__read_before_an_annotation_that_is_stored_does_not_miss_it(desk: D
     same = desk.page_of([desk.task()])
     desk.submit(ANNOTATOR, "b", edit=number)
     desk.pull()
-    desk.receive(desk.project_id, replace(same, received=[], standing={desk.task(): set()}))
+    desk.receive(desk.project_id, replace(same, received=[], existing={desk.task(): set()}))
     assert desk.stands().in_review == "annotator-1 b"
     desk.delete(number)
     desk.pull()

@@ -81,12 +81,12 @@ def test_pool__counts_images_that_were_drawn_once_each(
     rows = [new_image(n, tone="V-VI" if n < 4 else "I-II") for n in range(1, 7)]
     catalogue.images.add(dataset.id, rows, "tester")
     pool = catalogue.batches.pool(None)
-    assert (pool.drawn, pool.by_lot) == ({}, {})
+    assert (pool.sampled, pool.at_random) == ({}, {})
     _store(catalogue, "a", 1, 2, 3, 4)
     catalogue.batches.close("a", "tester")
     _store(catalogue, "b", 1, 2, 6)
     pool = catalogue.batches.pool(None)
-    assert (pool.drawn, pool.by_lot) == ({"V-VI": 3, "I-II": 2}, {"V-VI": 2})
+    assert (pool.sampled, pool.at_random) == ({"V-VI": 3, "I-II": 2}, {"V-VI": 2})
 
 
 def test_close__frees_its_images_once(four: Catalogue) -> None:
