@@ -1,4 +1,4 @@
-"""Find the folder of the workspace that a command works on, as git finds a repository."""
+"""Location of the workspace that a command works on: upwards from the current folder, as git does."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from ddiseg.errors import WorkspaceError
 
-#: Files in the folder of a workspace: where its data are, and the catalogue unless that is elsewhere.
+#: Files in the folder of a workspace: its settings, and the catalogue unless that is elsewhere.
 SETTINGS, CATALOGUE = "ddiseg.toml", "catalogue.sqlite"
 
-#: What names a workspace on the command line, and where that does not.
+#: The option and the environment variable that name a workspace.
 OPTION, VARIABLE = "--workspace", "DDISEG_WORKSPACE"
 
-#: Workspaces that a message names.
+#: Most workspaces that a message lists.
 _NAMED = 3
 
 
@@ -23,20 +23,20 @@ def locate(given: Path | None, named_by: str) -> Path:
     """Return the absolute folder of the workspace.
 
     Args:
-        given: the folder as a person named it; None: the nearest one from the current folder upwards.
+        given: the folder as a person named it; None: the nearest one, from the current folder upwards.
         named_by: OPTION or VARIABLE, for the message.
 
     Raises:
-        WorkspaceError: there is no workspace; says where it was looked for, and which are near.
+        WorkspaceError: there is no workspace; the message lists those nearby.
     """
     given = expanded(given) if given is not None else None
     folder = _absolute(given) if given is not None else enclosing(current_folder())
     if folder is not None and os.path.lexists(folder / SETTINGS):
-        return folder  # whoever opens it tells what is wrong with a link or a folder of that name
+        return folder  # opening it reports a dead link or a folder of that name
     if folder is not None and _is_workspace(folder):
         raise WorkspaceError(
             f"{_source(given, named_by, folder)} has a {CATALOGUE} but no {SETTINGS}: restore "
-            f"{folder / SETTINGS} from a backup, or make it, an empty file, where all data are in that folder"
+            f"{folder / SETTINGS} from a backup, or create it, an empty file, if all data are in that folder"
         )
     if folder is None:
         none = f"no workspace in {current_folder()} or in a folder above it"
@@ -49,15 +49,15 @@ def locate(given: Path | None, named_by: str) -> Path:
 
 
 def place_to_make(directory: Path | None, given: Path | None, named_by: str) -> Path:
-    """Return the absolute folder in which a workspace is made, or the one that is there updated.
+    """Return the absolute folder in which to create a workspace, or to update the existing one.
 
     Args:
-        directory: the folder, where a person named it to the command.
-        given: else the folder as it was named by `named_by`; None: the current folder.
+        directory: the folder given to the command.
+        given: else the folder named by `named_by`; None: the current folder.
         named_by: OPTION or VARIABLE.
 
     Raises:
-        WorkspaceError: there is a workspace already where another one would be a mistake.
+        WorkspaceError: an existing workspace was probably meant.
     """
     given = expanded(given) if given is not None else None
     named = expanded(directory) if directory is not None else given
@@ -84,7 +84,7 @@ def enclosing(folder: Path) -> Path | None:
 
 
 def current_folder() -> Path:
-    """Return the current folder; raises WorkspaceError where it was deleted."""
+    """Return the current folder; raises WorkspaceError if it was deleted."""
     try:
         return Path.cwd()
     except FileNotFoundError as error:
@@ -92,13 +92,13 @@ def current_folder() -> Path:
 
 
 def _is_workspace(folder: Path) -> bool:
-    """Whether a folder holds a workspace, or one that has lost its settings."""
-    # Not Path.is_file: a folder that we may not read holds none of ours, and is no error.
+    """Return whether a folder holds a workspace, or one that has lost its settings."""
+    # Not Path.is_file, which raises for a folder that we may not read.
     return os.path.lexists(folder / SETTINGS) or os.path.isfile(folder / CATALOGUE)
 
 
 def expanded(path: Path) -> Path:
-    """Return a path with a leading ~ replaced by the home folder, as a shell does where it sees one.
+    """Return a path with a leading ~ replaced by the home folder, as a shell does.
 
     Raises:
         WorkspaceError: there is no such home folder.
@@ -112,12 +112,12 @@ def expanded(path: Path) -> Path:
 
 
 def _absolute(folder: Path) -> Path:
-    # Only a relative path needs the current folder, which may be gone.
+    # Only a relative path needs the current folder, which may have been deleted.
     return Path(os.path.abspath(folder if folder.is_absolute() else current_folder() / folder))
 
 
 def _source(given: Path | None, named_by: str, folder: Path) -> str:
-    """A folder, and where its name came from."""
+    """Return the name of a folder and where that came from, as the start of a sentence."""
     if given is None:
         return str(folder)
     if given.is_absolute():
@@ -136,7 +136,7 @@ def _how_to_make(given: Path | None, named_by: str, folder: Path) -> str:
 
 
 def _near(given: Path | None, folder: Path) -> list[Path]:
-    """Workspaces that may be meant: of the same name further up, around the folder, and in it."""
+    """Return workspaces that may be meant: of the same name further up, around the folder, and in it."""
     around = enclosing(folder)
     inside = _inside(folder if folder.is_dir() else folder.parent)
     found = [*_of_ancestors(given), *([around] if around else []), *inside]
@@ -144,7 +144,7 @@ def _near(given: Path | None, folder: Path) -> list[Path]:
 
 
 def _of_ancestors(given: Path | None) -> list[Path]:
-    """What a relative path would have named in the folders above the current one."""
+    """Return the workspaces that a relative path would name in the folders above the current one."""
     if given is None or given.is_absolute():
         return []
     folders = [_absolute(parent / given) for parent in current_folder().parents]
@@ -154,12 +154,12 @@ def _of_ancestors(given: Path | None) -> list[Path]:
 def _inside(folder: Path) -> list[Path]:
     try:
         return sorted(child for child in folder.iterdir() if _is_workspace(child))
-    except OSError:  # not there, or not ours to read
+    except OSError:  # missing, or not readable
         return []
 
 
 def _use(found: Sequence[Path], named_by: str) -> str:
-    """What to type to use a workspace that was found."""
+    """Return what to type to use a workspace that was found."""
     first = _quoted(found[0])
     how = {
         OPTION: f"give {OPTION} {first}",

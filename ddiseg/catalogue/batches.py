@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, func, insert, or_, select
 from sqlalchemy.orm import Session
 
-from ddiseg.catalogue.database import Database, in_parts
+from ddiseg.catalogue.database import Repository, scalars_in
 from ddiseg.catalogue.events import step
 from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.tables import (
@@ -72,11 +72,8 @@ class Pool:
     at_random: dict[str, int]  #: of them, those sampled at random
 
 
-class Batches:
-    """The batches of a catalogue. Each method is one transaction of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Batches(Repository):
+    """The batches of a catalogue."""
 
     def pool(self, model_version_id: int | None) -> Pool:
         """Return what a batch is sampled from, with the uncertainties by a model version."""
@@ -120,7 +117,8 @@ class Batches:
         with self._database.write() as session:
             if session.scalars(select(Batch.id).where(Batch.name == name)).first() is not None:
                 raise InputError(f"batch '{name}' exists: draw under another name")
-            images = _images(session, [member.image_id for member in members])
+            ids = [member.image_id for member in members]
+            images = scalars_in(session, select(Image), Image.id, ids)
             started = {i.id for i in images if i.state not in DRAWABLE} - _not_started(session)
             taken = started | (_open_images(session) & {image.id for image in images})
             if taken:
@@ -144,8 +142,7 @@ class Batches:
 
     def all(self) -> Sequence[Batch]:
         """Return the batches, oldest first."""
-        with self._database.read() as session:
-            return session.scalars(select(Batch).order_by(Batch.id)).all()
+        return self._all(select(Batch).order_by(Batch.id))
 
     def get(self, name: str) -> Batch:
         """Return a batch; raises NotFoundError, which lists the batches."""
@@ -176,9 +173,8 @@ class Batches:
             .group_by(Batch.name, Image.tone, Image.state)
         )
         found: dict[str, dict[tuple[str, str], int]] = {}
-        with self._database.read() as session:
-            for name, tone, state, n in session.execute(query):
-                found.setdefault(name, {})[tone, state] = n
+        for name, tone, state, n in self._rows(query):
+            found.setdefault(name, {})[tone, state] = n
         return found
 
     def close(self, name: str, actor: str) -> bool:
@@ -201,8 +197,7 @@ class Batches:
 
     def random_images(self) -> set[int]:
         """Return the ids of images sampled at random in any batch: a test set without selection bias."""
-        with self._database.read() as session:
-            return set(session.scalars(select(BatchMember.image_id).where(BatchMember.random)))
+        return set(self._all(select(BatchMember.image_id).where(BatchMember.random)))
 
 
 def _named_batch(session: Session, name: str) -> Batch:
@@ -249,11 +244,3 @@ def _members_by_tone(session: Session, *where: ColumnElement[bool]) -> dict[str,
         .group_by(Image.tone)
     )
     return {tone: n for tone, n in session.execute(query)}
-
-
-def _images(session: Session, ids: Iterable[int]) -> list[Image]:
-    return [
-        image
-        for part in in_parts(ids)
-        for image in session.scalars(select(Image).where(Image.id.in_(part)))
-    ]

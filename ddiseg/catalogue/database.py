@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Row, Select, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionLeftError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from ddiseg.errors import WorkspaceError
 
@@ -26,6 +26,9 @@ BUSY_TIMEOUT = 60
 
 #: PostgreSQL's advisory lock that a writer holds: any number that no other program uses there.
 _WRITERS = int.from_bytes(b"ddiseg")
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 #: Ids that one query names; databases take some tens of thousands.
 _IDS_IN_A_QUERY = 1000
@@ -102,11 +105,48 @@ class Database:
             return MigrationContext.configure(connection).get_current_revision()
 
 
+class Repository:
+    """A part of the catalogue. Each public method is one transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def _all(self, query: Select[T]) -> Sequence[T]:
+        """Return the first column of all rows, in a transaction of its own."""
+        with self._database.read() as session:
+            return session.scalars(query).all()
+
+    def _first(self, query: Select[T]) -> T | None:
+        """Return the first column of the first row; None without rows."""
+        with self._database.read() as session:
+            return session.scalars(query).first()
+
+    def _all_in(
+        self, query: Select[T], column: InstrumentedAttribute[Any], ids: Iterable[int]
+    ) -> list[T]:
+        """Return `scalars_in` in a transaction of its own."""
+        with self._database.read() as session:
+            return scalars_in(session, query, column, ids)
+
+    def _rows(self, query: Select[*Ts]) -> Sequence[Row[*Ts]]:
+        """Return all rows."""
+        with self._database.read() as session:
+            return session.execute(query).all()
+
+
 def in_parts(ids: Iterable[int]) -> Iterator[list[int]]:
     """Yield `ids` once each, ascending, in parts that fit one query."""
     ordered = sorted(set(ids))
     for start in range(0, len(ordered), _IDS_IN_A_QUERY):
         yield ordered[start : start + _IDS_IN_A_QUERY]
+
+
+def scalars_in(
+    session: Session, query: Select[T], column: InstrumentedAttribute[Any], ids: Iterable[int]
+) -> list[T]:
+    """Return the first column of all rows whose `column` is one of `ids`, however many there are."""
+    parts = (query.where(column.in_(part)) for part in in_parts(ids))
+    return [row for part in parts for row in session.scalars(part)]
 
 
 def _configure_sqlite(engine: Engine) -> None:

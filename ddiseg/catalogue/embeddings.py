@@ -11,26 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import insert, select
 
-from ddiseg.catalogue.database import Database, in_parts
+from ddiseg.catalogue.database import Repository, scalars_in
 from ddiseg.catalogue.tables import Embedding
 
 #: How a vector is stored.
 _STORED = np.dtype("<f4")
 
 
-class Embeddings:
-    """The embeddings of a catalogue's images. Each method is one transaction of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Embeddings(Repository):
+    """The embeddings of a catalogue's images."""
 
     def add(self, space: str, vectors: Mapping[int, NDArray[np.float32]]) -> None:
         """Store vectors (D,) by image id; an image that has one in this space keeps it."""
         with self._database.write() as session:
-            stored: set[int] = set()
-            for part in in_parts(vectors):
-                query = select(Embedding.image_id).where(Embedding.image_id.in_(part))
-                stored |= set(session.scalars(query.where(Embedding.space == space)))
+            query = select(Embedding.image_id).where(Embedding.space == space)
+            stored = set(scalars_in(session, query, Embedding.image_id, vectors))
             rows = [
                 {
                     "image_id": image_id,
@@ -46,8 +41,7 @@ class Embeddings:
     def of(self, space: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the ids (N,) of images with an embedding in this space, and the vectors (N, D)."""
         query = select(Embedding.image_id, Embedding.vector).where(Embedding.space == space)
-        with self._database.read() as session:
-            rows = session.execute(query.order_by(Embedding.image_id)).all()
+        rows = self._rows(query.order_by(Embedding.image_id))
         ids = np.array([image_id for image_id, _ in rows], np.int64)
         joined = np.frombuffer(b"".join(vector for _, vector in rows), _STORED)
         return ids, joined.reshape(len(rows), -1 if rows else 0).astype(np.float32, copy=False)

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
-from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.database import Repository
 from ddiseg.catalogue.lifecycle import State
 from ddiseg.catalogue.records import EvaluationRecord, RobustnessRecord
 from ddiseg.catalogue.tables import EvaluatedImage, Evaluation, Event, Image, RobustnessRun
@@ -25,11 +25,8 @@ class Compared:
     lesion_iou: float | None  #: None where neither has a lesion, or the truth could not
 
 
-class Evaluations:
-    """The evaluations of a catalogue. Each method is one transaction of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Evaluations(Repository):
+    """The evaluations of a catalogue."""
 
     def add(self, estimates: dict[str, Any], compared: Sequence[Compared], actor: str) -> None:
         """Store an evaluation, what it compared, and its event.
@@ -53,27 +50,21 @@ class Evaluations:
         """Return what the newest evaluation compared, by image id; empty where not recorded."""
         newest = select(func.max(Evaluation.event_id)).scalar_subquery()
         query = select(EvaluatedImage).where(EvaluatedImage.event_id == newest)
-        with self._database.read() as session:
-            return {row.image_id: row for row in session.scalars(query)}
+        return {row.image_id: row for row in self._all(query)}
 
     def test_images(self) -> set[int]:
         """Return the ids of images that were compared with a true mask and have no accepted one."""
         query = select(EvaluatedImage.image_id).join(Image).where(Image.state != State.ACCEPTED)
-        with self._database.read() as session:
-            return set(session.scalars(query))
+        return set(self._all(query))
 
     def all_compared(self) -> Sequence[EvaluatedImage]:
         """Return what all evaluations compared, the oldest first."""
         query = select(EvaluatedImage).order_by(EvaluatedImage.event_id, EvaluatedImage.image_id)
-        with self._database.read() as session:
-            return session.scalars(query).all()
+        return self._all(query)
 
 
-class RobustnessRuns:
-    """The robustness runs of a catalogue. Each method is one transaction of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class RobustnessRuns(Repository):
+    """The robustness runs of a catalogue."""
 
     def add(self, estimates: dict[str, Any], actor: str) -> None:
         """Store a run and its event.

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.database import Repository
 from ddiseg.catalogue.lifecycle import Action, State, next_state
 from ddiseg.catalogue.tables import Acceptance, Event, Image, Skip, Submission, now
 
@@ -60,11 +60,8 @@ def _leave(session: Session, image_id: int, state: State) -> None:
         session.flush()  # the image may come back to this state in the same transaction
 
 
-class EventLog:
-    """The event log. Each method is one transaction of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class EventLog(Repository):
+    """The event log."""
 
     def record(self, kind: str, actor: str, detail: dict[str, Any]) -> None:
         """Add an event that concerns no single image."""
@@ -72,20 +69,15 @@ class EventLog:
             session.add(Event(kind=kind, actor=actor, detail=detail))
 
     def of_image(self, image_id: int) -> Sequence[Event]:
-        with self._database.read() as session:
-            return session.scalars(
-                select(Event).where(Event.image_id == image_id).order_by(Event.id)
-            ).all()
+        return self._all(select(Event).where(Event.image_id == image_id).order_by(Event.id))
 
     def last(self, kind: str) -> Event | None:
-        with self._database.read() as session:
-            return session.scalars(
-                select(Event).where(Event.kind == kind).order_by(Event.id.desc()).limit(1)
-            ).first()
+        return self._first(
+            select(Event).where(Event.kind == kind).order_by(Event.id.desc()).limit(1)
+        )
 
     def count(self) -> int:
-        with self._database.read() as session:
-            return session.scalar(select(func.count(Event.id))) or 0
+        return self._first(select(func.count(Event.id))) or 0
 
     def contradictions(self) -> list[str]:
         """Return a line for each image whose state contradicts its events or its other rows."""

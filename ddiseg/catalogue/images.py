@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.annotations import resubmit
-from ddiseg.catalogue.database import Database, in_parts
+from ddiseg.catalogue.database import Repository, scalars_in
 from ddiseg.catalogue.events import close_skips, step
 from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.subsets import named_subset
@@ -75,11 +75,8 @@ class KnownSource:
     first: bool  #: the image's first file, whose details are the image's
 
 
-class Images:
-    """The images of a catalogue. Each method is one transaction of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Images(Repository):
+    """The images of a catalogue."""
 
     def dataset(
         self,
@@ -109,13 +106,11 @@ class Images:
             return row
 
     def datasets(self) -> Sequence[Dataset]:
-        with self._database.read() as session:
-            return session.scalars(select(Dataset).order_by(Dataset.id)).all()
+        return self._all(select(Dataset).order_by(Dataset.id))
 
     def find_dataset(self, name: str) -> Dataset | None:
         """Return the dataset called `name`, or None."""
-        with self._database.read() as session:
-            return session.scalars(select(Dataset).where(Dataset.name == name)).first()
+        return self._first(select(Dataset).where(Dataset.name == name))
 
     def correct_dataset(self, name: str, facts: Mapping[str, Any], actor: str) -> list[str]:
         """Set `facts` (licence, source, synthetic) of a dataset; returns those that changed.
@@ -172,11 +167,8 @@ class Images:
 
     def differing(self, image_ids: Sequence[int], details: Sequence[Details]) -> list[Differences]:
         """Return what `update_details` would change."""
-        with self._database.read() as session:
-            stored = {
-                i.id: i for i in session.scalars(select(Image).where(Image.id.in_(image_ids)))
-            }
-            return [_differences(stored[i], d) for i, d in zip(image_ids, details, strict=True)]
+        stored = {i.id: i for i in self._all(select(Image).where(Image.id.in_(image_ids)))}
+        return [_differences(stored[i], d) for i, d in zip(image_ids, details, strict=True)]
 
     def move(self, image_id: int, in_place: str | None, actor: str) -> None:
         """Store where a photograph is referenced; None: it was copied to the store."""
@@ -231,11 +223,7 @@ class Images:
                 named_subset(session, subset)
             if ids is None:
                 return session.scalars(query).all()
-            return [
-                image
-                for part in in_parts(ids)
-                for image in session.scalars(query.where(Image.id.in_(part)))
-            ]
+            return scalars_in(session, query, Image.id, ids)
 
     def by_stem(self, dataset: str | None = None) -> dict[str, set[int]]:
         """Return image ids by file name without ending, over all sources: masks are matched by it.
@@ -254,18 +242,14 @@ class Images:
         return found
 
     def sources(self, image_id: int) -> Sequence[Source]:
-        with self._database.read() as session:
-            return session.scalars(
-                select(Source).where(Source.image_id == image_id).order_by(Source.id)
-            ).all()
+        return self._all(select(Source).where(Source.image_id == image_id).order_by(Source.id))
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Count images by (tone, state)."""
-        with self._database.read() as session:
-            rows = session.execute(
-                select(Image.tone, Image.state, func.count()).group_by(Image.tone, Image.state)
-            )
-            return {(tone, state): n for tone, state, n in rows}
+        rows = self._rows(
+            select(Image.tone, Image.state, func.count()).group_by(Image.tone, Image.state)
+        )
+        return {(tone, state): n for tone, state, n in rows}
 
     def skip(self, image_id: int, reason: str, note: str | None, annotator: str) -> Outcome:
         """Skip an image; unchanged if the same person skipped it for the same reason."""
@@ -302,8 +286,7 @@ class Images:
         query = select(Skip).where(Skip.reopened_at.is_(None)).order_by(Skip.id)
         if image_id is not None:
             query = query.where(Skip.image_id == image_id)
-        with self._database.read() as session:
-            return session.scalars(query).all()
+        return self._all(query)
 
 
 def _dataset_called(session: Session, name: str) -> Dataset:

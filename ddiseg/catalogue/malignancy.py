@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import insert, select
 
-from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.database import Repository
 from ddiseg.catalogue.tables import MalignancyEstimate
 from ddiseg.outcomes import Outcome
 
@@ -27,11 +27,8 @@ class NewEstimate:
     probability: float
 
 
-class MalignancyEstimates:
-    """The estimates of a catalogue. Each method is one transaction of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class MalignancyEstimates(Repository):
+    """The estimates of a catalogue."""
 
     def add(self, batch: Sequence[NewEstimate]) -> list[Outcome]:
         """Store one estimate an image and model version; stored ones are kept."""
@@ -52,19 +49,16 @@ class MalignancyEstimates:
         query = select(MalignancyEstimate.image_id).where(
             MalignancyEstimate.model_version_id == model_version_id
         )
-        with self._database.read() as session:
-            return set(session.scalars(query))
+        return set(self._all(query))
 
     def of_image(self, image_id: int) -> Sequence[MalignancyEstimate]:
         """Return the estimates of an image, oldest model version first."""
         query = select(MalignancyEstimate).where(MalignancyEstimate.image_id == image_id)
-        with self._database.read() as session:
-            return session.scalars(query.order_by(MalignancyEstimate.model_version_id)).all()
+        return self._all(query.order_by(MalignancyEstimate.model_version_id))
 
     def of_version(self, model_version_id: int) -> dict[int, float]:
         """Return the probabilities by a model version, by image id."""
         query = select(MalignancyEstimate.image_id, MalignancyEstimate.probability).where(
             MalignancyEstimate.model_version_id == model_version_id
         )
-        with self._database.read() as session:
-            return {image_id: value for image_id, value in session.execute(query)}
+        return {image_id: value for image_id, value in self._rows(query)}

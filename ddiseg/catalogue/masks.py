@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.annotation_versions import unread_edits
-from ddiseg.catalogue.database import Database, in_parts
+from ddiseg.catalogue.database import Repository, in_parts
 from ddiseg.catalogue.events import step
 from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.model_versions import current_version
@@ -67,11 +67,8 @@ class NewMask:
         return self.annotator or f"model #{self.model_version_id}"
 
 
-class Masks:
-    """The masks of a catalogue. Each method is one transaction of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Masks(Repository):
+    """The masks of a catalogue."""
 
     def submit(self, batch: Sequence[NewMask], reviewer: str | None = None) -> list[FileOutcome]:
         """Submit masks drawn by people, all or none; with a reviewer they are accepted.
@@ -122,11 +119,10 @@ class Masks:
 
     def in_review(self) -> dict[int, Mask]:
         """Return the masks that wait for review, by image id."""
-        with self._database.read() as session:
-            rows = session.scalars(
-                select(Mask).join(Submission, Submission.mask_id == Mask.id).order_by(Mask.image_id)
-            )
-            return {m.image_id: m for m in rows}
+        rows = self._all(
+            select(Mask).join(Submission, Submission.mask_id == Mask.id).order_by(Mask.image_id)
+        )
+        return {m.image_id: m for m in rows}
 
     def people_behind(self, mask_ids: Sequence[int]) -> dict[int, list[str]]:
         """Return who worked on each mask, by mask id: they may not review it."""
@@ -140,8 +136,7 @@ class Masks:
             .where(Mask.annotator.is_not(None), Mask.image_id.in_(image_ids))
             .group_by(Mask.image_id)
         )
-        with self._database.read() as session:
-            return {m.image_id: m for m in session.scalars(select(Mask).where(Mask.id.in_(newest)))}
+        return {m.image_id: m for m in self._all(select(Mask).where(Mask.id.in_(newest)))}
 
     def add_predictions(self, batch: Sequence[NewMask]) -> list[Outcome]:
         """Store predictions, one an image and model version; stored ones are kept."""
@@ -163,8 +158,7 @@ class Masks:
     def predicted_by(self, model_version_id: int) -> set[int]:
         """Return the ids of images with a prediction by a model version."""
         query = select(Mask.image_id).where(Mask.model_version_id == model_version_id)
-        with self._database.read() as session:
-            return set(session.scalars(query))
+        return set(self._all(query))
 
     def newest_predictions(self, image_ids: Sequence[int] | None = None) -> dict[int, Mask]:
         """Return the prediction to show of each image, by image id; of all images unless given.
@@ -189,46 +183,30 @@ class Masks:
 
     def accepted(self) -> dict[int, Mask]:
         """Return the accepted masks, by image id."""
-        with self._database.read() as session:
-            rows = session.scalars(
-                select(Mask).join(Acceptance, Acceptance.mask_id == Mask.id).order_by(Mask.image_id)
-            )
-            return {m.image_id: m for m in rows}
+        rows = self._all(
+            select(Mask).join(Acceptance, Acceptance.mask_id == Mask.id).order_by(Mask.image_id)
+        )
+        return {m.image_id: m for m in rows}
 
     def of_image(self, image_id: int) -> Sequence[Mask]:
-        with self._database.read() as session:
-            return session.scalars(
-                select(Mask).where(Mask.image_id == image_id).order_by(Mask.id)
-            ).all()
+        return self._all(select(Mask).where(Mask.image_id == image_id).order_by(Mask.id))
 
     def get(self, mask_ids: Sequence[int]) -> dict[int, Mask]:
         """Return masks, by id."""
-        with self._database.read() as session:
-            return {
-                mask.id: mask
-                for part in in_parts(mask_ids)
-                for mask in session.scalars(select(Mask).where(Mask.id.in_(part)))
-            }
+        return {mask.id: mask for mask in self._all_in(select(Mask), Mask.id, mask_ids)}
 
     def all(self) -> Sequence[Mask]:
-        with self._database.read() as session:
-            return session.scalars(select(Mask).order_by(Mask.id)).all()
+        return self._all(select(Mask).order_by(Mask.id))
 
     def last_reviews(self) -> dict[int, Review]:
         """Return the newest reviews, by image id."""
         query = select(Mask.image_id, Review).join(Review, Review.mask_id == Mask.id)
-        with self._database.read() as session:
-            rows = session.execute(query.order_by(Review.id))
-            return {image_id: review for image_id, review in rows}
+        rows = self._rows(query.order_by(Review.id))
+        return {image_id: review for image_id, review in rows}
 
     def reviews(self, mask_ids: Sequence[int]) -> Sequence[Review]:
         wanted = set(mask_ids)
-        with self._database.read() as session:
-            return [
-                r
-                for r in session.scalars(select(Review).order_by(Review.id))
-                if r.mask_id in wanted
-            ]
+        return [r for r in self._all(select(Review).order_by(Review.id)) if r.mask_id in wanted]
 
 
 def refuse_self_review(annotator: str, reviewer: str | None) -> None:

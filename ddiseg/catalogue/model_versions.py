@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.database import Repository
 from ddiseg.catalogue.tables import Event, ImageSplit, ModelKind, ModelVersion, Promotion
 from ddiseg.errors import NotFoundError, WorkspaceError
 
@@ -50,11 +50,8 @@ _MISSING = {
 }
 
 
-class ModelVersions:
-    """The model versions of a catalogue. Each method is one transaction of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class ModelVersions(Repository):
+    """The model versions of a catalogue."""
 
     def add(
         self,
@@ -115,8 +112,7 @@ class ModelVersions:
 
     def current_or_none(self, kind: ModelKind = ModelKind.SEGMENTATION) -> ModelVersion | None:
         """Return the current model of a kind; None where none was trained yet."""
-        with self._database.read() as session:
-            return session.scalars(current_version(kind)).first()
+        return self._first(current_version(kind))
 
     def get(self, name: str) -> ModelVersion:
         """Return a version; raises NotFoundError, which lists the versions."""
@@ -131,16 +127,14 @@ class ModelVersions:
             .where(ModelVersion.kind == kind.value)
             .order_by(Promotion.id)
         )
-        with self._database.read() as session:
-            return session.scalars(query).all()
+        return self._all(query)
 
     def all(self, kind: ModelKind | None = None) -> Sequence[ModelVersion]:
         """Return the versions of a kind, or of every kind, oldest first."""
         query = select(ModelVersion).order_by(ModelVersion.id)
         if kind is not None:
             query = query.where(ModelVersion.kind == kind.value)
-        with self._database.read() as session:
-            return session.scalars(query).all()
+        return self._all(query)
 
 
 def current_version(kind: ModelKind) -> Select[ModelVersion]:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.exc import IntegrityError
 
-from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.database import Repository
 from ddiseg.catalogue.leases import SERVE, lost
 from ddiseg.catalogue.tables import Event, Job, JobKind, Lease, Round, now
 
@@ -16,11 +16,8 @@ from ddiseg.catalogue.tables import Event, Job, JobKind, Lease, Round, now
 BROKEN_OFF = "the server that ran it stopped; it was requested anew"
 
 
-class Rounds:
-    """The rounds of a catalogue. Each method is one transaction of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Rounds(Repository):
+    """The rounds of a catalogue."""
 
     def begin(self, actor: str, settings: dict[str, Any]) -> int:
         """Store the start of a round and its options; returns its number."""
@@ -47,20 +44,15 @@ class Rounds:
     def last_with_settings(self) -> Round | None:
         """Return the newest round with stored settings; None if there is none."""
         query = select(Round).where(Round.settings.is_not(None)).order_by(Round.id.desc())
-        with self._database.read() as session:
-            return session.scalars(query.limit(1)).first()
+        return self._first(query.limit(1))
 
     def last(self, count: int) -> Sequence[Round]:
         """Return the last rounds, newest first."""
-        with self._database.read() as session:
-            return session.scalars(select(Round).order_by(Round.id.desc()).limit(count)).all()
+        return self._all(select(Round).order_by(Round.id.desc()).limit(count))
 
 
-class Jobs:
-    """What waits to be done, of each kind once. Each method is one transaction of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Jobs(Repository):
+    """What waits to be done, of each kind once."""
 
     def request(self, kind: JobKind) -> bool:
         """Ask for a job; False where one of its kind waits already, which will do for both.
@@ -68,9 +60,8 @@ class Jobs:
         A request is kept once this returns.
         """
         waits = select(Job.id).where(Job.kind == kind.value, Job.started_at.is_(None)).limit(1)
-        with self._database.read() as session:
-            if session.scalars(waits).first() is not None:
-                return False
+        if self._first(waits) is not None:
+            return False
         try:
             with self._database.write() as session:
                 session.add(Job(kind=kind.value))
@@ -119,10 +110,8 @@ class Jobs:
 
     def last(self, count: int) -> Sequence[Job]:
         """The last jobs, the newest first."""
-        with self._database.read() as session:
-            return session.scalars(select(Job).order_by(Job.id.desc()).limit(count)).all()
+        return self._all(select(Job).order_by(Job.id.desc()).limit(count))
 
     def waiting(self) -> int:
         """How many jobs wait."""
-        with self._database.read() as session:
-            return len(session.scalars(select(Job.id).where(Job.started_at.is_(None))).all())
+        return len(self._all(select(Job.id).where(Job.started_at.is_(None))))

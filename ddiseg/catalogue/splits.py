@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
-from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.database import Repository
 from ddiseg.catalogue.tables import ImageSplit, ModelVersion, Split
 
 
@@ -20,17 +20,13 @@ class Known:
     versions: int  #: model versions, of every kind
 
 
-class Splits:
-    """The splits of a catalogue's images. Each method is one transaction of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Splits(Repository):
+    """The splits of a catalogue's images."""
 
     def all(self) -> dict[int, Split]:
         """Return the split of each image that has one, by image id."""
-        with self._database.read() as session:
-            rows = session.execute(select(ImageSplit.image_id, ImageSplit.split))
-            return {image_id: Split(split) for image_id, split in rows}
+        rows = self._rows(select(ImageSplit.image_id, ImageSplit.split))
+        return {image_id: Split(split) for image_id, split in rows}
 
     def decide(self, splits: Mapping[int, Split], known: Known | None = None) -> bool:
         """Store the splits of images that have none; one that has keeps it.

@@ -8,16 +8,13 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.database import Repository
 from ddiseg.catalogue.tables import Event, Image, Subset, SubsetMember
 from ddiseg.errors import InputError, NotFoundError
 
 
-class Subsets:
-    """The subsets of a catalogue. Each method is one transaction of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Subsets(Repository):
+    """The subsets of a catalogue."""
 
     def store(
         self, members: Mapping[str, Sequence[int]], drawn_by: dict[str, Any], actor: str
@@ -60,8 +57,7 @@ class Subsets:
             return named_subset(session, name)
 
     def names(self) -> list[str]:
-        with self._database.read() as session:
-            return list(session.scalars(select(Subset.name).order_by(Subset.name)))
+        return list(self._all(select(Subset.name).order_by(Subset.name)))
 
     def sizes(self) -> dict[str, dict[str, int]]:
         """Count images by subset and tone."""
@@ -73,9 +69,8 @@ class Subsets:
             .order_by(Subset.name)
         )
         found: dict[str, dict[str, int]] = {}
-        with self._database.read() as session:
-            for name, tone, n in session.execute(query):
-                found.setdefault(name, {})[tone] = n
+        for name, tone, n in self._rows(query):
+            found.setdefault(name, {})[tone] = n
         return found
 
 

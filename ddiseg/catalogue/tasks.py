@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, aliased
 
 from ddiseg.catalogue.annotation_versions import is_newest, unread_edits
 from ddiseg.catalogue.annotations import AnnotationPage, ingest_page, is_basis_of
-from ddiseg.catalogue.database import Database, in_parts
+from ddiseg.catalogue.database import Repository
 from ddiseg.catalogue.events import step
 from ddiseg.catalogue.lifecycle import TRANSITIONS, Action, State
 from ddiseg.catalogue.open_work import OpenWork, read_open_work
@@ -62,11 +62,8 @@ class AnnotationOutcome:
     seconds: float | None  #: the annotator's, as the server counted them
 
 
-class Tasks:
-    """Projects, tasks and annotations. Each method is one transaction of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Tasks(Repository):
+    """Projects, tasks and annotations."""
 
     def project(self, server: str, purpose: Purpose) -> Project:
         """Return the project of a purpose on a server; stored under a key before the server has it."""
@@ -83,8 +80,7 @@ class Tasks:
     def projects(self, server: str) -> Sequence[Project]:
         """Return the projects of this workspace on a server, the annotators' first."""
         query = select(Project).where(Project.server == server, Project.remote_id.is_not(None))
-        with self._database.read() as session:
-            return session.scalars(query.order_by(Project.purpose)).all()
+        return self._all(query.order_by(Project.purpose))
 
     def place(self, project_id: int, remote_id: int | None) -> None:
         """Store the server's number of a project; None once the server no longer has it."""
@@ -96,8 +92,7 @@ class Tasks:
         query = select(Task).where(Task.project_id == project_id).order_by(Task.id)
         if not deleted:
             query = query.where(Task.deleted_at.is_(None))
-        with self._database.read() as session:
-            return session.scalars(query).all()
+        return self._all(query)
 
     def pending(self, project_id: int) -> Sequence[Task]:
         """Return tasks to be sent, which as far as is known the server does not have."""
@@ -107,8 +102,7 @@ class Tasks:
             Task.remote_id.is_(None),
             Task.arm != Arm.UNSAMPLED.value,
         )
-        with self._database.read() as session:
-            return session.scalars(query.order_by(Task.id)).all()
+        return self._all(query.order_by(Task.id))
 
     def numbered(self, project_id: int, remote_ids: Collection[int]) -> dict[int, Task]:
         """Return tasks by the server's numbers, deleted tasks included.
@@ -117,21 +111,15 @@ class Tasks:
         """
         query = select(Task).where(Task.project_id == project_id)
         query = query.order_by(Task.deleted_at.is_(None), Task.id)  # the last one is kept
-        with self._database.read() as session:
-            return {
-                task.remote_id: task
-                for part in in_parts(remote_ids)
-                for task in session.scalars(query.where(Task.remote_id.in_(part)))
-                if task.remote_id is not None
-            }
+        tasks = self._all_in(query, Task.remote_id, remote_ids)
+        return {task.remote_id: task for task in tasks if task.remote_id is not None}
 
     def numbers(self, project_id: int) -> dict[int, int]:
         """Return the id of each task on the server, by the server's number."""
         query = select(Task.remote_id, Task.id).where(
             Task.project_id == project_id, Task.deleted_at.is_(None)
         )
-        with self._database.read() as session:
-            return {theirs: ours for theirs, ours in session.execute(query) if theirs is not None}
+        return {theirs: ours for theirs, ours in self._rows(query) if theirs is not None}
 
     def commented(self, project_id: int) -> list[tuple[Task, Image, bool]]:
         """Return tasks on the server that show a comment or may have to, with their images.
@@ -166,15 +154,13 @@ class Tasks:
             )
             .order_by(Task.id)
         )
-        with self._database.read() as session:
-            return [(task, image, bool(done)) for task, image, done in session.execute(query)]
+        return [(task, image, bool(done)) for task, image, done in self._rows(query)]
 
     def carry(self) -> dict[str, dict[str, float]]:
         """Return what the newest push left to the next one, by allocation and tone."""
         found: dict[str, dict[str, float]] = {}
-        with self._database.read() as session:
-            for row in session.scalars(select(AllocationCarry)):
-                found.setdefault(row.allocation, {})[row.tone] = row.carry
+        for row in self._all(select(AllocationCarry)):
+            found.setdefault(row.allocation, {})[row.tone] = row.carry
         return found
 
     def plan(
@@ -280,8 +266,7 @@ class Tasks:
 
     def newest_version(self) -> int:
         """Return the id of the newest stored version of an annotation; 0 without any."""
-        with self._database.read() as session:
-            return session.scalar(select(func.max(Annotation.id))) or 0
+        return self._first(select(func.max(Annotation.id))) or 0
 
     def count_versions(self, purpose: Purpose, after: int, through: int) -> int:
         """Count the readable versions of annotations with ids above `after`, up to `through`."""
@@ -292,8 +277,7 @@ class Tasks:
             .where(Project.purpose == purpose.value, Annotation.outcome != "refused")
             .where(Annotation.id > after, Annotation.id <= through)
         )
-        with self._database.read() as session:
-            return session.scalar(query) or 0
+        return self._first(query) or 0
 
     def problems(self, project_id: int) -> Sequence[tuple[Task, Annotation]]:
         """Return annotations that were refused and have not changed since.
@@ -331,9 +315,8 @@ class Tasks:
         query = select(
             Annotation.task_id, Annotation.remote_id, Annotation.updated_at, Annotation.outcome
         )
-        with self._database.read() as session:
-            rows = session.execute(query.where(Annotation.task_id.in_(task_ids)))
-            return {(task, number, at): outcome for task, number, at, outcome in rows}
+        rows = self._rows(query.where(Annotation.task_id.in_(task_ids)))
+        return {(task, number, at): outcome for task, number, at, outcome in rows}
 
     def readings(self) -> dict[int, list[Mask]]:
         """Return the independent masks of each image that two or more people annotated.
