@@ -276,10 +276,10 @@ def test_reopened__hands_in_the_oldest_mask_that_came_meanwhile(desk: Desk, skip
         desk.skip("annotator-3", "scalp")
     desk.submit(ANNOTATOR, "a", holes=3, changed=3)
     desk.submit(SECOND, "b")
-    stays = "the image stays skipped: 'ddiseg reopen 1.png' hands in what was painted"
+    stays = "the image stays skipped: 'ddiseg reopen 1.png' submits the mask"
     notes = [o.note for o in desk.pull() if o.note]
     assert notes == [
-        f"3 pixels that were painted are no longer: they became background; {stays}",
+        f"3 pixels of the mask that was shown were erased: they became background; {stays}",
         stays,
     ]
     assert desk.stands().state == "skipped"

@@ -497,7 +497,7 @@ def test_read__all_connections_in_use(
     with (
         database.engine.connect(),
         pytest.raises(
-            WorkspaceError, match=r"connections are in use; .*run the same command again"
+            WorkspaceError, match=r"connections are in use: .*run the same command again"
         ),
         database.read() as session,
     ):

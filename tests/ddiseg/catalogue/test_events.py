@@ -35,14 +35,14 @@ def test_contradictions__none_after_work(worked: Catalogue) -> None:
         (
             "UPDATE images SET state = 'submitted' WHERE id = 3",
             [
-                "000003.png (#3) is submitted, its events say new",
+                "000003.png (#3) is submitted, its events end at new",
                 "000003.png (#3) is submitted, but has no mask in review",
             ],
         ),
         (
             "UPDATE images SET state = 'accepted' WHERE id = 3",
             [
-                "000003.png (#3) is accepted, its events say new",
+                "000003.png (#3) is accepted, its events end at new",
                 "000003.png (#3) is accepted, but has no accepted mask",
             ],
         ),
@@ -68,7 +68,7 @@ def test_contradictions__none_after_work(worked: Catalogue) -> None:
         ),
         (
             "DELETE FROM events WHERE image_id = 2",
-            ["000002.png (#2) is skipped, its events say None"],
+            ["000002.png (#2) is skipped, its events end at None"],
         ),
     ],
 )

@@ -115,8 +115,8 @@ def _fix(catalogue: Catalogue, new_mask: MaskMaker) -> None:
 
 
 LATER_WORK = {
-    "rejected": (lambda c, _: _reject(c, 1), "ben sent this mask back", "import a mended mask"),
-    "corrected": (_correct, "another mask waits for review, by carl", "import a mended mask"),
+    "rejected": (lambda c, _: _reject(c, 1), "ben sent this mask back", "import a corrected mask"),
+    "corrected": (_correct, "another mask waits for review, by carl", "import a corrected mask"),
     "fixed": (_fix, "another mask was accepted, by ben", "'ddiseg reopen IMAGE' first"),
     "skipped": (
         lambda c, _: c.images.skip(1, "scalp", None, "carl"),
@@ -133,7 +133,7 @@ def test_submit__again_never_undoes_what_was_done_since(
     do, note, next_step = LATER_WORK[work]
     two.masks.submit([new_mask(1, "anna")])
     do(two, new_mask)
-    assert _again(two, new_mask(1, "anna")) == ("unchanged", f"newer work is there: {note}")
+    assert _again(two, new_mask(1, "anna")) == ("unchanged", f"there is newer work: {note}")
     outcome, why = _again(two, new_mask(1, "anna"), "dora")
     assert outcome == "refused"
     assert next_step in why
@@ -145,7 +145,7 @@ def test_submit__again_an_older_mask_than_one_that_was_sent_back(
     two.masks.submit([new_mask(1, "anna")])
     _correct(two, new_mask)
     _reject(two, 2)
-    note = "newer work is there: the image was sent back, by ben"
+    note = "there is newer work: the image was sent back, by ben"
     assert _again(two, new_mask(1, "anna")) == ("unchanged", note)
 
 
@@ -154,7 +154,7 @@ def test_submit__again_after_it_was_withdrawn(desk: Desk) -> None:
     desk.pull()
     desk.delete(number)
     desk.pull()
-    note = f"newer work is there: what was handed in was taken back, by {ANNOTATOR}"
+    note = f"there is newer work: the mask or skip was taken back, by {ANNOTATOR}"
     assert _again(desk.catalogue, drawn_by(ANNOTATOR, "a")) == ("unchanged", note)
 
 
@@ -162,7 +162,7 @@ def test_submit__again_once_the_image_is_drawn_anew(desk: Desk) -> None:
     desk.catalogue.masks.submit([drawn_by(ANNOTATOR, "a")], REVIEWER)
     desk.catalogue.images.reopen(1, "manager")
     desk.catalogue.tasks.sent({desk.task(): 101}, "manager", start=True)
-    note = "newer work is there: the image was sent out to be drawn, by manager"
+    note = "there is newer work: the image was given to annotators, by manager"
     assert _again(desk.catalogue, drawn_by(ANNOTATOR, "a")) == ("unchanged", note)
 
 
@@ -266,7 +266,7 @@ def test_review__a_fix_comes_with_fixed_and_only_then(
 ) -> None:
     two.masks.submit([new_mask(1, "anna")])
     fix = new_mask(1, "ben", "b", parent_id=1) if mended else None
-    with pytest.raises(InputError, match="'fixed' comes with a mended mask, 'accept' without one"):
+    with pytest.raises(InputError, match="'fixed' comes with a corrected mask, 'accept' without one"):
         two.masks.review(1, "ben", verdict, fix=fix)
     assert len(two.masks.all()) == 1
     assert _state(two) == "submitted"

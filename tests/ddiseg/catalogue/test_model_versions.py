@@ -37,7 +37,7 @@ def test_add__as_things_stood(catalogue: Catalogue) -> None:
     assert catalogue.models.current().name == "fedd-2"
     for in_use in (None, first.id):
         with pytest.raises(
-            StaleTrainingError, match=r"fedd-2 came into use while .* run 'ddiseg ref"
+            StaleTrainingError, match=r"fedd-2 was promoted while .* run 'ddiseg ref"
         ):
             catalogue.models.add(new, "tester", snapshot=Snapshot(in_use, has_holdout=True))
     assert len(catalogue.models.all()) == 2, "nothing is recorded of what was overtaken"
@@ -50,7 +50,7 @@ def test_add__masks_were_first_held_out_in_between(
     catalogue.splits.decide({1: Split.TRAINING})
     new = NewModelVersion("f", "unet", "b", {}, [], {}, "1.0")
     with pytest.raises(
-        StaleTrainingError, match="masks were held out while this version was trained"
+        StaleTrainingError, match="the hold-out set was begun while this version was trained"
     ):
         catalogue.models.add(new, "tester", snapshot=Snapshot(None, has_holdout=False))
     catalogue.models.add(new, "tester", snapshot=Snapshot(None, has_holdout=True))

@@ -32,7 +32,7 @@ def _outcomes(outcomes: list[FileOutcome]) -> list[Outcome]:
 
 def test_deleted__while_in_review(desk: Desk, submitted: int) -> None:
     desk.delete(submitted)
-    note = f"annotation {submitted} was deleted on the server; what it said is kept here"
+    note = f"annotation {submitted} was deleted on the server; its content is kept here"
     assert desk.pull() == [FileOutcome("1.png", Outcome.REPAIRED, note)]
     assert desk.stands() == TAKEN_BACK
     assert desk.receive_again() == []

@@ -220,7 +220,7 @@ def test_stale__a_change_of_mind_after_the_same_mask_was_reviewed_again(
     desk.catalogue.masks.review(mask.id, SECOND, ACCEPT)
     before = desk.stands()
     desk.verdict(REVIEWER, REJECT, "really", edit=number)
-    assert "another verdict on this mask came first" in _refused(desk.pull_reviews())
+    assert "this mask has another verdict already" in _refused(desk.pull_reviews())
     assert desk.stands() == before
 
 
@@ -230,7 +230,7 @@ def test_second_reviewer__refused_and_the_first_verdict_stands(desk: Desk, waiti
     desk.verdict("reviewer-2", REJECT, "no")
     unchanged, refused = desk.pull_reviews()
     assert unchanged.outcome is Outcome.UNCHANGED
-    assert "another verdict on this mask came first and stands" in _refused([refused])
+    assert "this mask has another verdict already" in _refused([refused])
     assert desk.stands() == ACCEPTED
     before = desk.rows()
     desk.receive_again()
@@ -242,7 +242,7 @@ def test_second_reviewer__the_first_sent_it_back(desk: Desk, waiting: int) -> No
     desk.verdict("reviewer-2", ACCEPT)
     _, refused = desk.pull_reviews()
     assert _refused([refused]) == (
-        "1.png: another verdict on this mask came first and stands; the image comes round again "
+        "1.png: this mask has another verdict already; the image comes back to review "
         "once its annotator has pressed Update"
     )
 
@@ -271,7 +271,7 @@ def test_second_reviewer__the_first_was_in_the_terminal(desk: Desk, waiting: int
     desk.catalogue.masks.review(mask.id, REVIEWER, ACCEPT)
     desk.verdict("reviewer-2", REJECT, "no")
     note = _refused(desk.pull_reviews())
-    assert "another verdict on this mask came first and stands" in note
+    assert "this mask has another verdict already" in note
     assert "'ddiseg reopen 1.png', which sends the image back to its annotator first" in note
     assert desk.stands() == ACCEPTED
 

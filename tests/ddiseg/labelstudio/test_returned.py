@@ -98,7 +98,7 @@ def test_reopened__a_mask_that_came_while_it_was_skipped_is_handed_in(
 ) -> None:
     studio.catalogue.images.skip(images[0].id, "scalp", None, "manager")
     studio.submit_unchanged(1)
-    stays = "the image stays skipped: 'ddiseg reopen 1.png' hands in what was painted"
+    stays = "the image stays skipped: 'ddiseg reopen 1.png' submits the mask"
     assert notes(studio.pull()) == [stays]
     studio.catalogue.images.reopen(images[0].id, "manager")
     assert studio.in_review(images[0]).annotator == ANNOTATOR

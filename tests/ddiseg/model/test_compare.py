@@ -85,7 +85,7 @@ def test_refresh__another_version_came_into_use_in_the_meantime(
     done = learn(spots)
     assert (done.version.name, done.in_use) == ("fedd-3", "fedd-1")
     assert done.reasons[0] == (
-        "fedd-1 came into use while this version was trained, and was not compared with it: run "
+        "fedd-1 was promoted while this version was trained, and was not compared with it: run "
         "'ddiseg refresh' again"
     )
     assert done.version.gate is not None
@@ -103,7 +103,7 @@ def test_refresh__holding_out_began_in_the_meantime(
     done = learn(spots)
     assert (done.version.name, done.in_use) == ("fedd-1", None)
     assert done.reasons == (
-        "masks were held out while this version was trained, and it may have learned from some of "
+        "the hold-out set was begun while this version was trained, and it may have learned from some of "
         "them: run 'ddiseg refresh' again",
     )
     again = learn(spots)

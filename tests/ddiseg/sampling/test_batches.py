@@ -397,7 +397,7 @@ def test_draw__an_image_begun_in_the_same_moment(
             {tasks[1]: {1}},
         ),
     )
-    with pytest.raises(InputError, match="1 of the 2 images were drawn or given to people"):
+    with pytest.raises(InputError, match="1 of the 2 images were sampled or given to people"):
         catalogue.batches.store(
             "week-1", [NewMember(1, True, "r"), NewMember(2, True, "r")], {}, "tester"
         )

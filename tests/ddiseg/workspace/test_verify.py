@@ -172,7 +172,7 @@ DAMAGE: dict[str, tuple[Damage, Part, str]] = {
     "state without its event": (
         _sql("UPDATE images SET state = 'queued' WHERE id = 2"),
         Part.HISTORY,
-        r"^2\.png \(#2\) is queued, its events say new$",
+        r"^2\.png \(#2\) is queued, its events end at new$",
     ),
 }
 

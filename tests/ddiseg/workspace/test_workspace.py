@@ -86,7 +86,7 @@ def test_create__other_places_than_it_has(workspace: Workspace, places: dict[str
 def test_create__a_file_is_in_the_way(tmp_path: Path, at: str) -> None:
     (tmp_path / "w").write_text("in the way")
     said = (
-        r"can't be made a workspace: (File exists|Not a dir.*); give a folder that you may write in"
+        r"can't become a workspace: (File exists|Not a dir.*); give a folder that you can write to"
     )
     with pytest.raises(WorkspaceError, match=said):
         Workspace.create(tmp_path / at)
@@ -143,7 +143,7 @@ def test_create__a_link_that_leads_nowhere_is_kept(tmp_path: Path, link: str) ->
     with pytest.raises(WorkspaceError) as error:
         Workspace.create(tmp_path / "w")
     assert str(error.value) == (
-        f"{path} is a link to gone, which does not exist: restore what it leads to, or remove the link"
+        f"{path} is a link to gone, which does not exist: restore its target, or remove the link"
     )
     assert path.is_symlink()
     if link != "w":
