@@ -266,7 +266,9 @@ def test_review__a_fix_comes_with_fixed_and_only_then(
 ) -> None:
     two.masks.submit([new_mask(1, "anna")])
     fix = new_mask(1, "ben", "b", parent_id=1) if mended else None
-    with pytest.raises(InputError, match="'fixed' comes with a corrected mask, 'accept' without one"):
+    with pytest.raises(
+        InputError, match="'fixed' comes with a corrected mask, 'accept' without one"
+    ):
         two.masks.review(1, "ben", verdict, fix=fix)
     assert len(two.masks.all()) == 1
     assert _state(two) == "submitted"
