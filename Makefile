@@ -10,13 +10,19 @@ ifeq ($(TORCH),cpu)
 export PIP_EXTRA_INDEX_URL := $(PIP_EXTRA_INDEX_URL) https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: demo test lint benchmarks clean
+.PHONY: demo test quick lint benchmarks clean
 
 demo: $(VENV)/installed
 	$(BIN)/ddiseg demo --dir $(DEMO)
 
+# Every test runs in one thread: as many tests as cores run at a time.
 test: $(VENV)/installed lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+# The inner loop: all but the tests that are marked, see CONTRIBUTING.md.
+quick: $(VENV)/installed lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -q \
+	  -m "not live and not peers and not process and not property and not training"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

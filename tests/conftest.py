@@ -8,6 +8,8 @@ import signal
 import hypothesis
 import pytest
 
+from tests.wording import refusal, wording  # noqa: F401
+
 # No test is one of a timing: a busy machine must not fail a property.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
@@ -19,6 +21,28 @@ for _sign, _handler in (
 ):
     if signal.getsignal(_sign) is signal.SIG_IGN:
         signal.signal(_sign, _handler)
+
+
+#: Markers by folder, and the order in which tests start: the longest files first.
+_BY_FOLDER = {"live": pytest.mark.live, "peers": pytest.mark.peers}
+_FIRST = ("live", "training", "process", "property")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder, and let long ones start first, so that parallel runs end together."""
+    for item in items:
+        folder = item.path.parent.name
+        if folder in _BY_FOLDER:
+            item.add_marker(_BY_FOLDER[folder])
+
+    def place(item: pytest.Item) -> int:
+        marks = [number for number, name in enumerate(_FIRST) if item.get_closest_marker(name)]
+        return min(marks, default=len(_FIRST))
+
+    order = {item.path: len(_FIRST) for item in items}
+    for item in items:
+        order[item.path] = min(order[item.path], place(item))
+    items.sort(key=lambda item: order[item.path])
 
 
 @pytest.hookimpl(trylast=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from annotation_protocol import Protocol, ProtocolError, load_protocol
 from annotation_protocol.phantoms import phantoms
 from annotation_protocol.protocol import PROTOCOL_FILE
+from tests.wording import Refusal
 
 TEXT = PROTOCOL_FILE.read_text("utf-8")
 GUIDE = PROTOCOL_FILE.with_name("protocol.md").read_text("utf-8")
@@ -78,21 +79,21 @@ def test_helpers__find(protocol: Protocol) -> None:
 
 
 @pytest.mark.parametrize(
-    ("look_up", "message"),
+    "look_up",
     [
-        (lambda p: p.class_named("nevus"), "no class 'nevus' .*background, lesion, marker"),
-        (lambda p: p.class_at(5), "no class index 5 .*0, 1, 2, 3, 4"),
-        (lambda p: p.class_at(-1), "no class index -1 .*0, 1, 2, 3, 4"),
-        (lambda p: p.skip_reason("ugly"), "no skip reason 'ugly' .*occluded, blurry"),
-        (lambda p: p.verdict("maybe"), "no verdict 'maybe' .*accept, fixed, reject"),
-        (lambda p: p.tone("VII"), "no tone 'VII' .*I-II, III-IV, V-VI, unknown"),
-        (lambda p: p.tone_coded(78), "no tone code 78 .*12, 34, 56$"),
+        lambda p: p.class_named("nevus"),
+        lambda p: p.class_at(5),
+        lambda p: p.class_at(-1),
+        lambda p: p.skip_reason("ugly"),
+        lambda p: p.verdict("maybe"),
+        lambda p: p.tone("VII"),
+        lambda p: p.tone_coded(78),
     ],
 )
 def test_helpers__unknown(
-    protocol: Protocol, look_up: Callable[[Protocol], object], message: str
+    protocol: Protocol, look_up: Callable[[Protocol], object], refusal: Refusal
 ) -> None:
-    with pytest.raises(ProtocolError, match=message):
+    with refusal(ProtocolError):
         look_up(protocol)
 
 
@@ -166,22 +167,22 @@ def test_load_protocol__empty_table(tmp_path: Path, table: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["3", "[1, 2]", '{ name = "lesion" }'])
-def test_load_protocol__no_list_of_tables(tmp_path: Path, value: str) -> None:
+def test_load_protocol__no_list_of_tables(tmp_path: Path, value: str, refusal: Refusal) -> None:
     path = tmp_path / "protocol.toml"
     path.write_text(f'version = "1.1"\nhole_fill = "skin"\nclasses = {value}\n', "utf-8")
-    with pytest.raises(ProtocolError, match=r"classes is not a list of tables; write \[\[classes"):
+    with refusal(ProtocolError):
         load_protocol(path)
 
 
-def test_load_protocol__no_file(tmp_path: Path) -> None:
-    with pytest.raises(ProtocolError, match=r"none\.toml: can't be read .*give the path"):
+def test_load_protocol__no_file(tmp_path: Path, refusal: Refusal) -> None:
+    with refusal(ProtocolError):
         load_protocol(tmp_path / "none.toml")
 
 
-def test_load_protocol__not_utf8(tmp_path: Path) -> None:
+def test_load_protocol__not_utf8(tmp_path: Path, refusal: Refusal) -> None:
     path = tmp_path / "protocol.toml"
     path.write_bytes(b'version = "\xff"')
-    with pytest.raises(ProtocolError, match="is not TOML in UTF-8"):
+    with refusal(ProtocolError):
         load_protocol(path)
 
 

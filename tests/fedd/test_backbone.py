@@ -18,6 +18,7 @@ from fedd.backbone import (
 )
 from fedd.errors import WeightsError
 from tests.fedd.conftest import TINY
+from tests.wording import Refusal
 
 
 def test_prefix__runs_no_block_after_the_last() -> None:
@@ -95,19 +96,19 @@ def test_activations__timestep_decides_how_much_noise(tiny: DiffusionUNet) -> No
     assert (clean - noisy).abs().mean() > 0.05
 
 
-@pytest.mark.parametrize(
-    ("timestep", "blocks", "says"), [(1000, (1,), "999"), (-1, (1,), "999"), (5, (9,), "0 to 7")]
-)
+@pytest.mark.parametrize(("timestep", "blocks"), [(1000, (1,)), (-1, (1,)), (5, (9,))])
 def test_activations__what_does_not_exist(
-    tiny: DiffusionUNet, timestep: int, blocks: tuple[int, ...], says: str
+    tiny: DiffusionUNet, timestep: int, blocks: tuple[int, ...], refusal: Refusal
 ) -> None:
-    with pytest.raises(ValueError, match=says):
+    with refusal(ValueError):
         tiny.activations(torch.zeros(1, 3, 32, 32), timestep, blocks)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 16, 16), (1, 3, 32, 64), (3, 32, 32), (1, 12, 32, 32)])
-def test_activations__images_of_another_size(tiny: DiffusionUNet, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"sees images \(N, 3, 32, 32\), not .*prepare"):
+def test_activations__images_of_another_size(
+    tiny: DiffusionUNet, shape: tuple[int, ...], refusal: Refusal
+) -> None:
+    with refusal(ValueError):
         tiny.activations(torch.zeros(shape), 10, (5,))
 
 
@@ -118,8 +119,8 @@ def test_activations__plain_float32_in_one_piece(tiny: DiffusionUNet) -> None:
         assert all(a.dtype == torch.float32 and a.is_contiguous() for a in found.values())
 
 
-def test_config__image_size_that_does_not_fit() -> None:
-    with pytest.raises(WeightsError, match="that 16 divides, not 40"):
+def test_config__image_size_that_does_not_fit(refusal: Refusal) -> None:
+    with refusal(WeightsError):
         replace(TINY, image_size=40)
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from fedd.dataset import UNKNOWN, DatasetImage, read_dataset
 from fedd.errors import DatasetError
+from tests.wording import Refusal
 
 Rows = list[dict[str, Any]]
 
@@ -96,22 +97,22 @@ def test_read__the_columns_own_name_goes_before_an_alias(photographs: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    "text",
     [
-        ("file\n000009.png\n", "names 1 photographs that are not in .*first 000009"),
-        ("name\n000001.png\n", "no column with the photographs' names: expected one of DDI_file"),
-        ("file,malignant\n000001.png,maybe\n", "000001: malignant is 'maybe'; expected TRUE"),
-        ("file,tone\n000001.png,dark\n", "000001: tone is 'dark'; expected I-II"),
-        ("file,tone\n,I-II\n", "row 2: no photograph is named in 'file'"),
-        ("file,tone\n000001.png,12\n000001.jpg,34\n", "row 3: 000001 has another row"),
-        ("file\n", "no photographs in"),
-        ("", "no column"),
+        "file\n000009.png\n",
+        "name\n000001.png\n",
+        "file,malignant\n000001.png,maybe\n",
+        "file,tone\n000001.png,dark\n",
+        "file,tone\n,I-II\n",
+        "file,tone\n000001.png,12\n000001.jpg,34\n",
+        "file\n",
+        "",
     ],
 )
 def test_read__tables_that_can_not_be_used(
-    photographs: Path, tmp_path: Path, text: str, says: str
+    photographs: Path, tmp_path: Path, text: str, refusal: Refusal
 ) -> None:
-    with pytest.raises(DatasetError, match=says):
+    with refusal(DatasetError):
         read_dataset(photographs, _table(tmp_path, text))
 
 
@@ -120,9 +121,9 @@ def test_read__the_same_row_twice_is_one_photograph(photographs: Path, tmp_path:
     assert len(read_dataset(photographs, table)) == 1
 
 
-def test_read__a_table_that_is_no_text(photographs: Path, tmp_path: Path) -> None:
+def test_read__a_table_that_is_no_text(photographs: Path, tmp_path: Path, refusal: Refusal) -> None:
     (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(DatasetError, match="can't be read as a CSV table"):
+    with refusal(DatasetError):
         read_dataset(photographs, tmp_path / "t.csv")
 
 
@@ -133,8 +134,8 @@ def test_read__no_folder_and_nothing_in_it(tmp_path: Path) -> None:
         read_dataset(tmp_path)
 
 
-def test_read__two_photographs_of_one_name(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"two photographs called a: .*keep one"):
+def test_read__two_photographs_of_one_name(tmp_path: Path, refusal: Refusal) -> None:
+    with refusal(DatasetError):
         read_dataset(_photographs(tmp_path, "x/a.png", "y/a.png"))
 
 
@@ -150,7 +151,7 @@ def test_read__what_an_operating_system_left_is_no_photograph(photographs: Path)
     assert len(read_dataset(photographs)) == 3
 
 
-def test_masks__by_stem_at_any_depth(photographs: Path, tmp_path: Path) -> None:
+def test_masks__by_stem_at_any_depth(photographs: Path, tmp_path: Path, refusal: Refusal) -> None:
     (tmp_path / "masks" / "test_dark").mkdir(parents=True)
     ids = np.array([[0, 4], [1, UNKNOWN]], np.uint8)
     np.save(tmp_path / "masks" / "test_dark" / "000001.npy", ids)
@@ -160,37 +161,41 @@ def test_masks__by_stem_at_any_depth(photographs: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(three.class_ids(5), ids)
     assert one.class_ids(5).dtype == np.uint8
     assert two.mask is None
-    with pytest.raises(DatasetError, match=r"000002.jpg has no mask"):
+    with refusal(DatasetError):
         two.class_ids(5)
 
 
-def test_masks__none_is_of_a_photograph(photographs: Path, tmp_path: Path) -> None:
+def test_masks__none_is_of_a_photograph(
+    photographs: Path, tmp_path: Path, refusal: Refusal
+) -> None:
     (tmp_path / "masks").mkdir()
     np.save(tmp_path / "masks" / "other.npy", np.zeros((2, 2), np.uint8))
-    with pytest.raises(DatasetError, match=r"no mask in .* is named as a photograph"):
+    with refusal(DatasetError):
         read_dataset(photographs, masks=tmp_path / "masks")
 
 
 @pytest.mark.parametrize(
-    ("mask", "says"),
+    "mask",
     [
-        (np.full((2, 2), 7, np.uint8), r"holds \[7\]; expected \(H, W\) class ids 0 to 4, or 255"),
-        (np.zeros((2, 2, 3), np.uint8), r"shape \(2, 2, 3\)"),
-        (np.full((2, 2), 0.5), r"holds \[0.5\]"),
-        (np.full((2, 2), np.nan), r"holds \[nan\]"),
+        np.full((2, 2), 7, np.uint8),
+        np.zeros((2, 2, 3), np.uint8),
+        np.full((2, 2), 0.5),
+        np.full((2, 2), np.nan),
     ],
 )
-def test_class_ids__no_mask_of_the_protocol(tmp_path: Path, mask: Any, says: str) -> None:
+def test_class_ids__no_mask_of_the_protocol(tmp_path: Path, mask: Any, refusal: Refusal) -> None:
     np.save(tmp_path / "m.npy", mask)
-    with pytest.raises(DatasetError, match=says):
+    with refusal(DatasetError):
         DatasetImage(tmp_path / "m.png", mask=tmp_path / "m.npy").class_ids(5)
 
 
 @pytest.mark.parametrize("name", ["m.npy", "m.png"])
 @pytest.mark.parametrize("content", [b"", b"nonsense"])
-def test_class_ids__damaged_file(tmp_path: Path, name: str, content: bytes) -> None:
+def test_class_ids__damaged_file(
+    tmp_path: Path, name: str, content: bytes, refusal: Refusal
+) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DatasetError, match="can't be read as a mask"):
+    with refusal(DatasetError):
         DatasetImage(tmp_path / "m.png", mask=tmp_path / name).class_ids(5)
 
 
@@ -203,8 +208,8 @@ def test_photograph__rgb_and_the_right_way_up(tmp_path: Path) -> None:
     assert (photograph.shape, photograph.dtype) == ((6, 4, 3), np.uint8)
 
 
-def test_photograph__missing(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"a.png can't be opened as a photograph"):
+def test_photograph__missing(tmp_path: Path, refusal: Refusal) -> None:
+    with refusal(DatasetError):
         DatasetImage(tmp_path / "a.png").photograph()
 
 

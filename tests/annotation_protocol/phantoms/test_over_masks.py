@@ -17,6 +17,7 @@ from annotation_protocol.phantoms.phantoms import (
     TONES,
     Tone,
 )
+from tests.wording import Refusal
 
 SIZE = 96
 
@@ -111,8 +112,8 @@ def test_render__darker_skin_for_darker_tones() -> None:
     "mask",
     [np.full((8, 9), SKIN, np.uint8), np.full((8, 8), 7, np.uint8), np.full((8, 8), 255, np.uint8)],
 )
-def test_render__no_mask_of_the_protocol(mask: NDArray[np.uint8]) -> None:
-    with pytest.raises(ValueError, match="expected a square one of class ids 0 to 4"):
+def test_render__no_mask_of_the_protocol(mask: NDArray[np.uint8], refusal: Refusal) -> None:
+    with refusal(ValueError):
         _render(mask)
 
 

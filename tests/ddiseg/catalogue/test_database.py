@@ -23,6 +23,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import Engine, Inspector
 from sqlalchemy.exc import IntegrityError
+from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.catalogue import (
     AnnotationPage,
@@ -44,6 +45,7 @@ from ddiseg.catalogue.database import BUSY_TIMEOUT, Database, _alembic, _begin_o
 from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.tables import Base, Lease
 from ddiseg.errors import NotFoundError, WorkspaceError
+from tests.wording import Refusal
 
 
 @pytest.fixture
@@ -196,8 +198,10 @@ def of_0001(url: str) -> str:
     return url
 
 
-def test_migrations__from_the_oldest_schema_a_submitted_mask_waits_for_review(of_0001: str) -> None:
-    with pytest.raises(WorkspaceError, match=r"has schema 0001, this ddiseg needs .*'ddiseg init'"):
+def test_migrations__from_the_oldest_schema_a_submitted_mask_waits_for_review(
+    of_0001: str, refusal: Refusal
+) -> None:
+    with refusal(WorkspaceError):
         Catalogue.open(of_0001)
     catalogue = Catalogue.create(of_0001)
     assert {i: m.content_hash for i, m in catalogue.masks.in_review().items()} == {1: "b"}
@@ -407,11 +411,11 @@ def test_create__again_keeps_all_rows(full: Catalogue, url: str) -> None:
 
 @pytest.mark.parametrize("open_it", [Catalogue.open, Catalogue.create])
 def test_newer_schema__refused_and_untouched(
-    full: Catalogue, url: str, open_it: Callable[[str], Catalogue]
+    full: Catalogue, url: str, open_it: Callable[[str], Catalogue], refusal: Refusal
 ) -> None:
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(WorkspaceError, match=r"9999, which is newer.*upgrade ddiseg"):
+    with refusal(WorkspaceError):
         open_it(url)
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
         assert connection.execute("SELECT * FROM alembic_version").fetchall() == [("9999",)]
@@ -464,23 +468,23 @@ def test_create__password_is_not_shown() -> None:
 @pytest.mark.parametrize(
     "content", [b"not a database, just text" * 100, b"SQLite format 3\x00" * 99]
 )
-def test_open__file_is_damaged(tmp_path: Path, content: bytes) -> None:
+def test_open__file_is_damaged(tmp_path: Path, content: bytes, refusal: Refusal) -> None:
     path = tmp_path / "x.sqlite"
     path.write_bytes(content)
-    with pytest.raises(WorkspaceError, match="restore the file from a backup"):
+    with refusal(WorkspaceError):
         Catalogue.open(f"sqlite:///{path}")
     assert path.read_bytes() == content
 
 
 def test_write__locked_by_another(
-    catalogue: Catalogue, url: str, monkeypatch: pytest.MonkeyPatch
+    catalogue: Catalogue, url: str, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
 ) -> None:
     monkeypatch.setattr("ddiseg.catalogue.database.BUSY_TIMEOUT", 0)
     other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     with closing(other):
         other.execute("BEGIN IMMEDIATE")
         blocked = Catalogue.open(url)
-        with pytest.raises(WorkspaceError, match="locked; another ddiseg is writing"):
+        with refusal(WorkspaceError):
             blocked.images.dataset("clinic")
         assert blocked.images.datasets() == []  # reading goes on meanwhile
         other.execute("ROLLBACK")
@@ -489,16 +493,14 @@ def test_write__locked_by_another(
 
 
 def test_read__all_connections_in_use(
-    catalogue: Catalogue, url: str, monkeypatch: pytest.MonkeyPatch
+    catalogue: Catalogue, url: str, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
 ) -> None:
     one = partial(create_engine, pool_size=1, max_overflow=0, pool_timeout=0.01)
     monkeypatch.setattr("ddiseg.catalogue.database.create_engine", one)
     database = Database(url)
     with (
         database.engine.connect(),
-        pytest.raises(
-            WorkspaceError, match=r"connections are in use: .*run the same command again"
-        ),
+        refusal(WorkspaceError),
         database.read() as session,
     ):
         session.scalar(text("SELECT 1"))
@@ -518,15 +520,17 @@ class _Begun:
         self.statements.append(statement)
 
 
-def test_postgresql__one_writer_at_a_time_which_sees_what_the_one_before_stored() -> None:
+def test_postgresql__one_writer_at_a_time_which_sees_what_the_one_before_stored(
+    wording: SnapshotAssertion,
+) -> None:
     writer, reader = _Begun(ddiseg_write=True), _Begun()
     for connection in (writer, reader):
         _begin_on_postgresql(connection)  # type: ignore[arg-type]
     level, patience, lock = writer.statements
-    assert level == "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
+    assert level == wording
     assert patience == f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT}s'"
     assert re.fullmatch(r"SELECT pg_advisory_xact_lock\(\d{1,18}\)", lock)
-    assert reader.statements == ["SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"]
+    assert reader.statements == wording
 
 
 WRITER = """

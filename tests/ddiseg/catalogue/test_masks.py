@@ -11,6 +11,7 @@ from ddiseg.catalogue.masks import ACCEPT, FIXED, REJECT
 from ddiseg.errors import InputError
 from ddiseg.outcomes import Outcome
 from tests.ddiseg.catalogue.desk import ANNOTATOR, REVIEWER, Desk, drawn_by
+from tests.wording import Refusal
 
 MaskMaker = Callable[..., NewMask]
 
@@ -211,37 +212,39 @@ SAME_PERSON = ["anna", "Anna", "ANNA ", "\tanna\n", "an na", "ａnna"]  # noqa: 
 
 @pytest.mark.parametrize("reviewer", SAME_PERSON)
 def test_self_review__refused_however_the_name_is_written(
-    two: Catalogue, new_mask: MaskMaker, reviewer: str
+    two: Catalogue, new_mask: MaskMaker, reviewer: str, refusal: Refusal
 ) -> None:
-    with pytest.raises(InputError, match="both 'anna': a mask needs a second person"):
+    with refusal(InputError):
         two.masks.submit([new_mask(2, "ben"), new_mask(1, "anna")], reviewer)
     assert two.masks.all() == []
     two.masks.submit([new_mask(1, "anna")])
-    with pytest.raises(InputError, match="a mask needs a second person"):
+    with refusal(InputError):
         two.masks.review(1, reviewer, ACCEPT)
     assert _state(two) == "submitted"
 
 
 @pytest.mark.parametrize(("annotator", "reviewer"), [(None, "ben"), ("", "ben"), ("anna", " ")])
 def test_submit__nobody(
-    two: Catalogue, new_mask: MaskMaker, annotator: str | None, reviewer: str
+    two: Catalogue, new_mask: MaskMaker, annotator: str | None, reviewer: str, refusal: Refusal
 ) -> None:
-    with pytest.raises(InputError, match=r"needs the person who drew it|has no name"):
+    with refusal(InputError):
         two.masks.submit([new_mask(1, annotator)], reviewer)
 
 
-def test_review__twice_is_refused(two: Catalogue, new_mask: MaskMaker) -> None:
+def test_review__twice_is_refused(two: Catalogue, new_mask: MaskMaker, refusal: Refusal) -> None:
     two.masks.submit([new_mask(1, "anna")], "ben")
-    with pytest.raises(InputError, match=r"no such mask in review: 'ddiseg review list'"):
+    with refusal(InputError):
         two.masks.review(1, "carl", ACCEPT)
     assert len(two.masks.reviews([1])) == 1
 
 
-def test_review__mask_that_was_replaced_is_refused(two: Catalogue, new_mask: MaskMaker) -> None:
+def test_review__mask_that_was_replaced_is_refused(
+    two: Catalogue, new_mask: MaskMaker, refusal: Refusal
+) -> None:
     two.masks.submit([new_mask(1, "anna")])
     two.masks.submit([new_mask(1, "carl", "b")])
     assert {i: m.annotator for i, m in two.masks.in_review().items()} == {1: "carl"}
-    with pytest.raises(InputError, match="no such mask in review"):
+    with refusal(InputError):
         two.masks.review(1, "ben", ACCEPT)
     two.masks.review(2, "ben", ACCEPT)
     assert two.masks.accepted()[1].annotator == "carl"
@@ -262,26 +265,24 @@ def test_review__fixed_accepts_the_reviewers_mask(two: Catalogue, new_mask: Mask
 
 @pytest.mark.parametrize(("verdict", "mended"), [(ACCEPT, True), (FIXED, False)])
 def test_review__a_fix_comes_with_fixed_and_only_then(
-    two: Catalogue, new_mask: MaskMaker, verdict: str, mended: bool
+    two: Catalogue, new_mask: MaskMaker, verdict: str, mended: bool, refusal: Refusal
 ) -> None:
     two.masks.submit([new_mask(1, "anna")])
     fix = new_mask(1, "ben", "b", parent_id=1) if mended else None
-    with pytest.raises(
-        InputError, match="'fixed' comes with a corrected mask, 'accept' without one"
-    ):
+    with refusal(InputError):
         two.masks.review(1, "ben", verdict, fix=fix)
     assert len(two.masks.all()) == 1
     assert _state(two) == "submitted"
 
 
 def test_review__refused_to_everyone_the_mask_was_drawn_over(
-    two: Catalogue, new_mask: MaskMaker
+    two: Catalogue, new_mask: MaskMaker, refusal: Refusal
 ) -> None:
     two.masks.submit([new_mask(1, "anna")])
     two.masks.submit([new_mask(1, "carl", "b", parent_id=1)])
     two.masks.submit([new_mask(1, "dora", "c", parent_id=2)])
     for name in ("anna", "carl", "dora"):
-        with pytest.raises(InputError, match="a mask needs a second person"):
+        with refusal(InputError):
             two.masks.review(3, name, ACCEPT)
     two.masks.review(3, "ben", ACCEPT)
     assert _state(two) == "accepted"
@@ -309,9 +310,9 @@ def test_newest_by_people__predictions_do_not_count(
     assert two.masks.newest_by_people([2]) == {}
 
 
-def test_review__unknown_verdict(two: Catalogue, new_mask: MaskMaker) -> None:
+def test_review__unknown_verdict(two: Catalogue, new_mask: MaskMaker, refusal: Refusal) -> None:
     two.masks.submit([new_mask(1, "anna")])
-    with pytest.raises(InputError, match="'perhaps' is no verdict: accept, fixed or reject"):
+    with refusal(InputError):
         two.masks.review(1, "ben", "perhaps")
 
 
@@ -347,11 +348,11 @@ def test_predictions__that_of_the_version_in_use_counts_else_the_newest(
 
 
 def test_prediction__can_not_be_accepted_as_it_is(
-    two: Catalogue, new_mask: MaskMaker, model_id: int
+    two: Catalogue, new_mask: MaskMaker, model_id: int, refusal: Refusal
 ) -> None:
     two.masks.add_predictions([new_mask(1, None, model_version_id=model_id)])
     two.masks.submit([new_mask(1, "anna")])
-    with pytest.raises(InputError, match="no such mask in review"):
+    with refusal(InputError):
         two.masks.review(1, "ben", ACCEPT)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from ddiseg.catalogue import Catalogue, NewImage
 from ddiseg.errors import InputError, NotFoundError
+from tests.wording import Refusal
 
 
 @pytest.fixture
@@ -37,18 +38,20 @@ def test_store__the_same_again_is_unchanged(five: Catalogue) -> None:
 
 
 @pytest.mark.parametrize("members", [[1], [1, 2, 3], [3, 4]])
-def test_store__never_changes(five: Catalogue, members: list[int]) -> None:
+def test_store__never_changes(five: Catalogue, members: list[int], refusal: Refusal) -> None:
     five.subsets.store({"a": [1, 2]}, {}, "tester")
-    with pytest.raises(InputError, match="'a' exists with 2 other images and never changes"):
+    with refusal(InputError):
         five.subsets.store({"new": [5], "a": members}, {}, "tester")
     assert five.subsets.members("a") == {1, 2}
     assert five.subsets.names() == ["a"]  # all or none
 
 
 @pytest.mark.parametrize("lookup", ["members", "get"])
-def test_unknown_subset__names_those_there_are(five: Catalogue, lookup: str) -> None:
-    with pytest.raises(NotFoundError, match=r"no subset called 'x' \(there are: none yet\)"):
+def test_unknown_subset__names_those_there_are(
+    five: Catalogue, lookup: str, refusal: Refusal
+) -> None:
+    with refusal(NotFoundError):
         getattr(five.subsets, lookup)("x")
     five.subsets.store({"a": [1], "b": [2]}, {}, "tester")
-    with pytest.raises(NotFoundError, match="there are: a, b"):
+    with refusal(NotFoundError):
         getattr(five.subsets, lookup)("x")

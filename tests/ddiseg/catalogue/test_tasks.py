@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
+from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.catalogue import (
     AnnotationPage,
@@ -381,11 +382,11 @@ def test_readings__changed_by_another_person_before_it_was_first_seen(desk: Desk
     assert _read(desk) == {}
 
 
-def test_readings__reviewers_are_no_readers(desk: Desk) -> None:
+def test_readings__reviewers_are_no_readers(desk: Desk, wording: SnapshotAssertion) -> None:
     desk.submit(ANNOTATOR, "a")
     desk.pull()
     desk.review(REVIEWER, FIXED, pixels="f")
-    assert desk.stands().accepted == "reviewer-1 f < annotator-1 a"
+    assert desk.stands().accepted == wording
     assert _read(desk) == {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.catalogue import AnnotationPage
 from ddiseg.catalogue.masks import ACCEPT, FIXED, REJECT
@@ -19,6 +20,7 @@ from tests.ddiseg.catalogue.desk import (
     Desk,
     Standing,
 )
+from tests.wording import Refusal
 
 REJECTED = Standing(
     "rework",
@@ -62,10 +64,10 @@ def test_accept(desk: Desk, waiting: int) -> None:
     assert desk.stands() == ACCEPTED
 
 
-def test_accept__with_a_comment(desk: Desk, waiting: int) -> None:
+def test_accept__with_a_comment(desk: Desk, waiting: int, wording: SnapshotAssertion) -> None:
     desk.verdict(REVIEWER, ACCEPT, "well done")
     desk.pull_reviews()
-    assert desk.stands().reviews == ["reviewer-1 accept annotator-1 a: well done"]
+    assert desk.stands().reviews == wording
 
 
 def test_accept__with_changed_pixels_is_refused(desk: Desk, waiting: int) -> None:
@@ -170,7 +172,7 @@ def test_stale__the_annotation_was_deleted_meanwhile(desk: Desk, waiting: int) -
 
 @pytest.mark.parametrize("verdict", [ACCEPT, REJECT])
 def test_stale__the_annotators_change_can_not_be_read(
-    desk: Desk, waiting: int, verdict: str
+    desk: Desk, waiting: int, verdict: str, refusal: Refusal
 ) -> None:
     [mask] = desk.catalogue.masks.of_image(1)
     assert desk.catalogue.tasks.unread_edits([mask.id]) == {}
@@ -184,7 +186,7 @@ def test_stale__the_annotators_change_can_not_be_read(
     assert _refused(desk.pull_reviews()) == f"1.png: {why}"
     assert desk.stands() == IN_REVIEW
     assert desk.catalogue.tasks.unread_edits([mask.id]) == {mask.id: why}
-    with pytest.raises(InputError, match=r"^1.png: its annotator changed it since"):
+    with refusal(InputError):
         desk.catalogue.masks.review(mask.id, REVIEWER, verdict, "see the rim")
     desk.submit(ANNOTATOR, "a", edit=waiting)
     desk.pull()
@@ -237,14 +239,13 @@ def test_second_reviewer__refused_and_the_first_verdict_stands(desk: Desk, waiti
     assert desk.rows() == before
 
 
-def test_second_reviewer__the_first_sent_it_back(desk: Desk, waiting: int) -> None:
+def test_second_reviewer__the_first_sent_it_back(
+    desk: Desk, waiting: int, wording: SnapshotAssertion
+) -> None:
     desk.verdict(REVIEWER, REJECT, "rim too wide")
     desk.verdict("reviewer-2", ACCEPT)
     _, refused = desk.pull_reviews()
-    assert _refused([refused]) == (
-        "1.png: this mask has another verdict already; the image comes back to review "
-        "once its annotator has pressed Update"
-    )
+    assert _refused([refused]) == wording
 
 
 def test_second_reviewer__first_is_who_said_it_first(desk: Desk, waiting: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.catalogue import AnnotationPage, AnnotationVersion, Arm, NewMask, NewTask, Purpose
 from ddiseg.workspace.workspace import Workspace
@@ -62,11 +63,11 @@ def read_twice(filled: Workspace) -> Workspace:
 
 
 @pytest.mark.usefixtures("read_twice")
-def test_agreement__every_figure_with_n_and_interval(here: Run) -> None:
+def test_agreement__every_figure_with_n_and_interval(here: Run, wording: SnapshotAssertion) -> None:
     result = here("agreement")
     assert result.status == 0
     lines = result.out.splitlines()
-    assert lines[0] == "2 pairs of masks, of 2 images of 2 patients"
+    assert lines[0] == wording
     [overlap] = [line for line in lines if line.startswith("all, lesion")]
     # Dice 1 and 4 / 8, IoU 1 and 4 / 12; two patients, so from the one to the other.
     assert "0.750 [0.500, 1.000]" in overlap

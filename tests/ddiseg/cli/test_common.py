@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.cli import common
 from ddiseg.cli.common import (
@@ -29,6 +30,7 @@ from ddiseg.cli.main import cli
 from ddiseg.errors import DdisegError, InputError
 from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.workspace.workspace import Workspace
+from tests.wording import Refusal
 
 Run = Callable[..., Any]
 
@@ -66,7 +68,7 @@ def test_run__result_on_stdout_and_the_rest_on_stderr(try_it: Run) -> None:
 
 
 def test_progress_bar__off_a_terminal_a_line_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wording: SnapshotAssertion
 ) -> None:
     clock = iter([0.0, 5.0, 15.0, 15.0, 16.0, 31.0, 31.0, 32.0])
     monkeypatch.setattr(common.time, "monotonic", lambda: next(clock))
@@ -74,7 +76,7 @@ def test_progress_bar__off_a_terminal_a_line_now_and_then(
         for done in range(1, 5):
             progress(done, 4)
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["Work: 2 of 4", "Work: 4 of 4", "Work: 4 in 32.0 s"]
+    assert lines == wording
 
 
 def test_progress_stages__a_bar_each(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,14 +183,11 @@ OUTCOMES = [
 ]
 
 
-def test_report_outcomes__text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_outcomes__text(
+    capsys: pytest.CaptureFixture[str], wording: SnapshotAssertion
+) -> None:
     report_outcomes(Settings(), OUTCOMES, "files", strict=False, extra={}, lines=["so far"])
-    assert capsys.readouterr().out.splitlines() == [
-        "3 files: 2 added, 0 unchanged, 0 repaired, 1 refused",
-        "  refused  c.png: holds 3 frames",
-        "  added  b.png: turned upright",
-        "so far",
-    ]
+    assert capsys.readouterr().out.splitlines() == wording
 
 
 def test_report_outcomes__long_lists_are_cut_in_text_only(
@@ -205,35 +204,32 @@ def test_report_outcomes__long_lists_are_cut_in_text_only(
 
 
 def test_report_outcomes__equal_reasons_share_a_line_in_text_only(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], wording: SnapshotAssertion
 ) -> None:
     outcomes = [FileOutcome(f"{n}.png", Outcome.REFUSED, "is no mask") for n in range(40)]
     outcomes.append(FileOutcome("x.png", Outcome.ADDED))
     report_outcomes(Settings(), outcomes, "masks", strict=False, extra={})
-    assert capsys.readouterr().out.splitlines() == [
-        "41 masks: 1 added, 0 unchanged, 0 repaired, 40 refused",
-        "  refused  40 masks: is no mask (0.png, 1.png, 2.png, ...)",
-    ]
+    assert capsys.readouterr().out.splitlines() == wording
     report_outcomes(Settings(output="json"), outcomes, "masks", strict=False, extra={})
     assert len(json.loads(capsys.readouterr().out)["files"]) == 41
 
 
 def test_report_outcomes__many_reasons_of_refusal_are_cut(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], wording: SnapshotAssertion
 ) -> None:
     many = [FileOutcome(f"{n}.png", Outcome.REFUSED, f"reason {n}") for n in range(50)]
     report_outcomes(Settings(), [*many, OUTCOMES[0]], "files", strict=False, extra={})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 22
-    assert lines[-1] == "  ... and 30 more with a note; --output json lists all"
+    assert lines[-1] == wording
 
 
 @pytest.mark.parametrize("output", ["text", "json"])
 def test_report_outcomes__everything_refused_fails(
-    capsys: pytest.CaptureFixture[str], output: str
+    capsys: pytest.CaptureFixture[str], output: str, refusal: Refusal
 ) -> None:
     settings = Settings(output=output)
-    with pytest.raises(DdisegError, match=r"^nothing was taken: 2 of 2 files refused$"):
+    with refusal(DdisegError):
         report_outcomes(settings, [OUTCOMES[2]] * 2, "files", strict=False, extra={})
     assert "holds 3 frames" in capsys.readouterr().out, "what was refused is printed all the same"
     report_outcomes(settings, [], "files", strict=False, extra={})
@@ -241,8 +237,8 @@ def test_report_outcomes__everything_refused_fails(
     report_outcomes(settings, [OUTCOMES[2], unchanged], "files", strict=False, extra={})
 
 
-def test_report_outcomes__strict(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(DdisegError, match="--strict: 1 of 3 files refused"):
+def test_report_outcomes__strict(capsys: pytest.CaptureFixture[str], refusal: Refusal) -> None:
+    with refusal(DdisegError):
         report_outcomes(Settings(), OUTCOMES, "files", strict=True, extra={})
     assert "2 added" in capsys.readouterr().out
     report_outcomes(Settings(), OUTCOMES[:2], "files", strict=True, extra={})

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from alembic import command
+from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.catalogue import Arm, NewMask, NewModelVersion
 from ddiseg.catalogue.database import Database, _alembic
@@ -139,7 +140,7 @@ def test_init__an_empty_name_is_refused(
 
 
 def test_deleted_current_folder__an_absolute_path_still_works(
-    ddiseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ddiseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wording: SnapshotAssertion
 ) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -149,7 +150,7 @@ def test_deleted_current_folder__an_absolute_path_still_works(
     for words in (("init",), ("status",), ("init", "w"), ("status", "--workspace", "w")):
         refused = ddiseg(*words)
         assert (refused.status, refused.out) == (1, "")
-        assert refused.err == "Error: the current folder no longer exists: cd to another one\n"
+        assert refused.err == wording
     assert ddiseg("init", root).out == f"workspace {root}: made\n"
     assert ddiseg("--workspace", root, "status").status == 0
     monkeypatch.setenv("DDISEG_WORKSPACE", str(root))
@@ -160,7 +161,7 @@ def test_deleted_current_folder__an_absolute_path_still_works(
 
 
 def test_home_folder__is_expanded_where_no_shell_does(
-    ddiseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ddiseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wording: SnapshotAssertion
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -172,9 +173,7 @@ def test_home_folder__is_expanded_where_no_shell_does(
     assert ddiseg("status", "--workspace=~/w").status == 0
     assert ddiseg("init", "~/w").out == f"workspace {root}: unchanged\n"
     refused = ddiseg("status", "--workspace", "~no-such-user/w")
-    assert refused.err == (
-        "Error: '~no-such-user/w' names a home folder that does not exist: give the absolute path\n"
-    )
+    assert refused.err == wording
     assert not (tmp_path / "~").exists()
 
 
@@ -276,14 +275,16 @@ def test_status__counts_and_next_step(ddiseg: Run, filled: Workspace) -> None:
     ]
 
 
-def test_status__empty_workspace(ddiseg: Run, workspace: Workspace) -> None:
+def test_status__empty_workspace(
+    ddiseg: Run, workspace: Workspace, wording: SnapshotAssertion
+) -> None:
     lines = ddiseg("status", "--workspace", workspace.root).out.splitlines()
     assert lines[0] == "0 images"
-    assert lines[-1] == "next: import photographs: ddiseg import PATH"
+    assert lines[-1] == wording
 
 
 def test_status__next_step_along_the_way(
-    ddiseg: Run, filled: Workspace, new_mask: Callable[..., NewMask]
+    ddiseg: Run, filled: Workspace, new_mask: Callable[..., NewMask], wording: SnapshotAssertion
 ) -> None:
     catalogue = filled.catalogue
 
@@ -305,28 +306,30 @@ def test_status__next_step_along_the_way(
     assert next_step().endswith("ddiseg refresh")
     learned = [mask.content_hash for mask in catalogue.masks.accepted().values()]
     model = catalogue.models.add(NewModelVersion("f", "u", "b", {}, learned, {}, "1.0"), "t")
-    assert next_step() == "2 images have no prediction of fedd-1 yet: ddiseg prelabel"
+    assert next_step() == wording
     catalogue.masks.add_predictions([new_mask(n, None, model_version_id=model.id) for n in (2, 3)])
     assert next_step().startswith("give the 2 images that nobody has to annotators, or a part")
     catalogue.masks.submit([new_mask(2, "anna", "c")], "ben")
     assert next_step().endswith("ddiseg label push"), "one new mask is too few to learn again"
     catalogue.masks.submit([new_mask(3, "anna", "d")], "ben")
-    assert next_step() == "2 accepted masks are new to fedd-1: ddiseg refresh"
+    assert next_step() == wording
     lines = ddiseg("status", "--workspace", filled.root).out.splitlines()
     assert "model: fedd-1, from 1 masks" in lines
 
 
-def test_status_work__nothing_drawn_yet_is_one_line(ddiseg: Run, filled: Workspace) -> None:
+def test_status_work__nothing_drawn_yet_is_one_line(
+    ddiseg: Run, filled: Workspace, wording: SnapshotAssertion
+) -> None:
     result = ddiseg("status", "--work", "--workspace", filled.root)
     assert result.status == 0
-    assert result.out == (
-        "no accepted mask was drawn on a labelling server yet: 'ddiseg label push' sends images there\n"
-    )
+    assert result.out == wording
     data = ddiseg("status", "--work", "--workspace", filled.root, "--output", "json").json
     assert (data["n"], data["by_tone"], data["left_out"]) == (0, {}, [])
 
 
-def test_status_work__tables_and_json(ddiseg: Run, workspace: Workspace) -> None:
+def test_status_work__tables_and_json(
+    ddiseg: Run, workspace: Workspace, wording: SnapshotAssertion
+) -> None:
     people = People(workspace)
     for _ in range(6):
         people.accept(lesion(6), lesion(2), seconds=30)
@@ -336,11 +339,7 @@ def test_status_work__tables_and_json(ddiseg: Run, workspace: Workspace) -> None
     assert lines[0].startswith("Drawn on a labelling server and accepted, ")
     assert lines[0].endswith(" (n = 12 images, 12 patients).")
     start = lines.index("With and without the model's mask")
-    assert [" ".join(line.split()) for line in lines[start + 1 : start + 4]] == [
-        "images patients median, s mean, s lesion Dice mean Dice pixels changed, % readers' lesion Dice",
-        "all tones",
-        "painted 6 6 30 [30, 30] 30 [30, 30] 0.50 [0.50, 0.50] 0.73 [0.73, 0.73] 8.3 [8.3, 8.3] —",
-    ]
+    assert [" ".join(line.split()) for line in lines[start + 1 : start + 4]] == wording
     assert len(lines[start + 1]) == len(lines[start + 3])
     assert not any(line != line.rstrip() for line in lines)
     assert result.err.startswith("Comparing masks: 12 in ")
@@ -358,14 +357,11 @@ def test_status_work__only_damaged_masks(ddiseg: Run, workspace: Workspace) -> N
     assert lines[0].startswith("Left out: drawn-1.png: ")
 
 
-def test_verify__whole(ddiseg: Run, filled: Workspace) -> None:
+def test_verify__whole(ddiseg: Run, filled: Workspace, wording: SnapshotAssertion) -> None:
     filled.store.put(Kind.IMAGE, "ab" * 32, b"left by a stopped run")
     result = ddiseg("verify", "--workspace", filled.root)
     assert result.status == 0
-    assert result.out.splitlines() == [
-        "checked 3 images, 1 masks, 0 models: 0 problems",
-        "  1 files that no row names, left by a stopped run; harmless",
-    ]
+    assert result.out.splitlines() == wording
     assert result.err.startswith("verify: 4 in ")
 
 

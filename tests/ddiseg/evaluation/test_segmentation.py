@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import jaccard_score
+from syrupy.assertion import SnapshotAssertion
 
 from annotation_protocol import load_protocol
 from ddiseg import masks
@@ -19,6 +20,7 @@ from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 from tests.fedd.conftest import spot
+from tests.wording import Refusal
 
 Learn = Callable[..., Refreshed]
 
@@ -90,7 +92,7 @@ def test_evaluate__a_model_is_never_scored_on_its_own_training_image(
 
 
 def test_evaluate__predictions_of_another_version_are_told(
-    painted: Workspace, tmp_path: Path, learn: Learn
+    painted: Workspace, tmp_path: Path, learn: Learn, wording: SnapshotAssertion
 ) -> None:
     """The version in use learned from the image; the one before did not, and its prediction counts."""
     assert evaluate(painted, "tester", truth=tmp_path / "truth")["notes"] == []
@@ -100,10 +102,7 @@ def test_evaluate__predictions_of_another_version_are_told(
     learn(painted)
     result = evaluate(painted, "tester", truth=tmp_path / "truth")
     assert result["models"] == {"fedd-1": 5}
-    assert result["notes"] == [
-        "5 of 5 images are scored with a prediction of another version, fedd-1 (5): fedd-2, in use, "
-        "learned from them or has not predicted them"
-    ]
+    assert result["notes"] == wording
     assert painted.catalogue.evaluations.test_images() == {6, 7, 8, 9}
 
 
@@ -201,16 +200,13 @@ def test_evaluate__why_nothing_is_left(painted: Workspace, tmp_path: Path) -> No
 
 
 def test_evaluate__settled_images_are_predicted_where_asked_for(
-    spots: Workspace, learn: Learn, tmp_path: Path
+    spots: Workspace, learn: Learn, tmp_path: Path, refusal: Refusal
 ) -> None:
     """A plain 'ddiseg prelabel' leaves a skipped image out: it would be the wrong advice."""
     learn(spots)
     for image_id in (6, 7, 8, 9):
         spots.catalogue.images.skip(image_id, "blurry", None, "tester")
-    with pytest.raises(
-        InputError,
-        match=r"5 are of images without a prediction: run 'ddiseg prelabel --state new --state skipped'$",
-    ):
+    with refusal(InputError):
         evaluate(spots, "tester", truth=tmp_path / "truth")
 
 
@@ -223,10 +219,10 @@ def test_evaluate__format_is_guessed(painted: Workspace, tmp_path: Path) -> None
     assert (result["format"], result["n_images"]) == ("sddi", 1)
 
 
-def test_evaluate__accepted_masks_against_earlier_predictions(painted: Workspace) -> None:
-    with pytest.raises(
-        InputError, match="4 truths \\(accepted masks\\): 4 are of images that the model learned"
-    ):
+def test_evaluate__accepted_masks_against_earlier_predictions(
+    painted: Workspace, refusal: Refusal
+) -> None:
+    with refusal(InputError):
         evaluate(painted, "tester", truth=None)
     mask = spot(4)[1]
     new = NewMask(
@@ -252,14 +248,16 @@ def test_evaluate__only_classes_that_the_truth_could_hold(
     assert set(result["classes"]) == {"lesion", "skin"}
 
 
-def test_evaluate__subset_and_unknown_truth(painted: Workspace, tmp_path: Path) -> None:
+def test_evaluate__subset_and_unknown_truth(
+    painted: Workspace, tmp_path: Path, refusal: Refusal
+) -> None:
     painted.catalogue.subsets.store({"some": [5, 6]}, {}, "tester")
     (tmp_path / "truth" / "stranger.png").write_bytes((tmp_path / "truth" / "1.png").read_bytes())
     result = evaluate(painted, "tester", truth=tmp_path / "truth", subset="some")
     assert result["n_images"] == 2
     assert len(result["refused"]) == 1
     assert "stranger" in result["refused"][0]
-    with pytest.raises(LookupError, match="no subset called 'none'"):
+    with refusal(LookupError):
         evaluate(painted, "tester", truth=tmp_path / "truth", subset="none")
 
 

@@ -15,6 +15,7 @@ from ddiseg.errors import InputError
 from ddiseg.ingest.coco import read_coco
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.ingest.coco_files import coco_file, run, write
+from tests.wording import Refusal
 
 
 @pytest.fixture
@@ -37,45 +38,46 @@ def test_read_coco__prints_nothing(photos: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "says"),
+    "document",
     [
-        ("{", r"labels\.json is not JSON \(Expecting property name"),
-        ("\udcff", r"labels\.json is not JSON"),
-        ("[" * 100_000, r"labels\.json is not JSON"),
-        ("", r"labels\.json is not JSON"),
-        ([], "has no list called 'images'"),
-        ({"annotations": []}, "has no list called 'images'"),
-        ({"images": {}}, "has no list called 'images'"),
-        ([{"data": {}, "annotations": []}], "'ddiseg masks import --as labelstudio'"),
-        ({**coco_file(), "categories": [{"name": "skin"}]}, "category 'skin' has no id"),
-        (
-            {**coco_file(), "categories": [{"id": 0, "name": "skin"}, {"id": 0, "name": "pen"}]},
-            "category 0 is both 'skin' and 'pen'",
-        ),
+        "{",
+        "\udcff",
+        "[" * 100_000,
+        "",
+        [],
+        {"annotations": []},
+        {"images": {}},
+        [{"data": {}, "annotations": []}],
+        {**coco_file(), "categories": [{"name": "skin"}]},
+        {**coco_file(), "categories": [{"id": 0, "name": "skin"}, {"id": 0, "name": "pen"}]},
     ],
 )
-def test_import__no_coco_file(workspace: Workspace, photos: Path, document: Any, says: str) -> None:
+def test_import__no_coco_file(
+    workspace: Workspace, photos: Path, document: Any, refusal: Refusal
+) -> None:
     path = photos / "labels.json"
     text = document if isinstance(document, str) else json.dumps(document)
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(InputError, match=says) as raised:
+    with refusal(InputError) as raised:
         run(workspace, path)
     assert "\n" not in str(raised.value)
     assert not workspace.catalogue.images.datasets()
 
 
-def test_import__folder_with_none_or_several(workspace: Workspace, photos: Path) -> None:
-    with pytest.raises(InputError, match=r"no file ends in \.json"):
+def test_import__folder_with_none_or_several(
+    workspace: Workspace, photos: Path, refusal: Refusal
+) -> None:
+    with refusal(InputError):
         run(workspace, photos)
     write(photos, "[]", "x.json")
-    with pytest.raises(InputError, match=r"x\.json is no COCO file"):
+    with refusal(InputError):
         run(workspace, photos)
     write(photos, "[]", "y.json")
-    with pytest.raises(InputError, match=r"no \.json in it has a list called 'images'"):
+    with refusal(InputError):
         run(workspace, photos)
     for part in ("train", "valid"):
         write(photos, coco_file(), f"{part}/_annotations.coco.json")
-    with pytest.raises(InputError, match=r"has 2 COCO files .* import one at a time"):
+    with refusal(InputError):
         run(workspace, photos)
-    with pytest.raises(InputError, match=r"/.*/absent\.json does not exist"):
+    with refusal(InputError):
         run(workspace, photos / "absent.json")

@@ -18,6 +18,7 @@ from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.labelstudio.media import copy_name, copy_png, copy_size, place_copy
 from ddiseg.workspace.workspace import Workspace
+from tests.wording import Refusal
 
 
 def sized(width: int, height: int) -> Image:
@@ -78,7 +79,7 @@ def test_copy_png__upright_and_without_metadata(
 
 
 def test_copy_png__photograph_that_was_changed_or_is_missing(
-    workspace: Workspace, tmp_path: Path
+    workspace: Workspace, tmp_path: Path, refusal: Refusal
 ) -> None:
     file = tmp_path / "photos/a.png"
     file.parent.mkdir()
@@ -86,7 +87,7 @@ def test_copy_png__photograph_that_was_changed_or_is_missing(
     import_photographs(workspace, file.parent, in_place=True)
     image = workspace.catalogue.images.find("a.png")
     Pillow.new("RGB", (8, 6), "blue").save(file)
-    with pytest.raises(InputError, match=r"a\.png was changed after it was imported --in-place"):
+    with refusal(InputError):
         copy_png(workspace, image, 8, 6)
     file.unlink()
     with pytest.raises(WorkspaceError, match="No such file"):
@@ -104,19 +105,19 @@ def test_place_copy__whole_and_alone(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "images") == ["x.png"]
 
 
-def test_place_copy__disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_place_copy__disk_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(WorkspaceError, match="No space left on device; free some space or make"):
+    with refusal(WorkspaceError):
         place_copy(tmp_path, "x.png", b"data")
     assert os.listdir(tmp_path / "images") == []
 
 
-def test_place_copy__folder_is_none(tmp_path: Path) -> None:
+def test_place_copy__folder_is_none(tmp_path: Path, refusal: Refusal) -> None:
     (tmp_path / "images").write_text("a file")
-    with pytest.raises(
-        WorkspaceError, match=r"images/x\.png: File exists; free some space or make"
-    ):
+    with refusal(WorkspaceError):
         place_copy(tmp_path, "x.png", b"data")

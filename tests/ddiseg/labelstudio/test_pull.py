@@ -38,6 +38,7 @@ from tests.fake_label_studio import (
     meanwhile,
     status,
 )
+from tests.wording import Refusal
 
 INK = box(slice(2, 4), slice(2, 5))
 
@@ -193,7 +194,7 @@ def rename_lesion(studio: Studio, old: str, new: str) -> None:
 
 
 def test_label_renamed__its_regions_wait_until_it_is_put_back(
-    studio: Studio, images: list[Image]
+    studio: Studio, images: list[Image], refusal: Refusal
 ) -> None:
     rename_lesion(studio, "lesion", "Melanoma")
     studio.submit(1, [stroke("Melanoma", INK)])
@@ -203,7 +204,7 @@ def test_label_renamed__its_regions_wait_until_it_is_put_back(
     [problem] = notes(done)
     assert "Melanoma" in problem
     assert problem.endswith(f"; see {studio.link(1)}")
-    with pytest.raises(InputError, match=r"has label 'Melanoma' of mask.*put the old name back"):
+    with refusal(InputError):
         studio.push()
     rename_lesion(studio, "Melanoma", "lesion")
     # Label Studio's own way to put a label back in results that are there.
@@ -383,14 +384,14 @@ def test_task_deleted__while_its_page_is_read(studio: Studio, images: list[Image
 
 
 def test_project_deleted__full_pull_makes_room_for_a_new_one(
-    studio: Studio, images: list[Image]
+    studio: Studio, images: list[Image], refusal: Refusal
 ) -> None:
     studio.submit(1, LESION)
     studio.pull()
     with Client(studio.connection) as client:
         client._sdk.projects.delete(1)
     for attempt in (studio.pull, studio.push):
-        with pytest.raises(ServerError, match="'ddiseg label pull --full' takes note of that"):
+        with refusal(ServerError):
             attempt()
     assert studio.states() == {"submitted": 1, "in_labelling": 2}
     done = studio.pull(full=True)
@@ -405,10 +406,10 @@ def test_project_deleted__full_pull_makes_room_for_a_new_one(
 
 
 def test_project__behind_a_page_that_says_404_is_not_taken_for_deleted(
-    studio: Studio, images: list[Image]
+    studio: Studio, images: list[Image], refusal: Refusal
 ) -> None:
     studio.server.misbehave("GET", "/api/projects/*", html(404))
-    with pytest.raises(ServerError, match="web page instead of data"):
+    with refusal(ServerError):
         studio.pull(full=True)
     assert studio.states() == {"in_labelling": 3}
 

@@ -45,6 +45,7 @@ from tests.fake_label_studio import (
     status,
     truncated,
 )
+from tests.wording import Refusal
 
 INK = box(slice(2, 4), slice(2, 5))
 
@@ -264,11 +265,11 @@ def test_pull__a_passing_fault_is_not_noticed(
 
 
 def test_pull__server_too_slow_then_again(
-    studio: Studio, images: list[Image], impatient: None
+    studio: Studio, images: list[Image], impatient: None, refusal: Refusal
 ) -> None:
     work(studio)
     studio.server.misbehave("GET", "/api/tasks", slow(60), times=None)
-    with pytest.raises(ServerError, match="does not answer in time"):
+    with refusal(ServerError):
         studio.pull()
     finish(studio, images)
 
@@ -282,10 +283,10 @@ def test_pull__server_down_then_up(studio: Studio, images: list[Image]) -> None:
     finish(studio, images)
 
 
-def test_pull__another_major_version(studio: Studio, images: list[Image]) -> None:
+def test_pull__another_major_version(studio: Studio, images: list[Image], refusal: Refusal) -> None:
     work(studio)
     studio.server.version = "2.1.0"
-    with pytest.raises(ServerError, match=r"is Label Studio 2\.1\.0"):
+    with refusal(ServerError):
         studio.pull()
     assert studio.rows("annotations") == []
     studio.server.version = "1.30.0"

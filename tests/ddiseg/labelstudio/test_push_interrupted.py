@@ -48,6 +48,7 @@ from tests.fake_label_studio import (
     status,
     truncated,
 )
+from tests.wording import Refusal
 
 IMPORT = "/api/projects/*/import"
 
@@ -215,10 +216,10 @@ def test_push__server_busy(studio: Studio, naps: list[float]) -> None:
     finish(studio, images)
 
 
-def test_push__server_too_slow(studio: Studio, impatient: None) -> None:
+def test_push__server_too_slow(studio: Studio, impatient: None, refusal: Refusal) -> None:
     images = plan(studio)
     studio.server.misbehave("POST", IMPORT, slow(60))
-    with pytest.raises(ServerError, match="does not answer in time") as raised:
+    with refusal(ServerError) as raised:
         studio.push()
     assert "the next run looks before it sends" in str(raised.value)
     assert studio.server.count("POST", IMPORT) == 1
@@ -237,10 +238,10 @@ def test_push__server_down_then_up(studio: Studio) -> None:
     finish(studio, images)
 
 
-def test_push__another_major_version_touches_nothing(studio: Studio) -> None:
+def test_push__another_major_version_touches_nothing(studio: Studio, refusal: Refusal) -> None:
     images = plan(studio)
     studio.server.version = "2.0.0"
-    with pytest.raises(ServerError, match=r"is Label Studio 2\.0\.0; this ddiseg speaks to 1\.x"):
+    with refusal(ServerError):
         studio.push()
     assert [r.method for r in studio.server.requests] == ["GET"]
     assert studio.rows("tasks") == []
@@ -248,22 +249,22 @@ def test_push__another_major_version_touches_nothing(studio: Studio) -> None:
     finish(studio, images)
 
 
-def test_push__wrong_url(studio: Studio) -> None:
+def test_push__wrong_url(studio: Studio, refusal: Refusal) -> None:
     images = plan(studio)
     right = studio.connection
     studio.connection = replace(right, url=f"{right.url}/labels", embedded=False)
-    with pytest.raises(ServerError, match=r"web page instead of data \(404.*is the URL right"):
+    with refusal(ServerError):
         studio.push()
     assert studio.rows("tasks") == []
     studio.connection = right
     finish(studio, images)
 
 
-def test_push__server_makes_fewer_tasks_than_it_was_sent(studio: Studio) -> None:
+def test_push__server_makes_fewer_tasks_than_it_was_sent(studio: Studio, refusal: Refusal) -> None:
     images = plan(studio)
     few = '{"task_ids": [1, 2], "prediction_count": 2}'
     studio.server.misbehave("POST", IMPORT, status(201, few))
-    with pytest.raises(ServerError, match="made 2 tasks of 5: run the same command again"):
+    with refusal(ServerError):
         studio.push()
     assert studio.tasks() == []
     finish(studio, images)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.catalogue import Purpose
 from ddiseg.catalogue.tables import Image
@@ -33,6 +34,7 @@ from tests.ddiseg.labelstudio.studio import (
 )
 from tests.fake_label_studio import Fault, cut, done_then_cut, meanwhile, status
 from tests.fake_label_studio.talk import Talk
+from tests.wording import Refusal
 
 INK = box(slice(2, 4), slice(2, 5))
 FIX = [stroke("marker", INK)]
@@ -330,7 +332,7 @@ def test_review__without_a_verdict(studio: Studio, images: list[Image], skipped:
 
 @pytest.mark.parametrize("refused", ["self-review", "skipped", "no verdict"])
 def test_refused__offered_to_another_person_by_the_next_push(
-    studio: Studio, images: list[Image], refused: str
+    studio: Studio, images: list[Image], refused: str, wording: SnapshotAssertion
 ) -> None:
     studio.push_reviews()
     task = studio.review_task(images[0])
@@ -344,7 +346,7 @@ def test_refused__offered_to_another_person_by_the_next_push(
     problem(studio.pull_reviews())
     done = studio.push_reviews()
     assert [o for o in told(done) if o[1] != UNCHANGED] == [("1.png", REPAIRED)]
-    assert notes(done) == ["a verdict was refused: offered to another person"]
+    assert notes(done) == wording
     assert endings(studio.push_reviews()) == [UNCHANGED] * 3
     assert next_in_stream(studio, REVIEWER) == "1.png"
     studio.decide(task, "accept")
@@ -560,8 +562,8 @@ def test_sample__none(studio: Studio, images: list[Image]) -> None:
 
 
 @pytest.mark.parametrize("sample", [-1, 100.5, float("nan")])
-def test_sample__that_makes_no_sense(studio: Studio, sample: float) -> None:
-    with pytest.raises(InputError, match=r"review-sample is .*: give a percentage, 0 to 100"):
+def test_sample__that_makes_no_sense(studio: Studio, sample: float, refusal: Refusal) -> None:
+    with refusal(InputError):
         studio.push_reviews(sample=sample)
     assert studio.server.requests == []
 
@@ -603,13 +605,13 @@ def test_deleted__review_task_of_a_mask_that_no_longer_waits(
     studio.check()
 
 
-def test_deleted__review_project(studio: Studio, images: list[Image]) -> None:
+def test_deleted__review_project(studio: Studio, images: list[Image], refusal: Refusal) -> None:
     studio.push_reviews()
     with_tasks = studio.number(Purpose.REVIEW)
     for task in [t for t in studio.server.tasks.values() if t.project.id == with_tasks]:
         studio.server.delete_task(task.id)
     del studio.server.projects[with_tasks]
-    with pytest.raises(ServerError, match="'ddiseg review pull --full' takes note of that"):
+    with refusal(ServerError):
         studio.push_reviews()
     assert endings(studio.pull_reviews(full=True)) == [REPAIRED] * 3
     assert endings(studio.push_reviews()) == [ADDED] * 3

@@ -18,6 +18,7 @@ from annotation_protocol.metrics import confusion
 from ddiseg.errors import InputError
 from ddiseg.masks import Mask
 from ddiseg.masks.agreement import BoundaryDistance, boundary_distance, cohen_kappa
+from tests.wording import Refusal
 
 sides = st.integers(1, 9)
 pairs = hnp.arrays(
@@ -56,8 +57,8 @@ def test_cohen_kappa__more_pixels_than_a_product_in_64_bits_holds() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 2, 2), (4,)])
-def test_cohen_kappa__refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match=r"must be \(classes, classes\)"):
+def test_cohen_kappa__refused(shape: tuple[int, ...], refusal: Refusal) -> None:
+    with refusal(InputError):
         cohen_kappa(np.zeros(shape, np.int64))
 
 
@@ -107,13 +108,13 @@ def test_boundary_distance__picture_edge_is_a_boundary() -> None:
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "message"),
+    ("a", "b"),
     [
-        (np.ones((2, 2), np.uint8), np.ones((2, 2), bool), "region is uint8"),
-        (np.ones((2, 2), bool), np.ones((1, 2, 2), bool), r"of shape \(1, 2, 2\)"),
-        (np.ones((2, 2), bool), np.ones((2, 3), bool), "stretch one to the other's size"),
+        (np.ones((2, 2), np.uint8), np.ones((2, 2), bool)),
+        (np.ones((2, 2), bool), np.ones((1, 2, 2), bool)),
+        (np.ones((2, 2), bool), np.ones((2, 3), bool)),
     ],
 )
-def test_boundary_distance__refused(a: Any, b: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_boundary_distance__refused(a: Any, b: Any, refusal: Refusal) -> None:
+    with refusal(InputError):
         boundary_distance(a, b)

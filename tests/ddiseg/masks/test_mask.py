@@ -30,6 +30,7 @@ from ddiseg.masks import (
     remap,
     stretch,
 )
+from tests.wording import Refusal
 
 PALETTE = load_protocol().palette()
 NAMES = load_protocol().class_names
@@ -80,28 +81,22 @@ def test_check_mask__bool_and_column_major() -> None:
 
 
 @pytest.mark.parametrize(
-    ("array", "message"),
+    "array",
     [
-        (np.zeros((2, 2)), "dtype float64"),
-        (np.zeros((2, 2, 3), np.uint8), r"shape \(2, 2, 3\)"),
-        (np.zeros(4, np.uint8), r"shape \(4,\)"),
-        (np.zeros((0, 4), np.uint8), "no pixels"),
-        (
-            np.array([[0, 7], [7, 9]], np.uint8),
-            "^mask values 7, 9 are no class; values seen: 0, 7, 9$",
-        ),
-        (np.array([[0, -1]]), "^mask value -1 is no class; values seen: -1, 0$"),
-        (np.array([[0, 70_000]]), "^mask value 70000 is no class"),
-        (
-            np.arange(5, 20, dtype=np.uint8)[None],
-            r"^mask has more than 8 values that are no class \(soft edges or a photograph\?\)$",
-        ),
-        (np.array([["a"]]), "dtype <U1"),
-        (np.array([[None]]), "dtype object"),
+        np.zeros((2, 2)),
+        np.zeros((2, 2, 3), np.uint8),
+        np.zeros(4, np.uint8),
+        np.zeros((0, 4), np.uint8),
+        np.array([[0, 7], [7, 9]], np.uint8),
+        np.array([[0, -1]]),
+        np.array([[0, 70_000]]),
+        np.arange(5, 20, dtype=np.uint8)[None],
+        np.array([["a"]]),
+        np.array([[None]]),
     ],
 )
-def test_check_mask__refused(array: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_check_mask__refused(array: Any, refusal: Refusal) -> None:
+    with refusal(InputError):
         check_mask(array, 5)
 
 
@@ -147,15 +142,15 @@ def test_encode_png__colours_and_depth() -> None:
 
 
 @pytest.mark.parametrize(
-    ("palette", "message"),
+    "palette",
     [
-        (PALETTE[:2], "palette has 2 colours"),
-        ([(0, 0, 300)] * 5, "0 to 255"),
-        ([(1, 2)] * 5, "red"),
+        PALETTE[:2],
+        [(0, 0, 300)] * 5,
+        [(1, 2)] * 5,
     ],
 )
-def test_encode_png__palette_refused(palette: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_encode_png__palette_refused(palette: Any, refusal: Refusal) -> None:
+    with refusal(InputError):
         encode_png(np.full((1, 1), 4, np.uint8), palette)
 
 
@@ -193,24 +188,24 @@ Image.new("L", (4, 4)).save(JPEG, format="JPEG")
 
 
 @pytest.mark.parametrize(
-    ("data", "message"),
+    "data",
     [
-        (saved(Image.new("RGB", (2, 2))), "is RGB;"),
-        (saved(Image.new("RGBA", (2, 2))), "is RGBA;"),
-        (saved(Image.new("LA", (2, 2))), "grey with alpha"),
-        (saved(Image.new("I;16", (2, 2))), "16-bit grey"),
-        (grey_png(2, 1, 4, 0, b"\x00\x12"), "4-bit grey"),
-        (grey_png(0, 1, 8, 0, b"\x00"), "no pixels"),
-        (grey_png(4, 4, 8, 0, b"\x00\x01"), "truncated or corrupt"),
-        (GOOD[:-12], "before its end mark"),
-        (GOOD[:70] + bytes([GOOD[70] ^ 1]) + GOOD[71:], "wrong checksum"),
-        (b"", "not a PNG"),
-        (b"GIF89a" + bytes(60), "not a PNG"),
-        (JPEG.getvalue(), "not a PNG"),
+        saved(Image.new("RGB", (2, 2))),
+        saved(Image.new("RGBA", (2, 2))),
+        saved(Image.new("LA", (2, 2))),
+        saved(Image.new("I;16", (2, 2))),
+        grey_png(2, 1, 4, 0, b"\x00\x12"),
+        grey_png(0, 1, 8, 0, b"\x00"),
+        grey_png(4, 4, 8, 0, b"\x00\x01"),
+        GOOD[:-12],
+        GOOD[:70] + bytes([GOOD[70] ^ 1]) + GOOD[71:],
+        b"",
+        b"GIF89a" + bytes(60),
+        JPEG.getvalue(),
     ],
 )
-def test_decode_png__refused(data: bytes, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_decode_png__refused(data: bytes, refusal: Refusal) -> None:
+    with refusal(InputError):
         decode_png(data)
 
 
@@ -228,11 +223,11 @@ def test_decode_png__one_byte_changed(position: int, change: int) -> None:
         decode_png(bytes(data))
 
 
-def test_decode_png__bomb() -> None:
+def test_decode_png__bomb(refusal: Refusal) -> None:
     bomb = grey_png(2**31 - 1, 2**31 - 1, 8, 0, bytes(1000))
-    with pytest.raises(InputError, match="over the limit of 200,000,000"):
+    with refusal(InputError):
         decode_png(bomb)
-    with pytest.raises(InputError, match="over the limit of 24"):
+    with refusal(InputError):
         decode_png(GOOD, max_pixels=24)
     assert decode_png(GOOD, max_pixels=25).shape == (5, 5)
 
@@ -274,37 +269,26 @@ def npy_with_header(header: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "message"),
+    "data",
     [
-        (pickle.dumps([1, 2]), "a pickle"),
-        (npy(np.array([[None]])), "Python objects"),
-        (
-            npy(np.zeros((4, 4), np.int32))[:-1],
-            r"is truncated: its header says shape \(4, 4\) of int32",
-        ),
-        (npy(np.zeros((4, 4), np.int32))[:20], "broken header"),
-        (b"\x93NUMPY", "broken header"),
-        (npy(np.zeros((4, 4), np.uint8)) + b"\x00", "goes on after its array"),
-        (npz(), "zip archive"),
-        (b"", "not a .npy file"),
-        (b"1,2,3", "not a .npy file"),
-        (npy(np.zeros(2, np.uint8)).replace(b"\x93NUMPY\x01", b"\x93NUMPY\x03"), "version 3.0"),
-        (npy_with_header(b"{'descr': 'i4', 'shape': 2}\n"), "broken header"),
-        (npy_with_header(b"__import__('os')\n"), "broken header"),
-        (
-            npy_with_header(
-                b"{'descr': '|u1', 'fortran_order': False, 'shape': (9999999, 9999999)}\n"
-            ),
-            "truncated",
-        ),
-        (
-            npy_with_header(b"{'descr': '|u1', 'fortran_order': False, 'shape': (-1, -4)}\nabcd"),
-            "broken header",
-        ),
+        pickle.dumps([1, 2]),
+        npy(np.array([[None]])),
+        npy(np.zeros((4, 4), np.int32))[:-1],
+        npy(np.zeros((4, 4), np.int32))[:20],
+        b"\x93NUMPY",
+        npy(np.zeros((4, 4), np.uint8)) + b"\x00",
+        npz(),
+        b"",
+        b"1,2,3",
+        npy(np.zeros(2, np.uint8)).replace(b"\x93NUMPY\x01", b"\x93NUMPY\x03"),
+        npy_with_header(b"{'descr': 'i4', 'shape': 2}\n"),
+        npy_with_header(b"__import__('os')\n"),
+        npy_with_header(b"{'descr': '|u1', 'fortran_order': False, 'shape': (9999999, 9999999)}\n"),
+        npy_with_header(b"{'descr': '|u1', 'fortran_order': False, 'shape': (-1, -4)}\nabcd"),
     ],
 )
-def test_load_npy__refused(data: bytes, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_load_npy__refused(data: bytes, refusal: Refusal) -> None:
+    with refusal(InputError):
         load_npy(data)
 
 
@@ -321,11 +305,9 @@ def test_remap__black_and_white() -> None:
     assert remap(np.array([[True, False]]), {0: 4, 1: 1}).tolist() == [[1, 4]]
 
 
-def test_remap__unnamed_values() -> None:
+def test_remap__unnamed_values(refusal: Refusal) -> None:
     values = np.array([[0, 254, 254], [255, 3, 0]], np.uint8)
-    with pytest.raises(
-        InputError, match="not name values 3, 254; values seen: 0, 3, 254, 255; name"
-    ):
+    with refusal(InputError):
         remap(values, {0: 4, 255: 1})
 
 
@@ -348,20 +330,20 @@ def test_parse_class_mapping(text: str, expected: dict[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    "text",
     [
-        ("", "'' is not VALUE=CLASS"),
-        ("0=skin,", "'' is not VALUE=CLASS"),
-        ("skin=0", "'skin=0' is not VALUE=CLASS"),
-        ("0=", "'0=' is not VALUE=CLASS"),
-        ("0.5=skin", "'0.5=skin' is not VALUE=CLASS"),
-        ("0=skin 255=lesion", "no class 'skin 255=lesion'"),
-        ("0=mole", "no class 'mole'; the classes are background, lesion, marker, ruler, skin"),
-        ("0=skin,00=lesion", "value 0 stands twice"),
+        "",
+        "0=skin,",
+        "skin=0",
+        "0=",
+        "0.5=skin",
+        "0=skin 255=lesion",
+        "0=mole",
+        "0=skin,00=lesion",
     ],
 )
-def test_parse_class_mapping__refused(text: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_parse_class_mapping__refused(text: str, refusal: Refusal) -> None:
+    with refusal(InputError):
         parse_class_mapping(text, NAMES)
 
 

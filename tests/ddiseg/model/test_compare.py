@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.catalogue import Catalogue, NewMask, Split
 from ddiseg.catalogue.tables import Mask
@@ -22,6 +23,7 @@ from ddiseg.workspace.workspace import Workspace
 from fedd.segment import Probes
 from tests.ddiseg.model.version_rows import add_version
 from tests.ddiseg.spots import accept_more
+from tests.wording import Refusal
 
 Learn = Callable[..., Refreshed]
 
@@ -33,18 +35,20 @@ def held_out(spots: Workspace) -> None:
 
 
 def test_refresh__a_version_in_use_of_another_protocol_is_not_compared(
-    spots: Workspace, learn: Learn, held_out: None, tiny_weights: Path
+    spots: Workspace, learn: Learn, held_out: None, tiny_weights: Path, wording: SnapshotAssertion
 ) -> None:
     add_version(spots, tiny_weights, protocol_version="0.9")
     done = learn(spots)
     assert done.in_use == done.version.name == "fedd-2"
-    assert done.reasons[0] == (
-        "not judged: fedd-1 learned the classes of protocol 0.9, and this is protocol 1.1"
-    )
+    assert done.reasons[0] == wording
 
 
 def test_refresh__a_version_in_use_that_can_not_be_read_just_now_ends_it_before_training(
-    spots: Workspace, learn: Learn, held_out: None, monkeypatch: pytest.MonkeyPatch
+    spots: Workspace,
+    learn: Learn,
+    held_out: None,
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: Refusal,
 ) -> None:
     learn(spots)
     accept_more(spots, [5])
@@ -57,7 +61,7 @@ def test_refresh__a_version_in_use_that_can_not_be_read_just_now_ends_it_before_
 
     monkeypatch.setattr(refreshing, "train_probes", None)
     monkeypatch.setattr(Store, "get", away)
-    with pytest.raises(WorkspaceError, match="the store: Permission denied"):
+    with refusal(WorkspaceError):
         learn(spots, seed=1)
     assert [version.name for version in spots.catalogue.models.all()] == ["fedd-1"]
 
@@ -75,7 +79,11 @@ def _meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -
 
 
 def test_refresh__another_version_came_into_use_in_the_meantime(
-    spots: Workspace, learn: Learn, held_out: None, monkeypatch: pytest.MonkeyPatch
+    spots: Workspace,
+    learn: Learn,
+    held_out: None,
+    monkeypatch: pytest.MonkeyPatch,
+    wording: SnapshotAssertion,
 ) -> None:
     models = spots.catalogue.models
     learn(spots)
@@ -84,10 +92,7 @@ def test_refresh__another_version_came_into_use_in_the_meantime(
     _meanwhile(monkeypatch, lambda: models.promote("fedd-1", "ben", "fedd-2 is bad", forced=False))
     done = learn(spots)
     assert (done.version.name, done.in_use) == ("fedd-3", "fedd-1")
-    assert done.reasons[0] == (
-        "fedd-1 was promoted while this version was trained, and was not compared with it: run "
-        "'ddiseg refresh' again"
-    )
+    assert done.reasons[0] == wording
     assert done.version.gate is not None
     assert (done.version.gate["passed"], done.version.gate["compared_with"]) == (False, "fedd-2")
     again = learn(spots)
@@ -96,16 +101,13 @@ def test_refresh__another_version_came_into_use_in_the_meantime(
 
 
 def test_refresh__holding_out_began_in_the_meantime(
-    spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
+    spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch, wording: SnapshotAssertion
 ) -> None:
     sides = {i: Split.HOLDOUT if i < 3 else Split.TRAINING for i in (1, 2, 3, 4)}
     _meanwhile(monkeypatch, lambda: spots.catalogue.splits.decide(sides))
     done = learn(spots)
     assert (done.version.name, done.in_use) == ("fedd-1", None)
-    assert done.reasons == (
-        "the hold-out set was begun while this version was trained, and it may have learned from some of "
-        "them: run 'ddiseg refresh' again",
-    )
+    assert done.reasons == wording
     again = learn(spots)
     assert again.in_use == again.version.name == "fedd-2"
     assert len(again.version.training_masks) == 2

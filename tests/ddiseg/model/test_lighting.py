@@ -5,6 +5,7 @@ import pytest
 
 from ddiseg.errors import InputError
 from ddiseg.model.lighting import D65, colour_temperature, daylight_gains, exposure, one_grey_level
+from tests.wording import Refusal
 
 GREY = np.full((2, 3, 3), 128, np.uint8)
 
@@ -63,7 +64,7 @@ def test_one_grey_level__is_the_smallest_change() -> None:
 
 
 @pytest.mark.parametrize(("make", "by"), [(exposure, 0), (exposure, 5), (colour_temperature, 0), (colour_temperature, -3000), (exposure, float("nan"))])  # fmt: skip
-def test_change__none_or_too_much_is_refused(make: object, by: float) -> None:
+def test_change__none_or_too_much_is_refused(make: object, by: float, refusal: Refusal) -> None:
     assert callable(make)
-    with pytest.raises(InputError, match="can't be measured: give"):
+    with refusal(InputError):
         make(by)

@@ -21,6 +21,7 @@ from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 from fedd.errors import WeightsError
 from tests.fedd.conftest import QUICK, spot
+from tests.wording import Refusal
 
 Learn = Callable[..., Refreshed]
 
@@ -105,10 +106,12 @@ def test_prelabel__without_a_model(spots: Workspace) -> None:
         prelabel(spots, spots.catalogue.images.select())
 
 
-def test_prelabel__model_file_changed_on_disk(spots: Workspace, learn: Learn) -> None:
+def test_prelabel__model_file_changed_on_disk(
+    spots: Workspace, learn: Learn, refusal: Refusal
+) -> None:
     path = Path(spots.store.path(Kind.MODEL, learn(spots).version.file_hash))
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(WorkspaceError, match="was changed on disk"):
+    with refusal(WorkspaceError):
         prelabel(spots, spots.catalogue.images.select(states=[State.NEW]))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from sqlalchemy import select
+from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.catalogue import Split
 from ddiseg.catalogue.embeddings import embedding_space
@@ -28,6 +29,7 @@ from fedd.probes.training import Example
 from fedd.segment import Probes
 from tests.ddiseg.spots import accept_more
 from tests.fedd.conftest import QUICK
+from tests.wording import Refusal
 
 Learn = Callable[..., Refreshed]
 
@@ -46,7 +48,7 @@ def test_refresh__records_what_made_the_version(spots: Workspace, learn: Learn) 
 
 
 def test_refresh__shows_each_stage_and_the_backbone_s_passes(
-    spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
+    spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch, wording: SnapshotAssertion
 ) -> None:
     monkeypatch.setattr(validation, "FEWEST_IMAGES", 4)
     accept_more(spots, [5, 6, 7, 8, 9])
@@ -56,13 +58,7 @@ def test_refresh__shows_each_stage_and_the_backbone_s_passes(
         return lambda *at: told.setdefault(stage, []).append(at)
 
     done = learn(spots, replace(QUICK, held_out=0.4), stages=stages, hold_out=True)
-    assert list(told) == [
-        "Reading photographs",
-        "Photographs through the backbone",
-        "Training, steps",
-        "Measuring, photographs",
-        "Comparing with the version in use, photographs",
-    ]
+    assert list(told) == wording
     learned = len(done.version.training_masks)
     assert told["Reading photographs"] == [(n, learned) for n in range(learned + 1)]
     passes = told["Photographs through the backbone"]
@@ -189,14 +185,16 @@ def test_refresh__again_is_unchanged_until_something_changes(
     assert learn(spots, seed=1).version.name == "fedd-2"
 
 
-def test_refresh__no_accepted_mask_is_refused(workspace: Workspace, learn: Learn) -> None:
-    with pytest.raises(InputError, match="no accepted mask to learn from"):
+def test_refresh__no_accepted_mask_is_refused(
+    workspace: Workspace, learn: Learn, refusal: Refusal
+) -> None:
+    with refusal(InputError):
         learn(workspace)
     assert list(workspace.catalogue.models.all()) == []
 
 
-def test_refresh__weights_that_do_not_exist(spots: Workspace) -> None:
-    with pytest.raises(WeightsError, match="no backbone called nowhere"):
+def test_refresh__weights_that_do_not_exist(spots: Workspace, refusal: Refusal) -> None:
+    with refusal(WeightsError):
         refresh(spots, "tester", "nowhere")
 
 
@@ -232,14 +230,14 @@ def held_out(spots: Workspace) -> None:
 
 
 def test_refresh__held_out_masks_are_never_learned_from(
-    spots: Workspace, learn: Learn, held_out: None
+    spots: Workspace, learn: Learn, held_out: None, wording: SnapshotAssertion
 ) -> None:
     version = learn(spots).version
     accepted = spots.catalogue.masks.accepted()
     assert sorted(version.training_masks) == sorted(accepted[i].content_hash for i in (3, 4))
     assert version.gate is not None
     assert version.gate["held_out"]["images"] == 2
-    assert version.gate["reasons"][0] == "not judged: there is no version in use to compare with"
+    assert version.gate["reasons"][0] == wording
 
 
 def test_refresh__once_begun_holding_out_goes_on(spots: Workspace, learn: Learn) -> None:
@@ -250,10 +248,10 @@ def test_refresh__once_begun_holding_out_goes_on(spots: Workspace, learn: Learn)
 
 
 def test_refresh__everything_held_out_leaves_nothing_to_learn_from(
-    spots: Workspace, learn: Learn
+    spots: Workspace, learn: Learn, refusal: Refusal
 ) -> None:
     spots.catalogue.splits.decide({1: Split.HOLDOUT, 3: Split.HOLDOUT})
-    with pytest.raises(InputError, match=r"no accepted mask to learn from \(4 are held out"):
+    with refusal(InputError):
         learn(spots)
 
 
@@ -273,10 +271,14 @@ def test_refresh__a_version_in_use_that_can_not_paint_keeps_no_other_from_use(
 
 @pytest.mark.parametrize("tolerance", [5, -1, float("nan")])
 def test_refresh__a_tolerance_that_is_none_is_refused_before_anything_is_done(
-    spots: Workspace, learn: Learn, tolerance: float, monkeypatch: pytest.MonkeyPatch
+    spots: Workspace,
+    learn: Learn,
+    tolerance: float,
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: Refusal,
 ) -> None:
     monkeypatch.setattr(refreshing, "train_probes", None)
-    with pytest.raises(InputError, match=r"--tolerance is .*: give an IoU from 0 to 1"):
+    with refusal(InputError):
         learn(spots, hold_out=True, tolerance=tolerance)
     assert spots.catalogue.splits.all() == {}
 

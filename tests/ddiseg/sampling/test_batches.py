@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.catalogue import (
     AnnotationPage,
@@ -29,6 +30,7 @@ from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.errors import InputError
 from ddiseg.sampling.batches import BatchRequest, DrawnBatch, draw_batch
 from ddiseg.sampling.strategies import Strategy
+from tests.wording import Refusal
 
 TONES = ("I-II", "III-IV", "V-VI")
 Fill = Callable[[Iterable[dict[str, Any]]], Catalogue]
@@ -108,7 +110,9 @@ def test_draw__as_many_of_each_tone_and_queued(fill: Fill) -> None:
     assert "1 left out: tone unknown" in drawn.notes
 
 
-def test_draw__same_request_is_unchanged_and_another_is_refused(fill: Fill) -> None:
+def test_draw__same_request_is_unchanged_and_another_is_refused(
+    fill: Fill, refusal: Refusal
+) -> None:
     catalogue = fill(_rows(20))
     first = _draw(catalogue, "week-1", 6, seed=3)
     events = catalogue.events.count()
@@ -116,7 +120,7 @@ def test_draw__same_request_is_unchanged_and_another_is_refused(fill: Fill) -> N
     assert not again.new
     assert (_ids(again), again.notes) == (_ids(first), first.notes)
     assert catalogue.events.count() == events
-    with pytest.raises(InputError, match="'week-1' exists and was drawn by another request"):
+    with refusal(InputError):
         _draw(catalogue, "week-1", 6, seed=4)
 
 
@@ -137,19 +141,23 @@ def test_draw__two_open_batches_share_no_image(fill: Fill) -> None:
     assert second.lacking == [f"{tone}: 2 of the 3 wanted" for tone in TONES]
 
 
-def test_draw__a_tone_that_lacks_gives_its_slots_to_the_others(fill: Fill) -> None:
+def test_draw__a_tone_that_lacks_gives_its_slots_to_the_others(
+    fill: Fill, refusal: Refusal, wording: SnapshotAssertion
+) -> None:
     catalogue = fill([*_rows(20, TONES[:2]), *_rows(2, TONES[2:])])
-    with pytest.raises(InputError, match=r"--strict: .*V-VI: 2 of the 4 wanted"):
+    with refusal(InputError):
         _draw(catalogue, "week-1", 12, strict=True)
     assert catalogue.batches.all() == []
     drawn = _draw(catalogue, "week-1", 12)
     assert drawn.by_tone == {"I-II": 5, "III-IV": 5, "V-VI": 2}
-    assert drawn.lacking == ["V-VI: 2 of the 4 wanted"]
+    assert drawn.lacking == wording
     with pytest.raises(InputError, match="--strict"):
         _draw(catalogue, "week-1", 12, strict=True)
 
 
-def test_draw__of_a_patient_and_of_near_duplicates_one(fill: Fill) -> None:
+def test_draw__of_a_patient_and_of_near_duplicates_one(
+    fill: Fill, wording: SnapshotAssertion
+) -> None:
     rows = _rows(20, ["I-II"])
     for row in rows[:10]:
         row["patient"] = "p"
@@ -159,16 +167,18 @@ def test_draw__of_a_patient_and_of_near_duplicates_one(fill: Fill) -> None:
     ids = set(_ids(drawn))
     assert len(ids & set(range(1, 11))) == len(ids & set(range(11, 16))) == 1
     assert ids >= set(range(16, 21))
-    assert drawn.lacking == ["I-II: 7 of the 20 wanted"]
+    assert drawn.lacking == wording
 
 
-def test_draw__a_tone_of_few_patients_gives_its_slots_to_the_others(fill: Fill) -> None:
+def test_draw__a_tone_of_few_patients_gives_its_slots_to_the_others(
+    fill: Fill, wording: SnapshotAssertion
+) -> None:
     rows = _rows(10)
     for row in rows[20:]:
         row["patient"] = "p"
     drawn = _draw(fill(rows), "week-1", 12)
     assert drawn.by_tone == {"I-II": 6, "III-IV": 5, "V-VI": 1}
-    assert drawn.lacking == ["V-VI: 1 of the 4 wanted"]
+    assert drawn.lacking == wording
 
 
 def test_draw__an_odd_slot_that_was_given_back_goes_to_who_had_none(fill: Fill) -> None:
@@ -386,7 +396,7 @@ def test_draw__images_with_annotators_only_where_there_are_too_few_others(fill: 
 
 
 def test_draw__an_image_begun_in_the_same_moment(
-    fill: Fill, new_mask: Callable[..., NewMask]
+    fill: Fill, new_mask: Callable[..., NewMask], refusal: Refusal
 ) -> None:
     catalogue = fill(_rows(2))
     tasks = _give_out(catalogue, *range(1, 7))
@@ -397,7 +407,7 @@ def test_draw__an_image_begun_in_the_same_moment(
             {tasks[1]: {1}},
         ),
     )
-    with pytest.raises(InputError, match="1 of the 2 images were sampled or given to people"):
+    with refusal(InputError):
         catalogue.batches.store(
             "week-1", [NewMember(1, True, "r"), NewMember(2, True, "r")], {}, "tester"
         )
@@ -414,7 +424,7 @@ def test_draw__returned_images_are_begun(fill: Fill, new_mask: Callable[..., New
 
 
 def test_draw__nothing_says_where_the_images_are_and_what_frees_some(
-    fill: Fill, new_mask: Callable[..., NewMask]
+    fill: Fill, new_mask: Callable[..., NewMask], wording: SnapshotAssertion
 ) -> None:
     catalogue = fill(_rows(2))
     catalogue.masks.submit([new_mask(1, "annotator-1"), new_mask(2, "annotator-1")])
@@ -422,11 +432,7 @@ def test_draw__nothing_says_where_the_images_are_and_what_frees_some(
     _draw(catalogue, "week-1", 3)
     with pytest.raises(InputError) as error:
         _draw(catalogue, "week-2", 3)
-    assert str(error.value) == (
-        "no image can be drawn for 'week-2': 2 waiting for review, 1 skipped, 3 in open batches; "
-        "close a batch that is done with ('ddiseg batch close NAME'), take a skipped image back "
-        "('ddiseg reopen IMAGE'), or import more photographs"
-    )
+    assert str(error.value) == wording
 
 
 #: Patients by tone; each has two images, of which a batch has at most one.
@@ -494,14 +500,10 @@ def test_draw__odd_slots_take_turns_over_the_rounds(fill: Fill, paint: Paint) ->
     }
 
 
-def test_draw__a_size_beyond_counting(fill: Fill) -> None:
+def test_draw__a_size_beyond_counting(fill: Fill, wording: SnapshotAssertion) -> None:
     drawn = _draw(fill(_rows(2)), "week-1", 10**12)
     assert len(drawn.members) == 6
-    assert drawn.lacking == [
-        "I-II: 2 of the 333333333334 wanted",
-        "III-IV: 2 of the 333333333333 wanted",
-        "V-VI: 2 of the 333333333333 wanted",
-    ]
+    assert drawn.lacking == wording
 
 
 @pytest.mark.parametrize("tones", [("V-VI",), ("unknown", "I-II")])
@@ -510,52 +512,40 @@ def test_draw__only_the_tones_asked_for(fill: Fill, tones: tuple[str, ...]) -> N
     assert set(_draw(catalogue, "week-1", 4, tones=tones).by_tone) == set(tones)
 
 
-def test_draw__nothing_there(fill: Fill, catalogue: Catalogue) -> None:
+def test_draw__nothing_there(fill: Fill, catalogue: Catalogue, wording: SnapshotAssertion) -> None:
     with pytest.raises(InputError) as error:
         _draw(catalogue, "week-1", 4)
-    assert str(error.value) == (
-        "no image can be drawn for 'week-1': there are no images: import photographs "
-        "('ddiseg import PATH')"
-    )
+    assert str(error.value) == wording
     fill(_rows(3, ["I-II", "unknown"]))
     with pytest.raises(InputError) as error:
         _draw(catalogue, "week-1", 4, tones=("V-VI",))
-    assert str(error.value) == (
-        "no image can be drawn for 'week-1': there are no images of V-VI, but of other tones "
-        "(I-II 3, unknown 3): draw from those (--tone), or import photographs of V-VI"
-    )
+    assert str(error.value) == wording
 
 
-def test_draw__nothing_left_of_the_tone_asked_for(fill: Fill) -> None:
+def test_draw__nothing_left_of_the_tone_asked_for(fill: Fill, wording: SnapshotAssertion) -> None:
     catalogue = fill(_rows(2, ["I-II", "unknown"]))
     _draw(catalogue, "week-1", 2, tones=("I-II",))
     with pytest.raises(InputError) as error:
         _draw(catalogue, "week-2", 2, tones=("I-II",))
-    assert str(error.value) == (
-        "no image can be drawn for 'week-2': 2 in open batches, 2 of other tones; close a batch that "
-        "is done with ('ddiseg batch close NAME'), draw from the other tones (--tone), or import "
-        "more photographs"
-    )
+    assert str(error.value) == wording
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "a" * 101])
-def test_draw__unusable_name(catalogue: Catalogue, name: str) -> None:
-    with pytest.raises(InputError, match="can't name a batch"):
+def test_draw__unusable_name(catalogue: Catalogue, name: str, refusal: Refusal) -> None:
+    with refusal(InputError):
         _draw(catalogue, name, 4)
 
 
-@pytest.mark.parametrize(
-    ("size", "share", "said"), [(0, 20, "--size 0"), (5, -1, "--random-share -1"), (5, 101, "101")]
-)
-def test_request__refused(size: int, share: float, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+@pytest.mark.parametrize(("size", "share"), [(0, 20), (5, -1), (5, 101)])
+def test_request__refused(size: int, share: float, refusal: Refusal) -> None:
+    with refusal(InputError):
         BatchRequest(size, random_share=share)
 
 
-def test_draw__the_same_request_by_another_is_another_batch(fill: Fill) -> None:
+def test_draw__the_same_request_by_another_is_another_batch(fill: Fill, refusal: Refusal) -> None:
     catalogue = fill({"tone": "I-II"} for _ in range(4))
     draw_batch(catalogue, "auto-1", BatchRequest(1), "manager", origin=BatchOrigin.ROUND)
-    with pytest.raises(InputError, match="'auto-1' exists and was drawn by a round: draw under"):
+    with refusal(InputError):
         draw_batch(catalogue, "auto-1", BatchRequest(1), "manager")
     draw_batch(catalogue, "auto-7", BatchRequest(1), "manager")
     assert [b.origin for b in catalogue.batches.all()] == ["round", "person"]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.catalogue import JobKind, Purpose
 from ddiseg.errors import WorkspaceError
@@ -151,16 +152,14 @@ def test_catalogue_broken__is_told(idle: Served, monkeypatch: pytest.MonkeyPatch
 
 
 def test_defect__is_told_and_the_next_webhook_is_taken(
-    idle: Served, monkeypatch: pytest.MonkeyPatch
+    idle: Served, monkeypatch: pytest.MonkeyPatch, wording: SnapshotAssertion
 ) -> None:
     def defect(_kind: JobKind) -> bool:
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr(idle.workspace.catalogue.jobs, "request", defect)
     assert idle.post("/webhook", PULL).status_code == 503
-    assert idle.said == [
-        "pull can't be queued: unexpected ZeroDivisionError: by zero (a defect: report it)"
-    ]
+    assert idle.said == wording
     monkeypatch.undo()
     assert idle.post("/webhook", PULL).json() == {"status": "queued"}
 

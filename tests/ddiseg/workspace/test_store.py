@@ -11,6 +11,7 @@ import pytest
 
 from ddiseg.errors import WorkspaceError
 from ddiseg.workspace.store import Kind, Store
+from tests.wording import Refusal
 
 DIGEST = "ab" * 32
 
@@ -70,10 +71,10 @@ def _full_disk(*_: object) -> None:
 
 @pytest.mark.parametrize("fails", ["fsync", "replace"])
 def test_put__full_disk_leaves_nothing(
-    folder: Store, monkeypatch: pytest.MonkeyPatch, fails: str
+    folder: Store, monkeypatch: pytest.MonkeyPatch, fails: str, refusal: Refusal
 ) -> None:
     monkeypatch.setattr(os, fails, _full_disk)
-    with pytest.raises(WorkspaceError, match=r"No space left.*free some space.*run the same"):
+    with refusal(WorkspaceError):
         folder.put(Kind.IMAGE, DIGEST, b"pixels")
     assert _files(folder) == []
     monkeypatch.undo()
@@ -116,10 +117,10 @@ def test_digests__parts_left_by_a_killed_process_are_none(folder: Store) -> None
 
 
 @pytest.mark.parametrize("at", ["store", "store/images", "store/images/ab"])
-def test_put__path_is_a_file(folder: Store, tmp_path: Path, at: str) -> None:
+def test_put__path_is_a_file(folder: Store, tmp_path: Path, at: str, refusal: Refusal) -> None:
     (tmp_path / at).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / at).write_text("in the way")
-    with pytest.raises(WorkspaceError, match=r"Not a directory|File exists"):
+    with refusal(WorkspaceError):
         folder.put(Kind.IMAGE, DIGEST, b"pixels")
     assert (tmp_path / at).read_text() == "in the way"
 

@@ -11,13 +11,14 @@ import pytest
 from fedd.baselines import packages
 from fedd.baselines.packages import baselines_problem, needing_baselines
 from fedd.errors import MissingPackageError
+from tests.wording import Refusal
 
 BROKEN = RuntimeError("operator torchvision::nms does not exist")
 
 
-def test_needing__package_that_is_not_installed() -> None:
+def test_needing__package_that_is_not_installed(refusal: Refusal) -> None:
     with (
-        pytest.raises(MissingPackageError, match=r"need timm: pip install 'ddiseg\[baselines\]'"),
+        refusal(MissingPackageError),
         needing_baselines(),
     ):
         raise ImportError("No module named 'timm'", name="timm")

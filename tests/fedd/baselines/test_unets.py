@@ -23,6 +23,7 @@ from fedd.errors import DeviceError, TrainingDataError, WeightsError
 from fedd.probes.training import Example
 from tests.fedd.baselines.full_gpu import FullGPU
 from tests.fedd.conftest import CLASSES, spot
+from tests.wording import Refusal
 
 define_where_missing()
 pytest.importorskip("segmentation_models_pytorch", reason="needs ddiseg[baselines]")
@@ -85,9 +86,11 @@ def test_predict__agrees_with_its_probabilities(lite: SegmentationBaseline) -> N
     np.testing.assert_array_equal(mask, lite.probabilities(photograph).argmax(0))
 
 
-def test_predict__a_full_gpu(lite: SegmentationBaseline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict__a_full_gpu(
+    lite: SegmentationBaseline, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
     monkeypatch.setattr(lite, "net", FullGPU(lite.net))
-    with pytest.raises(DeviceError, match="ran out while painting a photograph"):
+    with refusal(DeviceError):
         lite.predict([spot(1)[0]])
 
 
@@ -162,28 +165,26 @@ def test_train__masks_that_nobody_judged_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mask", "message"),
+    "mask",
     [
-        (np.full((8, 8), 4, np.uint8), "show only skin"),
-        (np.full((8, 8), UNKNOWN, np.uint8), "show only no class"),
-        (np.full((8, 8), 7, np.uint8), "holds class 7, and there are only 5 classes"),
+        np.full((8, 8), 4, np.uint8),
+        np.full((8, 8), UNKNOWN, np.uint8),
+        np.full((8, 8), 7, np.uint8),
     ],
 )
-def test_train__nothing_to_tell_apart(mask: np.ndarray, message: str) -> None:
+def test_train__nothing_to_tell_apart(mask: np.ndarray, refusal: Refusal) -> None:
     example = Example(np.zeros((8, 8, 3), np.uint8), mask)
-    with pytest.raises(TrainingDataError, match=message):
+    with refusal(TrainingDataError):
         train_unet([example, example], (), CLASSES, SCRATCH)
 
 
-def test_settings__odd_size() -> None:
-    with pytest.raises(TrainingDataError, match="a multiple of 32 pixels, not 100"):
+def test_settings__odd_size(refusal: Refusal) -> None:
+    with refusal(TrainingDataError):
         UNetSettings(image_size=100)
 
 
-def test_settings__unknown_encoder() -> None:
-    with pytest.raises(
-        WeightsError, match="no UNet with the encoder resnet: expected one of dense"
-    ):
+def test_settings__unknown_encoder(refusal: Refusal) -> None:
+    with refusal(WeightsError):
         UNetSettings(encoder="resnet")
 
 
@@ -192,7 +193,7 @@ def test_train__device_that_is_not_there() -> None:
         train_unet(_examples(range(2)), (), CLASSES, SCRATCH, device="cuda:9")
 
 
-def test_load__something_else(tmp_path: Path) -> None:
+def test_load__something_else(tmp_path: Path, refusal: Refusal) -> None:
     (tmp_path / "x.safetensors").write_text("<html>not found</html>")
-    with pytest.raises(WeightsError, match="can't be read as safetensors"):
+    with refusal(WeightsError):
         load_unet(tmp_path / "x.safetensors")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from syrupy.assertion import SnapshotAssertion
 
 from fedd.backbone import DiffusionUNet
 from fedd.cli.main import cli
@@ -56,14 +57,16 @@ def trained(fedd: Fedd, tmp_path: Path) -> Path:
     return out
 
 
-def test_train__says_what_it_is_and_on_what_its_figures_are(fedd: Fedd, tmp_path: Path) -> None:
+def test_train__says_what_it_is_and_on_what_its_figures_are(
+    fedd: Fedd, tmp_path: Path, wording: SnapshotAssertion
+) -> None:
     out = tmp_path / "c.safetensors"
     done = fedd("classify", "train", _ddi(tmp_path / "ddi", 0, 24), "--out", out, "--block", 3)
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert lines[0] == f"{out}: research output, not a diagnosis"
     assert lines[1].startswith("block 3 of tiny at t = 50; learned from 20 photographs, validated")
-    assert lines[2] == "On the validation part, which chose the epoch and the threshold:"
+    assert lines[2] == wording
     assert lines[3].split()[:3] == ["tone", "n", "malignant"]
     assert [line.split()[0] for line in lines[4:]] == ["all", "I-II", "V-VI"]
     assert lines[4].split()[1:3] == ["4", "2"]

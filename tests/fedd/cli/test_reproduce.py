@@ -168,7 +168,7 @@ def test_only__unknown_name(ddi: Path, tmp_path: Path) -> None:
     assert "nothing is called alexnet" in done.output
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_paper_plan__on_a_folder_of_the_papers_layout(
     ddi: Path, weights: Path, tmp_path: Path
 ) -> None:
@@ -188,7 +188,7 @@ def test_paper_plan__on_a_folder_of_the_papers_layout(
     assert 'precision "float32", not "bfloat16"' in other.output
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_small__the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer models, fractions and phantoms than `--small` has, the same way through."""
     pytest.importorskip("segmentation_models_pytorch", reason="needs ddiseg[baselines]")

@@ -23,6 +23,7 @@ from fedd.probes.training import Example, train_probes
 from fedd.weights.files import save_backbone
 from tests.fedd.conftest import CLASSES, QUICK, TINY, spot
 from tests.fedd.counting import Counting
+from tests.wording import Refusal
 
 TONES = ("I-II", "III-IV", "V-VI")
 
@@ -172,12 +173,13 @@ def test_ablate__other_settings_are_refused_with_what_differs(
     parts: AblationSplit,
     items: list[DatasetImage],
     tiny: DiffusionUNet,
+    refusal: Refusal,
 ) -> None:
     before = (done[0] / "state.json").read_bytes()
     seed = replace(SETTINGS, probes=replace(SETTINGS.probes, seed=1))
-    with pytest.raises(ExplorationError, match=r"seed 0, not 1.*give another --out"):
+    with refusal(ExplorationError):
         ablate(parts, tiny, GRID, seed, done[0])
-    with pytest.raises(ExplorationError, match="test part of segmentation"):
+    with refusal(ExplorationError):
         ablate(split(items, GRID.tasks, seed=3), tiny, GRID, SETTINGS, done[0])
     with pytest.raises(ExplorationError, match="run with backbone"):
         ablate(parts, DiffusionUNet.random(TINY, 7), GRID, SETTINGS, done[0])
@@ -186,10 +188,10 @@ def test_ablate__other_settings_are_refused_with_what_differs(
 
 @pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"made_with": {}, "figures": [{}]})])
 def test_ablate__damaged_state_is_refused(
-    parts: AblationSplit, tiny: DiffusionUNet, tmp_path: Path, text: str
+    parts: AblationSplit, tiny: DiffusionUNet, tmp_path: Path, text: str, refusal: Refusal
 ) -> None:
     (tmp_path / "state.json").write_text(text)
-    with pytest.raises(ExplorationError, match="delete it to start anew"):
+    with refusal(ExplorationError):
         ablate(parts, tiny, GRID, SETTINGS, tmp_path)
 
 
@@ -204,12 +206,10 @@ def test_default_blocks__of_the_papers_network_and_of_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("blocks", "timesteps", "says"), [((99,), (0,), "not 99"), ((), (0,), "nothing to explore"), ((1,), (1001,), "not 1001")]
+    ("blocks", "timesteps"), [((99,), (0,)), ((), (0,)), ((1,), (1001,))]
 )  # fmt: skip
-def test_ablate__cells_that_there_are_not(
-    parts: AblationSplit, tiny: DiffusionUNet, tmp_path: Path, blocks: tuple[int, ...], timesteps: tuple[int, ...], says: str
-) -> None:  # fmt: skip
-    with pytest.raises(ExplorationError, match=says):
+def test_ablate__cells_that_there_are_not(parts: AblationSplit, tiny: DiffusionUNet, tmp_path: Path, blocks: tuple[int, ...], timesteps: tuple[int, ...], refusal: Refusal) -> None:  # fmt: skip
+    with refusal(ExplorationError):
         ablate(parts, tiny, Grid(blocks, timesteps), SETTINGS, tmp_path)
 
 
@@ -235,19 +235,19 @@ def test_split__named_test_part_leaves_its_patients_other_photographs_out(
 
 
 @pytest.mark.parametrize(
-    ("change", "test", "says"),
+    ("change", "test"),
     [
-        ({"mask": None}, None, "have no masks: give --masks"),
-        ({}, {"0", "stranger"}, "1 photographs of the test part are not there, first stranger"),
-        ({}, {str(n) for n in range(24)}, "0 photographs to learn from"),
-        ({"patient": "one"}, None, "name one with --test"),
+        ({"mask": None}, None),
+        ({}, {"0", "stranger"}),
+        ({}, {str(n) for n in range(24)}),
+        ({"patient": "one"}, None),
     ],
 )
 def test_split__what_can_not_be_split(
-    items: list[DatasetImage], change: dict[str, None], test: set[str] | None, says: str
+    items: list[DatasetImage], change: dict[str, None], test: set[str] | None, refusal: Refusal
 ) -> None:
     changed = [replace(item, **change) for item in items]
-    with pytest.raises(ExplorationError, match=says):
+    with refusal(ExplorationError):
         split(changed, ("segmentation",), test=test)
 
 

@@ -16,6 +16,7 @@ from fedd.malignancy.discrimination import (
     roc_auc,
     roc_curve,
 )
+from tests.wording import Refusal
 
 TRUTH = np.array([True, True, False, False, True, False])
 SCORES = np.array([0.9, 0.7, 0.6, 0.2, 0.3, 0.1])
@@ -138,18 +139,18 @@ def test_best_threshold__between_neighbouring_floats() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "says"),
+    "call",
     [
-        (lambda: best_threshold(np.zeros(2, bool), np.zeros(2)), "no malignant image"),
-        (lambda: roc_auc(np.zeros(2, bool), np.zeros(3)), r"truth is \(2,\)"),
-        (lambda: roc_auc(np.zeros((2, 1), bool), np.zeros((2, 1))), r"both are \(N,\)"),
-        (lambda: roc_auc(TRUTH, np.full(6, np.nan)), "not finite"),
-        (lambda: discrimination(TRUTH, SCORES, ["a"], 0.5), "1 patients for 6 images"),
-        (lambda: discrimination_by_tone(TRUTH, SCORES, PATIENTS, ["x"], 0.5), "1 tones for 6"),
+        lambda: best_threshold(np.zeros(2, bool), np.zeros(2)),
+        lambda: roc_auc(np.zeros(2, bool), np.zeros(3)),
+        lambda: roc_auc(np.zeros((2, 1), bool), np.zeros((2, 1))),
+        lambda: roc_auc(TRUTH, np.full(6, np.nan)),
+        lambda: discrimination(TRUTH, SCORES, ["a"], 0.5),
+        lambda: discrimination_by_tone(TRUTH, SCORES, PATIENTS, ["x"], 0.5),
     ],
 )
-def test_arguments_that_do_not_agree(call: object, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_arguments_that_do_not_agree(call: object, refusal: Refusal) -> None:
+    with refusal(ValueError):
         call()  # type: ignore[operator]
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fedd.errors import TrainingDataError
 from fedd.validation import stratified_validation
+from tests.wording import Refusal
 
 TONES = ("I-II", "III-IV", "V-VI")
 
@@ -90,20 +91,20 @@ def test_part__patients_with_many_images_each() -> None:
 
 
 @pytest.mark.parametrize(
-    ("malignant", "patients", "says"),
+    ("malignant", "patients"),
     [
-        ([True, True, True], "abc", "with benign ones of 0 patients"),
-        ([False, False, False], "abc", "with malignant ones of 0 patients"),
-        ([True, False, False], "abc", "with malignant ones of 1 patient:"),
-        ([True, True, False, False], "aabc", "with malignant ones of 1 patient:"),
+        ([True, True, True], "abc"),
+        ([False, False, False], "abc"),
+        ([True, False, False], "abc"),
+        ([True, True, False, False], "aabc"),
     ],
 )
-def test_part__can_not_be(malignant: list[bool], patients: str, says: str) -> None:
-    with pytest.raises(TrainingDataError, match=says):
+def test_part__can_not_be(malignant: list[bool], patients: str, refusal: Refusal) -> None:
+    with refusal(TrainingDataError):
         stratified_validation(malignant, ["I-II"] * len(malignant), list(patients))
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 2])
-def test_part__share_that_is_none(share: float) -> None:
-    with pytest.raises(TrainingDataError, match=r"give 0.05 to 0.5"):
+def test_part__share_that_is_none(share: float, refusal: Refusal) -> None:
+    with refusal(TrainingDataError):
         stratified_validation([True, False], ["I-II"] * 2, ["a", "b"], share)

@@ -14,6 +14,7 @@ from fedd.errors import DatasetError, TrainingDataError, WeightsError
 from fedd.malignancy.classifier import ClassifierSettings
 from fedd.malignancy.study import Learned, fingerprints, honest_figures, learn, predict
 from tests.fedd.conftest import TINY, mole
+from tests.wording import Refusal
 
 QUICK = ClassifierSettings(block=5, timestep=10, epochs=80, learning_rate=0.01, validation=0.25)
 TONES = ("I-II", "V-VI")
@@ -92,18 +93,24 @@ def test_learn__unknown_is_left_out_and_counted_and_damaged_is_refused(
     ]
 
 
-def test_learn__nothing_known(items: list[DatasetImage], tiny: DiffusionUNet) -> None:
-    with pytest.raises(TrainingDataError, match=r"of 24 photographs none is known .* 'malignant'"):
+def test_learn__nothing_known(
+    items: list[DatasetImage], tiny: DiffusionUNet, refusal: Refusal
+) -> None:
+    with refusal(TrainingDataError):
         learn([replace(i, malignant=None) for i in items], tiny, QUICK)
 
 
-def test_learn__one_class_only(items: list[DatasetImage], tiny: DiffusionUNet) -> None:
-    with pytest.raises(TrainingDataError, match="with benign ones of 0 patients"):
+def test_learn__one_class_only(
+    items: list[DatasetImage], tiny: DiffusionUNet, refusal: Refusal
+) -> None:
+    with refusal(TrainingDataError):
         learn([replace(i, malignant=True) for i in items], tiny, QUICK)
 
 
-def test_learn__no_photograph_can_be_opened(tiny: DiffusionUNet, tmp_path: Path) -> None:
-    with pytest.raises(TrainingDataError, match=r"no photograph can be opened, first: .*gone.png"):
+def test_learn__no_photograph_can_be_opened(
+    tiny: DiffusionUNet, tmp_path: Path, refusal: Refusal
+) -> None:
+    with refusal(TrainingDataError):
         learn([DatasetImage(tmp_path / "gone.png", malignant=True)], tiny, QUICK)
 
 
@@ -178,8 +185,10 @@ def test_honest_figures__nothing_to_score(
     assert (figures.n, figures.malignant, figures.accuracy_ci95) == (1, 0, None)
 
 
-def test_predict__another_backbone(file: Path, others: list[DatasetImage]) -> None:
-    with pytest.raises(WeightsError, match="give that one, or train a classifier anew"):
+def test_predict__another_backbone(
+    file: Path, others: list[DatasetImage], refusal: Refusal
+) -> None:
+    with refusal(WeightsError):
         predict(file, others, DiffusionUNet.random(TINY, 9))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from fedd.backbone import IMAGENET_256, SMALL, DiffusionUNet
 from fedd.errors import DeviceError
 from fedd.network.devices import BatchSize, first_batch
+from tests.wording import Refusal
 
 
 class SmallGpu:
@@ -61,8 +62,8 @@ def test_run__memory_that_others_took_meanwhile() -> None:
     assert batch.size == 1
 
 
-def test_run__not_even_one_image_fits() -> None:
-    with pytest.raises(DeviceError, match=r"one image: give --precision bfloat16, --device cpu"):
+def test_run__not_even_one_image_fits(refusal: Refusal) -> None:
+    with refusal(DeviceError):
         BatchSize(4, 64).run(SmallGpu(0), torch.arange(4.0))
 
 

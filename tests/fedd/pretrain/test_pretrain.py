@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from syrupy.assertion import SnapshotAssertion
 from torch.nn import functional as F
 
 from fedd.backbone import SMALL, DiffusionUNet, UNetConfig
@@ -22,6 +23,7 @@ from fedd.pretrain.encoder import Teacher, efficientnet_lite0_teacher
 from fedd.pretrain.pretrain import PretrainSettings, pretrain
 from fedd.weights.files import BACKBONE_KIND, load_backbone, read_safetensors, save_backbone
 from tests.fedd.conftest import CLASSES, TINY, spot
+from tests.wording import Refusal
 
 #: Another depth, width and grid than `TINY`, and a learned variance as OpenAI's.
 OTHER = UNetConfig(
@@ -118,25 +120,23 @@ def test_pretrain__tuning_moves_the_weights(photographs: list[Path], tmp_path: P
 
 
 def test_pretrain__a_folder_of_another_run_is_refused(
-    photographs: list[Path], tmp_path: Path
+    photographs: list[Path], tmp_path: Path, refusal: Refusal, wording: SnapshotAssertion
 ) -> None:
     pretrain(photographs, tmp_path, TINY, SETTINGS, None, "tiny", log=_quiet)
     other = replace(SETTINGS, batch_size=2)
-    with pytest.raises(
-        TrainingDataError, match=r"other batch_size, init: resume it .* another --out"
-    ):
+    with refusal(TrainingDataError):
         pretrain(photographs, tmp_path, DiffusionUNet.random(TINY), other, None, "tiny", log=_quiet)
     longer = replace(SETTINGS, steps=5)
     lines: list[str] = []
     pretrain(photographs, tmp_path, TINY, longer, None, "tiny", log=lines.append)
-    assert lines[0] == "resuming at step 4"
+    assert lines[0] == wording
 
 
 def test_pretrain__a_network_kept_in_part_is_refused(
-    photographs: list[Path], tmp_path: Path
+    photographs: list[Path], tmp_path: Path, refusal: Refusal
 ) -> None:
     cut = DiffusionUNet("cut", TINY, TINY.build(last_block=3), "0" * 64)
-    with pytest.raises(WeightsError, match="kept only to decoder block 3"):
+    with refusal(WeightsError):
         pretrain(photographs, tmp_path / "out", cut, SETTINGS, None, "cut", log=_quiet)
     assert not (tmp_path / "out").exists()
 
@@ -154,7 +154,7 @@ def test_pretrain__learns_from_all_three(photographs: list[Path], tmp_path: Path
 
 
 def test_pretrain__a_damaged_photograph_is_refused_and_the_rest_goes_on(
-    photographs: list[Path], tmp_path: Path
+    photographs: list[Path], tmp_path: Path, wording: SnapshotAssertion
 ) -> None:
     folder = tmp_path / "photographs"
     shutil.copytree(photographs[0].parent, folder)
@@ -164,7 +164,7 @@ def test_pretrain__a_damaged_photograph_is_refused_and_the_rest_goes_on(
     found = sorted(folder.iterdir())
     pretrain(found, tmp_path / "run", TINY, settings, None, "tiny", log=said.append)
     assert said[0].startswith(f"refused  {folder / '1.png'} can't be opened as a photograph")
-    assert said[1] == "4 photographs: 3 read, 1 refused"
+    assert said[1] == wording
     identity = json.loads((tmp_path / "run" / "run.json").read_text())
     assert identity["photographs"] == ["0.png", "2.png", "3.png"]
 
@@ -195,10 +195,10 @@ def _averages_by_stride(*strides: int) -> Teacher:
     return lambda images: {s: F.avg_pool2d(images, s) + 0.1 for s in strides}
 
 
-def test_teacher__no_photograph_that_can_be_opened(tmp_path: Path) -> None:
+def test_teacher__no_photograph_that_can_be_opened(tmp_path: Path, refusal: Refusal) -> None:
     pytest.importorskip("efficientnet_lite_pytorch", reason="needs ddiseg[pretrain]")
     (tmp_path / "a.png").write_bytes(b"no picture")
-    with pytest.raises(TrainingDataError, match=r"1 found, first .*a.png can't be opened"):
+    with refusal(TrainingDataError):
         efficientnet_lite0_teacher([tmp_path / "a.png"])
 
 

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from syrupy.assertion import SnapshotAssertion
 
 from fedd.backbone import DiffusionUNet
 from fedd.errors import TrainingDataError
@@ -19,6 +20,7 @@ from fedd.probes.refiner import SHORTEST, WINDOWS, lesion_windows, window_around
 from fedd.probes.training import train_probes
 from fedd.segment import MemberPredictions, Probes, load_probes
 from tests.fedd.conftest import CLASSES, QUICK, spot
+from tests.wording import Refusal
 
 LOOKING = replace(QUICK, refined_class="lesion", steps=40)
 
@@ -113,35 +115,33 @@ def test_train__the_second_look_learns_of_the_same_patients(
     assert len(close.learned) == WINDOWS * len(wide.learned)
 
 
-def test_train__no_lesion_anywhere_no_second_look(tiny: DiffusionUNet) -> None:
+def test_train__no_lesion_anywhere_no_second_look(
+    tiny: DiffusionUNet, wording: SnapshotAssertion
+) -> None:
     plain = [
         Example(e.photograph, np.where(e.mask == 1, 0, e.mask).astype(np.uint8))
         for e in examples(3)
     ]
     trained = train_probes(plain, tiny, LOOKING, CLASSES)
     assert trained.refiner is None
-    assert trained.record.notes[-1] == (
-        "no second look: no mask to learn from shows the class lesion"
-    )
+    assert trained.record.notes[-1] == wording
     assert set(np.unique(trained.predict(tiny, [plain[0].photograph])[0].mask)) <= {0, 4}
 
 
-def test_train__nothing_but_lesion_in_the_close_ups_no_second_look(tiny: DiffusionUNet) -> None:
+def test_train__nothing_but_lesion_in_the_close_ups_no_second_look(
+    tiny: DiffusionUNet, wording: SnapshotAssertion
+) -> None:
     filled = [
         Example(e.photograph, np.full_like(e.mask, class_id))
         for e, class_id in zip(examples(2), (1, 4), strict=True)
     ]
     trained = train_probes(filled, tiny, LOOKING, CLASSES)
     assert trained.refiner is None
-    assert trained.record.notes[-1] == (
-        "no second look: around the class lesion the masks show nothing else"
-    )
+    assert trained.record.notes[-1] == wording
 
 
-def test_train__a_class_that_there_is_not(tiny: DiffusionUNet) -> None:
-    with pytest.raises(
-        TrainingDataError, match="for the class mole, and the classes are background"
-    ):
+def test_train__a_class_that_there_is_not(tiny: DiffusionUNet, refusal: Refusal) -> None:
+    with refusal(TrainingDataError):
         train_probes(examples(2), tiny, replace(LOOKING, refined_class="mole"), CLASSES)
 
 

@@ -12,6 +12,7 @@ from fedd.baselines import Start
 from fedd.errors import ReproductionError
 from fedd.reproduce import Cell, Plan, Starts, paper_plan
 from fedd.reproduce.plan import FEDD, TASKS, chosen, settings_as_json
+from tests.wording import Refusal
 
 
 @pytest.fixture
@@ -94,6 +95,6 @@ def test_chosen__tasks_and_models(only: tuple[str, ...], count: int) -> None:
     assert len(chosen(paper_plan(IMAGENET_256, Starts()).cells, only)) == count
 
 
-def test_chosen__unknown_name(plan: Plan) -> None:
-    with pytest.raises(ReproductionError, match=r"nothing is called vgg: expected .*VGG16"):
+def test_chosen__unknown_name(plan: Plan, refusal: Refusal) -> None:
+    with refusal(ReproductionError):
         chosen(plan.cells, ("VGG",))

@@ -8,6 +8,7 @@ import pytest
 from fedd.errors import ReproductionError
 from fedd.reproduce import Cell
 from fedd.reproduce.results import Cost, Result, Results
+from tests.wording import Refusal
 
 CELL = Cell("classification", "FEDD", 5, 0)
 RESULT = Result(CELL, 30, Cost(1.5, 10**9), {}, {"000001": 0.25}, 0.5)
@@ -33,34 +34,34 @@ def test_get__not_done(tmp_path: Path) -> None:
     ],
 )
 def test_get__made_with_something_else(
-    tmp_path: Path, changed: dict[str, object], said: str
+    tmp_path: Path, changed: dict[str, object], said: str, refusal: Refusal
 ) -> None:
     Results(tmp_path).put(RESULT, MADE_WITH)
-    with pytest.raises(ReproductionError, match="run as then, give another --out") as refused:
+    with refusal(ReproductionError) as refused:
         Results(tmp_path).get(CELL, changed)
     assert said in str(refused.value)
     assert "classification-FEDD-05-seed0.json" in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"made_with": {}, "result": {}}'])
-def test_get__damaged_file(tmp_path: Path, text: str) -> None:
+def test_get__damaged_file(tmp_path: Path, text: str, refusal: Refusal) -> None:
     Results(tmp_path).put(RESULT, MADE_WITH)
     next(tmp_path.iterdir()).write_text(text)
-    with pytest.raises(ReproductionError, match="delete it to run the cell anew"):
+    with refusal(ReproductionError):
         Results(tmp_path).get(CELL, MADE_WITH)
 
 
-def test_get__of_another_version(tmp_path: Path) -> None:
+def test_get__of_another_version(tmp_path: Path, refusal: Refusal) -> None:
     Results(tmp_path).put(RESULT, MADE_WITH)
     path = next(tmp_path.iterdir())
     stored = json.loads(path.read_text())
     stored["made_with"]["version"] = 0
     path.write_text(json.dumps(stored))
-    with pytest.raises(ReproductionError, match="version 0, not 1"):
+    with refusal(ReproductionError):
         Results(tmp_path).get(CELL, MADE_WITH)
 
 
-def test_results__folder_is_a_file(tmp_path: Path) -> None:
+def test_results__folder_is_a_file(tmp_path: Path, refusal: Refusal) -> None:
     (tmp_path / "out").touch()
-    with pytest.raises(ReproductionError, match="can't be made a folder"):
+    with refusal(ReproductionError):
         Results(tmp_path / "out")

@@ -17,6 +17,7 @@ from fedd.errors import WeightsError
 from fedd.segment import PAPER, SMALL, default_settings
 from fedd.weights.files import SHIPPED, load_backbone, read_state_dict, save_backbone
 from tests.fedd.conftest import TINY
+from tests.wording import Refusal
 
 
 @pytest.fixture
@@ -63,24 +64,26 @@ def _without(state: dict[str, torch.Tensor], key: str) -> dict[str, torch.Tensor
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    "content",
     [
-        (b"", "not a checkpoint that is safe to open"),
-        (b"<html>404</html>", "not a checkpoint that is safe to open"),
-        (pickle.dumps(_Malicious(), protocol=2), "not a checkpoint that is safe to open"),
-        ([1, 2], r"no plain state dict.*save the network's state_dict\(\) alone"),
-        ({"epoch": 3}, "no plain state dict"),
-        ({0: torch.zeros(1)}, "no plain state dict"),
+        b"",
+        b"<html>404</html>",
+        pickle.dumps(_Malicious(), protocol=2),
+        [1, 2],
+        {"epoch": 3},
+        {0: torch.zeros(1)},
     ],
     ids=["empty", "HTML", "pickled code", "list", "no tensors", "no names"],
 )
-def test_openai_checkpoint__unsafe_or_foreign(tmp_path: Path, content: object, says: str) -> None:
+def test_openai_checkpoint__unsafe_or_foreign(
+    tmp_path: Path, content: object, refusal: Refusal
+) -> None:
     path = tmp_path / "w.pt"
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(WeightsError, match=says):
+    with refusal(WeightsError):
         load_backbone(str(path), TINY)
 
 
@@ -131,22 +134,22 @@ def test_openai_checkpoint__misfit_names_keys_and_shapes(
         assert part in str(caught.value)
 
 
-def test_backbone_file__truncated(saved: Path) -> None:
+def test_backbone_file__truncated(saved: Path, refusal: Refusal) -> None:
     saved.write_bytes(saved.read_bytes()[:-100])
-    with pytest.raises(WeightsError, match="can't be read as safetensors"):
+    with refusal(WeightsError):
         load_backbone(str(saved))
 
 
-def test_backbone_file__is_something_else(tmp_path: Path) -> None:
+def test_backbone_file__is_something_else(tmp_path: Path, refusal: Refusal) -> None:
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors", {"kind": "fedd-probes"})
-    with pytest.raises(WeightsError, match="holds 'fedd-probes', not 'fedd-backbone'"):
+    with refusal(WeightsError):
         load_backbone(str(tmp_path / "w.safetensors"))
 
 
-def test_backbone__no_such_file() -> None:
-    with pytest.raises(WeightsError, match="no backbone called nowhere"):
+def test_backbone__no_such_file(refusal: Refusal) -> None:
+    with refusal(WeightsError):
         load_backbone("nowhere")
 
 

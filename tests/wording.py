@@ -1,0 +1,62 @@
+"""What ddiseg says to people, pinned in snapshot files (syrupy): `__snapshots__/` beside the tests.
+
+A test asserts what happened by exceptions, codes and fields, and pins the sentence:
+
+    with refusal(InputError):             # raised, and its text is the pinned one
+        import_masks(...)
+    assert result.output == wording       # the pinned text
+
+After a sentence was changed on purpose: `python -m pytest --snapshot-update`, and read the diff.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+from syrupy.extensions.amber import AmberSnapshotExtension
+
+#: `with refusal(InputError) as error:` as `pytest.raises`, and the text is the pinned one.
+Refusal = Callable[..., AbstractContextManager[pytest.ExceptionInfo[BaseException]]]
+
+#: What differs from run to run: a port, a moment, a process, the file of a trained model.
+VARYING = {
+    r"(?<=127\.0\.0\.1:)[2-6]\d{4}": "<port>",
+    r"20\d\d-\d\d-\d\dT\d\d:\d\d(:\d\d)?(\.\d+)?(Z|\+00:00)?": "<time>",
+    r"(?<=process )\d+": "<pid>",
+    r"[0-9a-f]{2}/[0-9a-f]{64}": "<hash>",
+}
+
+
+@pytest.fixture
+def wording(snapshot: SnapshotAssertion, request: pytest.FixtureRequest) -> SnapshotAssertion:
+    """`assert text == wording`: the text is the pinned one, but for what differs from run to run."""
+    folder = str(request.getfixturevalue("tmp_path")) if "tmp_path" in request.fixturenames else ""
+
+    class Wording(AmberSnapshotExtension):
+        def serialize(self, data: Any, **options: Any) -> str:
+            text = str(super().serialize(data, **options))
+            if folder:
+                text = text.replace(folder, "<tmp>")
+            for pattern, name in VARYING.items():
+                text = re.sub(pattern, name, text)
+            return text
+
+    return snapshot.use_extension(Wording)
+
+
+@pytest.fixture
+def refusal(wording: SnapshotAssertion) -> Refusal:
+    """`with refusal(InputError):` something raises that, and its text is the pinned one."""
+
+    @contextmanager
+    def raised(*kinds: type[BaseException]) -> Iterator[pytest.ExceptionInfo[BaseException]]:
+        with pytest.raises(kinds) as error:
+            yield error
+        assert str(error.value) == wording
+
+    return raised
