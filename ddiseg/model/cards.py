@@ -35,7 +35,7 @@ from ddiseg.model.registry import (
 )
 from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.workspace.workspace import Workspace
-from fedd.weights.files import SHIPPED, is_named
+from fedd.weights.names import SHIPPED, is_named
 
 #: Says what a file is, and lets a newer card replace it.
 FORMAT = "ddiseg model card 1"

@@ -42,7 +42,8 @@ from fedd.malignancy.classifier import (
 )
 from fedd.malignancy.discrimination import best_threshold, discrimination_by_tone
 from fedd.validation import stratified_validation
-from fedd.weights.files import SHIPPED, load_backbone
+from fedd.weights.files import load_backbone
+from fedd.weights.names import SHIPPED
 
 #: Never learned from, where it is drawn: figures on it are for the paper's table.
 PAPER_TEST = f"{RESERVED}-test"

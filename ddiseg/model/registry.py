@@ -12,9 +12,7 @@ from annotation_protocol import load_protocol
 from ddiseg.catalogue import ModelKind
 from ddiseg.catalogue.tables import ModelVersion
 from ddiseg.errors import InputError
-from ddiseg.model.malignancy import load_classifier_version
 from ddiseg.model.performance import Table, beside, held_out, measured
-from ddiseg.model.storage import load_version
 from ddiseg.workspace.workspace import Workspace
 from fedd.errors import FeddError, UnreadableError
 
@@ -136,6 +134,10 @@ def rollback(
 
 def check_usable(workspace: Workspace, version: ModelVersion) -> None:
     """Raise InputError or WorkspaceError where a version can't paint here, whoever wants it to."""
+    # Only this needs PyTorch: lists, cards and comparisons do without.
+    from ddiseg.model.malignancy import load_classifier_version
+    from ddiseg.model.storage import load_version
+
     anew = f"train anew with '{refresh_command(version)}'"
     protocol = load_protocol()
     if not protocol.has_classes_of(version.protocol_version):

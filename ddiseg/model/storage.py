@@ -24,7 +24,8 @@ from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet
 from fedd.segment import Probes, load_probes
-from fedd.weights.files import is_named, load_backbone
+from fedd.weights.files import load_backbone
+from fedd.weights.names import is_named
 
 #: Threads that open photographs, and parts that wait opened.
 THREADS, AHEAD = 4, 2

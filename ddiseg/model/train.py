@@ -31,7 +31,8 @@ from fedd.backbone import DiffusionUNet, Replicas, place
 from fedd.cache import DEFAULT_LIMIT, FeatureCache
 from fedd.probes.training import Example, train_probes
 from fedd.segment import ProbeSettings, default_settings
-from fedd.weights.files import SHIPPED, load_backbone
+from fedd.weights.files import load_backbone
+from fedd.weights.names import SHIPPED
 
 #: Where a workspace keeps activations: not part of its data, and made again where it is missing.
 CACHE = Path("cache", "features")

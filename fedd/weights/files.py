@@ -22,12 +22,10 @@ from torch import Tensor
 from fedd.backbone import IMAGENET_256, DiffusionUNet, UNetConfig
 from fedd.errors import UnreadableError, WeightsError
 from fedd.files import replacing
+from fedd.weights.names import SHIPPED
 from fedd.weights.sources import kept_path, sources
 
 BACKBONE_KIND = "fedd-backbone"
-
-#: The backbone that ships with the package.
-SHIPPED = "small"
 
 
 def load_backbone(name_or_path: str = SHIPPED, config: UNetConfig | None = None) -> DiffusionUNet:
@@ -44,11 +42,6 @@ def load_backbone(name_or_path: str = SHIPPED, config: UNetConfig | None = None)
     last_block = int(header["last_block"]) if "last_block" in header else None
     weights_hash = header.get("weights_hash") or file_hash(path)
     return _build(header["name"], stored, tensors, path, weights_hash, last_block)
-
-
-def is_named(name_or_path: str) -> bool:
-    """Whether this is a backbone's name, which means the same on every machine, and not a path."""
-    return name_or_path == SHIPPED or name_or_path in sources()
 
 
 def backbone_path(name_or_path: str) -> Path:

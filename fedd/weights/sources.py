@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import tomllib
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 
 from fedd.errors import WeightsError
 from fedd.network.unet import UNetConfig
-
-TABLE = Path(str(resources.files("fedd.weights") / "sources.toml"))
+from fedd.weights.names import TABLE
 
 
 @dataclass(frozen=True)

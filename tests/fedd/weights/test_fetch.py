@@ -26,7 +26,8 @@ from fedd.errors import WeightsError
 from fedd.weights import download as downloading
 from fedd.weights.download import part_path
 from fedd.weights.fetch import fetch
-from fedd.weights.files import backbone_path, expected_shapes, is_named, load_backbone
+from fedd.weights.files import backbone_path, expected_shapes, load_backbone
+from fedd.weights.names import is_named
 from fedd.weights.sources import TABLE, BackboneSource, cache_folder, kept_path, source, sources
 from tests.fedd.conftest import TINY
 from tests.wording import Refusal
