@@ -17,9 +17,11 @@ from ddiseg.ingest.rendered import render_ddi
 RUN = """
 import json, sys
 
+BIG = {"torch", "label_studio_sdk", "guided_diffusion", "fastapi", "uvicorn", "requests", "safetensors"}
+
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "label_studio_sdk", "guided_diffusion", "fastapi", "uvicorn"}:
+        if name.partition(".")[0] in BIG:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocked())
