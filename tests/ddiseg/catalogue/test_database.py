@@ -43,6 +43,7 @@ from ddiseg.catalogue import (
 from ddiseg.catalogue.batches import NewMember
 from ddiseg.catalogue.database import BUSY_TIMEOUT, Database, _alembic, _begin_on_postgresql
 from ddiseg.catalogue.evaluations import Compared
+from ddiseg.catalogue.leases import SERVE
 from ddiseg.catalogue.tables import Base, Lease
 from ddiseg.errors import NotFoundError, WorkspaceError
 from tests.wording import Refusal
@@ -99,10 +100,8 @@ def test_full__has_rows_in_every_table(full: Catalogue, url: str) -> None:
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() > (0,), table
 
 
-def test_models_and_migrations__autogenerate_finds_no_difference(
-    catalogue: Catalogue, url: str
-) -> None:
-    engine = create_engine(url)
+def test_models_and_migrations__autogenerate_finds_no_difference(shared_url: str) -> None:
+    engine = create_engine(shared_url)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
@@ -383,6 +382,45 @@ def test_migrations__from_0005_events_are_read_over_and_back(of_0001: str) -> No
     assert details[6] == {"models": {"fedd-1": 3}, "classes": {}}
 
 
+def test_migrations__jobs_of_0006_are_taken_over_and_go_on_counting(shared_url: str) -> None:
+    catalogue = Catalogue.open(shared_url)
+    with catalogue.leases.hold(SERVE) as lease:
+        for kind in (JobKind.REFRESH, JobKind.PULL):
+            catalogue.jobs.request(kind)
+        catalogue.jobs.take(lease.owner)
+    catalogue.close()
+    database = Database(shared_url)
+    with database._writing.begin() as connection:
+        command.downgrade(_alembic(connection), "0006")
+    inspector = inspect(database.engine)
+    assert not inspector.has_table("leases")
+    assert "owner" not in {column["name"] for column in inspector.get_columns("jobs")}
+    with database.read() as session:
+        found = session.execute(text("SELECT id, kind, started_at IS NULL FROM jobs ORDER BY id"))
+        assert found.all() == [(1, "refresh", False), (2, "pull", True)]
+    database.engine.dispose()
+    again = Catalogue.create(shared_url)
+    assert not again.jobs.request(JobKind.PULL), "one waits, as before"
+    assert again.jobs.take_over() == 1
+    assert [(job.id, job.kind) for job in again.jobs.last(5)] == [
+        (3, "refresh"),
+        (2, "pull"),
+        (1, "refresh"),
+    ]
+    again.close()
+
+
+def test_migrations__down_to_nothing_and_up_again(shared_url: str) -> None:
+    database = Database(shared_url)
+    with database._writing.begin() as connection:
+        command.downgrade(_alembic(connection), "base")
+    assert inspect(database.engine).get_table_names() == ["alembic_version"]
+    database.engine.dispose()
+    again = Catalogue.create(shared_url)
+    assert again.images.counts() == {}
+    again.close()
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -457,6 +495,12 @@ def test_write__nothing_is_stored_when_it_fails(catalogue: Catalogue, url: str) 
 def test_create__bad_url(given: str, said: str) -> None:
     with pytest.raises(WorkspaceError, match=said):
         Catalogue.create(given)
+
+
+def test_create__driver_of_postgresql_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(WorkspaceError, match=r"pip install 'ddiseg\[postgres\]'"):
+        Catalogue.create("postgresql+psycopg://host/name")
 
 
 def test_create__password_is_not_shown() -> None:

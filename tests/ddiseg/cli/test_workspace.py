@@ -233,6 +233,7 @@ def test_status__counts_and_next_step(ddiseg: Run, filled: Workspace) -> None:
         "accepted": 1,
         "skips": {"scalp": 1},
         "subsets": {"part": {"I-II": 1, "V-VI": 1}},
+        "round_holder": None,
         "next": "train probes on the 1 accepted masks: ddiseg refresh",
         "to_do": {
             "data_manager": [
