@@ -28,6 +28,11 @@ _BY_FOLDER = {"live": pytest.mark.live, "peers": pytest.mark.peers}
 _FIRST = ("live", "training", "process", "property")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Where tests are only collected, none uses its snapshots: that is no failure."""
+    config.option.warn_unused_snapshots |= config.option.collectonly
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their folder, and let long ones start first, so that parallel runs end together."""
     for item in items:
