@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -123,6 +125,30 @@ def silent_stages(_stage: str) -> Progress:
 
 
 T = TypeVar("T")
+R = TypeVar("R")
+
+
+@contextmanager
+def worker_threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Provide threads that drop what they have not begun where the work is broken off."""
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def map_batches(
+    pool: ThreadPoolExecutor, work: Callable[[T], R], items: Sequence[T], size: int
+) -> Iterator[list[R]]:
+    """Yield the results of `work` in batches; the next batch runs while the caller has one."""
+    ahead: list[Future[R]] = []
+    for start in range(0, len(items), size):
+        running = [pool.submit(work, item) for item in items[start : start + size]]
+        if ahead:
+            yield [future.result() for future in ahead]
+        ahead = running
+    yield [future.result() for future in ahead]
 
 
 def track(items: Sequence[T], progress: Progress) -> Iterator[T]:

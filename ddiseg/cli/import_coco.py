@@ -152,7 +152,7 @@ def import_coco_file(
     """Import a COCO file by the options that were `given`, and print what became of it."""
     from annotation_protocol import load_protocol
     from ddiseg.ingest.coco_import import import_coco as import_file
-    from ddiseg.ingest.labels import Labels
+    from ddiseg.ingest.labelled_masks import Labels
 
     described = describe(given)
     labels = Labels.parse(described.pop("classes"), described.pop("rest"), load_protocol())

@@ -90,8 +90,7 @@ def masks_import(
     """
     from annotation_protocol import load_protocol
     from ddiseg.formats import LABELLED_MASKS, MASKS, group_of, guess_format
-    from ddiseg.ingest.labelled_masks import import_labelled_masks
-    from ddiseg.ingest.labels import Labels
+    from ddiseg.ingest.labelled_masks import Labels, import_labelled_masks
     from ddiseg.ingest.mask_files import import_masks
     from ddiseg.masks import parse_class_mapping
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ddiseg.errors import InputError
-from ddiseg.ingest.folder import list_folder
-from ddiseg.ingest.json_file import read_json
+from ddiseg.ingest.folder import list_folder, read_json
 from ddiseg.ingest.matching import name_key
 from ddiseg.outcomes import FileOutcome, Outcome
 

@@ -14,7 +14,7 @@ from ddiseg.ingest.coco import CocoFile, CocoImage, read_coco
 from ddiseg.ingest.coco_masks import masks_of
 from ddiseg.ingest.diagnoses import NONE_NAMED, MalignantDiagnoses
 from ddiseg.ingest.folder import FoundFile, list_folder
-from ddiseg.ingest.labels import Labels
+from ddiseg.ingest.labelled_masks import Labels
 from ddiseg.ingest.mask_files import MaskFile, check_people, submit_files
 from ddiseg.ingest.matching import Matched, files_by_name, name_key
 from ddiseg.ingest.metadata import Columns, Key, read_details

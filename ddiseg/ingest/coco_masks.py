@@ -13,8 +13,7 @@ from typing import Any
 
 from ddiseg.errors import InputError
 from ddiseg.ingest.coco import CocoFile, CocoImage, has_coco, read_coco
-from ddiseg.ingest.labelled_masks import LabelledMasks, compose_labelled
-from ddiseg.ingest.labels import Labels
+from ddiseg.ingest.labelled_masks import LabelledMasks, Labels, compose_labelled
 from ddiseg.ingest.mask_files import MaskFile
 from ddiseg.masks import Layer, Mask, Origin, rle
 from ddiseg.masks.composition import Region

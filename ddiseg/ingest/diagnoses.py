@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from ddiseg.catalogue import FROM_DIAGNOSIS, Details, Image
 from ddiseg.errors import InputError
 from ddiseg.ingest.matching import Matched
-from ddiseg.ingest.option_lists import split_option
+from ddiseg.ingest.metadata import split_option
 
 #: What stands in --benign for every diagnosis that --malignant does not name.
 REST = "rest"

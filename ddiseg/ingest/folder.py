@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ddiseg.errors import InputError
 from ddiseg.locate import SETTINGS
@@ -80,6 +82,24 @@ def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.st
             return opened.read(), status
     except OSError as error:
         raise InputError(f"can't be read ({error.strerror or error})") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a file holds; raises InputError where it can't be read or is not JSON."""
+    if not path.exists():
+        raise InputError(f"{path.absolute()} does not exist")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the JSON file in it")
+    try:
+        data, _ = read_file(FoundFile(path.name, path))
+        return json.loads(data)
+    except InputError as error:
+        raise InputError(f"{path} {error}") from error
+    except (ValueError, RecursionError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(
+            f"{path} is not JSON ({first}): export it again, and copy it whole"
+        ) from error
 
 
 def _walk(root: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:

@@ -18,9 +18,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from annotation_protocol.label_studio_config import IMAGE, SKIP_REASON, VERDICT
 from ddiseg.errors import InputError
 from ddiseg.images import ENDINGS
-from ddiseg.ingest.json_file import read_json
-from ddiseg.ingest.labelled_masks import LabelledMasks, compose_labelled
-from ddiseg.ingest.labels import Labels
+from ddiseg.ingest.folder import read_json
+from ddiseg.ingest.labelled_masks import LabelledMasks, Labels, compose_labelled
 from ddiseg.ingest.mask_files import MaskFile
 from ddiseg.masks import Layer, Mask, Origin, compose
 from ddiseg.masks.label_studio_region import BRUSH, POLYGON, read_region

@@ -6,10 +6,8 @@ entry points `ddiseg.mask_formats`: Path -> MaskFiles, none of which is read bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,15 @@ from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.ingest.folder import FoundFile, list_folder, read_file
 from ddiseg.ingest.mask_values import FolderValues, OtherSizeError, refusals_of
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, halves, silent
+from ddiseg.outcomes import (
+    FileOutcome,
+    Outcome,
+    Progress,
+    halves,
+    map_batches,
+    silent,
+    worker_threads,
+)
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 
@@ -130,7 +136,7 @@ def submit_files(
     Raises:
         WorkspaceError: the store or catalogue can't be written; what was finished is kept.
     """
-    job = _Import(workspace, find_image, annotator, reviewer, mapping, stretched)
+    job = _MaskImporter(workspace, find_image, annotator, reviewer, mapping, stretched)
     return job.run(files, progress)
 
 
@@ -238,7 +244,7 @@ def refuse_too_large(size: tuple[int, int]) -> None:
 
 
 @dataclass(frozen=True)
-class _Taken:
+class _StoredMask:
     """A mask that was read and stored, or why not."""
 
     file: MaskFile
@@ -248,36 +254,33 @@ class _Taken:
 
 
 @dataclass
-class _Import:
+class _MaskImporter:
     workspace: Workspace
     find_image: Callable[[MaskFile], Image]
     annotator: str | None
     reviewer: str | None
     mapping: Mapping[int, int] | None
     stretched: bool
-    first: dict[int, _Taken] = field(default_factory=dict)  #: first good mask by image id
+    first: dict[int, _StoredMask] = field(default_factory=dict)  #: first good mask by image id
     told: dict[int, FileOutcome] = field(default_factory=dict)  #: what became of those
 
     def run(self, files: Sequence[MaskFile], progress: Progress) -> list[FileOutcome]:
         outcomes: list[FileOutcome] = []
         faults: dict[int, tuple[str, InputError]] = {}
         progress(0, len(files))
-        # Two threads: beside one that waits for the disk, no more than one mask is computed.
-        with ThreadPoolExecutor(2) as pool:
-            try:
-                for batch in _batches(pool, self.take, files):
-                    for place, taken in enumerate(batch, len(outcomes)):
-                        if taken.fault is not None:
-                            faults[place] = taken.file.name, taken.fault
-                    outcomes += self.catalogue(batch)
-                    progress(len(outcomes), len(files))
-            finally:
-                pool.shutdown(cancel_futures=True)
+        # Two threads: while one waits for the disk, no more than one mask is computed.
+        with worker_threads(2) as pool:
+            for batch in map_batches(pool, self.take, files, BATCH):
+                for place, taken in enumerate(batch, len(outcomes)):
+                    if taken.fault is not None:
+                        faults[place] = taken.file.name, taken.fault
+                outcomes += self.catalogue(batch)
+                progress(len(outcomes), len(files))
         for place, refused in zip(faults, refusals_of(list(faults.values())), strict=True):
             outcomes[place] = refused
         return outcomes
 
-    def take(self, file: MaskFile) -> _Taken:
+    def take(self, file: MaskFile) -> _StoredMask:
         """Read, check and store one mask. Runs in a thread."""
         try:
             annotator = self.author(file)
@@ -288,7 +291,7 @@ class _Import:
             height, width = mask.shape
             self.check_size(file, image, (height, width))
         except InputError as error:
-            return _Taken(file, fault=error)
+            return _StoredMask(file, fault=error)
         digest = masks.mask_hash(mask)
         there = self.workspace.store.exists(Kind.MASK, digest)
         if not there:
@@ -305,7 +308,7 @@ class _Import:
             annotator=annotator,
             origin=file.name,
         )
-        return _Taken(file, new, restored=not there)
+        return _StoredMask(file, new, restored=not there)
 
     def check_size(self, file: MaskFile, image: Image, size: tuple[int, int]) -> None:
         """Raise InputError where a mask of `size` can't lie over its image."""
@@ -322,7 +325,7 @@ class _Import:
         refuse_self_review(annotator, self.reviewer)
         return annotator
 
-    def catalogue(self, batch: list[_Taken]) -> list[FileOutcome]:
+    def catalogue(self, batch: list[_StoredMask]) -> list[FileOutcome]:
         """The outcomes of a batch, once all of it is in the catalogue."""
         new = []
         for taken in batch:
@@ -337,7 +340,7 @@ class _Import:
                 self.told[taken.mask.image_id] = _with_repair(outcome, taken)
         return [self.outcome(taken) for taken in batch]
 
-    def outcome(self, taken: _Taken) -> FileOutcome:
+    def outcome(self, taken: _StoredMask) -> FileOutcome:
         name = taken.file.name
         if taken.mask is None:
             return FileOutcome(name, Outcome.REFUSED, str(taken.fault))
@@ -354,24 +357,10 @@ class _Import:
         return FileOutcome(name, Outcome.UNCHANGED, f"same mask as {first.file.name}")
 
 
-def _with_repair(outcome: FileOutcome, taken: _Taken) -> FileOutcome:
+def _with_repair(outcome: FileOutcome, taken: _StoredMask) -> FileOutcome:
     # A file may have been read twice, once for its values alone.
     notes = [n for n in dict.fromkeys((outcome.note, *taken.file.notes)) if n]
     if outcome.outcome is Outcome.UNCHANGED and taken.restored:
         outcome = replace(outcome, outcome=Outcome.REPAIRED)
         notes.append("its stored copy was missing")
     return replace(outcome, note="; ".join(notes) or None)
-
-
-def _batches(
-    pool: ThreadPoolExecutor, take: Callable[[MaskFile], _Taken], files: Iterable[MaskFile]
-) -> Iterator[list[_Taken]]:
-    """Files as `take` made them; the next batch is in work while the caller has the one before."""
-    waiting = iter(files)
-    ahead: list[Future[_Taken]] = []
-    while batch := list(islice(waiting, BATCH)):
-        running = [pool.submit(take, file) for file in batch]
-        if ahead:
-            yield [future.result() for future in ahead]
-        ahead = running
-    yield [future.result() for future in ahead]

@@ -6,7 +6,6 @@ One file can't say it: a mask of 0 and 255 without a lesion holds only 0, as one
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from ddiseg.masks import (
     check_mask,
     classes_in,
 )
-from ddiseg.outcomes import FileOutcome, Outcome, Progress
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, worker_threads
 
 if TYPE_CHECKING:
     from ddiseg.ingest.mask_files import MaskFile
@@ -44,13 +43,10 @@ class FolderValues:
         """Return the values of files whose meaning no one gave."""
         found: list[frozenset[int] | InputError] = []
         progress(0, len(files))
-        with ThreadPoolExecutor(2) as pool:
-            try:
-                for each in pool.map(_classes_in, files):
-                    found.append(each)
-                    progress(len(found), len(files))
-            finally:
-                pool.shutdown(cancel_futures=True)
+        with worker_threads(2) as pool:
+            for each in pool.map(_classes_in, files):
+                found.append(each)
+                progress(len(found), len(files))
         held = (each for each in found if not isinstance(each, InputError))
         return cls(
             files,

@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from annotation_protocol import load_protocol
 from ddiseg.catalogue import FROM_DIAGNOSIS, Details
 from ddiseg.errors import InputError
-from ddiseg.ingest.option_lists import split_option
 
 #: The longest diagnosis, patient or lesion that the catalogue holds.
 MAX_LENGTH = 200
@@ -81,6 +80,21 @@ def parse_columns(text: str) -> dict[Key, str]:
     if Key.IMAGE not in found:
         raise InputError("--columns: say which column names the file, with image=COLUMN")
     return found
+
+
+def split_option(option: str, text: str) -> list[str]:
+    """Split what was given to `option` at its commas; a part with a comma stands in quotes.
+
+    Raises:
+        InputError: text of several lines, or longer than CSV allows.
+    """
+    text = text.strip()
+    if "\n" in text or "\r" in text:
+        raise InputError(f"{option} has several lines: write it in one line, with commas between")
+    try:
+        return next(csv.reader([text], skipinitialspace=True), [])
+    except csv.Error as error:
+        raise InputError(f"{option} can't be read: {error}") from error
 
 
 def read_metadata(path: Path, columns: Columns) -> Metadata:

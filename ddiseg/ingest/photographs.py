@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +27,7 @@ from ddiseg.ingest.diagnoses import (
 from ddiseg.ingest.folder import FoundFile, Listing, list_folder, read_file
 from ddiseg.ingest.matching import Matched, match_rows, refuse_other_photographs
 from ddiseg.ingest.metadata import Columns, read_metadata
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, map_batches, silent, worker_threads
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace, default_actor
 
@@ -145,7 +143,9 @@ def import_files(
     # A new dataset comes with its first image: a folder that is refused as a whole leaves none.
     row = open_dataset() if catalogue.find_dataset(dataset) else None
     dataset_id = row.id if row else None
-    job = _Import(workspace, open_dataset, dataset_id, judged, in_place, actor or default_actor())
+    job = _PhotographImporter(
+        workspace, open_dataset, dataset_id, judged, in_place, actor or default_actor()
+    )
     told = job.run(files, progress)
     taken = [o.name for o in told if o.outcome is not Outcome.REFUSED]
     return PhotographImport(
@@ -189,7 +189,7 @@ def dataset_name(folder: Path) -> str:
 
 
 @dataclass(frozen=True)
-class _Taken:
+class _StoredPhotograph:
     """A file that was looked at; without an image it is as it was, and was not read."""
 
     file: FoundFile
@@ -200,7 +200,7 @@ class _Taken:
 
 
 @dataclass
-class _Import:
+class _PhotographImporter:
     workspace: Workspace
     open_dataset: Callable[[], Dataset]
     dataset_id: int | None  #: None until a new dataset has its first image
@@ -231,25 +231,26 @@ class _Import:
     def run(self, files: Sequence[FoundFile], progress: Progress) -> list[FileOutcome]:
         outcomes: list[FileOutcome] = []
         progress(0, len(files))
-        with _threads() as pool:
-            for taken in _batches(pool, self.take, files):
+        # One more than there are processors: while one waits for the disk, another computes.
+        with worker_threads(min(8, (os.cpu_count() or 1) + 1)) as pool:
+            for taken in map_batches(pool, self.take, files, BATCH):
                 outcomes += self.catalogue(taken)
                 progress(len(outcomes), len(files))
         return outcomes
 
-    def take(self, file: FoundFile) -> _Taken:
+    def take(self, file: FoundFile) -> _StoredPhotograph:
         """Read and store one photograph, unless it is known and as it was. Runs in a thread."""
         if fault := file.fault or self.matched.faults.get(file.path):
-            return _Taken(file, refusal=fault)
+            return _StoredPhotograph(file, refusal=fault)
         known = self.known.get(file.path)
         try:
             trouble = self.trouble(file, known) if known else None
             if known and not trouble and _untouched(file, known):
-                return _Taken(file)
+                return _StoredPhotograph(file)
             data, status = read_file(file)
             opened = images.open_photograph(data)
         except InputError as error:
-            return _Taken(file, refusal=str(error))
+            return _StoredPhotograph(file, refusal=str(error))
         digest = images.content_hash(opened.pixels)
         # A name that stood for another photograph is refused by the catalogue: store nothing.
         if not self.in_place and (known is None or known.content_hash == digest):
@@ -269,7 +270,7 @@ class _Import:
             in_place=str(file.place) if self.in_place else None,
             details=self.matched.details.get(file.path, Details()),
         )
-        return _Taken(file, image, opened.changes, trouble)
+        return _StoredPhotograph(file, image, opened.changes, trouble)
 
     def trouble(self, file: FoundFile, known: KnownSource) -> str | None:
         """Why the photograph behind a known file can't be left as it is; None where it can."""
@@ -282,7 +283,7 @@ class _Import:
             return "copied to the store, where it was only referenced"
         return None
 
-    def catalogue(self, batch: Sequence[_Taken]) -> list[FileOutcome]:
+    def catalogue(self, batch: Sequence[_StoredPhotograph]) -> list[FileOutcome]:
         """The outcomes of a batch, once all of it is in the catalogue."""
         told: list[FileOutcome] = []
         if new := [t.image for t in batch if t.image]:
@@ -293,7 +294,7 @@ class _Import:
         outcomes = [self.outcome(taken, by_path.get(taken.file.path)) for taken in batch]
         return self.correct(outcomes)
 
-    def outcome(self, taken: _Taken, told: FileOutcome | None) -> FileOutcome:
+    def outcome(self, taken: _StoredPhotograph, told: FileOutcome | None) -> FileOutcome:
         path = taken.file.path
         if taken.refusal:
             return FileOutcome(path, Outcome.REFUSED, taken.refusal)
@@ -356,30 +357,6 @@ class _Import:
             else o
             for o in outcomes
         ]
-
-
-@contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads that drop what they have not begun where the work is broken off."""
-    # One more than there are processors: while one waits for the disk, another computes.
-    pool = ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _batches(
-    pool: ThreadPoolExecutor, take: Callable[[FoundFile], _Taken], files: Sequence[FoundFile]
-) -> Iterator[list[_Taken]]:
-    """Files as `take` made them; the next batch is in work while the caller has the one before."""
-    ahead: list[Future[_Taken]] = []
-    for start in range(0, len(files), BATCH):
-        running = [pool.submit(take, file) for file in files[start : start + BATCH]]
-        if ahead:
-            yield [future.result() for future in ahead]
-        ahead = running
-    yield [future.result() for future in ahead]
 
 
 def _untouched(file: FoundFile, known: KnownSource) -> bool:

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ from ddiseg.catalogue.tables import now
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.formats import RELEASES, load_format
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, counted, reasons_in_words, silent
-from ddiseg.release.licence import LICENCE_FILE, licence_text
 from ddiseg.release.release import ExportSummary, Release, ReleaseItem
 
 MANIFEST = "ddiseg-release.json"
+
+LICENCE_FILE = "LICENCE.txt"
 
 #: Lock file in an unfinished folder: it shows that an export made the folder and whether that runs.
 _MARK = ".ddiseg-part"
@@ -279,6 +280,35 @@ def _summary(
             for d in sorted(datasets.values(), key=lambda d: d.id)
         ],
     }
+
+
+def licence_text(items: Sequence[ReleaseItem], *, images: bool) -> str:
+    """The licence and source of each dataset, and what that means for this release."""
+    counts = Counter(i.dataset.id for i in items)
+    datasets = sorted({i.dataset.id: i.dataset for i in items}.values(), key=lambda d: d.id)
+    lines = ["Licences and sources", ""]
+    for dataset in datasets:
+        lines += [
+            f"{dataset.name}: {counted(counts[dataset.id], 'image')}",
+            f"  licence: {dataset.licence or 'not recorded; ask the source before you pass this on'}",
+            f"  source:  {dataset.source or 'not recorded'}",
+            "",
+        ]
+    lines.append(
+        "The photographs in this folder stay under the licence of their dataset. The masks were drawn "
+        "from them and may be used as that licence allows."
+        if images
+        else "This folder holds masks only. The photographs must be had from their source, under the "
+        "licence of their dataset, and the masks may be used as that licence allows."
+    )
+    lines.append("Name the source of each dataset in whatever you publish.")
+    predicted = sum(not i.accepted for i in items)
+    if predicted:
+        lines.append(
+            f"{predicted} of the {len(items)} masks are predictions of a model that no person has "
+            "reviewed. They are marked as not accepted, are research output, and are no diagnosis."
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _files(folder: Path) -> list[dict[str, Any]]:

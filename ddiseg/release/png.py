@@ -13,30 +13,21 @@ from pathlib import Path
 
 from ddiseg import masks
 from ddiseg.outcomes import Progress
-from ddiseg.release.metadata import write_metadata
+from ddiseg.release.layout import export_pairs
 from ddiseg.release.release import ExportSummary, Release, ReleaseItem
 
 
 def export(release: Release, target: Path, *, images: bool, progress: Progress) -> ExportSummary:
     """Write the release into `target`, an existing empty folder."""
     palette = release.protocol.palette()
-    (target / "masks").mkdir()
-    if images:
-        (target / "images").mkdir()
 
-    def write(item: ReleaseItem, mask: masks.Mask) -> tuple[ReleaseItem, dict[str, str]]:
-        files = {"mask": f"masks/{item.stem}.png", "image": item.file_name(images=images)}
-        encoded = masks.encode_png(release.over(item, mask), palette)
-        if images:
-            files["image"] = f"images/{files['image']}"
-            (target / files["image"]).write_bytes(release.photograph_png(item))
-        (target / files["mask"]).write_bytes(encoded)
-        return item, files
+    def write_mask(path: Path, item: ReleaseItem, mask: masks.Mask) -> None:
+        path.write_bytes(masks.encode_png(release.over(item, mask), palette))
 
-    rows, summary = release.each(write, progress)
-    write_metadata(target, rows)
-    (target / "classes.json").write_text(_classes(release))
-    return summary
+    (target / "classes.json").write_text(_classes(release), "utf-8")
+    return export_pairs(
+        release, target, "masks/{}.png", write_mask, images=images, progress=progress
+    )
 
 
 def _classes(release: Release) -> str:

@@ -10,16 +10,15 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from annotation_protocol import Protocol, load_protocol
+from annotation_protocol import Protocol, UserError, load_protocol
 from ddiseg import images, masks
 from ddiseg.catalogue import State
 from ddiseg.catalogue.tables import Dataset, Image, Mask
-from ddiseg.errors import DdisegError, InputError
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.errors import InputError
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent, worker_threads
 from ddiseg.release.naming import unique_stems
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
@@ -142,28 +141,25 @@ class Release:
         """`work` on every image and its mask, on several threads; results in the order of the images.
 
         The mask is at its own size, verified by its hash; `over` brings it to its photograph. An
-        image whose work raises a DdisegError is refused with that reason and has no result; any
+        image whose work raises a UserError is refused with that reason and has no result; any
         other error, such as a full disk, stops everything.
         """
         results: list[T] = []
         outcomes: list[FileOutcome] = []
         classes: dict[str, Counter[str]] = {}
-        executor = ThreadPoolExecutor(WORKERS)
-        try:
-            futures = [executor.submit(self._one, work, item) for item in self.items]
+        # Nothing may be written any more once the caller clears up after an error.
+        with worker_threads(WORKERS) as pool:
+            futures = [pool.submit(self._one, work, item) for item in self.items]
             for done, (item, future) in enumerate(zip(self.items, futures, strict=True), 1):
                 try:
                     present, result = future.result()
-                except DdisegError as error:
+                except UserError as error:
                     outcomes.append(FileOutcome(item.image.name, Outcome.REFUSED, str(error)))
                 else:
                     results.append(result)
                     outcomes.append(FileOutcome(item.image.name, Outcome.ADDED))
                     classes.setdefault(item.image.tone, Counter()).update(present)
                 progress(done, len(self.items))
-        finally:
-            # Nothing may be written any more once the caller clears up after an error.
-            executor.shutdown(cancel_futures=True)
         counts = {
             tone: {name: found[name] for name in self.protocol.class_names}
             for tone, found in classes.items()

@@ -16,7 +16,7 @@ import numpy as np
 
 from ddiseg import masks
 from ddiseg.outcomes import Progress
-from ddiseg.release.metadata import write_metadata
+from ddiseg.release.layout import export_pairs
 from ddiseg.release.release import ExportSummary, Release, ReleaseItem
 
 SIDE = 256
@@ -24,19 +24,10 @@ SIDE = 256
 
 def export(release: Release, target: Path, *, images: bool, progress: Progress) -> ExportSummary:
     """Write the release into `target`, an existing empty folder."""
-    (target / "labels").mkdir()
-    if images:
-        (target / "images").mkdir()
 
-    def write(item: ReleaseItem, mask: masks.Mask) -> tuple[ReleaseItem, dict[str, str]]:
-        files = {"mask": f"labels/{item.stem}.npy", "image": item.file_name(images=images)}
-        if images:
-            files["image"] = f"images/{files['image']}"
-            (target / files["image"]).write_bytes(release.photograph_png(item))
-        square = masks.stretch(mask, (SIDE, SIDE)).astype(np.int32)
-        np.save(target / files["mask"], square, allow_pickle=False)
-        return item, files
+    def write_mask(path: Path, _item: ReleaseItem, mask: masks.Mask) -> None:
+        np.save(path, masks.stretch(mask, (SIDE, SIDE)).astype(np.int32), allow_pickle=False)
 
-    rows, summary = release.each(write, progress)
-    write_metadata(target, rows)
-    return summary
+    return export_pairs(
+        release, target, "labels/{}.npy", write_mask, images=images, progress=progress
+    )

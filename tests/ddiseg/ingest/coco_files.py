@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol
 from ddiseg.ingest.coco_import import CocoImport, import_coco
-from ddiseg.ingest.labelled_masks import MaskImport, import_labelled_masks
-from ddiseg.ingest.labels import Labels
+from ddiseg.ingest.labelled_masks import Labels, MaskImport, import_labelled_masks
 from ddiseg.outcomes import FileOutcome
 from ddiseg.workspace.workspace import Workspace
 

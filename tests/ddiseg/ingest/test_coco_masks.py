@@ -15,8 +15,7 @@ from syrupy.assertion import SnapshotAssertion
 from ddiseg.catalogue import State
 from ddiseg.errors import InputError
 from ddiseg.ingest import coco_masks
-from ddiseg.ingest.labelled_masks import compose_labelled
-from ddiseg.ingest.labels import Labels
+from ddiseg.ingest.labelled_masks import Labels, compose_labelled
 from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.ingest.coco_files import (

@@ -20,8 +20,7 @@ from annotation_protocol.files import locked
 from ddiseg.errors import InputError, NotFoundError, WorkspaceError
 from ddiseg.outcomes import Outcome, Progress
 from ddiseg.release import coco
-from ddiseg.release.folder import MANIFEST, write_release
-from ddiseg.release.licence import LICENCE_FILE
+from ddiseg.release.folder import LICENCE_FILE, MANIFEST, write_release
 from ddiseg.release.release import ExportSummary, Release
 from ddiseg.workspace.store import Kind
 from tests.ddiseg.release.conftest import Builder

@@ -5,7 +5,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from annotation_protocol import load_protocol
 from ddiseg.errors import InputError
-from ddiseg.ingest.labels import Labels
+from ddiseg.ingest.labelled_masks import Labels
 from tests.wording import Refusal
 
 PROTOCOL = load_protocol()

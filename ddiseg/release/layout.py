@@ -1,0 +1,65 @@
+"""The layout that `png` and `sddi` share: one file a mask beside its photograph, and `metadata.csv`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ddiseg import masks
+from ddiseg.outcomes import Progress
+from ddiseg.release.release import ExportSummary, Release, ReleaseItem
+
+METADATA_FILE = "metadata.csv"
+
+
+def export_pairs(
+    release: Release,
+    target: Path,
+    mask_name: str,
+    write_mask: Callable[[Path, ReleaseItem, masks.Mask], object],
+    *,
+    images: bool,
+    progress: Progress,
+) -> ExportSummary:
+    """Write masks, photographs and `metadata.csv` into `target`, an existing empty folder.
+
+    Args:
+        mask_name: Path of a mask in the release; `{}` becomes the stem of its image.
+        write_mask: Writes one mask, given at its own size, to a path.
+        images: Write the photographs to `images/`, too.
+    """
+    (target / mask_name).parent.mkdir()
+    if images:
+        (target / "images").mkdir()
+
+    def write(item: ReleaseItem, mask: masks.Mask) -> tuple[ReleaseItem, dict[str, str]]:
+        files = {"mask": mask_name.format(item.stem), "image": item.file_name(images=images)}
+        if images:
+            files["image"] = f"images/{files['image']}"
+            (target / files["image"]).write_bytes(release.photograph_png(item))
+        write_mask(target / files["mask"], item, mask)
+        return item, files
+
+    rows, summary = release.each(write, progress)
+    write_metadata(target, rows)
+    return summary
+
+
+def write_metadata(folder: Path, rows: Iterable[tuple[ReleaseItem, dict[str, str]]]) -> None:
+    """Write the facts of each item after the names of its files; lists are joined by ';'."""
+    records = [{**files, **item.facts()} for item, files in rows]
+    with open(folder / METADATA_FILE, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(records[0]) if records else [], lineterminator="\n")
+        writer.writeheader()
+        for record in records:
+            writer.writerow({name: _cell(value) for name, value in record.items()})
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ";".join(map(str, value)) if isinstance(value, list) else str(value)
