@@ -1,4 +1,4 @@
-"""The errors that a person can mend: what was given, what was wrong with it, what to do next."""
+"""The errors of ddiseg: what was given, what was wrong with it, what to do next."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class DdisegError(UserError):
 
 
 class InputError(DdisegError, ValueError):
-    """A file, a row or an option that can't be used as given."""
+    """A file, row or option that can't be used as given."""
 
 
 class NotFoundError(DdisegError, LookupError):
@@ -34,6 +34,6 @@ class ServerError(DdisegError):
 
 
 def defect(error: Exception) -> DdisegError:
-    """An error that nothing in ddiseg raises on purpose, as one line for a log."""
+    """Return an unexpected exception as an error with one line for a log."""
     first = str(error).strip().partition("\n")[0]
     return DdisegError(f"unexpected {type(error).__name__}: {first} (a defect: report it)")

@@ -7,8 +7,8 @@ A package adds its own with an entry point in one of the groups
     ddiseg.release_formats        like `ddiseg.release.coco.export`
 
 The first line of the module's docstring describes the format in a list of formats. A function
-`fits(path) -> bool` beside that of a mask format says whether a file or folder looks like it; a
-format without one is never guessed. `MASK_ENDINGS` beside it names the endings of its files.
+`fits(path) -> bool` in the module of a mask format tells whether a file or folder looks like it; a
+format without one is never guessed. `MASK_ENDINGS` in that module names the endings of its files.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ LABELLED_MASKS = "ddiseg.labelled_mask_formats"
 
 
 def format_names(*groups: str) -> list[str]:
+    """Return the names of all formats of some groups."""
     return sorted({e.name for group in groups for e in entry_points(group=group)})
 
 
 def group_of(name: str, *groups: str) -> str:
-    """The first of `groups` that has a format; raises InputError naming those that there are."""
+    """Return the first of `groups` that has a format; raises InputError naming those that there are."""
     for group in groups:
         if entry_points(group=group, name=name):
             return group
@@ -39,7 +40,7 @@ def group_of(name: str, *groups: str) -> str:
 
 
 def load_format(group: str, name: str) -> Callable[..., Any]:
-    """The function behind a format; raises InputError naming the formats that there are."""
+    """Return the function of a format; raises InputError naming the formats that there are."""
     for entry in entry_points(group=group, name=name):
         function: Callable[..., Any] = entry.load()
         return function
@@ -70,7 +71,7 @@ def guess_format(path: Path, *groups: str) -> str:
         advice = "give the folder of the masks, or save them as such files"
         if path.is_dir():
             raise InputError(
-                f"{path} has no masks: there are no {wanted} files: {what_is_there(path)}; {advice}"
+                f"{path} has no masks: there are no {wanted} files: {describe_files(path)}; {advice}"
             )
         raise InputError(f"{path} is no {wanted} file; {advice}")
     fit = f"fits {' and '.join(fitting)}" if fitting else "fits no format"
@@ -78,7 +79,7 @@ def guess_format(path: Path, *groups: str) -> str:
     raise InputError("\n".join([f"{path} {fit}; say which it has with --as FORMAT:", *listed]))
 
 
-def what_is_there(folder: Path) -> str:
+def describe_files(folder: Path) -> str:
     """Return the endings of a folder's files in words, with how many there are of each."""
     found = sorted(_endings(folder).items(), key=lambda each: (-each[1], each[0]))
     named = ", ".join(f"{n} {ending or 'without an ending'}" for ending, n in found[:3])

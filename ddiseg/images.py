@@ -1,4 +1,4 @@
-"""Photographs: opened safely, turned upright, stripped of everything but their pixels, hashed.
+"""Read photographs safely as plain upright sRGB pixels; encode and hash them.
 
 Arrays: a photograph is (H, W, 3) uint8 sRGB.
 """
@@ -43,7 +43,7 @@ Photograph = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Opened:
-    """A photograph and what had to be done to it to get plain upright 8-bit sRGB."""
+    """A photograph as plain upright 8-bit sRGB, and the changes that took."""
 
     pixels: Photograph
     changes: tuple[str, ...]
@@ -53,7 +53,7 @@ def open_photograph(data: bytes) -> Opened:
     """Read a photograph from the bytes of a file; raises InputError that says what is wrong.
 
     EXIF orientation is applied, an embedded colour profile converted to sRGB, transparency laid
-    on white, 16 bits brought to 8. Animated files are refused: which frame is meant, no one says.
+    on white, 16 bits brought to 8. Animated files are refused: it is not clear which frame is meant.
     """
     try:
         with _quiet_pillow(), Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
@@ -78,7 +78,7 @@ def check_png(data: bytes) -> None:
 
 
 def encode_png(photograph: Photograph) -> bytes:
-    """A PNG that holds the pixels and nothing else.
+    """Encode the pixels, and nothing else, as PNG.
 
     Each row is stored as its difference from the one above: half the time of Pillow's encoder,
     which tries all five filters on every row, for files of the same size.
@@ -93,7 +93,7 @@ def encode_png(photograph: Photograph) -> bytes:
 
 
 def content_hash(photograph: Photograph) -> str:
-    """SHA-256 of size and pixels: the same for every file that shows exactly this."""
+    """Return the SHA-256 of size and pixels: the same for every file that shows exactly this."""
     height, width = photograph.shape[:2]
     digest = hashlib.sha256(f"image {height}x{width}\n".encode())
     digest.update(np.ascontiguousarray(photograph).data)
@@ -101,7 +101,7 @@ def content_hash(photograph: Photograph) -> str:
 
 
 def perceptual_hash(photograph: Photograph) -> str:
-    """64-bit DCT hash as 16 hexadecimal digits; survives scaling and recompression."""
+    """Return the 64-bit DCT hash as 16 hexadecimal digits; survives scaling and recompression."""
     import imagehash
 
     small = Image.fromarray(photograph)
@@ -145,7 +145,7 @@ def _differing_bits(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.
     return ones
 
 
-#: What Pillow raises on files that are damaged, its parsers' slips among them.
+#: What Pillow raises on files that are damaged, including errors of its parsers.
 _DAMAGED = (
     OSError,
     SyntaxError,

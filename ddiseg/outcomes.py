@@ -1,4 +1,4 @@
-"""What became of each file of a batch: one refused file never stops the rest."""
+"""Outcomes and progress of long jobs over many files: one refused file never stops the rest."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import TypeVar
 
 
 class Outcome(StrEnum):
-    """How one file of a batch ended."""
+    """The outcome of one file of a batch."""
 
     ADDED = "added"  #: new in the catalogue
-    UNCHANGED = "unchanged"  #: was there already, exactly so
-    REPAIRED = "repaired"  #: was there; something missing or corrected was put right
+    UNCHANGED = "unchanged"  #: was already there, identical
+    REPAIRED = "repaired"  #: was already there; something was corrected or restored
     REFUSED = "refused"  #: not taken, for the reason given
 
 
 @dataclass(frozen=True)
 class FileOutcome:
-    """The outcome of one file; `note` is the reason of a refusal or what is worth knowing."""
+    """The outcome of one file; `note` is the reason of a refusal or a remark."""
 
     name: str
     outcome: Outcome
@@ -31,7 +31,7 @@ class FileOutcome:
 
 
 def count(outcomes: Iterable[FileOutcome]) -> dict[str, int]:
-    """Number of files by outcome, every outcome named."""
+    """Return the number of files by outcome, every outcome named."""
     found = Counter(o.outcome for o in outcomes)
     return {o.value: found.get(o, 0) for o in Outcome}
 
@@ -65,7 +65,7 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u206
 
 
 def escaped(text: str) -> str:
-    """Return text whose control characters are written as in Python: a file's name forges no line."""
+    """Return text whose control characters are written as in Python, so that a file's name can't forge a line."""
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
@@ -91,7 +91,7 @@ def reasons_in_words(refused: Iterable[FileOutcome], what: str) -> str:
 
 
 def nothing_taken(outcomes: Sequence[FileOutcome]) -> bool:
-    """Whether a batch failed as a whole: there were files, and every one was refused."""
+    """Return whether a batch failed as a whole: there were files, and every one was refused."""
     return bool(outcomes) and len(refusals(outcomes)) == len(outcomes)
 
 

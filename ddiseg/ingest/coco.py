@@ -1,6 +1,6 @@
 """COCO's instance format (https://cocodataset.org/#format-data), as many tools and our releases write it.
 
-Ids may be any numbers, 0 included. What a release of ours knows of an image stands in its
+Ids may be any numbers, 0 included. A release of ours keeps the facts of an image in its
 `attributes`, see `ddiseg.release.coco`; other tools' attributes of the same names are taken as well.
 """
 
@@ -20,13 +20,13 @@ from ddiseg.outcomes import FileOutcome, Outcome
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An image and all that is said of it."""
+    """An image with its attributes and annotations."""
 
     file_name: str
     size: tuple[int, int] | None  #: (height, width); None where it is missing or no size
     facts: Mapping[str, Any]  #: its `attributes`
     licence: str | None
-    synthetic: bool  #: made by code, says a release of ours
+    synthetic: bool  #: made by code, according to a release of ours
     annotations: Sequence[Mapping[str, Any]]
 
     @property
@@ -36,13 +36,13 @@ class CocoImage:
 
     @property
     def is_prediction(self) -> bool:
-        """Whether a release of ours says that a model painted it and no person reviewed it."""
+        """Whether a release of ours marks it as a prediction that no person reviewed."""
         return self.facts.get("accepted") is False
 
 
 @dataclass(frozen=True)
 class CocoFile:
-    """A file, checked; what can't be used of it is told and left out."""
+    """The usable content of a file, and the refused rest."""
 
     path: Path
     images: Sequence[CocoImage]
@@ -51,7 +51,7 @@ class CocoFile:
 
 
 def read_coco(path: Path) -> CocoFile:
-    """A COCO file, or the only one in a folder.
+    """Read a COCO file, or the only one in a folder.
 
     Raises:
         InputError: not a COCO file, none or several in the folder.
@@ -96,10 +96,10 @@ def has_coco(path: Path) -> bool:
 
 
 def _coco_document(path: Path) -> Any:
-    """What a COCO file holds; None where a file is none."""
+    """Return the content of a COCO file, None for any other file."""
     try:
         document = read_json(path)
-    except InputError:  # whatever it is, it is no COCO file
+    except InputError:
         return None
     return document if _is_coco(document) else None
 
@@ -131,7 +131,7 @@ def _objects(entries: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _usable(path: Path, entries: list[Any], refused: list[FileOutcome]) -> list[dict[str, Any]]:
-    """The images with a name and an id of their own."""
+    """Return the images that have a unique name and id."""
     named = []
     for number, entry in enumerate(entries, 1):
         if isinstance(entry, dict) and _is_id(entry.get("id")) and _is_name(entry.get("file_name")):
@@ -172,7 +172,7 @@ def _is_name(value: Any) -> bool:
 def _by_image(
     path: Path, entries: Any, images: set[Any], refused: list[FileOutcome]
 ) -> dict[Any, list[Mapping[str, Any]]]:
-    """The annotations by the id of their image."""
+    """Group the annotations by the id of their image."""
     found: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
     strays: list[str] = []
     for entry in entries if isinstance(entries, list) else []:
@@ -228,7 +228,7 @@ def _licence_entry(
 
 
 def _licence(entry: Mapping[str, Any], licences: Mapping[Any, Mapping[str, Any]]) -> str | None:
-    """The name of its licence; tools write "" or "Unknown" where they know none."""
+    """Return the name of its licence; tools write "" or "Unknown" where they know none."""
     name = _facts(entry).get("licence", _licence_entry(entry, licences).get("name"))
     if not isinstance(name, str) or name.strip().lower() in ("", "unknown", "not recorded"):
         return None

@@ -1,4 +1,4 @@
-"""Photographs and masks that came as a COCO file, into the catalogue."""
+"""Import photographs and masks from a COCO file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ddiseg.workspace.workspace import Workspace
 
 @dataclass(frozen=True)
 class CocoImport:
-    """What became of a file."""
+    """The outcomes of one file."""
 
     photographs: PhotographImport
     masks: list[FileOutcome] = field(default_factory=list)
@@ -52,7 +52,7 @@ def import_coco(
     actor: str | None = None,
     progress: Progress = silent,
 ) -> CocoImport:
-    """Import the photographs that a COCO file lists and, where someone drew them, its masks.
+    """Import the photographs that a COCO file lists and, with an annotator, its masks.
 
     Args:
         path: the file, or a folder that has one.
@@ -73,11 +73,11 @@ def import_coco(
     if reviewer is not None and annotator is None:
         raise InputError("a reviewer reviews masks: say who drew them with --annotator NAME")
     coco = read_coco(path)
-    drawn = masks_of(coco, labels) if annotator is not None else None
+    labelled = masks_of(coco, labels) if annotator is not None else None
     folder = path if path.is_dir() else _folder(coco.path)
     found = _find_photographs(coco, photographs or folder)
     found = found.with_table(match_table(metadata, columns, list(found.files.values())))
-    masks = len(drawn.files) if drawn is not None else 0
+    masks = len(labelled.files) if labelled is not None else 0
     imported = import_files(
         workspace,
         list(found.files.values()),
@@ -92,14 +92,14 @@ def import_coco(
         progress=lambda done, total: progress(done, total + masks),
     )
     imported = replace(imported, files_without_row=imported.files_without_row if metadata else [])
-    if drawn is None:
+    if labelled is None:
         left = sum(image.has_mask for image in coco.images)
         return CocoImport(imported, masks_left=left)
-    imported = replace(imported, notes=[*imported.notes, *drawn.notes])
+    imported = replace(imported, notes=[*imported.notes, *labelled.notes])
     submitted = submit_files(
         workspace,
-        drawn.files,
-        _Catalogued.read(workspace, imported, found.files).of,
+        labelled.files,
+        _CataloguedImages.read(workspace, imported, found.files).of,
         annotator=annotator,
         reviewer=reviewer,
         stretched=stretched,
@@ -109,21 +109,21 @@ def import_coco(
 
 
 def _folder(file: Path) -> Path:
-    """Where the photographs lie if no one says: beside the file, or beside its `annotations`."""
+    """Return the default folder of the photographs: that of the file or of its `annotations`."""
     folder = file.resolve().parent
     return folder.parent if folder.name == "annotations" else folder
 
 
 @dataclass(frozen=True)
-class _Found:
+class _FoundPhotographs:
     files: Mapping[str, FoundFile]  #: by the name in the COCO file
     matched: Matched
 
-    def with_table(self, table: Matched) -> _Found:
-        """With what a table says of the files, too; where both say something the table wins."""
+    def with_table(self, table: Matched) -> _FoundPhotographs:
+        """Return the same with the rows of a table; where both have a value, the table's counts."""
         known = self.matched
         faults = {path: why for path, why in known.faults.items() if path not in table.details}
-        return _Found(
+        return _FoundPhotographs(
             self.files,
             Matched(
                 details={**known.details, **table.details},
@@ -136,8 +136,8 @@ class _Found:
         )
 
 
-def _find_photographs(coco: CocoFile, folder: Path) -> _Found:
-    """The file of each image: by its path in the folder, else by its name alone."""
+def _find_photographs(coco: CocoFile, folder: Path) -> _FoundPhotographs:
+    """Find the file of each image by its path in the folder, else by its name alone."""
     listing = list_folder(folder, ENDINGS)
     by_path = {file.path: file for file in listing.files}
     by_name = files_by_name(listing.files)
@@ -164,7 +164,7 @@ def _find_photographs(coco: CocoFile, folder: Path) -> _Found:
             matched.refused_rows += [_refused(i, f"{names} are all {path}") for i in images]
             continue
         files[images[0].file_name] = by_path[path]
-        _take_details(coco, images[0], path, matched)
+        _add_details(coco, images[0], path, matched)
     if by_name_alone:
         matched.notes.append(
             f"photographs found by their name, not at the path that {coco.path.name} gives: "
@@ -172,11 +172,11 @@ def _find_photographs(coco: CocoFile, folder: Path) -> _Found:
         )
     if unlisted := len(by_path) - len(wanted):
         matched.notes.append(f"photographs left, which {coco.path.name} does not list: {unlisted}")
-    return _Found(files, matched)
+    return _FoundPhotographs(files, matched)
 
 
 def _paths(file_name: str, by_name: Mapping[str, list[str]]) -> tuple[list[str], bool]:
-    """What a file may be called in the folder, and whether that is the name as it stands."""
+    """Return the paths that a name may mean, and whether they match it exactly."""
     key = name_key(file_name)
     if key in by_name:
         return by_name[key], True
@@ -187,8 +187,8 @@ def _refused(image: CocoImage, why: str) -> FileOutcome:
     return FileOutcome(image.file_name, Outcome.REFUSED, why)
 
 
-def _take_details(coco: CocoFile, image: CocoImage, path: str, matched: Matched) -> None:
-    """What the file says of an image, or why it can't be used."""
+def _add_details(coco: CocoFile, image: CocoImage, path: str, matched: Matched) -> None:
+    """Add the facts of an image to `matched`, or why they can't be used."""
     facts = image.facts
     values = {key: _text(facts[key]) for key in Key if key in facts}
     if facts.get("fitzpatrick") is not None:
@@ -213,25 +213,25 @@ def _agreed_fact(coco: CocoFile, name: str) -> str | None:
 
 
 def _agreed(values: set[str | None] | set[str]) -> str | None:
-    """What all say, if they say the same."""
+    """Return the only value, None where there are several."""
     return next(iter(values)) or None if len(values) == 1 else None
 
 
 @dataclass(frozen=True)
-class _Catalogued:
-    """The images of a file, once they are in the catalogue."""
+class _CataloguedImages:
+    """The catalogued images of a file."""
 
     by_name: Mapping[str, Image]  #: by the name in the COCO file
 
     @classmethod
     def read(
         cls, workspace: Workspace, done: PhotographImport, files: Mapping[str, FoundFile]
-    ) -> _Catalogued:
+    ) -> _CataloguedImages:
         images = workspace.catalogue.images
         dataset = images.find_dataset(done.dataset)
         known = images.known_sources(dataset.id) if dataset else {}
         by_id = {image.id: image for image in images.select()}
-        # A file may be refused because its name stood for another photograph: that is not meant.
+        # A file may be refused because its name belonged to another photograph: leave that one out.
         refused = {o.name for o in done.outcomes if o.outcome is Outcome.REFUSED}
         return cls(
             {

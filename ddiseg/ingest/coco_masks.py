@@ -1,7 +1,7 @@
 """One COCO file (JSON) with the masks of many images, or a folder that has one.
 
-The format `coco`, for images that are catalogued already. An image's annotations become one mask: polygons and run lengths are read into regions, the regions
-of a class are united, and where two classes overlap the protocol's precedence decides.
+The format `coco`, for images that are catalogued already. An image's annotations become one mask:
+the regions of a class are united, and where two classes overlap the protocol's precedence decides.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def fits(path: Path) -> bool:
 
 
 def read_masks(path: Path, labels: Labels) -> LabelledMasks:
-    """The masks of a COCO file, or of the only one in a folder.
+    """Read the masks of a COCO file, or of the only one in a folder.
 
     Raises:
         InputError: no such file, or categories whose class is unknown.
@@ -39,23 +39,25 @@ def read_masks(path: Path, labels: Labels) -> LabelledMasks:
 
 
 def masks_of(coco: CocoFile, labels: Labels) -> LabelledMasks:
-    """The masks of a file that was read; predictions that no person reviewed are left.
+    """Return the masks of a file; predictions that no person reviewed are left out.
 
     Raises:
         InputError: categories in use whose class is unknown.
     """
-    drawn = [image for image in coco.images if image.has_mask and not image.is_prediction]
-    used = {_category(annotation) for image in drawn for annotation in image.annotations}
+    labelled = [image for image in coco.images if image.has_mask and not image.is_prediction]
+    used = {_category(annotation) for image in labelled for annotation in image.annotations}
     labels.check(coco.categories[number] for number in used if number in coco.categories)
-    could = labels.known(coco.categories.values()) | {labels.rest_id}
+    possible = labels.known(coco.categories.values()) | {labels.rest_id}
     notes = []
-    predictions = sum(image.has_mask for image in coco.images) - len(drawn)
+    predictions = sum(image.has_mask for image in coco.images) - len(labelled)
     if predictions:
         notes.append(f"predictions of a model left, which no person reviewed: {predictions}")
-    return LabelledMasks([_mask_file(image, coco, labels, could) for image in drawn], (), notes)
+    return LabelledMasks(
+        [_mask_file(image, coco, labels, possible) for image in labelled], (), notes
+    )
 
 
-def _mask_file(image: CocoImage, coco: CocoFile, labels: Labels, could: set[int]) -> MaskFile:
+def _mask_file(image: CocoImage, coco: CocoFile, labels: Labels, possible: set[int]) -> MaskFile:
     name = image.facts.get("name") or image.file_name  # a release may have changed it
     annotator = image.facts.get("annotator")
     notes: list[str] = []
@@ -63,7 +65,7 @@ def _mask_file(image: CocoImage, coco: CocoFile, labels: Labels, could: set[int]
         name=image.file_name,
         stem=PurePosixPath(str(name).replace("\\", "/")).stem,
         load=partial(_compose, image, coco.categories, labels, notes),
-        classes=_labelled_classes(image, labels) or tuple(sorted(could)),
+        classes=_labelled_classes(image, labels) or tuple(sorted(possible)),
         size=image.size,
         annotator=annotator if isinstance(annotator, str) and annotator.strip() else None,
         notes=notes,
@@ -71,7 +73,7 @@ def _mask_file(image: CocoImage, coco: CocoFile, labels: Labels, could: set[int]
 
 
 def _labelled_classes(image: CocoImage, labels: Labels) -> tuple[int, ...] | None:
-    """The classes that a release says were looked for, unless the caller gives them a meaning."""
+    """Return the classes that a release records as labelled, unless labels were given a meaning."""
     listed = image.facts.get("labelled_classes")
     known = range(len(labels.protocol.classes))
     if labels.given or labels.rest is not None or not isinstance(listed, list):

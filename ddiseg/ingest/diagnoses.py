@@ -1,7 +1,7 @@
-"""Which diagnoses are malignant: the codes of public datasets, and what the importing person says.
+"""Malignancy from diagnoses: by the codes of public datasets, or as the importing person gives it.
 
 The codes of a dataset count only where every diagnosis in the metadata is one of them, and only
-where the metadata does not say itself what is malignant. DDI needs no codes: its own table has a
+where the metadata has no malignancy of its own. DDI needs no codes: its own table has a
 column for it (`ddiseg.ingest.ddi`).
 """
 
@@ -17,7 +17,7 @@ from ddiseg.errors import InputError
 from ddiseg.ingest.matching import Matched
 from ddiseg.ingest.metadata import split_option
 
-#: What stands in --benign for every diagnosis that --malignant does not name.
+#: Word in --benign for every diagnosis that --malignant does not name.
 REST = "rest"
 
 #: Diagnoses, or files, listed in a line.
@@ -75,7 +75,7 @@ VOCABULARIES = (
 
 @dataclass(frozen=True)
 class MalignantDiagnoses:
-    """Which diagnoses a person says are malignant, and which benign."""
+    """The diagnoses that a person gave as malignant and as benign."""
 
     malignant: tuple[str, ...] = ()
     benign: tuple[str, ...] = ()
@@ -117,13 +117,13 @@ class MalignantDiagnoses:
         return [option for option, value in given.items() if value]
 
 
-#: What a person says who says nothing.
+#: Neither option was given.
 NONE_NAMED = MalignantDiagnoses()
 
 
 @dataclass(frozen=True)
 class MalignancyLabels:
-    """Rows with what their diagnoses say about malignancy."""
+    """Matched rows with malignancy filled in from their diagnoses."""
 
     matched: Matched
     by: str | None = None  #: what decided, in words; None where diagnoses decided nothing
@@ -150,8 +150,8 @@ class MalignancyLabels:
 def label_malignancy(matched: Matched, given: MalignantDiagnoses) -> MalignancyLabels:
     """Fill in whether files are malignant from their diagnoses.
 
-    What a row says itself wins. Then what `given` names, then the codes of a known dataset, if no
-    row says anything itself and all diagnoses that `given` does not name are codes of that dataset.
+    A row's own malignancy counts first, then what `given` names, then the codes of a known dataset,
+    if no row has a malignancy of its own and all diagnoses that `given` does not name are codes of that dataset.
 
     Raises:
         InputError: `given` names diagnoses where no row has one.
@@ -164,19 +164,14 @@ def label_malignancy(matched: Matched, given: MalignantDiagnoses) -> MalignancyL
                 "--metadata CSV --columns image=COLUMN,diagnosis=COLUMN"
             )
         return MalignancyLabels(matched)
-    says_itself = any(d.malignant is not None for d in matched.described)
-    known = (
-        [] if says_itself or given.rest_benign else _fitting(spelled.keys() - given.named.keys())
-    )
+    has_own = any(d.malignant is not None for d in matched.described)
+    known = [] if has_own or given.rest_benign else _fitting(spelled.keys() - given.named.keys())
     if not (given or known):
-        return MalignancyLabels(
-            matched, notes=[] if says_itself else [_unrecognised(spelled.values())]
-        )
+        return MalignancyLabels(matched, notes=[] if has_own else [_unrecognised(spelled.values())])
     verdicts = _verdicts(spelled, given, known)
     by_code = {p: (each, verdicts.get(_code(each))) for p, each in matched.details.items()}
     codes = f"{' and '.join(v.name for v in known)}'s codes"
-    # A diagnosis that was looked at and says nothing has a source too: it takes back what was
-    # derived before.
+    # A diagnosis without a verdict has a source too: it takes back what was derived before.
     details = {
         p: replace(
             each,
@@ -204,7 +199,7 @@ def _code(details: Details) -> str:
 def _verdicts(
     diagnoses: Iterable[str], given: MalignantDiagnoses, known: Iterable[Vocabulary]
 ) -> dict[str, bool]:
-    """Whether malignant, by diagnosis; what a person names stands over known codes."""
+    """Return whether malignant, by diagnosis; what a person names overrides known codes."""
     verdicts = dict.fromkeys(diagnoses, False) if given.rest_benign else {}
     for vocabulary in known:
         verdicts |= vocabulary.verdicts
@@ -231,9 +226,9 @@ def _unrecognised(diagnoses: Collection[str]) -> str:
 
 
 def _absent(given: MalignantDiagnoses, spelled: Mapping[str, str]) -> list[str]:
-    there = _listed(spelled.values())
+    present = _listed(spelled.values())
     return [
-        f"{option} names {_listed(absent)}, which is no row's diagnosis; the diagnoses are {there}"
+        f"{option} names {_listed(absent)}, which is no row's diagnosis; the diagnoses are {present}"
         for option, names in (("--malignant", given.malignant), ("--benign", given.benign))
         if (absent := [name for name in names if _plain(name) not in spelled])
     ]

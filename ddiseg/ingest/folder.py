@@ -1,4 +1,4 @@
-"""The files of a folder that someone hands in: found in a fixed order, read with care."""
+"""The files of an imported folder: listed in a fixed order and read with checks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_BYTES = 2_000_000_000
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file by the path that it is told by and the place that it is read from."""
+    """A file: its path in messages and the place to read it from."""
 
     path: str  #: relative to the folder, with /
     place: Path
@@ -36,14 +36,14 @@ class FoundFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder, by path."""
+    """The files of a folder, by path."""
 
     files: tuple[FoundFile, ...]  #: those with one of the endings asked for
     others: tuple[str, ...]  #: paths of the rest
 
 
 def list_folder(folder: Path, endings: tuple[str, ...]) -> Listing:
-    """All files under `folder`; hidden ones are left out, endings compared without case.
+    """List all files under `folder`; hidden ones are left out, endings compared without case.
 
     Links are followed to files inside the folder only; what leads out of it carries a fault.
 
@@ -69,7 +69,7 @@ def list_folder(folder: Path, endings: tuple[str, ...]) -> Listing:
 
 
 def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.stat_result]:
-    """The bytes of a file, and its status as it was read; raises InputError saying why not."""
+    """Return the bytes of a file and its status at that moment; raise InputError where it can't."""
     if file.fault:
         raise InputError(file.fault)
     try:
@@ -85,7 +85,7 @@ def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.st
 
 
 def read_json(path: Path) -> Any:
-    """What a file holds; raises InputError where it can't be read or is not JSON."""
+    """Return the content of a JSON file; raises InputError where it can't be read or is not JSON."""
     if not path.exists():
         raise InputError(f"{path.absolute()} does not exist")
     if path.is_dir():
@@ -103,7 +103,7 @@ def read_json(path: Path) -> Any:
 
 
 def _walk(root: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:
-    """Files, and whatever else has a fault, under `root`; directories are not told."""
+    """Yield the files under `root`, and whatever else has a fault; folders are left out."""
     waiting = [str(root)]
     while waiting:
         folder = waiting.pop()
@@ -130,7 +130,10 @@ def _with_fault(
     if entry.is_symlink():
         target = Path(os.path.realpath(entry.path))
         if not target.is_relative_to(root):
-            yield entry, f"is a link that leads out of the folder, to {target}: copy what it means"
+            yield (
+                entry,
+                f"is a link that leads out of the folder, to {target}: copy the file itself",
+            )
             return
         if target.is_dir():  # its files are found at their own place
             return
@@ -143,5 +146,5 @@ def _with_fault(
 
 
 def _path_text(path: str) -> str:
-    """A path with / and without the bytes that are no UTF-8, so that it can be printed and stored."""
+    """Return a path with / and without bytes that are no UTF-8: it can be printed and stored."""
     return os.fsencode(path).decode("utf-8", "replace").replace(os.sep, "/")

@@ -1,4 +1,4 @@
-"""Masks made of regions that carry labels, from one file of another tool, into the catalogue.
+"""Import masks that are regions with labels, from one file of another tool.
 
 A format is a function like `ddiseg.ingest.coco_masks.read_masks`, found by its name through the
 entry points `ddiseg.labelled_mask_formats`: (Path, Labels) -> LabelledMasks.
@@ -42,14 +42,14 @@ class Labels:
 
     @classmethod
     def parse(cls, text: str | None, rest: str | None, protocol: Protocol) -> Labels:
-        """What "nevus=lesion,pen=marker" says; a label with a comma goes in quotes.
+        """Parse "nevus=lesion,pen=marker"; a label with a comma goes in quotes.
 
         Args:
             text: comma-separated LABEL=CLASS, or None.
             rest: name of the class of the pixels that no region covers, or None.
 
         Raises:
-            InputError: a part that is not LABEL=CLASS, a label that stands twice, no such class.
+            InputError: a part that is not LABEL=CLASS, a label that occurs twice, no such class.
         """
         given: dict[str, int] = {}
         for part in split_option("--classes", text or ""):
@@ -73,7 +73,7 @@ class Labels:
         return self.protocol.class_named(self.protocol.hole_fill).index
 
     def class_id(self, label: str) -> int:
-        """The class of a label; raises InputError where it is unknown."""
+        """Return the class of a label; raises InputError where it is unknown."""
         found = self._find(label)
         if found is None:
             raise InputError(self._unknown([label]))
@@ -86,7 +86,7 @@ class Labels:
             raise InputError(self._unknown(unknown))
 
     def known(self, labels: Iterable[str]) -> set[int]:
-        """The classes of those labels that have one."""
+        """Return the classes of those labels that have one."""
         return {index for label in labels if (index := self._find(label)) is not None}
 
     def _find(self, label: str) -> int | None:
@@ -95,7 +95,7 @@ class Labels:
         return self.given.get(key, same.get(key))
 
     def _unknown(self, labels: list[str]) -> str:
-        # What can be pasted into a shell, whatever the labels are called.
+        # An example that can be pasted into a shell, whatever the labels are called.
         quoted = [f'"{label}"' if "," in label else label for label in labels]
         example = ",".join(f"{label}=lesion" for label in quoted)
         return (
@@ -106,11 +106,11 @@ class Labels:
 
 @dataclass(frozen=True)
 class LabelledMasks:
-    """What a file holds."""
+    """The masks of a file."""
 
     files: Sequence[MaskFile]  #: their values are class ids
-    refused: Sequence[FileOutcome] = ()  #: entries that no mask can be made of
-    notes: Sequence[str] = ()  #: what was left, and why
+    refused: Sequence[FileOutcome] = ()  #: entries that give no mask
+    notes: Sequence[str] = ()  #: what was left out, and why
 
 
 def import_labelled_masks(
@@ -130,7 +130,7 @@ def import_labelled_masks(
 
     Args:
         labels: the classes of the labels in it.
-        annotator: who drew all of it; None: whom the file names, mask by mask.
+        annotator: who drew all of it; None: the file names someone for each mask.
         reviewer: a second person; the masks then arrive accepted.
         stretched, dataset, subset: as in `ddiseg.ingest.mask_files.import_masks`.
 
@@ -166,32 +166,32 @@ def import_labelled_masks(
 def compose_labelled(
     layers: Iterable[Layer], size: tuple[int, int], base: Mask | None, labels: Labels
 ) -> tuple[Mask, list[str]]:
-    """The mask that layers stand for, (height, width), and what had to be decided for it.
+    """Compose layers into one mask, (height, width), with notes on what had to be decided.
 
     Layers of one class that people drew are united on the way, so that a picture with hundreds of
     them needs no more memory than one with a few.
 
     Args:
         base: the prediction that the layers came with, see `ddiseg.masks.compose`.
-        labels: says what the pixels are that no layer covers.
+        labels: give the class of the pixels that no layer covers.
 
     Raises:
         InputError: more pixels than any mask has, or a layer of another size.
     """
     refuse_too_large(size)
-    painted: list[Layer] = []
-    drawn: dict[int, Layer] = {}
+    predicted: list[Layer] = []
+    manual: dict[int, Layer] = {}
     for layer in layers:
         if layer.origin is not Origin.MANUAL:
-            painted.append(layer)
-        elif layer.class_id in drawn:
+            predicted.append(layer)
+        elif layer.class_id in manual:
             np.logical_or(
-                drawn[layer.class_id].region, layer.region, out=drawn[layer.class_id].region
+                manual[layer.class_id].region, layer.region, out=manual[layer.class_id].region
             )
         else:
-            drawn[layer.class_id] = layer
+            manual[layer.class_id] = layer
     rest = Layer(labels.rest_id, np.ones(size, dtype=np.bool_), Origin.PREDICTION)
-    found: Composition = compose([rest, *painted, *drawn.values()], size, base, labels.protocol)
+    found: Composition = compose([rest, *predicted, *manual.values()], size, base, labels.protocol)
     notes = []
     if found.conflicts:
         notes.append(

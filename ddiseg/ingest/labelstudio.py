@@ -1,7 +1,7 @@
 """One JSON export of Label Studio with the masks of many images.
 
-The format `labelstudio`: brush strokes and polygons of any project, with labels of any name, and of ddiseg's own projects.
-The format: https://labelstud.io/guide/export#Label-Studio-JSON-format-of-annotated-tasks
+The format `labelstudio`: brush strokes and polygons of any project, with labels of any name.
+https://labelstud.io/guide/export#Label-Studio-JSON-format-of-annotated-tasks
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ddiseg.outcomes import FileOutcome, Outcome
 
 MASK_ENDINGS = (".json",)
 
-#: Entries of a result that say something about a picture and draw nothing in it.
-_SAID = {"choices", "textarea", "rating", "number", "datetime", "taxonomy", "relation"}
+#: Entries of a result that are answers, not regions.
+_ANSWERS = {"choices", "textarea", "rating", "number", "datetime", "taxonomy", "relation"}
 
 #: Key in the data of the tasks that ddiseg makes; `name` is then the image's own.
 _OWN = "ddiseg"
@@ -47,13 +47,13 @@ def fits(path: Path) -> bool:
 
 
 def read_masks(path: Path, labels: Labels) -> LabelledMasks:
-    """The newest annotation of each task that was not cancelled.
+    """Read the newest annotation of each task that was not cancelled.
 
     Raises:
         InputError: no such file, another format, or labels whose class is unknown.
     """
     tasks = _tasks(path)
-    drawn: list[_Drawn] = []
+    annotated: list[_TaskAnnotation] = []
     refused: list[FileOutcome] = []
     left: Counter[str] = Counter()
     for number, task in enumerate(tasks, 1):
@@ -63,19 +63,19 @@ def read_masks(path: Path, labels: Labels) -> LabelledMasks:
             if annotation is None:
                 continue
             name = f"{_picture(task)} ({name})"
-            drawn.append(_read(name, task, annotation))
+            annotated.append(_read(name, task, annotation))
         except InputError as error:
             refused.append(FileOutcome(name, Outcome.REFUSED, str(error)))
-    used = {label for d in drawn for region in d.regions for label in _labels(region)}
+    used = {label for d in annotated for region in d.regions for label in _labels(region)}
     labels.check(used)
-    could = labels.known(used) | set(labels.given.values()) | {labels.rest_id}
-    files = [_mask_file(d, labels, could) for d in drawn]
+    possible = labels.known(used) | set(labels.given.values()) | {labels.rest_id}
+    files = [_mask_file(d, labels, possible) for d in annotated]
     return LabelledMasks(files, refused, [f"{what}: {n}" for what, n in left.items()])
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """What a person drew in a task."""
+class _TaskAnnotation:
+    """The annotation of a task."""
 
     name: str
     picture: str  #: file name of the image
@@ -95,7 +95,7 @@ def _tasks(path: Path) -> list[Mapping[str, Any]]:
     if any("annotation_id" in task and "annotations" not in task for task in tasks):
         raise InputError(
             f"{path} is a JSON-MIN export, which does not say what a person changed in a region "
-            "that a model painted: export it from Label Studio as JSON"
+            "of the prediction: export it from Label Studio as JSON"
         )
     if not all("annotations" in task and "data" in task for task in tasks):
         raise InputError(
@@ -105,22 +105,22 @@ def _tasks(path: Path) -> list[Mapping[str, Any]]:
 
 
 def _newest(task: Mapping[str, Any], left: Counter[str]) -> Mapping[str, Any] | None:
-    """The annotation that counts; `left` counts all the others."""
+    """Return the annotation that counts; count all the others in `left`."""
     listed = task["annotations"] if isinstance(task["annotations"], list) else []
     annotations: list[Mapping[str, Any]] = [a for a in listed if isinstance(a, dict)]
-    standing = [a for a in annotations if not a.get("was_cancelled")]
-    if cancelled := len(annotations) - len(standing):
+    submitted = [a for a in annotations if not a.get("was_cancelled")]
+    if cancelled := len(annotations) - len(submitted):
         left["cancelled annotations left; 'ddiseg skip' takes them, with a reason"] += cancelled
-    if not standing:
+    if not submitted:
         left["tasks without anything submitted"] += 1
         return None
-    if len(standing) > 1:
-        left["older annotations left, the newest of a task counts"] += len(standing) - 1
-    return max(standing, key=lambda a: str(a.get("updated_at") or a.get("created_at") or ""))
+    if len(submitted) > 1:
+        left["older annotations left, the newest of a task counts"] += len(submitted) - 1
+    return max(submitted, key=lambda a: str(a.get("updated_at") or a.get("created_at") or ""))
 
 
 def _picture(task: Mapping[str, Any]) -> str:
-    """The file name of a task's photograph, without what Label Studio put before it."""
+    """Return the file name of a task's photograph, without Label Studio's prefix."""
     data = task["data"] if isinstance(task["data"], dict) else {}
     if _is_own(task):
         return str(data.get("name"))
@@ -138,7 +138,7 @@ def _is_own(task: Mapping[str, Any]) -> bool:
 
 
 def _file_name(address: str) -> str:
-    """The name in a path, a URL, or an address in Label Studio's own storage."""
+    """Return the file name in a path, a URL, or an address in Label Studio's own storage."""
     if address.startswith("data:"):
         raise InputError("its picture is written into the task and has no name")
     parts = urlsplit(address)
@@ -151,27 +151,27 @@ def _file_name(address: str) -> str:
     return name
 
 
-def _read(name: str, task: Mapping[str, Any], annotation: Mapping[str, Any]) -> _Drawn:
+def _read(name: str, task: Mapping[str, Any], annotation: Mapping[str, Any]) -> _TaskAnnotation:
     listed = annotation.get("result")
     result = [e for e in (listed if isinstance(listed, list) else []) if isinstance(e, dict)]
     own = _is_own(task)
-    said = {e.get("from_name") for e in result if e.get("type") in _SAID}
-    if own and VERDICT in said:
+    answers = {e.get("from_name") for e in result if e.get("type") in _ANSWERS}
+    if own and VERDICT in answers:
         raise InputError(
             "it is a review: give the export of the annotation project, or 'ddiseg label pull'"
         )
-    if own and SKIP_REASON in said:
+    if own and SKIP_REASON in answers:
         raise InputError("it was submitted with a reason to skip it: skip it, or take that away")
-    regions = [e for e in result if e.get("type") not in _SAID]
+    regions = [e for e in result if e.get("type") not in _ANSWERS]
     others = sorted({str(e.get("type")) for e in regions} - {BRUSH, POLYGON})
     if others:
         raise InputError(
-            f"it has regions of type {', '.join(others)}: only {BRUSH} and {POLYGON} are outlines "
-            "of something; draw it with these"
+            f"it has regions of type {', '.join(others)}: only {BRUSH} and {POLYGON} can be read; "
+            "draw it with these"
         )
     if not regions:
         raise InputError("it was submitted with nothing drawn")
-    return _Drawn(
+    return _TaskAnnotation(
         name=name,
         picture=_picture(task),
         annotator=_annotator(annotation),
@@ -182,7 +182,7 @@ def _read(name: str, task: Mapping[str, Any], annotation: Mapping[str, Any]) -> 
 
 
 def _annotator(annotation: Mapping[str, Any]) -> str | None:
-    """Who drew: an address or a number, as the export has it."""
+    """Return the annotator's address or number, as the export has it."""
     who = annotation.get("completed_by")
     if isinstance(who, dict):
         number = who.get("id")
@@ -191,7 +191,7 @@ def _annotator(annotation: Mapping[str, Any]) -> str | None:
 
 
 def _predicted(task: Mapping[str, Any], annotation: Mapping[str, Any]) -> list[Region]:
-    """The outlines of the prediction that an annotation was begun with; none if it isn't told."""
+    """Return the regions of the prediction that an annotation began with, if the export has them."""
     prediction = annotation.get("prediction")
     if not (isinstance(prediction, dict) and prediction.get("result")):
         number, listed = annotation.get("parent_prediction"), task.get("predictions")
@@ -217,38 +217,38 @@ def _labels(region: Region) -> list[str]:
     return [str(label) for label in labels] if isinstance(labels, list) else []
 
 
-def _mask_file(drawn: _Drawn, labels: Labels, could: set[int]) -> MaskFile:
+def _mask_file(task: _TaskAnnotation, labels: Labels, possible: set[int]) -> MaskFile:
     notes: list[str] = []
     every = range(len(labels.protocol.classes))
     return MaskFile(
-        name=drawn.name,
-        stem=drawn.picture.rsplit(".", 1)[0],
-        load=partial(_compose, drawn, labels, notes),
-        classes=tuple(every if drawn.own else sorted(could)),
-        stretched=drawn.own,  # people see large photographs smaller there
-        size=_size(drawn.regions[0]),
-        annotator=drawn.annotator,
+        name=task.name,
+        stem=task.picture.rsplit(".", 1)[0],
+        load=partial(_compose, task, labels, notes),
+        classes=tuple(every if task.own else sorted(possible)),
+        stretched=task.own,  # people see large photographs smaller there
+        size=_size(task.regions[0]),
+        annotator=task.annotator,
         notes=notes,
     )
 
 
-def _compose(drawn: _Drawn, labels: Labels, notes: list[str]) -> Mask:
-    size = _size(drawn.regions[0])
+def _compose(task: _TaskAnnotation, labels: Labels, notes: list[str]) -> Mask:
+    size = _size(task.regions[0])
     if size is None:
         raise InputError("its regions do not say how large the picture is: export it again")
-    changed = any(region.get("origin") == Origin.CHANGED for region in drawn.regions)
+    changed = any(region.get("origin") == Origin.CHANGED for region in task.regions)
     base = None
-    if changed and drawn.predicted:
+    if changed and task.predicted:
         base = compose(
             [
                 Layer(layer.class_id, layer.region, Origin.PREDICTION)
-                for layer in _layers(drawn.predicted, size, labels)
+                for layer in _layers(task.predicted, size, labels)
             ],
             size,
             None,
             labels.protocol,
         ).mask
-    mask, decided = compose_labelled(_layers(drawn.regions, size, labels), size, base, labels)
+    mask, decided = compose_labelled(_layers(task.regions, size, labels), size, base, labels)
     notes += decided
     return mask
 

@@ -1,4 +1,4 @@
-"""Files of masks that were drawn elsewhere, into the catalogue, whatever their format.
+"""Import files of masks drawn elsewhere, whatever their format.
 
 A format is a function like `ddiseg.ingest.png_masks.read_masks`, found by its name through the
 entry points `ddiseg.mask_formats`: Path -> MaskFiles, none of which is read before it is asked for.
@@ -43,7 +43,7 @@ class MaskFile:
 
     name: str  #: path relative to what was imported
     stem: str  #: name of the photograph without its ending
-    load: Callable[[], NDArray[Any]]  #: (h, w) values as they stand; raises InputError
+    load: Callable[[], NDArray[Any]]  #: (h, w) values as stored; raises InputError
     classes: tuple[int, ...]  #: ids that its author could use, where the values are class ids
     stretched: bool = False  #: drawn on the photograph stretched to the mask's size
     size: tuple[int, int] | None = None  #: (height, width), where it says so before it is read
@@ -53,7 +53,7 @@ class MaskFile:
 
 @dataclass(frozen=True)
 class MaskImport:
-    """What became of the masks of a folder or file."""
+    """The outcomes of the masks of a folder or file."""
 
     outcomes: list[FileOutcome] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -127,11 +127,11 @@ def submit_files(
     stretched: bool = False,
     progress: Progress = silent,
 ) -> list[FileOutcome]:
-    """Store masks and hand them in, 64 at a time; see `import_masks`.
+    """Store masks and submit them, 64 at a time; see `import_masks`.
 
     Args:
         find_image: the image that a file belongs to; raises InputError where there is none.
-        annotator: who drew them all; None: whom each file names.
+        annotator: who drew them all; None: each file names its own.
 
     Raises:
         WorkspaceError: the store or catalogue can't be written; what was finished is kept.
@@ -141,7 +141,7 @@ def submit_files(
 
 
 def check_people(annotator: str | None, reviewer: str | None) -> tuple[str | None, str | None]:
-    """Their names without space around them; None stays None.
+    """Return their names without space around them; None stays None.
 
     Raises:
         InputError: one has no name, or the two are one person.
@@ -156,7 +156,7 @@ def check_people(annotator: str | None, reviewer: str | None) -> tuple[str | Non
 
 
 def find_mask_files(path: Path, ending: str) -> list[FoundFile]:
-    """The files of one ending under a folder, or the one file that `path` is.
+    """Return the files of one ending under a folder, or the one file that `path` is.
 
     Raises:
         InputError: there is none.
@@ -165,19 +165,19 @@ def find_mask_files(path: Path, ending: str) -> list[FoundFile]:
         return [FoundFile(path.name, path)]
     files = list(list_folder(path, (ending,)).files)
     if not files:
-        raise InputError(f"{path} has no {ending} files: {formats.what_is_there(path)}")
+        raise InputError(f"{path} has no {ending} files: {formats.describe_files(path)}")
     return files
 
 
 def has_mask_files(path: Path, ending: str) -> bool:
-    """Whether a file has an ending, or a folder holds such a file."""
+    """Return whether a file has an ending, or a folder holds such a file."""
     if path.is_file():
         return path.name.lower().endswith(ending)
     return bool(list_folder(path, (ending,)).files)
 
 
 def read_mask_file(file: FoundFile) -> bytes:
-    """The bytes of a mask; raises InputError where they are more than any mask has."""
+    """Return the bytes of a mask; raises InputError where they are more than any mask has."""
     return read_file(file, max_bytes=5 * masks.MAX_PIXELS)[0]
 
 
@@ -262,7 +262,7 @@ class _MaskImporter:
     mapping: Mapping[int, int] | None
     stretched: bool
     first: dict[int, _StoredMask] = field(default_factory=dict)  #: first good mask by image id
-    told: dict[int, FileOutcome] = field(default_factory=dict)  #: what became of those
+    outcomes: dict[int, FileOutcome] = field(default_factory=dict)  #: outcomes of those
 
     def run(self, files: Sequence[MaskFile], progress: Progress) -> list[FileOutcome]:
         outcomes: list[FileOutcome] = []
@@ -293,8 +293,8 @@ class _MaskImporter:
         except InputError as error:
             return _StoredMask(file, fault=error)
         digest = masks.mask_hash(mask)
-        there = self.workspace.store.exists(Kind.MASK, digest)
-        if not there:
+        stored = self.workspace.store.exists(Kind.MASK, digest)
+        if not stored:
             self.workspace.store_mask(mask)
         classes = set(self.mapping.values()) if self.mapping is not None else file.classes
         new = NewMask(
@@ -308,7 +308,7 @@ class _MaskImporter:
             annotator=annotator,
             origin=file.name,
         )
-        return _StoredMask(file, new, restored=not there)
+        return _StoredMask(file, new, restored=not stored)
 
     def check_size(self, file: MaskFile, image: Image, size: tuple[int, int]) -> None:
         """Raise InputError where a mask of `size` can't lie over its image."""
@@ -318,7 +318,7 @@ class _MaskImporter:
         refuse_too_large(size)
 
     def author(self, file: MaskFile) -> str:
-        """Who drew a mask; raises InputError where no one says, or where it is the reviewer."""
+        """Return who drew a mask; raises InputError where nobody is named, or where it is the reviewer."""
         annotator = self.annotator or file.annotator
         if annotator is None:
             raise InputError("it does not say who drew it: give --annotator NAME")
@@ -326,7 +326,7 @@ class _MaskImporter:
         return annotator
 
     def catalogue(self, batch: list[_StoredMask]) -> list[FileOutcome]:
-        """The outcomes of a batch, once all of it is in the catalogue."""
+        """Catalogue a batch and return its outcomes."""
         new = []
         for taken in batch:
             if taken.mask is not None and taken.mask.image_id not in self.first:
@@ -337,7 +337,7 @@ class _MaskImporter:
         )
         for taken, outcome in zip(new, submitted, strict=True):
             if taken.mask is not None:
-                self.told[taken.mask.image_id] = _with_repair(outcome, taken)
+                self.outcomes[taken.mask.image_id] = _with_repair(outcome, taken)
         return [self.outcome(taken) for taken in batch]
 
     def outcome(self, taken: _StoredMask) -> FileOutcome:
@@ -345,15 +345,15 @@ class _MaskImporter:
         if taken.mask is None:
             return FileOutcome(name, Outcome.REFUSED, str(taken.fault))
         first = self.first[taken.mask.image_id]
-        told = self.told[taken.mask.image_id]
+        submitted = self.outcomes[taken.mask.image_id]
         if first is taken:
-            return told
+            return submitted
         if first.mask is not None and first.mask.content_hash != taken.mask.content_hash:
             return FileOutcome(
                 name, Outcome.REFUSED, f"another mask for the same image than {first.file.name}"
             )
-        if told.outcome is Outcome.REFUSED:
-            return replace(told, name=name)
+        if submitted.outcome is Outcome.REFUSED:
+            return replace(submitted, name=name)
         return FileOutcome(name, Outcome.UNCHANGED, f"same mask as {first.file.name}")
 
 

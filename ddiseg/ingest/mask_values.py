@@ -1,6 +1,6 @@
-"""The values of all masks of a folder, which say together whether they are class ids.
+"""Check whether the values in the masks of a folder are class ids.
 
-One file can't say it: a mask of 0 and 255 without a lesion holds only 0, as one of class ids does.
+That takes all files: a mask of 0 and 255 without a lesion holds only 0, as one of class ids does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SAME_SIZE = "export it at that size, or give --stretched if the photograph was 
 
 @dataclass(frozen=True)
 class FolderValues:
-    """What the masks of a folder hold, read as class ids."""
+    """The values in the masks of a folder, read as class ids."""
 
     files: Sequence[MaskFile]
     faults: Sequence[InputError | None]  #: of each file; None: its values may be class ids
@@ -40,7 +40,7 @@ class FolderValues:
 
     @classmethod
     def read(cls, files: Sequence[MaskFile], progress: Progress) -> FolderValues:
-        """Return the values of files whose meaning no one gave."""
+        """Read the values of files that came without a class mapping."""
         found: list[frozenset[int] | InputError] = []
         progress(0, len(files))
         with worker_threads(2) as pool:
@@ -61,7 +61,7 @@ class FolderValues:
 
     @property
     def notes(self) -> list[str]:
-        """What someone must know who gave no --classes: 0 and 1 are read as two of the classes."""
+        """Return a warning where only 0 and 1 occur: they are read as two of the classes."""
         if not self.classes or not self.are_class_ids or self.classes - {0, 1}:
             return []
         total, names = self.faults.count(None), load_protocol().class_names
@@ -76,9 +76,9 @@ class FolderValues:
     def refuse(
         self, files: Sequence[MaskFile], find_image: Callable[[MaskFile], object]
     ) -> list[FileOutcome]:
-        """Return the refusal of each of `files`, some or all of the folder's, none of which is taken.
+        """Return the refusal of each of `files`, some or all of the folder's.
 
-        A file whose own values are classes is refused for the others, unless it is of no image.
+        A file whose own values are classes is refused because of the others, unless it has no image.
         """
         faults = {id(file): fault for file, fault in zip(self.files, self.faults, strict=True)}
         listed = [f for f in self.faults if isinstance(f, NoClassError) and f.few]
@@ -109,7 +109,7 @@ class OtherSizeError(InputError):
 def refusals_of(faults: Sequence[tuple[str, InputError]]) -> list[FileOutcome]:
     """Return the refusals of files, by name and fault, equal faults with equal reasons.
 
-    The values of masks with the same fault are said together, so that one line tells all of them.
+    The values of masks with the same fault are listed together, so that one line covers all.
     """
     unnamed = [f for _, f in faults if isinstance(f, UnnamedValueError) and f.few]
     together = UnnamedValueError.listing(*_united(unnamed))
@@ -132,7 +132,7 @@ def refusals_of(faults: Sequence[tuple[str, InputError]]) -> list[FileOutcome]:
 
 
 def _classes_in(file: MaskFile) -> frozenset[int] | InputError:
-    """The class ids of a file, or what is wrong with it. Runs in a thread."""
+    """Return the class ids of a file, or what is wrong with it. Runs in a thread."""
     try:
         return frozenset(classes_in(check_mask(file.load(), len(load_protocol().classes))))
     except InputError as error:
@@ -164,14 +164,14 @@ def _others_hold(wrong: Sequence[int], seen: Sequence[int]) -> InputError:
 
 
 def _united(faults: Sequence[ValuesError]) -> tuple[list[int], list[int]]:
-    """The wrong values and all values of several masks, ascending."""
+    """Return the wrong values and all values of several masks, ascending."""
     wrong = {value for fault in faults for value in fault.wrong}
     seen = {value for fault in faults for value in fault.seen}
     return sorted(wrong), sorted(seen)
 
 
 def _mapping_advice(seen: Sequence[int]) -> str:
-    """What to type for values that are no classes; an example where two values allow one."""
+    """Return what to type for values that are no classes; an example where two values allow one."""
     if len(seen) == 2 and seen[0] == 0:
         return f"give --classes, for example 0=skin,{seen[1]}=lesion; 0 may be background instead"
     return "say what every value means with --classes VALUE=CLASS,..."

@@ -1,4 +1,4 @@
-"""Which file of a folder a name in a table or a list means. No file is opened for it."""
+"""Match names in a table or list to the files of a folder, without opening them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ddiseg.outcomes import FileOutcome, Outcome
 
 @dataclass
 class Matched:
-    """What the rows say, file by file."""
+    """The rows of a table, matched to files."""
 
     details: dict[str, Details] = field(default_factory=dict)  #: by path
     described: list[Details] = field(default_factory=list)  #: by row, of files not found too
@@ -28,12 +28,12 @@ class Matched:
 
 
 def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
-    """The rows of `files`. A row names a file by path or by name, with or without the ending.
+    """Match rows to `files`. A row names a file by path or by name, with or without the ending.
 
-    A row with another ending (a.png for a.jpg, where photographs were converted) is taken for the
-    file that no row names exactly, and that is told; a.jpg.png is another photograph than a.jpg.
-    Rows of one file that say the same are one row; if they contradict each other, the file has a
-    fault. So has every file of a name that several have, where a row says no more than the name.
+    A row with another ending (a.png for a.jpg, where photographs were converted) is matched to
+    the file that no row names exactly, with a note; a.jpg.png is another photograph than a.jpg.
+    Equal rows of one file are one row; if they contradict each other, the file has a
+    fault. So has every file of a name that several have, where a row gives only the name.
     """
     matched = Matched(notes=list(metadata.notes))
     by_key = files_by_name(files)
@@ -72,7 +72,7 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
         )
     repeated = []
     for path, rows in rows_of.items():
-        # Without its line, which differs: a fault that many rows have is told once.
+        # Without its line, which differs: a fault that many rows have is reported once.
         fault = next((f"its row in {metadata.name}: {r.fault}" for r in rows if r.fault), None)
         if fault is None and any(row.details != rows[0].details for row in rows):
             fault = f"{metadata.name}: {_lines(rows)} contradict each other: keep the right one"
@@ -92,10 +92,10 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
 def refuse_other_photographs(
     metadata: Metadata, matched: Matched, files: Sequence[FoundFile]
 ) -> None:
-    """Refuse a table without a usable row, or in which no file has one: it is about others.
+    """Refuse a table without a usable row, or whose rows match no file.
 
     Raises:
-        InputError: says what the table has and what the folder has.
+        InputError: names what the table has and what the folder has.
     """
     names = [row.image for row in metadata.rows if row.image is not None and row.fault is None]
     if not names:
@@ -135,22 +135,22 @@ def _some(things: Sequence[str]) -> str:
 
 
 def files_by_name(files: Sequence[FoundFile]) -> dict[str, list[str]]:
-    """Paths by all that may be said for a file: its path or its name, with or without the ending.
+    """Return paths by every key of a file: its path or its name, with or without the ending.
 
     The keys are `name_key`s; a more exact name hides a looser one.
     """
-    calls = [(f.path, f.name, f.path.rsplit(".", 1)[0], f.stem) for f in files]
+    keys = [(f.path, f.name, f.path.rsplit(".", 1)[0], f.stem) for f in files]
     found: dict[str, list[str]] = {}
-    for kind in zip(*calls, strict=True):
+    for kind in zip(*keys, strict=True):
         looser: dict[str, list[str]] = defaultdict(list)
-        for file, call in zip(files, kind, strict=True):
-            looser[name_key(call)].append(file.path)
+        for file, key_text in zip(files, kind, strict=True):
+            looser[name_key(key_text)].append(file.path)
         found = {**looser, **found}
     return found
 
 
 def name_key(name: str) -> str:
-    """A name as `files_by_name` has it, whatever system wrote it."""
+    """Return a name in the form of `files_by_name`, whatever system wrote it."""
     # macOS writes accents as letters of their own; a table from elsewhere does not.
     return unicodedata.normalize("NFC", name.replace("\\", "/").removeprefix("./"))
 

@@ -1,4 +1,4 @@
-"""What a CSV file says of photographs: which column means what, and what its values mean."""
+"""Image metadata from a CSV file: its columns and the meaning of their values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
 class Key(StrEnum):
-    """What a column can be used for."""
+    """The uses of a column."""
 
     IMAGE = "image"  #: file name, with or without its folder or its ending
     TONE = "tone"
@@ -42,7 +42,7 @@ Columns = Mapping[Key, str]
 
 @dataclass(frozen=True)
 class MetadataRow:
-    """A row that can be used, or the fault it has."""
+    """A row and, where it can't be used, its fault."""
 
     line: int  #: in the file, from 1
     image: str | None  #: as written; None where it is no name of a file in the folder
@@ -60,10 +60,10 @@ class Metadata:
 
 
 def parse_columns(text: str) -> dict[Key, str]:
-    """The columns that "image=img_id,tone=fitspatrick" names; a name with a comma goes in quotes.
+    """Parse "image=img_id,tone=fitspatrick"; a name with a comma goes in quotes.
 
     Raises:
-        InputError: a part that is not KEY=COLUMN, a key that does not exist or stands twice, or no
+        InputError: a part that is not KEY=COLUMN, a key that does not exist or occurs twice, or no
             image column.
     """
     keys = ", ".join(Key)
@@ -78,12 +78,12 @@ def parse_columns(text: str) -> dict[Key, str]:
             raise InputError(f"--columns: '{name}' stands twice: keep one of them")
         found[Key(name)] = column
     if Key.IMAGE not in found:
-        raise InputError("--columns: say which column names the file, with image=COLUMN")
+        raise InputError("--columns: name the column with the file names: image=COLUMN")
     return found
 
 
 def split_option(option: str, text: str) -> list[str]:
-    """Split what was given to `option` at its commas; a part with a comma stands in quotes.
+    """Split the value of `option` at its commas; a part with a comma goes in quotes.
 
     Raises:
         InputError: text of several lines, or longer than CSV allows.
@@ -98,12 +98,12 @@ def split_option(option: str, text: str) -> list[str]:
 
 
 def read_metadata(path: Path, columns: Columns) -> Metadata:
-    """The rows of a CSV file. UTF-8 is expected, commas between cells; what else was found is noted.
+    """Read the rows of a CSV file. UTF-8 is expected, commas between cells; what else was found is noted.
 
     A row that can't be used carries its fault; the others are not touched by it.
 
     Raises:
-        InputError: no file, no CSV, a column that is missing or stands twice.
+        InputError: no file, no CSV, a column that is missing or occurs twice.
     """
     text, notes = _decode(path)
     first_line = text.lstrip("\r\n").partition("\n")[0]
@@ -113,12 +113,12 @@ def read_metadata(path: Path, columns: Columns) -> Metadata:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         header = [cell.strip() for cell in next((cells for cells in reader if cells), [])]
-        places = _places(path, header, columns)
+        positions = _positions(path, header, columns)
         rows = []
         before = reader.line_num
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                rows.append(_row(path.name, before + 1, cells, len(header), places, columns))
+                rows.append(_row(path.name, before + 1, cells, len(header), positions, columns))
             before = reader.line_num
     except csv.Error as error:
         raise InputError(
@@ -128,10 +128,10 @@ def read_metadata(path: Path, columns: Columns) -> Metadata:
 
 
 def read_details(values: Mapping[Key, str], tone_source: str, malignant_source: str) -> Details:
-    """What texts say of a photograph.
+    """Parse the metadata of a photograph.
 
     Args:
-        values: by what they mean; a blank or a missing one says nothing.
+        values: texts by their meaning; a blank is unknown.
         tone_source: where the tone comes from.
         malignant_source: where malignancy comes from.
 
@@ -155,7 +155,7 @@ def read_details(values: Mapping[Key, str], tone_source: str, malignant_source: 
 
 
 def parse_tone(text: str) -> tuple[str, int | None]:
-    """Tone group and, where it is given, the exact Fitzpatrick type.
+    """Return the tone group and, where it is given, the exact Fitzpatrick type.
 
     12, 34, 56, 1 to 6, floats of these, roman numerals, groups such as I-II, each with or without
     'Fitzpatrick' and 'type' before it; a blank is unknown.
@@ -179,7 +179,7 @@ def parse_tone(text: str) -> tuple[str, int | None]:
 
 
 def parse_malignant(text: str) -> bool | None:
-    """True, False, or None for a blank; raises InputError for anything else."""
+    """Return True, False, or None for a blank; raises InputError for anything else."""
     plain = _plain(text)
     if plain in _BLANK:
         return None
@@ -212,8 +212,8 @@ def _decode(path: Path) -> tuple[str, list[str]]:
         raise InputError(f"metadata {path} is not text: save it as CSV in UTF-8") from error
 
 
-def _places(path: Path, header: list[str], columns: Columns) -> dict[Key, int]:
-    """Where in a row each column stands."""
+def _positions(path: Path, header: list[str], columns: Columns) -> dict[Key, int]:
+    """Return the position of each column in a row."""
     named = [name for name in header if name]
     if not named:
         raise InputError(f"{path} has no header: its first line must name the columns")
@@ -231,11 +231,11 @@ def _places(path: Path, header: list[str], columns: Columns) -> dict[Key, int]:
 
 
 def _row(
-    file: str, line: int, cells: list[str], width: int, places: dict[Key, int], columns: Columns
+    file: str, line: int, cells: list[str], width: int, positions: dict[Key, int], columns: Columns
 ) -> MetadataRow:
     while len(cells) > width and not cells[-1].strip():
         cells.pop()
-    values = {key: cells[place] for key, place in places.items() if place < len(cells)}
+    values = {key: cells[position] for key, position in positions.items() if position < len(cells)}
     image = values.get(Key.IMAGE, "").strip()
     try:
         _check_name(image)

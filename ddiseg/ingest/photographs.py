@@ -1,4 +1,4 @@
-"""A folder of photographs, and the CSV file that describes them, into the catalogue.
+"""Import a folder of photographs and the CSV file that describes them.
 
 A photograph is first stored, then catalogued, 64 at a time: a run that is killed leaves at most a
 stored file that no row names, never a row without its file. The same command goes on from there.
@@ -37,7 +37,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """Two photographs that look alike; nothing is done about it."""
+    """Two photographs that look alike; both are kept."""
 
     names: tuple[str, str]
     ids: tuple[int, int]
@@ -47,7 +47,7 @@ class NearDuplicate:
 
 @dataclass(frozen=True)
 class PhotographImport:
-    """What became of a folder."""
+    """The outcomes of a folder."""
 
     dataset: str
     outcomes: list[FileOutcome]
@@ -75,9 +75,9 @@ def import_photographs(
     """Import every photograph under `folder`; DDI's own layout needs no more than that.
 
     Args:
-        metadata: CSV file; `columns` says what its columns mean.
+        metadata: CSV file; `columns` gives the meaning of its columns.
         dataset: name of the dataset; else that of the folder, or DDI.
-        diagnoses: which of them are malignant and which benign, where no column says it.
+        diagnoses: which of them are malignant and which benign, where no column has it.
         synthetic: the images were made by code and show no person.
         in_place: reference the files instead of copying them to the store.
 
@@ -128,43 +128,43 @@ def import_files(
     actor: str | None = None,
     progress: Progress = silent,
 ) -> PhotographImport:
-    """Import photographs that were found, with what `matched` says of each; see `import_photographs`.
+    """Import photographs that were found, with their matched metadata; see `import_photographs`.
 
     Raises:
-        InputError: the dataset can't have this name, or holds images of the other kind; or there
-            are no `diagnoses` to judge.
+        InputError: the dataset can't have this name, or holds images of the other kind; or no
+            row has one of the `diagnoses`.
         WorkspaceError: the store or catalogue can't be written; what was finished is kept.
     """
     if ":" in dataset or not dataset.strip():
         raise InputError(f"dataset '{dataset}': give a name without ':', with --dataset NAME")
-    judged = label_malignancy(matched, diagnoses)
+    labels = label_malignancy(matched, diagnoses)
     catalogue = workspace.catalogue.images
     open_dataset = partial(catalogue.dataset, dataset, licence, source, synthetic=synthetic)
     # A new dataset comes with its first image: a folder that is refused as a whole leaves none.
     row = open_dataset() if catalogue.find_dataset(dataset) else None
     dataset_id = row.id if row else None
     job = _PhotographImporter(
-        workspace, open_dataset, dataset_id, judged, in_place, actor or default_actor()
+        workspace, open_dataset, dataset_id, labels, in_place, actor or default_actor()
     )
-    told = job.run(files, progress)
-    taken = [o.name for o in told if o.outcome is not Outcome.REFUSED]
+    outcomes = job.run(files, progress)
+    taken = [o.name for o in outcomes if o.outcome is not Outcome.REFUSED]
     return PhotographImport(
         dataset=dataset,
-        outcomes=matched.refused_rows + told,
+        outcomes=matched.refused_rows + outcomes,
         rows_without_file=matched.rows_without_file,
         files_without_row=[name for name in taken if name not in matched.details],
         near_duplicates=_near_duplicates(workspace, job.added),
-        notes=[*matched.notes, *judged.summary(job.stored(taken)), *judged.notes],
+        notes=[*matched.notes, *labels.summary(job.stored(taken)), *labels.notes],
     )
 
 
 def match_table(
     metadata: Path | None, columns: Columns | None, files: Sequence[FoundFile]
 ) -> Matched:
-    """What a table says of `files`; nothing without one.
+    """Match the rows of a table to `files`; without a table there are none.
 
     Raises:
-        InputError: the table or its columns alone, or a table that can't be used or is about others.
+        InputError: the table or its columns alone, or a table that can't be used or matches no file.
     """
     if metadata is None and columns is None:
         return Matched()
@@ -181,7 +181,7 @@ def match_table(
 
 
 def dataset_name(folder: Path) -> str:
-    """The name of a folder's dataset where none is given."""
+    """Return the default name of a folder's dataset."""
     if ddi.is_ddi(folder):
         return ddi.DATASET
     folder = folder.resolve()
@@ -190,7 +190,7 @@ def dataset_name(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class _StoredPhotograph:
-    """A file that was looked at; without an image it is as it was, and was not read."""
+    """The result of one file; without an image it is unchanged, and was not read."""
 
     file: FoundFile
     image: NewImage | None = None
@@ -204,7 +204,7 @@ class _PhotographImporter:
     workspace: Workspace
     open_dataset: Callable[[], Dataset]
     dataset_id: int | None  #: None until a new dataset has its first image
-    judged: MalignancyLabels
+    labels: MalignancyLabels
     in_place: bool
     actor: str
     known: Mapping[str, KnownSource] = field(init=False)
@@ -219,14 +219,14 @@ class _PhotographImporter:
         return self.workspace.catalogue.images.known_sources(self.dataset_id)
 
     def stored(self, paths: Iterable[str]) -> Sequence[Image]:
-        """The images of imported files, as they are in the catalogue now."""
+        """Return the catalogued images of imported files."""
         sources = self.sources()
         ids = sorted({sources[path].image_id for path in paths})
         return self.workspace.catalogue.images.select(ids=ids)
 
     @property
     def matched(self) -> Matched:
-        return self.judged.matched
+        return self.labels.matched
 
     def run(self, files: Sequence[FoundFile], progress: Progress) -> list[FileOutcome]:
         outcomes: list[FileOutcome] = []
@@ -244,15 +244,15 @@ class _PhotographImporter:
             return _StoredPhotograph(file, refusal=fault)
         known = self.known.get(file.path)
         try:
-            trouble = self.trouble(file, known) if known else None
-            if known and not trouble and _untouched(file, known):
+            repair_reason = self.repair_reason(file, known) if known else None
+            if known and not repair_reason and _untouched(file, known):
                 return _StoredPhotograph(file)
             data, status = read_file(file)
             opened = images.open_photograph(data)
         except InputError as error:
             return _StoredPhotograph(file, refusal=str(error))
         digest = images.content_hash(opened.pixels)
-        # A name that stood for another photograph is refused by the catalogue: store nothing.
+        # A name that belonged to another photograph is refused by the catalogue: store nothing.
         if not self.in_place and (known is None or known.content_hash == digest):
             store = self.workspace.store
             if not store.exists(Kind.IMAGE, digest):
@@ -270,13 +270,13 @@ class _PhotographImporter:
             in_place=str(file.place) if self.in_place else None,
             details=self.matched.details.get(file.path, Details()),
         )
-        return _StoredPhotograph(file, image, opened.changes, trouble)
+        return _StoredPhotograph(file, image, opened.changes, repair_reason)
 
-    def trouble(self, file: FoundFile, known: KnownSource) -> str | None:
-        """Why the photograph behind a known file can't be left as it is; None where it can."""
+    def repair_reason(self, file: FoundFile, known: KnownSource) -> str | None:
+        """Return why the photograph of a known file needs a repair; None where it needs none."""
         if known.in_place is None:
-            there = self.workspace.store.exists(Kind.IMAGE, known.content_hash)
-            return None if there else "its stored copy was missing"
+            stored = self.workspace.store.exists(Kind.IMAGE, known.content_hash)
+            return None if stored else "its stored copy was missing"
         if not os.path.isfile(known.in_place):
             return f"it was no longer at {known.in_place}"
         if known.in_place == str(file.place) and not self.in_place:
@@ -284,36 +284,38 @@ class _PhotographImporter:
         return None
 
     def catalogue(self, batch: Sequence[_StoredPhotograph]) -> list[FileOutcome]:
-        """The outcomes of a batch, once all of it is in the catalogue."""
-        told: list[FileOutcome] = []
+        """Catalogue a batch and return its outcomes."""
+        catalogued: list[FileOutcome] = []
         if new := [t.image for t in batch if t.image]:
             if self.dataset_id is None:
                 self.dataset_id = self.open_dataset().id
-            told = self.workspace.catalogue.images.add(self.dataset_id, new, self.actor)
-        by_path = {outcome.name: outcome for outcome in told}
+            catalogued = self.workspace.catalogue.images.add(self.dataset_id, new, self.actor)
+        by_path = {outcome.name: outcome for outcome in catalogued}
         outcomes = [self.outcome(taken, by_path.get(taken.file.path)) for taken in batch]
         return self.correct(outcomes)
 
-    def outcome(self, taken: _StoredPhotograph, told: FileOutcome | None) -> FileOutcome:
+    def outcome(self, taken: _StoredPhotograph, catalogued: FileOutcome | None) -> FileOutcome:
         path = taken.file.path
         if taken.refusal:
             return FileOutcome(path, Outcome.REFUSED, taken.refusal)
-        if told is None or taken.image is None:
+        if catalogued is None or taken.image is None:
             return FileOutcome(path, Outcome.UNCHANGED)
-        if told.outcome is Outcome.ADDED:
+        if catalogued.outcome is Outcome.ADDED:
             self.added.add(taken.image.content_hash)
-            return replace(told, note="; ".join(filter(None, (*taken.changes, told.note))) or None)
-        if told.outcome is Outcome.UNCHANGED and taken.repair:
+            return replace(
+                catalogued, note="; ".join(filter(None, (*taken.changes, catalogued.note))) or None
+            )
+        if catalogued.outcome is Outcome.UNCHANGED and taken.repair:
             known = self.known[path]
             if known.in_place != taken.image.in_place:
                 self.workspace.catalogue.images.move(
                     known.image_id, taken.image.in_place, self.actor
                 )
             return FileOutcome(path, Outcome.REPAIRED, taken.repair)
-        return told
+        return catalogued
 
     def correct(self, outcomes: list[FileOutcome]) -> list[FileOutcome]:
-        """Bring what the rows say of known files into the catalogue."""
+        """Correct the metadata of known files by their rows."""
         details = self.matched.details
         known = [
             (o.name, self.known[o.name])
@@ -331,7 +333,7 @@ class _PhotographImporter:
         wrong: list[str] = []
         for (path, source), changes in zip(known, differing, strict=True):
             if changes and not source.first:
-                notes[path] = f"its {', '.join(changes)} not taken: that of the first file stands"
+                notes[path] = f"its {', '.join(changes)} not taken: that of the first file counts"
                 continue
             if changes:
                 wrong.append(path)
@@ -344,9 +346,13 @@ class _PhotographImporter:
                 self.actor,
             )
             for path, changes in zip(wrong, corrected, strict=True):
-                told = (f"{k} {_told(a)} -> {_told(b)}" for k, (a, b) in changes.items() if a != b)
-                corrections = f"corrected {', '.join(told)}"
-                notes[path] = "; ".join(filter(None, (corrections, notes.get(path))))
+                corrections = (
+                    f"{k} {_value_text(a)} -> {_value_text(b)}"
+                    for k, (a, b) in changes.items()
+                    if a != b
+                )
+                corrected_text = f"corrected {', '.join(corrections)}"
+                notes[path] = "; ".join(filter(None, (corrected_text, notes.get(path))))
         return [
             replace(
                 o,
@@ -368,7 +374,7 @@ def _untouched(file: FoundFile, known: KnownSource) -> bool:
 
 
 def _near_duplicates(workspace: Workspace, added: set[str]) -> list[NearDuplicate]:
-    """Pairs over the whole catalogue, those with a photograph just added first."""
+    """Return the pairs of the whole catalogue, those with a photograph just added first."""
     rows = workspace.catalogue.images.select()
     pairs = [
         NearDuplicate(
@@ -396,14 +402,14 @@ def _other_files(listing: Listing, folder: Path, metadata: Path | None) -> list[
 
 
 def _kept(image: Image, new: Details) -> str:
-    """Why the malignancy of an image is not that of its diagnosis, and how to change it."""
+    """Return why the malignancy of an image is not that of its diagnosis, and how to change it."""
     by = image.malignant_source or "earlier metadata"
-    said = "" if new.malignant is None else f", though {new.malignant} by {new.malignant_source}"
+    though = "" if new.malignant is None else f", though {new.malignant} by {new.malignant_source}"
     return (
-        f"malignant stays {image.malignant}, by {by}{said}: to change it, give a column with "
+        f"malignant stays {image.malignant}, by {by}{though}: to change it, give a column with "
         "--columns malignant=COLUMN,..."
     )
 
 
-def _told(value: object) -> str:
+def _value_text(value: object) -> str:
     return "nothing" if value is None else str(value)

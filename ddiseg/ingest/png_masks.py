@@ -27,12 +27,12 @@ _COLOUR_TYPES = {2: "RGB", 4: "LA", 6: "RGBA"}
 
 
 def fits(path: Path) -> bool:
-    """Whether a path is a PNG file or a folder with one."""
+    """Return whether a path is a PNG file or a folder with one."""
     return has_mask_files(path, ".png")
 
 
 def read_masks(path: Path) -> Iterator[MaskFile]:
-    """The PNG files under a folder, or one; raises InputError where there is none."""
+    """Yield the PNG files under a folder, or one; raises InputError where there is none."""
     classes = tuple(c.index for c in load_protocol().classes)
     for file in find_mask_files(path, ".png"):
         notes: list[str] = []
@@ -51,7 +51,7 @@ def _load(file: FoundFile, notes: list[str]) -> NDArray[Any]:
 
 
 def _decode_colours(data: bytes, pixels: int) -> NDArray[np.uint8]:
-    """(H, W) values of a PNG whose colour channels are all the same and whose alpha is full."""
+    """Return the (H, W) values of a PNG whose colour channels are all the same and whose alpha is full."""
     from PIL.PngImagePlugin import PngImageFile
 
     if pixels > masks.MAX_PIXELS:

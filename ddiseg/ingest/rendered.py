@@ -1,7 +1,7 @@
 """A folder in DDI's own layout, filled with rendered phantoms, and the true mask of each.
 
-It lets anyone try every command without a photograph of a person. The figures that come of it say
-how the tool behaves on drawings, not how well a model does on patients.
+It lets anyone try every command without a photograph of a person. Results on it show how the tool
+behaves on rendered pictures, not how well a model does on patients.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ddiseg import images, masks
 from ddiseg.ingest.ddi import METADATA
 from ddiseg.outcomes import Progress, silent
 
-#: Side of a phantom in pixels.
+#: Width and height of a phantom in pixels.
 SIZE = 256
 
 LICENCE = "CC0-1.0 (rendered by code, shows no person)"
@@ -30,7 +30,7 @@ SOURCE = "rendered by ddiseg demo"
 
 
 @dataclass(frozen=True)
-class _Row:
+class _PhantomRow:
     name: str
     tone_code: int
     malignant: bool
@@ -42,7 +42,7 @@ def render_ddi(
 ) -> None:
     """Write `count` phantoms and `ddi_metadata.csv` to `photographs`, their masks to `truth`.
 
-    The tones take turns, so each has a third. Files that are there already are left as they are;
+    The tones take turns, so each has a third. Existing files are left as they are;
     the same count and seed give the same pixels.
     """
     photographs.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def render_ddi(
     atomic_write(photographs / METADATA, _table(rows))
 
 
-def _render_one(job: tuple[Path, Path, int, int]) -> _Row:
+def _render_one(job: tuple[Path, Path, int, int]) -> _PhantomRow:
     photographs, truth, number, seed = job
     rng = np.random.default_rng((seed, number))
     tone = TONES[number % len(TONES)]
@@ -69,10 +69,10 @@ def _render_one(job: tuple[Path, Path, int, int]) -> _Row:
         atomic_write(truth / name, masks.encode_png(phantom.mask, protocol.palette()))
     code = protocol.tone(tone).code
     assert code is not None
-    return _Row(name, code, phantom.malignant, phantom.diagnosis)
+    return _PhantomRow(name, code, phantom.malignant, phantom.diagnosis)
 
 
-def _table(rows: Sequence[_Row]) -> str:
+def _table(rows: Sequence[_PhantomRow]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["", "DDI_ID", "DDI_file", "skin_tone", "malignant", "disease"])

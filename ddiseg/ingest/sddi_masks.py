@@ -1,8 +1,7 @@
 """The published FEDD masks (sDDI): 256 x 256 .npy files with the names of DDI's photographs.
 
-The format `sddi`: int32 arrays with the protocol's class ids. Each was
-drawn on its photograph stretched to a square. The files of the nested training splits and of the
-test folders repeat each other.
+The format `sddi`: int32 arrays with the protocol's class ids, each drawn on its photograph
+stretched to a square. The nested training splits and the test folders repeat files.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ MASK_ENDINGS = (".npy",)
 
 
 def fits(path: Path) -> bool:
-    """Whether a path is an .npy file or a folder with one."""
+    """Return whether a path is an .npy file or a folder with one."""
     return has_mask_files(path, ".npy")
 
 
 def read_masks(path: Path) -> Iterator[MaskFile]:
-    """The `.npy` files under a folder, or one; raises InputError where there is none."""
+    """Yield the `.npy` files under a folder, or one; raises InputError where there is none."""
     classes = tuple(c.index for c in load_protocol().classes)
     for file in find_mask_files(path, ".npy"):
         yield MaskFile(file.path, file.stem, partial(_load, file), classes, stretched=True)

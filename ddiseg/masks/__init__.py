@@ -1,4 +1,4 @@
-"""Masks: (H, W) uint8 arrays of class ids; their files, their agreement and their pictures."""
+"""Masks: (H, W) uint8 arrays of class ids, their files, agreement and pictures."""
 
 from ddiseg.masks.agreement import BoundaryDistance, boundary_distance, cohen_kappa
 from ddiseg.masks.composition import Composition, Layer, Origin, compose

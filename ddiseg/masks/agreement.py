@@ -1,4 +1,4 @@
-"""How far two people's masks of one image agree: Cohen's kappa and the distance of boundaries.
+"""Agreement of two people's masks of one image: Cohen's kappa and the distance of boundaries.
 
 IoU and Dice are in `annotation_protocol.metrics`, for they serve predictions as well.
 
@@ -19,17 +19,17 @@ from ddiseg.errors import InputError
 
 @dataclass(frozen=True)
 class BoundaryDistance:
-    """How far apart the boundaries of two regions run, in pixels; NaN where a region is empty."""
+    """The distance of the boundaries of two regions, in pixels; NaN where a region is empty."""
 
     mean: float  #: average symmetric surface distance
     hd95: float  #: 95 % Hausdorff distance
 
 
 def cohen_kappa(confusion: NDArray[np.int64]) -> float:
-    """Cohen's kappa of two readers over pixels: 1 is full agreement, 0 what chance would give.
+    """Return Cohen's kappa of two readers over pixels: 1 is full agreement, 0 what chance would give.
 
     (p_o - p_e) / (1 - p_e), with p_o the share of pixels to which both give the same class and p_e
-    the same expected of two readers who deal out their classes blindly (Cohen 1960, Educational and
+    the same expected of two readers who assign classes at random (Cohen 1960, Educational and
     Psychological Measurement 20, 37-46). NaN where chance alone agrees fully: both readers gave
     one and the same class to every pixel, or there is no pixel.
     """
@@ -49,7 +49,7 @@ def cohen_kappa(confusion: NDArray[np.int64]) -> float:
 
 
 def boundary_distance(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> BoundaryDistance:
-    """The distance of the boundaries of two regions of one size, the same both ways round.
+    """Return the symmetric distance of the boundaries of two regions of one size.
 
     The boundary of a region is its pixels that have one of their four neighbours outside it; the
     picture's edge is outside. From each boundary pixel of either region the Euclidean distance to

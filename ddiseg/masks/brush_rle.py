@@ -1,6 +1,6 @@
 """Label Studio's run-length encoding of brush regions, as its browser writes and reads it.
 
-A region is an RGBA canvas of the image's size whose four channels all hold the painted strength.
+A region is an RGBA canvas of the image's size whose four channels all hold the opacity.
 Its bytes, row by row, are packed as a stream of bits, the highest bit first (rle-pack of thi.ng,
 https://codeberg.org/thi.ng/umbrella, packages/rle-pack):
 
@@ -9,7 +9,7 @@ https://codeberg.org/thi.ng/umbrella, packages/rle-pack):
             kind 1, a run: the word that is repeated; kind 0, a literal: all its words
 
 zeros up to a whole byte end it. Label Studio's words have 8 bits, its count sizes are 3, 4, 8, 16.
-Its canvases are grey, so they come as runs; literals come from writers that paint in colour.
+Its canvases are grey, so they come as runs; literals come from writers that draw in colour.
 
 Arrays: H rows, W columns; masks (H, W) uint8 class ids, regions (H, W) bool, alpha (H, W) uint8.
 """
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ddiseg.errors import InputError
 from ddiseg.masks.mask import MAX_PIXELS, Mask
 
-#: A pixel is painted if its alpha is this or more. Label Studio draws strokes antialiased: alpha is
+#: A pixel is in the region if its alpha is this or more. Label Studio draws strokes antialiased: alpha is
 #: the share of the pixel, in 255ths, that the brush covers; from half on the pixel is the stroke's.
 ALPHA_THRESHOLD = 128
 
@@ -45,7 +45,7 @@ _HEAD_BITS = 3 + 16
 #: Bits of a token with a count of 1 bit and one word; none can start nearer to the end.
 _SHORTEST_TOKEN = 3 + 1 + _WORD_BITS
 
-#: Bytes behind the data, so that a head or a word that starts in its last byte can be looked at.
+#: Padding behind the data, so that a head or a word that starts in its last byte can be read.
 _PADDING = 3
 
 #: Bytes that are searched for tokens at once; doing so takes about 200 times as much memory.
@@ -60,7 +60,7 @@ class _Tokens(NamedTuple):
     """The tokens of a stream in their order, (N,) each."""
 
     is_run: NDArray[np.bool_]
-    #: Words of the canvas that the token stands for.
+    #: Words of the canvas that the token encodes.
     counts: NDArray[np.int64]
     #: The bit at which the word of a run, or the first word of a literal, starts.
     payloads: _Positions
@@ -98,14 +98,14 @@ def encode_classes(mask: Mask, class_ids: Iterable[int]) -> dict[int, list[int]]
 
 
 def decode(rle: Sequence[int], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The alpha channel of an RLE, (H, W) uint8: how strongly each pixel is painted, 0 to 255.
+    """Decode the alpha channel of an RLE, (H, W) uint8: the opacity of each pixel, 0 to 255.
 
     A pixel of ALPHA_THRESHOLD or more belongs to the region. Count sizes other than Label Studio's,
     literals, and zeros after the end are read as well.
 
     Args:
         rle: the bytes, as whole numbers in a list or tuple, or as bytes.
-        size: (height, width) of the image that was painted over.
+        size: (height, width) of the image below.
 
     Raises:
         InputError: not bytes, truncated or corrupt, of another size, or over MAX_PIXELS.
@@ -143,10 +143,10 @@ def _runs(array: NDArray[_Scalar]) -> tuple[_Positions, NDArray[_Scalar]]:
 def _encode_runs(starts: _Positions, inside: NDArray[np.bool_], pixels: int) -> list[int]:
     """The RLE of a region from runs of pixels; neighbours alike, inside or outside, are joined."""
     firsts = np.concatenate(([0], np.flatnonzero(inside[1:] != inside[:-1]) + 1))
-    counts, painted = _split(_CHANNELS * np.diff(starts[firsts], append=pixels), inside[firsts])
+    counts, filled = _split(_CHANNELS * np.diff(starts[firsts], append=pixels), inside[firsts])
     k = np.searchsorted(_COUNT_LIMITS, counts)
     count_bits = np.array(_COUNT_BITS)[k]
-    tokens = ((4 | k) << count_bits | (counts - 1)) << _WORD_BITS | 255 * painted
+    tokens = ((4 | k) << count_bits | (counts - 1)) << _WORD_BITS | 255 * filled
     header = (_CHANNELS * pixels, _WORD_BITS - 1, *(bits - 1 for bits in _COUNT_BITS))
     codes = np.concatenate((header, tokens)).astype(np.uint64)
     return list(_pack(codes, np.concatenate((_HEADER_WIDTHS, 3 + count_bits + _WORD_BITS))))
@@ -204,7 +204,7 @@ def _read_header(data: bytes, words: int) -> tuple[int, ...]:
     if given_words != words:
         raise InputError(
             f"brush RLE holds {given_words:,} words, but its image has {words:,}, "
-            f"{_CHANNELS} a pixel; it was painted over an image of another size, or is corrupt"
+            f"{_CHANNELS} a pixel; it belongs to an image of another size, or is corrupt"
         )
     return tuple((header >> shift & 15) + 1 for shift in (12, 8, 4, 0))
 
@@ -263,7 +263,7 @@ def _walk(lengths: NDArray[np.int32], start: int) -> _Positions:
     edges = np.arange(lengths.size + 1, dtype=np.int32)
     ends = edges[:-1] + lengths
     np.minimum(ends, lengths.size - 1, out=ends)  # steps that leave the array end in its last bit
-    # SciPy wants weights in float64, though this search looks at none: one number for all.
+    # SciPy wants weights in float64, though this search uses none: one number for all.
     graph = csr_array((np.broadcast_to(1.0, ends.size), ends, edges), shape=(ends.size, ends.size))
     walked = breadth_first_order(graph, start, return_predecessors=False)[:-1]
     return np.asarray(walked, dtype=np.int64)

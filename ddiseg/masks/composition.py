@@ -1,17 +1,17 @@
-"""One mask from the layers of a brush tool that knows nothing of exclusive classes.
+"""Compose one mask from the layers of a brush tool that does not know exclusive classes.
 
-Label Studio's regions are independent layers: painting lesion over skin leaves the skin region as
-it was, and an edited region of the prediction keeps its place in the list. Painting the layers in
+Label Studio's regions are independent layers: brushing lesion over skin leaves the skin region as
+it was, and an edited region of the prediction keeps its place in the list. Applying the layers in
 list order therefore loses what a person did. Here a pixel goes to the strongest claim on it:
 
 1. what came with the prediction and stayed: untouched regions, and of an edited region the pixels
    that have its class in the prediction (the base); the later in the list wins;
 2. the pixels that an edit of such a region newly switched on;
-3. the pixels that a person painted as a region of its own, also where that repeats the base.
+3. the pixels that a person drew as a region of its own, also where that repeats the base.
 
 Where two claims of level 2, or two of level 3, name different classes the protocol's precedence
 decides, in whatever order they were made: Label Studio does not say which stroke came later. So a
-person takes a stroke back by erasing it, not by painting a class of lower precedence over it.
+person takes a stroke back by erasing it, not by drawing a class of lower precedence over it.
 
 Arrays: H rows, W columns; masks (H, W) uint8 class ids, regions (H, W) bool.
 """
@@ -35,11 +35,11 @@ Region: TypeAlias = NDArray[np.bool_]
 
 
 class Origin(StrEnum):
-    """Where a region comes from, in Label Studio's own words."""
+    """Where a region comes from, in Label Studio's terms."""
 
     PREDICTION = "prediction"  #: came with the prediction and was left as it is
     CHANGED = "prediction-changed"  #: came with the prediction and was edited by a person
-    MANUAL = "manual"  #: painted by a person
+    MANUAL = "manual"  #: drawn by a person
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,18 +64,18 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Composition:
-    """The mask that layers stand for, and how much of it was doubtful."""
+    """A composed mask, and how much of it was doubtful."""
 
     mask: Mask  #: (H, W) uint8
     conflicts: int  #: pixels that people's edits, levels 2 and 3, claim for two classes or more
-    holes: int  #: pixels that no layer covers: erased, or never painted
+    holes: int  #: pixels that no layer covers: erased, or never drawn
     changed: int | None  #: pixels that have another class than in the base; None without a base
 
 
 def compose(
     layers: Sequence[Layer], size: tuple[int, int], base: Mask | None, protocol: Protocol
 ) -> Composition:
-    """The mask that `layers` stand for, by the three levels above; holes get the hole fill.
+    """Compose `layers` into one mask by the three levels above; holes get the hole fill.
 
     Layers of one level and class are united. Nothing that is passed in is modified.
 
@@ -100,7 +100,7 @@ def compose(
         (layer.class_id, layer.region) for layer in layers if layer.origin is Origin.MANUAL
     )
     mask = np.full(size, protocol.class_named(protocol.hole_fill).index, dtype=np.uint8)
-    for layer in layers:  # level 1; what an edit claims is painted again below
+    for layer in layers:  # level 1; what an edit claims is set again below
         np.copyto(mask, layer.class_id, where=layer.region)
     edits = [*_ascending(added, protocol), *_ascending(strokes, protocol)]
     for class_id, region in edits:
@@ -135,7 +135,7 @@ def _check_size(what: str, shape: tuple[int, ...], size: tuple[int, int]) -> Non
 
 
 def _added(layer: Layer, base: Mask | None) -> Region:
-    """What an edit of a region newly switched on: level 2."""
+    """Return the pixels that an edit of a region added: level 2."""
     if base is None:
         return layer.region
     other: Region = base != layer.class_id
@@ -143,7 +143,7 @@ def _added(layer: Layer, base: Mask | None) -> Region:
 
 
 def _united(claims: Iterable[tuple[int, Region]]) -> dict[int, Region]:
-    """The union of the regions of each class."""
+    """Return the union of the regions of each class."""
     united: dict[int, Region] = {}
     for class_id, region in claims:
         united[class_id] = united[class_id] | region if class_id in united else region
@@ -151,12 +151,12 @@ def _united(claims: Iterable[tuple[int, Region]]) -> dict[int, Region]:
 
 
 def _ascending(regions: dict[int, Region], protocol: Protocol) -> list[tuple[int, Region]]:
-    """Classes and regions, the highest precedence last."""
+    """Return classes and regions, the highest precedence last."""
     return sorted(regions.items(), key=lambda item: protocol.class_at(item[0]).precedence)
 
 
 def _overlap(regions: Iterable[Region], size: tuple[int, int]) -> tuple[int, int]:
-    """The number of pixels in one region or more, and in two or more."""
+    """Count the pixels in one region or more, and in two or more."""
     once = np.zeros(size, dtype=np.bool_)
     twice = np.zeros_like(once)
     for region in regions:

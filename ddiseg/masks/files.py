@@ -20,7 +20,7 @@ from ddiseg.png import SIGNATURE, make_png
 
 
 def encode_png(mask: Mask, palette: Sequence[tuple[int, int, int]]) -> bytes:
-    """`mask` as an 8-bit palette PNG whose palette indices are the class ids.
+    """Encode `mask` as an 8-bit palette PNG whose palette indices are the class ids.
 
     Args:
         mask: (H, W) uint8 class ids.
@@ -47,7 +47,7 @@ def encode_png(mask: Mask, palette: Sequence[tuple[int, int, int]]) -> bytes:
 
 
 def decode_png(data: bytes, *, max_pixels: float = MAX_PIXELS) -> Mask:
-    """The stored values of a single-channel PNG: palette indices, grey levels, or 0 and 1.
+    """Decode the stored values of a single-channel PNG: palette indices, grey levels, or 0 and 1.
 
     Every checksum in the file is verified. The values are not compared with the classes of the
     protocol; `check_mask` and `remap` do that.
@@ -79,7 +79,7 @@ def decode_png(data: bytes, *, max_pixels: float = MAX_PIXELS) -> Mask:
 
 
 def load_npy(data: bytes) -> NDArray[Any]:
-    """The array in the bytes of a `.npy` file; nothing in them is ever unpickled.
+    """Return the array in the bytes of a `.npy` file; nothing in them is ever unpickled.
 
     Raises:
         InputError: not a `.npy` file, a pickle or an array of Python objects, truncated, or
@@ -120,8 +120,8 @@ def load_npy(data: bytes) -> NDArray[Any]:
         )
     # Compared before anything is allocated: a header may promise more than the file holds.
     promised, present = dtype.itemsize, len(data) - stream.tell()
-    for side in shape:
-        promised *= side
+    for length in shape:
+        promised *= length
     if promised != present:
         trouble = "is truncated" if present < promised else "goes on after its array"
         raise InputError(
@@ -156,14 +156,14 @@ def _png_size(data: bytes) -> tuple[int, int]:
 
 
 def _deflate_runs(data: memoryview) -> bytes:
-    # A mask is runs of few values: looking for these alone is some 30 times faster than looking
-    # for any repeat, and costs a seventh more bytes where borders are ragged.
+    # A mask is runs of few values: searching for these alone is some 30 times faster than for
+    # any repeat, and costs a seventh more bytes where borders are ragged.
     deflate = zlib.compressobj(9, strategy=zlib.Z_RLE)
     return deflate.compress(data) + deflate.flush()
 
 
 def _png_chunk_kinds(data: bytes) -> set[bytes]:
-    """The chunks of a PNG up to its end mark, each checksum verified, which Pillow leaves out.
+    """Return the chunks of a PNG up to its end mark, each checksum verified, which Pillow leaves out.
 
     Raises:
         InputError: a wrong checksum, or no end mark.

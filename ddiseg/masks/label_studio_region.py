@@ -1,4 +1,4 @@
-"""A region that a person drew in Label Studio, from its JSON into a layer of a mask.
+"""Read a region of Label Studio's JSON into a layer of a mask.
 
 Its fields: https://labelstud.io/guide/export#Label-Studio-JSON-format-of-annotated-tasks
 """
@@ -15,14 +15,14 @@ from ddiseg.masks.polygons import fill_polygons
 
 BRUSH, POLYGON = "brushlabels", "polygonlabels"
 
-#: Farther from the corner of the picture, in percent of its side, nobody drew.
+#: Largest coordinate, in percent of the picture's width or height.
 _FARTHEST = 1000
 
 
 def read_region(
     region: Mapping[str, Any], size: tuple[int, int], class_id: Callable[[str], int]
 ) -> Layer:
-    """The layer that a brush region or a polygon stands for.
+    """Return the layer of a brush region or a polygon.
 
     Args:
         region: an entry of an annotation's `result`, of type BRUSH or POLYGON.
@@ -43,7 +43,7 @@ def read_region(
     if given != size:
         raise InputError(
             f"a region of {labels[0]} is {given[1]} x {given[0]} pixels, the picture is "
-            f"{size[1]} x {size[0]}: it can't lie over it and is never resized; delete it and paint "
+            f"{size[1]} x {size[0]}: it can't lie over it and is never resized; delete it and draw "
             "it again"
         )
     index = class_id(str(labels[0]))
@@ -59,12 +59,12 @@ def _brush(value: Mapping[str, Any], label: str, size: tuple[int, int]) -> Regio
     if value.get("format") != "rle":
         raise InputError(f"a region of {label} is no brush stroke ({value.get('format')})")
     alpha = brush_rle.decode(value.get("rle") or [], size)
-    painted: Region = alpha >= brush_rle.ALPHA_THRESHOLD
-    return painted
+    region: Region = alpha >= brush_rle.ALPHA_THRESHOLD
+    return region
 
 
 def _polygon(value: Mapping[str, Any], size: tuple[int, int]) -> Region:
-    """Its corners are percent of the picture's width and height."""
+    """Return the pixels of a polygon with corners in percent of the picture's size."""
     points = value.get("points")
     if not isinstance(points, list) or not all(
         isinstance(p, list) and len(p) == 2 and all(_is_percent(share) for share in p)

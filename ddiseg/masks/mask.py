@@ -1,4 +1,4 @@
-"""A mask: an (H, W) uint8 array of class ids; its identity, its files, its changes.
+"""A mask, an (H, W) uint8 array of class ids: checks, identity and changes.
 
 Class ids are those of the annotation protocol: 0 background, 1 lesion, 2 marker, 3 ruler, 4 skin.
 
@@ -91,7 +91,7 @@ class UnnamedValueError(ValuesError):
 
 
 def check_mask(array: NDArray[Any], class_count: int) -> Mask:
-    """`array` as a mask of the classes 0 to `class_count` - 1.
+    """Return `array` as a mask of the classes 0 to `class_count` - 1.
 
     Any integer or boolean dtype is accepted. The result is row-major and may be `array` itself.
 
@@ -110,7 +110,7 @@ def check_mask(array: NDArray[Any], class_count: int) -> Mask:
 
 
 def mask_hash(mask: Mask) -> str:
-    """The identity of a mask, 64 hex digits: its size and pixels, whatever file they came from.
+    """Return the hash of a mask's size and pixels, 64 hex digits, whatever file they came from.
 
     SHA-256 of the ASCII line "mask HxW\\n", then the class ids row by row, a byte each.
     """
@@ -121,17 +121,17 @@ def mask_hash(mask: Mask) -> str:
 
 
 def classes_in(mask: Mask) -> tuple[int, ...]:
-    """The class ids that at least one pixel has, ascending."""
+    """Return the class ids that at least one pixel has, ascending."""
     counts = np.bincount(check_uint8(mask).ravel(), minlength=256)
     return tuple(np.flatnonzero(counts).tolist())
 
 
 def remap(mask_values: NDArray[Any], mapping: Mapping[int, int]) -> Mask:
-    """A mask from an array of foreign values; {0: 4, 255: 1} reads a black and white lesion mask.
+    """Return a mask from an array of other values; {0: 4, 255: 1} reads a black and white lesion mask.
 
     Args:
         mask_values: (H, W), any integer or boolean dtype.
-        mapping: the class id of each foreign value.
+        mapping: the class id of each value.
 
     Raises:
         UnnamedValueError: a value that `mapping` does not name.
@@ -150,7 +150,7 @@ def remap(mask_values: NDArray[Any], mapping: Mapping[int, int]) -> Mask:
 
 
 def parse_class_mapping(text: str, names: Sequence[str]) -> dict[int, int]:
-    """The mapping that "0=skin,255=lesion" says, as {0: 4, 255: 1}.
+    """Parse "0=skin,255=lesion" into {0: 4, 255: 1}.
 
     Args:
         text: comma-separated VALUE=CLASS; spaces are ignored; several values may lead to one class.
@@ -182,7 +182,7 @@ def parse_class_mapping(text: str, names: Sequence[str]) -> dict[int, int]:
 
 
 def stretch(mask: Mask, size: tuple[int, int]) -> Mask:
-    """`mask` at another size, nearest neighbour by pixel centres; the aspect ratio may change.
+    """Return `mask` at another size, nearest neighbour by pixel centres; the aspect ratio may change.
 
     At its own size it is `mask` itself.
 
@@ -195,9 +195,7 @@ def stretch(mask: Mask, size: tuple[int, int]) -> Mask:
     """
     height, width = size
     if height < 1 or width < 1:
-        raise InputError(
-            f"cannot stretch a mask to {height} x {width}; both sides must be 1 or more"
-        )
+        raise InputError(f"cannot stretch a mask to {height} x {width}; both must be 1 or more")
     rows, columns = check_uint8(mask).shape
     if (rows, columns) == (height, width):
         return mask
@@ -205,7 +203,7 @@ def stretch(mask: Mask, size: tuple[int, int]) -> Mask:
 
 
 def _nearest(source: int, target: int) -> NDArray[np.intp]:
-    """The source pixel under the centre of each target pixel: floor((i + 1/2) source / target)."""
+    """Return the source pixel under the centre of each target pixel: floor((i + 1/2) source / target)."""
     # In integers, so that no rounding decides where a border falls.
     return (2 * np.arange(target, dtype=np.intp) + 1) * source // (2 * target)
 
@@ -236,7 +234,7 @@ def check_uint8(mask: Mask) -> Mask:
 
 
 def _values_in(array: NDArray[Any]) -> NDArray[Any]:
-    """The values in `array`, ascending."""
+    """Return the values in `array`, ascending."""
     low, high = int(array.min()), int(array.max())
     if low >= 0 and high < 65536:  # counting is many times faster than the sort in np.unique
         return np.flatnonzero(np.bincount(array.ravel().astype(np.uint16, copy=False)))

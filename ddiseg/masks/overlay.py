@@ -1,6 +1,6 @@
-"""A mask painted over its photograph, for contact sheets and reviews.
+"""Draw a mask over its photograph, for contact sheets and reviews.
 
-The skin keeps its tone and the lesion its texture: what a reviewer judges must stay visible.
+The skin keeps its tone and the lesion its texture: a reviewer must see both.
 
 Arrays: photographs (H, W, 3) uint8 RGB, masks (H, W) uint8 class ids.
 """
@@ -22,7 +22,7 @@ _LESION_TINT = (0.2, 0.45)
 #: Brightness of the background: light and dark bands of the hatching.
 _BANDS = (0.75, 0.5)
 
-#: A grey (0 to 255) that the background's own is drawn halfway to, so that bands show on any cloth.
+#: A grey (0 to 255) that the background's own is moved halfway to, so that bands show on any cloth.
 _MIDDLE_GREY = 85.0
 
 
@@ -33,7 +33,7 @@ def draw_overlay(
     opacity: float = 0.5,
     outline: bool = True,
 ) -> NDArray[np.uint8]:
-    """The photograph with the classes of `mask` in their colours, (H, W, 3) uint8.
+    """Return the photograph with the classes of `mask` in their colours, (H, W, 3) uint8.
 
     Skin is left as it is, the background is greyed and hatched, the other classes are tinted (a
     lesion lightly, so that its texture shows) and outlined in their colour on a dark rim.
@@ -73,7 +73,7 @@ def draw_overlay(
 
 
 def _tint(name: str, outline: bool) -> float:
-    """The share of the opacity that fills a class."""
+    """Return the share of the opacity that fills a class."""
     if name == _SKIN:
         return 0.0
     return _LESION_TINT[0 if outline else 1] if name == _LESION else 1.0
@@ -82,7 +82,7 @@ def _tint(name: str, outline: bool) -> float:
 def _hatched(
     canvas: NDArray[np.float32], region: NDArray[np.bool_], opacity: float
 ) -> NDArray[np.float32]:
-    """The pixels of `region` in grey under dark diagonal bands, (pixels, 3)."""
+    """Return the pixels of `region` in grey under dark diagonal bands, (pixels, 3)."""
     rows, columns = np.nonzero(region)
     period = 6 * _line_width(region.shape)
     band = np.where((rows + columns) % period < period // 2, _BANDS[0], _BANDS[1])
@@ -93,20 +93,20 @@ def _hatched(
 
 
 def _draw_outlines(canvas: NDArray[np.float32], mask: Mask, protocol: Protocol) -> None:
-    """Lines just inside lesion, marker and ruler, in the class' colour; a dark rim just outside."""
+    """Draw lines just inside lesion, marker and ruler in their colour, with a dark rim outside."""
     width = _line_width(mask.shape)
-    drawn = [entry for entry in protocol.classes if entry.name not in (_BACKGROUND, _SKIN)]
+    outlined = [entry for entry in protocol.classes if entry.name not in (_BACKGROUND, _SKIN)]
     # All rims before any line: a rim may not darken the line of a neighbour.
-    for entry in drawn:
+    for entry in outlined:
         region = mask == entry.index
         canvas[~region & ~_shrunk(~region, max(1, width // 2))] *= np.float32(0.45)
-    for entry in drawn:
+    for entry in outlined:
         region = mask == entry.index
         canvas[region & ~_shrunk(region, width)] = np.array(entry.rgb, dtype=np.float32)
 
 
 def _shrunk(region: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
-    """`region` less the pixels within `steps` of its outside; the picture's edge is not outside."""
+    """Return `region` less the pixels within `steps` of its outside; the picture's edge is not outside."""
     for step in range(steps):
         padded = np.pad(region, 1, mode="edge")
         smaller = padded[1:-1, 1:-1] & padded[:-2, 1:-1] & padded[2:, 1:-1]
@@ -118,5 +118,5 @@ def _shrunk(region: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
 
 
 def _line_width(shape: tuple[int, ...]) -> int:
-    """A line that shows at the size of a contact sheet: about 1/200 of the shorter side."""
+    """Return a width that shows on a contact sheet: about 1/200 of the shorter edge."""
     return max(1, round(min(shape) / 200))

@@ -1,4 +1,4 @@
-"""Pictures of one photograph beside one another, with a line above each, as one PNG to look at.
+"""Join pictures of one photograph side by side into one PNG, with a caption above each.
 
 Arrays: pictures (H, W, 3) uint8 RGB.
 """
@@ -17,7 +17,7 @@ from PIL import ImageDraw, ImageFont
 from annotation_protocol.files import atomic_write
 from ddiseg.errors import InputError
 
-#: Longer side of a panel at most, in pixels: enough for a screen.
+#: Longest edge of a panel, in pixels: enough for a screen.
 LARGEST = 1024
 
 _LINE = 20  #: height of a line of text, in pixels
@@ -25,7 +25,7 @@ _GAP = 8
 
 
 def fitted(photograph: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`photograph` at the size of a panel: shrunk where it is larger than LARGEST."""
+    """Return `photograph` at the size of a panel: shrunk where it is larger than LARGEST."""
     picture = Pillow.fromarray(photograph)
     picture.thumbnail((LARGEST, LARGEST))
     return np.asarray(picture)
@@ -34,7 +34,7 @@ def fitted(photograph: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def join_panels(
     panels: Sequence[tuple[str, NDArray[np.uint8]]], title: Sequence[str] = ()
 ) -> bytes:
-    """A PNG of the panels from left to right.
+    """Return a PNG of the panels from left to right.
 
     Args:
         panels: caption and picture of each, the pictures of one size.
@@ -58,10 +58,10 @@ def join_panels(
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all.
+    """Write a new file.
 
     Raises:
-        InputError: there is one already, or it can't be written.
+        InputError: the file exists, or it can't be written.
     """
     if path.exists():
         raise InputError(f"{path} exists and is not overwritten: name another file")

@@ -16,13 +16,13 @@ from ddiseg.masks.composition import Region
 from ddiseg.masks.mask import MAX_PIXELS
 from ddiseg.masks.rle import decode
 
-#: How far outside the picture a corner may lie, in sides of it. Tools write corners just outside;
-#: each pixel of an edge costs memory, so that a corner a billion pixels away is not drawn.
+#: How far outside the picture a corner may lie, as a multiple of its longer edge. Tools write corners
+#: just outside; each pixel of an edge costs memory, so a corner a billion pixels away is refused.
 _REACH = 10
 
 
 def fill_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> Region:
-    """The pixels that lie in any of `polygons`; what lies outside the picture is cut off.
+    """Return the pixels in any of `polygons`; what lies outside the picture is cut off.
 
     Args:
         polygons: each x0, y0, x1, y1, ... in pixels from the top left corner of the picture, three

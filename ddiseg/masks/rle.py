@@ -4,7 +4,7 @@ A region's pixels are read column by column; `counts` holds the lengths of the r
 inside the region in turn, starting outside, each as the difference to the run two before it, in
 groups of five bits a character (https://github.com/cocodataset/cocoapi, common/maskApi.c).
 
-pycocotools encodes; decoding is numpy, so that counts from a stranger cannot write past a C buffer.
+pycocotools encodes; decoding is numpy, so that counts from an unknown source cannot write past a C buffer.
 
 Arrays: H rows, W columns; masks (H, W) uint8 class ids, regions (H, W) bool.
 """
@@ -32,7 +32,7 @@ class Rle(TypedDict):
 
 
 def encode(binary: NDArray[np.bool_]) -> Rle:
-    """The RLE of a region, (H, W) bool."""
+    """Encode a region, (H, W) bool."""
     if binary.ndim != 2 or binary.size == 0 or binary.dtype != np.bool_:
         raise InputError(
             f"region is {binary.dtype} of shape {binary.shape}, not (height, width) bool; "
@@ -42,7 +42,7 @@ def encode(binary: NDArray[np.bool_]) -> Rle:
 
 
 def encode_classes(mask: Mask, class_ids: Iterable[int]) -> dict[int, Rle]:
-    """The RLE of each of `class_ids` in `mask`; a class that no pixel has gets an empty region.
+    """Encode each of `class_ids` in `mask`; a class that no pixel has gets an empty region.
 
     The mask is turned to column order once, for all classes: that, not the counting of runs, is
     what encoding each class by itself spends its time on.
@@ -57,7 +57,7 @@ def encode_classes(mask: Mask, class_ids: Iterable[int]) -> dict[int, Rle]:
 
 
 def decode(rle: Mapping[str, Any], *, max_pixels: float = MAX_PIXELS) -> NDArray[np.bool_]:
-    """The region of an RLE, (H, W) bool; counts may also be bytes or an uncompressed list.
+    """Decode a region, (H, W) bool; counts may also be bytes or an uncompressed list.
 
     Raises:
         InputError: malformed counts, counts that do not fill the size, or more than `max_pixels`.
@@ -94,7 +94,7 @@ def _size(rle: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _counts(rle: Mapping[str, Any]) -> NDArray[np.int64]:
-    """The lengths of the runs outside and inside in turn, checked against the size."""
+    """Return the lengths of the runs outside and inside in turn, checked against the size."""
     height, width = _size(rle)
     given = rle.get("counts")
     if isinstance(given, str):

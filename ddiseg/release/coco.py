@@ -1,15 +1,15 @@
 """COCO instance format (https://cocodataset.org/#format-data): `annotations.json` beside `images/`.
 
-One annotation a class an image, as compressed RLE, so that nothing of a mask is lost: `iscrowd` is
+One annotation a class an image, as compressed RLE, which loses nothing of a mask: `iscrowd` is
 0, `area` counts pixels, `bbox` is the smallest box around all of the class.
 
 A category's id is the class's index in the protocol (lesion 1, marker 2, ruler 3, skin 4): nothing
 is renumbered. The background, index 0, has no category: tools built on pycocotools and torchvision
-keep 0 for pixels that nothing is said of, which is what background is. So a mask is put together
-again from zeros and the category id of each annotation, pixel for pixel; regions never overlap.
+keep 0 for unlabelled pixels, which background is. So a mask is restored from zeros and the category
+id of each annotation, pixel for pixel; regions never overlap.
 
-What COCO has no field for stands under `attributes`, of the image and of the annotation. A class
-that is not among an image's `labelled_classes` was not looked for; its absence says nothing.
+Metadata without a COCO field is under `attributes`, of the image and of the annotation. A class
+that is not among an image's `labelled_classes` was not labelled; its absence means nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def export(release: Release, target: Path, *, images: bool, progress: Progress) 
 
     written, summary = release.each(write, progress)
     annotations = [annotation for _, of_image in written for annotation in of_image]
-    for number, annotation in enumerate(annotations, 1):  # not 0: pycocotools takes it for no match
+    for number, annotation in enumerate(
+        annotations, 1
+    ):  # not 0: pycocotools treats that as no match
         annotation["id"] = number
     document = {
         "info": _info(release, [item for item, _ in written], images=images),
@@ -59,13 +61,13 @@ def export(release: Release, target: Path, *, images: bool, progress: Progress) 
 
 
 def _annotations(release: Release, item: ReleaseItem, mask: masks.Mask) -> list[dict[str, Any]]:
-    """One annotation a class that `mask`, (H, W), has pixels of; their ids are still to be given."""
+    """Return one annotation for each class in `mask`, (H, W); their ids are set later."""
     from scipy.ndimage import find_objects
 
     background = release.protocol.class_named(release.protocol.hole_fill).index
     areas = np.bincount(mask.ravel(), minlength=len(release.protocol.classes))
     present = [index for index in np.flatnonzero(areas).tolist() if index != background]
-    # One look at the mask for the boxes of all classes; box number k is that of class k + 1.
+    # One pass over the mask for the boxes of all classes; box number k is that of class k + 1.
     boxes = {index: box for index, box in enumerate(find_objects(mask), 1) if box is not None}
     return [
         {
@@ -83,7 +85,7 @@ def _annotations(release: Release, item: ReleaseItem, mask: masks.Mask) -> list[
 
 
 def _bbox(rows: slice, columns: slice) -> list[int]:
-    """COCO's x, y, width, height."""
+    """Return COCO's x, y, width, height."""
     return [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
 
 

@@ -283,7 +283,7 @@ def _summary(
 
 
 def licence_text(items: Sequence[ReleaseItem], *, images: bool) -> str:
-    """The licence and source of each dataset, and what that means for this release."""
+    """Return the licence and source of each dataset, and what they mean for this release."""
     counts = Counter(i.dataset.id for i in items)
     datasets = sorted({i.dataset.id: i.dataset for i in items}.values(), key=lambda d: d.id)
     lines = ["Licences and sources", ""]
@@ -298,7 +298,7 @@ def licence_text(items: Sequence[ReleaseItem], *, images: bool) -> str:
         "The photographs in this folder stay under the licence of their dataset. The masks were drawn "
         "from them and may be used as that licence allows."
         if images
-        else "This folder holds masks only. The photographs must be had from their source, under the "
+        else "This folder holds masks only. Get the photographs from their source, under the "
         "licence of their dataset, and the masks may be used as that licence allows."
     )
     lines.append("Name the source of each dataset in whatever you publish.")
@@ -306,7 +306,7 @@ def licence_text(items: Sequence[ReleaseItem], *, images: bool) -> str:
     if predicted:
         lines.append(
             f"{predicted} of the {len(items)} masks are predictions of a model that no person has "
-            "reviewed. They are marked as not accepted, are research output, and are no diagnosis."
+            "reviewed. They are marked as not accepted, are research output and no diagnosis."
         )
     return "\n".join(lines) + "\n"
 

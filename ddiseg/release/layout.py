@@ -48,7 +48,7 @@ def export_pairs(
 
 
 def write_metadata(folder: Path, rows: Iterable[tuple[ReleaseItem, dict[str, str]]]) -> None:
-    """Write the facts of each item after the names of its files; lists are joined by ';'."""
+    """Write the metadata of each item after the names of its files; lists are joined by ';'."""
     records = [{**files, **item.facts()} for item, files in rows]
     with open(folder / METADATA_FILE, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(records[0]) if records else [], lineterminator="\n")

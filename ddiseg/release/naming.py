@@ -1,4 +1,4 @@
-"""File names of a release: the images' own, and unique, on every file system."""
+"""File names of a release: unique and valid on every file system."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
 
 def unique_stems(images: Sequence[tuple[int, str, str]]) -> list[str]:
-    """A file name without ending for each (id, name, dataset), no two alike even in lower case.
+    """Return a file name without ending for each (id, name, dataset), unique even in lower case.
 
-    The image's own stem where no other has it; else with its dataset before it; where that too is
-    taken, with its id behind it.
+    The image's own stem where it is unique; else with the dataset as prefix; where that is not unique
+    either, with its id as suffix.
     """
     plain = [_safe(name.rsplit(".", 1)[0] or name) for _, name, _ in images]
     doubled = _doubled(plain)

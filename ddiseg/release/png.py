@@ -1,7 +1,7 @@
-"""Palette PNG masks beside their photographs, with a table of all that is known.
+"""Palette PNG masks beside their photographs, with a table of all metadata.
 
 masks/NAME.png    class ids as palette indices, at the photograph's size
-images/NAME.png   the photograph, where photographs go out
+images/NAME.png   the photograph, where photographs are exported
 metadata.csv      one row an image
 classes.json      what each class id means
 """

@@ -1,4 +1,4 @@
-"""What a release is: reviewed masks with everything that is known about them, ready to be written.
+"""The content of a release: reviewed masks with all their metadata.
 
 Arrays: H rows, W columns of the photograph; masks (H, W) uint8 class ids of the protocol.
 """
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ReleaseItem:
-    """One image of a release, the mask that it goes out with, and who made that."""
+    """One image of a release with its mask and who made that."""
 
     image: Image
     dataset: Dataset
@@ -40,16 +40,16 @@ class ReleaseItem:
     model: str | None  #: name of the model version, where the mask is a prediction
     reviewer: str | None  #: who accepted it; of a fix also who drew it
     parent: str | None  #: content hash of the mask that this one corrects
-    parent_annotator: str | None  #: who drew that; None where a model painted it
+    parent_annotator: str | None  #: who drew that; None for a prediction
     subsets: tuple[str, ...]
     stem: str  #: file name without ending, unique in the release
 
     def file_name(self, *, images: bool) -> str:
-        """The photograph's file: a PNG where it is exported, else as the reader's own copy ends."""
+        """Return the photograph's file name: a PNG where it is exported, else with its own ending."""
         return self.stem + (".png" if images else os.path.splitext(self.image.name)[1])
 
     def facts(self) -> dict[str, Any]:
-        """All that is known, as JSON has it; in every format under these names."""
+        """Return the metadata as JSON values; in every format under these names."""
         image = self.image
         return {
             "image_id": image.id,
@@ -73,7 +73,7 @@ class ReleaseItem:
         }
 
     def mask_facts(self) -> dict[str, Any]:
-        """What is known of the mask alone."""
+        """Return the metadata of the mask alone."""
         mask = self.mask
         return {
             "accepted": self.accepted,
@@ -93,7 +93,7 @@ class ReleaseItem:
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What a format wrote."""
+    """The outcomes of an export and its counts."""
 
     outcomes: tuple[FileOutcome, ...]  #: one an image, in the order of the release
     with_class: dict[str, dict[str, int]]  #: images in whose mask a class is, by tone and class
@@ -113,7 +113,7 @@ class Release:
     def gather(
         cls, workspace: Workspace, *, subset: str | None = None, include_predictions: bool = False
     ) -> Release:
-        """The images with an accepted mask, of a subset or of all.
+        """Select the images with an accepted mask, of a subset or of all.
 
         With `include_predictions` also the newest prediction of each image that has no accepted
         mask and is not skipped. Raises InputError where nothing is left, NotFoundError where the
@@ -138,7 +138,7 @@ class Release:
     def each(
         self, work: Callable[[ReleaseItem, masks.Mask], T], progress: Progress = silent
     ) -> tuple[list[T], ExportSummary]:
-        """`work` on every image and its mask, on several threads; results in the order of the images.
+        """Run `work` on every image and its mask, on several threads; return the results in order.
 
         The mask is at its own size, verified by its hash; `over` brings it to its photograph. An
         image whose work raises a UserError is refused with that reason and has no result; any
@@ -167,12 +167,12 @@ class Release:
         return results, ExportSummary(tuple(outcomes), counts)
 
     def over(self, item: ReleaseItem, mask: masks.Mask) -> masks.Mask:
-        """`mask` at the size of its photograph, (H, W); stretched back where it was stretched."""
+        """Return `mask` at the size of its photograph, (H, W); stretched back where it was stretched."""
         size = item.image.height, item.image.width
         return mask if mask.shape == size else masks.stretch(mask, size)
 
     def photograph_png(self, item: ReleaseItem) -> bytes:
-        """The photograph as a PNG without metadata, compared with its hash."""
+        """Return the photograph as a PNG without metadata, checked against its hash."""
         image, workspace = item.image, self.workspace
         pixels = workspace.photograph(image)
         if images.content_hash(pixels) != image.content_hash:
@@ -185,7 +185,7 @@ class Release:
         return workspace.store.get(Kind.IMAGE, image.content_hash)
 
     def content(self, format_name: str, *, images: bool, left_out: Sequence[int] = ()) -> str:
-        """SHA-256 of everything in the release but the time; `left_out` are ids of refused images."""
+        """Return the SHA-256 of everything in the release but the time; `left_out` are ids of refused images."""
         from ddiseg import __version__
 
         absent = set(left_out)
@@ -218,8 +218,8 @@ def _items(
     catalogue = workspace.catalogue
     datasets = {d.id: d for d in catalogue.images.datasets()}
     models = {m.id: m.name for m in catalogue.models.all()}
-    # Of an accepted image the newest review accepted it, be it of this mask or, for a reviewer's
-    # fix, of the mask that was mended.
+    # Of an accepted image the newest review accepted it, whether of this mask or, for a reviewer's
+    # fix, of the mask that was fixed.
     reviews = catalogue.masks.last_reviews()
     every = {m.id: m for m in catalogue.masks.all()}
     members = {name: catalogue.subsets.members(name) for name in catalogue.subsets.sizes()}
@@ -259,5 +259,5 @@ def _nothing(workspace: Workspace, subset: str | None, include_predictions: bool
     return (
         f"none of the {count} images of {where} has an accepted mask: nothing to export; import "
         "reviewed masks ('ddiseg masks import --annotator A --reviewer B') first, or add "
-        "--include-predictions to export what the model painted"
+        "--include-predictions to export predictions, too"
     )

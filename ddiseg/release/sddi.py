@@ -1,11 +1,11 @@
 """The layout of sDDI, the published FEDD masks: one `.npy` an image, named after it.
 
     labels/NAME.npy   (256, 256) int32 class ids; the photograph stretched to a square
-    images/NAME.png   the photograph at its own size, where photographs go out
+    images/NAME.png   the photograph at its own size, where photographs are exported
     metadata.csv      one row an image
 
-Classes are numbered as there: 0 background, 1 lesion, 2 marker, 3 ruler, 4 skin. A mask that is
-256 x 256 goes out as it was drawn; any other is stretched, each pixel taking its nearest class.
+Class ids are those of sDDI: 0 background, 1 lesion, 2 marker, 3 ruler, 4 skin. A mask that is
+256 x 256 is exported unchanged; any other is stretched, each pixel taking its nearest class.
 """
 
 from __future__ import annotations

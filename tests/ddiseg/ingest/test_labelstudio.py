@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ddiseg.ingest.labelled_maskstudio import read_masks
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -21,6 +20,7 @@ from ddiseg import masks
 from ddiseg.catalogue import State
 from ddiseg.errors import InputError
 from ddiseg.ingest.labelled_masks import Labels, MaskImport, import_labelled_masks
+from ddiseg.ingest.labelstudio import read_masks
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.labelstudio.task_payload import prediction
 from ddiseg.masks import brush_rle
