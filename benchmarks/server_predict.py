@@ -23,9 +23,8 @@ from ddiseg.catalogue import Arm, Details, NewImage, NewTask, Purpose
 from ddiseg.labelstudio.connection import EMBEDDED
 from ddiseg.labelstudio.task_payload import image_key, prediction
 from ddiseg.masks import Mask
-from ddiseg.server.app import create_app
-from ddiseg.server.backend import Backend
-from ddiseg.server.credentials import Credentials
+from ddiseg.server.app import Backend, create_app
+from ddiseg.server.auth import Credentials
 from ddiseg.workspace.workspace import Workspace
 
 COUNT, SIZE, RAGGED, ROUNDS, PROJECT = 306, 300, 2, 5, 7
@@ -35,7 +34,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace.create(Path(folder))
         masks = fill(workspace, COUNT)
-        backend = Backend(workspace, Credentials("u", "p", "s"), {}, say=print)
+        backend = Backend(workspace, "benchmark", Credentials("u", "p", "s"), {})
         with TestClient(create_app(backend, 64_000_000)) as client:
             request = {"tasks": asked(workspace), "project": f"{PROJECT}.1"}
             sizes = []

@@ -24,7 +24,7 @@ import requests
 
 from ddiseg.catalogue import Purpose
 from ddiseg.labelstudio.connection import EMBEDDED
-from ddiseg.server.credentials import ensure_credentials
+from ddiseg.server.auth import ensure_credentials
 from ddiseg.workspace.workspace import Workspace
 
 RATE, SECONDS, PROJECT = 50, 20, 7

@@ -6,13 +6,14 @@ Results go to stdout, as text or as one JSON document; everything else goes to s
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,6 +150,7 @@ def common_options() -> list[click.Parameter]:
 def run(group: click.Group, args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 1 for an error, 2 for wrong usage."""
     settings = Settings()
+    _show_log()
     try:
         status = group.main(args=args, prog_name=group.name, standalone_mode=False, obj=settings)
         return status if isinstance(status, int) else 0
@@ -185,6 +187,22 @@ def _defect(error: Exception) -> str:
     first = (str(error).splitlines() or [""])[0]
     kind = type(error).__name__
     return f"unexpected {kind}: {first} (a defect: run again with --debug and report it)"
+
+
+class _LogLines(logging.Handler):
+    """Writes log records as plain lines on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):  # nobody reads stderr any more: a server goes on
+            click.echo(record.getMessage(), err=True)
+
+
+def _show_log() -> None:
+    """Show what ddiseg logs at INFO and above."""
+    logger = logging.getLogger("ddiseg")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _LogLines) for handler in logger.handlers):
+        logger.addHandler(_LogLines())
 
 
 def _fail(message: str, settings: Settings) -> int:

@@ -60,13 +60,13 @@ def up(settings: Settings, port: int | None) -> None:
     workspace = settings.open()
     with stopped_like_ctrl_c():
         with progress_stages() as stages:
-            running = server.up(workspace.root, port, _say, stages)
+            running = server.up(workspace.root, port, stages)
         try:
             projects = _prepare(workspace, connection.find(workspace.root))
         except KeyboardInterrupt:
             if running.new:  # nobody has been told of it
                 _say("stopping the Label Studio that was started")
-                server.down(workspace.root, _say)
+                server.down(workspace.root)
             raise
     folder = Folder(workspace.root)
     accounts = {role: account.email for role, account in read_accounts(workspace.root).items()}
@@ -96,7 +96,7 @@ def down(settings: Settings) -> None:
     """Stop this workspace's own Label Studio; all that was done in it is kept."""
     from ddiseg.labelstudio.embedded import server
 
-    stopped = server.down(settings.open().root, _say)
+    stopped = server.down(settings.open().root)
     settings.emit({"stopped": stopped}, "stopped" if stopped else "not running")
 
 
@@ -233,21 +233,21 @@ def backend(settings: Settings, url: str | None, clicks: bool, forget: bool) -> 
             {"forgotten": forgotten}, "no longer connected" if forgotten else "was not connected"
         )
         return
-    from ddiseg.server.credentials import ensure_credentials
+    from ddiseg.server.auth import ensure_credentials
 
     known = ensure_credentials(workspace.root)
     address = BackendAddress(url, known.user, known.password, known.webhook_secret)
-    place = connect_backend(workspace, connection, address, clicks=clicks)
+    project = connect_backend(workspace, connection, address, clicks=clicks)
     settings.emit(
-        {"url": url, "project": place.url, "clicks": clicks},
-        f"connected {url} with {place.url}"
+        {"url": url, "project": project.url, "clicks": clicks},
+        f"connected {url} with {project.url}"
         + (": switch on Auto-Annotation at a task, then click" if clicks else ""),
     )
 
 
 def _ask_team(url: str) -> tuple[str | None, str | None]:
     """The version of a team's server, or what is wrong with it."""
-    from ddiseg.labelstudio.first_contact import server_version
+    from ddiseg.labelstudio.connection import server_version
 
     try:
         return server_version(url), None
@@ -259,8 +259,8 @@ def _prepare(workspace: Workspace, connection: Connection) -> dict[str, str]:
     """Make the projects that are missing; their URLs by purpose."""
     from ddiseg.labelstudio.projects import ensure_projects
 
-    places = ensure_projects(workspace, connection)
-    return {purpose.value: place.url for purpose, place in places.items()}
+    projects = ensure_projects(workspace, connection)
+    return {purpose.value: project.url for purpose, project in projects.items()}
 
 
 def _as_data(running: Running) -> dict[str, Any]:

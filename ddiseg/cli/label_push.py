@@ -86,7 +86,7 @@ def push(
         "images",
         strict=strict,
         extra={
-            "project": done.place.url,
+            "project": done.project.url,
             "arms": done.arms,
             "returned": done.returned,
             "given_before": done.given_before,
@@ -94,7 +94,7 @@ def push(
         },
         lines=[
             *lines,
-            f"annotate: {done.place.url}",
+            f"annotate: {done.project.url}",
             *([f"annotate {batch} alone: {done.tab}"] if done.tab else []),
             *([f"returned by the reviewer: {done.returned}"] if done.returned else []),
         ],

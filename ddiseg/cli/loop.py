@@ -102,8 +102,7 @@ def show_status(settings: Settings, count: int, every: int | None, max_age: floa
     or, where they do not say, by the settings of the last round.
     """
     from ddiseg.catalogue.leases import ROUND
-    from ddiseg.loop.round import RefreshSettings
-    from ddiseg.loop.schedule import refresh_due
+    from ddiseg.loop.schedule import RefreshSettings, refresh_due
 
     workspace = settings.open()
     catalogue = workspace.catalogue
@@ -196,7 +195,7 @@ def _until_stopped(workspace: Workspace, options: RoundOptions, seconds: float) 
                 lambda: connection_of(workspace),
                 options,
                 default_actor(),
-                say=lambda line: click.echo(f"  {line}", err=True),
+                on_step=lambda step: click.echo(f"  {step.name}: {step.said}", err=True),
             )
         except (UserError, OSError) as error:
             click.echo(f"  no round, or no end of it: {error}", err=True)

@@ -67,7 +67,7 @@ def push(settings: Settings, review_sample: float | None, seed: int | None, stri
         done.outcomes,
         "masks",
         strict=strict,
-        extra={"unsampled": done.unsampled, "tabs": done.tabs, "project": done.place.url},
+        extra={"unsampled": done.unsampled, "tabs": done.tabs, "project": done.project.url},
         lines=lines,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import click
@@ -72,7 +71,7 @@ def serve(
     replace them. Stop it with Ctrl+C or SIGTERM.
     """
     from ddiseg.server import run
-    from ddiseg.server.credentials import credentials_file
+    from ddiseg.server.auth import credentials_file
     from ddiseg.workspace.workspace import default_actor
 
     workspace = settings.open()
@@ -83,10 +82,6 @@ def serve(
         text = f"listening on {url}\n  user, password and webhook secret: {credentials}"
         settings.emit(data, text)
 
-    def say(line: str) -> None:
-        with contextlib.suppress(OSError):  # nobody reads it any more: the server goes on
-            click.echo(line, err=True)
-
     run.serve(
         workspace,
         host,
@@ -96,6 +91,5 @@ def serve(
         every=interval * 60,
         max_body=round(max_body_mb * 1_000_000),
         grace=grace,
-        say=say,
         ready=ready,
     )

@@ -1,6 +1,6 @@
-"""Label Studio through label-studio-sdk; what that can't do is in `plain`.
+"""Client of Label Studio: label-studio-sdk, and `plain` for what the SDK can't do.
 
-The SDK tries every request again on errors and broken connections; here only reads are.
+The SDK retries every request on errors and broken connections; this client retries only reads.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from ddiseg.errors import ServerError
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.errors import connection_error, response_error
-from ddiseg.labelstudio.first_contact import MAJOR
 from ddiseg.labelstudio.http import TIMEOUT, HttpClient
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RemoteProject:
-    """A project as the server has it."""
+    """A project on the server."""
 
     id: int
     title: str
@@ -32,7 +31,7 @@ class RemoteProject:
 
 @dataclass(frozen=True)
 class RemoteBackend:
-    """An ML backend as the server has it."""
+    """An ML backend on the server."""
 
     id: int
     title: str
@@ -41,15 +40,15 @@ class RemoteBackend:
 
 @dataclass(frozen=True)
 class RemoteWebhook:
-    """A webhook as the server has it; its address may hold a secret."""
+    """A webhook on the server; its address may hold a secret."""
 
     id: int
     url: str = field(repr=False)
-    headers: dict[str, str]  #: what it sends along
+    headers: dict[str, str]  #: sent with each request
 
 
 class Client:
-    """One server. Every method raises ServerError, one line, where it does not do as asked."""
+    """Client of one server. Every method raises a one-line ServerError if a request fails."""
 
     def __init__(self, connection: Connection) -> None:
         import httpx
@@ -57,7 +56,7 @@ class Client:
 
         self.url = connection.url
         self.plain = HttpClient(connection.url, connection.token, direct=connection.embedded)
-        # The SDK would judge by this machine's clock how long an access token lives.
+        # The SDK would judge the age of an access token by this machine's clock.
         self._httpx = httpx.Client(auth=_signature(self.plain), trust_env=not connection.embedded)
         self._sdk = LabelStudio(
             base_url=connection.url,
@@ -74,61 +73,54 @@ class Client:
         self.plain.close()
 
     def check_version(self) -> str:
-        """The server's version; raises ServerError where it is another major one."""
-        with self._told("its version"):
-            release = str(self._sdk.versions.get().release)
-        if release.split(".")[0] != MAJOR:
-            raise ServerError(
-                f"{self.url} is Label Studio {release}; this ddiseg speaks to {MAJOR}.x: "
-                "upgrade ddiseg or connect another server"
-            )
-        return release
+        """Return the server's version; raises ServerError if it is another major one."""
+        return self.plain.version()
 
     def users(self) -> dict[int, str]:
-        """E-mail address by number of everyone on the server."""
-        with self._told("its users"):
+        """Return the e-mail addresses of all users, by id."""
+        with self._translated_errors("its users"):
             return {int(user.id): str(user.email) for user in self._sdk.users.list()}
 
     def project(self, number: int) -> RemoteProject:
-        with self._told(f"project {number}"):
+        with self._translated_errors(f"project {number}"):
             return _project(self._sdk.projects.get(number))
 
     def find_projects(self, mark: str) -> list[RemoteProject]:
-        """The projects whose configuration holds `mark`, or (made by older versions) the description."""
-        with self._told("its projects"):
+        """Return projects with `mark` in the configuration, or (of older versions) the description."""
+        with self._translated_errors("its projects"):
             found = [_project(project) for project in self._sdk.projects.list()]
             return [p for p in found if mark in p.config or mark in p.description]
 
     def create_project(self, **settings: Any) -> RemoteProject:
-        with self._told("a new project"):
+        with self._translated_errors("a new project"):
             made = self._sdk.projects.create(**settings, request_options=_ONCE)
             return self.project(int(made.id))
 
     def update_project(self, number: int, **settings: Any) -> None:
-        with self._told(f"project {number}"):
+        with self._translated_errors(f"project {number}"):
             self._sdk.projects.update(number, **settings, request_options=_ONCE)
 
     def storage_paths(self, project: int) -> set[str]:
-        """The folders that a project may show pictures from."""
-        with self._told(f"storages of project {project}"):
+        """Return the folders from which a project may show pictures."""
+        with self._translated_errors(f"storages of project {project}"):
             return {str(s.path) for s in self._sdk.import_storage.local.list(project=project)}
 
     def add_storage(self, project: int, path: str, title: str) -> None:
-        """Let a project show pictures of a folder, without ever making tasks of them."""
-        with self._told(f"storages of project {project}"):
+        """Let a project show pictures of a folder, without importing them as tasks."""
+        with self._translated_errors(f"storages of project {project}"):
             self._sdk.import_storage.local.create(
                 project=project,
                 path=path,
                 title=title,
                 use_blob_urls=True,
-                regex_filter="(?!)",  # matches nothing: "Sync" adds no tasks
+                regex_filter="(?!)",  # matches nothing, so that "Sync" adds no tasks
                 request_options=_ONCE,
             )
 
     def set_data(self, number: int, **values: str) -> bool:
-        """Change keys of a task's data, where they differ; False where the task was deleted there."""
+        """Change keys of the task data; returns False if the task was deleted on the server."""
         try:
-            with self._told(f"task {number}"):
+            with self._translated_errors(f"task {number}"):
                 before = self._sdk.tasks.get(str(number)).data
                 data = {**before, **values}
                 if data != before:
@@ -140,19 +132,19 @@ class Client:
         return True
 
     def has_work(self, number: int) -> bool:
-        """Whether people have submitted, skipped or begun a task."""
-        with self._told(f"task {number}"):
+        """Whether a person has submitted, skipped or begun a task."""
+        with self._translated_errors(f"task {number}"):
             task = self._sdk.tasks.get(str(number))
-            # `drafts` holds only those of the token's owner.
+            # `drafts` lists only those of the token's owner.
             return bool(task.annotations or task.draft_exists)
 
     def set_readers(self, number: int, readers: int) -> bool:
-        """Let that many people annotate a task, a done one too; False where that many may already."""
-        with self._told(f"task {number}"):
+        """Raise the number of annotators of a task, even a completed one; returns whether it changed."""
+        with self._translated_errors(f"task {number}"):
             task = self._sdk.tasks.get(str(number))
             if (task.overlap or 1) >= readers:
                 return False
-            # The server does not count anew by itself whether a task is done.
+            # The server does not update by itself whether a task is completed.
             done = (task.total_annotations or 0) >= readers
             self._sdk.tasks.update(
                 str(number), overlap=readers, is_labeled=done, request_options=_ONCE
@@ -160,41 +152,40 @@ class Client:
             return True
 
     def delete_task(self, number: int) -> None:
-        with self._told(f"task {number}"):
+        with self._translated_errors(f"task {number}"):
             self._sdk.tasks.delete(str(number))
 
     def predictions(self, task: int) -> dict[int, list[str]]:
-        """The region ids of each prediction of a task, by the prediction's number."""
-        with self._told(f"predictions of task {task}"):
+        """Return the region ids of each prediction of a task, by the prediction's id."""
+        with self._translated_errors(f"predictions of task {task}"):
             return {
                 int(p.id): [str(r.get("id")) for r in p.result or []]
                 for p in self._sdk.predictions.list(task=task)
             }
 
     def add_prediction(self, task: int, prediction: dict[str, Any]) -> None:
-        with self._told(f"predictions of task {task}"):
+        with self._translated_errors(f"predictions of task {task}"):
             self._sdk.predictions.create(task=task, **prediction, request_options=_ONCE)
 
     def delete_prediction(self, number: int) -> None:
-        with self._told(f"prediction {number}"):
+        with self._translated_errors(f"prediction {number}"):
             self._sdk.predictions.delete(number)
 
     def backends(self, project: int) -> list[RemoteBackend]:
-        """A project's ML backends, oldest first; the server asks each of them how it is."""
-        with self._told(f"ML backends of project {project}"):
+        """Return a project's ML backends, oldest first; the server checks the health of each."""
+        with self._translated_errors(f"ML backends of project {project}"):
             found = self._sdk.ml.list(project=project)
             return [RemoteBackend(int(b.id), str(b.title), str(b.url)) for b in found]
 
     def add_backend(
         self, project: int, title: str, url: str, user: str, password: str, *, timeout: float
     ) -> int:
-        """Let a project ask an ML backend; returns its number there.
+        """Connect a project with an ML backend; returns the backend's id.
 
-        The server tries at once whether it answers, and makes a webhook for everything that
-        happens in the project, `url`/webhook, which brings no credentials. `timeout` is how many
-        seconds it waits for predictions.
+        The server checks its health at once, and creates a webhook `url`/webhook for all actions of
+        the project, which sends no credentials. `timeout` is in seconds, for predictions.
         """
-        with self._told(f"the ML backend at {url}"):
+        with self._translated_errors(f"the ML backend at {url}"):
             made = self._sdk.ml.create(
                 project=project,
                 title=title,
@@ -209,29 +200,29 @@ class Client:
             return int(made.id)
 
     def delete_backend(self, number: int) -> None:
-        """Let nobody ask an ML backend any more.
+        """Delete an ML backend.
 
-        The webhook that came with it stays; `shown_predictions` becomes "" where that was its title.
+        Its webhook stays; `shown_predictions` becomes "" if it was the backend's title.
         """
-        with self._told(f"ML backend {number}"):
+        with self._translated_errors(f"ML backend {number}"):
             self._sdk.ml.delete(number, request_options=_ONCE)
 
     def shown_predictions(self, project: int) -> str:
-        """The version of predictions that a project shows, or its ML backend's title; "" for none."""
-        with self._told(f"project {project}"):
+        """Return the version of predictions (or backend title) that a project shows; "" for none."""
+        with self._translated_errors(f"project {project}"):
             return self._sdk.projects.get(project).model_version or ""
 
     def webhooks(self, project: int) -> list[RemoteWebhook]:
-        """A project's webhooks, oldest first."""
-        with self._told(f"webhooks of project {project}"):
+        """Return a project's webhooks, oldest first."""
+        with self._translated_errors(f"webhooks of project {project}"):
             found = self._sdk.webhooks.list(project=str(project))
             return [RemoteWebhook(int(w.id), str(w.url), dict(w.headers or {})) for w in found]
 
     def add_webhook(
         self, project: int, url: str, actions: Sequence[str], headers: Mapping[str, str]
     ) -> int:
-        """Have a project tell `url` of these actions; returns the webhook's number there."""
-        with self._told(f"webhooks of project {project}"):
+        """Create a webhook of a project for these actions; returns its id."""
+        with self._translated_errors(f"webhooks of project {project}"):
             made = self._sdk.webhooks.create(
                 project=project,
                 url=url,
@@ -244,12 +235,12 @@ class Client:
             return int(made.id)
 
     def delete_webhook(self, number: int) -> None:
-        with self._told(f"webhook {number}"):
+        with self._translated_errors(f"webhook {number}"):
             self._sdk.webhooks.delete(number, request_options=_ONCE)
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        """What the SDK raises, as one line of ours."""
+    def _translated_errors(self, what: str) -> Iterator[None]:
+        """Translate the SDK's exceptions to one-line ServerErrors."""
         import httpx
         from label_studio_sdk.core.api_error import ApiError
         from pydantic import ValidationError
@@ -268,7 +259,7 @@ class Client:
 
 
 def _signature(plain: HttpClient) -> httpx.Auth:
-    """Signs the SDK's requests as the plain ones are; a token that has run out is renewed once."""
+    """Return an httpx auth that signs like the plain requests, and renews an expired token once."""
     import httpx
 
     class Signature(httpx.Auth):

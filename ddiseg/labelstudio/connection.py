@@ -1,7 +1,7 @@
-"""Which Label Studio a workspace works with: its own embedded one, or a team's.
+"""Connection of a workspace with a Label Studio: its own embedded server, or a team's.
 
 A team's server is remembered by its URL. Its token is never written into the workspace: it comes
-from the environment, from the user's keyring or from a prompt.
+from the environment, the user's keyring or a prompt.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.labelstudio.embedded.accounts import read_accounts
 from ddiseg.labelstudio.embedded.server import find_running
-from ddiseg.labelstudio.first_contact import first_contact
 from ddiseg.labelstudio.folder import Folder, damaged, read_json, write_json
+from ddiseg.labelstudio.http import HttpClient
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -31,29 +31,31 @@ TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"
 #: Asks a person for the token of the server at a URL.
 Ask = Callable[[str], str]
 
-
-#: What the catalogue calls a workspace's own server.
+#: The catalogue's name of a workspace's own server.
 EMBEDDED = "embedded"
+
+#: Seconds to wait for the first answer of a team's server.
+TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A Label Studio and the right to use it."""
+    """A Label Studio server and a token for it."""
 
-    url: str  #: without a slash at its end
+    url: str  #: without a trailing slash
     token: str = field(repr=False)  #: a legacy token, or a personal access token (a JWT)
     embedded: bool
     media: Path | None  #: document root of the embedded server's local files
 
     @property
     def server(self) -> str:
-        """What the catalogue calls the server: the port of the embedded one may be another each day."""
+        """The catalogue's name of the server: the embedded one's port, and so its URL, may change."""
         return EMBEDDED if self.embedded else self.url
 
 
 @dataclass(frozen=True)
 class Team:
-    """A team's server that answered as it should."""
+    """A team's server whose version and token were checked."""
 
     connection: Connection
     version: str
@@ -61,10 +63,13 @@ class Team:
 
 
 def find(root: Path, ask: Ask | None = None) -> Connection:
-    """The server of a workspace: the team's where one was connected, else its own that runs.
+    """Return the server of a workspace: a connected team's, or else its own if that runs.
 
-    `ask` is called where the token of a team's server is nowhere else. Raises WorkspaceError where
-    there is no server or no token; the network is not used.
+    Args:
+        ask: called if the token of a team's server is stored nowhere.
+
+    Raises:
+        WorkspaceError: there is no server or no token. The network is not used.
     """
     url = team_url(root)
     if url is not None:
@@ -86,12 +91,16 @@ def find(root: Path, ask: Ask | None = None) -> Connection:
 def connect_team(root: Path, url: str, token: str) -> Team:
     """Check a team's server and token, and use that server from now on.
 
-    Raises InputError for a URL or token that can't be one, ServerError where the server does not
-    answer as a Label Studio 1.x that knows the token; what was connected before then stays.
+    The version is checked before the token is sent: what is no Label Studio must not see it.
+
+    Raises:
+        InputError: the URL or the token is malformed.
+        ServerError: no Label Studio 1.x that knows the token answers; an earlier connection stays.
     """
     url = checked_url(url)
     connection = Connection(url, _checked_token(token), embedded=False, media=None)
-    team = Team(connection, *first_contact(url, connection.token))
+    with HttpClient(url, connection.token, timeout=TIMEOUT, retries=0) as client:
+        team = Team(connection, client.version(), client.user())
     folder = Folder(root)
     folder.make()
     write_json(folder.team, {"url": url})
@@ -99,7 +108,7 @@ def connect_team(root: Path, url: str, token: str) -> Team:
 
 
 def forget_team(root: Path) -> str | None:
-    """Use the team's server no longer, and drop its token from the keyring; returns its URL."""
+    """Disconnect the team's server and drop its token from the keyring; returns its URL."""
     url = team_url(root)
     if url is not None:
         _drop_from_keyring(url)
@@ -108,12 +117,12 @@ def forget_team(root: Path) -> str | None:
 
 
 def server_of(root: Path) -> str:
-    """Return what the catalogue calls the server of a workspace: a team's URL, or EMBEDDED."""
+    """Return the catalogue's name of a workspace's server: a team's URL, or EMBEDDED."""
     return team_url(root) or EMBEDDED
 
 
 def team_url(root: Path) -> str | None:
-    """URL of the team's server; None where the workspace is connected to none."""
+    """Return the URL of the team's server; None if the workspace is connected to none."""
     path = Folder(root).team
     content = read_json(path)
     if content is None:
@@ -123,10 +132,22 @@ def team_url(root: Path) -> str | None:
     return str(content["url"])
 
 
-def team_token(url: str, ask: Ask | None = None) -> str:
-    """The token of a team's server: where it is stored, or by asking.
+def server_version(url: str) -> str:
+    """Return the version of the Label Studio at `url`, without a token.
 
-    Raises WorkspaceError where it is nowhere, InputError where it can be none.
+    Raises:
+        ServerError: there is no Label Studio, or one of another major version.
+    """
+    with HttpClient(url, timeout=TIMEOUT, retries=0) as client:
+        return client.version()
+
+
+def team_token(url: str, ask: Ask | None = None) -> str:
+    """Return the token of a team's server, stored or asked for.
+
+    Raises:
+        WorkspaceError: there is no token.
+        InputError: the token is malformed.
     """
     token = stored_token(url) or (ask(url) if ask else None)
     if token is None:
@@ -138,12 +159,12 @@ def team_token(url: str, ask: Ask | None = None) -> str:
 
 
 def stored_token(url: str) -> str | None:
-    """The token of a team's server in the environment, or else in the keyring."""
+    """Return the token of a team's server from the environment, or else the keyring."""
     return os.environ.get(TOKEN_VARIABLE) or _read_keyring(url)
 
 
 def keep_in_keyring(url: str, token: str) -> None:
-    """Let later commands find the token; raises WorkspaceError where the keyring refuses."""
+    """Store the token for later commands; raises WorkspaceError if the keyring refuses."""
     keyring = _keyring()
     if keyring is None:
         raise WorkspaceError("no keyring is there: 'pip install ddiseg[keyring]'")
@@ -156,18 +177,18 @@ def keep_in_keyring(url: str, token: str) -> None:
 
 
 def has_keyring() -> bool:
-    """Whether a keyring is installed that can hold a token."""
+    """Whether a working keyring is installed."""
     keyring = _keyring()
     return keyring is not None and keyring.get_keyring().priority > 0
 
 
 def checked_url(url: str) -> str:
-    """A server's address as it is kept; raises InputError where it can't be one."""
+    """Return a server's address as it is stored; raises InputError if it is malformed."""
     url = url.strip().rstrip("/")
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port or an IPv6 address that is none
+    except ValueError:  # an invalid port or IPv6 address
         usable = False
     if not usable or re.search(r"\s", url):
         raise InputError(
@@ -185,20 +206,20 @@ def checked_url(url: str) -> str:
 
 
 def travels_openly(url: str) -> bool:
-    """Whether a token sent there can be read on the way: http:// to another machine."""
+    """Whether a token would be sent unencrypted: http:// to another machine."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     try:
-        here = ipaddress.ip_address(host).is_loopback
+        is_local = ipaddress.ip_address(host).is_loopback
     except ValueError:
-        here = host == "localhost" or host.endswith(".localhost")
-    return parts.scheme == "http" and not here
+        is_local = host == "localhost" or host.endswith(".localhost")
+    return parts.scheme == "http" and not is_local
 
 
 def _checked_token(token: str) -> str:
     token = token.strip()
     if not re.fullmatch(r"[!-~]+", token):
-        # Not shown: most of it may be right.
+        # The message does not show it: most of it may be right.
         raise InputError("the token is empty, or holds what no token does: copy it once more")
     return token
 
@@ -209,7 +230,7 @@ _SERVICE = "ddiseg"
 def _keyring() -> ModuleType | None:
     try:
         return importlib.import_module("keyring")
-    except ImportError:  # it is an extra
+    except ImportError:  # an optional dependency
         return None
 
 
@@ -219,7 +240,7 @@ def _read_keyring(url: str) -> str | None:
         return None
     try:
         token: str | None = keyring.get_password(_SERVICE, url)
-    except keyring.errors.KeyringError:  # none on this machine, or locked: there are other ways
+    except keyring.errors.KeyringError:  # missing or locked: there are other sources
         return None
     return token
 

@@ -1,28 +1,23 @@
-"""The folder `labelstudio/` of a workspace: what lies where, readable by its owner alone."""
+"""The folder `labelstudio/` of a workspace, readable by its owner only."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
+import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from annotation_protocol.files import PRIVATE, atomic_write, locked
 from ddiseg.errors import WorkspaceError
 
-#: Called with a line for the person who waits.
-Say = Callable[[str], None]
-
-
-def silent(_line: str) -> None:
-    """A Say that says nothing."""
+logger = logging.getLogger(__name__)
 
 
 class Folder:
-    """Where the embedded server and the connection to a team's server keep their files."""
+    """Paths of the embedded server's files, and of the connection to a team's server."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -30,70 +25,49 @@ class Folder:
         self.data = self.path / "data"  #: Label Studio's database and uploads
         self.media = self.path / "media"  #: document root: images are served from below it
         self.secrets = self.path / "secrets.json"  #: accounts with passwords and tokens
-        self.server = self.path / "server.json"  #: the process that runs
+        self.server = self.path / "server.json"  #: the running process
         self.log = self.path / "server.log"
-        self.team = self.path / "connection.json"  #: the team's server, if one was connected
+        self.team = self.path / "connection.json"  #: the connected team's server, if any
 
     def make(self) -> None:
-        """Make the folders that are missing; nobody else may enter them."""
+        """Create missing folders; only the owner may enter them."""
         for folder in (self.path, self.data, self.media):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.chmod(0o700)
 
-    @contextlib.contextmanager
-    def locked(self, say: Say) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[int]:
         """Let one command at a time start or stop the server; the others wait."""
         self.make()
         busy = "another ddiseg command starts or stops Label Studio here: waiting for it"
-        with exclusive(self.path / "lock", busy, say):
-            yield
+        return locked(self.path / "lock", busy, wait=logger.info)
 
     def last_lines(self, lines: int) -> list[str]:
-        """The end of the server's log."""
+        """Return the end of the server's log."""
         with open(self.log, encoding="utf-8", errors="replace") as file:
             return [line.rstrip("\n") for line in deque(file, maxlen=lines)]
 
-    def last_words(self) -> str:
-        """The end of the server's log for an error's one line, and where the rest is."""
-        words = [line.strip() for line in self.last_lines(10) if line.strip()][-3:]
-        return f"{' | '.join(words) or 'it said nothing'} (all of it: {self.log})"
+    def log_excerpt(self) -> str:
+        """Return the end of the server's log for a one-line error, and the path of the log."""
+        lines = [line.strip() for line in self.last_lines(10) if line.strip()][-3:]
+        return f"{' | '.join(lines) or 'it said nothing'} (all of it: {self.log})"
 
 
-@contextlib.contextmanager
-def exclusive(path: Path, busy: str, say: Say) -> Iterator[IO[bytes]]:
-    """Hold a lock on `path`, which ends with the process; says `busy` where another one holds it.
-
-    Yields the open file: a child process that inherits it holds the lock as long as it lives.
-    """
-    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "rb+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(busy)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
-
-
-def open_private(path: Path) -> int:
-    """A descriptor of a new file, to append to, that nobody else can read from its first byte on."""
+def create_log(path: Path) -> int:
+    """Create a new log file, private from its first byte; returns a descriptor to append to."""
     path.unlink(missing_ok=True)
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, PRIVATE)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a private file; it is there whole, or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    with open(open_private(part), "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    """Write a private JSON file atomically."""
+    atomic_write(path, json.dumps(content, indent=1), mode=PRIVATE)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What write_json wrote; None where there is nothing.
+    """Return the content of a JSON file; None if there is no file.
 
-    Raises WorkspaceError where the file is damaged.
+    Raises:
+        WorkspaceError: the file is damaged.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -107,7 +81,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def damaged(path: Path) -> WorkspaceError:
-    """The error of a file that holds something else than it should."""
+    """Return the error of a file with unexpected content."""
     return WorkspaceError(
         f"{path} is damaged: delete it, then run the same command again to have it written anew"
     )

@@ -1,7 +1,7 @@
-"""Plain requests to Label Studio, for what label-studio-sdk 2.1.2 cannot do or does wrongly.
+"""Plain requests to Label Studio, for what label-studio-sdk 2.1.2 can't do or does wrongly.
 
-Each method says what that is. Reads are tried again where the server is busy or the line breaks;
-a POST never is, as it may have happened (only 429 says that it has not).
+Each method says what that is. Reads are retried if the server is busy or the connection breaks; a
+POST is not, as it may have been carried out (only 429 says that it was not).
 """
 
 from __future__ import annotations
@@ -17,31 +17,56 @@ from ddiseg.labelstudio.errors import connection_error, response_error
 if TYPE_CHECKING:
     import requests
 
-#: Seconds to wait for a connection, and for each part of an answer.
-TIMEOUT = (10, 120)
+#: Major version of Label Studio that this client works with.
+MAJOR = "1"
 
-#: A personal access token buys a token that lives 300 s; it is renewed a little earlier.
+#: Seconds to wait for a connection, and for each part of a response.
+TIMEOUT = (10.0, 120.0)
+
+#: Retries of a read.
+RETRIES = 3
+
+#: A personal access token is exchanged for one that lives 300 s, renewed a little earlier.
 BEARER_SECONDS = 240
 
-#: What a page of tasks carries: the lightest form that shows what changed, and the annotations whole.
-#: The names of nested fields share one list with those of the task.
+#: Fields of a page of tasks: enough to see what changed, or with annotation results. The names of
+#: nested fields share one list with those of the task.
 _LIGHT = "id,updated_at,annotations"
 _WHOLE = f"{_LIGHT},result,completed_by,updated_by,was_cancelled,lead_time,parent_prediction"
 
-#: Keys in one lookup: the query travels in the URL, which proxies cut at about 8 kB.
+#: Keys per lookup: the query is part of the URL, which proxies limit to about 8 kB.
 _KEYS_IN_A_QUERY = 100
 
 
 class HttpClient:
-    """One server, one token."""
+    """Requests to one server with one token."""
 
-    def __init__(self, url: str, token: str, *, direct: bool = False) -> None:
-        """With `direct`, no proxy that the environment names stands in between."""
-        self.url = url
+    def __init__(
+        self,
+        url: str,
+        token: str = "",
+        *,
+        direct: bool = False,
+        timeout: float | None = None,
+        retries: int = RETRIES,
+    ) -> None:
+        """Open a session.
+
+        Args:
+            direct: ignore proxies of the environment.
+            timeout: seconds to wait for a connection and each part of a response, if not TIMEOUT.
+        """
+        self.url, self._timeout = url, timeout or TIMEOUT
         self._token = token
         self._is_personal = token.count(".") == 2  # a JWT; a legacy token is plain hexadecimal
         self._bearer: tuple[str, float] | None = None
-        self._session = _session(direct)
+        self._session = _session(direct, retries)
+
+    def __enter__(self) -> HttpClient:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._session.close()
@@ -49,10 +74,10 @@ class HttpClient:
     def tasks(
         self, project: int, query: Sequence[dict[str, Any]], *, page: int, size: int, whole: bool
     ) -> list[dict[str, Any]]:
-        """A page of tasks, by the time of their last change; [] past the last.
+        """Return a page of tasks, by the time of their last change; [] past the last page.
 
-        `TasksClient.list` drops tasks that were only skipped, cannot choose fields (so each task
-        brings all its predictions) and takes the 404 past the last page for an error.
+        `TasksClient.list` drops tasks that were only skipped, can't select fields (each task brings
+        all its predictions) and treats the 404 past the last page as an error.
         """
         answer = self._send(
             "GET",
@@ -73,13 +98,13 @@ class HttpClient:
                 ),
             },
         )
-        return _list_in(answer, "tasks", self.url)
+        return list(_value(answer, "tasks", list, self.url))
 
     def find_tasks(self, project: int, field: str, keys: Sequence[str]) -> dict[str, list[int]]:
-        """The numbers of the tasks whose data has one of `keys` in `field`; several where doubled.
+        """Return the ids of tasks whose data has one of `keys` in `field`; several for duplicates.
 
-        Label Studio dedupes nothing, and the SDK has no such filter: its `tasks.list` takes a
-        query only as an undocumented string and then returns whole tasks.
+        Label Studio removes no duplicates, and the SDK has no such filter: its `tasks.list` takes a
+        query only as an undocumented string, and returns whole tasks.
         """
         found: dict[str, list[int]] = {}
         for start in range(0, len(keys), _KEYS_IN_A_QUERY):
@@ -103,17 +128,18 @@ class HttpClient:
                     "query": json.dumps({"filters": {"conjunction": "and", "items": [condition]}}),
                 },
             )
-            for task in _list_in(answer, "tasks", self.url):
+            for task in _value(answer, "tasks", list, self.url):
                 found.setdefault(str(task["data"].get(field)), []).append(int(task["id"]))
         return {key: sorted(ids) for key, ids in found.items()}
 
     def import_tasks(self, project: int, tasks: Sequence[bytes]) -> tuple[list[int], int]:
         """Create tasks with their predictions, each as JSON.
 
-        Returns their numbers in the order given, and how many were painted.
+        The SDK repeats an import after a broken connection, though it may have been carried out,
+        and walks over every number of every RLE in Python.
 
-        The SDK sends an import again after a broken connection, though it may have happened, and
-        walks over every number of every RLE in Python before it sends it.
+        Returns:
+            The ids in the order given, and the number of predictions created.
         """
         answer = self._send(
             "POST",
@@ -123,11 +149,11 @@ class HttpClient:
             data=b"[" + b",".join(tasks) + b"]",
             headers={"Content-Type": "application/json"},
         )
-        numbers = [int(number) for number in _list_in(answer, "task_ids", self.url)]
+        numbers = [int(number) for number in _value(answer, "task_ids", list, self.url)]
         return numbers, int(answer.get("prediction_count") or 0)
 
     def upload(self, project: int, name: str, data: bytes) -> str:
-        """Put a picture on the server without making a task; returns where tasks find it.
+        """Upload a picture without creating a task; returns its address for task data.
 
         The SDK's import takes JSON only.
         """
@@ -138,19 +164,19 @@ class HttpClient:
             params={"commit_to_project": "false"},
             files={"file": (name, data, "image/png")},
         )
-        number = _list_in(answer, "file_upload_ids", self.url)[0]
+        number = _value(answer, "file_upload_ids", list, self.url)[0]
         upload = self._send("GET", f"/api/import/file-upload/{number}", f"file {number}")
         return f"/data/{_value(upload, 'file', str, self.url)}"
 
     def views(self, project: int) -> list[dict[str, Any]]:
-        """The tabs of a project's data manager. The SDK's model of a tab drops what it doesn't know."""
+        """Return the tabs of a project. The SDK's model of a tab drops unknown keys."""
         answer = self._send(
             "GET", "/api/dm/views/", f"tabs of project {project}", params={"project": project}
         )
-        return _list(answer, self.url)
+        return list(_checked(answer, list, self.url))
 
     def add_view(self, project: int, data: dict[str, Any]) -> int:
-        """Make a tab; returns its number. The SDK's model of a tab knows neither title nor columns."""
+        """Create a tab; returns its id. The SDK's model of a tab has neither title nor columns."""
         answer = self._send(
             "POST",
             "/api/dm/views/",
@@ -160,57 +186,105 @@ class HttpClient:
         return int(_value(answer, "id", int, self.url))
 
     def change_view(self, number: int, data: dict[str, Any]) -> None:
-        """Replace a tab's title, columns and filters. The SDK's model of a tab knows none of them."""
+        """Replace a tab's title, columns and filters. The SDK's model has none of them."""
         self._send("PATCH", f"/api/dm/views/{number}/", f"tab {number}", json={"data": data})
 
     def server_time(self) -> str | None:
-        """The server's clock, ISO in UTC to the second; None where it does not say."""
+        """Return the server's time, ISO 8601 in UTC to the second; None if it does not send it."""
         from email.utils import parsedate_to_datetime
 
-        response = self._request("GET", "/health", "health")
+        response = self._request("GET", "/health", "health", auth=_unsigned)
         date = response.headers.get("Date")
         return parsedate_to_datetime(date).strftime("%Y-%m-%dT%H:%M:%S") if date else None
 
+    def version(self) -> str:
+        """Return the server's version; the request carries no token.
+
+        Raises:
+            ServerError: it is no Label Studio, or one of another major version.
+        """
+        try:
+            release = self.get("/api/version", "its version", signed=False).get("release")
+        except ServerError as error:
+            if error.status != 404:
+                raise
+            release = None
+        if not isinstance(release, str):
+            raise ServerError(
+                f"{self.url} is no Label Studio, as it tells no version: give the address as in the "
+                "browser, up to /projects"
+            )
+        if release.split(".")[0] != MAJOR:
+            raise ServerError(
+                f"{self.url} is Label Studio {release}, and this ddiseg works with {MAJOR}.x: "
+                "connect another server, or upgrade ddiseg"
+            )
+        return release
+
+    def user(self) -> str:
+        """Return the e-mail address of the token's owner."""
+        what = "the token's owner"
+        return str(_value(self.get("/api/current-user/whoami", what), "email", str, self.url))
+
+    def get(self, path: str, what: str, *, signed: bool = True) -> dict[str, Any]:
+        """Return a JSON object."""
+        return dict(_checked(self._send("GET", path, what, signed=signed), dict, self.url))
+
     def authorization(self) -> str:
-        """The header that signs a request; a personal access token is exchanged for one that does."""
+        """Return the header that signs a request; a personal access token is exchanged first."""
         if not self._is_personal:
             return f"Token {self._token}"
         bearer = self._bearer
         if bearer is None or bearer[1] < time.monotonic():
-            what = "the access token"
-            response = self._request(
-                "POST", "/api/token/refresh/", what, json={"refresh": self._token}
+            answer = self._send(
+                "POST",
+                "/api/token/refresh/",
+                "the access token",
+                signed=False,
+                json={"refresh": self._token},
             )
-            try:
-                access = response.json()["access"]
-            except (ValueError, LookupError, TypeError) as error:
-                raise response_error(self.url, what, response.status_code, response.text) from error
+            access = _value(answer, "access", str, self.url)
             bearer = self._bearer = (access, time.monotonic() + BEARER_SECONDS)
         return f"Bearer {bearer[0]}"
 
     def renews(self) -> bool:
-        """After 401, which says that nothing was done: whether another access token can be had."""
+        """Whether a request can be repeated with a new access token after a 401."""
         self._bearer = None
         return self._is_personal
 
     def _send(
-        self, method: str, path: str, what: str, *, pages: bool = False, **kwargs: Any
+        self,
+        method: str,
+        path: str,
+        what: str,
+        *,
+        signed: bool = True,
+        pages: bool = False,
+        **kwargs: Any,
     ) -> Any:
-        """The JSON of an answer; with `pages`, 404 past the last is one without tasks."""
-        response = self._request(method, path, what, auth=self._sign, **kwargs)
-        if response.status_code == 401 and self.renews():
-            response = self._request(method, path, what, auth=self._sign, **kwargs)
+        """Return the JSON of a response; with `pages`, 404 past the last page is an empty page."""
+        kwargs["auth"] = self._sign if signed else _unsigned
+        response = self._request(method, path, what, **kwargs)
+        if signed and response.status_code == 401 and self.renews():
+            response = self._request(method, path, what, **kwargs)
         if pages and response.status_code == 404 and "Invalid page" in response.text:
             return {"tasks": []}
-        if response.status_code >= 300:
-            raise response_error(self.url, what, response.status_code, response.text)
         try:
-            return response.json()
-        except ValueError as error:
-            raise response_error(self.url, what, response.status_code, response.text) from error
+            if response.status_code < 300:
+                return response.json()
+        except ValueError:
+            pass
+        raise response_error(
+            self.url,
+            what,
+            response.status_code,
+            response.text,
+            signed=signed or path.startswith("/api/token"),
+            location=response.headers.get("Location", ""),
+        )
 
     def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # As `auth`, not as a header: that one gives way to what ~/.netrc says of the host.
+        # As `auth`, not as a header: requests replaces headers by what ~/.netrc has for the host.
         request.headers["Authorization"] = self.authorization()
         return request
 
@@ -218,20 +292,21 @@ class HttpClient:
         import requests
 
         try:
+            # Follow no redirect: the token is meant for this server only.
             return self._session.request(
-                method, self.url + path, timeout=TIMEOUT, allow_redirects=False, **kwargs
+                method, self.url + path, timeout=self._timeout, allow_redirects=False, **kwargs
             )
         except requests.RequestException as error:
             raise connection_error(self.url, what, error, sent=method != "GET") from error
 
 
 def as_json(content: Any) -> bytes:
-    """JSON without blanks, of which an RLE would have thousands."""
+    """Encode JSON without blanks, of which an RLE would have thousands."""
     return json.dumps(content, separators=(",", ":")).encode()
 
 
 def changed_since(since: str | None) -> Iterator[dict[str, Any]]:
-    """The condition that a task changed after `since`, the server's time; none for all tasks."""
+    """Yield the filter for tasks changed after `since`, in the server's time; nothing for None."""
     if since is not None:
         yield {
             "filter": "filter:tasks:updated_at",
@@ -242,7 +317,7 @@ def changed_since(since: str | None) -> Iterator[dict[str, Any]]:
 
 
 def numbered(numbers: Sequence[int]) -> dict[str, Any]:
-    """The condition that a task is one of these."""
+    """Return the filter for the tasks with these ids."""
     return {
         "filter": "filter:tasks:id",
         "operator": "in_list",
@@ -251,20 +326,20 @@ def numbered(numbers: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _session(direct: bool) -> requests.Session:
+def _session(direct: bool, retries: int) -> requests.Session:
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
 
-    class Again(Retry):
+    class RetryReads(Retry):
         def is_retry(self, method: str, status_code: int, has_retry_after: bool = False) -> bool:
-            # 429 alone says of a POST, too, that it has not happened.
+            # Only 429 says that a POST, too, was not carried out.
             return status_code == 429 or super().is_retry(method, status_code, has_retry_after)
 
     session = requests.Session()
     session.trust_env = not direct
-    again = Again(
-        total=3,
+    policy = RetryReads(
+        total=retries,
         backoff_factor=0.3,
         status_forcelist=(500, 502, 503, 504),
         allowed_methods=("GET",),
@@ -273,18 +348,22 @@ def _session(direct: bool) -> requests.Session:
         raise_on_status=False,
     )
     for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=again))
+        session.mount(scheme, HTTPAdapter(max_retries=policy))
     return session
 
 
-def _list(answer: Any, url: str) -> list[Any]:
-    if not isinstance(answer, list):
-        raise ServerError(f"{url} answered something else than a list: is this Label Studio 1.x?")
+def _unsigned(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Send no credentials, not even those of ~/.netrc."""
+    return request
+
+
+def _checked(answer: Any, kind: type, url: str) -> Any:
+    if not isinstance(answer, kind):
+        name = "list" if kind is list else "object"
+        raise ServerError(
+            f"{url} answered with something else than a JSON {name}: is it Label Studio?"
+        )
     return answer
-
-
-def _list_in(answer: Any, key: str, url: str) -> list[Any]:
-    return list(_value(answer, key, list, url))
 
 
 def _value(answer: Any, key: str, kind: type, url: str) -> Any:

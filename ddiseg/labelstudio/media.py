@@ -1,15 +1,13 @@
-"""Copies of photographs for people to look at: upright, without metadata, of bounded size."""
+"""Copies of photographs for annotation: upright, without metadata, of bounded size."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as Pillow
 
+from annotation_protocol.files import atomic_write
 from ddiseg import images
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import WorkspaceError
@@ -19,49 +17,42 @@ from ddiseg.workspace.workspace import Workspace
 #: Longest side of a copy by default, pixels. Twelve megapixels freeze a browser for seconds.
 LONGEST = 1600
 
-#: Where the copies lie below the embedded server's document root.
+#: Folder of the copies below the embedded server's document root.
 FOLDER = "images"
 
 
 def copy_size(image: Image, longest: int) -> tuple[int, int]:
-    """Width and height of the copy of an image: its own, or shrunk to `longest` pixels."""
-    share = min(1.0, longest / max(image.width, image.height))
-    return max(1, round(image.width * share)), max(1, round(image.height * share))
+    """Return width and height of an image's copy, shrunk to `longest` pixels if it is larger."""
+    scale = min(1.0, longest / max(image.width, image.height))
+    return max(1, round(image.width * scale)), max(1, round(image.height * scale))
 
 
 def copy_png(workspace: Workspace, image: Image, width: int, height: int) -> bytes:
-    """The copy as a PNG. Raises WorkspaceError or InputError where the photograph is not as it was."""
-    whole = (image.width, image.height) == (width, height)
-    if whole and image.in_place is None:  # the store has that very file
+    """Return the copy as PNG; raises WorkspaceError or InputError if the photograph has changed."""
+    is_full_size = (image.width, image.height) == (width, height)
+    if is_full_size and image.in_place is None:  # the store has exactly this file
         data = workspace.store.get(Kind.IMAGE, image.content_hash)
         images.check_png(data)
         return data
     pixels = workspace.photograph(image)
-    if not whole:
+    if not is_full_size:
         small = Pillow.fromarray(pixels).resize((width, height), Pillow.Resampling.LANCZOS)
         pixels = np.asarray(small)
     return images.encode_png(pixels)
 
 
 def copy_name(image: Image, width: int, height: int) -> str:
-    """The file name of a copy: it tells nothing of the person that the photograph shows."""
+    """Return the file name of a copy, which says nothing about the patient."""
     return f"{image.content_hash[:32]}-{width}x{height}.png"
 
 
 def place_copy(root: Path, name: str, data: bytes) -> None:
-    """Write a copy below the document root `root`, whole or not at all."""
+    """Write a copy atomically below the document root `root`."""
     path = root / FOLDER / name
-    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        atomic_write(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise WorkspaceError(
             f"{path}: {error.strerror}; free some space or make the folder writable, then run the "
             "same command again"

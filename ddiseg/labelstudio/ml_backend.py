@@ -1,4 +1,4 @@
-"""Connect `ddiseg serve` with the projects: it is asked for predictions, and told what happens."""
+"""Connect `ddiseg serve` with the projects, as an ML backend and as a receiver of webhooks."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.projects import ProjectRef, ensure_project, set_clicks, show_predictions
-from ddiseg.labelstudio.task_payload import PAINTED
+from ddiseg.labelstudio.task_payload import MODEL_VERSION
 from ddiseg.workspace.workspace import Workspace
 
-#: What the backend is called on the server: Label Studio asks one only for predictions of its name.
-TITLE = PAINTED
+#: Title of the backend on the server; Label Studio requires it to equal the predictions' version.
+TITLE = MODEL_VERSION
 
-#: Where its webhooks arrive.
+#: Path of its webhooks.
 WEBHOOK = "/webhook"
 
-#: What ddiseg is told of, in either project.
+#: Actions that webhooks report, in both projects.
 ACTIONS = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED")
 
-#: What a webhook of ours sends along: by this it is known, whichever address it has.
+#: Header of our webhooks, by which they are found whatever their address is.
 MARK = {"X-Ddiseg": "webhook"}
 
 #: Seconds that Label Studio waits for predictions.
@@ -34,7 +34,7 @@ TIMEOUT = 100.0
 
 @dataclass(frozen=True)
 class BackendAddress:
-    """Where Label Studio reaches `ddiseg serve`, and what it shows there."""
+    """Address of `ddiseg serve` as Label Studio reaches it, with its credentials."""
 
     url: str
     user: str
@@ -42,7 +42,7 @@ class BackendAddress:
     webhook_secret: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Raises InputError for an address that is none, or that Label Studio would not take."""
+        """Raise InputError for an invalid address, or one that Label Studio would not accept."""
         host = _host(self.url)
         if host is None:
             raise InputError(
@@ -52,7 +52,7 @@ class BackendAddress:
         if "@" in parts.netloc or parts.query or parts.fragment:
             raise InputError(
                 f"give the address of {host} alone, without user, password, '?' and '#': "
-                "Label Studio is told the account of 'ddiseg serve' by itself"
+                "Label Studio gets the account of 'ddiseg serve' from ddiseg"
             )
         if host != "localhost" and not set(host) & {".", ":"}:
             raise InputError(
@@ -64,41 +64,45 @@ class BackendAddress:
 def connect_backend(
     workspace: Workspace, connection: Connection, address: BackendAddress, *, clicks: bool
 ) -> ProjectRef:
-    """Connect the backend with both projects, in place of one that was connected before.
+    """Connect the backend with both projects, replacing an earlier connection.
 
-    Label Studio tries at once whether it answers. What was connected before is taken away only
-    when all of the new is there; raises ServerError where that fails, and the former stands. After
-    a kill there may be both, until the next run. With `clicks` the annotation project shows the
-    labels to click with, while Auto-Annotation is on.
+    Label Studio checks at once whether it answers. An earlier connection is removed only after the
+    new one is complete; after a kill both may exist, until the next run.
+
+    Args:
+        clicks: whether the annotation project shows labels to click with in Auto-Annotation.
+
+    Raises:
+        ServerError: Label Studio did not accept the backend; the earlier connection still works.
     """
-    with _projects(workspace, connection) as (client, places):
-        annotation = places[Purpose.ANNOTATION]
-        former = _find(client, places)
+    with _projects(workspace, connection) as (client, projects):
+        annotation = projects[Purpose.ANNOTATION]
+        before = _find(client, projects)
         try:
             with _explained(address.url):
-                added = _add(client, places, address)
+                added = _add(client, projects, address)
         except ServerError:
-            _remove(client, annotation, _find(client, places) - former)
+            _remove(client, annotation, _find(client, projects) - before)
             raise
-        _remove(client, annotation, _find(client, places) - added)
-        # A task without a prediction is asked for when somebody opens it.
+        _remove(client, annotation, _find(client, projects) - added)
+        # Label Studio asks for a missing prediction when somebody opens the task.
         client.update_project(annotation.number, evaluate_predictions_automatically=True)
         set_clicks(workspace, client, annotation, clicks=clicks)
         return annotation
 
 
 def disconnect_backend(workspace: Workspace, connection: Connection) -> bool:
-    """Take the backend and its webhooks away; False where none was connected."""
-    with _projects(workspace, connection) as (client, places):
-        annotation = places[Purpose.ANNOTATION]
+    """Remove the backend and its webhooks; returns whether there was one."""
+    with _projects(workspace, connection) as (client, projects):
+        annotation = projects[Purpose.ANNOTATION]
         client.update_project(annotation.number, evaluate_predictions_automatically=False)
         set_clicks(workspace, client, annotation, clicks=False)
-        found = _find(client, places)
+        found = _find(client, projects)
         _remove(client, annotation, found)
         return bool(found)
 
 
-#: ("backend" or "webhook", its number on the server) of each thing that a connection is made of.
+#: The parts of a connection: ("backend" or "webhook", its id on the server).
 _Parts: TypeAlias = frozenset[tuple[str, int]]
 
 
@@ -111,35 +115,35 @@ def _projects(
         yield client, {p: ensure_project(workspace, client, connection, p) for p in Purpose}
 
 
-def _find(client: Client, places: dict[Purpose, ProjectRef]) -> _Parts:
-    """What of ours is on the server.
+def _find(client: Client, projects: dict[Purpose, ProjectRef]) -> _Parts:
+    """Find our backends and webhooks on the server.
 
-    The webhook that Label Studio makes by itself for a backend is among it: ddiseg refuses what
-    that one sends, as it brings no credentials.
+    They include the webhook that Label Studio creates for each backend. It sends no credentials, so
+    ddiseg refuses its requests.
     """
-    backends = [b for b in client.backends(places[Purpose.ANNOTATION].number) if b.title == TITLE]
+    backends = [b for b in client.backends(projects[Purpose.ANNOTATION].number) if b.title == TITLE]
     addresses = tuple(b.url.rstrip("/") + WEBHOOK for b in backends)
     webhooks = [
         w
-        for place in places.values()
-        for w in client.webhooks(place.number)
+        for project in projects.values()
+        for w in client.webhooks(project.number)
         if w.url.startswith(addresses) or MARK.items() <= w.headers.items()
     ]
     return frozenset([("backend", b.id) for b in backends] + [("webhook", w.id) for w in webhooks])
 
 
-def _add(client: Client, places: dict[Purpose, ProjectRef], address: BackendAddress) -> _Parts:
-    number, url = places[Purpose.ANNOTATION].number, address.url.rstrip("/")
+def _add(client: Client, projects: dict[Purpose, ProjectRef], address: BackendAddress) -> _Parts:
+    number, url = projects[Purpose.ANNOTATION].number, address.url.rstrip("/")
     backend = client.add_backend(
         number, TITLE, url, address.user, address.password, timeout=TIMEOUT
     )
-    told = f"{url}{WEBHOOK}/{address.webhook_secret}"
-    webhooks = [client.add_webhook(p.number, told, ACTIONS, MARK) for p in places.values()]
+    webhook_url = f"{url}{WEBHOOK}/{address.webhook_secret}"
+    webhooks = [client.add_webhook(p.number, webhook_url, ACTIONS, MARK) for p in projects.values()]
     return frozenset([("backend", backend), *(("webhook", w) for w in webhooks)])
 
 
 def _remove(client: Client, annotation: ProjectRef, parts: _Parts) -> None:
-    """The webhooks first: after a kill the backend still tells which of them came with it."""
+    """Remove webhooks before backends: after a kill, the backend still identifies its webhook."""
     for number in sorted(number for kind, number in parts if kind == "webhook"):
         client.delete_webhook(number)
     for number in sorted(number for kind, number in parts if kind == "backend"):
@@ -147,7 +151,7 @@ def _remove(client: Client, annotation: ProjectRef, parts: _Parts) -> None:
     show_predictions(client, annotation)
 
 
-#: What it means where Label Studio does not take an address, by what it says of that.
+#: What a refusal of an address means, by a part of Label Studio's message.
 _REASONS = {
     "health check failed": (
         "Label Studio gets no answer there: is 'ddiseg serve' running, and is that where Label "
@@ -166,11 +170,11 @@ _REASONS = {
 
 @contextmanager
 def _explained(url: str) -> Iterator[None]:
-    """Says of a refusal that Label Studio explains at length what it means here."""
+    """Replace Label Studio's long message of a refusal by what it means here."""
     try:
         yield
     except ServerError as error:
-        reason = next((text for sign, text in _REASONS.items() if sign in str(error)), None)
+        reason = next((text for part, text in _REASONS.items() if part in str(error)), None)
         if reason is None:
             raise
         raise ServerError(
@@ -179,10 +183,10 @@ def _explained(url: str) -> Iterator[None]:
 
 
 def _host(url: str) -> str | None:
-    """The host of an address of a web server; None where it is none."""
+    """Return the host of an http(s) address; None if the address is invalid."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.port != 0
-    except ValueError:  # a port or an IPv6 address that is none
+    except ValueError:  # an invalid port or IPv6 address
         return None
     return parts.hostname if usable else None

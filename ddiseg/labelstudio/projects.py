@@ -1,13 +1,15 @@
-"""The two projects of a workspace on a server: made, found again, kept as the protocol says."""
+"""The two Label Studio projects of a workspace: create, find again, configure by the protocol."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from annotation_protocol import load_protocol
+from annotation_protocol.files import locked
 from annotation_protocol.label_studio_config import (
     CLICK,
     annotation_config,
@@ -20,13 +22,15 @@ from ddiseg.catalogue import Purpose
 from ddiseg.catalogue.tables import Project
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client, RemoteProject
-from ddiseg.labelstudio.connection import EMBEDDED, Connection
-from ddiseg.labelstudio.folder import Folder, exclusive, silent
+from ddiseg.labelstudio.connection import EMBEDDED, Connection, server_of
+from ddiseg.labelstudio.folder import Folder
 from ddiseg.labelstudio.media import FOLDER
-from ddiseg.labelstudio.task_payload import PAINTED
+from ddiseg.labelstudio.task_payload import MODEL_VERSION
 from ddiseg.workspace.workspace import Workspace
 
-#: The group of commands that deals with a project.
+logger = logging.getLogger(__name__)
+
+#: Command group of each project.
 COMMANDS = {Purpose.ANNOTATION: "label", Purpose.REVIEW: "review"}
 
 _TITLES = {
@@ -34,7 +38,7 @@ _TITLES = {
     Purpose.REVIEW: "Review",
 }
 
-#: What people read below the title; a card shows about 100 characters.
+#: Descriptions below the title; a card on Home shows about 100 characters.
 _DESCRIPTIONS = {
     Purpose.ANNOTATION: "Outline the lesion on each photograph, or skip it with a reason.",
     Purpose.REVIEW: "Accept, fix or reject masks that others drew: open the tab with your name.",
@@ -44,7 +48,7 @@ _SETTINGS: dict[Purpose, dict[str, Any]] = {
     Purpose.ANNOTATION: {
         "show_skip_button": True,
         "enable_empty_annotation": False,
-        "skip_queue": "IGNORE_SKIPPED",  # a skip is an answer: nobody is asked again
+        "skip_queue": "IGNORE_SKIPPED",  # a skip is final: nobody is asked again
     },
     Purpose.REVIEW: {"show_skip_button": False, "enable_empty_annotation": False},
 }
@@ -52,26 +56,32 @@ _SETTINGS: dict[Purpose, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class ProjectRef:
-    """A project of this workspace, here and on its server."""
+    """A project of this workspace: its row and its id on the server."""
 
     row: Project
-    number: int  #: the server's
-    url: str  #: where a person opens it
+    number: int  #: the server's id
+    url: str  #: address at which a person opens it
 
     def link(self, task: int | None) -> str:
-        """Where a person opens a task of it."""
+        """Return the address at which a person opens a task."""
         return f"{self.url}?task={task}"
 
 
+def known_projects(workspace: Workspace) -> dict[int, Project]:
+    """Return this workspace's projects by their ids on its labelling server."""
+    rows = workspace.catalogue.tasks.projects(server_of(workspace.root))
+    return {row.remote_id: row for row in rows if row.remote_id is not None}
+
+
 def ensure_projects(workspace: Workspace, connection: Connection) -> dict[Purpose, ProjectRef]:
-    """Both projects, made where they are missing; see `ensure_project`."""
+    """Return both projects, created if missing; see `ensure_project`."""
     with Client(connection) as client:
         client.check_version()
-        places = {
+        projects = {
             purpose: ensure_project(workspace, client, connection, purpose)
             for purpose in reversed(Purpose)  # Home lists the newest first: annotate, then review
         }
-        return {purpose: places[purpose] for purpose in Purpose}
+        return {purpose: projects[purpose] for purpose in Purpose}
 
 
 def ensure_project(
@@ -82,16 +92,21 @@ def ensure_project(
     *,
     keep_config: bool = True,
 ) -> ProjectRef:
-    """The project of one purpose, made or brought to the protocol's configuration where needed.
+    """Return the project of one purpose, created or brought to the protocol's configuration.
 
-    A stopped run may have made it without writing down where: it is found by its key. Raises
-    InputError where the protocol's configuration would orphan what people have drawn; without
-    `keep_config` the configuration is left as it is, for what was drawn with it can still be read.
+    A project that an interrupted run created without recording its id is found by its key.
+
+    Args:
+        keep_config: update the configuration; without, masks drawn with an old one can be read.
+
+    Raises:
+        InputError: the protocol's configuration would orphan regions that people have drawn.
     """
     folder = Folder(workspace.root)
     folder.make()
-    # Two commands at once ('label up' while a push waits for the server) would each make a project.
-    with exclusive(folder.path / "projects.lock", "", silent):
+    # Two commands at once ('label up' while a push waits for the server) would each create a project.
+    busy = "another command creates the projects: waiting for it"
+    with locked(folder.path / "projects.lock", busy, wait=logger.info):
         row = workspace.catalogue.tasks.project(connection.server, purpose)
         if row.remote_id is not None:
             remote = _known(client, row.remote_id, purpose)
@@ -102,11 +117,11 @@ def ensure_project(
         if keep_config:
             _keep_config(workspace, client, row, remote, purpose)
         if connection.media is not None:
-            _let_it_show_pictures(client, remote, connection.media / FOLDER)
+            _ensure_storage(client, remote, connection.media / FOLDER)
     return ProjectRef(row, remote.id, f"{client.url}/projects/{remote.id}/data")
 
 
-def _let_it_show_pictures(client: Client, remote: RemoteProject, folder: Path) -> None:
+def _ensure_storage(client: Client, remote: RemoteProject, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if str(folder) not in client.storage_paths(remote.id):
         client.add_storage(remote.id, str(folder), "photographs of ddiseg")
@@ -127,29 +142,29 @@ def _known(client: Client, number: int, purpose: Purpose) -> RemoteProject:
 
 
 def show_predictions(client: Client, annotation: ProjectRef) -> None:
-    """Let the annotation project show our predictions again, where the server has forgotten which.
+    """Make the annotation project show our predictions, if the server shows none.
 
-    It forgets when a backend of their name goes; painted tasks would then look bare.
+    It forgets the version when a backend of that name is deleted; predictions would then be hidden.
     """
     if client.shown_predictions(annotation.number):
         return
     try:
-        client.update_project(annotation.number, model_version=PAINTED)
+        client.update_project(annotation.number, model_version=MODEL_VERSION)
     except ServerError as error:
         if error.status != 400:
             raise
-        # Nothing is painted yet: the first import that is sets the name.
+        # There is no prediction yet: the first import with one sets the version.
 
 
-def set_clicks(workspace: Workspace, client: Client, place: ProjectRef, *, clicks: bool) -> None:
-    """Show, or show no longer, the labels that an annotator clicks with; see `ensure_project`."""
-    remote = client.project(place.number)
+def set_clicks(workspace: Workspace, client: Client, project: ProjectRef, *, clicks: bool) -> None:
+    """Show or hide the labels that an annotator clicks with; see `ensure_project`."""
+    remote = client.project(project.number)
     config = annotation_config(load_protocol(), clicks=clicks)
-    _set_config(workspace, client, place.row, remote, config)
+    _set_config(workspace, client, project.row, remote, config)
 
 
 def _config(purpose: Purpose, on_server: str | None = None) -> str:
-    """The protocol's configuration; with clicks where that on the server has them."""
+    """Return the protocol's configuration, with clicks if the one on the server has them."""
     if purpose is Purpose.REVIEW:
         return review_config(load_protocol())
     clicks = on_server is not None and CLICK in read_config(on_server).controls
@@ -157,12 +172,12 @@ def _config(purpose: Purpose, on_server: str | None = None) -> str:
 
 
 def _mark(row: Project) -> str:
-    """What tells this workspace's project from others on a server."""
+    """Return the text that identifies this workspace's project on a server."""
     return f"ddiseg:{row.key}"
 
 
 def _marked(config: str, row: Project) -> str:
-    """A configuration that carries the mark where only its source shows it."""
+    """Return a configuration with the mark in a comment."""
     return f"{config}\n<!-- ddiseg finds this project by {_mark(row)} -->"
 
 
@@ -177,7 +192,7 @@ def _make(workspace: Workspace, client: Client, row: Project, purpose: Purpose) 
         label_config=_marked(_config(purpose), row),
         maximum_annotations=1,
         show_collab_predictions=True,
-        model_version=PAINTED,
+        model_version=MODEL_VERSION,
         **_SETTINGS[purpose],
     )
 
@@ -185,14 +200,14 @@ def _make(workspace: Workspace, client: Client, row: Project, purpose: Purpose) 
 def _keep_config(
     workspace: Workspace, client: Client, row: Project, remote: RemoteProject, purpose: Purpose
 ) -> None:
-    """See that the server's configuration is the protocol's."""
+    """Bring the server's configuration to the protocol's."""
     _set_config(workspace, client, row, remote, _config(purpose, remote.config))
 
 
 def _set_config(
     workspace: Workspace, client: Client, row: Project, remote: RemoteProject, config: str
 ) -> None:
-    """Change the server's configuration where it is another, without orphaning anyone's work."""
+    """Change the server's configuration if it differs, without orphaning anyone's work."""
     changed = differences(remote.config, config)
     if not changed and _mark(row) in remote.config:
         return
@@ -210,9 +225,9 @@ def _set_config(
 
 
 def _new_texts(workspace: Workspace, row: Project, remote: RemoteProject) -> dict[str, Any]:
-    """What people read of a project that an older version made, and its place on Home.
+    """Return new texts, and a position on Home, for a project that an older version created.
 
-    That version kept the mark in the description. What somebody has written there since stays.
+    That version kept the mark in the description. Texts that somebody has changed since stay.
     """
     if remote.description != f"Filled and emptied by ddiseg; do not remove this mark: {_mark(row)}":
         return {}
@@ -220,8 +235,8 @@ def _new_texts(workspace: Workspace, row: Project, remote: RemoteProject) -> dic
     texts: dict[str, Any] = {"description": _DESCRIPTIONS[purpose]}
     if remote.title == f"{_TITLES[purpose]} {workspace.root.resolve().name}"[:50]:
         texts["title"] = _title(workspace, purpose)
-    # It was made before the one for reviews, which Home would list above it. Pinned, it comes
-    # first; on a team's server it would come before everyone's projects.
+    # It is older than the review project, which Home would list above it. Pinned, it comes first;
+    # on a team's server it would come before everyone's projects.
     if purpose is Purpose.ANNOTATION and row.server == EMBEDDED:
         texts["pinned_at"] = datetime.now(UTC)
     return texts

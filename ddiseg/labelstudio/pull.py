@@ -1,8 +1,8 @@
-"""Bring back what people did, in annotation and in review: every version of every annotation, once.
+"""Pull annotations and reviews: every version of every annotation, exactly once.
 
-Pages of tasks come by the time of their last change, from a little before the newest change that
-is stored; a page and its watermark are stored together. What is stored already is known by
-annotation and time, so overlapping, repeating and stopping a pull are all harmless.
+Tasks are read page by page in the order of their last change, from a little before the newest
+stored change. A page and its watermark are stored in one transaction. Stored versions are known by
+annotation and time, so a pull may overlap, be repeated or be stopped.
 """
 
 from __future__ import annotations
@@ -25,35 +25,37 @@ from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.http import HttpClient, changed_since, numbered
 from ddiseg.labelstudio.parse import TaskContext, parse_annotation
 from ddiseg.labelstudio.projects import COMMANDS, ProjectRef, ensure_project
-from ddiseg.labelstudio.returned import send_back
 from ddiseg.labelstudio.upload import TaskUploader
+from ddiseg.labelstudio.views import send_back
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.workspace.workspace import Workspace
 
-#: Tasks in a page: what is held in memory, and stored in one transaction.
+#: Tasks per page: held in memory, and stored in one transaction.
 PAGE = 50
 
-#: Threads that read answers: each waits for the disk once a mask.
+#: Threads that parse annotations: each waits for the disk once per mask.
 THREADS = 4
 
-#: A change may become visible after a later one: each pull begins this much before the newest.
+#: A change may become visible after a later one, so each pull begins this much earlier.
 OVERLAP = timedelta(minutes=1)
 
-#: A server whose clock is this far behind the newest change was set back: everything is read.
+#: If the server's clock is this far behind the newest change, it was set back: all tasks are read.
 SET_BACK = timedelta(seconds=10)
 
 
 @dataclass
 class Pulled:
-    """What came back."""
+    """Result of a pull."""
 
-    place: ProjectRef
+    project: ProjectRef
     outcomes: list[FileOutcome] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)  #: refused before and still so
+    problems: list[str] = field(
+        default_factory=list
+    )  #: annotations refused by an earlier pull, unchanged since
     full: bool = False  #: whether all tasks were read
-    returned: str | None = None  #: where annotators find the images that came back from review
-    taken: int = 0  #: came before, by 'ddiseg serve' or a round; see `pull_and_compare`
-    since: str | None = None  #: when a person had pulled last, ISO 8601, UTC
+    returned: str | None = None  #: address of the tab of images that came back from review
+    taken: int = 0  #: versions that others pulled before; see `pull_and_compare`
+    since: str | None = None  #: time of the last pull by a person, ISO 8601, UTC
 
 
 def pull(
@@ -65,57 +67,60 @@ def pull(
     full: bool = False,
     progress: Progress = silent,
 ) -> Pulled:
-    """Store what people did in one project since the last pull, or with `full` since ever.
+    """Store what people did in one project since the last pull.
 
-    A full pull also finds tasks that were deleted on the server.
+    Args:
+        full: read all tasks, and find those that were deleted on the server.
     """
     labelling, annotating = workspace.catalogue.tasks, purpose is Purpose.ANNOTATION
     with Client(connection) as client, ThreadPoolExecutor(THREADS) as pool:
         client.check_version()
         try:
-            place = ensure_project(workspace, client, connection, purpose, keep_config=False)
+            project = ensure_project(workspace, client, connection, purpose, keep_config=False)
         except ServerError as error:
             row = labelling.project(connection.server, purpose)
             if not (full and error.status == 404 and row.remote_id is not None):
                 raise
-            return _project_gone(workspace, client, connection, purpose, actor)
-        sender = TaskUploader(workspace, client, connection, place, actor, start=annotating)
-        adopted = sender.adopt()
-        # What people did with adopted tasks may lie before the newest change that is stored.
-        done = Pulled(place, full=full or adopted > 0 or _set_back(client, place))
-        since = None if done.full else _a_little_before(place.row.watermark)
-        # Read before the pages are: a task that is pushed meanwhile is not missed in them.
-        numbers = labelling.numbers(place.row.id) if done.full else {}
+            return _replace_deleted_project(workspace, client, connection, purpose, actor)
+        uploader = TaskUploader(workspace, client, connection, project, actor, start=annotating)
+        adopted = uploader.adopt()
+        # Work on adopted tasks may be older than the newest stored change.
+        done = Pulled(project, full=full or adopted > 0 or _clock_was_set_back(client, project))
+        since = None if done.full else _start_of_pull(project.row.watermark)
+        # Read before the pages, so that a task pushed meanwhile does not count as deleted.
+        numbers = labelling.numbers(project.row.id) if done.full else {}
         seen: set[int] = set()
-        strangers = False  #: tasks that nobody here knows, maybe of a request that was given up
+        has_unknown = False  #: tasks unknown here, maybe of a request that was given up
         people = client.users()
-        for page in changed_tasks(client.plain, place.number, since):
+        for page in changed_tasks(client.plain, project.number, since):
             ids = [int(task["id"]) for task in page]
-            tasks = labelling.numbered(place.row.id, ids)
-            if len(tasks) < len(ids) and not strangers:
-                strangers = True
-                sender.leave_one()
-                tasks = labelling.numbered(place.row.id, ids)
+            tasks = labelling.numbered(project.row.id, ids)
+            if len(tasks) < len(ids) and not has_unknown:
+                has_unknown = True
+                uploader.remove_duplicates()
+                tasks = labelling.numbered(project.row.id, ids)
             seen.update(ids)
             known = [task for task in page if int(task["id"]) in tasks]
-            answers = _unseen(client, place, labelling.seen, tasks, known)
-            asked = _ask(workspace, place, purpose, [tasks[int(t["id"])] for t in answers])
-            received = parse_annotations(pool, asked, answers, people)
+            changed = _unseen(client, project, labelling.seen, tasks, known)
+            contexts = _task_contexts(
+                workspace, project, purpose, [tasks[int(t["id"])] for t in changed]
+            )
+            received = parse_annotations(pool, contexts, changed, people)
             done.outcomes += labelling.receive(
-                place.row.id, _page(tasks, known, answers, received, page)
+                project.row.id, _page(tasks, known, changed, received, page)
             )
             progress(len(seen), len(seen))
         if done.full:
-            there = labelling.numbers(place.row.id)  # one that was there twice has another now
-            gone = sorted((numbers.keys() & there.keys()) - seen)
-            done.outcomes += labelling.missed([numbers[number] for number in gone], actor)
+            now = labelling.numbers(project.row.id)  # removing duplicates may have changed some
+            deleted = sorted((numbers.keys() & now.keys()) - seen)
+            done.outcomes += labelling.missed([numbers[number] for number in deleted], actor)
         done.returned = send_back(workspace, client, connection)
-    told = {o.note for o in done.outcomes}
-    still = labelling.problems(place.row.id)
-    images = workspace.catalogue.images.select(ids=[task.image_id for task, _ in still])
+    reported = {o.note for o in done.outcomes}
+    problems = labelling.problems(project.row.id)
+    images = workspace.catalogue.images.select(ids=[task.image_id for task, _ in problems])
     names = {image.id: image.name for image in images}
     done.problems = [
-        f"{names[task.image_id]}: {a.problem}" for task, a in still if a.problem not in told
+        f"{names[task.image_id]}: {a.problem}" for task, a in problems if a.problem not in reported
     ]
     return done
 
@@ -129,10 +134,10 @@ def pull_and_compare(
     full: bool = False,
     progress: Progress = silent,
 ) -> Pulled:
-    """Pull for a person, who also learns what others have taken since a person pulled last.
+    """Pull, and count what others have pulled since a person's last pull.
 
-    'ddiseg serve' takes what is handed in at once: without that, "0 annotations" would look as if
-    nothing had been done. See `pull`.
+    'ddiseg serve' pulls submitted work at once; without the count, "0 annotations" would look as if
+    nobody had worked. See `pull`.
     """
     labelling, history = workspace.catalogue.tasks, workspace.catalogue.events
     kind = f"{COMMANDS[purpose]}_pull"
@@ -141,7 +146,7 @@ def pull_and_compare(
     before = labelling.newest_version()
     done = pull(workspace, connection, purpose, actor, full=full, progress=progress)
     newest = labelling.newest_version()
-    # What others took while this pull ran is not told apart from what it took itself, if it did.
+    # If this pull took something, it cannot be told apart from what others took meanwhile.
     through = before if any(o.outcome in _TAKEN for o in done.outcomes) else newest
     done.taken = labelling.count_versions(purpose, known, through)
     done.since = last.at if last else None
@@ -150,17 +155,17 @@ def pull_and_compare(
     return done
 
 
-#: Outcomes of what a pull stored itself.
+#: Outcomes of annotations that a pull has stored.
 _TAKEN = (Outcome.ADDED, Outcome.REFUSED)
 
 
 def changed_tasks(
     plain: HttpClient, project: int, since: str | None
 ) -> Iterator[list[dict[str, Any]]]:
-    """Pages of the tasks that changed after `since`, oldest change first, in their light form.
+    """Yield pages of the tasks changed after `since`, oldest change first, without annotation results.
 
-    A page begins where the last one ended in time, not in number: a task that changes meanwhile
-    moves to the end and would push another one over a border between numbered pages.
+    A page begins at the time, not the number, at which the last one ended: a task that changes
+    meanwhile moves to the end, and numbered pages would then skip another task.
     """
     cursor, size = since, PAGE
     seen: dict[int, str] = {}
@@ -172,33 +177,33 @@ def changed_tasks(
             yield fresh[start : start + PAGE]
         if len(tasks) < size:
             return
-        ahead = _moved(tasks[-1]["updated_at"], -timedelta(microseconds=1))
-        if cursor is None or ahead > cursor:
-            cursor, size = ahead, PAGE
+        next_cursor = _shifted(tasks[-1]["updated_at"], -timedelta(microseconds=1))
+        if cursor is None or next_cursor > cursor:
+            cursor, size = next_cursor, PAGE
         else:  # more changes at one moment than a page holds
             size *= 2
 
 
 def parse_annotations(
     pool: Executor,
-    asked: Mapping[int, TaskContext],
-    answers: Sequence[dict[str, Any]],
+    contexts: Mapping[int, TaskContext],
+    tasks: Sequence[dict[str, Any]],
     people: Mapping[int, str],
 ) -> list[AnnotationVersion]:
-    """What each annotation of these whole tasks says; its mask is kept in the store."""
+    """Parse every annotation of these tasks, and store its mask."""
     read = partial(parse_annotation, people=people, protocol=load_protocol())
-    jobs = [(asked[int(t["id"])], a) for t in answers for a in t["annotations"]]
+    jobs = [(contexts[int(t["id"])], a) for t in tasks for a in t["annotations"]]
     return list(pool.map(read, *zip(*jobs, strict=True))) if jobs else []
 
 
 def _unseen(
     client: Client,
-    place: ProjectRef,
+    project: ProjectRef,
     stored: Any,
     tasks: dict[int, Task],
     page: Sequence[dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    """The tasks of a page that have an annotation in a version not stored yet, whole."""
+    """Return the tasks of a page with a version not stored yet, with annotation results."""
     known = stored([tasks[int(t["id"])].id for t in page])
     new = [
         int(t["id"])
@@ -211,39 +216,39 @@ def _unseen(
     ]
     if not new:
         return []
-    return client.plain.tasks(place.number, [numbered(new)], page=1, size=len(new), whole=True)
+    return client.plain.tasks(project.number, [numbered(new)], page=1, size=len(new), whole=True)
 
 
 def _page(
     tasks: dict[int, Task],
     known: Sequence[dict[str, Any]],
-    answers: Sequence[dict[str, Any]],
+    changed: Sequence[dict[str, Any]],
     received: Sequence[AnnotationVersion],
     page: Sequence[dict[str, Any]],
 ) -> AnnotationPage:
-    newest = {int(t["id"]): t for t in [*known, *answers]}
-    standing = {
+    newest = {int(t["id"]): t for t in [*known, *changed]}
+    existing = {
         tasks[number].id: {int(a["id"]) for a in task["annotations"]}
         for number, task in newest.items()
     }
-    changed = {tasks[number].id: str(task["updated_at"]) for number, task in newest.items()}
-    return AnnotationPage(received, standing, max(str(t["updated_at"]) for t in page), changed)
+    updated_at = {tasks[number].id: str(task["updated_at"]) for number, task in newest.items()}
+    return AnnotationPage(received, existing, max(str(t["updated_at"]) for t in page), updated_at)
 
 
-def _ask(
-    workspace: Workspace, place: ProjectRef, purpose: Purpose, tasks: Sequence[Task]
+def _task_contexts(
+    workspace: Workspace, project: ProjectRef, purpose: Purpose, tasks: Sequence[Task]
 ) -> dict[int, TaskContext]:
-    """What is needed to understand the answers to these tasks, by the server's number."""
+    """Return what is needed to parse the annotations of these tasks, by the server's id."""
     rows = workspace.catalogue.images.select(ids=[t.image_id for t in tasks])
     images = {image.id: image for image in rows}
-    painted = workspace.catalogue.masks.get([t.mask_id for t in tasks if t.mask_id is not None])
+    shown = workspace.catalogue.masks.get([t.mask_id for t in tasks if t.mask_id is not None])
     return {
         task.remote_id: TaskContext(
             task,
             images[task.image_id],
-            place.link(task.remote_id),
+            project.link(task.remote_id),
             purpose,
-            partial(_find_mask, workspace, task, painted.get(task.mask_id or 0)),
+            partial(_find_mask, workspace, task, shown.get(task.mask_id or 0)),
             partial(_pixels, workspace, task),
             workspace.store_mask,
         )
@@ -252,10 +257,10 @@ def _ask(
     }
 
 
-def _find_mask(workspace: Workspace, task: Task, painted: Mask | None, digest: str) -> Mask | None:
-    """The mask whose hash begins with `digest`: most often the one that the task shows now."""
-    if painted is not None and painted.content_hash.startswith(digest):
-        return painted
+def _find_mask(workspace: Workspace, task: Task, shown: Mask | None, digest: str) -> Mask | None:
+    """Return the mask whose hash begins with `digest`, usually the one that the task shows now."""
+    if shown is not None and shown.content_hash.startswith(digest):
+        return shown
     rows = workspace.catalogue.masks.of_image(task.image_id)
     return next((m for m in reversed(rows) if m.content_hash.startswith(digest)), None)
 
@@ -264,31 +269,31 @@ def _pixels(workspace: Workspace, task: Task, mask: Mask) -> masks.Mask:
     return masks.stretch(workspace.mask(mask), (task.height, task.width))
 
 
-def _project_gone(
+def _replace_deleted_project(
     workspace: Workspace, client: Client, connection: Connection, purpose: Purpose, actor: str
 ) -> Pulled:
-    """The project was deleted on the server: a new one takes its place, its tasks are sent anew."""
+    """Create a new project for one deleted on the server; the next push sends its tasks again."""
     labelling = workspace.catalogue.tasks
     row = labelling.project(connection.server, purpose)
-    gone = [t.id for t in labelling.tasks(row.id) if t.arm != Arm.UNSAMPLED]
-    outcomes = labelling.missed(gone, actor)
+    lost = [t.id for t in labelling.tasks(row.id) if t.arm != Arm.UNSAMPLED]
+    outcomes = labelling.missed(lost, actor)
     labelling.place(row.id, None)
     return Pulled(ensure_project(workspace, client, connection, purpose), outcomes, full=True)
 
 
-def _set_back(client: Client, place: ProjectRef) -> bool:
-    """Whether the server's clock was set back behind the newest change that is stored."""
-    now, newest = client.plain.server_time(), place.row.watermark
+def _clock_was_set_back(client: Client, project: ProjectRef) -> bool:
+    """Whether the server's clock was set back behind the newest stored change."""
+    now, newest = client.plain.server_time(), project.row.watermark
     if now is None or newest is None:
         return False
-    return _moved(newest, -SET_BACK) > now
+    return _shifted(newest, -SET_BACK) > now
 
 
-def _a_little_before(watermark: str | None) -> str | None:
-    return None if watermark is None else _moved(watermark, -OVERLAP)
+def _start_of_pull(watermark: str | None) -> str | None:
+    return None if watermark is None else _shifted(watermark, -OVERLAP)
 
 
-def _moved(at: str, by: timedelta) -> str:
-    """A moment of the server's, `by` later, written as the server writes it."""
+def _shifted(at: str, by: timedelta) -> str:
+    """Return a time of the server's shifted by `by`, in the server's format."""
     moment = datetime.fromisoformat(at).astimezone(UTC) + by
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

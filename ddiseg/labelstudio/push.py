@@ -1,4 +1,4 @@
-"""Give images to annotators: copies, tasks, and the newest mask painted on them."""
+"""Give images to annotators: copies, tasks, and the newest mask as pre-annotation."""
 
 from __future__ import annotations
 
@@ -14,31 +14,30 @@ from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.media import LONGEST, copy_size
 from ddiseg.labelstudio.projects import ProjectRef, show_predictions
-from ddiseg.labelstudio.returned import show_comments
 from ddiseg.labelstudio.task_payload import image_key
 from ddiseg.labelstudio.upload import DataOf, TaskUploader, pushing
-from ddiseg.labelstudio.views import ALL, Tab, condition, ensure_tabs
+from ddiseg.labelstudio.views import ALL, Tab, condition, ensure_tabs, show_comments
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, silent_stages, track
 from ddiseg.workspace.settings import StudySettings
 from ddiseg.workspace.workspace import Workspace
 
-#: The key in a task's data that says of which batch it was given out.
+#: Key of the batch in the task data.
 BATCH = "batch"
 
-#: States whose images can be given to an annotator; the others are settled or with a reviewer.
+#: States of images that can be given to an annotator; the others are finished or in review.
 OPEN = (State.NEW, State.QUEUED, State.PRELABELLED, State.IN_LABELLING, State.REWORK)
 
 
 @dataclass(frozen=True)
 class PushOptions:
-    """How images are given to people."""
+    """Settings of a push: control arm, readers, what annotators see."""
 
     control: float = 0.0  #: percent of the images whose prediction is withheld
     readers: int = 1  #: people who annotate each image, without seeing each other's work
     sample: float = 100.0  #: percent of the images that get that many readers; the others one
-    show_tone: bool = True  #: in the task's data, where annotators can read it
+    show_tone: bool = True  #: in the task data, where annotators can read it
     longest: int = LONGEST  #: longest side of the copies, pixels
-    seed: int = 0  #: of the draws
+    seed: int = 0  #: of the random samples
 
     def __post_init__(self) -> None:
         StudySettings(control=self.control, readers=self.readers, sample=self.sample)
@@ -48,14 +47,14 @@ class PushOptions:
 
 @dataclass
 class Pushed:
-    """What became of each image, and where people find them."""
+    """Outcome of a push: what happened to each image, and where people find them."""
 
-    place: ProjectRef
+    project: ProjectRef
     outcomes: list[FileOutcome] = field(default_factory=list)
     arms: dict[str, dict[str, int]] = field(default_factory=dict)  #: new tasks by arm and tone
-    given_before: int = 0  #: images that people had already: no draw of arms reaches them
-    returned: str | None = None  #: where images that came back from review are listed
-    tab: str | None = None  #: where the images of the batch are listed
+    given_before: int = 0  #: images that people had already; they are in no new sample
+    returned: str | None = None  #: address of the tab of images that came back from review
+    tab: str | None = None  #: address of the tab of the batch
 
 
 def push(
@@ -68,64 +67,67 @@ def push(
     *,
     batch: str | None = None,
 ) -> Pushed:
-    """Give `images` to annotators; what is there already is brought up to date or left as it is.
+    """Give `images` to annotators; existing tasks are brought up to date or left as they are.
 
-    Images of a `batch` get a tab of its name, those too that people had before.
+    Args:
+        batch: name of the batch of the images, which gets a tab of its own, old tasks included.
     """
-    with pushing(workspace, connection, Purpose.ANNOTATION) as (client, place):
-        done = Pushed(place)
-        sender = TaskUploader(workspace, client, connection, place, actor, start=True)
-        wanted = _plan(workspace, place, images, options, actor, done)
-        sender.adopt()
-        before = {t.id for t in sender.tasks() if t.remote_id is not None}
+    with pushing(workspace, connection, Purpose.ANNOTATION) as (client, project):
+        done = Pushed(project)
+        uploader = TaskUploader(workspace, client, connection, project, actor, start=True)
+        wanted = _plan(workspace, project, images, options, actor, done)
+        uploader.adopt()
+        before = {t.id for t in uploader.tasks() if t.remote_id is not None}
         data_of = _annotation_data(workspace, options, batch)
-        done.outcomes += sender.send(data_of, stages("Sending images"))
-        there = [t for t in sender.tasks() if t.id in before and t.image_id in wanted]
-        done.given_before = len(there)
+        done.outcomes += uploader.send(data_of, stages("Sending images"))
+        existing = [t for t in uploader.tasks() if t.id in before and t.image_id in wanted]
+        done.given_before = len(existing)
         done.outcomes += _bring_up_to_date(
-            workspace, sender, there, options, stages("Bringing images up to date")
+            workspace, uploader, existing, options, stages("Bringing images up to date")
         )
-        show_predictions(client, place)
-        ensure_tabs(client, place, {ALL.title: ALL})  # first: it is what the project opens with
+        show_predictions(client, project)
+        ensure_tabs(client, project, {ALL.title: ALL})  # first: it is what the project opens with
         if batch is not None:
-            done.tab = _show_batch(client, place, batch, there)
-        done.returned = show_comments(workspace, client, place)
+            done.tab = _show_batch(client, project, batch, existing)
+        done.returned = show_comments(workspace, client, project)
     return done
 
 
 def _plan(
     workspace: Workspace,
-    place: ProjectRef,
+    project: ProjectRef,
     images: Sequence[Image],
     options: PushOptions,
     actor: str,
     done: Pushed,
 ) -> set[int]:
-    """Write down the tasks to be sent; returns the ids of the images that can be given to people."""
+    """Record the tasks to send in the catalogue; returns the ids of images that can be given out."""
     labelling, catalogue = workspace.catalogue.tasks, workspace.catalogue
-    tasks = labelling.tasks(place.row.id, deleted=True)
-    there = {t.image_id for t in tasks if t.deleted_at is None}
+    tasks = labelling.tasks(project.row.id, deleted=True)
+    existing = {t.image_id for t in tasks if t.deleted_at is None}
     for image in images:
-        if image.state not in OPEN and image.id not in there:
-            why = f"it is {image.state}: 'ddiseg reopen IMAGE' first, if it is to be drawn anew"
-            done.outcomes.append(FileOutcome(image.name, Outcome.REFUSED, why))
-    fresh = [i for i in images if i.state in OPEN and i.id not in there]
+        if image.state not in OPEN and image.id not in existing:
+            reason = f"it is {image.state}: 'ddiseg reopen IMAGE' first, if it is to be drawn anew"
+            done.outcomes.append(FileOutcome(image.name, Outcome.REFUSED, reason))
+    fresh = [i for i in images if i.state in OPEN and i.id not in existing]
     predicted = catalogue.masks.newest_predictions()
     returned = [i.id for i in fresh if i.state == State.REWORK]
-    painted = {**predicted, **catalogue.masks.newest_by_people(returned)}
-    # What the server lost is sent again as people have seen it.
+    shown = {**predicted, **catalogue.masks.newest_by_people(returned)}
+    # Tasks that the server lost are sent again as people have seen them.
     lost = {t.image_id: t for t in tasks if t.deleted_at is not None}
-    shares = StratifiedAllocation.read(catalogue)
-    drawable = [i for i in fresh if i.id in predicted and i.id not in returned]
-    withheld = _withheld(shares, drawable, lost, options)
-    read_more = _read_more(shares, images, [i for i in fresh if i.id not in lost], options)
+    allocation = StratifiedAllocation.read(catalogue)
+    eligible = [i for i in fresh if i.id in predicted and i.id not in returned]
+    control = _draw_control(allocation, eligible, lost, options)
+    multiple_readers = _draw_readers(
+        allocation, images, [i for i in fresh if i.id not in lost], options
+    )
     new = []
     for image in fresh:
-        mask = painted.get(image.id)
-        arm = Arm.CONTROL if image.id in withheld else Arm.PREDICTED if mask else Arm.BARE
+        mask = shown.get(image.id)
+        arm = Arm.CONTROL if image.id in control else Arm.PREDICTED if mask else Arm.BARE
         width, height = copy_size(image, options.longest)
         before = lost[image.id].readers if image.id in lost else 1
-        readers = max(before, options.readers if image.id in read_more else 1)
+        readers = max(before, options.readers if image.id in multiple_readers else 1)
         new.append(
             NewTask(
                 image_key(image), image.id, mask.id if mask else None, arm, width, height, readers
@@ -134,48 +136,52 @@ def _plan(
         tones = done.arms.setdefault(arm.value, {})
         tones[image.tone] = tones.get(image.tone, 0) + 1
     if new:
-        drawn = {"control": options.control, "readers": options.readers, "sample": options.sample}
-        detail = {**drawn, "seed": options.seed, "longest": options.longest, "arms": done.arms}
-        labelling.plan(place.row.id, new, actor, detail, shares.owed)
-    for task in labelling.tasks(place.row.id):
-        if task.image_id in read_more and task.readers < options.readers:
+        detail = {
+            **{name: getattr(options, name) for name in ("control", "readers", "sample")},
+            "seed": options.seed,
+            "longest": options.longest,
+            "arms": done.arms,
+        }
+        labelling.plan(project.row.id, new, actor, detail, allocation.carry)
+    for task in labelling.tasks(project.row.id):
+        if task.image_id in multiple_readers and task.readers < options.readers:
             labelling.update_task(task.id, readers=options.readers)
-    return {i.id for i in images if i.state in OPEN or i.id in there}
+    return {i.id for i in images if i.state in OPEN or i.id in existing}
 
 
-def _withheld(
-    shares: StratifiedAllocation,
+def _draw_control(
+    allocation: StratifiedAllocation,
     images: Sequence[Image],
     lost: Mapping[int, Task],
     options: PushOptions,
 ) -> set[int]:
-    """Ids of those of the images whose prediction nobody is to see."""
+    """Return the ids of images whose prediction is withheld (control arm)."""
     seen = {i: task for i, task in lost.items() if task.arm != Arm.BARE}
     fresh = [image for image in images if image.id not in seen]
-    drawn = shares.draw("control", fresh, options.control, options.seed)
-    return drawn | {i.id for i in images if i.id in seen and seen[i.id].arm == Arm.CONTROL}
+    sampled = allocation.draw("control", fresh, options.control, options.seed)
+    return sampled | {i.id for i in images if i.id in seen and seen[i.id].arm == Arm.CONTROL}
 
 
-def _read_more(
-    shares: StratifiedAllocation,
+def _draw_readers(
+    allocation: StratifiedAllocation,
     images: Sequence[Image],
     fresh: Sequence[Image],
     options: PushOptions,
 ) -> set[int]:
-    """Ids of the images that get more readers than one; of those given out before, all or none."""
+    """Return the ids of images with several readers; earlier tasks are included with 100 percent only."""
     if options.readers == 1:
         return set()
-    drawable = images if options.sample == 100 else fresh
-    return shares.draw("readers", drawable, options.sample, options.seed)
+    eligible = images if options.sample == 100 else fresh
+    return allocation.draw("readers", eligible, options.sample, options.seed)
 
 
-def _show_batch(client: Client, place: ProjectRef, batch: str, tasks: Sequence[Task]) -> str:
-    """Put tasks that were there before into the tab of a batch; returns the tab's address."""
+def _show_batch(client: Client, project: ProjectRef, batch: str, tasks: Sequence[Task]) -> str:
+    """Put earlier tasks into the tab of a batch; returns the tab's address."""
     for task in tasks:
         if task.remote_id is not None:
             client.set_data(task.remote_id, **{BATCH: batch})
     tab = Tab(f"Batch {batch}", (condition(BATCH, "equal", batch),))
-    return ensure_tabs(client, place, {batch: tab})[batch]
+    return ensure_tabs(client, project, {batch: tab})[batch]
 
 
 def _annotation_data(workspace: Workspace, options: PushOptions, batch: str | None) -> DataOf:
@@ -191,12 +197,12 @@ def _annotation_data(workspace: Workspace, options: PushOptions, batch: str | No
 
 def _bring_up_to_date(
     workspace: Workspace,
-    sender: TaskUploader,
+    uploader: TaskUploader,
     tasks: Sequence[Task],
     options: PushOptions,
     progress: Progress,
 ) -> list[FileOutcome]:
-    """Tasks that were there before: a newer prediction where nobody has begun, more readers."""
+    """Update earlier tasks: a newer prediction if nobody has begun, and more readers."""
     rows = workspace.catalogue.images.select(ids=[t.image_id for t in tasks])
     images = {image.id: image for image in rows}
     shown = workspace.catalogue.masks.get([t.mask_id for t in tasks if t.mask_id is not None])
@@ -207,16 +213,16 @@ def _bring_up_to_date(
     for task in track(tasks, progress):
         assert task.remote_id is not None
         image, mask = images[task.image_id], predicted.get(task.image_id)
-        stays = image.state not in (State.IN_LABELLING, State.QUEUED, State.PRELABELLED)
-        stays = stays or task.arm == Arm.CONTROL or task.mask_id in by_people
+        is_fixed = image.state not in (State.IN_LABELLING, State.QUEUED, State.PRELABELLED)
+        is_fixed = is_fixed or task.arm == Arm.CONTROL or task.mask_id in by_people
         outcome, note = Outcome.UNCHANGED, None
         try:
-            if mask is not None and mask.id != task.mask_id and not stays:
+            if mask is not None and mask.id != task.mask_id and not is_fixed:
                 model = models[mask.model_version_id or 0]
-                if sender.paint_anew(task, mask, model):
-                    outcome, note = Outcome.REPAIRED, f"painted anew by {model}"
+                if uploader.update_prediction(task, mask, model):
+                    outcome, note = Outcome.REPAIRED, f"new prediction of {model}"
             more = options.readers > 1 and task.readers == options.readers
-            if more and sender.client.set_readers(task.remote_id, task.readers):
+            if more and uploader.client.set_readers(task.remote_id, task.readers):
                 outcome, note = Outcome.REPAIRED, f"now for {task.readers} readers"
         except ServerError as error:
             if error.status != 404:

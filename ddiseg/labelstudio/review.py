@@ -1,8 +1,8 @@
-"""Give submitted masks to a second person; a person never finds their own work among them.
+"""Give submitted masks to a second person, never to the annotator.
 
-Label Studio Community has no reviewer's role. Review is a project of its own whose tasks hold the
-annotator's mask and name; each person has a view of it (a tab) that leaves their own work out. What
-a reviewer gets round to is refused in the catalogue.
+Label Studio Community has no reviewer role. Reviews are tasks of a second project, which hold the
+annotator's mask and name; each person has a tab that leaves out their own work. The catalogue
+refuses reviews of one's own work that happen all the same.
 """
 
 from __future__ import annotations
@@ -27,22 +27,24 @@ from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, silent_stage
 from ddiseg.workspace.settings import StudySettings
 from ddiseg.workspace.workspace import Workspace
 
-#: Keys in a review task's data.
+#: Keys in the data of a review task.
 DRAWN_BY, WAITS = "drawn_by", "waits"
 
 
-#: A copy whose longest side is shorter, pixels, shows too little of a photograph to judge a rim by.
-SHARP = 512
+#: Longest side, pixels, below which a copy is too small to assess an outline.
+MIN_REVIEW_SIZE = 512
 
 
 @dataclass
 class PushedReviews:
-    """What became of each submitted mask, and where each person reviews."""
+    """Outcome of a push of reviews: what happened to each mask, and where each person reviews."""
 
-    place: ProjectRef
+    project: ProjectRef
     outcomes: list[FileOutcome] = field(default_factory=list)
-    unsampled: int = 0  #: submitted masks that the spot check leaves out
-    tabs: dict[str, str] = field(default_factory=dict)  #: where to review, by e-mail address
+    unsampled: int = 0  #: submitted masks that are not in the sample
+    tabs: dict[str, str] = field(
+        default_factory=dict
+    )  #: address of each person's tab, by e-mail address
 
 
 def push_reviews(
@@ -55,17 +57,17 @@ def push_reviews(
     *,
     left_out_too: bool = True,
 ) -> PushedReviews:
-    """Send every mask that waits for review, or of those not looked at yet `sample` percent.
+    """Send masks that wait for review, or `sample` percent of those that are new.
 
-    Not one that its annotator has changed into something that can't be read. A mask on which a
-    verdict was refused is offered to one more person.
+    Masks whose annotator has made an unreadable change since are refused. A mask on which a verdict
+    was refused is offered to one more person.
 
     Args:
-        left_out_too: whether 100 percent are also the masks that an earlier spot check left out.
+        left_out_too: whether 100 percent include the masks that an earlier sample left out.
     """
     StudySettings(review_sample=sample)
-    with pushing(workspace, connection, Purpose.REVIEW) as (client, place):
-        done = PushedReviews(place)
+    with pushing(workspace, connection, Purpose.REVIEW) as (client, project):
+        done = PushedReviews(project)
         waiting = workspace.catalogue.masks.in_review()
         unread = workspace.catalogue.tasks.unread_edits([m.id for m in waiting.values()])
         rows = workspace.catalogue.images.select(ids=list(waiting))
@@ -79,23 +81,23 @@ def push_reviews(
             r.mask_id for r in workspace.catalogue.masks.reviews([m.id for m in waiting.values()])
         )
         keys = {review_key(i, waiting[i.id], reviews[waiting[i.id].id]): i for i in rows}
-        before = {t.key for t in workspace.catalogue.tasks.tasks(place.row.id) if t.remote_id}
-        _plan(workspace, place, keys, waiting, sample, seed, actor, left_out_too)
-        sender = TaskUploader(workspace, client, connection, place, actor, start=False)
-        sender.adopt()
-        done.outcomes += sender.send(_review_data(workspace), stages("Sending masks"))
-        tasks = workspace.catalogue.tasks.tasks(place.row.id)
-        there = [t for t in tasks if t.key in before and t.key in keys]
-        done.outcomes += _offer_again(workspace, client, place, there, keys)
+        before = {t.key for t in workspace.catalogue.tasks.tasks(project.row.id) if t.remote_id}
+        _plan(workspace, project, keys, waiting, sample, seed, actor, left_out_too)
+        uploader = TaskUploader(workspace, client, connection, project, actor, start=False)
+        uploader.adopt()
+        done.outcomes += uploader.send(_review_data(workspace), stages("Sending masks"))
+        tasks = workspace.catalogue.tasks.tasks(project.row.id)
+        existing = [t for t in tasks if t.key in before and t.key in keys]
+        done.outcomes += _offer_again(workspace, client, project, existing, keys)
         done.unsampled = sum(t.arm == Arm.UNSAMPLED and t.key in keys for t in tasks)
         _show_what_waits(workspace, client, tasks, keys, stages("Updating reviewers' tabs"))
-        done.tabs = _tabs(client, place)
+        done.tabs = _tabs(client, project)
     return done
 
 
 def _plan(
     workspace: Workspace,
-    place: ProjectRef,
+    project: ProjectRef,
     keys: Mapping[str, Image],
     waiting: Mapping[int, Mask],
     sample: float,
@@ -104,38 +106,38 @@ def _plan(
     left_out_too: bool,
 ) -> None:
     labelling = workspace.catalogue.tasks
-    tasks = labelling.tasks(place.row.id, deleted=True)
-    there = {t.key: t for t in tasks if t.deleted_at is None}
-    # A mask that a spot check left out stays out, until all are asked for.
+    tasks = labelling.tasks(project.row.id, deleted=True)
+    existing = {t.key: t for t in tasks if t.deleted_at is None}
+    # A mask that a sample left out stays out, until all masks are asked for.
     all_asked_for = sample == 100 and left_out_too
     open_keys = {
         key: image
         for key, image in keys.items()
-        if key not in there or (all_asked_for and there[key].arm == Arm.UNSAMPLED)
+        if key not in existing or (all_asked_for and existing[key].arm == Arm.UNSAMPLED)
     }
-    # What the server lost was drawn once, and is sent again.
-    lost = {t.key for t in tasks} - there.keys()
-    shares = StratifiedAllocation.read(workspace.catalogue)
+    # Tasks that the server lost were sampled once, and are sent again.
+    lost = {t.key for t in tasks} - existing.keys()
+    allocation = StratifiedAllocation.read(workspace.catalogue)
     fresh = [image for key, image in open_keys.items() if key not in lost]
-    drawn = shares.draw("review", fresh, sample, seed)
+    sampled = allocation.draw("review", fresh, sample, seed)
     new = []
     for key, image in open_keys.items():
         mask = waiting[image.id]
         width, height = _review_size(image, mask)
-        arm = Arm.PREDICTED if key in lost or image.id in drawn else Arm.UNSAMPLED
+        arm = Arm.PREDICTED if key in lost or image.id in sampled else Arm.UNSAMPLED
         new.append(NewTask(key, image.id, mask.id, arm, width, height))
     if new:
         detail = {"review": True, "sample": sample, "seed": seed}
-        labelling.plan(place.row.id, new, actor, detail, shares.owed)
+        labelling.plan(project.row.id, new, actor, detail, allocation.carry)
 
 
 def _review_size(image: Image, mask: Mask) -> tuple[int, int]:
-    """The size at which a mask was drawn; where that shows too little of the photograph, more."""
+    """Return the size at which a mask was drawn, or a larger one if that is too small for review."""
     drawn_at = mask.width, mask.height
     longest = max(drawn_at)
     if (
         drawn_at == copy_size(image, longest)
-        and min(SHARP, max(image.width, image.height)) <= longest <= LONGEST
+        and min(MIN_REVIEW_SIZE, max(image.width, image.height)) <= longest <= LONGEST
     ):
         return drawn_at
     return copy_size(image, LONGEST)
@@ -146,7 +148,7 @@ def _review_data(workspace: Workspace) -> Any:
         assert mask is not None
         people = workspace.catalogue.masks.people_behind([mask.id])[mask.id]
         return {
-            DRAWN_BY: "".join(_enclosed(person) for person in people),
+            DRAWN_BY: "".join(_enclose(person) for person in people),
             WAITS: "yes",
             "drawn_in": mask.origin or "",
         }
@@ -157,12 +159,12 @@ def _review_data(workspace: Workspace) -> Any:
 def _offer_again(
     workspace: Workspace,
     client: Client,
-    place: ProjectRef,
+    project: ProjectRef,
     tasks: Sequence[Task],
     keys: Mapping[str, Image],
 ) -> list[FileOutcome]:
-    """Tasks that were there before; one whose verdict was refused is not done, as the server has it."""
-    refused = Counter(task.id for task, _ in workspace.catalogue.tasks.problems(place.row.id))
+    """Offer tasks to another person whose verdict was refused, though the server has them as done."""
+    refused = Counter(task.id for task, _ in workspace.catalogue.tasks.problems(project.row.id))
     outcomes = []
     for task in tasks:
         assert task.remote_id is not None
@@ -188,7 +190,7 @@ def _show_what_waits(
     keys: Collection[str],
     progress: Progress,
 ) -> None:
-    """Take reviews of masks that no longer wait out of everyone's view, and show those that do again."""
+    """Hide reviews that no longer wait from everyone's tab, and show those that wait again."""
     changed = [t for t in tasks if t.remote_id and (t.key in keys) != (t.comment is None)]
     for task in track(changed, progress):
         assert task.remote_id is not None
@@ -198,20 +200,20 @@ def _show_what_waits(
         workspace.catalogue.tasks.update_task(task.id, comment=comment)
 
 
-def _tabs(client: Client, place: ProjectRef) -> dict[str, str]:
-    """Give each person a tab that leaves out what they had a hand in; returns where, by address."""
+def _tabs(client: Client, project: ProjectRef) -> dict[str, str]:
+    """Give each person a tab without the masks they worked on; returns its address by e-mail."""
     names = short_names(sorted(client.users().values()))
     return ensure_tabs(
         client,
-        place,
+        project,
         {
             address: Tab(
                 name,
                 (
-                    condition(DRAWN_BY, "not_contains", _enclosed(address)),
+                    condition(DRAWN_BY, "not_contains", _enclose(address)),
                     condition(WAITS, "equal", "yes"),
                 ),
-                # Once somebody comes who shares the name, it must say more.
+                # The name gets longer once a second person shares it.
                 former=tuple({address, address.partition("@")[0]} - {name}),
             )
             for address, name in names.items()
@@ -219,6 +221,6 @@ def _tabs(client: Client, place: ProjectRef) -> dict[str, str]:
     )
 
 
-def _enclosed(address: str) -> str:
-    """An address that is found in a text without finding those that begin or end with it."""
+def _enclose(address: str) -> str:
+    """Enclose an address, so that a search for it does not find longer ones that contain it."""
     return f"<{address}>"

@@ -1,4 +1,4 @@
-"""What a task holds on the server: data that people see, and regions that they find painted."""
+"""Content of a task on the server: its data, and its prediction as brush regions."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from ddiseg import masks
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.masks import brush_rle
 
-#: The key in a task's data by which it is found again, whatever was interrupted.
+#: Key in the task data by which a task is found again after an interruption.
 KEY = "ddiseg"
 
-#: All that is painted goes under one version: Label Studio shows the predictions of one version
-#: of a project only, and tasks painted by older models must stay painted. Data has the real one.
-PAINTED = "ddiseg"
+#: Version of all our predictions. Label Studio shows only one version in a project, and predictions
+#: of older models must stay visible. The task data names the actual model.
+MODEL_VERSION = "ddiseg"
 
-#: Digits of a mask's hash in the ids of its regions: what was painted is known from what came back.
+#: Digits of a mask's hash in the ids of its regions, which identify it when regions come back.
 _DIGITS = 16
 
 
 def image_key(image: Image) -> str:
-    """The key of an image's task, the same in every run."""
+    """Return the key of an image's task, the same in every run."""
     return image.content_hash[:16]
 
 
 def review_key(image: Image, mask: Mask, reviews: int) -> str:
-    """The key of the next review of one mask of one person, after `reviews` earlier ones."""
+    """Return the key of the next review of a person's mask, after `reviews` earlier ones."""
     text = f"{image.content_hash} {mask.content_hash} {mask.annotator} {reviews}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def task_data(image: Image, key: str, picture: str, **more: Any) -> dict[str, Any]:
-    """Data of a task: the picture's address, ids, and what `more` says."""
+    """Return the data of a task: the picture's address, ids, and `more`."""
     data = {IMAGE: picture, KEY: key, "image_id": image.id, "name": image.name, REVIEW_COMMENT: ""}
     return {**data, **more}
 
@@ -43,11 +43,11 @@ def task_data(image: Image, key: str, picture: str, **more: Any) -> dict[str, An
 def prediction(
     mask: masks.Mask, digest: str, protocol: Protocol, uncertainty: float | None
 ) -> dict[str, Any]:
-    """A mask as Label Studio paints it: one brush region for each class that a pixel has.
+    """Return a mask as a Label Studio prediction: one brush region for each class in it.
 
     Args:
         mask: (H, W) uint8 class ids, at the size of the picture.
-        digest: content hash of the mask as it is stored.
+        digest: content hash of the stored mask.
         uncertainty: mean mutual information of the model's members in nats; None for a person's.
     """
     height, width = mask.shape
@@ -68,14 +68,14 @@ def prediction(
         }
         for class_id, rle in brush_rle.encode_classes(mask, masks.classes_in(mask)).items()
     ]
-    painted: dict[str, Any] = {"model_version": PAINTED, "result": regions}
+    content: dict[str, Any] = {"model_version": MODEL_VERSION, "result": regions}
     if uncertainty is not None:
-        painted["score"] = _score(uncertainty, len(protocol.classes))
-    return painted
+        content["score"] = _score(uncertainty, len(protocol.classes))
+    return content
 
 
 def preannotated_mask(region_ids: list[str]) -> str | None:
-    """The first digits of the hash of the mask that regions were painted from; None if none was."""
+    """Return the first digits of the hash of the mask that regions come from; None if from none."""
     for region_id in region_ids:
         digest, dash, _ = region_id.partition("-")
         if dash and len(digest) == _DIGITS and all(c in "0123456789abcdef" for c in digest):
@@ -84,5 +84,5 @@ def preannotated_mask(region_ids: list[str]) -> str | None:
 
 
 def _score(uncertainty: float, classes: int) -> float:
-    """1 where the model's members agree everywhere, 0 where they never do."""
+    """Return 1 if the model's members agree everywhere, 0 if they never do."""
     return round(max(0.0, 1 - uncertainty / math.log(classes)), 4)

@@ -1,11 +1,12 @@
-"""Send planned tasks to a project, so that each is there once whatever stops the sending.
+"""Send planned tasks to a project exactly once, whatever interrupts it.
 
-Every task is written down in the catalogue before it is sent and looked up on the server before it
-is sent again: a push may be stopped anywhere, here or there, and simply be run again.
+Every task is recorded in the catalogue before it is sent, and looked up on the server before it is
+sent again: a push may be interrupted anywhere, here or there, and is simply run again.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,14 +15,14 @@ from itertools import chain, pairwise
 from typing import Any, TypeAlias, TypeVar
 
 from annotation_protocol import load_protocol
+from annotation_protocol.files import locked
 from ddiseg import masks
 from ddiseg.catalogue import Arm, Purpose
 from ddiseg.catalogue.tables import Image, Mask, Task
 from ddiseg.errors import DdisegError, InputError, ServerError
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
-from ddiseg.labelstudio.folder import Folder, exclusive
-from ddiseg.labelstudio.folder import silent as unheard
+from ddiseg.labelstudio.folder import Folder
 from ddiseg.labelstudio.http import as_json
 from ddiseg.labelstudio.media import FOLDER, copy_name, copy_png, place_copy
 from ddiseg.labelstudio.projects import ProjectRef, ensure_project
@@ -29,133 +30,137 @@ from ddiseg.labelstudio.task_payload import KEY, preannotated_mask, prediction, 
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.workspace.workspace import Workspace
 
-#: Tasks in one request: a few MB, a second or two of the server's time.
+logger = logging.getLogger(__name__)
+
+#: Tasks per request: a few MB, a second or two of the server's time.
 BATCH = 50
 
-#: Threads that make tasks: each waits for the disk, or for an upload, once a task.
+#: Threads that build tasks: each waits for the disk, or for an upload, once per task.
 THREADS = 4
 
-#: What a task's data says besides the picture and its ids, by image and painted mask.
+#: Returns the task data besides the picture and the ids, by image and predicted mask.
 DataOf: TypeAlias = Callable[[Image, Mask | None], Mapping[str, Any]]
 
-_Made = TypeVar("_Made")
+_Built = TypeVar("_Built")
 
 
 @contextmanager
 def pushing(
     workspace: Workspace, connection: Connection, purpose: Purpose
 ) -> Iterator[tuple[Client, ProjectRef]]:
-    """The project of one purpose while no other push of this workspace runs."""
+    """Yield the project of one purpose, while no other push of this workspace runs."""
     folder = Folder(workspace.root)
     folder.make()
     busy = "another push is running: waiting for it"
-    with Client(connection) as client, exclusive(folder.path / "push.lock", busy, unheard):
+    lock = locked(folder.path / "push.lock", busy, wait=logger.info)
+    with Client(connection) as client, lock:
         client.check_version()
         yield client, ensure_project(workspace, client, connection, purpose)
 
 
 @dataclass(frozen=True)
 class _Payload:
-    """A task as it is sent."""
+    """An encoded task."""
 
     json: bytes
-    painted: bool
+    predicted: bool
 
 
 class TaskUploader:
-    """Sends the planned tasks of one project; knows how to find out what was sent already."""
+    """Sends the planned tasks of one project, and finds out which ones were sent already."""
 
     def __init__(
         self,
         workspace: Workspace,
         client: Client,
         connection: Connection,
-        place: ProjectRef,
+        project: ProjectRef,
         actor: str,
         *,
         start: bool,
     ) -> None:
-        self.workspace, self.client, self.place = workspace, client, place
+        self.workspace, self.client, self.project = workspace, client, project
         self._connection, self._actor, self._start = connection, actor, start
         self._labelling = workspace.catalogue.tasks
-        #: Tasks of a stopped run: the server may still be at work on its request.
-        self._stopped = {task.id for task in self._labelling.pending(place.row.id)}
+        #: Tasks of an interrupted run, whose request the server may still be working on.
+        self._interrupted = {task.id for task in self._labelling.pending(project.row.id)}
 
     def tasks(self) -> list[Task]:
-        """The project's tasks that are to be on the server."""
-        rows = self._labelling.tasks(self.place.row.id)
+        """Return the project's tasks that belong on the server."""
+        rows = self._labelling.tasks(self.project.row.id)
         return [row for row in rows if row.arm != Arm.UNSAMPLED]
 
     def adopt(self) -> int:
-        """Find planned tasks that the server has: a request whose answer never came.
+        """Find planned tasks that exist on the server: those of a request whose answer was lost.
 
-        One that stands there twice is left once. One that came without its prediction gets it.
-        Returns how many were found.
+        Duplicates are removed and missing predictions added. Returns the number of tasks found.
         """
-        pending = self._labelling.pending(self.place.row.id)
+        pending = self._labelling.pending(self.project.row.id)
         if not pending or not self.client.plain.tasks(
-            self.place.number, [], page=1, size=1, whole=False
+            self.project.number, [], page=1, size=1, whole=False
         ):
-            return 0  # in a new project there is no need to look for thousands of keys
-        return self._find(pending)
+            return 0  # an empty project need not be searched for thousands of keys
+        return self._locate(pending)
 
-    def leave_one(self) -> None:
-        """Find tasks that stand there twice: a request came to its end after it was sent again.
+    def remove_duplicates(self) -> None:
+        """Remove duplicate tasks: those of a request that was completed after it was sent again.
 
-        The one that people have begun is left, or else the one that the catalogue knows.
+        The task that people have begun stays, or else the one that the catalogue knows.
         """
-        self._find([task for task in self.tasks() if task.remote_id is not None])
+        self._locate([task for task in self.tasks() if task.remote_id is not None])
 
-    def _find(self, tasks: Sequence[Task]) -> int:
-        """See that `tasks` are on the server once, and write down where; returns how many are new."""
+    def _locate(self, tasks: Sequence[Task]) -> int:
+        """Make `tasks` unique on the server and record their ids; returns how many are new."""
         wanted = {task.key: task for task in tasks}
-        found = self.client.plain.find_tasks(self.place.number, KEY, list(wanted))
-        there = {wanted[key]: self._only_one(wanted[key], ids) for key, ids in found.items()}
-        there = {task: number for task, number in there.items() if number != task.remote_id}
-        painted = [t.mask_id for t in there if t.arm == Arm.PREDICTED and t.mask_id is not None]
-        mask_rows = self.workspace.catalogue.masks.get(painted)
-        for task, number in there.items():
+        found = self.client.plain.find_tasks(self.project.number, KEY, list(wanted))
+        numbers = {
+            wanted[key]: self._remove_duplicates(wanted[key], ids) for key, ids in found.items()
+        }
+        new = {task: number for task, number in numbers.items() if number != task.remote_id}
+        predicted = [t.mask_id for t in new if t.arm == Arm.PREDICTED and t.mask_id is not None]
+        mask_rows = self.workspace.catalogue.masks.get(predicted)
+        for task, number in new.items():
             if task.arm == Arm.PREDICTED and task.mask_id is not None:
-                self.repaint(task, number, mask_rows[task.mask_id])
+                self.set_prediction(task, number, mask_rows[task.mask_id])
             if task.readers > 1:
                 self.client.set_readers(number, task.readers)
-        ids = {task.id: number for task, number in there.items()}
+        ids = {task.id: number for task, number in new.items()}
         self._labelling.sent(ids, self._actor, start=self._start)
         return len(ids)
 
     def send(self, data_of: DataOf, progress: Progress = silent) -> list[FileOutcome]:
-        """Send every planned task that the server has not; those whose photograph is missing stay."""
+        """Send the planned tasks that are not on the server; those without their photograph stay."""
         outcomes: list[FileOutcome] = []
-        pending = self._labelling.pending(self.place.row.id)
+        pending = self._labelling.pending(self.project.row.id)
         rows = self.workspace.catalogue.images.select(ids=[t.image_id for t in pending])
         images = {image.id: image for image in rows}
         mask_rows = self.workspace.catalogue.masks.get([t.mask_id for t in pending if t.mask_id])
 
-        def make(task: Task) -> _Payload | FileOutcome:
+        def build(task: Task) -> _Payload | FileOutcome:
             mask = mask_rows.get(task.mask_id or 0)
             return self._payload(data_of, task, images[task.image_id], mask)
 
-        with _makers() as pool:
-            for batch, made in _made_ahead(pool, make, _batches(pending, BATCH)):
+        with _build_pool() as pool:
+            for batch, built in _built_ahead(pool, build, _batches(pending, BATCH)):
                 ready = [
-                    (t, p) for t, p in zip(batch, made, strict=True) if isinstance(p, _Payload)
+                    (t, p) for t, p in zip(batch, built, strict=True) if isinstance(p, _Payload)
                 ]
-                outcomes += [p for p in made if isinstance(p, FileOutcome)]
+                outcomes += [p for p in built if isinstance(p, FileOutcome)]
                 if ready:
                     self._import(ready, mask_rows)
                 outcomes += [FileOutcome(images[t.image_id].name, Outcome.ADDED) for t, _ in ready]
                 progress(len(outcomes), len(pending))
-        again = self._stopped.intersection(task.id for task in pending)
-        if again:
-            self._find([task for task in self.tasks() if task.id in again and task.remote_id])
+        resent = self._interrupted.intersection(task.id for task in pending)
+        if resent:
+            self._locate([task for task in self.tasks() if task.id in resent and task.remote_id])
         return outcomes
 
     def _import(
         self, ready: Sequence[tuple[Task, _Payload]], mask_rows: Mapping[int, Mask]
     ) -> None:
-        """One request; then what the server says it made is compared with what was sent."""
-        numbers, painted = self.client.plain.import_tasks(
-            self.place.number, [payload.json for _, payload in ready]
+        """Send one request, and compare what the server created with what was sent."""
+        numbers, predicted = self.client.plain.import_tasks(
+            self.project.number, [payload.json for _, payload in ready]
         )
         if len(numbers) != len(ready):
             raise ServerError(
@@ -163,47 +168,47 @@ class TaskUploader:
                 "again, it looks which ones are there"
             )
         ids = {task.id: n for (task, _), n in zip(ready, numbers, strict=True)}
-        unpainted = painted < sum(payload.painted for _, payload in ready)
+        incomplete = predicted < sum(payload.predicted for _, payload in ready)
         for task, payload in ready:
-            if unpainted and payload.painted and task.mask_id is not None:
-                self.repaint(task, ids[task.id], mask_rows[task.mask_id])
+            if incomplete and payload.predicted and task.mask_id is not None:
+                self.set_prediction(task, ids[task.id], mask_rows[task.mask_id])
             if task.readers > 1:
                 self.client.set_readers(ids[task.id], task.readers)
-        self._labelling.sent(ids, self._actor, start=self._start)  # now nothing is missing there
+        self._labelling.sent(ids, self._actor, start=self._start)  # now the tasks are complete
 
-    def repaint(self, task: Task, number: int, mask: Mask) -> None:
-        """See that task `number` shows `mask`, once, and nothing older."""
-        there = self.client.predictions(number)
-        shown = {n for n, ids in there.items() if _is_of(ids, mask)}
+    def set_prediction(self, task: Task, number: int, mask: Mask) -> None:
+        """Make `mask` the only prediction of task `number`."""
+        existing = self.client.predictions(number)
+        shown = {n for n, ids in existing.items() if _is_of(ids, mask)}
         if not shown:
-            self.client.add_prediction(number, self._painted(task, mask))
-        for extra in sorted(set(there) - shown) + sorted(shown)[:-1]:
+            self.client.add_prediction(number, self._prediction(task, mask))
+        for extra in sorted(set(existing) - shown) + sorted(shown)[:-1]:
             self.client.delete_prediction(extra)
 
-    def paint_anew(self, task: Task, mask: Mask, model: str) -> bool:
-        """Show a newer prediction in a task; False where somebody has begun with the older one."""
+    def update_prediction(self, task: Task, mask: Mask, model: str) -> bool:
+        """Show a newer prediction in a task; returns False if somebody has begun with the older one."""
         assert task.remote_id is not None
         if self.client.has_work(task.remote_id):
             return False
-        self.repaint(task, task.remote_id, mask)
+        self.set_prediction(task, task.remote_id, mask)
         self.client.set_data(task.remote_id, model=model)
         self._labelling.update_task(task.id, mask_id=mask.id, arm=Arm.PREDICTED.value)
         return True
 
-    def _only_one(self, task: Task, numbers: Sequence[int]) -> int:
-        """The number that stays where a task was sent twice: that which people began, or the known one."""
+    def _remove_duplicates(self, task: Task, numbers: Sequence[int]) -> int:
+        """Delete duplicates of a task; returns the id of the one that people began, or else the known one."""
         begun = [n for n in numbers if self.client.has_work(n)] if len(numbers) > 1 else []
         if len(begun) > 1:
-            links = " and ".join(self.place.link(n) for n in begun)
+            links = " and ".join(self.project.link(n) for n in begun)
             raise InputError(
                 f"{links} are the same image and people worked on both: delete one of them"
             )
         known = [n for n in numbers if n == task.remote_id]
-        stays = (begun or known or list(numbers))[0]
+        kept = (begun or known or list(numbers))[0]
         for extra in numbers:
-            if extra != stays:
+            if extra != kept:
                 self.client.delete_task(extra)
-        return stays
+        return kept
 
     def _payload(
         self, data_of: DataOf, task: Task, image: Image, mask: Mask | None
@@ -214,19 +219,19 @@ class TaskUploader:
                 "data": task_data(image, task.key, picture, **data_of(image, mask))
             }
             if task.arm == Arm.PREDICTED and mask is not None:
-                payload["predictions"] = [self._painted(task, mask)]
+                payload["predictions"] = [self._prediction(task, mask)]
         except ServerError:
             raise
         except DdisegError as error:
             return FileOutcome(image.name, Outcome.REFUSED, str(error))
         return _Payload(as_json(payload), "predictions" in payload)
 
-    def _painted(self, task: Task, mask: Mask) -> dict[str, Any]:
+    def _prediction(self, task: Task, mask: Mask) -> dict[str, Any]:
         pixels = masks.stretch(self.workspace.mask(mask), (task.height, task.width))
         return prediction(pixels, mask.content_hash, load_protocol(), mask.uncertainty)
 
     def _picture(self, task: Task, image: Image) -> str:
-        """Where the server shows the copy; it is put there where it is missing."""
+        """Return the copy's address on the server, uploading it if it is missing."""
         name = copy_name(image, task.width, task.height)
         if self._connection.media is not None:
             path = self._connection.media / FOLDER / name
@@ -236,7 +241,7 @@ class TaskUploader:
             return f"/data/local-files/?d={FOLDER}/{name}"
         if task.media is None:
             data = copy_png(self.workspace, image, task.width, task.height)
-            task.media = self.client.plain.upload(self.place.number, name, data)
+            task.media = self.client.plain.upload(self.project.number, name, data)
             self._labelling.update_task(task.id, media=task.media)
         return task.media
 
@@ -247,8 +252,8 @@ def _is_of(region_ids: list[str], mask: Mask) -> bool:
 
 
 @contextmanager
-def _makers() -> Iterator[Executor]:
-    """Threads that make what is to be sent; where sending fails, what was not begun is not made."""
+def _build_pool() -> Iterator[Executor]:
+    """Yield threads that build tasks; tasks not begun are cancelled when sending fails."""
     pool = ThreadPoolExecutor(THREADS)
     try:
         yield pool
@@ -256,14 +261,14 @@ def _makers() -> Iterator[Executor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _made_ahead(
-    pool: Executor, make: Callable[[Task], _Made], batches: Iterable[Sequence[Task]]
-) -> Iterator[tuple[Sequence[Task], list[_Made]]]:
-    """Each batch with what `make` made of its tasks; the next one is in the making meanwhile."""
-    begun = ((batch, pool.map(make, batch)) for batch in batches)
-    end: tuple[Sequence[Task], Iterator[_Made]] = ((), iter(()))
-    for (batch, made), _next in pairwise(chain(begun, [end])):
-        yield batch, list(made)
+def _built_ahead(
+    pool: Executor, build: Callable[[Task], _Built], batches: Iterable[Sequence[Task]]
+) -> Iterator[tuple[Sequence[Task], list[_Built]]]:
+    """Yield each batch with its built tasks, while the next batch is being built."""
+    begun = ((batch, pool.map(build, batch)) for batch in batches)
+    end: tuple[Sequence[Task], Iterator[_Built]] = ((), iter(()))
+    for (batch, built), _next in pairwise(chain(begun, [end])):
+        yield batch, list(built)
 
 
 def _batches(tasks: Sequence[Task], size: int) -> Iterator[Sequence[Task]]:

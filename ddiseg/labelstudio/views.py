@@ -1,7 +1,7 @@
-"""Tabs of Label Studio's list of tasks: views for one person or one purpose, found by their filters.
+"""Tabs of Label Studio's task list (its API calls them views), for one person or one purpose.
 
-A tab's filters hold in the list and in "Label Tasks As Displayed"; "Label All Tasks" ignores them.
-Label Studio orders the columns itself: its own come first, then those of the tasks' data.
+A tab is found by its filters. They apply to the list and to "Label Tasks As Displayed"; "Label All
+Tasks" ignores them. Label Studio orders the columns itself: its own, then those of the task data.
 """
 
 from __future__ import annotations
@@ -10,14 +10,20 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from annotation_protocol.label_studio_config import REVIEW_COMMENT
+from ddiseg.catalogue import Purpose, State
+from ddiseg.catalogue.masks import REJECT
+from ddiseg.catalogue.tables import Review
 from ddiseg.labelstudio.client import Client
-from ddiseg.labelstudio.projects import ProjectRef
+from ddiseg.labelstudio.connection import Connection
+from ddiseg.labelstudio.projects import ProjectRef, ensure_project
+from ddiseg.workspace.workspace import Workspace
 
 #: Characters of a title that a tab shows; Label Studio cuts longer ones.
 TITLE_WIDTH = 15
 
-#: Columns of the list, hidden unless a tab shows them. The others tell people what they look for:
-#: the photograph, its name and tone, when it was completed, whether it was skipped.
+#: Columns hidden unless a tab shows them. Visible are the photograph, its name and tone, when the
+#: task was completed and whether it was skipped.
 _HIDDEN = (
     *("id", "inner_id", "annotators", "annotations_results", "annotations_ids"),
     *("total_annotations", "total_predictions", "predictions_results", "predictions_score"),
@@ -27,25 +33,25 @@ _HIDDEN = (
     *("data.drawn_by", "data.waits", "data.drawn_in"),
 )
 
-#: Beside an open task the list is narrow: the photograph and its name.
-_HIDDEN_BESIDE_A_TASK = (*_HIDDEN, "completed_at", "cancelled_annotations", "data.tone")
+#: While a task is open the list is narrow: the photograph and its name.
+_HIDDEN_WHILE_LABELLING = (*_HIDDEN, "completed_at", "cancelled_annotations", "data.tone")
 
 
 @dataclass(frozen=True)
 class Tab:
-    """A tab as it is to be."""
+    """The wanted state of a tab."""
 
     title: str
     conditions: tuple[dict[str, Any], ...] = ()  #: filters; without any, the tab lists all tasks
     shows: tuple[str, ...] = ()  #: columns that are hidden elsewhere
-    former: tuple[str, ...] = ()  #: titles to be replaced: Label Studio's, or an older version's
+    former: tuple[str, ...] = ()  #: titles to replace: Label Studio's, or an older version's
 
     @property
     def data(self) -> dict[str, Any]:
-        """The tab as Label Studio keeps it."""
+        """The tab as Label Studio stores it."""
         hidden = {
             "explore": _columns(_HIDDEN, self.shows),
-            "labeling": _columns(_HIDDEN_BESIDE_A_TASK),
+            "labeling": _columns(_HIDDEN_WHILE_LABELLING),
         }
         data: dict[str, Any] = {"title": self.title, "hiddenColumns": hidden}
         if self.conditions:
@@ -53,7 +59,7 @@ class Tab:
         return data
 
     def matches(self, view: Mapping[str, Any]) -> bool:
-        """Whether a view on the server is this tab: by its filters; without any, by its title too."""
+        """Whether a view on the server is this tab, by its filters or, without filters, its title."""
         data = view.get("data") or {}
         filters = (data.get("filters") or {}).get("items") or []
         if filters or self.conditions:
@@ -61,12 +67,12 @@ class Tab:
         return data.get("title") in (self.title, *self.former)
 
 
-#: All tasks of a project; Label Studio makes such a tab itself for whoever comes before us.
+#: All tasks of a project. Label Studio creates such a tab for the first person who opens the list.
 ALL = Tab("All", former=("Default",))
 
 
 def condition(key: str, operator: str, value: str) -> dict[str, Any]:
-    """A filter on a key of the tasks' data. A task that lacks the key never passes, whatever is asked."""
+    """Return a filter on a key of the task data; a task without the key never passes."""
     return {
         "filter": f"filter:tasks:data.{key}",
         "operator": operator,
@@ -75,35 +81,74 @@ def condition(key: str, operator: str, value: str) -> dict[str, Any]:
     }
 
 
-def ensure_tabs(client: Client, place: ProjectRef, wanted: Mapping[str, Tab]) -> dict[str, str]:
-    """Make the tabs that are missing; returns the addresses of `wanted` by its keys.
+#: The tab of images that came back from review or were reopened.
+RETURNED = Tab(
+    "Returned",
+    (condition(REVIEW_COMMENT, "not_equal", ""),),
+    shows=(f"data.{REVIEW_COMMENT}",),
+    former=("Returned by the reviewer",),
+)
 
-    A tab that bears a former title gets its title and columns; any other stays as people left it.
+
+def ensure_tabs(client: Client, project: ProjectRef, wanted: Mapping[str, Tab]) -> dict[str, str]:
+    """Create missing tabs; returns the addresses of the wanted tabs, by the keys of `wanted`.
+
+    A tab with a former title gets the new title and columns; any other stays as people left it.
     """
-    views = client.plain.views(place.number)
+    views = client.plain.views(project.number)
     addresses = {}
     for key, tab in wanted.items():
         number = _update(client, views, tab)
         if number is None:
-            number = client.plain.add_view(place.number, tab.data)
-        addresses[key] = f"{place.url}?tab={number}"
+            number = client.plain.add_view(project.number, tab.data)
+        addresses[key] = f"{project.url}?tab={number}"
     if ALL not in wanted.values():
         _update(client, views, ALL)
     return addresses
 
 
-def short_names(addresses: Collection[str]) -> dict[str, str]:
-    """Return a title for each person's tab, short enough to be read whole, by e-mail address.
+def show_comments(workspace: Workspace, client: Client, project: ProjectRef) -> str | None:
+    """Show the comments of returned images in their tasks, and remove them once an image moved on.
 
-    It is the part before the @; where several people share that, what tells their domains apart
-    follows.
+    A skipped image that was reopened counts as returned: its task is done for the server, which
+    offers it to nobody else.
+
+    Returns:
+        The address of the tab that lists the returned images; None if there are none.
+    """
+    labelling = workspace.catalogue.tasks
+    reviews = workspace.catalogue.masks.last_reviews()
+    any_returned = False
+    for task, image, answered in labelling.commented(project.row.id):
+        comment = _comment(image.state, reviews.get(image.id), answered)
+        any_returned = any_returned or comment is not None
+        if comment != task.comment:
+            assert task.remote_id is not None
+            if client.set_data(task.remote_id, **{REVIEW_COMMENT: comment or ""}):
+                labelling.update_task(task.id, comment=comment)
+    if not any_returned:
+        return None
+    return ensure_tabs(client, project, {RETURNED.title: RETURNED})[RETURNED.title]
+
+
+def send_back(workspace: Workspace, client: Client, connection: Connection) -> str | None:
+    """Show the comments of returned images to their annotators; see `show_comments`."""
+    project = ensure_project(workspace, client, connection, Purpose.ANNOTATION, keep_config=False)
+    return show_comments(workspace, client, project)
+
+
+def short_names(addresses: Collection[str]) -> dict[str, str]:
+    """Return a short, readable tab title for each person, by e-mail address.
+
+    It is the part before the @, followed by the distinct part of the domain if several people share
+    it.
     """
     sharing: dict[str, list[str]] = {}
     for address in addresses:
         sharing.setdefault(address.partition("@")[0], []).append(address)
     names = {}
     for local, people in sharing.items():
-        ends = _told_apart([address.partition("@")[2] for address in people])
+        ends = _distinct_parts([address.partition("@")[2] for address in people])
         for address, end in zip(people, ends, strict=True):
             room = max(TITLE_WIDTH - len(end) - 1, 2)
             cut = local if len(local) <= room else f"{local[: room - 1]}…"
@@ -112,13 +157,24 @@ def short_names(addresses: Collection[str]) -> dict[str, str]:
 
 
 def _update(client: Client, views: Collection[Mapping[str, Any]], tab: Tab) -> int | None:
-    """The number of the view that is `tab`, brought up to date; None where there is none."""
+    """Bring the view of `tab` up to date and return its number; None if there is no such view."""
     view = next((view for view in views if tab.matches(view)), None)
     if view is None:
         return None
     if view["data"].get("title") in tab.former:
         client.plain.change_view(int(view["id"]), {**view["data"], **tab.data})
     return int(view["id"])
+
+
+def _comment(state: str, review: Review | None, answered: bool) -> str | None:
+    """Return the comment shown above a returned image; None for any other image."""
+    rejected = review is not None and review.verdict == REJECT
+    in_new_task = state == State.IN_LABELLING and rejected
+    if state != State.REWORK and not in_new_task and not answered:
+        return None
+    if review is None:
+        return "Please look at this image again."
+    return f"{review.reviewer}: {review.comment or 'please look at this image again'}"
 
 
 def _comparable(filters: Collection[Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -131,8 +187,8 @@ def _columns(hidden: Collection[str], shown: Collection[str] = ()) -> list[str]:
     return [f"tasks:{name}" for name in hidden if name not in shown]
 
 
-def _told_apart(domains: list[str]) -> list[str]:
-    """Domains without the ends that all of them share: north.org and south.org are north and south."""
+def _distinct_parts(domains: list[str]) -> list[str]:
+    """Return domains without their common ending: north.org and south.org give north and south."""
     parts = [domain.split(".") for domain in domains]
     while all(len(p) > 1 for p in parts) and len({p[-1] for p in parts}) == 1:
         parts = [p[:-1] for p in parts]

@@ -1,4 +1,4 @@
-"""The batches that rounds draw: their names, and which images are predicted before a draw."""
+"""Batches drawn by rounds: their names, and the candidates that are predicted first."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from ddiseg.catalogue.tables import Image
 from ddiseg.sampling.pool import BatchPool
 from ddiseg.sampling.quotas import share_out
 
-#: A draw judges at most so many times the images that it takes: of a large catalogue, painting all
-#: that may be drawn would take longer than people take to label the batch.
-JUDGED = 20
+#: Candidates per image of a batch: in a large catalogue, predicting all of them would take longer
+#: than labelling the batch.
+CANDIDATES = 20
 
 _NAME = "auto-"
 
 
 def next_name(taken: Collection[str]) -> str:
-    """Return the first name for a batch of a round that is free."""
+    """Return the first free name for a batch of a round."""
     names = (f"{_NAME}{number}" for number in itertools.count(1))
     return next(name for name in names if name not in taken)
 
 
 def images_to_score(catalogue: Catalogue, size: int, seed: int) -> list[Image]:
-    """The images among which a draw of `size` chooses.
+    """Return the images to predict before a batch of `size` is drawn.
 
-    All that may be drawn, or JUDGED times `size` of them, as many of each tone, by seed. A draw takes
-    what is not painted only after all that is, so these are what it judges once they are painted.
+    All that may be drawn, or CANDIDATES times `size` of them, equally many of each tone, by seed. A
+    draw prefers predicted images, so it chooses among these once they are predicted.
     """
     pool = BatchPool.read(catalogue, None, (), size, seed, described=False)
     room = {tone: len(positions) for tone, positions in pool.candidates.items()}
-    shares = share_out(JUDGED * size, room, seed)
+    quotas = share_out(CANDIDATES * size, room, seed)
     ids = [
         pool.rows[position].id
         for tone, positions in pool.candidates.items()
-        for position in positions[: shares[tone]]
+        for position in positions[: quotas[tone]]
     ]
     return list(catalogue.images.select(ids=ids)) if ids else []

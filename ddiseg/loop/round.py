@@ -1,8 +1,8 @@
-"""A round of the loop: pull, review, refresh where it is due, draw where it is asked for, paint, push.
+"""A round of the loop: pull, review, refresh if due, draw a batch if asked for, predict, push.
 
-Every step can be repeated: what a stopped round has done is found done by the next one. A step that
-fails is told and does not keep the others from running, but for those that need what it failed on:
-where the labelling server does not answer, nothing is pushed, and what is here is still learned from.
+Every step can be repeated: the next round continues a stopped one. A failed step is reported and
+does not prevent the others, except those that depend on it: if the labelling server does not answer,
+nothing is pushed, but the model still learns from the masks in the catalogue.
 """
 
 from __future__ import annotations
@@ -40,29 +40,27 @@ from ddiseg.sampling.batches import BatchRequest, DrawnBatch, draw_batch
 from ddiseg.workspace.settings import StudySettings, TrainingSettings
 from ddiseg.workspace.workspace import Workspace
 
-#: Called with a line for the person who watches.
-Say = Callable[[str], None]
-
-#: Notes of a draw in the line of its step; 'ddiseg batch show' has them all.
-NOTED = 2
+#: Notes of a batch shown with the step; 'ddiseg batch show' shows all.
+MAX_NOTES = 2
 
 
 @dataclass(frozen=True)
 class RoundOptions:
-    """What a round does, and when it learns.
+    """Options of a round.
 
-    Raises InputError for numbers that can't be.
+    Raises:
+        InputError: a number is out of range.
     """
 
     every: int = TrainingSettings.every  #: accepted masks that make a refresh due
     max_age: float = TrainingSettings.max_age  #: days; with a version that old, one mask is enough
-    draw: int = 0  #: images of the next batch, drawn once nobody has work left; 0 draws none
+    draw: int = 0  #: size of the next batch, drawn once nobody has work left; 0 for none
     tolerance: float = TrainingSettings.max_drop
     backbone: str = "small"
     device: str = "auto"
     seed: int = 0
     review_sample: float = 100.0  #: percent of the masks that are reviewed
-    push: PushOptions = field(default_factory=PushOptions)  #: of batches that rounds drew
+    push: PushOptions = field(default_factory=PushOptions)  #: for batches drawn by rounds
 
     def __post_init__(self) -> None:
         TrainingSettings(every=self.every, max_age=self.max_age, max_drop=self.tolerance)
@@ -71,13 +69,13 @@ class RoundOptions:
             raise InputError(f"--draw is {self.draw}: give a number of images, or 0 for none")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the options as the catalogue keeps them with each round."""
+        """Return the options as the catalogue stores them with each round."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a round as it went."""
+    """Result of a step of a round."""
 
     name: str
     said: str
@@ -100,15 +98,16 @@ def run_round(
     actor: str,
     *,
     must_refresh: bool = False,
-    say: Say = lambda _line: None,
+    on_step: Callable[[Step], object] = lambda _step: None,
     stages: Stages = silent_stages,
 ) -> list[Step]:
-    """Run a round and write down each step as it is done; returns the steps.
+    """Run a round and record each step; returns the steps.
 
     Args:
-        find_connection: the labelling server, or a WorkspaceError where there is none.
-        must_refresh: refresh though it may not be due.
-        stages: shows how far each stage of a step is.
+        find_connection: returns the labelling server; raises WorkspaceError if there is none.
+        must_refresh: refresh even if it is not due.
+        on_step: called with each step once it is done.
+        stages: progress of each stage of a step.
 
     Raises:
         LeaseHeldError: another round runs on this catalogue.
@@ -118,11 +117,11 @@ def run_round(
         rounds = workspace.catalogue.rounds
         number = rounds.begin(actor, options.as_dict())
         done: list[Step] = []
-        new = _Round(workspace, find_connection, options, actor, must_refresh, stages)
-        for name, work in new.steps():
+        current = _Round(workspace, find_connection, options, actor, must_refresh, stages)
+        for name, work in current.steps():
             lease.check()
-            step = _done(name, work)
-            say(f"{step.name}: {step.said}")
+            step = _run_step(name, work)
+            on_step(step)
             rounds.step(number, step.as_dict())
             done.append(step)
         rounds.end(number, "failed" if any(step.failed for step in done) else "done")
@@ -132,75 +131,29 @@ def run_round(
 def plan_round(
     workspace: Workspace, find_connection: Callable[[], Connection], options: RoundOptions
 ) -> list[Step]:
-    """What a round would do now, as far as that is known before it pulls; changes nothing."""
+    """Return what a round would do now, as far as that is known before a pull; changes nothing."""
     plan = _Plan(workspace, find_connection, options)
-    return [_done(name, work) for name, work in plan.steps()]
-
-
-@dataclass(frozen=True)
-class RefreshSettings:
-    """When a refresh is due, and where each number comes from.
-
-    Raises InputError for numbers that can't be.
-    """
-
-    every: int
-    max_age: float  #: days
-    sources: dict[str, str]  #: by option, such as "--every"
-
-    def __post_init__(self) -> None:
-        RoundOptions(every=self.every, max_age=self.max_age)
-
-    @classmethod
-    def read(
-        cls, workspace: Workspace, every: int | None = None, max_age: float | None = None
-    ) -> RefreshSettings:
-        """Return the numbers given; else the workspace's; else the last round's; else the defaults."""
-        row, default = workspace.catalogue.rounds.last_with_settings(), RoundOptions()
-        changed = workspace.training().changed()
-        recorded = (row.settings if row is not None else None) or {}
-        values: dict[str, Any] = {}
-        sources: dict[str, str] = {}
-        for name, given in (("every", every), ("max_age", max_age)):
-            option = f"--{name.replace('_', '-')}"
-            if given is not None:
-                values[name], sources[option] = given, "given here"
-            elif (key := f"training.{option[2:]}") in changed:
-                values[name], sources[option] = changed[key], "as in ddiseg.toml"
-            elif row is not None and name in recorded:
-                values[name], sources[option] = recorded[name], f"as in round {row.id}"
-            else:
-                values[name] = getattr(default, name)
-                sources[option] = "the default, no round recorded its own"
-        return cls(**values, sources=sources)
-
-    @property
-    def as_text(self) -> str:
-        every, max_age = self.sources.values()
-        numbers = f"--every {self.every}", f"--max-age {self.max_age:g}"
-        if every == max_age:
-            return f"{', '.join(numbers)} ({every})"
-        return f"{numbers[0]} ({every}), {numbers[1]} ({max_age})"
+    return [_run_step(name, work) for name, work in plan.steps()]
 
 
 def work_in_hand(workspace: Workspace) -> list[Image]:
-    """The images that people have or are to have: tasks on the server, and open batches."""
+    """Return the images in people's hands: tasks on the server, and open batches."""
     return Worklist.read(workspace).images
 
 
-def _done(name: str, work: Callable[[], str]) -> Step:
+def _run_step(name: str, work: Callable[[], str]) -> Step:
     started = time.monotonic()
     try:
         said, failed = work(), False
     except (UserError, OSError) as error:
         said, failed = str(error), True
-    except Exception as error:  # noqa: BLE001 - one step's defect must not end the others
+    except Exception as error:  # noqa: BLE001 - a defect in one step must not end the others
         said, failed = str(defect(error)), True
     return Step(name, said, failed, time.monotonic() - started)
 
 
 class _Round:
-    """The steps of one round, and what they hand on."""
+    """The steps of one round, and the state that they share."""
 
     def __init__(
         self,
@@ -214,7 +167,7 @@ class _Round:
         self.workspace, self.options, self.actor = workspace, options, actor
         self.stages = stages
         self.find_connection, self.must_refresh = find_connection, must_refresh
-        self.connection: Connection | None = None  #: of a server that has answered
+        self.connection: Connection | None = None  #: of a server that answered
 
     def steps(self) -> list[tuple[str, Callable[[], str]]]:
         return [
@@ -237,7 +190,7 @@ class _Round:
             return _NO_SERVER
         done = pull(self.workspace, self.connection, Purpose.REVIEW, self.actor)
         sample, seed = self.options.review_sample, self.options.push.seed
-        given = push_reviews(
+        pushed = push_reviews(
             self.workspace,
             self.connection,
             sample,
@@ -246,13 +199,13 @@ class _Round:
             self.stages,
             left_out_too=False,
         )
-        said = [
+        parts = [
             _counted(done.outcomes, "verdicts"),
-            _counted(given.outcomes, "masks given to reviewers"),
+            _counted(pushed.outcomes, "masks given to reviewers"),
         ]
-        if given.unsampled:
-            said.append(f"{given.unsampled} left out by spot checks stay submitted")
-        return "; ".join(said)
+        if pushed.unsampled:
+            parts.append(f"{pushed.unsampled} left out by spot checks stay submitted")
+        return "; ".join(parts)
 
     def refresh(self) -> str:
         options, due = self.options, self.due()
@@ -271,8 +224,8 @@ class _Round:
         name, learned = done.version.name, len(done.version.training_masks)
         if not done.new:
             return f"{name} has learned from exactly these {learned} masks already"
-        stays = f"{done.in_use} stays in use" if done.in_use else "no version is in use"
-        verdict = "in use" if done.in_use == name else f"refused, {stays}"
+        kept = f"{done.in_use} stays in use" if done.in_use else "no version is in use"
+        verdict = "in use" if done.in_use == name else f"refused, {kept}"
         return f"{name}, from {learned} masks: {verdict} ({'; '.join(done.reasons)})"
 
     def draw(self) -> str:
@@ -283,42 +236,46 @@ class _Round:
         before = [batch.name for batch in catalogue.batches.all() if batch.closed_at is None]
         if in_hand := work_in_hand(self.workspace):
             return _not_yet(in_hand)
-        painted = self._paint_what_may_be_drawn()
+        predicted = self._predict_candidates()
         name = next_name({batch.name for batch in catalogue.batches.all()})
         try:
             request = BatchRequest(size, seed=self.options.push.seed)
             drawn = draw_batch(catalogue, name, request, self.actor, origin=BatchOrigin.ROUND)
-        except InputError as error:  # everything is labelled: no failure of the round
+        except InputError as error:  # everything is labelled: not a failure
             return f"nothing drawn: {error}"
         for finished in before:
             catalogue.batches.close(finished, self.actor)
-        return "; ".join([_told(name, drawn), *painted, *_notes(name, drawn)])
+        return "; ".join([_batch_text(name, drawn), *predicted, *_notes(name, drawn)])
 
     def paint(self) -> str:
         images = work_in_hand(self.workspace)
         if not images and not self.workspace.catalogue.images.select(states=OPEN):
-            return "nothing to paint: no image is open"
+            return "nothing to predict: no image is open"
         if not images:
-            return "nothing to paint: 'ddiseg batch draw' or 'ddiseg label push' gives people work"
-        if self.painter is None:
-            return "nothing painted: there is no model yet"
-        outcomes = self.painter.paint(images, self.stages("Predicting images"))
+            return (
+                "nothing to predict: 'ddiseg batch draw' or 'ddiseg label push' gives people work"
+            )
+        if self.predictor is None:
+            return "nothing predicted: there is no model yet"
+        outcomes = self.predictor.paint(images, self.stages("Predicting images"))
         _raise_if_nothing_taken(outcomes, "images")
-        return _painted(self.painter, outcomes)
+        return _predicted(self.predictor, outcomes)
 
     def push(self) -> str:
         if self.connection is None:
             return _NO_SERVER
         work, options = Worklist.read(self.workspace), self.options.push
-        as_it_was_given = replace(options, readers=1)  # asks for no more readers than there are
+        unchanged = replace(options, readers=1)  # existing tasks get no more readers
         outcomes: list[FileOutcome] = []
-        for images, how in ((work.given, as_it_was_given), (work.to_give, options)):
+        for images, push_options in ((work.given, unchanged), (work.to_give, options)):
             if images:
-                done = push(self.workspace, self.connection, images, how, self.actor, self.stages)
+                done = push(
+                    self.workspace, self.connection, images, push_options, self.actor, self.stages
+                )
                 outcomes += done.outcomes
         _raise_if_nothing_taken(outcomes, "images")
-        said = _counted(outcomes, "images") if outcomes else "nothing to push"
-        return "; ".join([said, *work.left_to_persons])
+        text = _counted(outcomes, "images") if outcomes else "nothing to push"
+        return "; ".join([text, *work.left_to_persons])
 
     def due(self) -> Due:
         """Whether a refresh is due by these options."""
@@ -326,26 +283,26 @@ class _Round:
         return refresh_due(self.workspace.catalogue, self.options.every, age)
 
     @cached_property
-    def painter(self) -> Predictor | None:
-        """The version in use, in memory, once the refresh is over; None where there is none yet."""
+    def predictor(self) -> Predictor | None:
+        """The version in use, loaded after the refresh; None if there is none yet."""
         try:
             return Predictor.load(self.workspace, device=self.options.device)
         except NotFoundError:
             return None
 
-    def _paint_what_may_be_drawn(self) -> list[str]:
-        """Paint the images among which a draw chooses, or it could only draw by lot; says how many."""
+    def _predict_candidates(self) -> list[str]:
+        """Predict the candidates of a batch, without which it could only be drawn at random."""
         images = images_to_score(
             self.workspace.catalogue, self.options.draw, self.options.push.seed
         )
-        if not images or self.painter is None:
+        if not images or self.predictor is None:
             return []
-        outcomes = self.painter.paint(images, self.stages("Predicting images"))
-        return [f"chosen among {_painted(self.painter, outcomes)}"]
+        outcomes = self.predictor.paint(images, self.stages("Predicting images"))
+        return [f"chosen among {_predicted(self.predictor, outcomes)}"]
 
 
 class _Plan(_Round):
-    """The same steps, each of which only says what it would do."""
+    """The same steps, each of which only reports what it would do."""
 
     def __init__(
         self,
@@ -378,27 +335,27 @@ class _Plan(_Round):
         images = images_to_score(self.workspace.catalogue, size, self.options.push.seed)
         if not images:
             return "would draw nothing: no image may be drawn"
-        return f"{self._would_paint(images)}, then draw a batch of {size}"
+        return f"{self._would_predict(images)}, then draw a batch of {size}"
 
     def paint(self) -> str:
-        return self._would_paint(work_in_hand(self.workspace))
+        return self._would_predict(work_in_hand(self.workspace))
 
     def push(self) -> str:
         if self.connection is None:
             return _NO_SERVER
         work = Worklist.read(self.workspace)
-        said = f"would bring {len(work.given)} images up to date on the server"
+        text = f"would bring {len(work.given)} images up to date on the server"
         if work.to_give:
-            said += f", and give people {len(work.to_give)} more"
-        return "; ".join([said, *work.left_to_persons])
+            text += f", and give people {len(work.to_give)} more"
+        return "; ".join([text, *work.left_to_persons])
 
-    def _would_paint(self, images: Sequence[Image]) -> str:
+    def _would_predict(self, images: Sequence[Image]) -> str:
         version = self.workspace.catalogue.models.current_or_none()
         if version is None:
-            return "would paint nothing, since there is no model yet"
-        painted = self.workspace.catalogue.masks.predicted_by(version.id)
-        todo = sum(image.id not in painted for image in images)
-        return f"would paint {todo} of {len(images)} images with {version.name}"
+            return "would predict nothing, since there is no model yet"
+        predicted = self.workspace.catalogue.masks.predicted_by(version.id)
+        todo = sum(image.id not in predicted for image in images)
+        return f"would predict {todo} of {len(images)} images with {version.name}"
 
 
 _NO_SERVER = "left out: the labelling server did not answer"
@@ -409,27 +366,27 @@ def _not_yet(in_hand: Sequence[Image]) -> str:
     return f"not yet: {len(in_hand)} images are in people's hands or wait for them"
 
 
-def _told(name: str, drawn: DrawnBatch) -> str:
+def _batch_text(name: str, drawn: DrawnBatch) -> str:
     tones = ", ".join(f"{tone} {n}" for tone, n in drawn.by_tone.items())
-    by_lot = sum(member.random for member in drawn.members)
-    return f"{name}: {len(drawn.members)} images ({tones}), {by_lot} by lot"
+    at_random = sum(member.random for member in drawn.members)
+    return f"{name}: {len(drawn.members)} images ({tones}), {at_random} at random"
 
 
 def _notes(name: str, drawn: DrawnBatch) -> list[str]:
-    """The first notes of a draw, and where the others are."""
-    more = len(drawn.notes) - NOTED
+    """Return the first notes of a batch, and where the others are."""
+    more = len(drawn.notes) - MAX_NOTES
     rest = [f"{more} more notes: 'ddiseg batch show {name}'"] if more > 0 else []
-    return [*drawn.notes[:NOTED], *rest]
+    return [*drawn.notes[:MAX_NOTES], *rest]
 
 
 def _raise_if_nothing_taken(outcomes: Sequence[FileOutcome], what: str) -> None:
-    """Fail a step of which everything was refused; what is missing then is missing for all."""
+    """Raise DdisegError if every image of a step was refused, for then the cause is common."""
     if nothing_taken(outcomes):
         raise DdisegError(f"nothing was taken; {reasons_in_words(outcomes, what)}")
 
 
-def _painted(painter: Predictor, outcomes: Sequence[FileOutcome]) -> str:
-    return f"{_counted(outcomes, 'images')} by {painter.version.name}"
+def _predicted(predictor: Predictor, outcomes: Sequence[FileOutcome]) -> str:
+    return f"{_counted(outcomes, 'images')} by {predictor.version.name}"
 
 
 def _counted(outcomes: Sequence[FileOutcome], what: str) -> str:

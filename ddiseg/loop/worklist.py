@@ -1,7 +1,8 @@
-"""What people have in hand, and who gives it to them."""
+"""The images in people's hands, and who gives them out."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from ddiseg.catalogue import BatchOrigin, Catalogue, Purpose
@@ -13,15 +14,15 @@ from ddiseg.workspace.workspace import Workspace
 
 @dataclass(frozen=True)
 class Worklist:
-    """The images that people have or are to have, each once.
+    """Images that people have or will get, each once.
 
-    A round gives out what rounds drew. A batch that a person drew is given out by that person, with
-    options such as a control arm: once people have seen an image, that can't be made up for.
+    A round gives out batches drawn by rounds. A batch drawn by a person is given out by that person,
+    with options such as a control arm, which can't be added once people have seen an image.
     """
 
-    given: list[Image]  #: there are tasks of them on the labelling server
-    to_give: list[Image]  #: of open batches that rounds drew, without a task
-    of_persons: dict[str, list[Image]]  #: by open batch that a person drew, without a task
+    given: list[Image]  #: with a task on the labelling server
+    to_give: list[Image]  #: of open batches drawn by rounds, without a task
+    of_persons: dict[str, list[Image]]  #: by open batch drawn by a person, without a task
 
     @classmethod
     def read(cls, workspace: Workspace) -> Worklist:
@@ -47,13 +48,9 @@ class Worklist:
 
     @property
     def images(self) -> list[Image]:
-        """All of them, in the order of their ids."""
-        every = [
-            *self.given,
-            *self.to_give,
-            *(i for each in self.of_persons.values() for i in each),
-        ]
-        return sorted(every, key=lambda image: image.id)
+        """All images, ordered by id."""
+        images = itertools.chain(self.given, self.to_give, *self.of_persons.values())
+        return sorted(images, key=lambda image: image.id)
 
     @property
     def left_to_persons(self) -> list[str]:

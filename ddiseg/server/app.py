@@ -1,70 +1,133 @@
 """The HTTP interface: what Label Studio 1.23 expects of an ML backend, webhooks, and metrics.
 
-Handlers parse and answer; whatever may take a moment runs in a thread, never on the event loop.
+Handlers only parse and answer; anything that may take a moment runs in a thread, not on the event
+loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from annotation_protocol import UserError
 from ddiseg.catalogue import JobKind, ModelKind
-from ddiseg.labelstudio.task_payload import PAINTED
-from ddiseg.server.backend import Backend
-from ddiseg.server.guard import HEALTH, WEBHOOK, RequestGuard
-from ddiseg.server.known_tasks import AskedTask
-from ddiseg.server.metrics import Measured
-from ddiseg.server.predictions import BUDGET
-from ddiseg.server.webhooks import Webhook
+from ddiseg.labelstudio.task_payload import MODEL_VERSION
+from ddiseg.server.auth import HEALTH, WEBHOOK, Credentials, RequestGuard
+from ddiseg.server.interactive import Clicks
+from ddiseg.server.jobs import Do, JobsWanted, Worker
+from ddiseg.server.metrics import Measured, Metrics
+from ddiseg.server.model_cache import ModelCache
+from ddiseg.server.predictions import BUDGET, Predictions, predict_open_work
+from ddiseg.server.schemas import (
+    BadBodyError,
+    PredictRequest,
+    SetupRequest,
+    WebhookRequest,
+    read_body,
+    route_options,
+)
+from ddiseg.workspace.workspace import Workspace
 
-#: Tasks that one request may hold: Label Studio sends some hundreds.
-MOST_TASKS = 20_000
+logger = logging.getLogger(__name__)
 
 #: Seconds that a webhook waits for a locked catalogue, and after which it may be sent again.
 PATIENCE, RETRY_AFTER = 1.5, 5
 
 _PATHS = (HEALTH, "/setup", "/predict", "/versions", WEBHOOK, "/metrics")
 
-_Body = TypeVar("_Body", bound=BaseModel)
+
+class Backend:
+    """Everything behind the HTTP interface of one workspace, with the threads that run beside it."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        owner: str,
+        credentials: Credentials,
+        rounds: Mapping[JobKind, Do],
+        *,
+        device: str = "cpu",
+        every: float = 0.0,
+        grace: float = 30.0,
+    ) -> None:
+        """Build the parts; nothing runs yet.
+
+        Args:
+            owner: of the server's lease, in whose name jobs are done.
+            rounds: functions for the jobs other than PAINT.
+            every: seconds between two PULL jobs by time, the first one at the start; 0 for none.
+            grace: seconds that a running job has to end once the server stops.
+        """
+        self.workspace, self.credentials = workspace, credentials
+        self._grace = grace
+        self.metrics = Metrics()
+        self.model = ModelCache(workspace, device)
+        self.predictions = Predictions(workspace, self.model, self.metrics)
+        self.clicks = Clicks(workspace, self.model, self.metrics)
+        jobs: dict[JobKind, Do] = {
+            **rounds,
+            JobKind.PREDICT: lambda stopping: predict_open_work(workspace, self.model, stopping),
+        }
+        self.worker = Worker(workspace.catalogue.jobs, owner, jobs, self.metrics, logger.info)
+        self.jobs_wanted = JobsWanted(workspace, self.worker.wake, logger.info)
+        self._clock = Clock(every, lambda: self.jobs_wanted.want(JobKind.PULL))
+
+    def start(self) -> None:
+        """Start working on the queued jobs."""
+        self.jobs_wanted.start()
+        self.worker.start()
+        self._clock.start()
+
+    def stop(self) -> None:
+        """Finish the running job, or leave it to the next server."""
+        self._clock.stop()
+        self.jobs_wanted.stop()
+        if not self.worker.stop(self._grace):
+            logger.warning(
+                f"a job did not end within {self._grace:g} s: the next server does it again, "
+                "nothing that it finished is lost"
+            )
 
 
-class _Params(BaseModel):
-    context: dict[str, Any] | None = None
+class Clock:
+    """Calls `tick` at the start and every so many seconds, on a thread; never with 0 seconds.
 
+    This is how rounds notice what no webhook reported, and refreshes that are due by age. `tick`
+    must return at once and raise nothing, as `JobsWanted.want` does.
+    """
 
-class Predict(BaseModel):
-    """What /predict is asked."""
+    def __init__(self, seconds: float, tick: Callable[[], object]) -> None:
+        self._seconds, self._tick = seconds, tick
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="clock", daemon=True)
 
-    tasks: list[AskedTask] = Field(max_length=MOST_TASKS)
-    project: str | None = None
-    params: _Params | None = None
+    def start(self) -> None:
+        if self._seconds:
+            self._thread.start()
 
+    def stop(self) -> None:
+        """End the thread; no tick follows."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
 
-class Setup(BaseModel):
-    """What /setup is told; the token in it is neither kept nor used."""
-
-    project: str | None = None
-
-
-class _Refused(Exception):  # noqa: N818 - an answer, not a fault
-    """The request can't be served as it is."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            self._tick()
+            self._stopped.wait(self._seconds)
 
 
 def create_app(backend: Backend, max_body: int) -> FastAPI:
-    """The application of a workspace's server; bodies may have `max_body` bytes."""
+    """Return the application of a workspace's server; bodies may have up to `max_body` bytes."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -78,154 +141,112 @@ def create_app(backend: Backend, max_body: int) -> FastAPI:
     _add_predictions(app, backend)
     _add_webhooks(app, backend)
     _add_state(app, backend)
-    _add_refusals(app)
+    _add_error_handlers(app)
     app.add_middleware(RequestGuard, credentials=backend.credentials, max_body=max_body)
     app.add_middleware(Measured, metrics=backend.metrics, paths=_PATHS)
     return app
 
 
 def _add_predictions(app: FastAPI, backend: Backend) -> None:
-    @app.post("/setup", **_takes(Setup))
+    @app.post("/setup", **route_options(SetupRequest))
     async def setup(request: Request) -> dict[str, str]:
-        """Label Studio shows the predictions of this one version, whichever model painted them."""
-        await _body(request, Setup)
-        return {"model_version": PAINTED}
+        """Return the one version name that covers the predictions of all models."""
+        await read_body(request, SetupRequest)
+        return {"model_version": MODEL_VERSION}
 
-    @app.post("/predict", **_takes(Predict))
+    @app.post("/predict", **route_options(PredictRequest))
     async def predict(request: Request) -> Response:
-        """One result a task; `unanswered` says why a task has none."""
+        """Return one result a task; `unanswered` says why a task has none."""
         deadline = time.monotonic() + BUDGET
-        asked = await _body(request, Predict)
-        context = asked.params.context if asked.params else None
-        if context:
+        body = await read_body(request, PredictRequest)
+        if body.context:
             click = await run_in_threadpool(
-                backend.clicks.answer, asked.project, asked.tasks, context, deadline
+                backend.clicks.answer, body.project, body.tasks, body.context, deadline
             )
             return JSONResponse(click)
-        findings, left = await run_in_threadpool(
-            backend.predictions.find, asked.project, asked.tasks, deadline
+        findings, is_incomplete = await run_in_threadpool(
+            backend.predictions.find, body.project, body.tasks, deadline
         )
-        if left:
+        if is_incomplete:
             backend.jobs_wanted.want(JobKind.PREDICT)
-        pieces = backend.predictions.answer(asked.tasks, findings)
+        pieces = backend.predictions.answer(body.tasks, findings)
         return StreamingResponse(_in_threads(pieces), media_type="application/json")
 
 
 def _add_webhooks(app: FastAPI, backend: Backend) -> None:
     async def receive(request: Request) -> Response:
-        webhook = await _body(request, Webhook)
+        webhook = await read_body(request, WebhookRequest)
         if webhook.kind is None or webhook.number is None:
-            return _noted(backend, "ignored")
-        wanted = asyncio.wrap_future(backend.jobs_wanted.want(webhook.kind, webhook.number))
+            return _acknowledge(backend, "ignored")
+        request_job = asyncio.wrap_future(backend.jobs_wanted.want(webhook.kind, webhook.number))
         try:
-            ours = await asyncio.wait_for(wanted, PATIENCE)
+            is_known = await asyncio.wait_for(request_job, PATIENCE)
         except (TimeoutError, UserError):
             backend.metrics.webhooks.labels("busy").inc()
             detail = "the catalogue is busy: nothing is lost, the next pull sees it anyway"
             return JSONResponse({"detail": detail}, 503, {"Retry-After": str(RETRY_AFTER)})
-        return _noted(backend, "queued" if ours else "unknown project")
+        return _acknowledge(backend, "queued" if is_known else "unknown project")
 
-    @app.post(WEBHOOK, **_takes(Webhook))
+    @app.post(WEBHOOK, **route_options(WebhookRequest))
     async def webhook(request: Request) -> Response:
-        """A hint that there is something to bring back, or to learn."""
+        """Take a hint that there is something to pull, or to learn from."""
         return await receive(request)
 
-    @app.post(WEBHOOK + "/{secret}", **_takes(Webhook))
+    @app.post(WEBHOOK + "/{secret}", **route_options(WebhookRequest))
     async def webhook_with_secret(request: Request, secret: str) -> Response:
-        """The same, for a sender that can't set a header; the secret was looked at before."""
+        """The same for a sender that can't set a header; RequestGuard has checked the secret."""
         return await receive(request)
 
 
 def _add_state(app: FastAPI, backend: Backend) -> None:
     @app.get(HEALTH)
     async def health() -> dict[str, str]:
-        """Whether the server runs; open to anyone."""
+        """Whether the server runs; needs no credentials."""
         return {"status": "UP", "model_class": "ddiseg"}
 
     @app.get("/versions")
     def versions() -> dict[str, Any]:
-        """`versions` is what Label Studio lets a person choose from; `models` is what painted."""
+        """Return the version that Label Studio offers people, and the models behind it."""
         models = backend.workspace.catalogue.models
-        in_use = _in_use(backend)
+        current = _current_model(backend)
         return {
-            "versions": [PAINTED],
+            "versions": [MODEL_VERSION],
             "models": [
-                {"name": m.name, "created_at": m.created_at, "in_use": m.name == in_use}
+                {"name": m.name, "created_at": m.created_at, "in_use": m.name == current}
                 for m in models.all(ModelKind.SEGMENTATION)
             ],
         }
 
     @app.get("/metrics")
     def metrics() -> Response:
-        """Counters for Prometheus."""
-        text = backend.metrics.text(backend.workspace.catalogue.jobs.waiting(), _in_use(backend))
+        """Return the counters for Prometheus."""
+        waiting = backend.workspace.catalogue.jobs.waiting()
+        text = backend.metrics.text(waiting, _current_model(backend))
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _add_refusals(app: FastAPI) -> None:
-    @app.exception_handler(_Refused)
-    async def refused(_request: Request, error: _Refused) -> Response:
-        return JSONResponse({"detail": str(error)}, error.status)
+def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(BadBodyError)
+    async def bad_body(_request: Request, error: BadBodyError) -> Response:
+        return JSONResponse({"detail": str(error)}, 400)
 
     @app.exception_handler(UserError)
-    async def troubled(_request: Request, error: UserError) -> Response:
+    async def unavailable(_request: Request, error: UserError) -> Response:
         return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(RETRY_AFTER)})
 
 
-def _takes(body: type[BaseModel]) -> dict[str, Any]:
-    """How a route that reads its own body says what it takes.
-
-    Reading is done in a thread: parsing megabytes on the event loop would hold up everyone.
-    """
-    schema = {"application/json": {"schema": _schema(body)}}
-    refusals = {400: "no such JSON", 401: "wrong credentials", 413: "too large", 503: "busy"}
-    return {
-        "openapi_extra": {"requestBody": {"required": True, "content": schema}},
-        "responses": {status: {"description": why} for status, why in refusals.items()},
-    }
-
-
-def _schema(body: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a body, with what it refers to in its place."""
-    schema = body.model_json_schema()
-    parts = schema.pop("$defs", {})
-
-    def inlined(node: Any) -> Any:
-        if isinstance(node, list):
-            return [inlined(each) for each in node]
-        if not isinstance(node, dict):
-            return node
-        if "$ref" in node:
-            return inlined(parts[node["$ref"].rpartition("/")[2]])
-        return {key: inlined(value) for key, value in node.items()}
-
-    whole: dict[str, Any] = inlined(schema)
-    return whole
-
-
-async def _body(request: Request, model: type[_Body]) -> _Body:
-    """The body as `model`; what it does not name is not even kept."""
-    data = await request.body()
-    try:
-        return await run_in_threadpool(model.model_validate_json, data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise _Refused(400, f"the body is not as expected: {where} {first['msg']}") from None
-
-
 async def _in_threads(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    done: bytes = b""
-    while (piece := await run_in_threadpool(next, pieces, done)) != done:
+    end: bytes = b""
+    while (piece := await run_in_threadpool(next, pieces, end)) != end:
         yield piece
 
 
-def _noted(backend: Backend, outcome: str) -> Response:
+def _acknowledge(backend: Backend, outcome: str) -> Response:
     backend.metrics.webhooks.labels(outcome).inc()
     return JSONResponse({"status": outcome})
 
 
-def _in_use(backend: Backend) -> str | None:
-    """The name of the model version in use."""
+def _current_model(backend: Backend) -> str | None:
+    """Return the name of the model version in use; None if there is none."""
     version = backend.workspace.catalogue.models.current_or_none()
     return version.name if version else None

@@ -1,7 +1,7 @@
-"""A region from a person's clicks, while Auto-Annotation is on in Label Studio.
+"""Interactive segmentation: a region from a person's clicks, while Auto-Annotation is on.
 
-The network looks at an image once; its activations are kept, so that each further click is answered
-from memory. Fields of a click: https://labelstud.io/tags/keypointlabels
+The network sees an image once. Its activations are cached, so each further click is answered from
+memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
 from annotation_protocol import Protocol, UserError, load_protocol
 from annotation_protocol.label_studio_config import IMAGE, MASK
@@ -21,21 +21,21 @@ from ddiseg import masks
 from ddiseg.catalogue import Arm
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
-from ddiseg.labelstudio.task_payload import PAINTED
+from ddiseg.labelstudio.task_payload import MODEL_VERSION
 from ddiseg.masks import brush_rle
 from ddiseg.masks.composition import Origin
 from ddiseg.model.predict import Predictor
-from ddiseg.server.known_tasks import AskedTask, KnownTask, find_tasks
 from ddiseg.server.metrics import Metrics
 from ddiseg.server.model_cache import ModelCache
-from ddiseg.server.predictions import UNKNOWN, WITHHELD
+from ddiseg.server.predictions import UNKNOWN, WITHHELD, KnownTask, find_tasks
+from ddiseg.server.schemas import Keypoint, RequestedTask
 from ddiseg.workspace.workspace import Workspace
 from fedd.clicks import Click, ClickSegmenter, prepare_clicks
 
 KEYPOINT = "keypointlabels"
 
-#: Images whose activations are kept at most, and bytes of them.
-MOST_IMAGES, MOST_BYTES = 64, 512_000_000
+#: Limits of the cache of activations: images, and bytes.
+MAX_IMAGES, MAX_BYTES = 64, 512_000_000
 
 
 class Clicks:
@@ -43,31 +43,31 @@ class Clicks:
 
     def __init__(self, workspace: Workspace, model: ModelCache, metrics: Metrics) -> None:
         self._workspace, self._model, self._metrics = workspace, model, metrics
-        self._seen = _Seen()
+        self._cache = _ActivationCache()
 
     def answer(
         self,
         project: str | None,
-        asked: Sequence[AskedTask],
+        requested: Sequence[RequestedTask],
         context: Mapping[str, Any],
         deadline: float,
     ) -> dict[str, Any]:
-        """The response: for each task the region of its clicks' class, or nothing and the reason.
+        """Return the response: for each task the region of the clicked class, or a reason.
 
-        Label Studio sends one task. Its interface wants a `result` even where there is none, and
-        stores nothing of it.
+        Label Studio sends one task. It expects a `result` even if that is empty, and stores nothing
+        of it.
         """
-        known = find_tasks(self._workspace, project, asked)
+        known = find_tasks(self._workspace, project, requested)
         results: list[dict[str, Any]] = []
         for task in known:
             try:
                 region = self._region(task, context, deadline)
             except UserError as error:
                 self._metrics.predictions.labels("unanswered").inc()
-                results.append({"model_version": PAINTED, "result": [], "reason": str(error)})
+                results.append({"model_version": MODEL_VERSION, "result": [], "reason": str(error)})
             else:
                 self._metrics.predictions.labels("clicked").inc()
-                results.append({"model_version": PAINTED, "result": [region]})
+                results.append({"model_version": MODEL_VERSION, "result": [region]})
         return {"results": results}
 
     def _region(
@@ -75,33 +75,33 @@ class Clicks:
     ) -> dict[str, Any]:
         if known is None:
             raise InputError(UNKNOWN)
-        if known.task.arm == Arm.CONTROL:  # what the model sees is its prediction all the same
+        if known.task.arm == Arm.CONTROL:  # a region from clicks would show the prediction, too
             raise InputError(WITHHELD)
         protocol = load_protocol()
         label, clicks = read_clicks(context, protocol, (known.image.height, known.image.width))
         class_id = protocol.class_named(label).index
-        with self._model.painter(deadline) as painter:
-            key = painter.version.id, known.image.id
-            looked = self._seen.get(key)
-            if looked is None:
-                looked = self._look(painter, known.image)
-                self._seen.put(key, looked)
-            found = looked.region(clicks, class_id)
+        with self._model.predictor(deadline) as predictor:
+            key = predictor.version.id, known.image.id
+            segmenter = self._cache.get(key)
+            if segmenter is None:
+                segmenter = self._prepare(predictor, known.image)
+                self._cache.put(key, segmenter)
+            found = segmenter.region(clicks, class_id)
         size = known.task.height, known.task.width
         inside = masks.stretch(found.astype(np.uint8), size).astype(np.bool_)
         return _brush(inside, label)
 
-    def _look(self, painter: Predictor, image: Image) -> ClickSegmenter:
+    def _prepare(self, predictor: Predictor, image: Image) -> ClickSegmenter:
         photograph = self._workspace.photograph(image)
-        return prepare_clicks(painter.probes, painter.net, photograph)
+        return prepare_clicks(predictor.probes, predictor.net, photograph)
 
 
 def read_clicks(
     context: Mapping[str, Any], protocol: Protocol, size: tuple[int, int]
 ) -> tuple[str, list[Click]]:
-    """The class that is clicked for, and the clicks for it on a photograph of `size` (H, W).
+    """Return the clicked class and its clicks, in pixels of a photograph of `size` (H, W).
 
-    The last click's label decides; clicks for other classes are no part of this region.
+    The last click's label decides; clicks for other classes are ignored.
 
     Raises:
         InputError: there is no click, or one that can't be read.
@@ -110,13 +110,13 @@ def read_clicks(
     entries = context.get("result")
     try:
         found = [
-            _Keypoint.model_validate(entry)
+            Keypoint.model_validate(entry)
             for entry in (entries if isinstance(entries, list) else [])
             if isinstance(entry, Mapping) and entry.get("type") == KEYPOINT
         ]
     except ValidationError:
         raise InputError(
-            "a click has no place or no label: give x and y in percent, and one label"
+            "a click has no position or no label: give x and y in percent, and one label"
         ) from None
     if not found:
         raise InputError("there is no click: switch Auto-Annotation on and click on the image")
@@ -126,51 +126,38 @@ def read_clicks(
     return label, [_click(point, size) for point in same]
 
 
-def _click(point: _Keypoint, size: tuple[int, int]) -> Click:
-    """In pixels; 100 % is the edge, where there is no pixel any more."""
+def _click(point: Keypoint, size: tuple[int, int]) -> Click:
+    """Convert a click to pixels; 100 % is the edge, beyond the last pixel."""
     y, x = (
-        min(percent * side / 100, side - 1)
-        for percent, side in zip((point.value.y, point.value.x), size, strict=True)
+        min(percent * length / 100, length - 1)
+        for percent, length in zip((point.value.y, point.value.x), size, strict=True)
     )
     return Click(x, y, point.is_positive)
 
 
-class _Place(BaseModel):
-    """Percent of the picture's width and height, from its top left corner."""
-
-    x: float = Field(ge=0, le=100)
-    y: float = Field(ge=0, le=100)
-    keypointlabels: list[str] = Field(min_length=1, max_length=1)
-
-
-class _Keypoint(BaseModel):
-    value: _Place
-    is_positive: bool = True
-
-
-class _Seen:
-    """What the network saw of the images that were clicked last."""
+class _ActivationCache:
+    """Activations of the images that were clicked last."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[int, int], ClickSegmenter] = OrderedDict()
 
     def get(self, key: tuple[int, int]) -> ClickSegmenter | None:
-        """By (model version, image); the one asked for is the last to go."""
+        """Return the activations of a (model version, image), and mark them as used last."""
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
-    def put(self, key: tuple[int, int], looked: ClickSegmenter) -> None:
-        """Keep one; those that were not asked for longest go where there are too many."""
-        self._kept[key] = looked
+    def put(self, key: tuple[int, int], segmenter: ClickSegmenter) -> None:
+        """Add activations; evicts the least recently used ones beyond the limits."""
+        self._kept[key] = segmenter
         while len(self._kept) > 1 and (
-            len(self._kept) > MOST_IMAGES or sum(x.nbytes for x in self._kept.values()) > MOST_BYTES
+            len(self._kept) > MAX_IMAGES or sum(x.nbytes for x in self._kept.values()) > MAX_BYTES
         ):
             self._kept.popitem(last=False)
 
 
 def _brush(inside: NDArray[np.bool_], label: str) -> dict[str, Any]:
-    """A region as a person would paint it: it was their click, and it goes over what lies below."""
+    """Return a region as Label Studio stores a brush stroke of a person, as the clicks were theirs."""
     height, width = inside.shape
     return {
         "id": secrets.token_hex(5),

@@ -16,7 +16,7 @@ from ddiseg.catalogue.leases import LeaseHeldError
 from ddiseg.catalogue.runs import Jobs
 from ddiseg.catalogue.tables import Job
 from ddiseg.errors import DdisegError, WorkspaceError, defect
-from ddiseg.server.known_tasks import projects_here
+from ddiseg.labelstudio.projects import known_projects
 from ddiseg.server.metrics import Metrics
 from ddiseg.workspace.workspace import Workspace
 
@@ -96,7 +96,7 @@ class JobsWanted:
         future.set_exception(error)
 
     def _write(self, kind: JobKind, project: int | None) -> bool:
-        if project is not None and project not in projects_here(self._workspace):
+        if project is not None and project not in known_projects(self._workspace):
             return False
         self._workspace.catalogue.jobs.request(kind)
         self._then()

@@ -1,4 +1,4 @@
-"""What the server counts, as Prometheus reads it."""
+"""Counters of the server for Prometheus."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Metrics:
         )
 
     def text(self, waiting: int, version: str | None) -> bytes:
-        """The exposition format; `waiting` jobs, and the name of the version in use, if any.
+        """Return the exposition format, for `waiting` jobs and the name of the version in use.
 
         https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
         """
@@ -77,20 +77,20 @@ class Measured:
             return
         status, started = 500, time.perf_counter()
 
-        async def noted(message: Message) -> None:
+        async def observe(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, noted)
+            await self._app(scope, receive, observe)
         finally:
-            path = self._known(scope["path"])
+            path = self._label(scope["path"])
             self._metrics.requests.labels(path, str(status)).inc()
             self._metrics.seconds.labels(path).observe(time.perf_counter() - started)
 
-    def _known(self, path: str) -> str:
-        """One of `paths`: neither a secret in a path nor a stranger's guesses become labels."""
+    def _label(self, path: str) -> str:
+        """Return one of `paths` or "other": secrets and guesses in a path must not become labels."""
         first = "/" + path.split("/")[1] if path.startswith("/") else path
         return first if first in self._paths else "other"

@@ -13,22 +13,23 @@ from ddiseg.workspace.workspace import Workspace
 
 
 class ModelCache:
-    """Loads the version in use when it is first needed, and again once another one is in use."""
+    """Loads the version in use on first use, and again once another version is in use."""
 
     def __init__(self, workspace: Workspace, device: str) -> None:
         self._workspace, self._device = workspace, device
         self._lock = threading.Lock()
-        self._painter: Predictor | None = None
+        self._predictor: Predictor | None = None
 
     @contextmanager
-    def painter(self, deadline: float | None = None) -> Iterator[Predictor]:
-        """The model, for the caller alone; `deadline` is when waiting for it ends (monotonic).
+    def predictor(self, deadline: float | None = None) -> Iterator[Predictor]:
+        """Lend the model to the caller alone, waiting for it until `deadline` (monotonic seconds).
 
-        Raises NotFoundError where there is no model yet, WorkspaceError where its file was changed
-        or others were at it until the deadline.
+        Raises:
+            NotFoundError: there is no model yet.
+            WorkspaceError: its file was changed, or it was in use until the deadline.
         """
-        patience = -1 if deadline is None else max(0.0, deadline - time.monotonic())
-        if not self._lock.acquire(timeout=patience):
+        timeout = -1 if deadline is None else max(0.0, deadline - time.monotonic())
+        if not self._lock.acquire(timeout=timeout):
             raise WorkspaceError("the model is busy with other images: ask again later")
         try:
             yield self._current()
@@ -37,7 +38,7 @@ class ModelCache:
 
     def _current(self) -> Predictor:
         version = self._workspace.catalogue.models.current()
-        if self._painter is None or self._painter.version.id != version.id:
-            self._painter = None  # two networks at once may be more than memory holds
-            self._painter = Predictor.load(self._workspace, device=self._device)
-        return self._painter
+        if self._predictor is None or self._predictor.version.id != version.id:
+            self._predictor = None  # two networks at once may need more memory than there is
+            self._predictor = Predictor.load(self._workspace, device=self._device)
+        return self._predictor

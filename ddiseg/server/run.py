@@ -15,9 +15,8 @@ from ddiseg.catalogue.leases import SERVE, HeldLease
 from ddiseg.errors import DdisegError, InputError
 from ddiseg.labelstudio.connection import find
 from ddiseg.loop.round import RoundOptions, run_round
-from ddiseg.server.app import create_app
-from ddiseg.server.backend import Backend, Say
-from ddiseg.server.credentials import ensure_credentials
+from ddiseg.server.app import Backend, create_app
+from ddiseg.server.auth import ensure_credentials
 from ddiseg.server.jobs import Do
 from ddiseg.workspace.workspace import Workspace
 
@@ -32,16 +31,16 @@ def serve(
     every: float,
     max_body: int,
     grace: float,
-    say: Say,
     ready: Callable[[str], None],
 ) -> None:
-    """Serve a workspace until SIGTERM or SIGINT; `ready` is called with the address.
+    """Serve a workspace until SIGTERM or SIGINT.
 
     Args:
-        options: of the rounds.
-        every: seconds from one round that no webhook asked for to the next; 0: there are none.
-        max_body: bytes that a request's body may have.
-        grace: seconds that requests and the job at hand have to end once the server stops.
+        options: options of the rounds.
+        every: seconds between two rounds by time; 0 for none.
+        max_body: maximum size of a request's body in bytes.
+        grace: seconds that requests and a running job have to end once the server stops.
+        ready: called with the address once the server listens.
 
     Raises:
         LeaseHeldError: another server runs on this catalogue.
@@ -57,7 +56,6 @@ def serve(
             device=options.device,
             every=every,
             grace=grace,
-            say=say,
         )
         config = uvicorn.Config(
             create_app(backend, max_body),
@@ -78,7 +76,7 @@ def serve(
 
 
 def rounds(workspace: Workspace, options: RoundOptions, actor: str) -> Mapping[JobKind, Do]:
-    """The jobs that are rounds of the loop; each fails where a step of its round fails."""
+    """Return the jobs that are rounds of the loop; each fails if a step of its round fails."""
 
     def job(*, must_refresh: bool) -> Do:
         def do(_stopping: Callable[[], bool]) -> None:
@@ -107,7 +105,7 @@ def _let_go(lease: HeldLease, sign: int, _frame: object) -> None:
 
 @contextlib.contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that listens; raises InputError where it can't."""
+    """Yield a listening socket; raises InputError if the address can't be used."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family, backlog=2048)

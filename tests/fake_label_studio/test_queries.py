@@ -33,13 +33,13 @@ def test_pages__first_one_of_nothing_is_empty(talk: Talk) -> None:
     assert talk.status == 404
 
 
-def test_pages__ten_thousand_tasks(label_studio: FakeLabelStudio, talk: Talk) -> None:
-    keys = [str(number) for number in range(10_000)]
+def test_pages__thousands_of_tasks(label_studio: FakeLabelStudio, talk: Talk) -> None:
+    keys = [str(number) for number in range(2_000)]
     push(talk, *keys)
-    query = where("data.key", "in_list", "List", keys[5_000:5_200])
+    query = where("data.key", "in_list", "List", keys[1_000:1_200])
     answer = talk.ask("GET", "/api/tasks", project=1, page_size=500, query=query, include="data")
-    assert [task["data"]["key"] for task in answer["tasks"]] == keys[5_000:5_200]
-    last = talk.ask("GET", "/api/tasks", project=1, page=100, page_size=100, include="id")
+    assert [task["data"]["key"] for task in answer["tasks"]] == keys[1_000:1_200]
+    last = talk.ask("GET", "/api/tasks", project=1, page=20, page_size=100, include="id")
     assert len(last["tasks"]) == 100
 
 

@@ -119,7 +119,7 @@ def _until(true: Callable[[], bool]) -> float:
 
 
 def _account(root: Path) -> tuple[str, str]:
-    from ddiseg.server.credentials import ensure_credentials
+    from ddiseg.server.auth import ensure_credentials
 
     known = ensure_credentials(root)
     return known.user, known.password

@@ -1,1 +1,1 @@
-"""A Label Studio of the workspace's own: installed, started, given its accounts, stopped."""
+"""The embedded Label Studio of a workspace: installation, start, accounts, stop."""

@@ -1,4 +1,4 @@
-"""The accounts of the embedded Label Studio: generated once, kept in secrets.json."""
+"""Accounts of the embedded Label Studio, generated once and stored in secrets.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROLES = ("admin", "annotator", "reviewer")
 
 @dataclass(frozen=True)
 class Account:
-    """A person's way into the embedded server; `token` is for its API."""
+    """A login of the embedded server, and its API token."""
 
     email: str
     password: str = field(repr=False)
@@ -26,7 +26,7 @@ class Account:
 
 
 def read_accounts(root: Path) -> dict[str, Account]:
-    """The accounts of a workspace by role; raises WorkspaceError where there are none."""
+    """Return the accounts of a workspace by role; raises WorkspaceError if there are none."""
     path = Folder(root).secrets
     content = read_json(path)
     if content is None:
@@ -38,7 +38,7 @@ def read_accounts(root: Path) -> dict[str, Account]:
 
 
 def generate_accounts(folder: Folder) -> None:
-    """Write secrets.json, where it is not there yet; the server does not know them by that."""
+    """Write secrets.json if it is missing; `put_into_database` tells the server."""
     if folder.secrets.exists():
         return
     new = {
@@ -49,23 +49,26 @@ def generate_accounts(folder: Folder) -> None:
 
 
 def put_into_database(folder: Folder, environment: Path) -> None:
-    """Make Label Studio's database agree with secrets.json, while its server runs.
+    """Write the accounts of secrets.json into Label Studio's database, while its server runs.
 
-    Its own Python does it (`environment`). Secrets go by standard input, where `ps` does not see
-    them. Raises ServerError where it fails.
+    A script of its own Python (`environment`) does this. Secrets are passed by standard input, where
+    `ps` does not show them.
+
+    Raises:
+        ServerError: the script failed.
     """
     accounts = read_accounts(folder.root)
-    wanted = [{**asdict(a), "superuser": role == "admin"} for role, a in accounts.items()]
+    content = [{**asdict(a), "superuser": role == "admin"} for role, a in accounts.items()]
     with open(folder.log, "ab") as log:
-        done = subprocess.run(
+        result = subprocess.run(
             [str(environment / "bin" / "python"), "-I", str(SCRIPT)],
-            input=json.dumps(wanted).encode(),
+            input=json.dumps(content).encode(),
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment_variables(folder),
             check=False,
         )
-    if done.returncode:
+    if result.returncode:
         raise ServerError(
-            f"Label Studio's accounts can't be made: {folder.last_words()}; run 'ddiseg label up' again"
+            f"Label Studio's accounts can't be made: {folder.log_excerpt()}; run 'ddiseg label up' again"
         )

@@ -1,9 +1,9 @@
 # mypy: ignore-errors
-"""Make Label Studio's accounts: run by its own Python, as a script; ddiseg never imports it.
+"""Script for Label Studio's own Python that creates its accounts; ddiseg never imports it.
 
 Reads [{"email", "password", "token", "superuser"}, ...] from standard input: passwords must not
-stand among a process's arguments, where `label-studio init` wants them. Accounts that are there
-already get the password and token given, and access by token is switched on for all.
+be process arguments, as `label-studio init` requires. Existing accounts get the given password and
+token, and access by token is enabled for all.
 """
 
 from __future__ import annotations

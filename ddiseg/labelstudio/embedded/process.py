@@ -1,4 +1,4 @@
-"""A process in the background that a later command finds again, and never takes another one for."""
+"""Background processes that a later command identifies safely. POSIX only, as is the server."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ GRACE = 10.0
 
 @dataclass(frozen=True)
 class Process:
-    """A process, known by its number and its start: a number alone is given to others later."""
+    """A process, identified by pid and start time, as a pid is reused."""
 
     pid: int
-    started: str  #: opaque; the same text as long as it is the same process
+    started: str  #: opaque; equal as long as it is the same process
 
     @classmethod
     def spawn(
@@ -33,7 +33,9 @@ class Process:
     ) -> Process:
         """Start `command` so that it outlives this process and its terminal.
 
-        It works in `folder`, writes to the descriptor `log`, and what it makes is its owner's alone.
+        Args:
+            folder: its working directory; only the owner may read files that it creates.
+            log: descriptor of its standard output and error.
         """
         child = subprocess.Popen(
             command,
@@ -45,7 +47,7 @@ class Process:
             start_new_session=True,
             umask=0o077,
         )
-        child.returncode = 0  # it is meant to run on: Popen must not warn that it does
+        child.returncode = 0  # it is meant to run on: no warning from Popen
         return cls(child.pid, started(child.pid) or "ended at once")
 
     @property
@@ -53,22 +55,23 @@ class Process:
         return started(self.pid) == self.started
 
     def stop(self) -> None:
-        """End it and what it started; without effect where it has ended.
+        """End the process and its children, if it still runs.
 
-        Raises WorkspaceError where it can't be ended.
+        Raises:
+            WorkspaceError: it can't be ended.
         """
-        for sign, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
+        for number in (signal.SIGTERM, signal.SIGKILL):
             if not self.alive:
                 return
             try:
-                os.killpg(self.pid, sign)
+                os.killpg(self.pid, number)
             except ProcessLookupError:
                 return
             except PermissionError as error:
                 raise WorkspaceError(
                     f"process {self.pid} belongs to another user: let that user stop it"
                 ) from error
-            self._wait(seconds)
+            self._wait(GRACE)
         if self.alive:
             raise WorkspaceError(f"process {self.pid} does not end: restart the machine")
 
@@ -82,10 +85,9 @@ class Process:
 def attended(
     command: Sequence[str], log: IO[str], pass_fds: Collection[int] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start `command` and wait for its end; an exception in the block ends it before.
+    """Start `command` and wait for its end; an exception in the block ends it and its children.
 
-    With it ends all that it started: it is in a process group of its own, which Ctrl+C does not
-    reach but through this process.
+    It has a process group of its own, which Ctrl+C reaches only through this process.
     """
     child = subprocess.Popen(
         command,
@@ -104,9 +106,9 @@ def attended(
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        # What the child started may outlive it.
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        # The child's children may outlive it.
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, sign)
+            os.killpg(child.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(GRACE)

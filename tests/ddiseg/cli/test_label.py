@@ -16,12 +16,12 @@ import click
 import pytest
 
 from ddiseg.errors import ServerError
-from ddiseg.labelstudio import connection, first_contact
+from ddiseg.labelstudio import connection
 from ddiseg.labelstudio.connection import Connection, Team
 from ddiseg.labelstudio.embedded import server
 from ddiseg.labelstudio.embedded.accounts import generate_accounts, read_accounts
 from ddiseg.labelstudio.embedded.process import Process
-from ddiseg.labelstudio.folder import Folder, Say
+from ddiseg.labelstudio.folder import Folder
 from ddiseg.outcomes import Stages
 from ddiseg.workspace.workspace import Workspace
 
@@ -56,10 +56,10 @@ def running(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> server.Run
     """As if `label up` had started a server, which answers."""
     started = server.Running(Process(4711, "x"), 8080, "2026-01-01T10:00:00+00:00", "1.23.2", True)
 
-    def up(root: Path, port: int | None, say: Say, stages: Stages) -> server.Running:
+    def up(root: Path, port: int | None, stages: Stages) -> server.Running:
         Folder(root).make()
         generate_accounts(Folder(root))
-        say("making the accounts")
+        server.logger.info("making the accounts")
         return replace(started, port=port or started.port, new=port is not None)
 
     monkeypatch.setattr(server, "up", up)
@@ -127,7 +127,7 @@ def test_up__stopped_while_it_makes_the_projects(
     def ensure_projects(*_: Any) -> None:
         signal.raise_signal(sign)
 
-    def down(root: Path, _say: Say) -> bool:
+    def down(root: Path) -> bool:
         stopped.append(root)
         return True
 
@@ -162,7 +162,7 @@ def test_label__no_workspace(ddiseg: Run, tmp_path: Path, words: tuple[str, ...]
 
 def test_down__twice(ddiseg: Run, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ddiseg("label", "down", "--workspace", workspace.root).out == "not running\n"
-    monkeypatch.setattr(server, "down", lambda _root, _say: True)
+    monkeypatch.setattr(server, "down", lambda _root: True)
     assert ddiseg("label", "down", "--workspace", workspace.root).out == "stopped\n"
     as_json = ddiseg("label", "down", "--workspace", workspace.root, "--output", "json")
     assert as_json.json == {"stopped": True}
@@ -204,7 +204,7 @@ def test_status__running(
 def test_status__of_a_team(
     ddiseg: Run, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_contact, "server_version", lambda _url: "1.23.2")
+    monkeypatch.setattr(connection, "server_version", lambda _url: "1.23.2")
     Folder(workspace.root).make()
     Folder(workspace.root).team.write_text(f'{{"url": "{TEAM}"}}')
     result = ddiseg("label", "status", "--workspace", workspace.root)
@@ -217,7 +217,7 @@ def test_status__of_a_team_that_is_down(
     def refuses(url: str) -> str:
         raise ServerError(f"{url}: can't be reached")
 
-    monkeypatch.setattr(first_contact, "server_version", refuses)
+    monkeypatch.setattr(connection, "server_version", refuses)
     Folder(workspace.root).make()
     Folder(workspace.root).team.write_text(f'{{"url": "{TEAM}"}}')
     result = ddiseg("label", "status", "--workspace", workspace.root)

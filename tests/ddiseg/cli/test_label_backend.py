@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ddiseg.labelstudio.folder import Folder
-from ddiseg.server.credentials import VARIABLES
+from ddiseg.server.auth import VARIABLES
 from ddiseg.workspace.workspace import Workspace
 from tests.fake_label_studio import FakeLabelStudio, label_studio
 from tests.fake_label_studio.ml_backend import MLBackend

@@ -23,9 +23,9 @@ def images(*tones: str, start: int = 0) -> list[Image]:
 
 def one_by_one(tones: Iterable[str], percent: float, what: str = "control") -> list[str]:
     """Tones of what is drawn where each push is of one image."""
-    shares, drawn = StratifiedAllocation({}), []
+    allocation, drawn = StratifiedAllocation({}), []
     for number, tone in enumerate(tones):
-        drawn += [tone] * len(shares.draw(what, images(tone, start=number), percent, 0))
+        drawn += [tone] * len(allocation.draw(what, images(tone, start=number), percent, 0))
     return drawn
 
 
@@ -61,19 +61,19 @@ def _check(pushes: Sequence[Sequence[str]], percents: Sequence[float], seed: int
     In the worst order of four tones, no rule keeps both the tones and the total within one: whoever
     pushes image by image can send a tone that must be drawn from just where the total must not.
     """
-    shares, drawn, there = StratifiedAllocation({}), Counter[str](), 0
+    allocation, drawn, there = StratifiedAllocation({}), Counter[str](), 0
     exact: defaultdict[str, float] = defaultdict(float)
     for tones, percent in zip(pushes, percents, strict=True):
         batch = images(*tones, start=there)
         there += len(batch)
-        found = shares.draw("control", batch, percent, seed)
+        found = allocation.draw("control", batch, percent, seed)
         drawn.update(image.tone for image in batch if image.id in found)
         for tone in tones:
             exact[tone] += percent / 100
         assert all(abs(drawn[tone] - exact[tone]) < 1 + 1e-6 for tone in exact)
         assert abs(drawn.total() - sum(exact.values())) < 2
         # What a push writes down is all that the next one needs.
-        shares = StratifiedAllocation(shares.owed)
+        allocation = StratifiedAllocation(allocation.carry)
 
 
 def test_draw__a_fifth_of_pushes_of_one() -> None:
@@ -87,25 +87,25 @@ def test_draw__a_fifth_of_pushes_of_one() -> None:
 
 
 def test_draw__no_tone_is_always_the_one_that_goes_without() -> None:
-    shares, drawn = StratifiedAllocation({}), Counter[str]()
+    allocation, drawn = StratifiedAllocation({}), Counter[str]()
     for week in range(8):
         batch = images(*["I-II", "III-IV", "V-VI"] * 4, start=12 * week)
-        found = shares.draw("control", batch, 20, 0)
+        found = allocation.draw("control", batch, 20, 0)
         drawn.update(image.tone for image in batch if image.id in found)
     assert sorted(drawn.values()) == [6, 6, 7]
 
 
 def test_draw__the_tone_furthest_behind_first() -> None:
-    shares = StratifiedAllocation({"control": {"V-VI": 0.5, "I-II": -0.3}})
-    [drawn] = shares.draw("control", images("I-II", "III-IV", "V-VI"), 20, 0)
+    allocation = StratifiedAllocation({"control": {"V-VI": 0.5, "I-II": -0.3}})
+    [drawn] = allocation.draw("control", images("I-II", "III-IV", "V-VI"), 20, 0)
     assert drawn == 2
-    assert shares.owed == {"control": {"V-VI": -0.3, "I-II": -0.1, "III-IV": 0.2}}
+    assert allocation.carry == {"control": {"V-VI": -0.3, "I-II": -0.1, "III-IV": 0.2}}
 
 
 def test_draw__no_more_of_a_tone_than_there_is() -> None:
-    shares = StratifiedAllocation({"control": {"I-II": 0.9, "V-VI": 0.95}})
-    assert shares.draw("control", images("V-VI"), 90, 0) == {0}
-    assert shares.owed == {"control": {"I-II": 0.9, "V-VI": 0.85}}
+    allocation = StratifiedAllocation({"control": {"I-II": 0.9, "V-VI": 0.95}})
+    assert allocation.draw("control", images("V-VI"), 90, 0) == {0}
+    assert allocation.carry == {"control": {"I-II": 0.9, "V-VI": 0.85}}
 
 
 def test_draw__ties_are_not_settled_by_name() -> None:
@@ -120,16 +120,16 @@ def test_draw__ties_are_not_settled_by_name() -> None:
 @given(st.lists(TONES, max_size=60), st.floats(-0.99, 0.99), st.integers(0, 5))
 def test_draw__all_and_none_whatever_is_owed(tones: list[str], owed: float, seed: int) -> None:
     before = {"control": {"I-II": owed, "V-VI": owed}}
-    shares = StratifiedAllocation(before)
-    assert shares.draw("control", images(*tones), 0, seed) == set()
-    assert shares.draw("control", images(*tones), 100, seed) == set(range(len(tones)))
-    assert shares.owed == before
+    allocation = StratifiedAllocation(before)
+    assert allocation.draw("control", images(*tones), 0, seed) == set()
+    assert allocation.draw("control", images(*tones), 100, seed) == set(range(len(tones)))
+    assert allocation.carry == before
 
 
 def test_draw__what_is_owed_to_one_draw_is_not_owed_to_another() -> None:
-    shares = StratifiedAllocation({"control": {"V-VI": 0.9}})
-    assert shares.draw("readers", images("V-VI"), 20, 0) == set()
-    assert shares.draw("control", images("V-VI"), 20, 0) == {0}
+    allocation = StratifiedAllocation({"control": {"V-VI": 0.9}})
+    assert allocation.draw("readers", images("V-VI"), 20, 0) == set()
+    assert allocation.draw("control", images("V-VI"), 20, 0) == {0}
 
 
 @given(st.permutations(range(20)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import threading
 import time
 import warnings
@@ -95,7 +96,10 @@ def refused(ask: Asking, client: Client) -> str:
         (garbage(), "answered with data that can't be read ({}); run the same command again"),
         (status(200, "[[]]"), "is this Label Studio 1.x?|can't be read ({})"),
         (status(200, "null"), "is this Label Studio 1.x?|can't be read ({})"),
-        (status(302, headers={"Location": "/login"}), "sends elsewhere (302, {}): give the addre"),
+        (
+            status(302, headers={"Location": "/login"}),
+            "redirects to another page (302, {}): give the addre",
+        ),
         (truncated(), "broke the connection off ({}): is it running? 'ddiseg label status'"),
         (cut(), "broke the connection off ({}): is it running? 'ddiseg label status'"),
     ],
@@ -200,8 +204,8 @@ def test_check_version__another_major_one(
         assert client.check_version() == release
     else:
         assert refused(Client.check_version, client) == (
-            f"{client.url} is Label Studio {release}; this ddiseg speaks to 1.x: upgrade ddiseg or "
-            "connect another server"
+            f"{client.url} is Label Studio {release}, and this ddiseg works with 1.x: connect "
+            "another server, or upgrade ddiseg"
         )
 
 
@@ -244,7 +248,7 @@ def test_personal_token__the_exchange_goes_wrong(studio: Studio) -> None:
         for fault in (html(), garbage(), status(200, "{}"), status(200, "[]"), cut()):
             for ask, _ in (*READS.values(), *WRITES.values()):
                 studio.server.misbehave("POST", "/api/token/refresh/", fault)
-                assert "the access token" in refused(ask, client)
+                assert "access" in refused(ask, client)
 
 
 def test_legacy_tokens__disabled(studio: Studio, client: Client) -> None:
@@ -278,7 +282,7 @@ def test_proxy__stands_before_a_team_s_server_only(
             ask(client)
     with Client(team.connection) as client:
         for ask, _ in (*READS.values(), *WRITES.values()):
-            assert "can't be reached" in refused(ask, client)
+            assert re.search("can't be reached|the proxy does not", refused(ask, client))
     assert team.server.requests == []
 
 

@@ -267,7 +267,7 @@ def test_people__who_began_and_who_changed_it_last(case: Case) -> None:
 @pytest.mark.parametrize("result", [[], None, [wrote("note", "nothing to see")]])
 def test_submitted__with_nothing_painted(case: Case, result: Result | None) -> None:
     expect_problem(
-        case, result, "submitted with nothing painted: paint it, or skip it with a reason"
+        case, result, "submitted without any region: paint one, or skip the task with a reason"
     )
 
 

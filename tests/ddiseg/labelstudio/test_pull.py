@@ -141,7 +141,7 @@ def test_pull__a_reason_given_later(studio: Studio, images: list[Image]) -> None
 @pytest.mark.parametrize(
     ("result", "says"),
     [
-        ([], "submitted with nothing painted"),
+        ([], "submitted without any region"),
         ([*LESION, chosen("skip_reason", "blurry")], "submitted with the skip reason 'blurry'"),
         ([stroke("lesion", box(slice(2), slice(2), (16, 12)))], "it can't lie over it"),
         ([stroke("scar", INK)], "scar"),

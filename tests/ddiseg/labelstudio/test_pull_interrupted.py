@@ -429,10 +429,10 @@ def add_many_images(studio: Studio, n: int) -> None:
             session.execute(text(statement))
 
 
-def test_pull__ten_thousand_tasks(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server has them, though its answers never came; sixty are annotated."""
-    monkeypatch.setattr(pulling, "PAGE", 1000)  # the scripted server sorts all tasks for each page
-    n = 10_000
+def test_pull__thousands_of_tasks(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server has them, though its responses were lost; forty are annotated."""
+    monkeypatch.setattr(pulling, "PAGE", 200)
+    n = 2_000
     add_many_images(studio, n)
     studio.push([])
     batch = [
@@ -448,14 +448,14 @@ def test_pull__ten_thousand_tasks(studio: Studio, monkeypatch: pytest.MonkeyPatc
                 for new in batch
             ],
         )
-    annotated = range(1, n + 1, n // 60)
+    annotated = range(1, n + 1, n // 40)
     for task in annotated:
         studio.submit(task, LESION)
     before = len(studio.server.requests)
     done = studio.pull()
     assert done.full
     assert endings(done) == [ADDED] * len(annotated)
-    assert len(studio.server.requests) - before < 150
+    assert len(studio.server.requests) - before < 50, "a few per page of tasks or of keys"
     assert studio.states() == {"submitted": len(annotated), "in_labelling": n - len(annotated)}
     before = len(studio.server.requests)
     assert endings(studio.pull()) == []

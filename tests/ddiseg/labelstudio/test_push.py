@@ -15,8 +15,8 @@ from ddiseg.catalogue import NewMask
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.push import PushOptions
-from ddiseg.labelstudio.returned import RETURNED
-from ddiseg.labelstudio.task_payload import PAINTED
+from ddiseg.labelstudio.task_payload import MODEL_VERSION
+from ddiseg.labelstudio.views import RETURNED
 from ddiseg.workspace.verify import verify
 from tests.ddiseg.labelstudio.studio import (
     ADDED,
@@ -58,7 +58,7 @@ def test_push__tasks_with_the_newest_prediction_painted(studio: Studio) -> None:
     done = studio.push()
     assert told(done) == [("1.png", ADDED), ("2.png", ADDED)]
     assert done.arms == {"painted": {"I-II": 1}, "bare": {"V-VI": 1}}
-    assert done.place.url == f"{studio.server.url}/projects/1/data"
+    assert done.project.url == f"{studio.server.url}/projects/1/data"
     first, second = (studio.server.tasks[studio.task(i)] for i in (*painted, *bare))
     assert first.data == {
         "image": f"/data/local-files/?d=images/{painted[0].content_hash[:32]}-8x6.png",
@@ -347,7 +347,7 @@ def test_newer_prediction__is_shown_though_the_server_forgot_the_name(studio: St
     project.settings["model_version"] = ""
     studio.predict(images)
     studio.push()
-    assert project.settings["model_version"] == PAINTED
+    assert project.settings["model_version"] == MODEL_VERSION
 
 
 def test_newer_prediction__repaints_what_nobody_began(studio: Studio) -> None:
@@ -364,7 +364,7 @@ def test_newer_prediction__repaints_what_nobody_began(studio: Studio) -> None:
     done = studio.push()
     model = studio.catalogue.models.all()[-1].name
     assert told(done) == [(f"{n}.png", REPAIRED if n in (1, 6) else UNCHANGED) for n in range(1, 7)]
-    assert notes(done) == [f"painted anew by {model}"] * 2
+    assert notes(done) == [f"new prediction of {model}"] * 2
     for task in (fresh, bare):
         np.testing.assert_array_equal(studio.painted(task), skin_and_lesion(30))
         assert studio.server.tasks[task].data["model"] == model
@@ -376,7 +376,7 @@ def test_newer_prediction__repaints_what_nobody_began(studio: Studio) -> None:
 
 
 def test_newer_prediction__an_old_draft_is_understood(studio: Studio) -> None:
-    """Somebody opened the task before it was painted anew, and submits what was painted first."""
+    """Somebody opened the task before the newer prediction came, and submits the older one."""
     [image] = studio.add_images()
     [first] = studio.predict([image])
     studio.push()
@@ -444,7 +444,7 @@ def test_comment__shown_until_the_image_is_handed_in_again(studio: Studio) -> No
     said = f"{REVIEWER}: the rim is too wide"
     assert [d["review_comment"] for d in data] == [said, ""]
     assert [d["name"] for d in data] == ["1.png", "2.png"]
-    assert done.returned == f"{done.place.url}?tab=2"
+    assert done.returned == f"{done.project.url}?tab=2"
     _, tab = studio.server.tabs.values()
     assert tab.data["title"] == RETURNED.title
     assert "tasks:data.review_comment" not in tab.data["hiddenColumns"]["explore"]

@@ -96,7 +96,7 @@ def test_push__the_person_s_mask_with_where_it_was_drawn(
 ) -> None:
     done = studio.push_reviews()
     assert told(done) == [(f"{n}.png", ADDED) for n in (1, 2, 3)]
-    assert (done.place.number, done.unsampled) == (2, 0)
+    assert (done.project.number, done.unsampled) == (2, 0)
     data = studio.server.tasks[studio.review_task(images[0])].data
     assert data == {
         "image": f"/data/local-files/?d=images/{images[0].content_hash[:32]}-8x6.png",
@@ -126,7 +126,7 @@ def test_push__nothing_waits(studio: Studio) -> None:
 def test_tabs__nobody_finds_their_own_work(studio: Studio, images: list[Image]) -> None:
     done = studio.push_reviews()
     assert done.tabs.keys() == {ANNOTATOR, SECOND, REVIEWER, "admin@example.org"}
-    assert done.tabs[SECOND].startswith(f"{done.place.url}?tab=")
+    assert done.tabs[SECOND].startswith(f"{done.project.url}?tab=")
     assert tab(studio, ANNOTATOR) == ["3.png"]
     assert tab(studio, SECOND) == ["1.png", "2.png"]
     assert tab(studio, REVIEWER) == ["1.png", "2.png", "3.png"]

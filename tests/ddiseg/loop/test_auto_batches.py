@@ -25,7 +25,7 @@ def test_to_be_judged__all_that_may_be_drawn(spots: Workspace) -> None:
 def test_to_be_judged__of_more_a_sample_by_tone_and_seed(
     spots: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auto_batches, "JUDGED", 1)
+    monkeypatch.setattr(auto_batches, "CANDIDATES", 1)
 
     def sample(seed: int) -> dict[str, int]:
         return {image.tone: image.id for image in images_to_score(spots.catalogue, 3, seed)}

@@ -183,7 +183,7 @@ def test_round__draws_the_next_batch_once_nobody_has_work(
 def test_draw__chooses_by_the_version_in_use(studio: Studio, round_of: RunRound) -> None:
     """What a refresh has just made has painted nothing: that comes first."""
     said = round_of(every=2, draw=3)["draw"].said
-    assert said.startswith("auto-1: 3 images (I-II 1, III-IV 1, V-VI 1), 1 by lot; ")
+    assert said.startswith("auto-1: 3 images (I-II 1, III-IV 1, V-VI 1), 1 at random; ")
     assert "; chosen among 5 images: 5 added by fedd-1" in said
     members = studio.catalogue.batches.members("auto-1")
     assert sorted("most uncertain" in m.reason for m in members) == [False, True, True]
@@ -376,7 +376,7 @@ def test_plan__says_what_would_be_and_changes_nothing(
         "would bring back verdicts; 0 masks wait for review",
         "would refresh: 4 accepted masks, a refresh is due every 2",
         "not yet: 3 images are in people's hands or wait for them",
-        "would paint nothing, since there is no model yet",
+        "would predict nothing, since there is no model yet",
         "would bring 0 images up to date on the server, and give people 3 more",
     ]
     assert studio.catalogue.events.count() == before

@@ -18,9 +18,8 @@ from starlette.testclient import TestClient
 from ddiseg.catalogue import JobKind
 from ddiseg.catalogue.leases import SERVE
 from ddiseg.model.train import refresh
-from ddiseg.server.app import create_app
-from ddiseg.server.backend import Backend
-from ddiseg.server.credentials import Credentials
+from ddiseg.server.app import Backend, create_app
+from ddiseg.server.auth import Credentials
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.server.desk import Desk
 from tests.fedd.conftest import QUICK, TINY
@@ -33,13 +32,13 @@ RECORDED = Path(__file__).parents[4] / "shared" / "reference" / "label_studio_ml
 
 @dataclass
 class Served:
-    """A server with its client, and what was done and said behind it."""
+    """A server with its client, its log, and the rounds that were run."""
 
     workspace: Workspace
     backend: Backend
     client: TestClient
+    log: pytest.LogCaptureFixture
     done: list[JobKind] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
 
     def post(self, path: str, body: Any, **more: Any) -> Any:
         return self.client.post(path, json=body, auth=("ddiseg", "correct horse"), **more)
@@ -102,21 +101,21 @@ def trained(_trained: Path, tmp_path: Path) -> Iterator[Desk]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Workspace], Served]]:
+def serve(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[Workspace], Served]]:
     """serve(workspace): its server, which does no rounds, but writes them down in `done`."""
     running = ExitStack()
+    caplog.set_level("INFO", "ddiseg")
 
     def start(workspace: Workspace) -> Served:
         done: list[JobKind] = []
-        said: list[str] = []
         rounds = {
             kind: lambda _stopping, kind=kind: done.append(kind)
             for kind in (JobKind.PULL, JobKind.REFRESH)
         }
         lease = running.enter_context(workspace.catalogue.leases.hold(SERVE))
-        backend = Backend(workspace, lease.owner, CREDENTIALS, rounds, say=said.append)
+        backend = Backend(workspace, lease.owner, CREDENTIALS, rounds)
         client = running.enter_context(TestClient(create_app(backend, MAX_BODY)))
-        return Served(workspace, backend, client, done, said)
+        return Served(workspace, backend, client, caplog, done)
 
     with running:
         yield start

@@ -7,8 +7,7 @@ import pytest
 
 from ddiseg.catalogue import JobKind
 from ddiseg.catalogue.leases import SERVE
-from ddiseg.server.backend import Backend
-from ddiseg.server.clock import Clock
+from ddiseg.server.app import Backend, Clock
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.server.conftest import CREDENTIALS, until
 
@@ -40,7 +39,7 @@ def _backend(workspace: Workspace, owner: str, done: list[JobKind], every: float
         return lambda _stopping: done.append(kind)
 
     rounds = {kind: do(kind) for kind in (JobKind.PULL, JobKind.REFRESH)}
-    return Backend(workspace, owner, CREDENTIALS, rounds, every=every, say=lambda _line: None)
+    return Backend(workspace, owner, CREDENTIALS, rounds, every=every)
 
 
 def test_backend__begins_with_a_round_and_has_more_by_time(
@@ -64,9 +63,7 @@ def test_backend__a_round_by_time_waits_once_however_long_the_one_before_takes(
         begun.set()
         go.wait(10)
 
-    backend = Backend(
-        workspace, owner, CREDENTIALS, {JobKind.PULL: slow}, every=0.001, say=lambda _line: None
-    )
+    backend = Backend(workspace, owner, CREDENTIALS, {JobKind.PULL: slow}, every=0.001)
     backend.start()
     begun.wait(10)
     until(lambda: workspace.catalogue.jobs.waiting() == 1)

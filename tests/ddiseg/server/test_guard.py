@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ddiseg.server.guard import RequestGuard
+from ddiseg.server.auth import RequestGuard
 from tests.ddiseg.server.conftest import CREDENTIALS, MAX_BODY, Served
 from tests.ddiseg.server.desk import predict_request
 

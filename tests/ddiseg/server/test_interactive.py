@@ -108,13 +108,13 @@ def test_click__again_is_answered_from_memory(
     (task,) = trained.give([image])
     served = serve(trained.workspace)
     looked: list[int] = []
-    real = interactive.look
+    real = interactive.prepare_clicks
 
     def counted(*args: Any) -> Any:
         looked.append(1)
         return real(*args)
 
-    monkeypatch.setattr(interactive, "look", counted)
+    monkeypatch.setattr(interactive, "prepare_clicks", counted)
     x, y = _centre(4)
     regions = []
     for entries in ([_click(x, y)], [_click(x, y), _click(2, 2, is_positive=False)]):
@@ -130,14 +130,14 @@ def test_seen__forgets_what_was_not_asked_for_longest(monkeypatch: pytest.Monkey
     class Kept:
         nbytes = 40
 
-    seen, a, b, c = interactive._Seen(), Kept(), Kept(), Kept()
-    monkeypatch.setattr(interactive, "MOST_BYTES", 100)
+    seen, a, b, c = interactive._ActivationCache(), Kept(), Kept(), Kept()
+    monkeypatch.setattr(interactive, "MAX_BYTES", 100)
     seen.put((1, 1), a)  # type: ignore[arg-type]
     seen.put((1, 2), b)  # type: ignore[arg-type]
     assert seen.get((1, 1)) is a
     seen.put((1, 3), c)  # type: ignore[arg-type]
     assert [seen.get((1, n)) for n in (1, 2, 3)] == [a, None, c]
-    monkeypatch.setattr(interactive, "MOST_IMAGES", 1)
+    monkeypatch.setattr(interactive, "MAX_IMAGES", 1)
     seen.put((2, 1), b)  # type: ignore[arg-type]
     assert [seen.get(key) for key in ((1, 1), (1, 3), (2, 1))] == [None, None, b]
 

@@ -47,7 +47,7 @@ def test_any_request__is_no_server_error(
 
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
     @hypothesis.settings(
-        max_examples=15,
+        max_examples=8,
         database=None,
         derandomize=True,
         suppress_health_check=list(hypothesis.HealthCheck),

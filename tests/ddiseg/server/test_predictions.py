@@ -268,13 +268,13 @@ class _SlowPainter:
     ("budget", "parts"),
     [(0.005, [1]), (0.035, [1, 2]), (0.105, [1, 2, 4, 3]), (10, [1, 2, 4, 8, 16, 32, 37])],
 )
-def test_paint_until__takes_no_more_than_there_is_time_for(
+def test_predict_until__takes_no_more_than_there_is_time_for(
     monkeypatch: pytest.MonkeyPatch, desk: Desk, budget: float, parts: list[int]
 ) -> None:
-    painter = _SlowPainter(monkeypatch)
+    predictor = _SlowPainter(monkeypatch)
     images = [SimpleNamespace(id=n, name=f"{n}.png") for n in range(100)]
-    predictions._paint_until(painter, images, budget)  # type: ignore[arg-type]
-    assert painter.parts == parts
+    predictions._predict_until(predictor, images, budget)  # type: ignore[arg-type]
+    assert predictor.parts == parts
 
 
 class _Refusing:
@@ -289,13 +289,13 @@ class _Refusing:
         return [FileOutcome(i.name, Outcome.REFUSED, self.reasons[i.id]) for i in refused]
 
 
-def test_paint_until__why_goes_to_its_image_where_two_have_one_name() -> None:
+def test_predict_until__why_goes_to_its_image_where_two_have_one_name() -> None:
     names = {1: "a.png", 2: "b.png", 3: "x.png", 4: "x.png", 5: "x.png", 6: "c.png"}
     images = [SimpleNamespace(id=number, name=name) for number, name in names.items()]
-    painter = _Refusing({3: "is missing", 4: "is damaged"})
-    why = predictions._paint_until(painter, images, time.monotonic() + 100)  # type: ignore[arg-type]
-    assert why == painter.reasons
-    assert sorted(painter.painted) == list(names)
+    predictor = _Refusing({3: "is missing", 4: "is damaged"})
+    why = predictions._predict_until(predictor, images, time.monotonic() + 100)  # type: ignore[arg-type]
+    assert why == predictor.reasons
+    assert sorted(predictor.painted) == list(names)
 
 
 def test_model_busy__is_told_in_time(
@@ -304,26 +304,26 @@ def test_model_busy__is_told_in_time(
     tasks = trained.give(list(trained.workspace.catalogue.images.select())[4:])
     served = serve(trained.workspace)
     monkeypatch.setattr("ddiseg.server.app.BUDGET", 0.1)
-    with served.backend.model.painter():
+    with served.backend.model.predictor():
         answer = served.post("/predict", predict_request(*map(asked, tasks))).json()
     assert "busy" in _reasons(answer)[0]
 
 
-def test_ten_thousand_tasks__are_answered_piece_by_piece(desk: Desk, served: Served) -> None:
+def test_thousands_of_tasks__are_answered_piece_by_piece(desk: Desk, served: Served) -> None:
     images = desk.add_images(1)
     (mask,) = desk.predict(images)
     (task,) = desk.give(images, Arm.PREDICTED, mask)
-    tasks = [predictions.AskedTask(**asked(task)) for _ in range(10_000)]
+    tasks = [predictions.RequestedTask(**asked(task)) for _ in range(2_000)]
     findings, left = served.backend.predictions.find(
         "3.1", tasks, deadline=time.monotonic() + BUDGET
     )
     assert not left
     one = len(json.dumps(served.post("/predict", predict_request(asked(task))).json()))
-    pieces = served.backend.predictions.answer(tasks[:1000], findings[:1000])
+    pieces = served.backend.predictions.answer(tasks[:200], findings[:200])
     longest, whole = 0, b""
     for piece in pieces:
         longest, whole = max(longest, len(piece)), whole + piece
-    assert len(json.loads(whole)["results"]) == 1000
+    assert len(json.loads(whole)["results"]) == 200
     assert longest < 20 * one
 
 
@@ -364,22 +364,22 @@ def test_recorded_request__of_ours(desk: Desk, served: Served, recorded: dict[st
     assert (painted(result["result"]) == desk.workspace.mask(mask)).all()
 
 
-def test_painter__is_loaded_once_a_version(
+def test_model_cache__is_loaded_once_a_version(
     trained: Desk, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[str] = []
     real = Predictor.load.__func__  # type: ignore[attr-defined]
 
     def load(cls: Any, workspace: Workspace, **options: Any) -> Predictor:
-        painter: Predictor = real(cls, workspace, **options)
-        loaded.append(painter.version.name)
-        return painter
+        predictor: Predictor = real(cls, workspace, **options)
+        loaded.append(predictor.version.name)
+        return predictor
 
     monkeypatch.setattr(Predictor, "load", classmethod(load))
     model = serve(trained.workspace).backend.model
     for _ in range(2):
-        with model.painter() as painter:
-            assert painter.version.name == "fedd-1"
+        with model.predictor() as predictor:
+            assert predictor.version.name == "fedd-1"
     assert loaded == ["fedd-1"]
 
 

@@ -22,13 +22,15 @@ from ddiseg.catalogue.runs import BROKEN_OFF
 from ddiseg.errors import DdisegError, InputError
 from ddiseg.loop.round import RoundOptions
 from ddiseg.server import run
-from ddiseg.server.credentials import Credentials, credentials_file
+from ddiseg.server.auth import Credentials, credentials_file
 from ddiseg.server.run import rounds, serve
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.cli.conftest import Result, ddiseg
 from tests.ddiseg.server.conftest import until
 from tests.forks import FORKS
 from tests.wording import Refusal
+
+pytestmark = pytest.mark.process
 
 __all__ = ["ddiseg"]  # a fixture
 
@@ -192,7 +194,6 @@ def _serve(
         every=0,
         max_body=1000,
         grace=1,
-        say=lambda _line: None,
         ready=ready,
     )
 

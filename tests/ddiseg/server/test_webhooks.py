@@ -113,12 +113,12 @@ def test_flood_replayed_and_out_of_order__is_one_job_of_a_kind(
     idle: Served, recorded: dict[str, Any]
 ) -> None:
     bodies = [recorded[f"/webhook {o}"]["body"] for o in ("START_TRAINING", "ANNOTATION_UPDATED")]
-    flood = [{**b, "project": {"id": PROJECT}} for b in bodies for _ in range(500)]
+    flood = [{**b, "project": {"id": PROJECT}} for b in bodies for _ in range(50)]
     random.Random(0).shuffle(flood)
     answers = [idle.post("/webhook", body) for body in flood]
     assert {answer.json()["status"] for answer in answers} == {"queued"}
     assert _waiting(idle) == ["pull", "refresh"]
-    assert idle.metric('ddiseg_webhooks_total{outcome="queued"}') == 1000
+    assert idle.metric('ddiseg_webhooks_total{outcome="queued"}') == 100
 
 
 def test_job__is_done_once_asked_for(served: Served) -> None:
@@ -159,7 +159,7 @@ def test_defect__is_told_and_the_next_webhook_is_taken(
 
     monkeypatch.setattr(idle.workspace.catalogue.jobs, "request", defect)
     assert idle.post("/webhook", PULL).status_code == 503
-    assert idle.said == wording
+    assert idle.log.messages == wording
     monkeypatch.undo()
     assert idle.post("/webhook", PULL).json() == {"status": "queued"}
 

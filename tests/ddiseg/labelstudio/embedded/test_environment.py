@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import re
 import signal
 import subprocess
@@ -15,6 +14,8 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from annotation_protocol.errors import BusyError
+from annotation_protocol.files import locked
 from ddiseg.errors import WorkspaceError
 from ddiseg.labelstudio.embedded import environment
 from ddiseg.labelstudio.embedded.environment import (
@@ -25,6 +26,9 @@ from ddiseg.labelstudio.embedded.environment import (
 )
 from ddiseg.outcomes import Progress
 from ddiseg.processes import started
+from tests.logs import logged
+
+pytestmark = pytest.mark.process
 
 PYTHON = sys.executable
 QUIET: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -33,6 +37,7 @@ QUIET: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 #: while there is a file `wait` beside the cache, and fails where there is one called `fail`.
 FAKE = """#!{python}
 import pathlib, shutil, subprocess, sys, time
+
 home = pathlib.Path("{home}")
 with open(home / "calls", "a") as calls:
     print("venv" if "venv" in sys.argv else "pip", file=calls)
@@ -92,22 +97,23 @@ def test_pins__are_exact_and_of_this_version() -> None:
 
 
 def test_ensure_environment__installs_once(home: Path) -> None:
-    said: list[str] = []
-    folder = ensure_environment(said.append)
+    with logged() as lines:
+        folder = ensure_environment()
     assert folder == environment_folder()
     assert calls(home) == ["venv", "pip"]
-    assert said == [
+    assert lines == [
         f"installing Label Studio {VERSION} into {folder} (1 GB; a few minutes, up to half an hour on "
         f"a slow machine)\n  log: {folder}.log"
     ]
-    assert ensure_environment(said.append) == folder
+    with logged() as lines:
+        assert ensure_environment() == folder
     assert len(calls(home)) == 2
-    assert len(said) == 1
+    assert lines == []
 
 
 def test_ensure_environment__two_at_once_install_once(home: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
-        both = list(pool.map(lambda _: ensure_environment(print), range(2)))
+        both = list(pool.map(lambda _: ensure_environment(), range(2)))
     assert both == [environment_folder()] * 2
     assert calls(home) == ["venv", "pip"]
 
@@ -115,18 +121,18 @@ def test_ensure_environment__two_at_once_install_once(home: Path) -> None:
 def test_ensure_environment__failed_one_is_told_and_done_anew(home: Path) -> None:
     (home / "fail").touch()
     with pytest.raises(WorkspaceError) as error:
-        ensure_environment(print)
+        ensure_environment()
     log = environment_folder().with_name(f"{environment_folder().name}.log")
     assert f"ERROR: No matching distribution found for tqdm (all of it: {log})" in str(error.value)
     assert "\n" not in str(error.value)
     (home / "fail").unlink()
-    ensure_environment(print)
+    ensure_environment()
     assert calls(home) == ["venv", "pip"] * 2
 
 
 @pytest.mark.parametrize("damage", ["marker missing", "other pins", "interpreter gone"])
 def test_ensure_environment__what_is_not_whole_is_made_anew(home: Path, damage: str) -> None:
-    folder = ensure_environment(print)
+    folder = ensure_environment()
     if damage == "marker missing":
         environment._marker(folder).unlink()
     elif damage == "other pins":
@@ -134,7 +140,7 @@ def test_ensure_environment__what_is_not_whole_is_made_anew(home: Path, damage: 
     else:
         (folder / "bin" / "python").unlink()
         (folder / "bin" / "python").symlink_to(home / "no python here any more")
-    ensure_environment(print)
+    ensure_environment()
     assert calls(home) == ["venv", "pip"] * 2
 
 
@@ -144,23 +150,22 @@ def test_ensure_environment__killed_while_pip_runs(home: Path, wording: Snapshot
     code = (
         "import sys; from ddiseg.labelstudio.embedded import environment\n"
         f"environment.sys.executable = {str(home / 'python')!r}\n"
-        "environment.ensure_environment(print)"
+        "environment.ensure_environment()"
     )
     with subprocess.Popen([PYTHON, "-c", code], stdout=subprocess.DEVNULL) as first:
         while not (home / "calls").exists() or "pip" not in calls(home):
             time.sleep(0.01)
         first.kill()
     lock = environment_folder().with_name(f"{environment_folder().name}.lock")
-    with open(lock, "rb+") as file, pytest.raises(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    said: list[str] = []
+    with pytest.raises(BusyError), locked(lock, "pip holds it"):
+        pass
 
-    def let_pip_end(line: str) -> None:
-        said.append(line)
+    def let_pip_end(_line: str) -> None:
         (home / "wait").unlink(missing_ok=True)
 
-    ensure_environment(let_pip_end)
-    assert said[0] == wording
+    with logged(let_pip_end) as lines:
+        ensure_environment()
+    assert lines[0] == wording
     assert calls(home) == ["venv", "pip"] * 2
 
 
@@ -222,7 +227,7 @@ def test_ensure_environment__shows_how_far_pip_is(
 
         return progress
 
-    ensure_environment(print, stages)
+    ensure_environment(stages)
     assert told == [("Downloading Label Studio, packages", 3, 3)]
 
 
@@ -235,7 +240,7 @@ def test_ensure_environment__stopped_by_a_person(home: Path, sign: signal.Signal
         "from ddiseg.cli.common import stopped_like_ctrl_c\n"
         "from ddiseg.labelstudio.embedded import environment\n"
         f"environment.sys.executable = {str(home / 'python')!r}\n"
-        "with stopped_like_ctrl_c():\n    environment.ensure_environment(print)"
+        "with stopped_like_ctrl_c():\n    environment.ensure_environment()"
     )
     with subprocess.Popen([PYTHON, "-c", code], **QUIET) as first:
         while not (home / "child").read_text():
@@ -245,11 +250,11 @@ def test_ensure_environment__stopped_by_a_person(home: Path, sign: signal.Signal
     child = int((home / "child").read_text())
     assert started(child) is None
     lock = environment_folder().with_name(f"{environment_folder().name}.lock")
-    with open(lock, "rb+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with locked(lock, "it is held"):
+        pass
     for name in ("wait", "child"):
         (home / name).unlink()
-    ensure_environment(print)
+    ensure_environment()
     assert calls(home) == ["venv", "pip"] * 2
 
 
@@ -259,7 +264,7 @@ def test_ensure_environment__with_a_real_python_and_pip(
     monkeypatch.setenv("DDISEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(environment, "PINS", tmp_path / "pins.txt")
     (tmp_path / "pins.txt").write_text("# nothing, so that no network is needed\n")
-    python = ensure_environment(print) / "bin" / "python"
+    python = ensure_environment() / "bin" / "python"
     where = "import sys; print(sys.prefix != sys.base_prefix)"
     done = subprocess.run([python, "-c", where], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"

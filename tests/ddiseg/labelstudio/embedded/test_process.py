@@ -14,6 +14,8 @@ from ddiseg.labelstudio.embedded import process
 from ddiseg.labelstudio.embedded.process import Process, attended
 from ddiseg.processes import _started_by_proc, _started_by_ps, started
 
+pytestmark = pytest.mark.process
+
 SLEEP = [sys.executable, "-c", "print('here', flush=True); import time; time.sleep(60)"]
 
 

@@ -21,7 +21,10 @@ from ddiseg.labelstudio.embedded import accounts, environment, server
 from ddiseg.labelstudio.embedded.accounts import read_accounts
 from ddiseg.labelstudio.embedded.process import Process
 from ddiseg.labelstudio.folder import Folder
+from tests.logs import logged
 from tests.wording import Refusal
+
+pytestmark = pytest.mark.process
 
 FAKE = Path(__file__).with_name("fake_label_studio.py")
 
@@ -95,20 +98,21 @@ def keeping(processes: list[Process], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_up__starts_and_is_found_running(root: Path) -> None:
-    said: list[str] = []
-    started = server.up(root, say=said.append)
+    with logged() as lines:
+        started = server.up(root)
     assert started.new
     assert started.url == f"http://127.0.0.1:{server.FIRST_PORT}"
     assert server.answers(started)
-    assert said == [
+    assert lines == [
         f"starting Label Studio on port {started.port}, the first time takes a minute",
         "making the accounts",
     ]
-    again = server.up(root, say=said.append)
+    with logged() as lines:
+        again = server.up(root)
     assert not again.new
     assert again.process == started.process
     assert server.find_running(root) == again
-    assert len(said) == 2
+    assert lines == []
 
 
 def test_up__listens_on_this_machine_only(root: Path) -> None:
@@ -268,30 +272,27 @@ def test_up__record_that_cannot_be_written(root: Path, monkeypatch: pytest.Monke
 
 
 def test_up__two_at_once(root: Path) -> None:
-    said: list[str] = []
-    with ThreadPoolExecutor(2) as pool:
-        both = list(pool.map(lambda _: server.up(root, say=said.append), range(2)))
+    with ThreadPoolExecutor(2) as pool, logged() as lines:
+        both = list(pool.map(lambda _: server.up(root), range(2)))
     assert sorted(running.new for running in both) == [False, True]
     assert both[0].process == both[1].process
-    assert "another ddiseg command starts or stops Label Studio here: waiting for it" in said
+    assert "another ddiseg command starts or stops Label Studio here: waiting for it" in lines
 
 
 def test_up__stopped_by_a_person_leaves_nothing_running(
     root: Path, wording: SnapshotAssertion
 ) -> None:
-    said: list[str] = []
     started: list[Process] = []
 
     def stop(line: str) -> None:
-        said.append(line)
         if line == "making the accounts":
             started.append(recorded_process(root))
             assert started[0].alive
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        server.up(root, say=stop)
-    assert said[-1] == wording
+    with logged(stop) as lines, pytest.raises(KeyboardInterrupt):
+        server.up(root)
+    assert lines[-1] == wording
     assert not started[0].alive
     assert server.find_running(root) is None
     assert server.up(root).new
@@ -305,8 +306,8 @@ def test_up__one_that_another_command_started_is_left_alone(root: Path) -> None:
     def stop(line: str) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        server.up(root, say=stop)
+    with logged(stop), pytest.raises(KeyboardInterrupt):
+        server.up(root)
     assert running.process.alive
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ddiseg.catalogue.tables import Image
-from ddiseg.labelstudio.returned import RETURNED
+from ddiseg.labelstudio.views import RETURNED
 from tests.ddiseg.labelstudio.studio import (
     ANNOTATOR,
     LESION,

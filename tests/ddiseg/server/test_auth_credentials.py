@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ddiseg.errors import InputError, WorkspaceError
-from ddiseg.server.credentials import VARIABLES, Credentials, credentials_file, ensure_credentials
+from ddiseg.server.auth import VARIABLES, Credentials, credentials_file, ensure_credentials
 from tests.wording import Refusal
 
 KNOWN = Credentials("ddiseg", "pass:word", "secret")
@@ -55,8 +55,10 @@ def test_allow__not_the_wrong_ones(header: str | None) -> None:
 
 
 def test_knows__the_webhook_s_secret_only() -> None:
-    assert KNOWN.knows("secret")
-    assert not any(KNOWN.knows(given) for given in (None, "", "Secret", "pass:word", "\udc80"))
+    assert KNOWN.allow_webhook("secret")
+    assert not any(
+        KNOWN.allow_webhook(given) for given in (None, "", "Secret", "pass:word", "\udc80")
+    )
 
 
 def test_ensure_credentials__made_once_and_private(tmp_path: Path) -> None:

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from ddiseg.server import painting
+from ddiseg.server import predictions
 from ddiseg.server.jobs import StoppedError
 from ddiseg.server.model_cache import ModelCache
-from ddiseg.server.painting import predict_open_work
+from ddiseg.server.predictions import predict_open_work
 from tests.ddiseg.server.desk import Desk
 
 
@@ -42,7 +42,7 @@ def test_paint__stops_between_parts(
     trained: Desk, model: ModelCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained.give(list(trained.workspace.catalogue.images.select())[4:])
-    monkeypatch.setattr(painting, "AT_A_TIME", 1)
+    monkeypatch.setattr(predictions, "JOB_BATCH", 1)
     answers = iter([False, True])
     with pytest.raises(StoppedError):
         predict_open_work(trained.workspace, model, lambda: next(answers))
@@ -50,13 +50,13 @@ def test_paint__stops_between_parts(
 
 
 def test_model__another_one_in_use_is_loaded(trained: Desk, model: ModelCache) -> None:
-    with model.painter() as painter:
-        first = painter.version.name
+    with model.predictor() as predictor:
+        first = predictor.version.name
     settings = trained.workspace.catalogue.models.current()
     trained.predict(list(trained.workspace.catalogue.images.select())[4:5])
     assert (first, settings.name) == ("fedd-1", "fedd-1")
-    with pytest.raises(Exception, match="missing"), model.painter():
+    with pytest.raises(Exception, match="missing"), model.predictor():
         pass  # fedd-2 of the test has no file: it was looked for
     trained.workspace.catalogue.models.promote("fedd-1", "manager", "a test", forced=True)
-    with model.painter() as painter:
-        assert painter.version.name == "fedd-1"
+    with model.predictor() as predictor:
+        assert predictor.version.name == "fedd-1"
