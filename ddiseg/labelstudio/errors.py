@@ -12,7 +12,10 @@ _AGAIN = "run the same command again: what was stored stays, nothing is sent twi
 #: Meaning of a response's status, and what to do about it.
 _ADVICE = {
     400: "it refuses what was sent",
-    401: "the token is not valid there (any longer): 'ddiseg label connect URL' takes a new one",
+    401: (
+        "the token is not valid there (any longer): make a new one (Account & Settings; legacy tokens "
+        "may be switched off), then 'ddiseg label connect URL'"
+    ),
     403: "this account may not do that there: use the token of a member of the project",
     404: "it has no such thing (any longer): 'ddiseg label status' shows where the projects are",
     413: "too much at once for the server or a proxy before it",

@@ -148,7 +148,7 @@ def test_pull__beside_a_server_that_took_them_already(
 
 def test_fault__one_line_on_stderr(studio: Studio, images: list[Image], review: Run) -> None:
     for command in ("push", "pull"):
-        studio.server.misbehave("GET", "/api/version/", status(403))
+        studio.server.misbehave("GET", "/api/version", status(403))
         result = review(command)
         assert (result.status, result.out) == (1, "")
         assert "403 for its version: this account may not do that there" in result.err
