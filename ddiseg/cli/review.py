@@ -124,7 +124,7 @@ def pull(settings: Settings, full: bool, strict: bool) -> None:
 @pass_settings
 def list_reviews(settings: Settings, pictures: Path | None) -> None:
     """List the masks that wait for review, and who may not review them."""
-    from ddiseg.report.side_by_side import write_picture
+    from ddiseg.report.contact_sheet import write_picture
 
     workspace = settings.open()
     waiting = workspace.catalogue.masks.in_review()

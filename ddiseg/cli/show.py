@@ -24,7 +24,7 @@ def show(settings: Settings, image: str, picture: Path | None) -> None:
 
     IMAGE is a file name with or without its ending, DATASET:NAME, or '#ID' (in quotes).
     """
-    from ddiseg.report.side_by_side import write_picture
+    from ddiseg.report.contact_sheet import write_picture
     from ddiseg.workspace.image_record import describe
 
     workspace = settings.open()

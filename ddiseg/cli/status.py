@@ -12,7 +12,7 @@ from ddiseg.cli.params import settings_text
 
 if TYPE_CHECKING:
     from ddiseg.evaluation.annotator_study import WorkReport
-    from ddiseg.report.tables import Table
+    from ddiseg.report.tables import ReportTable
     from ddiseg.workspace.status import Status
 
 
@@ -139,7 +139,7 @@ def _to_do(status: Status) -> list[str]:
 
 def _work_as_text(report: WorkReport, *, given: bool) -> list[str]:
     from ddiseg.report.findings import LEGEND, sentences
-    from ddiseg.report.tables import tables
+    from ddiseg.report.tables import study_tables
 
     if report.empty:
         how = (
@@ -149,12 +149,12 @@ def _work_as_text(report: WorkReport, *, given: bool) -> list[str]:
         )
         return [f"no accepted mask was drawn on a labelling server yet: {how}"]
     lines = sentences(report)
-    for table in tables(report):
+    for table in study_tables(report):
         lines += ["", *_titled(table)]
     return [*lines, "", LEGEND]
 
 
-def _titled(table: Table) -> list[str]:
+def _titled(table: ReportTable) -> list[str]:
     rows = [["", *table.columns]]
     for name, of_group in table.groups:
         if name:

@@ -1,4 +1,4 @@
-"""The contact sheet: each photograph beside itself with the outlines of its prediction and its mask.
+"""The contact sheet: photographs with the outlines of prediction and mask; and a picture of one image.
 
 Arrays: photographs (H, W, 3) uint8 sRGB, masks (H, W) uint8 class ids of the protocol.
 """
@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,20 +24,21 @@ from ddiseg.catalogue.lifecycle import State
 from ddiseg.catalogue.provenance import unleaked_predictions
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import DdisegError
+from ddiseg.masks import panels
 from ddiseg.report.outlines import UNITS, outlines
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 
-#: Longest side of a picture in pixels.
+#: Longest edge of a picture in pixels.
 SIDE = 256
 
-#: Images shown a tone, and as the most uncertain.
+#: Images shown for each tone, and as the most uncertain.
 SHOWN = 12
 
-#: Of these, up to so many without a lesion IoU, where there are enough that have one.
+#: Of these, images without a lesion IoU, where there are enough with one.
 SHOWN_OTHERS = 3
 
-#: Accepted masks of a tone that are compared with their predictions: each takes two files.
+#: Accepted masks of a tone that are compared with their predictions; each comparison reads two files.
 COMPARED = 200
 
 ACCEPTED, TRUTH = "accepted mask", "true mask"
@@ -44,7 +46,7 @@ ACCEPTED, TRUTH = "accepted mask", "true mask"
 
 @dataclass(frozen=True)
 class Reference:
-    """The mask that a prediction is held against."""
+    """The mask that a prediction is compared with."""
 
     kind: str  #: ACCEPTED or TRUTH
     content_hash: str
@@ -52,22 +54,22 @@ class Reference:
 
 @dataclass(frozen=True)
 class Pair:
-    """An image with its prediction and its mask, as far as it has them."""
+    """An image with its prediction and its mask, where it has them."""
 
     image: Image
     prediction: Mask | None
     reference: Reference | None
-    learned: bool = False  #: no prediction of it counts: its models learned from its mask
-    compared: bool = False  #: a lesion IoU was asked for
-    lesion_iou: float | None = None  #: None also where neither shows a lesion
+    trained_on: bool = False  #: all its predictions are by models that were trained on its mask
+    compared: bool = False  #: its lesion IoU was computed
+    lesion_iou: float | None = None  #: None also where neither has a lesion
 
 
 class Pairs:
-    """What each image of a workspace is shown with.
+    """The prediction and mask with which each image of a workspace is shown.
 
-    An image of the newest evaluation is shown with what was compared there. Any other accepted image
-    is shown with the newest prediction by a model that did not learn from its mask; any other image
-    with the prediction that it stands with.
+    An image of the newest evaluation is shown with the prediction and truth compared there; any other
+    accepted image with the newest prediction by a model that was not trained on its mask; any other
+    image with its newest prediction.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -75,13 +77,15 @@ class Pairs:
         catalogue = workspace.catalogue
         self.accepted = catalogue.masks.accepted()
         self.predictions = catalogue.masks.newest_predictions()
-        self._honest = unleaked_predictions(catalogue)
+        self._unleaked = unleaked_predictions(catalogue)
         self._evaluated = catalogue.evaluations.last_compared()
-        self._scored = catalogue.masks.get([e.mask_id for e in self._evaluated.values()])
-        self.sampled = False  #: not all accepted masks that could be compared were
+        self._evaluated_predictions = catalogue.masks.get(
+            [e.mask_id for e in self._evaluated.values()]
+        )
+        self.sampled = False  #: whether only some of the accepted masks were compared
 
     def of_tone(self, images: Sequence[Image], seed: str) -> list[Pair]:
-        """The pairs of images; where many are accepted, a sample of them has a lesion IoU."""
+        """Return the pairs of images; of many accepted ones a random sample has a lesion IoU."""
         pairs = [self.of(image) for image in images]
         random.Random(seed).shuffle(pairs)
         comparable = [
@@ -94,16 +98,17 @@ class Pairs:
         return [self._compared(p) if p.image.id in wanted else p for p in pairs]
 
     def of(self, image: Image) -> Pair:
-        """The pair of an image; its lesion IoU only as far as the newest evaluation has it."""
+        """Return the pair of an image, with a lesion IoU only from the newest evaluation."""
         accepted = self.accepted.get(image.id)
-        if scored := self._evaluated.get(image.id):
-            own = accepted is not None and accepted.content_hash == scored.truth_hash
-            reference = Reference(ACCEPTED if own else TRUTH, scored.truth_hash)
-            prediction = self._scored[scored.mask_id]
-            return Pair(image, prediction, reference, compared=True, lesion_iou=scored.lesion_iou)
+        if evaluated := self._evaluated.get(image.id):
+            own = accepted is not None and accepted.content_hash == evaluated.truth_hash
+            reference = Reference(ACCEPTED if own else TRUTH, evaluated.truth_hash)
+            prediction = self._evaluated_predictions[evaluated.mask_id]
+            iou = evaluated.lesion_iou
+            return Pair(image, prediction, reference, compared=True, lesion_iou=iou)
         if accepted is not None:
-            honest, _, learned = self._honest.get(image.id, (None, "", False))
-            return Pair(image, honest, Reference(ACCEPTED, accepted.content_hash), learned)
+            unleaked, _, trained_on = self._unleaked.get(image.id, (None, "", False))
+            return Pair(image, unleaked, Reference(ACCEPTED, accepted.content_hash), trained_on)
         return Pair(image, self.predictions.get(image.id), None)
 
     def _compared(self, pair: Pair) -> Pair:
@@ -112,19 +117,19 @@ class Pairs:
         if lesion not in accepted.classes:
             return replace(pair, compared=True)
         try:
-            drawn = self._workspace.mask_over(pair.image, accepted)
+            truth = self._workspace.mask_over(pair.image, accepted)
             predicted = self._workspace.mask_over(pair.image, pair.prediction)
         except DdisegError:
-            return pair  # its card tells which file is missing
-        confusion = metrics.confusion(drawn, predicted, len(load_protocol().classes))
+            return pair  # its card says which file is missing
+        confusion = metrics.confusion(truth, predicted, len(load_protocol().classes))
         iou = float(metrics.iou_per_class(confusion)[lesion])
         return replace(pair, compared=True, lesion_iou=None if math.isnan(iou) else iou)
 
 
 def choose(pairs: Sequence[Pair]) -> list[Pair]:
-    """Up to SHOWN images that are not skipped: those with the lowest lesion IoU first, then others.
+    """Return up to SHOWN images that are not skipped, the lowest lesion IoU first, then others.
 
-    Of the others, those with a mask or a prediction come before those with neither.
+    Others with a mask or a prediction come before those with neither.
     """
     shown = [pair for pair in pairs if pair.image.state != State.SKIPPED]
     scored = sorted(
@@ -138,7 +143,7 @@ def choose(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def most_uncertain(images: Sequence[Image], predictions: Mapping[int, Mask]) -> list[Image]:
-    """Up to SHOWN images whose masks are still open, the least certain prediction first."""
+    """Return up to SHOWN images without a final mask, the least certain prediction first."""
     uncertain = {i: m.uncertainty for i, m in predictions.items() if m.uncertainty is not None}
     closed = (State.ACCEPTED, State.SKIPPED)
     candidates = [i for i in images if i.id in uncertain and i.state not in closed]
@@ -157,8 +162,8 @@ class Card:
     state: str
     lesion_iou: float | None
     uncertainty: float | None
-    remark: str  #: what is held against what, or why there is nothing
-    overlay: str  #: what the second picture shows, "" where it would show nothing
+    remark: str  #: the masks compared, or why there are none
+    overlay: str  #: contents of the second picture; "" for none
     photograph: str = ""  #: data URI
     size: tuple[int, int] = (0, 0)  #: height and width of the pictures, in UNITS a pixel
     mask_outlines: Mapping[str, str] | None = None  #: path data by class; None without a mask
@@ -167,7 +172,7 @@ class Card:
 
 
 def draw_card(workspace: Workspace, pair: Pair, model_name: Callable[[int], str]) -> Card:
-    """The card of an image; one whose files can't be read says why."""
+    """Return the card of an image, with the reason where its files can't be read."""
     image, prediction, reference = pair.image, pair.prediction, pair.reference
     protocol = load_protocol()
     kinds = [reference.kind] if reference else []
@@ -211,28 +216,50 @@ def _remark(pair: Pair, model_name: Callable[[int], str]) -> str:
         model = model_name(prediction.model_version_id)
     if reference is None:
         why = _NO_MASK.get(State(image.state), "no mask yet")
-        return f"{why}; prediction of {model}" if model else f"{why}, and no prediction"
+        return f"{why}; prediction of {model}" if model else f"{why}, no prediction"
     if model:
-        said = f"prediction of {model} against the {reference.kind}"
+        compared = f"prediction of {model} compared with the {reference.kind}"
         if not pair.compared:
-            return f"{said}, not compared"
-        return said if pair.lesion_iou is not None else f"{said}: no lesion to compare"
-    if pair.learned:
-        return "no prediction to compare: the model learned from this mask"
-    return "no prediction was made of it"
+            return f"prediction of {model} and {reference.kind}, not compared"
+        return compared if pair.lesion_iou is not None else f"{compared}: no lesion in either"
+    if pair.trained_on:
+        return "no prediction to compare: the model was trained on this mask"
+    return "no prediction"
 
 
-#: Why an image has no mask to show, by state.
+#: Reason for no mask, by state.
 _NO_MASK = {
-    State.SUBMITTED: "its mask waits for review",
+    State.SUBMITTED: "mask in review",
     State.IN_LABELLING: "no mask yet: it is being annotated",
     State.REWORK: "no mask: it was sent back",
     State.SKIPPED: "no mask: it was skipped",
 }
 
 
+def write_picture(workspace: Workspace, image: Image, path: Path) -> None:
+    """Write a PNG of the photograph and its masks: accepted, in review, prediction.
+
+    Raises:
+        InputError: the file exists already.
+        WorkspaceError, InputError: a file of the workspace is missing or damaged.
+    """
+    photograph = panels.fitted(workspace.photograph(image))
+    pictures = [(f"{image.name}, tone {image.tone}", photograph)]
+    rows = workspace.catalogue.masks
+    by_caption = {
+        "accepted": rows.accepted(),
+        "in review": rows.in_review(),
+        "prediction": rows.newest_predictions(),
+    }
+    for caption, by_image in by_caption.items():
+        if mask := by_image.get(image.id):
+            overlay = masks.draw_overlay(photograph, workspace.mask(mask), load_protocol())
+            pictures.append((caption, overlay))
+    panels.write_new(path, panels.join_panels(pictures))
+
+
 def _fitted(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`pixels` with their longer side SIDE, in their proportions."""
+    """Return `pixels` with a longest edge of SIDE, proportions kept."""
     height, width = pixels.shape[:2]
     scale = SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -1,77 +1,62 @@
-"""What the report says: the catalogue's numbers as the page's tables and figures have them."""
+"""Content of the report from the catalogue: counts, diagnoses, the last evaluation and robustness run."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 from annotation_protocol import Protocol
-from annotation_protocol.estimates import FEW, ClassEstimates, Estimate, too_few
+from annotation_protocol.estimates import ClassEstimates, Estimate, too_few
 from ddiseg.catalogue import Catalogue, State
+from ddiseg.catalogue.records import EvaluationRecord, RobustnessRecord
 from ddiseg.catalogue.tables import Image
-from ddiseg.report.figures import Bar, Dot, dot_panels, stacked_bars
+from ddiseg.report.figures import Bar, dot_panels, stacked_bars
+from ddiseg.report.tables import ReportRow, ReportTable, count_table
 
 #: Diagnoses that get a bar of their own.
 TOP_DIAGNOSES = 15
 
 
-@dataclass(frozen=True)
-class Table:
-    """Counts by row and column, with totals; rows and columns of the protocol come in its order."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[int, ...], int], ...]  #: label, counts, total
-    totals: tuple[int, ...]
-    n: int
+def tones_by_state(catalogue: Catalogue, protocol: Protocol) -> ReportTable:
+    states, tones = [state.value for state in State], [t.name for t in protocol.tones]
+    counts = catalogue.images.counts()
+    return count_table("Number of images by tone and state", "tone", counts, tones, states)
 
 
-def table(counts: dict[tuple[str, str], int], rows: Sequence[str], columns: Sequence[str]) -> Table:
-    """Counts by (row, column) as a table; columns and rows without any image are left out."""
-    used = [c for c in columns if any(counts.get((r, c)) for r in rows)]
-    body = []
-    for row in rows:
-        found = tuple(counts.get((row, c), 0) for c in used)
-        if any(found):
-            body.append((row, found, sum(found)))
-    totals = tuple(sum(found[k] for _, found, _ in body) for k in range(len(used)))
-    return Table(tuple(used), tuple(body), totals, sum(totals))
-
-
-def tones_by_state(catalogue: Catalogue, protocol: Protocol) -> Table:
-    states = [state.value for state in State]
-    return table(catalogue.images.counts(), [t.name for t in protocol.tones], states)
-
-
-def skips_by_tone(catalogue: Catalogue, protocol: Protocol, images: Sequence[Image]) -> Table:
+def skips_by_tone(catalogue: Catalogue, protocol: Protocol, images: Sequence[Image]) -> ReportTable:
     tone = {i.id: i.tone for i in images}
     labels = {r.key: r.label for r in protocol.skip_reasons}
     counts = Counter(
         (labels.get(s.reason, s.reason), tone[s.image_id]) for s in catalogue.images.skips()
     )
     reasons = list(dict.fromkeys([*labels.values(), *(reason for reason, _ in counts)]))
-    return table(counts, reasons, [t.name for t in protocol.tones])
+    tones = [t.name for t in protocol.tones]
+    title = "Number of skipped images by reason and tone"
+    return count_table(title, "reason", counts, reasons, tones)
 
 
-def subsets_by_tone(catalogue: Catalogue, protocol: Protocol) -> Table:
+def subsets_by_tone(catalogue: Catalogue, protocol: Protocol) -> ReportTable:
     sizes = catalogue.subsets.sizes()
     counts = {(name, tone): n for name, tones in sizes.items() for tone, n in tones.items()}
-    return table(counts, list(sizes), [t.name for t in protocol.tones])
+    tones = [t.name for t in protocol.tones]
+    title = "Number of images by subset and tone"
+    return count_table(title, "subset", counts, list(sizes), tones, disjoint=False)
 
 
 @dataclass(frozen=True)
 class Diagnoses:
-    """The images by diagnosis, as figure 1 of the paper shows them."""
+    """The images by diagnosis, as in figure 1 of the paper."""
 
-    series: tuple[tuple[str, str], ...]  #: name, and what the page calls its colour
+    series: tuple[tuple[str, str], ...]  #: name, and the page's name for its colour
     bars: tuple[Bar, ...]
     figure: str  #: SVG
 
 
 def diagnoses(images: Sequence[Image], protocol: Protocol) -> Diagnoses | None:
-    """Bars split by malignancy, or by tone where no malignancy is known; None without diagnoses."""
+    """Return bars split by malignancy, or by tone where none is known; None without diagnoses."""
     if not any(i.diagnosis for i in images):
         return None
     if any(i.malignant is not None for i in images):
@@ -102,103 +87,154 @@ def diagnoses(images: Sequence[Image], protocol: Protocol) -> Diagnoses | None:
 
 
 @dataclass(frozen=True)
-class Score:
-    """One row of the evaluation, as text."""
-
-    name: str
-    iou_mean: str
-    iou_pooled: str
-    dice_mean: str
-    n: int
-    patients: int
-    few: bool
-
-
-@dataclass(frozen=True)
-class Evaluation:
+class EvaluationSection:
     """The last evaluation, as the page shows it."""
 
     at: str
-    models: dict[str, int]  #: images by the model whose prediction was scored
+    record: EvaluationRecord
     truth: str
-    subset: str | None
-    n_images: int
-    patients: int
     left_out: tuple[str, ...]
-    notes: tuple[str, ...]  #: whose predictions they are, what flatters the figures
-    by_class: tuple[Score, ...]
-    by_tone: tuple[tuple[str, tuple[Score, ...]], ...]
+    table: ReportTable
     figure: str | None  #: SVG
 
 
-def last_evaluation(catalogue: Catalogue, protocol: Protocol) -> Evaluation | None:
+@dataclass(frozen=True)
+class RobustnessSection:
+    """The last robustness run, as the page shows it."""
+
+    at: str
+    record: RobustnessRecord
+    left_out: tuple[str, ...]
+    table: ReportTable
+    figure: str | None  #: SVG
+
+
+def last_evaluation(catalogue: Catalogue, protocol: Protocol) -> EvaluationSection | None:
     """Return the newest evaluation; None where nothing was evaluated yet."""
     last = catalogue.evaluations.last()
     if last is None:
         return None
-    at, found = last
-    tones = sorted(found.by_tone, key=_order([t.name for t in protocol.tones]))
-    counts = (
-        (found.learned_from, "whose mask the model learned from"),
-        (found.without_prediction, "without a prediction"),
-        (len(found.refused), "whose true mask could not be used"),
-    )
-    return Evaluation(
+    at, record = last
+    tones = sorted(record.by_tone, key=_order([t.name for t in protocol.tones]))
+    classes = sorted(record.classes, key=_order(protocol.class_names))
+    groups = {"all": record.classes, **{tone: record.by_tone[tone] for tone in tones}}
+    panels = {
+        name: {tone: of[name].iou_mean for tone, of in groups.items()}
+        for name in classes
+        if record.classes[name].iou_mean.value is not None
+    }
+    by_group = {
+        "all tones" if tone == "all" else f"tone {tone}": {
+            name: of[name] for name in classes if name in of
+        }
+        for tone, of in groups.items()
+    }
+    return EvaluationSection(
         at=at,
-        models=found.models,
-        truth=PurePath(found.truth).name or found.truth,
-        subset=found.subset,
-        n_images=found.n_images,
-        patients=found.patients,
-        left_out=tuple(f"{n} {which}" for n, which in counts if n),
-        notes=found.notes,
-        by_class=_scores(found.classes, protocol),
-        by_tone=tuple((tone, _scores(found.by_tone[tone], protocol)) for tone in tones),
-        figure=_figure(found.classes, {tone: found.by_tone[tone] for tone in tones}, protocol),
+        record=record,
+        truth=PurePath(record.truth).name or record.truth,
+        left_out=_left_out(
+            (record.learned_from, "whose mask the model learned from"),
+            (record.without_prediction, "without a prediction"),
+            (len(record.refused), "whose true mask could not be used"),
+        ),
+        table=_estimate_table(
+            "IoU and Dice by tone and class",
+            "tone and class",
+            by_group,
+            {"mean IoU": "iou_mean", "pooled IoU": "iou_pooled", "mean Dice": "dice_mean"},
+            ".2f",
+        ),
+        figure=_figure(
+            panels,
+            "evaluation",
+            "Mean IoU with its 95 % interval by class and tone; the table below has the numbers",
+        ),
     )
 
 
-def _scores(values: dict[str, ClassEstimates], protocol: Protocol) -> tuple[Score, ...]:
-    return tuple(
-        Score(
-            name=name,
-            iou_mean=_with_interval(values[name].iou_mean),
-            iou_pooled=_with_interval(values[name].iou_pooled),
-            dice_mean=_with_interval(values[name].dice_mean),
-            n=values[name].n,
-            patients=values[name].groups,
-            few=too_few(values[name].n),
-        )
-        for name in sorted(values, key=_order(protocol.class_names))
-    )
-
-
-def _with_interval(estimate: Estimate) -> str:
-    """Return the value and its interval; without an interval neither."""
-    return estimate.text() if estimate.interval else "—"
-
-
-def _figure(
-    classes: dict[str, ClassEstimates],
-    by_tone: dict[str, dict[str, ClassEstimates]],
-    protocol: Protocol,
-) -> str | None:
-    panels = {}
-    for name in sorted(classes, key=_order(protocol.class_names)):
-        if classes[name].iou_mean.value is not None:
-            groups = {"all": classes, **by_tone}
-            panels[name] = {group: _dot(of[name]) for group, of in groups.items()}
-    if not panels:
+def last_robustness_run(catalogue: Catalogue) -> RobustnessSection | None:
+    """Return the newest robustness run; None where there was none yet."""
+    last = catalogue.robustness.last()
+    if last is None:
         return None
-    title = "Mean IoU with its 95 % interval by class and tone; the table below has the numbers"
-    return dot_panels(panels, FEW, "evaluation", title)
+    at, record = last
+    by_change = {
+        f"{change} (control)" if change == record.control else change: by_tone
+        for change, by_tone in record.by_change.items()
+    }
+    panels = {
+        change: {tone: estimates.iou_mean for tone, estimates in by_tone.items()}
+        for change, by_tone in by_change.items()
+    }
+    by_group = {
+        change: {
+            "all tones" if tone == "all" else f"tone {tone}": estimates
+            for tone, estimates in by_tone.items()
+        }
+        for change, by_tone in by_change.items()
+    }
+    return RobustnessSection(
+        at=at,
+        record=record,
+        left_out=_left_out(
+            (record.learned_from, "that the model learned from"),
+            (len(record.refused), "that can't be read"),
+            (record.without_lesion, "without a lesion in any prediction"),
+        ),
+        table=_estimate_table(
+            "Predictions of the lesion before and after a change, by change and tone",
+            "change and tone",
+            by_group,
+            {"mean IoU": "iou_mean", "mean Dice": "dice_mean"},
+            ".3f",  # values close to 1 differ in the third place
+        ),
+        figure=_figure(
+            panels,
+            "sensitivity",
+            "Mean IoU of the lesion's predictions before and after a change of light, with its 95 % "
+            "interval, by change and tone; the table below has the numbers",
+        ),
+    )
 
 
-def _dot(score: ClassEstimates) -> Dot:
-    interval = score.iou_mean.interval
-    return Dot(None if interval is None else score.iou_mean.value, interval, score.n)
+def _left_out(*counts: tuple[int, str]) -> tuple[str, ...]:
+    return tuple(f"{n} {reason}" for n, reason in counts if n)
+
+
+def _estimate_table(
+    title: str,
+    first: str,
+    groups: Mapping[str, Mapping[str, ClassEstimates]],
+    columns: Mapping[str, str],
+    form: str,
+) -> ReportTable:
+    """Return a table with a column for each of the estimates; none is shown without its interval."""
+
+    def row(label: str, estimates: ClassEstimates) -> ReportRow:
+        few = too_few(estimates.n)
+        shown: list[Estimate] = [getattr(estimates, name) for name in columns.values()]
+        cells = [estimate.text(form) if estimate.interval else "—" for estimate in shown]
+        sizes = str(estimates.n), str(estimates.groups)
+        return ReportRow(label, (*cells, *sizes, "too few images" if few else ""), few)
+
+    return ReportTable(
+        title=title,
+        columns=(*(f"{name} [95 % CI]" for name in columns), "images (n)", "patients", "remark"),
+        groups=tuple(
+            (name, tuple(row(label, estimates) for label, estimates in of.items()))
+            for name, of in groups.items()
+        ),
+        first=first,
+    )
+
+
+def _figure(panels: dict[str, dict[str, Estimate]], key: str, title: str) -> str | None:
+    if not any(e.interval for estimates in panels.values() for e in estimates.values()):
+        return None
+    return dot_panels(panels, key, title)
 
 
 def _order(names: Sequence[str]) -> Any:
-    """A sort key: the order of `names`, whatever is not among them last."""
+    """Return a sort key: the order of `names`, others last."""
     return lambda name: (names.index(name) if name in names else len(names), name)

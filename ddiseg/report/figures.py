@@ -1,4 +1,4 @@
-"""Figures as inline SVG, in the colours of the page that they stand in, light or dark."""
+"""Figures of the report as inline SVG in the page's colours, light or dark."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-#: Colours that matplotlib writes, and what the page puts in their place.
+from annotation_protocol.estimates import Estimate, too_few
+
+#: Colours that matplotlib writes, and the page's colours that replace them.
 _INK, _MUTED, _LINE, _PAPER, _ACCENT = "#010101", "#010102", "#010103", "#010104", "#010105"
 _SERIES = ("#010106", "#010107", "#010108", "#010109")
 _PLACES = {
@@ -37,23 +39,14 @@ class Bar:
         return sum(self.counts)
 
 
-@dataclass(frozen=True)
-class Dot:
-    """One value with its 95 % interval and the number of images behind it."""
-
-    value: float | None
-    interval: tuple[float, float] | None
-    n: int
-
-
 def stacked_bars(bars: Sequence[Bar], colours: Sequence[str], key: str, title: str) -> str:
-    """Horizontal bars, the first at the top, each with its n.
+    """Return horizontal bars, the first at the top, each with its n.
 
     Args:
         bars: the rows; at least one.
         colours: the page's name for the colour of each series, such as "malignant".
-        key: makes the SVG's ids its own.
-        title: what a reader who can't see the figure is told.
+        key: prefix of the SVG's ids.
+        title: text for readers who can't see the figure.
     """
     figure, [[axes]] = _figure(8.6, 0.6 + 0.27 * len(bars))
     places = range(len(bars))
@@ -74,10 +67,10 @@ def stacked_bars(bars: Sequence[Bar], colours: Sequence[str], key: str, title: s
     return _svg(figure, key, title, places_of_series)
 
 
-def dot_panels(panels: dict[str, dict[str, Dot]], few: int, key: str, title: str) -> str:
-    """Panels side by side, one row a group: the value as a dot, its interval as a line.
+def dot_panels(panels: dict[str, dict[str, Estimate]], key: str, title: str) -> str:
+    """Return panels side by side, one row a group: the value as a dot, its interval as a line.
 
-    The axis goes from 0 to 1. A dot that stands on fewer than `few` images is hollow.
+    The axis goes from 0 to 1. The dot of too few images is hollow.
     """
     groups = list(dict.fromkeys(group for dots in panels.values() for group in dots))
     figure, [all_axes] = _figure(
@@ -86,14 +79,13 @@ def dot_panels(panels: dict[str, dict[str, Dot]], few: int, key: str, title: str
     for axes, (name, dots) in zip(all_axes, panels.items(), strict=True):
         for place, group in enumerate(groups):
             dot = dots.get(group)
-            if dot is None or dot.value is None:
+            if dot is None or dot.interval is None:
                 missing = _missing(0 if dot is None else dot.n)
                 axes.text(0.5, place, missing, va="center", ha="center", color=_MUTED, fontsize=8)
                 continue
-            colour = _MUTED if dot.n < few else _ACCENT
-            if dot.interval is not None:
-                axes.plot(dot.interval, (place, place), color=colour, linewidth=2)
-            face = _PAPER if dot.n < few else colour
+            colour = _MUTED if too_few(dot.n) else _ACCENT
+            axes.plot(dot.interval, (place, place), color=colour, linewidth=2)
+            face = _PAPER if too_few(dot.n) else colour
             dotted = {"markersize": 6, "color": colour, "markerfacecolor": face}
             axes.plot(dot.value, place, "o", clip_on=False, zorder=3, **dotted)
             axes.text(1.04, place, f"n={dot.n}", va="center", color=_MUTED, fontsize=7.5)
@@ -109,17 +101,17 @@ def dot_panels(panels: dict[str, dict[str, Dot]], few: int, key: str, title: str
 
 @dataclass(frozen=True)
 class Panel:
-    """One measure of several groups, each in the same series."""
+    """One measure of several groups, with one estimate a series."""
 
     name: str
     ends: tuple[float, float]  #: of its axis
-    dots: dict[str, tuple[Dot, ...]]  #: by group, one a series
+    dots: dict[str, tuple[Estimate, ...]]  #: by group, one a series
 
 
 def series_panels(panels: Sequence[Panel], key: str, title: str) -> str:
-    """Panels side by side, one row a group, up to two series in it: a filled circle, a hollow square.
+    """Return panels side by side, one row a group, with a filled circle and a hollow square as series.
 
-    Shape tells the series apart as well as colour does, for who does not see the colours.
+    The series differ in shape too, for people who do not see the colours.
     """
     groups = list(panels[0].dots)
     count = len(panels[0].dots[groups[0]])
@@ -143,11 +135,11 @@ def series_panels(panels: Sequence[Panel], key: str, title: str) -> str:
 
 @dataclass(frozen=True)
 class Span:
-    """A value with its interval that stands for the places `first` to `last` on the axis."""
+    """A value with its interval, for the places `first` to `last` on the axis."""
 
     first: int
     last: int
-    dot: Dot
+    dot: Estimate
 
 
 def span_panels(
@@ -157,14 +149,14 @@ def span_panels(
     key: str,
     title: str,
 ) -> str:
-    """A column a group, a row a measure: values along an axis that all of them share.
+    """Return a grid of panels, a column a group and a row a measure, along one shared axis.
 
     Args:
-        columns: by group its n, and its spans by measure; where there are none, that is said.
-        tops: by measure where its axis ends; it begins at 0.
+        columns: by group its n, and its spans by measure; may have none.
+        tops: end of the axis by measure; it begins at 0.
         axis: what the places are.
-        key: makes the SVG's ids its own.
-        title: what a reader who can't see the figure is told.
+        key: prefix of the SVG's ids.
+        title: text for readers who can't see the figure.
     """
     figure, grid = _figure(
         1.2 + 1.75 * len(columns), 0.5 + 1.7 * len(tops), columns=len(columns), rows=len(tops)
@@ -193,7 +185,7 @@ def span_panels(
     return _svg(figure, key, title, {})
 
 
-def _mark(axes: Any, dot: Dot, place: float, ends: tuple[float, float], series: int) -> None:
+def _mark(axes: Any, dot: Estimate, place: float, ends: tuple[float, float], series: int) -> None:
     start, end = ends
     if dot.value is None or dot.interval is None:
         missing = _missing(dot.n)
@@ -226,7 +218,7 @@ def _name(axes: Any, name: str) -> None:
 
 
 def _figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
-    """A figure of `width` x `height` inches, and its Axes: a list of them a row."""
+    """Return a figure of `width` x `height` inches and its Axes, a list for each row."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), facecolor="none")

@@ -1,7 +1,7 @@
-"""What a `WorkReport` comes to: one sentence a finding, none without its n and interval.
+"""Findings of an annotator study: one sentence each, with its sizes and intervals.
 
-A sentence begins with what the interval allows to say. Where there is no figure there is no
-sentence; what is missing, and how to get it, is said once.
+A sentence begins with the conclusion that the interval allows. Where there is no estimate there is no
+sentence; what is missing, and how to get it, is stated once.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from ddiseg.evaluation.annotator_study import WorkReport
 from ddiseg.evaluation.arms import Arms
 from ddiseg.evaluation.drift import PERIOD_MASKS, Drift, Halves
 from ddiseg.evaluation.measures import Metric
-from ddiseg.report.wording import quoted
+from ddiseg.report.tables import quoted
 
 T = TypeVar("T")
 
 ALL = "all tones"
 
-#: How the numbers are to be read.
+#: Explains the notation of the numbers.
 LEGEND = (
-    "Square brackets hold 95 % intervals, from a bootstrap over patients. Where fewer masks than the "
-    "row has could be measured, n=9/8 says that 9 images of 8 patients were."
+    "Square brackets hold 95 % intervals, from a bootstrap over patients. n=9/8 after a number: it could "
+    "be measured on 9 images of 8 patients only."
 )
 
 
@@ -33,313 +33,295 @@ LEGEND = (
 class Line:
     """One sentence."""
 
-    scope: str  #: what it is about, such as a tone
+    scope: str  #: a tone, or a measure
     text: str
-    few: bool = False  #: it says that there are too few
+    few: bool = False  #: there are too few images
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing."""
+    """The sentences about one measure."""
 
     heading: str
     lines: tuple[Line, ...]
 
 
 @dataclass(frozen=True)
-class Part:
+class FindingsPart:
     """Findings that answer one question."""
 
     title: str
     findings: tuple[Finding, ...]
-    missing: tuple[str, ...]  #: what can't be said, and what to do about it
-    notes: tuple[str, ...]  #: how the sentences are to be read
+    missing: tuple[str, ...]  #: what is not known, and what to do about it
+    notes: tuple[str, ...]  #: how to read the sentences
 
 
 def sentences(report: WorkReport) -> list[str]:
-    """What the report comes to, a sentence a finding, and what is missing or was left out."""
-    found = overview(report)
+    """Return all findings as lines of text, with what is missing or was left out."""
+    lines = overview(report)
     for part in parts(report):
-        found.append(f"{part.title}:")
-        found += [
+        lines.append(f"{part.title}:")
+        lines += [
             f"  {finding.heading}, {line.scope}: {line.text}"
             for finding in part.findings
             for line in finding.lines
         ]
-        found += [f"  {line}" for line in (*part.missing, *part.notes)]
-    return found
+        lines += [f"  {line}" for line in (*part.missing, *part.notes)]
+    return lines
 
 
 def overview(report: WorkReport) -> list[str]:
-    """What was counted, and what was not."""
-    found = []
+    """Return what was counted and what was left out."""
+    lines = []
     if report.accepted is not None:
         first, last = (at[:10] for at in report.accepted)
         period = f"on {first}" if first == last else f"from {first} to {last}"
-        found.append(
-            f"Drawn on a labelling server and accepted, {period} "
+        lines.append(
+            f"Masks from a labelling server, accepted {period} "
             f"({counted(report.n, report.patients)})."
         )
     if report.in_no_arm:
-        found.append(
-            f"In no figure, n = {report.in_no_arm}: images that were given out again with a person's "
-            "mask painted in place of the model's."
+        lines.append(
+            f"Not counted, n = {report.in_no_arm}: images that were sent out again with a person's mask "
+            "in place of the prediction."
         )
-    return [*found, *(f"Left out: {line}" for line in report.left_out)]
+    return [*lines, *(f"Left out: {line}" for line in report.left_out)]
 
 
-def parts(report: WorkReport) -> list[Part]:
-    """With and without the model's mask, and over time; nothing without any accepted mask."""
+def parts(report: WorkReport) -> list[FindingsPart]:
+    """Return the findings of the arms, and over time; nothing without any accepted mask."""
     if report.n == 0:
         return []
     if report.arms.shown.n == 0:
-        return [Part("With and without the model's mask", (), (_NOTHING_SHOWN,), ())]
-    return [_side_by_side(report), _over_time(report)]
+        return [FindingsPart("With and without the prediction", (), (_NOTHING_SHOWN,), ())]
+    return [_arms_part(report), _time_part(report)]
 
 
 _NOTHING_SHOWN = (
-    "No accepted mask was drawn with a model's mask in sight: 'ddiseg prelabel' paints the images "
-    "that are open, 'ddiseg label push' gives them to people."
+    "No accepted mask was drawn with a prediction shown: 'ddiseg prelabel' predicts the open images, "
+    "'ddiseg label push' sends them to annotators."
 )
 _NO_CONTROL = (
-    "No accepted mask was drawn with the model's mask withheld, so what seeing it does to people "
-    "can't be said: 'ddiseg label push --control 20' withholds it from every fifth image, by lot."
+    "No accepted mask was drawn with the prediction withheld, so the effect of showing it is not known: "
+    "'ddiseg label push --control 20' withholds it from every fifth image, at random."
 )
-_NOT_TIMED = (
-    "The labelling server counted no seconds for these masks; it does for what is drawn in its own "
-    "window."
-)
+_NOT_TIMED = "The labelling server counted no seconds for these masks; it does for masks drawn in its own window."
 _NOT_READ_TWICE = (
-    "No accepted image was read by two people, so nothing says how far they agree: 'ddiseg label "
-    "push --readers 2 --sample 20' gives every fifth image to two."
+    "No accepted image was read by two annotators, so their agreement is not known: 'ddiseg label push "
+    "--readers 2 --sample 20' gives every fifth image to two."
 )
-_NOT_TOLD_APART = (
-    "Without masks that were drawn with the model's mask withheld, a better model and people who "
-    "look less closely can't be told apart: 'ddiseg label push --control 20'."
+_NO_EXPLANATION = (
+    "Without masks drawn with the prediction withheld, a better model and less careful annotators can't "
+    "be told apart: 'ddiseg label push --control 20'."
 )
 _HOW_TO_TELL = (
-    "How to tell the two readings apart: where the model's mask was withheld, nobody can have "
-    "followed it, so a lesion's Dice that rises there is the model's doing. A rise that is larger "
-    "where the mask was shown is people's."
+    "How to tell the two explanations apart: where the prediction was withheld, nobody can have followed "
+    "it, so a Dice of the lesion that rises there is due to the model. A larger rise where the "
+    "prediction was shown is due to the annotators."
 )
 
 
-class _Said(NamedTuple):
-    """The words for one measure."""
+class _Words(NamedTuple):
+    """The words for one metric of the arms."""
 
     heading: str
-    less: str  #: where it is smaller with the model's mask in sight
+    less: str  #: where it is smaller with the prediction
     more: str
 
 
-_SAID = {
-    Metric.MEDIAN_SECONDS: _Said(
-        "Time, the median on an image",
-        "Faster with the model's mask in sight",
-        "Slower with the model's mask in sight",
+_WORDS = {
+    Metric.MEDIAN_SECONDS: _Words(
+        "Median time on an image", "Faster with the prediction", "Slower with the prediction"
     ),
-    Metric.CHANGED_PIXELS: _Said(
-        "Pixels that differ between the model's mask and the accepted one",
-        "Fewer with the model's mask in sight",
-        "More with the model's mask in sight",
+    Metric.CHANGED_PIXELS: _Words(
+        "Pixels that differ between prediction and accepted mask",
+        "Fewer with the prediction shown",
+        "More with the prediction shown",
     ),
-    Metric.LESION_DICE: _Said(
-        "Dice of the lesion between the model's mask and the accepted one",
-        "Further from the model with its mask in sight",
-        "Closer to the model with its mask in sight",
+    Metric.LESION_DICE: _Words(
+        "Dice of the lesion between prediction and accepted mask",
+        "Further from the model with its prediction shown",
+        "Closer to the model with its prediction shown",
     ),
-    Metric.READERS_DICE: _Said(
+    Metric.READERS_DICE: _Words(
         "Dice of the lesion between two readers of an image",
-        "They agree less with the model's mask in sight",
-        "They agree more with the model's mask in sight",
+        "They agree less with the prediction shown",
+        "They agree more with the prediction shown",
     ),
 }
 
 
-def _side_by_side(report: WorkReport) -> Part:
+def _arms_part(report: WorkReport) -> FindingsPart:
     arms = _scopes(report.arms, report.by_tone)
     controlled = report.arms.control.n > 0
-    say = _compared if controlled else _shown
+    sentence = _compared if controlled else _shown
     findings = [
-        _finding(said.heading, arms, partial(say, measure)) for measure, said in _SAID.items()
+        _finding(words.heading, arms, partial(sentence, metric)) for metric, words in _WORDS.items()
     ]
-    findings.append(_finding("Model's masks accepted unchanged", arms, _unchanged))
-    figures = report.arms.shown.estimates, report.arms.control.estimates
+    findings.append(_finding("Predictions accepted unchanged", arms, _unchanged))
+    estimates = report.arms.shown.estimates, report.arms.control.estimates
 
-    def never(measure: Metric) -> bool:
-        return not any(of[measure].n for of in figures)
+    def never(metric: Metric) -> bool:
+        return not any(of[metric].n for of in estimates)
 
     missing = (
         (not controlled, _NO_CONTROL),
         (never(Metric.MEDIAN_SECONDS), _NOT_TIMED),
         (never(Metric.READERS_DICE), _NOT_READ_TWICE),
     )
-    return Part(
-        "With and without the model's mask",
+    notes = (
+        "Two numbers of images or patients: with the prediction shown, and with it withheld.",
+        "Readers who agree more are not therefore right: both may follow the model.",
+    )
+    return FindingsPart(
+        "With and without the prediction",
         tuple(finding for finding in findings if finding.lines),
         tuple(line for holds, line in missing if holds),
-        (
-            "Two numbers of images or patients: with the model's mask shown, and with it withheld.",
-            "That two readers agree more does not make them right: both may follow the model.",
-        )
-        if controlled
-        else (),
+        notes if controlled else (),
     )
 
 
-def _compared(measure: Metric, arms: Arms) -> tuple[str, bool] | None:
-    """The painted arm against the control arm; None where nothing was measured in either."""
-    difference, said = arms.difference[measure], _SAID[measure]
+_Sentence = tuple[str, bool]  #: text, and whether there are too few images
+
+
+def _compared(metric: Metric, arms: Arms) -> _Sentence | None:
+    """Compare the shown with the control arm; None where nothing was measured in either."""
+    difference, words = arms.difference[metric], _WORDS[metric]
     if not any(difference.n):
         return None
     if difference.value is None:
         return _too_few(difference)
-    verdict = {-1: said.less, 0: "No difference can be told", 1: said.more}[difference.sign]
-    painted, control = arms.shown.estimates[measure], arms.control.estimates[measure]
+    conclusion = {-1: words.less, 0: "No clear difference", 1: words.more}[difference.sign]
+    shown, control = arms.shown.estimates[metric], arms.control.estimates[metric]
     return (
-        f"{verdict}: {quoted(measure, painted)} with it, {quoted(measure, control)} without, "
-        f"difference {quoted(measure, difference)} "
-        f"({counted(difference.n, difference.groups)}).",
+        f"{conclusion}: {quoted(metric, shown)} with it, {quoted(metric, control)} without, "
+        f"difference {quoted(metric, difference)} ({counted(difference.n, difference.groups)}).",
         False,
     )
 
 
-def _shown(measure: Metric, arms: Arms) -> tuple[str, bool] | None:
-    """The painted arm alone."""
-    figure = arms.shown.estimates[measure]
-    if figure.n == 0:
+def _shown(metric: Metric, arms: Arms, text: str = "With the prediction {}") -> _Sentence | None:
+    """Describe the shown arm alone; None where nothing was measured."""
+    estimate = arms.shown.estimates[metric]
+    if estimate.n == 0:
         return None
-    if figure.value is None:
-        return _too_few(figure)
-    return (
-        f"With the model's mask in sight {quoted(measure, figure)} "
-        f"({counted(figure.n, figure.groups)}).",
-        False,
-    )
+    if estimate.value is None:
+        return _too_few(estimate)
+    size = counted(estimate.n, estimate.groups)
+    return f"{text.format(quoted(metric, estimate))} ({size}).", False
 
 
-def _unchanged(arms: Arms) -> tuple[str, bool] | None:
-    figure = arms.shown.estimates[Metric.UNCHANGED]
-    if figure.n == 0:
-        return None
-    if figure.value is None:
-        return _too_few(figure)
-    return (
-        f"{quoted(Metric.UNCHANGED, figure)} of the masks that people saw were accepted without a "
-        f"changed pixel ({counted(figure.n, figure.groups)}).",
-        False,
-    )
+def _unchanged(arms: Arms) -> _Sentence | None:
+    text = "{} of the predictions shown were accepted without a changed pixel"
+    return _shown(Metric.UNCHANGED, arms, text)
 
 
-def _over_time(report: WorkReport) -> Part:
+def _time_part(report: WorkReport) -> FindingsPart:
     notes = [
-        "Earlier and later: the first and the second half of the masks that people saw, in the order "
-        "of their acceptance in the event log. Two numbers of images or patients: of the two halves."
+        "Earlier and later: the first and the second half of the masks whose prediction was shown, in "
+        "the order of their acceptance. Two numbers of images or patients: of the two halves."
     ]
     if report.set_back:
         notes.append(
-            f"n = {report.set_back} of {report.n} masks carry a time before that of the one accepted "
-            "before them: a clock was set back, or two machines' clocks differ. The order is the log's."
+            f"n = {report.set_back} of {report.n} masks carry a time before that of the mask accepted "
+            "before them: a clock was set back, or the clocks of two machines differ. The order is that "
+            "of the event log."
         )
     drifts = _scopes(report.drift, report.drift_by_tone)
-    findings = [_finding("Share of the model's masks accepted unchanged", drifts, _trend)]
+    findings = [_finding("Share of predictions accepted unchanged", drifts, _trend)]
     missing = []
     if report.drift.shown is None:
         missing.append(
-            f"A trend needs {2 * PERIOD_MASKS} accepted masks that people drew with the model's mask "
-            "in sight; accept more, and it stands here."
+            f"A trend needs {2 * PERIOD_MASKS} accepted masks drawn with the prediction shown: accept "
+            "more, and make the report again."
         )
     else:
-        findings.append(
-            Finding("What went with it", tuple(_beside(report.drift.shown, report.drift)))
-        )
+        lines = tuple(_other_changes(report.drift.shown, report.drift))
+        findings.append(Finding("Changes in other measures", lines))
         if report.arms.control.n:
             notes.append(_HOW_TO_TELL)
         else:
-            missing.append(_NOT_TOLD_APART)
-    return Part("Over time", tuple(findings), tuple(missing), tuple(notes))
+            missing.append(_NO_EXPLANATION)
+    return FindingsPart("Over time", tuple(findings), tuple(missing), tuple(notes))
 
 
-def _trend(drift: Drift) -> tuple[str, bool] | None:
-    measure, halves = Metric.UNCHANGED, drift.shown
+def _trend(drift: Drift) -> _Sentence | None:
+    metric, halves = Metric.UNCHANGED, drift.shown
     if drift.n == 0:
         return None
-    if halves is None or halves.difference[measure].value is None:
-        return _too_few(Estimate(None, None, None, drift.n, drift.patients))
-    said = {
-        -1: ("It fell", ": either the model paints worse what it is given, or people look more closely"),
-        0: ("Whether it rises or falls can't be told", ""),
-        1: ("It rose", ": either the model paints better what it is given, or people look less closely"),
-    }  # fmt: skip
-    verdict, readings = said[halves.difference[measure].sign]
-    return f"{verdict}, {_from_to(measure, halves)}{readings}.", False
+    if halves is None or halves.difference[metric].value is None:
+        return _too_few(Estimate(n=drift.n, groups=drift.patients))
+    sign = halves.difference[metric].sign
+    explanation = {
+        -1: ": either the model predicts worse, or annotators check more closely",
+        0: "",
+        1: ": either the model predicts better, or annotators check less closely",
+    }[sign]
+    return f"{_MOVED[sign]}, {_from_to(metric, halves)}{explanation}.", False
 
 
-def _beside(shown: Halves, drift: Drift) -> Iterator[Line]:
-    """What moved together with the share, and what the control arm says to it."""
+def _other_changes(shown: Halves, drift: Drift) -> Iterator[Line]:
+    """Yield the changes of the other metrics, and what the control arm adds."""
     yield from _line("pixels changed", Metric.CHANGED_PIXELS, shown, _MOVED)
     yield from _line("median time", Metric.MEDIAN_SECONDS, shown, _MOVED)
     yield from _line("two readers' lesion Dice", Metric.READERS_DICE, shown, _MOVED)
-    yield from _line("lesion Dice, seen", Metric.LESION_DICE, shown, _MOVED)
+    yield from _line("lesion Dice, shown", Metric.LESION_DICE, shown, _MOVED)
     if drift.withheld is not None:
         yield from _line("lesion Dice, withheld", Metric.LESION_DICE, drift.withheld, _MODEL)
     if drift.beyond is not None and all(drift.beyond.n):
-        yield Line("seen against withheld", *_beyond(drift.beyond))
+        yield Line("shown against withheld", *_beyond(drift.beyond))
 
 
-def _beyond(beyond: EstimateDifference) -> tuple[str, bool]:
+def _beyond(beyond: EstimateDifference) -> _Sentence:
     if beyond.value is None:
         return _too_few(beyond)
-    verdict = {
-        -1: "The rise where people saw the model's mask is smaller than where it was withheld: they "
+    conclusion = {
+        -1: "The rise is smaller where the prediction was shown than where it was withheld: annotators "
         "follow it less",
-        0: "Whether the rise is larger where people saw the model's mask can't be told, so neither "
-        "reading is ruled out",
-        1: "The rise where people saw the model's mask is larger than where it was withheld: they "
+        0: "No clear difference between the rise where the prediction was shown and where it was "
+        "withheld: neither explanation is ruled out",
+        1: "The rise is larger where the prediction was shown than where it was withheld: annotators "
         "follow it more than a better model explains",
     }[beyond.sign]
     number = quoted(Metric.LESION_DICE, beyond)
-    return f"{verdict}, {number} ({counted(beyond.n, beyond.groups)}).", False
+    return f"{conclusion}, {number} ({counted(beyond.n, beyond.groups)}).", False
 
 
-_Verdicts = Mapping[int, str]
+_Conclusions = Mapping[int, str]
 
-_MOVED: _Verdicts = {-1: "It fell", 0: "Whether it rises or falls can't be told", 1: "It rose"}
-_MODEL: _Verdicts = {
-    -1: "The model's mask, not shown to anybody, came to be further from the accepted one",
-    0: "Whether the model's mask, not shown to anybody, is closer to the accepted one can't be told",
-    1: "The model's mask, not shown to anybody, came to be closer to the accepted one: the model "
-    "does better",
+_MOVED: _Conclusions = {-1: "It fell", 0: "No clear change", 1: "It rose"}
+_MODEL: _Conclusions = {
+    -1: "The withheld prediction is further from the accepted mask than it was: the model does worse",
+    0: "No clear change in how close the withheld prediction is to the accepted mask",
+    1: "The withheld prediction is closer to the accepted mask than it was: the model does better",
 }
 
 
-def _line(scope: str, measure: Metric, halves: Halves, said: _Verdicts) -> Iterator[Line]:
-    """The change of one measure; nothing where it was not measured at all."""
-    earlier, later = halves.earlier.estimates[measure], halves.later.estimates[measure]
-    if halves.difference[measure].value is not None:
-        verdict = said[halves.difference[measure].sign]
-        yield Line(scope, f"{verdict}, {_from_to(measure, halves)}.")
-    elif later.n or earlier.n:
-        yield Line(scope, f"too few to say ({_sizes(halves, measure)})", True)
+def _line(scope: str, metric: Metric, halves: Halves, conclusions: _Conclusions) -> Iterator[Line]:
+    """Yield the change of one metric; nothing where it was not measured."""
+    change = halves.difference[metric]
+    if change.value is not None:
+        yield Line(scope, f"{conclusions[change.sign]}, {_from_to(metric, halves)}.")
+    elif any(change.n):
+        yield Line(scope, f"too few images ({_sizes(change)})", True)
 
 
-def _from_to(measure: Metric, halves: Halves) -> str:
-    earlier, later = halves.earlier.estimates[measure], halves.later.estimates[measure]
+def _from_to(metric: Metric, halves: Halves) -> str:
+    earlier, later = halves.earlier.estimates[metric], halves.later.estimates[metric]
+    change = halves.difference[metric]
     return (
-        f"from {quoted(measure, earlier)} in the earlier half to {quoted(measure, later)} in the "
-        f"later, a change of {quoted(measure, halves.difference[measure])} "
-        f"({_sizes(halves, measure)})"
+        f"from {quoted(metric, earlier)} in the earlier half to {quoted(metric, later)} in the "
+        f"later, a change of {quoted(metric, change)} ({_sizes(change)})"
     )
 
 
-def _sizes(halves: Halves, measure: Metric) -> str:
+def _sizes(change: EstimateDifference) -> str:
     """Return the sizes of the earlier and the later half."""
-    change = halves.difference[measure]
     return counted(change.n[::-1], change.groups[::-1])
 
 
-def _too_few(estimate: Estimate | EstimateDifference) -> tuple[str, bool]:
-    return f"too few to say ({counted(estimate.n, estimate.groups)})", True
+def _too_few(estimate: Estimate | EstimateDifference) -> _Sentence:
+    return f"too few images ({counted(estimate.n, estimate.groups)})", True
 
 
 def _scopes(overall: T, by_tone: Mapping[str, T]) -> dict[str, T]:
@@ -347,7 +329,7 @@ def _scopes(overall: T, by_tone: Mapping[str, T]) -> dict[str, T]:
 
 
 def _finding(
-    heading: str, scopes: Mapping[str, T], say: Callable[[T], tuple[str, bool] | None]
+    heading: str, scopes: Mapping[str, T], sentence: Callable[[T], _Sentence | None]
 ) -> Finding:
-    said = {scope: say(of) for scope, of in scopes.items()}
-    return Finding(heading, tuple(Line(scope, *line) for scope, line in said.items() if line))
+    found = {scope: sentence(of) for scope, of in scopes.items()}
+    return Finding(heading, tuple(Line(scope, *line) for scope, line in found.items() if line))

@@ -1,15 +1,14 @@
-"""The report: one HTML page that needs nothing but itself, no network and no script."""
+"""The report: one self-contained HTML page, without network or scripts."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from annotation_protocol import load_protocol
 from annotation_protocol.estimates import FEW
+from annotation_protocol.files import atomic_write
 from ddiseg.catalogue.tables import now
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.outcomes import Progress, silent
@@ -17,21 +16,20 @@ from ddiseg.report import content
 from ddiseg.report.contact_sheet import COMPARED, Card, Pairs, choose, draw_card, most_uncertain
 from ddiseg.report.outlines import OUTLINED
 from ddiseg.report.people import people_and_model
-from ddiseg.report.robustness import last_sensitivity
 from ddiseg.workspace.workspace import Workspace
 
-#: In the head of every report; what lets a later one replace it.
+#: In the head of every report, so that a later one may replace it.
 GENERATOR = '<meta name="generator" content="ddiseg'
 
 
 @dataclass(frozen=True)
 class ReportSummary:
-    """What was written."""
+    """Path and contents of a written report."""
 
     path: Path
     images: int
     shown: int  #: images in the contact sheets
-    unreadable: tuple[str, ...]  #: of these, the ones whose files can't be read, with the reason
+    unreadable: tuple[str, ...]  #: of these, the images with unreadable files, with the reason
 
 
 def write_report(
@@ -44,7 +42,7 @@ def write_report(
     """Write the page to `target` (default: report.html in the workspace), whole or not at all.
 
     An earlier report is replaced; any other file in its place is refused with InputError.
-    `command` is what the page says it was made by.
+    `command` is named in the page as the command that made it.
     """
     path = (target or workspace.root / "report.html").resolve()
     _refuse_others(path)
@@ -104,7 +102,7 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
         states=content.tones_by_state(catalogue, protocol),
         diagnoses=content.diagnoses(images, protocol),
         evaluation=content.last_evaluation(catalogue, protocol),
-        sensitivity=last_sensitivity(catalogue),
+        sensitivity=content.last_robustness_run(catalogue),
         people=people_and_model(workspace),
         few=FEW,
         sheet=[cards[pair.image.id] for pair in in_sheet],
@@ -143,22 +141,14 @@ def _refuse_others(path: Path) -> None:
 
 
 def _write(path: Path, page: str) -> None:
-    temporary = path.parent / f".{path.name}.part-{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w", encoding="utf-8", errors="replace") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        atomic_write(path, page.encode("utf-8", "replace"))
     except OSError as error:
         raise WorkspaceError(
             f"{path}: {error.strerror or error}; nothing was written: free some space, make the folder "
             "writable or give --to another place, then run the same command again"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 __all__ = ["ReportSummary", "write_report"]

@@ -1,4 +1,4 @@
-"""What the report says about people: what the model's painting did to them, and whether it drifts."""
+"""The report's section on the annotator study: findings, figures and tables."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from annotation_protocol.estimates import Estimate
 from ddiseg.evaluation.annotator_study import WorkReport, work_report
 from ddiseg.evaluation.arms import MaskGroup
 from ddiseg.evaluation.drift import Drift
 from ddiseg.evaluation.measures import Metric
-from ddiseg.report.figures import Dot, Panel, Span, series_panels, span_panels
-from ddiseg.report.findings import LEGEND, Part, overview, parts
-from ddiseg.report.tables import Table, tables
-from ddiseg.report.wording import scaled
+from ddiseg.report.figures import Panel, Span, series_panels, span_panels
+from ddiseg.report.findings import LEGEND, FindingsPart, overview, parts
+from ddiseg.report.tables import ReportTable, scaled, study_tables
 from ddiseg.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A drawing and what stands under it."""
+class StudyFigure:
+    """A figure with its caption."""
 
-    drawing: str  #: SVG
+    svg: str
     caption: str
-    arms: bool  #: it tells arms apart, by shape and colour
-    control: bool  #: one of them is the control arm
+    arms: bool  #: shape and colour tell the arms apart
+    control: bool  #: the control arm is one of them
 
 
 @dataclass(frozen=True)
@@ -32,25 +32,26 @@ class PeopleAndModel:
     """The section of the report."""
 
     overview: tuple[str, ...]
-    parts: tuple[tuple[Part, Figure | None], ...]
-    tables: tuple[Table, ...]
+    parts: tuple[tuple[FindingsPart, StudyFigure | None], ...]
+    tables: tuple[ReportTable, ...]
     legend: str = LEGEND
 
 
 def people_and_model(workspace: Workspace) -> PeopleAndModel | None:
-    """From the accepted masks that were drawn on a labelling server; None without any."""
+    """Return the section; None without an accepted mask from a labelling server."""
     report = work_report(workspace)
     if report.empty:
         return None
-    drawn = (_arms_figure, _drift_figure)
+    figures = (_arms_figure, _drift_figure)
+    found = parts(report)
     return PeopleAndModel(
         tuple(overview(report)),
-        tuple((part, draw(report, part)) for part, draw in zip(parts(report), drawn, strict=False)),
-        tuple(tables(report)),
+        tuple((part, figure(report, part)) for part, figure in zip(found, figures, strict=False)),
+        tuple(study_tables(report)),
     )
 
 
-#: What is drawn of the arms, and of the order of acceptance.
+#: Metrics in the figure of the arms, and in the figure over time.
 _ARMS = (
     Metric.MEDIAN_SECONDS,
     Metric.CHANGED_PIXELS,
@@ -68,8 +69,8 @@ _NAMES = {
 }
 
 
-def _arms_figure(report: WorkReport, part: Part) -> Figure | None:
-    """Every measure by tone and arm; None where there are too few of everything."""
+def _arms_figure(report: WorkReport, part: FindingsPart) -> StudyFigure | None:
+    """Return the metrics by tone and arm; None where there are too few images for any."""
     control = report.arms.control.n > 0
     by_scope = {"all tones": report.arms, **{f"tone {t}": of for t, of in report.by_tone.items()}}
     panels = []
@@ -85,14 +86,14 @@ def _arms_figure(report: WorkReport, part: Part) -> Figure | None:
         return None
     title = (
         f"{', '.join(panel.name for panel in panels)}, each with its 95 % interval, by tone and by "
-        f"whether the model's mask was shown. {_said(part)}"
+        f"whether the prediction was shown. {_first_finding(part)}"
     )
-    drawing = series_panels(panels, "people-arms", title)
-    return Figure(drawing, "Line: 95 % interval. n: images.", arms=True, control=control)
+    svg = series_panels(panels, "people-arms", title)
+    return StudyFigure(svg, "Line: 95 % interval. n: images.", arms=True, control=control)
 
 
-def _drift_figure(report: WorkReport, part: Part) -> Figure | None:
-    """The share accepted unchanged over time by tone, the pixels changed under it."""
+def _drift_figure(report: WorkReport, part: FindingsPart) -> StudyFigure | None:
+    """Return the share accepted unchanged and the pixels changed over time, by tone."""
     drifts = {"all tones": report.drift}
     drifts |= {f"tone {tone}": of for tone, of in report.drift_by_tone.items()}
     periods = [period for of in drifts.values() for period in of.periods]
@@ -109,16 +110,16 @@ def _drift_figure(report: WorkReport, part: Part) -> Figure | None:
     sizes = sorted({period.masks.n for period in periods})
     masks = f"{sizes[0]} masks" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} masks"
     title = (
-        "The share of the model's masks that were accepted unchanged, and the pixels changed, over the "
-        f"order of acceptance, by tone. {_said(part)}"
+        "The share of predictions accepted unchanged, and the pixels changed, over the order of "
+        f"acceptance, by tone. {_first_finding(part)}"
     )
-    drawing = span_panels(columns, tops, "no. of acceptance", "people-drift", title)
-    caption = f"Dot: {masks}, accepted one after the other. Line: 95 % interval."
-    return Figure(drawing, caption, arms=False, control=False)
+    svg = span_panels(columns, tops, "no. of acceptance", "people-drift", title)
+    caption = f"Dot: {masks}, accepted consecutively. Line: 95 % interval."
+    return StudyFigure(svg, caption, arms=False, control=False)
 
 
-def _said(part: Part) -> str:
-    """What was found first, for all tones."""
+def _first_finding(part: FindingsPart) -> str:
+    """Return the first finding, for all tones."""
     finding = part.findings[0]
     return f"{finding.heading}: {finding.lines[0].text}"
 
@@ -127,25 +128,20 @@ def _spans(drift: Drift, measure: Metric) -> Sequence[Span]:
     return [Span(p.first, p.last, _dot(p.masks, measure)) for p in drift.periods]
 
 
-def _dot(group: MaskGroup, measure: Metric) -> Dot:
-    """A figure in the unit that it is printed in."""
-    figure = group.estimates[measure]
-    if figure.value is None or figure.interval is None:
-        return Dot(None, None, figure.n)
-    low, high = (scaled(measure, end) for end in figure.interval)
-    return Dot(scaled(measure, figure.value), (low, high), figure.n)
+def _dot(group: MaskGroup, measure: Metric) -> Estimate:
+    return scaled(measure, group.estimates[measure])
 
 
-def _any(dots: list[Dot]) -> bool:
+def _any(dots: list[Estimate]) -> bool:
     return any(dot.value is not None for dot in dots)
 
 
-def _ends(measure: Metric, dots: list[Dot]) -> tuple[float, float]:
-    """Of an axis that has every interval: Dice up to 1 and what else there is from 0."""
+def _ends(measure: Metric, dots: list[Estimate]) -> tuple[float, float]:
+    """Return the ends of an axis that holds all intervals: Dice up to 1, others from 0."""
     intervals = [dot.interval for dot in dots if dot.interval is not None]
     if measure in (Metric.LESION_DICE, Metric.READERS_DICE):
-        # Masks that people mend are alike: from 0 on, all would lie on top of each other at 1.
+        # Corrected masks are alike: on an axis from 0, all dots would lie close to 1.
         return min(0.9, math.floor(10 * min(low for low, _ in intervals)) / 10), 1
     if measure is Metric.UNCHANGED:
-        return 0, scaled(measure, 1)
+        return 0, 100  # percent
     return 0, max(1.0, 1.05 * max(high for _, high in intervals))

@@ -337,7 +337,7 @@ def test_status_work__tables_and_json(
         people.accept(lesion(9), lesion(1), seconds=90, arm=Arm.CONTROL)
     result = ddiseg("status", "--work", "--workspace", workspace.root)
     lines = result.out.splitlines()
-    assert lines[0].startswith("Drawn on a labelling server and accepted, ")
+    assert lines[0].startswith("Masks from a labelling server, accepted ")
     assert lines[0].endswith(" (n = 12 images, 12 patients).")
     start = lines.index("With and without the model's mask")
     assert [" ".join(line.split()) for line in lines[start + 1 : start + 4]] == wording

@@ -11,15 +11,15 @@ from syrupy.assertion import SnapshotAssertion
 from ddiseg.catalogue import Arm
 from ddiseg.evaluation.annotator_study import WorkReport, summarise
 from ddiseg.evaluation.measures import MaskMeasures
-from ddiseg.report.findings import Line, Part, overview, parts, sentences
+from ddiseg.report.findings import Line, FindingsPart, overview, parts, sentences
 from tests.ddiseg.evaluation.drawn import mask
 
-TIME = "Time, the median on an image"
-PIXELS = "Pixels that differ between the model's mask and the accepted one"
-LESION = "Dice of the lesion between the model's mask and the accepted one"
+TIME = "Median time on an image"
+PIXELS = "Pixels that differ between prediction and accepted mask"
+LESION = "Dice of the lesion between prediction and accepted mask"
 READERS = "Dice of the lesion between two readers of an image"
-ACCEPTED = "Model's masks accepted unchanged"
-SHARE, BESIDE = "Share of the model's masks accepted unchanged", "What went with it"
+ACCEPTED = "Predictions accepted unchanged"
+SHARE, OTHERS = "Share of predictions accepted unchanged", "Changes in other measures"
 
 COUNTS = re.compile(r"\(n = (\d+ and )?\d+ images? of (\d+ and )?\d+ patients?\)")
 INTERVAL = re.compile(r"\[[+-]?[\d.]+, [+-]?[\d.]+\]")
@@ -34,7 +34,7 @@ def arms(painted: dict[str, float], control: dict[str, float], n: int = 10) -> l
     return rows
 
 
-def lines(part: Part, heading: str) -> dict[str, Line]:
+def lines(part: FindingsPart, heading: str) -> dict[str, Line]:
     """Of one finding by scope; none where it is not there."""
     found = [finding for finding in part.findings if finding.heading == heading]
     return {line.scope: line for finding in found for line in finding.lines}
@@ -77,7 +77,7 @@ def test_parts__no_sentence_without_its_n_and_interval() -> None:
         assert len(COUNTS.findall(line.text)) == 1, line.text
         if line.few:
             assert re.fullmatch(
-                r"too few to say \(n = [\w ]+ images? of [\w ]+ patients?\)", line.text
+                r"too few images \(n = [\w ]+ images? of [\w ]+ patients?\)", line.text
             )
         else:
             assert INTERVAL.search(line.text), line.text
@@ -97,21 +97,21 @@ def test_side_by_side__by_hand(wording: SnapshotAssertion) -> None:
     )
     counts = "(n = 10 and 10 images of 10 and 10 patients)."
     assert said(rows, 0, TIME) == (
-        "Faster with the model's mask in sight: 30 s [30, 30] with it, 90 s [90, 90] without, "
+        "Faster with the prediction: 30 s [30, 30] with it, 90 s [90, 90] without, "
         f"difference -60 s [-60, -60] {counts}"
     )
     assert said(rows, 0, PIXELS) == (
-        "Fewer with the model's mask in sight: 2.0 % [2.0, 2.0] with it, 6.0 % [6.0, 6.0] without, "
+        "Fewer with the prediction shown: 2.0 % [2.0, 2.0] with it, 6.0 % [6.0, 6.0] without, "
         f"difference -4.0 points [-4.0, -4.0] {counts}"
     )
-    assert said(rows, 0, LESION).startswith("Closer to the model with its mask in sight: 0.90 [")
-    assert said(rows, 0, READERS).startswith("They agree more with the model's mask in sight: 0.95")
+    assert said(rows, 0, LESION).startswith("Closer to the model with its prediction shown: 0.90 [")
+    assert said(rows, 0, READERS).startswith("They agree more with the prediction shown: 0.95")
     assert said(rows, 0, ACCEPTED, "tone I-II") == wording
 
 
 @pytest.mark.parametrize(
     ("painted", "verdict"),
-    [(90.0, "Slower with the model's mask in sight: "), (60.0, "No difference can be told: ")],
+    [(90.0, "Slower with the prediction: "), (60.0, "No clear difference: ")],
 )
 def test_side_by_side__says_what_the_interval_allows(painted: float, verdict: str) -> None:
     rows = arms({"seconds": painted}, {"seconds": 60.0})
@@ -132,7 +132,7 @@ def test_side_by_side__no_control_arm_says_how_to_make_one(wording: SnapshotAsse
     assert not any("without" in line.text for line in lines(part, LESION).values())
     assert [line for line in part.missing if "'ddiseg label push --control 20'" in line]
     assert [line for line in over_time.missing if "'ddiseg label push --control 20'" in line]
-    assert set(lines(over_time, BESIDE)) == {"pixels changed", "median time", "lesion Dice, seen"}
+    assert set(lines(over_time, OTHERS)) == {"pixels changed", "median time", "lesion Dice, shown"}
 
 
 def test_side_by_side__nothing_read_twice_and_nothing_timed() -> None:
@@ -164,23 +164,23 @@ def test_over_time__a_rise_has_two_readings() -> None:
     assert text.startswith("It rose, from 0 % [0, 17] in the earlier half to 100 % [83, 100]")
     assert "a change of +100 points [+7" in text
     assert text.endswith(
-        "(n = 20 and 20 images of 20 and 20 patients): either the model paints better what it is "
-        "given, or people look less closely."
+        "(n = 20 and 20 images of 20 and 20 patients): either the model predicts better, or "
+        "annotators check less closely."
     )
-    assert said(rising(), 1, BESIDE, "pixels changed").startswith("It fell, from 5.0 % [")
+    assert said(rising(), 1, OTHERS, "pixels changed").startswith("It fell, from 5.0 % [")
 
 
 def test_over_time__a_fall_has_two_as_well() -> None:
     falling = [mask(39 - row.event_id, unchanged=row.event_id >= 20) for row in rising()]
     text = said(falling, 1, SHARE)
     assert text.startswith("It fell, from 100 %")
-    assert "either the model paints worse what it is given, or people look more closely" in text
+    assert "either the model predicts worse, or annotators check more closely" in text
 
 
 @pytest.mark.parametrize("unchanged", [True, False])
 def test_over_time__all_alike_is_no_trend(unchanged: bool) -> None:
     text = said([mask(k, unchanged=unchanged) for k in range(30)], 1, SHARE)
-    assert text.startswith("Whether it rises or falls can't be told, from ")
+    assert text.startswith("No clear change, from ")
     assert "either" not in text
     assert "a change of +0 points [-22, +22] (n = 15 and 15 images" in text
 
@@ -204,16 +204,16 @@ def two_arms_over_time(shown: float, withheld: float) -> list[MaskMeasures]:
 
 def test_over_time__control_arm_tells_the_readings_apart() -> None:
     better = two_arms_over_time(0.9, 0.9)
-    assert "the model does better" in said(better, 1, BESIDE, "lesion Dice, withheld")
-    assert "neither reading is ruled out" in said(better, 1, BESIDE, "seen against withheld")
+    assert "the model does better" in said(better, 1, OTHERS, "lesion Dice, withheld")
+    assert "neither explanation is ruled out" in said(better, 1, OTHERS, "shown against withheld")
     careless = two_arms_over_time(0.9, 0.7)
-    assert "can't be told" in said(careless, 1, BESIDE, "lesion Dice, withheld")
-    beyond = said(careless, 1, BESIDE, "seen against withheld")
-    assert "they follow it more than a better model explains, +0.2" in beyond
+    assert "No clear change" in said(careless, 1, OTHERS, "lesion Dice, withheld")
+    beyond = said(careless, 1, OTHERS, "shown against withheld")
+    assert "annotators follow it more than a better model explains, +0.2" in beyond
     careful = two_arms_over_time(0.7, 0.9)
-    assert "they follow it less, -0.2" in said(careful, 1, BESIDE, "seen against withheld")
+    assert "annotators follow it less, -0.2" in said(careful, 1, OTHERS, "shown against withheld")
     worse = two_arms_over_time(0.5, 0.5)
-    assert "further from the accepted one" in said(worse, 1, BESIDE, "lesion Dice, withheld")
+    assert "further from the accepted mask" in said(worse, 1, OTHERS, "lesion Dice, withheld")
 
 
 def test_over_time__clock_that_was_set_back_is_told(wording: SnapshotAssertion) -> None:
@@ -224,12 +224,12 @@ def test_over_time__clock_that_was_set_back_is_told(wording: SnapshotAssertion) 
     assert overview(report) == wording
     still = summarise([mask(k) for k in range(24)])
     assert not any("carry a time before" in note for note in parts(still)[1].notes)
-    assert "accepted, on 2026-01-05 (n" in overview(still)[0]
+    assert "accepted on 2026-01-05 (n" in overview(still)[0]
 
 
 def test_overview__given_out_again_is_counted() -> None:
     report = summarise([mask(1), mask(2, arm=None)])
-    assert overview(report)[1].startswith("In no figure, n = 1: ")
+    assert overview(report)[1].startswith("Not counted, n = 1: ")
 
 
 def test_sentences__every_line_of_every_part() -> None:

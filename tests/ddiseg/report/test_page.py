@@ -68,7 +68,7 @@ def test_report__counts_with_n(worked: Workspace) -> None:
     assert "1 of 3 images (33 %) can't be labelled" in text
     assert "pilot 1 1 2" in text
     assert "clinic · licence: CC-BY-4.0 · source: not recorded" in text
-    assert "fedd-1 on small, learned from 1 masks" in text
+    assert "fedd-1 on small, trained on 1 mask," in text
 
 
 def test_report__evaluation_with_n_and_interval(worked: Workspace) -> None:
@@ -80,21 +80,21 @@ def test_report__evaluation_with_n_and_interval(worked: Workspace) -> None:
     assert f"lesion {everything} 41 41" in text
     dark = " ".join(["0.55 [0.50, 0.59]"] * 3)
     assert f"tone V-VI lesion {dark} 20 20 marker" in text
-    assert "marker — — — 2 2 too few to say" in text, "no figure without an interval"
+    assert "marker — — — 2 2 too few images" in text, "no figure without an interval"
     assert "0.38" not in text
-    assert "ruler — — — 0 0 too few to say" in text
+    assert "ruler — — — 0 0 too few images" in text
     assert text.index("tone I-II lesion") < text.index("tone V-VI lesion")
 
 
 def test_report__model_newer_than_its_evaluation_is_told(worked: Workspace) -> None:
     models = worked.catalogue.models
-    assert "The model in use is now" not in page_of(worked).text
+    assert "The current model is now" not in page_of(worked).text
     new = models.current()
     fields = ("file_hash", "backbone", "backbone_hash", "settings", "training_masks", "metrics")
     models.add(
         NewModelVersion(**{f: getattr(new, f) for f in fields}, protocol_version="1.0"), "tester"
     )
-    assert "The model in use is now fedd-2" in page_of(worked).text
+    assert "The current model is now fedd-2" in page_of(worked).text
 
 
 def pictures(page: Page) -> list[str]:
@@ -110,7 +110,7 @@ def test_report__each_image_stands_once_with_what_it_has(
     assert (
         pictures(page) == wording
     )  # 3.png is skipped, and 2.png stands nowhere else though it is the most uncertain
-    assert "tone I-II · melanoma (malignant) · accepted no prediction was made of it" in page.text
+    assert "tone I-II · melanoma (malignant) · accepted no prediction" in page.text
     assert (
         "tone V-VI · naevus (benign) · prelabelled · uncertainty 0.250, no. 1 "
         "no mask yet; prediction of fedd-1" in page.text
@@ -124,7 +124,7 @@ def test_report__each_image_stands_once_with_what_it_has(
 def test_report__neither_mask_nor_prediction_is_said_in_words(filled: Workspace) -> None:
     page = page_of(filled)
     assert pictures(page)[2:] == ["Photograph 2.png", "Photograph 3.png"]
-    assert page.text.count("no mask yet, and no prediction") == 2
+    assert page.text.count("no mask yet, no prediction") == 2
 
 
 def test_report__an_accepted_mask_stands_beside_the_prediction_before_it(
@@ -136,7 +136,8 @@ def test_report__an_accepted_mask_stands_beside_the_prediction_before_it(
     # Rows 1 and 2 against 2 and 3 of columns 1 to 4 and 2 to 5: 3 pixels of 13 are in both.
     assert "1.png lesion IoU 0.23 tone I-II" in page.text
     assert (
-        "accepted · uncertainty 0.250 prediction of fedd-1 against the accepted mask" in page.text
+        "accepted · uncertainty 0.250 prediction of fedd-1 compared with the accepted mask"
+        in page.text
     )
 
 
@@ -148,7 +149,7 @@ def test_report__no_prediction_by_a_model_that_learned_from_the_mask(filled: Wor
     predict(filled, 1)
     page = page_of(filled)
     assert "Outlines of accepted mask on 1.png" in pictures(page)
-    assert "accepted no prediction to compare: the model learned from this mask" in page.text
+    assert "accepted no prediction to compare: the model was trained on this mask" in page.text
     assert "lesion IoU 0" not in page.text
 
 
@@ -173,7 +174,7 @@ def test_report__the_truth_of_the_last_evaluation_stands_beside_the_prediction(
     assert "Outlines of prediction on 2.png" in pictures(page), "not of the last evaluation"
     assert "Outlines of prediction and true mask on 3.png" in pictures(page)
     assert "3.png lesion IoU 0.12 tone unknown" in page.text
-    assert "prediction of fedd-1 against the true mask" in page.text
+    assert "prediction of fedd-1 compared with the true mask" in page.text
     assert "0.91" not in page.text
 
 
@@ -257,7 +258,7 @@ def test_report__images_and_nothing_else(filled: Workspace) -> None:
     assert "Nothing was evaluated yet" in text
     assert "none yet: accept some masks, then run ddiseg refresh" in text
     assert "No image was skipped" in text
-    assert "No subset was drawn" in text
+    assert "There is no subset" in text
     assert "No image has a diagnosis" in text
     assert "Most uncertain" not in text
 
@@ -362,7 +363,7 @@ def test_of_tone__of_many_accepted_masks_a_sample_is_compared(
     images = [worked.catalogue.images.find("1.png")]
     (found,) = contact_sheet.Pairs(worked).of_tone(images, "seed")
     assert found.lesion_iou == pytest.approx(3 / 13)
-    said = "pairs, 0 drawn at random have a lesion IoU"
+    said = "pairs, 0 chosen at random have a lesion IoU"
     assert said not in page_of(worked).text
     monkeypatch.setattr(contact_sheet, "COMPARED", 0)
     monkeypatch.setattr(page, "COMPARED", 0)
@@ -370,7 +371,7 @@ def test_of_tone__of_many_accepted_masks_a_sample_is_compared(
     assert found.lesion_iou is None
     text = page_of(worked).text
     assert said in text
-    assert "against the accepted mask, not compared" in text
+    assert "and accepted mask, not compared" in text
 
 
 def test_of_tone__an_author_who_could_not_draw_a_lesion(filled: Workspace) -> None:
@@ -387,4 +388,4 @@ def test_of_tone__an_author_who_could_not_draw_a_lesion(filled: Workspace) -> No
     )
     filled.catalogue.masks.submit([new], reviewer="ben")
     predict(filled, 2)
-    assert "against the accepted mask: no lesion to compare" in page_of(filled).text
+    assert "compared with the accepted mask: no lesion in either" in page_of(filled).text

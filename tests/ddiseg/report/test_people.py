@@ -52,22 +52,24 @@ def test_people__drawn_on_a_server(worked: Workspace) -> None:
     page = page_of(worked)
     text = page.text
     assert "(n = 13 images of 13 patients)." in text
-    assert "Faster with the model's mask in sight: 30 s [30, 30] with it, 90 s [90, 90]" in text
+    assert "Faster with the prediction: 30 s [30, 30] with it, 90 s [90, 90]" in text
     assert "difference -60 s [-60, -60] (n = 6 and 7 images of 6 and 7 patients)." in text
-    assert "tone V-VI too few to say (n = 0 and 1 images of 0 and 1 patients)" in text
+    assert "tone V-VI too few images (n = 0 and 1 images of 0 and 1 patients)" in text
     cells = "30 [30, 30] 30 [30, 30] 0.50 [0.50, 0.50] 0.73 [0.73, 0.73] 8.3 [8.3, 8.3] —"
-    assert f"all tones painted 6 6 {cells} control 7 7" in text
-    assert "control: there was a prediction, but it was withheld" in text
+    assert f"all tones shown 6 6 {cells} control 7 7" in text
+    assert "control: the prediction was withheld" in text
     [arms] = figures(page)
     assert "median seconds, pixels changed, %, lesion Dice" in arms
-    assert "Faster with the model's mask in sight" in arms
+    assert "Faster with the prediction" in arms
     assert "two readers' Dice" not in arms, "nothing was read twice"
     assert all(f">{said}<" in page.html for said in ("n=7", "too few, n=1", "no images"))
 
 
 def test_people__nothing_drawn_on_a_server_says_how(worked: Workspace) -> None:
     page = page_of(worked)
-    assert "People and the model Nothing can be said yet: no accepted mask was drawn" in page.text
+    assert (
+        "Annotators and the model No accepted mask comes from a labelling server yet" in page.text
+    )
     assert figures(page) == []
 
 
@@ -87,42 +89,42 @@ def rising(n: int = 60, **more: float) -> list[MaskMeasures]:
 def test_people__over_time(page: Render) -> None:
     found = page([*rising(), *(mask(900 + k, tone="V-VI") for k in range(2))])
     text = found.text
-    assert "either the model paints better what it is given, or people look less closely" in text
-    assert "How to tell the two readings apart" in text
+    assert "either the model predicts better, or annotators check less closely" in text
+    assert "How to tell the two explanations apart" in text
     _, drift = figures(found)
     assert "It rose, from" in drift
     assert "(n = 21 and 21 images of 21 and 21 patients)" in drift
     assert "tone V-VI, n=2" in found.html
     assert ">too few, n=2<" in found.html
-    assert "Dot: 10 to 11 masks, accepted one after the other" in text
+    assert "Dot: 10 to 11 masks, accepted consecutively" in text
     assert text.index("Over time") < text.index("no. 1 to 10")
 
 
 def test_people__too_few_over_time_are_not_drawn(page: Render) -> None:
     found = page([mask(k) for k in range(12)])
     assert len(figures(found)) == 1
-    assert "too few to say (n = 12 images of 12 patients)" in found.text
+    assert "too few images (n = 12 images of 12 patients)" in found.text
     assert "'ddiseg label push --control 20'" in found.text
-    assert "it was withheld, by lot" not in found.text, "no legend of an arm that there is not"
+    assert "it was withheld, at random" not in found.text, "no legend of an arm that there is not"
 
 
 def test_people__one_patient_is_not_drawn(page: Render) -> None:
     found = page([mask(k, patient="the same") for k in range(40)])
     assert figures(found) == []
-    assert "too few to say (n = 40 images of 1 patient)" in found.text
+    assert "too few images (n = 40 images of 1 patient)" in found.text
 
 
 @pytest.mark.parametrize("flags", [(True, True), (False, False)])
 def test_people__all_alike_is_drawn(page: Render, flags: tuple[bool, bool]) -> None:
     found = page([mask(k, unchanged=flags[k % 2], changed=0.0, seconds=0.0) for k in range(24)])
     assert len(figures(found)) == 2
-    assert "Whether it rises or falls can't be told" in found.text
+    assert "No clear change" in found.text
 
 
 def test_people__bare_alone_has_one_line(page: Render) -> None:
     found = page([mask(k, arm=Arm.BARE, dice=None) for k in range(6)])
     assert figures(found) == []
-    assert "No accepted mask was drawn with a model's mask in sight" in found.text
+    assert "No accepted mask was drawn with a prediction shown" in found.text
     assert "all tones bare 6 6 30 [30, 30]" in found.text
 
 

@@ -26,11 +26,13 @@ def test_report__sensitivity_with_n_and_interval(worked: Workspace) -> None:
     measured(worked)
     page = Page(write_report(worked).path.read_text("utf-8"))
     assert "Too few images of V-VI (n = 2) to say. It is the model's own noise." in page.text
-    assert "33 images of 32 patients, painted by fedd-1" in page.text
-    assert "Left out: 4 that the model learned from, 1 painted without any lesion" in page.text
+    assert "33 images of 32 patients, predicted by fedd-1" in page.text
+    assert (
+        "Left out: 4 that the model learned from, 1 without a lesion in any prediction" in page.text
+    )
     figures = " ".join(["0.931 [0.881, 0.971]"] * 2)
     assert f"tone I-II {figures} 30 30" in page.text
-    assert "tone V-VI — — 2 2 too few to say" in page.text, "no figure without an interval"
+    assert "tone V-VI — — 2 2 too few images" in page.text, "no figure without an interval"
     assert "one grey level (control)" in page.text
     ids = [a["id"] for _, a in page.tags if a.get("id")]
     assert len(ids) == len(set(ids)), "the figure has its own space of ids"

@@ -10,7 +10,7 @@ from syrupy.assertion import SnapshotAssertion
 from ddiseg.catalogue import Arm
 from ddiseg.evaluation.annotator_study import summarise, work_report
 from ddiseg.report.findings import sentences
-from ddiseg.report.tables import Table, tables
+from ddiseg.report.tables import ReportTable, study_tables
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.evaluation.drawn import mask
@@ -22,11 +22,11 @@ def people(workspace: Workspace) -> People:
     return People(workspace)
 
 
-def tables_of(people: People) -> list[Table]:
-    return tables(work_report(people.workspace))
+def tables_of(people: People) -> list[ReportTable]:
+    return study_tables(work_report(people.workspace))
 
 
-def row(table: Table, group: str, label: str) -> dict[str, str]:
+def row(table: ReportTable, group: str, label: str) -> dict[str, str]:
     """The cells of a row by column."""
     [found] = [r for name, rows in table.groups for r in rows if (name, r.label) == (group, label)]
     return dict(zip(table.columns, found.cells, strict=True))
@@ -66,7 +66,7 @@ def test_tables__say_what_their_rows_are(people: People) -> None:
     people.accept(lesion(2), tone="V-VI")
     arms = tables_of(people)[-1]
     labels = [r.label for _, rows in arms.groups[:1] for r in rows]
-    assert labels == ["painted", "control", "bare", "difference"]
+    assert labels == ["shown", "control", "bare", "difference"]
     for label in labels:
         assert any(note.startswith(f"{label}: ") for note in arms.notes)
 
@@ -78,7 +78,7 @@ def test_tables__too_few_is_said_and_marked(people: People) -> None:
     cells = row(agreement, "", "all")
     assert list(cells.values()) == ["4", "4", *["too few"] * 4]
     assert all(r.few for _, rows in (*agreement.groups, *arms.groups) for r in rows)
-    assert [r.label for r in arms.groups[0][1]] == ["painted"]
+    assert [r.label for r in arms.groups[0][1]] == ["shown"]
 
 
 def test_tables__one_patient_is_too_few(people: People) -> None:
@@ -101,7 +101,7 @@ def test_tables__over_time(wording: SnapshotAssertion) -> None:
     rows = [mask(k, unchanged=k >= 20, readers=0.9 if k < 6 else None) for k in range(40)]
     rows += [mask(100 + k, arm=Arm.CONTROL) for k in range(6)]
     rows += [mask(200 + k, tone="V-VI") for k in range(3)]
-    time = tables(summarise(rows))[-1]
+    time = study_tables(summarise(rows))[-1]
     assert time.title == wording
     assert [name for name, _ in time.groups] == ["all tones", "tone I-II"], "too few of V-VI"
     first = row(time, "tone I-II", "no. 1 to 10")
@@ -125,4 +125,4 @@ def test_tables__all_left_out_are_none(people: People) -> None:
     report = work_report(people.workspace)
     [line] = sentences(report)
     assert line.startswith("Left out: drawn-1.png: ")
-    assert tables(report) == []
+    assert study_tables(report) == []
