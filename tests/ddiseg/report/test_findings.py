@@ -11,7 +11,7 @@ from syrupy.assertion import SnapshotAssertion
 from ddiseg.catalogue import Arm
 from ddiseg.evaluation.annotator_study import WorkReport, summarise
 from ddiseg.evaluation.measures import MaskMeasures
-from ddiseg.report.findings import Line, FindingsPart, overview, parts, sentences
+from ddiseg.report.findings import FindingsPart, Line, overview, parts, sentences
 from tests.ddiseg.evaluation.drawn import mask
 
 TIME = "Median time on an image"
