@@ -1,4 +1,4 @@
-"""Predictions against true masks: IoU and Dice by class and tone, each with n and interval."""
+"""Evaluation of predictions against true masks: IoU and Dice by class and tone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ddiseg.workspace.workspace import Workspace
 
 @dataclass(frozen=True)
 class Truth:
-    """The true mask of an image at the photograph's size, and the classes its author could use."""
+    """The true mask of an image, at the photograph's size, with the classes its author could use."""
 
     image: Image
     mask: NDArray[np.uint8]
@@ -56,16 +56,28 @@ def evaluate(
     refused: list[FileOutcome] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Score the newest prediction of each image that has a truth.
+    """Evaluate the newest prediction of each image that has a truth; store and return the result.
 
-    The figures and what was compared are stored; a truth becomes no mask of its image.
+    A prediction by a model that was trained on a mask of the same image is never used: the newest
+    one by another model is, or the image is left out and counted. A truth does not become a mask of
+    its image.
 
-    Truths are the mask files under `truth`, or the accepted masks where it is None. A prediction
-    by a model that learned from a mask of the same image is never scored: the newest one by
-    another model is, or the image is left out and counted. The format of the files is the only one
-    that fits where `format_name` is None. Without a mapping the values must be class ids, in all
-    files: where one holds another value, nothing is evaluated. Truths that can't be used are added
-    to `refused`, by name and reason; the result has both in one text.
+    Args:
+        workspace: holds the images and predictions.
+        actor: who evaluates.
+        truth: folder of mask files; None for the accepted masks.
+        format_name: format of the files; None for the only one that fits.
+        mapping: class ids by value; without it all values of all files must be class ids, or nothing
+            is evaluated.
+        stretched: the truths were drawn on photographs stretched to the masks' size.
+        subset: only images of this subset.
+        resamples: number of bootstrap resamples.
+        seed: of the bootstrap.
+        refused: receives the truths that can't be used, by name and reason.
+        progress: called with truths done.
+
+    Returns:
+        An `EvaluationRecord` as JSON.
 
     Raises:
         InputError: no such folder or format, or no image is left to score; says why of each.
@@ -96,7 +108,7 @@ def evaluate(
     confusions, images, valid = [], [], []
     compared: list[Compared] = []
     models: Counter[str] = Counter()
-    learned, outside = 0, 0
+    trained_on, outside = 0, 0
     unpredicted: list[Image] = []
     drawn_over = 0
     for done, item in enumerate(truths, 1):
@@ -104,13 +116,13 @@ def evaluate(
         if wanted is not None and item.image.id not in wanted:
             outside += 1
             continue
-        prediction, model, tainted = choices.get(item.image.id, (None, "", False))
+        prediction, model, leaked = choices.get(item.image.id, (None, "", False))
         if prediction is None:
-            learned += tainted
-            unpredicted += [] if tainted else [item.image]
+            trained_on += leaked
+            unpredicted += [] if leaked else [item.image]
             continue
-        painted = workspace.mask_over(item.image, prediction)
-        confusions.append(metrics.confusion(item.mask, painted, len(names)))
+        predicted = workspace.mask_over(item.image, prediction)
+        confusions.append(metrics.confusion(item.mask, predicted, len(names)))
         valid.append([index in item.classes for index in range(len(names))])
         images.append(item.image)
         models[model] += 1
@@ -121,13 +133,13 @@ def evaluate(
         compared.append(Compared(item.image.id, prediction.id, truth_hash, iou))
     refused += refusals_of(faults)
     if not images:
-        raise InputError(_nothing_to_evaluate(source, refused, learned, unpredicted, outside))
-    scored = np.stack(confusions), [i.patient or f"image {i.id}" for i in images]
-    usable = np.array(valid)
-    shown = {name for index, name in enumerate(names) if usable[:, index].any()}
-    overall = estimate_classes(*scored, usable, names, resamples=resamples, seed=seed)
+        raise InputError(_nothing_to_evaluate(source, refused, trained_on, unpredicted, outside))
+    patients = [i.patient or f"image {i.id}" for i in images]
+    arrays = np.stack(confusions), patients, np.array(valid)
+    shown = {name for index, name in enumerate(names) if arrays[2][:, index].any()}
+    overall = estimate_classes(*arrays, names, resamples=resamples, seed=seed)
     by_tone = estimate_classes_by_stratum(
-        *scored, usable, [i.tone for i in images], names, resamples=resamples, seed=seed
+        *arrays, [i.tone for i in images], names, resamples=resamples, seed=seed
     )
     result: dict[str, Any] = {
         "truth": source,
@@ -135,16 +147,16 @@ def evaluate(
         "subset": subset,
         "models": dict(models),
         "n_images": len(images),
-        "patients": len(set(scored[1])),
-        "learned_from": learned,
+        "patients": len(set(patients)),
+        "learned_from": trained_on,
         "without_prediction": len(unpredicted),
         "notes": [*notes, *_notes(workspace, models, drawn_over)],
         "refused": [f"{each.name}: {each.note}" for each in refused],
         "bootstrap": {"over": "patients", "resamples": resamples, "seed": seed},
-        "classes": {c: s.to_json() for c, s in overall.items() if c in shown},
+        "classes": {c: e.to_json() for c, e in overall.items() if c in shown},
         "by_tone": {
-            tone: {c: s.to_json() for c, s in scores.items() if c in shown}
-            for tone, scores in by_tone.items()
+            tone: {c: e.to_json() for c, e in estimates.items() if c in shown}
+            for tone, estimates in by_tone.items()
         },
     }
     workspace.catalogue.evaluations.add(result, compared, actor)
@@ -152,47 +164,43 @@ def evaluate(
 
 
 def _notes(workspace: Workspace, models: Counter[str], drawn_over: int) -> list[str]:
-    """What a reader of the figures must know: whose predictions they are, and what flatters them."""
+    """Return notes on predictions by other models, and on masks drawn over their prediction."""
     notes = []
-    current = _in_use(workspace)
+    version = workspace.catalogue.models.current_or_none()
+    current = version.name if version else None
     others = {name: n for name, n in models.items() if name != current}
     if current and others:
         named = ", ".join(f"{name} ({n})" for name, n in others.items())
         notes.append(
-            f"{sum(others.values())} of {models.total()} images are scored with a prediction of "
-            f"another version, {named}: {current}, in use, learned from them or has not predicted them"
+            f"{sum(others.values())} of {models.total()} images are evaluated with a prediction of "
+            f"another version, {named}: the current {current} was trained on them or has not predicted them"
         )
     if drawn_over:
         notes.append(
-            f"{drawn_over} of {models.total()} accepted masks were drawn over the very prediction that "
-            "they are compared with, which flatters it: masks drawn without sight of it "
-            "(ddiseg label push --control), or --truth, say more"
+            f"{drawn_over} of {models.total()} accepted masks were drawn over the same prediction that "
+            "they are compared with, which favours it: masks drawn with the prediction withheld "
+            "(ddiseg label push --control), or --truth, are a better test"
         )
     return notes
-
-
-def _in_use(workspace: Workspace) -> str | None:
-    version = workspace.catalogue.models.current_or_none()
-    return version.name if version else None
 
 
 def _nothing_to_evaluate(
     source: str,
     refused: Sequence[FileOutcome],
-    learned: int,
+    trained_on: int,
     unpredicted: Sequence[Image],
     outside: int,
 ) -> str:
-    """Say why no truth could be scored, and what to do about each reason."""
-    total = len(refused) + learned + len(unpredicted) + outside
+    """Return why no truth could be used, and what to do about each reason."""
+    total = len(refused) + trained_on + len(unpredicted) + outside
     if not total:
         return f"nothing to evaluate: there are no {source}; import some, or give --truth"
     reasons = []
     if refused:
         reasons.append(f"refused: {reasons_in_words(refused, 'truths')}")
-    if learned:
+    if trained_on:
         reasons.append(
-            f"{learned} are of images that the model learned from: give --truth masks of other images"
+            f"{trained_on} are of images that the model was trained on: give --truth masks of other images"
         )
     if unpredicted:
         states = sorted({image.state for image in unpredicted})
@@ -243,7 +251,7 @@ def _from_accepted(workspace: Workspace) -> Iterator[Truth]:
 
 
 def _lesion_iou(confusion: NDArray[np.int64], truth: Truth) -> float | None:
-    """None where neither mask shows a lesion, or the author of the truth could not."""
+    """Return the IoU; None where neither mask has a lesion, or the truth's author could not draw one."""
     lesion = load_protocol().class_named("lesion").index
     iou = float(metrics.iou_per_class(confusion)[lesion])
     return None if math.isnan(iou) or lesion not in truth.classes else iou

@@ -121,7 +121,7 @@ def test_evaluate__accepted_masks_drawn_over_their_prediction_are_told(painted: 
     assert result["n_images"] == 3
     (note,) = result["notes"]
     assert note.startswith(
-        "2 of 3 accepted masks were drawn over the very prediction that they are"
+        "2 of 3 accepted masks were drawn over the same prediction that they are"
     )
 
 
@@ -194,7 +194,7 @@ def test_evaluate__why_nothing_is_left(painted: Workspace, tmp_path: Path) -> No
     with pytest.raises(InputError) as raised:
         evaluate(painted, "tester", truth=tmp_path / "truth", subset="first")
     assert str(raised.value).endswith(
-        "2 are of images that the model learned from: give --truth masks of other images; "
+        "2 are of images that the model was trained on: give --truth masks of other images; "
         "7 are of images outside the subset"
     )
 
