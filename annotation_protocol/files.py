@@ -27,6 +27,7 @@ def atomic_write(
     *,
     mode: int = 0o666,
     sync_folder: bool = True,
+    durable: bool = True,
 ) -> None:
     """Write a file so that, whatever happens, it is there whole or as it was before.
 
@@ -40,6 +41,7 @@ def atomic_write(
         mode: Permissions of the file, less the umask.
         sync_folder: Flush the folder too, so that a new name outlives a power cut. It takes as long
             as the file itself.
+        durable: Flush file and folder to the disk; not needed for a cache, which can be made again.
 
     Raises:
         OSError: The file can't be written. The temporary file is removed.
@@ -52,17 +54,16 @@ def atomic_write(
                 content = content.encode()
             if isinstance(content, bytes):
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
         if callable(content):
             content(temporary)
+        if durable:
             with open(temporary, "rb+") as file:  # Windows flushes only what is open for writing
                 os.fsync(file.fileno())
         _replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
-    if sync_folder:
+    if durable and sync_folder:
         _sync_folder(path.parent)
 
 

@@ -1,4 +1,4 @@
-"""The backbone as fedd runs it, against the whole forward with hooks.
+"""The backbone's forward pass in fedd, compared with the whole forward pass with hooks.
 
 ddpm-segmentation hooks the decoder blocks of guided_diffusion's whole forward pass. The network is the
 paper's (ImageNet 256 x 256, 552.8 M parameters) with random weights, one image. Goal: at least 3.3
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 class _HookedForward:
-    """guided_diffusion's forward as it is, with hooks on the blocks."""
+    """guided_diffusion's own forward pass, with hooks on the blocks."""
 
     def __init__(self, net: UNetModel, image: Tensor) -> None:
         from guided_diffusion.script_util import create_gaussian_diffusion
@@ -77,7 +77,7 @@ class _HookedForward:
 
 
 def _fill_zero_layers(net: torch.nn.Module) -> None:
-    """Fresh guided-diffusion layers that start at zero would make the comparison an easy one."""
+    """Fill guided-diffusion layers that start at zero, which would make the comparison too easy."""
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
         for parameter in net.parameters():

@@ -1,9 +1,9 @@
 """Lesion IoU on real photographs after 0 to 3 clicks, and the seconds that a click takes.
 
 The photographs are pad300 (PAD-UFES-20, CC BY 4.0); PAD300 names the folder. The probes learn from
-30 of its masks, and the masks of the others play the person: the first click is at the lesion's
-inner-most point, each further one at the inner-most point of the largest connected error, inside or
-outside as the mask says. 0 clicks is the probes' own mask. Nothing is chosen on the test images: the
+30 of its masks; the masks of the others simulate the person: the first click is at the lesion's
+innermost point, each further one at the innermost point of the largest connected error, positive or
+negative by the mask. 0 clicks is the probes' prediction. Nothing is chosen on the test images: the
 numbers in `fedd/clicks.py` were chosen on 30 photographs of the train90 part (`--part train90`).
 """
 
@@ -47,13 +47,13 @@ def main(arguments: Sequence[str] = ()) -> None:
         return
     net = load_backbone()
     probes = train_probes(load(folder, PARTS[MASKS]), net, SMALL, CLASSES)
-    judged = load(folder, (chosen.part,))[: chosen.most]
+    tested = load(folder, (chosen.part,))[: chosen.most]
     print(
-        f"judged on pad300's {chosen.part} part, {len(judged)} photographs; probes of {MASKS} masks, "
+        f"tested on pad300's {chosen.part} part, {len(tested)} photographs; probes of {MASKS} masks, "
         f"seed {SMALL.seed}"
     )
-    masks, seconds, size = _clicked(probes, net, judged)
-    rows = [_cells(count, judged, [of[count] for of in masks]) for count in range(CLICKS + 1)]
+    masks, seconds, size = _clicked(probes, net, tested)
+    rows = [_cells(count, tested, [of[count] for of in masks]) for count in range(CLICKS + 1)]
     print("\n".join(tables.line(cells, WIDTHS) for cells in (HEADER, *rows)))
     print(
         f"a click: median {np.median(seconds) * 1e3:.0f} ms, slowest {max(seconds) * 1e3:.0f} ms of "
@@ -65,21 +65,21 @@ def main(arguments: Sequence[str] = ()) -> None:
 
 
 def _clicked(
-    probes: Probes, net: DiffusionUNet, judged: Sequence[Example]
+    probes: Probes, net: DiffusionUNet, tested: Sequence[Example]
 ) -> tuple[list[list[Mask]], list[float], int]:
-    """Of each photograph the mask after 0, 1, ... clicks; seconds of each click; bytes of a look."""
+    """Return each photograph's masks after 0, 1, ... clicks, each click's seconds, and the largest size."""
     masks, seconds, size = [], [], 0
-    for example in judged:
+    for example in tested:
         truth = example.mask == LESION
-        looked = prepare_clicks(probes, net, example.photograph)
-        size = max(size, looked.nbytes)
+        segmenter = prepare_clicks(probes, net, example.photograph)
+        size = max(size, segmenter.nbytes)
         first = probes.predict(net, [example.photograph])[0].mask == LESION
-        masks.append([first, *_corrected(looked, truth, seconds)])
+        masks.append([first, *_corrected(segmenter, truth, seconds)])
     return masks, seconds, size
 
 
-def _corrected(looked: ClickSegmenter, truth: Mask, seconds: list[float]) -> list[Mask]:
-    """The region after each click of a person who corrects what is most wrong."""
+def _corrected(segmenter: ClickSegmenter, truth: Mask, seconds: list[float]) -> list[Mask]:
+    """Return the region after each click of a person who corrects the largest error."""
     clicks: list[Click] = []
     found = [np.zeros_like(truth)]
     for _ in range(CLICKS):
@@ -88,13 +88,13 @@ def _corrected(looked: ClickSegmenter, truth: Mask, seconds: list[float]) -> lis
             row, column = _innermost(wrong)
             clicks.append(Click(column, row, bool(truth[row, column])))
         started = time.perf_counter()
-        found.append(looked.region(clicks, LESION))
+        found.append(segmenter.region(clicks, LESION))
         seconds.append(time.perf_counter() - started)
     return found[1:]
 
 
 def _innermost(mask: Mask) -> tuple[int, int]:
-    """The pixel of the largest connected part that is farthest from its rim."""
+    """Return the pixel of the largest connected part that is farthest from its edge."""
     parts, _ = ndimage.label(mask)
     largest = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
     depth = ndimage.distance_transform_edt(np.pad(largest, 1))[1:-1, 1:-1]
@@ -102,15 +102,15 @@ def _innermost(mask: Mask) -> tuple[int, int]:
     return int(row), int(column)
 
 
-def _cells(count: int, judged: Sequence[Example], masks: Sequence[Mask]) -> tuple[str, ...]:
+def _cells(count: int, tested: Sequence[Example], masks: Sequence[Mask]) -> tuple[str, ...]:
     matrices = np.stack(
         [
             metrics.confusion((e.mask == LESION).astype(np.uint8), m.astype(np.uint8), 2)
-            for e, m in zip(judged, masks, strict=True)
+            for e, m in zip(tested, masks, strict=True)
         ]
     )
-    valid = np.ones((len(judged), 2), bool)
-    scores = estimate_classes(matrices, [e.patient for e in judged], valid, ("other", "lesion"))
+    valid = np.ones((len(tested), 2), bool)
+    scores = estimate_classes(matrices, [e.patient for e in tested], valid, ("other", "lesion"))
     s = scores["lesion"]
     return (
         str(count),

@@ -2,16 +2,16 @@
 
 The set-up of the paper's figure 4 with its own splits, but on phantoms: the masks are the published
 ones (sDDI: real shapes, sizes and places), and the photographs over them are rendered, for DDI's are
-not public. SDDI names the folder of masks. What to know before reading a figure:
+not public. SDDI names the folder of masks. Before reading a number:
 
-- the figures say how networks do on drawings, not on patients;
-- the shipped backbone has learned from phantoms (of other shapes), so it is at home here;
+- the results are on phantoms, not on patients;
+- the shipped backbone was trained on phantoms (of other shapes), which is an advantage here;
 - the UNets start from random weights, not ImageNet's as in the paper, and learn for few steps on
   small images, both printed; no early stopping, so the paper's 15 validation masks go unused;
-- tones of test images are the published ones; training images take the tones in turn, for the
-  published masks do not say which is which, and there are as many of each.
+- tones of test images are the published ones; training images get the tones in turn, because the
+  published masks have none and the tones are equally frequent.
 
-`--quick` shows in a minute that all of it runs; its figures mean nothing.
+`--quick` shows in a minute that everything runs; its numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ WIDTHS = (7, 15, 6, 4, 27, *(31 for _ in CLASSES), 7)
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is spent on each row."""
+    """Size of the training of each row."""
 
-    size: int  #: side in pixels of a UNet's image
+    size: int  #: width and height in pixels of a UNet's image
     steps: int  #: of a UNet
     rate: float  #: learning rate of a UNet
     probe_steps: int
@@ -78,10 +78,10 @@ def main(arguments: Sequence[str] = ()) -> None:
     define_where_missing()
     effort = QUICK if chosen.quick else replace(FULL, steps=chosen.steps)
     masks = published_masks(folder)
-    judged = judged_part(masks, effort.test_per_tone)
+    tested = test_split(masks, effort.test_per_tone)
     print(
         "real geometry (published sDDI masks), rendered appearance; "
-        f"{len(judged)} test images, seed {SEED}"
+        f"{len(tested)} test images, seed {SEED}"
     )
     print(
         f"UNets from scratch: {effort.size} x {effort.size} pixels (the paper: 256 x 256, ImageNet "
@@ -90,9 +90,9 @@ def main(arguments: Sequence[str] = ()) -> None:
     print(tables.line(HEADER, WIDTHS))
     found: list[tuple[str, ...]] = []
     for percent in chosen.percents or effort.percents:
-        training = training_part(masks, percent)
+        training = training_split(masks, percent)
         for row in chosen.rows:
-            lines = measure(row, percent, training, judged, effort)
+            lines = measure(row, percent, training, tested, effort)
             found += lines
             print("\n".join(tables.line(cells, WIDTHS) for cells in lines))
             sys.stdout.flush()
@@ -101,49 +101,51 @@ def main(arguments: Sequence[str] = ()) -> None:
 
 
 def published_masks(folder: Path) -> dict[str, NDArray[np.uint8]]:
-    """The published masks by the photograph's stem, (256, 256) uint8; some files are there twice."""
+    """Return the published masks by the photograph's stem, (256, 256) uint8; some files are duplicates."""
     return {
         path.stem: np.load(path, allow_pickle=False).astype(np.uint8)
         for path in sorted(folder.rglob("*.npy"))
     }
 
 
-def training_part(masks: dict[str, NDArray[np.uint8]], percent: int) -> list[Example]:
-    """The paper's training masks of a percentage, photographs rendered, each tone a third."""
+def training_split(masks: dict[str, NDArray[np.uint8]], percent: int) -> list[Example]:
+    """Return the paper's training masks of a percentage with rendered photographs, a third in each tone."""
     stems: list[str] = []
-    for smaller in (p for p in PERCENTS if p <= percent):  # the subsets nest, and so do the tones
+    for smaller in (
+        p for p in PERCENTS if p <= percent
+    ):  # the subsets are nested, and so are the tones
         stems += sorted(set(paper.splits()["subsets"][f"fedd-2023-{smaller}"]) - set(stems))
     return [_phantom(masks, stem, TONES[i % len(TONES)]) for i, stem in enumerate(stems)]
 
 
-def judged_part(masks: dict[str, NDArray[np.uint8]], per_tone: int | None) -> list[Example]:
+def test_split(masks: dict[str, NDArray[np.uint8]], per_tone: int | None) -> list[Example]:
     tones = paper.splits()["test_tones"]
     return [_phantom(masks, stem, tone) for tone in TONES for stem in tones[tone][:per_tone]]
 
 
 def measure(
-    row: str, percent: int, training: Sequence[Example], judged: Sequence[Example], effort: Effort
+    row: str, percent: int, training: Sequence[Example], tested: Sequence[Example], effort: Effort
 ) -> list[tuple[str, ...]]:
-    """The cells of all tones together, then of each."""
+    """Return the cells of all tones together, then of each."""
     started = time.perf_counter()
-    painted = _painted(row, training, judged, effort)
+    predicted = _predicted(row, training, tested, effort)
     seconds = f"{time.perf_counter() - started:.0f}"
     matrices = np.stack(
-        [metrics.confusion(e.mask, p, len(CLASSES)) for e, p in zip(judged, painted, strict=True)]
+        [metrics.confusion(e.mask, p, len(CLASSES)) for e, p in zip(tested, predicted, strict=True)]
     )
-    tones = np.array([e.tone for e in judged])
+    tones = np.array([e.tone for e in tested])
     parts = {"all": tones != ""} | {tone: tones == tone for tone in TONES}
-    names = np.array([e.patient for e in judged])
+    names = np.array([e.patient for e in tested])
     return [
-        (str(percent), row, tone, *_figures(matrices[part], names[part].tolist()), seconds)
+        (str(percent), row, tone, *_estimates(matrices[part], names[part].tolist()), seconds)
         for tone, part in parts.items()
     ]
 
 
-def _painted(
-    row: str, training: Sequence[Example], judged: Sequence[Example], effort: Effort
+def _predicted(
+    row: str, training: Sequence[Example], tested: Sequence[Example], effort: Effort
 ) -> list[NDArray[np.uint8]]:
-    photographs = [e.photograph for e in judged]
+    photographs = [e.photograph for e in tested]
     if row == FEDD:
         backbone = load_backbone()
         settings = replace(SMALL, steps=effort.probe_steps, members=effort.probe_members)
@@ -160,8 +162,8 @@ def _painted(
     return train_unet(training, (), CLASSES, settings).predict(photographs)
 
 
-def _figures(matrices: NDArray[np.int64], names: list[str]) -> tuple[str, ...]:
-    """n, the mean over each image's classes, and each class with the images that count for it."""
+def _estimates(matrices: NDArray[np.int64], names: list[str]) -> tuple[str, ...]:
+    """Return n, the mean over each image's classes, and each class with its number of images."""
     valid = np.ones((len(names), len(CLASSES)), np.bool_)
     scores = estimate_classes(matrices, names, valid, CLASSES)
     overall = np.nanmean(metrics.iou_per_class(matrices), axis=1)
@@ -177,7 +179,7 @@ def _phantom(masks: dict[str, NDArray[np.uint8]], stem: str, tone: str) -> Examp
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks.five_classes")
-    parser.add_argument("--quick", action="store_true", help="in a minute, figures without meaning")
+    parser.add_argument("--quick", action="store_true", help="in a minute, numbers without meaning")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--percents", nargs="+", type=int, choices=PERCENTS)
     parser.add_argument("--steps", type=int, default=FULL.steps, help="of a UNet")

@@ -1,7 +1,7 @@
 """Lesion IoU on real photographs from 10, 30 and 90 masks: the shipped backbone against five others.
 
 The photographs are pad300 (PAD-UFES-20, CC BY 4.0); PAD300 names the folder. Every row learns from
-the same masks. Four share the probes, their normalisation and their augmentation:
+the same masks. Four use the same probes, normalisation and augmentation:
 
 - colour: multi-scale colour and position, no network;
 - untrained: the shipped network's architecture with random weights;
@@ -55,24 +55,24 @@ CLASSES = ("background", "lesion", "marker", "ruler", "skin")
 LESION, SKIN = 1, 4
 DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data" / "pad300"
 
-#: Which parts of pad300 hold so many masks.
+#: The parts of pad300 by number of masks.
 PARTS = {10: ("train10",), 30: ("train10", "train30"), 90: ("train10", "train30", "train90")}
 
-#: Optimiser steps of a UNet, whatever the number of masks, and the side that the shipped backbone sees.
+#: Optimiser steps of a UNet for any number of masks, and the image size of the shipped backbone.
 UNET_STEPS, UNET_SIZE = 200, 128
 
-#: On train90, from 30 masks, unet-lite0 at 1e-3 did as well as the paper's 1e-4 or a little better.
+#: On train90, from 30 masks, unet-lite0 at 1e-3 was as good as at the paper's 1e-4, or slightly better.
 UNET_RATE = 1e-3
 
 Photographs = Sequence[NDArray[np.uint8]]
 Masks = list[NDArray[np.uint8]]
 
-#: A way to learn: from examples to what paints masks.
+#: A training: from examples to a function that predicts masks.
 Learner = Callable[[Sequence[Example]], Callable[[Photographs], Masks]]
 
 
 class ColourFeatures:
-    """Mean colour at five scales and the pixel's place, behind the protocol of a backbone."""
+    """Mean colour at five scales and the pixel's position, as a `Backbone`."""
 
     name, hash, image_size, blocks = "colour", "colour", 128, (0, 1, 2, 3, 4)
     device = torch.device("cpu")
@@ -83,8 +83,10 @@ class ColourFeatures:
         size = images.shape[-1]
         axis = torch.linspace(-1, 1, size)
         rows, columns = torch.meshgrid(axis, axis, indexing="ij")
-        place = torch.stack([rows, columns, rows**2 + columns**2]).expand(len(images), -1, -1, -1)
-        scales = {0: torch.cat([images, place], 1)}
+        position = torch.stack([rows, columns, rows**2 + columns**2]).expand(
+            len(images), -1, -1, -1
+        )
+        scales = {0: torch.cat([images, position], 1)}
         scales |= {b: F.avg_pool2d(images, 2**b) for b in blocks if b}
         return {b: scales[b] for b in blocks}
 
@@ -128,14 +130,14 @@ ROWS: dict[str, Learner] = {
 
 
 @dataclass(frozen=True)
-class Figures:
+class RowScores:
     """The lesion scores of one row at one number of masks, in one tone."""
 
     masks: int
     row: str
     tone: str
     score: ClassEstimates
-    seconds: float  #: to learn and to paint all images
+    seconds: float  #: of training and prediction
 
     def cells(self) -> tuple[str, ...]:
         s = self.score
@@ -164,16 +166,16 @@ def main(arguments: Sequence[str] = ()) -> None:
         print(f"skipped: no pad300 at {folder}; set PAD300 to its folder")
         return
     define_where_missing()
-    judged = load(folder, (chosen.part,))
-    print(f"judged on pad300's {chosen.part} part, {len(judged)} photographs, seed {SMALL.seed}")
+    tested = load(folder, (chosen.part,))
+    print(f"tested on pad300's {chosen.part} part, {len(tested)} photographs, seed {SMALL.seed}")
     print(tables.line(HEADER, WIDTHS))
-    found: list[Figures] = []
+    found: list[RowScores] = []
     for count in chosen.masks:
         training = load(folder, PARTS[count])
         for row in chosen.rows:
-            figures = measure(row, count, training, judged)
-            found += figures
-            print("\n".join(tables.line(f.cells(), WIDTHS) for f in figures))
+            scores = measure(row, count, training, tested)
+            found += scores
+            print("\n".join(tables.line(f.cells(), WIDTHS) for f in scores))
             sys.stdout.flush()
             if chosen.out:
                 tables.write(chosen.out, HEADER, [f.cells() for f in found])
@@ -194,20 +196,22 @@ def load(folder: Path, parts: Sequence[str]) -> list[Example]:
 
 
 def measure(
-    row: str, count: int, training: Sequence[Example], judged: Sequence[Example]
-) -> list[Figures]:
-    """Figures of all tones together, then of each, of a row that learned from `training`."""
+    row: str, count: int, training: Sequence[Example], tested: Sequence[Example]
+) -> list[RowScores]:
+    """Return the scores of a row trained on `training`, of all tones together, then of each."""
     started = time.perf_counter()
-    painted = ROWS[row](training)([e.photograph for e in judged])
+    predicted = ROWS[row](training)([e.photograph for e in tested])
     seconds = time.perf_counter() - started
     matrices = np.stack(
-        [metrics.confusion(e.mask, p, len(CLASSES)) for e, p in zip(judged, painted, strict=True)]
+        [metrics.confusion(e.mask, p, len(CLASSES)) for e, p in zip(tested, predicted, strict=True)]
     )
-    patients, tones = [e.patient for e in judged], [e.tone for e in judged]
-    valid = np.tile([c in (LESION, SKIN) for c in range(len(CLASSES))], (len(judged), 1))
+    patients, tones = [e.patient for e in tested], [e.tone for e in tested]
+    valid = np.tile([c in (LESION, SKIN) for c in range(len(CLASSES))], (len(tested), 1))
     scored = {"all": estimate_classes(matrices, patients, valid, CLASSES)}
     scored |= estimate_classes_by_stratum(matrices, patients, valid, tones, CLASSES)
-    return [Figures(count, row, tone, scores["lesion"], seconds) for tone, scores in scored.items()]
+    return [
+        RowScores(count, row, tone, scores["lesion"], seconds) for tone, scores in scored.items()
+    ]
 
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -222,7 +226,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     if chosen.masks is None:
         chosen.masks = [n for n, parts in PARTS.items() if chosen.part not in parts]
     if learned := [n for n in chosen.masks if chosen.part in PARTS[n]]:
-        parser.error(f"{chosen.part} can't judge what learned from it: leave out --masks {learned}")
+        parser.error(f"{chosen.part} can't test what learned from it: leave out --masks {learned}")
     return chosen
 
 

@@ -1,8 +1,8 @@
-"""Masks by a backbone computed in bfloat16 against those by the same one in float32.
+"""Masks predicted with the backbone in bfloat16, compared with those in float32.
 
 The photographs are the first 20 of pad300's test part (PAD-UFES-20, CC BY 4.0); PAD300 names the
-folder. The probes learn from 30 others in float32, and paint both. Goal: at least 99.5 % of the
-pixels alike.
+folder. The probes learn from 30 others in float32, and predict in both. Goal: at least 99.5 % equal
+pixels.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ def main() -> None:
         return
     exact = load_backbone()
     probes = train_probes(load(folder, PARTS[MASKS]), exact, SMALL, CLASSES)
-    judged = load(folder, ("test",))[:IMAGES]
-    painted = [
-        [probes.predict(net, [e.photograph])[0].mask for e in judged]
+    tested = load(folder, ("test",))[:IMAGES]
+    predicted = [
+        [probes.predict(net, [e.photograph])[0].mask for e in tested]
         for net in (exact, exact.to("cpu", "bfloat16"))
     ]
-    alike = np.array([(a == b).mean() for a, b in zip(*painted, strict=True)])
-    patients = [e.patient for e in judged]
-    interval = Sample(alike, patients).interval()
+    equal = np.array([(a == b).mean() for a, b in zip(*predicted, strict=True)])
+    patients = [e.patient for e in tested]
+    interval = Sample(equal, patients).interval()
     print(
-        f"{alike.mean():.2%} of the pixels alike, 95 % [{interval[0]:.2%}, {interval[1]:.2%}], no "
-        f"photograph below {alike.min():.2%}; n = {len(judged)} of {len(set(patients))} patients "
+        f"{equal.mean():.2%} of the pixels equal, 95 % [{interval[0]:.2%}, {interval[1]:.2%}], no "
+        f"photograph below {equal.min():.2%}; n = {len(tested)} of {len(set(patients))} patients "
         f"(goal 99.5 %), seed {SMALL.seed}"
     )

@@ -35,10 +35,10 @@ class _RightShapes:
     def activations(
         self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0
     ) -> dict[int, Tensor]:
-        sides = {6: 32, 8: 64}
+        sizes = {6: 32, 8: 64}
         return {
             b: torch.stack(
-                [content_noise(image, (CHANNELS // 2, sides[b], sides[b])) for image in images]
+                [content_noise(image, (CHANNELS // 2, sizes[b], sizes[b])) for image in images]
             )
             for b in blocks
         }
@@ -46,7 +46,7 @@ class _RightShapes:
 
 def main() -> None:
     context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:  # a process of its own, so that the peak is of this job alone
+    with context.Pool(1) as pool:  # in its own process, so that the peak is that of this job
         peak, seconds, base = pool.apply(_train)
     peer = 2 * IMAGES * SIZE * SIZE * CHANNELS * 4 / 1e9
     print(
@@ -68,7 +68,7 @@ def _train() -> tuple[float, float, float]:
         for _ in range(IMAGES)
     ]
     started = time.perf_counter()
-    # Nothing held out: every step is run, as numbers that mean nothing would stop it at once.
+    # Without a validation split every step is run; random numbers would stop it at once.
     train_probes(examples, _RightShapes(), replace(PAPER, validation_share=0.0), CLASSES)
     return (
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,

@@ -2,14 +2,14 @@
 
 The peer is written from `train_interpreter.py` of yandex-research/ddpm-segmentation (Baranchuk et
 al., ICLR 2022), itself from DatasetGAN: all pixels of all images up-sampled and in memory, one
-member after the other, a DataLoader that hands out shuffled batches of 64 pixels, Adam 1e-3; from
-the fifth epoch on it stops once 50 batches in a row were no better than the best. Its mask is the
-majority of the members' masks.
+member after the other, a DataLoader with shuffled batches of 64 pixels, Adam 1e-3; from the fifth
+epoch on it stops after 50 consecutive batches without a new best loss. Its mask is the majority of
+the members' masks.
 
-Both read blocks 1, 3 and 5 of the shipped backbone at t = 50, without views. Then ours as it runs in
-the loop: training on 120 masks with the shipped settings, and the whole of `ddiseg refresh` in a
-workspace when one mask has come to 30, going on from the version before.
-The photographs are phantoms (rendered), so the IoU says only that both found the same.
+Both read blocks 1, 3 and 5 of the shipped backbone at t = 50, without views. Then ours as in the loop:
+training on 120 masks with the shipped settings, and the whole of `ddiseg refresh` in a workspace with
+one mask added to 30, continuing from the previous version. The photographs are phantoms (rendered), so
+the IoU shows only that both give the same.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ from fedd.weights.files import load_backbone
 CLASSES = ("background", "lesion", "marker", "ruler", "skin")
 IMAGES, TEST_IMAGES, SEED = 24, 24, 0
 
-#: Masks that a workspace has before one more comes.
+#: Masks in the workspace before one is added.
 BEFORE = 30
 
 #: The loop's own numbers.
 BATCH, RATE, FREE_EPOCHS, LAST_EPOCH, PATIENCE = 64, 1e-3, 4, 100, 50
 
-#: Without what the peer does not have: views, mirror image, second look, standardised activations.
+#: Without what the peer does not have: views, mirrored image, refinement pass, standardised activations.
 PLAIN = replace(
     SMALL,
     features=replace(SMALL.features, normalise=False),
@@ -74,7 +74,7 @@ def main() -> None:
         ours, peer = _alone(_ours, folder), _alone(_peer, folder)
         ratio, less = peer["seconds"] / ours["seconds"], peer["gigabytes"] / ours["gigabytes"]
         print(
-            f"{IMAGES} phantoms of {_side()} x {_side()}, seed {SEED}, {torch.get_num_threads()} threads; mean IoU of the {len(CLASSES)} classes, pooled over {TEST_IMAGES} others"
+            f"{IMAGES} phantoms of {_size()} x {_size()}, seed {SEED}, {torch.get_num_threads()} threads; mean IoU of the {len(CLASSES)} classes, pooled over {TEST_IMAGES} others"
         )
         print(f"{'':<20}{'seconds':>9}{'peak GB':>9}{'mean IoU':>10}")
         for name, found in (("ours", ours), ("train_interpreter", peer)):
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def one_more_mask() -> None:
-    """The whole refresh of a workspace, as `ddiseg refresh` runs it, after one mask more."""
+    """Measure a workspace's whole refresh, as `ddiseg refresh` runs it, after one more mask."""
     with tempfile.TemporaryDirectory() as folder:
         _render(Path(folder))
         found = _alone(_refresh, folder)
@@ -108,7 +108,7 @@ def shipped() -> DiffusionUNet:
 
 
 def phantoms(count: int, seed: int) -> list[Example]:
-    """Rendered photographs with masks, the tones in turn, each of a patient of its own."""
+    """Render photographs with masks, tones in turn, each of its own patient."""
     found = []
     for number in range(count):
         rng = np.random.default_rng((seed, number))
@@ -119,7 +119,7 @@ def phantoms(count: int, seed: int) -> list[Example]:
 
 
 def train_interpreter(pixels: Tensor, labels: Tensor, members: int) -> list[nn.Sequential]:
-    """The peer's loop: pixels (P, C) float32, labels (P,)."""
+    """Run the peer's loop on pixels (P, C) float32 with labels (P,)."""
     loader = DataLoader(TensorDataset(pixels, labels), batch_size=BATCH, shuffle=True)
     return [_train_member(loader, pixels.shape[1]) for _ in range(members)]
 
@@ -185,9 +185,11 @@ def _peer(folder: str) -> dict[str, float]:
     masks = []
     with torch.inference_mode():
         for example in test:
-            votes = torch.stack([m(_upsampled(folder, example)).argmax(1) for m in members])
-            mask = votes.mode(0).values.to(torch.uint8).numpy()
-            masks.append(_to_size(mask.reshape(_side(), _side()), example.mask.shape))
+            labels_of_members = torch.stack(
+                [m(_upsampled(folder, example)).argmax(1) for m in members]
+            )
+            mask = labels_of_members.mode(0).values.to(torch.uint8).numpy()
+            masks.append(_to_size(mask.reshape(_size(), _size()), example.mask.shape))
     return {"seconds": seconds, "gigabytes": peak, "iou": _mean_iou(test, masks)}
 
 
@@ -203,7 +205,7 @@ def _in_the_loop(folder: str) -> dict[str, float]:
 
 
 def _render(folder: Path) -> None:
-    """In a process that may have others: rendering takes several."""
+    """Render outside the measured process, because rendering starts processes itself."""
     render_ddi(folder / "ddi", folder / "masks", BEFORE + 1, SEED)
 
 
@@ -230,7 +232,7 @@ def _fill(folder: Path, examples: list[Example], settings: ProbeSettings) -> Non
 
 
 def _upsampled(folder: str, example: Example) -> Tensor:
-    """Every channel at every pixel, (S * S, C) float32."""
+    """Return every channel at every pixel, (S * S, C) float32."""
     net = shipped()
     image = prepare(example.photograph, net.image_size)[None]
     blocks = FeatureCache(Path(folder)).extract(net, image, PLAIN.features)
@@ -239,7 +241,7 @@ def _upsampled(folder: str, example: Example) -> Tensor:
 
 
 def _small(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return _to_size(mask, (_side(), _side()))
+    return _to_size(mask, (_size(), _size()))
 
 
 def _to_size(mask: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -247,7 +249,7 @@ def _to_size(mask: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint
     return found[0, 0].to(torch.uint8).numpy()
 
 
-def _side() -> int:
+def _size() -> int:
     return shipped().image_size
 
 
@@ -259,7 +261,7 @@ def _mean_iou(test: list[Example], masks: list[NDArray[np.uint8]]) -> float:
 
 
 def _alone(job: Callable[[str], dict[str, float]], folder: str) -> dict[str, float]:
-    """A job in a process of its own, so that the peak is of that job."""
+    """Run a job in its own process, so that the peak memory is that of the job."""
     with multiprocessing.get_context("spawn").Pool(1, _threads) as pool:
         return pool.apply(job, (folder,))
 

@@ -1,4 +1,4 @@
-"""torchvision beside a torch of another build, for benchmarks and tests only.
+"""torchvision with a torch of another build, for benchmarks and tests only.
 
 torchvision's compiled operators load only with the torch they were built for. None of the networks
 here use them, but without two of them the package can't be imported at all.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import torch
 
-#: Keeps the definitions alive: they go when their library goes.
+#: Keeps the definitions alive, which end with their library.
 _defined: list[torch.library.Library] = []
 
 
 def define_where_missing() -> None:
-    """Make `import torchvision` work; changes nothing where it does already, or is not installed."""
+    """Make `import torchvision` work; changes nothing if it works already or is not installed."""
     try:
         import torchvision  # noqa: F401
     except ImportError:

@@ -118,7 +118,7 @@ class FeatureCache:
         path = self._path(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_safetensors(path, {"activations": activation.contiguous()}, header)
+            write_safetensors(path, {"activations": activation.contiguous()}, header, durable=False)
             self._size += size
             self._until_measured -= 1
             if self._until_measured < 0 or self._size > self.limit:

@@ -1,13 +1,13 @@
-"""A researcher's folder of photographs, with what is known of each: DDI's own layout, or any table.
+"""A data set in a folder: photographs, masks and a table, in DDI's layout or any other.
 
-Masks are found by the photograph's stem in a folder of masks, at any depth (the published sDDI masks
-as they are). A mask is (H, W) uint8 class ids of the protocol; 255 is a pixel that nobody judged.
+Masks are found by the photograph's stem in a folder of masks, at any depth (as the published sDDI masks
+are). A mask is (H, W) uint8 class ids of the protocol; 255 is a pixel of unknown class.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,20 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from annotation_protocol.metrics import confusion
 from fedd.errors import DatasetError
 
-#: In a mask: nobody said what this pixel is.
+#: Class id of a pixel of unknown class.
 UNKNOWN = 255
 
 TONES = ("I-II", "III-IV", "V-VI")
 
-#: Endings of files that are taken for photographs.
+#: Name of all tones together.
+ALL = "all"
+
+#: Endings of photographs' files.
 PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
-#: The table of DDI, beside its photographs.
+#: DDI's table, in the folder of its photographs.
 DDI_TABLE = "ddi_metadata.csv"
 
-#: Names that a column goes by, in DDI, PAD-UFES-20, Fitzpatrick17k and our own exports.
+#: Names of a column in DDI, PAD-UFES-20, Fitzpatrick17k and our exports.
 _COLUMNS = {
     "file": ("DDI_file", "file", "image", "img_id", "filename"),
     "tone": ("tone", "skin_tone", "fitspatrick", "fitzpatrick", "fitzpatrick_scale"),
@@ -36,7 +40,7 @@ _COLUMNS = {
     "patient": ("patient", "patient_id"),
 }
 
-#: DDI's groups, single Fitzpatrick types, and what tables say where nobody knows.
+#: DDI's groups, single Fitzpatrick types, and values for unknown.
 _TONE_OF = (
     {"12": TONES[0], "34": TONES[1], "56": TONES[2]}
     | {str(kind): TONES[(kind - 1) // 2] for kind in range(1, 7)}
@@ -46,11 +50,11 @@ _TONE_OF = (
 
 @dataclass(frozen=True)
 class DatasetImage:
-    """One photograph of a data set."""
+    """A photograph of a data set with its metadata."""
 
     path: Path
     tone: str = "unknown"
-    patient: str = ""  #: never empty: the photograph's own stem where nobody said
+    patient: str = ""  #: never empty: by default the photograph's stem
     malignant: bool | None = None
     mask: Path | None = None
 
@@ -63,7 +67,7 @@ class DatasetImage:
         return self.path.stem
 
     def photograph(self) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB, the right way up; raises DatasetError where it can't be opened."""
+        """Return the photograph, (H, W, 3) uint8 RGB, upright; raises DatasetError if it can't be opened."""
         try:
             with Image.open(self.path) as picture:
                 return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
@@ -71,27 +75,34 @@ class DatasetImage:
             raise DatasetError(f"{self.path} can't be opened as a photograph: {error}") from error
 
     def class_ids(self, class_count: int) -> NDArray[np.uint8]:
-        """The mask, (H, W) uint8; raises DatasetError where there is none or it holds other numbers."""
+        """Return the mask, (H, W) uint8; raises DatasetError if there is none or it holds other numbers."""
         if self.mask is None:
             raise DatasetError(f"{self.path} has no mask")
         found = _read_mask(self.mask)
         strange = np.setdiff1d(found, [*range(class_count), UNKNOWN])
         if found.ndim != 2 or strange.size:
             raise DatasetError(
-                f"{self.mask} is no mask of {class_count} classes: shape {found.shape}, "
+                f"{self.mask} is not a mask of {class_count} classes: shape {found.shape}, "
                 f"holds {strange[:5].tolist()}; expected (H, W) class ids 0 to {class_count - 1}, or 255"
             )
         return found.astype(np.uint8)
+
+    def confusion(self, predicted: NDArray[np.uint8], class_count: int) -> NDArray[np.int64]:
+        """Return the confusion matrix of a predicted mask of any size, over pixels of known class."""
+        truth = self.class_ids(class_count)
+        predicted = resized_mask(predicted, truth.shape)
+        known = truth != UNKNOWN
+        return confusion(truth[known], predicted[known], class_count)
 
 
 def read_dataset(
     folder: Path, table: Path | None = None, masks: Path | None = None
 ) -> list[DatasetImage]:
-    """The photographs of `folder`, by stem; `table` is a CSV, by default DDI's where it is there.
+    """Return the photographs of `folder`, by stem; `table` is a CSV, by default DDI's if present.
 
-    With a table, those that it names; without, all, of unknown tone. Raises DatasetError where a
-    table names photographs that are missing or says what can't be, where two share a stem, and where
-    there are no photographs or no masks for them.
+    With a table, those that it names; without, all, of unknown tone. Raises DatasetError if a table
+    names missing photographs or has invalid values, if two files share a stem, and if there are no
+    photographs or no masks for them.
     """
     found = _by_stem(_files(folder, PHOTOGRAPHS), "photographs")
     mask_files = _by_stem(_files(masks, (".npy", ".png")), "masks") if masks else {}
@@ -106,7 +117,7 @@ def read_dataset(
         raise DatasetError(f"no photographs in {folder}: give the folder that holds them")
     if masks and not set(rows) & set(mask_files):
         raise DatasetError(
-            f"no mask in {masks} is named as a photograph of {folder}: expected the photographs' "
+            f"no mask in {masks} has the name of a photograph of {folder}: expected the photographs' "
             "names, ending in .npy or .png"
         )
     return [
@@ -121,6 +132,21 @@ def read_dataset(
     ]
 
 
+def resized_mask(mask: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return a mask at `shape`: the published masks are square, whatever the photograph."""
+    if mask.shape == shape:
+        return mask
+    return np.array(Image.fromarray(mask).resize((shape[1], shape[0]), Image.Resampling.NEAREST))
+
+
+def rows_by_tone(tones: Sequence[str]) -> dict[str, list[int]]:
+    """Return the rows of all images as "all", then those of each tone, in sorted order."""
+    rows = {ALL: list(range(len(tones)))}
+    for tone in sorted(set(tones)):
+        rows[tone] = [row for row, each in enumerate(tones) if each == tone]
+    return rows
+
+
 def _read_mask(path: Path) -> NDArray[np.generic]:
     try:
         if path.suffix == ".npy":
@@ -133,8 +159,8 @@ def _read_mask(path: Path) -> NDArray[np.generic]:
 
 def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
     if not folder.is_dir():
-        raise DatasetError(f"{folder} is no folder")
-    # A name that begins with a dot is something that an operating system left there.
+        raise DatasetError(f"{folder} is not a folder")
+    # Names that begin with a dot are files of an operating system.
     return sorted(p for p in folder.rglob("[!.]*") if p.suffix.lower() in endings and p.is_file())
 
 
@@ -149,7 +175,7 @@ def _by_stem(files: Iterable[Path], what: str) -> dict[str, Path]:
 
 
 def _rows(table: Path) -> dict[str, dict[str, str]]:
-    """The cells that matter by stem of the photograph's file."""
+    """Return the known columns' cells by stem of the photograph's file."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -173,7 +199,7 @@ def _rows(table: Path) -> dict[str, dict[str, str]]:
                 f"{table}, row {line}: no photograph is named in '{columns['file']}'"
             )
         if rows.setdefault(stem, cells) != cells:
-            raise DatasetError(f"{table}, row {line}: {stem} has another row that says otherwise")
+            raise DatasetError(f"{table}, row {line}: {stem} has another row with other values")
     return rows
 
 

@@ -10,7 +10,7 @@ class FeddError(UserError):
 
 
 class WeightsError(FeddError, ValueError):
-    """A weights file that is missing, unreadable, unsafe, or made for another network."""
+    """A weights file that is missing, unreadable, unsafe or of another network."""
 
 
 class UnreadableError(WeightsError):
@@ -38,7 +38,7 @@ class MissingPackageError(FeddError, ImportError):
 
 
 class ExplorationError(FeddError, ValueError):
-    """Blocks or timesteps that can't be explored, or an ablation that can't go on where it stands."""
+    """Blocks or timesteps that can't be explored, or an ablation that can't be resumed."""
 
 
 class OutputError(FeddError, OSError):
@@ -50,4 +50,4 @@ class DeviceError(FeddError, RuntimeError):
 
 
 class ReproductionError(FeddError, ValueError):
-    """A reproduction of the paper that can't be run, or not go on where it stands."""
+    """A reproduction of the paper that can't be run or resumed."""

@@ -1,12 +1,11 @@
-"""The figures of fedd: one look for all, and the sheets and heat maps of the explorations.
+"""Figures of fedd: one style for all, contact sheets, and heat maps.
 
-A figure is made with `new_figure`, drawn with the colours below, and written with `save`, which
-picks the format by the file's ending (.png, .svg or .pdf). No global state of matplotlib is touched.
+`new_figure` makes a figure in the colours below, `save` writes it in the format of the file's ending
+(.png, .svg or .pdf). Matplotlib's global state is not touched.
 """
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from annotation_protocol.files import atomic_write
 from fedd.errors import FigureError
 
 INK, MUTED, LINE, PAPER, ACCENT = "#1d2226", "#5a646b", "#dfe2e3", "#ffffff", "#0b6aa2"
 
-#: Eight colours that stay apart for colour-blind readers: Okabe and Ito (2008), a grey for black.
+#: Eight colours that colour-blind readers can distinguish: Okabe and Ito (2008), a grey for black.
 SERIES = (
     "#0072b2", "#d55e00", "#f0e442", "#56b4e9", "#009e73", "#cc79a7", "#999999", "#e69f00",
 )  # fmt: skip
@@ -33,11 +33,11 @@ _LABEL = 22
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """One page of pictures: rows of photographs, columns of something seen in each.
+class ContactSheet:
+    """A contact sheet: a row for each photograph, a column for each view of it.
 
-    `pictures[row][column]` is (h, w, 3) uint8, all of a row of one size; `groups` are the captions
-    above neighbouring columns with how many columns each spans; `key` is what colours mean.
+    `pictures[row][column]` is (h, w, 3) uint8, of one size within a row; `groups` are captions above
+    neighbouring columns, with the number of columns; `key` is the legend.
     """
 
     pictures: Sequence[Sequence[NDArray[np.uint8]]]
@@ -51,17 +51,17 @@ class Sheet:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A panel of values by row and column, (R, C) float; NaN where there is no figure."""
+    """A panel of values by row and column, (R, C) float; NaN where there is none."""
 
     values: NDArray[np.float64]
     title: str
-    note: str  #: what stands behind the values: n, interval
+    note: str  #: n and interval of the values
 
 
 def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, **spacing: Any
 ) -> tuple[Any, NDArray[Any]]:
-    """A figure of `width` x `height` inches and its axes, (rows, columns), in the common look.
+    """Return a figure of `width` x `height` inches and its axes, (rows, columns), in the common style.
 
     `spacing` goes to matplotlib's `subplots`, such as `gridspec_kw` or `sharex`.
     """
@@ -78,33 +78,30 @@ def new_figure(
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure, whole or not at all; the same figure gives the same bytes.
+    """Write a figure atomically; the same figure gives the same bytes.
 
-    Raises FigureError where the ending is no format or the file can't be written.
+    Raises FigureError if the ending is no format or the file can't be written.
     """
     if path.suffix.lower() not in FORMATS:
         raise FigureError(f"{path} is no figure's name: end it in {', '.join(FORMATS)}")
     import matplotlib as mpl
 
-    temporary = path.with_name(f".{os.getpid()}.part{path.suffix}")
-    # What stamps a figure with its time, by format.
+    # The entry that stamps a figure with its time, by format.
     stamp = {".png": "Software", ".svg": "Date", ".pdf": "CreationDate"}[path.suffix.lower()]
+    options = {"dpi": 160, "bbox_inches": "tight", "metadata": {stamp: None}}
     try:
         with mpl.rc_context({"svg.hashsalt": path.stem}), warnings.catch_warnings():
             # A photograph's name may hold letters that the font lacks; the figure is still good.
             warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-            figure.savefig(temporary, dpi=160, bbox_inches="tight", metadata={stamp: None})
-        os.replace(temporary, path)
+            atomic_write(path, lambda file: figure.savefig(file, format=path.suffix[1:], **options))
     except OSError as error:
         raise FigureError(
             f"{path} can't be written ({error.strerror}): name a file in a folder that exists"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def short(text: str) -> str:
-    """A label of one line without control characters; a long one keeps both its ends."""
+    """Return a label on one line without control characters; a long one is cut in the middle."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     if len(text) <= _LABEL:
         return text
@@ -112,8 +109,8 @@ def short(text: str) -> str:
     return f"{text[:half]}…{text[-half:]}"
 
 
-def draw_sheet(sheet: Sheet) -> Any:
-    """The pictures of a page in their proportions, captions above, names at the left."""
+def draw_contact_sheet(sheet: ContactSheet) -> Any:
+    """Draw a contact sheet: pictures in their proportions, captions above, names at the left."""
     side, gap, margin = 1.15, 0.05, 1.75
     heights = [side * row[0].shape[0] / row[0].shape[1] for row in sheet.pictures]
     body_width = (side + gap) * len(sheet.columns)
@@ -128,8 +125,7 @@ def draw_sheet(sheet: Sheet) -> Any:
         bottom -= tall + gap
         for column, picture in enumerate(row):
             left = margin + column * (side + gap)
-            place = left / width, bottom / height, side / width, tall / height
-            axes = figure.add_axes(place)
+            axes = figure.add_axes((left / width, bottom / height, side / width, tall / height))
             axes.imshow(picture, interpolation="nearest", aspect="auto")
             axes.set_axis_off()
         figure.text(
@@ -145,9 +141,15 @@ def draw_sheet(sheet: Sheet) -> Any:
 
 
 def _captions(
-    figure: Any, sheet: Sheet, left: float, step: float, width: float, height: float, top: float
+    figure: Any,
+    sheet: ContactSheet,
+    left: float,
+    step: float,
+    width: float,
+    height: float,
+    top: float,
 ) -> None:
-    """Column captions, and above them the groups with a line over the columns of each."""
+    """Draw column captions, and above them the groups, each with a line over its columns."""
     for column, caption in enumerate(sheet.columns):
         x = (left + (column + 0.5) * step) / width
         figure.text(x, (top + 0.04) / height, caption, ha="center", fontsize=8, color=MUTED)
@@ -168,7 +170,7 @@ def _captions(
 
 
 def _draw_key(figure: Any, key: Sequence[tuple[str, str]]) -> None:
-    """Colours and what they mean, at the top right."""
+    """Draw the legend at the top right."""
     from matplotlib.patches import Patch
 
     patches = [Patch(facecolor=colour, label=label) for colour, label in key]
@@ -185,7 +187,7 @@ def draw_heat_maps(
     row_label: str,
     column_label: str,
 ) -> Any:
-    """Heat maps below one another on one colour scale; the value in each cell, the best one framed."""
+    """Draw heat maps in a column on one colour scale, values in the cells, the highest one framed."""
     width = 1.6 + max(4.5, 0.47 * len(columns))
     each = 1.15 + 0.34 * len(rows)
     figure, grid = new_figure(
@@ -193,7 +195,7 @@ def draw_heat_maps(
     )
     known = np.concatenate([p.values[np.isfinite(p.values)] for p in panels])
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-    # A flat grid still has a scale, and differences of a hundredth are not made to look large.
+    # A uniform grid still has a scale, and differences of a hundredth do not look large.
     spread = max(high - low, 0.1)
     low = max(0.0, (low + high - spread) / 2)
     for axes, panel in zip(grid[:, 0], panels, strict=True):

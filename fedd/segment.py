@@ -7,7 +7,7 @@ layer, which is linear, is applied at each block's own resolution and its 128 ou
 instead of the 1024 inputs (bilinear up-sampling and a linear layer commute).
 
 Arrays: photographs (H, W, 3) uint8, masks (H, W) uint8 class ids, S the backbone's image size, g the
-side of the grid that is predicted, D the channels of all blocks together.
+width and height of the predicted grid, D the channels of all blocks together.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ __all__ = [
     "MemberPredictions",
     "Prediction",
     "ProbeSettings",
+    "ProbeTrainingRecord",
     "Probes",
-    "TrainingRecord",
     "default_settings",
     "load_probes",
 ]
@@ -90,7 +90,7 @@ class MemberPredictions:
 
 
 @dataclass(frozen=True)
-class TrainingRecord:
+class ProbeTrainingRecord:
     """How probes were trained. Images are named by the digest of their prepared pixels."""
 
     learned: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ class TrainingRecord:
         return {"learned": values.pop("learned"), "held_out": values.pop("validation"), **values}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainingRecord:
+    def from_dict(cls, values: Mapping[str, Any]) -> ProbeTrainingRecord:
         """Return the record that `to_dict` wrote."""
         named: dict[str, Any] = {
             "validation" if key == "held_out" else key: tuple(v) if isinstance(v, list) else v
@@ -129,13 +129,13 @@ class Probes:
         backbone_hash: str,
         tensors: dict[str, Tensor],
         calibration: Calibration | None = None,
-        record: TrainingRecord | None = None,
+        record: ProbeTrainingRecord | None = None,
         refiner: Probes | None = None,
     ) -> None:
         self.settings, self.classes, self.trained = settings, classes, trained
         self.backbone_name, self.backbone_hash = backbone_name, backbone_hash
         self.tensors = tensors  #: on the CPU
-        self.calibration, self.record = calibration, record or TrainingRecord()
+        self.calibration, self.record = calibration, record or ProbeTrainingRecord()
         self.refiner = refiner  #: the probes of the refinement pass
 
     @property
@@ -401,7 +401,7 @@ def _loaded(
             if name.startswith(_REFINER) == bool(prefix)
         },
         Calibration(**calibration) if calibration else None,
-        TrainingRecord.from_dict(json.loads(header.get(prefix + "record", "{}"))),
+        ProbeTrainingRecord.from_dict(json.loads(header.get(prefix + "record", "{}"))),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol.ranking import seeded_rank
+from fedd.dataset import DatasetImage
 from fedd.errors import TrainingDataError
 
 #: With fewer images no validation split is made: training needs them all.
@@ -105,8 +106,8 @@ def validation_split(
     if len(chosen) < FEWEST_PATIENTS:
         return ValidationSplit(
             (),
-            f"the images show {len(of_patient)} patients, too few of whom training can spare for a "
-            f"validation split: {_WITHOUT}",
+            "too few patients for a validation split, which would take all images of a tone or a class "
+            f"from training (patients: {len(of_patient)}): {_WITHOUT}",
         )
     return ValidationSplit(tuple(sorted(i for p in chosen for i in of_patient[p])))
 
@@ -147,6 +148,13 @@ def stratified_validation(
             spare = [p for p in order if label in labels[p] and _can_be_spared(p, chosen, labels)]
             chosen.add(min(spare, key=lambda patient: images[patient].total()))
     return np.array([patient in chosen for patient in patients])
+
+
+def malignancy_split(images: Sequence[DatasetImage], share: float, seed: int) -> NDArray[np.bool_]:
+    """Return `stratified_validation` of a data set's images of known malignancy."""
+    malignant = [bool(image.malignant) for image in images]
+    tones, patients = [image.tone for image in images], [image.patient for image in images]
+    return stratified_validation(malignant, tones, patients, share, seed)
 
 
 def _check_labels(images: int, labels: Mapping[str, set[bool]]) -> None:

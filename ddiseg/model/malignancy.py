@@ -321,4 +321,4 @@ def _figures(
         resamples=resamples,
         seed=seed,
     )
-    return {tone: figures.as_dict() for tone, figures in found.items()}
+    return {tone: figures.to_json() for tone, figures in found.items()}

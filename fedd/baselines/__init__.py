@@ -1,7 +1,7 @@
-"""The networks that the paper compares FEDD against: UNets for masks, CNNs for malignancy.
+"""Baselines that the paper compares FEDD with: UNets for masks, CNNs for malignancy.
 
-The UNets are segmentation_models_pytorch's and the CNNs torchvision's, both of the extra
-`[baselines]`, which is imported only when a network is built.
+The UNets are segmentation_models_pytorch's and the CNNs torchvision's, both of the extra `[baselines]`,
+which is imported only when a network is built.
 """
 
 from fedd.baselines.cnns import (
@@ -9,6 +9,7 @@ from fedd.baselines.cnns import (
     ClassificationBaseline,
     CNNSettings,
     Diagnosed,
+    diagnosed,
     load_cnn,
     train_cnn,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "SegmentationBaseline",
     "Start",
     "UNetSettings",
+    "diagnosed",
     "load_cnn",
     "load_unet",
     "train_cnn",

@@ -1,15 +1,15 @@
-"""CNNs that tell malignant from benign, trained end to end: the paper's five, and DeepDerm's.
+"""CNNs that classify malignant and benign, trained end to end: the paper's five, and DeepDerm's.
 
-The networks are torchvision's with two outputs and cross-entropy. DeepDerm (Daneshjou et al.,
-Science Advances 2022) is an Inception v3; a file of its weights, or of the one that its authors
-trained on HAM10000, fits as it is. The output is research, not diagnosis.
+The networks are torchvision's with two outputs and cross-entropy. DeepDerm (Daneshjou et al., Science
+Advances 2022) is an Inception v3; its authors' weights (also those trained on HAM10000) can be loaded as
+they are. The output is research, not diagnosis.
 
-Arrays: photographs (H, W, 3) uint8, S the side of the network's image.
+Arrays: photographs (H, W, 3) uint8, S the width and height of the network's input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,17 +26,18 @@ from fedd.baselines.fitting import (
     fit,
     scaled,
     seeded,
-    square,
+    squeezed,
 )
 from fedd.baselines.packages import needing_baselines
 from fedd.baselines.weights import ImageNetInput, Start, fetching, fill
+from fedd.dataset import DatasetImage
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.network.devices import existing_device, within_memory
 from fedd.weights.files import read_safetensors, read_state_dict, write_safetensors
 
 CNN_KIND = "fedd-cnn"
 
-#: The last layer of each network, whose shape depends on what it was trained to tell apart.
+#: The last layer of each network, whose shape depends on its classes.
 _HEADS = {
     "densenet121": "classifier.",
     "vgg16": "classifier.6.",
@@ -48,13 +49,13 @@ _HEADS = {
 MODELS = tuple(_HEADS)
 DEEPDERM = "deepderm"
 
-#: Inception v3 reduces smaller images to nothing; the others make one position of 32 pixels.
+#: Inception v3 reduces smaller images to nothing; the others reduce 32 pixels to one position.
 _SMALLEST = {DEEPDERM: 75}
 
 
 @dataclass(frozen=True, kw_only=True)
 class CNNSettings(FitSettings):
-    """Everything that decides the outcome of a training besides the images."""
+    """Everything that determines a training's outcome besides the images."""
 
     model: str = "efficientnet_b0"
     image_size: int = 224  #: DeepDerm's authors gave theirs 299
@@ -72,32 +73,38 @@ class CNNSettings(FitSettings):
 
 @dataclass(frozen=True)
 class Diagnosed:
-    """A photograph, (H, W, 3) uint8, whose diagnosis is known."""
+    """A photograph, (H, W, 3) uint8, of known diagnosis."""
 
     photograph: NDArray[np.uint8]
     malignant: bool
 
 
+def diagnosed(images: Iterable[DatasetImage]) -> Iterator[Diagnosed]:
+    """Yield a data set's images of known malignancy, one photograph in memory at a time."""
+    for image in images:
+        yield Diagnosed(image.photograph(), bool(image.malignant))
+
+
 class ClassificationBaseline:
-    """A trained CNN with what it was trained for; see `train_cnn` and `load_cnn`."""
+    """A trained CNN and its settings; see `train_cnn` and `load_cnn`."""
 
     def __init__(self, net: nn.Module, settings: CNNSettings, epoch: int) -> None:
         self.net, self.settings = net.eval(), settings
-        self.epoch = epoch  #: the one whose weights these are, from 1
+        self.epoch = epoch  #: of these weights, from 1
 
     @torch.inference_mode()
     def predict(self, photographs: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Probabilities of malignancy, (N,) in 0 to 1."""
+        """Return probabilities of malignancy, (N,) in 0 to 1."""
         device = next(self.net.parameters()).device
         found = []
         for photograph in photographs:
-            image = scaled(square(photograph, self.settings.image_size))[None]
+            image = scaled(squeezed(photograph, self.settings.image_size))[None]
             with within_memory("classifying a photograph"):
                 found.append(float(self.net(image.to(device)).softmax(1)[0, 1]))
         return np.array(found, np.float32)
 
     def save(self, path: Path) -> None:
-        """Write weights and settings, whole or not at all."""
+        """Write weights and settings to a file, atomically."""
         header = {
             "kind": CNN_KIND,
             "settings": self.settings.to_json(),
@@ -115,12 +122,15 @@ def train_cnn(
     device: str = "cpu",
     report: Report = lambda epoch, train_loss, validation_loss: None,
 ) -> ClassificationBaseline:
-    """Train a CNN; it keeps the weights of the epoch with the lowest validation loss.
+    """Train a CNN and keep the epoch with the lowest validation loss.
 
-    Without validation images it trains for `settings.epochs`. Deterministic for `settings.seed` on
-    CPU. Raises TrainingDataError where there is nothing to tell apart, WeightsError where the start
-    weights can't be had, DeviceError where there is no such device, MissingPackageError without the extra
-    `[baselines]`.
+    Without validation images it trains for `settings.epochs`. Deterministic for `settings.seed` on CPU.
+
+    Raises:
+        TrainingDataError: only one class.
+        WeightsError: the initial weights can't be loaded.
+        DeviceError: no such device.
+        MissingPackageError: without the extra `[baselines]`.
     """
     where = existing_device(device)
     train = _samples(examples, settings.image_size)
@@ -129,15 +139,15 @@ def train_cnn(
         raise TrainingDataError(
             f"the photographs show only {shown} lesions: a classifier needs benign and malignant ones"
         )
-    held_out = _samples(validation, settings.image_size)
+    validated = _samples(validation, settings.image_size)
     with seeded(settings.seed):
         net = _start(settings).to(where)
-        epoch = fit(net, F.cross_entropy, train, held_out, settings, report)
+        epoch = fit(net, F.cross_entropy, train, validated, settings, report)
     return ClassificationBaseline(net, settings, epoch)
 
 
 def load_cnn(path: Path, device: str = "cpu") -> ClassificationBaseline:
-    """A trained CNN from a file; raises WeightsError where it holds none."""
+    """Load a trained CNN from a file; raises WeightsError if it holds none."""
     where = existing_device(device)
     tensors, header = read_safetensors(path, CNN_KIND)
     settings = CNNSettings.from_json(header["settings"])
@@ -149,18 +159,18 @@ def load_cnn(path: Path, device: str = "cpu") -> ClassificationBaseline:
 def _samples(examples: Iterable[Diagnosed], size: int) -> Samples:
     images, malignant = [], []
     for example in examples:
-        images.append(square(example.photograph, size))
+        images.append(squeezed(example.photograph, size))
         malignant.append(int(example.malignant))
     pictures = torch.stack(images) if images else torch.empty(0, 3, size, size)
     return Samples(pictures, torch.tensor(malignant, dtype=torch.long))
 
 
 def _start(settings: CNNSettings) -> nn.Module:
-    """The network before training, filled as `settings.start` says; a misfit last layer is fresh."""
+    """Return the network with its initial weights; a last layer that does not fit is random."""
     net = _build(settings.model)
     if isinstance(settings.start, Path):
         tensors = read_state_dict(settings.start)
-        heads = (_HEADS[settings.model], _SIDE_HEAD)
+        heads = (_HEADS[settings.model], _AUXILIARY_HEAD)
         fill(net[1], tensors, heads, settings.model, settings.start)
     elif settings.start is Start.IMAGENET:
         with fetching(settings.model):
@@ -168,8 +178,8 @@ def _start(settings: CNNSettings) -> nn.Module:
     return net
 
 
-#: Inception's second classifier, which only its first training needs.
-_SIDE_HEAD = "AuxLogits."
+#: Inception's auxiliary classifier, which is not used.
+_AUXILIARY_HEAD = "AuxLogits."
 
 
 def _fill_from_imagenet(net: nn.Module, model: str) -> None:
@@ -178,15 +188,15 @@ def _fill_from_imagenet(net: nn.Module, model: str) -> None:
     name = "inception_v3" if model == DEEPDERM else model
     weights = models.get_model_weights(name).IMAGENET1K_V1
     fetched = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    fill(net, fetched, (_HEADS[model], _SIDE_HEAD), model, Path(weights.url))
+    fill(net, fetched, (_HEADS[model], _AUXILIARY_HEAD), model, Path(weights.url))
 
 
 def _build(model: str) -> nn.Sequential:
-    """Images (N, 3, S, S) in [-1, 1] -> logits (N, 2): benign, malignant."""
+    """Return a network from images (N, 3, S, S) in [-1, 1] to logits (N, 2): benign, malignant."""
     with needing_baselines():
         from torchvision import models
     if model == DEEPDERM:
-        # [-1, 1] is what Inception saw; torchvision's transform_input would come back to it.
+        # Inception was trained on [-1, 1]; torchvision's transform_input would lead back to it.
         net = models.inception_v3(weights=None, num_classes=2, aux_logits=False, init_weights=False)
         return nn.Sequential(nn.Identity(), net)
     return nn.Sequential(ImageNetInput(), models.get_model(model, weights=None, num_classes=2))

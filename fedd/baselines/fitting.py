@@ -1,7 +1,7 @@
-"""The training loop that all baselines share.
+"""The training loop of all baselines.
 
-Arrays: images are (N, 3, S, S), in memory as uint8 and to a network as float32 in [-1, 1]; targets
-are (N, S, S) uint8 class ids for masks, (N,) int64 for malignancy.
+Arrays: images are (N, 3, S, S), in memory uint8 and in the network float32 in [-1, 1]; targets are
+(N, S, S) uint8 class ids for masks, (N,) int64 for malignancy.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from fedd.augment import relit, transformed
 from fedd.baselines.weights import Start
 from fedd.errors import DeviceError, TrainingDataError
 
-#: Loss of a network's output against its targets, a mean over the batch.
+#: Loss of a network's output and its targets, a mean over the batch.
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-#: Called after every epoch with its number, from 1, its training loss and its validation loss.
+#: Called after every epoch with its number (from 1), training loss and validation loss.
 Report = Callable[[int, float, float], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
-    """What decides the outcome of a training besides network and images."""
+    """Everything that determines a training's outcome besides network and images."""
 
     image_size: int
     start: Start | Path = Start.IMAGENET  #: a path is a file of weights
@@ -42,12 +42,12 @@ class FitSettings:
     patience: int = 20  #: epochs without a better validation loss before training ends
     batch_size: int = 8
     learning_rate: float = 1e-4
-    augment: bool = True  #: random views, as the probes get
+    augment: bool = True  #: random views, as for the probes
     seed: int = 0
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The settings that `to_json` wrote."""
+        """Return the settings that `to_json` wrote."""
         values: dict[str, Any] = json.loads(text)
         known = {start.value for start in Start}
         if (start := values["start"]) in known:
@@ -79,20 +79,20 @@ class Samples:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Initial weights and dropout drawn from `seed`, whatever was drawn before."""
+    """Seed initial weights and dropout, and restore the generator's state at the end."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
-def square(photograph: NDArray[np.uint8], size: int) -> Tensor:
-    """(H, W, 3) uint8 -> (3, size, size) uint8, stretched, whatever its aspect."""
+def squeezed(photograph: NDArray[np.uint8], size: int) -> Tensor:
+    """Resize (H, W, 3) uint8 to (3, size, size) uint8, whatever its aspect ratio."""
     picture = Image.fromarray(photograph).resize((size, size), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
 def scaled(images: Tensor) -> Tensor:
-    """uint8 -> float32 in [-1, 1]."""
+    """Scale uint8 to float32 in [-1, 1]."""
     return images.float() / 127.5 - 1
 
 
@@ -104,12 +104,11 @@ def fit(
     settings: FitSettings,
     report: Report = lambda epoch, train_loss, validation_loss: None,
 ) -> int:
-    """Train `net` in place, on the device it is on; returns the epoch that it was left at.
+    """Train `net` in place, on its device; returns the epoch of its final weights.
 
-    That is the epoch of the lowest validation loss. Where `validation` is empty it is the last one,
-    and the validation loss is reported as NaN. Deterministic on CPU inside `seeded`. Raises
-    TrainingDataError where there are fewer than two images or the loss is no longer a number,
-    DeviceError where a batch does not fit into the device's memory.
+    That is the epoch with the lowest validation loss, or without validation images the last one, with
+    NaN as validation loss. Deterministic on CPU inside `seeded`. Raises TrainingDataError if there are
+    fewer than two images or the loss becomes NaN, DeviceError if a batch does not fit into memory.
     """
     if len(train) < 2:
         raise TrainingDataError(
@@ -128,7 +127,7 @@ def fit(
             ) from error
         if not math.isfinite(train_loss):
             raise TrainingDataError(
-                f"the loss is no longer a number after epoch {epoch}: lower the learning rate"
+                f"the loss is not a number after epoch {epoch}: lower the learning rate"
             )
         validation_loss = _mean_loss(net, loss, validation, settings) if validation else math.nan
         report(epoch, train_loss, validation_loss)
@@ -177,14 +176,14 @@ def _mean_loss(net: nn.Module, loss: Loss, samples: Samples, settings: FitSettin
 
 
 def _batches(order: Tensor, size: int) -> tuple[Tensor, ...]:
-    """Parts of nearly equal length, `size` or one more at most: batch norm can't take a lone image."""
+    """Return parts of nearly equal length, at most `size` + 1: batch norm can't take a single image."""
     return torch.tensor_split(order, max(1, min(math.ceil(len(order) / size), len(order) // 2)))
 
 
 def _views(images: Tensor, targets: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A random view of each image; masks are turned along, other targets stay."""
+    """Return a random view of each image; masks are transformed alike, other targets are unchanged."""
     masks = targets if targets.dim() == 3 else torch.zeros_like(images[:, 0])
-    views, turned_masks = transformed(
+    views, view_masks = transformed(
         images, masks, images.shape[-1], rng, shift=0.15, zoom=(0.75, 1.15)
     )
-    return relit(views, rng), turned_masks if targets.dim() == 3 else targets
+    return relit(views, rng), view_masks if targets.dim() == 3 else targets

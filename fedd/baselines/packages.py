@@ -1,6 +1,6 @@
-"""Whether the packages of the extra `[baselines]` can be used, and what to install if not.
+"""Check whether the packages of the extra `[baselines]` work, and what to install if not.
 
-`python -m fedd.baselines` says so in one line; `make` runs it after every installation.
+`python -m fedd.baselines` prints the answer in one line; `make` runs it after every installation.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""UNets with the encoders of the paper, trained on masks end to end.
+"""UNets with the paper's encoders, trained end to end on masks.
 
-As in the paper: segmentation_models_pytorch's UNet, dice + focal loss, Adam at 1e-4, 256 x 256.
-Pixels of class 255 (nobody said what they are) are left out of both losses.
+As in the paper: segmentation_models_pytorch's UNet, dice + focal loss, Adam at 1e-4, 256 x 256. Pixels of
+class 255 (unknown) are left out of both losses.
 
-Arrays: photographs (H, W, 3) uint8, masks (H, W) uint8 class ids, S the side of the network's image.
+Arrays: photographs (H, W, 3) uint8, masks (H, W) uint8 class ids, S the width and height of the network's
+input.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from fedd.baselines.fitting import (
     fit,
     scaled,
     seeded,
-    square,
+    squeezed,
 )
 from fedd.baselines.packages import needing_baselines
 from fedd.baselines.weights import ImageNetInput, Start, fetching, fill
@@ -41,7 +42,7 @@ from fedd.weights.files import read_safetensors, read_state_dict, write_safetens
 
 UNET_KIND = "fedd-unet"
 
-#: The paper's five, and one whose ImageNet weights come with a package (extra `[pretrain]`).
+#: The paper's five, and one with ImageNet weights in a package (extra `[pretrain]`).
 PAPER_ENCODERS = ("densenet121", "vgg16", "resnet50", "efficientnet-b0", "mobilenet_v2")
 LITE = "efficientnet-lite0"
 ENCODERS = (*PAPER_ENCODERS, LITE)
@@ -49,7 +50,7 @@ ENCODERS = (*PAPER_ENCODERS, LITE)
 
 @dataclass(frozen=True, kw_only=True)
 class UNetSettings(FitSettings):
-    """Everything that decides the outcome of a training besides the images."""
+    """Everything that determines a training's outcome besides the images."""
 
     encoder: str = "efficientnet-b0"
     image_size: int = 256
@@ -65,7 +66,7 @@ class UNetSettings(FitSettings):
 
 
 class Masked(Protocol):
-    """A photograph with its mask, such as `fedd.probes.training.Example`."""
+    """A photograph with its mask, such as `fedd.probes.pixels.Example`."""
 
     @property
     def photograph(self) -> NDArray[np.uint8]: ...
@@ -75,7 +76,7 @@ class Masked(Protocol):
 
 
 class SegmentationBaseline:
-    """A trained UNet with what it was trained for; see `train_unet` and `load_unet`."""
+    """A trained UNet and its settings; see `train_unet` and `load_unet`."""
 
     def __init__(
         self,
@@ -87,10 +88,10 @@ class SegmentationBaseline:
     ) -> None:
         self.net, self.settings = net.eval(), settings
         self.classes, self.trained = classes, trained
-        self.epoch = epoch  #: the one whose weights these are, from 1
+        self.epoch = epoch  #: of these weights, from 1
 
     def predict(self, photographs: Iterable[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-        """Masks of photographs, each at its own size. A class that no mask showed is never said."""
+        """Predict masks of photographs, each at its own size, of classes in the training masks."""
         masks = []
         for photograph in photographs:
             small = torch.from_numpy(self.probabilities(photograph))[None]
@@ -101,17 +102,17 @@ class SegmentationBaseline:
 
     @torch.inference_mode()
     def probabilities(self, photograph: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Softmax over the classes at the network's size, (classes, S, S)."""
+        """Return the softmax over the classes at the network's size, (classes, S, S)."""
         device = next(self.net.parameters()).device
-        image = scaled(square(photograph, self.settings.image_size))[None]
-        with within_memory("painting a photograph"):
+        image = scaled(squeezed(photograph, self.settings.image_size))[None]
+        with within_memory("predicting a photograph"):
             logits = self.net(image.to(device))[0].float().cpu()
         absent = [c for c in range(len(self.classes)) if c not in self.trained]
         logits[absent] = -torch.inf
         return np.asarray(logits.softmax(0).numpy(), np.float32)
 
     def save(self, path: Path) -> None:
-        """Write weights and settings, whole or not at all."""
+        """Write weights and settings to a file, atomically."""
         header = {
             "kind": UNET_KIND,
             "settings": self.settings.to_json(),
@@ -132,16 +133,19 @@ def train_unet(
     device: str = "cpu",
     report: Report = lambda epoch, train_loss, validation_loss: None,
 ) -> SegmentationBaseline:
-    """Train a UNet; it keeps the weights of the epoch with the lowest validation loss.
+    """Train a UNet and keep the epoch with the lowest validation loss.
 
-    Without validation masks it trains for `settings.epochs`. Deterministic for `settings.seed` on
-    CPU. Raises TrainingDataError where there is nothing to tell apart, WeightsError where the start
-    weights can't be had, DeviceError where there is no such device, MissingPackageError without the extra
-    `[baselines]`.
+    Without validation masks it trains for `settings.epochs`. Deterministic for `settings.seed` on CPU.
+
+    Raises:
+        TrainingDataError: fewer than two classes.
+        WeightsError: the initial weights can't be loaded.
+        DeviceError: no such device.
+        MissingPackageError: without the extra `[baselines]`.
     """
     where = existing_device(device)
     train = _samples(examples, settings.image_size, len(classes))
-    held_out = _samples(validation, settings.image_size, len(classes))
+    validated = _samples(validation, settings.image_size, len(classes))
     trained = tuple(int(c) for c in torch.unique(train.targets) if c != UNKNOWN)
     if len(trained) < 2:
         shown = classes[trained[0]] if trained else "no class"
@@ -150,12 +154,12 @@ def train_unet(
         )
     with seeded(settings.seed):
         net = _start(settings, len(classes)).to(where)
-        epoch = fit(net, _dice_and_focal(), train, held_out, settings, report)
+        epoch = fit(net, _dice_and_focal(), train, validated, settings, report)
     return SegmentationBaseline(net, settings, tuple(classes), trained, epoch)
 
 
 def load_unet(path: Path, device: str = "cpu") -> SegmentationBaseline:
-    """A trained UNet from a file; raises WeightsError where it holds none."""
+    """Load a trained UNet from a file; raises WeightsError if it holds none."""
     where = existing_device(device)
     tensors, header = read_safetensors(path, UNET_KIND)
     settings = UNetSettings.from_json(header["settings"])
@@ -167,7 +171,7 @@ def load_unet(path: Path, device: str = "cpu") -> SegmentationBaseline:
 
 
 def _samples(examples: Iterable[Masked], size: int, class_count: int) -> Samples:
-    """The examples at the network's size, without those whose every pixel is unknown."""
+    """Return the examples at the network's size, without those of unknown pixels only."""
     images, masks = [], []
     for example in examples:
         picture = Image.fromarray(example.mask)
@@ -178,7 +182,7 @@ def _samples(examples: Iterable[Masked], size: int, class_count: int) -> Samples
                 f"a mask holds class {known.max()}, and there are only {class_count} classes"
             )
         if known.size:
-            images.append(square(example.photograph, size))
+            images.append(squeezed(example.photograph, size))
             masks.append(torch.from_numpy(mask))
     if not images:
         return Samples(torch.empty(0, 3, size, size), torch.empty(0, size, size))
@@ -186,7 +190,7 @@ def _samples(examples: Iterable[Masked], size: int, class_count: int) -> Samples
 
 
 def _start(settings: UNetSettings, class_count: int) -> nn.Module:
-    """The network before training, its encoder filled as `settings.start` says."""
+    """Return the network with its initial weights."""
     start, name = settings.start, settings.encoder
     if start is Start.IMAGENET:
         with fetching(name):
@@ -198,12 +202,12 @@ def _start(settings: UNetSettings, class_count: int) -> nn.Module:
     return net
 
 
-#: Keys of the classifier that files of whole networks hold and an encoder has no use for.
+#: Keys of the classifier in files of whole networks, which an encoder does not have.
 _CLASSIFIER_KEYS = ("classifier.", "fc.", "_fc.")
 
 
 def _build(encoder: str, class_count: int, *, pretrained: bool = False) -> nn.Sequential:
-    """Images (N, 3, S, S) in [-1, 1] -> logits (N, classes, S, S)."""
+    """Return a network from images (N, 3, S, S) in [-1, 1] to logits (N, classes, S, S)."""
     with needing_baselines():
         from segmentation_models_pytorch import Unet
     if encoder == LITE:
@@ -215,7 +219,7 @@ def _build(encoder: str, class_count: int, *, pretrained: bool = False) -> nn.Se
 
 
 class _LiteUNet(nn.Module):
-    """segmentation_models_pytorch's decoder on EfficientNet-Lite0, which it has no weights for."""
+    """segmentation_models_pytorch's decoder on EfficientNet-Lite0, for which that has no weights."""
 
     def __init__(self, class_count: int, pretrained: bool) -> None:
         from segmentation_models_pytorch.base import SegmentationHead
@@ -234,7 +238,7 @@ class _LiteUNet(nn.Module):
 
 
 def _dice_and_focal() -> Loss:
-    """The paper's loss, the two terms alike."""
+    """Return the paper's loss, both terms with equal weight."""
     with needing_baselines():
         from segmentation_models_pytorch.losses import MULTICLASS_MODE, DiceLoss, FocalLoss
     dice = DiceLoss(MULTICLASS_MODE, ignore_index=UNKNOWN)

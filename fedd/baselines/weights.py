@@ -1,4 +1,4 @@
-"""Which weights a baseline starts from: ImageNet's, a file's, or none."""
+"""Initial weights of a baseline: ImageNet's, a file's, or random."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fedd.errors import WeightsError
@@ -17,23 +17,23 @@ from fedd.weights.files import check_fit
 
 
 class Start(Enum):
-    """Where the weights before training come from, where no file is named."""
+    """Initial weights of a training, unless a file is given."""
 
     IMAGENET = "imagenet"  #: fetched by the library that has the network
     SCRATCH = "from-scratch"  #: random
 
 
-#: torchvision's older DenseNet files say `norm.1` where the network says `norm1`.
+#: torchvision's older DenseNet files have `norm.1` for the network's `norm1`.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
 def fill(
     net: nn.Module, tensors: Mapping[str, Tensor], optional: tuple[str, ...], name: str, path: Path
 ) -> None:
-    """Load `tensors` into `net`; of keys that begin with one of `optional`, those that fit.
+    """Load `tensors` into `net`; keys that begin with one of `optional` may be missing or not fit.
 
-    Raises WeightsError, which calls the network `name`, where the others of the file `path` are not
-    exactly the network's.
+    Raises WeightsError if the other tensors of the file `path` are not exactly those of the network,
+    which the message calls `name`.
     """
     expected = net.state_dict()
     shapes = {key: tensor.shape for key, tensor in expected.items()}
@@ -46,7 +46,7 @@ def fill(
     own = {
         key: tensor
         for key, tensor in expected.items()
-        # A batch norm counts its batches only since torch 0.4.1; older files lack the counter.
+        # Files older than torch 0.4.1 lack the batch norms' counter.
         if key.startswith(optional) or key.endswith("num_batches_tracked")
     }
     check_fit(shapes, own | given, name, path)
@@ -55,28 +55,19 @@ def fill(
 
 @contextmanager
 def fetching(name: str) -> Iterator[None]:
-    """Turns a failed download of the ImageNet weights of `name` into what to do instead."""
+    """Turn a failed download of the ImageNet weights of `name` into a WeightsError."""
     try:
         yield
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"the ImageNet weights of {name} could not be fetched ({reason}): try again online, "
-            "give a file with --weights, or say --from-scratch"
+            "give a file with --weights, or --from-scratch"
         ) from error
 
 
-def stored_kind(path: Path) -> str:
-    """What a safetensors file says that it holds; raises WeightsError where it is none."""
-    try:
-        with safe_open(path, "pt") as file:
-            return str((file.metadata() or {}).get("kind", "something else"))
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} can't be read as safetensors: {error}") from error
-
-
 class ImageNetInput(nn.Module):
-    """Images in [-1, 1] as the networks trained on ImageNet saw them."""
+    """Converts images in [-1, 1] to the normalisation of networks trained on ImageNet."""
 
     def forward(self, images: Tensor) -> Tensor:
         mean = images.new_tensor((0.485, 0.456, 0.406)).view(3, 1, 1)

@@ -1,4 +1,4 @@
-"""`fedd baseline`: the networks that FEDD is compared against, trained on one's own data."""
+"""`fedd baseline`: the networks that FEDD is compared with, trained on one's own data."""
 
 from __future__ import annotations
 
@@ -13,48 +13,38 @@ import click
 
 from fedd.cli import options
 from fedd.errors import DatasetError
-from fedd.files import check_writable, write_bytes, write_text
+from fedd.files import check_writable, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from fedd.baselines import Diagnosed, Start
+    from fedd.baselines import Start
     from fedd.dataset import DatasetImage
-    from fedd.probes.training import Example
 
-#: Share of the photographs held out to end the training.
+#: Share of the photographs in the validation split.
 VALIDATION = 0.2
 
 CLASSES = ("background", "lesion", "marker", "ruler", "skin")
 
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-_table = click.option(
-    "--table",
-    type=_FILE,
-    help="CSV with the photographs' names, tone, patient and malignant.  [default: DDI's, if there]",
-)
-
-#: What both kinds of training take, in the order of the help; `FitSettings` has them by name.
+#: Options of both trainings, in the order of the help; `FitSettings` has them by name.
 _TRAINING = (
-    _table,
-    click.option("--weights", type=_FILE, help="File of weights to start from."),
+    options.TABLE,
+    click.option("--weights", type=options.FILE, help="File of initial weights."),
     click.option("--from-scratch", is_flag=True, help="Start from random weights, not ImageNet's."),
-    click.option("--epochs", default=100, show_default=True, help="Epochs at most."),
+    click.option("--epochs", default=100, show_default=True, help="Maximum number of epochs."),
     click.option(
         "--patience",
         default=20,
         show_default=True,
-        help="Epochs without a lower validation loss after which training ends.",
+        help="Epochs without a lower validation loss before training ends.",
     ),
-    click.option("--batch-size", default=8, show_default=True, help="Images a step."),
+    click.option("--batch-size", default=8, show_default=True, help="Images per step."),
     click.option("--learning-rate", default=1e-4, show_default=True, help="Adam's."),
     options.seed(),
     options.DEVICE,
     click.option(
         "--out",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=options.NEW_FILE,
         required=True,
         help="File of the network (safetensors).",
     ),
@@ -76,9 +66,12 @@ def baseline() -> None:
 
 
 @baseline.command()
-@click.argument("photographs", type=_FOLDER)
+@click.argument("photographs", type=options.FOLDER)
 @click.option(
-    "--masks", type=_FOLDER, required=True, help="Folder of masks, by photographs' stems."
+    "--masks",
+    type=options.FOLDER,
+    required=True,
+    help="Folder of masks with the photographs' names.",
 )
 @click.option(
     "--encoder",
@@ -86,7 +79,7 @@ def baseline() -> None:
     show_default=True,
     help="densenet121, vgg16, resnet50, efficientnet-b0, mobilenet_v2 or efficientnet-lite0.",
 )
-@click.option("--image-size", default=256, show_default=True, help="Side in pixels.")
+@click.option("--image-size", default=256, show_default=True, help="Width and height in pixels.")
 @_training_options
 def segment(
     photographs: Path,
@@ -102,32 +95,40 @@ def segment(
 ) -> None:
     """Train a UNet on those PHOTOGRAPHS (a folder) that have a mask.
 
-    A fifth of them, apart by patient, ends the training. Pixels of class 255 are left out.
+    A fifth of them, split by patient, are used for early stopping. Pixels of class 255 are left out.
     """
     from fedd.baselines import UNetSettings, train_unet
     from fedd.dataset import read_dataset
+    from fedd.probes.pixels import labelled_examples
 
     start = _start(weights, from_scratch)
     settings = UNetSettings(encoder=encoder, start=start, image_size=image_size, **fitting)
     items = [item for item in read_dataset(photographs, table, masks) if item.mask is not None]
     check_writable(out)
-    learned, held_out = _masked_parts(items, settings.seed)
+    training, validation = _mask_splits(items, settings.seed)
     done = train_unet(
-        _examples(learned), _examples(held_out), CLASSES, settings, device=device, report=_tell
+        labelled_examples(training, len(CLASSES)),
+        labelled_examples(validation, len(CLASSES)),
+        CLASSES,
+        settings,
+        device=device,
+        report=_show_epoch,
     )
     done.save(out)
-    _say(out, f"UNet with {encoder}", learned, held_out, done.epoch)
+    _show_result(out, f"UNet with {encoder}", training, validation, done.epoch)
 
 
 @baseline.command()
-@click.argument("photographs", type=_FOLDER)
+@click.argument("photographs", type=options.FOLDER)
 @click.option(
     "--model",
     default="efficientnet_b0",
     show_default=True,
     help="densenet121, vgg16, resnet50, efficientnet_b0, mobilenet_v2 or deepderm.",
 )
-@click.option("--image-size", type=int, help="Side in pixels.  [default: 224, for deepderm 299]")
+@click.option(
+    "--image-size", type=int, help="Width and height in pixels.  [default: 224, for deepderm 299]"
+)
 @_training_options
 def classify(
     photographs: Path,
@@ -142,28 +143,29 @@ def classify(
 ) -> None:
     """Train a CNN on the PHOTOGRAPHS (a folder) of known malignancy: research, not diagnosis.
 
-    A fifth of them, apart by patient, ends the training.
+    A fifth of them, split by patient, are used for early stopping.
     """
-    from fedd.baselines import CNNSettings, train_cnn
+    from fedd.baselines import CNNSettings, diagnosed, train_cnn
     from fedd.baselines.cnns import DEEPDERM
     from fedd.dataset import read_dataset
 
     start = _start(weights, from_scratch)
-    side = image_size or (299 if model == DEEPDERM else 224)
-    settings = CNNSettings(model=model, start=start, image_size=side, **fitting)
+    size = image_size or (299 if model == DEEPDERM else 224)
+    settings = CNNSettings(model=model, start=start, image_size=size, **fitting)
     items = [item for item in read_dataset(photographs, table) if item.malignant is not None]
     check_writable(out)
-    learned, held_out = _diagnosed_parts(items, settings.seed)
+    training, validation = _malignancy_splits(items, settings.seed)
     done = train_cnn(
-        _diagnosed(learned), _diagnosed(held_out), settings, device=device, report=_tell
+        diagnosed(training), diagnosed(validation), settings, device=device, report=_show_epoch
     )
     done.save(out)
-    _say(out, f"{model} (research output, not a diagnosis)", learned, held_out, done.epoch)
+    name = f"{model} (research output, not a diagnosis)"
+    _show_result(out, name, training, validation, done.epoch)
 
 
 @baseline.command()
-@click.argument("network", type=_FILE)
-@click.argument("photographs", type=_FOLDER)
+@click.argument("network", type=options.FILE)
+@click.argument("photographs", type=options.FOLDER)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -175,21 +177,21 @@ def classify(
 )
 @options.DEVICE
 def predict(network: Path, photographs: Path, out: Path, probabilities: bool, device: str) -> None:
-    """Let a NETWORK's file, of 'segment' or 'classify', say what the PHOTOGRAPHS (a folder) show."""
+    """Predict masks or malignancy of the PHOTOGRAPHS (a folder) with a NETWORK file."""
     from fedd.baselines import load_cnn, load_unet
     from fedd.baselines.unets import UNET_KIND
-    from fedd.baselines.weights import stored_kind
     from fedd.dataset import read_dataset
+    from fedd.weights.files import read_header
 
     items = read_dataset(photographs)
-    if stored_kind(network) == UNET_KIND:
+    if read_header(network).get("kind") == UNET_KIND:
         unet = load_unet(network, device)
         out.mkdir(parents=True, exist_ok=True)
         for item, photograph in _opened(items):
             [mask] = unet.predict([photograph])
-            write_bytes(out / f"{item.stem}.png", _png(mask))
+            write_file(out / f"{item.stem}.png", _png(mask))
             if probabilities:
-                write_bytes(out / f"{item.stem}.npy", _npy(unet.probabilities(photograph)))
+                write_file(out / f"{item.stem}.npy", _npy(unet.probabilities(photograph)))
         return
     check_writable(out)
     cnn = load_cnn(network, device)
@@ -199,18 +201,18 @@ def predict(network: Path, photographs: Path, out: Path, probabilities: bool, de
     for item, photograph in _opened(items):
         [probability] = cnn.predict([photograph])
         writer.writerow((item.path.name, f"{probability:.4f}", "research output, not a diagnosis"))
-    write_text(out, text.getvalue())
+    write_file(out, text.getvalue())
 
 
 def _start(weights: Path | None, from_scratch: bool) -> Start | Path:
     from fedd.baselines import Start
 
     if weights and from_scratch:
-        raise click.UsageError("--weights and --from-scratch: say one of them")
+        raise click.UsageError("--weights and --from-scratch: give one of them")
     return weights or (Start.SCRATCH if from_scratch else Start.IMAGENET)
 
 
-def _masked_parts(
+def _mask_splits(
     items: Sequence[DatasetImage], seed: int
 ) -> tuple[list[DatasetImage], list[DatasetImage]]:
     import numpy as np
@@ -227,66 +229,48 @@ def _masked_parts(
         )
         for item in items
     ]
-    held = set(validation_split(candidates, VALIDATION, seed).images)
-    return _split(items, [i in held for i in range(len(items))])
+    chosen = set(validation_split(candidates, VALIDATION, seed).images)
+    return _divided(items, [i in chosen for i in range(len(items))])
 
 
-def _diagnosed_parts(
+def _malignancy_splits(
     items: Sequence[DatasetImage], seed: int
 ) -> tuple[list[DatasetImage], list[DatasetImage]]:
-    from fedd.validation import stratified_validation
+    from fedd.validation import malignancy_split
 
-    held = stratified_validation(
-        [bool(item.malignant) for item in items],
-        [item.tone for item in items],
-        [item.patient for item in items],
-        VALIDATION,
-        seed,
-    )
-    return _split(items, held.tolist())
+    return _divided(items, malignancy_split(items, VALIDATION, seed).tolist())
 
 
-def _split(
-    items: Sequence[DatasetImage], held: Sequence[bool]
+def _divided(
+    items: Sequence[DatasetImage], in_validation: Sequence[bool]
 ) -> tuple[list[DatasetImage], list[DatasetImage]]:
-    pairs = list(zip(items, held, strict=True))
-    return [item for item, out in pairs if not out], [item for item, out in pairs if out]
+    """Return the training and the validation split."""
+    pairs = list(zip(items, in_validation, strict=True))
+    return [item for item, chosen in pairs if not chosen], [
+        item for item, chosen in pairs if chosen
+    ]
 
 
-def _examples(items: Sequence[DatasetImage]) -> Iterator[Example]:
-    from fedd.probes.training import Example
-
-    for item in items:
-        yield Example(item.photograph(), item.class_ids(len(CLASSES)), item.patient, item.tone)
+def _show_epoch(epoch: int, train_loss: float, validation_loss: float) -> None:
+    validation = "" if math.isnan(validation_loss) else f", validation {validation_loss:.4f}"
+    click.echo(f"epoch {epoch}: loss {train_loss:.4f}{validation}", err=True)
 
 
-def _diagnosed(items: Sequence[DatasetImage]) -> Iterator[Diagnosed]:
-    from fedd.baselines import Diagnosed
-
-    for item in items:
-        yield Diagnosed(item.photograph(), bool(item.malignant))
-
-
-def _tell(epoch: int, train_loss: float, validation_loss: float) -> None:
-    held_out = "" if math.isnan(validation_loss) else f", validation {validation_loss:.4f}"
-    click.echo(f"epoch {epoch}: loss {train_loss:.4f}{held_out}", err=True)
-
-
-def _say(
+def _show_result(
     out: Path,
-    what: str,
-    learned: Sequence[DatasetImage],
-    held_out: Sequence[DatasetImage],
+    network: str,
+    training: Sequence[DatasetImage],
+    validation: Sequence[DatasetImage],
     epoch: int,
 ) -> None:
-    ended = f"validated on {len(held_out)}" if held_out else "too few to hold some out"
-    click.echo(f"{out}: {what}; learned from {len(learned)}, {ended}, epoch {epoch} kept")
+    size = f"validated on {len(validation)}" if validation else "too few for a validation split"
+    click.echo(f"{out}: {network}; learned from {len(training)}, {size}, epoch {epoch} kept")
 
 
 def _opened(items: Sequence[DatasetImage]) -> Iterator[tuple[DatasetImage, Any]]:
-    """The photographs that can be opened; at the end, how many could and which could not.
+    """Yield the photographs that can be opened; at the end show how many can and which can't.
 
-    Raises DatasetError at the end where none could.
+    Raises DatasetError at the end if none can.
     """
     refused = []
     for item in items:

@@ -1,4 +1,4 @@
-"""`fedd bench`."""
+"""`fedd bench`: the speed of a backbone on this machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from fedd.cli import options
     default=64,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Photographs handed over at a time; fewer are computed at once where memory runs out.",
+    help="Photographs in a batch; halved if memory runs out.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(
@@ -40,15 +40,14 @@ def bench(
     batch: int,
     as_json: bool,
 ) -> None:
-    """Measure images a second, from JPEG to features, and what share of the device is used.
+    """Measure images per second, from JPEG to features, and the used share of the device.
 
     It is the speed of the backbone alone: photographs are decoded and resized on threads while the
-    device computes, and the features are dropped. 'ddiseg prelabel' is slower, for it resizes
-    photographs and paints masks between the passes. The peak is that of a large matrix product in
-    the same precision, measured in the same run.
+    device computes, and the features are dropped. 'ddiseg prelabel' is slower, because it also predicts
+    masks between the passes. The peak is that of a large matrix product in the same precision, measured
+    in the same run.
     """
     import json
-    import logging
     from dataclasses import asdict
 
     from fedd.backbone import IMAGENET_256, DiffusionUNet, place
@@ -56,7 +55,6 @@ def bench(
     from fedd.segment import default_settings
     from fedd.weights.files import load_backbone
 
-    logging.basicConfig(format="%(message)s")
     net = DiffusionUNet.random(IMAGENET_256) if untrained else load_backbone(backbone)
     spec = default_settings(net.config).features
     found = measure(place(net, device, precision), spec, images, batch)
@@ -65,14 +63,10 @@ def bench(
         return
     click.echo(
         f"{found.backbone} on {', '.join(found.devices)}, {found.precision}, to decoder block "
-        f"{max(found.blocks)}, n = {found.images} photographs"
-    )
-    click.echo(
-        f"{found.images_per_second:.2f} images/s from JPEG to features, nothing painted, "
-        f"{found.gflop_per_image:.1f} GFLOP an image"
-    )
-    click.echo(
+        f"{max(found.blocks)}, n = {found.images} photographs\n"
+        f"{found.images_per_second:.2f} images/s from JPEG to features, no masks predicted, "
+        f"{found.gflop_per_image:.1f} GFLOP per image\n"
         f"{found.gflop_per_second:.1f} GFLOP/s reached, {found.flop_share:.0%} of the "
-        f"{found.peak_gflop_per_second:.1f} GFLOP/s of a matrix product here"
+        f"{found.peak_gflop_per_second:.1f} GFLOP/s of a matrix product here\n"
+        f"peak memory {found.peak_memory_bytes / 1e9:.2f} GB"
     )
-    click.echo(f"{found.peak_memory_bytes / 1e9:.2f} GB of memory at most")

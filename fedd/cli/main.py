@@ -1,7 +1,10 @@
-"""The command line `fedd`: what concerns the model alone."""
+"""The command line `fedd`: everything about the model alone."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -14,7 +17,7 @@ SECTIONS: Sections = {
     "Reproduce the paper": {
         "reproduce": (
             "fedd.cli.reproduce:reproduce",
-            "Run the experiments of the FEDD paper and show the results beside the paper's.",
+            "Run the experiments of the FEDD paper and compare the results with the paper's.",
         ),
         "baseline": (
             "fedd.cli.baseline:baseline",
@@ -22,15 +25,15 @@ SECTIONS: Sections = {
         ),
         "classify": (
             "fedd.cli.classify:classify",
-            "Tell malignant from benign photographs: research output, not a diagnosis.",
+            "Classify photographs as malignant or benign: research output, not a diagnosis.",
         ),
         "ablate": (
             "fedd.cli.explore:ablate",
-            "Train and test on each block at each timestep, as the paper's figure 6 does.",
+            "Train and test on each block at each timestep, as in the paper's figure 6.",
         ),
         "kmeans": (
             "fedd.cli.explore:kmeans",
-            "Draw what each block of a backbone sees in the PHOTOGRAPHS.",
+            "Draw K-means maps of each block's activations for the PHOTOGRAPHS.",
         ),
     },
     "Backbones": {
@@ -41,24 +44,46 @@ SECTIONS: Sections = {
         ),
         "bench": (
             "fedd.cli.bench:bench",
-            "Measure images a second, from JPEG to features, and what share of the device is used.",
+            "Measure images per second, from JPEG to features, and the used share of the device.",
         ),
     },
 }
 
 
 class FeddGroup(SectionedGroup):
-    """The group of all commands, which ends with one line where an error can be mended."""
+    """The group of all commands; shows log messages, and an error as one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _log_to_stderr():
+                return super().invoke(ctx)
         except UserError as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:
             if (message := missing_package(error)) is None:
                 raise
             raise click.ClickException(message) from error
+
+
+class _EchoHandler(logging.Handler):
+    """Writes log messages to stderr as plain lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
+
+
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """Show what fedd logs, from INFO up, while a command runs."""
+    logger, handler = logging.getLogger("fedd"), _EchoHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @click.group(

@@ -1,13 +1,19 @@
-"""Options that several commands take; each reads the same and means the same in all of them."""
+"""Options, arguments and messages that several commands share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import click
 
 _Option: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
 
 BACKBONE: _Option = click.option(
     "--backbone",
@@ -16,7 +22,7 @@ BACKBONE: _Option = click.option(
     help="'small' ships with the package; or the path of a weights file.",
 )
 
-#: Of work that one device does.
+#: For work on one device.
 DEVICE: _Option = click.option(
     "--device", default="cpu", show_default=True, help="Such as cpu, cuda or cuda:1."
 )
@@ -26,20 +32,45 @@ PRECISION: _Option = click.option(
     type=click.Choice(["float32", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="What convolutions are computed in.",
+    help="Number type of convolutions.",
+)
+
+TABLE: _Option = click.option(
+    "--table",
+    type=FILE,
+    help="CSV with the photographs' names, tone, patient and malignant.  [default: DDI's, if present]",
 )
 
 
 def devices(default: str) -> _Option:
-    """`--device` of work that all GPUs of a machine can share."""
+    """Return `--device` for work that all GPUs of a machine can share."""
     return click.option(
         "--device",
         default=default,
         show_default=True,
-        help="cpu, cuda, cuda:1, ...; auto is every GPU, or the CPU where there is none.",
+        help="cpu, cuda, cuda:1, ...; auto is every GPU, or the CPU if there is none.",
     )
 
 
 def seed(of: str = "everything random") -> _Option:
-    """`--seed`, with what it decides in the help."""
+    """Return `--seed`, with what it determines in the help."""
     return click.option("--seed", default=0, show_default=True, help=f"Seed of {of}.")
+
+
+def numbers(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
+    """Parse a comma-separated list of whole numbers, without repeats."""
+    if value is None:
+        return None
+    try:
+        return tuple(dict.fromkeys(int(part) for part in value.split(",")))
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} is not a list of whole numbers, such as 2,4,6", context, parameter
+        ) from error
+
+
+def show_cells(done: int, total: int) -> None:
+    """Show the progress of an ablation on stderr."""
+    click.echo(f"{done} of {total} cells", err=True)

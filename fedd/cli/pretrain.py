@@ -1,4 +1,4 @@
-"""`fedd pretrain`."""
+"""`fedd pretrain`: a backbone from one's own photographs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from fedd.cli import options
-from fedd.dataset import PHOTOGRAPHS
 from fedd.errors import TrainingDataError
 
 #: Highest learning rates: from random weights, and from weights that know something already.
@@ -18,14 +17,14 @@ SCRATCH_RATE, TUNING_RATE = 4e-4, 1e-4
 @click.argument("photographs", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=options.NEW_FOLDER,
     required=True,
-    help="Folder of the run; the same one resumes it.",
+    help="Folder of the run; a stopped run in it is resumed.",
 )
 @click.option(
     "--only",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Text file with the names of the photographs to use, a line each.",
+    type=options.FILE,
+    help="Text file with the names of the photographs to use, one per line.",
 )
 @click.option(
     "--name",
@@ -36,17 +35,21 @@ SCRATCH_RATE, TUNING_RATE = 4e-4, 1e-4
     default=3000,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Training steps in all.",
+    help="Training steps in total.",
 )
 @click.option(
-    "--batch-size", default=16, show_default=True, type=click.IntRange(min=2), help="Images a step."
+    "--batch-size",
+    default=16,
+    show_default=True,
+    type=click.IntRange(min=2),
+    help="Images per step.",
 )
 @click.option(
     "--phantoms",
     default=4000,
     show_default=True,
     type=click.IntRange(min=0),
-    help="Rendered phantoms to learn from besides.",
+    help="Rendered phantoms to learn from in addition.",
 )
 @click.option(
     "--teacher",
@@ -58,7 +61,7 @@ SCRATCH_RATE, TUNING_RATE = 4e-4, 1e-4
 @click.option(
     "--init",
     metavar="NAME|FILE",
-    help="Backbone to go on from, of any architecture: 'small' or a weights file.",
+    help="Backbone to continue from, of any architecture: 'small' or a weights file.",
 )
 @click.option(
     "--learning-rate",
@@ -81,9 +84,9 @@ def pretrain(
 ) -> None:
     """Train a backbone on unlabelled PHOTOGRAPHS (a folder), on the CPU.
 
-    It has the architecture of the small one, and starts from random weights; with --init it starts
-    from another backbone, and has its architecture. About 1.2 s a step on two cores for the small
-    one. Stopped or killed, the same command goes on from the last checkpoint, at most 100 steps back.
+    It has the architecture of the small one and starts from random weights; with --init it continues
+    from another backbone of any architecture. About 1.2 s per step on two cores for the small one. If it
+    is stopped or killed, the same command resumes it from the last checkpoint, at most 100 steps back.
     """
     from fedd.backbone import SMALL
     from fedd.pretrain.encoder import efficientnet_lite0_teacher
@@ -107,12 +110,13 @@ def pretrain(
         settings,
         efficientnet_lite0_teacher(chosen) if teacher != "none" else None,
         name or (f"{start.name}-tuned" if start else "small"),
-        lambda line: click.echo(line, err=True),
     )
     click.echo(path)
 
 
 def _photographs(folder: Path, only: Path | None) -> list[Path]:
+    from fedd.dataset import PHOTOGRAPHS
+
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTOGRAPHS)
     if only is None:
         return found

@@ -1,4 +1,4 @@
-"""`fedd reproduce`: the paper's experiments, all of them, ours beside the paper's."""
+"""`fedd reproduce`: the paper's experiments, with our results and the paper's."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from fedd.errors import FeddError, ReproductionError
 
 if TYPE_CHECKING:
     from fedd.backbone import DiffusionUNet, Replicas
-    from fedd.reproduce import Cell, PaperSplit, Plan, Starts, Workbench
-
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+    from fedd.reproduce import PaperSplit, Plan, Starts, Workbench
 
 
 @click.command()
-@click.option("--ddi", type=_FOLDER, help="Folder with DDI's photographs and ddi_metadata.csv.")
-@click.option("--masks", type=_FOLDER, help="Folder with the published sDDI masks, at any depth.")
+@click.option(
+    "--ddi", type=options.FOLDER, help="Folder with DDI's photographs and ddi_metadata.csv."
+)
+@click.option(
+    "--masks", type=options.FOLDER, help="Folder with the published sDDI masks, at any depth."
+)
 @click.option(
     "--weights",
     help="Backbone: imagenet-256 once it is fetched, a weights file, or 'small' for the shipped one.",
 )
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=options.NEW_FOLDER,
     required=True,
-    help="Folder of cells, tables and figures. Run again with the same one to go on.",
+    help="Folder of cells, tables and figures; a stopped run in it is resumed.",
 )
 @options.devices("cpu")
 @options.PRECISION
@@ -38,37 +40,37 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="How many: 3 are the seeds 0, 1 and 2.",
+    help="Number of seeds: 3 are the seeds 0, 1 and 2.",
 )
 @click.option(
     "--only",
     multiple=True,
     metavar="NAME",
-    help="A task (segmentation, classification) or a model (FEDD, VGG16 ...); again for more.",
+    help="A task (segmentation, classification) or a model (FEDD, VGG16 ...); repeat for more.",
 )
 @click.option("--from-scratch", is_flag=True, help="Start baselines from random weights.")
 @click.option(
     "--baseline-weights",
-    type=_FOLDER,
-    help="Folder with weights to start baselines from, named as 'fedd baseline' calls each "
+    type=options.FOLDER,
+    help="Folder with the baselines' initial weights, with the names of 'fedd baseline' "
     "(efficientnet-b0.pth, deepderm.pth ...). The others start from ImageNet's.",
 )
 @click.option(
     "--partial",
     is_flag=True,
-    help="Make do with what is there: leave out photographs of the split that are missing, and "
-    "baselines whose packages are missing or broken, and still exit with 0.",
+    help="Leave out photographs of the split that are missing, and baselines whose packages are "
+    "missing or broken, and still exit with 0.",
 )
 @click.option(
     "--ablate/--no-ablate",
     default=None,
-    help="Fill the block x timestep grid of figure 6 too: hours on a CPU, but for --small.  "
-    "[default: where there is no --only]",
+    help="Compute the block x timestep grid of figure 6 too: hours on a CPU, except with --small.  "
+    "[default: without --only]",
 )
 @click.option(
     "--small",
     is_flag=True,
-    help="Try all of it in minutes, on rendered phantoms and the shipped backbone.",
+    help="Try everything in minutes, on rendered phantoms and the shipped backbone.",
 )
 def reproduce(
     ddi: Path | None,
@@ -85,11 +87,11 @@ def reproduce(
     ablate: bool | None,
     small: bool,
 ) -> None:
-    """Run the experiments of the FEDD paper and show the results beside the paper's.
+    """Run the experiments of the FEDD paper and compare the results with the paper's.
 
-    Four fractions of DDI, FEDD and the baselines, segmentation and classification. A cell that is
-    done is not run again. The exit status is 1 if a cell that was asked for is missing, unless
-    --partial allows it. Probabilities are research output, not a diagnosis.
+    Four fractions of DDI, FEDD and the baselines, segmentation and classification. A finished cell is
+    not run again. The exit status is 1 if a requested cell is missing, unless --partial allows it.
+    Probabilities are research output, not a diagnosis.
     """
     from fedd.backbone import place
     from fedd.baselines import Start
@@ -102,16 +104,16 @@ def reproduce(
     _check_usage(ddi, masks, weights, small)
     starts = Starts(Start.SCRATCH if from_scratch else Start.IMAGENET, baseline_weights)
     backbone = place(load_backbone(weights or "small"), device, precision)
-    plan, parts = (
+    plan, splits = (
         _small(out, seeds) if small else _paper(backbone, starts, seeds, ddi, masks, only, partial)
     )
     # The baselines are trained on one device: the first of those that the backbone is on.
-    workbench = Workbench(plan, parts, backbone, out, str(existing_devices(device)[0]))
+    workbench = Workbench(plan, splits, backbone, out, str(existing_devices(device)[0]))
     if any(cell.model != FEDD for cell in chosen(plan.cells, only)) and (
         problem := baselines_problem()
     ):
         click.echo(f"Only FEDD can be run here: {problem}", err=True)
-    outcome = run_cells(workbench, out, only, _tell)
+    outcome = run_cells(workbench, out, only)
     page = write_report(workbench, outcome, out)
     no_figure6 = ""
     if not only if ablate is None else ablate:
@@ -137,7 +139,7 @@ def _check_usage(ddi: Path | None, masks: Path | None, weights: str | None, smal
     given = {"--ddi": ddi, "--masks": masks, "--weights": weights}
     if small and (superfluous := [name for name, value in given.items() if value]):
         raise click.UsageError(
-            f"--small draws its own photographs and takes the shipped backbone: leave out {superfluous[0]}"
+            f"--small renders its own photographs and uses the shipped backbone: leave out {superfluous[0]}"
         )
     if not small and (lacking := [name for name, value in given.items() if not value]):
         raise click.UsageError(
@@ -182,12 +184,12 @@ def _paper(
 
 
 def _ablate(workbench: Workbench, out: Path) -> None:
-    """Figure 6, on the learned part: which block to read is never chosen on the test."""
+    """Compute figure 6 on the training photographs: blocks are never chosen on the test."""
     from fedd.explore.ablation import TASKS, Grid, ablate, default_blocks, split
     from fedd.explore.cells import AblationSettings
 
     plan, backbone = workbench.plan, workbench.backbone
-    learned = workbench.parts.learned[max(plan.fractions)]
+    learned = workbench.split.learned[max(plan.fractions)]
     ablate(
         split(learned, TASKS, seed=plan.seeds[0]),
         backbone,
@@ -196,7 +198,3 @@ def _ablate(workbench: Workbench, out: Path) -> None:
         out / "ablation",
         lambda done, total: click.echo(f"ablation: {done} of {total} cells", err=True),
     )
-
-
-def _tell(cell: Cell, number: int, total: int, what: str) -> None:
-    click.echo(f"{number} of {total}: {cell}: {what}", err=True)

@@ -1,1 +1,1 @@
-"""Which blocks and timesteps to read: maps of what a block sees, and the ablation grid."""
+"""Exploration of blocks and timesteps: K-means maps of activations, and the ablation grid."""

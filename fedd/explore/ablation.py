@@ -1,8 +1,8 @@
-"""The block x timestep grid of the paper's figure 6: how well each block reads at each timestep.
+"""The block x timestep grid of the paper's figure 6: how well each block performs at each timestep.
 
-A cell is one block at one timestep: probes (`fedd.probes.training`) trained on it and scored by the lesion's
-IoU, a classifier (`fedd.malignancy.classifier`) trained on it and scored by ROC-AUC. Each photograph passes through
-the backbone once a timestep, for all blocks and both tasks.
+A cell is one block at one timestep: probes (`fedd.probes.training`) trained on it, measured by the lesion's
+IoU, and a classifier (`fedd.malignancy.classifier`), measured by ROC-AUC. Each photograph passes through the
+backbone once per timestep, for all blocks and both tasks.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import numpy as np
 
 from annotation_protocol.estimates import FEW
 from fedd.backbone import DIFFUSION_STEPS, IMAGENET_256, Backbone, UNetConfig
-from fedd.dataset import DatasetImage
+from fedd.dataset import ALL, DatasetImage
 from fedd.errors import ExplorationError
 from fedd.explore.cells import AblationSettings, AblationSplit, Cells, Task
 from fedd.explore.clusters import check_explorable
-from fedd.explore.state import ALL, AblationState, CellMetric
+from fedd.explore.state import AblationState, CellMetric
 from fedd.figures import HeatMap, draw_heat_maps, save
-from fedd.validation import Candidate, stratified_validation, validation_split
+from fedd.validation import Candidate, malignancy_split, validation_split
 from fedd.weights.files import file_hash
 
 TASKS: tuple[Task, ...] = ("segmentation", "classification")
 
-#: The figure that stands for a cell in the heat map, by task, and what it is called.
+#: The metric in the heat map, by task, and its label.
 SHOWN: dict[Task, tuple[str, str]] = {
     "segmentation": ("iou_mean", "mean IoU of the lesion"),
     "classification": ("roc_auc", "ROC-AUC of malignant"),
@@ -43,7 +43,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Grid:
-    """Which cells there are. The paper's timesteps go to 1000; the schedule's last one is 999."""
+    """The cells of an ablation. The paper's timesteps go to 1000; the schedule's last one is 999."""
 
     blocks: tuple[int, ...]
     timesteps: tuple[int, ...]
@@ -61,7 +61,7 @@ class Grid:
 
 
 def default_blocks(config: UNetConfig) -> tuple[int, ...]:
-    """The paper's blocks for its network, every one of another."""
+    """Return the paper's blocks for its network, all blocks of another."""
     paper = config == IMAGENET_256
     return tuple(range(2, 15, 2)) if paper else tuple(range(config.decoder_blocks))
 
@@ -74,12 +74,12 @@ def split(
     share: float = 0.3,
     seed: int = 0,
 ) -> AblationSplit:
-    """Learned and tested photographs of each task, apart by patient.
+    """Split the photographs of each task into training and test, by patient.
 
-    `test` are the stems of the test part; without it, about `share` of the patients of each tone are
-    drawn by `seed` (for classification, of each tone and label). For segmentation an item needs a
-    mask, for classification a known malignancy. Raises ExplorationError where a part is empty or `test`
-    names photographs that are not there, TrainingDataError where too few patients can be told apart.
+    `test` are the stems of the test split; by default about `share` of the patients of each tone are
+    sampled (for classification, of each tone and label). Segmentation needs masks, classification known
+    malignancy. Raises ExplorationError if a split is empty or `test` names missing photographs,
+    TrainingDataError if there are too few patients.
     """
     usable: dict[Task, list[DatasetImage]] = {
         "segmentation": [item for item in items if item.mask is not None],
@@ -95,21 +95,21 @@ def split(
                 f"{task} can't be ablated, the {len(items)} photographs have {lacking[task]}"
             )
     if test is None:
-        drawn = {task: _drawn(task, usable[task], share, seed) for task in tasks}
+        named = {task: _sampled(task, usable[task], share, seed) for task in tasks}
     else:
         if missing := sorted(set(test) - {item.stem for item in items}):
             raise ExplorationError(
-                f"{len(missing)} photographs of the test part are not there, first {missing[0]}"
+                f"{len(missing)} photographs of the test split are missing, first {missing[0]}"
             )
-        drawn = {task: set(test) for task in tasks}
-    tested = {task: [i for i in usable[task] if i.stem in drawn[task]] for task in tasks}
+        named = {task: set(test) for task in tasks}
+    tested = {task: [i for i in usable[task] if i.stem in named[task]] for task in tasks}
     patients = {task: {item.patient for item in tested[task]} for task in tasks}
     learned = {task: [i for i in usable[task] if i.patient not in patients[task]] for task in tasks}
     for task in tasks:
         if not (learned[task] and tested[task]):
             raise ExplorationError(
                 f"{task}: {len(learned[task])} photographs to learn from and {len(tested[task])} to "
-                "test on; give more, or name the test part with --test"
+                "test on; give more, or name the test split with --test"
             )
     left_out = {i.path for t in tasks for i in usable[t]} - {
         i.path for t in tasks for i in (*learned[t], *tested[t])
@@ -125,11 +125,11 @@ def ablate(
     folder: Path,
     progress: Progress = lambda done, total: None,
 ) -> AblationState:
-    """Fill the grid; cells that `folder` has are not done again, a wider grid goes on from there.
+    """Compute the cells that `folder` lacks.
 
-    Writes `state.json`, `grid.csv` and the heat maps into `folder`. A killed run loses the timestep
-    that it was at. Raises ExplorationError where `folder` holds another ablation or the backbone
-    lacks a block, and what training raises.
+    Writes `state.json`, `grid.csv` and the heat maps into `folder`. A killed run loses its current
+    timestep. Raises ExplorationError if `folder` holds another ablation or the backbone lacks a block,
+    and what training raises.
     """
     check_explorable(backbone, grid.blocks, grid.timesteps)
     state = AblationState(folder, _made_with(parts, backbone, settings))
@@ -147,49 +147,51 @@ def ablate(
                 state.add(cells.at(timestep, pending, activations))
             done += sum(map(len, pending.values()))
         progress(done, total)
-    write_heat_maps(state.figures(), grid, folder, backbone.name)
+    write_heat_maps(state.metrics(), grid, folder, backbone.name)
     return state
 
 
 def write_heat_maps(
-    figures: Sequence[CellMetric], grid: Grid, folder: Path, backbone_name: str
+    metrics: Sequence[CellMetric], grid: Grid, folder: Path, backbone_name: str
 ) -> list[Path]:
-    """The paper's figure 6 for each task, and the same by tone; returns the files."""
+    """Write the paper's figure 6 for each task, and the same by tone; returns the files."""
     written = []
     for task in grid.tasks:
-        figure, called = SHOWN[task]
-        mine = [f for f in figures if f.task == task and f.figure == figure]
-        tones = sorted({f.tone for f in mine} - {ALL})
-        sheets = {
-            f"figure6-{task}.png": [_heat_map(mine, grid, ALL, f"{called}, {backbone_name}")],
+        metric, label = SHOWN[task]
+        of_task = [m for m in metrics if (m.task, m.metric) == (task, metric)]
+        tones = sorted({m.tone for m in of_task} - {ALL})
+        files = {
+            f"figure6-{task}.png": [_heat_map(of_task, grid, ALL, f"{label}, {backbone_name}")],
             f"figure6-{task}-by-tone.png": [
-                _heat_map(mine, grid, t, f"{called}, tone {t}") for t in tones
+                _heat_map(of_task, grid, tone, f"{label}, tone {tone}") for tone in tones
             ],
         }
-        for name, panels in sheets.items():
-            drawn = draw_heat_maps(panels, grid.blocks, grid.timesteps, "decoder block", "timestep")
-            save(drawn, folder / name)
+        for name, panels in files.items():
+            figure = draw_heat_maps(
+                panels, grid.blocks, grid.timesteps, "decoder block", "timestep"
+            )
+            save(figure, folder / name)
             written.append(folder / name)
     return written
 
 
-def _drawn(task: Task, items: Sequence[DatasetImage], share: float, seed: int) -> set[str]:
-    """The stems of a test part drawn by seed."""
+def _sampled(task: Task, items: Sequence[DatasetImage], share: float, seed: int) -> set[str]:
+    """Return the stems of a sampled test split."""
     if task == "classification":
-        labels = [bool(item.malignant) for item in items]
-        tones, patients = [item.tone for item in items], [item.patient for item in items]
-        part = stratified_validation(labels, tones, patients, share, seed)
-        return {item.stem for item, chosen in zip(items, part, strict=True) if chosen}
+        test = malignancy_split(items, share, seed)
+        return {item.stem for item, chosen in zip(items, test, strict=True) if chosen}
     candidates = [Candidate(i.stem, i.patient, i.tone, frozenset()) for i in items]
-    held = validation_split(candidates, share, seed)
-    if not held.images:
-        raise ExplorationError(f"no test part can be drawn, {held.note}: name one with --test")
-    return {items[i].stem for i in held.images}
+    sampled = validation_split(candidates, share, seed)
+    if not sampled.images:
+        raise ExplorationError(
+            f"no test split can be sampled, {sampled.note}: name one with --test"
+        )
+    return {items[i].stem for i in sampled.images}
 
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """An empty folder that is gone at the end; what a killed run left in it is removed first."""
+    """Yield an empty folder that is deleted at the end; first deletes what a killed run left in it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
@@ -201,7 +203,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
 def _made_with(
     parts: AblationSplit, backbone: Backbone, settings: AblationSettings
 ) -> dict[str, Any]:
-    """What the cells depend on, the photographs by the hash of their files."""
+    """Return what the cells depend on, photographs by the hash of their files."""
     made_with = {"backbone": backbone.hash[:12], **settings.made_with()}
     for task, tested in parts.tested.items():
         content = []
@@ -219,21 +221,19 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _heat_map(figures: Sequence[CellMetric], grid: Grid, tone: str, title: str) -> HeatMap:
+def _heat_map(metrics: Sequence[CellMetric], grid: Grid, tone: str, title: str) -> HeatMap:
     values = np.full((len(grid.blocks), len(grid.timesteps)), np.nan)
     halves, counts = [], set()
-    for f in figures:
-        if f.tone != tone or f.block not in grid.blocks or f.timestep not in grid.timesteps:
+    for m in metrics:
+        if m.tone != tone or m.block not in grid.blocks or m.timestep not in grid.timesteps:
             continue
-        counts.add((f.n, f.patients))
-        if f.n >= FEW and f.value is not None and f.low is not None and f.high is not None:
-            values[grid.blocks.index(f.block), grid.timesteps.index(f.timestep)] = f.value
-            halves.append((f.high - f.low) / 2)
-    most = max(counts, default=(0, 0))
-    behind = f"n = {most[0]} photographs of {most[1]} patients"
+        counts.add((m.n, m.patients))
+        if m.n >= FEW and m.value is not None and m.low is not None and m.high is not None:
+            values[grid.blocks.index(m.block), grid.timesteps.index(m.timestep)] = m.value
+            halves.append((m.high - m.low) / 2)
+    n, patients = max(counts, default=(0, 0))
+    sizes = f"n = {n} photographs of {patients} patients"
     if not halves:
-        return HeatMap(values, title, f"{behind}: too few to say")
-    wide = float(np.median(halves))
-    return HeatMap(
-        values, title, f"{behind}; the median 95 % interval is ±{wide:.2f}; frame: highest"
-    )
+        return HeatMap(values, title, f"{sizes}: too few to say")
+    interval = f"the median 95 % interval is ±{float(np.median(halves)):.2f}"
+    return HeatMap(values, title, f"{sizes}; {interval}; frame: highest")

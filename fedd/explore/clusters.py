@@ -1,7 +1,7 @@
-"""What the blocks of a backbone see: K-means maps of their activations, the paper's supplementary
-figure (after Baranchuk et al., ICLR 2022, figure 3).
+"""K-means maps of a backbone's activations, the paper's supplementary figure.
 
-Arrays: a photograph is (H, W, 3) uint8 RGB; a map is (h, w) uint8 cluster ids.
+After Baranchuk et al., ICLR 2022, figure 3. Arrays: a photograph is (H, W, 3) uint8 RGB; a map is (h, w)
+uint8 cluster ids.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedd.backbone import DIFFUSION_STEPS, IMAGENET_256, Backbone, UNetConfig
-from fedd.errors import ExplorationError, WeightsError
-from fedd.features import prepare
-from fedd.figures import SERIES, Sheet, draw_sheet, save
+from fedd.errors import ExplorationError
+from fedd.features import check_finite, prepare
+from fedd.figures import SERIES, ContactSheet, draw_contact_sheet, save
 
-#: Longer side of a picture on a sheet, in pixels: twice what it takes on paper.
+#: Larger dimension in pixels of a picture on the contact sheet: twice its printed size.
 SIDE = 320
 
-#: Pictures that a page holds before a reader has to search.
+#: Pictures on a page.
 ROWS, COLUMNS = 8, 12
 
-#: Photographs in one pass of the backbone.
+#: Photographs in one batch.
 _BATCH = 4
 
 #: Starts of K-means; the tightest clusters are kept.
@@ -36,12 +36,12 @@ _STARTS = 4
 
 
 def default_blocks(config: UNetConfig) -> tuple[int, ...]:
-    """Those of the paper's network where lesions show best, and every other one of another network."""
+    """Return the paper's network's blocks that show lesions best, every other block of another network."""
     return (4, 6, 8, 12) if config == IMAGENET_256 else tuple(range(1, config.decoder_blocks, 2))
 
 
 def check_explorable(backbone: Backbone, blocks: Sequence[int], timesteps: Sequence[int]) -> None:
-    """Raises ExplorationError for a block that `backbone` lacks, or a timestep out of the schedule."""
+    """Raise ExplorationError for a block that `backbone` lacks, or a timestep out of the schedule."""
     if not (blocks and timesteps):
         raise ExplorationError("there is nothing to explore: give a block and a timestep")
     if unknown := sorted(set(blocks) - set(backbone.blocks)):
@@ -56,17 +56,17 @@ def check_explorable(backbone: Backbone, blocks: Sequence[int], timesteps: Seque
 def cluster_map(
     activation: Tensor, shape: tuple[int, int], k: int, seed: int = 0
 ) -> NDArray[np.uint8]:
-    """K-means clusters of one block's activation (C, h, w), as a map of `shape` (H, W).
+    """Cluster one block's activation (C, h, w) by K-means, into a map of `shape` (H, W).
 
-    The centres are those of the block's own positions. Each pixel of the map gets the centre that is
-    nearest to the activation up-sampled bilinearly to it; |x - c|^2 = |x|^2 - 2 x.c + |c|^2 and |x|^2
-    is alike for all centres, so only k linear scores are up-sampled, with the same result. Fewer than
-    k clusters come out where the activation has fewer distinct values. Deterministic for a seed.
+    The centres are those of the block's own positions. Each pixel of the map gets the centre nearest to
+    the bilinearly up-sampled activation; |x - c|^2 = |x|^2 - 2 x.c + |c|^2 and |x|^2 is equal for all
+    centres, so up-sampling k linear scores gives the same result. The map has fewer than k clusters if
+    the activation has fewer distinct values. Deterministic for a seed.
     """
-    channels = activation.shape[0]
-    points = activation.detach().float().cpu().reshape(channels, -1).T.numpy()
+    activation = check_finite(activation.detach().float().cpu())
+    points = activation.reshape(len(activation), -1).T.numpy()
     centres = torch.from_numpy(_centres(points, k, seed))
-    scores = 2 * torch.einsum("kc,chw->khw", centres, activation.detach().float().cpu())
+    scores = 2 * torch.einsum("kc,chw->khw", centres, activation)
     scores -= (centres**2).sum(1)[:, None, None]
     full = F.interpolate(scores[None], shape, mode="bilinear", align_corners=False)[0]
     found: NDArray[np.uint8] = full.argmax(0).to(torch.uint8).numpy()
@@ -74,9 +74,9 @@ def cluster_map(
 
 
 def by_brightness(clusters: NDArray[np.uint8], photograph: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Cluster ids renumbered from the darkest part of the photograph to the brightest.
+    """Renumber cluster ids from the darkest part of the photograph to the brightest.
 
-    K-means numbers its clusters by chance; this way a colour tends to mean the same from map to map.
+    K-means numbers its clusters arbitrarily; now a colour tends to mean the same on all maps.
     `photograph` is (h, w, 3), of the map's size.
     """
     # Luma (ITU-R BT.601) is enough to order by.
@@ -101,10 +101,9 @@ def write_cluster_maps(
 ) -> list[tuple[Path, str]]:
     """Draw a row for each (name, photograph), a column for each block and timestep.
 
-    The backbone runs once for each photograph and timestep, whatever the number of blocks. What does
-    not fit on one page is split over files named FILE-1-of-4.png and so on; returns each file with
-    what it shows. Raises ExplorationError for a block or timestep that there is not, WeightsError
-    where activations are not numbers, FigureError where the file can't be written.
+    The backbone runs once per photograph and timestep. Several pages are written as FILE-1-of-4.png and
+    so on; returns each file with what it shows. Raises ExplorationError for an unknown block or timestep,
+    WeightsError if activations are not numbers, FigureError if the file can't be written.
     """
     check_explorable(backbone, blocks, timesteps)
     small = [_thumbnail(photograph) for _, photograph in photographs]
@@ -116,10 +115,10 @@ def write_cluster_maps(
             images = torch.stack([prepare(photographs[i][1], backbone.image_size) for i in part])
             with torch.inference_mode():
                 found = backbone.activations(images, timestep, blocks)
-            for place, index in enumerate(part):
+            for row, index in enumerate(part):
                 for block in blocks:
-                    painted = _painted(found[block][place], small[index], k, seed)
-                    maps[index][block, timestep] = painted
+                    coloured = _coloured(found[block][row], small[index], k, seed)
+                    maps[index][block, timestep] = coloured
             progress(done * len(photographs) + part.stop, total)
     names = [name for name, _ in photographs]
     made_with = f"{backbone.name}, K = {k}, seed {seed}"
@@ -127,13 +126,9 @@ def write_cluster_maps(
 
 
 def _centres(points: NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32]:
-    """Up to `k` cluster centres of points (P, C)."""
+    """Return up to `k` cluster centres of points (P, C)."""
     from scipy.cluster.vq import ClusterError, kmeans2
 
-    if not np.isfinite(points).all():
-        raise WeightsError(
-            "the backbone gave activations that are not numbers: its weights are damaged"
-        )
     rng = np.random.default_rng(seed)
     best, least = None, np.inf
     for _ in range(_STARTS):
@@ -145,14 +140,14 @@ def _centres(points: NDArray[np.float32], k: int, seed: int) -> NDArray[np.float
         spread = float(((points - centres[ids]) ** 2).sum())
         if spread < least:
             best, least = centres, spread
-    # A cluster ran empty every time: there are fewer of them than that.
+    # Every start ended with an empty cluster: there are fewer clusters.
     return _centres(points, k - 1, seed) if best is None else np.asarray(best, np.float32)
 
 
 def _spread_out(
     points: NDArray[np.float32], k: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Up to `k` distinct points to start from, each likely far from the others (k-means++)."""
+    """Sample up to `k` distinct points to start from, far from each other (k-means++)."""
     chosen = [points[rng.integers(len(points))]]
     nearest = ((points - chosen[0]) ** 2).sum(1, dtype=np.float64)
     while len(chosen) < k and nearest.sum() > 0:
@@ -167,10 +162,10 @@ def _thumbnail(photograph: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.array(picture)
 
 
-def _painted(
+def _coloured(
     activation: Tensor, photograph: NDArray[np.uint8], k: int, seed: int
 ) -> NDArray[np.uint8]:
-    """The clusters of one activation in their colours, of the size of `photograph`."""
+    """Return the clusters of one activation in their colours, at the size of `photograph`."""
     height, width, _ = photograph.shape
     clusters = cluster_map(activation, (height, width), k, seed)
     colours = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in SERIES], np.uint8)
@@ -189,7 +184,7 @@ def _write_pages(
 ) -> list[tuple[Path, str]]:
     pages = [
         (rows, columns)
-        for rows in _parts(len(names), ROWS)
+        for rows in _even_ranges(len(names), ROWS)
         for columns in _pages_of_columns(blocks, timesteps)
     ]
     written = []
@@ -201,7 +196,7 @@ def _write_pages(
         shown = f"photographs {rows.start + 1} to {rows.stop} of {len(names)}, blocks " + ", ".join(
             map(str, spans)
         )
-        sheet = Sheet(
+        sheet = ContactSheet(
             pictures=[[photographs[i], *(maps[i][c] for c in columns)] for i in rows],
             rows=[names[i] for i in rows],
             columns=["photograph", *(f"t = {t}" for _, t in columns)],
@@ -210,7 +205,7 @@ def _write_pages(
             note=f"{made_with}; {shown}. Clusters of each map are in the order of the photograph's brightness.",
             key=_key(k),
         )
-        save(draw_sheet(sheet), target)
+        save(draw_contact_sheet(sheet), target)
         written.append((target, shown))
     return written
 
@@ -223,19 +218,19 @@ def _key(k: int) -> list[tuple[str, str]]:
 def _pages_of_columns(
     blocks: Sequence[int], timesteps: Sequence[int]
 ) -> list[list[tuple[int, int]]]:
-    """(block, timestep) by page; a block stays on one page where it can."""
+    """Return (block, timestep) by page; a block stays on one page if it fits."""
     if len(timesteps) > COLUMNS:
         return [
             [(block, timesteps[i]) for i in part]
             for block in blocks
-            for part in _parts(len(timesteps), COLUMNS)
+            for part in _even_ranges(len(timesteps), COLUMNS)
         ]
-    parts = _parts(len(blocks), COLUMNS // len(timesteps))
+    parts = _even_ranges(len(blocks), COLUMNS // len(timesteps))
     return [[(blocks[i], t) for i in part for t in timesteps] for part in parts]
 
 
-def _parts(n: int, most: int) -> list[range]:
-    """0 to n - 1 in as few parts of at most `most` as there can be, as even as they can be."""
+def _even_ranges(n: int, most: int) -> list[range]:
+    """Divide 0 to n - 1 into the fewest ranges of at most `most`, as even as possible."""
     count = -(-n // most)
     ends = [round(n * i / count) for i in range(count + 1)]
     return [range(a, b) for a, b in pairwise(ends)]

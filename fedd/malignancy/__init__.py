@@ -1,1 +1,1 @@
-"""Malignant or benign from pooled activations. Research output, not a diagnosis."""
+"""The malignancy classifier, and how well it discriminates: research output, not a diagnosis."""

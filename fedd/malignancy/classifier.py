@@ -1,10 +1,10 @@
-"""The malignancy classifier: a small MLP that reads one block's activations, pooled to 512 numbers.
+"""The malignancy classifier: a small MLP on one block's activations, pooled to 512 numbers.
 
 As in FEDD (section 2.2): 512 -> 64 -> 32 -> 1 with ReLU, batch norm, and dropout 0.5 and 0.25 after
 the hidden layers; Adam with weight decay 1e-5 on the binary cross entropy, all training images in one
-batch, at most 500 epochs, stopped early by the loss on a validation part.
+batch, at most 500 epochs, with early stopping on a validation split.
 
-What comes out is research output, not a diagnosis.
+The output is research, not a diagnosis.
 
 Arrays: features (N, F) float32, F = 512 (`fedd.malignancy.pooling`); malignant (N,) bool.
 """
@@ -26,33 +26,33 @@ from torch.nn import functional as F
 
 from fedd.backbone import IMAGENET_256, Backbone, UNetConfig
 from fedd.errors import TrainingDataError, WeightsError
-from fedd.features import prepare
+from fedd.features import check_finite, prepare
 from fedd.malignancy.discrimination import best_threshold
 from fedd.malignancy.pooling import pooled
 from fedd.weights.files import read_safetensors, write_safetensors
 
 CLASSIFIER_KIND = "fedd-malignancy"
 
-#: Stands wherever a probability is shown or stored.
+#: Accompanies every probability that is shown or stored.
 DISCLAIMER = "research output, not a diagnosis"
 
-#: Hidden layers, and the share of each that is dropped in training.
+#: Widths of the hidden layers, and their dropout.
 HIDDEN, DROPOUT = (64, 32), (0.5, 0.25)
 
-#: The paper's best block for about so many training images, on OpenAI's network at t near 0.
+#: The paper's best block by number of training images, on OpenAI's network at t near 0.
 PAPER_BLOCKS = {30: 4, 60: 6, 90: 12, 120: 14}
 
 #: Block and timestep for the backbone that ships with the package: the best of its eight blocks at
 #: t = 0, 50 and 100 by cross-validated ROC-AUC, on the photographs of pad300 outside its test part.
 SMALL_BLOCK, SMALL_TIMESTEP = 5, 50
 
-#: Photographs in one pass of the backbone.
+#: Photographs in one batch.
 BATCH = 8
 
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """Everything that decides the outcome of a training, besides images and backbone."""
+    """Everything that determines a training's outcome besides images and backbone."""
 
     block: int
     timestep: int = 0
@@ -60,7 +60,7 @@ class ClassifierSettings:
     weight_decay: float = 1e-5
     epochs: int = 500
     patience: int = 50  #: epochs without a lower validation loss after which training ends
-    validation: float = 0.2  #: share of the images in the validation part
+    validation: float = 0.2  #: share of the images in the validation split
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class ClassifierSettings:
 
 @dataclass(frozen=True)
 class Examples:
-    """Features (N, F) with what is known of their images, (N,) bool."""
+    """Features (N, F) of images and whether each is malignant, (N,) bool."""
 
     features: Tensor
     malignant: NDArray[np.bool_]
@@ -79,9 +79,9 @@ class Examples:
 
 
 def default_settings(config: UNetConfig, images: int) -> ClassifierSettings:
-    """The setting that goes with a backbone and a number of training images.
+    """Return the settings for a backbone and a number of training images.
 
-    For OpenAI's network the block that the paper found best for the nearest number of images.
+    For OpenAI's network, the block that was best in the paper for the nearest number of images.
     """
     if config == IMAGENET_256:
         return ClassifierSettings(PAPER_BLOCKS[min(PAPER_BLOCKS, key=lambda n: abs(n - images))])
@@ -89,9 +89,9 @@ def default_settings(config: UNetConfig, images: int) -> ClassifierSettings:
 
 
 class MalignancyClassifier:
-    """A trained classifier with what it was trained for; see `train_classifier`, `load_classifier`.
+    """A trained classifier and its settings; see `train_classifier` and `load_classifier`.
 
-    `threshold` is where F1 was best on the validation part.
+    `threshold` is the one with the best F1 on the validation split.
     """
 
     def __init__(
@@ -105,23 +105,23 @@ class MalignancyClassifier:
         self.settings = settings
         self.backbone_name, self.backbone_hash = backbone_name, backbone_hash
         self.threshold, self.tensors = threshold, tensors
-        with torch.device("meta"):  # no first weights to draw: that would use up random numbers
+        with torch.device("meta"):  # initial weights would use up random numbers
             self._net = _network(tensors["0.weight"].shape[1]).eval().requires_grad_(False)
         self._net.load_state_dict(tensors, assign=True)
 
     def predict(
         self, backbone: Backbone, photographs: Iterable[NDArray[np.uint8]]
     ) -> NDArray[np.float64]:
-        """The probability of malignant for each photograph (H, W, 3), (N,).
+        """Return the probability of malignancy for each photograph (H, W, 3), (N,).
 
-        Raises WeightsError where the backbone is not the one that the classifier was trained on.
+        Raises WeightsError if the backbone is not the one that the classifier was trained on.
         """
         self.check_backbone(backbone)
         return self.probabilities(features_of(photographs, backbone, self.settings))
 
     @torch.inference_mode()
     def probabilities(self, features: Tensor) -> NDArray[np.float64]:
-        """The probability of malignant from features (N, F), (N,)."""
+        """Return the probability of malignancy from features (N, F), (N,)."""
         logits: Tensor = self._net(features)
         return torch.sigmoid(logits[:, 0].double()).numpy()
 
@@ -130,11 +130,11 @@ class MalignancyClassifier:
             raise WeightsError(
                 f"this classifier reads block {self.settings.block} of the backbone "
                 f"{self.backbone_name} ({self.backbone_hash[:12]}), not {backbone.name} "
-                f"({backbone.hash[:12]}): give that one, or train a classifier anew"
+                f"({backbone.hash[:12]}): give that one, or train a new classifier"
             )
 
     def save(self, path: Path, extra: dict[str, str] | None = None) -> None:
-        """Write the classifier, whole or not at all."""
+        """Write the classifier to a file, atomically."""
         header = {
             "kind": CLASSIFIER_KIND,
             "note": DISCLAIMER,
@@ -149,20 +149,20 @@ class MalignancyClassifier:
 
 @dataclass(frozen=True)
 class Training:
-    """A trained classifier and how its training went."""
+    """A trained classifier and the course of its training."""
 
     classifier: MalignancyClassifier
-    epochs: int  #: that were run
-    best_epoch: int  #: whose weights were kept, from 1
-    validation_loss: float  #: binary cross entropy of these
+    epochs: int
+    best_epoch: int  #: the epoch with the lowest validation loss, from 1
+    validation_loss: float  #: binary cross entropy of that epoch
 
 
 def features_of(
     photographs: Iterable[NDArray[np.uint8]], backbone: Backbone, settings: ClassifierSettings
 ) -> Tensor:
-    """Pooled activations of photographs (H, W, 3), (N, F); reads them a few at a time.
+    """Return pooled activations of photographs (H, W, 3), (N, F); a few photographs are held at a time.
 
-    Raises WeightsError where the backbone has no such block or its activations are not numbers.
+    Raises WeightsError if the backbone has no such block or its activations are not numbers.
     """
     if settings.block not in backbone.blocks:
         raise WeightsError(
@@ -175,12 +175,8 @@ def features_of(
         with torch.inference_mode():
             activations = backbone.activations(images, settings.timestep, (settings.block,))
             found.append(pooled(activations[settings.block]).cpu())
-    features = torch.cat(found) if found else torch.empty(0, 0)
-    if not torch.isfinite(features).all():
-        raise WeightsError(
-            "the backbone gave activations that are not numbers: its weights are damaged"
-        )
-    return features.clone()  # not an inference tensor: it is trained on
+    features = check_finite(torch.cat(found) if found else torch.empty(0, 0))
+    return features.clone()  # not an inference tensor, because it is trained on
 
 
 def train_classifier(
@@ -190,14 +186,14 @@ def train_classifier(
     settings: ClassifierSettings,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Training:
-    """Train on one part and stop by the other; deterministic for `settings.seed` on CPU.
+    """Train a classifier with early stopping; deterministic for `settings.seed` on CPU.
 
-    Raises TrainingDataError where a part lacks malignant or benign images.
+    Raises TrainingDataError if a split lacks malignant or benign images.
     """
     for part, examples in (("training", training), ("validation", validation)):
         if not 0 < examples.malignant.sum() < len(examples.malignant):
             raise TrainingDataError(
-                f"the {part} part has {int(examples.malignant.sum())} malignant of "
+                f"the {part} split has {int(examples.malignant.sum())} malignant of "
                 f"{len(examples.malignant)} images: it needs malignant and benign ones"
             )
     with torch.random.fork_rng(devices=[]):
@@ -212,12 +208,12 @@ def train_classifier(
 
 
 def load_classifier(path: Path) -> MalignancyClassifier:
-    """A classifier from a file; raises WeightsError where it holds none."""
+    """Load a classifier from a file; raises WeightsError if it holds none."""
     return read_classifier(path)[0]
 
 
 def read_classifier(path: Path) -> tuple[MalignancyClassifier, dict[str, str]]:
-    """A classifier from a file, and the file's whole header."""
+    """Load a classifier from a file, with the file's header."""
     if not path.is_file():
         raise WeightsError(f"no classifier at {path}: train one first")
     tensors, header = read_safetensors(path, CLASSIFIER_KIND)
@@ -236,7 +232,7 @@ def read_classifier(path: Path) -> tuple[MalignancyClassifier, dict[str, str]]:
 
 
 def _network(inputs: int) -> nn.Sequential:
-    """inputs -> 64 -> 32 -> 1, a logit."""
+    """Return the network: inputs -> 64 -> 32 -> 1, a logit."""
     layers: list[nn.Module] = []
     for width, dropped in zip(HIDDEN, DROPOUT, strict=True):
         layers += [
@@ -256,7 +252,7 @@ def _fit(
     settings: ClassifierSettings,
     progress: Callable[[int, int], None],
 ) -> tuple[int, int, float, dict[str, Tensor]]:
-    """Epochs run, the one with the lowest validation loss, that loss, and its weights."""
+    """Return the number of epochs, the best one, its validation loss and its weights."""
     optimiser = torch.optim.Adam(
         net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
     )
@@ -280,6 +276,6 @@ def _fit(
 
 
 def _loss(net: nn.Sequential, examples: Examples) -> Tensor:
-    """Mean binary cross entropy over all images of a part."""
+    """Return the mean binary cross entropy over all images of a split."""
     truth = torch.from_numpy(examples.malignant).float()
     return F.binary_cross_entropy_with_logits(net(examples.features)[:, 0], truth)

@@ -1,48 +1,58 @@
-"""How well probabilities tell malignant from benign: ROC-AUC, F1 and accuracy, with intervals.
+"""DiscriminationResult of malignant from benign: ROC-AUC, F1 and accuracy, with intervals.
 
-Arrays: N images; `truth` is (N,) bool, true where malignant; `probabilities` is (N,) float, higher
-where malignant is likelier. An image is called malignant from the threshold up.
+Arrays: N images; `truth` is (N,) bool, true for malignant; `probabilities` is (N,) float, of malignancy.
+An image is predicted malignant from the threshold up.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation_protocol.estimates import Interval, bootstrap_weights, percentile_interval
+from annotation_protocol.estimates import (
+    RESAMPLES,
+    SEED,
+    Estimate,
+    Interval,
+    bootstrap_weights,
+    percentile_interval,
+)
+from annotation_protocol.metrics import ratio
+from fedd.dataset import rows_by_tone
 
 Truth: TypeAlias = NDArray[np.bool_]
 Floats: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Discrimination:
-    """How well malignant and benign images were told apart in a set of images.
+class DiscriminationResult:
+    """DiscriminationResult of malignant and benign images in a set of images.
 
-    All figures are NaN where the set holds one class only: nothing can be told apart, and accuracy
-    would praise whoever always says that class. An interval is None unless at least two patients of
-    each class stand behind it.
+    No estimate has a value if the set holds one class only, because always predicting it would be
+    perfectly accurate; none has an interval with fewer than two patients of a class.
     """
 
     threshold: float
-    roc_auc: float
-    roc_auc_ci95: Interval | None
-    f1: float  #: of malignant, at the threshold
-    f1_ci95: Interval | None
-    accuracy: float  #: at the threshold
-    accuracy_ci95: Interval | None
-    n: int  #: images
-    malignant: int  #: of which malignant
-    patients: int
+    roc_auc: Estimate
+    f1: Estimate  #: of malignant, at the threshold
+    accuracy: Estimate  #: at the threshold
+    malignant: int  #: number of malignant images
 
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON has them: NaN as None, intervals as lists."""
-        return {key: _json(value) for key, value in asdict(self).items()}
+    @property
+    def n(self) -> int:
+        return self.roc_auc.n
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as stored records have them."""
+        estimates = [getattr(self, name).to_json(name) for name in ("roc_auc", "f1", "accuracy")]
+        values = {key: value for each in estimates for key, value in each.items()}
+        threshold = None if math.isnan(self.threshold) else self.threshold
+        return {"threshold": threshold, "malignant": self.malignant, **values}
 
 
 def discrimination(
@@ -51,39 +61,31 @@ def discrimination(
     patients: Sequence[str],
     threshold: float,
     *,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Discrimination:
-    """All figures of a set of images, with 95 % percentile bootstrap intervals over patients.
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> DiscriminationResult:
+    """Return the discrimination in a set of images, with 95 % bootstrap intervals over patients.
 
-    Resamples that drew one class only say nothing and are left out. Raises ValueError where the
-    arguments' lengths do not agree or a probability is not finite.
+    Resamples with one class only are left out. Raises ValueError if the arguments' lengths differ or a
+    probability is not finite.
     """
     _check(truth, probabilities)
     if len(patients) != len(truth):
         raise ValueError(f"{len(patients)} patients for {len(truth)} images; give one an image")
-    values = _figures(truth, probabilities, threshold, np.ones((1, len(truth))))[:, 0]
+    values = _metrics(truth, probabilities, threshold, np.ones((1, len(truth))))[:, 0]
     identifiers = np.asarray(patients, dtype=np.str_)
     names, cluster = np.unique(identifiers, return_inverse=True)
     intervals: list[Interval | None] = [None, None, None]
-    behind_each = (np.unique(identifiers[truth]).size, np.unique(identifiers[~truth]).size)
-    if min(behind_each) >= 2 and resamples:
+    patients_of_class = np.unique(identifiers[truth]).size, np.unique(identifiers[~truth]).size
+    if min(patients_of_class) >= 2 and resamples:
         weights = bootstrap_weights(names.size, resamples, seed)[:, cluster]
-        drawn = _figures(truth, probabilities, threshold, weights)
-        drawn = drawn[:, ~np.isnan(drawn[0])]
-        intervals = [percentile_interval(row) for row in drawn]
-    return Discrimination(
-        threshold=threshold,
-        roc_auc=float(values[0]),
-        roc_auc_ci95=intervals[0],
-        f1=float(values[1]),
-        f1_ci95=intervals[1],
-        accuracy=float(values[2]),
-        accuracy_ci95=intervals[2],
-        n=len(truth),
-        malignant=int(truth.sum()),
-        patients=int(names.size),
+        resampled = _metrics(truth, probabilities, threshold, weights)
+        intervals = [percentile_interval(row) for row in resampled[:, ~np.isnan(resampled[0])]]
+    roc_auc, f1, accuracy = (
+        Estimate.of(float(value), interval, len(truth), int(names.size))
+        for value, interval in zip(values, intervals, strict=True)
     )
+    return DiscriminationResult(threshold, roc_auc, f1, accuracy, int(truth.sum()))
 
 
 def discrimination_by_tone(
@@ -93,15 +95,12 @@ def discrimination_by_tone(
     tones: Sequence[str],
     threshold: float,
     *,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> dict[str, Discrimination]:
-    """`discrimination` of all images as "all", then of those of each tone, at the one threshold."""
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> dict[str, DiscriminationResult]:
+    """Return `discrimination` of all images as "all", then of each tone, at the same threshold."""
     if len(tones) != len(truth):
         raise ValueError(f"{len(tones)} tones for {len(truth)} images; give one an image")
-    rows = {"all": list(range(len(truth)))}
-    for tone in sorted(set(tones)):
-        rows[tone] = [row for row, its_tone in enumerate(tones) if its_tone == tone]
     return {
         name: discrimination(
             truth[part],
@@ -111,23 +110,23 @@ def discrimination_by_tone(
             resamples=resamples,
             seed=seed,
         )
-        for name, part in rows.items()
+        for name, part in rows_by_tone(tones).items()
     }
 
 
 def roc_auc(truth: Truth, probabilities: Floats) -> float:
-    """The chance that a malignant image gets more than a benign one, a tie counting half.
+    """Return the chance that a malignant image scores higher than a benign one, ties counted half.
 
-    NaN where one class is missing.
+    NaN if a class is missing.
     """
     _check(truth, probabilities)
     return float(_weighted_auc(truth, probabilities, np.ones((1, len(truth))))[0])
 
 
 def roc_curve(truth: Truth, probabilities: Floats) -> tuple[Floats, Floats, Floats]:
-    """False and true positive rate at each threshold, from (0, 0) to (1, 1), highest threshold first.
+    """Return false and true positive rates and thresholds, from (0, 0) to (1, 1), highest threshold first.
 
-    Rates are NaN where their class is missing.
+    Rates are NaN if their class is missing.
     """
     _check(truth, probabilities)
     thresholds, positives, negatives = _counts_from_above(truth, probabilities)
@@ -140,9 +139,9 @@ def roc_curve(truth: Truth, probabilities: Floats) -> tuple[Floats, Floats, Floa
 
 
 def best_threshold(truth: Truth, probabilities: Floats) -> float:
-    """The threshold with the best F1, halfway to the next lower probability; of equals the highest.
+    """Return the threshold with the best F1, halfway to the next lower probability; of equals the highest.
 
-    Raises ValueError where there is no malignant image.
+    Raises ValueError if there is no malignant image.
     """
     _check(truth, probabilities)
     if not truth.any():
@@ -155,29 +154,33 @@ def best_threshold(truth: Truth, probabilities: Floats) -> float:
     return float(between if between > lower else values[best])
 
 
-def f1(truth: Truth, called: Truth) -> float:
-    """F1 of malignant for a call of each image, (N,) bool; NaN where nothing is or is called so."""
-    return float(_weighted_f1(truth, called, np.ones((1, len(truth))))[0])
+def f1(truth: Truth, predicted: Truth) -> float:
+    """Return F1 of malignant for predictions (N,) bool; NaN if nothing is or is predicted malignant."""
+    return float(_weighted_f1(truth, predicted, np.ones((1, len(truth))))[0])
 
 
-def accuracy(truth: Truth, called: Truth) -> float:
-    """Share of images whose call is right; NaN without images."""
-    return float((truth == called).mean()) if len(truth) else math.nan
+def accuracy(truth: Truth, predicted: Truth) -> float:
+    """Return the share of correct predictions; NaN without images."""
+    return float((truth == predicted).mean()) if len(truth) else math.nan
 
 
-def _figures(truth: Truth, probabilities: Floats, threshold: float, weights: Floats) -> Floats:
-    """ROC-AUC, F1 and accuracy with images weighted, (B, N) -> (3, B); NaN where a class is missing."""
-    called = probabilities >= threshold
+def _metrics(truth: Truth, probabilities: Floats, threshold: float, weights: Floats) -> Floats:
+    """Return ROC-AUC, F1 and accuracy for image weights (B, N) -> (3, B); NaN if a class is missing."""
+    predicted = probabilities >= threshold
     auc = _weighted_auc(truth, probabilities, weights)
-    figures = np.stack(
-        [auc, _weighted_f1(truth, called, weights), _ratio(weights @ (truth == called), weights)]
+    metrics = np.stack(
+        [
+            auc,
+            _weighted_f1(truth, predicted, weights),
+            ratio(weights @ (truth == predicted), weights.sum(axis=1)),
+        ]
     )
-    figures[:, np.isnan(auc)] = np.nan
-    return figures
+    metrics[:, np.isnan(auc)] = np.nan
+    return metrics
 
 
 def _weighted_auc(truth: Truth, probabilities: Floats, weights: Floats) -> Floats:
-    """ROC-AUC of each row of weights (B, N): the Mann-Whitney statistic, ties counted half."""
+    """Return ROC-AUC for each row of weights (B, N): the Mann-Whitney statistic, ties counted half."""
     if not len(truth):
         return np.full(len(weights), np.nan)
     order = np.argsort(probabilities, kind="stable")
@@ -187,25 +190,15 @@ def _weighted_auc(truth: Truth, probabilities: Floats, weights: Floats) -> Float
     negatives = np.add.reduceat((weights * ~truth)[:, order], starts, axis=1)
     below = np.cumsum(negatives, axis=1) - negatives
     wins = (positives * (below + negatives / 2)).sum(axis=1)
-    return _divided(wins, positives.sum(axis=1) * negatives.sum(axis=1))
+    return ratio(wins, positives.sum(axis=1) * negatives.sum(axis=1))
 
 
-def _weighted_f1(truth: Truth, called: Truth, weights: Floats) -> Floats:
-    return _divided(2 * weights @ (truth & called), weights @ (truth.astype(float) + called))
-
-
-def _ratio(part: Floats, weights: Floats) -> Floats:
-    return _divided(part, weights.sum(axis=1))
-
-
-def _divided(top: Floats, bottom: Floats) -> Floats:
-    result = np.full(np.shape(top), np.nan)
-    np.divide(top, bottom, out=result, where=bottom > 0)
-    return result
+def _weighted_f1(truth: Truth, predicted: Truth, weights: Floats) -> Floats:
+    return ratio(2 * weights @ (truth & predicted), weights @ (truth.astype(float) + predicted))
 
 
 def _counts_from_above(truth: Truth, probabilities: Floats) -> tuple[Floats, Floats, Floats]:
-    """Distinct probabilities, highest first, and malignant and benign images from each one up."""
+    """Return distinct probabilities, highest first, and the malignant and benign images from each one up."""
     values, group = np.unique(-probabilities, return_inverse=True)
     positives, negatives = (
         np.cumsum(np.bincount(group, weights=rows.astype(float), minlength=values.size))
@@ -221,9 +214,3 @@ def _check(truth: Truth, probabilities: Floats) -> None:
         )
     if not np.isfinite(probabilities).all():
         raise ValueError("some probabilities are not finite numbers")
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return list(value)
-    return None if isinstance(value, float) and math.isnan(value) else value

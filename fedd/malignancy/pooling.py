@@ -1,9 +1,9 @@
-"""A block's activations as at most 512 numbers: the features of the malignancy classifier.
+"""Pooling of a block's activations to at most 512 features for the malignancy classifier.
 
-FEDD (section 2.2) max-pools "in 2-D and then 1-D to 512". What the paper leaves open is settled by
-one rule, `pooling_of`: the 2-D pooling goes to the coarsest even grid that still holds 512 numbers,
-these are flattened channel by channel, each row by row, and the 1-D pooling brings them to 512. For
-OpenAI's 256 x 256 network, whose blocks have 256, 512 or 1024 channels, this is
+FEDD (section 2.2) max-pools "in 2-D and then 1-D to 512". `pooling_of` fixes what the paper leaves open:
+the 2-D pooling goes to the coarsest even grid that still holds 512 numbers, these are flattened channel by
+channel, each row by row, and the 1-D pooling reduces them to 512. For OpenAI's 256 x 256 network, whose
+blocks have 256, 512 or 1024 channels, this is
 
     block    channels x h x w     2-D kernel    flattened    1-D kernel    features
     0, 1       1024 x 8 x 8            8           1024           2           512
@@ -18,9 +18,9 @@ OpenAI's 256 x 256 network, whose blocks have 256, 512 or 1024 channels, this is
     14          256 x 256 x 256      128           1024           2           512
     15 to 17    256 x 256 x 256      128           1024           2           512
 
-so a feature is the maximum of two neighbouring channels, of one channel, or of one half of a channel.
-There the choice of the 2-D kernel decides nothing: with sides and channels that are powers of two,
-any finer grid gives the same 512 numbers, because a maximum of maxima is a maximum.
+so a feature is the maximum of two neighbouring channels, of one channel, or of half a channel. The choice
+of the 2-D kernel makes no difference there: with sizes that are powers of two, any finer grid gives the
+same 512 numbers, because a maximum of maxima is a maximum.
 
 Arrays: the activations of a block are (N, C, h, w) float32.
 """
@@ -47,38 +47,35 @@ class Pooling:
     """How activations of one shape become features."""
 
     shape: Shape
-    kernel: int  #: side of the 2-D kernel, which is also its stride
+    kernel: int  #: width and height of the 2-D kernel, and its stride
     flattened: int  #: numbers after the 2-D pooling
     features: int  #: numbers after the 1-D pooling: 512, or all where a block holds fewer
 
     @property
     def kernel_1d(self) -> float:
-        """Length of the 1-D kernel; not whole where the windows of 1-D pooling overlap."""
+        """Length of the 1-D kernel; not an integer if the windows of the 1-D pooling overlap."""
         return self.flattened / self.features
 
 
 def decoder_shapes(config: UNetConfig) -> tuple[Shape, ...]:
-    """The shape of each decoder block's activations, deepest first, without building the network."""
+    """Return the shape of each decoder block's activations, deepest first, without building the network."""
     shapes = []
     deepest = len(config.channel_mult) - 1
-    side = config.grid // 2**deepest
+    size = config.grid // 2**deepest
     for level in range(deepest, -1, -1):
         channels = config.channel_mult[level] * config.model_channels
         for block in range(config.num_res_blocks + 1):
             if level and block == config.num_res_blocks:
-                side *= 2  # the last block of a level also brings it to the next one's grid
-            shapes.append((channels, side, side))
+                size *= 2  # the last block of a level also brings it to the next one's grid
+            shapes.append((channels, size, size))
     return tuple(shapes)
 
 
 def pooling_of(shape: Shape) -> Pooling:
-    """The rule of this module for activations of `shape`.
-
-    A block that holds fewer than 512 numbers is not pooled: all of them are features.
-    """
+    """Return the pooling for activations of `shape`; fewer than 512 numbers are not pooled."""
     channels, height, width = shape
-    side = gcd(height, width)
-    kernels = [k for k in range(side, 0, -1) if side % k == 0]
+    size = gcd(height, width)
+    kernels = [k for k in range(size, 0, -1) if size % k == 0]
     for kernel in kernels:
         flattened = channels * (height // kernel) * (width // kernel)
         if flattened >= FEATURES:
@@ -88,7 +85,7 @@ def pooling_of(shape: Shape) -> Pooling:
 
 
 def pooled(activations: Tensor) -> Tensor:
-    """The features of a block's activations, (N, C, h, w) -> (N, 512), or fewer by `pooling_of`."""
+    """Pool a block's activations, (N, C, h, w) -> (N, 512), or fewer by `pooling_of`."""
     channels, height, width = activations.shape[1:]
     pooling = pooling_of((channels, height, width))
     flat = F.max_pool2d(activations, pooling.kernel).flatten(1)

@@ -1,6 +1,6 @@
-"""From a data set to a malignancy classifier, and from a classifier to probabilities and figures.
+"""Training of a malignancy classifier on a data set, prediction, and results by tone.
 
-Everything that comes out is research output, not a diagnosis.
+The output is research, not a diagnosis.
 """
 
 from __future__ import annotations
@@ -27,13 +27,17 @@ from fedd.malignancy.classifier import (
     read_classifier,
     train_classifier,
 )
-from fedd.malignancy.discrimination import Discrimination, best_threshold, discrimination_by_tone
-from fedd.validation import stratified_validation
+from fedd.malignancy.discrimination import (
+    DiscriminationResult,
+    best_threshold,
+    discrimination_by_tone,
+)
+from fedd.validation import malignancy_split
 
 #: Photographs read and run at once.
-_PART = 32
+_BATCH = 32
 
-#: Called with (done, total) as a long job goes on.
+#: Called with (done, total) during a long job.
 Progress = Callable[[int, int], None]
 
 
@@ -43,39 +47,39 @@ def silent(_done: int, _total: int) -> None:
 
 @dataclass(frozen=True)
 class Usable:
-    """The items of a data set that can be used, and why the others can't."""
+    """The usable images of a data set, and the others."""
 
     items: list[DatasetImage]
-    unknown: int = 0  #: photographs of unknown malignancy, left out
+    unknown: int = 0  #: photographs of unknown malignancy
     refused: list[str] = field(default_factory=list)  #: a line for each that can't be opened
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A trained classifier, what it learned from, and its figures on its validation part."""
+    """A trained classifier, its training images, and its results on the validation split."""
 
     training: Training
     used: Usable
-    validation: NDArray[np.bool_]  #: (N,) of the used items, those of the validation part
-    figures: dict[str, Discrimination]  #: by tone, "all" first
+    validation: NDArray[np.bool_]  #: (N,) of the used images, those of the validation split
+    results: dict[str, DiscriminationResult]  #: by tone, "all" first
 
     @property
     def classifier(self) -> MalignancyClassifier:
         return self.training.classifier
 
     def save(self, path: Path) -> None:
-        """Write the classifier with the fingerprints of what it learned from."""
+        """Write the classifier with the fingerprints of its training images."""
         learned = sorted(set().union(*(fingerprints(item) for item in self.used.items)))
         self.classifier.save(path, {"learned_from": json.dumps(learned)})
 
 
 @dataclass(frozen=True)
-class Probability:
-    """What a classifier says of a photograph."""
+class MalignancyPrediction:
+    """A classifier's prediction for a photograph."""
 
     item: DatasetImage
     malignant: float
-    learned_from: bool  #: the classifier saw this photograph, or another of the patient
+    learned_from: bool  #: whether it was trained on this photograph or another of the patient
 
 
 def learn(
@@ -85,11 +89,11 @@ def learn(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Learned:
-    """Train on the items of known malignancy, a part of them held out for validation.
+    """Train on the images of known malignancy, with a validation split of them.
 
-    `settings` are those that go with the backbone and the number of images unless given; `seed`
-    replaces theirs. The figures are of the validation part, which also chose when training ended
-    and the threshold: they flatter. Raises TrainingDataError where there is nothing to tell apart.
+    `settings` default to those for the backbone and the number of images; `seed` replaces theirs. The
+    results are on the validation split, which also determined the epoch and the threshold, and are
+    therefore optimistic. Raises TrainingDataError if a class is missing.
     """
     known = [item for item in items if item.malignant is not None]
     if not known:
@@ -100,59 +104,58 @@ def learn(
     settings = replace(settings or default_settings(backbone.config, len(known)), seed=seed)
     examples, used = _examples(known, backbone, settings, progress)
     used = replace(used, unknown=len(items) - len(known))
-    held_out = stratified_validation(
-        examples.malignant.tolist(),
-        [item.tone for item in used.items],
-        [item.patient for item in used.items],
-        settings.validation,
-        settings.seed,
-    )
-    validation = examples.part(held_out)
-    training = train_classifier(examples.part(~held_out), validation, backbone, settings)
+    validated = malignancy_split(used.items, settings.validation, settings.seed)
+    validation = examples.part(validated)
+    training = train_classifier(examples.part(~validated), validation, backbone, settings)
     probabilities = training.classifier.probabilities(validation.features)
-    chosen = [item for item, held in zip(used.items, held_out, strict=True) if held]
-    figures = figures_by_tone(chosen, probabilities, training.classifier.threshold)
-    return Learned(training, used, held_out, figures)
+    chosen = [item for item, inside in zip(used.items, validated, strict=True) if inside]
+    results = results_by_tone(chosen, probabilities, training.classifier.threshold)
+    return Learned(training, used, validated, results)
 
 
 def predict(
     path: Path, items: Sequence[DatasetImage], backbone: DiffusionUNet, progress: Progress = silent
-) -> tuple[MalignancyClassifier, list[Probability], list[str]]:
-    """The classifier in a file, its probability for each item, and a line for each item refused.
+) -> tuple[MalignancyClassifier, list[MalignancyPrediction], list[str]]:
+    """Return the classifier in a file, its predictions, and a line for each refused photograph.
 
-    Raises WeightsError where the file holds no classifier or was trained on another backbone.
+    Raises WeightsError if the file holds no classifier or one for another backbone.
     """
     classifier, header = read_classifier(path)
     classifier.check_backbone(backbone)
     learned = set(json.loads(header.get("learned_from", "[]")))
-    found: list[Probability] = []
+    found: list[MalignancyPrediction] = []
     refused: list[str] = []
     for part, photographs in _opened(items, refused, progress):
         for item, value in zip(part, classifier.predict(backbone, photographs), strict=True):
-            found.append(Probability(item, float(value), bool(fingerprints(item) & learned)))
+            found.append(
+                MalignancyPrediction(item, float(value), bool(fingerprints(item) & learned))
+            )
     return classifier, found, refused
 
 
-def honest_figures(
-    probabilities: Sequence[Probability], threshold: float, *, paper_threshold: bool = False
-) -> dict[str, Discrimination]:
-    """Figures by tone, "all" first, of photographs of known malignancy that were not learned from.
+def results_on_unseen(
+    probabilities: Sequence[MalignancyPrediction],
+    threshold: float,
+    *,
+    paper_threshold: bool = False,
+) -> dict[str, DiscriminationResult]:
+    """Return results by tone, "all" first, on photographs of known malignancy not learned from.
 
-    With `paper_threshold` the threshold is the best on these very photographs, as in the paper; F1
-    and accuracy then flatter. Empty where there is no such photograph.
+    With `paper_threshold` the threshold is the best on these same photographs, as in the paper; F1 and
+    accuracy are then optimistic. Empty if there is no such photograph.
     """
     scored = [p for p in probabilities if p.item.malignant is not None and not p.learned_from]
     values = np.array([p.malignant for p in scored])
     truth = np.array([bool(p.item.malignant) for p in scored])
     if paper_threshold and truth.any():
         threshold = best_threshold(truth, values)
-    return figures_by_tone([p.item for p in scored], values, threshold)
+    return results_by_tone([p.item for p in scored], values, threshold)
 
 
-def figures_by_tone(
+def results_by_tone(
     items: Sequence[DatasetImage], probabilities: NDArray[np.float64], threshold: float
-) -> dict[str, Discrimination]:
-    """Figures of items of known malignancy, "all" first, then by tone."""
+) -> dict[str, DiscriminationResult]:
+    """Return results on images of known malignancy, "all" first, then by tone."""
     if not items:
         return {}
     return discrimination_by_tone(
@@ -165,10 +168,10 @@ def figures_by_tone(
 
 
 def fingerprints(item: DatasetImage) -> set[str]:
-    """What tells whether an item was learned from: hashes of its file and of its patient's name.
+    """Return hashes of an image's file and of its patient's name, to recognise training images.
 
-    A patient that nobody named has none: the photograph's stem stands for it, and two data sets
-    may well use the same. Names themselves are not kept, for a classifier's file travels.
+    An unnamed patient has none: its stand-in is the photograph's stem, which two data sets may share.
+    Names themselves are not stored, because classifier files are passed on.
     """
     found = {hashlib.sha256(item.path.read_bytes()).hexdigest()}
     if item.patient != item.stem:
@@ -198,10 +201,10 @@ def _examples(
 def _opened(
     items: Sequence[DatasetImage], refused: list[str], progress: Progress
 ) -> Iterator[tuple[list[DatasetImage], list[NDArray[np.uint8]]]]:
-    """Items with their photographs, a few at a time; adds a line to `refused` for each other one."""
-    for start in range(0, len(items), _PART):
+    """Yield images with their photographs, a few at a time; adds a line to `refused` for the others."""
+    for start in range(0, len(items), _BATCH):
         opened, photographs = [], []
-        for item in items[start : start + _PART]:
+        for item in items[start : start + _BATCH]:
             try:
                 photographs.append(item.photograph())
                 opened.append(item)
@@ -209,4 +212,4 @@ def _opened(
                 refused.append(str(error))
         if opened:
             yield opened, photographs
-        progress(min(start + _PART, len(items)), len(items))
+        progress(min(start + _BATCH, len(items)), len(items))

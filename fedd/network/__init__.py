@@ -1,1 +1,1 @@
-"""The diffusion UNet itself: its layers made fast, its batches, its devices."""
+"""The diffusion UNet: its layers, devices and batches, and how fast it runs."""

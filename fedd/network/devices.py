@@ -1,4 +1,4 @@
-"""Which devices this machine has."""
+"""Devices of this machine, and how many images fit into their memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from fedd.errors import DeviceError
 from fedd.network.unet import UNetConfig
 
-#: How much was asked for when memory ran out, in torch's words.
-_ASKED = re.compile(r"Tried to allocate ([\d.]+ \w+)")
+#: The amount of memory in torch's message.
+_REQUESTED = re.compile(r"Tried to allocate ([\d.]+ \w+)")
 
 
 def existing_device(name: str) -> torch.device:
-    """The device called `name` (`cpu`, `cuda`, `cuda:1`); raises DeviceError where there is none."""
+    """Return the device called `name` (`cpu`, `cuda`, `cuda:1`); raises DeviceError if there is none."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -39,7 +39,7 @@ def existing_device(name: str) -> torch.device:
 
 
 def existing_devices(name: str = "auto") -> list[torch.device]:
-    """The devices to use: `auto` is every GPU, or the CPU where there is none; else the one named."""
+    """Return the devices to use: with `auto` every GPU, or the CPU if there is none."""
     if name != "auto":
         return [existing_device(name)]
     if not torch.cuda.is_available():
@@ -48,7 +48,7 @@ def existing_devices(name: str = "auto") -> list[torch.device]:
 
 
 def prepare_gpu() -> None:
-    """For the whole process: cuDNN picks its fastest convolution, and float32 is float32.
+    """Let cuDNN choose its fastest convolution, and keep float32, in the whole process.
 
     By default cuDNN rounds a float32 convolution's inputs to TF32 (10 bits of mantissa).
     """
@@ -58,30 +58,30 @@ def prepare_gpu() -> None:
 
 @contextmanager
 def within_memory(work: str) -> Iterator[None]:
-    """Raises DeviceError where a GPU's memory runs out while doing `work` ("training on 9 images")."""
+    """Raise DeviceError if a GPU's memory runs out during `work` ("training on 9 images")."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        asked = _ASKED.search(str(error))
-        more = f" ({asked[1]} more were asked for)" if asked else ""
+        requested = _REQUESTED.search(str(error))
+        more = f" ({requested[1]} more were needed)" if requested else ""
         raise DeviceError(
             f"the GPU's memory ran out while {work}{more}: end other work on the GPU, or give "
             "--device cpu"
         ) from error
 
 
-#: On a GPU: the first try, and the size beyond which the networks here gain nothing.
+#: On a GPU: the first batch size, and the size beyond which these networks gain nothing.
 GPU_FIRST, GPU_MOST = 16, 64
 
-#: On a CPU: bytes that a batch's feature maps may take, of which about `MAPS_HELD` are held at once
-#: (the encoder's skips and the layer at work). A CPU has no such error to try for.
+#: On a CPU: bytes of a batch's feature maps, of which about `MAPS_HELD` are held at once (the encoder's
+#: skips and the current layer). A CPU has no out-of-memory error to react to.
 CPU_BYTES, CPU_MOST, MAPS_HELD = 2**28, 16, 12
 
 
 def first_batch(config: UNetConfig, device: torch.device) -> tuple[int, int]:
-    """First and largest batch size for a network on a device; on a CPU they are the same.
+    """Return the first and the largest batch size for a network on a device.
 
-    So a CPU always computes the same batches, and its results repeat to the last bit.
+    On a CPU they are equal, so that its results repeat to the last bit.
     """
     if device.type != "cpu":
         return GPU_FIRST, GPU_MOST
@@ -91,15 +91,15 @@ def first_batch(config: UNetConfig, device: torch.device) -> tuple[int, int]:
 
 
 class BatchSize:
-    """A batch size that doubles while batches fit, and remembers what did not."""
+    """A batch size that doubles while batches fit, and is halved for good when one does not."""
 
     def __init__(self, first: int, most: int) -> None:
         self.size, self.most = first, most
 
     def run(self, job: Callable[[Tensor], dict[int, Tensor]], images: Tensor) -> dict[int, Tensor]:
-        """`job` on all `images` (N, ...), in batches; its results, one (N, ...) tensor a key.
+        """Run `job` on all `images` (N, ...) in batches; returns one (N, ...) tensor for each key.
 
-        Raises DeviceError where a single image, or what comes of all, does not fit into memory.
+        Raises DeviceError if a single image, or the result of all, does not fit into memory.
         """
         parts: list[dict[int, Tensor]] = []
         done = 0

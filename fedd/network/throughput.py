@@ -1,4 +1,4 @@
-"""What `fedd bench` measures: how much of a machine a backbone uses."""
+"""Throughput of a backbone: images a second, and the share of the machine that is used."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fedd.backbone import PRECISIONS, DiffusionUNet, Replicas
 from fedd.features import FeatureSpec, extract, image_batches
 from fedd.network.unet import UNetConfig, decoder_activations
 
-#: Width and height of the photographs that are decoded, as in DDI about.
+#: Width and height of the decoded photographs, about as in DDI.
 PHOTOGRAPH = (600, 450)
 
-#: Side of the matrices that find a device's peak: large enough that only arithmetic counts.
-PEAK_SIDE = {"cpu": 2048, "cuda": 8192}
+#: Width and height of the matrices that measure a device's peak: large enough to be bound by arithmetic.
+PEAK_SIZE = {"cpu": 2048, "cuda": 8192}
 
 #: Products of which the fastest counts.
 PEAK_ROUNDS = 10
@@ -52,10 +52,10 @@ class Throughput:
 def measure(
     backbone: DiffusionUNet | Replicas, spec: FeatureSpec, images: int, batch: int
 ) -> Throughput:
-    """Decode, resize and extract `images` rendered photographs, after an unmeasured warm-up.
+    """Measure decoding, resizing and extraction of `images` rendered photographs, after a warm-up.
 
     The warm-up also compiles, and finds the batch size that fits. Photographs are decoded and resized
-    ahead (`fedd.features`) and the features are dropped: it is the backbone's speed, not painting's.
+    ahead and the features are dropped: it is the backbone's speed, not that of prediction.
     """
     devices = backbone.devices
     on_gpu = devices[0].type == "cuda"
@@ -92,7 +92,7 @@ def measure(
 
 
 def flop_per_image(config: UNetConfig, blocks: Sequence[int]) -> int:
-    """Floating-point operations (a multiplication and an addition are two) up to the last block."""
+    """Return floating-point operations (a multiplication and an addition are two) up to the last block."""
     with torch.device("meta"):
         net = config.build(max(blocks))
         x = torch.zeros(1, config.in_channels, config.grid, config.grid)
@@ -103,20 +103,20 @@ def flop_per_image(config: UNetConfig, blocks: Sequence[int]) -> int:
 
 
 def matrix_peak(device: torch.device, precision: str) -> float:
-    """FLOP a second of a large matrix product on a device: what could be reached."""
-    side = PEAK_SIDE[device.type]
-    a = torch.randn(side, side, device=device).to(PRECISIONS[precision])
+    """Return FLOP a second of a large matrix product on a device: the attainable peak."""
+    size = PEAK_SIZE[device.type]
+    a = torch.randn(size, size, device=device).to(PRECISIONS[precision])
 
     def product() -> None:
         a @ a
         _wait([device])
 
     product()
-    return 2 * side**3 / min(_seconds(product) for _ in range(PEAK_ROUNDS))
+    return 2 * size**3 / min(_seconds(product) for _ in range(PEAK_ROUNDS))
 
 
 def _encoded(seed: int) -> bytes:
-    """A JPEG file of smooth noise."""
+    """Return a JPEG file of smooth noise."""
     coarse = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(coarse).resize(PHOTOGRAPH, Image.Resampling.BICUBIC).save(file, "JPEG")
@@ -134,7 +134,7 @@ def _seconds(job: Callable[[], None]) -> float:
 
 
 def _wait(devices: Sequence[torch.device]) -> None:
-    """Until GPUs have done what they were given."""
+    """Wait until the GPUs are done."""
     for device in devices:
         if device.type == "cuda":
             torch.cuda.synchronize(device)

@@ -1,8 +1,8 @@
-"""The guided-diffusion UNet: its configuration, and its forward pass up to a decoder block, made fast.
+"""The guided-diffusion UNet: its configuration, and a fast forward pass up to a decoder block.
 
-The layers and their names are guided_diffusion's own, so OpenAI's checkpoints load key by key. What
-is exchanged for speed changes no result beyond rounding; `tests/peers/test_guided_diffusion.py`
-compares each exchange with guided_diffusion's own forward.
+The layers and their names are guided_diffusion's, so OpenAI's checkpoints load key by key. Layers
+replaced for speed change no result beyond rounding; `tests/peers/test_guided_diffusion.py` compares
+each with guided_diffusion's own.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ with warnings.catch_warnings():
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """A guided-diffusion UNet. Names follow `guided_diffusion.script_util`.
+    """Configuration of a guided-diffusion UNet. Names follow `guided_diffusion.script_util`.
 
-    `patch` > 1 hands the network the photograph as (3 * patch^2) channels at S / patch
-    (pixel-unshuffle): fewer positions for the same photograph, for small networks on small machines.
+    With `patch` > 1 the input is (3 * patch^2) channels at S / patch (pixel-unshuffle): fewer positions
+    for the same photograph, for small networks on small machines.
     """
 
     image_size: int
@@ -81,7 +81,7 @@ class UNetConfig:
         return asdict(self)
 
     def build(self, last_block: int | None = None) -> UNetModel:
-        """The network; with `last_block`, without the layers that only come after that block."""
+        """Return the network; with `last_block`, without the layers after that block."""
         net = UNetModel(
             image_size=self.grid,
             in_channels=self.in_channels,
@@ -125,9 +125,9 @@ SMALL = UNetConfig(
 def decoder_activations(
     net: UNetModel, x: Tensor, timesteps: Tensor, blocks: Sequence[int]
 ) -> dict[int, Tensor]:
-    """The forward pass of `UNetModel`, ended after the last of `blocks`; x is (N, C, h, w).
+    """Run the forward pass of `UNetModel` up to the last of `blocks`; x is (N, C, h, w).
 
-    `timesteps` is (N,), or (1,) where one timestep holds for all: its embedding is then computed once.
+    `timesteps` is (N,), or (1,) for one timestep of all, whose embedding is then computed once.
     """
     emb = net.time_embed(timestep_embedding(timesteps, net.model_channels))
     skips, h = [], x.to(_torso_dtype(net))
@@ -144,12 +144,12 @@ def decoder_activations(
 
 
 def make_fast(net: UNetModel, precision: torch.dtype = torch.float32) -> None:
-    """Exchange the slow parts of this one network in place; its state dict keeps its keys.
+    """Replace the slow layers of a network in place; its state dict keeps its keys.
 
     Channels last throughout, fused attention, Winograd convolutions for float32 on a CPU, and with
-    `precision` bfloat16 the convolutions' weights held in bfloat16. That is bfloat16 autocast without
-    casting half a billion weights in every pass. Group norms are computed in float32, as in
-    guided_diffusion, and so is the timestep's embedding.
+    `precision` bfloat16 the convolutions' weights stored in bfloat16, which saves autocast the casting
+    of half a billion weights in every pass. Group norms and the timestep's embedding are computed in
+    float32, as in guided_diffusion.
     """
     for parent in list(net.modules()):
         for name, layer in list(parent.named_children()):
@@ -192,7 +192,7 @@ class FusedAttention(nn.Module):
         """(N, heads * 3 * C, T) -> (N, heads * C, T)."""
         batch, width, length = qkv.shape
         channels = width // (3 * self.heads)
-        # The kernels want the channels of a position side by side.
+        # The kernels need the channels of a position contiguous.
         heads = qkv.view(batch, self.heads, 3 * channels, length).transpose(2, 3).contiguous()
         q, k, v = heads.chunk(3, dim=3)
         found = F.scaled_dot_product_attention(q, k, v)

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: Side of a tile of the output, and of the input that it needs.
+#: Width and height of an output tile, and of the input tile that it needs.
 OUT, IN = 4, 6
 
-#: Below this many channels or positions, moving the data to tiles and back costs more than it saves
-#: (measured: 1.7 to 2.4 times as fast at 256 channels and more, even at 64).
+#: Below this many channels or positions the tiling costs more than it saves (measured: 1.7 to 2.4 times
+#: as fast at 256 channels and more, equal at 64).
 FEWEST_CHANNELS, FEWEST_POSITIONS = 128, 32 * 32
 
-#: Positions of the tiles transformed at a time: their 36 matrices should stay in the cache.
+#: Positions of the tiles transformed at a time, so that their 36 matrices stay in the cache.
 STRIP_POSITIONS = 4096
 
 _INPUT = torch.tensor(
@@ -57,10 +57,10 @@ _OUTPUT_2D = torch.kron(_OUTPUT, _OUTPUT).float()
 
 
 class WinogradConv2d(nn.Conv2d):
-    """A frozen 3 x 3 convolution (padding 1) that takes the fast way where it pays.
+    """A frozen 3 x 3 convolution (padding 1) that uses Winograd's algorithm where that is faster.
 
-    Shares weight and bias with the convolution that it stands in for. The transformed weights, four
-    times the size, are made when they are first needed and kept.
+    Shares weight and bias with the convolution that it replaces. The transformed weights, four times the
+    size, are computed at first use and kept.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -70,7 +70,7 @@ class WinogradConv2d(nn.Conv2d):
 
     @staticmethod
     def fits(conv: nn.Conv2d) -> bool:
-        """Whether this can stand in for a convolution, and may pay."""
+        """Return whether this can replace a convolution, and may be faster."""
         return (
             conv.kernel_size == (3, 3)
             and conv.stride == (1, 1)
@@ -82,7 +82,7 @@ class WinogradConv2d(nn.Conv2d):
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WinogradConv2d:
-        """Moved or rounded, as by `to`: the transformed weights are then those of before."""
+        """Drop the transformed weights when the weights are moved or cast."""
         self._transformed = None
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
@@ -136,7 +136,7 @@ def _convolve(x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
 
 
 def _tiles(image: Tensor, rows: int, columns: int) -> Tensor:
-    """Overlapping tiles of the first lines of (H, W, C), as a view (6, 6, rows, columns, C)."""
+    """Return overlapping tiles of the first lines of (H, W, C), as a view (6, 6, rows, columns, C)."""
     line, pixel, channel = image.stride()
     return image.as_strided(
         (IN, IN, rows, columns, image.shape[2]),

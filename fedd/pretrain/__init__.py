@@ -1,1 +1,1 @@
-"""Pretraining of a small backbone, and the teacher that FEDD compares with."""
+"""Pretraining of a backbone: the run, its data, and the ImageNet encoder that can teach it."""

@@ -1,11 +1,12 @@
-"""What a backbone learns from: photographs without masks, and rendered phantoms with theirs.
+"""Data of a pretraining: photographs without masks, and rendered phantoms with masks.
 
-Arrays: pictures wait as (N, 3, S, S) uint8, masks as (N, S, S) uint8 class ids.
+Arrays: in memory, images are (N, 3, S, S) uint8 and masks (N, S, S) uint8 class ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,16 @@ from torch import Tensor
 from fedd.augment import relit, transformed
 from fedd.dataset import DatasetImage
 from fedd.errors import DatasetError
-from fedd.files import replacing
+from fedd.files import write_file
 
-#: Side in pixels at which photographs and phantoms wait in memory, before augmentation.
+logger = logging.getLogger(__name__)
+
+#: Width and height in pixels of photographs and phantoms before augmentation.
 PHOTO_SIZE, PHANTOM_SIZE = 224, 144
 
 
 @dataclass(frozen=True)
-class Pictures:
+class PretrainingData:
     """Photographs, phantoms and the phantoms' masks."""
 
     photographs: Tensor
@@ -36,26 +39,24 @@ class Pictures:
     def batch(
         self, photographs: int, phantoms: int, size: int, rng: torch.Generator
     ) -> tuple[Tensor, Tensor | None]:
-        """So many random views, photographs first, (N, 3, size, size) in [-1, 1], and masks.
+        """Return random views, photographs first, (N, 3, size, size) in [-1, 1], and masks.
 
-        The masks (phantoms, size, size) are those of the phantoms, None where none are asked for.
+        The masks (phantoms, size, size) are those of the phantoms; None without phantoms.
         """
         real, _ = _views(self.photographs, None, photographs, size, rng)
         if not phantoms:
             return real, None
-        drawn, masks = _views(self.phantoms, self.masks, phantoms, size, rng)
-        return torch.cat([real, drawn]), masks
+        rendered, masks = _views(self.phantoms, self.masks, phantoms, size, rng)
+        return torch.cat([real, rendered]), masks
 
 
-def gather(
-    photographs: Tensor, phantoms: int, seed: int, cache: Path, log: Callable[[str], None]
-) -> Pictures:
-    """The photographs with rendered phantoms, or with those in `cache`, an npz file."""
+def gather(photographs: Tensor, phantoms: int, seed: int, cache: Path) -> PretrainingData:
+    """Return the photographs with rendered phantoms; `cache` is an npz file that keeps the phantoms."""
     if not cache.exists():
-        log(f"rendering {phantoms} phantoms")
+        logger.info("rendering %d phantoms", phantoms)
         _render(phantoms, seed, cache)
     with np.load(cache, allow_pickle=False) as arrays:
-        return Pictures(
+        return PretrainingData(
             photographs, torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["masks"])
         )
 
@@ -63,7 +64,7 @@ def gather(
 def squares(
     photographs: Iterable[Path], size: int, refused: list[str]
 ) -> Iterator[tuple[Path, Tensor]]:
-    """Photographs stretched to squares, (3, size, size) uint8, the right way up.
+    """Yield photographs resized to squares, (3, size, size) uint8, upright.
 
     Adds a line to `refused` for each that can't be opened.
     """
@@ -82,13 +83,17 @@ def _render(count: int, seed: int, cache: Path) -> None:
     masks = np.zeros((count, PHANTOM_SIZE, PHANTOM_SIZE), np.uint8)
     with ProcessPoolExecutor() as pool:
         seeds = [seed * 1_000_000 + i for i in range(count)]
-        for i, drawn in enumerate(pool.map(_draw_phantom, seeds, chunksize=64)):
-            images[i], masks[i] = drawn
-    with replacing(cache) as temporary, temporary.open("wb") as file:
-        np.savez(file, images=images, masks=masks)
+        for i, pair in enumerate(pool.map(_render_phantom, seeds, chunksize=64)):
+            images[i], masks[i] = pair
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, images=images, masks=masks)
+
+    write_file(cache, write)
 
 
-def _draw_phantom(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _render_phantom(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     from annotation_protocol.phantoms.phantoms import TONES, draw_scene, render
 
     rng = np.random.default_rng(seed)
@@ -100,7 +105,7 @@ def _draw_phantom(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 def _views(
     images: Tensor, masks: Tensor | None, count: int, size: int, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """`count` random views of images drawn at random, (count, 3, size, size) in [-1, 1], and masks."""
+    """Return views of randomly sampled images, (count, 3, size, size) in [-1, 1], and their masks."""
     pick = torch.randint(0, len(images), (count,), generator=rng)
     chosen = images[pick].float() / 127.5 - 1
     unmarked = torch.zeros(chosen[:, 0].shape, dtype=torch.uint8)

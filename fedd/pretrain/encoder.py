@@ -1,4 +1,4 @@
-"""ImageNet's EfficientNet-Lite0: the network that the diffusion features are measured against.
+"""ImageNet's EfficientNet-Lite0: a backbone to compare with, and the teacher of a pretraining.
 
 The weights (Apache-2.0) come with a package of the extra `[pretrain]`, so nothing is downloaded.
 Images are (N, 3, S, S) float32 in [-1, 1], which is also what the network was trained on; S is a
@@ -27,7 +27,7 @@ CHANNELS = {2: 16, 4: 24, 8: 40, 16: 112, 32: 320}
 
 
 class EfficientNetLite0:
-    """EfficientNet-Lite0 behind the protocol of a backbone, so that the same probes read it.
+    """EfficientNet-Lite0 as a `Backbone`, so that the same probes can be trained on it.
 
     Blocks are numbered from 0, deepest first, as a UNet's: strides 32, 16, 8, 4 and 2.
     """
@@ -47,7 +47,7 @@ class EfficientNetLite0:
     def activations(
         self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0
     ) -> dict[int, Tensor]:
-        """Features of `blocks`, on this device; `timestep` and `noise` change nothing.
+        """Return features of `blocks`, on this device; `timestep` and `noise` are ignored.
 
         Raises ValueError for a block that does not exist.
         """
@@ -58,9 +58,9 @@ class EfficientNetLite0:
 
 
 def load_efficientnet_lite0(*, pretrained: bool = True) -> nn.Module:
-    """The network in evaluation mode, with its ImageNet weights or with random ones.
+    """Return the network in evaluation mode, with its ImageNet weights or with random ones.
 
-    Raises MissingPackageError where the extra `[pretrain]` is not installed.
+    Raises MissingPackageError if the extra `[pretrain]` is not installed.
     """
     try:
         from efficientnet_lite_pytorch import EfficientNet
@@ -73,7 +73,7 @@ def load_efficientnet_lite0(*, pretrained: bool = True) -> nn.Module:
 
 
 def strided_features(net: nn.Module, images: Tensor, last: int = 32) -> dict[int, Tensor]:
-    """Features of `net` (from `load_efficientnet_lite0`) by stride, 2 to `last`, and no further."""
+    """Return features of `net` (from `load_efficientnet_lite0`) by stride, from 2 to `last`."""
     found: dict[int, Tensor] = {}
     parts: Any = net  # its modules are known by name only
     x = parts._swish(parts._bn0(parts._conv_stem(images)))
@@ -110,11 +110,11 @@ _SAMPLE = 128
 
 
 def efficientnet_lite0_teacher(photographs: Sequence[Path]) -> Teacher:
-    """ImageNet's EfficientNet-Lite0 (Apache-2.0) as teacher, its strides 16, 8 and 4.
+    """Return ImageNet's EfficientNet-Lite0 (Apache-2.0) as teacher: its strides 16, 8 and 4.
 
-    Each channel is standardised over the first of the `photographs` that can be opened; stride 8 is
-    told what stride 16 sees as well. Raises MissingPackageError where the extra `[pretrain]` is not
-    installed, TrainingDataError where no photograph can be opened.
+    Each channel is standardised over the first of the `photographs` that can be opened; stride 8 also
+    gets the features of stride 16. Raises MissingPackageError if the extra `[pretrain]` is not
+    installed, TrainingDataError if no photograph can be opened.
     """
     net: Any = load_efficientnet_lite0().requires_grad_(False)
     net = net.to(memory_format=torch.channels_last)  # which torch's stubs do not know of modules
@@ -132,7 +132,7 @@ def efficientnet_lite0_teacher(photographs: Sequence[Path]) -> Teacher:
     sample = [square for _, square in islice(squares(photographs, TEACHER_SIZE, refused), _SAMPLE)]
     if not sample:
         raise TrainingDataError(
-            f"no photograph for the teacher to look at: {len(photographs)} found"
+            f"no photograph for the teacher: {len(photographs)} found"
             f"{', first ' + refused[0] if refused else '; name a folder that holds them'}"
         )
     seen = [raw(part.float() / 127.5 - 1) for part in torch.split(torch.stack(sample), 16)]

@@ -1,23 +1,24 @@
-"""Train a backbone on one's own unlabelled photographs, from scratch or from another backbone.
+"""Pretraining: a backbone trained on unlabelled photographs, from scratch or from another backbone.
 
 Three losses on the same forward pass:
 
-- denoising: guided-diffusion's own loss (`GaussianDiffusion.training_losses`), at every timestep;
-- alignment, where a teacher is given: activations of decoder blocks, through a linear layer, point
-  the same way as the teacher's features of the clean image (representation alignment, Yu et al.,
-  arXiv 2410.06940; for UNets arXiv 2505.16792);
-- phantoms: a linear layer on decoder blocks tells the classes of rendered phantoms.
+- denoising: guided-diffusion's loss (`GaussianDiffusion.training_losses`), at every timestep;
+- alignment, with a teacher: activations of decoder blocks, through a linear layer, align with the
+  teacher's features of the clean image (representation alignment, Yu et al., arXiv 2410.06940; for
+  UNets arXiv 2505.16792);
+- phantoms: a linear layer on decoder blocks predicts the classes of rendered phantoms.
 
-The last two count in proportion to how much of the image the noise has left. No mask of any
-photograph is used. Everything about a run is in its folder; the same command resumes it.
+The last two are weighted by the share of the signal that the noise leaves. No mask of a photograph is
+used. Everything about a run is in its folder; the same command resumes it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,21 +35,23 @@ from fedd.backbone import (
     parameter_count,
 )
 from fedd.errors import TrainingDataError, WeightsError
-from fedd.files import replacing, write_text
+from fedd.files import write_file
 from fedd.pretrain.data import PHOTO_SIZE, gather, squares
 from fedd.pretrain.encoder import Teacher
 from fedd.weights.files import save_backbone
 
+logger = logging.getLogger(__name__)
+
 #: Steps from one checkpoint to the next, and from one line of the log to the next.
 CHECKPOINT_EVERY, LOG_EVERY = 100, 25
 
-#: Of the phantoms' classes in the loss: lesions and pen strokes cover little of a picture.
+#: Weights of the phantoms' classes in the loss: lesions and pen strokes cover little of an image.
 CLASS_WEIGHTS = (1.0, 2.0, 2.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """Everything that decides the outcome of a run, besides photographs, network and teacher."""
+    """Everything that determines a run's outcome besides photographs, network and teacher."""
 
     steps: int = 3000
     batch_size: int = 16
@@ -59,7 +62,7 @@ class PretrainSettings:
     ema: float = 0.999
     align_weight: float = 0.5
     phantom_weight: float = 0.5
-    low_noise_share: float = 0.5  #: share of the timesteps drawn below `low_noise`
+    low_noise_share: float = 0.5  #: share of the timesteps sampled below `low_noise`
     low_noise: int = 150
     seed: int = 0
 
@@ -71,38 +74,39 @@ def pretrain(
     settings: PretrainSettings,
     teacher: Teacher | None,
     name: str,
-    log: Callable[[str], None] = print,
 ) -> Path:
-    """Train to `settings.steps`, writing `out/<name>.safetensors` (fp16, averaged weights).
+    """Train to `settings.steps` and write `out/<name>.safetensors` (fp16, averaged weights).
 
-    `start` is an architecture, then the weights are random, or a backbone to go on from. A folder
-    that holds a stopped run is resumed, and ends as if it had never stopped.
+    `start` is an architecture with random weights, or a backbone to continue from. A stopped run in
+    `out` is resumed, with the result of an uninterrupted one.
 
     Raises:
-        TrainingDataError: nothing to learn from, or `out` holds another run.
+        TrainingDataError: fewer than two photographs, or `out` holds another run.
         WeightsError: the backbone to start from lacks layers.
     """
-    opened = _opened(photographs, log)
+    opened = _opened(photographs)
     run = _Run(start, settings, teacher)
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out / "run.json", _identity(list(opened), start, settings, teacher))
+    _write_or_check_identity(out / "run.json", _identity(list(opened), start, settings, teacher))
     stacked = torch.stack(list(opened.values()))
-    pictures = gather(stacked, settings.phantoms, settings.seed, out / "phantoms.npz", log)
+    data = gather(stacked, settings.phantoms, settings.seed, out / "phantoms.npz")
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
         run.load(checkpoint)
-        log(f"resuming at step {run.step}")
-    log(
-        f"{parameter_count(run.net) / 1e6:.1f} M parameters, {len(opened)} photographs, "
-        f"{len(pictures.phantoms)} phantoms"
+        logger.info("resuming at step %d", run.step)
+    logger.info(
+        "%.1f M parameters, %d photographs, %d phantoms",
+        parameter_count(run.net) / 1e6,
+        len(opened),
+        len(data.phantoms),
     )
-    drawn = round(settings.batch_size * settings.phantom_share) if settings.phantoms else 0
+    phantoms = round(settings.batch_size * settings.phantom_share) if settings.phantoms else 0
     started, first = time.monotonic(), run.step
     while run.step < settings.steps:
-        # The generator starts anew from (seed, step), so a resumed run sees what an unbroken one would.
+        # Seeded by (seed, step), so that a resumed run gets the batches of an uninterrupted one.
         rng = torch.Generator().manual_seed(settings.seed * 1_000_003 + run.step)
-        images, masks = pictures.batch(
-            settings.batch_size - drawn, drawn, run.config.image_size, rng
+        images, masks = data.batch(
+            settings.batch_size - phantoms, phantoms, run.config.image_size, rng
         )
         losses = run.train_step(images, masks, rng)
         if run.step % LOG_EVERY == 0:
@@ -110,7 +114,7 @@ def pretrain(
             line = json.dumps({"step": run.step, "seconds_a_step": pace, **losses})
             with (out / "log.jsonl").open("a") as file:
                 file.write(line + "\n")
-            log(line)
+            logger.info(line)
         if run.step % CHECKPOINT_EVERY == 0 or run.step == settings.steps:
             run.save(checkpoint)
     target = out / f"{name}.safetensors"
@@ -121,14 +125,15 @@ def pretrain(
     return target
 
 
-def _opened(photographs: Sequence[Path], log: Callable[[str], None]) -> dict[Path, Tensor]:
-    """The photographs that can be opened, (3, PHOTO_SIZE, PHOTO_SIZE) uint8; the others are told."""
+def _opened(photographs: Sequence[Path]) -> dict[Path, Tensor]:
+    """Return the photographs that can be opened, (3, PHOTO_SIZE, PHOTO_SIZE) uint8; log the others."""
     refused: list[str] = []
     opened = dict(squares(photographs, PHOTO_SIZE, refused))
     for line in refused:
-        log(f"refused  {line}")
+        logger.info("refused  %s", line)
     if refused:
-        log(f"{len(photographs)} photographs: {len(opened)} read, {len(refused)} refused")
+        counts = len(photographs), len(opened), len(refused)
+        logger.info("%d photographs: %d read, %d refused", *counts)
     if len(opened) < 2:
         raise TrainingDataError(
             f"pretraining needs photographs, {len(opened)} found; name a folder that holds them"
@@ -142,7 +147,7 @@ def _identity(
     settings: PretrainSettings,
     teacher: Teacher | None,
 ) -> dict[str, Any]:
-    """What must stay the same when a run is resumed; only its length may change."""
+    """Return what must stay the same when a run is resumed; only its length may change."""
     config = start.config if isinstance(start, DiffusionUNet) else start
     kept: dict[str, Any] = {
         **asdict(settings),
@@ -156,15 +161,15 @@ def _identity(
     return read_back
 
 
-def _claim(path: Path, identity: dict[str, Any]) -> None:
-    """Write what a run is into its folder; raise TrainingDataError where another one is there."""
+def _write_or_check_identity(path: Path, identity: dict[str, Any]) -> None:
+    """Write a run's identity into its folder; raise TrainingDataError if it holds another run."""
     if not path.exists():
-        write_text(path, json.dumps(identity, indent=1))
+        write_file(path, json.dumps(identity, indent=1))
         return
-    there = json.loads(path.read_text())
-    if changed := [key for key in identity if there.get(key) != identity[key]]:
+    stored = json.loads(path.read_text())
+    if changed := [key for key in identity if stored.get(key) != identity[key]]:
         raise TrainingDataError(
-            f"{path.parent} holds a run with other {', '.join(changed)}: resume it as it was begun, "
+            f"{path.parent} holds a run with other {', '.join(changed)}: resume it with the same ones, "
             "or give another --out"
         )
 
@@ -187,7 +192,7 @@ class _Run:
         if isinstance(start, DiffusionUNet):
             if len(start.blocks) < self.config.decoder_blocks:
                 raise WeightsError(
-                    f"the weights of {start.name} were kept only to decoder block {start.blocks[-1]}: "
+                    f"the weights of {start.name} are stored only up to decoder block {start.blocks[-1]}: "
                     "training needs the whole network, so start from the whole file"
                 )
             self.net.load_state_dict(start.net.state_dict())
@@ -204,7 +209,7 @@ class _Run:
         size = self.config.image_size
         targets = teacher(torch.zeros(1, 3, size, size)) if teacher else {}
         self.align_blocks = {
-            stride: _block_of_side(shapes, target.shape[-1]) for stride, target in targets.items()
+            stride: _block_of_size(shapes, target.shape[-1]) for stride, target in targets.items()
         }
         self.align_heads = nn.ModuleDict(
             {
@@ -223,7 +228,7 @@ class _Run:
     def train_step(
         self, images: Tensor, phantom_masks: Tensor | None, rng: torch.Generator
     ) -> dict[str, float]:
-        """One step on `images` (N, 3, S, S), of which the last len(phantom_masks) are phantoms."""
+        """Run one step on `images` (N, 3, S, S), of which the last len(phantom_masks) are phantoms."""
         s = self.settings
         for group in self.optimiser.param_groups:
             group["lr"] = s.learning_rate * self._schedule()
@@ -253,8 +258,7 @@ class _Run:
             "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        with replacing(path) as temporary:
-            torch.save(state, temporary)
+        write_file(path, lambda temporary: torch.save(state, temporary))
 
     def load(self, path: Path) -> None:
         state: dict[str, Any] = torch.load(path, weights_only=True)
@@ -272,7 +276,7 @@ class _Run:
         return {block: a.shape for block, a in found.items()}
 
     def _timesteps(self, count: int, rng: torch.Generator) -> Tensor:
-        """(count,) timesteps, a share of them at the low noise that probes read."""
+        """Sample (count,) timesteps, a share of them at the low noise that probes read."""
         s = self.settings
         t = torch.randint(0, DIFFUSION_STEPS, (count,), generator=rng)
         low = torch.rand(count, generator=rng) < s.low_noise_share
@@ -281,7 +285,7 @@ class _Run:
     def _forward(
         self, images: Tensor, t: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """The denoising loss, and the activations (N, C, h, w) of the blocks that heads read."""
+        """Return the denoising loss and the activations (N, C, h, w) of the blocks with heads."""
         x = F.pixel_unshuffle(images, self.config.patch)
         x = x.contiguous(memory_format=torch.channels_last)
         noise = torch.randn(x.shape, generator=rng)
@@ -309,8 +313,8 @@ class _Run:
             theirs = F.interpolate(
                 targets[stride], ours.shape[-2:], mode="bilinear", align_corners=False
             )
-            away = 1 - F.cosine_similarity(ours, theirs, dim=1).mean((1, 2))
-            total = total + (away * clear).sum() / clear.sum()
+            distance = 1 - F.cosine_similarity(ours, theirs, dim=1).mean((1, 2))
+            total = total + (distance * clear).sum() / clear.sum()
         return total / len(self.align_blocks)
 
     def _phantom_loss(self, kept: dict[int, Tensor], masks: Tensor, clear: Tensor) -> Tensor:
@@ -338,6 +342,6 @@ class _Run:
             mean.lerp_(new, 1 - decay)
 
 
-def _block_of_side(shapes: dict[int, torch.Size], side: int) -> int:
-    """The first block whose grid is nearest, in octaves, to one of `side` x `side`."""
-    return min(shapes, key=lambda block: abs(math.log2(shapes[block][-1] / side)))
+def _block_of_size(shapes: dict[int, torch.Size], size: int) -> int:
+    """Return the first block with a grid nearest, in octaves, to `size` x `size`."""
+    return min(shapes, key=lambda block: abs(math.log2(shapes[block][-1] / size)))

@@ -1,7 +1,7 @@
 """The members in training: M networks of in -> 128 -> 32 -> classes as one batched computation.
 
 Arrays: M members, B pixels of a step, C channels, K classes. Inside, pixels come last: batch norm
-then takes (1, M * width, B) as it lies in memory.
+then takes (1, M * width, B) without a copy.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ class is unknown.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 from fedd.augment import augmented_views
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache, extract_as_cached, image_digest
-from fedd.dataset import UNKNOWN
+from fedd.dataset import UNKNOWN, DatasetImage
 from fedd.errors import TrainingDataError
 from fedd.features import FeatureSpec, at_points, prepare
 
@@ -82,6 +82,13 @@ class Sampling:
     seed: int
 
 
+def labelled_examples(images: Iterable[DatasetImage], class_count: int) -> Iterator[Example]:
+    """Yield a data set's images with masks as examples, one photograph in memory at a time."""
+    for image in images:
+        mask = image.class_ids(class_count)
+        yield Example(image.photograph(), mask, image.patient, image.tone)
+
+
 def check_mask(example: Example, number: int, classes: Sequence[str]) -> None:
     """Raise TrainingDataError for a mask that holds anything but class ids and 255."""
     strange = np.setdiff1d(example.mask, [*range(len(classes)), UNKNOWN])
@@ -109,7 +116,7 @@ def sample(
     cache: FeatureCache | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Pixels:
-    """Sample pixels of all images; an image whose every pixel is unknown gives none.
+    """Sample pixels of all images; an image of unknown pixels only gives none.
 
     `progress` is called with the number of images done. Raises TrainingDataError if there is no pixel
     at all, WeightsError if the backbone is damaged.

@@ -23,7 +23,7 @@ from fedd.probes.pixels import Example
 #: Length of a window in lengths of the lesion: in prediction, and in training (from, to).
 REACH, TRAINED_REACH = 1.5, (1.3, 3.2)
 
-#: Shortest window, as a share of the photograph's side.
+#: Shortest window, as a share of the photograph's width and height.
 SHORTEST = 0.2
 
 #: Windows of each training mask, and their largest shift, in lengths of the window.
@@ -62,7 +62,7 @@ def window_around(
         return None
     largest = 1 + int(np.bincount(parts.ravel())[1:].argmax())
     bounds = ndimage.find_objects(parts)[largest - 1]
-    spans = [(b.start / side, b.stop / side) for b, side in zip(bounds, lesion.shape, strict=True)]
+    spans = [(b.start / size, b.stop / size) for b, size in zip(bounds, lesion.shape, strict=True)]
     length = min(1.0, max(reach * max(stop - start for start, stop in spans), SHORTEST))
     top, left = (
         min(max((start + stop - length) / 2 + away * length, 0.0), 1.0 - length)
@@ -84,6 +84,6 @@ def lesion_windows(example: Example, lesion: int, name: str) -> Iterator[Example
             )
 
 
-def _slice(start: float, length: float, side: int) -> slice:
-    first = min(round(start * side), side - 1)
-    return slice(first, min(side, first + max(1, round(length * side))))
+def _slice(start: float, length: float, size: int) -> slice:
+    first = min(round(start * size), size - 1)
+    return slice(first, min(size, first + max(1, round(length * size))))

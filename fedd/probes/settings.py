@@ -32,7 +32,7 @@ class ProbeSettings:
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
     seed: int = 0
-    grid: int | None = None  #: side of the predicted grid; None: the backbone's S
+    grid: int | None = None  #: width and height of the predicted grid; None: the backbone's S
     mirrored: bool = False  #: average with the prediction of the mirrored image, under other noise
     refined_class: str | None = None  #: class whose largest region gets a refinement pass
 

@@ -30,7 +30,7 @@ from fedd.probes.pixels import (
     sample,
 )
 from fedd.probes.refiner import lesion_windows
-from fedd.segment import Probes, ProbeSettings, TrainingRecord
+from fedd.segment import Probes, ProbeSettings, ProbeTrainingRecord
 from fedd.validation import Candidate, ValidationSplit, validation_split
 
 __all__ = ["Example", "train_probes"]
@@ -190,7 +190,7 @@ def _train(
         backbone.name,
         backbone.hash,
         fit.tensors,
-        record=TrainingRecord(
+        record=ProbeTrainingRecord(
             learned=tuple(example.digest for example in training),
             validation=tuple(example.digest for example in validation),
             steps=fit.steps,

@@ -1,7 +1,7 @@
-"""The experiments of the FEDD paper, run anew: every table and figure, ours beside the paper's.
+"""Reproduction of the FEDD paper's experiments: tables and figures, ours compared with the paper's.
 
-A `Plan` says which cells there are, `split` which photographs each sees, a `Workbench` runs them,
-`run_cells` runs what is not done yet and `write_report` makes the tables and figures.
+A `Plan` lists the cells, `split` divides the photographs, a `Workbench` computes a cell, `run_cells`
+computes the missing ones and `write_report` writes tables and figures.
 """
 
 from fedd.reproduce.cells import PlanOutcome, Workbench, run_cells

@@ -1,6 +1,6 @@
-"""The figures of the reproduction: 4, 5 and 7 of the paper, ROC curves, F1 by tone, costs.
+"""Figures of a reproduction: 4, 5 and 7 of the paper, ROC curves, F1 by tone, costs.
 
-Ours are filled marks with their 95 % intervals; the paper's, where it has any, hollow marks.
+Ours are filled marks with 95 % intervals; the paper's are hollow marks.
 """
 
 from __future__ import annotations
@@ -14,17 +14,28 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from annotation_protocol import load_protocol
-from fedd.figures import INK, LINE, MUTED, PAPER, SERIES, Sheet, draw_sheet, new_figure, save
+from fedd.dataset import ALL, resized_mask
+from fedd.figures import (
+    INK,
+    LINE,
+    MUTED,
+    PAPER,
+    SERIES,
+    ContactSheet,
+    draw_contact_sheet,
+    new_figure,
+    save,
+)
 from fedd.malignancy.classifier import DISCLAIMER
 from fedd.malignancy.discrimination import roc_curve
 from fedd.paper import results as paper_results
 from fedd.reproduce.cells import Workbench
 from fedd.reproduce.plan import CLASSIFICATION, DEEPDERM, FEDD, SEGMENTATION, Cell, Plan, Task
 from fedd.reproduce.results import Result
-from fedd.reproduce.scores import ALL, ModelScore, by_key, truth_and_probabilities
-from fedd.reproduce.table import CALLED, GROUPS
+from fedd.reproduce.scores import ModelScore, by_key, truth_and_probabilities
+from fedd.reproduce.table import GROUP_LABELS, GROUPS
 
-#: A colour a model, the same in every figure.
+#: The models' colours in all figures.
 COLOURS = {
     FEDD: SERIES[0],
     "EfficientNetB0": SERIES[1],
@@ -35,11 +46,11 @@ COLOURS = {
     DEEPDERM: INK,
 }
 
-#: How strongly a class is laid over the photograph.
-_OVER = 0.55
+#: Opacity of a mask over the photograph.
+_OPACITY = 0.55
 
-#: The whole scale, and room for a mark at either end.
-_WHOLE = (-0.03, 1.03)
+#: The scale from 0 to 1, with room for a mark at either end.
+_UNIT_SCALE = (-0.03, 1.03)
 
 Scores = Mapping[tuple[str, str, int, str, str], ModelScore]
 
@@ -47,37 +58,37 @@ Scores = Mapping[tuple[str, str, int, str, str], ModelScore]
 def draw_all(
     found: Sequence[ModelScore], results: Sequence[Result], workbench: Workbench, folder: Path
 ) -> list[tuple[Path, str]]:
-    """Write the figures that there are results for; returns each file with its caption."""
+    """Write the figures that have results; returns each file with its caption."""
     known, plan = by_key(found), workbench.plan
     tasks = {result.cell.task for result in results}
     marks = "Ours, with 95 % intervals." if plan.small else _MARKS
-    drawn: list[tuple[str, Any, str]] = []
+    made: list[tuple[str, Any, str]] = []
     if SEGMENTATION in tasks:
-        drawn.append(("figure4.png", _figure4(known, plan), f"{_FIGURE4} {marks}"))
-        drawn.append(("figure5.png", _figure5(known, workbench), _FIGURE5))
+        made.append(("figure4.png", _figure4(known, plan), f"{_FIGURE4} {marks}"))
+        made.append(("figure5.png", _figure5(known, workbench), _FIGURE5))
     if CLASSIFICATION in tasks:
-        drawn.append(("figure7.png", _figure7(known, plan), f"{_FIGURE7} {marks} {_RESEARCH}"))
-        drawn.append(("roc.png", _roc(results, workbench), f"{_ROC} {_RESEARCH}"))
-        drawn.append(("f1.png", _f1(known, plan), f"{_F1} {marks} {_RESEARCH}"))
+        made.append(("figure7.png", _figure7(known, plan), f"{_FIGURE7} {marks} {_RESEARCH}"))
+        made.append(("roc.png", _roc(results, workbench), f"{_ROC} {_RESEARCH}"))
+        made.append(("f1.png", _f1(known, plan), f"{_F1} {marks} {_RESEARCH}"))
     if results:
-        drawn.append(("costs.png", _costs(results, plan), _COSTS))
-    for name, figure, _ in drawn:
+        made.append(("costs.png", _costs(results, plan), _COSTS))
+    for name, figure, _ in made:
         save(figure, folder / name)
-    return [(folder / name, caption) for name, _, caption in drawn] + [
+    return [(folder / name, caption) for name, _, caption in made] + [
         (path, _FIGURE6) for path in _heat_maps(folder, plan)
     ]
 
 
 _FIGURE4 = (
-    "The paper's figure 4: IoU on the test by share of the data learned from. Above, the mean over the "
+    "The paper's figure 4: IoU on the test by share of the training data. Above, the mean over the "
     "classes; below, the lesion."
 )
 _FIGURE5 = "The paper's figure 5: photographs, true masks and those of FEDD and the best baseline."
 _FIGURE6 = (
-    "The paper's figure 6: how well each block reads at each timestep, learned and looked at within the "
-    "photographs learned from; the test has no part in it."
+    "The paper's figure 6: performance of each block at each timestep, on a split of the training "
+    "photographs; the test is not used."
 )
-_FIGURE7 = "The paper's figure 7: ROC-AUC by share of the data learned from."
+_FIGURE7 = "The paper's figure 7: ROC-AUC by share of the training data."
 _ROC = "ROC curves by share of the data, first seed."
 _F1 = "F1 by tone at the best threshold of the test, as in the paper."
 _COSTS = "Seconds and peak memory of a cell; each dot is one."
@@ -86,7 +97,7 @@ _RESEARCH = f"Output of the classifiers is {DISCLAIMER}."
 
 
 def _heat_maps(folder: Path, plan: Plan) -> list[Path]:
-    """Those of an ablation, where one was run; by tone only where a tone has more than a few."""
+    """Return the heat maps of an ablation, if one was run; those by tone not in a small plan."""
     found = sorted((folder / "ablation").glob("figure6-*.png"), key=lambda path: path.stem)
     return [path for path in found if not (plan.small and path.stem.endswith("by-tone"))]
 
@@ -98,7 +109,7 @@ def _figure4(known: Scores, plan: Plan) -> Any:
         for column, tone in enumerate(GROUPS):
             _by_fraction(axes[row, column], known, plan, SEGMENTATION, name, tone)
         axes[row, 0].set_ylabel(called, color=MUTED, fontsize=9)
-        axes[row, 0].set_ylim(*_WHOLE)
+        axes[row, 0].set_ylim(*_UNIT_SCALE)
     _finish(figure, axes, known, plan, SEGMENTATION, "miou")
     return figure
 
@@ -108,7 +119,7 @@ def _figure7(known: Scores, plan: Plan) -> Any:
     for axis, tone in zip(axes[0], GROUPS, strict=True):
         _by_fraction(axis, known, plan, CLASSIFICATION, "roc_auc", tone)
         axis.axhline(0.5, color=LINE, linewidth=1, zorder=0)
-    axes[0, 0].set_ylim(*_WHOLE)
+    axes[0, 0].set_ylim(*_UNIT_SCALE)
     axes[0, 0].set_ylabel("ROC-AUC of malignant", color=MUTED, fontsize=9)
     if not plan.small:
         doctors = paper_results()["dermatologists_roc_auc"]
@@ -117,14 +128,14 @@ def _figure7(known: Scores, plan: Plan) -> Any:
     return figure
 
 
-def _by_fraction(axis: Any, known: Scores, plan: Plan, task: Task, figure: str, tone: str) -> None:
-    """Lines over the fractions, the models side by side so that no interval hides another."""
+def _by_fraction(axis: Any, known: Scores, plan: Plan, task: Task, metric: str, tone: str) -> None:
+    """Draw lines over the fractions, shifted by model so that no interval hides another."""
     axis.grid(axis="y", color=LINE, linewidth=0.8)
     models = plan.models[task]
-    for place, model in enumerate(models):
-        shift = (place - (len(models) - 1) / 2) * 0.1
+    for number, model in enumerate(models):
+        shift = (number - (len(models) - 1) / 2) * 0.1
         colour = COLOURS[model]
-        ours = [known.get((task, model, f, tone, figure)) for f in plan.fractions]
+        ours = [known.get((task, model, f, tone, metric)) for f in plan.fractions]
         theirs = [s.paper if s else None for s in ours]
         at = np.arange(len(plan.fractions)) + shift
         axis.plot(
@@ -135,7 +146,7 @@ def _by_fraction(axis: Any, known: Scores, plan: Plan, task: Task, figure: str, 
             zorder=3,
         )  # fmt: skip
         _with_intervals(axis, at, ours, colour, joined=True, bold=model == FEDD)
-    if all(s.value is None for key, s in known.items() if key[3:] == (tone, figure)):
+    if all(s.value is None for key, s in known.items() if key[3:] == (tone, metric)):
         axis.text(0.5, 0.5, "too few to say", transform=axis.transAxes, ha="center", color=MUTED)
     axis.set_xticks(range(len(plan.fractions)), [f"{f} %" for f in plan.fractions])
     axis.set_xlim(-0.5, len(plan.fractions) - 0.5)
@@ -146,8 +157,8 @@ def _f1(known: Scores, plan: Plan) -> Any:
     models = plan.classified
     for axis, fraction in zip(axes[0], plan.fractions, strict=True):
         axis.grid(axis="y", color=LINE, linewidth=0.8)
-        for place, model in enumerate(models):
-            shift = (place - (len(models) - 1) / 2) * 0.11
+        for number, model in enumerate(models):
+            shift = (number - (len(models) - 1) / 2) * 0.11
             ours = [known.get((CLASSIFICATION, model, fraction, tone, "f1")) for tone in GROUPS]
             at = np.arange(len(GROUPS)) + shift
             axis.plot(
@@ -159,7 +170,7 @@ def _f1(known: Scores, plan: Plan) -> Any:
             range(len(GROUPS)), [f"{t}\nn = {_count(known, t, 'f1')}" for t in GROUPS], fontsize=8
         )
         axis.set_title(f"{fraction} % of the data", loc="left", fontsize=10, color=INK)
-    axes[0, 0].set_ylim(*_WHOLE)
+    axes[0, 0].set_ylim(*_UNIT_SCALE)
     axes[0, 0].set_ylabel("F1 of malignant", color=MUTED, fontsize=9)
     ours_or_theirs = [m for m in models if any(k[:2] == (CLASSIFICATION, m) for k in known)]
     _legend(figure, ours_or_theirs, paper=not plan.small)
@@ -175,7 +186,7 @@ def _with_intervals(
     joined: bool,
     bold: bool,
 ) -> None:
-    # Resampled figures are not centred on the figure itself, and an interval may not reach it.
+    # A percentile interval need not contain the value itself.
     low, value, high = (
         _numbers([getattr(s, name) if s else None for s in ours])
         for name in ("low", "value", "high")
@@ -198,7 +209,7 @@ def _roc(results: Sequence[Result], workbench: Workbench) -> Any:
             cell = result.cell
             if cell != Cell(CLASSIFICATION, cell.model, fraction, plan.seeds[0]):
                 continue
-            truth, found = truth_and_probabilities(result, workbench.parts.classified)
+            truth, found = truth_and_probabilities(result, workbench.split.classified)
             false_positive, true_positive, _ = roc_curve(truth, found)
             bold = cell.model == FEDD
             axis.plot(
@@ -249,19 +260,19 @@ def _figure5(known: Scores, workbench: Workbench) -> Any:
     for item in items:
         photograph = item.photograph()
         truth = item.class_ids(len(load_protocol().classes))
-        row = [photograph, _laid_over(photograph, truth)]
+        row = [photograph, _overlaid(photograph, truth)]
         for model, fraction in columns:
             path = workbench.mask_path(Cell(SEGMENTATION, model, fraction, plan.seeds[0]), item)
             row.append(
-                _laid_over(photograph, np.array(Image.open(path)))
+                _overlaid(photograph, np.array(Image.open(path)))
                 if path.is_file()
                 else _blank(photograph)
             )
         pictures.append(row)
     groups = [("", 2)] + [(m, len(ends)) for m in dict.fromkeys(m for m, _ in columns)]
     protocol = load_protocol()
-    return draw_sheet(
-        Sheet(
+    return draw_contact_sheet(
+        ContactSheet(
             pictures=pictures,
             rows=[f"{item.tone}  {item.stem}" for item in items],
             columns=["photograph", "truth", *(f"{f} % of the data" for _, f in columns)],
@@ -274,7 +285,7 @@ def _figure5(known: Scores, workbench: Workbench) -> Any:
 
 
 def _best_baseline(known: Scores, plan: Plan) -> str | None:
-    """The model besides FEDD with the highest mean IoU on most data."""
+    """Return the model other than FEDD with the highest mean IoU on the largest fraction."""
     most = max(plan.fractions)
     found = {
         model: s.value
@@ -286,13 +297,12 @@ def _best_baseline(known: Scores, plan: Plan) -> str | None:
     return max(found, key=lambda model: found[model]) if found else None
 
 
-def _laid_over(photograph: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    colours = np.full((256, 3), 255)  # a pixel that nobody judged is white
+def _overlaid(photograph: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    colours = np.full((256, 3), 255)  # a pixel of unknown class is white
     palette = load_protocol().palette()
     colours[: len(palette)] = palette
-    height, width = photograph.shape[:2]
-    full = np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
-    return np.asarray((1 - _OVER) * photograph + _OVER * colours[full], np.uint8)
+    full = resized_mask(mask, photograph.shape[:2])
+    return np.asarray((1 - _OPACITY) * photograph + _OPACITY * colours[full], np.uint8)
 
 
 def _blank(photograph: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -300,21 +310,21 @@ def _blank(photograph: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _finish(figure: Any, axes: Any, known: Scores, plan: Plan, task: Task, name: str) -> None:
-    """Titles of the columns with their n, and the legend."""
+    """Draw the columns' titles with n, and the legend."""
     for axis, tone in zip(axes[0], GROUPS, strict=True):
-        axis.set_title(_behind(known, tone, name), loc="left", fontsize=10, color=INK)
+        axis.set_title(_title(known, tone, name), loc="left", fontsize=10, color=INK)
     for axis in axes[-1]:
-        axis.set_xlabel("share of the data learned from", color=MUTED, fontsize=9)
+        axis.set_xlabel("share of the training data", color=MUTED, fontsize=9)
     models = [m for m in plan.models[task] if any(key[:2] == (task, m) for key in known)]
     _legend(figure, models, paper=not plan.small, doctors=task == CLASSIFICATION and not plan.small)
 
 
-def _behind(known: Scores, tone: str, name: str) -> str:
-    return f"{CALLED[tone]}, n = {_count(known, tone, name)}"
+def _title(known: Scores, tone: str, name: str) -> str:
+    return f"{GROUP_LABELS[tone]}, n = {_count(known, tone, name)}"
 
 
 def _count(known: Scores, tone: str, name: str) -> int:
-    """Photographs behind a figure: the most of any model."""
+    """Return the number of photographs of a metric: the largest of any model."""
     return max((s.n for key, s in known.items() if key[3:] == (tone, name)), default=0)
 
 
@@ -328,7 +338,7 @@ def _under_title(axis: Any, text: str) -> None:
 def _legend(
     figure: Any, models: Sequence[str], *, paper: bool, doctors: bool = False, rise: float = 0.3
 ) -> None:
-    """The models in a line, `rise` inches above the axes."""
+    """Draw the legend of the models, `rise` inches above the axes."""
     from matplotlib.lines import Line2D
 
     handles = [

@@ -1,4 +1,4 @@
-"""What is reproduced: the cells of the paper's experiments, and the settings of each.
+"""The plan of a reproduction: the cells of the paper's experiments, and the settings of each.
 
 A cell is one model of one task, trained on one fraction of the data with one seed.
 """
@@ -30,7 +30,7 @@ TASKS: tuple[Task, ...] = (SEGMENTATION, CLASSIFICATION)
 FEDD = "FEDD"
 DEEPDERM = "DeepDerm"
 
-#: The paper's baselines, and what `fedd baseline` calls each.
+#: The paper's baselines, and their names in `fedd baseline`.
 UNETS = {
     "EfficientNetB0": "efficientnet-b0",
     "VGG16": "vgg16",
@@ -62,7 +62,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The cell in file names."""
+        """Return the cell's name in files."""
         return f"{self.task}-{self.model}-{self.fraction:02d}-seed{self.seed}"
 
     def __str__(self) -> str:
@@ -71,13 +71,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Starts:
-    """Which weights the baselines start from: a file of `folder` where it has one, else `otherwise`."""
+    """The baselines' initial weights: a file of `folder` if it has one, else `otherwise`."""
 
     otherwise: Start = Start.IMAGENET
     folder: Path | None = None
 
     def of(self, name: str) -> Start | Path:
-        """The start of the network that `fedd baseline` calls `name`."""
+        """Return the initial weights of the network called `name` in `fedd baseline`."""
         if self.folder is not None:
             for ending in WEIGHTS_FILES:
                 path = self.folder / f"{name}{ending}"
@@ -88,31 +88,31 @@ class Starts:
 
 @dataclass(frozen=True)
 class Plan:
-    """All cells with their settings. `small` compares nothing with the paper."""
+    """All cells with their settings. A `small` plan is not compared with the paper."""
 
     probes: ProbeSettings
     classifiers: Mapping[int, ClassifierSettings]  #: by fraction
     unet: UNetSettings
     cnn: CNNSettings
     starts: Starts
-    ablation: ProbeSettings  #: of figure 6; block and timestep are those of each of its cells
+    ablation: ProbeSettings  #: of figure 6; block and timestep are replaced by those of each cell
     timesteps: tuple[int, ...] = tuple(range(0, 1001, 50))  #: of figure 6
     seeds: tuple[int, ...] = (0,)
     fractions: tuple[int, ...] = (5, 10, 15, 20)
     segmenters: tuple[str, ...] = (FEDD, *UNETS)
     classified: tuple[str, ...] = (FEDD, *CNNS)
-    deepderm_size: int = 299  #: the side of its images, by its authors
+    deepderm_size: int = 299  #: width and height of its images, from its authors
     resamples: int = 2000
     small: bool = False
-    notes: tuple[str, ...] = ()  #: what a reader should know about the plan
+    notes: tuple[str, ...] = ()  #: remarks for the report
 
     def __post_init__(self) -> None:
         if not self.seeds:
-            raise ReproductionError("no seed: a plan needs one at the least")
+            raise ReproductionError("no seed: a plan needs at least one")
 
     @property
     def cells(self) -> list[Cell]:
-        """In the order in which they are run: FEDD of both tasks, then the baselines."""
+        """Return the cells in the order in which they are run: FEDD of both tasks, then the baselines."""
         every = [
             Cell(task, model, fraction, seed)
             for task, models in self.models.items()
@@ -129,7 +129,7 @@ class Plan:
     def settings(
         self, cell: Cell
     ) -> ProbeSettings | ClassifierSettings | UNetSettings | CNNSettings:
-        """What decides the outcome of a cell besides the photographs and the backbone."""
+        """Return everything that determines a cell's result besides photographs and backbone."""
         if cell.task == SEGMENTATION:
             return self.probe_settings(cell) if cell.model == FEDD else self.unet_settings(cell)
         return self.classifier_settings(cell) if cell.model == FEDD else self.cnn_settings(cell)
@@ -152,7 +152,7 @@ class Plan:
 
 
 def paper_plan(config: UNetConfig, starts: Starts, seeds: Sequence[int] = (0,)) -> Plan:
-    """The paper's experiments, with the settings that go with a backbone: the paper's for its own."""
+    """Return the paper's experiments, with the settings for a backbone."""
     fractions = tuple(results()["fractions"])
     notes = []
     if not isinstance(starts.of(CNNS[DEEPDERM]), Path):
@@ -174,13 +174,15 @@ def paper_plan(config: UNetConfig, starts: Starts, seeds: Sequence[int] = (0,)) 
 
 
 def chosen(cells: Sequence[Cell], only: Collection[str]) -> list[Cell]:
-    """The cells of the tasks and the models named in `only`, in any case; all where it is empty."""
+    """Return the cells of the tasks and models in `only`, case-insensitive; all if it is empty."""
     wanted = {name.lower() for name in only}
     tasks = {task.lower() for task in TASKS}
     models = {cell.model.lower() for cell in cells}
     if unknown := sorted(wanted - tasks - models):
         known = ", ".join(dict.fromkeys((*TASKS, *(cell.model for cell in cells))))
-        raise ReproductionError(f"nothing is called {unknown[0]}: expected some of {known}")
+        raise ReproductionError(
+            f"no task or model is called {unknown[0]}: expected some of {known}"
+        )
     return [
         cell
         for cell in cells
@@ -192,7 +194,7 @@ def chosen(cells: Sequence[Cell], only: Collection[str]) -> list[Cell]:
 def settings_as_json(
     settings: ProbeSettings | ClassifierSettings | UNetSettings | CNNSettings,
 ) -> dict[str, Any]:
-    """Settings by name, as JSON has them; a file of weights by its hash, wherever it lies."""
+    """Return settings as JSON values; a file of weights by its hash, independent of its path."""
     if isinstance(settings, ProbeSettings | ClassifierSettings):
         values: dict[str, Any] = json.loads(json.dumps(settings.to_dict()))
         return values

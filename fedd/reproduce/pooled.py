@@ -1,7 +1,7 @@
-"""The classifier's features of many blocks from one pass of each photograph, kept on disk.
+"""Pooled features of many blocks from one pass of each photograph, cached on disk.
 
-The paper reads another block at each fraction; the activations of the finest take 33 MB a photograph,
-pooled they take 2 kB, and those are what is kept.
+The paper reads another block for each fraction; the activations of the finest take 33 MB per photograph,
+pooled they take 2 kB.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from fedd.backbone import Backbone
 from fedd.cache import image_digest
 from fedd.dataset import DatasetImage
 from fedd.errors import WeightsError
-from fedd.features import prepare
+from fedd.features import check_finite, prepare
 from fedd.malignancy.pooling import pooled
 from fedd.weights.files import read_safetensors, write_safetensors
 
 POOLED_KIND = "fedd-pooled"
 
-#: Photographs in one pass of the backbone.
+#: Photographs in one batch.
 _BATCH = 8
 
 
 class PooledFeatures:
-    """Pooled activations of `blocks` at a timestep, equal to those of `fedd.malignancy.classifier.features_of`."""
+    """Pooled activations of `blocks` at a timestep, equal to `fedd.malignancy.classifier.features_of`."""
 
     def __init__(
         self, backbone: Backbone, blocks: Sequence[int], timestep: int, folder: Path
@@ -38,16 +38,16 @@ class PooledFeatures:
         self._blocks = tuple(sorted(set(blocks)))
 
     def of(self, items: Sequence[DatasetImage], block: int) -> Tensor:
-        """(N, F) float32 of one block; photographs that are new pass through the backbone.
+        """Return (N, F) float32 of one block; only new photographs pass through the backbone.
 
-        Raises WeightsError where the activations are not numbers.
+        Raises WeightsError if the activations are not numbers.
         """
         found = []
         for start in range(0, len(items), _BATCH):
-            found += self._of_part(items[start : start + _BATCH], block)
+            found += self._of_batch(items[start : start + _BATCH], block)
         return torch.stack(found)
 
-    def _of_part(self, items: Sequence[DatasetImage], block: int) -> list[Tensor]:
+    def _of_batch(self, items: Sequence[DatasetImage], block: int) -> list[Tensor]:
         size = self._backbone.image_size
         images = torch.stack([prepare(item.photograph(), size) for item in items])
         paths = [self._path(image) for image in images]
@@ -55,20 +55,15 @@ class PooledFeatures:
         new = [i for i, features in enumerate(known) if features is None]
         if new:
             computed = self._compute(images[new])
-            for place, i in enumerate(new):
-                known[i] = {key: features[place].clone() for key, features in computed.items()}
+            for row, i in enumerate(new):
+                known[i] = {key: features[row].clone() for key, features in computed.items()}
                 self._write(paths[i], known[i] or {})
         return [features[str(block)] for features in known if features is not None]
 
     @torch.inference_mode()
     def _compute(self, images: Tensor) -> dict[str, Tensor]:
         activations = self._backbone.activations(images, self._timestep, self._blocks)
-        found = {str(block): pooled(a).cpu() for block, a in activations.items()}
-        if not all(torch.isfinite(features).all() for features in found.values()):
-            raise WeightsError(
-                "the backbone gave activations that are not numbers: its weights are damaged"
-            )
-        return found
+        return {str(block): check_finite(pooled(a).cpu()) for block, a in activations.items()}
 
     def _path(self, image: Tensor) -> Path:
         made_from = {
@@ -83,11 +78,11 @@ class PooledFeatures:
 
     def _write(self, path: Path, features: dict[str, Tensor]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_safetensors(path, features, {"kind": POOLED_KIND})
+        write_safetensors(path, features, {"kind": POOLED_KIND}, durable=False)
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:
-    """Features by block; None where there are none, or none that can be read."""
+    """Return features by block; None if the file is missing or unreadable."""
     try:
         return read_safetensors(path, POOLED_KIND)[0]
     except WeightsError:

@@ -1,224 +1,191 @@
-"""From what the cells measured to figures by tone, each with its n, its interval and the paper's value.
+"""Scores of the cells by tone, each with n, interval and the paper's value.
 
-Segmentation, from confusion matrices over the test part:
+Segmentation, from confusion matrices over the test:
 
-- `miou`: IoU of each class pooled over the photographs, mean over the classes. ddpm-segmentation,
-  which FEDD builds on, computes it so. The paper does not say which mean its figure 4 shows; this one
-  is compared with it.
-- `miou_per_image`: mean over the photographs of the mean over the classes in each.
+- `miou`: IoU of each class pooled over the photographs, averaged over the classes, as in ddpm-segmentation,
+  on which FEDD builds. The paper does not say which mean its figure 4 shows; this one is compared with it.
+- `miou_per_image`: mean over the photographs of the mean over the classes.
 - `lesion_iou` (pooled, compared with figure 4) and `lesion_iou_per_image`; the other classes pooled.
 
-Classification: `roc_auc`; `f1` and `accuracy` at the threshold that was best on the test itself, as in
-the paper and compared with it; `f1_validation` and `accuracy_validation` at the one chosen on the
-validation part, which are the honest ones.
+Classification: `roc_auc`; `f1` and `accuracy` at the best threshold of the test itself, as in the paper and
+compared with it; `f1_validation` and `accuracy_validation` at the threshold chosen on the validation split,
+which are unbiased.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol
 from annotation_protocol.estimates import (
-    FEW,
-    Interval,
+    RESAMPLES,
+    Estimate,
     Sample,
     bootstrap_weights,
     estimate_classes,
     percentile_interval,
 )
 from annotation_protocol.metrics import iou_per_class
-from fedd.dataset import TONES, DatasetImage
+from fedd.dataset import ALL, TONES, DatasetImage
 from fedd.malignancy.discrimination import best_threshold, discrimination
 from fedd.paper import published
 from fedd.reproduce.plan import SEGMENTATION, Plan, Task
 from fedd.reproduce.results import Result
 from fedd.reproduce.split import PaperSplit
 
-#: All tones together.
-ALL = "all"
-
 
 @dataclass(frozen=True)
 class ModelScore:
-    """One figure of one model; `value` and its 95 % interval are None where too few stand behind it.
+    """A metric of a model; value and 95 % interval are None with too few photographs.
 
-    With several seeds, value and ends of the interval are the means of the seeds': more seeds make
-    the figure steadier and do not make the test part larger. `lowest` and `highest` are the seeds'.
+    With several seeds, value and ends of the interval are means over the seeds, because more seeds do not
+    enlarge the test; `lowest` and `highest` are those of the seeds. In files the metric's name is called
+    `figure`.
     """
 
     task: Task
     model: str
     fraction: int
     tone: str
-    figure: str
+    metric: str
     value: float | None
     low: float | None
     high: float | None
-    n: int  #: photographs of the test behind it
+    n: int  #: test photographs
     patients: int
-    learned: int  #: photographs learned from
+    learned: int  #: training photographs
     seeds: int
     lowest: float | None
     highest: float | None
-    paper: float | None  #: None in a small plan: there is nothing to compare
+    paper: float | None  #: None in a small plan
 
     @property
     def difference(self) -> float | None:
-        """Ours less the paper's."""
+        """Return our value minus the paper's."""
         return None if self.value is None or self.paper is None else self.value - self.paper
 
 
-@dataclass(frozen=True)
-class _One:
-    """A figure of one cell."""
-
-    value: float | None
-    interval: Interval | None
-    n: int
-    patients: int
-
-
-def scores(results: Sequence[Result], parts: PaperSplit, plan: Plan) -> list[ModelScore]:
-    """The figures of all results, seeds taken together, ordered as the plan has its cells."""
-    found: dict[tuple[Task, str, int, str, str], list[tuple[_One, int]]] = {}
+def scores(results: Sequence[Result], split: PaperSplit, plan: Plan) -> list[ModelScore]:
+    """Return the scores of all results, averaged over seeds, in the order of the plan's cells."""
+    found: dict[tuple[Task, str, int, str, str], list[tuple[Estimate, int]]] = {}
     for result in results:
         cell = result.cell
-        for (tone, figure), one in _of_cell(result, parts, plan.resamples).items():
-            key = (cell.task, cell.model, cell.fraction, tone, figure)
-            found.setdefault(key, []).append((one, result.learned))
+        for (tone, metric), estimate in _of_cell(result, split, plan.resamples).items():
+            key = (cell.task, cell.model, cell.fraction, tone, metric)
+            found.setdefault(key, []).append((estimate.if_enough(), result.learned))
     ordered = []
-    for (task, model, fraction, tone, figure), of_seeds in found.items():
-        ones = [one for one, _ in of_seeds]
-        paper = None if plan.small else published(task, figure, tone, model, fraction)
-        values = [one.value for one in ones if one.value is not None]
-        ends = [one.interval for one in ones if one.interval is not None]
-        complete = len(values) == len(ends) == len(ones)
-        low, high = np.mean(ends, axis=0).tolist() if complete else (None, None)
+    for (task, model, fraction, tone, metric), of_seeds in found.items():
+        first, learned = of_seeds[0]
+        paper = None if plan.small else published(task, metric, tone, model, fraction)
+        complete = [e for e, _ in of_seeds if e.value is not None and e.interval is not None]
+        value = low = high = lowest = highest = None
+        if len(complete) == len(of_seeds):
+            values = [e.value for e in complete if e.value is not None]
+            value, lowest, highest = float(np.mean(values)), min(values), max(values)
+            low, high = np.mean([e.interval for e in complete if e.interval], axis=0).tolist()
         ordered.append(
             ModelScore(
-                task, model, fraction, tone, figure,
-                float(np.mean(values)) if complete else None, low, high,
-                ones[0].n, ones[0].patients, of_seeds[0][1], len(ones),
-                min(values) if complete else None, max(values) if complete else None, paper,
+                task, model, fraction, tone, metric, value, low, high, first.n, first.groups or 0,
+                learned, len(of_seeds), lowest, highest, paper,
             )
         )  # fmt: skip
     return ordered
 
 
 def class_mean_iou(
-    confusions: NDArray[np.int64], patients: Sequence[str], resamples: int
-) -> tuple[float, Interval | None]:
-    """Mean over the classes of the IoU pooled over (N, C, C), with a bootstrap over patients.
+    confusions: NDArray[np.int64], patients: Sequence[str], resamples: int = RESAMPLES
+) -> Estimate:
+    """Return the mean over the classes of the pooled IoU of (N, C, C), with a bootstrap over patients.
 
-    A class that is in no mask at all does not count.
+    A class in no mask does not count.
     """
-    value = float(_nanmean(iou_per_class(confusions.sum(0))))
+    value, interval = float(_nanmean(iou_per_class(confusions.sum(0)))), None
     names, cluster = np.unique(np.asarray(patients, np.str_), return_inverse=True)
-    if names.size < 2 or not resamples:
-        return value, None
-    by_patient = np.zeros((names.size, *confusions.shape[1:]))
-    np.add.at(by_patient, cluster, confusions)
-    weights = bootstrap_weights(names.size, resamples, 0)
-    drawn = np.tensordot(weights, by_patient, 1).round().astype(np.int64)
-    return value, percentile_interval(_nanmean(iou_per_class(drawn)))
+    if names.size >= 2 and resamples:
+        by_patient = np.zeros((names.size, *confusions.shape[1:]))
+        np.add.at(by_patient, cluster, confusions)
+        weights = bootstrap_weights(names.size, resamples)
+        resampled = np.tensordot(weights, by_patient, 1).round().astype(np.int64)
+        interval = percentile_interval(_nanmean(iou_per_class(resampled)))
+    return Estimate.of(value, interval, len(confusions), int(names.size))
 
 
-def _of_cell(result: Result, parts: PaperSplit, resamples: int) -> dict[tuple[str, str], _One]:
-    """Figures of one cell by tone and name."""
+def _of_cell(result: Result, split: PaperSplit, resamples: int) -> dict[tuple[str, str], Estimate]:
+    """Return the estimates of one cell by tone and metric."""
     tested = [
         item
-        for item in parts.tested(result.cell.task)
+        for item in split.tested(result.cell.task)
         if item.stem in result.confusions or item.stem in result.probabilities
     ]
     groups = {ALL: tested} | {t: [i for i in tested if i.tone == t] for t in TONES}
     measure = _segmentation if result.cell.task == SEGMENTATION else _classification
     threshold = _threshold_on_test(result, tested)
     return {
-        (tone, figure): one
+        (tone, metric): estimate
         for tone, items in groups.items()
         if items
-        for figure, one in measure(result, items, threshold, resamples).items()
+        for metric, estimate in measure(result, items, threshold, resamples).items()
     }
 
 
 def _segmentation(
     result: Result, items: Sequence[DatasetImage], _threshold: float, resamples: int
-) -> dict[str, _One]:
+) -> dict[str, Estimate]:
     classes = load_protocol().class_names
     confusions = np.array([result.confusions[item.stem] for item in items], np.int64)
     patients = [item.patient for item in items]
-    n, people = len(items), len(set(patients))
-    value, interval = class_mean_iou(confusions, patients, resamples)
-    each = np.array([_nanmean(iou) for iou in iou_per_class(confusions)])
-    per_image = Sample(each, patients).estimate(fewest=0, resamples=resamples)
-    found = {
-        "miou": _One(value, interval, n, people),
-        "miou_per_image": _One(per_image.value, per_image.interval, n, people),
-    }
-    valid = np.ones((n, len(classes)), np.bool_)
+    per_image = [float(_nanmean(iou)) for iou in iou_per_class(confusions)]
+    valid = np.ones((len(items), len(classes)), np.bool_)
     by_class = estimate_classes(confusions, patients, valid, classes, resamples=resamples)
-    for name, of_class in by_class.items():
-        behind = of_class.n, of_class.groups
-        found[f"{name}_iou"] = _One(
-            of_class.iou_pooled.value, of_class.iou_pooled.interval, *behind
-        )
-        if name == "lesion":
-            found["lesion_iou_per_image"] = _One(
-                of_class.iou_mean.value, of_class.iou_mean.interval, *behind
-            )
-    return {name: _if_enough(one) for name, one in found.items()}
+    return {
+        "miou": class_mean_iou(confusions, patients, resamples),
+        "miou_per_image": Sample(per_image, patients).estimate(fewest=0, resamples=resamples),
+        **{f"{name}_iou": estimates.iou_pooled for name, estimates in by_class.items()},
+        "lesion_iou_per_image": by_class["lesion"].iou_mean,
+    }
 
 
 def _classification(
     result: Result, items: Sequence[DatasetImage], threshold_on_test: float, resamples: int
-) -> dict[str, _One]:
+) -> dict[str, Estimate]:
     truth, found = truth_and_probabilities(result, items)
     patients = [item.patient for item in items]
     on_test = discrimination(truth, found, patients, threshold_on_test, resamples=resamples)
     threshold = math.nan if result.threshold is None else result.threshold
-    honest = discrimination(truth, found, patients, threshold, resamples=resamples)
-    behind = on_test.n, on_test.patients
-    figures = {
-        "roc_auc": _One(on_test.roc_auc, on_test.roc_auc_ci95, *behind),
-        "f1": _One(on_test.f1, on_test.f1_ci95, *behind),
-        "accuracy": _One(on_test.accuracy, on_test.accuracy_ci95, *behind),
-        "f1_validation": _One(honest.f1, honest.f1_ci95, *behind),
-        "accuracy_validation": _One(honest.accuracy, honest.accuracy_ci95, *behind),
+    unbiased = discrimination(truth, found, patients, threshold, resamples=resamples)
+    return {
+        "roc_auc": on_test.roc_auc,
+        "f1": on_test.f1,
+        "accuracy": on_test.accuracy,
+        "f1_validation": unbiased.f1,
+        "accuracy_validation": unbiased.accuracy,
     }
-    return {name: _if_enough(one) for name, one in figures.items()}
 
 
 def truth_and_probabilities(
     result: Result, items: Sequence[DatasetImage]
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """(N,) of the items that a result of classification has."""
-    stems = [item for item in items if item.stem in result.probabilities]
-    truth = np.array([bool(item.malignant) for item in stems])
-    return truth, np.array([result.probabilities[item.stem] for item in stems])
+    """Return truth and probabilities, (N,) each, of the images in a classification result."""
+    tested = [item for item in items if item.stem in result.probabilities]
+    truth = np.array([bool(item.malignant) for item in tested])
+    return truth, np.array([result.probabilities[item.stem] for item in tested])
 
 
 def _threshold_on_test(result: Result, tested: Sequence[DatasetImage]) -> float:
-    """The best on the test itself, one for all tones; NaN for segmentation."""
+    """Return the best threshold of the test itself for all tones; NaN for segmentation."""
     if result.cell.task == SEGMENTATION:
         return math.nan
     truth, found = truth_and_probabilities(result, tested)
     return best_threshold(truth, found) if truth.any() else math.nan
 
 
-def _if_enough(one: _One) -> _One:
-    """The figure, without value where there is none or too few photographs stand behind it."""
-    if one.value is None or math.isnan(one.value) or one.n < FEW:
-        return replace(one, value=None, interval=None)
-    return one
-
-
 def _nanmean(iou: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the last axis of what is a number; NaN where nothing is."""
+    """Return the mean over the last axis, ignoring NaN; NaN if all are NaN."""
     known = ~np.isnan(iou)
     total = np.where(known, iou, 0.0).sum(-1)
     result = np.full(total.shape, np.nan)
@@ -227,5 +194,5 @@ def _nanmean(iou: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def by_key(found: Sequence[ModelScore]) -> Mapping[tuple[str, str, int, str, str], ModelScore]:
-    """Scores by task, model, fraction, tone and figure."""
-    return {(s.task, s.model, s.fraction, s.tone, s.figure): s for s in found}
+    """Return scores by task, model, fraction, tone and metric."""
+    return {(s.task, s.model, s.fraction, s.tone, s.metric): s for s in found}

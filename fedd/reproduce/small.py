@@ -1,7 +1,7 @@
-"""The whole reproduction in minutes, on drawings: it shows that everything runs, and no result.
+"""A small reproduction on phantoms, in minutes: it shows that everything runs, and no result.
 
-Phantoms (`annotation_protocol.phantoms.phantoms`) stand in for DDI, the shipped backbone for OpenAI's, and the
-networks see small images for an epoch or two. Nothing of it can be compared with the paper.
+Phantoms (`annotation_protocol.phantoms`) replace DDI, the shipped backbone replaces OpenAI's, and the
+networks are trained on small images for an epoch or two. Nothing can be compared with the paper.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from annotation_protocol.phantoms.phantoms import DIAGNOSES, TONES, draw_scene, 
 from fedd.baselines import CNNSettings, Start, UNetSettings
 from fedd.dataset import DDI_TABLE
 from fedd.features import FeatureSpec
-from fedd.files import write_text
+from fedd.files import write_file
 from fedd.malignancy.classifier import SMALL_BLOCK, SMALL_TIMESTEP, ClassifierSettings
 from fedd.reproduce.plan import Plan, Starts
 from fedd.segment import SMALL
 
-#: Phantoms of each tone: in the fractions, the validation part and the test.
+#: Phantoms of each tone: in the fractions, the validation split and the test.
 LEARNED, VALIDATED, TESTED = {5: 2, 10: 4, 15: 6, 20: 8}, 2, 6
 
-#: Phantoms of each tone in the test of classification.
+#: Phantoms of each tone in the classification test.
 CLASSIFIED = 6
 
-#: Side of a phantom in pixels.
+#: Width and height of a phantom in pixels.
 SIZE = 128
 
 _SEED = 7
@@ -41,7 +41,7 @@ _CODES = dict(zip(TONES, (12, 34, 56), strict=True))
 
 
 def small_plan(seeds: Sequence[int] = (0,)) -> Plan:
-    """All cells of the paper with settings that make each a matter of seconds."""
+    """Return all cells of the paper, with settings that compute each in seconds."""
     features = FeatureSpec(SMALL.features.blocks, SMALL.features.timestep, normalise=True)
     probes = replace(
         SMALL, features=features, views=1, steps=150, mirrored=False, refined_class=None
@@ -65,8 +65,8 @@ def small_plan(seeds: Sequence[int] = (0,)) -> Plan:
 def write_phantoms(photographs: Path, masks: Path) -> dict[str, Any]:
     """Write phantoms in DDI's layout and their masks; returns their split, as `fedd.paper.splits()`.
 
-    Files that are there stay. Tones take turns, malignant and benign too: the label is drawn beside
-    the picture, not into it, so no classifier can be good here.
+    Existing files are kept. Tones and labels alternate; the label is not visible in the image, so no
+    classifier can be good here.
     """
     photographs.mkdir(parents=True, exist_ok=True)
     masks.mkdir(parents=True, exist_ok=True)
@@ -76,16 +76,16 @@ def write_phantoms(photographs: Path, masks: Path) -> dict[str, Any]:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("", "DDI_ID", "DDI_file", "skin_tone", "malignant", "disease"))
     writer.writerows((i, i + 1, *row) for i, row in enumerate(rows))
-    write_text(photographs / DDI_TABLE, text.getvalue())
+    write_file(photographs / DDI_TABLE, text.getvalue())
     return _split([Path(row[0]).stem for row in rows])
 
 
 def _split(stems: Sequence[str]) -> dict[str, Any]:
     turns = len(TONES)
-    learned, held_out = turns * max(LEARNED.values()), turns * VALIDATED
-    test = list(stems[learned + held_out :])
+    learned, validated = turns * max(LEARNED.values()), turns * VALIDATED
+    test = list(stems[learned + validated :])
     subsets = {f"fedd-2023-{f}": list(stems[: turns * n]) for f, n in LEARNED.items()}
-    subsets["fedd-2023-val"] = list(stems[learned : learned + held_out])
+    subsets["fedd-2023-val"] = list(stems[learned : learned + validated])
     subsets["fedd-2023-test"] = test
     return {
         "subsets": subsets,
@@ -94,7 +94,7 @@ def _split(stems: Sequence[str]) -> dict[str, Any]:
 
 
 def _write_phantom(photographs: Path, masks: Path, number: int) -> tuple[str, int, str, str]:
-    """Its row in the table: file, tone, malignant, diagnosis."""
+    """Write a phantom; returns its row in the table: file, tone, malignant, diagnosis."""
     tone = TONES[number % len(TONES)]
     malignant = number // len(TONES) % 2 == 1
     name = f"{number + 1:06d}.png"

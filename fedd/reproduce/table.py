@@ -1,4 +1,4 @@
-"""The reproduction as tables: ours beside the paper's, with the difference, n and interval."""
+"""Tables of a reproduction: our scores and the paper's, with difference, n and interval."""
 
 from __future__ import annotations
 
@@ -10,73 +10,55 @@ from html import escape
 
 import numpy as np
 
-from fedd.dataset import TONES
+from fedd.dataset import ALL, TONES
 from fedd.malignancy.classifier import DISCLAIMER
 from fedd.paper import results as paper_results
 from fedd.reproduce.plan import CLASSIFICATION, SEGMENTATION, Plan, Task
 from fedd.reproduce.results import Result
-from fedd.reproduce.scores import ALL, ModelScore, by_key
+from fedd.reproduce.scores import ModelScore, by_key
 
-#: The groups of photographs, and what the paper calls those that it has.
+#: The groups of photographs, and their labels with the paper's names.
 GROUPS = (ALL, *TONES)
-CALLED = {ALL: "all", TONES[0]: "I-II (light)", TONES[1]: "III-IV", TONES[2]: "V-VI (dark)"}
+GROUP_LABELS = {ALL: "all", TONES[0]: "I-II (light)", TONES[1]: "III-IV", TONES[2]: "V-VI (dark)"}
 
-#: The tables, in order: task, figure, title, what the figure is.
+_UNBIASED = "at the threshold chosen on the validation split"
+_EXPECTED = "What a new patient could expect."
+
+#: The tables, in order: task, metric, title, description.
 _TABLES: tuple[tuple[Task, str, str, str], ...] = (
     (
         SEGMENTATION,
         "miou",
         "Segmentation: mean IoU over the classes",
-        "IoU of each class pooled over the photographs, then the mean over the classes, as "
-        "in ddpm-segmentation, which FEDD builds on; the paper does not say which mean it took.",
+        "IoU of each class pooled over the photographs, then the mean over the classes, as in "
+        "ddpm-segmentation, on which FEDD builds; the paper does not say which mean it took.",
     ),
-    (
-        SEGMENTATION,
-        "lesion_iou",
-        "Segmentation: IoU of the lesion",
-        "Pooled over the photographs.",
-    ),
+    (SEGMENTATION, "lesion_iou", "Segmentation: IoU of the lesion", "Pooled over the photographs."),
     (
         SEGMENTATION,
         "lesion_iou_per_image",
         "Segmentation: IoU of the lesion, mean over the photographs",
-        "Every photograph counts alike, however large its lesion.",
+        "Every photograph has the same weight, whatever the size of its lesion.",
     ),
-    (
-        CLASSIFICATION,
-        "roc_auc",
-        "Classification: ROC-AUC",
-        "Chance is 0.5.",
-    ),
+    (CLASSIFICATION, "roc_auc", "Classification: ROC-AUC", "Chance is 0.5."),
     (
         CLASSIFICATION,
         "f1",
         "Classification: F1 at the best threshold of the test, as in the paper",
-        "The threshold is chosen on the test itself, so these figures flatter; those that do not are "
+        "The threshold is chosen on the test itself, so these scores are optimistic; unbiased ones are "
         "in the table after next.",
     ),
     (
         CLASSIFICATION,
         "accuracy",
         "Classification: accuracy at the best threshold of the test, as in the paper",
-        "At the threshold of the table before.",
+        "At the threshold of the previous table.",
     ),
-    (
-        CLASSIFICATION,
-        "f1_validation",
-        "Classification: F1 at the threshold chosen on the validation part",
-        "What a new patient could expect.",
-    ),
-    (
-        CLASSIFICATION,
-        "accuracy_validation",
-        "Classification: accuracy at the threshold chosen on the validation part",
-        "What a new patient could expect.",
-    ),
+    (CLASSIFICATION, "f1_validation", f"Classification: F1 {_UNBIASED}", _EXPECTED),
+    (CLASSIFICATION, "accuracy_validation", f"Classification: accuracy {_UNBIASED}", _EXPECTED),
 )
 
-
-_COMPARED = "The paper's value and ours less the paper's stand below, where the paper has one."
+_COMPARED = "The paper's value and our difference from it follow, where the paper has one."
 
 
 @dataclass(frozen=True)
@@ -108,26 +90,25 @@ class ReportTable:
 
 
 def tables(found: Sequence[ModelScore], results: Sequence[Result], plan: Plan) -> list[ReportTable]:
-    """All tables that there are figures for."""
-    made = [
-        _of_figure(found, plan, task, figure, title, note) for task, figure, title, note in _TABLES
-    ]
+    """Return all tables that have scores."""
+    made = [_score_table(found, plan, *row) for row in _TABLES]
     return [table for table in made if table.rows] + ([_costs(results, plan)] if results else [])
 
 
 def markdown(title: str, introduction: Sequence[str], made: Sequence[ReportTable]) -> str:
-    """The page `table.md`."""
+    """Return the page `table.md`."""
     return "\n".join(
         [f"# {title}\n", *(f"{p}\n" for p in introduction), *(t.markdown() for t in made)]
     )
 
 
 def results_csv(found: Sequence[ModelScore]) -> str:
-    """One row a figure, with everything that stands behind it."""
+    """Return one row for each score, with all its fields."""
     text = io.StringIO()
     names = [field.name for field in fields(ModelScore)]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*names, "difference", "note"])
+    header = ["figure" if name == "metric" else name for name in names]
+    writer.writerow([*header, "difference", "note"])
     for s in found:
         note = DISCLAIMER if s.task == CLASSIFICATION else ""
         cells = [*(getattr(s, name) for name in names), s.difference]
@@ -135,23 +116,23 @@ def results_csv(found: Sequence[ModelScore]) -> str:
     return text.getvalue()
 
 
-def _of_figure(
-    found: Sequence[ModelScore], plan: Plan, task: Task, figure: str, title: str, note: str
+def _score_table(
+    found: Sequence[ModelScore], plan: Plan, task: Task, metric: str, title: str, note: str
 ) -> ReportTable:
     known = by_key(found)
     rows = []
     for tone in GROUPS:
         for model in plan.models[task]:
-            of_row = [known.get((task, model, f, tone, figure)) for f in plan.fractions]
+            of_row = [known.get((task, model, f, tone, metric)) for f in plan.fractions]
             if any(of_row):
-                rows.append([CALLED[tone], model, *(_cell(s) for s in of_row)])
+                rows.append([GROUP_LABELS[tone], model, *(_cell(s) for s in of_row)])
     learned = {s.fraction: s.learned for s in found}
     header = ["tone", "model"] + [
         f"{f} %" + (f" ({learned[f]} photographs)" if f in learned else "") for f in plan.fractions
     ]
     if not plan.small:
-        compared = any(s.figure == figure and s.paper is not None for s in found)
-        note += f" {_COMPARED if compared else 'The paper has no such figure.'}"
+        compared = any(s.metric == metric and s.paper is not None for s in found)
+        note += f" {_COMPARED if compared else 'The paper has no such value.'}"
     if task == CLASSIFICATION:
         note = f"{DISCLAIMER.capitalize()}. {note}"
     return ReportTable(title, note, header, rows)
@@ -179,19 +160,14 @@ def _costs(results: Sequence[Result], plan: Plan) -> ReportTable:
                 rows.append([task, model, *_cost_cells(of_model, plan)])
     cost = paper_results()["cost"]
     note = (
-        "Of a cell: training, and one look at the whole test; mean over the seeds. The first FEDD cells "
-        "also run the backbone, whose activations the later ones read from disk. The paper states "
+        "Of a cell: training and one pass over the test; mean over the seeds. The first FEDD cells also "
+        "run the backbone, whose activations the later ones read from disk. The paper states "
         f"{cost['minutes_per_mlp']} minutes for each of FEDD's {cost['members']} MLPs on an "
         f"{cost['gpu']}, {cost['host_memory_gb']} GB of host memory, and "
-        f"{cost['images_per_second']} photographs a second."
+        f"{cost['images_per_second']} photographs per second."
     )
-    header = [
-        "task",
-        "model",
-        *(f"{f} %" for f in plan.fractions),
-        "peak memory",
-        "peak of the GPU",
-    ]
+    fractions = [f"{f} %" for f in plan.fractions]
+    header = ["task", "model", *fractions, "peak memory", "peak of the GPU"]
     return ReportTable("Costs", note, header, rows)
 
 

@@ -1,4 +1,4 @@
-"""A large file over HTTP: resumed where it broke off, checked before it counts."""
+"""Downloads of large files over HTTP: resumed after an interruption, verified by hash."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import requests
 
 from fedd.errors import WeightsError
 
-#: Called with the bytes that are there and those that there will be (None: the server does not say).
+#: Called with the bytes done and in all (None: the server does not say).
 Progress = Callable[[int, int | None], None]
 
-#: Bytes written at a time, and lost at most where a transfer breaks off.
+#: Bytes written at a time, and lost at most by an interruption.
 CHUNK = 1 << 18
 
 #: Seconds to wait for the connection, and for each next piece.
 TIMEOUT = (15, 60)
 
-#: Times that a transfer is taken up again within one call, as long as each brought something.
+#: Attempts within one call, as long as each brings something.
 ATTEMPTS = 5
 
 
 def part_path(target: Path) -> Path:
-    """Where an unfinished transfer to `target` waits to go on."""
+    """Return the path of an unfinished transfer to `target`."""
     return target.with_name(f".{target.name}.part")
 
 
@@ -38,11 +38,11 @@ def download(
     progress: Progress = lambda done, whole: None,
     size: int | None = None,
 ) -> None:
-    """Bring `url` to `target`, whole and of hash `sha256`, or not at all.
+    """Download `url` to `target`, complete and with hash `sha256`, or not at all.
 
-    What an interrupted transfer left goes on from there, also in a later call. `room_after` bytes
-    must be free besides; `size` is that of the file, for a server that does not say it. Raises WeightsError for a transfer that breaks off, a page instead of a file,
-    another hash, or too little space.
+    An interrupted transfer is resumed, also by a later call. `room_after` bytes must be free besides;
+    `size` is the file's, for a server that does not say it. Raises WeightsError for an interrupted
+    transfer, a web page instead of a file, another hash, or too little space.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = part_path(target)
@@ -60,7 +60,7 @@ def download(
 
 
 def check_hash(path: Path, sha256: str, origin: str, delete: bool = False) -> None:
-    """Raise WeightsError where a file's SHA-256 is another; with `delete`, the file goes."""
+    """Raise WeightsError if a file has another SHA-256; with `delete`, also delete the file."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found == sha256:
@@ -68,13 +68,13 @@ def check_hash(path: Path, sha256: str, origin: str, delete: bool = False) -> No
     if delete:
         path.unlink()
     raise WeightsError(
-        f"{origin} is not the file that was meant: its SHA-256 is {found}, not {sha256}; "
+        f"{origin} is not the expected file: its SHA-256 is {found}, not {sha256}; "
         "give --sha256 if another file of the same network is meant"
     )
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Raise WeightsError where fewer than `needed` bytes are free."""
+    """Raise WeightsError if fewer than `needed` bytes are free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise WeightsError(
@@ -86,7 +86,7 @@ def check_room(folder: Path, needed: int) -> None:
 def _transfer(
     url: str, part: Path, room_after: int, progress: Progress, size: int | None
 ) -> str | None:
-    """Bring what is missing of `part`; None when it is whole, else how the transfer broke off."""
+    """Download what is missing of `part`; returns None when complete, else why it was interrupted."""
     have = _size(part)
     try:
         with requests.get(
@@ -95,10 +95,10 @@ def _transfer(
             stream=True,
             timeout=TIMEOUT,
         ) as response:
-            if response.status_code == 416:  # nothing after `have`: it is whole, or of another file
+            if response.status_code == 416:  # nothing after `have`: complete, or another file
                 return None
             _check_answer(response, url)
-            if response.status_code != 206:  # the server starts at the beginning whatever we ask
+            if response.status_code != 206:  # the server does not resume
                 have = 0
             length = response.headers.get("Content-Length")
             whole = have + int(length) if length else size
@@ -110,14 +110,14 @@ def _transfer(
                     progress(have, whole)
     except requests.RequestException as error:
         return (
-            f"the transfer of {url} broke off after {_size(part):,} bytes ({_reason(error)}): "
-            "run the same command again and it goes on from there"
+            f"the transfer of {url} was interrupted after {_size(part):,} bytes ({_reason(error)}): "
+            "run the same command again to resume it"
         )
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise WeightsError(
-                f"no space left in {part.parent}: make room and run the same command again, "
-                "it goes on from there; or give another folder (--to, or DDISEG_CACHE)"
+                f"no space left in {part.parent}: make room and run the same command again to resume, "
+                "or give another folder (--to, or DDISEG_CACHE)"
             ) from error
         raise WeightsError(f"{part} can't be written: {error.strerror}") from error
     return None
@@ -127,13 +127,13 @@ def _check_answer(response: requests.Response, url: str) -> None:
     if not response.ok:
         raise WeightsError(
             f"{url} answers {response.status_code} {response.reason}: check the address (--url), "
-            "or fetch the file otherwise and give it with --from FILE"
+            "or get the file in another way and give it with --from FILE"
         )
     kind = response.headers.get("Content-Type", "")
     if kind.startswith("text/html"):
         raise WeightsError(
-            f"{url} answers with a web page, not a file: a proxy or a login page may stand between; "
-            "fetch the file otherwise and give it with --from FILE"
+            f"{url} answers with a web page, not a file: a proxy or a login page may be the cause; "
+            "get the file in another way and give it with --from FILE"
         )
 
 

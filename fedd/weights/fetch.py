@@ -1,27 +1,33 @@
-"""A published checkpoint -> the part of the network that is needed, kept where fedd finds it by name."""
+"""Fetching a published checkpoint, and storing the part of it that is needed."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
+from annotation_protocol.files import locked
 from fedd.errors import WeightsError
 from fedd.weights.download import Progress, check_hash, check_room, download
-from fedd.weights.files import check_fit, expected_shapes, read_state_dict, save_backbone
+from fedd.weights.files import (
+    check_fit,
+    expected_shapes,
+    read_header,
+    read_state_dict,
+    save_backbone,
+)
 from fedd.weights.sources import BackboneSource, kept_path
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """A backbone that was fetched; `bytes_before` is None where it was there already."""
+class FetchedBackbone:
+    """A fetched backbone; `bytes_before` is None if it had been fetched before."""
 
     path: Path
     last_block: int
@@ -36,16 +42,16 @@ def fetch(
     blocks: Sequence[int] = (),
     half: bool = False,
     progress: Progress = lambda done, whole: None,
-    say: Callable[[str], None] = lambda line: None,
-) -> Fetched:
-    """Keep the layers of `source` up to the last of `blocks` as safetensors; by default its own blocks.
+) -> FetchedBackbone:
+    """Fetch the layers of `source` up to the last of `blocks` and store them as safetensors.
 
-    From `file` where given, else from its URL; either must have its SHA-256. What is there already, as
-    far as it is asked for, is left as it is. Float32 as published, so that figures compare with the
-    paper's; `half` stores float16, rounding each weight by up to 0.05%, at half the size. Probes
-    trained on one are refused by the other, but how far the network was kept makes no difference.
+    The checkpoint comes from `file` if given, else from its URL; either must have its SHA-256. A
+    backbone that is already stored as far as needed is left unchanged. Weights are stored in float32
+    as published, so that results compare with the paper's, or with `half` in float16, which rounds each
+    weight by up to 0.05% and halves the size. Probes trained on one are refused by the other; the
+    number of stored layers makes no difference.
 
-    Raises WeightsError where the checkpoint can't be had, is another file, or does not fit.
+    Raises WeightsError if the checkpoint can't be fetched, is another file, or does not fit.
     """
     last_block = max(blocks or source.blocks)
     if not 0 <= last_block < source.config.decoder_blocks:
@@ -56,19 +62,20 @@ def fetch(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WeightsError(f"{path.parent} can't be made: {error.strerror}") from error
+        raise WeightsError(f"{path.parent} can't be created: {error.strerror}") from error
     identity = _weights_hash(source, half)
     shapes = expected_shapes(source.config, last_block)
     after = sum(shape.numel() for shape in shapes.values()) * (2 if half else 4)
-    with _alone(path, say):
-        kept = _kept_to(path, identity)
-        if kept is not None and kept >= last_block:
-            return Fetched(path, kept, None, path.stat().st_size)
-        original = file or _downloaded(source, path, after, progress, say)
+    waiting = "another process fetches the same backbone: waiting for it"
+    with locked(path.with_name(f".{path.name}.lock"), waiting, wait=logger.info):
+        stored = _stored_block(path, identity)
+        if stored is not None and stored >= last_block:
+            return FetchedBackbone(path, stored, None, path.stat().st_size)
+        original = file or _downloaded(source, path, after, progress)
         if file is not None:
             _check_file(file, source)
             check_room(path.parent, after)
-        say(f"checking the network and keeping it to decoder block {last_block}")
+        logger.info("checking the network and keeping it to decoder block %d", last_block)
         try:
             tensors = read_state_dict(original)
             check_fit(expected_shapes(source.config), tensors, source.name, original)
@@ -83,20 +90,14 @@ def fetch(
         save_backbone(path, source.name, source.config, needed, header, dtype)
         if file is None:
             original.unlink()
-    return Fetched(path, last_block, before, path.stat().st_size)
+    return FetchedBackbone(path, last_block, before, path.stat().st_size)
 
 
-def _downloaded(
-    source: BackboneSource,
-    path: Path,
-    room_after: int,
-    progress: Progress,
-    say: Callable[[str], None],
-) -> Path:
-    """The checkpoint as published, beside `path`; there already where only its conversion failed."""
+def _downloaded(source: BackboneSource, path: Path, room_after: int, progress: Progress) -> Path:
+    """Return the published checkpoint, downloaded next to `path` unless only its conversion failed."""
     original = path.with_name(f".{source.name}-{source.sha256[:12]}.pt")
     if not original.exists():
-        say(f"fetching {source.url}")
+        logger.info("fetching %s", source.url)
         download(source.url, original, source.sha256, room_after, progress, source.bytes)
     return original
 
@@ -108,34 +109,18 @@ def _check_file(file: Path, source: BackboneSource) -> None:
 
 
 def _weights_hash(source: BackboneSource, half: bool) -> str:
-    """What probes know the backbone by: the same however far it was kept."""
+    """Return the hash that identifies the weights, whatever number of layers is stored."""
     if not half:
         return source.sha256
     return hashlib.sha256(f"{source.sha256} as float16".encode()).hexdigest()
 
 
-def _kept_to(path: Path, weights_hash: str) -> int | None:
-    """Last decoder block of the network that lies there; None where none or another one does."""
-    if not path.exists():
-        return None
+def _stored_block(path: Path, weights_hash: str) -> int | None:
+    """Return the last decoder block of the stored network; None if there is none or another one."""
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-    except (SafetensorError, OSError):
-        return None  # damaged: it is replaced
+        header = read_header(path)
+    except WeightsError:
+        return None  # missing, or damaged and to be replaced
     if header.get("weights_hash") != weights_hash:
         return None
     return int(header["last_block"])
-
-
-@contextmanager
-def _alone(path: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Let one process at a time fetch to `path`; the others wait and find it there."""
-    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    with os.fdopen(lock, "rb+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another process fetches the same backbone: waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,4 +1,4 @@
-"""Where backbone weights come from: safe loading, hashes, the file that ships with the package.
+"""Weights files: safe reading and writing, hashes, and the backbones by name or path.
 
 A backbone file is safetensors; its header holds `kind`, `name` and the network's `config` (JSON).
 OpenAI's `.pt` checkpoints are opened with `weights_only=True`, so no code in a file is ever run.
@@ -21,22 +21,26 @@ from torch import Tensor
 
 from fedd.backbone import IMAGENET_256, DiffusionUNet, UNetConfig
 from fedd.errors import UnreadableError, WeightsError
-from fedd.files import replacing
+from fedd.files import write_file
 from fedd.weights.names import SHIPPED
 from fedd.weights.sources import kept_path, sources
 
 BACKBONE_KIND = "fedd-backbone"
 
+#: Keys named in a message before "...".
+KEYS_NAMED = 3
+
 
 def load_backbone(name_or_path: str = SHIPPED, config: UNetConfig | None = None) -> DiffusionUNet:
-    """The backbone called `small`, which ships with the package, one that was fetched, or a file's.
+    """Load the shipped backbone `small`, a fetched one by name, or one from a file.
 
     A `.pt` file (OpenAI's layout) is read with `config`, by default that of the ImageNet 256x256
-    model. Raises WeightsError where the file is missing, unreadable, unsafe or does not fit.
+    model. Raises WeightsError if the file is missing, unreadable, unsafe or does not fit.
     """
     path = backbone_path(name_or_path)
     if path.suffix in (".pt", ".pth"):
-        return _load_checkpoint(path, config or IMAGENET_256)
+        tensors = read_state_dict(path)
+        return _build(path.stem, config or IMAGENET_256, tensors, path, file_hash(path))
     tensors, header = read_safetensors(path, BACKBONE_KIND)
     stored = UNetConfig.from_dict(json.loads(header["config"]))
     last_block = int(header["last_block"]) if "last_block" in header else None
@@ -45,7 +49,7 @@ def load_backbone(name_or_path: str = SHIPPED, config: UNetConfig | None = None)
 
 
 def backbone_path(name_or_path: str) -> Path:
-    """The file of a backbone; raises WeightsError, saying what to type, where there is none."""
+    """Return the file of a backbone; raises WeightsError if there is none."""
     if name_or_path == SHIPPED:
         return Path(str(resources.files("fedd.weights") / "small.safetensors"))
     if name_or_path in sources():
@@ -73,26 +77,34 @@ def save_backbone(
     extra: Mapping[str, str],
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write weights as safetensors, in fp16 unless told otherwise, whole or not at all.
+    """Write weights as safetensors, atomically; raises OutputError if that fails.
 
-    Raises OutputError where the file can't be written.
-
-    `extra` may hold `last_block`, where only the layers up to a decoder block are there, and
-    `weights_hash`, the hash by which probes know the backbone, otherwise that of the file.
+    `extra` may hold `last_block`, if only the layers up to a decoder block are stored, and
+    `weights_hash`, the hash that probes record, by default that of the file.
     """
     stored = {k: v.detach().to(dtype).contiguous() for k, v in tensors.items()}
     header = {"kind": BACKBONE_KIND, "name": name, "config": json.dumps(config.to_dict()), **extra}
     write_safetensors(path, stored, header)
 
 
-def write_safetensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    """Write tensors and a header, whole or not at all; raises OutputError where it can't be done."""
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, header)
+def write_safetensors(
+    path: Path, tensors: dict[str, Tensor], header: dict[str, str], *, durable: bool = True
+) -> None:
+    """Write tensors and a header, atomically; raises OutputError if that fails."""
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(tensors, temporary, header)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+    write_file(path, write, durable=durable)
 
 
-def read_safetensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header of a safetensors file whose header says it is of `kind`."""
+def read_safetensors(
+    path: Path, kind: str | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return tensors and header of a safetensors file; raises WeightsError if it is not of `kind`."""
     try:
         with safe_open(path, "pt") as file:
             header: dict[str, str] = file.metadata() or {}
@@ -101,9 +113,18 @@ def read_safetensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str
         raise WeightsError(f"{path} can't be read as safetensors: {error}") from error
     except OSError as error:
         raise UnreadableError(f"{path} can't be read: {error.strerror or error}") from error
-    if header.get("kind") != kind:
+    if kind is not None and header.get("kind") != kind:
         raise WeightsError(f"{path} holds {header.get('kind', 'something else')!r}, not {kind!r}")
     return tensors, header
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """Return the header of a safetensors file; raises WeightsError if it is none."""
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} can't be read as safetensors: {error}") from error
 
 
 def file_hash(path: Path) -> str:
@@ -111,34 +132,11 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _load_checkpoint(path: Path, config: UNetConfig) -> DiffusionUNet:
-    return _build(path.stem, config, read_state_dict(path), path, file_hash(path))
-
-
-def _build(
-    name: str,
-    config: UNetConfig,
-    tensors: Mapping[str, Tensor],
-    path: Path,
-    weights_hash: str,
-    last_block: int | None = None,
-) -> DiffusionUNet:
-    check_fit(expected_shapes(config, last_block), tensors, name, path)
-    # No memory is taken for weights that would only be replaced.
-    with torch.device("meta"):
-        net = config.build(last_block)
-    net.load_state_dict({k: v.float() for k, v in tensors.items()}, assign=True)
-    return DiffusionUNet(name, config, net, weights_hash)
-
-
-#: Keys named in a message before it says how many more there are.
-KEYS_NAMED = 3
-
-
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pt` or `.safetensors` file, read from the disk as they are used.
+    """Return the tensors of another project's `.pt` or `.safetensors` file, read as they are used.
 
-    Raises WeightsError where it can't be read, is not safe to open or holds something else.
+    No code in the file is run. Raises WeightsError if it can't be read, is unsafe to open or holds
+    something else.
     """
     if not path.is_file():
         raise WeightsError(f"there is no weights file {path}")
@@ -147,7 +145,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} is a web page, not a checkpoint that is safe to open: fetch the file itself"
         )
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return read_safetensors(path)[0]
     try:
         # Only torch's newer layout, a zip archive, can stay on the disk.
         tensors: Any = torch.load(
@@ -168,7 +166,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def expected_shapes(config: UNetConfig, last_block: int | None = None) -> dict[str, torch.Size]:
-    """Key and shape of every tensor of a network, or of its part up to a decoder block."""
+    """Return key and shape of every tensor of a network, or of its layers up to a decoder block."""
     with torch.device("meta"):
         return {k: v.shape for k, v in config.build(last_block).state_dict().items()}
 
@@ -176,7 +174,7 @@ def expected_shapes(config: UNetConfig, last_block: int | None = None) -> dict[s
 def check_fit(
     expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], name: str, path: Path
 ) -> None:
-    """Raise WeightsError, naming keys and shapes, where `tensors` are not those of a network."""
+    """Raise WeightsError, with keys and shapes, if `tensors` are not those of the network."""
     missing = [k for k in expected if k not in tensors]
     unknown = [k for k in tensors if k not in expected]
     misfits = [
@@ -198,14 +196,20 @@ def check_fit(
         raise WeightsError(f"{path} does not fit the network {name}: {'; '.join(parts)}")
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise WeightsError(f"{path} can't be read as safetensors: {error}") from error
-    except OSError as error:
-        raise UnreadableError(f"{path} can't be read: {error.strerror or error}") from error
+def _build(
+    name: str,
+    config: UNetConfig,
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    weights_hash: str,
+    last_block: int | None = None,
+) -> DiffusionUNet:
+    check_fit(expected_shapes(config, last_block), tensors, name, path)
+    # On "meta" no memory is allocated for weights that would only be replaced.
+    with torch.device("meta"):
+        net = config.build(last_block)
+    net.load_state_dict({k: v.float() for k, v in tensors.items()}, assign=True)
+    return DiffusionUNet(name, config, net, weights_hash)
 
 
 def _is_web_page(path: Path) -> bool:

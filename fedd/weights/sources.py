@@ -1,4 +1,4 @@
-"""Backbones that are fetched rather than shipped: where they come from, and where they are kept."""
+"""Backbones that are fetched rather than shipped: their sources and the folder they are stored in."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class BackboneSource:
     name: str
     url: str
     sha256: str
-    bytes: int | None  #: its size, where it is known
-    blocks: tuple[int, ...]  #: decoder blocks to keep the network for, unless others are asked for
+    bytes: int | None  #: its size, if known
+    blocks: tuple[int, ...]  #: decoder blocks that are stored by default
     config: UNetConfig
 
     def elsewhere(self, url: str | None = None, sha256: str | None = None) -> BackboneSource:
-        """The same network from another place, or another file of the same network."""
+        """Return the same network from another URL, or another file of the same network."""
         changed = replace(self, url=url or self.url, sha256=(sha256 or self.sha256).lower())
         return changed if changed.sha256 == self.sha256 else replace(changed, bytes=None)
 
 
 def sources() -> dict[str, BackboneSource]:
-    """All of them by name, as `fedd/weights/sources.toml` lists them."""
+    """Return the sources in `fedd/weights/sources.toml` by name."""
     table = tomllib.loads(TABLE.read_text(encoding="utf-8"))
     return {
         name: BackboneSource(
@@ -46,7 +46,7 @@ def sources() -> dict[str, BackboneSource]:
 
 
 def source(name: str) -> BackboneSource:
-    """The one called `name`; raises WeightsError where there is none."""
+    """Return the source of a backbone; raises WeightsError if there is none."""
     known = sources()
     if name not in known:
         raise WeightsError(f"no backbone to fetch is called {name}: there are {', '.join(known)}")
@@ -54,7 +54,7 @@ def source(name: str) -> BackboneSource:
 
 
 def cache_folder() -> Path:
-    """Where fetched backbones are kept: `backbones` in $DDISEG_CACHE, or in the user's cache."""
+    """Return the folder of fetched backbones: `backbones` in $DDISEG_CACHE or the user's cache."""
     cache = os.environ.get("DDISEG_CACHE")
     if not cache:
         user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -63,5 +63,5 @@ def cache_folder() -> Path:
 
 
 def kept_path(name: str, folder: Path | None = None) -> Path:
-    """Where a fetched backbone lies, or will."""
+    """Return the path of a fetched backbone."""
     return (folder or cache_folder()) / f"{name}.safetensors"

@@ -222,7 +222,7 @@ def test_write__full_disk_ends_the_caching_and_nothing_else(
 ) -> None:
     tried = []
 
-    def full(path: Path, *_args: object) -> None:
+    def full(path: Path, *_args: object, **_options: object) -> None:
         tried.append(path)
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -128,7 +128,7 @@ def test_read__a_table_that_is_no_text(photographs: Path, tmp_path: Path, refusa
 
 
 def test_read__no_folder_and_nothing_in_it(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="is no folder"):
+    with pytest.raises(DatasetError, match="is not a folder"):
         read_dataset(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="no photographs in"):
         read_dataset(tmp_path)

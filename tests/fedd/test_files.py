@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedd.errors import OutputError
-from fedd.files import check_writable, replacing, write_bytes, write_text
+from fedd.files import check_writable, write_file
 from fedd.weights.files import write_safetensors
 from tests.wording import Refusal
 
@@ -18,7 +18,7 @@ def tensors(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "write", [lambda path: write_text(path, "a"), lambda path: write_bytes(path, b"a"), tensors]
+    "write", [lambda path: write_file(path, "a"), lambda path: write_file(path, b"a"), tensors]
 )
 def test_write__no_such_folder_is_one_line(tmp_path: Path, write: Callable[[Path], None]) -> None:
     path = tmp_path / "missing" / "a"
@@ -32,21 +32,20 @@ def test_write__no_such_folder_is_one_line(tmp_path: Path, write: Callable[[Path
 def test_write__a_folder_stands_there(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(OutputError, match="Is a directory"):
-        write_text(tmp_path / "a", "a")
+        write_file(tmp_path / "a", "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_replacing__what_was_there_stays_until_the_new_is_whole(tmp_path: Path) -> None:
+def test_write__what_was_there_stays_until_the_new_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    write_text(path, "before\r\n")
+    write_file(path, "before\r\n")
 
-    def stopped() -> None:
-        with replacing(path) as temporary:
-            temporary.write_text("hal")
-            raise KeyboardInterrupt
+    def stopped(temporary: Path) -> None:
+        temporary.write_text("hal")
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stopped()
+        write_file(path, stopped)
     assert path.read_bytes() == b"before\r\n"
     assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]
 

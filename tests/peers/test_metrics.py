@@ -70,7 +70,7 @@ def test_weighted_figures_of_the_bootstrap(found: Calls, seed: int) -> None:
     """An image drawn twice counts twice, in each figure of each resample."""
     truth, scores = found
     weights = np.random.default_rng(seed).integers(0, 4, (3, len(truth))).astype(float)
-    ours = discrimination._figures(truth, scores, 0.5, weights)
+    ours = discrimination._metrics(truth, scores, 0.5, weights)
     called = scores >= 0.5
     for row, (auc, f1, accuracy) in zip(weights, ours.T, strict=True):
         if not (row[truth].any() and row[~truth].any()):

@@ -94,7 +94,7 @@ def add_classifier(workspace: Workspace, **columns: Any) -> ModelVersion:
             "seconds": 2.0,
             "by_tone": {"I-II": 20, "V-VI": 4},
             "validation": 12,
-            "on_its_validation_images": {k: v.as_dict() for k, v in figures.items()},
+            "on_its_validation_images": {k: v.to_json() for k, v in figures.items()},
         },
         "protocol_version": load_protocol().version,
         "kind": ModelKind.MALIGNANCY,

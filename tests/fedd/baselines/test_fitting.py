@@ -18,7 +18,7 @@ from fedd.baselines.fitting import (
     fit,
     scaled,
     seeded,
-    square,
+    squeezed,
 )
 from fedd.baselines.weights import Start
 from fedd.dataset import UNKNOWN
@@ -118,7 +118,7 @@ def test_batches__all_images_once_and_none_alone(count: int, size: int) -> None:
 def test_views__mask_turned_with_its_image_and_unknown_stays_unknown() -> None:
     photograph, mask = spot(3)
     mask[:8] = UNKNOWN
-    image = scaled(square(photograph, 40))[None].expand(16, -1, -1, -1)
+    image = scaled(squeezed(photograph, 40))[None].expand(16, -1, -1, -1)
     masks = torch.from_numpy(mask)[None].expand(16, -1, -1)
     views, turned = _views(image, masks, torch.Generator().manual_seed(0))
     assert set(turned.unique().tolist()) == {1, 4, UNKNOWN}

@@ -127,14 +127,14 @@ def test_segment__file_and_from_scratch(folders: tuple[Path, Path], tmp_path: Pa
         tmp_path / "u",
     )
     assert done.exit_code == 2
-    assert "say one of them" in done.stderr
+    assert "give one of them" in done.stderr
 
 
 def test_segment__no_folder_to_write_to(folders: tuple[Path, Path], tmp_path: Path) -> None:
     photographs, masks = folders
     done = _run("segment", photographs, "--masks", masks, *QUICK, "--out", tmp_path / "none" / "u")
     assert done.exit_code == 1
-    assert "there is no folder" in done.stderr
+    assert "there is not a folder" in done.stderr
     assert "epoch 1" not in done.stderr
 
 

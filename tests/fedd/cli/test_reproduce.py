@@ -159,13 +159,13 @@ def test_device__auto_is_every_one_and_baselines_get_the_first(
 
 def test_device__auto_on_this_machine(ddi: Path, tmp_path: Path) -> None:
     done = _paper_run(ddi, "small", tmp_path / "out", "--device", "auto", "--only", "AlexNet")
-    assert "nothing is called alexnet" in done.output
+    assert "no task or model is called alexnet" in done.output
 
 
 def test_only__unknown_name(ddi: Path, tmp_path: Path) -> None:
     done = _paper_run(ddi, "small", tmp_path / "out", "--only", "AlexNet")
     assert done.exit_code == 1
-    assert "nothing is called alexnet" in done.output
+    assert "no task or model is called alexnet" in done.output
 
 
 @pytest.mark.training
@@ -220,14 +220,14 @@ def test_small__the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_figure6__that_can_not_be_made_is_told_and_the_rest_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(small, "LEARNED", {20: 2})  # too few to hold some out
+    monkeypatch.setattr(small, "LEARNED", {20: 2})  # too few for a validation split
     plan = replace(small_plan(), fractions=(20,), segmenters=(), classified=("FEDD",), resamples=50)
     monkeypatch.setattr("fedd.reproduce.small_plan", lambda _: plan)
     monkeypatch.setattr("fedd.reproduce.write_report", lambda *_: tmp_path / "index.html")
     done = _run("--small", "--out", tmp_path)
     assert done.exit_code == 1
     assert "1 of 1 cells done" in done.stdout
-    assert "figure 6 missing: no test part can be drawn" in done.stderr
+    assert "figure 6 missing: no test split can be drawn" in done.stderr
     assert _run("--small", "--no-ablate", "--out", tmp_path).exit_code == 0
 
 
@@ -250,7 +250,7 @@ def test_baselines_that_can_not_be_run__exit_1_unless_partial(
     nothing = _run("--small", "--out", tmp_path / "other", "--only", "VGG16", "--partial")
     assert nothing.exit_code == 1, "nothing at all was done"
     asked = _run(*words, "--only", "FEDD")
-    assert asked.exit_code == 0, "what was not asked for is not missing"
+    assert asked.exit_code == 0, "what was not requested is not missing"
 
 
 def test_shipped__small_is_its_architecture() -> None:

@@ -263,7 +263,7 @@ def test_ablate_command(folder: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     done = CliRunner().invoke(cli, args)
     assert done.exit_code == 0, done.output
-    assert "t = 1000 is taken as 999" in done.stderr
+    assert "t = 1000 is replaced by 999" in done.stderr
     assert "learns from 20 photographs, tested on 4" in done.stderr
     assert done.stdout.splitlines() == [
         str(tmp_path / "out" / "grid.csv"), str(tmp_path / "out" / "figure6-classification.png")
@@ -276,7 +276,7 @@ def test_ablate_command(folder: Path, tmp_path: Path) -> None:
     other_text = CliRunner().invoke(cli, args)
     assert other_text.exit_code == 1
     assert other_text.output.splitlines()[-1].startswith(
-        f"Error: {test} is no UTF-8 text, byte 19 is 0xdf: save it as UTF-8"
+        f"Error: {test} is not UTF-8 text, byte 19 is 0xdf: save it as UTF-8"
     )
     test.write_text("\n")
     empty = CliRunner().invoke(cli, args)

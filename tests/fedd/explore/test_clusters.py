@@ -17,8 +17,8 @@ from fedd.cli.main import cli
 from fedd.errors import FigureError, WeightsError
 from fedd.explore.clusters import (
     _centres,
+    _even_ranges,
     _pages_of_columns,
-    _parts,
     by_brightness,
     cluster_map,
     default_blocks,
@@ -86,7 +86,7 @@ def test_default_blocks__of_the_papers_network_and_of_another() -> None:
 
 
 def test_pages__hold_few_columns_and_keep_a_block_together() -> None:
-    assert _parts(9, 4) == [range(0, 3), range(3, 6), range(6, 9)]
+    assert _even_ranges(9, 4) == [range(0, 3), range(3, 6), range(6, 9)]
     pages = _pages_of_columns((1, 2, 3, 4, 5), (0, 10, 20, 30, 40))
     assert [c for page in pages for c in page] == [(b, t) for b in range(1, 6) for t in range(0, 41, 10)]  # fmt: skip
     assert all(len(page) <= 12 for page in pages)

@@ -19,7 +19,7 @@ def test_recorded__gives_what_the_backbone_gives_and_forgets_what_only_passes(
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     images = ((images + 1) * 127.5).round() / 127.5 - 1
     kept = recorded.activations(images[:1], 10, (3,))
-    with recorded.passing():
+    with recorded.transient():
         both = recorded.activations(images, 10, (1, 3))
     assert sum(counting.passed.values()) == 3
     for block, expected in tiny.activations(images, 10, (1, 3)).items():

@@ -126,7 +126,9 @@ def test_train__one_class_only(
         training = training.part(training.malignant == malignant)
     else:
         validation = validation.part(validation.malignant == malignant)
-    with pytest.raises(TrainingDataError, match=f"the {part} part has .* needs malignant and beni"):
+    with pytest.raises(
+        TrainingDataError, match=f"the {part} split has .* needs malignant and beni"
+    ):
         train_classifier(training, validation, tiny, QUICK)
 
 

@@ -12,7 +12,7 @@ from fedd.backbone import DiffusionUNet
 from fedd.dataset import DatasetImage
 from fedd.errors import DatasetError, TrainingDataError, WeightsError
 from fedd.malignancy.classifier import ClassifierSettings
-from fedd.malignancy.study import Learned, fingerprints, honest_figures, learn, predict
+from fedd.malignancy.study import Learned, fingerprints, learn, predict, results_on_unseen
 from tests.fedd.conftest import TINY, mole
 from tests.wording import Refusal
 
@@ -52,10 +52,10 @@ def file(done: Learned, tmp_path: Path) -> Path:
 
 
 def test_learn__figures_are_of_the_validation_part_by_tone(done: Learned) -> None:
-    assert list(done.figures) == ["all", "I-II", "V-VI"]
-    assert done.figures["all"].n == done.validation.sum() == 6
-    assert done.figures["all"].malignant == 3
-    assert done.figures["all"].threshold == done.classifier.threshold
+    assert list(done.results) == ["all", "I-II", "V-VI"]
+    assert done.results["all"].n == done.validation.sum() == 6
+    assert done.results["all"].malignant == 3
+    assert done.results["all"].threshold == done.classifier.threshold
 
 
 def test_learn__validation_is_apart_by_patient(done: Learned) -> None:
@@ -69,7 +69,7 @@ def test_learn__the_seed_decides(
     items: list[DatasetImage], tiny: DiffusionUNet, done: Learned
 ) -> None:
     again, other = learn(items, tiny, QUICK), learn(items, tiny, QUICK, seed=4)
-    assert again.figures == done.figures
+    assert again.results == done.results
     assert other.classifier.settings.seed == 4
     assert not np.array_equal(other.validation, done.validation)
 
@@ -122,9 +122,9 @@ def test_predict__others_are_scored(
     assert classifier.threshold == done.classifier.threshold
     assert [p.item for p in found] == others
     assert not any(p.learned_from for p in found)
-    figures = honest_figures(found, classifier.threshold)
+    figures = results_on_unseen(found, classifier.threshold)
     assert (figures["all"].n, figures["all"].malignant) == (11, 6)
-    assert figures["all"].roc_auc > 0.9
+    assert figures["all"].roc_auc.value > 0.9
 
 
 def test_predict__what_it_learned_from_is_not_scored(
@@ -143,7 +143,7 @@ def test_predict__what_it_learned_from_is_not_scored(
         file, [DatasetImage(copied, malignant=True), same_patient, namesake, others[4]], tiny
     )
     assert [p.learned_from for p in found] == [True, True, False, False]
-    assert honest_figures(found, classifier.threshold)["all"].n == 2
+    assert results_on_unseen(found, classifier.threshold)["all"].n == 2
 
 
 def test_fingerprints__a_stem_is_no_patients_name(tmp_path: Path) -> None:
@@ -168,8 +168,8 @@ def test_honest_figures__the_papers_threshold_is_the_best_on_these(
     file: Path, others: list[DatasetImage], tiny: DiffusionUNet
 ) -> None:
     _, found, _ = predict(file, others, tiny)
-    plain = honest_figures(found, 0.9999)["all"]
-    paper = honest_figures(found, 0.9999, paper_threshold=True)["all"]
+    plain = results_on_unseen(found, 0.9999)["all"]
+    paper = results_on_unseen(found, 0.9999, paper_threshold=True)["all"]
     assert plain.threshold == 0.9999
     assert paper.f1 > plain.f1
     assert paper.roc_auc == plain.roc_auc
@@ -179,10 +179,10 @@ def test_honest_figures__nothing_to_score(
     file: Path, others: list[DatasetImage], tiny: DiffusionUNet
 ) -> None:
     _, found, _ = predict(file, others[-1:], tiny)
-    assert honest_figures(found, 0.5) == {}
+    assert results_on_unseen(found, 0.5) == {}
     _, found, _ = predict(file, others[1:2], tiny)
-    (figures, _) = honest_figures(found, 0.5, paper_threshold=True).values()
-    assert (figures.n, figures.malignant, figures.accuracy_ci95) == (1, 0, None)
+    (figures, _) = results_on_unseen(found, 0.5, paper_threshold=True).values()
+    assert (figures.n, figures.malignant, figures.accuracy.interval) == (1, 0, None)
 
 
 def test_predict__another_backbone(

@@ -72,7 +72,7 @@ def test_run__what_comes_of_all_does_not_fit(monkeypatch: pytest.MonkeyPatch) ->
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
 
     monkeypatch.setattr(torch, "cat", full)
-    says = r"ran out while joining the activations of 9 images \(2.00 GiB more were asked for\)"
+    says = r"ran out while joining the activations of 9 images \(2.00 GiB more were needed\)"
     with pytest.raises(DeviceError, match=says):
         BatchSize(4, 64).run(SmallGpu(100), torch.arange(9.0))
 

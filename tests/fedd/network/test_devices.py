@@ -127,7 +127,7 @@ def test_place__one_device_needs_no_replicas(tiny: DiffusionUNet) -> None:
     [
         (
             "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has",
-            " (2.00 GiB more were asked for)",
+            " (2.00 GiB more were needed)",
         ),
         ("CUDA out of memory.", ""),
     ],

@@ -20,7 +20,7 @@ SPEC = FeatureSpec(blocks=(3, 5), timestep=10)
 
 @pytest.fixture(autouse=True)
 def small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throughput, "PEAK_SIDE", {"cpu": 64})
+    monkeypatch.setattr(throughput, "PEAK_SIZE", {"cpu": 64})
 
 
 def test_flop__of_the_papers_network() -> None:
@@ -75,7 +75,7 @@ def test_bench__text_and_json(tiny: DiffusionUNet, tmp_path: Path) -> None:
     assert text.exit_code == 0, text.output
     for part in (
         "tiny on cpu, float32, to decoder block 5, n = 3 photographs",
-        "images/s from JPEG to features, nothing painted",
+        "images/s from JPEG to features, no masks predicted",
         "GFLOP/s reached",
         "GB of memory at most",
     ):

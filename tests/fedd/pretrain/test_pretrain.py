@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 from dataclasses import replace
@@ -46,19 +47,16 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def _quiet(_line: str) -> None:
-    pass
-
-
 def _stopped_and_resumed(
     photographs: list[Path],
     out: Path,
     start: UNetConfig | DiffusionUNet,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> list[Path]:
     """The same run, unbroken and killed in step 4 of 4 with a checkpoint after step 2."""
     monkeypatch.setattr(module, "CHECKPOINT_EVERY", 2)
-    unbroken = pretrain(photographs, out / "a", start, SETTINGS, None, "tiny", log=_quiet)
+    unbroken = pretrain(photographs, out / "a", start, SETTINGS, None, "tiny")
     real = module._Run.train_step
 
     def killed(run: module._Run, *args: Any) -> dict[str, float]:
@@ -68,12 +66,13 @@ def _stopped_and_resumed(
 
     monkeypatch.setattr(module._Run, "train_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        pretrain(photographs, out / "b", start, SETTINGS, None, "tiny", log=_quiet)
+        pretrain(photographs, out / "b", start, SETTINGS, None, "tiny")
     assert not (out / "b" / "tiny.safetensors").exists()
     monkeypatch.setattr(module._Run, "train_step", real)
-    lines: list[str] = []
-    resumed = pretrain(photographs, out / "b", start, SETTINGS, None, "tiny", log=lines.append)
-    assert lines[0] == "resuming at step 2"
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "fedd"):
+        resumed = pretrain(photographs, out / "b", start, SETTINGS, None, "tiny")
+    assert caplog.messages[0] == "resuming at step 2"
     return [unbroken, resumed]
 
 
@@ -84,16 +83,22 @@ def _assert_same_weights(paths: list[Path]) -> None:
 
 
 def test_pretrain__a_stopped_run_ends_like_an_unbroken_one(
-    photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photographs: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    _assert_same_weights(_stopped_and_resumed(photographs, tmp_path, TINY, monkeypatch))
+    _assert_same_weights(_stopped_and_resumed(photographs, tmp_path, TINY, monkeypatch, caplog))
 
 
 def test_pretrain__a_stopped_tuning_ends_like_an_unbroken_one(
-    photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photographs: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     start = DiffusionUNet.random(OTHER, seed=3)
-    paths = _stopped_and_resumed(photographs, tmp_path, start, monkeypatch)
+    paths = _stopped_and_resumed(photographs, tmp_path, start, monkeypatch, caplog)
     _assert_same_weights(paths)
     assert load_backbone(str(paths[0])).config == OTHER
 
@@ -102,7 +107,7 @@ def test_pretrain__starts_from_the_weights_given(photographs: list[Path], tmp_pa
     start = DiffusionUNet.random(OTHER, seed=3)
     given = {k: v.clone() for k, v in start.net.state_dict().items()}
     still = replace(SETTINGS, steps=1, learning_rate=1e-12)
-    path = pretrain(photographs, tmp_path, start, still, None, "tuned", log=_quiet)
+    path = pretrain(photographs, tmp_path, start, still, None, "tuned")
     tuned = load_backbone(str(path)).net.state_dict()
     for key, value in given.items():
         torch.testing.assert_close(tuned[key], value, rtol=1e-3, atol=1e-6)
@@ -113,23 +118,27 @@ def test_pretrain__starts_from_the_weights_given(photographs: list[Path], tmp_pa
 
 def test_pretrain__tuning_moves_the_weights(photographs: list[Path], tmp_path: Path) -> None:
     start = DiffusionUNet.random(OTHER, seed=3)
-    path = pretrain(photographs, tmp_path, start, SETTINGS, None, "tuned", log=_quiet)
+    path = pretrain(photographs, tmp_path, start, SETTINGS, None, "tuned")
     tuned, given = load_backbone(str(path)).net.state_dict(), start.net.state_dict()
     key = "input_blocks.0.0.weight"
     assert not torch.allclose(tuned[key], given[key], rtol=1e-3, atol=1e-6)
 
 
 def test_pretrain__a_folder_of_another_run_is_refused(
-    photographs: list[Path], tmp_path: Path, refusal: Refusal, wording: SnapshotAssertion
+    photographs: list[Path],
+    tmp_path: Path,
+    refusal: Refusal,
+    wording: SnapshotAssertion,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    pretrain(photographs, tmp_path, TINY, SETTINGS, None, "tiny", log=_quiet)
+    pretrain(photographs, tmp_path, TINY, SETTINGS, None, "tiny")
     other = replace(SETTINGS, batch_size=2)
     with refusal(TrainingDataError):
-        pretrain(photographs, tmp_path, DiffusionUNet.random(TINY), other, None, "tiny", log=_quiet)
+        pretrain(photographs, tmp_path, DiffusionUNet.random(TINY), other, None, "tiny")
     longer = replace(SETTINGS, steps=5)
-    lines: list[str] = []
-    pretrain(photographs, tmp_path, TINY, longer, None, "tiny", log=lines.append)
-    assert lines[0] == wording
+    with caplog.at_level(logging.INFO, "fedd"):
+        pretrain(photographs, tmp_path, TINY, longer, None, "tiny")
+    assert caplog.messages[0] == wording
 
 
 def test_pretrain__a_network_kept_in_part_is_refused(
@@ -137,14 +146,14 @@ def test_pretrain__a_network_kept_in_part_is_refused(
 ) -> None:
     cut = DiffusionUNet("cut", TINY, TINY.build(last_block=3), "0" * 64)
     with refusal(WeightsError):
-        pretrain(photographs, tmp_path / "out", cut, SETTINGS, None, "cut", log=_quiet)
+        pretrain(photographs, tmp_path / "out", cut, SETTINGS, None, "cut")
     assert not (tmp_path / "out").exists()
 
 
 def test_pretrain__learns_from_all_three(photographs: list[Path], tmp_path: Path) -> None:
     settings = replace(SETTINGS, steps=75, warmup=5, learning_rate=2e-3, low_noise_share=1.0)
     teacher = _averages_by_stride(2)
-    pretrain(photographs, tmp_path, TINY, settings, teacher, "tiny", log=_quiet)
+    pretrain(photographs, tmp_path, TINY, settings, teacher, "tiny")
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in log] == [25, 50, 75]
     chance = math.log(len(CLASSES))
@@ -154,17 +163,22 @@ def test_pretrain__learns_from_all_three(photographs: list[Path], tmp_path: Path
 
 
 def test_pretrain__a_damaged_photograph_is_refused_and_the_rest_goes_on(
-    photographs: list[Path], tmp_path: Path, wording: SnapshotAssertion
+    photographs: list[Path],
+    tmp_path: Path,
+    wording: SnapshotAssertion,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder = tmp_path / "photographs"
     shutil.copytree(photographs[0].parent, folder)
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:300])
-    said: list[str] = []
     settings = replace(SETTINGS, steps=1, phantoms=0)
     found = sorted(folder.iterdir())
-    pretrain(found, tmp_path / "run", TINY, settings, None, "tiny", log=said.append)
-    assert said[0].startswith(f"refused  {folder / '1.png'} can't be opened as a photograph")
-    assert said[1] == wording
+    with caplog.at_level(logging.INFO, "fedd"):
+        pretrain(found, tmp_path / "run", TINY, settings, None, "tiny")
+    assert caplog.messages[0].startswith(
+        f"refused  {folder / '1.png'} can't be opened as a photograph"
+    )
+    assert caplog.messages[1] == wording
     identity = json.loads((tmp_path / "run" / "run.json").read_text())
     assert identity["photographs"] == ["0.png", "2.png", "3.png"]
 
@@ -181,12 +195,12 @@ def test_squares__the_right_way_up(tmp_path: Path) -> None:
 
 def test_pretrain__nothing_to_learn_from(tmp_path: Path) -> None:
     with pytest.raises(TrainingDataError, match="0 found"):
-        pretrain([], tmp_path, TINY, SETTINGS, None, "tiny", log=_quiet)
+        pretrain([], tmp_path, TINY, SETTINGS, None, "tiny")
 
 
 def test_pretrain__a_teacher_for_any_architecture(photographs: list[Path], tmp_path: Path) -> None:
     teacher = _averages_by_stride(2, 8, 16)
-    pretrain(photographs, tmp_path, OTHER, SETTINGS, teacher, "other", log=_quiet)
+    pretrain(photographs, tmp_path, OTHER, SETTINGS, teacher, "other")
     assert module._Run(OTHER, SETTINGS, teacher).align_blocks == {2: 2, 8: 0, 16: 0}
 
 

@@ -1,4 +1,4 @@
-"""Windows around a lesion, and what a second look at one changes."""
+"""Windows around a lesion, and what the refinement pass in one changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fedd.segment import MemberPredictions, Probes, load_probes
 from tests.fedd.conftest import CLASSES, QUICK, spot
 from tests.wording import Refusal
 
-LOOKING = replace(QUICK, refined_class="lesion", steps=40)
+REFINING = replace(QUICK, refined_class="lesion", steps=40)
 
 
 def block(rows: slice, columns: slice, shape: tuple[int, int] = (100, 200)) -> NDArray[np.bool_]:
@@ -37,7 +37,7 @@ def examples(count: int) -> list[Example]:
 
 @pytest.fixture(scope="module")
 def probes(tiny: DiffusionUNet) -> Probes:
-    return train_probes(examples(6), tiny, LOOKING, CLASSES)
+    return train_probes(examples(6), tiny, REFINING, CLASSES)
 
 
 def test_window__around_the_largest_part_in_the_photographs_own_aspect() -> None:
@@ -94,69 +94,69 @@ def test_close_ups__cut_photograph_and_mask_alike_and_skip_masks_without_a_lesio
     assert list(lesion_windows(Example(photograph, np.full_like(mask, 4)), 1, "a")) == []
 
 
-def test_train__the_second_look_learns_of_the_same_patients(
+def test_train__the_refiner_learns_from_the_same_patients(
     tiny: DiffusionUNet,
 ) -> None:
-    """Close-ups of a held-out image would tell about it."""
+    """Windows of a validation image would leak into training."""
     stages: list[str] = []
     trained = train_probes(
-        examples(24), tiny, LOOKING, CLASSES, lambda s: lambda *_at: stages.append(s)
+        examples(24), tiny, REFINING, CLASSES, lambda s: lambda *_at: stages.append(s)
     )
     assert list(dict.fromkeys(stages)) == [
         *("Photographs through the backbone", "Training, steps"),
-        *("Close-ups through the backbone", "Training on close-ups, steps"),
+        *("Lesion windows through the backbone", "Training the refiner, steps"),
     ]
     assert trained.refiner is not None
-    assert trained.refiner.settings == replace(LOOKING, refined_class=None)
-    assert not any("second look" in note for note in trained.record.notes)
+    assert trained.refiner.settings == replace(REFINING, refined_class=None)
+    assert not any("refinement" in note for note in trained.record.notes)
     wide, close = trained.record, trained.refiner.record
     assert len(wide.validation) > 0
     assert len(close.validation) == WINDOWS * len(wide.validation)
     assert len(close.learned) == WINDOWS * len(wide.learned)
 
 
-def test_train__no_lesion_anywhere_no_second_look(
+def test_train__no_lesion_anywhere_no_refiner(
     tiny: DiffusionUNet, wording: SnapshotAssertion
 ) -> None:
     plain = [
         Example(e.photograph, np.where(e.mask == 1, 0, e.mask).astype(np.uint8))
         for e in examples(3)
     ]
-    trained = train_probes(plain, tiny, LOOKING, CLASSES)
+    trained = train_probes(plain, tiny, REFINING, CLASSES)
     assert trained.refiner is None
     assert trained.record.notes[-1] == wording
     assert set(np.unique(trained.predict(tiny, [plain[0].photograph])[0].mask)) <= {0, 4}
 
 
-def test_train__nothing_but_lesion_in_the_close_ups_no_second_look(
+def test_train__nothing_but_lesion_in_the_windows_no_refiner(
     tiny: DiffusionUNet, wording: SnapshotAssertion
 ) -> None:
     filled = [
         Example(e.photograph, np.full_like(e.mask, class_id))
         for e, class_id in zip(examples(2), (1, 4), strict=True)
     ]
-    trained = train_probes(filled, tiny, LOOKING, CLASSES)
+    trained = train_probes(filled, tiny, REFINING, CLASSES)
     assert trained.refiner is None
     assert trained.record.notes[-1] == wording
 
 
 def test_train__a_class_that_there_is_not(tiny: DiffusionUNet, refusal: Refusal) -> None:
     with refusal(TrainingDataError):
-        train_probes(examples(2), tiny, replace(LOOKING, refined_class="mole"), CLASSES)
+        train_probes(examples(2), tiny, replace(REFINING, refined_class="mole"), CLASSES)
 
 
-def test_predict__second_look_inside_the_window_first_look_outside(
+def test_predict__refined_inside_the_window_only(
     tiny: DiffusionUNet, probes: Probes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert probes.refiner is not None
     photograph = spot(40)[0]
-    first = _without_closer(probes).predict(tiny, [photograph])[0].mask
-    # As if the second look saw nothing but ruler.
+    first = _without_refiner(probes).predict(tiny, [photograph])[0].mask
+    # As if the refiner predicted nothing but ruler.
     only_ruler = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0]).view(1, 1, 5, 1, 1)
     monkeypatch.setattr(
-        type(probes.refiner), "predict_members", _looks_like(only_ruler, probes.refiner)
+        type(probes.refiner), "predict_members", _predicts(only_ruler, probes.refiner)
     )
-    monkeypatch.setattr(probes.refiner, "trained", (1, 3))  # and never learned skin
+    monkeypatch.setattr(probes.refiner, "trained", (1, 3))  # and never saw skin
     window = window_around(first == 1, 1.5)
     assert window is not None
     ruled = probes.predict(tiny, [photograph])[0].mask
@@ -189,7 +189,7 @@ def test_save__both_looks_come_back(tiny: DiffusionUNet, probes: Probes, tmp_pat
     )
 
 
-def _without_closer(probes: Probes) -> Probes:
+def _without_refiner(probes: Probes) -> Probes:
     alone = Probes(
         probes.settings,
         probes.classes,
@@ -204,14 +204,14 @@ def _without_closer(probes: Probes) -> Probes:
     return alone
 
 
-def _looks_like(votes: torch.Tensor, refiner: Probes):  # type: ignore[no-untyped-def]
+def _predicts(probabilities: torch.Tensor, refiner: Probes):  # type: ignore[no-untyped-def]
     original = type(refiner).predict_members
 
     def look(
         self: Probes, backbone: object, photographs: list[object], cache: object = None
     ) -> object:
         if self is refiner:
-            return MemberPredictions(votes.expand(len(photographs), 1, 5, 8, 8), [])
+            return MemberPredictions(probabilities.expand(len(photographs), 1, 5, 8, 8), [])
         return original(self, backbone, photographs, cache)  # type: ignore[arg-type]
 
     return look

@@ -165,7 +165,7 @@ def test_train__fewer_images_than_members_is_told(tiny: DiffusionUNet, probes: P
     assert few.predict(tiny, [TRAINING[0].photograph])[0].mask.shape == (40, 40)
 
 
-def test_train__on_a_gpu_a_held_out_part_calibrates_on_the_cpu(
+def test_train__on_a_gpu_a_validation_split_calibrates_on_the_cpu(
     tiny: DiffusionUNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The meta device stands for a GPU: its tensors can't be mixed with those of the CPU."""
@@ -196,17 +196,19 @@ def test_train__damaged_backbone_is_refused(tiny: DiffusionUNet) -> None:
         train_probes(TRAINING, damaged, QUICK, CLASSES)
 
 
-def test_held_out__too_few_images_say_so(probes: Probes) -> None:
+def test_validation__too_few_images_say_so(probes: Probes) -> None:
     assert probes.record.validation == ()
-    assert any("6 images are too few to hold some out" in note for note in probes.record.notes)
+    assert any(
+        "6 images are too few for a validation split" in note for note in probes.record.notes
+    )
     assert (probes.calibration, probes.record.validation_loss) == (None, None)
     assert probes.record.steps == QUICK.steps
 
 
-def test_held_out__is_apart_by_patient_and_calibrates(tiny: DiffusionUNet, held: Probes) -> None:
-    squares = [training.prepare_example(e, TINY.image_size) for e in MANY]
-    learned = {s.patient for s in squares if s.digest in held.record.learned}
-    seen = {s.patient for s in squares if s.digest in held.record.validation}
+def test_validation__is_apart_by_patient_and_calibrates(tiny: DiffusionUNet, held: Probes) -> None:
+    prepared = [training.prepare_example(e, TINY.image_size) for e in MANY]
+    learned = {s.patient for s in prepared if s.digest in held.record.learned}
+    seen = {s.patient for s in prepared if s.digest in held.record.validation}
     assert learned.isdisjoint(seen)
     assert len(held.record.learned) + len(held.record.validation) == len(MANY)
     assert held.calibration is not None
@@ -216,7 +218,7 @@ def test_held_out__is_apart_by_patient_and_calibrates(tiny: DiffusionUNet, held:
     assert held.record.notes == ()
 
 
-def test_held_out__given_with_the_data_set(tiny: DiffusionUNet, refusal: Refusal) -> None:
+def test_validation__given_with_the_data_set(tiny: DiffusionUNet, refusal: Refusal) -> None:
     probes = train_probes(TRAINING, tiny, FAST, CLASSES, validation=[example(s) for s in (30, 31)])
     assert (len(probes.record.learned), len(probes.record.validation)) == (6, 2)
     assert probes.calibration is not None
@@ -279,20 +281,20 @@ def test_class_weight__a_rare_class_is_painted_more_readily(tiny: DiffusionUNet)
     assert shares[1] > shares[0]
 
 
-def test_say__is_one_on_average_and_even_between_tones() -> None:
+def test_weights__are_one_on_average_and_even_between_tones() -> None:
     from fedd.probes.pixels import Pixels, PreparedExample
 
     images = torch.tensor([0] * 90 + [1] * 10 + [2] * 40)
     pixels = Pixels(torch.zeros(140, 1), torch.zeros(140, dtype=torch.long), images)
-    squares = [
+    prepared = [
         PreparedExample(torch.zeros(3, 1, 1), torch.zeros(1, 1), str(i), tone, str(i))
         for i, tone in enumerate(("I-II", "V-VI", "unknown"))
     ]
-    say = training._tone_weights(pixels, squares, replace(QUICK, tone_weight=1.0))
-    assert set(say) == {"I-II", "V-VI"}
-    assert 90 * say["I-II"] == pytest.approx(10 * say["V-VI"])
-    assert 90 * say["I-II"] + 10 * say["V-VI"] == pytest.approx(100)
-    alike = training._tone_weights(pixels, squares, QUICK)
+    weights = training._tone_weights(pixels, prepared, replace(QUICK, tone_weight=1.0))
+    assert set(weights) == {"I-II", "V-VI"}
+    assert 90 * weights["I-II"] == pytest.approx(10 * weights["V-VI"])
+    assert 90 * weights["I-II"] + 10 * weights["V-VI"] == pytest.approx(100)
+    alike = training._tone_weights(pixels, prepared, QUICK)
     assert alike == {"I-II": 1.0, "V-VI": 1.0}
 
 
@@ -333,7 +335,7 @@ def test_warm_start__learns_the_new_mask_in_few_steps(tiny: DiffusionUNet, probe
     assert lesion_iou(warm, tiny) > 0.6
 
 
-def test_warm_start__what_was_held_out_stays_so(tiny: DiffusionUNet, held: Probes) -> None:
+def test_warm_start__validation_images_stay_so(tiny: DiffusionUNet, held: Probes) -> None:
     more = [*reversed(MANY), *(example(s) for s in range(24, 30))]
     warm = train_probes(more, tiny, FAST, CLASSES, warm_start=held)
     assert warm.record.warm_start
@@ -341,12 +343,12 @@ def test_warm_start__what_was_held_out_stays_so(tiny: DiffusionUNet, held: Probe
     assert set(held.record.learned).isdisjoint(warm.record.validation)
 
 
-def test_warm_start__a_patient_on_both_sides_of_the_earlier_probes_starts_from_scratch(
+def test_warm_start__a_patient_in_both_splits_of_the_earlier_probes_starts_from_scratch(
     tiny: DiffusionUNet, held: Probes, wording: SnapshotAssertion
 ) -> None:
     digests = [prepare_example(e, tiny.image_size).digest for e in MANY]
-    torn = {digests.index(part[0]) for part in (held.record.validation, held.record.learned)}
-    merged = [replace(e, patient="one") if i in torn else e for i, e in enumerate(MANY)]
+    leaked = {digests.index(part[0]) for part in (held.record.validation, held.record.learned)}
+    merged = [replace(e, patient="one") if i in leaked else e for i, e in enumerate(MANY)]
     found = train_probes(merged, tiny, FAST, CLASSES, warm_start=held)
     assert not found.record.warm_start
     assert found.record.validation

@@ -14,7 +14,7 @@ from fedd.errors import ReproductionError
 from fedd.paper import splits
 from fedd.reproduce import Cell, split
 from fedd.reproduce.plan import TASKS
-from fedd.reproduce.split import balanced_draw
+from fedd.reproduce.split import balanced_sample
 from tests.fedd.reproduce.conftest import parts_of
 from tests.wording import Refusal
 
@@ -92,26 +92,26 @@ def _skin(malignant: int, benign: int) -> list[DatasetImage]:
 @pytest.mark.parametrize(
     ("malignant", "benign", "expected"), [(20, 20, 5), (3, 20, 3), (20, 4, 6), (2, 3, 2)]
 )
-def test_balanced_draw__half_malignant_where_there_are_so_many(
+def test_balanced_sample__half_malignant_where_there_are_so_many(
     malignant: int, benign: int, expected: int
 ) -> None:
     for tone in TONES:
-        drawn = [i for i in balanced_draw(_skin(malignant, benign), 10) if i.tone == tone]
+        drawn = [i for i in balanced_sample(_skin(malignant, benign), 10) if i.tone == tone]
         assert len(drawn) == min(10, malignant + benign)
         assert sum(bool(i.malignant) for i in drawn) == expected
 
 
-def test_balanced_draw__order_decides_nothing() -> None:
+def test_balanced_sample__order_decides_nothing() -> None:
     items = _skin(20, 20)
     shuffled = items[:]
     random.Random(1).shuffle(shuffled)
-    assert balanced_draw(items, 10) == balanced_draw(shuffled, 10)
-    assert balanced_draw(items, 10) != balanced_draw(items, 10, seed=1)
+    assert balanced_sample(items, 10) == balanced_sample(shuffled, 10)
+    assert balanced_sample(items, 10) != balanced_sample(items, 10, seed=1)
 
 
-def test_balanced_draw__unknown_malignancy_is_not_drawn() -> None:
+def test_balanced_sample__unknown_malignancy_is_not_drawn() -> None:
     unknown = [replace(item, malignant=None) for item in _skin(5, 5)]
-    assert not balanced_draw(unknown, 10)
+    assert not balanced_sample(unknown, 10)
 
 
 def test_digest__of_what_the_cell_sees(own_phantoms: Path) -> None:

@@ -41,7 +41,7 @@ def _outcome(plan: Plan, parts: PaperSplit, without: tuple[Cell, ...] = ()) -> P
             done.append(
                 Result(cell, 30, Cost(61.0, 2 * 10**9, 10**9), confusions, probabilities, 0.5)
             )
-    return PlanOutcome(done, [], dict.fromkeys(without, "not asked for (--only)"), {}, {})
+    return PlanOutcome(done, [], dict.fromkeys(without, "not requested (--only)"), {}, {})
 
 
 @pytest.fixture(scope="module")

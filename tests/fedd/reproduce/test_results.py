@@ -7,7 +7,7 @@ import pytest
 
 from fedd.errors import ReproductionError
 from fedd.reproduce import Cell
-from fedd.reproduce.results import Cost, Result, Results
+from fedd.reproduce.results import Cost, Result, ResultStore
 from tests.wording import Refusal
 
 CELL = Cell("classification", "FEDD", 5, 0)
@@ -16,13 +16,13 @@ MADE_WITH = {"photographs": "abc", "settings": {"block": 4, "features": {"blocks
 
 
 def test_put__comes_back(tmp_path: Path) -> None:
-    Results(tmp_path).put(RESULT, MADE_WITH)
-    assert Results(tmp_path).get(CELL, MADE_WITH) == RESULT
+    ResultStore(tmp_path).put(RESULT, MADE_WITH)
+    assert ResultStore(tmp_path).get(CELL, MADE_WITH) == RESULT
     assert [path.name for path in tmp_path.iterdir()] == ["classification-FEDD-05-seed0.json"]
 
 
 def test_get__not_done(tmp_path: Path) -> None:
-    assert Results(tmp_path).get(CELL, MADE_WITH) is None
+    assert ResultStore(tmp_path).get(CELL, MADE_WITH) is None
 
 
 @pytest.mark.parametrize(
@@ -36,32 +36,32 @@ def test_get__not_done(tmp_path: Path) -> None:
 def test_get__made_with_something_else(
     tmp_path: Path, changed: dict[str, object], said: str, refusal: Refusal
 ) -> None:
-    Results(tmp_path).put(RESULT, MADE_WITH)
+    ResultStore(tmp_path).put(RESULT, MADE_WITH)
     with refusal(ReproductionError) as refused:
-        Results(tmp_path).get(CELL, changed)
+        ResultStore(tmp_path).get(CELL, changed)
     assert said in str(refused.value)
     assert "classification-FEDD-05-seed0.json" in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"made_with": {}, "result": {}}'])
 def test_get__damaged_file(tmp_path: Path, text: str, refusal: Refusal) -> None:
-    Results(tmp_path).put(RESULT, MADE_WITH)
+    ResultStore(tmp_path).put(RESULT, MADE_WITH)
     next(tmp_path.iterdir()).write_text(text)
     with refusal(ReproductionError):
-        Results(tmp_path).get(CELL, MADE_WITH)
+        ResultStore(tmp_path).get(CELL, MADE_WITH)
 
 
 def test_get__of_another_version(tmp_path: Path, refusal: Refusal) -> None:
-    Results(tmp_path).put(RESULT, MADE_WITH)
+    ResultStore(tmp_path).put(RESULT, MADE_WITH)
     path = next(tmp_path.iterdir())
     stored = json.loads(path.read_text())
     stored["made_with"]["version"] = 0
     path.write_text(json.dumps(stored))
     with refusal(ReproductionError):
-        Results(tmp_path).get(CELL, MADE_WITH)
+        ResultStore(tmp_path).get(CELL, MADE_WITH)
 
 
 def test_results__folder_is_a_file(tmp_path: Path, refusal: Refusal) -> None:
     (tmp_path / "out").touch()
     with refusal(ReproductionError):
-        Results(tmp_path / "out")
+        ResultStore(tmp_path / "out")

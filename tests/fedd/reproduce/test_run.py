@@ -33,7 +33,7 @@ def test_run_cells__all_and_then_none(workbench: Make, tmp_path: Path) -> None:
     by_cell = {r.cell: r for r in again.done}
     assert by_cell == {r.cell: r for r in first.done}
     for result in first.done:
-        stems = {i.stem for i in bench.parts.tested(result.cell.task)}
+        stems = {i.stem for i in bench.split.tested(result.cell.task)}
         assert {*result.confusions, *result.probabilities} == stems
         assert result.cost.seconds > 0
         assert result.cost.peak_rss > 10**7

@@ -43,14 +43,13 @@ def test_class_mean_iou__by_hand() -> None:
     """Two photographs of two classes; the third class is nowhere and does not count."""
     one = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
     two = np.array([[1, 1, 0], [2, 0, 0], [0, 0, 0]])
-    value, interval = class_mean_iou(np.stack([one, two]), ["a", "b"], 100)
-    assert value == pytest.approx((4 / 8 + 4 / 8) / 2)
-    assert interval is not None
-    assert interval[0] <= value <= interval[1]
+    found = class_mean_iou(np.stack([one, two]), ["a", "b"], 100)
+    assert found.value == pytest.approx((4 / 8 + 4 / 8) / 2)
+    assert found.low <= found.value <= found.high
 
 
 def test_class_mean_iou__of_one_patient_has_no_interval() -> None:
-    assert class_mean_iou(np.ones((3, 2, 2), np.int64), ["a"] * 3, 100)[1] is None
+    assert class_mean_iou(np.ones((3, 2, 2), np.int64), ["a"] * 3, 100).interval is None
 
 
 def test_scores__agree_with_the_shared_scoring() -> None:
@@ -71,7 +70,7 @@ def test_scores__agree_with_the_shared_scoring() -> None:
 
 def test_scores__every_figure_by_every_tone() -> None:
     found = scores([_segmented(0), _classified(0)], PARTS, TINY_PLAN)
-    tones = {(s.task, s.figure): {t.tone for t in found if t.figure == s.figure} for s in found}
+    tones = {(s.task, s.metric): {t.tone for t in found if t.figure == s.metric} for s in found}
     assert all(of_figure == {"all", *TONES} for of_figure in tones.values())
     assert all(s.low is not None and s.n and s.patients for s in found)
 

@@ -389,9 +389,9 @@ def test_command__prints_bytes_before_and_after(
     assert f"fetching {place.server.url}" in done.stderr
     assert "keeping it to decoder block 3" in done.stderr
     again = CliRunner().invoke(cli, options)
-    assert "is there already, to decoder block 3" in again.stdout
+    assert "is already stored, to decoder block 3" in again.stdout
     wrong = CliRunner().invoke(cli, ["weights", "fetch", "tiny", "--sha256", "0" * 64])
-    assert (wrong.exit_code, "not the file that was meant" in wrong.stderr) == (1, True)
+    assert (wrong.exit_code, "not the expected file" in wrong.stderr) == (1, True)
     assert CliRunner().invoke(cli, [*options[:-1], "six"]).exit_code == 2
 
 
