@@ -281,13 +281,8 @@ def _apply_primary(
         step(session, image, Action.REOPEN, person, {**detail, "edited": True})
     if newest.skip_id is not None:
         skip = session.get_one(Skip, newest.skip_id)
-        step(
-            session,
-            image,
-            Action.SKIP,
-            person,
-            {"reason": skip.reason, "note": skip.note, **detail},
-        )
+        detail = {"reason": skip.reason, "note": skip.note, **detail}
+        step(session, image, Action.SKIP, person, detail)
         close_skips(session, image.id)
         skip.reopened_at = None
         return

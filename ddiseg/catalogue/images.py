@@ -366,23 +366,15 @@ def _add_one(
     session: Session, dataset_id: int, new: NewImage, image: Image, first: bool, actor: str
 ) -> FileOutcome:
     note = None
+    event = Event(actor=actor, image_id=image.id, detail={"path": new.path})
+    session.add(event)
     if first:
-        session.add(
-            Event(
-                kind="import",
-                actor=actor,
-                image_id=image.id,
-                state_after=State.NEW.value,
-                detail={"path": new.path},
-            )
-        )
+        event.kind, event.state_after = "import", State.NEW.value
     else:
+        event.kind = "duplicate"
         note = f"the same photograph as {image.name} (#{image.id}): one image, two names"
         if contradicted := _differences(image, new.details):
             note += f"; its {', '.join(contradicted)} not used: that of the first file is kept"
-        session.add(
-            Event(kind="duplicate", actor=actor, image_id=image.id, detail={"path": new.path})
-        )
     session.add(
         Source(
             dataset_id=dataset_id,

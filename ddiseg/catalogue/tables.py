@@ -48,7 +48,13 @@ class Base(DeclarativeBase):
     type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012 - SQLAlchemy's API
 
 
-class Dataset(Base):
+class Timestamped:
+    """A row that knows when it was stored."""
+
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Dataset(Timestamped, Base):
     """A set of photographs from one source, under one licence."""
 
     __tablename__ = "datasets"
@@ -57,12 +63,11 @@ class Dataset(Base):
     name: Mapped[str] = mapped_column(String(200), unique=True)
     licence: Mapped[str | None] = mapped_column(String(200))
     source: Mapped[str | None]  #: URL or citation
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
     #: Its images were made by code and show no person.
     synthetic: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
 
 
-class Image(Base):
+class Image(Timestamped, Base):
     """One photograph, whatever the number of files that hold it."""
 
     __tablename__ = "images"
@@ -76,17 +81,15 @@ class Image(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), index=True)
     name: Mapped[str] = mapped_column(String(500), index=True)  #: file name of its first source
-    content_hash: Mapped[str] = mapped_column(
-        String(64), unique=True
-    )  #: of the oriented RGB pixels
+    #: of the oriented RGB pixels
+    content_hash: Mapped[str] = mapped_column(String(64), unique=True)
     perceptual_hash: Mapped[str] = mapped_column(String(16))  #: 64-bit DCT hash, hexadecimal
     width: Mapped[int]  #: pixels, after EXIF orientation
     height: Mapped[int]
     in_place: Mapped[str | None]  #: absolute path where the photograph is referenced, not copied
     tone: Mapped[str] = mapped_column(String(10), default="unknown", index=True)
-    tone_source: Mapped[str | None] = mapped_column(
-        String(200)
-    )  #: e.g. "ddi_metadata.csv: skin_tone"
+    #: e.g. "ddi_metadata.csv: skin_tone"
+    tone_source: Mapped[str | None] = mapped_column(String(200))
     fitzpatrick: Mapped[int | None]  #: exact type 1-6, where known
     malignant: Mapped[bool | None]
     #: e.g. "metadata.csv: malignant"; "diagnosis: ..." where it was derived from the diagnosis; None:
@@ -96,10 +99,9 @@ class Image(Base):
     patient: Mapped[str | None] = mapped_column(String(200))
     lesion: Mapped[str | None] = mapped_column(String(200))
     state: Mapped[str] = mapped_column(String(20), default=State.NEW.value, index=True)
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
-class Source(Base):
+class Source(Timestamped, Base):
     """A file that an image was read from. Exact duplicates are several sources of one image."""
 
     __tablename__ = "sources"
@@ -113,7 +115,6 @@ class Source(Base):
     file_hash: Mapped[str] = mapped_column(String(64))  #: SHA-256 of the file's bytes
     size: Mapped[int] = mapped_column(BigInteger)  #: bytes
     modified_ns: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
 class ModelKind(StrEnum):
@@ -123,7 +124,7 @@ class ModelKind(StrEnum):
     MALIGNANCY = "malignancy"  #: estimates malignancy: research output, not a diagnosis
 
 
-class ModelVersion(Base):
+class ModelVersion(Timestamped, Base):
     """Probes or a classifier after one training, with everything that made them."""
 
     __tablename__ = "model_versions"
@@ -140,7 +141,6 @@ class ModelVersion(Base):
     training_masks: Mapped[list[Any]]  #: content hashes
     metrics: Mapped[dict[str, Any]]
     protocol_version: Mapped[str] = mapped_column(String(20))
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
     kind: Mapped[str] = mapped_column(String(20), server_default=ModelKind.SEGMENTATION.value)
     #: Of a classifier: its images, {"malignant": bool, "validation": bool} by content hash.
     training_images: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
@@ -164,7 +164,7 @@ class ModelVersion(Base):
         return None if self.gate is None else GateDecision.from_json(self.gate)
 
 
-class Promotion(Base):
+class Promotion(Timestamped, Base):
     """The promotion of a model version; the newest of a kind names the current model."""
 
     __tablename__ = "promotions"
@@ -174,7 +174,6 @@ class Promotion(Base):
     actor: Mapped[str] = mapped_column(String(200))
     why: Mapped[str]
     forced: Mapped[bool]  #: by a person, whatever the gate decided
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
 class Split(StrEnum):
@@ -185,7 +184,7 @@ class Split(StrEnum):
     EXCLUDED = "neither"  #: of one group with images of both other splits
 
 
-class ImageSplit(Base):
+class ImageSplit(Timestamped, Base):
     """The split of an image, decided when the gate first saw its accepted mask."""
 
     __tablename__ = "sides"
@@ -195,7 +194,6 @@ class ImageSplit(Base):
 
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     split: Mapped[str] = mapped_column("side", String(10))
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
 class Embedding(Base):
@@ -209,7 +207,7 @@ class Embedding(Base):
     vector: Mapped[bytes] = mapped_column(LargeBinary)  #: (D,) float32, little-endian
 
 
-class MalignancyEstimate(Base):
+class MalignancyEstimate(Timestamped, Base):
     """The malignancy estimate of an image by a model version: research output, not a diagnosis."""
 
     __tablename__ = "malignancy_estimates"
@@ -218,10 +216,9 @@ class MalignancyEstimate(Base):
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), primary_key=True)
     probability: Mapped[float]
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
-class Mask(Base):
+class Mask(Timestamped, Base):
     """An immutable mask: drawn by a person or predicted by a model version."""
 
     __tablename__ = "masks"
@@ -238,9 +235,8 @@ class Mask(Base):
     content_hash: Mapped[str] = mapped_column(String(64), index=True)  #: of the pixels
     width: Mapped[int]
     height: Mapped[int]
-    mapping: Mapped[str] = mapped_column(
-        String(10)
-    )  #: "stretched": the photograph was stretched to this size
+    #: "stretched": the photograph was stretched to this size
+    mapping: Mapped[str] = mapped_column(String(10))
     classes: Mapped[list[Any]]  #: class ids that its author could use
     annotator: Mapped[str | None] = mapped_column(String(200))
     model_version_id: Mapped[int | None] = mapped_column(
@@ -250,10 +246,9 @@ class Mask(Base):
     protocol_version: Mapped[str] = mapped_column(String(20))
     uncertainty: Mapped[float | None]  #: mean mutual information of the ensemble, nats a pixel
     origin: Mapped[str | None]  #: its file or task
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
-class Review(Base):
+class Review(Timestamped, Base):
     """A second person's verdict on a mask, which may be reopened and reviewed again."""
 
     __tablename__ = "reviews"
@@ -263,7 +258,6 @@ class Review(Base):
     reviewer: Mapped[str] = mapped_column(String(200))
     verdict: Mapped[str] = mapped_column(String(20))
     comment: Mapped[str | None]
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
 class Acceptance(Base):
@@ -284,7 +278,7 @@ class Submission(Base):
     mask_id: Mapped[int] = mapped_column(ForeignKey("masks.id"))
 
 
-class Skip(Base):
+class Skip(Timestamped, Base):
     """The reason why an image can't be labelled, and by whom."""
 
     __tablename__ = "skips"
@@ -294,11 +288,10 @@ class Skip(Base):
     reason: Mapped[str] = mapped_column(String(40))
     note: Mapped[str | None]
     annotator: Mapped[str] = mapped_column(String(200))
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
     reopened_at: Mapped[str | None] = mapped_column(String(40))
 
 
-class Subset(Base):
+class Subset(Timestamped, Base):
     """A named set of images, and how it was sampled."""
 
     __tablename__ = "subsets"
@@ -306,7 +299,6 @@ class Subset(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
     drawn_by: Mapped[dict[str, Any]]  #: preset, or seed and sizes
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
 class SubsetMember(Base):
@@ -323,7 +315,7 @@ class BatchOrigin(StrEnum):
     ROUND = "round"  #: of the loop, which gives it out
 
 
-class Batch(Base):
+class Batch(Timestamped, Base):
     """Images sampled to be labelled next, and how."""
 
     __tablename__ = "batches"
@@ -336,7 +328,6 @@ class Batch(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
     drawn_by: Mapped[dict[str, Any]]
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
     closed_at: Mapped[str | None] = mapped_column(String(40))
     origin: Mapped[str] = mapped_column(
         String(10), default=BatchOrigin.PERSON.value, server_default=BatchOrigin.PERSON.value
@@ -369,7 +360,7 @@ class Arm(StrEnum):
     UNSAMPLED = "unsampled"  #: a submitted mask that a spot check leaves out; never sent
 
 
-class Project(Base):
+class Project(Timestamped, Base):
     """A project of a labelling server that this catalogue fills and empties."""
 
     __tablename__ = "projects"
@@ -384,10 +375,9 @@ class Project(Base):
     key: Mapped[str] = mapped_column(String(32))  #: marks the project there
     remote_id: Mapped[int | None]  #: the server's number of the project
     watermark: Mapped[str | None] = mapped_column(String(40))  #: newest change seen, server's time
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
-class Task(Base):
+class Task(Timestamped, Base):
     """An image (or, for review, a mask) as it is given to people on a labelling server.
 
     Stored before it is sent, so that a run after a stopped one can find it.
@@ -412,13 +402,11 @@ class Task(Base):
     media: Mapped[str | None]  #: where the server keeps the copy
     remote_id: Mapped[int | None] = mapped_column(index=True)  #: the server's number of the task
     comment: Mapped[str | None]  #: the reviewer's, shown there
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
-    deleted_at: Mapped[str | None] = mapped_column(
-        String(40)
-    )  #: when it was found missing on the server
+    #: when it was found missing on the server
+    deleted_at: Mapped[str | None] = mapped_column(String(40))
 
 
-class Annotation(Base):
+class Annotation(Timestamped, Base):
     """One version of an annotation of a task, and what it was stored as."""
 
     __tablename__ = "annotations"
@@ -442,10 +430,8 @@ class Annotation(Base):
     conflicts: Mapped[int | None]  #: pixels with two classes from two edits
     holes: Mapped[int | None]  #: pixels without a class
     changed: Mapped[int | None]  #: pixels that differ from what was shown
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
-    deleted_at: Mapped[str | None] = mapped_column(
-        String(40)
-    )  #: when it was found missing on the server
+    #: when it was found missing on the server
+    deleted_at: Mapped[str | None] = mapped_column(String(40))
 
 
 class Round(Base):
@@ -513,9 +499,8 @@ class Job(Base):
     started_at: Mapped[str | None] = mapped_column(String(40))
     ended_at: Mapped[str | None] = mapped_column(String(40))
     problem: Mapped[str | None]  #: why it failed
-    owner: Mapped[str | None] = mapped_column(
-        String(36)
-    )  #: of the lease of the server that began it
+    #: of the lease of the server that began it
+    owner: Mapped[str | None] = mapped_column(String(36))
 
 
 class Event(Base):

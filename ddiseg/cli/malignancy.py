@@ -121,26 +121,25 @@ def train_malignancy(settings: Settings, exclude: Sequence[str], given: dict[str
             stages=stages,
             device=chosen.device,
         )
-    version = done.version
-    metrics = version.metrics
+    version, training = done.version, done.version.classifier_training
     data = {
         "model": version.name,
         "note": DISCLAIMER,
         "new": done.new,
         "backbone": version.backbone,
         "left_out": done.left_out,
-        "metrics": metrics,
+        "metrics": version.metrics,
     }
-    learned = metrics["images"] - metrics["validation"]
+    learned = training.images - training.validation
     left_out = ", ".join(f"{n} {reason}" for reason, n in done.left_out.items())
     lines = [
         f"{version.name}: {DISCLAIMER}",
-        f"learned from {learned} images and validated on {metrics['validation']}; "
+        f"learned from {learned} images and validated on {training.validation}; "
         f"left out: {left_out}"
         if done.new
-        else f"unchanged: it learned from exactly these {metrics['images']} images",
+        else f"unchanged: it learned from exactly these {training.images} images",
         "On its validation images, which chose the epoch and the threshold:",
-        *_table(metrics["on_its_validation_images"]),
+        *_table(version.metrics["on_its_validation_images"]),
     ]
     settings.emit(data, "\n".join(lines))
 

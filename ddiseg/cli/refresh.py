@@ -80,8 +80,8 @@ def refresh(
             hold_out=gate,
             tolerance=chosen.max_drop,
         )
-    version = done.version
-    by_tone = ", ".join(f"{tone} {n}" for tone, n in version.metrics["by_tone"].items())
+    version, training, decision = done.version, done.version.training, done.version.decision
+    by_tone = ", ".join(f"{tone} {n}" for tone, n in training.by_tone.items())
     if done.absent_classes:
         click.echo(
             f"Note: the accepted masks show nothing, or next to nothing, of {', '.join(done.absent_classes)}: "
@@ -101,15 +101,15 @@ def refresh(
         "metrics": version.metrics,
     }
     if done.new:
-        went_on = version.metrics["went_on_from"]
+        went_on = training.went_on_from
         text = (
             f"{version.name}: learned from {len(version.training_masks)} accepted masks ({by_tone}) "
-            f"in {version.metrics['seconds']} s{f', going on from {went_on}' if went_on else ''}"
+            f"in {training.seconds} s{f', going on from {went_on}' if went_on else ''}"
         )
     else:
         text = f"{version.name} is unchanged: it learned from exactly these {len(version.training_masks)} masks"
-    if version.gate:
+    if decision:
         stays = f"{done.in_use} stays in use" if done.in_use else "no version is in use"
-        verdict = "passed" if version.gate["passed"] else f"refused, {stays}"
+        verdict = "passed" if decision.passed else f"refused, {stays}"
         text = "\n  ".join([f"{text}\n  gate: {verdict}", *done.reasons])
     settings.emit(data, text)
