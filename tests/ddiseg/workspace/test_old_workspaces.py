@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from alembic import command
 
-from ddiseg.catalogue import NewModelVersion
+from ddiseg.catalogue import NewModelVersion, Purpose
 from ddiseg.catalogue.database import Database, _alembic, _script
 from ddiseg.errors import WorkspaceError
 from ddiseg.release.folder import write_release
@@ -50,6 +47,9 @@ def old(request: pytest.FixtureRequest, filled: Workspace, tmp_path: Path) -> Wo
         learned = [catalogue.masks.all()[0].content_hash]
         new = NewModelVersion(digest, "small", "b", {}, learned, METRICS, "1.0", gate=gate)
         catalogue.models.add(new, "tester", promote=gate is None)
+    catalogue.evaluations.add(EVALUATION, [], "tester")
+    project = catalogue.tasks.project("http://labels.example", Purpose.ANNOTATION)
+    catalogue.tasks.plan(project.id, [], "tester", {}, CARRY)
     write_release(Release.gather(filled), "png", tmp_path / "release", images=False)
     catalogue.close()
     url = f"sqlite:///{filled.root / 'catalogue.sqlite'}"
@@ -57,12 +57,6 @@ def old(request: pytest.FixtureRequest, filled: Workspace, tmp_path: Path) -> Wo
     with database.engine.begin() as connection:
         command.downgrade(_alembic(connection), request.param)
     database.engine.dispose()
-    rows = (("evaluation", EVALUATION), ("push", {"n": 0, "owed": CARRY}))
-    with closing(sqlite3.connect(filled.root / "catalogue.sqlite")) as connection, connection:
-        connection.executemany(
-            "INSERT INTO events (at, kind, actor, detail) VALUES ('2026', ?, 'tester', ?)",
-            [(kind, json.dumps(detail)) for kind, detail in rows],
-        )
     with pytest.raises(WorkspaceError, match=f"has schema {request.param}.*'ddiseg init'"):
         Workspace.open(filled.root)
     return Workspace.create(filled.root)
@@ -88,7 +82,7 @@ def test_old_workspace__verifies_clean_and_goes_on(
     )
     evaluation = catalogue.evaluations.last()
     assert evaluation is not None
-    assert evaluation[1].classes["lesion"].iou.value == 0.5
+    assert evaluation[1].classes["lesion"].iou_mean.value == 0.5
     assert catalogue.tasks.carry() == CARRY
     release = write_release(Release.gather(old), "png", tmp_path / "release", images=False)
     assert not release.new, "the same as before the upgrade"

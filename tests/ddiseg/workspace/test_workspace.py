@@ -68,8 +68,9 @@ def test_create__places_of_ones_own_are_found_from_another_folder(
     ],
 )
 def test_create__unusable_place_leaves_no_settings(
-    tmp_path: Path, places: dict[str, str], refusal: Refusal
+    tmp_path: Path, places: dict[str, str], refusal: Refusal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # a relative place is told as an absolute one
     with refusal(WorkspaceError):
         Workspace.create(tmp_path / "w", **places)
     Workspace.create(tmp_path / "w").catalogue.close()  # so that the right place can be given now
