@@ -318,7 +318,7 @@ def test_fault__one_line_on_stderr(studio: Studio, label: Run, command: str) -> 
         (html(), "answered with a web page instead of data"),
         (status(500), "had an error of its own (500, its version)"),
     ):
-        studio.server.misbehave("GET", "/api/version", fault, times=3)
+        studio.server.misbehave("GET", "/api/version", fault, times=4)
         line = one_line_error(label(command))
         assert line.startswith(f"Error: {studio.server.url}")
         assert says in line
