@@ -77,8 +77,8 @@ class Backend:
             **rounds,
             JobKind.PREDICT: lambda stopping: predict_open_work(workspace, self.model, stopping),
         }
-        self.worker = Worker(workspace.catalogue.jobs, owner, jobs, self.metrics, logger.info)
-        self.jobs_wanted = JobsWanted(workspace, self.worker.wake, logger.info)
+        self.worker = Worker(workspace.catalogue.jobs, owner, jobs, self.metrics)
+        self.jobs_wanted = JobsWanted(workspace, self.worker.wake)
         self._clock = Clock(every, lambda: self.jobs_wanted.want(JobKind.PULL))
 
     def start(self) -> None:

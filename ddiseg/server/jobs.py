@@ -5,6 +5,7 @@ A request is a row of the catalogue, so none is lost where the server stops.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from ddiseg.errors import DdisegError, WorkspaceError, defect
 from ddiseg.labelstudio.projects import known_projects
 from ddiseg.server.metrics import Metrics
 from ddiseg.workspace.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 #: Seconds between two reads of the queue: another process may have requested a job.
 POLL = 5.0
@@ -38,14 +41,11 @@ class JobsWanted:
 
     While one request is stored, all that come meanwhile wait for the next write together: a flood
     costs a few transactions, and a catalogue that another process has locked blocks nobody for
-    longer than they want to wait. `then` is called after each request that was stored; `say` is
-    told of those that can't be.
+    longer than they want to wait. `then` is called after each request that was stored.
     """
 
-    def __init__(
-        self, workspace: Workspace, then: Callable[[], None], say: Callable[[str], None]
-    ) -> None:
-        self._workspace, self._then, self._say = workspace, then, say
+    def __init__(self, workspace: Workspace, then: Callable[[], None]) -> None:
+        self._workspace, self._then = workspace, then
         self._changed = threading.Condition()
         self._wanted: dict[tuple[JobKind, int | None], Future[bool]] = {}
         self._thread: threading.Thread | None = None
@@ -92,7 +92,7 @@ class JobsWanted:
                     self._fail(kind, future, defect(error))
 
     def _fail(self, kind: JobKind, future: Future[bool], error: UserError) -> None:
-        self._say(f"{kind} can't be queued: {error}")
+        logger.info(f"{kind} can't be queued: {error}")
         future.set_exception(error)
 
     def _write(self, kind: JobKind, project: int | None) -> bool:
@@ -119,9 +119,8 @@ class Worker:
         owner: str,
         do: Mapping[JobKind, Do],
         metrics: Metrics,
-        say: Callable[[str], None],
     ) -> None:
-        self._jobs, self._owner, self._do, self._metrics, self._say = jobs, owner, do, metrics, say
+        self._jobs, self._owner, self._do, self._metrics = jobs, owner, do, metrics
         self._wake, self._stop = threading.Event(), threading.Event()
         self._current: Job | None = None
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
@@ -130,7 +129,7 @@ class Worker:
         """Begin with the jobs that an earlier server did not finish, and go on with new ones."""
         if left := self._jobs.take_over():
             jobs = "1 job" if left == 1 else f"{left} jobs"
-            self._say(f"an earlier server did not finish {jobs}: requested again")
+            logger.info(f"an earlier server did not finish {jobs}: requested again")
         self._thread.start()
 
     def wake(self) -> None:
@@ -164,9 +163,9 @@ class Worker:
             if job is not None:
                 self._work(job)
         except WorkspaceError as error:  # locked for a minute: the queue is kept
-            self._say(f"no job can be taken: {error}")
+            logger.info(f"no job can be taken: {error}")
         except Exception as error:  # noqa: BLE001 - nobody would see that the thread died
-            self._say(str(defect(error)))
+            logger.info(str(defect(error)))
         else:
             return job is not None
         return False
@@ -182,16 +181,18 @@ class Worker:
         try:
             self._jobs.end(job.id, problem)
         except WorkspaceError as error:  # begun and not ended: the next server does it again
-            self._say(f"the end of job {job.id} can't be stored: {error}")
+            logger.info(f"the end of job {job.id} can't be stored: {error}")
         outcome = "done" if problem is None else "failed"
         self._metrics.jobs.labels(job.kind, outcome).inc()
-        self._say(f"{job.kind}: {outcome} in {seconds:.1f} s" + (f": {problem}" if problem else ""))
+        logger.info(
+            f"{job.kind}: {outcome} in {seconds:.1f} s" + (f": {problem}" if problem else "")
+        )
 
     def _put_back(self, job: Job) -> None:
         try:
             self._jobs.put_back(job.id)
         except WorkspaceError as error:  # the next server does it when it starts
-            self._say(f"job {job.id} can't be requested again now: {error}")
+            logger.info(f"job {job.id} can't be requested again now: {error}")
 
     def _attempt(self, kind: JobKind) -> str | None:
         """Do a job, after a round of another process; returns its problem, None if it is done."""

@@ -13,14 +13,14 @@ from ddiseg.server import jobs as module
 from ddiseg.server.jobs import Do, StoppedError, Worker
 from ddiseg.server.metrics import Metrics
 from tests.ddiseg.server.conftest import until
+from tests.logs import logged
 
 
 class Hands:
     """Starts workers on a catalogue, and stops them all in the end."""
 
-    def __init__(self, catalogue: Catalogue, owner: str) -> None:
-        self.catalogue, self.owner = catalogue, owner
-        self.said: list[str] = []
+    def __init__(self, catalogue: Catalogue, owner: str, log: list[str]) -> None:
+        self.catalogue, self.owner, self.log = catalogue, owner, log
         self.workers: list[Worker] = []
 
     def start(self, do: Do) -> Worker:
@@ -29,7 +29,6 @@ class Hands:
             self.owner,
             dict.fromkeys(JobKind, do),
             Metrics(),
-            self.said.append,
         )
         worker.start()
         self.workers.append(worker)
@@ -43,8 +42,8 @@ class Hands:
 def hands(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hands]:
     monkeypatch.setattr(module, "RETRY", 0.01)
     monkeypatch.setattr(module, "POLL", 0.01)
-    with catalogue.leases.hold(SERVE) as lease:
-        made = Hands(catalogue, lease.owner)
+    with catalogue.leases.hold(SERVE) as lease, logged() as log:
+        made = Hands(catalogue, lease.owner, log)
         yield made
         for worker in made.workers:
             worker.stop(10)
@@ -62,8 +61,8 @@ def test_jobs__one_after_the_other_in_their_order(hands: Hands) -> None:
     for kind in kinds:
         hands.catalogue.jobs.request(kind)
     hands.start(lambda _stopping: None)
-    until(lambda: len(hands.said) == 3)
-    assert [line.split(":")[0] for line in hands.said] == ["paint", "pull", "refresh"]
+    until(lambda: len(hands.log) == 3)
+    assert [line.split(":")[0] for line in hands.log] == ["paint", "pull", "refresh"]
     assert all(job.ended_at and job.problem is None for job in hands.catalogue.jobs.last(3))
 
 
@@ -82,9 +81,9 @@ def test_failure__ends_the_job_and_not_the_worker(
 ) -> None:
     hands.start(_raises(error))
     for _ in range(2):
-        before = len(hands.said)
+        before = len(hands.log)
         hands.catalogue.jobs.request(JobKind.PULL)
-        until(lambda before=before: len(hands.said) > before)
+        until(lambda before=before: len(hands.log) > before)
         assert hands.last().problem == problem
 
 
@@ -98,7 +97,7 @@ def test_busy__is_tried_again(hands: Hands) -> None:
 
     hands.catalogue.jobs.request(JobKind.PULL)
     hands.start(do)
-    until(lambda: bool(hands.said))
+    until(lambda: bool(hands.log))
     assert len(tried) == 3
     assert hands.last().problem is None
 
@@ -110,8 +109,8 @@ def test_start__takes_up_what_a_killed_server_left(hands: Hands) -> None:
     with hands.catalogue._database.write() as session:
         session.get_one(Job, job.id).owner = "killed"
     hands.start(lambda _stopping: None)
-    until(lambda: len(hands.said) == 2)
-    assert hands.said[0] == "an earlier server did not finish 1 job: requested again"
+    until(lambda: len(hands.log) == 2)
+    assert hands.log[0] == "an earlier server did not finish 1 job: requested again"
     assert hands.last().ended_at
 
 
@@ -187,8 +186,8 @@ def test_catalogue_fails__is_told_and_tried_again(
     monkeypatch.setattr(hands.catalogue.jobs, "take", failing_once)
     hands.catalogue.jobs.request(JobKind.PULL)
     hands.start(lambda _stopping: None)
-    until(lambda: len(hands.said) == 2)
-    assert hands.said[0] == told
+    until(lambda: len(hands.log) == 2)
+    assert hands.log[0] == told
     assert hands.last().ended_at
 
 
@@ -206,6 +205,6 @@ def test_end_of_a_job__that_can_t_be_written_down_does_not_end_the_worker(
     for kind in (JobKind.PULL, JobKind.PREDICT):
         hands.catalogue.jobs.request(kind)
     hands.start(lambda _stopping: None)
-    until(lambda: len(hands.said) == 2)
-    assert "by zero" in hands.said[0]
-    assert hands.said[1].startswith("paint: done")
+    until(lambda: len(hands.log) == 2)
+    assert "by zero" in hands.log[0]
+    assert hands.log[1].startswith("paint: done")

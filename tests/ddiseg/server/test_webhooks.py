@@ -174,7 +174,7 @@ def test_jobs_wanted__those_that_come_while_one_is_written_share_the_next_write(
         return go.wait(10)
 
     monkeypatch.setattr(workspace.catalogue.jobs, "request", slow)
-    wanted = JobsWanted(workspace, lambda: None, print)
+    wanted = JobsWanted(workspace, lambda: None)
     wanted.start()
     first = wanted.want(JobKind.PULL, PROJECT)
     until(lambda: bool(written))
@@ -191,7 +191,7 @@ def test_jobs_wanted__giving_up_does_not_cancel_it_for_others(
 ) -> None:
     go = threading.Event()
     monkeypatch.setattr(workspace.catalogue.jobs, "request", lambda _kind: go.wait(10))
-    wanted = JobsWanted(workspace, lambda: None, print)
+    wanted = JobsWanted(workspace, lambda: None)
     wanted.start()
 
     async def impatient() -> None:
@@ -206,7 +206,7 @@ def test_jobs_wanted__giving_up_does_not_cancel_it_for_others(
 
 
 def test_jobs_wanted__stop_writes_what_is_asked_for(workspace: Workspace) -> None:
-    wanted = JobsWanted(workspace, lambda: None, print)
+    wanted = JobsWanted(workspace, lambda: None)
     future = wanted.want(JobKind.REFRESH, PROJECT)
     wanted.start()
     wanted.stop()
