@@ -98,13 +98,13 @@ def _tables(found: Agreement) -> list[str]:
 def _table(
     title: str, headings: Iterable[str], rows: Mapping[str, Sequence[Estimate]], decimals: int
 ) -> list[str]:
-    """A table whose rows each hold figures of the same images."""
+    """A table whose rows each hold estimates of the same images."""
     width = max(map(len, rows), default=0)
     lines = ["", title]
     lines.append(_line("", headings, "n images", "patients", width))
-    for label, figures in rows.items():
-        cells = [_figure(figure, decimals) for figure in figures]
-        lines.append(_line(label, cells, str(figures[0].n), str(figures[0].groups), width))
+    for label, estimates in rows.items():
+        cells = [_cell(each, decimals) for each in estimates]
+        lines.append(_line(label, cells, str(estimates[0].n), str(estimates[0].groups), width))
     return lines
 
 
@@ -113,8 +113,8 @@ def _line(label: str, cells: Iterable[str], n: str, patients: str, width: int) -
     return f"{label:<{width}}  {columns}{n:>8}{patients:>10}"
 
 
-def _figure(figure: Estimate, decimals: int) -> str:
-    return figure.text(f".{decimals}f") if figure.interval else "too few patients"
+def _cell(estimate: Estimate, decimals: int) -> str:
+    return estimate.text(f".{decimals}f") if estimate.interval else "too few patients"
 
 
 def _worst(listed: Sequence[ReaderPair], paths: Sequence[Path]) -> list[str]:

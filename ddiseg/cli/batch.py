@@ -1,4 +1,4 @@
-"""`ddiseg batch`: draw what is labelled next, list, show and close batches."""
+"""`ddiseg batch`: the images to label next."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def batch() -> None:
     "--focus",
     type=click.Choice(["worst-tone"]),
     help="Move a third of the other tones' images to the tone whose lesion IoU has the lowest "
-    "lower bound, by the newest figures of the model in use; one with too few counts as lowest.",
+    "lower bound, by the newest scores of the model in use; one with too few counts as lowest.",
 )
 @click.option("--towards", type=click.Choice(["worst"]), hidden=True)
 @click.option(
@@ -50,7 +50,7 @@ def batch() -> None:
     type=Percent(),
     default=20.0,
     metavar="PERCENT",
-    help="Share drawn by lot whatever the strategy: these images test the model without bias.  "
+    help="Share chosen at random whatever the strategy: these images test the model without bias.  "
     "[default: 20]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other images.")
@@ -69,7 +69,7 @@ def draw(
     tones: tuple[str, ...],
     strict: bool,
 ) -> None:
-    """Draw the batch NAME out of images that nobody has begun, as many of each tone group.
+    """Choose the batch NAME among images that nobody has begun, as many of each tone group.
 
     Images that annotators have already are taken only where the others are too few, and only those
     that nobody has begun. What a tone lacks goes to the others. Of a patient and of near-duplicates at most one image is
@@ -143,7 +143,7 @@ def list_batches(settings: Settings) -> None:
 @click.argument("name")
 @pass_settings
 def show(settings: Settings, name: str) -> None:
-    """Show what the batch NAME was drawn by, and why each image is in it."""
+    """Show how the batch NAME was chosen, and why each image is in it."""
     catalogue = settings.open().catalogue
     drawn = catalogue.batches.get(name)
     members = catalogue.batches.members(name)
@@ -174,12 +174,12 @@ def show(settings: Settings, name: str) -> None:
 @click.argument("name")
 @pass_settings
 def close(settings: Settings, name: str) -> None:
-    """Close the batch NAME: its images that nobody has begun may be drawn again."""
+    """Close the batch NAME: its images that nobody has begun may be chosen again."""
     from ddiseg.workspace.workspace import default_actor
 
     new = settings.open().catalogue.batches.close(name, default_actor())
-    said = "closed" if new else "unchanged: it was closed before"
-    settings.emit({"batch": name, "outcome": "closed" if new else "unchanged"}, f"{name}: {said}")
+    text = "closed" if new else "unchanged: it was closed before"
+    settings.emit({"batch": name, "outcome": "closed" if new else "unchanged"}, f"{name}: {text}")
 
 
 def _next_step(name: str, states: Sequence[str]) -> str | None:
@@ -195,8 +195,8 @@ def _next_step(name: str, states: Sequence[str]) -> str | None:
 
 def _line(member: Member) -> str:
     image = member.image
-    lot = "by lot" if member.random else "chosen"
-    return f"#{image.id}  {image.name}  {image.tone}  {image.state}  {lot}: {member.reason}"
+    how = "at random" if member.random else "chosen"
+    return f"#{image.id}  {image.name}  {image.tone}  {image.state}  {how}: {member.reason}"
 
 
 def _as_dict(member: Member) -> dict[str, Any]:

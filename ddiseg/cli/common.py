@@ -170,9 +170,9 @@ def run(group: click.Group, args: Sequence[str] | None = None) -> int:
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not os.path.isabs(str(error.filename or "")):
             try:
-                current_folder()  # where that is gone, no relative path works
-            except UserError as gone:
-                return _fail(str(gone), settings)
+                current_folder()  # where that was deleted, no relative path works
+            except UserError as missing:
+                return _fail(str(missing), settings)
         where = f"{error.filename}: " if error.filename else ""
         return _fail(
             f"{where}{error.strerror or error}; mend that and run the same command again", settings
@@ -216,14 +216,14 @@ def _fail(message: str, settings: Settings) -> int:
 def progress_bar(label: str) -> Iterator[Progress]:
     """A bar on stderr; where that is not a terminal, a line now and then and one at the end."""
     if not sys.stderr.isatty():
-        started = said = time.monotonic()
+        started = printed = time.monotonic()
         last = [0]
 
         def note(done: int, total: int) -> None:
-            nonlocal said
+            nonlocal printed
             last[0] = total
-            if time.monotonic() - said >= SILENCE:
-                said = time.monotonic()
+            if time.monotonic() - printed >= SILENCE:
+                printed = time.monotonic()
                 click.echo(f"{label}: {done} of {total}", err=True)
 
         yield note

@@ -31,13 +31,15 @@ from ddiseg.errors import DdisegError
     show_default=True,
     help="Number of phantoms.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the phantoms and of the draw.")
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of the phantoms and of the sample."
+)
 @pass_settings
 def demo(settings: Settings, folder: Path, count: int, seed: int) -> None:
     """Run every step on rendered phantoms, and show how it is typed.
 
-    Renders a folder in DDI's layout (drawings made by code, no person), imports it, draws 10% of it
-    balanced by tone, takes the rendered masks of that part as accepted, trains the model, paints
+    Renders a folder in DDI's layout (drawings made by code, no person), imports it, samples 10% of it
+    balanced by tone, takes the rendered masks of that part as accepted, trains the model, predicts
     the rest, scores it by tone against the renderer's truth, exports COCO and writes the report.
     Running it again changes nothing.
     """

@@ -111,8 +111,8 @@ def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
         for name, s in scores.items():
             if s["n"]:
                 lines.append(
-                    f"{tone:<9}{name:<12}{_figure(s['iou_mean'], s['iou_mean_ci95']):<27}"
-                    f"{_figure(s['iou_pooled'], s['iou_pooled_ci95']):<28}{_figure(s['dice_mean'], s['dice_mean_ci95']):<27}{s['n']}"
+                    f"{tone:<9}{name:<12}{_estimate(s['iou_mean'], s['iou_mean_ci95']):<27}"
+                    f"{_estimate(s['iou_pooled'], s['iou_pooled_ci95']):<28}{_estimate(s['dice_mean'], s['dice_mean_ci95']):<27}{s['n']}"
                 )
     return "\n".join(lines)
 
@@ -121,5 +121,5 @@ def _truth(result: dict[str, Any]) -> str:
     return f"{result['truth']} ({result['format']})" if result["format"] else str(result["truth"])
 
 
-def _figure(value: float, interval: list[float] | None) -> str:
+def _estimate(value: float, interval: list[float] | None) -> str:
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "too few patients"

@@ -218,7 +218,7 @@ def backend(settings: Settings, url: str | None, clicks: bool, forget: bool) -> 
     """Connect 'ddiseg serve' at URL with Label Studio, as its ML backend and by webhooks.
 
     URL is where Label Studio reaches it, such as http://127.0.0.1:9090; it must be running. From
-    then on a task without a prediction is painted when somebody opens it, and what is handed in is
+    then on a task without a prediction is predicted when somebody opens it, and what is submitted is
     pulled at once. Again with another URL, or without --clicks, replaces the connection.
     """
     from ddiseg.labelstudio.ml_backend import BackendAddress, connect_backend, disconnect_backend

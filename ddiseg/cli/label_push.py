@@ -42,7 +42,7 @@ def push(
     strict: bool,
     **given: Any,
 ) -> None:
-    """Give images to annotators in Label Studio, the newest prediction painted on each.
+    """Give images to annotators in Label Studio, with the newest prediction as a draft.
 
     Without arguments: every image that is neither submitted, accepted nor skipped. What is there
     already stays; where nobody has begun, a newer prediction replaces the old one. With --batch,

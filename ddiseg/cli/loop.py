@@ -1,4 +1,4 @@
-"""`ddiseg loop`: let ddiseg pull, learn, paint and push by itself."""
+"""`ddiseg loop`: pull, train, predict and push by itself."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ddiseg.workspace.workspace import Workspace
 
 
-#: What is said of a round that has no end.
+#: The outcome of a round that has no end.
 _BROKEN_OFF = "at work, or broken off"
 
 
@@ -64,10 +64,10 @@ def run(
     """Run rounds of the loop until stopped, or one with --once.
 
     A round pulls annotations and verdicts, gives submitted masks to reviewers, refreshes the model
-    when that is due, draws a batch if asked to, paints the images that people have or are to have,
+    when that is due, chooses a batch if asked to, predicts the images that people have or are to have,
     and brings their tasks up to date. It gives people the batches that it drew itself; one that a
     person drew is given out by that person, with 'ddiseg label push'. About every fifth patient's
-    accepted masks are held out and never learned from: on them the gate compares a new version with
+    accepted masks are a hold-out set, never learned from: on it the gate compares a new version with
     the one in use, which stays where the new one is worse overall or for any tone. Only one round
     runs at a time, and each can be stopped at any moment: the next one goes on from there.
     """

@@ -92,7 +92,7 @@ def predict(
 def evaluate(settings: Settings, subset: str | None, seed: int, paper_threshold: bool) -> None:
     """Score the probabilities of the newest classifier: ROC-AUC, F1 and accuracy by tone.
 
-    On images of known malignancy that it did not learn from, each figure with n and interval.
+    On images of known malignancy that it did not learn from, each with n and interval.
     """
     evaluate_malignancy(settings, subset, seed, paper_threshold=paper_threshold)
 
@@ -195,19 +195,19 @@ def evaluate_malignancy(
     settings.emit(result, "\n".join(lines))
 
 
-def _table(figures: dict[str, dict[str, Any]]) -> list[str]:
-    at = f"F1 at {figures['all']['threshold']:.3f} [95% interval]"
+def _table(scores: dict[str, dict[str, Any]]) -> list[str]:
+    at = f"F1 at {scores['all']['threshold']:.3f} [95% interval]"
     lines = [
         f"{'tone':<9}{'n':>5}{'malignant':>11}  {'ROC-AUC [95% interval]':<26}{at:<32}"
         "accuracy [95% interval]"
     ]
-    for tone, s in figures.items():
+    for tone, s in scores.items():
         auc, f1, accuracy = (
-            _figure(s[key], s[f"{key}_ci95"]) for key in ("roc_auc", "f1", "accuracy")
+            _estimate(s[key], s[f"{key}_ci95"]) for key in ("roc_auc", "f1", "accuracy")
         )
         lines.append(f"{tone:<9}{s['n']:>5}{s['malignant']:>11}  {auc:<26}{f1:<32}{accuracy}")
     return lines
 
 
-def _figure(value: float, interval: list[float] | None) -> str:
+def _estimate(value: float, interval: list[float] | None) -> str:
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "too few"

@@ -41,8 +41,8 @@ def models() -> None:
 def list_models(settings: Settings, kind: str | None) -> None:
     """List the model versions, oldest first; a star marks those in use.
 
-    The gate's word is one of: passed; refused; not judged, where there was too little to compare;
-    not asked, where nothing was held out. Lesion IoU is that on the held-out images of its day.
+    The gate is one of: passed; refused; not judged, where there was too little to compare; not asked,
+    where there was no hold-out set. Lesion IoU is that on the hold-out set of its day.
     """
     from ddiseg.catalogue import ModelKind
     from ddiseg.model.performance import figure_text, held_out_lesion
@@ -137,9 +137,9 @@ def card(settings: Settings, name: str | None, target: Path) -> None:
 @click.argument("second")
 @pass_settings
 def diff(settings: Settings, first: str, second: str) -> None:
-    """Show how two model versions differ: settings, what they learned from, figures.
+    """Show how two model versions differ: settings, what they learned from, scores.
 
-    Where the gate compared one with the other, their figures are on the same images and the
+    Where the gate compared one with the other, their scores are on the same images and the
     difference is given with its interval; all others are each version's own.
     """
     from ddiseg.model.registry import diff as compare
@@ -150,7 +150,7 @@ def diff(settings: Settings, first: str, second: str) -> None:
 
 @models.command("promote", cls=Command)
 @click.argument("name")
-@click.option("--force", is_flag=True, help="Though the gate refused it, or never judged it.")
+@click.option("--force", is_flag=True, help="Though the gate refused it, or never evaluated it.")
 @click.option("--why", metavar="TEXT", help="The reason, kept on record; --force needs one.")
 @pass_settings
 def promote(settings: Settings, name: str, force: bool, why: str | None) -> None:
@@ -173,7 +173,7 @@ def rollback(settings: Settings, kind: str, why: str | None) -> None:
     """Bring back the model version that was in use before the present one.
 
     Again, and it goes one further back, never back and forth: coming back to a version forgets what
-    came into use after it. 'ddiseg models promote NAME' goes forward again.
+    was promoted after it. 'ddiseg models promote NAME' goes forward again.
     """
     from ddiseg.catalogue import ModelKind
     from ddiseg.model.registry import rollback as bring_back

@@ -21,7 +21,7 @@ def report(settings: Settings, target: Path | None) -> None:
     """Write one HTML page about the work, to read or to print.
 
     Counts by tone and state, diagnoses, the last evaluation with its n and intervals, skip reasons
-    and subsets; and a contact sheet, on which each photograph stands beside itself with the
+    and subsets; and a contact sheet, on which each photograph stands next to a copy with the
     outlines of its prediction and of its accepted mask, or the true mask of the last evaluation,
     the lowest lesion IoU of each tone first. The page holds its pictures and needs no network. It
     shows photographs of patients: keep it as you keep these. An earlier report is replaced, any

@@ -165,7 +165,7 @@ def list_reviews(settings: Settings, pictures: Path | None) -> None:
 @review.command("accept", cls=Command)
 @click.argument("image")
 @click.option("--reviewer", help="Who says so.  [default: your user name]")
-@click.option("--comment", help="What should be known besides.")
+@click.option("--comment", help="A remark.")
 @pass_settings
 def accept(settings: Settings, image: str, reviewer: str | None, comment: str | None) -> None:
     """Accept the mask of IMAGE that waits for review."""

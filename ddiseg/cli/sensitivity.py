@@ -38,13 +38,15 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=30,
     show_default=True,
-    help="Images of each tone, drawn by the seed.",
+    help="Images of each tone, sampled by the seed.",
 )
 @click.option("--subset", help="Only images of this subset.")
 @click.option(
     "--state", "states", multiple=True, help="Only images in this state; may be repeated."
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the draw and of the bootstrap.")
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of the sample and of the bootstrap."
+)
 @pass_settings
 def sensitivity(
     settings: Settings,
@@ -57,10 +59,10 @@ def sensitivity(
 ) -> None:
     """Measure how much masks change with the light, by tone.
 
-    Paints a sample of photographs as they are, a little darker and brighter, redder and bluer, and
+    Predicts a sample of photographs as they are, a little darker and brighter, redder and bluer, and
     compares the lesion's masks: 1 is the same mask. No true masks are needed. Images that the
     model learned from are never measured. The change by one grey level is a control: no eye sees
-    it, so what it moves is the model's own noise. The report shows the figures.
+    it, so what it moves is the model's own noise. The report shows the results.
     """
     from ddiseg.model.robustness import sensitivity as measure
     from ddiseg.workspace.workspace import default_actor
@@ -98,11 +100,11 @@ def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
         for tone, s in by_tone.items():
             if s["n"]:
                 lines.append(
-                    f"{name:<17}{tone:<9}{_figure(s['iou_mean'], s['iou_mean_ci95']):<27}"
-                    f"{_figure(s['dice_mean'], s['dice_mean_ci95']):<27}{s['n']}"
+                    f"{name:<17}{tone:<9}{_estimate(s['iou_mean'], s['iou_mean_ci95']):<27}"
+                    f"{_estimate(s['dice_mean'], s['dice_mean_ci95']):<27}{s['n']}"
                 )
     return "\n".join([*lines, "* control: the model's own noise", "", *result["sentences"]])
 
 
-def _figure(value: float, interval: list[float] | None) -> str:
+def _estimate(value: float, interval: list[float] | None) -> str:
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "too few patients"

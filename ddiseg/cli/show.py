@@ -45,7 +45,7 @@ _SHOWN = (
 
 def _lines(data: dict[str, Any]) -> list[str]:
     lines = [f"{data['name']} (#{data['id']}): {data['state']}"]
-    lines += [f"  {key.replace('_', ' ')}: {_said(data[key])}" for key in _SHOWN]
+    lines += [f"  {key.replace('_', ' ')}: {_text(data[key])}" for key in _SHOWN]
     if data["in_place"]:
         lines.append(f"  in place: {data['in_place']}")
     lines.append(f"  size: {data['width']} x {data['height']}")
@@ -81,7 +81,7 @@ def _lines(data: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _said(value: object) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "not known" if value is None else str(value)

@@ -19,7 +19,7 @@ _REASONS = load_protocol().skip_reasons
     required=True,
     help="; ".join(f"{reason.key}: {reason.label}" for reason in _REASONS) + ".",
 )
-@click.option("--note", help="What should be known besides; needed where the reason is 'other'.")
+@click.option("--note", help="A remark; needed where the reason is 'other'.")
 @click.option("--annotator", help="Who says so.  [default: your user name]")
 @pass_settings
 def skip(
@@ -27,7 +27,7 @@ def skip(
 ) -> None:
     """Set an image aside that can't be labelled.
 
-    A skipped image is neither painted, drawn nor exported; 'ddiseg reopen' takes it back.
+    A skipped image is neither predicted, chosen nor exported; 'ddiseg reopen' takes it back.
     """
     from ddiseg.workspace.workspace import default_actor
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @click.option(
     "--work",
     is_flag=True,
-    help="Show instead what the model's painting was worth to the people who corrected it: how much "
-    "of it was kept and the seconds it took, by tone, model and control arm, with n and interval.",
+    help="Show instead what the model's predictions were worth to the people who corrected them: how much "
+    "of them was kept and the seconds it took, by tone, model and control arm, with n and interval.",
 )
 @pass_settings
 def status(settings: Settings, work: bool) -> None:

@@ -1,4 +1,4 @@
-"""`ddiseg subset`: draw, list and show named parts of the images."""
+"""`ddiseg subset`: named subsets of the images."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def subset() -> None:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other images.")
 @click.option(
-    "--from", "source", metavar="SUBSET", help="Draw from the images of this subset only."
+    "--from", "source", metavar="SUBSET", help="Sample from the images of this subset only."
 )
 @tone_option
 @click.option(
@@ -72,11 +72,11 @@ def draw(
     strict: bool,
     partial: bool,
 ) -> None:
-    """Draw the subset NAME, with as many images of each tone group.
+    """Sample the subset NAME, with as many images of each tone group.
 
     Other subsets' images, their patients and near-duplicates are left out. Of each group of
     near-duplicates one image is taken, and of a patient too, as long as there are others. The same
-    seed draws the same images; a subset never changes once it is drawn.
+    seed gives the same images; a subset never changes.
 
     The FEDD paper's own splits of DDI need no numbers: fedd-2023-5, -10, -15, -20, -val and -test,
     or fedd-2023 for all of them.
@@ -136,14 +136,14 @@ def list_subsets(settings: Settings) -> None:
 @click.argument("name")
 @pass_settings
 def show(settings: Settings, name: str) -> None:
-    """Show what the subset NAME was drawn by, and its images."""
+    """Show how the subset NAME was sampled, and its images."""
     catalogue = settings.open().catalogue
     drawn = catalogue.subsets.get(name)
     images = catalogue.images.select(subset=name)
     lines = [f"{name}: {sizes_by_tone(catalogue.subsets.sizes()[name])}, drawn {drawn.created_at}"]
     lines += [f"  {key}: {_plain(value)}" for key, value in drawn.drawn_by.items() if value]
     lines += [
-        f"#{i.id}  {i.name}  {i.tone}  {_SIDES[i.malignant]}  {i.patient or 'patient unknown'}  {i.state}"
+        f"#{i.id}  {i.name}  {i.tone}  {_MALIGNANCY[i.malignant]}  {i.patient or 'patient unknown'}  {i.state}"
         for i in images
     ]
     data = {
@@ -165,7 +165,7 @@ def show(settings: Settings, name: str) -> None:
     settings.emit(data, "\n".join(lines))
 
 
-_SIDES = {True: "malignant", False: "benign", None: "not known whether malignant"}
+_MALIGNANCY = {True: "malignant", False: "benign", None: "not known whether malignant"}
 
 
 def _plain(value: Any) -> str:

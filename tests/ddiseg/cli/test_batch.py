@@ -29,7 +29,7 @@ def test_draw__says_why_each_image_was_taken_then_unchanged(
     args = ("draw", "week-1", "--size", "6", "--seed", "3")
     lines = here(*args).out.splitlines()
     assert lines[0] == wording
-    assert sum(line.endswith("queued  by lot: next by seed") for line in lines) == 6
+    assert sum(line.endswith("queued  at random: next by seed") for line in lines) == 6
     assert any(line.startswith("  note     I-II: random instead of mixed") for line in lines)
     step = "give it to annotators: ddiseg label push --batch week-1"
     assert lines[-1] == f"next: {step}"
