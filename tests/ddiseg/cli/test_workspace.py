@@ -234,6 +234,7 @@ def test_status__counts_and_next_step(ddiseg: Run, filled: Workspace) -> None:
         "skips": {"scalp": 1},
         "subsets": {"part": {"I-II": 1, "V-VI": 1}},
         "round_holder": None,
+        "study": {},
         "next": "train probes on the 1 accepted masks: ddiseg refresh",
         "to_do": {
             "data_manager": [
@@ -338,8 +339,8 @@ def test_status_work__tables_and_json(
     result = ddiseg("status", "--work", "--workspace", workspace.root)
     lines = result.out.splitlines()
     assert lines[0].startswith("Masks from a labelling server, accepted ")
-    assert lines[0].endswith(" (n = 12 images, 12 patients).")
-    start = lines.index("With and without the model's mask")
+    assert lines[0].endswith(" (n = 12 images of 12 patients).")
+    start = lines.index("With and without the prediction")
     assert [" ".join(line.split()) for line in lines[start + 1 : start + 4]] == wording
     assert len(lines[start + 1]) == len(lines[start + 3])
     assert not any(line != line.rstrip() for line in lines)
