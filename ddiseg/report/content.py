@@ -134,9 +134,9 @@ def last_evaluation(catalogue: Catalogue, protocol: Protocol) -> EvaluationSecti
         record=record,
         truth=PurePath(record.truth).name or record.truth,
         left_out=_left_out(
-            (record.learned_from, "whose mask the model learned from"),
+            (record.learned_from, "with masks that the model was trained on"),
             (record.without_prediction, "without a prediction"),
-            (len(record.refused), "whose true mask could not be used"),
+            (len(record.refused), "with an unusable true mask"),
         ),
         table=_estimate_table(
             "IoU and Dice by tone and class",
@@ -178,7 +178,7 @@ def last_robustness_run(catalogue: Catalogue) -> RobustnessSection | None:
         at=at,
         record=record,
         left_out=_left_out(
-            (record.learned_from, "that the model learned from"),
+            (record.learned_from, "that the model was trained on"),
             (len(record.refused), "that can't be read"),
             (record.without_lesion, "without a lesion in any prediction"),
         ),

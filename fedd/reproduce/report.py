@@ -18,7 +18,7 @@ from fedd.reproduce.drawing import draw_all
 from fedd.reproduce.plan import Cell
 from fedd.reproduce.scores import scores
 from fedd.reproduce.split import PaperSplit
-from fedd.reproduce.table import ReportTable, markdown, results_csv, tables
+from fedd.reproduce.table import ReproductionTable, markdown, results_csv, tables
 
 TITLE = "FEDD, reproduced"
 
@@ -126,7 +126,7 @@ def html_page(
     title: str,
     introduction: Sequence[str],
     figures: Sequence[tuple[str, str]],
-    tables: Sequence[ReportTable],
+    tables: Sequence[ReproductionTable],
 ) -> str:
     """Return the page; `figures` are relative paths with captions."""
     paragraphs = "\n".join(f"<p>{_bold(escape(text))}</p>" for text in introduction)

@@ -62,7 +62,7 @@ _COMPARED = "The paper's value and our difference from it follow, where the pape
 
 
 @dataclass(frozen=True)
-class ReportTable:
+class ReproductionTable:
     """A titled table; a cell may have several lines."""
 
     title: str
@@ -89,13 +89,15 @@ class ReportTable:
         )
 
 
-def tables(found: Sequence[ModelScore], results: Sequence[Result], plan: Plan) -> list[ReportTable]:
+def tables(
+    found: Sequence[ModelScore], results: Sequence[Result], plan: Plan
+) -> list[ReproductionTable]:
     """Return all tables that have scores."""
     made = [_score_table(found, plan, *row) for row in _TABLES]
     return [table for table in made if table.rows] + ([_costs(results, plan)] if results else [])
 
 
-def markdown(title: str, introduction: Sequence[str], made: Sequence[ReportTable]) -> str:
+def markdown(title: str, introduction: Sequence[str], made: Sequence[ReproductionTable]) -> str:
     """Return the page `table.md`."""
     return "\n".join(
         [f"# {title}\n", *(f"{p}\n" for p in introduction), *(t.markdown() for t in made)]
@@ -118,7 +120,7 @@ def results_csv(found: Sequence[ModelScore]) -> str:
 
 def _score_table(
     found: Sequence[ModelScore], plan: Plan, task: Task, metric: str, title: str, note: str
-) -> ReportTable:
+) -> ReproductionTable:
     known = by_key(found)
     rows = []
     for tone in GROUPS:
@@ -135,7 +137,7 @@ def _score_table(
         note += f" {_COMPARED if compared else 'The paper has no such value.'}"
     if task == CLASSIFICATION:
         note = f"{DISCLAIMER.capitalize()}. {note}"
-    return ReportTable(title, note, header, rows)
+    return ReproductionTable(title, note, header, rows)
 
 
 def _cell(s: ModelScore | None) -> str:
@@ -151,7 +153,7 @@ def _cell(s: ModelScore | None) -> str:
     return "\n".join(lines)
 
 
-def _costs(results: Sequence[Result], plan: Plan) -> ReportTable:
+def _costs(results: Sequence[Result], plan: Plan) -> ReproductionTable:
     rows = []
     for task, models in plan.models.items():
         for model in models:
@@ -168,7 +170,7 @@ def _costs(results: Sequence[Result], plan: Plan) -> ReportTable:
     )
     fractions = [f"{f} %" for f in plan.fractions]
     header = ["task", "model", *fractions, "peak memory", "peak of the GPU"]
-    return ReportTable("Costs", note, header, rows)
+    return ReproductionTable("Costs", note, header, rows)
 
 
 def _cost_cells(of_model: Sequence[Result], plan: Plan) -> list[str]:

@@ -13,7 +13,7 @@ from ddiseg.catalogue import Arm
 from ddiseg.evaluation.annotator_study import summarise
 from ddiseg.evaluation.drift import PERIODS, SHOWN, WITHHELD, Drift, measure_drift
 from ddiseg.evaluation.measures import Metric
-from tests.ddiseg.evaluation.drawn import mask
+from tests.ddiseg.evaluation.mask_rows import mask
 
 UNCHANGED, DICE = Metric.UNCHANGED, Metric.LESION_DICE
 

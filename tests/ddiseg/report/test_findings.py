@@ -12,7 +12,7 @@ from ddiseg.catalogue import Arm
 from ddiseg.evaluation.annotator_study import WorkReport, summarise
 from ddiseg.evaluation.measures import MaskMeasures
 from ddiseg.report.findings import FindingsPart, Line, overview, parts, sentences
-from tests.ddiseg.evaluation.drawn import mask
+from tests.ddiseg.evaluation.mask_rows import mask
 
 TIME = "Median time on an image"
 PIXELS = "Pixels that differ between prediction and accepted mask"

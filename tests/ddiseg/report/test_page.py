@@ -75,7 +75,7 @@ def test_report__evaluation_with_n_and_interval(worked: Workspace) -> None:
     text = page_of(worked).text
     assert "Predictions by fedd-1 (41 images) against the masks “truth-2”" in text
     assert "41 images of 38 patients" in text
-    assert "30 whose mask the model learned from, 1 whose true mask could not be used" in text
+    assert "30 with masks that the model was trained on, 1 with an unusable true mask" in text
     everything = " ".join(["0.61 [0.56, 0.65]"] * 3)
     assert f"lesion {everything} 41 41" in text
     dark = " ".join(["0.55 [0.50, 0.59]"] * 3)

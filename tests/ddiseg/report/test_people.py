@@ -12,7 +12,7 @@ from ddiseg.evaluation.measures import MaskMeasures
 from ddiseg.report import people as section
 from ddiseg.report.page import write_report
 from ddiseg.workspace.workspace import Workspace
-from tests.ddiseg.evaluation.drawn import mask
+from tests.ddiseg.evaluation.mask_rows import mask
 from tests.ddiseg.people import People, lesion
 from tests.ddiseg.report.conftest import Page
 

@@ -28,7 +28,8 @@ def test_report__sensitivity_with_n_and_interval(worked: Workspace) -> None:
     assert "Too few images of V-VI (n = 2) to say. It is the model's own noise." in page.text
     assert "33 images of 32 patients, predicted by fedd-1" in page.text
     assert (
-        "Left out: 4 that the model learned from, 1 without a lesion in any prediction" in page.text
+        "Left out: 4 that the model was trained on, 1 without a lesion in any prediction"
+        in page.text
     )
     figures = " ".join(["0.931 [0.881, 0.971]"] * 2)
     assert f"tone I-II {figures} 30 30" in page.text

@@ -13,7 +13,7 @@ from ddiseg.report.findings import sentences
 from ddiseg.report.tables import ReportTable, study_tables
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
-from tests.ddiseg.evaluation.drawn import mask
+from tests.ddiseg.evaluation.mask_rows import mask
 from tests.ddiseg.people import People, lesion
 
 

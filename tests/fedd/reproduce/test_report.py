@@ -14,7 +14,7 @@ from fedd.backbone import DiffusionUNet
 from fedd.reproduce import Cell, PaperSplit, PlanOutcome, Workbench, write_report
 from fedd.reproduce.plan import Plan
 from fedd.reproduce.results import Cost, Result
-from fedd.reproduce.table import ReportTable
+from fedd.reproduce.table import ReproductionTable
 from tests.fedd.reproduce.conftest import TINY_PLAN
 
 #: Looks like the paper's, but for its size.
@@ -148,7 +148,7 @@ def test_report__left_out_photographs_are_named(
 
 
 def test_table__cells_are_escaped() -> None:
-    table = ReportTable("a < b", "c & d", ["<x>"], [["1\n<2>"]])
+    table = ReproductionTable("a < b", "c & d", ["<x>"], [["1\n<2>"]])
     html = table.html()
     assert "a &lt; b" in html
     assert "<small>&lt;2&gt;</small>" in html

@@ -1,4 +1,4 @@
-"""Accepted masks as `ddiseg.evaluation` measures them, made without a workspace: quick, by the hundred."""
+"""Measures of accepted masks, made without a workspace."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FIRST_DAY = "2026-01-05"
 
 
 def mask(
-    place: int,
+    event_id: int,
     *,
     unchanged: bool = False,
     dice: float | None = 0.8,
@@ -21,7 +21,7 @@ def mask(
     patient: str | None = None,
     day: str = FIRST_DAY,
 ) -> MaskMeasures:
-    """An accepted mask at a place in the event log."""
+    """Return the measures of a mask accepted with an event id."""
     values = {
         Metric.LESION_DICE: dice,
         Metric.MEAN_DICE: dice,
@@ -33,4 +33,4 @@ def mask(
     }
     known = {measure: value for measure, value in values.items() if value is not None}
     at = f"{day}T10:00:00.000000+00:00"
-    return MaskMeasures(tone, patient or f"patient {place}", arm, "fedd-1", place, at, known)
+    return MaskMeasures(tone, patient or f"patient {event_id}", arm, "fedd-1", event_id, at, known)
