@@ -30,7 +30,7 @@ def main() -> None:
         import_photographs(workspace, folder / "ddi")
         files = sorted((folder / "masks").iterdir())
         accept(workspace, files[:FIRST], folder / "first")
-        refresh(workspace, "benchmark", hold_out=True)
+        refresh(workspace, "benchmark", start_holdout=True)
         accept(workspace, files[FIRST:], folder / "later")
         done: list[Refreshed] = []
         took = seconds(lambda: done.append(refresh(workspace, "benchmark")))

@@ -117,7 +117,7 @@ def train_malignancy(settings: Settings, exclude: Sequence[str], given: dict[str
             default_actor(),
             chosen.backbone,
             chosen.seed,
-            hold_out=exclude,
+            exclude=exclude,
             stages=stages,
             device=chosen.device,
         )

@@ -12,7 +12,7 @@ from ddiseg.cli.common import Command, Group, Settings, common_options, pass_set
 
 if TYPE_CHECKING:
     from ddiseg.catalogue.tables import ModelVersion
-    from ddiseg.model.performance import Table
+    from ddiseg.model.performance import PerformanceTable
     from ddiseg.model.registry import PromotionChange, VersionDifference
     from ddiseg.outcomes import FileOutcome
     from ddiseg.workspace.workspace import Workspace
@@ -45,7 +45,7 @@ def list_models(settings: Settings, kind: str | None) -> None:
     where there was no hold-out set. Lesion IoU is that on the hold-out set of its day.
     """
     from ddiseg.catalogue import ModelKind
-    from ddiseg.model.performance import figure_text, held_out_lesion
+    from ddiseg.model.performance import estimate_text, holdout_lesion_iou
     from ddiseg.model.registry import gate_status, in_use, learned_from
 
     workspace = settings.open()
@@ -57,7 +57,7 @@ def list_models(settings: Settings, kind: str | None) -> None:
             "trained_at": version.created_at,
             "learned_from": len(learned_from(version)),
             "gate": gate_status(version).value,
-            "held_out_lesion_iou": held_out_lesion(version),
+            "held_out_lesion_iou": holdout_lesion_iou(version),
         }
         for version in workspace.catalogue.models.all(ModelKind(kind) if kind else None)
     ]
@@ -68,7 +68,7 @@ def list_models(settings: Settings, kind: str | None) -> None:
             _when(each["trained_at"]),
             f"{each['learned_from']} {_LEARNED[each['kind']]}",
             each["gate"],
-            figure_text(each["held_out_lesion_iou"]),
+            estimate_text(each["held_out_lesion_iou"]),
         )
         for each in found
     ]
@@ -145,7 +145,7 @@ def diff(settings: Settings, first: str, second: str) -> None:
     from ddiseg.model.registry import diff as compare
 
     found = compare(settings.open(), first, second)
-    settings.emit(found.as_dict(), "\n".join(_compared(found)))
+    settings.emit(found.to_dict(), "\n".join(_compared(found)))
 
 
 @models.command("promote", cls=Command)
@@ -250,7 +250,7 @@ def _shown(card: Mapping[str, Any]) -> list[str]:
     return [*lines, _wrapped(settings, "  ")]
 
 
-def _table(table: Table) -> list[str]:
+def _table(table: PerformanceTable) -> list[str]:
     from ddiseg.model.performance import row_texts
 
     head = ("tone", "measure", *table["columns"])
@@ -308,9 +308,9 @@ def _compared(found: VersionDifference) -> list[str]:
     ):
         n = sum(by_tone.values())
         lines.append(f"  {who}: {n}" + (f" ({tones_text(by_tone)})" if n else ""))
-    for table in found.figures.values():
+    for table in found.tables.values():
         lines += ["", *_table(table)]
-    end = _wrapped(LEGEND, "") if found.figures else "Nothing was measured of either."
+    end = _wrapped(LEGEND, "") if found.tables else "Nothing was measured of either."
     return [*lines, "", end]
 
 

@@ -77,8 +77,8 @@ def refresh(
             from_scratch=from_scratch,
             cache_limit=int(chosen.cache_gb * 1e9),
             device=chosen.device,
-            hold_out=gate,
-            tolerance=chosen.max_drop,
+            start_holdout=gate,
+            max_drop=chosen.max_drop,
         )
     version, training, decision = done.version, done.version.training, done.version.decision
     by_tone = ", ".join(f"{tone} {n}" for tone, n in training.by_tone.items())

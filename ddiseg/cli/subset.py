@@ -82,7 +82,7 @@ def draw(
     or fedd-2023 for all of them.
     """
     from ddiseg.sampling.paper_splits import ALL, draw_presets, preset_names
-    from ddiseg.sampling.subsets import Request
+    from ddiseg.sampling.subsets import SubsetRequest
     from ddiseg.sampling.subsets import draw as draw_new
     from ddiseg.workspace.workspace import default_actor
 
@@ -98,7 +98,7 @@ def draw(
         workspace = settings.open()
         drawn = draw_presets(workspace.catalogue, names, default_actor(), partial=partial)
     elif per_tone is not None:
-        request = Request(per_tone, seed, bool(balance), source, tones, disjoint_from or None)
+        request = SubsetRequest(per_tone, seed, bool(balance), source, tones, disjoint_from or None)
         workspace = settings.open()
         drawn = draw_new(workspace.catalogue, name, request, default_actor(), strict=strict)
     else:

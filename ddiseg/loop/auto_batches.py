@@ -29,7 +29,7 @@ def images_to_score(catalogue: Catalogue, size: int, seed: int) -> list[Image]:
     All that may be drawn, or CANDIDATES times `size` of them, equally many of each tone, by seed. A
     draw prefers predicted images, so it chooses among these once they are predicted.
     """
-    pool = BatchPool.read(catalogue, None, (), size, seed, described=False)
+    pool = BatchPool.read(catalogue, None, (), size, seed, with_embeddings=False)
     room = {tone: len(positions) for tone, positions in pool.candidates.items()}
     quotas = share_out(CANDIDATES * size, room, seed)
     ids = [

@@ -218,8 +218,8 @@ class _Round:
             options.seed,
             stages=self.stages,
             device=options.device,
-            hold_out=True,
-            tolerance=options.tolerance,
+            start_holdout=True,
+            max_drop=options.tolerance,
         )
         name, learned = done.version.name, len(done.version.training_masks)
         if not done.new:
@@ -257,7 +257,7 @@ class _Round:
             )
         if self.predictor is None:
             return "nothing predicted: there is no model yet"
-        outcomes = self.predictor.paint(images, self.stages("Predicting images"))
+        outcomes = self.predictor.predict(images, self.stages("Predicting images"))
         _raise_if_nothing_taken(outcomes, "images")
         return _predicted(self.predictor, outcomes)
 
@@ -297,7 +297,7 @@ class _Round:
         )
         if not images or self.predictor is None:
             return []
-        outcomes = self.predictor.paint(images, self.stages("Predicting images"))
+        outcomes = self.predictor.predict(images, self.stages("Predicting images"))
         return [f"chosen among {_predicted(self.predictor, outcomes)}"]
 
 

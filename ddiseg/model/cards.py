@@ -1,8 +1,8 @@
-"""Model cards: what a version is for, what it learned from, how well it does, and where it ends.
+"""Model cards: intended use, training data, metrics and limits of a model version.
 
 The sections are those of Mitchell et al., "Model Cards for Model Reporting", FAT* 2019. A card is
-made from the catalogue whenever it is asked for, as JSON and as Markdown of that JSON. It does not
-name the people who worked on it, so that it may go out with a release.
+made from the catalogue on demand, as JSON and as Markdown of that JSON. It does not name the people
+who worked on the model, so that it can be published with a release.
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ from ddiseg.catalogue import ModelKind
 from ddiseg.catalogue.malignancy import DISCLAIMER
 from ddiseg.catalogue.tables import ModelVersion
 from ddiseg.errors import InputError, WorkspaceError
-from ddiseg.model.performance import LEGEND, LESION, Table, lookup, measured, row_texts, tones_text
+from ddiseg.model.performance import (
+    LEGEND,
+    LESION,
+    PerformanceTable,
+    lookup,
+    performance_tables,
+    row_texts,
+    tones_text,
+)
 from ddiseg.model.registry import (
     GateStatus,
     flattened,
@@ -37,41 +45,44 @@ from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.workspace.workspace import Workspace
 from fedd.weights.names import SHIPPED, is_named
 
-#: Says what a file is, and lets a newer card replace it.
+#: Identifies the file as a card, which a newer card may replace.
 FORMAT = "ddiseg model card 1"
 
 _PURPOSE = {
-    ModelKind.SEGMENTATION: "Pre-annotation: it paints masks of clinical photographs for people who "
+    ModelKind.SEGMENTATION: "Pre-annotation: it drafts masks of clinical photographs for people who "
     "correct every one of them, by the annotation protocol.",
     ModelKind.MALIGNANCY: "Research on how well malignancy can be told from photographs of each "
     f"tone group: {DISCLAIMER}.",
 }
 _NOT_FOR = (
     "Not a medical device. Not for diagnosis, triage or any decision about a patient, and not for "
-    "masks that nobody looks at."
+    "masks that nobody checks."
 )
 
-#: Whom to credit for a backbone, and what is known against it.
+#: Credits and known weaknesses of each backbone.
 _BACKBONES = {
     SHIPPED: "The backbone 'small' (weights CC BY 4.0) learned from 317 photographs of PAD-UFES-20 "
-    "(Pacheco et al., Data in Brief 32, 2020, CC BY 4.0: name them) and from rendered phantoms. The "
-    "photographs are of mostly light skin, so its features are least tried on dark skin.",
+    "(Pacheco et al., Data in Brief 32, 2020, CC BY 4.0: credit them) and from rendered phantoms. "
+    "Most of the photographs show light skin, so its features are least tested on dark skin.",
     "imagenet-256": "The backbone 'imagenet-256' is OpenAI's unconditional guided-diffusion model "
-    "(MIT licence; Dhariwal and Nichol, 2021: name them). It learned from ImageNet, not from skin.",
+    "(MIT licence; Dhariwal and Nichol, 2021: credit them). It learned from ImageNet, not from skin.",
 }
 
 _GATE_KEPT = ("compared_with", "tolerance", "reasons", "held_out", "bootstrap")
-_GATE_SAID = {GateStatus.REFUSED: "refused it", GateStatus.NOT_JUDGED: "could not judge it"}
+_GATE_LIMITS = {
+    GateStatus.REFUSED: "The gate refused it",
+    GateStatus.NOT_EVALUATED: "The gate had too little to compare",
+}
 
 
 def model_card(workspace: Workspace, version: ModelVersion) -> dict[str, Any]:
-    """The card of a version, ready to be JSON; the same catalogue gives the same card."""
+    """Return the card of a version as JSON; the same catalogue gives the same card."""
     promotions = [
         {"at": p.created_at, "why": p.why, "forced": p.forced}
         for p in workspace.catalogue.models.promotions(ModelKind(version.kind))
         if p.model_version_id == version.id
     ]
-    metrics = measured(workspace, version)
+    metrics = performance_tables(workspace, version)
     return {
         "card": FORMAT,
         "details": {
@@ -112,12 +123,12 @@ def model_card(workspace: Workspace, version: ModelVersion) -> dict[str, Any]:
 
 
 def digest(hashes: Iterable[str]) -> str:
-    """SHA-256 of content hashes, sorted, one a line: the same for the same training set."""
+    """Return the SHA-256 of content hashes, sorted, one a line: it identifies a training set."""
     return hashlib.sha256("".join(f"{each}\n" for each in sorted(hashes)).encode()).hexdigest()
 
 
 def markdown(card: Mapping[str, Any]) -> str:
-    """A card as Markdown."""
+    """Return a card as Markdown."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -130,8 +141,9 @@ def markdown(card: Mapping[str, Any]) -> str:
 def write_card(card: Mapping[str, Any], target: Path) -> list[FileOutcome]:
     """Write a card to a .md or .json file, or both into a folder; an earlier card is replaced.
 
-    Raises InputError where the name says neither or another file is in the place, WorkspaceError
-    where nothing can be written.
+    Raises:
+        InputError: another ending, or a file that is not a card would be replaced.
+        WorkspaceError: nothing can be written.
     """
     name = card["details"]["name"]
     if target.is_dir() or not target.suffix:
@@ -163,57 +175,57 @@ def _learned_what(version: ModelVersion) -> str:
 
 
 def _backbone_name(version: ModelVersion) -> str:
-    """What a backbone is called, without the folder that it lay in."""
+    """Return the name of a backbone, or of its file without the folder."""
     return version.backbone if is_named(version.backbone) else PurePath(version.backbone).name
 
 
-def _limits(version: ModelVersion, metrics: Mapping[str, Table]) -> list[str]:
-    """What a person should know before they trust the version, a sentence each."""
+def _limits(version: ModelVersion, metrics: Mapping[str, PerformanceTable]) -> list[str]:
+    """Return the limits of a version, a sentence each."""
     found = []
     if absent := version.metrics.get("absent_classes"):
         found.append(
-            f"It never paints {', '.join(absent)}: its training masks show nothing, or next to "
-            "nothing, of that."
+            f"It never predicts {', '.join(absent)}: its training masks show no, or almost no, pixels "
+            "of that."
         )
-    found += [line for tone in load_protocol().tones if (line := _of_tone(version, tone.name))]
+    found += [line for tone in load_protocol().tones if (line := _tone_limit(version, tone.name))]
     if version.kind == ModelKind.SEGMENTATION:
-        found += _unmeasured(metrics)
+        found += _unmeasured_tones(metrics)
     found += [_sentence(note) for note in version.metrics.get("notes", ())]
-    said = gate_status(version)
-    if said in (GateStatus.REFUSED, GateStatus.NOT_JUDGED):
-        found.append(f"The gate {_GATE_SAID[said]}: {(version.gate or {})['reasons'][0]}.")
-    elif version.kind == ModelKind.SEGMENTATION and said is GateStatus.NOT_ASKED:
-        found.append("No gate compared it with an earlier version: no mask was held out.")
+    status = gate_status(version)
+    if status in _GATE_LIMITS:
+        found.append(f"{_GATE_LIMITS[status]}: {(version.gate or {})['reasons'][0]}.")
+    elif version.kind == ModelKind.SEGMENTATION and status is GateStatus.NOT_RUN:
+        found.append("No gate compared it with an earlier version: there was no hold-out set.")
     found.append(
         _BACKBONES.get(
             version.backbone,
-            "The backbone is not one that this program knows: ask who made it for its licence and "
-            "for what it learned from.",
+            "The backbone is not part of this program: ask its makers for its licence and its training "
+            "data.",
         )
     )
     return found
 
 
-def _of_tone(version: ModelVersion, tone: str) -> str | None:
+def _tone_limit(version: ModelVersion, tone: str) -> str | None:
     n = version.metrics.get("by_tone", {}).get(tone, 0)
     if tone == "unknown":
-        return f"Of {n} that it learned from the tone is not known." if n else None
+        return f"The tone of {n} of its training masks or images is not known." if n else None
     if n >= FEW:
         return None
-    return f"It learned from {'nothing' if not n else f'n = {n} only'} of tone {tone}."
+    return f"It learned from {'nothing' if not n else f'only n = {n}'} of tone {tone}."
 
 
-def _unmeasured(metrics: Mapping[str, Table]) -> list[str]:
-    """A sentence for each tone of which lesion IoU is not known from any test."""
+def _unmeasured_tones(metrics: Mapping[str, PerformanceTable]) -> list[str]:
+    """Return a sentence on the tones without an estimate of lesion IoU, if there are any."""
     missing = []
     for tone in (t.name for t in load_protocol().tones if t.name != "unknown"):
-        figures = [lookup(table, tone, LESION)[0] for table in metrics.values()]
-        if all(figure is None or figure["value"] is None for figure in figures):
-            n = max((figure["n"] for figure in figures if figure), default=0)
+        estimates = [lookup(table, tone, LESION)[0] for table in metrics.values()]
+        if all(estimate is None or estimate["value"] is None for estimate in estimates):
+            n = max((estimate["n"] for estimate in estimates if estimate), default=0)
             missing.append(f"{tone} (n = {n})")
     if not missing:
         return []
-    return [f"Too few test images to say how well it does on tone {', '.join(missing)}."]
+    return [f"There are too few test images to estimate lesion IoU on tone {', '.join(missing)}."]
 
 
 def _sentence(note: str) -> str:
@@ -221,25 +233,25 @@ def _sentence(note: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that was typed by a person, so that Markdown shows it and does not obey it."""
+    """Return text that a person typed, escaped for Markdown."""
     return html.escape(" ".join(str(text).split()), quote=False).replace("|", "&#124;")
 
 
 def _refuse_others(path: Path) -> None:
-    """Raise InputError where `path` is there and is no card."""
+    """Raise InputError where `path` is a file other than a card."""
     if not path.exists():
         return
     with open(path, "rb") as file:
         head = file.read(200)
     if FORMAT.encode() not in head:
         raise InputError(
-            f"{path} is no model card, so it is not replaced: give another name or move it away"
+            f"{path} is not a model card, so it is not replaced: give another name or move it away"
         )
 
 
 def _write(path: Path, data: bytes) -> Outcome:
-    there = path.exists()
-    if there and path.read_bytes() == data:
+    existed = path.exists()
+    if existed and path.read_bytes() == data:
         return Outcome.UNCHANGED
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.part-{os.getpid()}"
@@ -249,4 +261,4 @@ def _write(path: Path, data: bytes) -> Outcome:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-    return Outcome.REPAIRED if there else Outcome.ADDED
+    return Outcome.REPAIRED if existed else Outcome.ADDED

@@ -1,4 +1,4 @@
-"""The version in use beside a candidate: whether it can paint, and what both make of held-out images."""
+"""Comparison of a new version with the current model on the hold-out set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fedd.segment import Probes
 
 @dataclass(frozen=True)
 class CurrentModel:
-    """The version in use, ready to paint."""
+    """The current model in memory, ready to predict."""
 
     version: ModelVersion
     probes: Probes
@@ -34,10 +34,13 @@ class CurrentModel:
 def load_current_model(
     workspace: Workspace, version: ModelVersion | None, net: Backbone
 ) -> tuple[CurrentModel | None, str | None]:
-    """The version in use, with `net` as its backbone where it reads that one, or why it can't paint.
+    """Return the current model, or the reason why it can't predict; it shares `net` if that fits.
 
-    A version that is lost, or of another protocol, has nothing that can be compared: it must not
-    keep another one from use. What may pass is no such reason, and comes out as a WorkspaceError.
+    A version that is lost, or of another protocol, can't be compared with, and must not keep a new
+    one from being promoted.
+
+    Raises:
+        WorkspaceError: its file can't be read just now, which is no such reason.
     """
     if version is None:
         return None, None
@@ -61,46 +64,48 @@ def compare_on_holdout(
     workspace: Workspace,
     probes: Probes,
     net: Backbone,
-    incumbent: CurrentModel | None,
-    held_out: Sequence[tuple[Image, Mask]],
-    tolerance: float,
+    current: CurrentModel | None,
+    holdout: Sequence[tuple[Image, Mask]],
+    max_drop: float,
     *,
     cache: FeatureCache | None,
     unusable: str | None,
     progress: Progress = silent,
 ) -> gate.GateDecision:
-    """What the gate says of new probes on held-out images and their accepted masks.
+    """Return the gate's decision on new probes, by hold-out images and their accepted masks.
 
-    `unusable` says why a version in use can't paint, see `load_current_model`.
+    `unusable` is the reason why the current model can't predict, see `load_current_model`.
     """
-    lineage = Provenance(workspace.catalogue.masks.all())
-    judged = []
-    for image, mask in track(held_out, progress):
+    provenance = Provenance(workspace.catalogue.masks.all())
+    images = []
+    for image, mask in track(holdout, progress):
         photograph = workspace.photograph(image)
         truth = workspace.mask_over(image, mask)
-        current, painting = None, gate.CurrentPrediction.NONE
-        if incumbent is not None:
-            current = _confusion(truth, incumbent.probes, incumbent.net, photograph, cache)
-            painting = _painting(lineage, mask, incumbent.version)
-        judged.append(
+        confusion, prediction = None, gate.CurrentPrediction.NONE
+        if current is not None:
+            confusion = _confusion(truth, current.probes, current.net, photograph, cache)
+            prediction = _prediction_under(provenance, mask, current.version)
+        images.append(
             gate.HoldoutImage(
                 patient=patient_key(image),
                 tone=image.tone,
                 valid=mask.classes,
                 candidate=_confusion(truth, probes, net, photograph, cache),
-                current=current,
-                drawn_over=painting,
+                current=confusion,
+                drawn_over=prediction,
             )
         )
-    name = incumbent.version.name if incumbent else None
-    return gate.decide(judged, name, tolerance, unusable=unusable)
+    name = current.version.name if current else None
+    return gate.decide(images, name, max_drop, unusable=unusable)
 
 
-def _painting(lineage: Provenance, mask: Mask, version: ModelVersion) -> gate.CurrentPrediction:
-    painted = lineage.prediction_under(mask, version.id)
-    if painted is None:
+def _prediction_under(
+    provenance: Provenance, mask: Mask, version: ModelVersion
+) -> gate.CurrentPrediction:
+    prediction = provenance.prediction_under(mask, version.id)
+    if prediction is None:
         return gate.CurrentPrediction.NONE
-    same = painted.content_hash == mask.content_hash
+    same = prediction.content_hash == mask.content_hash
     return gate.CurrentPrediction.UNCHANGED if same else gate.CurrentPrediction.CORRECTED
 
 

@@ -1,4 +1,4 @@
-"""A photograph as a slightly different light or camera would have given it.
+"""Lighting changes: a photograph as in slightly different light, or from a different camera.
 
 Light adds up in linear sRGB (IEC 61966-2-1), so that is where exposure and colour are changed; each
 channel of an 8-bit photograph then goes through one curve of 256 values.
@@ -16,10 +16,10 @@ from ddiseg.errors import InputError
 #: Correlated colour temperature of sRGB's white, CIE illuminant D65, in kelvin.
 D65 = 6504.0
 
-#: Stops that are still a change of exposure rather than a black or white picture.
+#: Largest change of exposure, in stops; beyond it pictures turn black or white.
 LARGEST_EXPOSURE = 4.0
 
-#: CIE defines daylight from 4000 to 25000 K; this side of 10000 K is what cameras correct for.
+#: CIE defines daylight from 4000 to 25000 K; cameras correct up to about 10000 K.
 _DAYLIGHT = (4000.0, 10000.0)
 
 #: Linear sRGB from CIE XYZ, D65 (IEC 61966-2-1).
@@ -34,20 +34,21 @@ _RGB_OF_XYZ = np.array(
 
 @dataclass(frozen=True)
 class LightChange:
-    """A change of light by its name, as a curve for each channel, (3, 256) uint8."""
+    """A named change of light, as one curve a channel, (3, 256) uint8."""
 
     name: str
     curves: NDArray[np.uint8]
 
     def apply(self, photograph: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The photograph (H, W, 3) uint8 in that light; what gets too bright is clipped."""
+        """Return the photograph (H, W, 3) uint8 in that light; what gets too bright is clipped."""
         return np.stack([curve[photograph[..., c]] for c, curve in enumerate(self.curves)], -1)
 
 
 def exposure(stops: float) -> LightChange:
-    """`stops` EV more light: every channel times 2 ** stops in linear light.
+    """Return a change of exposure by `stops` EV: every channel times 2 ** stops in linear light.
 
-    Raises InputError for more than LARGEST_EXPOSURE stops, or none.
+    Raises:
+        InputError: more than LARGEST_EXPOSURE stops, or none.
     """
     if not 0 < abs(stops) <= LARGEST_EXPOSURE:
         raise InputError(
@@ -58,10 +59,12 @@ def exposure(stops: float) -> LightChange:
 
 
 def colour_temperature(kelvin: float) -> LightChange:
-    """White balance off by `kelvin`: a D65 scene lit by daylight of that much higher temperature.
+    """Return a white balance off by `kelvin`: a D65 scene in daylight of a temperature higher by it.
 
-    Negative is redder. Grey keeps its luminance. Raises InputError where the light would be no
-    daylight, or the same.
+    Negative is redder. Grey keeps its luminance.
+
+    Raises:
+        InputError: the light would not be daylight, or would be the same.
     """
     low, high = (end - D65 for end in _DAYLIGHT)
     if not low <= kelvin <= high or not kelvin:
@@ -73,13 +76,13 @@ def colour_temperature(kelvin: float) -> LightChange:
 
 
 def one_grey_level() -> LightChange:
-    """Every channel one level of 255 brighter: a change that no eye sees."""
+    """Return the control: every channel one level of 255 brighter, which no eye sees."""
     levels = np.minimum(np.arange(256) + 1, 255).astype(np.uint8)
     return LightChange("one grey level", np.stack([levels] * 3))
 
 
 def daylight_gains(temperature: float) -> NDArray[np.float64]:
-    """Linear sRGB of daylight of a correlated colour temperature (K) at luminance 1, (3,).
+    """Return linear sRGB of daylight of a correlated colour temperature (K) at luminance 1, (3,).
 
     The daylight locus of CIE 15:2004 (Wyszecki and Stiles, Color Science, 2nd ed. 1982, section 3.3.4).
     About (1, 1, 1) at D65.
@@ -94,7 +97,7 @@ def daylight_gains(temperature: float) -> NDArray[np.float64]:
 
 
 def _curves(gains: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """sRGB to sRGB, (3, 256), where linear light is multiplied by a gain a channel."""
+    """Return curves from sRGB to sRGB, (3, 256), that multiply linear light by one gain a channel."""
     values = np.arange(256) / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     brighter = np.clip(gains[:, None] * linear, 0, 1)

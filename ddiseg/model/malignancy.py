@@ -1,7 +1,7 @@
-"""Learn malignancy from images whose diagnosis is known, and say how likely it is for others.
+"""Malignancy: train a classifier on images of known malignancy, estimate and evaluate others.
 
-Everything here is research output, not a diagnosis. It is never shown to annotators: a task that
-says "malignant" would lead their hands.
+Everything here is research output, not a diagnosis. It is never shown to annotators: the word
+"malignant" would bias their masks.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ from fedd.validation import stratified_validation
 from fedd.weights.files import load_backbone
 from fedd.weights.names import SHIPPED
 
-#: Never learned from, where it is drawn: figures on it are for the paper's table.
+#: A test set that is never learned from: results on it are for the paper's table.
 PAPER_TEST = f"{RESERVED}-test"
 
-#: Images read, run and catalogued together.
+#: Images read, run and stored together.
 BATCH = 32
 
 
 @dataclass(frozen=True)
 class RefreshedMalignancy:
-    """A model version and how it came about; `new` is False where it was there already."""
+    """The outcome of a refresh."""
 
     version: ModelVersion
-    new: bool
+    new: bool  #: False where the same training had made this version before
     left_out: dict[str, int]  #: images that were not learned from, by reason
 
 
@@ -67,49 +67,59 @@ def refresh_malignancy(
     backbone: str = SHIPPED,
     seed: int = 0,
     settings: ClassifierSettings | None = None,
-    hold_out: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     stages: Stages = silent_stages,
     *,
     device: str = "cpu",
 ) -> RefreshedMalignancy:
     """Train a classifier on the images of known malignancy and record it as a new model version.
 
-    Images of the subsets `hold_out`, and of the paper's test where it is drawn, are not learned
-    from, nor are images of the same patients or near-duplicates: figures on them stay honest. A
-    part of the rest, apart in the same way, ends the training and chooses the threshold.
+    Images of the subsets `exclude` and of the paper's test set, if it is drawn, are not learned from,
+    nor are other images of their groups (patient, lesion, near-duplicates): they can be tested on
+    later. Of the rest, a validation split that shares no group with the training split ends the
+    training and sets the threshold. The same images, backbone and settings as those of the current
+    model change nothing.
 
-    The backbone is computed on `device` ("auto": all GPUs, or the CPU). The same images, backbone
-    and settings as the version in use leave it in use. Raises InputError where there is nothing to
-    tell apart, the weights do not fit or there is no such device, NotFoundError for an unknown
-    subset.
+    Args:
+        device: where the backbone runs; "auto" is all GPUs, or the CPU.
+
+    Raises:
+        InputError: there are not both malignant and benign images, the weights do not fit, or there
+            is no such device.
+        NotFoundError: an unknown subset.
     """
-    family_of = group_keys(workspace.catalogue.images.select())
-    images, left_out = _learnable(workspace, family_of, hold_out)
+    group_of = group_keys(workspace.catalogue.images.select())
+    images, left_out = _learnable(workspace, group_of, exclude)
     net = place(load_backbone(backbone), device)
     settings = replace(settings or default_settings(net.config, len(images)), seed=seed)
-    groups = [family_of[image.id] for image in images]
+    groups = [group_of[image.id] for image in images]
     malignant = np.array([bool(image.malignant) for image in images])
     tones = [image.tone for image in images]
-    held = stratified_validation(malignant.tolist(), tones, groups, settings.validation, seed)
+    in_validation = stratified_validation(
+        malignant.tolist(), tones, groups, settings.validation, seed
+    )
     learned = {
-        image.content_hash: {"malignant": bool(image.malignant), "validation": bool(in_it)}
-        for image, in_it in zip(images, held, strict=True)
+        image.content_hash: {"malignant": bool(image.malignant), "validation": bool(validates)}
+        for image, validates in zip(images, in_validation, strict=True)
     }
-    there = _same_version(workspace, net, settings, learned)
-    if there is not None:
-        return RefreshedMalignancy(there, False, left_out)
+    if (same := _same_version(workspace, net, settings, learned)) is not None:
+        return RefreshedMalignancy(same, False, left_out)
     started = time.monotonic()
     seen = track(images, stages("Photographs through the backbone"))
     photographs = (workspace.photograph(image) for image in seen)
     examples = Examples(features_of(photographs, net, settings), malignant)
     done = train_classifier(
-        examples.part(~held), examples.part(held), net, settings, stages("Training, epochs")
+        examples.part(~in_validation),
+        examples.part(in_validation),
+        net,
+        settings,
+        stages("Training, epochs"),
     )
     digest = store_model(workspace, done.classifier.save)
-    figures = _figures(
-        [image for image, in_it in zip(images, held, strict=True) if in_it],
-        [group for group, in_it in zip(groups, held, strict=True) if in_it],
-        done.classifier.probabilities(examples.part(held).features).tolist(),
+    scores = _scores(
+        [image for image, validates in zip(images, in_validation, strict=True) if validates],
+        [group for group, validates in zip(groups, in_validation, strict=True) if validates],
+        done.classifier.probabilities(examples.part(in_validation).features).tolist(),
         done.classifier.threshold,
     )
     version = workspace.catalogue.models.add(
@@ -124,13 +134,13 @@ def refresh_malignancy(
                 "seconds": round(time.monotonic() - started, 1),
                 "images": len(images),
                 "malignant": int(malignant.sum()),
-                "validation": int(held.sum()),
+                "validation": int(in_validation.sum()),
                 "by_tone": dict(sorted(Counter(tones).items())),
                 "left_out": left_out,
                 "epochs": done.epochs,
                 "best_epoch": done.best_epoch,
                 "threshold": done.classifier.threshold,
-                "on_its_validation_images": figures,
+                "on_its_validation_images": scores,
             },
             protocol_version=load_protocol().version,
             kind=ModelKind.MALIGNANCY,
@@ -149,17 +159,17 @@ def prelabel_malignancy(
     device: str = "cpu",
     precision: str = "float32",
 ) -> tuple[ModelVersion, list[FileOutcome]]:
-    """Store the probability of malignant by the version in use; images that have one are unchanged.
+    """Store probabilities of malignancy by the current model; images that have one are unchanged.
 
-    The backbone is computed on `device` ("auto": all GPUs, or the CPU). Changes nothing else about
-    an image. A stopped run loses at most the last few.
+    The backbone runs on `device` ("auto": all GPUs, or the CPU). Nothing else about an image
+    changes. A stopped run loses at most the last few.
     """
     version = workspace.catalogue.models.current(ModelKind.MALIGNANCY)
     classifier, found = load_classifier_version(workspace, version)
     net = place(found, device, precision)
-    there = workspace.catalogue.malignancy.estimated_by(version.id)
-    outcomes = [FileOutcome(i.name, Outcome.UNCHANGED) for i in images if i.id in there]
-    todo = [image for image in images if image.id not in there]
+    estimated = workspace.catalogue.malignancy.estimated_by(version.id)
+    outcomes = [FileOutcome(i.name, Outcome.UNCHANGED) for i in images if i.id in estimated]
+    todo = [image for image in images if image.id not in estimated]
     parts = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
     for done, (part, photographs) in enumerate(opened_ahead(workspace, parts, outcomes), start=1):
         if part:
@@ -184,20 +194,22 @@ def evaluate_malignancy(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Figures of the version in use, overall and by tone; they are also logged.
+    """Return the scores of the current model, overall and by tone, and store them as an event.
 
-    Only images of known malignancy count which it did not learn from, nor from others of the same
-    patient or near-duplicates. With `paper_threshold` the threshold is the best on these very
-    images, as in the paper. Raises InputError where there is no such image.
+    Only images of known malignancy count, and none that shares a group with a training image. With
+    `paper_threshold` the threshold is the best one on these same images, as in the paper.
+
+    Raises:
+        InputError: there is no such image.
     """
     version = workspace.catalogue.models.current(ModelKind.MALIGNANCY)
     probabilities = workspace.catalogue.malignancy.of_version(version.id)
-    family_of = group_keys(workspace.catalogue.images.select())
+    group_of = group_keys(workspace.catalogue.images.select())
     chosen = workspace.catalogue.images.select(subset=subset)
     everything = chosen if subset is None else workspace.catalogue.images.select()
-    seen = {family_of[i.id] for i in everything if i.content_hash in version.training_images}
+    seen = {group_of[i.id] for i in everything if i.content_hash in version.training_images}
     known = [image for image in chosen if image.malignant is not None]
-    unseen = [image for image in known if family_of[image.id] not in seen]
+    unseen = [image for image in known if group_of[image.id] not in seen]
     scored = [image for image in unseen if image.id in probabilities]
     counts = {
         "unknown_malignancy": len(chosen) - len(known),
@@ -207,9 +219,9 @@ def evaluate_malignancy(
     if not scored:
         raise InputError(
             f"nothing to evaluate {version.name} on: of {len(chosen)} images, "
-            f"{counts['learned_from']} were learned from (or their patients were), "
+            f"{counts['learned_from']} were learned from (or others of their patients were), "
             f"{counts['unknown_malignancy']} are of unknown malignancy, "
-            f"{counts['without_probability']} have no probability yet; keep a test part aside with "
+            f"{counts['without_probability']} have no probability yet; keep a test set aside with "
             "'ddiseg refresh --malignancy --hold-out SUBSET', then run 'ddiseg prelabel --malignancy "
             "--subset SUBSET'"
         )
@@ -218,8 +230,8 @@ def evaluate_malignancy(
     if paper_threshold and any(image.malignant for image in scored):
         truth = np.array([bool(image.malignant) for image in scored])
         threshold = best_threshold(truth, np.array(values))
-    groups = [family_of[image.id] for image in scored]
-    figures = _figures(scored, groups, values, threshold, resamples, seed)
+    groups = [group_of[image.id] for image in scored]
+    scores = _scores(scored, groups, values, threshold, resamples, seed)
     result: dict[str, Any] = {
         "note": DISCLAIMER,
         "model": version.name,
@@ -231,7 +243,7 @@ def evaluate_malignancy(
         if paper_threshold
         else "validation images",
         "bootstrap": {"over": "patients", "resamples": resamples, "seed": seed},
-        "by_tone": figures,
+        "by_tone": scores,
     }
     workspace.catalogue.events.record("malignancy-evaluation", actor, result)
     return result
@@ -240,9 +252,11 @@ def evaluate_malignancy(
 def load_classifier_version(
     workspace: Workspace, version: ModelVersion
 ) -> tuple[MalignancyClassifier, DiffusionUNet]:
-    """The classifier of a model version and the backbone that it reads.
+    """Return the classifier of a model version and its backbone.
 
-    Raises WorkspaceError where the stored file was changed, FeddError where the weights do not fit.
+    Raises:
+        WorkspaceError: the stored file was changed.
+        FeddError: the weights do not fit.
     """
     with model_file(workspace, version) as path:
         classifier = load_classifier(path)
@@ -252,12 +266,12 @@ def load_classifier_version(
 
 
 def _learnable(
-    workspace: Workspace, family_of: dict[int, str], hold_out: Sequence[str]
+    workspace: Workspace, group_of: dict[int, str], exclude: Sequence[str]
 ) -> tuple[list[Image], dict[str, int]]:
-    """The images to learn from, in an order that no row number decides, and how many are left out."""
+    """Return the images to learn from, ordered by content hash, and how many are left out, by reason."""
     subsets = workspace.catalogue.subsets
-    tests = sorted({*hold_out, *({PAPER_TEST} & set(subsets.names()))})
-    kept_apart = {family_of[image_id] for name in tests for image_id in subsets.members(name)}
+    test_sets = sorted({*exclude, *({PAPER_TEST} & set(subsets.names()))})
+    excluded = {group_of[image_id] for name in test_sets for image_id in subsets.members(name)}
     images: list[Image] = []
     left_out = Counter({"of unknown malignancy": 0, "skipped": 0, "held out": 0})
     for image in workspace.catalogue.images.select():
@@ -265,7 +279,7 @@ def _learnable(
             left_out["of unknown malignancy"] += 1
         elif image.state == State.SKIPPED:
             left_out["skipped"] += 1
-        elif family_of[image.id] in kept_apart:
+        elif group_of[image.id] in excluded:
             left_out["held out"] += 1
         else:
             images.append(image)
@@ -276,7 +290,7 @@ def _learnable(
 
 
 def _advice(left_out: Mapping[str, int]) -> str:
-    """What to do where no image can be learned from: say what is malignant, where that is missing."""
+    """Return how to import what is malignant, where that is missing."""
     if not left_out["of unknown malignancy"]:
         return ""
     return (
@@ -292,18 +306,18 @@ def _same_version(
     settings: ClassifierSettings,
     learned: dict[str, dict[str, bool]],
 ) -> ModelVersion | None:
-    """The version in use, where it came of exactly this."""
+    """Return the current model if exactly this training made it."""
     versions = workspace.catalogue.models.all(ModelKind.MALIGNANCY)
     if not versions:
         return None
     newest = versions[-1]
     wanted = (net.hash, settings.to_dict(), learned)
-    there = (newest.backbone_hash, newest.settings, newest.training_images)
+    found = (newest.backbone_hash, newest.settings, newest.training_images)
     usable = workspace.store.exists(Kind.MODEL, newest.file_hash)
-    return newest if there == wanted and usable else None
+    return newest if found == wanted and usable else None
 
 
-def _figures(
+def _scores(
     images: Sequence[Image],
     patients: Sequence[str],
     probabilities: Sequence[float],
@@ -311,7 +325,7 @@ def _figures(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Figures of images of known malignancy as JSON has them, "all" first, then by tone."""
+    """Return scores on images of known malignancy as JSON, "all" first, then by tone."""
     found = discrimination_by_tone(
         np.array([bool(image.malignant) for image in images]),
         np.array(probabilities),

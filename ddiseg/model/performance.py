@@ -1,7 +1,4 @@
-"""What was measured of a model version: tables of figures, each with its n and interval.
-
-Everything here is ready to be JSON. A figure is what the gate stores, see `ddiseg.evaluation.gate`.
-"""
+"""Performance of a model version: tables of estimates with their intervals and n, as JSON."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ from annotation_protocol import load_protocol, metrics
 from annotation_protocol.estimates import (
     FEW,
     Estimate,
+    counted,
     estimate_classes,
     estimate_classes_by_stratum,
 )
@@ -25,13 +23,13 @@ from ddiseg.catalogue.tables import Image, Mask, ModelVersion
 from ddiseg.sampling.groups import patient_key
 from ddiseg.workspace.workspace import Workspace
 
-#: Names the rows of all images together, whatever their tone.
+#: Tone of the rows that count all images together.
 ALL = "all"
 
-#: How the figures are to be read.
+#: Explains the notation of the estimates.
 LEGEND = (
-    "Square brackets hold 95 % intervals, from a bootstrap over patients; n counts images. Fewer than "
-    f"{FEW} images, or one patient, are too few to say anything."
+    "Square brackets hold 95 % intervals from a bootstrap over patients; n counts images. There is no "
+    f"estimate from fewer than {FEW} images, or from one patient."
 )
 
 LESION = "lesion IoU"
@@ -39,59 +37,59 @@ LESION = "lesion IoU"
 _GATE_MEASURES = {"lesion_iou": LESION, "mean_iou": "mean IoU"}
 
 
-class Figure(TypedDict):
-    """A mean over images with its 95 % interval; both None where there are too few to say."""
+class PerformanceEstimate(TypedDict):
+    """A mean over images with its 95 % interval; both None where there are too few images."""
 
     value: float | None
     interval: list[float] | None
     n: int  #: images that count
 
 
-class Row(TypedDict):
-    """One measure in one tone group, or in ALL."""
+class PerformanceRow(TypedDict):
+    """One metric for one tone group, or for ALL."""
 
     tone: str
     measure: str
-    figures: list[Figure | None]  #: one a column; None where it was not measured
+    figures: list[PerformanceEstimate | None]  #: one a column; None where it was not measured
 
 
-class Table(TypedDict):
-    """Figures that belong together."""
+class PerformanceTable(TypedDict):
+    """Estimates on one set of images."""
 
     title: str
-    about: str  #: a sentence: which images, and how the figures came about
+    about: str  #: which images, and how the estimates were made
     columns: list[str]  #: names of versions
-    paired: bool  #: a last column has the first minus the second, image by image
-    rows: list[Row]
+    paired: bool  #: the last column is the first minus the second, image by image
+    rows: list[PerformanceRow]
 
 
-def measured(workspace: Workspace, version: ModelVersion) -> dict[str, Table]:
-    """All that is known of how well a version does, the most trustworthy first.
+def performance_tables(workspace: Workspace, version: ModelVersion) -> dict[str, PerformanceTable]:
+    """Return all that was measured of a version, the most trustworthy first.
 
-    "random": on images drawn by lot; "held_out": as the gate saw it; "evaluation": the last one, if
-    it was of this version alone; "validation": on the part that ended its training.
+    "random": on images sampled at random; "held_out": the gate's hold-out set; "evaluation": the last
+    one, if it was of this version alone; "validation": the split that ended its training.
     """
     if version.kind == ModelKind.MALIGNANCY:
         tables = {"validation": _malignancy_validation(version)}
     else:
         tables = {
             "random": _random(workspace, version),
-            "held_out": held_out(version),
+            "held_out": holdout_table(version),
             "evaluation": _evaluation(workspace, version),
             "validation": _validation(version),
         }
     return {key: table for key, table in tables.items() if table is not None}
 
 
-def held_out(version: ModelVersion) -> Table | None:
-    """What the gate measured: of the version, of the one then in use, and their difference.
+def holdout_table(version: ModelVersion) -> PerformanceTable | None:
+    """Return the gate's estimates of a version, of the model it was compared with, and the difference.
 
-    None where no image was held out.
+    None without hold-out images.
     """
     decision = version.decision
     if decision is None or not decision.holdout.images:
         return None
-    seen = decision.holdout
+    holdout = decision.holdout
     names = [version.name]
     paired = decision.overall.difference is not None
     if paired:
@@ -99,21 +97,21 @@ def held_out(version: ModelVersion) -> Table | None:
         names += [other, f"{version.name} minus {other}"]
     groups = {ALL: decision.overall, **decision.by_tone}
     about = (
-        f"{_counted(seen.images, seen.patients)}, not learned from, that were held out when it "
+        f"{counted(holdout.images, holdout.patients)}, not learned from, in the hold-out set when it "
         "was trained."
     )
-    if leaning := sum(seen.over_predictions.values()):
+    if biased := sum(holdout.over_predictions.values()):
         about += (
-            f" {leaning} of their masks were drawn over the painting of {decision.compared_with}, "
-            "which flatters that version; they count only where the others are too few."
+            f" {biased} of their masks were corrected from predictions of {decision.compared_with}, "
+            "which favours that version; they count only where there are too few others."
         )
-    return Table(
-        title="Held-out images, as the gate saw them",
+    return PerformanceTable(
+        title="Hold-out images, as compared by the gate",
         about=about,
         columns=names,
         paired=paired,
         rows=[
-            Row(tone=tone, measure=name, figures=[_figure(each[measure]) for each in columns])
+            _row(tone, name, *(each[measure] for each in columns))
             for tone, group in groups.items()
             for columns in [[c for c in (group.candidate, group.current, group.difference) if c]]
             for measure, name in _GATE_MEASURES.items()
@@ -121,30 +119,30 @@ def held_out(version: ModelVersion) -> Table | None:
     )
 
 
-def held_out_lesion(version: ModelVersion) -> Figure | None:
-    """Lesion IoU over all held-out images; None where none was held out."""
-    table = held_out(version)
+def holdout_lesion_iou(version: ModelVersion) -> PerformanceEstimate | None:
+    """Return lesion IoU over all hold-out images; None without any."""
+    table = holdout_table(version)
     return lookup(table, ALL, LESION)[0] if table else None
 
 
-def beside(tables: Mapping[str, Table]) -> Table | None:
-    """What each version measured by itself in one table, by the version's name.
+def side_by_side(tables: Mapping[str, PerformanceTable]) -> PerformanceTable | None:
+    """Return the tables of several versions, by name, as columns of one table; None without any.
 
-    The images are each version's own, so nothing is subtracted. None without any table.
+    Each version has its own images, so there is no difference.
     """
     if not tables:
         return None
     keys = dict.fromkeys((r["tone"], r["measure"]) for t in tables.values() for r in t["rows"])
     about = [f"{name}: {table['about']}" for name, table in tables.items()]
     if len(tables) > 1:
-        about.append("They need not be the same images, so nothing is subtracted.")
-    return Table(
+        about.append("The images may differ, so no difference is given.")
+    return PerformanceTable(
         title=next(iter(tables.values()))["title"],
         about=" ".join(about),
         columns=list(tables),
         paired=False,
         rows=[
-            Row(
+            PerformanceRow(
                 tone=tone,
                 measure=measure,
                 figures=[lookup(table, tone, measure)[0] for table in tables.values()],
@@ -154,24 +152,24 @@ def beside(tables: Mapping[str, Table]) -> Table | None:
     )
 
 
-def figure_text(figure: Figure | None, *, signed: bool = False) -> str:
-    """A figure as it is printed: never without its n, and not at all without its interval."""
-    if figure is None:
+def estimate_text(estimate: PerformanceEstimate | None, *, signed: bool = False) -> str:
+    """Return an estimate as it is printed: always with its n, and only with an interval."""
+    if estimate is None:
         return "not measured"
-    if figure["value"] is None or figure["interval"] is None:
-        return f"too few to say (n = {figure['n']})"
-    (low, high), form = figure["interval"], "+.3f" if signed else ".2f"
-    return f"{figure['value']:{form}} [{low:{form}}, {high:{form}}] n={figure['n']}"
+    if estimate["value"] is None or estimate["interval"] is None:
+        return f"too few to say (n = {estimate['n']})"
+    (low, high), form = estimate["interval"], "+.3f" if signed else ".2f"
+    return f"{estimate['value']:{form}} [{low:{form}}, {high:{form}}] n={estimate['n']}"
 
 
-def row_texts(table: Table, row: Row) -> list[str]:
-    """The figures of a row as they are printed, one a column."""
+def row_texts(table: PerformanceTable, row: PerformanceRow) -> list[str]:
+    """Return the estimates of a row as they are printed, one a column."""
     signed = [table["paired"] and k == 2 for k in range(len(row["figures"]))]
-    return [figure_text(f, signed=s) for f, s in zip(row["figures"], signed, strict=True)]
+    return [estimate_text(f, signed=s) for f, s in zip(row["figures"], signed, strict=True)]
 
 
-def lookup(table: Table, tone: str, measure: str) -> list[Figure | None]:
-    """The figures of a row, one a column; None in each where the table has no such row."""
+def lookup(table: PerformanceTable, tone: str, measure: str) -> list[PerformanceEstimate | None]:
+    """Return the estimates of a row, one a column; None in each if the table has no such row."""
     for row in table["rows"]:
         if (row["tone"], row["measure"]) == (tone, measure):
             return row["figures"]
@@ -179,45 +177,40 @@ def lookup(table: Table, tone: str, measure: str) -> list[Figure | None]:
 
 
 def tones_text(by_tone: Mapping[str, int]) -> str:
-    """Counts by tone in the protocol's order: "I-II 20, V-VI 3"."""
+    """Return counts by tone in the protocol's order: "I-II 20, V-VI 3"."""
     order = [tone.name for tone in load_protocol().tones]
     return ", ".join(f"{tone} {by_tone[tone]}" for tone in sorted(by_tone, key=order.index))
 
 
-def _random(workspace: Workspace, version: ModelVersion) -> Table | None:
-    """Lesion IoU on images that were drawn by lot and whose masks the version never learned from."""
+def _random(workspace: Workspace, version: ModelVersion) -> PerformanceTable | None:
+    """Return lesion IoU on images that were sampled at random and not learned from."""
     masks = workspace.catalogue.masks.all()
-    lineage = Provenance(masks)
-    painted = {mask.image_id: mask for mask in masks if mask.model_version_id == version.id}
+    provenance = Provenance(masks)
+    predicted = {mask.image_id: mask for mask in masks if mask.model_version_id == version.id}
     accepted = workspace.catalogue.masks.accepted()
-    wanted = workspace.catalogue.batches.random_images() & accepted.keys() & painted.keys()
-    wanted -= lineage.images_learned(version.training_masks)
+    wanted = workspace.catalogue.batches.random_images() & accepted.keys() & predicted.keys()
+    wanted -= provenance.images_learned(version.training_masks)
     if not wanted:
         return None
     images = workspace.catalogue.images.select(ids=sorted(wanted))
-    pairs = [(image, accepted[image.id], painted[image.id]) for image in images]
+    pairs = [(image, accepted[image.id], predicted[image.id]) for image in images]
     names = load_protocol().class_names
     patients = [patient_key(image) for image in images]
     confusions = np.stack([_confusion(workspace, *pair, len(names)) for pair in pairs])
     valid = np.array([[c in truth.classes for c in range(len(names))] for _, truth, _ in pairs])
+    tones = [image.tone for image in images]
     overall = estimate_classes(confusions, patients, valid, names)
-    by_tone = estimate_classes_by_stratum(
-        confusions, patients, valid, [i.tone for i in images], names
-    )
-    own = sum(lineage.prediction_under(truth, version.id) is not None for _, truth, _ in pairs)
-    return Table(
-        title="Accepted images that were drawn at random",
-        about=f"{_counted(len(images), len(set(patients)))}, drawn by lot, not because a model was "
-        "unsure of them, and not learned from; this is the test without bias of choice. "
-        f"Masks drawn over this version's own painting, which flatters it: {own}.",
+    by_tone = estimate_classes_by_stratum(confusions, patients, valid, tones, names)
+    own = sum(provenance.prediction_under(truth, version.id) is not None for _, truth, _ in pairs)
+    return PerformanceTable(
+        title="Accepted images that were sampled at random",
+        about=f"{counted(len(images), len(set(patients)))}, sampled at random, not because a model "
+        "was uncertain, and not learned from: this test has no selection bias. Masks that were "
+        f"corrected from this version's own predictions, which favours it: {own}.",
         columns=[version.name],
         paired=False,
         rows=[
-            Row(
-                tone=tone,
-                measure=LESION,
-                figures=[_enough(scores["lesion"].iou_mean)],
-            )
+            _row(tone, LESION, scores["lesion"].iou_mean.if_enough())
             for tone, scores in {ALL: overall, **by_tone}.items()
         ],
     )
@@ -231,75 +224,72 @@ def _confusion(
     )
 
 
-def _evaluation(workspace: Workspace, version: ModelVersion) -> Table | None:
+def _evaluation(workspace: Workspace, version: ModelVersion) -> PerformanceTable | None:
     last = workspace.catalogue.evaluations.last()
     if last is None or last[1].models.keys() != {version.name}:
         return None
     at, found = last
     rows = [
-        Row(tone=ALL, measure=f"{name} IoU", figures=[_enough(score.iou_mean)])
+        _row(ALL, f"{name} IoU", score.iou_mean.if_enough())
         for name, score in found.classes.items()
     ]
     rows += [
-        Row(tone=tone, measure=LESION, figures=[_enough(scores["lesion"].iou_mean)])
+        _row(tone, LESION, scores["lesion"].iou_mean.if_enough())
         for tone, scores in found.by_tone.items()
         if "lesion" in scores
     ]
     part = f" of subset {found.subset}" if found.subset else ""
-    return Table(
+    return PerformanceTable(
         title="The last evaluation",
-        about=f"{at[:10]}: {_counted(found.n_images, found.patients)}{part}, not learned "
-        f"from, against {PurePath(found.truth).name}; mean IoU over images.",
+        about=f"{at[:10]}: {counted(found.n_images, found.patients)}{part}, not learned from, against "
+        f"{PurePath(found.truth).name}; mean IoU over images.",
         columns=[version.name],
         paired=False,
         rows=rows,
     )
 
 
-def _validation(version: ModelVersion) -> Table | None:
+def _validation(version: ModelVersion) -> PerformanceTable | None:
     found = version.training.validation
     if found is None:
         return None
-    return Table(
-        title="The part kept out of training to end it by",
-        about=f"{found.images} images ({tones_text(found.by_tone)}). They ended the training "
-        "and set the temperature, so these figures flatter a little.",
+    return PerformanceTable(
+        title="Validation split of the training",
+        about=f"{counted(found.images, None)} ({tones_text(found.by_tone)}). They ended the training and set "
+        "the temperature, so these estimates are slightly optimistic.",
         columns=[version.name],
         paired=False,
         rows=[
-            Row(tone=ALL, measure=f"{name} IoU", figures=[_enough(score.iou_mean)])
+            _row(ALL, f"{name} IoU", score.iou_mean.if_enough())
             for name, score in found.scores.items()
         ],
     )
 
 
-def _malignancy_validation(version: ModelVersion) -> Table | None:
+def _malignancy_validation(version: ModelVersion) -> PerformanceTable | None:
     found = version.classifier_training.scores
-    return Table(
-        title="Its validation images",
-        about=f"{_counted(found[ALL].n, found[ALL].patients)}, {found[ALL].malignant} of "
-        "them malignant. They chose the epoch and the threshold, so these figures flatter.",
+    return PerformanceTable(
+        title="Validation split of the training",
+        about=f"{counted(found[ALL].n, found[ALL].patients)}, {found[ALL].malignant} of them "
+        "malignant. They chose the epoch and the threshold, so these estimates are optimistic.",
         columns=[version.name],
         paired=False,
         rows=[
-            Row(tone=tone, measure=name, figures=[_enough(estimate)])
+            _row(tone, name, estimate.if_enough())
             for tone, group in found.items()
             for name, estimate in group.estimates.items()
         ],
     )
 
 
-def _enough(estimate: Estimate) -> Figure:
-    """Return an estimate as a table has it: without a value where there are too few images."""
-    if estimate.value is None or estimate.interval is None or estimate.n < FEW:
-        return Figure(value=None, interval=None, n=estimate.n)
-    return _figure(estimate)
-
-
-def _figure(estimate: Estimate) -> Figure:
-    interval = None if estimate.interval is None else list(estimate.interval)
-    return Figure(value=estimate.value, interval=interval, n=estimate.n)
-
-
-def _counted(images: int, patients: int) -> str:
-    return f"{images} images of {patients} patients"
+def _row(tone: str, measure: str, *estimates: Estimate) -> PerformanceRow:
+    return PerformanceRow(
+        tone=tone,
+        measure=measure,
+        figures=[
+            PerformanceEstimate(
+                value=e.value, interval=None if e.interval is None else list(e.interval), n=e.n
+            )
+            for e in estimates
+        ],
+    )

@@ -1,4 +1,4 @@
-"""Paint images with the model version in use, and catalogue what was painted."""
+"""Prediction: masks of images by the current model, stored in the catalogue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet, Replicas, place
 from fedd.segment import Prediction, Probes
 
-#: Photographs opened and painted at a time, on a CPU and on GPUs, and predictions a transaction.
+#: Photographs of a batch, on a CPU and on GPUs, and predictions of a transaction.
 BATCH, GPU_BATCH, TRANSACTION = 8, 64, 64
 
 
@@ -29,14 +29,14 @@ def prelabel(
     device: str = "cpu",
     precision: str = "float32",
 ) -> tuple[ModelVersion, list[FileOutcome]]:
-    """Paint images with the model version in use, see `Predictor`."""
-    painter = Predictor.load(workspace, device=device, precision=precision)
-    return painter.version, painter.paint(images, progress)
+    """Predict masks with the current model, see `Predictor`."""
+    predictor = Predictor.load(workspace, device=device, precision=precision)
+    return predictor.version, predictor.predict(images, progress)
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model version in memory, ready to paint images of a workspace."""
+    """A model version in memory, ready to predict masks of a workspace's images."""
 
     workspace: Workspace
     version: ModelVersion
@@ -47,45 +47,47 @@ class Predictor:
     def load(
         cls, workspace: Workspace, *, device: str = "cpu", precision: str = "float32"
     ) -> Predictor:
-        """The version in use; its backbone is computed on `device` ("auto": all GPUs, or the CPU).
+        """Return the current model; its backbone runs on `device` ("auto": all GPUs, or the CPU).
 
-        Raises NotFoundError where there is no model yet, WorkspaceError where its file was changed.
+        Raises:
+            NotFoundError: there is no model yet.
+            WorkspaceError: its file was changed.
         """
         version = workspace.catalogue.models.current()
         probes, found = load_version(workspace, version)
         return cls(workspace, version, probes, place(found, device, precision))
 
-    def paint(self, images: Sequence[Image], progress: Progress = silent) -> list[FileOutcome]:
-        """Paint images; those that this version has painted are unchanged.
+    def predict(self, images: Sequence[Image], progress: Progress = silent) -> list[FileOutcome]:
+        """Predict and store masks; images that this version has predicted are unchanged.
 
         A prediction changes nothing about an image that people have begun, finished or skipped.
-        Predictions are catalogued as they come, so a stopped run loses at most the last few.
+        Predictions are stored as they come, so a stopped run loses at most the last few.
         """
-        painted = self.workspace.catalogue.masks.predicted_by(self.version.id)
-        outcomes = [FileOutcome(i.name, Outcome.UNCHANGED) for i in images if i.id in painted]
-        todo = [image for image in images if image.id not in painted]
+        predicted = self.workspace.catalogue.masks.predicted_by(self.version.id)
+        outcomes = [FileOutcome(i.name, Outcome.UNCHANGED) for i in images if i.id in predicted]
+        todo = [image for image in images if image.id not in predicted]
         waiting: list[tuple[Image, Prediction, str]] = []
         size = BATCH if self.net.devices[0].type == "cpu" else GPU_BATCH
         parts = [todo[start : start + size] for start in range(0, len(todo), size)]
         opened = opened_ahead(self.workspace, parts, outcomes)
         for done, (part, photographs) in enumerate(opened, start=1):
-            for image, prediction in zip(part, self._predict(photographs), strict=True):
+            for image, prediction in zip(part, self._masks(photographs), strict=True):
                 digest = self.workspace.store_mask(prediction.mask)
                 waiting.append((image, prediction, digest))
             if len(waiting) >= TRANSACTION or done == len(parts):
-                outcomes += self._catalogue(waiting)
+                outcomes += self._store(waiting)
                 waiting = []
             progress(min(done * size, len(todo)), len(todo))
         return outcomes
 
-    def _predict(self, photographs: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+    def _masks(self, photographs: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         return self.probes.predict(self.net, photographs) if photographs else []
 
-    def _catalogue(self, painted: Sequence[tuple[Image, Prediction, str]]) -> list[FileOutcome]:
+    def _store(self, predicted: Sequence[tuple[Image, Prediction, str]]) -> list[FileOutcome]:
         catalogue = self.workspace.catalogue
-        # Descriptors go first: an image that is painted is never painted again.
+        # Embeddings go first: an image with a prediction is never predicted again.
         space = embedding_space(self.version.backbone_hash, self.version.settings)
-        catalogue.embeddings.add(space, {i.id: each.embedding for i, each, _ in painted})
+        catalogue.embeddings.add(space, {i.id: each.embedding for i, each, _ in predicted})
         added = catalogue.masks.add_predictions(
             [
                 NewMask(
@@ -99,7 +101,7 @@ class Predictor:
                     model_version_id=self.version.id,
                     uncertainty=each.uncertainty,
                 )
-                for image, each, digest in painted
+                for image, each, digest in predicted
             ]
         )
-        return [FileOutcome(i.name, o) for (i, _, _), o in zip(painted, added, strict=True)]
+        return [FileOutcome(i.name, o) for (i, _, _), o in zip(predicted, added, strict=True)]

@@ -1,4 +1,4 @@
-"""Which model version is in use, who may change that, and how two versions differ."""
+"""Registry of model versions: promotion, rollback and comparison."""
 
 from __future__ import annotations
 
@@ -12,66 +12,75 @@ from annotation_protocol import load_protocol
 from ddiseg.catalogue import ModelKind
 from ddiseg.catalogue.tables import ModelVersion
 from ddiseg.errors import InputError
-from ddiseg.model.performance import Table, beside, held_out, measured
+from ddiseg.model.performance import (
+    PerformanceTable,
+    holdout_table,
+    performance_tables,
+    side_by_side,
+)
 from ddiseg.workspace.workspace import Workspace
 from fedd.errors import FeddError, UnreadableError
 
 
 class GateStatus(StrEnum):
-    """What the gate said of a version, in a word."""
+    """The result of the gate for a version."""
 
     PASSED = "passed"
     REFUSED = "refused"
-    NOT_JUDGED = "not judged"  #: it was asked, and there was too little to compare
-    NOT_ASKED = "not asked"  #: nothing was held out, or no gate is for its kind
+    NOT_EVALUATED = "not judged"  #: there was too little to compare
+    NOT_RUN = "not asked"  #: there was no hold-out set, or its kind has no gate
 
 
 @dataclass(frozen=True)
 class PromotionChange:
-    """The version that a promotion or a rollback left in use, and how it came to that."""
+    """The outcome of a promotion or a rollback."""
 
-    version: ModelVersion
-    before: ModelVersion | None  #: in use until then; None where there was none
-    changed: bool  #: False where it was in use already
+    version: ModelVersion  #: the current model afterwards
+    before: ModelVersion | None  #: the current model until then
+    changed: bool  #: False where it was the current model already
     forced: bool
     why: str
 
 
 @dataclass(frozen=True)
 class VersionDifference:
-    """How two versions of a kind differ; a pair holds the first's, then the second's."""
+    """The differences between two versions of a kind; pairs hold the first's value, then the second's."""
 
     names: tuple[str, str]
     settings: dict[str, tuple[Any, Any]]  #: only those that differ; None where one has none
     in_both: dict[str, int]  #: masks (or images) that both learned from, by tone
     only: tuple[dict[str, int], dict[str, int]]  #: that only one learned from, by tone
-    figures: dict[str, Table]
+    tables: dict[str, PerformanceTable]
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def to_dict(self) -> dict[str, Any]:
+        """Return the differences as `models diff --output json` prints them."""
+        values = asdict(self)
+        values["figures"] = values.pop("tables")
+        return values
 
 
 def gate_status(version: ModelVersion) -> GateStatus:
-    """What the gate said of a version."""
+    """Return the result of the gate for a version."""
     if version.gate is None:
-        return GateStatus.NOT_ASKED
+        return GateStatus.NOT_RUN
     if not version.gate["passed"]:
         return GateStatus.REFUSED
-    return GateStatus.PASSED if version.gate["judged"] else GateStatus.NOT_JUDGED
+    return GateStatus.PASSED if version.gate["judged"] else GateStatus.NOT_EVALUATED
 
 
 def in_use(workspace: Workspace, version: ModelVersion) -> bool:
-    """Whether a version is the one of its kind that is in use."""
-    promotions = workspace.catalogue.models.promotions(ModelKind(version.kind))
-    return bool(promotions) and promotions[-1].model_version_id == version.id
+    """Return whether a version is the current model of its kind."""
+    current = workspace.catalogue.models.current_or_none(ModelKind(version.kind))
+    return current is not None and current.id == version.id
 
 
 def promote(
     workspace: Workspace, name: str, actor: str, *, why: str | None = None, force: bool = False
 ) -> PromotionChange:
-    """Bring a version into use.
+    """Make a version the current model.
 
-    One that passed the gate, or that was in use before, needs no force. Another does, and a reason.
+    A version that passed the gate, or that was the current model before, needs no force. Any other
+    needs force and a reason.
 
     Raises:
         NotFoundError: there is no version of that name.
@@ -93,9 +102,7 @@ def promote(
     check_usable(workspace, version)
     entitled = _entitled(workspace, version)
     if entitled is None and not force:
-        raise InputError(
-            f"{_why_not(version)}: add --force --why 'TEXT' to bring it into use all the same"
-        )
+        raise InputError(f"{_why_not(version)}: add --force --why 'TEXT' to promote it anyway")
     forced, why = entitled is None, why or entitled or ""
     changed = models.promote(version.name, actor, why, forced=forced)
     return PromotionChange(version, before, changed, forced, why)
@@ -108,10 +115,10 @@ def rollback(
     why: str | None = None,
     kind: ModelKind = ModelKind.SEGMENTATION,
 ) -> PromotionChange:
-    """Bring back the version that was in use before the present one.
+    """Promote the version that was the current model before the present one.
 
-    Coming back to a version forgets what came into use after it: after fedd-1, fedd-2, fedd-3 one
-    rollback gives fedd-2, the next one fedd-1, and a third is refused. Never back and forth.
+    A rollback forgets the promotions after that version: after fedd-1, fedd-2, fedd-3 the first
+    rollback gives fedd-2, the second fedd-1, and a third is refused.
 
     Raises:
         NotFoundError: no version of the kind is in use.
@@ -121,19 +128,19 @@ def rollback(
     chain = _chain(workspace, kind)
     if len(chain) < 2:
         raise InputError(
-            f"no version was in use before {current.name}: 'ddiseg models list' shows all, and "
-            "'ddiseg models promote NAME' brings one into use"
+            f"no version was in use before {current.name}: 'ddiseg models list' lists all versions, and "
+            "'ddiseg models promote NAME' promotes one"
         )
     version = chain[-2]
     check_usable(workspace, version)
     given = f": {' '.join(why.split())}" if why and why.strip() else ""
-    said = f"rolled back from {current.name}{given}"
-    changed = workspace.catalogue.models.promote(version.name, actor, said, forced=False)
-    return PromotionChange(version, current, changed, forced=False, why=said)
+    reason = f"rolled back from {current.name}{given}"
+    changed = workspace.catalogue.models.promote(version.name, actor, reason, forced=False)
+    return PromotionChange(version, current, changed, forced=False, why=reason)
 
 
 def check_usable(workspace: Workspace, version: ModelVersion) -> None:
-    """Raise InputError or WorkspaceError where a version can't paint here, whoever wants it to."""
+    """Raise InputError or WorkspaceError where a version can't predict here."""
     # Only this needs PyTorch: lists, cards and comparisons do without.
     from ddiseg.model.malignancy import load_classifier_version
     from ddiseg.model.storage import load_version
@@ -143,7 +150,7 @@ def check_usable(workspace: Workspace, version: ModelVersion) -> None:
     if not protocol.has_classes_of(version.protocol_version):
         raise InputError(
             f"{version.name} learned the classes of protocol {version.protocol_version}, and this is "
-            f"protocol {protocol.version}: it can't come into use, not by force either; {anew}"
+            f"protocol {protocol.version}: it can't be promoted, not even with --force; {anew}"
         )
     try:
         if version.kind == ModelKind.MALIGNANCY:
@@ -154,20 +161,22 @@ def check_usable(workspace: Workspace, version: ModelVersion) -> None:
         raise
     except FeddError as error:
         raise InputError(
-            f"the backbone of {version.name} can't be used ({error}): put the one that it was "
-            f"trained with back in its place, or {anew}"
+            f"the backbone of {version.name} can't be used ({error}): put the file that it was "
+            f"trained with back, or {anew}"
         ) from error
 
 
 def refresh_command(version: ModelVersion) -> str:
-    """What trains a new version of the same kind."""
+    """Return the command that trains a new version of the same kind."""
     return "ddiseg refresh" + (" --malignancy" if version.kind == ModelKind.MALIGNANCY else "")
 
 
 def diff(workspace: Workspace, first: str, second: str) -> VersionDifference:
-    """How two versions differ in settings, in what they learned from, and in what was measured.
+    """Return how two versions differ in settings, training data and performance.
 
-    Raises NotFoundError for an unknown name, InputError where they are of two kinds.
+    Raises:
+        NotFoundError: an unknown name.
+        InputError: the versions are of two kinds.
     """
     a, b = (workspace.catalogue.models.get(name) for name in (first, second))
     if a.kind != b.kind:
@@ -186,19 +195,19 @@ def diff(workspace: Workspace, first: str, second: str) -> VersionDifference:
         },
         in_both=_by_tone(learned[0] & learned[1], tones),
         only=(_by_tone(learned[0] - learned[1], tones), _by_tone(learned[1] - learned[0], tones)),
-        figures=_figures(workspace, a, b),
+        tables=_tables(workspace, a, b),
     )
 
 
 def learned_from(version: ModelVersion) -> Sequence[str]:
-    """Content hashes of the masks that a version learned from; of images, for a classifier."""
+    """Return the content hashes of the masks, or images, that a version learned from."""
     if version.kind == ModelKind.MALIGNANCY:
         return list(version.training_images)
     return version.training_masks
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level: {"features": {"timestep": 50}} as {"features.timestep": 50}."""
+    """Return nested settings as one level: {"features.timestep": 50}."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict):
@@ -209,7 +218,7 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _chain(workspace: Workspace, kind: ModelKind) -> list[ModelVersion]:
-    """The version in use, last, after those that a rollback may go back to, nearest last."""
+    """Return the versions that rollbacks lead to, the nearest last, then the current model."""
     versions = {version.id: version for version in workspace.catalogue.models.all(kind)}
     chain: list[int] = []
     for promotion in workspace.catalogue.models.promotions(kind):
@@ -220,7 +229,7 @@ def _chain(workspace: Workspace, kind: ModelKind) -> list[ModelVersion]:
 
 
 def _entitled(workspace: Workspace, version: ModelVersion) -> str | None:
-    """Why a version may come into use without force; None where it may not."""
+    """Return why a version may be promoted without force; None where it may not."""
     promotions = workspace.catalogue.models.promotions(ModelKind(version.kind))
     if any(promotion.model_version_id == version.id for promotion in promotions):
         return "it was in use before"
@@ -229,14 +238,14 @@ def _entitled(workspace: Workspace, version: ModelVersion) -> str | None:
 
 def _why_not(version: ModelVersion) -> str:
     if version.gate is None:
-        return f"{version.name} was never judged by the gate"
+        return f"{version.name} was never compared by the gate"
     refused = gate_status(version) is GateStatus.REFUSED
-    said = "was refused by the gate" if refused else "was not judged by the gate"
-    return f"{version.name} {said} ({version.gate['reasons'][0]})"
+    status = "was refused by the gate" if refused else "could not be compared by the gate"
+    return f"{version.name} {status} ({version.gate['reasons'][0]})"
 
 
 def _facts(version: ModelVersion) -> dict[str, Any]:
-    """All that decided what a version came to be, besides what it learned from."""
+    """Return what determines a version, apart from its training data."""
     return {
         "protocol_version": version.protocol_version,
         "backbone": version.backbone,
@@ -248,7 +257,7 @@ def _facts(version: ModelVersion) -> dict[str, Any]:
 
 
 def _tones(workspace: Workspace, kind: ModelKind) -> dict[str, str]:
-    """The tone that goes with each content hash; unknown where one stands for several tones."""
+    """Return the tone of each content hash; unknown where images of several tones have it."""
     images = {image.id: image for image in workspace.catalogue.images.select()}
     if kind is ModelKind.MALIGNANCY:
         return {image.content_hash: image.tone for image in images.values()}
@@ -265,21 +274,22 @@ def _by_tone(learned: Counter[str], tones: Mapping[str, str]) -> dict[str, int]:
     return {tone.name: counts[tone.name] for tone in load_protocol().tones if counts[tone.name]}
 
 
-def _figures(workspace: Workspace, a: ModelVersion, b: ModelVersion) -> dict[str, Table]:
-    """What was measured of both, side by side; where the gate compared them, its difference too."""
-    tables = {version.name: measured(workspace, version) for version in (a, b)}
+def _tables(workspace: Workspace, a: ModelVersion, b: ModelVersion) -> dict[str, PerformanceTable]:
+    """Return what was measured of both; with the difference where the gate compared them."""
+    tables = {version.name: performance_tables(workspace, version) for version in (a, b)}
     keys = dict.fromkeys(key for of_version in tables.values() for key in of_version)
     found = {
-        key: beside({name: of[key] for name, of in tables.items() if key in of}) for key in keys
+        key: side_by_side({name: of[key] for name, of in tables.items() if key in of})
+        for key in keys
     }
-    found["held_out"] = _judged_together(a, b) or found.get("held_out")
+    found["held_out"] = _gate_comparison(a, b) or found.get("held_out")
     return {key: table for key, table in found.items() if table is not None}
 
 
-def _judged_together(a: ModelVersion, b: ModelVersion) -> Table | None:
-    """The gate's own table, on the same images, where it compared one of the two with the other."""
+def _gate_comparison(a: ModelVersion, b: ModelVersion) -> PerformanceTable | None:
+    """Return the gate's own table, on the same images, if it compared these two versions."""
     for version, other in ((b, a), (a, b)):
-        table = held_out(version)
+        table = holdout_table(version)
         if table is not None and table["paired"] and table["columns"][1] == other.name:
             return table
     return None

@@ -1,6 +1,7 @@
-"""How much the model's masks change when the light changes a little, by tone.
+"""Robustness: how much the model's masks change when the light changes a little, by tone.
 
-Not how right they are (that is `evaluate`): no true mask is needed, so any photograph counts.
+It compares predictions with each other, not with true masks (`evaluate` does), so any photograph
+counts. The command is `ddiseg sensitivity`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from annotation_protocol import Protocol, load_protocol, metrics
 from annotation_protocol.estimates import FEW, ClassEstimates, Sample, difference, estimate_classes
 from ddiseg.catalogue import State
+from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.model.lighting import LightChange, colour_temperature, exposure, one_grey_level
@@ -23,11 +25,10 @@ from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, si
 from ddiseg.sampling.groups import patient_key
 from ddiseg.workspace.workspace import Workspace
 
-#: The changes measured unless others are given: a third of a stop, and what an automatic white
-#: balance is easily off by.
+#: Default changes: a third of a stop, and a common error of automatic white balance.
 EXPOSURES, TEMPERATURES = (-0.3, 0.3), (-500.0, 500.0)
 
-#: Images a tone.
+#: Images of each tone.
 PER_TONE = 30
 
 #: The class whose mask is compared, and the name of all images together.
@@ -48,17 +49,22 @@ def sensitivity(
     refused: list[FileOutcome] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Paint a sample of photographs as they are and in changed light, and compare the lesion's masks.
+    """Predict a sample of photographs as they are and in changed light, and compare the lesion masks.
 
-    The sample is up to `per_tone` images of each tone, drawn by `seed` from those in `subset` and
-    `states` (any that are not skipped unless given) whose masks the model has not learned from: on its own
-    training images a model is steadier than elsewhere. An image on which neither mask has a lesion
-    says nothing about a change; one whose lesion is lost or invented counts 0. The last change, of
-    one grey level, shows how much of the others is the noise that the model adds by itself.
+    The sample has up to `per_tone` images of each tone. It leaves out training images, on which a
+    model is steadier than elsewhere. An image without a lesion in both masks says nothing about a
+    change; one whose lesion is lost or invented counts 0. The last change, of one grey level, is the
+    control: it shows how much of the others is the model's own noise.
 
-    Photographs that can't be read are added to `refused`, by name and reason; the result has both
-    in one text. Returns the figures, which are also logged for the report. Raises InputError where there is
-    nothing to measure.
+    Args:
+        states: of the images to sample from; all but skipped ones unless given.
+        refused: gets the photographs that can't be read, with reasons.
+
+    Returns:
+        The estimates as JSON, which are also stored as an event for the report.
+
+    Raises:
+        InputError: there is nothing to measure.
     """
     changes = [
         *(exposure(stops) for stops in exposures),
@@ -69,17 +75,18 @@ def sensitivity(
     version = workspace.catalogue.models.current()
     wanted = list(states) or [state for state in State if state is not State.SKIPPED]
     candidates = workspace.catalogue.images.select(subset=subset, states=wanted)
-    learned = _learned_from(workspace, version)
+    provenance = Provenance(workspace.catalogue.masks.all())
+    learned = provenance.images_learned(version.training_masks)
     chosen = _sample([i for i in candidates if i.id not in learned], per_tone, seed)
     if not chosen:
         raise InputError(
-            f"no image to measure: of {len(candidates)} images {version.name} learned from "
-            f"{sum(i.id in learned for i in candidates)}; import more photographs, or choose others "
-            "with --subset and --state"
+            f"no image to measure: {version.name} learned from "
+            f"{sum(i.id in learned for i in candidates)} of {len(candidates)} images; import more "
+            "photographs, or choose others with --subset and --state"
         )
     protocol = load_protocol()
     refused = [] if refused is None else refused
-    measured = _Measured([change.name for change in changes], one_grey_level().name)
+    measured = _Measurements([change.name for change in changes], one_grey_level().name)
     for image, confusions in _compared(
         workspace, version, chosen, [*changes, one_grey_level()], refused, progress
     ):
@@ -100,24 +107,14 @@ def sensitivity(
         "learned_from": sum(i.id in learned for i in candidates),
         "refused": [f"{each.name}: {each.note}" for each in refused],
         "bootstrap": {"over": "patients", "resamples": resamples, "seed": seed},
-        **measured.figures(protocol, resamples, seed),
+        **measured.estimates(protocol, resamples, seed),
     }
     workspace.catalogue.robustness.add(result, actor)
     return result
 
 
-def _learned_from(workspace: Workspace, version: ModelVersion) -> set[int]:
-    """The images of the masks that a model version learned from."""
-    training = set(version.training_masks)
-    return {
-        mask.image_id
-        for mask in workspace.catalogue.masks.all()
-        if mask.annotator is not None and mask.content_hash in training
-    }
-
-
 def _sample(images: Sequence[Image], per_tone: int, seed: int) -> list[Image]:
-    """Up to `per_tone` images of each tone; the order of the catalogue's rows decides nothing."""
+    """Return up to `per_tone` images of each tone, whatever the order of the catalogue's rows."""
     by_tone: dict[str, list[Image]] = {}
     for image in sorted(images, key=lambda i: i.content_hash):
         by_tone.setdefault(image.tone, []).append(image)
@@ -136,7 +133,7 @@ def _compared(
     refused: list[FileOutcome],
     progress: Progress,
 ) -> Iterator[tuple[Image, NDArray[np.int64]]]:
-    """Each image with a confusion matrix a change, (changes, C, C): rows the mask as it is."""
+    """Yield each image with one confusion matrix a change, (changes, C, C): rows are the unchanged light."""
     probes, net = load_version(workspace, version)
     for done, image in enumerate(images, 1):
         try:
@@ -152,8 +149,8 @@ def _compared(
         progress(done, len(images))
 
 
-class _Measured:
-    """What was found on each image, and the figures of all of them."""
+class _Measurements:
+    """The measurements of each image, and the estimates from all of them."""
 
     def __init__(self, changes: Sequence[str], control: str) -> None:
         self.changes, self.control = [*changes, control], control
@@ -161,7 +158,7 @@ class _Measured:
         self._lesions: list[NDArray[np.int64]] = []
 
     def add(self, image: Image, confusions: NDArray[np.int64], lesion: int) -> None:
-        """Keep what concerns the lesion: (changes, 2, 2), lesion or not."""
+        """Keep the confusion of lesion and rest, (changes, 2, 2)."""
         both = confusions[:, lesion, lesion]
         before, after = confusions[:, lesion].sum(-1), confusions[..., lesion].sum(-1)
         neither = confusions.sum((-1, -2)) - before - after + both
@@ -173,8 +170,8 @@ class _Measured:
     def patients(self) -> list[str]:
         return [patient_key(image) for image in self.images]
 
-    def figures(self, protocol: Protocol, resamples: int, seed: int) -> dict[str, Any]:
-        """Scores by change and tone, of all changes together, and how the tones differ."""
+    def estimates(self, protocol: Protocol, resamples: int, seed: int) -> dict[str, Any]:
+        """Return the estimates by change and tone, over all changes, and the difference between tones."""
         confusions = np.stack(self._lesions, 1)  # (changes, images, 2, 2)
         groups = {ALL: list(range(len(self.images)))}
         for name in (tone.name for tone in protocol.tones):
@@ -223,7 +220,7 @@ class _Measured:
     def _together(
         self, steadiness: NDArray[np.float64], rows: Sequence[int], resamples: int, seed: int
     ) -> dict[str, Any]:
-        """The mean of a value an image, over the images that have one."""
+        """Return the mean of the images' values, over the images that have one."""
         sample = self._with_lesion(steadiness, rows)
         return sample.estimate(fewest=0, resamples=resamples, seed=seed).to_json("iou_mean")
 
@@ -235,7 +232,7 @@ class _Measured:
         resamples: int,
         seed: int,
     ) -> dict[str, Any] | None:
-        """Mean IoU of the second tone less that of the first; None where either has too few images."""
+        """Return the mean IoU of the second tone minus the first's; None where either has too few images."""
         first, second = (self._with_lesion(steadiness, groups.get(tone, [])) for tone in tones)
         found = difference(second, first, independent=True, resamples=resamples, seed=seed)
         if found.interval is None:
@@ -248,7 +245,7 @@ class _Measured:
 
 
 def _steadiness(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The lesion's IoU of each image, mean over the changes, (images,); NaN without any lesion."""
+    """Return the lesion's IoU of each image, mean over the changes, (images,); NaN without a lesion."""
     iou = metrics.iou_per_class(confusions)[..., 1]
     counted = ~np.isnan(iou)
     total = np.where(counted, iou, 0).sum(0)
@@ -260,49 +257,49 @@ def _steadiness(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
 def _about_tones(
     together: dict[str, dict[str, Any]], difference: dict[str, Any] | None, light: str, dark: str
 ) -> str:
-    """What the figures say about tones."""
+    """Return a sentence on the difference between the lightest and the darkest tone."""
     if difference is None:
         counts = {tone: together[tone]["n"] if tone in together else 0 for tone in (light, dark)}
         few = [tone for tone, n in counts.items() if n < FEW] or [light, dark]
         found = " and ".join(f"{tone} (n = {counts[tone]})" for tone in few)
         return (
             f"Too few images of {found} to say whether the masks of one tone are less steady "
-            "than those of another when the light changes a little."
+            "than those of the other when the light changes a little."
         )
     low, high = difference["iou_mean_ci95"]
-    figures = (
-        f"{_figure(together[dark])} on tone {dark} against {_figure(together[light])} on {light}, "
+    estimates = (
+        f"{_estimate(together[dark])} on tone {dark} against {_estimate(together[light])} on {light}, "
         f"a difference of {difference['iou_mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
     )
     if low <= 0 <= high:
         return (
             "These images show no difference between tones in how steady the masks are when the "
-            f"light changes a little: mean IoU {figures}."
+            f"light changes a little: mean IoU {estimates}."
         )
     less, more = (dark, light) if high < 0 else (light, dark)
     return (
         f"The masks of tone {less} are less steady than those of {more} when the light changes a "
-        f"little: mean IoU {figures}."
+        f"little: mean IoU {estimates}."
     )
 
 
 def _about_noise(beyond: dict[str, Any]) -> list[str]:
-    """Whether it is the light that moves the masks; nothing where there are too few images."""
+    """Return a sentence on whether light moves the masks more than the control; none for too few images."""
     if beyond["n"] < FEW or beyond["iou_mean_ci95"] is None:
         return []
     low, high = beyond["iou_mean_ci95"]
-    figures = f"difference in mean IoU {beyond['iou_mean']:+.3f} [{low:+.3f}, {high:+.3f}], n = {beyond['n']}"
+    estimate = f"difference in mean IoU {beyond['iou_mean']:+.3f} [{low:+.3f}, {high:+.3f}], n = {beyond['n']}"
     if high < 0:
         return [
-            "A change of light moves the masks further than one grey level does, which no eye sees: "
-            f"it is not only the model's own noise ({figures})."
+            "A change of light moves the masks further than a change of one grey level, which no eye "
+            f"sees: it is not only the model's own noise ({estimate})."
         ]
     return [
-        "These images do not show that a change of light moves the masks further than one grey level "
-        f"does, which no eye sees: as far as they tell, it is the model's own noise ({figures})."
+        "These images do not show that a change of light moves the masks further than a change of one "
+        f"grey level, which no eye sees: as far as they tell, it is the model's own noise ({estimate})."
     ]
 
 
-def _figure(score: dict[str, Any]) -> str:
+def _estimate(score: dict[str, Any]) -> str:
     low, high = score["iou_mean_ci95"]
     return f"{score['iou_mean']:.3f} [{low:.3f}, {high:.3f}] (n = {score['n']})"

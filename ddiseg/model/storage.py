@@ -1,7 +1,4 @@
-"""Model versions' files in the store, what they hold, and photographs on their way to a model.
-
-What fedd refuses comes out of this room as an InputError.
-"""
+"""Storage of model files, and reading photographs ahead of a model."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ddiseg.catalogue import ModelKind
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.errors import InputError, WorkspaceError
+from ddiseg.model.registry import refresh_command
 from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
@@ -27,26 +24,21 @@ from fedd.segment import Probes, load_probes
 from fedd.weights.files import load_backbone
 from fedd.weights.names import is_named
 
-#: Threads that open photographs, and parts that wait opened.
+#: Threads that open photographs, and opened parts that wait.
 THREADS, AHEAD = 4, 2
-
-_REFRESH = {
-    ModelKind.SEGMENTATION: "ddiseg refresh",
-    ModelKind.MALIGNANCY: "ddiseg refresh --malignancy",
-}
 
 
 def recorded_backbone(backbone: str) -> str:
-    """How a version remembers its backbone: a name as it is, a file by where it lies."""
+    """Return a backbone as a version records it: a name, or the absolute path of a file."""
     return backbone if is_named(backbone) else str(Path(backbone).absolute())
 
 
 class LostModelError(WorkspaceError):
-    """The stored file of a version is missing, or is not the one that was stored."""
+    """The stored file of a version is missing or was changed."""
 
 
 def store_model(workspace: Workspace, save: Callable[[Path], None]) -> str:
-    """Store the file that `save` writes, over one that was changed on disk; returns its SHA-256."""
+    """Store the file that `save` writes, replacing one that was changed on disk; return its SHA-256."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         save(path)
@@ -59,11 +51,12 @@ def store_model(workspace: Workspace, save: Callable[[Path], None]) -> str:
 
 
 def load_version(workspace: Workspace, version: ModelVersion) -> tuple[Probes, DiffusionUNet]:
-    """The probes of a model version and the backbone that they read.
+    """Return the probes of a model version and their backbone.
 
-    Raises LostModelError where the stored file was changed or is missing, WeightsError where its
-    backbone is missing or does not fit, UnreadableError or WorkspaceError where something can't be
-    read just now.
+    Raises:
+        LostModelError: the stored file was changed or is missing.
+        WeightsError: the backbone is missing or does not fit.
+        UnreadableError, WorkspaceError: something can't be read just now.
     """
     probes = stored_probes(workspace, version)
     net = load_backbone(version.backbone)
@@ -72,16 +65,16 @@ def load_version(workspace: Workspace, version: ModelVersion) -> tuple[Probes, D
 
 
 def stored_probes(workspace: Workspace, version: ModelVersion) -> Probes:
-    """The probes of a model version alone, for who has their backbone; raises as `load_version`."""
+    """Return the probes of a model version without their backbone; raises as `load_version`."""
     with model_file(workspace, version) as path:
         return load_probes(path)
 
 
 @contextmanager
 def model_file(workspace: Workspace, version: ModelVersion) -> Iterator[Path]:
-    """A copy of a version's file; raises LostModelError where the stored one is not whole."""
+    """Yield a copy of a version's file; raise LostModelError where the stored one is not intact."""
     path = workspace.store.path(Kind.MODEL, version.file_hash)
-    anew = f"'{_REFRESH[ModelKind(version.kind)]}'"
+    anew = f"'{refresh_command(version)}'"
     try:
         data = workspace.store.get(Kind.MODEL, version.file_hash)
     except WorkspaceError as error:
@@ -104,9 +97,9 @@ def model_file(workspace: Workspace, version: ModelVersion) -> Iterator[Path]:
 def opened_ahead(
     workspace: Workspace, parts: Sequence[Sequence[Image]], outcomes: list[FileOutcome]
 ) -> Iterator[tuple[list[Image], list[NDArray[np.uint8]]]]:
-    """Each part's photographs, opened on threads while the caller works on the part before.
+    """Yield each part's photographs, opened on threads while the caller works on the part before.
 
-    Those that can't be opened are left out and added to `outcomes` as refused.
+    Photographs that can't be opened are left out and added to `outcomes` as refused.
     """
 
     def opened(image: Image) -> NDArray[np.uint8] | FileOutcome:

@@ -1,18 +1,24 @@
-"""Refresh the probes from accepted masks, and let the gate decide whether they come into use."""
+"""Training: fit probes to accepted masks, and promote them where the gate lets them pass."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from annotation_protocol import load_protocol
+import numpy as np
+from numpy.typing import NDArray
+
+from annotation_protocol import load_protocol, metrics
+from annotation_protocol.estimates import estimate_classes
 from ddiseg.catalogue import ModelKind, NewModelVersion, Split
 from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.model_versions import ModelVersions, Snapshot, StaleTrainingError
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
-from ddiseg.errors import InputError, NotFoundError
+from ddiseg.errors import InputError
 from ddiseg.evaluation import gate
 from ddiseg.model.compare import compare_on_holdout, load_current_model
 from ddiseg.model.storage import (
@@ -22,43 +28,43 @@ from ddiseg.model.storage import (
     store_model,
     stored_probes,
 )
-from ddiseg.model.training_metrics import count_tones, training_metrics
-from ddiseg.outcomes import Stages, silent_stages, track
-from ddiseg.sampling.groups import group_keys
+from ddiseg.outcomes import Progress, Stages, silent, silent_stages, track
+from ddiseg.sampling.groups import group_keys, patient_key
 from ddiseg.sampling.splits import assign_splits
 from ddiseg.workspace.workspace import Workspace
-from fedd.backbone import DiffusionUNet, Replicas, place
-from fedd.cache import DEFAULT_LIMIT, FeatureCache
+from fedd.backbone import Backbone, DiffusionUNet, Replicas, place
+from fedd.cache import DEFAULT_LIMIT, FeatureCache, image_digest
+from fedd.features import prepare
 from fedd.probes.training import Example, train_probes
-from fedd.segment import ProbeSettings, default_settings
+from fedd.segment import Probes, ProbeSettings, default_settings
 from fedd.weights.files import load_backbone
 from fedd.weights.names import SHIPPED
 
-#: Where a workspace keeps activations: not part of its data, and made again where it is missing.
+#: Folder of a workspace for activations: not part of its data, and computed again where missing.
 CACHE = Path("cache", "features")
 
 
 @dataclass(frozen=True)
 class Refreshed:
-    """A model version and how it came about; `new` is False where it was there already."""
+    """The outcome of a refresh."""
 
     version: ModelVersion
-    new: bool
-    in_use: str | None  #: name of the version in use afterwards, if there is one
+    new: bool  #: False where the same training had made this version before
+    in_use: str | None  #: name of the current model afterwards
 
     @property
     def absent_classes(self) -> tuple[str, ...]:
-        """Classes that its training masks do not show, so that it never paints them."""
+        """Classes that its training masks do not show, so that it never predicts them."""
         return tuple(self.version.metrics["absent_classes"])
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know about the training, such as that nothing could be held out."""
+        """Notes on the training, such as that there were too few masks for a validation split."""
         return tuple(self.version.metrics.get("notes", ()))
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """What the gate said, a line each; empty where it was not asked."""
+        """The gate's reasons, a line each; empty without a gate decision."""
         return tuple(self.version.gate["reasons"]) if self.version.gate else ()
 
 
@@ -73,49 +79,49 @@ def refresh(
     from_scratch: bool = False,
     cache_limit: int = DEFAULT_LIMIT,
     device: str = "cpu",
-    hold_out: bool = False,
-    tolerance: float = gate.MAX_DROP,
+    start_holdout: bool = False,
+    max_drop: float = gate.MAX_DROP,
 ) -> Refreshed:
     """Train probes on accepted masks and record them as a new model version.
 
-    Training goes on from the version in use where that learned from some of the same masks, with
-    the same backbone and settings. The same masks, backbone and settings as the newest version
-    change nothing. Once masks are held out (`hold_out` begins it, and nothing ends it) none is
-    ever learned from, and the version comes into use only where the gate lets it pass. It does not
-    where another one came into use, or masks were first held out, while it was trained.
+    Training continues from the current model where that learned from some of the same masks with the
+    same backbone and settings. If masks, backbone and settings are those of the newest version,
+    nothing changes. Once there is a hold-out set (`start_holdout` begins one, nothing ends it), its
+    masks are never learned from, and the version is promoted only if it passes the gate. It is not
+    promoted either if another version was promoted, or the hold-out set begun, while it was trained.
 
     Args:
         settings: those that go with the backbone unless given; `seed` replaces theirs.
-        stages: shows how far each stage is; most of the time goes into the backbone's.
-        from_scratch: do not go on from the version in use, nor leave in use one that went on.
-        cache_limit: bytes that the activations kept for the next refresh may take; 0 keeps none.
-        device: where the backbone is computed; "auto" is all GPUs, or the CPU.
-        hold_out: from now on hold out about every fifth patient's masks.
-        tolerance: by how much a tone's lower bound may fall, in IoU.
+        stages: reports the progress of each stage; the backbone takes most of the time.
+        from_scratch: do not continue from the current model, nor keep a version that did.
+        cache_limit: bytes of activations to keep for the next refresh; 0 keeps none.
+        device: where the backbone runs; "auto" is all GPUs, or the CPU.
+        start_holdout: from now on keep the masks of about every fifth patient in the hold-out set.
+        max_drop: by how much a tone's lower bound may fall, in IoU.
 
     Raises:
-        InputError: the tolerance is none, there is nothing to learn from, or the weights do not fit.
-        WorkspaceError: something can't be read or written just now, the version in use included.
+        InputError: an impossible `max_drop`, nothing to learn from, or weights that do not fit.
+        WorkspaceError: something can't be read or written just now, the current model included.
     """
-    gate.check_max_drop(tolerance)
-    pairs, held_out = _sides(workspace, begin=hold_out)
+    gate.check_max_drop(max_drop)
+    pairs, holdout = _split(workspace, start_holdout=start_holdout)
     protocol = load_protocol()
     net = place(load_backbone(backbone), device)
     settings = replace(settings or default_settings(net.config), seed=seed)
     hashes = [mask.content_hash for _, mask in pairs]
-    current = _in_use(workspace)
+    current = workspace.catalogue.models.current_or_none()
     if (same := _same(workspace, current, net, settings, hashes, from_scratch)) is not None:
         return Refreshed(same, False, current.name if current else None)
-    incumbent, unusable = None, None
-    if held_out is not None:
-        incumbent, unusable = load_current_model(workspace, current, net)
+    loaded, unusable = None, None
+    if holdout is not None:
+        loaded, unusable = load_current_model(workspace, current, net)
     earlier = None if from_scratch else _earlier(workspace, current, net, settings, hashes)
     cache = feature_cache(workspace, cache_limit)
-    family_of = group_keys([image for image, _ in pairs])
+    groups = group_keys([image for image, _ in pairs])
     started = time.monotonic()
     probes = train_probes(
         (
-            _example(workspace, image, mask, family_of[image.id])
+            Example(workspace.photograph(image), workspace.mask(mask), groups[image.id], image.tone)
             for image, mask in track(pairs, stages("Reading photographs"))
         ),
         net,
@@ -126,89 +132,139 @@ def refresh(
         warm_start=stored_probes(workspace, earlier) if earlier else None,
     )
     seconds = time.monotonic() - started
-    went_on_from = earlier.name if earlier and probes.record.warm_start else None
-    record, descriptors = training_metrics(
+    record, embeddings = training_metrics(
         workspace, probes, net, pairs, cache, stages("Measuring, photographs")
     )
-    metrics = {
+    measured = {
         "seconds": round(seconds, 1),
         "images": len(pairs),
-        "by_tone": count_tones([image for image, _ in pairs]),
+        "by_tone": _count_tones([image for image, _ in pairs]),
         "absent_classes": list(probes.absent),
-        "went_on_from": went_on_from,
+        "went_on_from": earlier.name if earlier and probes.record.warm_start else None,
         **record,
     }
-    verdict = None
-    if held_out is not None:
-        verdict = compare_on_holdout(
+    decision = None
+    if holdout is not None:
+        decision = compare_on_holdout(
             workspace,
             probes,
             net,
-            incumbent,
-            held_out,
-            tolerance,
+            loaded,
+            holdout,
+            max_drop,
             cache=cache,
             unusable=unusable,
-            progress=stages("Comparing with the version in use, photographs"),
+            progress=stages("Comparing with the current model, photographs"),
         )
     digest = store_model(workspace, probes.save)
-    # What is labelled must be known to the next draw: it keeps away from that.
-    workspace.catalogue.embeddings.add(embedding_space(net.hash, settings.to_dict()), descriptors)
+    # The next draw keeps away from labelled images, so it needs their embeddings.
+    workspace.catalogue.embeddings.add(embedding_space(net.hash, settings.to_dict()), embeddings)
     new = NewModelVersion(
         file_hash=digest,
         backbone=recorded_backbone(backbone),
         backbone_hash=net.hash,
         settings=settings.to_dict(),
         training_masks=hashes,
-        metrics=metrics,
+        metrics=measured,
         protocol_version=protocol.version,
-        gate=verdict.to_json() if verdict else None,
+        gate=decision.to_json() if decision else None,
     )
-    stood = Snapshot(current.id if current else None, has_holdout=held_out is not None)
-    version = _record(workspace.catalogue.models, new, actor, verdict, stood)
-    in_use = _in_use(workspace)
-    return Refreshed(version, True, in_use.name if in_use else None)
+    snapshot = Snapshot(current.id if current else None, has_holdout=holdout is not None)
+    version = _record(workspace.catalogue.models, new, actor, decision, snapshot)
+    current = workspace.catalogue.models.current_or_none()
+    return Refreshed(version, True, current.name if current else None)
 
 
 def feature_cache(workspace: Workspace, limit: int) -> FeatureCache | None:
-    """The workspace's activations on disk, at most `limit` bytes of them; none where that is 0."""
+    """Return the workspace's activations on disk, at most `limit` bytes of them; None for 0."""
     return FeatureCache(workspace.root / CACHE, limit) if limit else None
+
+
+def training_metrics(
+    workspace: Workspace,
+    probes: Probes,
+    net: Backbone,
+    pairs: Sequence[tuple[Image, Mask]],
+    cache: FeatureCache | None,
+    progress: Progress = silent,
+) -> tuple[dict[str, Any], dict[int, NDArray[np.float32]]]:
+    """Return the stored record of a training, as JSON has it, and the embeddings by image id.
+
+    `validation` is measured on the validation split: images by tone, temperature, calibration error,
+    and IoU by class with n and interval; None without a validation split. No mask is predicted for
+    the training split: the IoU would flatter, and take longer than the training.
+    """
+    in_validation = set(probes.record.validation)
+    validation: list[tuple[Image, Mask, NDArray[np.int64]]] = []
+    embeddings: dict[int, NDArray[np.float32]] = {}
+    for image, mask in track(pairs, progress):
+        photograph = workspace.photograph(image)
+        if image_digest(prepare(photograph, net.image_size)) not in in_validation:
+            embeddings[image.id] = probes.embeddings(net, [photograph], cache)[0]
+            continue
+        prediction = probes.predict(net, [photograph], cache)[0]
+        embeddings[image.id] = prediction.embedding
+        truth = workspace.mask_over(image, mask)
+        matrix = metrics.confusion(truth, prediction.mask, len(probes.classes))
+        validation.append((image, mask, matrix))
+    record = {
+        "steps": probes.record.steps,
+        "notes": list(probes.record.notes),
+        "validation": _validation(probes, validation) if validation else None,
+    }
+    return record, embeddings
+
+
+def _validation(
+    probes: Probes, validation: Sequence[tuple[Image, Mask, NDArray[np.int64]]]
+) -> dict[str, Any]:
+    classes = range(len(probes.classes))
+    scores = estimate_classes(
+        np.stack([matrix for _, _, matrix in validation]),
+        [patient_key(image) for image, _, _ in validation],
+        np.array([[c in mask.classes for c in classes] for _, mask, _ in validation]),
+        probes.classes,
+    )
+    return {
+        "images": len(validation),
+        "by_tone": _count_tones([image for image, _, _ in validation]),
+        "loss": probes.record.validation_loss,
+        "calibration": asdict(probes.calibration) if probes.calibration else None,
+        "scores": {name: score.to_json() for name, score in scores.items() if score.n},
+    }
+
+
+def _count_tones(images: Sequence[Image]) -> dict[str, int]:
+    return dict(sorted(Counter(image.tone for image in images).items()))
 
 
 Pairs = list[tuple[Image, Mask]]
 
 
-def _sides(workspace: Workspace, *, begin: bool) -> tuple[Pairs, Pairs | None]:
-    """What is learned from and what is held out, accepted masks with their images.
+def _split(workspace: Workspace, *, start_holdout: bool) -> tuple[Pairs, Pairs | None]:
+    """Return the accepted masks, with their images, of the training split and of the hold-out set.
 
-    None is held out, and None returned, until that is begun. The order is one that no row number
-    decides.
+    There is no hold-out set, and None is returned, until it is begun. The order does not depend on
+    row numbers.
     """
     accepted = workspace.catalogue.masks.accepted()
     images = workspace.catalogue.images.select(ids=list(accepted))
     pairs = sorted(
         ((image, accepted[image.id]) for image in images), key=lambda pair: pair[0].content_hash
     )
-    held_out = None
-    if begin or workspace.catalogue.splits.all():
-        sides = assign_splits(workspace.catalogue)
-        # A mask that another process has reopened by now has no side: it is on neither.
-        held_out = [pair for pair in pairs if sides.get(pair[0].id) is Split.HOLDOUT]
-        pairs = [pair for pair in pairs if sides.get(pair[0].id) is Split.TRAINING]
+    holdout = None
+    if start_holdout or workspace.catalogue.splits.all():
+        splits = assign_splits(workspace.catalogue)
+        # A mask that another process has reopened by now is in neither.
+        holdout = [pair for pair in pairs if splits.get(pair[0].id) is Split.HOLDOUT]
+        pairs = [pair for pair in pairs if splits.get(pair[0].id) is Split.TRAINING]
     if not pairs:
-        kept = f" ({len(held_out)} are held out for the gate)" if held_out else ""
+        kept = f" ({len(holdout)} are in the hold-out set of the gate)" if holdout else ""
         raise InputError(
             f"no accepted mask to learn from{kept}: import reviewed masks ('ddiseg masks import "
             "... --annotator A --reviewer B') or have masks reviewed"
         )
-    return pairs, held_out
-
-
-def _in_use(workspace: Workspace) -> ModelVersion | None:
-    try:
-        return workspace.catalogue.models.current()
-    except NotFoundError:
-        return None
+    return pairs, holdout
 
 
 def _same(
@@ -219,9 +275,9 @@ def _same(
     hashes: Sequence[str],
     from_scratch: bool,
 ) -> ModelVersion | None:
-    """The newest version where it learned the same in the same way.
+    """Return the newest version if it learned from the same masks in the same way.
 
-    One that the gate refused too, unless what it was refused beside is not in use any more.
+    Also one that the gate refused, unless the current model has changed since.
     """
     versions = workspace.catalogue.models.all(ModelKind.SEGMENTATION)
     if not versions or not _alike(workspace, versions[-1], net, settings):
@@ -229,13 +285,13 @@ def _same(
     newest = versions[-1]
     if from_scratch and newest.metrics.get("went_on_from"):
         return None
-    if _refused_beside_another(newest, current):
+    if _refused_against_another(newest, current):
         return None
     return newest if sorted(newest.training_masks) == sorted(hashes) else None
 
 
-def _refused_beside_another(version: ModelVersion, current: ModelVersion | None) -> bool:
-    """Whether the gate refused a version beside one that is not in use any more."""
+def _refused_against_another(version: ModelVersion, current: ModelVersion | None) -> bool:
+    """Return whether the gate refused a version against one that is no longer the current model."""
     if version.gate is None or version.gate["passed"] or current is None:
         return False
     return current.name not in (version.name, version.gate["compared_with"])
@@ -248,7 +304,7 @@ def _earlier(
     settings: ProbeSettings,
     hashes: Sequence[str],
 ) -> ModelVersion | None:
-    """The version in use, where training can go on from it: it learned a part of the same."""
+    """Return the current model if training can continue from it: it learned from some of the masks."""
     if current is None or not set(current.training_masks) < set(hashes):
         return None
     return current if _alike(workspace, current, net, settings) else None
@@ -260,7 +316,7 @@ def _alike(
     net: DiffusionUNet | Replicas,
     settings: ProbeSettings,
 ) -> bool:
-    """Whether a version was trained as this one will be, and its file is there and whole."""
+    """Return whether a version was trained in the same way, and its file is intact."""
     if (
         version.backbone_hash != net.hash
         or ProbeSettings.from_dict(version.settings) != settings
@@ -270,27 +326,23 @@ def _alike(
     try:
         with model_file(workspace, version):
             return True
-    except LostModelError:  # 'ddiseg verify' says what is wrong with it
+    except LostModelError:  # 'ddiseg verify' reports it
         return False
-
-
-def _example(workspace: Workspace, image: Image, mask: Mask, family: str) -> Example:
-    return Example(workspace.photograph(image), workspace.mask(mask), family, image.tone)
 
 
 def _record(
     models: ModelVersions,
     new: NewModelVersion,
     actor: str,
-    verdict: gate.GateDecision | None,
-    stood: Snapshot,
+    decision: gate.GateDecision | None,
+    snapshot: Snapshot,
 ) -> ModelVersion:
-    """Record a version; in use, unless the gate refuses it or things no longer stand as they did."""
-    if verdict is not None and not verdict.passed:
+    """Record a version, promoted unless the gate refused it or the snapshot is out of date."""
+    if decision is not None and not decision.passed:
         return models.add(new, actor, promote=False)
-    why = "; ".join(verdict.reasons) if verdict else "newly trained; no mask is held out"
+    why = "; ".join(decision.reasons) if decision else "newly trained; there is no hold-out set"
     try:
-        return models.add(new, actor, why=why, snapshot=stood)
+        return models.add(new, actor, why=why, snapshot=snapshot)
     except StaleTrainingError as error:
-        refused = gate.refuse(verdict, str(error))
+        refused = gate.refuse(decision, str(error))
         return models.add(replace(new, gate=refused.to_json()), actor, promote=False)

@@ -1,12 +1,11 @@
-"""Draw batches: what to label next, a quota a tone, within a tone by strategy.
+"""Batches: the images to label next, by a quota for each tone and a strategy within the tone.
 
-Of a patient and of near-duplicates a batch has at most one image. A fixed share is drawn by lot:
-those images test the model without bias, and are recorded as such.
+A batch has at most one image of a group (patient, lesion, near-duplicates). A fixed share is drawn
+at random and recorded as such: those images test the model without selection bias.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,22 +16,20 @@ from numpy.typing import NDArray
 
 from ddiseg.catalogue import BatchOrigin, Catalogue
 from ddiseg.catalogue.batches import Member, NewMember
-from ddiseg.catalogue.tables import ModelVersion
-from ddiseg.errors import InputError, NotFoundError
+from ddiseg.errors import InputError
 from ddiseg.sampling.pool import BatchPool
-from ddiseg.sampling.quotas import move_towards, share_out
+from ddiseg.sampling.quotas import WorstTone, focus_on, share_out, worst_tone
 from ddiseg.sampling.strategies import Candidates, Pick, Strategy, in_effect, pick
 from ddiseg.sampling.subsets import UNKNOWN, check_name
-from ddiseg.sampling.worst_tone import Worst, worst_tone
 
 _PRELABEL = "run 'ddiseg prelabel' first"
 _NO_MODEL = "there is no model yet"
 
-#: Why MIXED was something simpler in a tone, where there is a model.
+#: Why a simpler strategy took the place of MIXED in a tone, where there is a model.
 _INSTEAD = {
     Strategy.RANDOM: f"there are no predictions: {_PRELABEL}",
-    Strategy.UNCERTAINTY: "no descriptors are stored: they come with the next model version",
-    Strategy.DIVERSITY: f"the model in use has predicted nothing: {_PRELABEL}",
+    Strategy.UNCERTAINTY: "no embeddings are stored: they come with the next model version",
+    Strategy.DIVERSITY: f"the current model has predicted nothing: {_PRELABEL}",
 }
 
 
@@ -40,15 +37,16 @@ _INSTEAD = {
 class BatchRequest:
     """What to draw.
 
-    Raises InputError for a size or a share that can't be.
+    Raises:
+        InputError: an impossible size or share.
     """
 
     size: int
     strategy: Strategy = Strategy.MIXED
-    towards_worst: bool = False  #: more of the tone whose lesion IoU has the lowest lower bound
+    focus_worst: bool = False  #: more of the tone whose lesion IoU has the lowest lower bound
     random_share: float = 20  #: percent
     seed: int = 0
-    tones: tuple[str, ...] = ()  #: empty: all that there are, see `tones_to_draw`
+    tones: tuple[str, ...] = ()  #: empty: all tones of the catalogue, see `tones_to_draw`
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -56,26 +54,32 @@ class BatchRequest:
         if not 0 <= self.random_share <= 100:
             raise InputError(f"--random-share {self.random_share:g}: give a percentage, 0 to 100")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the request as the catalogue stores it."""
+        values = asdict(self)
+        values["towards_worst"] = values.pop("focus_worst")
+        return {**values, "tones": list(self.tones)}
+
 
 @dataclass(frozen=True)
 class DrawnBatch:
-    """A batch as it is stored after a draw."""
+    """A batch as the catalogue stores it."""
 
     members: list[Member]
-    new: bool  #: False where it had been drawn before, by the same request
-    notes: list[str]  #: what was left out or done otherwise, and why
-    lacking: list[str]  #: tones that could not be filled
+    new: bool  #: False where the same request had drawn it before
+    notes: list[str]  #: what was left out or done differently, and why
+    lacking: list[str]  #: tones with fewer images than their quota
 
     @property
     def by_tone(self) -> dict[str, int]:
-        """Number of images by tone."""
+        """Return the number of images by tone."""
         return dict(Counter(member.image.tone for member in self.members))
 
     @classmethod
     def read(
         cls, catalogue: Catalogue, name: str, drawn_by: Mapping[str, Any], *, new: bool
     ) -> DrawnBatch:
-        """What the catalogue holds under `name`."""
+        """Return the batch that the catalogue holds under `name`."""
         return cls(
             catalogue.batches.members(name), new, list(drawn_by["notes"]), list(drawn_by["lacking"])
         )
@@ -90,24 +94,27 @@ def draw_batch(
     strict: bool = False,
     origin: BatchOrigin = BatchOrigin.PERSON,
 ) -> DrawnBatch:
-    """Draw and store the batch `name`; its images that are new are queued.
+    """Draw and store the batch `name`; its new images become queued.
 
-    The same name and request again are unchanged. `origin` says who will give it to people.
+    The same name and request again change nothing.
+
+    Args:
+        strict: refuse a batch that lacks images of a tone.
+        origin: whether a person or a round of the loop draws it.
 
     Raises:
-        InputError: an unusable name or one that stands for another request; nothing to draw, or
-            nothing to judge it by; if `strict`, a tone that can't be filled.
+        InputError: an unusable name, or the name of another request; nothing to draw, or no
+            predictions for the strategy; with `strict`, a tone that can't be filled.
     """
     check_name(name, "a batch")
-    asked = json.loads(json.dumps(asdict(request)))  # as the catalogue gives it back
-    there = next((b for b in catalogue.batches.all() if b.name == name), None)
-    if there is not None:
-        before = there.drawn_by
-        if there.origin != origin:
+    stored = next((b for b in catalogue.batches.all() if b.name == name), None)
+    if stored is not None:
+        before = stored.drawn_by
+        if stored.origin != origin:
             raise InputError(
-                f"batch '{name}' exists and was drawn by a {there.origin}: draw under another name"
+                f"batch '{name}' exists and was drawn by a {stored.origin}: draw under another name"
             )
-        if before["request"] != asked:
+        if before["request"] != request.to_dict():
             raise InputError(
                 f"batch '{name}' exists and was drawn by another request ('ddiseg batch show "
                 f"{name}' tells which): draw under another name"
@@ -116,8 +123,8 @@ def draw_batch(
         return DrawnBatch.read(catalogue, name, before, new=False)
     draw = _Draw(catalogue, request)
     draw.fill()
-    drawn_by = {
-        "request": asked,
+    drawn_by: dict[str, Any] = {
+        "request": request.to_dict(),
         "model": draw.version.name if draw.version else None,
         "worst": asdict(draw.worst) if draw.worst else None,
         "so_far": draw.so_far,
@@ -134,51 +141,51 @@ def draw_batch(
 
 def _check_filled(lacking: list[str], strict: bool) -> None:
     if strict and lacking:
-        raise InputError("--strict: a batch that lacks images; " + "; ".join(lacking))
+        raise InputError("--strict: the batch lacks images; " + "; ".join(lacking))
 
 
 class _Draw:
-    """One draw, as far as it has come."""
+    """A draw in progress."""
 
     def __init__(self, catalogue: Catalogue, request: BatchRequest) -> None:
         self.request = request
-        self.version = _version_in_use(catalogue)
+        self.version = catalogue.models.current_or_none()
         self._pool = BatchPool.read(
             catalogue,
             self.version,
             request.tones,
             request.size,
             request.seed,
-            described=request.strategy in (Strategy.DIVERSITY, Strategy.MIXED),
+            with_embeddings=request.strategy in (Strategy.DIVERSITY, Strategy.MIXED),
         )
         tones = list(self._pool.candidates)
-        self.worst: Worst | None = None
-        if request.towards_worst:
-            # How well images without a tone are served says nothing of any skin.
+        self.worst: WorstTone | None = None
+        if request.focus_worst:
+            # The IoU of images without a tone says nothing about any skin.
             known = [t for t in tones if t != UNKNOWN or t in request.tones] or tones
             self.worst = worst_tone(catalogue, self.version, known)
-        self._labelled = {self._group(position) for position in self._pool.labelled}
+        self._labelled = {self._pool.group_of(position) for position in self._pool.labelled}
         self._batch: set[str] = set()  #: groups of the images picked
         self._picked: dict[str, list[tuple[int, Pick]]] = {tone: [] for tone in tones}
-        self._related = 0  #: picked though related to what is labelled
+        self._related = 0  #: picked though in the group of a labelled image
         self._wanted = self._quotas(request.size, dict.fromkeys(tones, request.size))
         self._check_known()
 
     def fill(self) -> None:
-        """Pick images; what a tone can't fill goes to the others."""
+        """Pick images; slots that a tone can't fill go to the others."""
         room = {tone: len(positions) for tone, positions in self._pool.candidates.items()}
         slots = self._quotas(self.request.size, room)
-        by_lot = round(self.request.random_share / 100 * self.request.size)
-        at_random = share_out(by_lot, slots, self.request.seed, self._pool.by_lot)
+        n_random = round(self.request.random_share / 100 * self.request.size)
+        at_random = share_out(n_random, slots, self.request.seed, self._pool.at_random)
         while any(slots.values()):
             for tone, more in slots.items():
                 aim = len(self._picked[tone]) + more
                 self._fill_tone(tone, aim, at_random.get(tone, 0))
-                # What is left of a tone that falls short is related to what is picked.
+                # The rest of a tone that falls short is in groups that are picked already.
                 short = len(self._picked[tone]) < aim
                 room[tone] = 0 if short else room[tone] - more
             missing = self.request.size - sum(map(len, self._picked.values()))
-            # By lot is drawn before all else, or it would not be out of all images.
+            # The random share comes first, or it would not be a sample of all images.
             slots, at_random = self._quotas(missing, room), {}
 
     def members(self) -> list[NewMember]:
@@ -189,23 +196,23 @@ class _Draw:
         ]
 
     def notes(self) -> list[str]:
-        """What was left out or done otherwise, and why."""
-        notes = [*self._pool.notes, *self._not_judged()]
+        """Return what was left out or done differently, and why."""
+        notes = [*self._pool.notes, *self._strategy_notes()]
         if self._related:
             notes.append(
-                f"{self._related} are of a patient, or near-duplicates of an image, that is "
-                "labelled or in an open batch: there were no others"
+                f"{self._related} share a patient or lesion with, or are near-duplicates of, an image "
+                "that is labelled or in an open batch: there were no others"
             )
         if self.worst is not None:
             notes.append(str(self.worst))
         return notes
 
     def why_empty(self) -> str:
-        """Where the images are when none may be drawn, and what to do about it."""
+        """Return why no image may be drawn, and what to do about it."""
         return self._pool.why_empty()
 
     def lacking(self) -> list[str]:
-        """Tones with fewer images than they should have, where there are images enough."""
+        """Return the tones with fewer images than their quota."""
         return [
             f"{tone}: {len(picks)} of the {self._wanted[tone]} wanted"
             for tone, picks in self._picked.items()
@@ -214,29 +221,29 @@ class _Draw:
 
     @property
     def so_far(self) -> dict[str, dict[str, int]]:
-        """Images by tone that earlier batches drew: they decide who gets odd slots."""
-        return {"drawn": self._pool.drawn, "by_lot": self._pool.by_lot}
+        """Return the images by tone in earlier batches, which decide who gets odd slots."""
+        return {"drawn": self._pool.sampled, "by_lot": self._pool.at_random}
 
     def _quotas(self, size: int, room: Mapping[str, int]) -> dict[str, int]:
-        """`size` more slots by tone."""
-        so_far = {tone: n + len(self._picked[tone]) for tone, n in self._pool.drawn.items()}
+        """Return `size` more slots by tone."""
+        so_far = {tone: n + len(self._picked[tone]) for tone, n in self._pool.sampled.items()}
         shares = share_out(size, room, self.request.seed, so_far)
-        return move_towards(self.worst.tone, shares, room) if self.worst else shares
+        return focus_on(self.worst.tone, shares, room) if self.worst else shares
 
     def _fill_tone(self, tone: str, slots: int, at_random: int) -> None:
         pool, picks = self._pool, self._picked[tone]
         positions = pool.candidates[tone]
-        descriptors = pool.descriptors[positions]
+        embeddings = pool.embeddings[positions]
         for strategy, aim in ((Strategy.RANDOM, at_random), (self.request.strategy, slots)):
-            for apart in (True, False):  # relatives of what is labelled only for want of others
+            for apart in (True, False):  # groups with a labelled image only if there are no others
                 missing = aim - len(picks)
                 if missing <= 0:
                     break
                 near = [*pool.labelled_of(tone), *(position for position, _ in picks)]
-                centres = pool.descriptors[near]
+                centres = pool.embeddings[near]
                 candidates = Candidates(
                     pool.uncertainties[positions],
-                    descriptors,
+                    embeddings,
                     centres[np.isfinite(centres).all(axis=1)],
                 )
                 found = pick(strategy, candidates, missing, self._take(positions, apart))
@@ -245,7 +252,7 @@ class _Draw:
 
     def _take(self, positions: NDArray[np.intp], apart: bool) -> Callable[[int], bool]:
         def take(index: int) -> bool:
-            group = self._group(positions[index])
+            group = self._pool.group_of(positions[index])
             if group in self._batch or (apart and group in self._labelled):
                 return False
             self._batch.add(group)
@@ -253,48 +260,38 @@ class _Draw:
 
         return take
 
-    def _group(self, position: int) -> str:
-        return self._pool.groups[self._pool.rows[position].id]
-
     def _check_known(self) -> None:
-        """Raises InputError where the strategy knows nothing of any image."""
+        """Raise InputError where no candidate has what the strategy needs."""
         strategy, pool = self.request.strategy, self._pool
         everyone = np.concatenate([np.empty(0, np.intp), *pool.candidates.values()])
         known = {
             Strategy.UNCERTAINTY: np.isfinite(pool.uncertainties[everyone]),
-            Strategy.DIVERSITY: np.isfinite(pool.descriptors[everyone, 0]),
+            Strategy.DIVERSITY: np.isfinite(pool.embeddings[everyone, 0]),
         }.get(strategy)
         if known is not None and everyone.size and not known.any():
             none = (
-                f"the model in use has predicted none of these images: {_PRELABEL}, or"
+                f"the current model has predicted none of these images: {_PRELABEL}, or"
                 if self.version
                 else f"{_NO_MODEL}:"
             )
             raise InputError(f"--strategy {strategy}: {none} draw with --strategy random")
 
-    def _not_judged(self) -> list[str]:
-        """Tones in which MIXED was something simpler, and images that nothing is known of."""
-        notes, unpainted, every = [], 0, 0
+    def _strategy_notes(self) -> list[str]:
+        """Return notes on tones where a simpler strategy took the place of MIXED, and on missing predictions."""
+        notes, unpredicted, every = [], 0, 0
         for tone, positions in self._pool.candidates.items():
-            painted = np.isfinite(self._pool.uncertainties[positions])
-            described = np.isfinite(self._pool.descriptors[positions, 0])
+            predicted = np.isfinite(self._pool.uncertainties[positions])
+            embedded = np.isfinite(self._pool.embeddings[positions, 0])
             every += len(positions)
-            unpainted += int((~painted).sum())
-            used = in_effect(self.request.strategy, painted, described)
+            unpredicted += int((~predicted).sum())
+            used = in_effect(self.request.strategy, predicted, embedded)
             if used is not self.request.strategy and self._picked[tone]:
                 why = _INSTEAD[used] if self.version else _NO_MODEL
                 notes.append(f"{tone}: {used} instead of mixed, since {why}")
-        judged_by_model = self.request.strategy in (Strategy.UNCERTAINTY, Strategy.MIXED)
-        if judged_by_model and 0 < unpainted < every:
+        by_model = self.request.strategy in (Strategy.UNCERTAINTY, Strategy.MIXED)
+        if by_model and 0 < unpredicted < every:
             notes.append(
-                f"{unpainted} of {every} images that may be drawn are not painted by the model in "
-                f"use and come last: {_PRELABEL}"
+                f"{unpredicted} of {every} images that may be drawn have no prediction by the current "
+                f"model and come last: {_PRELABEL}"
             )
         return notes
-
-
-def _version_in_use(catalogue: Catalogue) -> ModelVersion | None:
-    try:
-        return catalogue.models.current()
-    except NotFoundError:
-        return None

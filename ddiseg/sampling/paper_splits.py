@@ -1,4 +1,4 @@
-"""The splits of the FEDD paper, by the file names of DDI."""
+"""Splits of the FEDD paper, by the file names of DDI."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ddiseg.errors import InputError
 from ddiseg.sampling.subsets import RESERVED, SubsetDraw, listed
 from fedd.paper import splits
 
-#: Stands for all presets at once.
+#: Name of all presets at once.
 ALL = RESERVED
 
 
 def preset_names() -> list[str]:
-    """The subsets of the paper."""
+    """Return the names of the paper's subsets."""
     return list(splits()["subsets"])
 
 
@@ -25,7 +25,7 @@ def draw_presets(
 
     Raises:
         InputError: some of their images are not in the catalogue and `partial` is not given, or
-            a file name stands for several images.
+            a file name belongs to several images.
     """
     presets = splits()
     by_stem = catalogue.images.by_stem()
@@ -36,8 +36,8 @@ def draw_presets(
         doubled = [stem for stem in wanted if len(by_stem.get(stem, ())) > 1]
         if doubled:
             raise InputError(
-                f"{name}: {listed(doubled)} each name several images, so it is not known which "
-                "are DDI's: draw the presets in a workspace with DDI alone"
+                f"{name}: several images are called {listed(doubled)}, so it is not known which are "
+                "DDI's: draw the presets in a workspace with DDI alone"
             )
         absent = [stem for stem in wanted if stem not in by_stem]
         if absent:
@@ -50,7 +50,8 @@ def draw_presets(
             )
     if missing and not partial:
         raise InputError(
-            "; ".join(missing) + ": import all of DDI first, or take what is there with --partial"
+            "; ".join(missing)
+            + ": import all of DDI first, or draw the images that are imported with --partial"
         )
     empty = [name for name, image_ids in members.items() if not image_ids]
     if empty:
@@ -63,7 +64,7 @@ def draw_presets(
 
 
 def _other_tones(catalogue: Catalogue, by_stem: dict[str, set[int]]) -> list[str]:
-    """Test images that the paper counts in another tone group than the catalogue does."""
+    """Return a note on test images whose tone in the paper differs from that in the catalogue."""
     tone_of = {image.id: image.tone for image in catalogue.images.select()}
     other = [
         stem

@@ -1,4 +1,4 @@
-"""What a batch is drawn from: the images that may be drawn, and what is known of them.
+"""Pool of a batch: the images to choose from, with their uncertainties and embeddings.
 
 Arrays: R images of the catalogue, whatever their state; a position is an index into them.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from annotation_protocol.ranking import seeded_rank
 from ddiseg.catalogue import Catalogue, State
 from ddiseg.catalogue.batches import DRAWABLE, Pool, PoolRow
 from ddiseg.catalogue.embeddings import embedding_space
@@ -23,16 +24,15 @@ from ddiseg.sampling.subsets import (
     UNKNOWN,
     count_tones,
     no_image_of,
-    rank,
     tone_notes,
     tones_to_draw,
     ways_out,
 )
 
-#: States of images whose masks are there or being drawn.
+#: States of images that have a mask by a person, or are about to get one.
 _BEGUN = (State.IN_LABELLING, State.SUBMITTED, State.ACCEPTED, State.REWORK)
 
-#: Where an image is, by state, that may not be drawn.
+#: What a message says of images in each state that may not be drawn.
 _PLACES = {
     State.NEW: "free",
     State.QUEUED: "free",
@@ -44,15 +44,15 @@ _PLACES = {
     State.SKIPPED: "skipped",
 }
 
-#: What frees images, by where they are.
+#: What makes images available again, by where they are.
 _WAYS = {
     "in open batches": "close a batch that is done with ('ddiseg batch close NAME')",
     "skipped": TAKE_BACK,
     "of other tones": OTHER_TONE,
 }
 
-#: What is said of images that may be drawn though annotators have them.
-_OUT = (
+#: Note on images that may be drawn though they are in Label Studio.
+_PUSHED = (
     "of those that may be drawn are in Label Studio already, where nobody has begun them as far as "
     "the last 'ddiseg label pull' knows"
 )
@@ -65,11 +65,11 @@ class BatchPool:
     rows: Sequence[PoolRow]  #: (R,)
     groups: dict[int, str]  #: key of the group that each image stays together with, by image id
     candidates: dict[str, NDArray[np.intp]]  #: positions by tone, in the order of seeded ranks
-    labelled: NDArray[np.intp]  #: positions of what has a mask, or is about to get one
-    uncertainties: NDArray[np.float64]  #: (R,), by the model in use; NaN where it painted nothing
-    descriptors: NDArray[np.float32]  #: (R, D), as it sees them; NaN where it has not
-    drawn: dict[str, int]  #: images of each tone to draw that are or were in a batch
-    by_lot: dict[str, int]  #: those that a batch drew by lot
+    labelled: NDArray[np.intp]  #: positions of images with a mask, or about to get one
+    uncertainties: NDArray[np.float64]  #: (R,), by the current model; NaN without a prediction
+    embeddings: NDArray[np.float32]  #: (R, D), by the current model; NaN where not stored
+    sampled: dict[str, int]  #: images of each tone to draw that are or were in a batch
+    at_random: dict[str, int]  #: of them, those sampled at random
     notes: list[str]  #: what was left out and why
     in_open_batch: frozenset[int]  #: image ids
 
@@ -82,47 +82,46 @@ class BatchPool:
         size: int,
         seed: int,
         *,
-        described: bool,
+        with_embeddings: bool,
     ) -> BatchPool:
-        """The pool for a batch of `size` images of the tones `wanted`, or of all that there are.
+        """Return the pool for a batch of `size` images of the tones `wanted`, or of all tones.
 
-        Images that annotators have, and nobody has begun, are in it where the others are fewer than
-        `size`. Without descriptors unless `described`.
+        Images in Label Studio that nobody has begun are candidates only where the others are fewer
+        than `size`.
         """
         pool = catalogue.batches.pool(version.id if version else None)
         counts = count_tones((row.tone, row.state) for row in pool.rows)
         tones = tones_to_draw(counts, wanted)
         candidates = _candidates(pool, tones, seed, frozenset())
-        out: frozenset[int] = frozenset()
+        pushed: frozenset[int] = frozenset()
         if sum(map(len, candidates.values())) < size:
-            out = pool.not_started - pool.in_open_batch
-            candidates = _candidates(pool, tones, seed, out)
+            pushed = pool.not_started - pool.in_open_batch
+            candidates = _candidates(pool, tones, seed, pushed)
         begun = [
             position
             for position, row in enumerate(pool.rows)
-            if (row.state in _BEGUN and row.id not in out) or row.id in pool.in_open_batch
+            if (row.state in _BEGUN and row.id not in pushed) or row.id in pool.in_open_batch
         ]
-        out_there = sum(pool.rows[p].id in out for of in candidates.values() for p in of)
-        given = pool.uncertainties
+        reused = sum(pool.rows[p].id in pushed for of in candidates.values() for p in of)
         return cls(
             rows=pool.rows,
             groups=group_keys(pool.rows),
             candidates=candidates,
             labelled=np.array(begun, np.intp),
-            uncertainties=np.array([given.get(row.id, np.nan) for row in pool.rows]),
-            descriptors=_descriptors(catalogue, version if described else None, pool.rows),
-            drawn={tone: pool.sampled.get(tone, 0) for tone in tones},
-            by_lot={tone: pool.at_random.get(tone, 0) for tone in tones},
+            uncertainties=np.array([pool.uncertainties.get(row.id, np.nan) for row in pool.rows]),
+            embeddings=_embeddings(catalogue, version if with_embeddings else None, pool.rows),
+            sampled={tone: pool.sampled.get(tone, 0) for tone in tones},
+            at_random={tone: pool.at_random.get(tone, 0) for tone in tones},
             notes=[
                 *([] if wanted else tone_notes(counts)),
                 *_left_out(pool, tones),
-                *([f"{out_there} {_OUT}"] if out_there else []),
+                *([f"{reused} {_PUSHED}"] if reused else []),
             ],
             in_open_batch=pool.in_open_batch,
         )
 
     def why_empty(self) -> str:
-        """Return where the images are when none may be drawn, and what to do about it."""
+        """Return why no image may be drawn, and what to do about it."""
         if not any(row.tone in self.candidates for row in self.rows):
             return no_image_of(list(self.candidates), Counter(row.tone for row in self.rows))
         places = Counter(map(self._place, self.rows))
@@ -130,27 +129,31 @@ class BatchPool:
         ways = [way for place, way in _WAYS.items() if places[place]]
         return f"{where}; {ways_out(ways)}"
 
+    def group_of(self, position: int) -> str:
+        """Return the key of the group of the image at a position."""
+        return self.groups[self.rows[position].id]
+
+    def labelled_of(self, tone: str) -> list[int]:
+        """Return the positions of the labelled images of a tone."""
+        return [position for position in self.labelled if self.rows[position].tone == tone]
+
     def _place(self, row: PoolRow) -> str:
         if row.tone not in self.candidates:
             return "of other tones"
         return "in open batches" if row.id in self.in_open_batch else _PLACES[State(row.state)]
 
-    def labelled_of(self, tone: str) -> list[int]:
-        """Positions of the labelled images of a tone."""
-        return [position for position in self.labelled if self.rows[position].tone == tone]
-
 
 def _candidates(
-    pool: Pool, tones: Sequence[str], seed: int, with_people: Collection[int]
+    pool: Pool, tones: Sequence[str], seed: int, pushed: Collection[int]
 ) -> dict[str, NDArray[np.intp]]:
-    """Positions by tone of the images that may be drawn, those of `with_people` among them."""
+    """Return the positions by tone of the images that may be drawn, including those in `pushed`."""
     by_tone: dict[str, list[tuple[str, int]]] = {tone: [] for tone in tones}
     drawable = {state.value for state in DRAWABLE}
     for position, row in enumerate(pool.rows):
         ranked = by_tone.get(row.tone)
-        may_be = row.state in drawable or row.id in with_people
+        may_be = row.state in drawable or row.id in pushed
         if ranked is not None and may_be and row.id not in pool.in_open_batch:
-            ranked.append((rank(seed, row.content_hash), position))
+            ranked.append((seeded_rank(seed, row.content_hash), position))
     return {
         tone: np.array([position for _, position in sorted(ranked)], np.intp)
         for tone, ranked in by_tone.items()
@@ -158,7 +161,7 @@ def _candidates(
 
 
 def _left_out(pool: Pool, tones: Sequence[str]) -> list[str]:
-    """Images that nobody will label, as things stand."""
+    """Return notes on the images that no draw will choose."""
     left_out = Counter(
         "skipped" if row.state == State.SKIPPED else "tone unknown"
         for row in pool.rows
@@ -167,7 +170,7 @@ def _left_out(pool: Pool, tones: Sequence[str]) -> list[str]:
     return [f"{n} left out: {why}" for why, n in sorted(left_out.items())]
 
 
-def _descriptors(
+def _embeddings(
     catalogue: Catalogue, version: ModelVersion | None, rows: Sequence[PoolRow]
 ) -> NDArray[np.float32]:
     if version is None:
@@ -175,6 +178,6 @@ def _descriptors(
     space = embedding_space(version.backbone_hash, version.settings)
     ids, vectors = catalogue.embeddings.of(space)
     found = np.full((len(rows), max(1, vectors.shape[1])), np.nan, np.float32)
-    # Both are in the order of image ids, and an image with a descriptor has a row.
+    # Both are in the order of image ids, and an image with an embedding has a row.
     found[np.searchsorted([row.id for row in rows], ids), : vectors.shape[1]] = vectors
     return found

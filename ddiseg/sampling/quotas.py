@@ -1,21 +1,26 @@
-"""How many images of a batch each tone gets."""
+"""Quotas: how many images of a batch each tone gets, and which tone gets more."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
-#: Of the other tones' slots, the part that moves to the tone that the model serves worst.
+from annotation_protocol.estimates import Estimate, Interval, too_few
+from ddiseg.catalogue import Catalogue
+from ddiseg.catalogue.tables import ModelVersion
+from ddiseg.errors import InputError
+
+#: Part of each other tone's slots that moves to the worst tone.
 MOVED = 1 / 3
 
 
 def share_out(
     size: int, room: Mapping[str, int], seed: int = 0, so_far: Mapping[str, int] | None = None
 ) -> dict[str, int]:
-    """`size` slots, as many for each tone, none beyond its room.
+    """Return `size` slots by tone: equally many for each tone, none beyond its `room`.
 
-    What a tone has no room for goes to the others. Of slots that can't be shared alike, one each goes
-    to the tones that had the fewest `so_far`; of equals, the one that comes first changes with the
-    seed.
+    What a tone has no room for goes to the others. Where slots can't be shared equally, one each goes
+    to the tones that had the fewest `so_far`; among equals, the seed decides which comes first.
     """
     had = so_far or {}
     shares, left = {}, size
@@ -33,8 +38,8 @@ def share_out(
     return {tone: shares[tone] for tone in room}
 
 
-def move_towards(worst: str, shares: Mapping[str, int], room: Mapping[str, int]) -> dict[str, int]:
-    """A third of each other tone's slots go to `worst`, as far as it has room for them."""
+def focus_on(worst: str, shares: Mapping[str, int], room: Mapping[str, int]) -> dict[str, int]:
+    """Return the shares after moving a third of each other tone's slots to `worst`, within its room."""
     moved = dict(shares)
     for tone, slots in shares.items():
         if tone != worst:
@@ -42,3 +47,75 @@ def move_towards(worst: str, shares: Mapping[str, int], room: Mapping[str, int])
             moved[tone] -= given
             moved[worst] += given
     return moved
+
+
+@dataclass(frozen=True)
+class WorstTone:
+    """The tone whose lesion IoU has the lowest lower bound, or has too few images to have one."""
+
+    tone: str
+    value: float | None
+    interval: Interval | None  #: None where there are too few images
+    n: int
+    source: str  #: the evaluation or gate that the estimate comes from
+
+    def __str__(self) -> str:
+        if self.value is None or self.interval is None:
+            return (
+                f"{self.tone} has too few images to estimate its lesion IoU (n = {self.n}, "
+                f"{self.source}), so it counts as the worst tone"
+            )
+        low, high = self.interval
+        return (
+            f"{self.tone} has the lowest lower bound of lesion IoU: {self.value:.3f} "
+            f"[{low:.3f}, {high:.3f}], n = {self.n} ({self.source})"
+        )
+
+
+def worst_tone(
+    catalogue: Catalogue, version: ModelVersion | None, tones: Collection[str]
+) -> WorstTone:
+    """Return the worst of `tones` for a model version.
+
+    A tone with too few images has no lower bound and counts as worst; among several, the one with
+    the fewest images.
+
+    Raises:
+        InputError: there is no model, or no tone has an estimate with an interval.
+    """
+    if version is None:
+        raise InputError(
+            "--towards worst: there is no model to estimate lesion IoU with; draw without it, and "
+            "run 'ddiseg refresh' once masks are accepted"
+        )
+    estimates, source = _newest_estimates(catalogue, version)
+    found = []
+    for tone in tones:
+        estimate = estimates.get(tone, Estimate())
+        interval = None if too_few(estimate.n) else estimate.interval
+        found.append(WorstTone(tone, estimate.value, interval, estimate.n, source))
+    if all(each.interval is None for each in found):
+        raise InputError(
+            f"--towards worst: no tone has enough images for an estimate of the lesion IoU of "
+            f"{version.name}: 'ddiseg refresh --gate' and 'ddiseg loop run' measure it on hold-out masks"
+        )
+    return min(
+        found, key=lambda each: (each.interval is not None, each.interval or (each.n, each.n))
+    )
+
+
+def _newest_estimates(
+    catalogue: Catalogue, version: ModelVersion
+) -> tuple[dict[str, Estimate], str]:
+    """Return the estimates of lesion IoU by tone, and their source.
+
+    An evaluation of a version is always newer than its gate, which ran right after training.
+    """
+    if (last := catalogue.evaluations.last()) and last[1].models.keys() == {version.name}:
+        at, evaluation = last
+        by_tone = evaluation.by_tone.items()
+        estimates = {tone: of["lesion"].iou_mean for tone, of in by_tone if "lesion" in of}
+        return estimates, f"evaluation of {version.name}, {at[:10]}"
+    groups = version.decision.by_tone if version.decision else {}
+    estimates = {tone: group.candidate["lesion_iou"] for tone, group in groups.items()}
+    return estimates, f"gate of {version.name}"

@@ -1,8 +1,8 @@
-"""Which images of one tone are worth labelling next: at random, uncertain, unlike, or both.
+"""Sampling strategies: choose images of one tone at random, by uncertainty, by diversity, or both.
 
-Pure functions on arrays: the catalogue's part is in `ddiseg/sampling/batches.py`.
+Pure functions on arrays; `ddiseg/sampling/batches.py` reads them from the catalogue.
 
-Arrays: N candidates in the order of their seeded rank, D numbers a descriptor, L labelled images.
+Arrays: N candidates in the order of their seeded rank, D numbers in an embedding, L labelled images.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: MIXED looks for the farthest among so many times the slots: few enough that all are uncertain,
-#: enough to leave a choice (Zhdanov 2019, "Diverse mini-batch active learning", filters so too).
+#: enough to leave a choice (as in Zhdanov 2019, "Diverse mini-batch active learning").
 BREADTH = 5
 
 RANDOM_REASON = "next by seed"
 
-#: Asked for a candidate before it is taken; False where it is taken already or may not be.
+#: Called with a candidate before it is taken; returns False where it may not be taken.
 Take: TypeAlias = Callable[[int], bool]
 
 #: With more candidates than this, distances are those of a random projection to so many numbers,
-#: a tenth off or less for most pairs (Johnson and Lindenstrauss 1984): five times as fast.
+#: mostly within a tenth of the exact ones (Johnson and Lindenstrauss 1984): five times as fast.
 _EXACT, _PROJECTED = 10_000, 64
 
 #: Centres compared with all candidates at a time, which bounds the memory.
@@ -45,28 +45,29 @@ class Strategy(StrEnum):
 class Candidates:
     """The images of one tone that may be chosen.
 
-    Raises ValueError where the arrays do not go together.
+    Raises:
+        ValueError: the shapes of the arrays do not match.
     """
 
-    uncertainties: NDArray[np.float64]  #: (N,), nats a pixel; NaN where nothing is painted
-    descriptors: NDArray[np.float32]  #: (N, D), pooled activations; rows of NaN where unknown
-    labelled: NDArray[np.float32]  #: (L, D), of what is labelled, or about to be
+    uncertainties: NDArray[np.float64]  #: (N,), nats a pixel; NaN without a prediction
+    embeddings: NDArray[np.float32]  #: (N, D), pooled activations; rows of NaN where unknown
+    labelled: NDArray[np.float32]  #: (L, D), embeddings of images that are labelled, or about to be
 
     def __post_init__(self) -> None:
-        n, d = len(self.uncertainties), self.descriptors.shape[-1]
-        shapes = {"descriptors": (n, d), "labelled": (len(self.labelled), d)}
+        n, d = len(self.uncertainties), self.embeddings.shape[-1]
+        shapes = {"embeddings": (n, d), "labelled": (len(self.labelled), d)}
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, not {shape}")
 
     @property
-    def painted(self) -> NDArray[np.bool_]:
+    def predicted(self) -> NDArray[np.bool_]:
         return np.asarray(np.isfinite(self.uncertainties))
 
     @property
-    def described(self) -> NDArray[np.bool_]:
-        # A vector is known whole or not at all.
-        return np.asarray(np.isfinite(self.descriptors[:, :1]).any(axis=1))
+    def embedded(self) -> NDArray[np.bool_]:
+        # An embedding is known as a whole or not at all.
+        return np.asarray(np.isfinite(self.embeddings[:, :1]).any(axis=1))
 
 
 @dataclass(frozen=True)
@@ -79,16 +80,16 @@ class Pick:
 
 
 def pick(strategy: Strategy, candidates: Candidates, slots: int, take: Take) -> list[Pick]:
-    """At most `slots` candidates, in the order in which they were chosen.
+    """Return at most `slots` candidates, in the order in which they were chosen.
 
-    O(slots N D + L N D); of more than 10,000 candidates, D is 64. Candidates that the strategy knows nothing of come after all others, by
-    rank; where it knows nothing of any, that is a random draw.
+    Takes O(slots N D + L N D); with more than 10,000 candidates, D is 64. Candidates without what the
+    strategy needs come last, by rank; where that is all of them, the choice is random.
     """
-    used = in_effect(strategy, candidates.painted, candidates.described)
+    used = in_effect(strategy, candidates.predicted, candidates.embedded)
     choose, known = _chooser(used, candidates)
     picks = choose(candidates, np.flatnonzero(known), slots, take)
     at_random = not known.any()
-    reason = RANDOM_REASON if at_random else "nothing is known of it yet: by rank"
+    reason = RANDOM_REASON if at_random else "no prediction or embedding yet: by rank"
     for index in np.flatnonzero(~known).tolist():
         if len(picks) >= slots:
             break
@@ -98,16 +99,16 @@ def pick(strategy: Strategy, candidates: Candidates, slots: int, take: Take) -> 
 
 
 def in_effect(
-    strategy: Strategy, painted: NDArray[np.bool_], described: NDArray[np.bool_]
+    strategy: Strategy, predicted: NDArray[np.bool_], embedded: NDArray[np.bool_]
 ) -> Strategy:
-    """What MIXED comes down to where uncertainties, descriptors or both are missing; (N,) each."""
+    """Return the strategy that MIXED falls back to where arrays, (N,) each, lack values."""
     if strategy is not Strategy.MIXED:
         return strategy
-    if (painted & described).any():
+    if (predicted & embedded).any():
         return Strategy.MIXED
-    if painted.any():
+    if predicted.any():
         return Strategy.UNCERTAINTY
-    return Strategy.DIVERSITY if described.any() else Strategy.RANDOM
+    return Strategy.DIVERSITY if embedded.any() else Strategy.RANDOM
 
 
 #: Chooses among the candidates at these positions, ascending.
@@ -115,13 +116,13 @@ _Choose: TypeAlias = Callable[[Candidates, NDArray[np.intp], int, Take], list[Pi
 
 
 def _chooser(strategy: Strategy, candidates: Candidates) -> tuple[_Choose, NDArray[np.bool_]]:
-    """How a strategy chooses, and the candidates that it knows enough of, (N,)."""
-    painted, described = candidates.painted, candidates.described
+    """Return the function of a strategy, and the candidates that have what it needs, (N,)."""
+    predicted, embedded = candidates.predicted, candidates.embedded
     return {
-        Strategy.RANDOM: (_none, np.zeros_like(painted)),
-        Strategy.UNCERTAINTY: (_uncertain, painted),
-        Strategy.DIVERSITY: (_diverse, described),
-        Strategy.MIXED: (_mixed, painted & described),
+        Strategy.RANDOM: (_none, np.zeros_like(predicted)),
+        Strategy.UNCERTAINTY: (_uncertain, predicted),
+        Strategy.DIVERSITY: (_diverse, embedded),
+        Strategy.MIXED: (_mixed, predicted & embedded),
     }[strategy]
 
 
@@ -144,8 +145,7 @@ def _uncertain(
 
 
 def _diverse(candidates: Candidates, known: NDArray[np.intp], slots: int, take: Take) -> list[Pick]:
-    space = _Space(candidates)
-    return _farthest(space, known, slots, take, "")
+    return _farthest(_Space(candidates), known, slots, take, "")
 
 
 def _mixed(candidates: Candidates, known: NDArray[np.intp], slots: int, take: Take) -> list[Pick]:
@@ -158,44 +158,44 @@ def _mixed(candidates: Candidates, known: NDArray[np.intp], slots: int, take: Ta
         if len(picks) >= slots:
             break
         among = np.sort(order[start : start + width])
-        said = f"among the {min(start + width, len(order))} most uncertain of {len(order)}, "
-        picks += _farthest(space, among, slots - len(picks), take, said)
+        prefix = f"among the {min(start + width, len(order))} most uncertain of {len(order)}, "
+        picks += _farthest(space, among, slots - len(picks), take, prefix)
     return picks
 
 
 def _by_uncertainty(candidates: Candidates, known: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The most uncertain first; of equals, the first by rank."""
+    """Return the candidates `known`, the most uncertain first, equals by rank."""
     return known[np.argsort(-candidates.uncertainties[known], kind="stable")]
 
 
 class _Space:
-    """Standardised descriptors, and the centres that candidates should be far from.
+    """Standardised embeddings, and the centres that candidates should be far from.
 
     Distances are root mean squares over the D numbers, in standard deviations.
     """
 
     def __init__(self, candidates: Candidates) -> None:
-        described = np.flatnonzero(candidates.described)
-        # The first by rank are a random sample, from which the scale is read as well.
-        sample = candidates.descriptors[described[:_EXACT]]
+        embedded = np.flatnonzero(candidates.embedded)
+        # The first by rank are a random sample: enough to estimate the scale.
+        sample = candidates.embeddings[embedded[:_EXACT]]
         known = np.concatenate([sample, candidates.labelled])
         self._mean, std = known.mean(axis=0), known.std(axis=0)
         std[std == 0] = 1
         self._scale = std * np.float32(np.sqrt(known.shape[1]))  # a squared distance is a mean
         self._projection: NDArray[np.float32] | None = None
-        if len(described) > _EXACT and known.shape[1] > _PROJECTED:
+        if len(embedded) > _EXACT and known.shape[1] > _PROJECTED:
             shape = known.shape[1], _PROJECTED
             normal = np.random.default_rng(0).standard_normal(shape, np.float32)
             self._projection = normal / np.float32(np.sqrt(_PROJECTED))
-        self._descriptors = candidates.descriptors
+        self._embeddings = candidates.embeddings
         self._centres = [self._standardised(candidates.labelled)]
 
     def points(self, indices: NDArray[np.intp]) -> NDArray[np.float32]:
-        """(n, D)."""
-        return self._standardised(self._descriptors[indices])
+        """Return the standardised embeddings of candidates, (n, D)."""
+        return self._standardised(self._embeddings[indices])
 
     def nearest_centre(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Squared distance to the nearest centre, (n,); infinite where there is none yet."""
+        """Return the squared distance to the nearest centre, (n,); infinite without any centre."""
         nearest: NDArray[np.float32] = np.full(len(points), np.inf, np.float32)
         every = np.concatenate(self._centres)
         for start in range(0, len(every), _CENTRES):
@@ -208,8 +208,8 @@ class _Space:
     def add_centre(self, point: NDArray[np.float32]) -> None:
         self._centres.append(point[None])
 
-    def _standardised(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
-        standardised: NDArray[np.float32] = descriptors - self._mean
+    def _standardised(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        standardised: NDArray[np.float32] = embeddings - self._mean
         standardised /= self._scale
         return standardised if self._projection is None else standardised @ self._projection
 
@@ -220,9 +220,9 @@ def _squared_norms(points: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _farthest(
-    space: _Space, indices: NDArray[np.intp], slots: int, take: Take, said: str
+    space: _Space, indices: NDArray[np.intp], slots: int, take: Take, prefix: str
 ) -> list[Pick]:
-    """Greedy k-centre: Sener and Savarese (2018), algorithm 1. `said` begins each reason."""
+    """Choose by greedy k-centre: Sener and Savarese (2018), algorithm 1. `prefix` begins each reason."""
     picks: list[Pick] = []
     points = space.points(indices)
     norms = _squared_norms(points)
@@ -233,12 +233,12 @@ def _farthest(
             break
         index, distance = int(indices[best]), float(np.sqrt(away[best]))
         if take(index):
-            reason = f"farthest from what is labelled: distance {distance:.2f}"
+            reason = f"farthest from the labelled images: distance {distance:.2f}"
             if np.isinf(distance):
-                reason = "the first: nothing is labelled that it could be far from"
-            picks.append(Pick(index, said + reason, False))
+                reason = "the first: no image is labelled yet"
+            picks.append(Pick(index, prefix + reason, False))
             space.add_centre(points[best])
             from_it = norms + norms[best] - 2 * (points @ points[best])
             np.minimum(away, np.maximum(from_it, 0), out=away)
-        away[best] = -1  # asked for once
+        away[best] = -1  # never again
     return picks

@@ -1,12 +1,11 @@
-"""Draw subsets: as many images of each tone group, nested, apart from all other subsets by patient.
+"""Subsets: equally many images of each tone, nested, sharing no group with other subsets.
 
-An image is drawn by rank, a hash of the seed and its pixels: the same seed draws the same images
-whatever the order of the rows, and a longer draw begins with the shorter one.
+Images are taken in the order of their rank, a hash of the seed and the pixels: the same seed draws
+the same images whatever the order of the rows, and a larger draw begins with the smaller one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -14,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from annotation_protocol import load_protocol
+from annotation_protocol.ranking import seeded_rank
 from ddiseg.catalogue import Catalogue, State
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
@@ -22,13 +22,13 @@ from ddiseg.sampling.groups import group_keys, near_duplicate_keys
 
 UNKNOWN = "unknown"
 
-#: Images without a tone are a group of their own where more than one in so many has none.
+#: Images without a tone count as a tone of their own where more than one in so many has none.
 ONE_IN = 10
 
-#: Names that begin so are kept for the paper's own splits, see `presets.py`.
+#: Prefix of names that are reserved for the paper's own splits, see `paper_splits.py`.
 RESERVED = "fedd-2023"
 
-#: What to do to have images that a draw leaves out.
+#: What makes images available that a draw leaves out.
 TAKE_BACK = "take a skipped image back ('ddiseg reopen IMAGE')"
 OTHER_TONE = "draw from the other tones (--tone)"
 
@@ -37,18 +37,18 @@ _LISTED = 10
 
 
 @dataclass(frozen=True)
-class Request:
+class SubsetRequest:
     """What to draw.
 
     Raises:
-        InputError: no sizes, or some that are no numbers of images.
+        InputError: no sizes, or sizes that are not ascending positive numbers.
     """
 
     per_tone: tuple[int, ...]  #: images of each tone, ascending; several make nested subsets
     seed: int = 0
     balance_malignant: bool = False  #: malignant and benign in turn
     source: str | None = None  #: only images of this subset
-    tones: tuple[str, ...] = ()  #: empty: all that the catalogue has, see `tones_to_draw`
+    tones: tuple[str, ...] = ()  #: empty: all tones of the catalogue, see `tones_to_draw`
     disjoint_from: tuple[str, ...] | None = None  #: None: every other subset
 
     def __post_init__(self) -> None:
@@ -62,12 +62,12 @@ class Request:
 
 @dataclass(frozen=True)
 class SubsetDraw:
-    """Subsets as they are stored after a draw."""
+    """Subsets as the catalogue stores them after a draw."""
 
     sizes: dict[str, dict[str, int]]  #: images by subset and tone
     outcomes: dict[str, Outcome]
     notes: list[str]  #: what was left out and why
-    lacking: list[str]  #: what could not be filled or balanced, by tone
+    lacking: list[str]  #: tones that could not be filled or balanced
 
     @classmethod
     def read(
@@ -78,23 +78,23 @@ class SubsetDraw:
         notes: Sequence[str],
         lacking: Sequence[str],
     ) -> SubsetDraw:
-        """What the catalogue holds under `names`, of which those in `added` are new."""
+        """Return the subsets `names` of the catalogue; those in `added` are new."""
         sizes = catalogue.subsets.sizes()
         outcomes = {n: Outcome.ADDED if n in added else Outcome.UNCHANGED for n in names}
         return cls({name: sizes[name] for name in names}, outcomes, list(notes), list(lacking))
 
 
 def draw(
-    catalogue: Catalogue, name: str, request: Request, actor: str, *, strict: bool = False
+    catalogue: Catalogue, name: str, request: SubsetRequest, actor: str, *, strict: bool = False
 ) -> SubsetDraw:
     """Draw and store the subset `name`, or NAME-10, NAME-20, ... for several sizes.
 
-    Of each group of near-duplicates at most one image is drawn; of a patient too, as long as there
-    are others. A draw that was made before, with the same request, is unchanged.
+    A subset has at most one image of a group of near-duplicates, and one of a patient as long as
+    there are others. The same name and request again change nothing.
 
     Raises:
-        InputError: a reserved or unusable name, nothing to draw, a name that stands for other
-            images, or, if `strict`, a tone that can't be filled or balanced.
+        InputError: a reserved or unusable name, nothing to draw, a name of other images, or, with
+            `strict`, a tone that can't be filled or balanced.
         NotFoundError: an unknown subset in the request.
     """
     _refuse_reserved(name)
@@ -102,13 +102,13 @@ def draw(
     sizes = request.per_tone
     names = [name] if len(sizes) == 1 else [f"{name}-{size}" for size in sizes]
     asked = json.loads(json.dumps(asdict(request)))  # as the catalogue gives it back
-    there = set(catalogue.subsets.names())
-    if there.issuperset(names):
+    existing = set(catalogue.subsets.names())
+    if existing.issuperset(names):
         before = [catalogue.subsets.get(n).drawn_by for n in names]
         notes, lacking = before[-1].get("notes", []), before[-1].get("lacking", [])
         if all(b.get("request") == asked for b in before) and not (strict and lacking):
             return SubsetDraw.read(catalogue, names, [], notes, lacking)
-    apart = _others(request, there, names)
+    apart = _others(request, existing, names)
     pool = _pool(catalogue, request, apart)
     picked = _pick(pool, request)
     lacking = [line for size in sizes for line in _lacking(picked, size, request)]
@@ -137,10 +137,9 @@ class _Pool:
     counts: dict[str, int]  #: images by tone before any was left out, without the skipped ones
 
     def why_empty(self) -> str:
-        """What was left out of a draw that finds no image, and what to do about it."""
+        """Return why no image may be drawn, and what to do about it."""
         if not self.left_out or list(self.left_out) == [OTHER_TONE]:
             return no_image_of(list(self.by_tone), self.counts)
-        # The notes on tones say what is not there; here what was left out is the reason.
         why = [note for note in self.notes if " left out: " in note]
         ways = [way for way in self.left_out if way != OTHER_TONE]
         return "; ".join([*why, ways_out(ways)])
@@ -154,14 +153,14 @@ def _refuse_reserved(name: str) -> None:
         )
 
 
-def _others(request: Request, there: set[str], names: Sequence[str]) -> list[str]:
-    """The subsets that the draw keeps apart from."""
+def _others(request: SubsetRequest, existing: set[str], names: Sequence[str]) -> list[str]:
+    """Return the subsets that the draw shares no group with."""
     if request.disjoint_from is not None:
         return sorted(request.disjoint_from)
-    return sorted(there - {*names, request.source})
+    return sorted(existing - {*names, request.source})
 
 
-def _pool(catalogue: Catalogue, request: Request, apart: Sequence[str]) -> _Pool:
+def _pool(catalogue: Catalogue, request: SubsetRequest, apart: Sequence[str]) -> _Pool:
     everything = catalogue.images.select()
     groups = group_keys(everything)
     taken = {groups[i] for other in apart for i in catalogue.subsets.members(other)}
@@ -187,7 +186,7 @@ def _pool(catalogue: Catalogue, request: Request, apart: Sequence[str]) -> _Pool
     pool = keep(
         pool,
         [groups[image.id] not in taken for image in pool],
-        f"in {listed(apart)}, or of the same patient or a near-duplicate of an image there",
+        f"in {listed(apart)}, or in a group (patient, lesion, near-duplicates) with an image there",
         "keep apart from fewer subsets (--disjoint-from SUBSET)",
     )
     if request.balance_malignant:
@@ -197,7 +196,7 @@ def _pool(catalogue: Catalogue, request: Request, apart: Sequence[str]) -> _Pool
             "not known whether malignant or benign",
             "draw without --balance",
         )
-    ranked = sorted(pool, key=lambda image: rank(request.seed, image.content_hash))
+    ranked = sorted(pool, key=lambda image: seeded_rank(request.seed, image.content_hash))
     by_tone = {tone: [i for i in ranked if i.tone == tone] for tone in tones}
     return _Pool(by_tone, near_duplicate_keys(everything), notes, left_out, counts)
 
@@ -211,46 +210,46 @@ def count_tones(images: Iterable[tuple[str, str]]) -> dict[str, int]:
 
 
 def tones_to_draw(counts: Mapping[str, int], wanted: Sequence[str]) -> list[str]:
-    """Return the tone groups to draw from, in the order of the protocol.
+    """Return the tones to draw from, in the order of the protocol.
 
-    Those that are wanted, or all that there are: unknown where more than a tenth of the images has
-    no tone, or none has one.
+    Those in `wanted`, or all that the images have. "unknown" is one of these only where more than a
+    tenth of the images, or all, have no tone.
     """
     order = [tone.name for tone in load_protocol().tones]
     if wanted:
         return [tone for tone in order if tone in wanted]
-    there = [tone for tone in order if tone in counts]
-    known = [tone for tone in there if tone != UNKNOWN]
-    return there if not known or _many_unknown(counts) else known
+    found = [tone for tone in order if tone in counts]
+    known = [tone for tone in found if tone != UNKNOWN]
+    return found if not known or _many_unknown(counts) else known
 
 
 def tone_notes(counts: Mapping[str, int]) -> list[str]:
-    """Return what is to be said of the groups that are drawn from where none was asked for."""
+    """Return notes on missing and unknown tones, for a draw from all tones."""
     known = [tone.name for tone in load_protocol().tones if tone.name != UNKNOWN]
     notes = [f"{tone}: there is no image of this tone" for tone in known if tone not in counts]
     others = " ".join(f"--tone {tone}" for tone in known if tone in counts)
     if others and _many_unknown(counts):
         notes.append(
-            f"{counts[UNKNOWN]} of {sum(counts.values())} images have no tone: '{UNKNOWN}' is drawn "
-            f"as a group of its own; {others} leaves them out"
+            f"{counts[UNKNOWN]} of {sum(counts.values())} images have no tone: '{UNKNOWN}' counts as "
+            f"a tone of its own; {others} leaves them out"
         )
     return notes
 
 
 def no_image_of(tones: Sequence[str], counts: Mapping[str, int]) -> str:
-    """Return that there is no image of `tones`, what there is by `counts`, and what to do."""
-    there = ", ".join(f"{tone} {n}" for tone, n in sorted(counts.items()) if n)
-    if not there:
+    """Return the message for a draw without any image of `tones`, given the `counts` by tone."""
+    others = ", ".join(f"{tone} {n}" for tone, n in sorted(counts.items()) if n)
+    if not others:
         return "there are no images: import photographs ('ddiseg import PATH')"
     wanted = " or ".join(tones)
     return (
-        f"there are no images of {wanted}, but of other tones ({there}): draw from those (--tone), "
+        f"there are no images of {wanted}, but of other tones ({others}): draw from those (--tone), "
         f"or import photographs of {wanted}"
     )
 
 
 def ways_out(ways: Sequence[str]) -> str:
-    """Return what a person can do where no image may be drawn: one of `ways`, or import more."""
+    """Return what a person can do where no image may be drawn."""
     return ", ".join([*ways, "or import more photographs"]) if ways else "import more photographs"
 
 
@@ -258,13 +257,8 @@ def _many_unknown(counts: Mapping[str, int]) -> bool:
     return counts.get(UNKNOWN, 0) * ONE_IN > sum(counts.values())
 
 
-def rank(seed: int, content_hash: str) -> str:
-    """What images are sorted by, to be drawn at random: the same for a seed and an image."""
-    return hashlib.sha256(f"{seed} {content_hash}".encode()).hexdigest()
-
-
-def _pick(pool: _Pool, request: Request) -> dict[str, list[Image]]:
-    """Images by tone in the order in which they are drawn: each size is a beginning of it."""
+def _pick(pool: _Pool, request: SubsetRequest) -> dict[str, list[Image]]:
+    """Return images by tone in the order of the draw: each size is a prefix of it."""
     picked: dict[str, list[Image]] = {tone: [] for tone in pool.by_tone}
     waiting = {tone: list(images) for tone, images in pool.by_tone.items()}
     drawn: set[str] = set()
@@ -272,9 +266,9 @@ def _pick(pool: _Pool, request: Request) -> dict[str, list[Image]]:
     # Tones take turns, so that a longer draw does not change what a shorter one would take.
     for turn in range(request.per_tone[-1]):
         for tone, images in waiting.items():
-            sides = [turn % 2 == 0, turn % 2 != 0] if request.balance_malignant else [None]
+            labels = [turn % 2 == 0, turn % 2 != 0] if request.balance_malignant else [None]
             free = [image for image in images if pool.near_duplicates[image.id] not in drawn]
-            image = _best(free, sides, patients)
+            image = _best(free, labels, patients)
             if image is None:
                 continue
             picked[tone].append(image)
@@ -285,17 +279,17 @@ def _pick(pool: _Pool, request: Request) -> dict[str, list[Image]]:
     return picked
 
 
-def _best(free: Sequence[Image], sides: Sequence[bool | None], patients: set[str]) -> Image | None:
-    """The next image: of the first side that has any, of a patient not drawn yet if there is one."""
-    for side in sides:
-        suitable = [image for image in free if side is None or image.malignant == side]
+def _best(free: Sequence[Image], labels: Sequence[bool | None], patients: set[str]) -> Image | None:
+    """Return the next image: of the first label of malignancy that has any, of a new patient if possible."""
+    for malignant in labels:
+        suitable = [image for image in free if malignant is None or image.malignant == malignant]
         fresh = [image for image in suitable if image.patient not in patients]
         if suitable:
             return (fresh or suitable)[0]
     return None
 
 
-def _lacking(picked: dict[str, list[Image]], size: int, request: Request) -> list[str]:
+def _lacking(picked: dict[str, list[Image]], size: int, request: SubsetRequest) -> list[str]:
     lines = []
     for tone, images in picked.items():
         drawn = images[:size]
@@ -304,7 +298,9 @@ def _lacking(picked: dict[str, list[Image]], size: int, request: Request) -> lis
         malignant = sum(image.malignant is True for image in drawn)
         benign = len(drawn) - malignant
         if request.balance_malignant and abs(malignant - benign) > size % 2:
-            lines.append(f"{tone}: {malignant} malignant and {benign} benign of {size}, not halves")
+            lines.append(
+                f"{tone}: {malignant} malignant and {benign} benign of {size}, not half each"
+            )
     return lines
 
 
@@ -313,20 +309,18 @@ def _repeated_patients(picked: dict[str, list[Image]]) -> list[str]:
     repeated = sorted(patient for patient, n in drawn.items() if n > 1)
     if not repeated:
         return []
-    return [
-        f"{len(repeated)} patients were drawn more than once, for want of others "
-        f"({listed(repeated)})"
-    ]
+    patients = "1 patient was" if len(repeated) == 1 else f"{len(repeated)} patients were"
+    return [f"{patients} drawn more than once, as there were no others ({listed(repeated)})"]
 
 
-def _odd_sizes(request: Request) -> list[str]:
+def _odd_sizes(request: SubsetRequest) -> list[str]:
     if not request.balance_malignant:
         return []
     return [f"{n} is odd: malignant has one more" for n in request.per_tone if n % 2]
 
 
 def check_name(name: str, what: str) -> None:
-    """Raises InputError where `name` can't name `what`, such as "a subset"."""
+    """Raise InputError where `name` can't name `what`, such as "a subset"."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise InputError(
             f"'{name}' can't name {what}: give letters, digits, '.', '_' and '-', "
@@ -335,6 +329,6 @@ def check_name(name: str, what: str) -> None:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """Return the first names, and the number of the others."""
     shown = ", ".join(names[:_LISTED])
     return shown + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

@@ -254,7 +254,7 @@ def predict_open_work(
         if stopping():
             raise StoppedError("the server stops")
         with model.predictor() as predictor:
-            predictor.paint(images[start : start + JOB_BATCH])
+            predictor.predict(images[start : start + JOB_BATCH])
 
 
 def _project_id(requested: RequestedTask, of_request: str | None) -> int | None:
@@ -294,7 +294,7 @@ def _predict_until(
     while waiting:
         started = time.monotonic()
         batch = _with_distinct_names(waiting, size)
-        for outcome in predictor.paint(list(batch.values())):
+        for outcome in predictor.predict(list(batch.values())):
             if outcome.outcome is Outcome.REFUSED and outcome.note is not None:
                 refused[batch[outcome.name].id] = outcome.note
         done = {image.id for image in batch.values()}

@@ -17,7 +17,13 @@ from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet
 from fedd.weights.files import save_backbone
-from tests.ddiseg.model.version_rows import add_classifier, add_version, held_out, judged, metrics
+from tests.ddiseg.model.version_rows import (
+    add_classifier,
+    add_version,
+    decided,
+    holdout_images,
+    metrics,
+)
 from tests.fedd.conftest import TINY
 
 Ddiseg = Callable[..., Any]
@@ -41,9 +47,11 @@ def four_versions(
     root = tmp_path_factory.mktemp("versions")
     shutil.copy(empty_catalogue, root / "catalogue.sqlite")
     workspace = Workspace.create(root)
-    first = judged(held_out(TONES, 0.6, None))
+    first = decided(holdout_images(TONES, 0.6, None))
     add_version(workspace, weights, learned=LEARNED[:20], verdict=first)
-    passed = judged(held_out(TONES[:2], 0.68, 0.6) + held_out(TONES[2:], 0.7, 0.69, 2), "fedd-1")
+    passed = decided(
+        holdout_images(TONES[:2], 0.68, 0.6) + holdout_images(TONES[2:], 0.7, 0.69, 2), "fedd-1"
+    )
     calibration = {"temperature": 1.234, "ece": 0.0138, "ece_before": 0.0231}
     validation = {
         **{"images": 12, "by_tone": {"I-II": 12}, "scores": {}},
@@ -51,7 +59,9 @@ def four_versions(
     }
     made = {**metrics(60), "went_on_from": "fedd-1", "validation": validation}
     add_version(workspace, weights, learned=LEARNED, verdict=passed, metrics=made)
-    refused = judged(held_out(TONES[:2], 0.9, 0.6) + held_out(TONES[2:], 0.2, 0.69), "fedd-2")
+    refused = decided(
+        holdout_images(TONES[:2], 0.9, 0.6) + holdout_images(TONES[2:], 0.2, 0.69), "fedd-2"
+    )
     add_version(workspace, weights, learned=LEARNED[10:], verdict=refused, promote=False, seed=3)
     add_classifier(workspace)
     workspace.catalogue.close()

@@ -89,7 +89,7 @@ def test_gate__a_model_spoilt_for_one_tone_is_refused_though_the_mean_rose(
     few = [name for name in learned if truths[name][1] != "I-II"][:6]
     accept({name: truths[name][0] for name in (*few, *held_out)})
     weights, quick = str(tiny_weights), replace(QUICK, steps=20)
-    first = refresh(workspace, "tester", weights, 0, quick, hold_out=True)
+    first = refresh(workspace, "tester", weights, 0, quick, start_holdout=True)
     assert first.in_use == "fedd-1"
     later = [name for name in learned if name not in few]
     accept({name: _moved(*truths[name]) if spoilt else truths[name][0] for name in later})
@@ -119,7 +119,7 @@ def test_gate__a_model_spoilt_for_one_tone_is_refused_though_the_mean_rose(
 def _by_side(workspace: Workspace) -> tuple[list[str], list[str]]:
     """Names of the images that the rule holds out, and of the others."""
     images = sorted(workspace.catalogue.images.select(), key=lambda image: image.name)
-    held_out = [i.name for i in images if splits._drawn([i]) is Split.HOLDOUT]
+    held_out = [i.name for i in images if splits._hashed([i]) is Split.HOLDOUT]
     return held_out, [i.name for i in images if i.name not in held_out]
 
 

@@ -67,7 +67,7 @@ def test_round__a_step_that_takes_nothing_has_failed(
     def refuse(_painter: Predictor, images: Sequence[Image], *_: Any) -> list[FileOutcome]:
         return [FileOutcome(image.name, Outcome.REFUSED, "is missing") for image in images]
 
-    monkeypatch.setattr(Predictor, "paint", refuse)
+    monkeypatch.setattr(Predictor, "predict", refuse)
     steps = round_of(every=2)
     assert [name for name, step in steps.items() if step.failed] == ["paint"]
     names = ", ".join(sorted(image.name for image in batch))

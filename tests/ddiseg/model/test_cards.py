@@ -15,7 +15,13 @@ from ddiseg.model.cards import FORMAT, digest, markdown, model_card, write_card
 from ddiseg.model.registry import promote
 from ddiseg.outcomes import Outcome
 from ddiseg.workspace.workspace import Workspace
-from tests.ddiseg.model.version_rows import add_classifier, add_version, held_out, judged, metrics
+from tests.ddiseg.model.version_rows import (
+    add_classifier,
+    add_version,
+    decided,
+    holdout_images,
+    metrics,
+)
 from tests.wording import Refusal
 
 TONES = ("I-II", "III-IV", "V-VI")
@@ -45,12 +51,12 @@ def full(workspace: Workspace, tiny_weights: Path) -> Workspace:
             "calibration": CALIBRATION,
         },
     }
-    shown = held_out(TONES[:2], 0.68, 0.6) + held_out(TONES[2:], 0.7, 0.69, each=2)
+    shown = holdout_images(TONES[:2], 0.68, 0.6) + holdout_images(TONES[2:], 0.7, 0.69, each=2)
     add_version(
         workspace,
         tiny_weights,
         learned=LEARNED,
-        verdict=judged(shown, "fedd-1"),
+        verdict=decided(shown, "fedd-1"),
         metrics=made,
         backbone="small",
     )
@@ -102,7 +108,7 @@ def test_model_card__limits_of_one_that_nobody_judged(full: Workspace) -> None:
     ("shown", "said"),
     [
         (
-            held_out(TONES[:2], 0.9, 0.6) + held_out(TONES[2:], 0.3, 0.6),
+            holdout_images(TONES[:2], 0.9, 0.6) + holdout_images(TONES[2:], 0.3, 0.6),
             "The gate refused it: V-VI: ",
         ),
         ([], "The gate could not judge it: not judged: no accepted mask is held out yet."),
@@ -114,7 +120,7 @@ def test_model_card__limits_by_the_gate(
     shown: list[tuple[str, str, float, float | None]],
     said: str,
 ) -> None:
-    version = add_version(workspace, tiny_weights, verdict=judged(shown, "fedd-0"))
+    version = add_version(workspace, tiny_weights, verdict=decided(shown, "fedd-0"))
     limits = model_card(workspace, version)["limits"]
     assert any(limit.startswith(said) for limit in limits)
 

@@ -74,10 +74,10 @@ def learn(tiny_weights: Path) -> Learn:
     """learn(workspace): refresh with the tiny network and few epochs."""
 
     def train(
-        workspace: Workspace, seed: int = 0, hold_out: Sequence[str] = (), **options: Any
+        workspace: Workspace, seed: int = 0, exclude: Sequence[str] = (), **options: Any
     ) -> RefreshedMalignancy:
         weights = str(tiny_weights)
-        return refresh_malignancy(workspace, "tester", weights, seed, QUICK, hold_out, **options)
+        return refresh_malignancy(workspace, "tester", weights, seed, QUICK, exclude, **options)
 
     return train
 
@@ -86,7 +86,7 @@ def _ids(workspace: Workspace, *numbers: int) -> list[int]:
     return [workspace.catalogue.images.find(f"{n}.png").id for n in numbers]
 
 
-def _hold_out(workspace: Workspace, name: str, *numbers: int) -> None:
+def _subset(workspace: Workspace, name: str, *numbers: int) -> None:
     workspace.catalogue.subsets.store({name: _ids(workspace, *numbers)}, {"by": "test"}, "tester")
 
 
@@ -173,8 +173,8 @@ def test_refresh__the_paintings_model_stays_in_use(moles: Workspace, learn: Lear
 def test_refresh__held_out_images_and_their_patients_are_not_learned_from(
     moles: Workspace, learn: Learn, name: str, asked: list[str]
 ) -> None:
-    _hold_out(moles, name, 0, 7)
-    done = learn(moles, hold_out=asked)
+    _subset(moles, name, 0, 7)
+    done = learn(moles, exclude=asked)
     assert done.left_out["held out"] == 4, "0.png and 7.png, and the patients' 1.png and 6.png"
     learned = set(done.version.training_images)
     held = moles.catalogue.images.select(ids=_ids(moles, 0, 1, 6, 7))
@@ -183,7 +183,7 @@ def test_refresh__held_out_images_and_their_patients_are_not_learned_from(
 
 
 def test_refresh__other_subsets_are_learned_from(moles: Workspace, learn: Learn) -> None:
-    _hold_out(moles, "first", 0, 7)
+    _subset(moles, "first", 0, 7)
     assert learn(moles).left_out["held out"] == 0
 
 
@@ -191,8 +191,8 @@ def test_refresh__near_duplicates_of_what_is_held_out(moles: Workspace, learn: L
     with moles.catalogue._database.write() as session:
         images = {i.name: i for i in session.scalars(select(Image))}
         images["9.png"].perceptual_hash = images["0.png"].perceptual_hash
-    _hold_out(moles, "mine", 0)
-    assert learn(moles, hold_out=["mine"]).left_out["held out"] == 4
+    _subset(moles, "mine", 0)
+    assert learn(moles, exclude=["mine"]).left_out["held out"] == 4
 
 
 def test_refresh__skipped_images_are_left_out(moles: Workspace, learn: Learn) -> None:
@@ -202,7 +202,7 @@ def test_refresh__skipped_images_are_left_out(moles: Workspace, learn: Learn) ->
 
 def test_refresh__unknown_subset(moles: Workspace, learn: Learn, refusal: Refusal) -> None:
     with refusal(NotFoundError):
-        learn(moles, hold_out=["none"])
+        learn(moles, exclude=["none"])
 
 
 def test_refresh__nothing_is_known(filled: Workspace, learn: Learn, refusal: Refusal) -> None:
@@ -212,12 +212,12 @@ def test_refresh__nothing_is_known(filled: Workspace, learn: Learn, refusal: Ref
 
 
 def test_refresh__one_class_only(moles: Workspace, learn: Learn, refusal: Refusal) -> None:
-    _hold_out(moles, "mine", *range(4, 28))
+    _subset(moles, "mine", *range(4, 28))
     with moles.catalogue._database.write() as session:
         for image in session.scalars(select(Image)):
             image.malignant = True
     with refusal(TrainingDataError):
-        learn(moles, hold_out=["mine"])
+        learn(moles, exclude=["mine"])
 
 
 def test_refresh__a_photograph_that_is_missing(
@@ -351,8 +351,8 @@ def test_device__is_where_the_backbone_is_computed(
 @pytest.fixture
 def tested(moles: Workspace, learn: Learn) -> Workspace:
     """Learned from without 0 to 11, and all estimated."""
-    _hold_out(moles, "mine", *range(0, 12, 2))
-    learn(moles, hold_out=["mine"])
+    _subset(moles, "mine", *range(0, 12, 2))
+    learn(moles, exclude=["mine"])
     prelabel_malignancy(moles, moles.catalogue.images.select())
     return moles
 
@@ -400,8 +400,8 @@ def test_evaluate__nothing_is_left_to_score(
 
 
 def test_evaluate__without_probabilities(moles: Workspace, learn: Learn, refusal: Refusal) -> None:
-    _hold_out(moles, "mine", 0)
-    learn(moles, hold_out=["mine"])
+    _subset(moles, "mine", 0)
+    learn(moles, exclude=["mine"])
     with refusal(InputError):
         evaluate_malignancy(moles, "tester")
 

@@ -20,21 +20,26 @@ from ddiseg.evaluation.segmentation import evaluate
 from ddiseg.model.performance import (
     ALL,
     LESION,
-    Figure,
-    Row,
-    Table,
-    beside,
-    figure_text,
-    held_out,
-    held_out_lesion,
+    PerformanceEstimate,
+    PerformanceRow,
+    PerformanceTable,
+    estimate_text,
+    holdout_lesion_iou,
+    holdout_table,
     lookup,
-    measured,
+    performance_tables,
     row_texts,
+    side_by_side,
     tones_text,
 )
 from ddiseg.workspace.workspace import Workspace
-from tests.ddiseg.model.version_rows import add_classifier, add_version, judged, metrics
-from tests.ddiseg.model.version_rows import held_out as images_held_out
+from tests.ddiseg.model.version_rows import (
+    add_classifier,
+    add_version,
+    decided,
+    holdout_images,
+    metrics,
+)
 
 TONES = ("I-II", "III-IV", "V-VI")
 
@@ -43,18 +48,22 @@ TONES = ("I-II", "III-IV", "V-VI")
     ("figure", "signed", "text"),
     [
         (None, False, "not measured"),
-        (Figure(value=None, interval=None, n=2), False, "too few to say (n = 2)"),
-        (Figure(value=0.5, interval=None, n=7), True, "too few to say (n = 7)"),
-        (Figure(value=0.815, interval=[0.75, 0.861], n=23), False, "0.81 [0.75, 0.86] n=23"),
+        (PerformanceEstimate(value=None, interval=None, n=2), False, "too few to say (n = 2)"),
+        (PerformanceEstimate(value=0.5, interval=None, n=7), True, "too few to say (n = 7)"),
         (
-            Figure(value=0.0, interval=[-0.0101, 0.052], n=23),
+            PerformanceEstimate(value=0.815, interval=[0.75, 0.861], n=23),
+            False,
+            "0.81 [0.75, 0.86] n=23",
+        ),
+        (
+            PerformanceEstimate(value=0.0, interval=[-0.0101, 0.052], n=23),
             True,
             "+0.000 [-0.010, +0.052] n=23",
         ),
     ],
 )
-def test_figure_text(figure: Figure | None, signed: bool, text: str) -> None:
-    assert figure_text(figure, signed=signed) == text
+def test_figure_text(figure: PerformanceEstimate | None, signed: bool, text: str) -> None:
+    assert estimate_text(figure, signed=signed) == text
 
 
 def test_tones_text__in_the_protocols_order(wording: SnapshotAssertion) -> None:
@@ -64,9 +73,9 @@ def test_tones_text__in_the_protocols_order(wording: SnapshotAssertion) -> None:
 def test_held_out__of_a_version_that_was_compared(
     workspace: Workspace, tiny_weights: Path, wording: SnapshotAssertion
 ) -> None:
-    shown = images_held_out(TONES[:2], 0.68, 0.6) + images_held_out(TONES[2:], 0.7, 0.69, each=2)
-    version = add_version(workspace, tiny_weights, verdict=judged(shown, "fedd-0"))
-    table = held_out(version)
+    shown = holdout_images(TONES[:2], 0.68, 0.6) + holdout_images(TONES[2:], 0.7, 0.69, each=2)
+    version = add_version(workspace, tiny_weights, verdict=decided(shown, "fedd-0"))
+    table = holdout_table(version)
     assert table is not None
     assert table["columns"] == ["fedd-1", "fedd-0", "fedd-1 minus fedd-0"]
     assert table["about"].startswith("18 images of 18 patients")
@@ -79,31 +88,31 @@ def test_held_out__of_a_version_that_was_compared(
     assert own.endswith("n=8")
     assert difference == wording
     assert by_row["V-VI", LESION] == ["too few to say (n = 2)"] * 3
-    assert held_out_lesion(version) == lookup(table, ALL, LESION)[0]
+    assert holdout_lesion_iou(version) == lookup(table, ALL, LESION)[0]
 
 
 def test_held_out__says_how_many_masks_lean_towards_the_other_version(
     workspace: Workspace, tiny_weights: Path
 ) -> None:
-    verdict = judged(images_held_out(TONES, 0.68, 0.6), "fedd-0")
+    verdict = decided(holdout_images(TONES, 0.68, 0.6), "fedd-0")
     leaning = {gate.CurrentPrediction.UNCHANGED.value: 3, gate.CurrentPrediction.CORRECTED.value: 2}
     holdout = dataclasses.replace(verdict.holdout, over_predictions=leaning)
     verdict = dataclasses.replace(verdict, holdout=holdout)
-    table = held_out(add_version(workspace, tiny_weights, verdict=verdict))
+    table = holdout_table(add_version(workspace, tiny_weights, verdict=verdict))
     assert table is not None
     assert "5 of their masks were drawn over the painting of fedd-0, which" in table["about"]
 
 
 def test_held_out__of_a_first_version_and_of_none(workspace: Workspace, tiny_weights: Path) -> None:
-    first = add_version(workspace, tiny_weights, verdict=judged(images_held_out(TONES, 0.6, None)))
-    table = held_out(first)
+    first = add_version(workspace, tiny_weights, verdict=decided(holdout_images(TONES, 0.6, None)))
+    table = holdout_table(first)
     assert table is not None
     assert table["columns"] == ["fedd-1"]
     assert not table["paired"]
-    for verdict in (judged([]), None):
+    for verdict in (decided([]), None):
         version = add_version(workspace, tiny_weights, verdict=verdict)
-        assert held_out(version) is None
-        assert held_out_lesion(version) is None
+        assert holdout_table(version) is None
+        assert holdout_lesion_iou(version) is None
 
 
 def test_measured__what_ended_the_training(workspace: Workspace, tiny_weights: Path) -> None:
@@ -120,36 +129,38 @@ def test_measured__what_ended_the_training(workspace: Workspace, tiny_weights: P
         },
     }
     made = {**metrics(60), "validation": validation}
-    tables = measured(workspace, add_version(workspace, tiny_weights, metrics=made))
+    tables = performance_tables(workspace, add_version(workspace, tiny_weights, metrics=made))
     assert list(tables) == ["validation"]
     shown = {row["measure"]: row["figures"][0] for row in tables["validation"]["rows"]}
     assert shown == {
-        LESION: Figure(value=0.5, interval=[0.4, 0.6], n=12),
-        "ruler IoU": Figure(value=None, interval=None, n=4),
-        "skin IoU": Figure(value=None, interval=None, n=12),
+        LESION: PerformanceEstimate(value=0.5, interval=[0.4, 0.6], n=12),
+        "ruler IoU": PerformanceEstimate(value=None, interval=None, n=4),
+        "skin IoU": PerformanceEstimate(value=None, interval=None, n=12),
     }
     assert "12 images (I-II 12)" in tables["validation"]["about"]
 
 
 def test_measured__a_classifier(workspace: Workspace) -> None:
-    tables = measured(workspace, add_classifier(workspace))
+    tables = performance_tables(workspace, add_classifier(workspace))
     assert list(tables) == ["validation"]
     auc = lookup(tables["validation"], ALL, "ROC-AUC")[0]
     assert auc is not None
     assert auc["value"] is not None
     assert auc["n"] == 12
     few = lookup(tables["validation"], "V-VI", "F1")
-    assert few == [Figure(value=None, interval=None, n=3)]
+    assert few == [PerformanceEstimate(value=None, interval=None, n=3)]
     assert "8 of them malignant" in tables["validation"]["about"]
 
 
 def test_beside__each_its_own_images() -> None:
-    def table(name: str, tone: str, value: float) -> Table:
-        figure = Figure(value=value, interval=[0, 1], n=9)
-        row = Row(tone=tone, measure=LESION, figures=[figure])
-        return Table(title="T", about=f"of {name}.", columns=[name], paired=False, rows=[row])
+    def table(name: str, tone: str, value: float) -> PerformanceTable:
+        figure = PerformanceEstimate(value=value, interval=[0, 1], n=9)
+        row = PerformanceRow(tone=tone, measure=LESION, figures=[figure])
+        return PerformanceTable(
+            title="T", about=f"of {name}.", columns=[name], paired=False, rows=[row]
+        )
 
-    both = beside({"a": table("a", "I-II", 0.1), "b": table("b", "V-VI", 0.2)})
+    both = side_by_side({"a": table("a", "I-II", 0.1), "b": table("b", "V-VI", 0.2)})
     assert both is not None
     assert both["columns"] == ["a", "b"]
     assert both["about"].startswith("a: of a. b: of b. They need not be the same images")
@@ -157,8 +168,8 @@ def test_beside__each_its_own_images() -> None:
         [0.1, None],
         [None, 0.2],
     ]
-    assert beside({}) is None
-    one = beside({"a": table("a", "I-II", 0.1)})
+    assert side_by_side({}) is None
+    one = side_by_side({"a": table("a", "I-II", 0.1)})
     assert one is not None
     assert "same images" not in one["about"]
 
@@ -217,7 +228,7 @@ def test_measured__on_images_drawn_at_random(spots: Workspace, tiny_weights: Pat
     version = add_version(spots, tiny_weights)
     _drawn(spots, OPEN[1:], OPEN[:1])
     _paint(spots, version, OPEN)
-    assert "random" not in measured(spots, version), "none is accepted yet"
+    assert "random" not in performance_tables(spots, version), "none is accepted yet"
     for image_id in OPEN[:-1]:
         painted = catalogue.masks.newest_predictions()[image_id].id
         if image_id == 7:
@@ -225,15 +236,15 @@ def test_measured__on_images_drawn_at_random(spots: Workspace, tiny_weights: Pat
         else:
             _accept(spots, image_id, painted if image_id == 6 else None)
 
-    table = measured(spots, version)["random"]
+    table = performance_tables(spots, version)["random"]
     assert table["about"].startswith("3 images of 2 patients"), "5 was not by lot, 9 not accepted"
     assert "over this version's own painting, which flatters it: 2." in table["about"]
-    assert lookup(table, ALL, LESION) == [Figure(value=None, interval=None, n=3)]
+    assert lookup(table, ALL, LESION) == [PerformanceEstimate(value=None, interval=None, n=3)]
 
     learned = [catalogue.masks.accepted()[i].content_hash for i in (6, 7, 8)]
     again = add_version(spots, tiny_weights, learned=learned)
     _paint(spots, again, OPEN)
-    assert "random" not in measured(spots, again), "it learned from all of them"
+    assert "random" not in performance_tables(spots, again), "it learned from all of them"
 
 
 def test_measured__at_random_is_what_evaluate_finds(spots: Workspace, tiny_weights: Path) -> None:
@@ -244,14 +255,16 @@ def test_measured__at_random_is_what_evaluate_finds(spots: Workspace, tiny_weigh
         _accept(spots, image_id)
     found = evaluate(spots, "annotator-1", truth=None)
     assert found["models"] == {version.name: 5}
-    tables = measured(spots, version)
+    tables = performance_tables(spots, version)
     figure = lookup(tables["random"], ALL, LESION)[0]
     assert figure is not None
     assert 0.3 < found["classes"]["lesion"]["iou_mean"] < 1
     assert figure["value"] == found["classes"]["lesion"]["iou_mean"]
     assert figure["interval"] == found["classes"]["lesion"]["iou_mean_ci95"]
     assert lookup(tables["evaluation"], ALL, LESION) == [figure]
-    assert lookup(tables["evaluation"], "V-VI", LESION) == [Figure(value=None, interval=None, n=2)]
+    assert lookup(tables["evaluation"], "V-VI", LESION) == [
+        PerformanceEstimate(value=None, interval=None, n=2)
+    ]
     assert "accepted masks" in tables["evaluation"]["about"]
     other = add_version(spots, tiny_weights)
-    assert "evaluation" not in measured(spots, other), "it was not of this version"
+    assert "evaluation" not in performance_tables(spots, other), "it was not of this version"

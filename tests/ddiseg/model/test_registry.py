@@ -24,7 +24,7 @@ from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet
 from fedd.weights.files import save_backbone
-from tests.ddiseg.model.version_rows import add_classifier, add_version, held_out, judged
+from tests.ddiseg.model.version_rows import add_classifier, add_version, decided, holdout_images
 from tests.fedd.conftest import TINY
 from tests.wording import Refusal
 
@@ -33,20 +33,20 @@ TONES = ("I-II", "III-IV", "V-VI")
 
 @cache
 def _passed(other: str = "fedd-1") -> GateDecision:
-    return judged(held_out(TONES, 0.7, 0.6), other)
+    return decided(holdout_images(TONES, 0.7, 0.6), other)
 
 
 @cache
 def _refused(other: str = "fedd-1") -> GateDecision:
-    return judged(held_out(TONES[:2], 0.9, 0.6) + held_out(TONES[2:], 0.3, 0.6), other)
+    return decided(holdout_images(TONES[:2], 0.9, 0.6) + holdout_images(TONES[2:], 0.3, 0.6), other)
 
 
 @pytest.mark.parametrize(
     ("verdict", "word"),
     [
-        (None, GateStatus.NOT_ASKED),
-        (judged([]), GateStatus.NOT_JUDGED),
-        (judged(held_out(TONES, 0.6, None)), GateStatus.NOT_JUDGED),
+        (None, GateStatus.NOT_RUN),
+        (decided([]), GateStatus.NOT_EVALUATED),
+        (decided(holdout_images(TONES, 0.6, None)), GateStatus.NOT_EVALUATED),
         (_passed(), GateStatus.PASSED),
         (_refused(), GateStatus.REFUSED),
     ],
@@ -86,7 +86,7 @@ def test_promote__one_that_was_in_use_needs_no_force(
     "verdict",
     [
         _refused(),
-        judged([]),
+        decided([]),
         None,
     ],
 )
@@ -313,7 +313,7 @@ def test_diff__settings_and_masks_in_both_directions(spots: Workspace, tiny_weig
     assert there.in_both == back.in_both == {"III-IV": 1, "V-VI": 1}
     assert there.only == ({"I-II": 1}, {"I-II": 1, "unknown": 1})
     assert back.only == there.only[::-1]
-    assert there.figures == {}
+    assert there.tables == {}
     same = diff(spots, "fedd-1", "fedd-1")
     assert same.settings == {}
     assert same.only == ({}, {})
@@ -343,16 +343,16 @@ def test_diff__a_mask_twice_is_two_and_one_of_two_tones_is_of_neither(
 def test_diff__what_the_gate_compared_is_on_the_same_images(
     workspace: Workspace, tiny_weights: Path
 ) -> None:
-    add_version(workspace, tiny_weights, verdict=judged(held_out(TONES, 0.5, None)))
+    add_version(workspace, tiny_weights, verdict=decided(holdout_images(TONES, 0.5, None)))
     add_version(workspace, tiny_weights, verdict=_passed("fedd-1"))
     add_version(workspace, tiny_weights, verdict=_passed("fedd-2"))
     for names in (("fedd-1", "fedd-2"), ("fedd-2", "fedd-1")):
-        table = diff(workspace, *names).figures["held_out"]
+        table = diff(workspace, *names).tables["held_out"]
         assert table["columns"] == ["fedd-2", "fedd-1", "fedd-2 minus fedd-1"]
         figure = lookup(table, ALL, LESION)[2]
         assert figure is not None
         assert figure["value"] == pytest.approx(0.1)
-    apart = diff(workspace, "fedd-1", "fedd-3").figures["held_out"]
+    apart = diff(workspace, "fedd-1", "fedd-3").tables["held_out"]
     assert apart["columns"] == ["fedd-1", "fedd-3"]
     values = [figure and figure["value"] for figure in lookup(apart, ALL, LESION)]
     assert values == pytest.approx([0.535, 0.735])
@@ -366,7 +366,7 @@ def test_diff__classifiers_by_their_images(spots: Workspace) -> None:
     found = diff(spots, "malignancy-1", "malignancy-2")
     assert found.in_both == {"I-II": 1}
     assert found.only == ({"III-IV": 1, "V-VI": 1}, {})
-    assert found.figures["validation"]["columns"] == ["malignancy-1", "malignancy-2"]
+    assert found.tables["validation"]["columns"] == ["malignancy-1", "malignancy-2"]
 
 
 def test_diff__what_can_not_be_compared(

@@ -145,7 +145,7 @@ def test_sensitivity__nothing_to_measure(learned: Workspace, refusal: Refusal) -
     ],
 )
 def test_sentence__names_the_tone_whose_masks_move_more(dark: float, says: str) -> None:
-    measured = module._Measured(["x"], "control")
+    measured = module._Measurements(["x"], "control")
     measured.images = [  # type: ignore[assignment]
         SimpleNamespace(tone=tone, patient=f"{tone} {n}", id=n)
         for tone in ("I-II", "V-VI")
@@ -155,7 +155,7 @@ def test_sentence__names_the_tone_whose_masks_move_more(dark: float, says: str) 
     values = np.concatenate([rng.normal(0.9, 0.02, 20), rng.normal(dark, 0.02, 20)])
     pixels = np.array([[[0, 0], [1000 - round(1000 * v), round(1000 * v)]] for v in values])
     measured._lesions = [np.stack([p, p]) for p in pixels]
-    figures = measured.figures(load_protocol(), 500, 0)
+    figures = measured.estimates(load_protocol(), 500, 0)
     assert says in figures["sentences"][0]
     assert "n = 20" in figures["sentences"][0]
     assert "it is the model's own noise" in figures["sentences"][1]

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sqlalchemy import select
 from syrupy.assertion import SnapshotAssertion
 
+from annotation_protocol import load_protocol
 from ddiseg.catalogue import Split
 from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.tables import Image
@@ -18,17 +20,20 @@ from ddiseg.errors import InputError
 from ddiseg.evaluation import gate
 from ddiseg.model import train as refreshing
 from ddiseg.model.storage import load_version
-from ddiseg.model.train import CACHE, Refreshed, refresh
+from ddiseg.model.train import CACHE, Refreshed, refresh, training_metrics
 from ddiseg.outcomes import Progress
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
 from fedd import validation
+from fedd.backbone import DiffusionUNet
+from fedd.cache import FeatureCache
 from fedd.errors import WeightsError
-from fedd.probes.training import Example
+from fedd.probes.training import Example, train_probes
 from fedd.segment import Probes
 from tests.ddiseg.spots import accept_more
-from tests.fedd.conftest import QUICK
+from tests.fedd.conftest import QUICK, TINY
+from tests.fedd.counting import Counting
 from tests.wording import Refusal
 
 Learn = Callable[..., Refreshed]
@@ -57,7 +62,7 @@ def test_refresh__shows_each_stage_and_the_backbone_s_passes(
     def stages(stage: str) -> Progress:
         return lambda *at: told.setdefault(stage, []).append(at)
 
-    done = learn(spots, replace(QUICK, held_out=0.4), stages=stages, hold_out=True)
+    done = learn(spots, replace(QUICK, validation_share=0.4), stages=stages, start_holdout=True)
     assert list(told) == wording
     learned = len(done.version.training_masks)
     assert told["Reading photographs"] == [(n, learned) for n in range(learned + 1)]
@@ -80,7 +85,7 @@ def test_refresh__held_out_part_is_on_record(
 ) -> None:
     monkeypatch.setattr(validation, "FEWEST_IMAGES", 4)
     accept_more(spots, [5, 6, 7, 8, 9])
-    metrics = learn(spots, replace(QUICK, held_out=0.4)).version.metrics
+    metrics = learn(spots, replace(QUICK, validation_share=0.4)).version.metrics
     found = metrics["validation"]
     assert found["images"] == 4
     assert set(found["by_tone"]) == {"I-II", "III-IV", "V-VI"}
@@ -243,7 +248,7 @@ def test_refresh__held_out_masks_are_never_learned_from(
 def test_refresh__once_begun_holding_out_goes_on(spots: Workspace, learn: Learn) -> None:
     assert learn(spots).version.gate is None
     accept_more(spots, [5])
-    assert learn(spots, hold_out=True).version.gate is not None
+    assert learn(spots, start_holdout=True).version.gate is not None
     assert learn(spots, seed=1).version.gate is not None
 
 
@@ -279,7 +284,7 @@ def test_refresh__a_tolerance_that_is_none_is_refused_before_anything_is_done(
 ) -> None:
     monkeypatch.setattr(refreshing, "train_probes", None)
     with refusal(InputError):
-        learn(spots, hold_out=True, tolerance=tolerance)
+        learn(spots, start_holdout=True, max_drop=tolerance)
     assert spots.catalogue.splits.all() == {}
 
 
@@ -300,3 +305,27 @@ def test_refresh__a_refused_version_is_on_record_and_not_in_use(
     assert (again.new, again.version.name, again.in_use) == (False, "fedd-2", "fedd-1")
     accept_more(spots, [6])
     assert learn(spots).version.metrics["went_on_from"] == "fedd-1"
+
+
+def test_metrics__only_the_validation_split_is_predicted(spots: Workspace, tmp_path: Path) -> None:
+    accepted = spots.catalogue.masks.accepted()
+    pairs = [(i, accepted[i.id]) for i in spots.catalogue.images.select(ids=list(accepted))]
+    examples = [Example(spots.photograph(i), spots.mask(m), f"p{i.id}", i.tone) for i, m in pairs]
+    net, cache = Counting(DiffusionUNet.random(TINY, 1)), FeatureCache(tmp_path / "cache")
+    probes = train_probes(
+        examples[:3],
+        net,
+        replace(QUICK, mirrored=True, steps=20),
+        load_protocol().class_names,
+        validation=examples[3:],
+        cache=cache,
+    )
+    trained = net.passed.total()
+
+    record, embeddings = training_metrics(spots, probes, net, pairs, cache)
+    assert net.passed.total() - trained == 1, "the mirror image of the one in the validation split"
+    assert record["validation"]["images"] == 1
+    assert set(embeddings) == {image.id for image, _ in pairs}
+    for image, _ in pairs:
+        (predicted,) = probes.predict(net, [spots.photograph(image)], cache)
+        assert np.array_equal(embeddings[image.id], predicted.embedding)

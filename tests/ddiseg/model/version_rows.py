@@ -105,7 +105,7 @@ def add_classifier(workspace: Workspace, **columns: Any) -> ModelVersion:
     return workspace.catalogue.models.add(NewModelVersion(**new), "annotator-1")
 
 
-def judged(held_out: Sequence[HeldOut], compared_with: str | None = None) -> gate.GateDecision:
+def decided(held_out: Sequence[HeldOut], compared_with: str | None = None) -> gate.GateDecision:
     """What the gate says of such images."""
     images = [
         gate.HoldoutImage(
@@ -116,7 +116,9 @@ def judged(held_out: Sequence[HeldOut], compared_with: str | None = None) -> gat
     return gate.decide(images, compared_with)
 
 
-def held_out(tones: Sequence[str], new: float, old: float | None, each: int = 8) -> list[HeldOut]:
+def holdout_images(
+    tones: Sequence[str], new: float, old: float | None, each: int = 8
+) -> list[HeldOut]:
     """`each` images of each tone, a patient each, around those lesion IoUs."""
     return [
         (f"{tone} {k}", tone, new + k / 100, None if old is None else old + k / 100)

@@ -210,8 +210,8 @@ def test_draw__related_to_what_is_labelled_only_for_want_of_others(
     more = _draw(catalogue, "b", 6)
     assert set(_ids(more)) == {2, 4, 5, 6, 7, 8}
     assert (
-        "2 are of a patient, or near-duplicates of an image, that is labelled or in an open "
-        "batch: there were no others"
+        "2 share a patient or lesion with, or are near-duplicates of, an image that is labelled or "
+        "in an open batch: there were no others"
     ) in more.notes
 
 
@@ -299,7 +299,7 @@ def test_draw__uncertainty_is_that_of_the_version_in_use(fill: Fill, paint: Pain
     paint({2: 0.2, 3: 0.3})
     drawn = _draw(catalogue, "week-1", 2, strategy=Strategy.UNCERTAINTY, random_share=0)
     assert _ids(drawn) == [3, 2]
-    assert any(note.startswith("2 of 4 images that may be drawn are not") for note in drawn.notes)
+    assert any(note.startswith("2 of 4 images that may be drawn have no") for note in drawn.notes)
 
 
 def test_draw__diversity_is_far_from_what_is_labelled(
@@ -318,11 +318,11 @@ def test_draw__diversity_is_far_from_what_is_labelled(
     assert away[_ids(later)[0]] == max(away.values())
 
 
-def test_draw__towards_worst(fill: Fill, paint: Paint) -> None:
+def test_draw__focus_worst(fill: Fill, paint: Paint) -> None:
     figures = {"I-II": (0.8, [0.7, 0.9]), "III-IV": (0.6, [0.5, 0.7]), "V-VI": (0.7, [0.4, 0.9])}
     catalogue = fill(_rows(30))
     name = paint({1: 0.5}, gate=_gate(figures))
-    drawn = _draw(catalogue, "week-1", 30, towards_worst=True)
+    drawn = _draw(catalogue, "week-1", 30, focus_worst=True)
     assert drawn.by_tone == {"I-II": 7, "III-IV": 7, "V-VI": 16}
     assert (
         "V-VI has the lowest lower bound of lesion IoU: 0.700 [0.400, 0.900], n = 12 "
@@ -331,11 +331,11 @@ def test_draw__towards_worst(fill: Fill, paint: Paint) -> None:
     assert catalogue.batches.get("week-1").drawn_by["worst"]["tone"] == "V-VI"
 
 
-def test_draw__towards_worst_is_towards_a_tone(fill: Fill, paint: Paint) -> None:
+def test_draw__focus_worst_is_towards_a_tone(fill: Fill, paint: Paint) -> None:
     """Of images without a tone little may be known too, and more of them help nobody's skin."""
     catalogue = fill(_rows(30, [*TONES, "unknown"]))
     paint({1: 0.5}, gate=_gate(dict.fromkeys(TONES, (0.8, [0.7, 0.9])) | {"V-VI": (0.5, [0.4, 1])}))
-    drawn = _draw(catalogue, "week-1", 24, towards_worst=True)
+    drawn = _draw(catalogue, "week-1", 24, focus_worst=True)
     assert drawn.by_tone == {"I-II": 4, "III-IV": 4, "V-VI": 12, "unknown": 4}
 
 
@@ -441,13 +441,13 @@ PATIENTS = [(30, 2, 20), (7, 40, 60), (9, 12, 60), (30, 19, 30), (0, 25, 18)]
 
 @pytest.mark.parametrize("patients", PATIENTS)
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(size=st.integers(1, 100), towards_worst=st.booleans(), seed=st.integers(0, 3))
+@given(size=st.integers(1, 100), focus_worst=st.booleans(), seed=st.integers(0, 3))
 def test_draw__as_many_as_asked_for_wherever_there_are_enough(
     catalogue: Catalogue,
     new_image: Callable[..., NewImage],
     patients: tuple[int, ...],
     size: int,
-    towards_worst: bool,
+    focus_worst: bool,
     seed: int,
 ) -> None:
     if not catalogue.images.select():
@@ -458,7 +458,7 @@ def test_draw__as_many_as_asked_for_wherever_there_are_enough(
         gate = _gate(dict.fromkeys(TONES, (0.8, [0.7, 0.9])) | {"V-VI": (0.5, [0.4, 0.6])})
         catalogue.models.add(NewModelVersion("f", "small", "b", {}, [], {}, "1", gate=gate), "t")
     name = f"batch-{len(catalogue.batches.all())}"
-    drawn = _draw(catalogue, name, size, towards_worst=towards_worst, seed=seed)
+    drawn = _draw(catalogue, name, size, focus_worst=focus_worst, seed=seed)
     assert len(drawn.members) == min(size, sum(patients))
     for line in drawn.lacking:
         tone, count = line.split(": ")
@@ -475,7 +475,7 @@ def test_draw__worst_is_not_given_more_than_was_asked_for(fill: Fill, paint: Pai
     paint(
         {1: 0.5}, gate=_gate(dict.fromkeys(TONES, (0.8, [0.7, 0.9])) | {"V-VI": (0.5, [0.4, 0.6])})
     )
-    drawn = _draw(catalogue, "week-1", 90, towards_worst=True)
+    drawn = _draw(catalogue, "week-1", 90, focus_worst=True)
     assert len(drawn.members) == 90
     assert drawn.by_tone["I-II"] == 9
     assert drawn.by_tone["V-VI"] > drawn.by_tone["III-IV"]

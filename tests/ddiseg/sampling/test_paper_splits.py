@@ -120,7 +120,7 @@ def test_draw_presets__name_of_several_images(
     stem = splits["subsets"]["fedd-2023-val"][0]
     other = replace(new_image(999), path=f"{stem}.jpg")
     ddi.images.add(ddi.images.dataset("other").id, [other], "tester")
-    with pytest.raises(InputError, match=f"{stem} each name several images"):
+    with pytest.raises(InputError, match=f"several images are called {stem}"):
         draw_presets(ddi, ["fedd-2023-val"], "tester")
 
 

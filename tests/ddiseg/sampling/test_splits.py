@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ddiseg.catalogue import Catalogue, NewImage, NewMask, NewModelVersion, Split
 from ddiseg.catalogue.tables import Image
-from ddiseg.sampling.splits import HELD_OUT, _by_group, _drawn, assign_splits
+from ddiseg.sampling.splits import HOLDOUT_SHARE, _by_group, _hashed, assign_splits
 
 
 def _image(number: int, patient: str | None = None, look: int | None = None) -> Image:
@@ -24,12 +24,12 @@ def _image(number: int, patient: str | None = None, look: int | None = None) -> 
 
 
 def _patient_of(side: Split) -> str:
-    return next(f"p{n}" for n in range(100) if _drawn([_image(1, f"p{n}")]) is side)
+    return next(f"p{n}" for n in range(100) if _hashed([_image(1, f"p{n}")]) is side)
 
 
 def test_share__about_every_fifth_patient() -> None:
-    drawn = [_drawn([_image(1, f"patient {n}")]) for n in range(2000)]
-    assert abs(drawn.count(Split.HOLDOUT) / 2000 - HELD_OUT) < 0.03
+    drawn = [_hashed([_image(1, f"patient {n}")]) for n in range(2000)]
+    assert abs(drawn.count(Split.HOLDOUT) / 2000 - HOLDOUT_SHARE) < 0.03
 
 
 @pytest.mark.parametrize("side", [Split.TRAINING, Split.HOLDOUT])

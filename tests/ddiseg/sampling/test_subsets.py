@@ -17,7 +17,7 @@ from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError, NotFoundError
 from ddiseg.images import near_duplicates
 from ddiseg.outcomes import Outcome
-from ddiseg.sampling.subsets import Request, SubsetDraw, draw
+from ddiseg.sampling.subsets import SubsetDraw, SubsetRequest, draw
 from tests.wording import Refusal
 
 TONES = ("I-II", "III-IV", "V-VI")
@@ -48,7 +48,7 @@ def _rows(per_tone: int, tones: Iterable[str] = TONES, **columns: Any) -> list[d
 
 def _draw(catalogue: Catalogue, name: str, *per_tone: int, **options: Any) -> SubsetDraw:
     strict = options.pop("strict", False)
-    return draw(catalogue, name, Request(per_tone, **options), "tester", strict=strict)
+    return draw(catalogue, name, SubsetRequest(per_tone, **options), "tester", strict=strict)
 
 
 def _images(catalogue: Catalogue, name: str) -> list[Image]:
@@ -387,7 +387,7 @@ def test_draw__unusable_name(fill: Fill, name: str, refusal: Refusal) -> None:
 @pytest.mark.parametrize("sizes", [(), (0,), (-1,), (3, 2), (2, 2)])
 def test_request__bad_sizes(sizes: tuple[int, ...], refusal: Refusal) -> None:
     with refusal(InputError):
-        Request(sizes)
+        SubsetRequest(sizes)
 
 
 def test_draw__exact_duplicates_are_one_image(

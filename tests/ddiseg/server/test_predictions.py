@@ -258,7 +258,7 @@ class _SlowPainter:
         self.now = 0.0
         monkeypatch.setattr(predictions, "time", SimpleNamespace(monotonic=lambda: self.now))
 
-    def paint(self, images: list[Any]) -> list[FileOutcome]:
+    def predict(self, images: list[Any]) -> list[FileOutcome]:
         self.parts.append(len(images))
         self.now += 0.01 * len(images)
         return [FileOutcome(image.name, Outcome.ADDED) for image in images]
@@ -283,7 +283,7 @@ class _Refusing:
     def __init__(self, reasons: dict[int, str]) -> None:
         self.reasons, self.painted = reasons, list[int]()
 
-    def paint(self, images: list[Any]) -> list[FileOutcome]:
+    def predict(self, images: list[Any]) -> list[FileOutcome]:
         self.painted += [image.id for image in images]
         refused = [image for image in images if image.id in self.reasons]
         return [FileOutcome(i.name, Outcome.REFUSED, self.reasons[i.id]) for i in refused]
