@@ -95,11 +95,11 @@ def test_model_card__limits_of_one_that_nobody_judged(full: Workspace) -> None:
     limits = model_card(full, version)["limits"]
     assert "It learned from nothing of tone III-IV." in limits
     assert (
-        "Too few test images to say how well it does on tone I-II (n = 0), III-IV (n = 0), V-VI (n = 0)."
+        "There are too few test images to estimate lesion IoU on tone I-II (n = 0), III-IV (n = 0), V-VI (n = 0)."
         in limits
     )
-    assert "No gate compared it with an earlier version: no mask was held out." in limits
-    assert limits[-1].startswith("The backbone is not one that this program knows")
+    assert "No gate compared it with an earlier version: there was no hold-out set." in limits
+    assert limits[-1].startswith("The backbone is not part of this program")
     assert model_card(full, version)["metrics"] == {}
     assert "Nothing was measured." in markdown(model_card(full, version))
 
@@ -111,7 +111,10 @@ def test_model_card__limits_of_one_that_nobody_judged(full: Workspace) -> None:
             holdout_images(TONES[:2], 0.9, 0.6) + holdout_images(TONES[2:], 0.3, 0.6),
             "The gate refused it: V-VI: ",
         ),
-        ([], "The gate could not judge it: not judged: no accepted mask is held out yet."),
+        (
+            [],
+            "The gate had too little to compare: not evaluated: the hold-out set has no accepted mask yet.",
+        ),
     ],
 )
 def test_model_card__limits_by_the_gate(
@@ -156,7 +159,7 @@ def test_model_card__how_it_came_into_use(workspace: Workspace, tiny_weights: Pa
     card = model_card(workspace, version)
     (came,) = card["details"]["came_into_use"]
     assert (card["details"]["in_use"], came["forced"]) == (True, True)
-    assert f"came into use {came['at'][:10]} by force: a look at it" in markdown(card)
+    assert f"promoted {came['at'][:10]} by force: a look at it" in markdown(card)
 
 
 def test_digest__of_sorted_hashes_one_a_line() -> None:
@@ -171,7 +174,7 @@ def test_markdown__every_section_and_every_figure_with_its_n(full: Workspace) ->
     assert "| I-II | lesion IoU | 0.72 [0.70, 0.73] n=8 | " in text
     assert "| V-VI | lesion IoU | too few to say (n = 2) | " in text
     assert "Temperature 1.23; expected calibration error 0.014, without it 0.023\n(n = 12" in text
-    assert "This version went on from fedd-1" in text
+    assert "Training continued from fedd-1" in text
     cells = re.findall(r"\| (?=[+-]?\d\.\d\d)([^|]*) ", text.split("## Calibration")[0])
     assert cells
     assert all(re.fullmatch(r"\S+ \[\S+, \S+\] n=\d+", cell) for cell in cells)

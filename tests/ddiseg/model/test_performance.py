@@ -78,7 +78,7 @@ def test_held_out__of_a_version_that_was_compared(
     table = holdout_table(version)
     assert table is not None
     assert table["columns"] == ["fedd-1", "fedd-0", "fedd-1 minus fedd-0"]
-    assert table["about"].startswith("18 images of 18 patients")
+    assert table["about"].startswith("n = 18 images of 18 patients")
     assert "drawn over" not in table["about"]
     assert {row["tone"] for row in table["rows"]} == {ALL, *TONES}
     by_row = {(row["tone"], row["measure"]): row_texts(table, row) for row in table["rows"]}
@@ -100,7 +100,7 @@ def test_held_out__says_how_many_masks_lean_towards_the_other_version(
     verdict = dataclasses.replace(verdict, holdout=holdout)
     table = holdout_table(add_version(workspace, tiny_weights, verdict=verdict))
     assert table is not None
-    assert "5 of their masks were drawn over the painting of fedd-0, which" in table["about"]
+    assert "5 of their masks were corrected from predictions of fedd-0, which" in table["about"]
 
 
 def test_held_out__of_a_first_version_and_of_none(workspace: Workspace, tiny_weights: Path) -> None:
@@ -163,7 +163,7 @@ def test_beside__each_its_own_images() -> None:
     both = side_by_side({"a": table("a", "I-II", 0.1), "b": table("b", "V-VI", 0.2)})
     assert both is not None
     assert both["columns"] == ["a", "b"]
-    assert both["about"].startswith("a: of a. b: of b. They need not be the same images")
+    assert both["about"].startswith("a: of a. b: of b. The images may differ")
     assert [[f and f["value"] for f in row["figures"]] for row in both["rows"]] == [
         [0.1, None],
         [None, 0.2],
@@ -237,8 +237,10 @@ def test_measured__on_images_drawn_at_random(spots: Workspace, tiny_weights: Pat
             _accept(spots, image_id, painted if image_id == 6 else None)
 
     table = performance_tables(spots, version)["random"]
-    assert table["about"].startswith("3 images of 2 patients"), "5 was not by lot, 9 not accepted"
-    assert "over this version's own painting, which flatters it: 2." in table["about"]
+    assert table["about"].startswith("n = 3 images of 2 patients"), (
+        "5 was not sampled at random, 9 not accepted"
+    )
+    assert "from this version's own predictions, which favours it: 2." in table["about"]
     assert lookup(table, ALL, LESION) == [PerformanceEstimate(value=None, interval=None, n=3)]
 
     learned = [catalogue.masks.accepted()[i].content_hash for i in (6, 7, 8)]

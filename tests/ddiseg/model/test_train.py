@@ -268,7 +268,7 @@ def test_refresh__a_version_in_use_that_can_not_paint_keeps_no_other_from_use(
     accept_more(spots, [5])
     done = learn(spots)
     assert done.in_use == done.version.name == "fedd-2"
-    assert done.reasons[0].startswith("not judged: fedd-1: ")
+    assert done.reasons[0].startswith("not evaluated: fedd-1: ")
     assert not any("no version in use" in reason for reason in done.reasons)
     assert done.version.gate is not None
     assert not done.version.gate["judged"]

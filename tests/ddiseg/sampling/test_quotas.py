@@ -134,7 +134,7 @@ def test_worst__a_tone_of_which_too_little_is_known(
     _evaluate(catalogue, {version.name: 27}, **figures)
     worst = worst_tone(catalogue, version, TONES)
     assert (worst.tone, worst.interval, worst.n) == ("V-VI", None, 9 if "V_VI" in figures else 0)
-    assert "V-VI has too few images to say how well it is served (n = " in str(worst)
+    assert "V-VI has too few images to estimate its lesion IoU (n = " in str(worst)
 
 
 @pytest.mark.parametrize(("n", "tone"), [(4, "V-VI"), (5, "I-II")])
@@ -150,7 +150,7 @@ def test_worst__fewer_than_five_images_are_too_few_even_with_an_interval(
     catalogue.evaluations.add(found, [], "tester")
     worst = worst_tone(catalogue, version, TONES)
     assert worst.tone == tone
-    assert ("too few images to say how well it is served (n = 4" in str(worst)) == (n == 4)
+    assert ("too few images to estimate its lesion IoU (n = 4" in str(worst)) == (n == 4)
 
 
 def test_worst__no_figures(catalogue: Catalogue, refusal: Refusal) -> None:
@@ -158,6 +158,6 @@ def test_worst__no_figures(catalogue: Catalogue, refusal: Refusal) -> None:
         worst_tone(catalogue, None, TONES)
     version = _version(catalogue)
     with pytest.raises(
-        InputError, match=f"no lesion IoU of {version.name} .*'ddiseg refresh --gate'"
+        InputError, match=f"the lesion IoU of {version.name}: 'ddiseg refresh --gate'"
     ):
         worst_tone(catalogue, version, TONES)

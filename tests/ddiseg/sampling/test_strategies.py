@@ -76,7 +76,7 @@ def test_diversity__farthest_from_what_is_labelled_then_from_what_is_chosen() ->
     # An even line of mean 5 and this standard deviation.
     deviation = np.std([0, 1, 9, 10, 5])
     picks = pick(Strategy.DIVERSITY, line, 1, _take())
-    assert picks[0].reason == (f"farthest from what is labelled: distance {10 / deviation:.2f}")
+    assert picks[0].reason == (f"farthest from the labelled images: distance {10 / deviation:.2f}")
 
 
 def test_diversity__nothing_labelled_starts_at_the_first_by_rank(
@@ -110,7 +110,7 @@ def test_mixed__farthest_among_the_most_uncertain(monkeypatch: pytest.MonkeyPatc
     picks = pick(Strategy.MIXED, line, 1, _take())
     assert [each.index for each in picks] == [1]
     assert picks[0].reason.startswith(
-        "among the 2 most uncertain of 4, farthest from what is labelled: distance 0."
+        "among the 2 most uncertain of 4, farthest from the labelled images: distance 0."
     )
     # Where none of the first may be taken, the next most uncertain are looked through.
     assert _chosen(Strategy.MIXED, line, 1, barred=[0, 1]) == [2]

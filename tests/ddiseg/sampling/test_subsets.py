@@ -235,7 +235,7 @@ def test_draw__near_duplicates_of_another_subset_are_left_out(alike: Catalogue) 
     alike.subsets.store({"other": [1]}, {}, "tester")
     drawn = _draw(alike, "train", 10, tones=("I-II",))
     assert alike.subsets.members("train") == {5, 6, 7, 8, 9, 10}
-    assert drawn.notes[0].startswith("4 left out: in other, or of the same patient")
+    assert drawn.notes[0].startswith("4 left out: in other, or in a group")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -248,7 +248,7 @@ def test_draw__each_patient_once_as_long_as_there_are_others(fill: Fill, seed: i
     )
     many = _draw(catalogue, "many", 6, disjoint_from=(), **options)
     assert len(many.notes) == 1
-    assert "patients were drawn more than once, for want of others (p" in many.notes[0]
+    assert "drawn more than once, as there were no others (p" in many.notes[0]
     assert len({i.patient for i in _images(catalogue, "many")}) == 4
 
 
