@@ -76,7 +76,7 @@ def guess_format(path: Path, *groups: str) -> str:
         raise InputError(f"{path} is no {wanted} file; {advice}")
     fit = f"fits {' and '.join(fitting)}" if fitting else "fits no format"
     listed = [f"  {name:<12} {_first_line(modules[name])}" for name in sorted(modules)]
-    raise InputError("\n".join([f"{path} {fit}; say which it has with --as FORMAT:", *listed]))
+    raise InputError("\n".join([f"{path} {fit}; give its format with --as FORMAT:", *listed]))
 
 
 def describe_files(folder: Path) -> str:

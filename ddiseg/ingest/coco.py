@@ -156,7 +156,7 @@ def _usable(path: Path, entries: list[Any], refused: list[FileOutcome]) -> list[
         if twice is None:
             good.append(entry)
         else:
-            why = f"{twice} stands more than once in {path.name}: which is meant, no one says"
+            why = f"{twice} occurs more than once in {path.name}: it is not clear which is meant"
             refused.append(FileOutcome(entry["file_name"], Outcome.REFUSED, why))
     return good
 

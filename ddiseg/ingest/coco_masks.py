@@ -51,7 +51,7 @@ def masks_of(coco: CocoFile, labels: Labels) -> LabelledMasks:
     notes = []
     predictions = sum(image.has_mask for image in coco.images) - len(labelled)
     if predictions:
-        notes.append(f"predictions of a model left, which no person reviewed: {predictions}")
+        notes.append(f"predictions left out, which no person reviewed: {predictions}")
     return LabelledMasks(
         [_mask_file(image, coco, labels, possible) for image in labelled], (), notes
     )

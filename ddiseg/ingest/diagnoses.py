@@ -16,6 +16,7 @@ from ddiseg.catalogue import FROM_DIAGNOSIS, Details, Image
 from ddiseg.errors import InputError
 from ddiseg.ingest.matching import Matched
 from ddiseg.ingest.metadata import split_option
+from ddiseg.outcomes import counted
 
 #: Word in --benign for every diagnosis that --malignant does not name.
 REST = "rest"
@@ -93,7 +94,7 @@ class MalignantDiagnoses:
         both = {_plain(name) for name in bad} & {_plain(name) for name in named}
         if both:
             raise InputError(
-                f"{', '.join(sorted(both))} stands in --malignant and in --benign: keep one of them"
+                f"{', '.join(sorted(both))} is in both --malignant and --benign: keep one of them"
             )
         rest = len(named) < len(good)
         if rest and not bad:
@@ -238,7 +239,7 @@ def _contradictions(given: MalignantDiagnoses, paths: Sequence[str]) -> list[str
     if not paths:
         return []
     return [
-        f"the metadata's own column contradicts {' and '.join(given.options)} for {len(paths)} files; "
+        f"the metadata's own column contradicts {' and '.join(given.options)} for {counted(len(paths), 'file')}; "
         f"the column counts: {_listed(paths)}"
     ]
 

@@ -25,7 +25,7 @@ from ddiseg.ingest.mask_files import (
 )
 from ddiseg.ingest.metadata import split_option
 from ddiseg.masks import Composition, Layer, Mask, Origin, compose
-from ddiseg.outcomes import FileOutcome, Progress, silent
+from ddiseg.outcomes import FileOutcome, Progress, counted, silent
 from ddiseg.workspace.workspace import Workspace
 
 
@@ -61,7 +61,7 @@ class Labels:
                     "nevus=lesion,pen=marker"
                 )
             if key in given:
-                raise InputError(f"--classes: '{label.strip()}' stands twice: keep one of them")
+                raise InputError(f"--classes: '{label.strip()}' occurs twice: keep one of them")
             given[key] = _class_id("--classes", name, protocol)
         return cls(protocol, given, None if rest is None else _class_id("--rest", rest, protocol))
 
@@ -99,7 +99,7 @@ class Labels:
         quoted = [f'"{label}"' if "," in label else label for label in labels]
         example = ",".join(f"{label}=lesion" for label in quoted)
         return (
-            f"labels whose class is not known: {', '.join(quoted)}; say what each means with "
+            f"labels whose class is not known: {', '.join(quoted)}; give each a class with "
             f"--classes '{example}'; the classes are {', '.join(self.protocol.class_names)}"
         )
 
@@ -195,7 +195,7 @@ def compose_labelled(
     notes = []
     if found.conflicts:
         notes.append(
-            f"{found.conflicts:,} pixels were drawn as two classes: the protocol's precedence decided"
+            f"{counted(found.conflicts, 'pixel')} drawn as two classes: the protocol's precedence decided"
         )
     return found.mask, notes
 

@@ -110,12 +110,12 @@ def _newest(task: Mapping[str, Any], left: Counter[str]) -> Mapping[str, Any] | 
     annotations: list[Mapping[str, Any]] = [a for a in listed if isinstance(a, dict)]
     submitted = [a for a in annotations if not a.get("was_cancelled")]
     if cancelled := len(annotations) - len(submitted):
-        left["cancelled annotations left; 'ddiseg skip' takes them, with a reason"] += cancelled
+        left["cancelled annotations left out; 'ddiseg skip' takes them, with a reason"] += cancelled
     if not submitted:
         left["tasks without anything submitted"] += 1
         return None
     if len(submitted) > 1:
-        left["older annotations left, the newest of a task counts"] += len(submitted) - 1
+        left["older annotations left out, the newest of a task counts"] += len(submitted) - 1
     return max(submitted, key=lambda a: str(a.get("updated_at") or a.get("created_at") or ""))
 
 

@@ -69,7 +69,7 @@ class FolderValues:
         masks = "the mask holds" if total == 1 else f"all {total} masks hold"
         return [
             f"{masks} only {' and '.join(map(str, held))}, read as "
-            f"{' and '.join(names[index] for index in held)}; if 0 means skin, say "
+            f"{' and '.join(names[index] for index in held)}; if 0 means skin, give "
             "--classes 0=skin,1=lesion"
         ]
 
@@ -174,4 +174,4 @@ def _mapping_advice(seen: Sequence[int]) -> str:
     """Return what to type for values that are no classes; an example where two values allow one."""
     if len(seen) == 2 and seen[0] == 0:
         return f"give --classes, for example 0=skin,{seen[1]}=lesion; 0 may be background instead"
-    return "say what every value means with --classes VALUE=CLASS,..."
+    return "give every value a class with --classes VALUE=CLASS,..."

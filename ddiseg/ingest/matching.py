@@ -12,7 +12,7 @@ from ddiseg.catalogue import Details
 from ddiseg.errors import InputError
 from ddiseg.ingest.folder import FoundFile
 from ddiseg.ingest.metadata import Metadata, MetadataRow
-from ddiseg.outcomes import FileOutcome, Outcome
+from ddiseg.outcomes import FileOutcome, Outcome, counted
 
 
 @dataclass
@@ -67,7 +67,7 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
             matched.rows_without_file += 1
     if other_ending:
         matched.notes.append(
-            f"{metadata.name}: {len(other_ending)} rows name a file with another ending: "
+            f"{metadata.name}: {counted(len(other_ending), 'row')} with another ending than the file: "
             + _some(other_ending)
         )
     repeated = []
@@ -84,7 +84,7 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
             repeated.append(f"{path} ({_lines(rows)})")
     if repeated:
         matched.notes.append(
-            f"{metadata.name}: {len(repeated)} with rows that say the same twice: {_some(repeated)}"
+            f"{metadata.name}: {counted(len(repeated), 'file')} with equal rows: {_some(repeated)}"
         )
     return matched
 
@@ -105,7 +105,7 @@ def refuse_other_photographs(
         )
     if not matched.details and not matched.faults:
         raise InputError(
-            f"{metadata.name}: none of the {len(files)} photographs has a row; its rows name "
+            f"{metadata.name}: no row is about one of the {counted(len(files), 'photograph')}; its rows name "
             f"{names[0]!r} and so on, the folder has '{files[0].path}': give the table of these "
             "photographs, or another column with --columns image=COLUMN,..."
         )
@@ -115,7 +115,7 @@ def _unusable(metadata: Metadata) -> str:
     if not metadata.rows:
         return "nothing follows its header"
     first, *others = metadata.rows
-    more = f", and {len(others)} more rows can't be used" if others else ""
+    more = f"; {counted(len(others), 'more row')} can't be used" if others else ""
     return f"line {first.line}: {first.fault}{more}"
 
 

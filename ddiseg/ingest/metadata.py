@@ -75,7 +75,7 @@ def parse_columns(text: str) -> dict[Key, str]:
         if name not in set(Key):
             raise InputError(f"--columns: there is no key '{name}'; the keys are {keys}")
         if Key(name) in found:
-            raise InputError(f"--columns: '{name}' stands twice: keep one of them")
+            raise InputError(f"--columns: '{name}' occurs twice: keep one of them")
         found[Key(name)] = column
     if Key.IMAGE not in found:
         raise InputError("--columns: name the column with the file names: image=COLUMN")
@@ -220,7 +220,7 @@ def _positions(path: Path, header: list[str], columns: Columns) -> dict[Key, int
     doubled = sorted({name for name in named if named.count(name) > 1})
     if doubled:
         raise InputError(
-            f"{path}: column {_quoted(doubled)} stands more than once: rename or remove one"
+            f"{path}: column {_quoted(doubled)} occurs more than once: rename or remove one"
         )
     missing = sorted({name for name in columns.values() if name not in named})
     if missing:

@@ -172,7 +172,7 @@ def match_table(
         raise InputError("--columns needs the CSV file that has them: give --metadata CSV")
     if columns is None:
         raise InputError(
-            f"say what the columns of {metadata} mean: --columns image=COLUMN,tone=COLUMN"
+            f"give the columns of {metadata} a meaning: --columns image=COLUMN,tone=COLUMN"
         )
     table = read_metadata(metadata, columns)
     matched = match_rows(table, files)

@@ -6,6 +6,7 @@ Arrays: H rows, W columns; masks (H, W) uint8 class ids.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Sequence
@@ -110,8 +111,9 @@ def load_npy(data: bytes) -> NDArray[Any]:
     except InputError:
         raise
     except (ValueError, TypeError, SyntaxError, EOFError) as error:
+        first = re.sub(r" at 0x[0-9a-f]+", "", str(error).partition("\n")[0])
         raise InputError(
-            f".npy file has a broken header ({error}); copy or save it again"
+            f".npy file has a broken header ({first}); copy or save it again"
         ) from error
     if dtype.hasobject:
         raise InputError(

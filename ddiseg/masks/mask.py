@@ -175,7 +175,7 @@ def parse_class_mapping(text: str, names: Sequence[str]) -> dict[int, int]:
             )
         if value in mapping:
             raise InputError(
-                f"class mapping {text!r}: value {value} stands twice; keep one of them"
+                f"class mapping {text!r}: value {value} occurs twice; keep one of them"
             )
         mapping[value] = list(names).index(name)
     return mapping

@@ -18,7 +18,7 @@ from ddiseg import images, masks
 from ddiseg.catalogue import State
 from ddiseg.catalogue.tables import Dataset, Image, Mask
 from ddiseg.errors import InputError
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent, worker_threads
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, counted, silent, worker_threads
 from ddiseg.release.naming import unique_stems
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
@@ -251,13 +251,14 @@ def _nothing(workspace: Workspace, subset: str | None, include_predictions: bool
     count = len(workspace.catalogue.images.select(subset=subset))
     if count == 0:
         return f"{where} has no images: nothing to export; add some with 'ddiseg import' first"
+    images = counted(count, "image")
     if include_predictions:
         return (
-            f"none of the {count} images of {where} has an accepted mask or a prediction: nothing to "
+            f"{where} has {images} and no accepted mask or prediction: nothing to "
             "export; import reviewed masks ('ddiseg masks import') or run 'ddiseg prelabel' first"
         )
     return (
-        f"none of the {count} images of {where} has an accepted mask: nothing to export; import "
+        f"{where} has {images} and no accepted mask: nothing to export; import "
         "reviewed masks ('ddiseg masks import --annotator A --reviewer B') first, or add "
         "--include-predictions to export predictions, too"
     )

@@ -313,7 +313,7 @@ def test_guide__tones(protocol: Protocol) -> None:
 def test_guide__precedence(protocol: Protocol) -> None:
     ranked = sorted(protocol.classes, key=lambda c: -c.precedence)
     assert f"**{' > '.join(c.name for c in ranked)}**" in GUIDE
-    assert f"nobody painted becomes {protocol.hole_fill}." in GUIDE
+    assert f"nobody labelled becomes {protocol.hole_fill}." in GUIDE
 
 
 def _table(first_heading: str) -> list[list[str]]:

@@ -59,7 +59,7 @@ def test_guess__none_or_several_are_listed(
     with pytest.raises(InputError) as raised:
         guess_format(folder, MASKS, LABELLED_MASKS)
     first, *listed = str(raised.value).splitlines()
-    assert first == f"{folder} {says}; say which it has with --as FORMAT:"
+    assert first == f"{folder} {says}; give its format with --as FORMAT:"
     assert [line.split()[0] for line in listed] == ["coco", "labelstudio", "png", "sddi"]
     assert all(len(line.split()) > 5 for line in listed), "each has a line that describes it"
 

@@ -122,10 +122,10 @@ def test_import__repeated_names_and_ids(workspace: Workspace, folder: Any) -> No
         "d.png": "added",
         "labels.json: annotations": "refused",
     }
-    assert "its file_name stands more than once" in note(
+    assert "its file_name occurs more than once" in note(
         [o for o in done.photographs.outcomes if o.name == "a.png"][:1], "a.png"
     )
-    assert "its id 2 stands more than once" in note(done.photographs.outcomes, "c.png")
+    assert "its id 2 occurs more than once" in note(done.photographs.outcomes, "c.png")
     assert told(done.masks) == {"d.png": "added"}
 
 

@@ -146,7 +146,7 @@ def test_import__malignant(ddiseg: Any, photos: Path) -> None:
     assert "--malignant names mel, which is no row's diagnosis" in done.out
     wrong = ddiseg(*args, "--malignant", "BCC", "--benign", "bcc")
     assert (wrong.status, wrong.out) == (2, "")
-    assert "bcc stands in --malignant and in --benign: keep one of them" in wrong.err
+    assert "bcc is in both --malignant and --benign: keep one of them" in wrong.err
 
 
 def test_import__everything_refused(ddiseg: Any, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_masks_import__only_0_and_1(ddiseg: Any, photos: Path, tmp_path: Path) -
     two_colours.putdata(lesion.astype(np.uint8).ravel().tolist())
     two_colours.save(tmp_path / "masks" / "c.png")
     note = (
-        "all 3 masks hold only 0 and 1, read as background and lesion; if 0 means skin, say "
+        "all 3 masks hold only 0 and 1, read as background and lesion; if 0 means skin, give "
         "--classes 0=skin,1=lesion"
     )
     args = ["masks", "import", tmp_path / "masks", "--annotator", "anna"]
@@ -315,7 +315,7 @@ def test_import_coco(ddiseg: Any, labels: Path) -> None:
     ]
     unknown = ddiseg(*args, "--annotator", "reader-1")
     assert (unknown.status, unknown.out) == (1, "")
-    assert "labels whose class is not known: mole; say what each means with" in unknown.err
+    assert "labels whose class is not known: mole; give each a class with" in unknown.err
     args += ["--annotator", "reader-1", "--reviewer", "reader-2", "--classes", "Mole=lesion"]
     args += ["--rest", "skin"]
     assert ddiseg(*args).out.splitlines() == [
@@ -387,7 +387,7 @@ def test_masks_import__with_labels(ddiseg: Any, labels: Path, wording: SnapshotA
     done = ddiseg("masks", "import", export, "--as", "labelstudio")
     assert (done.status, done.out) == (1, "")
     assert done.err.splitlines()[-1] == (
-        f"Error: {export} has no masks; cancelled annotations left; 'ddiseg skip' takes them, with a "
+        f"Error: {export} has no masks; cancelled annotations left out; 'ddiseg skip' takes them, with a "
         "reason: 1; tasks without anything submitted: 1"
     )
 

@@ -148,8 +148,8 @@ def half_clear() -> np.ndarray[Any, np.dtype[np.uint8]]:
     [
         (DRAWN[:, :23], "is 23 x 16, but its photograph is 24 x 16: export it at that size, or give --stretched"),
         (DRAWN.T, "is 16 x 24, but its photograph is 24 x 16"),
-        (np.where(DRAWN == 2, 7, DRAWN), "mask value 7 is no class; values seen: 0, 1, 2, 3, 4, 7; say what every value means with --classes VALUE=CLASS,..."),
-        (np.where(DRAWN == 2, 255, 0), "mask value 255 is no class; values seen: 0, 1, 2, 3, 4, 255; say what every value means with --classes VALUE=CLASS,..."),
+        (np.where(DRAWN == 2, 7, DRAWN), "mask value 7 is no class; values seen: 0, 1, 2, 3, 4, 7; give every value a class with --classes VALUE=CLASS,..."),
+        (np.where(DRAWN == 2, 255, 0), "mask value 255 is no class; values seen: 0, 1, 2, 3, 4, 255; give every value a class with --classes VALUE=CLASS,..."),
         (in_colours(), "is in colours, which are not class ids"),
         (half_clear(), "is partly transparent"),
     ],
@@ -214,7 +214,7 @@ def test_import_masks__values_of_the_whole_folder_are_said_once(
         save(np.where(DRAWN == 1, value, 0), masks / f"{name}.png")
     assert {o.note for o in run(catalogued, masks).values()} == {
         "mask values 253, 254, 255 are no class; values seen: 0, 253, 254, 255; "
-        "say what every value means with --classes VALUE=CLASS,..."
+        "give every value a class with --classes VALUE=CLASS,..."
     }
     told = run(catalogued, masks, mapping=SKIN_AND_LESION)
     assert told["a.png"].outcome is Outcome.ADDED
@@ -289,7 +289,7 @@ def test_import_masks__notes_of_few_values(catalogued: Workspace, masks: Path) -
     def notes() -> list[str]:
         return import_masks(catalogued, masks, format_name="png", annotator="anna").notes
 
-    advice = "if 0 means skin, say --classes 0=skin,1=lesion"
+    advice = "if 0 means skin, give --classes 0=skin,1=lesion"
     save(np.zeros((16, 24)), masks / "a.png")
     assert notes() == [f"the mask holds only 0, read as background; {advice}"]
     (masks / "b.png").write_bytes(b"damaged")

@@ -102,7 +102,7 @@ def test_import__rows_name_another_ending(
 
 def test_import__a_table_of_other_photographs(workspace: Workspace, folder: Any) -> None:
     root = folder("a.png", "b.png")
-    said = r"none of the 2 photographs has a row; its rows name 'x1' and so on, the folder has 'a\.png'"
+    said = r"no row is about one of the 2 photographs; its rows name 'x1' and so on, the folder has 'a\.png'"
     with pytest.raises(InputError, match=said):
         import_photographs(workspace, root, **table(root, "x1,3,,", "x2,4,,"))
     assert workspace.catalogue.images.select() == []
@@ -114,7 +114,7 @@ def test_import__a_table_of_other_photographs(workspace: Workspace, folder: Any)
     [
         ([], "nothing follows its header"),
         ([",1,,"], "line 2: names no image"),
-        (["a.png,9,,", ",1,,", "b.png,1"], "line 2: tone '9' .*, and 2 more rows can't be used"),
+        (["a.png,9,,", ",1,,", "b.png,1"], "line 2: tone '9' .*; 2 more rows can't be used"),
     ],
 )
 def test_import__a_table_without_a_usable_row(
@@ -489,7 +489,7 @@ def test_import__accents_of_macos(workspace: Workspace, folder: Any) -> None:
     [
         {"metadata": None},
         {"columns": None},
-        {"metadata": Path("absent.csv")},
+        {"metadata": Path("/absent/absent.csv")},
         {"columns": {Key.IMAGE: "name"}},
         {"dataset": "a:b"},
         {"dataset": " "},
