@@ -48,6 +48,7 @@ from tests.fake_label_studio import (
     status,
     truncated,
 )
+from tests.logs import logged
 from tests.wording import Refusal
 
 IMPORT = "/api/projects/*/import"
@@ -354,12 +355,9 @@ def test_doubled_task__people_worked_on_both(studio: Studio) -> None:
     studio.check(all_pulled=True)
 
 
-def test_two_pushes_at_once__one_task_an_image(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_pushes_at_once__one_task_an_image(studio: Studio) -> None:
     images = plan(studio)
     waits = threading.Event()
-    monkeypatch.setattr(upload, "unheard", lambda _line: waits.set())
     second: list[push.Pushed] = []
 
     def push_too() -> None:
@@ -374,8 +372,9 @@ def test_two_pushes_at_once__one_task_an_image(
 
     thread = threading.Thread(target=push_too)
     studio.server.misbehave("POST", IMPORT, meanwhile(begin_another))
-    first = studio.push()
-    thread.join()
+    with logged(lambda line: "another push" in line and waits.set()):
+        first = studio.push()
+        thread.join()
     assert endings(first) == [ADDED] * 5
     assert endings(second[0]) == [UNCHANGED] * 5
     assert studio.server.count("POST", IMPORT) == 1

@@ -303,7 +303,7 @@ def test_model_busy__is_told_in_time(
 ) -> None:
     tasks = trained.give(list(trained.workspace.catalogue.images.select())[4:])
     served = serve(trained.workspace)
-    monkeypatch.setattr("ddiseg.server.app.BUDGET", 0.1)
+    monkeypatch.setattr("ddiseg.server.app.BUDGET", 0.5)
     with served.backend.model.predictor():
         answer = served.post("/predict", predict_request(*map(asked, tasks))).json()
     assert "busy" in _reasons(answer)[0]
