@@ -134,7 +134,7 @@ def test_segment__no_folder_to_write_to(folders: tuple[Path, Path], tmp_path: Pa
     photographs, masks = folders
     done = _run("segment", photographs, "--masks", masks, *QUICK, "--out", tmp_path / "none" / "u")
     assert done.exit_code == 1
-    assert "there is not a folder" in done.stderr
+    assert "there is no folder" in done.stderr
     assert "epoch 1" not in done.stderr
 
 

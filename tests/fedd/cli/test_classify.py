@@ -109,7 +109,7 @@ def test_predict__the_papers_threshold_is_named(fedd: Fedd, trained: Path, tmp_p
     new = _ddi(tmp_path / "new", 100, 12)
     out = tmp_path / "p.csv"
     done = fedd("classify", "predict", trained, new, "--out", out, "--paper-threshold")
-    assert "chosen on these very photographs, as in the paper: F1 and accuracy are optimistic" in (
+    assert "chosen on these same photographs, as in the paper: F1 and accuracy are optimistic" in (
         done.stdout
     )
     plain = fedd("classify", "predict", trained, new, "--out", out)
@@ -162,7 +162,7 @@ def test_predict__out_that_can_not_be_written(fedd: Fedd, trained: Path, tmp_pat
     out = tmp_path / "no" / "folder.csv"
     done = fedd("classify", "predict", trained, _ddi(tmp_path / "new", 100, 2), "--out", out)
     assert done.exit_code == 1
-    assert f"{out} can't be written: there is not a folder {out.parent}" in done.stderr
+    assert f"{out} can't be written: there is no folder {out.parent}" in done.stderr
     assert "Photographs read" not in done.stderr
 
 
@@ -172,7 +172,7 @@ def test_train__out_that_can_not_be_written_is_found_out_before_the_training(
     out = tmp_path / "no" / "c.safetensors"
     done = fedd("classify", "train", _ddi(tmp_path / "ddi", 0, 24), "--out", out)
     assert done.exit_code == 1
-    assert f"{out} can't be written: there is not a folder {out.parent}" in done.stderr
+    assert f"{out} can't be written: there is no folder {out.parent}" in done.stderr
     assert "Photographs read" not in done.stderr
 
 

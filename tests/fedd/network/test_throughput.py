@@ -77,7 +77,7 @@ def test_bench__text_and_json(tiny: DiffusionUNet, tmp_path: Path) -> None:
         "tiny on cpu, float32, to decoder block 5, n = 3 photographs",
         "images/s from JPEG to features, no masks predicted",
         "GFLOP/s reached",
-        "GB of memory at most",
+        "peak memory",
     ):
         assert part in text.stdout
     options += ["--json", "--precision", "bfloat16"]
