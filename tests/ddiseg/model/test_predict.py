@@ -126,7 +126,7 @@ def test_prelabel__backbone_replaced_by_another(
     path.write_bytes(tiny_weights.read_bytes())
     refresh(spots, "tester", str(path), 0, QUICK)
     save_backbone(path, "own", TINY, DiffusionUNet.random(TINY, 7).net.state_dict(), {})
-    with pytest.raises(WeightsError, match="train probes anew"):
+    with pytest.raises(WeightsError, match="train new probes"):
         prelabel(spots, spots.catalogue.images.select(states=[State.NEW]))
 
 
