@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def draw_all(protocol: Protocol) -> dict[str, Image.Image]:
-    """Every drawing by its file name: classes, skip reasons, edge cases, overview."""
+    """Return every drawing by its file name: classes, skip reasons, edge cases, overview."""
     drawings = {f"class_{c.name}.png": draw_class(protocol, c.name) for c in protocol.classes}
     for key in SKIP_SCENES:
         drawings[f"skip_{key}.png"] = draw_skip_reason(protocol, key)
@@ -56,77 +56,77 @@ def draw_all(protocol: Protocol) -> dict[str, Image.Image]:
 
 
 def draw_class(protocol: Protocol, name: str) -> Image.Image:
-    """Three photographs, one a tone; below each the same with the class painted."""
+    """Draw three photographs, one a tone; below each the same with the class labelled."""
     label_class = protocol.class_named(name)
     phantoms = [_phantom(scene, seed) for scene, seed in CLASS_SCENES[name]]
-    painted = [paint(p.image, p.mask, protocol, {label_class.index}) for p in phantoms]
-    return _sheet(
+    labelled = [draw_classes(p.image, p.mask, protocol, {label_class.index}) for p in phantoms]
+    return _tile_rows(
         [
             [(p.image, f"photograph, tone {p.scene.tone}") for p in phantoms],
-            [(image, f"{name} painted") for image in painted],
+            [(image, f"{name} labelled") for image in labelled],
         ]
     )
 
 
 def draw_skip_reason(protocol: Protocol, key: str) -> Image.Image:
-    """Three photographs, one a tone, to skip for the reason `key`."""
+    """Draw three photographs, one a tone, to skip for the reason `key`."""
     label = protocol.skip_reason(key).label
     phantoms = [_phantom(scene, seed) for scene, seed in SKIP_SCENES[key]]
-    return _sheet([[(p.image, f"{label}, tone {p.scene.tone}") for p in phantoms]])
+    return _tile_rows([[(p.image, f"{label}, tone {p.scene.tone}") for p in phantoms]])
 
 
 def draw_edge_cases(protocol: Protocol, name: str) -> Image.Image:
-    """Three photographs that need a rule; below each the same with lesion and marker painted."""
+    """Draw three photographs that need a rule; below each the same with lesion and marker labelled."""
     indices = {protocol.class_named("lesion").index, protocol.class_named("marker").index}
     phantoms = [(_phantom(scene, seed), caption) for scene, seed, caption in EDGE_SCENES[name]]
-    return _sheet(
+    return _tile_rows(
         [
             [(p.image, caption) for p, caption in phantoms],
-            [(paint(p.image, p.mask, protocol, indices), "painted") for p, _ in phantoms],
+            [(draw_classes(p.image, p.mask, protocol, indices), "labelled") for p, _ in phantoms],
         ]
     )
 
 
 def draw_overview(protocol: Protocol) -> Image.Image:
-    """Three photographs, one a tone; below each the same with all classes painted; a legend."""
+    """Draw three photographs, one a tone; below each the same with all classes labelled; a legend."""
     phantoms = [_phantom(scene, seed) for scene, seed in OVERVIEW_SCENES]
     everything = {c.index for c in protocol.classes}
-    painted = [paint(p.image, p.mask, protocol, everything) for p in phantoms]
-    sheet = _sheet(
+    labelled = [draw_classes(p.image, p.mask, protocol, everything) for p in phantoms]
+    picture = _tile_rows(
         [
             [(p.image, f"photograph, tone {p.scene.tone}") for p in phantoms],
-            [(image, "all classes painted") for image in painted],
+            [(image, "all classes labelled") for image in labelled],
         ]
     )
-    return _with_legend(sheet, protocol)
+    return _with_legend(picture, protocol)
 
 
-def paint(
+def draw_classes(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], protocol: Protocol, indices: Collection[int]
 ) -> NDArray[np.uint8]:
-    """`image` with the classes `indices` of `mask` in their colours and outlined, (S, S, 3)."""
-    painted = image.astype(np.float32)
+    """Return `image` with the classes `indices` of `mask` in their colours and outlined, (S, S, 3)."""
+    drawn = image.astype(np.float32)
     for index in sorted(indices, key=lambda i: protocol.class_at(i).precedence):
         colour = np.array(protocol.class_at(index).rgb, np.float32)
         region = mask == index
-        painted[region] += (colour - painted[region]) * OPACITY
+        drawn[region] += (colour - drawn[region]) * OPACITY
     for index in sorted(indices, key=lambda i: protocol.class_at(i).precedence):
         region = mask == index
         # Full colour just inside the rim and near-black just outside: seen on any skin.
-        painted[region & ~_shrunk(_shrunk(region))] = protocol.class_at(index).rgb
-        painted[~region & _grown(region)] = _INK
-    return np.asarray(painted + 0.5, np.uint8)
+        drawn[region & ~_shrunk(_shrunk(region))] = protocol.class_at(index).rgb
+        drawn[~region & _grown(region)] = _INK
+    return np.asarray(drawn + 0.5, np.uint8)
 
 
 def encode(drawing: Image.Image) -> bytes:
-    """The drawing as a small PNG, in the colours of `with_own_palette`."""
+    """Encode a drawing as a small PNG, in the colours of `with_own_palette`."""
     buffer = io.BytesIO()
     with_own_palette(drawing).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
 def with_own_palette(drawing: Image.Image) -> Image.Image:
-    """The drawing in at most `COLOURS` colours of its own, without dithering."""
+    """Return a drawing in at most `COLOURS` colours of its own, without dithering."""
     return drawing.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
 
 
@@ -219,7 +219,7 @@ def _phantom(scene: Scene, seed: int) -> Phantom:
 
 
 def _without_grain(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`image` less its faintest detail, which says nothing and doubles the file."""
+    """Return `image` less its faintest detail, which says nothing and doubles the file."""
     picture = Image.fromarray(image)
     smooth = np.asarray(picture.filter(ImageFilter.GaussianBlur(2)), np.float32)
     detail = image - smooth
@@ -228,38 +228,38 @@ def _without_grain(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _shrunk(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """`region` less its rim of one pixel; the picture's border is no rim."""
+    """Return `region` less its rim of one pixel; the picture's border is no rim."""
     padded = np.pad(region, 1, mode="edge")
     inner = region & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return np.asarray(inner, np.bool_)
 
 
 def _grown(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """`region` and one pixel around it."""
+    """Return `region` and one pixel around it."""
     return ~_shrunk(~region)
 
 
-def _sheet(rows: Sequence[Sequence[tuple[NDArray[np.uint8], str]]]) -> Image.Image:
-    """Rows of (tile, caption) on white, the caption above its tile."""
+def _tile_rows(rows: Sequence[Sequence[tuple[NDArray[np.uint8], str]]]) -> Image.Image:
+    """Draw rows of (tile, caption) on white, the caption above its tile."""
     step_x, step_y = TILE + _GAP, TILE + _CAPTION + _GAP
     size = (max(map(len, rows)) * step_x - _GAP, len(rows) * step_y - _GAP)
-    sheet = Image.new("RGB", size, _WHITE)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=15)
+    picture = Image.new("RGB", size, _WHITE)
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=15)
     for row, tiles in enumerate(rows):
         for column, (tile, caption) in enumerate(tiles):
             left, top = column * step_x, row * step_y
             pen.text((left + 2, top + 3), caption, fill=_INK, font=font)
-            sheet.paste(Image.fromarray(tile), (left, top + _CAPTION))
-    return sheet
+            picture.paste(Image.fromarray(tile), (left, top + _CAPTION))
+    return picture
 
 
-def _with_legend(sheet: Image.Image, protocol: Protocol) -> Image.Image:
-    extended = Image.new("RGB", (sheet.width, sheet.height + 36), _WHITE)
-    extended.paste(sheet, (0, 0))
+def _with_legend(picture: Image.Image, protocol: Protocol) -> Image.Image:
+    extended = Image.new("RGB", (picture.width, picture.height + 36), _WHITE)
+    extended.paste(picture, (0, 0))
     pen, font = ImageDraw.Draw(extended), ImageFont.load_default(size=16)
     captions = [f"{c.name} ({c.hotkey})" for c in protocol.classes]
-    spare = sheet.width - sum(36 + pen.textlength(caption, font=font) for caption in captions)
-    left, top = 0.0, sheet.height + 10
+    spare = picture.width - sum(36 + pen.textlength(caption, font=font) for caption in captions)
+    left, top = 0.0, picture.height + 10
     for label_class, caption in zip(protocol.classes, captions, strict=True):
         pen.rectangle((left, top, left + 28, top + 20), label_class.rgb, _INK)
         pen.text((left + 36, top + 1), caption, fill=_INK, font=font)

@@ -39,7 +39,7 @@ def too_few(n: int, groups: int | None = None, *, fewest: int = FEW) -> bool:
     return n < fewest or (groups is not None and groups < 2)
 
 
-def counted(n: int | tuple[int, int], groups: int | tuple[int, int] | None) -> str:
+def sample_size(n: int | tuple[int, int], groups: int | tuple[int, int] | None) -> str:
     """Return the size of a sample, such as "n = 40 images of 30 patients"; of two, both sizes."""
     images = f"n = {_and(n)} image{'' if n == 1 else 's'}"
     if groups is None:

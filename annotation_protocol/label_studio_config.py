@@ -290,7 +290,7 @@ _FILLS = f"""
 def _style() -> str:
     """Return the page's style: its layout, and regions as outlines over the photograph.
 
-    Label Studio paints each region at one opacity, so that skin hides the photograph, and takes
+    Label Studio draws each region at one opacity, so that skin hides the photograph, and takes
     neither `hidden` nor an alpha channel. But each region is a canvas of its own, and a browser can
     pass it through an SVG filter. Safari has no such filters in a style: there regions are faint.
     """

@@ -117,7 +117,7 @@ class Protocol:
     """
 
     version: str  #: 'major.minor'; every mask records it
-    hole_fill: str  #: name of the class that an unpainted pixel becomes
+    hole_fill: str  #: name of the class that an unlabelled pixel becomes
     classes: tuple[LabelClass, ...]
     skip_reasons: tuple[SkipReason, ...]
     verdicts: tuple[Verdict, ...]

@@ -1,6 +1,6 @@
 """How skin, lesions, ink, cloth and paper look, and what light and camera do to them.
 
-Each function paints where it is told to, so that a phantom's shapes may be drawn from a seed
+Each function draws where it is told to, so that a phantom's shapes may be drawn from a seed
 (`phantoms`) or come from a mask that a person drew (`phantoms_over_masks`).
 
 Arrays: pictures are (S, S, 3) float32 in 0 to 1, fields (S, S) float32.
@@ -108,20 +108,20 @@ def _lesion_colour(
     mottle: Floats,
     grain: Floats,
 ) -> Floats:
-    """Paint of each kind of lesion, (S, S, 3), made from the skin's colour whatever the tone."""
+    """Colours of each kind of lesion, (S, S, 3), made from the skin's colour whatever the tone."""
 
-    def paint(*shade: float) -> Floats:
+    def tint(*shade: float) -> Floats:
         return np.array(shade, np.float32)
 
     def flat(colour: Floats) -> Floats:
         return np.broadcast_to(colour, (*inside.shape, 3)).astype(np.float32)
 
-    red = skin_colour * paint(0.98, 0.62, 0.62) + paint(0.03, 0.0, 0.0)
-    crust = paint(0.86, 0.78, 0.58) * rng.uniform(0.7, 1.05)
+    red = skin_colour * tint(0.98, 0.62, 0.62) + tint(0.03, 0.0, 0.0)
+    crust = tint(0.86, 0.78, 0.58) * rng.uniform(0.7, 1.05)
     if kind == "pigmented":
         depth = rng.uniform(0.12, 0.75)
-        base = skin_colour * (paint(0.95, 0.78, 0.66) * depth + 0.06)
-        second = skin_colour * paint(0.5, 0.42, 0.45) * rng.uniform(0.3, 1.2)
+        base = skin_colour * (tint(0.95, 0.78, 0.66) * depth + 0.06)
+        second = skin_colour * tint(0.5, 0.42, 0.45) * rng.uniform(0.3, 1.2)
         return (
             mix(flat(base), flat(second), sigmoid(2 * mottle - 1)) * (1 + 0.10 * mottle)[..., None]
         )
@@ -130,19 +130,19 @@ def _lesion_colour(
         base = skin_colour + (red - skin_colour) * strength
         return flat(base) * (1 + 0.06 * mottle + 0.02 * grain)[..., None]
     if kind == "scaly":
-        base = flat(skin_colour * paint(0.92, 0.74, 0.68) * rng.uniform(0.75, 1.05))
+        base = flat(skin_colour * tint(0.92, 0.74, 0.68) * rng.uniform(0.75, 1.05))
         flakes = sigmoid(4 * (grain + 0.6 * mottle - rng.uniform(0.0, 1.2)))
         return mix(base, flat(crust), flakes * np.float32(rng.uniform(0.4, 1.0)))
     if kind == "pearly":
-        base = flat(skin_colour * paint(1.06, 0.84, 0.82) + paint(0.04, 0.03, 0.03))
+        base = flat(skin_colour * tint(1.06, 0.84, 0.82) + tint(0.04, 0.03, 0.03))
         dip = sigmoid((inside - rng.uniform(0.4, 0.7)) / np.float32(0.08))
         return mix(base, flat(red * rng.uniform(0.6, 1.0)), dip) * (1 + 0.06 * mottle)[..., None]
     if kind == "ulcerated":
         base = flat(red * rng.uniform(0.7, 1.05))
         sore = sigmoid((inside + 0.15 * mottle - rng.uniform(0.1, 0.5)) / np.float32(0.06))
-        core = skin_colour * paint(0.55, 0.2, 0.2) if rng.random() < 0.6 else crust
+        core = skin_colour * tint(0.55, 0.2, 0.2) if rng.random() < 0.6 else crust
         return mix(base, flat(core), sore) * (1 + 0.08 * mottle + 0.05 * grain)[..., None]
-    pale = skin_colour + (paint(0.93, 0.88, 0.84) - skin_colour) * rng.uniform(0.25, 0.7)
+    pale = skin_colour + (tint(0.93, 0.88, 0.84) - skin_colour) * rng.uniform(0.25, 0.7)
     return flat(pale) * (1 + 0.04 * mottle + 0.04 * grain)[..., None]
 
 

@@ -1,4 +1,4 @@
-"""Random smooth fields to paint phantoms with, and how two paints are mixed.
+"""Random smooth fields to render phantoms with, and how two colours are mixed.
 
 Arrays: fields are (S, S) float32, pictures (S, S, 3) float32 in 0 to 1.
 """

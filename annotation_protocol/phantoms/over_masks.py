@@ -20,7 +20,7 @@ from annotation_protocol.phantoms.phantoms import BACKGROUND, DIAGNOSES, LESION,
 #: Standard deviation in pixels of the rims that pen, cloth and paper have in a photograph.
 RIM = 0.7
 
-#: Regions of a class smaller than this share of the image are painted as one with the others.
+#: Regions of a class smaller than this share of the image are rendered as one with the others.
 _SMALL = 0.01
 
 

@@ -247,8 +247,8 @@ def _plaster(canvas: Canvas, scene: Scene, rgb: Floats) -> tuple[Floats, NDArray
     cover = (np.abs(u + 0.3 * scene.radius) < 2.2 * scene.radius) & (
         np.abs(v) < 0.75 * scene.radius
     )
-    paint = np.array([0.93, 0.88, 0.8], np.float32) * (1 + 0.03 * canvas.streaks(120, 1))[..., None]
-    return np.where(cover[..., None], paint, rgb).astype(np.float32), cover
+    paper = np.array([0.93, 0.88, 0.8], np.float32) * (1 + 0.03 * canvas.streaks(120, 1))[..., None]
+    return np.where(cover[..., None], paper, rgb).astype(np.float32), cover
 
 
 def _ruler(canvas: Canvas, rgb: Floats) -> tuple[Floats, NDArray[np.bool_]]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol, metrics
-from annotation_protocol.estimates import RESAMPLES, SEED, Estimate, Sample, counted
+from annotation_protocol.estimates import RESAMPLES, SEED, Estimate, Sample, sample_size
 from ddiseg.catalogue.records import (
     CurrentPrediction,
     GateComparison,
@@ -210,7 +210,7 @@ def _dropped(by_tone: Mapping[str, GateComparison], max_drop: float) -> list[str
             if before.low - after.low > max_drop:
                 lines.append(
                     f"{tone}: the lower bound of {_NAMES[measure]} drops from {before.low:.3f} to "
-                    f"{after.low:.3f}, by more than {max_drop:g} ({counted(after.n, group.patients)})"
+                    f"{after.low:.3f}, by more than {max_drop:g} ({sample_size(after.n, group.patients)})"
                 )
     return lines
 
@@ -247,7 +247,7 @@ def _biased(
         if group.over_predictions:
             lines.append(
                 f"{name}: too few others, so {group.over_predictions} of them count "
-                f"({counted(group.n, None)})"
+                f"({sample_size(group.n, None)})"
             )
     return lines
 
@@ -265,11 +265,11 @@ def _few(by_tone: Mapping[str, GateComparison]) -> list[str]:
 
 
 def _difference(estimate: Estimate) -> str:
-    return f"{estimate.text('+.3f')} ({counted(estimate.n, None)})"
+    return f"{estimate.text('+.3f')} ({sample_size(estimate.n, None)})"
 
 
 def _size(group: GateComparison) -> str:
-    return counted(group.n, group.patients)
+    return sample_size(group.n, group.patients)
 
 
 __all__ = [

@@ -154,7 +154,7 @@ def _find_photographs(coco: CocoFile, folder: Path) -> _FoundPhotographs:
             matched.refused_rows.append(_refused(image, f"{could}: give its folder with --images"))
     if coco.images and not wanted:
         raise InputError(
-            f"none of the {len(coco.images)} images of {coco.path} is under {folder}: give their "
+            f"no image of {coco.path} is under {folder}, of {len(coco.images)}: give their "
             "folder with --images DIR"
         )
     files = {}

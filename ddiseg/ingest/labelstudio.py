@@ -23,7 +23,7 @@ from ddiseg.ingest.labelled_masks import LabelledMasks, Labels, compose_labelled
 from ddiseg.ingest.mask_files import MaskFile
 from ddiseg.masks import Layer, Mask, Origin, compose
 from ddiseg.masks.label_studio_region import BRUSH, POLYGON, read_region
-from ddiseg.outcomes import FileOutcome, Outcome
+from ddiseg.outcomes import FileOutcome, Outcome, counted
 
 MASK_ENDINGS = (".json",)
 
@@ -129,7 +129,7 @@ def _picture(task: Mapping[str, Any]) -> str:
     names = [_file_name(value) for value in data.values() if isinstance(value, str)]
     pictures = [name for name in names if name.lower().endswith(ENDINGS)]
     if len(pictures) != 1:
-        raise InputError(f"its data names {len(pictures)} pictures instead of one")
+        raise InputError(f"its data names {counted(len(pictures), 'picture')} instead of one")
     return pictures[0]
 
 

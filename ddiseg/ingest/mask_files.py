@@ -215,7 +215,7 @@ class MaskTargets:
         found = [file for file in files if members & self.by_stem.get(file.stem, set())]
         if files and not found:
             raise InputError(
-                f"none of the {len(files)} masks has the name of an image of subset '{subset}': "
+                f"no mask has the name of an image of subset '{subset}', of {len(files)}: "
                 f"'ddiseg subset show {subset}' lists those"
             )
         return found

@@ -13,9 +13,9 @@ from annotation_protocol import load_protocol, metrics
 from annotation_protocol.estimates import (
     FEW,
     Estimate,
-    counted,
     estimate_classes,
     estimate_classes_by_stratum,
+    sample_size,
 )
 from ddiseg.catalogue import ModelKind
 from ddiseg.catalogue.provenance import Provenance
@@ -97,7 +97,7 @@ def holdout_table(version: ModelVersion) -> PerformanceTable | None:
         names += [other, f"{version.name} minus {other}"]
     groups = {ALL: decision.overall, **decision.by_tone}
     about = (
-        f"{counted(holdout.images, holdout.patients)}, not learned from, in the hold-out set when it "
+        f"{sample_size(holdout.images, holdout.patients)}, not learned from, in the hold-out set when it "
         "was trained."
     )
     if biased := sum(holdout.over_predictions.values()):
@@ -204,7 +204,7 @@ def _random(workspace: Workspace, version: ModelVersion) -> PerformanceTable | N
     own = sum(provenance.prediction_under(truth, version.id) is not None for _, truth, _ in pairs)
     return PerformanceTable(
         title="Accepted images that were sampled at random",
-        about=f"{counted(len(images), len(set(patients)))}, sampled at random, not because a model "
+        about=f"{sample_size(len(images), len(set(patients)))}, sampled at random, not because a model "
         "was uncertain, and not learned from: this test has no selection bias. Masks that were "
         f"corrected from this version's own predictions, which favours it: {own}.",
         columns=[version.name],
@@ -241,7 +241,7 @@ def _evaluation(workspace: Workspace, version: ModelVersion) -> PerformanceTable
     part = f" of subset {found.subset}" if found.subset else ""
     return PerformanceTable(
         title="The last evaluation",
-        about=f"{at[:10]}: {counted(found.n_images, found.patients)}{part}, not learned from, against "
+        about=f"{at[:10]}: {sample_size(found.n_images, found.patients)}{part}, not learned from, against "
         f"{PurePath(found.truth).name}; mean IoU over images.",
         columns=[version.name],
         paired=False,
@@ -255,7 +255,7 @@ def _validation(version: ModelVersion) -> PerformanceTable | None:
         return None
     return PerformanceTable(
         title="Validation split of the training",
-        about=f"{counted(found.images, None)} ({tones_text(found.by_tone)}). They ended the training and set "
+        about=f"{sample_size(found.images, None)} ({tones_text(found.by_tone)}). They ended the training and set "
         "the temperature, so these estimates are slightly optimistic.",
         columns=[version.name],
         paired=False,
@@ -270,7 +270,7 @@ def _malignancy_validation(version: ModelVersion) -> PerformanceTable | None:
     found = version.classifier_training.scores
     return PerformanceTable(
         title="Validation split of the training",
-        about=f"{counted(found[ALL].n, found[ALL].patients)}, {found[ALL].malignant} of them "
+        about=f"{sample_size(found[ALL].n, found[ALL].patients)}, {found[ALL].malignant} of them "
         "malignant. They chose the epoch and the threshold, so these estimates are optimistic.",
         columns=[version.name],
         paired=False,

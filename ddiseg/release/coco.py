@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ddiseg import masks
-from ddiseg.outcomes import Progress
+from ddiseg.outcomes import Progress, counted
 from ddiseg.release.release import ExportSummary, Release, ReleaseItem
 
 ANNOTATIONS = "annotations.json"
@@ -107,7 +107,7 @@ def _info(release: Release, items: list[ReleaseItem], *, images: bool) -> dict[s
     accepted = sum(i.accepted for i in items)
     predictions = len(items) - accepted
     unreviewed = (
-        f" and {predictions} predictions of a model that no person has reviewed (accepted: false)"
+        f" and {counted(predictions, 'prediction')} of a model that no person has reviewed (accepted: false)"
         if predictions
         else ""
     )
@@ -116,7 +116,7 @@ def _info(release: Release, items: list[ReleaseItem], *, images: bool) -> dict[s
     newest = max((i.mask.created_at for i in items), default="0000-00-00")
     return {
         "description": (
-            f"{accepted} masks accepted by a second person{unreviewed}; research material, no diagnosis. "
+            f"{counted(accepted, 'mask')} accepted by a second person{unreviewed}; research material, no diagnosis. "
             f"Pixels without an annotation are {release.protocol.hole_fill}."
         ),
         "version": release.content("coco", images=images, left_out=left_out)[:12],

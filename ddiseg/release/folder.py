@@ -138,7 +138,7 @@ def _unchanged(
     changed = [f["path"] for f in earlier["files"] if _file(target, f["path"]) != f]
     if changed:
         raise InputError(
-            f"{target} is this release, but {len(changed)} of its files were changed or removed since "
+            f"{target} is this release, but someone has changed or removed {counted(len(changed), 'file')} of it "
             f"({changed[0]}): delete the folder and run the same command again; nothing was changed"
         )
     reasons = {entry["name"]: entry["reason"] for entry in earlier["left_out"]}
@@ -218,7 +218,7 @@ def _refuse_gaps(refused: list[FileOutcome], total: int, strict: bool) -> None:
         return
     reasons = reasons_in_words(refused, "images")
     if len(refused) == total:
-        raise InputError(f"none of the {total} images could be exported; {reasons}")
+        raise InputError(f"no image could be exported, of {total}; {reasons}")
     raise InputError(
         f"--strict: {len(refused)} of {total} images could not be exported, nothing was written; {reasons}"
     )
@@ -305,8 +305,8 @@ def licence_text(items: Sequence[ReleaseItem], *, images: bool) -> str:
     predicted = sum(not i.accepted for i in items)
     if predicted:
         lines.append(
-            f"{predicted} of the {len(items)} masks are predictions of a model that no person has "
-            "reviewed. They are marked as not accepted, are research output and no diagnosis."
+            f"Predictions of a model that no person has reviewed: {predicted} of {counted(len(items), 'mask')}. "
+            "They are marked as not accepted, are research output and no diagnosis."
         )
     return "\n".join(lines) + "\n"
 

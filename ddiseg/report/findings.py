@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from annotation_protocol.estimates import Estimate, EstimateDifference, counted
+from annotation_protocol.estimates import Estimate, EstimateDifference, sample_size
 from ddiseg.evaluation.annotator_study import WorkReport
 from ddiseg.evaluation.arms import Arms
 from ddiseg.evaluation.drift import PERIOD_MASKS, Drift, Halves
@@ -78,7 +78,7 @@ def overview(report: WorkReport) -> list[str]:
         period = f"on {first}" if first == last else f"from {first} to {last}"
         lines.append(
             f"Masks from a labelling server, accepted {period} "
-            f"({counted(report.n, report.patients)})."
+            f"({sample_size(report.n, report.patients)})."
         )
     if report.in_no_arm:
         lines.append(
@@ -195,7 +195,7 @@ def _compared(metric: Metric, arms: Arms) -> _Sentence | None:
     shown, control = arms.shown.estimates[metric], arms.control.estimates[metric]
     return (
         f"{conclusion}: {quoted(metric, shown)} with it, {quoted(metric, control)} without, "
-        f"difference {quoted(metric, difference)} ({counted(difference.n, difference.groups)}).",
+        f"difference {quoted(metric, difference)} ({sample_size(difference.n, difference.groups)}).",
         False,
     )
 
@@ -207,7 +207,7 @@ def _shown(metric: Metric, arms: Arms, text: str = "With the prediction {}") -> 
         return None
     if estimate.value is None:
         return _too_few(estimate)
-    size = counted(estimate.n, estimate.groups)
+    size = sample_size(estimate.n, estimate.groups)
     return f"{text.format(quoted(metric, estimate))} ({size}).", False
 
 
@@ -284,7 +284,7 @@ def _beyond(beyond: EstimateDifference) -> _Sentence:
         "follow it more than a better model explains",
     }[beyond.sign]
     number = quoted(Metric.LESION_DICE, beyond)
-    return f"{conclusion}, {number} ({counted(beyond.n, beyond.groups)}).", False
+    return f"{conclusion}, {number} ({sample_size(beyond.n, beyond.groups)}).", False
 
 
 _Conclusions = Mapping[int, str]
@@ -317,11 +317,11 @@ def _from_to(metric: Metric, halves: Halves) -> str:
 
 def _sizes(change: EstimateDifference) -> str:
     """Return the sizes of the earlier and the later half."""
-    return counted(change.n[::-1], change.groups[::-1])
+    return sample_size(change.n[::-1], change.groups[::-1])
 
 
 def _too_few(estimate: Estimate | EstimateDifference) -> _Sentence:
-    return f"too few images ({counted(estimate.n, estimate.groups)})", True
+    return f"too few images ({sample_size(estimate.n, estimate.groups)})", True
 
 
 def _scopes(overall: T, by_tone: Mapping[str, T]) -> dict[str, T]:

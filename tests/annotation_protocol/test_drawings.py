@@ -18,9 +18,9 @@ from annotation_protocol.drawings import (
     OVERVIEW_SCENES,
     SKIP_SCENES,
     draw_all,
+    draw_classes,
     encode,
     main,
-    paint,
     with_own_palette,
 )
 from annotation_protocol.phantoms.phantoms import LESION, MARKER, SKIN, TONES
@@ -101,26 +101,26 @@ def test_encode__loses_nothing_more(
         assert file.convert("RGB").tobytes() == reduced["overview.png"].tobytes()
 
 
-def test_paint__only_the_class_and_its_outline() -> None:
+def test_draw_classes__only_the_class_and_its_outline() -> None:
     image = np.full((20, 20, 3), 100, np.uint8)
     mask = np.full((20, 20), SKIN, np.uint8)
     mask[5:15, 5:15] = LESION
-    painted = paint(image, mask, PROTOCOL, {LESION})
+    labelled = draw_classes(image, mask, PROTOCOL, {LESION})
     lesion = np.array(PROTOCOL.class_at(LESION).rgb)
-    assert np.array_equal(painted[5, 5], lesion)
-    assert np.array_equal(painted[6, 10], lesion)
-    assert np.allclose(painted[10, 10], 100 + 0.55 * (lesion - 100), atol=1)
-    assert painted[4, 10].max() < 50  # the dark line just outside
-    assert np.all(painted[:4] == 100)
+    assert np.array_equal(labelled[5, 5], lesion)
+    assert np.array_equal(labelled[6, 10], lesion)
+    assert np.allclose(labelled[10, 10], 100 + 0.55 * (lesion - 100), atol=1)
+    assert labelled[4, 10].max() < 50  # the dark line just outside
+    assert np.all(labelled[:4] == 100)
     assert np.all(image == 100)
 
 
-def test_paint__thin_line_stays_visible() -> None:
+def test_draw_classes__thin_line_stays_visible() -> None:
     image = np.full((9, 9, 3), 60, np.uint8)
     mask = np.full((9, 9), SKIN, np.uint8)
     mask[4, :] = MARKER
-    painted = paint(image, mask, PROTOCOL, {SKIN, MARKER})
-    assert np.all(painted[4] == PROTOCOL.class_at(MARKER).rgb)
+    labelled = draw_classes(image, mask, PROTOCOL, {SKIN, MARKER})
+    assert np.all(labelled[4] == PROTOCOL.class_at(MARKER).rgb)
 
 
 def test_main__writes_once(

@@ -19,13 +19,13 @@ from annotation_protocol.estimates import (
     Sample,
     Statistic,
     bootstrap_weights,
-    counted,
     difference,
     difference_of_changes,
     estimate_classes,
     estimate_classes_by_stratum,
     percentile_interval,
     resampled,
+    sample_size,
     too_few,
 )
 from annotation_protocol.metrics import dice_per_class, iou_per_class
@@ -70,11 +70,11 @@ def test_too_few__images_and_groups(n: int, groups: int | None, fewest: int, few
     assert too_few(n, groups, fewest=fewest) is few
 
 
-def test_counted__singular_plural_and_pairs(wording: SnapshotAssertion) -> None:
-    assert counted(1, 1) == wording
-    assert counted(40, 30) == wording
-    assert counted((1, 2), (1, 1)) == wording
-    assert counted(3, None) == wording
+def test_sample_size__singular_plural_and_pairs(wording: SnapshotAssertion) -> None:
+    assert sample_size(1, 1) == wording
+    assert sample_size(40, 30) == wording
+    assert sample_size((1, 2), (1, 1)) == wording
+    assert sample_size(3, None) == wording
 
 
 def test_text__value_and_interval(wording: SnapshotAssertion) -> None:

@@ -65,7 +65,7 @@ def test_render__a_class_changes_its_own_pixels(class_id: int, tone: Tone) -> No
 
 @pytest.mark.parametrize("class_id", [MARKER, RULER, BACKGROUND])
 def test_render__pixels_far_from_a_region_stay_skin(class_id: int) -> None:
-    """Everything that is drawn before a class's own paint is the same, so far away nothing moves."""
+    """Everything that is drawn before a class's own region is the same, so far away nothing moves."""
     mask = _mask(class_id)
     image, plain = _render(mask).astype(float), _render(_mask()).astype(float)
     near = _signed_distance(mask == class_id) > -4
@@ -75,7 +75,7 @@ def test_render__pixels_far_from_a_region_stay_skin(class_id: int) -> None:
 
 
 def test_lesion__is_where_the_mask_says() -> None:
-    """On flat skin: paint inside, nothing two radii away, where not even reddened skin reaches."""
+    """On flat skin: changed inside, nothing two radii away, where not even reddened skin reaches."""
     region = _mask(LESION) == LESION
     skin_colour = np.array([0.7, 0.5, 0.4], np.float32)
     flat = np.broadcast_to(skin_colour, (SIZE, SIZE, 3)).astype(np.float32)

@@ -268,29 +268,28 @@ def test_import__read_only_folder(mount: Mount, photos: Path, refusal: Refusal) 
 
 
 @pytest.mark.parametrize(
-    ("place", "size", "side"), [("store", "256k", 80), ("workspace", "900k", 120)]
+    ("where", "size", "edge"), [("store", "256k", 80), ("workspace", "900k", 120)]
 )
 def test_import__full_disk(
     mount: Mount,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    place: str,
+    where: str,
     size: str,
-    side: int,
-    refusal: Refusal,
+    edge: int,
 ) -> None:
     monkeypatch.setattr(photographs, "BATCH", 6)
     photos = tmp_path / "noise"
     photos.mkdir()
     for i in range(FILES):
-        noise = np.random.default_rng(i).integers(0, 256, (side, side, 3), np.uint8)
+        noise = np.random.default_rng(i).integers(0, 256, (edge, edge, 3), np.uint8)
         Image.fromarray(noise).save(photos / f"{i:02}.png")
     disk = mount(f"size={size}")
-    if place == "store":
+    if where == "store":
         workspace = Workspace.create(tmp_path / "w", store_url=str(disk / "store"))
     else:
         workspace = Workspace.create(disk / "w")
-    with refusal(WorkspaceError):
+    with pytest.raises(WorkspaceError):  # of the store or of the catalogue, whichever is full first
         import_photographs(workspace, photos)
     assert not list(disk.rglob("*.part"))
     mount("size=8m")

@@ -228,7 +228,7 @@ def test_masks_import__none_of_the_subset(ddiseg: Any, photos: Path, workspace: 
     args = ["masks", "import", photos / "b.png", "--annotator", "anna", "--subset", "few"]
     done = ddiseg(*args)
     assert (done.status, done.out) == (1, "")
-    assert "none of the 1 masks has the name of an image of subset 'few'" in done.err
+    assert "no mask has the name of an image of subset 'few', of 1" in done.err
 
 
 def test_masks_import(

@@ -35,8 +35,8 @@ LABELS = Labels(PROTOCOL)
 HEIGHT, WIDTH = 16, 24
 LESION = np.zeros((HEIGHT, WIDTH), bool)
 LESION[4:8, 6:12] = True
-#: A lesion on skin, as a model painted it.
-PAINTED = np.where(LESION, 1, 4).astype(np.uint8)
+#: A lesion on skin, as a model predicted it.
+PREDICTED = np.where(LESION, 1, 4).astype(np.uint8)
 
 
 def box(rows: slice, columns: slice) -> NDArray[np.bool_]:
@@ -166,7 +166,7 @@ def test_import__conflicting_strokes_are_counted(
         catalogued, export([task(annotation(stroke("lesion", LESION), stroke("skin", everything)))])
     )
     assert done.outcomes[0].note == wording
-    np.testing.assert_array_equal(drawn(catalogued), PAINTED)
+    np.testing.assert_array_equal(drawn(catalogued), PREDICTED)
 
 
 def own_task(*annotations: dict[str, Any]) -> dict[str, Any]:
@@ -175,14 +175,14 @@ def own_task(*annotations: dict[str, Any]) -> dict[str, Any]:
     return {"id": 7, "annotations": list(annotations), "data": data}
 
 
-def painted(mask: NDArray[np.uint8] = PAINTED) -> list[dict[str, Any]]:
+def predicted_regions(mask: NDArray[np.uint8] = PREDICTED) -> list[dict[str, Any]]:
     regions = prediction(mask, masks.mask_hash(mask), PROTOCOL, None)["result"]
     return [{**region, "origin": "prediction"} for region in regions]
 
 
 def test_import__own_project_edited_over_what_was_left(catalogued: Workspace, export: Any) -> None:
     """The lesion was made larger over skin that stands later in the list: the edit wins."""
-    lesion, skin = painted()
+    lesion, skin = predicted_regions()
     larger = box(slice(4, 10), slice(6, 12))
     edited = stroke("lesion", larger, origin="prediction-changed")
     run(
@@ -195,15 +195,15 @@ def test_import__own_project_edited_over_what_was_left(catalogued: Workspace, ex
 
 
 @pytest.mark.parametrize("told_by", ["annotation", "task", "nobody"])
-def test_import__prediction_tells_what_an_edit_newly_painted(
+def test_import__prediction_tells_what_an_edit_newly_drew(
     catalogued: Workspace, export: Any, told_by: str
 ) -> None:
-    """Skin was painted over a part of the lesion, which itself was made larger elsewhere."""
-    lesion, skin = painted()
+    """Skin was drawn over a part of the lesion, which itself was made larger elsewhere."""
+    lesion, skin = predicted_regions()
     part, more = box(slice(4, 6), slice(6, 8)), box(slice(10, 12), slice(0, 4))
     changed = [
         stroke("lesion", LESION | more, origin="prediction-changed"),
-        stroke("skin", (PAINTED == 4) | part, origin="prediction-changed"),
+        stroke("skin", (PREDICTED == 4) | part, origin="prediction-changed"),
     ]
     begun_with = {"id": 5, "result": [lesion, skin]}
     done = annotation(*changed, parent_prediction=5)

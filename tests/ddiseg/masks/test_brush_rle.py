@@ -182,7 +182,7 @@ def test_decode__grey_canvas_of_the_browser_and_the_sdk(
     np.testing.assert_array_equal(brush_rle.decode(sdk.mask2rle(alpha), alpha.shape), alpha)
 
 
-def test_decode__pixel_covered_by_half_is_painted(rle_pack: RlePack) -> None:
+def test_decode__pixel_covered_by_half_is_covered(rle_pack: RlePack) -> None:
     alpha = brush_rle.decode(rle_pack.encode(np.repeat(np.array([0, 127, 128, 255]), 4)), (1, 4))
     assert (alpha >= brush_rle.ALPHA_THRESHOLD).tolist() == [[False, False, True, True]]
 
@@ -207,7 +207,7 @@ def test_decode__colours_come_as_literals(
 def test_decode__contour_of_the_sdk(sdk: ModuleType) -> None:
     contour = np.array([[[3, 2]], [[17, 4]], [[9, 25]]], np.int32)
     alpha = brush_rle.decode(sdk.contour2rle([contour], 0, 30, 20), (30, 20))
-    assert set(np.unique(alpha)) == {0, 100}  # the SDK paints contours (0, 255, 0, 100)
+    assert set(np.unique(alpha)) == {0, 100}  # the SDK draws contours (0, 255, 0, 100)
     assert alpha[10, 9] == 100
     assert alpha[0, 0] == 0
 

@@ -69,20 +69,20 @@ def slowly(layers: list[Layer], base: Mask | None) -> dict[str, Any]:
     mask = np.zeros(SIZE, dtype=np.uint8)
     conflicts = holes = 0
     for pixel in np.ndindex(SIZE):
-        stayed, added, painted = [], [], []
+        stayed, added, new = [], [], []
         for one in layers:
             if not one.region[pixel]:
                 continue
             if one.origin is Origin.MANUAL:
-                painted.append(one.class_id)
+                new.append(one.class_id)
             elif one.origin is Origin.PREDICTION or (
                 base is not None and base[pixel] == one.class_id
             ):
                 stayed.append(one.class_id)
             else:
                 added.append(one.class_id)
-        if painted:
-            mask[pixel] = max(painted, key=PRECEDENCE.__getitem__)
+        if new:
+            mask[pixel] = max(new, key=PRECEDENCE.__getitem__)
         elif added:
             mask[pixel] = max(added, key=PRECEDENCE.__getitem__)
         elif stayed:
@@ -90,7 +90,7 @@ def slowly(layers: list[Layer], base: Mask | None) -> dict[str, Any]:
         else:
             mask[pixel] = HOLE_FILL
             holes += 1
-        conflicts += len({*added, *painted}) > 1
+        conflicts += len({*added, *new}) > 1
     return {"mask": mask.tolist(), "conflicts": conflicts, "holes": holes}
 
 
@@ -218,7 +218,7 @@ def test_compose__hole_fill_is_the_protocols() -> None:
     assert (found.holes, found.changed) == (12, 0)
 
 
-def test_compose__without_a_base_an_edited_region_is_newly_painted() -> None:
+def test_compose__without_a_base_an_edited_region_is_newly_drawn() -> None:
     edited = Layer(LESION, at((0, 0), (0, 1)), Origin.CHANGED)
     untouched = Layer(RULER, at((0, 0)), Origin.PREDICTION)
     stroke = Layer(SKIN, at((0, 1)), Origin.MANUAL)

@@ -32,13 +32,13 @@ def test_read_region__polygon_in_percent() -> None:
 
 @pytest.mark.parametrize("origin", list(Origin))
 def test_read_region__brush_and_origin(origin: Origin) -> None:
-    painted = np.arange(60).reshape(SIZE) % 7 == 0
-    value = {"format": "rle", "rle": brush_rle.encode(painted), "brushlabels": ["pen"]}
+    drawn = np.arange(60).reshape(SIZE) % 7 == 0
+    value = {"format": "rle", "rle": brush_rle.encode(drawn), "brushlabels": ["pen"]}
     size = {"original_height": 6, "original_width": 10}
     layer = read_region(
         {"type": BRUSH, "origin": origin.value, "value": value, **size}, SIZE, lambda _label: 2
     )
-    np.testing.assert_array_equal(layer.region, painted)
+    np.testing.assert_array_equal(layer.region, drawn)
     assert (layer.class_id, layer.origin) == (2, origin)
 
 

@@ -1,4 +1,4 @@
-"""What the painted photograph keeps and what it shows."""
+"""What the photograph with its overlay keeps and what it shows."""
 
 from __future__ import annotations
 
@@ -36,36 +36,36 @@ def saturation(pixels: NDArray[np.uint8]) -> float:
     return float(np.ptp(pixels.astype(int), axis=-1).mean())
 
 
-def test_paint__skin_keeps_its_tone() -> None:
+def test_draw_overlay__skin_keeps_its_tone() -> None:
     photo, mask = photograph(), np.full((40, 40), SKIN, np.uint8)
     before = photo.copy()
     np.testing.assert_array_equal(draw_overlay(photo, mask, PROTOCOL), photo)
     np.testing.assert_array_equal(photo, before)
 
 
-def test_paint__every_other_class_shows() -> None:
+def test_draw_overlay__every_other_class_shows() -> None:
     photo, mask = photograph(), one_of_each()
-    painted = draw_overlay(photo, mask, PROTOCOL, outline=False)
-    np.testing.assert_array_equal(painted[mask == SKIN], photo[mask == SKIN])
+    overlay = draw_overlay(photo, mask, PROTOCOL, outline=False)
+    np.testing.assert_array_equal(overlay[mask == SKIN], photo[mask == SKIN])
     for index in (LESION, MARKER, RULER):
         colour = np.array(PROTOCOL.class_at(index).rgb, float)
         region = mask == index
-        distance = [np.abs(picture[region] - colour).mean() for picture in (photo, painted)]
+        distance = [np.abs(picture[region] - colour).mean() for picture in (photo, overlay)]
         assert distance[1] < 0.9 * distance[0]
-    assert saturation(painted[mask == BACKGROUND]) < 2 < saturation(photo[mask == BACKGROUND])
-    assert painted[mask == BACKGROUND].mean() < 0.8 * photo[mask == BACKGROUND].mean()
+    assert saturation(overlay[mask == BACKGROUND]) < 2 < saturation(photo[mask == BACKGROUND])
+    assert overlay[mask == BACKGROUND].mean() < 0.8 * photo[mask == BACKGROUND].mean()
 
 
-def test_paint__outline_is_the_class_colour_just_inside() -> None:
-    painted = draw_overlay(photograph(), one_of_each(), PROTOCOL)
-    assert tuple(painted[14, 20]) == tuple(painted[20, 14]) == PROTOCOL.class_at(LESION).rgb
-    assert tuple(painted[20, 32]) == PROTOCOL.class_at(MARKER).rgb
-    assert tuple(painted[34, 20]) == PROTOCOL.class_at(RULER).rgb
+def test_draw_overlay__outline_is_the_class_colour_just_inside() -> None:
+    overlay = draw_overlay(photograph(), one_of_each(), PROTOCOL)
+    assert tuple(overlay[14, 20]) == tuple(overlay[20, 14]) == PROTOCOL.class_at(LESION).rgb
+    assert tuple(overlay[20, 32]) == PROTOCOL.class_at(MARKER).rgb
+    assert tuple(overlay[34, 20]) == PROTOCOL.class_at(RULER).rgb
     # The picture's edge ends no region: no line along it.
-    assert tuple(painted[39, 20]) != PROTOCOL.class_at(RULER).rgb
+    assert tuple(overlay[39, 20]) != PROTOCOL.class_at(RULER).rgb
 
 
-def test_paint__one_pixel_region_is_seen() -> None:
+def test_draw_overlay__one_pixel_region_is_seen() -> None:
     mask = np.full((40, 40), SKIN, np.uint8)
     mask[20, 20] = LESION
     assert (
@@ -73,13 +73,13 @@ def test_paint__one_pixel_region_is_seen() -> None:
     )
 
 
-def test_paint__lesion_keeps_its_texture() -> None:
+def test_draw_overlay__lesion_keeps_its_texture() -> None:
     photo, mask = photograph(), np.full((40, 40), LESION, np.uint8)
-    painted = draw_overlay(photo, mask, PROTOCOL)
-    assert painted.std() > 0.8 * photo.std()
+    overlay = draw_overlay(photo, mask, PROTOCOL)
+    assert overlay.std() > 0.8 * photo.std()
 
 
-def test_paint__mask_of_another_size() -> None:
+def test_draw_overlay__mask_of_another_size() -> None:
     photo = photograph(80)
     large = np.repeat(np.repeat(one_of_each(), 2, axis=0), 2, axis=1)
     np.testing.assert_array_equal(
@@ -87,10 +87,10 @@ def test_paint__mask_of_another_size() -> None:
     )
 
 
-def test_paint__no_opacity_no_outline_is_the_photograph() -> None:
+def test_draw_overlay__no_opacity_no_outline_is_the_photograph() -> None:
     photo = photograph()
-    painted = draw_overlay(photo, one_of_each(), PROTOCOL, opacity=0, outline=False)
-    np.testing.assert_array_equal(painted, photo)
+    overlay = draw_overlay(photo, one_of_each(), PROTOCOL, opacity=0, outline=False)
+    np.testing.assert_array_equal(overlay, photo)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_paint__no_opacity_no_outline_is_the_photograph() -> None:
         (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8), 1.5),
     ],
 )
-def test_paint__refused(photo: Any, mask: Any, opacity: float, refusal: Refusal) -> None:
+def test_draw_overlay__refused(photo: Any, mask: Any, opacity: float, refusal: Refusal) -> None:
     with refusal(InputError):
         draw_overlay(photo, mask, PROTOCOL, opacity)
 

@@ -78,7 +78,7 @@ def test_write_release__manifest_counts(stocked: Builder, tmp_path: Path) -> Non
     assert (manifest["protocol"], manifest["format"]) == ("1.1", "coco")
     licence = (tmp_path / "out" / LICENCE_FILE).read_text()
     assert "CC BY 4.0" in licence
-    assert "1 of the 4 masks are predictions" in licence
+    assert "no person has reviewed: 1 of 4 masks" in licence
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
