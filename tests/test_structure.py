@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,3 +32,22 @@ def test_constraints__pin_everything_that_is_installed() -> None:
     }
     found = {d.metadata["Name"].lower().replace("_", "-") for d in distributions()}
     assert found - pinned <= {"ddiseg", "pip", "setuptools", "wheel"}
+
+
+def test_core_requirements__are_those_of_the_package_without_the_model_and_label_studio() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    required = set(settings["options"]["install_requires"].split("\n")) - {""}
+    lines = (ROOT / "requirements" / "core.txt").read_text().splitlines()
+    core = {line for line in lines if line and not line.startswith("#")}
+    assert core < required
+    left_out = {re.split("[>=<;]", line)[0] for line in required - core}
+    heavy = {"torch", "label-studio-sdk", "guided-diffusion-sdk", "safetensors", "requests"}
+    assert left_out == heavy
+
+
+def test_version__is_dated_in_the_changelog() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(rf"^## \[{settings['metadata']['version']}\] - \d{{4}}-\d\d-\d\d$", text, re.M)

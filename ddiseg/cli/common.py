@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -353,8 +354,15 @@ def taken_as(format_name: str, guessed: bool) -> list[str]:
 
 
 def connection_of(workspace: Workspace) -> Connection:
-    """Return the labelling server of a workspace; asks for its token on a terminal."""
+    """Return the labelling server of a workspace; asks for its token on a terminal.
+
+    Raises:
+        ModuleNotFoundError: label-studio-sdk is not installed; said before a server is looked for.
+    """
     from ddiseg.labelstudio.connection import find
+
+    if find_spec("label_studio_sdk") is None:
+        raise ModuleNotFoundError(name="label_studio_sdk")
 
     return find(workspace.root, ask_token if sys.stdin.isatty() else None)
 
