@@ -1,4 +1,4 @@
-"""DiscriminationResult of malignant from benign: ROC-AUC, F1 and accuracy, with intervals.
+"""Discrimination of malignant from benign: ROC-AUC, F1 and accuracy, with intervals.
 
 Arrays: N images; `truth` is (N,) bool, true for malignant; `probabilities` is (N,) float, of malignancy.
 An image is predicted malignant from the threshold up.
@@ -31,7 +31,7 @@ Floats: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DiscriminationResult:
-    """DiscriminationResult of malignant and benign images in a set of images.
+    """How well a set of images is split into malignant and benign.
 
     No estimate has a value if the set holds one class only, because always predicting it would be
     perfectly accurate; none has an interval with fewer than two patients of a class.
