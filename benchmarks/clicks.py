@@ -112,13 +112,7 @@ def _cells(count: int, tested: Sequence[Example], masks: Sequence[Mask]) -> tupl
     valid = np.ones((len(tested), 2), bool)
     scores = estimate_classes(matrices, [e.patient for e in tested], valid, ("other", "lesion"))
     s = scores["lesion"]
-    return (
-        str(count),
-        s.iou_mean.text(".3f"),
-        s.iou_pooled.text(".3f"),
-        str(s.n),
-        str(s.groups),
-    )
+    return (str(count), s.iou_mean.text(".3f"), s.iou_pooled.text(".3f"), str(s.n), str(s.groups))
 
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:

@@ -175,10 +175,7 @@ class Trial:
         batch: list[int] = []
         for tone, images in waiting.items():
             full = len(batch) + quotas[tone]
-            for way, aim in (
-                (Strategy.RANDOM, len(batch) + at_random[tone]),
-                (strategy, full),
-            ):
+            for way, aim in ((Strategy.RANDOM, len(batch) + at_random[tone]), (strategy, full)):
                 # Patients who are labelled already come only for want of others.
                 for barred in (labelled, ()):
                     known = [i for i in (*labelled, *batch) if tones[i] == tone]

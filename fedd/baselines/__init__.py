@@ -13,13 +13,7 @@ from fedd.baselines.cnns import (
     load_cnn,
     train_cnn,
 )
-from fedd.baselines.unets import (
-    ENCODERS,
-    SegmentationBaseline,
-    UNetSettings,
-    load_unet,
-    train_unet,
-)
+from fedd.baselines.unets import ENCODERS, SegmentationBaseline, UNetSettings, load_unet, train_unet
 from fedd.baselines.weights import Start
 
 __all__ = [

@@ -19,15 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from fedd.baselines.fitting import (
-    FitSettings,
-    Report,
-    Samples,
-    fit,
-    scaled,
-    seeded,
-    squeezed,
-)
+from fedd.baselines.fitting import FitSettings, Report, Samples, fit, scaled, seeded, squeezed
 from fedd.baselines.packages import needing_baselines
 from fedd.baselines.weights import ImageNetInput, Start, fetching, fill
 from fedd.dataset import DatasetImage
@@ -105,11 +97,7 @@ class ClassificationBaseline:
 
     def save(self, path: Path) -> None:
         """Write weights and settings to a file, atomically."""
-        header = {
-            "kind": CNN_KIND,
-            "settings": self.settings.to_json(),
-            "epoch": str(self.epoch),
-        }
+        header = {"kind": CNN_KIND, "settings": self.settings.to_json(), "epoch": str(self.epoch)}
         tensors = {key: t.cpu().contiguous() for key, t in self.net.state_dict().items()}
         write_safetensors(path, tensors, header)
 

@@ -22,16 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedd.baselines.fitting import (
-    FitSettings,
-    Loss,
-    Report,
-    Samples,
-    fit,
-    scaled,
-    seeded,
-    squeezed,
-)
+from fedd.baselines.fitting import FitSettings, Loss, Report, Samples, fit, scaled, seeded, squeezed
 from fedd.baselines.packages import needing_baselines
 from fedd.baselines.weights import ImageNetInput, Start, fetching, fill
 from fedd.dataset import UNKNOWN

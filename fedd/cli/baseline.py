@@ -43,10 +43,7 @@ _TRAINING = (
     options.seed(),
     options.DEVICE,
     click.option(
-        "--out",
-        type=options.NEW_FILE,
-        required=True,
-        help="File of the network (safetensors).",
+        "--out", type=options.NEW_FILE, required=True, help="File of the network (safetensors)."
     ),
 )
 

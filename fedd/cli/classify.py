@@ -39,16 +39,11 @@ def classify() -> None:
 )
 @click.option("--block", type=int, help="Decoder block.  [default: by images and backbone]")
 @click.option(
-    "--timestep",
-    type=click.IntRange(0, 999),
-    help="Timestep of the noise.  [default: by backbone]",
+    "--timestep", type=click.IntRange(0, 999), help="Timestep of the noise.  [default: by backbone]"
 )
 @options.seed()
 @click.option(
-    "--out",
-    type=options.NEW_FILE,
-    required=True,
-    help="File of the classifier (safetensors).",
+    "--out", type=options.NEW_FILE, required=True, help="File of the classifier (safetensors)."
 )
 def train(
     photographs: Path,
@@ -109,9 +104,7 @@ def train(
     help="Use the threshold that is best on these same photographs, as the paper did.",
 )
 @click.option(
-    "--out",
-    type=options.NEW_FILE,
-    help="File for the probabilities (CSV).  [default: print them]",
+    "--out", type=options.NEW_FILE, help="File for the probabilities (CSV).  [default: print them]"
 )
 def predict(
     classifier: Path,

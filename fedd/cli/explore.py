@@ -11,12 +11,7 @@ from fedd.errors import ExplorationError
 
 
 @click.command()
-@click.argument(
-    "photographs",
-    type=options.FILE,
-    nargs=-1,
-    required=True,
-)
+@click.argument("photographs", type=options.FILE, nargs=-1, required=True)
 @click.option(
     "--k", default=3, show_default=True, type=click.IntRange(2, 8), help="Clusters in each map."
 )

@@ -235,12 +235,7 @@ def _network(inputs: int) -> nn.Sequential:
     """Return the network: inputs -> 64 -> 32 -> 1, a logit."""
     layers: list[nn.Module] = []
     for width, dropped in zip(HIDDEN, DROPOUT, strict=True):
-        layers += [
-            nn.Linear(inputs, width),
-            nn.BatchNorm1d(width),
-            nn.ReLU(),
-            nn.Dropout(dropped),
-        ]
+        layers += [nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(dropped)]
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, 1))
 

@@ -139,6 +139,5 @@ def _tiles(image: Tensor, rows: int, columns: int) -> Tensor:
     """Return overlapping tiles of the first lines of (H, W, C), as a view (6, 6, rows, columns, C)."""
     line, pixel, channel = image.stride()
     return image.as_strided(
-        (IN, IN, rows, columns, image.shape[2]),
-        (line, pixel, OUT * line, OUT * pixel, channel),
+        (IN, IN, rows, columns, image.shape[2]), (line, pixel, OUT * line, OUT * pixel, channel)
     )

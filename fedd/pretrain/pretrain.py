@@ -178,10 +178,7 @@ class _Run:
     """Network, heads, optimiser and moving average, saved and loaded as one."""
 
     def __init__(
-        self,
-        start: UNetConfig | DiffusionUNet,
-        settings: PretrainSettings,
-        teacher: Teacher | None,
+        self, start: UNetConfig | DiffusionUNet, settings: PretrainSettings, teacher: Teacher | None
     ) -> None:
         from guided_diffusion.script_util import create_gaussian_diffusion
 

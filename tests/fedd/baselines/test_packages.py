@@ -17,10 +17,7 @@ BROKEN = RuntimeError("operator torchvision::nms does not exist")
 
 
 def test_needing__package_that_is_not_installed(refusal: Refusal) -> None:
-    with (
-        refusal(MissingPackageError),
-        needing_baselines(),
-    ):
+    with refusal(MissingPackageError), needing_baselines():
         raise ImportError("No module named 'timm'", name="timm")
 
 

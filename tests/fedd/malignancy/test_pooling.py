@@ -90,11 +90,7 @@ def test_pooled__by_hand() -> None:
     assert torch.equal(pooled(activations), expected.flatten(1))
 
 
-@given(
-    st.sampled_from([(1024, 8), (512, 8), (256, 8), (256, 16)]),
-    st.integers(0, 100),
-    st.data(),
-)
+@given(st.sampled_from([(1024, 8), (512, 8), (256, 8), (256, 16)]), st.integers(0, 100), st.data())
 def test_pooled__a_finer_grid_gives_the_same_for_the_papers_channels(
     shape: tuple[int, int], seed: int, data: st.DataObject
 ) -> None:

@@ -28,16 +28,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return count
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "cuda",
-        "cuda:1",
-        "gpu",
-        "",
-        "meta",
-    ],
-)
+@pytest.mark.parametrize("name", ["cuda", "cuda:1", "gpu", "", "meta"])
 def test_device__does_not_exist(
     tiny: DiffusionUNet, gpus: Callable[[int], None], name: str, refusal: Refusal
 ) -> None:

@@ -54,11 +54,7 @@ def test_sample__unknown_pixels_are_never_read(tiny: DiffusionUNet) -> None:
     mask = np.full((40, 40), UNKNOWN, np.uint8)
     mask[5:8, 5:8] = 1
     nowhere = np.full((40, 40), UNKNOWN, np.uint8)
-    examples = [
-        replace(EXAMPLES[0], mask=mask),
-        replace(EXAMPLES[1], mask=nowhere),
-        EXAMPLES[2],
-    ]
+    examples = [replace(EXAMPLES[0], mask=mask), replace(EXAMPLES[1], mask=nowhere), EXAMPLES[2]]
     squares = [prepare_example(e, TINY.image_size) for e in examples]
     found = sample(squares, tiny, QUICK.features, replace(SAMPLING, views=0))
     assert set(found.labels[found.image == 0].tolist()) == {1}

@@ -94,9 +94,7 @@ def test_close_ups__cut_photograph_and_mask_alike_and_skip_masks_without_a_lesio
     assert list(lesion_windows(Example(photograph, np.full_like(mask, 4)), 1, "a")) == []
 
 
-def test_train__the_refiner_learns_from_the_same_patients(
-    tiny: DiffusionUNet,
-) -> None:
+def test_train__the_refiner_learns_from_the_same_patients(tiny: DiffusionUNet) -> None:
     """Windows of a validation image would leak into training."""
     stages: list[str] = []
     trained = train_probes(

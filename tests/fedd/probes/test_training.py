@@ -129,13 +129,7 @@ def _masked(value: int) -> Example:
 
 
 @pytest.mark.parametrize(
-    "examples",
-    [
-        [],
-        [_masked(4)],
-        [_masked(UNKNOWN)],
-        [TRAINING[0], _masked(7)],
-    ],
+    "examples", [[], [_masked(4)], [_masked(UNKNOWN)], [TRAINING[0], _masked(7)]]
 )
 def test_train__nothing_to_learn(
     tiny: DiffusionUNet, examples: list[Example], refusal: Refusal
@@ -302,13 +296,7 @@ def test_warm_start__no_steps_keep_what_the_probes_say(tiny: DiffusionUNet, prob
     images = [spot(s)[0] for s in range(60, 64)]
     still = replace(QUICK, warm_steps=1, learning_rate=1e-12)
     earlier = Probes(
-        still,
-        CLASSES,
-        probes.trained,
-        tiny.name,
-        tiny.hash,
-        probes.tensors,
-        record=probes.record,
+        still, CLASSES, probes.trained, tiny.name, tiny.hash, probes.tensors, record=probes.record
     )
     warm = train_probes(TRAINING, tiny, still, CLASSES, warm_start=earlier)
     assert warm.record.warm_start

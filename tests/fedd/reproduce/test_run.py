@@ -139,10 +139,7 @@ def test_run_cells__without_the_extra(
     assert "ddiseg[baselines]" in (tmp_path / "table.md").read_text()
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"probes": replace(TINY_PLAN.probes, steps=21)}],
-)
+@pytest.mark.parametrize("change", [{"probes": replace(TINY_PLAN.probes, steps=21)}])
 def test_run_cells__changed_settings_are_refused_before_any_work(
     workbench: Make,
     parts: PaperSplit,
