@@ -23,12 +23,14 @@ from syrupy.extensions.amber import AmberSnapshotExtension
 #: `with refusal(InputError) as error:` as `pytest.raises`, and the text is the pinned one.
 Refusal = Callable[..., AbstractContextManager[pytest.ExceptionInfo[BaseException]]]
 
-#: What differs from run to run: a port, a moment, a process, the file of a trained model.
+#: What differs from run to run: a port, a moment, a process, the file of a trained model, a package.
 VARYING = {
     r"(?<=127\.0\.0\.1:)[2-6]\d{4}": "<port>",
     r"20\d\d-\d\d-\d\dT\d\d:\d\d(:\d\d)?(\.\d+)?(Z|\+00:00)?": "<time>",
     r"(?<=process )\d+": "<pid>",
     r"[0-9a-f]{2}/[0-9a-f]{64}": "<hash>",
+    r"[^\s'\"]*/pytest-of-\w+/pytest-\d+": "<session>",
+    r"(?<=torch )\d+\.\d+\.\d+[\w.+]*(?= finds)": "<version>",
 }
 
 

@@ -16,7 +16,7 @@ from fedd.errors import DatasetError
 from fedd.files import check_writable, write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from fedd.baselines import Start
     from fedd.dataset import DatasetImage
@@ -42,9 +42,7 @@ _TRAINING = (
     click.option("--learning-rate", default=1e-4, show_default=True, help="Adam's."),
     options.seed(),
     options.DEVICE,
-    click.option(
-        "--out", type=options.NEW_FILE, required=True, help="File of the network (safetensors)."
-    ),
+    options.out("File of the network (safetensors)."),
 )
 
 
@@ -145,13 +143,14 @@ def classify(
     from fedd.baselines import CNNSettings, diagnosed, train_cnn
     from fedd.baselines.cnns import DEEPDERM
     from fedd.dataset import read_dataset
+    from fedd.validation import malignancy_split
 
     start = _start(weights, from_scratch)
     size = image_size or (299 if model == DEEPDERM else 224)
     settings = CNNSettings(model=model, start=start, image_size=size, **fitting)
     items = [item for item in read_dataset(photographs, table) if item.malignant is not None]
     check_writable(out)
-    training, validation = _malignancy_splits(items, settings.seed)
+    training, validation = _divided(items, malignancy_split(items, VALIDATION, settings.seed))
     done = train_cnn(
         diagnosed(training), diagnosed(validation), settings, device=device, report=_show_epoch
     )
@@ -163,11 +162,9 @@ def classify(
 @baseline.command()
 @click.argument("network", type=options.FILE)
 @click.argument("photographs", type=options.FOLDER)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder for a UNet's masks (PNG), or file for a CNN's probabilities (CSV).",
+@options.out(
+    "Folder for a UNet's masks (PNG), or file for a CNN's probabilities (CSV).",
+    click.Path(path_type=Path),
 )
 @click.option(
     "--probabilities", is_flag=True, help="Write a UNet's class probabilities too (.npy, float16)."
@@ -175,6 +172,9 @@ def classify(
 @options.DEVICE
 def predict(network: Path, photographs: Path, out: Path, probabilities: bool, device: str) -> None:
     """Predict masks or malignancy of the PHOTOGRAPHS (a folder) with a NETWORK file."""
+    import numpy as np
+    from PIL import Image
+
     from fedd.baselines import load_cnn, load_unet
     from fedd.baselines.unets import UNET_KIND
     from fedd.dataset import read_dataset
@@ -186,9 +186,13 @@ def predict(network: Path, photographs: Path, out: Path, probabilities: bool, de
         out.mkdir(parents=True, exist_ok=True)
         for item, photograph in _opened(items):
             [mask] = unet.predict([photograph])
-            write_file(out / f"{item.stem}.png", _png(mask))
+            data = io.BytesIO()
+            Image.fromarray(mask).save(data, "png")
+            write_file(out / f"{item.stem}.png", data.getvalue())
             if probabilities:
-                write_file(out / f"{item.stem}.npy", _npy(unet.probabilities(photograph)))
+                data = io.BytesIO()
+                np.save(data, unet.probabilities(photograph).astype(np.float16), allow_pickle=False)
+                write_file(out / f"{item.stem}.npy", data.getvalue())
         return
     check_writable(out)
     cnn = load_cnn(network, device)
@@ -230,22 +234,14 @@ def _mask_splits(
     return _divided(items, [i in chosen for i in range(len(items))])
 
 
-def _malignancy_splits(
-    items: Sequence[DatasetImage], seed: int
-) -> tuple[list[DatasetImage], list[DatasetImage]]:
-    from fedd.validation import malignancy_split
-
-    return _divided(items, malignancy_split(items, VALIDATION, seed).tolist())
-
-
 def _divided(
-    items: Sequence[DatasetImage], in_validation: Sequence[bool]
+    items: Sequence[DatasetImage], in_validation: Iterable[bool]
 ) -> tuple[list[DatasetImage], list[DatasetImage]]:
     """Return the training and the validation split."""
-    pairs = list(zip(items, in_validation, strict=True))
-    return [item for item, chosen in pairs if not chosen], [
-        item for item, chosen in pairs if chosen
-    ]
+    splits: tuple[list[DatasetImage], list[DatasetImage]] = [], []
+    for item, chosen in zip(items, in_validation, strict=True):
+        splits[bool(chosen)].append(item)
+    return splits
 
 
 def _show_epoch(epoch: int, train_loss: float, validation_loss: float) -> None:
@@ -284,19 +280,3 @@ def _opened(items: Sequence[DatasetImage]) -> Iterator[tuple[DatasetImage, Any]]
     )
     if refused and len(refused) == len(items):
         raise DatasetError(f"no photograph can be opened, first: {refused[0]}")
-
-
-def _png(mask: Any) -> bytes:
-    from PIL import Image
-
-    data = io.BytesIO()
-    Image.fromarray(mask).save(data, "png")
-    return data.getvalue()
-
-
-def _npy(probabilities: Any) -> bytes:
-    import numpy as np
-
-    data = io.BytesIO()
-    np.save(data, probabilities.astype(np.float16), allow_pickle=False)
-    return data.getvalue()

@@ -16,20 +16,12 @@ from fedd.cli import options
 )
 @options.devices("auto")
 @options.PRECISION
-@click.option(
+@options.count(
     "--images",
-    default=32,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Photographs to measure with; decoding overlaps with computing over several batches.",
+    32,
+    "Photographs to measure with; decoding overlaps with computing over several batches.",
 )
-@click.option(
-    "--batch",
-    default=64,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Photographs in a batch; halved if memory runs out.",
-)
+@options.count("--batch", 64, "Photographs in a batch; halved if memory runs out.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(
     backbone: str,

@@ -34,7 +34,7 @@ def classify() -> None:
     "--validation",
     default=0.2,
     show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=options.SHARE,
     help="Share of the photographs in the validation split, for early stopping and the threshold.",
 )
 @click.option("--block", type=int, help="Decoder block.  [default: by images and backbone]")
@@ -42,9 +42,7 @@ def classify() -> None:
     "--timestep", type=click.IntRange(0, 999), help="Timestep of the noise.  [default: by backbone]"
 )
 @options.seed()
-@click.option(
-    "--out", type=options.NEW_FILE, required=True, help="File of the classifier (safetensors)."
-)
+@options.out("File of the classifier (safetensors).")
 def train(
     photographs: Path,
     table: Path | None,

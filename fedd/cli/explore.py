@@ -15,29 +15,12 @@ from fedd.errors import ExplorationError
 @click.option(
     "--k", default=3, show_default=True, type=click.IntRange(2, 8), help="Clusters in each map."
 )
-@click.option(
-    "--blocks",
-    metavar="N,N,...",
-    callback=options.numbers,
-    help="Decoder blocks.  [default: 4,6,8,12 of the ImageNet network, 1,3,5,7 of the small one]",
-)
-@click.option(
-    "--timesteps",
-    metavar="N,N,...",
-    callback=options.numbers,
-    default="50,250,500",
-    show_default=True,
-    help="Timesteps.",
-)
+@options.blocks("4,6,8,12 of the ImageNet network, 1,3,5,7 of the small one")
+@options.timesteps("50,250,500", "Timesteps.")
 @options.BACKBONE
 @options.devices("cpu")
 @options.seed("K-means")
-@click.option(
-    "--out",
-    type=options.NEW_FILE,
-    required=True,
-    help="Figure to write (.png, .svg or .pdf); several pages are numbered.",
-)
+@options.out("Figure to write (.png, .svg or .pdf); several pages are numbered.")
 def kmeans(
     photographs: tuple[Path, ...],
     k: int,
@@ -80,19 +63,11 @@ def kmeans(
     show_default=True,
     help="Task of the cells.",
 )
-@click.option(
-    "--blocks",
-    metavar="N,N,...",
-    callback=options.numbers,
-    help="Decoder blocks.  [default: 2,4,...,14 of the ImageNet network, all of another]",
-)
-@click.option(
-    "--timesteps",
-    metavar="N,N,...",
-    callback=options.numbers,
-    default=",".join(map(str, range(0, 1001, 50))),
-    show_default="0,50,...,1000",
-    help="Timesteps; 1000 is replaced by 999, the last of the schedule.",
+@options.blocks("2,4,...,14 of the ImageNet network, all of another")
+@options.timesteps(
+    ",".join(map(str, range(0, 1001, 50))),
+    "Timesteps; 1000 is replaced by 999, the last of the schedule.",
+    shown="0,50,...,1000",
 )
 @click.option(
     "--test",
@@ -103,18 +78,13 @@ def kmeans(
     "--test-share",
     default=0.3,
     show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=options.SHARE,
     help="Share of the test split, without --test.",
 )
 @options.BACKBONE
 @options.devices("cpu")
 @options.seed("the split and the trainings")
-@click.option(
-    "--out",
-    type=options.NEW_FOLDER,
-    required=True,
-    help="Folder of the run; a stopped run in it is resumed.",
-)
+@options.out("Folder of the run; a stopped run in it is resumed.", options.NEW_FOLDER)
 def ablate(
     photographs: Path,
     masks: Path | None,
@@ -169,7 +139,14 @@ def ablate(
         replace(default_settings(net.config), seed=seed),
         replace(default_classifier(net.config, learned), seed=seed),
     )
-    run(parts, net, grid, settings, out, options.show_cells)
+    run(
+        parts,
+        net,
+        grid,
+        settings,
+        out,
+        lambda *at: click.echo("{} of {} cells".format(*at), err=True),
+    )
     click.echo(out / "grid.csv")
     for each in tasks:
         click.echo(out / f"figure6-{each}.png")

@@ -15,6 +15,9 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
 
+#: A share that is neither nothing nor everything.
+SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+
 BACKBONE: _Option = click.option(
     "--backbone",
     default="small",
@@ -57,6 +60,29 @@ def seed(of: str = "everything random") -> _Option:
     return click.option("--seed", default=0, show_default=True, help=f"Seed of {of}.")
 
 
+def out(help: str, kind: click.Path = NEW_FILE) -> _Option:
+    """Return `--out`, the file or folder to write."""
+    return click.option("--out", type=kind, required=True, help=help)
+
+
+def count(name: str, default: int, help: str, *, least: int = 1) -> _Option:
+    """Return an option for a whole number of `least` or more."""
+    kind = click.IntRange(min=least)
+    return click.option(name, default=default, show_default=True, type=kind, help=help)
+
+
+def blocks(default: str) -> _Option:
+    """Return `--blocks` for an exploration, with its default in the help."""
+    text = f"Decoder blocks.  [default: {default}]"
+    return click.option("--blocks", metavar="N,N,...", callback=numbers, help=text)
+
+
+def timesteps(default: str, help: str, *, shown: str | bool = True) -> _Option:
+    """Return `--timesteps` for an exploration."""
+    shape: Any = {"metavar": "N,N,...", "callback": numbers}
+    return click.option("--timesteps", **shape, default=default, show_default=shown, help=help)
+
+
 def numbers(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[int, ...] | None:
@@ -69,8 +95,3 @@ def numbers(
         raise click.BadParameter(
             f"{value!r} is not a list of whole numbers, such as 2,4,6", context, parameter
         ) from error
-
-
-def show_cells(done: int, total: int) -> None:
-    """Show the progress of an ablation on stderr."""
-    click.echo(f"{done} of {total} cells", err=True)

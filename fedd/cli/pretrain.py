@@ -15,12 +15,7 @@ SCRATCH_RATE, TUNING_RATE = 4e-4, 1e-4
 
 @click.command()
 @click.argument("photographs", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--out",
-    type=options.NEW_FOLDER,
-    required=True,
-    help="Folder of the run; a stopped run in it is resumed.",
-)
+@options.out("Folder of the run; a stopped run in it is resumed.", options.NEW_FOLDER)
 @click.option(
     "--only",
     type=options.FILE,
@@ -30,27 +25,9 @@ SCRATCH_RATE, TUNING_RATE = 4e-4, 1e-4
     "--name",
     help="Name of the backbone.  [default: small, or NAME-tuned of the one it starts from]",
 )
-@click.option(
-    "--steps",
-    default=3000,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Training steps in total.",
-)
-@click.option(
-    "--batch-size",
-    default=16,
-    show_default=True,
-    type=click.IntRange(min=2),
-    help="Images per step.",
-)
-@click.option(
-    "--phantoms",
-    default=4000,
-    show_default=True,
-    type=click.IntRange(min=0),
-    help="Rendered phantoms to learn from in addition.",
-)
+@options.count("--steps", 3000, "Training steps in total.")
+@options.count("--batch-size", 16, "Images per step.", least=2)
+@options.count("--phantoms", 4000, "Rendered phantoms to learn from in addition.", least=0)
 @click.option(
     "--teacher",
     type=click.Choice(["efficientnet-lite0", "none"]),

@@ -27,11 +27,8 @@ if TYPE_CHECKING:
     "--weights",
     help="Backbone: imagenet-256 once it is fetched, a weights file, or 'small' for the shipped one.",
 )
-@click.option(
-    "--out",
-    type=options.NEW_FOLDER,
-    required=True,
-    help="Folder of cells, tables and figures; a stopped run in it is resumed.",
+@options.out(
+    "Folder of cells, tables and figures; a stopped run in it is resumed.", options.NEW_FOLDER
 )
 @options.devices("cpu")
 @options.PRECISION

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from fedd.backbone import DiffusionUNet, UNetConfig
+from fedd.cli.main import cli
 from fedd.features import FeatureSpec
-from fedd.segment import ProbeSettings
+from fedd.segment import Probes, ProbeSettings
+from fedd.weights.files import save_backbone
 
 #: As many decoder blocks as the shipped network, a hundredth of its work.
 TINY = UNetConfig(
@@ -44,6 +50,26 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def tiny() -> DiffusionUNet:
     return DiffusionUNet.random(TINY, seed=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tiny: DiffusionUNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_backbone(path, "tiny", TINY, tiny.net.state_dict(), {})
+    return path
+
+
+def fedd(*words: object) -> Result:
+    """`fedd`, as it is typed."""
+    return CliRunner().invoke(cli, [str(word) for word in words])
+
+
+def like(probes: Probes, settings: ProbeSettings | None = None, **given: Any) -> Probes:
+    """The members of other probes, without their calibration, record and refiner."""
+    names = ("classes", "trained", "backbone_name", "backbone_hash", "tensors")
+    return Probes(
+        settings or probes.settings, **{**{n: getattr(probes, n) for n in names}, **given}
+    )
 
 
 def spot(

@@ -4,7 +4,6 @@ import errno
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,23 +18,9 @@ from fedd.errors import WeightsError
 from fedd.features import FeatureSpec, prepare
 from fedd.weights.files import read_safetensors, write_safetensors
 from tests.fedd.conftest import TINY, spot
+from tests.fedd.counting import Counting
 
 SPEC = FeatureSpec(blocks=(3, 5), timestep=10)
-
-
-class Counting:
-    """The tiny network, counting the images that pass through it."""
-
-    def __init__(self, net: DiffusionUNet) -> None:
-        self._net, self.images = net, 0
-        self.name, self.hash, self.image_size = net.name, net.hash, net.image_size
-        self.blocks, self.device = net.blocks, net.device
-
-    def activations(
-        self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0
-    ) -> dict[int, Tensor]:
-        self.images += len(images)
-        return self._net.activations(images, timestep, blocks, noise)
 
 
 @pytest.fixture
@@ -54,12 +39,12 @@ def entries(folder: Path) -> list[Path]:
 def test_extract__as_without_a_cache_and_once(net: Counting, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     expected = extract_as_cached(net, images(0, 1), SPEC, None)
-    net.images = 0
+    net.passed.clear()
     for _ in range(2):
         found = cache.extract(net, images(0, 1), SPEC)
         assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
         assert found[0].dtype == torch.float32
-    assert net.images == 2
+    assert net.passed.total() == 2
     assert len(entries(tmp_path)) == 2 * len(SPEC.blocks)
 
 
@@ -68,9 +53,9 @@ def test_extract__only_missing_images_are_computed_in_their_place(
 ) -> None:
     cache = FeatureCache(tmp_path)
     cache.extract(net, images(1), SPEC)
-    net.images = 0
+    net.passed.clear()
     found = cache.extract(net, images(0, 1, 2), SPEC)
-    assert net.images == 2
+    assert net.passed.total() == 2
     expected = extract_as_cached(net, images(0, 1, 2), SPEC, None)
     for f, e in zip(found, expected, strict=True):
         torch.testing.assert_close(f, e, rtol=1e-3, atol=1e-3)
@@ -79,7 +64,7 @@ def test_extract__only_missing_images_are_computed_in_their_place(
 def test_extract__another_cache_object_finds_them(net: Counting, tmp_path: Path) -> None:
     FeatureCache(tmp_path).extract(net, images(0), SPEC)
     FeatureCache(tmp_path).extract(net, images(0), replace(SPEC, blocks=(5,)))
-    assert net.images == 1
+    assert net.passed.total() == 1
 
 
 def test_name__says_all_that_made_the_entry(tiny: DiffusionUNet) -> None:
@@ -147,7 +132,7 @@ def test_extract__damaged_entry_is_computed_again_and_replaced(
     for passes in (2, 2):  # the second time the replaced entry is found
         found = cache.extract(net, images(0), SPEC)
         assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
-        assert net.images == passes
+        assert net.passed.total() == passes
 
 
 def test_evict__the_least_recently_used_go_first(net: Counting, tmp_path: Path) -> None:
@@ -163,11 +148,11 @@ def test_evict__the_least_recently_used_go_first(net: Counting, tmp_path: Path) 
             os.utime(cache._path(name), (now - 100 * (age + 1),) * 2)
     cache.extract(net, images(0), SPEC)  # used again: 1 is the one longest unused now
     cache.extract(net, images(3), SPEC)
-    net.images = 0
+    net.passed.clear()
     cache.extract(net, images(0, 2, 3), SPEC)
-    assert net.images == 0
+    assert net.passed.total() == 0
     cache.extract(net, images(1), SPEC)
-    assert net.images == 1
+    assert net.passed.total() == 1
     assert sum(p.stat().st_size for p in tmp_path.glob("*/*")) <= cache.limit
 
 
@@ -245,7 +230,7 @@ def test_read__folder_that_can_only_be_read(
 
     monkeypatch.setattr(os, "utime", refused)  # not by the folder's mode: root may write anywhere
     FeatureCache(tmp_path).extract(net, images(0), SPEC)
-    assert net.images == 1
+    assert net.passed.total() == 1
 
 
 def test_to_half__large_numbers_stay_numbers_and_nan_is_refused() -> None:

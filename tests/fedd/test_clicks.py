@@ -13,7 +13,7 @@ from fedd.clicks import SMALLEST, Click, ClickSegmenter, prepare_clicks, region
 from fedd.errors import ClickError, WeightsError
 from fedd.probes.training import Example, train_probes
 from fedd.segment import Probes
-from tests.fedd.conftest import CLASSES, QUICK, TINY, spot
+from tests.fedd.conftest import CLASSES, QUICK, TINY, like, spot
 from tests.fedd.counting import Counting
 from tests.wording import Refusal
 
@@ -23,7 +23,7 @@ LESION, MARKER = 1, 2
 SQUARE = np.s_[4:12, 4:12]
 
 
-def looked(shape: tuple[int, int] = (64, 64), log_odds: float = 0.0) -> ClickSegmenter:
+def segmenter(shape: tuple[int, int] = (64, 64), log_odds: float = 0.0) -> ClickSegmenter:
     """Other features in the square, and a probe that says the same of every place."""
     features = np.zeros((2, 16, 16), np.float16)
     features[0] = 1
@@ -45,19 +45,19 @@ def expected(*squares: tuple[slice, slice]) -> NDArray[np.bool_]:
 
 
 def test_region__what_looks_like_the_click() -> None:
-    found = looked().region([Click(32, 32)], LESION)
+    found = segmenter().region([Click(32, 32)], LESION)
     assert found.dtype == bool
     np.testing.assert_array_equal(shown(found), expected(SQUARE))
 
 
 def test_region__any_shape_of_photograph() -> None:
-    found = looked((32, 160)).region([Click(80, 16)], LESION)
+    found = segmenter((32, 160)).region([Click(80, 16)], LESION)
     assert found.shape == (32, 160)
     np.testing.assert_array_equal(shown(found), expected(SQUARE))
 
 
 def test_region__only_the_part_that_was_clicked() -> None:
-    two = looked()
+    two = segmenter()
     two.features[:, :, 7:9] = np.array([1, 0]).reshape(2, 1, 1)
     found = two.region([Click(20, 32)], LESION)
     np.testing.assert_array_equal(shown(found), expected(np.s_[4:12, 4:7]))
@@ -66,7 +66,7 @@ def test_region__only_the_part_that_was_clicked() -> None:
 
 
 def test_region__probe_of_the_class_decides_where_all_looks_alike() -> None:
-    alike = looked()
+    alike = segmenter()
     alike.features[:] = np.array([1, 0]).reshape(2, 1, 1)
     alike.log_odds[LESION] = -6
     alike.log_odds[LESION, 8:24, 8:24] = 6
@@ -77,7 +77,7 @@ def test_region__probe_of_the_class_decides_where_all_looks_alike() -> None:
 
 def test_region__negative_click_cuts_a_part_off() -> None:
     # The square's right half looks a little different from its left half.
-    parts = looked()
+    parts = segmenter()
     parts.features[:, 4:12, 8:12] = np.array([0.5, 0.866]).reshape(2, 1, 1)
     whole = parts.region([Click(24, 32)], LESION)
     assert shown(whole)[5:11, 4:11].all()
@@ -87,7 +87,7 @@ def test_region__negative_click_cuts_a_part_off() -> None:
 
 
 def test_region__negative_click_in_a_hole_keeps_it_open() -> None:
-    ring = looked()
+    ring = segmenter()
     ring.features[:, 7:9, 7:9] = np.array([1, 0]).reshape(2, 1, 1)
     clicks = [Click(20, 32), Click(32, 20), Click(44, 32)]
     filled = ring.region(clicks, LESION)
@@ -98,15 +98,15 @@ def test_region__negative_click_in_a_hole_keeps_it_open() -> None:
 
 
 def test_region__click_that_the_probe_denies_is_followed() -> None:
-    found = looked(log_odds=-9).region([Click(32, 32)], LESION)
+    found = segmenter(log_odds=-9).region([Click(32, 32)], LESION)
     assert shown(found)[7:9, 7:9].all()
-    sure = looked(log_odds=9).region([Click(32, 32), Click(8, 8, positive=False)], LESION)
+    sure = segmenter(log_odds=9).region([Click(32, 32), Click(8, 8, positive=False)], LESION)
     assert not sure[4:12, 4:12].any()
 
 
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (63.9, 63.9), (0, 63), (63, 31.5)])
 def test_region__click_at_the_very_border(x: float, y: float) -> None:
-    assert looked().region([Click(x, y)], LESION)[int(y), int(x)]
+    assert segmenter().region([Click(x, y)], LESION)[int(y), int(x)]
 
 
 @pytest.mark.parametrize(
@@ -117,23 +117,23 @@ def test_region__click_beside_the_photograph(
     x: float, y: float, positive: bool, refusal: Refusal
 ) -> None:
     with refusal(ClickError):
-        looked().region([Click(32, 32), Click(x, y, positive)], LESION)
+        segmenter().region([Click(32, 32), Click(x, y, positive)], LESION)
 
 
 def test_region__one_pixel_clicked_both_ways(refusal: Refusal) -> None:
     with refusal(ClickError):
-        looked().region([Click(3, 5), Click(3.5, 5.5, positive=False)], LESION)
+        segmenter().region([Click(3, 5), Click(3.5, 5.5, positive=False)], LESION)
 
 
 @pytest.mark.parametrize("class_id", [-1, 5])
 def test_region__a_class_that_there_is_not(class_id: int) -> None:
     with pytest.raises(ClickError, match=f"no class {class_id}: the probes know 0 to 4"):
-        looked().region([Click(3, 5)], class_id)
+        segmenter().region([Click(3, 5)], class_id)
 
 
 def test_region__without_a_positive_click_is_empty() -> None:
     for clicks in ([], [Click(32, 32, positive=False)]):
-        found = looked((40, 50), log_odds=9).region(clicks, LESION)
+        found = segmenter((40, 50), log_odds=9).region(clicks, LESION)
         assert (found.shape, found.any()) == ((40, 50), False)
 
 
@@ -168,7 +168,7 @@ def probes(tiny: DiffusionUNet) -> Probes:
     return train_probes([Example(*spot(s)) for s in range(6)], tiny, settings, CLASSES)
 
 
-def test_look__one_click_finds_the_spot(tiny: DiffusionUNet, probes: Probes) -> None:
+def test_prepare_clicks__one_click_finds_the_spot(tiny: DiffusionUNet, probes: Probes) -> None:
     photograph, mask = spot(20, (40, 60))
     rows, columns = np.nonzero(mask == LESION)
     click = Click(float(columns.mean()), float(rows.mean()))
@@ -177,20 +177,17 @@ def test_look__one_click_finds_the_spot(tiny: DiffusionUNet, probes: Probes) -> 
     assert (found & truth).sum() / (found | truth).sum() > 0.7
 
 
-def test_look__sees_what_predict_sees(tiny: DiffusionUNet, probes: Probes) -> None:
-    """Where clicks move nothing, the likeliest class is that of the mask, second look and all."""
+def test_prepare_clicks__sees_what_predict_sees(tiny: DiffusionUNet, probes: Probes) -> None:
+    """Where clicks move nothing, the likeliest class is that of the mask, refined as it is."""
     photograph = spot(21, (TINY.image_size, TINY.image_size))[0]
     mask = probes.predict(tiny, [photograph])[0].mask
     seen = prepare_clicks(probes, tiny, photograph)
     np.testing.assert_array_equal(mask == LESION, seen.log_odds[LESION] > 0)
-    without = Probes(
-        replace(probes.settings, refined_class=None),
-        *(CLASSES, probes.trained, tiny.name, tiny.hash, probes.tensors),
-    )
+    without = like(probes, replace(probes.settings, refined_class=None))
     assert (prepare_clicks(without, tiny, photograph).log_odds != seen.log_odds).any()
 
 
-def test_look__kept_in_memory(tiny: DiffusionUNet, probes: Probes) -> None:
+def test_prepare_clicks__kept_in_memory(tiny: DiffusionUNet, probes: Probes) -> None:
     counting = Counting(tiny)
     seen = prepare_clicks(probes, counting, spot(20, (300, 400))[0])
     passes = len(counting.asked)
@@ -203,7 +200,7 @@ def test_look__kept_in_memory(tiny: DiffusionUNet, probes: Probes) -> None:
     )
 
 
-def test_look__class_never_trained_is_judged_by_likeness(
+def test_prepare_clicks__class_never_trained_is_found_by_likeness(
     tiny: DiffusionUNet, probes: Probes
 ) -> None:
     assert "marker" in probes.absent
@@ -218,6 +215,6 @@ def test_look__class_never_trained_is_judged_by_likeness(
     assert found[mask == LESION].mean() > found[mask != LESION].mean() + 0.3
 
 
-def test_look__another_backbone_is_refused(probes: Probes, refusal: Refusal) -> None:
+def test_prepare_clicks__another_backbone_is_refused(probes: Probes, refusal: Refusal) -> None:
     with refusal(WeightsError):
         prepare_clicks(probes, DiffusionUNet.random(TINY, seed=2), spot(20)[0])

@@ -17,11 +17,12 @@ from fedd.features import at_points, extract, prepare
 from fedd.probes.calibration import Calibration
 from fedd.probes.training import Example, train_probes
 from fedd.segment import PAPER, Probes, ProbeSettings, load_probes
-from tests.fedd.conftest import CLASSES, QUICK, TINY, spot
+from tests.fedd.conftest import CLASSES, QUICK, TINY, like, spot
 from tests.fedd.counting import Counting
 from tests.wording import Refusal
 
 TRAINING = [Example(*spot(s)) for s in range(6)]
+REFINING = replace(QUICK, mirrored=True, refined_class="lesion")
 
 
 @pytest.fixture(scope="module")
@@ -50,66 +51,49 @@ def test_predict__batch_gives_what_each_image_gives_alone(
         assert alone.uncertainty == pytest.approx(found.uncertainty, rel=1e-3)
 
 
-def test_predict__mirrored_votes_for_the_mirror_image_alike(
+def test_predict__mirrored_predicts_the_mirror_image_alike(
     tiny: DiffusionUNet, probes: Probes
 ) -> None:
-    settings = replace(QUICK, mirrored=True, grid=16)
-    both = Probes(
-        settings,
-        CLASSES,
-        probes.trained,
-        probes.backbone_name,
-        probes.backbone_hash,
-        probes.tensors,
-    )
+    both = like(probes, replace(QUICK, mirrored=True, grid=16))
     image = spot(31, (64, 64))[0]
     straight, mirrored = (
         both.predict(tiny, [np.ascontiguousarray(x)])[0] for x in (image, image[:, ::-1])
     )
     assert (straight.mask != mirrored.mask[:, ::-1]).mean() < 0.002
     assert straight.uncertainty == pytest.approx(mirrored.uncertainty, rel=1e-3)
-    alone = (
+    first, second = (
         probes.predict(tiny, [np.ascontiguousarray(x)])[0].mask for x in (image, image[:, ::-1])
     )
-    first, second = alone
     assert (first != second[:, ::-1]).any(), "one view alone does not have that symmetry"
 
 
-def test_descriptor__mean_of_each_channel_of_the_photograph_itself(
+def test_embedding__mean_of_each_channel_of_the_photograph_itself(
     tiny: DiffusionUNet, probes: Probes
 ) -> None:
-    looking_twice = Probes(
-        replace(QUICK, mirrored=True, refined_class="lesion"),
-        *(CLASSES, probes.trained, tiny.name, tiny.hash, probes.tensors),
-        refiner=probes,
-    )
+    refining = like(probes, REFINING, refiner=probes)
     photographs = [spot(20)[0], spot(21, (30, 50))[0]]
     images = torch.stack([prepare(p, TINY.image_size) for p in photographs])
     blocks = tiny.activations(images, QUICK.features.timestep, QUICK.features.blocks)
     expected = np.concatenate(
         [blocks[block].numpy().mean((2, 3)) for block in QUICK.features.blocks], 1
     )
-    found = looking_twice.predict(tiny, photographs)
+    found = refining.predict(tiny, photographs)
     assert found[0].embedding.dtype == np.float32
     np.testing.assert_allclose([f.embedding for f in found], expected, rtol=1e-4, atol=1e-5)
     assert np.abs(found[0].embedding - found[1].embedding).max() > 1e-3
 
 
-def test_descriptor__no_pass_more(tiny: DiffusionUNet, probes: Probes) -> None:
+def test_embedding__no_pass_more(tiny: DiffusionUNet, probes: Probes) -> None:
     counting = Counting(tiny)
     assert probes.predict(counting, [spot(20)[0], spot(21)[0]])[1].embedding.size
     assert (counting.passed.total(), len(counting.asked)) == (2, 1)
 
 
-def test_descriptors__those_of_the_predictions_with_one_pass_each(
+def test_embeddings__those_of_the_predictions_with_one_pass_each(
     tiny: DiffusionUNet, probes: Probes, tmp_path: Path, refusal: Refusal
 ) -> None:
     photographs = [spot(20)[0], spot(21, (30, 50))[0]]
-    twice = Probes(
-        replace(QUICK, mirrored=True, refined_class="lesion"),
-        *(CLASSES, probes.trained, tiny.name, tiny.hash, probes.tensors),
-        refiner=probes,
-    )
+    twice = like(probes, REFINING, refiner=probes)
     counting, cache = Counting(tiny), FeatureCache(tmp_path)
     found = twice.embeddings(counting, photographs, cache)
     assert counting.passed.total() == 2
@@ -120,7 +104,7 @@ def test_descriptors__those_of_the_predictions_with_one_pass_each(
         twice.embeddings(DiffusionUNet.random(TINY, seed=2), photographs)
 
 
-def test_descriptor__from_cached_activations_alike(
+def test_embedding__from_cached_activations_alike(
     tiny: DiffusionUNet, probes: Probes, tmp_path: Path
 ) -> None:
     photograph = spot(20)[0]
@@ -132,9 +116,7 @@ def test_descriptor__from_cached_activations_alike(
 
 def test_uncertainty__members_that_agree_have_none(tiny: DiffusionUNet, probes: Probes) -> None:
     tensors = {k: v[:1].expand_as(v).clone() for k, v in probes.tensors.items()}
-    agreeing = Probes(
-        QUICK, CLASSES, probes.trained, probes.backbone_name, probes.backbone_hash, tensors
-    )
+    agreeing = like(probes, tensors=tensors)
     image = spot(30)[0]
     assert agreeing.predict(tiny, [image])[0].uncertainty == pytest.approx(0, abs=1e-5)
     assert probes.predict(tiny, [image])[0].uncertainty > 1e-4
@@ -158,10 +140,7 @@ def test_save_and_load__same_predictions(
 
 
 def test_save_and_load__calibration(probes: Probes, tmp_path: Path) -> None:
-    probes = Probes(
-        *(QUICK, CLASSES, probes.trained, "b", "0" * 64, probes.tensors),
-        calibration=Calibration(1.5, 0.03, 0.08, 4, 2048),
-    )
+    probes = like(probes, calibration=Calibration(1.5, 0.03, 0.08, 4, 2048))
     probes.save(tmp_path / "p.safetensors")
     assert load_probes(tmp_path / "p.safetensors").calibration == probes.calibration
 
@@ -192,7 +171,7 @@ def test_predict__damaged_backbone_is_refused(probes: Probes) -> None:
         probes.predict(damaged, [spot(1)[0]])
 
 
-def test_predict__cached_activations_paint_alike(
+def test_predict__cached_activations_predict_alike(
     tiny: DiffusionUNet, probes: Probes, tmp_path: Path
 ) -> None:
     cache = FeatureCache(tmp_path)
@@ -204,14 +183,10 @@ def test_predict__cached_activations_paint_alike(
     assert len(list(tmp_path.glob("*/*.safetensors"))) == len(images) * len(QUICK.features.blocks)
 
 
-def test_predict__a_cache_holds_the_mirror_image_and_the_second_look_too(
+def test_predict__a_cache_holds_the_mirror_image_and_the_refinement_pass_too(
     tiny: DiffusionUNet, probes: Probes, tmp_path: Path
 ) -> None:
-    twice = Probes(
-        replace(QUICK, mirrored=True, refined_class="lesion"),
-        *(CLASSES, probes.trained, tiny.name, tiny.hash, probes.tensors),
-        refiner=probes,
-    )
+    twice = like(probes, REFINING, refiner=probes)
     counting, cache = Counting(tiny), FeatureCache(tmp_path)
     first = twice.predict(counting, [spot(40)[0]], cache)[0]
     assert counting.passed.total() == 3, "the photograph, its mirror image, and a part of it"
@@ -220,7 +195,7 @@ def test_predict__a_cache_holds_the_mirror_image_and_the_second_look_too(
     assert np.array_equal(again.mask, first.mask)
 
 
-def test_look__votes_leave_the_device_image_by_image(
+def test_predict_members__leave_the_device_image_by_image(
     tiny: DiffusionUNet, probes: Probes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The meta device stands for a GPU: its tensors can't be mixed with those of the CPU."""
@@ -233,15 +208,15 @@ def test_look__votes_leave_the_device_image_by_image(
     shape = (QUICK.members, len(CLASSES), 32, 32)
     monkeypatch.setattr(Probes, "probabilities", lambda *_: torch.empty(shape, device="meta"))
     monkeypatch.setattr(Tensor, "cpu", moving)
-    look = probes.predict_members(
+    found = probes.predict_members(
         tiny, [spot(s)[0] for s in range(3)], FeatureCache(Path("nowhere"), 0)
     )
-    assert look.member_probabilities.device.type == "cpu"
+    assert found.member_probabilities.device.type == "cpu"
     assert moved.count(shape) == 3
 
 
 @pytest.mark.parametrize("of", [Probes.predict_members, Probes.predict, Probes.embeddings])
-def test_look__full_gpu_is_one_line(
+def test_predict_members__full_gpu_is_one_line(
     tiny: DiffusionUNet,
     probes: Probes,
     monkeypatch: pytest.MonkeyPatch,
@@ -269,10 +244,7 @@ def test_probabilities__temperature_softens_and_keeps_the_order(
     tiny: DiffusionUNet, probes: Probes
 ) -> None:
     activations = extract(tiny, prepare(spot(1)[0], TINY.image_size)[None], QUICK.features)
-    warm = Probes(
-        *(QUICK, CLASSES, probes.trained, tiny.name, tiny.hash, probes.tensors),
-        calibration=Calibration(3.0, 0.1, 0.2, 4, 100),
-    )
+    warm = like(probes, calibration=Calibration(3.0, 0.1, 0.2, 4, 100))
     sharp, soft = probes.probabilities(activations, 16), warm.probabilities(activations, 16)
     assert (soft.amax(1) <= sharp.amax(1) + 1e-6).all()
     assert soft.amax(1).mean() < sharp.amax(1).mean() - 0.01
@@ -288,7 +260,7 @@ def test_logits__are_those_of_the_pixels(tiny: DiffusionUNet, probes: Probes) ->
         k: torch.randn(v.shape if k != "w1" else (2, 2 * width, 128), generator=rng) / 10
         for k, v in probes.tensors.items()
     }
-    some = Probes(replace(QUICK, features=spec), CLASSES, (1, 4), tiny.name, tiny.hash, tensors)
+    some = like(probes, replace(QUICK, features=spec), tensors=tensors)
     activations = extract(tiny, prepare(spot(1)[0], 32)[None], spec)
     size = activations[0].shape[-1]
     axis = torch.arange(size)

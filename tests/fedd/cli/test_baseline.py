@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
+from syrupy.assertion import SnapshotAssertion
 
 from benchmarks.torchvision_ops import define_where_missing
-from fedd.cli.main import cli
-from tests.fedd.conftest import spot
+from tests.fedd.conftest import fedd, spot
 
 define_where_missing()
 pytest.importorskip("segmentation_models_pytorch", reason="needs ddiseg[baselines]")
@@ -38,14 +37,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return photographs, masks
 
 
-def _run(*args: object) -> Result:
-    return CliRunner().invoke(cli, ["baseline", *map(str, args)])
-
-
 def test_segment_and_predict(folders: tuple[Path, Path], tmp_path: Path) -> None:
     photographs, masks = folders
     network = tmp_path / "unet.safetensors"
-    done = _run(
+    done = fedd(
+        "baseline",
         "segment",
         photographs,
         "--masks",
@@ -62,23 +58,29 @@ def test_segment_and_predict(folders: tuple[Path, Path], tmp_path: Path) -> None
 
     (tmp_path / "new").mkdir()
     Image.fromarray(spot(50, (30, 70))[0]).save(tmp_path / "new" / "a.png")
-    (tmp_path / "new" / "broken.jpg").write_text("no picture")
-    said = _run(
-        "predict", network, tmp_path / "new", "--out", tmp_path / "painted", "--probabilities"
+    (tmp_path / "new" / "broken.jpg").write_text("not an image")
+    found = fedd(
+        "baseline",
+        "predict",
+        network,
+        tmp_path / "new",
+        "--out",
+        tmp_path / "masks",
+        "--probabilities",
     )
-    assert said.exit_code == 0, said.output
-    assert "2 photographs: 1 read, 1 refused" in said.stdout
-    assert "broken.jpg can't be opened" in said.stderr
-    assert sorted(p.name for p in (tmp_path / "painted").iterdir()) == ["a.npy", "a.png"]
-    with Image.open(tmp_path / "painted" / "a.png") as picture:
+    assert found.exit_code == 0, found.output
+    assert "2 photographs: 1 read, 1 refused" in found.stdout
+    assert "broken.jpg can't be opened" in found.stderr
+    assert sorted(p.name for p in (tmp_path / "masks").iterdir()) == ["a.npy", "a.png"]
+    with Image.open(tmp_path / "masks" / "a.png") as picture:
         assert picture.size == (70, 30)
         assert set(np.unique(np.array(picture))) <= {1, 4}
-    probabilities = np.load(tmp_path / "painted" / "a.npy")
+    probabilities = np.load(tmp_path / "masks" / "a.npy")
     assert probabilities.shape == (5, 32, 32)
     np.testing.assert_allclose(probabilities.astype(float).sum(0), 1, atol=0.01)
 
-    (tmp_path / "new" / "a.png").write_text("no picture")
-    failed = _run("predict", network, tmp_path / "new", "--out", tmp_path / "none")
+    (tmp_path / "new" / "a.png").write_text("not an image")
+    failed = fedd("baseline", "predict", network, tmp_path / "new", "--out", tmp_path / "none")
     assert failed.exit_code == 1
     assert "no photograph can be opened, first: " in failed.stderr
 
@@ -86,12 +88,14 @@ def test_segment_and_predict(folders: tuple[Path, Path], tmp_path: Path) -> None
 def test_classify_and_predict(folders: tuple[Path, Path], tmp_path: Path) -> None:
     photographs, _ = folders
     network = tmp_path / "cnn.safetensors"
-    done = _run("classify", photographs, "--model", "mobilenet_v2", *QUICK, "--out", network)
+    done = fedd(
+        "baseline", "classify", photographs, "--model", "mobilenet_v2", *QUICK, "--out", network
+    )
     assert done.exit_code == 0, done.output
     assert "research output, not a diagnosis" in done.stdout
-    said = _run("predict", network, photographs, "--out", tmp_path / "said.csv")
-    assert said.exit_code == 0, said.output
-    with (tmp_path / "said.csv").open(newline="") as file:
+    found = fedd("baseline", "predict", network, photographs, "--out", tmp_path / "found.csv")
+    assert found.exit_code == 0, found.output
+    with (tmp_path / "found.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["file"] for row in rows] == [f"{seed:06d}.png" for seed in range(24)]
     assert all(0 <= float(row["probability_of_malignant"]) <= 1 for row in rows)
@@ -103,8 +107,7 @@ def test_segment__start_weights_that_do_not_fit(folders: tuple[Path, Path], tmp_
 
     photographs, masks = folders
     torch.save({"features.0.0.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / "w.pth")
-    done = _run(
-        "segment", photographs, "--masks", masks, "--encoder", "mobilenet_v2",
+    done = fedd("baseline", "segment", photographs, "--masks", masks, "--encoder", "mobilenet_v2",
         "--weights", tmp_path / "w.pth", "--out", tmp_path / "u.safetensors",
     )  # fmt: skip
     assert done.exit_code == 1
@@ -112,43 +115,33 @@ def test_segment__start_weights_that_do_not_fit(folders: tuple[Path, Path], tmp_
     assert not (tmp_path / "u.safetensors").exists()
 
 
-def test_segment__file_and_from_scratch(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    photographs, masks = folders
-    (tmp_path / "w.pth").write_text("")
-    done = _run(
-        "segment",
-        photographs,
-        "--masks",
-        masks,
-        *QUICK,
-        "--weights",
-        tmp_path / "w.pth",
-        "--out",
-        tmp_path / "u",
-    )
-    assert done.exit_code == 2
-    assert "give one of them" in done.stderr
-
-
-def test_segment__no_folder_to_write_to(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    photographs, masks = folders
-    done = _run("segment", photographs, "--masks", masks, *QUICK, "--out", tmp_path / "none" / "u")
-    assert done.exit_code == 1
-    assert "there is no folder" in done.stderr
-    assert "epoch 1" not in done.stderr
-
-
-def test_segment__no_masks_of_these_photographs(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    (tmp_path / "masks").mkdir()
-    done = _run(
-        "segment", folders[0], "--masks", tmp_path / "masks", *QUICK, "--out", tmp_path / "u"
-    )
-    assert done.exit_code == 1
-    assert "no mask in" in done.stderr
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (2, ("--masks", "{masks}", "--weights", "{here}/w.pth", "--out", "{here}/u")),
+        (1, ("--masks", "{masks}", "--out", "{here}/none/u")),
+        (1, ("--masks", "{here}/empty", "--out", "{here}/u")),
+    ],
+    ids=["a file and from scratch", "no folder to write to", "no masks of these photographs"],
+)
+def test_segment__refused_before_the_training(
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    status: int,
+    words: tuple[str, ...],
+    wording: SnapshotAssertion,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "w.pth").touch()
+    options = [word.format(masks=folders[1], here=tmp_path) for word in words]
+    done = fedd("baseline", "segment", folders[0], *QUICK, *options)
+    assert done.exit_code == status
+    assert done.stderr.splitlines()[-1].replace(str(folders[0]), "<photographs>") == wording
+    assert not (tmp_path / "u").exists()
 
 
 def test_predict__some_other_file(folders: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "x").write_text("no network")
-    done = _run("predict", tmp_path / "x", folders[0], "--out", tmp_path / "o")
+    done = fedd("baseline", "predict", tmp_path / "x", folders[0], "--out", tmp_path / "o")
     assert done.exit_code == 1
     assert "can't be read as safetensors" in done.stderr

@@ -7,34 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
-from fedd.backbone import DiffusionUNet
-from fedd.cli.main import cli
-from fedd.weights.files import save_backbone
-from tests.fedd.conftest import TINY, mole
+from tests.fedd.conftest import fedd, mole
 
-Fedd = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_backbone(path, "tiny", TINY, DiffusionUNet.random(TINY, 1).net.state_dict(), {})
-    return path
+pytestmark = pytest.mark.training
 
 
 @pytest.fixture
-def fedd(weights: Path) -> Fedd:
-    """fedd("classify", "train", ...): the result of that command line, with the tiny backbone."""
-
-    def call(*args: object) -> Result:
-        line = [str(a) for a in args]
-        return CliRunner().invoke(cli, [*line[:2], "--backbone", str(weights), *line[2:]])
-
-    return call
+def classify(tiny_file: Path) -> Callable[..., Result]:
+    """classify("train", ...): `fedd classify train ...` with the tiny backbone."""
+    return lambda command, *words: fedd("classify", command, "--backbone", tiny_file, *words)
 
 
 def _ddi(folder: Path, first: int, count: int, known: bool = True) -> Path:
@@ -43,25 +28,30 @@ def _ddi(folder: Path, first: int, count: int, known: bool = True) -> Path:
     rows = [",DDI_ID,DDI_file,skin_tone,malignant,disease"]
     for n in range(first, first + count):
         Image.fromarray(mole(n, n % 2 == 0)).save(folder / f"{n:06d}.png")
-        said = str(n % 2 == 0).upper() if known else ""
-        rows.append(f"{n},{n},{n:06d}.png,{('12', '56')[n // 2 % 2]},{said},x")
+        label = str(n % 2 == 0).upper() if known else ""
+        rows.append(f"{n},{n},{n:06d}.png,{('12', '56')[n // 2 % 2]},{label},x")
     (folder / "ddi_metadata.csv").write_text("\n".join(rows))
     return folder
 
 
-@pytest.fixture
-def trained(fedd: Fedd, tmp_path: Path) -> Path:
-    out = tmp_path / "c.safetensors"
-    done = fedd("classify", "train", _ddi(tmp_path / "ddi", 0, 24), "--out", out)
+@pytest.fixture(scope="module")
+def ddi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _ddi(tmp_path_factory.mktemp("classify") / "ddi", 0, 24)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_file: Path, ddi: Path) -> Path:
+    out = ddi.with_name("c.safetensors")
+    done = fedd("classify", "train", "--backbone", tiny_file, ddi, "--out", out)
     assert done.exit_code == 0, done.output
     return out
 
 
 def test_train__says_what_it_is_and_on_what_its_figures_are(
-    fedd: Fedd, tmp_path: Path, wording: SnapshotAssertion
+    classify: Callable[..., Result], ddi: Path, tmp_path: Path, wording: SnapshotAssertion
 ) -> None:
     out = tmp_path / "c.safetensors"
-    done = fedd("classify", "train", _ddi(tmp_path / "ddi", 0, 24), "--out", out, "--block", 3)
+    done = classify("train", ddi, "--out", out, "--block", 3)
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert lines[0] == f"{out}: research output, not a diagnosis"
@@ -75,10 +65,10 @@ def test_train__says_what_it_is_and_on_what_its_figures_are(
 
 
 def test_predict__writes_probabilities_and_prints_honest_figures(
-    fedd: Fedd, trained: Path, tmp_path: Path
+    classify: Callable[..., Result], trained: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "p.csv"
-    done = fedd("classify", "predict", trained, _ddi(tmp_path / "new", 100, 12), "--out", out)
+    done = classify("predict", trained, _ddi(tmp_path / "new", 100, 12), "--out", out)
     assert done.exit_code == 0, done.output
     rows = list(csv.DictReader(out.read_text().splitlines()))
     assert len(rows) == 12
@@ -97,99 +87,94 @@ def test_predict__writes_probabilities_and_prints_honest_figures(
 
 
 def test_predict__without_out_stdout_is_the_csv_alone(
-    fedd: Fedd, trained: Path, tmp_path: Path
+    classify: Callable[..., Result], trained: Path, tmp_path: Path
 ) -> None:
-    done = fedd("classify", "predict", trained, _ddi(tmp_path / "new", 100, 4))
+    done = classify("predict", trained, _ddi(tmp_path / "new", 100, 4))
     assert len(list(csv.DictReader(done.stdout.splitlines()))) == 4
     assert "ROC-AUC" not in done.stdout
     assert "ROC-AUC" in done.stderr
 
 
-def test_predict__the_papers_threshold_is_named(fedd: Fedd, trained: Path, tmp_path: Path) -> None:
+def test_predict__the_papers_threshold_is_named(
+    classify: Callable[..., Result], trained: Path, tmp_path: Path
+) -> None:
     new = _ddi(tmp_path / "new", 100, 12)
     out = tmp_path / "p.csv"
-    done = fedd("classify", "predict", trained, new, "--out", out, "--paper-threshold")
+    done = classify("predict", trained, new, "--out", out, "--paper-threshold")
     assert "chosen on these same photographs, as in the paper: F1 and accuracy are optimistic" in (
         done.stdout
     )
-    plain = fedd("classify", "predict", trained, new, "--out", out)
+    plain = classify("predict", trained, new, "--out", out)
     assert "chosen on these" not in plain.stdout
 
 
 def test_predict__what_was_learned_from_is_counted_not_scored(
-    fedd: Fedd, trained: Path, tmp_path: Path
+    classify: Callable[..., Result], ddi: Path, trained: Path, tmp_path: Path
 ) -> None:
-    done = fedd("classify", "predict", trained, tmp_path / "ddi", "--out", tmp_path / "p.csv")
+    done = classify("predict", trained, ddi, "--out", tmp_path / "p.csv")
     assert done.exit_code == 0, done.output
     assert "24 photographs not scored: the classifier learned from them" in done.stdout
     assert "ROC-AUC" not in done.stdout
 
 
 def test_predict__unknown_malignancy_is_counted_not_scored(
-    fedd: Fedd, trained: Path, tmp_path: Path
+    classify: Callable[..., Result], trained: Path, tmp_path: Path
 ) -> None:
     new = _ddi(tmp_path / "new", 100, 4, known=False)
-    done = fedd("classify", "predict", trained, new, "--out", tmp_path / "p.csv")
+    done = classify("predict", trained, new, "--out", tmp_path / "p.csv")
     assert done.exit_code == 0, done.output
     assert "4 photographs have unknown malignancy: not counted" in done.stderr
     assert "ROC-AUC" not in done.stdout
 
 
-def test_train__no_labels(fedd: Fedd, tmp_path: Path) -> None:
+def test_train__no_labels(classify: Callable[..., Result], tmp_path: Path) -> None:
     new = _ddi(tmp_path / "new", 100, 4, known=False)
-    done = fedd("classify", "train", new, "--out", tmp_path / "c.safetensors")
+    done = classify("train", new, "--out", tmp_path / "c.safetensors")
     assert done.exit_code == 1
     assert done.stderr.startswith("Error: of 4 photographs none is known to be malignant or benign")
     assert not (tmp_path / "c.safetensors").exists()
 
 
-def test_train__a_photograph_of_the_table_is_missing(fedd: Fedd, tmp_path: Path) -> None:
+def test_train__a_photograph_of_the_table_is_missing(
+    classify: Callable[..., Result], tmp_path: Path
+) -> None:
     folder = _ddi(tmp_path / "new", 100, 4)
     (folder / "000102.png").unlink()
-    done = fedd("classify", "train", folder, "--out", tmp_path / "c.safetensors")
+    done = classify("train", folder, "--out", tmp_path / "c.safetensors")
     assert done.exit_code == 1
     assert "names 1 photographs that are not in" in done.stderr
 
 
-def test_train__block_that_does_not_exist(fedd: Fedd, tmp_path: Path) -> None:
+def test_train__block_that_does_not_exist(classify: Callable[..., Result], tmp_path: Path) -> None:
     folder = _ddi(tmp_path / "new", 100, 8)
-    done = fedd("classify", "train", folder, "--out", tmp_path / "c.safetensors", "--block", 14)
+    done = classify("train", folder, "--out", tmp_path / "c.safetensors", "--block", 14)
     assert done.exit_code == 1
     assert "tiny has decoder blocks 0 to 7, not 14" in done.stderr
 
 
-def test_predict__out_that_can_not_be_written(fedd: Fedd, trained: Path, tmp_path: Path) -> None:
-    out = tmp_path / "no" / "folder.csv"
-    done = fedd("classify", "predict", trained, _ddi(tmp_path / "new", 100, 2), "--out", out)
-    assert done.exit_code == 1
-    assert f"{out} can't be written: there is no folder {out.parent}" in done.stderr
-    assert "Photographs read" not in done.stderr
-
-
-def test_train__out_that_can_not_be_written_is_found_out_before_the_training(
-    fedd: Fedd, tmp_path: Path
+def test_predict__probes_are_no_classifier(
+    classify: Callable[..., Result], tiny_file: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "no" / "c.safetensors"
-    done = fedd("classify", "train", _ddi(tmp_path / "ddi", 0, 24), "--out", out)
-    assert done.exit_code == 1
-    assert f"{out} can't be written: there is no folder {out.parent}" in done.stderr
-    assert "Photographs read" not in done.stderr
-
-
-def test_predict__probes_are_no_classifier(fedd: Fedd, weights: Path, tmp_path: Path) -> None:
-    done = fedd("classify", "predict", weights, _ddi(tmp_path / "new", 100, 2))
+    done = classify("predict", tiny_file, _ddi(tmp_path / "new", 100, 2))
     assert done.exit_code == 1
     assert "holds 'fedd-backbone', not 'fedd-malignancy'" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["train", "predict"])
-def test_device_that_does_not_exist(
-    fedd: Fedd, trained: Path, tmp_path: Path, command: str
+@pytest.mark.parametrize("words", [("--device", "cuda:99"), ("--out", "{here}/no/folder.csv")])
+def test_command__device_or_folder_that_does_not_exist(
+    classify: Callable[..., Result],
+    ddi: Path,
+    trained: Path,
+    tmp_path: Path,
+    command: str,
+    words: tuple[str, ...],
+    wording: SnapshotAssertion,
 ) -> None:
-    words = {
-        "train": ("train", tmp_path / "ddi", "--out", tmp_path / "other.safetensors"),
-        "predict": ("predict", trained, tmp_path / "ddi"),
+    given = {
+        "train": (ddi, "--out", tmp_path / "x"),
+        "predict": (trained, ddi),
     }
-    done = fedd("classify", *words[command], "--device", "cuda:99")
+    done = classify(command, *given[command], *(word.format(here=tmp_path) for word in words))
     assert done.exit_code == 1
-    assert "there is no device cuda:99" in done.stderr
+    assert done.stderr.partition(": torch ")[0] == wording, "before any photograph is read"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from click.testing import CliRunner
-
 from fedd.cli.main import SECTIONS, cli
+from tests.fedd.conftest import fedd
 
 
 def test_help__texts_are_those_of_the_commands() -> None:
@@ -15,7 +14,7 @@ def test_help__texts_are_those_of_the_commands() -> None:
 
 
 def test_help__lists_the_sections() -> None:
-    lines = CliRunner().invoke(cli, ["--help"]).output.splitlines()
+    lines = fedd("--help").output.splitlines()
     start = lines.index("Reproduce the paper:")
     assert lines[start + 1].startswith("  reproduce  Run the experiments")
     assert lines[lines.index("Backbones:") + 1].startswith("  weights    Backbones")

@@ -8,26 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
+from syrupy.assertion import SnapshotAssertion
 
 from benchmarks.torchvision_ops import define_where_missing
 from fedd.backbone import SMALL, DiffusionUNet, Replicas
-from fedd.cli.main import cli
 from fedd.errors import ReproductionError
 from fedd.paper import splits
 from fedd.reproduce import Workbench, small, small_plan
 from fedd.weights.files import save_backbone
-from tests.fedd.conftest import TINY
+from tests.fedd.conftest import TINY, fedd
 
 define_where_missing()
 
 STEMS = sorted({stem for stems in splits()["subsets"].values() for stem in stems})
 CODES = ("12", "34", "56")
-
-
-def _run(*words: object) -> Result:
-    return CliRunner().invoke(cli, ["reproduce", *map(str, words)])
 
 
 @pytest.fixture(scope="session")
@@ -60,59 +56,46 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_usage__what_is_missing_is_named(tmp_path: Path) -> None:
-    done = _run("--ddi", tmp_path, "--out", tmp_path / "out")
-    assert done.exit_code == 2
-    assert "--masks and --weights missing" in done.output
-    assert "--small" in done.output
-
-
-def test_usage__small_takes_no_photographs(tmp_path: Path) -> None:
-    done = _run("--small", "--ddi", tmp_path, "--out", tmp_path / "out")
-    assert done.exit_code == 2
-    assert "leave out --ddi" in done.output
-
-
-def test_wrong_folder__no_photographs(tmp_path: Path) -> None:
-    done = _run(
-        "--ddi", tmp_path, "--masks", tmp_path, "--weights", "small", "--out", tmp_path / "o"
-    )
-    assert done.exit_code == 1
-    assert f"no photographs in {tmp_path}" in done.output
-
-
-def test_wrong_folder__photographs_of_something_else(tmp_path: Path) -> None:
-    for name in ("photographs/beach.png", "masks/beach.png"):
-        (tmp_path / name).parent.mkdir()
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """What is given in place of DDI, its masks or the weights."""
+    for name in ("beach/photographs/beach.png", "beach/masks/beach.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / name)
-    done = _paper_run(tmp_path, "small", tmp_path / "out")
-    assert done.exit_code == 1
-    assert "333 of the split's 333 photographs can't be used, no photograph: 000001" in done.output
+    (tmp_path / "few").mkdir()
+    np.save(tmp_path / "few" / f"{STEMS[0]}.npy", np.full((8, 8), 4, np.int32))
+    torch.save({"input_blocks.0.0.weight": torch.zeros(3, 3)}, tmp_path / "other.pt")
+    return tmp_path
 
 
-def test_missing__masks_are_named(ddi: Path, tmp_path: Path) -> None:
-    few = tmp_path / "masks"
-    few.mkdir()
-    np.save(few / f"{STEMS[0]}.npy", np.full((8, 8), 4, np.int32))
-    words = ("--ddi", ddi / "photographs", "--masks", few, "--weights", "small")
-    done = _run(*words, "--out", tmp_path / "out")
-    assert done.exit_code == 1
-    assert f"332 of the split's 333 photographs can't be used, no mask: {STEMS[1]}" in done.output
-    assert not (tmp_path / "out" / "cells").exists()
-
-
-def test_weights__not_there(ddi: Path, tmp_path: Path) -> None:
-    done = _paper_run(ddi, tmp_path / "no.pt", tmp_path / "out")
-    assert done.exit_code == 1
-    assert "no backbone called" in done.output
-
-
-def test_weights__of_another_architecture(ddi: Path, tmp_path: Path) -> None:
-    path = tmp_path / "other.pt"
-    torch.save({"input_blocks.0.0.weight": torch.zeros(3, 3)}, path)
-    done = _paper_run(ddi, path, tmp_path / "out")
-    assert done.exit_code == 1
-    assert "does not fit the network" in done.output
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (2, "--ddi {here}"),
+        (2, "--small --ddi {here}"),
+        (1, "--ddi {here}/few --masks {here}/few --weights small"),
+        (1, "--ddi {here}/beach/photographs --masks {here}/beach/masks --weights small"),
+        (1, "--ddi {ddi}/photographs --masks {here}/few --weights small"),
+        (1, "{paper} --weights {here}/no.pt"),
+        (1, "{paper} --weights {here}/other.pt"),
+        (1, "{paper} --weights small --device cuda:7"),
+        (1, "{paper} --weights small --device auto --only AlexNet"),
+    ],
+    ids=[
+        "no masks and weights", "photographs for a small run", "no photographs",
+        "photographs of something else", "missing masks", "missing weights",
+        "weights of another architecture", "missing device", "unknown model",
+    ],
+)  # fmt: skip
+def test_reproduce__refused_at_once(
+    ddi: Path, here: Path, status: int, words: str, wording: SnapshotAssertion
+) -> None:
+    paper = f"--ddi {ddi}/photographs --masks {ddi}/masks"
+    given = words.format(paper=paper, ddi=ddi, here=here)
+    done = fedd("reproduce", *given.split(), "--out", here / "out")
+    assert done.exit_code == status
+    assert done.stderr.replace(str(ddi), "<ddi>").partition(": torch ")[0] == wording
+    assert not (here / "out" / "cells").exists()
 
 
 def test_weights__without_the_blocks(
@@ -126,21 +109,15 @@ def test_weights__without_the_blocks(
     )
     done = _paper_run(ddi, "small", tmp_path / "out")
     assert done.exit_code == 1
-    assert "read block 14 too" in done.output
-
-
-def test_device__that_is_not_there(ddi: Path, tmp_path: Path) -> None:
-    done = _paper_run(ddi, "small", tmp_path / "out", "--device", "cuda:7")
-    assert done.exit_code == 1
-    assert "cuda:7" in done.output
+    assert "also read block 14" in done.output
 
 
 def test_device__auto_is_every_one_and_baselines_get_the_first(
     ddi: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two = [torch.device("cpu"), torch.device("cpu", 0)]
-    for module in ("devices", "replicas"):
-        monkeypatch.setattr(f"fedd.network.{module}.existing_devices", lambda _: two)
+    for module in ("fedd.network.devices", "fedd.backbone"):
+        monkeypatch.setattr(f"{module}.existing_devices", lambda _: two)
     given: list[object] = []
 
     class Noting(Workbench):
@@ -157,22 +134,11 @@ def test_device__auto_is_every_one_and_baselines_get_the_first(
     assert given[4] == "cpu"
 
 
-def test_device__auto_on_this_machine(ddi: Path, tmp_path: Path) -> None:
-    done = _paper_run(ddi, "small", tmp_path / "out", "--device", "auto", "--only", "AlexNet")
-    assert "no task or model is called alexnet" in done.output
-
-
-def test_only__unknown_name(ddi: Path, tmp_path: Path) -> None:
-    done = _paper_run(ddi, "small", tmp_path / "out", "--only", "AlexNet")
-    assert done.exit_code == 1
-    assert "no task or model is called alexnet" in done.output
-
-
 @pytest.mark.training
 def test_paper_plan__on_a_folder_of_the_papers_layout(
     ddi: Path, weights: Path, tmp_path: Path
 ) -> None:
-    """The whole classification with FEDD, resumed, with the paper's numbers beside ours."""
+    """The whole classification with FEDD, resumed, with the paper's values."""
     words = ("--only", "FEDD", "--only", "classification")
     done = _paper_run(ddi, weights, tmp_path / "out", *words)
     assert done.exit_code == 0, done.output
@@ -204,7 +170,7 @@ def test_small__the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     probes = replace(smaller.probes, members=2, views=0, steps=20, grid=32)
     smaller = replace(smaller, probes=probes, ablation=replace(probes, members=1), timesteps=(0,))
     monkeypatch.setattr("fedd.reproduce.small_plan", lambda _: smaller)
-    done = _run("--small", "--out", tmp_path)
+    done = fedd("reproduce", "--small", "--out", tmp_path)
     assert done.exit_code == 0, done.output
     assert "8 of 8 cells done, 8 in this run" in done.output
     assert "Nothing here can be compared with the paper" in (tmp_path / "table.md").read_text()
@@ -213,22 +179,22 @@ def test_small__the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for task in ("segmentation", "classification"):
         assert (tmp_path / "ablation" / f"figure6-{task}.png").stat().st_size > 5000
         assert f"ablation/figure6-{task}.png" in (tmp_path / "index.html").read_text()
-    again = _run("--small", "--out", tmp_path)
+    again = fedd("reproduce", "--small", "--out", tmp_path)
     assert "8 of 8 cells done, 0 in this run" in again.output
 
 
-def test_figure6__that_can_not_be_made_is_told_and_the_rest_stands(
+def test_figure6__missing_is_said_and_the_rest_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(small, "LEARNED", {20: 2})  # too few for a validation split
     plan = replace(small_plan(), fractions=(20,), segmenters=(), classified=("FEDD",), resamples=50)
     monkeypatch.setattr("fedd.reproduce.small_plan", lambda _: plan)
     monkeypatch.setattr("fedd.reproduce.write_report", lambda *_: tmp_path / "index.html")
-    done = _run("--small", "--out", tmp_path)
+    done = fedd("reproduce", "--small", "--out", tmp_path)
     assert done.exit_code == 1
     assert "1 of 1 cells done" in done.stdout
-    assert "figure 6 missing: no test split can be drawn" in done.stderr
-    assert _run("--small", "--no-ablate", "--out", tmp_path).exit_code == 0
+    assert "figure 6 missing: no test split can be sampled" in done.stderr
+    assert fedd("reproduce", "--small", "--no-ablate", "--out", tmp_path).exit_code == 0
 
 
 def test_baselines_that_can_not_be_run__exit_1_unless_partial(
@@ -242,14 +208,16 @@ def test_baselines_that_can_not_be_run__exit_1_unless_partial(
     monkeypatch.setattr("fedd.reproduce.write_report", lambda *_: tmp_path / "index.html")
     monkeypatch.setattr("fedd.reproduce.cells.baselines_problem", lambda: "torchvision is broken")
     words = ("--small", "--no-ablate", "--out", tmp_path)
-    done = _run(*words)
+    done = fedd("reproduce", *words)
     assert done.exit_code == 1
     assert "1 of 2 cells done" in done.stdout
     assert "1 cells missing: torchvision is broken" in done.stderr
-    assert _run(*words, "--partial").exit_code == 0
-    nothing = _run("--small", "--out", tmp_path / "other", "--only", "VGG16", "--partial")
+    assert fedd("reproduce", *words, "--partial").exit_code == 0
+    nothing = fedd(
+        "reproduce", "--small", "--out", tmp_path / "other", "--only", "VGG16", "--partial"
+    )
     assert nothing.exit_code == 1, "nothing at all was done"
-    asked = _run(*words, "--only", "FEDD")
+    asked = fedd("reproduce", *words, "--only", "FEDD")
     assert asked.exit_code == 0, "what was not requested is not missing"
 
 
@@ -261,4 +229,4 @@ def test_shipped__small_is_its_architecture() -> None:
 
 def _paper_run(folder: Path, weights: object, out: Path, *more: object) -> Result:
     words = ("--ddi", folder / "photographs", "--masks", folder / "masks", "--weights", weights)
-    return _run(*words, "--out", out, *more)
+    return fedd("reproduce", *words, "--out", out, *more)

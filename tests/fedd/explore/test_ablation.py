@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
+from syrupy.assertion import SnapshotAssertion
 
 from annotation_protocol.metrics import confusion, iou_per_class
 from fedd.backbone import IMAGENET_256, DiffusionUNet
-from fedd.cli.main import cli
 from fedd.dataset import DatasetImage, read_dataset
 from fedd.errors import ExplorationError
 from fedd.explore.ablation import Grid, ablate, default_blocks, split
@@ -20,8 +19,7 @@ from fedd.explore.cells import AblationSettings, AblationSplit, Cells
 from fedd.explore.state import CellMetric
 from fedd.malignancy.classifier import ClassifierSettings
 from fedd.probes.training import Example, train_probes
-from fedd.weights.files import save_backbone
-from tests.fedd.conftest import CLASSES, QUICK, TINY, spot
+from tests.fedd.conftest import CLASSES, QUICK, TINY, fedd, spot
 from tests.fedd.counting import Counting
 from tests.wording import Refusal
 
@@ -78,8 +76,8 @@ def test_ablate__each_image_passes_once_a_timestep_whatever_the_blocks_and_tasks
     assert set(counting.passed.values()) == {1}
     assert set(counting.asked) == {(1, 3)}, "all blocks of the grid in one pass"
     tested, learned = parts.tested["segmentation"], parts.learned["segmentation"]
-    held_out = 0  # too few to hold out: all are learned from, with one augmented view
-    least = 2 * (len(learned) - held_out) + 2 * len(tested)
+    # Too few for a validation split: all are learned from, with one augmented view.
+    least = 2 * len(learned) + 2 * len(tested)
     assert least <= len(counting.passed) / 2 <= least + 24
 
 
@@ -160,7 +158,7 @@ def test_ablate__killed_run_goes_on_from_the_last_timestep(
     monkeypatch.undo()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["grid.csv", "state.json"]
     (tmp_path / ".activations").mkdir()  # as a killed process leaves it
-    (tmp_path / ".activations" / "0.npy").write_bytes(b"torn")
+    (tmp_path / ".activations" / "0.npy").write_bytes(b"half")
     counting = Counting(tiny)
     ablate(parts, counting, GRID, SETTINGS, tmp_path)
     assert not (tmp_path / ".activations").exists()
@@ -213,16 +211,16 @@ def test_ablate__cells_that_there_are_not(parts: AblationSplit, tiny: DiffusionU
         ablate(parts, tiny, Grid(blocks, timesteps), SETTINGS, tmp_path)
 
 
-def test_split__apart_by_patient_and_drawn_by_seed(items: list[DatasetImage]) -> None:
-    drawn = set()
+def test_split__apart_by_patient_and_sampled_by_seed(items: list[DatasetImage]) -> None:
+    sampled = set()
     for seed in range(5):
         parts = split(items, GRID.tasks, seed=seed)
         for task in GRID.tasks:
             patients = [{i.patient for i in part[task]} for part in (parts.learned, parts.tested)]
             assert not patients[0] & patients[1]
             assert len(parts.learned[task]) + len(parts.tested[task]) == len(items)
-        drawn.add(tuple(i.stem for i in parts.tested["segmentation"]))
-    assert len(drawn) > 1
+        sampled.add(tuple(i.stem for i in parts.tested["segmentation"]))
+    assert len(sampled) > 1
 
 
 def test_split__named_test_part_leaves_its_patients_other_photographs_out(
@@ -251,17 +249,17 @@ def test_split__what_can_not_be_split(
         split(changed, ("segmentation",), test=test)
 
 
-def test_ablate_command(folder: Path, tmp_path: Path) -> None:
-    weights = tmp_path / "tiny.safetensors"
-    save_backbone(weights, "tiny", TINY, DiffusionUNet.random(TINY, 1).net.state_dict(), {})
+def test_ablate_command(
+    folder: Path, tiny_file: Path, tmp_path: Path, wording: SnapshotAssertion
+) -> None:
     test = tmp_path / "test.txt"
     test.write_text("0.png\n1.png\n\n6.png\n7.png\n")
     args = [
-        "ablate", str(folder / "photographs"), "--table", str(folder / "table.csv"),
-        "--task", "classification", "--blocks", "1", "--timesteps", "1000", "--test", str(test),
-        "--backbone", str(weights), "--out", str(tmp_path / "out"),
+        "ablate", folder / "photographs", "--table", folder / "table.csv", "--out", tmp_path / "out",
+        "--task", "classification", "--blocks", "1", "--timesteps", "1000", "--test", test,
+        "--backbone", tiny_file,
     ]  # fmt: skip
-    done = CliRunner().invoke(cli, args)
+    done = fedd(*args)
     assert done.exit_code == 0, done.output
     assert "t = 1000 is replaced by 999" in done.stderr
     assert "learns from 20 photographs, tested on 4" in done.stderr
@@ -269,19 +267,12 @@ def test_ablate_command(folder: Path, tmp_path: Path) -> None:
         str(tmp_path / "out" / "grid.csv"), str(tmp_path / "out" / "figure6-classification.png")
     ]  # fmt: skip
     assert {r["timestep"] for r in _rows(tmp_path / "out")} == {"999"}
-    nowhere = CliRunner().invoke(cli, [*args, "--device", "cuda:99"])
-    assert nowhere.exit_code == 1
-    assert nowhere.output.startswith("Error: there is no device cuda:99")
-    test.write_bytes("0.png\nMuttermal-groß.png\n".encode("latin-1"))
-    other_text = CliRunner().invoke(cli, args)
-    assert other_text.exit_code == 1
-    assert other_text.output.splitlines()[-1].startswith(
-        f"Error: {test} is not UTF-8 text, byte 19 is 0xdf: save it as UTF-8"
-    )
-    test.write_text("\n")
-    empty = CliRunner().invoke(cli, args)
-    assert empty.exit_code == 1
-    assert "names no photograph" in empty.output
+    refused = [fedd(*args, "--device", "cuda:99")]
+    for content in ("0.png\nMuttermal-groß.png\n".encode("latin-1"), b"\n"):
+        test.write_bytes(content)
+        refused.append(fedd(*args))
+    assert [each.exit_code for each in refused] == [1, 1, 1]
+    assert [each.output.splitlines()[-1].partition(": torch ")[0] for each in refused] == wording
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:

@@ -6,14 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 from scipy.cluster.vq import vq
 from syrupy.assertion import SnapshotAssertion
 from torch.nn import functional as F
 
 from fedd.backbone import IMAGENET_256, DiffusionUNet
-from fedd.cli.main import cli
 from fedd.errors import FigureError, WeightsError
 from fedd.explore.clusters import (
     _centres,
@@ -24,8 +22,7 @@ from fedd.explore.clusters import (
     default_blocks,
     write_cluster_maps,
 )
-from fedd.weights.files import save_backbone
-from tests.fedd.conftest import TINY, spot
+from tests.fedd.conftest import TINY, fedd, spot
 from tests.fedd.counting import Counting
 
 
@@ -134,22 +131,18 @@ def test_write__a_name_that_is_no_figure(tiny: DiffusionUNet, tmp_path: Path, na
     assert not list(tmp_path.iterdir())
 
 
-def test_kmeans_command(tmp_path: Path) -> None:
-    weights = tmp_path / "tiny.safetensors"
-    save_backbone(weights, "tiny", TINY, DiffusionUNet.random(TINY, 1).net.state_dict(), {})
+def test_kmeans_command(tiny_file: Path, tmp_path: Path, wording: SnapshotAssertion) -> None:
     Image.fromarray(spot(1)[0]).save(tmp_path / "1.png")
-    args = [str(tmp_path / "1.png"), "--backbone", str(weights), "--out", str(tmp_path / "m.png")]
-    done = CliRunner().invoke(cli, ["kmeans", *args, "--blocks", "3,1,3", "--timesteps", "0"])
+    args = ["kmeans", tmp_path / "1.png", "--backbone", tiny_file, "--out", tmp_path / "m.png"]
+    done = fedd(*args, "--blocks", "3,1,3", "--timesteps", "0")
     assert done.exit_code == 0, done.output
     assert done.output == f"{tmp_path / 'm.png'}: photographs 1 to 1 of 1, blocks 3, 1\n"
-    nowhere = CliRunner().invoke(cli, ["kmeans", *args, "--device", "cuda:99"])
-    assert nowhere.exit_code == 1
-    assert nowhere.output.startswith("Error: there is no device cuda:99")
-    wrong = CliRunner().invoke(cli, ["kmeans", *args, "--blocks", "a"])
-    assert wrong.exit_code == 2
-    assert "'a' is not a list of whole numbers" in wrong.output
-    for option, given in (("--blocks", "99"), ("--timesteps", "1000")):
-        strange = CliRunner().invoke(cli, ["kmeans", *args, option, given])
-        assert strange.exit_code == 1
-        assert strange.output.startswith("Error: ")
-        assert f"not {given}" in strange.output
+    wrong = (
+        ("--device", "cuda:99"),
+        ("--blocks", "a"),
+        ("--blocks", "99"),
+        ("--timesteps", "1000"),
+    )
+    refused = [fedd(*args, *words) for words in wrong]
+    assert [each.exit_code for each in refused] == [1, 2, 1, 1]
+    assert [each.output.splitlines()[-1].partition(": torch ")[0] for each in refused] == wording

@@ -5,15 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 
 from fedd.backbone import IMAGENET_256, DiffusionUNet, Replicas
-from fedd.cli.main import cli
 from fedd.features import FeatureSpec
 from fedd.network import throughput
 from fedd.network.throughput import flop_per_image, matrix_peak, measure
-from fedd.weights.files import save_backbone
-from tests.fedd.conftest import TINY
+from tests.fedd.conftest import TINY, fedd
 
 SPEC = FeatureSpec(blocks=(3, 5), timestep=10)
 
@@ -67,11 +64,9 @@ def test_matrix_peak__in_either_precision() -> None:
         assert matrix_peak(torch.device("cpu"), precision) > 0
 
 
-def test_bench__text_and_json(tiny: DiffusionUNet, tmp_path: Path) -> None:
-    path = tmp_path / "tiny.safetensors"
-    save_backbone(path, "tiny", TINY, tiny.net.state_dict(), {})
-    options = ["bench", "--backbone", str(path), "--device", "cpu", "--images", "3"]
-    text = CliRunner().invoke(cli, options)
+def test_bench__text_and_json(tiny_file: Path) -> None:
+    options = ["bench", "--backbone", tiny_file, "--device", "cpu", "--images", 3]
+    text = fedd(*options)
     assert text.exit_code == 0, text.output
     for part in (
         "tiny on cpu, float32, to decoder block 5, n = 3 photographs",
@@ -81,12 +76,12 @@ def test_bench__text_and_json(tiny: DiffusionUNet, tmp_path: Path) -> None:
     ):
         assert part in text.stdout
     options += ["--json", "--precision", "bfloat16"]
-    found = json.loads(CliRunner().invoke(cli, options).stdout)
+    found = json.loads(fedd(*options).stdout)
     assert (found["precision"], found["backbone"], found["images"]) == ("bfloat16", "tiny", 3)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_bench__device_that_does_not_exist() -> None:
-    done = CliRunner().invoke(cli, ["bench", "--device", "cuda"])
+    done = fedd("bench", "--device", "cuda")
     assert done.exit_code == 1
     assert done.stderr.startswith("Error: there is no device cuda")

@@ -10,20 +10,19 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import Result
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 from torch.nn import functional as F
 
 from fedd.backbone import SMALL, DiffusionUNet, UNetConfig
-from fedd.cli.main import cli
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.pretrain import pretrain as module
 from fedd.pretrain.data import squares
 from fedd.pretrain.encoder import Teacher, efficientnet_lite0_teacher
 from fedd.pretrain.pretrain import PretrainSettings, pretrain
 from fedd.weights.files import BACKBONE_KIND, load_backbone, read_safetensors, save_backbone
-from tests.fedd.conftest import CLASSES, TINY, spot
+from tests.fedd.conftest import CLASSES, TINY, fedd, spot
 from tests.wording import Refusal
 
 #: Another depth, width and grid than `TINY`, and a learned variance as OpenAI's.
@@ -47,16 +46,18 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def _stopped_and_resumed(
+@pytest.mark.parametrize("tuning", [False, True])
+def test_pretrain__a_stopped_run_ends_like_an_unbroken_one(
     photographs: list[Path],
-    out: Path,
-    start: UNetConfig | DiffusionUNet,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-) -> list[Path]:
-    """The same run, unbroken and killed in step 4 of 4 with a checkpoint after step 2."""
+    tuning: bool,
+) -> None:
+    """Killed in step 4 of 4, with a checkpoint after step 2."""
+    start = DiffusionUNet.random(OTHER, seed=3) if tuning else TINY
     monkeypatch.setattr(module, "CHECKPOINT_EVERY", 2)
-    unbroken = pretrain(photographs, out / "a", start, SETTINGS, None, "tiny")
+    unbroken = pretrain(photographs, tmp_path / "a", start, SETTINGS, None, "tiny")
     real = module._Run.train_step
 
     def killed(run: module._Run, *args: Any) -> dict[str, float]:
@@ -64,43 +65,20 @@ def _stopped_and_resumed(
             raise KeyboardInterrupt
         return real(run, *args)
 
-    monkeypatch.setattr(module._Run, "train_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(photographs, out / "b", start, SETTINGS, None, "tiny")
-    assert not (out / "b" / "tiny.safetensors").exists()
-    monkeypatch.setattr(module._Run, "train_step", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Run, "train_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(photographs, tmp_path / "b", start, SETTINGS, None, "tiny")
+    assert not (tmp_path / "b" / "tiny.safetensors").exists()
     caplog.clear()
     with caplog.at_level(logging.INFO, "fedd"):
-        resumed = pretrain(photographs, out / "b", start, SETTINGS, None, "tiny")
+        resumed = pretrain(photographs, tmp_path / "b", start, SETTINGS, None, "tiny")
     assert caplog.messages[0] == "resuming at step 2"
-    return [unbroken, resumed]
-
-
-def _assert_same_weights(paths: list[Path]) -> None:
-    a, b = (load_backbone(str(p)).net.state_dict() for p in paths)
-    for key in a:
-        torch.testing.assert_close(a[key], b[key], rtol=0, atol=0)
-
-
-def test_pretrain__a_stopped_run_ends_like_an_unbroken_one(
-    photographs: list[Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    _assert_same_weights(_stopped_and_resumed(photographs, tmp_path, TINY, monkeypatch, caplog))
-
-
-def test_pretrain__a_stopped_tuning_ends_like_an_unbroken_one(
-    photographs: list[Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    start = DiffusionUNet.random(OTHER, seed=3)
-    paths = _stopped_and_resumed(photographs, tmp_path, start, monkeypatch, caplog)
-    _assert_same_weights(paths)
-    assert load_backbone(str(paths[0])).config == OTHER
+    first, second = (load_backbone(str(path)) for path in (unbroken, resumed))
+    assert first.config == (OTHER if tuning else TINY)
+    weights = second.net.state_dict()
+    for key, value in first.net.state_dict().items():
+        torch.testing.assert_close(weights[key], value, rtol=0, atol=0)
 
 
 def test_pretrain__starts_from_the_weights_given(photographs: list[Path], tmp_path: Path) -> None:
@@ -159,7 +137,7 @@ def test_pretrain__learns_from_all_three(photographs: list[Path], tmp_path: Path
     chance = math.log(len(CLASSES))
     assert log[-1]["phantom"] < 0.6 * chance
     assert log[-1]["denoising"] < 0.97, "white noise guessed as zero has a loss of 1"
-    assert log[-1]["align"] < 0.2, "two directions drawn at random have a loss of 1"
+    assert log[-1]["align"] < 0.2, "two random directions have a loss of 1"
 
 
 def test_pretrain__a_damaged_photograph_is_refused_and_the_rest_goes_on(
@@ -230,42 +208,22 @@ def test_teacher__features_by_stride_for_the_small_networks_blocks(photographs: 
 
 def test_command__one_step_from_named_photographs(photographs: list[Path], tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite_pytorch", reason="needs ddiseg[pretrain]")
-    names = tmp_path / "names.txt"
-    names.write_text("0.png\n2.png\n")
-    common = [str(photographs[0].parent), "--only", str(names), "--out", str(tmp_path / "run")]
-    done = CliRunner().invoke(
-        cli, ["pretrain", *common, "--steps", "1", "--batch-size", "2", "--phantoms", "2"]
+    (tmp_path / "names.txt").write_text("0.png\n2.png\n")
+    done = _command(
+        photographs, tmp_path, "--only", tmp_path / "names.txt", *ONE_STEP, "--phantoms", 2
     )
     assert done.exit_code == 0, done.output
     assert "2 photographs, 2 phantoms" in done.stderr
     assert load_backbone(done.stdout.strip()).config == SMALL
 
 
-def test_command__missing_photograph_is_named(photographs: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_text("0.png\n9.png\n")
-    args = [
-        "pretrain",
-        str(photographs[0].parent),
-        "--only",
-        str(tmp_path / "names.txt"),
-        "--out",
-        str(tmp_path / "o"),
-    ]
-    done = CliRunner().invoke(cli, args)
-    assert done.exit_code == 1
-    assert "first 9.png" in done.stderr
-    assert not (tmp_path / "o").exists()
-
-
-def test_command__goes_on_from_a_backbone_of_another_architecture(
+def test_command__resumes_from_a_backbone_of_another_architecture(
     photographs: list[Path], tmp_path: Path
 ) -> None:
     weights = tmp_path / "mine.safetensors"
-    net = DiffusionUNet.random(OTHER).net
-    save_backbone(weights, "mine", OTHER, net.state_dict(), {})
-    args = ["pretrain", str(photographs[0].parent), "--out", str(tmp_path / "run")]
-    args += ["--steps", "1", "--batch-size", "2", "--phantoms", "0", "--teacher", "none"]
-    done = CliRunner().invoke(cli, [*args, "--init", str(weights)])
+    save_backbone(weights, "mine", OTHER, DiffusionUNet.random(OTHER).net.state_dict(), {})
+    options = ("--phantoms", 0, "--teacher", "none", "--init", weights)
+    done = _command(photographs, tmp_path, *ONE_STEP, *options)
     assert done.exit_code == 0, done.output
     tuned = load_backbone(done.stdout.strip())
     assert (tuned.name, tuned.config) == ("mine-tuned", OTHER)
@@ -273,9 +231,20 @@ def test_command__goes_on_from_a_backbone_of_another_architecture(
     assert settings["learning_rate"] == 1e-4
 
 
-def test_command__no_backbone_to_start_from(photographs: list[Path], tmp_path: Path) -> None:
-    args = ["pretrain", str(photographs[0].parent), "--out", str(tmp_path / "run")]
-    done = CliRunner().invoke(cli, [*args, "--teacher", "none", "--init", "none-such"])
-    assert done.exit_code == 1
-    assert "no backbone called none-such" in done.stderr
-    assert not (tmp_path / "run").exists()
+def test_command__missing_photograph_or_backbone(photographs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("0.png\n9.png\n")
+    for words, says in (
+        (("--only", tmp_path / "names.txt"), "first 9.png"),
+        (("--teacher", "none", "--init", "none-such"), "no backbone called none-such"),
+    ):
+        done = _command(photographs, tmp_path, *words)
+        assert done.exit_code == 1
+        assert says in done.stderr
+        assert not (tmp_path / "run").exists()
+
+
+ONE_STEP = ("--steps", 1, "--batch-size", 2)
+
+
+def _command(photographs: list[Path], folder: Path, *words: object) -> Result:
+    return fedd("pretrain", photographs[0].parent, "--out", folder / "run", *words)

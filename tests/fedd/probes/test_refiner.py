@@ -19,7 +19,7 @@ from fedd.probes.pixels import Example
 from fedd.probes.refiner import SHORTEST, WINDOWS, lesion_windows, window_around
 from fedd.probes.training import train_probes
 from fedd.segment import MemberPredictions, Probes, load_probes
-from tests.fedd.conftest import CLASSES, QUICK, spot
+from tests.fedd.conftest import CLASSES, QUICK, like, spot
 from tests.wording import Refusal
 
 REFINING = replace(QUICK, refined_class="lesion", steps=40)
@@ -65,22 +65,22 @@ def test_window__a_speck_is_not_blown_up_beyond_the_shortest_window() -> None:
     st.tuples(st.integers(1, 60), st.integers(1, 60)),
 )
 def test_window__inside_any_photograph(
-    place: tuple[int, int, int, int],
+    lesion_at: tuple[int, int, int, int],
     reach: float,
     shift: tuple[float, float],
     size: tuple[int, int],
 ) -> None:
-    row, column, height, width = place
+    row, column, height, width = lesion_at
     lesion = block(slice(row, row + height), slice(column, column + width), (37, 49))
     window = window_around(lesion, reach, shift)
     assert window is not None
-    for part, side in zip(window.slices(*size), size, strict=True):
-        assert 0 <= part.start < part.stop <= side
+    for part, length in zip(window.slices(*size), size, strict=True):
+        assert 0 <= part.start < part.stop <= length
     if shift == (0, 0):
         assert window.of(lesion).sum() >= 0.9 * lesion.sum() - 1
 
 
-def test_close_ups__cut_photograph_and_mask_alike_and_skip_masks_without_a_lesion() -> None:
+def test_lesion_windows__cut_photograph_and_mask_alike_and_skip_masks_without_a_lesion() -> None:
     mask = np.where(block(slice(40, 60), slice(100, 120)), 1, 4).astype(np.uint8)
     photograph = np.repeat(mask[..., None], 3, 2) * 50
     cuts = list(lesion_windows(Example(photograph, mask, "p1", "V-VI"), 1, "a"))
@@ -148,7 +148,7 @@ def test_predict__refined_inside_the_window_only(
 ) -> None:
     assert probes.refiner is not None
     photograph = spot(40)[0]
-    first = _without_refiner(probes).predict(tiny, [photograph])[0].mask
+    first = like(probes).predict(tiny, [photograph])[0].mask
     # As if the refiner predicted nothing but ruler.
     only_ruler = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0]).view(1, 1, 5, 1, 1)
     monkeypatch.setattr(
@@ -174,7 +174,7 @@ def test_predict__many_at_once_as_one_by_one(tiny: DiffusionUNet, probes: Probes
         np.testing.assert_array_equal(alone.mask, prediction.mask)
 
 
-def test_save__both_looks_come_back(tiny: DiffusionUNet, probes: Probes, tmp_path: Path) -> None:
+def test_save__both_passes_come_back(tiny: DiffusionUNet, probes: Probes, tmp_path: Path) -> None:
     probes.save(tmp_path / "probes.safetensors")
     loaded = load_probes(tmp_path / "probes.safetensors")
     assert loaded.refiner is not None
@@ -185,21 +185,6 @@ def test_save__both_looks_come_back(tiny: DiffusionUNet, probes: Probes, tmp_pat
     np.testing.assert_array_equal(
         loaded.predict(tiny, [photograph])[0].mask, probes.predict(tiny, [photograph])[0].mask
     )
-
-
-def _without_refiner(probes: Probes) -> Probes:
-    alone = Probes(
-        probes.settings,
-        probes.classes,
-        probes.trained,
-        probes.backbone_name,
-        probes.backbone_hash,
-        probes.tensors,
-        probes.calibration,
-        probes.record,
-    )
-    assert alone.refiner is None
-    return alone
 
 
 def _predicts(probabilities: torch.Tensor, refiner: Probes):  # type: ignore[no-untyped-def]

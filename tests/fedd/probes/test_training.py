@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from fedd.probes import training
 from fedd.probes.pixels import prepare_example
 from fedd.probes.training import Example, train_probes
 from fedd.segment import PAPER, Probes, ProbeSettings
-from tests.fedd.conftest import CLASSES, QUICK, TINY, spot
+from tests.fedd.conftest import CLASSES, QUICK, TINY, like, spot
 from tests.fedd.counting import Counting
 from tests.wording import Refusal
 
@@ -29,19 +28,9 @@ def example(seed: int) -> Example:
     return Example(*spot(seed), patient=f"patient-{seed // 2}", tone=TONES[seed % 3])
 
 
-class Told:
-    """Stages that keep what they are told: the stage, what is done of it, how much that is in all."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, int, int]] = []
-
-    def __call__(self, stage: str) -> Callable[[int, int], None]:
-        return lambda *at: self.calls.append((stage, *at))
-
-
 TRAINING = [example(s) for s in range(6)]
 
-#: Enough images that some are held out, and as few steps as show it.
+#: Enough images for a validation split, and as few steps as show it.
 MANY = [example(s) for s in range(24)]
 FAST = replace(QUICK, views=0, steps=40, pixels_per_image=128, warm_steps=20)
 
@@ -86,10 +75,7 @@ def test_train__without_augmented_views_as_in_the_paper(tiny: DiffusionUNet) -> 
 
 
 def test_train__reads_a_generator_once(tiny: DiffusionUNet, probes: Probes) -> None:
-    def one_at_a_time() -> Iterator[Example]:
-        yield from TRAINING
-
-    assert same(train_probes(one_at_a_time(), tiny, QUICK, CLASSES), probes)
+    assert same(train_probes((e for e in TRAINING), tiny, QUICK, CLASSES), probes)
 
 
 def test_train__a_cache_changes_nothing_and_the_next_training_needs_no_backbone(
@@ -224,17 +210,20 @@ def test_validation__given_with_the_data_set(tiny: DiffusionUNet, refusal: Refus
 
 
 def test_early_stopping__stops_and_keeps_the_best(tiny: DiffusionUNet) -> None:
-    """Held-out masks that contradict the training: every step makes it worse, so the first is kept."""
+    """Validation masks that contradict the training: every step makes it worse."""
     liars = [
         replace(example(s), mask=np.where(spot(s)[1] == 1, 4, 1).astype(np.uint8)) for s in (30, 31)
     ]
     patient = replace(FAST, steps=200, patience=60)
-    told = Told()
-    probes = train_probes(TRAINING, tiny, patient, CLASSES, told, validation=liars)
+    calls: list[tuple[str, int, int]] = []
+    probes = train_probes(
+        TRAINING, tiny, patient, CLASSES,
+        lambda stage: lambda *at: calls.append((stage, *at)), validation=liars,
+    )  # fmt: skip
     assert probes.record.steps == 80
-    assert told.calls[-1] == ("Training, steps", 200, 200)
-    # Held-out images are read twice: to stop by them, and to calibrate on them.
-    assert [call for call in told.calls if call[0] != "Training, steps"] == [
+    assert calls[-1] == ("Training, steps", 200, 200)
+    # Validation images are read twice: for early stopping, and for calibration.
+    assert [call for call in calls if call[0] != "Training, steps"] == [
         ("Photographs through the backbone", n, 10) for n in range(1, 11)
     ]
     honest = train_probes(
@@ -295,9 +284,7 @@ def test_weights__are_one_on_average_and_even_between_tones() -> None:
 def test_warm_start__no_steps_keep_what_the_probes_say(tiny: DiffusionUNet, probes: Probes) -> None:
     images = [spot(s)[0] for s in range(60, 64)]
     still = replace(QUICK, warm_steps=1, learning_rate=1e-12)
-    earlier = Probes(
-        still, CLASSES, probes.trained, tiny.name, tiny.hash, probes.tensors, record=probes.record
-    )
+    earlier = like(probes, still, record=probes.record)
     warm = train_probes(TRAINING, tiny, still, CLASSES, warm_start=earlier)
     assert warm.record.warm_start
     for one, other in zip(warm.predict(tiny, images), probes.predict(tiny, images), strict=True):
@@ -308,15 +295,7 @@ def test_warm_start__no_steps_keep_what_the_probes_say(tiny: DiffusionUNet, prob
 def test_warm_start__learns_the_new_mask_in_few_steps(tiny: DiffusionUNet, probes: Probes) -> None:
     more = [*TRAINING, *(example(s) for s in (6, 7))]
     settings = replace(QUICK, warm_steps=20)
-    earlier = Probes(
-        settings,
-        CLASSES,
-        probes.trained,
-        tiny.name,
-        tiny.hash,
-        probes.tensors,
-        record=probes.record,
-    )
+    earlier = like(probes, settings, record=probes.record)
     warm = train_probes(more, tiny, settings, CLASSES, warm_start=earlier)
     assert (warm.record.warm_start, warm.record.steps) == (True, 20)
     assert len(warm.record.learned) == 8
