@@ -5,6 +5,7 @@ The SDK retries every request on errors and broken connections; this client retr
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,7 +57,7 @@ class Client:
 
         self.url = connection.url
         self.plain = HttpClient(connection.url, connection.token, direct=connection.embedded)
-        # The SDK would judge the age of an access token by this machine's clock.
+        # The SDK would tell the age of an access token by this machine's clock.
         self._httpx = httpx.Client(auth=_signature(self.plain), trust_env=not connection.embedded)
         self._sdk = LabelStudio(
             base_url=connection.url,
@@ -248,12 +249,13 @@ class Client:
         try:
             yield
         except ApiError as error:
-            body = error.body if isinstance(error.body, str) else _json(error.body)
+            body = (
+                error.body if isinstance(error.body, str) else json.dumps(error.body, default=str)
+            )
             raise response_error(self.url, what, error.status_code or 0, body) from error
         except httpx.HTTPError as error:
-            raise connection_error(
-                self.url, what, error, sent=error.request.method != "GET"
-            ) from error
+            sent = error.request.method != "GET"
+            raise connection_error(self.url, what, error, sent=sent) from error
         except (ValidationError, ValueError, AttributeError, TypeError) as error:
             raise response_error(self.url, what, 200, "") from error
 
@@ -283,9 +285,3 @@ def _project(found: Any) -> RemoteProject:
     return RemoteProject(
         int(found.id), found.title or "", found.description or "", found.label_config or ""
     )
-
-
-def _json(body: Any) -> str:
-    import json
-
-    return json.dumps(body, default=str)

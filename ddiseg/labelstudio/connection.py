@@ -185,15 +185,11 @@ def has_keyring() -> bool:
 def checked_url(url: str) -> str:
     """Return a server's address as it is stored; raises InputError if it is malformed."""
     url = url.strip().rstrip("/")
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # an invalid port or IPv6 address
-        usable = False
-    if not usable or re.search(r"\s", url):
+    if not host_of(url) or re.search(r"\s", url):
         raise InputError(
             f"'{url}' is no address of a server: give it as https://label-studio.example.org"
         )
+    parts = urlsplit(url)
     if parts.username or parts.password or parts.query or parts.fragment:
         raise InputError(
             f"give the address of {parts.hostname} alone, without user, password, '?' and '#'"
@@ -203,6 +199,16 @@ def checked_url(url: str) -> str:
         start = url.index(parts.path, len(parts.scheme) + 3) + page.start()
         raise InputError(f"{url} is a page on the server: give {url[:start]}")
     return url
+
+
+def host_of(url: str) -> str | None:
+    """Return the host of an http(s) address; None if the address is invalid."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.port != 0
+    except ValueError:  # an invalid port or IPv6 address
+        return None
+    return parts.hostname if usable else None
 
 
 def travels_openly(url: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ddiseg.errors import ServerError
@@ -56,8 +56,7 @@ class HttpClient:
             direct: ignore proxies of the environment.
             timeout: seconds to wait for a connection and each part of a response, if not TIMEOUT.
         """
-        self.url, self._timeout = url, timeout or TIMEOUT
-        self._token = token
+        self.url, self._timeout, self._token = url, timeout or TIMEOUT, token
         self._is_personal = token.count(".") == 2  # a JWT; a legacy token is plain hexadecimal
         self._bearer: tuple[str, float] | None = None
         self._session = _session(direct, retries)
@@ -72,33 +71,22 @@ class HttpClient:
         self._session.close()
 
     def tasks(
-        self, project: int, query: Sequence[dict[str, Any]], *, page: int, size: int, whole: bool
+        self,
+        project: int,
+        conditions: Sequence[dict[str, Any]],
+        *,
+        page: int,
+        size: int,
+        whole: bool,
     ) -> list[dict[str, Any]]:
         """Return a page of tasks, by the time of their last change; [] past the last page.
 
         `TasksClient.list` drops tasks that were only skipped, can't select fields (each task brings
         all its predictions) and treats the 404 past the last page as an error.
         """
-        answer = self._send(
-            "GET",
-            "/api/tasks",
-            f"tasks of project {project}",
-            pages=True,
-            params={
-                "project": project,
-                "page": page,
-                "page_size": size,
-                "fields": "all",
-                "include": _WHOLE if whole else _LIGHT,
-                "query": json.dumps(
-                    {
-                        "filters": {"conjunction": "and", "items": list(query)},
-                        "ordering": ["tasks:updated_at"],
-                    }
-                ),
-            },
-        )
-        return list(_value(answer, "tasks", list, self.url))
+        query = {**_all_of(conditions), "ordering": ["tasks:updated_at"]}
+        include = _WHOLE if whole else _LIGHT
+        return self._list(project, query, page=page, page_size=size, fields="all", include=include)
 
     def find_tasks(self, project: int, field: str, keys: Sequence[str]) -> dict[str, list[int]]:
         """Return the ids of tasks whose data has one of `keys` in `field`; several for duplicates.
@@ -109,26 +97,9 @@ class HttpClient:
         found: dict[str, list[int]] = {}
         for start in range(0, len(keys), _KEYS_IN_A_QUERY):
             part = keys[start : start + _KEYS_IN_A_QUERY]
-            condition = {
-                "filter": f"filter:tasks:data.{field}",
-                "operator": "in_list",
-                "type": "List",
-                "value": list(part),
-            }
-            answer = self._send(
-                "GET",
-                "/api/tasks",
-                f"tasks of project {project}",
-                pages=True,
-                params={
-                    "project": project,
-                    "page": 1,
-                    "page_size": 10 * len(part),
-                    "include": "id,data",
-                    "query": json.dumps({"filters": {"conjunction": "and", "items": [condition]}}),
-                },
-            )
-            for task in _value(answer, "tasks", list, self.url):
+            query = _all_of([condition(f"data.{field}", "in_list", "List", list(part))])
+            size = 10 * len(part)
+            for task in self._list(project, query, page=1, page_size=size, include="id,data"):
                 found.setdefault(str(task["data"].get(field)), []).append(int(task["id"]))
         return {key: sorted(ids) for key, ids in found.items()}
 
@@ -252,6 +223,13 @@ class HttpClient:
         self._bearer = None
         return self._is_personal
 
+    def _list(self, project: int, query: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
+        """Return a page of the task list; [] past the last page."""
+        params |= {"project": project, "query": json.dumps(query)}
+        what = f"tasks of project {project}"
+        answer = self._send("GET", "/api/tasks", what, pages=True, params=params)
+        return list(_value(answer, "tasks", list, self.url))
+
     def _send(
         self,
         method: str,
@@ -305,25 +283,13 @@ def as_json(content: Any) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode()
 
 
-def changed_since(since: str | None) -> Iterator[dict[str, Any]]:
-    """Yield the filter for tasks changed after `since`, in the server's time; nothing for None."""
-    if since is not None:
-        yield {
-            "filter": "filter:tasks:updated_at",
-            "operator": "greater",
-            "type": "Datetime",
-            "value": since,
-        }
+def condition(column: str, operator: str, kind: str, value: Any) -> dict[str, Any]:
+    """Return a filter of the task list; a task without a value in `column` never passes."""
+    return {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
 
 
-def numbered(numbers: Sequence[int]) -> dict[str, Any]:
-    """Return the filter for the tasks with these ids."""
-    return {
-        "filter": "filter:tasks:id",
-        "operator": "in_list",
-        "type": "List",
-        "value": list(numbers),
-    }
+def _all_of(conditions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"filters": {"conjunction": "and", "items": list(conditions)}}
 
 
 def _session(direct: bool, retries: int) -> requests.Session:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from ddiseg.catalogue import Purpose
 from ddiseg.errors import InputError, ServerError
 from ddiseg.labelstudio.client import Client
-from ddiseg.labelstudio.connection import Connection
+from ddiseg.labelstudio.connection import Connection, host_of
 from ddiseg.labelstudio.projects import ProjectRef, ensure_project, set_clicks, show_predictions
 from ddiseg.labelstudio.task_payload import MODEL_VERSION
 from ddiseg.workspace.workspace import Workspace
@@ -43,7 +43,7 @@ class BackendAddress:
 
     def __post_init__(self) -> None:
         """Raise InputError for an invalid address, or one that Label Studio would not accept."""
-        host = _host(self.url)
+        host = host_of(self.url)
         if host is None:
             raise InputError(
                 f"'{self.url}' is no address of a server: give one such as http://127.0.0.1:9090"
@@ -180,13 +180,3 @@ def _explained(url: str) -> Iterator[None]:
         raise ServerError(
             f"{url} is not connected: {reason} What was connected before still is.", error.status
         ) from error
-
-
-def _host(url: str) -> str | None:
-    """Return the host of an http(s) address; None if the address is invalid."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.port != 0
-    except ValueError:  # an invalid port or IPv6 address
-        return None
-    return parts.hostname if usable else None

@@ -22,7 +22,7 @@ from annotation_protocol.label_studio_config import (
     verdict_of,
 )
 from ddiseg import masks
-from ddiseg.catalogue import REASON_MISSING, AnnotationVersion, NewMask, Purpose
+from ddiseg.catalogue import REASON_MISSING, AnnotationVersion, Arm, NewMask, Purpose
 from ddiseg.catalogue.tables import Image, Mask, Task
 from ddiseg.errors import InputError
 from ddiseg.labelstudio.task_payload import preannotated_mask
@@ -169,7 +169,7 @@ def _base_mask(context: TaskContext, regions: list[dict[str, Any]]) -> Mask | No
                 "the workspace older than the server's tasks? Restore the newer catalogue"
             )
         return mask
-    if context.task.mask_id is not None and context.task.arm == "painted":
+    if context.task.mask_id is not None and context.task.arm == Arm.PREDICTED:
         return context.find_mask("")  # the person deleted every predicted region
     return None
 

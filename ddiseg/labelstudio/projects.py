@@ -33,10 +33,7 @@ logger = logging.getLogger(__name__)
 #: Command group of each project.
 COMMANDS = {Purpose.ANNOTATION: "label", Purpose.REVIEW: "review"}
 
-_TITLES = {
-    Purpose.ANNOTATION: "Annotate",
-    Purpose.REVIEW: "Review",
-}
+_TITLES = {Purpose.ANNOTATION: "Annotate", Purpose.REVIEW: "Review"}
 
 #: Descriptions below the title; a card on Home shows about 100 characters.
 _DESCRIPTIONS = {
@@ -115,7 +112,7 @@ def ensure_project(
             remote = found[-1] if found else _make(workspace, client, row, purpose)
             workspace.catalogue.tasks.place(row.id, remote.id)
         if keep_config:
-            _keep_config(workspace, client, row, remote, purpose)
+            _set_config(workspace, client, row, remote, _config(purpose, remote.config))
         if connection.media is not None:
             _ensure_storage(client, remote, connection.media / FOLDER)
     return ProjectRef(row, remote.id, f"{client.url}/projects/{remote.id}/data")
@@ -195,13 +192,6 @@ def _make(workspace: Workspace, client: Client, row: Project, purpose: Purpose) 
         model_version=MODEL_VERSION,
         **_SETTINGS[purpose],
     )
-
-
-def _keep_config(
-    workspace: Workspace, client: Client, row: Project, remote: RemoteProject, purpose: Purpose
-) -> None:
-    """Bring the server's configuration to the protocol's."""
-    _set_config(workspace, client, row, remote, _config(purpose, remote.config))
 
 
 def _set_config(

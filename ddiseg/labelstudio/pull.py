@@ -22,7 +22,7 @@ from ddiseg.catalogue.tables import Mask, Task
 from ddiseg.errors import ServerError
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
-from ddiseg.labelstudio.http import HttpClient, changed_since, numbered
+from ddiseg.labelstudio.http import HttpClient, condition
 from ddiseg.labelstudio.parse import TaskContext, parse_annotation
 from ddiseg.labelstudio.projects import COMMANDS, ProjectRef, ensure_project
 from ddiseg.labelstudio.upload import TaskUploader
@@ -49,9 +49,8 @@ class Pulled:
 
     project: ProjectRef
     outcomes: list[FileOutcome] = field(default_factory=list)
-    problems: list[str] = field(
-        default_factory=list
-    )  #: annotations refused by an earlier pull, unchanged since
+    #: Annotations refused by an earlier pull, unchanged since.
+    problems: list[str] = field(default_factory=list)
     full: bool = False  #: whether all tasks were read
     returned: str | None = None  #: address of the tab of images that came back from review
     taken: int = 0  #: versions that others pulled before; see `pull_and_compare`
@@ -86,7 +85,8 @@ def pull(
         adopted = uploader.adopt()
         # Work on adopted tasks may be older than the newest stored change.
         done = Pulled(project, full=full or adopted > 0 or _clock_was_set_back(client, project))
-        since = None if done.full else _start_of_pull(project.row.watermark)
+        watermark = project.row.watermark
+        since = None if done.full or watermark is None else _shifted(watermark, -OVERLAP)
         # Read before the pages, so that a task pushed meanwhile does not count as deleted.
         numbers = labelling.numbers(project.row.id) if done.full else {}
         seen: set[int] = set()
@@ -170,7 +170,8 @@ def changed_tasks(
     cursor, size = since, PAGE
     seen: dict[int, str] = {}
     while True:
-        tasks = plain.tasks(project, list(changed_since(cursor)), page=1, size=size, whole=False)
+        later = [] if cursor is None else [condition("updated_at", "greater", "Datetime", cursor)]
+        tasks = plain.tasks(project, later, page=1, size=size, whole=False)
         fresh = [t for t in tasks if seen.get(t["id"]) != t["updated_at"]]
         seen.update((t["id"], t["updated_at"]) for t in fresh)
         for start in range(0, len(fresh), PAGE):
@@ -205,18 +206,16 @@ def _unseen(
 ) -> list[dict[str, Any]]:
     """Return the tasks of a page with a version not stored yet, with annotation results."""
     known = stored([tasks[int(t["id"])].id for t in page])
-    new = [
-        int(t["id"])
-        for t in page
-        if any(
-            known.get((tasks[int(t["id"])].id, int(a["id"]), a["updated_at"]), "refused")
-            == "refused"
-            for a in t["annotations"]
-        )
-    ]
+
+    def is_stored(task: dict[str, Any], annotation: dict[str, Any]) -> bool:
+        version = tasks[int(task["id"])].id, int(annotation["id"]), annotation["updated_at"]
+        return bool(known.get(version, "refused") != "refused")
+
+    new = [int(t["id"]) for t in page if not all(is_stored(t, a) for a in t["annotations"])]
     if not new:
         return []
-    return client.plain.tasks(project.number, [numbered(new)], page=1, size=len(new), whole=True)
+    wanted = [condition("id", "in_list", "List", new)]
+    return client.plain.tasks(project.number, wanted, page=1, size=len(new), whole=True)
 
 
 def _page(
@@ -284,13 +283,7 @@ def _replace_deleted_project(
 def _clock_was_set_back(client: Client, project: ProjectRef) -> bool:
     """Whether the server's clock was set back behind the newest stored change."""
     now, newest = client.plain.server_time(), project.row.watermark
-    if now is None or newest is None:
-        return False
-    return _shifted(newest, -SET_BACK) > now
-
-
-def _start_of_pull(watermark: str | None) -> str | None:
-    return None if watermark is None else _shifted(watermark, -OVERLAP)
+    return now is not None and newest is not None and _shifted(newest, -SET_BACK) > now
 
 
 def _shifted(at: str, by: timedelta) -> str:

@@ -8,16 +8,16 @@ from typing import Any
 
 from ddiseg.catalogue import Arm, NewTask, Purpose, State
 from ddiseg.catalogue.tables import Image, Mask, Task
-from ddiseg.errors import InputError, ServerError
+from ddiseg.errors import InputError
 from ddiseg.labelstudio.allocation import StratifiedAllocation
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.media import LONGEST, copy_size
 from ddiseg.labelstudio.projects import ProjectRef, show_predictions
 from ddiseg.labelstudio.task_payload import image_key
-from ddiseg.labelstudio.upload import DataOf, TaskUploader, pushing
+from ddiseg.labelstudio.upload import DataOf, TaskUploader, pushing, update_tasks
 from ddiseg.labelstudio.views import ALL, Tab, condition, ensure_tabs, show_comments
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, silent_stages, track
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, silent_stages
 from ddiseg.workspace.settings import StudySettings
 from ddiseg.workspace.workspace import Workspace
 
@@ -209,27 +209,19 @@ def _bring_up_to_date(
     by_people = {mask.id for mask in shown.values() if mask.annotator is not None}
     predicted = workspace.catalogue.masks.newest_predictions()
     models = {model.id: model.name for model in workspace.catalogue.models.all()}
-    outcomes = []
-    for task in track(tasks, progress):
-        assert task.remote_id is not None
-        image, mask = images[task.image_id], predicted.get(task.image_id)
-        is_fixed = image.state not in (State.IN_LABELLING, State.QUEUED, State.PRELABELLED)
+
+    def update(task: Task, number: int) -> str | None:
+        state, mask, note = images[task.image_id].state, predicted.get(task.image_id), None
+        is_fixed = state not in (State.IN_LABELLING, State.QUEUED, State.PRELABELLED)
         is_fixed = is_fixed or task.arm == Arm.CONTROL or task.mask_id in by_people
-        outcome, note = Outcome.UNCHANGED, None
-        try:
-            if mask is not None and mask.id != task.mask_id and not is_fixed:
-                model = models[mask.model_version_id or 0]
-                if uploader.update_prediction(task, mask, model):
-                    outcome, note = Outcome.REPAIRED, f"new prediction of {model}"
-            more = options.readers > 1 and task.readers == options.readers
-            if more and uploader.client.set_readers(task.remote_id, task.readers):
-                outcome, note = Outcome.REPAIRED, f"now for {task.readers} readers"
-        except ServerError as error:
-            if error.status != 404:
-                raise
-            outcome, note = Outcome.REFUSED, _DELETED
-        outcomes.append(FileOutcome(image.name, outcome, note))
-    return outcomes
+        if mask is not None and mask.id != task.mask_id and not is_fixed:
+            model = models[mask.model_version_id or 0]
+            if uploader.update_prediction(task, mask, model):
+                note = f"new prediction of {model}"
+        more = options.readers > 1 and task.readers == options.readers
+        if more and uploader.client.set_readers(number, task.readers):
+            note = f"now for {task.readers} readers"
+        return note
 
-
-_DELETED = "its task was deleted on the server: 'ddiseg label pull --full' takes note of that, then push again"
+    names = {image.id: image.name for image in rows}
+    return update_tasks(tasks, update, names, Purpose.ANNOTATION, progress)

@@ -14,14 +14,13 @@ from typing import Any
 
 from ddiseg.catalogue import Arm, NewTask, Purpose
 from ddiseg.catalogue.tables import Image, Mask, Task
-from ddiseg.errors import ServerError
 from ddiseg.labelstudio.allocation import StratifiedAllocation
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.media import LONGEST, copy_size
 from ddiseg.labelstudio.projects import ProjectRef
 from ddiseg.labelstudio.task_payload import review_key
-from ddiseg.labelstudio.upload import TaskUploader, pushing
+from ddiseg.labelstudio.upload import DataOf, TaskUploader, pushing, update_tasks
 from ddiseg.labelstudio.views import Tab, condition, ensure_tabs, short_names
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, silent_stages, track
 from ddiseg.workspace.settings import StudySettings
@@ -29,7 +28,6 @@ from ddiseg.workspace.workspace import Workspace
 
 #: Keys in the data of a review task.
 DRAWN_BY, WAITS = "drawn_by", "waits"
-
 
 #: Longest side, pixels, below which a copy is too small to assess an outline.
 MIN_REVIEW_SIZE = 512
@@ -42,9 +40,8 @@ class PushedReviews:
     project: ProjectRef
     outcomes: list[FileOutcome] = field(default_factory=list)
     unsampled: int = 0  #: submitted masks that are not in the sample
-    tabs: dict[str, str] = field(
-        default_factory=dict
-    )  #: address of each person's tab, by e-mail address
+    #: Address of each person's tab, by e-mail address.
+    tabs: dict[str, str] = field(default_factory=dict)
 
 
 def push_reviews(
@@ -143,7 +140,7 @@ def _review_size(image: Image, mask: Mask) -> tuple[int, int]:
     return copy_size(image, LONGEST)
 
 
-def _review_data(workspace: Workspace) -> Any:
+def _review_data(workspace: Workspace) -> DataOf:
     def data_of(image: Image, mask: Mask | None) -> Mapping[str, Any]:
         assert mask is not None
         people = workspace.catalogue.masks.people_behind([mask.id])[mask.id]
@@ -165,22 +162,14 @@ def _offer_again(
 ) -> list[FileOutcome]:
     """Offer tasks to another person whose verdict was refused, though the server has them as done."""
     refused = Counter(task.id for task, _ in workspace.catalogue.tasks.problems(project.row.id))
-    outcomes = []
-    for task in tasks:
-        assert task.remote_id is not None
-        outcome, note = Outcome.UNCHANGED, None
-        try:
-            if refused[task.id] and client.set_readers(task.remote_id, refused[task.id] + 1):
-                outcome, note = Outcome.REPAIRED, "a verdict was refused: offered to another person"
-        except ServerError as error:
-            if error.status != 404:
-                raise
-            outcome, note = Outcome.REFUSED, _DELETED
-        outcomes.append(FileOutcome(keys[task.key].name, outcome, note))
-    return outcomes
 
+    def update(task: Task, number: int) -> str | None:
+        if refused[task.id] and client.set_readers(number, refused[task.id] + 1):
+            return "a verdict was refused: offered to another person"
+        return None
 
-_DELETED = "its task was deleted on the server: 'ddiseg review pull --full' takes note of that, then push again"
+    names = {image.id: image.name for image in keys.values()}
+    return update_tasks(tasks, update, names, Purpose.REVIEW)
 
 
 def _show_what_waits(
@@ -202,23 +191,17 @@ def _show_what_waits(
 
 def _tabs(client: Client, project: ProjectRef) -> dict[str, str]:
     """Give each person a tab without the masks they worked on; returns its address by e-mail."""
-    names = short_names(sorted(client.users().values()))
-    return ensure_tabs(
-        client,
-        project,
-        {
-            address: Tab(
-                name,
-                (
-                    condition(DRAWN_BY, "not_contains", _enclose(address)),
-                    condition(WAITS, "equal", "yes"),
-                ),
-                # The name gets longer once a second person shares it.
-                former=tuple({address, address.partition("@")[0]} - {name}),
-            )
-            for address, name in names.items()
-        },
-    )
+    waits = condition(WAITS, "equal", "yes")
+    tabs = {
+        address: Tab(
+            name,
+            (condition(DRAWN_BY, "not_contains", _enclose(address)), waits),
+            # The name gets longer once a second person shares it.
+            former=tuple({address, address.partition("@")[0]} - {name}),
+        )
+        for address, name in short_names(sorted(client.users().values())).items()
+    }
+    return ensure_tabs(client, project, tabs)
 
 
 def _enclose(address: str) -> str:

@@ -7,12 +7,10 @@ sent again: a push may be interrupted anywhere, here or there, and is simply run
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, pairwise
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from annotation_protocol import load_protocol
 from annotation_protocol.files import locked
@@ -25,9 +23,17 @@ from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.folder import Folder
 from ddiseg.labelstudio.http import as_json
 from ddiseg.labelstudio.media import FOLDER, copy_name, copy_png, place_copy
-from ddiseg.labelstudio.projects import ProjectRef, ensure_project
+from ddiseg.labelstudio.projects import COMMANDS, ProjectRef, ensure_project
 from ddiseg.labelstudio.task_payload import KEY, preannotated_mask, prediction, task_data
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.outcomes import (
+    FileOutcome,
+    Outcome,
+    Progress,
+    map_batches,
+    silent,
+    track,
+    worker_threads,
+)
 from ddiseg.workspace.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -40,8 +46,6 @@ THREADS = 4
 
 #: Returns the task data besides the picture and the ids, by image and predicted mask.
 DataOf: TypeAlias = Callable[[Image, Mask | None], Mapping[str, Any]]
-
-_Built = TypeVar("_Built")
 
 
 @contextmanager
@@ -62,6 +66,7 @@ def pushing(
 class _Payload:
     """An encoded task."""
 
+    task: Task
     json: bytes
     predicted: bool
 
@@ -120,10 +125,7 @@ class TaskUploader:
         predicted = [t.mask_id for t in new if t.arm == Arm.PREDICTED and t.mask_id is not None]
         mask_rows = self.workspace.catalogue.masks.get(predicted)
         for task, number in new.items():
-            if task.arm == Arm.PREDICTED and task.mask_id is not None:
-                self.set_prediction(task, number, mask_rows[task.mask_id])
-            if task.readers > 1:
-                self.client.set_readers(number, task.readers)
+            self._complete(task, number, mask_rows)
         ids = {task.id: number for task, number in new.items()}
         self._labelling.sent(ids, self._actor, start=self._start)
         return len(ids)
@@ -140,41 +142,44 @@ class TaskUploader:
             mask = mask_rows.get(task.mask_id or 0)
             return self._payload(data_of, task, images[task.image_id], mask)
 
-        with _build_pool() as pool:
-            for batch, built in _built_ahead(pool, build, _batches(pending, BATCH)):
-                ready = [
-                    (t, p) for t, p in zip(batch, built, strict=True) if isinstance(p, _Payload)
-                ]
+        with worker_threads(THREADS) as pool:
+            for built in filter(None, map_batches(pool, build, pending, BATCH)):
+                ready = [p for p in built if isinstance(p, _Payload)]
                 outcomes += [p for p in built if isinstance(p, FileOutcome)]
                 if ready:
                     self._import(ready, mask_rows)
-                outcomes += [FileOutcome(images[t.image_id].name, Outcome.ADDED) for t, _ in ready]
+                names = [images[p.task.image_id].name for p in ready]
+                outcomes += [FileOutcome(name, Outcome.ADDED) for name in names]
                 progress(len(outcomes), len(pending))
         resent = self._interrupted.intersection(task.id for task in pending)
         if resent:
             self._locate([task for task in self.tasks() if task.id in resent and task.remote_id])
         return outcomes
 
-    def _import(
-        self, ready: Sequence[tuple[Task, _Payload]], mask_rows: Mapping[int, Mask]
-    ) -> None:
+    def _import(self, ready: Sequence[_Payload], mask_rows: Mapping[int, Mask]) -> None:
         """Send one request, and compare what the server created with what was sent."""
         numbers, predicted = self.client.plain.import_tasks(
-            self.project.number, [payload.json for _, payload in ready]
+            self.project.number, [payload.json for payload in ready]
         )
         if len(numbers) != len(ready):
             raise ServerError(
                 f"{self.client.url} made {len(numbers)} tasks of {len(ready)}: run the same command "
                 "again, it looks which ones are there"
             )
-        ids = {task.id: n for (task, _), n in zip(ready, numbers, strict=True)}
-        incomplete = predicted < sum(payload.predicted for _, payload in ready)
-        for task, payload in ready:
-            if incomplete and payload.predicted and task.mask_id is not None:
-                self.set_prediction(task, ids[task.id], mask_rows[task.mask_id])
-            if task.readers > 1:
-                self.client.set_readers(ids[task.id], task.readers)
+        ids = {payload.task.id: n for payload, n in zip(ready, numbers, strict=True)}
+        incomplete = predicted < sum(payload.predicted for payload in ready)
+        for payload in ready:
+            masked = mask_rows if incomplete and payload.predicted else {}
+            self._complete(payload.task, ids[payload.task.id], masked)
         self._labelling.sent(ids, self._actor, start=self._start)  # now the tasks are complete
+
+    def _complete(self, task: Task, number: int, mask_rows: Mapping[int, Mask]) -> None:
+        """Give task `number` its prediction, if `mask_rows` has it, and its readers."""
+        mask = mask_rows.get(task.mask_id or 0)
+        if mask is not None and task.arm == Arm.PREDICTED:
+            self.set_prediction(task, number, mask)
+        if task.readers > 1:
+            self.client.set_readers(number, task.readers)
 
     def set_prediction(self, task: Task, number: int, mask: Mask) -> None:
         """Make `mask` the only prediction of task `number`."""
@@ -224,7 +229,7 @@ class TaskUploader:
             raise
         except DdisegError as error:
             return FileOutcome(image.name, Outcome.REFUSED, str(error))
-        return _Payload(as_json(payload), "predictions" in payload)
+        return _Payload(task, as_json(payload), "predictions" in payload)
 
     def _prediction(self, task: Task, mask: Mask) -> dict[str, Any]:
         pixels = masks.stretch(self.workspace.mask(mask), (task.height, task.width))
@@ -251,26 +256,31 @@ def _is_of(region_ids: list[str], mask: Mask) -> bool:
     return digest is not None and mask.content_hash.startswith(digest)
 
 
-@contextmanager
-def _build_pool() -> Iterator[Executor]:
-    """Yield threads that build tasks; tasks not begun are cancelled when sending fails."""
-    pool = ThreadPoolExecutor(THREADS)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+def update_tasks(
+    tasks: Sequence[Task],
+    update: Callable[[Task, int], str | None],
+    names: Mapping[int, str],
+    purpose: Purpose,
+    progress: Progress = silent,
+) -> list[FileOutcome]:
+    """Update tasks that are on the server; one that was deleted there is refused.
+
+    Args:
+        update: called with a task and its id on the server; returns what it changed, None if nothing.
+        names: the images' names, by id.
+    """
+    outcomes = []
+    for task in track(tasks, progress):
+        assert task.remote_id is not None
+        try:
+            note = update(task, task.remote_id)
+            outcome = Outcome.UNCHANGED if note is None else Outcome.REPAIRED
+        except ServerError as error:
+            if error.status != 404:
+                raise
+            outcome, note = Outcome.REFUSED, _DELETED.format(COMMANDS[purpose])
+        outcomes.append(FileOutcome(names[task.image_id], outcome, note))
+    return outcomes
 
 
-def _built_ahead(
-    pool: Executor, build: Callable[[Task], _Built], batches: Iterable[Sequence[Task]]
-) -> Iterator[tuple[Sequence[Task], list[_Built]]]:
-    """Yield each batch with its built tasks, while the next batch is being built."""
-    begun = ((batch, pool.map(build, batch)) for batch in batches)
-    end: tuple[Sequence[Task], Iterator[_Built]] = ((), iter(()))
-    for (batch, built), _next in pairwise(chain(begun, [end])):
-        yield batch, list(built)
-
-
-def _batches(tasks: Sequence[Task], size: int) -> Iterator[Sequence[Task]]:
-    for start in range(0, len(tasks), size):
-        yield tasks[start : start + size]
+_DELETED = "its task was deleted on the server: 'ddiseg {} pull --full' takes note of that, then push again"

@@ -14,6 +14,7 @@ from annotation_protocol.label_studio_config import REVIEW_COMMENT
 from ddiseg.catalogue import Purpose, State
 from ddiseg.catalogue.masks import REJECT
 from ddiseg.catalogue.tables import Review
+from ddiseg.labelstudio import http
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.projects import ProjectRef, ensure_project
@@ -73,12 +74,7 @@ ALL = Tab("All", former=("Default",))
 
 def condition(key: str, operator: str, value: str) -> dict[str, Any]:
     """Return a filter on a key of the task data; a task without the key never passes."""
-    return {
-        "filter": f"filter:tasks:data.{key}",
-        "operator": operator,
-        "type": "String",
-        "value": value,
-    }
+    return http.condition(f"data.{key}", operator, "String", value)
 
 
 #: The tab of images that came back from review or were reopened.
