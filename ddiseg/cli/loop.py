@@ -153,16 +153,16 @@ def show_status(settings: Settings, count: int, every: int | None, max_age: floa
 
 
 def _plan(settings: Settings, workspace: Workspace, options: RoundOptions) -> None:
-    from ddiseg.loop.round import plan_round
+    from ddiseg.loop.round import plan_round, shown_name
 
     steps = plan_round(workspace, lambda: connection_of(workspace), options)
     _emit(settings, steps)
-    if failed := [step.name for step in steps if step.failed]:
+    if failed := [shown_name(step.name) for step in steps if step.failed]:
         raise DdisegError(f"{', '.join(failed)} would fail; mend that first")
 
 
 def _once(settings: Settings, workspace: Workspace, options: RoundOptions) -> None:
-    from ddiseg.loop.round import run_round
+    from ddiseg.loop.round import run_round, shown_name
     from ddiseg.workspace.workspace import default_actor
 
     with progress_stages() as stages:
@@ -170,7 +170,7 @@ def _once(settings: Settings, workspace: Workspace, options: RoundOptions) -> No
             workspace, lambda: connection_of(workspace), options, default_actor(), stages=stages
         )
     _emit(settings, steps)
-    if failed := [step.name for step in steps if step.failed]:
+    if failed := [shown_name(step.name) for step in steps if step.failed]:
         raise DdisegError(f"{', '.join(failed)} failed; what was done is kept, run it again")
 
 
@@ -180,7 +180,7 @@ def _until_stopped(workspace: Workspace, options: RoundOptions, seconds: float) 
     Where a round can't run, since another process is at one or has the catalogue locked, that is
     told, and the next one comes after the interval.
     """
-    from ddiseg.loop.round import run_round
+    from ddiseg.loop.round import run_round, shown_name
     from ddiseg.workspace.workspace import default_actor
 
     def stop(*_signal: Any) -> None:
@@ -195,7 +195,9 @@ def _until_stopped(workspace: Workspace, options: RoundOptions, seconds: float) 
                 lambda: connection_of(workspace),
                 options,
                 default_actor(),
-                on_step=lambda step: click.echo(f"  {step.name}: {step.said}", err=True),
+                on_step=lambda step: click.echo(
+                    f"  {shown_name(step.name)}: {step.said}", err=True
+                ),
             )
         except (UserError, OSError) as error:
             click.echo(f"  no round, or no end of it: {error}", err=True)
@@ -208,4 +210,6 @@ def _emit(settings: Settings, steps: Sequence[Step]) -> None:
 
 
 def _line(name: str, said: str, failed: bool) -> str:
-    return f"  {name:<8} {'FAILED: ' if failed else ''}{said}"
+    from ddiseg.loop.round import shown_name
+
+    return f"  {shown_name(name):<8} {'FAILED: ' if failed else ''}{said}"

@@ -149,7 +149,7 @@ def read_round_options(workspace: Workspace, draw: int, given: dict[str, Any]) -
         every=training.every,
         max_age=training.max_age,
         draw=draw,
-        tolerance=training.max_drop,
+        max_drop=training.max_drop,
         backbone=training.backbone,
         device=training.device,
         seed=training.seed,

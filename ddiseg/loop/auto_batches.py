@@ -1,4 +1,4 @@
-"""Batches drawn by rounds: their names, and the candidates that are predicted first."""
+"""Batches of rounds: their names, and the candidates that are predicted first."""
 
 from __future__ import annotations
 
@@ -14,20 +14,18 @@ from ddiseg.sampling.quotas import share_out
 #: than labelling the batch.
 CANDIDATES = 20
 
-_NAME = "auto-"
-
 
 def next_name(taken: Collection[str]) -> str:
     """Return the first free name for a batch of a round."""
-    names = (f"{_NAME}{number}" for number in itertools.count(1))
+    names = (f"auto-{number}" for number in itertools.count(1))
     return next(name for name in names if name not in taken)
 
 
 def images_to_score(catalogue: Catalogue, size: int, seed: int) -> list[Image]:
-    """Return the images to predict before a batch of `size` is drawn.
+    """Return the images to predict before a batch of `size` is selected.
 
-    All that may be drawn, or CANDIDATES times `size` of them, equally many of each tone, by seed. A
-    draw prefers predicted images, so it chooses among these once they are predicted.
+    All that may be selected, or CANDIDATES times `size` of them, equally many of each tone, by seed.
+    Predicted images are preferred, so the batch is chosen among these once they are predicted.
     """
     pool = BatchPool.read(catalogue, None, (), size, seed, with_embeddings=False)
     room = {tone: len(positions) for tone, positions in pool.candidates.items()}

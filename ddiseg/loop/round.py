@@ -1,4 +1,4 @@
-"""A round of the loop: pull, review, refresh if due, draw a batch if asked for, predict, push.
+"""A round of the loop: pull, review, refresh if due, select a batch if asked to, predict, push.
 
 Every step can be repeated: the next round continues a stopped one. A failed step is reported and
 does not prevent the others, except those that depend on it: if the labelling server does not answer,
@@ -32,6 +32,7 @@ from ddiseg.outcomes import (
     FileOutcome,
     Stages,
     count,
+    counted,
     nothing_taken,
     reasons_in_words,
     silent_stages,
@@ -54,23 +55,24 @@ class RoundOptions:
 
     every: int = TrainingSettings.every  #: accepted masks that make a refresh due
     max_age: float = TrainingSettings.max_age  #: days; with a version that old, one mask is enough
-    draw: int = 0  #: size of the next batch, drawn once nobody has work left; 0 for none
-    tolerance: float = TrainingSettings.max_drop
+    draw: int = 0  #: size of the next batch, selected once nobody has work left; 0 for none
+    max_drop: float = TrainingSettings.max_drop
     backbone: str = "small"
     device: str = "auto"
     seed: int = 0
     review_sample: float = 100.0  #: percent of the masks that are reviewed
-    push: PushOptions = field(default_factory=PushOptions)  #: for batches drawn by rounds
+    push: PushOptions = field(default_factory=PushOptions)  #: for batches of rounds
 
     def __post_init__(self) -> None:
-        TrainingSettings(every=self.every, max_age=self.max_age, max_drop=self.tolerance)
+        TrainingSettings(every=self.every, max_age=self.max_age, max_drop=self.max_drop)
         StudySettings(review_sample=self.review_sample)
         if self.draw < 0:
             raise InputError(f"--draw is {self.draw}: give a number of images, or 0 for none")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the options as the catalogue stores them with each round."""
-        return asdict(self)
+        stored = asdict(self)
+        return {**stored, "tolerance": stored.pop("max_drop")}
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,13 @@ class Step:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "step": self.name,
-            "said": self.said,
-            "failed": self.failed,
-            "seconds": round(self.seconds, 2),
-        }
+        seconds = round(self.seconds, 2)
+        return {"step": self.name, "said": self.said, "failed": self.failed, "seconds": seconds}
+
+
+def shown_name(step: str) -> str:
+    """Return the name of a step as people read it; the catalogue stores an older one of two steps."""
+    return {"draw": "select", "paint": "predict"}.get(step, step)
 
 
 def run_round(
@@ -132,7 +135,7 @@ def plan_round(
     workspace: Workspace, find_connection: Callable[[], Connection], options: RoundOptions
 ) -> list[Step]:
     """Return what a round would do now, as far as that is known before a pull; changes nothing."""
-    plan = _Plan(workspace, find_connection, options)
+    plan = _Plan(workspace, find_connection, options, actor="")
     return [_run_step(name, work) for name, work in plan.steps()]
 
 
@@ -161,11 +164,10 @@ class _Round:
         find_connection: Callable[[], Connection],
         options: RoundOptions,
         actor: str,
-        must_refresh: bool,
+        must_refresh: bool = False,
         stages: Stages = silent_stages,
     ) -> None:
-        self.workspace, self.options, self.actor = workspace, options, actor
-        self.stages = stages
+        self.workspace, self.options, self.actor, self.stages = workspace, options, actor, stages
         self.find_connection, self.must_refresh = find_connection, must_refresh
         self.connection: Connection | None = None  #: of a server that answered
 
@@ -174,8 +176,8 @@ class _Round:
             ("pull", self.pull),
             ("review", self.review),
             ("refresh", self.refresh),
-            ("draw", self.draw),
-            ("paint", self.paint),
+            ("draw", self.select),
+            ("paint", self.predict),
             ("push", self.push),
         ]
 
@@ -183,7 +185,7 @@ class _Round:
         connection = self.find_connection()
         done = pull(self.workspace, connection, Purpose.ANNOTATION, self.actor)
         self.connection = connection
-        return _counted(done.outcomes, "annotations")
+        return _summary(done.outcomes, "annotation")
 
     def review(self) -> str:
         if self.connection is None:
@@ -191,20 +193,13 @@ class _Round:
         done = pull(self.workspace, self.connection, Purpose.REVIEW, self.actor)
         sample, seed = self.options.review_sample, self.options.push.seed
         pushed = push_reviews(
-            self.workspace,
-            self.connection,
-            sample,
-            seed,
-            self.actor,
-            self.stages,
+            *(self.workspace, self.connection, sample, seed, self.actor, self.stages),
             left_out_too=False,
         )
-        parts = [
-            _counted(done.outcomes, "verdicts"),
-            _counted(pushed.outcomes, "masks given to reviewers"),
-        ]
+        given = _summary(pushed.outcomes, "mask given to reviewers", "masks given to reviewers")
+        parts = [_summary(done.outcomes, "verdict"), given]
         if pushed.unsampled:
-            parts.append(f"{pushed.unsampled} left out by spot checks stay submitted")
+            parts.append(f"{counted(pushed.unsampled, 'mask')} left out by spot checks")
         return "; ".join(parts)
 
     def refresh(self) -> str:
@@ -219,16 +214,16 @@ class _Round:
             stages=self.stages,
             device=options.device,
             start_holdout=True,
-            max_drop=options.tolerance,
+            max_drop=options.max_drop,
         )
-        name, learned = done.version.name, len(done.version.training_masks)
+        name, learned = done.version.name, counted(len(done.version.training_masks), "mask")
         if not done.new:
-            return f"{name} has learned from exactly these {learned} masks already"
+            return f"{name} has already learned from exactly these masks ({learned})"
         kept = f"{done.in_use} stays in use" if done.in_use else "no version is in use"
         verdict = "in use" if done.in_use == name else f"refused, {kept}"
-        return f"{name}, from {learned} masks: {verdict} ({'; '.join(done.reasons)})"
+        return f"{name}, from {learned}: {verdict} ({'; '.join(done.reasons)})"
 
-    def draw(self) -> str:
+    def select(self) -> str:
         size = self.options.draw
         if not size:
             return _NO_DRAW
@@ -240,14 +235,14 @@ class _Round:
         name = next_name({batch.name for batch in catalogue.batches.all()})
         try:
             request = BatchRequest(size, seed=self.options.push.seed)
-            drawn = draw_batch(catalogue, name, request, self.actor, origin=BatchOrigin.ROUND)
+            batch = draw_batch(catalogue, name, request, self.actor, origin=BatchOrigin.ROUND)
         except InputError as error:  # everything is labelled: not a failure
-            return f"nothing drawn: {error}"
+            return f"nothing selected: {error}"
         for finished in before:
             catalogue.batches.close(finished, self.actor)
-        return "; ".join([_batch_text(name, drawn), *predicted, *_notes(name, drawn)])
+        return "; ".join([_batch_text(name, batch), *predicted, *_notes(name, batch)])
 
-    def paint(self) -> str:
+    def predict(self) -> str:
         images = work_in_hand(self.workspace)
         if not images and not self.workspace.catalogue.images.select(states=OPEN):
             return "nothing to predict: no image is open"
@@ -258,8 +253,8 @@ class _Round:
         if self.predictor is None:
             return "nothing predicted: there is no model yet"
         outcomes = self.predictor.predict(images, self.stages("Predicting images"))
-        _raise_if_nothing_taken(outcomes, "images")
-        return _predicted(self.predictor, outcomes)
+        _raise_if_nothing_taken(outcomes)
+        return f"{_summary(outcomes, 'image')} by {self.predictor.version.name}"
 
     def push(self) -> str:
         if self.connection is None:
@@ -273,9 +268,9 @@ class _Round:
                     self.workspace, self.connection, images, push_options, self.actor, self.stages
                 )
                 outcomes += done.outcomes
-        _raise_if_nothing_taken(outcomes, "images")
-        text = _counted(outcomes, "images") if outcomes else "nothing to push"
-        return "; ".join([text, *work.left_to_persons])
+        _raise_if_nothing_taken(outcomes)
+        text = _summary(outcomes, "image") if outcomes else "nothing to push"
+        return "; ".join([text, *work.reminders])
 
     def due(self) -> Due:
         """Whether a refresh is due by these options."""
@@ -291,26 +286,18 @@ class _Round:
             return None
 
     def _predict_candidates(self) -> list[str]:
-        """Predict the candidates of a batch, without which it could only be drawn at random."""
-        images = images_to_score(
-            self.workspace.catalogue, self.options.draw, self.options.push.seed
-        )
+        """Predict the candidates of a batch, which would otherwise be selected at random."""
+        options = self.options
+        images = images_to_score(self.workspace.catalogue, options.draw, options.push.seed)
         if not images or self.predictor is None:
             return []
         outcomes = self.predictor.predict(images, self.stages("Predicting images"))
-        return [f"chosen among {_predicted(self.predictor, outcomes)}"]
+        text = f"{_summary(outcomes, 'image')} by {self.predictor.version.name}"
+        return [f"chosen among {text}"]
 
 
 class _Plan(_Round):
     """The same steps, each of which only reports what it would do."""
-
-    def __init__(
-        self,
-        workspace: Workspace,
-        find_connection: Callable[[], Connection],
-        options: RoundOptions,
-    ) -> None:
-        super().__init__(workspace, find_connection, options, "", must_refresh=False)
 
     def pull(self) -> str:
         self.connection = self.find_connection()
@@ -320,13 +307,13 @@ class _Plan(_Round):
         if self.connection is None:
             return _NO_SERVER
         waiting = len(self.workspace.catalogue.masks.in_review())
-        return f"would bring back verdicts; {waiting} masks wait for review"
+        return f"would bring back verdicts; {counted(waiting, 'mask')} in review"
 
     def refresh(self) -> str:
         due = self.due()
         return f"would refresh: {due.why}" if due.is_due else f"not due: {due.why}"
 
-    def draw(self) -> str:
+    def select(self) -> str:
         size = self.options.draw
         if not size:
             return _NO_DRAW
@@ -334,20 +321,20 @@ class _Plan(_Round):
             return _not_yet(in_hand)
         images = images_to_score(self.workspace.catalogue, size, self.options.push.seed)
         if not images:
-            return "would draw nothing: no image may be drawn"
-        return f"{self._would_predict(images)}, then draw a batch of {size}"
+            return "would select nothing: no image may be selected"
+        return f"{self._would_predict(images)}, then select a batch of {size}"
 
-    def paint(self) -> str:
+    def predict(self) -> str:
         return self._would_predict(work_in_hand(self.workspace))
 
     def push(self) -> str:
         if self.connection is None:
             return _NO_SERVER
         work = Worklist.read(self.workspace)
-        text = f"would bring {len(work.given)} images up to date on the server"
+        text = f"would bring {counted(len(work.given), 'image')} up to date on the server"
         if work.to_give:
             text += f", and give people {len(work.to_give)} more"
-        return "; ".join([text, *work.left_to_persons])
+        return "; ".join([text, *work.reminders])
 
     def _would_predict(self, images: Sequence[Image]) -> str:
         version = self.workspace.catalogue.models.current_or_none()
@@ -355,7 +342,7 @@ class _Plan(_Round):
             return "would predict nothing, since there is no model yet"
         predicted = self.workspace.catalogue.masks.predicted_by(version.id)
         todo = sum(image.id not in predicted for image in images)
-        return f"would predict {todo} of {len(images)} images with {version.name}"
+        return f"would predict {todo} of {counted(len(images), 'image')} with {version.name}"
 
 
 _NO_SERVER = "left out: the labelling server did not answer"
@@ -363,33 +350,28 @@ _NO_DRAW = "not asked for (--draw)"
 
 
 def _not_yet(in_hand: Sequence[Image]) -> str:
-    return f"not yet: {len(in_hand)} images are in people's hands or wait for them"
+    return f"not yet: {counted(len(in_hand), 'image')} in people's hands or waiting for them"
 
 
-def _batch_text(name: str, drawn: DrawnBatch) -> str:
-    tones = ", ".join(f"{tone} {n}" for tone, n in drawn.by_tone.items())
-    at_random = sum(member.random for member in drawn.members)
-    return f"{name}: {len(drawn.members)} images ({tones}), {at_random} at random"
+def _batch_text(name: str, batch: DrawnBatch) -> str:
+    tones = ", ".join(f"{tone} {n}" for tone, n in batch.by_tone.items())
+    at_random = sum(member.random for member in batch.members)
+    return f"{name}: {counted(len(batch.members), 'image')} ({tones}), {at_random} at random"
 
 
-def _notes(name: str, drawn: DrawnBatch) -> list[str]:
+def _notes(name: str, batch: DrawnBatch) -> list[str]:
     """Return the first notes of a batch, and where the others are."""
-    more = len(drawn.notes) - MAX_NOTES
-    rest = [f"{more} more notes: 'ddiseg batch show {name}'"] if more > 0 else []
-    return [*drawn.notes[:MAX_NOTES], *rest]
+    more = len(batch.notes) - MAX_NOTES
+    rest = [f"{counted(more, 'more note')}: 'ddiseg batch show {name}'"] if more > 0 else []
+    return [*batch.notes[:MAX_NOTES], *rest]
 
 
-def _raise_if_nothing_taken(outcomes: Sequence[FileOutcome], what: str) -> None:
+def _raise_if_nothing_taken(outcomes: Sequence[FileOutcome]) -> None:
     """Raise DdisegError if every image of a step was refused, for then the cause is common."""
     if nothing_taken(outcomes):
-        raise DdisegError(f"nothing was taken; {reasons_in_words(outcomes, what)}")
+        raise DdisegError(f"nothing was taken; {reasons_in_words(outcomes, 'images')}")
 
 
-def _predicted(predictor: Predictor, outcomes: Sequence[FileOutcome]) -> str:
-    return f"{_counted(outcomes, 'images')} by {predictor.version.name}"
-
-
-def _counted(outcomes: Sequence[FileOutcome], what: str) -> str:
-    counts = {name: n for name, n in count(outcomes).items() if n}
-    parts = ", ".join(f"{n} {name}" for name, n in counts.items())
-    return f"{len(outcomes)} {what}{f': {parts}' if parts else ''}"
+def _summary(outcomes: Sequence[FileOutcome], noun: str, plural: str | None = None) -> str:
+    parts = ", ".join(f"{n} {name}" for name, n in count(outcomes).items() if n)
+    return f"{counted(len(outcomes), noun, plural)}{f': {parts}' if parts else ''}"

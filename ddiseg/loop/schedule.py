@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ddiseg.catalogue import Catalogue, ModelKind
+from ddiseg.outcomes import counted
 from ddiseg.workspace.settings import TrainingSettings
 from ddiseg.workspace.status import masks_to_learn
 from ddiseg.workspace.workspace import Workspace
@@ -79,13 +80,12 @@ def refresh_due(
     versions = catalogue.models.all(ModelKind.SEGMENTATION)
     newest = versions[-1] if versions else None
     waiting = masks_to_learn(catalogue)
-    noun = "mask" if waiting == 1 else "masks"
-    masks = f"{waiting} new accepted {noun}" if newest is not None else f"{waiting} accepted {noun}"
+    masks = counted(waiting, "accepted mask" if newest is None else "new accepted mask")
     if waiting >= every:
         return Due(True, f"{masks}, a refresh is due every {every}")
     if newest is not None and waiting:
         # If the clock was set back, a version may seem to be of tomorrow: then it is not old.
         age = (now or datetime.now(UTC)) - datetime.fromisoformat(newest.created_at)
         if age >= max_age:
-            return Due(True, f"{masks}, and {newest.name} is {age.days} days old")
+            return Due(True, f"{masks}, and {newest.name} is {counted(age.days, 'day')} old")
     return Due(False, f"{masks} of the {every} that a refresh waits for")

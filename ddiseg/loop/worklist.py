@@ -9,6 +9,7 @@ from ddiseg.catalogue import BatchOrigin, Catalogue, Purpose
 from ddiseg.catalogue.tables import Image
 from ddiseg.labelstudio.connection import server_of
 from ddiseg.labelstudio.push import OPEN
+from ddiseg.outcomes import counted
 from ddiseg.workspace.workspace import Workspace
 
 
@@ -16,13 +17,13 @@ from ddiseg.workspace.workspace import Workspace
 class Worklist:
     """Images that people have or will get, each once.
 
-    A round gives out batches drawn by rounds. A batch drawn by a person is given out by that person,
-    with options such as a control arm, which can't be added once people have seen an image.
+    A round gives out the batches of rounds. A person's batch is given out by that person, with
+    options such as a control arm, which can't be added once people have seen an image.
     """
 
     given: list[Image]  #: with a task on the labelling server
-    to_give: list[Image]  #: of open batches drawn by rounds, without a task
-    of_persons: dict[str, list[Image]]  #: by open batch drawn by a person, without a task
+    to_give: list[Image]  #: of open batches of rounds, without a task
+    manual: dict[str, list[Image]]  #: by open batch of a person, without a task
 
     @classmethod
     def read(cls, workspace: Workspace) -> Worklist:
@@ -43,21 +44,21 @@ class Worklist:
         return cls(
             given=among(tasks),
             to_give=among({i for name in automatic for i in batches[name]}),
-            of_persons={name: members for name, members in by_hand.items() if members},
+            manual={name: members for name, members in by_hand.items() if members},
         )
 
     @property
     def images(self) -> list[Image]:
         """All images, ordered by id."""
-        images = itertools.chain(self.given, self.to_give, *self.of_persons.values())
+        images = itertools.chain(self.given, self.to_give, *self.manual.values())
         return sorted(images, key=lambda image: image.id)
 
     @property
-    def left_to_persons(self) -> list[str]:
-        """A line for each batch that waits for its person."""
+    def reminders(self) -> list[str]:
+        """A line for each batch that a person has to give out."""
         return [
-            f"{len(images)} of {name} wait for 'ddiseg label push --batch {name}'"
-            for name, images in self.of_persons.items()
+            f"{counted(len(images), 'image')} of {name} left for 'ddiseg label push --batch {name}'"
+            for name, images in self.manual.items()
         ]
 
 

@@ -46,7 +46,7 @@ _PATHS = (HEALTH, "/setup", "/predict", "/versions", WEBHOOK, "/metrics")
 
 
 class Backend:
-    """Everything behind the HTTP interface of one workspace, with the threads that run beside it."""
+    """Everything behind the HTTP interface of one workspace, and its threads."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Backend:
 
         Args:
             owner: of the server's lease, in whose name jobs are done.
-            rounds: functions for the jobs other than PAINT.
+            rounds: functions for the jobs other than `JobKind.PREDICT`.
             every: seconds between two PULL jobs by time, the first one at the start; 0 for none.
             grace: seconds that a running job has to end once the server stops.
         """

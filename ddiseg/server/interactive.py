@@ -19,12 +19,10 @@ from annotation_protocol import Protocol, UserError, load_protocol
 from annotation_protocol.label_studio_config import IMAGE, MASK
 from ddiseg import masks
 from ddiseg.catalogue import Arm
-from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.labelstudio.task_payload import MODEL_VERSION
 from ddiseg.masks import brush_rle
 from ddiseg.masks.composition import Origin
-from ddiseg.model.predict import Predictor
 from ddiseg.server.metrics import Metrics
 from ddiseg.server.model_cache import ModelCache
 from ddiseg.server.predictions import UNKNOWN, WITHHELD, KnownTask, find_tasks
@@ -57,9 +55,8 @@ class Clicks:
         Label Studio sends one task. It expects a `result` even if that is empty, and stores nothing
         of it.
         """
-        known = find_tasks(self._workspace, project, requested)
         results: list[dict[str, Any]] = []
-        for task in known:
+        for task in find_tasks(self._workspace, project, requested):
             try:
                 region = self._region(task, context, deadline)
             except UserError as error:
@@ -84,16 +81,13 @@ class Clicks:
             key = predictor.version.id, known.image.id
             segmenter = self._cache.get(key)
             if segmenter is None:
-                segmenter = self._prepare(predictor, known.image)
+                photograph = self._workspace.photograph(known.image)
+                segmenter = prepare_clicks(predictor.probes, predictor.net, photograph)
                 self._cache.put(key, segmenter)
             found = segmenter.region(clicks, class_id)
         size = known.task.height, known.task.width
         inside = masks.stretch(found.astype(np.uint8), size).astype(np.bool_)
         return _brush(inside, label)
-
-    def _prepare(self, predictor: Predictor, image: Image) -> ClickSegmenter:
-        photograph = self._workspace.photograph(image)
-        return prepare_clicks(predictor.probes, predictor.net, photograph)
 
 
 def read_clicks(

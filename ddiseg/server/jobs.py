@@ -18,6 +18,7 @@ from ddiseg.catalogue.runs import Jobs
 from ddiseg.catalogue.tables import Job
 from ddiseg.errors import DdisegError, WorkspaceError, defect
 from ddiseg.labelstudio.projects import known_projects
+from ddiseg.outcomes import counted
 from ddiseg.server.metrics import Metrics
 from ddiseg.workspace.workspace import Workspace
 
@@ -113,13 +114,7 @@ class Worker:
     `owner` holds the lease of the server: jobs are begun only as long as it does.
     """
 
-    def __init__(
-        self,
-        jobs: Jobs,
-        owner: str,
-        do: Mapping[JobKind, Do],
-        metrics: Metrics,
-    ) -> None:
+    def __init__(self, jobs: Jobs, owner: str, do: Mapping[JobKind, Do], metrics: Metrics) -> None:
         self._jobs, self._owner, self._do, self._metrics = jobs, owner, do, metrics
         self._wake, self._stop = threading.Event(), threading.Event()
         self._current: Job | None = None
@@ -128,8 +123,7 @@ class Worker:
     def start(self) -> None:
         """Begin with the jobs that an earlier server did not finish, and go on with new ones."""
         if left := self._jobs.take_over():
-            jobs = "1 job" if left == 1 else f"{left} jobs"
-            logger.info(f"an earlier server did not finish {jobs}: requested again")
+            logger.info(f"an earlier server did not finish {counted(left, 'job')}: requested again")
         self._thread.start()
 
     def wake(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,42 +17,31 @@ class Metrics:
     """The counters of one server, in a registry of its own."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self.requests = Counter(
-            "ddiseg_requests",
-            "Requests by path and status.",
-            ["path", "status"],
-            registry=self._registry,
+        self._registry = registry = CollectorRegistry()
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        self.requests = counter(
+            "ddiseg_requests", "Requests by path and status.", ["path", "status"]
         )
         self.seconds = Histogram(
             "ddiseg_request_seconds",
             "Seconds from a request to the end of its answer.",
             ["path"],
             buckets=_BUCKETS,
-            registry=self._registry,
+            registry=registry,
         )
-        self.predictions = Counter(
+        self.predictions = counter(
             "ddiseg_predictions",
             "Tasks of /predict: stored, computed, clicked, or unanswered.",
             ["how"],
-            registry=self._registry,
         )
-        self.webhooks = Counter(
+        self.webhooks = counter(
             "ddiseg_webhooks",
             "Webhooks: queued, ignored, of an unknown project, or busy.",
             ["outcome"],
-            registry=self._registry,
         )
-        self.jobs = Counter(
-            "ddiseg_jobs", "Jobs that ended.", ["kind", "outcome"], registry=self._registry
-        )
-        self._waiting = Gauge("ddiseg_jobs_waiting", "Jobs that wait.", registry=self._registry)
-        self._in_use = Gauge(
-            "ddiseg_model_in_use",
-            "1 for the model version in use.",
-            ["version"],
-            registry=self._registry,
-        )
+        self.jobs = counter("ddiseg_jobs", "Jobs that ended.", ["kind", "outcome"])
+        self._waiting = gauge("ddiseg_jobs_waiting", "Jobs that wait.")
+        self._in_use = gauge("ddiseg_model_in_use", "1 for the model version in use.", ["version"])
 
     def text(self, waiting: int, version: str | None) -> bytes:
         """Return the exposition format, for `waiting` jobs and the name of the version in use.

@@ -40,7 +40,7 @@ SECONDS_PER_TASK = 0.005
 #: Maximum number of images predicted at a time: more would not fit a GPU.
 MAX_BATCH = 64
 
-#: Images that the PAINT job predicts before it frees the model for a request, or can stop.
+#: Images that a `JobKind.PREDICT` job predicts before it frees the model for a request, or can stop.
 JOB_BATCH = 8
 
 #: Tasks whose regions are encoded and sent together, to bound the memory an answer takes.
@@ -106,7 +106,7 @@ class Predictions:
         """Find a mask for each task, predicting until `deadline` (monotonic seconds).
 
         Returns:
-            A finding a task, and whether images are left for a PAINT job.
+            A finding a task, and whether images are left for a `JobKind.PREDICT` job.
         """
         known = find_tasks(self._workspace, project, requested)
         findings = self._stored(known, requested)
@@ -241,7 +241,7 @@ def find_tasks(
 def predict_open_work(
     workspace: Workspace, model: ModelCache, stopping: Callable[[], bool]
 ) -> None:
-    """Predict the images that people have in hand and that no model has predicted (the PAINT job).
+    """Predict the images in people's hands that no model has predicted (`JobKind.PREDICT`).
 
     Label Studio asks again for a task that is opened, and then gets its prediction.
 

@@ -14,7 +14,7 @@ from ddiseg.catalogue import JobKind
 from ddiseg.catalogue.leases import SERVE, HeldLease
 from ddiseg.errors import DdisegError, InputError
 from ddiseg.labelstudio.connection import find
-from ddiseg.loop.round import RoundOptions, run_round
+from ddiseg.loop.round import RoundOptions, run_round, shown_name
 from ddiseg.server.app import Backend, create_app
 from ddiseg.server.auth import ensure_credentials
 from ddiseg.server.jobs import Do
@@ -80,14 +80,10 @@ def rounds(workspace: Workspace, options: RoundOptions, actor: str) -> Mapping[J
 
     def job(*, must_refresh: bool) -> Do:
         def do(_stopping: Callable[[], bool]) -> None:
-            steps = run_round(
-                workspace,
-                lambda: find(workspace.root),
-                options,
-                actor,
-                must_refresh=must_refresh,
-            )
-            if failed := [f"{step.name}: {step.said}" for step in steps if step.failed]:
+            connect = partial(find, workspace.root)
+            steps = run_round(workspace, connect, options, actor, must_refresh=must_refresh)
+            failed = [f"{shown_name(step.name)}: {step.said}" for step in steps if step.failed]
+            if failed:
                 raise DdisegError("; ".join(failed))
 
         return do

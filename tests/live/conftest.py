@@ -1,10 +1,9 @@
-"""A real Label Studio, started by the program itself, and a workspace of phantoms beside it."""
+"""A real Label Studio, started by the program itself, for a workspace of phantoms."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -58,7 +57,7 @@ def annotation_tasks(workspace: Workspace) -> Sequence[Task]:
 
 def call(root: Path, *words: object) -> dict[str, Any]:
     """Run the program as a user does; its JSON answer. A failure fails the test."""
-    command = [DDISEG, *map(str, words), "--workspace", root, "--output", "json"]
+    command = [*map(str, (DDISEG, *words)), "--workspace", str(root), "--output", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, f"{words}: {done.stderr}"
     answer: dict[str, Any] = json.loads(done.stdout)
@@ -82,29 +81,19 @@ def make_workspace(live: None) -> Callable[[Path, int], Path]:
         call(root, "init")
         call(root, "import", folder / "ddi")
         workspace = Workspace.open(root)
-        file = b"no probes: the predictions below are drawn, not learned"
+        file = b"no probes: the predictions below are made up, not learned"
         digest = hashlib.sha256(file).hexdigest()
         workspace.store.put(Kind.MODEL, digest, file)
-        model = workspace.catalogue.models.add(
-            NewModelVersion(
-                digest,
-                "none",
-                "b" * 64,
-                {},
-                [],
-                {"absent_classes": []},
-                "1.0",
-            ),
-            "tester",
-        )
+        new = NewModelVersion(digest, "none", "b" * 64, {}, [], {"absent_classes": []}, "1.0")
+        model = workspace.catalogue.models.add(new, "tester")
         predictions = []
         for image in workspace.catalogue.images.select():
             truth = masks.decode_png((folder / "masks" / image.name).read_bytes())
-            painted = np.ascontiguousarray(np.roll(truth, 4, axis=1))
+            predicted = np.ascontiguousarray(np.roll(truth, 4, axis=1))
             predictions.append(
                 NewMask(
                     image_id=image.id,
-                    content_hash=workspace.store_mask(painted),
+                    content_hash=workspace.store_mask(predicted),
                     width=image.width,
                     height=image.height,
                     mapping="same",
@@ -160,7 +149,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, **more}

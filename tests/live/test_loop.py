@@ -38,17 +38,17 @@ def root(tmp_path: Path, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Pat
     return root
 
 
-def test_loop__from_an_opened_task_to_repainted_ones(
+def test_loop__from_an_opened_task_to_new_predictions(
     root: Path, studio: Studio, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
     pushed = call(root, "label", "push")
-    assert pushed["arms"].keys() == {"bare"}, "nothing is painted before somebody opens a task"
+    assert pushed["arms"].keys() == {"bare"}, "nothing is predicted before somebody opens a task"
     with _server(root) as url, browser() as opened:
         call(root, "label", "backend", url, "--clicks")
         annotator = person(opened, studio, "annotator")
         annotator.label_all(pushed["project"])
-        assert annotator.regions() >= {"lesion", "skin"}, "the server paints an opened task"
-        annotator.shot("10-painted-by-the-server")
+        assert annotator.regions() >= {"lesion", "skin"}, "the server predicts an opened task"
+        annotator.shot("10-predicted-by-the-server")
         annotator.ask_by_click("ruler", (0.1, 0.1))
         annotator.shot("11-a-region-from-a-click")
         annotator.accept_suggestion()
@@ -61,18 +61,18 @@ def test_loop__from_an_opened_task_to_repainted_ones(
     call(root, "label", "backend", "--forget")
 
     _accept(tmp_path, root, slice(FIRST, FIRST + LATER + 1))  # one of them was submitted
-    before = _painted_by(root)
+    before = _predicted_by(root)
     steps = {s["step"]: s["said"] for s in call(root, "loop", "run", "--once")["steps"]}
 
     assert steps["refresh"].startswith("fedd-2, from "), steps
     catalogue = Workspace.open(root).catalogue
-    gate = catalogue.models.get("fedd-2").gate
+    gate = catalogue.models.get("fedd-2").decision
     assert gate is not None
-    sides = catalogue.splits.all()
-    assert gate["held_out"]["images"] == sum(side is Split.HOLDOUT for side in sides.values())
-    if gate["passed"]:
-        after = _painted_by(root)
-        assert {after[task] for task in before} == {"fedd-2"}, "open tasks are repainted"
+    splits = catalogue.splits.all().values()
+    assert gate.holdout.images == sum(split is Split.HOLDOUT for split in splits)
+    if gate.passed:
+        after = _predicted_by(root)
+        assert {after[task] for task in before} == {"fedd-2"}, "open tasks show the new version"
     assert call(root, "verify")["ok"]
 
 
@@ -89,7 +89,7 @@ def _accept(folder: Path, root: Path, part: slice) -> None:
 
 @contextmanager
 def _server(root: Path) -> Iterator[str]:
-    """`ddiseg serve` beside the test; it ends when it is told to, and says so."""
+    """`ddiseg serve` in another process; it ends when it is told to, and says so."""
     port = free_port()
     command = [DDISEG, "--workspace", root, "serve", "--port", port, "--every", "1000"]
     with subprocess.Popen([*map(str, command), "--device", "cpu"]) as process:
@@ -104,7 +104,7 @@ def _server(root: Path) -> Iterator[str]:
 
 def _answers(url: str) -> bool:
     try:
-        return requests.get(f"{url}/health", timeout=5).json()["status"] == "UP"
+        return bool(requests.get(f"{url}/health", timeout=5).json()["status"] == "UP")
     except requests.ConnectionError:
         return False
 
@@ -140,7 +140,7 @@ def _check_the_clicked_region(root: Path) -> None:
     assert (after[changed] == ruler).all()
 
 
-def _painted_by(root: Path) -> dict[int, str]:
+def _predicted_by(root: Path) -> dict[int, str]:
     """The name of the version whose mask each open task shows, by our number of the task."""
     workspace = Workspace.open(root)
     catalogue = workspace.catalogue

@@ -19,7 +19,8 @@ import pytest
 import requests
 
 from ddiseg.labelstudio.embedded.accounts import Account, read_accounts
-from ddiseg.labelstudio.embedded.server import FIRST_PORT, HOST
+from ddiseg.labelstudio.embedded.server import FIRST_PORT
+from ddiseg.labelstudio.embedded.settings import HOST
 from ddiseg.labelstudio.folder import Folder
 from tests.live.blobs import blob_workspace
 from tests.live.commands import Command

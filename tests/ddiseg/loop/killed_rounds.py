@@ -46,6 +46,6 @@ def _round(site: Site) -> None:
     torch.set_num_threads(1)
     refreshing.default_settings = lambda _config: QUICK
     connection = Connection(site.url, site.token, embedded=True, media=Folder(site.root).media)
-    options = RoundOptions(every=1, draw=4, tolerance=1.0, backbone=str(site.weights), device="cpu")
+    options = RoundOptions(every=1, draw=4, max_drop=1.0, backbone=str(site.weights), device="cpu")
     steps = run_round(Workspace.open(site.root), lambda: connection, options, "manager")
     os._exit(int(any(step.failed for step in steps)))

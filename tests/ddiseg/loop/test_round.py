@@ -90,7 +90,7 @@ def test_round__what_people_did_is_learned_and_the_open_tasks_repainted(
     for image in done:
         studio.decide(studio.review_task(image), "accept")
 
-    steps = round_of(every=2, tolerance=1.0)
+    steps = round_of(every=2, max_drop=1.0)
 
     assert steps["refresh"].said.startswith("fedd-2")
     assert studio.catalogue.models.current().name == "fedd-2"
@@ -415,7 +415,7 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("name", "value"),
     [("every", 0), ("max_age", 0.0), ("max_age", NAN), ("max_age", float("inf")), ("draw", -1)]
-    + [("tolerance", value) for value in (NAN, 5.0, -1.0)]
+    + [("max_drop", value) for value in (NAN, 5.0, -1.0)]
     + [("review_sample", value) for value in (NAN, -1.0, 101.0)],
 )
 def test_options__numbers_that_can_not_be(name: str, value: object) -> None:
