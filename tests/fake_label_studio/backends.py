@@ -11,15 +11,14 @@ from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 from tests.fake_label_studio import shapes
-from tests.fake_label_studio.projects import find as find_project
 from tests.fake_label_studio.projects import related
 from tests.fake_label_studio.routing import (
     Answer,
     Call,
     CrashedError,
-    NoPageError,
     RefusedError,
     Routes,
+    find_row,
     json_answer,
 )
 from tests.fake_label_studio.rows import Backend, Prediction, Project, Task
@@ -39,7 +38,7 @@ def list_backends(call: Call) -> list[dict[str, Any]]:
     number = call.params.get("project", "0")
     if not number.isdigit():
         raise RefusedError(404, "Not found.")
-    project = find_project(call, int(number))
+    project = find_row(call.db, "projects", int(number))
     rows = [row for row in call.db.backends.values() if row.project is project]
     for row in rows:
         _look(call, row)
@@ -58,9 +57,7 @@ def create_backend(call: Call) -> Answer:
         raise CrashedError("'NoneType' object has no attribute 'basic_auth_pass'")
     project = related(settings, "project", call.db.projects)
     _check(settings, project)
-    now = call.db.clock.tick()
-    row = Backend(call.db.number("backends"), project, settings, now, now)
-    call.db.backends[row.id] = row
+    row = call.db.insert("backends", Backend, project, settings, *call.db.clock.two())
     automatic = f"{settings['url'].rstrip('/')}/webhook"
     there = [w for w in call.db.webhooks.values() if w.project is project]
     if automatic not in [webhook.settings["url"] for webhook in there]:
@@ -71,33 +68,30 @@ def create_backend(call: Call) -> Answer:
     return json_answer(shapes.backend(row), 201)
 
 
-@routes.on("GET", "/api/ml/#", slash="")
-def get_backend(call: Call, number: int) -> dict[str, Any]:
-    row = _find(call, number)
+@routes.on("GET", "/api/ml/#", slash="", row="backends")
+def get_backend(call: Call, row: Backend) -> dict[str, Any]:
     _look(call, row)
     return shapes.backend(row)
 
 
-@routes.on("DELETE", "/api/ml/#", slash="")
-def delete_backend(call: Call, number: int) -> Answer:
+@routes.on("DELETE", "/api/ml/#", slash="", row="backends")
+def delete_backend(call: Call, row: Backend) -> None:
     """A project that showed this backend's predictions shows none then, whoever else has its name.
 
     The webhook that came with it stays.
     """
-    row = _find(call, number)
     _look(call, row)
     shown = row.project.settings
     if shown["model_version"] == _title(row):
         shown["model_version"] = ""
-    del call.db.backends[number]
-    return Answer(204)
+    del call.db.backends[row.id]
 
 
-def painted_in_the_stream(call: Call, task: Task) -> list[Prediction]:
+def shown_in_the_stream(call: Call, task: Task) -> list[Prediction]:
     """The predictions that the label stream shows of a task.
 
     They are those of the project's version; none, where that is "". Where a backend is called so,
-    the project's first one has the word: while it is down, a task that is painted looks bare.
+    the project's first one has the word: while it is down, a predicted task looks bare.
     """
     project = task.project
     version = project.settings["model_version"]
@@ -109,7 +103,7 @@ def painted_in_the_stream(call: Call, task: Task) -> list[Prediction]:
             return []
         version = first.model_version
         if all(p.model_version != version for p in task.predictions):
-            raise NotImplementedError("the real server asks its ML backend to paint this task")
+            raise NotImplementedError("the real server asks its ML backend to predict this task")
     return [p for p in task.predictions if p.model_version == version]
 
 
@@ -191,10 +185,3 @@ def _setup(project: Project) -> dict[str, Any]:
 
 def _title(row: Backend) -> str:
     return str(row.settings.get("title", "default"))
-
-
-def _find(call: Call, number: int) -> Backend:
-    """Unlike other numbers that no row has, these get a page."""
-    if number not in call.db.backends:
-        raise NoPageError
-    return call.db.backends[number]

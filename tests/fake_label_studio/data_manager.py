@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.fake_label_studio import shapes
-from tests.fake_label_studio.backends import painted_in_the_stream
-from tests.fake_label_studio.projects import find as find_project
+from tests.fake_label_studio.backends import shown_in_the_stream
 from tests.fake_label_studio.projects import of_chosen_project, related
 from tests.fake_label_studio.queries import read_query, select
 from tests.fake_label_studio.routing import (
@@ -15,6 +14,7 @@ from tests.fake_label_studio.routing import (
     CrashedError,
     RefusedError,
     Routes,
+    find_row,
     json_answer,
 )
 from tests.fake_label_studio.rows import Project, Tab
@@ -34,28 +34,19 @@ def create_tab(call: Call) -> Answer:
     project = related(sent, "project", call.db.projects)
     data, filters, ordering = _split(sent.get("data", {}))
     siblings = [row for row in call.db.tabs.values() if row.project is project]
-    row = Tab(
-        id=call.db.number("tabs"),
-        project=project,
-        user=call.by,
-        data=data,
-        order=len(siblings) if filters else 0,
-        filters=filters,
-        ordering=ordering or [],
-    )
-    call.db.tabs[row.id] = row
+    order = len(siblings) if filters else 0
+    row = call.db.insert("tabs", Tab, project, call.by, data, order, filters, ordering or [])
     return json_answer(shapes.tab(row), 201)
 
 
-@routes.on("GET", "/api/dm/views/#")
-def get_tab(call: Call, number: int) -> dict[str, Any]:
-    return shapes.tab(_tab(call, number))
+@routes.on("GET", "/api/dm/views/#", row="tabs")
+def get_tab(_call: Call, row: Tab) -> dict[str, Any]:
+    return shapes.tab(row)
 
 
-@routes.on("PATCH", "/api/dm/views/#")
-def change_tab(call: Call, number: int) -> dict[str, Any]:
+@routes.on("PATCH", "/api/dm/views/#", row="tabs")
+def change_tab(call: Call, row: Tab) -> dict[str, Any]:
     """`data` is replaced; filters and ordering that it does not name stay."""
-    row = _tab(call, number)
     sent = call.fields
     if "data" not in sent:
         raise CrashedError("'data'")
@@ -65,10 +56,9 @@ def change_tab(call: Call, number: int) -> dict[str, Any]:
     return shapes.tab(row)
 
 
-@routes.on("DELETE", "/api/dm/views/#")
-def delete_tab(call: Call, number: int) -> Answer:
-    del call.db.tabs[_tab(call, number).id]
-    return Answer(204)
+@routes.on("DELETE", "/api/dm/views/#", row="tabs")
+def delete_tab(call: Call, row: Tab) -> None:
+    del call.db.tabs[row.id]
 
 
 @routes.on("POST", "/api/dm/actions")
@@ -91,19 +81,21 @@ def act(call: Call) -> Any:
     if found is None:
         raise RefusedError(404, f"There are no tasks for {call.by.email}")
     task, queue = found
-    return shapes.next_task(task, call.by, queue, painted_in_the_stream(call, task))
+    return shapes.next_task(task, call.by, queue, shown_in_the_stream(call, task))
 
 
 def asked(call: Call) -> tuple[Project, dict[str, Any]]:
     """The project that a request names, and the query: of its `view`, its `query`, or its body."""
-    tab = _tab(call, int(call.params["view"])) if "view" in call.params else None
-    project = find_project(call, int(call.params["project"])) if "project" in call.params else None
+    tab, project = (
+        find_row(call.db, table, int(call.params[key])) if key in call.params else None
+        for key, table in (("view", "tabs"), ("project", "projects"))
+    )
     if tab is not None:
         if project not in (None, tab.project):
             raise CrashedError("Project and View mismatch")
         return tab.project, {"filters": tab.filters, "ordering": tab.ordering}
     if project is None:
-        raise RefusedError.unknown("Project")
+        raise RefusedError(404, "No Project matches the given query.")
     if "query" in call.params:
         return project, read_query(call.params["query"])
     return project, call.fields
@@ -121,9 +113,3 @@ def _split(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None,
             raise RefusedError(400, "Validation error", {"filter_group": fault})
     rest = {key: value for key, value in data.items() if key not in ("filters", "ordering")}
     return rest, filters, data.get("ordering")
-
-
-def _tab(call: Call, number: int) -> Tab:
-    if number not in call.db.tabs:
-        raise RefusedError.unknown("View")
-    return call.db.tabs[number]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.fake_label_studio.rows import (
     PROJECT_DEFAULTS,
@@ -24,6 +24,8 @@ from tests.fake_label_studio.rows import (
     Webhook,
 )
 from tests.fake_label_studio.tokens import Tokens
+
+Row = TypeVar("Row")
 
 #: A task that somebody opened in the label stream is kept for them so long.
 LOCK_SECONDS = 86_400
@@ -55,17 +57,18 @@ class Database:
         """A number that no row of the table has had."""
         return next(self._numbers.setdefault(table, count(1)))
 
+    def insert(self, table: str, kind: Callable[..., Row], *columns: Any, **more: Any) -> Row:
+        """Add a row under a number of its own."""
+        number = self.number(table)
+        row = getattr(self, table)[number] = kind(number, *columns, **more)
+        return row
+
     def add_user(self, email: str, token: str) -> User:
-        user = User(self.number("users"), email, token, self.clock.tick())
-        self.users[user.id] = user
-        return user
+        return self.insert("users", User, email, token, self.clock.tick())
 
     def add_project(self, user: User, settings: dict[str, Any]) -> Project:
-        project = Project(
-            self.number("projects"), user, self.clock.tick(), PROJECT_DEFAULTS | settings
-        )
-        self.projects[project.id] = project
-        return project
+        now = self.clock.tick()
+        return self.insert("projects", Project, user, now, PROJECT_DEFAULTS | settings)
 
     def change_project(self, project: Project, settings: dict[str, Any]) -> None:
         """Another number of readers goes to all tasks that are read more than once (or to all,
@@ -87,14 +90,8 @@ class Database:
     def delete_project(self, project: Project) -> None:
         for task in self.tasks_of(project):
             self.delete_task(task)
-        tables: tuple[dict[int, Any], ...] = (
-            self.tabs,
-            self.storages,
-            self.uploads,
-            self.backends,
-            self.webhooks,
-        )
-        for table in tables:
+        for name in ("tabs", "storages", "uploads", "backends", "webhooks"):
+            table = getattr(self, name)
             for number in [n for n, row in table.items() if row.project is project]:
                 del table[number]
         del self.projects[project.id]
@@ -104,18 +101,9 @@ class Database:
         return [task for task in self.tasks.values() if task.project is project]
 
     def add_task(self, project: Project, data: dict[str, Any], meta: dict[str, Any]) -> Task:
-        task = Task(
-            id=self.number("tasks"),
-            project=project,
-            inner_id=self.number(f"tasks of project {project.id}"),
-            data=data,
-            meta=meta,
-            overlap=project.settings["maximum_annotations"],
-            created_at=self.clock.tick(),
-            updated_at=self.clock.tick(),
-        )
-        self.tasks[task.id] = task
-        return task
+        inner_id = self.number(f"tasks of project {project.id}")
+        overlap = project.settings["maximum_annotations"]
+        return self.insert("tasks", Task, project, inner_id, data, meta, overlap, *self.clock.two())
 
     def delete_task(self, task: Task) -> None:
         for annotation in task.annotations:
@@ -134,15 +122,11 @@ class Database:
 
     def add_annotation(self, task: Task, *, by: int | None, **columns: Any) -> Annotation:
         """`by` is who sent it; None for an annotation that came with an import."""
-        annotation = Annotation(
-            id=self.number("annotations"),
-            task=task,
-            updated_by=by,
-            created_at=self.clock.tick(),
-            updated_at=self.clock.tick(),
-            **columns,
+        created_at, updated_at = self.clock.two()
+        times = {"created_at": created_at, "updated_at": updated_at}
+        annotation = self.insert(
+            "annotations", Annotation, task=task, updated_by=by, **times, **columns
         )
-        self.annotations[annotation.id] = annotation
         task.annotations.append(annotation)
         task.count_again()
         if by is not None:
@@ -171,10 +155,7 @@ class Database:
 
     def add_draft(self, task: Task, user: User, result: list[dict[str, Any]]) -> Draft:
         self._drop_draft(task, user.id)
-        draft = Draft(
-            self.number("drafts"), task, user, result, self.clock.tick(), self.clock.tick()
-        )
-        self.drafts[draft.id] = draft
+        draft = self.insert("drafts", Draft, task, user, result, *self.clock.two())
         task.drafts.append(draft)
         return draft
 
@@ -190,16 +171,8 @@ class Database:
         """`by` is who sent it; None for a prediction that came with an import."""
         if by is not None:
             self.touch(task, by)
-        prediction = Prediction(
-            id=self.number("predictions"),
-            task=task,
-            result=result,
-            model_version=model_version,
-            score=score,
-            created_at=self.clock.tick(),
-            updated_at=self.clock.tick(),
-        )
-        self.predictions[prediction.id] = prediction
+        columns = task, result, model_version, score, *self.clock.two()
+        prediction = self.insert("predictions", Prediction, *columns)
         task.predictions.append(prediction)
         return prediction
 
@@ -281,6 +254,10 @@ class Clock:
         now = self._next or self._last + timedelta(microseconds=1)
         self._last, self._next = max(self.read(), now), None
         return self._last
+
+    def two(self) -> tuple[datetime, datetime]:
+        """When a row is made, and when it is changed last: one after the other."""
+        return self.tick(), self.tick()
 
     def set(self, when: datetime) -> None:
         """Make `when` the next tick exactly, be it earlier or later than the last."""

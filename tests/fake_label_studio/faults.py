@@ -21,19 +21,19 @@ class Exchange(Protocol):
     def answer(self) -> Answer:
         """Do what the request asks, and say what would be sent back."""
 
-    def send(self, answer: Answer) -> None: ...
+    def send(self, answer: Answer) -> object: ...
 
     def send_part(self, answer: Answer) -> None:
         """Send the head of an answer and half of its body, and hang up."""
 
-    def hang_up(self) -> None:
+    def hang_up(self) -> object:
         """Close the connection."""
 
     def wait(self, seconds: float) -> None:
         """Do nothing for so long, or until the server stops."""
 
 
-Fault = Callable[[Exchange], None]
+Fault = Callable[[Exchange], object]
 
 
 def status(code: int, body: str | None = None, headers: dict[str, str] | None = None) -> Fault:
@@ -56,30 +56,18 @@ def status(code: int, body: str | None = None, headers: dict[str, str] | None = 
 
 def html(code: int = 200) -> Fault:
     """A page where JSON was asked for, as a login page or a captive portal; nothing is done."""
-
-    def play(exchange: Exchange) -> None:
-        exchange.send(Answer(code, _PAGE.format(title="Sign in").encode(), HTML))
-
-    return play
+    page = Answer(code, _PAGE.format(title="Sign in").encode(), HTML)
+    return lambda exchange: exchange.send(page)
 
 
 def cut() -> Fault:
     """Hang up without doing or answering anything."""
-
-    def play(exchange: Exchange) -> None:
-        exchange.hang_up()
-
-    return play
+    return lambda exchange: exchange.hang_up()
 
 
 def done_then_cut() -> Fault:
     """Do what was asked, and hang up before the answer: the client can't know."""
-
-    def play(exchange: Exchange) -> None:
-        exchange.answer()
-        exchange.hang_up()
-
-    return play
+    return lambda exchange: (exchange.answer(), exchange.hang_up())
 
 
 def slow(seconds: float) -> Fault:
@@ -95,28 +83,15 @@ def slow(seconds: float) -> Fault:
 
 def garbage() -> Fault:
     """Do what was asked, and answer 200 with JSON that is none."""
-
-    def play(exchange: Exchange) -> None:
-        exchange.answer()
-        exchange.send(Answer(200, b'{"id": 1, "tasks": [{{'))
-
-    return play
+    spoilt = Answer(200, b'{"id": 1, "tasks": [{{')
+    return lambda exchange: (exchange.answer(), exchange.send(spoilt))
 
 
 def truncated() -> Fault:
     """Do what was asked, announce the whole answer, send half of it, and hang up."""
-
-    def play(exchange: Exchange) -> None:
-        exchange.send_part(exchange.answer())
-
-    return play
+    return lambda exchange: exchange.send_part(exchange.answer())
 
 
 def meanwhile(happens: Callable[[], object]) -> Fault:
     """Let something happen first (a person submits, another client pushes); then answer well."""
-
-    def play(exchange: Exchange) -> None:
-        happens()
-        exchange.send(exchange.answer())
-
-    return play
+    return lambda exchange: (happens(), exchange.send(exchange.answer()))

@@ -45,18 +45,13 @@ def import_tasks(call: Call, number: int) -> Answer:
         counts = _import_files(call, project)
     else:
         counts = _import_json(call, project)
-    around = {
-        "duration": time.perf_counter() - started,
-        "could_be_tasks_list": False,
-    }
+    around = {"duration": time.perf_counter() - started, "could_be_tasks_list": False}
     return json_answer(counts | around, 201)
 
 
-@routes.on("GET", "/api/import/file-upload/#", slash="")
-def get_upload(call: Call, number: int) -> dict[str, Any]:
-    if number not in call.db.uploads:
-        raise NoPageError
-    return shapes.upload(call.db.uploads[number])
+@routes.on("GET", "/api/import/file-upload/#", slash="", row="uploads")
+def get_upload(_call: Call, row: Upload) -> dict[str, Any]:
+    return shapes.upload(row)
 
 
 @routes.on("GET", "/data/upload/#/.+", slash="")
@@ -144,9 +139,7 @@ def _import_files(call: Call, project: Project) -> dict[str, Any]:
     for name, content in files:
         plain = re.sub(r"[^\w.-]", "_", name)
         file = f"upload/{project.id}/{secrets.token_hex(4)}-{plain}"
-        row = Upload(call.db.number("uploads"), project, file, content)
-        call.db.uploads[row.id] = row
-        rows.append(row)
+        rows.append(call.db.insert("uploads", Upload, project, file, content))
     return {
         "task_count": len(rows),
         "annotation_count": None,

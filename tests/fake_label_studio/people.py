@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.fake_label_studio import shapes
 from tests.fake_label_studio.routing import Answer, Call, RefusedError, Routes, html_answer
+from tests.fake_label_studio.rows import User
 
 routes = Routes()
 
@@ -59,8 +60,6 @@ def users(call: Call) -> list[dict[str, Any]]:
     return [shapes.user(user) for user in call.db.users.values()]
 
 
-@routes.on("GET", "/api/users/#")
-def user(call: Call, number: int) -> dict[str, Any]:
-    if number not in call.db.users:
-        raise RefusedError.unknown("User")
-    return shapes.user(call.db.users[number])
+@routes.on("GET", "/api/users/#", row="users")
+def user(_call: Call, row: User) -> dict[str, Any]:
+    return shapes.user(row)

@@ -15,6 +15,7 @@ from tests.fake_label_studio.routing import (
     CrashedError,
     RefusedError,
     Routes,
+    find_row,
     json_answer,
 )
 from tests.fake_label_studio.rows import PROJECT_DEFAULTS, Project, Storage, Tab, Webhook
@@ -53,14 +54,13 @@ def create_project(call: Call) -> Answer:
     return json_answer(shapes.project(call.db, project, call.by, counted=False), 201)
 
 
-@routes.on("GET", "/api/projects/#")
-def get_project(call: Call, number: int) -> dict[str, Any]:
-    return fields(call)(shapes.project(call.db, find(call, number), call.by))
+@routes.on("GET", "/api/projects/#", row="projects")
+def get_project(call: Call, project: Project) -> dict[str, Any]:
+    return fields(call)(shapes.project(call.db, project, call.by))
 
 
-@routes.on("PATCH", "/api/projects/#")
-def change_project(call: Call, number: int) -> dict[str, Any]:
-    project = find(call, number)
+@routes.on("PATCH", "/api/projects/#", row="projects")
+def change_project(call: Call, project: Project) -> dict[str, Any]:
     settings = _settings(call.fields)
     if "label_config" in settings:
         try:
@@ -71,13 +71,9 @@ def change_project(call: Call, number: int) -> dict[str, Any]:
             raise RefusedError.invalid("label_config", str(error)) from error
     version = settings.get("model_version")
     if version and version != project.settings["model_version"]:
-        painted = {p.model_version for t in call.db.tasks_of(project) for p in t.predictions}
-        live = {
-            b.settings.get("title", "default")
-            for b in call.db.backends.values()
-            if b.project is project
-        }
-        if version not in painted | live:
+        predicted = {p.model_version for t in call.db.tasks_of(project) for p in t.predictions}
+        backends = [b for b in call.db.backends.values() if b.project is project]
+        if version not in predicted | {b.settings.get("title", "default") for b in backends}:
             raise RefusedError.invalid(
                 "model_version",
                 "Model version doesn't exist either as live model or as static predictions.",
@@ -86,16 +82,14 @@ def change_project(call: Call, number: int) -> dict[str, Any]:
     return shapes.project(call.db, project, call.by)
 
 
-@routes.on("DELETE", "/api/projects/#")
-def delete_project(call: Call, number: int) -> Answer:
-    call.db.delete_project(find(call, number))
-    return Answer(204)
+@routes.on("DELETE", "/api/projects/#", row="projects")
+def delete_project(call: Call, project: Project) -> None:
+    call.db.delete_project(project)
 
 
-@routes.on("POST", "/api/projects/#/validate")
-def validate(call: Call, number: int) -> dict[str, Any]:
+@routes.on("POST", "/api/projects/#/validate", row="projects")
+def validate(call: Call, project: Project) -> dict[str, Any]:
     """Stricter than PATCH, which lets labels go that people have painted with."""
-    project = find(call, number)
     config = call.fields.get("label_config")
     if not config:
         raise RefusedError.invalid("non_field_errors", "Label config is not set or is empty")
@@ -113,7 +107,7 @@ def validate(call: Call, number: int) -> dict[str, Any]:
 def list_storages(call: Call) -> list[dict[str, Any]]:
     if "project" not in call.params:
         raise RefusedError.invalid("non_field_errors", 'query parameter "project" is required')
-    project = find(call, int(call.params["project"]))
+    project = find_row(call.db, "projects", int(call.params["project"]))
     return [shapes.storage(row) for row in call.db.storages.values() if row.project is project]
 
 
@@ -124,16 +118,9 @@ def create_storage(call: Call) -> Answer:
     if not settings.get("path"):
         raise RefusedError.invalid("non_field_errors", "Path must be set for Local Files storage")
     _check_folder(settings["path"], call.db.document_root)
-    row = Storage(call.db.number("storages"), project, settings, call.db.clock.tick())
-    call.db.storages[row.id] = row
+    created_at = call.db.clock.tick()
+    row = call.db.insert("storages", Storage, project, settings, created_at)
     return json_answer(shapes.storage(row), 201)
-
-
-def find(call: Call, number: int) -> Project:
-    """A project; raises RefusedError 404."""
-    if number not in call.db.projects:
-        raise RefusedError.unknown("Project")
-    return call.db.projects[number]
 
 
 def related(sent: dict[str, Any], key: str, table: dict[int, Row]) -> Row:

@@ -95,11 +95,6 @@ class RefusedError(Exception):
         """400 for one field; "non_field_errors" for the whole."""
         return cls(400, "Validation error", {key: text if isinstance(text, list) else [text]})
 
-    @classmethod
-    def unknown(cls, model: str) -> RefusedError:
-        """404 for a number that no row has."""
-        return cls(404, f"No {model} matches the given query.")
-
     def answer(self, version: str) -> Answer:
         return error_answer(self.status, self.detail, version, self.errors, self.headers)
 
@@ -144,13 +139,49 @@ def html_answer(body: str, status: int = 200) -> Answer:
     return Answer(status, body.encode(), HTML)
 
 
+#: What the server calls a row of each table; None where an unknown number gets a page.
+_MODELS = {
+    "users": "User",
+    "projects": "Project",
+    "tasks": "Task",
+    "annotations": "Annotation",
+    "predictions": "Prediction",
+    "tabs": "View",
+    "webhooks": "Webhook",
+    "backends": None,
+    "uploads": None,
+}
+
+
+def find_row(db: Database, table: str, number: int) -> Any:
+    """The row of a number; raises RefusedError 404 or NoPageError where there is none."""
+    rows: dict[int, Any] = getattr(db, table)
+    if number in rows:
+        return rows[number]
+    if (model := _MODELS[table]) is None:
+        raise NoPageError
+    raise RefusedError(404, f"No {model} matches the given query.")
+
+
 @dataclass(frozen=True)
 class Route:
-    """A path, who may ask, and the function for each method."""
+    """A path, who may ask, and the function for each method, with the table of its row."""
 
     path: re.Pattern[str]
-    methods: dict[str, Callable[..., Any]]
+    methods: dict[str, tuple[Callable[..., Any], str]]
     open: bool
+
+    def answer(self, call: Call, numbers: list[int]) -> Answer:
+        """What a function returns is sent as JSON, None as 204."""
+        if call.method not in self.methods:
+            raise RefusedError(405, f'Method "{call.method}" not allowed.')
+        function, table = self.methods[call.method]
+        answer = function(
+            call, *([find_row(call.db, table, n) for n in numbers] if table else numbers)
+        )
+        if isinstance(answer, Answer):
+            return answer
+        return Answer(204) if answer is None else json_answer(answer)
 
 
 class Routes:
@@ -160,18 +191,24 @@ class Routes:
         self._routes: dict[str, Route] = {}
 
     def on(
-        self, method: str, path: str, *, slash: str = "/?", open_to_all: bool = False
+        self,
+        method: str,
+        path: str,
+        *,
+        slash: str = "/?",
+        open_to_all: bool = False,
+        row: str = "",
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Let a function answer `method` on `path`, where `#` stands for a number it is given.
 
-        `slash` is how the path ends: most routes of the real server take it with a slash and
+        With `row`, the name of a table, it is given the row of that number. `slash` is how the path ends: most routes of the real server take it with a slash and
         without, a few only one way.
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             pattern = re.compile(path.replace("#", r"(\d+)") + slash)
             route = self._routes.setdefault(path, Route(pattern, {}, open_to_all))
-            route.methods[method] = function
+            route.methods[method] = function, row
             return function
 
         return register

@@ -8,7 +8,6 @@ import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from tests.fake_label_studio import (
@@ -34,7 +33,6 @@ from tests.fake_label_studio.routing import (
     Routes,
     error_answer,
     html_answer,
-    json_answer,
 )
 from tests.fake_label_studio.rows import Prediction
 
@@ -106,12 +104,7 @@ class FakeLabelStudio:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self.stop()
         if self._broken and error is None:
             raise self._broken[0]
@@ -277,10 +270,7 @@ class FakeLabelStudio:
             now = self._db.clock.read()
             user = self._db.tokens.owner(call.authorization, self.users, now)
             call = replace(call, user=user)
-        if call.method not in route.methods:
-            raise RefusedError(405, f'Method "{call.method}" not allowed.')
-        answer = route.methods[call.method](call, *numbers)
-        return answer if isinstance(answer, Answer) else json_answer(answer)
+        return route.answer(call, numbers)
 
 
 def _find(path: str) -> tuple[Route, list[int]]:

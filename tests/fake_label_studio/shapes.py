@@ -31,22 +31,30 @@ def time(when: datetime | None) -> str | None:
     return None if when is None else when.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def _of(row: Any, names: str) -> dict[str, Any]:
+    """Columns of a row as they are, times as text, and rows of other tables by their numbers."""
+    found = {name: getattr(row, name) for name in names.split()}
+    return {
+        name: time(value) if isinstance(value, datetime) else getattr(value, "id", value)
+        for name, value in found.items()
+    }
+
+
+def _all(value: Any, names: str) -> dict[str, Any]:
+    """Keys that the fake always gives this value."""
+    return dict.fromkeys(names.split(), value)
+
+
 def user(row: User) -> dict[str, Any]:
     return {
-        "id": row.id,
-        "first_name": "",
-        "last_name": "",
-        "username": "",
-        "email": row.email,
+        **_of(row, "id email date_joined"),
+        **_all("", "first_name last_name username phone"),
+        **_all(None, "avatar allow_newsletters"),
         "last_activity": time(row.date_joined),
         "custom_hotkeys": {},
-        "avatar": None,
         "initials": row.email[:2],
-        "phone": "",
         "active_organization": 1,
         "active_organization_meta": {"title": "Label Studio", "email": row.email},
-        "allow_newsletters": None,
-        "date_joined": time(row.date_joined),
     }
 
 
@@ -69,72 +77,46 @@ def project(db: Database, row: Project, viewer: User, *, counted: bool = True) -
         "total_predictions_number": sum(len(t.predictions) for t in tasks),
         "finished_task_number": sum(1 for t in tasks if t.is_labeled),
     }
-    return (
-        {"id": row.id}
-        | row.settings
-        | (counts if counted else dict.fromkeys(counts))
-        | {
-            "organization": 1,
-            "created_by": {
-                "id": row.created_by.id,
-                "first_name": "",
-                "last_name": "",
-                "email": row.created_by.email,
-                "avatar": None,
-            },
-            "created_at": time(row.created_at),
-            "control_weights": config.weights,
-            "parsed_label_config": config.controls,
-            "config_has_control_tags": bool(config.controls),
-            "queue_total": len(mine | waiting),
-            "queue_done": len(mine),
-            "config_suitable_for_bulk_annotation": False,
-            "state": None,
-        }
-    )
+    maker = user(row.created_by)
+    return {
+        **_of(row, "id created_at"),
+        **row.settings,
+        **(counts if counted else dict.fromkeys(counts)),
+        "organization": 1,
+        "created_by": {key: maker[key] for key in ["id", "first_name", "last_name", "email", "avatar"]},
+        "control_weights": config.weights,
+        "parsed_label_config": config.controls,
+        "config_has_control_tags": bool(config.controls),
+        "queue_total": len(mine | waiting),
+        "queue_done": len(mine),
+        "config_suitable_for_bulk_annotation": False,
+        "state": None,
+    }
 
 
 def storage(row: Storage) -> dict[str, Any]:
     return {
-        "id": row.id,
+        **_of(row, "id created_at project"),
+        **_all(None, "last_sync last_sync_count last_sync_job traceback"),
+        **{key: row.settings.get(key) for key in ("path", "regex_filter", "title", "description")},
+        **{key: row.settings.get(key, False) for key in ("use_blob_urls", "recursive_scan")},
         "type": "localfiles",
         "synchronizable": True,
-        "path": row.settings["path"],
-        "regex_filter": row.settings.get("regex_filter"),
-        "use_blob_urls": row.settings.get("use_blob_urls", False),
-        "last_sync": None,
-        "last_sync_count": None,
-        "last_sync_job": None,
         "status": "initialized",
-        "traceback": None,
         "meta": {},
-        "title": row.settings.get("title"),
-        "description": row.settings.get("description"),
-        "created_at": time(row.created_at),
-        "recursive_scan": row.settings.get("recursive_scan", False),
-        "project": row.project.id,
     }
 
 
 def upload(row: Upload) -> dict[str, Any]:
-    return {"id": row.id, "file": row.file, "size": len(row.content)}
+    return {**_of(row, "id file"), "size": len(row.content)}
 
 
 def prediction(row: Prediction) -> dict[str, Any]:
     return {
-        "id": row.id,
-        "result": row.result,
-        "model_version": row.model_version,
+        **_of(row, "id result model_version score created_at updated_at task"),
+        **_all(None, "cluster neighbors model model_run"),
         "created_ago": "0\xa0minutes",
-        "score": row.score,
-        "cluster": None,
-        "neighbors": None,
         "mislabeling": 0.0,
-        "created_at": time(row.created_at),
-        "updated_at": time(row.updated_at),
-        "model": None,
-        "model_run": None,
-        "task": row.task.id,
         "project": row.task.project.id,
     }
 
@@ -144,66 +126,39 @@ def annotation(db: Database, row: Annotation, *, whole_user: bool = False) -> di
     who = db.users[row.completed_by]
     shown = ("id", "first_name", "last_name", "avatar", "email", "initials")
     return {
-        "id": row.id,
-        "result": row.result,
+        **_of(row, "id result was_cancelled ground_truth created_at updated_at lead_time task"),
+        **_of(row, "updated_by parent_prediction parent_annotation"),
+        **_all(None, "draft_created_at import_id last_action last_created_by"),
         "created_username": f" {who.email}, {who.id}",
         "created_ago": "0\xa0minutes",
         "completed_by": {key: user(who)[key] for key in shown} if whole_user else who.id,
-        "was_cancelled": row.was_cancelled,
-        "ground_truth": row.ground_truth,
-        "created_at": time(row.created_at),
-        "updated_at": time(row.updated_at),
-        "draft_created_at": None,
-        "lead_time": row.lead_time,
-        "import_id": None,
-        "last_action": None,
         "bulk_created": False,
-        "task": row.task.id,
         "project": row.task.project.id,
-        "updated_by": row.updated_by,
-        "parent_prediction": row.parent_prediction,
-        "parent_annotation": row.parent_annotation,
-        "last_created_by": None,
     }
 
 
 def draft(row: Draft) -> dict[str, Any]:
     return {
-        "id": row.id,
+        **_of(row, "id result created_at updated_at task"),
+        **_all(None, "lead_time import_id annotation"),
         "user": row.user.email,
         "created_username": f"{row.user.email}, {row.user.id}",
         "created_ago": "0\xa0minutes",
-        "result": row.result,
-        "lead_time": None,
         "was_postponed": False,
-        "import_id": None,
-        "created_at": time(row.created_at),
-        "updated_at": time(row.updated_at),
-        "task": row.task.id,
-        "annotation": None,
     }
 
 
 def task_columns(row: Task) -> dict[str, Any]:
     """What every form of a task has."""
     return {
-        "id": row.id,
-        "data": row.data,
-        "meta": row.meta,
-        "created_at": time(row.created_at),
-        "updated_at": time(row.updated_at),
-        "is_labeled": row.is_labeled,
-        "overlap": row.overlap,
-        "inner_id": row.inner_id,
+        **_of(
+            row, "id data meta created_at updated_at is_labeled overlap inner_id project updated_by"
+        ),
+        **_all(0, "comment_count unresolved_comment_count"),
+        **_all(None, "last_comment_updated_at file_upload"),
         "total_annotations": len(row.submitted),
         "cancelled_annotations": len(row.skipped),
         "total_predictions": len(row.predictions),
-        "comment_count": 0,
-        "unresolved_comment_count": 0,
-        "last_comment_updated_at": None,
-        "project": row.project.id,
-        "updated_by": row.updated_by,
-        "file_upload": None,
         "comment_authors": [],
     }
 
@@ -230,9 +185,7 @@ def listed_task(
         "updated_by": [] if row.updated_by is None else [{"user_id": row.updated_by}],
         "drafts": [],
         "annotators": [],
-        "annotations_results": "",
-        "predictions_results": "",
-        "annotations_ids": "",
+        **_all("", "annotations_results predictions_results annotations_ids"),
         "predictions_model_versions": "",
         "storage_filename": None,
     }
@@ -272,54 +225,40 @@ def tab(row: Tab) -> dict[str, Any]:
         data["filters"] = row.filters
     if row.ordering:
         data["ordering"] = row.ordering
-    return {
-        "id": row.id,
-        "data": data,
-        "order": row.order,
-        "user": row.user.id,
-        "project": row.project.id,
-    }
+    return {**_of(row, "id order user project"), "data": data}
 
 
 def backend(row: Backend) -> dict[str, Any]:
     """The password is never shown."""
-    given = row.settings
+    defaults = {
+        "is_interactive": False,
+        "title": "default",
+        "auth_method": "NONE",
+        "basic_auth_user": "",
+        "description": "",
+        "extra_params": None,
+        "timeout": 100.0,
+    }
     return {
-        "id": row.id,
-        "state": row.state,
+        **_of(row, "id state model_version created_at updated_at project"),
+        **{key: row.settings.get(key, default) for key, default in defaults.items()},
+        "url": row.settings["url"],
         "readable_state": {"CO": "Connected", "DI": "Disconnected"}[row.state],
-        "is_interactive": given.get("is_interactive", False),
-        "url": given["url"],
         "error_message": None,
-        "title": given.get("title", "default"),
-        "auth_method": given.get("auth_method", "NONE"),
-        "basic_auth_user": given.get("basic_auth_user", ""),
-        "basic_auth_pass_is_set": bool(given.get("basic_auth_pass")),
-        "description": given.get("description", ""),
-        "extra_params": given.get("extra_params"),
-        "model_version": row.model_version,
-        "timeout": given.get("timeout", 100.0),
-        "created_at": time(row.created_at),
-        "updated_at": time(row.updated_at),
+        "basic_auth_pass_is_set": bool(row.settings.get("basic_auth_pass")),
         "auto_update": True,
-        "project": row.project.id,
     }
 
 
 def webhook(row: Webhook) -> dict[str, Any]:
-    given = row.settings
+    flags = ("send_payload", "send_for_all_actions", "is_active")
     return {
-        "id": row.id,
+        **_of(row, "id project created_at updated_at"),
+        **{key: row.settings.get(key, True) for key in flags},
         "organization": 1,
-        "project": row.project.id,
-        "url": given["url"],
-        "send_payload": given.get("send_payload", True),
-        "send_for_all_actions": given.get("send_for_all_actions", True),
-        "headers": given.get("headers", {}),
-        "is_active": given.get("is_active", True),
-        "actions": given.get("actions", []),
-        "created_at": time(row.created_at),
-        "updated_at": time(row.updated_at),
+        "url": row.settings["url"],
+        "headers": row.settings.get("headers", {}),
+        "actions": row.settings.get("actions", []),
     }
 
 

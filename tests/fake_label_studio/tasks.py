@@ -7,7 +7,6 @@ from typing import Any
 
 from tests.fake_label_studio import shapes
 from tests.fake_label_studio.data_manager import asked
-from tests.fake_label_studio.projects import find as find_project
 from tests.fake_label_studio.projects import related
 from tests.fake_label_studio.queries import fields, page, select
 from tests.fake_label_studio.routing import (
@@ -16,6 +15,7 @@ from tests.fake_label_studio.routing import (
     CrashedError,
     RefusedError,
     Routes,
+    find_row,
     json_answer,
 )
 from tests.fake_label_studio.rows import Annotation, Prediction, Task
@@ -25,13 +25,8 @@ routes = Routes()
 _WRITABLE = ("data", "meta", "overlap", "is_labeled")
 
 _ANNOTATION_COLUMNS = (
-    "result",
-    "was_cancelled",
-    "ground_truth",
-    "lead_time",
-    "completed_by",
-    "parent_prediction",
-    "parent_annotation",
+    *("result", "was_cancelled", "ground_truth", "lead_time", "completed_by"),
+    *("parent_prediction", "parent_annotation"),
 )
 
 
@@ -61,22 +56,20 @@ def list_tasks(call: Call) -> Any:
 @routes.on("POST", "/api/tasks")
 def create_task(call: Call) -> Answer:
     sent = call.fields
-    project = find_project(call, sent.get("project", 0))
+    project = find_row(call.db, "projects", sent.get("project", 0))
     task = call.db.add_task(project, sent.get("data", {}), sent.get("meta", {}))
     return json_answer(shapes.task_columns(task), 201)
 
 
-@routes.on("GET", "/api/tasks/#")
-def get_task(call: Call, number: int) -> dict[str, Any]:
-    row = _task(call, number)
+@routes.on("GET", "/api/tasks/#", row="tasks")
+def get_task(call: Call, row: Task) -> dict[str, Any]:
     shown = shapes.listed_task(call.db, row, call.by, all_fields=True, stacked=False)
     return fields(call)(shown)
 
 
-@routes.on("PATCH", "/api/tasks/#")
-def change_task(call: Call, number: int) -> dict[str, Any]:
+@routes.on("PATCH", "/api/tasks/#", row="tasks")
+def change_task(call: Call, row: Task) -> dict[str, Any]:
     """`data` is replaced whole and checked against nothing; `overlap` does not count again."""
-    row = _task(call, number)
     sent = {key: value for key, value in call.fields.items() if key in _WRITABLE}
     if "data" in sent and sent["data"] is None:
         raise RefusedError.invalid("data", "This field may not be null.")
@@ -90,21 +83,19 @@ def change_task(call: Call, number: int) -> dict[str, Any]:
     return shapes.written_task(call.db, row)
 
 
-@routes.on("DELETE", "/api/tasks/#")
-def delete_task(call: Call, number: int) -> Answer:
-    call.db.delete_task(_task(call, number))
-    return Answer(204)
+@routes.on("DELETE", "/api/tasks/#", row="tasks")
+def delete_task(call: Call, row: Task) -> None:
+    call.db.delete_task(row)
 
 
-@routes.on("GET", "/api/tasks/#/annotations")
-def list_annotations(call: Call, number: int) -> list[dict[str, Any]]:
+@routes.on("GET", "/api/tasks/#/annotations", row="tasks")
+def list_annotations(call: Call, row: Task) -> list[dict[str, Any]]:
     """Without the skipped ones."""
-    return [shapes.annotation(call.db, row) for row in _task(call, number).submitted]
+    return [shapes.annotation(call.db, a) for a in row.submitted]
 
 
-@routes.on("POST", "/api/tasks/#/annotations")
-def create_annotation(call: Call, number: int) -> Answer:
-    task = _task(call, number)
+@routes.on("POST", "/api/tasks/#/annotations", row="tasks")
+def create_annotation(call: Call, row: Task) -> Answer:
     sent = call.fields
     columns = _annotation_columns(call, sent)
     if "was_cancelled" in call.params:
@@ -113,29 +104,27 @@ def create_annotation(call: Call, number: int) -> Answer:
     if unique_id and any(a.unique_id == unique_id for a in call.db.annotations.values()):
         raise RefusedError(409, "Annotation with this unique id already exists")
     columns = {"result": None, "completed_by": call.by.id, "unique_id": unique_id} | columns
-    row = call.db.add_annotation(task, by=call.by.id, **columns)
-    return json_answer(shapes.annotation(call.db, row), 201)
+    made = call.db.add_annotation(row, by=call.by.id, **columns)
+    return json_answer(shapes.annotation(call.db, made), 201)
 
 
-@routes.on("GET", "/api/annotations/#")
-def get_annotation(call: Call, number: int) -> dict[str, Any]:
-    return fields(call)(shapes.annotation(call.db, _annotation(call, number)))
+@routes.on("GET", "/api/annotations/#", row="annotations")
+def get_annotation(call: Call, row: Annotation) -> dict[str, Any]:
+    return fields(call)(shapes.annotation(call.db, row))
 
 
-@routes.on("PATCH", "/api/annotations/#")
-def change_annotation(call: Call, number: int) -> dict[str, Any]:
+@routes.on("PATCH", "/api/annotations/#", row="annotations")
+def change_annotation(call: Call, row: Annotation) -> dict[str, Any]:
     """A change that is then refused has already moved the task's time, and names who tried."""
-    row = _annotation(call, number)
     row.updated_by = call.by.id
     call.db.touch(row.task)
     call.db.change_annotation(row, by=call.by.id, **_annotation_columns(call, call.fields))
     return shapes.annotation(call.db, row)
 
 
-@routes.on("DELETE", "/api/annotations/#")
-def delete_annotation(call: Call, number: int) -> Answer:
-    call.db.delete_annotation(_annotation(call, number), by=call.by.id)
-    return Answer(204)
+@routes.on("DELETE", "/api/annotations/#", row="annotations")
+def delete_annotation(call: Call, row: Annotation) -> None:
+    call.db.delete_annotation(row, by=call.by.id)
 
 
 @routes.on("GET", "/api/predictions")
@@ -168,15 +157,14 @@ def create_prediction(call: Call) -> Answer:
     return json_answer(shapes.prediction(row), 201)
 
 
-@routes.on("GET", "/api/predictions/#")
-def get_prediction(call: Call, number: int) -> dict[str, Any]:
-    return shapes.prediction(_prediction(call, number))
+@routes.on("GET", "/api/predictions/#", row="predictions")
+def get_prediction(call: Call, row: Prediction) -> dict[str, Any]:
+    return shapes.prediction(row)
 
 
-@routes.on("DELETE", "/api/predictions/#")
-def delete_prediction(call: Call, number: int) -> Answer:
-    call.db.delete_prediction(_prediction(call, number), by=call.by.id)
-    return Answer(204)
+@routes.on("DELETE", "/api/predictions/#", row="predictions")
+def delete_prediction(call: Call, row: Prediction) -> None:
+    call.db.delete_prediction(row, by=call.by.id)
 
 
 def _annotation_columns(call: Call, sent: dict[str, Any]) -> dict[str, Any]:
@@ -195,21 +183,3 @@ def _annotation_columns(call: Call, sent: dict[str, Any]) -> dict[str, Any]:
     if columns.get("parent_prediction") is not None:
         related(columns, "parent_prediction", call.db.predictions)
     return columns
-
-
-def _task(call: Call, number: int) -> Task:
-    if number not in call.db.tasks:
-        raise RefusedError.unknown("Task")
-    return call.db.tasks[number]
-
-
-def _annotation(call: Call, number: int) -> Annotation:
-    if number not in call.db.annotations:
-        raise RefusedError.unknown("Annotation")
-    return call.db.annotations[number]
-
-
-def _prediction(call: Call, number: int) -> Prediction:
-    if number not in call.db.predictions:
-        raise RefusedError.unknown("Prediction")
-    return call.db.predictions[number]

@@ -47,21 +47,18 @@ def create_webhook(call: Call) -> Answer:
     return json_answer(shapes.webhook(row), 201)
 
 
-@routes.on("GET", "/api/webhooks/#")
-def get_webhook(call: Call, number: int) -> dict[str, Any]:
-    return shapes.webhook(_find(call, number))
+@routes.on("GET", "/api/webhooks/#", row="webhooks")
+def get_webhook(_call: Call, row: Webhook) -> dict[str, Any]:
+    return shapes.webhook(row)
 
 
-@routes.on("DELETE", "/api/webhooks/#")
-def delete_webhook(call: Call, number: int) -> Answer:
-    del call.db.webhooks[_find(call, number).id]
-    return Answer(204)
+@routes.on("DELETE", "/api/webhooks/#", row="webhooks")
+def delete_webhook(call: Call, row: Webhook) -> None:
+    del call.db.webhooks[row.id]
 
 
 def add_webhook(db: Database, project: Project, settings: dict[str, Any]) -> Webhook:
-    row = Webhook(db.number("webhooks"), project, settings, db.clock.tick(), db.clock.tick())
-    db.webhooks[row.id] = row
-    return row
+    return db.insert("webhooks", Webhook, project, settings, *db.clock.two())
 
 
 def _check(settings: dict[str, Any]) -> None:
@@ -78,9 +75,3 @@ def _check(settings: dict[str, Any]) -> None:
     if not isinstance(settings.get("headers", {}), dict):
         text = f"{settings['headers']} failed JSON schema check"
         raise RefusedError.invalid("headers", text)
-
-
-def _find(call: Call, number: int) -> Webhook:
-    if number not in call.db.webhooks:
-        raise RefusedError.unknown("Webhook")
-    return call.db.webhooks[number]

@@ -83,7 +83,7 @@ def refused(ask: Asking, client: Client) -> str:
     ("fault", "said"),
     [
         (status(400), "400 for {}: it refuses what was sent (it says: Bad Request)"),
-        (status(401), "401 for {}: the token is not valid there (any longer): 'ddiseg label conn"),
+        (status(401), "401 for {}: the token is not valid there (any longer): make a new one"),
         (status(403), "403 for {}: this account may not do that there: use the token of a member"),
         (status(404), "404 for {}: it has no such thing (any longer): 'ddiseg label status'"),
         (status(413), "413 for {}: too much at once for the server or a proxy before it"),

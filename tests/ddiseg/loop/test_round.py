@@ -175,7 +175,7 @@ def test_round__draws_the_next_batch_once_nobody_has_work(
     for member in studio.catalogue.batches.members("auto-2"):
         studio.submit_unchanged(studio.task(member.image))
     last = round_of(every=2, draw=3)
-    assert last["draw"].said.startswith("nothing drawn: ")
+    assert last["draw"].said.startswith("nothing selected: ")
     assert not last["draw"].failed
     assert studio.catalogue.batches.get("auto-2").closed_at is None
 
@@ -196,13 +196,13 @@ def test_draw__without_a_version_says_why_chance_decides(
     said = round_of(every=100, draw=3)["draw"].said
     assert said.startswith("auto-1: 3 images (")
     assert "I-II: random instead of mixed" in said
-    assert said.endswith("1 more notes: 'ddiseg batch show auto-1'")
+    assert said.endswith("1 more note: 'ddiseg batch show auto-1'")
 
 
 def test_draw__leaves_a_persons_name_to_that_person(studio: Studio, round_of: RunRound) -> None:
     (image,) = drawn(studio, "auto-1", 1, BatchOrigin.PERSON)
     studio.catalogue.images.skip(image.id, "unusable", None, "manager")
-    assert round_of(every=100, draw=1)["draw"].said.startswith("auto-2: 1 images")
+    assert round_of(every=100, draw=1)["draw"].said.startswith("auto-2: 1 image ")
     origins = {batch.name: batch.origin for batch in studio.catalogue.batches.all()}
     assert origins == {"auto-1": "person", "auto-2": "round"}
     assert studio.catalogue.batches.open_images() == set(
@@ -221,10 +221,10 @@ def test_round__records_the_settings_that_it_ran_with(studio: Studio, round_of: 
 def test_draw__under_the_first_name_that_is_free(studio: Studio, round_of: RunRound) -> None:
     for image in drawn(studio, "auto-2", 1):
         studio.catalogue.images.skip(image.id, "unusable", None, "manager")
-    assert round_of(every=100, draw=1)["draw"].said.startswith("auto-1: 1 images")
+    assert round_of(every=100, draw=1)["draw"].said.startswith("auto-1: 1 image ")
     for member in studio.catalogue.batches.members("auto-1"):
         studio.catalogue.images.skip(member.image.id, "unusable", None, "manager")
-    assert round_of(every=100, draw=1)["draw"].said.startswith("auto-3: 1 images")
+    assert round_of(every=100, draw=1)["draw"].said.startswith("auto-3: 1 image ")
 
 
 def test_draw__what_a_person_drew_is_not_told_as_drawn(
@@ -234,7 +234,7 @@ def test_draw__what_a_person_drew_is_not_told_as_drawn(
     studio.catalogue.images.skip(batch.members[0].image.id, "unusable", None, "manager")
     monkeypatch.setattr(rounds, "next_name", lambda _taken: "auto-1")
     said = round_of(every=100, draw=1)["draw"].said
-    assert said.startswith("nothing drawn: batch 'auto-1' exists and was drawn by a person")
+    assert said.startswith("nothing selected: batch 'auto-1' exists and was drawn by a person")
     assert studio.catalogue.batches.get("auto-1").closed_at is None
 
 
@@ -246,7 +246,7 @@ def test_push__a_persons_batch_is_left_to_that_person(
 
     steps = round_of(every=2)
     assert steps["paint"].said == wording
-    left = f"3 of {name} wait for 'ddiseg label push --batch {name}'"
+    left = f"3 images of {name} left for 'ddiseg label push --batch {name}'"
     assert steps["push"].said == f"nothing to push; {left}"
     assert studio.tasks() == []
 
@@ -285,8 +285,8 @@ def test_review__what_a_spot_check_left_out_stays_out(
     studio.submit_unchanged(studio.task(batch[2]))
 
     said = round_of(every=100)["review"].said
-    assert "; 1 masks given to reviewers: 1 added" in said
-    assert said.endswith("; 2 left out by spot checks stay submitted")
+    assert "; 1 mask given to reviewers: 1 added" in said
+    assert said.endswith("; 2 masks left out by spot checks")
     assert {t.image_id for t in studio.tasks(Purpose.REVIEW)} == {batch[2].id}
 
 
@@ -297,7 +297,7 @@ def test_review__a_share_of_the_masks(
     for image in batch:
         studio.submit_unchanged(studio.task(image))
     said = round_of(every=100, review_sample=0.0)["review"].said
-    assert "0 masks given to reviewers; 3 left out" in said
+    assert "0 masks given to reviewers; 3 masks left out" in said
 
 
 def test_round__server_down_is_told_and_what_is_here_is_learned_from(
@@ -373,9 +373,9 @@ def test_plan__says_what_would_be_and_changes_nothing(
     steps = plan_round(studio.workspace, lambda: studio.connection, options(every=2, draw=3))
     assert [step.said for step in steps] == [
         f"would ask {studio.connection.url} for what people did",
-        "would bring back verdicts; 0 masks wait for review",
+        "would bring back verdicts; 0 masks in review",
         "would refresh: 4 accepted masks, a refresh is due every 2",
-        "not yet: 3 images are in people's hands or wait for them",
+        "not yet: 3 images in people's hands or waiting for them",
         "would predict nothing, since there is no model yet",
         "would bring 0 images up to date on the server, and give people 3 more",
     ]
