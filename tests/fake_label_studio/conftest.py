@@ -9,7 +9,7 @@ import pytest
 
 from tests.fake_label_studio import FakeLabelStudio, label_studio
 from tests.fake_label_studio.conversation import CONFIG, region
-from tests.fake_label_studio.talk import Talk
+from tests.fake_label_studio.talk import Talk, filters
 
 __all__ = ["label_studio"]
 
@@ -43,9 +43,8 @@ def push(talk: Talk, *keys: str) -> list[int]:
 
 def where(column: str, operator: str, kind: str, value: Any) -> str:
     """The `query` parameter for one filter, by number."""
-    item = {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
-    filters = {"conjunction": "and", "items": [item]}
-    return json.dumps({"filters": filters, "ordering": ["tasks:id"]})
+    condition = (column, operator, kind, value)
+    return json.dumps({"filters": filters(condition), "ordering": ["tasks:id"]})
 
 
 def changed_since(talk: Talk, time: str) -> list[int]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fake_label_studio.conversation_backends import talk_of_backends
-from tests.fake_label_studio.talk import Talk
+from tests.fake_label_studio.talk import Talk, filters
 
 #: The project that a conversation makes, and deletes at its end.
 TITLE = "likeness of the fake server"
@@ -62,9 +62,8 @@ def converse(url: str, token: str) -> list[list[Any]]:
         _changes(talk, project, numbers)
         _tabs(talk, project, numbers)
         talk_of_backends(talk, project)
-        _home(
-            talk, project
-        )  # last: once it deleted a project, 1.23.2 forgets what it does for backends
+        # Last: once it deleted a project, 1.23.2 forgets what it does for backends.
+        _home(talk, project)
     finally:
         talk.ask("DELETE", f"/api/projects/{project}/")
     talk.ask("GET", f"/api/projects/{project}/")
@@ -159,10 +158,8 @@ def _lists(talk: Talk, project: int, numbers: list[int]) -> None:
     )
     for params in pages:
         answer = talk.ask("GET", "/api/tasks", project=project, **params)
-        talk.hear(
-            "page",
-            [numbers.index(t["id"]) for t in answer.get("tasks", [])[:2] if t["id"] in numbers],
-        )
+        shown = [t["id"] for t in answer.get("tasks", [])[:2]]
+        talk.hear("page", [numbers.index(number) for number in shown if number in numbers])
         talk.hear("total", answer.get("total"))
     talk.ask("GET", "/api/tasks")
     talk.ask("GET", "/api/tasks", project=999999999)
@@ -207,36 +204,25 @@ def _filters(talk: Talk, project: int, numbers: list[int]) -> None:
         ("nothing", "equal", "String", "x"),
     ]
     for column, operator, kind, value in conditions:
-        items = [
-            {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
-        ]
-        query = {"filters": {"conjunction": "and", "items": items}, "ordering": ["tasks:id"]}
+        condition = (column, operator, kind, value)
+        query = {"filters": filters(condition), "ordering": ["tasks:id"]}
         _query(talk, project, numbers, f"{column} {operator} {kind}", query)
-    two = [
-        {"filter": "filter:tasks:data.key", "operator": "equal", "type": "String", "value": key}
-        for key in ("k1", "k2")
-    ]
+    two = [("data.key", "equal", "String", key) for key in ("k1", "k2")]
     for together in ("and", "or"):
-        _query(
-            talk, project, numbers, together, {"filters": {"conjunction": together, "items": two}}
-        )
+        query = {"filters": filters(*two, together=together)}
+        _query(talk, project, numbers, together, query)
     for order in ("tasks:id", "-tasks:id", "tasks:-updated_at", "data.key", "-tasks:data.n"):
         _query(talk, project, numbers, order, {"ordering": [order]})
     picked = {"all": False, "included": numbers[:2]}
-    others: list[tuple[str, dict[str, Any]]] = [
-        ("selected", {"selectedItems": picked}),
-        ("no conjunction", {"filters": {"items": []}}),
-        ("unknown order", {"ordering": ["tasks:nothing"]}),
-    ]
-    for label, query in others:
-        _query(talk, project, numbers, label, query)
+    _query(talk, project, numbers, "selected", {"selectedItems": picked})
+    _query(talk, project, numbers, "no conjunction", {"filters": {"items": []}})
+    _query(talk, project, numbers, "unknown order", {"ordering": ["tasks:nothing"]})
     talk.ask("GET", "/api/tasks", project=project, query="{")
 
 
 def _query(talk: Talk, project: int, numbers: list[int], label: str, query: dict[str, Any]) -> None:
-    answer = talk.ask(
-        "GET", "/api/tasks", project=project, query=json.dumps(query), include="id,updated_at"
-    )
+    asked = {"query": json.dumps(query), "include": "id,updated_at"}
+    answer = talk.ask("GET", "/api/tasks", project=project, **asked)
     found = [t["id"] for t in answer.get("tasks", [])]
     talk.hear(label, [numbers.index(n) if n in numbers else "other" for n in found])
 
@@ -272,15 +258,10 @@ def _annotations(talk: Talk, project: int, numbers: list[int]) -> None:
     talk.ask("PATCH", one, {"was_cancelled": True})
     _state(talk, "skipped later", numbers[0])
     talk.ask("PATCH", one, {"was_cancelled": False})
-    talk.ask("GET", "/api/tasks", project=project, fields="all", page_size=1)
-    talk.ask(
-        "GET",
-        "/api/tasks",
-        project=project,
-        fields="all",
-        page_size=1,
-        include="id,annotations,result,completed_by,was_cancelled",
-    )
+    listed: dict[str, Any] = {"project": project, "fields": "all", "page_size": 1}
+    talk.ask("GET", "/api/tasks", **listed)
+    included = "id,annotations,result,completed_by,was_cancelled"
+    talk.ask("GET", "/api/tasks", **listed, include=included)
     last = talk.ask("POST", f"/api/tasks/{numbers[4]}/annotations/", {"result": [region()]})
     before = talk.ask("GET", f"/api/tasks/{numbers[4]}/")
     talk.ask("DELETE", f"/api/annotations/{last['id']}/")
@@ -343,9 +324,8 @@ def _changes(talk: Talk, project: int, numbers: list[int]) -> None:
     ):
         talk.ask("POST", path + "validate/", {"label_config": config})
         kept = talk.ask("PATCH", path, {"label_config": config}).get("label_config")
-        talk.hear(
-            "kept as it was sent, or but for blanks", [kept == config, kept == config.strip()]
-        )
+        same = [kept == config, kept == config.strip()]
+        talk.hear("kept as it was sent, or but for blanks", same)
     for change in (
         {"model_version": "unknown"},
         {"model_version": ""},
@@ -360,44 +340,34 @@ def _changes(talk: Talk, project: int, numbers: list[int]) -> None:
 
 
 def _tabs(talk: Talk, project: int, numbers: list[int]) -> None:
-    items = [
-        {
-            "filter": "filter:tasks:data.who",
-            "operator": "not_equal",
-            "type": "String",
-            "value": "x",
-        },
-        {"filter": "filter:tasks:data.key", "operator": "equal", "type": "String", "value": "k2"},
-    ]
-    filters = {"conjunction": "and", "items": items}
+    by_key = ("data.key", "equal", "String", "k2")
+    chosen = filters(("data.who", "not_equal", "String", "x"), by_key)
     hidden = {"explore": ["tasks:data.who"], "labeling": ["tasks:data.who"]}
-    data = {"title": "tab", "hiddenColumns": hidden, "filters": filters, "ordering": ["tasks:id"]}
+    data = {"title": "tab", "hiddenColumns": hidden, "filters": chosen, "ordering": ["tasks:id"]}
     tab = talk.ask("POST", "/api/dm/views/", {"project": project, "data": data})
     talk.hear("as it was sent", tab["data"] == data)
     talk.ask("POST", "/api/dm/views/", {"project": project, "data": {"title": "plain"}})
     talk.ask("POST", "/api/dm/views/", {"data": {}})
     talk.ask("POST", "/api/dm/views/", {"project": 999999999, "data": {}})
-    wrong = {"conjunction": "and", "items": [{**items[0], "filter": "who"}]}
+    wrong = {"conjunction": "and", "items": [{**chosen["items"][0], "filter": "who"}]}
     talk.ask("POST", "/api/dm/views/", {"project": project, "data": {"filters": wrong}})
     talk.ask("GET", "/api/dm/views/", project=project)
     talk.ask("GET", "/api/dm/views/", project=999999999)
     found = talk.ask("GET", "/api/tasks", view=tab["id"], include="id,data")["tasks"]
     talk.hear("in the tab", [numbers.index(t["id"]) for t in found])
     address: dict[str, Any] = {"id": "next_task", "project": project}
-    stream = talk.ask("POST", "/api/dm/actions", {"filters": filters}, **address)
+    stream = talk.ask("POST", "/api/dm/actions", {"filters": chosen}, **address)
     talk.hear("filtered stream", stream.get("queue"))
     talk.ask("POST", "/api/dm/actions", {}, **address, tabID=tab["id"])
-    nobody = {"conjunction": "and", "items": [{**items[1], "value": "nobody"}]}
+    nobody = filters(("data.key", "equal", "String", "nobody"))
     talk.ask("POST", "/api/dm/actions", {"filters": nobody}, **address)
     talk.ask("POST", "/api/dm/actions", {}, project=project)
     talk.ask("POST", "/api/dm/actions", {}, project=project, id="nothing")
     path = f"/api/dm/views/{tab['id']}/"
     kept = talk.ask("PATCH", path, {"data": {"title": "renamed"}})
-    talk.hear(
-        "keeps its filters",
-        kept["data"] == {"title": "renamed", "filters": filters, "ordering": ["tasks:id"]},
-    )
-    other = {**filters, "items": items[1:]}
+    renamed = {"title": "renamed", "filters": chosen, "ordering": ["tasks:id"]}
+    talk.hear("keeps its filters", kept["data"] == renamed)
+    other = filters(by_key)
     kept = talk.ask("PATCH", path, {"data": {**data, "title": "wider", "filters": other}})
     talk.hear("replaced whole", kept["data"] == {**data, "title": "wider", "filters": other})
     talk.ask("PATCH", path, {})

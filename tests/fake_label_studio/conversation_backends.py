@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.fake_label_studio.ml_backend import MLBackend
-from tests.fake_label_studio.talk import Talk
+from tests.fake_label_studio.talk import Talk, filters
 
 
 def talk_of_backends(talk: Talk, project: int) -> None:
@@ -120,14 +120,8 @@ def _stream(talk: Talk, backend: dict[str, Any]) -> None:
 
 
 def _hear_predictions(talk: Talk, label: str, project: int) -> None:
-    item = {
-        "filter": "filter:tasks:data.key",
-        "operator": "equal",
-        "type": "String",
-        "value": "painted",
-    }
-    filters = {"filters": {"conjunction": "and", "items": [item]}}
-    task = talk.ask("POST", "/api/dm/actions", filters, id="next_task", project=project)
+    query = {"filters": filters(("data.key", "equal", "String", "painted"))}
+    task = talk.ask("POST", "/api/dm/actions", query, id="next_task", project=project)
     talk.hear(label, len(task["predictions"]))
 
 

@@ -83,7 +83,9 @@ def project(db: Database, row: Project, viewer: User, *, counted: bool = True) -
         **row.settings,
         **(counts if counted else dict.fromkeys(counts)),
         "organization": 1,
-        "created_by": {key: maker[key] for key in ["id", "first_name", "last_name", "email", "avatar"]},
+        "created_by": {
+            key: maker[key] for key in ["id", "first_name", "last_name", "email", "avatar"]
+        },
         "control_weights": config.weights,
         "parsed_label_config": config.controls,
         "config_has_control_tags": bool(config.controls),

@@ -59,6 +59,15 @@ class Talk:
         self.heard.append([label, value])
 
 
+def filters(*conditions: tuple[str, str, str, Any], together: str = "and") -> dict[str, Any]:
+    """The filters of a query or tab, each as (column, operator, type, value)."""
+    items = [
+        {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
+        for column, operator, kind, value in conditions
+    ]
+    return {"conjunction": together, "items": items}
+
+
 def keys(value: Any) -> str:
     """The keys of an answer, all the way down, of a list those of its first entry; ? is null.
 

@@ -101,15 +101,6 @@ def test_clock__is_in_the_date_header(label_studio: FakeLabelStudio) -> None:
     connection.close()
 
 
-def test_overlap__raised_does_not_reopen_a_task(
-    label_studio: FakeLabelStudio, talk: Talk, annotator: int
-) -> None:
-    (task,) = push(talk, "a")
-    label_studio.annotate(task, annotator, [region()])
-    assert talk.ask("PATCH", f"/api/tasks/{task}/", {"overlap": 2})["is_labeled"]
-    assert not talk.ask("PATCH", f"/api/tasks/{task}/", {"is_labeled": False})["is_labeled"]
-
-
 def test_overlap__two_answers_of_one_person_are_one(
     label_studio: FakeLabelStudio, talk: Talk, annotator: int
 ) -> None:
@@ -118,24 +109,6 @@ def test_overlap__two_answers_of_one_person_are_one(
     for user, done in ((annotator, False), (annotator, False), (label_studio.admin, True)):
         label_studio.annotate(task, user, [region()])
         assert label_studio.tasks[task].is_labeled is done
-
-
-def test_data__is_replaced_whole(label_studio: FakeLabelStudio, talk: Talk) -> None:
-    (task,) = push(talk, "a")
-    talk.ask("PATCH", f"/api/tasks/{task}/", {"data": {"review_comment": "again"}})
-    assert label_studio.tasks[task].data == {"review_comment": "again"}
-
-
-def test_prediction__deleted_is_forgotten_by_what_was_made_from_it(
-    label_studio: FakeLabelStudio, talk: Talk, annotator: int
-) -> None:
-    (task,) = push(talk, "a")
-    prediction = label_studio.prediction_of(task)
-    assert prediction is not None
-    made = label_studio.annotate(task, annotator, [region()], parent_prediction=prediction.id)
-    talk.ask("DELETE", f"/api/predictions/{prediction.id}/")
-    assert label_studio.annotations[made].parent_prediction is None
-    assert label_studio.prediction_of(task) is None
 
 
 def test_task__deleted_takes_everything_of_it_along(

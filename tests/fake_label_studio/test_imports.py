@@ -47,15 +47,6 @@ def test_import__goes_to_as_many_readers_as_the_project_says(
     assert label_studio.tasks[task].overlap == 2
 
 
-def test_upload__is_found_under_data(label_studio: FakeLabelStudio, talk: Talk) -> None:
-    picture = b"\x89PNG\r\n\x1a\n\r\n--\r\n\x00"
-    made = talk.ask("POST", IMPORT, files={"a.png": picture}, commit_to_project="false")
-    upload = talk.ask("GET", f"/api/import/file-upload/{made['file_upload_ids'][0]}")
-    assert upload["size"] == len(picture)
-    assert talk.ask("GET", f"/data/{upload['file']}") == picture
-    assert not label_studio.tasks
-
-
 def test_storage__must_lie_in_the_document_root(tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
