@@ -221,7 +221,7 @@ def _filters(talk: Talk, project: int, numbers: list[int]) -> None:
 
 
 def _query(talk: Talk, project: int, numbers: list[int], label: str, query: dict[str, Any]) -> None:
-    asked = {"query": json.dumps(query), "include": "id,updated_at"}
+    asked: dict[str, Any] = {"query": json.dumps(query), "include": "id,updated_at"}
     answer = talk.ask("GET", "/api/tasks", project=project, **asked)
     found = [t["id"] for t in answer.get("tasks", [])]
     talk.hear(label, [numbers.index(n) if n in numbers else "other" for n in found])

@@ -38,7 +38,7 @@ STEPS = {
     "the first old webhook goes": ("DELETE", "/api/webhooks/*", 0),
     "the last old webhook goes": ("DELETE", "/api/webhooks/*", 2),
     "the old backend goes": ("DELETE", "/api/ml/*", 0),
-    "what is painted is shown again": ("PATCH", "/api/projects/1/", 0),
+    "predictions are shown again": ("PATCH", "/api/projects/1/", 0),
     "opened tasks are asked for": ("PATCH", "/api/projects/1/", 1),
 }
 
@@ -148,39 +148,35 @@ def test_connect__is_refused_without_credentials_by_no_webhook_that_came_by_itse
     assert not [w for w in studio.server.webhooks.values() if SECRET not in w.settings["url"]]
 
 
-@pytest.mark.parametrize("moved", [True, False])
+@pytest.mark.parametrize(
+    ("path", "more", "moved"),
+    [
+        ("", {}, True),
+        ("", {}, False),
+        ("", {"webhook_secret": "the-former-secret"}, False),
+        ("/ddiseg", {}, True),
+    ],
+    ids=["moved", "same", "a new secret", "behind a path"],
+)
+@pytest.mark.parametrize("removed", [False, True])
 def test_connect__again_replaces(
-    studio: Studio, backend: MLBackend, other: MLBackend, moved: bool
+    studio: Studio,
+    backend: MLBackend,
+    other: MLBackend,
+    path: str,
+    more: dict[str, str],
+    moved: bool,
+    removed: bool,
 ) -> None:
-    connect(studio, backend.url, clicks=True)
+    """Also where somebody removed the backend in Settings > Model, where its webhooks stay."""
+    connect(studio, f"{backend.url}{path}", clicks=True, **more)
+    if removed:
+        studio.server.backends.clear()
     new = other.url if moved else backend.url
     connect(studio, new)
     assert connected(studio) == once(new)
     assert project(studio)["model_version"] == TITLE
     assert not clicks_shown(studio)
-
-
-def test_connect__with_a_new_secret(studio: Studio, backend: MLBackend) -> None:
-    connect(studio, backend.url, webhook_secret="the-former-secret")
-    connect(studio, backend.url)
-    assert connected(studio) == once(backend.url)
-
-
-def test_connect__behind_a_path(studio: Studio, backend: MLBackend, other: MLBackend) -> None:
-    connect(studio, f"{backend.url}/ddiseg")
-    assert connected(studio) == once(f"{backend.url}/ddiseg")
-    connect(studio, other.url)
-    assert connected(studio) == once(other.url)
-
-
-def test_connect__after_somebody_took_the_backend_away(
-    studio: Studio, backend: MLBackend, other: MLBackend
-) -> None:
-    """In Settings > Model, where the webhooks of it stay."""
-    connect(studio, backend.url)
-    studio.server.backends.clear()
-    connect(studio, other.url)
-    assert connected(studio) == once(other.url)
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -335,33 +331,25 @@ def test_disconnect__takes_ours_away(studio: Studio, backend: MLBackend) -> None
     assert not clicks_shown(studio)
 
 
-def test_disconnect__what_is_painted_stays_so(studio: Studio, backend: MLBackend) -> None:
-    """Label Studio forgets which predictions the project shows, with the backend of their name."""
+@pytest.mark.parametrize("shown", [TITLE, "somebody's model"])
+def test_disconnect__predictions_stay_shown(studio: Studio, backend: MLBackend, shown: str) -> None:
+    """Label Studio forgets ours with the backend of their name; others are a person's choice."""
     studio.predict(studio.add_images())
     studio.push()
     connect(studio, backend.url)
+    project(studio)["model_version"] = shown
     disconnect(studio)
-    assert project(studio)["model_version"] == TITLE
+    assert project(studio)["model_version"] == shown
 
 
-def test_disconnect__nothing_is_painted_yet(studio: Studio, backend: MLBackend) -> None:
-    """The server takes no name that nothing has; the first push that paints brings it."""
+def test_disconnect__nothing_is_predicted_yet(studio: Studio, backend: MLBackend) -> None:
+    """The server takes no name that nothing has; the first push with a prediction brings it."""
     connect(studio, backend.url)
     assert disconnect(studio) is True
     assert project(studio)["model_version"] == ""
     studio.predict(studio.add_images())
     studio.push()
     assert project(studio)["model_version"] == TITLE
-
-
-def test_disconnect__another_s_predictions_are_shown(studio: Studio, backend: MLBackend) -> None:
-    """That is a person's choice, in Settings > Model."""
-    studio.predict(studio.add_images())
-    studio.push()
-    connect(studio, backend.url)
-    project(studio)["model_version"] = "somebody's model"
-    disconnect(studio)
-    assert project(studio)["model_version"] == "somebody's model"
 
 
 def test_disconnect__none_is_connected(studio: Studio, backend: MLBackend) -> None:
@@ -411,36 +399,17 @@ def test_secrets__are_nowhere_but_on_the_server(
 @pytest.mark.parametrize(
     "url",
     [
-        "",
-        "localhost:9090",
-        "ftp://here.example.org",
-        "http://",
-        "http://127.0.0.1:0",
-        "http://127.0.0.1:99999",
-        "http://[::1",
+        *("", "localhost:9090", "ftp://here.example.org", "http://", "http://[::1"),
+        *("http://127.0.0.1:0", "http://127.0.0.1:99999"),
+        *("http://127.0.0.1:9090?a=b", "http://127.0.0.1:9090#part"),
+        "http://somebody:hidden@127.0.0.1:9090",
+        "http://serve:9090",  # Label Studio takes it for a backend, and not for a webhook
     ],
 )
-def test_address__that_is_none(url: str, refusal: Refusal) -> None:
-    with refusal(InputError):
+def test_address__refused(url: str, refusal: Refusal) -> None:
+    with refusal(InputError) as raised:
         address(url)
-
-
-@pytest.mark.parametrize("more", ["?a=b", "#part"])
-def test_address__with_more_than_an_address(more: str, refusal: Refusal) -> None:
-    with refusal(InputError):
-        address(f"http://127.0.0.1:9090{more}")
-
-
-def test_address__with_a_password_which_is_not_repeated() -> None:
-    with pytest.raises(InputError) as raised:
-        address("http://somebody:hidden@127.0.0.1:9090")
     assert "hidden" not in str(raised.value)
-
-
-def test_address__of_a_machine_without_a_domain(refusal: Refusal) -> None:
-    """Label Studio takes it for a backend, and not for a webhook."""
-    with refusal(InputError):
-        address("http://serve:9090")
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "serve.example.org"])

@@ -261,125 +261,95 @@ def test_people__who_began_and_who_changed_it_last(case: Case) -> None:
         assert received.mask.annotator == people[-1]
 
 
-# Masks that can't be understood
+# Annotations that can't be understood
 
 
-@pytest.mark.parametrize("result", [[], None, [wrote("note", "nothing to see")]])
-def test_submitted__with_nothing_painted(case: Case, result: Result | None) -> None:
-    expect_problem(
-        case, result, "submitted without any region: paint one, or skip the task with a reason"
-    )
+def spoilt(value: dict[str, Any] | None = None, **columns: Any) -> dict[str, Any]:
+    """A stroke with something of it replaced; columns that are None are left out."""
+    region = stroke("lesion", LESION) | columns
+    region["value"] = {**region["value"], **(value or {})}
+    return {key: content for key, content in region.items() if content is not None}
 
 
-def test_submitted__with_a_skip_reason(case: Case) -> None:
-    says = "submitted with the skip reason 'blurry': skip it, or take the reason away"
-    expect_problem(case, [*painted(), chosen("skip_reason", "blurry")], says)
-
-
-@pytest.mark.parametrize("rle", [[], [1, 2, 3], "text", None, [0, 0, 300], [0.5], {"a": 1}])
-def test_region__corrupt_rle(case: Case, rle: Any) -> None:
-    spoilt = stroke("lesion", LESION)
-    spoilt["value"]["rle"] = rle
-    expect_problem(case, [*painted(), spoilt], "brush RLE")
-
-
-def test_region__truncated_rle(case: Case) -> None:
-    for length in range(1, len(brush_rle.encode(LESION))):
-        spoilt = stroke("lesion", LESION)
-        spoilt["value"]["rle"] = spoilt["value"]["rle"][:length]
-        expect_problem(case, [spoilt], "brush RLE")
-
-
-def test_region__of_another_size(case: Case) -> None:
-    larger = stroke("lesion", box(slice(2), slice(2), (16, 12)))
-    says = (
-        "a region of lesion is 16 x 12 pixels, the picture is 8 x 6: it can't lie over it and is "
-        "never resized; delete it and paint it again"
-    )
-    expect_problem(case, [*painted(), larger], says)
-
-
-def test_region__says_one_size_and_holds_another(case: Case) -> None:
-    larger = stroke("lesion", box(slice(2), slice(2), (16, 12)))
-    larger |= {"original_width": WIDTH, "original_height": HEIGHT}
-    expect_problem(case, [larger], "another size")
-
-
-@pytest.mark.parametrize("missing", ["original_width", "original_height"])
-def test_region__says_no_size(case: Case, missing: str) -> None:
-    region = stroke("lesion", LESION)
-    del region[missing]
-    expect_problem(case, [region], "is never resized")
-
-
-def test_region__label_that_the_protocol_has_not(case: Case) -> None:
-    expect_problem(case, [*painted(), stroke("Lesion (new)", LESION)], "Lesion (new)")
-
-
-@pytest.mark.parametrize(("labels", "says"), [([], "0 labels"), (["skin", "lesion"], "2 labels")])
-def test_region__none_or_several_labels(case: Case, labels: list[str], says: str) -> None:
-    region = stroke("lesion", LESION)
-    region["value"]["brushlabels"] = labels
-    expect_problem(case, [region], f"{says} instead of one: give it one")
-
-
-def test_region__no_brush_stroke(case: Case) -> None:
-    region = stroke("lesion", LESION)
-    region["value"]["format"] = "bitmap"
-    expect_problem(case, [region], "is no brush stroke (bitmap)")
+LARGER = stroke("lesion", box(slice(2), slice(2), (16, 12)))
+NO_REGION = "submitted without any region: paint one, or skip the task with a reason"
+NO_CONTROL = "which the labelling configuration of the protocol"
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("result", "says"),
     [
-        {"type": "rectanglelabels", "from_name": "box", "value": {"x": 1}},
-        {"type": "brushlabels", "from_name": "tag", "value": {}},
-        {"type": "choices", "from_name": "quality", "value": {"choices": ["good"]}},
-        {"type": "textarea", "from_name": "skip_reason", "value": {"text": ["x"]}},
-        {"type": "relation", "from_id": "a", "to_id": "b"},
-        {},
+        ([], NO_REGION),
+        (None, NO_REGION),
+        ([wrote("note", "nothing to see")], NO_REGION),
+        (
+            [*painted(), chosen("skip_reason", "blurry")],
+            "submitted with the skip reason 'blurry': skip it, or take the reason away",
+        ),
+        *(
+            ([*painted(), spoilt({"rle": rle})], "brush RLE")
+            for rle in ([], [1, 2, 3], "text", None, [0, 0, 300], [0.5], {"a": 1})
+        ),
+        (
+            [*painted(), LARGER],
+            "a region of lesion is 16 x 12 pixels, the picture is 8 x 6: it can't lie over it and is "
+            "never resized; delete it and draw it again",
+        ),
+        ([LARGER | {"original_width": WIDTH, "original_height": HEIGHT}], "another size"),
+        ([spoilt(original_width=None)], "is never resized"),
+        ([spoilt(original_height=None)], "is never resized"),
+        ([*painted(), stroke("Lesion (new)", LESION)], "Lesion (new)"),
+        ([spoilt({"brushlabels": []})], "0 labels instead of one: give it one"),
+        ([spoilt({"brushlabels": ["skin", "lesion"]})], "2 labels instead of one: give it one"),
+        ([spoilt({"format": "bitmap"})], "is no brush stroke (bitmap)"),
+        *(
+            ([*painted(), other], NO_CONTROL)
+            for other in (
+                {"type": "rectanglelabels", "from_name": "box", "value": {"x": 1}},
+                {"type": "brushlabels", "from_name": "tag", "value": {}},
+                {"type": "choices", "from_name": "quality", "value": {"choices": ["good"]}},
+                {"type": "textarea", "from_name": "skip_reason", "value": {"text": ["x"]}},
+                {"type": "relation", "from_id": "a", "to_id": "b"},
+                {},
+            )
+        ),
+        (painted(skin_and_lesion(30)), "Restore the newer catalogue"),
     ],
 )
-def test_result__of_a_control_that_the_protocol_has_not(case: Case, other: dict[str, Any]) -> None:
-    expect_problem(case, [*painted(), other], "which the labelling configuration of the protocol")
+def test_problem__of_what_was_submitted(case: Case, result: Result | None, says: str) -> None:
+    expect_problem(case, result, says)
 
 
-def test_mask__painted_from_a_mask_that_nobody_knows(case: Case) -> None:
-    unknown = skin_and_lesion(30)
-    expect_problem(case, painted(unknown), "Restore the newer catalogue")
+def test_problem__truncated_rle(case: Case) -> None:
+    rle = brush_rle.encode(LESION)
+    for length in range(1, len(rle)):
+        expect_problem(case, [spoilt({"rle": rle[:length]})], "brush RLE")
 
 
 # Skips
 
 
-def test_skip__reason_and_note(case: Case) -> None:
-    said = [chosen("skip_reason", "blurry"), wrote("note", "  moved \n")]
-    received = case.read([*painted(), *said], was_cancelled=True)
-    assert received.skip == ("blurry", "moved")
-    assert (received.mask, received.problem) == (None, None)
-
-
-def test_skip__reason_by_its_label(case: Case) -> None:
-    """Somebody removed the alias from the project's configuration."""
-    result = [chosen("skip_reason", "Significantly blurry")]
-    assert case.read(result, was_cancelled=True).skip == ("blurry", None)
-
-
-@pytest.mark.parametrize("result", [[], None, [chosen("skip_reason", "")]])
-def test_skip__without_a_reason(case: Case, result: Result | None) -> None:
-    assert case.read(result, was_cancelled=True).skip == (REASON_MISSING, None)
-
-
-def test_skip__note_alone(case: Case) -> None:
-    received = case.read([wrote("note", "hair everywhere")], was_cancelled=True)
-    assert received.skip == (REASON_MISSING, "hair everywhere")
-
-
-def test_skip__whatever_was_painted(case: Case) -> None:
-    spoilt = stroke("lesion", LESION)
-    spoilt["value"]["rle"] = [1]
-    received = case.read([spoilt, chosen("skip_reason", "other")], was_cancelled=True)
-    assert received.skip == ("other", None)
+@pytest.mark.parametrize(
+    ("result", "skip"),
+    [
+        (
+            [*painted(), chosen("skip_reason", "blurry"), wrote("note", "  moved \n")],
+            ("blurry", "moved"),
+        ),
+        # Somebody removed the alias from the project's configuration.
+        ([chosen("skip_reason", "Significantly blurry")], ("blurry", None)),
+        ([], (REASON_MISSING, None)),
+        (None, (REASON_MISSING, None)),
+        ([chosen("skip_reason", "")], (REASON_MISSING, None)),
+        ([wrote("note", "hair everywhere")], (REASON_MISSING, "hair everywhere")),
+        ([spoilt({"rle": [1]}), chosen("skip_reason", "other")], ("other", None)),
+    ],
+)
+def test_skip__reason_and_note(
+    case: Case, result: Result | None, skip: tuple[str, str | None]
+) -> None:
+    received = case.read(result, was_cancelled=True)
+    assert (received.skip, received.mask, received.problem) == (skip, None, None)
 
 
 def test_skip__reason_that_the_protocol_has_not(case: Case) -> None:
@@ -418,31 +388,35 @@ def test_review__fixed_with_a_comment(review: Case, wording: SnapshotAssertion) 
     assert (review.drawn(received)[ink] == 2).all()
 
 
-def test_review__reject(review: Case) -> None:
-    received = review.read([*painted(), chosen("verdict", "reject"), wrote("comment", "no")])
-    assert received.verdict == ("reject", "no")
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        ([chosen("verdict", "reject"), wrote("comment", "no")], ("reject", "no")),
+        ([chosen("verdict", "Reject")], ("reject", None)),  # by its label
+    ],
+)
+def test_review__reject(review: Case, answer: Result, verdict: tuple[str, str | None]) -> None:
+    assert review.read([*painted(), *answer]).verdict == verdict
 
 
-def test_review__verdict_by_its_label(review: Case) -> None:
-    assert review.read([*painted(), chosen("verdict", "Reject")]).verdict == ("reject", None)
+NO_VERDICT = "the review has no verdict: open it and choose one"
 
 
-def test_review__without_a_verdict(review: Case) -> None:
-    says = "the review has no verdict: open it and choose one"
-    expect_problem(review, painted(), says)
-    expect_problem(review, [], says)
-
-
-def test_review__skipped(review: Case) -> None:
-    says = "the review was skipped: a review needs a verdict"
-    expect_problem(review, [chosen("verdict", "accept")], says, was_cancelled=True)
-
-
-def test_review__verdict_that_the_protocol_has_not(review: Case) -> None:
-    expect_problem(review, [*painted(), chosen("verdict", "perfect")], "perfect")
-
-
-def test_review__spoilt_mask(review: Case) -> None:
-    spoilt = stroke("lesion", LESION)
-    spoilt["value"]["rle"] = [1, 2]
-    expect_problem(review, [spoilt, chosen("verdict", "fixed")], "brush RLE")
+@pytest.mark.parametrize(
+    ("result", "says", "columns"),
+    [
+        (painted(), NO_VERDICT, {}),
+        ([], NO_VERDICT, {}),
+        (
+            [chosen("verdict", "accept")],
+            "the review was skipped: a review needs a verdict",
+            {"was_cancelled": True},
+        ),
+        ([*painted(), chosen("verdict", "perfect")], "perfect", {}),
+        ([spoilt({"rle": [1, 2]}), chosen("verdict", "fixed")], "brush RLE", {}),
+    ],
+)
+def test_problem__of_a_review(
+    review: Case, result: Result, says: str, columns: dict[str, bool]
+) -> None:
+    expect_problem(review, result, says, **columns)
