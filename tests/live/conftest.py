@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -13,16 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ddiseg import masks
-from ddiseg.catalogue import NewMask, NewModelVersion, Purpose
-from ddiseg.catalogue.tables import Task
+from ddiseg.catalogue import Purpose
+from ddiseg.catalogue.tables import Image, Task
 from ddiseg.ingest.rendered import render_ddi
 from ddiseg.labelstudio.connection import EMBEDDED, team_url
 from ddiseg.labelstudio.embedded.accounts import Account, read_accounts
 from ddiseg.labelstudio.folder import Folder
-from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
+from tests.live.blobs import add_predictions
 from tests.live.browser import chromium
 
 #: Where screenshots are kept after the tests; not under version control.
@@ -80,30 +80,12 @@ def make_workspace(live: None) -> Callable[[Path, int], Path]:
         root = folder / "work"
         call(root, "init")
         call(root, "import", folder / "ddi")
-        workspace = Workspace.open(root)
-        file = b"no probes: the predictions below are made up, not learned"
-        digest = hashlib.sha256(file).hexdigest()
-        workspace.store.put(Kind.MODEL, digest, file)
-        new = NewModelVersion(digest, "none", "b" * 64, {}, [], {"absent_classes": []}, "1.0")
-        model = workspace.catalogue.models.add(new, "tester")
-        predictions = []
-        for image in workspace.catalogue.images.select():
+
+        def shifted(image: Image) -> NDArray[np.uint8]:
             truth = masks.decode_png((folder / "masks" / image.name).read_bytes())
-            predicted = np.ascontiguousarray(np.roll(truth, 4, axis=1))
-            predictions.append(
-                NewMask(
-                    image_id=image.id,
-                    content_hash=workspace.store_mask(predicted),
-                    width=image.width,
-                    height=image.height,
-                    mapping="same",
-                    classes=[0, 1, 2, 3, 4],
-                    protocol_version="1.0",
-                    model_version_id=model.id,
-                    uncertainty=0.01,
-                )
-            )
-        workspace.catalogue.masks.add_predictions(predictions)
+            return np.ascontiguousarray(np.roll(truth, 4, axis=1))
+
+        add_predictions(Workspace.open(root), shifted)
         return root
 
     return make

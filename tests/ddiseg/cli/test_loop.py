@@ -52,7 +52,7 @@ def test_run_once__says_what_each_step_did(
     result = loop("run", "--once", "--every", 2, "--draw", 3, "--backbone", tiny_weights)
     assert result.status == 0
     lines = [line.split(maxsplit=1) for line in result.out.splitlines()]
-    assert [name for name, _ in lines] == ["pull", "review", "refresh", "draw", "paint", "push"]
+    assert [name for name, _ in lines] == ["pull", "review", "refresh", "select", "predict", "push"]
     assert lines[2][1].startswith("fedd-1, from")
     assert lines[3][1].startswith("auto-1: 3 images (")
     assert lines[5][1] == wording
@@ -217,7 +217,7 @@ def test_refresh__with_the_gate_says_what_it_said(
     assert result.status == 0
     lines = result.out.splitlines()
     assert lines[1] == wording
-    assert lines[2].startswith("  not judged: ")
+    assert lines[2].startswith("  not evaluated: ")
     again = ddiseg(*words, "--output", "json", "--workspace", studio.workspace.root)
     assert again.json["new"] is False
     assert again.json["gate"]["judged"] is False

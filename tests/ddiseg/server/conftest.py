@@ -21,7 +21,7 @@ from ddiseg.model.train import refresh
 from ddiseg.server.app import Backend, create_app
 from ddiseg.server.auth import Credentials
 from ddiseg.workspace.workspace import Workspace
-from tests.ddiseg.server.desk import Desk
+from tests.ddiseg.server.desk import Desk, predict_request
 from tests.fedd.conftest import QUICK, TINY
 
 CREDENTIALS = Credentials("ddiseg", "correct horse", "battery staple")
@@ -42,6 +42,14 @@ class Served:
 
     def post(self, path: str, body: Any, **more: Any) -> Any:
         return self.client.post(path, json=body, auth=("ddiseg", "correct horse"), **more)
+
+    def send(self, path: str, body: bytes | Iterator[bytes], **more: Any) -> Any:
+        """Post a body as it is."""
+        return self.client.post(path, content=body, auth=("ddiseg", "correct horse"), **more)
+
+    def predict(self, *tasks: dict[str, Any], context: Any = None) -> Any:
+        """The answer to a /predict for tasks."""
+        return self.post("/predict", predict_request(*tasks, context=context)).json()
 
     def get(self, path: str) -> Any:
         return self.client.get(path, auth=("ddiseg", "correct horse"))

@@ -43,19 +43,8 @@ class Desk:
             self.workspace.store.put(Kind.IMAGE, digest, images.encode_png(pixels))
             look = hashlib.sha256(f"look {number}".encode()).hexdigest()
             details = Details(tone="I-II", patient=f"p{number}")
-            rows.append(
-                NewImage(
-                    f"{number}.png",
-                    look,
-                    1,
-                    number,
-                    digest,
-                    look[:16],
-                    SIZE,
-                    SIZE,
-                    details=details,
-                )
-            )
+            columns = f"{number}.png", look, 1, number, digest, look[:16], SIZE, SIZE
+            rows.append(NewImage(*columns, details=details))
         catalogue.images.add(dataset, rows, "manager")
         return list(catalogue.images.select())[-n:]
 
@@ -67,7 +56,7 @@ class Desk:
         )
 
     def predict(self, rows: Sequence[Image], lesion: int = 12) -> list[Mask]:
-        """A new model version paints a lesion of so many pixels."""
+        """A new model version predicts a lesion of so many pixels."""
         self.models += 1
         model = self.workspace.catalogue.models.add(
             NewModelVersion(f"{self.models:064x}", "small", "b" * 64, {}, [], {}, "1.0"), "manager"
@@ -100,6 +89,13 @@ class Desk:
         tasks = [t for t in labelling.tasks(project.id) if t.image_id in {r.id for r in rows}]
         labelling.sent({task.id: task.image_id + 100 for task in tasks}, "manager", start=True)
         return [t for t in labelling.tasks(project.id) if t.image_id in {r.id for r in rows}]
+
+    def given(self, arm: Arm = Arm.PREDICTED) -> tuple[Task, Mask]:
+        """The task of a new image with a prediction, shown in it unless it is bare."""
+        images = self.add_images(1)
+        (mask,) = self.predict(images)
+        (task,) = self.give(images, arm, None if arm is Arm.BARE else mask)
+        return task, mask
 
     def task(self, number: int) -> Task:
         """As the catalogue has it now, by the server's number."""

@@ -25,21 +25,16 @@ def test_strangers__are_refused_everywhere(served: Served, auth: tuple[str, str]
             assert answer.headers["WWW-Authenticate"] == "Basic"
 
 
-def test_strangers__their_body_is_not_read() -> None:
-    async def never(*_args: Any) -> Any:
-        raise AssertionError("a stranger's request came through")
-
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
-    asyncio.run(RequestGuard(never, CREDENTIALS, MAX_BODY)(scope, never, send))
-    assert sent[0]["status"] == 401
+AUTHORIZED = (b"authorization", b"Bearer correct horse")
+TOO_LONG = (b"content-length", str(MAX_BODY + 1).encode())
 
 
-def test_large_body__is_not_even_read_where_its_length_is_announced() -> None:
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [([], 401), ([AUTHORIZED, TOO_LONG], 413)],
+    ids=["a stranger's", "too long"],
+)
+def test_refused__the_body_is_not_read(headers: list[tuple[bytes, bytes]], status: int) -> None:
     async def never(*_args: Any) -> Any:
         raise AssertionError("the body was read")
 
@@ -48,13 +43,9 @@ def test_large_body__is_not_even_read_where_its_length_is_announced() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    headers = [
-        (b"authorization", b"Bearer correct horse"),
-        (b"content-length", str(MAX_BODY + 1).encode()),
-    ]
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers}
     asyncio.run(RequestGuard(never, CREDENTIALS, MAX_BODY)(scope, never, send))
-    assert sent[0]["status"] == 413
+    assert sent[0]["status"] == status
 
 
 def test_bearer__is_the_password(served: Served) -> None:
@@ -95,7 +86,7 @@ def test_large_body__is_refused_while_it_is_read(served: Served, path: str) -> N
             yield b"x" * (MAX_BODY // 10)
         yield b'"}'
 
-    answer = served.client.post(path, content=chunks(), auth=("ddiseg", "correct horse"))
+    answer = served.send(path, chunks())
     assert answer.status_code == 413
     assert "--max-body-mb" in answer.json()["detail"]
 
@@ -104,14 +95,12 @@ def test_large_body__is_refused_while_it_is_read(served: Served, path: str) -> N
 def test_odd_content_length__is_counted_anyway(served: Served, length: str) -> None:
     headers = {"Content-Length": length.encode()}
     body = b'{"tasks": []}' + b" " * MAX_BODY
-    answer = served.client.post(
-        "/predict", content=body, headers=headers, auth=("ddiseg", "correct horse")
-    )
+    answer = served.send("/predict", body, headers=headers)
     assert answer.status_code == 413
 
 
 def test_body_at_the_limit__is_taken(served: Served) -> None:
     body = b'{"tasks": []}'
     body += b" " * (MAX_BODY - len(body))
-    answer = served.client.post("/predict", content=body, auth=("ddiseg", "correct horse"))
+    answer = served.send("/predict", body)
     assert answer.json() == {"results": [], "unanswered": []}

@@ -18,7 +18,7 @@ from ddiseg.server.predictions import UNKNOWN, WITHHELD
 from ddiseg.workspace.workspace import Workspace
 from fedd.clicks import Click
 from tests.ddiseg.server.conftest import Served
-from tests.ddiseg.server.desk import SIZE, Desk, asked, predict_request
+from tests.ddiseg.server.desk import SIZE, Desk, asked
 from tests.fedd.conftest import spot
 
 Serve = Callable[[Workspace], Served]
@@ -88,10 +88,7 @@ def test_click__region_of_its_class_at_the_size_of_the_copy(trained: Desk, serve
     image = trained.workspace.catalogue.images.select()[4]
     (task,) = trained.give([image], size=2 * SIZE)
     context = _context(_click(*_centre(4)))
-    answer = serve(trained.workspace).post(
-        "/predict", predict_request(asked(task), context=context)
-    )
-    (result,) = answer.json()["results"]
+    (result,) = serve(trained.workspace).predict(asked(task), context=context)["results"]
     (region,) = result["result"]
     assert region["value"]["brushlabels"] == ["lesion"]
     assert (region["from_name"], region["to_name"], region["origin"]) == ("mask", "image", "manual")
@@ -118,8 +115,8 @@ def test_click__again_is_answered_from_memory(
     x, y = _centre(4)
     regions = []
     for entries in ([_click(x, y)], [_click(x, y), _click(2, 2, is_positive=False)]):
-        request = predict_request(asked(task), context=_context(*entries))
-        regions.append(served.post("/predict", request).json()["results"][0]["result"][0])
+        answer = served.predict(asked(task), context=_context(*entries))
+        regions.append(answer["results"][0]["result"][0])
     assert looked == [1]
     assert regions[0]["id"] != regions[1]["id"]
     assert not _inside(regions[1])[0, 0]
@@ -145,8 +142,9 @@ def test_seen__forgets_what_was_not_asked_for_longest(monkeypatch: pytest.Monkey
 def test_control_arm__gets_no_help_from_the_model(trained: Desk, serve: Serve) -> None:
     image = trained.workspace.catalogue.images.select()[4]
     (task,) = trained.give([image], Arm.CONTROL)
-    request = predict_request(asked(task), context=_context(_click(50, 50)))
-    (result,) = serve(trained.workspace).post("/predict", request).json()["results"]
+    (result,) = serve(trained.workspace).predict(asked(task), context=_context(_click(50, 50)))[
+        "results"
+    ]
     assert (result["result"], result["reason"]) == ([], WITHHELD)
 
 
@@ -162,16 +160,14 @@ def test_click__that_can_t_be_followed(
     trained: Desk, serve: Serve, entries: list[Any], reason: str
 ) -> None:
     (task,) = trained.give([trained.workspace.catalogue.images.select()[4]])
-    request = predict_request(asked(task), context=_context(*entries))
-    (result,) = serve(trained.workspace).post("/predict", request).json()["results"]
+    (result,) = serve(trained.workspace).predict(asked(task), context=_context(*entries))["results"]
     assert result["result"] == []
     assert reason in result["reason"]
 
 
 def test_no_model__says_what_to_do(desk: Desk, served: Served) -> None:
     (task,) = desk.give(desk.add_images(1))
-    request = predict_request(asked(task), context=_context(_click(50, 50)))
-    (result,) = served.post("/predict", request).json()["results"]
+    (result,) = served.predict(asked(task), context=_context(_click(50, 50)))["results"]
     assert "no model yet" in result["reason"]
 
 

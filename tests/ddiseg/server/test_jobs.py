@@ -24,12 +24,7 @@ class Hands:
         self.workers: list[Worker] = []
 
     def start(self, do: Do) -> Worker:
-        worker = Worker(
-            self.catalogue.jobs,
-            self.owner,
-            dict.fromkeys(JobKind, do),
-            Metrics(),
-        )
+        worker = Worker(self.catalogue.jobs, self.owner, dict.fromkeys(JobKind, do), Metrics())
         worker.start()
         self.workers.append(worker)
         return worker
@@ -114,7 +109,9 @@ def test_start__takes_up_what_a_killed_server_left(hands: Hands) -> None:
     assert hands.last().ended_at
 
 
-def test_stop__lets_the_job_at_hand_end(hands: Hands) -> None:
+@pytest.fixture
+def begun_job(hands: Hands) -> tuple[Worker, threading.Event]:
+    """A worker at a job that ends once the event is set."""
     begun, go = threading.Event(), threading.Event()
 
     def do(_stopping: Callable[[], bool]) -> None:
@@ -124,21 +121,22 @@ def test_stop__lets_the_job_at_hand_end(hands: Hands) -> None:
     hands.catalogue.jobs.request(JobKind.PULL)
     worker = hands.start(do)
     begun.wait(10)
+    return worker, go
+
+
+def test_stop__lets_the_job_at_hand_end(
+    hands: Hands, begun_job: tuple[Worker, threading.Event]
+) -> None:
+    worker, go = begun_job
     threading.Timer(0.05, go.set).start()
     assert worker.stop(10)
     assert hands.last().ended_at
 
 
-def test_stop__puts_back_a_job_that_does_not_end(hands: Hands) -> None:
-    begun, go = threading.Event(), threading.Event()
-
-    def do(_stopping: Callable[[], bool]) -> None:
-        begun.set()
-        go.wait(10)
-
-    hands.catalogue.jobs.request(JobKind.PULL)
-    worker = hands.start(do)
-    begun.wait(10)
+def test_stop__puts_back_a_job_that_does_not_end(
+    hands: Hands, begun_job: tuple[Worker, threading.Event]
+) -> None:
+    worker, go = begun_job
     assert not worker.stop(0.01)
     assert hands.catalogue.jobs.waiting() == 1
     go.set()  # it ends after all: the one that waits now is another

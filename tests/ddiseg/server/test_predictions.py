@@ -30,7 +30,7 @@ def test_stored__regions_of_the_mask_at_the_size_of_the_copy(desk: Desk, served:
     images = desk.add_images(2)
     mask = desk.predict(images, lesion=10 * SIZE)[0]
     tasks = desk.give(images, Arm.PREDICTED, mask, size=SIZE // 2)
-    answer = served.post("/predict", predict_request(*map(asked, tasks))).json()
+    answer = served.predict(*map(asked, tasks))
     first, second = answer["results"]
     assert painted(first["result"]).shape == (SIZE // 2, SIZE // 2)
     assert (painted(first["result"])[:5] == 1).all()
@@ -52,9 +52,7 @@ def test_stored__in_the_order_of_the_request(desk: Desk, served: Served) -> None
 
 
 def test_bare__becomes_painted_in_the_catalogue(desk: Desk, served: Served) -> None:
-    images = desk.add_images(1)
-    (task,) = desk.give(images)
-    (mask,) = desk.predict(images)
+    task, mask = desk.given(Arm.BARE)
     served.post("/predict", predict_request(asked(task)))
     now = desk.task(task.remote_id or 0)
     assert (now.arm, now.mask_id) == (Arm.PREDICTED, mask.id)
@@ -62,10 +60,8 @@ def test_bare__becomes_painted_in_the_catalogue(desk: Desk, served: Served) -> N
 
 @pytest.mark.parametrize("counted", ["total_annotations", "cancelled_annotations"])
 def test_bare_and_begun__stays_as_it_was(desk: Desk, served: Served, counted: str) -> None:
-    images = desk.add_images(1)
-    (task,) = desk.give(images)
-    desk.predict(images)
-    answer = served.post("/predict", predict_request(asked(task, **{counted: 1}))).json()
+    task, _ = desk.given(Arm.BARE)
+    answer = served.predict(asked(task, **{counted: 1}))
     assert answer["results"] == [[]]
     assert _reasons(answer) == [BEGUN]
     assert desk.task(task.remote_id or 0).arm == Arm.BARE
@@ -76,29 +72,22 @@ def test_bare_and_handed_in__stays_as_it_was(desk: Desk, served: Served) -> None
     (task,) = desk.give(images)
     desk.predict(images)
     desk.accept(images[0], 0)
-    answer = served.post("/predict", predict_request(asked(task))).json()
+    answer = served.predict(asked(task))
     assert _reasons(answer) == [BEGUN]
     assert desk.task(task.remote_id or 0).arm == Arm.BARE
 
 
-def test_painted_and_begun__keeps_the_mask_that_was_found(desk: Desk, served: Served) -> None:
-    images = desk.add_images(1)
-    (old,) = desk.predict(images, lesion=10)
-    (task,) = desk.give(images, Arm.PREDICTED, old)
-    desk.predict(images, lesion=20)
-    answer = served.post("/predict", predict_request(asked(task, total_annotations=1))).json()
-    assert (painted(answer["results"][0]["result"]) == 1).sum() == 10
-    assert desk.task(task.remote_id or 0).mask_id == old.id
-
-
-def test_painted_and_not_begun__shows_the_newest(desk: Desk, served: Served) -> None:
+@pytest.mark.parametrize(("begun", "shown"), [(1, 10), (0, 20)], ids=["begun", "not begun"])
+def test_predicted__shows_the_newest_unless_somebody_began(
+    desk: Desk, served: Served, begun: int, shown: int
+) -> None:
     images = desk.add_images(1)
     (old,) = desk.predict(images, lesion=10)
     (task,) = desk.give(images, Arm.PREDICTED, old)
     (new,) = desk.predict(images, lesion=20)
-    answer = served.post("/predict", predict_request(asked(task))).json()
-    assert (painted(answer["results"][0]["result"]) == 1).sum() == 20
-    assert desk.task(task.remote_id or 0).mask_id == new.id
+    answer = served.predict(asked(task, total_annotations=begun))
+    assert (painted(answer["results"][0]["result"]) == 1).sum() == shown
+    assert desk.task(task.remote_id or 0).mask_id == (old.id if begun else new.id)
 
 
 def test_rework__shows_the_persons_mask(desk: Desk, served: Served) -> None:
@@ -108,16 +97,14 @@ def test_rework__shows_the_persons_mask(desk: Desk, served: Served) -> None:
     desk.workspace.catalogue.images.reopen(images[0].id, "manager")
     (task,) = desk.give(images, Arm.PREDICTED, person)
     desk.predict(images)
-    answer = served.post("/predict", predict_request(asked(task))).json()
+    answer = served.predict(asked(task))
     region = answer["results"][0]["result"][0]
     assert region["id"].startswith(person.content_hash[:16])
 
 
 def test_control_arm__is_withheld(desk: Desk, served: Served) -> None:
-    images = desk.add_images(1)
-    (mask,) = desk.predict(images)
-    (task,) = desk.give(images, Arm.CONTROL, mask)
-    answer = served.post("/predict", predict_request(asked(task))).json()
+    task, _ = desk.given(Arm.CONTROL)
+    answer = served.predict(asked(task))
     assert answer["results"] == [[]]
     assert _reasons(answer) == [WITHHELD]
     assert desk.task(task.remote_id or 0).arm == Arm.CONTROL
@@ -140,9 +127,7 @@ def test_unknown_tasks__do_not_fail_the_others(desk: Desk, served: Served) -> No
 
 
 def test_wrong_project__of_the_request(desk: Desk, served: Served) -> None:
-    images = desk.add_images(1)
-    (mask,) = desk.predict(images)
-    (task,) = desk.give(images, Arm.PREDICTED, mask)
+    task, _ = desk.given()
     request = predict_request(asked(task, project=None))
     assert served.post("/predict", request).json()["results"][0]["result"]
     for project in ("8.1795406531", "", "three", "3" * 50, None):
@@ -154,25 +139,21 @@ def test_review_project__shows_people_s_masks_only(desk: Desk, served: Served) -
     images = desk.add_images(1)
     (mask,) = desk.predict(images)
     (task,) = desk.give(images, Arm.PREDICTED, mask, Purpose.REVIEW)
-    answer = served.post("/predict", predict_request(asked(task, project=4))).json()
+    answer = served.predict(asked(task, project=4))
     assert _reasons(answer) == [UNKNOWN]
 
 
 def test_task_deleted_on_the_server__is_unknown(desk: Desk, served: Served) -> None:
-    images = desk.add_images(1)
-    desk.predict(images)
-    (task,) = desk.give(images)
+    task, _ = desk.given(Arm.BARE)
     desk.workspace.catalogue.tasks.missed([task.id], "manager")
-    answer = served.post("/predict", predict_request(asked(task))).json()
+    answer = served.predict(asked(task))
     assert _reasons(answer) == [UNKNOWN]
 
 
 def test_paths_and_addresses_in_a_task__are_never_opened(
     desk: Desk, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = desk.add_images(1)
-    (mask,) = desk.predict(images)
-    (task,) = desk.give(images, Arm.PREDICTED, mask)
+    task, _ = desk.given()
     opened: list[str] = []
     real = builtins.open
 
@@ -190,12 +171,10 @@ def test_paths_and_addresses_in_a_task__are_never_opened(
 
 
 def test_mask_missing_from_the_store__says_so(desk: Desk, served: Served) -> None:
-    images = desk.add_images(1)
-    (mask,) = desk.predict(images)
-    (task,) = desk.give(images)
+    task, mask = desk.given(Arm.BARE)
     path = desk.workspace.store.path(Kind.MASK, mask.content_hash)
     desk.workspace.store._fs.rm(path)
-    answer = served.post("/predict", predict_request(asked(task))).json()
+    answer = served.predict(asked(task))
     assert answer["results"] == [[]]
     assert "missing from the store" in _reasons(answer)[0]
     assert desk.task(task.remote_id or 0).arm == Arm.BARE
@@ -203,7 +182,7 @@ def test_mask_missing_from_the_store__says_so(desk: Desk, served: Served) -> Non
 
 def test_no_model__says_what_to_do(desk: Desk, served: Served) -> None:
     (task,) = desk.give(desk.add_images(1))
-    answer = served.post("/predict", predict_request(asked(task))).json()
+    answer = served.predict(asked(task))
     assert "no model yet" in _reasons(answer)[0]
     assert desk.workspace.catalogue.jobs.waiting() == 0
 
@@ -212,13 +191,13 @@ def test_missing__is_computed_and_catalogued(trained: Desk, serve: Serve) -> Non
     images = list(trained.workspace.catalogue.images.select())[4:]
     tasks = trained.give(images)
     served = serve(trained.workspace)
-    answer = served.post("/predict", predict_request(*map(asked, tasks))).json()
+    answer = served.predict(*map(asked, tasks))
     stored = trained.workspace.catalogue.masks.newest_predictions()
     for image, result in zip(images, answer["results"], strict=True):
         expected = trained.workspace.mask(stored[image.id])
         assert (painted(result["result"]) == expected).all()
     assert served.metric('ddiseg_predictions_total{how="computed"}') == 2
-    assert served.post("/predict", predict_request(*map(asked, tasks))).json() == answer
+    assert served.predict(*map(asked, tasks)) == answer
     assert served.metric('ddiseg_predictions_total{how="stored"}') == 2
 
 
@@ -229,12 +208,12 @@ def test_missing__beyond_the_budget_is_queued_and_then_painted(
     tasks = trained.give(images)
     served = serve(trained.workspace)
     monkeypatch.setattr("ddiseg.server.app.BUDGET", 0.0)
-    answer = served.post("/predict", predict_request(*map(asked, tasks))).json()
+    answer = served.predict(*map(asked, tasks))
     assert answer["results"] == [[], []]
     assert _reasons(answer) == [QUEUED] * 2
     until(lambda: len(trained.workspace.catalogue.masks.newest_predictions()) == 2)
     until(lambda: served.metric('ddiseg_jobs_total{kind="paint",outcome="done"}') == 1)
-    answer = served.post("/predict", predict_request(*map(asked, tasks))).json()
+    answer = served.predict(*map(asked, tasks))
     assert all(result["result"] for result in answer["results"])
 
 
@@ -244,14 +223,14 @@ def test_missing__its_photograph_too(trained: Desk, serve: Serve) -> None:
     store = trained.workspace.store
     store._fs.rm(store.path(Kind.IMAGE, images[0].content_hash))
     served = serve(trained.workspace)
-    answer = served.post("/predict", predict_request(*map(asked, tasks))).json()
+    answer = served.predict(*map(asked, tasks))
     assert answer["results"][0] == []
     assert answer["results"][1]["result"]
     assert "missing from the store" in _reasons(answer)[0]
 
 
-class _SlowPainter:
-    """Paints nothing; each image takes a hundredth of a second of a clock that it moves itself."""
+class _SlowPredictor:
+    """Predicts nothing; each image takes a hundredth of a second of a clock that it moves itself."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.parts: list[int] = []
@@ -271,7 +250,7 @@ class _SlowPainter:
 def test_predict_until__takes_no_more_than_there_is_time_for(
     monkeypatch: pytest.MonkeyPatch, desk: Desk, budget: float, parts: list[int]
 ) -> None:
-    predictor = _SlowPainter(monkeypatch)
+    predictor = _SlowPredictor(monkeypatch)
     images = [SimpleNamespace(id=n, name=f"{n}.png") for n in range(100)]
     predictions._predict_until(predictor, images, budget)  # type: ignore[arg-type]
     assert predictor.parts == parts
@@ -281,10 +260,10 @@ class _Refusing:
     """Can't open the photographs of the images that it has a reason for, by id."""
 
     def __init__(self, reasons: dict[int, str]) -> None:
-        self.reasons, self.painted = reasons, list[int]()
+        self.reasons, self.asked_for = reasons, list[int]()
 
     def predict(self, images: list[Any]) -> list[FileOutcome]:
-        self.painted += [image.id for image in images]
+        self.asked_for += [image.id for image in images]
         refused = [image for image in images if image.id in self.reasons]
         return [FileOutcome(i.name, Outcome.REFUSED, self.reasons[i.id]) for i in refused]
 
@@ -295,7 +274,7 @@ def test_predict_until__why_goes_to_its_image_where_two_have_one_name() -> None:
     predictor = _Refusing({3: "is missing", 4: "is damaged"})
     why = predictions._predict_until(predictor, images, time.monotonic() + 100)  # type: ignore[arg-type]
     assert why == predictor.reasons
-    assert sorted(predictor.painted) == list(names)
+    assert sorted(predictor.asked_for) == list(names)
 
 
 def test_model_busy__is_told_in_time(
@@ -305,20 +284,18 @@ def test_model_busy__is_told_in_time(
     served = serve(trained.workspace)
     monkeypatch.setattr("ddiseg.server.app.BUDGET", 0.5)
     with served.backend.model.predictor():
-        answer = served.post("/predict", predict_request(*map(asked, tasks))).json()
+        answer = served.predict(*map(asked, tasks))
     assert "busy" in _reasons(answer)[0]
 
 
 def test_thousands_of_tasks__are_answered_piece_by_piece(desk: Desk, served: Served) -> None:
-    images = desk.add_images(1)
-    (mask,) = desk.predict(images)
-    (task,) = desk.give(images, Arm.PREDICTED, mask)
+    task, _ = desk.given()
     tasks = [predictions.RequestedTask(**asked(task)) for _ in range(2_000)]
     findings, left = served.backend.predictions.find(
         "3.1", tasks, deadline=time.monotonic() + BUDGET
     )
     assert not left
-    one = len(json.dumps(served.post("/predict", predict_request(asked(task))).json()))
+    one = len(json.dumps(served.predict(asked(task))))
     pieces = served.backend.predictions.answer(tasks[:200], findings[:200])
     longest, whole = 0, b""
     for piece in pieces:
@@ -329,20 +306,20 @@ def test_thousands_of_tasks__are_answered_piece_by_piece(desk: Desk, served: Ser
 
 def test_too_many_tasks__are_refused(served: Served) -> None:
     body = b'{"tasks": [' + b"{}," * 20_000 + b"{}]}"
-    answer = served.client.post("/predict", content=body, auth=("ddiseg", "correct horse"))
+    answer = served.send("/predict", body)
     assert answer.status_code == 400
     assert "tasks" in answer.json()["detail"]
 
 
 def test_many_unknown_tasks__in_one_call(served: Served) -> None:
     body = json.dumps({"tasks": [{"id": n} for n in range(6_000)]}, separators=(",", ":")).encode()
-    answer = served.client.post("/predict", content=body, auth=("ddiseg", "correct horse"))
+    answer = served.send("/predict", body)
     assert answer.json()["results"] == [[]] * 6_000
 
 
 def test_garbage__is_refused(served: Served) -> None:
     for body in (b"", b"{", b"[]", b'{"tasks": 5}', b'{"tasks": [5]}', b"\xff", b"[" * 10_000):
-        answer = served.client.post("/predict", content=body, auth=("ddiseg", "correct horse"))
+        answer = served.send("/predict", body)
         assert answer.status_code == 400
         assert "not as expected" in answer.json()["detail"]
 
@@ -354,9 +331,7 @@ def test_recorded_request__of_a_stranger(served: Served, recorded: dict[str, Any
 
 
 def test_recorded_request__of_ours(desk: Desk, served: Served, recorded: dict[str, Any]) -> None:
-    images = desk.add_images(1)
-    (mask,) = desk.predict(images)
-    (task,) = desk.give(images, Arm.PREDICTED, mask)
+    task, mask = desk.given()
     body = json.loads(json.dumps(recorded["/predict"]["body"]))
     body["tasks"][0] |= {"id": task.remote_id, "project": 3}
     body["tasks"][0]["data"]["ddiseg"] = task.key
