@@ -12,4 +12,4 @@ def seeded_rank(*key: object) -> str:
         key: the seed and what names the thing, such as a content hash: no row number, which differs
             between catalogues.
     """
-    return hashlib.sha256(" ".join(map(str, key)).encode()).hexdigest()
+    return hashlib.sha256(" ".join([f"{part}" for part in key]).encode()).hexdigest()

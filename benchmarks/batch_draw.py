@@ -1,9 +1,9 @@
-"""A batch of 100 out of 100,000 images that a model has painted: goal under 2 s, by any strategy.
+"""A batch of 100 out of 100,000 images with predictions: goal under 2 s, with any strategy.
 
-The rows are made up: three tones, two images a patient, 2,000 of them accepted, uncertainties at
-random, descriptors of 320 numbers of which the variance falls as in real ones. Measured is the
-whole draw with all its queries, from a catalogue that is opened anew. The peer reads the same
-images as SQLAlchemy objects and takes the 100 most uncertain, whoever's and whatever they are.
+The rows are made up: three tones, two images a patient, 2,000 of them accepted, random
+uncertainties, embeddings of 320 numbers with falling variance as in real ones. The time is that of
+the whole draw with all its queries, from a newly opened catalogue. The peer reads the same images
+as SQLAlchemy objects and takes the 100 most uncertain, without regard to patient or tone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
         peer = min(seconds(lambda: _most_uncertain(url)) for _ in range(ROUNDS))
         print(
             f"{SIZE} out of {IMAGES:,} images, {ACCEPTED:,} of them accepted, {DIMENSIONS} numbers "
-            f"a descriptor, seed 0; the fastest of {ROUNDS} rounds; peer {peer:.2f} s"
+            f"an embedding, seed 0; the fastest of {ROUNDS} rounds; peer {peer:.2f} s"
         )
         for strategy in Strategy:
             ours = min(_draw(url, strategy, number) for number in range(ROUNDS))

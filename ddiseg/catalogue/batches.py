@@ -77,25 +77,19 @@ class Batches(Repository):
 
     def pool(self, model_version_id: int | None) -> Pool:
         """Return what a batch is sampled from, with the uncertainties by a model version."""
-        images = select(
-            Image.id,
-            Image.dataset_id,
-            Image.tone,
-            Image.state,
-            Image.content_hash,
-            Image.perceptual_hash,
-            Image.patient,
-            Image.lesion,
-        ).order_by(Image.id)
+        columns = Image.__table__.c
+        images = select(*(columns[field] for field in PoolRow._fields)).order_by(columns.id)
         uncertainties = select(Mask.image_id, Mask.uncertainty).where(
             Mask.model_version_id == model_version_id
         )
         with self._database.read() as session:
+            # All images of the catalogue: plain rows, without the mapper, take half the time.
+            connection = session.connection()
             return Pool(
-                [PoolRow._make(row) for row in session.execute(images)],
+                list(map(PoolRow._make, connection.execute(images))),
                 frozenset(_open_images(session)),
                 frozenset(_not_started(session)),
-                {i: value for i, value in session.execute(uncertainties) if value is not None},
+                {i: v for i, v in connection.execute(uncertainties) if v is not None},
                 _members_by_tone(session),
                 _members_by_tone(session, BatchMember.random.is_(True)),
             )

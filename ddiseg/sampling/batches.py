@@ -164,8 +164,8 @@ class _Draw:
             # The IoU of images without a tone says nothing about any skin.
             known = [t for t in tones if t != UNKNOWN or t in request.tones] or tones
             self.worst = worst_tone(catalogue, self.version, known)
-        self._labelled = {self._pool.group_of(position) for position in self._pool.labelled}
-        self._batch: set[str] = set()  #: groups of the images picked
+        self._labelled = {self._pool.groups[position] for position in self._pool.labelled}
+        self._batch: set[int] = set()  #: groups of the images picked
         self._picked: dict[str, list[tuple[int, Pick]]] = {tone: [] for tone in tones}
         self._related = 0  #: picked though in the group of a labelled image
         self._wanted = self._quotas(request.size, dict.fromkeys(tones, request.size))
@@ -252,7 +252,7 @@ class _Draw:
 
     def _take(self, positions: NDArray[np.intp], apart: bool) -> Callable[[int], bool]:
         def take(index: int) -> bool:
-            group = self._pool.group_of(positions[index])
+            group = self._pool.groups[positions[index]]
             if group in self._batch or (apart and group in self._labelled):
                 return False
             self._batch.add(group)

@@ -17,7 +17,7 @@ from ddiseg.catalogue import Catalogue, State
 from ddiseg.catalogue.batches import DRAWABLE, Pool, PoolRow
 from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.tables import ModelVersion
-from ddiseg.sampling.groups import group_keys
+from ddiseg.sampling.groups import group_numbers
 from ddiseg.sampling.subsets import (
     OTHER_TONE,
     TAKE_BACK,
@@ -30,7 +30,9 @@ from ddiseg.sampling.subsets import (
 )
 
 #: States of images that have a mask by a person, or are about to get one.
-_BEGUN = (State.IN_LABELLING, State.SUBMITTED, State.ACCEPTED, State.REWORK)
+_STARTED = frozenset(
+    state.value for state in (State.IN_LABELLING, State.SUBMITTED, State.ACCEPTED, State.REWORK)
+)
 
 #: What a message says of images in each state that may not be drawn.
 _PLACES = {
@@ -63,7 +65,7 @@ class BatchPool:
     """The images of a catalogue at one moment."""
 
     rows: Sequence[PoolRow]  #: (R,)
-    groups: dict[int, str]  #: key of the group that each image stays together with, by image id
+    groups: Sequence[int]  #: (R,), number of the group that each image stays together with
     candidates: dict[str, NDArray[np.intp]]  #: positions by tone, in the order of seeded ranks
     labelled: NDArray[np.intp]  #: positions of images with a mask, or about to get one
     uncertainties: NDArray[np.float64]  #: (R,), by the current model; NaN without a prediction
@@ -97,17 +99,17 @@ class BatchPool:
         if sum(map(len, candidates.values())) < size:
             pushed = pool.not_started - pool.in_open_batch
             candidates = _candidates(pool, tones, seed, pushed)
-        begun = [
+        labelled = [
             position
             for position, row in enumerate(pool.rows)
-            if (row.state in _BEGUN and row.id not in pushed) or row.id in pool.in_open_batch
+            if (row.state in _STARTED and row.id not in pushed) or row.id in pool.in_open_batch
         ]
         reused = sum(pool.rows[p].id in pushed for of in candidates.values() for p in of)
         return cls(
             rows=pool.rows,
-            groups=group_keys(pool.rows),
+            groups=group_numbers(pool.rows).tolist(),
             candidates=candidates,
-            labelled=np.array(begun, np.intp),
+            labelled=np.array(labelled, np.intp),
             uncertainties=np.array([pool.uncertainties.get(row.id, np.nan) for row in pool.rows]),
             embeddings=_embeddings(catalogue, version if with_embeddings else None, pool.rows),
             sampled={tone: pool.sampled.get(tone, 0) for tone in tones},
@@ -129,10 +131,6 @@ class BatchPool:
         ways = [way for place, way in _WAYS.items() if places[place]]
         return f"{where}; {ways_out(ways)}"
 
-    def group_of(self, position: int) -> str:
-        """Return the key of the group of the image at a position."""
-        return self.groups[self.rows[position].id]
-
     def labelled_of(self, tone: str) -> list[int]:
         """Return the positions of the labelled images of a tone."""
         return [position for position in self.labelled if self.rows[position].tone == tone]
@@ -147,25 +145,30 @@ def _candidates(
     pool: Pool, tones: Sequence[str], seed: int, pushed: Collection[int]
 ) -> dict[str, NDArray[np.intp]]:
     """Return the positions by tone of the images that may be drawn, including those in `pushed`."""
-    by_tone: dict[str, list[tuple[str, int]]] = {tone: [] for tone in tones}
+    by_tone: dict[str, list[int]] = {tone: [] for tone in tones}
     drawable = {state.value for state in DRAWABLE}
     for position, row in enumerate(pool.rows):
-        ranked = by_tone.get(row.tone)
         may_be = row.state in drawable or row.id in pushed
-        if ranked is not None and may_be and row.id not in pool.in_open_batch:
-            ranked.append((seeded_rank(seed, row.content_hash), position))
+        if may_be and row.tone in by_tone and row.id not in pool.in_open_batch:
+            by_tone[row.tone].append(position)
     return {
-        tone: np.array([position for _, position in sorted(ranked)], np.intp)
-        for tone, ranked in by_tone.items()
+        tone: np.array(
+            sorted(
+                positions, key=lambda position: seeded_rank(seed, pool.rows[position].content_hash)
+            ),
+            np.intp,
+        )
+        for tone, positions in by_tone.items()
     }
 
 
 def _left_out(pool: Pool, tones: Sequence[str]) -> list[str]:
     """Return notes on the images that no draw will choose."""
+    skipped = State.SKIPPED.value
     left_out = Counter(
-        "skipped" if row.state == State.SKIPPED else "tone unknown"
+        "skipped" if row.state == skipped else "tone unknown"
         for row in pool.rows
-        if row.state == State.SKIPPED or (row.tone == UNKNOWN and UNKNOWN not in tones)
+        if row.state == skipped or (row.tone == UNKNOWN and UNKNOWN not in tones)
     )
     return [f"{n} left out: {why}" for why, n in sorted(left_out.items())]
 

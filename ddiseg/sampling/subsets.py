@@ -204,8 +204,9 @@ def _pool(catalogue: Catalogue, request: SubsetRequest, apart: Sequence[str]) ->
 def count_tones(images: Iterable[tuple[str, str]]) -> dict[str, int]:
     """Return the number of images by tone, skipped ones not counted, from their tones and states."""
     counts: dict[str, int] = {}
+    skipped = State.SKIPPED.value
     for tone, state in images:
-        counts[tone] = counts.get(tone, 0) + (state != State.SKIPPED)
+        counts[tone] = counts.get(tone, 0) + (state != skipped)
     return counts
 
 
