@@ -1,4 +1,4 @@
-"""The Label Studio configuration of the annotation protocol, and what became of it on a server.
+"""The Label Studio configuration of the annotation protocol, and how a server's differs from it.
 
 `annotation_config` and `review_config` write the XML from the protocol; `read_config`,
 `differences` and `orphaned_labels` read what a server returns, which people may have edited there.
@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from annotation_protocol.errors import ProtocolError
-from annotation_protocol.protocol import Protocol, SkipReason, Verdict
+from annotation_protocol.protocol import LabelClass, Protocol, SkipReason, Verdict
 
 IMAGE = "image"  #: the picture; also the key of its address in a task's data
 MASK = "mask"  #: the brush labels, one a class
@@ -27,7 +27,7 @@ REVIEW_COMMENT = "review_comment"  #: key in a task's data; where it is "" or mi
 
 
 def annotation_config(protocol: Protocol, *, clicks: bool = False) -> str:
-    """The XML of the project in which masks are drawn and images skipped.
+    """Return the XML of the project in which masks are drawn and images skipped.
 
     A result holds a class by its name and a skip reason by its key.
 
@@ -54,7 +54,7 @@ def annotation_config(protocol: Protocol, *, clicks: bool = False) -> str:
 
 
 def review_config(protocol: Protocol) -> str:
-    """The XML of the project in which masks are reviewed; it takes no submission without a verdict.
+    """Return the XML of the project in which masks are reviewed; it takes no submission without a verdict.
 
     A result holds a class by its name and a verdict by its key.
 
@@ -78,12 +78,12 @@ def review_config(protocol: Protocol) -> str:
 
 
 def choice_of(entry: SkipReason | Verdict) -> str:
-    """What a result's `choices` holds where `entry` was chosen: its key, whatever its wording."""
+    """Return what a result's `choices` holds for `entry`: its key, whatever its wording."""
     return entry.key
 
 
 def skip_reason_of(choice: str, protocol: Protocol) -> str:
-    """The key of the skip reason that a result's `choices` holds as `choice`.
+    """Return the key of the skip reason that a result's `choices` holds as `choice`.
 
     Its label will do: Label Studio stores that where someone removed the alias from the project.
 
@@ -94,7 +94,7 @@ def skip_reason_of(choice: str, protocol: Protocol) -> str:
 
 
 def verdict_of(choice: str, protocol: Protocol) -> str:
-    """The key of the verdict that a result's `choices` holds as `choice`, be it its label.
+    """Return the key of the verdict that a result's `choices` holds as `choice`, be it its label.
 
     Raises:
         ProtocolError: it is none of the protocol's; the message lists the keys.
@@ -173,7 +173,7 @@ def read_config(config: str) -> ReadConfig:
 
 
 def orphaned_labels(server_config: str, protocol: Protocol) -> tuple[str, ...]:
-    """What a project offers to annotators or reviewers and `protocol` no longer knows.
+    """Return what a project offers to annotators or reviewers and `protocol` no longer knows.
 
     If the protocol's configuration took the place of the server's, regions and answers that use
     it would be left without meaning, and Label Studio lets a used label go without a word. Named
@@ -201,7 +201,7 @@ def orphaned_labels(server_config: str, protocol: Protocol) -> tuple[str, ...]:
 
 
 def differences(server_config: str, expected_config: str) -> list[str]:
-    """What someone changed in a project's configuration, a line each, to be read by people.
+    """Return the changes that someone made to a project's configuration, a line each.
 
     Empty where only white space, comments, the order of attributes or the case of their names and
     of colours differ.
@@ -336,35 +336,26 @@ def _brush_row(
     if clicks:  # else Auto-Annotation would take the brush for its tool
         brush.set("smart", "false")
     for entry in protocol.classes:
-        ET.SubElement(
-            brush,
-            "Label",
-            value=entry.name,
-            background=entry.colour,
-            hotkey=entry.hotkey,
-            hint=entry.definition,
-        )
+        _label(brush, entry, entry.hotkey)
     _heading(row, advice)
     return row
 
 
 def _click_row(page: ET.Element, protocol: Protocol) -> None:
-    """With hotkeys of their own: Label Studio gives a label without one the next free key, which
-    was `e`, its eraser, for lesion."""
+    # With hotkeys of their own: Label Studio gives a label without one the next free key, which
+    # was `e`, its eraser, for lesion.
     row = _row(page)
     _heading(row, "With Auto-Annotation, Ctrl + click on:")
     points = ET.SubElement(
         row, "KeyPointLabels", name=CLICK, toName=IMAGE, smart="true", smartOnly="true"
     )
     for entry in protocol.classes:
-        ET.SubElement(
-            points,
-            "Label",
-            value=entry.name,
-            background=entry.colour,
-            hotkey=entry.click_hotkey,
-            hint=entry.definition,
-        )
+        _label(points, entry, entry.click_hotkey)
+
+
+def _label(control: ET.Element, entry: LabelClass, hotkey: str) -> None:
+    attributes = {"value": entry.name, "background": entry.colour, "hotkey": hotkey}
+    ET.SubElement(control, "Label", attributes, hint=entry.definition)
 
 
 def _choices(row: ET.Element, name: str, entries: Sequence[SkipReason | Verdict]) -> ET.Element:
@@ -377,14 +368,8 @@ def _choices(row: ET.Element, name: str, entries: Sequence[SkipReason | Verdict]
                 f"label {entry.label!r}: Label Studio would put a task's data in place of '$' and "
                 "the word after it; write the label without '$'"
             )
-        ET.SubElement(
-            choices,
-            "Choice",
-            value=entry.label,
-            alias=choice_of(entry),
-            hotkey=entry.hotkey,
-            hint=entry.definition,
-        )
+        attributes = {"value": entry.label, "alias": choice_of(entry), "hotkey": entry.hotkey}
+        ET.SubElement(choices, "Choice", attributes, hint=entry.definition)
     return choices
 
 
@@ -402,7 +387,7 @@ def _line_of_text(row: ET.Element, name: str, placeholder: str, class_name: str)
 
 
 def _photograph(page: ET.Element) -> None:
-    """The picture, last of all: below it, choices would fall off the screen."""
+    """Add the picture, last of all: below it, choices would fall off the screen."""
     ET.SubElement(
         ET.SubElement(page, "View", className="ddiseg-photograph"),
         "Image",
@@ -473,14 +458,12 @@ def _tag_differences(name: str, server: NamedTag, expected: NamedTag) -> Iterato
     for stored, option in expected.options.items():
         what = f"{option.kind} {stored!r} of {name}"
         if stored in server.options:
-            there = server.options[stored].attributes
-            yield from _attribute_differences(what, there, option.attributes)
+            found = server.options[stored].attributes
+            yield from _attribute_differences(what, found, option.attributes)
         elif (new_name := _renamed(option, added)) is not None:
             yield f"{what} was renamed to {new_name!r}"
-            there = added.pop(new_name).attributes
-            yield from _attribute_differences(
-                what, there, option.attributes, but=("value", "alias")
-            )
+            found = added.pop(new_name).attributes
+            yield from _attribute_differences(what, found, option.attributes, ("value", "alias"))
         else:
             yield f"{what} is missing"
     for stored, option in added.items():
@@ -493,16 +476,16 @@ def _attribute_differences(
     for attribute in sorted((server.keys() | expected.keys()).difference(but)):
         if server.get(attribute) != expected.get(attribute):
             word = _WORDS.get(attribute, attribute)
-            there, here = (repr(a.get(attribute, "")) for a in (server, expected))
-            yield f"{what}: {word} {there} instead of {here}"
+            found, wanted = (repr(a.get(attribute, "")) for a in (server, expected))
+            yield f"{what}: {word} {found} instead of {wanted}"
 
 
-#: What people call an attribute.
+#: Attributes as people call them.
 _WORDS = {"background": "colour", "value": "text"}
 
 
 def _renamed(option: Option, added: Mapping[str, Option]) -> str | None:
-    """Which of `added` is `option` under another name: the one with its hotkey or its colour."""
+    """Return which of `added` is `option` under another name: the one with its hotkey or its colour."""
     for stored, candidate in added.items():
         for attribute in ("hotkey", "background"):
             value = option.attributes.get(attribute)
@@ -515,6 +498,6 @@ _Shape = tuple[str, dict[str, str], list[str], list["_Shape"]]
 
 
 def _shape(element: ET.Element) -> _Shape:
-    """All that a configuration says, without its formatting."""
+    """Return the content of a configuration without its formatting."""
     text = (element.text or "").split()
     return element.tag, _attributes(element), text, [_shape(child) for child in element]

@@ -22,11 +22,7 @@ TOOL_HOTKEYS = frozenset("behkmopruvw")
 
 @dataclass(frozen=True, slots=True)
 class LabelClass:
-    """A class of pixels.
-
-    Raises:
-        ProtocolError: a field breaks its rule.
-    """
+    """A class of pixels; raises ProtocolError where a field breaks its rule."""
 
     index: int  #: the number stored in a mask, 0 to 255
     name: str
@@ -48,18 +44,14 @@ class LabelClass:
 
     @property
     def rgb(self) -> tuple[int, int, int]:
-        """Red, green and blue, 0 to 255."""
+        """The colour as red, green and blue, 0 to 255."""
         red, green, blue = bytes.fromhex(self.colour[1:])
         return red, green, blue
 
 
 @dataclass(frozen=True, slots=True)
 class SkipReason:
-    """Why an image gets no mask.
-
-    Raises:
-        ProtocolError: a field breaks its rule.
-    """
+    """A reason to give an image no mask; raises ProtocolError where a field breaks its rule."""
 
     key: str
     label: str
@@ -75,11 +67,7 @@ class SkipReason:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a reviewer says of a mask.
-
-    Raises:
-        ProtocolError: a field breaks its rule.
-    """
+    """The decision of a review; raises ProtocolError where a field breaks its rule."""
 
     key: str
     label: str
@@ -94,11 +82,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class ToneGroup:
-    """A group of Fitzpatrick skin types.
-
-    Raises:
-        ProtocolError: a field breaks its rule.
-    """
+    """A group of Fitzpatrick skin types; raises ProtocolError where a field breaks its rule."""
 
     name: str
     definition: str
@@ -173,55 +157,31 @@ class Protocol:
         return version.partition(".")[0] == self.version.partition(".")[0]
 
     def palette(self) -> tuple[tuple[int, int, int], ...]:
-        """Red, green and blue (0 to 255) of each class, in the order of their indices."""
+        """Return red, green and blue (0 to 255) of each class, in the order of their indices."""
         return tuple(c.rgb for c in self.classes)
 
     def class_named(self, name: str) -> LabelClass:
-        """The class called `name`.
-
-        Raises:
-            ProtocolError: there is none; the message lists the names.
-        """
+        """Return the class called `name`; raises ProtocolError that lists the names where there is none."""
         return _lookup("class", name, {c.name: c for c in self.classes})
 
     def class_at(self, index: int) -> LabelClass:
-        """The class stored as `index`.
-
-        Raises:
-            ProtocolError: there is none; the message lists the indices.
-        """
+        """Return the class stored as `index`; raises ProtocolError that lists the indices where there is none."""
         return _lookup("class index", index, {c.index: c for c in self.classes})
 
     def skip_reason(self, key: str) -> SkipReason:
-        """The skip reason `key`.
-
-        Raises:
-            ProtocolError: there is none; the message lists the keys.
-        """
+        """Return the skip reason `key`; raises ProtocolError that lists the keys where there is none."""
         return _lookup("skip reason", key, {r.key: r for r in self.skip_reasons})
 
     def verdict(self, key: str) -> Verdict:
-        """The verdict `key`.
-
-        Raises:
-            ProtocolError: there is none; the message lists the keys.
-        """
+        """Return the verdict `key`; raises ProtocolError that lists the keys where there is none."""
         return _lookup("verdict", key, {v.key: v for v in self.verdicts})
 
     def tone(self, name: str) -> ToneGroup:
-        """The tone group `name`.
-
-        Raises:
-            ProtocolError: there is none; the message lists the names.
-        """
+        """Return the tone group `name`; raises ProtocolError that lists the names where there is none."""
         return _lookup("tone", name, {t.name: t for t in self.tones})
 
     def tone_coded(self, code: int) -> ToneGroup:
-        """The tone group that DDI writes as `code`.
-
-        Raises:
-            ProtocolError: there is none; the message lists the codes.
-        """
+        """Return the tone group that DDI writes as `code`; raises ProtocolError that lists the codes where there is none."""
         return _lookup("tone code", code, {t.code: t for t in self.tones if t.code is not None})
 
 
@@ -276,9 +236,7 @@ def _protocol(document: dict[str, Any]) -> Protocol:
     return Protocol(
         version=document["version"],
         hole_fill=document["hole_fill"],
-        classes=tuple(
-            sorted(_entries(document, "classes", LabelClass), key=lambda entry: entry.index)
-        ),
+        classes=tuple(sorted(_entries(document, "classes", LabelClass), key=lambda c: c.index)),
         skip_reasons=_entries(document, "skip_reasons", SkipReason),
         verdicts=_entries(document, "verdicts", Verdict),
         tones=_entries(document, "tones", ToneGroup),

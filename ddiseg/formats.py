@@ -60,7 +60,7 @@ def guess_format(path: Path, *groups: str) -> str:
         for group in groups
         for name in format_names(group)
     }
-    fitting = sorted(n for n, m in modules.items() if getattr(m, "fits", _never)(path))
+    fitting = sorted(n for n, m in modules.items() if getattr(m, "fits", lambda _: False)(path))
     if len(fitting) == 1:
         return fitting[0]
     endings = {ending for m in modules.values() for ending in getattr(m, "MASK_ENDINGS", ())}
@@ -91,10 +91,6 @@ def _endings(path: Path) -> Counter[str]:
     """Number of files by ending, at a path or under it; hidden ones are left out."""
     files = [path] if path.is_file() else (p for p in path.rglob("*") if p.is_file())
     return Counter(file.suffix.lower() for file in files if not file.name.startswith("."))
-
-
-def _never(_path: Path) -> bool:
-    return False
 
 
 def _first_line(module: object) -> str:

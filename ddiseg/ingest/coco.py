@@ -14,6 +14,7 @@ from typing import Any
 
 from ddiseg.errors import InputError
 from ddiseg.ingest.folder import list_folder, read_json
+from ddiseg.ingest.mask_files import size_of
 from ddiseg.ingest.matching import name_key
 from ddiseg.outcomes import FileOutcome, Outcome
 
@@ -31,7 +32,7 @@ class CocoImage:
 
     @property
     def has_mask(self) -> bool:
-        """An image of a release may have one without regions: all of it is background."""
+        """Whether it has a mask; an image of a release may have one without regions: all of it is background."""
         return bool(self.annotations) or "mask_hash" in self.facts
 
     @property
@@ -75,7 +76,7 @@ def read_coco(path: Path) -> CocoFile:
         images=[
             CocoImage(
                 file_name=entry["file_name"],
-                size=_size(entry),
+                size=size_of(entry.get("height"), entry.get("width")),
                 facts=_facts(entry),
                 licence=_licence(entry, licences),
                 synthetic=_licence_entry(entry, licences).get("synthetic") is True,
@@ -89,7 +90,7 @@ def read_coco(path: Path) -> CocoFile:
 
 
 def has_coco(path: Path) -> bool:
-    """Whether a path is a COCO file, or a folder with one."""
+    """Return whether a path is a COCO file, or a folder with one."""
     if path.is_dir():
         return any(has_coco(file.place) for file in list_folder(path, (".json",)).files)
     return path.suffix.lower() == ".json" and _coco_document(path) is not None
@@ -148,16 +149,15 @@ def _usable(path: Path, entries: list[Any], refused: list[FileOutcome]) -> list[
     names = Counter(name_key(entry["file_name"]) for entry in named)
     good = []
     for entry in named:
-        twice = None
         if names[name_key(entry["file_name"])] > 1:
             twice = "its file_name"
         elif ids[entry["id"]] > 1:
             twice = f"its id {entry['id']}"
-        if twice is None:
-            good.append(entry)
         else:
-            why = f"{twice} occurs more than once in {path.name}: it is not clear which is meant"
-            refused.append(FileOutcome(entry["file_name"], Outcome.REFUSED, why))
+            good.append(entry)
+            continue
+        why = f"{twice} occurs more than once in {path.name}: it is not clear which is meant"
+        refused.append(FileOutcome(entry["file_name"], Outcome.REFUSED, why))
     return good
 
 
@@ -206,13 +206,6 @@ def _categories(path: Path, entries: Any) -> dict[Any, str]:
                 "give each its own id"
             )
     return names
-
-
-def _size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
-    height, width = entry.get("height"), entry.get("width")
-    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
-        return height, width
-    return None
 
 
 def _facts(entry: Mapping[str, Any]) -> Mapping[str, Any]:

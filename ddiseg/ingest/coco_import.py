@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def import_coco(
     submitted = submit_files(
         workspace,
         labelled.files,
-        _CataloguedImages.read(workspace, imported, found.files).of,
+        _finder(workspace, imported, found.files),
         annotator=annotator,
         reviewer=reviewer,
         stretched=stretched,
@@ -126,12 +126,12 @@ class _FoundPhotographs:
         return _FoundPhotographs(
             self.files,
             Matched(
-                details={**known.details, **table.details},
-                described=known.described + table.described,
-                faults={**faults, **table.faults},
-                refused_rows=known.refused_rows + table.refused_rows,
-                rows_without_file=table.rows_without_file,
-                notes=known.notes + table.notes,
+                {**known.details, **table.details},
+                known.described + table.described,
+                {**faults, **table.faults},
+                known.refused_rows + table.refused_rows,
+                table.rows_without_file,
+                known.notes + table.notes,
             ),
         )
 
@@ -217,32 +217,21 @@ def _agreed(values: set[str | None] | set[str]) -> str | None:
     return next(iter(values)) or None if len(values) == 1 else None
 
 
-@dataclass(frozen=True)
-class _CataloguedImages:
-    """The catalogued images of a file."""
+def _finder(
+    workspace: Workspace, done: PhotographImport, files: Mapping[str, FoundFile]
+) -> Callable[[MaskFile], Image]:
+    """Return what finds the catalogued image of a mask by its name in the COCO file."""
+    images = workspace.catalogue.images
+    dataset = images.find_dataset(done.dataset)
+    known = images.known_sources(dataset.id) if dataset else {}
+    by_id = {image.id: image for image in images.select()}
+    # A file may be refused because its name belonged to another photograph: leave that one out.
+    refused = {o.name for o in done.outcomes if o.outcome is Outcome.REFUSED}
 
-    by_name: Mapping[str, Image]  #: by the name in the COCO file
-
-    @classmethod
-    def read(
-        cls, workspace: Workspace, done: PhotographImport, files: Mapping[str, FoundFile]
-    ) -> _CataloguedImages:
-        images = workspace.catalogue.images
-        dataset = images.find_dataset(done.dataset)
-        known = images.known_sources(dataset.id) if dataset else {}
-        by_id = {image.id: image for image in images.select()}
-        # A file may be refused because its name belonged to another photograph: leave that one out.
-        refused = {o.name for o in done.outcomes if o.outcome is Outcome.REFUSED}
-        return cls(
-            {
-                name: by_id[known[file.path].image_id]
-                for name, file in files.items()
-                if file.path in known and file.path not in refused
-            }
-        )
-
-    def of(self, file: MaskFile) -> Image:
-        """Raises InputError where the photograph was refused."""
-        if file.name not in self.by_name:
+    def find(file: MaskFile) -> Image:
+        found = files.get(file.name)
+        if found is None or found.path not in known or found.path in refused:
             raise InputError("its photograph was refused")
-        return self.by_name[file.name]
+        return by_id[known[found.path].image_id]
+
+    return find

@@ -23,7 +23,7 @@ MASK_ENDINGS = (".json",)
 
 
 def fits(path: Path) -> bool:
-    """Whether a path is a COCO file or a folder with one."""
+    """Return whether a path is a COCO file or a folder with one."""
     return has_coco(path)
 
 
@@ -52,9 +52,8 @@ def masks_of(coco: CocoFile, labels: Labels) -> LabelledMasks:
     predictions = sum(image.has_mask for image in coco.images) - len(labelled)
     if predictions:
         notes.append(f"predictions left out, which no person reviewed: {predictions}")
-    return LabelledMasks(
-        [_mask_file(image, coco, labels, possible) for image in labelled], (), notes
-    )
+    files = [_mask_file(image, coco, labels, possible) for image in labelled]
+    return LabelledMasks(files, (), notes)
 
 
 def _mask_file(image: CocoImage, coco: CocoFile, labels: Labels, possible: set[int]) -> MaskFile:

@@ -1,7 +1,7 @@
 """DDI, the Diverse Dermatology Images (Daneshjou et al., Science Advances 2022), in its own layout.
 
 `ddi_metadata.csv` has an unnamed index column, then DDI_ID, DDI_file, skin_tone (12, 34 or 56),
-malignant (TRUE or FALSE) and disease; the PNGs lie beside it or in a folder of their own.
+malignant (TRUE or FALSE) and disease; the PNGs lie next to it or in a folder of their own.
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ SOURCE = "https://ddi-dataset.github.io"
 
 
 def is_ddi(folder: Path) -> bool:
-    """Whether a folder has DDI's own layout."""
+    """Return whether a folder has DDI's own layout."""
     return (folder / METADATA).is_file()

@@ -20,7 +20,7 @@ from ddiseg.errors import InputError
 from ddiseg.images import ENDINGS
 from ddiseg.ingest.folder import read_json
 from ddiseg.ingest.labelled_masks import LabelledMasks, Labels, compose_labelled
-from ddiseg.ingest.mask_files import MaskFile
+from ddiseg.ingest.mask_files import MaskFile, size_of
 from ddiseg.masks import Layer, Mask, Origin, compose
 from ddiseg.masks.label_studio_region import BRUSH, POLYGON, read_region
 from ddiseg.outcomes import FileOutcome, Outcome, counted
@@ -37,7 +37,7 @@ Region = Mapping[str, Any]
 
 
 def fits(path: Path) -> bool:
-    """Whether a path is a file with tasks of Label Studio."""
+    """Return whether a path is a file with tasks of Label Studio."""
     if not path.is_file() or path.suffix.lower() != ".json":
         return False
     try:
@@ -261,8 +261,4 @@ def _layers(regions: Sequence[Region], size: tuple[int, int], labels: Labels) ->
 
 
 def _size(region: Region) -> tuple[int, int] | None:
-    """(height, width) of the picture that a region was drawn on, if it says so."""
-    height, width = region.get("original_height"), region.get("original_width")
-    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
-        return height, width
-    return None
+    return size_of(region.get("original_height"), region.get("original_width"))

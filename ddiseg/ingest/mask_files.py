@@ -136,8 +136,8 @@ def submit_files(
     Raises:
         WorkspaceError: the store or catalogue can't be written; what was finished is kept.
     """
-    job = _MaskImporter(workspace, find_image, annotator, reviewer, mapping, stretched)
-    return job.run(files, progress)
+    importer = _MaskImporter(workspace, find_image, annotator, reviewer, mapping, stretched)
+    return importer.run(files, progress)
 
 
 def check_people(annotator: str | None, reviewer: str | None) -> tuple[str | None, str | None]:
@@ -198,7 +198,7 @@ class MaskTargets:
 
     @classmethod
     def read(cls, workspace: Workspace, dataset: str | None = None) -> MaskTargets:
-        """Those of one dataset or of all; raises NotFoundError where there is no such dataset."""
+        """Read those of one dataset or of all; raises NotFoundError where there is no such dataset."""
         images = workspace.catalogue.images
         return cls(images.by_stem(dataset), {image.id: image for image in images.select()})
 
@@ -221,7 +221,7 @@ class MaskTargets:
         return found
 
     def of(self, file: MaskFile) -> Image:
-        """The image that a file is called like; raises InputError where that is none or several."""
+        """Return the image that a file is called like; raises InputError where that is none or several."""
         ids = sorted(self.by_stem.get(file.stem, ()))
         if not ids:
             raise InputError("no image has this name: import the photographs first")
@@ -231,6 +231,13 @@ class MaskTargets:
                 f"{len(ids)} images have this name ({listed}): say which with --dataset NAME"
             )
         return self.by_id[ids[0]]
+
+
+def size_of(height: object, width: object) -> tuple[int, int] | None:
+    """Return (height, width) as a file of another tool gives it, None where that is no size."""
+    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+        return height, width
+    return None
 
 
 def refuse_too_large(size: tuple[int, int]) -> None:

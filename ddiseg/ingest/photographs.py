@@ -143,9 +143,8 @@ def import_files(
     # A new dataset comes with its first image: a folder that is refused as a whole leaves none.
     row = open_dataset() if catalogue.find_dataset(dataset) else None
     dataset_id = row.id if row else None
-    job = _PhotographImporter(
-        workspace, open_dataset, dataset_id, labels, in_place, actor or default_actor()
-    )
+    actor = actor or default_actor()
+    job = _PhotographImporter(workspace, open_dataset, dataset_id, labels, in_place, actor)
     outcomes = job.run(files, progress)
     taken = [o.name for o in outcomes if o.outcome is not Outcome.REFUSED]
     return PhotographImport(
@@ -207,7 +206,6 @@ class _PhotographImporter:
     labels: MalignancyLabels
     in_place: bool
     actor: str
-    known: Mapping[str, KnownSource] = field(init=False)
     added: set[str] = field(default_factory=set)  #: content hashes
 
     def __post_init__(self) -> None:
@@ -224,10 +222,6 @@ class _PhotographImporter:
         ids = sorted({sources[path].image_id for path in paths})
         return self.workspace.catalogue.images.select(ids=ids)
 
-    @property
-    def matched(self) -> Matched:
-        return self.labels.matched
-
     def run(self, files: Sequence[FoundFile], progress: Progress) -> list[FileOutcome]:
         outcomes: list[FileOutcome] = []
         progress(0, len(files))
@@ -240,7 +234,7 @@ class _PhotographImporter:
 
     def take(self, file: FoundFile) -> _StoredPhotograph:
         """Read and store one photograph, unless it is known and as it was. Runs in a thread."""
-        if fault := file.fault or self.matched.faults.get(file.path):
+        if fault := file.fault or self.labels.matched.faults.get(file.path):
             return _StoredPhotograph(file, refusal=fault)
         known = self.known.get(file.path)
         try:
@@ -268,7 +262,7 @@ class _PhotographImporter:
             width=width,
             height=height,
             in_place=str(file.place) if self.in_place else None,
-            details=self.matched.details.get(file.path, Details()),
+            details=self.labels.matched.details.get(file.path, Details()),
         )
         return _StoredPhotograph(file, image, opened.changes, repair_reason)
 
@@ -316,7 +310,7 @@ class _PhotographImporter:
 
     def correct(self, outcomes: list[FileOutcome]) -> list[FileOutcome]:
         """Correct the metadata of known files by their rows."""
-        details = self.matched.details
+        details = self.labels.matched.details
         known = [
             (o.name, self.known[o.name])
             for o in outcomes
@@ -346,13 +340,7 @@ class _PhotographImporter:
                 self.actor,
             )
             for path, changes in zip(wrong, corrected, strict=True):
-                corrections = (
-                    f"{k} {_value_text(a)} -> {_value_text(b)}"
-                    for k, (a, b) in changes.items()
-                    if a != b
-                )
-                corrected_text = f"corrected {', '.join(corrections)}"
-                notes[path] = "; ".join(filter(None, (corrected_text, notes.get(path))))
+                notes[path] = "; ".join(filter(None, (_corrections(changes), notes.get(path))))
         return [
             replace(
                 o,
@@ -411,5 +399,7 @@ def _kept(image: Image, new: Details) -> str:
     )
 
 
-def _value_text(value: object) -> str:
-    return "nothing" if value is None else str(value)
+def _corrections(changes: Mapping[str, Sequence[object]]) -> str:
+    texts = {k: ["nothing" if v is None else str(v) for v in pair] for k, pair in changes.items()}
+    changed = (f"{k} {a} -> {b}" for k, (a, b) in texts.items() if changes[k][0] != changes[k][1])
+    return f"corrected {', '.join(changed)}"

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddiseg.errors import InputError
+from ddiseg.masks.mask import check_region
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,7 @@ def boundary_distance(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> BoundaryDis
     Raises:
         InputError: not (H, W) bool both, or of different sizes.
     """
-    for region in (a, b):
-        if region.ndim != 2 or region.dtype != np.bool_:
-            raise InputError(
-                f"region is {region.dtype} of shape {region.shape}, not (height, width) bool; "
-                "compare the mask with a class id first, such as mask == 1"
-            )
-    if a.shape != b.shape:
+    if check_region(a).shape != check_region(b).shape:
         raise InputError(f"regions are {a.shape} and {b.shape}; stretch one to the other's size")
     if not (a.any() and b.any()):
         return BoundaryDistance(math.nan, math.nan)
@@ -92,7 +87,7 @@ def _boundary(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _distances(source: NDArray[np.bool_], target: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """From each pixel of `source` to the nearest of `target`."""
+    """Return the distance from each pixel of `source` to the nearest of `target`."""
     from scipy.ndimage import distance_transform_edt
 
     distances: NDArray[np.float64] = distance_transform_edt(~target)[source]

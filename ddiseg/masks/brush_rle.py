@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddiseg.errors import InputError
-from ddiseg.masks.mask import MAX_PIXELS, Mask
+from ddiseg.masks.mask import MAX_PIXELS, Mask, check_region, check_uint8
 
 #: A pixel is in the region if its alpha is this or more. Label Studio draws strokes antialiased: alpha is
 #: the share of the pixel, in 255ths, that the brush covers; from half on the pixel is the stroke's.
@@ -67,27 +67,17 @@ class _Tokens(NamedTuple):
 
 
 def encode(region: NDArray[np.bool_]) -> list[int]:
-    """The RLE of a region, (H, W) bool: bytes as whole numbers, as Label Studio's JSON has them."""
-    if region.ndim != 2 or region.dtype != np.bool_:
-        raise InputError(
-            f"region is {region.dtype} of shape {region.shape}, not (height, width) bool; "
-            "compare the mask with a class id first, such as mask == 1"
-        )
-    _check_size(region.shape)
+    """Encode a region, (H, W) bool: bytes as whole numbers, as Label Studio's JSON has them."""
+    _check_size(check_region(region).shape)
     return _encode_runs(*_runs(region), region.size)
 
 
 def encode_classes(mask: Mask, class_ids: Iterable[int]) -> dict[int, list[int]]:
-    """The RLE of each of `class_ids` that has a pixel in `mask`; the others are left out.
+    """Encode each of `class_ids` that has a pixel in `mask`; the others are left out.
 
     The runs of the mask are found once; those of a class are joined from them.
     """
-    if mask.ndim != 2 or mask.dtype != np.uint8:
-        raise InputError(
-            f"mask is {mask.dtype} of shape {mask.shape}, not (height, width) uint8; "
-            "pass it through check_mask first"
-        )
-    _check_size(mask.shape)
+    _check_size(check_uint8(mask).shape)
     starts, values = _runs(mask)
     regions = ((class_id, values == class_id) for class_id in class_ids)
     return {
@@ -134,14 +124,14 @@ def _check_size(size: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _runs(array: NDArray[_Scalar]) -> tuple[_Positions, NDArray[_Scalar]]:
-    """The first pixel of each run of equal values, row by row, and its value."""
+    """Return the first pixel of each run of equal values, row by row, and its value."""
     flat = array.ravel()
     starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
     return starts, flat[starts]
 
 
 def _encode_runs(starts: _Positions, inside: NDArray[np.bool_], pixels: int) -> list[int]:
-    """The RLE of a region from runs of pixels; neighbours alike, inside or outside, are joined."""
+    """Encode a region from runs of pixels; neighbours alike, inside or outside, are joined."""
     firsts = np.concatenate(([0], np.flatnonzero(inside[1:] != inside[:-1]) + 1))
     counts, filled = _split(_CHANNELS * np.diff(starts[firsts], append=pixels), inside[firsts])
     k = np.searchsorted(_COUNT_LIMITS, counts)
@@ -155,7 +145,7 @@ def _encode_runs(starts: _Positions, inside: NDArray[np.bool_], pixels: int) -> 
 def _split(
     counts: NDArray[np.int64], values: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Runs of which none is longer than a token can say; the last part of a run has the rest."""
+    """Return runs of which none is longer than a token can say; the last part of a run has the rest."""
     most = _COUNT_LIMITS[-1]
     parts = -(-counts // most)
     split = np.full(parts.sum(), most)
@@ -164,7 +154,7 @@ def _split(
 
 
 def _pack(codes: NDArray[np.uint64], widths: NDArray[np.int64]) -> bytes:
-    """The lowest `widths` bits, 1 to 32, of each of `codes`, one after the other."""
+    """Return the lowest `widths` bits, 1 to 32, of each of `codes`, one after the other."""
     ends = np.cumsum(widths)
     starts = ends - widths
     # A code lies in two neighbours of 32 bits; codes share no bit, so that adding joins them.
@@ -190,7 +180,7 @@ def _octets(rle: Sequence[int]) -> bytes:
 
 
 def _read_header(data: bytes, words: int) -> tuple[int, ...]:
-    """The bits of each of the four count sizes."""
+    """Return the bits of each of the four count sizes."""
     if 8 * len(data) < _HEADER_BITS + _SHORTEST_TOKEN:
         raise _broken(data, "it stops before its first word")
     header = int.from_bytes(data[:8], "big") >> (64 - _HEADER_BITS)
@@ -210,7 +200,7 @@ def _read_header(data: bytes, words: int) -> tuple[int, ...]:
 
 
 def _tokens(stream: NDArray[np.uint8], count_bits: tuple[int, ...]) -> _Tokens:
-    """The tokens from the header to the end of the data, padding read as tokens included."""
+    """Return the tokens from the header to the end of the data, padding read as tokens included."""
     position, end = _HEADER_BITS, 8 * (stream.size - _PADDING)
     chunks = []
     while position + _SHORTEST_TOKEN <= end:

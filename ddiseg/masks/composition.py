@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from annotation_protocol import Protocol
 from ddiseg.errors import InputError
-from ddiseg.masks.mask import Mask, check_mask
+from ddiseg.masks.mask import Mask, check_mask, check_region
 
 #: (H, W) bool.
 Region: TypeAlias = NDArray[np.bool_]
@@ -55,11 +55,7 @@ class Layer:
     origin: Origin
 
     def __post_init__(self) -> None:
-        if self.region.ndim != 2 or self.region.dtype != np.bool_:
-            raise InputError(
-                f"brush region is {self.region.dtype} of shape {self.region.shape}, not "
-                "(height, width) bool; compare its alpha channel with a threshold first"
-            )
+        check_region(self.region)
 
 
 @dataclass(frozen=True, eq=False)

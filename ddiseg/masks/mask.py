@@ -60,13 +60,11 @@ class NoClassError(ValuesError):
 
     @staticmethod
     def listing(wrong: Sequence[int], seen: Sequence[int]) -> str:
-        """Return the message that lists the values, of one mask or of several together."""
         are = "is" if len(wrong) == 1 else "are"
         return f"mask {_counted(wrong)} {are} no class; values seen: {_listed(seen)}"
 
     @staticmethod
     def too_many() -> str:
-        """Return the message for a mask with more wrong values than are listed."""
         return f"mask has more than {FEW_VALUES} values that are no class (soft edges or a photograph?)"
 
 
@@ -75,7 +73,6 @@ class UnnamedValueError(ValuesError):
 
     @staticmethod
     def listing(wrong: Sequence[int], seen: Sequence[int]) -> str:
-        """Return the message that lists the values, of one mask or of several together."""
         return (
             f"the class mapping (--classes) does not name {_counted(wrong)}; values seen: "
             f"{_listed(seen)}; name every value, for example 0=skin,255=lesion"
@@ -83,7 +80,6 @@ class UnnamedValueError(ValuesError):
 
     @staticmethod
     def too_many() -> str:
-        """Return the message for a mask with more wrong values than are listed."""
         return (
             f"mask has more than {FEW_VALUES} values that the class mapping (--classes) does not name "
             "(soft edges or a photograph?)"
@@ -231,6 +227,15 @@ def check_uint8(mask: Mask) -> Mask:
             "pass it through check_mask first"
         )
     return mask
+
+
+def check_region(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    if region.ndim != 2 or region.dtype != np.bool_:
+        raise InputError(
+            f"region is {region.dtype} of shape {region.shape}, not (height, width) bool; "
+            "compare the mask with a class id first, such as mask == 1"
+        )
+    return region
 
 
 def _values_in(array: NDArray[Any]) -> NDArray[Any]:

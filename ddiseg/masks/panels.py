@@ -1,4 +1,4 @@
-"""Join pictures of one photograph side by side into one PNG, with a caption above each.
+"""Join pictures of one photograph from left to right into one PNG, with a caption above each.
 
 Arrays: pictures (H, W, 3) uint8 RGB.
 """

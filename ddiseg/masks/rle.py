@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddiseg.errors import InputError
-from ddiseg.masks.mask import MAX_PIXELS, Mask, check_uint8
+from ddiseg.masks.mask import MAX_PIXELS, Mask, check_region, check_uint8
 
 #: Groups of five bits in one run length; seven hold 35 bits, more than any mask has pixels.
 _MAX_GROUPS = 7
@@ -33,11 +33,8 @@ class Rle(TypedDict):
 
 def encode(binary: NDArray[np.bool_]) -> Rle:
     """Encode a region, (H, W) bool."""
-    if binary.ndim != 2 or binary.size == 0 or binary.dtype != np.bool_:
-        raise InputError(
-            f"region is {binary.dtype} of shape {binary.shape}, not (height, width) bool; "
-            "compare the mask with a class id first, such as mask == 1"
-        )
+    if check_region(binary).size == 0:
+        raise InputError(f"region of shape {binary.shape} has no pixels")
     return _compress(np.asfortranarray(binary))
 
 

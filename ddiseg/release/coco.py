@@ -1,4 +1,4 @@
-"""COCO instance format (https://cocodataset.org/#format-data): `annotations.json` beside `images/`.
+"""COCO instance format (https://cocodataset.org/#format-data): `annotations.json` and `images/`.
 
 One annotation a class an image, as compressed RLE, which loses nothing of a mask: `iscrowd` is
 0, `area` counts pixels, `bbox` is the smallest box around all of the class.
@@ -41,9 +41,7 @@ def export(release: Release, target: Path, *, images: bool, progress: Progress) 
 
     written, summary = release.each(write, progress)
     annotations = [annotation for _, of_image in written for annotation in of_image]
-    for number, annotation in enumerate(
-        annotations, 1
-    ):  # not 0: pycocotools treats that as no match
+    for number, annotation in enumerate(annotations, 1):  # 0 is "no match" to pycocotools
         annotation["id"] = number
     document = {
         "info": _info(release, [item for item, _ in written], images=images),

@@ -1,6 +1,6 @@
 """The folder of a release: written whole, with its manifest, or not at all.
 
-Everything is written into a hidden folder beside the target, `.NAME.part-PID`, and renamed at the
+Everything is written into a hidden folder next to the target, `.NAME.part-PID`, and renamed at the
 end. A killed process leaves only such a folder, which the next export to the same target removes.
 """
 
@@ -167,7 +167,7 @@ def _disk_errors(target: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _part_folder(target: Path) -> Iterator[Path]:
-    """Make a folder beside `target` to write in; remove what is left of it afterwards."""
+    """Make a folder next to `target` to write in; remove what is left of it afterwards."""
     made = [p for p in target.parents if not p.exists()]
     part = target.parent / f".{target.name}.part-{os.getpid()}"
     try:
@@ -270,13 +270,8 @@ def _summary(
             for name in release.protocol.class_names
         },
         "datasets": [
-            {
-                "name": d.name,
-                "licence": d.licence,
-                "source": d.source,
-                "synthetic": d.synthetic,
-                "images": per_dataset[d.id],
-            }
+            {name: getattr(d, name) for name in ("name", "licence", "source", "synthetic")}
+            | {"images": per_dataset[d.id]}
             for d in sorted(datasets.values(), key=lambda d: d.id)
         ],
     }
@@ -313,10 +308,8 @@ def licence_text(items: Sequence[ReleaseItem], *, images: bool) -> str:
 
 def _files(folder: Path) -> list[dict[str, Any]]:
     paths = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    found = [
-        _file(folder, path, flush=True) for path in sorted(paths) if not path.startswith(_MARK)
-    ]
-    return [f for f in found if f is not None]
+    listed = (path for path in sorted(paths) if not path.startswith(_MARK))
+    return [f for path in listed if (f := _file(folder, path, flush=True)) is not None]
 
 
 def _file(folder: Path, path: str, *, flush: bool = False) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The layout that `png` and `sddi` share: one file a mask beside its photograph, and `metadata.csv`."""
+"""The layout that `png` and `sddi` share: one file a mask, its photograph, and `metadata.csv`."""
 
 from __future__ import annotations
 

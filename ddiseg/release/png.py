@@ -1,4 +1,4 @@
-"""Palette PNG masks beside their photographs, with a table of all metadata.
+"""Palette PNG masks and their photographs, with a table of all metadata.
 
 masks/NAME.png    class ids as palette indices, at the photograph's size
 images/NAME.png   the photograph, where photographs are exported

@@ -40,12 +40,8 @@ def test_load_protocol__reasons_verdicts_tones(protocol: Protocol) -> None:
     assert list(reasons) == ["occluded", "blurry", "partial", "ambiguous", "scalp", "other"]
     assert [key for key, needs_note in reasons.items() if needs_note] == ["other"]
     assert [v.key for v in protocol.verdicts] == ["accept", "fixed", "reject"]
-    assert {t.name: t.code for t in protocol.tones} == {
-        "I-II": 12,
-        "III-IV": 34,
-        "V-VI": 56,
-        "unknown": None,
-    }
+    codes = {"I-II": 12, "III-IV": 34, "V-VI": 56, "unknown": None}
+    assert {t.name: t.code for t in protocol.tones} == codes
 
 
 def test_load_protocol__default_is_read_once() -> None:
@@ -122,28 +118,16 @@ BROKEN = {
     "hotkey long": ('hotkey = "q"', 'hotkey = "qq"', "hotkey 'qq' is not one"),
     "hotkey of the tool": ('hotkey = "q"', 'hotkey = "e"', "hotkey 'e' is one of the labelling"),
     "hotkey twice": ('hotkey = "6"', 'hotkey = "5"', r"skip_reasons\]\]: hotkey '5' stands 2"),
-    "hotkey across tables": (
-        'hotkey = "q"',
-        'hotkey = "1"',
-        r"\[\[skip_reasons\]\]: hotkey '1' is taken in \[\[classes\]\]",
-    ),
+    "hotkey across tables": ('hotkey = "q"', 'hotkey = "1"', r"\[\[skip_reasons\]\]: hotkey '1' is taken in \[\[classes\]\]"),
     "click hotkey twice": ('click_hotkey = "a"', 'click_hotkey = "x"', "hotkey 'x' stands 2 times"),
-    "click hotkey of the brush": (
-        'click_hotkey = "a"',
-        'click_hotkey = "3"',
-        "hotkey '3' stands 2",
-    ),
-    "click hotkey of the tool": (
-        'click_hotkey = "a"',
-        'click_hotkey = "e"',
-        "hotkey 'e' is one of",
-    ),
+    "click hotkey of the brush": ('click_hotkey = "a"', 'click_hotkey = "3"', "hotkey '3' stands 2"),
+    "click hotkey of the tool": ('click_hotkey = "a"', 'click_hotkey = "e"', "hotkey 'e' is one of"),
     "reason twice": ('key = "blurry"', 'key = "occluded"', "key 'occluded' stands 2 times"),
     "verdict twice": ('key = "fixed"', 'key = "accept"', "key 'accept' stands 2 times"),
     "tone twice": ('name = "V-VI"', 'name = "I-II"', "name 'I-II' stands 2 times"),
     "code twice": ("code = 34", "code = 12", "code 12 stands 2 times"),
     "hole filled with nothing": ('hole_fill = "background"', 'hole_fill = "bg"', "hole_fill 'bg'"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("old", "new", "message"), BROKEN.values(), ids=BROKEN.keys())
@@ -166,24 +150,23 @@ def test_load_protocol__empty_table(tmp_path: Path, table: str) -> None:
         load_protocol(path)
 
 
-@pytest.mark.parametrize("value", ["3", "[1, 2]", '{ name = "lesion" }'])
-def test_load_protocol__no_list_of_tables(tmp_path: Path, value: str, refusal: Refusal) -> None:
-    path = tmp_path / "protocol.toml"
-    path.write_text(f'version = "1.1"\nhole_fill = "skin"\nclasses = {value}\n', "utf-8")
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(
+            f'version = "1.1"\nhole_fill = "skin"\nclasses = {value}\n'.encode()
+            for value in ("3", "[1, 2]", '{ name = "lesion" }')
+        ),
+        b'version = "\xff"',
+        None,
+    ],
+    ids=["number", "numbers", "table", "not UTF-8", "no file"],
+)
+def test_load_protocol__no_protocol(tmp_path: Path, data: bytes | None, refusal: Refusal) -> None:
+    if data is not None:
+        (tmp_path / "protocol.toml").write_bytes(data)
     with refusal(ProtocolError):
-        load_protocol(path)
-
-
-def test_load_protocol__no_file(tmp_path: Path, refusal: Refusal) -> None:
-    with refusal(ProtocolError):
-        load_protocol(tmp_path / "none.toml")
-
-
-def test_load_protocol__not_utf8(tmp_path: Path, refusal: Refusal) -> None:
-    path = tmp_path / "protocol.toml"
-    path.write_bytes(b'version = "\xff"')
-    with refusal(ProtocolError):
-        load_protocol(path)
+        load_protocol(tmp_path / "protocol.toml")
 
 
 def test_import__standard_library_only() -> None:
@@ -242,12 +225,9 @@ def _lab(rgb: tuple[int, int, int], vision: str) -> NDArray[np.float64]:
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
-def test_phantoms__same_class_ids(protocol: Protocol) -> None:
+def test_phantoms__same_class_ids_and_tones(protocol: Protocol) -> None:
     for name in protocol.class_names:
         assert getattr(phantoms, name.upper()) == protocol.class_named(name).index
-
-
-def test_phantoms__same_tones(protocol: Protocol) -> None:
     assert (*phantoms.TONES, "unknown") == tuple(t.name for t in protocol.tones)
 
 

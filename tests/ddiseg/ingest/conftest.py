@@ -38,3 +38,9 @@ def folder(tmp_path: Path, pixels: Make) -> Folder:
         return root
 
     return make
+
+
+@pytest.fixture
+def photos(folder: Folder) -> Path:
+    """A folder of two photographs."""
+    return folder("a.png", "b.png")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,6 @@ from ddiseg.ingest.coco import read_coco
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.ingest.coco_files import coco_file, run, write
 from tests.wording import Refusal
-
-
-@pytest.fixture
-def photos(folder: Callable[..., Path]) -> Path:
-    return folder("a.png", "b.png")
 
 
 def test_read_coco__ids_may_be_zero_or_texts(photos: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,6 @@ from ddiseg.ingest.metadata import Key
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.ingest.coco_files import coco_file, note, run, told, write
 from tests.wording import Refusal
-
-
-@pytest.fixture
-def photos(folder: Callable[..., Path]) -> Path:
-    return folder("a.png", "b.png")
 
 
 def test_import__photographs_elsewhere_and_below(
@@ -55,17 +49,13 @@ def test_import__photograph_missing_or_ambiguous_or_not_listed(
 ) -> None:
     root = folder("a.png", "x/b.png", "y/b.png", "z.png")
     done = run(workspace, write(root, coco_file(("a.png", "b.png", "c.png"))))
-    assert told(done.photographs.outcomes) == {
-        "a.png": "added",
-        "b.png": "refused",
-        "c.png": "refused",
-    }
+    taken = {"a.png": "added", "b.png": "refused", "c.png": "refused"}
+    assert told(done.photographs.outcomes) == told(done.masks) == taken
     assert "could mean x/b.png or y/b.png" in note(done.photographs.outcomes, "b.png")
     assert "c.png" not in told(run(workspace, root / "labels.json", annotator=None).masks)
     assert note(done.photographs.outcomes, "c.png") == (
         f"is not under {root}: give its folder with --images"
     )
-    assert told(done.masks) == {"a.png": "added", "b.png": "refused", "c.png": "refused"}
     assert note(done.masks, "c.png") == wording
     assert done.photographs.notes == wording
 
@@ -74,11 +64,8 @@ def test_import__two_names_lead_to_one_photograph(
     workspace: Workspace, photos: Path, wording: SnapshotAssertion
 ) -> None:
     done = run(workspace, write(photos, coco_file(("x/a.png", "y/a.png", "b.png"))))
-    assert told(done.photographs.outcomes) == {
-        "x/a.png": "refused",
-        "y/a.png": "refused",
-        "b.png": "added",
-    }
+    taken = {"x/a.png": "refused", "y/a.png": "refused", "b.png": "added"}
+    assert told(done.photographs.outcomes) == taken
     assert note(done.photographs.outcomes, "x/a.png") == wording
 
 
@@ -141,12 +128,8 @@ def test_import__annotations_of_unknown_images(
 
 def test_import__entries_that_are_no_images(workspace: Workspace, photos: Path) -> None:
     document = coco_file()
-    document["images"] += [
-        "x",
-        {"id": 5},
-        {"file_name": "a.png"},
-        {"id": [1], "file_name": "z.png"},
-    ]
+    bad = ["x", {"id": 5}, {"file_name": "a.png"}, {"id": [1], "file_name": "z.png"}]
+    document["images"] += bad
     done = run(workspace, write(photos, document))
     refused = [o.name for o in done.photographs.outcomes if o.outcome.value == "refused"]
     assert refused == [f"labels.json: image {n} of the list" for n in (3, 4, 5, 6)]
@@ -154,12 +137,8 @@ def test_import__entries_that_are_no_images(workspace: Workspace, photos: Path) 
 
 def test_import__licences(workspace: Workspace, photos: Path) -> None:
     document = coco_file()
-    document["licenses"] = [
-        {"id": 0, "name": "CC BY 4.0"},
-        {"id": 1, "name": "not recorded"},
-        {"id": [2]},
-        "x",
-    ]
+    document["licenses"] = [{"id": 0, "name": "CC BY 4.0"}, {"id": 1, "name": "not recorded"}]
+    document["licenses"] += [{"id": [2]}, "x"]
     for image in document["images"]:
         image["license"] = 0
     run(workspace, write(photos, document), dataset="one")
@@ -223,11 +202,7 @@ def test_import__a_table_says_more_and_wins(
 
 @pytest.mark.parametrize(
     "people",
-    [
-        {"annotator": "a", "reviewer": "A"},
-        {"annotator": " "},
-        {"annotator": None, "reviewer": "a"},
-    ],
+    [{"annotator": "a", "reviewer": "A"}, {"annotator": " "}, {"annotator": None, "reviewer": "a"}],
 )
 def test_import__people(workspace: Workspace, photos: Path, people: Any, refusal: Refusal) -> None:
     path = write(photos, coco_file())

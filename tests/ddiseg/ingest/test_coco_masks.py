@@ -35,11 +35,6 @@ from tests.ddiseg.ingest.coco_files import (
 from tests.wording import Refusal
 
 
-@pytest.fixture
-def photos(folder: Callable[..., Path]) -> Path:
-    return folder("a.png", "b.png")
-
-
 def rle(region: NDArray[np.bool_]) -> dict[str, Any]:
     encoded = coco_mask.encode(np.asfortranarray(region.astype(np.uint8)))
     return {"size": list(region.shape), "counts": encoded["counts"].decode()}

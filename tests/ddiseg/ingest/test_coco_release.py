@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from syrupy.assertion import SnapshotAssertion
 
@@ -23,7 +19,7 @@ from ddiseg.release.release import Release
 from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.ingest.coco_files import drawn, note, run, run_masks, told
-from tests.ddiseg.release.conftest import Builder, copied
+from tests.ddiseg.release.conftest import Builder, copied, masks_of_photographs
 
 
 @pytest.fixture(scope="module")
@@ -34,22 +30,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@contextlib.contextmanager
-def another(template: Path, root: Path) -> Any:
-    opened = Workspace.open(shutil.copytree(template, root))
-    yield opened
-    opened.catalogue.close()
-
-
-@st.composite
-def masks_of_photographs(draw: st.DrawFn) -> tuple[tuple[int, int], NDArray[np.uint8]]:
-    """A photograph's size, and a mask of that size or of another: holes and single pixels abound."""
-    size = draw(st.tuples(st.integers(1, 14), st.integers(1, 14)))
-    shape = draw(st.one_of(st.just(size), st.just((5, 5))))
-    classes = draw(st.sampled_from([(0,), (4,), (1, 4), (0, 1, 2, 3, 4)]))
-    return size, draw(arrays(np.uint8, shape, elements=st.sampled_from(classes)))
-
-
+@pytest.mark.property
 @settings(max_examples=7, deadline=None)
 @given(st.lists(masks_of_photographs(), min_size=1, max_size=8))
 def test_release__comes_back_pixel_for_pixel(
@@ -58,9 +39,9 @@ def test_release__comes_back_pixel_for_pixel(
     with (
         tempfile.TemporaryDirectory() as folder,
         copied(template, Path(folder) / "w") as builder,
-        another(template, Path(folder) / "v") as workspace,
+        copied(template, Path(folder) / "v") as other,
     ):
-        first = builder.workspace
+        first, workspace = builder.workspace, other.workspace
         for number, (size, mask) in enumerate(pairs):
             builder.mask(builder.image(f"{number}.png", size), mask)
         write_release(Release.gather(first), "coco", Path(folder) / "out")
@@ -90,15 +71,8 @@ def release(template: Path, tmp_path: Path) -> Path:
 
 
 def fill(builder: Builder) -> None:
-    details = {
-        "tone": "V-VI",
-        "tone_source": "chart",
-        "fitzpatrick": 5,
-        "malignant": False,
-        "diagnosis": "naevus",
-        "patient": "p1",
-        "lesion": "l1",
-    }
+    details = {"tone": "V-VI", "tone_source": "chart", "fitzpatrick": 5, "malignant": False}
+    details |= {"diagnosis": "naevus", "patient": "p1", "lesion": "l1"}
     mask = np.full((12, 10), 4, np.uint8)
     mask[2:5, 3:6] = 1
     builder.mask(builder.image("1.jpg", **details), mask, classes=[1, 4])

@@ -357,18 +357,14 @@ def test_import_coco__no_masks(ddiseg: Any, labels: Path, wording: SnapshotAsser
 @pytest.mark.parametrize(
     "option",
     [
-        ["--images", "x"],
-        ["--annotator", "a"],
-        ["--reviewer", "a"],
-        ["--classes", "a=skin"],
-        ["--rest", "skin"],
-        ["--stretched"],
+        "--images x", "--annotator a", "--reviewer a", "--classes a=skin", "--rest skin",
+        "--stretched",
     ],
-)
+)  # fmt: skip
 def test_import__options_of_masks_need_a_file_with_masks(
-    ddiseg: Any, photos: Path, option: list[str]
+    ddiseg: Any, photos: Path, option: str
 ) -> None:
-    done = ddiseg("import", photos, *option)
+    done = ddiseg("import", photos, *option.split())
     assert done.status == 2
     assert "use 'ddiseg import-coco', or bring masks with 'ddiseg masks import'" in done.err
 

@@ -178,13 +178,8 @@ def test_import_masks__png_damaged(catalogued: Workspace, masks: Path) -> None:
         (masks / f"{name}.png").write_bytes(content)
     told = run(catalogued, masks)
     assert set(outcomes(told).values()) == {"refused"}
-    for name, reason in {
-        "a": "corrupt",
-        "b": "damaged or cut short",
-        "c": "not a PNG",
-        "d": "16-bit grey",
-        "e": "not a PNG",
-    }.items():
+    reasons = ("corrupt", "damaged or cut short", "not a PNG", "16-bit grey", "not a PNG")
+    for name, reason in zip("abcde", reasons, strict=True):
         assert reason in str(told[f"{name}.png"].note)
 
 
@@ -308,10 +303,8 @@ def test_import_masks__unknown_and_ambiguous(
     told = run(catalogued, masks)
     assert told["a.png"].note == wording
     assert told["z.png"].note == wording
-    assert outcomes(run(catalogued, masks, dataset="more")) == {
-        "a.png": "added",
-        "z.png": "refused",
-    }
+    told = run(catalogued, masks, dataset="more")
+    assert outcomes(told) == {"a.png": "added", "z.png": "refused"}
     assert [m.image_id for m in catalogued.catalogue.masks.all()] == [6]
     with refusal(NotFoundError):
         run(catalogued, masks, dataset="none")
@@ -354,21 +347,13 @@ def test_import_masks__stored_copy_lost(catalogued: Workspace, masks: Path, dama
     (mask,) = catalogued.catalogue.masks.all()
     damage(Path(catalogued.store.path(Kind.MASK, mask.content_hash)))
     told = run(catalogued, masks)
-    assert (told["a.png"].outcome, told["a.png"].note) == (
-        Outcome.REPAIRED,
-        "its stored copy was missing",
-    )
+    assert outcomes(told) == {"a.png": "repaired"}
+    assert told["a.png"].note == "its stored copy was missing"
     assert np.array_equal(catalogued.mask(mask), DRAWN)
 
 
 @pytest.mark.parametrize(
-    ("annotator", "reviewer"),
-    [
-        ("anna", "anna"),
-        ("anna", " Anna "),
-        (" ", None),
-        ("anna", ""),
-    ],
+    ("annotator", "reviewer"), [("anna", "anna"), ("anna", " Anna "), (" ", None), ("anna", "")]
 )
 def test_import_masks__people(
     catalogued: Workspace,
@@ -384,21 +369,13 @@ def test_import_masks__people(
         run(catalogued, masks, annotator=annotator, reviewer=reviewer)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["png", "sddi"],
-)
-def test_import_masks__empty_folder(
-    catalogued: Workspace, masks: Path, kind: str, refusal: Refusal
+@pytest.mark.parametrize(("path", "kind"), [("", "png"), ("", "sddi"), ("absent", "png")])
+def test_import_masks__no_masks(
+    catalogued: Workspace, masks: Path, path: str, kind: str, refusal: Refusal
 ) -> None:
     (masks / "a.jpg").write_bytes(b"x")
     with refusal(InputError):
-        run(catalogued, masks, kind)
-
-
-def test_import_masks__no_folder(catalogued: Workspace, masks: Path, refusal: Refusal) -> None:
-    with refusal(InputError):
-        run(catalogued, masks / "absent")
+        run(catalogued, masks / path, kind)
 
 
 # --- sDDI ---

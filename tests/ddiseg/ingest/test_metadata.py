@@ -7,13 +7,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.catalogue import Details
 from ddiseg.errors import InputError
-from ddiseg.ingest.metadata import (
-    Key,
-    parse_columns,
-    parse_malignant,
-    parse_tone,
-    read_metadata,
-)
+from ddiseg.ingest.metadata import Key, parse_columns, parse_malignant, parse_tone, read_metadata
 from tests.wording import Refusal
 
 COLUMNS = {Key.IMAGE: "file", Key.TONE: "tone", Key.DIAGNOSIS: "dx"}
@@ -22,30 +16,17 @@ COLUMNS = {Key.IMAGE: "file", Key.TONE: "tone", Key.DIAGNOSIS: "dx"}
 @pytest.mark.parametrize(
     ("text", "group", "exact"),
     [
-        ("12", "I-II", None),
-        ("34", "III-IV", None),
-        ("56", "V-VI", None),
-        ("56.0", "V-VI", None),
+        ("12", "I-II", None), ("34", "III-IV", None), ("56", "V-VI", None), ("56.0", "V-VI", None),
         *((str(n), ("I-II", "III-IV", "V-VI")[(n - 1) // 2], n) for n in range(1, 7)),
         *((f"{n}.0", ("I-II", "III-IV", "V-VI")[(n - 1) // 2], n) for n in range(1, 7)),
-        ("I", "I-II", 1),
-        ("ii", "I-II", 2),
-        ("III", "III-IV", 3),
-        ("iv", "III-IV", 4),
-        ("V", "V-VI", 5),
-        ("vi", "V-VI", 6),
-        ("I-II", "I-II", None),
-        ("III\u2013IV", "III-IV", None),
-        ("V - vi", "V-VI", None),
-        ("3-4", "III-IV", None),
-        ("type IV", "III-IV", 4),
+        ("I", "I-II", 1), ("ii", "I-II", 2), ("III", "III-IV", 3), ("iv", "III-IV", 4),
+        ("V", "V-VI", 5), ("vi", "V-VI", 6), ("\u2163", "III-IV", 4), (" 5 ", "V-VI", 5),
+        ("I-II", "I-II", None), ("III\u2013IV", "III-IV", None), ("V - vi", "V-VI", None),
+        ("3-4", "III-IV", None), ("type IV", "III-IV", 4), ("FST 2", "I-II", 2),
         ("Fitzpatrick skin type V", "V-VI", 5),
-        ("FST 2", "I-II", 2),
-        ("\u2163", "III-IV", 4),
-        (" 5 ", "V-VI", 5),
         *((blank, "unknown", None) for blank in ("", "  ", "NA", "n/a", "NaN", "None", "unknown")),
     ],
-)
+)  # fmt: skip
 def test_parse_tone(text: str, group: str, exact: int | None) -> None:
     assert parse_tone(text) == (group, exact)
 
@@ -95,28 +76,17 @@ def test_parse_malignant__refused(text: str, refusal: Refusal) -> None:
 
 def test_parse_columns() -> None:
     text = 'image=img_id, tone = fitspatrick,"diagnosis=dx, final",lesion=a=b'
-    assert parse_columns(text) == {
-        Key.IMAGE: "img_id",
-        Key.TONE: "fitspatrick",
-        Key.DIAGNOSIS: "dx, final",
-        Key.LESION: "a=b",
-    }
+    wanted = {Key.IMAGE: "img_id", Key.TONE: "fitspatrick", Key.DIAGNOSIS: "dx, final"}
+    assert parse_columns(text) == {**wanted, Key.LESION: "a=b"}
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "tone=t",
-        "image",
-        "image=",
-        "image=a,,tone=b",
-        "image=a,colour=b",
-        "image=a,tone=b,tone=c",
-        "image=a\ntone=b",
-        "image=" + "a" * 200_000,
+        "", "tone=t", "image", "image=", "image=a,,tone=b", "image=a,colour=b",
+        "image=a,tone=b,tone=c", "image=a\ntone=b", "image=" + "a" * 200_000,
     ],
-)
+)  # fmt: skip
 def test_parse_columns__refused(text: str, refusal: Refusal) -> None:
     with refusal(InputError):
         parse_columns(text)

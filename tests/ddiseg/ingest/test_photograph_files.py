@@ -14,7 +14,6 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 from syrupy.assertion import SnapshotAssertion
 
-from ddiseg import images
 from ddiseg.errors import InputError
 from ddiseg.images import open_photograph
 from ddiseg.ingest.photographs import import_photographs
@@ -256,14 +255,6 @@ def chunks(png: bytes) -> list[bytes]:
         kinds.append(kind)
         at += 12 + length
     return kinds
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (33, 17)])
-def test_encode_png(shape: tuple[int, int]) -> None:
-    photograph = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    data = images.encode_png(photograph)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), photograph)
-    assert images.encode_png(np.asfortranarray(photograph)) == data
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -19,6 +18,7 @@ corners = st.floats(-3, 15, allow_nan=False).map(lambda value: round(value, 2))
 polygons = st.lists(corners, min_size=6, max_size=16).filter(lambda values: len(values) % 2 == 0)
 
 
+@pytest.mark.property
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @given(st.lists(polygons, min_size=1, max_size=3))
 def test_fill_polygons__as_pycocotools_reads_them(drawn: list[list[float]]) -> None:
@@ -60,13 +60,5 @@ def test_fill_polygons__refused(drawn: Any, refusal: Refusal) -> None:
     with refusal(InputError) as raised:
         fill_polygons(drawn, (6, 10))
     assert "\n" not in str(raised.value)
-
-
-def test_fill_polygons__picture_too_large() -> None:
     with pytest.raises(InputError, match="pixels at most"):
         fill_polygons([[0, 0, 1, 1, 2, 2]], (1, MAX_PIXELS + 1))
-
-
-def test_fill_polygons__numbers_as_json_has_them() -> None:
-    drawn = json.loads("[[2, 1.0, 5, 1, 5.0, 4, 2, 4]]")
-    assert fill_polygons(drawn, (6, 10)).sum() == 9

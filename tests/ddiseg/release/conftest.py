@@ -12,6 +12,8 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol
@@ -46,17 +48,8 @@ class Builder:
         row = catalogue.images.dataset(
             dataset, "CC BY 4.0", f"https://example.org/{dataset}", synthetic=self.synthetic
         )
-        new = NewImage(
-            name,
-            digest,
-            1,
-            1,
-            digest,
-            "0" * 16,
-            size[1],
-            size[0],
-            details=Details(**{"tone": "I-II", **details}),
-        )
+        given = Details(**{"tone": "I-II", **details})
+        new = NewImage(name, digest, 1, 1, digest, "0" * 16, size[1], size[0], details=given)
         catalogue.images.add(row.id, [new], "tester")
         found = catalogue.images.select()
         return next(i.id for i in found if i.content_hash == digest)
@@ -135,6 +128,15 @@ def stocked(builder: Builder) -> Builder:
     builder.prediction(builder.image("000004.png"), whole[::-1].copy())
     builder.image("000005.png")
     return builder
+
+
+@st.composite
+def masks_of_photographs(draw: st.DrawFn) -> tuple[tuple[int, int], NDArray[np.uint8]]:
+    """A photograph's size, and a mask of that size or of another: holes and single pixels abound."""
+    size = draw(st.tuples(st.integers(1, 14), st.integers(1, 14)))
+    shape = draw(st.one_of(st.just(size), st.just((5, 5))))
+    classes = draw(st.sampled_from([(0,), (4,), (1, 4), (0, 1, 2, 3, 4)]))
+    return size, draw(arrays(np.uint8, shape, elements=st.sampled_from(classes)))
 
 
 @dataclass

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -23,7 +22,7 @@ from annotation_protocol import load_protocol
 from ddiseg.images import content_hash
 from ddiseg.release.folder import write_release
 from ddiseg.release.release import Release
-from tests.ddiseg.release.conftest import Builder, copied
+from tests.ddiseg.release.conftest import Builder, copied, masks_of_photographs
 
 PROTOCOL = load_protocol()
 
@@ -46,15 +45,7 @@ def decoded(coco: COCO, image_id: int) -> NDArray[np.uint8]:
     return mask
 
 
-@st.composite
-def masks_of_photographs(draw: st.DrawFn) -> tuple[tuple[int, int], NDArray[np.uint8]]:
-    """A photograph's size, and a mask of that size or of another: holes and single pixels abound."""
-    size = draw(st.tuples(st.integers(1, 14), st.integers(1, 14)))
-    drawn = draw(st.one_of(st.just(size), st.just((5, 5))))
-    classes = draw(st.sampled_from([(0,), (4,), (1, 4), (0, 1, 2, 3, 4)]))
-    return size, draw(arrays(np.uint8, drawn, elements=st.sampled_from(classes)))
-
-
+@pytest.mark.property
 @settings(max_examples=25, deadline=None)
 @given(st.lists(masks_of_photographs(), min_size=1, max_size=4))
 def test_export__every_mask_decodes_to_the_catalogues(

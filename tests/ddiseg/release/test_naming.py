@@ -28,6 +28,7 @@ def test_unique_stems(images: list[tuple[int, str, str]], stems: list[str]) -> N
     assert unique_stems(images) == stems
 
 
+@pytest.mark.property
 @given(st.lists(st.tuples(st.text("aA_1/.", max_size=5), st.sampled_from(["a", "A", "1", "a_1"]))))
 def test_unique_stems__never_two_alike(pairs: list[tuple[str, str]]) -> None:
     stems = unique_stems([(k, name, dataset) for k, (name, dataset) in enumerate(pairs)])
