@@ -61,7 +61,7 @@ def test_discrimination__no_interval_with_one_patient_of_a_class(
     assert (found.roc_auc.interval is not None) is enough
 
 
-def test_discrimination__patients_are_drawn_not_images() -> None:
+def test_discrimination__patients_are_sampled_not_images() -> None:
     """Each image ten times over, of the same patients, tells no more than once."""
     once = discrimination(TRUTH, SCORES, PATIENTS, 0.65)
     tenfold = discrimination(np.tile(TRUTH, 10), np.tile(SCORES, 10), PATIENTS * 10, 0.65)

@@ -76,7 +76,7 @@ def test_table__ours_beside_the_papers(report: Path) -> None:
 def test_table__what_is_missing_and_why(report: Path) -> None:
     text = (report / "table.md").read_text()
     assert "not run" in text
-    assert "**1 cells are missing:** VGG16 (segmentation). Not asked for (--only)." in text
+    assert "**1 cells are missing:** VGG16 (segmentation). Not requested (--only)." in text
     assert "A note of the plan." in text
 
 

@@ -70,8 +70,8 @@ def test_scores__agree_with_the_shared_scoring() -> None:
 
 def test_scores__every_figure_by_every_tone() -> None:
     found = scores([_segmented(0), _classified(0)], PARTS, TINY_PLAN)
-    tones = {(s.task, s.metric): {t.tone for t in found if t.figure == s.metric} for s in found}
-    assert all(of_figure == {"all", *TONES} for of_figure in tones.values())
+    tones = {(s.task, s.metric): {t.tone for t in found if t.metric == s.metric} for s in found}
+    assert all(of_metric == {"all", *TONES} for of_metric in tones.values())
     assert all(s.low is not None and s.n and s.patients for s in found)
 
 

@@ -96,9 +96,9 @@ def test_balanced_sample__half_malignant_where_there_are_so_many(
     malignant: int, benign: int, expected: int
 ) -> None:
     for tone in TONES:
-        drawn = [i for i in balanced_sample(_skin(malignant, benign), 10) if i.tone == tone]
-        assert len(drawn) == min(10, malignant + benign)
-        assert sum(bool(i.malignant) for i in drawn) == expected
+        sampled = [i for i in balanced_sample(_skin(malignant, benign), 10) if i.tone == tone]
+        assert len(sampled) == min(10, malignant + benign)
+        assert sum(bool(i.malignant) for i in sampled) == expected
 
 
 def test_balanced_sample__order_decides_nothing() -> None:
@@ -109,7 +109,7 @@ def test_balanced_sample__order_decides_nothing() -> None:
     assert balanced_sample(items, 10) != balanced_sample(items, 10, seed=1)
 
 
-def test_balanced_sample__unknown_malignancy_is_not_drawn() -> None:
+def test_balanced_sample__unknown_malignancy_is_not_sampled() -> None:
     unknown = [replace(item, malignant=None) for item in _skin(5, 5)]
     assert not balanced_sample(unknown, 10)
 
