@@ -52,6 +52,7 @@ def trained() -> ClassificationBaseline:
     return train_cnn(_examples(range(8)), _examples(range(8, 12)), SCRATCH)
 
 
+@pytest.mark.training
 def test_train__learns_to_tell_them_apart(trained: ClassificationBaseline) -> None:
     others = _examples(range(20, 28))
     found = trained.predict(e.photograph for e in others)
@@ -60,15 +61,18 @@ def test_train__learns_to_tell_them_apart(trained: ClassificationBaseline) -> No
     assert found[malignant].mean() > found[~malignant].mean() + 0.2
 
 
+@pytest.mark.training
 def test_predict__nothing(trained: ClassificationBaseline) -> None:
     assert trained.predict([]).shape == (0,)
 
 
+@pytest.mark.training
 def test_predict__one_whatever_the_others(trained: ClassificationBaseline) -> None:
     a, b = (e.photograph for e in _examples(range(20, 22)))
     np.testing.assert_allclose(trained.predict([a, b])[1:], trained.predict([b]), rtol=1e-6)
 
 
+@pytest.mark.training
 def test_predict__a_full_gpu(
     trained: ClassificationBaseline, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
 ) -> None:
@@ -77,6 +81,7 @@ def test_predict__a_full_gpu(
         trained.predict([spot(1)[0]])
 
 
+@pytest.mark.training
 def test_file__says_the_same(trained: ClassificationBaseline, tmp_path: Path) -> None:
     trained.save(tmp_path / "cnn.safetensors")
     again = load_cnn(tmp_path / "cnn.safetensors")
@@ -85,6 +90,7 @@ def test_file__says_the_same(trained: ClassificationBaseline, tmp_path: Path) ->
     assert (again.settings, again.epoch) == (SCRATCH, trained.epoch)
 
 
+@pytest.mark.training
 def test_train__same_seed_same_network() -> None:
     from dataclasses import replace
 

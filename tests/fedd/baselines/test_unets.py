@@ -51,6 +51,7 @@ def lite() -> SegmentationBaseline:
     return train_unet(_examples(range(6)), _examples(range(20, 22)), CLASSES, LITE)
 
 
+@pytest.mark.training
 def test_train__learns_to_paint(lite: SegmentationBaseline) -> None:
     photographs, masks = zip(*(spot(seed) for seed in range(30, 34)), strict=True)
     painted = lite.predict(photographs)
@@ -61,6 +62,7 @@ def test_train__learns_to_paint(lite: SegmentationBaseline) -> None:
     assert np.mean(lesion) > 0.7
 
 
+@pytest.mark.training
 def test_predict__classes_that_no_mask_showed_are_never_said(lite: SegmentationBaseline) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     found = lite.probabilities(noise)
@@ -70,6 +72,7 @@ def test_predict__classes_that_no_mask_showed_are_never_said(lite: SegmentationB
     np.testing.assert_allclose(found.sum(0), 1, rtol=1e-5)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("shape", [(1, 1), (33, 57), (20, 200)])
 def test_predict__masks_at_the_photographs_size(
     lite: SegmentationBaseline, shape: tuple[int, int]
@@ -80,12 +83,14 @@ def test_predict__masks_at_the_photographs_size(
     assert mask.dtype == np.uint8
 
 
+@pytest.mark.training
 def test_predict__agrees_with_its_probabilities(lite: SegmentationBaseline) -> None:
     photograph = spot(31, (32, 32))[0]
     [mask] = lite.predict([photograph])
     np.testing.assert_array_equal(mask, lite.probabilities(photograph).argmax(0))
 
 
+@pytest.mark.training
 def test_predict__a_full_gpu(
     lite: SegmentationBaseline, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
 ) -> None:
@@ -94,6 +99,7 @@ def test_predict__a_full_gpu(
         lite.predict([spot(1)[0]])
 
 
+@pytest.mark.training
 def test_file__paints_the_same(lite: SegmentationBaseline, tmp_path: Path) -> None:
     lite.save(tmp_path / "unet.safetensors")
     again = load_unet(tmp_path / "unet.safetensors")
@@ -104,6 +110,7 @@ def test_file__paints_the_same(lite: SegmentationBaseline, tmp_path: Path) -> No
     assert [p.name for p in tmp_path.iterdir()] == ["unet.safetensors"]
 
 
+@pytest.mark.training
 def test_train__same_seed_same_network() -> None:
     first = train_unet(_examples(range(4)), (), CLASSES, SCRATCH)
     torch.rand(1)  # whatever was drawn before does not count
@@ -112,6 +119,7 @@ def test_train__same_seed_same_network() -> None:
         torch.testing.assert_close(_tensors(second)[key], tensor, rtol=0, atol=0)
 
 
+@pytest.mark.training
 def test_train__another_seed_another_network() -> None:
     first = train_unet(_examples(range(4)), (), CLASSES, replace(SCRATCH, epochs=1))
     other = train_unet(_examples(range(4)), (), CLASSES, replace(SCRATCH, epochs=1, seed=1))
@@ -153,6 +161,7 @@ def test_loss__the_sum_of_dice_and_focal() -> None:
     torch.testing.assert_close(_dice_and_focal()(logits, masks), dice + focal)
 
 
+@pytest.mark.training
 def test_train__masks_that_nobody_judged_are_left_out() -> None:
     photograph, mask = spot(0)
     blank = Example(photograph, np.full_like(mask, UNKNOWN))

@@ -37,6 +37,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return photographs, masks
 
 
+@pytest.mark.training
 def test_segment_and_predict(folders: tuple[Path, Path], tmp_path: Path) -> None:
     photographs, masks = folders
     network = tmp_path / "unet.safetensors"
@@ -85,6 +86,7 @@ def test_segment_and_predict(folders: tuple[Path, Path], tmp_path: Path) -> None
     assert "no photograph can be opened, first: " in failed.stderr
 
 
+@pytest.mark.training
 def test_classify_and_predict(folders: tuple[Path, Path], tmp_path: Path) -> None:
     photographs, _ = folders
     network = tmp_path / "cnn.safetensors"

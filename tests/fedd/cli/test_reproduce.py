@@ -183,6 +183,7 @@ def test_small__the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "8 of 8 cells done, 0 in this run" in again.output
 
 
+@pytest.mark.training
 def test_figure6__missing_is_said_and_the_rest_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +198,7 @@ def test_figure6__missing_is_said_and_the_rest_stands(
     assert fedd("reproduce", "--small", "--no-ablate", "--out", tmp_path).exit_code == 0
 
 
+@pytest.mark.training
 def test_baselines_that_can_not_be_run__exit_1_unless_partial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,8 @@ from tests.fedd.conftest import CLASSES, QUICK, TINY, fedd, spot
 from tests.fedd.counting import Counting
 from tests.wording import Refusal
 
+pytestmark = pytest.mark.training
+
 TONES = ("I-II", "III-IV", "V-VI")
 
 SETTINGS = AblationSettings(

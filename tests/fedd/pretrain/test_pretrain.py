@@ -25,6 +25,8 @@ from fedd.weights.files import BACKBONE_KIND, load_backbone, read_safetensors, s
 from tests.fedd.conftest import CLASSES, TINY, fedd, spot
 from tests.wording import Refusal
 
+pytestmark = pytest.mark.training
+
 #: Another depth, width and grid than `TINY`, and a learned variance as OpenAI's.
 OTHER = UNetConfig(
     image_size=32,

@@ -94,6 +94,7 @@ def test_lesion_windows__cut_photograph_and_mask_alike_and_skip_masks_without_a_
     assert list(lesion_windows(Example(photograph, np.full_like(mask, 4)), 1, "a")) == []
 
 
+@pytest.mark.training
 def test_train__the_refiner_learns_from_the_same_patients(tiny: DiffusionUNet) -> None:
     """Windows of a validation image would leak into training."""
     stages: list[str] = []
@@ -113,6 +114,7 @@ def test_train__the_refiner_learns_from_the_same_patients(tiny: DiffusionUNet) -
     assert len(close.learned) == WINDOWS * len(wide.learned)
 
 
+@pytest.mark.training
 def test_train__no_lesion_anywhere_no_refiner(
     tiny: DiffusionUNet, wording: SnapshotAssertion
 ) -> None:
@@ -126,6 +128,7 @@ def test_train__no_lesion_anywhere_no_refiner(
     assert set(np.unique(trained.predict(tiny, [plain[0].photograph])[0].mask)) <= {0, 4}
 
 
+@pytest.mark.training
 def test_train__nothing_but_lesion_in_the_windows_no_refiner(
     tiny: DiffusionUNet, wording: SnapshotAssertion
 ) -> None:
@@ -143,6 +146,7 @@ def test_train__a_class_that_there_is_not(tiny: DiffusionUNet, refusal: Refusal)
         train_probes(examples(2), tiny, replace(REFINING, refined_class="mole"), CLASSES)
 
 
+@pytest.mark.training
 def test_predict__refined_inside_the_window_only(
     tiny: DiffusionUNet, probes: Probes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +170,7 @@ def test_predict__refined_inside_the_window_only(
     assert (first[inside] == 4).any()
 
 
+@pytest.mark.training
 def test_predict__many_at_once_as_one_by_one(tiny: DiffusionUNet, probes: Probes) -> None:
     photographs = [spot(50)[0], np.full((40, 40, 3), 200, np.uint8), spot(51, (60, 30))[0]]
     together = probes.predict(tiny, photographs)
@@ -174,6 +179,7 @@ def test_predict__many_at_once_as_one_by_one(tiny: DiffusionUNet, probes: Probes
         np.testing.assert_array_equal(alone.mask, prediction.mask)
 
 
+@pytest.mark.training
 def test_save__both_passes_come_back(tiny: DiffusionUNet, probes: Probes, tmp_path: Path) -> None:
     probes.save(tmp_path / "probes.safetensors")
     loaded = load_probes(tmp_path / "probes.safetensors")

@@ -21,6 +21,8 @@ from tests.fedd.conftest import CLASSES, QUICK, TINY, like, spot
 from tests.fedd.counting import Counting
 from tests.wording import Refusal
 
+pytestmark = pytest.mark.training
+
 TONES = ("I-II", "III-IV", "V-VI")
 
 

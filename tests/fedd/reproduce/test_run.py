@@ -18,6 +18,8 @@ from fedd.reproduce.results import Result
 from tests.fedd.reproduce.conftest import TINY_PLAN
 from tests.wording import Refusal
 
+pytestmark = pytest.mark.training
+
 define_where_missing()
 
 Make = Callable[[Path], Workbench]
@@ -175,7 +177,6 @@ def test_workbench__backbone_without_the_blocks(
         Workbench(plan, parts, tiny, tmp_path)
 
 
-@pytest.mark.training
 def test_run_cells__baselines(parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path) -> None:
     pytest.importorskip("segmentation_models_pytorch", reason="needs ddiseg[baselines]")
     plan = replace(
