@@ -89,7 +89,7 @@ class Person:
         self.page.wait_for_function(
             "() => [...document.querySelectorAll('.konvajs-content canvas')].some(c => c.width > 50)"
         )
-        self.page.wait_for_timeout(1500)  # regions are painted after the picture
+        self.page.wait_for_timeout(1500)  # regions are shown after the picture
 
     def nothing_left(self) -> bool:
         """Whether the label stream says that there is no task for this person."""

@@ -33,7 +33,7 @@ from tests.live.commands import Command
 IMAGES = 105  #: three requests of a push, three pages of a pull
 CONTROL, TWICE = 20, 5  #: percent of them with the prediction withheld, and read by two people
 PUSH = ("label", "push", "--control", CONTROL, "--readers", 2, "--sample", TWICE)
-SKIPPED = 7  #: each so manieth task is skipped
+SKIPPED = 7  #: every seventh task is skipped
 
 #: What is read of tasks, predictions and annotations; the server counts much more when not told.
 _READ = "id,inner_id,data,overlap,predictions,annotations,result,updated_at"
@@ -105,14 +105,14 @@ class Site:
         return found
 
     def annotate(self, task: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """As a browser sends it: the prediction as it was painted, and a stroke; or a skip."""
+        """As a browser sends it: the prediction unchanged, and a stroke; or a skip."""
         skipped = task["inner_id"] % SKIPPED == 0
         if skipped:
             chosen = {"type": "choices", "from_name": SKIP_REASON, "to_name": IMAGE}
             result = [{**chosen, "value": {"choices": ["blurry"]}}]
         else:
-            painted = [region for p in task["predictions"] for region in p["result"]]
-            result = [*({**region, "origin": "prediction"} for region in painted), stroke(rng)]
+            predicted = [region for p in task["predictions"] for region in p["result"]]
+            result = [*({**region, "origin": "prediction"} for region in predicted), stroke(rng)]
         answer = {"result": result, "was_cancelled": skipped, "lead_time": 3.5}
         made = self.ask("POST", f"/api/tasks/{task['id']}/annotations/", "annotator", json=answer)
         found: dict[str, Any] = made.json()

@@ -60,10 +60,8 @@ def person(opened: Any, studio: Studio, role: str) -> Person:
 def _annotate(annotator: Person, project: str) -> None:
     """First: a stroke of lesion over skin. Second: skipped. Third: as it is. Then two more strokes."""
     annotator.label_all(project)
-    annotator.shot("1-prediction-painted")
-    assert annotator.regions() >= {"lesion", "skin"}, (
-        "the prediction is there before anything is done"
-    )
+    annotator.shot("1-prediction-shown")
+    assert annotator.regions() >= {"lesion", "skin"}, "the prediction is shown at once"
     _check_the_photograph_is_visible(annotator)
     annotator.stroke("1", (0.05, 0.06), (0.3, 0.1))
     annotator.shot("2-lesion-stroke")
@@ -130,7 +128,7 @@ def _masks(studio: Studio, image_id: int) -> list[Mask]:
 
 
 def _check_stroke(studio: Studio, project: str) -> None:
-    """What the SDK's own decoder makes of the stroke is lesion; all else is as it was painted."""
+    """What the SDK's own decoder makes of the stroke is lesion; all else is as predicted."""
     from label_studio_sdk.converter.brush import decode_rle
 
     workspace = studio.workspace
@@ -154,7 +152,7 @@ def _check_stroke(studio: Studio, project: str) -> None:
 
 
 def _check_untouched(studio: Studio) -> None:
-    """The third image was submitted as it was painted: the same pixels, by a person now."""
+    """The third image was submitted as predicted: the same pixels, by a person now."""
     prediction, drawn = _masks(studio, 3)
     assert drawn.content_hash == prediction.content_hash
     assert drawn.annotator == "annotator@ddiseg.local"

@@ -32,12 +32,12 @@ from ddiseg.workspace.workspace import Workspace
 from tests.live.commands import Command, Done
 from tests.live.site import CONTROL, IMAGES, TWICE, Site, give_to_annotator, make_site, rows
 
-#: Kills by lot of the client, and of the server, which takes some ten seconds each to start again.
-#: A lot may miss the middle of the work on a slow machine: one kill more is aimed at it.
+#: Kills at random moments of the client, and of the server, which takes some ten seconds each to start again.
+#: They may miss the middle of the work on a slow machine: one kill more is aimed at it.
 KILLS = 20
 SERVER_KILLS = int(os.environ.get("DDISEG_SERVER_KILLS", "3"))
 TRIES = 5  #: of an aimed kill
-SLACK = 1.3  #: moments are drawn over this much more than a run: the next one may be slower
+SLACK = 1.3  #: moments are spread over this much more than a run: the next one may be slower
 NOTHING = {"added": 0, "unchanged": 0, "repaired": 0, "refused": 0}
 ANNOTATION = "FROM projects WHERE purpose = 'annotation'"
 
@@ -64,7 +64,9 @@ def test_push__client_killed(site: Site, tell: Callable[[str], None]) -> None:
     sent.append(_sent(site))
     _redo(site.push)
     _check_push(site, whole)
-    tell(f"push, {len(sent)} kills of {seconds:.1f} s: tasks written down as sent {_told(sent)}")
+    tell(
+        f"push, {len(sent)} kills of {seconds:.1f} s: tasks written down as sent {_in_words(sent)}"
+    )
 
 
 def test_pull__client_killed(site: Site, tell: Callable[[str], None]) -> None:
@@ -79,7 +81,7 @@ def test_pull__client_killed(site: Site, tell: Callable[[str], None]) -> None:
     stored.append(_stored(site))
     _redo(site.pull)
     _check_pull(site, whole)
-    tell(f"pull, {len(stored)} kills of {seconds:.1f} s: versions stored {_told(stored)}")
+    tell(f"pull, {len(stored)} kills of {seconds:.1f} s: versions stored {_in_words(stored)}")
 
 
 def test_push_and_pull__server_killed(site: Site, tell: Callable[[str], None]) -> None:
@@ -94,7 +96,7 @@ def test_push_and_pull__server_killed(site: Site, tell: Callable[[str], None]) -
     def go_on(stopped: Sequence[Command]) -> None:
         ups.append(_timed(site.up))
         for command in stopped:
-            _check_told(command.done())
+            _check_messages(command.done())
         sent.append(_sent(site))
         stored.append(_stored(site))
         _redo(site.push, site.pull)
@@ -109,7 +111,7 @@ def test_push_and_pull__server_killed(site: Site, tell: Callable[[str], None]) -
         go_on(_kill_server_amid(site, amid))
     tell(
         f"server, {len(ups)} kills, up again in {min(ups):.1f} to {max(ups):.1f} s: "
-        f"tasks written down as sent {_told(sent)}; versions stored {_told(stored)}"
+        f"tasks written down as sent {_in_words(sent)}; versions stored {_in_words(stored)}"
     )
 
 
@@ -171,10 +173,10 @@ def _push_here(site: Site, n: int) -> None:
 
 
 def _moments(what: str, seconds: float, kills: int = KILLS) -> list[float]:
-    """Moments spread evenly over a run and drawn by lot within their share of it."""
-    lot = random.Random(f"kill {what}")
-    moments = [(part + lot.random()) / kills * seconds for part in range(kills)]
-    return lot.sample(moments, kills)
+    """Moments spread evenly over a run, each at random within its part of it."""
+    rng = random.Random(f"kill {what}")
+    moments = [(part + rng.random()) / kills * seconds for part in range(kills)]
+    return rng.sample(moments, kills)
 
 
 def _kill_client(fresh: Callable[[], None], start: Callable[[], Command], moment: float) -> None:
@@ -233,7 +235,7 @@ def _kill_server_amid(site: Site, amid: Callable[[Site], bool]) -> Sequence[Comm
         if amid(site):
             return running
         for command in running:
-            _check_told(command.done())
+            _check_messages(command.done())
         site.up()
     raise AssertionError("no kill came in the middle of the work")
 
@@ -259,7 +261,7 @@ def _redo(*starts: Callable[[], Command]) -> None:
         assert command.done().answer["counts"]["refused"] == 0
 
 
-def _check_told(stopped: Done) -> None:
+def _check_messages(stopped: Done) -> None:
     """One line that says what happened, after the stages that were through; or it had all."""
     assert stopped.status in (0, 1)
     if stopped.status:
@@ -276,14 +278,14 @@ def _undisturbed_push(site: Site) -> tuple[Any, float]:
     shown, _ = _shown(site)
     assert len({data[KEY] for data, *_ in shown}) == len(shown) == IMAGES
     query = "SELECT t.key, m.content_hash FROM tasks t JOIN masks m ON m.id = t.mask_id"
-    painted = dict(rows(site.own, query))
+    predicted = dict(rows(site.own, query))
     control = {key for (key,) in rows(site.own, "SELECT key FROM tasks WHERE arm = 'control'")}
     assert len(control) == round(IMAGES * CONTROL / 100)
     assert sum(readers == 2 for _, readers, _ in shown) == round(IMAGES * TWICE / 100)
     for data, _, predictions in shown:
-        assert len(predictions) == (data[KEY] not in control), "each is painted exactly once"
+        assert len(predictions) == (data[KEY] not in control), "each is predicted exactly once"
         regions = [region for prediction in predictions for region in prediction]
-        assert all(region.startswith(painted[data[KEY]][:16]) for region in regions)
+        assert all(region.startswith(predicted[data[KEY]][:16]) for region in regions)
     return (shown, _story(site.own)), seconds
 
 
@@ -385,5 +387,5 @@ def _timed(work: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
-def _told(counts: Sequence[int]) -> str:
+def _in_words(counts: Sequence[int]) -> str:
     return ", ".join(f"{n}: {times} x" for n, times in sorted(Counter(counts).items()))

@@ -1,4 +1,4 @@
-"""The batches that rounds draw: names, and what is painted before a draw."""
+"""Batches of rounds: names, and what is predicted before one is selected."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def test_next_name__fills_gaps() -> None:
     assert next_name({"auto-1", "auto-3", "week-1"}) == "auto-2"
 
 
-def test_to_be_judged__all_that_may_be_drawn(spots: Workspace) -> None:
+def test_images_to_score__all_that_may_be_selected(spots: Workspace) -> None:
     (begun,) = draw_batch(spots.catalogue, "week-1", BatchRequest(1), "manager").members
     spots.catalogue.images.skip(9, "unusable", None, "manager")
-    judged = {image.id for image in images_to_score(spots.catalogue, 1, seed=0)}
-    assert judged == {5, 6, 7, 8} - {begun.image.id}
+    scored = {image.id for image in images_to_score(spots.catalogue, 1, seed=0)}
+    assert scored == {5, 6, 7, 8} - {begun.image.id}
 
 
-def test_to_be_judged__of_more_a_sample_by_tone_and_seed(
+def test_images_to_score__of_more_a_sample_by_tone_and_seed(
     spots: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auto_batches, "CANDIDATES", 1)
@@ -36,7 +36,7 @@ def test_to_be_judged__of_more_a_sample_by_tone_and_seed(
     assert any(each != samples[0] for each in samples)
 
 
-def test_to_be_judged__nothing(spots: Workspace) -> None:
+def test_images_to_score__nothing(spots: Workspace) -> None:
     for number in range(5, 10):
         spots.catalogue.images.skip(number, "unusable", None, "manager")
     assert images_to_score(spots.catalogue, 3, seed=0) == []

@@ -81,8 +81,8 @@ def _check_masks(studio: Studio) -> None:
     assert studio.catalogue.events.contradictions() == []
     rows = studio.catalogue.masks.all()
     drawn = [(m.image_id, m.annotator, m.content_hash) for m in rows if m.annotator is not None]
-    painted = [(m.image_id, m.model_version_id) for m in rows if m.model_version_id is not None]
+    predicted = [(m.image_id, m.model_version_id) for m in rows if m.model_version_id is not None]
     assert len(drawn) == len(set(drawn))
-    assert len(painted) == len(set(painted))
+    assert len(predicted) == len(set(predicted))
     accepted = {i.id for i in studio.catalogue.images.select(states=[State.ACCEPTED])}
     assert accepted == set(studio.catalogue.masks.accepted())

@@ -64,7 +64,7 @@ def test_round__a_step_that_takes_nothing_has_failed(
     monkeypatch: pytest.MonkeyPatch,
     wording: SnapshotAssertion,
 ) -> None:
-    def refuse(_painter: Predictor, images: Sequence[Image], *_: Any) -> list[FileOutcome]:
+    def refuse(_predictor: Predictor, images: Sequence[Image], *_: Any) -> list[FileOutcome]:
         return [FileOutcome(image.name, Outcome.REFUSED, "is missing") for image in images]
 
     monkeypatch.setattr(Predictor, "predict", refuse)
@@ -148,15 +148,13 @@ def test_round__without_an_open_image_advises_no_push(
     assert round_of(every=100)["paint"].said == wording
 
 
-def test_round__holds_masks_out_and_never_learns_from_them(
-    studio: Studio, round_of: RunRound
-) -> None:
+def test_round__never_learns_from_the_hold_out_set(studio: Studio, round_of: RunRound) -> None:
     studio.catalogue.splits.decide({3: Split.HOLDOUT})
     round_of(every=2)
     accepted = studio.catalogue.masks.accepted()
     version = studio.catalogue.models.current()
-    sides = studio.catalogue.splits.all()
-    assert {i: sides[i] is Split.TRAINING for i in accepted} == {
+    splits = studio.catalogue.splits.all()
+    assert {i: splits[i] is Split.TRAINING for i in accepted} == {
         i: mask.content_hash in version.training_masks for i, mask in accepted.items()
     }
     assert version.gate is not None
@@ -181,7 +179,7 @@ def test_round__draws_the_next_batch_once_nobody_has_work(
 
 
 def test_draw__chooses_by_the_version_in_use(studio: Studio, round_of: RunRound) -> None:
-    """What a refresh has just made has painted nothing: that comes first."""
+    """A new version has predicted nothing yet: that comes first."""
     said = round_of(every=2, draw=3)["draw"].said
     assert said.startswith("auto-1: 3 images (I-II 1, III-IV 1, V-VI 1), 1 at random; ")
     assert "; chosen among 5 images: 5 added by fedd-1" in said

@@ -43,7 +43,7 @@ def test_due__what_a_refused_version_learned_is_not_tried_again(spots: Workspace
     assert not refresh_due(spots.catalogue, 1, WEEK).is_due
 
 
-def test_due__held_out_masks_are_not_waited_for(spots: Workspace) -> None:
+def test_due__masks_of_the_hold_out_set_are_not_waited_for(spots: Workspace) -> None:
     _learn(spots.catalogue, 0)
     spots.catalogue.splits.decide({1: Split.HOLDOUT, 2: Split.EXCLUDED})
     assert refresh_due(spots.catalogue, 3, WEEK).why.startswith("2 new accepted masks")

@@ -126,7 +126,7 @@ def test_server__a_second_one_on_the_same_catalogue_takes_over_only_after_the_fi
 
 @pytest.mark.process
 def test_server__stops_when_another_one_took_over(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "HEARTBEAT", 0.05)
 
@@ -136,7 +136,7 @@ def test_server__stops_when_another_one_took_over(
                 text("UPDATE leases SET owner = 'x', holder = 'process 7 on elsewhere'")
             )
 
-    with refusal(LeaseLostError):
+    with pytest.raises(LeaseLostError, match="process 7 on elsewhere"):
         _serve(workspace, 0, ready=overtaken)
 
 
