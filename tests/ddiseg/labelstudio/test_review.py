@@ -265,20 +265,11 @@ def test_accept__with_a_change_is_refused_until_it_says_which(
     result = studio.server.annotations[number].result
     assert result is not None
     studio.server.edit(
-        number, result=[r if r["type"] != "choices" else _verdict("fixed") for r in result]
+        number, result=[r if r["type"] != "choices" else chosen("verdict", "fixed") for r in result]
     )
     assert endings(studio.pull_reviews()) == [ADDED]
     assert studio.state(images[0]) == "accepted"
     studio.check(all_pulled=True)
-
-
-def _verdict(choice: str) -> dict[str, object]:
-    return {
-        "type": "choices",
-        "from_name": "verdict",
-        "to_name": "image",
-        "value": {"choices": [choice]},
-    }
 
 
 @pytest.mark.parametrize("verdict", ["accept", "fixed", "reject"])
@@ -309,7 +300,9 @@ def test_self_review__by_changing_somebody_else_s_verdict(
     number = studio.decide(task, "reject", "no")
     studio.pull_reviews()
     studio.server.edit(
-        number, result=[*studio.opened(task), _verdict("accept")], user=studio.people[ANNOTATOR]
+        number,
+        result=[*studio.opened(task), chosen("verdict", "accept")],
+        user=studio.people[ANNOTATOR],
     )
     assert "a mask needs a second person" in problem(studio.pull_reviews())
     assert studio.state(images[0]) == "rework"
@@ -401,10 +394,10 @@ def test_verdict__changed_by_who_gave_it(studio: Studio, images: list[Image]) ->
     task = studio.review_task(images[0])
     number = studio.decide(task, "accept")
     studio.pull_reviews()
-    studio.server.edit(number, result=[*studio.opened(task), _verdict("reject")])
+    studio.server.edit(number, result=[*studio.opened(task), chosen("verdict", "reject")])
     studio.pull_reviews()
     assert studio.state(images[0]) == "rework"
-    studio.server.edit(number, result=[*studio.opened(task), _verdict("accept")])
+    studio.server.edit(number, result=[*studio.opened(task), chosen("verdict", "accept")])
     studio.pull_reviews()
     assert studio.state(images[0]) == "accepted"
     assert [v for _, v, _ in verdicts(studio)] == ["accept", "reject", "accept"]
