@@ -142,7 +142,8 @@ class MalignancyLabels:
                 diagnoses[each.malignant].add(each.diagnosis)
         words = {True: "malignant", False: "benign", None: "unknown"}
         parts = [
-            f"{counts[verdict]} {word}{_in_brackets(diagnoses[verdict])}"
+            f"{counts[verdict]} {word}"
+            + f" ({_listed(diagnoses[verdict])})" * bool(diagnoses[verdict])
             for verdict, word in words.items()
         ]
         return [f"malignancy from diagnosis, by {self.by}: {', '.join(parts)}"]
@@ -261,7 +262,3 @@ def _listed(names: Iterable[str]) -> str:
     ordered = sorted(names, key=lambda name: (name.casefold(), name))
     more = len(ordered) - LISTED
     return ", ".join(ordered[:LISTED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _in_brackets(names: Collection[str]) -> str:
-    return f" ({_listed(names)})" if names else ""

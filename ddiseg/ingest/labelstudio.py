@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -106,8 +106,7 @@ def _tasks(path: Path) -> list[Mapping[str, Any]]:
 
 def _newest(task: Mapping[str, Any], left: Counter[str]) -> Mapping[str, Any] | None:
     """Return the annotation that counts; count all the others in `left`."""
-    listed = task["annotations"] if isinstance(task["annotations"], list) else []
-    annotations: list[Mapping[str, Any]] = [a for a in listed if isinstance(a, dict)]
+    annotations = _dicts(task["annotations"])
     submitted = [a for a in annotations if not a.get("was_cancelled")]
     if cancelled := len(annotations) - len(submitted):
         left["cancelled annotations left out; 'ddiseg skip' takes them, with a reason"] += cancelled
@@ -152,8 +151,7 @@ def _file_name(address: str) -> str:
 
 
 def _read(name: str, task: Mapping[str, Any], annotation: Mapping[str, Any]) -> _TaskAnnotation:
-    listed = annotation.get("result")
-    result = [e for e in (listed if isinstance(listed, list) else []) if isinstance(e, dict)]
+    result = _dicts(annotation.get("result"))
     own = _is_own(task)
     answers = {e.get("from_name") for e in result if e.get("type") in _ANSWERS}
     if own and VERDICT in answers:
@@ -195,20 +193,14 @@ def _predicted(task: Mapping[str, Any], annotation: Mapping[str, Any]) -> list[R
     prediction = annotation.get("prediction")
     if not (isinstance(prediction, dict) and prediction.get("result")):
         number, listed = annotation.get("parent_prediction"), task.get("predictions")
-        prediction = next(
-            (
-                p
-                for p in (listed if isinstance(listed, list) else [])
-                if isinstance(p, dict) and number is not None and p.get("id") == number
-            ),
-            {},
-        )
-    result = prediction.get("result")
-    return [
-        region
-        for region in (result if isinstance(result, list) else [])
-        if isinstance(region, dict) and region.get("type") in (BRUSH, POLYGON)
-    ]
+        begun = (p for p in _dicts(listed) if number is not None and p.get("id") == number)
+        prediction = next(begun, {})
+    regions = _dicts(prediction.get("result"))
+    return [region for region in regions if region.get("type") in (BRUSH, POLYGON)]
+
+
+def _dicts(entries: Any) -> list[Mapping[str, Any]]:
+    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
 
 
 def _labels(region: Region) -> list[str]:
@@ -239,15 +231,11 @@ def _compose(task: _TaskAnnotation, labels: Labels, notes: list[str]) -> Mask:
     changed = any(region.get("origin") == Origin.CHANGED for region in task.regions)
     base = None
     if changed and task.predicted:
-        base = compose(
-            [
-                Layer(layer.class_id, layer.region, Origin.PREDICTION)
-                for layer in _layers(task.predicted, size, labels)
-            ],
-            size,
-            None,
-            labels.protocol,
-        ).mask
+        predicted = [
+            replace(layer, origin=Origin.PREDICTION)
+            for layer in _layers(task.predicted, size, labels)
+        ]
+        base = compose(predicted, size, None, labels.protocol).mask
     mask, decided = compose_labelled(_layers(task.regions, size, labels), size, base, labels)
     notes += decided
     return mask

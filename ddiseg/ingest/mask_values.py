@@ -90,7 +90,7 @@ class FolderValues:
             if fault is None:
                 fault = _fault_of(file, find_image) or _others_hold(wrong, seen)
             elif isinstance(fault, NoClassError) and fault.few:
-                fault = _no_class(wrong, seen)
+                fault = InputError(f"{NoClassError.listing(wrong, seen)}; {_mapping_advice(seen)}")
             refused.append((file.name, fault))
         return refusals_of(refused)
 
@@ -145,10 +145,6 @@ def _fault_of(file: MaskFile, find_image: Callable[[MaskFile], object]) -> Input
     except InputError as error:
         return error
     return None
-
-
-def _no_class(wrong: Sequence[int], seen: Sequence[int]) -> InputError:
-    return InputError(f"{NoClassError.listing(wrong, seen)}; {_mapping_advice(seen)}")
 
 
 def _others_hold(wrong: Sequence[int], seen: Sequence[int]) -> InputError:

@@ -59,7 +59,7 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
     other_ending = []
     named = {*rows_of, *matched.faults}
     for name, row in unmatched:
-        paths = _with_another_ending(name, by_key) if _has_ending(name) else []
+        paths = _with_another_ending(name, by_key) if name.lower().endswith(images.ENDINGS) else []
         if len(paths) == 1 and paths[0] not in named:
             rows_of[paths[0]].append(row)
             other_ending.append(f"{name} for {paths[0]}")
@@ -124,10 +124,6 @@ def _with_another_ending(name: str, by_key: Mapping[str, list[str]]) -> list[str
     paths = by_key.get(stem, [])
     # Else "a.jpg.png" would mean "a.jpg", whose whole name it begins with.
     return [p for p in paths if stem not in (name_key(p), name_key(p.rsplit("/", 1)[-1]))]
-
-
-def _has_ending(name: str) -> bool:
-    return name.lower().endswith(images.ENDINGS)
 
 
 def _some(things: Sequence[str]) -> str:

@@ -10,7 +10,6 @@ import csv
 import io
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +24,9 @@ from ddiseg.outcomes import Progress, silent
 #: Width and height of a phantom in pixels.
 SIZE = 256
 
+COLUMNS = ("", "DDI_ID", "DDI_file", "skin_tone", "malignant", "disease")
 LICENCE = "CC0-1.0 (rendered by code, shows no person)"
 SOURCE = "rendered by ddiseg demo"
-
-
-@dataclass(frozen=True)
-class _PhantomRow:
-    name: str
-    tone_code: int
-    malignant: bool
-    diagnosis: str
 
 
 def render_ddi(
@@ -48,15 +40,18 @@ def render_ddi(
     photographs.mkdir(parents=True, exist_ok=True)
     truth.mkdir(parents=True, exist_ok=True)
     jobs = [(photographs, truth, number, seed) for number in range(1, count + 1)]
-    rows = []
+    rows: list[Sequence[object]] = [COLUMNS]
     with ProcessPoolExecutor() as pool:
         for row in pool.map(_render_one, jobs, chunksize=8):
             rows.append(row)
-            progress(len(rows), count)
-    atomic_write(photographs / METADATA, _table(rows))
+            progress(len(rows) - 1, count)
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows(rows)
+    atomic_write(photographs / METADATA, table.getvalue())
 
 
-def _render_one(job: tuple[Path, Path, int, int]) -> _PhantomRow:
+def _render_one(job: tuple[Path, Path, int, int]) -> Sequence[object]:
+    """Write one phantom and its mask; return its row of DDI's table."""
     photographs, truth, number, seed = job
     rng = np.random.default_rng((seed, number))
     tone = TONES[number % len(TONES)]
@@ -69,15 +64,4 @@ def _render_one(job: tuple[Path, Path, int, int]) -> _PhantomRow:
         atomic_write(truth / name, masks.encode_png(phantom.mask, protocol.palette()))
     code = protocol.tone(tone).code
     assert code is not None
-    return _PhantomRow(name, code, phantom.malignant, phantom.diagnosis)
-
-
-def _table(rows: Sequence[_PhantomRow]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["", "DDI_ID", "DDI_file", "skin_tone", "malignant", "disease"])
-    for index, row in enumerate(rows):
-        writer.writerow(
-            [index, index + 1, row.name, row.tone_code, str(row.malignant).upper(), row.diagnosis]
-        )
-    return text.getvalue()
+    return number - 1, number, name, code, str(phantom.malignant).upper(), phantom.diagnosis

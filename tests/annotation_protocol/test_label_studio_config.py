@@ -328,18 +328,8 @@ def remove_lesion(mask: ET.Element) -> None:
     mask.remove(option(mask, "lesion"))
 
 
-def rename_lesion_and_remove_hotkey(mask: ET.Element) -> None:
-    remove_hotkey(mask)
-    rename_lesion(mask)
-
-
 def recolour_lesion(mask: ET.Element) -> None:
     option(mask, "lesion").set("background", "#FF0000")
-
-
-def rename_and_recolour_lesion(mask: ET.Element) -> None:
-    recolour_lesion(mask)
-    rename_lesion(mask)
 
 
 def change_hotkey(mask: ET.Element) -> None:
@@ -350,47 +340,38 @@ def remove_hotkey(mask: ET.Element) -> None:
     del option(mask, "lesion").attrib["hotkey"]
 
 
-def add_label(mask: ET.Element) -> None:
-    ET.SubElement(
-        mask, "Label", value="ulcer", background="#FFA39E"
-    )  # what the editor's Add writes
+def add_label(mask: ET.Element) -> None:  # what the editor's Add writes
+    ET.SubElement(mask, "Label", value="ulcer", background="#FFA39E")
 
 
 def reorder(mask: ET.Element) -> None:
     mask[:] = reversed(mask)
 
 
+RENAMED = "label 'lesion' of mask was renamed to 'sore'"
+RECOLOURED = "label 'lesion' of mask: colour '#ff0000' instead of '#56b4e9'"
+WITHOUT_HOTKEY = "label 'lesion' of mask: hotkey '' instead of '1'"
+
+
 @pytest.mark.parametrize(
-    ("edit", "lines"),
+    ("edits", "lines"),
     [
-        (rename_lesion, ["label 'lesion' of mask was renamed to 'sore'"]),
-        (remove_lesion, ["label 'lesion' of mask is missing"]),
-        (
-            recolour_lesion,
-            ["label 'lesion' of mask: colour '#ff0000' instead of '#56b4e9'"],
-        ),
-        (
-            rename_and_recolour_lesion,
-            [
-                "label 'lesion' of mask was renamed to 'sore'",
-                "label 'lesion' of mask: colour '#ff0000' instead of '#56b4e9'",
-            ],
-        ),
-        (
-            rename_lesion_and_remove_hotkey,
-            [
-                "label 'lesion' of mask was renamed to 'sore'",
-                "label 'lesion' of mask: hotkey '' instead of '1'",
-            ],
-        ),
-        (change_hotkey, ["label 'lesion' of mask: hotkey 'z' instead of '1'"]),
-        (remove_hotkey, ["label 'lesion' of mask: hotkey '' instead of '1'"]),
-        (add_label, ["label 'ulcer' of mask was added"]),
-        (reorder, ["a heading, the layout or the order was changed"]),
+        ([rename_lesion], [RENAMED]),
+        ([remove_lesion], ["label 'lesion' of mask is missing"]),
+        ([recolour_lesion], [RECOLOURED]),
+        ([recolour_lesion, rename_lesion], [RENAMED, RECOLOURED]),
+        ([remove_hotkey, rename_lesion], [RENAMED, WITHOUT_HOTKEY]),
+        ([change_hotkey], ["label 'lesion' of mask: hotkey 'z' instead of '1'"]),
+        ([remove_hotkey], [WITHOUT_HOTKEY]),
+        ([add_label], ["label 'ulcer' of mask was added"]),
+        ([reorder], ["a heading, the layout or the order was changed"]),
     ],
 )
-def test_differences__labels(edit: Callable[[ET.Element], None], lines: list[str]) -> None:
-    assert lc.differences(edited(ANNOTATION, lc.MASK, edit), ANNOTATION) == lines
+def test_differences__labels(edits: list[Callable[[ET.Element], None]], lines: list[str]) -> None:
+    config = ANNOTATION
+    for edit in edits:
+        config = edited(config, lc.MASK, edit)
+    assert lc.differences(config, ANNOTATION) == lines
 
 
 def reword(reasons: ET.Element) -> None:
@@ -425,12 +406,9 @@ def test_differences__another_tag(wording: SnapshotAssertion) -> None:
 
 
 def test_differences__controls_missing_and_added() -> None:
-    assert lc.differences(REVIEW, ANNOTATION) == [
-        "note is missing",
-        "skip_reason is missing",
-        "verdict was added",
-        "comment was added",
-    ]
+    missing = ["note is missing", "skip_reason is missing"]
+    added = ["verdict was added", "comment was added"]
+    assert lc.differences(REVIEW, ANNOTATION) == missing + added
 
 
 @pytest.mark.parametrize(

@@ -262,19 +262,13 @@ def test_guide__hotkeys(protocol: Protocol) -> None:
 
 
 def test_guide__skip_reasons(protocol: Protocol) -> None:
+    notes = {True: "required", False: "optional"}
     assert _table("Reason") == [
-        [
-            f"**{r.key}**",
-            r.label,
-            f"`{r.hotkey}`",
-            "required" if r.needs_note else "optional",
-            r.definition,
-        ]
+        [f"**{r.key}**", r.label, f"`{r.hotkey}`", notes[r.needs_note], r.definition]
         for r in protocol.skip_reasons
     ]
-    assert re.findall(r"^### ([a-z]+)$", GUIDE, re.MULTILINE) == [
-        r.key for r in protocol.skip_reasons
-    ]
+    headings = re.findall(r"^### ([a-z]+)$", GUIDE, re.MULTILINE)
+    assert headings == [r.key for r in protocol.skip_reasons]
 
 
 def test_guide__verdicts(protocol: Protocol) -> None:

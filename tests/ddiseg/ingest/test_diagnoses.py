@@ -19,10 +19,10 @@ from ddiseg.ingest.matching import Matched
 from tests.wording import Refusal
 
 
-def judge(
+def label(
     *diagnoses: str | None, malignant: str | None = None, benign: str | None = None
 ) -> MalignancyLabels:
-    """Judge files called 0, 1, ... with these diagnoses; one that ends in + or - says it itself."""
+    """Label files called 0, 1, ... with these diagnoses; one that ends in + or - says it itself."""
     details = {}
     for number, text in enumerate(diagnoses):
         itself = {"+": True, "-": False}.get((text or " ")[-1])
@@ -32,43 +32,34 @@ def judge(
     return label_malignancy(matched, MalignantDiagnoses.parse(malignant, benign))
 
 
-def verdicts(judged: MalignancyLabels) -> list[bool | None]:
-    return [details.malignant for details in judged.matched.details.values()]
+def verdicts(labelled: MalignancyLabels) -> list[bool | None]:
+    return [details.malignant for details in labelled.matched.details.values()]
 
 
-def summary(judged: MalignancyLabels) -> str:
-    (line,) = judged.summary(judged.matched.details.values())
+def summary(labelled: MalignancyLabels) -> str:
+    (line,) = labelled.summary(labelled.matched.details.values())
     return line
 
 
 @pytest.mark.parametrize(
-    ("diagnoses", "expected", "by"),
+    ("diagnoses", "by"),
     [
+        (["BCC+", "MEL+", "SCC+", "ACK-", "NEV-", "SEK-", None], "PAD-UFES-20's codes"),
+        (["akiec", "bcc+", "bkl-", "df-", "mel+", "nv-", "vasc-"], "HAM10000's codes"),
         (
-            ["BCC", "MEL", "SCC", "ACK", "NEV", "SEK", None],
-            [True, True, True, False, False, False, None],
-            "PAD-UFES-20's codes",
-        ),
-        (
-            ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"],
-            [None, True, False, False, True, False, False],
-            "HAM10000's codes",
-        ),
-        (
-            ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"],
-            [True, False, True, False, False, False, False, True, None],
+            ["MEL+", "NV-", "BCC+", "AK-", "BKL-", "DF-", "VASC-", "SCC+", "UNK"],
             "ISIC 2019's codes",
         ),
-        ([" mel ", "Nv"], [True, False], "HAM10000 and ISIC 2019's codes"),
+        ([" mel +", "Nv-"], "HAM10000 and ISIC 2019's codes"),
     ],
 )
-def test_judge__codes_of_a_dataset(
-    diagnoses: list[str | None], expected: list[bool | None], by: str
-) -> None:
-    judged = judge(*diagnoses)
-    assert verdicts(judged) == expected
-    assert judged.by == by
-    assert judged.notes == []
+def test_label__codes_of_a_dataset(diagnoses: list[str | None], by: str) -> None:
+    """Each diagnosis ends in what its code says: + malignant, - benign."""
+    labelled = label(*((text or "").rstrip("+-") or None for text in diagnoses))
+    says = {"+": True, "-": False}
+    assert verdicts(labelled) == [says.get((text or " ")[-1]) for text in diagnoses]
+    assert labelled.by == by
+    assert labelled.notes == []
 
 
 def test_vocabularies__agree_where_they_share_a_code() -> None:
@@ -83,91 +74,91 @@ def test_vocabularies__agree_where_they_share_a_code() -> None:
         assert "https://" in each.source
 
 
-def test_judge__one_foreign_diagnosis_and_nothing_is_guessed() -> None:
-    judged = judge("BCC", "NEV", "wart")
-    assert verdicts(judged) == [None, None, None]
-    assert judged.by is None
-    (note,) = judged.notes
+def test_label__one_foreign_diagnosis_and_nothing_is_guessed() -> None:
+    labelled = label("BCC", "NEV", "wart")
+    assert verdicts(labelled) == [None, None, None]
+    assert labelled.by is None
+    (note,) = labelled.notes
     assert note.startswith("malignancy is not known: the diagnoses (BCC, NEV, wart) are not all")
     assert "--malignant DIAGNOSIS,... and --benign DIAGNOSIS,... (or --benign rest)" in note
 
 
-def test_judge__codes_of_two_datasets_are_not_mixed() -> None:
-    assert verdicts(judge("ACK", "akiec")) == [None, None]
+def test_label__codes_of_two_datasets_are_not_mixed() -> None:
+    assert verdicts(label("ACK", "akiec")) == [None, None]
 
 
-def test_judge__codes_are_those_of_rows_without_a_file_too() -> None:
+def test_label__codes_are_those_of_rows_without_a_file_too() -> None:
     details = {"0": Details(diagnosis="BCC")}
     described = [*details.values(), Details(diagnosis="wart")]
-    judged = label_malignancy(Matched(details=details, described=described), MalignantDiagnoses())
-    assert judged.by is None
+    labelled = label_malignancy(Matched(details=details, described=described), MalignantDiagnoses())
+    assert labelled.by is None
 
 
-def test_judge__no_diagnosis_is_no_news() -> None:
-    assert (judge(None, None).by, judge(None).notes) == (None, [])
+def test_label__no_diagnosis_is_no_news() -> None:
+    assert (label(None, None).by, label(None).notes) == (None, [])
 
 
-def test_judge__options_over_codes() -> None:
-    judged = judge("ACK", "BCC", "NEV", malignant="ack")
-    assert verdicts(judged) == [True, True, False]
-    assert judged.by == "--malignant, PAD-UFES-20's codes"
-    assert [d.malignant_source for d in judged.matched.details.values()] == [
+def test_label__options_over_codes() -> None:
+    labelled = label("ACK", "BCC", "NEV", malignant="ack")
+    assert verdicts(labelled) == [True, True, False]
+    assert labelled.by == "--malignant, PAD-UFES-20's codes"
+    assert [d.malignant_source for d in labelled.matched.details.values()] == [
         "diagnosis: --malignant",
         "diagnosis: PAD-UFES-20's codes",
         "diagnosis: PAD-UFES-20's codes",
     ]
 
 
-def test_judge__options_for_the_diagnoses_that_are_no_codes() -> None:
-    judged = judge("BCC", "NEV", "Wart", benign=" WART ")
-    assert verdicts(judged) == [True, False, False]
+def test_label__options_for_the_diagnoses_that_are_no_codes() -> None:
+    labelled = label("BCC", "NEV", "Wart", benign=" WART ")
+    assert verdicts(labelled) == [True, False, False]
 
 
-def test_judge__malignant_alone_leaves_the_others_unknown(wording: SnapshotAssertion) -> None:
-    judged = judge("naevus", "melanoma", "wart", malignant="Melanoma")
-    assert verdicts(judged) == [None, True, None]
-    assert summary(judged) == wording
+def test_label__malignant_alone_leaves_the_others_unknown(wording: SnapshotAssertion) -> None:
+    labelled = label("naevus", "melanoma", "wart", malignant="Melanoma")
+    assert verdicts(labelled) == [None, True, None]
+    assert summary(labelled) == wording
 
 
-def test_judge__rest_is_benign() -> None:
-    judged = judge("naevus", "melanoma", None, malignant="melanoma", benign="rest")
-    assert verdicts(judged) == [False, True, None]
-    assert judged.by == "--malignant, --benign"
-    sources = [d.malignant_source for d in judged.matched.details.values()]
+def test_label__rest_is_benign() -> None:
+    labelled = label("naevus", "melanoma", None, malignant="melanoma", benign="rest")
+    assert verdicts(labelled) == [False, True, None]
+    assert labelled.by == "--malignant, --benign"
+    sources = [d.malignant_source for d in labelled.matched.details.values()]
     assert sources == ["diagnosis: --benign", "diagnosis: --malignant", None]
-    assert verdicts(judge("BCC", "MEL", malignant="MEL", benign="rest")) == [False, True]
+    assert verdicts(label("BCC", "MEL", malignant="MEL", benign="rest")) == [False, True]
 
 
-def test_judge__a_diagnosis_with_a_comma() -> None:
-    judged = judge("carcinoma, basal", "x", malignant='"carcinoma, basal"')
-    assert verdicts(judged) == [True, None]
+def test_label__a_diagnosis_with_a_comma() -> None:
+    labelled = label("carcinoma, basal", "x", malignant='"carcinoma, basal"')
+    assert verdicts(labelled) == [True, None]
 
 
-def test_judge__what_rows_say_wins_and_contradictions_are_told(wording: SnapshotAssertion) -> None:
-    judged = judge("BCC-", "NEV-", "MEL", malignant="BCC,MEL")
-    assert verdicts(judged) == [False, False, True]
-    assert judged.notes == wording
+def test_label__what_rows_say_wins_and_contradictions_are_told(wording: SnapshotAssertion) -> None:
+    labelled = label("BCC-", "NEV-", "MEL", malignant="BCC,MEL")
+    assert verdicts(labelled) == [False, False, True]
+    assert labelled.notes == wording
 
 
-def test_judge__codes_only_where_no_row_says_it() -> None:
-    judged = judge("BCC+", "NEV")
-    assert verdicts(judged) == [True, None]
-    assert (judged.by, judged.notes) == (None, [])
+def test_label__codes_only_where_no_row_says_it() -> None:
+    labelled = label("BCC+", "NEV")
+    assert verdicts(labelled) == [True, None]
+    assert (labelled.by, labelled.notes) == (None, [])
 
 
-def test_judge__names_that_no_row_has(wording: SnapshotAssertion) -> None:
-    notes = judge("BCC", "NEV", malignant="BCC,XYZ", benign="ABC").notes
+def test_label__names_that_no_row_has(wording: SnapshotAssertion) -> None:
+    notes = label("BCC", "NEV", malignant="BCC,XYZ", benign="ABC").notes
     assert notes == wording
 
 
-def test_judge__options_without_a_diagnosis(refusal: Refusal) -> None:
+def test_label__options_without_a_diagnosis(refusal: Refusal) -> None:
     with refusal(InputError):
-        judge(None, malignant="BCC", benign="rest")
+        label(None, malignant="BCC", benign="rest")
 
 
 def test_summary__counts_what_is_stored(wording: SnapshotAssertion) -> None:
-    judged = judge("BCC", "NEV")
-    assert judged.summary([Details(malignant=True, diagnosis="BCC"), Details()]) == wording
+    labelled = label("BCC", "NEV")
+    assert labelled.summary([Details(malignant=True, diagnosis="BCC"), Details()]) == wording
 
 
 @pytest.mark.parametrize(
