@@ -4,7 +4,7 @@ The photographs are pad300 (PAD-UFES-20, CC BY 4.0); PAD300 names the folder. It
 annotator: 10 images drawn at random, then batches of 20 up to 90, drawn as `ddiseg batch draw`
 draws them (equal by tone, of a patient one image a batch and none who is labelled already as long
 as there are others, a fifth of each batch at random, the rest by the strategy). After each batch
-probes learn anew from all masks so far and paint the test part, which nothing else ever sees.
+probes learn anew from all masks so far and predict the test part, which nothing else ever sees.
 
 To be affordable on two cores the probes are lighter than the product's: no second look, no mirror
 image, one augmented view, 200 steps, votes on a grid of 32. That lowers every curve alike.
@@ -149,12 +149,12 @@ class Trial:
 
     def _run(self, strategy: Strategy, seed: int) -> Iterator[Learned]:
         labelled = self._batch(Strategy.RANDOM, seed, START, [], np.full(len(self.pool), np.nan))
-        learned = self._learn(labelled, seed, paint_pool=True)
+        learned = self._learn(labelled, seed, predict_pool=True)
         yield learned
         for before, now in pairwise(self.points):
             labelled += self._batch(strategy, seed, now - before, labelled, learned.uncertainty)
             asked_for = strategy in UNCERTAIN and now < self.points[-1]
-            learned = self._learn(labelled, seed, paint_pool=asked_for)
+            learned = self._learn(labelled, seed, predict_pool=asked_for)
             yield learned
 
     def _batch(
@@ -165,7 +165,7 @@ class Trial:
         labelled: Sequence[int],
         uncertainty: NDArray[np.float64],
     ) -> list[int]:
-        """Positions in the pool of what is labelled next, drawn as `ddiseg batch draw` does."""
+        """Return the positions in the pool of the images to label next, as `ddiseg batch draw` does."""
         ranked = np.random.default_rng(seed).permutation(len(self.pool))
         tones = np.array([example.tone for example in self.pool])
         waiting = {t: ranked[(tones[ranked] == t) & ~np.isin(ranked, labelled)] for t in set(tones)}
@@ -188,7 +188,7 @@ class Trial:
     def _take(
         self, images: NDArray[np.intp], batch: list[int], barred: Sequence[int]
     ) -> Callable[[int], bool]:
-        """Moves an image to the batch, unless its patient is there or among the barred."""
+        """Move an image to the batch, unless its patient is in it or barred."""
         patients = {self.pool[i].patient for i in (*batch, *barred)}
 
         def take(position: int) -> bool:
@@ -201,10 +201,10 @@ class Trial:
 
         return take
 
-    def _learn(self, labelled: Sequence[int], seed: int, *, paint_pool: bool) -> Learned:
-        """Learn from the masks of these images and paint the others; from the state where known."""
+    def _learn(self, labelled: Sequence[int], seed: int, *, predict_pool: bool) -> Learned:
+        """Learn from the masks of these images and predict the others; read from the state where stored."""
         settings = replace(self.settings, seed=seed)
-        parts = len(self.pool), len(self.test), paint_pool
+        parts = len(self.pool), len(self.test), predict_pool
         name = json.dumps([sorted(map(int, labelled)), settings.to_dict(), parts])
         path = self.state / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.npz"
         if not path.is_file():
@@ -212,7 +212,7 @@ class Trial:
             examples = [self.pool[i] for i in sorted(labelled)]
             probes = train_probes(examples, self.backbone, settings, CLASSES, cache=cache)
             iou = [_lesion_iou(e, p.mask) for e, p in self._painted(probes, self.test, cache)]
-            rest = np.setdiff1d(np.arange(len(self.pool)), labelled)[: None if paint_pool else 0]
+            rest = np.setdiff1d(np.arange(len(self.pool)), labelled)[: None if predict_pool else 0]
             uncertainty = np.full(len(self.pool), np.nan)
             found = self._painted(probes, [self.pool[i] for i in rest], cache)
             uncertainty[rest] = [prediction.uncertainty for _, prediction in found]
@@ -245,12 +245,12 @@ def _descriptors(
     return np.stack(rows)
 
 
-def _lesion_iou(example: Example, painted: NDArray[np.uint8]) -> float:
-    return float(iou_per_class(confusion(example.mask, painted, len(CLASSES)))[LESION])
+def _lesion_iou(example: Example, predicted: NDArray[np.uint8]) -> float:
+    return float(iou_per_class(confusion(example.mask, predicted, len(CLASSES)))[LESION])
 
 
 class Bootstrap:
-    """Means over seeds and test images with 95 % intervals: seeds and patients are drawn anew.
+    """Means over seeds and test images with 95 % intervals: seeds and patients are resampled.
 
     The same draws for every strategy, so that differences are paired.
     """
@@ -307,7 +307,7 @@ def _rows(curves: Curves, trial: Trial) -> Iterator[tuple[str, ...]]:
 
 def _savings(curves: Curves, trial: Trial) -> Iterator[str]:
     """How many masks fewer than random a strategy needs for the same lesion IoU."""
-    drawn = bootstrap_weights(len(curves[Strategy.RANDOM]), RESAMPLES, 0)
+    weights = bootstrap_weights(len(curves[Strategy.RANDOM]), RESAMPLES, 0)
     seeds = len(curves[Strategy.RANDOM])
     for strategy, curve in curves.items():
         if strategy is Strategy.RANDOM:
@@ -318,12 +318,12 @@ def _savings(curves: Curves, trial: Trial) -> Iterator[str]:
             saved = masks_saved(ours.mean(axis=0), theirs.mean(axis=0), trial.points, point)
             resampled = [
                 masks_saved(w @ ours / seeds, w @ theirs / seeds, trial.points, point)
-                for w in drawn
+                for w in weights
             ]
             low, high = percentile_interval(np.array(resampled))
-            said = f"saves {saved:.0f}" if saved > 0 else f"saves none ({saved:.0f})"
+            result = f"saves {saved:.0f}" if saved > 0 else f"saves none ({saved:.0f})"
             yield (
-                f"{strategy} with {masks} masks {said} masks against random "
+                f"{strategy} with {masks} masks {result} masks against random "
                 f"[95% over {seeds} seeds: {low:.0f}, {high:.0f}; at most "
                 f"{trial.points[-1] - masks} can be seen]"
             )
@@ -332,7 +332,7 @@ def _savings(curves: Curves, trial: Trial) -> Iterator[str]:
 def masks_saved(
     ours: NDArray[np.float64], random: NDArray[np.float64], points: Sequence[int], point: int
 ) -> float:
-    """How many masks more than `points[point]` random needs to be as good as ours is there.
+    """Return how many more masks than `points[point]` random needs to be as good as ours.
 
     Read off the random curve, interpolated and made to rise by the best so far; where that never
     gets so far, it is what is left to its end. Negative where random needs fewer.

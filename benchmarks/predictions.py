@@ -1,4 +1,4 @@
-"""Phantoms with all five classes, and predictions as a weak model would paint them."""
+"""Phantoms with all five classes, and predictions as of a weak model."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def ragged(mask: Mask, by: int) -> Mask:
     """Each pixel taken from a random place up to `by` pixels away."""
     rng = np.random.default_rng(0)
     rows, columns = (
-        np.clip(axis + rng.integers(-by, by + 1, mask.shape), 0, side - 1)
-        for axis, side in zip(np.ogrid[: mask.shape[0], : mask.shape[1]], mask.shape, strict=True)
+        np.clip(axis + rng.integers(-by, by + 1, mask.shape), 0, length - 1)
+        for axis, length in zip(np.ogrid[: mask.shape[0], : mask.shape[1]], mask.shape, strict=True)
     )
     return mask[rows, columns]
 

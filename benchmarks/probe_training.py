@@ -38,7 +38,7 @@ from benchmarks.refresh_and_gate import accept
 from benchmarks.timing import seconds
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.ingest.rendered import render_ddi
-from ddiseg.model.train import refresh
+from ddiseg.model.train import train_version
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet
 from fedd.cache import FeatureCache
@@ -215,12 +215,12 @@ def _refresh(name: str) -> dict[str, float]:
     import_photographs(workspace, folder / "ddi")
     *before, last = sorted((folder / "masks").iterdir())
     accept(workspace, before, folder / "before")
-    earlier = refresh(workspace, "benchmark").version
+    earlier = train_version(workspace, "benchmark").version
     accept(workspace, [last], folder / "last")
-    took = seconds(lambda: refresh(workspace, "benchmark"))
+    took = seconds(lambda: train_version(workspace, "benchmark"))
     metrics = workspace.catalogue.models.current().metrics
     assert metrics["went_on_from"] == earlier.name
-    scratch = seconds(lambda: refresh(workspace, "benchmark", from_scratch=True))
+    scratch = seconds(lambda: train_version(workspace, "benchmark", from_scratch=True))
     return {"seconds": took, "training": metrics["seconds"], "scratch": scratch}
 
 

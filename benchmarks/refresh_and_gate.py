@@ -2,8 +2,8 @@
 
 150 phantoms with their true masks, of which the rule holds about every fifth out; a first version
 has learned from 30. Measured is what `ddiseg loop run` does when a refresh is due: activations,
-training of both looks, figures on the part that ended it, both versions' masks of the held-out images,
-and the verdict. There is no peer: no other tool has a gate.
+training of probes and refiners, estimates on the validation split, both versions' masks of the hold-out
+set, and the decision. There is no peer: no other tool has a gate.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.timing import seconds
 from ddiseg.ingest.mask_files import import_masks
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.ingest.rendered import render_ddi
-from ddiseg.model.train import Refreshed, refresh
+from ddiseg.model.train import Refreshed, train_version
 from ddiseg.workspace.workspace import Workspace
 
 IMAGES, FIRST, GOAL = 150, 36, 360
@@ -30,15 +30,15 @@ def main() -> None:
         import_photographs(workspace, folder / "ddi")
         files = sorted((folder / "masks").iterdir())
         accept(workspace, files[:FIRST], folder / "first")
-        refresh(workspace, "benchmark", start_holdout=True)
+        train_version(workspace, "benchmark", start_holdout=True)
         accept(workspace, files[FIRST:], folder / "later")
         done: list[Refreshed] = []
-        took = seconds(lambda: done.append(refresh(workspace, "benchmark")))
+        took = seconds(lambda: done.append(train_version(workspace, "benchmark")))
         gate = done[0].version.gate
         assert gate is not None
         print(
             f"{len(done[0].version.training_masks)} training masks, "
-            f"{gate['held_out']['images']} held out: {took:.0f} s (goal: under {GOAL} s)"
+            f"{gate['held_out']['images']} in the hold-out set: {took:.0f} s (goal: under {GOAL} s)"
         )
         print("\n".join(f"  {reason}" for reason in done[0].reasons))
 

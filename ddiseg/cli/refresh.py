@@ -55,7 +55,7 @@ def refresh(
     new one is worse overall or for any tone. Backbone, seed, device and the other settings are those
     of [training] in 'ddiseg config show'.
     """
-    from ddiseg.model.train import refresh as train
+    from ddiseg.model.train import train_version
     from ddiseg.workspace.workspace import default_actor
 
     if malignancy and (from_scratch or gate):
@@ -68,7 +68,7 @@ def refresh(
     workspace = settings.open()
     chosen = workspace.training(**given)
     with progress_stages() as stages:
-        done = train(
+        done = train_version(
             workspace,
             default_actor(),
             chosen.backbone,

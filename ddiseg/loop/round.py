@@ -27,7 +27,7 @@ from ddiseg.loop.auto_batches import images_to_score, next_name
 from ddiseg.loop.schedule import Due, refresh_due
 from ddiseg.loop.worklist import Worklist
 from ddiseg.model.predict import Predictor
-from ddiseg.model.train import refresh
+from ddiseg.model.train import train_version
 from ddiseg.outcomes import (
     FileOutcome,
     Stages,
@@ -206,7 +206,7 @@ class _Round:
         options, due = self.options, self.due()
         if not (due.is_due or self.must_refresh):
             return f"not due: {due.why}"
-        done = refresh(
+        done = train_version(
             self.workspace,
             self.actor,
             options.backbone,

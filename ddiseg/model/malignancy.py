@@ -222,8 +222,8 @@ def evaluate_malignancy(
             f"{counts['learned_from']} were learned from (or others of their patients were), "
             f"{counts['unknown_malignancy']} are of unknown malignancy, "
             f"{counts['without_probability']} have no probability yet; keep a test set aside with "
-            "'ddiseg refresh --malignancy --hold-out SUBSET', then run 'ddiseg prelabel --malignancy "
-            "--subset SUBSET'"
+            "'ddiseg malignancy train --exclude SUBSET', then run 'ddiseg malignancy predict --subset "
+            "SUBSET'"
         )
     values = [probabilities[image.id] for image in scored]
     threshold = float(version.metrics["threshold"])

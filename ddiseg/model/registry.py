@@ -61,11 +61,11 @@ class VersionDifference:
 
 def gate_status(version: ModelVersion) -> GateStatus:
     """Return the result of the gate for a version."""
-    if version.gate is None:
+    if (decision := version.decision) is None:
         return GateStatus.NOT_RUN
-    if not version.gate["passed"]:
+    if not decision.passed:
         return GateStatus.REFUSED
-    return GateStatus.PASSED if version.gate["judged"] else GateStatus.NOT_EVALUATED
+    return GateStatus.PASSED if decision.evaluated else GateStatus.NOT_EVALUATED
 
 
 def in_use(workspace: Workspace, version: ModelVersion) -> bool:
@@ -100,10 +100,10 @@ def promote(
             version, before, changed=False, forced=False, why="it is in use already"
         )
     check_usable(workspace, version)
-    entitled = _entitled(workspace, version)
-    if entitled is None and not force:
+    right = _right_to_promotion(workspace, version)
+    if right is None and not force:
         raise InputError(f"{_why_not(version)}: add --force --why 'TEXT' to promote it anyway")
-    forced, why = entitled is None, why or entitled or ""
+    forced, why = right is None, why or right or ""
     changed = models.promote(version.name, actor, why, forced=forced)
     return PromotionChange(version, before, changed, forced, why)
 
@@ -141,7 +141,7 @@ def rollback(
 
 def check_usable(workspace: Workspace, version: ModelVersion) -> None:
     """Raise InputError or WorkspaceError where a version can't predict here."""
-    # Only this needs PyTorch: lists, cards and comparisons do without.
+    # Imported here, as only this needs PyTorch.
     from ddiseg.model.malignancy import load_classifier_version
     from ddiseg.model.storage import load_version
 
@@ -218,7 +218,7 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _chain(workspace: Workspace, kind: ModelKind) -> list[ModelVersion]:
-    """Return the versions that rollbacks lead to, the nearest last, then the current model."""
+    """Return the promoted versions that were not rolled back, oldest first; the last is the current model."""
     versions = {version.id: version for version in workspace.catalogue.models.all(kind)}
     chain: list[int] = []
     for promotion in workspace.catalogue.models.promotions(kind):
@@ -228,7 +228,7 @@ def _chain(workspace: Workspace, kind: ModelKind) -> list[ModelVersion]:
     return [versions[version_id] for version_id in chain]
 
 
-def _entitled(workspace: Workspace, version: ModelVersion) -> str | None:
+def _right_to_promotion(workspace: Workspace, version: ModelVersion) -> str | None:
     """Return why a version may be promoted without force; None where it may not."""
     promotions = workspace.catalogue.models.promotions(ModelKind(version.kind))
     if any(promotion.model_version_id == version.id for promotion in promotions):
@@ -237,11 +237,11 @@ def _entitled(workspace: Workspace, version: ModelVersion) -> str | None:
 
 
 def _why_not(version: ModelVersion) -> str:
-    if version.gate is None:
+    if (decision := version.decision) is None:
         return f"{version.name} was never compared by the gate"
     refused = gate_status(version) is GateStatus.REFUSED
     status = "was refused by the gate" if refused else "could not be compared by the gate"
-    return f"{version.name} {status} ({version.gate['reasons'][0]})"
+    return f"{version.name} {status} ({decision.reasons[0]})"
 
 
 def _facts(version: ModelVersion) -> dict[str, Any]:

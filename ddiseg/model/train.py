@@ -55,20 +55,20 @@ class Refreshed:
     @property
     def absent_classes(self) -> tuple[str, ...]:
         """Classes that its training masks do not show, so that it never predicts them."""
-        return tuple(self.version.metrics["absent_classes"])
+        return self.version.training.absent_classes
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes on the training, such as that there were too few masks for a validation split."""
-        return tuple(self.version.metrics.get("notes", ()))
+        return self.version.training.notes
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """The gate's reasons, a line each; empty without a gate decision."""
-        return tuple(self.version.gate["reasons"]) if self.version.gate else ()
+        return decision.reasons if (decision := self.version.decision) else ()
 
 
-def refresh(
+def train_version(
     workspace: Workspace,
     actor: str,
     backbone: str = SHIPPED,
@@ -104,18 +104,24 @@ def refresh(
         WorkspaceError: something can't be read or written just now, the current model included.
     """
     gate.check_max_drop(max_drop)
-    pairs, holdout = _split(workspace, start_holdout=start_holdout)
+    pairs, holdout = _split_accepted(workspace, start_holdout=start_holdout)
     protocol = load_protocol()
     net = place(load_backbone(backbone), device)
     settings = replace(settings or default_settings(net.config), seed=seed)
     hashes = [mask.content_hash for _, mask in pairs]
     current = workspace.catalogue.models.current_or_none()
-    if (same := _same(workspace, current, net, settings, hashes, from_scratch)) is not None:
-        return Refreshed(same, False, current.name if current else None)
+    if (
+        identical := _find_identical_version(
+            workspace, current, net, settings, hashes, from_scratch
+        )
+    ) is not None:
+        return Refreshed(identical, False, current.name if current else None)
     loaded, unusable = None, None
     if holdout is not None:
         loaded, unusable = load_current_model(workspace, current, net)
-    earlier = None if from_scratch else _earlier(workspace, current, net, settings, hashes)
+    earlier = (
+        None if from_scratch else _warm_start_source(workspace, current, net, settings, hashes)
+    )
     cache = feature_cache(workspace, cache_limit)
     groups = group_keys([image for image, _ in pairs])
     started = time.monotonic()
@@ -192,7 +198,7 @@ def training_metrics(
 
     `validation` is measured on the validation split: images by tone, temperature, calibration error,
     and IoU by class with n and interval; None without a validation split. No mask is predicted for
-    the training split: the IoU would flatter, and take longer than the training.
+    the training split: its IoU would be too high, and predicting would take longer than training.
     """
     in_validation = set(probes.record.validation)
     validation: list[tuple[Image, Mask, NDArray[np.int64]]] = []
@@ -241,7 +247,7 @@ def _count_tones(images: Sequence[Image]) -> dict[str, int]:
 Pairs = list[tuple[Image, Mask]]
 
 
-def _split(workspace: Workspace, *, start_holdout: bool) -> tuple[Pairs, Pairs | None]:
+def _split_accepted(workspace: Workspace, *, start_holdout: bool) -> tuple[Pairs, Pairs | None]:
     """Return the accepted masks, with their images, of the training split and of the hold-out set.
 
     There is no hold-out set, and None is returned, until it is begun. The order does not depend on
@@ -267,7 +273,7 @@ def _split(workspace: Workspace, *, start_holdout: bool) -> tuple[Pairs, Pairs |
     return pairs, holdout
 
 
-def _same(
+def _find_identical_version(
     workspace: Workspace,
     current: ModelVersion | None,
     net: DiffusionUNet | Replicas,
@@ -280,24 +286,24 @@ def _same(
     Also one that the gate refused, unless the current model has changed since.
     """
     versions = workspace.catalogue.models.all(ModelKind.SEGMENTATION)
-    if not versions or not _alike(workspace, versions[-1], net, settings):
+    if not versions or not _has_same_setup(workspace, versions[-1], net, settings):
         return None
     newest = versions[-1]
-    if from_scratch and newest.metrics.get("went_on_from"):
+    if from_scratch and newest.training.went_on_from:
         return None
-    if _refused_against_another(newest, current):
+    if _refused_against_former_model(newest, current):
         return None
     return newest if sorted(newest.training_masks) == sorted(hashes) else None
 
 
-def _refused_against_another(version: ModelVersion, current: ModelVersion | None) -> bool:
+def _refused_against_former_model(version: ModelVersion, current: ModelVersion | None) -> bool:
     """Return whether the gate refused a version against one that is no longer the current model."""
-    if version.gate is None or version.gate["passed"] or current is None:
+    if (decision := version.decision) is None or decision.passed or current is None:
         return False
-    return current.name not in (version.name, version.gate["compared_with"])
+    return current.name not in (version.name, decision.compared_with)
 
 
-def _earlier(
+def _warm_start_source(
     workspace: Workspace,
     current: ModelVersion | None,
     net: DiffusionUNet | Replicas,
@@ -307,10 +313,10 @@ def _earlier(
     """Return the current model if training can continue from it: it learned from some of the masks."""
     if current is None or not set(current.training_masks) < set(hashes):
         return None
-    return current if _alike(workspace, current, net, settings) else None
+    return current if _has_same_setup(workspace, current, net, settings) else None
 
 
-def _alike(
+def _has_same_setup(
     workspace: Workspace,
     version: ModelVersion,
     net: DiffusionUNet | Replicas,

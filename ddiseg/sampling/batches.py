@@ -7,7 +7,7 @@ at random and recorded as such: those images test the model without selection bi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from ddiseg.catalogue.batches import Member, NewMember
 from ddiseg.errors import InputError
 from ddiseg.sampling.pool import BatchPool
 from ddiseg.sampling.quotas import WorstTone, focus_on, share_out, worst_tone
-from ddiseg.sampling.strategies import Candidates, Pick, Strategy, in_effect, pick
+from ddiseg.sampling.strategies import Candidates, Pick, Strategy, TryTake, effective_strategy, pick
 from ddiseg.sampling.subsets import UNKNOWN, check_name
 
 _PRELABEL = "run 'ddiseg prelabel' first"
@@ -246,19 +246,19 @@ class _Draw:
                     embeddings,
                     centres[np.isfinite(centres).all(axis=1)],
                 )
-                found = pick(strategy, candidates, missing, self._take(positions, apart))
+                found = pick(strategy, candidates, missing, self._try_take(positions, apart))
                 picks += [(int(positions[each.index]), each) for each in found]
                 self._related += 0 if apart else len(found)
 
-    def _take(self, positions: NDArray[np.intp], apart: bool) -> Callable[[int], bool]:
-        def take(index: int) -> bool:
+    def _try_take(self, positions: NDArray[np.intp], apart: bool) -> TryTake:
+        def try_take(index: int) -> bool:
             group = self._pool.groups[positions[index]]
             if group in self._batch or (apart and group in self._labelled):
                 return False
             self._batch.add(group)
             return True
 
-        return take
+        return try_take
 
     def _check_known(self) -> None:
         """Raise InputError where no candidate has what the strategy needs."""
@@ -284,7 +284,7 @@ class _Draw:
             embedded = np.isfinite(self._pool.embeddings[positions, 0])
             every += len(positions)
             unpredicted += int((~predicted).sum())
-            used = in_effect(self.request.strategy, predicted, embedded)
+            used = effective_strategy(self.request.strategy, predicted, embedded)
             if used is not self.request.strategy and self._picked[tone]:
                 why = _INSTEAD[used] if self.version else _NO_MODEL
                 notes.append(f"{tone}: {used} instead of mixed, since {why}")

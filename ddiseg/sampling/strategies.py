@@ -22,7 +22,7 @@ BREADTH = 5
 RANDOM_REASON = "next by seed"
 
 #: Called with a candidate before it is taken; returns False where it may not be taken.
-Take: TypeAlias = Callable[[int], bool]
+TryTake: TypeAlias = Callable[[int], bool]
 
 #: With more candidates than this, distances are those of a random projection to so many numbers,
 #: mostly within a tenth of the exact ones (Johnson and Lindenstrauss 1984): five times as fast.
@@ -79,26 +79,26 @@ class Pick:
     random: bool  #: out of all candidates, by rank alone: an unbiased sample of its tone
 
 
-def pick(strategy: Strategy, candidates: Candidates, slots: int, take: Take) -> list[Pick]:
+def pick(strategy: Strategy, candidates: Candidates, slots: int, try_take: TryTake) -> list[Pick]:
     """Return at most `slots` candidates, in the order in which they were chosen.
 
     Takes O(slots N D + L N D); with more than 10,000 candidates, D is 64. Candidates without what the
     strategy needs come last, by rank; where that is all of them, the choice is random.
     """
-    used = in_effect(strategy, candidates.predicted, candidates.embedded)
+    used = effective_strategy(strategy, candidates.predicted, candidates.embedded)
     choose, known = _chooser(used, candidates)
-    picks = choose(candidates, np.flatnonzero(known), slots, take)
+    picks = choose(candidates, np.flatnonzero(known), slots, try_take)
     at_random = not known.any()
     reason = RANDOM_REASON if at_random else "no prediction or embedding yet: by rank"
     for index in np.flatnonzero(~known).tolist():
         if len(picks) >= slots:
             break
-        if take(index):
+        if try_take(index):
             picks.append(Pick(index, reason, at_random))
     return picks
 
 
-def in_effect(
+def effective_strategy(
     strategy: Strategy, predicted: NDArray[np.bool_], embedded: NDArray[np.bool_]
 ) -> Strategy:
     """Return the strategy that MIXED falls back to where arrays, (N,) each, lack values."""
@@ -112,7 +112,7 @@ def in_effect(
 
 
 #: Chooses among the candidates at these positions, ascending.
-_Choose: TypeAlias = Callable[[Candidates, NDArray[np.intp], int, Take], list[Pick]]
+_Choose: TypeAlias = Callable[[Candidates, NDArray[np.intp], int, TryTake], list[Pick]]
 
 
 def _chooser(strategy: Strategy, candidates: Candidates) -> tuple[_Choose, NDArray[np.bool_]]:
@@ -126,29 +126,35 @@ def _chooser(strategy: Strategy, candidates: Candidates) -> tuple[_Choose, NDArr
     }[strategy]
 
 
-def _none(candidates: Candidates, known: NDArray[np.intp], slots: int, take: Take) -> list[Pick]:
+def _none(
+    candidates: Candidates, known: NDArray[np.intp], slots: int, try_take: TryTake
+) -> list[Pick]:
     return []
 
 
 def _uncertain(
-    candidates: Candidates, known: NDArray[np.intp], slots: int, take: Take
+    candidates: Candidates, known: NDArray[np.intp], slots: int, try_take: TryTake
 ) -> list[Pick]:
     picks: list[Pick] = []
     for place, index in enumerate(_by_uncertainty(candidates, known).tolist(), start=1):
         if len(picks) >= slots:
             break
-        if take(index):
+        if try_take(index):
             uncertainty = candidates.uncertainties[index]
             reason = f"uncertainty {uncertainty:.3g}, rank {place} of {len(known)}"
             picks.append(Pick(index, reason, False))
     return picks
 
 
-def _diverse(candidates: Candidates, known: NDArray[np.intp], slots: int, take: Take) -> list[Pick]:
-    return _farthest(_Space(candidates), known, slots, take, "")
+def _diverse(
+    candidates: Candidates, known: NDArray[np.intp], slots: int, try_take: TryTake
+) -> list[Pick]:
+    return _farthest(_Space(candidates), known, slots, try_take, "")
 
 
-def _mixed(candidates: Candidates, known: NDArray[np.intp], slots: int, take: Take) -> list[Pick]:
+def _mixed(
+    candidates: Candidates, known: NDArray[np.intp], slots: int, try_take: TryTake
+) -> list[Pick]:
     space = _Space(candidates)
     order = _by_uncertainty(candidates, known)
     width = BREADTH * slots
@@ -159,7 +165,7 @@ def _mixed(candidates: Candidates, known: NDArray[np.intp], slots: int, take: Ta
             break
         among = np.sort(order[start : start + width])
         prefix = f"among the {min(start + width, len(order))} most uncertain of {len(order)}, "
-        picks += _farthest(space, among, slots - len(picks), take, prefix)
+        picks += _farthest(space, among, slots - len(picks), try_take, prefix)
     return picks
 
 
@@ -220,7 +226,7 @@ def _squared_norms(points: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _farthest(
-    space: _Space, indices: NDArray[np.intp], slots: int, take: Take, prefix: str
+    space: _Space, indices: NDArray[np.intp], slots: int, try_take: TryTake, prefix: str
 ) -> list[Pick]:
     """Choose by greedy k-centre: Sener and Savarese (2018), algorithm 1. `prefix` begins each reason."""
     picks: list[Pick] = []
@@ -232,7 +238,7 @@ def _farthest(
         if away[best] < 0:
             break
         index, distance = int(indices[best]), float(np.sqrt(away[best]))
-        if take(index):
+        if try_take(index):
             reason = f"farthest from the labelled images: distance {distance:.2f}"
             if np.isinf(distance):
                 reason = "the first: no image is labelled yet"

@@ -262,19 +262,19 @@ def _pick(pool: _Pool, request: SubsetRequest) -> dict[str, list[Image]]:
     """Return images by tone in the order of the draw: each size is a prefix of it."""
     picked: dict[str, list[Image]] = {tone: [] for tone in pool.by_tone}
     waiting = {tone: list(images) for tone, images in pool.by_tone.items()}
-    drawn: set[str] = set()
+    taken: set[str] = set()
     patients: set[str] = set()
     # Tones take turns, so that a longer draw does not change what a shorter one would take.
     for turn in range(request.per_tone[-1]):
         for tone, images in waiting.items():
             labels = [turn % 2 == 0, turn % 2 != 0] if request.balance_malignant else [None]
-            free = [image for image in images if pool.near_duplicates[image.id] not in drawn]
+            free = [image for image in images if pool.near_duplicates[image.id] not in taken]
             image = _best(free, labels, patients)
             if image is None:
                 continue
             picked[tone].append(image)
             images.remove(image)
-            drawn.add(pool.near_duplicates[image.id])
+            taken.add(pool.near_duplicates[image.id])
             if image.patient is not None:
                 patients.add(image.patient)
     return picked
@@ -293,11 +293,11 @@ def _best(free: Sequence[Image], labels: Sequence[bool | None], patients: set[st
 def _lacking(picked: dict[str, list[Image]], size: int, request: SubsetRequest) -> list[str]:
     lines = []
     for tone, images in picked.items():
-        drawn = images[:size]
-        if len(drawn) < size:
-            lines.append(f"{tone}: {len(drawn)} of the {size} wanted")
-        malignant = sum(image.malignant is True for image in drawn)
-        benign = len(drawn) - malignant
+        sample = images[:size]
+        if len(sample) < size:
+            lines.append(f"{tone}: {len(sample)} of the {size} wanted")
+        malignant = sum(image.malignant is True for image in sample)
+        benign = len(sample) - malignant
         if request.balance_malignant and abs(malignant - benign) > size % 2:
             lines.append(
                 f"{tone}: {malignant} malignant and {benign} benign of {size}, not half each"
@@ -306,8 +306,8 @@ def _lacking(picked: dict[str, list[Image]], size: int, request: SubsetRequest) 
 
 
 def _repeated_patients(picked: dict[str, list[Image]]) -> list[str]:
-    drawn = Counter(i.patient for images in picked.values() for i in images if i.patient)
-    repeated = sorted(patient for patient, n in drawn.items() if n > 1)
+    counts = Counter(i.patient for images in picked.values() for i in images if i.patient)
+    repeated = sorted(patient for patient, n in counts.items() if n > 1)
     if not repeated:
         return []
     patients = "1 patient was" if len(repeated) == 1 else f"{len(repeated)} patients were"

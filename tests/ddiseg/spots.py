@@ -15,7 +15,7 @@ from ddiseg import masks
 from ddiseg.ingest.mask_files import import_masks
 from ddiseg.ingest.metadata import parse_columns
 from ddiseg.ingest.photographs import import_photographs
-from ddiseg.model.train import Refreshed, refresh
+from ddiseg.model.train import Refreshed, train_version
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet
 from fedd.segment import ProbeSettings
@@ -35,7 +35,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def spots(workspace: Workspace, tmp_path: Path) -> Workspace:
-    """0.png to 8.png, tones in turn, two a patient; truth/ beside the workspace; 0 to 3 accepted."""
+    """0.png to 8.png, tones in turn, two a patient; truth/ next to the workspace; 0 to 3 accepted."""
     for name in ("photographs", "truth", "reviewed"):
         (tmp_path / name).mkdir()
     rows = ["file,tone,patient"]
@@ -65,7 +65,7 @@ def learn(tiny_weights: Path) -> Callable[..., Refreshed]:
     def train(
         workspace: Workspace, settings: ProbeSettings = QUICK, seed: int = 0, **options: Any
     ) -> Refreshed:
-        return refresh(workspace, "tester", str(tiny_weights), seed, settings, **options)
+        return train_version(workspace, "tester", str(tiny_weights), seed, settings, **options)
 
     return train
 
@@ -77,7 +77,7 @@ def one_thread() -> None:
 
 
 def accept_more(workspace: Workspace, numbers: list[int], value: int | None = None) -> None:
-    """Accept the true masks of images by row number; `value` paints one corner, to make another mask."""
+    """Accept the true masks of images by row number; `value` is the class of one corner, which makes another mask."""
     for number in numbers:
         (image,) = workspace.catalogue.images.select(ids=[number])
         mask = spot(number - 1)[1].copy()

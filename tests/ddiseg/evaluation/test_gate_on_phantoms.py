@@ -18,7 +18,7 @@ from ddiseg.catalogue import Split
 from ddiseg.ingest.mask_files import import_masks
 from ddiseg.ingest.metadata import parse_columns
 from ddiseg.ingest.photographs import import_photographs
-from ddiseg.model.train import refresh
+from ddiseg.model.train import train_version
 from ddiseg.sampling import splits
 from ddiseg.workspace.workspace import Workspace
 from tests.fedd.conftest import QUICK
@@ -89,12 +89,12 @@ def test_gate__a_model_spoilt_for_one_tone_is_refused_though_the_mean_rose(
     few = [name for name in learned if truths[name][1] != "I-II"][:6]
     accept({name: truths[name][0] for name in (*few, *held_out)})
     weights, quick = str(tiny_weights), replace(QUICK, steps=20)
-    first = refresh(workspace, "tester", weights, 0, quick, start_holdout=True)
+    first = train_version(workspace, "tester", weights, 0, quick, start_holdout=True)
     assert first.in_use == "fedd-1"
     later = [name for name in learned if name not in few]
     accept({name: _moved(*truths[name]) if spoilt else truths[name][0] for name in later})
 
-    second = refresh(workspace, "tester", weights, 0, replace(QUICK, steps=150))
+    second = train_version(workspace, "tester", weights, 0, replace(QUICK, steps=150))
 
     gate = second.version.gate
     assert gate is not None

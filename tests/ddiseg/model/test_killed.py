@@ -39,7 +39,7 @@ def killing(*args, **options):
 setattr(owner, name, killing)
 w = Workspace.open(Path(root))
 if step == "refresh":
-    print(train.refresh(w, "tester", weights, 0, QUICK).version.name)
+    print(train.train_version(w, "tester", weights, 0, QUICK).version.name)
 else:
     _, outcomes = predict.prelabel(w, w.catalogue.images.select(ids=[5, 6, 7, 8, 9]))
     print(sorted(o.outcome.value for o in outcomes))

@@ -15,7 +15,7 @@ from ddiseg.errors import WorkspaceError
 from ddiseg.model import predict
 from ddiseg.model.predict import prelabel
 from ddiseg.model.storage import load_version
-from ddiseg.model.train import Refreshed, refresh
+from ddiseg.model.train import Refreshed, train_version
 from ddiseg.outcomes import Outcome
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
@@ -124,7 +124,7 @@ def test_prelabel__backbone_replaced_by_another(
 
     path = tmp_path / "own.safetensors"
     path.write_bytes(tiny_weights.read_bytes())
-    refresh(spots, "tester", str(path), 0, QUICK)
+    train_version(spots, "tester", str(path), 0, QUICK)
     save_backbone(path, "own", TINY, DiffusionUNet.random(TINY, 7).net.state_dict(), {})
     with pytest.raises(WeightsError, match="train new probes"):
         prelabel(spots, spots.catalogue.images.select(states=[State.NEW]))

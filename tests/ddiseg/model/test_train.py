@@ -20,7 +20,7 @@ from ddiseg.errors import InputError
 from ddiseg.evaluation import gate
 from ddiseg.model import train as refreshing
 from ddiseg.model.storage import load_version
-from ddiseg.model.train import CACHE, Refreshed, refresh, training_metrics
+from ddiseg.model.train import CACHE, Refreshed, train_version, training_metrics
 from ddiseg.outcomes import Progress
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.verify import verify
@@ -200,7 +200,7 @@ def test_refresh__no_accepted_mask_is_refused(
 
 def test_refresh__weights_that_do_not_exist(spots: Workspace, refusal: Refusal) -> None:
     with refusal(WeightsError):
-        refresh(spots, "tester", "nowhere")
+        train_version(spots, "tester", "nowhere")
 
 
 def test_refresh__stopped_leaves_the_old_version_in_use(

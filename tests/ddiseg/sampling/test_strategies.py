@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.sampling import strategies
-from ddiseg.sampling.strategies import Candidates, Pick, Strategy, in_effect, pick
+from ddiseg.sampling.strategies import Candidates, Pick, Strategy, effective_strategy, pick
 from tests.wording import Refusal
 
 NAN = float("nan")
@@ -130,8 +130,8 @@ def test_in_effect__mixed_rests_on_what_there_is(
     painted: list[int], described: list[int], used: Strategy
 ) -> None:
     known = np.array(painted, bool), np.array(described, bool)
-    assert in_effect(Strategy.MIXED, *known) is used
-    assert in_effect(Strategy.DIVERSITY, *known) is Strategy.DIVERSITY
+    assert effective_strategy(Strategy.MIXED, *known) is used
+    assert effective_strategy(Strategy.DIVERSITY, *known) is Strategy.DIVERSITY
 
 
 def test_mixed__nothing_known_is_a_random_draw() -> None:

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from ddiseg.catalogue import JobKind
 from ddiseg.catalogue.leases import SERVE
-from ddiseg.model.train import refresh
+from ddiseg.model.train import train_version
 from ddiseg.server.app import Backend, create_app
 from ddiseg.server.auth import Credentials
 from ddiseg.workspace.workspace import Workspace
@@ -94,7 +94,7 @@ def _trained(tmp_path_factory: pytest.TempPathFactory, empty_catalogue: Path) ->
     desk = Desk(Workspace.create(root / "w"))
     for number, image in enumerate(desk.add_images(6)[:4]):
         desk.accept(image, number)
-    refresh(desk.workspace, "manager", str(weights), 0, QUICK)
+    train_version(desk.workspace, "manager", str(weights), 0, QUICK)
     desk.workspace.catalogue.close()
     return root / "w"
 
