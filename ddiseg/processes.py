@@ -1,4 +1,4 @@
-"""The start of a process: with its number it names one process, a number alone is given out again."""
+"""Start time of a process; pid and start time identify it, because pids are reused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 
 
 def started(pid: int) -> str | None:
-    """Return when a process started, as opaque text; None where it has ended."""
+    """Return when a process started, as opaque text.
+
+    None where it has ended, and where the system can't tell: Windows has neither /proc nor ps.
+    """
     return _started_by_proc(pid) if Path("/proc/self/stat").exists() else _started_by_ps(pid)
 
 
@@ -24,13 +27,16 @@ def _started_by_proc(pid: int) -> str | None:
 
 
 def _started_by_ps(pid: int) -> str | None:
-    """macOS and the BSDs: the start as ps tells it, in a time zone and language that stay the same."""
-    shown = subprocess.run(
-        ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)],
-        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
+    """macOS and the BSDs: the start that ps prints, in a fixed time zone and language."""
+    try:
+        shown = subprocess.run(
+            ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)],
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+    except FileNotFoundError:
+        return None
     state, _, started = shown.strip().partition(" ")
     return None if not state or state[0] == "Z" else started.strip()

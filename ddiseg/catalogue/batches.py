@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, func, insert, or_, select
 from sqlalchemy.orm import Session
 
-from ddiseg.catalogue.database import Repository, scalars_in
+from ddiseg.catalogue.database import Repository, named, scalars_in
 from ddiseg.catalogue.events import step
 from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.tables import (
@@ -23,7 +23,8 @@ from ddiseg.catalogue.tables import (
     Task,
     now,
 )
-from ddiseg.errors import InputError, NotFoundError
+from ddiseg.errors import InputError
+from ddiseg.outcomes import counted
 
 #: States of images that may be sampled; so may those with annotators that nobody has started.
 DRAWABLE = (State.NEW, State.QUEUED, State.PRELABELLED)
@@ -117,7 +118,7 @@ class Batches(Repository):
             taken = started | (_open_images(session) & {image.id for image in images})
             if taken:
                 raise InputError(
-                    f"{len(taken)} of the {len(members)} images were sampled or given to people by "
+                    f"{len(taken)} of {counted(len(members), 'image')} were sampled or given to people by "
                     "somebody else in this moment: run the same command again"
                 )
             batch = Batch(name=name, drawn_by=drawn_by, origin=origin.value)
@@ -184,24 +185,13 @@ class Batches(Repository):
             session.add(Event(kind="batch_closed", actor=actor, detail={"name": name}))
             return True
 
-    def open_images(self) -> set[int]:
-        """Return the ids of the images in open batches."""
-        with self._database.read() as session:
-            return _open_images(session)
-
     def random_images(self) -> set[int]:
         """Return the ids of images sampled at random in any batch: a test set without selection bias."""
         return set(self._all(select(BatchMember.image_id).where(BatchMember.random)))
 
 
 def _named_batch(session: Session, name: str) -> Batch:
-    batch = session.scalars(select(Batch).where(Batch.name == name)).first()
-    if batch is None:
-        known = ", ".join(session.scalars(select(Batch.name).order_by(Batch.id))) or "none yet"
-        raise NotFoundError(
-            f"no batch called '{name}' (there are: {known}); draw it with 'ddiseg batch draw'"
-        )
-    return batch
+    return named(session, Batch, name, "; draw it with 'ddiseg batch draw'")
 
 
 def _open_images(session: Session) -> set[int]:

@@ -13,13 +13,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, Row, Select, create_engine, event
+from sqlalchemy import Connection, Engine, Row, Select, create_engine, event, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionLeftError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from ddiseg.errors import WorkspaceError
+from ddiseg.errors import NotFoundError, WorkspaceError
 
 #: How long a writer waits for another one before it gives up, in seconds.
 BUSY_TIMEOUT = 60
@@ -147,6 +147,18 @@ def scalars_in(
     """Return the first column of all rows whose `column` is one of `ids`, however many there are."""
     parts = (query.where(column.in_(part)) for part in in_parts(ids))
     return [row for part in parts for row in session.scalars(part)]
+
+
+def named(session: Session, table: type[T], name: str, advice: str = "") -> T:
+    """Return the row called `name`; raises NotFoundError, which lists the names that there are."""
+    columns: Any = table
+    row = session.scalars(select(table).where(columns.name == name)).first()
+    if row is None:
+        known = ", ".join(session.scalars(select(columns.name).order_by(columns.name)))
+        raise NotFoundError(
+            f"no {table.__name__.lower()} called '{name}' (there are: {known or 'none yet'}){advice}"
+        )
+    return row
 
 
 def _configure_sqlite(engine: Engine) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
@@ -25,26 +25,50 @@ class Compared:
     lesion_iou: float | None  #: None where neither has a lesion, or the truth could not
 
 
-class Evaluations(Repository):
+R = TypeVar("R", EvaluationRecord, RobustnessRecord)
+
+#: What the event log says of a measurement.
+_LOGGED = ("model", "models", "truth", "subset", "n_images")
+
+
+class _Measurements(Repository, Generic[R]):
+    """Measurements of one kind, each with its event."""
+
+    _table: type[Evaluation | RobustnessRun]
+    _record: type[R]
+    _kind: str  #: of the event
+
+    def last(self) -> tuple[str, R] | None:
+        """Return the time and the estimates of the newest measurement; None where there is none."""
+        query = select(Event.at, self._table.estimates).join(
+            Event, Event.id == self._table.event_id
+        )
+        rows = self._rows(query.order_by(self._table.event_id.desc()).limit(1))
+        return (rows[0].at, self._record.from_json(rows[0].estimates)) if rows else None
+
+    def _add(self, session: Session, estimates: dict[str, Any], actor: str) -> int:
+        """Store a measurement and its event; return the id of the event."""
+        detail = {key: estimates[key] for key in _LOGGED if key in estimates}
+        event = Event(kind=self._kind, actor=actor, detail=detail)
+        session.add(event)
+        session.flush()
+        session.add(self._table(event_id=event.id, estimates=estimates))
+        session.flush()
+        return event.id
+
+
+class Evaluations(_Measurements[EvaluationRecord]):
     """The evaluations of a catalogue."""
 
-    def add(self, estimates: dict[str, Any], compared: Sequence[Compared], actor: str) -> None:
-        """Store an evaluation, what it compared, and its event.
+    _table, _record, _kind = Evaluation, EvaluationRecord, "evaluation"
 
-        Args:
-            estimates: an `EvaluationRecord` as JSON.
-        """
+    def add(self, estimates: dict[str, Any], compared: Sequence[Compared], actor: str) -> None:
+        """Store an evaluation (an `EvaluationRecord` as JSON), what it compared, and its event."""
         with self._database.write() as session:
-            event_id = _add(session, Evaluation, "evaluation", estimates, actor)
+            event_id = self._add(session, estimates, actor)
             if compared:
                 rows = [{"event_id": event_id, **asdict(each)} for each in compared]
                 session.execute(insert(EvaluatedImage), rows)
-
-    def last(self) -> tuple[str, EvaluationRecord] | None:
-        """Return the time and the estimates of the newest evaluation; None where there is none."""
-        with self._database.read() as session:
-            found = _last(session, Evaluation)
-        return found and (found[0], EvaluationRecord.from_json(found[1]))
 
     def last_compared(self) -> dict[int, EvaluatedImage]:
         """Return what the newest evaluation compared, by image id; empty where not recorded."""
@@ -63,48 +87,12 @@ class Evaluations(Repository):
         return self._all(query)
 
 
-class RobustnessRuns(Repository):
+class RobustnessRuns(_Measurements[RobustnessRecord]):
     """The robustness runs of a catalogue."""
 
+    _table, _record, _kind = RobustnessRun, RobustnessRecord, "sensitivity"
+
     def add(self, estimates: dict[str, Any], actor: str) -> None:
-        """Store a run and its event.
-
-        Args:
-            estimates: a `RobustnessRecord` as JSON.
-        """
+        """Store a run (a `RobustnessRecord` as JSON) and its event."""
         with self._database.write() as session:
-            _add(session, RobustnessRun, "sensitivity", estimates, actor)
-
-    def last(self) -> tuple[str, RobustnessRecord] | None:
-        """Return the time and the estimates of the newest run; None where there is none."""
-        with self._database.read() as session:
-            found = _last(session, RobustnessRun)
-        return found and (found[0], RobustnessRecord.from_json(found[1]))
-
-
-#: What the event log says of a measurement.
-_LOGGED = ("model", "models", "truth", "subset", "n_images")
-
-
-def _add(
-    session: Session,
-    table: type[Evaluation | RobustnessRun],
-    kind: str,
-    estimates: dict[str, Any],
-    actor: str,
-) -> int:
-    detail = {key: estimates[key] for key in _LOGGED if key in estimates}
-    event = Event(kind=kind, actor=actor, detail=detail)
-    session.add(event)
-    session.flush()
-    session.add(table(event_id=event.id, estimates=estimates))
-    session.flush()
-    return event.id
-
-
-def _last(
-    session: Session, table: type[Evaluation | RobustnessRun]
-) -> tuple[str, dict[str, Any]] | None:
-    query = select(Event.at, table.estimates).join(Event, Event.id == table.event_id)
-    row = session.execute(query.order_by(table.event_id.desc()).limit(1)).first()
-    return None if row is None else (row.at, row.estimates)
+            self._add(session, estimates, actor)

@@ -11,13 +11,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.annotations import resubmit
-from ddiseg.catalogue.database import Repository, scalars_in
+from ddiseg.catalogue.database import Repository, named, scalars_in
 from ddiseg.catalogue.events import close_skips, step
 from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.subsets import named_subset
 from ddiseg.catalogue.tables import Dataset, Event, Image, Skip, Source, Subset, SubsetMember
 from ddiseg.errors import InputError, NotFoundError
-from ddiseg.outcomes import FileOutcome, Outcome
+from ddiseg.outcomes import FileOutcome, Outcome, counted
 
 #: Prefix of a `malignant_source` that derives malignancy from the diagnosis.
 FROM_DIAGNOSIS = "diagnosis: "
@@ -118,7 +118,7 @@ class Images(Repository):
         Each change is an event. Raises NotFoundError where there is no such dataset.
         """
         with self._database.write() as session:
-            row = _dataset_called(session, name)
+            row = named(session, Dataset, name)
             changed = {k: [getattr(row, k), v] for k, v in facts.items() if getattr(row, k) != v}
             for key, (old, new) in changed.items():
                 setattr(row, key, new)
@@ -194,7 +194,7 @@ class Images(Repository):
         if len(found) > 1:
             choices = ", ".join(f"#{i.id}" for i in found[:5])
             raise InputError(
-                f"'{reference}' is the name of {len(found)} images ({choices}): give DATASET:NAME or #ID"
+                f"'{reference}' is the name of {counted(len(found), 'image')} ({choices}): give DATASET:NAME or #ID"
             )
         return found[0]
 
@@ -235,7 +235,7 @@ class Images(Repository):
         found: dict[str, set[int]] = {}
         with self._database.read() as session:
             if dataset is not None:
-                row = _dataset_called(session, dataset)
+                row = named(session, Dataset, dataset)
                 query = query.where(Source.dataset_id == row.id)
             for name, image_id in session.execute(query):
                 found.setdefault(name.rsplit(".", 1)[0], set()).add(image_id)
@@ -287,16 +287,6 @@ class Images(Repository):
         if image_id is not None:
             query = query.where(Skip.image_id == image_id)
         return self._all(query)
-
-
-def _dataset_called(session: Session, name: str) -> Dataset:
-    row = session.scalars(select(Dataset).where(Dataset.name == name)).first()
-    if row is None:
-        names = session.scalars(select(Dataset.name).order_by(Dataset.name)).all()
-        raise NotFoundError(
-            f"no dataset called '{name}'; there are: {', '.join(names) or 'none yet'}"
-        )
-    return row
 
 
 def _refuse_mixture(session: Session, dataset: Dataset) -> None:

@@ -163,8 +163,13 @@ def lost(session: Session, name: str) -> LeaseLostError:
 
 
 def _has_ended(row: Lease) -> bool:
-    """Whether the process that holds a lease is known to have ended: only on its own machine."""
-    return row.machine is not None and row.machine == _machine() and started(row.pid) != row.started
+    """Return whether the process that holds a lease is known to have ended: on this machine only.
+
+    Where the system does not tell the start of a process, the lease ends when it expires.
+    """
+    if row.machine is None or row.machine != _machine() or started(os.getpid()) is None:
+        return False
+    return started(row.pid) != row.started
 
 
 def _machine() -> str | None:

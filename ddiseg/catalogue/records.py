@@ -72,7 +72,7 @@ class ValidationRecord(Record):
 
 
 @dataclass(frozen=True)
-class TrainingRecord(Record):
+class StoredTraining(Record):
     """A training of probes: `metrics` of a segmentation model."""
 
     seconds: float | None = None

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ddiseg.catalogue.database import Repository
+from ddiseg.catalogue.database import Repository, named
 from ddiseg.catalogue.tables import Event, Image, Subset, SubsetMember
-from ddiseg.errors import InputError, NotFoundError
+from ddiseg.errors import InputError
 
 
 class Subsets(Repository):
@@ -76,13 +76,7 @@ class Subsets(Repository):
 
 def named_subset(session: Session, name: str) -> Subset:
     """Return the subset called `name`; raises NotFoundError, which lists the subsets."""
-    subset = session.scalars(select(Subset).where(Subset.name == name)).first()
-    if subset is None:
-        known = ", ".join(session.scalars(select(Subset.name).order_by(Subset.name))) or "none yet"
-        raise NotFoundError(
-            f"no subset called '{name}' (there are: {known}); draw it with 'ddiseg subset draw'"
-        )
-    return subset
+    return named(session, Subset, name, "; draw it with 'ddiseg subset draw'")
 
 
 def _members(session: Session, subset: Subset) -> set[int]:

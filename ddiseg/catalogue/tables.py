@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from ddiseg.catalogue.lifecycle import State
-from ddiseg.catalogue.records import ClassifierRecord, GateDecision, TrainingRecord
+from ddiseg.catalogue.records import ClassifierRecord, GateDecision, StoredTraining
 
 #: Constraint names are the same on every database, so that migrations can find them.
 NAMING = {
@@ -148,10 +148,10 @@ class ModelVersion(Timestamped, Base):
     gate: Mapped[dict[str, Any] | None]
 
     @property
-    def training(self) -> TrainingRecord:
+    def training(self) -> StoredTraining:
         """How the training went; of a classifier only what trainings of both kinds have."""
         other = () if self.kind == ModelKind.SEGMENTATION else ("validation",)
-        return TrainingRecord.from_json({k: v for k, v in self.metrics.items() if k not in other})
+        return StoredTraining.from_json({k: v for k, v in self.metrics.items() if k not in other})
 
     @property
     def classifier_training(self) -> ClassifierRecord:
@@ -354,7 +354,8 @@ class Purpose(StrEnum):
 class Arm(StrEnum):
     """What a person is shown when they open a task."""
 
-    PREDICTED = "painted"  #: a mask: the model's, or for review and rework a person's
+    #: Shows a mask: the model's, or for review and rework a person's. The stored value is kept.
+    PREDICTED = "painted"
     CONTROL = "control"  #: nothing, though there is a prediction: measures what showing it changes
     BARE = "bare"  #: nothing, as there was no prediction
     UNSAMPLED = "unsampled"  #: a submitted mask that a spot check leaves out; never sent
@@ -455,7 +456,8 @@ class JobKind(StrEnum):
 
     PULL = "pull"  #: an annotation was submitted: pull it
     REFRESH = "refresh"  #: train now, due or not
-    PREDICT = "paint"  #: predict: predictions were asked for that do not exist
+    #: Predict: predictions were asked for that do not exist. The stored value is kept.
+    PREDICT = "paint"
 
 
 class Lease(Base):

@@ -82,7 +82,7 @@ class Tasks(Repository):
         query = select(Project).where(Project.server == server, Project.remote_id.is_not(None))
         return self._all(query.order_by(Project.purpose))
 
-    def place(self, project_id: int, remote_id: int | None) -> None:
+    def set_remote_id(self, project_id: int, remote_id: int | None) -> None:
         """Store the server's number of a project; None once the server no longer has it."""
         with self._database.write() as session:
             session.get_one(Project, project_id).remote_id = remote_id
@@ -235,8 +235,8 @@ class Tasks(Repository):
                 project.watermark = page.watermark
             return outcomes
 
-    def missed(self, task_ids: Sequence[int], actor: str) -> list[FileOutcome]:
-        """Mark tasks that the server no longer has; their images can be pushed again."""
+    def mark_deleted(self, task_ids: Sequence[int], actor: str) -> list[FileOutcome]:
+        """Mark tasks as deleted that the server no longer has; their images can be pushed again."""
         outcomes = []
         with self._database.write() as session:
             for task_id in task_ids:
@@ -353,7 +353,7 @@ class Tasks(Repository):
                 found.setdefault(image_id, {})[alone.annotator] = alone
         return {i: list(of.values()) for i, of in found.items() if len(of) > 1}
 
-    def work(self) -> list[AnnotationOutcome]:
+    def annotation_outcomes(self) -> list[AnnotationOutcome]:
         """Return how each accepted mask from a labelling server came about, in the order of images."""
         predicted = aliased(Mask)
         query = (

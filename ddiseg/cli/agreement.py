@@ -10,6 +10,7 @@ import click
 
 from annotation_protocol import load_protocol
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar
+from ddiseg.outcomes import counted
 
 if TYPE_CHECKING:
     from annotation_protocol.estimates import Estimate
@@ -81,8 +82,8 @@ def _tables(found: Agreement) -> list[str]:
     }
     kappas = {label: [group.means["kappa"]] for label, group in groups.items()}
     return [
-        f"{_counted(found.overall.pairs, 'pair')} of masks, of {_counted(found.overall.images, 'image')} "
-        f"of {_counted(found.overall.patients, 'patient')}",
+        f"{counted(found.overall.pairs, 'pair')} of masks, of {counted(found.overall.images, 'image')} "
+        f"of {counted(found.overall.patients, 'patient')}",
         "Means over images; [ ] is the 95% interval, from a bootstrap over patients.",
         *_table("Overlap by class", ["Dice", "IoU"], overlaps, 3),
         *_table(
@@ -130,7 +131,3 @@ def _worst(listed: Sequence[ReaderPair], paths: Sequence[Path]) -> list[str]:
         if paths:
             lines.append(f"  picture: {paths[number]}")
     return lines
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"

@@ -70,8 +70,8 @@ class Settings:
 pass_settings = click.make_pass_decorator(Settings, ensure=True)
 
 
-class _NothingEmpty(click.Command):
-    """A command that refuses an option or argument given as '', which it would take for not given."""
+class _RejectsEmptyValues(click.Command):
+    """A command that rejects empty options and arguments: click would treat them as not given."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
@@ -89,7 +89,7 @@ class _NothingEmpty(click.Command):
         return super().parse_args(ctx, args)
 
 
-class Command(_NothingEmpty):
+class Command(_RejectsEmptyValues):
     """A command that takes the common options too, as the group before it does."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -97,7 +97,7 @@ class Command(_NothingEmpty):
         self.params.extend(common_options())
 
 
-class Group(_NothingEmpty, click.Group):
+class Group(_RejectsEmptyValues, click.Group):
     """A group whose commands take the common options, in the order in which they were added."""
 
     command_class = Command
@@ -308,12 +308,13 @@ def outcome_lines(outcomes: Sequence[FileOutcome], what: str) -> list[str]:
 
     Files with the same outcome and note share a line.
     """
-    from ddiseg.outcomes import Outcome, count, refusals
+    from ddiseg.outcomes import Outcome, count, counted, refusals
 
     counts = count(outcomes)
     others = [o for o in outcomes if o.note and o.outcome is not Outcome.REFUSED]
     return [
-        f"{len(outcomes)} {what}: " + ", ".join(f"{n} {name}" for name, n in counts.items()),
+        f"{counted(len(outcomes), what.removesuffix('s'))}: "
+        + ", ".join(f"{n} {name}" for name, n in counts.items()),
         *folded_lines(refusals(outcomes), what),
         *folded_lines(others, what),
     ]
@@ -343,9 +344,18 @@ def raise_refused(outcomes: Sequence[FileOutcome], what: str, *, strict: bool) -
 
 def sizes_by_tone(by_tone: Mapping[str, int]) -> str:
     """Return a text such as "3 images (I-II 2, V-VI 1)", in the protocol's order."""
+    from ddiseg.outcomes import counted
+
     tones = [tone.name for tone in load_protocol().tones]
     parts = (f"{tone} {by_tone[tone]}" for tone in sorted(by_tone, key=tones.index))
-    return f"{sum(by_tone.values())} images ({', '.join(parts)})"
+    return f"{counted(sum(by_tone.values()), 'image')} ({', '.join(parts)})"
+
+
+def estimate_text(
+    value: float, interval: Sequence[float] | None, few: str = "too few patients"
+) -> str:
+    """Return "0.812 [0.790, 0.833]"; an estimate without an interval is not printed."""
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else few
 
 
 def taken_as(format_name: str, guessed: bool) -> list[str]:
@@ -372,9 +382,40 @@ def ask_token(url: str) -> str:
     return token
 
 
+def report_pull(
+    settings: Settings,
+    done: Pulled,
+    what: str,
+    command: str,
+    *,
+    strict: bool,
+    extra: dict[str, Any],
+    lines: Sequence[str],
+) -> None:
+    """Print the outcomes of a pull and what is still refused; `what` in the singular."""
+    from ddiseg.outcomes import counted
+
+    report_outcomes(
+        settings,
+        done.outcomes,
+        f"{what}s",
+        strict=strict,
+        extra={"full": done.full, "taken_before": done.taken, "problems": done.problems, **extra},
+        lines=[
+            *already_taken(done, what, command),
+            *(f"still refused  {problem}" for problem in done.problems),
+            *lines,
+        ],
+    )
+    if strict and done.problems:
+        raise DdisegError(f"--strict: still refused: {counted(len(done.problems), what)}")
+
+
 def already_taken(done: Pulled, what: str, command: str) -> list[str]:
     """Return the line about what `ddiseg serve` or a round pulled since the last `command`."""
     if not done.taken:
         return []
+    from ddiseg.outcomes import counted
+
     since = f"since the last '{command}' ({done.since[:16]} UTC)" if done.since else "before"
-    return [f"already taken {since} by 'ddiseg serve' or a round: {done.taken} {what}"]
+    return [f"already taken {since} by 'ddiseg serve' or a round: {counted(done.taken, what)}"]

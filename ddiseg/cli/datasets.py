@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddiseg.cli.common import Command, Group, Settings, common_options, pass_settings
+from ddiseg.outcomes import counted
 
 if TYPE_CHECKING:
     from ddiseg.catalogue.tables import Dataset
@@ -25,7 +26,7 @@ def list_datasets(settings: Settings) -> None:
     images = settings.open().catalogue.images
     sizes = Counter(image.dataset_id for image in images.select())
     rows = [_as_dict(each) | {"n": sizes[each.id]} for each in images.datasets()]
-    lines = [f"{row['name']}: {row['n']} images, {_facts(row)}" for row in rows]
+    lines = [f"{row['name']}: {counted(row['n'], 'image')}, {_facts(row)}" for row in rows]
     settings.emit({"datasets": rows}, "\n".join(lines) or "no datasets yet: 'ddiseg import'")
 
 

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.common import Command, Settings, folded_lines, pass_settings, progress_bar
+from ddiseg.cli.common import (
+    Command,
+    Settings,
+    estimate_text,
+    folded_lines,
+    pass_settings,
+    progress_bar,
+)
 from ddiseg.cli.malignancy import evaluate_malignancy, malignancy_flag
+from ddiseg.outcomes import counted
 
 if TYPE_CHECKING:
     from ddiseg.outcomes import FileOutcome
@@ -99,9 +107,10 @@ def evaluate(
 def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
     models = ", ".join(f"{name} ({n})" for name, n in result["models"].items())
     lines = [
-        f"{result['n_images']} images of {result['patients']} patients against {_truth(result)}; predictions by {models}",
+        f"{counted(result['n_images'], 'image')} of {counted(result['patients'], 'patient')} against "
+        f"{_truth(result)}; predictions by {models}",
         f"left out: {result['learned_from']} that the model learned from, {result['without_prediction']} without a prediction, "
-        f"{len(refused)} truths refused",
+        f"{counted(len(refused), 'truth')} refused",
         *folded_lines(refused, "truths"),
         *(f"note: {note}" for note in result["notes"]),
         "",
@@ -111,15 +120,11 @@ def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
         for name, s in scores.items():
             if s["n"]:
                 lines.append(
-                    f"{tone:<9}{name:<12}{_estimate(s['iou_mean'], s['iou_mean_ci95']):<27}"
-                    f"{_estimate(s['iou_pooled'], s['iou_pooled_ci95']):<28}{_estimate(s['dice_mean'], s['dice_mean_ci95']):<27}{s['n']}"
+                    f"{tone:<9}{name:<12}{estimate_text(s['iou_mean'], s['iou_mean_ci95']):<27}"
+                    f"{estimate_text(s['iou_pooled'], s['iou_pooled_ci95']):<28}{estimate_text(s['dice_mean'], s['dice_mean_ci95']):<27}{s['n']}"
                 )
     return "\n".join(lines)
 
 
 def _truth(result: dict[str, Any]) -> str:
     return f"{result['truth']} ({result['format']})" if result["format"] else str(result["truth"])
-
-
-def _estimate(value: float, interval: list[float] | None) -> str:
-    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "too few patients"

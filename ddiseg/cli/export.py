@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar, report_outcomes
+from ddiseg.outcomes import counted
 
 
 @click.command(cls=Command)
@@ -88,8 +89,9 @@ def export(
         lines=[
             f"{format_name} release {manifest['content'][:12]} "
             f"{'written to' if written.new else 'stands unchanged in'} {written.folder}: "
-            f"{manifest['accepted']} accepted masks, {manifest['predictions']} predictions, "
-            f"{len(manifest['files'])} files",
+            f"{counted(manifest['accepted'], 'accepted mask')}, "
+            f"{counted(manifest['predictions'], 'prediction')}, "
+            f"{counted(len(manifest['files']), 'file')}",
             f"by tone: {by_tone}",
             f"datasets: {licences}",
         ],

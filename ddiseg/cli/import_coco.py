@@ -20,6 +20,7 @@ from ddiseg.cli.common import (
     taken_as,
 )
 from ddiseg.cli.params import add_options
+from ddiseg.outcomes import counted
 
 if TYPE_CHECKING:
     from ddiseg.ingest.coco_import import CocoImport
@@ -216,10 +217,10 @@ def as_dict(done: PhotographImport) -> dict[str, Any]:
 def summary(done: PhotographImport) -> list[str]:
     lines = [f"dataset: {done.dataset}", *done.notes]
     if done.rows_without_file:
-        lines.append(f"{done.rows_without_file} rows of the metadata have no file in the folder")
+        lines.append(f"rows of the metadata without a file in the folder: {done.rows_without_file}")
     if done.files_without_row:
         lines.append(
-            f"{len(done.files_without_row)} files have no row in the metadata, their tone is unknown: "
+            f"{counted(len(done.files_without_row), 'file')} of unknown tone, without a row in the metadata: "
             + _some(done.files_without_row)
         )
     return lines + _alike(done.near_duplicates)

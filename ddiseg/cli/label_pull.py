@@ -7,13 +7,11 @@ import click
 from ddiseg.cli.common import (
     Command,
     Settings,
-    already_taken,
     connection_of,
     pass_settings,
     progress_bar,
-    report_outcomes,
+    report_pull,
 )
-from ddiseg.errors import DdisegError
 
 
 @click.command("pull", cls=Command)
@@ -49,25 +47,12 @@ def pull(settings: Settings, full: bool, strict: bool) -> None:
         for s in workspace.catalogue.images.skips()
         if s.reason == REASON_MISSING or (s.reason in needs_note and not s.note)
     ]
-    report_outcomes(
+    report_pull(
         settings,
-        done.outcomes,
-        "annotations",
+        done,
+        "annotation",
+        "ddiseg label pull",
         strict=strict,
-        extra={
-            "full": done.full,
-            "taken_before": done.taken,
-            "problems": done.problems,
-            "unexplained_skips": unexplained,
-        },
-        lines=[
-            *already_taken(done, "annotations", "ddiseg label pull"),
-            *(f"still refused  {problem}" for problem in done.problems),
-            *(
-                f"skipped without saying why: {skip}; ask, then 'ddiseg skip'"
-                for skip in unexplained
-            ),
-        ],
+        extra={"unexplained_skips": unexplained},
+        lines=[f"skipped without saying why: {s}; ask, then 'ddiseg skip'" for s in unexplained],
     )
-    if strict and done.problems:
-        raise DdisegError(f"--strict: {len(done.problems)} annotations are still refused")

@@ -32,7 +32,7 @@ from ddiseg.errors import DdisegError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ddiseg.loop.round import RoundOptions, Step
+    from ddiseg.loop.round import RoundOptions, StepResult
     from ddiseg.workspace.workspace import Workspace
 
 
@@ -204,7 +204,7 @@ def _until_stopped(workspace: Workspace, options: RoundOptions, seconds: float) 
         time.sleep(seconds)
 
 
-def _emit(settings: Settings, steps: Sequence[Step]) -> None:
+def _emit(settings: Settings, steps: Sequence[StepResult]) -> None:
     lines = [_line(step.name, step.said, step.failed) for step in steps]
     settings.emit({"steps": [step.as_dict() for step in steps]}, "\n".join(lines))
 

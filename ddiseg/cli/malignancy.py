@@ -12,6 +12,7 @@ from ddiseg.cli.common import (
     Group,
     Settings,
     common_options,
+    estimate_text,
     pass_settings,
     progress_bar,
     progress_stages,
@@ -24,6 +25,7 @@ from ddiseg.cli.params import (
     selection_options,
     setting_options,
 )
+from ddiseg.outcomes import counted
 
 if TYPE_CHECKING:
     from ddiseg.catalogue.tables import Image
@@ -134,10 +136,10 @@ def train_malignancy(settings: Settings, exclude: Sequence[str], given: dict[str
     left_out = ", ".join(f"{n} {reason}" for reason, n in done.left_out.items())
     lines = [
         f"{version.name}: {DISCLAIMER}",
-        f"learned from {learned} images and validated on {training.validation}; "
+        f"learned from {counted(learned, 'image')} and validated on {training.validation}; "
         f"left out: {left_out}"
         if done.new
-        else f"unchanged: it learned from exactly these {training.images} images",
+        else f"unchanged: it learned from these images ({training.images}) already",
         "On its validation images, which chose the epoch and the threshold:",
         *_table(version.metrics["on_its_validation_images"]),
     ]
@@ -186,7 +188,7 @@ def evaluate_malignancy(
     )
     lines = [
         f"{result['model']}: {result['note']}",
-        f"{result['n_images']} images; left out: {result['learned_from']} that the model learned from "
+        f"{counted(result['n_images'], 'image')}; left out: {result['learned_from']} that the model learned from "
         f"(or from others of the patient), {result['without_probability']} without a probability, "
         f"{result['unknown_malignancy']} of unknown malignancy",
         f"threshold chosen on {result['threshold_chosen_on']}",
@@ -203,11 +205,8 @@ def _table(scores: dict[str, dict[str, Any]]) -> list[str]:
     ]
     for tone, s in scores.items():
         auc, f1, accuracy = (
-            _estimate(s[key], s[f"{key}_ci95"]) for key in ("roc_auc", "f1", "accuracy")
+            estimate_text(s[key], s[f"{key}_ci95"], "too few")
+            for key in ("roc_auc", "f1", "accuracy")
         )
         lines.append(f"{tone:<9}{s['n']:>5}{s['malignant']:>11}  {auc:<26}{f1:<32}{accuracy}")
     return lines
-
-
-def _estimate(value: float, interval: list[float] | None) -> str:
-    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "too few"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddiseg.cli.common import Command, Group, Settings, common_options, pass_settings
+from ddiseg.outcomes import counted
 
 if TYPE_CHECKING:
     from ddiseg.catalogue.tables import ModelVersion
@@ -41,8 +42,8 @@ def models() -> None:
 def list_models(settings: Settings, kind: str | None) -> None:
     """List the model versions, oldest first; a star marks those in use.
 
-    The gate is one of: passed; refused; not judged, where there was too little to compare; not asked,
-    where there was no hold-out set. Lesion IoU is that on the hold-out set of its day.
+    The gate is "passed", "refused", "not judged" (too little to compare) or "not asked" (no hold-out
+    set). Lesion IoU is that on the hold-out set of its day.
     """
     from ddiseg.catalogue import ModelKind
     from ddiseg.model.performance import estimate_text, holdout_lesion_iou
@@ -72,7 +73,7 @@ def list_models(settings: Settings, kind: str | None) -> None:
         )
         for each in found
     ]
-    head = ("  name", "kind", "trained", "learned from", "gate", "lesion IoU, held out")
+    head = ("  name", "kind", "trained", "learned from", "gate", "lesion IoU, hold-out set")
     settings.emit({"models": found}, "\n".join(_columns([head, *rows])) if rows else _NONE)
 
 
@@ -88,8 +89,8 @@ def list_models(settings: Settings, kind: str | None) -> None:
 def show(settings: Settings, name: str, target: Path | None) -> None:
     """Show all that is known of the model version NAME.
 
-    Figures stand by tone, each with its n and 95 % interval; what was measured on its own training
-    images is not shown.
+    Estimates are listed by tone, each with its n and 95 % interval; estimates on its own training images
+    are not shown.
     """
     from ddiseg.model.cards import model_card, write_card
 
@@ -99,7 +100,7 @@ def show(settings: Settings, name: str, target: Path | None) -> None:
     written = write_card(card, target) if target is not None else []
     lines = _shown(card)
     promotions = _promotions(workspace, version)
-    lines += ["", "What came into use, one after another", *map(_promotion_line, promotions)]
+    lines += ["", "Promotions, oldest first", *map(_promotion_line, promotions)]
     if written:
         lines += ["", *_written(written)]
     data = {**card, "promotions": promotions, "files": _files(written)}
@@ -159,10 +160,12 @@ def promote(settings: Settings, name: str, force: bool, why: str | None) -> None
     One that passed the gate, or was in use before, needs no force. No force brings in one of another
     version of the annotation protocol, or one whose file or backbone is missing or was changed.
     """
-    from ddiseg.model.registry import promote as bring_in
+    from ddiseg.model.registry import promote as promote_version
     from ddiseg.workspace.workspace import default_actor
 
-    _emit_change(settings, bring_in(settings.open(), name, default_actor(), why=why, force=force))
+    _emit_change(
+        settings, promote_version(settings.open(), name, default_actor(), why=why, force=force)
+    )
 
 
 @models.command("rollback", cls=Command)
@@ -176,16 +179,16 @@ def rollback(settings: Settings, kind: str, why: str | None) -> None:
     was promoted after it. 'ddiseg models promote NAME' goes forward again.
     """
     from ddiseg.catalogue import ModelKind
-    from ddiseg.model.registry import rollback as bring_back
+    from ddiseg.model.registry import rollback as roll_back
     from ddiseg.workspace.workspace import default_actor
 
     workspace = settings.open()
-    _emit_change(settings, bring_back(workspace, default_actor(), why=why, kind=ModelKind(kind)))
+    _emit_change(settings, roll_back(workspace, default_actor(), why=why, kind=ModelKind(kind)))
 
 
 _LEARNED = {"segmentation": "masks", "malignancy": "images"}
 _FROM_NOW_ON = {
-    "segmentation": "'ddiseg prelabel' paints",
+    "segmentation": "'ddiseg prelabel' predicts",
     "malignancy": "'ddiseg prelabel --malignancy' estimates",
 }
 _NONE = "no model yet: accept some masks, then run 'ddiseg refresh'"
@@ -215,7 +218,7 @@ def _shown(card: Mapping[str, Any]) -> list[str]:
 
     details, data, gate = card["details"], card["data"], card["gate"]
     went_on = f", going on from {details['went_on_from']}" if details["went_on_from"] else ""
-    beside = f", beside {gate['compared_with']}" if gate["compared_with"] else ""
+    compared = f", compared with {gate['compared_with']}" if gate["compared_with"] else ""
     facts = [
         ("kind", details["kind"]),
         ("in use", "yes" if details["in_use"] else "no"),
@@ -227,7 +230,7 @@ def _shown(card: Mapping[str, Any]) -> list[str]:
             f"{data['n']} {_LEARNED[details['kind']]} ({tones_text(data['by_tone'])}), digest "
             f"{data['digest'][:12]}",
         ),
-        ("gate", gate["said"] + beside),
+        ("gate", gate["said"] + compared),
     ]
     if calibration := card["calibration"]:
         facts.append(
@@ -235,7 +238,7 @@ def _shown(card: Mapping[str, Any]) -> list[str]:
                 "calibration",
                 f"temperature {calibration['temperature']:.2f}, calibration error "
                 f"{calibration['ece']:.3f} ({calibration['ece_before']:.3f} before; "
-                f"n = {calibration['images']} images)",
+                f"n = {counted(calibration['images'], 'image')})",
             )
         )
     lines = [details["name"], *_columns([(f"  {key}", value) for key, value in facts])]

@@ -9,6 +9,7 @@ import click
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_stages
 from ddiseg.cli.malignancy import malignancy_flag, train_malignancy
 from ddiseg.cli.params import setting_options
+from ddiseg.outcomes import counted
 
 
 @click.command("refresh", cls=Command)
@@ -100,14 +101,15 @@ def refresh(
         "absent_classes": list(done.absent_classes),
         "metrics": version.metrics,
     }
+    n = len(version.training_masks)
     if done.new:
         went_on = training.went_on_from
         text = (
-            f"{version.name}: learned from {len(version.training_masks)} accepted masks ({by_tone}) "
+            f"{version.name}: learned from {counted(n, 'accepted mask')} ({by_tone}) "
             f"in {training.seconds} s{f', going on from {went_on}' if went_on else ''}"
         )
     else:
-        text = f"{version.name} is unchanged: it learned from exactly these {len(version.training_masks)} masks"
+        text = f"{version.name} is unchanged: it learned from these masks ({n}) already"
     if decision:
         stays = f"{done.in_use} stays in use" if done.in_use else "no version is in use"
         verdict = "passed" if decision.passed else f"refused, {stays}"

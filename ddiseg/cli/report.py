@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar
+from ddiseg.outcomes import counted
 
 
 @click.command(cls=Command)
@@ -43,6 +44,6 @@ def report(settings: Settings, target: Path | None) -> None:
             "unreadable": list(summary.unreadable),
             "bytes": size,
         },
-        f"report of {summary.images} images, {summary.shown} of them shown "
+        f"report of {counted(summary.images, 'image')}, {summary.shown} of them shown "
         f"({size / 1e6:.1f} MB): {summary.path}",
     )

@@ -11,16 +11,17 @@ from ddiseg.cli.common import (
     Command,
     Group,
     Settings,
-    already_taken,
     common_options,
     connection_of,
     pass_settings,
     progress_bar,
     progress_stages,
     report_outcomes,
+    report_pull,
 )
 from ddiseg.cli.params import Percent, setting_options
 from ddiseg.errors import DdisegError, InputError, WorkspaceError
+from ddiseg.outcomes import counted
 
 if TYPE_CHECKING:
     from ddiseg.catalogue.tables import Image, Mask
@@ -61,7 +62,9 @@ def push(settings: Settings, review_sample: float | None, seed: int | None, stri
         )
     lines = [f"review as {person}: {url}" for person, url in done.tabs.items()]
     if done.unsampled:
-        lines.insert(0, f"not sampled, so not reviewed: {done.unsampled} masks stay submitted")
+        lines.insert(
+            0, f"not sampled, so not reviewed; still submitted: {counted(done.unsampled, 'mask')}"
+        )
     report_outcomes(
         settings,
         done.outcomes,
@@ -93,25 +96,15 @@ def pull(settings: Settings, full: bool, strict: bool) -> None:
         done = pull_and_compare(
             workspace, connection, Purpose.REVIEW, default_actor(), full=full, progress=progress
         )
-    report_outcomes(
+    report_pull(
         settings,
-        done.outcomes,
-        "verdicts",
+        done,
+        "verdict",
+        "ddiseg review pull",
         strict=strict,
-        extra={
-            "full": done.full,
-            "taken_before": done.taken,
-            "problems": done.problems,
-            "returned": done.returned,
-        },
-        lines=[
-            *already_taken(done, "verdicts", "ddiseg review pull"),
-            *(f"still refused  {problem}" for problem in done.problems),
-            *([f"returned by the reviewer: {done.returned}"] if done.returned else []),
-        ],
+        extra={"returned": done.returned},
+        lines=[f"returned by the reviewer: {done.returned}"] if done.returned else [],
     )
-    if strict and done.problems:
-        raise DdisegError(f"--strict: {len(done.problems)} verdicts are still refused")
 
 
 @review.command("list", cls=Command)
@@ -150,7 +143,7 @@ def list_reviews(settings: Settings, pictures: Path | None) -> None:
             except (InputError, WorkspaceError) as error:
                 row["no_picture"] = str(error)
         rows.append(row)
-    lines = [f"{len(rows)} masks wait for review"]
+    lines = [f"{counted(len(rows), 'mask')} to review"]
     lines += [
         f"  {r['name']} (#{r['id']}), tone {r['tone']}, drawn by {', '.join(r['drawn_by'])} "
         f"{str(r['drawn_at'])[:16].replace('T', ' ')} UTC"

@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddiseg.cli.common import Command, Settings, folded_lines, pass_settings, progress_bar
+from ddiseg.cli.common import (
+    Command,
+    Settings,
+    estimate_text,
+    folded_lines,
+    pass_settings,
+    progress_bar,
+)
 from ddiseg.cli.params import parse_states
+from ddiseg.outcomes import counted
 
 if TYPE_CHECKING:
     from ddiseg.outcomes import FileOutcome
@@ -70,7 +78,7 @@ def sensitivity(
     wanted = parse_states(states)
     workspace = settings.open()
     refused: list[FileOutcome] = []
-    with progress_bar("Painting images in changed light") as progress:
+    with progress_bar("Predicting images in changed light") as progress:
         result = measure(
             workspace,
             default_actor(),
@@ -88,7 +96,8 @@ def sensitivity(
 
 def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
     lines = [
-        f"{result['n_images']} images of {result['patients']} patients, painted by {result['model']}; "
+        f"{counted(result['n_images'], 'image')} of {counted(result['patients'], 'patient')}, predicted by "
+        f"{result['model']}; "
         f"{result['without_lesion']} of them without a lesion",
         f"left out: {result['learned_from']} that the model learned from, {len(refused)} refused",
         *folded_lines(refused, "images"),
@@ -100,11 +109,7 @@ def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
         for tone, s in by_tone.items():
             if s["n"]:
                 lines.append(
-                    f"{name:<17}{tone:<9}{_estimate(s['iou_mean'], s['iou_mean_ci95']):<27}"
-                    f"{_estimate(s['dice_mean'], s['dice_mean_ci95']):<27}{s['n']}"
+                    f"{name:<17}{tone:<9}{estimate_text(s['iou_mean'], s['iou_mean_ci95']):<27}"
+                    f"{estimate_text(s['dice_mean'], s['dice_mean_ci95']):<27}{s['n']}"
                 )
     return "\n".join([*lines, "* control: the model's own noise", "", *result["sentences"]])
-
-
-def _estimate(value: float, interval: list[float] | None) -> str:
-    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "too few patients"

@@ -9,6 +9,7 @@ import click
 from annotation_protocol import load_protocol
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar
 from ddiseg.cli.params import settings_text
+from ddiseg.outcomes import counted
 
 if TYPE_CHECKING:
     from ddiseg.evaluation.annotator_study import WorkReport
@@ -104,16 +105,17 @@ def _as_text(status: Status) -> list[str]:
             for state in states
         ]
         rows.append([tone, *map(str, numbers), str(sum(numbers))])
-    lines = [f"{status.total} images"]
+    lines = [counted(status.total, "image")]
     if status.total:
         lines += _aligned(rows)
     for dataset, n in status.datasets:
         licence = dataset.licence or "licence not recorded"
-        n_images = f"{n} {'synthetic ' if dataset.synthetic else ''}images"
+        n_images = counted(n, "synthetic image" if dataset.synthetic else "image")
         lines.append(f"dataset {dataset.name}: {n_images}, {licence}")
     lines.append(f"accepted masks: {status.accepted}")
     if status.model:
-        lines.append(f"model: {status.model.name}, from {len(status.model.training_masks)} masks")
+        masks = counted(len(status.model.training_masks), "mask")
+        lines.append(f"model: {status.model.name}, from {masks}")
     else:
         lines.append("model: none yet")
     if status.round_holder:
@@ -131,9 +133,11 @@ def _to_do(status: Status) -> list[str]:
     lines = ["data manager:"] if status.steps else []
     lines += [f"  {step.command.ljust(widest)}  {step.why}" for step in status.steps]
     if status.with_annotators:
-        lines.append(f"annotators: {status.with_annotators} images are open in Label Studio")
+        lines.append(f"annotators: {counted(status.with_annotators, 'image')} open in Label Studio")
     if status.with_reviewers:
-        lines.append(f"reviewers: {status.with_reviewers} masks wait in Label Studio")
+        lines.append(
+            f"reviewers: {counted(status.with_reviewers, 'mask')} to review in Label Studio"
+        )
     return lines
 
 

@@ -6,6 +6,7 @@ import click
 
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar
 from ddiseg.errors import DdisegError
+from ddiseg.outcomes import counted
 
 
 @click.command("verify", cls=Command)
@@ -28,12 +29,16 @@ def verify(settings: Settings) -> None:
         "orphans": findings.orphans,
         "problems": [{"part": p.part.value, "problem": p.line} for p in findings.problems],
     }
-    checked = ", ".join(f"{n} {kind}" for kind, n in findings.checked.items())
+    checked = ", ".join(counted(n, kind.removesuffix("s")) for kind, n in findings.checked.items())
     orphans = sum(findings.orphans.values())
-    lines = [f"checked {checked}: {len(findings.problems)} problems"]
+    lines = [f"checked {checked}: {counted(len(findings.problems), 'problem')}"]
     lines += [f"  {problem.part}  {problem.line}" for problem in findings.problems]
     if orphans:
-        lines.append(f"  {orphans} files that no row names, left by a stopped run; harmless")
+        lines.append(
+            f"  {counted(orphans, 'file')} that no row names, left by a stopped run; harmless"
+        )
     settings.emit(data, "\n".join(lines))
     if findings.problems:
-        raise DdisegError(f"{len(findings.problems)} problems found, nothing was changed")
+        raise DdisegError(
+            f"{counted(len(findings.problems), 'problem')} found, nothing was changed"
+        )

@@ -70,7 +70,7 @@ def work_report(workspace: Workspace, progress: Progress = silent) -> WorkReport
     missing or damaged.
     """
     catalogue = workspace.catalogue
-    outcomes, readings = catalogue.tasks.work(), catalogue.tasks.readings()
+    outcomes, readings = catalogue.tasks.annotation_outcomes(), catalogue.tasks.readings()
     models = {version.id: version.name for version in catalogue.models.all()}
     rows: list[MaskMeasures] = []
     left_out = []

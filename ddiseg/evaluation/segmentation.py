@@ -28,7 +28,7 @@ from ddiseg.errors import InputError
 from ddiseg.formats import MASKS, guess_format, load_format
 from ddiseg.ingest.mask_files import MaskFile, MaskTargets, class_mask
 from ddiseg.ingest.mask_values import FolderValues, OtherSizeError, refusals_of
-from ddiseg.outcomes import FileOutcome, Progress, halves, reasons_in_words, silent
+from ddiseg.outcomes import FileOutcome, Progress, counted, halves, reasons_in_words, silent
 from ddiseg.workspace.workspace import Workspace
 
 
@@ -172,12 +172,12 @@ def _notes(workspace: Workspace, models: Counter[str], drawn_over: int) -> list[
     if current and others:
         named = ", ".join(f"{name} ({n})" for name, n in others.items())
         notes.append(
-            f"{sum(others.values())} of {models.total()} images are evaluated with a prediction of "
+            f"{sum(others.values())} of {counted(models.total(), 'image')} are evaluated with a prediction of "
             f"another version, {named}: the current {current} was trained on them or has not predicted them"
         )
     if drawn_over:
         notes.append(
-            f"{drawn_over} of {models.total()} accepted masks were drawn over the same prediction that "
+            f"{drawn_over} of {counted(models.total(), 'accepted mask')} were drawn over the same prediction that "
             "they are compared with, which favours it: masks drawn with the prediction withheld "
             "(ddiseg label push --control), or --truth, are a better test"
         )
@@ -211,7 +211,7 @@ def _nothing_to_evaluate(
         )
     if outside:
         reasons.append(f"{outside} are of images outside the subset")
-    return f"nothing to evaluate of {total} truths ({source}): " + "; ".join(reasons)
+    return f"nothing to evaluate of {counted(total, 'truth')} ({source}): " + "; ".join(reasons)
 
 
 def _from_files(

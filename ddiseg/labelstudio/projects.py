@@ -110,7 +110,7 @@ def ensure_project(
         else:
             found = client.find_projects(_mark(row))
             remote = found[-1] if found else _make(workspace, client, row, purpose)
-            workspace.catalogue.tasks.place(row.id, remote.id)
+            workspace.catalogue.tasks.set_remote_id(row.id, remote.id)
         if keep_config:
             _set_config(workspace, client, row, remote, _config(purpose, remote.config))
         if connection.media is not None:

@@ -113,7 +113,7 @@ def pull(
         if done.full:
             now = labelling.numbers(project.row.id)  # removing duplicates may have changed some
             deleted = sorted((numbers.keys() & now.keys()) - seen)
-            done.outcomes += labelling.missed([numbers[number] for number in deleted], actor)
+            done.outcomes += labelling.mark_deleted([numbers[number] for number in deleted], actor)
         done.returned = send_back(workspace, client, connection)
     reported = {o.note for o in done.outcomes}
     problems = labelling.problems(project.row.id)
@@ -275,8 +275,8 @@ def _replace_deleted_project(
     labelling = workspace.catalogue.tasks
     row = labelling.project(connection.server, purpose)
     lost = [t.id for t in labelling.tasks(row.id) if t.arm != Arm.UNSAMPLED]
-    outcomes = labelling.missed(lost, actor)
-    labelling.place(row.id, None)
+    outcomes = labelling.mark_deleted(lost, actor)
+    labelling.set_remote_id(row.id, None)
     return Pulled(ensure_project(workspace, client, connection, purpose), outcomes, full=True)
 
 

@@ -76,7 +76,7 @@ class RoundOptions:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepResult:
     """Result of a step of a round."""
 
     name: str
@@ -101,9 +101,9 @@ def run_round(
     actor: str,
     *,
     must_refresh: bool = False,
-    on_step: Callable[[Step], object] = lambda _step: None,
+    on_step: Callable[[StepResult], object] = lambda _step: None,
     stages: Stages = silent_stages,
-) -> list[Step]:
+) -> list[StepResult]:
     """Run a round and record each step; returns the steps.
 
     Args:
@@ -119,7 +119,7 @@ def run_round(
     with workspace.catalogue.leases.hold(ROUND) as lease:
         rounds = workspace.catalogue.rounds
         number = rounds.begin(actor, options.as_dict())
-        done: list[Step] = []
+        done: list[StepResult] = []
         current = _Round(workspace, find_connection, options, actor, must_refresh, stages)
         for name, work in current.steps():
             lease.check()
@@ -133,7 +133,7 @@ def run_round(
 
 def plan_round(
     workspace: Workspace, find_connection: Callable[[], Connection], options: RoundOptions
-) -> list[Step]:
+) -> list[StepResult]:
     """Return what a round would do now, as far as that is known before a pull; changes nothing."""
     plan = _Plan(workspace, find_connection, options, actor="")
     return [_run_step(name, work) for name, work in plan.steps()]
@@ -144,7 +144,7 @@ def work_in_hand(workspace: Workspace) -> list[Image]:
     return Worklist.read(workspace).images
 
 
-def _run_step(name: str, work: Callable[[], str]) -> Step:
+def _run_step(name: str, work: Callable[[], str]) -> StepResult:
     started = time.monotonic()
     try:
         said, failed = work(), False
@@ -152,7 +152,7 @@ def _run_step(name: str, work: Callable[[], str]) -> Step:
         said, failed = str(error), True
     except Exception as error:  # noqa: BLE001 - a defect in one step must not end the others
         said, failed = str(defect(error)), True
-    return Step(name, said, failed, time.monotonic() - started)
+    return StepResult(name, said, failed, time.monotonic() - started)
 
 
 class _Round:

@@ -11,6 +11,7 @@ from ddiseg.evaluation.annotator_study import WorkReport, work_report
 from ddiseg.evaluation.arms import MaskGroup
 from ddiseg.evaluation.drift import Drift
 from ddiseg.evaluation.measures import Metric
+from ddiseg.outcomes import counted
 from ddiseg.report.figures import Panel, Span, series_panels, span_panels
 from ddiseg.report.findings import LEGEND, FindingsPart, overview, parts
 from ddiseg.report.tables import ReportTable, scaled, study_tables
@@ -108,7 +109,7 @@ def _drift_figure(report: WorkReport, part: FindingsPart) -> StudyFigure | None:
         for scope, of in drifts.items()
     }
     sizes = sorted({period.masks.n for period in periods})
-    masks = f"{sizes[0]} masks" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} masks"
+    masks = counted(sizes[0], "mask") if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} masks"
     title = (
         "The share of predictions accepted unchanged, and the pixels changed, over the order of "
         f"acceptance, by tone. {_first_finding(part)}"

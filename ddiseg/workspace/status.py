@@ -10,11 +10,12 @@ from functools import cached_property
 from ddiseg.catalogue import Catalogue, ModelKind, Split, State
 from ddiseg.catalogue.leases import ROUND
 from ddiseg.catalogue.tables import Dataset, Image, ModelVersion
+from ddiseg.outcomes import counted
 from ddiseg.workspace.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
-class Step:
+class NextStep:
     """A command that is useful now."""
 
     why: str  #: what it does, with numbers
@@ -34,7 +35,7 @@ class Status:
     accepted: int  #: accepted masks
     skips: dict[str, int]  #: skipped images by reason
     subsets: dict[str, dict[str, int]]  #: images by subset and tone
-    steps: list[Step]  #: for the data manager, the most useful first
+    steps: list[NextStep]  #: for the data manager, the most useful first
     with_annotators: int  #: images that are open in Label Studio
     with_reviewers: int  #: masks in review there
     round_holder: str | None  #: the process that runs a round of the loop now
@@ -64,7 +65,7 @@ def status(catalogue: Catalogue, server: str, *, runs: bool = True) -> Status:
     steps = list(work.steps())
     first = next((i for i, step in enumerate(steps) if step.command.startswith(_NEED_SERVER)), None)
     if first is not None and not runs:
-        steps.insert(first, Step("start Label Studio", "ddiseg label up"))
+        steps.insert(first, NextStep("start Label Studio", "ddiseg label up"))
     by_dataset = Counter(image.dataset_id for image in work.images)
     return Status(
         counts=catalogue.images.counts(),
@@ -122,14 +123,16 @@ class _Work:
         self.open_work = catalogue.tasks.open_work(server)
         self.model = catalogue.models.current_or_none()
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[NextStep]:
         """Yield the commands that are useful now, the most useful first."""
         if not self.images:
-            yield Step("import photographs", "ddiseg import PATH")
+            yield NextStep("import photographs", "ddiseg import PATH")
             return
         open_work = self.open_work
         if n := len(open_work.to_review):
-            yield Step(f"have a second person review the {n} submitted masks", "ddiseg review push")
+            yield NextStep(
+                f"have a second person review {_the(n, 'submitted mask')}", "ddiseg review push"
+            )
         learn = list(self._to_learn())
         early = self.model is None or self._unlearned >= WORTH_A_REFRESH
         if early:
@@ -137,35 +140,39 @@ class _Work:
         yield from self._to_predict()
         yield from self._of_batches()
         if n := len(open_work.with_annotators):
-            yield Step(
-                f"bring back what annotators did with the {n} images they have", "ddiseg label pull"
+            yield NextStep(
+                f"bring back what annotators did with {_the(n, 'image')} they have",
+                "ddiseg label pull",
             )
         if n := len(open_work.with_reviewers):
-            yield Step(
-                f"bring back the verdicts on the {n} masks that reviewers have",
+            yield NextStep(
+                f"bring back the verdicts on {_the(n, 'mask')} that reviewers have",
                 "ddiseg review pull",
             )
         yield from self._to_give_out()
         if not early:
             yield from learn
         if self.accepted:
-            yield Step(f"write a release of the {len(self.accepted)} accepted masks", _EXPORT)
+            yield NextStep(
+                f"write a release of {_the(len(self.accepted), 'accepted mask')}", _EXPORT
+            )
         if n := len(open_work.left_out):
-            yield Step(f"review the {n} masks too that spot checks left out", _REVIEW_ALL)
+            yield NextStep(f"review {_the(n, 'mask')} too that spot checks left out", _REVIEW_ALL)
 
-    def _to_learn(self) -> Iterator[Step]:
+    def _to_learn(self) -> Iterator[NextStep]:
         if n := self._unlearned:
-            newest = self.catalogue.models.all(ModelKind.SEGMENTATION)[-1:]
-            why = [f"{n} accepted masks are new to {version.name}" for version in newest]
-            yield Step((why or [f"train probes on the {n} accepted masks"])[0], "ddiseg refresh")
+            newest = self.catalogue.models.all(ModelKind.SEGMENTATION)
+            are_new = f"{counted(n, 'accepted mask')} {'is' if n == 1 else 'are'} new to"
+            first = f"train probes on {_the(n, 'accepted mask')}"
+            yield NextStep(f"{are_new} {newest[-1].name}" if newest else first, "ddiseg refresh")
 
-    def _to_predict(self) -> Iterator[Step]:
+    def _to_predict(self) -> Iterator[NextStep]:
         if self.model is not None:
             predicted = self.catalogue.masks.predicted_by(self.model.id)
             settled = (State.ACCEPTED, State.SKIPPED)
             if n := sum(i.state not in settled and i.id not in predicted for i in self.images):
-                why = [f"{n} images have no prediction of {self.model.name} yet"]
-                yield Step(why[0], "ddiseg prelabel")
+                have = f"{counted(n, 'image')} {'has' if n == 1 else 'have'}"
+                yield NextStep(f"{have} no prediction of {self.model.name} yet", "ddiseg prelabel")
 
     @cached_property
     def _unlearned(self) -> int:
@@ -185,40 +192,44 @@ class _Work:
         names = [batch.name for batch in batches.all() if batch.closed_at is None]
         return {name: self._free.keys() & batches.image_ids(name) for name in names}
 
-    def _of_batches(self) -> Iterator[Step]:
+    def _of_batches(self) -> Iterator[NextStep]:
         for name, ids in self._of_open_batches.items():
             if ids:
-                why = f"give the {len(ids)} images of {name} that nobody has to annotators"
-                yield Step(why, f"ddiseg label push --batch {name}")
+                why = f"give {_the(len(ids), 'image')} of {name} that nobody has to annotators"
+                yield NextStep(why, f"{_PUSH} --batch {name}")
 
-    def _to_give_out(self) -> Iterator[Step]:
+    def _to_give_out(self) -> Iterator[NextStep]:
         """Yield steps for free images of no batch, and for newer predictions of unstarted ones."""
         rest = self._free.keys() - set().union(*self._of_open_batches.values())
         if rest and not self.accepted and self.model is None:
             yield from self._first(rest)
         elif rest:
             some = "or a part of them, with 'ddiseg batch draw'"
-            why = f"give the {len(rest)} images that nobody has to annotators, {some}"
+            why = f"give {_the(len(rest), 'image')} that nobody has to annotators, {some}"
             if tests := len(rest & self.catalogue.evaluations.test_images()):
-                why += f" ({tests} of them are test images: once accepted, they are learned from)"
-            yield Step(why, _PUSH)
+                why += f" (test images among them: {tests}; once accepted, they are learned from)"
+            yield NextStep(why, _PUSH)
         elif n := self._outdated():
-            yield Step(f"show annotators the newest predictions of {n} images", _PUSH)
+            yield NextStep(
+                f"show annotators the newest predictions of {counted(n, 'image')}", _PUSH
+            )
 
-    def _first(self, rest: set[int]) -> Iterator[Step]:
+    def _first(self, rest: set[int]) -> Iterator[NextStep]:
         """Yield steps before there is any mask: some of the images, or masks from elsewhere."""
         subsets = self.catalogue.subsets
         sizes = {name: len(rest & subsets.members(name)) for name in subsets.names()}
         if name := next((name for name, n in sizes.items() if n), None):
-            why = f"give the {sizes[name]} images of {name} to annotators"
-            yield Step(why, f"{_PUSH} --subset {name}")
+            why = f"give {_the(sizes[name], 'image')} of {name} to annotators"
+            yield NextStep(why, f"{_PUSH} --subset {name}")
         elif not sizes and not self.open_work.given:
-            yield Step("draw the images to label first", "ddiseg subset draw NAME --per-tone 10")
+            yield NextStep(
+                "draw the images to label first", "ddiseg subset draw NAME --per-tone 10"
+            )
         elif self.open_work.with_annotators:
             return  # enough to begin with
         else:
-            yield Step(f"give the {len(rest)} images that nobody has to annotators", _PUSH)
-        yield Step(
+            yield NextStep(f"give {_the(len(rest), 'image')} that nobody has to annotators", _PUSH)
+        yield NextStep(
             "bring in reviewed masks instead",
             "ddiseg masks import PATH --annotator WHO --reviewer SECOND",
         )
@@ -237,3 +248,8 @@ class _Work:
             mask.id != shown[image_id] and shown[image_id] not in by_people
             for image_id, mask in newest.items()
         )
+
+
+def _the(n: int, noun: str) -> str:
+    """Return "the image" or "the 3 images"."""
+    return f"the {noun}" if n == 1 else f"the {counted(n, noun)}"

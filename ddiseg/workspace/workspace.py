@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from annotation_protocol import load_protocol
-from annotation_protocol.files import atomic_write
+from annotation_protocol.files import atomic_write, locked
 from ddiseg import images, masks
 from ddiseg.catalogue import Catalogue
 from ddiseg.catalogue.tables import Image, Mask
@@ -29,6 +30,8 @@ from ddiseg.workspace.settings import (
     write_setting,
 )
 from ddiseg.workspace.store import Kind, Store
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,11 @@ class Workspace:
             WorkspaceError: the file or the catalogue can't be written; the file is as it was then.
         """
         path = self.root / SETTINGS
+        busy = f"process {{holder}} is changing {SETTINGS}: waiting for it"
+        with locked(path.with_name(f".{SETTINGS}.lock"), busy, wait=_logger.info):
+            return self._set(path, setting, value, actor)
+
+    def _set(self, path: Path, setting: Setting, value: Any, actor: str) -> Any:
         before, text = read_toml(path), path.read_text(encoding="utf-8")
         section, _, name = setting.key.partition(".")
         present = before[section] if isinstance(before.get(section), dict) else {}

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from ddiseg.catalogue import Catalogue, NewImage, NewMask, State
+from ddiseg.catalogue import Catalogue, State
 from ddiseg.catalogue.batches import NewMember
 from ddiseg.errors import InputError, NotFoundError
+from tests.ddiseg.rows import new_image, new_mask
 from tests.wording import Refusal
 
 
 @pytest.fixture
-def four(catalogue: Catalogue, new_image: Callable[..., NewImage]) -> Catalogue:
+def four(catalogue: Catalogue) -> Catalogue:
     """Images #1 to #4, patients p1 to p4."""
     dataset = catalogue.images.dataset("clinic")
     rows = [new_image(n, tone="V-VI", patient=f"p{n}") for n in range(1, 5)]
@@ -66,18 +65,14 @@ def test_store__drawn_by_another_in_the_same_moment(four: Catalogue, refusal: Re
     assert four.images.find("#3").state == State.NEW
 
 
-def test_store__given_to_people_in_the_same_moment(
-    four: Catalogue, new_mask: Callable[..., NewMask], refusal: Refusal
-) -> None:
+def test_store__given_to_people_in_the_same_moment(four: Catalogue, refusal: Refusal) -> None:
     four.masks.submit([new_mask(3, "annotator-1")])
     with refusal(InputError):
         _store(four, "a", 3, 4)
     assert four.images.find("#4").state == State.NEW
 
 
-def test_pool__counts_images_that_were_drawn_once_each(
-    catalogue: Catalogue, new_image: Callable[..., NewImage]
-) -> None:
+def test_pool__counts_images_that_were_drawn_once_each(catalogue: Catalogue) -> None:
     dataset = catalogue.images.dataset("clinic")
     rows = [new_image(n, tone="V-VI" if n < 4 else "I-II") for n in range(1, 7)]
     catalogue.images.add(dataset.id, rows, "tester")
@@ -93,10 +88,10 @@ def test_pool__counts_images_that_were_drawn_once_each(
 def test_close__frees_its_images_once(four: Catalogue) -> None:
     _store(four, "a", 1, 2)
     _store(four, "b", 3)
-    assert four.batches.open_images() == {1, 2, 3}
+    assert four.batches.pool(None).in_open_batch == {1, 2, 3}
     assert four.batches.close("a", "tester")
     assert not four.batches.close("a", "tester")
-    assert four.batches.open_images() == {3}
+    assert four.batches.pool(None).in_open_batch == {3}
     assert four.batches.get("a").closed_at is not None
     _store(four, "c", 1)
     assert four.batches.random_images() == {1, 3}
@@ -105,7 +100,7 @@ def test_close__frees_its_images_once(four: Catalogue) -> None:
     assert event.detail == {"name": "a"}
 
 
-def test_counts__by_tone_and_state(four: Catalogue, new_mask: Callable[..., NewMask]) -> None:
+def test_counts__by_tone_and_state(four: Catalogue) -> None:
     _store(four, "a", 1, 2, 3)
     four.masks.submit([new_mask(1, "annotator-1")], reviewer="reviewer-1")
     assert four.batches.counts() == {"a": {("V-VI", "accepted"): 1, ("V-VI", "queued"): 2}}

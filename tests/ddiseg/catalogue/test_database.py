@@ -34,7 +34,6 @@ from ddiseg.catalogue import (
     JobKind,
     ModelKind,
     NewEstimate,
-    NewImage,
     NewModelVersion,
     NewTask,
     Purpose,
@@ -46,6 +45,7 @@ from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.leases import SERVE
 from ddiseg.catalogue.tables import Base, Lease
 from ddiseg.errors import NotFoundError, WorkspaceError
+from tests.ddiseg.rows import new_image, new_mask
 from tests.wording import Refusal
 
 
@@ -55,7 +55,7 @@ def url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def full(catalogue: Catalogue, new_image: Callable[..., NewImage], new_mask: Any) -> Catalogue:
+def full(catalogue: Catalogue) -> Catalogue:
     """A catalogue with rows in every table."""
     dataset = catalogue.images.dataset("clinic")
     catalogue.images.add(dataset.id, [new_image(n, tone="I-II") for n in range(1, 5)], "tester")

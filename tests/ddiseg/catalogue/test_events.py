@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from ddiseg.catalogue import Catalogue, NewImage, NewMask
+from ddiseg.catalogue import Catalogue
+from tests.ddiseg.rows import new_image, new_mask
 
 
 @pytest.fixture
-def worked(
-    catalogue: Catalogue, new_image: Callable[..., NewImage], new_mask: Callable[..., NewMask]
-) -> Catalogue:
+def worked(catalogue: Catalogue) -> Catalogue:
     """#1 accepted, #2 skipped, #3 new, #4 submitted."""
     dataset = catalogue.images.dataset("clinic")
     catalogue.images.add(dataset.id, [new_image(n) for n in (1, 2, 3, 4)], "tester")

@@ -7,21 +7,20 @@ from dataclasses import replace
 
 import pytest
 
-from ddiseg.catalogue import Catalogue, Details, NewImage, NewMask, State, malignancy_kept
+from ddiseg.catalogue import Catalogue, Details, State, malignancy_kept
 from ddiseg.errors import DdisegError, InputError, NotFoundError, TransitionError
 from ddiseg.outcomes import FileOutcome, Outcome
+from tests.ddiseg.rows import new_image, new_mask
 from tests.wording import Refusal
 
-Make = Callable[..., NewImage]
+Add = Callable[..., list[FileOutcome]]
 
 
 @pytest.fixture
-def clinic(catalogue: Catalogue) -> int:
-    return catalogue.images.dataset("clinic").id
-
-
-def _add(catalogue: Catalogue, dataset_id: int, *batch: NewImage) -> list[FileOutcome]:
-    return catalogue.images.add(dataset_id, batch, "tester")
+def add(catalogue: Catalogue) -> Add:
+    """add(new_image(1), ...): their outcomes in the dataset "clinic", which is #1."""
+    dataset = catalogue.images.dataset("clinic")
+    return lambda *batch: catalogue.images.add(dataset.id, batch, "tester")
 
 
 def test_dataset__licence_is_filled_in_and_never_removed(catalogue: Catalogue) -> None:
@@ -31,20 +30,18 @@ def test_dataset__licence_is_filled_in_and_never_removed(catalogue: Catalogue) -
     assert (row.licence, row.source) == ("CC0", "https://example.org")
 
 
-def test_add__new_then_unchanged(catalogue: Catalogue, clinic: int, new_image: Make) -> None:
+def test_add__new_then_unchanged(add: Add, catalogue: Catalogue) -> None:
     batch = [new_image(1, tone="I-II"), new_image(2)]
-    assert [o.outcome for o in _add(catalogue, clinic, *batch)] == [Outcome.ADDED] * 2
+    assert [o.outcome for o in add(*batch)] == [Outcome.ADDED] * 2
     events = catalogue.events.count()
-    assert [o.outcome for o in _add(catalogue, clinic, *batch)] == [Outcome.UNCHANGED] * 2
+    assert [o.outcome for o in add(*batch)] == [Outcome.UNCHANGED] * 2
     assert catalogue.events.count() == events
     assert catalogue.images.counts() == {("I-II", "new"): 1, ("unknown", "new"): 1}
 
 
-def test_add__exact_duplicate_is_one_image_with_two_sources(
-    catalogue: Catalogue, clinic: int, new_image: Make
-) -> None:
+def test_add__exact_duplicate_is_one_image_with_two_sources(add: Add, catalogue: Catalogue) -> None:
     first = new_image(1)
-    [_, second] = _add(catalogue, clinic, first, replace(first, path="copies/again.png"))
+    [_, second] = add(first, replace(first, path="copies/again.png"))
     assert second == FileOutcome(
         "copies/again.png",
         Outcome.ADDED,
@@ -59,11 +56,9 @@ def test_add__exact_duplicate_is_one_image_with_two_sources(
     assert [e.kind for e in catalogue.events.of_image(1)] == ["import", "duplicate"]
 
 
-def test_add__other_content_under_the_same_name_is_refused(
-    catalogue: Catalogue, clinic: int, new_image: Make
-) -> None:
-    _add(catalogue, clinic, new_image(1))
-    [refused] = _add(catalogue, clinic, replace(new_image(2), path="000001.png"))
+def test_add__other_content_under_the_same_name_is_refused(add: Add, catalogue: Catalogue) -> None:
+    add(new_image(1))
+    [refused] = add(replace(new_image(2), path="000001.png"))
     assert refused.outcome is Outcome.REFUSED
     assert refused.note is not None
     assert "nothing is overwritten" in refused.note
@@ -72,20 +67,18 @@ def test_add__other_content_under_the_same_name_is_refused(
 
 
 def test_add__file_rewritten_with_the_same_pixels_is_unchanged(
-    catalogue: Catalogue, clinic: int, new_image: Make
+    add: Add, catalogue: Catalogue
 ) -> None:
-    _add(catalogue, clinic, new_image(1))
+    add(new_image(1))
     touched = replace(new_image(1), modified_ns=5, file_hash="e" * 64)
-    assert [o.outcome for o in _add(catalogue, clinic, touched)] == [Outcome.UNCHANGED]
-    known = catalogue.images.known_sources(clinic)["000001.png"]
+    assert [o.outcome for o in add(touched)] == [Outcome.UNCHANGED]
+    known = catalogue.images.known_sources(1)["000001.png"]
     assert (known.modified_ns, known.file_hash) == (5, "e" * 64)
 
 
-def test_add__bad_row_leaves_nothing_of_its_batch(
-    catalogue: Catalogue, clinic: int, new_image: Make
-) -> None:
+def test_add__bad_row_leaves_nothing_of_its_batch(add: Add, catalogue: Catalogue) -> None:
     with pytest.raises(Exception, match="ck_images_tone"):
-        _add(catalogue, clinic, new_image(1), new_image(2, tone="VII"))
+        add(new_image(1), new_image(2, tone="VII"))
     assert catalogue.images.select() == []
     assert catalogue.events.count() == 0
 
@@ -93,39 +86,33 @@ def test_add__bad_row_leaves_nothing_of_its_batch(
 @pytest.mark.parametrize(
     "reference", ["000002.png", "000002", "#2", "clinic:000002.png", "clinic:000002"]
 )
-def test_find(catalogue: Catalogue, clinic: int, new_image: Make, reference: str) -> None:
-    _add(catalogue, clinic, *[new_image(n) for n in range(1, 13)])
+def test_find(add: Add, catalogue: Catalogue, reference: str) -> None:
+    add(*[new_image(n) for n in range(1, 13)])
     assert catalogue.images.find(reference).id == 2
 
 
 @pytest.mark.parametrize(
     "reference", ["2", "#99", "#", "00000_", "%", "other:000002.png", "clinic:", "", "0000"]
 )
-def test_find__none(
-    catalogue: Catalogue, clinic: int, new_image: Make, reference: str, refusal: Refusal
-) -> None:
-    _add(catalogue, clinic, *[new_image(n) for n in range(1, 13)])
+def test_find__none(add: Add, catalogue: Catalogue, reference: str, refusal: Refusal) -> None:
+    add(*[new_image(n) for n in range(1, 13)])
     with refusal(NotFoundError):
         catalogue.images.find(reference)
 
 
 def test_find__ambiguous_until_the_dataset_is_named(
-    catalogue: Catalogue, clinic: int, new_image: Make, refusal: Refusal
+    add: Add, catalogue: Catalogue, refusal: Refusal
 ) -> None:
     other = catalogue.images.dataset("other").id
-    _add(catalogue, clinic, new_image(1))
-    _add(catalogue, other, replace(new_image(2), path="000001.png"))
+    add(new_image(1))
+    catalogue.images.add(other, [replace(new_image(2), path="000001.png")], "tester")
     with refusal(InputError):
         catalogue.images.find("000001.png")
     assert catalogue.images.find("other:000001.png").id == 2
 
 
-def test_find__an_exact_name_wins_over_a_stem(
-    catalogue: Catalogue, clinic: int, new_image: Make
-) -> None:
-    _add(
-        catalogue,
-        clinic,
+def test_find__an_exact_name_wins_over_a_stem(add: Add, catalogue: Catalogue) -> None:
+    add(
         replace(new_image(1), path="a"),
         replace(new_image(2), path="a.png"),
         replace(new_image(3), path="b.jpg"),
@@ -136,10 +123,8 @@ def test_find__an_exact_name_wins_over_a_stem(
         catalogue.images.find("b")
 
 
-def test_update_details__what_the_metadata_says(
-    catalogue: Catalogue, clinic: int, new_image: Make
-) -> None:
-    _add(catalogue, clinic, new_image(1, tone="I-II", malignant=True))
+def test_update_details__what_the_metadata_says(add: Add, catalogue: Catalogue) -> None:
+    add(new_image(1, tone="I-II", malignant=True))
     same = Details(tone="I-II")
     other = Details(tone="V-VI", tone_source="new.csv", malignant=False)
     assert catalogue.images.differing([1], [same]) == [{}]
@@ -155,19 +140,15 @@ def test_update_details__what_the_metadata_says(
     assert catalogue.events.of_image(1)[-1].detail["tone"] == ["I-II", "V-VI"]
 
 
-def test_update_details__silence_removes_nothing(
-    catalogue: Catalogue, clinic: int, new_image: Make
-) -> None:
-    _add(catalogue, clinic, new_image(1, tone="I-II", patient="p", malignant=False))
+def test_update_details__silence_removes_nothing(add: Add, catalogue: Catalogue) -> None:
+    add(new_image(1, tone="I-II", patient="p", malignant=False))
     assert catalogue.images.update_details([1], [Details()], "tester") == [{}]
     image = catalogue.images.find("#1")
     assert (image.tone, image.patient, image.malignant) == ("I-II", "p", False)
 
 
-def test_select__conditions_hold_together(
-    catalogue: Catalogue, clinic: int, new_image: Make, refusal: Refusal
-) -> None:
-    _add(catalogue, clinic, *[new_image(n) for n in range(1, 6)])
+def test_select__conditions_hold_together(add: Add, catalogue: Catalogue, refusal: Refusal) -> None:
+    add(*[new_image(n) for n in range(1, 6)])
     catalogue.images.skip(2, "blurry", None, "anna")
     catalogue.subsets.store({"part": [1, 2, 3]}, {}, "tester")
     select = catalogue.images.select
@@ -178,8 +159,8 @@ def test_select__conditions_hold_together(
         select(subset="prat")
 
 
-def test_skip_and_reopen(catalogue: Catalogue, clinic: int, new_image: Make) -> None:
-    _add(catalogue, clinic, new_image(1))
+def test_skip_and_reopen(add: Add, catalogue: Catalogue) -> None:
+    add(new_image(1))
     assert catalogue.images.skip(1, "blurry", "out of focus", "anna") is Outcome.ADDED
     assert catalogue.images.skip(1, "blurry", "out of focus", "anna") is Outcome.UNCHANGED
     [skip] = catalogue.images.skips(1)
@@ -193,9 +174,9 @@ def test_skip_and_reopen(catalogue: Catalogue, clinic: int, new_image: Make) -> 
 
 
 def test_skip__a_reason_that_is_given_later_replaces_the_first(
-    catalogue: Catalogue, clinic: int, new_image: Make
+    add: Add, catalogue: Catalogue
 ) -> None:
-    _add(catalogue, clinic, new_image(1))
+    add(new_image(1))
     catalogue.images.skip(1, "missing", None, "anna")
     assert catalogue.images.skip(1, "scalp", "she said", "ben") is Outcome.ADDED
     [skip] = catalogue.images.skips(1)
@@ -208,14 +189,8 @@ def test_skip__a_reason_that_is_given_later_replaces_the_first(
     assert catalogue.events.contradictions() == []
 
 
-def test_skip__accepted_image_is_refused(
-    catalogue: Catalogue,
-    clinic: int,
-    new_image: Make,
-    new_mask: Callable[..., NewMask],
-    refusal: Refusal,
-) -> None:
-    _add(catalogue, clinic, new_image(1))
+def test_skip__accepted_image_is_refused(add: Add, catalogue: Catalogue, refusal: Refusal) -> None:
+    add(new_image(1))
     catalogue.masks.submit([new_mask(1, "anna")], reviewer="ben")
     with refusal(TransitionError):
         catalogue.images.skip(1, "scalp", None, "anna")
@@ -223,9 +198,9 @@ def test_skip__accepted_image_is_refused(
 
 
 def test_reopen__accepted_image_loses_its_acceptance_and_keeps_its_mask(
-    catalogue: Catalogue, clinic: int, new_image: Make, new_mask: Callable[..., NewMask]
+    add: Add, catalogue: Catalogue
 ) -> None:
-    _add(catalogue, clinic, new_image(1))
+    add(new_image(1))
     catalogue.masks.submit([new_mask(1, "anna")], reviewer="ben")
     catalogue.images.reopen(1, "carl")
     assert catalogue.masks.accepted() == {}
@@ -234,8 +209,8 @@ def test_reopen__accepted_image_loses_its_acceptance_and_keeps_its_mask(
     assert catalogue.events.contradictions() == []
 
 
-def test_refused_step__changes_nothing(catalogue: Catalogue, clinic: int, new_image: Make) -> None:
-    _add(catalogue, clinic, new_image(1))
+def test_refused_step__changes_nothing(add: Add, catalogue: Catalogue) -> None:
+    add(new_image(1))
     before = catalogue.events.count()
     with pytest.raises(DdisegError):
         catalogue.images.reopen(1, "ben")
@@ -244,7 +219,7 @@ def test_refused_step__changes_nothing(catalogue: Catalogue, clinic: int, new_im
 
 
 def test_dataset__synthetic_or_not_is_said_of_all_its_images(
-    catalogue: Catalogue, new_image: Callable[..., NewImage], refusal: Refusal
+    catalogue: Catalogue, refusal: Refusal
 ) -> None:
     assert catalogue.images.dataset("clinic", "CC0, rendered").synthetic is False
     phantoms = catalogue.images.dataset("phantoms")
@@ -286,15 +261,14 @@ def derived(malignant: bool | None, diagnosis: str) -> Details:
     ],
 )
 def test_update_details__malignancy_goes_with_its_origin(
+    add: Add,
     catalogue: Catalogue,
-    clinic: int,
-    new_image: Make,
     stored: Details,
     new: Details,
     malignant: bool | None,
     kept: bool,
 ) -> None:
-    _add(catalogue, clinic, replace(new_image(1), details=stored))
+    add(replace(new_image(1), details=stored))
     assert malignancy_kept(catalogue.images.find("#1"), new) is kept
     expected = catalogue.images.differing([1], [new])[0].get("malignant")
     assert expected == (None if malignant == stored.malignant else [stored.malignant, malignant])

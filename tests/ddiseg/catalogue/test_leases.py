@@ -7,11 +7,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from ddiseg import processes
 from ddiseg.catalogue import Catalogue
 from ddiseg.catalogue.leases import ROUND, SERVE, LeaseHeldError, LeaseLostError
 from ddiseg.catalogue.tables import Lease
@@ -176,3 +178,20 @@ def test_lost__let_go_by_the_one_that_took_it(shared: Catalogue) -> None:
             session.execute(text("DELETE FROM leases"))
         with pytest.raises(LeaseLostError, match="another process"):
             lease.check()
+
+
+@pytest.mark.process
+def test_hold__where_the_system_tells_no_start_of_a_process_until_the_lease_ends(
+    shared: Catalogue, shared_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(processes, "Path", lambda _path: tmp_path / "missing")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert processes.started(os.getpid()) is None
+    with held_by_another(shared_url) as (process, _end):
+        process.kill()
+        process.join()
+        with pytest.raises(LeaseHeldError), shared.leases.hold(ROUND):
+            pytest.fail("nobody knows whether that process has ended")
+        change(shared, "expires_at = acquired_at")
+        with shared.leases.hold(ROUND):
+            pass

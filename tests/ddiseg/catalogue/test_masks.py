@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from ddiseg.catalogue import Catalogue, NewImage, NewMask, NewModelVersion
+from ddiseg.catalogue import Catalogue, NewMask, NewModelVersion
 from ddiseg.catalogue.masks import ACCEPT, FIXED, REJECT
 from ddiseg.errors import InputError
 from ddiseg.outcomes import Outcome
 from tests.ddiseg.catalogue.desk import ANNOTATOR, REVIEWER, Desk, drawn_by
+from tests.ddiseg.rows import new_image, new_mask
 from tests.wording import Refusal
-
-MaskMaker = Callable[..., NewMask]
 
 
 @pytest.fixture
-def two(catalogue: Catalogue, new_image: Callable[..., NewImage]) -> Catalogue:
+def two(catalogue: Catalogue) -> Catalogue:
     """A catalogue with the images #1 and #2."""
     dataset = catalogue.images.dataset("clinic")
     catalogue.images.add(dataset.id, [new_image(1), new_image(2)], "tester")
@@ -33,7 +30,7 @@ def _steps(catalogue: Catalogue, image_id: int = 1) -> list[tuple[str, str | Non
     return [(e.kind, e.state_before, e.state_after) for e in events]
 
 
-def test_submit_and_review(two: Catalogue, new_mask: MaskMaker) -> None:
+def test_submit_and_review(two: Catalogue) -> None:
     assert [o.outcome for o in two.masks.submit([new_mask(1, "anna")])] == [Outcome.ADDED]
     assert [o.outcome for o in two.masks.submit([new_mask(1, "anna")])] == [Outcome.UNCHANGED]
     [mask] = two.masks.of_image(1)
@@ -56,25 +53,21 @@ def test_submit_and_review(two: Catalogue, new_mask: MaskMaker) -> None:
     assert two.events.contradictions() == []
 
 
-def test_submit__with_a_reviewer_arrives_accepted(two: Catalogue, new_mask: MaskMaker) -> None:
+def test_submit__with_a_reviewer_arrives_accepted(two: Catalogue) -> None:
     batch = [new_mask(1, "anna"), new_mask(2, "anna")]
     assert [o.outcome for o in two.masks.submit(batch, "ben")] == [Outcome.ADDED] * 2
     assert [o.outcome for o in two.masks.submit(batch, "ben")] == [Outcome.UNCHANGED] * 2
     assert _state(two) == _state(two, 2) == "accepted"
 
 
-def test_submit__a_reviewer_later_accepts_what_is_there(
-    two: Catalogue, new_mask: MaskMaker
-) -> None:
+def test_submit__a_reviewer_later_accepts_what_is_there(two: Catalogue) -> None:
     two.masks.submit([new_mask(1, "anna")])
     assert [o.outcome for o in two.masks.submit([new_mask(1, "anna")], "ben")] == [Outcome.REPAIRED]
     assert _state(two) == "accepted"
     assert len(two.masks.of_image(1)) == 1
 
 
-def test_submit__accepted_reopened_and_accepted_again_by_the_same_reviewer(
-    two: Catalogue, new_mask: MaskMaker
-) -> None:
+def test_submit__accepted_reopened_and_accepted_again_by_the_same_reviewer(two: Catalogue) -> None:
     two.masks.submit([new_mask(1, "anna")], "ben")
     two.images.reopen(1, "carl")
     assert [o.outcome for o in two.masks.submit([new_mask(1, "anna")], "ben")] == [Outcome.REPAIRED]
@@ -106,21 +99,21 @@ def _reject(catalogue: Catalogue, mask_id: int) -> None:
     catalogue.masks.review(mask_id, "ben", REJECT, "rim")
 
 
-def _correct(catalogue: Catalogue, new_mask: MaskMaker) -> None:
+def _correct(catalogue: Catalogue) -> None:
     """A newer mask by somebody else waits for review."""
     catalogue.masks.submit([new_mask(1, "carl", "b", parent_id=1)])
 
 
-def _fix(catalogue: Catalogue, new_mask: MaskMaker) -> None:
+def _fix(catalogue: Catalogue) -> None:
     catalogue.masks.review(1, "ben", FIXED, None, new_mask(1, "ben", "b", parent_id=1))
 
 
 LATER_WORK = {
-    "rejected": (lambda c, _: _reject(c, 1), "ben sent this mask back", "import a corrected mask"),
+    "rejected": (lambda c: _reject(c, 1), "ben sent this mask back", "import a corrected mask"),
     "corrected": (_correct, "another mask waits for review, by carl", "import a corrected mask"),
     "fixed": (_fix, "another mask was accepted, by ben", "'ddiseg reopen IMAGE' first"),
     "skipped": (
-        lambda c, _: c.images.skip(1, "scalp", None, "carl"),
+        lambda c: c.images.skip(1, "scalp", None, "carl"),
         "the image was skipped, by carl",
         "'ddiseg reopen IMAGE' first",
     ),
@@ -128,23 +121,19 @@ LATER_WORK = {
 
 
 @pytest.mark.parametrize("work", LATER_WORK)
-def test_submit__again_never_undoes_what_was_done_since(
-    two: Catalogue, new_mask: MaskMaker, work: str
-) -> None:
+def test_submit__again_never_undoes_what_was_done_since(two: Catalogue, work: str) -> None:
     do, note, next_step = LATER_WORK[work]
     two.masks.submit([new_mask(1, "anna")])
-    do(two, new_mask)
+    do(two)
     assert _again(two, new_mask(1, "anna")) == ("unchanged", f"there is newer work: {note}")
     outcome, why = _again(two, new_mask(1, "anna"), "dora")
     assert outcome == "refused"
     assert next_step in why
 
 
-def test_submit__again_an_older_mask_than_one_that_was_sent_back(
-    two: Catalogue, new_mask: MaskMaker
-) -> None:
+def test_submit__again_an_older_mask_than_one_that_was_sent_back(two: Catalogue) -> None:
     two.masks.submit([new_mask(1, "anna")])
-    _correct(two, new_mask)
+    _correct(two)
     _reject(two, 2)
     note = "there is newer work: the image was sent back, by ben"
     assert _again(two, new_mask(1, "anna")) == ("unchanged", note)
@@ -167,19 +156,15 @@ def test_submit__again_once_the_image_is_drawn_anew(desk: Desk) -> None:
     assert _again(desk.catalogue, drawn_by(ANNOTATOR, "a")) == ("unchanged", note)
 
 
-def test_submit__reopened_lets_the_mask_through_that_was_there(
-    two: Catalogue, new_mask: MaskMaker
-) -> None:
+def test_submit__reopened_lets_the_mask_through_that_was_there(two: Catalogue) -> None:
     two.masks.submit([new_mask(1, "anna")])
-    _fix(two, new_mask)
+    _fix(two)
     two.images.reopen(1, "carl")
     assert [o.outcome for o in two.masks.submit([new_mask(1, "anna")])] == [Outcome.REPAIRED]
     assert {i: m.id for i, m in two.masks.in_review().items()} == {1: 1}
 
 
-def test_submit__reopened_a_mask_that_was_sent_back_stays_so(
-    two: Catalogue, new_mask: MaskMaker
-) -> None:
+def test_submit__reopened_a_mask_that_was_sent_back_stays_so(two: Catalogue) -> None:
     two.masks.submit([new_mask(1, "anna")])
     _reject(two, 1)
     two.masks.submit([new_mask(1, "anna", "b")], "ben")
@@ -187,9 +172,7 @@ def test_submit__reopened_a_mask_that_was_sent_back_stays_so(
     assert _again(two, new_mask(1, "anna"))[0] == "unchanged"
 
 
-def test_submit__another_mask_for_an_accepted_image_is_refused(
-    two: Catalogue, new_mask: MaskMaker
-) -> None:
+def test_submit__another_mask_for_an_accepted_image_is_refused(two: Catalogue) -> None:
     two.masks.submit([new_mask(1, "anna")], "ben")
     [refused] = two.masks.submit([new_mask(1, "anna", "b")], "ben")
     assert refused.outcome is Outcome.REFUSED
@@ -198,9 +181,7 @@ def test_submit__another_mask_for_an_accepted_image_is_refused(
     assert len(two.masks.of_image(1)) == 1
 
 
-def test_submit__skipped_image_is_refused_and_the_rest_goes_on(
-    two: Catalogue, new_mask: MaskMaker
-) -> None:
+def test_submit__skipped_image_is_refused_and_the_rest_goes_on(two: Catalogue) -> None:
     two.images.skip(1, "scalp", None, "anna")
     outcomes = two.masks.submit([new_mask(1, "anna"), new_mask(2, "anna")])
     assert [o.outcome for o in outcomes] == [Outcome.REFUSED, Outcome.ADDED]
@@ -212,7 +193,7 @@ SAME_PERSON = ["anna", "Anna", "ANNA ", "\tanna\n", "an na", "ａnna"]  # noqa: 
 
 @pytest.mark.parametrize("reviewer", SAME_PERSON)
 def test_self_review__refused_however_the_name_is_written(
-    two: Catalogue, new_mask: MaskMaker, reviewer: str, refusal: Refusal
+    two: Catalogue, reviewer: str, refusal: Refusal
 ) -> None:
     with refusal(InputError):
         two.masks.submit([new_mask(2, "ben"), new_mask(1, "anna")], reviewer)
@@ -225,22 +206,20 @@ def test_self_review__refused_however_the_name_is_written(
 
 @pytest.mark.parametrize(("annotator", "reviewer"), [(None, "ben"), ("", "ben"), ("anna", " ")])
 def test_submit__nobody(
-    two: Catalogue, new_mask: MaskMaker, annotator: str | None, reviewer: str, refusal: Refusal
+    two: Catalogue, annotator: str | None, reviewer: str, refusal: Refusal
 ) -> None:
     with refusal(InputError):
         two.masks.submit([new_mask(1, annotator)], reviewer)
 
 
-def test_review__twice_is_refused(two: Catalogue, new_mask: MaskMaker, refusal: Refusal) -> None:
+def test_review__twice_is_refused(two: Catalogue, refusal: Refusal) -> None:
     two.masks.submit([new_mask(1, "anna")], "ben")
     with refusal(InputError):
         two.masks.review(1, "carl", ACCEPT)
     assert len(two.masks.reviews([1])) == 1
 
 
-def test_review__mask_that_was_replaced_is_refused(
-    two: Catalogue, new_mask: MaskMaker, refusal: Refusal
-) -> None:
+def test_review__mask_that_was_replaced_is_refused(two: Catalogue, refusal: Refusal) -> None:
     two.masks.submit([new_mask(1, "anna")])
     two.masks.submit([new_mask(1, "carl", "b")])
     assert {i: m.annotator for i, m in two.masks.in_review().items()} == {1: "carl"}
@@ -252,7 +231,7 @@ def test_review__mask_that_was_replaced_is_refused(
     assert two.events.contradictions() == []
 
 
-def test_review__fixed_accepts_the_reviewers_mask(two: Catalogue, new_mask: MaskMaker) -> None:
+def test_review__fixed_accepts_the_reviewers_mask(two: Catalogue) -> None:
     two.masks.submit([new_mask(1, "anna")])
     two.masks.review(1, "ben", FIXED, "rim", new_mask(1, "ben", "b", parent_id=1))
     accepted = two.masks.accepted()[1]
@@ -265,7 +244,7 @@ def test_review__fixed_accepts_the_reviewers_mask(two: Catalogue, new_mask: Mask
 
 @pytest.mark.parametrize(("verdict", "mended"), [(ACCEPT, True), (FIXED, False)])
 def test_review__a_fix_comes_with_fixed_and_only_then(
-    two: Catalogue, new_mask: MaskMaker, verdict: str, mended: bool, refusal: Refusal
+    two: Catalogue, verdict: str, mended: bool, refusal: Refusal
 ) -> None:
     two.masks.submit([new_mask(1, "anna")])
     fix = new_mask(1, "ben", "b", parent_id=1) if mended else None
@@ -276,7 +255,7 @@ def test_review__a_fix_comes_with_fixed_and_only_then(
 
 
 def test_review__refused_to_everyone_the_mask_was_drawn_over(
-    two: Catalogue, new_mask: MaskMaker, refusal: Refusal
+    two: Catalogue, refusal: Refusal
 ) -> None:
     two.masks.submit([new_mask(1, "anna")])
     two.masks.submit([new_mask(1, "carl", "b", parent_id=1)])
@@ -288,9 +267,7 @@ def test_review__refused_to_everyone_the_mask_was_drawn_over(
     assert _state(two) == "accepted"
 
 
-def test_last_reviews__the_newest_of_an_image_whichever_mask_it_was_of(
-    two: Catalogue, new_mask: MaskMaker
-) -> None:
+def test_last_reviews__the_newest_of_an_image_whichever_mask_it_was_of(two: Catalogue) -> None:
     two.masks.submit([new_mask(1, "anna"), new_mask(2, "anna")])
     two.masks.review(1, "ben", REJECT, "rim")
     two.masks.review(2, "ben", ACCEPT)
@@ -301,16 +278,14 @@ def test_last_reviews__the_newest_of_an_image_whichever_mask_it_was_of(
     }
 
 
-def test_newest_by_people__predictions_do_not_count(
-    two: Catalogue, new_mask: MaskMaker, model_id: int
-) -> None:
+def test_newest_by_people__predictions_do_not_count(two: Catalogue, model_id: int) -> None:
     two.masks.submit([new_mask(1, "anna"), new_mask(1, "ben", "b")])
     two.masks.add_predictions([new_mask(n, None, model_version_id=model_id) for n in (1, 2)])
     assert {i: m.annotator for i, m in two.masks.newest_by_people([1, 2]).items()} == {1: "ben"}
     assert two.masks.newest_by_people([2]) == {}
 
 
-def test_review__unknown_verdict(two: Catalogue, new_mask: MaskMaker, refusal: Refusal) -> None:
+def test_review__unknown_verdict(two: Catalogue, refusal: Refusal) -> None:
     two.masks.submit([new_mask(1, "anna")])
     with refusal(InputError):
         two.masks.review(1, "ben", "perhaps")
@@ -321,9 +296,7 @@ def model_id(two: Catalogue) -> int:
     return two.models.add(NewModelVersion("f", "unet", "b", {}, [], {}, "1.0"), "tester").id
 
 
-def test_predictions__one_an_image_and_model(
-    two: Catalogue, new_mask: MaskMaker, model_id: int
-) -> None:
+def test_predictions__one_an_image_and_model(two: Catalogue, model_id: int) -> None:
     batch = [new_mask(n, None, model_version_id=model_id, uncertainty=0.2) for n in (1, 2)]
     assert two.masks.add_predictions(batch) == [Outcome.ADDED] * 2
     assert two.masks.add_predictions(batch) == [Outcome.UNCHANGED] * 2
@@ -333,7 +306,7 @@ def test_predictions__one_an_image_and_model(
 
 
 def test_predictions__that_of_the_version_in_use_counts_else_the_newest(
-    two: Catalogue, new_mask: MaskMaker, model_id: int
+    two: Catalogue, model_id: int
 ) -> None:
     later = two.models.add(NewModelVersion("g", "unet", "b", {}, [], {}, "1.0"), "tester").id
 
@@ -348,7 +321,7 @@ def test_predictions__that_of_the_version_in_use_counts_else_the_newest(
 
 
 def test_prediction__can_not_be_accepted_as_it_is(
-    two: Catalogue, new_mask: MaskMaker, model_id: int, refusal: Refusal
+    two: Catalogue, model_id: int, refusal: Refusal
 ) -> None:
     two.masks.add_predictions([new_mask(1, None, model_version_id=model_id)])
     two.masks.submit([new_mask(1, "anna")])
@@ -356,9 +329,7 @@ def test_prediction__can_not_be_accepted_as_it_is(
         two.masks.review(1, "ben", ACCEPT)
 
 
-def test_prediction__changes_nothing_for_the_people_at_work(
-    two: Catalogue, new_mask: MaskMaker, model_id: int
-) -> None:
+def test_prediction__changes_nothing_for_the_people_at_work(two: Catalogue, model_id: int) -> None:
     two.masks.submit([new_mask(1, "anna")])
     two.masks.add_predictions([new_mask(1, None, model_version_id=model_id)])
     assert _state(two) == "submitted"
@@ -366,7 +337,7 @@ def test_prediction__changes_nothing_for_the_people_at_work(
 
 
 def test_get__more_masks_than_one_query_names(
-    two: Catalogue, new_mask: MaskMaker, monkeypatch: pytest.MonkeyPatch
+    two: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ddiseg.catalogue.database._IDS_IN_A_QUERY", 2)
     two.masks.submit([new_mask(1, "anna", pixels) for pixels in "abcde"])

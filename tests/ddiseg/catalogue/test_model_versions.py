@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from ddiseg.catalogue import Catalogue, ModelKind, NewImage, NewModelVersion, Split
+from ddiseg.catalogue import Catalogue, ModelKind, NewModelVersion, Split
 from ddiseg.catalogue.model_versions import Snapshot, StaleTrainingError
 from ddiseg.errors import NotFoundError
+from tests.ddiseg.rows import new_image
 from tests.wording import Refusal
 
 
@@ -42,9 +41,7 @@ def test_add__as_things_stood(catalogue: Catalogue, refusal: Refusal) -> None:
     assert len(catalogue.models.all()) == 2, "nothing is recorded of what was overtaken"
 
 
-def test_add__masks_were_first_held_out_in_between(
-    catalogue: Catalogue, new_image: Callable[..., NewImage], refusal: Refusal
-) -> None:
+def test_add__masks_were_first_held_out_in_between(catalogue: Catalogue, refusal: Refusal) -> None:
     catalogue.images.add(catalogue.images.dataset("clinic").id, [new_image(1)], "tester")
     catalogue.splits.decide({1: Split.TRAINING})
     new = NewModelVersion("f", "unet", "b", {}, [], {}, "1.0")

@@ -10,7 +10,7 @@ def _desk(images: int = 1) -> Desk:
     """A desk whose projects are on the server."""
     desk = Desk.in_memory(images)
     for number, project_id in enumerate((desk.project_id, desk.review_project_id), 1):
-        desk.catalogue.tasks.place(project_id, number)
+        desk.catalogue.tasks.set_remote_id(project_id, number)
     return desk
 
 
@@ -57,7 +57,7 @@ def test_hands__a_skipped_image_is_nobodys() -> None:
 
 def test_hands__a_task_that_was_deleted_on_the_server() -> None:
     desk = _desk()
-    desk.catalogue.tasks.missed([desk.task()], "manager")
+    desk.catalogue.tasks.mark_deleted([desk.task()], "manager")
     assert _hands(desk) == OpenWork(set(), set(), {}, set(), set(), set())
 
 

@@ -14,7 +14,7 @@ from ddiseg.catalogue.records import (
     PullRecord,
     Record,
     RobustnessRecord,
-    TrainingRecord,
+    StoredTraining,
 )
 
 ESTIMATE = {"value": 0.8, "interval": [0.7, 0.9], "n": 12}
@@ -31,7 +31,7 @@ BOOTSTRAP = {"over": "patients", "resamples": 2000, "seed": 0}
 
 #: Rows as the program wrote them before there were records.
 STORED: dict[type[Record], dict[str, Any]] = {
-    TrainingRecord: {
+    StoredTraining: {
         **{"seconds": 3.1, "images": 60, "by_tone": {"I-II": 60}, "absent_classes": ["ruler"]},
         **{"went_on_from": "fedd-1", "steps": 400, "notes": ["a note"]},
         "validation": {
@@ -87,9 +87,9 @@ def test_records__as_they_were_stored(kind: type[Record]) -> None:
 
 
 def test_records__keys_of_another_program() -> None:
-    old = TrainingRecord.from_json({"seconds": 3.1, "on_its_own_training_images": {"n": 1}})
+    old = StoredTraining.from_json({"seconds": 3.1, "on_its_own_training_images": {"n": 1}})
     assert (old.seconds, old.went_on_from, old.notes, old.validation) == (3.1, None, (), None)
-    assert old.by_tone is not TrainingRecord().by_tone
+    assert old.by_tone is not StoredTraining().by_tone
     decision = GateDecision.from_json({"passed": True, "held_out": {"images": 2}})
     assert (decision.holdout.images, decision.holdout.over_predictions) == (2, {})
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ddiseg.catalogue import Catalogue, JobKind, NewImage, Split
+from ddiseg.catalogue import Catalogue, JobKind, Split
 from ddiseg.catalogue.leases import SERVE, LeaseLostError
 from ddiseg.catalogue.runs import BROKEN_OFF
+from tests.ddiseg.rows import new_image
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_ids__are_not_given_out_again(catalogue: Catalogue) -> None:
     assert catalogue.jobs.last(1)[0].id > before.id
 
 
-def test_sides__never_change(catalogue: Catalogue, new_image: Callable[..., NewImage]) -> None:
+def test_sides__never_change(catalogue: Catalogue) -> None:
     dataset = catalogue.images.dataset("clinic")
     catalogue.images.add(dataset.id, [new_image(n) for n in range(1, 4)], "tester")
     catalogue.splits.decide({1: Split.HOLDOUT, 2: Split.TRAINING})

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from ddiseg.catalogue import Catalogue, NewImage
+from ddiseg.catalogue import Catalogue
 from ddiseg.errors import InputError, NotFoundError
+from tests.ddiseg.rows import new_image
 from tests.wording import Refusal
 
 
 @pytest.fixture
-def five(catalogue: Catalogue, new_image: Callable[..., NewImage]) -> Catalogue:
+def five(catalogue: Catalogue) -> Catalogue:
     """Images #1 to #5; the odd ones of tone I-II, the even ones V-VI."""
     dataset = catalogue.images.dataset("clinic")
     rows = [new_image(n, tone="I-II" if n % 2 else "V-VI") for n in range(1, 6)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,6 @@ from ddiseg.catalogue import (
     AnnotationPage,
     Arm,
     Catalogue,
-    NewImage,
     NewModelVersion,
     NewTask,
     Purpose,
@@ -22,10 +20,11 @@ from ddiseg.catalogue.masks import ACCEPT, FIXED, REJECT
 from ddiseg.catalogue.tables import Mask
 from ddiseg.outcomes import Outcome
 from tests.ddiseg.catalogue.desk import ANNOTATOR, REVIEWER, SECOND, URL, Desk, drawn_by
+from tests.ddiseg.rows import new_image
 
 
 @pytest.fixture
-def project(catalogue: Catalogue, new_image: Callable[..., NewImage]) -> int:
+def project(catalogue: Catalogue) -> int:
     """The id of an annotation project, beside the images #1 to #3."""
     dataset = catalogue.images.dataset("clinic")
     catalogue.images.add(dataset.id, [new_image(n) for n in (1, 2, 3)], "tester")
@@ -54,13 +53,13 @@ def test_project__one_a_server_and_purpose(catalogue: Catalogue) -> None:
     assert len({first.key, review.key, elsewhere.key}) == 3
 
 
-def test_place__the_servers_number_of_a_project(catalogue: Catalogue) -> None:
+def test_set_remote_id__of_a_project(catalogue: Catalogue) -> None:
     labelling = catalogue.tasks
     project = labelling.project(URL, Purpose.ANNOTATION)
     assert project.remote_id is None
-    labelling.place(project.id, 12)
+    labelling.set_remote_id(project.id, 12)
     assert labelling.project(URL, Purpose.ANNOTATION).remote_id == 12
-    labelling.place(project.id, None)
+    labelling.set_remote_id(project.id, None)
     assert labelling.project(URL, Purpose.ANNOTATION).remote_id is None
 
 
@@ -141,7 +140,7 @@ def test_pending_and_numbers__by_what_the_server_is_known_to_have(
     assert labelling.numbers(project) == {101: 1}
     assert {n: t.id for n, t in labelling.numbered(project, [101, 102, 999]).items()} == {101: 1}
 
-    labelling.missed([1, 2], "manager")
+    labelling.mark_deleted([1, 2], "manager")
     assert labelling.pending(project) == []
     assert labelling.numbers(project) == {}
     assert labelling.numbered(project, [101])[101].deleted_at is not None
@@ -195,7 +194,7 @@ def test_numbered__after_a_server_was_set_up_anew_the_task_that_is_there(
     labelling = catalogue.tasks
     labelling.plan(project, [_new(1), _new(2)], "manager", {})
     labelling.sent({2: 101}, "manager", start=True)
-    labelling.missed([2], "manager")
+    labelling.mark_deleted([2], "manager")
     labelling.sent({1: 101}, "manager", start=True)
     assert labelling.numbered(project, [101])[101].id == 1
 
@@ -207,17 +206,17 @@ def test_update_task(catalogue: Catalogue, project: int) -> None:
     assert (task.comment, task.media) == ("rim too wide", "x.png")
 
 
-def test_missed__the_image_is_queued_and_its_task_planned_anew(
+def test_mark_deleted__the_image_is_queued_and_its_task_planned_anew(
     catalogue: Catalogue, project: int
 ) -> None:
     labelling = catalogue.tasks
     labelling.plan(project, [_new(1), _new(2)], "manager", {})
     labelling.sent({1: 101, 2: 102}, "manager", start=True)
     labelling.update_task(1, comment="rim too wide", media="x.png")
-    [outcome] = labelling.missed([1], "manager")
+    [outcome] = labelling.mark_deleted([1], "manager")
     assert (outcome.name, outcome.outcome) == ("000001.png", Outcome.REPAIRED)
     assert "'ddiseg label push' sends it again" in (outcome.note or "")
-    assert labelling.missed([1], "manager") == []
+    assert labelling.mark_deleted([1], "manager") == []
     assert [t.id for t in labelling.tasks(project)] == [2]
     assert [t.id for t in labelling.tasks(project, deleted=True)] == [1, 2]
     assert [_state(catalogue, n) for n in (1, 2)] == ["queued", "in_labelling"]
@@ -236,7 +235,7 @@ def test_missed__the_image_is_queued_and_its_task_planned_anew(
 
 
 @pytest.mark.parametrize("state", ["submitted", "accepted", "rework", "skipped"])
-def test_missed__what_came_back_stands(desk: Desk, state: str) -> None:
+def test_mark_deleted__what_came_back_stands(desk: Desk, state: str) -> None:
     if state == "skipped":
         desk.skip(ANNOTATOR, "blurry")
     else:
@@ -246,27 +245,27 @@ def test_missed__what_came_back_stands(desk: Desk, state: str) -> None:
         desk.review(REVIEWER, ACCEPT if state == "accepted" else REJECT)
     before = desk.stands()
     assert before.state == state
-    desk.catalogue.tasks.missed([desk.task()], "manager")
+    desk.catalogue.tasks.mark_deleted([desk.task()], "manager")
     assert desk.stands() == before
 
 
-def test_missed__a_review_task_leaves_the_annotators_alone(desk: Desk) -> None:
+def test_mark_deleted__a_review_task_leaves_the_annotators_alone(desk: Desk) -> None:
     number = desk.submit(ANNOTATOR, "a")
     desk.pull()
     desk.send_to_review()
     desk.delete(number)
     desk.pull()
     [task] = desk.catalogue.tasks.tasks(desk.review_project_id)
-    [outcome] = desk.catalogue.tasks.missed([task.id], "manager")
+    [outcome] = desk.catalogue.tasks.mark_deleted([task.id], "manager")
     assert "'ddiseg review push' sends it again" in (outcome.note or "")
     assert desk.stands().state == "in_labelling"
 
 
-def test_missed__refused_annotations_of_the_task_are_no_longer_listed(desk: Desk) -> None:
+def test_mark_deleted__refused_annotations_of_the_task_are_no_longer_listed(desk: Desk) -> None:
     desk.spoil(ANNOTATOR)
     desk.pull()
     assert len(desk.catalogue.tasks.problems(desk.project_id)) == 1
-    desk.catalogue.tasks.missed([desk.task()], "manager")
+    desk.catalogue.tasks.mark_deleted([desk.task()], "manager")
     assert desk.catalogue.tasks.problems(desk.project_id) == []
 
 
@@ -274,7 +273,7 @@ def test_receive__for_a_task_that_was_planned_anew(desk: Desk) -> None:
     number = desk.submit(ANNOTATOR, "a")
     desk.pull()
     desk.review(REVIEWER, REJECT)
-    desk.catalogue.tasks.missed([desk.task()], "manager")
+    desk.catalogue.tasks.mark_deleted([desk.task()], "manager")
     desk.catalogue.tasks.plan(desk.project_id, [_new(1)], "manager", {})
     desk.catalogue.tasks.sent({desk.task(): 900}, "manager", start=True)
     desk.delete(number)
@@ -431,65 +430,71 @@ def painted(desk: Desk) -> Mask:
     return mask
 
 
-def test_work__of_an_accepted_mask(desk: Desk, painted: Mask) -> None:
+def test_annotation_outcomes__of_an_accepted_mask(desk: Desk, painted: Mask) -> None:
     desk.submit(ANNOTATOR, "a", lead_time=30.0)
     desk.pull()
-    assert desk.catalogue.tasks.work() == []
+    assert desk.catalogue.tasks.annotation_outcomes() == []
     desk.review(REVIEWER, ACCEPT)
-    [work] = desk.catalogue.tasks.work()
+    [work] = desk.catalogue.tasks.annotation_outcomes()
     assert (work.image.id, work.arm, work.seconds) == (1, Arm.PREDICTED, 30.0)
     assert work.prediction is not None
     assert work.prediction.id == painted.id
     assert work.drawn.id == work.accepted.id
 
 
-def test_work__of_a_fix_tells_what_the_annotator_drew(desk: Desk, painted: Mask) -> None:
+def test_annotation_outcomes__of_a_fix_tells_what_the_annotator_drew(
+    desk: Desk, painted: Mask
+) -> None:
     desk.submit(ANNOTATOR, "a", lead_time=30.0)
     desk.pull()
     desk.review(REVIEWER, FIXED, pixels="f")
-    [work] = desk.catalogue.tasks.work()
+    [work] = desk.catalogue.tasks.annotation_outcomes()
     assert (work.drawn.annotator, work.accepted.annotator) == (ANNOTATOR, REVIEWER)
     assert work.seconds == 30.0
 
 
-def test_work__of_an_edit_by_another_person_tells_the_newer_one(desk: Desk) -> None:
+def test_annotation_outcomes__of_an_edit_by_another_person_tells_the_newer_one(desk: Desk) -> None:
     number = desk.submit(ANNOTATOR, "a", lead_time=30.0)
     desk.pull()
     desk.submit(SECOND, "b", edit=number, lead_time=45.0)
     desk.pull()
     desk.review(REVIEWER, ACCEPT)
-    [work] = desk.catalogue.tasks.work()
+    [work] = desk.catalogue.tasks.annotation_outcomes()
     assert (work.drawn.annotator, work.drawn.id, work.seconds) == (SECOND, work.accepted.id, 45.0)
     assert work.prediction is None
 
 
-def test_work__where_a_persons_mask_was_painted_there_is_no_prediction(desk: Desk) -> None:
+def test_annotation_outcomes__where_a_persons_mask_was_painted_there_is_no_prediction(
+    desk: Desk,
+) -> None:
     desk.submit(ANNOTATOR, "a")
     desk.pull()
     desk.catalogue.tasks.update_task(desk.task(), mask_id=1, arm=Arm.PREDICTED)
     desk.review(REVIEWER, ACCEPT)
-    [work] = desk.catalogue.tasks.work()
+    [work] = desk.catalogue.tasks.annotation_outcomes()
     assert (work.arm, work.prediction) == (Arm.PREDICTED, None)
 
 
-def test_work__after_reopening_and_accepting_again_is_of_the_last_time(desk: Desk) -> None:
+def test_annotation_outcomes__after_reopening_and_accepting_again_is_of_the_last_time(
+    desk: Desk,
+) -> None:
     number = desk.submit(ANNOTATOR, "a")
     desk.pull()
     desk.review(REVIEWER, ACCEPT)
     desk.submit(ANNOTATOR, "b", edit=number)
     desk.pull()
-    assert desk.catalogue.tasks.work() == []
+    assert desk.catalogue.tasks.annotation_outcomes() == []
     desk.review(REVIEWER, ACCEPT)
-    [work] = desk.catalogue.tasks.work()
+    [work] = desk.catalogue.tasks.annotation_outcomes()
     assert work.accepted.content_hash[0] == "b"
 
 
-def test_work__of_masks_from_elsewhere_is_not_told(desk: Desk) -> None:
+def test_annotation_outcomes__of_masks_from_elsewhere_is_not_told(desk: Desk) -> None:
     desk.catalogue.masks.submit([drawn_by("annotator-3", "x")], REVIEWER)
     desk.submit(ANNOTATOR, "a")
     desk.pull()
     assert desk.stands().accepted == "annotator-3 x"
-    assert desk.catalogue.tasks.work() == []
+    assert desk.catalogue.tasks.annotation_outcomes() == []
 
 
 def test_receive__page_is_kept_with_its_watermark(desk: Desk) -> None:

@@ -92,12 +92,6 @@ def test_fixed__without_a_changed_pixel_is_an_accept(desk: Desk, waiting: int) -
     assert desk.stands() == ACCEPTED
 
 
-def test_reject__with_a_comment(desk: Desk, waiting: int) -> None:
-    desk.verdict(REVIEWER, REJECT, "rim too wide")
-    desk.pull_reviews()
-    assert desk.stands() == REJECTED
-
-
 @pytest.mark.parametrize("verdict", ["perhaps", "", "ACCEPT"])
 def test_verdict__unknown_is_refused(desk: Desk, waiting: int, verdict: str) -> None:
     desk.verdict(REVIEWER, verdict)

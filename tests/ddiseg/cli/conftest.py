@@ -11,6 +11,7 @@ import pytest
 
 from ddiseg.cli.common import run
 from ddiseg.cli.main import cli
+from ddiseg.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,9 @@ def ddiseg(
         return Result(status, printed.out, printed.err)
 
     return call
+
+
+@pytest.fixture
+def here(ddiseg: Callable[..., Result], workspace: Workspace) -> Callable[..., Result]:
+    """here("status"): that command line in the workspace."""
+    return lambda *words: ddiseg("--workspace", workspace.root, *words)

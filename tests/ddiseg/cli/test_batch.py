@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from ddiseg.catalogue import Arm, NewImage, NewMask, NewTask, Purpose
+from ddiseg.catalogue import Arm, NewTask, Purpose
 from ddiseg.workspace.workspace import Workspace
+from tests.ddiseg.rows import new_image, new_mask
 
 Run = Callable[..., Any]
 
 
 @pytest.fixture
-def here(ddiseg: Run, workspace: Workspace, new_image: Callable[..., NewImage]) -> Run:
+def here(ddiseg: Run, workspace: Workspace) -> Run:
     """here("list"): `ddiseg batch list` in a workspace with 10 images of each tone."""
     rows = [new_image(n, tone=("I-II", "III-IV", "V-VI")[n % 3]) for n in range(30)]
     dataset = workspace.catalogue.images.dataset("clinic")
@@ -43,7 +44,7 @@ def test_draw__says_why_each_image_was_taken_then_unchanged(
 
 
 def test_draw__next_step_goes_by_where_the_images_are(
-    here: Run, workspace: Workspace, new_mask: Callable[..., NewMask], wording: SnapshotAssertion
+    here: Run, workspace: Workspace, wording: SnapshotAssertion
 ) -> None:
     args = ("draw", "a", "--size", "1", "--output", "json")
     (image,) = here(*args).json["images"]
@@ -81,7 +82,7 @@ def test_draw__thirty_unless_told(here: Run) -> None:
     [
         (("--towards", "worst"), "--towards worst: there is no model"),
         (("--strategy", "uncertainty"), "there is no model yet: draw with --strategy random"),
-        (("--size", "31", "--strict"), "--strict: a batch that lacks images; I-II: 10 of the 11"),
+        (("--size", "31", "--strict"), "--strict: the batch lacks images; I-II: 10 of the 11"),
     ],
 )
 def test_draw__refused(here: Run, workspace: Workspace, args: tuple[str, ...], said: str) -> None:
@@ -107,9 +108,7 @@ def test_wrong_usage(here: Run, args: tuple[str, ...]) -> None:
     assert (result.status, result.out) == (2, "")
 
 
-def test_list_and_close(
-    here: Run, workspace: Workspace, new_mask: Callable[..., NewMask], wording: SnapshotAssertion
-) -> None:
+def test_list_and_close(here: Run, workspace: Workspace, wording: SnapshotAssertion) -> None:
     assert here("list").out == wording
     here("draw", "a", "--size", "3")
     first, second, _ = workspace.catalogue.batches.image_ids("a")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ddiseg.workspace.settings import KEYS
+from ddiseg.loop.round import RoundOptions
+from ddiseg.workspace.settings import KEYS, find_setting
 from ddiseg.workspace.workspace import Workspace
+from tests.forks import FORKS
 
 Run = Callable[..., Any]
-
-
-@pytest.fixture
-def here(ddiseg: Run, workspace: Workspace) -> Run:
-    return lambda *words: ddiseg("--workspace", workspace.root, *words)
 
 
 def test_set_and_show(here: Run) -> None:
@@ -68,3 +66,40 @@ def test_training__decides_when_a_refresh_is_due(here: Run) -> None:
     assert refresh["sources"]["--every"] == "as in ddiseg.toml"
     once = here("loop", "status", "--every", 6, "--output", "json").json["refresh"]
     assert (once["every"], once["sources"]["--every"]) == (6, "given here")
+
+
+@pytest.mark.parametrize("command", [("loop", "run", "--once"), ("serve",)])
+def test_seed__of_a_round_is_that_of_the_study_and_of_the_training(
+    here: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    used: list[RoundOptions] = []
+    monkeypatch.setattr(
+        "ddiseg.loop.round.run_round", lambda *args, **_: used.append(args[2]) or []
+    )
+    monkeypatch.setattr("ddiseg.server.run.serve", lambda *args, **_: used.append(args[3]))
+    here("config", "set", "study.seed", "3")
+    here("config", "set", "training.seed", "4")
+    assert here(*command).status == here(*command, "--seed", 5).status == 0
+    assert [(each.push.seed, each.seed) for each in used] == [(3, 4), (5, 5)]
+
+
+def _change(root: Path, key: str, barrier: Any) -> None:
+    workspace = Workspace.open(root)
+    for value in range(2, 12):
+        barrier.wait(30)
+        workspace.set(find_setting(key), find_setting(key).parse(str(value)), "manager")
+
+
+@pytest.mark.process
+def test_set__two_at_the_same_moment_are_both_kept(workspace: Workspace) -> None:
+    barrier = FORKS.Barrier(2)
+    both = [
+        FORKS.Process(target=_change, args=(workspace.root, key, barrier))
+        for key in ("study.control", "study.readers")
+    ]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join(60)
+    assert [each.exitcode for each in both] == [0, 0]
+    assert workspace.study().changed() == {"study.control": 11.0, "study.readers": 11}

@@ -52,7 +52,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Connection]]:
 
 
 @pytest.fixture
-def running(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> server.Running:
+def running(monkeypatch: pytest.MonkeyPatch) -> server.Running:
     """As if `label up` had started a server, which answers."""
     started = server.Running(Process(4711, "x"), 8080, "2026-01-01T10:00:00+00:00", "1.23.2", True)
 
@@ -74,12 +74,12 @@ def secrets(root: Path) -> list[str]:
 
 
 def test_up__says_where_everything_is_and_no_secret(
-    ddiseg: Run,
+    here: Run,
     workspace: Workspace,
     running: server.Running,
     prepared: list[tuple[Path, Connection]],
 ) -> None:
-    result = ddiseg("label", "up", "--workspace", workspace.root)
+    result = here("label", "up")
     folder = Folder(workspace.root)
     assert result.out.splitlines() == [
         "Label Studio 1.23.2 runs since 2026-01-01T10:00:00+00:00: http://127.0.0.1:8080",
@@ -91,9 +91,7 @@ def test_up__says_where_everything_is_and_no_secret(
         "  'ddiseg label down' stops it and keeps everything",
     ]
     assert result.err == "making the accounts\n"
-    as_json = ddiseg(
-        "label", "up", "--port", "8085", "--workspace", workspace.root, "--output", "json"
-    )
+    as_json = here("label", "up", "--port", "8085", "--output", "json")
     assert as_json.json == {
         "url": "http://127.0.0.1:8085",
         "port": 8085,
@@ -114,7 +112,7 @@ def test_up__says_where_everything_is_and_no_secret(
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("new", [True, False])
 def test_up__stopped_while_it_makes_the_projects(
-    ddiseg: Run,
+    here: Run,
     workspace: Workspace,
     running: server.Running,
     monkeypatch: pytest.MonkeyPatch,
@@ -137,7 +135,7 @@ def test_up__stopped_while_it_makes_the_projects(
     monkeypatch.setattr(server, "down", down)
     port = ("--port", "8085") if new else ()
     before = signal.getsignal(sign)
-    result = ddiseg("label", "up", *port, "--workspace", workspace.root)
+    result = here("label", "up", *port)
     assert (result.status, result.out) == (130, "")
     assert stopped == ([workspace.root] if new else [])
     assert ("stopping the Label Studio that was started" in result.err) is new
@@ -145,8 +143,8 @@ def test_up__stopped_while_it_makes_the_projects(
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http"])
-def test_up__port_that_is_none(ddiseg: Run, workspace: Workspace, port: str) -> None:
-    assert ddiseg("label", "up", "--port", port, "--workspace", workspace.root).status == 2
+def test_up__port_that_is_none(here: Run, port: str) -> None:
+    assert here("label", "up", "--port", port).status == 2
 
 
 @pytest.mark.parametrize(
@@ -160,18 +158,18 @@ def test_label__no_workspace(ddiseg: Run, tmp_path: Path, words: tuple[str, ...]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_down__twice(ddiseg: Run, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ddiseg("label", "down", "--workspace", workspace.root).out == "not running\n"
+def test_down__twice(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert here("label", "down").out == "not running\n"
     monkeypatch.setattr(server, "down", lambda _root: True)
-    assert ddiseg("label", "down", "--workspace", workspace.root).out == "stopped\n"
-    as_json = ddiseg("label", "down", "--workspace", workspace.root, "--output", "json")
+    assert here("label", "down").out == "stopped\n"
+    as_json = here("label", "down", "--output", "json")
     assert as_json.json == {"stopped": True}
 
 
-def test_status__not_running(ddiseg: Run, workspace: Workspace) -> None:
-    result = ddiseg("label", "status", "--workspace", workspace.root)
+def test_status__not_running(here: Run, workspace: Workspace) -> None:
+    result = here("label", "status")
     assert result.out.startswith("not running: 'ddiseg label up' starts it")
-    assert ddiseg("label", "status", "--workspace", workspace.root, "--output", "json").json == {
+    assert here("label", "status", "--output", "json").json == {
         "team": None,
         "team_version": None,
         "team_fault": None,
@@ -184,13 +182,10 @@ def test_status__not_running(ddiseg: Run, workspace: Workspace) -> None:
 
 
 def test_status__running(
-    ddiseg: Run,
-    workspace: Workspace,
-    running: server.Running,
-    monkeypatch: pytest.MonkeyPatch,
+    here: Run, running: server.Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def first_line() -> str:
-        result = ddiseg("label", "status", "--workspace", workspace.root)
+        result = here("label", "status")
         return str(result.out.splitlines()[0])
 
     since = "Label Studio 1.23.2 runs since 2026-01-01T10:00:00+00:00"
@@ -202,17 +197,17 @@ def test_status__running(
 
 
 def test_status__of_a_team(
-    ddiseg: Run, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    here: Run, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "server_version", lambda _url: "1.23.2")
     Folder(workspace.root).make()
     Folder(workspace.root).team.write_text(f'{{"url": "{TEAM}"}}')
-    result = ddiseg("label", "status", "--workspace", workspace.root)
+    result = here("label", "status")
     assert result.out == f"connected to {TEAM}: Label Studio 1.23.2 answers\n"
 
 
 def test_status__of_a_team_that_is_down(
-    ddiseg: Run, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    here: Run, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuses(url: str) -> str:
         raise ServerError(f"{url}: can't be reached")
@@ -220,20 +215,20 @@ def test_status__of_a_team_that_is_down(
     monkeypatch.setattr(connection, "server_version", refuses)
     Folder(workspace.root).make()
     Folder(workspace.root).team.write_text(f'{{"url": "{TEAM}"}}')
-    result = ddiseg("label", "status", "--workspace", workspace.root)
+    result = here("label", "status")
     assert (result.status, result.out) == (
         0,
         f"connected to a team's server: {TEAM}: can't be reached\n",
     )
 
 
-def test_logs__last_lines(ddiseg: Run, workspace: Workspace) -> None:
-    nothing = ddiseg("label", "logs", "--workspace", workspace.root)
+def test_logs__last_lines(here: Run, ddiseg: Run, workspace: Workspace) -> None:
+    nothing = here("label", "logs")
     assert nothing.status == 1
     assert "'ddiseg label up' starts Label Studio" in nothing.err
     Folder(workspace.root).make()
     Folder(workspace.root).log.write_text("one\ntwo\nthree\n")
-    assert ddiseg("label", "logs", "--workspace", workspace.root).out == "one\ntwo\nthree\n"
+    assert here("label", "logs").out == "one\ntwo\nthree\n"
     args = ("label", "logs", "--lines", "2", "--workspace", workspace.root)
     assert ddiseg(*args).out == "two\nthree\n"
     assert ddiseg(*args, "--output", "json").json == {"lines": ["two", "three"]}
@@ -255,14 +250,13 @@ def team(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 
 def test_connect__token_of_the_environment(
-    ddiseg: Run,
-    workspace: Workspace,
+    here: Run,
     team: list[tuple[str, str]],
     prepared: list[tuple[Path, Connection]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", TOKEN)
-    result = ddiseg("label", "connect", f"{TEAM}/", "--workspace", workspace.root)
+    result = here("label", "connect", f"{TEAM}/")
     assert result.out.splitlines() == [
         f"connected to {TEAM}: Label Studio 1.20.0, as data-manager@example.org",
         f"  project annotation: {TEAM}/projects/1/data",
@@ -270,15 +264,13 @@ def test_connect__token_of_the_environment(
     assert result.err == ""
     assert team == [(TEAM, TOKEN)]
     assert [(to.url, to.token) for _, to in prepared] == [(TEAM, TOKEN)]
-    as_json = ddiseg("label", "connect", TEAM, "--workspace", workspace.root, "--output", "json")
+    as_json = here("label", "connect", TEAM, "--output", "json")
     assert TOKEN not in as_json.out
     assert as_json.json["user"] == "data-manager@example.org"
 
 
 def test_connect__warns_of_an_open_line_before_the_token_is_sent(
-    ddiseg: Run,
-    workspace: Workspace,
-    monkeypatch: pytest.MonkeyPatch,
+    here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", TOKEN)
 
@@ -286,16 +278,14 @@ def test_connect__warns_of_an_open_line_before_the_token_is_sent(
         raise ServerError("no answer")
 
     monkeypatch.setattr(connection, "connect_team", refuse)
-    result = ddiseg("label", "connect", "http://10.0.0.7:8080", "--workspace", workspace.root)
+    result = here("label", "connect", "http://10.0.0.7:8080")
     assert result.status == 1
     assert result.err.startswith("Warning: to http://10.0.0.7:8080 the token and the images travel")
     assert result.err.endswith("Error: no answer\n")
 
 
-def test_connect__no_token_and_nobody_to_ask(
-    ddiseg: Run, workspace: Workspace, team: list[tuple[str, str]]
-) -> None:
-    result = ddiseg("label", "connect", TEAM, "--workspace", workspace.root)
+def test_connect__no_token_and_nobody_to_ask(here: Run, team: list[tuple[str, str]]) -> None:
+    result = here("label", "connect", TEAM)
     assert result.status == 1
     assert "put it into the environment variable LABEL_STUDIO_API_KEY" in result.err
     assert team == []
@@ -325,8 +315,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
 
 @pytest.mark.parametrize(("answer", "kept"), [("y", [(TEAM, TOKEN)]), ("n", [])])
 def test_connect__asked_for_the_token_and_offered_to_keep_it(
-    ddiseg: Run,
-    workspace: Workspace,
+    here: Run,
     team: list[tuple[str, str]],
     terminal: Callable[[str], list[str]],
     monkeypatch: pytest.MonkeyPatch,
@@ -337,7 +326,7 @@ def test_connect__asked_for_the_token_and_offered_to_keep_it(
     monkeypatch.setattr(connection, "has_keyring", lambda: True)
     monkeypatch.setattr(connection, "keep_in_keyring", lambda *pair: in_keyring.append(pair))
     terminal(answer)
-    result = ddiseg("label", "connect", TEAM, "--workspace", workspace.root)
+    result = here("label", "connect", TEAM)
     assert result.status == 0
     assert team == [(TEAM, TOKEN)]
     assert in_keyring == kept
@@ -345,29 +334,24 @@ def test_connect__asked_for_the_token_and_offered_to_keep_it(
 
 
 def test_connect__asked_without_a_keyring(
-    ddiseg: Run,
-    workspace: Workspace,
-    team: list[tuple[str, str]],
-    terminal: Callable[[str], list[str]],
+    here: Run, team: list[tuple[str, str]], terminal: Callable[[str], list[str]]
 ) -> None:
     terminal("")
-    result = ddiseg("label", "connect", TEAM, "--workspace", workspace.root)
+    result = here("label", "connect", TEAM)
     assert result.status == 0
     assert "put the token into LABEL_STUDIO_API_KEY or install ddiseg[keyring]" in result.err
 
 
 @pytest.mark.parametrize("words", [(), (TEAM, "--forget")])
-def test_connect__url_or_forget(ddiseg: Run, workspace: Workspace, words: tuple[str, ...]) -> None:
-    result = ddiseg("label", "connect", *words, "--workspace", workspace.root)
+def test_connect__url_or_forget(here: Run, words: tuple[str, ...]) -> None:
+    result = here("label", "connect", *words)
     assert result.status == 2
     assert "give the URL of a server, or --forget alone" in result.err
 
 
-def test_connect__address_that_is_none(
-    ddiseg: Run, workspace: Workspace, terminal: Callable[[str], list[str]]
-) -> None:
+def test_connect__address_that_is_none(here: Run, terminal: Callable[[str], list[str]]) -> None:
     prompts = terminal("")
-    result = ddiseg("label", "connect", "label.example.org", "--workspace", workspace.root)
+    result = here("label", "connect", "label.example.org")
     assert result.status == 1
     assert "is no address of a server" in result.err
     assert prompts == []  # a person is not asked for a token that has nowhere to go

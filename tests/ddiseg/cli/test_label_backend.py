@@ -32,10 +32,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[MLBackend]:
 
 @pytest.fixture
 def run(
-    ddiseg: Run,
-    workspace: Workspace,
-    label_studio: FakeLabelStudio,
-    monkeypatch: pytest.MonkeyPatch,
+    here: Run, workspace: Workspace, label_studio: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> Run:
     """run("http://..."): `label backend` in a workspace that a team's server is connected with."""
     Folder(workspace.root).make()
@@ -43,7 +40,7 @@ def run(
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", label_studio.token)
 
     def backend(*words: object) -> Any:
-        result = ddiseg("label", "backend", *words, "--workspace", workspace.root)
+        result = here("label", "backend", *words)
         for text in (MLBackend.PASSWORD, SECRET, label_studio.token):
             assert text not in result.out + result.err
         return result
@@ -96,7 +93,7 @@ def test_backend__address_that_is_none(run: Run, label_studio: FakeLabelStudio) 
     assert label_studio.requests == []
 
 
-def test_backend__no_server(ddiseg: Run, workspace: Workspace) -> None:
-    result = ddiseg("label", "backend", "http://127.0.0.1:9090", "--workspace", workspace.root)
+def test_backend__no_server(here: Run) -> None:
+    result = here("label", "backend", "http://127.0.0.1:9090")
     assert result.status == 1
     assert "no Label Studio runs for" in result.err

@@ -63,7 +63,7 @@ def test_push__says_what_became_of_each_and_where_to_go(studio: Studio, label: R
         [
             "3 images: 3 added, 0 unchanged, 0 repaired, 0 refused",
             "new, painted: 2 images (I-II 2)",
-            "new, bare: 1 images (V-VI 1)",
+            "new, bare: 1 image (V-VI 1)",
             f"annotate: {project}",
         ],
     )
@@ -78,7 +78,7 @@ def test_push__images_by_name_and_by_subset(studio: Studio, label: Run) -> None:
     images = studio.add_images(4)
     studio.catalogue.subsets.store({"pilot": [images[2].id]}, {"by": "hand"}, "manager")
     assert label("push", "1.png", "#2").out.startswith("2 images: 2 added")
-    assert label("push", "--subset", "pilot").out.startswith("1 images: 1 added")
+    assert label("push", "--subset", "pilot").out.startswith("1 image: 1 added")
     assert label("push", "1.png", "--subset", "pilot").status == 2
     assert "no.png" in one_line_error(label("push", "no.png"))
     assert "no-subset" in one_line_error(label("push", "--subset", "no-subset"))
@@ -91,7 +91,7 @@ def test_push__images_of_a_batch(studio: Studio, label: Run) -> None:
     members = [NewMember(images[k].id, True, "next by seed") for k in (1, 2)]
     studio.catalogue.batches.store("week-1", members, {}, "manager")
     studio.catalogue.subsets.store({"pilot": [i.id for i in images[2:]]}, {"by": "hand"}, "manager")
-    assert label("push", "--batch", "week-1", "--subset", "pilot").out.startswith("1 images: 1 add")
+    assert label("push", "--batch", "week-1", "--subset", "pilot").out.startswith("1 image: 1 add")
     assert label("push", "--batch", "week-1").out.startswith("2 images: 1 added, 1 unchanged")
     assert label("push", "1.png", "--batch", "week-1").status == 2
     assert "no batch called 'no-batch'" in one_line_error(label("push", "--batch", "no-batch"))
@@ -198,7 +198,7 @@ def test_pull__beside_a_server_that_took_it_already(studio: Studio, label: Run) 
     )
     assert label("pull").out.splitlines() == [
         nothing,
-        f"already taken before by {all_of_it}: 1 annotations",
+        f"already taken before by {all_of_it}: 1 annotation",
     ]
     assert label("pull").out.splitlines() == [nothing]
     studio.submit(2, LESION)
@@ -280,7 +280,7 @@ def test_pull__says_what_came_back(studio: Studio, label: Run) -> None:
     assert as_json["unexplained_skips"] == [f"3.png by {SECOND}", f"4.png by {ANNOTATOR}"]
     strict = label("pull", "--strict")
     assert strict.status == 1
-    assert "--strict: 1 annotations are still refused" in strict.err
+    assert "--strict: still refused: 1 annotation" in strict.err
     studio.check(all_pulled=True)
 
 
@@ -372,6 +372,6 @@ def test_push__test_images_are_told(studio: Studio, label: Run, ddiseg: Run) -> 
     compared = [Compared(i.id, predictions[i.id].id, "d" * 64, 0.5) for i in images[:2]]
     studio.catalogue.evaluations.add({}, compared, "tester")
     status = ddiseg("status", "--workspace", studio.workspace.root).out
-    assert "(2 of them are test images: once accepted, they are learned from)" in status
+    assert "(test images among them: 2; once accepted, they are learned from)" in status
     said = label("push").out.splitlines()
     assert said[2].startswith("2 of these are test images of 'ddiseg evaluate --truth': once their")

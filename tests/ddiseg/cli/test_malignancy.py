@@ -69,7 +69,7 @@ def test_the_whole_way(clinic: Any, tmp_path: Path, wording: SnapshotAssertion) 
     assert lines[1] == wording
     assert lines[2] == wording
     again = clinic("refresh", "--malignancy", "--hold-out", "test")
-    assert "unchanged: it learned from exactly these 20 images" in again.out
+    assert "unchanged: it learned from these images (20) already" in again.out
 
     done = clinic("prelabel", "--malignancy", "--subset", "test")
     assert done.status == 0, done.err
@@ -117,36 +117,36 @@ def test_labelling_and_release__never_read_an_estimate(room: str) -> None:
     ],
 )
 def test_options__that_do_not_go_together(
-    ddiseg: Ddiseg, filled: Workspace, line: tuple[str, ...], says: str
+    here: Ddiseg, filled: Workspace, line: tuple[str, ...], says: str
 ) -> None:
-    done = ddiseg("--workspace", filled.root, *line)
+    done = here(*line)
     assert done.status == 2
     assert says in done.err
 
 
 def test_device_and_precision__are_not_for_painting_alone(
-    ddiseg: Ddiseg, filled: Workspace, monkeypatch: pytest.MonkeyPatch
+    here: Ddiseg, filled: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def told(*_: object, **options: object) -> None:
         raise InputError(f"{options['device']} {options.get('precision')}")
 
     for name in ("refresh_malignancy", "prelabel_malignancy"):
         monkeypatch.setattr(f"ddiseg.model.malignancy.{name}", told)
-    done = ddiseg("--workspace", filled.root, "refresh", "--malignancy", "--device", "cuda:1")
+    done = here("refresh", "--malignancy", "--device", "cuda:1")
     assert "Error: cuda:1 None" in done.err
     options = ("--malignancy", "--device", "cuda:1", "--precision", "bfloat16")
-    done = ddiseg("--workspace", filled.root, "prelabel", *options)
+    done = here("prelabel", *options)
     assert "Error: cuda:1 bfloat16" in done.err
 
 
 @pytest.mark.parametrize("command", ["prelabel", "evaluate"])
-def test_without_a_classifier(ddiseg: Ddiseg, filled: Workspace, command: str) -> None:
-    done = ddiseg("--workspace", filled.root, command, "--malignancy")
+def test_without_a_classifier(here: Ddiseg, filled: Workspace, command: str) -> None:
+    done = here(command, "--malignancy")
     assert done.status == 1
     assert "no malignancy model yet: run 'ddiseg refresh --malignancy'" in done.err
 
 
-def test_refresh__no_labels(ddiseg: Ddiseg, filled: Workspace) -> None:
-    done = ddiseg("--workspace", filled.root, "refresh", "--malignancy")
+def test_refresh__no_labels(here: Ddiseg, filled: Workspace) -> None:
+    done = here("refresh", "--malignancy")
     assert done.status == 1
     assert done.err.splitlines()[-1].startswith("Error: no image of known malignancy to learn from")

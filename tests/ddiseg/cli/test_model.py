@@ -12,11 +12,11 @@ import pytest
 import torch
 from pycocotools.coco import COCO
 
-from ddiseg.catalogue import NewMask
 from ddiseg.catalogue.batches import NewMember
 from ddiseg.catalogue.tables import Image
 from ddiseg.model import predict
 from ddiseg.workspace.workspace import Workspace
+from tests.ddiseg.rows import new_mask
 
 Ddiseg = Callable[..., Any]
 
@@ -26,8 +26,8 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def test_refresh__empty_workspace_is_refused(ddiseg: Ddiseg, workspace: Workspace) -> None:
-    done = ddiseg("--workspace", workspace.root, "refresh")
+def test_refresh__empty_workspace_is_refused(here: Ddiseg) -> None:
+    done = here("refresh")
     assert done.status == 1
     assert done.out == ""
     assert done.err.splitlines()[-1].startswith("Error: no accepted mask to learn from")
@@ -44,9 +44,9 @@ def test_refresh__empty_workspace_is_refused(ddiseg: Ddiseg, workspace: Workspac
     ],
 )
 def test_prelabel__what_can_not_be_done(
-    ddiseg: Ddiseg, filled: Workspace, args: tuple[str, ...], says: str
+    here: Ddiseg, filled: Workspace, args: tuple[str, ...], says: str
 ) -> None:
-    done = ddiseg("--workspace", filled.root, "prelabel", *args)
+    done = here("prelabel", *args)
     assert done.status == 1
     assert says in done.err
 
@@ -54,7 +54,6 @@ def test_prelabel__what_can_not_be_done(
 def test_prelabel__images_of_a_batch(
     ddiseg: Ddiseg,
     filled: Workspace,
-    new_mask: Callable[..., NewMask],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     members = [NewMember(image_id, True, "next by seed") for image_id in (2, 3)]
@@ -76,10 +75,8 @@ def test_prelabel__images_of_a_batch(
 
 
 @pytest.mark.parametrize("args", [(), ("--accepted", "--truth", ".")])
-def test_evaluate__needs_one_truth(
-    ddiseg: Ddiseg, filled: Workspace, args: tuple[str, ...]
-) -> None:
-    done = ddiseg("--workspace", filled.root, "evaluate", *args)
+def test_evaluate__needs_one_truth(here: Ddiseg, filled: Workspace, args: tuple[str, ...]) -> None:
+    done = here("evaluate", *args)
     assert done.status == 2
     assert "either --truth DIR or --accepted" in done.err
 

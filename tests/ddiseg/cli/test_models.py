@@ -123,10 +123,10 @@ def test_show__everything_in_a_hundred_columns(models: Ddiseg) -> None:
     for said in (
         "  in use        yes",
         "going on from fedd-1",
-        "  gate          passed, beside fedd-1",
+        "  gate          passed, compared with fedd-1",
         "  calibration   temperature 1.23, calibration error 0.014 (0.023 before; n = 12 images)",
-        "  - V-VI: too few h",
-        "  - It never paints marker, ruler:",
+        "  - V-VI: too few hold-out masks (n = 2 images of 2 patients)",
+        "  - It never predicts marker, ruler:",
         "Square brackets hold 95 % intervals",
         "Made by 'ddiseg refresh --backbone tiny.safetensors --seed 0' with",
     ):
@@ -175,7 +175,7 @@ def test_diff__both_directions(models: Ddiseg, wording: SnapshotAssertion) -> No
     assert lines[:3] == wording
     start = lines.index("Learned from")
     assert lines[start + 1 : start + 4] == wording
-    assert "They need not be the same images" in " ".join(done.out.split())
+    assert "The images may differ, so no difference is given." in " ".join(done.out.split())
     back = models("diff", "fedd-3", "fedd-1", "--output", "json").json
     assert back["names"] == ["fedd-3", "fedd-1"]
     assert back["settings"] == {"seed": [3, 0]}
@@ -193,7 +193,9 @@ def test_diff__of_what_was_never_measured(
     assert done.out.endswith("\nNothing was measured of either.\n")
 
 
-def test_promote__says_what_paints_from_now_on(models: Ddiseg, wording: SnapshotAssertion) -> None:
+def test_promote__says_what_predicts_from_now_on(
+    models: Ddiseg, wording: SnapshotAssertion
+) -> None:
     done = models("promote", "fedd-3", "--force", "--why", "only one with rulers")
     assert done.out == wording
     done = models("promote", "fedd-2", "--output", "json")

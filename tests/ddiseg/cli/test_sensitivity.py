@@ -25,16 +25,16 @@ Ddiseg = Callable[..., Any]
     ],
 )
 def test_sensitivity__what_can_not_be_measured(
-    ddiseg: Ddiseg, filled: Workspace, args: tuple[str, ...], says: str
+    here: Ddiseg, filled: Workspace, args: tuple[str, ...], says: str
 ) -> None:
-    done = ddiseg("--workspace", filled.root, "sensitivity", *args)
+    done = here("sensitivity", *args)
     assert done.status == 1
     assert done.out == ""
     assert says in done.err
 
 
 def test_sensitivity__prints_each_change_by_tone(
-    ddiseg: Ddiseg, filled: Workspace, monkeypatch: pytest.MonkeyPatch
+    here: Ddiseg, filled: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
     score = {"iou_mean": 0.9, "iou_mean_ci95": [0.8, 0.95], "dice_mean": 0.94, "dice_mean_ci95": None, "n": 7}  # fmt: skip
@@ -51,7 +51,7 @@ def test_sensitivity__prints_each_change_by_tone(
         return result
 
     monkeypatch.setattr(loop, "sensitivity", measure)
-    done = ddiseg("--workspace", filled.root, "sensitivity", "--exposure", "-0.3", "--seed", "4")
+    done = here("sensitivity", "--exposure", "-0.3", "--seed", "4")
     assert done.status == 0
     assert asked["exposures"] == (-0.3,)
     assert asked["temperatures"] == loop.TEMPERATURES, "the command's defaults are the loop's"
@@ -61,6 +61,6 @@ def test_sensitivity__prints_each_change_by_tone(
     assert "one grey level* all 0.900 [0.800, 0.950] too few patients 7" in lines
     assert "refused x: y.png: gone" in lines
     assert lines[-1] == "It is steady."
-    printed = ddiseg("--workspace", filled.root, "--output", "json", "sensitivity")
+    printed = here("--output", "json", "sensitivity")
     assert json.loads(printed.out) == result
     assert asked["exposures"] == loop.EXPOSURES

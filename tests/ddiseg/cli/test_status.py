@@ -27,12 +27,6 @@ def studio(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[St
 
 
 @pytest.fixture
-def here(ddiseg: Run, workspace: Workspace) -> Run:
-    """here("label", "push"): the result of that command in the workspace."""
-    return lambda *words: ddiseg(*words, "--workspace", workspace.root)
-
-
-@pytest.fixture
 def to_do(here: Run) -> Callable[[], tuple[list[str], int, int]]:
     """to_do(): the data manager's commands, images with annotators, masks with reviewers."""
 

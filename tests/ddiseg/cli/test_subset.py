@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from ddiseg.catalogue import NewImage
 from ddiseg.workspace.workspace import Workspace
+from tests.ddiseg.rows import new_image
 
 Run = Callable[..., Any]
 
 
 @pytest.fixture
-def here(ddiseg: Run, workspace: Workspace, new_image: Callable[..., NewImage]) -> Run:
+def here(ddiseg: Run, workspace: Workspace) -> Run:
     """here("list"): `ddiseg subset list` in a workspace with 20 images of each tone."""
     rows = [
         new_image(n, tone=("I-II", "III-IV", "V-VI")[n % 3], malignant=n % 2 == 0)
@@ -89,7 +89,10 @@ def test_draw__no_size_names_the_presets(here: Run) -> None:
 def test_draw__presets(here: Run, workspace: Workspace) -> None:
     refused = here("draw", "fedd-2023")
     assert (refused.status, refused.out) == (1, "")
-    assert "import all of DDI first, or take what is there with --partial" in refused.err
+    assert (
+        "import all of DDI first, or draw the images that are imported with --partial"
+        in refused.err
+    )
     result = here("draw", "fedd-2023-val", "--partial")
     assert result.status == 0
     assert "fedd-2023-val: added, " in result.out

@@ -12,12 +12,13 @@ import pytest
 from alembic import command
 from syrupy.assertion import SnapshotAssertion
 
-from ddiseg.catalogue import Arm, NewMask, NewModelVersion
+from ddiseg.catalogue import Arm, NewModelVersion
 from ddiseg.catalogue.database import Database, _alembic
 from ddiseg.locate import SETTINGS
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.people import People, lesion
+from tests.ddiseg.rows import new_mask
 
 Run = Callable[..., Any]
 
@@ -112,15 +113,15 @@ def test_init__a_lost_catalogue_is_not_replaced(ddiseg: Run, filled: Workspace) 
     assert ddiseg("init", filled.root).out == f"workspace {filled.root}: made\n"
 
 
-def test_init__upgrades_an_older_catalogue(ddiseg: Run, filled: Workspace) -> None:
+def test_init__upgrades_an_older_catalogue(here: Run, ddiseg: Run, filled: Workspace) -> None:
     filled.catalogue.close()
     database = Database(f"sqlite:///{filled.root / 'catalogue.sqlite'}")
     with database.engine.begin() as connection:
         command.downgrade(_alembic(connection), "0004")
     database.engine.dispose()
-    assert "run 'ddiseg init'" in ddiseg("status", "--workspace", filled.root).err
+    assert "run 'ddiseg init'" in here("status").err
     assert ddiseg("init", filled.root).out == f"workspace {filled.root}: upgraded\n"
-    assert ddiseg("status", "--workspace", filled.root).out.startswith("3 images\n")
+    assert here("status").out.startswith("3 images\n")
 
 
 def test_init__an_empty_name_is_refused(
@@ -177,11 +178,11 @@ def test_home_folder__is_expanded_where_no_shell_does(
     assert not (tmp_path / "~").exists()
 
 
-def test_init__newer_schema_is_refused(ddiseg: Run, workspace: Workspace) -> None:
+def test_init__newer_schema_is_refused(here: Run, workspace: Workspace) -> None:
     with closing(sqlite3.connect(workspace.root / "catalogue.sqlite")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     for name in ("init", "status", "verify"):
-        result = ddiseg("--workspace", workspace.root, name)
+        result = here(name)
         assert (result.status, result.out) == (1, "")
         assert "newer than this ddiseg knows: upgrade ddiseg" in result.err
 
@@ -213,10 +214,16 @@ def test_init__bad_url(ddiseg: Run, tmp_path: Path, args: tuple[str, str], said:
     assert result.err.count("\n") == 1
 
 
-def test_status__counts_and_next_step(ddiseg: Run, filled: Workspace) -> None:
+def test_status__counts_and_next_step(
+    here: Run, filled: Workspace, wording: SnapshotAssertion
+) -> None:
+    commands = (
+        *("ddiseg refresh", "ddiseg label up", "ddiseg label push"),
+        "ddiseg export --format coco --to release",
+    )
     filled.catalogue.images.skip(3, "scalp", None, "anna")
     filled.catalogue.subsets.store({"part": [1, 2]}, {}, "tester")
-    data = ddiseg("status", "--workspace", filled.root, "--output", "json").json
+    data = here("status", "--output", "json").json
     assert data == {
         "images": 3,
         "counts": {"I-II": {"accepted": 1}, "V-VI": {"new": 1}, "unknown": {"skipped": 1}},
@@ -235,64 +242,31 @@ def test_status__counts_and_next_step(ddiseg: Run, filled: Workspace) -> None:
         "subsets": {"part": {"I-II": 1, "V-VI": 1}},
         "round_holder": None,
         "study": {},
-        "next": "train probes on the 1 accepted masks: ddiseg refresh",
+        "next": wording,
         "to_do": {
-            "data_manager": [
-                {"command": "ddiseg refresh", "why": "train probes on the 1 accepted masks"},
-                {"command": "ddiseg label up", "why": "start Label Studio"},
-                {
-                    "command": "ddiseg label push",
-                    "why": "give the 1 images that nobody has to annotators, or a part of them, with "
-                    "'ddiseg batch draw'",
-                },
-                {
-                    "command": "ddiseg export --format coco --to release",
-                    "why": "write a release of the 1 accepted masks",
-                },
-            ],
+            "data_manager": [{"command": each, "why": wording} for each in commands],
             "annotators": {"images": 0},
             "reviewers": {"masks": 0},
         },
     }
-    lines = ddiseg("status", "--workspace", filled.root).out.splitlines()
-    assert lines == [
-        "3 images",
-        "tone     new  accepted  skipped  all",
-        "I-II       0         1        0    1",
-        "V-VI       1         0        0    1",
-        "unknown    0         0        1    1",
-        "all        1         1        1    3",
-        "dataset clinic: 3 images, CC-BY-4.0",
-        "accepted masks: 1",
-        "model: none yet",
-        "skipped, scalp: 1",
-        "subset part: 2 (I-II 1, V-VI 1)",
-        "data manager:",
-        f"  {'ddiseg refresh':<42}train probes on the 1 accepted masks",
-        f"  {'ddiseg label up':<42}start Label Studio",
-        f"  {'ddiseg label push':<42}give the 1 images that nobody has to annotators, or a part of them, "
-        "with 'ddiseg batch draw'",
-        "  ddiseg export --format coco --to release  write a release of the 1 accepted masks",
-        "next: train probes on the 1 accepted masks: ddiseg refresh",
-    ]
+    lines = here("status").out.splitlines()
+    assert lines == wording
 
 
-def test_status__empty_workspace(
-    ddiseg: Run, workspace: Workspace, wording: SnapshotAssertion
-) -> None:
-    lines = ddiseg("status", "--workspace", workspace.root).out.splitlines()
+def test_status__empty_workspace(here: Run, wording: SnapshotAssertion) -> None:
+    lines = here("status").out.splitlines()
     assert lines[0] == "0 images"
     assert lines[-1] == wording
 
 
 def test_status__next_step_along_the_way(
-    ddiseg: Run, filled: Workspace, new_mask: Callable[..., NewMask], wording: SnapshotAssertion
+    here: Run, filled: Workspace, wording: SnapshotAssertion
 ) -> None:
     catalogue = filled.catalogue
 
     def next_step() -> str:
         """But for starting Label Studio, which runs in no test here."""
-        to_do = ddiseg("status", "--workspace", filled.root, "--output", "json").json["to_do"]
+        to_do = here("status", "--output", "json").json["to_do"]
         steps = [s for s in to_do["data_manager"] if s["command"] != "ddiseg label up"]
         return f"{steps[0]['why']}: {steps[0]['command']}"
 
@@ -300,10 +274,10 @@ def test_status__next_step_along_the_way(
     assert next_step().endswith("ddiseg subset draw NAME --per-tone 10")
     catalogue.subsets.store({"part": [1]}, {}, "tester")
     assert next_step().endswith(
-        "give the 1 images of part to annotators: ddiseg label push --subset part"
+        "give the image of part to annotators: ddiseg label push --subset part"
     )
     catalogue.masks.submit([new_mask(1, "anna", "b")])
-    assert next_step().startswith("have a second person review the 1 submitted masks")
+    assert next_step().startswith("have a second person review the submitted mask")
     catalogue.masks.submit([new_mask(1, "anna", "b")], "ben")
     assert next_step().endswith("ddiseg refresh")
     learned = [mask.content_hash for mask in catalogue.masks.accepted().values()]
@@ -315,28 +289,28 @@ def test_status__next_step_along_the_way(
     assert next_step().endswith("ddiseg label push"), "one new mask is too few to learn again"
     catalogue.masks.submit([new_mask(3, "anna", "d")], "ben")
     assert next_step() == wording
-    lines = ddiseg("status", "--workspace", filled.root).out.splitlines()
-    assert "model: fedd-1, from 1 masks" in lines
+    lines = here("status").out.splitlines()
+    assert "model: fedd-1, from 1 mask" in lines
 
 
 def test_status_work__nothing_drawn_yet_is_one_line(
-    ddiseg: Run, filled: Workspace, wording: SnapshotAssertion
+    here: Run, filled: Workspace, wording: SnapshotAssertion
 ) -> None:
-    result = ddiseg("status", "--work", "--workspace", filled.root)
+    result = here("status", "--work")
     assert result.status == 0
     assert result.out == wording
-    data = ddiseg("status", "--work", "--workspace", filled.root, "--output", "json").json
+    data = here("status", "--work", "--output", "json").json
     assert (data["n"], data["by_tone"], data["left_out"]) == (0, {}, [])
 
 
 def test_status_work__tables_and_json(
-    ddiseg: Run, workspace: Workspace, wording: SnapshotAssertion
+    here: Run, workspace: Workspace, wording: SnapshotAssertion
 ) -> None:
     people = People(workspace)
     for _ in range(6):
         people.accept(lesion(6), lesion(2), seconds=30)
         people.accept(lesion(9), lesion(1), seconds=90, arm=Arm.CONTROL)
-    result = ddiseg("status", "--work", "--workspace", workspace.root)
+    result = here("status", "--work")
     lines = result.out.splitlines()
     assert lines[0].startswith("Masks from a labelling server, accepted ")
     assert lines[0].endswith(" (n = 12 images of 12 patients).")
@@ -345,39 +319,39 @@ def test_status_work__tables_and_json(
     assert len(lines[start + 1]) == len(lines[start + 3])
     assert not any(line != line.rstrip() for line in lines)
     assert result.err.startswith("Comparing masks: 12 in ")
-    data = ddiseg("status", "--work", "--workspace", workspace.root, "--output", "json").json
+    data = here("status", "--work", "--output", "json").json
     figure = data["arms"]["painted"]["lesion_dice"]
     assert figure == {"value": 0.5, "interval": [0.5, 0.5], "n": 6, "patients": 6}
 
 
-def test_status_work__only_damaged_masks(ddiseg: Run, workspace: Workspace) -> None:
+def test_status_work__only_damaged_masks(here: Run, workspace: Workspace) -> None:
     people = People(workspace)
     people.accept(lesion(6), lesion(2))
     for digest in workspace.store.digests(Kind.MASK):
         Path(workspace.store.path(Kind.MASK, digest)).unlink()
-    lines = ddiseg("status", "--work", "--workspace", workspace.root).out.splitlines()
+    lines = here("status", "--work").out.splitlines()
     assert lines[0].startswith("Left out: drawn-1.png: ")
 
 
-def test_verify__whole(ddiseg: Run, filled: Workspace, wording: SnapshotAssertion) -> None:
+def test_verify__whole(here: Run, filled: Workspace, wording: SnapshotAssertion) -> None:
     filled.store.put(Kind.IMAGE, "ab" * 32, b"left by a stopped run")
-    result = ddiseg("verify", "--workspace", filled.root)
+    result = here("verify")
     assert result.status == 0
     assert result.out.splitlines() == wording
     assert result.err.startswith("verify: 4 in ")
 
 
-def test_verify__damage_exits_with_1_and_a_line_each(ddiseg: Run, filled: Workspace) -> None:
+def test_verify__damage_exits_with_1_and_a_line_each(here: Run, filled: Workspace) -> None:
     for name in ("1.png", "2.png"):
         digest = filled.catalogue.images.find(name).content_hash
         Path(filled.store.path(Kind.IMAGE, digest)).unlink()
-    result = ddiseg("verify", "--workspace", filled.root)
+    result = here("verify")
     assert result.status == 1
     assert result.err.endswith("Error: 2 problems found, nothing was changed\n")
     lines = result.out.splitlines()
     assert len(lines) == 3
     assert lines[1].startswith("  image  1.png (#1): ")
-    as_json = ddiseg("verify", "--workspace", filled.root, "--output", "json")
+    as_json = here("verify", "--output", "json")
     assert as_json.status == 1
     assert as_json.json["ok"] is False
     assert as_json.json["checked"] == {"images": 3, "masks": 1, "models": 0}

@@ -171,7 +171,7 @@ def test_evaluate__notes_that_truths_hold_only_0_and_1(painted: Workspace, tmp_p
     for number in (4, 5):
         Image.fromarray(spot(number)[1] == 1).save(folder / f"{number}.png")
     note = (
-        "all 2 masks hold only 0 and 1, read as background and lesion; if 0 means skin, say "
+        "all 2 masks hold only 0 and 1, read as background and lesion; if 0 means skin, give "
         "--classes 0=skin,1=lesion"
     )
     assert evaluate(painted, "tester", truth=folder)["notes"] == [note]

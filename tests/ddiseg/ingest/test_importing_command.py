@@ -118,7 +118,7 @@ def test_import__many_to_name(ddiseg: Any, folder: Any) -> None:
     root = folder(*(f"{i:02}.png" for i in range(25)))
     (root.parent / "table.csv").write_text("file,tone\n00.png,1\n")
     lines = ddiseg(*arguments(root)).out.splitlines()
-    (named,) = [line for line in lines if "have no row" in line]
+    (named,) = [line for line in lines if "without a row in the metadata" in line]
     assert named.endswith("19.png, 20.png and 4 more; --output json lists all")
 
 
@@ -264,7 +264,7 @@ def test_masks_import(
         (["--as", "coco", "--rest", "hair"], 1, "--rest: there is no class 'hair'; the classes are"),
         (["--as", "labelstudio", "--classes", "0"], 1, "'0' is not LABEL=CLASS"),
         (["--annotator", "a"], 1, "has no masks: there are no .json, .npy or .png files: only "),
-        (["--as", "png", "--annotator", "a", "--dataset", "x"], 1, "no dataset called 'x'; there are: none yet"),
+        (["--as", "png", "--annotator", "a", "--dataset", "x"], 1, "no dataset called 'x' (there are: none yet)"),
     ],
 )  # fmt: skip
 def test_masks_import__refused(
@@ -322,7 +322,7 @@ def test_import_coco(ddiseg: Any, labels: Path) -> None:
         "3 images: 0 added, 2 unchanged, 0 repaired, 1 refused",
         missing,
         "dataset: exported",
-        "1 masks: 1 added, 0 unchanged, 0 repaired, 0 refused",
+        "1 mask: 1 added, 0 unchanged, 0 repaired, 0 refused",
     ]
     again = ddiseg(*args, "--output", "json", "--strict")
     assert again.status == 1
@@ -340,7 +340,7 @@ def test_import_coco__guessed(ddiseg: Any, labels: Path) -> None:
     done = ddiseg(*args)
     assert done.status == 0
     assert "no --as given: read as coco" in done.out.splitlines()
-    assert "1 masks: 1 added, 0 unchanged, 0 repaired, 0 refused" in done.out.splitlines()
+    assert "1 mask: 1 added, 0 unchanged, 0 repaired, 0 refused" in done.out.splitlines()
     (labels / "labels.json").write_text("[]")
     wrong = ddiseg(*args)
     assert (wrong.status, wrong.out) == (1, "")

@@ -47,7 +47,7 @@ def made_by_older_version(studio: Studio, *, known: bool) -> None:
         settings = {"title": title, "description": text, "label_config": plain(PROTOCOL)}
         number = talk.ask("POST", "/api/projects/", settings)["id"]
         if known:
-            studio.catalogue.tasks.place(row.id, number)
+            studio.catalogue.tasks.set_remote_id(row.id, number)
 
 
 def open_annotation(studio: Studio, *, keep_config: bool = True) -> ProjectRef:
@@ -123,7 +123,7 @@ def test_ensure_projects__made_by_an_older_version(
     assert not [text for _, text in home(studio) if "ddiseg:" in text]
     assert studio.server.projects[1].settings["pinned_at"] is None or embedded
     row = studio.catalogue.tasks.project(studio.connection.server, Purpose.ANNOTATION)
-    studio.catalogue.tasks.place(row.id, None)
+    studio.catalogue.tasks.set_remote_id(row.id, None)
     assert open_annotation(studio).number == 1, "by the mark in its configuration"
 
 
@@ -178,7 +178,7 @@ def test_open_place__two_workspaces_on_one_server(studio: Studio) -> None:
     open_annotation(studio)
     row = studio.catalogue.tasks.project(studio.connection.server, Purpose.ANNOTATION)
     studio.server.projects[1].settings["label_config"] = annotation_config(PROTOCOL)
-    studio.catalogue.tasks.place(row.id, None)
+    studio.catalogue.tasks.set_remote_id(row.id, None)
     assert open_annotation(studio).number == 2
 
 

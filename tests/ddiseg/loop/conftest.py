@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ddiseg.labelstudio.folder import Folder
-from ddiseg.loop.round import RoundOptions, Step, run_round
+from ddiseg.loop.round import RoundOptions, StepResult, run_round
 from ddiseg.model import train as refreshing
 from ddiseg.outcomes import Stages, silent_stages
 from ddiseg.workspace.workspace import Workspace
@@ -43,12 +43,12 @@ def options(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 @pytest.fixture
 def round_of(
     studio: Studio, options: Callable[..., RoundOptions]
-) -> Callable[..., dict[str, Step]]:
+) -> Callable[..., dict[str, StepResult]]:
     """round_of(every=2): run a round, its steps by name."""
 
     def run(
         *, must_refresh: bool = False, stages: Stages = silent_stages, **changed: Any
-    ) -> dict[str, Step]:
+    ) -> dict[str, StepResult]:
         steps = run_round(
             studio.workspace,
             lambda: studio.connection,

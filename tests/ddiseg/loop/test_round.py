@@ -14,7 +14,7 @@ from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.push import OPEN, PushOptions
 from ddiseg.loop import round as rounds
-from ddiseg.loop.round import RoundOptions, Step, plan_round, run_round
+from ddiseg.loop.round import RoundOptions, StepResult, plan_round, run_round
 from ddiseg.model.predict import Predictor
 from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.sampling.batches import BatchRequest, draw_batch
@@ -22,7 +22,7 @@ from ddiseg.workspace.verify import verify
 from tests.ddiseg.labelstudio.studio import Studio
 from tests.fake_label_studio import cut
 
-RunRound = Callable[..., dict[str, Step]]
+RunRound = Callable[..., dict[str, StepResult]]
 NAMES = ["pull", "review", "refresh", "draw", "paint", "push"]
 
 
@@ -203,7 +203,7 @@ def test_draw__leaves_a_persons_name_to_that_person(studio: Studio, round_of: Ru
     assert round_of(every=100, draw=1)["draw"].said.startswith("auto-2: 1 image ")
     origins = {batch.name: batch.origin for batch in studio.catalogue.batches.all()}
     assert origins == {"auto-1": "person", "auto-2": "round"}
-    assert studio.catalogue.batches.open_images() == set(
+    assert studio.catalogue.batches.pool(None).in_open_batch == set(
         studio.catalogue.batches.image_ids("auto-2")
     )
 

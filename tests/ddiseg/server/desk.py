@@ -82,7 +82,7 @@ class Desk:
         labelling = self.workspace.catalogue.tasks
         number = PROJECT if purpose is Purpose.ANNOTATION else REVIEWS
         project = labelling.project(EMBEDDED, purpose)
-        labelling.place(project.id, number)
+        labelling.set_remote_id(project.id, number)
         painted = mask.id if mask is not None else None
         new = [NewTask(image_key(row), row.id, painted, arm, size, size) for row in rows]
         labelling.plan(project.id, new, "manager", {})

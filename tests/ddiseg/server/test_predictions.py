@@ -145,7 +145,7 @@ def test_review_project__shows_people_s_masks_only(desk: Desk, served: Served) -
 
 def test_task_deleted_on_the_server__is_unknown(desk: Desk, served: Served) -> None:
     task, _ = desk.given(Arm.BARE)
-    desk.workspace.catalogue.tasks.missed([task.id], "manager")
+    desk.workspace.catalogue.tasks.mark_deleted([task.id], "manager")
     answer = served.predict(asked(task))
     assert _reasons(answer) == [UNKNOWN]
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from ddiseg import images
-from ddiseg.catalogue import NewImage
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.locate import SETTINGS
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace, default_actor
+from tests.ddiseg.rows import new_image
 from tests.wording import Refusal
 
 
@@ -228,7 +228,6 @@ def test_mask_over__stretched_back(filled: Workspace) -> None:
 def in_place(
     workspace: Workspace,
     tmp_path: Path,
-    new_image: Callable[..., NewImage],
     photograph: Callable[[int], images.Photograph],
 ) -> Path:
     """A photograph outside the workspace, catalogued as 000001.png."""
