@@ -193,7 +193,7 @@ def _give_out(root: Path, url: str, count: int, predictions: list[bytes]) -> Non
     predict(workspace, images, [digests[number % SCENES] for number in range(count)])
     shown = catalogue.masks.newest_predictions()
     project = catalogue.tasks.project(url, Purpose.ANNOTATION)
-    catalogue.tasks.place(project.id, count)
+    catalogue.tasks.set_remote_id(project.id, count)
     catalogue.tasks.plan(
         project.id,
         [

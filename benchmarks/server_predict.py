@@ -81,7 +81,7 @@ def fill(workspace: Workspace, count: int) -> list[Mask]:
     added = catalogue.images.select()
     predict(workspace, added, digests)
     project = catalogue.tasks.project(EMBEDDED, Purpose.ANNOTATION)
-    catalogue.tasks.place(project.id, PROJECT)
+    catalogue.tasks.set_remote_id(project.id, PROJECT)
     new = [NewTask(image_key(i), i.id, None, Arm.BARE, SIZE, SIZE) for i in added]
     catalogue.tasks.plan(project.id, new, "benchmark", {})
     tasks = catalogue.tasks.tasks(project.id)

@@ -38,7 +38,7 @@ def main() -> None:
         root = Path(folder)
         workspace = Workspace.create(root)
         project = workspace.catalogue.tasks.project(EMBEDDED, Purpose.ANNOTATION)
-        workspace.catalogue.tasks.place(project.id, PROJECT)
+        workspace.catalogue.tasks.set_remote_id(project.id, PROJECT)
         workspace.catalogue.close()
         with _server(root) as url:
             secret = {"X-Ddiseg-Secret": ensure_credentials(root).webhook_secret}

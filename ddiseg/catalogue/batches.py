@@ -118,7 +118,7 @@ class Batches(Repository):
             taken = started | (_open_images(session) & {image.id for image in images})
             if taken:
                 raise InputError(
-                    f"{len(taken)} of {counted(len(members), 'image')} were sampled or given to people by "
+                    f"{len(taken)} of the {counted(len(members), 'image')} were sampled or given to people by "
                     "somebody else in this moment: run the same command again"
                 )
             batch = Batch(name=name, drawn_by=drawn_by, origin=origin.value)
