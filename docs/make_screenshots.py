@@ -141,7 +141,7 @@ class _Annotating(_Play):
     """One image after the other through the hands of two people."""
 
     def prepare(self) -> None:
-        """All is painted by a model that learned from most of them."""
+        """All images are predicted by a model that was trained on most of them."""
         self._learn({*range(1, COUNT + 1)} - {*TWICE, *ONCE})
         self.ddiseg("prelabel")
 
@@ -231,10 +231,10 @@ class _Annotating(_Play):
 
 
 class _Loop(_Play):
-    """A task that the server paints when it is opened, a click, and what people's work comes to."""
+    """A prediction made on opening a task, a click, and the page on people and the model."""
 
     def prepare(self) -> None:
-        """Few masks are learned from, and nothing is painted beforehand."""
+        """The model is trained on few masks, and nothing is predicted beforehand."""
         self._learn({*range(1, LEARNED + 1)})
 
     def run(self, opened: Browser, url: str) -> None:
