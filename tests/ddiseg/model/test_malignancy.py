@@ -312,13 +312,13 @@ def test_prelabel__file_changed_on_disk(moles: Workspace, learn: Learn, refusal:
 
 
 def test_prelabel__backbone_replaced_by_another(
-    moles: Workspace, tmp_path: Path, tiny_weights: Path, refusal: Refusal
+    moles: Workspace, tmp_path: Path, tiny_weights: Path
 ) -> None:
     path = tmp_path / "own.safetensors"
     path.write_bytes(tiny_weights.read_bytes())
     refresh_malignancy(moles, "tester", str(path), 0, QUICK)
     save_backbone(path, "own", TINY, DiffusionUNet.random(TINY, 7).net.state_dict(), {})
-    with refusal(WeightsError):
+    with pytest.raises(WeightsError, match=r"the backbone tiny \(\w{12}\), not own \(\w{12}\)"):
         prelabel_malignancy(moles, moles.catalogue.images.select())
 
 
