@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Generator
 
 import hypothesis
 import pytest
@@ -48,6 +49,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         order[item.path] = min(order[item.path], place(item))
     items.sort(key=lambda item: order[item.path])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape names that are no UTF-8 in reports: workers of a parallel run cannot send them."""
+    report = yield
+    report.sections = [(head, _escaped(text)) for head, text in report.sections]
+    if report.longrepr is not None and _escaped(report.longreprtext) != report.longreprtext:
+        report.longrepr = _escaped(report.longreprtext)
+    return report
+
+
+def _escaped(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @pytest.hookimpl(trylast=True)
