@@ -85,6 +85,7 @@ def test_readme__shows_the_two_commands() -> None:
     assert "make test" in text
 
 
+@pytest.mark.process
 def test_readme__quick_start_runs(tmp_path: Path) -> None:
     """The README's own lines, on a folder as its reader has it, in the order in which they stand."""
     text = (ROOT / "README.md").read_text()

@@ -28,8 +28,11 @@ VARYING = {
     r"(?<=127\.0\.0\.1:)[2-6]\d{4}": "<port>",
     r"20\d\d-\d\d-\d\dT\d\d:\d\d(:\d\d)?(\.\d+)?(Z|\+00:00)?": "<time>",
     r"(?<=process )\d+": "<pid>",
+    r"(?<=port )[2-6]\d{4}": "<port>",
+    r"ports \d+ to \d+": "ports <port> to <port>",
+    r"\[\d\d/\w{3}/\d{4} \d\d:\d\d:\d\d\]": "[<time>]",
     r"[0-9a-f]{2}/[0-9a-f]{64}": "<hash>",
-    r"[^\s'\"]*/pytest-of-\w+/pytest-\d+": "<session>",
+    r"[^\s'\"]*/pytest-of-\w+/pytest-\d+(/popen-gw\d+)?": "<session>",
     r"(?<=torch )\d+\.\d+\.\d+[\w.+]*(?= finds)": "<version>",
 }
 

@@ -73,6 +73,7 @@ def test_drawings__small_file(name: str) -> None:
     assert (DRAWINGS_DIR / name).stat().st_size < 150_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_drawings__reproduce_committed_pixels(reduced: dict[str, Image.Image], name: str) -> None:
     # Another Pillow or numpy may place a glyph or choose a palette a little differently.

@@ -23,6 +23,7 @@ pairs = hnp.arrays(
 )
 
 
+@pytest.mark.property
 @given(pairs)
 def test_confusion_iou_dice__as_scikit_learn(pair: NDArray[np.uint8]) -> None:
     truth, prediction = pair

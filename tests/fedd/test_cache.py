@@ -263,6 +263,7 @@ def _hammer(folder: str, first: int, limit: int) -> list[str]:
     return [*wrong, *([cache.problem] if cache.problem else [])]
 
 
+@pytest.mark.process
 def test_two_processes__write_read_and_evict_side_by_side(tmp_path: Path) -> None:
     FeatureCache(tmp_path).extract(DiffusionUNet.random(TINY, seed=1), images(0), SPEC)
     limit = 3 * sum(p.stat().st_size for p in entries(tmp_path))

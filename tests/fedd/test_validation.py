@@ -33,6 +33,7 @@ crowds = st.lists(
 ).map(lambda rows: [candidate(i, f"p{p}", t, c) for i, (p, t, c) in enumerate(rows)])
 
 
+@pytest.mark.property
 @given(crowds, st.floats(0.1, 0.5), st.integers(0, 5))
 def test_split__patients_apart_and_nothing_lost_to_training(
     crowd: list[Candidate], share: float, seed: int

@@ -34,7 +34,7 @@ from tests.live.site import CONTROL, IMAGES, TWICE, Site, give_to_annotator, mak
 
 #: Kills at random moments of the client, and of the server, which takes some ten seconds each to start again.
 #: They may miss the middle of the work on a slow machine: one kill more is aimed at it.
-KILLS = 20
+KILLS = int(os.environ.get("DDISEG_KILLS", "8"))
 SERVER_KILLS = int(os.environ.get("DDISEG_SERVER_KILLS", "3"))
 TRIES = 5  #: of an aimed kill
 SLACK = 1.3  #: moments are spread over this much more than a run: the next one may be slower

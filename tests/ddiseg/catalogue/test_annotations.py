@@ -301,6 +301,7 @@ def test_reopened__a_mask_that_was_turned_into_a_skip_stays_back(
     assert (desk.stands().state, desk.stands().in_review) == ("queued", None)
 
 
+@pytest.mark.slow
 def test_reopened__a_mask_that_a_reviewer_sent_back_stays_back(desk: Desk, submitted: int) -> None:
     desk.review(REVIEWER, REJECT, "too wide")
     desk.catalogue.images.skip(1, "scalp", None, "manager")

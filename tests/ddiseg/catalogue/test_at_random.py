@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -139,6 +140,7 @@ class Work(RuleBasedStateMachine):
         return None if choice is None or not numbers else numbers[choice % len(numbers)]
 
 
+@pytest.mark.property
 def test_any_sequence_of_work() -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Work, settings=settings(max_examples=40, stateful_step_count=25)
@@ -154,6 +156,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.property
 @settings(max_examples=60)
 @given(STEPS)
 def test_annotating_alone__the_image_is_where_the_first_reader_left_it(

@@ -100,6 +100,7 @@ def test_full__has_rows_in_every_table(full: Catalogue, url: str) -> None:
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() > (0,), table
 
 
+@pytest.mark.process
 def test_models_and_migrations__autogenerate_finds_no_difference(shared_url: str) -> None:
     engine = create_engine(shared_url)
     with engine.connect() as connection:
@@ -231,6 +232,7 @@ def test_migrations__down_to_the_oldest_schema_and_up_again_keeps_its_rows(of_00
     assert dump() == upgraded
 
 
+@pytest.mark.process
 def test_migrations__from_the_oldest_schema_models_are_for_segmentation(of_0001: str) -> None:
     catalogue = Catalogue.create(of_0001)
     (model,) = catalogue.models.all()
@@ -610,6 +612,7 @@ def writers(url: str) -> Iterator[list[subprocess.Popen[str]]]:
         process.wait()
 
 
+@pytest.mark.process
 def test_two_processes_at_once(writers: list[subprocess.Popen[str]], url: str) -> None:
     added = [int(process.communicate(timeout=120)[0]) for process in writers]
     assert [process.returncode for process in writers] == [0, 0]

@@ -68,6 +68,7 @@ def row(catalogue: Catalogue) -> Lease:
         return session.query(Lease).one()
 
 
+@pytest.mark.process
 def test_hold__until_the_end_of_the_block(shared: Catalogue) -> None:
     assert shared.leases.holder(ROUND) is None
     with shared.leases.hold(ROUND), shared.leases.hold(SERVE):

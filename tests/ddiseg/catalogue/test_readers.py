@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from ddiseg.catalogue import AnnotationPage
 from ddiseg.catalogue.masks import ACCEPT
 from ddiseg.outcomes import FileOutcome, Outcome
@@ -145,6 +147,7 @@ def test_edit__by_another_person(desk: Desk, submitted: int) -> None:
     assert desk.stands().state == "submitted"
 
 
+@pytest.mark.slow
 def test_edit__by_another_person_already_when_it_is_first_seen(desk: Desk) -> None:
     number = desk.submit(ANNOTATOR, "a")
     desk.submit(SECOND, "b", edit=number)

@@ -475,6 +475,7 @@ def test_annotation_outcomes__where_a_persons_mask_was_painted_there_is_no_predi
     assert (work.arm, work.prediction) == (Arm.PREDICTED, None)
 
 
+@pytest.mark.slow
 def test_annotation_outcomes__after_reopening_and_accepting_again_is_of_the_last_time(
     desk: Desk,
 ) -> None:

@@ -363,6 +363,7 @@ def test_deleted__verdict_leaves_the_acceptance(desk: Desk, waiting: int) -> Non
     assert desk.stands() == ACCEPTED
 
 
+@pytest.mark.slow
 def test_edit__of_a_mask_whose_fix_was_accepted_reopens(desk: Desk, waiting: int) -> None:
     desk.verdict(REVIEWER, FIXED, pixels="f")
     desk.pull_reviews()

@@ -284,6 +284,7 @@ def test_no_workspace__one_line(ddiseg: Run, tmp_path: Path, command: tuple[str,
     )
 
 
+@pytest.mark.process
 def test_console_script__ends_with_the_status(tmp_path: Path) -> None:
     code = "from ddiseg.cli.main import main; main()"
     done = subprocess.run(
@@ -319,6 +320,7 @@ def test_empty_values__are_refused_rather_than_taken_for_none(
     assert "is empty: is a shell variable unset? Give a value" in said
 
 
+@pytest.mark.process
 def test_json__is_utf_8_whatever_the_names_of_files(tmp_path: Path) -> None:
     root = os.fsencode(tmp_path) + b"/s4\xff"
     for output, expected in (("json", rb'"workspace": ".*/s4\\udcff"'), ("text", rb"s4\\udcff: ")):

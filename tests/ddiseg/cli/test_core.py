@@ -43,6 +43,7 @@ def run_without(tmp_path: Path, *lines: list[object]) -> tuple[list[int], str]:
     return [int(line.rpartition(" ")[2]) for line in ends], done.stdout + done.stderr
 
 
+@pytest.mark.process
 def test_commands_that_need_no_model(tmp_path: Path) -> None:
     render_ddi(tmp_path / "photographs", tmp_path / "masks", 9, seed=1)
     people = ["--annotator", "anna", "--reviewer", "rita"]
@@ -84,6 +85,7 @@ def test_commands_that_need_no_model(tmp_path: Path) -> None:
     assert statuses + more == [0] * (len(steps) + 2), printed + rest
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("words", "install"),
     [

@@ -74,6 +74,7 @@ def test_push__says_what_became_of_each_and_where_to_go(studio: Studio, label: R
     studio.check()
 
 
+@pytest.mark.training
 def test_push__images_by_name_and_by_subset(studio: Studio, label: Run) -> None:
     images = studio.add_images(4)
     studio.catalogue.subsets.store({"pilot": [images[2].id]}, {"by": "hand"}, "manager")
@@ -86,6 +87,7 @@ def test_push__images_by_name_and_by_subset(studio: Studio, label: Run) -> None:
     studio.check()
 
 
+@pytest.mark.training
 def test_push__images_of_a_batch(studio: Studio, label: Run) -> None:
     images = studio.add_images(4)
     members = [NewMember(images[k].id, True, "next by seed") for k in (1, 2)]
@@ -99,6 +101,7 @@ def test_push__images_of_a_batch(studio: Studio, label: Run) -> None:
     studio.check()
 
 
+@pytest.mark.training
 def test_push__a_batch_of_images_that_annotators_have_gets_a_tab(
     studio: Studio, label: Run, ddiseg: Run
 ) -> None:
@@ -186,6 +189,7 @@ def test_push__refused_images(studio: Studio, label: Run) -> None:
     studio.check()
 
 
+@pytest.mark.training
 def test_pull__beside_a_server_that_took_it_already(studio: Studio, label: Run) -> None:
     """`studio.pull` is what 'ddiseg serve' and rounds do."""
     studio.add_images(4)
@@ -249,6 +253,7 @@ def test_push__returned_images_have_a_tab(studio: Studio, label: Run) -> None:
     assert studio.server.tasks[1].data["review_comment"] == "reviewer-1: the rim"
 
 
+@pytest.mark.training
 def test_pull__says_what_came_back(studio: Studio, label: Run) -> None:
     studio.add_images(5)
     label("push")
@@ -284,6 +289,7 @@ def test_pull__says_what_came_back(studio: Studio, label: Run) -> None:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.training
 def test_pull__a_reason_given_in_the_terminal_ends_the_asking(
     studio: Studio, label: Run, ddiseg: Run
 ) -> None:
@@ -308,6 +314,7 @@ def test_pull__strict_with_a_fresh_refusal(studio: Studio, label: Run) -> None:
     assert "--strict: 1 of 1 annotations refused" in result.err
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("command", ["push", "pull"])
 def test_fault__one_line_on_stderr(studio: Studio, label: Run, command: str) -> None:
     studio.add_images()
@@ -346,6 +353,7 @@ def test_connection__no_token(
     )
 
 
+@pytest.mark.training
 def test_token__in_no_output_and_no_file(
     studio: Studio, label: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -46,6 +46,7 @@ def loop(ddiseg: Run, spots: Workspace) -> Run:
     return lambda *words: ddiseg("loop", *words, "--workspace", spots.root)
 
 
+@pytest.mark.process
 def test_run_once__says_what_each_step_did(
     studio: Studio, loop: Run, tiny_weights: Path, wording: SnapshotAssertion
 ) -> None:
@@ -58,6 +59,7 @@ def test_run_once__says_what_each_step_did(
     assert lines[5][1] == wording
 
 
+@pytest.mark.process
 def test_run_once__what_it_drew_goes_out_with_its_options(
     studio: Studio, loop: Run, tiny_weights: Path
 ) -> None:
@@ -97,6 +99,7 @@ def test_run__dry_run_says_what_would_fail(
     assert result.err == wording
 
 
+@pytest.mark.process
 def test_run__until_it_is_told_to_stop(studio: Studio) -> None:
     """SIGTERM, as systemd sends it: one line, and the next round finds everything in order."""
     command = [sys.executable, "-c", "from ddiseg.cli.main import main; main()"]
@@ -155,6 +158,7 @@ def test_run__numbers_that_can_not_be(loop: Run, words: tuple[str, str]) -> None
     assert f"{words[0]}'" in result.err
 
 
+@pytest.mark.process
 def test_status__before_and_after_a_round(
     studio: Studio, loop: Run, tiny_weights: Path, wording: SnapshotAssertion
 ) -> None:
@@ -209,6 +213,7 @@ def test_status__numbers_that_can_not_be(loop: Run, words: tuple[str, Any]) -> N
     assert f"Invalid value for '{words[0]}'" in result.err
 
 
+@pytest.mark.process
 def test_refresh__with_the_gate_says_what_it_said(
     studio: Studio, ddiseg: Run, tiny_weights: Path, wording: SnapshotAssertion
 ) -> None:

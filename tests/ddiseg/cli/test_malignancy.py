@@ -61,6 +61,7 @@ def clinic(ddiseg: Ddiseg, tmp_path: Path) -> Callable[..., Any]:
     return call
 
 
+@pytest.mark.training
 def test_the_whole_way(clinic: Any, tmp_path: Path, wording: SnapshotAssertion) -> None:
     done = clinic("refresh", "--malignancy", "--hold-out", "test")
     assert done.status == 0, done.err

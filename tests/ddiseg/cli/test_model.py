@@ -33,6 +33,7 @@ def test_refresh__empty_workspace_is_refused(here: Ddiseg) -> None:
     assert done.err.splitlines()[-1].startswith("Error: no accepted mask to learn from")
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -81,6 +82,7 @@ def test_evaluate__needs_one_truth(here: Ddiseg, filled: Workspace, args: tuple[
     assert "either --truth DIR or --accepted" in done.err
 
 
+@pytest.mark.training
 def test_demo__the_whole_job_and_a_second_run_that_changes_nothing(
     ddiseg: Ddiseg, tmp_path: Path
 ) -> None:

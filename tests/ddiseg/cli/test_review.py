@@ -85,6 +85,7 @@ def test_push__says_where_each_person_reviews(
     studio.check()
 
 
+@pytest.mark.slow
 def test_push__spot_check_says_what_it_leaves_out(
     studio: Studio, images: list[Image], review: Run, wording: SnapshotAssertion
 ) -> None:
@@ -96,6 +97,7 @@ def test_push__spot_check_says_what_it_leaves_out(
     assert review("push", "--sample", "101").status == 2
 
 
+@pytest.mark.slow
 def test_pull__verdicts(studio: Studio, images: list[Image], review: Run) -> None:
     review("push")
     tasks = [studio.review_task(image) for image in images]
@@ -125,6 +127,7 @@ def test_pull__verdicts(studio: Studio, images: list[Image], review: Run) -> Non
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_pull__beside_a_server_that_took_them_already(
     studio: Studio, images: list[Image], review: Run
 ) -> None:
@@ -208,6 +211,7 @@ def test_list__no_picture_at_all(
     assert review("list").status == 0
 
 
+@pytest.mark.slow
 def test_list__picture_shows_the_mask_that_waits(
     studio: Studio, images: list[Image], review: Run, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ def _learn(studio: Studio, *, promote: bool = True) -> None:
     studio.catalogue.models.add(new, "manager", promote=promote)
 
 
+@pytest.mark.training
 def test_status__as_work_goes_round(
     studio: Studio, here: Run, to_do: ToDo, wording: SnapshotAssertion
 ) -> None:
@@ -98,6 +99,7 @@ def test_status__as_work_goes_round(
     assert to_do() == (["ddiseg prelabel", PULL, EXPORT], 1, 0)
 
 
+@pytest.mark.training
 def test_status__newer_predictions_are_shown_by_a_push(
     studio: Studio, here: Run, to_do: ToDo
 ) -> None:
@@ -109,6 +111,7 @@ def test_status__newer_predictions_are_shown_by_a_push(
     assert to_do() == ([PULL], 2, 0)
 
 
+@pytest.mark.training
 def test_status__the_same_mask_again_waits_for_a_reviewer_again(
     studio: Studio, here: Run, to_do: ToDo
 ) -> None:
@@ -128,6 +131,7 @@ def test_status__the_same_mask_again_waits_for_a_reviewer_again(
     assert to_do()[0][0] == REVIEW_PULL
 
 
+@pytest.mark.training
 def test_status__spot_check(studio: Studio, here: Run, to_do: ToDo) -> None:
     studio.add_images(2)
     here("label", "push")
@@ -163,6 +167,7 @@ def test_status__a_batch_that_its_person_has_not_given_out(
     assert to_do() == ([PULL], 2, 0)
 
 
+@pytest.mark.training
 def test_status__what_no_version_will_learn_is_not_new(
     studio: Studio, here: Run, to_do: ToDo, wording: SnapshotAssertion
 ) -> None:
@@ -183,6 +188,7 @@ def test_status__what_no_version_will_learn_is_not_new(
     assert here("status").out.splitlines()[-1] == wording
 
 
+@pytest.mark.training
 def test_status__masks_that_a_refused_version_learned_are_not_new(
     studio: Studio, here: Run, to_do: ToDo
 ) -> None:

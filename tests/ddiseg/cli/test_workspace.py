@@ -100,6 +100,7 @@ def test_status__from_a_folder_inside_the_workspace(
     assert ddiseg("status").out.startswith("3 images\n")
 
 
+@pytest.mark.training
 def test_init__a_lost_catalogue_is_not_replaced(ddiseg: Run, filled: Workspace) -> None:
     filled.catalogue.close()
     for file in filled.root.glob("catalogue.sqlite*"):
@@ -259,6 +260,7 @@ def test_status__empty_workspace(here: Run, wording: SnapshotAssertion) -> None:
     assert lines[-1] == wording
 
 
+@pytest.mark.training
 def test_status__next_step_along_the_way(
     here: Run, filled: Workspace, wording: SnapshotAssertion
 ) -> None:
@@ -303,6 +305,7 @@ def test_status_work__nothing_drawn_yet_is_one_line(
     assert (data["n"], data["by_tone"], data["left_out"]) == (0, {}, [])
 
 
+@pytest.mark.training
 def test_status_work__tables_and_json(
     here: Run, workspace: Workspace, wording: SnapshotAssertion
 ) -> None:

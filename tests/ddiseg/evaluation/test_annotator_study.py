@@ -126,6 +126,7 @@ def test_intervals__median_as_a_slow_loop(people: People) -> None:
     assert figure.interval == pytest.approx(tuple(np.percentile(medians, [2.5, 97.5])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accepted", "share"), [(4, 1.0), (5, 0.0)])
 def test_intervals__all_or_none_unchanged_is_not_certain(
     people: People, accepted: int, share: float
@@ -168,6 +169,7 @@ def two_arms(people: People, control_seconds: float = 90.0) -> None:
     people.accept(lesion(10), seconds=200)
 
 
+@pytest.mark.slow
 def test_arms__side_by_side(people: People) -> None:
     two_arms(people)
     arms = report_of(people).arms
@@ -185,6 +187,7 @@ def test_arms__side_by_side(people: People) -> None:
     assert closer.value == pytest.approx(dice(10, 9) - dice(10, 5))
 
 
+@pytest.mark.slow
 def test_arms__of_different_patients_vary_by_themselves(people: People) -> None:
     two_arms(people, control_seconds=30.0)
     difference = report_of(people).arms.difference[Metric.MEAN_SECONDS]
@@ -195,6 +198,7 @@ def test_arms__of_different_patients_vary_by_themselves(people: People) -> None:
     assert difference.interval[1] == pytest.approx(1.96 * np.sqrt(2) * one, rel=0.2)
 
 
+@pytest.mark.slow
 def test_arms__too_few_in_one_is_no_difference(people: People) -> None:
     for _ in range(5):
         people.accept(lesion(4), lesion(4))
@@ -216,6 +220,7 @@ def test_arms__a_person_s_mask_was_painted_is_in_none(people: People) -> None:
     assert report.by_tone["I-II"].shown.n == 1
 
 
+@pytest.mark.slow
 def test_by_tone_and_model(people: People) -> None:
     for tone, model, accepted in (("V-VI", 1, 4), ("I-II", 0, 12), ("V-VI", 0, 4)):
         for _ in range(5):
@@ -279,6 +284,7 @@ class Clock:
         return datetime.fromisoformat(self.day).replace(tzinfo=zone)
 
 
+@pytest.mark.slow
 def test_readers__as_agreement_has_them(people: People) -> None:
     for k in range(6):
         arm = Arm.CONTROL if k == 5 else None
@@ -297,6 +303,7 @@ def test_readers__as_agreement_has_them(people: People) -> None:
     assert seen.value == pytest.approx(np.mean([by_image[k] for k in range(1, 6)]))
 
 
+@pytest.mark.slow
 def test_readers__without_a_lesion_are_not_measured(people: People) -> None:
     for _ in range(5):
         read_again(people, people.accept(lesion(0), lesion(9)), lesion(0))
@@ -309,6 +316,7 @@ def test_readers__who_could_not_draw_a_lesion_are_not_compared(people: People) -
     assert painted(report_of(people), Metric.READERS_DICE).n == 0
 
 
+@pytest.mark.slow
 def test_order__is_the_event_log_s_and_not_the_clock_s(
     people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +336,7 @@ def test_order__is_the_event_log_s_and_not_the_clock_s(
     assert [at[:10] for at in report.accepted] == ["2026-03-02", "2027-03-02"]
 
 
+@pytest.mark.slow
 def test_order__accepted_again_counts_where_it_was_accepted_last(people: People) -> None:
     first = people.accept(lesion(4), lesion(4))
     for _ in range(19):
@@ -375,6 +384,7 @@ def test_progress__counts_the_masks(people: People) -> None:
     assert seen == [(1, 2), (2, 2)]
 
 
+@pytest.mark.slow
 def test_as_dict__json_and_no_figure_without_n_and_interval(people: People) -> None:
     two_arms(people)
     report = report_of(people)

@@ -77,6 +77,7 @@ def accept(workspace: Workspace, tmp_path: Path) -> Callable[[dict[str, Mask]], 
     return run
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("spoilt", [False, True])
 def test_gate__a_model_spoilt_for_one_tone_is_refused_though_the_mean_rose(
     workspace: Workspace,

@@ -49,6 +49,7 @@ def _paint(workspace: Workspace, image_id: int, mask: np.ndarray) -> None:
     workspace.catalogue.masks.add_predictions([new])
 
 
+@pytest.mark.training
 def test_evaluate__figures_are_scikit_learns(painted: Workspace, tmp_path: Path) -> None:
     result = evaluate(painted, "tester", truth=tmp_path / "truth")
     found = painted.catalogue.masks.newest_predictions()
@@ -73,6 +74,7 @@ def test_evaluate__figures_are_scikit_learns(painted: Workspace, tmp_path: Path)
     )
 
 
+@pytest.mark.training
 def test_evaluate__what_the_model_learned_from_is_left_out_and_counted(
     painted: Workspace, tmp_path: Path
 ) -> None:
@@ -80,6 +82,7 @@ def test_evaluate__what_the_model_learned_from_is_left_out_and_counted(
     assert (result["n_images"], result["learned_from"], result["without_prediction"]) == (5, 4, 0)
 
 
+@pytest.mark.training
 def test_evaluate__a_model_is_never_scored_on_its_own_training_image(
     painted: Workspace, tmp_path: Path, learn: Learn
 ) -> None:
@@ -91,6 +94,7 @@ def test_evaluate__a_model_is_never_scored_on_its_own_training_image(
     assert result["learned_from"] == 4
 
 
+@pytest.mark.training
 def test_evaluate__predictions_of_another_version_are_told(
     painted: Workspace, tmp_path: Path, learn: Learn, wording: SnapshotAssertion
 ) -> None:
@@ -106,6 +110,7 @@ def test_evaluate__predictions_of_another_version_are_told(
     assert painted.catalogue.evaluations.test_images() == {6, 7, 8, 9}
 
 
+@pytest.mark.training
 def test_evaluate__accepted_masks_drawn_over_their_prediction_are_told(painted: Workspace) -> None:
     predictions = painted.catalogue.masks.newest_predictions()
     over = [
@@ -125,6 +130,7 @@ def test_evaluate__accepted_masks_drawn_over_their_prediction_are_told(painted: 
     )
 
 
+@pytest.mark.training
 def test_evaluate__foreign_values_are_told_with_what_to_type(
     painted: Workspace, tmp_path: Path
 ) -> None:
@@ -143,6 +149,7 @@ def test_evaluate__foreign_values_are_told_with_what_to_type(
     assert evaluate(painted, "tester", truth=folder, mapping={0: 4, 255: 1})["n_images"] == 2
 
 
+@pytest.mark.training
 def test_evaluate__other_truths_of_the_folder_hold_no_class(
     painted: Workspace, tmp_path: Path
 ) -> None:
@@ -165,6 +172,7 @@ def test_evaluate__other_truths_of_the_folder_hold_no_class(
     assert painted.catalogue.evaluations.all_compared() == []
 
 
+@pytest.mark.training
 def test_evaluate__notes_that_truths_hold_only_0_and_1(painted: Workspace, tmp_path: Path) -> None:
     folder = tmp_path / "binary"
     folder.mkdir()
@@ -179,6 +187,7 @@ def test_evaluate__notes_that_truths_hold_only_0_and_1(painted: Workspace, tmp_p
     assert evaluate(painted, "tester", truth=tmp_path / "truth")["notes"] == []
 
 
+@pytest.mark.training
 def test_evaluate__names_and_reasons_of_refused_truths(painted: Workspace, tmp_path: Path) -> None:
     name = "x1: y.png"
     (tmp_path / "truth" / name).write_bytes((tmp_path / "truth" / "1.png").read_bytes())
@@ -189,6 +198,7 @@ def test_evaluate__names_and_reasons_of_refused_truths(painted: Workspace, tmp_p
     assert result["refused"] == [f"{name}: {reason}"]
 
 
+@pytest.mark.training
 def test_evaluate__why_nothing_is_left(painted: Workspace, tmp_path: Path) -> None:
     painted.catalogue.subsets.store({"first": [1, 2]}, {}, "tester")
     with pytest.raises(InputError) as raised:
@@ -210,6 +220,7 @@ def test_evaluate__settled_images_are_predicted_where_asked_for(
         evaluate(spots, "tester", truth=tmp_path / "truth")
 
 
+@pytest.mark.training
 def test_evaluate__format_is_guessed(painted: Workspace, tmp_path: Path) -> None:
     assert evaluate(painted, "tester", truth=tmp_path / "truth")["format"] == "png"
     folder = tmp_path / "sddi"
@@ -219,6 +230,7 @@ def test_evaluate__format_is_guessed(painted: Workspace, tmp_path: Path) -> None
     assert (result["format"], result["n_images"]) == ("sddi", 1)
 
 
+@pytest.mark.training
 def test_evaluate__accepted_masks_against_earlier_predictions(
     painted: Workspace, refusal: Refusal
 ) -> None:
@@ -240,6 +252,7 @@ def test_evaluate__accepted_masks_against_earlier_predictions(
     assert (result["n_images"], result["models"]) == (1, {"fedd-1": 1})
 
 
+@pytest.mark.training
 def test_evaluate__only_classes_that_the_truth_could_hold(
     painted: Workspace, tmp_path: Path
 ) -> None:
@@ -248,6 +261,7 @@ def test_evaluate__only_classes_that_the_truth_could_hold(
     assert set(result["classes"]) == {"lesion", "skin"}
 
 
+@pytest.mark.training
 def test_evaluate__subset_and_unknown_truth(
     painted: Workspace, tmp_path: Path, refusal: Refusal
 ) -> None:
@@ -261,6 +275,7 @@ def test_evaluate__subset_and_unknown_truth(
         evaluate(painted, "tester", truth=tmp_path / "truth", subset="none")
 
 
+@pytest.mark.training
 def test_evaluate__stretched_truth_is_brought_to_the_photographs_size(
     painted: Workspace, tmp_path: Path
 ) -> None:
@@ -280,6 +295,7 @@ def test_evaluate__stretched_truth_is_brought_to_the_photographs_size(
     assert direct["n_images"] == 5
 
 
+@pytest.mark.training
 def test_evaluate__is_logged_for_the_report(painted: Workspace, tmp_path: Path) -> None:
     result = evaluate(painted, "tester", truth=tmp_path / "truth")
     last = painted.catalogue.evaluations.last()
@@ -290,6 +306,7 @@ def test_evaluate__is_logged_for_the_report(painted: Workspace, tmp_path: Path) 
     assert event.detail == {key: result[key] for key in ("models", "truth", "subset", "n_images")}
 
 
+@pytest.mark.training
 def test_evaluate__stores_what_it_compared_beside_the_figures(
     painted: Workspace, tmp_path: Path
 ) -> None:
@@ -314,6 +331,7 @@ def test_evaluate__stores_what_it_compared_beside_the_figures(
     assert [(m.id, m.content_hash) for m in painted.catalogue.masks.all()] == masks_before
 
 
+@pytest.mark.training
 def test_evaluate__the_newest_is_what_is_shown(painted: Workspace, tmp_path: Path) -> None:
     evaluate(painted, "tester", truth=tmp_path / "truth")
     painted.catalogue.subsets.store({"one": [6]}, {}, "tester")
@@ -322,6 +340,7 @@ def test_evaluate__the_newest_is_what_is_shown(painted: Workspace, tmp_path: Pat
     assert len(painted.catalogue.evaluations.all_compared()) == 6
 
 
+@pytest.mark.training
 def test_evaluate__a_truth_without_lesion_has_no_lesion_iou(
     painted: Workspace, tmp_path: Path
 ) -> None:
@@ -334,6 +353,7 @@ def test_evaluate__a_truth_without_lesion_has_no_lesion_iou(
     }
 
 
+@pytest.mark.training
 def test_evaluate__figures_and_comparisons_are_one_transaction(
     painted: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,7 @@ def check_images(workspace: Workspace, photos: Path) -> int:
     return len(rows)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("kill", "expected"),
     [
@@ -132,6 +133,7 @@ def test_import__killed(
     assert count(import_photographs(workspace, photos).outcomes)["unchanged"] == FILES
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "kill",
     [
@@ -161,6 +163,7 @@ def mask_import(workspace: Workspace, drawn: Path) -> Any:
     return done.outcomes
 
 
+@pytest.mark.process
 def test_import__two_at_once(workspace: Workspace, photos: Path, drawn: Path) -> None:
     for what, source in (("photographs", photos), ("masks", drawn)):
         children = [start(workspace.root, source, what) for _ in range(2)]

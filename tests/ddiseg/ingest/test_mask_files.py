@@ -413,6 +413,7 @@ class Trap:
         return (print, ("unpickled",))
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

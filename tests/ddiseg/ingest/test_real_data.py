@@ -24,6 +24,7 @@ SDDI = DATA / "sddi" / "ddi_labels"
 COLUMNS = "image=img_id,tone=fitspatrick,diagnosis=diagnostic,patient=patient_id,lesion=lesion_id"
 
 
+@pytest.mark.training
 @pytest.mark.skipif(not PAD.is_dir(), reason=f"needs the photographs of {PAD}")
 def test_pad300(workspace: Workspace, tmp_path: Path) -> None:
     names = sorted(p.name for p in (PAD / "images").iterdir())[:40]
@@ -72,6 +73,7 @@ def test_pad300(workspace: Workspace, tmp_path: Path) -> None:
         assert mask.classes == [1, 4]
 
 
+@pytest.mark.training
 @pytest.mark.skipif(not SDDI.is_dir(), reason=f"needs the masks of {SDDI}")
 def test_sddi(workspace: Workspace, tmp_path: Path, pixels: Any) -> None:
     stems = sorted({p.stem for p in SDDI.rglob("*.npy")})

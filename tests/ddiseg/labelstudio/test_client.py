@@ -79,6 +79,7 @@ def refused(ask: Asking, client: Client) -> str:
     return line
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -121,6 +122,7 @@ def test_fault__a_page_is_not_the_server_s_own_word(studio: Studio, client: Clie
         assert raised.value.status == code
 
 
+@pytest.mark.training
 def test_slow__is_given_up(studio: Studio, impatient: None) -> None:
     with Client(studio.connection) as client:
         make_project(client)
@@ -143,6 +145,7 @@ def test_down__is_told(studio: Studio, client: Client) -> None:
         assert "It may have done" not in line
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "fault", [status(500), status(502), status(429), cut()], ids=["500", "502", "429", "cut"]
 )

@@ -117,6 +117,7 @@ def add_foreign_backend(studio: Studio, url: str) -> int:
         )
 
 
+@pytest.mark.slow
 def test_connect__both_projects(studio: Studio, backend: MLBackend) -> None:
     assert connect(studio, f"{backend.url}/", clicks=True) == 1
     assert connected(studio) == once(backend.url)
@@ -240,6 +241,7 @@ def test_connect__breaks_off_then_again(
     assert project(studio)["evaluate_predictions_automatically"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False], ids=["the first", "in place of one"])
 def test_connect__killed_anywhere_then_again(
     studio: Studio,

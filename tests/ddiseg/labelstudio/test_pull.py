@@ -262,6 +262,7 @@ def test_edited__after_acceptance_reopens(studio: Studio, images: list[Image]) -
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_skipped_then_painted__and_back(studio: Studio, images: list[Image]) -> None:
     number = studio.skip(1, "blurry")
     studio.pull()

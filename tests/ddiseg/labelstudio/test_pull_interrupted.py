@@ -58,6 +58,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulling, "PAGE", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_one_moment", [False, True])
 def test_pages__a_task_that_changes_meanwhile_hides_no_other(
     studio: Studio, small_pages: None, at_one_moment: bool
@@ -85,6 +86,7 @@ def test_pages__a_task_that_changes_meanwhile_hides_no_other(
     assert studio.states() == {"submitted": 7}
 
 
+@pytest.mark.slow
 def test_pages__borders(studio: Studio, small_pages: None) -> None:
     images = studio.add_images(5)
     studio.push()
@@ -210,6 +212,7 @@ def finish(studio: Studio, images: Sequence[Image]) -> None:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "full"),
     [(cut(), False), (cut(), True), (truncated(), False), (garbage(), True)],
@@ -255,6 +258,7 @@ def test_pull__refused_then_again(studio: Studio, images: list[Image]) -> None:
     finish(studio, images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [status(500), status(429), cut()], ids=["500", "429", "cut"])
 def test_pull__a_passing_fault_is_not_noticed(
     studio: Studio, images: list[Image], fault: Fault
@@ -264,6 +268,7 @@ def test_pull__a_passing_fault_is_not_noticed(
     finish(studio, images)
 
 
+@pytest.mark.slow
 def test_pull__server_too_slow_then_again(
     studio: Studio, images: list[Image], impatient: None, refusal: Refusal
 ) -> None:
@@ -429,6 +434,7 @@ def add_many_images(studio: Studio, n: int) -> None:
             session.execute(text(statement))
 
 
+@pytest.mark.slow
 def test_pull__thousands_of_tasks(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server has them, though its responses were lost; forty are annotated."""
     monkeypatch.setattr(pulling, "PAGE", 200)

@@ -89,6 +89,7 @@ def test_push__pictures_are_the_photographs(studio: Studio) -> None:
             assert picture.info == {}
 
 
+@pytest.mark.slow
 def test_push__hidden_tone(studio: Studio) -> None:
     image = studio.add_images(tone="V-VI")[0]
     studio.push(show_tone=False)
@@ -194,6 +195,7 @@ def test_control__interrupted_stays_unpainted(studio: Studio) -> None:
     studio.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("percent", [20, 60])
 def test_control__pushed_one_by_one(studio: Studio, percent: int) -> None:
     """Rounded by push, a fifth of one image is none, and three fifths of one are all."""
@@ -390,6 +392,7 @@ def test_newer_prediction__an_old_draft_is_understood(studio: Studio) -> None:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PATCH"])
 @pytest.mark.parametrize("fault", [cut(), done_then_cut()], ids=["cut", "done, then cut"])
 def test_newer_prediction__cut_then_again(studio: Studio, method: str, fault: Fault) -> None:

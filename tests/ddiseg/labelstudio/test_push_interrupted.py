@@ -131,6 +131,7 @@ def test_team__pictures_are_uploaded_once(team: Studio) -> None:
     team.check()
 
 
+@pytest.mark.training
 def test_team__with_a_personal_access_token(team: Studio) -> None:
     [image] = team.add_images()
     team.connection = replace(team.connection, token=team.server.pat)
@@ -167,6 +168,7 @@ def finish(studio: Studio, images: Sequence[Image]) -> None:
     assert endings(studio.push(images)) == [UNCHANGED] * 5
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "fault",
     [cut(), done_then_cut(), truncated(), garbage()],
@@ -187,6 +189,7 @@ def test_push__cut_at_each_batch_then_again(
     finish(studio, images)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("fault", [cut(), done_then_cut()], ids=["cut", "done, then cut"])
 def test_push__cut_at_each_request_then_again(studio: Studio, fault: Fault) -> None:
     images = plan(studio)
@@ -278,6 +281,7 @@ def strip_predictions(server: FakeLabelStudio) -> None:
         task.predictions.clear()
 
 
+@pytest.mark.training
 def test_push__killed_between_tasks_and_their_predictions(studio: Studio) -> None:
     images = plan(studio)
     studio.server.misbehave("POST", IMPORT, done_then_cut())
@@ -384,6 +388,7 @@ def test_two_pushes_at_once__one_task_an_image(studio: Studio) -> None:
 # Secrets
 
 
+@pytest.mark.training
 def test_token__is_nowhere(team: Studio, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(0)
     tokens = [team.server.token, team.server.pat]

@@ -309,6 +309,7 @@ def test_self_review__by_changing_somebody_else_s_verdict(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skipped", [True, False])
 def test_review__without_a_verdict(studio: Studio, images: list[Image], skipped: bool) -> None:
     studio.push_reviews()
@@ -521,6 +522,7 @@ def test_sample__the_rest_is_counted_and_sent_when_all_are_asked_for(studio: Stu
     studio.check()
 
 
+@pytest.mark.slow
 def test_sample__sent_one_by_one(studio: Studio) -> None:
     for number in range(1, 6):
         studio.push(studio.add_images())
@@ -548,6 +550,7 @@ def test_sample__a_review_that_was_deleted_is_sent_again(studio: Studio) -> None
     studio.check()
 
 
+@pytest.mark.slow
 def test_sample__none(studio: Studio, images: list[Image]) -> None:
     done = studio.push_reviews(sample=0)
     assert (done.outcomes, done.unsampled) == ([], 3)
@@ -643,6 +646,7 @@ def finish(studio: Studio, images: Sequence[Image]) -> None:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [cut(), done_then_cut()], ids=["cut", "done, then cut"])
 def test_cut__at_each_request_of_push_and_of_pull(
     studio: Studio, images: list[Image], fault: Fault

@@ -84,6 +84,7 @@ def test_all__takes_the_place_of_the_tab_that_label_studio_made(studio: Studio) 
         assert row.filters or row.data == ALL.data
 
 
+@pytest.mark.slow
 def test_all__what_people_chose_stays(drawn: Studio) -> None:
     """Columns that somebody shows, a tab of their own, and one that they gave filters."""
     [tab] = drawn.server.tabs.values()

@@ -41,6 +41,7 @@ def drawn(
     return [member.image for member in batch.members]
 
 
+@pytest.mark.training
 def test_round__from_accepted_masks_to_painted_tasks(
     studio: Studio, round_of: RunRound, batch: list[Image], wording: SnapshotAssertion
 ) -> None:
@@ -57,6 +58,7 @@ def test_round__from_accepted_masks_to_painted_tasks(
     assert [step["step"] for step in row.steps] == NAMES
 
 
+@pytest.mark.training
 def test_round__a_step_that_takes_nothing_has_failed(
     studio: Studio,
     round_of: RunRound,
@@ -77,6 +79,7 @@ def test_round__a_step_that_takes_nothing_has_failed(
     assert row.outcome == "failed"
 
 
+@pytest.mark.training
 def test_round__what_people_did_is_learned_and_the_open_tasks_repainted(
     studio: Studio, round_of: RunRound, batch: list[Image], wording: SnapshotAssertion
 ) -> None:
@@ -101,6 +104,7 @@ def test_round__what_people_did_is_learned_and_the_open_tasks_repainted(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.training
 def test_round__shows_how_far_it_is(
     studio: Studio, round_of: RunRound, batch: list[Image], wording: SnapshotAssertion
 ) -> None:
@@ -120,6 +124,7 @@ def test_round__shows_how_far_it_is(
     assert shown[-2:] == wording
 
 
+@pytest.mark.training
 def test_round__again_changes_nothing(
     studio: Studio, round_of: RunRound, batch: list[Image], wording: SnapshotAssertion
 ) -> None:
@@ -160,6 +165,7 @@ def test_round__never_learns_from_the_hold_out_set(studio: Studio, round_of: Run
     assert version.gate is not None
 
 
+@pytest.mark.training
 def test_round__draws_the_next_batch_once_nobody_has_work(
     studio: Studio, round_of: RunRound, wording: SnapshotAssertion
 ) -> None:
@@ -178,6 +184,7 @@ def test_round__draws_the_next_batch_once_nobody_has_work(
     assert studio.catalogue.batches.get("auto-2").closed_at is None
 
 
+@pytest.mark.training
 def test_draw__chooses_by_the_version_in_use(studio: Studio, round_of: RunRound) -> None:
     """A new version has predicted nothing yet: that comes first."""
     said = round_of(every=2, draw=3)["draw"].said
@@ -216,6 +223,7 @@ def test_round__records_the_settings_that_it_ran_with(studio: Studio, round_of: 
     assert (row.settings["review_sample"], row.settings["push"]["control"]) == (50, 20)
 
 
+@pytest.mark.training
 def test_draw__under_the_first_name_that_is_free(studio: Studio, round_of: RunRound) -> None:
     for image in drawn(studio, "auto-2", 1):
         studio.catalogue.images.skip(image.id, "unusable", None, "manager")
@@ -236,6 +244,7 @@ def test_draw__what_a_person_drew_is_not_told_as_drawn(
     assert studio.catalogue.batches.get("auto-1").closed_at is None
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("name", ["week-2", "auto-1"])
 def test_push__a_persons_batch_is_left_to_that_person(
     studio: Studio, round_of: RunRound, name: str, wording: SnapshotAssertion
@@ -254,6 +263,7 @@ def test_push__a_persons_batch_is_left_to_that_person(
     studio.check()
 
 
+@pytest.mark.training
 def test_push__a_rounds_batch_has_the_rounds_options_and_no_other_has(
     studio: Studio, round_of: RunRound, wording: SnapshotAssertion
 ) -> None:
@@ -272,6 +282,7 @@ def test_push__a_rounds_batch_has_the_rounds_options_and_no_other_has(
     studio.check()
 
 
+@pytest.mark.training
 def test_review__what_a_spot_check_left_out_stays_out(
     studio: Studio, round_of: RunRound, batch: list[Image]
 ) -> None:
@@ -288,6 +299,7 @@ def test_review__what_a_spot_check_left_out_stays_out(
     assert {t.image_id for t in studio.tasks(Purpose.REVIEW)} == {batch[2].id}
 
 
+@pytest.mark.training
 def test_review__a_share_of_the_masks(
     studio: Studio, round_of: RunRound, batch: list[Image]
 ) -> None:
@@ -298,6 +310,7 @@ def test_review__a_share_of_the_masks(
     assert "0 masks given to reviewers; 3 masks left out" in said
 
 
+@pytest.mark.training
 def test_round__server_down_is_told_and_what_is_here_is_learned_from(
     studio: Studio, round_of: RunRound, batch: list[Image], wording: SnapshotAssertion
 ) -> None:
@@ -352,13 +365,14 @@ def test_round__a_step_with_a_defect_does_not_end_the_others(
     def broken(*_args: object, **_options: object) -> None:
         raise error
 
-    monkeypatch.setattr(rounds, "refresh", broken)
+    monkeypatch.setattr(rounds, "train_version", broken)
     steps = round_of(every=2)
     assert (steps["refresh"].failed, steps["refresh"].said) == (True, said)
     assert steps["push"].said == wording
     assert studio.catalogue.rounds.last(1)[0].outcome == "failed"
 
 
+@pytest.mark.training
 def test_round__must_refresh_though_it_is_not_due(studio: Studio, round_of: RunRound) -> None:
     assert round_of(every=100)["refresh"].said.startswith("not due")
     assert round_of(every=100, must_refresh=True)["refresh"].said.startswith("fedd-1")
@@ -421,6 +435,7 @@ def test_options__numbers_that_can_not_be(name: str, value: object) -> None:
         RoundOptions(**{name: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.training
 def test_round__stopped_in_a_step_the_next_one_goes_on(
     studio: Studio,
     round_of: RunRound,

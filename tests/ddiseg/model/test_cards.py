@@ -128,6 +128,7 @@ def test_model_card__limits_by_the_gate(
     assert any(limit.startswith(said) for limit in limits)
 
 
+@pytest.mark.training
 def test_model_card__no_name_and_no_folder_of_this_machine(full: Workspace) -> None:
     for name in ("fedd-1", "fedd-2"):
         card = model_card(full, full.catalogue.models.get(name))

@@ -78,6 +78,7 @@ def _meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -
     monkeypatch.setattr(refreshing, "train_probes", train)
 
 
+@pytest.mark.training
 def test_refresh__another_version_came_into_use_in_the_meantime(
     spots: Workspace,
     learn: Learn,

@@ -61,6 +61,7 @@ def _run(
     return done.returncode, done.stdout.strip()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("where", "count"), [("rename", 1), ("put", 1), ("add", 1)])
 def test_refresh__killed(spots: Workspace, tiny_weights: Path, where: str, count: int) -> None:
     assert _run(spots, tiny_weights, "refresh", where, count)[0] == -signal.SIGKILL
@@ -72,6 +73,7 @@ def test_refresh__killed(spots: Workspace, tiny_weights: Path, where: str, count
     assert verify(spots).problems == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("where", "count", "kept"), [("paint", 1, 0), ("paint", 4, 2), ("rows", 2, 2), ("rows", 3, 4)]
 )

@@ -137,6 +137,7 @@ def test_refresh__validation_is_apart_by_patient(moles: Workspace, learn: Learn)
     assert set(map(len, by_patient.values())) == {1}
 
 
+@pytest.mark.training
 def test_refresh__again_is_unchanged_until_something_changes(
     moles: Workspace, learn: Learn
 ) -> None:
@@ -149,6 +150,7 @@ def test_refresh__again_is_unchanged_until_something_changes(
     assert learn(moles, seed=1).version.name == "malignancy-2"
 
 
+@pytest.mark.training
 def test_refresh__same_images_same_outcome(moles: Workspace, learn: Learn) -> None:
     first = learn(moles).version
     other = learn(moles, seed=1).version
@@ -195,6 +197,7 @@ def test_refresh__near_duplicates_of_what_is_held_out(moles: Workspace, learn: L
     assert learn(moles, exclude=["mine"]).left_out["held out"] == 4
 
 
+@pytest.mark.training
 def test_refresh__skipped_images_are_left_out(moles: Workspace, learn: Learn) -> None:
     moles.catalogue.images.skip(_ids(moles, 3)[0], "blurry", None, "annotator-1")
     assert learn(moles).left_out["skipped"] == 1
@@ -239,6 +242,7 @@ def test_refresh__block_that_does_not_exist(
         )
 
 
+@pytest.mark.training
 def test_prelabel__stores_the_probability_and_nothing_else(moles: Workspace, learn: Learn) -> None:
     version = learn(moles).version
     before = [image.state for image in moles.catalogue.images.select()]
@@ -258,6 +262,7 @@ def test_prelabel__stores_the_probability_and_nothing_else(moles: Workspace, lea
     assert verify(moles).problems == []
 
 
+@pytest.mark.training
 def test_prelabel__another_version_another_estimate(moles: Workspace, learn: Learn) -> None:
     image = moles.catalogue.images.find("29.png")
     for seed in (0, 1):
@@ -322,6 +327,7 @@ def test_prelabel__backbone_replaced_by_another(
         prelabel_malignancy(moles, moles.catalogue.images.select())
 
 
+@pytest.mark.training
 def test_prelabel__a_backbone_that_was_fetched_is_found_by_its_name(
     moles: Workspace, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +341,7 @@ def test_prelabel__a_backbone_that_was_fetched_is_found_by_its_name(
     assert {each.outcome for each in outcomes} == {Outcome.ADDED}
 
 
+@pytest.mark.training
 def test_device__is_where_the_backbone_is_computed(
     moles: Workspace, tiny_weights: Path, learn: Learn
 ) -> None:
@@ -357,6 +364,7 @@ def tested(moles: Workspace, learn: Learn) -> Workspace:
     return moles
 
 
+@pytest.mark.training
 def test_evaluate__only_images_that_it_did_not_learn_from(tested: Workspace) -> None:
     result = evaluate_malignancy(tested, "tester", resamples=200)
     assert (result["n_images"], result["learned_from"], result["unknown_malignancy"]) == (12, 16, 2)
@@ -374,12 +382,14 @@ def test_evaluate__only_images_that_it_did_not_learn_from(tested: Workspace) -> 
     assert tested.catalogue.events.last("evaluation") is None
 
 
+@pytest.mark.training
 def test_evaluate__of_a_subset(tested: Workspace) -> None:
     result = evaluate_malignancy(tested, "tester", subset="mine", resamples=0)
     assert (result["n_images"], result["by_tone"]["all"]["malignant"]) == (6, 6)
     assert result["by_tone"]["all"]["roc_auc"] is None, "there is no benign one among them"
 
 
+@pytest.mark.training
 def test_evaluate__the_papers_threshold_is_named(
     tested: Workspace, wording: SnapshotAssertion
 ) -> None:
@@ -399,6 +409,7 @@ def test_evaluate__nothing_is_left_to_score(
         evaluate_malignancy(moles, "tester")
 
 
+@pytest.mark.training
 def test_evaluate__without_probabilities(moles: Workspace, learn: Learn, refusal: Refusal) -> None:
     _subset(moles, "mine", 0)
     learn(moles, exclude=["mine"])
@@ -406,6 +417,7 @@ def test_evaluate__without_probabilities(moles: Workspace, learn: Learn, refusal
         evaluate_malignancy(moles, "tester")
 
 
+@pytest.mark.training
 def test_show__estimates_with_their_model_and_what_they_are(tested: Workspace) -> None:
     (held,) = describe(tested, tested.catalogue.images.find("0.png"))["malignancy_estimates"]
     (learned,) = describe(tested, tested.catalogue.images.find("20.png"))["malignancy_estimates"]
@@ -417,6 +429,7 @@ def test_show__estimates_with_their_model_and_what_they_are(tested: Workspace) -
     assert learned["learned_from"]
 
 
+@pytest.mark.training
 def test_evaluate__another_photograph_of_a_patient_it_learned_from(tested: Workspace) -> None:
     """Its malignancy, or whose it is, may become known after the training."""
     with tested.catalogue._database.write() as session:

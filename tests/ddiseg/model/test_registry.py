@@ -41,6 +41,7 @@ def _refused(other: str = "fedd-1") -> GateDecision:
     return decided(holdout_images(TONES[:2], 0.9, 0.6) + holdout_images(TONES[2:], 0.3, 0.6), other)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("verdict", "word"),
     [
@@ -174,6 +175,7 @@ def test_promote_and_rollback__what_can_not_paint_does_not_come_into_use(
     assert workspace.catalogue.models.current().name == "fedd-2"
 
 
+@pytest.mark.training
 def test_promote_and_rollback__another_protocol(workspace: Workspace, tiny_weights: Path) -> None:
     add_version(workspace, tiny_weights, protocol_version="0.9")
     add_version(workspace, tiny_weights)
@@ -194,6 +196,7 @@ def test_promote__a_classifier_without_its_file(workspace: Workspace, refusal: R
         promote(workspace, "malignancy-1", "annotator-1")
 
 
+@pytest.mark.training
 def test_rollback__always_further_back(
     workspace: Workspace, tiny_weights: Path, refusal: Refusal, wording: SnapshotAssertion
 ) -> None:
@@ -210,6 +213,7 @@ def test_rollback__always_further_back(
     assert [p.why for p in workspace.catalogue.models.promotions()[3:]] == wording
 
 
+@pytest.mark.training
 def test_rollback__to_what_was_in_use_not_to_what_is_older(
     workspace: Workspace, tiny_weights: Path
 ) -> None:
@@ -242,6 +246,7 @@ def test_in_use__one_of_a_kind(workspace: Workspace, tiny_weights: Path) -> None
     assert [in_use(workspace, row) for row in rows] == [True, False, False, True]
 
 
+@pytest.mark.property
 @settings(max_examples=20)
 @given(
     commands=st.lists(

@@ -65,6 +65,7 @@ def test_sensitivity__figures_of_masks_that_move_by_half(shifting: Workspace) ->
     assert "it is not only the model's own noise" in result["sentences"][1]
 
 
+@pytest.mark.training
 def test_sensitivity__real_probes_by_tone_logged_for_the_report(learned: Workspace) -> None:
     result = sensitivity(learned, "tester")
     assert set(result["by_change"]) == {"-0.3 EV", "+0.3 EV", "-500 K", "+500 K", "one grey level"}

@@ -80,6 +80,7 @@ def test_refresh__few_masks_hold_nothing_out_and_say_so(spots: Workspace, learn:
     assert any("4 images are too few" in note for note in done.notes)
 
 
+@pytest.mark.training
 def test_refresh__held_out_part_is_on_record(
     spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +118,7 @@ def test_refresh__near_duplicates_without_a_patient_are_held_out_together(
     assert sorted(Counter(seen).values()) == [3, 3, 3]
 
 
+@pytest.mark.training
 def test_refresh__one_more_mask_goes_on_from_the_version_in_use(
     spots: Workspace, learn: Learn
 ) -> None:
@@ -130,6 +132,7 @@ def test_refresh__one_more_mask_goes_on_from_the_version_in_use(
     assert (again.new, again.version.id) == (False, version.id)
 
 
+@pytest.mark.training
 def test_refresh__from_scratch_on_request(spots: Workspace, learn: Learn) -> None:
     learn(spots)
     accept_more(spots, [6])
@@ -140,6 +143,7 @@ def test_refresh__from_scratch_on_request(spots: Workspace, learn: Learn) -> Non
     assert not learn(spots, from_scratch=True).new, "these probes did start from scratch"
 
 
+@pytest.mark.training
 def test_refresh__other_settings_or_a_replaced_mask_start_from_scratch(
     spots: Workspace, learn: Learn
 ) -> None:
@@ -150,6 +154,7 @@ def test_refresh__other_settings_or_a_replaced_mask_start_from_scratch(
     assert learn(spots, seed=3).version.metrics["went_on_from"] is None
 
 
+@pytest.mark.training
 def test_refresh__keeps_activations_in_the_workspace_and_nothing_depends_on_them(
     spots: Workspace, learn: Learn
 ) -> None:
@@ -181,6 +186,7 @@ def test_refresh__classes_that_no_mask_shows_are_named(spots: Workspace, learn: 
     assert learn(spots).absent_classes == ("background", "marker", "ruler")
 
 
+@pytest.mark.training
 def test_refresh__again_is_unchanged_until_something_changes(
     spots: Workspace, learn: Learn
 ) -> None:
@@ -203,6 +209,7 @@ def test_refresh__weights_that_do_not_exist(spots: Workspace, refusal: Refusal) 
         train_version(spots, "tester", "nowhere")
 
 
+@pytest.mark.training
 def test_refresh__stopped_leaves_the_old_version_in_use(
     spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +252,7 @@ def test_refresh__held_out_masks_are_never_learned_from(
     assert version.gate["reasons"][0] == wording
 
 
+@pytest.mark.training
 def test_refresh__once_begun_holding_out_goes_on(spots: Workspace, learn: Learn) -> None:
     assert learn(spots).version.gate is None
     accept_more(spots, [5])
@@ -260,6 +268,7 @@ def test_refresh__everything_held_out_leaves_nothing_to_learn_from(
         learn(spots)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"edited")])
 def test_refresh__a_version_in_use_that_can_not_paint_keeps_no_other_from_use(
     spots: Workspace, learn: Learn, held_out: None, damage: Callable[[Path], object]
@@ -288,6 +297,7 @@ def test_refresh__a_tolerance_that_is_none_is_refused_before_anything_is_done(
     assert spots.catalogue.splits.all() == {}
 
 
+@pytest.mark.training
 def test_refresh__a_refused_version_is_on_record_and_not_in_use(
     spots: Workspace, learn: Learn, held_out: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

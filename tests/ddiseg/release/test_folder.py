@@ -218,6 +218,7 @@ write_release(release, "coco", Path(sys.argv[2]), progress=kill)
 """
 
 
+@pytest.mark.process
 def test_write_release__killed_midway_then_again(stocked: Builder, tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(tmp_path / "w"), str(tmp_path / "out")]
     killed = subprocess.run(command, check=False, capture_output=True)
@@ -307,6 +308,7 @@ def truncated_photograph(builder: Builder, digest: str) -> None:
     store.put(Kind.IMAGE, digest, store.get(Kind.IMAGE, digest)[:100], replace=True)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("damage", [lost_photograph, damaged_photograph, truncated_photograph])
 def test_write_release__image_that_cannot_be_exported_is_named_and_left_out(
     stocked: Builder, tmp_path: Path, damage: Callable[[Builder, str], None], refusal: Refusal

@@ -202,6 +202,7 @@ def two_arms_over_time(shown: float, withheld: float) -> list[MaskMeasures]:
     return rows
 
 
+@pytest.mark.slow
 def test_over_time__control_arm_tells_the_readings_apart() -> None:
     better = two_arms_over_time(0.9, 0.9)
     assert "the model does better" in said(better, 1, OTHERS, "lesion Dice, withheld")

@@ -35,6 +35,7 @@ def page_of(workspace: Workspace) -> Page:
     return Page(write_report(workspace).path.read_text("utf-8"))
 
 
+@pytest.mark.training
 def test_report__loads_nothing_and_runs_nothing(worked: Workspace) -> None:
     page = page_of(worked)
     for tag, attributes in page.tags:
@@ -86,6 +87,7 @@ def test_report__evaluation_with_n_and_interval(worked: Workspace) -> None:
     assert text.index("tone I-II lesion") < text.index("tone V-VI lesion")
 
 
+@pytest.mark.training
 def test_report__model_newer_than_its_evaluation_is_told(worked: Workspace) -> None:
     models = worked.catalogue.models
     assert "The current model is now" not in page_of(worked).text
@@ -263,6 +265,7 @@ def test_report__images_and_nothing_else(filled: Workspace) -> None:
     assert "Most uncertain" not in text
 
 
+@pytest.mark.training
 def test_report__synthetic_is_what_the_dataset_says_not_its_licence(worked: Workspace) -> None:
     catalogue = worked.catalogue
     catalogue.images.dataset("clinic", "all rights surrendered", "portraits, rendered by hand")
@@ -282,6 +285,7 @@ def test_report__all_images_synthetic(workspace: Workspace) -> None:
     assert "Synthetic images. The images on this page were made by code and show no person." in text
 
 
+@pytest.mark.training
 def test_report__replaces_its_own_and_nothing_else(
     worked: Workspace, tmp_path: Path, refusal: Refusal
 ) -> None:
@@ -310,6 +314,7 @@ def test_report__full_disk_keeps_the_earlier_page(
     assert [p.name for p in path.parent.iterdir()] == ["page.html"]
 
 
+@pytest.mark.training
 def test_report_command(worked: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     group = Group(name="ddiseg", params=common_options(), commands=[report])
     where = ["--workspace", str(worked.root)]
@@ -356,6 +361,7 @@ def test_choose__skipped_images_are_not_shown() -> None:
     assert contact_sheet.choose([pair(1, iou=0.1, state="skipped")]) == []
 
 
+@pytest.mark.training
 def test_of_tone__of_many_accepted_masks_a_sample_is_compared(
     worked: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def figures(page: Page) -> list[str]:
     return [text for text in said if "interval, by tone" in text or "order of acceptance" in text]
 
 
+@pytest.mark.slow
 def test_people__drawn_on_a_server(worked: Workspace) -> None:
     people = People(worked)
     for _ in range(6):
@@ -86,6 +87,7 @@ def rising(n: int = 60, **more: float) -> list[MaskMeasures]:
     ]
 
 
+@pytest.mark.slow
 def test_people__over_time(page: Render) -> None:
     found = page([*rising(), *(mask(900 + k, tone="V-VI") for k in range(2))])
     text = found.text
@@ -128,6 +130,7 @@ def test_people__bare_alone_has_one_line(page: Render) -> None:
     assert "all tones bare 6 6 30 [30, 30]" in found.text
 
 
+@pytest.mark.slow
 def test_people__accessible_and_whole(page: Render) -> None:
     found = page(rising(readers=0.9))
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in found.all("svg"))

@@ -235,6 +235,7 @@ def test_draw__only_what_nobody_has_begun(
     assert "1 left out: skipped" in drawn.notes
 
 
+@pytest.mark.slow
 def test_draw__random_share_is_drawn_from_all_and_recorded(fill: Fill, paint: Paint) -> None:
     catalogue = fill(_rows(30))
     by_lot = _draw(catalogue, "lot", 6, strategy=Strategy.RANDOM)
@@ -439,6 +440,7 @@ def test_draw__nothing_says_where_the_images_are_and_what_frees_some(
 PATIENTS = [(30, 2, 20), (7, 40, 60), (9, 12, 60), (30, 19, 30), (0, 25, 18)]
 
 
+@pytest.mark.property
 @pytest.mark.parametrize("patients", PATIENTS)
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(size=st.integers(1, 100), focus_worst=st.booleans(), seed=st.integers(0, 3))

@@ -51,6 +51,7 @@ def test_share_out__a_size_beyond_counting() -> None:
     assert set(share_out(10**18 - 1, room).values()) == {333333333333333333}
 
 
+@pytest.mark.property
 @given(
     st.integers(0, 60), st.dictionaries(st.text(max_size=2), st.integers(0, 30)), st.integers(0, 9)
 )

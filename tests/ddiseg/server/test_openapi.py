@@ -38,6 +38,7 @@ def test_routes__are_all_tried(schema: dict[str, Any]) -> None:
     assert there == set(ROUTES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 @pytest.mark.parametrize(("method", "path"), [r for r in ROUTES if r[0] == "post"])
 def test_any_request__is_no_server_error(

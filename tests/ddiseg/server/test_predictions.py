@@ -201,6 +201,7 @@ def test_missing__is_computed_and_catalogued(trained: Desk, serve: Serve) -> Non
     assert served.metric('ddiseg_predictions_total{how="stored"}') == 2
 
 
+@pytest.mark.training
 def test_missing__beyond_the_budget_is_queued_and_then_painted(
     trained: Desk, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from tests.ddiseg.server.conftest import Served
 from tests.ddiseg.server.desk import Desk
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/health", "/setup", "/versions"])
 def test_recorded_request__is_answered_as_label_studio_expects(
     served: Served, recorded: dict[str, Any], path: str

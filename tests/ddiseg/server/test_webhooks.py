@@ -53,6 +53,7 @@ def _locked(workspace: Workspace) -> Iterator[None]:
         other.close()
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("action", "kind"),
     [

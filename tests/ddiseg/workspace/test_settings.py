@@ -113,6 +113,7 @@ VALUES = {
 }
 
 
+@pytest.mark.property
 @given(
     st.lists(
         st.sampled_from(list(KEYS.values())).flatmap(

@@ -100,6 +100,7 @@ def test_train__same_seed_same_network() -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("model", MODELS)
 def test_build__two_outputs(model: str) -> None:
     net = _build(model).eval()

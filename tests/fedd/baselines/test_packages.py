@@ -53,6 +53,7 @@ def test_baselines_problem__names_the_command(monkeypatch: pytest.MonkeyPatch) -
     assert "pip install 'ddiseg[baselines]'" in baselines_problem()
 
 
+@pytest.mark.process
 def test_after_installation__one_line_and_exit_1(tmp_path: Path) -> None:
     """What `make` prints at the end, where torchvision can't be imported."""
     (tmp_path / "segmentation_models_pytorch.py").write_text("import torchvision")

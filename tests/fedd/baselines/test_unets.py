@@ -127,6 +127,7 @@ def test_train__another_seed_another_network() -> None:
     assert not torch.allclose(_tensors(first)[key], _tensors(other)[key])
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_build__every_encoder_gives_logits_at_the_images_size(encoder: str) -> None:
     net = _build(encoder, 5).eval()

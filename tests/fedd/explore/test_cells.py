@@ -10,6 +10,7 @@ from fedd.explore.cells import RecordedBackbone
 from tests.fedd.counting import Counting
 
 
+@pytest.mark.slow
 def test_recorded__gives_what_the_backbone_gives_and_forgets_what_only_passes(
     tiny: DiffusionUNet, tmp_path: Path
 ) -> None:

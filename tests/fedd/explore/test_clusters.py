@@ -95,6 +95,7 @@ def test_pages__hold_few_columns_and_keep_a_block_together() -> None:
     assert sum(map(len, many)) == 50
 
 
+@pytest.mark.slow
 def test_write__one_page_from_one_pass_a_timestep(
     tiny: DiffusionUNet, tmp_path: Path, wording: SnapshotAssertion
 ) -> None:
@@ -114,6 +115,7 @@ def test_write__one_page_from_one_pass_a_timestep(
     assert again.read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_write__many_photographs_are_split_over_numbered_files(
     tiny: DiffusionUNet, tmp_path: Path, wording: SnapshotAssertion
 ) -> None:

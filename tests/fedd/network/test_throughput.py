@@ -20,6 +20,7 @@ def small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throughput, "PEAK_SIZE", {"cpu": 64})
 
 
+@pytest.mark.slow
 def test_flop__of_the_papers_network() -> None:
     """Known figures: a whole forward is 2240 GFLOP, to block 8 797."""
     assert flop_per_image(IMAGENET_256, (6, 8)) == pytest.approx(797e9, rel=0.01)
@@ -64,6 +65,7 @@ def test_matrix_peak__in_either_precision() -> None:
         assert matrix_peak(torch.device("cpu"), precision) > 0
 
 
+@pytest.mark.slow
 def test_bench__text_and_json(tiny_file: Path) -> None:
     options = ["bench", "--backbone", tiny_file, "--device", "cpu", "--images", 3]
     text = fedd(*options)

@@ -60,6 +60,7 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_table__ours_beside_the_papers(report: Path) -> None:
     text = (report / "table.md").read_text()
     row = next(x for x in text.splitlines() if x.startswith("| all | FEDD"))
@@ -114,6 +115,7 @@ def test_page__shows_every_figure(report: Path) -> None:
         assert picture.std() > 5, f"{name} is blank"
 
 
+@pytest.mark.slow
 def test_report__only_one_task(parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path) -> None:
     plan = replace(TINY_PLAN, classified=())
     write_report(Workbench(plan, parts, tiny, tmp_path), _outcome(plan, parts), tmp_path)
@@ -122,6 +124,7 @@ def test_report__only_one_task(parts: PaperSplit, tiny: DiffusionUNet, tmp_path:
     assert "Classification" not in (tmp_path / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_report__small_says_so(parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path) -> None:
     write_report(Workbench(TINY_PLAN, parts, tiny, tmp_path), _outcome(TINY_PLAN, parts), tmp_path)
     text = (tmp_path / "table.md").read_text()
@@ -136,6 +139,7 @@ def test_report__nothing_done(parts: PaperSplit, tiny: DiffusionUNet, tmp_path: 
     assert "No such device" in page.read_text()
 
 
+@pytest.mark.slow
 def test_report__left_out_photographs_are_named(
     parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path
 ) -> None:

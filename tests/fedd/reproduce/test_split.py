@@ -114,6 +114,7 @@ def test_balanced_sample__unknown_malignancy_is_not_sampled() -> None:
     assert not balanced_sample(unknown, 10)
 
 
+@pytest.mark.training
 def test_digest__of_what_the_cell_sees(own_phantoms: Path) -> None:
     parts = parts_of(own_phantoms)
     cells = [Cell(task, "FEDD", 5, 0) for task in TASKS]

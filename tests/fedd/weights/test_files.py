@@ -96,6 +96,7 @@ def _checkpoint(zipped: bool) -> bytes:
 OPCODES = b"\x80\x02(.0123}]qcbRtu\x85\x86K\x8aNhjX\x8c"
 
 
+@pytest.mark.property
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     start=st.sampled_from([b"", b"\x80\x02", _checkpoint(True), _checkpoint(False)]),
