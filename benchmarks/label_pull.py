@@ -7,7 +7,7 @@ and memory count for nothing. Each pull runs in a process of its own as well, wh
 job alone.
 
 The peer is what a script does with Label Studio's own tools: label-studio-sdk's converter for each
-region, painted in the list's order, and Pillow for the PNG. It neither keeps edits apart, nor knows
+region, composed in the list's order, and Pillow for the PNG. It neither keeps edits apart, nor knows
 what was stored already, nor has a catalogue.
 """
 
@@ -239,12 +239,12 @@ def _serve(pipe: Pipe) -> None:
 
 def _scene(prediction: Mask) -> bytes:
     """The regions of a prediction, of which a person has edited the lesion's."""
-    from ddiseg.labelstudio.task_payload import prediction as painted
+    from ddiseg.labelstudio.task_payload import prediction as regions_of
 
     protocol = load_protocol()
     rows, columns = np.ogrid[:SIZE, :SIZE]
     added = (rows - SIZE / 2) ** 2 + (columns - SIZE / 2) ** 2 < (SIZE / 6) ** 2
-    regions = painted(prediction, masks.mask_hash(prediction), protocol, None)["result"]
+    regions = regions_of(prediction, masks.mask_hash(prediction), protocol, None)["result"]
     lesion = protocol.class_named("lesion")
     for region in regions:
         region["origin"] = "prediction"

@@ -6,8 +6,8 @@ draws them (equal by tone, of a patient one image a batch and none who is labell
 as there are others, a fifth of each batch at random, the rest by the strategy). After each batch
 probes learn anew from all masks so far and predict the test part, which nothing else ever sees.
 
-To be affordable on two cores the probes are lighter than the product's: no second look, no mirror
-image, one augmented view, 200 steps, votes on a grid of 32. That lowers every curve alike.
+To be affordable on two cores the probes are lighter than the product's: no refinement pass, no mirror
+image, one augmented view, 200 steps, member probabilities on a grid of 32. That lowers every curve alike.
 
 What is learned from a set of masks is kept in --state FOLDER, so that a run that was broken off goes
 on where it was. An hour: `python -m benchmarks.loop_simulation --out curve.csv --figure curve.png`.
@@ -118,7 +118,7 @@ class Trial:
 
     pool: Sequence[Example]
     test: Sequence[Example]
-    descriptors: NDArray[np.float32]  #: (P, D), of the pool
+    embeddings: NDArray[np.float32]  #: (P, D), of the pool
     backbone: Backbone
     settings: ProbeSettings
     state: Path
@@ -132,9 +132,9 @@ class Trial:
             pool, test, end = pool[:80], test[:20], START + BATCH
             settings = replace(settings, steps=40, views=0)
         backbone = load_backbone()
-        descriptors = _descriptors(backbone, pool, settings.features, _cache(state))
+        embeddings = _embeddings(backbone, pool, settings.features, _cache(state))
         points = tuple(range(START, end + 1, BATCH))
-        return cls(pool, test, descriptors, backbone, settings, state, points)
+        return cls(pool, test, embeddings, backbone, settings, state, points)
 
     def curves(self, seeds: int) -> Curves:
         """Lesion IoU of every strategy and seed."""
@@ -180,7 +180,7 @@ class Trial:
                 for barred in (labelled, ()):
                     known = [i for i in (*labelled, *batch) if tones[i] == tone]
                     candidates = Candidates(
-                        uncertainty[images], self.descriptors[images], self.descriptors[known]
+                        uncertainty[images], self.embeddings[images], self.embeddings[known]
                     )
                     pick(way, candidates, aim - len(batch), self._take(images, batch, barred))
         return batch
@@ -233,7 +233,7 @@ def _cache(state: Path) -> FeatureCache:
     return FeatureCache(state / "features", limit=CACHE_LIMIT)
 
 
-def _descriptors(
+def _embeddings(
     backbone: Backbone, pool: Sequence[Example], spec: FeatureSpec, cache: FeatureCache
 ) -> NDArray[np.float32]:
     """Mean activation of each channel of the blocks, (P, D)."""

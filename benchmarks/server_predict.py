@@ -55,7 +55,7 @@ def main() -> None:
         f"/predict {COUNT / ours:.0f} tasks/s; encoded from memory {COUNT / peer:.0f} tasks/s: "
         f"{ours / peer:.2f} x the time ({COUNT} tasks in one request, {sizes[0] / 1e6:.0f} MB of "
         f"answer, {SIZE} x {SIZE}, seeds 0 to {COUNT - 1}, median of {ROUNDS}; the first time, when "
-        f"each task is written down as painted: {COUNT / first:.0f} tasks/s)"
+        f"each task is recorded as pre-annotated: {COUNT / first:.0f} tasks/s)"
     )
 
 

@@ -42,8 +42,8 @@ def models() -> None:
 def list_models(settings: Settings, kind: str | None) -> None:
     """List the model versions, oldest first; a star marks those in use.
 
-    The gate is "passed", "refused", "not judged" (too little to compare) or "not asked" (no hold-out
-    set). Lesion IoU is that on the hold-out set of its day.
+    The gate is "passed", "refused", "not evaluated" (too little to compare) or "not asked" (no hold-out
+    set). Lesion IoU is that of its own hold-out set.
     """
     from ddiseg.catalogue import ModelKind
     from ddiseg.model.performance import estimate_text, holdout_lesion_iou
@@ -73,7 +73,7 @@ def list_models(settings: Settings, kind: str | None) -> None:
         )
         for each in found
     ]
-    head = ("  name", "kind", "trained", "learned from", "gate", "lesion IoU, hold-out set")
+    head = ("  name", "kind", "trained", "trained on", "gate", "lesion IoU, hold-out set")
     settings.emit({"models": found}, "\n".join(_columns([head, *rows])) if rows else _NONE)
 
 

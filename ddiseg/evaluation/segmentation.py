@@ -102,8 +102,8 @@ def evaluate(
         truths = _from_accepted(workspace)
         source = "accepted masks"
     wanted = None if subset is None else workspace.catalogue.subsets.members(subset)
-    lineage = Provenance(workspace.catalogue.masks.all())
-    choices = unleaked_predictions(workspace.catalogue, lineage)
+    provenance = Provenance(workspace.catalogue.masks.all())
+    choices = unleaked_predictions(workspace.catalogue, provenance)
     names = load_protocol().class_names
     confusions, images, valid = [], [], []
     compared: list[Compared] = []
@@ -128,7 +128,7 @@ def evaluate(
         models[model] += 1
         version = prediction.model_version_id
         if item.accepted is not None and version is not None:
-            drawn_over += lineage.prediction_under(item.accepted, version) is not None
+            drawn_over += provenance.prediction_under(item.accepted, version) is not None
         truth_hash, iou = workspace.store_mask(item.mask), _lesion_iou(confusions[-1], item)
         compared.append(Compared(item.image.id, prediction.id, truth_hash, iou))
     refused += refusals_of(faults)

@@ -98,7 +98,7 @@ def _read(
         )
     if not regions:
         raise InputError(
-            "it was submitted without any region: paint one, or skip the task with a reason"
+            "it was submitted without any region: draw one, or skip the task with a reason"
         )
     return _mask(context, empty, regions, protocol)
 

@@ -27,7 +27,7 @@ class GateStatus(StrEnum):
 
     PASSED = "passed"
     REFUSED = "refused"
-    NOT_EVALUATED = "not judged"  #: there was too little to compare
+    NOT_EVALUATED = "not evaluated"  #: there was too little to compare
     NOT_RUN = "not asked"  #: there was no hold-out set, or its kind has no gate
 
 

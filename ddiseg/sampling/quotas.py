@@ -85,7 +85,7 @@ def worst_tone(
     """
     if version is None:
         raise InputError(
-            "--towards worst: there is no model to estimate lesion IoU with; draw without it, and "
+            "--focus worst-tone: there is no model to estimate lesion IoU with; leave the option out, and "
             "run 'ddiseg refresh' once masks are accepted"
         )
     estimates, source = _newest_estimates(catalogue, version)
@@ -96,7 +96,7 @@ def worst_tone(
         found.append(WorstTone(tone, estimate.value, interval, estimate.n, source))
     if all(each.interval is None for each in found):
         raise InputError(
-            f"--towards worst: no tone has enough images for an estimate of the lesion IoU of "
+            f"--focus worst-tone: no tone has enough images for an estimate of the lesion IoU of "
             f"{version.name}: 'ddiseg refresh --gate' and 'ddiseg loop run' measure it on hold-out masks"
         )
     return min(

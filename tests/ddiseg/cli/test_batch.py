@@ -80,7 +80,7 @@ def test_draw__thirty_unless_told(here: Run) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--towards", "worst"), "--towards worst: there is no model"),
+        (("--towards", "worst"), "--focus worst-tone: there is no model"),
         (("--strategy", "uncertainty"), "there is no model yet: draw with --strategy random"),
         (("--size", "31", "--strict"), "--strict: the batch lacks images; I-II: 10 of the 11"),
     ],

@@ -264,7 +264,7 @@ def test_pull__says_what_came_back(studio: Studio, label: Run) -> None:
     studio.skip(5, "other", "a tattoo")
     result = label("pull")
     problem = (
-        "it was submitted without any region: paint one, or skip the task with a reason; "
+        "it was submitted without any region: draw one, or skip the task with a reason; "
         f"see {studio.link(2)}"
     )
     assert (result.status, result.out.splitlines()) == (

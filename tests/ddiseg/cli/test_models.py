@@ -43,7 +43,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def four_versions(
     tmp_path_factory: pytest.TempPathFactory, empty_catalogue: Path, weights: Path
 ) -> Path:
-    """A workspace with fedd-1 not judged, fedd-2 in use, fedd-3 refused, and a classifier."""
+    """A workspace with fedd-1 not evaluated, fedd-2 in use, fedd-3 refused, and a classifier."""
     root = tmp_path_factory.mktemp("versions")
     shutil.copy(empty_catalogue, root / "catalogue.sqlite")
     workspace = Workspace.create(root)
@@ -86,7 +86,7 @@ def test_list__a_line_a_version(models: Ddiseg, wording: SnapshotAssertion) -> N
     cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
     assert cells[0] == wording
     assert [[row[0], row[1], *row[3:]] for row in cells[1:]] == [
-        ["fedd-1", "segmentation", "20 masks", "not judged", "0.64 [0.63, 0.64] n=24"],
+        ["fedd-1", "segmentation", "20 masks", "not evaluated", "0.64 [0.63, 0.64] n=24"],
         ["* fedd-2", "segmentation", "60 masks", "passed", "0.71 [0.70, 0.72] n=18"],
         ["fedd-3", "segmentation", "50 masks", "refused", "0.70 [0.58, 0.82] n=24"],
         ["* malignancy-1", "malignancy", "24 images", "not asked", "not measured"],
@@ -97,7 +97,7 @@ def test_list__a_line_a_version(models: Ddiseg, wording: SnapshotAssertion) -> N
 def test_list__as_json_and_by_kind(models: Ddiseg) -> None:
     everything = models("list", "--output", "json").json["models"]
     assert [m["in_use"] for m in everything] == [False, True, False, True]
-    assert [m["gate"] for m in everything] == ["not judged", "passed", "refused", "not asked"]
+    assert [m["gate"] for m in everything] == ["not evaluated", "passed", "refused", "not asked"]
     assert everything[1]["held_out_lesion_iou"]["n"] == 18
     assert everything[3]["held_out_lesion_iou"] is None
     for kind, n in (("segmentation", 3), ("malignancy", 1)):

@@ -272,7 +272,7 @@ def spoilt(value: dict[str, Any] | None = None, **columns: Any) -> dict[str, Any
 
 
 LARGER = stroke("lesion", box(slice(2), slice(2), (16, 12)))
-NO_REGION = "submitted without any region: paint one, or skip the task with a reason"
+NO_REGION = "submitted without any region: draw one, or skip the task with a reason"
 NO_CONTROL = "which the labelling configuration of the protocol"
 
 
