@@ -430,7 +430,7 @@ def _parsed(config: str) -> ET.Element:
     except (ET.ParseError, UnicodeEncodeError) as error:
         raise ProtocolError(
             f"configuration {config[:40]!r}: is not XML ({error}); "
-            "mend it in the project's settings, Labeling Interface, Code"
+            "correct it in the project's settings, Labeling Interface, Code"
         ) from error
 
 

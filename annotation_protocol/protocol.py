@@ -40,7 +40,9 @@ class LabelClass:
         if not 0 <= self.index <= 255:
             raise ProtocolError(f"index {self.index} is not 0 to 255; number classes from 0")
         if not re.fullmatch(r"#[0-9a-f]{6}", self.colour):
-            raise ProtocolError(f"colour {self.colour!r} is not '#rrggbb' in lower case; mend it")
+            raise ProtocolError(
+                f"colour {self.colour!r} is not '#rrggbb' in lower case; correct it"
+            )
 
     @property
     def rgb(self) -> tuple[int, int, int]:
@@ -218,7 +220,9 @@ def _read(path: Path) -> Protocol:
             f"{path}: can't be read ({error.strerror}); give the path of a protocol.toml"
         ) from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ProtocolError(f"{path}: is not TOML in UTF-8 ({error}); mend that place") from error
+        raise ProtocolError(
+            f"{path}: is not TOML in UTF-8 ({error}); correct that place"
+        ) from error
     try:
         return _protocol(document)
     except ProtocolError as error:
@@ -279,7 +283,7 @@ def _check_row(row: dict[str, Any], kind: type[_Entry]) -> None:
             if field.default is MISSING:
                 raise ProtocolError(f"{name} is missing; add {name} = {called}")
         elif type(row[name]) is not expected:  # isinstance would take true for 1
-            raise ProtocolError(f"{name} = {row[name]!r} is not {called}; mend it")
+            raise ProtocolError(f"{name} = {row[name]!r} is not {called}; correct it")
 
 
 def _check_texts(entry: LabelClass | SkipReason | Verdict | ToneGroup) -> None:

@@ -1,4 +1,4 @@
-"""The errors that fedd raises for input a person can mend."""
+"""The errors that fedd raises for input a person can correct."""
 
 from __future__ import annotations
 

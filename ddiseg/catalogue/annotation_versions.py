@@ -64,7 +64,7 @@ def unread_edits(session: Session, mask_ids: Collection[int]) -> dict[int, str]:
     )
     return {
         mask_id: f"its annotator changed it since, and that version can't be read ({problem}): once "
-        "it is mended there, 'ddiseg label pull', then 'ddiseg review push'"
+        "it is corrected there, 'ddiseg label pull', then 'ddiseg review push'"
         for part in in_parts(mask_ids)
         for mask_id, problem in session.execute(query.where(earlier.mask_id.in_(part)))
         if mask_id is not None

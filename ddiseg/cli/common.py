@@ -176,7 +176,8 @@ def run(group: click.Group, args: Sequence[str] | None = None) -> int:
                 return _fail(str(missing), settings)
         where = f"{error.filename}: " if error.filename else ""
         return _fail(
-            f"{where}{error.strerror or error}; mend that and run the same command again", settings
+            f"{where}{error.strerror or error}; correct that and run the same command again",
+            settings,
         )
     except ModuleNotFoundError as error:
         return _fail(missing_package(error) or _defect(error), settings)

@@ -130,5 +130,5 @@ def _run_step(group: click.Group, args: list[str]) -> None:
         raise KeyboardInterrupt
     if status:
         raise DdisegError(
-            "the step above failed: mend what it says, then run 'ddiseg demo' again to go on from there"
+            "the step above failed: correct what it says, then run 'ddiseg demo' again to go on from there"
         )

@@ -158,7 +158,7 @@ def _plan(settings: Settings, workspace: Workspace, options: RoundOptions) -> No
     steps = plan_round(workspace, lambda: connection_of(workspace), options)
     _emit(settings, steps)
     if failed := [shown_name(step.name) for step in steps if step.failed]:
-        raise DdisegError(f"{', '.join(failed)} would fail; mend that first")
+        raise DdisegError(f"{', '.join(failed)} would fail; correct that first")
 
 
 def _once(settings: Settings, workspace: Workspace, options: RoundOptions) -> None:

@@ -168,7 +168,7 @@ def accept(settings: Settings, image: str, reviewer: str | None, comment: str | 
 @review.command("reject", cls=Command)
 @click.argument("image")
 @click.option("--reviewer", help="Who says so.  [default: your user name]")
-@click.option("--comment", required=True, help="What the annotator should mend.")
+@click.option("--comment", required=True, help="What the annotator should correct.")
 @pass_settings
 def reject(settings: Settings, image: str, reviewer: str | None, comment: str) -> None:
     """Send IMAGE back to its annotator, who finds the comment above the picture after the next push."""
@@ -185,7 +185,7 @@ def _decide(
     who = reviewer or default_actor()
     comment = (comment or "").strip() or None
     if verdict == "reject" and comment is None:
-        raise InputError("--comment is empty: say what the annotator should mend")
+        raise InputError("--comment is empty: say what the annotator should correct")
     workspace.catalogue.masks.review(mask.id, who, verdict, comment)
     state = workspace.catalogue.images.find(f"#{image.id}").state
     settings.emit(

@@ -100,7 +100,7 @@ def refuse_other_photographs(
     names = [row.image for row in metadata.rows if row.image is not None and row.fault is None]
     if not names:
         raise InputError(
-            f"{metadata.name} has no usable row: {_unusable(metadata)}; mend it, or import without "
+            f"{metadata.name} has no usable row: {_unusable(metadata)}; correct it, or import without "
             "--metadata"
         )
     if not matched.details and not matched.faults:

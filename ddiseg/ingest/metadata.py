@@ -122,7 +122,7 @@ def read_metadata(path: Path, columns: Columns) -> Metadata:
             before = reader.line_num
     except csv.Error as error:
         raise InputError(
-            f"{path}, line {reader.line_num}: {error}; mend that line, or save the file as CSV again"
+            f"{path}, line {reader.line_num}: {error}; correct that line, or save the file as CSV again"
         ) from error
     return Metadata(path.name, tuple(rows), tuple(notes))
 

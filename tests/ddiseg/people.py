@@ -76,9 +76,9 @@ class People:
         if fix is None:
             self.catalogue.masks.review(waiting.id, "reviewer-1", "accept")
         else:
-            mended = self._mask(image_id, fix, "reviewer-1")
-            mended = replace(mended, parent_id=waiting.id)
-            self.catalogue.masks.review(waiting.id, "reviewer-1", "fixed", fix=mended)
+            corrected = self._mask(image_id, fix, "reviewer-1")
+            corrected = replace(corrected, parent_id=waiting.id)
+            self.catalogue.masks.review(waiting.id, "reviewer-1", "fixed", fix=corrected)
         return image_id
 
     def give_out(

@@ -89,7 +89,7 @@ def _check_the_photograph_is_visible(annotator: Person) -> None:
 
 
 def _review(reviewer: Person, tab: str) -> None:
-    """First accepted, second mended, third rejected, fourth accepted; the reviewer's own is not there."""
+    """First accepted, second corrected, third rejected, fourth accepted; the reviewer's own is not there."""
     reviewer.label_all(tab)
     reviewer.shot("4-review")
     reviewer.press("y")

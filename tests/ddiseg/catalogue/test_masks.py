@@ -242,12 +242,12 @@ def test_review__fixed_accepts_the_reviewers_mask(two: Catalogue) -> None:
     assert two.events.contradictions() == []
 
 
-@pytest.mark.parametrize(("verdict", "mended"), [(ACCEPT, True), (FIXED, False)])
+@pytest.mark.parametrize(("verdict", "corrected"), [(ACCEPT, True), (FIXED, False)])
 def test_review__a_fix_comes_with_fixed_and_only_then(
-    two: Catalogue, verdict: str, mended: bool, refusal: Refusal
+    two: Catalogue, verdict: str, corrected: bool, refusal: Refusal
 ) -> None:
     two.masks.submit([new_mask(1, "anna")])
-    fix = new_mask(1, "ben", "b", parent_id=1) if mended else None
+    fix = new_mask(1, "ben", "b", parent_id=1) if corrected else None
     with refusal(InputError):
         two.masks.review(1, "ben", verdict, fix=fix)
     assert len(two.masks.all()) == 1

@@ -175,7 +175,7 @@ def test_stale__the_annotators_change_can_not_be_read(
     desk.verdict(REVIEWER, verdict)
     why = (
         "its annotator changed it since, and that version can't be read (the run lengths end early)"
-        ": once it is mended there, 'ddiseg label pull', then 'ddiseg review push'"
+        ": once it is corrected there, 'ddiseg label pull', then 'ddiseg review push'"
     )
     assert _refused(desk.pull_reviews()) == f"1.png: {why}"
     assert desk.stands() == IN_REVIEW

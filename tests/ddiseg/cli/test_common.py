@@ -126,13 +126,17 @@ def test_workspace__environment_gives_way_to_the_line(
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
-        (InputError("row 3: no such file; mend it"), 1, "Error: row 3: no such file; mend it\n"),
+        (
+            InputError("row 3: no such file; correct it"),
+            1,
+            "Error: row 3: no such file; correct it\n",
+        ),
         (click.UsageError("no such thing"), 2, "Error: no such thing\n"),
         (click.ClickException("went wrong"), 1, "Error: went wrong\n"),
         (
             FileNotFoundError(2, "No such file or directory", "x.csv"),
             1,
-            "Error: x.csv: No such file or directory; mend that and run the same command again\n",
+            "Error: x.csv: No such file or directory; correct that and run the same command again\n",
         ),
         (
             ZeroDivisionError("division by zero\nand more"),
@@ -152,7 +156,7 @@ def test_run__errors(try_it: Run, error: BaseException, status: int, said: str) 
 
 
 @pytest.mark.parametrize("args", [("--debug", "work"), ("work", "--debug")])
-@pytest.mark.parametrize("error", [DdisegError("mend it"), ZeroDivisionError("0")])
+@pytest.mark.parametrize("error", [DdisegError("correct it"), ZeroDivisionError("0")])
 def test_debug__shows_the_traceback(try_it: Run, error: Exception, args: tuple[str, ...]) -> None:
     status, _, err = try_it(error, *args)
     assert status == 1

@@ -257,7 +257,7 @@ def test_reject__without_a_comment(studio: Studio, images: list[Image], review: 
     assert review("reject", "1.png").status == 2
     empty = review("reject", "1.png", "--comment", "  ")
     assert (empty.status, empty.out) == (1, "")
-    assert "--comment is empty: say what the annotator should mend" in empty.err
+    assert "--comment is empty: say what the annotator should correct" in empty.err
     assert studio.states() == {"submitted": 3}
 
 

@@ -112,7 +112,7 @@ def test_import__a_table_without_a_usable_row(
     workspace: Workspace, folder: Any, rows: list[str], why: str
 ) -> None:
     root = folder("a.png", "b.png", "c.png")
-    with pytest.raises(InputError, match=rf"table\.csv has no usable row: {why}; mend it, or"):
+    with pytest.raises(InputError, match=rf"table\.csv has no usable row: {why}; correct it, or"):
         import_photographs(workspace, root, **table(root, *rows))
     assert workspace.catalogue.images.select() == []
     assert workspace.catalogue.images.datasets() == []

@@ -164,9 +164,9 @@ def test_problem__everything_else_is_pulled(
     assert endings(again) == [UNCHANGED]
     assert again.problems == [f"1.png: {note}"]
     studio.server.edit(number, result=LESION)
-    mended = studio.pull()
-    assert endings(mended) == [ADDED]
-    assert mended.problems == []
+    corrected = studio.pull()
+    assert endings(corrected) == [ADDED]
+    assert corrected.problems == []
     assert studio.state(images[0]) == "submitted"
     studio.check(all_pulled=True)
 

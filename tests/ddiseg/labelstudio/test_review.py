@@ -376,7 +376,7 @@ def test_unread__an_edit_that_replaced_the_mask_keeps_it_from_review(
     assert told(done)[0] == ("1.png", REFUSED)
     assert notes(done) == [
         f"its annotator changed it since, and that version can't be read ({said}): once it is "
-        "mended there, 'ddiseg label pull', then 'ddiseg review push'"
+        "corrected there, 'ddiseg label pull', then 'ddiseg review push'"
     ]
     assert tab(studio, REVIEWER) == ["2.png", "3.png"]
     studio.decide(task, "accept")

@@ -137,8 +137,8 @@ def test_refresh__masks_over_the_painting_of_the_version_in_use_are_known_as_suc
     catalogue.masks.submit([_over(painted[5], "annotator-1")], reviewer="reviewer-1")
     catalogue.masks.submit([_over(painted[7], "annotator-1")])
     waiting = catalogue.masks.in_review()[7]
-    mended = spots.store_mask(np.full_like(spots.mask(waiting), 4))
-    fix = replace(_over(waiting, "reviewer-1"), content_hash=mended)
+    corrected = spots.store_mask(np.full_like(spots.mask(waiting), 4))
+    fix = replace(_over(waiting, "reviewer-1"), content_hash=corrected)
     catalogue.masks.review(waiting.id, "reviewer-1", "fixed", fix=fix)
     accept_more(spots, [9])
 

@@ -62,12 +62,12 @@ class Builder:
         )
 
     def fixed(self, image_id: int, mask: NDArray[np.uint8], fix: NDArray[np.uint8]) -> None:
-        """reader-1's mask, accepted as reader-2 mended it."""
+        """reader-1's mask, accepted as reader-2 corrected it."""
         self.mask(image_id, mask, reviewer=None)
         masks = self.workspace.catalogue.masks
         waits = masks.in_review()[image_id]
-        mended = self._new(image_id, fix, annotator="reader-2", parent_id=waits.id)
-        masks.review(waits.id, "reader-2", FIXED, None, mended)
+        corrected = self._new(image_id, fix, annotator="reader-2", parent_id=waits.id)
+        masks.review(waits.id, "reader-2", FIXED, None, corrected)
 
     def prediction(self, image_id: int, mask: NDArray[np.uint8], uncertainty: float = 0.1) -> None:
         models = self.workspace.catalogue.models

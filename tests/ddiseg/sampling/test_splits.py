@@ -107,7 +107,7 @@ def test_decide__learned_from_and_reopened_is_not_held_out(
     _learned_from(catalogue, 1)
     catalogue.images.reopen(1, "ben")
     if redrawn:
-        catalogue.masks.submit([new_mask(1, "anna", "mended")], reviewer="ben")
+        catalogue.masks.submit([new_mask(1, "anna", "corrected")], reviewer="ben")
     else:
         catalogue.masks.submit([new_mask(2, "anna", "sibling's")], reviewer="ben")
     assert set(assign_splits(catalogue).values()) == {Split.TRAINING}
