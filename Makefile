@@ -15,13 +15,13 @@ endif
 demo: $(VENV)/installed
 	$(BIN)/ddiseg demo --dir $(DEMO)
 
-# Every test runs in one thread: as many tests as cores run at a time.
+# Every test runs in one thread: as many tests as cores run at a time, the longest files first.
 test: $(VENV)/installed lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # The inner loop: all but the tests that are marked, see CONTRIBUTING.md.
 quick: $(VENV)/installed lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -q \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -q \
 	  -m "not live and not peers and not process and not property and not slow and not training"
 
 lint: $(VENV)/installed
