@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_main_job_on_real_photographs(tmp_path: Path) -> None:
 
 
 def _lay_out(folder: Path) -> tuple[int, int]:
-    """Link a part of the shared folder; return the number of photographs and of test images.
+    """Copy a part of the shared folder; return the number of photographs and of test images.
 
     split.csv is written again: its lines end in CRLF, which awk does not take.
     """
@@ -60,6 +61,6 @@ def _lay_out(folder: Path) -> tuple[int, int]:
     for row in kept:
         name = row.split(",")[0]
         for kind in ("images", "masks"):
-            (pad300 / kind / name).symlink_to(SHARED / "data" / "pad300" / kind / name)
+            shutil.copy(SHARED / "data" / "pad300" / kind / name, pad300 / kind / name)
     (pad300 / "split.csv").write_text("\n".join([head, *kept]) + "\n", newline="\n")
     return len(kept), sum(row.split(",")[part] == "test" for row in kept)

@@ -94,6 +94,7 @@ def test_with_own_palette__close_to_the_drawing(
     assert apart.mean() < 8
 
 
+@pytest.mark.slow
 def test_encode__loses_nothing_more(
     drawn: dict[str, Image.Image], reduced: dict[str, Image.Image]
 ) -> None:
@@ -124,6 +125,7 @@ def test_draw_classes__thin_line_stays_visible() -> None:
     assert np.all(labelled[4] == PROTOCOL.class_at(MARKER).rgb)
 
 
+@pytest.mark.slow
 def test_main__writes_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

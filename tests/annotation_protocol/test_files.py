@@ -114,6 +114,7 @@ def test_locked__busy_names_the_holder_and_the_lock_ends_with_it(tmp_path: Path)
     assert not (tmp_path / "lock.holder").exists()
 
 
+@pytest.mark.process
 def test_locked__waits_and_says_so_once(tmp_path: Path) -> None:
     path, messages = tmp_path / "lock", []
     with _hold(path) as other:
@@ -136,6 +137,7 @@ def test_locked__free_lock_says_nothing(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.process
 @pytest.mark.skipif(os.name != "posix", reason="descriptors are inherited on POSIX")
 def test_locked__inherited_by_a_child(tmp_path: Path) -> None:
     path = tmp_path / "lock"

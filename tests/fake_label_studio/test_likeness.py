@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.fake_label_studio import FakeLabelStudio
 from tests.fake_label_studio.conversation import RECORDING, converse
 
 
+@pytest.mark.slow
 def test_conversation__the_fake_answers_as_the_real_server_did() -> None:
     with FakeLabelStudio() as server:
         heard = converse(server.url, server.token)

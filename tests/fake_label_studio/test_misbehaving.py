@@ -82,6 +82,7 @@ def test_garbage__is_no_json(label_studio: FakeLabelStudio, talk: Talk) -> None:
     assert talk.status == 200
 
 
+@pytest.mark.slow
 def test_slow__outlasts_a_client_s_patience_though_it_was_done(
     label_studio: FakeLabelStudio, talk: Talk
 ) -> None:
@@ -192,6 +193,7 @@ def test_requests__are_logged_with_parameters_size_and_status(
     assert label_studio.count("GET", "/api/projects/*") == 0
 
 
+@pytest.mark.slow
 def test_connections__eight_at_once(label_studio: FakeLabelStudio, talk: Talk) -> None:
     def push_some(who: int) -> None:
         own = Talk(label_studio.url, label_studio.token)

@@ -31,6 +31,7 @@ def test_prefix__runs_no_block_after_the_last() -> None:
     assert ran == [0, 1, 2, 3]
 
 
+@pytest.mark.training
 def test_imagenet_configuration__is_openais_network() -> None:
     with torch.device("meta"):
         net = IMAGENET_256.build()

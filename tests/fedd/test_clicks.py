@@ -168,6 +168,7 @@ def probes(tiny: DiffusionUNet) -> Probes:
     return train_probes([Example(*spot(s)) for s in range(6)], tiny, settings, CLASSES)
 
 
+@pytest.mark.training
 def test_prepare_clicks__one_click_finds_the_spot(tiny: DiffusionUNet, probes: Probes) -> None:
     photograph, mask = spot(20, (40, 60))
     rows, columns = np.nonzero(mask == LESION)

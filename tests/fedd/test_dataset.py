@@ -213,6 +213,7 @@ def test_photograph__missing(tmp_path: Path, refusal: Refusal) -> None:
         DatasetImage(tmp_path / "a.png").photograph()
 
 
+@pytest.mark.property
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 400), at=st.integers(0, 400), byte=st.integers(0, 255))
 @pytest.mark.filterwarnings("ignore")

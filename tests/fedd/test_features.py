@@ -90,6 +90,7 @@ def _slow(value: int, seconds: float) -> Open:
     return opened
 
 
+@pytest.mark.slow
 def test_image_batches__in_order_whoever_is_ready_first() -> None:
     openers = [_slow(value, 0.02 * (9 - value)) for value in range(9)]
     found = list(image_batches(openers, 16, 4))

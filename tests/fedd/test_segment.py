@@ -30,6 +30,7 @@ def probes(tiny: DiffusionUNet) -> Probes:
     return train_probes(TRAINING, tiny, QUICK, CLASSES)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("size", [(40, 40), (17, 170), (170, 17), (5, 5), (301, 200)])
 def test_predict__any_size_and_aspect(
     tiny: DiffusionUNet, probes: Probes, size: tuple[int, int]

@@ -119,6 +119,7 @@ def test_stratified__small_strata_share_what_their_label_is_due() -> None:
 Rows = list[tuple[bool, str, int]]
 
 
+@pytest.mark.property
 @given(
     st.lists(
         st.tuples(st.booleans(), st.sampled_from(TONES), st.integers(0, 12)),

@@ -239,6 +239,7 @@ def test_skip__after_acceptance_by_an_edit(desk: Desk, accepted: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_reopened__follows_the_mask_that_another_reader_paints(desk: Desk) -> None:
     desk.skip(ANNOTATOR, "blurry")
     desk.pull()
@@ -446,6 +447,7 @@ def test_page__watermark_never_goes_back(desk: Desk) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_page__two_programs_receive_it_at_once(tmp_path: Path, empty_catalogue: Path) -> None:
     path = tmp_path / "catalogue.sqlite"
     path.write_bytes(empty_catalogue.read_bytes())

@@ -140,6 +140,7 @@ def _structure(engine: Engine, table: str) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.process
 def test_migrations__down_and_up_with_rows_in_it(full: Catalogue, url: str) -> None:
     full.close()
     database = Database(url)
@@ -213,6 +214,7 @@ def test_migrations__from_the_oldest_schema_a_submitted_mask_waits_for_review(
     catalogue.close()
 
 
+@pytest.mark.process
 def test_migrations__down_to_the_oldest_schema_and_up_again_keeps_its_rows(of_0001: str) -> None:
     def dump() -> list[str]:
         with closing(sqlite3.connect(of_0001.removeprefix("sqlite:///"))) as connection:
@@ -412,6 +414,7 @@ def test_migrations__jobs_of_0006_are_taken_over_and_go_on_counting(shared_url: 
     again.close()
 
 
+@pytest.mark.process
 def test_migrations__down_to_nothing_and_up_again(shared_url: str) -> None:
     database = Database(shared_url)
     with database._writing.begin() as connection:
@@ -624,6 +627,7 @@ def test_two_processes_at_once(writers: list[subprocess.Popen[str]], url: str) -
     catalogue.close()
 
 
+@pytest.mark.process
 def test_connecting__to_a_new_file_many_at_once(tmp_path: Path) -> None:
     def connect(url: str, start: threading.Barrier) -> str:
         database = Database(url)

@@ -159,6 +159,7 @@ def test_select__conditions_hold_together(add: Add, catalogue: Catalogue, refusa
         select(subset="prat")
 
 
+@pytest.mark.slow
 def test_skip_and_reopen(add: Add, catalogue: Catalogue) -> None:
     add(new_image(1))
     assert catalogue.images.skip(1, "blurry", "out of focus", "anna") is Outcome.ADDED

@@ -403,6 +403,7 @@ def test_readings__what_was_deleted_or_turned_into_a_skip_does_not_count(desk: D
     assert _read(desk) == {}
 
 
+@pytest.mark.slow
 def test_readings__two_servers_that_number_alike(desk: Desk) -> None:
     desk.submit(ANNOTATOR, "a")
     desk.pull()

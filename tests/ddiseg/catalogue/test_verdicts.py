@@ -70,6 +70,7 @@ def test_accept__with_a_comment(desk: Desk, waiting: int, wording: SnapshotAsser
     assert desk.stands().reviews == wording
 
 
+@pytest.mark.slow
 def test_accept__with_changed_pixels_is_refused(desk: Desk, waiting: int) -> None:
     desk.verdict(REVIEWER, ACCEPT, pixels="f")
     assert "'accept', but 7 pixels were changed: choose 'fixed'" in _refused(desk.pull_reviews())
@@ -279,6 +280,7 @@ VERDICTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", VERDICTS)
 @pytest.mark.parametrize("then", VERDICTS)
 def test_change_of_mind__the_newer_verdict_stands(

@@ -108,6 +108,7 @@ def test_wrong_usage(here: Run, args: tuple[str, ...]) -> None:
     assert (result.status, result.out) == (2, "")
 
 
+@pytest.mark.slow
 def test_list_and_close(here: Run, workspace: Workspace, wording: SnapshotAssertion) -> None:
     assert here("list").out == wording
     here("draw", "a", "--size", "3")

@@ -271,6 +271,7 @@ def test_every_command__has_help_and_the_common_options(
 NEEDS_WORKSPACE = [c for c in _commands(cli) if c in {("status",), ("verify",), ("subset", "list")}]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("command", NEEDS_WORKSPACE, ids=" ".join)
 def test_json__alone_on_stdout(ddiseg: Run, filled: Workspace, command: tuple[str, ...]) -> None:
     result = ddiseg("--workspace", filled.root, "--output", "json", *command)

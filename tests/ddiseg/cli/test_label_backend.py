@@ -48,6 +48,7 @@ def run(
     return backend
 
 
+@pytest.mark.slow
 def test_backend__connects(run: Run, backend: MLBackend, label_studio: FakeLabelStudio) -> None:
     page = f"{label_studio.url}/projects/1/data"
     assert run(backend.url).out == f"connected {backend.url} with {page}\n"
@@ -60,6 +61,7 @@ def test_backend__connects(run: Run, backend: MLBackend, label_studio: FakeLabel
     assert len(label_studio.backends) == 1
 
 
+@pytest.mark.slow
 def test_backend__does_not_answer(
     run: Run, backend: MLBackend, label_studio: FakeLabelStudio
 ) -> None:
@@ -71,6 +73,7 @@ def test_backend__does_not_answer(
     assert [row.settings["url"] for row in label_studio.backends.values()] == [backend.url]
 
 
+@pytest.mark.slow
 def test_backend__forget(run: Run, backend: MLBackend, label_studio: FakeLabelStudio) -> None:
     assert run("--forget").out == "was not connected\n"
     run(backend.url)

@@ -53,6 +53,7 @@ def one_line_error(result: Any) -> str:
     return str(line)
 
 
+@pytest.mark.training
 def test_push__says_what_became_of_each_and_where_to_go(studio: Studio, label: Run) -> None:
     images = studio.add_images(2) + studio.add_images(1, "V-VI")
     studio.predict(images[:2])
@@ -140,6 +141,7 @@ def test_push__a_batch_of_images_that_annotators_have_gets_a_tab(
     studio.check()
 
 
+@pytest.mark.training
 def test_push__a_new_batch_gets_a_tab_too(studio: Studio, label: Run) -> None:
     images = studio.add_images(3)
     members = [NewMember(image.id, True, "next by seed") for image in images[:2]]
@@ -152,6 +154,7 @@ def test_push__a_new_batch_gets_a_tab_too(studio: Studio, label: Run) -> None:
     studio.check()
 
 
+@pytest.mark.training
 def test_push__options_reach_the_tasks(studio: Studio, label: Run) -> None:
     studio.predict(studio.add_images(4, size=(100, 50)))
     options = "--control 50 --readers 2 --sample 50 --seed 3 --hide-tone --longest 64"
@@ -176,6 +179,7 @@ def test_push__option_that_makes_no_sense(studio: Studio, label: Run, option: st
     assert not studio.server.tasks
 
 
+@pytest.mark.training
 def test_push__refused_images(studio: Studio, label: Run) -> None:
     images = studio.add_images(2)
     Path(studio.workspace.store.path(Kind.IMAGE, images[0].content_hash)).unlink()
@@ -222,6 +226,7 @@ def test_pull__beside_a_server_that_took_it_already(studio: Studio, label: Run) 
     studio.check(all_pulled=True)
 
 
+@pytest.mark.training
 def test_pull__beside_a_server_that_was_quicker(studio: Studio, label: Run) -> None:
     """The server takes it while the command is at work."""
     studio.add_images()
@@ -232,6 +237,7 @@ def test_pull__beside_a_server_that_was_quicker(studio: Studio, label: Run) -> N
     assert label("pull", "--output", "json").json["taken_before"] == 0
 
 
+@pytest.mark.training
 def test_pull__refused_is_not_taken(studio: Studio, label: Run) -> None:
     studio.add_images()
     label("push")
@@ -242,6 +248,7 @@ def test_pull__refused_is_not_taken(studio: Studio, label: Run) -> None:
     assert "already taken" not in result.out
 
 
+@pytest.mark.training
 def test_push__returned_images_have_a_tab(studio: Studio, label: Run) -> None:
     [image] = studio.add_images()
     label("push")
@@ -305,6 +312,7 @@ def test_pull__a_reason_given_in_the_terminal_ends_the_asking(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.training
 def test_pull__strict_with_a_fresh_refusal(studio: Studio, label: Run) -> None:
     studio.add_images()
     label("push")
@@ -372,6 +380,7 @@ def test_token__in_no_output_and_no_file(
     assert studio.states() == {"in_labelling": 1}
 
 
+@pytest.mark.training
 def test_push__test_images_are_told(studio: Studio, label: Run, ddiseg: Run) -> None:
     """They were compared with a true mask: drawn and accepted, they would be learned from."""
     images = studio.add_images(3)

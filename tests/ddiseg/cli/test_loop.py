@@ -70,6 +70,7 @@ def test_run_once__what_it_drew_goes_out_with_its_options(
     assert Counter(task.readers for task in tasks) == {2: 1, 1: 2}
 
 
+@pytest.mark.process
 def test_run_once__a_step_that_failed_is_the_exit_status(
     studio: Studio, loop: Run, wording: SnapshotAssertion
 ) -> None:
@@ -81,6 +82,7 @@ def test_run_once__a_step_that_failed_is_the_exit_status(
     studio.server.behave()
 
 
+@pytest.mark.process
 def test_run__dry_run_changes_nothing(studio: Studio, loop: Run) -> None:
     before = studio.catalogue.events.count()
     result = loop("run", "--dry-run", "--output", "json")
@@ -90,6 +92,7 @@ def test_run__dry_run_changes_nothing(studio: Studio, loop: Run) -> None:
     assert studio.catalogue.events.count() == before
 
 
+@pytest.mark.process
 def test_run__dry_run_says_what_would_fail(
     spots: Workspace, loop: Run, wording: SnapshotAssertion
 ) -> None:
@@ -120,6 +123,7 @@ def test_run__until_it_is_told_to_stop(studio: Studio) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.process
 def test_run__a_round_that_can_not_run_does_not_end_it(
     studio: Studio, loop: Run, monkeypatch: pytest.MonkeyPatch, wording: SnapshotAssertion
 ) -> None:
@@ -143,6 +147,7 @@ def test_run__a_round_that_can_not_run_does_not_end_it(
     assert told == wording
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "words",
     [
@@ -175,6 +180,7 @@ def test_status__before_and_after_a_round(
     assert data["refresh"]["due"] is False
 
 
+@pytest.mark.process
 def test_status__a_round_that_was_broken_off(spots: Workspace, loop: Run) -> None:
     spots.catalogue.rounds.begin("manager", {})
     assert loop("status").out.splitlines()[3].endswith("at work, or broken off")
@@ -190,6 +196,7 @@ def test_status__is_due_by_the_settings_of_the_last_round(
     assert lines[2] == wording
 
 
+@pytest.mark.process
 def test_status__its_own_options_win(
     spots: Workspace, loop: Run, wording: SnapshotAssertion
 ) -> None:
@@ -204,6 +211,7 @@ def test_status__its_own_options_win(
     assert data["rounds"][0]["settings"]["max_age"] == 3
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "words", [("--every", 0), ("--max-age", "nan"), ("--max-age", 0), ("--max-age", "inf")]
 )

@@ -79,6 +79,7 @@ def test_kinds__are_the_catalogues() -> None:
     assert tuple(kind.value for kind in ModelKind) == KINDS
 
 
+@pytest.mark.training
 def test_list__a_line_a_version(models: Ddiseg, wording: SnapshotAssertion) -> None:
     done = models("list")
     assert done.status == 0, done.err
@@ -184,6 +185,7 @@ def test_diff__both_directions(models: Ddiseg, wording: SnapshotAssertion) -> No
     assert "Settings\n  the same\n" in same
 
 
+@pytest.mark.training
 def test_diff__of_what_was_never_measured(
     ddiseg: Ddiseg, workspace: Workspace, weights: Path
 ) -> None:
@@ -193,6 +195,7 @@ def test_diff__of_what_was_never_measured(
     assert done.out.endswith("\nNothing was measured of either.\n")
 
 
+@pytest.mark.training
 def test_promote__says_what_predicts_from_now_on(
     models: Ddiseg, wording: SnapshotAssertion
 ) -> None:
@@ -216,6 +219,7 @@ def test_promote__says_what_predicts_from_now_on(
     ]
 
 
+@pytest.mark.training
 def test_rollback__one_further_back_each_time(models: Ddiseg, wording: SnapshotAssertion) -> None:
     models("promote", "fedd-3", "--force", "--why", "a look at it")
     done = models("rollback", "--why", "seen enough")

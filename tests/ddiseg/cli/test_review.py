@@ -64,6 +64,7 @@ def images(studio: Studio) -> list[Image]:
 # On the server
 
 
+@pytest.mark.slow
 def test_push__says_where_each_person_reviews(
     studio: Studio, images: list[Image], review: Run
 ) -> None:
@@ -149,6 +150,7 @@ def test_pull__beside_a_server_that_took_them_already(
     assert (result["counts"]["added"], result["taken_before"]) == (1, 0)
 
 
+@pytest.mark.slow
 def test_fault__one_line_on_stderr(studio: Studio, images: list[Image], review: Run) -> None:
     for command in ("push", "pull"):
         studio.server.misbehave("GET", "/api/version", status(403))
@@ -161,6 +163,7 @@ def test_fault__one_line_on_stderr(studio: Studio, images: list[Image], review: 
 # In the terminal
 
 
+@pytest.mark.slow
 def test_list__what_waits_and_whose_it_is(
     studio: Studio, images: list[Image], review: Run, wording: SnapshotAssertion
 ) -> None:
@@ -181,6 +184,7 @@ def test_list__nothing_waits(ddiseg: Run, workspace: Workspace, wording: Snapsho
     assert result.out == wording
 
 
+@pytest.mark.slow
 def test_list__pictures_of_photograph_and_masks_side_by_side(
     studio: Studio, images: list[Image], review: Run, tmp_path: Path
 ) -> None:
@@ -198,6 +202,7 @@ def test_list__pictures_of_photograph_and_masks_side_by_side(
     assert str(paths[0]) in review("list", "--pictures", folder).out
 
 
+@pytest.mark.slow
 def test_list__no_picture_at_all(
     studio: Studio, images: list[Image], review: Run, tmp_path: Path, wording: SnapshotAssertion
 ) -> None:
@@ -226,6 +231,7 @@ def test_list__picture_shows_the_mask_that_waits(
     assert same == {"1-1.png": False, "2-2.png": True, "3-3.png": True}
 
 
+@pytest.mark.slow
 def test_accept__in_the_terminal(studio: Studio, images: list[Image], review: Run) -> None:
     result = review("accept", "1.png", "--reviewer", REVIEWER, "--comment", " fine ")
     assert (result.status, result.out) == (0, f"1.png (#{images[0].id}): accepted\n")
@@ -243,6 +249,7 @@ def test_accept__in_the_terminal(studio: Studio, images: list[Image], review: Ru
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_reject__in_the_terminal_is_shown_to_the_annotator(
     studio: Studio, images: list[Image], review: Run
 ) -> None:
@@ -253,6 +260,7 @@ def test_reject__in_the_terminal_is_shown_to_the_annotator(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_reject__without_a_comment(studio: Studio, images: list[Image], review: Run) -> None:
     assert review("reject", "1.png").status == 2
     empty = review("reject", "1.png", "--comment", "  ")
@@ -261,6 +269,7 @@ def test_reject__without_a_comment(studio: Studio, images: list[Image], review: 
     assert studio.states() == {"submitted": 3}
 
 
+@pytest.mark.slow
 def test_self_review__in_the_terminal(studio: Studio, images: list[Image], review: Run) -> None:
     for name in (ANNOTATOR, ANNOTATOR.upper(), f" {ANNOTATOR}"):
         for verdict in ("accept", "reject"):
@@ -271,6 +280,7 @@ def test_self_review__in_the_terminal(studio: Studio, images: list[Image], revie
     assert studio.rows("reviews") == []
 
 
+@pytest.mark.slow
 def test_decide__image_without_a_mask_in_review(
     studio: Studio, images: list[Image], review: Run
 ) -> None:
@@ -283,6 +293,7 @@ def test_decide__image_without_a_mask_in_review(
         assert review(verdict, "no.png", "--comment", "x").status == 1
 
 
+@pytest.mark.slow
 def test_decided_in_the_terminal__leaves_the_reviewers_tabs(
     studio: Studio, images: list[Image], review: Run
 ) -> None:

@@ -87,6 +87,7 @@ def test_refused__one_line(here: Run, command: tuple[str, ...], said: str) -> No
     assert result.err.count("\n") == 1
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "command", [("skip", "2.png"), ("skip", "2.png", "--reason", "ugly"), ("show",), ("reopen",)]
 )
@@ -94,6 +95,7 @@ def test_wrong_usage(here: Run, command: tuple[str, ...]) -> None:
     assert here(*command).status == 2
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("reason", [r.key for r in load_protocol().skip_reasons])
 def test_skip__each_reason_of_the_protocol(here: Run, filled: Workspace, reason: str) -> None:
     args = ("skip", "2.png", "--reason", reason, "--note", "seen", "--annotator", "anna")
@@ -113,6 +115,7 @@ def test_skip__default_annotator_is_the_actor(
     assert filled.catalogue.images.skips()[0].annotator == "carl"
 
 
+@pytest.mark.training
 def test_reopen(here: Run, filled: Workspace) -> None:
     here("skip", "2", "--reason", "blurry")
     assert here("reopen", "2").out == "2.png (#2): queued\n"

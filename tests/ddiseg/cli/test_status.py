@@ -145,6 +145,7 @@ def test_status__spot_check(studio: Studio, here: Run, to_do: ToDo) -> None:
     assert to_do() == ([REVIEW_PULL], 0, 2)
 
 
+@pytest.mark.training
 def test_status__a_second_reader(studio: Studio, here: Run, to_do: ToDo) -> None:
     studio.add_images()
     here("label", "push", "--readers", "2")
@@ -156,6 +157,7 @@ def test_status__a_second_reader(studio: Studio, here: Run, to_do: ToDo) -> None
     assert to_do() == ([REVIEW_PUSH], 0, 0)
 
 
+@pytest.mark.training
 def test_status__a_batch_that_its_person_has_not_given_out(
     studio: Studio, here: Run, to_do: ToDo, wording: SnapshotAssertion
 ) -> None:
@@ -212,6 +214,7 @@ def test_status__all_skipped(studio: Studio, here: Run, to_do: ToDo) -> None:
     assert here("status").out.endswith("next: nothing is left to do; look at it: ddiseg report\n")
 
 
+@pytest.mark.training
 def test_status_work__before_anything_is_accepted(studio: Studio, here: Run) -> None:
     studio.add_images()
     none = "no accepted mask was drawn on a labelling server yet: "

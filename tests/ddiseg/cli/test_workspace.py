@@ -23,6 +23,7 @@ from tests.ddiseg.rows import new_mask
 Run = Callable[..., Any]
 
 
+@pytest.mark.training
 def test_init__made_then_unchanged(ddiseg: Run, tmp_path: Path) -> None:
     root = tmp_path / "w"
     assert ddiseg("init", root).out == f"workspace {root}: made\n"
@@ -37,6 +38,7 @@ def test_init__made_then_unchanged(ddiseg: Run, tmp_path: Path) -> None:
     assert {p: p.read_bytes() for p in before} == before
 
 
+@pytest.mark.training
 def test_init__directory_may_be_the_workspace_option(
     ddiseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,6 +52,7 @@ def test_init__directory_may_be_the_workspace_option(
         assert (folder / SETTINGS).exists()
 
 
+@pytest.mark.training
 def test_init__prints_the_absolute_path(
     ddiseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +64,7 @@ def test_init__prints_the_absolute_path(
     assert ddiseg("init", "--output", "json").json["workspace"] == str(tmp_path / "c")
 
 
+@pytest.mark.training
 def test_init__inside_another_workspace_only_where_it_is_named(
     ddiseg: Run, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +118,7 @@ def test_init__a_lost_catalogue_is_not_replaced(ddiseg: Run, filled: Workspace) 
     assert ddiseg("init", filled.root).out == f"workspace {filled.root}: made\n"
 
 
+@pytest.mark.training
 def test_init__upgrades_an_older_catalogue(here: Run, ddiseg: Run, filled: Workspace) -> None:
     filled.catalogue.close()
     database = Database(f"sqlite:///{filled.root / 'catalogue.sqlite'}")
@@ -125,6 +130,7 @@ def test_init__upgrades_an_older_catalogue(here: Run, ddiseg: Run, filled: Works
     assert here("status").out.startswith("3 images\n")
 
 
+@pytest.mark.training
 def test_init__an_empty_name_is_refused(
     ddiseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +147,7 @@ def test_init__an_empty_name_is_refused(
     assert ddiseg("status").status == 0
 
 
+@pytest.mark.training
 def test_deleted_current_folder__an_absolute_path_still_works(
     ddiseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wording: SnapshotAssertion
 ) -> None:
@@ -162,6 +169,7 @@ def test_deleted_current_folder__an_absolute_path_still_works(
     assert refused.err.endswith("Error: the current folder no longer exists: cd to another one\n")
 
 
+@pytest.mark.training
 def test_home_folder__is_expanded_where_no_shell_does(
     ddiseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wording: SnapshotAssertion
 ) -> None:

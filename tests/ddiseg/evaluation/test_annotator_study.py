@@ -45,6 +45,7 @@ def dice(a: int, b: int) -> float:
     return 2 * min(a, b) / (a + b)
 
 
+@pytest.mark.slow
 def test_agreement__by_hand(people: People) -> None:
     drawn = [(4, 4), (4, 4), (4, 12), (8, 6), (10, 1)]  # lesion pixels: prediction, accepted
     for before, after in drawn:
@@ -68,6 +69,7 @@ def test_agreement__by_hand(people: People) -> None:
     assert (report.n, report.patients, report.left_out) == (5, 5, ())
 
 
+@pytest.mark.slow
 def test_agreement__prediction_is_stretched_to_the_accepted_mask(people: People) -> None:
     small = np.full((HEIGHT // 2, WIDTH // 2), 4, np.uint8)
     small[0, :2] = 1
@@ -80,6 +82,7 @@ def test_agreement__prediction_is_stretched_to_the_accepted_mask(people: People)
     assert painted(report, Metric.LESION_DICE).value == pytest.approx((4 * 1 + 0.5) / 5)
 
 
+@pytest.mark.slow
 def test_agreement__no_lesion_in_either_mask_is_no_lesion_dice(people: People) -> None:
     for _ in range(5):
         people.accept(lesion(4), lesion(4))
@@ -91,6 +94,7 @@ def test_agreement__no_lesion_in_either_mask_is_no_lesion_dice(people: People) -
     assert painted(report, Metric.MEAN_DICE).n == 7
 
 
+@pytest.mark.slow
 def test_agreement__a_fix_by_the_reviewer_is_what_was_accepted(people: People) -> None:
     for _ in range(5):
         people.accept(lesion(4), lesion(4), fix=lesion(12), seconds=20)
@@ -100,6 +104,7 @@ def test_agreement__a_fix_by_the_reviewer_is_what_was_accepted(people: People) -
     assert painted(report, Metric.MEDIAN_SECONDS).value == 20
 
 
+@pytest.mark.slow
 def test_intervals__means_as_evaluate_has_them(people: People) -> None:
     drawn = [(4, 4), (4, 5), (4, 12), (8, 6), (10, 1), (7, 7), (9, 12)]
     patients = ["a", "a", "b", "b", "b", "c", "d"]
@@ -113,6 +118,7 @@ def test_intervals__means_as_evaluate_has_them(people: People) -> None:
     assert (figure.n, figure.groups) == (7, 4)
 
 
+@pytest.mark.slow
 def test_intervals__median_as_a_slow_loop(people: People) -> None:
     seconds = [40.0, 10.0, 11.0, 300.0, 25.0, 60.0, 7.0]
     patients = ["a", "a", "b", "b", "b", "c", "d"]
@@ -140,6 +146,7 @@ def test_intervals__all_or_none_unchanged_is_not_certain(
     assert figure.interval == pytest.approx(far, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "patient"), [(4, None), (6, "the same")])
 def test_too_few__no_figure_but_its_n(people: People, n: int, patient: str | None) -> None:
     for _ in range(n):
@@ -150,6 +157,7 @@ def test_too_few__no_figure_but_its_n(people: People, n: int, patient: str | Non
     assert figures == dict.fromkeys(Metric, expected) | never
 
 
+@pytest.mark.slow
 def test_seconds__missing_ones_are_counted(people: People) -> None:
     for seconds in (10.0, 20.0, 30.0, 40.0, 400.0, None, None):
         people.accept(lesion(4), lesion(4), seconds=seconds)
@@ -355,6 +363,7 @@ def damaged(people: People, image_id: int) -> Path:
     return Path(people.workspace.store.path(Kind.MASK, mask.content_hash))
 
 
+@pytest.mark.slow
 def test_damaged__left_out_and_named(people: People) -> None:
     for k in range(5):
         people.accept(lesion(4 + k), lesion(4))

@@ -40,6 +40,7 @@ def test_periods__hold_equally_many_masks_in_order() -> None:
     assert all(period.masks.estimates[UNCHANGED].interval for period in found.periods)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "periods"), [(0, 0), (19, 0), (20, 2), (39, 3), (1000, 8)])
 def test_periods__as_many_as_there_are_masks_for(n: int, periods: int) -> None:
     found = drift_of([True, False] * (n // 2) + [True] * (n % 2))
@@ -130,6 +131,7 @@ def test_summary__by_tone_numbers_places_among_all_tones() -> None:
     assert report.drift_by_tone["III-IV"] == Drift(3, 3)
 
 
+@pytest.mark.slow
 def test_summary__order_of_the_rows_does_not_matter() -> None:
     rows = [mask(k, unchanged=k % 3 == 0, day=f"2026-01-{1 + k % 28:02d}") for k in range(60)]
     shuffled = random.Random(0).sample(rows, len(rows))
@@ -141,6 +143,7 @@ def test_summary__counts_the_times_that_the_clock_was_set_back() -> None:
     assert summarise([mask(k, day=day) for k, day in enumerate(days)]).set_back == 2
 
 
+@pytest.mark.slow
 def test_as_dict__periods_and_halves_for_who_quotes_them() -> None:
     data = json.loads(json.dumps(both_arms((0.7, 0.8), (0.7, 0.8)).as_dict(), allow_nan=False))
     assert data["n"] == 40

@@ -209,6 +209,7 @@ def test_evaluate__why_nothing_is_left(painted: Workspace, tmp_path: Path) -> No
     )
 
 
+@pytest.mark.training
 def test_evaluate__settled_images_are_predicted_where_asked_for(
     spots: Workspace, learn: Learn, tmp_path: Path, refusal: Refusal
 ) -> None:

@@ -270,6 +270,7 @@ def test_import__read_only_folder(mount: Mount, photos: Path, refusal: Refusal) 
     assert count(import_photographs(workspace, photos).outcomes)["added"] == FILES
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("where", "size", "edge"), [("store", "256k", 80), ("workspace", "900k", 120)]
 )

@@ -115,6 +115,7 @@ def test_release__again_is_unchanged(workspace: Workspace, release: Path) -> Non
     assert workspace.catalogue.events.count() == events
 
 
+@pytest.mark.training
 def test_release__photographs_alone_then_the_masks_of_whom_it_names(
     workspace: Workspace, release: Path
 ) -> None:

@@ -132,6 +132,7 @@ def test_import__an_option_of_several_lines(ddiseg: Any, photos: Path, option: s
     )
 
 
+@pytest.mark.slow
 def test_import__malignant(ddiseg: Any, photos: Path) -> None:
     (photos.parent / "table.csv").write_text("file,dx\na.png,BCC\nb.png,wart\n")
     args = ["import", photos, "--metadata", photos.parent / "table.csv"]
@@ -159,6 +160,7 @@ def test_import__everything_refused(ddiseg: Any, tmp_path: Path) -> None:
     assert "Error: nothing was taken: 2 of 2 files refused" in done.err
 
 
+@pytest.mark.slow
 def test_masks_import__foreign_values(
     ddiseg: Any, photos: Path, tmp_path: Path, wording: SnapshotAssertion
 ) -> None:
@@ -179,6 +181,7 @@ def test_masks_import__foreign_values(
     assert json.loads(done.out)["format"] == "png"
 
 
+@pytest.mark.slow
 def test_masks_import__other_masks_of_the_folder_hold_no_class(
     ddiseg: Any, photos: Path, tmp_path: Path, workspace: Workspace, wording: SnapshotAssertion
 ) -> None:
@@ -199,6 +202,7 @@ def test_masks_import__other_masks_of_the_folder_hold_no_class(
     assert "3 added" in done.out
 
 
+@pytest.mark.slow
 def test_masks_import__only_0_and_1(ddiseg: Any, photos: Path, tmp_path: Path) -> None:
     ddiseg("import", photos)
     (tmp_path / "masks").mkdir()
@@ -231,6 +235,7 @@ def test_masks_import__none_of_the_subset(ddiseg: Any, photos: Path, workspace: 
     assert "no mask has the name of an image of subset 'few', of 1" in done.err
 
 
+@pytest.mark.slow
 def test_masks_import(
     ddiseg: Any, photos: Path, tmp_path: Path, wording: SnapshotAssertion
 ) -> None:
@@ -304,6 +309,7 @@ def labels(folder: Any) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_import_coco(ddiseg: Any, labels: Path) -> None:
     args = ["import", labels, "--as", "coco"]
     missing = f"  refused  c.png: is not under {labels}: give its folder with --images"
@@ -369,6 +375,7 @@ def test_import__options_of_masks_need_a_file_with_masks(
     assert "use 'ddiseg import-coco', or bring masks with 'ddiseg masks import'" in done.err
 
 
+@pytest.mark.slow
 def test_masks_import__with_labels(ddiseg: Any, labels: Path, wording: SnapshotAssertion) -> None:
     ddiseg("import", labels)
     args = ["masks", "import", labels / "labels.json", "--as", "coco", "--classes", "mole=lesion"]

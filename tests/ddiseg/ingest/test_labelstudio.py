@@ -385,6 +385,7 @@ def test_import__no_export(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_import__folder_or_nothing(catalogued: Workspace, tmp_path: Path, refusal: Refusal) -> None:
     with refusal(InputError):
         run(catalogued, tmp_path)

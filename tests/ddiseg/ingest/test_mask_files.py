@@ -455,6 +455,7 @@ def test_read_masks__for_other_readers(masks: Path) -> None:
         bad.load()
 
 
+@pytest.mark.training
 def test_store__holds_protocol_colours(catalogued: Workspace, masks: Path) -> None:
     save(DRAWN, masks / "a.png")
     run(catalogued, masks)

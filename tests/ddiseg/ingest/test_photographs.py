@@ -146,6 +146,7 @@ def test_import__again(workspace: Workspace, folder: Any, monkeypatch: pytest.Mo
     assert workspace.catalogue.events.count() == events
 
 
+@pytest.mark.training
 def test_import__many_batches(workspace: Workspace, folder: Any) -> None:
     root = folder(*(f"{i:03}.png" for i in range(150)))
     calls: list[tuple[int, int]] = []
@@ -270,6 +271,7 @@ def test_import__a_derived_malignancy_goes_with_the_options(
     assert verdicts(workspace) == [by_option, (None, None), by_option], "nothing was said of them"
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("before", "after", "verdict"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +30,7 @@ def one_by_one(tones: Iterable[str], percent: float, what: str = "control") -> l
     return drawn
 
 
+@pytest.mark.property
 @given(st.lists(TONES, max_size=60), PERCENT, st.integers(0, 5))
 def test_draw__in_one_push_the_total_is_exact_and_every_tone_within_one(
     tones: list[str], percent: float, seed: int
@@ -41,6 +43,7 @@ def test_draw__in_one_push_the_total_is_exact_and_every_tone_within_one(
         assert abs(of_tone - n * percent / 100) < 1
 
 
+@pytest.mark.property
 @given(PUSHES, PERCENT, st.integers(0, 5))
 def test_draw__any_pushes_keep_every_tone_within_one(
     pushes: list[list[str]], percent: float, seed: int
@@ -48,6 +51,7 @@ def test_draw__any_pushes_keep_every_tone_within_one(
     _check(pushes, [percent] * len(pushes), seed)
 
 
+@pytest.mark.property
 @given(PUSHES, st.data(), st.integers(0, 5))
 def test_draw__so_does_another_percentage_in_each(
     pushes: list[list[str]], data: st.DataObject, seed: int
@@ -117,6 +121,7 @@ def test_draw__ties_are_not_settled_by_name() -> None:
     assert first == {"I-II", "III-IV", "V-VI"}
 
 
+@pytest.mark.property
 @given(st.lists(TONES, max_size=60), st.floats(-0.99, 0.99), st.integers(0, 5))
 def test_draw__all_and_none_whatever_is_owed(tones: list[str], owed: float, seed: int) -> None:
     before = {"control": {"I-II": owed, "V-VI": owed}}

@@ -298,6 +298,7 @@ def test_tasks__of_a_project_that_is_gone_are_not_none(studio: Studio, client: C
     assert "404 for tasks of project 1" in refused(read_tasks, client)
 
 
+@pytest.mark.training
 def test_find_tasks__thousands_of_keys(studio: Studio, client: Client) -> None:
     client.plain.import_tasks(
         1, [http.as_json({"data": {"image": "x", "ddiseg": f"{n:016x}"}}) for n in range(2500)]
@@ -317,6 +318,7 @@ def test_has_work__submitted_skipped_or_begun_by_anybody(studio: Studio, client:
     assert [client.has_work(n) for n in numbers] == [True, True, True, False]
 
 
+@pytest.mark.training
 def test_close__leaves_no_connection_open(studio: Studio) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)

@@ -223,6 +223,7 @@ def test_connect__webhooks_are_refused(
     assert project(studio)["model_version"] == TITLE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize(
     "fault", [cut(), done_then_cut(), status(401), status(500)], ids=["cut", "done", "401", "500"]
@@ -264,6 +265,7 @@ def test_connect__killed_anywhere_then_again(
     assert project(studio)["model_version"] == TITLE
 
 
+@pytest.mark.slow
 def test_disconnect__killed_anywhere_then_again(
     studio: Studio, backend: MLBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +309,7 @@ def _killed(monkeypatch: pytest.MonkeyPatch, after: int, attempt: Callable[[], o
     return False
 
 
+@pytest.mark.slow
 def test_connect__leaves_others_alone(studio: Studio, backend: MLBackend, other: MLBackend) -> None:
     ensure_projects(studio.workspace, studio.connection)
     number = add_foreign_backend(studio, other.url)
@@ -333,6 +336,7 @@ def test_disconnect__takes_ours_away(studio: Studio, backend: MLBackend) -> None
     assert not clicks_shown(studio)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shown", [TITLE, "somebody's model"])
 def test_disconnect__predictions_stay_shown(studio: Studio, backend: MLBackend, shown: str) -> None:
     """Label Studio forgets ours with the backend of their name; others are a person's choice."""

@@ -254,6 +254,7 @@ def test_open_place__project_was_deleted(studio: Studio) -> None:
     assert not studio.server.projects
 
 
+@pytest.mark.slow
 def test_ensure_projects__two_at_once(studio: Studio) -> None:
     """'ddiseg label up' while a push that waited for the server is about to make its project."""
     other = Thread(

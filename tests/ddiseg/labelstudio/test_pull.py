@@ -46,6 +46,7 @@ INK = box(slice(2, 4), slice(2, 5))
 # Masks and skips
 
 
+@pytest.mark.slow
 def test_pull__masks_pixel_for_pixel_with_who_and_how_long(
     studio: Studio, images: list[Image]
 ) -> None:
@@ -72,6 +73,7 @@ def test_pull__masks_pixel_for_pixel_with_who_and_how_long(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_pull__again_finds_nothing_new(studio: Studio, images: list[Image]) -> None:
     studio.submit_unchanged(1)
     studio.skip(2, "blurry")
@@ -82,6 +84,7 @@ def test_pull__again_finds_nothing_new(studio: Studio, images: list[Image]) -> N
     assert [studio.rows(t) for t in ("annotations", "masks", "skips", "events")] == rows
 
 
+@pytest.mark.slow
 def test_pull__strokes_only(studio: Studio) -> None:
     [image] = studio.add_images()
     studio.push()
@@ -91,6 +94,7 @@ def test_pull__strokes_only(studio: Studio) -> None:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_pull__a_class_that_no_pixel_of_the_prediction_has(
     studio: Studio, images: list[Image]
 ) -> None:
@@ -104,6 +108,7 @@ def test_pull__a_class_that_no_pixel_of_the_prediction_has(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_pull__skips(studio: Studio) -> None:
     images = studio.add_images(4)
     studio.push()
@@ -125,6 +130,7 @@ def test_pull__skips(studio: Studio) -> None:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_pull__a_reason_given_later(studio: Studio, images: list[Image]) -> None:
     number = studio.skip(1)
     studio.pull()
@@ -138,6 +144,7 @@ def test_pull__a_reason_given_later(studio: Studio, images: list[Image]) -> None
 # What can't be understood
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("result", "says"),
     [
@@ -171,6 +178,7 @@ def test_problem__everything_else_is_pulled(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoilt", ["corrupt", "truncated"])
 def test_problem__spoilt_rle(studio: Studio, images: list[Image], spoilt: str) -> None:
     rle = LESION[0]["value"]["rle"]
@@ -193,6 +201,7 @@ def rename_lesion(studio: Studio, old: str, new: str) -> None:
     settings["label_config"] = renamed
 
 
+@pytest.mark.slow
 def test_label_renamed__its_regions_wait_until_it_is_put_back(
     studio: Studio, images: list[Image], refusal: Refusal
 ) -> None:
@@ -219,6 +228,7 @@ def test_label_renamed__its_regions_wait_until_it_is_put_back(
 # People edit, delete and meet at one task
 
 
+@pytest.mark.slow
 def test_edited__between_two_pulls(studio: Studio, images: list[Image]) -> None:
     number = studio.submit(1, LESION)
     studio.pull()
@@ -231,6 +241,7 @@ def test_edited__between_two_pulls(studio: Studio, images: list[Image]) -> None:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_edited__by_somebody_else(studio: Studio, images: list[Image]) -> None:
     number = studio.submit(1, LESION)
     studio.pull()
@@ -242,6 +253,7 @@ def test_edited__by_somebody_else(studio: Studio, images: list[Image]) -> None:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_edited__twice_before_one_pull(studio: Studio, images: list[Image]) -> None:
     number = studio.submit(1, SMALLER)
     studio.server.edit(number, result=[])
@@ -251,6 +263,7 @@ def test_edited__twice_before_one_pull(studio: Studio, images: list[Image]) -> N
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_edited__after_acceptance_reopens(studio: Studio, images: list[Image]) -> None:
     number = studio.submit(1, LESION)
     studio.pull()
@@ -276,6 +289,7 @@ def test_skipped_then_painted__and_back(studio: Studio, images: list[Image]) -> 
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_deleted__between_two_pulls(studio: Studio, images: list[Image]) -> None:
     number = studio.submit(1, LESION)
     studio.skip(2, "blurry")
@@ -293,6 +307,7 @@ def test_deleted__between_two_pulls(studio: Studio, images: list[Image]) -> None
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_deleted__not_what_another_pull_stored_meanwhile(
     studio: Studio, images: list[Image]
 ) -> None:
@@ -313,6 +328,7 @@ def test_deleted__not_what_another_pull_stored_meanwhile(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_two_people__at_one_task_that_was_given_to_one(studio: Studio, images: list[Image]) -> None:
     """The image follows the first; the second's mask is kept beside it."""
     studio.submit(1, LESION)
@@ -325,6 +341,7 @@ def test_two_people__at_one_task_that_was_given_to_one(studio: Studio, images: l
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_two_people__one_paints_and_one_skips(studio: Studio, images: list[Image]) -> None:
     studio.submit(1, LESION)
     studio.skip(1, "blurry", by=SECOND)
@@ -334,6 +351,7 @@ def test_two_people__one_paints_and_one_skips(studio: Studio, images: list[Image
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_person__whose_account_is_gone(studio: Studio, images: list[Image]) -> None:
     studio.submit(1, LESION)
     studio.server.misbehave("GET", "/api/users/", status(200, "[]"))
@@ -344,6 +362,7 @@ def test_person__whose_account_is_gone(studio: Studio, images: list[Image]) -> N
 # Deleted tasks and projects
 
 
+@pytest.mark.slow
 def test_task_deleted__found_by_a_full_pull_and_sent_anew(
     studio: Studio, images: list[Image]
 ) -> None:
@@ -373,6 +392,7 @@ def test_task_deleted__found_by_a_full_pull_and_sent_anew(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_task_deleted__while_its_page_is_read(studio: Studio, images: list[Image]) -> None:
     studio.submit(1, LESION)
     studio.submit_unchanged(2)
@@ -384,6 +404,7 @@ def test_task_deleted__while_its_page_is_read(studio: Studio, images: list[Image
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_project_deleted__full_pull_makes_room_for_a_new_one(
     studio: Studio, images: list[Image], refusal: Refusal
 ) -> None:
@@ -406,6 +427,7 @@ def test_project_deleted__full_pull_makes_room_for_a_new_one(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_project__behind_a_page_that_says_404_is_not_taken_for_deleted(
     studio: Studio, images: list[Image], refusal: Refusal
 ) -> None:
@@ -415,6 +437,7 @@ def test_project__behind_a_page_that_says_404_is_not_taken_for_deleted(
     assert studio.states() == {"in_labelling": 3}
 
 
+@pytest.mark.slow
 def test_full__tasks_pushed_meanwhile_are_not_taken_for_deleted(
     studio: Studio, images: list[Image]
 ) -> None:
@@ -429,6 +452,7 @@ def test_full__tasks_pushed_meanwhile_are_not_taken_for_deleted(
     studio.check()
 
 
+@pytest.mark.slow
 def test_tasks__that_are_not_ours_are_left_alone(studio: Studio, images: list[Image]) -> None:
     with Client(studio.connection) as client:
         [number], _ = client.plain.import_tasks(

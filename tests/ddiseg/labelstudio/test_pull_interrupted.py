@@ -175,6 +175,7 @@ def test_clock__server_that_does_not_tell(studio: Studio, images: list[Image]) -
     assert not done.full
 
 
+@pytest.mark.slow
 def test_time__without_a_fraction(studio: Studio, images: list[Image]) -> None:
     """Django leaves it out where the microsecond is 0."""
     studio.server.set_clock(datetime(2030, 1, 1, 12, tzinfo=UTC))
@@ -226,6 +227,7 @@ def test_pull__cut_at_each_request_then_again(
     finish(studio, images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [cut(), done_then_cut()], ids=["cut", "done, then cut"])
 def test_pull__cut_while_it_takes_a_comment_away(
     studio: Studio, images: list[Image], fault: Fault
@@ -244,6 +246,7 @@ def test_pull__cut_while_it_takes_a_comment_away(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_pull__refused_then_again(studio: Studio, images: list[Image]) -> None:
     work(studio)
     refusals = [status(code) for code in (401, 403, 404, 500, 503)]
@@ -279,6 +282,7 @@ def test_pull__server_too_slow_then_again(
     finish(studio, images)
 
 
+@pytest.mark.slow
 def test_pull__server_down_then_up(studio: Studio, images: list[Image]) -> None:
     work(studio)
     studio.server.stop()
@@ -288,6 +292,7 @@ def test_pull__server_down_then_up(studio: Studio, images: list[Image]) -> None:
     finish(studio, images)
 
 
+@pytest.mark.slow
 def test_pull__another_major_version(studio: Studio, images: list[Image], refusal: Refusal) -> None:
     work(studio)
     studio.server.version = "2.1.0"
@@ -298,6 +303,7 @@ def test_pull__another_major_version(studio: Studio, images: list[Image], refusa
     finish(studio, images)
 
 
+@pytest.mark.slow
 def test_pull__catalogue_fails_in_the_middle(
     studio: Studio, images: list[Image], small_pages: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,6 +337,7 @@ def pull_too(studio: Studio) -> Pulled:
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/health", "/api/users/", "/api/tasks", "/api/tasks/later"])
 def test_two_pulls__one_inside_the_other(studio: Studio, images: list[Image], path: str) -> None:
     work(studio)
@@ -347,6 +354,7 @@ def test_two_pulls__one_inside_the_other(studio: Studio, images: list[Image], pa
     finish(studio, images)
 
 
+@pytest.mark.slow
 def test_two_pulls__side_by_side(studio: Studio, images: list[Image]) -> None:
     work(studio)
     done: list[Pulled] = []
@@ -366,6 +374,7 @@ def test_two_pulls__side_by_side(studio: Studio, images: list[Image]) -> None:
     finish(studio, images)
 
 
+@pytest.mark.slow
 def test_pull__while_images_are_pushed(studio: Studio, images: list[Image]) -> None:
     work(studio)
     more: list[Image] = []
@@ -382,6 +391,7 @@ def test_pull__while_images_are_pushed(studio: Studio, images: list[Image]) -> N
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_pull__adopts_what_an_interrupted_push_sent(studio: Studio) -> None:
     [image] = studio.add_images()
     studio.push([])
@@ -394,6 +404,7 @@ def test_pull__adopts_what_an_interrupted_push_sent(studio: Studio) -> None:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_pull__adopted_task_that_was_annotated_long_before_the_newest_change(
     studio: Studio, images: list[Image]
 ) -> None:

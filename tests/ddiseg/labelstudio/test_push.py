@@ -98,6 +98,7 @@ def test_push__hidden_tone(studio: Studio) -> None:
     assert "V-VI" not in str(data)
 
 
+@pytest.mark.slow
 def test_push__large_photograph_is_shown_smaller(studio: Studio) -> None:
     image = studio.add_images(size=(3000, 2000))[0]
     studio.push()
@@ -121,6 +122,7 @@ def test_push__large_photograph_is_shown_smaller(studio: Studio) -> None:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_push__longest_side_as_asked_and_prediction_stretched_to_it(studio: Studio) -> None:
     images = studio.add_images(size=(200, 100))
     studio.predict(images, lesion=10_000)
@@ -161,6 +163,7 @@ def test_options__that_make_no_sense(options: dict[str, Any], refusal: Refusal) 
 # The control arm
 
 
+@pytest.mark.slow
 def test_control__same_share_of_every_tone_and_never_painted(studio: Studio) -> None:
     light, dark = studio.add_images(4), studio.add_images(6, "V-VI")
     studio.predict([*light, *dark])
@@ -185,6 +188,7 @@ def test_control__same_share_of_every_tone_and_never_painted(studio: Studio) -> 
     studio.check()
 
 
+@pytest.mark.slow
 def test_control__interrupted_stays_unpainted(studio: Studio) -> None:
     studio.predict(studio.add_images(4))
     studio.server.misbehave("POST", IMPORT, done_then_cut())
@@ -209,6 +213,7 @@ def test_control__pushed_one_by_one(studio: Studio, percent: int) -> None:
     studio.check()
 
 
+@pytest.mark.slow
 def test_control__the_tones_take_turns(studio: Studio) -> None:
     """One of three is not drawn from the same tone each week, though the seed is the same."""
     by_tone: Counter[str] = Counter()
@@ -221,6 +226,7 @@ def test_control__the_tones_take_turns(studio: Studio) -> None:
     assert by_tone == {"I-II": 1, "III-IV": 1, "V-VI": 1}
 
 
+@pytest.mark.slow
 def test_control__what_was_pushed_without_is_not_made_up_for(studio: Studio) -> None:
     studio.predict(studio.add_images(10))
     studio.push()
@@ -228,6 +234,7 @@ def test_control__what_was_pushed_without_is_not_made_up_for(studio: Studio) -> 
     assert studio.push(control=20).arms == {"control": {"I-II": 1}, "painted": {"I-II": 4}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("percent", [0, 100])
 def test_control__a_task_that_was_deleted_is_sent_again_as_it_was(
     studio: Studio, percent: int
@@ -244,6 +251,7 @@ def test_control__a_task_that_was_deleted_is_sent_again_as_it_was(
     studio.check()
 
 
+@pytest.mark.slow
 def test_control__images_without_prediction_are_not_in_it(studio: Studio) -> None:
     studio.predict(studio.add_images(2))
     studio.add_images(2)
@@ -253,6 +261,7 @@ def test_control__images_without_prediction_are_not_in_it(studio: Studio) -> Non
 # Several readers
 
 
+@pytest.mark.slow
 def test_readers__a_sample_of_every_tone_is_offered_to_two(studio: Studio) -> None:
     studio.add_images(4)
     studio.add_images(4, "V-VI")
@@ -267,6 +276,7 @@ def test_readers__a_sample_of_every_tone_is_offered_to_two(studio: Studio) -> No
     assert {n: task.overlap for n, task in studio.server.tasks.items()} == overlaps
 
 
+@pytest.mark.slow
 def test_readers__a_later_push_of_the_rest_asks_for_no_more(studio: Studio) -> None:
     """Some images are settled by then, and the share is one of those that are left."""
     images = studio.add_images(12)
@@ -280,6 +290,7 @@ def test_readers__a_later_push_of_the_rest_asks_for_no_more(studio: Studio) -> N
     studio.check()
 
 
+@pytest.mark.slow
 def test_readers__sampled_one_by_one(studio: Studio) -> None:
     for _ in range(5):
         studio.push(studio.add_images(), readers=2, sample=20)
@@ -287,6 +298,7 @@ def test_readers__sampled_one_by_one(studio: Studio) -> None:
     studio.check()
 
 
+@pytest.mark.slow
 def test_readers__of_what_is_given_out_all_or_none(studio: Studio) -> None:
     """Who was drawn is not known of a task that is there: a second draw would add to the first."""
     images = studio.add_images(4)
@@ -352,6 +364,7 @@ def test_newer_prediction__is_shown_though_the_server_forgot_the_name(studio: St
     assert project.settings["model_version"] == MODEL_VERSION
 
 
+@pytest.mark.slow
 def test_newer_prediction__repaints_what_nobody_began(studio: Studio) -> None:
     images = studio.add_images(6)
     studio.predict(images[:5])
@@ -377,6 +390,7 @@ def test_newer_prediction__repaints_what_nobody_began(studio: Studio) -> None:
     assert set(endings(studio.push())) == {UNCHANGED}
 
 
+@pytest.mark.slow
 def test_newer_prediction__an_old_draft_is_understood(studio: Studio) -> None:
     """Somebody opened the task before the newer prediction came, and submits the older one."""
     [image] = studio.add_images()
@@ -410,6 +424,7 @@ def test_newer_prediction__cut_then_again(studio: Studio, method: str, fault: Fa
     studio.check()
 
 
+@pytest.mark.slow
 def test_newer_prediction__of_a_task_that_was_deleted(
     studio: Studio, wording: SnapshotAssertion
 ) -> None:
@@ -435,6 +450,7 @@ def reject(studio: Studio, image: Image, comment: str | None) -> None:
     studio.catalogue.masks.review(mask.id, REVIEWER, "reject", comment)
 
 
+@pytest.mark.slow
 def test_comment__shown_until_the_image_is_handed_in_again(studio: Studio) -> None:
     images = studio.add_images(2)
     studio.push()
@@ -472,6 +488,7 @@ def test_comment__none_was_given(studio: Studio) -> None:
     assert said == f"{REVIEWER}: please look at this image again"
 
 
+@pytest.mark.slow
 def test_comment__of_an_image_that_has_no_task_yet(studio: Studio) -> None:
     """Its mask was imported and sent back in the terminal: painted is the person's mask, and stays."""
     [image] = studio.add_images()
@@ -492,6 +509,7 @@ def test_comment__of_an_image_that_has_no_task_yet(studio: Studio) -> None:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_comment__of_a_task_that_was_deleted(studio: Studio) -> None:
     images = studio.add_images(2)
     studio.push()

@@ -112,6 +112,7 @@ def test_photograph__empty_copy_left_by_a_full_disk_is_written_again(studio: Stu
 # A team's server
 
 
+@pytest.mark.training
 def test_team__pictures_are_uploaded_once(team: Studio) -> None:
     images = team.add_images(3)
     team.predict(images)
@@ -198,6 +199,7 @@ def test_push__cut_at_each_request_then_again(studio: Studio, fault: Fault) -> N
     finish(studio, images)
 
 
+@pytest.mark.training
 def test_push__refused_import_then_again(studio: Studio) -> None:
     images = plan(studio)
     refusals = [status(code) for code in (401, 403, 404, 413, 500, 503)]
@@ -211,6 +213,7 @@ def test_push__refused_import_then_again(studio: Studio) -> None:
     finish(studio, images)
 
 
+@pytest.mark.training
 def test_push__server_busy(studio: Studio, naps: list[float]) -> None:
     images = plan(studio)
     busy = status(429, headers={"Retry-After": "2"})
@@ -220,6 +223,7 @@ def test_push__server_busy(studio: Studio, naps: list[float]) -> None:
     finish(studio, images)
 
 
+@pytest.mark.training
 def test_push__server_too_slow(studio: Studio, impatient: None, refusal: Refusal) -> None:
     images = plan(studio)
     studio.server.misbehave("POST", IMPORT, slow(60))
@@ -232,6 +236,7 @@ def test_push__server_too_slow(studio: Studio, impatient: None, refusal: Refusal
     assert studio.server.count("POST", IMPORT) == 1
 
 
+@pytest.mark.training
 def test_push__server_down_then_up(studio: Studio) -> None:
     images = plan(studio)
     studio.server.stop()
@@ -242,6 +247,7 @@ def test_push__server_down_then_up(studio: Studio) -> None:
     finish(studio, images)
 
 
+@pytest.mark.training
 def test_push__another_major_version_touches_nothing(studio: Studio, refusal: Refusal) -> None:
     images = plan(studio)
     studio.server.version = "2.0.0"
@@ -253,6 +259,7 @@ def test_push__another_major_version_touches_nothing(studio: Studio, refusal: Re
     finish(studio, images)
 
 
+@pytest.mark.training
 def test_push__wrong_url(studio: Studio, refusal: Refusal) -> None:
     images = plan(studio)
     right = studio.connection
@@ -264,6 +271,7 @@ def test_push__wrong_url(studio: Studio, refusal: Refusal) -> None:
     finish(studio, images)
 
 
+@pytest.mark.training
 def test_push__server_makes_fewer_tasks_than_it_was_sent(studio: Studio, refusal: Refusal) -> None:
     images = plan(studio)
     few = '{"task_ids": [1, 2], "prediction_count": 2}'
@@ -292,6 +300,7 @@ def test_push__killed_between_tasks_and_their_predictions(studio: Studio) -> Non
     finish(studio, images)
 
 
+@pytest.mark.training
 def test_push__server_says_that_it_painted_fewer(studio: Studio) -> None:
     images = plan(studio)
 
@@ -339,6 +348,7 @@ def test_doubled_task__the_one_that_people_began_stays(studio: Studio, begun: st
     studio.check()
 
 
+@pytest.mark.training
 def test_doubled_task__people_worked_on_both(studio: Studio) -> None:
     images = studio.add_images()
     studio.push()
@@ -359,6 +369,7 @@ def test_doubled_task__people_worked_on_both(studio: Studio) -> None:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.training
 def test_two_pushes_at_once__one_task_an_image(studio: Studio) -> None:
     images = plan(studio)
     waits = threading.Event()

@@ -91,6 +91,7 @@ def images(studio: Studio) -> list[Image]:
 # What reviewers find
 
 
+@pytest.mark.slow
 def test_push__the_person_s_mask_with_where_it_was_drawn(
     studio: Studio, images: list[Image]
 ) -> None:
@@ -123,6 +124,7 @@ def test_push__nothing_waits(studio: Studio) -> None:
     assert not studio.server.tasks
 
 
+@pytest.mark.slow
 def test_tabs__nobody_finds_their_own_work(studio: Studio, images: list[Image]) -> None:
     done = studio.push_reviews()
     assert done.tabs.keys() == {ANNOTATOR, SECOND, REVIEWER, "admin@example.org"}
@@ -134,6 +136,7 @@ def test_tabs__nobody_finds_their_own_work(studio: Studio, images: list[Image]) 
     assert titles(studio) == ["admin", "annotator-1", "annotator-2", "reviewer-1"]
 
 
+@pytest.mark.slow
 def test_tabs__everyone_who_had_a_hand_in_it(studio: Studio, images: list[Image]) -> None:
     studio.server.edit(1, user=studio.people[SECOND], result=FIX)
     studio.pull()
@@ -143,6 +146,7 @@ def test_tabs__everyone_who_had_a_hand_in_it(studio: Studio, images: list[Image]
     assert tab(studio, REVIEWER) == ["1.png", "2.png", "3.png"]
 
 
+@pytest.mark.slow
 def test_tabs__an_address_that_ends_like_another(studio: Studio, images: list[Image]) -> None:
     """Each is offered the other's work."""
     longer = f"other-{ANNOTATOR}"
@@ -156,6 +160,7 @@ def test_tabs__an_address_that_ends_like_another(studio: Studio, images: list[Im
     assert tab(studio, ANNOTATOR) == ["3.png", "4.png"]
 
 
+@pytest.mark.slow
 def test_tabs__a_new_person_gets_one_by_the_next_push(studio: Studio, images: list[Image]) -> None:
     studio.push_reviews()
     studio.people["reviewer-2@example.org"] = studio.server.add_user("reviewer-2@example.org")
@@ -163,6 +168,7 @@ def test_tabs__a_new_person_gets_one_by_the_next_push(studio: Studio, images: li
     assert tab(studio, "reviewer-2@example.org") == ["1.png", "2.png", "3.png"]
 
 
+@pytest.mark.slow
 def test_tabs__two_people_with_one_name(studio: Studio, images: list[Image]) -> None:
     """The tab of the one who was there first is renamed, so that each sees which is theirs."""
     before = studio.push_reviews().tabs
@@ -181,6 +187,7 @@ def test_tabs__two_people_with_one_name(studio: Studio, images: list[Image]) -> 
     assert len(titles(studio)) == 5
 
 
+@pytest.mark.slow
 def test_tabs__made_by_an_older_version(studio: Studio, images: list[Image]) -> None:
     """It called them by the whole address, which Label Studio cut."""
     before = studio.push_reviews().tabs
@@ -194,6 +201,7 @@ def test_tabs__made_by_an_older_version(studio: Studio, images: list[Image]) -> 
     assert tab(studio, REVIEWER) == ["1.png", "2.png", "3.png"]
 
 
+@pytest.mark.slow
 def test_push__drawn_too_small_to_judge_is_shown_larger(studio: Studio) -> None:
     [image] = studio.add_images(size=(900, 600))
     studio.push(longest=90)
@@ -215,6 +223,7 @@ def test_push__drawn_too_small_to_judge_is_shown_larger(studio: Studio) -> None:
 # Verdicts
 
 
+@pytest.mark.slow
 def test_verdicts__accept_fixed_reject(studio: Studio, images: list[Image]) -> None:
     studio.push_reviews()
     tasks = [studio.review_task(image) for image in images]
@@ -242,6 +251,7 @@ def test_verdicts__accept_fixed_reject(studio: Studio, images: list[Image]) -> N
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_fixed__without_a_change_is_an_acceptance(studio: Studio, images: list[Image]) -> None:
     studio.push_reviews()
     studio.decide(studio.review_task(images[0]), "fixed")
@@ -251,6 +261,7 @@ def test_fixed__without_a_change_is_an_acceptance(studio: Studio, images: list[I
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_accept__with_a_change_is_refused_until_it_says_which(
     studio: Studio, images: list[Image]
 ) -> None:
@@ -272,6 +283,7 @@ def test_accept__with_a_change_is_refused_until_it_says_which(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verdict", ["accept", "fixed", "reject"])
 def test_self_review__refused_at_pull_whatever_the_server_let_through(
     studio: Studio, images: list[Image], verdict: str
@@ -292,6 +304,7 @@ def test_self_review__refused_at_pull_whatever_the_server_let_through(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_self_review__by_changing_somebody_else_s_verdict(
     studio: Studio, images: list[Image]
 ) -> None:
@@ -324,6 +337,7 @@ def test_review__without_a_verdict(studio: Studio, images: list[Image], skipped:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refused", ["self-review", "skipped", "no verdict"])
 def test_refused__offered_to_another_person_by_the_next_push(
     studio: Studio, images: list[Image], refused: str, wording: SnapshotAssertion
@@ -349,6 +363,7 @@ def test_refused__offered_to_another_person_by_the_next_push(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_refused__its_task_was_deleted(studio: Studio, images: list[Image]) -> None:
     studio.push_reviews()
     task = studio.review_task(images[0])
@@ -363,6 +378,7 @@ def test_refused__its_task_was_deleted(studio: Studio, images: list[Image]) -> N
     studio.check()
 
 
+@pytest.mark.slow
 def test_unread__an_edit_that_replaced_the_mask_keeps_it_from_review(
     studio: Studio, images: list[Image]
 ) -> None:
@@ -390,6 +406,7 @@ def test_unread__an_edit_that_replaced_the_mask_keeps_it_from_review(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_verdict__changed_by_who_gave_it(studio: Studio, images: list[Image]) -> None:
     studio.push_reviews()
     task = studio.review_task(images[0])
@@ -405,6 +422,7 @@ def test_verdict__changed_by_who_gave_it(studio: Studio, images: list[Image]) ->
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_verdict__of_two_people(studio: Studio, images: list[Image]) -> None:
     studio.push_reviews()
     task = studio.review_task(images[0])
@@ -417,6 +435,7 @@ def test_verdict__of_two_people(studio: Studio, images: list[Image]) -> None:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_verdict__on_a_mask_that_was_changed_meanwhile(studio: Studio, images: list[Image]) -> None:
     studio.push_reviews()
     task = studio.review_task(images[0])
@@ -435,6 +454,7 @@ def test_verdict__on_a_mask_that_was_changed_meanwhile(studio: Studio, images: l
 # Which masks wait
 
 
+@pytest.mark.slow
 def test_changed__the_newer_mask_takes_the_older_one_s_place(
     studio: Studio, images: list[Image]
 ) -> None:
@@ -456,6 +476,7 @@ def test_changed__the_newer_mask_takes_the_older_one_s_place(
     studio.check()
 
 
+@pytest.mark.slow
 def test_changed__and_changed_back(studio: Studio, images: list[Image]) -> None:
     """The first mask waits again, and its task is in the tabs again."""
     studio.push_reviews()
@@ -474,6 +495,7 @@ def test_changed__and_changed_back(studio: Studio, images: list[Image]) -> None:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same", [True, False])
 def test_rejected__handed_in_again_gets_a_new_review(
     studio: Studio, images: list[Image], same: bool
@@ -499,6 +521,7 @@ def test_rejected__handed_in_again_gets_a_new_review(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_sample__the_rest_is_counted_and_sent_when_all_are_asked_for(studio: Studio) -> None:
     light, dark = studio.add_images(4), studio.add_images(4, "V-VI")
     studio.push()
@@ -534,6 +557,7 @@ def test_sample__sent_one_by_one(studio: Studio) -> None:
     studio.check()
 
 
+@pytest.mark.slow
 def test_sample__a_review_that_was_deleted_is_sent_again(studio: Studio) -> None:
     studio.add_images(4)
     studio.push()
@@ -567,6 +591,7 @@ def test_sample__that_makes_no_sense(studio: Studio, sample: float, refusal: Ref
 # Faults
 
 
+@pytest.mark.slow
 def test_deleted__verdict_waits_again(studio: Studio, images: list[Image]) -> None:
     """What it said is kept, as an acceptance may have been released meanwhile."""
     studio.push_reviews()
@@ -578,6 +603,7 @@ def test_deleted__verdict_waits_again(studio: Studio, images: list[Image]) -> No
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_deleted__review_task_is_sent_again(studio: Studio, images: list[Image]) -> None:
     studio.push_reviews()
     first = studio.review_task(images[0])
@@ -591,6 +617,7 @@ def test_deleted__review_task_is_sent_again(studio: Studio, images: list[Image])
     studio.check()
 
 
+@pytest.mark.slow
 def test_deleted__review_task_of_a_mask_that_no_longer_waits(
     studio: Studio, images: list[Image]
 ) -> None:
@@ -601,6 +628,7 @@ def test_deleted__review_task_of_a_mask_that_no_longer_waits(
     studio.check()
 
 
+@pytest.mark.slow
 def test_deleted__review_project(studio: Studio, images: list[Image], refusal: Refusal) -> None:
     studio.push_reviews()
     with_tasks = studio.number(Purpose.REVIEW)
@@ -614,6 +642,7 @@ def test_deleted__review_project(studio: Studio, images: list[Image], refusal: R
     studio.check()
 
 
+@pytest.mark.slow
 def test_photograph__missing(studio: Studio, images: list[Image]) -> None:
     """The copy for annotators is reused; without that, the mask waits for the photograph."""
     for path in (
@@ -660,6 +689,7 @@ def test_cut__at_each_request_of_push_and_of_pull(
     finish(studio, images)
 
 
+@pytest.mark.slow
 def test_refused__then_again(studio: Studio, images: list[Image]) -> None:
     for code in (401, 403, 500):
         studio.server.misbehave("POST", "/api/projects/*/import", status(code))
@@ -669,6 +699,7 @@ def test_refused__then_again(studio: Studio, images: list[Image]) -> None:
     finish(studio, images)
 
 
+@pytest.mark.slow
 def test_two_pulls__one_inside_the_other(studio: Studio, images: list[Image]) -> None:
     studio.push_reviews()
     studio.decide(studio.review_task(images[0]), "fixed", strokes=FIX)

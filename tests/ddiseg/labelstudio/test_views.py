@@ -43,6 +43,7 @@ def drawn(studio: Studio) -> Studio:
     return studio
 
 
+@pytest.mark.slow
 def test_columns__photograph_name_and_tone(drawn: Studio) -> None:
     drawn.push_reviews()
     assert columns(drawn, Purpose.ANNOTATION) == {"image", "name", "tone"}
@@ -61,11 +62,13 @@ def test_columns__hidden_tone(studio: Studio) -> None:
     assert columns(studio, Purpose.ANNOTATION) == {"image", "name"}
 
 
+@pytest.mark.slow
 def test_all__once(drawn: Studio) -> None:
     drawn.push()
     assert [row.data["title"] for row in drawn.server.tabs.values()] == ["All"]
 
 
+@pytest.mark.slow
 def test_all__takes_the_place_of_the_tab_that_label_studio_made(studio: Studio) -> None:
     """Somebody looked into the project before anything was pushed, and again before a review was."""
     studio.add_images()
@@ -156,6 +159,7 @@ def reopened(studio: Studio, images: list[Image]) -> Image:
     return images[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prelabelled", [False, True])
 def test_reopened__listed_until_somebody_paints_it(
     studio: Studio, reopened: Image, prelabelled: bool
@@ -173,6 +177,7 @@ def test_reopened__listed_until_somebody_paints_it(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_reopened__painted_by_who_had_skipped_it(studio: Studio, reopened: Image) -> None:
     assert studio.pull().returned is not None  # a pull shows it too
     assert returned(studio) == ["1.png"]
@@ -183,6 +188,7 @@ def test_reopened__painted_by_who_had_skipped_it(studio: Studio, reopened: Image
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_reopened__skipped_again(studio: Studio, reopened: Image) -> None:
     studio.push()
     studio.server.edit(1, result=[chosen("skip_reason", "scalp")])
@@ -191,6 +197,7 @@ def test_reopened__skipped_again(studio: Studio, reopened: Image) -> None:
     assert (returned(studio), comment(studio, 1)) == ([], "")
 
 
+@pytest.mark.slow
 def test_reopened__the_skip_was_deleted_there_so_the_stream_offers_it(
     studio: Studio, reopened: Image
 ) -> None:
@@ -202,6 +209,7 @@ def test_reopened__the_skip_was_deleted_there_so_the_stream_offers_it(
     assert not studio.server.tasks[1].is_labeled
 
 
+@pytest.mark.slow
 def test_reopened__a_mask_that_came_while_it_was_skipped_is_handed_in(
     studio: Studio, images: list[Image]
 ) -> None:
@@ -217,6 +225,7 @@ def test_reopened__a_mask_that_came_while_it_was_skipped_is_handed_in(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_reopened__what_the_reviewer_said_is_said_again(
     studio: Studio, images: list[Image]
 ) -> None:

@@ -137,6 +137,7 @@ def test_round__again_changes_nothing(
     assert studio.catalogue.events.count() == events + 1  # that there was a round
 
 
+@pytest.mark.training
 def test_round__without_work_for_people_says_where_it_comes_from(
     studio: Studio, round_of: RunRound
 ) -> None:
@@ -145,6 +146,7 @@ def test_round__without_work_for_people_says_where_it_comes_from(
     assert steps["push"].said == "nothing to push"
 
 
+@pytest.mark.training
 def test_round__without_an_open_image_advises_no_push(
     studio: Studio, round_of: RunRound, wording: SnapshotAssertion
 ) -> None:
@@ -153,6 +155,7 @@ def test_round__without_an_open_image_advises_no_push(
     assert round_of(every=100)["paint"].said == wording
 
 
+@pytest.mark.training
 def test_round__never_learns_from_the_hold_out_set(studio: Studio, round_of: RunRound) -> None:
     studio.catalogue.splits.decide({3: Split.HOLDOUT})
     round_of(every=2)
@@ -195,6 +198,7 @@ def test_draw__chooses_by_the_version_in_use(studio: Studio, round_of: RunRound)
     assert [m.random for m in members] == [m.reason == "next by seed" for m in members]
 
 
+@pytest.mark.training
 def test_draw__without_a_version_says_why_chance_decides(
     studio: Studio, round_of: RunRound
 ) -> None:
@@ -204,6 +208,7 @@ def test_draw__without_a_version_says_why_chance_decides(
     assert said.endswith("1 more note: 'ddiseg batch show auto-1'")
 
 
+@pytest.mark.training
 def test_draw__leaves_a_persons_name_to_that_person(studio: Studio, round_of: RunRound) -> None:
     (image,) = drawn(studio, "auto-1", 1, BatchOrigin.PERSON)
     studio.catalogue.images.skip(image.id, "unusable", None, "manager")
@@ -215,6 +220,7 @@ def test_draw__leaves_a_persons_name_to_that_person(studio: Studio, round_of: Ru
     )
 
 
+@pytest.mark.training
 def test_round__records_the_settings_that_it_ran_with(studio: Studio, round_of: RunRound) -> None:
     round_of(every=100, max_age=3.5, review_sample=50, push=PushOptions(control=20))
     (row,) = studio.catalogue.rounds.last(1)
@@ -233,6 +239,7 @@ def test_draw__under_the_first_name_that_is_free(studio: Studio, round_of: RunRo
     assert round_of(every=100, draw=1)["draw"].said.startswith("auto-3: 1 image ")
 
 
+@pytest.mark.training
 def test_draw__what_a_person_drew_is_not_told_as_drawn(
     studio: Studio, round_of: RunRound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +334,7 @@ def test_round__server_down_is_told_and_what_is_here_is_learned_from(
     studio.check()
 
 
+@pytest.mark.training
 def test_round__no_server_at_all(studio: Studio, options: Callable[..., RoundOptions]) -> None:
     def none() -> Connection:
         raise WorkspaceError("no Label Studio runs: 'ddiseg label up'")
@@ -337,6 +345,7 @@ def test_round__no_server_at_all(studio: Studio, options: Callable[..., RoundOpt
     assert studio.catalogue.models.current().name == "fedd-1"
 
 
+@pytest.mark.training
 def test_round__a_refresh_that_fails_keeps_nobody_from_work(
     studio: Studio, round_of: RunRound, batch: list[Image], wording: SnapshotAssertion
 ) -> None:
@@ -346,6 +355,7 @@ def test_round__a_refresh_that_fails_keeps_nobody_from_work(
     assert steps["push"].said == wording
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -396,6 +406,7 @@ def test_plan__says_what_would_be_and_changes_nothing(
     assert verify(studio.workspace).problems == []
 
 
+@pytest.mark.training
 def test_plan__of_a_draw(
     studio: Studio, options: Callable[..., RoundOptions], wording: SnapshotAssertion
 ) -> None:
@@ -412,6 +423,7 @@ def test_plan__of_a_draw(
     assert said(draw=2) == wording
 
 
+@pytest.mark.training
 def test_plan__names_what_is_left_to_a_person(
     studio: Studio, options: Callable[..., RoundOptions], wording: SnapshotAssertion
 ) -> None:

@@ -20,6 +20,7 @@ def _learn(catalogue: Catalogue, count: int, *, promote: bool = True) -> None:
     catalogue.models.add(new, "tester", promote=promote)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("every", "is_due"), [(4, True), (5, False)])
 def test_due__the_first_version_waits_for_as_many_masks(
     spots: Workspace, every: int, is_due: bool
@@ -29,6 +30,7 @@ def test_due__the_first_version_waits_for_as_many_masks(
     assert due.why.startswith("4 accepted masks")
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("learned", "is_due"), [(1, True), (2, False), (4, False)])
 def test_due__counts_what_was_not_learned_yet(spots: Workspace, learned: int, is_due: bool) -> None:
     _learn(spots.catalogue, learned)
@@ -37,12 +39,14 @@ def test_due__counts_what_was_not_learned_yet(spots: Workspace, learned: int, is
     assert due.why.startswith(f"{4 - learned} new accepted masks")
 
 
+@pytest.mark.training
 def test_due__what_a_refused_version_learned_is_not_tried_again(spots: Workspace) -> None:
     _learn(spots.catalogue, 1)
     _learn(spots.catalogue, 4, promote=False)
     assert not refresh_due(spots.catalogue, 1, WEEK).is_due
 
 
+@pytest.mark.training
 def test_due__masks_of_the_hold_out_set_are_not_waited_for(spots: Workspace) -> None:
     _learn(spots.catalogue, 0)
     spots.catalogue.splits.decide({1: Split.HOLDOUT, 2: Split.EXCLUDED})
@@ -64,6 +68,7 @@ def test_due__one_mask_will_do_where_the_version_is_old(
         assert "fedd-1 is 8 days old" in due.why
 
 
+@pytest.mark.training
 def test_due__nothing_new_is_never_due(spots: Workspace) -> None:
     _learn(spots.catalogue, 4)
     assert not refresh_due(spots.catalogue, 1, WEEK, datetime.now(UTC) + 50 * WEEK).is_due

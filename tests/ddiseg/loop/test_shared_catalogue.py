@@ -73,6 +73,7 @@ def test_round__one_at_a_time_whichever_folder_it_runs_in(
     assert (before.outcome is None) == killed
 
 
+@pytest.mark.process
 def test_round__stops_before_the_next_step_when_its_lease_is_lost(
     folders: tuple[Workspace, Workspace],
 ) -> None:

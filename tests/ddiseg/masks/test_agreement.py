@@ -30,6 +30,7 @@ pairs = hnp.arrays(
 region_pairs = hnp.arrays(np.bool_, st.tuples(st.just(2), sides, sides), fill=st.booleans())
 
 
+@pytest.mark.property
 @given(pairs)
 def test_cohen_kappa__as_scikit_learn(pair: Mask) -> None:
     one, other = pair
@@ -71,6 +72,7 @@ def boundary_pixels(region: NDArray[np.bool_]) -> list[tuple[int, int]]:
     ]
 
 
+@pytest.mark.property
 @given(region_pairs)
 def test_boundary_distance__as_every_pair_of_pixels(pair: NDArray[np.bool_]) -> None:
     one, other = boundary_pixels(pair[0]), boundary_pixels(pair[1])
@@ -83,6 +85,7 @@ def test_boundary_distance__as_every_pair_of_pixels(pair: NDArray[np.bool_]) -> 
     assert boundary_distance(pair[1], pair[0]) == found
 
 
+@pytest.mark.property
 @given(region_pairs)
 def test_boundary_distance__nan_exactly_where_a_region_is_empty(pair: NDArray[np.bool_]) -> None:
     found = boundary_distance(pair[0], pair[1])

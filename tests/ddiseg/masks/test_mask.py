@@ -66,6 +66,7 @@ def grey_png(width: int, height: int, depth: int, colour_type: int, rows: bytes)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
 
 
+@pytest.mark.property
 @given(mask=masks, dtype=st.sampled_from(INTEGER_DTYPES))
 def test_check_mask__any_integer_dtype(mask: Mask, dtype: Any) -> None:
     checked = check_mask(mask.astype(dtype), 5)
@@ -195,6 +196,7 @@ def test_decode_png__limit_is_ours_not_pillows(monkeypatch: pytest.MonkeyPatch) 
     assert decode_png(GOOD).shape == (5, 5)
 
 
+@pytest.mark.property
 @given(
     hnp.arrays(
         hnp.integer_dtypes() | hnp.boolean_dtypes() | hnp.floating_dtypes(),

@@ -63,6 +63,7 @@ def full(workspace: Workspace, tiny_weights: Path) -> Workspace:
     return workspace
 
 
+@pytest.mark.training
 def test_model_card__says_what_is_known(full: Workspace, wording: SnapshotAssertion) -> None:
     version = full.catalogue.models.get("fedd-2")
     card = model_card(full, version)
@@ -82,6 +83,7 @@ def test_model_card__says_what_is_known(full: Workspace, wording: SnapshotAssert
     assert model_card(full, version) == card
 
 
+@pytest.mark.training
 def test_model_card__its_limits(full: Workspace, wording: SnapshotAssertion) -> None:
     limits = model_card(full, full.catalogue.models.get("fedd-2"))["limits"]
     assert limits[:5] == wording
@@ -90,6 +92,7 @@ def test_model_card__its_limits(full: Workspace, wording: SnapshotAssertion) -> 
     assert len(limits) == 6
 
 
+@pytest.mark.training
 def test_model_card__limits_of_one_that_nobody_judged(full: Workspace) -> None:
     version = full.catalogue.models.get("fedd-1")
     limits = model_card(full, version)["limits"]
@@ -152,6 +155,7 @@ def test_model_card__a_classifier(workspace: Workspace) -> None:
     assert "24 images of known malignancy: I-II 20, V-VI 4" in text
 
 
+@pytest.mark.training
 def test_model_card__how_it_came_into_use(workspace: Workspace, tiny_weights: Path) -> None:
     version = add_version(workspace, tiny_weights, promote=False)
     before = model_card(workspace, version)["details"]
@@ -168,6 +172,7 @@ def test_digest__of_sorted_hashes_one_a_line() -> None:
     assert digest(["ab"]) != digest(["a", "b"])
 
 
+@pytest.mark.training
 def test_markdown__every_section_and_every_figure_with_its_n(full: Workspace) -> None:
     text = markdown(model_card(full, full.catalogue.models.get("fedd-2")))
     assert text.startswith(f"<!-- {FORMAT} -->\n# Model card: fedd-2\n")
@@ -184,6 +189,7 @@ def test_markdown__every_section_and_every_figure_with_its_n(full: Workspace) ->
         assert len({line.count("|") for line in table.splitlines()}) == 1, table
 
 
+@pytest.mark.training
 def test_markdown__what_a_person_typed_is_shown_not_obeyed(
     workspace: Workspace, tiny_weights: Path
 ) -> None:
@@ -195,6 +201,7 @@ def test_markdown__what_a_person_typed_is_shown_not_obeyed(
     assert "\n# no" not in text
 
 
+@pytest.mark.training
 def test_write_card__both_files_once_and_again(full: Workspace, tmp_path: Path) -> None:
     card = model_card(full, full.catalogue.models.get("fedd-2"))
     folder = tmp_path / "deep" / "cards"
@@ -211,6 +218,7 @@ def test_write_card__both_files_once_and_again(full: Workspace, tmp_path: Path) 
     assert {p.name for p in folder.iterdir()} == {"fedd-2.md", "fedd-2.json"}
 
 
+@pytest.mark.training
 def test_write_card__refuses_and_changes_nothing(
     full: Workspace, tmp_path: Path, refusal: Refusal
 ) -> None:

@@ -34,6 +34,7 @@ def held_out(spots: Workspace) -> None:
     spots.catalogue.splits.decide({1: Split.HOLDOUT, 3: Split.TRAINING})
 
 
+@pytest.mark.training
 def test_refresh__a_version_in_use_of_another_protocol_is_not_compared(
     spots: Workspace, learn: Learn, held_out: None, tiny_weights: Path, wording: SnapshotAssertion
 ) -> None:
@@ -43,6 +44,7 @@ def test_refresh__a_version_in_use_of_another_protocol_is_not_compared(
     assert done.reasons[0] == wording
 
 
+@pytest.mark.training
 def test_refresh__a_version_in_use_that_can_not_be_read_just_now_ends_it_before_training(
     spots: Workspace,
     learn: Learn,
@@ -101,6 +103,7 @@ def test_refresh__another_version_came_into_use_in_the_meantime(
     assert not learn(spots).new
 
 
+@pytest.mark.training
 def test_refresh__holding_out_began_in_the_meantime(
     spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch, wording: SnapshotAssertion
 ) -> None:
@@ -114,6 +117,7 @@ def test_refresh__holding_out_began_in_the_meantime(
     assert len(again.version.training_masks) == 2
 
 
+@pytest.mark.training
 def test_refresh__a_mask_reopened_in_the_meantime_is_on_neither_side(
     spots: Workspace, learn: Learn, held_out: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +129,7 @@ def test_refresh__a_mask_reopened_in_the_meantime_is_on_neither_side(
     assert len(learn(spots).version.training_masks) == 1
 
 
+@pytest.mark.training
 def test_refresh__masks_over_the_painting_of_the_version_in_use_are_known_as_such(
     spots: Workspace, learn: Learn
 ) -> None:

@@ -94,6 +94,7 @@ def test_disclaimer__says_the_same_in_both_packages() -> None:
     assert DISCLAIMER == classify.DISCLAIMER == "research output, not a diagnosis"
 
 
+@pytest.mark.training
 def test_refresh__records_what_made_the_version(moles: Workspace, learn: Learn) -> None:
     done = learn(moles)
     version, metrics = done.version, done.version.metrics
@@ -118,6 +119,7 @@ def test_refresh__records_what_made_the_version(moles: Workspace, learn: Learn) 
     assert event.detail == {"model": "malignancy-1", "images": 28}
 
 
+@pytest.mark.training
 def test_refresh__shows_the_backbone_s_passes(
     moles: Workspace, learn: Learn, wording: SnapshotAssertion
 ) -> None:
@@ -127,6 +129,7 @@ def test_refresh__shows_the_backbone_s_passes(
     assert told["Photographs through the backbone"] == [(n, 28) for n in range(29)]
 
 
+@pytest.mark.training
 def test_refresh__validation_is_apart_by_patient(moles: Workspace, learn: Learn) -> None:
     trained_on = learn(moles).version.training_images
     by_patient: dict[str | None, set[bool]] = {}
@@ -161,6 +164,7 @@ def test_refresh__same_images_same_outcome(moles: Workspace, learn: Learn) -> No
     assert other.metrics["threshold"] != first.metrics["threshold"]
 
 
+@pytest.mark.training
 def test_refresh__the_paintings_model_stays_in_use(moles: Workspace, learn: Learn) -> None:
     models = moles.catalogue.models
     painter = models.add(NewModelVersion("f" * 64, "small", "b" * 64, {}, [], {}, "1.0"), "tester")
@@ -171,6 +175,7 @@ def test_refresh__the_paintings_model_stays_in_use(moles: Workspace, learn: Lear
     assert [m.name for m in models.all()] == ["fedd-1", "malignancy-1"]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("name", "asked"), [("mine", ["mine"]), (PAPER_TEST, [])])
 def test_refresh__held_out_images_and_their_patients_are_not_learned_from(
     moles: Workspace, learn: Learn, name: str, asked: list[str]
@@ -184,11 +189,13 @@ def test_refresh__held_out_images_and_their_patients_are_not_learned_from(
     assert len(learned) == 24
 
 
+@pytest.mark.training
 def test_refresh__other_subsets_are_learned_from(moles: Workspace, learn: Learn) -> None:
     _subset(moles, "first", 0, 7)
     assert learn(moles).left_out["held out"] == 0
 
 
+@pytest.mark.training
 def test_refresh__near_duplicates_of_what_is_held_out(moles: Workspace, learn: Learn) -> None:
     with moles.catalogue._database.write() as session:
         images = {i.name: i for i in session.scalars(select(Image))}
@@ -208,6 +215,7 @@ def test_refresh__unknown_subset(moles: Workspace, learn: Learn, refusal: Refusa
         learn(moles, exclude=["none"])
 
 
+@pytest.mark.training
 def test_refresh__nothing_is_known(filled: Workspace, learn: Learn, refusal: Refusal) -> None:
     with refusal(InputError):
         learn(filled)
@@ -273,6 +281,7 @@ def test_prelabel__another_version_another_estimate(moles: Workspace, learn: Lea
     assert found[0].probability != found[1].probability
 
 
+@pytest.mark.training
 def test_prelabel__interrupted_keeps_what_was_estimated(
     moles: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +299,7 @@ def test_prelabel__interrupted_keeps_what_was_estimated(
     assert Counter(o.outcome for o in outcomes) == {Outcome.UNCHANGED: 4, Outcome.ADDED: 2}
 
 
+@pytest.mark.training
 def test_prelabel__missing_photograph_does_not_stop_the_rest(
     moles: Workspace, learn: Learn
 ) -> None:
@@ -309,6 +319,7 @@ def test_prelabel__without_a_classifier(moles: Workspace, refusal: Refusal) -> N
         prelabel_malignancy(moles, moles.catalogue.images.select())
 
 
+@pytest.mark.training
 def test_prelabel__file_changed_on_disk(moles: Workspace, learn: Learn, refusal: Refusal) -> None:
     path = Path(moles.store.path(Kind.MODEL, learn(moles).version.file_hash))
     path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -316,6 +327,7 @@ def test_prelabel__file_changed_on_disk(moles: Workspace, learn: Learn, refusal:
         prelabel_malignancy(moles, moles.catalogue.images.select())
 
 
+@pytest.mark.training
 def test_prelabel__backbone_replaced_by_another(
     moles: Workspace, tmp_path: Path, tiny_weights: Path
 ) -> None:
@@ -400,6 +412,7 @@ def test_evaluate__the_papers_threshold_is_named(
     assert paper["threshold"] != plain["threshold"]
 
 
+@pytest.mark.training
 def test_evaluate__nothing_is_left_to_score(
     moles: Workspace, learn: Learn, refusal: Refusal
 ) -> None:

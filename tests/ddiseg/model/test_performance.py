@@ -103,6 +103,7 @@ def test_held_out__says_how_many_masks_lean_towards_the_other_version(
     assert "5 of their masks were corrected from predictions of fedd-0, which" in table["about"]
 
 
+@pytest.mark.training
 def test_held_out__of_a_first_version_and_of_none(workspace: Workspace, tiny_weights: Path) -> None:
     first = add_version(workspace, tiny_weights, verdict=decided(holdout_images(TONES, 0.6, None)))
     table = holdout_table(first)
@@ -223,6 +224,7 @@ def _drawn(workspace: Workspace, random: Sequence[int], others: Sequence[int] = 
 OPEN = (5, 6, 7, 8, 9)
 
 
+@pytest.mark.training
 def test_measured__on_images_drawn_at_random(spots: Workspace, tiny_weights: Path) -> None:
     catalogue = spots.catalogue
     version = add_version(spots, tiny_weights)
@@ -249,6 +251,7 @@ def test_measured__on_images_drawn_at_random(spots: Workspace, tiny_weights: Pat
     assert "random" not in performance_tables(spots, again), "it learned from all of them"
 
 
+@pytest.mark.training
 def test_measured__at_random_is_what_evaluate_finds(spots: Workspace, tiny_weights: Path) -> None:
     version = add_version(spots, tiny_weights)
     _drawn(spots, OPEN)

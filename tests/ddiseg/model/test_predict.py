@@ -26,6 +26,7 @@ from tests.wording import Refusal
 Learn = Callable[..., Refreshed]
 
 
+@pytest.mark.training
 def test_prelabel__paints_and_moves_new_images_on(spots: Workspace, learn: Learn) -> None:
     version = learn(spots).version
     used, outcomes = prelabel(spots, spots.catalogue.images.select(ids=[5, 6, 7, 8]))
@@ -44,6 +45,7 @@ def test_prelabel__paints_and_moves_new_images_on(spots: Workspace, learn: Learn
         assert (painted & truth).sum() / (painted | truth).sum() > 0.4
 
 
+@pytest.mark.training
 def test_prelabel__changes_nothing_about_images_that_are_settled(
     spots: Workspace, learn: Learn
 ) -> None:
@@ -58,6 +60,7 @@ def test_prelabel__changes_nothing_about_images_that_are_settled(
     assert spots.catalogue.events.contradictions() == []
 
 
+@pytest.mark.training
 def test_prelabel__again_is_unchanged(spots: Workspace, learn: Learn) -> None:
     learn(spots)
     todo = spots.catalogue.images.select(states=[State.NEW])
@@ -68,6 +71,7 @@ def test_prelabel__again_is_unchanged(spots: Workspace, learn: Learn) -> None:
     assert spots.catalogue.events.count() == events
 
 
+@pytest.mark.training
 def test_prelabel__interrupted_keeps_what_was_painted(
     spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +92,7 @@ def test_prelabel__interrupted_keeps_what_was_painted(
     assert spots.catalogue.events.contradictions() == []
 
 
+@pytest.mark.training
 def test_prelabel__missing_photograph_does_not_stop_the_rest(
     spots: Workspace, learn: Learn
 ) -> None:
@@ -106,6 +111,7 @@ def test_prelabel__without_a_model(spots: Workspace) -> None:
         prelabel(spots, spots.catalogue.images.select())
 
 
+@pytest.mark.training
 def test_prelabel__model_file_changed_on_disk(
     spots: Workspace, learn: Learn, refusal: Refusal
 ) -> None:
@@ -115,6 +121,7 @@ def test_prelabel__model_file_changed_on_disk(
         prelabel(spots, spots.catalogue.images.select(states=[State.NEW]))
 
 
+@pytest.mark.training
 def test_prelabel__backbone_replaced_by_another(
     spots: Workspace, learn: Learn, tmp_path: Path, tiny_weights: Path
 ) -> None:
@@ -130,6 +137,7 @@ def test_prelabel__backbone_replaced_by_another(
         prelabel(spots, spots.catalogue.images.select(states=[State.NEW]))
 
 
+@pytest.mark.training
 def test_prediction__same_image_same_bytes_whatever_the_batch(
     spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def test_judgement(
     assert gate_status(add_version(workspace, tiny_weights, verdict=verdict)) is word
 
 
+@pytest.mark.training
 def test_promote__one_that_passed_needs_no_force(workspace: Workspace, tiny_weights: Path) -> None:
     add_version(workspace, tiny_weights)
     add_version(workspace, tiny_weights, verdict=_passed(), promote=False)
@@ -71,6 +72,7 @@ def test_promote__one_that_passed_needs_no_force(workspace: Workspace, tiny_weig
     assert len(workspace.catalogue.models.promotions()) == 2
 
 
+@pytest.mark.training
 def test_promote__one_that_was_in_use_needs_no_force(
     workspace: Workspace, tiny_weights: Path, wording: SnapshotAssertion
 ) -> None:
@@ -83,6 +85,7 @@ def test_promote__one_that_was_in_use_needs_no_force(
     assert promote(workspace, "fedd-2", "annotator-1").why == wording
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "verdict",
     [
@@ -109,6 +112,7 @@ def test_promote__others_need_force_and_a_reason(
     assert (last.why, last.forced) == ("only ours has rulers", True)
 
 
+@pytest.mark.training
 def test_promote__force_that_is_not_needed_is_not_recorded(
     workspace: Workspace, tiny_weights: Path
 ) -> None:
@@ -154,6 +158,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("harm", "error", "said"), FAULTS)
 def test_promote_and_rollback__what_can_not_paint_does_not_come_into_use(
     workspace: Workspace,
@@ -237,6 +242,7 @@ def test_rollback__with_nothing_in_use(
         rollback(workspace, "annotator-1", kind=ModelKind.MALIGNANCY)
 
 
+@pytest.mark.training
 def test_in_use__one_of_a_kind(workspace: Workspace, tiny_weights: Path) -> None:
     rows = [add_version(workspace, tiny_weights) for _ in range(2)]
     rows.append(add_version(workspace, tiny_weights, promote=False))
@@ -305,6 +311,7 @@ def _add_row(workspace: Workspace, *, passed: bool) -> str:
     return workspace.catalogue.models.add(new, "annotator-1", promote=passed).name
 
 
+@pytest.mark.training
 def test_diff__settings_and_masks_in_both_directions(spots: Workspace, tiny_weights: Path) -> None:
     accepted = spots.catalogue.masks.accepted()
     hashes = [accepted[i].content_hash for i in sorted(accepted)]  # I-II, III-IV, V-VI, I-II
@@ -324,6 +331,7 @@ def test_diff__settings_and_masks_in_both_directions(spots: Workspace, tiny_weig
     assert same.only == ({}, {})
 
 
+@pytest.mark.training
 def test_diff__a_mask_twice_is_two_and_one_of_two_tones_is_of_neither(
     spots: Workspace, tiny_weights: Path
 ) -> None:
@@ -345,6 +353,7 @@ def test_diff__a_mask_twice_is_two_and_one_of_two_tones_is_of_neither(
     assert diff(spots, "fedd-3", "fedd-4").only == ({}, {"unknown": 1})
 
 
+@pytest.mark.training
 def test_diff__what_the_gate_compared_is_on_the_same_images(
     workspace: Workspace, tiny_weights: Path
 ) -> None:
@@ -363,6 +372,7 @@ def test_diff__what_the_gate_compared_is_on_the_same_images(
     assert values == pytest.approx([0.535, 0.735])
 
 
+@pytest.mark.training
 def test_diff__classifiers_by_their_images(spots: Workspace) -> None:
     images = spots.catalogue.images.select()
     learned = {image.content_hash: {"malignant": True} for image in images[:3]}

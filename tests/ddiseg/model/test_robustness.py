@@ -51,6 +51,7 @@ def shifting(learned: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     return learned
 
 
+@pytest.mark.training
 def test_sensitivity__figures_of_masks_that_move_by_half(shifting: Workspace) -> None:
     """Half of the lesion in both masks: IoU 50 / 150, Dice 100 / 200; the control moves nothing."""
     result = sensitivity(shifting, "tester", exposures=(-0.5,), temperatures=(-500,))
@@ -82,12 +83,14 @@ def test_sensitivity__real_probes_by_tone_logged_for_the_report(learned: Workspa
     assert sensitivity(learned, "tester") == result, "the same seed, the same figures"
 
 
+@pytest.mark.training
 def test_sensitivity__too_few_images_of_a_tone_is_said(learned: Workspace) -> None:
     result = sensitivity(learned, "tester")
     assert result["difference"] is None
     assert result["sentences"][0].startswith("Too few images of I-II (n = 1) and V-VI (n = 2)")
 
 
+@pytest.mark.training
 def test_sensitivity__sample_by_tone_and_seed(shifting: Workspace) -> None:
     one = sensitivity(shifting, "tester", per_tone=1)
     assert one["n_images"] == 3
@@ -101,6 +104,7 @@ def test_sensitivity__sample_by_tone_and_seed(shifting: Workspace) -> None:
     assert [i.id for i in everything] == [i.id for i in backwards]
 
 
+@pytest.mark.training
 def test_sensitivity__image_without_lesion_says_nothing(
     shifting: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +123,7 @@ def test_sensitivity__image_without_lesion_says_nothing(
     assert len(result["sentences"]) == 1
 
 
+@pytest.mark.training
 def test_sensitivity__chosen_by_state_and_unreadable_ones_are_refused(shifting: Workspace) -> None:
     shifting.catalogue.images.skip(5, "scalp", None, "tester")
     assert sensitivity(shifting, "tester")["n_images"] == 4
@@ -130,6 +135,7 @@ def test_sensitivity__chosen_by_state_and_unreadable_ones_are_refused(shifting: 
     assert result["refused"][0].startswith("6.png: ")
 
 
+@pytest.mark.training
 def test_sensitivity__nothing_to_measure(learned: Workspace, refusal: Refusal) -> None:
     with refusal(InputError):
         sensitivity(learned, "tester", states=[State.ACCEPTED])

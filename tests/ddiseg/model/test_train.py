@@ -39,6 +39,7 @@ from tests.wording import Refusal
 Learn = Callable[..., Refreshed]
 
 
+@pytest.mark.training
 def test_refresh__records_what_made_the_version(spots: Workspace, learn: Learn) -> None:
     done = learn(spots)
     version = done.version
@@ -52,6 +53,7 @@ def test_refresh__records_what_made_the_version(spots: Workspace, learn: Learn) 
     assert spots.store.digests(Kind.MODEL) == {version.file_hash}
 
 
+@pytest.mark.training
 def test_refresh__shows_each_stage_and_the_backbone_s_passes(
     spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch, wording: SnapshotAssertion
 ) -> None:
@@ -73,6 +75,7 @@ def test_refresh__shows_each_stage_and_the_backbone_s_passes(
         assert calls[-1][0] == calls[-1][1], "each stage ends"
 
 
+@pytest.mark.training
 def test_refresh__few_masks_hold_nothing_out_and_say_so(spots: Workspace, learn: Learn) -> None:
     done = learn(spots)
     assert done.version.metrics["validation"] is None
@@ -98,6 +101,7 @@ def test_refresh__held_out_part_is_on_record(
     assert found["loss"] > 0
 
 
+@pytest.mark.training
 def test_refresh__near_duplicates_without_a_patient_are_held_out_together(
     spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,11 +174,13 @@ def test_refresh__keeps_activations_in_the_workspace_and_nothing_depends_on_them
     assert all(torch.equal(again.tensors[k], first.tensors[k]) for k in first.tensors)
 
 
+@pytest.mark.training
 def test_refresh__without_a_cache_writes_none(spots: Workspace, learn: Learn) -> None:
     learn(spots, cache_limit=0)
     assert not (spots.root / CACHE).exists()
 
 
+@pytest.mark.training
 def test_refresh__cache_that_cannot_be_written_is_told(spots: Workspace, learn: Learn) -> None:
     (spots.root / CACHE.parent).write_text("a file where the folder should be")
     done = learn(spots)
@@ -182,6 +188,7 @@ def test_refresh__cache_that_cannot_be_written_is_told(spots: Workspace, learn: 
     assert sum("activations are not kept" in note for note in done.notes) == 1
 
 
+@pytest.mark.training
 def test_refresh__classes_that_no_mask_shows_are_named(spots: Workspace, learn: Learn) -> None:
     assert learn(spots).absent_classes == ("background", "marker", "ruler")
 
@@ -204,6 +211,7 @@ def test_refresh__no_accepted_mask_is_refused(
     assert list(workspace.catalogue.models.all()) == []
 
 
+@pytest.mark.training
 def test_refresh__weights_that_do_not_exist(spots: Workspace, refusal: Refusal) -> None:
     with refusal(WeightsError):
         train_version(spots, "tester", "nowhere")
@@ -225,6 +233,7 @@ def test_refresh__stopped_leaves_the_old_version_in_use(
     assert spots.store.digests(Kind.MODEL) == {first.file_hash}
 
 
+@pytest.mark.training
 def test_refresh__what_is_labelled_is_known_to_the_next_draw(
     spots: Workspace, learn: Learn
 ) -> None:
@@ -241,6 +250,7 @@ def held_out(spots: Workspace) -> None:
     spots.catalogue.splits.decide({1: Split.HOLDOUT, 3: Split.TRAINING})
 
 
+@pytest.mark.training
 def test_refresh__held_out_masks_are_never_learned_from(
     spots: Workspace, learn: Learn, held_out: None, wording: SnapshotAssertion
 ) -> None:
@@ -317,6 +327,7 @@ def test_refresh__a_refused_version_is_on_record_and_not_in_use(
     assert learn(spots).version.metrics["went_on_from"] == "fedd-1"
 
 
+@pytest.mark.training
 def test_metrics__only_the_validation_split_is_predicted(spots: Workspace, tmp_path: Path) -> None:
     accepted = spots.catalogue.masks.accepted()
     pairs = [(i, accepted[i.id]) for i in spots.catalogue.images.select(ids=list(accepted))]

@@ -159,6 +159,7 @@ def test_write_release__empty_folder_is_free(stocked: Builder, tmp_path: Path) -
     assert write_release(Release.gather(stocked.workspace), "coco", tmp_path / "out").new
 
 
+@pytest.mark.process
 def test_write_release__missing_parents_are_made_and_on_failure_unmade(
     stocked: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,7 @@ def busy() -> WorkReport:
     return summarise(rows)
 
 
+@pytest.mark.slow
 def test_parts__no_sentence_without_its_n_and_interval() -> None:
     found = parts(busy())
     every = [line for part in found for finding in part.findings for line in finding.lines]
@@ -90,6 +91,7 @@ def test_parts__no_sentence_without_its_n_and_interval() -> None:
     assert not any(part.missing for part in found)
 
 
+@pytest.mark.slow
 def test_side_by_side__by_hand(wording: SnapshotAssertion) -> None:
     rows = arms(
         {"seconds": 30, "dice": 0.9, "changed": 0.02, "readers": 0.95},
@@ -159,6 +161,7 @@ def rising(**more: float) -> list[MaskMeasures]:
     return [mask(k, unchanged=k >= 20, changed=0.05 if k < 20 else 0.0, **more) for k in range(40)]
 
 
+@pytest.mark.slow
 def test_over_time__a_rise_has_two_readings() -> None:
     text = said(rising(), 1, SHARE)
     assert text.startswith("It rose, from 0 % [0, 17] in the earlier half to 100 % [83, 100]")
@@ -217,6 +220,7 @@ def test_over_time__control_arm_tells_the_readings_apart() -> None:
     assert "further from the accepted mask" in said(worse, 1, OTHERS, "lesion Dice, withheld")
 
 
+@pytest.mark.slow
 def test_over_time__clock_that_was_set_back_is_told(wording: SnapshotAssertion) -> None:
     days = ["2026-03-01"] * 12 + ["2026-02-01"] * 12
     report = summarise([mask(k, day=day) for k, day in enumerate(days)])
@@ -233,6 +237,7 @@ def test_overview__given_out_again_is_counted() -> None:
     assert overview(report)[1].startswith("Not counted, n = 1: ")
 
 
+@pytest.mark.slow
 def test_sentences__every_line_of_every_part() -> None:
     report = busy()
     text = "\n".join(sentences(report))

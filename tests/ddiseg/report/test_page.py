@@ -49,6 +49,7 @@ def test_report__loads_nothing_and_runs_nothing(worked: Workspace) -> None:
     assert str(policy["content"]).startswith("default-src 'none'")
 
 
+@pytest.mark.training
 def test_report__accessible(worked: Workspace) -> None:
     page = page_of(worked)
     assert page.all("html")[0]["lang"] == "en"
@@ -60,6 +61,7 @@ def test_report__accessible(worked: Workspace) -> None:
     assert uses <= set(ids)
 
 
+@pytest.mark.training
 def test_report__counts_with_n(worked: Workspace) -> None:
     text = page_of(worked).text
     assert "Number of images by tone and state, n = 3" in text
@@ -72,6 +74,7 @@ def test_report__counts_with_n(worked: Workspace) -> None:
     assert "fedd-1 on small, trained on 1 mask," in text
 
 
+@pytest.mark.training
 def test_report__evaluation_with_n_and_interval(worked: Workspace) -> None:
     text = page_of(worked).text
     assert "Predictions by fedd-1 (41 images) against the masks “truth-2”" in text
@@ -105,6 +108,7 @@ def pictures(page: Page) -> list[str]:
     return [text for text in told if text.startswith(("Photograph ", "Outlines "))]
 
 
+@pytest.mark.training
 def test_report__each_image_stands_once_with_what_it_has(
     worked: Workspace, wording: SnapshotAssertion
 ) -> None:
@@ -164,6 +168,7 @@ def truth_of(workspace: Workspace, image_id: int, lesion_iou: float | None, rows
     return Compared(image_id, prediction.id, workspace.store_mask(truth), lesion_iou)
 
 
+@pytest.mark.training
 def test_report__the_truth_of_the_last_evaluation_stands_beside_the_prediction(
     filled: Workspace,
 ) -> None:
@@ -180,6 +185,7 @@ def test_report__the_truth_of_the_last_evaluation_stands_beside_the_prediction(
     assert "0.91" not in page.text
 
 
+@pytest.mark.training
 def test_report__a_missing_truth_is_told(filled: Workspace) -> None:
     compared = truth_of(filled, 2, 0.5, 1)
     evaluated(filled)
@@ -190,6 +196,7 @@ def test_report__a_missing_truth_is_told(filled: Workspace) -> None:
     assert "is missing from the store" in reason
 
 
+@pytest.mark.training
 def test_report__missing_photograph_is_told_and_the_rest_shown(worked: Workspace) -> None:
     image = worked.catalogue.images.find("2.png")
     os.unlink(worked.store.path(Kind.IMAGE, image.content_hash))
@@ -204,6 +211,7 @@ def test_report__missing_photograph_is_told_and_the_rest_shown(worked: Workspace
 HOSTILE = "<script>alert('x')</script>\"&amp;$\\frac{1}{2}$\x07]]><b>"
 
 
+@pytest.mark.training
 def test_report__hostile_texts_stay_texts(worked: Workspace) -> None:
     catalogue = worked.catalogue
     catalogue.images.update_details([1], [Details(diagnosis=HOSTILE)], "tester")
@@ -218,11 +226,13 @@ def test_report__hostile_texts_stay_texts(worked: Workspace) -> None:
     assert HOSTILE.replace("\x07", "") in page.text.replace("\x07", "")
 
 
+@pytest.mark.training
 def test_report__letters_that_the_figures_font_lacks(worked: Workspace) -> None:
     worked.catalogue.images.update_details([1], [Details(diagnosis="黒色腫")], "tester")
     assert page_of(worked).text.count("黒色腫") >= 2
 
 
+@pytest.mark.training
 def test_diagnoses__fifteen_most_frequent_then_other_then_none() -> None:
     rows = [Row(id=0, diagnosis=None, malignant=None, tone="I-II")]
     for k in range(1, 18):
@@ -255,6 +265,7 @@ def test_report__empty_workspace_says_what_to_do(workspace: Workspace) -> None:
     assert not page.all("svg")
 
 
+@pytest.mark.training
 def test_report__images_and_nothing_else(filled: Workspace) -> None:
     text = page_of(filled).text
     assert "Nothing was evaluated yet" in text
@@ -299,6 +310,7 @@ def test_report__replaces_its_own_and_nothing_else(
         write_report(worked, tmp_path)
 
 
+@pytest.mark.training
 def test_report__full_disk_keeps_the_earlier_page(
     worked: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refusal: Refusal
 ) -> None:

@@ -66,6 +66,7 @@ def test_people__drawn_on_a_server(worked: Workspace) -> None:
     assert all(f">{said}<" in page.html for said in ("n=7", "too few, n=1", "no images"))
 
 
+@pytest.mark.slow
 def test_people__nothing_drawn_on_a_server_says_how(worked: Workspace) -> None:
     page = page_of(worked)
     assert (
@@ -102,6 +103,7 @@ def test_people__over_time(page: Render) -> None:
     assert text.index("Over time") < text.index("no. 1 to 10")
 
 
+@pytest.mark.slow
 def test_people__too_few_over_time_are_not_drawn(page: Render) -> None:
     found = page([mask(k) for k in range(12)])
     assert len(figures(found)) == 1
@@ -116,6 +118,7 @@ def test_people__one_patient_is_not_drawn(page: Render) -> None:
     assert "too few images (n = 40 images of 1 patient)" in found.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(True, True), (False, False)])
 def test_people__all_alike_is_drawn(page: Render, flags: tuple[bool, bool]) -> None:
     found = page([mask(k, unchanged=flags[k % 2], changed=0.0, seconds=0.0) for k in range(24)])
@@ -123,6 +126,7 @@ def test_people__all_alike_is_drawn(page: Render, flags: tuple[bool, bool]) -> N
     assert "No clear change" in found.text
 
 
+@pytest.mark.slow
 def test_people__bare_alone_has_one_line(page: Render) -> None:
     found = page([mask(k, arm=Arm.BARE, dice=None) for k in range(6)])
     assert figures(found) == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from ddiseg.report.page import write_report
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.report.conftest import Page, score
@@ -22,6 +24,7 @@ def measured(workspace: Workspace) -> None:
     workspace.catalogue.robustness.add(detail, "tester")
 
 
+@pytest.mark.training
 def test_report__sensitivity_with_n_and_interval(worked: Workspace) -> None:
     measured(worked)
     page = Page(write_report(worked).path.read_text("utf-8"))
@@ -40,11 +43,13 @@ def test_report__sensitivity_with_n_and_interval(worked: Workspace) -> None:
     assert any("change of light" in str(s["aria-label"]) for s in page.all("svg"))
 
 
+@pytest.mark.training
 def test_report__nothing_measured_yet_says_what_to_run(worked: Workspace) -> None:
     text = Page(write_report(worked).path.read_text("utf-8")).text
     assert "Not measured yet. Run ddiseg sensitivity" in text
 
 
+@pytest.mark.training
 def test_report__measured_with_an_earlier_model(worked: Workspace) -> None:
     from ddiseg.catalogue import NewModelVersion
 

@@ -41,6 +41,7 @@ def two_arms(people: People) -> None:
         people.accept(lesion(9), lesion(1), seconds=90, tone="V-VI", arm=Arm.CONTROL)
 
 
+@pytest.mark.slow
 def test_tables__every_row_has_its_numbers(people: People, wording: SnapshotAssertion) -> None:
     two_arms(people)
     agreement, seconds, arms = tables_of(people)
@@ -61,6 +62,7 @@ def test_tables__every_row_has_its_numbers(people: People, wording: SnapshotAsse
     assert difference["lesion Dice"].startswith("+0.55 [+0.")
 
 
+@pytest.mark.slow
 def test_tables__say_what_their_rows_are(people: People) -> None:
     two_arms(people)
     people.accept(lesion(2), tone="V-VI")
@@ -81,6 +83,7 @@ def test_tables__too_few_is_said_and_marked(people: People) -> None:
     assert [r.label for r in arms.groups[0][1]] == ["shown"]
 
 
+@pytest.mark.slow
 def test_tables__one_patient_is_too_few(people: People) -> None:
     for _ in range(6):
         people.accept(lesion(2), lesion(2), patient="the same")

@@ -483,6 +483,7 @@ def test_draw__worst_is_not_given_more_than_was_asked_for(fill: Fill, paint: Pai
     assert drawn.by_tone["V-VI"] > drawn.by_tone["III-IV"]
 
 
+@pytest.mark.slow
 def test_draw__odd_slots_take_turns_over_the_rounds(fill: Fill, paint: Paint) -> None:
     """The same seed each week, as people leave it: no tone is always the one that goes without."""
     catalogue = fill(_rows(30))

@@ -154,6 +154,7 @@ def test_diversity__projected_where_there_are_many(monkeypatch: pytest.MonkeyPat
     assert distances[1] == pytest.approx(distances[0], rel=0.3)
 
 
+@pytest.mark.property
 @given(
     st.sampled_from(Strategy),
     st.lists(

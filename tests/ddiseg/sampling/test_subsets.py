@@ -55,6 +55,7 @@ def _images(catalogue: Catalogue, name: str) -> list[Image]:
     return list(catalogue.images.select(subset=name))
 
 
+@pytest.mark.training
 def test_draw__same_number_of_each_tone_and_nested(fill: Fill, wording: SnapshotAssertion) -> None:
     catalogue = fill([*_rows(40), {"tone": "unknown"}])
     drawn = _draw(catalogue, "train", 5, 10, 15)
@@ -102,6 +103,7 @@ def test_draw__other_members_under_the_same_name_are_refused(
     assert catalogue.subsets.members("train") == before
 
 
+@pytest.mark.training
 def test_draw__does_not_depend_on_the_order_of_rows(
     tmp_path: Path, new_image: Callable[..., NewImage]
 ) -> None:

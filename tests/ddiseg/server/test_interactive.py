@@ -148,6 +148,7 @@ def test_control_arm__gets_no_help_from_the_model(trained: Desk, serve: Serve) -
     assert (result["result"], result["reason"]) == ([], WITHHELD)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("entries", "reason"),
     [

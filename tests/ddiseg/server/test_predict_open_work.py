@@ -18,6 +18,7 @@ def _painted(desk: Desk) -> set[int]:
     return set(desk.workspace.catalogue.masks.newest_predictions())
 
 
+@pytest.mark.training
 def test_paint__what_people_have_and_nothing_else(trained: Desk, model: ModelCache) -> None:
     given, _ = trained.workspace.catalogue.images.select()[4:]
     trained.give([given])
@@ -25,6 +26,7 @@ def test_paint__what_people_have_and_nothing_else(trained: Desk, model: ModelCac
     assert _painted(trained) == {given.id}
 
 
+@pytest.mark.training
 def test_paint__leaves_what_an_older_model_has_painted(trained: Desk, model: ModelCache) -> None:
     images = list(trained.workspace.catalogue.images.select())[4:]
     trained.give(images)
@@ -49,6 +51,7 @@ def test_paint__stops_between_parts(
     assert len(_painted(trained)) == 1
 
 
+@pytest.mark.training
 def test_model__another_one_in_use_is_loaded(trained: Desk, model: ModelCache) -> None:
     with model.predictor() as predictor:
         first = predictor.version.name

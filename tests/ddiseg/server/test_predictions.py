@@ -187,6 +187,7 @@ def test_no_model__says_what_to_do(desk: Desk, served: Served) -> None:
     assert desk.workspace.catalogue.jobs.waiting() == 0
 
 
+@pytest.mark.training
 def test_missing__is_computed_and_catalogued(trained: Desk, serve: Serve) -> None:
     images = list(trained.workspace.catalogue.images.select())[4:]
     tasks = trained.give(images)
@@ -218,6 +219,7 @@ def test_missing__beyond_the_budget_is_queued_and_then_painted(
     assert all(result["result"] for result in answer["results"])
 
 
+@pytest.mark.training
 def test_missing__its_photograph_too(trained: Desk, serve: Serve) -> None:
     images = list(trained.workspace.catalogue.images.select())[4:]
     tasks = trained.give(images)
@@ -278,6 +280,7 @@ def test_predict_until__why_goes_to_its_image_where_two_have_one_name() -> None:
     assert sorted(predictor.asked_for) == list(names)
 
 
+@pytest.mark.training
 def test_model_busy__is_told_in_time(
     trained: Desk, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

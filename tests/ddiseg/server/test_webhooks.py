@@ -74,6 +74,7 @@ def test_action__asks_for_its_job(idle: Served, action: str, kind: list[str], pr
     assert _waiting(idle) == kind
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("occasion", ["PROJECT_UPDATED", "START_TRAINING", "ANNOTATION_UPDATED"])
 def test_recorded_webhook__of_ours_and_of_others(
     idle: Served, recorded: dict[str, Any], occasion: str
@@ -110,6 +111,7 @@ def test_garbage__is_refused(idle: Served) -> None:
     assert _waiting(idle) == []
 
 
+@pytest.mark.training
 def test_flood_replayed_and_out_of_order__is_one_job_of_a_kind(
     idle: Served, recorded: dict[str, Any]
 ) -> None:
@@ -122,12 +124,14 @@ def test_flood_replayed_and_out_of_order__is_one_job_of_a_kind(
     assert idle.metric('ddiseg_webhooks_total{outcome="queued"}') == 100
 
 
+@pytest.mark.training
 def test_job__is_done_once_asked_for(served: Served) -> None:
     served.post("/webhook", PULL)
     until(lambda: served.done == [JobKind.PULL])
     until(lambda: served.metric('ddiseg_jobs_total{kind="pull",outcome="done"}') == 1)
 
 
+@pytest.mark.training
 def test_catalogue_locked__is_told_soon_and_loses_nothing(
     idle: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +156,7 @@ def test_catalogue_broken__is_told(idle: Served, monkeypatch: pytest.MonkeyPatch
     assert idle.post("/webhook", PULL).status_code == 200
 
 
+@pytest.mark.training
 def test_defect__is_told_and_the_next_webhook_is_taken(
     idle: Served, monkeypatch: pytest.MonkeyPatch, wording: SnapshotAssertion
 ) -> None:

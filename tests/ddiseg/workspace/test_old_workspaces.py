@@ -62,6 +62,7 @@ def old(request: pytest.FixtureRequest, filled: Workspace, tmp_path: Path) -> Wo
     return Workspace.create(filled.root)
 
 
+@pytest.mark.training
 def test_old_workspace__verifies_clean_and_goes_on(
     old: Workspace, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -225,6 +225,7 @@ def test_verify__all_damage_at_once(whole: Workspace) -> None:
     assert parts == [Part.IMAGE, Part.MASK, Part.MODEL, Part.HISTORY]
 
 
+@pytest.mark.slow
 def test_verify__mask_of_another_size_than_its_image(whole: Workspace) -> None:
     image = whole.catalogue.images.find("1.png")
     small = np.full((3, 4), 1, np.uint8)

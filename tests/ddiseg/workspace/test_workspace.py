@@ -18,6 +18,7 @@ from tests.ddiseg.rows import new_image
 from tests.wording import Refusal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["w", "two words", "what?", "50%20off", "a#b", "[1]", "ü\"'\\"])
 def test_create_and_open__any_folder_name(tmp_path: Path, name: str) -> None:
     made = Workspace.create(tmp_path / name / "deeper")
@@ -102,6 +103,7 @@ def test_open__no_workspace(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", [Workspace.open, Workspace.create])
 @pytest.mark.parametrize("state", ["missing", "empty"])
 @pytest.mark.parametrize("named", [False, True])

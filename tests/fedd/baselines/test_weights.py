@@ -46,6 +46,7 @@ def _saved(tensors: Mapping[str, Tensor], path: Path) -> Path:
     return path
 
 
+@pytest.mark.process
 def test_unet__from_torchvisions_file(mobilenet: dict[str, Tensor], tmp_path: Path) -> None:
     encoder = _unet(_saved(mobilenet, tmp_path / "m.pth")).get_submodule("encoder").state_dict()
     assert len(encoder) > 100
@@ -63,6 +64,7 @@ def test_unet__from_safetensors_without_a_classifier(
     torch.testing.assert_close(net.get_submodule("encoder").state_dict()[key], mobilenet[key])
 
 
+@pytest.mark.process
 def test_unet__fetched(
     mobilenet: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +97,7 @@ def test_unet__fetching_fails(monkeypatch: pytest.MonkeyPatch, refusal: Refusal)
         _unet(Start.IMAGENET)
 
 
+@pytest.mark.process
 def test_unet__efficientnet_lite0_needs_no_download() -> None:
     pytest.importorskip("efficientnet_lite_pytorch", reason="needs ddiseg[pretrain]")
     from fedd.pretrain.encoder import load_efficientnet_lite0
@@ -108,6 +111,7 @@ def test_unet__efficientnet_lite0_needs_no_download() -> None:
     assert not torch.allclose(random.get_submodule("encoder").state_dict()[key], stored[key])
 
 
+@pytest.mark.process
 def test_classifier__from_imagenets_file_with_a_fresh_last_layer(
     mobilenet: dict[str, Tensor], tmp_path: Path
 ) -> None:
@@ -151,6 +155,7 @@ def test_classifier__fetching_fails(monkeypatch: pytest.MonkeyPatch, refusal: Re
         _cnn(Start.IMAGENET)
 
 
+@pytest.mark.process
 def test_deepderm__its_authors_file_fits_as_it_is(tmp_path: Path) -> None:
     """They built it so, in the code published with DDI: two outputs, and a second classifier."""
     theirs = models.inception_v3(

@@ -133,6 +133,7 @@ def test_write__a_name_that_is_no_figure(tiny: DiffusionUNet, tmp_path: Path, na
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_kmeans_command(tiny_file: Path, tmp_path: Path, wording: SnapshotAssertion) -> None:
     Image.fromarray(spot(1)[0]).save(tmp_path / "1.png")
     args = ["kmeans", tmp_path / "1.png", "--backbone", tiny_file, "--out", tmp_path / "m.png"]

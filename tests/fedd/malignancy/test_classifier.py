@@ -47,6 +47,7 @@ def done(tiny: DiffusionUNet, parts: tuple[Examples, Examples]) -> Training:
     return train_classifier(*parts, tiny, QUICK)
 
 
+@pytest.mark.training
 def test_train__tells_apart_what_is_plain_to_see(tiny: DiffusionUNet, done: Training) -> None:
     malignant = np.arange(12) % 3 == 0
     photographs = [mole(200 + n, bool(m)) for n, m in enumerate(malignant)]
@@ -57,6 +58,7 @@ def test_train__tells_apart_what_is_plain_to_see(tiny: DiffusionUNet, done: Trai
     assert ((found >= done.classifier.threshold) == malignant).mean() > 0.8
 
 
+@pytest.mark.training
 def test_train__same_seed_same_weights_other_seed_other_weights(
     tiny: DiffusionUNet, parts: tuple[Examples, Examples], done: Training
 ) -> None:
@@ -83,6 +85,7 @@ def test_network__as_in_the_paper(done: Training) -> None:
     assert (ClassifierSettings(4).epochs, ClassifierSettings(4).weight_decay) == (500, 1e-5)
 
 
+@pytest.mark.training
 def test_train__keeps_the_weights_of_the_lowest_validation_loss(
     tiny: DiffusionUNet, parts: tuple[Examples, Examples]
 ) -> None:

@@ -54,6 +54,7 @@ PAPER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", PAPER)
 def test_pooling_of__the_papers_blocks(block: int) -> None:
     shape = decoder_shapes(IMAGENET_256)[block]
@@ -90,6 +91,7 @@ def test_pooled__by_hand() -> None:
     assert torch.equal(pooled(activations), expected.flatten(1))
 
 
+@pytest.mark.property
 @given(st.sampled_from([(1024, 8), (512, 8), (256, 8), (256, 16)]), st.integers(0, 100), st.data())
 def test_pooled__a_finer_grid_gives_the_same_for_the_papers_channels(
     shape: tuple[int, int], seed: int, data: st.DataObject

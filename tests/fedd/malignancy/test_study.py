@@ -51,6 +51,7 @@ def file(done: Learned, tmp_path: Path) -> Path:
     return tmp_path / "c.safetensors"
 
 
+@pytest.mark.training
 def test_learn__figures_are_of_the_validation_part_by_tone(done: Learned) -> None:
     assert list(done.results) == ["all", "I-II", "V-VI"]
     assert done.results["all"].n == done.validation.sum() == 6
@@ -65,6 +66,7 @@ def test_learn__validation_is_apart_by_patient(done: Learned) -> None:
     assert not held & rest
 
 
+@pytest.mark.training
 def test_learn__the_seed_decides(
     items: list[DatasetImage], tiny: DiffusionUNet, done: Learned
 ) -> None:
@@ -74,6 +76,7 @@ def test_learn__the_seed_decides(
     assert not np.array_equal(other.validation, done.validation)
 
 
+@pytest.mark.training
 def test_learn__unknown_is_left_out_and_counted_and_damaged_is_refused(
     items: list[DatasetImage], tiny: DiffusionUNet, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ def test_flop__of_the_papers_network() -> None:
     assert flop_per_image(IMAGENET_256, (17,)) == pytest.approx(2240e9, rel=0.01)
 
 
+@pytest.mark.slow
 def test_measure__figures_belong_together(tiny: DiffusionUNet) -> None:
     found = measure(tiny, SPEC, images=6, batch=4)
     assert found.images_per_second == pytest.approx(6 / found.seconds)
@@ -37,6 +38,7 @@ def test_measure__figures_belong_together(tiny: DiffusionUNet) -> None:
     assert (found.devices, found.precision, found.images) == (("cpu",), "float32", 6)
 
 
+@pytest.mark.slow
 def test_measure__several_devices_are_measured_together(
     tiny: DiffusionUNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,6 +48,7 @@ def test_measure__several_devices_are_measured_together(
     assert found.peak_gflop_per_second == 2
 
 
+@pytest.mark.slow
 def test_measure__counts_every_photograph(
     tiny: DiffusionUNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,7 @@ def test_load__without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         load_efficientnet_lite0()
 
 
+@pytest.mark.training
 def test_probes__read_it_like_any_backbone(lite0: EfficientNetLite0) -> None:
     from dataclasses import replace
 

@@ -106,6 +106,7 @@ def test_report__costs(report: Path) -> None:
     assert "40 minutes for each of FEDD's 5 MLPs on an A100 40 GB" in text
 
 
+@pytest.mark.slow
 def test_page__shows_every_figure(report: Path) -> None:
     page = (report / "index.html").read_text()
     names = ["figure4.png", "figure5.png", "figure7.png", "roc.png", "f1.png", "costs.png"]

@@ -133,6 +133,7 @@ def published(
     server.server_close()
 
 
+@pytest.mark.training
 def test_fetch__same_activations_from_the_part_that_is_kept(published: Published) -> None:
     found = fetch(published.source)
     assert (found.path, found.last_block) == (published.kept, 5)
@@ -147,6 +148,7 @@ def test_fetch__same_activations_from_the_part_that_is_kept(published: Published
         assert torch.equal(kept.activations(image, 10, (block,))[block], expected)
 
 
+@pytest.mark.training
 def test_fetch__later_block_is_refused_with_what_to_type(
     published: Published, refusal: Refusal
 ) -> None:
@@ -158,6 +160,7 @@ def test_fetch__later_block_is_refused_with_what_to_type(
         kept.activations(image, 10, (99,))
 
 
+@pytest.mark.training
 def test_fetch__second_time_asks_nobody_unless_more_blocks_are_needed(published: Published) -> None:
     fetch(published.source, blocks=(3,))
     again = fetch(published.source, blocks=(2,))
@@ -167,6 +170,7 @@ def test_fetch__second_time_asks_nobody_unless_more_blocks_are_needed(published:
     assert len(published.server.asked) == 2
 
 
+@pytest.mark.training
 def test_fetch__half_is_another_backbone_of_half_the_size(published: Published) -> None:
     whole = fetch(published.source)
     half = fetch(published.source, half=True)
@@ -175,6 +179,7 @@ def test_fetch__half_is_another_backbone_of_half_the_size(published: Published) 
     assert load_backbone(str(half.path)).hash != published.source.sha256
 
 
+@pytest.mark.training
 def test_fetch__from_a_file_needs_no_network(
     published: Published, checkpoint: tuple[Path, DiffusionUNet]
 ) -> None:
@@ -184,6 +189,7 @@ def test_fetch__from_a_file_needs_no_network(
     assert checkpoint[0].exists(), "the user's own file stays"
 
 
+@pytest.mark.training
 def test_fetch__damaged_kept_file_is_replaced(published: Published) -> None:
     fetch(published.source)
     published.kept.write_bytes(b"damaged")
@@ -191,6 +197,7 @@ def test_fetch__damaged_kept_file_is_replaced(published: Published) -> None:
     load_backbone(str(published.kept))
 
 
+@pytest.mark.training
 def test_transfer__broken_goes_on_where_it_stopped(published: Published) -> None:
     published.server.breaks, published.server.breaks_after = 2, 40_000
     seen: list[tuple[int, int | None]] = []
@@ -200,6 +207,7 @@ def test_transfer__broken_goes_on_where_it_stopped(published: Published) -> None
     load_backbone(str(published.kept))
 
 
+@pytest.mark.training
 def test_transfer__broken_for_good_keeps_the_part_for_the_next_call(
     published: Published, refusal: Refusal
 ) -> None:
@@ -219,6 +227,7 @@ def test_transfer__no_progress_is_not_tried_forever(published: Published, refusa
     assert len(published.server.asked) == 1
 
 
+@pytest.mark.training
 def test_transfer__server_that_ignores_ranges_starts_over(published: Published) -> None:
     published.server.ranges = False
     published.server.breaks, published.server.breaks_after = 1, 5000
@@ -234,6 +243,7 @@ def test_transfer__whole_part_of_a_killed_process(published: Published) -> None:
     assert published.server.asked == [f"bytes={len(published.server.content)}-"]
 
 
+@pytest.mark.training
 def test_transfer__part_of_another_file_is_found_out_and_dropped(
     published: Published, refusal: Refusal
 ) -> None:
@@ -301,6 +311,7 @@ def test_space__is_checked_first(
     assert published.left() == set()
 
 
+@pytest.mark.training
 def test_space__of_a_file_whose_length_the_server_does_not_say(
     published: Published, free: Free, refusal: Refusal
 ) -> None:
@@ -317,6 +328,7 @@ def test_space__of_a_file_whose_length_the_server_does_not_say(
     assert set(wholes) == {published.source.bytes}
 
 
+@pytest.mark.training
 def test_space__runs_out_on_the_way(published: Published, refusal: Refusal) -> None:
     def full(_done: int, _whole: int | None) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -389,6 +401,7 @@ def test_name__not_fetched_says_which_command_fetches_it(
     assert backbone_path("imagenet-256") == kept_path("imagenet-256")
 
 
+@pytest.mark.training
 def test_command__prints_bytes_before_and_after(
     published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

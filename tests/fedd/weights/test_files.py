@@ -39,6 +39,7 @@ def test_backbone_file__round_trip_in_half_precision(saved: Path, tiny: Diffusio
     assert [p.name for p in saved.parent.iterdir()] == ["tiny.safetensors"]
 
 
+@pytest.mark.training
 def test_backbone_file__hash_follows_the_weights(saved: Path, tiny: DiffusionUNet) -> None:
     other = saved.with_name("other.safetensors")
     save_backbone(
