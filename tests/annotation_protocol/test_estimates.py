@@ -269,6 +269,7 @@ def test_estimate_classes__means_and_pool_by_hand() -> None:
     assert lesion.iou_pooled.interval == pytest.approx((0.5, 0.6))
 
 
+@pytest.mark.slow
 def test_estimate_classes__intervals_as_a_slow_loop() -> None:
     confusions, resamples = sample(), 200
     patients = [f"patient {index % 5}" for index in range(12)]

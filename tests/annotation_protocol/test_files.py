@@ -100,6 +100,7 @@ def _hold(path: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.process
 def test_locked__busy_names_the_holder_and_the_lock_ends_with_it(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with _hold(path) as other:

@@ -44,6 +44,7 @@ def test_imagenet_configuration__is_openais_network() -> None:
     }
 
 
+@pytest.mark.training
 def test_small_configuration__blocks_and_size() -> None:
     net = DiffusionUNet.random(SMALL)
     assert parameter_count(net.net) * 2 < 16e6, "fp16 weights must stay under 16 MB"

@@ -137,6 +137,7 @@ def test_region__without_a_positive_click_is_empty() -> None:
         assert (found.shape, found.any()) == ((40, 50), False)
 
 
+@pytest.mark.property
 @settings(max_examples=40)
 @given(st.data())
 def test_region__holds_positive_clicks_and_no_negative_ones(data: st.DataObject) -> None:

@@ -68,6 +68,7 @@ def test_predict__mirrored_predicts_the_mirror_image_alike(
     assert (first != second[:, ::-1]).any(), "one view alone does not have that symmetry"
 
 
+@pytest.mark.training
 def test_embedding__mean_of_each_channel_of_the_photograph_itself(
     tiny: DiffusionUNet, probes: Probes
 ) -> None:
@@ -90,6 +91,7 @@ def test_embedding__no_pass_more(tiny: DiffusionUNet, probes: Probes) -> None:
     assert (counting.passed.total(), len(counting.asked)) == (2, 1)
 
 
+@pytest.mark.training
 def test_embeddings__those_of_the_predictions_with_one_pass_each(
     tiny: DiffusionUNet, probes: Probes, tmp_path: Path, refusal: Refusal
 ) -> None:

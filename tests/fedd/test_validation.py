@@ -146,6 +146,7 @@ def test_stratified__apart_by_patient_with_both_labels_in_both(
         assert (malignant[~part] == label).any()
 
 
+@pytest.mark.property
 @given(st.integers(0, 20), st.permutations(range(24)))
 def test_stratified__the_order_of_the_rows_decides_nothing(seed: int, order: list[int]) -> None:
     malignant = [n % 3 == 0 for n in range(24)]

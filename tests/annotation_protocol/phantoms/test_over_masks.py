@@ -50,6 +50,7 @@ def test_render__same_seed_same_bytes() -> None:
     assert one.tobytes() != other.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("class_id", [LESION, MARKER, RULER, BACKGROUND])
 @pytest.mark.parametrize("tone", TONES)
 def test_render__a_class_changes_its_own_pixels(class_id: int, tone: Tone) -> None:
@@ -100,6 +101,7 @@ def test_render__a_single_pixel(class_id: int) -> None:
     assert _render(mask).shape == (SIZE, SIZE, 3)
 
 
+@pytest.mark.slow
 def test_render__darker_skin_for_darker_tones() -> None:
     light, dark = (
         np.mean([_render(_mask(), tone, seed).mean() for seed in range(4)])

@@ -111,6 +111,7 @@ def test_render__blur_keeps_the_mask(tone: Tone) -> None:
     assert steepest(blurred) < steepest(sharp)
 
 
+@pytest.mark.slow
 def test_render__tones_differ_in_lightness() -> None:
     light = [
         np.mean([_render(Scene(tone, "pale", wild=0.0), seed).image.mean() for seed in range(4)])

@@ -94,6 +94,7 @@ def full(catalogue: Catalogue) -> Catalogue:
     return catalogue
 
 
+@pytest.mark.process
 def test_full__has_rows_in_every_table(full: Catalogue, url: str) -> None:
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
         for table in Base.metadata.tables:
@@ -109,6 +110,7 @@ def test_models_and_migrations__autogenerate_finds_no_difference(shared_url: str
     engine.dispose()
 
 
+@pytest.mark.process
 def test_models_and_migrations__same_tables_down_to_the_checks(
     catalogue: Catalogue, url: str, tmp_path: Path
 ) -> None:
@@ -386,6 +388,7 @@ def test_migrations__from_0005_events_are_read_over_and_back(of_0001: str) -> No
     assert details[6] == {"models": {"fedd-1": 3}, "classes": {}}
 
 
+@pytest.mark.process
 def test_migrations__jobs_of_0006_are_taken_over_and_go_on_counting(shared_url: str) -> None:
     catalogue = Catalogue.open(shared_url)
     with catalogue.leases.hold(SERVE) as lease:

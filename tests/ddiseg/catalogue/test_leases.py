@@ -143,6 +143,7 @@ def test_hold__a_process_of_another_machine_until_its_lease_ends(
             assert row(shared).owner == lease.owner
 
 
+@pytest.mark.process
 def test_heartbeat__renews_the_lease(shared: Catalogue) -> None:
     with shared.leases.hold(ROUND, length=60, heartbeat=0.01) as lease:
         beats, first = threading.Event(), row(shared)
@@ -161,6 +162,7 @@ def test_check__an_ended_lease_that_nobody_took_goes_on(shared: Catalogue) -> No
         assert shared.leases.holder(ROUND) is not None
 
 
+@pytest.mark.process
 def test_lost__the_holder_is_told_and_leaves_the_row_alone(shared: Catalogue) -> None:
     lost = threading.Event()
     with shared.leases.hold(ROUND, heartbeat=0.01) as lease:

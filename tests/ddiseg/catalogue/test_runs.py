@@ -61,6 +61,7 @@ def test_request__of_a_kind_one_waits(catalogue: Catalogue, owner: str) -> None:
     ]
 
 
+@pytest.mark.training
 def test_request__many_at_once_make_one(catalogue: Catalogue) -> None:
     with ThreadPoolExecutor(8) as pool:
         asked = list(pool.map(lambda _: catalogue.jobs.request(JobKind.PULL), range(40)))
@@ -81,6 +82,7 @@ def test_take__only_for_the_server_that_holds_the_lease(catalogue: Catalogue) ->
     assert catalogue.jobs.waiting() == 1
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("asked_again", [False, True])
 def test_take_over__jobs_of_a_server_that_is_gone_are_requested_anew(
     catalogue: Catalogue, asked_again: bool

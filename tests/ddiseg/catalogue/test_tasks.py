@@ -269,6 +269,7 @@ def test_mark_deleted__refused_annotations_of_the_task_are_no_longer_listed(desk
     assert desk.catalogue.tasks.problems(desk.project_id) == []
 
 
+@pytest.mark.slow
 def test_receive__for_a_task_that_was_planned_anew(desk: Desk) -> None:
     number = desk.submit(ANNOTATOR, "a")
     desk.pull()

@@ -94,6 +94,7 @@ def test_agreement__a_group_with_too_few_says_so(here: Run) -> None:
         assert line.split()[-2:] == ["1", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("read_twice")
 def test_agreement__worst_pairs_and_their_pictures(here: Run, tmp_path: Path) -> None:
     folder = tmp_path / "worst"

@@ -124,6 +124,7 @@ def test_list_and_close(here: Run, workspace: Workspace, wording: SnapshotAssert
     assert (row["n"], row["settled"], row["closed_at"] is None) == (3, 2, False)
 
 
+@pytest.mark.slow
 def test_show(here: Run, wording: SnapshotAssertion) -> None:
     here("draw", "a", "--size", "3", "--seed", "5")
     lines = here("show", "a").out.splitlines()

@@ -46,6 +46,7 @@ def test_set__refused(here: Run, key: str, value: str) -> None:
     assert here("config", "show").out.count("*") == 0
 
 
+@pytest.mark.process
 def test_bad_line__stops_the_commands_that_need_it_until_it_is_corrected(
     here: Run, workspace: Workspace
 ) -> None:

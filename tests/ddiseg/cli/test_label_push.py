@@ -170,6 +170,7 @@ def test_push__options_reach_the_tasks(studio: Studio, label: Run) -> None:
     studio.check()
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("option", ["--control", "--sample", "--readers", "--longest"])
 def test_push__option_that_makes_no_sense(studio: Studio, label: Run, option: str) -> None:
     studio.add_images()

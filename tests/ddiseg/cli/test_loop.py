@@ -186,6 +186,7 @@ def test_status__a_round_that_was_broken_off(spots: Workspace, loop: Run) -> Non
     assert loop("status").out.splitlines()[3].endswith("at work, or broken off")
 
 
+@pytest.mark.process
 def test_status__is_due_by_the_settings_of_the_last_round(
     spots: Workspace, loop: Run, wording: SnapshotAssertion
 ) -> None:

@@ -109,6 +109,7 @@ def test_labelling_and_release__never_read_an_estimate(room: str) -> None:
         assert "MalignancyEstimate" not in text, path
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -125,6 +126,7 @@ def test_options__that_do_not_go_together(
     assert says in done.err
 
 
+@pytest.mark.training
 def test_device_and_precision__are_not_for_painting_alone(
     here: Ddiseg, filled: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +142,7 @@ def test_device_and_precision__are_not_for_painting_alone(
     assert "Error: cuda:1 bfloat16" in done.err
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("command", ["prelabel", "evaluate"])
 def test_without_a_classifier(here: Ddiseg, filled: Workspace, command: str) -> None:
     done = here(command, "--malignancy")
@@ -147,6 +150,7 @@ def test_without_a_classifier(here: Ddiseg, filled: Workspace, command: str) -> 
     assert "no malignancy model yet: run 'ddiseg refresh --malignancy'" in done.err
 
 
+@pytest.mark.training
 def test_refresh__no_labels(here: Ddiseg, filled: Workspace) -> None:
     done = here("refresh", "--malignancy")
     assert done.status == 1

@@ -230,6 +230,7 @@ def test_rollback__one_further_back_each_time(models: Ddiseg, wording: SnapshotA
     assert done.err.startswith("Error: no version was in use before fedd-1")
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -255,6 +256,7 @@ def test_models__faults_are_one_line(models: Ddiseg, args: tuple[str, ...], says
     assert says in done.err
 
 
+@pytest.mark.training
 def test_promote__a_file_that_is_gone_keeps_what_is_in_use(models: Ddiseg, tmp_path: Path) -> None:
     workspace = Workspace.open(tmp_path / "w")
     version = workspace.catalogue.models.get("fedd-1")

@@ -36,6 +36,7 @@ def painted(filled: Workspace) -> Workspace:
     return filled
 
 
+@pytest.mark.training
 def test_show__everything(here: Run, painted: Workspace) -> None:
     data = here("show", "1.png", "--output", "json").json
     assert (data["name"], data["state"], data["tone"]) == ("1.png", "accepted", "I-II")
@@ -68,6 +69,7 @@ def test_show__mask_file_is_damaged(here: Run, filled: Workspace) -> None:
     assert "8 x 6 same, file damaged" in here("show", "1").out
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -106,6 +108,7 @@ def test_skip__each_reason_of_the_protocol(here: Run, filled: Workspace, reason:
     assert f"  skipped by anna, {reason}: seen" in here("show", "2").out.splitlines()
 
 
+@pytest.mark.training
 def test_skip__default_annotator_is_the_actor(
     here: Run, filled: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +126,7 @@ def test_reopen(here: Run, filled: Workspace) -> None:
     assert filled.catalogue.events.contradictions() == []
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("image", "panels"), [("1.png", 2), ("2.png", 2), ("3.png", 1)])
 def test_show__picture(
     here: Run, painted: Workspace, tmp_path: Path, image: str, panels: int
@@ -151,12 +155,14 @@ def test_show__picture_overwrites_nothing(here: Run, tmp_path: Path) -> None:
     assert path.read_bytes() == b"dear to someone"
 
 
+@pytest.mark.training
 def test_show__picture_in_no_folder(here: Run, tmp_path: Path) -> None:
     result = here("show", "1.png", "--picture", tmp_path / "none" / "x.png")
     assert (result.status, result.out) == (1, "")
     assert "can't be written (No such file or directory)" in result.err
 
 
+@pytest.mark.training
 def test_show__picture_of_a_large_photograph_fits_a_screen(
     here: Run, workspace: Workspace, filled: Workspace, tmp_path: Path
 ) -> None:

@@ -38,6 +38,7 @@ def test_draw__nested_sizes_then_unchanged(here: Run, wording: SnapshotAssertion
     assert data["notes"] == data["lacking"] == []
 
 
+@pytest.mark.training
 def test_draw__says_what_is_lacking(here: Run) -> None:
     result = here("draw", "many", "--per-tone", "25")
     assert result.status == 0
@@ -47,6 +48,7 @@ def test_draw__says_what_is_lacking(here: Run) -> None:
     assert "--strict: nothing was drawn; I-II: 0 of the 25 wanted" in strict.err
 
 
+@pytest.mark.training
 def test_draw__options_reach_the_draw(here: Run) -> None:
     here("draw", "pool", "--per-tone", "6")
     here("draw", "part", "--per-tone", "2", "--from", "pool", "--tone", "V-VI", "--tone", "I-II")
@@ -56,6 +58,7 @@ def test_draw__options_reach_the_draw(here: Run) -> None:
     assert sorted({image["tone"] for image in shown["images"]}) == ["I-II", "V-VI"]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "args",
     [
@@ -82,6 +85,7 @@ def test_wrong_usage(here: Run, workspace: Workspace, args: tuple[str, ...]) -> 
     assert workspace.catalogue.subsets.names() == []
 
 
+@pytest.mark.training
 def test_draw__no_size_names_the_presets(here: Run) -> None:
     assert "fedd-2023, fedd-2023-5, fedd-2023-10" in here("draw", "train").err
 
@@ -100,6 +104,7 @@ def test_draw__presets(here: Run, workspace: Workspace) -> None:
     assert workspace.catalogue.subsets.names() == ["fedd-2023-val"]
 
 
+@pytest.mark.training
 def test_list(here: Run, wording: SnapshotAssertion) -> None:
     assert here("list").out == wording
     here("draw", "train", "--per-tone", "2")
@@ -109,6 +114,7 @@ def test_list(here: Run, wording: SnapshotAssertion) -> None:
     }
 
 
+@pytest.mark.training
 def test_show(here: Run, wording: SnapshotAssertion) -> None:
     here("draw", "train", "--per-tone", "2", "--seed", "5")
     lines = here("show", "train").out.splitlines()

@@ -97,6 +97,7 @@ def test_init__a_relative_variable_makes_no_second_workspace(
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.training
 def test_status__from_a_folder_inside_the_workspace(
     ddiseg: Run, filled: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +197,7 @@ def test_init__newer_schema_is_refused(here: Run, workspace: Workspace) -> None:
         assert "newer than this ddiseg knows: upgrade ddiseg" in result.err
 
 
+@pytest.mark.training
 def test_init__places_of_ones_own(ddiseg: Run, tmp_path: Path) -> None:
     places = (
         *("--catalogue", f"sqlite:///{tmp_path / 'rows.sqlite'}"),

@@ -91,6 +91,7 @@ def both_arms(shown: tuple[float, float], withheld: tuple[float, float]) -> Drif
     return summarise(rows).drift
 
 
+@pytest.mark.slow
 def test_control__people_who_look_less_move_beyond_it() -> None:
     found = both_arms((0.80, 0.95), (0.80, 0.80))
     assert found.withheld is not None
@@ -102,6 +103,7 @@ def test_control__people_who_look_less_move_beyond_it() -> None:
     assert found.beyond.n == (40, 20)
 
 
+@pytest.mark.slow
 def test_control__a_better_model_moves_both() -> None:
     found = both_arms((0.70, 0.85), (0.70, 0.85))
     assert found.shown is not None
@@ -111,6 +113,7 @@ def test_control__a_better_model_moves_both() -> None:
     assert found.beyond.sign == 0
 
 
+@pytest.mark.slow
 def test_control__is_parted_at_the_same_moment_as_the_masks_shown() -> None:
     rows = [mask(k) for k in range(20)]
     rows += [mask(100 + k, arm=Arm.CONTROL) for k in range(8)]  # only lately was a lot drawn
@@ -121,6 +124,7 @@ def test_control__is_parted_at_the_same_moment_as_the_masks_shown() -> None:
     assert (found.beyond.value, found.beyond.n) == (None, (20, 8))
 
 
+@pytest.mark.slow
 def test_summary__by_tone_numbers_places_among_all_tones() -> None:
     rows = [mask(k, tone=("I-II", "V-VI")[k % 2], unchanged=k > 20) for k in range(40)]
     rows += [mask(50 + k, tone="III-IV") for k in range(3)]

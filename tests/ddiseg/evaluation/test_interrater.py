@@ -94,6 +94,7 @@ def noise(seed: int) -> masks.Mask:
     return np.random.default_rng(seed).integers(0, 5, (HEIGHT, WIDTH), dtype=np.uint8)
 
 
+@pytest.mark.training
 def test_agreement__figures_of_a_pair_are_scikit_learns(
     photographed: Workspace, read: Read
 ) -> None:
@@ -118,6 +119,7 @@ def test_agreement__figures_of_a_pair_are_scikit_learns(
     assert figures["lesion_hd95_percent"] == pytest.approx(100 * distance.hd95 / 40)
 
 
+@pytest.mark.training
 def test_agreement__masks_of_any_size_lie_over_the_photograph(
     photographed: Workspace, read: Read
 ) -> None:
@@ -169,6 +171,7 @@ def test_agreement__by_tone_and_by_readers(photographed: Workspace, read: Read) 
     assert (lone.value, lone.interval, lone.n, lone.groups) == (1, None, 1, 1)
 
 
+@pytest.mark.training
 def test_agreement__intervals_are_those_of_score(photographed: Workspace, read: Read) -> None:
     drawn = {n: (lesion(8), lesion(8 + n, 10 - n)) for n in range(1, 6)}
     readings = {n: [read(FIRST, a), read(SECOND, b)] for n, (a, b) in drawn.items()}

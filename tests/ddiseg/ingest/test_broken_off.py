@@ -182,6 +182,7 @@ def test_import__two_at_once(workspace: Workspace, photos: Path, drawn: Path) ->
     assert len(workspace.catalogue.masks.accepted()) == FILES
 
 
+@pytest.mark.process
 def test_import__stopped_by_a_person(
     workspace: Workspace, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +198,7 @@ def test_import__stopped_by_a_person(
     assert count(import_photographs(workspace, photos).outcomes)["added"] == FILES - 12
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
 def test_import__store_stops_writing(
     workspace: Workspace, photos: Path, monkeypatch: pytest.MonkeyPatch, code: int
@@ -221,6 +223,7 @@ def test_import__store_stops_writing(
     assert done == {"added": FILES - kept, "unchanged": kept, "repaired": 0, "refused": 0}
 
 
+@pytest.mark.process
 def test_import__store_is_a_file(tmp_path: Path, photos: Path, refusal: Refusal) -> None:
     (tmp_path / "occupied").write_text("x")
     workspace = Workspace.create(tmp_path / "w", store_url=str(tmp_path / "occupied"))
@@ -257,6 +260,7 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
         subprocess.run(["umount", "--lazy", str(at)], check=True)
 
 
+@pytest.mark.process
 def test_import__read_only_folder(mount: Mount, photos: Path, refusal: Refusal) -> None:
     disk = mount("size=8m")
     root = disk / "w"

@@ -135,6 +135,7 @@ def test_import__entries_that_are_no_images(workspace: Workspace, photos: Path) 
     assert refused == [f"labels.json: image {n} of the list" for n in (3, 4, 5, 6)]
 
 
+@pytest.mark.slow
 def test_import__licences(workspace: Workspace, photos: Path) -> None:
     document = coco_file()
     document["licenses"] = [{"id": 0, "name": "CC BY 4.0"}, {"id": 1, "name": "not recorded"}]

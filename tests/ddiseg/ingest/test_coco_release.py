@@ -80,6 +80,7 @@ def fill(builder: Builder) -> None:
     builder.prediction(builder.image("3.png", tone="unknown"), mask)
 
 
+@pytest.mark.training
 def test_release__metadata_licence_and_dataset(workspace: Workspace, release: Path) -> None:
     done = run(workspace, release, reviewer="reader-2")
     assert set(told(done.photographs.outcomes).values()) == {"added"}
@@ -97,6 +98,7 @@ def test_release__metadata_licence_and_dataset(workspace: Workspace, release: Pa
     assert not verify(workspace).problems
 
 
+@pytest.mark.training
 def test_release__all_background_is_a_mask_and_a_prediction_is_none(
     workspace: Workspace, release: Path, wording: SnapshotAssertion
 ) -> None:
@@ -107,6 +109,7 @@ def test_release__all_background_is_a_mask_and_a_prediction_is_none(
     assert done.photographs.notes == wording
 
 
+@pytest.mark.training
 def test_release__again_is_unchanged(workspace: Workspace, release: Path) -> None:
     run(workspace, release, reviewer="reader-2")
     events = workspace.catalogue.events.count()
@@ -130,6 +133,7 @@ def test_release__photographs_alone_then_the_masks_of_whom_it_names(
     assert "needs a second person" in note(refused.outcomes, refused.outcomes[0].name)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("synthetic", [True, False])
 def test_release__whether_its_images_are_synthetic_comes_along(
     template: Path, tmp_path: Path, workspace: Workspace, *, synthetic: bool

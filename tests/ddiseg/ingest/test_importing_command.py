@@ -114,6 +114,7 @@ def test_import__refused_in_one_line(
     assert message in error
 
 
+@pytest.mark.slow
 def test_import__many_to_name(ddiseg: Any, folder: Any) -> None:
     root = folder(*(f"{i:02}.png" for i in range(25)))
     (root.parent / "table.csv").write_text("file,tone\n00.png,1\n")
@@ -225,6 +226,7 @@ def test_masks_import__only_0_and_1(ddiseg: Any, photos: Path, tmp_path: Path) -
     assert json.loads(done.out)["notes"] == []
 
 
+@pytest.mark.slow
 def test_masks_import__none_of_the_subset(ddiseg: Any, photos: Path, workspace: Workspace) -> None:
     ddiseg("import", photos)
     (image,) = [i for i in workspace.catalogue.images.select() if i.name == "a.png"]

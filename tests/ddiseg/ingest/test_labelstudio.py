@@ -112,6 +112,7 @@ def refusal(done: MaskImport) -> str:
     return str(only.note)
 
 
+@pytest.mark.slow
 def test_import__brush_strokes_of_others(
     catalogued: Workspace, export: Any, refusal: Refusal
 ) -> None:
@@ -151,6 +152,7 @@ def test_import__polygon(catalogued: Workspace, export: Any) -> None:
     np.testing.assert_array_equal(drawn(catalogued), LESION.astype(np.uint8))
 
 
+@pytest.mark.slow
 def test_import__conflicting_strokes_are_counted(
     catalogued: Workspace, export: Any, wording: SnapshotAssertion
 ) -> None:
@@ -173,6 +175,7 @@ def predicted_regions(mask: NDArray[np.uint8] = PREDICTED) -> list[dict[str, Any
     return [{**region, "origin": "prediction"} for region in regions]
 
 
+@pytest.mark.slow
 def test_import__own_project_edited_over_what_was_left(catalogued: Workspace, export: Any) -> None:
     """The lesion was made larger over skin that stands later in the list: the edit wins."""
     lesion, skin = predicted_regions()
@@ -187,6 +190,7 @@ def test_import__own_project_edited_over_what_was_left(catalogued: Workspace, ex
     assert mask.classes == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told_by", ["annotation", "task", "nobody"])
 def test_import__prediction_tells_what_an_edit_newly_drew(
     catalogued: Workspace, export: Any, told_by: str
@@ -212,6 +216,7 @@ def test_import__prediction_tells_what_an_edit_newly_drew(
     np.testing.assert_array_equal(drawn(catalogued), expected)
 
 
+@pytest.mark.slow
 def test_import__own_project_smaller_picture(catalogued: Workspace, export: Any) -> None:
     small = np.ones((8, 12), bool)
     run(catalogued, export([own_task(annotation(stroke("skin", small)))]))
@@ -221,6 +226,7 @@ def test_import__own_project_smaller_picture(catalogued: Workspace, export: Any)
     assert "give --stretched" in refusal(done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("control", "says"),
     [("verdict", "it is a review"), ("skip_reason", "submitted with a reason to skip it")],
@@ -255,6 +261,7 @@ def test_import__newest_annotation_and_what_is_left(
     assert catalogued.catalogue.images.find("b.png").state == State.NEW
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("who", "name"),
     [
@@ -271,6 +278,7 @@ def test_import__annotator(catalogued: Workspace, export: Any, who: Any, name: s
     assert [m.annotator for m in catalogued.catalogue.masks.all()] == [name, "annotator-9"]
 
 
+@pytest.mark.slow
 def test_import__no_annotator_and_the_reviewer_drew_one(
     catalogued: Workspace, export: Any, refusal: Refusal, wording: SnapshotAssertion
 ) -> None:
@@ -295,6 +303,7 @@ def test_import__no_annotator_and_the_reviewer_drew_one(
     assert len(catalogued.catalogue.masks.accepted()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "image",
     [
@@ -313,6 +322,7 @@ def test_import__image_by_its_name(catalogued: Workspace, export: Any, image: st
     assert told(done.outcomes) == {"a.png (task 7)": "added"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "says"),
     [
@@ -335,6 +345,7 @@ def test_import__other_data(
         assert says in refusal(done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("result", "says"),
     [

@@ -92,6 +92,7 @@ def test_import_masks__one_file(catalogued: Workspace, masks: Path) -> None:
     assert outcomes(run(catalogued, masks / "b.png")) == {"b.png": "added"}
 
 
+@pytest.mark.training
 def test_import_masks__reviewed(catalogued: Workspace, masks: Path) -> None:
     save(DRAWN, masks / "a.png")
     run(catalogued, masks)
@@ -105,6 +106,7 @@ def test_import_masks__reviewed(catalogued: Workspace, masks: Path) -> None:
     assert "'ddiseg reopen IMAGE' first" in str(told["a.png"].note)
 
 
+@pytest.mark.training
 def test_import_masks__foreign_values(catalogued: Workspace, masks: Path) -> None:
     lesion = DRAWN == 1
     save(np.where(lesion, 255, 0), masks / "a.png")
@@ -143,6 +145,7 @@ def half_clear() -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.dstack([DRAWN, DRAWN, DRAWN, np.full_like(DRAWN, 128)])
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
@@ -168,6 +171,7 @@ def test_import_masks__png_refused(
     assert catalogued.catalogue.images.find("a.png").state == State.NEW
 
 
+@pytest.mark.training
 def test_import_masks__png_damaged(catalogued: Workspace, masks: Path) -> None:
     whole = save(DRAWN, masks / "whole.png")
     rgb = save(np.dstack([DRAWN] * 3), masks / "whole.png")
@@ -183,12 +187,14 @@ def test_import_masks__png_damaged(catalogued: Workspace, masks: Path) -> None:
         assert reason in str(told[f"{name}.png"].note)
 
 
+@pytest.mark.training
 def test_import_masks__value_without_a_meaning(catalogued: Workspace, masks: Path) -> None:
     save(np.where(DRAWN == 2, 128, 0), masks / "a.png")
     told = run(catalogued, masks, mapping=SKIN_AND_LESION)
     assert "(--classes) does not name value 128; values seen: 0, 128;" in str(told["a.png"].note)
 
 
+@pytest.mark.training
 def test_import_masks__stretched(catalogued: Workspace, masks: Path) -> None:
     square = (np.arange(64, dtype=np.uint8) % 5).reshape(8, 8)
     save(square, masks / "a.png")
@@ -219,6 +225,7 @@ def test_import_masks__values_of_the_whole_folder_are_said_once(
     }
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("mapping", [None, SKIN_AND_LESION])
 def test_import_masks__soft_edges(
     catalogued: Workspace, masks: Path, mapping: dict[int, int] | None
@@ -240,6 +247,7 @@ def test_import_masks__soft_edges(
     )
 
 
+@pytest.mark.training
 def test_import_masks__equal_faults_have_equal_reasons(catalogued: Workspace, masks: Path) -> None:
     whole = save(DRAWN, masks / "a.png")
     contents = {"a": b"no picture" * 9, "b": b"no picture", "c": whole[:-5], "d": whole[:-9]}
@@ -257,6 +265,7 @@ def test_import_masks__other_sizes_have_one_reason(catalogued: Workspace, masks:
     }
 
 
+@pytest.mark.training
 def test_import_masks__the_subset_is_read_as_its_folder(
     catalogued: Workspace, masks: Path, wording: SnapshotAssertion
 ) -> None:
@@ -272,6 +281,7 @@ def test_import_masks__the_subset_is_read_as_its_folder(
     assert run(catalogued, masks)["z.png"].note == wording
 
 
+@pytest.mark.training
 def test_import_masks__what_was_tolerated_is_said_once(
     catalogued: Workspace, masks: Path, wording: SnapshotAssertion
 ) -> None:
@@ -280,6 +290,7 @@ def test_import_masks__what_was_tolerated_is_said_once(
     assert run(catalogued, masks)["a.png"].note == wording
 
 
+@pytest.mark.training
 def test_import_masks__notes_of_few_values(catalogued: Workspace, masks: Path) -> None:
     def notes() -> list[str]:
         return import_masks(catalogued, masks, format_name="png", annotator="anna").notes
@@ -340,6 +351,7 @@ def test_import_masks__repeat_of_one_that_is_refused(catalogued: Workspace, mask
     assert "its image is skipped: 'ddiseg reopen IMAGE' first" in str(told["2/a.png"].note)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
 def test_import_masks__stored_copy_lost(catalogued: Workspace, masks: Path, damage: Any) -> None:
     save(DRAWN, masks / "a.png")
@@ -352,6 +364,7 @@ def test_import_masks__stored_copy_lost(catalogued: Workspace, masks: Path, dama
     assert np.array_equal(catalogued.mask(mask), DRAWN)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("annotator", "reviewer"), [("anna", "anna"), ("anna", " Anna "), (" ", None), ("anna", "")]
 )
@@ -369,6 +382,7 @@ def test_import_masks__people(
         run(catalogued, masks, annotator=annotator, reviewer=reviewer)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("path", "kind"), [("", "png"), ("", "sddi"), ("absent", "png")])
 def test_import_masks__no_masks(
     catalogued: Workspace, masks: Path, path: str, kind: str, refusal: Refusal
@@ -383,6 +397,7 @@ def test_import_masks__no_masks(
 SQUARE = (np.arange(256 * 256, dtype=np.int32) // 300 % 5).reshape(256, 256)
 
 
+@pytest.mark.training
 def test_import_masks__sddi(catalogued: Workspace, masks: Path, wording: SnapshotAssertion) -> None:
     for path in ("training/5%/train/a.npy", "training/10%/train/a.npy", "testing/test_dark/b.npy"):
         (masks / path).parent.mkdir(parents=True, exist_ok=True)

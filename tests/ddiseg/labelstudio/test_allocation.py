@@ -137,6 +137,7 @@ def test_draw__what_is_owed_to_one_draw_is_not_owed_to_another() -> None:
     assert allocation.draw("control", images("V-VI"), 20, 0) == {0}
 
 
+@pytest.mark.property
 @given(st.permutations(range(20)))
 def test_draw__row_numbers_and_order_decide_nothing(order: list[int]) -> None:
     there = images(*["I-II", "V-VI"] * 10)

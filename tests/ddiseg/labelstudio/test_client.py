@@ -156,6 +156,7 @@ def test_read__is_tried_again(studio: Studio, client: Client, fault: Fault) -> N
         assert studio.server.count("GET", path) == 3
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("fault", "done"),
     [

@@ -149,6 +149,7 @@ def test_connect__is_refused_without_credentials_by_no_webhook_that_came_by_itse
     assert not [w for w in studio.server.webhooks.values() if SECRET not in w.settings["url"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "more", "moved"),
     [
@@ -210,6 +211,7 @@ def test_connect__that_the_server_may_not_reach(studio: Studio, backend: MLBacke
         assert "unless it is started with LABEL_STUDIO_ML_BLOCK_LOCAL_IP=false" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [400, 401, 403, 500])
 @pytest.mark.parametrize("skip", [0, 1])
 def test_connect__webhooks_are_refused(
@@ -348,6 +350,7 @@ def test_disconnect__predictions_stay_shown(studio: Studio, backend: MLBackend, 
     assert project(studio)["model_version"] == shown
 
 
+@pytest.mark.slow
 def test_disconnect__nothing_is_predicted_yet(studio: Studio, backend: MLBackend) -> None:
     """The server takes no name that nothing has; the first push with a prediction brings it."""
     connect(studio, backend.url)
@@ -358,6 +361,7 @@ def test_disconnect__nothing_is_predicted_yet(studio: Studio, backend: MLBackend
     assert project(studio)["model_version"] == TITLE
 
 
+@pytest.mark.slow
 def test_disconnect__none_is_connected(studio: Studio, backend: MLBackend) -> None:
     ensure_projects(studio.workspace, studio.connection)
     assert disconnect(studio) is False
@@ -372,6 +376,7 @@ def test_disconnect__only_webhooks_are_left(studio: Studio, backend: MLBackend) 
     assert connected(studio) == ([], [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [401, 500])
 @pytest.mark.parametrize(
     ("method", "path"),
@@ -388,6 +393,7 @@ def test_disconnect__the_server_refuses(
     assert connected(studio) == ([], [])
 
 
+@pytest.mark.slow
 def test_secrets__are_nowhere_but_on_the_server(
     studio: Studio, backend: MLBackend, caplog: pytest.LogCaptureFixture
 ) -> None:

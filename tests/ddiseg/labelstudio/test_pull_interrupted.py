@@ -101,6 +101,7 @@ def test_pages__borders(studio: Studio, small_pages: None) -> None:
     assert {studio.state(image) for image in images} == {"submitted"}
 
 
+@pytest.mark.slow
 def test_incremental__reads_what_changed_and_no_more(studio: Studio, images: list[Image]) -> None:
     studio.server.set_clock(datetime(2030, 1, 1, tzinfo=UTC))
     studio.submit_unchanged(1)
@@ -120,6 +121,7 @@ def test_incremental__reads_what_changed_and_no_more(studio: Studio, images: lis
     assert len(asked) == 1
 
 
+@pytest.mark.slow
 def test_incremental__a_change_that_became_visible_late(
     studio: Studio, images: list[Image]
 ) -> None:
@@ -134,6 +136,7 @@ def test_incremental__a_change_that_became_visible_late(
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_clock__set_back_has_everything_read(studio: Studio, images: list[Image]) -> None:
     studio.server.set_clock(datetime(2030, 1, 1, 12, tzinfo=UTC))
     studio.submit_unchanged(1)
@@ -146,6 +149,7 @@ def test_clock__set_back_has_everything_read(studio: Studio, images: list[Image]
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("year", [2001, 2099])
 def test_clock__only_the_server_s_counts(studio: Studio, year: int) -> None:
     """It is decades away from this machine's."""
@@ -160,6 +164,7 @@ def test_clock__only_the_server_s_counts(studio: Studio, year: int) -> None:
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_clock__server_that_does_not_tell(studio: Studio, images: list[Image]) -> None:
     studio.submit_unchanged(1)
     studio.pull()

@@ -51,6 +51,7 @@ IMPORT = "/api/projects/*/import"
 # What annotators find
 
 
+@pytest.mark.slow
 def test_push__tasks_with_the_newest_prediction_painted(studio: Studio) -> None:
     painted, bare = studio.add_images(), studio.add_images(tone="V-VI")
     studio.predict(painted, lesion=3)
@@ -80,6 +81,7 @@ def test_push__tasks_with_the_newest_prediction_painted(studio: Studio) -> None:
     studio.check()
 
 
+@pytest.mark.slow
 def test_push__pictures_are_the_photographs(studio: Studio) -> None:
     studio.push(studio.add_images(2))
     shown = {path.name[:32]: path.read_bytes() for path in studio.copies()}
@@ -135,6 +137,7 @@ def test_push__longest_side_as_asked_and_prediction_stretched_to_it(studio: Stud
     np.testing.assert_array_equal(painted[16:], 4)
 
 
+@pytest.mark.slow
 def test_push__settled_images_are_refused(studio: Studio, wording: SnapshotAssertion) -> None:
     image = studio.add_images()[0]
     studio.catalogue.images.skip(image.id, "blurry", None, ANNOTATOR)
@@ -315,6 +318,7 @@ def _read_twice(studio: Studio) -> set[int]:
     return {task.image_id for task in studio.tasks() if task.readers == 2}
 
 
+@pytest.mark.slow
 def test_readers__both_readings_come_back(studio: Studio) -> None:
     [image] = studio.add_images()
     studio.push(readers=2)
@@ -353,6 +357,7 @@ def test_readers__cut_before_it_was_set(studio: Studio, fault: Fault) -> None:
 # Newer predictions
 
 
+@pytest.mark.slow
 def test_newer_prediction__is_shown_though_the_server_forgot_the_name(studio: Studio) -> None:
     """It does when a backend of that name goes."""
     images = studio.add_images(2)
@@ -477,6 +482,7 @@ def test_comment__shown_until_the_image_is_handed_in_again(studio: Studio) -> No
     studio.check(all_pulled=True)
 
 
+@pytest.mark.slow
 def test_comment__none_was_given(studio: Studio) -> None:
     [image] = studio.add_images()
     studio.push()

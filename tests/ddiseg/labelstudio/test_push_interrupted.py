@@ -57,6 +57,7 @@ IMPORT = "/api/projects/*/import"
 # Missing and changed photographs
 
 
+@pytest.mark.training
 def test_photograph__missing_ones_are_refused_and_sent_by_the_next_push(studio: Studio) -> None:
     images = studio.add_images(3)
     path = Path(studio.workspace.store.path(Kind.IMAGE, images[1].content_hash))
@@ -77,6 +78,7 @@ def test_photograph__missing_ones_are_refused_and_sent_by_the_next_push(studio: 
     studio.check()
 
 
+@pytest.mark.training
 def test_photograph__replaced_on_disk(studio: Studio, tmp_path: Path) -> None:
     """What was pushed is pulled; what was not pushed yet is refused; verify names both."""
     pushed = studio.add_images(in_place=tmp_path / "pushed.png")[0]
@@ -333,6 +335,7 @@ def forget(studio: Studio) -> None:
         studio.catalogue.tasks.update_task(task.id, remote_id=None)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("begun", ["first", "second", "neither"])
 def test_doubled_task__the_one_that_people_began_stays(studio: Studio, begun: str) -> None:
     images = studio.add_images()

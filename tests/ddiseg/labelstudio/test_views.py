@@ -56,6 +56,7 @@ def test_columns__photograph_name_and_tone(drawn: Studio) -> None:
     assert not ITS_OWN & {name.removeprefix("tasks:") for name in hidden}
 
 
+@pytest.mark.slow
 def test_columns__hidden_tone(studio: Studio) -> None:
     studio.add_images()
     studio.push(show_tone=False)

@@ -15,6 +15,7 @@ def test_next_name__fills_gaps() -> None:
     assert next_name({"auto-1", "auto-3", "week-1"}) == "auto-2"
 
 
+@pytest.mark.slow
 def test_images_to_score__all_that_may_be_selected(spots: Workspace) -> None:
     (begun,) = draw_batch(spots.catalogue, "week-1", BatchRequest(1), "manager").members
     spots.catalogue.images.skip(9, "unusable", None, "manager")
@@ -22,6 +23,7 @@ def test_images_to_score__all_that_may_be_selected(spots: Workspace) -> None:
     assert scored == {5, 6, 7, 8} - {begun.image.id}
 
 
+@pytest.mark.slow
 def test_images_to_score__of_more_a_sample_by_tone_and_seed(
     spots: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -36,6 +38,7 @@ def test_images_to_score__of_more_a_sample_by_tone_and_seed(
     assert any(each != samples[0] for each in samples)
 
 
+@pytest.mark.slow
 def test_images_to_score__nothing(spots: Workspace) -> None:
     for number in range(5, 10):
         spots.catalogue.images.skip(number, "unusable", None, "manager")

@@ -388,6 +388,7 @@ def test_round__must_refresh_though_it_is_not_due(studio: Studio, round_of: RunR
     assert round_of(every=100, must_refresh=True)["refresh"].said.startswith("fedd-1")
 
 
+@pytest.mark.training
 def test_plan__says_what_would_be_and_changes_nothing(
     studio: Studio, options: Callable[..., RoundOptions], batch: list[Image]
 ) -> None:

@@ -53,6 +53,7 @@ def test_due__masks_of_the_hold_out_set_are_not_waited_for(spots: Workspace) -> 
     assert refresh_due(spots.catalogue, 3, WEEK).why.startswith("2 new accepted masks")
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("age", "is_due"),
     [(timedelta(days=8), True), (timedelta(days=6), False), (timedelta(days=-30), False)],

@@ -90,11 +90,13 @@ def test_mask_hash__is_the_documented_bytes() -> None:
     assert mask_hash(mask.reshape(3, 2)) != expected
 
 
+@pytest.mark.property
 @given(masks)
 def test_classes_in__as_unique(mask: Mask) -> None:
     assert classes_in(mask) == tuple(np.unique(mask).tolist())
 
 
+@pytest.mark.property
 @given(masks)
 def test_png__round_trip(mask: Mask) -> None:
     data = encode_png(mask, PALETTE)
@@ -221,6 +223,7 @@ def npy_with_header(header: bytes) -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
 
 
+@pytest.mark.property
 @given(masks, st.permutations(range(5)))
 def test_remap__there_and_back(mask: Mask, order: list[int]) -> None:
     foreign = np.array([-3, 0, 17, 255, 10**12])[mask]
@@ -247,6 +250,7 @@ def test_parse_class_mapping(text: str, expected: dict[int, int]) -> None:
     assert parse_class_mapping(text, NAMES) == expected
 
 
+@pytest.mark.property
 @given(masks, st.integers(0, 40), st.integers(0, 40))
 def test_stretch__enlarge_and_back(mask: Mask, taller: int, wider: int) -> None:
     height, width = mask.shape
@@ -255,6 +259,7 @@ def test_stretch__enlarge_and_back(mask: Mask, taller: int, wider: int) -> None:
     np.testing.assert_array_equal(stretch(larger, (height, width)), mask)
 
 
+@pytest.mark.property
 @given(masks, st.integers(1, 40), st.integers(1, 40))
 def test_stretch__turned_over(mask: Mask, height: int, width: int) -> None:
     # Where a target centre falls between two source pixels a side must be chosen; skip those.

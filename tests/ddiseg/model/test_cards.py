@@ -107,6 +107,7 @@ def test_model_card__limits_of_one_that_nobody_judged(full: Workspace) -> None:
     assert "Nothing was measured." in markdown(model_card(full, version))
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("shown", "said"),
     [

@@ -210,6 +210,7 @@ def test_refresh__skipped_images_are_left_out(moles: Workspace, learn: Learn) ->
     assert learn(moles).left_out["skipped"] == 1
 
 
+@pytest.mark.training
 def test_refresh__unknown_subset(moles: Workspace, learn: Learn, refusal: Refusal) -> None:
     with refusal(NotFoundError):
         learn(moles, exclude=["none"])
@@ -222,6 +223,7 @@ def test_refresh__nothing_is_known(filled: Workspace, learn: Learn, refusal: Ref
     assert list(filled.catalogue.models.all()) == []
 
 
+@pytest.mark.training
 def test_refresh__one_class_only(moles: Workspace, learn: Learn, refusal: Refusal) -> None:
     _subset(moles, "mine", *range(4, 28))
     with moles.catalogue._database.write() as session:
@@ -231,6 +233,7 @@ def test_refresh__one_class_only(moles: Workspace, learn: Learn, refusal: Refusa
         learn(moles, exclude=["mine"])
 
 
+@pytest.mark.training
 def test_refresh__a_photograph_that_is_missing(
     moles: Workspace, learn: Learn, refusal: Refusal
 ) -> None:
@@ -241,6 +244,7 @@ def test_refresh__a_photograph_that_is_missing(
     assert list(moles.catalogue.models.all()) == []
 
 
+@pytest.mark.training
 def test_refresh__block_that_does_not_exist(
     moles: Workspace, tiny_weights: Path, refusal: Refusal
 ) -> None:
@@ -313,6 +317,7 @@ def test_prelabel__missing_photograph_does_not_stop_the_rest(
     }
 
 
+@pytest.mark.training
 def test_prelabel__without_a_classifier(moles: Workspace, refusal: Refusal) -> None:
     moles.catalogue.models.add(NewModelVersion("f" * 64, "s", "b", {}, [], {}, "1.0"), "tester")
     with refusal(NotFoundError):

@@ -70,6 +70,7 @@ def test_tones_text__in_the_protocols_order(wording: SnapshotAssertion) -> None:
     assert tones_text({"unknown": 1, "V-VI": 3, "I-II": 20}) == wording
 
 
+@pytest.mark.training
 def test_held_out__of_a_version_that_was_compared(
     workspace: Workspace, tiny_weights: Path, wording: SnapshotAssertion
 ) -> None:
@@ -116,6 +117,7 @@ def test_held_out__of_a_first_version_and_of_none(workspace: Workspace, tiny_wei
         assert holdout_lesion_iou(version) is None
 
 
+@pytest.mark.training
 def test_measured__what_ended_the_training(workspace: Workspace, tiny_weights: Path) -> None:
     def score(n: int, interval: list[float] | None) -> dict[str, object]:
         return {"iou_mean": 0.5, "iou_mean_ci95": interval, "n": n, "patients": n}

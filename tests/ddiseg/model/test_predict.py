@@ -106,6 +106,7 @@ def test_prelabel__missing_photograph_does_not_stop_the_rest(
     assert len(outcomes) == 5
 
 
+@pytest.mark.training
 def test_prelabel__without_a_model(spots: Workspace) -> None:
     with pytest.raises(LookupError, match="ddiseg refresh"):
         prelabel(spots, spots.catalogue.images.select())

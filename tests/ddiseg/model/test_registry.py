@@ -384,6 +384,7 @@ def test_diff__classifiers_by_their_images(spots: Workspace) -> None:
     assert found.tables["validation"]["columns"] == ["malignancy-1", "malignancy-2"]
 
 
+@pytest.mark.training
 def test_diff__what_can_not_be_compared(
     workspace: Workspace, tiny_weights: Path, refusal: Refusal
 ) -> None:

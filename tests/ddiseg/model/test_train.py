@@ -203,6 +203,7 @@ def test_refresh__again_is_unchanged_until_something_changes(
     assert learn(spots, seed=1).version.name == "fedd-2"
 
 
+@pytest.mark.training
 def test_refresh__no_accepted_mask_is_refused(
     workspace: Workspace, learn: Learn, refusal: Refusal
 ) -> None:
@@ -270,6 +271,7 @@ def test_refresh__once_begun_holding_out_goes_on(spots: Workspace, learn: Learn)
     assert learn(spots, seed=1).version.gate is not None
 
 
+@pytest.mark.training
 def test_refresh__everything_held_out_leaves_nothing_to_learn_from(
     spots: Workspace, learn: Learn, refusal: Refusal
 ) -> None:
@@ -293,6 +295,7 @@ def test_refresh__a_version_in_use_that_can_not_paint_keeps_no_other_from_use(
     assert not done.version.gate["judged"]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("tolerance", [5, -1, float("nan")])
 def test_refresh__a_tolerance_that_is_none_is_refused_before_anything_is_done(
     spots: Workspace,

@@ -73,6 +73,7 @@ def test_export__every_mask_decodes_to_the_catalogues(
             assert isinstance(region["counts"], str)
 
 
+@pytest.mark.slow
 def test_export__categories_are_the_protocols(stocked: Builder, tmp_path: Path) -> None:
     coco = exported(stocked, tmp_path / "out")
     assert {c["id"]: c["name"] for c in coco.cats.values()} == {
@@ -81,6 +82,7 @@ def test_export__categories_are_the_protocols(stocked: Builder, tmp_path: Path) 
     assert coco.dataset["info"]["background"] == PROTOCOL.hole_fill == "background"
 
 
+@pytest.mark.slow
 def test_export__attributes_licence_and_provenance(stocked: Builder, tmp_path: Path) -> None:
     coco = exported(stocked, tmp_path / "out")
     first = next(i for i in coco.imgs.values() if i["attributes"]["name"] == "000001.png")

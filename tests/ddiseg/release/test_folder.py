@@ -37,6 +37,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("format_name", FORMATS)
 def test_write_release__manifest_names_every_file(
     stocked: Builder, tmp_path: Path, format_name: str
@@ -180,6 +181,7 @@ def _stopped(*_args: Any, **_options: Any) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("format_name", FORMATS)
 @pytest.mark.parametrize(
     ("failure", "error"), [(_full_disk, WorkspaceError), (_stopped, KeyboardInterrupt)]
@@ -230,6 +232,7 @@ def test_write_release__killed_midway_then_again(stocked: Builder, tmp_path: Pat
     assert names(tmp_path) == {"w", "out"}
 
 
+@pytest.mark.process
 def test_write_release__folder_like_a_killed_ones_but_not_ours_is_kept(
     stocked: Builder, tmp_path: Path
 ) -> None:
@@ -240,6 +243,7 @@ def test_write_release__folder_like_a_killed_ones_but_not_ours_is_kept(
     assert (theirs / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.process
 def test_write_release__living_process_keeps_its_part(stocked: Builder, tmp_path: Path) -> None:
     release = Release.gather(stocked.workspace)
     part = tmp_path / f".out.part-{os.getppid()}"
@@ -252,6 +256,7 @@ def test_write_release__living_process_keeps_its_part(stocked: Builder, tmp_path
     assert not part.exists(), "its process is gone"
 
 
+@pytest.mark.process
 def test_write_release__another_process_was_faster(
     stocked: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +290,7 @@ def small_disk(tmp_path: Path) -> Any:
     subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.process
 def test_write_release__full_disk(builder: Builder, small_disk: Path, refusal: Refusal) -> None:
     for number in range(4):
         photograph = builder.image(f"{number}.png", (100, 100))  # noise: about 30 kB each
@@ -328,6 +334,7 @@ def test_write_release__image_that_cannot_be_exported_is_named_and_left_out(
     assert not write_release(release, "coco", target).new
 
 
+@pytest.mark.process
 def test_write_release__repaired_photograph_makes_another_release(
     stocked: Builder, tmp_path: Path
 ) -> None:
@@ -378,6 +385,7 @@ def test_gather__empty_selections_say_what_to_do(builder: Builder, refusal: Refu
         Release.gather(builder.workspace, subset="b")
 
 
+@pytest.mark.process
 def test_gather__subset_and_unreviewed_masks(stocked: Builder) -> None:
     catalogue = stocked.workspace.catalogue
     ids = [catalogue.images.find(f"00000{k}").id for k in (1, 4, 5)]
@@ -387,6 +395,7 @@ def test_gather__subset_and_unreviewed_masks(stocked: Builder) -> None:
     assert names == ["000001.png"]
 
 
+@pytest.mark.process
 def test_gather__correction_names_its_parent(stocked: Builder) -> None:
     catalogue = stocked.workspace.catalogue
     image = catalogue.images.find("000004.png")
@@ -408,6 +417,7 @@ def test_write_release__two_datasets_with_the_same_names(
     assert names(tmp_path / "out/images") == {"a_1.png", "b_1.png"}
 
 
+@pytest.mark.process
 def test_write_release__unknown_format(stocked: Builder, tmp_path: Path, refusal: Refusal) -> None:
     with refusal(InputError):
         write_release(Release.gather(stocked.workspace), "bmp", tmp_path / "out")

@@ -120,6 +120,7 @@ def test_side_by_side__says_what_the_interval_allows(painted: float, verdict: st
     assert said(rows, 0, TIME).startswith(verdict)
 
 
+@pytest.mark.slow
 def test_side_by_side__too_few_says_nothing_else(wording: SnapshotAssertion) -> None:
     rows = arms({}, {}) + [mask(100 + k, tone="V-VI", patient=f"p{k % 2}") for k in range(3)]
     assert said(rows, 0, TIME, "tone V-VI") == wording
@@ -173,6 +174,7 @@ def test_over_time__a_rise_has_two_readings() -> None:
     assert said(rising(), 1, OTHERS, "pixels changed").startswith("It fell, from 5.0 % [")
 
 
+@pytest.mark.slow
 def test_over_time__a_fall_has_two_as_well() -> None:
     falling = [mask(39 - row.event_id, unchanged=row.event_id >= 20) for row in rising()]
     text = said(falling, 1, SHARE)
@@ -180,6 +182,7 @@ def test_over_time__a_fall_has_two_as_well() -> None:
     assert "either the model predicts worse, or annotators check more closely" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unchanged", [True, False])
 def test_over_time__all_alike_is_no_trend(unchanged: bool) -> None:
     text = said([mask(k, unchanged=unchanged) for k in range(30)], 1, SHARE)

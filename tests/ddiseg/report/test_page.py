@@ -147,6 +147,7 @@ def test_report__an_accepted_mask_stands_beside_the_prediction_before_it(
     )
 
 
+@pytest.mark.training
 def test_report__no_prediction_by_a_model_that_learned_from_the_mask(filled: Workspace) -> None:
     (accepted,) = filled.catalogue.masks.accepted().values()
     filled.catalogue.models.add(
@@ -288,6 +289,7 @@ def test_report__synthetic_is_what_the_dataset_says_not_its_licence(worked: Work
     assert said in page_of(worked).text
 
 
+@pytest.mark.training
 def test_report__all_images_synthetic(workspace: Workspace) -> None:
     phantoms = workspace.catalogue.images.dataset("phantoms", synthetic=True)
     new = NewImage("9.png", "f" * 64, 1, 1, "c" * 64, "0" * 16, 8, 6)
@@ -340,6 +342,7 @@ def test_report_command(worked: Workspace, capsys: pytest.CaptureFixture[str]) -
     assert data["unreadable"] == []
 
 
+@pytest.mark.training
 def test_most_uncertain__open_images_least_certain_first(filled: Workspace) -> None:
     catalogue = filled.catalogue
     catalogue.images.reopen(1, "tester")
@@ -392,6 +395,7 @@ def test_of_tone__of_many_accepted_masks_a_sample_is_compared(
     assert "and accepted mask, not compared" in text
 
 
+@pytest.mark.training
 def test_of_tone__an_author_who_could_not_draw_a_lesion(filled: Workspace) -> None:
     """Nothing is said of a class that was not looked for."""
     new = NewMask(

@@ -112,6 +112,7 @@ def test_people__too_few_over_time_are_not_drawn(page: Render) -> None:
     assert "it was withheld, at random" not in found.text, "no legend of an arm that there is not"
 
 
+@pytest.mark.slow
 def test_people__one_patient_is_not_drawn(page: Render) -> None:
     found = page([mask(k, patient="the same") for k in range(40)])
     assert figures(found) == []

@@ -73,6 +73,7 @@ def test_tables__say_what_their_rows_are(people: People) -> None:
         assert any(note.startswith(f"{label}: ") for note in arms.notes)
 
 
+@pytest.mark.slow
 def test_tables__too_few_is_said_and_marked(people: People) -> None:
     for _ in range(4):
         people.accept(lesion(2), lesion(2))
@@ -92,6 +93,7 @@ def test_tables__one_patient_is_too_few(people: People) -> None:
     assert all(r.few for _, rows in agreement.groups for r in rows)
 
 
+@pytest.mark.slow
 def test_tables__no_prediction_at_all_leaves_the_time_without_it(people: People) -> None:
     for _ in range(5):
         people.accept(lesion(2), seconds=70)
@@ -100,6 +102,7 @@ def test_tables__no_prediction_at_all_leaves_the_time_without_it(people: People)
     assert (bare["images"], bare["median, s"], bare["lesion Dice"]) == ("5", "70 [70, 70]", "—")
 
 
+@pytest.mark.slow
 def test_tables__over_time(wording: SnapshotAssertion) -> None:
     rows = [mask(k, unchanged=k >= 20, readers=0.9 if k < 6 else None) for k in range(40)]
     rows += [mask(100 + k, arm=Arm.CONTROL) for k in range(6)]

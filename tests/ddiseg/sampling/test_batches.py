@@ -222,6 +222,7 @@ def test_draw__related_to_an_open_batch(fill: Fill) -> None:
     assert second.members[0].image.patient != patient
 
 
+@pytest.mark.slow
 def test_draw__only_what_nobody_has_begun(
     fill: Fill, paint: Paint, new_mask: Callable[..., NewMask]
 ) -> None:
@@ -251,6 +252,7 @@ def test_draw__random_share_is_drawn_from_all_and_recorded(fill: Fill, paint: Pa
     assert chosen == set(sorted(set(range(61, 91)) - {i.id for i in random})[-8:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "by_lot"), [(0, 0), (50, 5), (100, 10)])
 def test_draw__random_share(fill: Fill, paint: Paint, share: float, by_lot: int) -> None:
     catalogue = fill(_rows(10))
@@ -468,6 +470,7 @@ def test_draw__as_many_as_asked_for_wherever_there_are_enough(
     catalogue.batches.close(name, "tester")
 
 
+@pytest.mark.slow
 def test_draw__worst_is_not_given_more_than_was_asked_for(fill: Fill, paint: Paint) -> None:
     """A tone runs out through its patients after the others have been given a third of its slots."""
     rows = _rows(60)

@@ -114,6 +114,7 @@ def test_draw_presets__none_there(catalogue: Catalogue, refusal: Refusal) -> Non
         draw_presets(catalogue, ["fedd-2023-5"], "tester", partial=True)
 
 
+@pytest.mark.training
 def test_draw_presets__name_of_several_images(
     ddi: Catalogue, new_image: Callable[..., NewImage], splits: dict[str, Any]
 ) -> None:

@@ -53,6 +53,7 @@ def test_family__joined_from_both_sides_the_newcomer_is_on_neither() -> None:
     assert _by_group(images, known) == {**known, 3: Split.EXCLUDED}
 
 
+@pytest.mark.property
 @given(data=st.data())
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_sides__as_masks_come_none_changes_and_no_family_is_on_both(data: st.DataObject) -> None:

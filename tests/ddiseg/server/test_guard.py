@@ -14,6 +14,7 @@ WITH_SECRET = {"X-Ddiseg-Secret": "battery staple"}
 PULL = {"action": "PROJECT_UPDATED", "project": {"id": 3}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("auth", [None, ("ddiseg", "wrong"), ("other", "correct horse")])
 def test_strangers__are_refused_everywhere(served: Served, auth: tuple[str, str] | None) -> None:
     posted = ("/predict", "/setup", "/webhook", "/webhook/", "/webhook/wrong")
@@ -48,11 +49,13 @@ def test_refused__the_body_is_not_read(headers: list[tuple[bytes, bytes]], statu
     assert sent[0]["status"] == status
 
 
+@pytest.mark.slow
 def test_bearer__is_the_password(served: Served) -> None:
     headers = {"Authorization": "Bearer correct horse"}
     assert served.client.get("/versions", headers=headers).status_code == 200
 
 
+@pytest.mark.slow
 def test_health__is_open_but_says_when_credentials_are_wrong(served: Served) -> None:
     assert served.client.get("/health").json() == {"status": "UP", "model_class": "ddiseg"}
     assert served.client.get("/health", auth=("ddiseg", "wrong")).status_code == 401
@@ -72,12 +75,14 @@ def test_webhook_s_secret__opens_nothing_else(served: Served) -> None:
     assert served.client.post("/predict/battery staple", json={}).status_code == 401
 
 
+@pytest.mark.slow
 def test_large_body__is_refused_by_its_announced_length(served: Served) -> None:
     answer = served.post("/predict", {"tasks": [], "padding": "x" * MAX_BODY})
     assert answer.status_code == 413
     assert "--max-body-mb" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/predict", "/webhook", "/setup"])
 def test_large_body__is_refused_while_it_is_read(served: Served, path: str) -> None:
     def chunks() -> Iterator[bytes]:
@@ -91,6 +96,7 @@ def test_large_body__is_refused_while_it_is_read(served: Served, path: str) -> N
     assert "--max-body-mb" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", ["-5", "x", "\u0665"])
 def test_odd_content_length__is_counted_anyway(served: Served, length: str) -> None:
     headers = {"Content-Length": length.encode()}

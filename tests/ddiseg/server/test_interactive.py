@@ -84,6 +84,7 @@ def test_read_clicks__of_no_class_of_ours() -> None:
         read_clicks(_context(_click(1, 1, "freckle")), load_protocol(), (100, 100))
 
 
+@pytest.mark.training
 def test_click__region_of_its_class_at_the_size_of_the_copy(trained: Desk, serve: Serve) -> None:
     image = trained.workspace.catalogue.images.select()[4]
     (task,) = trained.give([image], size=2 * SIZE)
@@ -98,6 +99,7 @@ def test_click__region_of_its_class_at_the_size_of_the_copy(trained: Desk, serve
     assert (inside & truth).sum() / (inside | truth).sum() > 0.5
 
 
+@pytest.mark.training
 def test_click__again_is_answered_from_memory(
     trained: Desk, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +174,7 @@ def test_no_model__says_what_to_do(desk: Desk, served: Served) -> None:
     assert "no model yet" in result["reason"]
 
 
+@pytest.mark.training
 def test_recorded_request__of_a_stranger_and_of_ours(
     trained: Desk, serve: Serve, recorded: dict[str, Any]
 ) -> None:

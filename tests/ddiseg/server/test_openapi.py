@@ -33,6 +33,7 @@ def schema(desk: Desk, served: Served) -> Any:
     return create_app(served.backend, MAX_BODY).openapi()
 
 
+@pytest.mark.slow
 def test_routes__are_all_tried(schema: dict[str, Any]) -> None:
     there = {(method, path) for path, methods in schema["paths"].items() for method in methods}
     assert there == set(ROUTES)

@@ -40,6 +40,7 @@ def test_paint__leaves_what_an_older_model_has_painted(trained: Desk, model: Mod
     assert names == {images[0].id: [2], images[1].id: [1]}
 
 
+@pytest.mark.training
 def test_paint__stops_between_parts(
     trained: Desk, model: ModelCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

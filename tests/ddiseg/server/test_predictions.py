@@ -26,6 +26,7 @@ def _reasons(answer: dict[str, Any]) -> list[str]:
     return [entry["reason"] for entry in answer["unanswered"]]
 
 
+@pytest.mark.training
 def test_stored__regions_of_the_mask_at_the_size_of_the_copy(desk: Desk, served: Served) -> None:
     images = desk.add_images(2)
     mask = desk.predict(images, lesion=10 * SIZE)[0]
@@ -41,6 +42,7 @@ def test_stored__regions_of_the_mask_at_the_size_of_the_copy(desk: Desk, served:
     assert answer["unanswered"] == []
 
 
+@pytest.mark.training
 def test_stored__in_the_order_of_the_request(desk: Desk, served: Served) -> None:
     images = desk.add_images(3)
     for number, image in enumerate(images):
@@ -51,6 +53,7 @@ def test_stored__in_the_order_of_the_request(desk: Desk, served: Served) -> None
     assert [(painted(r["result"]) == 1).sum() for r in results] == [30, 10, 20]
 
 
+@pytest.mark.training
 def test_bare__becomes_painted_in_the_catalogue(desk: Desk, served: Served) -> None:
     task, mask = desk.given(Arm.BARE)
     served.post("/predict", predict_request(asked(task)))
@@ -58,6 +61,7 @@ def test_bare__becomes_painted_in_the_catalogue(desk: Desk, served: Served) -> N
     assert (now.arm, now.mask_id) == (Arm.PREDICTED, mask.id)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("counted", ["total_annotations", "cancelled_annotations"])
 def test_bare_and_begun__stays_as_it_was(desk: Desk, served: Served, counted: str) -> None:
     task, _ = desk.given(Arm.BARE)
@@ -67,6 +71,7 @@ def test_bare_and_begun__stays_as_it_was(desk: Desk, served: Served, counted: st
     assert desk.task(task.remote_id or 0).arm == Arm.BARE
 
 
+@pytest.mark.training
 def test_bare_and_handed_in__stays_as_it_was(desk: Desk, served: Served) -> None:
     images = desk.add_images(1)
     (task,) = desk.give(images)
@@ -77,6 +82,7 @@ def test_bare_and_handed_in__stays_as_it_was(desk: Desk, served: Served) -> None
     assert desk.task(task.remote_id or 0).arm == Arm.BARE
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("begun", "shown"), [(1, 10), (0, 20)], ids=["begun", "not begun"])
 def test_predicted__shows_the_newest_unless_somebody_began(
     desk: Desk, served: Served, begun: int, shown: int
@@ -90,6 +96,7 @@ def test_predicted__shows_the_newest_unless_somebody_began(
     assert desk.task(task.remote_id or 0).mask_id == (old.id if begun else new.id)
 
 
+@pytest.mark.training
 def test_rework__shows_the_persons_mask(desk: Desk, served: Served) -> None:
     images = desk.add_images(1)
     desk.accept(images[0], 0)
@@ -102,6 +109,7 @@ def test_rework__shows_the_persons_mask(desk: Desk, served: Served) -> None:
     assert region["id"].startswith(person.content_hash[:16])
 
 
+@pytest.mark.training
 def test_control_arm__is_withheld(desk: Desk, served: Served) -> None:
     task, _ = desk.given(Arm.CONTROL)
     answer = served.predict(asked(task))
@@ -126,6 +134,7 @@ def test_unknown_tasks__do_not_fail_the_others(desk: Desk, served: Served) -> No
     assert _reasons(answer) == [UNKNOWN] * len(changes)
 
 
+@pytest.mark.training
 def test_wrong_project__of_the_request(desk: Desk, served: Served) -> None:
     task, _ = desk.given()
     request = predict_request(asked(task, project=None))
@@ -135,6 +144,7 @@ def test_wrong_project__of_the_request(desk: Desk, served: Served) -> None:
         assert _reasons(answer) == [UNKNOWN]
 
 
+@pytest.mark.training
 def test_review_project__shows_people_s_masks_only(desk: Desk, served: Served) -> None:
     images = desk.add_images(1)
     (mask,) = desk.predict(images)
@@ -150,6 +160,7 @@ def test_task_deleted_on_the_server__is_unknown(desk: Desk, served: Served) -> N
     assert _reasons(answer) == [UNKNOWN]
 
 
+@pytest.mark.training
 def test_paths_and_addresses_in_a_task__are_never_opened(
     desk: Desk, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +181,7 @@ def test_paths_and_addresses_in_a_task__are_never_opened(
     assert [path for path in opened if "passwd" in path or "x.png" in path] == []
 
 
+@pytest.mark.training
 def test_mask_missing_from_the_store__says_so(desk: Desk, served: Served) -> None:
     task, mask = desk.given(Arm.BARE)
     path = desk.workspace.store.path(Kind.MASK, mask.content_hash)
@@ -292,6 +304,7 @@ def test_model_busy__is_told_in_time(
     assert "busy" in _reasons(answer)[0]
 
 
+@pytest.mark.training
 def test_thousands_of_tasks__are_answered_piece_by_piece(desk: Desk, served: Served) -> None:
     task, _ = desk.given()
     tasks = [predictions.RequestedTask(**asked(task)) for _ in range(2_000)]
@@ -315,6 +328,7 @@ def test_too_many_tasks__are_refused(served: Served) -> None:
     assert "tasks" in answer.json()["detail"]
 
 
+@pytest.mark.training
 def test_many_unknown_tasks__in_one_call(served: Served) -> None:
     body = json.dumps({"tasks": [{"id": n} for n in range(6_000)]}, separators=(",", ":")).encode()
     answer = served.send("/predict", body)

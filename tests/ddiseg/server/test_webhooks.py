@@ -91,6 +91,7 @@ def test_recorded_webhook__of_ours_and_of_others(
     assert unknown == (1 if jobs else 0)
 
 
+@pytest.mark.training
 def test_odd_project__is_ignored(idle: Served) -> None:
     for project in (None, {}, {"id": None}, {"id": "3"}, {"id": True}, [3], 3, {"id": [3]}):
         answer = idle.post("/webhook", {"action": "ANNOTATION_CREATED", "project": project})
@@ -98,12 +99,14 @@ def test_odd_project__is_ignored(idle: Served) -> None:
     assert _waiting(idle) == []
 
 
+@pytest.mark.training
 def test_odd_number__is_an_unknown_project(idle: Served) -> None:
     for number in (0, -3, 2**70):
         answer = idle.post("/webhook", {"action": "START_TRAINING", "project": {"id": number}})
         assert answer.json() == {"status": "unknown project"}
 
 
+@pytest.mark.training
 def test_garbage__is_refused(idle: Served) -> None:
     for body in (b"", b"{", b"[]", b'{"project": 3}', b'{"action": 7}', b"\xff"):
         answer = idle.client.post("/webhook", content=body, auth=("ddiseg", "correct horse"))
@@ -146,6 +149,7 @@ def test_catalogue_locked__is_told_soon_and_loses_nothing(
     assert idle.metric('ddiseg_webhooks_total{outcome="busy"}') == 3
 
 
+@pytest.mark.training
 def test_catalogue_broken__is_told(idle: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_kind: JobKind) -> bool:
         raise WorkspaceError("the catalogue's disk is full")
@@ -170,6 +174,7 @@ def test_defect__is_told_and_the_next_webhook_is_taken(
     assert idle.post("/webhook", PULL).json() == {"status": "queued"}
 
 
+@pytest.mark.training
 def test_jobs_wanted__those_that_come_while_one_is_written_share_the_next_write(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +197,7 @@ def test_jobs_wanted__those_that_come_while_one_is_written_share_the_next_write(
     assert written == [JobKind.PULL] * 2
 
 
+@pytest.mark.training
 def test_jobs_wanted__giving_up_does_not_cancel_it_for_others(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +217,7 @@ def test_jobs_wanted__giving_up_does_not_cancel_it_for_others(
     wanted.stop()
 
 
+@pytest.mark.training
 def test_jobs_wanted__stop_writes_what_is_asked_for(workspace: Workspace) -> None:
     wanted = JobsWanted(workspace, lambda: None)
     future = wanted.want(JobKind.REFRESH, PROJECT)

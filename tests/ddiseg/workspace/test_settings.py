@@ -138,6 +138,7 @@ def test_write__is_read_again(tmp_path_factory: Any, changes: list[tuple[Setting
     assert read == wanted
 
 
+@pytest.mark.training
 def test_set__is_an_event_with_old_and_new(workspace: Workspace) -> None:
     setting = find_setting("study.control")
     assert workspace.set(setting, 20.0, "maria") == 0

@@ -181,6 +181,7 @@ def _tree(folder: Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in sorted((folder / "store").rglob("*")) if p.is_file()}
 
 
+@pytest.mark.slow
 def test_verify__whole(whole: Workspace) -> None:
     seen: list[tuple[int, int]] = []
     findings = verify(whole, lambda done, total: seen.append((done, total)))
@@ -196,6 +197,7 @@ def test_verify__empty(workspace: Workspace) -> None:
     assert verify(workspace).problems == []
 
 
+@pytest.mark.slow
 def test_verify__truths_are_files_that_a_row_names(whole: Workspace) -> None:
     accepted = whole.catalogue.masks.all()[0]
     _evaluate(whole)
@@ -206,6 +208,7 @@ def test_verify__truths_are_files_that_a_row_names(whole: Workspace) -> None:
     assert (findings.checked["masks"], findings.orphans["masks"]) == (2, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DAMAGE)
 def test_verify__damage(whole: Workspace, case: str) -> None:
     damage, part, line = DAMAGE[case]
@@ -218,6 +221,7 @@ def test_verify__damage(whole: Workspace, case: str) -> None:
     assert _tree(whole.root) == before
 
 
+@pytest.mark.slow
 def test_verify__all_damage_at_once(whole: Workspace) -> None:
     for case in ("image missing", "mask truncated", "model changed", "state without its event"):
         DAMAGE[case][0](whole)
@@ -237,6 +241,7 @@ def test_verify__mask_of_another_size_than_its_image(whole: Workspace) -> None:
     assert verify(whole).problems == []
 
 
+@pytest.mark.slow
 def test_verify__one_file_of_two_rows_is_told_with_both(whole: Workspace) -> None:
     _sql(
         "INSERT INTO masks SELECT 2, 2, content_hash, width, height, mapping, classes, 'carl',"

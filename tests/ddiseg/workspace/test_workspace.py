@@ -41,6 +41,7 @@ def test_create__again_keeps_everything(filled: Workspace) -> None:
     again.catalogue.close()
 
 
+@pytest.mark.slow
 def test_create__places_of_ones_own_are_found_from_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,6 +58,7 @@ def test_create__places_of_ones_own_are_found_from_another_folder(
     assert sorted(p.name for p in (tmp_path / "w").iterdir()) == [SETTINGS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "places",
     [
@@ -126,6 +128,7 @@ def test_catalogue_is_lost__is_never_replaced_by_an_empty_one(
     assert (file.stat().st_size if file.exists() else None) == (0 if state == "empty" else None)
 
 
+@pytest.mark.slow
 def test_create__stopped_before_the_settings_were_written_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +189,7 @@ def test_a_folder_where_the_settings_belong(
     )
 
 
+@pytest.mark.slow
 def test_create__home_folder_in_the_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
@@ -216,6 +220,7 @@ def test_photograph_and_mask__round_trip(
     assert np.array_equal(filled.mask_over(image, mask), filled.mask(mask))
 
 
+@pytest.mark.slow
 def test_mask_over__stretched_back(filled: Workspace) -> None:
     image = filled.catalogue.images.find("1.png")
     mask = filled.catalogue.masks.accepted()[1]

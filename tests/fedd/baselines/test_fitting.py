@@ -108,6 +108,7 @@ def test_fit__gpu_out_of_memory(refusal: Refusal) -> None:
         fit(_net(), full, _samples(), _samples(0), _settings())
 
 
+@pytest.mark.property
 @given(st.integers(2, 70), st.integers(2, 9))
 def test_batches__all_images_once_and_none_alone(count: int, size: int) -> None:
     parts = _batches(torch.arange(count), size)

@@ -54,6 +54,7 @@ def test_unet__from_torchvisions_file(mobilenet: dict[str, Tensor], tmp_path: Pa
         torch.testing.assert_close(tensor, mobilenet[key])
 
 
+@pytest.mark.process
 def test_unet__from_safetensors_without_a_classifier(
     mobilenet: dict[str, Tensor], tmp_path: Path
 ) -> None:

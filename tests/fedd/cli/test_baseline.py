@@ -104,6 +104,7 @@ def test_classify_and_predict(folders: tuple[Path, Path], tmp_path: Path) -> Non
     assert {row["note"] for row in rows} == {"research output, not a diagnosis"}
 
 
+@pytest.mark.training
 def test_segment__start_weights_that_do_not_fit(folders: tuple[Path, Path], tmp_path: Path) -> None:
     import torch
 

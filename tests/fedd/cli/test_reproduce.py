@@ -68,6 +68,7 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("status", "words"),
     [
@@ -98,6 +99,7 @@ def test_reproduce__refused_at_once(
     assert not (here / "out" / "cells").exists()
 
 
+@pytest.mark.training
 def test_weights__without_the_blocks(
     ddi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +114,7 @@ def test_weights__without_the_blocks(
     assert "also read block 14" in done.output
 
 
+@pytest.mark.training
 def test_device__auto_is_every_one_and_baselines_get_the_first(
     ddi: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def test_by_tone__all_then_each_tone_at_one_threshold() -> None:
     assert found["V-VI"].roc_auc.value == 1
 
 
+@pytest.mark.property
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.integers(0, 2**32 - 1))
 def test_roc_auc__turned_round_and_any_order(scores: list[float], seed: int) -> None:
     rng = np.random.default_rng(seed)

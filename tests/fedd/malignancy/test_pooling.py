@@ -105,6 +105,7 @@ def test_pooled__a_finer_grid_gives_the_same_for_the_papers_channels(
     assert torch.equal(again, pooled(activations))
 
 
+@pytest.mark.property
 @given(st.integers(1, 700), st.integers(1, 24), st.integers(1, 24))
 def test_pooling_of__any_shape(channels: int, height: int, width: int) -> None:
     found = pooling_of((channels, height, width))

@@ -86,6 +86,7 @@ def test_encoder__image_size_that_no_stride_divides(refusal: Refusal) -> None:
         EfficientNetLite0(image_size=100)
 
 
+@pytest.mark.training
 def test_load__imagenet_or_random(lite0: EfficientNetLite0) -> None:
     fresh, stored = load_efficientnet_lite0(pretrained=False), load_efficientnet_lite0()
     key = "_conv_stem.weight"

@@ -18,6 +18,7 @@ def drawn(pixels: int, seed: int, sharpness: float = 1.0) -> tuple[torch.Tensor,
     return (honest * sharpness)[None], labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharpness", [0.4, 1.0, 3.0])
 def test_calibrate__finds_the_temperature_that_was_put_in(sharpness: float) -> None:
     logits, labels = drawn(20_000, 0, sharpness)
@@ -51,6 +52,7 @@ def test_ece__by_hand() -> None:
     assert expected_calibration_error(probabilities, labels) == pytest.approx(0.4)
 
 
+@pytest.mark.property
 @given(st.integers(0, 10_000))
 def test_ece__as_bin_by_bin(seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from fedd.backbone import DiffusionUNet
@@ -15,6 +16,7 @@ SAMPLING = Sampling(views=2, count=90, balance=0.5, seed=0)
 EXAMPLES = [Example(*spot(s)) for s in range(4)]
 
 
+@pytest.mark.slow
 def test_sample__an_image_gives_the_same_whatever_is_beside_it(tiny: DiffusionUNet) -> None:
     """So one more mask leaves what was cached of the others as it is."""
     squares = [prepare_example(e, TINY.image_size) for e in EXAMPLES]
@@ -26,6 +28,7 @@ def test_sample__an_image_gives_the_same_whatever_is_beside_it(tiny: DiffusionUN
         assert torch.equal(alone.labels, together.labels[theirs])
 
 
+@pytest.mark.slow
 def test_sample__as_many_pixels_of_each_view_and_other_ones_for_another_seed(
     tiny: DiffusionUNet,
 ) -> None:

@@ -58,6 +58,7 @@ def test_window__a_speck_is_not_blown_up_beyond_the_shortest_window() -> None:
     assert window.length == SHORTEST
 
 
+@pytest.mark.property
 @given(
     st.tuples(*[st.integers(0, 36)] * 2, *[st.integers(1, 20)] * 2),
     st.floats(1, 4),

@@ -14,6 +14,7 @@ from fedd.reproduce import PaperSplit
 from fedd.reproduce.pooled import PooledFeatures
 
 
+@pytest.mark.slow
 def test_of__what_the_classifier_reads(
     tiny: DiffusionUNet, parts: PaperSplit, tmp_path: Path
 ) -> None:

@@ -236,6 +236,7 @@ def test_transfer__server_that_ignores_ranges_starts_over(published: Published) 
     load_backbone(str(published.kept))
 
 
+@pytest.mark.training
 def test_transfer__whole_part_of_a_killed_process(published: Published) -> None:
     """Killed between the last byte and the renaming: nothing is transferred twice."""
     published.leave_part(published.server.content)
@@ -340,6 +341,7 @@ def test_space__runs_out_on_the_way(published: Published, refusal: Refusal) -> N
     assert published.left() == {"tiny.safetensors"}
 
 
+@pytest.mark.training
 def test_checkpoint__of_another_network_names_keys_and_shapes(
     published: Published, refusal: Refusal
 ) -> None:

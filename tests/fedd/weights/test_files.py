@@ -49,6 +49,7 @@ def test_backbone_file__hash_follows_the_weights(saved: Path, tiny: DiffusionUNe
     assert load_backbone(str(saved)).hash != load_backbone(str(other)).hash
 
 
+@pytest.mark.training
 def test_openai_checkpoint__same_features_as_the_network_that_wrote_it(
     tmp_path: Path, tiny: DiffusionUNet
 ) -> None:
@@ -142,6 +143,7 @@ def test_backbone_file__truncated_something_else_or_missing(
         load_backbone(str(path))
 
 
+@pytest.mark.training
 def test_shipped_backbone__loads_and_is_small() -> None:
     path = Path(str(resources.files("fedd") / "weights" / "small.safetensors"))
     assert path.stat().st_size < 16e6
