@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,13 @@ from ddiseg.ingest.folder import FoundFile, list_folder
 from ddiseg.ingest.labelled_masks import Labels
 from ddiseg.ingest.mask_files import MaskFile, check_people, submit_files
 from ddiseg.ingest.matching import Matched, files_by_name, name_key
-from ddiseg.ingest.metadata import Columns, Key, read_details
+from ddiseg.ingest.metadata import (
+    Columns,
+    Key,
+    read_as_unknown,
+    read_details,
+    unknown_in_words,
+)
 from ddiseg.ingest.photographs import PhotographImport, dataset_name, import_files, match_table
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.workspace.workspace import Workspace
@@ -158,13 +164,19 @@ def _find_photographs(coco: CocoFile, folder: Path) -> _FoundPhotographs:
             "folder with --images DIR"
         )
     files = {}
+    unknown: dict[Key, Counter[str]] = defaultdict(Counter)
     for path, images in wanted.items():
         if len(images) > 1:
             names = " and ".join(image.file_name for image in images[:3])
             matched.refused_rows += [_refused(i, f"{names} are all {path}") for i in images]
             continue
         files[images[0].file_name] = by_path[path]
-        _add_details(coco, images[0], path, matched)
+        for key, text in _add_details(coco, images[0], path, matched).items():
+            unknown[key][text] += 1
+    matched.notes += [
+        f"{coco.path.name}, attributes: {unknown_in_words(key, texts)}"
+        for key, texts in sorted(unknown.items())
+    ]
     if by_name_alone:
         matched.notes.append(
             f"photographs found by their name, not at the path that {coco.path.name} gives: "
@@ -187,21 +199,29 @@ def _refused(image: CocoImage, why: str) -> FileOutcome:
     return FileOutcome(image.file_name, Outcome.REFUSED, why)
 
 
-def _add_details(coco: CocoFile, image: CocoImage, path: str, matched: Matched) -> None:
-    """Add the facts of an image to `matched`, or why they can't be used."""
+def _add_details(
+    coco: CocoFile, image: CocoImage, path: str, matched: Matched
+) -> Mapping[Key, str]:
+    """Add the facts of an image to `matched`, or why they can't be used.
+
+    Returns:
+        Those that were read as unknown.
+    """
     facts = image.facts
     values = {key: _text(facts[key]) for key in Key if key in facts}
     if facts.get("fitzpatrick") is not None:
         values[Key.TONE] = _text(facts["fitzpatrick"])
     if not any(values.values()):
-        return
+        return {}
     attributes = f"{coco.path.name}: attributes"
     tone_source = str(facts.get("tone_source") or attributes)
     try:
         matched.details[path] = read_details(values, tone_source, attributes)
         matched.described.append(matched.details[path])
+        return read_as_unknown(values)
     except InputError as error:
         matched.faults[path] = f"{coco.path.name}, attributes: {error}"
+        return {}
 
 
 def _text(value: object) -> str:

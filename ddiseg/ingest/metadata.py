@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import csv
-import io
-import re
-import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from annotation_protocol import load_protocol
 from ddiseg.catalogue import FROM_DIAGNOSIS, Details
 from ddiseg.errors import InputError
+from ddiseg.ingest.coded_values import is_blank, parse_malignant, parse_tone
+from ddiseg.ingest.csv_table import read_table
+from ddiseg.outcomes import counted
 
 #: The longest diagnosis, patient or lesion that the catalogue holds.
 MAX_LENGTH = 200
 
-_BLANK = {"", "na", "n/a", "nan", "none", "null", "unknown"}
-_TRUE = {"true", "t", "yes", "y", "1", "1.0", "malignant"}
-_FALSE = {"false", "f", "no", "n", "0", "0.0", "benign"}
-_ROMAN = {"i": "1", "ii": "2", "iii": "3", "iv": "4", "v": "5", "vi": "6"}
-_DASH = r"\s*[-/\u2010-\u2015\u2212]\s*"
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+#: Values of a column listed in a line.
+LISTED = 5
 
 
 class Key(StrEnum):
@@ -98,33 +94,29 @@ def split_option(option: str, text: str) -> list[str]:
 
 
 def read_metadata(path: Path, columns: Columns) -> Metadata:
-    """Read the rows of a CSV file. UTF-8 is expected, commas between cells; what else was found is noted.
+    """Read the rows of a CSV file; see `ddiseg.ingest.csv_table` for what is tolerated.
 
-    A row that can't be used carries its fault; the others are not touched by it.
+    A row that can't be used carries its fault; the others are not touched by it. Codes that mean
+    unknown are counted in one note per column.
 
     Raises:
         InputError: no file, no CSV, a column that is missing or occurs twice.
     """
-    text, notes = _decode(path)
-    first_line = text.lstrip("\r\n").partition("\n")[0]
-    separator = max(_SEPARATORS, key=first_line.count)
-    if separator != ",":
-        notes.append(f"{path.name}: cells are separated by {_SEPARATORS[separator]}")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    try:
-        header = [cell.strip() for cell in next((cells for cells in reader if cells), [])]
-        positions = _positions(path, header, columns)
-        rows = []
-        before = reader.line_num
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                rows.append(_row(path.name, before + 1, cells, len(header), positions, columns))
-            before = reader.line_num
-    except csv.Error as error:
-        raise InputError(
-            f"{path}, line {reader.line_num}: {error}; correct that line, or save the file as CSV again"
-        ) from error
-    return Metadata(path.name, tuple(rows), tuple(notes))
+    table = read_table(path)
+    positions = _positions(path, table.header, columns)
+    unknown: dict[Key, Counter[str]] = defaultdict(Counter)
+    rows = []
+    for line, cells in table.rows:
+        row, values = _row(path.name, line, cells, len(table.header), positions, columns)
+        rows.append(row)
+        if row.fault is None:
+            for key, text in read_as_unknown(values).items():
+                unknown[key][text] += 1
+    notes = [
+        f"{path.name}: {unknown_in_words(columns[key], texts)}"
+        for key, texts in sorted(unknown.items())
+    ]
+    return Metadata(path.name, tuple(rows), (*table.notes, *notes))
 
 
 def read_details(values: Mapping[Key, str], tone_source: str, malignant_source: str) -> Details:
@@ -154,62 +146,26 @@ def read_details(values: Mapping[Key, str], tone_source: str, malignant_source: 
     )
 
 
-def parse_tone(text: str) -> tuple[str, int | None]:
-    """Return the tone group and, where it is given, the exact Fitzpatrick type.
+def read_as_unknown(values: Mapping[Key, str]) -> dict[Key, str]:
+    """Return the texts of a photograph that are no blank and yet mean that a value is unknown.
 
-    12, 34, 56, 1 to 6, floats of these, roman numerals, groups such as I-II, each with or without
-    'Fitzpatrick' and 'type' before it; a blank is unknown.
-
-    Raises:
-        InputError: anything else.
+    The values are ones that `read_details` took.
     """
-    plain = _plain(text)
-    if plain in _BLANK:
-        return "unknown", None
-    value = re.sub(r"^(fitzpatrick|fst)?\s*(skin)?\s*(type)?\s*", "", plain)
-    value = "-".join(_ROMAN.get(part, part) for part in re.split(_DASH, value))
-    if exact := re.fullmatch(r"([1-6])(\.0*)?", value):
-        group = next(t for t in load_protocol().tones if exact[1] in str(t.code))
-        return group.name, int(exact[1])
-    if code := re.fullmatch(r"(1-?2|3-?4|5-?6)(\.0*)?", value):
-        return load_protocol().tone_coded(int(code[1].replace("-", ""))).name, None
-    raise InputError(
-        f"tone '{text.strip()}' is none of 12, 34, 56, 1 to 6, I to VI, I-II, III-IV, V-VI or blank"
-    )
+    tone, malignant = (values.get(key, "").strip() for key in (Key.TONE, Key.MALIGNANT))
+    found = {}
+    if not is_blank(tone) and parse_tone(tone)[0] == "unknown":
+        found[Key.TONE] = tone
+    if not is_blank(malignant) and parse_malignant(malignant) is None:
+        found[Key.MALIGNANT] = malignant
+    return found
 
 
-def parse_malignant(text: str) -> bool | None:
-    """Return True, False, or None for a blank; raises InputError for anything else."""
-    plain = _plain(text)
-    if plain in _BLANK:
-        return None
-    if plain in _TRUE or plain in _FALSE:
-        return plain in _TRUE
-    raise InputError(
-        f"malignant '{text.strip()}' is none of TRUE, FALSE, yes, no, 1, 0, malignant, benign or blank"
-    )
-
-
-def _decode(path: Path) -> tuple[str, list[str]]:
-    if not path.exists():
-        raise InputError(
-            f"metadata {path.absolute()} does not exist: give the path of the CSV file with --metadata"
-        )
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"metadata {path} can't be read: {error.strerror}") from error
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        encoding = "utf-16"
-    else:
-        try:
-            return data.decode("utf-8-sig"), []
-        except UnicodeDecodeError:
-            encoding = "latin-1"
-    try:
-        return data.decode(encoding), [f"{path.name} is not UTF-8: read as {encoding}"]
-    except UnicodeDecodeError as error:
-        raise InputError(f"metadata {path} is not text: save it as CSV in UTF-8") from error
+def unknown_in_words(column: str, texts: Mapping[str, int]) -> str:
+    """Return the line that says how often values of a column were read as unknown."""
+    ordered = sorted(texts.items(), key=lambda item: (-item[1], item[0]))
+    listed = ", ".join(f"'{text}'" for text, _ in ordered[:LISTED])
+    more = f" and {len(ordered) - LISTED} more" if len(ordered) > LISTED else ""
+    return f"{counted(sum(texts.values()), 'row')}: {column} {listed}{more} read as unknown"
 
 
 def _positions(path: Path, header: list[str], columns: Columns) -> dict[Key, int]:
@@ -217,7 +173,7 @@ def _positions(path: Path, header: list[str], columns: Columns) -> dict[Key, int
     named = [name for name in header if name]
     if not named:
         raise InputError(f"{path} has no header: its first line must name the columns")
-    doubled = sorted({name for name in named if named.count(name) > 1})
+    doubled = sorted({name for name in columns.values() if named.count(name) > 1})
     if doubled:
         raise InputError(
             f"{path}: column {_quoted(doubled)} occurs more than once: rename or remove one"
@@ -232,7 +188,8 @@ def _positions(path: Path, header: list[str], columns: Columns) -> dict[Key, int
 
 def _row(
     file: str, line: int, cells: list[str], width: int, positions: dict[Key, int], columns: Columns
-) -> MetadataRow:
+) -> tuple[MetadataRow, Mapping[Key, str]]:
+    """Return a row, and the texts of its cells by their meaning."""
     while len(cells) > width and not cells[-1].strip():
         cells.pop()
     values = {key: cells[position] for key, position in positions.items() if position < len(cells)}
@@ -240,17 +197,18 @@ def _row(
     try:
         _check_name(image)
     except InputError as error:
-        return MetadataRow(line, None, Details(), str(error))
+        return MetadataRow(line, None, Details(), str(error)), values
     if len(cells) != width:
-        return MetadataRow(line, image, Details(), f"{len(cells)} cells, but {width} columns")
+        fault = f"{counted(len(cells), 'cell')}, but {counted(width, 'column')}"
+        return MetadataRow(line, image, Details(), fault), values
     try:
         tone_source, malignant_source = (
             f"{file}: {columns.get(key, '')}" for key in (Key.TONE, Key.MALIGNANT)
         )
         details = read_details(values, tone_source, malignant_source)
     except InputError as error:
-        return MetadataRow(line, image, Details(), str(error))
-    return MetadataRow(line, image, details)
+        return MetadataRow(line, image, Details(), str(error)), values
+    return MetadataRow(line, image, details), values
 
 
 def _check_name(image: str) -> None:
@@ -266,15 +224,11 @@ def _check_name(image: str) -> None:
 
 def _text(key: Key, values: Mapping[Key, str]) -> str | None:
     value = values.get(key, "").strip()
-    if _plain(value) in _BLANK:
+    if is_blank(value):
         return None
     if len(value) > MAX_LENGTH:
         raise InputError(f"{key} is {len(value)} characters long; {MAX_LENGTH} at most")
     return value
-
-
-def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).strip().lower()
 
 
 def _quoted(names: list[str]) -> str:

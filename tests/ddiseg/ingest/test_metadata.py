@@ -1,77 +1,20 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.catalogue import Details
 from ddiseg.errors import InputError
-from ddiseg.ingest.metadata import Key, parse_columns, parse_malignant, parse_tone, read_metadata
+from ddiseg.ingest.coded_values import is_blank
+from ddiseg.ingest.metadata import Key, parse_columns, read_metadata
 from tests.wording import Refusal
 
 COLUMNS = {Key.IMAGE: "file", Key.TONE: "tone", Key.DIAGNOSIS: "dx"}
-
-
-@pytest.mark.parametrize(
-    ("text", "group", "exact"),
-    [
-        ("12", "I-II", None), ("34", "III-IV", None), ("56", "V-VI", None), ("56.0", "V-VI", None),
-        *((str(n), ("I-II", "III-IV", "V-VI")[(n - 1) // 2], n) for n in range(1, 7)),
-        *((f"{n}.0", ("I-II", "III-IV", "V-VI")[(n - 1) // 2], n) for n in range(1, 7)),
-        ("I", "I-II", 1), ("ii", "I-II", 2), ("III", "III-IV", 3), ("iv", "III-IV", 4),
-        ("V", "V-VI", 5), ("vi", "V-VI", 6), ("\u2163", "III-IV", 4), (" 5 ", "V-VI", 5),
-        ("I-II", "I-II", None), ("III\u2013IV", "III-IV", None), ("V - vi", "V-VI", None),
-        ("3-4", "III-IV", None), ("type IV", "III-IV", 4), ("FST 2", "I-II", 2),
-        ("Fitzpatrick skin type V", "V-VI", 5),
-        *((blank, "unknown", None) for blank in ("", "  ", "NA", "n/a", "NaN", "None", "unknown")),
-    ],
-)  # fmt: skip
-def test_parse_tone(text: str, group: str, exact: int | None) -> None:
-    assert parse_tone(text) == (group, exact)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "0",
-        "7",
-        "-1",
-        "-12",
-        "3.5",
-        "inf",
-        "1e0",
-        "13",
-        "1234",
-        "II-III",
-        "I-VI",
-        "VII",
-        "brown",
-        "type",
-        "I-",
-    ],
-)
-def test_parse_tone__refused(text: str) -> None:
-    with pytest.raises(InputError, match=f"tone '{text}' is none of 12, 34, 56"):
-        parse_tone(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        *((yes, True) for yes in ("TRUE", "True", "yes", "Y", "1", "1.0", "malignant")),
-        *((no, False) for no in ("FALSE", "false", "no", "n", "0", "0.0", "Benign")),
-        *((blank, None) for blank in ("", " ", "NA", "unknown")),
-    ],
-)
-def test_parse_malignant(text: str, expected: bool | None) -> None:
-    assert parse_malignant(text) is expected
-
-
-@pytest.mark.parametrize("text", ["2", "-1", "perhaps", "BCC"])
-def test_parse_malignant__refused(text: str, refusal: Refusal) -> None:
-    with refusal(InputError):
-        parse_malignant(text)
 
 
 def test_parse_columns() -> None:
@@ -160,7 +103,6 @@ def test_read_metadata__line_of_a_row_after_one_of_two_lines(tmp_path: Path) -> 
         "file,dx\na.png,b\n",
         "a,b\n1,2\n",
         "file,tone,dx,tone\na.png,1,b,2\n",
-        "file,tone,dx,x, x\n",
         'file,tone,dx\na.png,1,"never closed\nb.png,2,c\n',
         "file,tone,dx\na.png,1," + "x" * 200_000,
     ],
@@ -204,3 +146,78 @@ def test_read_metadata__row_with_fault(
     assert fault in str(bad.fault)
     assert bad.details == Details()
     assert good.fault is None
+
+
+def test_read_metadata__codes_that_mean_unknown(tmp_path: Path, wording: SnapshotAssertion) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text(
+        "file,fst,mal\na.png,-1,malignant\nb.png,2,Indeterminate\nc.png,type-3,benign\n"
+        "d.png,F5,non-neoplastic\ne.png,-1,\nf.png,-1,NA\ng.png,IV-V,\nh.png,0,1\n"
+    )
+    columns = {Key.IMAGE: "file", Key.TONE: "fst", Key.MALIGNANT: "mal"}
+    metadata = read_metadata(path, columns)
+    assert [(r.details.tone, r.details.fitzpatrick, r.details.malignant) for r in metadata.rows] == [
+        ("unknown", None, True), ("I-II", 2, None), ("III-IV", 3, False), ("V-VI", 5, None),
+        ("unknown", None, None), ("unknown", None, None), ("unknown", None, None),
+        ("unknown", None, None),
+    ]  # fmt: skip
+    assert [row.line for row in metadata.rows if row.fault] == [9]
+    assert metadata.notes == wording
+
+
+def test_read_metadata__other_columns_of_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("file,tone,dx,x, x\na.png,3,naevus,,\n")
+    (row,) = read_metadata(path, COLUMNS).rows
+    assert (row.fault, row.details.fitzpatrick) == (None, 3)
+
+
+def test_read_metadata__header_of_two_lines(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text('file,"skin\ntone"\na.png,3\n')
+    (row,) = read_metadata(path, {Key.IMAGE: "file", Key.TONE: "skin tone"}).rows
+    assert (row.line, row.details.fitzpatrick) == (3, 3)
+
+
+#: Cells that metadata have, some of them odd.
+CELLS = st.one_of(
+    st.sampled_from(
+        [
+            "",
+            "3",
+            "IV",
+            "type-3",
+            "-1",
+            "brown",
+            "Indeterminate",
+            "yes",
+            "p.png",
+            '="017"',
+            "'=1",
+            "\u2163",
+        ]
+    ),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12),
+)
+
+
+@pytest.mark.property
+@given(rows=st.lists(st.lists(CELLS, min_size=2, max_size=5), max_size=8), delimiter=st.sampled_from(",;\t|"), encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))  # fmt: skip
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_read_metadata__any_rows_are_taken_or_refused_with_a_reason(
+    tmp_path: Path, rows: list[list[str]], delimiter: str, encoding: str
+) -> None:
+    path = tmp_path / "m.csv"
+    with path.open("w", encoding=encoding, newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter, quoting=csv.QUOTE_ALL)
+        writer.writerows([["file", "tone", "mal"], *rows])
+    columns = {Key.IMAGE: "file", Key.TONE: "tone", Key.MALIGNANT: "mal"}
+    metadata = read_metadata(path, columns)
+    written = [row for row in rows if any(cell.strip() for cell in row)]
+    assert len(metadata.rows) == len(written)
+    for row, cells in zip(metadata.rows, written, strict=True):
+        if row.fault is None:
+            given_tone = not is_blank(cells[1]) and row.details.tone == "unknown"
+            assert not given_tone or any(" tone " in note for note in metadata.notes)
+        else:
+            assert row.details == Details()

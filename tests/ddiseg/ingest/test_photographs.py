@@ -346,7 +346,7 @@ def test_import__a_derivation_never_overrules_a_column(
 
 def test_import__equal_faults_of_rows_have_equal_reasons(workspace: Workspace, folder: Any) -> None:
     root = folder("a.png", "b.png")
-    done = import_photographs(workspace, root, **table(root, "a.png,-1,,", "b.png,-1,,", "c,1,,"))
+    done = import_photographs(workspace, root, **table(root, "a.png,0,,", "b.png,0,,", "c,1,,"))
     assert len({o.note for o in done.outcomes}) == 1
     assert count(done.outcomes)["refused"] == 2
 

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddiseg.ingest.coded_values import parse_tone
 from ddiseg.ingest.mask_files import import_masks
-from ddiseg.ingest.metadata import parse_columns, parse_tone
+from ddiseg.ingest.metadata import parse_columns
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.outcomes import Outcome, count
 from ddiseg.workspace.workspace import Workspace
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 PAD, TABLE = DATA / "pad300", DATA / "csv" / "pad_ufes_20_metadata.csv"
+FITZPATRICK = DATA / "csv" / "fitzpatrick17k.csv"
 SDDI = DATA / "sddi" / "ddi_labels"
 COLUMNS = "image=img_id,tone=fitspatrick,diagnosis=diagnostic,patient=patient_id,lesion=lesion_id"
 
@@ -71,6 +73,36 @@ def test_pad300(workspace: Workspace, tmp_path: Path) -> None:
         lesion = np.asarray(Image.open(PAD / "masks" / image.name)) == 255
         assert np.array_equal(workspace.mask(mask) == 1, lesion)
         assert mask.classes == [1, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FITZPATRICK.is_file(), reason=f"needs the table {FITZPATRICK}")
+def test_fitzpatrick17k(workspace: Workspace, tmp_path: Path, pixels: Any) -> None:
+    with FITZPATRICK.open() as file:
+        rows = list(csv.DictReader(file))
+    unknown = [row for row in rows if row["fitzpatrick_scale"] == "-1"]
+    (tmp_path / "f17k").mkdir()
+    named = rows[:20] + unknown[1:11]
+    for seed, row in enumerate(named):
+        Image.fromarray(pixels(seed)).save(tmp_path / "f17k" / f"{row['md5hash']}.png")
+    done = import_photographs(
+        workspace,
+        tmp_path / "f17k",
+        metadata=FITZPATRICK,
+        columns=parse_columns(
+            "image=md5hash,tone=fitzpatrick_scale,diagnosis=label,malignant=three_partition_label"
+        ),
+    )
+    assert count(done.outcomes) == {"added": 30, "unchanged": 0, "repaired": 0, "refused": 0}
+    assert "fitzpatrick17k.csv: 565 rows: fitzpatrick_scale '-1' read as unknown" in done.notes
+    assert len(unknown) == 565
+    malignant = {"malignant": True, "benign": False, "non-neoplastic": None}
+    by_name = {row["md5hash"]: row for row in named}
+    for image in workspace.catalogue.images.select():
+        row = by_name[Path(image.name).stem]
+        tone = int(row["fitzpatrick_scale"])
+        assert image.fitzpatrick == (None if tone == -1 else tone)
+        assert image.malignant is malignant[row["three_partition_label"]]
 
 
 @pytest.mark.training
