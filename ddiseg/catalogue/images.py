@@ -226,20 +226,28 @@ class Images(Repository):
             return scalars_in(session, query, Image.id, ids)
 
     def by_stem(self, dataset: str | None = None) -> dict[str, set[int]]:
-        """Return image ids by file name without ending, over all sources: masks are matched by it.
+        """Return image ids by file name without ending, over all sources.
 
         Raises:
             NotFoundError: there is no such dataset.
         """
-        query = select(Source.name, Source.image_id)
         found: dict[str, set[int]] = {}
+        for path, image_id in self.source_paths(dataset):
+            found.setdefault(path.rsplit("/", 1)[-1].rsplit(".", 1)[0], set()).add(image_id)
+        return found
+
+    def source_paths(self, dataset: str | None = None) -> list[tuple[str, int]]:
+        """Return path and image id of all sources, of one dataset or of all.
+
+        Raises:
+            NotFoundError: there is no such dataset.
+        """
+        query = select(Source.path, Source.image_id).order_by(Source.id)
         with self._database.read() as session:
             if dataset is not None:
                 row = named(session, Dataset, dataset)
                 query = query.where(Source.dataset_id == row.id)
-            for name, image_id in session.execute(query):
-                found.setdefault(name.rsplit(".", 1)[0], set()).add(image_id)
-        return found
+            return [(path, image_id) for path, image_id in session.execute(query)]
 
     def sources(self, image_id: int) -> Sequence[Source]:
         return self._all(select(Source).where(Source.image_id == image_id).order_by(Source.id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,16 @@ def masks() -> None:
     "--classes",
     metavar="VALUE=CLASS,...",
     help="What values that are not class ids mean, for example 0=skin,255=lesion; in files with "
-    "labels, what those mean that are not called like a class: nevus=lesion,pen=marker.",
+    "labels, what those mean that are not called like a class, and the rest, which no region "
+    "covers: nevus=lesion,pen=marker,rest=skin.",
 )
+@click.option("--rest", metavar="CLASS", help="The same as --classes rest=CLASS.", hidden=True)
 @click.option(
-    "--rest",
-    metavar="CLASS",
-    help="Files with labels: class of the pixels that no region covers.  [default: background]",
+    "--suffix",
+    "suffixes",
+    multiple=True,
+    metavar="END,...",
+    help="What the masks' names end in besides their photograph's, for example _segmentation.",
 )
 @click.option(
     "--stretched",
@@ -75,23 +80,26 @@ def masks_import(
     stretched: bool,
     dataset: str | None,
     subset: str | None,
+    suffixes: Sequence[str],
     strict: bool,
 ) -> None:
     """Import a folder of masks, or one; or one file with the masks of many images.
 
-    A mask belongs to the image that has its name, endings aside; import the photographs first.
+    A mask belongs to the image that has its path or name, endings aside; import the photographs first.
     Nothing is overwritten: another mask for an accepted image is refused until it is reopened.
 
     \b
       ddiseg masks import masks --as png --classes 0=skin,255=lesion --annotator reader-1 --reviewer reader-2
       ddiseg masks import ddi_labels --as sddi --annotator 'FEDD authors'
-      ddiseg masks import export.json --as labelstudio --classes nevus=lesion --rest skin
+      ddiseg masks import isic --classes 0=skin,255=lesion --suffix _segmentation --annotator reader-1
+      ddiseg masks import export.json --as labelstudio --classes nevus=lesion,rest=skin
       ddiseg masks import labels.json --as coco --annotator reader-1
     """
     from annotation_protocol import load_protocol
     from ddiseg.formats import LABELLED_MASKS, MASKS, group_of, guess_format
     from ddiseg.ingest.labelled_masks import Labels, import_labelled_masks
     from ddiseg.ingest.mask_files import import_masks
+    from ddiseg.ingest.mask_targets import parse_suffixes
     from ddiseg.masks import parse_class_mapping
 
     guessed = format_name is None
@@ -109,6 +117,7 @@ def masks_import(
         "stretched": stretched,
         "dataset": dataset,
         "subset": subset,
+        "suffixes": parse_suffixes(suffixes),
     }
     if labelled:
         chosen["labels"] = Labels.parse(classes, rest, protocol)

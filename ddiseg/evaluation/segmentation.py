@@ -26,7 +26,8 @@ from ddiseg.catalogue.provenance import Provenance, unleaked_predictions
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import InputError
 from ddiseg.formats import MASKS, guess_format, load_format
-from ddiseg.ingest.mask_files import MaskFile, MaskTargets, class_mask
+from ddiseg.ingest.mask_files import MaskFile, class_mask
+from ddiseg.ingest.mask_targets import MaskTargets, PhotographNames
 from ddiseg.ingest.mask_values import FolderValues, OtherSizeError, refusals_of
 from ddiseg.outcomes import FileOutcome, Progress, counted, halves, reasons_in_words, silent
 from ddiseg.workspace.workspace import Workspace
@@ -89,7 +90,7 @@ def evaluate(
     if truth is not None:
         format_name = format_name or guess_format(truth, MASKS)
         files = list(load_format(MASKS, format_name)(truth))
-        targets = MaskTargets.read(workspace)
+        targets = PhotographNames.read(workspace).find(files)
         source = str(truth)
         if mapping is None:
             values = FolderValues.read(files, halves(progress)[0])

@@ -16,6 +16,7 @@ from ddiseg.ingest.diagnoses import NONE_NAMED, MalignantDiagnoses
 from ddiseg.ingest.folder import FoundFile, list_folder
 from ddiseg.ingest.labelled_masks import Labels
 from ddiseg.ingest.mask_files import MaskFile, check_people, submit_files
+from ddiseg.ingest.mask_targets import without_upload_prefix
 from ddiseg.ingest.matching import Matched, files_by_name, name_key
 from ddiseg.ingest.metadata import (
     Columns,
@@ -192,7 +193,11 @@ def _paths(file_name: str, by_name: Mapping[str, list[str]]) -> tuple[list[str],
     key = name_key(file_name)
     if key in by_name:
         return by_name[key], True
-    return by_name.get(key.rsplit("/", 1)[-1], []), False
+    while "/" in key:  # the list may have been made in a folder further up
+        key = key.partition("/")[2]
+        if key in by_name:
+            return by_name[key], False
+    return by_name.get(without_upload_prefix(key), []), False
 
 
 def _refused(image: CocoImage, why: str) -> FileOutcome:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ddiseg.errors import InputError
 from ddiseg.ingest.coco import CocoFile, CocoImage, has_coco, read_coco
+from ddiseg.ingest.folder import without_ending
 from ddiseg.ingest.labelled_masks import LabelledMasks, Labels, compose_labelled
 from ddiseg.ingest.mask_files import MaskFile
 from ddiseg.masks import Layer, Mask, Origin, rle
@@ -62,7 +63,7 @@ def _mask_file(image: CocoImage, coco: CocoFile, labels: Labels, possible: set[i
     notes: list[str] = []
     return MaskFile(
         name=image.file_name,
-        stem=PurePosixPath(str(name).replace("\\", "/")).stem,
+        photograph=without_ending(str(name).replace("\\", "/")),
         load=partial(_compose, image, coco.categories, labels, notes),
         classes=_labelled_classes(image, labels) or tuple(sorted(possible)),
         size=image.size,

@@ -33,6 +33,10 @@ class FoundFile:
     def stem(self) -> str:
         return self.name.rsplit(".", 1)[0]
 
+    @property
+    def path_stem(self) -> str:
+        return without_ending(self.path)
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -82,6 +86,12 @@ def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.st
             return opened.read(), status
     except OSError as error:
         raise InputError(f"can't be read ({error.strerror or error})") from error
+
+
+def without_ending(path: str) -> str:
+    """Return a path without the ending of its last part."""
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + name.rsplit(".", 1)[0]
 
 
 def read_json(path: Path) -> Any:

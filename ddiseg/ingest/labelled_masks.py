@@ -18,15 +18,18 @@ from ddiseg.errors import InputError
 from ddiseg.ingest.mask_files import (
     MaskFile,
     MaskImport,
-    MaskTargets,
     check_people,
     refuse_too_large,
     submit_files,
 )
+from ddiseg.ingest.mask_targets import PhotographNames
 from ddiseg.ingest.metadata import split_option
 from ddiseg.masks import Composition, Layer, Mask, Origin, compose
 from ddiseg.outcomes import FileOutcome, Progress, counted, silent
 from ddiseg.workspace.workspace import Workspace
+
+#: What `--classes` calls the pixels that no region covers.
+_REST = "rest"
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,10 @@ class Labels:
 
     @classmethod
     def parse(cls, text: str | None, rest: str | None, protocol: Protocol) -> Labels:
-        """Parse "nevus=lesion,pen=marker"; a label with a comma goes in quotes.
+        """Parse "nevus=lesion,pen=marker,rest=skin"; a label with a comma goes in quotes.
 
         Args:
-            text: comma-separated LABEL=CLASS, or None.
+            text: comma-separated LABEL=CLASS, or None; "rest" is the pixels that no region covers.
             rest: name of the class of the pixels that no region covers, or None.
 
         Raises:
@@ -63,7 +66,12 @@ class Labels:
             if key in given:
                 raise InputError(f"--classes: '{label.strip()}' occurs twice: keep one of them")
             given[key] = _class_id("--classes", name, protocol)
-        return cls(protocol, given, None if rest is None else _class_id("--rest", rest, protocol))
+        rest_id = given.get(_REST)
+        if rest is not None:
+            if rest_id is not None:
+                raise InputError("--rest and --classes rest=CLASS say the same: give one of them")
+            rest_id = _class_id("--rest", rest, protocol)
+        return cls(protocol, given, rest_id)
 
     @property
     def rest_id(self) -> int:
@@ -124,6 +132,7 @@ def import_labelled_masks(
     stretched: bool = False,
     dataset: str | None = None,
     subset: str | None = None,
+    suffixes: Sequence[str] = (),
     progress: Progress = silent,
 ) -> MaskImport:
     """Import the masks of a file, matched to catalogued images by file name without ending.
@@ -142,13 +151,14 @@ def import_labelled_masks(
     """
     annotator, reviewer = check_people(annotator, reviewer)
     read = formats.load_format(formats.LABELLED_MASKS, format_name)
-    targets = MaskTargets.read(workspace, dataset)
+    photographs = PhotographNames.read(workspace, dataset)
     found: LabelledMasks = read(path, labels)
     files = list(found.files)
+    targets = photographs.find(files, suffixes)
     if not files and not found.refused:
         raise InputError("; ".join([f"{path} has no masks", *found.notes]))
     if subset is not None:
-        files = targets.inside(workspace, subset, files)
+        files = targets.inside(workspace, subset)
     if files and annotator is None and not any(file.annotator for file in files):
         raise InputError(f"{path} does not say who drew its masks: give --annotator NAME")
     outcomes = submit_files(

@@ -6,21 +6,21 @@ https://labelstud.io/guide/export#Label-Studio-JSON-format-of-annotated-tasks
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from annotation_protocol.label_studio_config import IMAGE, SKIP_REASON, VERDICT
 from ddiseg.errors import InputError
 from ddiseg.images import ENDINGS
-from ddiseg.ingest.folder import read_json
+from ddiseg.ingest.folder import read_json, without_ending
 from ddiseg.ingest.labelled_masks import LabelledMasks, Labels, compose_labelled
 from ddiseg.ingest.mask_files import MaskFile, size_of
+from ddiseg.ingest.mask_targets import without_upload_prefix
 from ddiseg.masks import Layer, Mask, Origin, compose
 from ddiseg.masks.label_studio_region import BRUSH, POLYGON, read_region
 from ddiseg.outcomes import FileOutcome, Outcome, counted
@@ -62,7 +62,7 @@ def read_masks(path: Path, labels: Labels) -> LabelledMasks:
             annotation = _newest(task, left)
             if annotation is None:
                 continue
-            name = f"{_picture(task)} ({name})"
+            name = f"{_name(_picture(task))} ({name})"
             annotated.append(_read(name, task, annotation))
         except InputError as error:
             refused.append(FileOutcome(name, Outcome.REFUSED, str(error)))
@@ -78,7 +78,7 @@ class _TaskAnnotation:
     """The annotation of a task."""
 
     name: str
-    picture: str  #: file name of the image
+    picture: str  #: path or name of the photograph
     annotator: str | None
     regions: Sequence[Region]  #: brush strokes and polygons
     predicted: Sequence[Region]  #: those of the prediction that it began with
@@ -119,35 +119,37 @@ def _newest(task: Mapping[str, Any], left: Counter[str]) -> Mapping[str, Any] | 
 
 
 def _picture(task: Mapping[str, Any]) -> str:
-    """Return the file name of a task's photograph, without Label Studio's prefix."""
+    """Return the path or name of a task's photograph, as the task has it."""
     data = task["data"] if isinstance(task["data"], dict) else {}
     if _is_own(task):
         return str(data.get("name"))
     if isinstance(data.get(IMAGE), str):
-        return _file_name(data[IMAGE])
-    names = [_file_name(value) for value in data.values() if isinstance(value, str)]
-    pictures = [name for name in names if name.lower().endswith(ENDINGS)]
+        return _path(data[IMAGE])
+    paths = [_path(value) for value in data.values() if isinstance(value, str)]
+    pictures = [path for path in paths if path.lower().endswith(ENDINGS)]
     if len(pictures) != 1:
         raise InputError(f"its data names {counted(len(pictures), 'picture')} instead of one")
     return pictures[0]
+
+
+def _name(picture: str) -> str:
+    """Return the name of a photograph for people: without its folders and an upload's prefix."""
+    return without_upload_prefix(picture.rsplit("/", 1)[-1])
 
 
 def _is_own(task: Mapping[str, Any]) -> bool:
     return isinstance(task["data"], dict) and _OWN in task["data"]
 
 
-def _file_name(address: str) -> str:
-    """Return the file name in a path, a URL, or an address in Label Studio's own storage."""
+def _path(address: str) -> str:
+    """Return the path in a path, a URL, or an address in Label Studio's own storage."""
     if address.startswith("data:"):
         raise InputError("its picture is written into the task and has no name")
     parts = urlsplit(address)
     path = unquote(parts.path)
     if path.endswith("/data/local-files/"):
         path = parse_qs(parts.query).get("d", [""])[0]
-    name = PurePosixPath(path.replace("\\", "/")).name
-    if "/data/upload/" in path:
-        name = re.sub(r"^[0-9a-f]{8}-", "", name)  # keeps uploads of one name apart
-    return name
+    return path.replace("\\", "/")
 
 
 def _read(name: str, task: Mapping[str, Any], annotation: Mapping[str, Any]) -> _TaskAnnotation:
@@ -214,7 +216,7 @@ def _mask_file(task: _TaskAnnotation, labels: Labels, possible: set[int]) -> Mas
     every = range(len(labels.protocol.classes))
     return MaskFile(
         name=task.name,
-        stem=task.picture.rsplit(".", 1)[0],
+        photograph=without_ending(task.picture),
         load=partial(_compose, task, labels, notes),
         classes=tuple(every if task.own else sorted(possible)),
         stretched=task.own,  # people see large photographs smaller there

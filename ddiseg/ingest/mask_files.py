@@ -20,6 +20,7 @@ from ddiseg.catalogue.masks import refuse_self_review
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.ingest.folder import FoundFile, list_folder, read_file
+from ddiseg.ingest.mask_targets import PhotographNames
 from ddiseg.ingest.mask_values import FolderValues, OtherSizeError, refusals_of
 from ddiseg.outcomes import (
     FileOutcome,
@@ -42,7 +43,7 @@ class MaskFile:
     """One mask, not read yet."""
 
     name: str  #: path relative to what was imported
-    stem: str  #: name of the photograph without its ending
+    photograph: str  #: its path or name without the ending, as far as the file tells
     load: Callable[[], NDArray[Any]]  #: (h, w) values as stored; raises InputError
     classes: tuple[int, ...]  #: ids that its author could use, where the values are class ids
     stretched: bool = False  #: drawn on the photograph stretched to the mask's size
@@ -70,9 +71,10 @@ def import_masks(
     stretched: bool = False,
     dataset: str | None = None,
     subset: str | None = None,
+    suffixes: Sequence[str] = (),
     progress: Progress = silent,
 ) -> MaskImport:
-    """Import a file or folder of masks, matched to images by file name without ending.
+    """Import a file or folder of masks, matched to images by path and name without ending.
 
     Without a mapping the values must be class ids, in all files: where one holds another value,
     none is taken, since a 0 of the others may mean anything too.
@@ -84,6 +86,7 @@ def import_masks(
         stretched: a mask of another size than its image was drawn on the stretched photograph.
         dataset: match names in this dataset only.
         subset: leave the files of images outside this subset alone.
+        suffixes: what file names may end in besides the photograph's name.
 
     Raises:
         InputError: annotator and reviewer are one; no such format, folder or file; no file is of an
@@ -93,14 +96,15 @@ def import_masks(
     """
     who, reviewer = check_people(annotator, reviewer)
     read = formats.load_format(formats.MASKS, format_name)
-    targets = MaskTargets.read(workspace, dataset)
+    photographs = PhotographNames.read(workspace, dataset)
     files = list(read(path))
+    targets = photographs.find(files, suffixes)
     values = None
     if mapping is None:
         reading, progress = halves(progress)
         values = FolderValues.read(files, reading)
     if subset is not None:
-        files = targets.inside(workspace, subset, files)
+        files = targets.inside(workspace, subset)
     if values is not None and not values.are_class_ids:
         return MaskImport(values.refuse(files, targets.of))
     outcomes = submit_files(
@@ -187,50 +191,6 @@ def class_mask(file: MaskFile, mapping: Mapping[int, int] | None) -> masks.Mask:
     if mapping is not None:
         return masks.remap(values, mapping)
     return masks.check_mask(values, len(load_protocol().classes))
-
-
-@dataclass(frozen=True)
-class MaskTargets:
-    """The images that mask files may belong to, as they were when this was read."""
-
-    by_stem: Mapping[str, set[int]]
-    by_id: Mapping[int, Image]
-
-    @classmethod
-    def read(cls, workspace: Workspace, dataset: str | None = None) -> MaskTargets:
-        """Read those of one dataset or of all; raises NotFoundError where there is no such dataset."""
-        images = workspace.catalogue.images
-        return cls(images.by_stem(dataset), {image.id: image for image in images.select()})
-
-    def inside(
-        self, workspace: Workspace, subset: str, files: Sequence[MaskFile]
-    ) -> list[MaskFile]:
-        """Return the files named as an image of a subset.
-
-        Raises:
-            InputError: there are files, and none is of an image of the subset.
-            NotFoundError: no such subset.
-        """
-        members = workspace.catalogue.subsets.members(subset)
-        found = [file for file in files if members & self.by_stem.get(file.stem, set())]
-        if files and not found:
-            raise InputError(
-                f"no mask has the name of an image of subset '{subset}', of {len(files)}: "
-                f"'ddiseg subset show {subset}' lists those"
-            )
-        return found
-
-    def of(self, file: MaskFile) -> Image:
-        """Return the image that a file is called like; raises InputError where that is none or several."""
-        ids = sorted(self.by_stem.get(file.stem, ()))
-        if not ids:
-            raise InputError("no image has this name: import the photographs first")
-        if len(ids) > 1:
-            listed = ", ".join(f"#{i}" for i in ids[:5])
-            raise InputError(
-                f"{len(ids)} images have this name ({listed}): say which with --dataset NAME"
-            )
-        return self.by_id[ids[0]]
 
 
 def size_of(height: object, width: object) -> tuple[int, int] | None:

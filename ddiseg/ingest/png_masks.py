@@ -36,7 +36,7 @@ def read_masks(path: Path) -> Iterator[MaskFile]:
     classes = tuple(c.index for c in load_protocol().classes)
     for file in find_mask_files(path, ".png"):
         notes: list[str] = []
-        yield MaskFile(file.path, file.stem, partial(_load, file, notes), classes, notes=notes)
+        yield MaskFile(file.path, file.path_stem, partial(_load, file, notes), classes, notes=notes)
 
 
 def _load(file: FoundFile, notes: list[str]) -> NDArray[Any]:

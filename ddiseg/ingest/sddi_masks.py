@@ -32,7 +32,7 @@ def read_masks(path: Path) -> Iterator[MaskFile]:
     """Yield the `.npy` files under a folder, or one; raises InputError where there is none."""
     classes = tuple(c.index for c in load_protocol().classes)
     for file in find_mask_files(path, ".npy"):
-        yield MaskFile(file.path, file.stem, partial(_load, file), classes, stretched=True)
+        yield MaskFile(file.path, file.path_stem, partial(_load, file), classes, stretched=True)
 
 
 def _load(file: FoundFile) -> NDArray[Any]:

@@ -312,6 +312,7 @@ def test_import__no_annotator_and_the_reviewer_drew_one(
         "/data/local-files/?d=sub/folder/a.png",
         "/label-studio/data/local-files/?d=sub%5Ca.png",
         "s3://bucket/sub/a.png",
+        "s3://bucket/0a1b2c3d-a.png",
         "https://bucket.example/a.png?X-Signature=b.png",
         "C:\\photos\\a.png",
         "a.png",
@@ -326,7 +327,7 @@ def test_import__image_by_its_name(catalogued: Workspace, export: Any, image: st
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ({"image": "s3://bucket/0a1b2c3d-a.png"}, "no image has this name"),  # no upload's prefix
+        ({"image": "s3://bucket/0a1b2c3-a.png"}, "no image has this name"),  # no upload's prefix
         ({"photo": "x/a.png", "text": "b"}, None),
         ({"photo": "a.png", "other": "b.png"}, "its data names 2 pictures instead of one"),
         ({"text": "b"}, "its data names 0 pictures instead of one"),

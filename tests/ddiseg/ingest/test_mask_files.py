@@ -463,8 +463,8 @@ def test_read_masks__for_other_readers(masks: Path) -> None:
     """What evaluating against a folder of masks goes by: nothing is read before it is asked for."""
     save(np.where(DRAWN == 1, 255, 0), masks / "sub" / "a.png")
     (masks / "b.png").write_bytes(b"damaged")
-    good, bad = sorted(load_format(MASKS, "png")(masks), key=lambda file: file.stem)
-    assert (good.name, good.stem, good.stretched) == ("sub/a.png", "a", False)
+    bad, good = sorted(load_format(MASKS, "png")(masks), key=lambda file: file.photograph)
+    assert (good.name, good.photograph, good.stretched) == ("sub/a.png", "sub/a", False)
     assert np.array_equal(class_mask(good, SKIN_AND_LESION), np.where(DRAWN == 1, 1, 4))
     with pytest.raises(InputError, match="not a PNG"):
         bad.load()
