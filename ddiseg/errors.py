@@ -13,6 +13,14 @@ class InputError(DdisegError, ValueError):
     """A file, row or option that can't be used as given."""
 
 
+class FileError(InputError):
+    """A fault of one file; `kind` is equal for all files with such a fault, and counted."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 class NotFoundError(DdisegError, LookupError):
     """A name that the workspace does not know."""
 

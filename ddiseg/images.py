@@ -44,6 +44,7 @@ class Opened:
 
     pixels: Photograph
     changes: tuple[str, ...]
+    orientation: int = 1  #: EXIF orientation of the file, 1 to 8; the pixels are upright
 
 
 def open_photograph(data: bytes) -> Opened:
@@ -200,7 +201,8 @@ def _read(picture: Image.Image) -> Opened:
     if frames > 1 and picture.format != "MPO":
         raise InputError(f"holds {frames} frames: export the one that is meant as a still image")
     profile = picture.info.get("icc_profile")
-    if picture.getexif().get(0x0112, 1) != 1:
+    orientation = _orientation(picture)
+    if orientation != 1:
         changes.append("turned upright")
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith(("I", "F")):
@@ -216,7 +218,13 @@ def _read(picture: Image.Image) -> Opened:
         picture = picture.convert("RGB")
     if profile and picture.mode in ("RGB", "CMYK", "L"):
         picture = _to_srgb(picture, profile, changes)
-    return Opened(np.asarray(picture.convert("RGB")), tuple(changes))
+    return Opened(np.asarray(picture.convert("RGB")), tuple(changes), orientation)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; Pillow turns nothing at any other value."""
+    value = picture.getexif().get(0x0112, 1)
+    return value if value in range(2, 9) else 1
 
 
 def _to_8_bits(picture: Image.Image) -> Image.Image:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
@@ -22,12 +22,36 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
+class Note:
+    """A remark on one file, and its kind: equal for all files with such a remark, and counted."""
+
+    text: str
+    kind: str = ""  #: without the numbers and names of this file; "": the text itself
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", self.kind or self.text)
+
+
+@dataclass(frozen=True)
 class FileOutcome:
     """The outcome of one file; `note` is the reason of a refusal or a remark."""
 
     name: str
     outcome: Outcome
     note: str | None = None
+    #: The parts of `note`, where they have kinds.
+    remarks: tuple[Note, ...] = field(default=(), compare=False, repr=False)
+
+    @classmethod
+    def noted(cls, name: str, outcome: Outcome, remarks: Iterable[Note]) -> FileOutcome:
+        """Return the outcome of a file with its remarks, each of which is kept once."""
+        kept = tuple(dict.fromkeys(remarks))
+        return cls(name, outcome, "; ".join(each.text for each in kept) or None, kept)
+
+    @property
+    def kinds(self) -> tuple[Note | None, ...]:
+        """The remarks that a summary counts; None alone where there are none."""
+        return self.remarks or (Note(self.note) if self.note is not None else None,)
 
 
 def count(outcomes: Iterable[FileOutcome]) -> dict[str, int]:
@@ -42,11 +66,12 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class OutcomeGroup:
-    """Files of a batch that ended alike, for the same reason."""
+    """Files of a batch that ended alike, for a reason of the same kind."""
 
     outcome: Outcome
-    note: str | None
+    note: str | None  #: the text of a single file, the kind of several with different texts
     names: tuple[str, ...]
+    whole: bool = True  #: `note` is the text of every file
 
     def in_words(self, what: str) -> str:
         """One line without the outcome: "a.png: reason" or "40 files: reason (a.png, b.png, ...)".
@@ -70,11 +95,21 @@ def escaped(text: str) -> str:
 
 
 def fold(outcomes: Iterable[FileOutcome]) -> list[OutcomeGroup]:
-    """Group files by outcome and note, in the order in which each was met first."""
-    groups: dict[tuple[Outcome, str | None], list[str]] = {}
+    """Group files by outcome and kind of note, in the order in which each was met first.
+
+    A file with several remarks is in several groups.
+    """
+    groups: dict[tuple[Outcome, str | None], list[tuple[str, str | None]]] = {}
     for each in outcomes:
-        groups.setdefault((each.outcome, each.note), []).append(each.name)
-    return [OutcomeGroup(*key, tuple(names)) for key, names in groups.items()]
+        for remark in each.kinds:
+            kind, text = (remark.kind, remark.text) if remark is not None else (None, None)
+            groups.setdefault((each.outcome, kind), []).append((each.name, text))
+    folded = []
+    for (outcome, kind), files in groups.items():
+        texts = {text for _, text in files}
+        note = texts.pop() if len(texts) == 1 else kind
+        folded.append(OutcomeGroup(outcome, note, tuple(n for n, _ in files), not texts))
+    return folded
 
 
 def refusals(outcomes: Iterable[FileOutcome]) -> list[FileOutcome]:

@@ -56,6 +56,7 @@ class NewImage:
     height: int
     in_place: str | None = None
     details: Details = field(default_factory=Details)
+    orientation: int | None = None  #: EXIF orientation of the file, 1 to 8
 
     @property
     def name(self) -> str:
@@ -73,6 +74,7 @@ class KnownSource:
     content_hash: str
     in_place: str | None
     first: bool  #: the image's first file, whose details are the image's
+    orientation: int | None  #: EXIF orientation of the file; None: not recorded
 
 
 class Images(Repository):
@@ -137,7 +139,14 @@ class Images(Repository):
             )
             return {
                 s.path: KnownSource(
-                    s.image_id, s.file_hash, s.size, s.modified_ns, content, in_place, s.id in first
+                    s.image_id,
+                    s.file_hash,
+                    s.size,
+                    s.modified_ns,
+                    content,
+                    in_place,
+                    s.id in first,
+                    s.orientation,
                 )
                 for s, content, in_place in rows
             }
@@ -249,6 +258,13 @@ class Images(Repository):
                 query = query.where(Source.dataset_id == row.id)
             return [(path, image_id) for path, image_id in session.execute(query)]
 
+    def orientations(self) -> dict[int, frozenset[int | None]]:
+        """Return the EXIF orientations of the files of each image; None: not recorded."""
+        found: dict[int, set[int | None]] = {}
+        for image_id, orientation in self._rows(select(Source.image_id, Source.orientation)):
+            found.setdefault(image_id, set()).add(orientation)
+        return {image_id: frozenset(each) for image_id, each in found.items()}
+
     def sources(self, image_id: int) -> Sequence[Source]:
         return self._all(select(Source).where(Source.image_id == image_id).order_by(Source.id))
 
@@ -357,6 +373,7 @@ def _see_again(session: Session, source: Source, new: NewImage) -> FileOutcome:
             "nothing is overwritten: import the new one under a new name, or into another --dataset",
         )
     source.file_hash, source.size, source.modified_ns = new.file_hash, new.size, new.modified_ns
+    source.orientation = new.orientation or source.orientation
     return FileOutcome(new.path, Outcome.UNCHANGED)
 
 
@@ -382,6 +399,7 @@ def _add_one(
             file_hash=new.file_hash,
             size=new.size,
             modified_ns=new.modified_ns,
+            orientation=new.orientation,
         )
     )
     return FileOutcome(new.path, Outcome.ADDED, note)

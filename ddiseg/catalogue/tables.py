@@ -115,6 +115,8 @@ class Source(Timestamped, Base):
     file_hash: Mapped[str] = mapped_column(String(64))  #: SHA-256 of the file's bytes
     size: Mapped[int] = mapped_column(BigInteger)  #: bytes
     modified_ns: Mapped[int] = mapped_column(BigInteger)
+    #: EXIF orientation of the file, 1 to 8, before it was turned upright; None: not recorded.
+    orientation: Mapped[int | None]
 
 
 class ModelKind(StrEnum):

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -330,6 +331,19 @@ def folded_lines(outcomes: Sequence[FileOutcome], what: str) -> list[str]:
     if rest := sum(len(group.names) for group in groups[LISTED:]):
         lines.append(f"  ... and {rest} more with a note; --output json lists all")
     return lines
+
+
+def listed_in(root: Path, outcomes: Sequence[FileOutcome], what: str) -> list[str]:
+    """Return the line that names the file with all notes, which is written where lines leave some out."""
+    from ddiseg.outcomes import NAMED, Outcome, fold
+    from ddiseg.workspace.notes_file import write_notes
+
+    groups = [group for group in fold(outcomes) if group.note is not None]
+    kinds = Counter(group.outcome is Outcome.REFUSED for group in groups)
+    told = all(group.whole and len(group.names) <= NAMED for group in groups)
+    if told and max(kinds.values(), default=0) <= LISTED:
+        return []
+    return [f"all notes are in {write_notes(root, outcomes, what)}"]
 
 
 def raise_refused(outcomes: Sequence[FileOutcome], what: str, *, strict: bool) -> None:

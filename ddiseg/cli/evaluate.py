@@ -17,6 +17,7 @@ from ddiseg.cli.common import (
     progress_bar,
 )
 from ddiseg.cli.malignancy import evaluate_malignancy, malignancy_flag
+from ddiseg.cli.params import geometry_options, read_geometry
 from ddiseg.outcomes import counted
 
 if TYPE_CHECKING:
@@ -41,11 +42,7 @@ if TYPE_CHECKING:
     "--classes",
     help="Values in the files, as 0=skin,255=lesion. Other classes are then not scored.",
 )
-@click.option(
-    "--stretched",
-    is_flag=True,
-    help="The truths were drawn on photographs stretched to the masks' size.",
-)
+@geometry_options()
 @click.option("--subset", help="Only images of this subset.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
 @malignancy_flag
@@ -53,15 +50,16 @@ if TYPE_CHECKING:
 @pass_settings
 def evaluate(
     settings: Settings,
+    /,
     truth: Path | None,
     accepted: bool,
     format_name: str | None,
     classes: str | None,
-    stretched: bool,
     subset: str | None,
     seed: int,
     malignancy: bool,
     paper_threshold: bool,
+    **geometry: Any,
 ) -> None:
     """Score predictions: IoU and Dice by class and tone.
 
@@ -95,7 +93,7 @@ def evaluate(
             truth=truth,
             format_name=format_name,
             mapping=mapping,
-            stretched=stretched,
+            geometry=read_geometry(geometry),
             subset=subset,
             seed=seed,
             refused=refused,

@@ -59,7 +59,7 @@ def import_(
         return
     if any(value for value in of_masks.values()):
         raise click.UsageError(
-            "--images, --annotator, --reviewer, --classes, --rest and --stretched are about a file "
+            "--images, --annotator, --reviewer, --classes, --rest and --geometry are about a file "
             "with masks: use 'ddiseg import-coco', or bring masks with 'ddiseg masks import'"
         )
     described = describe(given)
@@ -72,4 +72,7 @@ def import_(
 
 
 #: Options that only a file with masks takes.
-_OF_MASKS = ("annotator", "reviewer", "classes", "rest", "stretched")
+_OF_MASKS = (
+    *("annotator", "reviewer", "classes", "rest"),
+    *("geometry", "stretched", "raw_orientation"),
+)

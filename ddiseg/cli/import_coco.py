@@ -12,6 +12,7 @@ from ddiseg.cli.common import (
     LISTED,
     Command,
     Settings,
+    listed_in,
     outcome_lines,
     outcomes_dict,
     pass_settings,
@@ -19,12 +20,13 @@ from ddiseg.cli.common import (
     raise_refused,
     taken_as,
 )
-from ddiseg.cli.params import add_options
+from ddiseg.cli.params import add_options, geometry_options, read_geometry
 from ddiseg.outcomes import counted
 
 if TYPE_CHECKING:
     from ddiseg.ingest.coco_import import CocoImport
     from ddiseg.ingest.photographs import NearDuplicate, PhotographImport
+    from ddiseg.workspace.workspace import Workspace
 
 
 def photograph_options(*, hidden: bool) -> Callable[[Any], Any]:
@@ -116,12 +118,7 @@ def mask_options(*, hidden: bool) -> Callable[[Any], Any]:
             help="Class of the pixels that no region covers.  [default: background]",
             hidden=hidden,
         ),
-        click.option(
-            "--stretched",
-            is_flag=True,
-            help="Masks of another size than their image were drawn on it stretched to that.",
-            hidden=hidden,
-        ),
+        geometry_options(hidden=hidden),
     )
 
 
@@ -157,10 +154,11 @@ def import_coco_file(
 
     described = describe(given)
     labels = Labels.parse(described.pop("classes"), described.pop("rest"), load_protocol())
+    described["geometry"] = read_geometry(described)
     workspace = settings.open()
     with progress_bar("Importing") as progress:
         done = import_file(workspace, path, labels=labels, **described, progress=progress)
-    _report(settings, done, guessed, strict)
+    _report(settings, workspace, done, guessed, strict)
 
 
 def describe(given: dict[str, Any]) -> dict[str, Any]:
@@ -179,7 +177,9 @@ def describe(given: dict[str, Any]) -> dict[str, Any]:
     return {**others, "columns": parsed, "diagnoses": diagnoses}
 
 
-def _report(settings: Settings, done: CocoImport, guessed: bool, strict: bool) -> None:
+def _report(
+    settings: Settings, workspace: Workspace, done: CocoImport, guessed: bool, strict: bool
+) -> None:
     photographs = done.photographs
     lines = [*outcome_lines(photographs.outcomes, "images"), *taken_as("coco", guessed)]
     lines += summary(photographs)
@@ -190,6 +190,7 @@ def _report(settings: Settings, done: CocoImport, guessed: bool, strict: bool) -
         )
     elif done.masks:
         lines += outcome_lines(done.masks, "masks")
+        lines += listed_in(workspace.root, done.masks, "masks")
     else:
         lines.append("the file has no masks")
     data = {

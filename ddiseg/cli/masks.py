@@ -11,11 +11,13 @@ import click
 from ddiseg.cli.common import (
     Group,
     Settings,
+    listed_in,
     pass_settings,
     progress_bar,
     report_outcomes,
     taken_as,
 )
+from ddiseg.cli.params import geometry_options, read_geometry
 
 
 @click.group(name="masks", cls=Group)
@@ -60,28 +62,25 @@ def masks() -> None:
     metavar="END,...",
     help="What the masks' names end in besides their photograph's, for example _segmentation.",
 )
-@click.option(
-    "--stretched",
-    is_flag=True,
-    help="Masks of another size than their image were drawn on the photograph stretched to it.",
-)
+@geometry_options()
 @click.option("--dataset", metavar="NAME", help="Match names with the images of one dataset only.")
 @click.option("--subset", metavar="NAME", help="Take the masks of this subset's images only.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if any file was refused.")
 @pass_settings
 def masks_import(
     settings: Settings,
+    /,
     path: Path,
     format_name: str | None,
     annotator: str | None,
     reviewer: str | None,
     classes: str | None,
     rest: str | None,
-    stretched: bool,
     dataset: str | None,
     subset: str | None,
     suffixes: Sequence[str],
     strict: bool,
+    **geometry: Any,
 ) -> None:
     """Import a folder of masks, or one; or one file with the masks of many images.
 
@@ -114,7 +113,7 @@ def masks_import(
         "format_name": format_name,
         "annotator": annotator,
         "reviewer": reviewer,
-        "stretched": stretched,
+        "geometry": read_geometry(geometry),
         "dataset": dataset,
         "subset": subset,
         "suffixes": parse_suffixes(suffixes),
@@ -140,7 +139,11 @@ def masks_import(
             "reviewer": reviewer,
             "notes": done.notes,
         },
-        lines=[*taken_as(format_name, guessed), *done.notes],
+        lines=[
+            *listed_in(workspace.root, done.outcomes, "masks"),
+            *taken_as(format_name, guessed),
+            *done.notes,
+        ],
     )
 
 

@@ -22,6 +22,7 @@ from ddiseg.workspace.settings import (
 if TYPE_CHECKING:
     from ddiseg.catalogue.lifecycle import State
     from ddiseg.catalogue.tables import Image
+    from ddiseg.ingest.placement import Geometry
     from ddiseg.loop.round import RoundOptions
     from ddiseg.workspace.workspace import Workspace
 
@@ -117,6 +118,33 @@ tone_option = click.option(
     help="Only images of this tone group; may be repeated.  [default: all; unknown only where more "
     "than a tenth of the images has no tone]",
 )
+
+
+def geometry_options(*, hidden: bool = False) -> Callable[[Any], Any]:
+    """--geometry, and a flag for each of its words; `read_geometry` takes what they give."""
+    return add_options(
+        click.option(
+            "--geometry",
+            type=click.Choice(["stretched", "raw-orientation"]),
+            multiple=True,
+            hidden=hidden,
+            help="How masks lie that do not have their photograph's sides. stretched: drawn on the "
+            "photograph stretched to the mask's size. raw-orientation: drawn on the file as the "
+            "camera wrote it, and turned upright as the photograph was (EXIF). May be repeated; "
+            "--stretched and --raw-orientation are short for it.",
+        ),
+        click.option("--stretched", is_flag=True, hidden=True),
+        click.option("--raw-orientation", is_flag=True, hidden=True),
+    )
+
+
+def read_geometry(given: dict[str, Any]) -> Geometry:
+    """Take the options of `geometry_options` out of those `given`."""
+    from ddiseg.ingest.placement import Geometry
+
+    words = given.pop("geometry")
+    stretched, raw = given.pop("stretched"), given.pop("raw_orientation")
+    return Geometry(stretched or "stretched" in words, raw or "raw-orientation" in words)
 
 
 #: The options of a round; `read_round_options` takes what they give.

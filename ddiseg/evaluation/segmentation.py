@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from ddiseg.errors import InputError
 from ddiseg.formats import MASKS, guess_format, load_format
 from ddiseg.ingest.mask_files import MaskFile, class_mask
 from ddiseg.ingest.mask_targets import MaskTargets, PhotographNames
-from ddiseg.ingest.mask_values import FolderValues, OtherSizeError, refusals_of
+from ddiseg.ingest.mask_values import FolderValues, refusals_of
+from ddiseg.ingest.placement import AS_THEY_ARE, Geometry, Placement
 from ddiseg.outcomes import FileOutcome, Progress, counted, halves, reasons_in_words, silent
 from ddiseg.workspace.workspace import Workspace
 
@@ -50,7 +52,7 @@ def evaluate(
     truth: Path | None,
     format_name: str | None = None,
     mapping: dict[int, int] | None = None,
-    stretched: bool = False,
+    geometry: Geometry = AS_THEY_ARE,
     subset: str | None = None,
     resamples: int = RESAMPLES,
     seed: int = SEED,
@@ -70,7 +72,7 @@ def evaluate(
         format_name: format of the files; None for the only one that fits.
         mapping: class ids by value; without it all values of all files must be class ids, or nothing
             is evaluated.
-        stretched: the truths were drawn on photographs stretched to the masks' size.
+        geometry: how the truths were drawn on their photographs.
         subset: only images of this subset.
         resamples: number of bootstrap resamples.
         seed: of the bootstrap.
@@ -98,7 +100,9 @@ def evaluate(
                 refused += values.refuse(files, targets.of)
                 raise InputError(_nothing_to_evaluate(source, refused, 0, (), 0))
             notes = values.notes
-        truths = _from_files(targets, files, mapping, stretched, faults)
+        orientations = workspace.catalogue.images.orientations()
+        placements = partial(Placement.of, orientations=orientations, geometry=geometry)
+        truths = _from_files(targets, files, mapping, placements, faults)
     else:
         truths = _from_accepted(workspace)
         source = "accepted masks"
@@ -219,17 +223,14 @@ def _from_files(
     targets: MaskTargets,
     files: Sequence[MaskFile],
     mapping: dict[int, int] | None,
-    stretched: bool,
+    placement: Callable[[MaskFile, Image], Placement],
     faults: list[tuple[str, InputError]],
 ) -> Iterator[Truth]:
     found: dict[int, str] = {}
     for file in files:
         try:
             image = targets.of(file)
-            mask = class_mask(file, mapping)
-            (height, width), photograph = mask.shape, (image.height, image.width)
-            if (height, width) != photograph and not (file.stretched or stretched):
-                raise OtherSizeError((height, width), photograph)
+            mask, _ = placement(file, image).place(class_mask(file, mapping))
         except InputError as error:
             faults.append((file.name, error))
             continue

@@ -26,6 +26,7 @@ from ddiseg.ingest.metadata import (
     unknown_in_words,
 )
 from ddiseg.ingest.photographs import PhotographImport, dataset_name, import_files, match_table
+from ddiseg.ingest.placement import AS_THEY_ARE, Geometry
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.workspace.workspace import Workspace
 
@@ -47,7 +48,7 @@ def import_coco(
     photographs: Path | None = None,
     annotator: str | None = None,
     reviewer: str | None = None,
-    stretched: bool = False,
+    geometry: Geometry = AS_THEY_ARE,
     metadata: Path | None = None,
     columns: Columns | None = None,
     dataset: str | None = None,
@@ -70,7 +71,7 @@ def import_coco(
         metadata, columns: a table that says more; it wins over what the file says of an image.
         dataset, licence: else what all images of the file agree on, and the folder's name.
         synthetic: the images show no person; else whether the file says so of all of them.
-        stretched, source, diagnoses, in_place: as for masks and photographs that come in a folder.
+        geometry, source, diagnoses, in_place: as for masks and photographs that come in a folder.
 
     Raises:
         InputError: a file that can't be used, categories whose class is unknown, no photographs.
@@ -109,7 +110,7 @@ def import_coco(
         _finder(workspace, imported, found.files),
         annotator=annotator,
         reviewer=reviewer,
-        stretched=stretched,
+        geometry=geometry,
         progress=lambda done, total: progress(len(found.files) + done, len(found.files) + total),
     )
     return CocoImport(imported, submitted)

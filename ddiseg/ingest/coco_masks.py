@@ -19,6 +19,7 @@ from ddiseg.ingest.mask_files import MaskFile
 from ddiseg.masks import Layer, Mask, Origin, rle
 from ddiseg.masks.composition import Region
 from ddiseg.masks.polygons import fill_polygons
+from ddiseg.outcomes import Note
 
 MASK_ENDINGS = (".json",)
 
@@ -60,7 +61,7 @@ def masks_of(coco: CocoFile, labels: Labels) -> LabelledMasks:
 def _mask_file(image: CocoImage, coco: CocoFile, labels: Labels, possible: set[int]) -> MaskFile:
     name = image.facts.get("name") or image.file_name  # a release may have changed it
     annotator = image.facts.get("annotator")
-    notes: list[str] = []
+    notes: list[Note] = []
     return MaskFile(
         name=image.file_name,
         photograph=without_ending(str(name).replace("\\", "/")),
@@ -69,6 +70,7 @@ def _mask_file(image: CocoImage, coco: CocoFile, labels: Labels, possible: set[i
         size=image.size,
         annotator=annotator if isinstance(annotator, str) and annotator.strip() else None,
         notes=notes,
+        own="mask_hash" in image.facts,
     )
 
 
@@ -82,7 +84,7 @@ def _labelled_classes(image: CocoImage, labels: Labels) -> tuple[int, ...] | Non
 
 
 def _compose(
-    image: CocoImage, categories: Mapping[Any, str], labels: Labels, notes: list[str]
+    image: CocoImage, categories: Mapping[Any, str], labels: Labels, notes: list[Note]
 ) -> Mask:
     if image.size is None:
         raise InputError("the file does not say how large it is (width, height): export it again")

@@ -19,13 +19,13 @@ from ddiseg.ingest.mask_files import (
     MaskFile,
     MaskImport,
     check_people,
-    refuse_too_large,
     submit_files,
 )
 from ddiseg.ingest.mask_targets import PhotographNames
 from ddiseg.ingest.metadata import split_option
+from ddiseg.ingest.placement import AS_THEY_ARE, Geometry, refuse_too_large
 from ddiseg.masks import Composition, Layer, Mask, Origin, compose
-from ddiseg.outcomes import FileOutcome, Progress, counted, silent
+from ddiseg.outcomes import FileOutcome, Note, Progress, counted, silent
 from ddiseg.workspace.workspace import Workspace
 
 #: What `--classes` calls the pixels that no region covers.
@@ -129,7 +129,7 @@ def import_labelled_masks(
     labels: Labels,
     annotator: str | None = None,
     reviewer: str | None = None,
-    stretched: bool = False,
+    geometry: Geometry = AS_THEY_ARE,
     dataset: str | None = None,
     subset: str | None = None,
     suffixes: Sequence[str] = (),
@@ -141,7 +141,7 @@ def import_labelled_masks(
         labels: the classes of the labels in it.
         annotator: who drew all of it; None: the file names someone for each mask.
         reviewer: a second person; the masks then arrive accepted.
-        stretched, dataset, subset: as in `ddiseg.ingest.mask_files.import_masks`.
+        geometry, dataset, subset: as in `ddiseg.ingest.mask_files.import_masks`.
 
     Raises:
         InputError: a file that can't be read or has no masks, labels whose class is unknown, no one
@@ -167,7 +167,7 @@ def import_labelled_masks(
         targets.of,
         annotator=annotator,
         reviewer=reviewer,
-        stretched=stretched,
+        geometry=geometry,
         progress=progress,
     )
     return MaskImport([*found.refused, *outcomes], list(found.notes))
@@ -175,7 +175,7 @@ def import_labelled_masks(
 
 def compose_labelled(
     layers: Iterable[Layer], size: tuple[int, int], base: Mask | None, labels: Labels
-) -> tuple[Mask, list[str]]:
+) -> tuple[Mask, list[Note]]:
     """Compose layers into one mask, (height, width), with notes on what had to be decided.
 
     Layers of one class that people drew are united on the way, so that a picture with hundreds of
@@ -204,9 +204,9 @@ def compose_labelled(
     found: Composition = compose([rest, *predicted, *manual.values()], size, base, labels.protocol)
     notes = []
     if found.conflicts:
-        notes.append(
-            f"{counted(found.conflicts, 'pixel')} drawn as two classes: the protocol's precedence decided"
-        )
+        kind = "pixels drawn as two classes: the protocol's precedence decided"
+        pixels = counted(found.conflicts, "pixel")
+        notes.append(Note(f"{pixels}{kind.removeprefix('pixels')}", kind))
     return found.mask, notes
 
 

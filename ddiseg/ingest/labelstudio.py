@@ -23,7 +23,7 @@ from ddiseg.ingest.mask_files import MaskFile, size_of
 from ddiseg.ingest.mask_targets import without_upload_prefix
 from ddiseg.masks import Layer, Mask, Origin, compose
 from ddiseg.masks.label_studio_region import BRUSH, POLYGON, read_region
-from ddiseg.outcomes import FileOutcome, Outcome, counted
+from ddiseg.outcomes import FileOutcome, Note, Outcome, counted
 
 MASK_ENDINGS = (".json",)
 
@@ -212,7 +212,7 @@ def _labels(region: Region) -> list[str]:
 
 
 def _mask_file(task: _TaskAnnotation, labels: Labels, possible: set[int]) -> MaskFile:
-    notes: list[str] = []
+    notes: list[Note] = []
     every = range(len(labels.protocol.classes))
     return MaskFile(
         name=task.name,
@@ -223,10 +223,11 @@ def _mask_file(task: _TaskAnnotation, labels: Labels, possible: set[int]) -> Mas
         size=_size(task.regions[0]),
         annotator=task.annotator,
         notes=notes,
+        own=task.own,
     )
 
 
-def _compose(task: _TaskAnnotation, labels: Labels, notes: list[str]) -> Mask:
+def _compose(task: _TaskAnnotation, labels: Labels, notes: list[Note]) -> Mask:
     size = _size(task.regions[0])
     if size is None:
         raise InputError("its regions do not say how large the picture is: export it again")

@@ -6,8 +6,10 @@ entry points `ddiseg.mask_formats`: Path -> MaskFiles, none of which is read bef
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,11 @@ from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.ingest.folder import FoundFile, list_folder, read_file
 from ddiseg.ingest.mask_targets import PhotographNames
-from ddiseg.ingest.mask_values import FolderValues, OtherSizeError, refusals_of
+from ddiseg.ingest.mask_values import FolderValues, refusals_of, refused
+from ddiseg.ingest.placement import AS_THEY_ARE, Geometry, Placement
 from ddiseg.outcomes import (
     FileOutcome,
+    Note,
     Outcome,
     Progress,
     halves,
@@ -37,6 +41,9 @@ from ddiseg.workspace.workspace import Workspace
 #: Files of one transaction.
 BATCH = 64
 
+#: A whole number as text, as in "90" and "90.0".
+_WRITTEN_NUMBER = re.compile(r"-?\d{1,18}(\.0{1,9})?", re.ASCII)
+
 
 @dataclass(frozen=True)
 class MaskFile:
@@ -49,7 +56,8 @@ class MaskFile:
     stretched: bool = False  #: drawn on the photograph stretched to the mask's size
     size: tuple[int, int] | None = None  #: (height, width), where it says so before it is read
     annotator: str | None = None  #: who drew it, where the file says so
-    notes: list[str] = field(default_factory=list)  #: what `load` had to tolerate
+    notes: list[Note] = field(default_factory=list)  #: what `load` had to tolerate
+    own: bool = False  #: drawn in ddiseg, where photographs are upright
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ def import_masks(
     annotator: str,
     reviewer: str | None = None,
     mapping: Mapping[int, int] | None = None,
-    stretched: bool = False,
+    geometry: Geometry = AS_THEY_ARE,
     dataset: str | None = None,
     subset: str | None = None,
     suffixes: Sequence[str] = (),
@@ -83,7 +91,7 @@ def import_masks(
         annotator: who drew them.
         reviewer: a second person; the masks then arrive accepted.
         mapping: class id by the value in the files, where these are not class ids.
-        stretched: a mask of another size than its image was drawn on the stretched photograph.
+        geometry: how they were drawn on their photographs.
         dataset: match names in this dataset only.
         subset: leave the files of images outside this subset alone.
         suffixes: what file names may end in besides the photograph's name.
@@ -114,7 +122,7 @@ def import_masks(
         annotator=who,
         reviewer=reviewer,
         mapping=mapping,
-        stretched=stretched,
+        geometry=geometry,
         progress=progress,
     )
     return MaskImport(outcomes, values.notes if values is not None else [])
@@ -128,7 +136,7 @@ def submit_files(
     annotator: str | None,
     reviewer: str | None,
     mapping: Mapping[int, int] | None = None,
-    stretched: bool = False,
+    geometry: Geometry = AS_THEY_ARE,
     progress: Progress = silent,
 ) -> list[FileOutcome]:
     """Store masks and submit them, 64 at a time; see `import_masks`.
@@ -140,7 +148,7 @@ def submit_files(
     Raises:
         WorkspaceError: the store or catalogue can't be written; what was finished is kept.
     """
-    importer = _MaskImporter(workspace, find_image, annotator, reviewer, mapping, stretched)
+    importer = _MaskImporter(workspace, find_image, annotator, reviewer, mapping, geometry)
     return importer.run(files, progress)
 
 
@@ -195,19 +203,19 @@ def class_mask(file: MaskFile, mapping: Mapping[int, int] | None) -> masks.Mask:
 
 def size_of(height: object, width: object) -> tuple[int, int] | None:
     """Return (height, width) as a file of another tool gives it, None where that is no size."""
-    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
-        return height, width
-    return None
+    rows, columns = whole_number(height), whole_number(width)
+    if rows is None or columns is None or rows <= 0 or columns <= 0:
+        return None
+    return rows, columns
 
 
-def refuse_too_large(size: tuple[int, int]) -> None:
-    """Raise InputError where a mask of (height, width) has more pixels than any may have."""
-    height, width = size
-    if height * width > masks.MAX_PIXELS:
-        raise InputError(
-            f"is {width} x {height} pixels large; {masks.MAX_PIXELS:,} pixels at most: export it "
-            "at the size of its photograph"
-        )
+def whole_number(value: object) -> int | None:
+    """Return a whole number that a tool wrote as 90, 90.0 or "90"; None for anything else."""
+    if isinstance(value, str) and _WRITTEN_NUMBER.fullmatch(value):
+        value = float(value) if "." in value else int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 @dataclass(frozen=True)
@@ -217,6 +225,7 @@ class _StoredMask:
     file: MaskFile
     mask: NewMask | None = None
     restored: bool = False  #: it was not in the store, or damaged there
+    notes: Sequence[Note] = ()  #: how it came to lie over its photograph
     fault: InputError | None = None
 
 
@@ -227,9 +236,13 @@ class _MaskImporter:
     annotator: str | None
     reviewer: str | None
     mapping: Mapping[int, int] | None
-    stretched: bool
+    geometry: Geometry
     first: dict[int, _StoredMask] = field(default_factory=dict)  #: first good mask by image id
     outcomes: dict[int, FileOutcome] = field(default_factory=dict)  #: outcomes of those
+
+    def __post_init__(self) -> None:
+        orientations = self.workspace.catalogue.images.orientations()
+        self.placement = partial(Placement.of, orientations=orientations, geometry=self.geometry)
 
     def run(self, files: Sequence[MaskFile], progress: Progress) -> list[FileOutcome]:
         outcomes: list[FileOutcome] = []
@@ -243,8 +256,8 @@ class _MaskImporter:
                         faults[place] = taken.file.name, taken.fault
                 outcomes += self.catalogue(batch)
                 progress(len(outcomes), len(files))
-        for place, refused in zip(faults, refusals_of(list(faults.values())), strict=True):
-            outcomes[place] = refused
+        for place, refusal in zip(faults, refusals_of(list(faults.values())), strict=True):
+            outcomes[place] = refusal
         return outcomes
 
     def take(self, file: MaskFile) -> _StoredMask:
@@ -252,11 +265,11 @@ class _MaskImporter:
         try:
             annotator = self.author(file)
             image = self.find_image(file)
+            placement = self.placement(file, image)
             if file.size is not None:  # a size alone takes memory once the file is read
-                self.check_size(file, image, file.size)
-            mask = class_mask(file, self.mapping)
+                placement.check(file.size)
+            mask, notes = placement.place(class_mask(file, self.mapping))
             height, width = mask.shape
-            self.check_size(file, image, (height, width))
         except InputError as error:
             return _StoredMask(file, fault=error)
         digest = masks.mask_hash(mask)
@@ -275,14 +288,7 @@ class _MaskImporter:
             annotator=annotator,
             origin=file.name,
         )
-        return _StoredMask(file, new, restored=not stored)
-
-    def check_size(self, file: MaskFile, image: Image, size: tuple[int, int]) -> None:
-        """Raise InputError where a mask of `size` can't lie over its image."""
-        stretched = file.stretched or self.stretched
-        if size != (image.height, image.width) and not stretched:
-            raise OtherSizeError(size, (image.height, image.width))
-        refuse_too_large(size)
+        return _StoredMask(file, new, restored=not stored, notes=notes)
 
     def author(self, file: MaskFile) -> str:
         """Return who drew a mask; raises InputError where nobody is named, or where it is the reviewer."""
@@ -310,7 +316,7 @@ class _MaskImporter:
     def outcome(self, taken: _StoredMask) -> FileOutcome:
         name = taken.file.name
         if taken.mask is None:
-            return FileOutcome(name, Outcome.REFUSED, str(taken.fault))
+            return refused(name, taken.fault or InputError("no mask"))
         first = self.first[taken.mask.image_id]
         submitted = self.outcomes[taken.mask.image_id]
         if first is taken:
@@ -326,8 +332,10 @@ class _MaskImporter:
 
 def _with_repair(outcome: FileOutcome, taken: _StoredMask) -> FileOutcome:
     # A file may have been read twice, once for its values alone.
-    notes = [n for n in dict.fromkeys((outcome.note, *taken.file.notes)) if n]
+    notes = [*taken.file.notes, *taken.notes]
+    if outcome.note:
+        notes.insert(0, Note(outcome.note))
     if outcome.outcome is Outcome.UNCHANGED and taken.restored:
         outcome = replace(outcome, outcome=Outcome.REPAIRED)
-        notes.append("its stored copy was missing")
-    return replace(outcome, note="; ".join(notes) or None)
+        notes.append(Note("its stored copy was missing"))
+    return FileOutcome.noted(outcome.name, outcome.outcome, notes)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from annotation_protocol import load_protocol
-from ddiseg.errors import InputError
+from ddiseg.errors import FileError, InputError
 from ddiseg.masks import (
     FEW_VALUES,
     NoClassError,
@@ -19,7 +19,7 @@ from ddiseg.masks import (
     check_mask,
     classes_in,
 )
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, worker_threads
+from ddiseg.outcomes import FileOutcome, Note, Outcome, Progress, worker_threads
 
 if TYPE_CHECKING:
     from ddiseg.ingest.mask_files import MaskFile
@@ -84,15 +84,15 @@ class FolderValues:
         listed = [f for f in self.faults if isinstance(f, NoClassError) and f.few]
         wrong, seen = _united(listed)
         seen = sorted({*seen, *self.classes})
-        refused: list[tuple[str, InputError]] = []
+        wrongs: list[tuple[str, InputError]] = []
         for file in files:
             fault = faults[id(file)]
             if fault is None:
                 fault = _fault_of(file, find_image) or _others_hold(wrong, seen)
             elif isinstance(fault, NoClassError) and fault.few:
                 fault = InputError(f"{NoClassError.listing(wrong, seen)}; {_mapping_advice(seen)}")
-            refused.append((file.name, fault))
-        return refusals_of(refused)
+            wrongs.append((file.name, fault))
+        return refusals_of(wrongs)
 
 
 class OtherSizeError(InputError):
@@ -114,9 +114,9 @@ def refusals_of(faults: Sequence[tuple[str, InputError]]) -> list[FileOutcome]:
     unnamed = [f for _, f in faults if isinstance(f, UnnamedValueError) and f.few]
     together = UnnamedValueError.listing(*_united(unnamed))
     other_sizes = [fault for _, fault in faults if isinstance(fault, OtherSizeError)]
-    refused = []
+    found = []
     for name, fault in faults:
-        reason = str(fault)
+        reason: str | None = None
         if isinstance(fault, UnnamedValueError) and fault.few:
             reason = together
         elif isinstance(fault, ValuesError) and not fault.few:
@@ -127,8 +127,15 @@ def refusals_of(faults: Sequence[tuple[str, InputError]]) -> list[FileOutcome]:
                 f"is of another size than its photograph, as one of {width} x {height} on "
                 f"{columns} x {rows}: {_SAME_SIZE}"
             )
-        refused.append(FileOutcome(name, Outcome.REFUSED, reason))
-    return refused
+        same = reason is None
+        found.append(refused(name, fault) if same else FileOutcome(name, Outcome.REFUSED, reason))
+    return found
+
+
+def refused(name: str, fault: InputError) -> FileOutcome:
+    """Return the refusal of a file."""
+    note = Note(str(fault), fault.kind if isinstance(fault, FileError) else "")
+    return FileOutcome.noted(name, Outcome.REFUSED, [note])
 
 
 def _classes_in(file: MaskFile) -> frozenset[int] | InputError:

@@ -263,6 +263,7 @@ class _PhotographImporter:
             height=height,
             in_place=str(file.place) if self.in_place else None,
             details=self.labels.matched.details.get(file.path, Details()),
+            orientation=opened.orientation,
         )
         return _StoredPhotograph(file, image, opened.changes, repair_reason)
 
@@ -358,7 +359,8 @@ def _untouched(file: FoundFile, known: KnownSource) -> bool:
         status = os.stat(file.place)
     except OSError as error:
         raise InputError(f"can't be read ({error.strerror})") from error
-    return (status.st_size, status.st_mtime_ns) == (known.size, known.modified_ns)
+    same = (status.st_size, status.st_mtime_ns) == (known.size, known.modified_ns)
+    return same and known.orientation is not None  # else it is read once more, for that
 
 
 def _near_duplicates(workspace: Workspace, added: set[str]) -> list[NearDuplicate]:

@@ -19,6 +19,7 @@ from ddiseg import masks
 from ddiseg.errors import InputError
 from ddiseg.ingest.folder import FoundFile
 from ddiseg.ingest.mask_files import MaskFile, find_mask_files, has_mask_files, read_mask_file
+from ddiseg.outcomes import Note
 
 MASK_ENDINGS = (".png",)
 
@@ -35,18 +36,18 @@ def read_masks(path: Path) -> Iterator[MaskFile]:
     """Yield the PNG files under a folder, or one; raises InputError where there is none."""
     classes = tuple(c.index for c in load_protocol().classes)
     for file in find_mask_files(path, ".png"):
-        notes: list[str] = []
+        notes: list[Note] = []
         yield MaskFile(file.path, file.path_stem, partial(_load, file, notes), classes, notes=notes)
 
 
-def _load(file: FoundFile, notes: list[str]) -> NDArray[Any]:
+def _load(file: FoundFile, notes: list[Note]) -> NDArray[Any]:
     data = read_mask_file(file)
     header = data[16:26]
     if len(data) < 33 or header[8] != 8 or header[9] not in _COLOUR_TYPES:
         return masks.decode_png(data)
     width, height = int.from_bytes(header[:4]), int.from_bytes(header[4:8])
     values = _decode_colours(data, width * height)
-    notes.append(f"{_COLOUR_TYPES[header[9]]} with equal channels: read as one")
+    notes.append(Note(f"{_COLOUR_TYPES[header[9]]} with equal channels: read as one"))
     return values
 
 

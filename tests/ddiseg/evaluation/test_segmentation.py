@@ -14,6 +14,7 @@ from ddiseg import masks
 from ddiseg.catalogue import NewMask, State
 from ddiseg.errors import InputError
 from ddiseg.evaluation.segmentation import evaluate
+from ddiseg.ingest.placement import Geometry
 from ddiseg.model.predict import prelabel
 from ddiseg.model.train import Refreshed
 from ddiseg.outcomes import FileOutcome, Outcome
@@ -288,7 +289,7 @@ def test_evaluate__stretched_truth_is_brought_to_the_photographs_size(
     with refused:
         evaluate(painted, "tester", truth=folder)
     direct = evaluate(painted, "tester", truth=tmp_path / "truth")
-    stretched = evaluate(painted, "tester", truth=folder, stretched=True)
+    stretched = evaluate(painted, "tester", truth=folder, geometry=Geometry(stretched=True))
     assert stretched["n_images"] == 1
     painted.catalogue.subsets.store({"four": [5]}, {}, "tester")
     one = evaluate(painted, "tester", truth=tmp_path / "truth", subset="four")

@@ -16,6 +16,7 @@ from ddiseg.catalogue import State
 from ddiseg.errors import InputError
 from ddiseg.ingest import coco_masks
 from ddiseg.ingest.labelled_masks import Labels, compose_labelled
+from ddiseg.ingest.placement import Geometry
 from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.ingest.coco_files import (
@@ -115,7 +116,9 @@ def test_import__stretched(workspace: Workspace, photos: Path) -> None:
         image["width"] *= 2
     path = write(photos, document)
     assert "give --stretched" in note(run(workspace, path).masks, "a.png")
-    assert set(told(run(workspace, path, stretched=True).masks).values()) == {"added"}
+    assert set(told(run(workspace, path, geometry=Geometry(stretched=True)).masks).values()) == {
+        "added"
+    }
     assert {m.mapping for m in workspace.catalogue.masks.all()} == {"stretched"}
 
 
@@ -183,7 +186,7 @@ def test_masks__absurd_size_is_refused_before_anything_is_made_of_it(
     del document["annotations"][0]
     composed = []
     monkeypatch.setattr(coco_masks, "compose_labelled", _noting(composed))
-    done = run_masks(workspace, write(photos, document), stretched=stretched)
+    done = run_masks(workspace, write(photos, document), geometry=Geometry(stretched=stretched))
     assert told(done.outcomes) == {"a.png": "refused", "b.png": "added"}
     assert says in note(done.outcomes, "a.png")
     assert composed == [(HEIGHT, WIDTH)]

@@ -15,6 +15,7 @@ from ddiseg.errors import InputError, NotFoundError
 from ddiseg.formats import MASKS, format_names, load_format
 from ddiseg.ingest.mask_files import class_mask, import_masks
 from ddiseg.ingest.photographs import import_photographs
+from ddiseg.ingest.placement import Geometry
 from ddiseg.masks import decode_png
 from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.workspace.store import Kind
@@ -199,7 +200,10 @@ def test_import_masks__stretched(catalogued: Workspace, masks: Path) -> None:
     square = (np.arange(64, dtype=np.uint8) % 5).reshape(8, 8)
     save(square, masks / "a.png")
     save(DRAWN, masks / "b.png")
-    assert outcomes(run(catalogued, masks, stretched=True)) == {"a.png": "added", "b.png": "added"}
+    assert outcomes(run(catalogued, masks, geometry=Geometry(stretched=True))) == {
+        "a.png": "added",
+        "b.png": "added",
+    }
     first, second = catalogued.catalogue.masks.all()
     assert (first.mapping, first.width, first.height) == ("stretched", 8, 8)
     assert second.mapping == "same"
