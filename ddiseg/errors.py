@@ -33,6 +33,14 @@ class WorkspaceError(DdisegError):
     """A workspace that is missing, newer than this program, busy or can't be written."""
 
 
+class MissingFileError(WorkspaceError):
+    """A file of the store that is not there."""
+
+
+class DamagedFileError(WorkspaceError):
+    """A stored file whose content is not what its name says, or that can't be read."""
+
+
 class ServerError(DdisegError):
     """A labelling server that does not answer, or not as it should; `status` is HTTP's, if any."""
 

@@ -66,15 +66,6 @@ def open_photograph(data: bytes) -> Opened:
         raise InputError(f"damaged or cut short ({_first_line(error)})") from error
 
 
-def check_png(data: bytes) -> None:
-    """Raise InputError where a PNG is cut short or a checksum in it is wrong; no pixel is unpacked."""
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            picture.verify()
-    except _DAMAGED as error:
-        raise InputError(f"damaged or cut short ({_first_line(error)})") from error
-
-
 def encode_png(photograph: Photograph) -> bytes:
     """Encode the pixels, and nothing else, as PNG.
 

@@ -1,6 +1,8 @@
-"""`ddiseg verify`: check the stored files and the catalogue."""
+"""`ddiseg verify`: check the stored files and the catalogue, and repair what can be."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
@@ -10,35 +12,73 @@ from ddiseg.outcomes import counted
 
 
 @click.command("verify", cls=Command)
+@click.option(
+    "--repair",
+    "to_repair",
+    is_flag=True,
+    help="Put back what is missing or damaged, as far as it is found. Nothing is removed.",
+)
+@click.option(
+    "--originals",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="With --repair: a folder to look in, with the original files, a copy of the store or a "
+    "release; may be given several times.",
+)
 @pass_settings
-def verify(settings: Settings) -> None:
+def verify(settings: Settings, to_repair: bool, originals: tuple[Path, ...]) -> None:
     """Check stored files, the catalogue and its events.
 
     Checks every stored file against its hash, every row against its file, and states against events.
-    Exits with 1 and a line for each problem where something is wrong; nothing is changed. Files
-    that no row names are only counted: a stopped run leaves them, and they do no harm.
+    Exits with 1 and a line for each problem where something is wrong; without --repair nothing is
+    changed. Files that no row names are only counted: a stopped run leaves them, and they do no harm.
     """
+    from ddiseg.workspace.repair import repair
     from ddiseg.workspace.verify import verify as find_problems
+    from ddiseg.workspace.workspace import default_actor
 
+    if originals and not to_repair:
+        raise click.UsageError("--originals is where --repair looks: give --repair too")
     workspace = settings.open()
     with progress_bar("verify") as progress:
         findings = find_problems(workspace, progress)
+    problems, repaired = findings.problems, []
+    if to_repair:
+        done = repair(workspace, problems, _folders(workspace.root, originals), default_actor())
+        problems, repaired = done.left, done.repaired
     data = {
-        "ok": not findings.problems,
+        "ok": not problems,
         "checked": findings.checked,
         "orphans": findings.orphans,
-        "problems": [{"part": p.part.value, "problem": p.line} for p in findings.problems],
+        "problems": [{"part": p.part.value, "problem": p.line} for p in problems],
+        "repaired": repaired,
     }
     checked = ", ".join(counted(n, kind.removesuffix("s")) for kind, n in findings.checked.items())
     orphans = sum(findings.orphans.values())
     lines = [f"checked {checked}: {counted(len(findings.problems), 'problem')}"]
-    lines += [f"  {problem.part}  {problem.line}" for problem in findings.problems]
+    lines += [f"  repaired  {line}" for line in repaired]
+    lines += [f"  {problem.part}  {problem.line}" for problem in problems]
     if orphans:
         lines.append(
             f"  {counted(orphans, 'file')} that no row names, left by a stopped run; harmless"
         )
     settings.emit(data, "\n".join(lines))
-    if findings.problems:
-        raise DdisegError(
-            f"{counted(len(findings.problems), 'problem')} found, nothing was changed"
-        )
+    if problems:
+        raise DdisegError(_result(len(problems), len(repaired), to_repair, bool(originals)))
+
+
+def _folders(root: Path, originals: tuple[Path, ...]) -> list[Path]:
+    """Return where lost files are looked for: the copies of a Label Studio that runs here, too."""
+    from ddiseg.labelstudio.folder import Folder
+
+    copies = Folder(root).media
+    return [*originals, *([copies] if copies.is_dir() else [])]
+
+
+def _result(left: int, repaired: int, to_repair: bool, with_originals: bool) -> str:
+    problems = counted(left, "problem")
+    if not to_repair:
+        return f"{problems} found, nothing was changed; 'ddiseg verify --repair' puts files back"
+    where = "" if with_originals else ": --originals FOLDER says where the original files are"
+    return f"{problems} left, {repaired} repaired{where}"

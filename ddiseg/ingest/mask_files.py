@@ -36,6 +36,7 @@ from ddiseg.outcomes import (
     worker_threads,
 )
 from ddiseg.workspace.store import Kind
+from ddiseg.workspace.stored_files import is_intact
 from ddiseg.workspace.workspace import Workspace
 
 #: Files of one transaction.
@@ -273,7 +274,7 @@ class _MaskImporter:
         except InputError as error:
             return _StoredMask(file, fault=error)
         digest = masks.mask_hash(mask)
-        stored = self.workspace.store.exists(Kind.MASK, digest)
+        stored = is_intact(self.workspace.store, Kind.MASK, digest)
         if not stored:
             self.workspace.store_mask(mask)
         classes = set(self.mapping.values()) if self.mapping is not None else file.classes
@@ -337,5 +338,5 @@ def _with_repair(outcome: FileOutcome, taken: _StoredMask) -> FileOutcome:
         notes.insert(0, Note(outcome.note))
     if outcome.outcome is Outcome.UNCHANGED and taken.restored:
         outcome = replace(outcome, outcome=Outcome.REPAIRED)
-        notes.append(Note("its stored copy was missing"))
+        notes.append(Note("its stored copy was missing or damaged"))
     return FileOutcome.noted(outcome.name, outcome.outcome, notes)

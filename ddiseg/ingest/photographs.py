@@ -29,6 +29,7 @@ from ddiseg.ingest.matching import Matched, match_rows, refuse_other_photographs
 from ddiseg.ingest.metadata import Columns, read_metadata
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, map_batches, silent, worker_threads
 from ddiseg.workspace.store import Kind
+from ddiseg.workspace.stored_files import is_intact
 from ddiseg.workspace.workspace import Workspace, default_actor
 
 #: Files of one transaction; two such batches are in memory at a time, without their pixels.
@@ -249,8 +250,8 @@ class _PhotographImporter:
         # A name that belonged to another photograph is refused by the catalogue: store nothing.
         if not self.in_place and (known is None or known.content_hash == digest):
             store = self.workspace.store
-            if not store.exists(Kind.IMAGE, digest):
-                store.put(Kind.IMAGE, digest, images.encode_png(opened.pixels))
+            if not is_intact(store, Kind.IMAGE, digest):
+                store.put(Kind.IMAGE, digest, images.encode_png(opened.pixels), replace=True)
         height, width = opened.pixels.shape[:2]
         image = NewImage(
             path=file.path,
@@ -270,8 +271,12 @@ class _PhotographImporter:
     def repair_reason(self, file: FoundFile, known: KnownSource) -> str | None:
         """Return why the photograph of a known file needs a repair; None where it needs none."""
         if known.in_place is None:
-            stored = self.workspace.store.exists(Kind.IMAGE, known.content_hash)
-            return None if stored else "its stored copy was missing"
+            store = self.workspace.store
+            if not store.exists(Kind.IMAGE, known.content_hash):
+                return "its stored copy was missing"
+            # Its size and time tell nothing about damage; reading is a fifth of a first import.
+            intact = is_intact(store, Kind.IMAGE, known.content_hash)
+            return None if intact else "its stored copy was damaged"
         if not os.path.isfile(known.in_place):
             return f"it was no longer at {known.in_place}"
         if known.in_place == str(file.place) and not self.in_place:

@@ -31,9 +31,8 @@ def copy_png(workspace: Workspace, image: Image, width: int, height: int) -> byt
     """Return the copy as PNG; raises WorkspaceError or InputError if the photograph has changed."""
     is_full_size = (image.width, image.height) == (width, height)
     if is_full_size and image.in_place is None:  # the store has exactly this file
-        data = workspace.store.get(Kind.IMAGE, image.content_hash)
-        images.check_png(data)
-        return data
+        workspace.photograph(image)  # refuses a damaged file
+        return workspace.store.get(Kind.IMAGE, image.content_hash)
     pixels = workspace.photograph(image)
     if not is_full_size:
         small = Pillow.fromarray(pixels).resize((width, height), Pillow.Resampling.LANCZOS)

@@ -29,6 +29,7 @@ from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, silent, sile
 from ddiseg.sampling.groups import group_keys
 from ddiseg.sampling.subsets import RESERVED
 from ddiseg.workspace.store import Kind
+from ddiseg.workspace.stored_files import is_intact
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet, Replicas, place
 from fedd.malignancy.classifier import (
@@ -313,7 +314,7 @@ def _same_version(
     newest = versions[-1]
     wanted = (net.hash, settings.to_dict(), learned)
     found = (newest.backbone_hash, newest.settings, newest.training_images)
-    usable = workspace.store.exists(Kind.MODEL, newest.file_hash)
+    usable = is_intact(workspace.store, Kind.MODEL, newest.file_hash)
     return newest if found == wanted and usable else None
 
 

@@ -106,7 +106,9 @@ def opened_ahead(
         try:
             return workspace.photograph(image)
         except (InputError, WorkspaceError) as error:
-            return FileOutcome(image.name, Outcome.REFUSED, str(error))
+            return FileOutcome(
+                image.name, Outcome.REFUSED, str(error).removeprefix(f"{image.name}: ")
+            )
 
     with ThreadPoolExecutor(THREADS) as pool:
         waiting = deque(pool.map(opened, part) for part in parts[:AHEAD])

@@ -17,7 +17,7 @@ from annotation_protocol import Protocol, UserError, load_protocol
 from ddiseg import images, masks
 from ddiseg.catalogue import State
 from ddiseg.catalogue.tables import Dataset, Image, Mask
-from ddiseg.errors import InputError
+from ddiseg.errors import DamagedFileError, InputError, MissingFileError
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, counted, silent, worker_threads
 from ddiseg.release.naming import unique_stems
 from ddiseg.workspace.store import Kind
@@ -154,7 +154,10 @@ class Release:
                 try:
                     present, result = future.result()
                 except UserError as error:
-                    outcomes.append(FileOutcome(item.image.name, Outcome.REFUSED, str(error)))
+                    name = item.image.name
+                    outcomes.append(
+                        FileOutcome(name, Outcome.REFUSED, str(error).removeprefix(f"{name}: "))
+                    )
                 else:
                     results.append(result)
                     outcomes.append(FileOutcome(item.image.name, Outcome.ADDED))
@@ -175,11 +178,6 @@ class Release:
         """Return the photograph as a PNG without metadata, checked against its hash."""
         image, workspace = item.image, self.workspace
         pixels = workspace.photograph(image)
-        if images.content_hash(pixels) != image.content_hash:
-            raise InputError(
-                "its stored photograph is damaged; import the original again "
-                "('ddiseg verify' lists all that are)"
-            )
         if image.in_place is not None:
             return images.encode_png(pixels)
         return workspace.store.get(Kind.IMAGE, image.content_hash)
@@ -204,10 +202,12 @@ class Release:
     def _one(
         self, work: Callable[[ReleaseItem, masks.Mask], T], item: ReleaseItem
     ) -> tuple[list[str], T]:
-        mask = self.workspace.mask(item.mask)
-        if masks.mask_hash(mask) != item.mask.content_hash:
-            raise InputError("its stored mask is damaged; run 'ddiseg verify' to see what else is")
-        mask = masks.check_mask(mask, len(self.protocol.classes))
+        try:
+            mask = self.workspace.mask(item.mask)
+        except (DamagedFileError, MissingFileError) as error:  # without the name of who drew it
+            raise InputError(
+                "its stored mask is damaged or missing; 'ddiseg verify --repair' says how to put it back"
+            ) from error
         present = [self.protocol.class_names[index] for index in masks.classes_in(mask)]
         return present, work(item, mask)
 

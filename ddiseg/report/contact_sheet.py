@@ -26,7 +26,7 @@ from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import DdisegError
 from ddiseg.masks import panels
 from ddiseg.report.outlines import UNITS, outlines
-from ddiseg.workspace.store import Kind
+from ddiseg.workspace.stored_files import read_mask
 from ddiseg.workspace.workspace import Workspace
 
 #: Longest edge of a picture in pixels.
@@ -193,10 +193,8 @@ def draw_card(workspace: Workspace, pair: Pair, model_name: Callable[[int], str]
         height, width = photograph.shape[:2]
 
         def outlined(digest: str) -> dict[str, str]:
-            mask = masks.decode_png(workspace.store.get(Kind.MASK, digest))
-            return outlines(
-                masks.check_mask(mask, len(protocol.classes)), (height, width), protocol
-            )
+            mask = read_mask(workspace.store, digest)
+            return outlines(mask, (height, width), protocol)
 
         return Card(
             **described,

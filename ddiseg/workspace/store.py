@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from annotation_protocol.files import atomic_write
-from ddiseg.errors import WorkspaceError
+from ddiseg.errors import MissingFileError, WorkspaceError
 
 
 class Kind(StrEnum):
@@ -76,13 +76,18 @@ class Store:
         return True
 
     def get(self, kind: Kind, digest: str) -> bytes:
-        """Return the bytes of a file; raises WorkspaceError if it is missing."""
+        """Return the bytes of a file as they are: `ddiseg.workspace.stored_files` checks them.
+
+        Raises:
+            MissingFileError: it is not there.
+            WorkspaceError: it can't be read.
+        """
         path = self.path(kind, digest)
         with self._errors_explained(path):
             try:
                 content: bytes = self._fs.cat_file(path)
             except FileNotFoundError as error:
-                raise WorkspaceError(
+                raise MissingFileError(
                     f"{path} is missing from the store: run 'ddiseg verify' to see what else is, "
                     "and import the originals again to put it back"
                 ) from error

@@ -1,4 +1,7 @@
-"""Verification of a workspace: files against hashes, rows against files, states against events."""
+"""Verification of a workspace: files against hashes, rows against files, states against events.
+
+It changes nothing; `ddiseg.workspace.repair` puts back what it can.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from annotation_protocol import load_protocol
-from ddiseg import images, masks
+from ddiseg import masks
 from ddiseg.catalogue.tables import EvaluatedImage, Image, Mask, ModelVersion
 from ddiseg.errors import DdisegError, InputError
 from ddiseg.outcomes import Progress, silent
 from ddiseg.workspace.store import Kind
+from ddiseg.workspace.stored_files import decode_mask, decode_photograph
 from ddiseg.workspace.workspace import Workspace
 
 
@@ -29,11 +32,21 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True)
+class BadFile:
+    """A file that is missing or damaged, of the store or imported in place."""
+
+    kind: Kind
+    digest: str
+    image_ids: tuple[int, ...] = ()  #: the images that it shows or belongs to
+
+
+@dataclass(frozen=True)
 class Problem:
     """One problem; `line` says what, where and what to do next."""
 
     part: Part
     line: str
+    file: BadFile | None = None  #: what has to be put back, where it is a file
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ def verify(workspace: Workspace, progress: Progress = silent) -> Findings:
         try:
             check()
         except DdisegError as error:
-            problems.append(Problem(part, str(error)))
+            problems.append(Problem(part, str(error), getattr(error, "file", None)))
         progress(done, len(checks))
     problems += [Problem(Part.HISTORY, line) for line in catalogue.events.contradictions()]
 
@@ -95,22 +108,29 @@ def verify(workspace: Workspace, progress: Progress = silent) -> Findings:
     )
 
 
+class _BadFileError(InputError):
+    """A problem with a file."""
+
+    def __init__(self, message: str, file: BadFile) -> None:
+        super().__init__(message)
+        self.file = file
+
+
 def _check_image(workspace: Workspace, image: Image) -> None:
     name = f"{image.name} (#{image.id})"
+    file = BadFile(Kind.IMAGE, image.content_hash, (image.id,))
     if image.in_place is None:
         remedy = "import the original again"
-        data = _stored(workspace, Kind.IMAGE, image.content_hash, name, remedy)
+        data = _stored(workspace, file, name, remedy)
         try:
-            pixels = images.open_photograph(data).pixels
+            pixels = decode_photograph(data, image.content_hash)
         except InputError as error:
-            raise InputError(f"{name}: the stored file is {error}; {remedy}") from error
-        if images.content_hash(pixels) != image.content_hash:
-            raise InputError(f"{name}: the stored file shows other pixels; {remedy}")
+            raise _BadFileError(f"{name}: the stored file {error}; {remedy}", file) from error
     else:
         try:
             pixels = workspace.photograph(image)
         except DdisegError as error:
-            raise InputError(f"{error}; put the file back as it was") from error
+            raise _BadFileError(f"{error}; put the file back as it was", file) from error
     _check_size(name, (image.height, image.width), pixels.shape)
 
 
@@ -120,7 +140,8 @@ def _check_mask(
     """Check a mask file and all rows that share it."""
     drawn = ", ".join(f"{photographs[r.image_id].name} by {_author(r)}" for r in rows)
     remedy = "restore it from a backup, or import or predict it again"
-    mask = _stored_mask(workspace, rows[0].content_hash, f"mask of {drawn}", remedy)
+    file = BadFile(Kind.MASK, rows[0].content_hash, tuple(row.image_id for row in rows))
+    mask = _stored_mask(workspace, file, f"mask of {drawn}", remedy)
     for row in rows:
         image = photographs[row.image_id]
         row_name = f"mask of {image.name} by {_author(row)}"
@@ -139,34 +160,33 @@ def _check_truth(
         "restore the file from a backup; 'ddiseg evaluate' with the same masks writes it where it is "
         "missing"
     )
-    mask = _stored_mask(workspace, rows[0].truth_hash, name, remedy)
+    file = BadFile(Kind.MASK, rows[0].truth_hash, tuple(image.id for image in shown))
+    mask = _stored_mask(workspace, file, name, remedy)
     for image in shown:
         _check_size(f"image of the {name}", (image.height, image.width), mask.shape)
 
 
-def _stored_mask(workspace: Workspace, digest: str, name: str, remedy: str) -> masks.Mask:
-    data = _stored(workspace, Kind.MASK, digest, name, remedy)
+def _stored_mask(workspace: Workspace, file: BadFile, name: str, remedy: str) -> masks.Mask:
+    data = _stored(workspace, file, name, remedy)
     try:
-        mask = masks.check_mask(masks.decode_png(data), len(load_protocol().classes))
+        return decode_mask(data, file.digest)
     except InputError as error:
-        raise InputError(f"{name}: the stored {error}; {remedy}") from error
-    if masks.mask_hash(mask) != digest:
-        raise InputError(f"{name}: the stored file holds other pixels; {remedy}")
-    return mask
+        raise _BadFileError(f"{name}: the stored file {error}; {remedy}", file) from error
 
 
 def _check_model(workspace: Workspace, model: ModelVersion) -> None:
     name, remedy = f"model {model.name}", "restore it from a backup, or run 'ddiseg refresh'"
-    data = _stored(workspace, Kind.MODEL, model.file_hash, name, remedy)
+    file = BadFile(Kind.MODEL, model.file_hash)
+    data = _stored(workspace, file, name, remedy)
     if hashlib.sha256(data).hexdigest() != model.file_hash:
-        raise InputError(f"{name}: the stored file was changed; {remedy}")
+        raise _BadFileError(f"{name}: the stored file was changed; {remedy}", file)
 
 
-def _stored(workspace: Workspace, kind: Kind, digest: str, name: str, remedy: str) -> bytes:
-    if not workspace.store.exists(kind, digest):
-        path = workspace.store.path(kind, digest)
-        raise InputError(f"{name}: {path} is missing; {remedy}")
-    return workspace.store.get(kind, digest)
+def _stored(workspace: Workspace, file: BadFile, name: str, remedy: str) -> bytes:
+    if not workspace.store.exists(file.kind, file.digest):
+        path = workspace.store.path(file.kind, file.digest)
+        raise _BadFileError(f"{name}: {path} is missing; {remedy}", file)
+    return workspace.store.get(file.kind, file.digest)
 
 
 def _check_size(name: str, catalogued: tuple[int, int], found: Sequence[int]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import getpass
 import logging
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from annotation_protocol.files import atomic_write, locked
 from ddiseg import images, masks
 from ddiseg.catalogue import Catalogue
 from ddiseg.catalogue.tables import Image, Mask
-from ddiseg.errors import InputError, WorkspaceError
+from ddiseg.errors import DamagedFileError, InputError, MissingFileError, WorkspaceError
 from ddiseg.locate import CATALOGUE, SETTINGS, expanded
 from ddiseg.workspace.settings import (
     Setting,
@@ -30,6 +32,7 @@ from ddiseg.workspace.settings import (
     write_setting,
 )
 from ddiseg.workspace.store import Kind, Store
+from ddiseg.workspace.stored_files import is_intact, read_mask, read_photograph
 
 _logger = logging.getLogger(__name__)
 
@@ -145,11 +148,13 @@ class Workspace:
         """Return the pixels of an image, (H, W, 3) uint8.
 
         Raises:
-            WorkspaceError: its file is missing or can't be read.
+            MissingFileError, DamagedFileError: its stored file is missing, or shows something else.
+            WorkspaceError: its file can't be read.
             InputError: it was changed after an import in place.
         """
         if image.in_place is None:
-            return images.open_photograph(self.store.get(Kind.IMAGE, image.content_hash)).pixels
+            with _named(lambda: image.name):
+                return read_photograph(self.store, image.content_hash)
         try:
             data = Path(image.in_place).read_bytes()
         except OSError as error:
@@ -164,17 +169,29 @@ class Workspace:
         return pixels
 
     def mask(self, mask: Mask) -> NDArray[np.uint8]:
-        """Return a mask at its own size, (h, w) uint8 class ids."""
-        return masks.decode_png(self.store.get(Kind.MASK, mask.content_hash))
+        """Return a mask at its own size, (h, w) uint8 class ids.
+
+        Raises:
+            MissingFileError, DamagedFileError: its stored file is missing, or holds another mask.
+        """
+
+        def name() -> str:
+            [image] = self.catalogue.images.select(ids=[mask.image_id])
+            return f"mask of {image.name} by {mask.annotator or f'model #{mask.model_version_id}'}"
+
+        with _named(name):
+            return read_mask(self.store, mask.content_hash)
 
     def mask_over(self, image: Image, mask: Mask) -> NDArray[np.uint8]:
         """Return a mask at the size of its photograph, (H, W) uint8 class ids."""
         return masks.stretch(self.mask(mask), (image.height, image.width))
 
     def store_mask(self, mask: NDArray[np.uint8]) -> str:
-        """Store a mask; returns its content hash."""
+        """Store a mask, also over a damaged file of it; returns its content hash."""
         digest = masks.mask_hash(mask)
-        self.store.put(Kind.MASK, digest, masks.encode_png(mask, load_protocol().palette()))
+        if not is_intact(self.store, Kind.MASK, digest):
+            data = masks.encode_png(mask, load_protocol().palette())
+            self.store.put(Kind.MASK, digest, data, replace=True)
         return digest
 
 
@@ -184,6 +201,15 @@ def default_actor() -> str:
         return os.environ.get("DDISEG_ACTOR") or getpass.getuser()
     except (KeyError, OSError):  # a container without a user name
         return f"user {os.getuid()}"
+
+
+@contextmanager
+def _named(name: Callable[[], str]) -> Iterator[None]:
+    """Put the name of what a stored file holds before what is wrong with it."""
+    try:
+        yield
+    except (DamagedFileError, MissingFileError) as error:
+        raise type(error)(f"{name()}: {error}") from error
 
 
 def _catalogue_url(root: Path, settings: dict[str, str]) -> str | URL:

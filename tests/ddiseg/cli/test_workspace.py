@@ -360,7 +360,9 @@ def test_verify__damage_exits_with_1_and_a_line_each(here: Run, filled: Workspac
         Path(filled.store.path(Kind.IMAGE, digest)).unlink()
     result = here("verify")
     assert result.status == 1
-    assert result.err.endswith("Error: 2 problems found, nothing was changed\n")
+    assert result.err.endswith(
+        "Error: 2 problems found, nothing was changed; 'ddiseg verify --repair' puts files back\n"
+    )
     lines = result.out.splitlines()
     assert len(lines) == 3
     assert lines[1].startswith("  image  1.png (#1): ")

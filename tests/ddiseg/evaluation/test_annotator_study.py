@@ -374,7 +374,7 @@ def test_damaged__left_out_and_named(people: People) -> None:
     assert report.n == report.arms.shown.n == 5
     assert len(report.left_out) == 2
     assert report.left_out[0].startswith("drawn-6.png: ")
-    assert "missing from the store" in report.left_out[0]
+    assert "the stored file is missing" in report.left_out[0]
     assert report.left_out[1].startswith("drawn-7.png: ")
 
 

@@ -364,7 +364,7 @@ def test_import_masks__stored_copy_lost(catalogued: Workspace, masks: Path, dama
     damage(Path(catalogued.store.path(Kind.MASK, mask.content_hash)))
     told = run(catalogued, masks)
     assert outcomes(told) == {"a.png": "repaired"}
-    assert told["a.png"].note == "its stored copy was missing"
+    assert told["a.png"].note == "its stored copy was missing or damaged"
     assert np.array_equal(catalogued.mask(mask), DRAWN)
 
 

@@ -137,10 +137,10 @@ def test_import__again(workspace: Workspace, folder: Any, monkeypatch: pytest.Mo
     import_photographs(workspace, root, **said)
     events = workspace.catalogue.events.count()
 
-    def opened(_data: bytes) -> None:
+    def opened(_file: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr(images, "open_photograph", opened)
+    monkeypatch.setattr("ddiseg.ingest.photographs.read_file", opened)
     done = import_photographs(workspace, root, **said)
     assert count(done.outcomes) == {"added": 0, "unchanged": 2, "repaired": 0, "refused": 0}
     assert workspace.catalogue.events.count() == events

@@ -194,7 +194,7 @@ def test_report__a_missing_truth_is_told(filled: Workspace) -> None:
     os.unlink(filled.store.path(Kind.MASK, compared.truth_hash))
     (reason,) = write_report(filled).unreadable
     assert reason.startswith("2.png: ")
-    assert "is missing from the store" in reason
+    assert "the stored file is missing" in reason
 
 
 @pytest.mark.training

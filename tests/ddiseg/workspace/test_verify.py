@@ -142,7 +142,7 @@ DAMAGE: dict[str, tuple[Damage, Part, str]] = {
     "mask truncated": (
         _truncate(Kind.MASK),
         Part.MASK,
-        r"^mask of 1\.png by anna: the stored mask PNG is truncated or corrupt",
+        r"^mask of 1\.png by anna: the stored file is damaged \(mask PNG is truncated or corrupt",
     ),
     "mask holds other pixels": (
         _write(Kind.MASK, _mask(1)),
@@ -152,7 +152,7 @@ DAMAGE: dict[str, tuple[Damage, Part, str]] = {
     "mask holds no class": (
         _write(Kind.MASK, _mask(7)),
         Part.MASK,
-        r"^mask of 1\.png by anna: the stored mask value 7 is no class; values seen: 7; restore",
+        r"^mask of 1\.png by anna: the stored file is damaged \(mask value 7 is no class; values seen: 7\); restore",
     ),
     "mask of another size than its row": (
         _sql("UPDATE masks SET height = 5, mapping = 'stretched'"),
