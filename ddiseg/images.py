@@ -11,22 +11,39 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError, features
 
 from ddiseg.errors import InputError
 from ddiseg.png import make_png
+from ddiseg.sample_depth import (
+    has_wide_colours,
+    refuse_separate_planes,
+    scale_colours,
+    scale_grey,
+)
 
 #: File endings that an imported folder is searched for.
-ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif"),
+    *(".heic", ".heif", ".hif", ".avif"),
+)
 
 #: Formats that Pillow may open; the ending of a file does not decide.
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
+
+#: Brands of files in ISO's container (ISO/IEC 23008-12, ISO/IEC 14496-12) by their format.
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys(
+        (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "HEIF"
+    ),
+}
 
 #: The largest photograph taken, in pixels; beyond it a file is taken for a decompression bomb.
 #: Just below Pillow's own limit, so that this one decides.
@@ -34,6 +51,17 @@ MAX_PIXELS = 178_000_000
 
 #: Perceptual hashes that differ in no more bits than this are listed as near-duplicates.
 NEAR_DUPLICATE_BITS = 4
+
+#: What turns a picture upright, by its EXIF orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Photograph = NDArray[np.uint8]
 
@@ -51,17 +79,19 @@ def open_photograph(data: bytes) -> Opened:
     """Read a photograph from the bytes of a file; raises InputError that says what is wrong.
 
     EXIF orientation is applied, an embedded colour profile converted to sRGB, transparency laid
-    on white, 16 bits brought to 8. Animated files are refused: it is not clear which frame is meant.
+    on white, more than 8 bits a channel brought to 8. Animated files are refused: it is not clear
+    which frame is meant.
     """
+    formats = _formats(data)
     try:
-        with _quiet_pillow(), Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-            return _read(picture)
+        with _quiet_pillow(), Image.open(io.BytesIO(data), formats=formats) as picture:
+            return _read(picture, lambda: Image.open(io.BytesIO(data), formats=formats))
     except InputError:
         raise
     except Image.DecompressionBombError as error:
         raise InputError(_bomb()) from error
     except UnidentifiedImageError as error:
-        raise InputError(f"not a photograph that can be read ({', '.join(_FORMATS)})") from error
+        raise InputError(_unreadable(data, formats)) from error
     except _DAMAGED as error:
         raise InputError(f"damaged or cut short ({_first_line(error)})") from error
 
@@ -184,22 +214,83 @@ def _quiet_pillow() -> Iterator[None]:
                 _Quiet.undo.close()
 
 
-def _read(picture: Image.Image) -> Opened:
+def _formats(data: bytes) -> tuple[str, ...]:
+    """Return the formats that Pillow may take a file for.
+
+    Raises:
+        InputError: a format that needs a package that is not installed.
+    """
+    kind = _brand(data)
+    if kind == "HEIF":
+        try:
+            import pillow_heif
+        except ImportError as error:
+            raise InputError(
+                "is HEIC, as iPhones write it: pip install 'ddiseg[heif]', or convert it to JPEG"
+            ) from error
+        pillow_heif.register_heif_opener()
+        return ("HEIF",)
+    if kind == "AVIF":
+        if not features.check("avif"):
+            raise InputError("is AVIF: pip install 'pillow>=11.3', or convert it to PNG or JPEG")
+        return ("AVIF",)
+    return _FORMATS
+
+
+def _brand(data: bytes) -> str | None:
+    """Return the format of a file in ISO's container by its brands, the more specific first."""
+    if data[4:8] != b"ftyp":
+        return None
+    end = min(int.from_bytes(data[:4]), 256)
+    brands = [data[8:12], *(data[i : i + 4] for i in range(16, end, 4))]
+    found = {_BRANDS[brand] for brand in brands if brand in _BRANDS}
+    return "AVIF" if "AVIF" in found else next(iter(found), None)
+
+
+def _unreadable(data: bytes, formats: tuple[str, ...]) -> str:
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return (
+            "a TIFF whose kind of pixels can't be read, such as floating-point colours: export it "
+            "with 8 or 16 bits a channel"
+        )
+    if formats != _FORMATS:
+        return f"damaged or cut short ({formats[0]})"
+    if data[4:8] == b"ftyp":
+        return "a video or a format that can't be read: export it as JPEG or PNG"
+    return f"not a photograph that can be read ({', '.join((*formats, 'HEIC', 'AVIF'))})"
+
+
+def _read(
+    picture: Image.Image, reopen: Callable[[], AbstractContextManager[Image.Image]]
+) -> Opened:
     changes: list[str] = []
     if picture.width * picture.height > MAX_PIXELS:
         raise InputError(_bomb())
     frames = getattr(picture, "n_frames", 1)
     if frames > 1 and picture.format != "MPO":
         raise InputError(f"holds {frames} frames: export the one that is meant as a still image")
-    profile = picture.info.get("icc_profile")
-    orientation = _orientation(picture)
+    profile, transparency = picture.info.get("icc_profile"), "transparency" in picture.info
+    refuse_separate_planes(picture)
+    wide, orientation = has_wide_colours(picture), _orientation(picture)
+    picture.load()
+    left = _orientation(picture)  # Pillow turns a TIFF while it loads it
+    if picture.mode.startswith(("I", "F")):
+        picture, change = scale_grey(picture)
+        changes.append(change)
+    elif wide:
+        picture, change = scale_colours(picture, reopen)
+        changes.append(change)
     if orientation != 1:
         changes.append("turned upright")
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith(("I", "F")):
-        changes.append("brought from 16 to 8 bits")
-        picture = _to_8_bits(picture)
-    if "A" in picture.getbands() or "transparency" in picture.info:
+    if left != 1:
+        picture = picture.transpose(_TURNS[left])
+    if picture.mode in ("RGBa", "La"):
+        picture = picture.convert(picture.mode.upper())
+    if picture.mode == "LAB":
+        picture = _from_lab(picture)
+        changes.append("colours converted from Lab to sRGB")
+        profile = None
+    if "A" in picture.getbands() or transparency:
         rgba = picture.convert("RGBA")
         if np.asarray(rgba)[..., 3].min() < 255:
             changes.append("transparency laid on white")
@@ -218,12 +309,11 @@ def _orientation(picture: Image.Image) -> int:
     return value if value in range(2, 9) else 1
 
 
-def _to_8_bits(picture: Image.Image) -> Image.Image:
-    values = np.asarray(picture, np.float64)
-    top = 65535 if values.max(initial=0) > 255 else 255
-    if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-        raise InputError("holds values outside 0 to 65535: export it with 8 or 16 bits a channel")
-    return Image.fromarray((values * (255 / top)).round().astype(np.uint8))
+def _from_lab(picture: Image.Image) -> Image.Image:
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
+    assert converted is not None
+    return converted
 
 
 def _to_srgb(picture: Image.Image, profile: bytes, changes: list[str]) -> Image.Image:

@@ -60,7 +60,7 @@ BAD = {
     "animated.png": (encode(colours()[0], **FRAMES), "holds 3 frames"),
     "animated.webp": (encode(colours()[0], "WEBP", **FRAMES), "holds 3 frames"),
     "pages.tif": (encode(colours()[0], "TIFF", save_all=True, append_images=colours()[1:]), "holds 3 frames"),
-    "floats.tif": (encode(Image.fromarray(np.full((4, 4), -1, np.float32)), "TIFF"), "holds values outside"),
+    "floats.tif": (encode(Image.fromarray(np.full((4, 4), -1, np.float32)), "TIFF"), "negative ones are no brightness"),
 }  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def grey_rgb() -> np.ndarray[Any, np.dtype[np.uint8]]:
         (encode(Image.fromarray(GREY)), grey_rgb(), None),
         (encode(Image.fromarray(GREY).convert("LA")), grey_rgb(), None),
         (encode(Image.fromarray(GREY.astype(np.uint16) * 257)), grey_rgb(), "brought from 16 to 8 bits"),
-        (encode(Image.fromarray(GREY.astype(np.uint16))), grey_rgb(), "brought from 16 to 8 bits"),
+        (encode(Image.fromarray(GREY.astype(np.uint16))), grey_rgb(), "brought to 8 bits: 0 to 255, the observed range, became 0 to 255"),
         (encode(in_palette()), np.asarray(in_palette().convert("RGB")), None),
         (encode(in_palette(), "GIF"), np.asarray(in_palette().convert("RGB")), None),
         (encode(Image.fromarray(GREY > 127)), np.where(grey_rgb() > 127, 255, 0), None),
@@ -128,7 +128,7 @@ def grey_rgb() -> np.ndarray[Any, np.dtype[np.uint8]]:
             "transparency laid on white",
         ),
     ],
-    ids=["rgb", "bmp", "tiff", "webp", "rgba", "grey", "grey alpha", "16 bits", "12 bits in 16", "palette", "gif", "1 bit", "clear"],
+    ids=["rgb", "bmp", "tiff", "webp", "rgba", "grey", "grey alpha", "16 bits", "8 bits in 16", "palette", "gif", "1 bit", "clear"],
 )  # fmt: skip
 def test_import__kinds(
     workspace: Workspace, tmp_path: Path, data: bytes, expected: Any, note: str | None
