@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
+
+from annotation_protocol.errors import UserError
+from ddiseg.errors import InputError
+
+_logger = logging.getLogger(__name__)
 
 
 class Outcome(StrEnum):
@@ -94,6 +100,11 @@ def escaped(text: str) -> str:
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def is_storable(text: str) -> bool:
+    """Return whether every database can hold a text: no NUL, no half of a surrogate pair."""
+    return not re.search("[\x00\ud800-\udfff]", text)
+
+
 def fold(outcomes: Iterable[FileOutcome]) -> list[OutcomeGroup]:
     """Group files by outcome and kind of note, in the order in which each was met first.
 
@@ -128,6 +139,31 @@ def reasons_in_words(refused: Iterable[FileOutcome], what: str) -> str:
 def nothing_taken(outcomes: Sequence[FileOutcome]) -> bool:
     """Return whether a batch failed as a whole: there were files, and every one was refused."""
     return bool(outcomes) and len(refusals(outcomes)) == len(outcomes)
+
+
+@contextmanager
+def one_file() -> Iterator[None]:
+    """Refuse one file, or one entry of a file, whose reader fails in a way that nobody foresaw.
+
+    Only what reads a file belongs inside: a fault of the store or of the catalogue ends the import.
+
+    Raises:
+        InputError: instead of any exception that is no UserError; --debug shows its traceback.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except MemoryError as error:
+        _logger.debug("a file could not be read", exc_info=True)
+        raise InputError("needs more memory than this computer has left") from error
+    except Exception as error:
+        _logger.debug("a file could not be read", exc_info=True)
+        first = next(iter(str(error).strip().splitlines()), "")[:200]
+        what = f"{type(error).__name__}: {first}" if first else type(error).__name__
+        raise InputError(
+            f"this looks like a damaged or unusual file ({what}): export it again"
+        ) from error
 
 
 #: Called with (done, total) as a long job goes on.

@@ -120,6 +120,8 @@ def common_options() -> list[click.Parameter]:
         setattr(settings, str(parameter.name), value)
         if parameter.name == "workspace":
             settings.named_by = VARIABLE if from_variable else OPTION
+        if settings.debug:
+            logging.getLogger("ddiseg").setLevel(logging.DEBUG)
 
     return [
         click.Option(
@@ -142,7 +144,7 @@ def common_options() -> list[click.Parameter]:
             ["--debug"],
             is_flag=True,
             default=None,
-            help="Show the full traceback of an error.",
+            help="Show the full traceback of an error, also of a refused file.",
             expose_value=False,
             callback=keep,
         ),
@@ -198,6 +200,10 @@ class _LogLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):  # nobody reads stderr any more: a server goes on
             click.echo(record.getMessage(), err=True)
+            if record.exc_info and record.levelno == logging.DEBUG:
+                click.echo(
+                    "".join(traceback.format_exception(*record.exc_info)), err=True, nl=False
+                )
 
 
 def _show_log() -> None:

@@ -31,7 +31,15 @@ from ddiseg.ingest.mask_files import MaskFile, class_mask
 from ddiseg.ingest.mask_targets import MaskTargets, PhotographNames
 from ddiseg.ingest.mask_values import FolderValues, refusals_of
 from ddiseg.ingest.placement import AS_THEY_ARE, Geometry, Placement
-from ddiseg.outcomes import FileOutcome, Progress, counted, halves, reasons_in_words, silent
+from ddiseg.outcomes import (
+    FileOutcome,
+    Progress,
+    counted,
+    halves,
+    one_file,
+    reasons_in_words,
+    silent,
+)
 from ddiseg.workspace.workspace import Workspace
 
 
@@ -229,8 +237,9 @@ def _from_files(
     found: dict[int, str] = {}
     for file in files:
         try:
-            image = targets.of(file)
-            mask, _ = placement(file, image).place(class_mask(file, mapping))
+            with one_file():
+                image = targets.of(file)
+                mask, _ = placement(file, image).place(class_mask(file, mapping))
         except InputError as error:
             faults.append((file.name, error))
             continue

@@ -27,7 +27,7 @@ from ddiseg.ingest.metadata import (
 )
 from ddiseg.ingest.photographs import PhotographImport, dataset_name, import_files, match_table
 from ddiseg.ingest.placement import AS_THEY_ARE, Geometry
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, one_file, silent
 from ddiseg.workspace.workspace import Workspace
 
 
@@ -213,6 +213,17 @@ def _add_details(
     Returns:
         Those that were read as unknown.
     """
+    try:
+        with one_file():
+            return _read_details(coco, image, path, matched)
+    except InputError as error:
+        matched.faults[path] = f"{coco.path.name}, attributes: {error}"
+        return {}
+
+
+def _read_details(
+    coco: CocoFile, image: CocoImage, path: str, matched: Matched
+) -> Mapping[Key, str]:
     facts = image.facts
     values = {key: _text(facts[key]) for key in Key if key in facts}
     if facts.get("fitzpatrick") is not None:
@@ -221,13 +232,9 @@ def _add_details(
         return {}
     attributes = f"{coco.path.name}: attributes"
     tone_source = str(facts.get("tone_source") or attributes)
-    try:
-        matched.details[path] = read_details(values, tone_source, attributes)
-        matched.described.append(matched.details[path])
-        return read_as_unknown(values)
-    except InputError as error:
-        matched.faults[path] = f"{coco.path.name}, attributes: {error}"
-        return {}
+    matched.details[path] = read_details(values, tone_source, attributes)
+    matched.described.append(matched.details[path])
+    return read_as_unknown(values)
 
 
 def _text(value: object) -> str:

@@ -19,7 +19,7 @@ from ddiseg.ingest.mask_files import MaskFile
 from ddiseg.masks import Layer, Mask, Origin, rle
 from ddiseg.masks.composition import Region
 from ddiseg.masks.polygons import fill_polygons
-from ddiseg.outcomes import Note
+from ddiseg.outcomes import FileOutcome, Note, Outcome, one_file
 
 MASK_ENDINGS = (".json",)
 
@@ -54,8 +54,14 @@ def masks_of(coco: CocoFile, labels: Labels) -> LabelledMasks:
     predictions = sum(image.has_mask for image in coco.images) - len(labelled)
     if predictions:
         notes.append(f"predictions left out, which no person reviewed: {predictions}")
-    files = [_mask_file(image, coco, labels, possible) for image in labelled]
-    return LabelledMasks(files, (), notes)
+    files, refused = [], []
+    for image in labelled:
+        try:
+            with one_file():
+                files.append(_mask_file(image, coco, labels, possible))
+        except InputError as error:
+            refused.append(FileOutcome(image.file_name, Outcome.REFUSED, str(error)))
+    return LabelledMasks(files, refused, notes)
 
 
 def _mask_file(image: CocoImage, coco: CocoFile, labels: Labels, possible: set[int]) -> MaskFile:

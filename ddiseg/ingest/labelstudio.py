@@ -23,7 +23,7 @@ from ddiseg.ingest.mask_files import MaskFile, size_of
 from ddiseg.ingest.mask_targets import without_upload_prefix
 from ddiseg.masks import Layer, Mask, Origin, compose
 from ddiseg.masks.label_studio_region import BRUSH, POLYGON, read_region
-from ddiseg.outcomes import FileOutcome, Note, Outcome, counted
+from ddiseg.outcomes import FileOutcome, Note, Outcome, counted, one_file
 
 MASK_ENDINGS = (".json",)
 
@@ -59,11 +59,12 @@ def read_masks(path: Path, labels: Labels) -> LabelledMasks:
     for number, task in enumerate(tasks, 1):
         name = f"task {task.get('id', f'number {number} of the file')}"
         try:
-            annotation = _newest(task, left)
-            if annotation is None:
-                continue
-            name = f"{_name(_picture(task))} ({name})"
-            annotated.append(_read(name, task, annotation))
+            with one_file():
+                annotation = _newest(task, left)
+                if annotation is None:
+                    continue
+                name = f"{_name(_picture(task))} ({name})"
+                annotated.append(_read(name, task, annotation))
         except InputError as error:
             refused.append(FileOutcome(name, Outcome.REFUSED, str(error)))
     used = {label for d in annotated for region in d.regions for label in _labels(region)}
@@ -185,8 +186,10 @@ def _annotator(annotation: Mapping[str, Any]) -> str | None:
     """Return the annotator's address or number, as the export has it."""
     who = annotation.get("completed_by")
     if isinstance(who, dict):
+        names = (who.get(key) for key in ("email", "username"))
+        named = next((str(name) for name in names if str(name or "").strip()), None)
         number = who.get("id")
-        return who.get("email") or who.get("username") or (number and f"user {number}")
+        return named or (f"user {number}" if number is not None else None)
     return None if who is None else f"user {who}"
 
 

@@ -30,8 +30,11 @@ from ddiseg.outcomes import (
     Note,
     Outcome,
     Progress,
+    escaped,
     halves,
+    is_storable,
     map_batches,
+    one_file,
     silent,
     worker_threads,
 )
@@ -196,7 +199,8 @@ def read_mask_file(file: FoundFile) -> bytes:
 
 def class_mask(file: MaskFile, mapping: Mapping[int, int] | None) -> masks.Mask:
     """(h, w) uint8 class ids of a file; raises InputError for a value that is no class."""
-    values = file.load()
+    with one_file():
+        values = file.load()
     if mapping is not None:
         return masks.remap(values, mapping)
     return masks.check_mask(values, len(load_protocol().classes))
@@ -264,13 +268,14 @@ class _MaskImporter:
     def take(self, file: MaskFile) -> _StoredMask:
         """Read, check and store one mask. Runs in a thread."""
         try:
-            annotator = self.author(file)
-            image = self.find_image(file)
-            placement = self.placement(file, image)
-            if file.size is not None:  # a size alone takes memory once the file is read
-                placement.check(file.size)
-            mask, notes = placement.place(class_mask(file, self.mapping))
-            height, width = mask.shape
+            with one_file():
+                annotator = self.author(file)
+                image = self.find_image(file)
+                placement = self.placement(file, image)
+                if file.size is not None:  # a size alone takes memory once the file is read
+                    placement.check(file.size)
+                mask, notes = placement.place(class_mask(file, self.mapping))
+                height, width = mask.shape
         except InputError as error:
             return _StoredMask(file, fault=error)
         digest = masks.mask_hash(mask)
@@ -287,7 +292,7 @@ class _MaskImporter:
             classes=sorted(classes),
             protocol_version=load_protocol().version,
             annotator=annotator,
-            origin=file.name,
+            origin=escaped(file.name),
         )
         return _StoredMask(file, new, restored=not stored, notes=notes)
 
@@ -296,6 +301,11 @@ class _MaskImporter:
         annotator = self.annotator or file.annotator
         if annotator is None:
             raise InputError("it does not say who drew it: give --annotator NAME")
+        if not is_storable(annotator) or len(annotator) > 200:
+            raise InputError(
+                "its annotator has a name that can't be stored (over 200 characters, or control "
+                "characters): give --annotator NAME"
+            )
         refuse_self_review(annotator, self.reviewer)
         return annotator
 

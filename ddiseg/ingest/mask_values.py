@@ -19,7 +19,7 @@ from ddiseg.masks import (
     check_mask,
     classes_in,
 )
-from ddiseg.outcomes import FileOutcome, Note, Outcome, Progress, worker_threads
+from ddiseg.outcomes import FileOutcome, Note, Outcome, Progress, one_file, worker_threads
 
 if TYPE_CHECKING:
     from ddiseg.ingest.mask_files import MaskFile
@@ -141,14 +141,16 @@ def refused(name: str, fault: InputError) -> FileOutcome:
 def _classes_in(file: MaskFile) -> frozenset[int] | InputError:
     """Return the class ids of a file, or what is wrong with it. Runs in a thread."""
     try:
-        return frozenset(classes_in(check_mask(file.load(), len(load_protocol().classes))))
+        with one_file():
+            return frozenset(classes_in(check_mask(file.load(), len(load_protocol().classes))))
     except InputError as error:
         return error
 
 
 def _fault_of(file: MaskFile, find_image: Callable[[MaskFile], object]) -> InputError | None:
     try:
-        find_image(file)
+        with one_file():
+            find_image(file)
     except InputError as error:
         return error
     return None

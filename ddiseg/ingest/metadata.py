@@ -13,7 +13,7 @@ from ddiseg.catalogue import FROM_DIAGNOSIS, Details
 from ddiseg.errors import InputError
 from ddiseg.ingest.coded_values import is_blank, parse_malignant, parse_tone
 from ddiseg.ingest.csv_table import read_table
-from ddiseg.outcomes import counted
+from ddiseg.outcomes import counted, is_storable, one_file
 
 #: The longest diagnosis, patient or lesion that the catalogue holds.
 MAX_LENGTH = 200
@@ -130,6 +130,9 @@ def read_details(values: Mapping[Key, str], tone_source: str, malignant_source: 
     Raises:
         InputError: a value that can't be used.
     """
+    for key, text in values.items():
+        if not is_storable(text):
+            raise InputError(f"{key} holds characters that can't be stored: write it anew")
     tone, fitzpatrick = parse_tone(values.get(Key.TONE, ""))
     malignant = parse_malignant(values.get(Key.MALIGNANT, ""))
     if malignant_source.startswith(FROM_DIAGNOSIS):  # a file of that name is no diagnosis
@@ -205,7 +208,8 @@ def _row(
         tone_source, malignant_source = (
             f"{file}: {columns.get(key, '')}" for key in (Key.TONE, Key.MALIGNANT)
         )
-        details = read_details(values, tone_source, malignant_source)
+        with one_file():
+            details = read_details(values, tone_source, malignant_source)
     except InputError as error:
         return MetadataRow(line, image, Details(), str(error)), values
     return MetadataRow(line, image, details), values

@@ -27,7 +27,15 @@ from ddiseg.ingest.diagnoses import (
 from ddiseg.ingest.folder import FoundFile, Listing, list_folder, read_file
 from ddiseg.ingest.matching import Matched, match_rows, refuse_other_photographs
 from ddiseg.ingest.metadata import Columns, read_metadata
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, map_batches, silent, worker_threads
+from ddiseg.outcomes import (
+    FileOutcome,
+    Outcome,
+    Progress,
+    map_batches,
+    one_file,
+    silent,
+    worker_threads,
+)
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.stored_files import is_intact
 from ddiseg.workspace.workspace import Workspace, default_actor
@@ -242,11 +250,13 @@ class _PhotographImporter:
             repair_reason = self.repair_reason(file, known) if known else None
             if known and not repair_reason and _untouched(file, known):
                 return _StoredPhotograph(file)
-            data, status = read_file(file)
-            opened = images.open_photograph(data)
+            with one_file():
+                data, status = read_file(file)
+                opened = images.open_photograph(data)
+                digest = images.content_hash(opened.pixels)
+                perceptual_hash = images.perceptual_hash(opened.pixels)
         except InputError as error:
             return _StoredPhotograph(file, refusal=str(error))
-        digest = images.content_hash(opened.pixels)
         # A name that belonged to another photograph is refused by the catalogue: store nothing.
         if not self.in_place and (known is None or known.content_hash == digest):
             store = self.workspace.store
@@ -259,7 +269,7 @@ class _PhotographImporter:
             size=status.st_size,
             modified_ns=status.st_mtime_ns,
             content_hash=digest,
-            perceptual_hash=images.perceptual_hash(opened.pixels),
+            perceptual_hash=perceptual_hash,
             width=width,
             height=height,
             in_place=str(file.place) if self.in_place else None,

@@ -121,6 +121,8 @@ def load_npy(data: bytes) -> NDArray[Any]:
             "such as numpy.save(path, mask.astype('uint8'))"
         )
     # Compared before anything is allocated: a header may promise more than the file holds.
+    if min(shape, default=0) < 0:
+        raise InputError(f".npy file has a broken header (shape {shape}); copy or save it again")
     promised, present = dtype.itemsize, len(data) - stream.tell()
     for length in shape:
         promised *= length
