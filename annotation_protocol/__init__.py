@@ -7,6 +7,9 @@ imported by name.
 
 from annotation_protocol.errors import ProtocolError, UserError
 from annotation_protocol.protocol import (
+    UNLABELLED,
+    UNLABELLED_NAME,
+    UNLABELLED_RGB,
     LabelClass,
     Protocol,
     SkipReason,
@@ -16,6 +19,9 @@ from annotation_protocol.protocol import (
 )
 
 __all__ = [
+    "UNLABELLED",
+    "UNLABELLED_NAME",
+    "UNLABELLED_RGB",
     "LabelClass",
     "Protocol",
     "ProtocolError",

@@ -10,26 +10,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from annotation_protocol.protocol import UNLABELLED
+
 
 def confusion(truth: NDArray[Any], prediction: NDArray[Any], n: int) -> NDArray[np.int64]:
-    """Return the (n, n) confusion matrix of two masks of one size with classes 0 to n - 1."""
+    """Return the (n, n) confusion matrix of two masks of one size with classes 0 to n - 1.
+
+    Pixels that are UNLABELLED in either mask are left out.
+    """
     if truth.shape != prediction.shape:
         raise ValueError(
             f"truth is {truth.shape} and prediction is {prediction.shape}; "
             "stretch one to the other's size"
         )
-    if not 1 <= n <= 256:
-        raise ValueError(f"n is {n}; a mask holds 1 to 256 classes")
+    if not 1 <= n <= UNLABELLED:
+        raise ValueError(f"n is {n}; a mask holds 1 to {UNLABELLED} classes")
     for what, mask in (("truth", truth), ("prediction", prediction)):
         if mask.dtype.kind not in "iub":
             raise ValueError(f"{what} has dtype {mask.dtype}; class ids are whole numbers")
+    if any(mask.size and int(mask.max()) == UNLABELLED for mask in (truth, prediction)):
+        labelled = (truth != UNLABELLED) & (prediction != UNLABELLED)
+        truth, prediction = truth[labelled], prediction[labelled]
+    for what, mask in (("truth", truth), ("prediction", prediction)):
         if mask.size and not (int(mask.min()) >= 0 and int(mask.max()) < n):
             raise ValueError(
                 f"{what} holds {int(mask.min())} to {int(mask.max())} but class ids are "
                 f"0 to {n - 1}; check it with check_mask"
             )
     # Two bytes a pixel are enough for n * n <= 65536 cells, and keep a large pair in the cache.
-    cells = truth.astype(np.uint16) * np.uint16(n if n < 256 else 256)
+    cells = truth.astype(np.uint16) * np.uint16(n)
     cells += prediction.astype(np.uint16)
     return np.bincount(cells.ravel(), minlength=n * n).reshape(n, n).astype(np.int64)
 

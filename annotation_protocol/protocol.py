@@ -14,6 +14,14 @@ from typing import Any, TypeVar
 
 from annotation_protocol.errors import ProtocolError
 
+#: Value of a pixel without a class, in a mask that is labelled in part: that of Pascal VOC's "void"
+#: (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/#SECTION00043000000000000000).
+UNLABELLED = 255
+
+#: What files, options and listings call such pixels, and VOC's colour of them.
+UNLABELLED_NAME = "unlabelled"
+UNLABELLED_RGB = (224, 224, 192)
+
 PROTOCOL_FILE = Path(__file__).with_name("protocol.toml")
 
 #: Keys that Label Studio 1.23.2's image tools keep for themselves; tests/live reads them from its files.
@@ -24,7 +32,7 @@ TOOL_HOTKEYS = frozenset("behkmopruvw")
 class LabelClass:
     """A class of pixels; raises ProtocolError where a field breaks its rule."""
 
-    index: int  #: the number stored in a mask, 0 to 255
+    index: int  #: the number stored in a mask, 0 to 254; 255 is a pixel without a class
     name: str
     colour: str  #: '#rrggbb', lower case
     hotkey: str  #: for the brush
@@ -37,8 +45,8 @@ class LabelClass:
         _check_word("name", self.name)
         _check_hotkey(self.hotkey)
         _check_hotkey(self.click_hotkey)
-        if not 0 <= self.index <= 255:
-            raise ProtocolError(f"index {self.index} is not 0 to 255; number classes from 0")
+        if not 0 <= self.index < UNLABELLED:
+            raise ProtocolError(f"index {self.index} is not 0 to 254; number classes from 0")
         if not re.fullmatch(r"#[0-9a-f]{6}", self.colour):
             raise ProtocolError(
                 f"colour {self.colour!r} is not '#rrggbb' in lower case; correct it"

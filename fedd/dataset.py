@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from annotation_protocol import UNLABELLED
 from annotation_protocol.metrics import confusion
 from fedd.errors import DatasetError
 
 #: Class id of a pixel of unknown class.
-UNKNOWN = 255
+UNKNOWN = UNLABELLED
 
 TONES = ("I-II", "III-IV", "V-VI")
 
@@ -91,8 +92,7 @@ class DatasetImage:
         """Return the confusion matrix of a predicted mask of any size, over pixels of known class."""
         truth = self.class_ids(class_count)
         predicted = resized_mask(predicted, truth.shape)
-        known = truth != UNKNOWN
-        return confusion(truth[known], predicted[known], class_count)
+        return confusion(truth, predicted, class_count)
 
 
 def read_dataset(

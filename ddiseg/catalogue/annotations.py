@@ -212,7 +212,10 @@ def _store_version(
     if new.skip is not None and new.skip[0] == REASON_MISSING:
         note = f"skipped without a reason: ask {new.author}"
     elif new.holes and new.changed is not None:
-        note = f"{new.holes} pixels of the mask that was shown were erased: they became background"
+        note = (
+            f"{new.holes} pixels of the mask that was shown were erased or unlabelled: they became "
+            "background"
+        )
     return FileOutcome(image.name, Outcome.ADDED, note)
 
 

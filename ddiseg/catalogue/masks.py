@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import func, select
@@ -61,6 +61,8 @@ class NewMask:
     parent_id: int | None = None
     uncertainty: float | None = None
     origin: str | None = None
+    unlabelled: int = 0  #: pixels without a class
+    independent: bool = False
 
     @property
     def author(self) -> str:
@@ -86,6 +88,16 @@ class Masks(Repository):
             refuse_self_review(new.annotator, reviewer)
         with self._database.write() as session:
             return [_submit_one(session, new, reviewer) for new in batch]
+
+    def add_readings(self, batch: Sequence[tuple[str, NewMask]]) -> list[FileOutcome]:
+        """Store further people's masks of images that have one, for agreement; they decide nothing.
+
+        Args:
+            batch: each mask after the content hash of the first person's, which is marked as drawn
+                independently, too.
+        """
+        with self._database.write() as session:
+            return [_add_reading(session, first, new) for first, new in batch]
 
     def review(
         self,
@@ -334,6 +346,28 @@ def _submit_one(session: Session, new: NewMask, reviewer: str | None) -> FileOut
     if reviewer is not None:
         record_review(session, mask, reviewer, ACCEPT, None)
     return FileOutcome(name, Outcome.ADDED if is_new else Outcome.REPAIRED)
+
+
+def _add_reading(session: Session, first: str, new: NewMask) -> FileOutcome:
+    for mask in session.scalars(
+        select(Mask).where(
+            Mask.image_id == new.image_id,
+            Mask.content_hash == first,
+            Mask.annotator.is_not(None),
+            Mask.annotator != new.annotator,
+            Mask.independent.is_(False),
+        )
+    ):
+        mask.independent = True
+    mask, is_new = store_person_mask(session, replace(new, independent=True))
+    marked, mask.independent = mask.independent, True
+    name = new.origin or session.get_one(Image, new.image_id).name
+    if not is_new:
+        return FileOutcome(name, Outcome.UNCHANGED if marked else Outcome.REPAIRED)
+    detail = {"mask": new.content_hash, "origin": new.origin}
+    session.add(Event(kind="reading", actor=new.author, image_id=new.image_id, detail=detail))
+    note = f"kept as an independent reading by {new.annotator}: 'ddiseg agreement' compares them"
+    return FileOutcome(name, Outcome.ADDED, note)
 
 
 def _is_accepted(session: Session, mask: Mask) -> bool:

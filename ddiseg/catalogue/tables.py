@@ -248,6 +248,11 @@ class Mask(Timestamped, Base):
     protocol_version: Mapped[str] = mapped_column(String(20))
     uncertainty: Mapped[float | None]  #: mean mutual information of the ensemble, nats a pixel
     origin: Mapped[str | None]  #: its file or task
+    #: Pixels without a class, at its own size; they count neither in training nor in scores.
+    unlabelled: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    #: Drawn independently of other people's masks of the image, in a tool whose file says so. What a
+    #: labelling server sent is known by its annotations instead.
+    independent: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
 
 
 class Review(Timestamped, Base):

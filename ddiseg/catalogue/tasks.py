@@ -321,6 +321,8 @@ class Tasks(Repository):
     def readings(self) -> dict[int, list[Mask]]:
         """Return the independent masks of each image that two or more people annotated.
 
+        Those of a labelling server, and those of a file that says so (`Mask.independent`).
+
         Of each annotation that is the last version before another person changed it, and before the
         image was reviewed: a later one may depend on the reviewer. An annotation that was started
         after the review counts until the image is sent back: only then do people see the verdict.
@@ -351,6 +353,9 @@ class Tasks(Repository):
             alone = _independent_mask(of_one, until)
             if alone is not None:  # two annotations by one person are one reading
                 found.setdefault(image_id, {})[alone.annotator] = alone
+        imported = select(Mask).where(Mask.independent.is_(True)).order_by(Mask.id)
+        for mask in self._all(imported):
+            found.setdefault(mask.image_id, {}).setdefault(mask.annotator, mask)
         return {i: list(of.values()) for i, of in found.items() if len(of) > 1}
 
     def annotation_outcomes(self) -> list[AnnotationOutcome]:

@@ -53,6 +53,7 @@ def _lines(data: dict[str, Any]) -> list[str]:
     for mask in data["masks"]:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in (mask["shares"] or {}).items())
         mark = ", accepted" if mask["accepted"] else ""
+        mark += ", drawn independently" if mask["independent"] else ""
         lines.append(
             f"  mask #{mask['id']} by {mask['author']}{mark}: "
             f"{mask['width']} x {mask['height']} {mask['mapping']}, {shares or 'file damaged'}"

@@ -6,6 +6,8 @@ The figures of a pair of masks, and of groups of them, go by these names:
 - `lesion_boundary_px` and `lesion_hd95_px`, the mean and the 95 % Hausdorff distance of the lesion's
   boundaries in pixels of the photograph; with `_percent` instead, in percent of its diagonal;
 - `kappa`, Cohen's, over all pixels and classes.
+
+Pixels that either reader left unlabelled are left out.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation_protocol import load_protocol, metrics
+from annotation_protocol import UNLABELLED, load_protocol, metrics
 from annotation_protocol.estimates import RESAMPLES, SEED, Estimate, Sample
 from ddiseg import masks
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import InputError
 from ddiseg.masks import panels
-from ddiseg.masks.agreement import boundary_distance, cohen_kappa
+from ddiseg.masks.agreement import BoundaryDistance, boundary_distance, cohen_kappa
 from ddiseg.outcomes import Progress, silent
 from ddiseg.workspace.workspace import Workspace
 
@@ -39,8 +41,9 @@ class ReaderPair:
     """Masks of one image by two readers.
 
     A measure that is not defined is NaN: Dice and IoU of a class that neither mask has, or that one
-    reader could not use; the distance of boundaries where one mask has no lesion; kappa where the
-    readers could not use the same classes, or both gave one class to the whole image.
+    reader could not use; the distance of boundaries where one mask has no lesion, or one is labelled
+    in part; kappa where the readers could not use the same classes, or both gave one class to the
+    whole image.
     """
 
     image: Image
@@ -228,7 +231,9 @@ def _measures(
         overlaps[f"{entry.name}_dice"] = float(dice[entry.index]) if comparable else math.nan
         overlaps[f"{entry.name}_iou"] = float(iou[entry.index]) if comparable else math.nan
     lesion = protocol.class_named("lesion").index
-    boundary = boundary_distance(one == lesion, other == lesion)
+    boundary = BoundaryDistance(math.nan, math.nan)
+    if not masks.count_unlabelled(one) and not masks.count_unlabelled(other):
+        boundary = boundary_distance(one == lesion, other == lesion)
     percent = 100 / math.hypot(*one.shape)
     same = set(one_classes) == set(other_classes)
     return {
@@ -295,7 +300,7 @@ def _differences(
     """Return the photograph in grey, with the pixels where the two masks differ in colour."""
     grey = photograph.mean(axis=2, keepdims=True).astype(np.uint8)
     picture = np.repeat(grey, 3, axis=2)
-    differ = one != other
+    differ = (one != other) & (one != UNLABELLED) & (other != UNLABELLED)
     picture[differ] = GREEN
     picture[differ & (one == lesion)] = ORANGE
     picture[differ & (other == lesion)] = PURPLE

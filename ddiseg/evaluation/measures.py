@@ -10,7 +10,7 @@ from itertools import combinations
 
 import numpy as np
 
-from annotation_protocol import load_protocol, metrics
+from annotation_protocol import UNLABELLED, load_protocol, metrics
 from annotation_protocol.estimates import Sample, Statistic
 from ddiseg import masks
 from ddiseg.catalogue import Action, AnnotationOutcome, Arm
@@ -120,11 +120,14 @@ def _edits(prediction: masks.Mask, accepted: masks.Mask) -> dict[Metric, float]:
     stretched = masks.stretch(prediction, (height, width))
     confusion = metrics.confusion(accepted, stretched, len(names))
     dice = metrics.dice_per_class(confusion)
-    changed = accepted.size - int(np.trace(confusion))
+    labelled = int(confusion.sum())
+    if not labelled:
+        return {}
+    changed = labelled - int(np.trace(confusion))
     values = {
         Metric.MEAN_DICE: float(np.nanmean(dice)),
         Metric.UNCHANGED: float(changed == 0),
-        Metric.CHANGED_PIXELS: changed / accepted.size,
+        Metric.CHANGED_PIXELS: changed / labelled,
     }
     lesion = float(dice[names.index("lesion")])
     return values if np.isnan(lesion) else {Metric.LESION_DICE: lesion, **values}
@@ -133,7 +136,8 @@ def _edits(prediction: masks.Mask, accepted: masks.Mask) -> dict[Metric, float]:
 def _readers_dice(workspace: Workspace, image: Image, readings: Sequence[Mask]) -> float:
     """Return the lesion's mean Dice over all pairs of readings; NaN where no pair has a lesion."""
     lesion = load_protocol().class_named("lesion").index
-    lesions = [workspace.mask_over(image, m) == lesion for m in readings if lesion in m.classes]
+    pixels = [workspace.mask_over(image, m) for m in readings if lesion in m.classes]
+    lesions = [np.where(p == UNLABELLED, UNLABELLED, p == lesion).astype(np.uint8) for p in pixels]
     confusions = [metrics.confusion(one, other, 2) for one, other in combinations(lesions, 2)]
     dice = [float(metrics.dice_per_class(confusion)[1]) for confusion in confusions]
     defined = [d for d in dice if not math.isnan(d)]

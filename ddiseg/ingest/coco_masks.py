@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from annotation_protocol import UNLABELLED
 from ddiseg.errors import InputError
 from ddiseg.ingest.coco import CocoFile, CocoImage, has_coco, read_coco
 from ddiseg.ingest.folder import without_ending
@@ -76,6 +77,7 @@ def _mask_file(image: CocoImage, coco: CocoFile, labels: Labels, possible: set[i
         size=image.size,
         annotator=annotator if isinstance(annotator, str) and annotator.strip() else None,
         notes=notes,
+        unlabelled=True,
         own="mask_hash" in image.facts,
     )
 
@@ -94,6 +96,12 @@ def _compose(
 ) -> Mask:
     if image.size is None:
         raise InputError("the file does not say how large it is (width, height): export it again")
+    if image.facts.get("unlabelled") and labels.rest_id != UNLABELLED:
+        raise InputError(
+            f"{image.facts['unlabelled']} of its pixels are unlabelled, and COCO does not say which: "
+            "import the PNGs of that release, or take all without a region for unlabelled with "
+            "--classes rest=ignore"
+        )
     layers = _layers(image, image.size, categories, labels)
     mask, decided = compose_labelled(layers, image.size, None, labels)
     notes += decided

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from annotation_protocol import Protocol
+from annotation_protocol import UNLABELLED, Protocol
 from ddiseg import formats
 from ddiseg.errors import InputError
 from ddiseg.ingest.mask_files import (
@@ -24,7 +24,7 @@ from ddiseg.ingest.mask_files import (
 from ddiseg.ingest.mask_targets import PhotographNames
 from ddiseg.ingest.metadata import split_option
 from ddiseg.ingest.placement import AS_THEY_ARE, Geometry, refuse_too_large
-from ddiseg.masks import Composition, Layer, Mask, Origin, compose
+from ddiseg.masks import IGNORED, Composition, Layer, Mask, Origin, compose
 from ddiseg.outcomes import FileOutcome, Note, Progress, counted, silent
 from ddiseg.workspace.workspace import Workspace
 
@@ -36,7 +36,8 @@ _REST = "rest"
 class Labels:
     """Classes by label. Case and space around a label do not matter.
 
-    A label that `given` does not name means the class of the same name.
+    A label that `given` does not name means the class of the same name. UNLABELLED as a class leaves
+    the pixels of a label, or the rest, without one.
     """
 
     protocol: Protocol
@@ -191,8 +192,13 @@ def compose_labelled(
     refuse_too_large(size)
     predicted: list[Layer] = []
     manual: dict[int, Layer] = {}
+    ignored = np.zeros(size, dtype=np.bool_)
+    uncovered = np.ones(size, dtype=np.bool_)
     for layer in layers:
-        if layer.origin is not Origin.MANUAL:
+        uncovered &= ~layer.region
+        if layer.class_id == UNLABELLED:
+            ignored |= layer.region
+        elif layer.origin is not Origin.MANUAL:
             predicted.append(layer)
         elif layer.class_id in manual:
             np.logical_or(
@@ -200,22 +206,27 @@ def compose_labelled(
             )
         else:
             manual[layer.class_id] = layer
-    rest = Layer(labels.rest_id, np.ones(size, dtype=np.bool_), Origin.PREDICTION)
-    found: Composition = compose([rest, *predicted, *manual.values()], size, base, labels.protocol)
+    if labels.rest_id == UNLABELLED:
+        ignored |= uncovered
+    else:
+        predicted.insert(0, Layer(labels.rest_id, np.ones(size, dtype=np.bool_), Origin.PREDICTION))
+    found: Composition = compose([*predicted, *manual.values()], size, base, labels.protocol)
     notes = []
     if found.conflicts:
         kind = "pixels drawn as two classes: the protocol's precedence decided"
         pixels = counted(found.conflicts, "pixel")
         notes.append(Note(f"{pixels}{kind.removeprefix('pixels')}", kind))
+    found.mask[ignored] = UNLABELLED
     return found.mask, notes
 
 
 def _class_id(option: str, name: str, protocol: Protocol) -> int:
     same = {_plain(c.name): c.index for c in protocol.classes}
+    same |= dict.fromkeys(IGNORED, UNLABELLED)
     if _plain(name) not in same:
         raise InputError(
             f"{option}: there is no class '{name.strip()}'; the classes are "
-            f"{', '.join(protocol.class_names)}"
+            f"{', '.join(protocol.class_names)}, or ignore"
         )
     return same[_plain(name)]
 

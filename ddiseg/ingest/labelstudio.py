@@ -47,7 +47,10 @@ def fits(path: Path) -> bool:
 
 
 def read_masks(path: Path, labels: Labels) -> LabelledMasks:
-    """Read the newest annotation of each task that was not cancelled.
+    """Read the newest annotation of each person in each task that was not cancelled.
+
+    Who has the oldest annotation of a task comes first: it decides about the image, as everywhere
+    (docs/decisions/0009). The others' are independent readings.
 
     Raises:
         InputError: no such file, another format, or labels whose class is unknown.
@@ -57,16 +60,21 @@ def read_masks(path: Path, labels: Labels) -> LabelledMasks:
     refused: list[FileOutcome] = []
     left: Counter[str] = Counter()
     for number, task in enumerate(tasks, 1):
-        name = f"task {task.get('id', f'number {number} of the file')}"
+        title = f"task {task.get('id', f'number {number} of the file')}"
         try:
             with one_file():
-                annotation = _newest(task, left)
-                if annotation is None:
-                    continue
-                name = f"{_name(_picture(task))} ({name})"
-                annotated.append(_read(name, task, annotation))
+                chosen = _newest_by_person(task, left)
         except InputError as error:
-            refused.append(FileOutcome(name, Outcome.REFUSED, str(error)))
+            refused.append(FileOutcome(title, Outcome.REFUSED, str(error)))
+            continue
+        for annotation in chosen:
+            name = title if len(chosen) == 1 else f"{title}, {_annotator(annotation)}"
+            try:
+                with one_file():
+                    name = f"{_name(_picture(task))} ({name})"
+                    annotated.append(_read(name, task, annotation))
+            except InputError as error:
+                refused.append(FileOutcome(name, Outcome.REFUSED, str(error)))
     used = {label for d in annotated for region in d.regions for label in _labels(region)}
     labels.check(used)
     possible = labels.known(used) | set(labels.given.values()) | {labels.rest_id}
@@ -105,18 +113,36 @@ def _tasks(path: Path) -> list[Mapping[str, Any]]:
     return tasks
 
 
-def _newest(task: Mapping[str, Any], left: Counter[str]) -> Mapping[str, Any] | None:
-    """Return the annotation that counts; count all the others in `left`."""
+def _newest_by_person(
+    task: Mapping[str, Any], left: Counter[str]
+) -> list[Mapping[str, Any]]:
+    """Return the annotations that count; count the others in `left`.
+
+    That is each person's newest; first that of who has the oldest of all.
+    """
     annotations = _dicts(task["annotations"])
     submitted = [a for a in annotations if not a.get("was_cancelled")]
     if cancelled := len(annotations) - len(submitted):
         left["cancelled annotations left out; 'ddiseg skip' takes them, with a reason"] += cancelled
     if not submitted:
         left["tasks without anything submitted"] += 1
-        return None
-    if len(submitted) > 1:
-        left["older annotations left out, the newest of a task counts"] += len(submitted) - 1
-    return max(submitted, key=lambda a: str(a.get("updated_at") or a.get("created_at") or ""))
+        return []
+    by_person: dict[str | None, list[Mapping[str, Any]]] = {}
+    for annotation in sorted(submitted, key=_age):
+        by_person.setdefault(_annotator(annotation), []).append(annotation)
+    if older := len(submitted) - len(by_person):
+        left["older annotations left out, the newest of a person counts"] += older
+    return [max(each, key=_changed) for each in by_person.values()]
+
+
+def _age(annotation: Mapping[str, Any]) -> tuple[int, str]:
+    """Return by what annotations are sorted, the oldest first: Label Studio numbers them in order."""
+    number = annotation.get("id")
+    return (number if isinstance(number, int) else 0), str(annotation.get("created_at") or "")
+
+
+def _changed(annotation: Mapping[str, Any]) -> str:
+    return str(annotation.get("updated_at") or annotation.get("created_at") or "")
 
 
 def _picture(task: Mapping[str, Any]) -> str:
@@ -225,6 +251,7 @@ def _mask_file(task: _TaskAnnotation, labels: Labels, possible: set[int]) -> Mas
         stretched=task.own,  # people see large photographs smaller there
         size=_size(task.regions[0]),
         annotator=task.annotator,
+        unlabelled=True,
         notes=notes,
         own=task.own,
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from annotation_protocol import load_protocol
+from annotation_protocol import UNLABELLED, load_protocol
 from ddiseg import formats, masks
 from ddiseg.catalogue import NewMask
 from ddiseg.catalogue.masks import refuse_self_review
@@ -62,6 +62,7 @@ class MaskFile:
     annotator: str | None = None  #: who drew it, where the file says so
     notes: list[Note] = field(default_factory=list)  #: what `load` had to tolerate
     own: bool = False  #: drawn in ddiseg, where photographs are upright
+    unlabelled: bool = False  #: 255 means no class, where the values are class ids
 
 
 @dataclass(frozen=True)
@@ -201,9 +202,13 @@ def class_mask(file: MaskFile, mapping: Mapping[int, int] | None) -> masks.Mask:
     """(h, w) uint8 class ids of a file; raises InputError for a value that is no class."""
     with one_file():
         values = file.load()
-    if mapping is not None:
-        return masks.remap(values, mapping)
-    return masks.check_mask(values, len(load_protocol().classes))
+    if mapping is None:
+        mask = masks.check_mask(values, len(load_protocol().classes), unlabelled=file.unlabelled)
+    else:
+        mask = masks.remap(values, mapping)
+    if masks.count_unlabelled(mask) == mask.size:
+        raise InputError("none of its pixels has a class: all are ignored")
+    return mask
 
 
 def size_of(height: object, width: object) -> tuple[int, int] | None:
@@ -233,6 +238,12 @@ class _StoredMask:
     notes: Sequence[Note] = ()  #: how it came to lie over its photograph
     fault: InputError | None = None
 
+    @property
+    def key(self) -> tuple[int, str | None]:
+        """Image id and person of a good mask."""
+        assert self.mask is not None
+        return self.mask.image_id, self.mask.annotator
+
 
 @dataclass
 class _MaskImporter:
@@ -243,7 +254,9 @@ class _MaskImporter:
     mapping: Mapping[int, int] | None
     geometry: Geometry
     first: dict[int, _StoredMask] = field(default_factory=dict)  #: first good mask by image id
-    outcomes: dict[int, FileOutcome] = field(default_factory=dict)  #: outcomes of those
+    #: Outcomes of the first good mask of each person, by image id and person.
+    outcomes: dict[tuple[int, str | None], FileOutcome] = field(default_factory=dict)
+    by_person: dict[tuple[int, str | None], _StoredMask] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         orientations = self.workspace.catalogue.images.orientations()
@@ -282,22 +295,23 @@ class _MaskImporter:
         stored = is_intact(self.workspace.store, Kind.MASK, digest)
         if not stored:
             self.workspace.store_mask(mask)
-        classes = set(self.mapping.values()) if self.mapping is not None else file.classes
+        classes = set(file.classes if self.mapping is None else self.mapping.values())
         new = NewMask(
             image_id=image.id,
             content_hash=digest,
             width=width,
             height=height,
             mapping="same" if (height, width) == (image.height, image.width) else "stretched",
-            classes=sorted(classes),
+            classes=sorted(classes - {UNLABELLED}),
             protocol_version=load_protocol().version,
             annotator=annotator,
             origin=escaped(file.name),
+            unlabelled=masks.count_unlabelled(mask),
         )
         return _StoredMask(file, new, restored=not stored, notes=notes)
 
     def author(self, file: MaskFile) -> str:
-        """Return who drew a mask; raises InputError where nobody is named, or where it is the reviewer."""
+        """Return who drew a mask; raises InputError where nobody is named."""
         annotator = self.annotator or file.annotator
         if annotator is None:
             raise InputError("it does not say who drew it: give --annotator NAME")
@@ -306,38 +320,67 @@ class _MaskImporter:
                 "its annotator has a name that can't be stored (over 200 characters, or control "
                 "characters): give --annotator NAME"
             )
-        refuse_self_review(annotator, self.reviewer)
+        refuse_self_review(annotator, None)
         return annotator
 
     def catalogue(self, batch: list[_StoredMask]) -> list[FileOutcome]:
-        """Catalogue a batch and return its outcomes."""
-        new = []
+        """Catalogue a batch and return its outcomes.
+
+        The first good mask of an image is submitted, for review or accepted. The first of each other
+        person is kept as an independent reading.
+        """
+        submitted, readings = [], []
         for taken in batch:
-            if taken.mask is not None and taken.mask.image_id not in self.first:
+            if taken.mask is None or taken.key in self.by_person:
+                continue
+            if taken.mask.image_id in self.first:
+                readings.append(taken)
+            elif self.self_review(taken) is None:
                 self.first[taken.mask.image_id] = taken
-                new.append(taken)
-        submitted = self.workspace.catalogue.masks.submit(
-            [t.mask for t in new if t.mask is not None], self.reviewer
-        )
-        for taken, outcome in zip(new, submitted, strict=True):
-            if taken.mask is not None:
-                self.outcomes[taken.mask.image_id] = _with_repair(outcome, taken)
+                submitted.append(taken)
+            else:
+                continue
+            self.by_person[taken.key] = taken
+        catalogue = self.workspace.catalogue.masks
+        outcomes = catalogue.submit([t.mask for t in submitted if t.mask], self.reviewer)
+        outcomes += catalogue.add_readings([self.reading(taken) for taken in readings])
+        for taken, outcome in zip([*submitted, *readings], outcomes, strict=True):
+            self.outcomes[taken.key] = _with_repair(outcome, taken)
         return [self.outcome(taken) for taken in batch]
+
+    def self_review(self, taken: _StoredMask) -> str | None:
+        """Return why the reviewer can't accept a mask: they drew it."""
+        assert taken.mask is not None
+        try:
+            refuse_self_review(taken.mask.author, self.reviewer)
+        except InputError as error:
+            return str(error)
+        return None
+
+    def reading(self, taken: _StoredMask) -> tuple[str, NewMask]:
+        """Return the content hash of the first person's mask, and the mask."""
+        assert taken.mask is not None
+        first = self.first[taken.mask.image_id].mask
+        assert first is not None
+        return first.content_hash, taken.mask
 
     def outcome(self, taken: _StoredMask) -> FileOutcome:
         name = taken.file.name
         if taken.mask is None:
             return refused(name, taken.fault or InputError("no mask"))
-        first = self.first[taken.mask.image_id]
-        submitted = self.outcomes[taken.mask.image_id]
+        first = self.by_person.get(taken.key)
+        if first is None:
+            return FileOutcome(name, Outcome.REFUSED, self.self_review(taken))
+        stored = self.outcomes[taken.key]
         if first is taken:
-            return submitted
+            return stored
         if first.mask is not None and first.mask.content_hash != taken.mask.content_hash:
-            return FileOutcome(
-                name, Outcome.REFUSED, f"another mask for the same image than {first.file.name}"
-            )
-        if submitted.outcome is Outcome.REFUSED:
-            return replace(submitted, name=name)
+            why = f"another mask for the same image than {first.file.name}"
+            if first.file.annotator != taken.file.annotator:
+                why += ", by another person: leave --annotator out to keep both"
+            return FileOutcome(name, Outcome.REFUSED, why)
+        if stored.outcome is Outcome.REFUSED:
+            return replace(stored, name=name)
         return FileOutcome(name, Outcome.UNCHANGED, f"same mask as {first.file.name}")
 
 

@@ -5,6 +5,7 @@ from ddiseg.masks.composition import Composition, Layer, Origin, compose
 from ddiseg.masks.files import decode_png, encode_png, load_npy
 from ddiseg.masks.mask import (
     FEW_VALUES,
+    IGNORED,
     MAX_PIXELS,
     Mask,
     NoClassError,
@@ -12,6 +13,7 @@ from ddiseg.masks.mask import (
     ValuesError,
     check_mask,
     classes_in,
+    count_unlabelled,
     mask_hash,
     parse_class_mapping,
     remap,
@@ -22,6 +24,7 @@ from ddiseg.masks.rle import Rle, encode_classes
 
 __all__ = [
     "FEW_VALUES",
+    "IGNORED",
     "MAX_PIXELS",
     "BoundaryDistance",
     "Composition",
@@ -37,6 +40,7 @@ __all__ = [
     "classes_in",
     "cohen_kappa",
     "compose",
+    "count_unlabelled",
     "decode_png",
     "draw_overlay",
     "encode_classes",

@@ -26,7 +26,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation_protocol import Protocol
+from annotation_protocol import UNLABELLED, Protocol
 from ddiseg.errors import InputError
 from ddiseg.masks.mask import Mask, check_mask, check_region
 
@@ -64,8 +64,10 @@ class Composition:
 
     mask: Mask  #: (H, W) uint8
     conflicts: int  #: pixels that people's edits, levels 2 and 3, claim for two classes or more
-    holes: int  #: pixels that no layer covers: erased, or never drawn
-    changed: int | None  #: pixels that have another class than in the base; None without a base
+    holes: int  #: pixels that no layer covers: erased, never drawn, or unlabelled in the base
+    #: Pixels that have another class than in the base; None without a base. Where that is unlabelled,
+    #: those that a person gave a class; the others become holes like any that nobody drew.
+    changed: int | None
 
 
 def compose(
@@ -78,8 +80,8 @@ def compose(
     Args:
         layers: in the order of Label Studio's list; without any the mask is one hole.
         size: (height, width) of the mask.
-        base: (height, width) uint8, the prediction that the regions came with. Where it is None
-            all of an edited region counts as newly switched on.
+        base: (height, width) uint8, the mask that the regions came with, which may be labelled in
+            part. Where it is None all of an edited region counts as newly switched on.
         protocol: the classes with their precedence, and the hole fill.
 
     Raises:
@@ -87,7 +89,7 @@ def compose(
     """
     _check_layers(layers, size, protocol)
     if base is not None:
-        base = check_mask(base, len(protocol.classes))
+        base = check_mask(base, len(protocol.classes), unlabelled=True)
         _check_size("base mask", base.shape, size)
     added = _united(
         (layer.class_id, _added(layer, base)) for layer in layers if layer.origin is Origin.CHANGED
@@ -102,13 +104,18 @@ def compose(
     for class_id, region in edits:
         np.copyto(mask, class_id, where=region)
     covered, _ = _overlap([layer.region for layer in layers], size)
-    _, conflicts = _overlap(_united(edits).values(), size)
+    _, twice = _overlap(_united(edits).values(), size)
     return Composition(
         mask=mask,
-        conflicts=conflicts,
-        holes=mask.size - covered,
-        changed=None if base is None else int(np.count_nonzero(mask != base)),
+        conflicts=int(np.count_nonzero(twice)),
+        holes=int(np.count_nonzero(~covered)),
+        changed=None if base is None else _count_changed(mask, base, covered),
     )
+
+
+def _count_changed(mask: Mask, base: Mask, covered: Region) -> int:
+    left: Region = (base == UNLABELLED) & ~covered
+    return int(np.count_nonzero((mask != base) & ~left))
 
 
 def _check_layers(layers: Sequence[Layer], size: tuple[int, int], protocol: Protocol) -> None:
@@ -151,11 +158,11 @@ def _ascending(regions: dict[int, Region], protocol: Protocol) -> list[tuple[int
     return sorted(regions.items(), key=lambda item: protocol.class_at(item[0]).precedence)
 
 
-def _overlap(regions: Iterable[Region], size: tuple[int, int]) -> tuple[int, int]:
-    """Count the pixels in one region or more, and in two or more."""
+def _overlap(regions: Iterable[Region], size: tuple[int, int]) -> tuple[Region, Region]:
+    """Return the pixels in one region or more, and in two or more."""
     once = np.zeros(size, dtype=np.bool_)
     twice = np.zeros_like(once)
     for region in regions:
         twice |= once & region
         once |= region
-    return int(np.count_nonzero(once)), int(np.count_nonzero(twice))
+    return once, twice

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from annotation_protocol import UNLABELLED, UNLABELLED_RGB
 from ddiseg.errors import InputError
 from ddiseg.masks.mask import MAX_PIXELS, Mask, check_uint8
 from ddiseg.png import SIGNATURE, make_png
@@ -24,7 +25,7 @@ def encode_png(mask: Mask, palette: Sequence[tuple[int, int, int]]) -> bytes:
     """Encode `mask` as an 8-bit palette PNG whose palette indices are the class ids.
 
     Args:
-        mask: (H, W) uint8 class ids.
+        mask: (H, W) uint8 class ids; UNLABELLED pixels get an entry of their own, 255.
         palette: red, green and blue (0 to 255) of each class by its id, as `Protocol.palette()`.
 
     Raises:
@@ -36,9 +37,12 @@ def encode_png(mask: Mask, palette: Sequence[tuple[int, int, int]]) -> bytes:
         raise InputError(
             f"palette {list(palette)} is not made of (red, green, blue), 0 to 255 each"
         )
-    if int(mask.max()) >= len(palette):
+    if len(palette) <= UNLABELLED and (mask == UNLABELLED).any():
+        channels += [0] * 3 * (UNLABELLED - len(palette)) + list(UNLABELLED_RGB)
+    largest = int(mask.max(initial=0, where=mask != UNLABELLED))
+    if largest >= len(palette):
         raise InputError(
-            f"mask holds class {int(mask.max())} but the palette has {len(palette)} colours; "
+            f"mask holds class {largest} but the palette has {len(palette)} colours; "
             "give one colour a class"
         )
     # Written here: Pillow stores so few colours in 4 bits, which some readers do not take.

@@ -1,6 +1,7 @@
 """A mask, an (H, W) uint8 array of class ids: checks, identity and changes.
 
 Class ids are those of the annotation protocol: 0 background, 1 lesion, 2 marker, 3 ruler, 4 skin.
+A mask that is labelled in part holds UNLABELLED, 255, where nobody gave a class.
 
 Arrays: H rows, W columns, row-major; row 0 is the top of the photograph, column 0 its left.
 """
@@ -15,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from annotation_protocol import UNLABELLED, UNLABELLED_NAME
 from ddiseg.errors import InputError
 
 #: (H, W) uint8 class ids.
@@ -23,6 +25,9 @@ Mask: TypeAlias = NDArray[np.uint8]
 #: More pixels than this are not decoded unless a caller asks for it: 200 megapixels.
 MAX_PIXELS = 200_000_000
 
+
+#: What options call pixels that are left without a class.
+IGNORED = ("ignore", UNLABELLED_NAME)
 
 #: A mask with more wrong values than this is no mask of a few values: they are not listed.
 FEW_VALUES = 8
@@ -86,22 +91,32 @@ class UnnamedValueError(ValuesError):
         )
 
 
-def check_mask(array: NDArray[Any], class_count: int) -> Mask:
+def check_mask(array: NDArray[Any], class_count: int, *, unlabelled: bool = False) -> Mask:
     """Return `array` as a mask of the classes 0 to `class_count` - 1.
 
     Any integer or boolean dtype is accepted. The result is row-major and may be `array` itself.
+
+    Args:
+        array: (H, W).
+        class_count: number of classes.
+        unlabelled: accept UNLABELLED pixels, too. A file of another tool may mean anything by 255.
 
     Raises:
         NoClassError: a value that is no class.
         InputError: `array` is not (H, W), is empty or holds floats.
     """
-    if not 1 <= class_count <= 256:
-        raise InputError(f"class_count is {class_count}; a uint8 mask holds 1 to 256 classes")
+    if not 1 <= class_count <= UNLABELLED:
+        raise InputError(
+            f"class_count is {class_count}; a uint8 mask holds 1 to {UNLABELLED} classes"
+        )
     array = _whole_numbers(array)
     if int(array.min()) < 0 or int(array.max()) >= class_count:
         values = _values_in(array)
         outside = values[(values < 0) | (values >= class_count)]
-        raise NoClassError(outside.tolist(), values.tolist())
+        if unlabelled:
+            outside = outside[outside != UNLABELLED]
+        if len(outside):
+            raise NoClassError(outside.tolist(), values.tolist())
     return np.ascontiguousarray(array, dtype=np.uint8)
 
 
@@ -119,7 +134,12 @@ def mask_hash(mask: Mask) -> str:
 def classes_in(mask: Mask) -> tuple[int, ...]:
     """Return the class ids that at least one pixel has, ascending."""
     counts = np.bincount(check_uint8(mask).ravel(), minlength=256)
-    return tuple(np.flatnonzero(counts).tolist())
+    return tuple(np.flatnonzero(counts[:UNLABELLED]).tolist())
+
+
+def count_unlabelled(mask: Mask) -> int:
+    """Return the number of pixels without a class."""
+    return int(np.count_nonzero(check_uint8(mask) == UNLABELLED))
 
 
 def remap(mask_values: NDArray[Any], mapping: Mapping[int, int]) -> Mask:
@@ -127,7 +147,7 @@ def remap(mask_values: NDArray[Any], mapping: Mapping[int, int]) -> Mask:
 
     Args:
         mask_values: (H, W), any integer or boolean dtype.
-        mapping: the class id of each value.
+        mapping: the class id of each value, or UNLABELLED.
 
     Raises:
         UnnamedValueError: a value that `mapping` does not name.
@@ -146,10 +166,11 @@ def remap(mask_values: NDArray[Any], mapping: Mapping[int, int]) -> Mask:
 
 
 def parse_class_mapping(text: str, names: Sequence[str]) -> dict[int, int]:
-    """Parse "0=skin,255=lesion" into {0: 4, 255: 1}.
+    """Parse "0=skin,1=lesion,255=ignore" into {0: 4, 1: 1, 255: UNLABELLED}.
 
     Args:
         text: comma-separated VALUE=CLASS; spaces are ignored; several values may lead to one class.
+            The class `ignore` (or `unlabelled`) is that of pixels that are left without one.
         names: the names of the classes by id.
 
     Raises:
@@ -164,16 +185,16 @@ def parse_class_mapping(text: str, names: Sequence[str]) -> dict[int, int]:
                 "write for example 0=skin,255=lesion"
             )
         value, name = int(match[1]), match[2]
-        if name not in names:
+        if name not in names and name not in IGNORED:
             raise InputError(
                 f"class mapping {text!r}: there is no class {name!r}; "
-                f"the classes are {', '.join(names)}"
+                f"the classes are {', '.join(names)}, or ignore"
             )
         if value in mapping:
             raise InputError(
                 f"class mapping {text!r}: value {value} occurs twice; keep one of them"
             )
-        mapping[value] = list(names).index(name)
+        mapping[value] = UNLABELLED if name in IGNORED else list(names).index(name)
     return mapping
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation_protocol import Protocol
+from annotation_protocol import UNLABELLED, Protocol
 from ddiseg.errors import InputError
 from ddiseg.masks.mask import Mask, check_mask, stretch
 
@@ -36,7 +36,8 @@ def draw_overlay(
     """Return the photograph with the classes of `mask` in their colours, (H, W, 3) uint8.
 
     Skin is left as it is, the background is greyed and hatched, the other classes are tinted (a
-    lesion lightly, so that its texture shows) and outlined in their colour on a dark rim.
+    lesion lightly, so that its texture shows) and outlined in their colour on a dark rim. Unlabelled
+    pixels are dotted in white.
 
     Args:
         photo: (H, W, 3) uint8 RGB.
@@ -53,7 +54,7 @@ def draw_overlay(
     if not 0 <= opacity <= 1:
         raise InputError(f"opacity is {opacity}; give 0 (no colour) to 1 (nothing shows through)")
     size = photo.shape[0], photo.shape[1]
-    mask = check_mask(mask, len(protocol.classes))
+    mask = check_mask(mask, len(protocol.classes), unlabelled=True)
     if mask.shape != size:
         mask = stretch(mask, size)
     canvas = photo.astype(np.float32)
@@ -67,6 +68,8 @@ def draw_overlay(
             alpha = np.float32(opacity * _tint(entry.name, outline))
             colour = np.array(entry.rgb, dtype=np.float32)
             canvas[region] += (colour - canvas[region]) * alpha
+    dots = (mask == UNLABELLED) & _grid(size)
+    canvas[dots] += (255 - canvas[dots]) * np.float32(min(1.0, 2 * opacity))
     if outline:
         _draw_outlines(canvas, mask, protocol)
     return np.asarray(np.clip(canvas + 0.5, 0, 255), dtype=np.uint8)
@@ -90,6 +93,12 @@ def _hatched(
     # At the usual opacity of one half the hatching is whole; below it fades out.
     alpha = np.float32(min(1.0, 2 * opacity))
     return np.asarray(canvas[region] * (1 - alpha) + grey[:, None] * alpha, dtype=np.float32)
+
+
+def _grid(size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return where dots lie in rows and columns, (H, W): a ninth of all pixels."""
+    rows, columns = (np.arange(side) // _line_width(size) % 3 == 0 for side in size)
+    return np.asarray(np.logical_and.outer(rows, columns))
 
 
 def _draw_outlines(canvas: NDArray[np.float32], mask: Mask, protocol: Protocol) -> None:

@@ -8,6 +8,9 @@ is renumbered. The background, index 0, has no category: tools built on pycocoto
 keep 0 for unlabelled pixels, which background is. So a mask is restored from zeros and the category
 id of each annotation, pixel for pixel; regions never overlap.
 
+Unlabelled pixels have no region either; `unlabelled` in the attributes of such an image counts them.
+The format `png` says where they are.
+
 Metadata without a COCO field is under `attributes`, of the image and of the annotation. A class
 that is not among an image's `labelled_classes` was not labelled; its absence means nothing.
 """
@@ -64,7 +67,7 @@ def _annotations(release: Release, item: ReleaseItem, mask: masks.Mask) -> list[
 
     background = release.protocol.class_named(release.protocol.hole_fill).index
     areas = np.bincount(mask.ravel(), minlength=len(release.protocol.classes))
-    present = [index for index in np.flatnonzero(areas).tolist() if index != background]
+    present = [index for index in masks.classes_in(mask) if index != background]
     # One pass over the mask for the boxes of all classes; box number k is that of class k + 1.
     boxes = {index: box for index, box in enumerate(find_objects(mask), 1) if box is not None}
     return [
@@ -109,13 +112,15 @@ def _info(release: Release, items: list[ReleaseItem], *, images: bool) -> dict[s
         if predictions
         else ""
     )
+    partial = any(i.unlabelled for i in items)
     exported = {i.image.id for i in items}
     left_out = [i.image.id for i in release.items if i.image.id not in exported]
     newest = max((i.mask.created_at for i in items), default="0000-00-00")
     return {
         "description": (
             f"{counted(accepted, 'mask')} accepted by a second person{unreviewed}; research material, no diagnosis. "
-            f"Pixels without an annotation are {release.protocol.hole_fill}."
+            f"Pixels without an annotation are {release.protocol.hole_fill}"
+            + (", or unlabelled where 'unlabelled' counts some." if partial else ".")
         ),
         "version": release.content("coco", images=images, left_out=left_out)[:12],
         # When the newest mask was made: the same release is the same file, whenever it is written.

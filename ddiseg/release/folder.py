@@ -265,6 +265,10 @@ def _summary(
         "accepted": sum(i.accepted for i in exported),
         "predictions": sum(not i.accepted for i in exported),
         "by_tone": by_tone,
+        "partly_labelled": {
+            "images": sum(i.unlabelled > 0 for i in exported),
+            "unlabelled_pixels": sum(i.unlabelled for i in exported),
+        },
         "with_class": {
             name: sum(found[name] for found in summary.with_class.values())
             for name in release.protocol.class_names

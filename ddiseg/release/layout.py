@@ -38,8 +38,10 @@ def export_pairs(
         files = {"mask": mask_name.format(item.stem), "image": item.file_name(images=images)}
         if images:
             files["image"] = f"images/{files['image']}"
-            (target / files["image"]).write_bytes(release.photograph_png(item))
-        write_mask(target / files["mask"], item, mask)
+            photograph = release.photograph_png(item)
+        write_mask(target / files["mask"], item, mask)  # may refuse the image
+        if images:
+            (target / files["image"]).write_bytes(photograph)
         return item, files
 
     rows, summary = release.each(write, progress)

@@ -1,6 +1,6 @@
 """Palette PNG masks and their photographs, with a table of all metadata.
 
-masks/NAME.png    class ids as palette indices, at the photograph's size
+masks/NAME.png    class ids as palette indices, at the photograph's size; 255 is unlabelled
 images/NAME.png   the photograph, where photographs are exported
 metadata.csv      one row an image
 classes.json      what each class id means
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from annotation_protocol import UNLABELLED, UNLABELLED_NAME
 from ddiseg import masks
 from ddiseg.outcomes import Progress
 from ddiseg.release.layout import export_pairs
@@ -36,6 +37,7 @@ def _classes(release: Release) -> str:
         {
             "protocol": protocol.version,
             "background": protocol.hole_fill,
+            UNLABELLED_NAME: UNLABELLED,
             "classes": [
                 {"id": c.index, "name": c.name, "colour": c.colour, "definition": c.definition}
                 for c in protocol.classes

@@ -44,6 +44,12 @@ class ReleaseItem:
     subsets: tuple[str, ...]
     stem: str  #: file name without ending, unique in the release
 
+    @property
+    def unlabelled(self) -> int:
+        """Pixels of the photograph without a class; where the mask was stretched, rounded."""
+        mask, image = self.mask, self.image
+        return round(mask.unlabelled * image.width * image.height / (mask.width * mask.height))
+
     def file_name(self, *, images: bool) -> str:
         """Return the photograph's file name: a PNG where it is exported, else with its own ending."""
         return self.stem + (".png" if images else os.path.splitext(self.image.name)[1])
@@ -87,6 +93,7 @@ class ReleaseItem:
             "labelled_classes": list(mask.classes),
             "protocol_version": mask.protocol_version,
             "uncertainty": mask.uncertainty,
+            "unlabelled": self.unlabelled,
             "mask_created_at": mask.created_at,
         }
 

@@ -5,7 +5,8 @@
     metadata.csv      one row an image
 
 Class ids are those of sDDI: 0 background, 1 lesion, 2 marker, 3 ruler, 4 skin. A mask that is
-256 x 256 is exported unchanged; any other is stretched, each pixel taking its nearest class.
+256 x 256 is exported unchanged; any other is stretched, each pixel taking its nearest class. An image
+with unlabelled pixels is left out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ddiseg import masks
+from ddiseg.errors import InputError
 from ddiseg.outcomes import Progress
 from ddiseg.release.layout import export_pairs
 from ddiseg.release.release import ExportSummary, Release, ReleaseItem
@@ -25,7 +27,12 @@ SIDE = 256
 def export(release: Release, target: Path, *, images: bool, progress: Progress) -> ExportSummary:
     """Write the release into `target`, an existing empty folder."""
 
-    def write_mask(path: Path, _item: ReleaseItem, mask: masks.Mask) -> None:
+    def write_mask(path: Path, item: ReleaseItem, mask: masks.Mask) -> None:
+        if item.mask.unlabelled:
+            raise InputError(
+                "some of its pixels are unlabelled, which sDDI has no value for: give them a class, or "
+                "export it with --format png or coco"
+            )
         np.save(path, masks.stretch(mask, (SIDE, SIDE)).astype(np.int32), allow_pickle=False)
 
     return export_pairs(

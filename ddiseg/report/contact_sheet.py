@@ -194,14 +194,18 @@ def draw_card(workspace: Workspace, pair: Pair, model_name: Callable[[int], str]
 
         def outlined(digest: str) -> dict[str, str]:
             mask = read_mask(workspace.store, digest)
+            if count := masks.count_unlabelled(mask):
+                described["remark"] += f"; {count / mask.size:.0%} of the pixels unlabelled"
             return outlines(mask, (height, width), protocol)
 
+        mask_outlines = outlined(reference.content_hash) if reference else None
+        predicted_outlines = outlined(prediction.content_hash) if prediction else None
         return Card(
             **described,
             photograph=_data_uri(photograph),
             size=(height * UNITS, width * UNITS),
-            mask_outlines=outlined(reference.content_hash) if reference else None,
-            predicted_outlines=outlined(prediction.content_hash) if prediction else None,
+            mask_outlines=mask_outlines,
+            predicted_outlines=predicted_outlines,
         )
     except DdisegError as error:
         return Card(**described, trouble=str(error))

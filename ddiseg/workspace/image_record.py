@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from annotation_protocol import UserError, load_protocol
+from annotation_protocol import UNLABELLED, UNLABELLED_NAME, UserError, load_protocol
 from ddiseg.catalogue.malignancy import DISCLAIMER
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.workspace.workspace import Workspace
@@ -19,7 +19,7 @@ _IMAGE = (
 )
 _MASK = (
     *("id", "content_hash", "width", "height", "mapping", "protocol_version", "uncertainty"),
-    *("origin", "parent_id", "created_at"),
+    *("origin", "parent_id", "unlabelled", "independent", "created_at"),
 )
 _REVIEW = ("mask_id", "reviewer", "verdict", "comment", "created_at")
 _SKIP = ("reason", "note", "annotator", "created_at")
@@ -74,7 +74,10 @@ def _shares(workspace: Workspace, mask: Mask) -> dict[str, float] | None:
     """Return the share of a mask's pixels by class, without absent ones; None if its file is damaged."""
     try:
         values, counts = np.unique(workspace.mask(mask), return_counts=True)
-        names = [load_protocol().class_at(int(value)).name for value in values]
+        names = [
+            UNLABELLED_NAME if value == UNLABELLED else load_protocol().class_at(int(value)).name
+            for value in values
+        ]
     except UserError:  # 'ddiseg verify' reports it
         return None
     return dict(zip(names, (counts / counts.sum()).round(4).tolist(), strict=True))

@@ -61,7 +61,9 @@ def decode_photograph(data: bytes, digest: str) -> images.Photograph:
 def decode_mask(data: bytes, digest: str) -> masks.Mask:
     """Return the mask in a stored file; raises InputError where it is not that of `digest`."""
     try:
-        mask = masks.check_mask(masks.decode_png(data), len(load_protocol().classes))
+        mask = masks.check_mask(
+            masks.decode_png(data), len(load_protocol().classes), unlabelled=True
+        )
     except InputError as error:
         raise InputError(f"is damaged ({error})") from error
     if masks.mask_hash(mask) != digest:

@@ -142,8 +142,14 @@ def _check_mask(
     remedy = "restore it from a backup, or import or predict it again"
     file = BadFile(Kind.MASK, rows[0].content_hash, tuple(row.image_id for row in rows))
     mask = _stored_mask(workspace, file, f"mask of {drawn}", remedy)
+    unlabelled = masks.count_unlabelled(mask)
     for row in rows:
         image = photographs[row.image_id]
+        if row.unlabelled != unlabelled:
+            raise InputError(
+                f"mask of {image.name} by {_author(row)}: the catalogue says {row.unlabelled} "
+                f"unlabelled pixels, the file has {unlabelled}; restore the catalogue from a backup"
+            )
         row_name = f"mask of {image.name} by {_author(row)}"
         _check_size(row_name, (row.height, row.width), mask.shape)
         if row.mapping == "same":

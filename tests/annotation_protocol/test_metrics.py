@@ -43,10 +43,18 @@ def test_confusion__rows_are_the_truth() -> None:
     assert matrix.tolist() == [[1, 1], [0, 1]]
 
 
-def test_confusion__256_classes() -> None:
-    matrix = confusion(np.array([[255, 0]], np.uint8), np.array([[255, 255]], np.uint8), 256)
-    assert matrix[255, 255] == matrix[0, 255] == 1
+def test_confusion__255_classes() -> None:
+    matrix = confusion(np.array([[254, 0]], np.uint8), np.array([[254, 254]], np.uint8), 255)
+    assert matrix[254, 254] == matrix[0, 254] == 1
     assert matrix.sum() == 2
+
+
+def test_confusion__unlabelled_pixels_are_left_out() -> None:
+    truth = np.array([[0, 1, 255, 255]], np.uint8)
+    prediction = np.array([[0, 255, 1, 255]], np.uint8)
+    assert confusion(truth, prediction, 2).tolist() == [[1, 0], [0, 0]]
+    nothing = np.full((2, 2), 255, np.uint8)
+    assert np.isnan(iou_per_class(confusion(nothing, np.zeros((2, 2), np.uint8), 2))).all()
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ BROKEN = {
     "name twice": (MARKER, 'name = "lesion"', r"\[\[classes\]\]: name 'lesion' stands 2 times"),
     "index twice": ("index = 2", "index = 1", r"\[\[classes\]\]: index 1 stands 2 times"),
     "index gap": ("index = 4", "index = 7", r"indices are \[0, 1, 2, 3, 7\]; number .* 0 to 4"),
-    "index too large": ("index = 4", "index = 256", "index 256 is not 0 to 255"),
+    "index too large": ("index = 4", "index = 255", "index 255 is not 0 to 254"),
     "precedence twice": ("precedence = 3", "precedence = 2", "precedence 2 stands 2 times"),
     "colour twice": ("#d55e00", "#56b4e9", "colour '#56b4e9' stands 2 times"),
     "colour no hex": ("#d55e00", "orange", "colour 'orange' is not '#rrggbb'"),

@@ -280,7 +280,7 @@ def test_reopened__hands_in_the_oldest_mask_that_came_meanwhile(desk: Desk, skip
     stays = "the image stays skipped: 'ddiseg reopen 1.png' submits the mask"
     notes = [o.note for o in desk.pull() if o.note]
     assert notes == [
-        f"3 pixels of the mask that was shown were erased: they became background; {stays}",
+        f"3 pixels of the mask that was shown were erased or unlabelled: they became background; {stays}",
         stays,
     ]
     assert desk.stands().state == "skipped"

@@ -350,3 +350,12 @@ def test_write_pictures__overwrites_nothing(
     refused(photographed, found, folder / "notes.txt", r"notes.txt can't be written")
     assert [p.name for p in folder.iterdir()] == ["notes.txt"]
     assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_agreement__unlabelled_pixels_are_left_out(photographed: Workspace, read: Read) -> None:
+    one, other = lesion(8), lesion(8)
+    other[:, :12], one[:, :12] = LESION, 255
+    [pair] = agreement(photographed, {1: [read(FIRST, one), read(SECOND, other)]}).pairs
+    assert pair.measures["lesion_iou"] == 1
+    assert pair.measures["kappa"] == 1
+    assert math.isnan(pair.measures["lesion_boundary_px"]), "its rim is not that of the lesion"

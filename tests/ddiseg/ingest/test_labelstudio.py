@@ -19,6 +19,7 @@ from annotation_protocol import load_protocol
 from ddiseg import masks
 from ddiseg.catalogue import State
 from ddiseg.errors import InputError
+from ddiseg.evaluation.interrater import agreement
 from ddiseg.ingest.labelled_masks import Labels, MaskImport, import_labelled_masks
 from ddiseg.ingest.labelstudio import read_masks
 from ddiseg.ingest.photographs import import_photographs
@@ -249,8 +250,8 @@ def test_import__what_is_said_about_a_picture_is_left(catalogued: Workspace, exp
 def test_import__newest_annotation_and_what_is_left(
     catalogued: Workspace, export: Any, wording: SnapshotAssertion
 ) -> None:
-    newest = annotation(stroke("lesion", LESION), id=2, updated_at="2026-03-01", completed_by=4)
-    older = annotation(stroke("skin", LESION), id=3, updated_at="2026-02-01")
+    newest = annotation(stroke("lesion", LESION), id=3, updated_at="2026-03-01", completed_by=4)
+    older = annotation(stroke("skin", LESION), id=2, updated_at="2026-02-01", completed_by=4)
     cancelled = annotation(stroke("ruler", LESION), was_cancelled=True, updated_at="2026-04-01")
     tasks = [task(older, newest, cancelled), task(cancelled, image="b.png", number=8)]
     done = run(catalogued, export([*tasks, task(image="c.png", number=9)]))
@@ -259,6 +260,82 @@ def test_import__newest_annotation_and_what_is_left(
     np.testing.assert_array_equal(drawn(catalogued), LESION.astype(np.uint8))
     assert catalogued.catalogue.masks.all()[0].annotator == "user 4"
     assert catalogued.catalogue.images.find("b.png").state == State.NEW
+
+
+def two_people() -> list[dict[str, Any]]:
+    """Annotations of one task: user 3 began, user 4 followed, user 3 drew again."""
+    return [
+        annotation(stroke("ruler", LESION), id=1, updated_at="2026-01-01"),
+        annotation(stroke("skin", LESION), id=2, updated_at="2026-02-01", completed_by=4),
+        annotation(stroke("lesion", LESION), id=3, updated_at="2026-03-01"),
+    ]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_import__two_people_in_one_task(
+    catalogued: Workspace, export: Any, order: tuple[int, ...]
+) -> None:
+    drawn_by_two = [two_people()[place] for place in order]
+    path = export([task(*drawn_by_two)])
+    done = run(catalogued, path)
+    assert told(done.outcomes) == {
+        "a.png (task 7, user 3)": "added",
+        "a.png (task 7, user 4)": "added",
+    }
+    first, second = catalogued.catalogue.masks.all()
+    assert (first.annotator, second.annotator) == ("user 3", "user 4")
+    assert first.independent
+    assert second.independent
+    np.testing.assert_array_equal(catalogued.mask(first), LESION.astype(np.uint8))
+    waiting = catalogued.catalogue.masks.in_review()
+    assert [m.annotator for m in waiting.values()] == ["user 3"], "the oldest annotation decides"
+    readings = catalogued.catalogue.tasks.readings()
+    assert [m.annotator for m in readings[first.image_id]] == ["user 3", "user 4"]
+    assert [p.readers for p in agreement(catalogued, readings).pairs] == [("user 3", "user 4")]
+    again = run(catalogued, path)
+    assert set(told(again.outcomes).values()) == {"unchanged"}
+
+
+def test_import__two_people_and_a_reviewer(catalogued: Workspace, export: Any) -> None:
+    path = export([task(*two_people())])
+    run(catalogued, path, reviewer="user 4")  # read it, too: may still review the other's
+    (accepted,) = catalogued.catalogue.masks.accepted().values()
+    assert accepted.annotator == "user 3"
+    assert [m.annotator for m in catalogued.catalogue.masks.all()] == ["user 3", "user 4"]
+
+
+def test_import__first_of_two_people_can_not_be_read(catalogued: Workspace, export: Any) -> None:
+    broken, good = two_people()[:2]
+    broken["result"] = [stroke("ruler", LESION, image_rotation=90)]
+    done = run(catalogued, export([task(broken, good)]))
+    assert list(told(done.outcomes).values()) == ["refused", "added"]
+    assert [m.annotator for m in catalogued.catalogue.masks.in_review().values()] == ["user 4"]
+
+
+def test_import__two_people_of_whom_one_is_named(
+    catalogued: Workspace, export: Any, refusal: Refusal
+) -> None:
+    done = run(catalogued, export([task(*two_people())]), annotator="anna")
+    assert list(told(done.outcomes).values()) == ["added", "refused"]
+    with refusal(InputError):
+        raise InputError(done.outcomes[1].note)
+
+
+def test_import__two_people_in_two_tasks_of_one_image(catalogued: Workspace, export: Any) -> None:
+    first, second = two_people()[:2]
+    done = run(catalogued, export([task(first), task(second, number=8)]))
+    assert set(told(done.outcomes).values()) == {"added"}
+    assert len(catalogued.catalogue.tasks.readings()) == 1
+
+
+def test_import__labels_and_rest_without_a_class(catalogued: Workspace, export: Any) -> None:
+    hair = box(slice(4, 6), slice(6, 12))
+    path = export([task(annotation(stroke("lesion", LESION), stroke("hair", hair)))])
+    labels = Labels.parse("hair=ignore,rest=ignore", None, PROTOCOL)
+    run(catalogued, path, labels=labels)
+    np.testing.assert_array_equal(drawn(catalogued), np.where(LESION & ~hair, 1, 255))
+    (mask,) = catalogued.catalogue.masks.all()
+    assert (mask.classes, mask.unlabelled) == ([1], HEIGHT * WIDTH - 12)
 
 
 @pytest.mark.slow

@@ -10,15 +10,18 @@ import pytest
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
+from annotation_protocol import load_protocol
 from ddiseg.catalogue import State
 from ddiseg.errors import InputError, NotFoundError
 from ddiseg.formats import MASKS, format_names, load_format
 from ddiseg.ingest.mask_files import class_mask, import_masks
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.ingest.placement import Geometry
-from ddiseg.masks import decode_png
+from ddiseg.masks import decode_png, parse_class_mapping
 from ddiseg.outcomes import FileOutcome, Outcome
+from ddiseg.workspace.image_record import describe
 from ddiseg.workspace.store import Kind
+from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
 from tests.wording import Refusal
 
@@ -115,6 +118,27 @@ def test_import_masks__foreign_values(catalogued: Workspace, masks: Path) -> Non
     (mask,) = catalogued.catalogue.masks.all()
     assert mask.classes == [1, 4]
     assert np.array_equal(catalogued.mask(mask), np.where(lesion, 1, 4))
+
+
+def test_import_masks__ignored_values(catalogued: Workspace, masks: Path) -> None:
+    values = np.where(DRAWN == 1, 9, 0)
+    values[:4] = 255
+    save(values, masks / "a.png")
+    save(np.full((16, 24), 255), masks / "b.png")
+    mapping = parse_class_mapping("0=skin,9=lesion,255=ignore", load_protocol().class_names)
+    told = run(catalogued, masks, mapping=mapping, reviewer="ben")
+    assert outcomes(told) == {"a.png": "added", "b.png": "refused"}
+    assert told["b.png"].note == "none of its pixels has a class: all are ignored"
+    (mask,) = catalogued.catalogue.masks.all()
+    assert (mask.unlabelled, mask.classes) == (4 * 24, [1, 4])
+    expected = np.where(DRAWN == 1, 1, 4)
+    expected[:4] = 255
+    np.testing.assert_array_equal(catalogued.mask(mask), expected)
+    assert not verify(catalogued).problems
+    again = run(catalogued, masks, mapping=mapping, reviewer="ben")
+    assert outcomes(again)["a.png"] == "unchanged"
+    shown = describe(catalogued, catalogued.catalogue.images.find("a.png"))["masks"][0]
+    assert shown["shares"]["unlabelled"] == 0.25
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])

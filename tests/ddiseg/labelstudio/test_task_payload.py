@@ -56,6 +56,12 @@ def test_prediction__one_region_a_class_whose_id_tells_the_mask() -> None:
         np.testing.assert_array_equal(alpha >= brush_rle.ALPHA_THRESHOLD, class_id == MASK)
 
 
+def test_prediction__unlabelled_pixels_have_no_region() -> None:
+    mask = np.where(MASK == 4, 255, MASK).astype(np.uint8)
+    regions = prediction(mask, DIGEST, PROTOCOL, None)["result"]
+    assert [r["value"]["brushlabels"] for r in regions] == [["lesion"], ["marker"]]
+
+
 @pytest.mark.parametrize(
     ("uncertainty", "score"),
     [(0.0, 1.0), (math.log(5) / 2, 0.5), (math.log(5), 0.0), (2.0, 0.0), (0.1, 0.9379)],

@@ -184,6 +184,18 @@ def test_compose__erased_pixels_become_holes() -> None:
     assert (found.holes, found.changed, found.conflicts) == (4, 4, 0)
 
 
+def test_compose__unlabelled_pixels_of_the_base() -> None:
+    base = np.full(SIZE, SKIN, np.uint8)
+    base[2] = 255
+    untouched = predicted(base)[SKIN]
+    found = compose([untouched], SIZE, base, PROTOCOL)
+    assert (found.mask[2] == HOLE_FILL).all(), "what a person hands in is whole"
+    assert (found.holes, found.changed) == (4, 0), "nobody changed them"
+    drawn = Layer(LESION, at((2, 0), (1, 0)), Origin.MANUAL)
+    found = compose([untouched, drawn], SIZE, base, PROTOCOL)
+    assert (found.holes, found.changed) == (3, 2)
+
+
 def test_compose__hole_fill_is_the_protocols() -> None:
     protocol = replace(PROTOCOL, hole_fill="skin")
     found = compose([], SIZE, np.full(SIZE, SKIN, np.uint8), protocol)

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from annotation_protocol import load_protocol
+from annotation_protocol import UNLABELLED, load_protocol
 from ddiseg.errors import InputError
 from ddiseg.masks import (
     Mask,
     check_mask,
     classes_in,
+    count_unlabelled,
     decode_png,
     encode_png,
     load_npy,
@@ -331,3 +332,49 @@ def test_refused(
 ) -> None:
     with refusal(InputError):
         function(*arguments)
+
+
+# Masks that are labelled in part
+
+partial_masks = hnp.arrays(
+    np.uint8,
+    hnp.array_shapes(min_dims=2, max_dims=2, max_side=24),
+    elements=st.sampled_from([*range(len(PALETTE)), UNLABELLED]),
+)
+
+
+@pytest.mark.property
+@given(partial_masks)
+def test_png__unlabelled_pixels_come_back(mask: Mask) -> None:
+    data = encode_png(mask, PALETTE)
+    np.testing.assert_array_equal(decode_png(data), mask)
+    np.testing.assert_array_equal(check_mask(mask, 5, unlabelled=True), mask)
+    assert UNLABELLED not in classes_in(mask)
+    assert count_unlabelled(mask) == (mask == UNLABELLED).sum()
+
+
+def test_encode_png__unlabelled_has_the_colour_of_voc() -> None:
+    with Image.open(io.BytesIO(encode_png(np.array([[1, 255]], np.uint8), PALETTE))) as picture:
+        assert picture.convert("RGB").getpixel((1, 0)) == (224, 224, 192)
+        assert picture.convert("RGB").getpixel((0, 0)) == PALETTE[1]
+
+
+def test_check_mask__unlabelled_only_where_it_is_expected(refusal: Refusal) -> None:
+    with refusal(InputError):
+        check_mask(np.array([[0, 255]], np.uint8), 5)
+    with refusal(InputError):
+        check_mask(np.array([[7, 255]], np.uint8), 5, unlabelled=True)
+
+
+def test_parse_class_mapping__ignore() -> None:
+    assert parse_class_mapping("0=skin,255=ignore,9=unlabelled", NAMES) == {0: 4, 255: 255, 9: 255}
+
+
+@pytest.mark.property
+@given(partial_masks, st.permutations(range(6)))
+def test_remap__ignored_values_come_back(mask: Mask, order: list[int]) -> None:
+    ids = [*range(len(PALETTE)), UNLABELLED]
+    values = {class_id: 40 * place for class_id, place in zip(ids, order, strict=True)}
+    foreign = np.vectorize(values.get)(mask)
+    back = {value: class_id for class_id, value in values.items()}
+    np.testing.assert_array_equal(remap(foreign, back), mask)

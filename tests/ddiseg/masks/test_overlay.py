@@ -56,6 +56,16 @@ def test_draw_overlay__every_other_class_shows() -> None:
     assert overlay[mask == BACKGROUND].mean() < 0.8 * photo[mask == BACKGROUND].mean()
 
 
+def test_draw_overlay__unlabelled_pixels_are_dotted() -> None:
+    photo, mask = photograph(), np.full((40, 40), SKIN, np.uint8)
+    mask[:, 20:] = 255
+    overlay = draw_overlay(photo, mask, PROTOCOL)
+    np.testing.assert_array_equal(overlay[:, :20], photo[:, :20])
+    white = (overlay[:, 20:] == 255).all(-1)
+    assert 0.05 < white.mean() < 0.2
+    assert (overlay[:, 20:] == photo[:, 20:]).all(-1).mean() > 0.8
+
+
 def test_draw_overlay__outline_is_the_class_colour_just_inside() -> None:
     overlay = draw_overlay(photograph(), one_of_each(), PROTOCOL)
     assert tuple(overlay[14, 20]) == tuple(overlay[20, 14]) == PROTOCOL.class_at(LESION).rgb

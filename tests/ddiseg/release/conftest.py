@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol
-from ddiseg import images
+from ddiseg import images, masks
 from ddiseg.catalogue import Details, NewImage, NewMask, NewModelVersion
 from ddiseg.catalogue.masks import FIXED
 from ddiseg.cli.common import Group, common_options, run
@@ -89,6 +89,7 @@ class Builder:
             mapping="same" if same else "stretched",
             classes=fields.pop("classes", [0, 1, 2, 3, 4]),
             protocol_version=PROTOCOL.version,
+            unlabelled=masks.count_unlabelled(mask),
             **fields,
         )
 
