@@ -113,9 +113,7 @@ def _tasks(path: Path) -> list[Mapping[str, Any]]:
     return tasks
 
 
-def _newest_by_person(
-    task: Mapping[str, Any], left: Counter[str]
-) -> list[Mapping[str, Any]]:
+def _newest_by_person(task: Mapping[str, Any], left: Counter[str]) -> list[Mapping[str, Any]]:
     """Return the annotations that count; count the others in `left`.
 
     That is each person's newest; first that of who has the oldest of all.
