@@ -33,6 +33,10 @@ class WorkspaceError(DdisegError):
     """A workspace that is missing, newer than this program, busy or can't be written."""
 
 
+class NoSchemaError(WorkspaceError):
+    """A database without the tables of a catalogue."""
+
+
 class MissingFileError(WorkspaceError):
     """A file of the store that is not there."""
 

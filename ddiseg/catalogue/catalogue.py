@@ -55,7 +55,11 @@ class Catalogue:
     def open(cls, url: str | URL) -> Catalogue:
         """Open the catalogue at `url`; raises WorkspaceError where its schema is not this program's."""
         database = Database(url)
-        database.check()
+        try:
+            database.check()
+        except BaseException:
+            database.engine.dispose()
+            raise
         return cls(database)
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 from sqlalchemy.exc import TimeoutError as NoConnectionLeftError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from ddiseg.errors import NotFoundError, WorkspaceError
+from ddiseg.errors import NoSchemaError, NotFoundError, WorkspaceError
 
 #: How long a writer waits for another one before it gives up, in seconds.
 BUSY_TIMEOUT = 60
@@ -83,16 +83,24 @@ class Database:
     def check(self) -> None:
         """Raise WorkspaceError unless the schema is exactly this program's."""
         self.refuse_newer()
-        found, head = self._revision(), _script().get_current_head()
+        found, head = self.revision(), _script().get_current_head()
+        if found is None:
+            raise NoSchemaError(
+                f"catalogue {_safe(self.engine.url)} is an empty database: restore it from a backup"
+            )
         if found != head:
-            state = f"schema {found}" if found else "no schema"
             raise WorkspaceError(
-                f"catalogue {_safe(self.engine.url)} has {state}, this ddiseg needs {head}: "
+                f"catalogue {_safe(self.engine.url)} has schema {found}, this ddiseg needs {head}: "
                 "run 'ddiseg init' on the workspace, which upgrades it and keeps all rows"
             )
 
+    def is_current(self) -> bool:
+        """Return whether the schema is this program's; raises WorkspaceError where it is newer."""
+        self.refuse_newer()
+        return self.revision() == _script().get_current_head()
+
     def refuse_newer(self) -> None:
-        found = self._revision()
+        found = self.revision()
         known = {s.revision for s in _script().walk_revisions()}
         if found is not None and found not in known:
             raise WorkspaceError(
@@ -100,7 +108,8 @@ class Database:
                 "this ddiseg knows: upgrade ddiseg (pip install -U ddiseg)"
             )
 
-    def _revision(self) -> str | None:
+    def revision(self) -> str | None:
+        """Return the schema that the database has; None where it has none."""
         with _errors_explained(self.engine), self.engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
 

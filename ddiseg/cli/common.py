@@ -54,6 +54,10 @@ class Settings:
     def json(self) -> bool:
         return self.output == "json"
 
+    def root(self) -> Path:
+        """Return the folder of the workspace, whose catalogue may be lost."""
+        return locate(self.workspace, self.named_by)
+
     def open(self) -> Workspace:
         from ddiseg.workspace.workspace import Workspace
 

@@ -20,13 +20,13 @@ def config() -> None:
 def show(settings: Settings) -> None:
     """Show the settings of the study and of the training, each with what it means.
 
-    They stand in the sections [study] and [training] of ddiseg.toml in the workspace; a star marks
-    those that are not the default. Commands take each as an option too, such as --control 20 or
-    --backbone imagenet-256, which replaces the setting for that one run.
+    They stand in the sections [study], [training] and [backup] of ddiseg.toml in the workspace; a star
+    marks those that are not the default. Commands take those of the first two as an option too, such
+    as --control 20 or --backbone imagenet-256, which replaces the setting for that one run.
     """
     workspace = settings.open()
     lines, data = [], {}
-    for section in (workspace.study(), workspace.training()):
+    for section in (workspace.study(), workspace.training(), workspace.backup_settings()):
         values, changed = asdict(section), section.changed()
         for name, setting in section.settings().items():
             star = "*" if setting.key in changed else " "

@@ -87,7 +87,14 @@ SECTIONS: Sections = {
             "ddiseg.cli.export:export",
             "Write a release: accepted masks, photographs and licences.",
         ),
-        "verify": ("ddiseg.cli.verify:verify", "Check stored files, the catalogue and its events."),
+    },
+    "Keep safe": {
+        "verify": (
+            "ddiseg.cli.verify:verify",
+            "Check stored files, the catalogue and its events.",
+        ),
+        "backup": ("ddiseg.cli.backup:backup", "Write a backup of the catalogue."),
+        "restore": ("ddiseg.cli.restore:restore", "Replace the catalogue by a backup."),
     },
     "Inspect": {
         "status": (

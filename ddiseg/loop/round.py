@@ -38,6 +38,7 @@ from ddiseg.outcomes import (
     silent_stages,
 )
 from ddiseg.sampling.batches import BatchRequest, DrawnBatch, draw_batch
+from ddiseg.workspace.backup import roll_backup
 from ddiseg.workspace.settings import StudySettings, TrainingSettings
 from ddiseg.workspace.workspace import Workspace
 
@@ -117,6 +118,7 @@ def run_round(
         LeaseLostError: another process has taken the lease; no further step was begun.
     """
     with workspace.catalogue.leases.hold(ROUND) as lease:
+        roll_backup(workspace)
         rounds = workspace.catalogue.rounds
         number = rounds.begin(actor, options.as_dict())
         done: list[StepResult] = []

@@ -205,8 +205,25 @@ class TrainingSettings(SettingsSection):
     )
 
 
+@dataclass(frozen=True)
+class BackupSettings(SettingsSection):
+    """The rolling backups of the catalogue by `ddiseg loop run` and `ddiseg serve`."""
+
+    section: ClassVar[str] = "backup"
+
+    keep: int = _setting(
+        7, "Rolling backups of the catalogue that are kept; 0 writes none.", "0 or more", 0
+    )
+    hours: float = _setting(
+        24.0, "Hours from one rolling backup to the next.", "hours, from 0 up to 8760", 0, 8760
+    )
+
+
+#: All sections of the file.
+SECTIONS: tuple[type[SettingsSection], ...] = (StudySettings, TrainingSettings, BackupSettings)
+
 #: All settings by key.
-KEYS = {s.key: s for part in (StudySettings, TrainingSettings) for s in part.settings().values()}
+KEYS = {setting.key: setting for part in SECTIONS for setting in part.settings().values()}
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ddiseg import masks
 from ddiseg.catalogue.tables import EvaluatedImage, Image, Mask, ModelVersion
 from ddiseg.errors import DdisegError, InputError
 from ddiseg.outcomes import Progress, silent
+from ddiseg.workspace.backup import how_to_restore
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.stored_files import decode_mask, decode_photograph
 from ddiseg.workspace.workspace import Workspace
@@ -28,6 +29,7 @@ class Part(StrEnum):
     MASK = "mask"
     TRUTH = "truth"  #: true masks that an evaluation compared
     MODEL = "model"
+    CATALOGUE = "catalogue"  #: rows that the store's files call for
     HISTORY = "history"  #: states of images against their events
 
 
@@ -98,13 +100,27 @@ def verify(workspace: Workspace, progress: Progress = silent) -> Findings:
         Kind.MASK: mask_rows.keys() | truths.keys(),
         Kind.MODEL: {model.file_hash for model in models},
     }
+    orphans = {
+        kind.value: len(workspace.store.digests(kind) - digests) for kind, digests in known.items()
+    }
+    if not photographs and (orphans["images"] > _MOST_LEFT_BY_IMPORT or orphans["masks"]):
+        problems.append(Problem(Part.CATALOGUE, _emptied(workspace, orphans)))
     return Findings(
         checked={kind.value: len(digests) for kind, digests in known.items()},
-        orphans={
-            kind.value: len(workspace.store.digests(kind) - digests)
-            for kind, digests in known.items()
-        },
+        orphans=orphans,
         problems=problems,
+    )
+
+
+#: Photographs that a killed import may leave in the store without a row: two batches.
+_MOST_LEFT_BY_IMPORT = 128
+
+
+def _emptied(workspace: Workspace, orphans: Mapping[str, int]) -> str:
+    return (
+        f"the catalogue names no image, and the store has {orphans['images']} images and "
+        f"{orphans['masks']} masks: it is not the catalogue of this workspace; "
+        f"{how_to_restore(workspace.root)}"
     )
 
 

@@ -20,10 +20,20 @@ from annotation_protocol import load_protocol
 from annotation_protocol.files import atomic_write, locked
 from ddiseg import images, masks
 from ddiseg.catalogue import Catalogue
+from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.tables import Image, Mask
-from ddiseg.errors import DamagedFileError, InputError, MissingFileError, WorkspaceError
+from ddiseg.errors import (
+    DamagedFileError,
+    InputError,
+    MissingFileError,
+    NoSchemaError,
+    WorkspaceError,
+)
 from ddiseg.locate import CATALOGUE, SETTINGS, expanded
+from ddiseg.workspace.backup import backup_before_upgrade, how_to_restore, postgres_advice
 from ddiseg.workspace.settings import (
+    SECTIONS,
+    BackupSettings,
     Setting,
     StudySettings,
     TrainingSettings,
@@ -76,9 +86,10 @@ class Workspace:
                         "yourself and change the line, or make a workspace in another folder"
                     )
             _check_catalogue_exists(root, stored)
-            Catalogue.create(_catalogue_url(root, stored)).close()
+            _upgrade(root, stored)
             return cls.open(root)
         _check_catalogue_not_folder(root, wanted)
+        _check_store_has_catalogue(root, wanted)
         try:
             root.mkdir(parents=True, exist_ok=True)
             # The settings come last: they must not name unusable places, and mean that there was a
@@ -106,8 +117,25 @@ class Workspace:
             )
         stored = _read_settings(settings)
         _check_catalogue_exists(root, stored)
-        catalogue = Catalogue.open(_catalogue_url(root, stored))
+        try:
+            catalogue = Catalogue.open(_catalogue_url(root, stored))
+        except NoSchemaError as error:
+            raise _lost(root, stored, "is an empty database") from error
         return cls(root, catalogue, Store(stored["store"] or str((root / "store").absolute())))
+
+    @property
+    def catalogue_url(self) -> str:
+        """The URL of the catalogue."""
+        return catalogue_place(self.root)[1]
+
+    @property
+    def catalogue_file(self) -> Path | None:
+        """The file of an SQLite catalogue; None if it is on a server."""
+        return catalogue_place(self.root)[0]
+
+    def backup_settings(self) -> BackupSettings:
+        """Return the settings of the rolling backups."""
+        return BackupSettings.read(self.root)
 
     def study(self, **given: Any) -> StudySettings:
         """Return the settings of the study; what is `given` and not None wins over the file."""
@@ -212,6 +240,37 @@ def _named(name: Callable[[], str]) -> Iterator[None]:
         raise type(error)(f"{name()}: {error}") from error
 
 
+def catalogue_place(root: Path) -> tuple[Path | None, str]:
+    """Return the file of a workspace's catalogue, which may be lost, and its URL.
+
+    The file is None where the catalogue is on a server.
+
+    Raises:
+        WorkspaceError: the folder is no workspace.
+    """
+    stored = _read_settings(root / SETTINGS)
+    url = make_url(_catalogue_url(root, stored)).render_as_string(hide_password=False)
+    return _catalogue_file(root, stored), url
+
+
+def _upgrade(root: Path, stored: dict[str, str]) -> None:
+    """Upgrade the catalogue of a workspace, after a backup; an empty database is refused as lost."""
+    database = Database(_catalogue_url(root, stored))
+    try:
+        if database.is_current():
+            return
+        if database.revision() is None:
+            raise _lost(root, stored, "is an empty database")
+        file = _catalogue_file(root, stored)
+        if file is not None:
+            backup_before_upgrade(root, file)
+        else:
+            _logger.info(f"no backup before the upgrade: {postgres_advice(stored['catalogue'])}")
+        database.upgrade()
+    finally:
+        database.engine.dispose()
+
+
 def _catalogue_url(root: Path, settings: dict[str, str]) -> str | URL:
     # Not a string: the folder's name may hold characters with a meaning in URLs.
     default = URL.create("sqlite", database=str((root / CATALOGUE).absolute()))
@@ -232,11 +291,34 @@ def _check_catalogue_exists(root: Path, settings: dict[str, str]) -> None:
     file = _catalogue_file(root, settings)
     if file is None or (os.path.isfile(file) and os.path.getsize(file)):
         return
-    state = "is empty" if os.path.isfile(file) else "is missing"
-    raise WorkspaceError(
-        f"{file} {state}: restore {file.name} from a backup, or from where it was moved to; to begin "
-        f"anew, move {SETTINGS} and store away and run 'ddiseg init'"
+    raise _lost(root, settings, "is empty" if os.path.isfile(file) else "is missing")
+
+
+def _lost(root: Path, settings: dict[str, str], state: str) -> WorkspaceError:
+    """Return the error for a workspace whose catalogue is gone: an empty one would hide that."""
+    file = _catalogue_file(root, settings)
+    if file is None:
+        advice = f"restore it: {postgres_advice(settings['catalogue'])}"
+    else:
+        advice = f"{how_to_restore(root)}, or move {file.name} back from where it was moved to"
+    return WorkspaceError(
+        f"the catalogue of this workspace is lost, {file or 'its database'} {state}: {advice}; to "
+        f"begin anew, move {SETTINGS} and store away and run 'ddiseg init'"
     )
+
+
+def _check_store_has_catalogue(root: Path, settings: dict[str, str]) -> None:
+    """Raise WorkspaceError where a folder without settings and catalogue has a filled store."""
+    file = _catalogue_file(root, settings)
+    store = root / "store"
+    if settings["store"] or (file is not None and file.exists()) or not store.is_dir():
+        return
+    if any(each.is_file() for each in store.rglob("*")):
+        raise WorkspaceError(
+            f"{store} holds the files of a workspace whose {SETTINGS} and catalogue are lost: create "
+            f"{root / SETTINGS} as an empty file, then {how_to_restore(root)}; to begin anew, move "
+            "store away"
+        )
 
 
 def _check_catalogue_not_folder(root: Path, settings: dict[str, str]) -> None:
@@ -283,12 +365,14 @@ def _absolute_store(url: str) -> str:
 
 def _read_settings(path: Path) -> dict[str, str]:
     values = read_toml(path)
-    for section in (StudySettings.section, TrainingSettings.section):
-        values.pop(section, None)  # read where it is used: 'ddiseg config' must work to correct it
+    for section in SECTIONS:
+        values.pop(
+            section.section, None
+        )  # read where it is used: 'ddiseg config' must work to correct it
     unknown = set(values) - {"catalogue", "store"}
     if unknown or not all(isinstance(v, str) for v in values.values()):
         raise WorkspaceError(
-            f"{path}: expected the lines catalogue and store, both text, and the sections [study] and "
-            f"[training]; found {sorted(values)}"
+            f"{path}: expected the lines catalogue and store, both text, and the sections [study], "
+            f"[training] and [backup]; found {sorted(values)}"
         )
     return {"catalogue": values.get("catalogue", ""), "store": values.get("store", "")}

@@ -150,7 +150,7 @@ def test_migrations__down_and_up_with_rows_in_it(full: Catalogue, url: str) -> N
         command.downgrade(_alembic(connection), "base")
     assert inspect(database.engine).get_table_names() == ["alembic_version"]
     database.engine.dispose()
-    with pytest.raises(WorkspaceError, match=r"no schema.*'ddiseg init'"):
+    with pytest.raises(WorkspaceError, match=r"is an empty database"):
         Catalogue.open(url)
     again = Catalogue.create(url)
     assert again.images.counts() == {}

@@ -36,7 +36,15 @@ def test_help__lists_the_sections_in_order(ddiseg: Run) -> None:
     lines = ddiseg("--help").out.splitlines()
     start = lines.index("Set up:")
     headings = [line for line in lines[start:] if line and not line.startswith(" ")]
-    assert headings == ["Set up:", "Import:", "Label:", "Model:", "Release:", "Inspect:"]
+    assert headings == [
+        "Set up:",
+        "Import:",
+        "Label:",
+        "Model:",
+        "Release:",
+        "Keep safe:",
+        "Inspect:",
+    ]
     commands = [line.split()[0] for line in lines[start:] if line.startswith(" ")]
     assert commands[:5] == ["init", "demo", "config", "import", "import-coco"]
     assert "Commands:" not in lines

@@ -113,9 +113,13 @@ def test_init__a_lost_catalogue_is_not_replaced(ddiseg: Run, filled: Workspace) 
     for words in (("status", "--workspace"), ("init",)):
         refused = ddiseg(*words, filled.root)
         assert (refused.status, refused.out) == (1, "")
-        assert "is missing: restore catalogue.sqlite from a backup" in refused.err
+        assert "is missing: there is no backup in" in refused.err
     assert not (filled.root / "catalogue.sqlite").exists()
     (filled.root / SETTINGS).rename(filled.root / "old.toml")
+    assert "settings and catalogue are lost" in ddiseg("init", filled.root).err.replace(
+        f"{SETTINGS} and", "settings and"
+    )
+    (filled.root / "store").rename(filled.root / "old-store")
     assert ddiseg("init", filled.root).out == f"workspace {filled.root}: made\n"
 
 

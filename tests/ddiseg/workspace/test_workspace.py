@@ -122,8 +122,9 @@ def test_catalogue_is_lost__is_never_replaced_by_an_empty_one(
     with pytest.raises(WorkspaceError) as error:
         work(root)
     assert str(error.value) == (
-        f"{file} is {state}: restore {file.name} from a backup, or from where it was moved to; to "
-        "begin anew, move ddiseg.toml and store away and run 'ddiseg init'"
+        f"the catalogue of this workspace is lost, {file} is {state}: there is no backup in "
+        f"{root / 'backups'}: 'ddiseg restore FILE' takes one from elsewhere, or move {file.name} back "
+        "from where it was moved to; to begin anew, move ddiseg.toml and store away and run 'ddiseg init'"
     )
     assert (file.stat().st_size if file.exists() else None) == (0 if state == "empty" else None)
 

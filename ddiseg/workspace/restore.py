@@ -1,0 +1,116 @@
+"""Replacement of a workspace's catalogue by a backup, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from annotation_protocol.files import PRIVATE, atomic_write
+from ddiseg.catalogue.copies import (
+    copy_database,
+    is_usable,
+    overwrite_database,
+    upgrade_copy,
+)
+from ddiseg.catalogue.leases import ROUND, SERVE
+from ddiseg.errors import DdisegError, InputError, WorkspaceError
+from ddiseg.workspace.backup import (
+    Reason,
+    make_folder,
+    new_name,
+    newest,
+    not_written,
+    postgres_advice,
+    write_backup,
+)
+from ddiseg.workspace.workspace import Workspace, catalogue_place
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was restored."""
+
+    schema: str  #: of the backup, before it was upgraded
+    kept: Path | None  #: the catalogue that was replaced
+    images: int
+    masks: int
+
+
+def restore(root: Path, file: Path) -> Restored:
+    """Replace the catalogue of a workspace, which may be lost, by a backup.
+
+    Raises:
+        InputError: `file` is no catalogue, or damaged; the catalogue is on a server.
+        WorkspaceError: a server or a round runs, a newer schema, or a full disk. After any error the
+            catalogue is as it was.
+    """
+    catalogue, url = catalogue_place(root)
+    if catalogue is None:
+        raise InputError(postgres_advice(url))
+    if not file.is_file():
+        raise InputError(f"{file.absolute()} is no file: give one that 'ddiseg backup' wrote")
+    if catalogue.exists() and os.path.samefile(file, catalogue):
+        raise InputError(
+            f"{file} is the catalogue itself: give a backup, such as {newest(root) or 'FILE'}"
+        )
+    _refuse_while_used(root)
+    folder = make_folder(root)
+    copy = folder / f".restore-{os.getpid()}.sqlite"
+    try:
+        schema = _checked_copy(file, copy)
+        kept = _set_aside(root, catalogue)
+        if catalogue.exists():
+            overwrite_database(copy, catalogue)
+        else:
+            atomic_write(catalogue, lambda part: copy_database(copy, part), mode=PRIVATE)
+    except OSError as error:
+        raise not_written(folder, error) from error
+    finally:
+        for each in folder.glob(f"{copy.name}*"):
+            each.unlink()
+    workspace = Workspace.open(root)
+    images, masks = workspace.catalogue.images.select(), workspace.catalogue.masks.all()
+    workspace.catalogue.close()
+    return Restored(schema, kept, len(images), len(masks))
+
+
+def _refuse_while_used(root: Path) -> None:
+    """Raise WorkspaceError where a server or a round works with the catalogue."""
+    try:
+        workspace = Workspace.open(root)
+    except WorkspaceError:  # lost, damaged or of an older schema
+        return
+    holders = [workspace.catalogue.leases.holder(name) for name in (SERVE, ROUND)]
+    workspace.catalogue.close()
+    for holder, what in zip(holders, ("ddiseg serve", "a round of the loop"), strict=True):
+        if holder:
+            raise WorkspaceError(
+                f"{what} runs ({holder}): stop it, then run the same command again"
+            )
+
+
+def _checked_copy(file: Path, copy: Path) -> str:
+    """Copy a backup and upgrade the copy; returns the schema that it had."""
+    for end in ("", "-wal"):  # the log of a catalogue that was copied while it was in use
+        source, target = file.with_name(file.name + end), copy.with_name(copy.name + end)
+        if source.exists():
+            atomic_write(target, source.read_bytes(), mode=PRIVATE)
+    try:
+        return upgrade_copy(copy)
+    except DdisegError as error:
+        raise type(error)(str(error).replace(str(copy), str(file))) from error
+
+
+def _set_aside(root: Path, catalogue: Path) -> Path | None:
+    """Keep the catalogue that is to be replaced; a damaged one is moved, with its log."""
+    kept = new_name(root, Reason.REPLACED)
+    if catalogue.exists() and catalogue.stat().st_size and is_usable(catalogue):
+        return write_backup(catalogue, kept)
+    there = catalogue.exists()
+    # The log of another catalogue must never be applied to the restored one: it moves first.
+    for end in ("-wal", "-shm", ""):
+        each = catalogue.with_name(catalogue.name + end)
+        if each.exists():
+            os.replace(each, kept.with_name(kept.name + end))
+    return kept if there else None
