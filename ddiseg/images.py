@@ -14,12 +14,14 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError, features
 
 from ddiseg.errors import InputError
+from ddiseg.masks.orientation import turn_upright
 from ddiseg.png import make_png
 from ddiseg.sample_depth import (
     has_wide_colours,
@@ -52,16 +54,12 @@ MAX_PIXELS = 178_000_000
 #: Perceptual hashes that differ in no more bits than this are listed as near-duplicates.
 NEAR_DUPLICATE_BITS = 4
 
-#: What turns a picture upright, by its EXIF orientation.
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+#: Rows that are converted at a time: whole copies of a large photograph take gigabytes.
+STRIP = 256
+
+# Pillow allocates blocks of 16 MB, which glibc keeps for the thread that freed them: several threads
+# keep several large photographs. Blocks of this size go back to the system.
+Image.core.set_block_size(1 << 26)  # type: ignore[attr-defined]
 
 Photograph = NDArray[np.uint8]
 
@@ -73,6 +71,18 @@ class Opened:
     pixels: Photograph
     changes: tuple[str, ...]
     orientation: int = 1  #: EXIF orientation of the file, 1 to 8; the pixels are upright
+
+
+def pixels_in(source: Path | bytes) -> int:
+    """Return how many pixels a file says it has, from its header alone; 0 where it can't be read."""
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+            formats = _formats(file.read(256))
+            file.seek(0)
+            with _quiet_pillow(), Image.open(file, formats=formats) as picture:
+                return picture.width * picture.height
+    except (*_DAMAGED, InputError, Image.DecompressionBombError):
+        return 0
 
 
 def open_photograph(data: bytes) -> Opened:
@@ -103,12 +113,18 @@ def encode_png(photograph: Photograph) -> bytes:
     which tries all five filters on every row, for files of the same size.
     """
     height, width = photograph.shape[:2]
-    rows = np.empty((height, 1 + 3 * width), np.uint8)
-    flat = photograph.reshape(height, 3 * width)
-    rows[:, 0] = 2  # filter type Up (PNG specification, 9.2)
-    rows[0, 1:] = flat[0]
-    np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
-    return make_png((height, width), 2, zlib.compress(rows.tobytes(), 1))
+    deflate = zlib.compressobj(1)
+    parts: list[bytes] = []
+    above = np.zeros(3 * width, np.uint8)
+    for start in range(0, height, STRIP):
+        flat = photograph[start : start + STRIP].reshape(-1, 3 * width)
+        rows = np.empty((len(flat), 1 + 3 * width), np.uint8)
+        rows[:, 0] = 2  # filter type Up (PNG specification, 9.2)
+        np.subtract(flat[0], above, out=rows[0, 1:])
+        np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
+        above = flat[-1]
+        parts.append(deflate.compress(rows.data))
+    return make_png((height, width), 2, b"".join(parts) + deflate.flush())
 
 
 def content_hash(photograph: Photograph) -> str:
@@ -123,8 +139,11 @@ def perceptual_hash(photograph: Photograph) -> str:
     """Return the 64-bit DCT hash as 16 hexadecimal digits; survives scaling and recompression."""
     import imagehash
 
-    small = Image.fromarray(photograph)
-    return str(imagehash.phash(small.convert("L").reduce(max(1, min(small.size) // 128))))
+    grey = np.empty(photograph.shape[:2], np.uint8)
+    for top in range(0, len(grey), STRIP):
+        strip = Image.fromarray(photograph[top : top + STRIP])
+        grey[top : top + STRIP] = np.asarray(strip.convert("L"))
+    return str(imagehash.phash(Image.fromarray(grey).reduce(max(1, min(grey.shape) // 128))))
 
 
 def near_duplicates(
@@ -282,25 +301,27 @@ def _read(
         changes.append(change)
     if orientation != 1:
         changes.append("turned upright")
-    if left != 1:
-        picture = picture.transpose(_TURNS[left])
-    if picture.mode in ("RGBa", "La"):
-        picture = picture.convert(picture.mode.upper())
     if picture.mode == "LAB":
-        picture = _from_lab(picture)
         changes.append("colours converted from Lab to sRGB")
-        profile = None
-    if "A" in picture.getbands() or transparency:
-        rgba = picture.convert("RGBA")
-        if np.asarray(rgba)[..., 3].min() < 255:
-            changes.append("transparency laid on white")
-            rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        picture = rgba.convert("RGB")
-    elif picture.mode == "P":
-        picture = picture.convert("RGB")
-    if profile and picture.mode in ("RGB", "CMYK", "L"):
-        picture = _to_srgb(picture, profile, changes)
-    return Opened(np.asarray(picture.convert("RGB")), tuple(changes), orientation)
+    has_alpha = "A" in picture.getbands() or "a" in picture.getbands() or transparency
+    colours = "RGB" if has_alpha or picture.mode == "P" else picture.mode
+    to_srgb = None
+    if profile and colours in ("RGB", "CMYK", "L"):
+        to_srgb = _transform(profile, colours, changes)
+    pixels = np.empty((picture.height, picture.width, 3), np.uint8)
+    clear = False
+    for top in range(0, picture.height, STRIP):
+        bottom = min(top + STRIP, picture.height)
+        strip = picture.crop((0, top, picture.width, bottom))
+        strip, seen_through = _plain_colours(strip, has_alpha)
+        clear |= seen_through
+        if to_srgb is not None:
+            strip = ImageCms.applyTransform(strip, to_srgb) or strip
+        pixels[top:bottom] = np.asarray(strip.convert("RGB"))
+    if clear:
+        changes.append("transparency laid on white")
+    picture.im = None  # type: ignore[assignment] # its memory is needed for the turn
+    return Opened(turn_upright(pixels, left), tuple(changes), orientation)
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -309,27 +330,35 @@ def _orientation(picture: Image.Image) -> int:
     return value if value in range(2, 9) else 1
 
 
-def _from_lab(picture: Image.Image) -> Image.Image:
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB")
-    assert converted is not None
-    return converted
+def _plain_colours(strip: Image.Image, has_alpha: bool) -> tuple[Image.Image, bool]:
+    """Return a part of a picture without alpha, palette and Lab, and whether white was laid under it."""
+    if strip.mode in ("RGBa", "La"):
+        strip = strip.convert(strip.mode.upper())
+    if strip.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(strip, lab, srgb, outputMode="RGB") or strip, False
+    if has_alpha:
+        rgba = strip.convert("RGBA")
+        clear = rgba.getchannel("A").getextrema()[0] < 255  # type: ignore[operator]
+        if clear:
+            rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        return rgba.convert("RGB"), clear
+    return (strip.convert("RGB") if strip.mode == "P" else strip), False
 
 
-def _to_srgb(picture: Image.Image, profile: bytes, changes: list[str]) -> Image.Image:
+def _transform(profile: bytes, mode: str, changes: list[str]) -> ImageCms.ImageCmsTransform | None:
+    """Return what converts colours of a profile to sRGB; None where they are sRGB, or it is unreadable."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "sRGB" in ImageCms.getProfileDescription(source):
-            return picture
-        converted = ImageCms.profileToProfile(
-            picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
+            return None
+        srgb = ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(source, srgb, mode, "RGB")
     except (ImageCms.PyCMSError, OSError):
         changes.append("unreadable colour profile ignored")
-        return picture
-    assert converted is not None
+        return None
     changes.append("colours converted to sRGB")
-    return converted
+    return transform
 
 
 def _bomb() -> str:

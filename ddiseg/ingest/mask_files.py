@@ -38,6 +38,7 @@ from ddiseg.outcomes import (
     silent,
     worker_threads,
 )
+from ddiseg.pixel_budget import BUDGET
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.stored_files import is_intact
 from ddiseg.workspace.workspace import Workspace
@@ -284,13 +285,19 @@ class _MaskImporter:
             with one_file():
                 annotator = self.author(file)
                 image = self.find_image(file)
-                placement = self.placement(file, image)
-                if file.size is not None:  # a size alone takes memory once the file is read
-                    placement.check(file.size)
-                mask, notes = placement.place(class_mask(file, self.mapping))
-                height, width = mask.shape
+            with BUDGET.hold(image.width * image.height):
+                return self.read(file, image, annotator)
         except InputError as error:
             return _StoredMask(file, fault=error)
+
+    def read(self, file: MaskFile, image: Image, annotator: str) -> _StoredMask:
+        """Read, check and store the mask of an image; raises InputError where it can't be read."""
+        with one_file():
+            placement = self.placement(file, image)
+            if file.size is not None:  # a size alone takes memory once the file is read
+                placement.check(file.size)
+            mask, notes = placement.place(class_mask(file, self.mapping))
+            height, width = mask.shape
         digest = masks.mask_hash(mask)
         stored = is_intact(self.workspace.store, Kind.MASK, digest)
         if not stored:

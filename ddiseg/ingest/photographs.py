@@ -36,6 +36,7 @@ from ddiseg.outcomes import (
     silent,
     worker_threads,
 )
+from ddiseg.pixel_budget import BUDGET
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.stored_files import is_intact
 from ddiseg.workspace.workspace import Workspace, default_actor
@@ -250,13 +251,20 @@ class _PhotographImporter:
             repair_reason = self.repair_reason(file, known) if known else None
             if known and not repair_reason and _untouched(file, known):
                 return _StoredPhotograph(file)
-            with one_file():
-                data, status = read_file(file)
-                opened = images.open_photograph(data)
-                digest = images.content_hash(opened.pixels)
-                perceptual_hash = images.perceptual_hash(opened.pixels)
+            with BUDGET.hold(images.pixels_in(file.place)):
+                return self.read(file, known, repair_reason)
         except InputError as error:
             return _StoredPhotograph(file, refusal=str(error))
+
+    def read(
+        self, file: FoundFile, known: KnownSource | None, repair_reason: str | None
+    ) -> _StoredPhotograph:
+        """Read and store one photograph; raises InputError where it can't be read."""
+        with one_file():
+            data, status = read_file(file)
+            opened = images.open_photograph(data)
+            digest = images.content_hash(opened.pixels)
+            perceptual_hash = images.perceptual_hash(opened.pixels)
         # A name that belonged to another photograph is refused by the catalogue: store nothing.
         if not self.in_place and (known is None or known.content_hash == digest):
             store = self.workspace.store

@@ -34,6 +34,7 @@ from ddiseg.outcomes import (
     track,
     worker_threads,
 )
+from ddiseg.pixel_budget import BUDGET
 from ddiseg.workspace.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -139,8 +140,9 @@ class TaskUploader:
         mask_rows = self.workspace.catalogue.masks.get([t.mask_id for t in pending if t.mask_id])
 
         def build(task: Task) -> _Payload | FileOutcome:
-            mask = mask_rows.get(task.mask_id or 0)
-            return self._payload(data_of, task, images[task.image_id], mask)
+            mask, image = mask_rows.get(task.mask_id or 0), images[task.image_id]
+            with BUDGET.hold(image.width * image.height):
+                return self._payload(data_of, task, image, mask)
 
         with worker_threads(THREADS) as pool:
             for built in filter(None, map_batches(pool, build, pending, BATCH)):

@@ -17,7 +17,7 @@ UPRIGHT = 1
 
 
 def turn_upright(mask: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Return an (H, W) mask of the file's raw pixels as it lies over the upright photograph.
+    """Return an (H, W) mask, or an (H, W, 3) photograph, of the file's raw pixels as it lies over the upright photograph.
 
     Args:
         orientation: 1 to 8; 5 to 8 swap the sides.
@@ -32,9 +32,9 @@ def turn_upright(mask: NDArray[Any], orientation: int) -> NDArray[Any]:
         2: mask[:, ::-1],
         3: mask[::-1, ::-1],
         4: mask[::-1],
-        5: mask.T,
+        5: mask.swapaxes(0, 1),
         6: np.rot90(mask, -1),
-        7: mask[::-1, ::-1].T,
+        7: mask[::-1, ::-1].swapaxes(0, 1),
         8: np.rot90(mask),
     }[orientation]
     return np.ascontiguousarray(turned)

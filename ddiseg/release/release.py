@@ -19,6 +19,7 @@ from ddiseg.catalogue import State
 from ddiseg.catalogue.tables import Dataset, Image, Mask
 from ddiseg.errors import DamagedFileError, InputError, MissingFileError
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, counted, silent, worker_threads
+from ddiseg.pixel_budget import BUDGET
 from ddiseg.release.naming import unique_stems
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
@@ -207,6 +208,12 @@ class Release:
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
     def _one(
+        self, work: Callable[[ReleaseItem, masks.Mask], T], item: ReleaseItem
+    ) -> tuple[list[str], T]:
+        with BUDGET.hold(item.image.width * item.image.height):
+            return self._work_on(work, item)
+
+    def _work_on(
         self, work: Callable[[ReleaseItem, masks.Mask], T], item: ReleaseItem
     ) -> tuple[list[str], T]:
         try:

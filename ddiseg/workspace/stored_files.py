@@ -11,6 +11,7 @@ import hashlib
 from annotation_protocol import load_protocol
 from ddiseg import images, masks
 from ddiseg.errors import DamagedFileError, InputError, MissingFileError
+from ddiseg.pixel_budget import BUDGET
 from ddiseg.workspace.store import Kind, Store
 
 #: What puts a photograph, a mask or a model back.
@@ -50,7 +51,8 @@ def read_mask(store: Store, digest: str) -> masks.Mask:
 def decode_photograph(data: bytes, digest: str) -> images.Photograph:
     """Return the pixels of a stored file; raises InputError where they are not those of `digest`."""
     try:
-        pixels = images.open_photograph(data).pixels
+        with BUDGET.hold(images.pixels_in(data)):
+            pixels = images.open_photograph(data).pixels
     except InputError as error:
         raise InputError(f"is {error}") from error
     if images.content_hash(pixels) != digest:
