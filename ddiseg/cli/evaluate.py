@@ -68,8 +68,8 @@ def evaluate(
     with that model's prediction.
     """
     from annotation_protocol import load_protocol
-    from ddiseg import masks
     from ddiseg.evaluation.segmentation import evaluate as score
+    from ddiseg.ingest.class_values import ClassMapping
     from ddiseg.workspace.workspace import default_actor
 
     if malignancy:
@@ -83,7 +83,7 @@ def evaluate(
         raise click.UsageError("--paper-threshold goes with --malignancy.")
     if (truth is None) == (not accepted):
         raise click.UsageError("Give either --truth DIR or --accepted.")
-    mapping = masks.parse_class_mapping(classes, load_protocol().class_names) if classes else None
+    mapping = ClassMapping.parse(classes, load_protocol()) if classes else None
     workspace = settings.open()
     refused: list[FileOutcome] = []
     with progress_bar("Scoring images") as progress:

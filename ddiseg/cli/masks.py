@@ -32,9 +32,10 @@ def masks() -> None:
     "format_name",
     metavar="FORMAT",
     shell_complete=lambda _context, _parameter, given: _format_names(given),
-    help="Format of the files: png (class ids, or other values with --classes), sddi (the "
-    "published FEDD masks in their own layout), coco, labelstudio (a JSON export), or one that an "
-    "installed package adds.  [default: the only one that fits]",
+    help="Format of the files: png (pictures of class ids, or other values and colours with "
+    "--classes), voc (with a labelmap.txt), sddi (the published FEDD masks in their own layout), coco, "
+    "labelstudio (a JSON export), or one that an installed package adds.  [default: the only one that "
+    "fits]",
 )
 @click.option(
     "--annotator",
@@ -50,9 +51,9 @@ def masks() -> None:
 @click.option(
     "--classes",
     metavar="VALUE=CLASS,...",
-    help="What values that are not class ids mean, for example 0=skin,255=lesion; in files with "
-    "labels, what those mean that are not called like a class, and the rest, which no region "
-    "covers: nevus=lesion,pen=marker,rest=skin.",
+    help="What values or colours mean that are not class ids: 0=skin,255=ignore or "
+    "'#800000=lesion'; in files with labels, what those mean that are not called like a class, and "
+    "the rest, which no region covers: nevus=lesion,pen=marker,rest=skin.",
 )
 @click.option("--rest", metavar="CLASS", help="The same as --classes rest=CLASS.", hidden=True)
 @click.option(
@@ -96,10 +97,10 @@ def masks_import(
     """
     from annotation_protocol import load_protocol
     from ddiseg.formats import LABELLED_MASKS, MASKS, group_of, guess_format
+    from ddiseg.ingest.class_values import ClassMapping
     from ddiseg.ingest.labelled_masks import Labels, import_labelled_masks
     from ddiseg.ingest.mask_files import import_masks
     from ddiseg.ingest.mask_targets import parse_suffixes
-    from ddiseg.masks import parse_class_mapping
 
     guessed = format_name is None
     format_name = format_name or guess_format(path, MASKS, LABELLED_MASKS)
@@ -121,7 +122,7 @@ def masks_import(
     if labelled:
         chosen["labels"] = Labels.parse(classes, rest, protocol)
     elif classes is not None:
-        chosen["mapping"] = parse_class_mapping(classes, protocol.class_names)
+        chosen["mapping"] = ClassMapping.parse(classes, protocol)
     workspace = settings.open()
     with progress_bar("Importing masks") as progress:
         if labelled:

@@ -27,7 +27,8 @@ from ddiseg.catalogue.provenance import Provenance, unleaked_predictions
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import InputError
 from ddiseg.formats import MASKS, guess_format, load_format
-from ddiseg.ingest.mask_files import MaskFile, class_mask
+from ddiseg.ingest.class_values import class_mask, classes_of
+from ddiseg.ingest.mask_files import MaskFile, read_files
 from ddiseg.ingest.mask_targets import MaskTargets, PhotographNames
 from ddiseg.ingest.mask_values import FolderValues, refusals_of
 from ddiseg.ingest.placement import AS_THEY_ARE, Geometry, Placement
@@ -99,7 +100,7 @@ def evaluate(
     faults: list[tuple[str, InputError]] = []
     if truth is not None:
         format_name = format_name or guess_format(truth, MASKS)
-        files = list(load_format(MASKS, format_name)(truth))
+        files, notes = read_files(load_format(MASKS, format_name), truth)
         targets = PhotographNames.read(workspace).find(files)
         source = str(truth)
         if mapping is None:
@@ -107,7 +108,7 @@ def evaluate(
             if not values.are_class_ids:
                 refused += values.refuse(files, targets.of)
                 raise InputError(_nothing_to_evaluate(source, refused, 0, (), 0))
-            notes = values.notes
+            notes += values.notes
         orientations = workspace.catalogue.images.orientations()
         placements = partial(Placement.of, orientations=orientations, geometry=geometry)
         truths = _from_files(targets, files, mapping, placements, faults)
@@ -250,7 +251,7 @@ def _from_files(
                 faults.append((file.name, InputError(why)))
             continue
         found[image.id] = digest
-        classes = file.classes if mapping is None else sorted(set(mapping.values()))
+        classes = classes_of(file, mapping)
         yield Truth(image, masks.stretch(mask, (image.height, image.width)), classes)
 
 

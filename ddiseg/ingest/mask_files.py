@@ -7,7 +7,8 @@ entry points `ddiseg.mask_formats`: Path -> MaskFiles, none of which is read bef
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from annotation_protocol import UNLABELLED, load_protocol
+from annotation_protocol import load_protocol
 from ddiseg import formats, masks
 from ddiseg.catalogue import NewMask
 from ddiseg.catalogue.masks import refuse_self_review
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
+from ddiseg.ingest.class_values import ClassMapping, class_mask, classes_of
 from ddiseg.ingest.folder import FoundFile, list_folder, read_file
 from ddiseg.ingest.mask_targets import PhotographNames
 from ddiseg.ingest.mask_values import FolderValues, refusals_of, refused
@@ -64,6 +66,11 @@ class MaskFile:
     notes: list[Note] = field(default_factory=list)  #: what `load` had to tolerate
     own: bool = False  #: drawn in ddiseg, where photographs are upright
     unlabelled: bool = False  #: 255 means no class, where the values are class ids
+    #: (h, w) colours as `ddiseg.masks.colours` has them, where `load` returns indices of a palette.
+    load_colours: Callable[[], NDArray[Any]] | None = None
+    labels: Mapping[int, str] | None = None  #: by value or colour, where a labelmap names them
+    inexact: bool = False  #: values may be off by a few: JPEG
+    left_out: str = ""  #: why it is not read though it lies among masks: it is a photograph
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,8 @@ def import_masks(
     who, reviewer = check_people(annotator, reviewer)
     read = formats.load_format(formats.MASKS, format_name)
     photographs = PhotographNames.read(workspace, dataset)
-    files = list(read(path))
+    files, notes = read_files(read, path)
+    _refuse_unknown_labels(files, mapping)
     targets = photographs.find(files, suffixes)
     values = None
     if mapping is None:
@@ -120,7 +128,7 @@ def import_masks(
     if subset is not None:
         files = targets.inside(workspace, subset)
     if values is not None and not values.are_class_ids:
-        return MaskImport(values.refuse(files, targets.of))
+        return MaskImport(values.refuse(files, targets.of), notes)
     outcomes = submit_files(
         workspace,
         files,
@@ -131,7 +139,27 @@ def import_masks(
         geometry=geometry,
         progress=progress,
     )
-    return MaskImport(outcomes, values.notes if values is not None else [])
+    return MaskImport(outcomes, [*notes, *(values.notes if values is not None else [])])
+
+
+def read_files(
+    read: Callable[[Path], Iterable[MaskFile]], path: Path
+) -> tuple[list[MaskFile], list[str]]:
+    """Return the masks of a folder, and a note for each reason for which pictures were left out."""
+    files = list(read(path))
+    left_out = Counter(file.left_out for file in files if file.left_out)
+    notes = [f"{why}: {count}" for why, count in left_out.items()]
+    return [file for file in files if not file.left_out], notes
+
+
+def _refuse_unknown_labels(files: Sequence[MaskFile], mapping: Mapping[int, int] | None) -> None:
+    """Raise InputError where --classes names labels and no labelmap does."""
+    labels = mapping.labels if isinstance(mapping, ClassMapping) else {}
+    if labels and not any(file.labels for file in files):
+        raise InputError(
+            f"--classes: '{next(iter(labels))}' is neither a value nor a colour, and there is no "
+            "labelmap.txt that names it as a label: write for example 0=skin,255=lesion"
+        )
 
 
 def submit_files(
@@ -173,43 +201,30 @@ def check_people(annotator: str | None, reviewer: str | None) -> tuple[str | Non
     return annotator, reviewer
 
 
-def find_mask_files(path: Path, ending: str) -> list[FoundFile]:
-    """Return the files of one ending under a folder, or the one file that `path` is.
+def find_mask_files(path: Path, *endings: str) -> list[FoundFile]:
+    """Return the files with one of these endings under a folder, or the one file that `path` is.
 
     Raises:
         InputError: there is none.
     """
     if path.is_file():
         return [FoundFile(path.name, path)]
-    files = list(list_folder(path, (ending,)).files)
+    files = list(list_folder(path, endings).files)
     if not files:
-        raise InputError(f"{path} has no {ending} files: {formats.describe_files(path)}")
+        raise InputError(f"{path} has no {endings[0]} files: {formats.describe_files(path)}")
     return files
 
 
-def has_mask_files(path: Path, ending: str) -> bool:
-    """Return whether a file has an ending, or a folder holds such a file."""
+def has_mask_files(path: Path, *endings: str) -> bool:
+    """Return whether a file has one of these endings, or a folder holds such a file."""
     if path.is_file():
-        return path.name.lower().endswith(ending)
-    return bool(list_folder(path, (ending,)).files)
+        return path.name.lower().endswith(endings)
+    return bool(list_folder(path, endings).files)
 
 
 def read_mask_file(file: FoundFile) -> bytes:
     """Return the bytes of a mask; raises InputError where they are more than any mask has."""
     return read_file(file, max_bytes=5 * masks.MAX_PIXELS)[0]
-
-
-def class_mask(file: MaskFile, mapping: Mapping[int, int] | None) -> masks.Mask:
-    """(h, w) uint8 class ids of a file; raises InputError for a value that is no class."""
-    with one_file():
-        values = file.load()
-    if mapping is None:
-        mask = masks.check_mask(values, len(load_protocol().classes), unlabelled=file.unlabelled)
-    else:
-        mask = masks.remap(values, mapping)
-    if masks.count_unlabelled(mask) == mask.size:
-        raise InputError("none of its pixels has a class: all are ignored")
-    return mask
 
 
 def size_of(height: object, width: object) -> tuple[int, int] | None:
@@ -302,14 +317,13 @@ class _MaskImporter:
         stored = is_intact(self.workspace.store, Kind.MASK, digest)
         if not stored:
             self.workspace.store_mask(mask)
-        classes = set(file.classes if self.mapping is None else self.mapping.values())
         new = NewMask(
             image_id=image.id,
             content_hash=digest,
             width=width,
             height=height,
             mapping="same" if (height, width) == (image.height, image.width) else "stretched",
-            classes=sorted(classes - {UNLABELLED}),
+            classes=classes_of(file, self.mapping),
             protocol_version=load_protocol().version,
             annotator=annotator,
             origin=escaped(file.name),

@@ -9,16 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from annotation_protocol import load_protocol
+from annotation_protocol import UNLABELLED, load_protocol
 from ddiseg.errors import FileError, InputError
+from ddiseg.ingest.class_values import class_mask
 from ddiseg.masks import (
     FEW_VALUES,
     NoClassError,
     UnnamedValueError,
     ValuesError,
-    check_mask,
     classes_in,
 )
+from ddiseg.masks.colours import COLOUR, value_text
 from ddiseg.outcomes import FileOutcome, Note, Outcome, Progress, one_file, worker_threads
 
 if TYPE_CHECKING:
@@ -139,10 +140,15 @@ def refused(name: str, fault: InputError) -> FileOutcome:
 
 
 def _classes_in(file: MaskFile) -> frozenset[int] | InputError:
-    """Return the class ids of a file, or what is wrong with it. Runs in a thread."""
+    """Return the class ids of a file, or what is wrong with it. Runs in a thread.
+
+    A labelmap says what the colours of a file are: there is nothing to find out.
+    """
+    if file.labels is not None:
+        return frozenset()
     try:
         with one_file():
-            return frozenset(classes_in(check_mask(file.load(), len(load_protocol().classes))))
+            return frozenset(classes_in(class_mask(file, None)))
     except InputError as error:
         return error
 
@@ -164,7 +170,7 @@ def _others_hold(wrong: Sequence[int], seen: Sequence[int]) -> InputError:
             "out of the folder"
         )
     more = ", ..." if len(wrong) > FEW_VALUES else ""
-    listed = ", ".join(map(str, wrong[:FEW_VALUES]))
+    listed = ", ".join(map(value_text, wrong[:FEW_VALUES]))
     return InputError(f"{start} ({listed}{more}): {_mapping_advice(seen)}")
 
 
@@ -177,6 +183,19 @@ def _united(faults: Sequence[ValuesError]) -> tuple[list[int], list[int]]:
 
 def _mapping_advice(seen: Sequence[int]) -> str:
     """Return what to type for values that are no classes; an example where two values allow one."""
+    names = load_protocol().class_names
+    if any(value >= COLOUR for value in seen):
+        example = ",".join(f"{value_text(value)}=CLASS" for value in seen)
+        return (
+            f"give each a class with --classes '{example}'; the classes are {', '.join(names)}, or "
+            "ignore"
+        )
     if len(seen) == 2 and seen[0] == 0:
         return f"give --classes, for example 0=skin,{seen[1]}=lesion; 0 may be background instead"
+    if seen[-1:] == [UNLABELLED] and len(seen) > 2 and seen[-2] < len(names):
+        example = ",".join(f"{value}={names[value]}" for value in seen[:-1])
+        return (
+            f"if {UNLABELLED} is a pixel without a class, give --classes "
+            f"{example},{UNLABELLED}=ignore"
+        )
     return "give every value a class with --classes VALUE=CLASS,..."

@@ -1,74 +1,101 @@
-"""PNG files, one an image, with its name: class ids, or other values with --classes.
+"""PNG files, one an image, with its name: class ids, or other values and colours with --classes.
 
-The format `png`.
+The format `png`. BMP, TIFF, GIF and JPEG are read as well, one kind in a folder. Where a
+`labelmap.txt` lies above the files, their colours are its labels.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol
-from ddiseg import masks
-from ddiseg.errors import InputError
-from ddiseg.ingest.folder import FoundFile
+from ddiseg.ingest.folder import FoundFile, list_folder
+from ddiseg.ingest.label_map import class_folder, find_label_map, is_voc, read_label_map
 from ddiseg.ingest.mask_files import MaskFile, find_mask_files, has_mask_files, read_mask_file
+from ddiseg.ingest.mask_pictures import FORMATS, read_colours, read_values
 from ddiseg.outcomes import Note
 
 MASK_ENDINGS = (".png",)
 
-#: PNG colour types with more than one channel at 8 bits (PNG specification, 11.2.2).
-_COLOUR_TYPES = {2: "RGB", 4: "LA", 6: "RGBA"}
-
 
 def fits(path: Path) -> bool:
-    """Return whether a path is a PNG file or a folder with one."""
-    return has_mask_files(path, ".png")
+    """Return whether a path is a PNG file, or a folder with one or with nothing but other pictures."""
+    if is_voc(path):
+        return False
+    if path.is_file():
+        return has_mask_files(path, *FORMATS)
+    if has_mask_files(path, ".png"):
+        return True
+    listing = list_folder(path, tuple(FORMATS))
+    return bool(listing.files) and not listing.others
 
 
 def read_masks(path: Path) -> Iterator[MaskFile]:
-    """Yield the PNG files under a folder, or one; raises InputError where there is none."""
+    """Yield the pictures under a folder, or one; raises InputError where there is none.
+
+    Of several kinds the first of `FORMATS` is read: photographs often lie among masks.
+    """
+    path = class_folder(path)
+    files = find_mask_files(path, *FORMATS)
+    kind = min((kind_of(file) for file in files), key=list(FORMATS.values()).index)
+    chosen = [file for file in files if kind_of(file) == kind]
+    yield from read_pictures(path, chosen, kind)
+    others = [file for file in files if kind_of(file) != kind]
+    yield from _others(others, {file.stem for file in chosen}, kind)
+
+
+def read_pictures(path: Path, files: Sequence[FoundFile], kind: str) -> Iterator[MaskFile]:
+    """Yield the masks in files of one kind, with the labels of the labelmap above each."""
     classes = tuple(c.index for c in load_protocol().classes)
-    for file in find_mask_files(path, ".png"):
+    top = path if path.is_dir() else path.parent
+    labels: dict[Path | None, dict[int, str] | None] = {None: None}
+    for file in files:
         notes: list[Note] = []
-        yield MaskFile(file.path, file.path_stem, partial(_load, file, notes), classes, notes=notes)
-
-
-def _load(file: FoundFile, notes: list[Note]) -> NDArray[Any]:
-    data = read_mask_file(file)
-    header = data[16:26]
-    if len(data) < 33 or header[8] != 8 or header[9] not in _COLOUR_TYPES:
-        return masks.decode_png(data)
-    width, height = int.from_bytes(header[:4]), int.from_bytes(header[4:8])
-    values = _decode_colours(data, width * height)
-    notes.append(Note(f"{_COLOUR_TYPES[header[9]]} with equal channels: read as one"))
-    return values
-
-
-def _decode_colours(data: bytes, pixels: int) -> NDArray[np.uint8]:
-    """Return the (H, W) values of a PNG whose colour channels are all the same and whose alpha is full."""
-    from PIL.PngImagePlugin import PngImageFile
-
-    if pixels > masks.MAX_PIXELS:
-        raise InputError(f"is {pixels:,} pixels large; {masks.MAX_PIXELS:,} at most")
-    try:
-        PngImageFile(io.BytesIO(data)).verify()
-        with PngImageFile(io.BytesIO(data)) as image:
-            alpha = "A" in image.getbands()
-            values = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(f"mask PNG is damaged or cut short ({error}): export it again") from error
-    if alpha and values[..., -1].min() < 255:
-        raise InputError("mask PNG is partly transparent: export it without an alpha channel")
-    colours = values[..., :-1] if alpha else values
-    if (colours != colours[..., :1]).any():
-        raise InputError(
-            "mask PNG is in colours, which are not class ids: export it as palette or 8-bit grey"
+        label_map = find_label_map(file.place.parent, top)
+        if label_map not in labels and label_map is not None:
+            labels[label_map] = read_label_map(label_map)
+        yield MaskFile(
+            file.path,
+            file.path_stem,
+            partial(_load, file, kind, notes),
+            classes,
+            notes=notes,
+            load_colours=partial(_load_colours, file, kind),
+            labels=labels[label_map],
+            inexact=kind == "JPEG",
         )
-    return np.ascontiguousarray(colours[..., 0])
+
+
+def kind_of(file: FoundFile) -> str:
+    """Return the kind of a picture by its ending; PNG for any other ending that a person gave."""
+    return FORMATS.get("." + file.name.lower().rsplit(".", 1)[-1], "PNG")
+
+
+def _load(file: FoundFile, kind: str, notes: list[Note]) -> NDArray[Any]:
+    return read_values(read_mask_file(file), kind, notes)
+
+
+def _load_colours(file: FoundFile, kind: str) -> NDArray[Any]:
+    return read_colours(read_mask_file(file), kind)
+
+
+def _others(files: Sequence[FoundFile], stems: set[str], kind: str) -> Iterator[MaskFile]:
+    """Yield pictures of other kinds than the masks: left out as photographs, or with a fault."""
+    for file in files:
+        if any(stem.startswith(file.stem) for stem in stems):
+            why = f"pictures left out, which have the name of a {kind} mask: photographs"
+            yield MaskFile(
+                file.path, file.path_stem, partial(_load, file, kind, []), (), left_out=why
+            )
+            continue
+        fault = (
+            f"is a {kind_of(file)} among {kind} masks: put masks of another kind into a folder of "
+            "their own"
+        )
+        faulty = FoundFile(file.path, file.place, file.fault or fault)
+        yield MaskFile(file.path, file.path_stem, partial(_load, faulty, kind, []), ())

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from annotation_protocol import UNLABELLED, UNLABELLED_NAME
 from ddiseg.errors import InputError
+from ddiseg.masks.colours import COLOUR, value_text
 
 #: (H, W) uint8 class ids.
 Mask: TypeAlias = NDArray[np.uint8]
@@ -78,9 +79,12 @@ class UnnamedValueError(ValuesError):
 
     @staticmethod
     def listing(wrong: Sequence[int], seen: Sequence[int]) -> str:
+        example = "0=skin,255=lesion"
+        if wrong and wrong[-1] >= COLOUR:
+            example = f"'{value_text(wrong[-1])}=ignore'"
         return (
             f"the class mapping (--classes) does not name {_counted(wrong)}; values seen: "
-            f"{_listed(seen)}; name every value, for example 0=skin,255=lesion"
+            f"{_listed(seen)}; name every value, for example {example}"
         )
 
     @staticmethod
@@ -111,7 +115,7 @@ def check_mask(array: NDArray[Any], class_count: int, *, unlabelled: bool = Fals
         )
     array = _whole_numbers(array)
     if int(array.min()) < 0 or int(array.max()) >= class_count:
-        values = _values_in(array)
+        values = values_in(array)
         outside = values[(values < 0) | (values >= class_count)]
         if unlabelled:
             outside = outside[outside != UNLABELLED]
@@ -157,7 +161,7 @@ def remap(mask_values: NDArray[Any], mapping: Mapping[int, int]) -> Mask:
     if bad_targets:
         raise InputError(f"class mapping leads to {bad_targets}; class ids are 0 to 255")
     array = _whole_numbers(mask_values)
-    values = _values_in(array)
+    values = values_in(array)
     unnamed = values[[int(value) not in mapping for value in values]]
     if len(unnamed):
         raise UnnamedValueError(unnamed.tolist(), values.tolist())
@@ -170,6 +174,7 @@ def parse_class_mapping(text: str, names: Sequence[str]) -> dict[int, int]:
 
     Args:
         text: comma-separated VALUE=CLASS; spaces are ignored; several values may lead to one class.
+            A value is a whole number or a colour, '#800000' (see `ddiseg.masks.colours`).
             The class `ignore` (or `unlabelled`) is that of pixels that are left without one.
         names: the names of the classes by id.
 
@@ -178,13 +183,13 @@ def parse_class_mapping(text: str, names: Sequence[str]) -> dict[int, int]:
     """
     mapping: dict[int, int] = {}
     for part in text.split(","):
-        match = re.fullmatch(r"\s*([+-]?[0-9]+)\s*=\s*(\S.*?)\s*", part)
+        match = re.fullmatch(r"\s*([+-]?[0-9]+|#[0-9a-fA-F]{6})\s*=\s*(\S.*?)\s*", part, re.ASCII)
         if match is None:
             raise InputError(
                 f"class mapping {text!r}: {part.strip()!r} is not VALUE=CLASS; "
-                "write for example 0=skin,255=lesion"
+                "write for example 0=skin,255=lesion, or '#800000=lesion' for a colour"
             )
-        value, name = int(match[1]), match[2]
+        value, name = _value(match[1]), match[2]
         if name not in names and name not in IGNORED:
             raise InputError(
                 f"class mapping {text!r}: there is no class {name!r}; "
@@ -192,10 +197,14 @@ def parse_class_mapping(text: str, names: Sequence[str]) -> dict[int, int]:
             )
         if value in mapping:
             raise InputError(
-                f"class mapping {text!r}: value {value} occurs twice; keep one of them"
+                f"class mapping {text!r}: value {value_text(value)} occurs twice; keep one of them"
             )
         mapping[value] = UNLABELLED if name in IGNORED else list(names).index(name)
     return mapping
+
+
+def _value(text: str) -> int:
+    return COLOUR | int(text[1:], 16) if text.startswith("#") else int(text)
 
 
 def stretch(mask: Mask, size: tuple[int, int]) -> Mask:
@@ -259,12 +268,14 @@ def check_region(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return region
 
 
-def _values_in(array: NDArray[Any]) -> NDArray[Any]:
+def values_in(array: NDArray[Any]) -> NDArray[Any]:
     """Return the values in `array`, ascending."""
     low, high = int(array.min()), int(array.max())
     if low >= 0 and high < 65536:  # counting is many times faster than the sort in np.unique
         return np.flatnonzero(np.bincount(array.ravel().astype(np.uint16, copy=False)))
-    values: NDArray[Any] = np.unique(array)
+    # A mask is runs of equal values: one of each run is far fewer to sort.
+    flat = array.ravel()
+    values: NDArray[Any] = np.unique(flat[np.r_[True, flat[1:] != flat[:-1]]])
     return values
 
 
@@ -273,5 +284,5 @@ def _counted(values: Sequence[int]) -> str:
 
 
 def _listed(values: Sequence[int], most: int = FEW_VALUES) -> str:
-    listed = ", ".join(map(str, values[:most]))
+    listed = ", ".join(map(value_text, values[:most]))
     return f"{listed} and {len(values) - most} more" if len(values) > most else listed

@@ -30,6 +30,8 @@ def make(folder: Path, *names: str, **documents: Any) -> Path:
     [
         ("pngs", "png"),
         ("pngs/sub/a.PNG", "png"),
+        ("jpgs", "png"),
+        ("jpgs/a.jpg", "png"),
         ("npys", "sddi"),
         ("npys/a.npy", "sddi"),
         ("jsons/coco.json", "coco"),
@@ -39,6 +41,7 @@ def make(folder: Path, *names: str, **documents: Any) -> Path:
 )
 def test_guess__the_only_one_that_fits(tmp_path: Path, path: str, expected: str) -> None:
     make(tmp_path / "pngs", "sub/a.PNG", "classes.json")
+    make(tmp_path / "jpgs", "a.jpg", "sub/b.JPG")
     make(tmp_path / "npys", "a.npy")
     make(tmp_path / "jsons", "read me.txt", coco=COCO, tasks=TASKS)
     assert guess_format(tmp_path / path, MASKS, LABELLED_MASKS) == expected
@@ -60,7 +63,7 @@ def test_guess__none_or_several_are_listed(
         guess_format(folder, MASKS, LABELLED_MASKS)
     first, *listed = str(raised.value).splitlines()
     assert first == f"{folder} {says}; give its format with --as FORMAT:"
-    assert [line.split()[0] for line in listed] == ["coco", "labelstudio", "png", "sddi"]
+    assert [line.split()[0] for line in listed] == ["coco", "labelstudio", "png", "sddi", "voc"]
     assert all(len(line.split()) > 5 for line in listed), "each has a line that describes it"
 
 
@@ -68,7 +71,7 @@ def test_guess__none_or_several_are_listed(
     ("names", "there"),
     [
         ([], "the folder is empty"),
-        (["a.jpg", "b.JPG", "sub/c.bmp"], "only 2 .jpg, 1 .bmp"),
+        (["a.txt", "b.TXT", "sub/c.pdf"], "only 2 .txt, 1 .pdf"),
         (["a.1", "a.2", "a.3", "a.4", ".hidden"], "only 1 .1, 1 .2, 1 .3, ..."),
     ],
 )

@@ -14,7 +14,8 @@ from annotation_protocol import load_protocol
 from ddiseg.catalogue import State
 from ddiseg.errors import InputError, NotFoundError
 from ddiseg.formats import MASKS, format_names, load_format
-from ddiseg.ingest.mask_files import class_mask, import_masks
+from ddiseg.ingest.class_values import class_mask
+from ddiseg.ingest.mask_files import import_masks
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.ingest.placement import Geometry
 from ddiseg.masks import decode_png, parse_class_mapping
@@ -177,8 +178,8 @@ def half_clear() -> np.ndarray[Any, np.dtype[np.uint8]]:
         (DRAWN[:, :23], "is 23 x 16, but its photograph is 24 x 16: export it at that size, or give --stretched"),
         (DRAWN.T, "is 16 x 24, but its photograph is 24 x 16"),
         (np.where(DRAWN == 2, 7, DRAWN), "mask value 7 is no class; values seen: 0, 1, 2, 3, 4, 7; give every value a class with --classes VALUE=CLASS,..."),
-        (np.where(DRAWN == 2, 255, 0), "mask value 255 is no class; values seen: 0, 1, 2, 3, 4, 255; give every value a class with --classes VALUE=CLASS,..."),
-        (in_colours(), "is in colours, which are not class ids"),
+        (np.where(DRAWN == 2, 255, 0), "mask value 255 is no class; values seen: 0, 1, 2, 3, 4, 255; if 255 is a pixel without a class, give --classes 0=background,"),
+        (in_colours(), "mask values #000001, #010102, #020203, #030304, #040405 are no class"),
         (half_clear(), "is partly transparent"),
     ],
     ids=["size", "turned", "class 7", "foreign", "colours", "transparent"],
@@ -415,7 +416,7 @@ def test_import_masks__people(
 def test_import_masks__no_masks(
     catalogued: Workspace, masks: Path, path: str, kind: str, refusal: Refusal
 ) -> None:
-    (masks / "a.jpg").write_bytes(b"x")
+    (masks / "a.txt").write_bytes(b"x")
     with refusal(InputError):
         run(catalogued, masks / path, kind)
 
