@@ -285,7 +285,7 @@ def test_masks_import__refused(
 def test_formats_are_completed() -> None:
     command = masks.commands["import"]
     (option,) = [p for p in command.params if p.name == "format_name"]
-    for begun, formats in (("s", ["sddi"]), ("", ["coco", "labelstudio", "png", "sddi"])):
+    for begun, formats in (("s", ["sddi"]), ("", ["coco", "labelstudio", "png", "sddi", "voc"])):
         completed = option.shell_complete(click.Context(command), begun)
         assert [item.value for item in completed] == formats
 
