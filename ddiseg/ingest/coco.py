@@ -1,6 +1,6 @@
 """COCO's instance format (https://cocodataset.org/#format-data), as many tools and our releases write it.
 
-Ids may be any numbers, 0 included. A release of ours keeps the facts of an image in its
+Ids may be any numbers, 0 included, or texts; 1, 1.0 and "1" are one id. A release of ours keeps the facts of an image in its
 `attributes`, see `ddiseg.release.coco`; other tools' attributes of the same names are taken as well.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 
 from ddiseg.errors import InputError
 from ddiseg.ingest.folder import list_folder, read_json
-from ddiseg.ingest.mask_files import size_of
 from ddiseg.ingest.matching import name_key
+from ddiseg.json_values import size_of, whole_number
 from ddiseg.outcomes import FileOutcome, Outcome
 
 
@@ -69,8 +69,9 @@ def read_coco(path: Path) -> CocoFile:
         raise InputError(f"{path} is no COCO file: it has no list called 'images'")
     refused: list[FileOutcome] = []
     entries = _usable(path, document["images"], refused)
-    annotations = _by_image(path, document.get("annotations"), {e["id"] for e in entries}, refused)
-    licences = {e["id"]: e for e in _objects(document.get("licenses")) if _is_id(e.get("id"))}
+    ids = {entry_id(e["id"]) for e in entries}
+    annotations = _by_image(path, document.get("annotations"), ids, refused)
+    licences = {entry_id(e.get("id")): e for e in _objects(document.get("licenses"))}
     return CocoFile(
         path=path,
         images=[
@@ -80,7 +81,7 @@ def read_coco(path: Path) -> CocoFile:
                 facts=_facts(entry),
                 licence=_licence(entry, licences),
                 synthetic=_licence_entry(entry, licences).get("synthetic") is True,
-                annotations=annotations[entry["id"]],
+                annotations=annotations[entry_id(entry["id"])],
             )
             for entry in entries
         ],
@@ -135,7 +136,11 @@ def _usable(path: Path, entries: list[Any], refused: list[FileOutcome]) -> list[
     """Return the images that have a unique name and id."""
     named = []
     for number, entry in enumerate(entries, 1):
-        if isinstance(entry, dict) and _is_id(entry.get("id")) and _is_name(entry.get("file_name")):
+        if (
+            isinstance(entry, dict)
+            and entry_id(entry.get("id")) is not None
+            and _is_name(entry.get("file_name"))
+        ):
             named.append(entry)
         else:
             refused.append(
@@ -145,13 +150,13 @@ def _usable(path: Path, entries: list[Any], refused: list[FileOutcome]) -> list[
                     "has no id or no file_name: export it again",
                 )
             )
-    ids = Counter(entry["id"] for entry in named)
+    ids = Counter(entry_id(entry["id"]) for entry in named)
     names = Counter(name_key(entry["file_name"]) for entry in named)
     good = []
     for entry in named:
         if names[name_key(entry["file_name"])] > 1:
             twice = "its file_name"
-        elif ids[entry["id"]] > 1:
+        elif ids[entry_id(entry["id"])] > 1:
             twice = f"its id {entry['id']}"
         else:
             good.append(entry)
@@ -161,8 +166,10 @@ def _usable(path: Path, entries: list[Any], refused: list[FileOutcome]) -> list[
     return good
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int | str) and not isinstance(value, bool)
+def entry_id(value: Any) -> int | str | None:
+    """Return an id as a whole number where it is one, however it is written; None for no id."""
+    number = whole_number(value)
+    return number if number is not None else value if isinstance(value, str) else None
 
 
 def _is_name(value: Any) -> bool:
@@ -175,10 +182,10 @@ def _by_image(
     """Group the annotations by the id of their image."""
     found: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
     strays: list[str] = []
-    for entry in entries if isinstance(entries, list) else []:
+    for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
         image_id = entry.get("image_id") if isinstance(entry, dict) else None
-        if _is_id(image_id) and image_id in images:
-            found[image_id].append(entry)
+        if entry_id(image_id) is not None and entry_id(image_id) in images:
+            found[entry_id(image_id)].append({"id": f"number {number} of the list", **entry})
         else:
             strays.append(str(image_id))
     if strays:
@@ -197,8 +204,8 @@ def _by_image(
 def _categories(path: Path, entries: Any) -> dict[Any, str]:
     names: dict[Any, str] = {}
     for entry in _objects(entries):
-        category, name = entry.get("id"), str(entry.get("name"))
-        if not _is_id(category):
+        category, name = entry_id(entry.get("id")), str(entry.get("name"))
+        if category is None:
             raise InputError(f"{path}: category '{name}' has no id: export it again")
         if names.setdefault(category, name) != name:
             raise InputError(
@@ -216,8 +223,8 @@ def _facts(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 def _licence_entry(
     entry: Mapping[str, Any], licences: Mapping[Any, Mapping[str, Any]]
 ) -> Mapping[str, Any]:
-    number = entry.get("license")
-    return licences.get(number, {}) if _is_id(number) else {}
+    number = entry_id(entry.get("license"))
+    return {} if number is None else licences.get(number, {})
 
 
 def _licence(entry: Mapping[str, Any], licences: Mapping[Any, Mapping[str, Any]]) -> str | None:

@@ -1,25 +1,30 @@
 """One COCO file (JSON) with the masks of many images, or a folder that has one.
 
 The format `coco`, for images that are catalogued already. An image's annotations become one mask:
-the regions of a class are united, and where two classes overlap the protocol's precedence decides.
+where regions of two classes overlap the smaller lies on top, see `ddiseg.masks.stacking`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from annotation_protocol import UNLABELLED
-from ddiseg.errors import InputError
-from ddiseg.ingest.coco import CocoFile, CocoImage, has_coco, read_coco
+from ddiseg.errors import FileError, InputError
+from ddiseg.ingest.coco import CocoFile, CocoImage, entry_id, has_coco, read_coco
+from ddiseg.ingest.coco_regions import has_area, has_box, read_region
 from ddiseg.ingest.folder import without_ending
-from ddiseg.ingest.labelled_masks import LabelledMasks, Labels, compose_labelled
+from ddiseg.ingest.labelled_masks import LabelledMasks, Labels, stack_labelled
 from ddiseg.ingest.mask_files import MaskFile
-from ddiseg.masks import Layer, Mask, Origin, rle
-from ddiseg.masks.composition import Region
-from ddiseg.masks.polygons import fill_polygons
+from ddiseg.ingest.placement import refuse_too_large
+from ddiseg.json_values import whole_number
+from ddiseg.masks import Mask
+from ddiseg.masks.stacking import StackedRegion
 from ddiseg.outcomes import FileOutcome, Note, Outcome, one_file
 
 MASK_ENDINGS = (".json",)
@@ -55,6 +60,7 @@ def masks_of(coco: CocoFile, labels: Labels) -> LabelledMasks:
     predictions = sum(image.has_mask for image in coco.images) - len(labelled)
     if predictions:
         notes.append(f"predictions left out, which no person reviewed: {predictions}")
+    notes += _unusual(a for image in labelled for a in image.annotations)
     files, refused = [], []
     for image in labelled:
         try:
@@ -82,6 +88,36 @@ def _mask_file(image: CocoImage, coco: CocoFile, labels: Labels, possible: set[i
     )
 
 
+def _unusual(annotations: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what is unusual about the annotations of a file and leaves their regions as they are."""
+    found: Counter[str] = Counter()
+    for annotation in annotations:
+        if annotation.get("segmentation"):
+            found["annotations without a bbox to compare with"] += not has_box(annotation)
+            found["annotations without an area to compare with"] += not has_area(annotation)
+            found["annotations marked iscrowd, read like any other"] += (
+                whole_number(annotation.get("iscrowd")) == 1 or annotation.get("iscrowd") is True
+            )
+    return [f"{what}: {count}" for what, count in found.items() if count]
+
+
+def _z_orders(annotations: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the z-order of each annotation where all have one, else 0 of all: size decides."""
+    found = []
+    for annotation in annotations:
+        attributes = annotation.get("attributes")
+        others = attributes if isinstance(attributes, dict) else {}
+        order = whole_number(annotation.get("z_order", others.get("z_order")))
+        if order is None:
+            return [0] * len(annotations)
+        found.append(order)
+    return found
+
+
+def _category(annotation: Mapping[str, Any]) -> Any:
+    return entry_id(annotation.get("category_id"))
+
+
 def _labelled_classes(image: CocoImage, labels: Labels) -> tuple[int, ...] | None:
     """Return the classes that a release records as labelled, unless labels were given a meaning."""
     listed = image.facts.get("labelled_classes")
@@ -102,40 +138,43 @@ def _compose(
             "import the PNGs of that release, or take all without a region for unlabelled with "
             "--classes rest=ignore"
         )
-    layers = _layers(image, image.size, categories, labels)
-    mask, decided = compose_labelled(layers, image.size, None, labels)
-    notes += decided
-    return mask
+    refuse_too_large(image.size)
+    remarks: dict[str, list[str]] = {}
+    regions = _regions(image, image.size, categories, labels, remarks)
+    mask, decided = stack_labelled(regions, image.size, labels)
+    told = [Note(f"{', '.join(names)}: {kind}", kind) for kind, names in remarks.items()]
+    if mask is None and image.annotations:
+        why = "; ".join(remarks)
+        raise FileError(
+            f"no annotation of it has a region that can be used ({'; '.join(n.text for n in told)}): "
+            "export polygons or masks",
+            f"no annotation has a region that can be used ({why}): export polygons or masks",
+        )
+    notes += [*told, *decided]
+    return np.full(image.size, labels.rest_id, np.uint8) if mask is None else mask
 
 
-def _layers(
-    image: CocoImage, size: tuple[int, int], categories: Mapping[Any, str], labels: Labels
-) -> Iterator[Layer]:
-    for annotation in image.annotations:
+def _regions(
+    image: CocoImage,
+    size: tuple[int, int],
+    categories: Mapping[Any, str],
+    labels: Labels,
+    remarks: dict[str, list[str]],
+) -> Iterator[StackedRegion]:
+    """Yield the regions of an image; `remarks` receives the names of annotations by remark."""
+    orders = _z_orders(image.annotations)
+    for annotation, order in zip(image.annotations, orders, strict=True):
+        name = f"annotation {annotation.get('id')}"
         try:
             category = _category(annotation)
             if category not in categories:
                 raise InputError(f"its category {category} is not listed: export it again")
-            region = _region(annotation.get("segmentation"), size)
+            read = read_region(annotation, size)
+        except FileError as error:
+            raise FileError(f"{name} ({categories[category]}): {error}", error.kind) from error
         except InputError as error:
-            raise InputError(f"annotation {annotation.get('id')}: {error}") from error
-        yield Layer(labels.class_id(categories[category]), region, Origin.MANUAL)
-
-
-def _category(annotation: Mapping[str, Any]) -> Any:
-    category = annotation.get("category_id")
-    return category if isinstance(category, int | str) else None
-
-
-def _region(segmentation: Any, size: tuple[int, int]) -> Region:
-    """(height, width) bool of polygons, or of run lengths, compressed or not."""
-    if isinstance(segmentation, dict):
-        if segmentation.get("size") != list(size):
-            raise InputError(
-                f"its RLE has the size {segmentation.get('size')}, its image {list(size)} "
-                "(height, width): export it again"
-            )
-        return rle.decode(segmentation)
-    if isinstance(segmentation, list) and segmentation:
-        return fill_polygons(segmentation, size)
-    raise InputError("has a box and no segmentation: export polygons or masks")
+            raise InputError(f"{name}: {error}") from error
+        for remark in read.remarks:
+            remarks.setdefault(remark, []).append(f"{name} ({categories[category]})")
+        if read.region is not None:
+            yield StackedRegion(labels.class_id(categories[category]), read.region, name, order)

@@ -14,7 +14,7 @@ import numpy as np
 
 from annotation_protocol import UNLABELLED, Protocol
 from ddiseg import formats
-from ddiseg.errors import InputError
+from ddiseg.errors import FileError, InputError
 from ddiseg.ingest.mask_files import (
     MaskFile,
     MaskImport,
@@ -25,11 +25,16 @@ from ddiseg.ingest.mask_targets import PhotographNames
 from ddiseg.ingest.metadata import split_option
 from ddiseg.ingest.placement import AS_THEY_ARE, Geometry, refuse_too_large
 from ddiseg.masks import IGNORED, Composition, Layer, Mask, Origin, compose
+from ddiseg.masks.stacking import Hidden, Stack, StackedRegion, stack
 from ddiseg.outcomes import FileOutcome, Note, Progress, counted, silent
 from ddiseg.workspace.workspace import Workspace
 
 #: What `--classes` calls the pixels that no region covers.
 _REST = "rest"
+
+
+#: What is told of a region that is empty.
+NO_PIXELS = "covers no pixel: left out"
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,10 @@ class Labels:
         if found is None:
             raise InputError(self._unknown([label]))
         return found
+
+    def name(self, class_id: int) -> str:
+        """Return the name of a class, or of the pixels that are left unlabelled."""
+        return IGNORED[0] if class_id == UNLABELLED else self.protocol.class_names[class_id]
 
     def check(self, labels: Iterable[str]) -> None:
         """Raise InputError that lists the labels whose class is unknown, and what to type."""
@@ -187,18 +196,28 @@ def compose_labelled(
         labels: give the class of the pixels that no layer covers.
 
     Raises:
-        InputError: more pixels than any mask has, or a layer of another size.
+        FileError: a class that people drew would have no pixel in the mask; names the regions.
+        InputError: more pixels than any mask has, a layer of another size, or none with pixels.
     """
     refuse_too_large(size)
     predicted: list[Layer] = []
     manual: dict[int, Layer] = {}
+    largest: dict[int, tuple[int, str]] = {}  # pixels and name of the largest region by class
+    empty: list[str] = []
     ignored = np.zeros(size, dtype=np.bool_)
     uncovered = np.ones(size, dtype=np.bool_)
     for layer in layers:
+        pixels = int(np.count_nonzero(layer.region))
+        if not pixels:
+            empty.append(f"{layer.name} ({labels.name(layer.class_id)})")
         uncovered &= ~layer.region
+        if layer.class_id == UNLABELLED or layer.origin is Origin.MANUAL:
+            known = largest.get(layer.class_id, (0, ""))
+            largest[layer.class_id] = max((pixels, layer.name), known)
         if layer.class_id == UNLABELLED:
             ignored |= layer.region
         elif layer.origin is not Origin.MANUAL:
+            predicted.append(layer)
             predicted.append(layer)
         elif layer.class_id in manual:
             np.logical_or(
@@ -206,18 +225,96 @@ def compose_labelled(
             )
         else:
             manual[layer.class_id] = layer
+    if empty and not (ignored.any() or any(x.region.any() for x in (*predicted, *manual.values()))):
+        raise InputError(f"no region of it covers a pixel: {', '.join(empty)}; draw it again")
+    drawn = list(predicted)
     if labels.rest_id == UNLABELLED:
         ignored |= uncovered
     else:
-        predicted.insert(0, Layer(labels.rest_id, np.ones(size, dtype=np.bool_), Origin.PREDICTION))
-    found: Composition = compose([*predicted, *manual.values()], size, base, labels.protocol)
-    notes = []
+        drawn.insert(0, Layer(labels.rest_id, np.ones(size, dtype=np.bool_), Origin.PREDICTION))
+    found: Composition = compose([*drawn, *manual.values()], size, base, labels.protocol)
+    found.mask[ignored] = UNLABELLED
+    if hidden := _hidden(found.mask, manual, largest):
+        raise _class_lost(hidden, labels)
+    notes = [Note(f"{', '.join(empty)}: {NO_PIXELS}", NO_PIXELS)] if empty else []
     if found.conflicts:
         kind = "pixels drawn as two classes: the protocol's precedence decided"
-        pixels = counted(found.conflicts, "pixel")
-        notes.append(Note(f"{pixels}{kind.removeprefix('pixels')}", kind))
-    found.mask[ignored] = UNLABELLED
+        total = counted(found.conflicts, "pixel")
+        notes.append(Note(f"{total}{kind.removeprefix('pixels')}", kind))
+    covered = {layer.class_id for layer in predicted if layer.region.any()} - _shown(found.mask)
+    notes += [
+        Note(f"{labels.name(index)}, which the prediction had, lies wholly under other regions")
+        for index in sorted(covered)
+    ]
     return found.mask, notes
+
+
+def _shown(mask: Mask) -> set[int]:
+    """Return the classes in a mask."""
+    return set(np.flatnonzero(np.bincount(mask.ravel())).tolist())
+
+
+def _hidden(
+    mask: Mask, manual: Mapping[int, Layer], largest: Mapping[int, tuple[int, str]]
+) -> list[Hidden]:
+    """Return the classes that people drew and no pixel of the mask has, and what hides each."""
+    hidden = []
+    for index in sorted({i for i, layer in manual.items() if layer.region.any()} - _shown(mask)):
+        over = int(np.bincount(mask[manual[index].region]).argmax())
+        (pixels, name), (over_pixels, over_name) = largest[index], largest[over]
+        hidden.append(Hidden(index, name, pixels, over_name, over, over_pixels))
+    return hidden
+
+
+def stack_labelled(
+    regions: Iterable[StackedRegion], size: tuple[int, int], labels: Labels
+) -> tuple[Mask | None, list[Note]]:
+    """Compose regions without an order into one mask, (height, width), with notes on the overlaps.
+
+    Returns:
+        The mask, None where there is no region; and the notes.
+
+    Raises:
+        FileError: a class that has pixels in the file would have none in the mask; names the regions.
+        InputError: what reading a region raises.
+    """
+    found = stack(regions, size, labels.rest_id, labels.protocol)
+    if found.hidden:
+        raise _class_lost(found.hidden, labels)
+    notes = [Note(f"{', '.join(found.empty)}: {NO_PIXELS}", NO_PIXELS)] if found.empty else []
+    return found.mask if found.regions else None, notes + _overlap_notes(found, labels)
+
+
+def _class_lost(hidden: Sequence[Hidden], labels: Labels) -> FileError:
+    advice = (
+        "take the one out of the other, or use masks (RLE, brush), in which a pixel has one class"
+    )
+    lost = "; ".join(
+        f"{labels.name(h.class_id)} would vanish: {h.region} ({labels.name(h.class_id)}, "
+        f"{counted(h.pixels, 'pixel')}) lies wholly under others, most of it under {h.over} "
+        f"({labels.name(h.over_class_id)}, {counted(h.over_pixels, 'pixel')})"
+        for h in hidden
+    )
+    classes = " and ".join(labels.name(h.class_id) for h in hidden)
+    return FileError(f"{lost}: {advice}", f"{classes} would vanish under other regions: {advice}")
+
+
+def _overlap_notes(found: Stack, labels: Labels) -> list[Note]:
+    notes = []
+    if found.overlaps:
+        kind = "pixels drawn as two classes: the smaller region lies on top"
+        pairs = ", ".join(
+            f"{labels.name(top)} on {labels.name(below)} {pixels:,}"
+            for (top, below), pixels in found.overlaps.most_common()
+        )
+        notes.append(Note(f"{kind} ({pairs})", kind))
+    for (top, below), pixels in found.enclosed.items():
+        kind = (
+            f"{labels.name(below)} covers the whole of a {labels.name(top)} region, as an outline that lost its "
+            "hole does: use masks (RLE, brush), which keep holes"
+        )
+        notes.append(Note(f"{kind} ({counted(pixels, 'pixel')})", kind))
+    return notes
 
 
 def _class_id(option: str, name: str, protocol: Protocol) -> int:

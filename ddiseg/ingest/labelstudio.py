@@ -18,11 +18,13 @@ from annotation_protocol.label_studio_config import IMAGE, SKIP_REASON, VERDICT
 from ddiseg.errors import InputError
 from ddiseg.images import ENDINGS
 from ddiseg.ingest.folder import read_json, without_ending
-from ddiseg.ingest.labelled_masks import LabelledMasks, Labels, compose_labelled
-from ddiseg.ingest.mask_files import MaskFile, size_of
+from ddiseg.ingest.labelled_masks import LabelledMasks, Labels, compose_labelled, stack_labelled
+from ddiseg.ingest.mask_files import MaskFile
 from ddiseg.ingest.mask_targets import without_upload_prefix
+from ddiseg.json_values import size_of, whole_number
 from ddiseg.masks import Layer, Mask, Origin, compose
 from ddiseg.masks.label_studio_region import BRUSH, POLYGON, read_region
+from ddiseg.masks.stacking import StackedRegion
 from ddiseg.outcomes import FileOutcome, Note, Outcome, counted, one_file
 
 MASK_ENDINGS = (".json",)
@@ -92,6 +94,15 @@ class _TaskAnnotation:
     regions: Sequence[Region]  #: brush strokes and polygons
     predicted: Sequence[Region]  #: those of the prediction that it began with
     own: bool  #: in a project of ddiseg
+
+    @property
+    def outlines(self) -> bool:
+        """Whether it is all polygons that a person drew: these have neither holes nor an order."""
+        return not self.own and all(
+            region.get("type") == POLYGON
+            and region.get("origin") not in (Origin.PREDICTION, Origin.CHANGED)
+            for region in self.regions
+        )
 
 
 def _tasks(path: Path) -> list[Mapping[str, Any]]:
@@ -222,10 +233,15 @@ def _predicted(task: Mapping[str, Any], annotation: Mapping[str, Any]) -> list[R
     prediction = annotation.get("prediction")
     if not (isinstance(prediction, dict) and prediction.get("result")):
         number, listed = annotation.get("parent_prediction"), task.get("predictions")
-        begun = (p for p in _dicts(listed) if number is not None and p.get("id") == number)
+        begun = (p for p in _dicts(listed) if number is not None and _same_id(p.get("id"), number))
         prediction = next(begun, {})
     regions = _dicts(prediction.get("result"))
     return [region for region in regions if region.get("type") in (BRUSH, POLYGON)]
+
+
+def _same_id(a: object, b: object) -> bool:
+    whole = whole_number(a), whole_number(b)
+    return a == b if None in whole else whole[0] == whole[1]
 
 
 def _dicts(entries: Any) -> list[Mapping[str, Any]]:
@@ -267,7 +283,15 @@ def _compose(task: _TaskAnnotation, labels: Labels, notes: list[Note]) -> Mask:
             for layer in _layers(task.predicted, size, labels)
         ]
         base = compose(predicted, size, None, labels.protocol).mask
-    mask, decided = compose_labelled(_layers(task.regions, size, labels), size, base, labels)
+    layers = _layers(task.regions, size, labels)
+    if task.outlines:
+        named = (StackedRegion(each.class_id, each.region, each.name) for each in layers)
+        stacked, decided = stack_labelled(named, size, labels)
+        if stacked is None:
+            raise InputError("no region of it covers a pixel: draw it again")
+        mask = stacked
+    else:
+        mask, decided = compose_labelled(layers, size, base, labels)
     notes += decided
     return mask
 

@@ -6,7 +6,6 @@ entry points `ddiseg.mask_formats`: Path -> MaskFiles, none of which is read bef
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -47,9 +46,6 @@ from ddiseg.workspace.workspace import Workspace
 
 #: Files of one transaction.
 BATCH = 64
-
-#: A whole number as text, as in "90" and "90.0".
-_WRITTEN_NUMBER = re.compile(r"-?\d{1,18}(\.0{1,9})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -225,23 +221,6 @@ def has_mask_files(path: Path, *endings: str) -> bool:
 def read_mask_file(file: FoundFile) -> bytes:
     """Return the bytes of a mask; raises InputError where they are more than any mask has."""
     return read_file(file, max_bytes=5 * masks.MAX_PIXELS)[0]
-
-
-def size_of(height: object, width: object) -> tuple[int, int] | None:
-    """Return (height, width) as a file of another tool gives it, None where that is no size."""
-    rows, columns = whole_number(height), whole_number(width)
-    if rows is None or columns is None or rows <= 0 or columns <= 0:
-        return None
-    return rows, columns
-
-
-def whole_number(value: object) -> int | None:
-    """Return a whole number that a tool wrote as 90, 90.0 or "90"; None for anything else."""
-    if isinstance(value, str) and _WRITTEN_NUMBER.fullmatch(value):
-        value = float(value) if "." in value else int(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class Layer:
     class_id: int
     region: Region
     origin: Origin
+    name: str = ""  #: what its file calls it, for example "region r1"
 
     def __post_init__(self) -> None:
         check_region(self.region)

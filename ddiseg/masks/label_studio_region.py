@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from ddiseg.errors import InputError
+from ddiseg.json_values import size_of, whole_numbers
 from ddiseg.masks import brush_rle
 from ddiseg.masks.composition import Layer, Origin, Region
 from ddiseg.masks.polygons import fill_polygons
@@ -39,10 +42,10 @@ def read_region(
     labels = labels if isinstance(labels, list) else []
     if len(labels) != 1:
         raise InputError(f"a region has {len(labels)} labels instead of one: give it one")
-    given = (region.get("original_height"), region.get("original_width"))
-    if given != size:
+    height, width = region.get("original_height"), region.get("original_width")
+    if size_of(height, width) != size:
         raise InputError(
-            f"a region of {labels[0]} is {given[1]} x {given[0]} pixels, the picture is "
+            f"a region of {labels[0]} is {width} x {height} pixels, the picture is "
             f"{size[1]} x {size[0]}: it can't lie over it and is never resized; delete it and draw "
             "it again"
         )
@@ -52,13 +55,13 @@ def read_region(
         origin = Origin(region.get("origin") or Origin.MANUAL)
     except ValueError:
         origin = Origin.MANUAL
-    return Layer(index, inside, origin)
+    return Layer(index, inside, origin, f"region {region.get('id')}")
 
 
 def _brush(value: Mapping[str, Any], label: str, size: tuple[int, int]) -> Region:
     if value.get("format") != "rle":
         raise InputError(f"a region of {label} is no brush stroke ({value.get('format')})")
-    alpha = brush_rle.decode(value.get("rle") or [], size)
+    alpha = brush_rle.decode(whole_numbers(value.get("rle")) or [], size)
     region: Region = alpha >= brush_rle.ALPHA_THRESHOLD
     return region
 
@@ -72,6 +75,8 @@ def _polygon(value: Mapping[str, Any], size: tuple[int, int]) -> Region:
     ):
         raise InputError("a polygon has no list of corners, [x, y] in percent: export it again")
     height, width = size
+    if len(points) < 3:  # somebody clicked once or twice and left it
+        return np.zeros(size, np.bool_)
     corners = [
         share * side / 100
         for point in points

@@ -33,8 +33,6 @@ def fill_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> Region:
         InputError: no polygon, fewer than three corners, half a corner, a coordinate that is no
             number or far away, or a picture of more than MAX_PIXELS.
     """
-    from pycocotools import mask as coco
-
     height, width = size
     if height * width > MAX_PIXELS:
         raise InputError(
@@ -42,20 +40,27 @@ def fill_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> Region:
         )
     if not polygons:
         raise InputError("it has no polygon: draw it again, or delete it")
-    farthest = _REACH * max(size)
-    corners = [_checked(polygon, farthest) for polygon in polygons]
-    merged = coco.merge(coco.frPyObjects(corners, height, width))
-    return decode(merged)
+    return rasterise([check_polygon(polygon, size) for polygon in polygons], size)
 
 
-def _checked(polygon: Any, farthest: float) -> list[float]:
+def rasterise(polygons: Sequence[list[float]], size: tuple[int, int]) -> Region:
+    """Return the pixels in any of `polygons`, which `check_polygon` returned."""
+    from pycocotools import mask as coco
+
+    return decode(coco.merge(coco.frPyObjects(polygons, *size)))
+
+
+def check_polygon(polygon: Any, size: tuple[int, int]) -> list[float]:
+    """Return the coordinates of a polygon over a picture of `size`; raises as `fill_polygons` does."""
     if not isinstance(polygon, list | tuple) or not all(_is_number(value) for value in polygon):
         raise InputError("a polygon is no list of numbers x, y, x, y, ...: export it again")
     if len(polygon) < 6 or len(polygon) % 2:
         raise InputError(
             f"a polygon has {len(polygon)} coordinates; three corners of x and y are the least"
         )
-    if not all(abs(value) <= farthest for value in polygon):  # nor is what is no number at all
+    if not all(
+        abs(value) <= _REACH * max(size) for value in polygon
+    ):  # nor is what is no number at all
         raise InputError("a polygon has a corner far outside its picture: export it again")
     return [float(value) for value in polygon]
 

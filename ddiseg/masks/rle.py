@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddiseg.errors import InputError
+from ddiseg.json_values import size_of, whole_numbers
 from ddiseg.masks.mask import MAX_PIXELS, Mask, check_region, check_uint8
 
 #: Groups of five bits in one run length; seven hold 35 bits, more than any mask has pixels.
@@ -80,20 +81,17 @@ def _compress(region: NDArray[np.bool_]) -> Rle:
 
 
 def _size(rle: Mapping[str, Any]) -> tuple[int, int]:
-    size = rle.get("size")
-    if (
-        not isinstance(size, list | tuple)
-        or len(size) != 2
-        or not all(isinstance(side, int) and side > 0 for side in size)
-    ):
-        raise InputError(f"RLE has size {size!r}; it must be [height, width], both 1 or more")
-    return size[0], size[1]
+    given = rle.get("size")
+    size = size_of(*given) if isinstance(given, list | tuple) and len(given) == 2 else None
+    if size is None:
+        raise InputError(f"RLE has size {given!r}; it must be [height, width], both 1 or more")
+    return size
 
 
 def _counts(rle: Mapping[str, Any]) -> NDArray[np.int64]:
     """Return the lengths of the runs outside and inside in turn, checked against the size."""
     height, width = _size(rle)
-    given = rle.get("counts")
+    given = whole_numbers(rle.get("counts"))
     if isinstance(given, str):
         counts = _uncompress(given.encode("utf-8", errors="surrogatepass"))
     elif isinstance(given, bytes):

@@ -23,6 +23,7 @@ LESION = np.zeros((HEIGHT, WIDTH), bool)
 LESION[4:8, 6:12] = True
 #: The same as a polygon.
 OUTLINE = [6, 4, 12, 4, 12, 8, 6, 8]
+BOX = {"bbox": [6, 4, 6, 4], "area": 24}
 
 
 def coco_file(names: tuple[str, ...] = ("a.png", "b.png"), first_id: int = 0) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def coco_file(names: tuple[str, ...] = ("a.png", "b.png"), first_id: int = 0) ->
         ],
         "categories": [{"id": 0, "name": "Lesion"}, {"id": 1, "name": "skin"}],
         "annotations": [
-            {"id": n, "image_id": n, "category_id": 0, "segmentation": [OUTLINE]}
+            {"id": n, "image_id": n, "category_id": 0, "segmentation": [OUTLINE], **BOX}
             for n in range(first_id, first_id + len(names))
         ],
     }

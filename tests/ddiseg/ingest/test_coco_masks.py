@@ -15,7 +15,7 @@ from syrupy.assertion import SnapshotAssertion
 from ddiseg.catalogue import State
 from ddiseg.errors import InputError
 from ddiseg.ingest import coco_masks
-from ddiseg.ingest.labelled_masks import Labels, compose_labelled
+from ddiseg.ingest.labelled_masks import Labels, compose_labelled, stack_labelled
 from ddiseg.ingest.placement import Geometry
 from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
@@ -78,7 +78,7 @@ def test_import__unknown_category_that_nothing_uses(workspace: Workspace, photos
     assert set(told(run(workspace, write(photos, document)).masks).values()) == {"added"}
 
 
-def test_import__overlap_by_precedence_is_counted(
+def test_import__smaller_region_on_top_is_counted(
     workspace: Workspace, photos: Path, wording: SnapshotAssertion
 ) -> None:
     document = coco_file()
@@ -129,9 +129,8 @@ def test_import__stretched(workspace: Workspace, photos: Path) -> None:
         ({"segmentation": {**rle(LESION), "counts": "52203"}}, "RLE counts cover"),
         ({"segmentation": {**rle(LESION), "counts": [5]}}, "RLE counts cover 5 pixels"),
         ({"segmentation": {**rle(LESION), "counts": "\u00e9"}}, "not COCO's compressed string"),
-        ({"segmentation": []}, "has a box and no segmentation"),
-        ({"segmentation": None}, "has a box and no segmentation"),
-        ({"segmentation": [[1, 2, 3, 4]]}, "4 coordinates"),
+        ({"segmentation": "x"}, "no list of polygons and no RLE"),
+        ({"segmentation": [[1, 2, 3, 4, 5]]}, "5 coordinates"),
         ({"segmentation": ["x"]}, "no list of numbers"),
         ({"category_id": 9}, "its category 9 is not listed"),
         ({"category_id": None}, "its category None is not listed"),
@@ -185,7 +184,7 @@ def test_masks__absurd_size_is_refused_before_anything_is_made_of_it(
     document["images"][0] |= {**size, "attributes": {"mask_hash": "0" * 64}}
     del document["annotations"][0]
     composed = []
-    monkeypatch.setattr(coco_masks, "compose_labelled", _noting(composed))
+    monkeypatch.setattr(coco_masks, "stack_labelled", _noting(composed))
     done = run_masks(workspace, write(photos, document), geometry=Geometry(stretched=stretched))
     assert told(done.outcomes) == {"a.png": "refused", "b.png": "added"}
     assert says in note(done.outcomes, "a.png")
@@ -193,11 +192,11 @@ def test_masks__absurd_size_is_refused_before_anything_is_made_of_it(
 
 
 def _noting(sizes: list[tuple[int, int]]) -> Callable[..., Any]:
-    """compose_labelled, which writes down the sizes that it is asked for."""
+    """stack_labelled, which writes down the sizes that it is asked for."""
 
-    def compose(layers: Any, size: tuple[int, int], base: Any, labels: Labels) -> Any:
+    def compose(regions: Any, size: tuple[int, int], labels: Labels) -> Any:
         sizes.append(size)
-        return compose_labelled(layers, size, base, labels)
+        return stack_labelled(regions, size, labels)
 
     return compose
 
@@ -234,3 +233,112 @@ def test_masks__no_one_drew_them(workspace: Workspace, photos: Path, refusal: Re
     path = write(photos, coco_file())
     with refusal(InputError):
         run_masks(workspace, path, annotator=None)
+
+
+RING = [2, 2, 16, 2, 16, 12, 2, 12]
+
+
+def with_ring(**changes: Any) -> dict[str, Any]:
+    """A file with a pen ring around the lesion of a.png, which came as a disc."""
+    document = coco_file()
+    document["categories"].append({"id": 2, "name": "marker"})
+    ring = {"id": 9, "image_id": 0, "category_id": 2, "segmentation": [RING]}
+    document["annotations"].append({**ring, **changes})
+    return document
+
+
+def test_import__ring_that_lost_its_hole_leaves_the_lesion(
+    workspace: Workspace, photos: Path, wording: SnapshotAssertion
+) -> None:
+    done = run(workspace, write(photos, with_ring()))
+    assert told(done.masks) == {"a.png": "added", "b.png": "added"}
+    mask = drawn(workspace, "a.png")
+    np.testing.assert_array_equal(mask == 1, LESION)
+    assert (mask == 2).sum() == 140 - LESION.sum()
+    assert note(done.masks, "a.png") == wording
+
+
+def test_import__class_that_would_vanish_refuses_its_mask(
+    workspace: Workspace, photos: Path, wording: SnapshotAssertion
+) -> None:
+    done = run(workspace, write(photos, with_ring(segmentation=[OUTLINE])))
+    assert told(done.masks) == {"a.png": "refused", "b.png": "added"}
+    assert note(done.masks, "a.png") == wording
+    assert not workspace.catalogue.masks.of_image(1)
+
+
+def test_import__z_order_of_the_file(workspace: Workspace, photos: Path) -> None:
+    document = with_ring(z_order=1)
+    document["annotations"][0]["attributes"] = {"z_order": 2}
+    run(workspace, write(photos, document))
+    np.testing.assert_array_equal(drawn(workspace, "a.png") == 1, LESION)
+    document["annotations"][0]["attributes"] = {"z_order": 0}
+    done = run(workspace, write(photos, document))
+    assert "lesion would vanish" in note(done.masks, "a.png")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"segmentation": []},
+        {"segmentation": None},
+        {"segmentation": [], "keypoints": [5, 5, 2], "num_keypoints": 1},
+        {"segmentation": [[1, 2, 3, 4]]},
+        {"segmentation": [[60, 2, 70, 2, 70, 9]]},
+        {"segmentation": rle(np.zeros_like(LESION))},
+    ],
+)
+def test_import__region_without_pixels_is_left_out_and_told(
+    workspace: Workspace, photos: Path, change: dict[str, Any]
+) -> None:
+    done = run(workspace, write(photos, with_ring(**change)))
+    assert told(done.masks) == {"a.png": "added", "b.png": "added"}
+    np.testing.assert_array_equal(drawn(workspace, "a.png"), LESION.astype(np.uint8))
+    assert note(done.masks, "a.png").startswith("annotation 9 (marker): ")
+    assert "left out" in note(done.masks, "a.png")
+
+
+def test_import__no_region_with_pixels(
+    workspace: Workspace, photos: Path, wording: SnapshotAssertion
+) -> None:
+    """Else all of the photograph would be background."""
+    document = coco_file()
+    document["annotations"][0]["segmentation"] = []
+    done = run(workspace, write(photos, document))
+    assert told(done.masks) == {"a.png": "refused", "b.png": "added"}
+    assert note(done.masks, "a.png") == wording
+
+
+def test_import__region_that_its_box_contradicts(
+    workspace: Workspace, photos: Path, wording: SnapshotAssertion
+) -> None:
+    document = coco_file()
+    outline = [v / side for v, side in zip(OUTLINE, [WIDTH, HEIGHT] * 4, strict=True)]
+    document["annotations"][0]["segmentation"] = [outline]
+    done = run(workspace, write(photos, document))
+    assert told(done.masks) == {"a.png": "refused", "b.png": "added"}
+    assert note(done.masks, "a.png") == wording
+
+
+@pytest.mark.parametrize("as_written", [float, str, lambda n: f"{n}.0"])
+def test_import__numbers_as_floats_and_texts(
+    workspace: Workspace, photos: Path, as_written: Callable[[int], Any]
+) -> None:
+    document = coco_file()
+    for image in document["images"]:
+        image |= {key: as_written(image[key]) for key in ("width", "height")}
+    for entry in document["annotations"]:
+        entry |= {key: as_written(entry[key]) for key in ("image_id", "category_id")}
+    done = run(workspace, write(photos, document))
+    assert told(done.masks) == {"a.png": "added", "b.png": "added"}
+    np.testing.assert_array_equal(drawn(workspace, "a.png"), LESION.astype(np.uint8))
+
+
+def test_masks__what_is_unusual_in_a_file_is_counted(
+    workspace: Workspace, photos: Path, wording: SnapshotAssertion
+) -> None:
+    run(workspace, write(photos, coco_file()), annotator=None)
+    document = with_ring(iscrowd=True)
+    document["annotations"][0] |= {"iscrowd": 1, "area": 0}
+    done = run_masks(workspace, write(photos, document))
+    assert done.notes == wording

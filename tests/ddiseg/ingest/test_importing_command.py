@@ -303,7 +303,10 @@ def labels(folder: Any) -> Path:
                 ],
                 "categories": [{"id": 0, "name": "mole"}],
                 "annotations": [
-                    {"id": 0, "image_id": 0, "category_id": 0, "segmentation": [[0, 0, 8, 0, 8, 8]]}
+                    {
+                        **{"id": 0, "image_id": 0, "category_id": 0, "bbox": [0, 0, 8, 8]},
+                        **{"area": 32, "segmentation": [[0, 0, 8, 0, 8, 8]]},
+                    }
                 ],
             }
         )
@@ -418,3 +421,48 @@ def test_import__more_synthetic_images(
     result = ddiseg(*words)
     assert result.status == 1
     assert "add --synthetic if these show no person either" in result.err
+
+
+def test_masks_import__many_notes_are_counted_and_all_are_in_a_file(
+    ddiseg: Any, folder: Any, tmp_path: Path, wording: SnapshotAssertion
+) -> None:
+    """A note that only one mask has is not buried among the same note of all others."""
+    names = [f"{n:02d}.png" for n in range(30)]
+    root = folder(*names)
+    ddiseg("import", root)
+    skin = {"category_id": 4, "segmentation": [[0, 0, 24, 0, 24, 16, 0, 16]]}
+    document = {
+        "images": [
+            {"id": n, "file_name": name, "width": 24, "height": 16} for n, name in enumerate(names)
+        ],
+        "categories": [{"id": 1, "name": "lesion"}, {"id": 4, "name": "skin"}],
+        "annotations": [
+            each
+            for n in range(30)
+            for each in (
+                {"id": 2 * n, "image_id": n, "bbox": [0, 0, 24, 16], "area": 384, **skin},
+                {
+                    **{
+                        "id": 2 * n + 1,
+                        "image_id": n,
+                        "category_id": 1,
+                        "bbox": [2, 2, 4, 4 + n % 9],
+                    },
+                    "segmentation": [[2, 2, 6, 2, 6, 6 + n % 9, 2, 6 + n % 9]],
+                    "area": 4 * (4 + n % 9),
+                },
+            )
+        ],
+    }
+    document["annotations"].append(
+        {"id": 99, "image_id": 17, "category_id": 1, "bbox": [1, 1, 9, 9]}
+    )
+    (tmp_path / "labels.json").write_text(json.dumps(document))
+    done = ddiseg("masks", "import", tmp_path / "labels.json", "--annotator", "anna")
+    (listed,) = (tmp_path / "w" / "imports").iterdir()
+    assert done.out.replace(listed.name, "<name>") == wording
+    lines = listed.read_text().splitlines()
+    assert len(lines) == 31
+    assert [line for line in lines if "left out" in line] == [
+        "added  17.png: annotation 99 (lesion): a box or keypoints without a segmentation: left out"
+    ]

@@ -439,7 +439,8 @@ def test_import__other_data(
         ([outline("brushlabels", {"brushlabels": []})], "0 labels instead of one"),
         ([outline("brushlabels", {"brushlabels": ["skin"], "format": "x"})], "no brush stroke"),
         ([outline("brushlabels", {"brushlabels": ["skin"], "format": "rle", "rle": [1, 2]})], "truncated"),
-        ([outline("polygonlabels", {"polygonlabels": ["skin"], "points": [[1, 2]]})], "2 coordinates"),
+        ([outline("polygonlabels", {"polygonlabels": ["skin"], "points": [[1, 2]]})], "no region of it covers a pixel"),
+        ([stroke("skin", np.zeros_like(LESION))], "no region of it covers a pixel"),
     ],
 )  # fmt: skip
 def test_import__annotation_refused(
@@ -498,3 +499,75 @@ def test_import__subset_and_dataset(
     assert "2 images have this name (#1, #4)" in refusal(run(catalogued, path))
     done = run(catalogued, path, dataset="more")
     assert set(told(done.outcomes).values()) == {"added"}
+
+
+def polygon(label: str, *points: list[int]) -> dict[str, Any]:
+    """A region with corners in percent of the picture."""
+    value = {"points": list(points), "closed": True, "polygonlabels": [label]}
+    return outline("polygonlabels", value)
+
+
+SPOT = polygon("lesion", [25, 25], [50, 25], [50, 50], [25, 50])
+DISC = polygon("marker", [10, 10], [90, 10], [90, 90], [10, 90])
+
+
+@pytest.mark.parametrize("regions", [(SPOT, DISC), (DISC, SPOT)])
+def test_import__polygons_alone_the_smaller_on_top(
+    catalogued: Workspace, export: Any, regions: Any, wording: SnapshotAssertion
+) -> None:
+    """A pen ring as a polygon is a disc: the lesion in it stays."""
+    done = run(catalogued, export([task(annotation(*regions))]))
+    mask = drawn(catalogued)
+    np.testing.assert_array_equal(mask == 1, LESION)
+    assert (mask == 2).sum() > 100
+    assert done.outcomes[0].note == wording
+
+
+def test_import__stroke_that_hides_a_class_wholly(
+    catalogued: Workspace, export: Any, wording: SnapshotAssertion
+) -> None:
+    ink = stroke("marker", box(slice(2, 10), slice(4, 14)), id="r2")
+    done = run(catalogued, export([task(annotation(stroke("lesion", LESION), ink))]))
+    assert refusal(done) == wording
+    assert not catalogued.catalogue.masks.all()
+
+
+def test_import__prediction_that_a_person_drew_over_is_told(
+    catalogued: Workspace, export: Any, wording: SnapshotAssertion
+) -> None:
+    lesion, skin = predicted_regions()
+    over = stroke("skin", box(slice(3, 9), slice(5, 13)))
+    begun = {"result": [lesion, skin]}
+    path = export([own_task(annotation(lesion, skin, over, prediction=begun))])
+    done = run(catalogued, path)
+    assert told(done.outcomes) == {"a.png (task 7)": "added"}
+    assert done.outcomes[0].note == wording
+
+
+@pytest.mark.parametrize(
+    "empty", [polygon("ruler", [3, 3], [9, 9]), stroke("ruler", LESION & False)]
+)
+def test_import__empty_region_is_left_out_and_told(
+    catalogued: Workspace, export: Any, empty: dict[str, Any]
+) -> None:
+    done = run(catalogued, export([task(annotation(SPOT, empty))]))
+    assert told(done.outcomes) == {"a.png (task 7)": "added"}
+    assert "covers no pixel: left out" in str(done.outcomes[0].note)
+    np.testing.assert_array_equal(drawn(catalogued), LESION.astype(np.uint8))
+
+
+@pytest.mark.parametrize("as_written", [float, str])
+def test_import__numbers_as_floats_and_texts(
+    catalogued: Workspace, export: Any, as_written: Callable[[int], Any]
+) -> None:
+    lesion, skin = predicted_regions()
+    edited = stroke("lesion", LESION, origin="prediction-changed")
+    regions = [edited, {**skin, "origin": "prediction"}]
+    for region in regions:
+        region |= {key: as_written(region[key]) for key in ("original_height", "original_width")}
+        region["value"] = {**region["value"], "rle": [float(n) for n in region["value"]["rle"]]}
+    done = annotation(*regions, parent_prediction=as_written(5))
+    entry = own_task(done)
+    entry["predictions"] = [{"id": 5, "result": [lesion, skin]}]
+    run(catalogued, export([entry]))
+    np.testing.assert_array_equal(drawn(catalogued), PREDICTED)

@@ -42,12 +42,18 @@ def test_read_region__brush_and_origin(origin: Origin) -> None:
     assert (layer.class_id, layer.origin) == (2, origin)
 
 
+@pytest.mark.parametrize("points", [[], [[1, 2]], [[1, 2], [3, 4]]])
+def test_read_region__too_few_corners_cover_nothing(points: list[list[int]]) -> None:
+    layer = read_region(polygon(points), SIZE, lambda _label: 1)
+    assert layer.region.shape == SIZE
+    assert not layer.region.any()
+
+
 @pytest.mark.parametrize(
     "region",
     [
         polygon([[1, 2], [3]]),
         polygon("1,2"),
-        polygon([[1, 2], [3, 4]]),
         polygon([[1, 2], [3, 4], [5, 10**400]]),
         polygon(original_width=11),
         polygon(value=None),
