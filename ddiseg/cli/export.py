@@ -40,6 +40,12 @@ from ddiseg.outcomes import counted
 @click.option(
     "--strict", is_flag=True, help="Write nothing where a single image can't be exported."
 )
+@click.option(
+    "--keep-names",
+    is_flag=True,
+    help="Keep the names of files, patients, lesions and people, and the times of the masks; otherwise the "
+    "release has pseudonyms.",
+)
 @pass_settings
 def export(
     settings: Settings,
@@ -49,6 +55,7 @@ def export(
     include_predictions: bool,
     images: bool,
     strict: bool,
+    keep_names: bool,
 ) -> None:
     """Write a release: accepted masks, photographs and licences.
 
@@ -57,14 +64,21 @@ def export(
     png   masks/ as palette PNG, images/, metadata.csv and classes.json
     sddi  labels/ as 256x256 int32 .npy, named as in the published FEDD masks
 
+    Images, patients, lesions and people have pseudonyms, the same in every release of the workspace;
+    pseudonyms.csv in the workspace says what they stand for, and is never in a release. 'ddiseg audit
+    privacy' searches a release for names and ids. DDI's own file names are public: --keep-names keeps
+    them, as readers of sDDI expect.
+
     Each release has a manifest, ddiseg-release.json, with the hash of every file, and a LICENCE.txt.
     The folder is there whole or not at all; the same export again finds it unchanged.
     """
     from ddiseg.release.folder import MANIFEST, write_release
     from ddiseg.release.release import Release
+    from ddiseg.workspace.pseudonyms import TABLE_FILE
 
+    workspace = settings.open()
     release = Release.gather(
-        settings.open(), subset=subset, include_predictions=include_predictions
+        workspace, subset=subset, include_predictions=include_predictions, keep_names=keep_names
     )
     with progress_bar("export") as progress:
         written = write_release(
@@ -94,6 +108,9 @@ def export(
             f"{counted(len(manifest['files']), 'file')}",
             f"by tone: {by_tone}",
             f"datasets: {licences}",
+            "names: as in the catalogue"
+            if keep_names
+            else f"names: pseudonyms, explained in {workspace.root / TABLE_FILE}",
         ],
     )
 

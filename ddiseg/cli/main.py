@@ -94,6 +94,10 @@ SECTIONS: Sections = {
             "Check stored files, the catalogue and its events.",
         ),
         "backup": ("ddiseg.cli.backup:backup", "Write a backup of the catalogue."),
+        "audit": (
+            "ddiseg.cli.audit:audit",
+            "Search a release for what should not be passed on.",
+        ),
         "restore": ("ddiseg.cli.restore:restore", "Replace the catalogue by a backup."),
     },
     "Inspect": {

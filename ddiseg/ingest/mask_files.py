@@ -40,6 +40,7 @@ from ddiseg.outcomes import (
     worker_threads,
 )
 from ddiseg.pixel_budget import BUDGET
+from ddiseg.workspace.pseudonyms import person_names
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.stored_files import is_intact
 from ddiseg.workspace.workspace import Workspace
@@ -255,6 +256,7 @@ class _MaskImporter:
 
     def __post_init__(self) -> None:
         orientations = self.workspace.catalogue.images.orientations()
+        self.original_person = person_names(self.workspace)
         self.placement = partial(Placement.of, orientations=orientations, geometry=self.geometry)
 
     def run(self, files: Sequence[MaskFile], progress: Progress) -> list[FileOutcome]:
@@ -312,7 +314,9 @@ class _MaskImporter:
 
     def author(self, file: MaskFile) -> str:
         """Return who drew a mask; raises InputError where nobody is named."""
-        annotator = self.annotator or file.annotator
+        annotator = self.annotator
+        if annotator is None and file.annotator is not None:
+            annotator = self.original_person(file.annotator)
         if annotator is None:
             raise InputError("it does not say who drew it: give --annotator NAME")
         if not is_storable(annotator) or len(annotator) > 200:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.ingest.matching import name_key
+from ddiseg.workspace.pseudonyms import Pseudonyms
 from ddiseg.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -42,7 +43,13 @@ class PhotographNames:
             name = path.rsplit("/", 1)[-1]
             by_name[name].append((path, image_id))
             by_stem[name.rsplit(".", 1)[0]].append((path, image_id))
-        return cls(by_stem, by_name, {image.id: image for image in images.select()})
+        rows = {image.id: image for image in images.select()}
+        pseudonyms = Pseudonyms.existing(workspace)
+        if pseudonyms is not None:  # a release of this workspace comes back
+            for image_id in {image_id for group in by_stem.values() for _, image_id in group}:
+                name = pseudonyms.image(rows[image_id])
+                by_stem.setdefault(name, []).append((name, image_id))
+        return cls(by_stem, by_name, rows)
 
     def find(self, files: Sequence[MaskFile], suffixes: Sequence[str] = ()) -> MaskTargets:
         """Match files to images.

@@ -124,7 +124,7 @@ def _info(release: Release, items: list[ReleaseItem], *, images: bool) -> dict[s
         ),
         "version": release.content("coco", images=images, left_out=left_out)[:12],
         # When the newest mask was made: the same release is the same file, whenever it is written.
-        "date_created": newest[:10],
+        "date_created": newest[: 10 if release.names.are_kept else 4],
         "year": int(newest[:4]),
         "ddiseg_version": __version__,
         "protocol_version": release.protocol.version,

@@ -66,6 +66,7 @@ def write_release(
     target = target.resolve()
     earlier = _read_earlier(target)
     content = release.content(format_name, images=images)
+    release.names.write_table()
     if earlier is not None and not earlier["left_out"]:
         return _unchanged(release, target, earlier, content)
     with _disk_errors(target), _part_folder(target) as part:
@@ -82,7 +83,11 @@ def write_release(
                 "format": format_name,
                 "content": content,
                 **_summary(release, exported, summary, images=images),
-                "left_out": [{"name": o.name, "reason": o.note} for o in refused],
+                "left_out": [
+                    {"name": item.identity.name, "reason": release.names.reason(o.note)}
+                    for item, o in zip(release.items, summary.outcomes, strict=True)
+                    if o.outcome is Outcome.REFUSED
+                ],
                 "files": _files(part),
             }
             atomic_write(part / MANIFEST, json.dumps(manifest, indent=1))
@@ -145,8 +150,8 @@ def _unchanged(
     outcomes = tuple(
         FileOutcome(
             i.image.name,
-            Outcome.REFUSED if i.image.name in reasons else Outcome.UNCHANGED,
-            reasons.get(i.image.name),
+            Outcome.REFUSED if i.identity.name in reasons else Outcome.UNCHANGED,
+            reasons.get(i.identity.name),
         )
         for i in release.items
     )
@@ -259,7 +264,8 @@ def _summary(
         "created_at": now(),
         "ddiseg": __version__,
         "protocol": release.protocol.version,
-        "subset": release.subset,
+        "subset": release.public_subset,
+        "names": "original" if release.names.are_kept else "pseudonyms",
         "photographs": images,
         "images": len(exported),
         "accepted": sum(i.accepted for i in exported),

@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 from annotation_protocol import Protocol, UserError, load_protocol
 from ddiseg import images, masks
 from ddiseg.catalogue import State
-from ddiseg.catalogue.tables import Dataset, Image, Mask
+from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import DamagedFileError, InputError, MissingFileError
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, counted, silent, worker_threads
 from ddiseg.pixel_budget import BUDGET
 from ddiseg.release.naming import unique_stems
+from ddiseg.release.public_names import PublicDataset, PublicNames
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 
@@ -31,17 +32,31 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Identity:
+    """How a release calls an image and the people about it: by pseudonyms, unless names are kept."""
+
+    name: str
+    patient: str | None
+    lesion: str | None
+    tone_source: str | None
+    diagnosis: str | None
+    annotator: str | None
+    reviewer: str | None  #: who accepted it; of a fix also who drew it
+    parent_annotator: str | None  #: who drew the mask that this one corrects; None for a prediction
+    mask_created_at: str | None
+
+
+@dataclass(frozen=True)
 class ReleaseItem:
     """One image of a release with its mask and who made that."""
 
     image: Image
-    dataset: Dataset
+    dataset: PublicDataset
+    identity: Identity
     mask: Mask
     accepted: bool  #: False: a prediction that no person has reviewed
     model: str | None  #: name of the model version, where the mask is a prediction
-    reviewer: str | None  #: who accepted it; of a fix also who drew it
     parent: str | None  #: content hash of the mask that this one corrects
-    parent_annotator: str | None  #: who drew that; None for a prediction
     subsets: tuple[str, ...]
     stem: str  #: file name without ending, unique in the release
 
@@ -53,24 +68,24 @@ class ReleaseItem:
 
     def file_name(self, *, images: bool) -> str:
         """Return the photograph's file name: a PNG where it is exported, else with its own ending."""
-        return self.stem + (".png" if images else os.path.splitext(self.image.name)[1])
+        return self.stem + (".png" if images else os.path.splitext(self.identity.name)[1])
 
     def facts(self) -> dict[str, Any]:
         """Return the metadata as JSON values; in every format under these names."""
         image = self.image
         return {
             "image_id": image.id,
-            "name": image.name,
+            "name": self.identity.name,
             "dataset": self.dataset.name,
             "licence": self.dataset.licence,
             "source": self.dataset.source,
             "tone": image.tone,
-            "tone_source": image.tone_source,
+            "tone_source": self.identity.tone_source,
             "fitzpatrick": image.fitzpatrick,
             "malignant": image.malignant,
-            "diagnosis": image.diagnosis,
-            "patient": image.patient,
-            "lesion": image.lesion,
+            "diagnosis": self.identity.diagnosis,
+            "patient": self.identity.patient,
+            "lesion": self.identity.lesion,
             "width": image.width,
             "height": image.height,
             "state": image.state,
@@ -84,18 +99,18 @@ class ReleaseItem:
         mask = self.mask
         return {
             "accepted": self.accepted,
-            "annotator": mask.annotator,
+            "annotator": self.identity.annotator,
             "model": self.model,
-            "reviewer": self.reviewer,
+            "reviewer": self.identity.reviewer,
             "mask_hash": mask.content_hash,
             "parent": self.parent,
-            "parent_annotator": self.parent_annotator,
+            "parent_annotator": self.identity.parent_annotator,
             "mapping": mask.mapping,
             "labelled_classes": list(mask.classes),
             "protocol_version": mask.protocol_version,
             "uncertainty": mask.uncertainty,
             "unlabelled": self.unlabelled,
-            "mask_created_at": mask.created_at,
+            "mask_created_at": self.identity.mask_created_at,
         }
 
 
@@ -116,10 +131,16 @@ class Release:
     items: tuple[ReleaseItem, ...]
     subset: str | None
     include_predictions: bool
+    names: PublicNames
 
     @classmethod
     def gather(
-        cls, workspace: Workspace, *, subset: str | None = None, include_predictions: bool = False
+        cls,
+        workspace: Workspace,
+        *,
+        subset: str | None = None,
+        include_predictions: bool = False,
+        keep_names: bool = False,
     ) -> Release:
         """Select the images with an accepted mask, of a subset or of all.
 
@@ -140,8 +161,14 @@ class Release:
         ]
         if not rows:
             raise InputError(_nothing(workspace, subset, include_predictions))
-        items = _items(workspace, rows, chosen, accepted)
-        return cls(workspace, load_protocol(), items, subset, include_predictions)
+        names = PublicNames.of(workspace, keep=keep_names)
+        items = _items(workspace, rows, chosen, accepted, names)
+        return cls(workspace, load_protocol(), items, subset, include_predictions, names)
+
+    @property
+    def public_subset(self) -> str | None:
+        """The name of the subset as the release says it."""
+        return self.subset and self.names.label("subset", 0, self.subset)
 
     def each(
         self, work: Callable[[ReleaseItem, masks.Mask], T], progress: Progress = silent
@@ -200,7 +227,8 @@ class Release:
             "ddiseg": __version__,
             "protocol": self.protocol.version,
             "images": images,
-            "subset": self.subset,
+            "subset": self.public_subset,
+            "names_kept": self.names.are_kept,
             "include_predictions": self.include_predictions,
             "items": [[i.stem, i.facts()] for i in self.items if i.image.id not in absent],
             "left_out": sorted(absent),
@@ -227,7 +255,11 @@ class Release:
 
 
 def _items(
-    workspace: Workspace, rows: Sequence[Image], chosen: dict[int, Mask], accepted: set[int]
+    workspace: Workspace,
+    rows: Sequence[Image],
+    chosen: dict[int, Mask],
+    accepted: set[int],
+    names: PublicNames,
 ) -> tuple[ReleaseItem, ...]:
     catalogue = workspace.catalogue
     datasets = {d.id: d for d in catalogue.images.datasets()}
@@ -236,8 +268,12 @@ def _items(
     # fix, of the mask that was fixed.
     reviews = catalogue.masks.last_reviews()
     every = {m.id: m for m in catalogue.masks.all()}
-    members = {name: catalogue.subsets.members(name) for name in catalogue.subsets.sizes()}
-    stems = unique_stems([(r.id, r.name, datasets[r.dataset_id].name) for r in rows])
+    members = {
+        names.label("subset", number, name): catalogue.subsets.members(name)
+        for number, name in enumerate(catalogue.subsets.sizes(), 1)
+    }
+    public = {number: names.dataset(dataset) for number, dataset in datasets.items()}
+    stems = unique_stems([(r.id, names.image(r), public[r.dataset_id].name) for r in rows])
     items = []
     for row, stem in zip(rows, stems, strict=True):
         mask = chosen[row.id]
@@ -246,13 +282,22 @@ def _items(
         items.append(
             ReleaseItem(
                 image=row,
-                dataset=datasets[row.dataset_id],
+                dataset=public[row.dataset_id],
+                identity=Identity(
+                    name=names.image(row),
+                    patient=names.patient(row, datasets[row.dataset_id]),
+                    lesion=names.lesion(row, datasets[row.dataset_id]),
+                    tone_source=names.text(row.tone_source),
+                    diagnosis=names.text(row.diagnosis),
+                    annotator=names.person(mask.annotator),
+                    reviewer=names.person(None if review is None else review.reviewer),
+                    parent_annotator=names.person(None if parent is None else parent.annotator),
+                    mask_created_at=names.moment(mask.created_at),
+                ),
                 mask=mask,
                 accepted=row.id in accepted,
                 model=None if mask.model_version_id is None else models[mask.model_version_id],
-                reviewer=None if review is None else review.reviewer,
                 parent=None if parent is None else parent.content_hash,
-                parent_annotator=None if parent is None else parent.annotator,
                 subsets=tuple(name for name, ids in members.items() if row.id in ids),
                 stem=stem,
             )

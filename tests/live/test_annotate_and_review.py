@@ -182,7 +182,7 @@ def _check_people(studio: Studio) -> None:
 
 def _check_release(studio: Studio, folder: Path) -> None:
     """The export holds exactly the accepted images."""
-    studio.ddiseg("export", "--format", "coco", "--to", folder)
+    studio.ddiseg("export", "--format", "coco", "--keep-names", "--to", folder)
     names = {
         image["file_name"]
         for image in json.loads((folder / "annotations.json").read_text())["images"]

@@ -44,7 +44,7 @@ def test_release__comes_back_pixel_for_pixel(
         first, workspace = builder.workspace, other.workspace
         for number, (size, mask) in enumerate(pairs):
             builder.mask(builder.image(f"{number}.png", size), mask)
-        write_release(Release.gather(first), "coco", Path(folder) / "out")
+        write_release(Release.gather(first, keep_names=True), "coco", Path(folder) / "out")
         run(workspace, Path(folder) / "out", reviewer="reader-2")
         accepted, again = first.catalogue.masks.accepted(), workspace.catalogue.masks.accepted()
         assert len(again) == len(pairs)
@@ -65,7 +65,7 @@ def release(template: Path, tmp_path: Path) -> Path:
     """Two accepted masks, of which one is all background, and a prediction."""
     with copied(template, tmp_path / "first") as builder:
         fill(builder)
-        release = Release.gather(builder.workspace, include_predictions=True)
+        release = Release.gather(builder.workspace, include_predictions=True, keep_names=True)
         write_release(release, "coco", tmp_path / "release")
     return tmp_path / "release"
 
@@ -141,7 +141,7 @@ def test_release__whether_its_images_are_synthetic_comes_along(
     with copied(template, tmp_path / "of phantoms") as builder:
         builder.synthetic = synthetic
         fill(builder)
-        gathered = Release.gather(builder.workspace, include_predictions=True)
+        gathered = Release.gather(builder.workspace, include_predictions=True, keep_names=True)
         write_release(gathered, "coco", tmp_path / "release")
     manifest = json.loads((tmp_path / "release" / "ddiseg-release.json").read_text("utf-8"))
     assert [d["synthetic"] for d in manifest["datasets"]] == [synthetic]

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 def exported(builder: Builder, target: Path, **choices: Any) -> COCO:
-    write_release(Release.gather(builder.workspace, **choices), "coco", target)
+    write_release(Release.gather(builder.workspace, **choices, keep_names=True), "coco", target)
     with contextlib.redirect_stdout(io.StringIO()):
         return COCO(target / "annotations.json")
 
@@ -167,7 +167,7 @@ def test_export__same_release_is_the_same_file(stocked: Builder, tmp_path: Path)
 def test_export__without_photographs_names_the_readers_own(
     stocked: Builder, tmp_path: Path, images: bool
 ) -> None:
-    release = Release.gather(stocked.workspace)
+    release = Release.gather(stocked.workspace, keep_names=True)
     write_release(release, "coco", tmp_path / "out", images=images)
     document = json.loads((tmp_path / "out/annotations.json").read_bytes())
     names = {i["file_name"] for i in document["images"]}

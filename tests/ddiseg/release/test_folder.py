@@ -43,7 +43,7 @@ def test_write_release__manifest_names_every_file(
     stocked: Builder, tmp_path: Path, format_name: str
 ) -> None:
     target = tmp_path / "out"
-    write_release(Release.gather(stocked.workspace), format_name, target)
+    write_release(Release.gather(stocked.workspace, keep_names=True), format_name, target)
     manifest = json.loads((target / MANIFEST).read_bytes())
     there = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
     assert {f["path"] for f in manifest["files"]} == there - {MANIFEST}
@@ -55,7 +55,7 @@ def test_write_release__manifest_names_every_file(
 
 
 def test_write_release__manifest_counts(stocked: Builder, tmp_path: Path) -> None:
-    release = Release.gather(stocked.workspace, include_predictions=True)
+    release = Release.gather(stocked.workspace, include_predictions=True, keep_names=True)
     manifest = write_release(release, "coco", tmp_path / "out").manifest
     assert (manifest["images"], manifest["accepted"], manifest["predictions"]) == (4, 3, 1)
     assert manifest["by_tone"]["I-II"] == {
@@ -80,26 +80,28 @@ def test_write_release__manifest_counts(stocked: Builder, tmp_path: Path) -> Non
 def test_write_release__again_is_unchanged(
     stocked: Builder, tmp_path: Path, format_name: str
 ) -> None:
-    release = Release.gather(stocked.workspace)
+    release = Release.gather(stocked.workspace, keep_names=True)
     assert write_release(release, format_name, tmp_path / "out").new
     before = snapshot(tmp_path / "out")
-    again = write_release(Release.gather(stocked.workspace), format_name, tmp_path / "out")
+    again = write_release(
+        Release.gather(stocked.workspace, keep_names=True), format_name, tmp_path / "out"
+    )
     assert not again.new
     assert {o.outcome for o in again.outcomes} == {Outcome.UNCHANGED}
     assert snapshot(tmp_path / "out") == before
 
 
 def other_format(builder: Builder, target: Path) -> None:
-    write_release(Release.gather(builder.workspace), "png", target)
+    write_release(Release.gather(builder.workspace, keep_names=True), "png", target)
 
 
 def other_masks(builder: Builder, target: Path) -> None:
-    write_release(Release.gather(builder.workspace), "coco", target)
+    write_release(Release.gather(builder.workspace, keep_names=True), "coco", target)
     builder.mask(builder.image("new.png"), np.ones((12, 10), np.uint8))
 
 
 def without_photographs(builder: Builder, target: Path) -> None:
-    write_release(Release.gather(builder.workspace), "coco", target, images=False)
+    write_release(Release.gather(builder.workspace, keep_names=True), "coco", target, images=False)
 
 
 def own_files(_builder: Builder, target: Path) -> None:
@@ -117,12 +119,12 @@ def a_file(_builder: Builder, target: Path) -> None:
 
 
 def changed_file(builder: Builder, target: Path) -> None:
-    write_release(Release.gather(builder.workspace), "coco", target)
+    write_release(Release.gather(builder.workspace, keep_names=True), "coco", target)
     (target / coco.ANNOTATIONS).write_text("{}")
 
 
 def removed_file(builder: Builder, target: Path) -> None:
-    write_release(Release.gather(builder.workspace), "coco", target)
+    write_release(Release.gather(builder.workspace, keep_names=True), "coco", target)
     (target / "images/000001.png").unlink()
 
 
@@ -146,7 +148,7 @@ def test_write_release__anything_else_in_its_place_is_refused_and_kept(
     prepare(stocked, target)
     before, content = snapshot(tmp_path), target.read_bytes() if target.is_file() else None
     with refusal(InputError):
-        write_release(Release.gather(stocked.workspace), "coco", target)
+        write_release(Release.gather(stocked.workspace, keep_names=True), "coco", target)
     after = snapshot(tmp_path)
     assert {k: v for k, v in after.items() if "/w/" not in k} == {
         k: v for k, v in before.items() if "/w/" not in k
@@ -157,14 +159,16 @@ def test_write_release__anything_else_in_its_place_is_refused_and_kept(
 
 def test_write_release__empty_folder_is_free(stocked: Builder, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    assert write_release(Release.gather(stocked.workspace), "coco", tmp_path / "out").new
+    assert write_release(
+        Release.gather(stocked.workspace, keep_names=True), "coco", tmp_path / "out"
+    ).new
 
 
 @pytest.mark.process
 def test_write_release__missing_parents_are_made_and_on_failure_unmade(
     stocked: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = Release.gather(stocked.workspace)
+    release = Release.gather(stocked.workspace, keep_names=True)
     with monkeypatch.context() as broken:
         broken.setattr("ddiseg.release.folder.licence_text", _full_disk)
         with pytest.raises(WorkspaceError):
@@ -193,7 +197,7 @@ def test_write_release__stopped_midway_leaves_nothing(
     failure: Callable[..., Any],
     error: type[BaseException],
 ) -> None:
-    release = Release.gather(stocked.workspace)
+    release = Release.gather(stocked.workspace, keep_names=True)
 
     def fail_at_the_second(done: int, _total: int) -> None:
         if done == 2:
@@ -228,7 +232,9 @@ def test_write_release__killed_midway_then_again(stocked: Builder, tmp_path: Pat
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     (left,) = names(tmp_path) - {"w"}
     assert left.startswith(".out.part-")
-    assert write_release(Release.gather(stocked.workspace), "coco", tmp_path / "out").new
+    assert write_release(
+        Release.gather(stocked.workspace, keep_names=True), "coco", tmp_path / "out"
+    ).new
     assert names(tmp_path) == {"w", "out"}
 
 
@@ -239,13 +245,13 @@ def test_write_release__folder_like_a_killed_ones_but_not_ours_is_kept(
     theirs = tmp_path / ".out.part-4194305"  # above the largest process id of Linux
     theirs.mkdir()
     (theirs / "notes.txt").write_text("mine")
-    write_release(Release.gather(stocked.workspace), "coco", tmp_path / "out")
+    write_release(Release.gather(stocked.workspace, keep_names=True), "coco", tmp_path / "out")
     assert (theirs / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.process
 def test_write_release__living_process_keeps_its_part(stocked: Builder, tmp_path: Path) -> None:
-    release = Release.gather(stocked.workspace)
+    release = Release.gather(stocked.workspace, keep_names=True)
     part = tmp_path / f".out.part-{os.getppid()}"
     part.mkdir()
     with locked(part / ".ddiseg-part", ""):
@@ -260,7 +266,7 @@ def test_write_release__living_process_keeps_its_part(stocked: Builder, tmp_path
 def test_write_release__another_process_was_faster(
     stocked: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release, target = Release.gather(stocked.workspace), tmp_path / "out"
+    release, target = Release.gather(stocked.workspace, keep_names=True), tmp_path / "out"
     write_release(release, "coco", tmp_path / "theirs")
 
     def overtaken(
@@ -296,7 +302,9 @@ def test_write_release__full_disk(builder: Builder, small_disk: Path, refusal: R
         photograph = builder.image(f"{number}.png", (100, 100))  # noise: about 30 kB each
         builder.mask(photograph, np.ones((100, 100), np.uint8))
     with refusal(WorkspaceError):
-        write_release(Release.gather(builder.workspace), "coco", small_disk / "out")
+        write_release(
+            Release.gather(builder.workspace, keep_names=True), "coco", small_disk / "out"
+        )
     assert names(small_disk) == set()
 
 
@@ -321,7 +329,7 @@ def test_write_release__image_that_cannot_be_exported_is_named_and_left_out(
     stocked: Builder, tmp_path: Path, damage: Callable[[Builder, str], None], refusal: Refusal
 ) -> None:
     damage(stocked, stocked.workspace.catalogue.images.find("000001.png").content_hash)
-    release, target = Release.gather(stocked.workspace), tmp_path / "out"
+    release, target = Release.gather(stocked.workspace, keep_names=True), tmp_path / "out"
     with refusal(InputError):
         write_release(release, "coco", target, strict=True)
     assert names(tmp_path) == {"w"}
@@ -342,7 +350,7 @@ def test_write_release__repaired_photograph_makes_another_release(
     digest = stocked.workspace.catalogue.images.find("000001.png").content_hash
     data = store.get(Kind.IMAGE, digest)
     lost_photograph(stocked, digest)
-    release = Release.gather(stocked.workspace)
+    release = Release.gather(stocked.workspace, keep_names=True)
     write_release(release, "coco", tmp_path / "out")
     store.put(Kind.IMAGE, digest, data)
     with pytest.raises(InputError, match="another release"):
@@ -355,7 +363,9 @@ def test_write_release__damaged_mask_is_refused(stocked: Builder, tmp_path: Path
     first, second, _ = (m.content_hash for m in accepted.values())
     store = stocked.workspace.store
     store.put(Kind.MASK, first, store.get(Kind.MASK, second), replace=True)
-    written = write_release(Release.gather(stocked.workspace), "png", tmp_path / "out")
+    written = write_release(
+        Release.gather(stocked.workspace, keep_names=True), "png", tmp_path / "out"
+    )
     (refused,) = [o for o in written.outcomes if o.outcome is Outcome.REFUSED]
     assert "stored mask is damaged" in str(refused.note)
 
@@ -366,23 +376,23 @@ def test_write_release__nothing_can_be_exported(
     for image in stocked.workspace.catalogue.images.select():
         lost_photograph(stocked, image.content_hash)
     with refusal(InputError):
-        write_release(Release.gather(stocked.workspace), "coco", tmp_path / "out")
+        write_release(Release.gather(stocked.workspace, keep_names=True), "coco", tmp_path / "out")
     assert names(tmp_path) == {"w"}
 
 
 def test_gather__empty_selections_say_what_to_do(builder: Builder, refusal: Refusal) -> None:
     with refusal(InputError):
-        Release.gather(builder.workspace)
+        Release.gather(builder.workspace, keep_names=True)
     image = builder.image("a.png")
     with refusal(InputError):
-        Release.gather(builder.workspace)
+        Release.gather(builder.workspace, keep_names=True)
     with refusal(InputError):
-        Release.gather(builder.workspace, include_predictions=True)
+        Release.gather(builder.workspace, include_predictions=True, keep_names=True)
     with refusal(NotFoundError):
-        Release.gather(builder.workspace, subset="b")
+        Release.gather(builder.workspace, subset="b", keep_names=True)
     builder.workspace.catalogue.subsets.store({"b": [image]}, {}, "tester")
     with refusal(InputError):
-        Release.gather(builder.workspace, subset="b")
+        Release.gather(builder.workspace, subset="b", keep_names=True)
 
 
 @pytest.mark.process
@@ -391,7 +401,10 @@ def test_gather__subset_and_unreviewed_masks(stocked: Builder) -> None:
     ids = [catalogue.images.find(f"00000{k}").id for k in (1, 4, 5)]
     catalogue.subsets.store({"part": ids}, {}, "tester")
     stocked.mask(ids[2], np.ones((12, 10), np.uint8), reviewer=None)
-    names = [i.image.name for i in Release.gather(stocked.workspace, subset="part").items]
+    names = [
+        i.image.name
+        for i in Release.gather(stocked.workspace, subset="part", keep_names=True).items
+    ]
     assert names == ["000001.png"]
 
 
@@ -401,9 +414,13 @@ def test_gather__correction_names_its_parent(stocked: Builder) -> None:
     image = catalogue.images.find("000004.png")
     prediction = catalogue.masks.newest_predictions()[image.id]
     stocked.mask(image.id, np.ones((12, 10), np.uint8), parent_id=prediction.id)
-    (item,) = [i for i in Release.gather(stocked.workspace).items if i.image.id == image.id]
+    (item,) = [
+        i
+        for i in Release.gather(stocked.workspace, keep_names=True).items
+        if i.image.id == image.id
+    ]
     assert item.parent == prediction.content_hash
-    assert (item.accepted, item.model, item.reviewer) == (True, None, "reader-2")
+    assert (item.accepted, item.model, item.identity.reviewer) == (True, None, "reader-2")
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
@@ -413,11 +430,11 @@ def test_write_release__two_datasets_with_the_same_names(
     for dataset in ("a", "b"):
         photograph = builder.image("1.png", dataset=dataset)
         builder.mask(photograph, np.full((12, 10), len(dataset), np.uint8))
-    write_release(Release.gather(builder.workspace), format_name, tmp_path / "out")
+    write_release(Release.gather(builder.workspace, keep_names=True), format_name, tmp_path / "out")
     assert names(tmp_path / "out/images") == {"a_1.png", "b_1.png"}
 
 
 @pytest.mark.process
 def test_write_release__unknown_format(stocked: Builder, tmp_path: Path, refusal: Refusal) -> None:
     with refusal(InputError):
-        write_release(Release.gather(stocked.workspace), "bmp", tmp_path / "out")
+        write_release(Release.gather(stocked.workspace, keep_names=True), "bmp", tmp_path / "out")

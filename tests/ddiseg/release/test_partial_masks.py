@@ -34,7 +34,9 @@ def partial(builder: Builder) -> NDArray[np.uint8]:
 def test_png__keeps_unlabelled_pixels(
     builder: Builder, partial: NDArray[np.uint8], tmp_path: Path
 ) -> None:
-    done = write_release(Release.gather(builder.workspace), "png", tmp_path / "out")
+    done = write_release(
+        Release.gather(builder.workspace, keep_names=True), "png", tmp_path / "out"
+    )
     data = (tmp_path / "out" / "masks" / "a.png").read_bytes()
     np.testing.assert_array_equal(masks.decode_png(data), partial)
     assert json.loads((tmp_path / "out/classes.json").read_text())["unlabelled"] == 255
@@ -46,7 +48,7 @@ def test_png__keeps_unlabelled_pixels(
 
 
 def test_png__comes_back(builder: Builder, partial: NDArray[np.uint8], tmp_path: Path) -> None:
-    write_release(Release.gather(builder.workspace), "png", tmp_path / "out")
+    write_release(Release.gather(builder.workspace, keep_names=True), "png", tmp_path / "out")
     mapping = {0: 0, 1: 1, 4: 4, 255: 255}
     done = import_masks(
         builder.workspace,
@@ -61,7 +63,7 @@ def test_png__comes_back(builder: Builder, partial: NDArray[np.uint8], tmp_path:
 def test_coco__counts_unlabelled_pixels(
     builder: Builder, partial: NDArray[np.uint8], tmp_path: Path
 ) -> None:
-    write_release(Release.gather(builder.workspace), "coco", tmp_path / "out")
+    write_release(Release.gather(builder.workspace, keep_names=True), "coco", tmp_path / "out")
     document = json.loads((tmp_path / "out/annotations.json").read_text())
     assert [a["category_id"] for a in document["annotations"]] == [1, 4]
     assert [a["area"] for a in document["annotations"]] == [16, (partial == 4).sum()]
@@ -72,7 +74,7 @@ def test_coco__counts_unlabelled_pixels(
 def test_coco__import_does_not_take_unlabelled_for_background(
     builder: Builder, partial: NDArray[np.uint8], tmp_path: Path, refusal: Refusal
 ) -> None:
-    write_release(Release.gather(builder.workspace), "coco", tmp_path / "out")
+    write_release(Release.gather(builder.workspace, keep_names=True), "coco", tmp_path / "out")
 
     def again(text: str | None) -> str:
         done = import_labelled_masks(
@@ -97,7 +99,9 @@ def test_sddi__leaves_the_image_out(
     builder: Builder, partial: NDArray[np.uint8], tmp_path: Path, refusal: Refusal
 ) -> None:
     builder.mask(builder.image("b.png"), np.full((12, 10), 4, np.uint8))
-    done = write_release(Release.gather(builder.workspace), "sddi", tmp_path / "out")
+    done = write_release(
+        Release.gather(builder.workspace, keep_names=True), "sddi", tmp_path / "out"
+    )
     written = sorted(p.name for p in (tmp_path / "out").rglob("*") if p.suffix in (".npy", ".png"))
     assert written == ["b.npy", "b.png"]
     (left_out,) = done.manifest["left_out"]

@@ -27,7 +27,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_png__masks_at_the_photographs_size_in_the_protocols_colours(
     stocked: Builder, tmp_path: Path
 ) -> None:
-    write_release(Release.gather(stocked.workspace), "png", tmp_path / "out")
+    write_release(Release.gather(stocked.workspace, keep_names=True), "png", tmp_path / "out")
     catalogue = stocked.workspace.catalogue
     accepted = catalogue.masks.accepted()
     written = rows(tmp_path / "out")
@@ -49,7 +49,7 @@ def test_png__metadata_and_classes(stocked: Builder, tmp_path: Path) -> None:
     catalogue = stocked.workspace.catalogue
     image = catalogue.images.find("000001.png")
     catalogue.subsets.store({"a": [image.id], "b": [image.id]}, {"seed": 1}, "tester")
-    write_release(Release.gather(stocked.workspace), "png", tmp_path / "out")
+    write_release(Release.gather(stocked.workspace, keep_names=True), "png", tmp_path / "out")
     row = next(r for r in rows(tmp_path / "out") if r["name"] == "000001.png")
     assert row["tone"] == "I-II"
     assert row["malignant"] == "true"
@@ -67,7 +67,7 @@ def test_metadata__fixed_mask_names_its_reviewer_and_who_drew_what_was_mended(
     builder: Builder, tmp_path: Path, format_name: str
 ) -> None:
     builder.fixed(builder.image("a.png"), np.ones((12, 10), np.uint8), np.zeros((12, 10), np.uint8))
-    write_release(Release.gather(builder.workspace), format_name, tmp_path / "out")
+    write_release(Release.gather(builder.workspace, keep_names=True), format_name, tmp_path / "out")
     (row,) = rows(tmp_path / "out")
     people = [row[name] for name in ("annotator", "reviewer", "parent_annotator")]
     assert people == ["reader-2", "reader-2", "reader-1"]
@@ -76,13 +76,13 @@ def test_metadata__fixed_mask_names_its_reviewer_and_who_drew_what_was_mended(
 def test_png__text_with_commas_quotes_and_lines(builder: Builder, tmp_path: Path) -> None:
     hostile = 'naevus, "blue"\nsecond line; é'
     builder.mask(builder.image("a.png", diagnosis=hostile), np.ones((12, 10), np.uint8))
-    write_release(Release.gather(builder.workspace), "png", tmp_path / "out")
+    write_release(Release.gather(builder.workspace, keep_names=True), "png", tmp_path / "out")
     (row,) = rows(tmp_path / "out")
     assert row["diagnosis"] == hostile
 
 
 def test_sddi__stretched_to_256_named_after_the_image(stocked: Builder, tmp_path: Path) -> None:
-    write_release(Release.gather(stocked.workspace), "sddi", tmp_path / "out")
+    write_release(Release.gather(stocked.workspace, keep_names=True), "sddi", tmp_path / "out")
     labels = sorted((tmp_path / "out/labels").iterdir())
     assert [p.name for p in labels] == ["000001.npy", "000002.npy", "000003.npy"]
     for path in labels:
@@ -97,7 +97,9 @@ def test_sddi__stretched_to_256_named_after_the_image(stocked: Builder, tmp_path
 def test_sddi__mask_of_256_is_kept_exactly(builder: Builder, tmp_path: Path) -> None:
     mask = np.random.default_rng(0).integers(0, 5, (256, 256), dtype=np.uint8)
     builder.mask(builder.image("000077.png", (30, 41)), mask)
-    write_release(Release.gather(builder.workspace), "sddi", tmp_path / "out", images=False)
+    write_release(
+        Release.gather(builder.workspace, keep_names=True), "sddi", tmp_path / "out", images=False
+    )
     np.testing.assert_array_equal(np.load(tmp_path / "out/labels/000077.npy"), mask)
 
 
@@ -108,6 +110,8 @@ def test_sddi__published_mask_comes_out_byte_for_byte(builder: Builder, tmp_path
     for path in published:
         mask = masks.check_mask(masks.load_npy(path.read_bytes()), 5)
         builder.mask(builder.image(f"{path.stem}.png", (30, 41)), mask)
-    write_release(Release.gather(builder.workspace), "sddi", tmp_path / "out", images=False)
+    write_release(
+        Release.gather(builder.workspace, keep_names=True), "sddi", tmp_path / "out", images=False
+    )
     for path in published:
         assert (tmp_path / "out/labels" / path.name).read_bytes() == path.read_bytes()

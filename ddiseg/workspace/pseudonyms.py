@@ -1,0 +1,162 @@
+"""Pseudonyms of images, patients, lesions and people: keyed hashes with a secret of the workspace.
+
+HMAC-SHA256 (RFC 2104), of which 48 bits are shown. The same key gives the same pseudonyms in every
+release; without it nobody can compute them from a list of names.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import hmac
+import io
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from annotation_protocol.files import PRIVATE, atomic_write, locked
+from ddiseg.catalogue.tables import Dataset, Image
+from ddiseg.errors import WorkspaceError
+from ddiseg.workspace.workspace import Workspace
+
+#: The secret, and the table of pseudonyms with what they stand for. Neither is ever in a release.
+KEY_FILE, TABLE_FILE = "pseudonyms.key", "pseudonyms.csv"
+
+_KEY_BYTES = 32
+_SHOWN = 12  #: hexadecimal digits
+
+
+@dataclass(frozen=True)
+class Pseudonyms:
+    """The pseudonyms of a workspace."""
+
+    key: bytes
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> Pseudonyms:
+        """Return those of a workspace; its secret is created the first time.
+
+        Raises:
+            WorkspaceError: the secret is damaged, can't be written, or was lost: another one would
+                give other pseudonyms than those of earlier releases.
+        """
+        path = workspace.root / KEY_FILE
+        try:
+            with locked(path.with_name(f".{KEY_FILE}.lock"), "", wait=lambda _message: None):
+                if not path.exists():
+                    if (workspace.root / TABLE_FILE).exists():
+                        raise WorkspaceError(
+                            f"{path} is lost, with which earlier releases were made: restore it from a "
+                            f"backup, or move {TABLE_FILE} away for new pseudonyms"
+                        )
+                    atomic_write(path, f"{secrets.token_hex(_KEY_BYTES)}\n", mode=PRIVATE)
+        except OSError as error:
+            raise WorkspaceError(f"{path}: {error.strerror}; make the folder writable") from error
+        return cls(_read(path))
+
+    @classmethod
+    def existing(cls, workspace: Workspace) -> Pseudonyms | None:
+        """Return those of a workspace; None where no release was made with pseudonyms."""
+        path = workspace.root / KEY_FILE
+        return cls(_read(path)) if path.exists() else None
+
+    def image(self, image: Image) -> str:
+        """Return the pseudonym of an image, from its pixels: a new name does not change it."""
+        return f"img_{self._hash('image', image.content_hash)}"
+
+    def patient(self, dataset: Dataset, patient: str) -> str:
+        """Return the pseudonym of a patient; datasets that share patients share these, too."""
+        scope = getattr(dataset, "patient_scope", None) or dataset.name
+        return f"patient_{self._hash('patient', scope, patient)}"
+
+    def lesion(self, dataset: Dataset, lesion: str, patient: str | None) -> str:
+        """Return the pseudonym of a lesion; where a dataset numbers them anew for each patient, of both."""
+        of_patient = getattr(dataset, "lesions_per_patient", False)
+        within = (patient or "",) if of_patient else ()
+        return f"lesion_{self._hash('lesion', dataset.name, *within, lesion)}"
+
+    def person(self, name: str) -> str:
+        """Return the pseudonym of who drew or reviewed a mask."""
+        return f"person_{self._hash('person', name)}"
+
+    def _hash(self, *parts: str) -> str:
+        message = "\0".join(parts).encode("utf-8", "surrogatepass")
+        return hmac.new(self.key, message, hashlib.sha256).hexdigest()[:_SHOWN]
+
+
+def write_table(workspace: Workspace, pseudonyms: Pseudonyms) -> Path:
+    """Write what each pseudonym stands for into the workspace; returns the file.
+
+    Raises:
+        WorkspaceError: two have the same pseudonym, or the file can't be written.
+    """
+    catalogue = workspace.catalogue
+    datasets = {dataset.id: dataset for dataset in catalogue.images.datasets()}
+    rows: dict[str, tuple[str, str, str]] = {}
+
+    def add(kind: str, pseudonym: str, dataset: str, original: str) -> None:
+        row = rows.setdefault(pseudonym, (kind, dataset, original))
+        if row[2] != original:
+            raise WorkspaceError(
+                f"'{row[2]}' and '{original}' have the same pseudonym {pseudonym}: move {KEY_FILE} and "
+                f"{TABLE_FILE} away and export again; earlier releases then have other pseudonyms"
+            )
+
+    for image in catalogue.images.select():
+        dataset = datasets[image.dataset_id]
+        add("image", pseudonyms.image(image), dataset.name, image.name)
+        if image.patient is not None:
+            add("patient", pseudonyms.patient(dataset, image.patient), dataset.name, image.patient)
+        if image.lesion is not None:
+            pseudonym = pseudonyms.lesion(dataset, image.lesion, image.patient)
+            add("lesion", pseudonym, dataset.name, image.lesion)
+    for person in sorted(people(workspace)):
+        add("person", pseudonyms.person(person), "", person)
+    path = workspace.root / TABLE_FILE
+    try:
+        atomic_write(path, _as_csv(rows), mode=PRIVATE)
+    except OSError as error:
+        raise WorkspaceError(
+            f"{path}: {error.strerror}; free some space, then export again"
+        ) from error
+    return path
+
+
+def people(workspace: Workspace) -> set[str]:
+    """Return everybody who drew, reviewed or skipped, by the name in the catalogue."""
+    catalogue = workspace.catalogue
+    masks = catalogue.masks.all()
+    return {
+        *(mask.annotator for mask in masks if mask.annotator is not None),
+        *(review.reviewer for review in catalogue.masks.reviews([mask.id for mask in masks])),
+        *(skip.annotator for skip in catalogue.images.skips()),
+    }
+
+
+def person_names(workspace: Workspace) -> Callable[[str], str]:
+    """Return a function that gives back a person's name for a pseudonym of this workspace."""
+    pseudonyms = Pseudonyms.existing(workspace)
+    if pseudonyms is None:
+        return lambda name: name
+    known = {pseudonyms.person(name): name for name in people(workspace)}
+    return lambda name: known.get(name, name)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        key = bytes.fromhex(path.read_text("ascii").strip())
+    except (OSError, ValueError) as error:
+        raise WorkspaceError(f"{path} can't be read: restore it from a backup") from error
+    if len(key) != _KEY_BYTES:
+        raise WorkspaceError(f"{path} is damaged: restore it from a backup")
+    return key
+
+
+def _as_csv(rows: dict[str, tuple[str, str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["kind", "pseudonym", "dataset", "original"])
+    for pseudonym, (kind, dataset, original) in sorted(rows.items(), key=lambda row: row[1]):
+        writer.writerow([kind, pseudonym, dataset, original])
+    return text.getvalue()
