@@ -211,7 +211,7 @@ def _store_version(
     note = None
     if new.skip is not None and new.skip[0] == REASON_MISSING:
         note = f"skipped without a reason: ask {new.author}"
-    elif new.holes and new.changed is not None:
+    elif new.holes and new.changed is not None and row.mask_id is not None:
         note = (
             f"{new.holes} pixels of the mask that was shown were erased or unlabelled: they became "
             "background"

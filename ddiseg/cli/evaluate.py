@@ -35,12 +35,19 @@ if TYPE_CHECKING:
     "--as",
     "format_name",
     metavar="FORMAT",
-    help="Format of the true masks: png, sddi, or one that an installed package adds.  "
+    help="Format of the true masks: png, voc, sddi, or one that an installed package adds.  "
     "[default: the only one that fits]",
 )
 @click.option(
     "--classes",
-    help="Values in the files, as 0=skin,255=lesion. Other classes are then not scored.",
+    help="Values or colours in the files, as 0=skin,255=lesion. Other classes are then not scored.",
+)
+@click.option(
+    "--suffix",
+    "suffixes",
+    multiple=True,
+    metavar="END,...",
+    help="What the masks' names end in besides their photograph's, for example _segmentation.",
 )
 @geometry_options()
 @click.option("--subset", help="Only images of this subset.")
@@ -55,6 +62,7 @@ def evaluate(
     accepted: bool,
     format_name: str | None,
     classes: str | None,
+    suffixes: Sequence[str],
     subset: str | None,
     seed: int,
     malignancy: bool,
@@ -70,6 +78,7 @@ def evaluate(
     from annotation_protocol import load_protocol
     from ddiseg.evaluation.segmentation import evaluate as score
     from ddiseg.ingest.class_values import ClassMapping
+    from ddiseg.ingest.mask_targets import parse_suffixes
     from ddiseg.workspace.workspace import default_actor
 
     if malignancy:
@@ -93,6 +102,7 @@ def evaluate(
             truth=truth,
             format_name=format_name,
             mapping=mapping,
+            suffixes=parse_suffixes(suffixes),
             geometry=read_geometry(geometry),
             subset=subset,
             seed=seed,

@@ -61,6 +61,7 @@ def evaluate(
     truth: Path | None,
     format_name: str | None = None,
     mapping: dict[int, int] | None = None,
+    suffixes: Sequence[str] = (),
     geometry: Geometry = AS_THEY_ARE,
     subset: str | None = None,
     resamples: int = RESAMPLES,
@@ -81,6 +82,7 @@ def evaluate(
         format_name: format of the files; None for the only one that fits.
         mapping: class ids by value; without it all values of all files must be class ids, or nothing
             is evaluated.
+        suffixes: what the names of the files may end in besides the photograph's.
         geometry: how the truths were drawn on their photographs.
         subset: only images of this subset.
         resamples: number of bootstrap resamples.
@@ -101,7 +103,7 @@ def evaluate(
     if truth is not None:
         format_name = format_name or guess_format(truth, MASKS)
         files, notes = read_files(load_format(MASKS, format_name), truth)
-        targets = PhotographNames.read(workspace).find(files)
+        targets = PhotographNames.read(workspace).find(files, suffixes)
         source = str(truth)
         if mapping is None:
             values = FolderValues.read(files, halves(progress)[0])

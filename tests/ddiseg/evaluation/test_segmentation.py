@@ -367,3 +367,20 @@ def test_evaluate__figures_and_comparisons_are_one_transaction(
         evaluate(painted, "tester", truth=tmp_path / "truth")
     assert painted.catalogue.events.last("evaluation") is None
     assert painted.catalogue.evaluations.all_compared() == []
+
+
+@pytest.mark.training
+def test_evaluate__ignored_values_are_not_scored(painted: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "partial").mkdir()
+    found = painted.catalogue.masks.newest_predictions()
+    for image_id, row in found.items():
+        values = 10 * painted.mask(row)
+        values[:, :20] = 255  # what the model predicted there is not scored
+        name = f"{image_id - 1}_mask.png"
+        Image.fromarray(values).save(tmp_path / "partial" / name)
+    mapping = {10: 1, 40: 4, 0: 0, 255: 255}
+    result = evaluate(
+        painted, "tester", truth=tmp_path / "partial", mapping=mapping, suffixes=["_mask"]
+    )
+    assert result["n_images"] == len(found)
+    assert {s["iou_mean"] for s in result["classes"].values() if s["n"]} == {1.0}

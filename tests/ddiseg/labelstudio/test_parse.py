@@ -47,6 +47,7 @@ class Case:
     size: tuple[int, int] = (WIDTH, HEIGHT)
     image_size: tuple[int, int] = (WIDTH, HEIGHT)
     stored: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    shown: NDArray[np.uint8] = field(default_factory=PREDICTED.copy)
 
     def read(self, result: Result | None, **columns: Any) -> AnnotationVersion:
         annotation = {"id": 5, "updated_at": "2026-01-01T00:00:00Z", "completed_by": 1, **columns}
@@ -55,9 +56,9 @@ class Case:
     def asked(self) -> TaskContext:
         painted = {
             masks.mask_hash(mask): Mask(id=number, content_hash=masks.mask_hash(mask))
-            for number, mask in enumerate((OLDER, PREDICTED), 1)
+            for number, mask in enumerate((OLDER, self.shown), 1)
         }
-        pixels = {mask.id: (OLDER, PREDICTED)[mask.id - 1] for mask in painted.values()}
+        pixels = {mask.id: (OLDER, self.shown)[mask.id - 1] for mask in painted.values()}
         width, height = self.image_size
         return TaskContext(
             Task(id=3, width=self.size[0], height=self.size[1], arm=self.arm.value, mask_id=2),
@@ -377,6 +378,19 @@ def test_review__verdict_and_mask(review: Case) -> None:
     assert received.verdict == ("accept", None)
     assert (received.changed, received.skip) == (0, None)
     np.testing.assert_array_equal(review.drawn(received), PREDICTED)
+
+
+def test_review__mask_that_is_labelled_in_part(review: Case) -> None:
+    review.shown[:2] = 255
+    received = review.read([*painted(review.shown), chosen("verdict", "accept")])
+    assert received.problem is None, "what nobody labelled is no change of the reviewer"
+    assert (received.changed, received.holes) == (0, 2 * WIDTH)
+    ink = box(slice(0, 1), slice(0, 3))
+    answer = [*painted(review.shown), stroke("marker", ink), chosen("verdict", "fixed")]
+    received = review.read(answer)
+    assert (received.changed, received.holes) == (3, 2 * WIDTH - 3)
+    expected = np.where(ink, 2, np.where(review.shown == 255, 0, review.shown))
+    np.testing.assert_array_equal(review.drawn(received), expected)
 
 
 def test_review__fixed_with_a_comment(review: Case, wording: SnapshotAssertion) -> None:

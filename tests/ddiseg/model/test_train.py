@@ -13,12 +13,13 @@ from sqlalchemy import select
 from syrupy.assertion import SnapshotAssertion
 
 from annotation_protocol import load_protocol
-from ddiseg.catalogue import Split
+from ddiseg.catalogue import NewMask, Split, State
 from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.evaluation import gate
 from ddiseg.model import train as refreshing
+from ddiseg.model.predict import prelabel
 from ddiseg.model.storage import load_version
 from ddiseg.model.train import CACHE, Refreshed, train_version, training_metrics
 from ddiseg.outcomes import Progress
@@ -353,3 +354,33 @@ def test_metrics__only_the_validation_split_is_predicted(spots: Workspace, tmp_p
     for image, _ in pairs:
         (predicted,) = probes.predict(net, [spots.photograph(image)], cache)
         assert np.array_equal(embeddings[image.id], predicted.embedding)
+
+
+@pytest.mark.training
+def test_refresh__unlabelled_pixels_teach_nothing(spots: Workspace, learn: Learn) -> None:
+    """With every lesion unlabelled, the model knows no lesion."""
+    protocol = load_protocol()
+    for image_id, row in spots.catalogue.masks.accepted().items():
+        spots.catalogue.images.reopen(image_id, "tester")
+        mask = spots.mask(row)
+        partial = np.where(mask == 1, 255, mask).astype(np.uint8)
+        partial[:5] = 0  # a second class, without which nothing can be learned
+        new = NewMask(
+            image_id,
+            spots.store_mask(partial),
+            partial.shape[1],
+            partial.shape[0],
+            "same",
+            [0, 1, 4],
+            protocol.version,
+            "anna",
+            unlabelled=int((partial == 255).sum()),
+        )
+        spots.catalogue.masks.submit([new], "ben")
+    done = learn(spots)
+    assert len(done.version.training_masks) == 4
+    prelabel(spots, spots.catalogue.images.select(states=[State.NEW]))
+    predicted = [spots.mask(m) for m in spots.catalogue.masks.newest_predictions().values()]
+    assert predicted
+    assert not any((mask == 1).any() for mask in predicted)
+    assert not verify(spots).problems

@@ -130,4 +130,4 @@ def painted(result: Sequence[dict[str, Any]]) -> NDArray[np.uint8]:
         assert (mask[inside] == 255).all()
         label = region["value"]["brushlabels"][0]
         mask[inside] = load_protocol().class_named(label).index
-    return masks.check_mask(mask, 256)
+    return masks.check_mask(mask, 5)
