@@ -9,6 +9,7 @@ from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.embeddings import Embeddings
 from ddiseg.catalogue.evaluations import Evaluations, RobustnessRuns
 from ddiseg.catalogue.events import EventLog
+from ddiseg.catalogue.grouping import Grouping
 from ddiseg.catalogue.images import Images
 from ddiseg.catalogue.leases import Leases
 from ddiseg.catalogue.malignancy import MalignancyEstimates
@@ -29,6 +30,7 @@ class Catalogue:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.images = Images(database)
+        self.grouping = Grouping(database)
         self.masks = Masks(database)
         self.subsets = Subsets(database)
         self.models = ModelVersions(database)

@@ -22,10 +22,16 @@ from ddiseg.outcomes import FileOutcome, Outcome, counted
 #: Prefix of a `malignant_source` that derives malignancy from the diagnosis.
 FROM_DIAGNOSIS = "diagnosis: "
 
+#: Patient or lesion of metadata that says outright that it is not known.
+UNKNOWN_ID = ""
+
 
 @dataclass(frozen=True)
 class Details:
-    """Metadata of an image; None is a missing value."""
+    """Metadata of an image; None is a missing value, which changes nothing that is stored.
+
+    UNKNOWN_ID as patient or lesion says that it is not known, and clears a stored one.
+    """
 
     tone: str = "unknown"
     tone_source: str | None = None
@@ -411,6 +417,7 @@ def _differences(image: Image, new: Details) -> Differences:
     for name in (f.name for f in fields(Details)):
         stored, given = getattr(image, name), getattr(new, name)
         missing = given is None or (name == "tone" and given == "unknown")
+        given = None if given == UNKNOWN_ID else given
         if name not in _JOINED and not missing and stored != given:
             found[name] = [stored, given]
     if "tone" in found and new.fitzpatrick is None and image.fitzpatrick is not None:
@@ -420,7 +427,8 @@ def _differences(image: Image, new: Details) -> Differences:
 
 def _stored(details: Details) -> dict[str, Any]:
     """Return the columns of a new image; an unknown malignancy has no source."""
-    return asdict(replace(details, malignant_source=None) if details.malignant is None else details)
+    details = replace(details, malignant_source=None) if details.malignant is None else details
+    return {name: None if v == UNKNOWN_ID else v for name, v in asdict(details).items()}
 
 
 #: Details that are compared together with others.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ddiseg.catalogue import Catalogue
 from ddiseg.catalogue.tables import Mask
@@ -41,17 +41,24 @@ class Provenance:
 
 
 def unleaked_predictions(
-    catalogue: Catalogue, provenance: Provenance | None = None
+    catalogue: Catalogue,
+    relatives: Callable[[set[int]], set[int]],
+    provenance: Provenance | None = None,
 ) -> dict[int, tuple[Mask | None, str, bool]]:
-    """Return the newest prediction of each image by a model that did not learn from it.
+    """Return the newest prediction of each image by a model that did not learn from its group.
+
+    Args:
+        relatives: returns all images in the groups of some images, see `sampling.groups.Groups`.
 
     Returns:
         By image id: the prediction, or None; the name of its model; and whether a model learned from
-        the image and no other predicted it.
+        the image's group and no other predicted it.
     """
     versions = {v.id: v for v in catalogue.models.all()}
     provenance = provenance or Provenance(catalogue.masks.all())
-    learned = {v.id: provenance.images_learned(v.training_masks) for v in versions.values()}
+    learned = {
+        v.id: relatives(provenance.images_learned(v.training_masks)) for v in versions.values()
+    }
     found: dict[int, tuple[Mask | None, str, bool]] = {
         image_id: (None, "", True) for images in learned.values() for image_id in images
     }

@@ -66,6 +66,8 @@ class ValidationRecord(Record):
 
     images: int
     by_tone: dict[str, int]
+    #: Content hashes of its images; empty where an older program trained.
+    members: tuple[str, ...] = ()
     loss: float | None = None
     calibration: dict[str, Any] | None = None  #: temperature and errors; None: not calibrated
     scores: dict[str, ClassEstimates] = field(default_factory=dict)  #: by class
@@ -146,6 +148,10 @@ class HoldoutCounts(Record):
     images: int = 0
     patients: int = 0
     by_tone: dict[str, int] = field(default_factory=dict)  #: images
+    #: Content hashes of the images; empty where an older program decided.
+    members: tuple[str, ...] = ()
+    #: Images left out, as their groups have images that a compared version learned from.
+    leaked: int = 0
     #: Masks that were drawn over a prediction of the current model, by `CurrentPrediction`.
     over_predictions: dict[str, int] = field(
         default_factory=dict, metadata={"key": "drawn_over_its_painting"}
@@ -195,6 +201,7 @@ class EvaluationRecord(Record):
     n_images: int = 0
     patients: int = 0
     learned_from: int = 0  #: images left out, as the model learned from them
+    same_group: int = 0  #: left out, as it learned from others of their group
     without_prediction: int = 0
     notes: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()  #: true masks, with the reason
@@ -215,6 +222,7 @@ class RobustnessRecord(Record):
     n_images: int = 0
     patients: int = 0
     learned_from: int = 0  #: images left out, as the model learned from them
+    same_group: int = 0  #: left out, as it learned from others of their group
     refused: tuple[str, ...] = ()  #: photographs, with the reason
     bootstrap: dict[str, Any] = field(default_factory=dict)
     control: str = ""  #: the change that no eye sees

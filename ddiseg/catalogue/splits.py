@@ -28,6 +28,12 @@ class Splits(Repository):
         rows = self._rows(select(ImageSplit.image_id, ImageSplit.split))
         return {image_id: Split(split) for image_id, split in rows}
 
+    def holdout_at(self, time: str) -> set[int]:
+        """Return the ids of the images that were in the hold-out set at a time, UTC."""
+        in_holdout = ImageSplit.split == Split.HOLDOUT.value
+        query = select(ImageSplit.image_id).where(in_holdout, ImageSplit.created_at <= time)
+        return set(self._all(query))
+
     def decide(self, splits: Mapping[int, Split], known: Known | None = None) -> bool:
         """Store the splits of images that have none; one that has keeps it.
 

@@ -65,6 +65,10 @@ class Dataset(Timestamped, Base):
     source: Mapped[str | None]  #: URL or citation
     #: Its images were made by code and show no person.
     synthetic: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    #: Datasets of one scope share their patients; None: its own name. See `catalogue.grouping`.
+    patient_scope: Mapped[str | None] = mapped_column(String(200))
+    #: Its lesions are numbered anew for each patient.
+    lesions_per_patient: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
 
 
 class Image(Timestamped, Base):

@@ -72,8 +72,8 @@ def evaluate(
     """Score predictions: IoU and Dice by class and tone.
 
     'mean' is the mean over images, 'pooled' is over the pixels of all images, as in the paper.
-    Intervals are 95% bootstrap over patients. An image that a model learned from is never scored
-    with that model's prediction.
+    Intervals are 95% bootstrap over patients. An image is never scored with the prediction of a model
+    that learned from it, or from another image of its group (patient, lesion, near-duplicates).
     """
     from annotation_protocol import load_protocol
     from ddiseg.evaluation.segmentation import evaluate as score
@@ -117,7 +117,7 @@ def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
     lines = [
         f"{counted(result['n_images'], 'image')} of {counted(result['patients'], 'patient')} against "
         f"{_truth(result)}; predictions by {models}",
-        f"left out: {result['learned_from']} that the model learned from, {result['without_prediction']} without a prediction, "
+        f"left out: {result['learned_from']} that the model learned from, {result['same_group']} of their groups, {result['without_prediction']} without a prediction, "
         f"{counted(len(refused), 'truth')} refused",
         *folded_lines(refused, "truths"),
         *(f"note: {note}" for note in result["notes"]),

@@ -212,6 +212,7 @@ def as_dict(done: PhotographImport) -> dict[str, Any]:
             for p in done.near_duplicates
         ],
         "notes": done.notes,
+        "leaks": done.leaks,
     }
 
 
@@ -224,7 +225,8 @@ def summary(done: PhotographImport) -> list[str]:
             f"{counted(len(done.files_without_row), 'file')} of unknown tone, without a row in the metadata: "
             + _some(done.files_without_row)
         )
-    return lines + _alike(done.near_duplicates)
+    lines += _alike(done.near_duplicates)
+    return lines + [f"LEAK: {line}" for line in done.leaks]
 
 
 def _alike(pairs: Sequence[NearDuplicate]) -> list[str]:

@@ -42,7 +42,7 @@ def malignancy() -> None:
     "--exclude",
     multiple=True,
     metavar="SUBSET",
-    help="Do not learn from the images of this subset, nor from others of their patients; may be "
+    help="Do not learn from the images of this subset, nor from others of their groups; may be "
     "repeated. The paper's test set is always excluded.",
 )
 @setting_options("training.backbone", "training.seed", "training.device")
@@ -188,8 +188,8 @@ def evaluate_malignancy(
     )
     lines = [
         f"{result['model']}: {result['note']}",
-        f"{counted(result['n_images'], 'image')}; left out: {result['learned_from']} that the model learned from "
-        f"(or from others of the patient), {result['without_probability']} without a probability, "
+        f"{counted(result['n_images'], 'image')}; left out: {result['learned_from']} that the model learned from, "
+        f"{result['same_group']} of their groups, {result['without_probability']} without a probability, "
         f"{result['unknown_malignancy']} of unknown malignancy",
         f"threshold chosen on {result['threshold_chosen_on']}",
         *_table(result["by_tone"]),

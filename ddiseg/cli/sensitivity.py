@@ -99,7 +99,8 @@ def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
         f"{counted(result['n_images'], 'image')} of {counted(result['patients'], 'patient')}, predicted by "
         f"{result['model']}; "
         f"{result['without_lesion']} of them without a lesion",
-        f"left out: {result['learned_from']} that the model learned from, {len(refused)} refused",
+        f"left out: {result['learned_from']} that the model learned from, {result['same_group']} of their "
+        f"groups, {len(refused)} refused",
         *folded_lines(refused, "images"),
         "",
         f"{'change':<17}{'tone':<9}{'IoU mean [95% interval]':<27}{'Dice mean [95% interval]':<27}n images",

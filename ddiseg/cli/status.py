@@ -77,6 +77,7 @@ def _as_data(status: Status) -> dict[str, Any]:
         "skips": status.skips,
         "subsets": status.subsets,
         "round_holder": status.round_holder,
+        "leaks": status.leaks,
         "next": status.next_step,
         "to_do": {
             "data_manager": [{"command": s.command, "why": s.why} for s in status.steps],
@@ -124,6 +125,10 @@ def _as_text(status: Status) -> list[str]:
     for name, by_tone in status.subsets.items():
         sizes = ", ".join(f"{tone} {n}" for tone, n in by_tone.items())
         lines.append(f"subset {name}: {sum(by_tone.values())} ({sizes})")
+    if status.leaks:
+        lines.append(
+            f"leaks by patient, lesion or near-duplicates: {', '.join(status.leaks)}; 'ddiseg verify' says more"
+        )
     return [*lines, *_to_do(status), f"next: {status.next_step}"]
 
 

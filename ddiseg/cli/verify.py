@@ -30,7 +30,9 @@ from ddiseg.outcomes import counted
 def verify(settings: Settings, to_repair: bool, originals: tuple[Path, ...]) -> None:
     """Check stored files, the catalogue and its events.
 
-    Checks every stored file against its hash, every row against its file, and states against events.
+    Checks every stored file against its hash, every row against its file, states against events, and
+    that no hold-out set, subset or validation split shares a patient, lesion or near-duplicate with
+    images that it must be apart from.
     Exits with 1 and a line for each problem where something is wrong; without --repair nothing is
     changed. Files that no row names are only counted: a stopped run leaves them, and they do no harm.
     """

@@ -15,6 +15,7 @@ from ddiseg.evaluation.arms import Arms, MaskGroup, compare_arms, summarise_grou
 from ddiseg.evaluation.drift import PERIOD_MASKS, Drift, measure_drift
 from ddiseg.evaluation.measures import MaskMeasures, count_patients, measure_mask
 from ddiseg.outcomes import Progress, silent
+from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
 
 T = TypeVar("T")
@@ -72,12 +73,13 @@ def work_report(workspace: Workspace, progress: Progress = silent) -> WorkReport
     catalogue = workspace.catalogue
     outcomes, readings = catalogue.tasks.annotation_outcomes(), catalogue.tasks.readings()
     models = {version.id: version.name for version in catalogue.models.all()}
+    keys = Groups.read(catalogue).keys([outcome.image for outcome in outcomes])
     rows: list[MaskMeasures] = []
     left_out = []
-    for done, outcome in enumerate(outcomes, 1):
+    for done, (outcome, group) in enumerate(zip(outcomes, keys, strict=True), 1):
         of_image = readings.get(outcome.image.id, ())
         try:
-            rows.append(measure_mask(workspace, outcome, models, of_image))
+            rows.append(measure_mask(workspace, outcome, models, of_image, group))
         except DdisegError as error:
             left_out.append(f"{outcome.image.name}: {error}")
         progress(done, len(outcomes))

@@ -27,6 +27,7 @@ from ddiseg.catalogue.records import (
     HoldoutCounts,
 )
 from ddiseg.errors import InputError
+from ddiseg.outcomes import counted
 
 #: By how much a tone's lower bound may drop, in IoU.
 MAX_DROP = 0.02
@@ -39,12 +40,13 @@ _NAMES = {MEAN: "mean IoU", LESION: "lesion IoU"}
 class HoldoutImage:
     """A hold-out image with the confusion matrices (C, C) of both models' predictions."""
 
-    patient: str
+    group: str  #: key of its group
     tone: str
     valid: Sequence[int]  #: classes that the annotator could use
     candidate: NDArray[np.int64]
     current: NDArray[np.int64] | None  #: None where there is no current model to compare with
     drawn_over: CurrentPrediction = CurrentPrediction.NONE
+    content_hash: str = ""  #: of the photograph; empty where it has none
 
 
 def check_max_drop(max_drop: float) -> None:
@@ -58,14 +60,16 @@ def decide(
     compared_with: str | None,
     max_drop: float = MAX_DROP,
     *,
+    leaked: int = 0,
     unusable: str | None = None,
 ) -> GateDecision:
     """Return the decision on a candidate by hold-out images.
 
     Args:
-        images: hold-out images; may be empty.
+        images: hold-out images that do not leak; may be empty.
         compared_with: name of the current model version; None where there is none.
         max_drop: by how much a tone's lower bound may drop, in IoU.
+        leaked: hold-out images left out, as a version learned from others of their groups.
         unusable: name of the current model version and why it can't predict.
 
     Raises:
@@ -77,13 +81,14 @@ def decide(
     by_tone = {tone: _compare_unbiased(members) for tone, members in groups.items() if members}
     overall = _compare_unbiased(images)
     refusals = _worse_overall(overall, max_drop) + _dropped(by_tone, max_drop)
-    not_evaluated = _why_not_evaluated(overall, compared_with, unusable)
+    not_evaluated = _why_not_evaluated(overall, compared_with, leaked, unusable)
     return GateDecision(
         passed=not refusals,
         evaluated=not_evaluated is None,
         reasons=(
             *refusals,
             *([not_evaluated] if not_evaluated else _why_passed(overall, refusals)),
+            *_leaked(leaked),
             *_biased(images, overall, by_tone, compared_with),
             *_few(by_tone),
         ),
@@ -91,8 +96,10 @@ def decide(
         max_drop=max_drop,
         holdout=HoldoutCounts(
             images=len(images),
-            patients=len({each.patient for each in images}),
+            patients=len({each.group for each in images}),
             by_tone={tone: len(members) for tone, members in groups.items() if members},
+            members=tuple(each.content_hash for each in images if each.content_hash),
+            leaked=leaked,
             over_predictions=_count_over_predictions(images),
         ),
         overall=overall,
@@ -117,7 +124,7 @@ def _compare_unbiased(images: Sequence[HoldoutImage]) -> GateComparison:
 
 
 def _compare(images: Sequence[HoldoutImage]) -> GateComparison:
-    patients = [each.patient for each in images]
+    groups = [each.group for each in images]
     candidate, current = _values(images)
     difference = None
     if current is not None:
@@ -125,10 +132,10 @@ def _compare(images: Sequence[HoldoutImage]) -> GateComparison:
     return GateComparison(
         n=len(images),
         over_predictions=sum(each.drawn_over is not CurrentPrediction.NONE for each in images),
-        patients=len(set(patients)),
-        candidate=_estimates(candidate, patients),
-        current=None if current is None else _estimates(current, patients),
-        difference=None if difference is None else _estimates(difference, patients),
+        patients=len(set(groups)),
+        candidate=_estimates(candidate, groups),
+        current=None if current is None else _estimates(current, groups),
+        difference=None if difference is None else _estimates(difference, groups),
     )
 
 
@@ -162,23 +169,25 @@ def _values(
 
 
 def _estimates(
-    values: Mapping[str, NDArray[np.float64]], patients: Sequence[str]
+    values: Mapping[str, NDArray[np.float64]], groups: Sequence[str]
 ) -> dict[str, Estimate]:
     estimates = {}
     for measure, each in values.items():
         counts = ~np.isnan(each)
-        kept = [patient for patient, count in zip(patients, counts, strict=True) if count]
-        # The patients of a group are stored once, not with each estimate.
+        kept = [group for group, count in zip(groups, counts, strict=True) if count]
+        # The number of groups is stored once, not with each estimate.
         estimates[measure] = replace(Sample(each[counts], kept).estimate(), groups=None)
     return estimates
 
 
 def _why_not_evaluated(
-    overall: GateComparison, compared_with: str | None, unusable: str | None
+    overall: GateComparison, compared_with: str | None, leaked: int, unusable: str | None
 ) -> str | None:
     """Return why nothing can be compared; None where it can."""
     if unusable is not None:
         return f"not evaluated: {unusable}"
+    if not overall.n and leaked:
+        return "not evaluated: no hold-out mask is left to compare"
     if not overall.n:
         return "not evaluated: the hold-out set has no accepted mask yet"
     if compared_with is None or overall.difference is None:
@@ -220,6 +229,16 @@ def _why_passed(overall: GateComparison, refusals: Sequence[str]) -> list[str]:
     if refusals or overall.difference is None:
         return []
     return [f"{_NAMES[m]}: {_difference(e)}" for m, e in overall.difference.items() if e.interval]
+
+
+def _leaked(leaked: int) -> list[str]:
+    """Return how many hold-out masks can't be compared, as their groups leak."""
+    if not leaked:
+        return []
+    return [
+        f"{counted(leaked, 'hold-out mask')} left out: a compared version learned from other images of "
+        "the same patient, lesion or near-duplicates"
+    ]
 
 
 def _count_over_predictions(images: Sequence[HoldoutImage]) -> dict[str, int]:

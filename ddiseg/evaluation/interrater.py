@@ -30,6 +30,7 @@ from ddiseg.errors import InputError
 from ddiseg.masks import panels
 from ddiseg.masks.agreement import BoundaryDistance, boundary_distance, cohen_kappa
 from ddiseg.outcomes import Progress, silent
+from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
 
 #: Colours of a map of differences: from Okabe and Ito's palette, none of them a class's.
@@ -47,6 +48,7 @@ class ReaderPair:
     """
 
     image: Image
+    group: str  #: key of the image's group
     readings: tuple[Mask, Mask]  #: in the order of their annotators' names
     measures: dict[str, float]  #: by the names above
 
@@ -150,8 +152,10 @@ def agreement(
     """
     read = {image_id: of_image for image_id, of_image in readings.items() if len(of_image) > 1}
     pairs: list[ReaderPair] = []
-    for done, image in enumerate(workspace.catalogue.images.select(ids=list(read)), 1):
-        pairs += _pairs(workspace, image, read[image.id])
+    images = workspace.catalogue.images.select(ids=list(read))
+    keys = Groups.read(workspace.catalogue).keys(images)
+    for done, (image, group) in enumerate(zip(images, keys, strict=True), 1):
+        pairs += _pairs(workspace, image, group, read[image.id])
         progress(done, len(read))
     if not pairs:
         raise InputError(
@@ -201,13 +205,15 @@ def write_pictures(
     return paths
 
 
-def _pairs(workspace: Workspace, image: Image, readings: Sequence[Mask]) -> Iterator[ReaderPair]:
+def _pairs(
+    workspace: Workspace, image: Image, group: str, readings: Sequence[Mask]
+) -> Iterator[ReaderPair]:
     """Yield all pairs of the readings of one image."""
     by_name = sorted(readings, key=_reader)
     pixels = [(mask, workspace.mask_over(image, mask)) for mask in by_name]
     for (one, one_pixels), (other, other_pixels) in combinations(pixels, 2):
         measures = _measures(one_pixels, other_pixels, one.classes, other.classes)
-        yield ReaderPair(image, (one, other), measures)
+        yield ReaderPair(image, group, (one, other), measures)
 
 
 def _reader(mask: Mask) -> str:
@@ -249,7 +255,7 @@ def _measures(
 def _group(pairs: Sequence[ReaderPair]) -> AgreementGroup:
     return AgreementGroup(
         images=len({pair.image.id for pair in pairs}),
-        patients=len({_patient(pair.image) for pair in pairs}),
+        patients=len({pair.group for pair in pairs}),
         pairs=len(pairs),
         means={name: _mean(pairs, name) for name in pairs[0].measures},
     )
@@ -257,18 +263,14 @@ def _group(pairs: Sequence[ReaderPair]) -> AgreementGroup:
 
 def _mean(pairs: Sequence[ReaderPair], name: str) -> Estimate:
     by_image: dict[int, list[float]] = {}
-    patients: dict[int, str] = {}
+    groups: dict[int, str] = {}
     for pair in pairs:
         value = pair.measures[name]
         if not math.isnan(value):
             by_image.setdefault(pair.image.id, []).append(value)
-            patients[pair.image.id] = _patient(pair.image)
+            groups[pair.image.id] = pair.group
     values = [float(np.mean(of_image)) for of_image in by_image.values()]
-    return Sample(values, list(patients.values())).estimate(fewest=0)
-
-
-def _patient(image: Image) -> str:
-    return image.patient or f"image {image.id}"
+    return Sample(values, list(groups.values())).estimate(fewest=0)
 
 
 def _picture(workspace: Workspace, pair: ReaderPair) -> bytes:

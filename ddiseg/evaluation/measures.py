@@ -53,7 +53,7 @@ class MaskMeasures:
     """The measures of one accepted mask."""
 
     tone: str
-    patient: str
+    group: str  #: key of its image's group
     arm: Arm | None  #: None where the annotator was shown a person's mask
     model: str | None  #: model version that made the prediction
     event_id: int  #: of the acceptance: the order in the event log, which no clock disturbs
@@ -66,7 +66,7 @@ def metric_sample(metric: Metric, rows: Sequence[MaskMeasures]) -> Sample:
     measured = [row for row in rows if metric in row.values]
     statistic = _STATISTICS.get(metric, Statistic.MEAN)
     return Sample(
-        [row.values[metric] for row in measured], [row.patient for row in measured], statistic
+        [row.values[metric] for row in measured], [row.group for row in measured], statistic
     )
 
 
@@ -74,7 +74,7 @@ _STATISTICS = {Metric.MEDIAN_SECONDS: Statistic.MEDIAN, Metric.UNCHANGED: Statis
 
 
 def count_patients(rows: Sequence[MaskMeasures]) -> int:
-    return len({row.patient for row in rows})
+    return len({row.group for row in rows})
 
 
 def measure_mask(
@@ -82,6 +82,7 @@ def measure_mask(
     outcome: AnnotationOutcome,
     models: dict[int, str],
     readings: Sequence[Mask],
+    group: str,
 ) -> MaskMeasures:
     """Measure one accepted mask.
 
@@ -90,6 +91,7 @@ def measure_mask(
         outcome: how the mask came about.
         models: names of the model versions by id.
         readings: masks of the image by different people, each drawn independently.
+        group: key of the image's group.
 
     Raises:
         WorkspaceError, InputError: a mask's file is missing or damaged.
@@ -110,8 +112,7 @@ def measure_mask(
         values[Metric.READERS_DICE] = dice
     events = workspace.catalogue.events.of_image(image.id)
     accepted = [event for event in events if event.kind == Action.ACCEPT][-1]
-    patient = image.patient or f"image {image.id}"
-    return MaskMeasures(image.tone, patient, arm, model, accepted.id, accepted.at, values)
+    return MaskMeasures(image.tone, group, arm, model, accepted.id, accepted.at, values)
 
 
 def _edits(prediction: masks.Mask, accepted: masks.Mask) -> dict[Metric, float]:

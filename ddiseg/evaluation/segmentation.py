@@ -41,6 +41,7 @@ from ddiseg.outcomes import (
     reasons_in_words,
     silent,
 )
+from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
 
 
@@ -71,8 +72,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate the newest prediction of each image that has a truth; store and return the result.
 
-    A prediction by a model that was trained on a mask of the same image is never used: the newest
-    one by another model is, or the image is left out and counted. A truth does not become a mask of
+    A prediction by a model that was trained on a mask of the same image, or of another image of its
+    group, is never used: the newest one by another model is, or the image is left out and counted. A truth does not become a mask of
     its image.
 
     Args:
@@ -119,12 +120,15 @@ def evaluate(
         source = "accepted masks"
     wanted = None if subset is None else workspace.catalogue.subsets.members(subset)
     provenance = Provenance(workspace.catalogue.masks.all())
-    choices = unleaked_predictions(workspace.catalogue, provenance)
+    groups = Groups.read(workspace.catalogue)
+    choices = unleaked_predictions(workspace.catalogue, groups.relatives, provenance)
+    versions = workspace.catalogue.models.all()
+    learned = provenance.images_learned(d for version in versions for d in version.training_masks)
     names = load_protocol().class_names
     confusions, images, valid = [], [], []
     compared: list[Compared] = []
     models: Counter[str] = Counter()
-    trained_on, outside = 0, 0
+    trained_on, same_group, outside = 0, 0, 0
     unpredicted: list[Image] = []
     drawn_over = 0
     for done, item in enumerate(truths, 1):
@@ -134,7 +138,8 @@ def evaluate(
             continue
         prediction, model, leaked = choices.get(item.image.id, (None, "", False))
         if prediction is None:
-            trained_on += leaked
+            trained_on += leaked and item.image.id in learned
+            same_group += leaked and item.image.id not in learned
             unpredicted += [] if leaked else [item.image]
             continue
         predicted = workspace.mask_over(item.image, prediction)
@@ -149,9 +154,10 @@ def evaluate(
         compared.append(Compared(item.image.id, prediction.id, truth_hash, iou))
     refused += refusals_of(faults)
     if not images:
-        raise InputError(_nothing_to_evaluate(source, refused, trained_on, unpredicted, outside))
-    patients = [i.patient or f"image {i.id}" for i in images]
-    arrays = np.stack(confusions), patients, np.array(valid)
+        left_out = trained_on + same_group
+        raise InputError(_nothing_to_evaluate(source, refused, left_out, unpredicted, outside))
+    keys = groups.keys(images)
+    arrays = np.stack(confusions), keys, np.array(valid)
     shown = {name for index, name in enumerate(names) if arrays[2][:, index].any()}
     overall = estimate_classes(*arrays, names, resamples=resamples, seed=seed)
     by_tone = estimate_classes_by_stratum(
@@ -163,8 +169,9 @@ def evaluate(
         "subset": subset,
         "models": dict(models),
         "n_images": len(images),
-        "patients": len(set(patients)),
+        "patients": len(set(keys)),
         "learned_from": trained_on,
+        "same_group": same_group,
         "without_prediction": len(unpredicted),
         "notes": [*notes, *_notes(workspace, models, drawn_over)],
         "refused": [f"{each.name}: {each.note}" for each in refused],
@@ -216,7 +223,8 @@ def _nothing_to_evaluate(
         reasons.append(f"refused: {reasons_in_words(refused, 'truths')}")
     if trained_on:
         reasons.append(
-            f"{trained_on} are of images that the model was trained on: give --truth masks of other images"
+            f"{trained_on} are of images that the model was trained on, or of their groups (patient, lesion, "
+            "near-duplicates): give --truth masks of other images"
         )
     if unpredicted:
         states = sorted({image.state for image in unpredicted})

@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ddiseg.catalogue import FROM_DIAGNOSIS, Details
+from ddiseg.catalogue.identifiers import is_placeholder, normalise_id
+from ddiseg.catalogue.images import UNKNOWN_ID
 from ddiseg.errors import InputError
 from ddiseg.ingest.coded_values import is_blank, parse_malignant, parse_tone
 from ddiseg.ingest.csv_table import read_table
@@ -32,6 +34,9 @@ class Key(StrEnum):
     LESION = "lesion"
     MALIGNANT = "malignant"
 
+
+#: The columns that hold ids.
+IDS = (Key.PATIENT, Key.LESION)
 
 Columns = Mapping[Key, str]
 
@@ -144,8 +149,8 @@ def read_details(values: Mapping[Key, str], tone_source: str, malignant_source: 
         malignant=malignant,
         malignant_source=malignant_source[:MAX_LENGTH] if malignant is not None else None,
         diagnosis=_text(Key.DIAGNOSIS, values),
-        patient=_text(Key.PATIENT, values),
-        lesion=_text(Key.LESION, values),
+        patient=_id(Key.PATIENT, values),
+        lesion=_id(Key.LESION, values),
     )
 
 
@@ -160,6 +165,7 @@ def read_as_unknown(values: Mapping[Key, str]) -> dict[Key, str]:
         found[Key.TONE] = tone
     if not is_blank(malignant) and parse_malignant(malignant) is None:
         found[Key.MALIGNANT] = malignant
+    found |= {key: values[key].strip() for key in IDS if is_placeholder(values.get(key, ""))}
     return found
 
 
@@ -228,8 +234,19 @@ def _check_name(image: str) -> None:
 
 def _text(key: Key, values: Mapping[Key, str]) -> str | None:
     value = values.get(key, "").strip()
-    if is_blank(value):
-        return None
+    return None if is_blank(value) else _short(key, value)
+
+
+def _id(key: Key, values: Mapping[Key, str]) -> str | None:
+    """Return an id in its one spelling, UNKNOWN_ID for a placeholder, None for a blank."""
+    text = values.get(key, "")
+    if is_placeholder(text):
+        return UNKNOWN_ID
+    value = normalise_id(text)
+    return None if value is None else _short(key, value)
+
+
+def _short(key: Key, value: str) -> str:
     if len(value) > MAX_LENGTH:
         raise InputError(f"{key} is {len(value)} characters long; {MAX_LENGTH} at most")
     return value

@@ -25,6 +25,7 @@ from ddiseg.ingest.diagnoses import (
     label_malignancy,
 )
 from ddiseg.ingest.folder import FoundFile, Listing, list_folder, read_file
+from ddiseg.ingest.id_notes import id_notes
 from ddiseg.ingest.matching import Matched, match_rows, refuse_other_photographs
 from ddiseg.ingest.metadata import Columns, read_metadata
 from ddiseg.outcomes import (
@@ -37,6 +38,7 @@ from ddiseg.outcomes import (
     worker_threads,
 )
 from ddiseg.pixel_budget import BUDGET
+from ddiseg.sampling.leaks import find_leaks, new_leaks
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.stored_files import is_intact
 from ddiseg.workspace.workspace import Workspace, default_actor
@@ -65,6 +67,7 @@ class PhotographImport:
     files_without_row: list[str]
     near_duplicates: list[NearDuplicate]
     notes: list[str]
+    leaks: list[str]  #: sets of images that this import joined with what they must be apart from
 
 
 def import_photographs(
@@ -154,8 +157,10 @@ def import_files(
     row = open_dataset() if catalogue.find_dataset(dataset) else None
     dataset_id = row.id if row else None
     actor = actor or default_actor()
+    leaks = find_leaks(workspace.catalogue)
     job = _PhotographImporter(workspace, open_dataset, dataset_id, labels, in_place, actor)
     outcomes = job.run(files, progress)
+    changed = any(o.outcome in (Outcome.ADDED, Outcome.REPAIRED) for o in outcomes)
     taken = [o.name for o in outcomes if o.outcome is not Outcome.REFUSED]
     return PhotographImport(
         dataset=dataset,
@@ -163,7 +168,15 @@ def import_files(
         rows_without_file=matched.rows_without_file,
         files_without_row=[name for name in taken if name not in matched.details],
         near_duplicates=_near_duplicates(workspace, job.added),
-        notes=[*matched.notes, *labels.summary(job.stored(taken)), *labels.notes],
+        notes=[
+            *matched.notes,
+            *labels.summary(job.stored(taken)),
+            *labels.notes,
+            *(id_notes(workspace.catalogue, dataset) if changed else []),
+        ],
+        leaks=[leak.line for leak in new_leaks(leaks, find_leaks(workspace.catalogue))]
+        if changed
+        else [],
     )
 
 

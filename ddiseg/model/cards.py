@@ -42,6 +42,7 @@ from ddiseg.model.registry import (
     refresh_command,
 )
 from ddiseg.outcomes import FileOutcome, Outcome
+from ddiseg.sampling.leaks import leaked_since
 from ddiseg.workspace.workspace import Workspace
 from fedd.weights.names import SHIPPED, is_named
 
@@ -113,7 +114,7 @@ def model_card(workspace: Workspace, version: ModelVersion) -> dict[str, Any]:
             "said": gate_status(version).value,
             **{key: (version.gate or {}).get(key) for key in _GATE_KEPT},
         },
-        "limits": _limits(version, metrics),
+        "limits": _limits(workspace, version, metrics),
         "reproduce": {
             "command": f"{refresh_command(version)} --backbone {shlex.quote(_backbone_name(version))} "
             f"--seed {version.settings.get('seed', 0)}",
@@ -179,7 +180,9 @@ def _backbone_name(version: ModelVersion) -> str:
     return version.backbone if is_named(version.backbone) else PurePath(version.backbone).name
 
 
-def _limits(version: ModelVersion, metrics: Mapping[str, PerformanceTable]) -> list[str]:
+def _limits(
+    workspace: Workspace, version: ModelVersion, metrics: Mapping[str, PerformanceTable]
+) -> list[str]:
     """Return the limits of a version, a sentence each."""
     found = []
     if absent := version.metrics.get("absent_classes"):
@@ -190,6 +193,7 @@ def _limits(version: ModelVersion, metrics: Mapping[str, PerformanceTable]) -> l
     found += [line for tone in load_protocol().tones if (line := _tone_limit(version, tone.name))]
     if version.kind == ModelKind.SEGMENTATION:
         found += _unmeasured_tones(metrics)
+    found += _leaked(workspace, version)
     found += [_sentence(note) for note in version.metrics.get("notes", ())]
     status = gate_status(version)
     if status in _GATE_LIMITS:
@@ -204,6 +208,24 @@ def _limits(version: ModelVersion, metrics: Mapping[str, PerformanceTable]) -> l
         )
     )
     return found
+
+
+def _leaked(workspace: Workspace, version: ModelVersion) -> list[str]:
+    """Return a sentence where ids corrected after the training joined its images with its tests."""
+    leaked = leaked_since(workspace.catalogue, version)
+    parts = {
+        "hold-out set": leaked.holdout,
+        "validation split": leaked.validation,
+        "last evaluation": leaked.evaluation,
+    }
+    if not any(parts.values()):
+        return []
+    counts = ", ".join(f"{n} of its {name}" for name, n in parts.items() if n)
+    return [
+        "Ids that were corrected after it was trained show that images of its tests share a group "
+        f"(patient, lesion, near-duplicates) with images that it learned from ({counts}): its estimates "
+        "there are too optimistic."
+    ]
 
 
 def _tone_limit(version: ModelVersion, tone: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from ddiseg.catalogue.tables import Image, Mask, ModelVersion
 from ddiseg.evaluation import gate
 from ddiseg.model.storage import LostModelError, load_version, stored_probes
 from ddiseg.outcomes import Progress, silent, track
-from ddiseg.sampling.groups import patient_key
+from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache
@@ -68,17 +68,31 @@ def compare_on_holdout(
     holdout: Sequence[tuple[Image, Mask]],
     max_drop: float,
     *,
+    groups: Groups,
+    learned: Collection[int],
     cache: FeatureCache | None,
     unusable: str | None,
     progress: Progress = silent,
 ) -> gate.GateDecision:
     """Return the gate's decision on new probes, by hold-out images and their accepted masks.
 
-    `unusable` is the reason why the current model can't predict, see `load_current_model`.
+    A hold-out image is left out where either model learned from another image of its group, which
+    ids that were corrected later may have joined.
+
+    Args:
+        learned: ids of the images that the new probes learned from.
+        unusable: the reason why the current model can't predict, see `load_current_model`.
     """
     provenance = Provenance(workspace.catalogue.masks.all())
+    known = set(learned)
+    if current is not None:
+        known |= provenance.images_learned(current.version.training_masks)
+    ids = {image.id for image, _ in holdout}
+    leaked = groups.sharing(ids, known - ids)
+    compared = [(image, mask) for image, mask in holdout if image.id not in leaked]
+    keys = groups.keys([image for image, _ in compared])
     images = []
-    for image, mask in track(holdout, progress):
+    for (image, mask), group in zip(track(compared, progress), keys, strict=True):
         photograph = workspace.photograph(image)
         truth = workspace.mask_over(image, mask)
         confusion, prediction = None, gate.CurrentPrediction.NONE
@@ -87,16 +101,17 @@ def compare_on_holdout(
             prediction = _prediction_under(provenance, mask, current.version)
         images.append(
             gate.HoldoutImage(
-                patient=patient_key(image),
+                group=group,
                 tone=image.tone,
                 valid=mask.classes,
                 candidate=_confusion(truth, probes, net, photograph, cache),
                 current=confusion,
                 drawn_over=prediction,
+                content_hash=image.content_hash,
             )
         )
     name = current.version.name if current else None
-    return gate.decide(images, name, max_drop, unusable=unusable)
+    return gate.decide(images, name, max_drop, leaked=len(leaked), unusable=unusable)
 
 
 def _prediction_under(

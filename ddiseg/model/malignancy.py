@@ -26,7 +26,7 @@ from ddiseg.model.storage import (
     store_model,
 )
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, Stages, silent, silent_stages, track
-from ddiseg.sampling.groups import group_keys
+from ddiseg.sampling.groups import Groups
 from ddiseg.sampling.subsets import RESERVED
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.stored_files import is_intact
@@ -89,15 +89,15 @@ def refresh_malignancy(
             is no such device.
         NotFoundError: an unknown subset.
     """
-    group_of = group_keys(workspace.catalogue.images.select())
-    images, left_out = _learnable(workspace, group_of, exclude)
+    groups = Groups.read(workspace.catalogue)
+    images, left_out = _learnable(workspace, groups, exclude)
     net = place(load_backbone(backbone), device)
     settings = replace(settings or default_settings(net.config, len(images)), seed=seed)
-    groups = [group_of[image.id] for image in images]
+    keys = groups.keys(images)
     malignant = np.array([bool(image.malignant) for image in images])
     tones = [image.tone for image in images]
     in_validation = stratified_validation(
-        malignant.tolist(), tones, groups, settings.validation, seed
+        malignant.tolist(), tones, keys, settings.validation, seed
     )
     learned = {
         image.content_hash: {"malignant": bool(image.malignant), "validation": bool(validates)}
@@ -119,7 +119,7 @@ def refresh_malignancy(
     digest = store_model(workspace, done.classifier.save)
     scores = _scores(
         [image for image, validates in zip(images, in_validation, strict=True) if validates],
-        [group for group, validates in zip(groups, in_validation, strict=True) if validates],
+        [key for key, validates in zip(keys, in_validation, strict=True) if validates],
         done.classifier.probabilities(examples.part(in_validation).features).tolist(),
         done.classifier.threshold,
     )
@@ -205,22 +205,25 @@ def evaluate_malignancy(
     """
     version = workspace.catalogue.models.current(ModelKind.MALIGNANCY)
     probabilities = workspace.catalogue.malignancy.of_version(version.id)
-    group_of = group_keys(workspace.catalogue.images.select())
+    groups = Groups.read(workspace.catalogue)
     chosen = workspace.catalogue.images.select(subset=subset)
     everything = chosen if subset is None else workspace.catalogue.images.select()
-    seen = {group_of[i.id] for i in everything if i.content_hash in version.training_images}
+    learned = {i.id for i in everything if i.content_hash in version.training_images}
     known = [image for image in chosen if image.malignant is not None]
-    unseen = [image for image in known if group_of[image.id] not in seen]
+    seen = groups.sharing((image.id for image in known), learned)
+    unseen = [image for image in known if image.id not in seen]
     scored = [image for image in unseen if image.id in probabilities]
     counts = {
         "unknown_malignancy": len(chosen) - len(known),
-        "learned_from": len(known) - len(unseen),
+        "learned_from": sum(image.id in learned for image in known),
+        "same_group": len(seen - learned),
         "without_probability": len(unseen) - len(scored),
     }
     if not scored:
         raise InputError(
             f"nothing to evaluate {version.name} on: of {len(chosen)} images, "
-            f"{counts['learned_from']} were learned from (or others of their patients were), "
+            f"{counts['learned_from']} were learned from, {counts['same_group']} are of groups (patient, "
+            "lesion, near-duplicates) that were, "
             f"{counts['unknown_malignancy']} are of unknown malignancy, "
             f"{counts['without_probability']} have no probability yet; keep a test set aside with "
             "'ddiseg malignancy train --exclude SUBSET', then run 'ddiseg malignancy predict --subset "
@@ -231,8 +234,7 @@ def evaluate_malignancy(
     if paper_threshold and any(image.malignant for image in scored):
         truth = np.array([bool(image.malignant) for image in scored])
         threshold = best_threshold(truth, np.array(values))
-    groups = [group_of[image.id] for image in scored]
-    scores = _scores(scored, groups, values, threshold, resamples, seed)
+    scores = _scores(scored, groups.keys(scored), values, threshold, resamples, seed)
     result: dict[str, Any] = {
         "note": DISCLAIMER,
         "model": version.name,
@@ -267,12 +269,12 @@ def load_classifier_version(
 
 
 def _learnable(
-    workspace: Workspace, group_of: dict[int, str], exclude: Sequence[str]
+    workspace: Workspace, groups: Groups, exclude: Sequence[str]
 ) -> tuple[list[Image], dict[str, int]]:
     """Return the images to learn from, ordered by content hash, and how many are left out, by reason."""
     subsets = workspace.catalogue.subsets
     test_sets = sorted({*exclude, *({PAPER_TEST} & set(subsets.names()))})
-    excluded = {group_of[image_id] for name in test_sets for image_id in subsets.members(name)}
+    excluded = groups.relatives({i for name in test_sets for i in subsets.members(name)})
     images: list[Image] = []
     left_out = Counter({"of unknown malignancy": 0, "skipped": 0, "held out": 0})
     for image in workspace.catalogue.images.select():
@@ -280,7 +282,7 @@ def _learnable(
             left_out["of unknown malignancy"] += 1
         elif image.state == State.SKIPPED:
             left_out["skipped"] += 1
-        elif group_of[image.id] in excluded:
+        elif image.id in excluded:
             left_out["held out"] += 1
         else:
             images.append(image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import PurePath
 from typing import TypedDict
 
@@ -20,7 +21,8 @@ from annotation_protocol.estimates import (
 from ddiseg.catalogue import ModelKind
 from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
-from ddiseg.sampling.groups import patient_key
+from ddiseg.sampling.groups import Groups
+from ddiseg.sampling.leaks import leaked_since
 from ddiseg.workspace.workspace import Workspace
 
 #: Tone of the rows that count all images together.
@@ -78,6 +80,11 @@ def performance_tables(workspace: Workspace, version: ModelVersion) -> dict[str,
             "evaluation": _evaluation(workspace, version),
             "validation": _validation(version),
         }
+    leaked = asdict(leaked_since(workspace.catalogue, version))
+    leaked["held_out"] = leaked.pop("holdout")
+    for key, n in leaked.items():
+        if n and (table := tables.get(key)):
+            table["about"] += f" {leaked_text(n)}"
     return {key: table for key, table in tables.items() if table is not None}
 
 
@@ -98,7 +105,7 @@ def holdout_table(version: ModelVersion) -> PerformanceTable | None:
     groups = {ALL: decision.overall, **decision.by_tone}
     about = (
         f"{sample_size(holdout.images, holdout.patients)}, not learned from, in the hold-out set when it "
-        "was trained."
+        f"was trained.{_left_out(holdout.leaked)}"
     )
     if biased := sum(holdout.over_predictions.values()):
         about += (
@@ -152,6 +159,15 @@ def side_by_side(tables: Mapping[str, PerformanceTable]) -> PerformanceTable | N
     )
 
 
+def leaked_text(n: int) -> str:
+    """Return what is wrong with estimates of which `n` images turned out to leak."""
+    are = "image shares" if n == 1 else "images share"
+    return (
+        f"By ids that were corrected since, {n} of these {are} a patient or lesion with images that it "
+        "learned from, or are near-duplicates of them: these estimates are too optimistic."
+    )
+
+
 def estimate_text(estimate: PerformanceEstimate | None, *, signed: bool = False) -> str:
     """Return an estimate as it is printed: always with its n, and only with an interval."""
     if estimate is None:
@@ -189,24 +205,26 @@ def _random(workspace: Workspace, version: ModelVersion) -> PerformanceTable | N
     predicted = {mask.image_id: mask for mask in masks if mask.model_version_id == version.id}
     accepted = workspace.catalogue.masks.accepted()
     wanted = workspace.catalogue.batches.random_images() & accepted.keys() & predicted.keys()
-    wanted -= provenance.images_learned(version.training_masks)
+    groups = Groups.read(workspace.catalogue)
+    wanted -= (learned := provenance.images_learned(version.training_masks))
+    wanted -= (leaked := groups.sharing(wanted, learned))
     if not wanted:
         return None
     images = workspace.catalogue.images.select(ids=sorted(wanted))
     pairs = [(image, accepted[image.id], predicted[image.id]) for image in images]
     names = load_protocol().class_names
-    patients = [patient_key(image) for image in images]
+    keys = groups.keys(images)
     confusions = np.stack([_confusion(workspace, *pair, len(names)) for pair in pairs])
     valid = np.array([[c in truth.classes for c in range(len(names))] for _, truth, _ in pairs])
     tones = [image.tone for image in images]
-    overall = estimate_classes(confusions, patients, valid, names)
-    by_tone = estimate_classes_by_stratum(confusions, patients, valid, tones, names)
+    overall = estimate_classes(confusions, keys, valid, names)
+    by_tone = estimate_classes_by_stratum(confusions, keys, valid, tones, names)
     own = sum(provenance.prediction_under(truth, version.id) is not None for _, truth, _ in pairs)
     return PerformanceTable(
         title="Accepted images that were sampled at random",
-        about=f"{sample_size(len(images), len(set(patients)))}, sampled at random, not because a model "
+        about=f"{sample_size(len(images), len(set(keys)))}, sampled at random, not because a model "
         "was uncertain, and not learned from: this test has no selection bias. Masks that were "
-        f"corrected from this version's own predictions, which favours it: {own}.",
+        f"corrected from this version's own predictions, which favours it: {own}.{_left_out(len(leaked))}",
         columns=[version.name],
         paired=False,
         rows=[
@@ -214,6 +232,12 @@ def _random(workspace: Workspace, version: ModelVersion) -> PerformanceTable | N
             for tone, scores in {ALL: overall, **by_tone}.items()
         ],
     )
+
+
+def _left_out(leaked: int) -> str:
+    if not leaked:
+        return ""
+    return f" Left out, since it learned from others of their groups (patient, lesion, near-duplicates): {leaked}."
 
 
 def _confusion(

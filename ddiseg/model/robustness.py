@@ -22,7 +22,7 @@ from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.model.lighting import LightChange, colour_temperature, exposure, one_grey_level
 from ddiseg.model.storage import load_version
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent
-from ddiseg.sampling.groups import patient_key
+from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
 
 #: Default changes: a third of a stop, and a common error of automatic white balance.
@@ -77,16 +77,18 @@ def sensitivity(
     candidates = workspace.catalogue.images.select(subset=subset, states=wanted)
     provenance = Provenance(workspace.catalogue.masks.all())
     learned = provenance.images_learned(version.training_masks)
-    chosen = _sample([i for i in candidates if i.id not in learned], per_tone, seed)
+    groups = Groups.read(workspace.catalogue)
+    related = groups.relatives(learned)
+    chosen = _sample([i for i in candidates if i.id not in related], per_tone, seed)
     if not chosen:
         raise InputError(
-            f"no image to measure: {version.name} learned from "
-            f"{sum(i.id in learned for i in candidates)} of {len(candidates)} images; import more "
-            "photographs, or choose others with --subset and --state"
+            f"no image to measure: {version.name} learned from {sum(i.id in related for i in candidates)} "
+            f"of {len(candidates)} images, or from others of their groups (patient, lesion, "
+            "near-duplicates); import more photographs, or choose others with --subset and --state"
         )
     protocol = load_protocol()
     refused = [] if refused is None else refused
-    measured = _Measurements([change.name for change in changes], one_grey_level().name)
+    measured = _Measurements([change.name for change in changes], one_grey_level().name, groups)
     for image, confusions in _compared(
         workspace, version, chosen, [*changes, one_grey_level()], refused, progress
     ):
@@ -103,8 +105,9 @@ def sensitivity(
         "per_tone": per_tone,
         "seed": seed,
         "n_images": len(measured.images),
-        "patients": len(set(measured.patients)),
+        "patients": groups.count(image.id for image in measured.images),
         "learned_from": sum(i.id in learned for i in candidates),
+        "same_group": sum(i.id in related - learned for i in candidates),
         "refused": [f"{each.name}: {each.note}" for each in refused],
         "bootstrap": {"over": "patients", "resamples": resamples, "seed": seed},
         **measured.estimates(protocol, resamples, seed),
@@ -152,9 +155,10 @@ def _compared(
 class _Measurements:
     """The measurements of each image, and the estimates from all of them."""
 
-    def __init__(self, changes: Sequence[str], control: str) -> None:
+    def __init__(self, changes: Sequence[str], control: str, groups: Groups) -> None:
         self.changes, self.control = [*changes, control], control
         self.images: list[Image] = []
+        self._groups = groups
         self._lesions: list[NDArray[np.int64]] = []
 
     def add(self, image: Image, confusions: NDArray[np.int64], lesion: int) -> None:
@@ -165,10 +169,6 @@ class _Measurements:
         pairs = np.stack([neither, after - both, before - both, both], -1)
         self.images.append(image)
         self._lesions.append(pairs.reshape(-1, 2, 2))
-
-    @property
-    def patients(self) -> list[str]:
-        return [patient_key(image) for image in self.images]
 
     def estimates(self, protocol: Protocol, resamples: int, seed: int) -> dict[str, Any]:
         """Return the estimates by change and tone, over all changes, and the difference between tones."""
@@ -209,12 +209,10 @@ class _Measurements:
     def _score(
         self, confusions: NDArray[np.int64], rows: Sequence[int], resamples: int, seed: int
     ) -> ClassEstimates:
-        patients = [self.patients[row] for row in rows]
+        keys = self._keys(rows)
         valid = np.ones((len(rows), 2), np.bool_)
         names = ("rest", LESION)
-        scores = estimate_classes(
-            confusions, patients, valid, names, resamples=resamples, seed=seed
-        )
+        scores = estimate_classes(confusions, keys, valid, names, resamples=resamples, seed=seed)
         return scores[LESION]
 
     def _together(
@@ -241,7 +239,11 @@ class _Measurements:
 
     def _with_lesion(self, steadiness: NDArray[np.float64], rows: Sequence[int]) -> Sample:
         kept = [row for row in rows if not np.isnan(steadiness[row])]
-        return Sample(steadiness[kept], [self.patients[row] for row in kept])
+        return Sample(steadiness[kept], self._keys(kept))
+
+    def _keys(self, rows: Sequence[int]) -> list[str]:
+        keys = self._groups.keys(self.images)
+        return [keys[row] for row in rows]
 
 
 def _steadiness(confusions: NDArray[np.int64]) -> NDArray[np.float64]:

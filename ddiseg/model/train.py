@@ -29,7 +29,8 @@ from ddiseg.model.storage import (
     stored_probes,
 )
 from ddiseg.outcomes import Progress, Stages, silent, silent_stages, track
-from ddiseg.sampling.groups import group_keys, patient_key
+from ddiseg.sampling.groups import Groups
+from ddiseg.sampling.leaks import leaked_since
 from ddiseg.sampling.splits import assign_splits
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import Backbone, DiffusionUNet, Replicas, place
@@ -123,12 +124,15 @@ def train_version(
         None if from_scratch else _warm_start_source(workspace, current, net, settings, hashes)
     )
     cache = feature_cache(workspace, cache_limit)
-    groups = group_keys([image for image, _ in pairs])
+    groups = Groups.read(workspace.catalogue)
+    keys = groups.keys([image for image, _ in pairs])
     started = time.monotonic()
     probes = train_probes(
         (
-            Example(workspace.photograph(image), workspace.mask(mask), groups[image.id], image.tone)
-            for image, mask in track(pairs, stages("Reading photographs"))
+            Example(workspace.photograph(image), workspace.mask(mask), key, image.tone)
+            for (image, mask), key in zip(
+                track(pairs, stages("Reading photographs")), keys, strict=True
+            )
         ),
         net,
         settings,
@@ -139,7 +143,7 @@ def train_version(
     )
     seconds = time.monotonic() - started
     record, embeddings = training_metrics(
-        workspace, probes, net, pairs, cache, stages("Measuring, photographs")
+        workspace, probes, net, pairs, groups, cache, stages("Measuring, photographs")
     )
     measured = {
         "seconds": round(seconds, 1),
@@ -158,6 +162,8 @@ def train_version(
             loaded,
             holdout,
             max_drop,
+            groups=groups,
+            learned=[image.id for image, _ in pairs],
             cache=cache,
             unusable=unusable,
             progress=stages("Comparing with the current model, photographs"),
@@ -191,12 +197,13 @@ def training_metrics(
     probes: Probes,
     net: Backbone,
     pairs: Sequence[tuple[Image, Mask]],
+    groups: Groups,
     cache: FeatureCache | None,
     progress: Progress = silent,
 ) -> tuple[dict[str, Any], dict[int, NDArray[np.float32]]]:
     """Return the stored record of a training, as JSON has it, and the embeddings by image id.
 
-    `validation` is measured on the validation split: images by tone, temperature, calibration error,
+    `validation` is measured on the validation split: images by tone, their content hashes, temperature, calibration error,
     and IoU by class with n and interval; None without a validation split. No mask is predicted for
     the training split: its IoU would be too high, and predicting would take longer than training.
     """
@@ -216,24 +223,28 @@ def training_metrics(
     record = {
         "steps": probes.record.steps,
         "notes": list(probes.record.notes),
-        "validation": _validation(probes, validation) if validation else None,
+        "validation": _validation(probes, validation, groups) if validation else None,
     }
     return record, embeddings
 
 
 def _validation(
-    probes: Probes, validation: Sequence[tuple[Image, Mask, NDArray[np.int64]]]
+    probes: Probes,
+    validation: Sequence[tuple[Image, Mask, NDArray[np.int64]]],
+    groups: Groups,
 ) -> dict[str, Any]:
     classes = range(len(probes.classes))
+    images = [image for image, _, _ in validation]
     scores = estimate_classes(
         np.stack([matrix for _, _, matrix in validation]),
-        [patient_key(image) for image, _, _ in validation],
+        groups.keys(images),
         np.array([[c in mask.classes for c in classes] for _, mask, _ in validation]),
         probes.classes,
     )
     return {
         "images": len(validation),
-        "by_tone": _count_tones([image for image, _, _ in validation]),
+        "by_tone": _count_tones(images),
+        "members": sorted(image.content_hash for image in images),
         "loss": probes.record.validation_loss,
         "calibration": asdict(probes.calibration) if probes.calibration else None,
         "scores": {name: score.to_json() for name, score in scores.items() if score.n},
@@ -289,6 +300,9 @@ def _find_identical_version(
     if not versions or not _has_same_setup(workspace, versions[-1], net, settings):
         return None
     newest = versions[-1]
+    leaked = leaked_since(workspace.catalogue, newest)
+    if leaked.holdout or leaked.validation:
+        return None  # another training gives estimates without what leaks
     if from_scratch and newest.training.went_on_from:
         return None
     if _refused_against_former_model(newest, current):

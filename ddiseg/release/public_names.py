@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from ddiseg.catalogue.identifiers import normalise_id
 from ddiseg.catalogue.tables import Dataset, Image
 from ddiseg.release.identifiers import Identifiers
 from ddiseg.workspace.pseudonyms import Pseudonyms, write_table
@@ -53,14 +54,16 @@ class PublicNames:
         return self.pseudonyms.image(image) + os.path.splitext(image.name)[1].lower()
 
     def patient(self, image: Image, dataset: Dataset) -> str | None:
-        if self.pseudonyms is None or image.patient is None:
-            return image.patient
-        return self.pseudonyms.patient(dataset, image.patient)
+        patient = normalise_id(image.patient)
+        if self.pseudonyms is None or patient is None:
+            return patient
+        return self.pseudonyms.patient(dataset, patient)
 
     def lesion(self, image: Image, dataset: Dataset) -> str | None:
-        if self.pseudonyms is None or image.lesion is None:
-            return image.lesion
-        return self.pseudonyms.lesion(dataset, image.lesion, image.patient)
+        lesion = normalise_id(image.lesion)
+        if self.pseudonyms is None or lesion is None:
+            return lesion
+        return self.pseudonyms.lesion(dataset, lesion, normalise_id(image.patient))
 
     def person(self, name: str | None) -> str | None:
         return name if self.pseudonyms is None or name is None else self.pseudonyms.person(name)

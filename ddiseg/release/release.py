@@ -22,6 +22,7 @@ from ddiseg.outcomes import FileOutcome, Outcome, Progress, counted, silent, wor
 from ddiseg.pixel_budget import BUDGET
 from ddiseg.release.naming import unique_stems
 from ddiseg.release.public_names import PublicDataset, PublicNames
+from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 
@@ -58,6 +59,7 @@ class ReleaseItem:
     model: str | None  #: name of the model version, where the mask is a prediction
     parent: str | None  #: content hash of the mask that this one corrects
     subsets: tuple[str, ...]
+    group: str  #: key of its group: a split of the release must not cut one
     stem: str  #: file name without ending, unique in the release
 
     @property
@@ -86,6 +88,7 @@ class ReleaseItem:
             "diagnosis": self.identity.diagnosis,
             "patient": self.identity.patient,
             "lesion": self.identity.lesion,
+            "group": self.group,
             "width": image.width,
             "height": image.height,
             "state": image.state,
@@ -274,8 +277,9 @@ def _items(
     }
     public = {number: names.dataset(dataset) for number, dataset in datasets.items()}
     stems = unique_stems([(r.id, names.image(r), public[r.dataset_id].name) for r in rows])
+    keys = Groups.read(catalogue).keys(rows)
     items = []
-    for row, stem in zip(rows, stems, strict=True):
+    for row, stem, group in zip(rows, stems, keys, strict=True):
         mask = chosen[row.id]
         parent = None if mask.parent_id is None else every[mask.parent_id]
         review = reviews.get(row.id) if row.id in accepted else None
@@ -299,6 +303,7 @@ def _items(
                 model=None if mask.model_version_id is None else models[mask.model_version_id],
                 parent=None if parent is None else parent.content_hash,
                 subsets=tuple(name for name, ids in members.items() if row.id in ids),
+                group=group,
                 stem=stem,
             )
         )

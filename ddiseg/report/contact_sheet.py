@@ -26,6 +26,7 @@ from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import DdisegError
 from ddiseg.masks import panels
 from ddiseg.report.outlines import UNITS, outlines
+from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.stored_files import read_mask
 from ddiseg.workspace.workspace import Workspace
 
@@ -77,7 +78,7 @@ class Pairs:
         catalogue = workspace.catalogue
         self.accepted = catalogue.masks.accepted()
         self.predictions = catalogue.masks.newest_predictions()
-        self._unleaked = unleaked_predictions(catalogue)
+        self._unleaked = unleaked_predictions(catalogue, Groups.read(catalogue).relatives)
         self._evaluated = catalogue.evaluations.last_compared()
         self._evaluated_predictions = catalogue.masks.get(
             [e.mask_id for e in self._evaluated.values()]

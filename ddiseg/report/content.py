@@ -15,6 +15,7 @@ from ddiseg.catalogue.records import EvaluationRecord, RobustnessRecord
 from ddiseg.catalogue.tables import Image
 from ddiseg.report.figures import Bar, dot_panels, stacked_bars
 from ddiseg.report.tables import ReportRow, ReportTable, count_table
+from ddiseg.sampling.leaks import leaked_in_last_evaluation
 
 #: Diagnoses that get a bar of their own.
 TOP_DIAGNOSES = 15
@@ -92,6 +93,7 @@ class EvaluationSection:
 
     at: str
     record: EvaluationRecord
+    leaked: int  #: images that turned out to share a group with what the model learned from
     truth: str
     left_out: tuple[str, ...]
     table: ReportTable
@@ -132,9 +134,14 @@ def last_evaluation(catalogue: Catalogue, protocol: Protocol) -> EvaluationSecti
     return EvaluationSection(
         at=at,
         record=record,
+        leaked=leaked_in_last_evaluation(catalogue),
         truth=PurePath(record.truth).name or record.truth,
         left_out=_left_out(
             (record.learned_from, "with masks that the model was trained on"),
+            (
+                record.same_group,
+                "of a group (patient, lesion, near-duplicates) that it was trained on",
+            ),
             (record.without_prediction, "without a prediction"),
             (len(record.refused), "with an unusable true mask"),
         ),
@@ -179,6 +186,10 @@ def last_robustness_run(catalogue: Catalogue) -> RobustnessSection | None:
         record=record,
         left_out=_left_out(
             (record.learned_from, "that the model was trained on"),
+            (
+                record.same_group,
+                "of a group (patient, lesion, near-duplicates) that it was trained on",
+            ),
             (len(record.refused), "that can't be read"),
             (record.without_lesion, "without a lesion in any prediction"),
         ),

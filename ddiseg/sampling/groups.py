@@ -1,11 +1,14 @@
 """Groups of images that must stay together: of one patient, of one lesion, or near-duplicates.
 
-Splits, subsets, batches and training all keep whole groups together, or apart.
+A group is everything that is connected by such links, through any image of the catalogue. Splits,
+subsets, batches and training keep whole groups together, or apart; intervals resample whole groups;
+an image is a test of a model only where the model learned from no image of its group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import json
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +16,9 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ddiseg.catalogue.tables import Image
+from ddiseg.catalogue import Catalogue
+from ddiseg.catalogue.grouping import IdScope
+from ddiseg.catalogue.identifiers import normalise_id
 from ddiseg.images import near_duplicates
 
 
@@ -34,65 +39,123 @@ class Groupable(Protocol):
     def lesion(self) -> str | None: ...
 
 
-def patient_key(image: Image) -> str:
-    """Return the patient of an image, or its content hash where the patient is not known."""
-    return image.patient or image.content_hash
+class Groups:
+    """The groups of images, by image id. An image that is in none of the rows is a group of its own."""
+
+    def __init__(
+        self, images: Sequence[Groupable], scopes: Mapping[int, IdScope] | None = None
+    ) -> None:
+        """Group `images`; use `read` unless they are all images of the catalogue already.
+
+        Args:
+            images: all images of a catalogue, since two may be linked by a third.
+            scopes: what ids are unique within, by dataset id; a dataset without one has its own.
+        """
+        self._images = images
+        self._scopes = scopes or {}
+        self._near = _near(images)
+        links = [*self._near, *_links(images, self._scopes)]
+        self.numbers = _connect(len(images), links)  #: (N,), number of each image's group
+        self._number = self._by_id(self.numbers)
+
+    @classmethod
+    def read(cls, catalogue: Catalogue) -> Groups:
+        """Return the groups of all images of a catalogue."""
+        return cls(catalogue.grouping.rows(), catalogue.grouping.scopes())
+
+    def number(self, image_id: int) -> int:
+        """Return the number of an image's group; an image that is not known has one of its own."""
+        return self._number.get(image_id, -1 - image_id)
+
+    def keys(self, images: Sequence[Groupable]) -> list[str]:
+        """Return a key of each image's group, one an image.
+
+        The key is the smallest content hash among these images of the group: it depends neither on
+        row numbers nor on other images, such as those that came into the catalogue later. Keys of two
+        calls can't be compared.
+        """
+        smallest: dict[int, str] = {}
+        numbers = [self.number(image.id) for image in images]
+        for image, number in zip(images, numbers, strict=True):
+            smallest[number] = min(image.content_hash, smallest.get(number, image.content_hash))
+        return [smallest[number] for number in numbers]
+
+    def count(self, image_ids: Iterable[int]) -> int:
+        """Return the number of groups of these images."""
+        return len({self.number(image_id) for image_id in image_ids})
+
+    def relatives(self, image_ids: Collection[int]) -> set[int]:
+        """Return the ids of all images in the groups of these images, themselves included."""
+        groups = {self.number(image_id) for image_id in image_ids}
+        return {i for i, number in self._number.items() if number in groups} | {*image_ids}
+
+    def sharing(self, image_ids: Iterable[int], others: Iterable[int]) -> set[int]:
+        """Return those of `image_ids` whose group has an image in `others`."""
+        groups = {self.number(image_id) for image_id in others}
+        return {image_id for image_id in image_ids if self.number(image_id) in groups}
+
+    def near_duplicates(self) -> dict[int, int]:
+        """Return the number of each image's group of near-duplicates alone, by image id."""
+        return self._by_id(_connect(len(self._images), self._near))
+
+    def identities(self) -> dict[int, str]:
+        """Return by image id what names its group, however many images come or are accepted later.
+
+        The smallest patient of the group, with its scope; else the smallest lesion, else content hash.
+        """
+        names: dict[int, tuple[int, str]] = {}
+        for image, number in zip(self._images, self.numbers.tolist(), strict=True):
+            name = _name(image, self._scopes)
+            names[number] = min(name, names.get(number, name))
+        return {image_id: names[number][1] for image_id, number in self._number.items()}
+
+    def _by_id(self, numbers: NDArray[np.intp]) -> dict[int, int]:
+        return dict(zip((image.id for image in self._images), numbers.tolist(), strict=True))
 
 
-def group_keys(images: Sequence[Groupable]) -> dict[int, str]:
-    """Return the key of each image's group, by image id.
-
-    The key is the smallest content hash in the group, so it does not depend on row numbers.
-    """
-    return _smallest_hashes(images, group_numbers(images))
-
-
-def near_duplicate_keys(images: Sequence[Groupable]) -> dict[int, str]:
-    """Return the key of each image's group of near-duplicates alone, as `group_keys` does."""
-    return _smallest_hashes(images, _connect(_near(images), np.arange(len(images))))
-
-
-def group_numbers(images: Sequence[Groupable]) -> NDArray[np.intp]:
-    """Return the number of each image's group, (N,): cheaper than the keys where N is large."""
+def _links(images: Sequence[Groupable], scopes: Mapping[int, IdScope]) -> list[tuple[int, int]]:
+    """Return pairs of positions of images that are linked; each is linked to the first of its id."""
     first: dict[Hashable, int] = {}
-    same = [
-        index if (identity := _identity(image)) is None else first.setdefault(identity, index)
-        for index, image in enumerate(images)
-    ]
-    return _connect(_near(images), np.array(same, np.intp))
+    links: list[tuple[int, int]] = []
+    for position, image in enumerate(images):
+        for key in _ids(image, scopes):
+            if (other := first.setdefault(key, position)) != position:
+                links.append((other, position))
+    return links
 
 
-def _identity(image: Groupable) -> Hashable | None:
-    """Return the patient; without one, the lesion, which is unique within a dataset only."""
-    if image.patient is not None:
-        return image.patient
-    return None if image.lesion is None else (image.dataset_id, image.lesion)
+def _ids(image: Groupable, scopes: Mapping[int, IdScope]) -> list[tuple[str, ...]]:
+    """Return the patient and the lesion of an image, as far as they are known, with their scope."""
+    patient, lesion = normalise_id(image.patient), normalise_id(image.lesion)
+    if patient is None and lesion is None:
+        return []
+    scope = scopes.get(image.dataset_id) or IdScope(f"#{image.dataset_id}")
+    found: list[tuple[str, ...]] = []
+    if patient is not None:
+        found.append(("patient", scope.patients, patient))
+    if lesion is not None:
+        owner = (patient or "",) if scope.lesions_per_patient else ()
+        found.append(("lesion", scope.patients, *owner, lesion))
+    return found
+
+
+def _name(image: Groupable, scopes: Mapping[int, IdScope]) -> tuple[int, str]:
+    """Return the identity of an image by itself, as `Groups.identities` prefers them."""
+    ids = _ids(image, scopes)
+    if not ids:
+        return 2, image.content_hash
+    return (0 if ids[0][0] == "patient" else 1), json.dumps(ids[0])
 
 
 def _near(images: Sequence[Groupable]) -> list[tuple[int, int]]:
     return [(i, j) for i, j, _ in near_duplicates([image.perceptual_hash for image in images])]
 
 
-def _connect(pairs: Sequence[tuple[int, int]], same: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the number of each image's group, (N,).
-
-    Args:
-        pairs: positions of two images of a group.
-        same: the position of an image of the same group, which may be the image itself, (N,).
-    """
-    if not len(same):
-        return same
-    rows, columns = np.array(pairs, np.intp).reshape(-1, 2).T
-    rows, columns = np.append(rows, np.arange(len(same))), np.append(columns, same)
-    graph = coo_array((np.ones(len(rows), np.bool_), (rows, columns)), shape=(len(same),) * 2)
+def _connect(count: int, links: Sequence[tuple[int, int]]) -> NDArray[np.intp]:
+    """Return the number of each image's group, (count,), by the links between positions."""
+    if not count:
+        return np.empty(0, np.intp)
+    rows, columns = np.array(links, np.intp).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(rows), np.bool_), (rows, columns)), shape=(count, count))
     numbers: NDArray[np.intp] = connected_components(graph, directed=False)[1]
     return numbers
-
-
-def _smallest_hashes(images: Sequence[Groupable], numbers: NDArray[np.intp]) -> dict[int, str]:
-    """Return the smallest content hash in each image's group, by image id."""
-    keys: dict[int, str] = {}
-    groups = numbers.tolist()
-    for image, group in zip(images, groups, strict=True):
-        keys[group] = min(image.content_hash, keys.get(group, image.content_hash))
-    return {image.id: keys[group] for image, group in zip(images, groups, strict=True)}

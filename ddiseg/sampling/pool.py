@@ -17,7 +17,7 @@ from ddiseg.catalogue import Catalogue, State
 from ddiseg.catalogue.batches import DRAWABLE, Pool, PoolRow
 from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.tables import ModelVersion
-from ddiseg.sampling.groups import group_numbers
+from ddiseg.sampling.groups import Groups
 from ddiseg.sampling.subsets import (
     OTHER_TONE,
     TAKE_BACK,
@@ -107,7 +107,7 @@ class BatchPool:
         reused = sum(pool.rows[p].id in pushed for of in candidates.values() for p in of)
         return cls(
             rows=pool.rows,
-            groups=group_numbers(pool.rows).tolist(),
+            groups=Groups(pool.rows, catalogue.grouping.scopes()).numbers.tolist(),
             candidates=candidates,
             labelled=np.array(labelled, np.intp),
             uncertainties=np.array([pool.uncertainties.get(row.id, np.nan) for row in pool.rows]),

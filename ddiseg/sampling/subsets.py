@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from annotation_protocol import load_protocol
 from annotation_protocol.ranking import seeded_rank
 from ddiseg.catalogue import Catalogue, State
+from ddiseg.catalogue.identifiers import normalise_id
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.outcomes import Outcome
-from ddiseg.sampling.groups import group_keys, near_duplicate_keys
+from ddiseg.sampling.groups import Groups
 
 UNKNOWN = "unknown"
 
@@ -89,8 +89,8 @@ def draw(
 ) -> SubsetDraw:
     """Draw and store the subset `name`, or NAME-10, NAME-20, ... for several sizes.
 
-    A subset has at most one image of a group of near-duplicates, and one of a patient as long as
-    there are others. The same name and request again change nothing.
+    A subset has at most one image of a group of near-duplicates, and one of a patient or lesion as
+    long as there are others. The same name and request again change nothing.
 
     Raises:
         InputError: a reserved or unusable name, nothing to draw, a name of other images, or, with
@@ -112,7 +112,7 @@ def draw(
     pool = _pool(catalogue, request, apart)
     picked = _pick(pool, request)
     lacking = [line for size in sizes for line in _lacking(picked, size, request)]
-    notes = pool.notes + _repeated_patients(picked) + _odd_sizes(request)
+    notes = pool.notes + _repeated_groups(picked, pool.groups) + _odd_sizes(request)
     if strict and lacking:
         raise InputError("--strict: nothing was drawn; " + "; ".join(lacking))
     if not any(picked.values()):
@@ -131,7 +131,8 @@ class _Pool:
     """The images that may be drawn."""
 
     by_tone: dict[str, list[Image]]  #: in the order of their ranks
-    near_duplicates: dict[int, str]  #: key of each image's group of near-duplicates, by image id
+    groups: Groups
+    near_duplicates: dict[int, int]  #: number of each image's group of near-duplicates, by image id
     notes: list[str]
     left_out: dict[str, int]  #: images that were left out, by what to do to have them
     counts: dict[str, int]  #: images by tone before any was left out, without the skipped ones
@@ -162,8 +163,8 @@ def _others(request: SubsetRequest, existing: set[str], names: Sequence[str]) ->
 
 def _pool(catalogue: Catalogue, request: SubsetRequest, apart: Sequence[str]) -> _Pool:
     everything = catalogue.images.select()
-    groups = group_keys(everything)
-    taken = {groups[i] for other in apart for i in catalogue.subsets.members(other)}
+    groups = Groups.read(catalogue)
+    taken = groups.relatives({i for other in apart for i in catalogue.subsets.members(other)})
     pool: Sequence[Image] = everything
     if request.source is not None:
         source = catalogue.subsets.members(request.source)
@@ -185,7 +186,7 @@ def _pool(catalogue: Catalogue, request: SubsetRequest, apart: Sequence[str]) ->
     pool = keep(pool, [image.tone in tones for image in pool], other_tone, OTHER_TONE)
     pool = keep(
         pool,
-        [groups[image.id] not in taken for image in pool],
+        [image.id not in taken for image in pool],
         f"in {listed(apart)}, or in a group (patient, lesion, near-duplicates) with an image there",
         "keep apart from fewer subsets (--disjoint-from SUBSET)",
     )
@@ -198,7 +199,7 @@ def _pool(catalogue: Catalogue, request: SubsetRequest, apart: Sequence[str]) ->
         )
     ranked = sorted(pool, key=lambda image: seeded_rank(request.seed, image.content_hash))
     by_tone = {tone: [i for i in ranked if i.tone == tone] for tone in tones}
-    return _Pool(by_tone, near_duplicate_keys(everything), notes, left_out, counts)
+    return _Pool(by_tone, groups, groups.near_duplicates(), notes, left_out, counts)
 
 
 def count_tones(images: Iterable[tuple[str, str]]) -> dict[str, int]:
@@ -262,31 +263,36 @@ def _pick(pool: _Pool, request: SubsetRequest) -> dict[str, list[Image]]:
     """Return images by tone in the order of the draw: each size is a prefix of it."""
     picked: dict[str, list[Image]] = {tone: [] for tone in pool.by_tone}
     waiting = {tone: list(images) for tone, images in pool.by_tone.items()}
-    taken: set[str] = set()
-    patients: set[str] = set()
+    taken: set[int] = set()  #: groups of near-duplicates
+    groups: set[int] = set()
     # Tones take turns, so that a longer draw does not change what a shorter one would take.
     for turn in range(request.per_tone[-1]):
         for tone, images in waiting.items():
             labels = [turn % 2 == 0, turn % 2 != 0] if request.balance_malignant else [None]
             free = [image for image in images if pool.near_duplicates[image.id] not in taken]
-            image = _best(free, labels, patients)
+            image = _best(free, labels, pool.groups, groups)
             if image is None:
                 continue
             picked[tone].append(image)
             images.remove(image)
             taken.add(pool.near_duplicates[image.id])
-            if image.patient is not None:
-                patients.add(image.patient)
+            groups.add(pool.groups.number(image.id))
     return picked
 
 
-def _best(free: Sequence[Image], labels: Sequence[bool | None], patients: set[str]) -> Image | None:
-    """Return the next image: of the first label of malignancy that has any, of a new patient if possible."""
+def _best(
+    free: Sequence[Image], labels: Sequence[bool | None], groups: Groups, drawn: set[int]
+) -> Image | None:
+    """Return the next image: of the first label of malignancy that has any, of a new group if possible.
+
+    Args:
+        drawn: numbers of the groups that have an image already.
+    """
     for malignant in labels:
         suitable = [image for image in free if malignant is None or image.malignant == malignant]
-        fresh = [image for image in suitable if image.patient not in patients]
         if suitable:
-            return (fresh or suitable)[0]
+            fresh = (image for image in suitable if groups.number(image.id) not in drawn)
+            return next(fresh, suitable[0])
     return None
 
 
@@ -305,13 +311,27 @@ def _lacking(picked: dict[str, list[Image]], size: int, request: SubsetRequest) 
     return lines
 
 
-def _repeated_patients(picked: dict[str, list[Image]]) -> list[str]:
-    counts = Counter(i.patient for images in picked.values() for i in images if i.patient)
-    repeated = sorted(patient for patient, n in counts.items() if n > 1)
+def _repeated_groups(picked: dict[str, list[Image]], groups: Groups) -> list[str]:
+    drawn: dict[int, list[Image]] = {}
+    for image in (image for images in picked.values() for image in images):
+        drawn.setdefault(groups.number(image.id), []).append(image)
+    repeated = sorted(_name(members) for members in drawn.values() if len(members) > 1)
     if not repeated:
         return []
-    patients = "1 patient was" if len(repeated) == 1 else f"{len(repeated)} patients were"
-    return [f"{patients} drawn more than once, as there were no others ({listed(repeated)})"]
+    n = (
+        "1 patient or lesion was"
+        if len(repeated) == 1
+        else f"{len(repeated)} patients or lesions were"
+    )
+    return [f"{n} drawn more than once, as there were no others ({listed(repeated)})"]
+
+
+def _name(members: Sequence[Image]) -> str:
+    """Return the smallest patient of a group, else lesion, else the name of its first image."""
+    for key in ("patient", "lesion"):
+        if ids := sorted(filter(None, (normalise_id(getattr(i, key)) for i in members))):
+            return ids[0]
+    return members[0].name
 
 
 def _odd_sizes(request: SubsetRequest) -> list[str]:

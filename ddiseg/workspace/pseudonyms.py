@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from annotation_protocol.files import PRIVATE, atomic_write, locked
+from ddiseg.catalogue.identifiers import normalise_id
 from ddiseg.catalogue.tables import Dataset, Image
 from ddiseg.errors import WorkspaceError
 from ddiseg.workspace.workspace import Workspace
@@ -67,14 +68,14 @@ class Pseudonyms:
 
     def patient(self, dataset: Dataset, patient: str) -> str:
         """Return the pseudonym of a patient; datasets that share patients share these, too."""
-        scope = getattr(dataset, "patient_scope", None) or dataset.name
+        scope = dataset.patient_scope or dataset.name
         return f"patient_{self._hash('patient', scope, patient)}"
 
     def lesion(self, dataset: Dataset, lesion: str, patient: str | None) -> str:
         """Return the pseudonym of a lesion; where a dataset numbers them anew for each patient, of both."""
-        of_patient = getattr(dataset, "lesions_per_patient", False)
-        within = (patient or "",) if of_patient else ()
-        return f"lesion_{self._hash('lesion', dataset.name, *within, lesion)}"
+        within = (patient or "",) if dataset.lesions_per_patient else ()
+        scope = dataset.patient_scope or dataset.name
+        return f"lesion_{self._hash('lesion', scope, *within, lesion)}"
 
     def person(self, name: str) -> str:
         """Return the pseudonym of who drew or reviewed a mask."""
@@ -106,11 +107,12 @@ def write_table(workspace: Workspace, pseudonyms: Pseudonyms) -> Path:
     for image in catalogue.images.select():
         dataset = datasets[image.dataset_id]
         add("image", pseudonyms.image(image), dataset.name, image.name)
-        if image.patient is not None:
-            add("patient", pseudonyms.patient(dataset, image.patient), dataset.name, image.patient)
-        if image.lesion is not None:
-            pseudonym = pseudonyms.lesion(dataset, image.lesion, image.patient)
-            add("lesion", pseudonym, dataset.name, image.lesion)
+        patient, lesion = normalise_id(image.patient), normalise_id(image.lesion)
+        if patient is not None:
+            add("patient", pseudonyms.patient(dataset, patient), dataset.name, patient)
+        if lesion is not None:
+            pseudonym = pseudonyms.lesion(dataset, lesion, patient)
+            add("lesion", pseudonym, dataset.name, lesion)
     for person in sorted(people(workspace)):
         add("person", pseudonyms.person(person), "", person)
     path = workspace.root / TABLE_FILE

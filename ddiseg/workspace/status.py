@@ -11,6 +11,7 @@ from ddiseg.catalogue import Catalogue, ModelKind, Split, State
 from ddiseg.catalogue.leases import ROUND
 from ddiseg.catalogue.tables import Dataset, Image, ModelVersion
 from ddiseg.outcomes import counted
+from ddiseg.sampling.leaks import find_leaks
 from ddiseg.workspace.settings import TrainingSettings
 
 
@@ -39,6 +40,7 @@ class Status:
     with_annotators: int  #: images that are open in Label Studio
     with_reviewers: int  #: masks in review there
     round_holder: str | None  #: the process that runs a round of the loop now
+    leaks: list[str]  #: sets of images that share groups with another, though they must not
 
     @property
     def total(self) -> int:
@@ -78,6 +80,7 @@ def status(catalogue: Catalogue, server: str, *, runs: bool = True) -> Status:
         with_annotators=len(work.open_work.with_annotators),
         with_reviewers=len(work.open_work.with_reviewers),
         round_holder=catalogue.leases.holder(ROUND),
+        leaks=[leak.brief for leak in find_leaks(catalogue)],
     )
 
 

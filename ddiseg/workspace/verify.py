@@ -1,4 +1,4 @@
-"""Verification of a workspace: files against hashes, rows against files, states against events.
+"""Verification of a workspace: files, rows, states against events, and sets that must share no group.
 
 It changes nothing; `ddiseg.workspace.repair` puts back what it can.
 """
@@ -16,6 +16,7 @@ from ddiseg import masks
 from ddiseg.catalogue.tables import EvaluatedImage, Image, Mask, ModelVersion
 from ddiseg.errors import DdisegError, InputError
 from ddiseg.outcomes import Progress, silent
+from ddiseg.sampling.leaks import find_leaks
 from ddiseg.workspace.backup import how_to_restore
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.stored_files import decode_mask, decode_photograph
@@ -31,6 +32,7 @@ class Part(StrEnum):
     MODEL = "model"
     CATALOGUE = "catalogue"  #: rows that the store's files call for
     HISTORY = "history"  #: states of images against their events
+    GROUPS = "groups"  #: hold-out set, subsets and validation splits that share a patient, say
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def verify(workspace: Workspace, progress: Progress = silent) -> Findings:
             problems.append(Problem(part, str(error), getattr(error, "file", None)))
         progress(done, len(checks))
     problems += [Problem(Part.HISTORY, line) for line in catalogue.events.contradictions()]
+    problems += [Problem(Part.GROUPS, leak.line) for leak in find_leaks(catalogue)]
 
     known = {
         Kind.IMAGE: {image.content_hash for image in photographs.values()},

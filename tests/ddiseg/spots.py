@@ -46,7 +46,7 @@ def spots(workspace: Workspace, tmp_path: Path) -> Workspace:
         (tmp_path / "truth" / f"{number}.png").write_bytes(data)
         if number < ACCEPTED:
             (tmp_path / "reviewed" / f"{number}.png").write_bytes(data)
-        rows.append(f"{number}.png,{TONES[number % 3]},p{number // 2}")
+        rows.append(f"{number}.png,{TONES[number % 3]},q{number // 2}")
     (tmp_path / "rows.csv").write_text("\n".join(rows))
     columns = parse_columns("image=file,tone=tone,patient=patient")
     import_photographs(

@@ -35,7 +35,7 @@ STORED: dict[type[Record], dict[str, Any]] = {
         **{"seconds": 3.1, "images": 60, "by_tone": {"I-II": 60}, "absent_classes": ["ruler"]},
         **{"went_on_from": "fedd-1", "steps": 400, "notes": ["a note"]},
         "validation": {
-            **{"images": 12, "by_tone": {"I-II": 12}, "loss": 0.4},
+            **{"images": 12, "by_tone": {"I-II": 12}, "members": ["abc"], "loss": 0.4},
             **{"calibration": {"temperature": 1.2}, "scores": {"lesion": SCORE}},
         },
     },
@@ -56,6 +56,8 @@ STORED: dict[type[Record], dict[str, Any]] = {
         "tolerance": 0.02,
         "held_out": {
             **{"images": 12, "patients": 11, "by_tone": {"I-II": 12}},
+            "members": ["abc"],
+            "leaked": 1,
             "drawn_over_its_painting": {"unchanged": 1, "corrected": 1},
         },
         "overall": GROUP,
@@ -64,13 +66,15 @@ STORED: dict[type[Record], dict[str, Any]] = {
     },
     EvaluationRecord: {
         **{"truth": "/some/where", "format": "png", "subset": None, "models": {"fedd-1": 12}},
-        **{"n_images": 12, "patients": 11, "learned_from": 3, "without_prediction": 0},
+        **{"n_images": 12, "patients": 11, "learned_from": 3, "same_group": 2},
+        "without_prediction": 0,
         **{"notes": ["a note"], "refused": ["x.png: why"], "bootstrap": BOOTSTRAP},
         **{"classes": {"lesion": SCORE}, "by_tone": {"I-II": {"lesion": SCORE}}},
     },
     RobustnessRecord: {
         **{"model": "fedd-1", "subset": "pilot", "states": ["new"], "per_tone": 30, "seed": 0},
-        **{"n_images": 12, "patients": 11, "learned_from": 0, "refused": [], "control": "grey"},
+        **{"n_images": 12, "patients": 11, "learned_from": 0, "same_group": 1, "refused": []},
+        "control": "grey",
         **{"bootstrap": BOOTSTRAP, "without_lesion": 1, "by_change": {"+0.3 EV": {"all": SCORE}}},
         **{"together": {"all": {"iou_mean": 0.9}}, "difference": None, "beyond_noise": {"n": 1}},
         "sentences": ["Too few images."],

@@ -22,7 +22,7 @@ def test_evaluate__names_with_a_colon_fold_by_their_reason(
     names = ["x1: y.png", "x2: y.png", "a\nrefused  everything.png"]
     result = {
         "truth": "truth", "format": "png", "models": {"fedd-1": 7}, "n_images": 7, "patients": 6,
-        "learned_from": 0, "without_prediction": 0, "refused": [f"{name}: is none" for name in names],
+        "learned_from": 0, "same_group": 0, "without_prediction": 0, "refused": [f"{name}: is none" for name in names],
         "notes": ["all 2 masks hold only 0 and 1"], "classes": {}, "by_tone": {},
     }  # fmt: skip
 

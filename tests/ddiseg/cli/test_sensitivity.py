@@ -39,7 +39,7 @@ def test_sensitivity__prints_each_change_by_tone(
     asked: dict[str, Any] = {}
     score = {"iou_mean": 0.9, "iou_mean_ci95": [0.8, 0.95], "dice_mean": 0.94, "dice_mean_ci95": None, "n": 7}  # fmt: skip
     result = {
-        "model": "fedd-1", "n_images": 7, "patients": 6, "without_lesion": 0, "learned_from": 3,
+        "model": "fedd-1", "n_images": 7, "patients": 6, "without_lesion": 0, "learned_from": 3, "same_group": 1,
         "refused": ["x: y.png: gone"], "control": "one grey level",
         "by_change": {"-0.3 EV": {"all": score}, "one grey level": {"all": score}},
         "sentences": ["It is steady."],

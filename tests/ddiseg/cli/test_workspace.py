@@ -256,6 +256,7 @@ def test_status__counts_and_next_step(
         "skips": {"scalp": 1},
         "subsets": {"part": {"I-II": 1, "V-VI": 1}},
         "round_holder": None,
+        "leaks": [],
         "study": {},
         "next": wording,
         "to_do": {

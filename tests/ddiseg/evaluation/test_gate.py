@@ -117,6 +117,8 @@ def test_decide__masks_over_the_painting_of_the_version_in_use_do_not_speak_for_
         "images": 60,
         "patients": 60,
         "by_tone": dict.fromkeys(TONES, 20),
+        "members": [],
+        "leaked": 0,
         "drawn_over_its_painting": {"unchanged": 28, "corrected": 2},
     }
 
@@ -244,6 +246,8 @@ def test_as_dict__is_json_with_what_made_the_intervals() -> None:
         "images": 30,
         "patients": 30,
         "by_tone": dict.fromkeys(TONES, 10),
+        "members": [],
+        "leaked": 0,
         "drawn_over_its_painting": {"unchanged": 0, "corrected": 0},
     }
     assert "patients" not in values

@@ -20,17 +20,18 @@ from ddiseg.ingest.metadata import parse_columns
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.model.train import train_version
 from ddiseg.sampling import splits
+from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
 from tests.fedd.conftest import QUICK
 
-PER_TONE, SIZE = 26, 48
+PER_TONE, SIZE = 36, 48
 
 Mask = NDArray[np.uint8]
 
 
 @pytest.fixture
 def truths(workspace: Workspace, tmp_path: Path) -> dict[str, tuple[Mask, str]]:
-    """78 phantoms in the workspace, a patient each; (mask, tone) by name."""
+    """108 phantoms in the workspace, a patient each; (mask, tone) by name."""
     (tmp_path / "photographs").mkdir()
     rows, truths = ["file,tone,patient"], {}
     for number in range(PER_TONE):
@@ -120,7 +121,8 @@ def test_gate__a_model_spoilt_for_one_tone_is_refused_though_the_mean_rose(
 def _by_side(workspace: Workspace) -> tuple[list[str], list[str]]:
     """Names of the images that the rule holds out, and of the others."""
     images = sorted(workspace.catalogue.images.select(), key=lambda image: image.name)
-    held_out = [i.name for i in images if splits._hashed([i]) is Split.HOLDOUT]
+    groups = Groups.read(workspace.catalogue).identities()
+    held_out = [i.name for i in images if splits._hashed(groups[i.id]) is Split.HOLDOUT]
     return held_out, [i.name for i in images if i.name not in held_out]
 
 

@@ -57,7 +57,7 @@ def photographed(workspace: Workspace) -> Workspace:
                 1,
                 1,
                 digest,
-                f"{number:016d}",
+                hashlib.sha256(pixels).hexdigest()[:16],
                 WIDTH,
                 HEIGHT,
                 details=details,

@@ -11,7 +11,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from annotation_protocol import load_protocol
 from ddiseg import masks
-from ddiseg.catalogue import NewMask, State
+from ddiseg.catalogue import Details, NewMask, State
 from ddiseg.errors import InputError
 from ddiseg.evaluation.segmentation import evaluate
 from ddiseg.ingest.placement import Geometry
@@ -205,8 +205,8 @@ def test_evaluate__why_nothing_is_left(painted: Workspace, tmp_path: Path) -> No
     with pytest.raises(InputError) as raised:
         evaluate(painted, "tester", truth=tmp_path / "truth", subset="first")
     assert str(raised.value).endswith(
-        "2 are of images that the model was trained on: give --truth masks of other images; "
-        "7 are of images outside the subset"
+        "2 are of images that the model was trained on, or of their groups (patient, lesion, "
+        "near-duplicates): give --truth masks of other images; 7 are of images outside the subset"
     )
 
 
@@ -252,6 +252,19 @@ def test_evaluate__accepted_masks_against_earlier_predictions(
     painted.catalogue.masks.submit([new], "ben")
     result = evaluate(painted, "tester", truth=None)
     assert (result["n_images"], result["models"]) == (1, {"fedd-1": 1})
+
+
+@pytest.mark.training
+def test_evaluate__leaves_out_the_groups_that_the_model_learned_from(
+    painted: Workspace, tmp_path: Path
+) -> None:
+    """#5 turns out to be of the patient of #1, which the model learned from."""
+    before = evaluate(painted, "tester", truth=tmp_path / "truth")
+    assert (before["n_images"], before["same_group"]) == (5, 0)
+    painted.catalogue.images.update_details([5], [Details(patient="q0")], "tester")
+    after = evaluate(painted, "tester", truth=tmp_path / "truth")
+    assert (after["n_images"], after["same_group"]) == (4, 1)
+    assert after["learned_from"] == before["learned_from"]
 
 
 @pytest.mark.training

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from ddiseg.catalogue import Catalogue, NewMask, Split
+from ddiseg.catalogue import Catalogue, Details, NewMask, Split
 from ddiseg.catalogue.tables import Mask
 from ddiseg.errors import WorkspaceError
 from ddiseg.model import train as refreshing
@@ -159,3 +159,26 @@ def _over(mask: Mask, annotator: str) -> NewMask:
     kept = ("image_id", "content_hash", "width", "height", "mapping", "classes", "protocol_version")
     columns: dict[str, Any] = {name: getattr(mask, name) for name in kept}
     return NewMask(**columns, annotator=annotator, parent_id=mask.id)
+
+
+@pytest.mark.training
+def test_refresh__holdout_images_that_leak_are_left_out_and_counted(
+    spots: Workspace, learn: Learn, held_out: None, wording: SnapshotAssertion
+) -> None:
+    """#1, of the hold-out set, turns out to be of the patient of #3, which is learned from."""
+    first = learn(spots)
+    assert first.version.decision is not None
+    assert first.version.decision.holdout.leaked == 0
+    compared = first.version.decision.holdout.images
+    assert not learn(spots).new
+    spots.catalogue.images.update_details([1], [Details(patient="q1")], "tester")
+
+    done = learn(spots)
+
+    assert done.new, "the same masks, but a decision without what leaks"
+    decision = done.version.decision
+    assert decision is not None
+    assert (decision.holdout.images, decision.holdout.leaked) == (compared - 1, 1)
+    assert [reason for reason in done.reasons if "left out" in reason] == wording
+    assert not learn(spots).new
+    assert spots.catalogue.splits.all()[1] is Split.HOLDOUT

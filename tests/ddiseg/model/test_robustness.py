@@ -13,6 +13,7 @@ from ddiseg.errors import InputError
 from ddiseg.model import robustness as module
 from ddiseg.model.robustness import sensitivity
 from ddiseg.model.train import Refreshed
+from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 from fedd.segment import Prediction
@@ -152,9 +153,9 @@ def test_sensitivity__nothing_to_measure(learned: Workspace, refusal: Refusal) -
     ],
 )
 def test_sentence__names_the_tone_whose_masks_move_more(dark: float, says: str) -> None:
-    measured = module._Measurements(["x"], "control")
+    measured = module._Measurements(["x"], "control", Groups([]))
     measured.images = [  # type: ignore[assignment]
-        SimpleNamespace(tone=tone, patient=f"{tone} {n}", id=n)
+        SimpleNamespace(tone=tone, content_hash=f"{tone} {n}", id=n + (100 if tone == "V-VI" else 0))
         for tone in ("I-II", "V-VI")
         for n in range(20)
     ]

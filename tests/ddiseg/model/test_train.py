@@ -23,6 +23,7 @@ from ddiseg.model.predict import prelabel
 from ddiseg.model.storage import load_version
 from ddiseg.model.train import CACHE, Refreshed, train_version, training_metrics
 from ddiseg.outcomes import Progress
+from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
@@ -347,7 +348,9 @@ def test_metrics__only_the_validation_split_is_predicted(spots: Workspace, tmp_p
     )
     trained = net.passed.total()
 
-    record, embeddings = training_metrics(spots, probes, net, pairs, cache)
+    record, embeddings = training_metrics(
+        spots, probes, net, pairs, Groups.read(spots.catalogue), cache
+    )
     assert net.passed.total() - trained == 1, "the mirror image of the one in the validation split"
     assert record["validation"]["images"] == 1
     assert set(embeddings) == {image.id for image, _ in pairs}

@@ -54,7 +54,7 @@ def test_people__drawn_on_a_server(worked: Workspace) -> None:
     text = page.text
     assert "(n = 13 images of 13 patients)." in text
     assert "Faster with the prediction: 30 s [30, 30] with it, 90 s [90, 90]" in text
-    assert "difference -60 s [-60, -60] (n = 6 and 7 images of 6 and 7 patients)." in text
+    assert "difference -60 s [-60, -30] (n = 6 and 7 images of 6 and 7 patients)." in text
     assert "tone V-VI too few images (n = 0 and 1 images of 0 and 1 patients)" in text
     cells = "30 [30, 30] 30 [30, 30] 0.50 [0.50, 0.50] 0.73 [0.73, 0.73] 8.3 [8.3, 8.3] —"
     assert f"all tones shown 6 6 {cells} control 7 7" in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,8 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ddiseg.catalogue import Catalogue, NewImage, NewMask, NewModelVersion, Split
+from ddiseg.catalogue.grouping import IdScope
 from ddiseg.catalogue.tables import Image
-from ddiseg.sampling.splits import HOLDOUT_SHARE, _by_group, _hashed, assign_splits
+from ddiseg.sampling.groups import Groups
+from ddiseg.sampling.splits import HOLDOUT_SHARE, _hashed, assign_splits
+from ddiseg.sampling.splits import _by_group as by_group
 
 
 def _image(number: int, patient: str | None = None, look: int | None = None) -> Image:
@@ -19,16 +22,25 @@ def _image(number: int, patient: str | None = None, look: int | None = None) -> 
     # Hashes of 64 bits that differ in about half of them, but for images of one look.
     perceptual = f"{((look if look is not None else number) * 0x9E3779B97F4A7C15) % 2**64:016x}"
     return Image(
-        id=number, content_hash=f"{number:064x}", patient=patient, perceptual_hash=perceptual
+        id=number,
+        dataset_id=1,
+        content_hash=f"{number:064x}",
+        patient=patient,
+        perceptual_hash=perceptual,
     )
 
 
+def _by_group(images: Sequence[Image], known: dict[int, Split]) -> dict[int, Split]:
+    identities = Groups(images, {1: IdScope("clinic")}).identities()
+    return by_group([image.id for image in images], known, identities)
+
+
 def _patient_of(side: Split) -> str:
-    return next(f"p{n}" for n in range(100) if _hashed([_image(1, f"p{n}")]) is side)
+    return next(f"p{n}" for n in range(100) if _by_group([_image(1, f"p{n}")], {})[1] is side)
 
 
 def test_share__about_every_fifth_patient() -> None:
-    drawn = [_hashed([_image(1, f"patient {n}")]) for n in range(2000)]
+    drawn = [_hashed(f"patient {n}") for n in range(2000)]
     assert abs(drawn.count(Split.HOLDOUT) / 2000 - HOLDOUT_SHARE) < 0.03
 
 

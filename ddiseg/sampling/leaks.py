@@ -1,0 +1,189 @@
+"""Leaks: sets of images that must share no group, and do, since ids were corrected after they were made.
+
+A hold-out set, subset or validation split never changes, but the patients and lesions of its images
+may. What leaks is left out of every figure, and nothing is deleted: with the ids corrected again, it
+counts again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from ddiseg.catalogue import Catalogue, ModelKind, Split
+from ddiseg.catalogue.provenance import Provenance
+from ddiseg.catalogue.tables import ModelVersion
+from ddiseg.outcomes import counted
+from ddiseg.sampling.groups import Groups
+
+
+@dataclass(frozen=True)
+class Leak:
+    """The images of a set that share a group with another set, which must be apart from it."""
+
+    of: str  #: such as "the hold-out set"
+    other: str  #: such as "the training split"
+    images: frozenset[int]  #: ids of the images of the first set
+    size: int  #: images in the first set
+    remedy: str  #: what becomes of it, and what to do next
+
+    @property
+    def brief(self) -> str:
+        """Return what leaks: "the hold-out set (9 of 9 images, with the training split)"."""
+        return f"{self.of} ({len(self.images)} of {counted(self.size, 'image')}, with {self.other})"
+
+    @property
+    def line(self) -> str:
+        """Return what leaks, where, and what to do next."""
+        share = "shares" if len(self.images) == 1 else "share"
+        return (
+            f"{self.of}: {len(self.images)} of {counted(self.size, 'image')} {share} a group (patient, "
+            f"lesion, near-duplicates) with {self.other}; {self.remedy}"
+        )
+
+
+def find_leaks(catalogue: Catalogue) -> list[Leak]:
+    """Return the leaks of a catalogue: hold-out set, subsets, validation splits of current models."""
+    apart = [each for each in _sets_apart(catalogue) if each.images and each.others]
+    if not apart:
+        return []  # most workspaces at first: no need to group their images
+    groups = Groups.read(catalogue)
+    leaks = []
+    for each in apart:
+        if leaked := groups.sharing(each.images, each.others):
+            size = len(each.images)
+            leaks.append(Leak(each.of, each.other, frozenset(leaked), size, each.remedy))
+    return leaks
+
+
+def new_leaks(before: Collection[Leak], after: Collection[Leak]) -> list[Leak]:
+    """Return the leaks that were not there before, or have more images now."""
+    known = {(leak.of, leak.other): leak.images for leak in before}
+    return [leak for leak in after if leak.images - known.get((leak.of, leak.other), frozenset())]
+
+
+def images_validated(catalogue: Catalogue, version: ModelVersion) -> tuple[set[int], set[int]]:
+    """Return the ids of the images that a version was fitted to, and of its validation split.
+
+    The validation split is empty where an older program did not record it.
+    """
+    ids = {row.content_hash: row.id for row in catalogue.grouping.rows()}
+    if version.kind == ModelKind.MALIGNANCY:
+        learned = {ids[digest] for digest in version.training_images if digest in ids}
+        members = [d for d, facts in version.training_images.items() if facts.get("validation")]
+    else:
+        learned = Provenance(catalogue.masks.all()).images_learned(version.training_masks)
+        validation = version.training.validation
+        members = list(validation.members) if validation else []
+    validated = {ids[digest] for digest in members if digest in ids}
+    return learned - validated, validated
+
+
+@dataclass(frozen=True)
+class LeakedSince:
+    """Images behind the stored estimates of a version that turned out to leak after it was trained."""
+
+    holdout: int  #: compared by its gate
+    validation: int
+    evaluation: int  #: of the last evaluation, with this version's predictions
+
+
+def leaked_since(catalogue: Catalogue, version: ModelVersion) -> LeakedSince:
+    """Return how many images of a version's stored estimates share a group with what it learned from."""
+    learned, validated = images_validated(catalogue, version)
+    holdout = _compared_by_gate(catalogue, version)
+    evaluated = _evaluated(catalogue).get(version.id, set())
+    if not (holdout or validated or evaluated):
+        return LeakedSince(0, 0, 0)
+    groups = Groups.read(catalogue)
+    every = learned | validated
+    return LeakedSince(
+        holdout=len(groups.sharing(holdout, every - holdout)),
+        validation=len(groups.sharing(validated, learned)),
+        evaluation=len(groups.sharing(evaluated, every - evaluated)),
+    )
+
+
+def _compared_by_gate(catalogue: Catalogue, version: ModelVersion) -> set[int]:
+    """Return the ids of the hold-out images that a version's gate compared.
+
+    Where an older program did not record them: the whole hold-out set at that time.
+    """
+    decision = version.decision
+    if decision is None or not decision.holdout.images:
+        return set()
+    if not decision.holdout.members:
+        return catalogue.splits.holdout_at(version.created_at)
+    members = set(decision.holdout.members)
+    return {row.id for row in catalogue.grouping.rows() if row.content_hash in members}
+
+
+def leaked_in_last_evaluation(catalogue: Catalogue) -> int:
+    """Return how many images of the last evaluation share a group with what their model learned from."""
+    evaluated = _evaluated(catalogue)
+    if not evaluated:
+        return 0
+    groups, provenance = Groups.read(catalogue), Provenance(catalogue.masks.all())
+    learned = {v.id: provenance.images_learned(v.training_masks) for v in catalogue.models.all()}
+    return sum(len(groups.sharing(ids, learned[v] - ids)) for v, ids in evaluated.items())
+
+
+def _evaluated(catalogue: Catalogue) -> dict[int, set[int]]:
+    """Return the ids of the images that the last evaluation compared, by the version that predicted them."""
+    compared = catalogue.evaluations.last_compared()
+    predictions = catalogue.masks.get([each.mask_id for each in compared.values()])
+    found: dict[int, set[int]] = {}
+    for image_id, each in compared.items():
+        version = predictions[each.mask_id].model_version_id
+        if version is not None:
+            found.setdefault(version, set()).add(image_id)
+    return found
+
+
+@dataclass(frozen=True)
+class _SetsApart:
+    """Two sets of images that must share no group."""
+
+    of: str
+    images: Collection[int]
+    other: str
+    others: Collection[int]
+    remedy: str
+
+
+def _sets_apart(catalogue: Catalogue) -> Iterator[_SetsApart]:
+    splits = catalogue.splits.all()
+    yield _SetsApart(
+        "the hold-out set",
+        [i for i, split in splits.items() if split is Split.HOLDOUT],
+        "the training split",
+        [i for i, split in splits.items() if split is Split.TRAINING],
+        "the gate and evaluations leave them out; 'ddiseg refresh' trains a version that is compared "
+        "without them",
+    )
+    subsets = catalogue.subsets
+    members = {name: subsets.members(name) for name in subsets.names()}
+    for name in members:
+        for other in subsets.get(name).drawn_by.get("apart_from", ()):
+            if other in members:
+                yield _SetsApart(
+                    f"subset {name}",
+                    members[name],
+                    f"subset {other}",
+                    members[other],
+                    f"a subset never changes: draw another in its place ('ddiseg subset draw NEW "
+                    f"--disjoint-from {other} ...'), and test nothing on {name} that learned from {other}",
+                )
+    for kind in ModelKind:
+        if version := catalogue.models.current_or_none(kind):
+            learned, validated = images_validated(catalogue, version)
+            again = (
+                "ddiseg refresh" if kind is ModelKind.SEGMENTATION else "ddiseg malignancy train"
+            )
+            yield _SetsApart(
+                f"the validation split of {version.name}",
+                validated,
+                "the images that it was fitted to",
+                learned,
+                f"its validation estimates are too optimistic: train again ('{again}')",
+            )
