@@ -155,7 +155,9 @@ def test_sensitivity__nothing_to_measure(learned: Workspace, refusal: Refusal) -
 def test_sentence__names_the_tone_whose_masks_move_more(dark: float, says: str) -> None:
     measured = module._Measurements(["x"], "control", Groups([]))
     measured.images = [  # type: ignore[assignment]
-        SimpleNamespace(tone=tone, content_hash=f"{tone} {n}", id=n + (100 if tone == "V-VI" else 0))
+        SimpleNamespace(
+            tone=tone, content_hash=f"{tone} {n}", id=n + (100 if tone == "V-VI" else 0)
+        )
         for tone in ("I-II", "V-VI")
         for n in range(20)
     ]
