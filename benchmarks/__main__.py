@@ -12,6 +12,7 @@ NAMES = {
     "import_images": "ddiseg import against a loop that decodes and encodes",
     "export_coco": "COCO export against pycocotools class by class",
     "brush_rle": "Label Studio's brush RLE against its SDK and the codec compiled from Rust",
+    "mask_round_trips": "masks that four other tools wrote, imported: IoU by tool and class",
     "backbone_prefix": "prefix of the ImageNet UNet against the full forward with hooks",
     "probe_memory": "training 5 probes against materialised up-sampled features",
     "probe_training": "training 5 probes against ddpm-segmentation's loop (half an hour)",
