@@ -22,15 +22,25 @@ from ddiseg.locate import SETTINGS, enclosing, place_to_make
     metavar="URL",
     help="Folder or fsspec URL for images, masks and models.  [default: store in the workspace]",
 )
+@click.option(
+    "--shared-group",
+    metavar="GROUP",
+    help="Let the members of this group of the machine read and write the workspace, too.",
+)
 @pass_settings
 def init(
-    settings: Settings, directory: Path | None, catalogue: str | None, store: str | None
+    settings: Settings,
+    directory: Path | None,
+    catalogue: str | None,
+    store: str | None,
+    shared_group: str | None,
 ) -> None:
     """Make a workspace, or upgrade one to this version.
 
     Where DIRECTORY is left out, that is --workspace, or else the current folder; inside another
     workspace it must be named. An older catalogue is upgraded and keeps all its rows; run again,
-    this changes nothing.
+    this changes nothing. A workspace is closed to other users of the machine (mode 0700, or 2770 with
+    --shared-group); one that is open is closed by this. Releases are written as any other file.
     """
     from ddiseg.errors import WorkspaceError
     from ddiseg.workspace.workspace import Workspace
@@ -43,7 +53,7 @@ def init(
             outcome = "unchanged"
         except WorkspaceError:  # of an older schema, or without its catalogue
             outcome = "upgraded"
-    workspace = Workspace.create(root, catalogue, store)
+    workspace = Workspace.create(root, catalogue, store, shared_group=shared_group)
     around = enclosing(root.parent)
     data = {
         "workspace": str(root),

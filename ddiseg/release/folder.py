@@ -25,6 +25,7 @@ from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.formats import RELEASES, load_format
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, counted, reasons_in_words, silent
 from ddiseg.release.release import ExportSummary, Release, ReleaseItem
+from ddiseg.workspace.access import normal_umask
 
 MANIFEST = "ddiseg-release.json"
 
@@ -69,7 +70,7 @@ def write_release(
     release.names.write_table()
     if earlier is not None and not earlier["left_out"]:
         return _unchanged(release, target, earlier, content)
-    with _disk_errors(target), _part_folder(target) as part:
+    with normal_umask(), _disk_errors(target), _part_folder(target) as part:
         with locked(part / _MARK, "another export writes {holder}"):
             summary: ExportSummary = write(release, part, images=images, progress=progress)
             refused = [o for o in summary.outcomes if o.outcome is Outcome.REFUSED]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
 
-from annotation_protocol.files import PRIVATE, atomic_write
+from annotation_protocol.files import atomic_write
 from ddiseg.catalogue.copies import copy_database
 from ddiseg.errors import DdisegError, InputError, WorkspaceError
 
@@ -119,7 +119,7 @@ def write_backup(source: Path, target: Path) -> Path:
     if target.parent.name == FOLDER:
         make_folder(target.parent.parent)
     try:
-        atomic_write(target, lambda part: copy_database(source, part), mode=PRIVATE)
+        atomic_write(target, lambda part: copy_database(source, part))
     except OSError as error:
         raise not_written(target, error) from error
     return target
@@ -145,7 +145,7 @@ def make_folder(root: Path) -> Path:
     """Create the folder of backups, and remove what killed processes left in it."""
     folder = root / FOLDER
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         _remove_unfinished(folder)
     except OSError as error:
         raise not_written(folder, error) from error

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from annotation_protocol.files import PRIVATE, atomic_write, locked
+from annotation_protocol.files import atomic_write, locked
 from ddiseg.catalogue.identifiers import normalise_id
 from ddiseg.catalogue.tables import Dataset, Image
 from ddiseg.errors import WorkspaceError
@@ -51,7 +51,7 @@ class Pseudonyms:
                             f"{path} is lost, with which earlier releases were made: restore it from a "
                             f"backup, or move {TABLE_FILE} away for new pseudonyms"
                         )
-                    atomic_write(path, f"{secrets.token_hex(_KEY_BYTES)}\n", mode=PRIVATE)
+                    atomic_write(path, f"{secrets.token_hex(_KEY_BYTES)}\n")
         except OSError as error:
             raise WorkspaceError(f"{path}: {error.strerror}; make the folder writable") from error
         return cls(_read(path))
@@ -117,7 +117,7 @@ def write_table(workspace: Workspace, pseudonyms: Pseudonyms) -> Path:
         add("person", pseudonyms.person(person), "", person)
     path = workspace.root / TABLE_FILE
     try:
-        atomic_write(path, _as_csv(rows), mode=PRIVATE)
+        atomic_write(path, _as_csv(rows))
     except OSError as error:
         raise WorkspaceError(
             f"{path}: {error.strerror}; free some space, then export again"

@@ -17,9 +17,11 @@ from ddiseg import images
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.outcomes import Progress, silent, track
+from ddiseg.workspace.access import tighten
+from ddiseg.workspace.pseudonyms import Pseudonyms
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.stored_files import is_intact, matches
-from ddiseg.workspace.verify import BadFile, Problem
+from ddiseg.workspace.verify import BadFile, Part, Problem
 from ddiseg.workspace.workspace import Workspace
 
 #: A larger file is not read to look for a lost one, in bytes.
@@ -53,6 +55,11 @@ def repair(
     job = _Repair(workspace, _files_by_name(originals), actor)
     repaired, left = [], []
     for problem in track(problems, progress):
+        if problem.part is Part.ACCESS:
+            root, *elsewhere = workspace.places
+            tighten(root, elsewhere)
+            repaired.append(f"{problem.line.partition('; ')[0]}: closed")
+            continue
         found = job.put_back(problem.file) if problem.file is not None else None
         if found is None:
             left.append(problem)
@@ -107,7 +114,10 @@ class _Repair:
     def _candidates(self, file: BadFile, rows: Sequence[Image]) -> Iterator[Path]:
         """Yield files whose name may be that of a lost one: its own, its origin's, a copy's."""
         names = [f"{file.digest}.{file.kind.ending}"]
+        pseudonyms = Pseudonyms.existing(self.workspace)
         for row in rows:
+            if pseudonyms is not None:
+                names.append(f"{pseudonyms.image(row)}.png")  # in a release
             sources = self.workspace.catalogue.images.sources(row.id)
             names += [source.name for source in sources]
             names += [f"{source.name.rpartition('.')[0]}.png" for source in sources]

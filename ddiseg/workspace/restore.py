@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from annotation_protocol.files import PRIVATE, atomic_write
+from annotation_protocol.files import atomic_write
 from ddiseg.catalogue.copies import (
     copy_database,
     is_usable,
@@ -15,6 +15,7 @@ from ddiseg.catalogue.copies import (
 )
 from ddiseg.catalogue.leases import ROUND, SERVE
 from ddiseg.errors import DdisegError, InputError, WorkspaceError
+from ddiseg.workspace.access import use_umask
 from ddiseg.workspace.backup import (
     Reason,
     make_folder,
@@ -54,6 +55,7 @@ def restore(root: Path, file: Path) -> Restored:
         raise InputError(
             f"{file} is the catalogue itself: give a backup, such as {newest(root) or 'FILE'}"
         )
+    use_umask(root)
     _refuse_while_used(root)
     folder = make_folder(root)
     copy = folder / f".restore-{os.getpid()}.sqlite"
@@ -63,7 +65,7 @@ def restore(root: Path, file: Path) -> Restored:
         if catalogue.exists():
             overwrite_database(copy, catalogue)
         else:
-            atomic_write(catalogue, lambda part: copy_database(copy, part), mode=PRIVATE)
+            atomic_write(catalogue, lambda part: copy_database(copy, part))
     except OSError as error:
         raise not_written(folder, error) from error
     finally:
@@ -95,7 +97,7 @@ def _checked_copy(file: Path, copy: Path) -> str:
     for end in ("", "-wal"):  # the log of a catalogue that was copied while it was in use
         source, target = file.with_name(file.name + end), copy.with_name(copy.name + end)
         if source.exists():
-            atomic_write(target, source.read_bytes(), mode=PRIVATE)
+            atomic_write(target, source.read_bytes())
     try:
         return upgrade_copy(copy)
     except DdisegError as error:

@@ -17,6 +17,7 @@ from ddiseg.catalogue.tables import EvaluatedImage, Image, Mask, ModelVersion
 from ddiseg.errors import DdisegError, InputError
 from ddiseg.outcomes import Progress, silent
 from ddiseg.sampling.leaks import find_leaks
+from ddiseg.workspace.access import open_to_others
 from ddiseg.workspace.backup import how_to_restore
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.stored_files import decode_mask, decode_photograph
@@ -31,6 +32,7 @@ class Part(StrEnum):
     TRUTH = "truth"  #: true masks that an evaluation compared
     MODEL = "model"
     CATALOGUE = "catalogue"  #: rows that the store's files call for
+    ACCESS = "access"  #: who may read the workspace
     HISTORY = "history"  #: states of images against their events
     GROUPS = "groups"  #: hold-out set, subsets and validation splits that share a patient, say
 
@@ -103,6 +105,10 @@ def verify(workspace: Workspace, progress: Progress = silent) -> Findings:
         Kind.MASK: mask_rows.keys() | truths.keys(),
         Kind.MODEL: {model.file_hash for model in models},
     }
+    problems += [
+        Problem(Part.ACCESS, f"{place} is open to other users of this machine; {_CLOSE}")
+        for place in open_to_others(workspace.places)
+    ]
     orphans = {
         kind.value: len(workspace.store.digests(kind) - digests) for kind, digests in known.items()
     }
@@ -114,6 +120,8 @@ def verify(workspace: Workspace, progress: Progress = silent) -> Findings:
         problems=problems,
     )
 
+
+_CLOSE = "'ddiseg init' or 'ddiseg verify --repair' closes it"
 
 #: Photographs that a killed import may leave in the store without a row: two batches.
 _MOST_LEFT_BY_IMPORT = 128

@@ -30,6 +30,7 @@ from ddiseg.errors import (
     WorkspaceError,
 )
 from ddiseg.locate import CATALOGUE, SETTINGS, expanded
+from ddiseg.workspace.access import share, tighten, use_umask
 from ddiseg.workspace.backup import backup_before_upgrade, how_to_restore, postgres_advice
 from ddiseg.workspace.settings import (
     SECTIONS,
@@ -57,11 +58,20 @@ class Workspace:
 
     @classmethod
     def create(
-        cls, root: Path, catalogue_url: str | None = None, store_url: str | None = None
+        cls,
+        root: Path,
+        catalogue_url: str | None = None,
+        store_url: str | None = None,
+        *,
+        shared_group: str | None = None,
     ) -> Workspace:
         """Create a workspace, or upgrade an existing one to this program's schema.
 
+        It is closed to other users of the machine, but for the members of `shared_group`; a group that
+        it was shared with stays.
+
         Raises:
+            InputError: there is no such group, or this user is no member of it.
             WorkspaceError: the folder can't be written, its settings name other places, or its
                 catalogue is lost, which an empty one would hide.
         """
@@ -86,12 +96,14 @@ class Workspace:
                         "yourself and change the line, or make a workspace in another folder"
                     )
             _check_catalogue_exists(root, stored)
+            _close(root, stored, shared_group)
             _upgrade(root, stored)
             return cls.open(root)
         _check_catalogue_not_folder(root, wanted)
         _check_store_has_catalogue(root, wanted)
         try:
             root.mkdir(parents=True, exist_ok=True)
+            _close(root, wanted, shared_group)
             # The settings come last: they must not name unusable places, and mean that there was a
             # catalogue.
             Store(wanted["store"] or str(root))
@@ -99,6 +111,8 @@ class Workspace:
             lines = [f"{key} = {as_toml(value)}\n" for key, value in wanted.items()]
             head = "# Where this workspace keeps its data. Empty: in this folder.\n"
             atomic_write(settings, head + "".join(lines))
+            # SQLite makes its file without write permission for the group.
+            tighten(root, _places_elsewhere(wanted))
         except OSError as error:
             raise WorkspaceError(
                 f"{root} can't become a workspace: {error.strerror}; give a folder that you can "
@@ -117,6 +131,7 @@ class Workspace:
             )
         stored = _read_settings(settings)
         _check_catalogue_exists(root, stored)
+        use_umask(root)
         try:
             catalogue = Catalogue.open(_catalogue_url(root, stored))
         except NoSchemaError as error:
@@ -132,6 +147,11 @@ class Workspace:
     def catalogue_file(self) -> Path | None:
         """The file of an SQLite catalogue; None if it is on a server."""
         return catalogue_place(self.root)[0]
+
+    @property
+    def places(self) -> list[Path]:
+        """The folder of the workspace, and its store and catalogue where these are elsewhere."""
+        return [self.root, *_places_elsewhere(_read_settings(self.root / SETTINGS))]
 
     def backup_settings(self) -> BackupSettings:
         """Return the settings of the rolling backups."""
@@ -251,6 +271,25 @@ def catalogue_place(root: Path) -> tuple[Path | None, str]:
     stored = _read_settings(root / SETTINGS)
     url = make_url(_catalogue_url(root, stored)).render_as_string(hide_password=False)
     return _catalogue_file(root, stored), url
+
+
+def _places_elsewhere(settings: dict[str, str]) -> list[Path]:
+    """Return the store and the catalogue of a workspace that are files of this machine, elsewhere."""
+    store, url = settings["store"], settings["catalogue"]
+    found = [Path(store)] if store and "://" not in store else []
+    if url.startswith("sqlite") and (name := _parsed(url).database):
+        found.append(Path(name))
+    return [place for place in found if place.exists()]
+
+
+def _close(root: Path, settings: dict[str, str], group: str | None) -> None:
+    """Close a workspace to others, and write from now on as it is closed."""
+    elsewhere = _places_elsewhere(settings)
+    if group is not None:
+        share(root, elsewhere, group)
+    else:
+        tighten(root, elsewhere)
+    use_umask(root)
 
 
 def _upgrade(root: Path, stored: dict[str, str]) -> None:
