@@ -218,7 +218,6 @@ def compose_labelled(
             ignored |= layer.region
         elif layer.origin is not Origin.MANUAL:
             predicted.append(layer)
-            predicted.append(layer)
         elif layer.class_id in manual:
             np.logical_or(
                 manual[layer.class_id].region, layer.region, out=manual[layer.class_id].region

@@ -20,10 +20,14 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from annotation_protocol import UNLABELLED, load_protocol
 from ddiseg import masks
 from ddiseg.errors import InputError
 from ddiseg.masks.colours import TOLERANCE, colour_values
 from ddiseg.outcomes import Note
+
+#: PNG's colour type of palette indices (PNG specification, 11.2.1).
+_PALETTE = 3
 
 #: Pillow's name of a format by the ending of its files; the order in which one is chosen of several.
 FORMATS = {
@@ -67,7 +71,8 @@ def read_values(data: bytes, kind: str, notes: list[Note]) -> NDArray[Any]:
             than 8 bits a channel.
     """
     if kind == "PNG" and not _is_png_in_channels(data):
-        return masks.decode_png(data)
+        values = masks.decode_png(data)
+        return _unpacked_greys(data, values, notes) if data[25] == _PALETTE else values
     mode, pixels, palette = _decode(data, kind)
     if pixels.ndim == 2:
         return pixels if kind == "PNG" else _grey_of_palette(pixels, palette)
@@ -76,6 +81,27 @@ def read_values(data: bytes, kind: str, notes: list[Note]) -> NDArray[Any]:
         return colour_values(pixels)
     notes.append(Note(f"{mode} with equal channels: read as one"))
     return grey
+
+
+def _unpacked_greys(data: bytes, indices: masks.Mask, notes: list[Note]) -> NDArray[np.uint8]:
+    """Return the grey levels of a PNG whose class ids an optimiser moved into a palette.
+
+    Tools that shrink files (optipng, oxipng) store grey levels 0, 1 and 4 as indices 0, 1 and 2. Greys
+    as dark as class ids are no colours that somebody chose.
+    """
+    _, _, palette = _decode(data, "PNG")
+    used = np.unique(indices)
+    greys = (palette[used] & 255).astype(np.uint8)
+    dark = greys < len(load_protocol().classes)
+    if (
+        np.array_equal(greys, used)
+        or not dark[greys != UNLABELLED].all()
+        or not (greys[dark] > 0).any()
+        or not np.array_equal(palette[used], colour_values(np.stack([greys] * 3, axis=-1)))
+    ):
+        return indices
+    notes.append(Note("grey levels that were moved into a palette: read as the grey levels"))
+    return (palette & 255).astype(np.uint8)[indices]
 
 
 def _grey_of_palette(indices: NDArray[np.uint8], palette: NDArray[np.uint32]) -> NDArray[np.uint8]:

@@ -216,3 +216,18 @@ def test_import__progress_counts_photographs_and_masks(workspace: Workspace, pho
     calls: list[tuple[int, int]] = []
     run(workspace, write(photos, coco_file()), progress=lambda *at: calls.append(at))
     assert calls == [(0, 4), (2, 4), (2, 4), (4, 4)]
+
+
+def test_import__names_of_uploads_and_of_folders_further_up(
+    workspace: Workspace, folder: Any
+) -> None:
+    root = folder("x/a.png", "y/a.png", "b.png")
+    path = write(root, coco_file(("data/y/a.png", "data/x/a.png", "0123abcd-b.png")))
+    assert set(told(run(workspace, path).masks).values()) == {"added"}
+    images = {i: path for path, i in workspace.catalogue.images.source_paths()}
+    by_origin = {m.origin: images[m.image_id] for m in workspace.catalogue.masks.all()}
+    assert by_origin == {
+        "data/y/a.png": "y/a.png",
+        "data/x/a.png": "x/a.png",
+        "0123abcd-b.png": "b.png",
+    }

@@ -15,7 +15,13 @@ from syrupy.assertion import SnapshotAssertion
 from ddiseg.catalogue import State
 from ddiseg.errors import InputError
 from ddiseg.ingest import coco_masks
-from ddiseg.ingest.labelled_masks import Labels, compose_labelled, stack_labelled
+from ddiseg.ingest.labelled_masks import (
+    Labels,
+    compose_labelled,
+    import_labelled_masks,
+    stack_labelled,
+)
+from ddiseg.ingest.photographs import import_photographs
 from ddiseg.ingest.placement import Geometry
 from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
@@ -342,3 +348,22 @@ def test_masks__what_is_unusual_in_a_file_is_counted(
     document["annotations"][0] |= {"iscrowd": 1, "area": 0}
     done = run_masks(workspace, write(photos, document))
     assert done.notes == wording
+
+
+def test_import__label_and_rest_without_a_class(workspace: Workspace, folder: Any) -> None:
+    """Hair over a lesion has no class, nor has what no region covers."""
+    document = coco_file(("a.png",))
+    document["categories"].append({"id": 2, "name": "hair"})
+    hair = {"segmentation": [[6, 4, 12, 4, 12, 6, 6, 6]], "bbox": [6, 4, 6, 2], "area": 12}
+    document["annotations"].append({"id": 9, "image_id": 0, "category_id": 2, **hair})
+    root = folder("a.png")
+    import_photographs(workspace, root)
+    labels = Labels.parse("hair=ignore,rest=ignore", None, PROTOCOL)
+    import_labelled_masks(
+        workspace, write(root, document), format_name="coco", labels=labels, annotator="anna"
+    )
+    (mask,) = workspace.catalogue.masks.all()
+    expected = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    expected[6:8, 6:12] = 1
+    np.testing.assert_array_equal(workspace.mask(mask), expected)
+    assert (mask.unlabelled, mask.classes) == (HEIGHT * WIDTH - 12, [1, 4])

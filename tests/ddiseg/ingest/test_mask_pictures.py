@@ -217,6 +217,19 @@ def test_import__jpeg_too_soft_or_of_class_ids(
             raise InputError(done.outcomes[1].note)
 
 
+def test_import__grey_levels_in_a_palette(catalogued: Workspace, tmp_path: Path) -> None:
+    """As optipng shrinks a grey picture: the indices are no class ids."""
+    (tmp_path / "m").mkdir()
+    indices = np.select([DRAWN == 1, DRAWN == 4], [1, 2], 0).astype(np.uint8)
+    picture = Image.fromarray(indices).convert("P")
+    picture.putpalette([0, 0, 0, 1, 1, 1, 4, 4, 4])
+    picture.putdata(indices.ravel().tolist())
+    picture.save(tmp_path / "m" / "a.png")
+    (added,) = run(catalogued, tmp_path / "m").outcomes
+    assert added.note == "grey levels that were moved into a palette: read as the grey levels"
+    np.testing.assert_array_equal(drawn(catalogued), DRAWN)
+
+
 def test_import__photographs_among_masks(catalogued: Workspace, tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     Image.fromarray(DRAWN).save(tmp_path / "m" / "a_mask.png")

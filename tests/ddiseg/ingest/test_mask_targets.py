@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from annotation_protocol import load_protocol
+from ddiseg.catalogue.tables import Image as ImageRow
 from ddiseg.errors import InputError
 from ddiseg.ingest.labelled_masks import Labels, import_labelled_masks
 from ddiseg.ingest.mask_files import MaskFile, import_masks
@@ -142,17 +143,11 @@ FOLDERS = st.lists(st.sampled_from("ab"), max_size=3).map("/".join)
 @pytest.mark.property
 @given(st.sets(FOLDERS, min_size=1, max_size=5), st.sampled_from(["", "m/", "m/n/"]))
 def test_of__every_mirrored_tree(folders: set[str], root: str) -> None:
-    from types import SimpleNamespace as Row
-
-    from ddiseg.catalogue.tables import Image as ImageRow
-
     places = sorted(f"{f}/0" if f else "0" for f in folders)
-    rows = [ImageRow(id=i, dataset_id=1) for i, _ in enumerate(places)]
+    images = {i: ImageRow(id=i, dataset_id=1) for i, _ in enumerate(places)}
     sources = [(f"{place}.jpg", i) for i, place in enumerate(places)]
-    images = Row(source_paths=lambda _dataset: sources, select=lambda: rows)
     files = [MaskFile(p, root + p, lambda: np.zeros(SIZE), (0,)) for p in places]
-    workspace = Row(catalogue=Row(images=images))
-    targets = PhotographNames.read(workspace).find(files)  # type: ignore[arg-type]
+    targets = PhotographNames({"0": sources}, {}, images).find(files)
     for place, file in enumerate(files):
         try:
             assert targets.of(file).id == place  # never another's

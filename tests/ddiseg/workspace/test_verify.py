@@ -252,6 +252,12 @@ def test_verify__one_file_of_two_rows_is_told_with_both(whole: Workspace) -> Non
     assert problem.line.startswith("mask of 1.png by anna, 2.png by carl: ")
 
 
+def test_verify__unlabelled_pixels_that_the_file_does_not_have(whole: Workspace) -> None:
+    _sql("UPDATE masks SET unlabelled = 3")(whole)
+    [problem] = verify(whole).problems
+    assert "the catalogue says 3 unlabelled pixels, the file has 0" in problem.line
+
+
 def test_verify__in_place_photograph_changed(whole: Workspace, tmp_path: Path) -> None:
     path = tmp_path / "3.png"
     path.write_bytes(_file(whole, Kind.IMAGE).read_bytes())
