@@ -1,7 +1,6 @@
-"""Estimates with 95 % intervals from a bootstrap over groups (patients), and the rule for too few images.
+"""Estimates with their 95 % intervals over groups (patients), and the rule for too few groups.
 
-Images of one patient are not independent, so whole groups are resampled, with replacement (cluster
-bootstrap: Davison and Hinkley 1997, section 3.8). Arrays: N images, C classes, R resamples.
+`annotation_protocol.intervals` says how an interval is made. Arrays: N images, C classes, G groups.
 """
 
 from __future__ import annotations
@@ -10,48 +9,47 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from annotation_protocol.intervals import (
+    MIN_GROUPS,
+    Floats,
+    Interval,
+    Scale,
+    contrast_interval,
+    interval,
+    jackknife_parts,
+    median_interval,
+)
 from annotation_protocol.metrics import dice_per_class, iou_per_class, overlaps, ratio
 
-#: Number of bootstrap resamples, and their seed.
-RESAMPLES, SEED = 2000, 0
+#: How the intervals of a stored record were made.
+METHOD = {"over": "patients", "method": "jackknife", "fewest_patients": MIN_GROUPS}
 
-#: An estimate from fewer images is not reported.
-FEW = 5
-
-#: The ends of a 95 % interval.
-Interval: TypeAlias = tuple[float, float]
+_ROUNDING = 1e-9  #: a mean may be this far outside the range of its scale
 
 
-def too_few(n: int, groups: int | None = None, *, fewest: int = FEW) -> bool:
-    """Return whether `n` images of so many groups are too few for an estimate with an interval.
+def too_few(groups: int | tuple[int, int]) -> bool:
+    """Return whether so many groups (patients) are too few for an interval, in either of two samples.
 
-    An interval needs two groups, and a reported estimate FEW images. Callers differ in what they do
-    with fewer images: the gate, the annotator study, model performance and the reproduction withhold
-    value and interval; the tables of 'evaluate', 'sensitivity' and 'agreement' show the interval
-    from two groups on (`fewest=0`), and the report marks their rows by the number of images alone
-    (`groups=None`).
+    This is the one rule: below MIN_GROUPS a value is shown with its n, and without an interval.
     """
-    return n < fewest or (groups is not None and groups < 2)
+    return (min(groups) if isinstance(groups, tuple) else groups) < MIN_GROUPS
 
 
 def sample_size(n: int | tuple[int, int], groups: int | tuple[int, int] | None) -> str:
     """Return the size of a sample, such as "n = 40 images of 30 patients"; of two, both sizes."""
-    images = f"n = {_and(n)} image{'' if n == 1 else 's'}"
-    if groups is None:
-        return images
-    return f"{images} of {_and(groups)} patient{'' if groups == 1 else 's'}"
+    return f"n = {_images(n)}" if groups is None else f"n = {_images(n)} of {_patients(groups)}"
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A value with its 95 % interval and the size of its sample.
 
-    The value is None without any image or where it is withheld; the interval is None with it, and
+    The value is None without any image, or where it is not defined; the interval is None with it, and
     where there are too few groups for one.
     """
 
@@ -65,23 +63,31 @@ class Estimate:
     def of(
         cls, value: float | None, interval: Sequence[float] | None, n: int, groups: int | None
     ) -> Self:
-        """Return the estimate with both ends of `interval`; a value of NaN becomes None."""
-        low, high = (None, None) if interval is None else interval
-        return cls(None if value is None or math.isnan(value) else value, low, high, n, groups)
+        """Return the estimate; a value of NaN becomes None, and too few groups get no interval.
+
+        So an interval that an older version stored for too few groups is not shown either.
+        """
+        value = None if value is None or math.isnan(value) else value
+        if interval is None or value is None or too_few(n if groups is None else groups):
+            return cls(value, None, None, n, groups)
+        low, high = interval
+        return cls(value, low, high, n, groups)
 
     @property
     def interval(self) -> Interval | None:
         return None if self.low is None or self.high is None else (self.low, self.high)
 
-    def if_enough(self) -> Estimate:
-        """Return the estimate, without value and interval where it has no interval or too few images."""
-        if self.interval is None or too_few(self.n):
-            return Estimate(None, None, None, self.n, self.groups)
-        return self
-
     def text(self, form: str = ".2f", *, scale: float = 1, unit: str = "") -> str:
-        """Return value and interval, such as "0.71 [0.62, 0.80]", or that there are too few images."""
-        return _text(self.value, self.interval, form, scale, unit)
+        """Return value and interval, "0.71 [0.62, 0.80]", or why there is none, "0.71 (too few: 2 patients)"."""
+        size = _images(self.n) if self.groups is None else _patients(self.groups)
+        return _text(self.value, self.interval, size, form, scale, unit)
+
+    def sized(self, form: str = ".2f") -> str:
+        """Return value, interval and sizes, as a sentence has them."""
+        size = sample_size(self.n, self.groups)
+        if self.value is None or self.interval is not None:
+            return f"{self.text(form)} ({size})"
+        return f"{self.value:{form.replace('.', 'z.')}} ({size}, too few for an interval)"
 
     def to_json(self, name: str = "value") -> dict[str, Any]:
         """Return the estimate under the keys of a stored record; `name` is the key of the value.
@@ -102,7 +108,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class EstimateDifference:
-    """The value of one sample minus that of another; None where either has too few images."""
+    """The value of one sample minus that of another; None where either has no image."""
 
     value: float | None
     low: float | None
@@ -123,7 +129,7 @@ class EstimateDifference:
 
     def text(self, form: str = "+.2f", *, scale: float = 1, unit: str = "") -> str:
         """Return value and interval as `Estimate.text` does."""
-        return _text(self.value, self.interval, form, scale, unit)
+        return _text(self.value, self.interval, _patients(self.groups), form, scale, unit)
 
     def to_json(self) -> dict[str, Any]:
         interval = None if self.interval is None else list(self.interval)
@@ -136,7 +142,14 @@ class Statistic(StrEnum):
 
     MEAN = "mean"
     MEDIAN = "median"
-    SHARE = "share"  #: mean of zeros and ones; a share of 0 or 1 gets an exact interval
+
+
+_RANGES = {
+    Scale.FRACTION: (0, 1),
+    Scale.SHARE: (0, 1),
+    Scale.POSITIVE: (0, math.inf),
+    Scale.SIGNED: (-math.inf, math.inf),
+}
 
 
 class Sample:
@@ -144,85 +157,61 @@ class Sample:
 
     def __init__(
         self,
-        values: Sequence[float] | NDArray[np.float64],
+        values: Sequence[float] | Floats,
         groups: Sequence[str],
         statistic: Statistic = Statistic.MEAN,
+        scale: Scale = Scale.FRACTION,
     ) -> None:
         if len(values) != len(groups):
             raise ValueError(f"{len(groups)} groups for {len(values)} values; give one a value")
         self.values = np.asarray(values, np.float64)
-        self.groups = np.asarray(groups, np.str_)
-        self.statistic = statistic
-        self.n_groups = len(set(groups))
+        low, high = _RANGES[scale]
+        outside = (self.values < low - _ROUNDING) | (self.values > high + _ROUNDING)
+        if outside.any():
+            raise ValueError(
+                f"{self.values[outside][0]:g} is outside {low} to {high}, the range of the scale "
+                f"{scale.value!r}"
+            )
+        self.names, self.cluster = np.unique(np.asarray(groups, np.str_), return_inverse=True)
+        self.statistic, self.scale = statistic, scale
 
     @property
     def n(self) -> int:
         return len(self.values)
 
     @property
-    def too_few(self) -> bool:
-        return too_few(self.n, self.n_groups)
+    def n_groups(self) -> int:
+        return len(self.names)
 
     def value(self) -> float:
         middle = np.median if self.statistic is Statistic.MEDIAN else np.mean
         return float(middle(self.values))
 
-    def interval(self, *, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
-        """Return the interval of the value; needs an image."""
-        if self.all_or_none:
-            return _exact_interval(self.value(), self.n_groups)
-        return percentile_interval(resampled([self], resamples=resamples, seed=seed)[0])
+    def estimate(self) -> Estimate:
+        """Return the value, with its interval where there are enough groups."""
+        if not self.n:
+            return Estimate(groups=0)
+        ends = None if too_few(self.n_groups) else self.spread()[0]
+        return Estimate.of(self.value(), ends, self.n, self.n_groups)
 
-    def estimate(
-        self, *, fewest: int = FEW, resamples: int = RESAMPLES, seed: int = SEED
-    ) -> Estimate:
-        """Return the estimate of the statistic.
-
-        With fewer than `fewest` images, or one group, value and interval are withheld;
-        `fewest=0` keeps the value of whatever images there are.
-        """
-        value, interval = None, None
-        enough = not too_few(self.n, self.n_groups, fewest=fewest)
-        if enough:
-            interval = self.interval(resamples=resamples, seed=seed)
-        if enough or (fewest == 0 and self.n):
-            value = self.value()
-        return Estimate.of(value, interval, self.n, self.n_groups)
-
-    @property
-    def all_or_none(self) -> bool:
-        """Whether it is a share of 0 or 1, which has no spread in a bootstrap."""
-        return self.statistic is Statistic.SHARE and self.value() in (0, 1)
+    def spread(self) -> tuple[Interval, Floats]:
+        """Return the interval, and the part of each group in the error (G,); needs two groups."""
+        if self.statistic is Statistic.MEDIAN:
+            return median_interval(self.values, self.cluster)
+        counts = np.bincount(self.cluster)
+        sums = np.bincount(self.cluster, weights=self.values)
+        parts = jackknife_parts((sums.sum() - sums) / (self.n - counts))
+        return interval(self.value(), float(parts @ parts), self.n_groups, self.scale), parts
 
 
-def difference(
-    one: Sample,
-    other: Sample,
-    *,
-    independent: bool = False,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
-) -> EstimateDifference:
+def difference(one: Sample, other: Sample) -> EstimateDifference:
     """Return the value of `one` minus that of `other`.
 
-    A group with images in both is resampled for both, unless `independent`. For paired values, one
-    of each an image, take the `Sample` of their differences instead.
+    A group with images in both counts as one group. For paired values, one of each an image, take the
+    `Sample` of their differences instead.
     """
     sizes = (one.n, other.n), (one.n_groups, other.n_groups)
-    if one.too_few or other.too_few:
-        return EstimateDifference(None, None, None, *sizes)
-    options: dict[str, Any] = {"resamples": resamples}
-    if one.all_or_none or other.all_or_none:
-        interval = _recovered_interval(one, other, seed=seed, **options)
-    elif independent:
-        [others], [ones] = (
-            resampled([s], seed=seed + k, **options) for k, s in enumerate((other, one))
-        )
-        interval = percentile_interval(ones - others)
-    else:
-        ones, others = resampled([one, other], seed=seed, **options)
-        interval = percentile_interval(ones - others)
-    return EstimateDifference(one.value() - other.value(), *interval, *sizes)
+    return EstimateDifference(*_contrast([one, other], [1, -1]), *sizes)
 
 
 def difference_of_changes(
@@ -232,50 +221,33 @@ def difference_of_changes(
 
     The sizes are those of both halves of each together.
     """
-    halves = (*one, *other)
     sizes = (
         (one[0].n + one[1].n, other[0].n + other[1].n),
         (_n_groups(one), _n_groups(other)),
     )
-    if any(sample.too_few for sample in halves):
-        return EstimateDifference(None, None, None, *sizes)
-    value = (one[1].value() - one[0].value()) - (other[1].value() - other[0].value())
-    earlier, later, other_earlier, other_later = resampled(halves)
-    interval = percentile_interval((later - earlier) - (other_later - other_earlier))
-    return EstimateDifference(value, *interval, *sizes)
+    return EstimateDifference(*_contrast([*one, *other], [-1, 1, 1, -1]), *sizes)
 
 
-def resampled(
-    samples: Sequence[Sample], *, resamples: int = RESAMPLES, seed: int = SEED
-) -> list[NDArray[np.float64]]:
-    """Return the value of each sample in each resample of the groups of all of them, (R,) each.
-
-    NaN where a resample holds no group of a sample. Resamples of two seeds are independent.
-    """
-    names = np.unique(np.concatenate([sample.groups for sample in samples]))
-    weights = bootstrap_weights(names.size, resamples, seed)
-    values = []
-    for sample in samples:
-        cluster = np.searchsorted(names, sample.groups)
-        resample = _medians if sample.statistic is Statistic.MEDIAN else _means
-        values.append(resample(sample.values, cluster, weights))
-    return values
-
-
-def percentile_interval(values: NDArray[np.float64]) -> Interval:
-    """Return the middle 95 % of a statistic's resampled values, (R,), without those that are NaN."""
-    low, high = np.percentile(values[~np.isnan(values)], [2.5, 97.5])
-    return float(low), float(high)
-
-
-def bootstrap_weights(
-    groups: int, resamples: int = RESAMPLES, seed: int = SEED
-) -> NDArray[np.float64]:
-    """Return how often each group is in each resample, (R, groups)."""
-    chosen = np.random.default_rng(seed).integers(groups, size=(resamples, groups))
-    chosen += groups * np.arange(resamples)[:, None]
-    counts = np.bincount(chosen.ravel(), minlength=resamples * groups)
-    return counts.reshape(resamples, groups).astype(np.float64)
+def _contrast(
+    samples: Sequence[Sample], signs: Sequence[int]
+) -> tuple[float | None, float | None, float | None]:
+    """Return the sum of the samples' values with their signs, and the ends of its interval."""
+    if not all(sample.n for sample in samples):
+        return None, None, None
+    values = np.array([sample.value() for sample in samples])
+    if any(too_few(sample.n_groups) for sample in samples):
+        return float(np.dot(signs, values)), None, None
+    names = np.unique(np.concatenate([sample.names for sample in samples]))
+    errors = np.zeros((len(samples), names.size))
+    intervals = np.zeros((len(samples), 2))
+    for row, sample in enumerate(samples):
+        intervals[row], parts = sample.spread()
+        if parts.any():
+            errors[row, np.searchsorted(names, sample.names)] = parts / np.linalg.norm(parts)
+    correlation = errors @ errors.T
+    np.fill_diagonal(correlation, 1)
+    value = float(np.dot(signs, values))
+    return value, *contrast_interval(values, intervals, np.array(signs, float), correlation)
 
 
 @dataclass(frozen=True)
@@ -312,11 +284,8 @@ def estimate_classes(
     groups: Sequence[str],
     valid: NDArray[np.bool_],
     classes: Sequence[str],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
 ) -> dict[str, ClassEstimates]:
-    """Return IoU and Dice of each class over a set of images, with an interval from two groups on.
+    """Return IoU and Dice of each class over a set of images.
 
     The interval of a class does not depend on the other classes.
 
@@ -325,13 +294,11 @@ def estimate_classes(
         groups: N group names (patients).
         valid: (N, C), the classes that the truth of each image could hold at all.
         classes: C class names.
-        resamples: number of bootstrap resamples; 0 for no intervals.
-        seed: of the bootstrap; the same seed gives the same intervals.
 
     Raises:
         ValueError: the arguments' lengths do not agree.
     """
-    _check_shapes(confusions, groups, valid, classes, resamples)
+    _check_shapes(confusions, groups, valid, classes)
     both, either, _ = overlaps(confusions)
     iou, dice = iou_per_class(confusions), dice_per_class(confusions)
     counts = np.asarray(valid, dtype=np.bool_) & (either > 0)
@@ -342,7 +309,7 @@ def estimate_classes(
         # (images that count, 5): each of the three estimates is a ratio of sums of these.
         columns = (np.ones_like(iou), iou, dice, both, either)
         terms = np.stack([column[rows, index] for column in columns], axis=1, dtype=np.float64)
-        estimates[name] = _estimate_class(terms, identifiers[rows], resamples, seed)
+        estimates[name] = _estimate_class(terms, identifiers[rows])
     return estimates
 
 
@@ -352,117 +319,91 @@ def estimate_classes_by_stratum(
     valid: NDArray[np.bool_],
     strata: Sequence[str],
     classes: Sequence[str],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
 ) -> dict[str, dict[str, ClassEstimates]]:
     """Return `estimate_classes` of each stratum by itself, such as each tone; in sorted order.
 
     Args:
         strata: N names of strata; the other arguments are those of `estimate_classes`.
     """
-    _check_shapes(confusions, groups, valid, classes, resamples)
+    _check_shapes(confusions, groups, valid, classes)
     if len(strata) != len(confusions):
         raise ValueError(f"{len(strata)} strata for {len(confusions)} images; give one an image")
     estimates: dict[str, dict[str, ClassEstimates]] = {}
     for stratum in sorted(set(strata)):
         rows = [row for row, name in enumerate(strata) if name == stratum]
-        estimates[stratum] = estimate_classes(
-            confusions[rows],
-            [groups[row] for row in rows],
-            valid[rows],
-            classes,
-            resamples=resamples,
-            seed=seed,
-        )
+        of_stratum = [groups[row] for row in rows]
+        estimates[stratum] = estimate_classes(confusions[rows], of_stratum, valid[rows], classes)
     return estimates
 
 
-def _estimate_class(
-    terms: NDArray[np.float64], groups: NDArray[np.str_], resamples: int, seed: int
-) -> ClassEstimates:
+def _estimate_class(terms: Floats, groups: NDArray[np.str_]) -> ClassEstimates:
     """Return the estimates from (images, 5) of 1, IoU, Dice, intersection and union."""
     names, cluster = np.unique(groups, return_inverse=True)
-    by_group = np.zeros((names.size, terms.shape[1]))
-    np.add.at(by_group, cluster, terms)
-    values = _class_values(terms.sum(axis=0))
-    intervals: list[Interval | None] = [None, None, None]
-    if not too_few(len(terms), names.size, fewest=0) and resamples:
-        per_resample = _class_values(bootstrap_weights(names.size, resamples, seed) @ by_group)
-        ends = np.percentile(np.stack(per_resample), [2.5, 97.5], axis=1)
-        intervals = [(float(low), float(high)) for low, high in ends.T]
+    sums = np.zeros((names.size, terms.shape[1]))
+    np.add.at(sums, cluster, terms)
+    total = sums.sum(axis=0)
     iou_mean, dice_mean, iou_pooled = (
-        Estimate.of(float(value), interval, len(terms), int(names.size))
-        for value, interval in zip(values, intervals, strict=True)
+        fraction_estimate(float(value), without, len(terms))
+        for value, without in zip(_class_values(total), _class_values(total - sums), strict=True)
     )
     return ClassEstimates(iou_mean=iou_mean, iou_pooled=iou_pooled, dice_mean=dice_mean)
 
 
-def _class_values(
-    sums: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def fraction_estimate(
+    value: float,
+    without: Floats,
+    n: int,
+    scale: Scale = Scale.FRACTION,
+    *,
+    trials: int | None = None,
+) -> Estimate:
+    """Return the estimate of a value from 0 to 1.
+
+    Args:
+        value: NaN where it is not defined.
+        without: (G,), the value without each of the groups.
+        n: number of images.
+        scale: FRACTION or SHARE.
+        trials: as for `intervals.interval`.
+    """
+    groups = len(without)
+    if math.isnan(value) or too_few(groups):
+        return Estimate.of(value, None, n, groups)
+    parts = jackknife_parts(without)
+    ends = interval(value, float(parts @ parts), groups, scale, trials=trials)
+    return Estimate.of(value, ends, n, groups)
+
+
+def _class_values(sums: Floats) -> tuple[Floats, Floats, Floats]:
     """Return mean IoU, mean Dice and pooled IoU from (..., 5) sums of terms."""
     images, iou, dice, both, either = np.moveaxis(sums, -1, 0)
     return ratio(iou, images), ratio(dice, images), ratio(both, either)
 
 
-def _means(
-    values: NDArray[np.float64], cluster: NDArray[np.intp], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    clusters = weights.shape[1]
-    sums = weights @ np.bincount(cluster, weights=values, minlength=clusters)
-    return ratio(sums, weights @ np.bincount(cluster, minlength=clusters))
-
-
-def _medians(
-    values: NDArray[np.float64], cluster: NDArray[np.intp], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    order = np.argsort(values)
-    ordered, cluster = values[order], cluster[order]
-    medians = np.full(len(weights), np.nan)
-    for index, weight in enumerate(weights):  # one resample at a time keeps the memory small
-        chosen = np.repeat(ordered, weight[cluster].astype(np.intp))
-        if chosen.size:
-            medians[index] = (chosen[(chosen.size - 1) // 2] + chosen[chosen.size // 2]) / 2
-    return medians
-
-
-def _exact_interval(share: float, groups: int) -> Interval:
-    """Return the exact 95 % interval of a share that is 0 or 1.
-
-    Clopper and Pearson 1934, with the groups as the independent trials.
-    """
-    reach = 1 - 0.025 ** (1 / groups)
-    return (0.0, reach) if share == 0 else (1 - reach, 1.0)
-
-
-def _recovered_interval(one: Sample, other: Sample, *, resamples: int, seed: int) -> Interval:
-    """Return the interval of `one` minus `other`, recovered from the intervals of the two.
-
-    For shares of 0 or 1, which have no spread in a bootstrap of the difference. Zou and Donner 2008,
-    Statistics in Medicine 27, 1693-1702 (Newcombe 1998 with any intervals).
-    """
-    low, high = one.interval(resamples=resamples, seed=seed)
-    other_low, other_high = other.interval(resamples=resamples, seed=seed)
-    value = one.value() - other.value()
-    down = math.hypot(one.value() - low, other_high - other.value())
-    up = math.hypot(high - one.value(), other.value() - other_low)
-    return value - down, value + up
-
-
 def _n_groups(samples: Sequence[Sample]) -> int:
-    return len(np.unique(np.concatenate([sample.groups for sample in samples])))
+    return len(np.unique(np.concatenate([sample.names for sample in samples])))
 
 
 def _text(
-    value: float | None, interval: Interval | None, form: str, scale: float, unit: str
+    value: float | None, interval: Interval | None, size: str, form: str, scale: float, unit: str
 ) -> str:
-    if value is None or interval is None:
-        return "too few to say"
+    if value is None:
+        return "no images" if size.startswith("0 ") else f"too few: {size}"
     # "z" prints what rounds to 0 without a minus.
     form = form.replace(".", "z.")
-    number, low, high = (f"{scale * each:{form}}" for each in (value, *interval))
-    return f"{number}{unit} [{low}, {high}]"
+    number = f"{scale * value:{form}}{unit}"
+    if interval is None:
+        return f"{number} (too few: {size})"
+    low, high = (f"{scale * each:{form}}" for each in interval)
+    return f"{number} [{low}, {high}]"
+
+
+def _images(count: int | tuple[int, int]) -> str:
+    return f"{_and(count)} image{'' if count == 1 else 's'}"
+
+
+def _patients(count: int | tuple[int, int]) -> str:
+    return f"{_and(count)} patient{'' if count == 1 else 's'}"
 
 
 def _and(count: int | tuple[int, int]) -> str:
@@ -478,7 +419,6 @@ def _check_shapes(
     groups: Sequence[str],
     valid: NDArray[np.bool_],
     classes: Sequence[str],
-    resamples: int,
 ) -> None:
     images, count = len(confusions), len(classes)
     if confusions.shape != (images, count, count):
@@ -492,5 +432,3 @@ def _check_shapes(
         raise ValueError(f"valid has shape {valid.shape}; it must be ({images}, {count})")
     if len(set(classes)) != count:
         raise ValueError(f"class names {list(classes)} repeat; give each class its own name")
-    if resamples < 0:
-        raise ValueError(f"resamples is {resamples}; give 0 or more")

@@ -167,7 +167,7 @@ def _estimates(matrices: NDArray[np.int64], names: list[str]) -> tuple[str, ...]
     valid = np.ones((len(names), len(CLASSES)), np.bool_)
     scores = estimate_classes(matrices, names, valid, CLASSES)
     overall = np.nanmean(metrics.iou_per_class(matrices), axis=1)
-    every = Sample(overall, names).estimate(fewest=0).text(".3f")
+    every = Sample(overall, names).estimate().text(".3f")
     each = (f"{s.iou_mean.text('.3f')} {s.n}" for s in scores.values())
     return str(len(names)), every, *each
 

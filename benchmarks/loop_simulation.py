@@ -33,16 +33,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from annotation_protocol.estimates import (
-    FEW,
-    RESAMPLES,
-    Estimate,
-    bootstrap_weights,
-    percentile_interval,
-    too_few,
-)
+from annotation_protocol.estimates import Estimate, too_few
 from annotation_protocol.metrics import confusion, iou_per_class
 from benchmarks import tables
+from benchmarks.bootstrap import RESAMPLES, bootstrap_weights, percentile_interval
 from benchmarks.label_efficiency import CLASSES, DEFAULT, LESION, PARTS, load
 from benchmarks.torchvision_ops import define_where_missing
 from ddiseg.sampling.quotas import share_out
@@ -270,9 +264,8 @@ class Bootstrap:
         return means
 
     def text(self, values: NDArray[np.float64]) -> str:
-        """Return the mean of (seeds, T) values and its interval, or that there are too few images."""
-        enough = not too_few(values.shape[1], self.patients)
-        interval = percentile_interval(self.resampled(values)) if enough else None
+        """Return the mean of (seeds, T) values and its interval, or that there are too few patients."""
+        interval = None if too_few(self.patients) else percentile_interval(self.resampled(values))
         n = values.shape[1]
         return Estimate.of(float(values.mean()), interval, n, self.patients).text(".3f")
 
@@ -350,7 +343,11 @@ def masks_saved(
 
 def _figure(curves: Curves, trial: Trial) -> Any:
     """A panel for all images and one for each tone that has enough, each with all strategies."""
-    groups = {tone: images for tone, images in _groups(trial).items() if len(images) >= FEW}
+    groups = {
+        tone: images
+        for tone, images in _groups(trial).items()
+        if not too_few(len({trial.test[i].patient for i in images}))
+    }
     figure, grid = figures.new_figure(
         3.1 * len(groups), 3.4, 1, len(groups), sharey=True, gridspec_kw={"wspace": 0.08}
     )

@@ -35,9 +35,8 @@ def main() -> None:
     ]
     equal = np.array([(a == b).mean() for a, b in zip(*predicted, strict=True)])
     patients = [e.patient for e in tested]
-    interval = Sample(equal, patients).interval()
     print(
-        f"{equal.mean():.2%} of the pixels equal, 95 % [{interval[0]:.2%}, {interval[1]:.2%}], no "
+        f"{Sample(equal, patients).estimate().text('.2%')} of the pixels equal (95 % interval), no "
         f"photograph below {equal.min():.2%}; n = {len(tested)} of {len(set(patients))} patients "
         f"(goal 99.5 %), seed {SMALL.seed}"
     )

@@ -1,7 +1,7 @@
 """Typed records of what the database stores as JSON: trainings, gate decisions, evaluations.
 
 The JSON keeps the keys that it had when a row was written: a field with another name says which key
-it is stored under. A key that an older program did not write gets the field's default.
+it is stored under, or "was" stored under. A key that an older program did not write gets the field's default.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from functools import cache
 from types import NoneType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
-from annotation_protocol.estimates import ClassEstimates, Estimate, Interval
+from annotation_protocol.estimates import ClassEstimates, Estimate, too_few
+from annotation_protocol.intervals import Interval
 
 
 class Record:
@@ -23,7 +24,9 @@ class Record:
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
         """Return the record of a JSON object; keys without a field are left out."""
         found = _fields(cls)  # type: ignore[arg-type] # mypy takes no class for hashable
-        return cls(**{name: _read(kind, stored[k]) for name, k, kind in found if k in stored})
+        old = {f.name: f.metadata.get("was", "") for f in fields(cls)}  # type: ignore[arg-type]
+        keys = {name: old[name] if old[name] in stored else key for name, key, _ in found}
+        return cls(**{n: _read(kind, stored[keys[n]]) for n, _, kind in found if keys[n] in stored})
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as the JSON object that is stored."""
@@ -105,11 +108,16 @@ class DiscriminationRecord(Record):
     @property
     def estimates(self) -> dict[str, Estimate]:
         """The estimates by their names."""
-        size = self.n, self.patients
+        found = {
+            "ROC-AUC": (self.roc_auc, self.roc_auc_ci95),
+            "F1": (self.f1, self.f1_ci95),
+            "accuracy": (self.accuracy, self.accuracy_ci95),
+        }
+        # An older version stored intervals from two patients of a class on.
+        few = too_few((self.malignant, self.n - self.malignant))
         return {
-            "ROC-AUC": Estimate.of(self.roc_auc, self.roc_auc_ci95, *size),
-            "F1": Estimate.of(self.f1, self.f1_ci95, *size),
-            "accuracy": Estimate.of(self.accuracy, self.accuracy_ci95, *size),
+            name: Estimate.of(value, None if few else interval, self.n, self.patients)
+            for name, (value, interval) in found.items()
         }
 
 
@@ -170,6 +178,17 @@ class GateComparison(Record):
     current: dict[str, Estimate] | None = None
     difference: dict[str, Estimate] | None = None  #: candidate minus current, image by image
 
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """Return the comparison; estimates that were stored without their patients get the group's."""
+        patients = stored.get("patients")
+        sided = {
+            side: {name: {"patients": patients, **each} for name, each in stored[side].items()}
+            for side in ("candidate", "current", "difference")
+            if stored.get(side)
+        }
+        return super().from_json({**stored, **sided})
+
 
 @dataclass(frozen=True)
 class GateDecision(Record):
@@ -187,7 +206,8 @@ class GateDecision(Record):
     )  #: compared or not
     overall: GateComparison = field(default_factory=GateComparison)
     by_tone: dict[str, GateComparison] = field(default_factory=dict)  #: in the protocol's order
-    bootstrap: dict[str, Any] = field(default_factory=dict)  #: how the intervals were made
+    #: How the intervals were made.
+    intervals: dict[str, Any] = field(default_factory=dict, metadata={"was": "bootstrap"})
 
 
 @dataclass(frozen=True)
@@ -205,7 +225,7 @@ class EvaluationRecord(Record):
     without_prediction: int = 0
     notes: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()  #: true masks, with the reason
-    bootstrap: dict[str, Any] = field(default_factory=dict)
+    intervals: dict[str, Any] = field(default_factory=dict, metadata={"was": "bootstrap"})
     classes: dict[str, ClassEstimates] = field(default_factory=dict)
     by_tone: dict[str, dict[str, ClassEstimates]] = field(default_factory=dict)
 
@@ -224,7 +244,7 @@ class RobustnessRecord(Record):
     learned_from: int = 0  #: images left out, as the model learned from them
     same_group: int = 0  #: left out, as it learned from others of their group
     refused: tuple[str, ...] = ()  #: photographs, with the reason
-    bootstrap: dict[str, Any] = field(default_factory=dict)
+    intervals: dict[str, Any] = field(default_factory=dict, metadata={"was": "bootstrap"})
     control: str = ""  #: the change that no eye sees
     without_lesion: int = 0  #: images without a lesion in any mask
     by_change: dict[str, dict[str, ClassEstimates]] = field(

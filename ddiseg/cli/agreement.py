@@ -36,8 +36,8 @@ def agreement(settings: Settings, pictures: Path | None, worst: int) -> None:
     """Compare masks that two or more people drew of the same image.
 
     Dice and IoU by class, the distance of the lesion's boundaries and Cohen's kappa over pixels: of
-    all, by tone and by pair of people. Each is a mean over images with its 95% bootstrap interval
-    over patients. The pairs that agree least about the lesion are listed one by one.
+    all, by tone and by pair of people. Each is a mean over images with its 95% interval over
+    patients; fewer than 10 patients get none. The pairs that agree least about the lesion are listed one by one.
     """
     from ddiseg.evaluation.interrater import agreement as compare_readings
     from ddiseg.evaluation.interrater import write_pictures
@@ -68,6 +68,8 @@ _COLUMN = 28  #: characters
 
 
 def _tables(found: Agreement) -> list[str]:
+    from annotation_protocol.intervals import MIN_GROUPS
+
     groups = {"all": found.overall}
     groups |= {f"tone {tone}": group for tone, group in found.by_tone.items()}
     groups |= {" and ".join(readers): group for readers, group in found.by_readers.items()}
@@ -84,7 +86,7 @@ def _tables(found: Agreement) -> list[str]:
     return [
         f"{counted(found.overall.pairs, 'pair')} of masks, of {counted(found.overall.images, 'image')} "
         f"of {counted(found.overall.patients, 'patient')}",
-        "Means over images; [ ] is the 95% interval, from a bootstrap over patients.",
+        f"Means over images; [ ] is the 95% interval over patients, from {MIN_GROUPS} on.",
         *_table("Overlap by class", ["Dice", "IoU"], overlaps, 3),
         *_table(
             "Distance of the lesion's boundaries, where both drew one",
@@ -104,7 +106,7 @@ def _table(
     lines = ["", title]
     lines.append(_line("", headings, "n images", "patients", width))
     for label, estimates in rows.items():
-        cells = [_cell(each, decimals) for each in estimates]
+        cells = [each.text(f".{decimals}f") for each in estimates]
         lines.append(_line(label, cells, str(estimates[0].n), str(estimates[0].groups), width))
     return lines
 
@@ -112,10 +114,6 @@ def _table(
 def _line(label: str, cells: Iterable[str], n: str, patients: str, width: int) -> str:
     columns = "".join(f"{cell:<{_COLUMN}}" for cell in cells)
     return f"{label:<{width}}  {columns}{n:>8}{patients:>10}"
-
-
-def _cell(estimate: Estimate, decimals: int) -> str:
-    return estimate.text(f".{decimals}f") if estimate.interval else "too few patients"
 
 
 def _worst(listed: Sequence[ReaderPair], paths: Sequence[Path]) -> list[str]:

@@ -376,13 +376,6 @@ def sizes_by_tone(by_tone: Mapping[str, int]) -> str:
     return f"{counted(sum(by_tone.values()), 'image')} ({', '.join(parts)})"
 
 
-def estimate_text(
-    value: float, interval: Sequence[float] | None, few: str = "too few patients"
-) -> str:
-    """Return "0.812 [0.790, 0.833]"; an estimate without an interval is not printed."""
-    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else few
-
-
 def taken_as(format_name: str, guessed: bool) -> list[str]:
     """Return the line that tells which format was guessed, if any."""
     return [f"no --as given: read as {format_name}"] if guessed else []

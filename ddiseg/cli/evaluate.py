@@ -11,7 +11,6 @@ import click
 from ddiseg.cli.common import (
     Command,
     Settings,
-    estimate_text,
     folded_lines,
     pass_settings,
     progress_bar,
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
 )
 @geometry_options()
 @click.option("--subset", help="Only images of this subset.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
 @malignancy_flag
 @click.option("--paper-threshold", is_flag=True, hidden=True)
 @pass_settings
@@ -64,7 +62,6 @@ def evaluate(
     classes: str | None,
     suffixes: Sequence[str],
     subset: str | None,
-    seed: int,
     malignancy: bool,
     paper_threshold: bool,
     **geometry: Any,
@@ -72,8 +69,8 @@ def evaluate(
     """Score predictions: IoU and Dice by class and tone.
 
     'mean' is the mean over images, 'pooled' is over the pixels of all images, as in the paper.
-    Intervals are 95% bootstrap over patients. An image is never scored with the prediction of a model
-    that learned from it, or from another image of its group (patient, lesion, near-duplicates).
+    Intervals are 95% over patients; fewer than 10 patients get none. An image is never scored with
+    the prediction of a model that learned from it, or from another image of its group (patient, lesion, near-duplicates).
     """
     from annotation_protocol import load_protocol
     from ddiseg.evaluation.segmentation import evaluate as score
@@ -86,7 +83,7 @@ def evaluate(
             raise click.UsageError(
                 "--malignancy is known from the metadata: no --truth, no --accepted."
             )
-        evaluate_malignancy(settings, subset, seed, paper_threshold=paper_threshold)
+        evaluate_malignancy(settings, subset, paper_threshold=paper_threshold)
         return
     if paper_threshold:
         raise click.UsageError("--paper-threshold goes with --malignancy.")
@@ -105,7 +102,6 @@ def evaluate(
             suffixes=parse_suffixes(suffixes),
             geometry=read_geometry(geometry),
             subset=subset,
-            seed=seed,
             refused=refused,
             progress=progress,
         )
@@ -113,6 +109,8 @@ def evaluate(
 
 
 def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
+    from annotation_protocol.estimates import ClassEstimates
+
     models = ", ".join(f"{name} ({n})" for name, n in result["models"].items())
     lines = [
         f"{counted(result['n_images'], 'image')} of {counted(result['patients'], 'patient')} against "
@@ -122,15 +120,16 @@ def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
         *folded_lines(refused, "truths"),
         *(f"note: {note}" for note in result["notes"]),
         "",
-        f"{'tone':<9}{'class':<12}{'IoU mean [95% interval]':<27}{'IoU pooled [95% interval]':<28}{'Dice mean [95% interval]':<27}n images",
+        f"{'tone':<9}{'class':<12}{'IoU mean [95% interval]':<30}{'IoU pooled [95% interval]':<30}"
+        f"{'Dice mean [95% interval]':<30}{'n images':<10}patients",
     ]
     for tone, scores in [("all", result["classes"]), *result["by_tone"].items()]:
         for name, s in scores.items():
-            if s["n"]:
-                lines.append(
-                    f"{tone:<9}{name:<12}{estimate_text(s['iou_mean'], s['iou_mean_ci95']):<27}"
-                    f"{estimate_text(s['iou_pooled'], s['iou_pooled_ci95']):<28}{estimate_text(s['dice_mean'], s['dice_mean_ci95']):<27}{s['n']}"
-                )
+            found = ClassEstimates.from_json(s)
+            if found.n:
+                texts = (e.text(".3f") for e in (found.iou_mean, found.iou_pooled, found.dice_mean))
+                cells = "".join(f"{text:<30}" for text in texts)
+                lines.append(f"{tone:<9}{name:<12}{cells}{found.n:<10}{found.groups}")
     return "\n".join(lines)
 
 

@@ -12,7 +12,6 @@ from ddiseg.cli.common import (
     Group,
     Settings,
     common_options,
-    estimate_text,
     pass_settings,
     progress_bar,
     progress_stages,
@@ -84,19 +83,18 @@ def predict(
 
 @malignancy.command("evaluate", cls=Command)
 @click.option("--subset", help="Only images of this subset.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option(
     "--paper-threshold",
     is_flag=True,
     help="Take the threshold that is best on these very images, as the paper did.",
 )
 @pass_settings
-def evaluate(settings: Settings, subset: str | None, seed: int, paper_threshold: bool) -> None:
+def evaluate(settings: Settings, subset: str | None, paper_threshold: bool) -> None:
     """Score the probabilities of the newest classifier: ROC-AUC, F1 and accuracy by tone.
 
     On images of known malignancy that it did not learn from, each with n and interval.
     """
-    evaluate_malignancy(settings, subset, seed, paper_threshold=paper_threshold)
+    evaluate_malignancy(settings, subset, paper_threshold=paper_threshold)
 
 
 #: The old spelling of `ddiseg malignancy train`, `predict` and `evaluate`.
@@ -172,9 +170,7 @@ def predict_malignancy(
     )
 
 
-def evaluate_malignancy(
-    settings: Settings, subset: str | None, seed: int, *, paper_threshold: bool
-) -> None:
+def evaluate_malignancy(settings: Settings, subset: str | None, *, paper_threshold: bool) -> None:
     """Score the stored probabilities, and print the scores."""
     from ddiseg.model.malignancy import evaluate_malignancy as score
     from ddiseg.workspace.workspace import default_actor
@@ -184,7 +180,6 @@ def evaluate_malignancy(
         default_actor(),
         subset=subset,
         paper_threshold=paper_threshold,
-        seed=seed,
     )
     lines = [
         f"{result['model']}: {result['note']}",
@@ -198,15 +193,18 @@ def evaluate_malignancy(
 
 
 def _table(scores: dict[str, dict[str, Any]]) -> list[str]:
+    from annotation_protocol.intervals import MIN_GROUPS
+    from ddiseg.catalogue.records import DiscriminationRecord
+
     at = f"F1 at {scores['all']['threshold']:.3f} [95% interval]"
     lines = [
-        f"{'tone':<9}{'n':>5}{'malignant':>11}  {'ROC-AUC [95% interval]':<26}{at:<32}"
+        f"{'tone':<9}{'n':>5}{'malignant':>11}{'patients':>10}  {'ROC-AUC [95% interval]':<30}{at:<32}"
         "accuracy [95% interval]"
     ]
-    for tone, s in scores.items():
-        auc, f1, accuracy = (
-            estimate_text(s[key], s[f"{key}_ci95"], "too few")
-            for key in ("roc_auc", "f1", "accuracy")
+    for tone, stored in scores.items():
+        found = DiscriminationRecord.from_json(stored)
+        auc, f1, accuracy = (estimate.text(".3f") for estimate in found.estimates.values())
+        lines.append(
+            f"{tone:<9}{found.n:>5}{found.malignant:>11}{found.patients:>10}  {auc:<30}{f1:<32}{accuracy}"
         )
-        lines.append(f"{tone:<9}{s['n']:>5}{s['malignant']:>11}  {auc:<26}{f1:<32}{accuracy}")
-    return lines
+    return [*lines, f"An interval needs {MIN_GROUPS} patients of each class."]

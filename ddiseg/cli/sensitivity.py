@@ -10,7 +10,6 @@ import click
 from ddiseg.cli.common import (
     Command,
     Settings,
-    estimate_text,
     folded_lines,
     pass_settings,
     progress_bar,
@@ -52,9 +51,7 @@ if TYPE_CHECKING:
 @click.option(
     "--state", "states", multiple=True, help="Only images in this state; may be repeated."
 )
-@click.option(
-    "--seed", default=0, show_default=True, help="Seed of the sample and of the bootstrap."
-)
+@click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
 @pass_settings
 def sensitivity(
     settings: Settings,
@@ -95,6 +92,8 @@ def sensitivity(
 
 
 def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
+    from annotation_protocol.estimates import ClassEstimates
+
     lines = [
         f"{counted(result['n_images'], 'image')} of {counted(result['patients'], 'patient')}, predicted by "
         f"{result['model']}; "
@@ -103,14 +102,14 @@ def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
         f"groups, {len(refused)} refused",
         *folded_lines(refused, "images"),
         "",
-        f"{'change':<17}{'tone':<9}{'IoU mean [95% interval]':<27}{'Dice mean [95% interval]':<27}n images",
+        f"{'change':<17}{'tone':<9}{'IoU mean [95% interval]':<30}{'Dice mean [95% interval]':<30}"
+        f"{'n images':<10}patients",
     ]
     for change, by_tone in result["by_change"].items():
         name = f"{change}*" if change == result["control"] else change
         for tone, s in by_tone.items():
-            if s["n"]:
-                lines.append(
-                    f"{name:<17}{tone:<9}{estimate_text(s['iou_mean'], s['iou_mean_ci95']):<27}"
-                    f"{estimate_text(s['dice_mean'], s['dice_mean_ci95']):<27}{s['n']}"
-                )
+            found = ClassEstimates.from_json(s)
+            if found.n:
+                iou, dice = (e.text(".3f") for e in (found.iou_mean, found.dice_mean))
+                lines.append(f"{name:<17}{tone:<9}{iou:<30}{dice:<30}{found.n:<10}{found.groups}")
     return "\n".join([*lines, "* control: the model's own noise", "", *result["sentences"]])

@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from annotation_protocol import load_protocol
-from annotation_protocol.estimates import FEW, RESAMPLES, SEED
+from annotation_protocol.estimates import METHOD
+from annotation_protocol.intervals import MIN_GROUPS
 from ddiseg.catalogue import Arm
 from ddiseg.errors import DdisegError
 from ddiseg.evaluation.arms import Arms, MaskGroup, compare_arms, summarise_group
@@ -51,8 +52,8 @@ class WorkReport:
             "accepted_from": self.accepted and self.accepted[0],
             "accepted_to": self.accepted and self.accepted[1],
             "clock_set_back": self.set_back,
-            "bootstrap": {"over": "patients", "resamples": RESAMPLES, "seed": SEED},
-            "too_few": f"fewer than {FEW} images, or one patient; "
+            "intervals": METHOD,
+            "too_few": f"no interval from fewer than {MIN_GROUPS} patients; "
             f"over time: fewer than {2 * PERIOD_MASKS} images",
             "arms": self.arms.as_dict(),
             "by_tone": {tone: of.as_dict() for tone, of in self.by_tone.items()},

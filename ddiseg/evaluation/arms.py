@@ -28,7 +28,7 @@ class MaskGroup:
 
     @property
     def too_few(self) -> bool:
-        return too_few(self.n, self.patients)
+        return too_few(self.patients)
 
     def as_dict(self) -> dict[str, Any]:
         counts = {"n": self.n, "patients": self.patients, "not_timed": self.not_timed}

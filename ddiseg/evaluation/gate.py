@@ -4,9 +4,9 @@ Both predict the same hold-out images, whose accepted masks neither was trained 
 passes if it is not worse over all of them, and if no tone's lower bound drops by more than a maximum.
 A mask that was drawn over a prediction of the current model is biased towards that model (left
 unchanged, it gives it an IoU of 1), so such masks are left out where there are enough others.
-Intervals are 95 % bootstrap intervals over patients; the difference between candidate and current
-model is taken image by image (paired: Efron and Tibshirani 1993, chapter 8), so that a hard patient
-counts for both.
+Intervals are over patients; the difference between candidate and current model is taken image by
+image (paired), so that a hard patient counts for both. With too few patients for an interval the gate
+compares the values themselves, from FEWEST patients on; with fewer it does not decide.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol, metrics
-from annotation_protocol.estimates import RESAMPLES, SEED, Estimate, Sample, sample_size
+from annotation_protocol.estimates import METHOD, Estimate, Sample, sample_size, too_few
+from annotation_protocol.intervals import Scale
 from ddiseg.catalogue.records import (
     CurrentPrediction,
     GateComparison,
@@ -31,6 +32,9 @@ from ddiseg.outcomes import counted
 
 #: By how much a tone's lower bound may drop, in IoU.
 MAX_DROP = 0.02
+
+#: Fewest patients whose values are compared where there are too few for an interval.
+FEWEST = 5
 
 MEAN, LESION = "mean_iou", "lesion_iou"
 _NAMES = {MEAN: "mean IoU", LESION: "lesion IoU"}
@@ -104,7 +108,7 @@ def decide(
         ),
         overall=overall,
         by_tone=by_tone,
-        bootstrap={"over": "patients", "paired": True, "resamples": RESAMPLES, "seed": SEED},
+        intervals={**METHOD, "paired": True},
     )
 
 
@@ -118,7 +122,7 @@ def refuse(decision: GateDecision | None, reason: str) -> GateDecision:
 def _compare_unbiased(images: Sequence[HoldoutImage]) -> GateComparison:
     """Compare by masks not drawn over a prediction of the current model; by all where they are too few."""
     unbiased = _compare([each for each in images if each.drawn_over is CurrentPrediction.NONE])
-    if unbiased.n == len(images) or unbiased.candidate[MEAN].value is not None:
+    if unbiased.n == len(images) or not too_few(unbiased.patients):
         return unbiased
     return _compare(images)
 
@@ -135,7 +139,7 @@ def _compare(images: Sequence[HoldoutImage]) -> GateComparison:
         patients=len(set(groups)),
         candidate=_estimates(candidate, groups),
         current=None if current is None else _estimates(current, groups),
-        difference=None if difference is None else _estimates(difference, groups),
+        difference=None if difference is None else _estimates(difference, groups, Scale.SIGNED),
     )
 
 
@@ -169,14 +173,15 @@ def _values(
 
 
 def _estimates(
-    values: Mapping[str, NDArray[np.float64]], groups: Sequence[str]
+    values: Mapping[str, NDArray[np.float64]],
+    groups: Sequence[str],
+    scale: Scale = Scale.FRACTION,
 ) -> dict[str, Estimate]:
     estimates = {}
     for measure, each in values.items():
         counts = ~np.isnan(each)
         kept = [group for group, count in zip(groups, counts, strict=True) if count]
-        # The number of groups is stored once, not with each estimate.
-        estimates[measure] = replace(Sample(each[counts], kept).estimate(), groups=None)
+        estimates[measure] = Sample(each[counts], kept, scale=scale).estimate()
     return estimates
 
 
@@ -192,7 +197,7 @@ def _why_not_evaluated(
         return "not evaluated: the hold-out set has no accepted mask yet"
     if compared_with is None or overall.difference is None:
         return "not evaluated: there is no current model to compare with"
-    if overall.difference[MEAN].value is None:
+    if not _comparable(overall.difference[MEAN]):
         return f"not evaluated: too few hold-out masks ({_size(overall)})"
     return None
 
@@ -201,25 +206,37 @@ def _worse_overall(overall: GateComparison, max_drop: float) -> list[str]:
     """Return a line for each measure in which the candidate is worse over all hold-out images."""
     lines = []
     for measure, estimate in (overall.difference or {}).items():
-        if estimate.value is None or estimate.high is None:
+        if not _comparable(estimate):
             continue
-        if estimate.high < 0 or estimate.value < -max_drop:
-            lines.append(f"{_NAMES[measure]} is worse: {_difference(estimate)}")
+        assert estimate.value is not None
+        if (estimate.high or 0) < 0 or estimate.value < -max_drop:
+            lines.append(f"{_NAMES[measure]} is worse: {estimate.sized('+.3f')}")
     return lines
 
 
 def _dropped(by_tone: Mapping[str, GateComparison], max_drop: float) -> list[str]:
-    """Return a line for each tone and measure whose lower bound drops by more than `max_drop`."""
+    """Return a line for each tone and measure that drops by more than `max_drop`.
+
+    What may not drop is the lower bound, or the value where there are too few patients for a bound.
+    """
     lines = []
     for tone, group in by_tone.items():
         for measure, after in group.candidate.items():
             before = None if group.current is None else group.current[measure]
-            if after.low is None or before is None or before.low is None:
+            if before is None or not _comparable(after):
                 continue
-            if before.low - after.low > max_drop:
+            what, ends = "the lower bound of ", (before.low, after.low)
+            size = sample_size(after.n, after.groups)
+            if None in ends:
+                what, ends = "", (before.value, after.value)
+                size = f"{size}, too few for an interval"
+            was, now = ends
+            assert was is not None
+            assert now is not None
+            if was - now > max_drop:
                 lines.append(
-                    f"{tone}: the lower bound of {_NAMES[measure]} drops from {before.low:.3f} to "
-                    f"{after.low:.3f}, by more than {max_drop:g} ({sample_size(after.n, group.patients)})"
+                    f"{tone}: {what}{_NAMES[measure]} drops from {was:.3f} to {now:.3f}, by more than "
+                    f"{max_drop:g} ({size})"
                 )
     return lines
 
@@ -228,7 +245,9 @@ def _why_passed(overall: GateComparison, refusals: Sequence[str]) -> list[str]:
     """Return the differences of a candidate that passes."""
     if refusals or overall.difference is None:
         return []
-    return [f"{_NAMES[m]}: {_difference(e)}" for m, e in overall.difference.items() if e.interval]
+    return [
+        f"{_NAMES[m]}: {e.sized('+.3f')}" for m, e in overall.difference.items() if _comparable(e)
+    ]
 
 
 def _leaked(leaked: int) -> list[str]:
@@ -266,25 +285,29 @@ def _biased(
         if group.over_predictions:
             lines.append(
                 f"{name}: too few others, so {group.over_predictions} of them count "
-                f"({sample_size(group.n, None)})"
+                f"({_size(group)})"
             )
     return lines
 
 
 def _few(by_tone: Mapping[str, GateComparison]) -> list[str]:
-    """Return a line for each tone with too few hold-out masks."""
+    """Return a line for each tone with too few hold-out masks to compare, or for an interval."""
     lines = []
     for tone in (tone.name for tone in load_protocol().tones if tone.name != "unknown"):
         group = by_tone.get(tone)
         if group is None:
             lines.append(f"{tone}: no hold-out mask")
-        elif group.candidate[MEAN].value is None:
-            lines.append(f"{tone}: too few hold-out masks ({_size(group)})")
+        elif not _comparable(group.candidate[MEAN]):
+            lines.append(f"{tone}: not evaluated: too few hold-out masks ({_size(group)})")
+        elif too_few(group.patients):
+            lines.append(
+                f"{tone}: too few patients for an interval ({_size(group)}): values are compared"
+            )
     return lines
 
 
-def _difference(estimate: Estimate) -> str:
-    return f"{estimate.text('+.3f')} ({sample_size(estimate.n, None)})"
+def _comparable(estimate: Estimate) -> bool:
+    return estimate.value is not None and (estimate.groups or 0) >= FEWEST
 
 
 def _size(group: GateComparison) -> str:

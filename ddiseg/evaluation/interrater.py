@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import UNLABELLED, load_protocol, metrics
-from annotation_protocol.estimates import RESAMPLES, SEED, Estimate, Sample
+from annotation_protocol.estimates import METHOD, Estimate, Sample
+from annotation_protocol.intervals import Scale
 from ddiseg import masks
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import InputError
@@ -90,7 +91,7 @@ class AgreementGroup:
     images: int
     patients: int
     pairs: int
-    means: dict[str, Estimate]  #: by the names above; an interval from two patients on
+    means: dict[str, Estimate]  #: by the names above
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -125,7 +126,7 @@ class Agreement:
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "bootstrap": {"over": "patients", "resamples": RESAMPLES, "seed": SEED},
+            "intervals": METHOD,
             "all": self.overall.as_dict(),
             "by_tone": {tone: group.as_dict() for tone, group in self.by_tone.items()},
             "by_readers": [
@@ -270,7 +271,14 @@ def _mean(pairs: Sequence[ReaderPair], name: str) -> Estimate:
             by_image.setdefault(pair.image.id, []).append(value)
             groups[pair.image.id] = pair.group
     values = [float(np.mean(of_image)) for of_image in by_image.values()]
-    return Sample(values, list(groups.values())).estimate(fewest=0)
+    return Sample(values, list(groups.values()), scale=_scale(name)).estimate()
+
+
+def _scale(name: str) -> Scale:
+    """Return the range of a measure: distances from 0, kappa from -1 to 1, overlaps from 0 to 1."""
+    if name.endswith(("_px", "_percent")):
+        return Scale.POSITIVE
+    return Scale.SIGNED if name == "kappa" else Scale.FRACTION
 
 
 def _picture(workspace: Workspace, pair: ReaderPair) -> bytes:

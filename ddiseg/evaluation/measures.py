@@ -12,6 +12,7 @@ import numpy as np
 
 from annotation_protocol import UNLABELLED, load_protocol, metrics
 from annotation_protocol.estimates import Sample, Statistic
+from annotation_protocol.intervals import Scale
 from ddiseg import masks
 from ddiseg.catalogue import Action, AnnotationOutcome, Arm
 from ddiseg.catalogue.tables import Image, Mask
@@ -64,13 +65,16 @@ class MaskMeasures:
 def metric_sample(metric: Metric, rows: Sequence[MaskMeasures]) -> Sample:
     """Return the values of one metric, of the masks where it could be measured."""
     measured = [row for row in rows if metric in row.values]
-    statistic = _STATISTICS.get(metric, Statistic.MEAN)
+    statistic = Statistic.MEDIAN if metric is Metric.MEDIAN_SECONDS else Statistic.MEAN
     return Sample(
-        [row.values[metric] for row in measured], [row.group for row in measured], statistic
+        [row.values[metric] for row in measured],
+        [row.group for row in measured],
+        statistic,
+        _SCALES.get(metric, Scale.FRACTION),
     )
 
 
-_STATISTICS = {Metric.MEDIAN_SECONDS: Statistic.MEDIAN, Metric.UNCHANGED: Statistic.SHARE}
+_SCALES = {**dict.fromkeys(SECONDS, Scale.POSITIVE), Metric.UNCHANGED: Scale.SHARE}
 
 
 def count_patients(rows: Sequence[MaskMeasures]) -> int:

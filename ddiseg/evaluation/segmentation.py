@@ -14,12 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol, metrics
-from annotation_protocol.estimates import (
-    RESAMPLES,
-    SEED,
-    estimate_classes,
-    estimate_classes_by_stratum,
-)
+from annotation_protocol.estimates import METHOD, estimate_classes, estimate_classes_by_stratum
 from ddiseg import masks
 from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.lifecycle import SETTLED
@@ -65,8 +60,6 @@ def evaluate(
     suffixes: Sequence[str] = (),
     geometry: Geometry = AS_THEY_ARE,
     subset: str | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
     refused: list[FileOutcome] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -86,8 +79,6 @@ def evaluate(
         suffixes: what the names of the files may end in besides the photograph's.
         geometry: how the truths were drawn on their photographs.
         subset: only images of this subset.
-        resamples: number of bootstrap resamples.
-        seed: of the bootstrap.
         refused: receives the truths that can't be used, by name and reason.
         progress: called with truths done.
 
@@ -159,10 +150,8 @@ def evaluate(
     keys = groups.keys(images)
     arrays = np.stack(confusions), keys, np.array(valid)
     shown = {name for index, name in enumerate(names) if arrays[2][:, index].any()}
-    overall = estimate_classes(*arrays, names, resamples=resamples, seed=seed)
-    by_tone = estimate_classes_by_stratum(
-        *arrays, [i.tone for i in images], names, resamples=resamples, seed=seed
-    )
+    overall = estimate_classes(*arrays, names)
+    by_tone = estimate_classes_by_stratum(*arrays, [i.tone for i in images], names)
     result: dict[str, Any] = {
         "truth": source,
         "format": format_name if truth is not None else None,
@@ -175,7 +164,7 @@ def evaluate(
         "without_prediction": len(unpredicted),
         "notes": [*notes, *_notes(workspace, models, drawn_over)],
         "refused": [f"{each.name}: {each.note}" for each in refused],
-        "bootstrap": {"over": "patients", "resamples": resamples, "seed": seed},
+        "intervals": METHOD,
         "classes": {c: e.to_json() for c, e in overall.items() if c in shown},
         "by_tone": {
             tone: {c: e.to_json() for c, e in estimates.items() if c in shown}

@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from annotation_protocol import load_protocol
-from annotation_protocol.estimates import FEW
+from annotation_protocol.estimates import Estimate, sample_size
 from ddiseg.catalogue import ModelKind
 from ddiseg.catalogue.malignancy import DISCLAIMER
 from ddiseg.catalogue.tables import ModelVersion
@@ -69,7 +69,10 @@ _BACKBONES = {
     "(MIT licence; Dhariwal and Nichol, 2021: credit them). It learned from ImageNet, not from skin.",
 }
 
-_GATE_KEPT = ("compared_with", "tolerance", "reasons", "held_out", "bootstrap")
+#: A tone with fewer training images is named as a limit.
+_FEW_LEARNED = 5
+
+_GATE_KEPT = ("compared_with", "tolerance", "reasons", "held_out")
 _GATE_LIMITS = {
     GateStatus.REFUSED: "The gate refused it",
     GateStatus.NOT_EVALUATED: "The gate had too little to compare",
@@ -84,6 +87,7 @@ def model_card(workspace: Workspace, version: ModelVersion) -> dict[str, Any]:
         if p.model_version_id == version.id
     ]
     metrics = performance_tables(workspace, version)
+    gate = version.gate or {}
     return {
         "card": FORMAT,
         "details": {
@@ -112,7 +116,8 @@ def model_card(workspace: Workspace, version: ModelVersion) -> dict[str, Any]:
         else None,
         "gate": {
             "said": gate_status(version).value,
-            **{key: (version.gate or {}).get(key) for key in _GATE_KEPT},
+            **{key: gate.get(key) for key in _GATE_KEPT},
+            "intervals": gate.get("intervals", gate.get("bootstrap")),
         },
         "limits": _limits(workspace, version, metrics),
         "reproduce": {
@@ -232,22 +237,25 @@ def _tone_limit(version: ModelVersion, tone: str) -> str | None:
     n = version.metrics.get("by_tone", {}).get(tone, 0)
     if tone == "unknown":
         return f"The tone of {n} of its training masks or images is not known." if n else None
-    if n >= FEW:
+    if n >= _FEW_LEARNED:
         return None
     return f"It learned from {'nothing' if not n else f'only n = {n}'} of tone {tone}."
 
 
 def _unmeasured_tones(metrics: Mapping[str, PerformanceTable]) -> list[str]:
-    """Return a sentence on the tones without an estimate of lesion IoU, if there are any."""
+    """Return a sentence on the tones without an interval of lesion IoU, if there are any."""
     missing = []
     for tone in (t.name for t in load_protocol().tones if t.name != "unknown"):
-        estimates = [lookup(table, tone, LESION)[0] for table in metrics.values()]
-        if all(estimate is None or estimate["value"] is None for estimate in estimates):
-            n = max((estimate["n"] for estimate in estimates if estimate), default=0)
-            missing.append(f"{tone} (n = {n})")
+        found = [lookup(table, tone, LESION)[0] for table in metrics.values()]
+        estimates = [Estimate.from_json(each) for each in found if each]
+        if all(estimate.interval is None for estimate in estimates):
+            largest = max(estimates, key=lambda each: each.n, default=Estimate())
+            missing.append(f"{tone} ({sample_size(largest.n, largest.groups)})")
     if not missing:
         return []
-    return [f"There are too few test images to estimate lesion IoU on tone {', '.join(missing)}."]
+    return [
+        f"There are too few test patients for an interval of lesion IoU on tone {', '.join(missing)}."
+    ]
 
 
 def _sentence(note: str) -> str:

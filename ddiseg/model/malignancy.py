@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from annotation_protocol import load_protocol
+from annotation_protocol.estimates import METHOD
+from annotation_protocol.intervals import MIN_GROUPS
 from ddiseg.catalogue import ModelKind, NewEstimate, NewModelVersion, State
 from ddiseg.catalogue.malignancy import DISCLAIMER
 from ddiseg.catalogue.tables import Image, ModelVersion
@@ -192,8 +194,6 @@ def evaluate_malignancy(
     *,
     subset: str | None = None,
     paper_threshold: bool = False,
-    resamples: int = 2000,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Return the scores of the current model, overall and by tone, and store them as an event.
 
@@ -234,7 +234,7 @@ def evaluate_malignancy(
     if paper_threshold and any(image.malignant for image in scored):
         truth = np.array([bool(image.malignant) for image in scored])
         threshold = best_threshold(truth, np.array(values))
-    scores = _scores(scored, groups.keys(scored), values, threshold, resamples, seed)
+    scores = _scores(scored, groups.keys(scored), values, threshold)
     result: dict[str, Any] = {
         "note": DISCLAIMER,
         "model": version.name,
@@ -245,7 +245,7 @@ def evaluate_malignancy(
         "threshold_chosen_on": "these images (the paper's way)"
         if paper_threshold
         else "validation images",
-        "bootstrap": {"over": "patients", "resamples": resamples, "seed": seed},
+        "intervals": {**METHOD, "fewest_patients": f"{MIN_GROUPS} of each class"},
         "by_tone": scores,
     }
     workspace.catalogue.events.record("malignancy-evaluation", actor, result)
@@ -325,8 +325,6 @@ def _scores(
     patients: Sequence[str],
     probabilities: Sequence[float],
     threshold: float,
-    resamples: int = 2000,
-    seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """Return scores on images of known malignancy as JSON, "all" first, then by tone."""
     found = discrimination_by_tone(
@@ -335,7 +333,5 @@ def _scores(
         patients,
         [image.tone for image in images],
         threshold,
-        resamples=resamples,
-        seed=seed,
     )
     return {tone: figures.to_json() for tone, figures in found.items()}

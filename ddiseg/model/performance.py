@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import PurePath
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol, metrics
 from annotation_protocol.estimates import (
-    FEW,
     Estimate,
     estimate_classes,
     estimate_classes_by_stratum,
     sample_size,
 )
+from annotation_protocol.intervals import MIN_GROUPS
 from ddiseg.catalogue import ModelKind
 from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
@@ -30,8 +30,9 @@ ALL = "all"
 
 #: Explains the notation of the estimates.
 LEGEND = (
-    "Square brackets hold 95 % intervals from a bootstrap over patients; n counts images. There is no "
-    f"estimate from fewer than {FEW} images, or from one patient."
+    "Square brackets hold 95 % intervals over patients; n=9/8 is 9 images of 8 patients, of all "
+    "columns where it stands at the end of a row alone. There is no "
+    f"interval from fewer than {MIN_GROUPS} patients (of malignancy: of each class)."
 )
 
 LESION = "lesion IoU"
@@ -39,20 +40,12 @@ LESION = "lesion IoU"
 _GATE_MEASURES = {"lesion_iou": LESION, "mean_iou": "mean IoU"}
 
 
-class PerformanceEstimate(TypedDict):
-    """A mean over images with its 95 % interval; both None where there are too few images."""
-
-    value: float | None
-    interval: list[float] | None
-    n: int  #: images that count
-
-
 class PerformanceRow(TypedDict):
     """One metric for one tone group, or for ALL."""
 
     tone: str
     measure: str
-    figures: list[PerformanceEstimate | None]  #: one a column; None where it was not measured
+    figures: list[dict[str, Any] | None]  #: an `Estimate` a column; None where it was not measured
 
 
 class PerformanceTable(TypedDict):
@@ -126,7 +119,7 @@ def holdout_table(version: ModelVersion) -> PerformanceTable | None:
     )
 
 
-def holdout_lesion_iou(version: ModelVersion) -> PerformanceEstimate | None:
+def holdout_lesion_iou(version: ModelVersion) -> dict[str, Any] | None:
     """Return lesion IoU over all hold-out images; None without any."""
     table = holdout_table(version)
     return lookup(table, ALL, LESION)[0] if table else None
@@ -168,23 +161,35 @@ def leaked_text(n: int) -> str:
     )
 
 
-def estimate_text(estimate: PerformanceEstimate | None, *, signed: bool = False) -> str:
-    """Return an estimate as it is printed: always with its n, and only with an interval."""
-    if estimate is None:
-        return "not measured"
-    if estimate["value"] is None or estimate["interval"] is None:
-        return f"too few to say (n = {estimate['n']})"
-    (low, high), form = estimate["interval"], "+.3f" if signed else ".2f"
-    return f"{estimate['value']:{form}} [{low:{form}}, {high:{form}}] n={estimate['n']}"
+def estimate_text(stored: Mapping[str, Any] | None, *, signed: bool = False) -> str:
+    """Return a stored `Estimate` as it is printed, always with its images and patients."""
+    return "not measured" if stored is None else f"{_value_text(stored, signed)} {_size(stored)}"
 
 
 def row_texts(table: PerformanceTable, row: PerformanceRow) -> list[str]:
-    """Return the estimates of a row as they are printed, one a column."""
-    signed = [table["paired"] and k == 2 for k in range(len(row["figures"]))]
-    return [estimate_text(f, signed=s) for f, s in zip(row["figures"], signed, strict=True)]
+    """Return the estimates of a row as they are printed, one a column.
+
+    Paired ones are of the same images, whose number follows the last.
+    """
+    found = [figure for figure in row["figures"] if figure is not None]
+    if not table["paired"] or len(found) < len(row["figures"]):
+        return [estimate_text(figure) for figure in row["figures"]]
+    texts = [_value_text(figure, signed=k == 2) for k, figure in enumerate(found)]
+    return [*texts[:-1], f"{texts[-1]} {_size(found[-1])}"]
 
 
-def lookup(table: PerformanceTable, tone: str, measure: str) -> list[PerformanceEstimate | None]:
+def _value_text(stored: Mapping[str, Any], signed: bool) -> str:
+    estimate, form = Estimate.from_json(stored), "+.3f" if signed else ".2f"
+    if estimate.value is None:
+        return "too few"
+    return estimate.text(form) if estimate.interval else f"{estimate.value:{form}} (too few)"
+
+
+def _size(stored: Mapping[str, Any]) -> str:
+    return f"n={stored['n']}" + (f"/{stored['patients']}" if "patients" in stored else "")
+
+
+def lookup(table: PerformanceTable, tone: str, measure: str) -> list[dict[str, Any] | None]:
     """Return the estimates of a row, one a column; None in each if the table has no such row."""
     for row in table["rows"]:
         if (row["tone"], row["measure"]) == (tone, measure):
@@ -228,7 +233,7 @@ def _random(workspace: Workspace, version: ModelVersion) -> PerformanceTable | N
         columns=[version.name],
         paired=False,
         rows=[
-            _row(tone, LESION, scores["lesion"].iou_mean.if_enough())
+            _row(tone, LESION, scores["lesion"].iou_mean)
             for tone, scores in {ALL: overall, **by_tone}.items()
         ],
     )
@@ -253,12 +258,9 @@ def _evaluation(workspace: Workspace, version: ModelVersion) -> PerformanceTable
     if last is None or last[1].models.keys() != {version.name}:
         return None
     at, found = last
-    rows = [
-        _row(ALL, f"{name} IoU", score.iou_mean.if_enough())
-        for name, score in found.classes.items()
-    ]
+    rows = [_row(ALL, f"{name} IoU", score.iou_mean) for name, score in found.classes.items()]
     rows += [
-        _row(tone, LESION, scores["lesion"].iou_mean.if_enough())
+        _row(tone, LESION, scores["lesion"].iou_mean)
         for tone, scores in found.by_tone.items()
         if "lesion" in scores
     ]
@@ -283,10 +285,7 @@ def _validation(version: ModelVersion) -> PerformanceTable | None:
         "the temperature, so these estimates are slightly optimistic.",
         columns=[version.name],
         paired=False,
-        rows=[
-            _row(ALL, f"{name} IoU", score.iou_mean.if_enough())
-            for name, score in found.scores.items()
-        ],
+        rows=[_row(ALL, f"{name} IoU", score.iou_mean) for name, score in found.scores.items()],
     )
 
 
@@ -299,7 +298,7 @@ def _malignancy_validation(version: ModelVersion) -> PerformanceTable | None:
         columns=[version.name],
         paired=False,
         rows=[
-            _row(tone, name, estimate.if_enough())
+            _row(tone, name, estimate)
             for tone, group in found.items()
             for name, estimate in group.estimates.items()
         ],
@@ -307,13 +306,4 @@ def _malignancy_validation(version: ModelVersion) -> PerformanceTable | None:
 
 
 def _row(tone: str, measure: str, *estimates: Estimate) -> PerformanceRow:
-    return PerformanceRow(
-        tone=tone,
-        measure=measure,
-        figures=[
-            PerformanceEstimate(
-                value=e.value, interval=None if e.interval is None else list(e.interval), n=e.n
-            )
-            for e in estimates
-        ],
-    )
+    return PerformanceRow(tone=tone, measure=measure, figures=[e.to_json() for e in estimates])

@@ -14,7 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import Protocol, load_protocol, metrics
-from annotation_protocol.estimates import FEW, ClassEstimates, Sample, difference, estimate_classes
+from annotation_protocol.estimates import (
+    METHOD,
+    ClassEstimates,
+    Estimate,
+    EstimateDifference,
+    Sample,
+    difference,
+    estimate_classes,
+    sample_size,
+)
+from annotation_protocol.intervals import Scale
 from ddiseg.catalogue import State
 from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.tables import Image, ModelVersion
@@ -45,7 +55,6 @@ def sensitivity(
     subset: str | None = None,
     states: Collection[State] = (),
     seed: int = 0,
-    resamples: int = 2000,
     refused: list[FileOutcome] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -109,8 +118,8 @@ def sensitivity(
         "learned_from": sum(i.id in learned for i in candidates),
         "same_group": sum(i.id in related - learned for i in candidates),
         "refused": [f"{each.name}: {each.note}" for each in refused],
-        "bootstrap": {"over": "patients", "resamples": resamples, "seed": seed},
-        **measured.estimates(protocol, resamples, seed),
+        "intervals": METHOD,
+        **measured.estimates(protocol),
     }
     workspace.catalogue.robustness.add(result, actor)
     return result
@@ -170,7 +179,7 @@ class _Measurements:
         self.images.append(image)
         self._lesions.append(pairs.reshape(-1, 2, 2))
 
-    def estimates(self, protocol: Protocol, resamples: int, seed: int) -> dict[str, Any]:
+    def estimates(self, protocol: Protocol) -> dict[str, Any]:
         """Return the estimates by change and tone, over all changes, and the difference between tones."""
         confusions = np.stack(self._lesions, 1)  # (changes, images, 2, 2)
         groups = {ALL: list(range(len(self.images)))}
@@ -179,67 +188,51 @@ class _Measurements:
             groups |= {name: rows} if rows else {}
         by_change = {
             name: {
-                group: self._score(of_change[rows], rows, resamples, seed).to_json()
+                group: self._score(of_change[rows], rows).to_json()
                 for group, rows in groups.items()
             }
             for name, of_change in zip(self.changes, confusions, strict=True)
         }
         steadiness = _steadiness(confusions[:-1])
         together = {
-            group: self._together(steadiness, rows, resamples, seed)
-            for group, rows in groups.items()
+            group: self._with_lesion(steadiness, rows).estimate() for group, rows in groups.items()
         }
         known = [tone.name for tone in protocol.tones if tone.name != "unknown"]
-        difference = self._difference(steadiness, groups, (known[0], known[-1]), resamples, seed)
+        light, dark = known[0], known[-1]
+        first, second = (
+            self._with_lesion(steadiness, groups.get(tone, [])) for tone in (light, dark)
+        )
+        tones = difference(second, first)
         beyond = steadiness - _steadiness(confusions[-1:])
-        beyond_noise = self._together(beyond, groups[ALL], resamples, seed)
+        beyond_noise = self._with_lesion(beyond, groups[ALL], Scale.SIGNED).estimate()
         return {
             "control": self.control,
             "without_lesion": int(np.isnan(steadiness).sum()),
             "by_change": by_change,
-            "together": together,
-            "difference": difference,
-            "beyond_noise": beyond_noise,
+            "together": {group: each.to_json("iou_mean") for group, each in together.items()},
+            "difference": None
+            if tones.interval is None
+            else {"iou_mean": tones.value, "iou_mean_ci95": list(tones.interval)},
+            "beyond_noise": beyond_noise.to_json("iou_mean"),
             "sentences": [
-                _about_tones(together, difference, known[0], known[-1]),
+                _about_tones(together, tones, light, dark),
                 *_about_noise(beyond_noise),
             ],
         }
 
-    def _score(
-        self, confusions: NDArray[np.int64], rows: Sequence[int], resamples: int, seed: int
-    ) -> ClassEstimates:
+    def _score(self, confusions: NDArray[np.int64], rows: Sequence[int]) -> ClassEstimates:
         keys = self._keys(rows)
         valid = np.ones((len(rows), 2), np.bool_)
-        names = ("rest", LESION)
-        scores = estimate_classes(confusions, keys, valid, names, resamples=resamples, seed=seed)
-        return scores[LESION]
+        return estimate_classes(confusions, keys, valid, ("rest", LESION))[LESION]
 
-    def _together(
-        self, steadiness: NDArray[np.float64], rows: Sequence[int], resamples: int, seed: int
-    ) -> dict[str, Any]:
-        """Return the mean of the images' values, over the images that have one."""
-        sample = self._with_lesion(steadiness, rows)
-        return sample.estimate(fewest=0, resamples=resamples, seed=seed).to_json("iou_mean")
-
-    def _difference(
+    def _with_lesion(
         self,
         steadiness: NDArray[np.float64],
-        groups: dict[str, list[int]],
-        tones: tuple[str, str],
-        resamples: int,
-        seed: int,
-    ) -> dict[str, Any] | None:
-        """Return the mean IoU of the second tone minus the first's; None where either has too few images."""
-        first, second = (self._with_lesion(steadiness, groups.get(tone, [])) for tone in tones)
-        found = difference(second, first, independent=True, resamples=resamples, seed=seed)
-        if found.interval is None:
-            return None
-        return {"iou_mean": found.value, "iou_mean_ci95": list(found.interval)}
-
-    def _with_lesion(self, steadiness: NDArray[np.float64], rows: Sequence[int]) -> Sample:
+        rows: Sequence[int],
+        scale: Scale = Scale.FRACTION,
+    ) -> Sample:
         kept = [row for row in rows if not np.isnan(steadiness[row])]
-        return Sample(steadiness[kept], self._keys(kept))
+        return Sample(steadiness[kept], self._keys(kept), scale=scale)
 
     def _keys(self, rows: Sequence[int]) -> list[str]:
         keys = self._groups.keys(self.images)
@@ -257,41 +250,38 @@ def _steadiness(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _about_tones(
-    together: dict[str, dict[str, Any]], difference: dict[str, Any] | None, light: str, dark: str
+    together: dict[str, Estimate], tones: EstimateDifference, light: str, dark: str
 ) -> str:
     """Return a sentence on the difference between the lightest and the darkest tone."""
-    if difference is None:
-        counts = {tone: together[tone]["n"] if tone in together else 0 for tone in (light, dark)}
-        few = [tone for tone, n in counts.items() if n < FEW] or [light, dark]
-        found = " and ".join(f"{tone} (n = {counts[tone]})" for tone in few)
+    none = Estimate(groups=0)
+    of_dark, of_light = together.get(dark, none), together.get(light, none)
+    estimates = f"{of_dark.sized('.3f')} on tone {dark} against {of_light.sized('.3f')} on {light}"
+    if tones.interval is None:
         return (
-            f"Too few images of {found} to say whether the masks of one tone are less steady "
-            "than those of the other when the light changes a little."
+            "Too few patients to say whether the masks of one tone are less steady than those of the "
+            f"other when the light changes a little: mean IoU {estimates}."
         )
-    low, high = difference["iou_mean_ci95"]
-    estimates = (
-        f"{_estimate(together[dark])} on tone {dark} against {_estimate(together[light])} on {light}, "
-        f"a difference of {difference['iou_mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
-    )
-    if low <= 0 <= high:
+    estimates += f", a difference of {tones.text('+.3f')}"
+    if not tones.sign:
         return (
             "These images show no difference between tones in how steady the masks are when the "
             f"light changes a little: mean IoU {estimates}."
         )
-    less, more = (dark, light) if high < 0 else (light, dark)
+    less, more = (dark, light) if tones.sign < 0 else (light, dark)
     return (
         f"The masks of tone {less} are less steady than those of {more} when the light changes a "
         f"little: mean IoU {estimates}."
     )
 
 
-def _about_noise(beyond: dict[str, Any]) -> list[str]:
-    """Return a sentence on whether light moves the masks more than the control; none for too few images."""
-    if beyond["n"] < FEW or beyond["iou_mean_ci95"] is None:
+def _about_noise(beyond: Estimate) -> list[str]:
+    """Return a sentence on whether light moves the masks more than the control; none for too few patients."""
+    if beyond.high is None:
         return []
-    low, high = beyond["iou_mean_ci95"]
-    estimate = f"difference in mean IoU {beyond['iou_mean']:+.3f} [{low:+.3f}, {high:+.3f}], n = {beyond['n']}"
-    if high < 0:
+    estimate = (
+        f"difference in mean IoU {beyond.text('+.3f')}, {sample_size(beyond.n, beyond.groups)}"
+    )
+    if beyond.high < 0:
         return [
             "A change of light moves the masks further than a change of one grey level, which no eye "
             f"sees: it is not only the model's own noise ({estimate})."
@@ -300,8 +290,3 @@ def _about_noise(beyond: dict[str, Any]) -> list[str]:
         "These images do not show that a change of light moves the masks further than a change of one "
         f"grey level, which no eye sees: as far as they tell, it is the model's own noise ({estimate})."
     ]
-
-
-def _estimate(score: dict[str, Any]) -> str:
-    low, high = score["iou_mean_ci95"]
-    return f"{score['iou_mean']:.3f} [{low:.3f}, {high:.3f}] (n = {score['n']})"

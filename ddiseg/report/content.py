@@ -220,14 +220,14 @@ def _estimate_table(
     columns: Mapping[str, str],
     form: str,
 ) -> ReportTable:
-    """Return a table with a column for each of the estimates; none is shown without its interval."""
+    """Return a table with a column for each of the estimates, and the sizes that they share."""
 
     def row(label: str, estimates: ClassEstimates) -> ReportRow:
-        few = too_few(estimates.n)
+        few = too_few(estimates.groups)
         shown: list[Estimate] = [getattr(estimates, name) for name in columns.values()]
-        cells = [estimate.text(form) if estimate.interval else "—" for estimate in shown]
+        cells = [estimate.text(form) if estimate.n else "—" for estimate in shown]
         sizes = str(estimates.n), str(estimates.groups)
-        return ReportRow(label, (*cells, *sizes, "too few images" if few else ""), few)
+        return ReportRow(label, (*cells, *sizes, "too few patients" if few else ""), few)
 
     return ReportTable(
         title=title,
@@ -241,7 +241,7 @@ def _estimate_table(
 
 
 def _figure(panels: dict[str, dict[str, Estimate]], key: str, title: str) -> str | None:
-    if not any(e.interval for estimates in panels.values() for e in estimates.values()):
+    if not any(e.n for estimates in panels.values() for e in estimates.values()):
         return None
     return dot_panels(panels, key, title)
 

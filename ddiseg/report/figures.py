@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from annotation_protocol.estimates import Estimate, too_few
+from annotation_protocol.estimates import Estimate
 
 #: Colours that matplotlib writes, and the page's colours that replace them.
 _INK, _MUTED, _LINE, _PAPER, _ACCENT = "#010101", "#010102", "#010103", "#010104", "#010105"
@@ -70,7 +70,7 @@ def stacked_bars(bars: Sequence[Bar], colours: Sequence[str], key: str, title: s
 def dot_panels(panels: dict[str, dict[str, Estimate]], key: str, title: str) -> str:
     """Return panels side by side, one row a group: the value as a dot, its interval as a line.
 
-    The axis goes from 0 to 1. The dot of too few images is hollow.
+    The axis goes from 0 to 1. The dot of too few patients is hollow, without a line.
     """
     groups = list(dict.fromkeys(group for dots in panels.values() for group in dots))
     figure, [all_axes] = _figure(
@@ -79,13 +79,13 @@ def dot_panels(panels: dict[str, dict[str, Estimate]], key: str, title: str) -> 
     for axes, (name, dots) in zip(all_axes, panels.items(), strict=True):
         for place, group in enumerate(groups):
             dot = dots.get(group)
-            if dot is None or dot.interval is None:
+            if dot is None or dot.value is None:
                 missing = _missing(0 if dot is None else dot.n)
                 axes.text(0.5, place, missing, va="center", ha="center", color=_MUTED, fontsize=8)
                 continue
-            colour = _MUTED if too_few(dot.n) else _ACCENT
-            axes.plot(dot.interval, (place, place), color=colour, linewidth=2)
-            face = _PAPER if too_few(dot.n) else colour
+            colour, face = (_ACCENT, _ACCENT) if dot.interval else (_MUTED, _PAPER)
+            if dot.interval:
+                axes.plot(dot.interval, (place, place), color=colour, linewidth=2)
             dotted = {"markersize": 6, "color": colour, "markerfacecolor": face}
             axes.plot(dot.value, place, "o", clip_on=False, zorder=3, **dotted)
             axes.text(1.04, place, f"n={dot.n}", va="center", color=_MUTED, fontsize=7.5)
@@ -187,13 +187,16 @@ def span_panels(
 
 def _mark(axes: Any, dot: Estimate, place: float, ends: tuple[float, float], series: int) -> None:
     start, end = ends
-    if dot.value is None or dot.interval is None:
+    if dot.value is None:
         missing = _missing(dot.n)
         middle = (start + end) / 2
         axes.text(middle, place, missing, va="center", ha="center", color=_MUTED, fontsize=8)
         return
     colour, marker, face = ((_ACCENT, "o", _ACCENT), (_SERIES[0], "s", _PAPER))[series]
-    axes.plot(dot.interval, (place, place), color=colour, linewidth=2)
+    if dot.interval:
+        axes.plot(dot.interval, (place, place), color=colour, linewidth=2)
+    else:
+        colour, face = _MUTED, _PAPER
     dotted = {"markersize": 6, "color": colour, "markerfacecolor": face}
     axes.plot(dot.value, place, marker, clip_on=False, zorder=3, **dotted)
     right = end + 0.04 * (end - start)
@@ -201,12 +204,16 @@ def _mark(axes: Any, dot: Estimate, place: float, ends: tuple[float, float], ser
 
 
 def _along(axes: Any, span: Span) -> None:
-    if span.dot.value is None or span.dot.interval is None:
+    if span.dot.value is None:
         return
     middle = (span.first + span.last) / 2
     axes.plot((span.first, span.last), (span.dot.value,) * 2, color=_LINE, linewidth=3)
-    axes.plot((middle, middle), span.dot.interval, color=_ACCENT, linewidth=2)
-    axes.plot(middle, span.dot.value, "o", markersize=5, color=_ACCENT)
+    colour, face = (_ACCENT, _ACCENT) if span.dot.interval else (_MUTED, _PAPER)
+    if span.dot.interval:
+        axes.plot((middle, middle), span.dot.interval, color=colour, linewidth=2)
+    axes.plot(
+        middle, span.dot.value, "o", markersize=5, color=colour, markerfacecolor=face, zorder=3
+    )
 
 
 def _missing(n: int) -> str:

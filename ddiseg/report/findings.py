@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from annotation_protocol.estimates import Estimate, EstimateDifference, sample_size
+from annotation_protocol.estimates import EstimateDifference, sample_size
+from annotation_protocol.intervals import MIN_GROUPS
 from ddiseg.evaluation.annotator_study import WorkReport
 from ddiseg.evaluation.arms import Arms
 from ddiseg.evaluation.drift import PERIOD_MASKS, Drift, Halves
@@ -24,8 +25,9 @@ ALL = "all tones"
 
 #: Explains the notation of the numbers.
 LEGEND = (
-    "Square brackets hold 95 % intervals, from a bootstrap over patients. n=9/8 after a number: it could "
-    "be measured on 9 images of 8 patients only."
+    "Square brackets hold 95 % intervals over patients. n=9/8 after a number: it could be measured on 9 "
+    f"images of 8 patients only. There is no interval, and no conclusion, from fewer than {MIN_GROUPS} "
+    "patients."
 )
 
 
@@ -35,7 +37,7 @@ class Line:
 
     scope: str  #: a tone, or a measure
     text: str
-    few: bool = False  #: there are too few images
+    few: bool = False  #: there are too few patients for a conclusion
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def parts(report: WorkReport) -> list[FindingsPart]:
     return [_arms_part(report), _time_part(report)]
 
 
+_TOO_FEW = "Too few patients for a conclusion"
 _NOTHING_SHOWN = (
     "No accepted mask was drawn with a prediction shown: 'ddiseg prelabel' predicts the open images, "
     "'ddiseg label push' sends them to annotators."
@@ -181,7 +184,7 @@ def _arms_part(report: WorkReport) -> FindingsPart:
     )
 
 
-_Sentence = tuple[str, bool]  #: text, and whether there are too few images
+_Sentence = tuple[str, bool]  #: text, and whether there are too few patients
 
 
 def _compared(metric: Metric, arms: Arms) -> _Sentence | None:
@@ -189,15 +192,13 @@ def _compared(metric: Metric, arms: Arms) -> _Sentence | None:
     difference, words = arms.difference[metric], _WORDS[metric]
     if not any(difference.n):
         return None
-    if difference.value is None:
-        return _too_few(difference)
-    conclusion = {-1: words.less, 0: "No clear difference", 1: words.more}[difference.sign]
     shown, control = arms.shown.estimates[metric], arms.control.estimates[metric]
-    return (
-        f"{conclusion}: {quoted(metric, shown)} with it, {quoted(metric, control)} without, "
-        f"difference {quoted(metric, difference)} ({sample_size(difference.n, difference.groups)}).",
-        False,
-    )
+    size = sample_size(difference.n, difference.groups)
+    numbers = f"{quoted(metric, shown)} with it, {quoted(metric, control)} without"
+    if difference.interval is None:
+        return f"{_TOO_FEW}: {numbers} ({size}).", True
+    conclusion = {-1: words.less, 0: "No clear difference", 1: words.more}[difference.sign]
+    return f"{conclusion}: {numbers}, difference {quoted(metric, difference)} ({size}).", False
 
 
 def _shown(metric: Metric, arms: Arms, text: str = "With the prediction {}") -> _Sentence | None:
@@ -205,10 +206,8 @@ def _shown(metric: Metric, arms: Arms, text: str = "With the prediction {}") -> 
     estimate = arms.shown.estimates[metric]
     if estimate.n == 0:
         return None
-    if estimate.value is None:
-        return _too_few(estimate)
     size = sample_size(estimate.n, estimate.groups)
-    return f"{text.format(quoted(metric, estimate))} ({size}).", False
+    return f"{text.format(quoted(metric, estimate))} ({size}).", estimate.interval is None
 
 
 def _unchanged(arms: Arms) -> _Sentence | None:
@@ -249,8 +248,10 @@ def _trend(drift: Drift) -> _Sentence | None:
     metric, halves = Metric.UNCHANGED, drift.shown
     if drift.n == 0:
         return None
-    if halves is None or halves.difference[metric].value is None:
-        return _too_few(Estimate(n=drift.n, groups=drift.patients))
+    if halves is None:
+        return f"too few images ({sample_size(drift.n, drift.patients)}).", True
+    if halves.difference[metric].interval is None:
+        return f"{_TOO_FEW}: {_from_to(metric, halves)}.", True
     sign = halves.difference[metric].sign
     explanation = {
         -1: ": either the model predicts worse, or annotators check more closely",
@@ -273,8 +274,9 @@ def _other_changes(shown: Halves, drift: Drift) -> Iterator[Line]:
 
 
 def _beyond(beyond: EstimateDifference) -> _Sentence:
-    if beyond.value is None:
-        return _too_few(beyond)
+    number = f"{quoted(Metric.LESION_DICE, beyond)} ({sample_size(beyond.n, beyond.groups)})"
+    if beyond.interval is None:
+        return f"{_TOO_FEW}: {number}.", True
     conclusion = {
         -1: "The rise is smaller where the prediction was shown than where it was withheld: annotators "
         "follow it less",
@@ -283,8 +285,7 @@ def _beyond(beyond: EstimateDifference) -> _Sentence:
         1: "The rise is larger where the prediction was shown than where it was withheld: annotators "
         "follow it more than a better model explains",
     }[beyond.sign]
-    number = quoted(Metric.LESION_DICE, beyond)
-    return f"{conclusion}, {number} ({sample_size(beyond.n, beyond.groups)}).", False
+    return f"{conclusion}, {number}.", False
 
 
 _Conclusions = Mapping[int, str]
@@ -300,10 +301,10 @@ _MODEL: _Conclusions = {
 def _line(scope: str, metric: Metric, halves: Halves, conclusions: _Conclusions) -> Iterator[Line]:
     """Yield the change of one metric; nothing where it was not measured."""
     change = halves.difference[metric]
-    if change.value is not None:
+    if change.interval is not None:
         yield Line(scope, f"{conclusions[change.sign]}, {_from_to(metric, halves)}.")
     elif any(change.n):
-        yield Line(scope, f"too few images ({_sizes(change)})", True)
+        yield Line(scope, f"{_TOO_FEW}: {_from_to(metric, halves)}.", True)
 
 
 def _from_to(metric: Metric, halves: Halves) -> str:
@@ -318,10 +319,6 @@ def _from_to(metric: Metric, halves: Halves) -> str:
 def _sizes(change: EstimateDifference) -> str:
     """Return the sizes of the earlier and the later half."""
     return sample_size(change.n[::-1], change.groups[::-1])
-
-
-def _too_few(estimate: Estimate | EstimateDifference) -> _Sentence:
-    return f"too few images ({sample_size(estimate.n, estimate.groups)})", True
 
 
 def _scopes(overall: T, by_tone: Mapping[str, T]) -> dict[str, T]:

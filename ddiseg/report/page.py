@@ -7,8 +7,8 @@ from importlib import resources
 from pathlib import Path
 
 from annotation_protocol import load_protocol
-from annotation_protocol.estimates import FEW
 from annotation_protocol.files import atomic_write
+from annotation_protocol.intervals import MIN_GROUPS
 from ddiseg.catalogue.tables import now
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.outcomes import Progress, silent
@@ -104,7 +104,7 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
         evaluation=content.last_evaluation(catalogue, protocol),
         sensitivity=content.last_robustness_run(catalogue),
         people=people_and_model(workspace),
-        few=FEW,
+        few=MIN_GROUPS,
         sheet=[cards[pair.image.id] for pair in in_sheet],
         n_shown={tone: len(of_tone) for tone, of_tone in chosen.items() if of_tone},
         uncertain=uncertain,

@@ -71,7 +71,7 @@ _NAMES = {
 
 
 def _arms_figure(report: WorkReport, part: FindingsPart) -> StudyFigure | None:
-    """Return the metrics by tone and arm; None where there are too few images for any."""
+    """Return the metrics by tone and arm; None where no image was measured."""
     control = report.arms.control.n > 0
     by_scope = {"all tones": report.arms, **{f"tone {t}": of for t, of in report.by_tone.items()}}
     panels = []
@@ -90,7 +90,12 @@ def _arms_figure(report: WorkReport, part: FindingsPart) -> StudyFigure | None:
         f"whether the prediction was shown. {_first_finding(part)}"
     )
     svg = series_panels(panels, "people-arms", title)
-    return StudyFigure(svg, "Line: 95 % interval. n: images.", arms=True, control=control)
+    return StudyFigure(
+        svg,
+        "Line: 95 % interval; hollow and grey, without a line: too few patients. n: images.",
+        arms=True,
+        control=control,
+    )
 
 
 def _drift_figure(report: WorkReport, part: FindingsPart) -> StudyFigure | None:
@@ -115,7 +120,7 @@ def _drift_figure(report: WorkReport, part: FindingsPart) -> StudyFigure | None:
         f"acceptance, by tone. {_first_finding(part)}"
     )
     svg = span_panels(columns, tops, "no. of acceptance", "people-drift", title)
-    caption = f"Dot: {masks}, accepted consecutively. Line: 95 % interval."
+    caption = f"Dot: {masks}, accepted consecutively. Line: 95 % interval; hollow and grey: too few patients."
     return StudyFigure(svg, caption, arms=False, control=False)
 
 
@@ -139,7 +144,8 @@ def _any(dots: list[Estimate]) -> bool:
 
 def _ends(measure: Metric, dots: list[Estimate]) -> tuple[float, float]:
     """Return the ends of an axis that holds all intervals: Dice up to 1, others from 0."""
-    intervals = [dot.interval for dot in dots if dot.interval is not None]
+    shown = [dot for dot in dots if dot.value is not None]
+    intervals = [dot.interval or (dot.value or 0.0, dot.value or 0.0) for dot in shown]
     if measure in (Metric.LESION_DICE, Metric.READERS_DICE):
         # Corrected masks are alike: on an axis from 0, all dots would lie close to 1.
         return min(0.9, math.floor(10 * min(low for low, _ in intervals)) / 10), 1

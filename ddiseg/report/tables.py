@@ -19,7 +19,7 @@ class ReportRow:
 
     label: str
     cells: tuple[str, ...]
-    few: bool = False  #: too few images for estimates
+    few: bool = False  #: too few patients for intervals
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,9 @@ def quoted(metric: Metric, estimate: Estimate | EstimateDifference) -> str:
 def scaled(metric: Metric, estimate: Estimate) -> Estimate:
     """Return the estimate in the unit in which it is printed."""
     scale, interval = _FORMATS[metric].scale, estimate.interval
-    if estimate.value is None or interval is None:
+    if estimate.value is None:
         return estimate
-    ends = [scale * end for end in interval]
+    ends = None if interval is None else [scale * end for end in interval]
     return Estimate.of(scale * estimate.value, ends, estimate.n, estimate.groups)
 
 
@@ -251,4 +251,4 @@ def _cell(metric: Metric, estimate: Estimate | EstimateDifference) -> str:
     n = estimate.n
     if not (all(n) if isinstance(n, tuple) else n):
         return "—"
-    return "too few" if estimate.value is None else _number(metric, estimate, "")
+    return _number(metric, estimate, "")

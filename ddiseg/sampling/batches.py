@@ -126,7 +126,7 @@ def draw_batch(
     drawn_by: dict[str, Any] = {
         "request": request.to_dict(),
         "model": draw.version.name if draw.version else None,
-        "worst": asdict(draw.worst) if draw.worst else None,
+        "worst": draw.worst.to_json() if draw.worst else None,
         "so_far": draw.so_far,
         "notes": draw.notes(),
         "lacking": draw.lacking(),

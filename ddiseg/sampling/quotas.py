@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from annotation_protocol.estimates import Estimate, Interval, too_few
+from annotation_protocol.estimates import Estimate, sample_size
+from annotation_protocol.intervals import MIN_GROUPS
 from ddiseg.catalogue import Catalogue
 from ddiseg.catalogue.tables import ModelVersion
 from ddiseg.errors import InputError
@@ -51,25 +53,32 @@ def focus_on(worst: str, shares: Mapping[str, int], room: Mapping[str, int]) -> 
 
 @dataclass(frozen=True)
 class WorstTone:
-    """The tone whose lesion IoU has the lowest lower bound, or has too few images to have one."""
+    """The tone whose lesion IoU has the lowest lower bound, or has too few patients for one."""
 
     tone: str
-    value: float | None
-    interval: Interval | None  #: None where there are too few images
-    n: int
+    estimate: Estimate  #: of lesion IoU
     source: str  #: the evaluation or gate that the estimate comes from
 
     def __str__(self) -> str:
-        if self.value is None or self.interval is None:
+        size = sample_size(self.estimate.n, self.estimate.groups)
+        if self.estimate.interval is None:
             return (
-                f"{self.tone} has too few images to estimate its lesion IoU (n = {self.n}, "
+                f"{self.tone} has too few patients for an interval of its lesion IoU ({size}, "
                 f"{self.source}), so it counts as the worst tone"
             )
-        low, high = self.interval
         return (
-            f"{self.tone} has the lowest lower bound of lesion IoU: {self.value:.3f} "
-            f"[{low:.3f}, {high:.3f}], n = {self.n} ({self.source})"
+            f"{self.tone} has the lowest lower bound of lesion IoU: {self.estimate.text('.3f')}, "
+            f"{size} ({self.source})"
         )
+
+    def to_json(self) -> dict[str, Any]:
+        return {"tone": self.tone, **self.estimate.to_json(), "source": self.source}
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """The worst first: tones without an interval by their images, then by the lower bound."""
+        low = self.estimate.low
+        return (False, self.estimate.n) if low is None else (True, low)
 
 
 def worst_tone(
@@ -77,7 +86,7 @@ def worst_tone(
 ) -> WorstTone:
     """Return the worst of `tones` for a model version.
 
-    A tone with too few images has no lower bound and counts as worst; among several, the one with
+    A tone with too few patients has no lower bound and counts as worst; among several, the one with
     the fewest images.
 
     Raises:
@@ -89,19 +98,14 @@ def worst_tone(
             "run 'ddiseg refresh' once masks are accepted"
         )
     estimates, source = _newest_estimates(catalogue, version)
-    found = []
-    for tone in tones:
-        estimate = estimates.get(tone, Estimate())
-        interval = None if too_few(estimate.n) else estimate.interval
-        found.append(WorstTone(tone, estimate.value, interval, estimate.n, source))
-    if all(each.interval is None for each in found):
+    found = [WorstTone(tone, estimates.get(tone, Estimate()), source) for tone in tones]
+    if all(each.estimate.interval is None for each in found):
         raise InputError(
-            f"--focus worst-tone: no tone has enough images for an estimate of the lesion IoU of "
-            f"{version.name}: 'ddiseg refresh --gate' and 'ddiseg loop run' measure it on hold-out masks"
+            f"--focus worst-tone: no tone has the {MIN_GROUPS} patients that an interval of the lesion IoU "
+            f"of {version.name} needs: 'ddiseg refresh --gate' and 'ddiseg loop run' measure it on "
+            "hold-out masks"
         )
-    return min(
-        found, key=lambda each: (each.interval is not None, each.interval or (each.n, each.n))
-    )
+    return min(found, key=lambda each: each.rank)
 
 
 def _newest_estimates(

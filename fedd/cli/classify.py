@@ -15,7 +15,6 @@ from fedd.files import check_writable, write_file
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from annotation_protocol.estimates import Estimate
     from fedd.malignancy.discrimination import DiscriminationResult
     from fedd.malignancy.study import MalignancyPrediction
 
@@ -179,16 +178,16 @@ def _rows(found: Sequence[MalignancyPrediction], note: str) -> str:
 
 
 def _results_table(results: Mapping[str, DiscriminationResult]) -> str:
+    from annotation_protocol.intervals import MIN_GROUPS
+
     threshold = next(iter(results.values())).threshold
     lines = [
-        f"{'tone':<9}{'n':>5}{'malignant':>11}  {'ROC-AUC [95% interval]':<26}"
+        f"{'tone':<9}{'n':>5}{'malignant':>11}{'patients':>10}  {'ROC-AUC [95% interval]':<30}"
         f"{f'F1 at {threshold:.3f} [95% interval]':<32}accuracy [95% interval]"
     ]
     for tone, d in results.items():
-        auc, f1, accuracy = (_text(e) for e in (d.roc_auc, d.f1, d.accuracy))
-        lines.append(f"{tone:<9}{d.n:>5}{d.malignant:>11}  {auc:<26}{f1:<32}{accuracy}")
-    return "\n".join(lines)
-
-
-def _text(estimate: Estimate) -> str:
-    return estimate.text(".3f") if estimate.interval else "too few"
+        auc, f1, accuracy = (e.text(".3f") for e in (d.roc_auc, d.f1, d.accuracy))
+        lines.append(
+            f"{tone:<9}{d.n:>5}{d.malignant:>11}{d.roc_auc.groups:>10}  {auc:<30}{f1:<32}{accuracy}"
+        )
+    return "\n".join([*lines, f"An interval needs {MIN_GROUPS} patients of each class."])

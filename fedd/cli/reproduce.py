@@ -191,7 +191,7 @@ def _ablate(workbench: Workbench, out: Path) -> None:
         split(learned, TASKS, seed=plan.seeds[0]),
         backbone,
         Grid(default_blocks(backbone.config), plan.timesteps),
-        AblationSettings(plan.ablation, resamples=plan.resamples),
+        AblationSettings(plan.ablation),
         out / "ablation",
         lambda done, total: click.echo(f"ablation: {done} of {total} cells", err=True),
     )

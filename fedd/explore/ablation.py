@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from annotation_protocol.estimates import FEW
 from fedd.backbone import DIFFUSION_STEPS, IMAGENET_256, Backbone, UNetConfig
 from fedd.dataset import ALL, DatasetImage
 from fedd.errors import ExplorationError
@@ -228,7 +227,7 @@ def _heat_map(metrics: Sequence[CellMetric], grid: Grid, tone: str, title: str) 
         if m.tone != tone or m.block not in grid.blocks or m.timestep not in grid.timesteps:
             continue
         counts.add((m.n, m.patients))
-        if m.n >= FEW and m.value is not None and m.low is not None and m.high is not None:
+        if m.value is not None and m.low is not None and m.high is not None:
             values[grid.blocks.index(m.block), grid.timesteps.index(m.timestep)] = m.value
             halves.append((m.high - m.low) / 2)
     n, patients = max(counts, default=(0, 0))

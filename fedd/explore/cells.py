@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from annotation_protocol import load_protocol
-from annotation_protocol.estimates import ClassEstimates, Estimate, estimate_classes
+from annotation_protocol.estimates import METHOD, ClassEstimates, Estimate, estimate_classes
 from fedd.backbone import Backbone
 from fedd.cache import image_digest, to_half
 from fedd.dataset import DatasetImage, resized_mask, rows_by_tone
@@ -112,7 +112,6 @@ class AblationSettings:
 
     probes: ProbeSettings
     classifier: ClassifierSettings = field(default_factory=lambda: ClassifierSettings(block=0))
-    resamples: int = 2000
 
     def made_with(self) -> dict[str, Any]:
         """Return the settings by name."""
@@ -121,7 +120,7 @@ class AblationSettings:
         classifier = {k: v for k, v in classifier.items() if k not in _OF_A_CELL}
         return {
             "seed": self.probes.seed,
-            "resamples": self.resamples,
+            "intervals": METHOD["method"],
             "features": features,
             "probe settings": probes,
             "classifier settings": classifier,
@@ -221,8 +220,6 @@ class Cells:
                 [items[row].patient for row in rows],
                 valid[rows],
                 self._classes,
-                resamples=self._settings.resamples,
-                seed=self._settings.probes.seed,
             )
             metrics += _cell_metrics("segmentation", block, timestep, tone, scores["lesion"])
         return metrics
@@ -245,8 +242,6 @@ class Cells:
             [item.patient for item in tested],
             [item.tone for item in tested],
             classifier.threshold,
-            resamples=self._settings.resamples,
-            seed=settings.seed,
         )
         metrics: list[CellMetric] = []
         for tone, found in by_tone.items():
@@ -274,11 +269,10 @@ def _cell_metrics(
     tone: str,
     estimates: ClassEstimates | DiscriminationResult,
 ) -> list[CellMetric]:
-    """Return the metrics of a cell and tone; one without an interval gets no value either."""
+    """Return the metrics of a cell and tone."""
     found = []
     for name in _METRICS[task]:
         e: Estimate = getattr(estimates, name)
-        value = None if e.interval is None else e.value
         sizes = e.n, e.groups or 0
-        found.append(CellMetric(task, block, timestep, tone, name, value, e.low, e.high, *sizes))
+        found.append(CellMetric(task, block, timestep, tone, name, e.value, e.low, e.high, *sizes))
     return found

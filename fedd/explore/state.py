@@ -19,7 +19,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class CellMetric:
-    """A metric of a cell and tone; value and 95 % interval are None with too few patients.
+    """A metric of a cell and tone; its 95 % interval is None with too few patients.
 
     In files the metric's name is called `figure`.
     """

@@ -1,6 +1,6 @@
 """Discrimination of malignant from benign: ROC-AUC, F1 and accuracy, with intervals.
 
-Arrays: N images; `truth` is (N,) bool, true for malignant; `probabilities` is (N,) float, of malignancy.
+Arrays: N images, G groups (patients); `truth` is (N,) bool, true for malignant; `probabilities` is (N,) float, of malignancy.
 An image is predicted malignant from the threshold up.
 """
 
@@ -8,20 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation_protocol.estimates import (
-    RESAMPLES,
-    SEED,
-    Estimate,
-    Interval,
-    bootstrap_weights,
-    percentile_interval,
-)
+from annotation_protocol.estimates import Estimate, fraction_estimate, too_few
+from annotation_protocol.intervals import Scale
 from annotation_protocol.metrics import ratio
 from fedd.dataset import rows_by_tone
 
@@ -34,7 +28,7 @@ class DiscriminationResult:
     """How well a set of images is split into malignant and benign.
 
     No estimate has a value if the set holds one class only, because always predicting it would be
-    perfectly accurate; none has an interval with fewer than two patients of a class.
+    perfectly accurate; none has an interval where a class has too few patients for one.
     """
 
     threshold: float
@@ -56,36 +50,38 @@ class DiscriminationResult:
 
 
 def discrimination(
-    truth: Truth,
-    probabilities: Floats,
-    patients: Sequence[str],
-    threshold: float,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
+    truth: Truth, probabilities: Floats, patients: Sequence[str], threshold: float
 ) -> DiscriminationResult:
-    """Return the discrimination in a set of images, with 95 % bootstrap intervals over patients.
+    """Return the discrimination in a set of images.
 
-    Resamples with one class only are left out. Raises ValueError if the arguments' lengths differ or a
-    probability is not finite.
+    Raises ValueError if the arguments' lengths differ or a probability is not finite.
     """
     _check(truth, probabilities)
     if len(patients) != len(truth):
         raise ValueError(f"{len(patients)} patients for {len(truth)} images; give one an image")
-    values = _metrics(truth, probabilities, threshold, np.ones((1, len(truth))))[:, 0]
-    identifiers = np.asarray(patients, dtype=np.str_)
-    names, cluster = np.unique(identifiers, return_inverse=True)
-    intervals: list[Interval | None] = [None, None, None]
-    patients_of_class = np.unique(identifiers[truth]).size, np.unique(identifiers[~truth]).size
-    if min(patients_of_class) >= 2 and resamples:
-        weights = bootstrap_weights(names.size, resamples, seed)[:, cluster]
-        resampled = _metrics(truth, probabilities, threshold, weights)
-        intervals = [percentile_interval(row) for row in resampled[:, ~np.isnan(resampled[0])]]
-    roc_auc, f1, accuracy = (
-        Estimate.of(float(value), interval, len(truth), int(names.size))
-        for value, interval in zip(values, intervals, strict=True)
+    malignant, n = int(truth.sum()), len(truth)
+    names, cluster = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
+    if malignant in (0, n):
+        undefined = Estimate.of(None, None, n, int(names.size))
+        return DiscriminationResult(threshold, undefined, undefined, undefined, malignant)
+    predicted = probabilities >= threshold
+    f1_terms = 2 * (truth & predicted), truth.astype(int) + predicted
+    values = roc_auc(truth, probabilities), f1(truth, predicted), accuracy(truth, predicted)
+    without = (
+        _auc_without(truth, probabilities, cluster),
+        _ratio_without(*f1_terms, cluster),
+        _ratio_without(truth == predicted, np.ones(n), cluster),
     )
-    return DiscriminationResult(threshold, roc_auc, f1, accuracy, int(truth.sum()))
+    of_malignant, of_benign = (np.unique(cluster[rows]).size for rows in (truth, ~truth))
+    trials = min(of_malignant, of_benign), of_malignant, int(names.size)
+    estimates = [
+        fraction_estimate(value, each, n, Scale.SHARE, trials=count)
+        for value, each, count in zip(values, without, trials, strict=True)
+    ]
+    if too_few((of_malignant, of_benign)):
+        estimates = [replace(each, low=None, high=None) for each in estimates]
+    auc, at_threshold, correct = estimates
+    return DiscriminationResult(threshold, auc, at_threshold, correct, malignant)
 
 
 def discrimination_by_tone(
@@ -94,9 +90,6 @@ def discrimination_by_tone(
     patients: Sequence[str],
     tones: Sequence[str],
     threshold: float,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
 ) -> dict[str, DiscriminationResult]:
     """Return `discrimination` of all images as "all", then of each tone, at the same threshold."""
     if len(tones) != len(truth):
@@ -107,8 +100,6 @@ def discrimination_by_tone(
             probabilities[part],
             [patients[row] for row in part],
             threshold,
-            resamples=resamples,
-            seed=seed,
         )
         for name, part in rows_by_tone(tones).items()
     }
@@ -120,7 +111,10 @@ def roc_auc(truth: Truth, probabilities: Floats) -> float:
     NaN if a class is missing.
     """
     _check(truth, probabilities)
-    return float(_weighted_auc(truth, probabilities, np.ones((1, len(truth))))[0])
+    if not truth.any() or truth.all():
+        return math.nan
+    wins = _wins(probabilities[truth], np.sort(probabilities[~truth]))
+    return float(wins.sum() / (truth.sum() * (~truth).sum()))
 
 
 def roc_curve(truth: Truth, probabilities: Floats) -> tuple[Floats, Floats, Floats]:
@@ -156,7 +150,8 @@ def best_threshold(truth: Truth, probabilities: Floats) -> float:
 
 def f1(truth: Truth, predicted: Truth) -> float:
     """Return F1 of malignant for predictions (N,) bool; NaN if nothing is or is predicted malignant."""
-    return float(_weighted_f1(truth, predicted, np.ones((1, len(truth))))[0])
+    found = int(truth.sum()) + int(predicted.sum())
+    return 2 * int((truth & predicted).sum()) / found if found else math.nan
 
 
 def accuracy(truth: Truth, predicted: Truth) -> float:
@@ -164,37 +159,37 @@ def accuracy(truth: Truth, predicted: Truth) -> float:
     return float((truth == predicted).mean()) if len(truth) else math.nan
 
 
-def _metrics(truth: Truth, probabilities: Floats, threshold: float, weights: Floats) -> Floats:
-    """Return ROC-AUC, F1 and accuracy for image weights (B, N) -> (3, B); NaN if a class is missing."""
-    predicted = probabilities >= threshold
-    auc = _weighted_auc(truth, probabilities, weights)
-    metrics = np.stack(
-        [
-            auc,
-            _weighted_f1(truth, predicted, weights),
-            ratio(weights @ (truth == predicted), weights.sum(axis=1)),
-        ]
+def _wins(scores: NDArray[Any], others: NDArray[Any]) -> Floats:
+    """Return how many of the sorted `others` each score is above, those equal to it counted half."""
+    return (np.searchsorted(others, scores) + np.searchsorted(others, scores, "right")) / 2
+
+
+def _auc_without(truth: Truth, probabilities: Floats, cluster: NDArray[np.intp]) -> Floats:
+    """Return ROC-AUC without the images of each group, (G,); NaN where that leaves one class."""
+    groups = int(cluster.max()) + 1
+    ranks = np.unique(probabilities, return_inverse=True)[1]
+    positives, negatives = ranks[truth], ranks[~truth]
+    of_positives, of_negatives = cluster[truth], cluster[~truth]
+    won = _wins(positives, np.sort(negatives))
+    lost = len(positives) - _wins(negatives, np.sort(positives))
+    # A rank that begins anew with each group compares images of one group only.
+    first = cluster * (int(ranks.max()) + 1)
+    within = np.sort((first + ranks)[~truth])
+    won_within = _wins((first + ranks)[truth], within) - np.searchsorted(within, first[truth])
+    wins = (
+        won.sum()
+        - np.bincount(of_positives, won, groups)
+        - np.bincount(of_negatives, lost, groups)
+        + np.bincount(of_positives, won_within, groups)
     )
-    metrics[:, np.isnan(auc)] = np.nan
-    return metrics
+    left = [len(of) - np.bincount(of, minlength=groups) for of in (of_positives, of_negatives)]
+    return ratio(wins, left[0] * left[1])
 
 
-def _weighted_auc(truth: Truth, probabilities: Floats, weights: Floats) -> Floats:
-    """Return ROC-AUC for each row of weights (B, N): the Mann-Whitney statistic, ties counted half."""
-    if not len(truth):
-        return np.full(len(weights), np.nan)
-    order = np.argsort(probabilities, kind="stable")
-    ranked = probabilities[order]
-    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] > ranked[:-1]]))
-    positives = np.add.reduceat((weights * truth)[:, order], starts, axis=1)
-    negatives = np.add.reduceat((weights * ~truth)[:, order], starts, axis=1)
-    below = np.cumsum(negatives, axis=1) - negatives
-    wins = (positives * (below + negatives / 2)).sum(axis=1)
-    return ratio(wins, positives.sum(axis=1) * negatives.sum(axis=1))
-
-
-def _weighted_f1(truth: Truth, predicted: Truth, weights: Floats) -> Floats:
-    return ratio(2 * weights @ (truth & predicted), weights @ (truth.astype(float) + predicted))
+def _ratio_without(top: NDArray[Any], bottom: NDArray[Any], cluster: NDArray[np.intp]) -> Floats:
+    """Return the ratio of the sums of (N,) and (N,) without the images of each group, (G,)."""
+    sums = [np.bincount(cluster, weights=each) for each in (top, bottom)]
+    return ratio(*(each.sum() - each for each in sums))
 
 
 def _counts_from_above(truth: Truth, probabilities: Floats) -> tuple[Floats, Floats, Floats]:

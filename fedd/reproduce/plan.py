@@ -102,7 +102,6 @@ class Plan:
     segmenters: tuple[str, ...] = (FEDD, *UNETS)
     classified: tuple[str, ...] = (FEDD, *CNNS)
     deepderm_size: int = 299  #: width and height of its images, from its authors
-    resamples: int = 2000
     small: bool = False
     notes: tuple[str, ...] = ()  #: remarks for the report
 

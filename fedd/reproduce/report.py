@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from annotation_protocol.intervals import MIN_GROUPS
 from fedd.backbone import IMAGENET_256
 from fedd.baselines import Start
 from fedd.figures import ACCENT, INK, LINE, MUTED, PAPER
@@ -33,8 +34,8 @@ _SAMPLED = (
     "possible. So the paper's results and ours are on different photographs."
 )
 _INTERVALS = (
-    f"Probabilities of malignancy are {DISCLAIMER}. Every value has its n and a 95 % bootstrap interval "
-    "over patients; if the table names no patients, as DDI's, each photograph counts as a patient. With "
+    f"Probabilities of malignancy are {DISCLAIMER}. Every value has its n and a 95 % interval "
+    f"over patients, where there are {MIN_GROUPS} (for classification: of each class); if the table names no patients, as DDI's, each photograph counts as a patient. With "
     "several seeds, a value and the ends of its interval are means over the seeds."
 )
 

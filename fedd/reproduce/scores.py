@@ -22,14 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol
-from annotation_protocol.estimates import (
-    RESAMPLES,
-    Estimate,
-    Sample,
-    bootstrap_weights,
-    estimate_classes,
-    percentile_interval,
-)
+from annotation_protocol.estimates import Estimate, Sample, estimate_classes, fraction_estimate
 from annotation_protocol.metrics import iou_per_class
 from fedd.dataset import ALL, TONES, DatasetImage
 from fedd.malignancy.discrimination import best_threshold, discrimination
@@ -41,7 +34,7 @@ from fedd.reproduce.split import PaperSplit
 
 @dataclass(frozen=True)
 class ModelScore:
-    """A metric of a model; value and 95 % interval are None with too few photographs.
+    """A metric of a model; its 95 % interval is None with too few patients.
 
     With several seeds, value and ends of the interval are means over the seeds, because more seeds do not
     enlarge the test; `lowest` and `highest` are those of the seeds. In files the metric's name is called
@@ -75,19 +68,20 @@ def scores(results: Sequence[Result], split: PaperSplit, plan: Plan) -> list[Mod
     found: dict[tuple[Task, str, int, str, str], list[tuple[Estimate, int]]] = {}
     for result in results:
         cell = result.cell
-        for (tone, metric), estimate in _of_cell(result, split, plan.resamples).items():
+        for (tone, metric), estimate in _of_cell(result, split).items():
             key = (cell.task, cell.model, cell.fraction, tone, metric)
-            found.setdefault(key, []).append((estimate.if_enough(), result.learned))
+            found.setdefault(key, []).append((estimate, result.learned))
     ordered = []
     for (task, model, fraction, tone, metric), of_seeds in found.items():
         first, learned = of_seeds[0]
         paper = None if plan.small else published(task, metric, tone, model, fraction)
-        complete = [e for e, _ in of_seeds if e.value is not None and e.interval is not None]
+        values = [e.value for e, _ in of_seeds if e.value is not None]
+        intervals = [e.interval for e, _ in of_seeds if e.interval is not None]
         value = low = high = lowest = highest = None
-        if len(complete) == len(of_seeds):
-            values = [e.value for e in complete if e.value is not None]
+        if len(values) == len(of_seeds):
             value, lowest, highest = float(np.mean(values)), min(values), max(values)
-            low, high = np.mean([e.interval for e in complete if e.interval], axis=0).tolist()
+        if len(intervals) == len(of_seeds):
+            low, high = np.mean(intervals, axis=0).tolist()
         ordered.append(
             ModelScore(
                 task, model, fraction, tone, metric, value, low, high, first.n, first.groups or 0,
@@ -97,25 +91,20 @@ def scores(results: Sequence[Result], split: PaperSplit, plan: Plan) -> list[Mod
     return ordered
 
 
-def class_mean_iou(
-    confusions: NDArray[np.int64], patients: Sequence[str], resamples: int = RESAMPLES
-) -> Estimate:
-    """Return the mean over the classes of the pooled IoU of (N, C, C), with a bootstrap over patients.
+def class_mean_iou(confusions: NDArray[np.int64], patients: Sequence[str]) -> Estimate:
+    """Return the mean over the classes of the pooled IoU of (N, C, C).
 
     A class in no mask does not count.
     """
-    value, interval = float(_nanmean(iou_per_class(confusions.sum(0)))), None
     names, cluster = np.unique(np.asarray(patients, np.str_), return_inverse=True)
-    if names.size >= 2 and resamples:
-        by_patient = np.zeros((names.size, *confusions.shape[1:]))
-        np.add.at(by_patient, cluster, confusions)
-        weights = bootstrap_weights(names.size, resamples)
-        resampled = np.tensordot(weights, by_patient, 1).round().astype(np.int64)
-        interval = percentile_interval(_nanmean(iou_per_class(resampled)))
-    return Estimate.of(value, interval, len(confusions), int(names.size))
+    by_patient = np.zeros((names.size, *confusions.shape[1:]), np.int64)
+    np.add.at(by_patient, cluster, confusions)
+    total = by_patient.sum(0)
+    without = _nanmean(iou_per_class(total - by_patient))
+    return fraction_estimate(float(_nanmean(iou_per_class(total))), without, len(confusions))
 
 
-def _of_cell(result: Result, split: PaperSplit, resamples: int) -> dict[tuple[str, str], Estimate]:
+def _of_cell(result: Result, split: PaperSplit) -> dict[tuple[str, str], Estimate]:
     """Return the estimates of one cell by tone and metric."""
     tested = [
         item
@@ -129,35 +118,35 @@ def _of_cell(result: Result, split: PaperSplit, resamples: int) -> dict[tuple[st
         (tone, metric): estimate
         for tone, items in groups.items()
         if items
-        for metric, estimate in measure(result, items, threshold, resamples).items()
+        for metric, estimate in measure(result, items, threshold).items()
     }
 
 
 def _segmentation(
-    result: Result, items: Sequence[DatasetImage], _threshold: float, resamples: int
+    result: Result, items: Sequence[DatasetImage], _threshold: float
 ) -> dict[str, Estimate]:
     classes = load_protocol().class_names
     confusions = np.array([result.confusions[item.stem] for item in items], np.int64)
     patients = [item.patient for item in items]
     per_image = [float(_nanmean(iou)) for iou in iou_per_class(confusions)]
     valid = np.ones((len(items), len(classes)), np.bool_)
-    by_class = estimate_classes(confusions, patients, valid, classes, resamples=resamples)
+    by_class = estimate_classes(confusions, patients, valid, classes)
     return {
-        "miou": class_mean_iou(confusions, patients, resamples),
-        "miou_per_image": Sample(per_image, patients).estimate(fewest=0, resamples=resamples),
+        "miou": class_mean_iou(confusions, patients),
+        "miou_per_image": Sample(per_image, patients).estimate(),
         **{f"{name}_iou": estimates.iou_pooled for name, estimates in by_class.items()},
         "lesion_iou_per_image": by_class["lesion"].iou_mean,
     }
 
 
 def _classification(
-    result: Result, items: Sequence[DatasetImage], threshold_on_test: float, resamples: int
+    result: Result, items: Sequence[DatasetImage], threshold_on_test: float
 ) -> dict[str, Estimate]:
     truth, found = truth_and_probabilities(result, items)
     patients = [item.patient for item in items]
-    on_test = discrimination(truth, found, patients, threshold_on_test, resamples=resamples)
+    on_test = discrimination(truth, found, patients, threshold_on_test)
     threshold = math.nan if result.threshold is None else result.threshold
-    unbiased = discrimination(truth, found, patients, threshold, resamples=resamples)
+    unbiased = discrimination(truth, found, patients, threshold)
     return {
         "roc_auc": on_test.roc_auc,
         "f1": on_test.f1,

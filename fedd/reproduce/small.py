@@ -57,7 +57,6 @@ def small_plan(seeds: Sequence[int] = (0,)) -> Plan:
         seeds=tuple(seeds),
         fractions=tuple(LEARNED),
         deepderm_size=75,
-        resamples=500,
         small=True,
     )
 

@@ -10,6 +10,7 @@ from html import escape
 
 import numpy as np
 
+from annotation_protocol.estimates import Estimate, sample_size
 from fedd.dataset import ALL, TONES
 from fedd.malignancy.classifier import DISCLAIMER
 from fedd.paper import results as paper_results
@@ -143,9 +144,11 @@ def _score_table(
 def _cell(s: ModelScore | None) -> str:
     if s is None:
         return "not run"
-    if s.value is None or s.low is None or s.high is None:
-        return f"too few to say\nn = {s.n}"
-    lines = [f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}]", f"n = {s.n}"]
+    interval = None if s.low is None or s.high is None else (s.low, s.high)
+    text = Estimate.of(s.value, interval, s.n, s.patients).text(".3f")
+    lines = [text, sample_size(s.n, s.patients)]
+    if s.value is None:
+        return "\n".join(lines)
     if s.seeds > 1:
         lines[1] += f", {s.seeds} seeds: {s.lowest:.3f} to {s.highest:.3f}"
     if s.paper is not None:

@@ -50,7 +50,7 @@ def test_f1_and_accuracy(found: Calls, threshold: float) -> None:
     expected = sklearn_metrics.accuracy_score(truth, called)
     assert discrimination.accuracy(truth, called) == pytest.approx(expected)
     patients = [str(n) for n in range(len(truth))]
-    together = discrimination.discrimination(truth, scores, patients, threshold, resamples=0)
+    together = discrimination.discrimination(truth, scores, patients, threshold)
     assert together.f1.value == pytest.approx(sklearn_metrics.f1_score(truth, called))
     assert together.accuracy.value == pytest.approx(expected)
     assert together.roc_auc.value == pytest.approx(sklearn_metrics.roc_auc_score(truth, scores))
@@ -66,20 +66,18 @@ def test_best_threshold(found: Calls) -> None:
 
 
 @given(calls(), st.integers(0, 2**32 - 1))
-def test_weighted_figures_of_the_bootstrap(found: Calls, seed: int) -> None:
-    """An image drawn twice counts twice, in each figure of each resample."""
+def test_roc_auc_without_each_patient(found: Calls, seed: int) -> None:
     truth, scores = found
-    weights = np.random.default_rng(seed).integers(0, 4, (3, len(truth))).astype(float)
-    ours = discrimination._metrics(truth, scores, 0.5, weights)
-    called = scores >= 0.5
-    for row, (auc, f1, accuracy) in zip(weights, ours.T, strict=True):
-        if not (row[truth].any() and row[~truth].any()):
-            assert np.isnan([auc, f1, accuracy]).all()
-            continue
-        assert auc == pytest.approx(sklearn_metrics.roc_auc_score(truth, scores, sample_weight=row))
-        assert f1 == pytest.approx(sklearn_metrics.f1_score(truth, called, sample_weight=row))
-        expected = sklearn_metrics.accuracy_score(truth, called, sample_weight=row)
-        assert accuracy == pytest.approx(expected)
+    drawn = np.random.default_rng(seed).integers(0, 6, len(truth))
+    cluster = np.unique(drawn, return_inverse=True)[1]
+    ours = discrimination._auc_without(truth, scores, cluster)
+    for group, auc in enumerate(ours):
+        left = cluster != group
+        if truth[left].any() and not truth[left].all():
+            theirs = sklearn_metrics.roc_auc_score(truth[left], scores[left])
+            assert auc == pytest.approx(theirs)
+        else:
+            assert np.isnan(auc)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 6))

@@ -87,9 +87,9 @@ def test_list__a_line_a_version(models: Ddiseg, wording: SnapshotAssertion) -> N
     cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
     assert cells[0] == wording
     assert [[row[0], row[1], *row[3:]] for row in cells[1:]] == [
-        ["fedd-1", "segmentation", "20 masks", "not evaluated", "0.64 [0.63, 0.64] n=24"],
-        ["* fedd-2", "segmentation", "60 masks", "passed", "0.71 [0.70, 0.72] n=18"],
-        ["fedd-3", "segmentation", "50 masks", "refused", "0.70 [0.58, 0.82] n=24"],
+        ["fedd-1", "segmentation", "20 masks", "not evaluated", "0.64 [0.63, 0.64] n=24/24"],
+        ["* fedd-2", "segmentation", "60 masks", "passed", "0.71 [0.70, 0.73] n=18/18"],
+        ["fedd-3", "segmentation", "50 masks", "refused", "0.70 [0.58, 0.82] n=24/24"],
         ["* malignancy-1", "malignancy", "24 images", "not asked", "not measured"],
     ]
     assert max(map(len, done.out.splitlines())) <= 100
@@ -126,15 +126,15 @@ def test_show__everything_in_a_hundred_columns(models: Ddiseg) -> None:
         "going on from fedd-1",
         "  gate          passed, compared with fedd-1",
         "  calibration   temperature 1.23, calibration error 0.014 (0.023 before; n = 12 images)",
-        "  - V-VI: too few hold-out masks (n = 2 images of 2 patients)",
+        "  - V-VI: not evaluated: too few hold-out masks (n = 2 images of 2 patients)",
         "  - It never predicts marker, ruler:",
         "Square brackets hold 95 % intervals",
         "Made by 'ddiseg refresh --backbone tiny.safetensors --seed 0' with",
     ):
         assert any(line.startswith(said) or said in line for line in lines), said
     row = next(line for line in lines if line.startswith("  I-II    lesion IoU"))
-    assert row.count("n=8") == 3
-    assert "+0.080 [+0.080, +0.080]" in row
+    assert row.count("n=8/8") == 1
+    assert "+0.080 (too few) n=8/8" in row
     came = [line for line in lines if "by annotator-1" in line]
     assert [line.split()[3] for line in came] == ["fedd-1", "fedd-2"]
 

@@ -37,9 +37,9 @@ def test_sensitivity__prints_each_change_by_tone(
     here: Ddiseg, filled: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
-    score = {"iou_mean": 0.9, "iou_mean_ci95": [0.8, 0.95], "dice_mean": 0.94, "dice_mean_ci95": None, "n": 7}  # fmt: skip
+    score = {"iou_mean": 0.9, "iou_mean_ci95": [0.8, 0.95], "dice_mean": 0.94, "dice_mean_ci95": None, "n": 17, "patients": 16}  # fmt: skip
     result = {
-        "model": "fedd-1", "n_images": 7, "patients": 6, "without_lesion": 0, "learned_from": 3, "same_group": 1,
+        "model": "fedd-1", "n_images": 17, "patients": 16, "without_lesion": 0, "learned_from": 3, "same_group": 1,
         "refused": ["x: y.png: gone"], "control": "one grey level",
         "by_change": {"-0.3 EV": {"all": score}, "one grey level": {"all": score}},
         "sentences": ["It is steady."],
@@ -57,8 +57,8 @@ def test_sensitivity__prints_each_change_by_tone(
     assert asked["temperatures"] == loop.TEMPERATURES, "the command's defaults are the loop's"
     assert (asked["seed"], asked["per_tone"]) == (4, loop.PER_TONE)
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
-    assert "-0.3 EV all 0.900 [0.800, 0.950] too few patients 7" in lines
-    assert "one grey level* all 0.900 [0.800, 0.950] too few patients 7" in lines
+    assert "-0.3 EV all 0.900 [0.800, 0.950] 0.940 (too few: 16 patients) 17 16" in lines
+    assert "one grey level* all 0.900 [0.800, 0.950] 0.940 (too few: 16 patients) 17 16" in lines
     assert "refused x: y.png: gone" in lines
     assert lines[-1] == "It is steady."
     printed = here("--output", "json", "sensitivity")

@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from annotation_protocol import metrics
-from annotation_protocol.estimates import RESAMPLES, Estimate, estimate_classes
+from annotation_protocol.estimates import Estimate, estimate_classes
+from annotation_protocol.intervals import MIN_GROUPS
 from ddiseg import masks
 from ddiseg.catalogue import AnnotationPage, AnnotationVersion, Arm, NewMask, tables
 from ddiseg.evaluation.annotator_study import WorkReport, work_report
@@ -106,30 +107,29 @@ def test_agreement__a_fix_by_the_reviewer_is_what_was_accepted(people: People) -
 
 @pytest.mark.slow
 def test_intervals__means_as_evaluate_has_them(people: People) -> None:
-    drawn = [(4, 4), (4, 5), (4, 12), (8, 6), (10, 1), (7, 7), (9, 12)]
-    patients = ["a", "a", "b", "b", "b", "c", "d"]
+    drawn = [(4, 4), (4, 5), (4, 12), (8, 6), (10, 1), (7, 7), (9, 12)] * 2
+    patients = [*"aabcdefghijkll"]
     for (before, after), patient in zip(drawn, patients, strict=True):
         people.accept(lesion(after), lesion(before), patient=patient)
     confusions = np.stack([metrics.confusion(lesion(b), lesion(a), 5) for a, b in drawn])
-    scores = estimate_classes(confusions, patients, np.ones((7, 5), bool), list("blmrs"))
+    scores = estimate_classes(confusions, patients, np.ones((14, 5), bool), list("blmrs"))
     figure = painted(report_of(people), Metric.LESION_DICE)
+    assert figure.interval is not None
     assert figure.interval == pytest.approx(scores["l"].dice_mean.interval)
     assert figure.value == pytest.approx(scores["l"].dice_mean.value)
-    assert (figure.n, figure.groups) == (7, 4)
+    assert (figure.n, figure.groups) == (14, 12)
 
 
 @pytest.mark.slow
-def test_intervals__median_as_a_slow_loop(people: People) -> None:
-    seconds = [40.0, 10.0, 11.0, 300.0, 25.0, 60.0, 7.0]
-    patients = ["a", "a", "b", "b", "b", "c", "d"]
-    for value, patient in zip(seconds, patients, strict=True):
-        people.accept(lesion(4), lesion(4), seconds=value, patient=patient)
-    drawn = np.random.default_rng(0).integers(4, size=(RESAMPLES, 4))
-    of = [[s for s, q in zip(seconds, patients, strict=True) if q == p] for p in "abcd"]
-    medians = [np.median([s for k in row for s in of[k]]) for row in drawn]
+def test_intervals__median_of_seconds(people: People) -> None:
+    seconds = [40.0, 10.0, 11.0, 300.0, 25.0, 60.0, 7.0, 33.0, 18.0, 90.0, 21.0]
+    for value in seconds:
+        people.accept(lesion(4), lesion(4), seconds=value)
     figure = painted(report_of(people), Metric.MEDIAN_SECONDS)
     assert figure.value == 25
-    assert figure.interval == pytest.approx(tuple(np.percentile(medians, [2.5, 97.5])))
+    # Eleven images: exact order statistics (2nd and 10th) hold the median 98.8 % of the time.
+    low, high = figure.interval or (0, 0)
+    assert 10 <= low < 25 < high <= 90
 
 
 @pytest.mark.slow
@@ -141,20 +141,23 @@ def test_intervals__all_or_none_unchanged_is_not_certain(
         people.accept(lesion(accepted), lesion(4))
     figure = painted(report_of(people), Metric.UNCHANGED)
     assert figure.value == share
-    # Clopper and Pearson's interval of 0 in 10 is 0 to 0.3085.
-    far = (0.0, 0.3085) if share == 0 else (0.6915, 1.0)
+    # Wilson's interval of 0 in 10 with Student's quantile for nine degrees of freedom.
+    reach = 1 / (1 + 10 / 2.2622**2)
+    far = (0.0, reach) if share == 0 else (1 - reach, 1.0)
     assert figure.interval == pytest.approx(far, abs=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "patient"), [(4, None), (6, "the same")])
-def test_too_few__no_figure_but_its_n(people: People, n: int, patient: str | None) -> None:
+def test_too_few__value_and_n_without_interval(people: People, n: int, patient: str | None) -> None:
     for _ in range(n):
         people.accept(lesion(4), lesion(4), patient=patient)
     figures = report_of(people).arms.shown.estimates
-    expected = Estimate(None, None, None, n, 1 if patient else n)
-    never = {Metric.READERS_DICE: Estimate(None, None, None, 0, 0)}
-    assert figures == dict.fromkeys(Metric, expected) | never
+    for metric, found in figures.items():
+        size = (0, 0) if metric is Metric.READERS_DICE else (n, 1 if patient else n)
+        assert (found.n, found.groups) == size
+        assert (found.value is None) == (found.n == 0)
+        assert found.interval is None
 
 
 @pytest.mark.slow
@@ -171,7 +174,7 @@ def test_seconds__missing_ones_are_counted(people: People) -> None:
 
 
 def two_arms(people: People, control_seconds: float = 90.0) -> None:
-    for k in range(6):
+    for k in range(10):
         people.accept(lesion(10), lesion(9), seconds=30.0 + k)
         people.accept(lesion(10), lesion(5), arm=Arm.CONTROL, seconds=control_seconds + k)
     people.accept(lesion(10), seconds=200)
@@ -181,16 +184,16 @@ def two_arms(people: People, control_seconds: float = 90.0) -> None:
 def test_arms__side_by_side(people: People) -> None:
     two_arms(people)
     arms = report_of(people).arms
-    assert (arms.shown.n, arms.control.n, arms.bare.n) == (6, 6, 1)
+    assert (arms.shown.n, arms.control.n, arms.bare.n) == (10, 10, 1)
     assert arms.control.estimates[Metric.LESION_DICE].value == pytest.approx(dice(10, 5))
     assert arms.bare.estimates[Metric.LESION_DICE] == Estimate(None, None, None, 0, 0)
     assert arms.bare.estimates[Metric.MEDIAN_SECONDS].n == 1
     assert tuple(arms.difference) == COMPARED
     seconds = arms.difference[Metric.MEDIAN_SECONDS]
     assert seconds.value == pytest.approx(-60)
-    assert (seconds.n, seconds.groups) == ((6, 6), (6, 6))
+    assert (seconds.n, seconds.groups) == ((10, 10), (10, 10))
     assert seconds.interval is not None
-    assert -65 <= seconds.interval[0] < -60 < seconds.interval[1] <= -55
+    assert -68 <= seconds.interval[0] < -60 < seconds.interval[1] <= -52
     closer = arms.difference[Metric.LESION_DICE]
     assert closer.value == pytest.approx(dice(10, 9) - dice(10, 5))
 
@@ -201,13 +204,13 @@ def test_arms__of_different_patients_vary_by_themselves(people: People) -> None:
     difference = report_of(people).arms.difference[Metric.MEAN_SECONDS]
     assert difference.value == 0
     assert difference.interval is not None
-    # The variance of a difference is the sum of both; drawn in step, it would be 0.
-    one = np.std([30.0 + k for k in range(6)]) / np.sqrt(6)
-    assert difference.interval[1] == pytest.approx(1.96 * np.sqrt(2) * one, rel=0.2)
+    # The variance of a difference is the sum of both; of the same patients it would be 0.
+    one = np.std([30.0 + k for k in range(10)], ddof=1) / np.sqrt(10)
+    assert difference.interval[1] == pytest.approx(2.262 * np.sqrt(2) * one, rel=0.1)
 
 
 @pytest.mark.slow
-def test_arms__too_few_in_one_is_no_difference(people: People) -> None:
+def test_arms__too_few_in_one_is_no_interval(people: People) -> None:
     for _ in range(5):
         people.accept(lesion(4), lesion(4))
     for _ in range(4):
@@ -217,7 +220,7 @@ def test_arms__too_few_in_one_is_no_difference(people: People) -> None:
     readers = arms.difference.pop(Metric.READERS_DICE)
     assert readers.n == (0, 0)
     for difference in arms.difference.values():
-        assert (difference.value, difference.interval, difference.n) == (None, None, (5, 4))
+        assert (difference.value, difference.interval, difference.n) == (0, None, (5, 4))
 
 
 def test_arms__a_person_s_mask_was_painted_is_in_none(people: People) -> None:
@@ -394,19 +397,21 @@ def test_progress__counts_the_masks(people: People) -> None:
 
 
 @pytest.mark.slow
-def test_as_dict__json_and_no_figure_without_n_and_interval(people: People) -> None:
+def test_as_dict__json_and_every_interval_has_its_n(people: People) -> None:
     two_arms(people)
     report = report_of(people)
     data = json.loads(json.dumps(report.as_dict(), allow_nan=False))
-    assert data["arms"]["painted"]["n"] == 6
-    assert data["arms"]["painted_minus_control"]["median_seconds"]["n"] == [6, 6]
+    assert data["arms"]["painted"]["n"] == 10
+    assert data["arms"]["painted_minus_control"]["median_seconds"]["n"] == [10, 10]
     assert data["by_tone"]["I-II"]["bare"]["not_timed"] == 0
     assert data["accepted_from"] < data["accepted_to"]
     figures = list(figures_in(data))
     assert len(figures) == 2 * (3 * len(Metric) + len(COMPARED)) + len(Metric)
     for figure in figures:
         assert set(figure) == {"value", "interval", "n", "patients"}
-        assert (figure["value"] is None) == (figure["interval"] is None)
+        patients = np.min(figure["patients"])
+        assert (figure["interval"] is not None) == (patients >= MIN_GROUPS)
+        assert (figure["value"] is not None) == (patients > 0)
 
 
 def figures_in(data: Any) -> Iterator[dict[str, Any]]:

@@ -128,11 +128,16 @@ def test_decide__masks_over_its_painting_count_where_the_others_are_too_few() ->
     decision = decide(images, "fedd-1")
     assert not decision.passed, "nothing else is known of V-VI"
     assert decision.by_tone["V-VI"].over_predictions == 8
-    assert "V-VI: too few others, so 8 of them count (n = 8 images)" in decision.reasons
+    assert (
+        "V-VI: too few others, so 8 of them count (n = 8 images of 8 patients)" in decision.reasons
+    )
     assert not any(reason.startswith("overall:") for reason in decision.reasons)
     alone = decide(images[7:], "fedd-1")
     assert (alone.overall.n, alone.overall.over_predictions) == (11, 8)
-    assert "overall: too few others, so 8 of them count (n = 11 images)" in alone.reasons
+    assert (
+        "overall: too few others, so 8 of them count (n = 11 images of 11 patients)"
+        in alone.reasons
+    )
 
 
 def test_refuse__keeps_what_was_measured(wording: SnapshotAssertion) -> None:
@@ -184,19 +189,32 @@ def test_decide__one_tone_only_says_of_the_others_that_there_is_none(
         ([_image(n, "V-VI", 10, 90, patient="p") for n in range(9)], "n = 9 images of 1 patient"),
     ],
 )
-def test_decide__too_few_to_say_gives_no_figure(images: list[HoldoutImage], said: str) -> None:
+def test_decide__too_few_to_compare_shows_the_value(images: list[HoldoutImage], said: str) -> None:
     decision = decide(images, "fedd-1")
     assert (decision.passed, decision.evaluated) == (True, False)
     assert said in decision.reasons[0]
-    assert decision.overall.candidate[LESION].value is None
+    assert decision.overall.candidate[LESION].value == pytest.approx(0.1)
     assert decision.overall.candidate[LESION].interval is None
+
+
+@pytest.mark.parametrize(("candidate", "passed"), [(60, False), (69, True), (75, True)])
+def test_decide__too_few_for_an_interval_compares_values(
+    candidate: int, passed: bool, wording: SnapshotAssertion
+) -> None:
+    decision = decide([_image(n, "V-VI", candidate + n % 3, 70) for n in range(6)], "fedd-1")
+    assert (decision.passed, decision.evaluated) == (passed, True)
+    assert decision.overall.candidate[LESION].interval is None
+    assert decision.reasons == wording
 
 
 def test_decide__a_tone_with_too_few_does_not_refuse_but_is_named() -> None:
     images = _many({"I-II": (90, 60)}, 20) + [_image(100 + n, "V-VI", 10, 90) for n in range(3)]
     decision = decide(images, "fedd-1")
     assert decision.passed
-    assert "V-VI: too few hold-out masks (n = 3 images of 3 patients)" in decision.reasons
+    assert (
+        "V-VI: not evaluated: too few hold-out masks (n = 3 images of 3 patients)"
+        in decision.reasons
+    )
 
 
 def test_decide__masks_of_one_class() -> None:
@@ -205,7 +223,7 @@ def test_decide__masks_of_one_class() -> None:
     images = [HoldoutImage(f"p{n}", "V-VI", (1, 4), matrix, matrix) for n in range(6)]
     decision = decide(images, "fedd-1")
     assert decision.passed
-    assert decision.overall.candidate[LESION] == Estimate()
+    assert decision.overall.candidate[LESION] == Estimate(groups=0)
     assert decision.overall.candidate[MEAN].value == 1.0
 
 
@@ -252,4 +270,9 @@ def test_as_dict__is_json_with_what_made_the_intervals() -> None:
     }
     assert "patients" not in values
     assert values["by_tone"]["V-VI"]["candidate"][LESION]["n"] == 10
-    assert values["bootstrap"]["paired"] is True
+    assert values["intervals"] == {
+        "over": "patients",
+        "method": "jackknife",
+        "fewest_patients": 10,
+        "paired": True,
+    }

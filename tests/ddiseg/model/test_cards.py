@@ -76,7 +76,7 @@ def test_model_card__says_what_is_known(full: Workspace, wording: SnapshotAssert
     assert list(card["metrics"]) == ["held_out", "validation"]
     assert card["calibration"] == CALIBRATION
     assert (card["gate"]["said"], card["gate"]["compared_with"]) == ("passed", "fedd-1")
-    assert card["gate"]["bootstrap"]["over"] == "patients"
+    assert card["gate"]["intervals"]["over"] == "patients"
     assert card["reproduce"]["command"] == wording
     assert card["reproduce"]["settings"]["features.timestep"] == 10
     assert "not a medical device" in card["intended_use"]["not_for"].lower()
@@ -98,8 +98,8 @@ def test_model_card__limits_of_one_that_nobody_judged(full: Workspace) -> None:
     limits = model_card(full, version)["limits"]
     assert "It learned from nothing of tone III-IV." in limits
     assert (
-        "There are too few test images to estimate lesion IoU on tone I-II (n = 0), III-IV (n = 0), V-VI (n = 0)."
-        in limits
+        "There are too few test patients for an interval of lesion IoU on tone "
+        "I-II (n = 0 images), III-IV (n = 0 images), V-VI (n = 0 images)." in limits
     )
     assert "No gate compared it with an earlier version: there was no hold-out set." in limits
     assert limits[-1].startswith("The backbone is not part of this program")
@@ -178,13 +178,16 @@ def test_markdown__every_section_and_every_figure_with_its_n(full: Workspace) ->
     text = markdown(model_card(full, full.catalogue.models.get("fedd-2")))
     assert text.startswith(f"<!-- {FORMAT} -->\n# Model card: fedd-2\n")
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == list(SECTIONS)
-    assert "| I-II | lesion IoU | 0.72 [0.70, 0.73] n=8 | " in text
-    assert "| V-VI | lesion IoU | too few to say (n = 2) | " in text
+    assert (
+        "| I-II | lesion IoU | 0.72 (too few) | 0.64 (too few) | +0.080 (too few) n=8/8 |" in text
+    )
+    assert "| V-VI | lesion IoU | 0.70 (too few) | " in text
     assert "Temperature 1.23; expected calibration error 0.014, without it 0.023\n(n = 12" in text
     assert "Training continued from fedd-1" in text
-    cells = re.findall(r"\| (?=[+-]?\d\.\d\d)([^|]*) ", text.split("## Calibration")[0])
-    assert cells
-    assert all(re.fullmatch(r"\S+ \[\S+, \S+\] n=\d+", cell) for cell in cells)
+    rows = re.findall(r"^\| .* \| \w+ IoU \| (.*) \|$", text, re.MULTILINE)
+    assert rows
+    value = r"[+-]?\d\.\d+ (\[\S+, \S+\]|\(too few\))"
+    assert all(re.fullmatch(rf"({value} \| )*{value} n=\d+/\d+", row) for row in rows), rows
     assert "\n\n\n" not in text
     for table in re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
         assert len({line.count("|") for line in table.splitlines()}) == 1, table

@@ -383,7 +383,7 @@ def tested(moles: Workspace, learn: Learn) -> Workspace:
 
 @pytest.mark.training
 def test_evaluate__only_images_that_it_did_not_learn_from(tested: Workspace) -> None:
-    result = evaluate_malignancy(tested, "tester", resamples=200)
+    result = evaluate_malignancy(tested, "tester")
     assert (result["n_images"], result["learned_from"], result["unknown_malignancy"]) == (12, 16, 2)
     assert result["without_probability"] == 0
     assert result["note"] == DISCLAIMER
@@ -401,7 +401,7 @@ def test_evaluate__only_images_that_it_did_not_learn_from(tested: Workspace) -> 
 
 @pytest.mark.training
 def test_evaluate__of_a_subset(tested: Workspace) -> None:
-    result = evaluate_malignancy(tested, "tester", subset="mine", resamples=0)
+    result = evaluate_malignancy(tested, "tester", subset="mine")
     assert (result["n_images"], result["by_tone"]["all"]["malignant"]) == (6, 6)
     assert result["by_tone"]["all"]["roc_auc"] is None, "there is no benign one among them"
 
@@ -410,8 +410,8 @@ def test_evaluate__of_a_subset(tested: Workspace) -> None:
 def test_evaluate__the_papers_threshold_is_named(
     tested: Workspace, wording: SnapshotAssertion
 ) -> None:
-    plain = evaluate_malignancy(tested, "tester", resamples=0)
-    paper = evaluate_malignancy(tested, "tester", paper_threshold=True, resamples=0)
+    plain = evaluate_malignancy(tested, "tester")
+    paper = evaluate_malignancy(tested, "tester", paper_threshold=True)
     assert paper["threshold_chosen_on"] == wording
     assert paper["by_tone"]["all"]["f1"] >= plain["by_tone"]["all"]["f1"]
     assert paper["threshold"] != plain["threshold"]
@@ -454,6 +454,6 @@ def test_evaluate__another_photograph_of_a_patient_it_learned_from(tested: Works
         for image in session.scalars(select(Image).where(Image.name.in_(["28.png", "29.png"]))):
             image.malignant = True
             image.patient = "p13" if image.name == "28.png" else "somebody new"
-    result = evaluate_malignancy(tested, "tester", resamples=0)
+    result = evaluate_malignancy(tested, "tester")
     assert (result["n_images"], result["learned_from"], result["unknown_malignancy"]) == (13, 16, 0)
     assert result["same_group"] == 1

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from annotation_protocol.estimates import Estimate
 from ddiseg import masks
 from ddiseg.catalogue import NewMask
 from ddiseg.catalogue.batches import NewMember
@@ -20,7 +21,6 @@ from ddiseg.evaluation.segmentation import evaluate
 from ddiseg.model.performance import (
     ALL,
     LESION,
-    PerformanceEstimate,
     PerformanceRow,
     PerformanceTable,
     estimate_text,
@@ -45,25 +45,17 @@ TONES = ("I-II", "III-IV", "V-VI")
 
 
 @pytest.mark.parametrize(
-    ("figure", "signed", "text"),
+    ("estimate", "signed", "text"),
     [
         (None, False, "not measured"),
-        (PerformanceEstimate(value=None, interval=None, n=2), False, "too few to say (n = 2)"),
-        (PerformanceEstimate(value=0.5, interval=None, n=7), True, "too few to say (n = 7)"),
-        (
-            PerformanceEstimate(value=0.815, interval=[0.75, 0.861], n=23),
-            False,
-            "0.81 [0.75, 0.86] n=23",
-        ),
-        (
-            PerformanceEstimate(value=0.0, interval=[-0.0101, 0.052], n=23),
-            True,
-            "+0.000 [-0.010, +0.052] n=23",
-        ),
+        (Estimate(None, None, None, 2, 2), False, "too few n=2/2"),
+        (Estimate(0.5, None, None, 7, 3), True, "+0.500 (too few) n=7/3"),
+        (Estimate(0.815, 0.75, 0.861, 23, 20), False, "0.81 [0.75, 0.86] n=23/20"),
+        (Estimate(0.0, -0.0101, 0.052, 23), True, "+0.000 [-0.010, +0.052] n=23"),
     ],
 )
-def test_figure_text(figure: PerformanceEstimate | None, signed: bool, text: str) -> None:
-    assert estimate_text(figure, signed=signed) == text
+def test_estimate_text(estimate: Estimate | None, signed: bool, text: str) -> None:
+    assert estimate_text(estimate and estimate.to_json(), signed=signed) == text
 
 
 def test_tones_text__in_the_protocols_order(wording: SnapshotAssertion) -> None:
@@ -74,21 +66,28 @@ def test_tones_text__in_the_protocols_order(wording: SnapshotAssertion) -> None:
 def test_held_out__of_a_version_that_was_compared(
     workspace: Workspace, tiny_weights: Path, wording: SnapshotAssertion
 ) -> None:
-    shown = holdout_images(TONES[:2], 0.68, 0.6) + holdout_images(TONES[2:], 0.7, 0.69, each=2)
+    shown = holdout_images(TONES[:2], 0.68, 0.6, each=10) + holdout_images(
+        TONES[2:], 0.7, 0.69, each=2
+    )
     version = add_version(workspace, tiny_weights, verdict=decided(shown, "fedd-0"))
     table = holdout_table(version)
     assert table is not None
     assert table["columns"] == ["fedd-1", "fedd-0", "fedd-1 minus fedd-0"]
-    assert table["about"].startswith("n = 18 images of 18 patients")
+    assert table["about"].startswith("n = 22 images of 22 patients")
     assert "drawn over" not in table["about"]
     assert {row["tone"] for row in table["rows"]} == {ALL, *TONES}
     by_row = {(row["tone"], row["measure"]): row_texts(table, row) for row in table["rows"]}
     own, other, difference = by_row["I-II", LESION]
     assert own.startswith("0.72 [")
     assert other.startswith("0.64 [")
-    assert own.endswith("n=8")
+    assert difference.endswith(" n=10/10"), "of all three"
+    assert "n=" not in own + other
     assert difference == wording
-    assert by_row["V-VI", LESION] == ["too few to say (n = 2)"] * 3
+    assert by_row["V-VI", LESION] == [
+        "0.70 (too few)",
+        "0.69 (too few)",
+        "+0.010 (too few) n=2/2",
+    ]
     assert holdout_lesion_iou(version) == lookup(table, ALL, LESION)[0]
 
 
@@ -136,9 +135,9 @@ def test_measured__what_ended_the_training(workspace: Workspace, tiny_weights: P
     assert list(tables) == ["validation"]
     shown = {row["measure"]: row["figures"][0] for row in tables["validation"]["rows"]}
     assert shown == {
-        LESION: PerformanceEstimate(value=0.5, interval=[0.4, 0.6], n=12),
-        "ruler IoU": PerformanceEstimate(value=None, interval=None, n=4),
-        "skin IoU": PerformanceEstimate(value=None, interval=None, n=12),
+        LESION: Estimate(0.5, 0.4, 0.6, 12, 12).to_json(),
+        "ruler IoU": Estimate(0.5, None, None, 4, 4).to_json(),
+        "skin IoU": Estimate(0.5, None, None, 12, 12).to_json(),
     }
     assert "12 images (I-II 12)" in tables["validation"]["about"]
 
@@ -150,14 +149,16 @@ def test_measured__a_classifier(workspace: Workspace) -> None:
     assert auc is not None
     assert auc["value"] is not None
     assert auc["n"] == 12
-    few = lookup(tables["validation"], "V-VI", "F1")
-    assert few == [PerformanceEstimate(value=None, interval=None, n=3)]
+    few = lookup(tables["validation"], "V-VI", "F1")[0]
+    assert few is not None
+    assert few["value"] is not None
+    assert (few["interval"], few["n"], few["patients"]) == (None, 3, 3)
     assert "8 of them malignant" in tables["validation"]["about"]
 
 
 def test_beside__each_its_own_images() -> None:
     def table(name: str, tone: str, value: float) -> PerformanceTable:
-        figure = PerformanceEstimate(value=value, interval=[0, 1], n=9)
+        figure = Estimate(value, 0, 1, 9).to_json()
         row = PerformanceRow(tone=tone, measure=LESION, figures=[figure])
         return PerformanceTable(
             title="T", about=f"of {name}.", columns=[name], paired=False, rows=[row]
@@ -245,7 +246,11 @@ def test_measured__on_images_drawn_at_random(spots: Workspace, tiny_weights: Pat
         "5 was not sampled at random, 9 not accepted"
     )
     assert "from this version's own predictions, which favours it: 2." in table["about"]
-    assert lookup(table, ALL, LESION) == [PerformanceEstimate(value=None, interval=None, n=3)]
+    [found_at_random] = lookup(table, ALL, LESION)
+    assert found_at_random is not None
+    assert found_at_random["value"] is not None
+    sizes = {"interval": None, "n": 3, "patients": 2}
+    assert sizes.items() <= found_at_random.items()
 
     learned = [catalogue.masks.accepted()[i].content_hash for i in (6, 7, 8)]
     again = add_version(spots, tiny_weights, learned=learned)
@@ -269,9 +274,9 @@ def test_measured__at_random_is_what_evaluate_finds(spots: Workspace, tiny_weigh
     assert figure["value"] == found["classes"]["lesion"]["iou_mean"]
     assert figure["interval"] == found["classes"]["lesion"]["iou_mean_ci95"]
     assert lookup(tables["evaluation"], ALL, LESION) == [figure]
-    assert lookup(tables["evaluation"], "V-VI", LESION) == [
-        PerformanceEstimate(value=None, interval=None, n=2)
-    ]
+    [few] = lookup(tables["evaluation"], "V-VI", LESION)
+    assert few is not None
+    assert (few["interval"], few["n"]) == (None, 2)
     assert "accepted masks" in tables["evaluation"]["about"]
     other = add_version(spots, tiny_weights)
     assert "evaluation" not in performance_tables(spots, other), "it was not of this version"

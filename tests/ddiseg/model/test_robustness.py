@@ -162,10 +162,10 @@ def test_sentence__names_the_tone_whose_masks_move_more(dark: float, says: str) 
         for n in range(20)
     ]
     rng = np.random.default_rng(0)
-    values = np.concatenate([rng.normal(0.9, 0.02, 20), rng.normal(dark, 0.02, 20)])
+    values = np.concatenate([rng.normal(0.9, 0.02, 20), rng.normal(dark, 0.02, 20)]).clip(0, 1)
     pixels = np.array([[[0, 0], [1000 - round(1000 * v), round(1000 * v)]] for v in values])
     measured._lesions = [np.stack([p, p]) for p in pixels]
-    figures = measured.estimates(load_protocol(), 500, 0)
+    figures = measured.estimates(load_protocol())
     assert says in figures["sentences"][0]
     assert "n = 20" in figures["sentences"][0]
     assert "it is the model's own noise" in figures["sentences"][1]

@@ -82,7 +82,6 @@ def add_classifier(workspace: Workspace, **columns: Any) -> ModelVersion:
         [f"p{k}" for k in range(12)],
         ["I-II"] * 9 + ["V-VI"] * 3,
         0.5,
-        resamples=50,
     )
     new: dict[str, Any] = {
         "file_hash": "0" * 64,

@@ -76,14 +76,13 @@ def test_parts__no_sentence_without_its_n_and_interval() -> None:
     assert len(every) > 25
     for line in every:
         assert len(COUNTS.findall(line.text)) == 1, line.text
+        assert line.text.endswith("."), line.text
+        assert ". " not in line.text, "one sentence"
         if line.few:
-            assert re.fullmatch(
-                r"too few images \(n = [\w ]+ images? of [\w ]+ patients?\)", line.text
-            )
+            assert "too few" in line.text.lower(), line.text
+            assert not any(said in line.text for said in ("clear", "Faster", "Closer", "agree"))
         else:
             assert INTERVAL.search(line.text), line.text
-            assert line.text.endswith("."), line.text
-            assert ". " not in line.text, "one sentence"
     assert {line.scope for line in every} > {"all tones", "tone I-II", "tone III-IV", "tone V-VI"}
     few = [line for line in every if line.scope == "tone V-VI"]
     assert few
@@ -159,13 +158,15 @@ def test_parts__no_data_at_all() -> None:
 
 
 def rising(**more: float) -> list[MaskMeasures]:
-    return [mask(k, unchanged=k >= 20, changed=0.05 if k < 20 else 0.0, **more) for k in range(40)]
+    return [
+        mask(k, unchanged=k >= 20, changed=0.05 if k < 20 else 0.001, **more) for k in range(40)
+    ]
 
 
 @pytest.mark.slow
 def test_over_time__a_rise_has_two_readings() -> None:
     text = said(rising(), 1, SHARE)
-    assert text.startswith("It rose, from 0 % [0, 17] in the earlier half to 100 % [83, 100]")
+    assert text.startswith("It rose, from 0 % [0, 18] in the earlier half to 100 % [82, 100]")
     assert "a change of +100 points [+7" in text
     assert text.endswith(
         "(n = 20 and 20 images of 20 and 20 patients): either the model predicts better, or "
@@ -188,7 +189,7 @@ def test_over_time__all_alike_is_no_trend(unchanged: bool) -> None:
     text = said([mask(k, unchanged=unchanged) for k in range(30)], 1, SHARE)
     assert text.startswith("No clear change, from ")
     assert "either" not in text
-    assert "a change of +0 points [-22, +22] (n = 15 and 15 images" in text
+    assert "a change of +0 points [-23, +23] (n = 15 and 15 images" in text
 
 
 def test_over_time__too_few_for_a_trend_says_how_many_it_needs(wording: SnapshotAssertion) -> None:
@@ -200,10 +201,10 @@ def test_over_time__too_few_for_a_trend_says_how_many_it_needs(wording: Snapshot
 def two_arms_over_time(shown: float, withheld: float) -> list[MaskMeasures]:
     """Dice of both arms in the later half; in the earlier it is 0.7."""
     rows = []
-    for k in range(60):
+    for k in range(66):
         control = k % 3 == 0
         later = withheld if control else shown
-        dice = (0.7 if k < 31 else later) + (k % 5) / 100
+        dice = (0.7 if k < 34 else later) + (k % 5) / 100
         rows.append(mask(k, dice=dice, arm=Arm.CONTROL if control else Arm.PREDICTED))
     return rows
 

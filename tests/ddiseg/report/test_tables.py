@@ -33,10 +33,10 @@ def row(table: ReportTable, group: str, label: str) -> dict[str, str]:
 
 
 def two_arms(people: People) -> None:
-    """Six shown their predictions, one of them not timed; six not; all with one Dice an arm."""
+    """Shown their predictions: six of one patient, one of them not timed, and ten; ten not."""
     for seconds in (30, 30, 30, 30, 30, None):
         people.accept(lesion(6), lesion(2), seconds=seconds, tone="V-VI", patient="several")
-    for _ in range(6):
+    for _ in range(10):
         people.accept(lesion(2), lesion(2), seconds=30, tone="V-VI")
         people.accept(lesion(9), lesion(1), seconds=90, tone="V-VI", arm=Arm.CONTROL)
 
@@ -46,10 +46,10 @@ def test_tables__every_row_has_its_numbers(people: People, wording: SnapshotAsse
     two_arms(people)
     agreement, seconds, arms = tables_of(people)
     shown = row(agreement, "", "all")
-    assert (shown["images"], shown["patients"]) == ("12", "7")
-    assert shown["lesion Dice"].startswith("0.75 [0.")
-    assert shown["unchanged, %"].startswith("50 [")
-    assert shown["pixels changed, %"].startswith("4.2 [")
+    assert (shown["images"], shown["patients"]) == ("16", "11")
+    assert shown["lesion Dice"].startswith("0.81 [0.")
+    assert shown["unchanged, %"].startswith("62 [")
+    assert shown["pixels changed, %"].startswith("3.1 [")
     assert row(agreement, "tone", "V-VI") == row(agreement, "model version", "fedd-1") == shown
     timed = row(seconds, "", "all")
     assert timed["median, s"] == wording
@@ -57,9 +57,9 @@ def test_tables__every_row_has_its_numbers(people: People, wording: SnapshotAsse
     control = row(arms, "all tones", "control")
     assert (control["median, s"], control["lesion Dice"]) == ("90 [90, 90]", "0.20 [0.20, 0.20]")
     difference = row(arms, "tone V-VI", "difference")
-    assert (difference["images"], difference["patients"]) == ("12 and 6", "7 and 6")
+    assert (difference["images"], difference["patients"]) == ("16 and 10", "11 and 10")
     assert difference["median, s"] == "-60 [-60, -60]"
-    assert difference["lesion Dice"].startswith("+0.55 [+0.")
+    assert difference["lesion Dice"].startswith("+0.61 [+0.")
 
 
 @pytest.mark.slow
@@ -79,7 +79,14 @@ def test_tables__too_few_is_said_and_marked(people: People) -> None:
         people.accept(lesion(2), lesion(2))
     agreement, _, arms = tables_of(people)
     cells = row(agreement, "", "all")
-    assert list(cells.values()) == ["4", "4", *["too few"] * 4]
+    assert list(cells.values()) == [
+        "4",
+        "4",
+        "1.00 (too few: 4 patients)",
+        "1.00 (too few: 4 patients)",
+        "100 (too few: 4 patients)",
+        "0.0 (too few: 4 patients)",
+    ]
     assert all(r.few for _, rows in (*agreement.groups, *arms.groups) for r in rows)
     assert [r.label for r in arms.groups[0][1]] == ["shown"]
 
@@ -89,7 +96,7 @@ def test_tables__one_patient_is_too_few(people: People) -> None:
     for _ in range(6):
         people.accept(lesion(2), lesion(2), patient="the same")
     agreement = tables_of(people)[0]
-    assert row(agreement, "", "all")["lesion Dice"] == "too few"
+    assert row(agreement, "", "all")["lesion Dice"] == "1.00 (too few: 1 patient)"
     assert all(r.few for _, rows in agreement.groups for r in rows)
 
 
@@ -99,7 +106,11 @@ def test_tables__no_prediction_at_all_leaves_the_time_without_it(people: People)
         people.accept(lesion(2), seconds=70)
     [arms] = tables_of(people)
     bare = row(arms, "all tones", "bare")
-    assert (bare["images"], bare["median, s"], bare["lesion Dice"]) == ("5", "70 [70, 70]", "—")
+    assert (bare["images"], bare["median, s"], bare["lesion Dice"]) == (
+        "5",
+        "70 (too few: 5 patients)",
+        "—",
+    )
 
 
 @pytest.mark.slow
@@ -112,14 +123,14 @@ def test_tables__over_time(wording: SnapshotAssertion) -> None:
     assert [name for name, _ in time.groups] == ["all tones", "tone I-II"], "too few of V-VI"
     first = row(time, "tone I-II", "no. 1 to 10")
     assert (first["accepted"], first["images"], first["patients"]) == ("2026-01-05", "10", "10")
-    assert first["unchanged, %"] == "0 [0, 31]"
+    assert first["unchanged, %"] == "0 [0, 34]"
     assert first["readers' lesion Dice"] == wording
     change = row(time, "tone I-II", "later minus earlier")
     assert (change["images"], change["patients"]) == ("20 and 20", "20 and 20")
     assert change["unchanged, %"].startswith("+100 [+7")
     assert change["readers' lesion Dice"] == "—"
     control = row(time, "tone I-II", "control, later half")
-    assert control["lesion Dice"] == "0.80 [0.80, 0.80]"
+    assert control["lesion Dice"] == "0.80 (too few: 6 patients)"
     withheld = row(time, "tone I-II", "control, later minus earlier")
     assert (withheld["images"], withheld["lesion Dice"]) == ("0 and 6", "—")
 

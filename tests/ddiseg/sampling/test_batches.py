@@ -329,7 +329,7 @@ def test_draw__focus_worst(fill: Fill, paint: Paint) -> None:
     assert drawn.by_tone == {"I-II": 7, "III-IV": 7, "V-VI": 16}
     assert (
         "V-VI has the lowest lower bound of lesion IoU: 0.700 [0.400, 0.900], n = 12 "
-        f"(gate of {name})"
+        f"images (gate of {name})"
     ) in drawn.notes
     assert catalogue.batches.get("week-1").drawn_by["worst"]["tone"] == "V-VI"
 

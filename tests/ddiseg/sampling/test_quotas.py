@@ -97,7 +97,7 @@ def _evaluate(catalogue: Catalogue, models: dict[str, int], **lower: float | Non
             "lesion": {
                 "iou_mean": 0.7,
                 "iou_mean_ci95": None if low is None else [low, 0.9],
-                "n": 9,
+                "n": 12,
             }
         }
         for tone, low in lower.items()
@@ -110,7 +110,7 @@ def test_worst__an_evaluation_of_the_model_is_newer_than_its_gate(catalogue: Cat
     assert worst_tone(catalogue, version, TONES).tone == "I-II"
     _evaluate(catalogue, {version.name: 18}, I_II=0.6, V_VI=0.5)
     worst = worst_tone(catalogue, version, TONES)
-    assert (worst.tone, worst.interval, worst.n) == ("V-VI", (0.5, 0.9), 9)
+    assert (worst.tone, worst.estimate.interval, worst.estimate.n) == ("V-VI", (0.5, 0.9), 12)
     assert worst.source.startswith(f"evaluation of {version.name}, 20")
 
 
@@ -134,12 +134,13 @@ def test_worst__a_tone_of_which_too_little_is_known(
     version = _version(catalogue)
     _evaluate(catalogue, {version.name: 27}, **figures)
     worst = worst_tone(catalogue, version, TONES)
-    assert (worst.tone, worst.interval, worst.n) == ("V-VI", None, 9 if "V_VI" in figures else 0)
-    assert "V-VI has too few images to estimate its lesion IoU (n = " in str(worst)
+    n = 12 if "V_VI" in figures else 0
+    assert (worst.tone, worst.estimate.interval, worst.estimate.n) == ("V-VI", None, n)
+    assert "V-VI has too few patients for an interval of its lesion IoU (n = " in str(worst)
 
 
-@pytest.mark.parametrize(("n", "tone"), [(4, "V-VI"), (5, "I-II")])
-def test_worst__fewer_than_five_images_are_too_few_even_with_an_interval(
+@pytest.mark.parametrize(("n", "tone"), [(9, "V-VI"), (10, "I-II")])
+def test_worst__an_old_interval_of_too_few_patients_does_not_count(
     catalogue: Catalogue, n: int, tone: str
 ) -> None:
     version = _version(catalogue)
@@ -151,7 +152,7 @@ def test_worst__fewer_than_five_images_are_too_few_even_with_an_interval(
     catalogue.evaluations.add(found, [], "tester")
     worst = worst_tone(catalogue, version, TONES)
     assert worst.tone == tone
-    assert ("too few images to estimate its lesion IoU (n = 4" in str(worst)) == (n == 4)
+    assert ("too few patients for an interval" in str(worst)) == (n == 9)
 
 
 def test_worst__no_figures(catalogue: Catalogue, refusal: Refusal) -> None:
@@ -159,6 +160,6 @@ def test_worst__no_figures(catalogue: Catalogue, refusal: Refusal) -> None:
         worst_tone(catalogue, None, TONES)
     version = _version(catalogue)
     with pytest.raises(
-        InputError, match=f"the lesion IoU of {version.name}: 'ddiseg refresh --gate'"
+        InputError, match=f"of the lesion IoU of {version.name} needs: 'ddiseg refresh --gate'"
     ):
         worst_tone(catalogue, version, TONES)

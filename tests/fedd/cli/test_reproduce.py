@@ -168,7 +168,6 @@ def test_small__the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         fractions=(5, 20),
         segmenters=("FEDD", "MobileNetV2"),
         classified=("FEDD", "MobileNetV2"),
-        resamples=50,
     )
     probes = replace(smaller.probes, members=2, views=0, steps=20, grid=32)
     smaller = replace(smaller, probes=probes, ablation=replace(probes, members=1), timesteps=(0,))
@@ -191,7 +190,7 @@ def test_figure6__missing_is_said_and_the_rest_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(small, "LEARNED", {20: 2})  # too few for a validation split
-    plan = replace(small_plan(), fractions=(20,), segmenters=(), classified=("FEDD",), resamples=50)
+    plan = replace(small_plan(), fractions=(20,), segmenters=(), classified=("FEDD",))
     monkeypatch.setattr("fedd.reproduce.small_plan", lambda _: plan)
     monkeypatch.setattr("fedd.reproduce.write_report", lambda *_: tmp_path / "index.html")
     done = fedd("reproduce", "--small", "--out", tmp_path)
@@ -206,7 +205,7 @@ def test_baselines_that_can_not_be_run__exit_1_unless_partial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(small, "LEARNED", {20: 2})
-    plan = replace(small_plan(), fractions=(20,), segmenters=(), resamples=50)
+    plan = replace(small_plan(), fractions=(20,), segmenters=())
     monkeypatch.setattr(
         "fedd.reproduce.small_plan", lambda _: replace(plan, classified=("FEDD", "VGG16"))
     )

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.training
 TONES = ("I-II", "III-IV", "V-VI")
 
 SETTINGS = AblationSettings(
-    replace(QUICK, steps=10, mirrored=True), ClassifierSettings(0, epochs=5), resamples=50
+    replace(QUICK, steps=10, mirrored=True), ClassifierSettings(0, epochs=5)
 )
 
 GRID = Grid((1, 3), (0, 100))

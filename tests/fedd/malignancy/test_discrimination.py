@@ -30,7 +30,7 @@ def test_discrimination__by_hand() -> None:
     assert found.accuracy.value == pytest.approx(5 / 6)
     assert (found.n, found.malignant, found.roc_auc.groups) == (6, 3, 6)
     for estimate in (found.roc_auc, found.f1, found.accuracy):
-        assert estimate.low < estimate.value <= estimate.high
+        assert estimate.interval is None, "n = 6 is too few"
 
 
 def test_discrimination__from_the_threshold_up_is_malignant() -> None:
@@ -50,36 +50,77 @@ def test_discrimination__one_class_says_nothing(truth: np.ndarray) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("patients", "enough"), [("aacdae", False), ("abcccc", False), ("abcdbe", True)]
-)
-def test_discrimination__no_interval_with_one_patient_of_a_class(
-    patients: str, enough: bool
+def many(groups: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Truth and scores of so many malignant and as many benign images, in this order."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(2 * groups) < groups
+    return truth, np.clip(rng.normal(0.4 + 0.2 * truth, 0.15), 0, 1)
+
+
+@pytest.mark.parametrize(("malignant", "enough"), [(9, False), (10, True)])
+def test_discrimination__interval_needs_patients_of_each_class(
+    malignant: int, enough: bool
 ) -> None:
-    found = discrimination(TRUTH, SCORES, list(patients), 0.5)
-    assert found.roc_auc.value is not None
-    assert (found.roc_auc.interval is not None) is enough
+    truth, scores = many(30)
+    rows = np.r_[np.arange(malignant), np.arange(30, 60)]
+    names = [str(n) for n in rows]
+    found = discrimination(truth[rows], scores[rows], names, 0.5)
+    for estimate in (found.roc_auc, found.f1, found.accuracy):
+        assert estimate.value is not None
+        assert (estimate.interval is not None) is enough
+    one = discrimination(truth, scores, ["same"] * 30 + [str(n) for n in range(30)], 0.5)
+    assert one.roc_auc.interval is None
 
 
-def test_discrimination__patients_are_sampled_not_images() -> None:
+@pytest.mark.parametrize("classes", [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)])
+@pytest.mark.parametrize("groups", [3, 6, 10, 25])
+def test_discrimination__auc_is_never_certain(classes: tuple[float, float], groups: int) -> None:
+    truth, _ = many(groups)
+    scores = np.where(truth, *classes)
+    auc = discrimination(truth, scores, [str(n) for n in range(2 * groups)], 0.5).roc_auc
+    assert auc.value == pytest.approx((classes[0] - classes[1] + 1) / 2)
+    if groups < 10:
+        assert auc.interval is None
+    else:
+        assert auc.interval is not None
+        assert 0.1 < auc.interval[1] - auc.interval[0] < 0.7
+        assert 0 <= auc.interval[0] < auc.interval[1] <= 1
+
+
+@pytest.mark.property
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]), st.integers(0, 30)),
+        max_size=60,
+    ),
+    st.sampled_from([0.0, 0.5, 1.0]),
+)
+def test_discrimination__no_interval_is_degenerate(
+    images: list[tuple[bool, float, int]], threshold: float
+) -> None:
+    truth = np.array([t for t, _, _ in images], bool)
+    scores = np.array([s for _, s, _ in images], float)
+    found = discrimination(truth, scores, [str(p) for _, _, p in images], threshold)
+    for estimate in (found.roc_auc, found.f1, found.accuracy):
+        assert estimate.n == len(images)
+        if estimate.interval is not None:
+            assert 0 <= estimate.interval[0] < estimate.interval[1] <= 1
+            assert estimate.interval[0] <= estimate.value <= estimate.interval[1]
+
+
+def test_discrimination__patients_count_not_images() -> None:
     """Each image ten times over, of the same patients, tells no more than once."""
-    once = discrimination(TRUTH, SCORES, PATIENTS, 0.65)
-    tenfold = discrimination(np.tile(TRUTH, 10), np.tile(SCORES, 10), PATIENTS * 10, 0.65)
-    assert tenfold.n == 60
+    truth, scores = many(12)
+    names = [str(n) for n in range(24)]
+    once = discrimination(truth, scores, names, 0.5)
+    tenfold = discrimination(np.tile(truth, 10), np.tile(scores, 10), names * 10, 0.5)
+    assert tenfold.n == 240
     assert tenfold.roc_auc.interval == pytest.approx(once.roc_auc.interval)
-    as_if_others = discrimination(
-        np.tile(TRUTH, 10), np.tile(SCORES, 10), [str(n) for n in range(60)], 0.65
-    )
+    others = [str(n) for n in range(240)]
+    as_if_others = discrimination(np.tile(truth, 10), np.tile(scores, 10), others, 0.5)
     assert as_if_others.roc_auc.interval is not None
     assert once.roc_auc.interval is not None
     assert as_if_others.roc_auc.interval[0] > once.roc_auc.interval[0]
-
-
-def test_discrimination__same_seed_same_interval() -> None:
-    one, again, other = (discrimination(TRUTH, SCORES, PATIENTS, 0.65, seed=s) for s in (1, 1, 2))
-    assert one == again
-    assert one != other
-    assert discrimination(TRUTH, SCORES, PATIENTS, 0.65, resamples=0).roc_auc.interval is None
 
 
 def test_by_tone__all_then_each_tone_at_one_threshold() -> None:

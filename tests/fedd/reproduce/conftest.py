@@ -30,7 +30,6 @@ TINY_PLAN = Plan(
     fractions=(5, 20),
     segmenters=(FEDD,),
     classified=(FEDD,),
-    resamples=50,
     small=True,
 )
 

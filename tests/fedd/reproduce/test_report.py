@@ -69,7 +69,8 @@ def test_table__ours_beside_the_papers(report: Path) -> None:
     assert (first["model"], first["tone"], first["figure"]) == ("FEDD", "all", "miou")
     value, low, high = (float(first[key]) for key in ("value", "low", "high"))
     assert (
-        f"{value:.3f} [{low:.3f}, {high:.3f}]<br>n = 18<br>paper 0.703, {value - 0.703:+.3f}" in row
+        f"{value:.3f} [{low:.3f}, {high:.3f}]<br>n = 18 images of 18 patients<br>paper 0.703, "
+        f"{value - 0.703:+.3f}" in row
     )
     assert float(first["difference"]) == pytest.approx(value - 0.703, abs=1e-6)
 
@@ -96,8 +97,11 @@ def test_report__probabilities_are_no_diagnosis(report: Path) -> None:
 def test_report__no_figure_without_n_and_interval(report: Path) -> None:
     for row in _rows(report):
         assert int(row["n"]) > 0
-        if row["value"]:
+        assert int(row["patients"]) > 0
+        if row["low"]:
             assert float(row["low"]) <= float(row["high"])
+        else:
+            assert int(row["patients"]) < 20, "ten of each class"
 
 
 def test_report__costs(report: Path) -> None:
