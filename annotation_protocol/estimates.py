@@ -65,10 +65,11 @@ class Estimate:
     ) -> Self:
         """Return the estimate; a value of NaN becomes None, and too few groups get no interval.
 
-        So an interval that an older version stored for too few groups is not shown either.
+        So an interval that an older version stored for too few groups is not shown either. Some old
+        records don't say how many groups there were.
         """
         value = None if value is None or math.isnan(value) else value
-        if interval is None or value is None or too_few(n if groups is None else groups):
+        if interval is None or value is None or (groups is not None and too_few(groups)):
             return cls(value, None, None, n, groups)
         low, high = interval
         return cls(value, low, high, n, groups)

@@ -89,7 +89,7 @@ def test_list__a_line_a_version(models: Ddiseg, wording: SnapshotAssertion) -> N
     assert [[row[0], row[1], *row[3:]] for row in cells[1:]] == [
         ["fedd-1", "segmentation", "20 masks", "not evaluated", "0.64 [0.63, 0.64] n=24/24"],
         ["* fedd-2", "segmentation", "60 masks", "passed", "0.71 [0.70, 0.73] n=18/18"],
-        ["fedd-3", "segmentation", "50 masks", "refused", "0.70 [0.58, 0.82] n=24/24"],
+        ["fedd-3", "segmentation", "50 masks", "refused", "0.70 [0.54, 0.84] n=24/24"],
         ["* malignancy-1", "malignancy", "24 images", "not asked", "not measured"],
     ]
     assert max(map(len, done.out.splitlines())) <= 100

@@ -96,7 +96,7 @@ def test_gate__a_model_spoilt_for_one_tone_is_refused_though_the_mean_rose(
     later = [name for name in learned if name not in few]
     accept({name: _moved(*truths[name]) if spoilt else truths[name][0] for name in later})
 
-    second = train_version(workspace, "tester", weights, 0, replace(QUICK, steps=150))
+    second = train_version(workspace, "tester", weights, 0, replace(QUICK, steps=400))
 
     gate = second.version.gate
     assert gate is not None
@@ -111,7 +111,10 @@ def test_gate__a_model_spoilt_for_one_tone_is_refused_though_the_mean_rose(
     if spoilt:
         assert second.in_use == "fedd-1"
         assert not gate["passed"]
-        assert all(reason.startswith("V-VI: the lower bound of") for reason in second.reasons)
+        # Five patients of each tone are too few for a bound, so the values decide.
+        dropped = [reason for reason in second.reasons if " drops from " in reason]
+        assert dropped == list(second.reasons[:2])
+        assert all(reason.startswith("V-VI: ") for reason in dropped)
     else:
         assert second.in_use == "fedd-2"
         assert gate["passed"]

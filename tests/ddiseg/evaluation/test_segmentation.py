@@ -64,7 +64,7 @@ def test_evaluate__figures_are_scikit_learns(painted: Workspace, tmp_path: Path)
     assert lesion["n"] == len(pairs) == 5
     assert lesion["iou_mean"] == pytest.approx(np.mean(each))
     assert lesion["iou_pooled"] == pytest.approx(pooled)
-    assert lesion["iou_mean_ci95"][0] <= lesion["iou_mean"] <= lesion["iou_mean_ci95"][1]
+    assert (lesion["iou_mean_ci95"], lesion["patients"]) == (None, 3), "too few for an interval"
     assert {t: s["lesion"]["n"] for t, s in result["by_tone"].items()} == {
         "I-II": 1,
         "III-IV": 2,

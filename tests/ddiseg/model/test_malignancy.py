@@ -392,7 +392,7 @@ def test_evaluate__only_images_that_it_did_not_learn_from(tested: Workspace) -> 
     assert list(figures) == ["all", *TONES]
     assert (figures["all"]["n"], figures["all"]["malignant"]) == (12, 6)
     assert figures["all"]["roc_auc"] > 0.8
-    assert figures["all"]["roc_auc_ci95"] is not None
+    assert figures["all"]["roc_auc_ci95"] is None, "six patients of a class are too few"
     logged = tested.catalogue.events.last("malignancy-evaluation")
     assert logged is not None
     assert logged.detail == json.loads(json.dumps(result))

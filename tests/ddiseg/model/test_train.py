@@ -96,7 +96,7 @@ def test_refresh__held_out_part_is_on_record(
     assert found["images"] == 4
     assert set(found["by_tone"]) == {"I-II", "III-IV", "V-VI"}
     assert found["scores"]["lesion"]["n"] == 4
-    assert found["scores"]["lesion"]["iou_mean_ci95"] is not None
+    assert found["scores"]["lesion"]["iou_mean"] is not None
     assert set(found["scores"]) == {"lesion", "skin"}
     assert found["calibration"]["images"] == 4
     assert 0 <= found["calibration"]["ece"] < 0.2

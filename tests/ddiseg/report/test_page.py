@@ -84,9 +84,9 @@ def test_report__evaluation_with_n_and_interval(worked: Workspace) -> None:
     assert f"lesion {everything} 41 41" in text
     dark = " ".join(["0.55 [0.50, 0.59]"] * 3)
     assert f"tone V-VI lesion {dark} 20 20 marker" in text
-    assert "marker — — — 2 2 too few images" in text, "no figure without an interval"
-    assert "0.38" not in text
-    assert "ruler — — — 0 0 too few images" in text
+    few = " ".join(["0.38 (too few: 2 patients)"] * 3)
+    assert f"marker {few} 2 2 too few patients" in text, "a value with its n, and no interval"
+    assert "ruler — — — 0 0 too few patients" in text
     assert text.index("tone I-II lesion") < text.index("tone V-VI lesion")
 
 

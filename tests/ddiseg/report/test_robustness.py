@@ -36,7 +36,8 @@ def test_report__sensitivity_with_n_and_interval(worked: Workspace) -> None:
     )
     figures = " ".join(["0.931 [0.881, 0.971]"] * 2)
     assert f"tone I-II {figures} 30 30" in page.text
-    assert "tone V-VI — — 2 2 too few images" in page.text, "no figure without an interval"
+    few = " ".join(["0.871 (too few: 2 patients)"] * 2)
+    assert f"tone V-VI {few} 2 2 too few patients" in page.text, "a value with its n, no interval"
     assert "one grey level (control)" in page.text
     ids = [a["id"] for _, a in page.tags if a.get("id")]
     assert len(ids) == len(set(ids)), "the figure has its own space of ids"

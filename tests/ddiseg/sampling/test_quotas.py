@@ -146,7 +146,9 @@ def test_worst__an_old_interval_of_too_few_patients_does_not_count(
     version = _version(catalogue)
     by_tone = {
         "I-II": {"lesion": {"iou_mean": 0.6, "iou_mean_ci95": [0.5, 0.7], "n": 20}},
-        "V-VI": {"lesion": {"iou_mean": 0.9, "iou_mean_ci95": [0.88, 0.92], "n": n}},
+        "V-VI": {
+            "lesion": {"iou_mean": 0.9, "iou_mean_ci95": [0.88, 0.92], "n": 20, "patients": n}
+        },
     }
     found = {"models": {version.name: 20 + n}, "by_tone": by_tone}
     catalogue.evaluations.add(found, [], "tester")
