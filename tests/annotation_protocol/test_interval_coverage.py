@@ -26,7 +26,7 @@ SAMPLES = 300
 @pytest.mark.parametrize("groups", [MIN_GROUPS, 20])
 def test_coverage__where_an_interval_is_printed(name: str, groups: int) -> None:
     found = interval_coverage.coverage(SITUATIONS[name], groups, SAMPLES)
-    assert found.intervals == SAMPLES
+    assert found.intervals > 0.8 * SAMPLES, "some arms have fewer patients"
     # Three Monte Carlo standard errors at 0.95 are 0.038.
     assert 0.90 - 0.02 <= found.rate <= 0.98 + 0.02
 
