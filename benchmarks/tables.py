@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from annotation_protocol.csv_files import csv_text
 
 
 def line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -19,9 +19,7 @@ def write(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
         rule = ["---"] * len(header)
         text = "".join(f"| {' | '.join(cells)} |\n" for cells in (header, rule, *rows))
     else:
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
-        text = buffer.getvalue()
+        text = csv_text([header, *rows])
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_text(text)
     os.replace(temporary, path)

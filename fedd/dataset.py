@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from annotation_protocol import UNLABELLED
+from annotation_protocol.csv_files import unescape_cell
 from annotation_protocol.metrics import confusion
 from fedd.errors import DatasetError
 
@@ -179,7 +180,8 @@ def _rows(table: Path) -> dict[str, dict[str, str]]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            header, lines = reader.fieldnames or (), list(reader)
+            header = reader.fieldnames or ()
+            lines = [{k: unescape_cell(v or "") for k, v in row.items() if k} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{table} can't be read as a CSV table: {error}") from error
     columns = {

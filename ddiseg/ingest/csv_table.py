@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from annotation_protocol.csv_files import unescape_cell
 from ddiseg.errors import InputError
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -71,7 +72,7 @@ def _plain_cell(cell: str) -> str:
     """Return the text that a cell stands for: ="017" and '=x are how programs keep text as it is."""
     if formula := re.fullmatch(r'\s*="(.*)"\s*', cell, re.DOTALL):
         return formula[1].replace('""', '"')
-    return cell[1:] if re.match(r"'[=+\-@]", cell) else cell
+    return unescape_cell(cell)
 
 
 def _separator(text: str) -> str:

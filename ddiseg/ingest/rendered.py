@@ -6,8 +6,6 @@ behaves on rendered pictures, not how well a model does on patients.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from annotation_protocol import load_protocol
+from annotation_protocol.csv_files import csv_text
 from annotation_protocol.files import atomic_write
 from annotation_protocol.phantoms.phantoms import TONES, draw_scene, render
 from ddiseg import images, masks
@@ -45,9 +44,7 @@ def render_ddi(
         for row in pool.map(_render_one, jobs, chunksize=8):
             rows.append(row)
             progress(len(rows) - 1, count)
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows(rows)
-    atomic_write(photographs / METADATA, table.getvalue())
+    atomic_write(photographs / METADATA, csv_text(rows))
 
 
 def _render_one(job: tuple[Path, Path, int, int]) -> Sequence[object]:

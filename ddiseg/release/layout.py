@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from annotation_protocol.csv_files import csv_text
 from ddiseg import masks
 from ddiseg.outcomes import Progress
 from ddiseg.release.release import ExportSummary, Release, ReleaseItem
@@ -52,16 +52,12 @@ def export_pairs(
 def write_metadata(folder: Path, rows: Iterable[tuple[ReleaseItem, dict[str, str]]]) -> None:
     """Write the metadata of each item after the names of its files; lists are joined by ';'."""
     records = [{**files, **item.facts()} for item, files in rows]
-    with open(folder / METADATA_FILE, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(records[0]) if records else [], lineterminator="\n")
-        writer.writeheader()
-        for record in records:
-            writer.writerow({name: _cell(value) for name, value in record.items()})
+    header = list(records[0]) if records else []
+    text = csv_text([header, *([_cell(record[name]) for name in header] for record in records)])
+    (folder / METADATA_FILE).write_text(text, "utf-8", newline="")
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
+def _cell(value: Any) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return ";".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ";".join(map(str, value)) if isinstance(value, list) else value

@@ -6,15 +6,14 @@ release; without it nobody can compute them from a list of names.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import hmac
-import io
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from annotation_protocol.csv_files import csv_text
 from annotation_protocol.files import atomic_write, locked
 from ddiseg.catalogue.identifiers import normalise_id
 from ddiseg.catalogue.tables import Dataset, Image
@@ -156,9 +155,6 @@ def _read(path: Path) -> bytes:
 
 
 def _as_csv(rows: dict[str, tuple[str, str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["kind", "pseudonym", "dataset", "original"])
-    for pseudonym, (kind, dataset, original) in sorted(rows.items(), key=lambda row: row[1]):
-        writer.writerow([kind, pseudonym, dataset, original])
-    return text.getvalue()
+    ordered = sorted(rows.items(), key=lambda row: row[1])
+    table = [(kind, pseudonym, dataset, name) for pseudonym, (kind, dataset, name) in ordered]
+    return csv_text([("kind", "pseudonym", "dataset", "original"), *table])

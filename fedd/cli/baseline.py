@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from annotation_protocol.csv_files import csv_text
 from fedd.cli import options
 from fedd.errors import DatasetError
 from fedd.files import check_writable, write_file
@@ -196,13 +196,11 @@ def predict(network: Path, photographs: Path, out: Path, probabilities: bool, de
         return
     check_writable(out)
     cnn = load_cnn(network, device)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("file", "probability_of_malignant", "note"))
+    rows = [("file", "probability_of_malignant", "note")]
     for item, photograph in _opened(items):
         [probability] = cnn.predict([photograph])
-        writer.writerow((item.path.name, f"{probability:.4f}", "research output, not a diagnosis"))
-    write_file(out, text.getvalue())
+        rows.append((item.path.name, f"{probability:.4f}", "research output, not a diagnosis"))
+    write_file(out, csv_text(rows))
 
 
 def _start(weights: Path | None, from_scratch: bool) -> Start | Path:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from annotation_protocol.csv_files import csv_text
 from fedd.cli import options
 from fedd.files import check_writable, write_file
 
@@ -165,16 +164,14 @@ def _echo_left_out(unknown: int, refused: Sequence[str]) -> None:
 
 def _rows(found: Sequence[MalignancyPrediction], note: str) -> str:
     """Return the probabilities as CSV, with the note in each row, so that it is copied along."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
+    rows: list[tuple[str, ...]] = [
         ("file", "tone", "malignant", "probability_of_malignant", "learned_from", "note")
-    )
+    ]
     text_of = {True: "TRUE", False: "FALSE", None: ""}
     for p in found:
         known, learned = text_of[p.item.malignant], text_of[p.learned_from]
-        writer.writerow((p.item.path.name, p.item.tone, known, f"{p.malignant:.4f}", learned, note))
-    return text.getvalue()
+        rows.append((p.item.path.name, p.item.tone, known, f"{p.malignant:.4f}", learned, note))
+    return csv_text(rows)
 
 
 def _results_table(results: Mapping[str, DiscriminationResult]) -> str:

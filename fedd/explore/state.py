@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from annotation_protocol.csv_files import csv_text
 from fedd.errors import ExplorationError
 from fedd.files import write_file
 
@@ -114,12 +113,9 @@ class AblationState:
             self._cells.setdefault(cell, []).append(metric)
 
     def _csv(self) -> str:
-        text = io.StringIO()
         columns = ["figure" if f.name == "metric" else f.name for f in fields(CellMetric)]
-        writer = csv.DictWriter(text, columns)
-        writer.writeheader()
-        writer.writerows(metric.to_dict() for metric in self.metrics())
-        return text.getvalue()
+        rows = (metric.to_dict() for metric in self.metrics())
+        return csv_text([columns, *([row[name] for name in columns] for row in rows)])
 
 
 def _differences(keys: Iterable[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

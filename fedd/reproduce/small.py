@@ -6,8 +6,6 @@ networks are trained on small images for an epoch or two. Nothing can be compare
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from annotation_protocol.csv_files import csv_text
 from annotation_protocol.phantoms.phantoms import DIAGNOSES, TONES, draw_scene, render
 from fedd.baselines import CNNSettings, Start, UNetSettings
 from fedd.dataset import DDI_TABLE
@@ -71,11 +70,9 @@ def write_phantoms(photographs: Path, masks: Path) -> dict[str, Any]:
     masks.mkdir(parents=True, exist_ok=True)
     count = len(TONES) * (max(LEARNED.values()) + VALIDATED + TESTED)
     rows = [_write_phantom(photographs, masks, number) for number in range(count)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("", "DDI_ID", "DDI_file", "skin_tone", "malignant", "disease"))
-    writer.writerows((i, i + 1, *row) for i, row in enumerate(rows))
-    write_file(photographs / DDI_TABLE, text.getvalue())
+    header = ("", "DDI_ID", "DDI_file", "skin_tone", "malignant", "disease")
+    table = csv_text([header, *((i, i + 1, *row) for i, row in enumerate(rows))])
+    write_file(photographs / DDI_TABLE, table)
     return _split([Path(row[0]).stem for row in rows])
 
 

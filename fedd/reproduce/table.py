@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from html import escape
 
 import numpy as np
 
+from annotation_protocol.csv_files import csv_text
 from annotation_protocol.estimates import Estimate, sample_size
 from fedd.dataset import ALL, TONES
 from fedd.malignancy.classifier import DISCLAIMER
@@ -107,16 +106,14 @@ def markdown(title: str, introduction: Sequence[str], made: Sequence[Reproductio
 
 def results_csv(found: Sequence[ModelScore]) -> str:
     """Return one row for each score, with all its fields."""
-    text = io.StringIO()
     names = [field.name for field in fields(ModelScore)]
-    writer = csv.writer(text, lineterminator="\n")
     header = ["figure" if name == "metric" else name for name in names]
-    writer.writerow([*header, "difference", "note"])
+    rows: list[list[object]] = [[*header, "difference", "note"]]
     for s in found:
         note = DISCLAIMER if s.task == CLASSIFICATION else ""
         cells = [*(getattr(s, name) for name in names), s.difference]
-        writer.writerow([_csv_cell(cell) for cell in cells] + [note])
-    return text.getvalue()
+        rows.append([*map(_csv_cell, cells), note])
+    return csv_text(rows)
 
 
 def _score_table(

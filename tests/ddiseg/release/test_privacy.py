@@ -19,6 +19,7 @@ from annotation_protocol import load_protocol
 from ddiseg.catalogue.tables import Dataset
 from ddiseg.cli.audit import audit as audit_command
 from ddiseg.errors import WorkspaceError
+from ddiseg.ingest.csv_table import read_table
 from ddiseg.ingest.labelled_masks import Labels, import_labelled_masks
 from ddiseg.ingest.mask_files import import_masks
 from ddiseg.ingest.metadata import Columns
@@ -304,6 +305,18 @@ def test_audit__command(planted: Builder, tmp_path: Path, cli: Cli) -> None:
     status, _, err = cli([audit_command], "--workspace", root, "audit", "privacy", named)
     assert status == 1
     assert "is no folder: give the folder of a release" in err
+
+
+def test_metadata__no_cell_is_a_formula(builder: Builder, tmp_path: Path) -> None:
+    mask = np.full((12, 10), 4, np.uint8)
+    formula = '=HYPERLINK("http://x.example","a")'
+    builder.mask(builder.image("=a.png", diagnosis=formula, patient="@p", lesion="-1+1"), mask)
+    folder = _release(builder.workspace, tmp_path / "r", keep=True)
+    [row] = _rows(folder / "metadata.csv")
+    assert (row["diagnosis"], row["patient"]) == (f"'{formula}", "'@p")
+    assert (row["name"], row["lesion"], row["image_id"]) == ("'=a.png", "'-1+1", "1")
+    table = read_table(folder / "metadata.csv")
+    assert formula in next(iter(table.rows))[1]
 
 
 def test_identifiers__ten_thousand_in_one_pass() -> None:
