@@ -154,10 +154,10 @@ def side_by_side(tables: Mapping[str, PerformanceTable]) -> PerformanceTable | N
 
 def leaked_text(n: int) -> str:
     """Return what is wrong with estimates of which `n` images turned out to leak."""
-    are = "image shares" if n == 1 else "images share"
+    are = "is" if n == 1 else "are"
     return (
-        f"By ids that were corrected since, {n} of these {are} a patient or lesion with images that it "
-        "learned from, or are near-duplicates of them: these estimates are too optimistic."
+        f"Of these images, {n} {are} of a group (patient, lesion, near-duplicates) that it learned from, by "
+        "ids that were corrected since: these estimates are too optimistic."
     )
 
 

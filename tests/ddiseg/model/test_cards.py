@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from ddiseg.catalogue import Details, Split
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.model.cards import FORMAT, digest, markdown, model_card, write_card
 from ddiseg.model.registry import promote
@@ -22,6 +23,7 @@ from tests.ddiseg.model.version_rows import (
     holdout_images,
     metrics,
 )
+from tests.ddiseg.rows import new_image, new_mask
 from tests.wording import Refusal
 
 TONES = ("I-II", "III-IV", "V-VI")
@@ -238,3 +240,26 @@ def test_write_card__refuses_and_changes_nothing(
     (tmp_path / "file").write_text("mine")
     with refusal(WorkspaceError):
         write_card(card, tmp_path / "file" / "card.md")
+
+
+@pytest.mark.training
+def test_model_card__says_which_estimates_leak_by_ids_that_came_later(
+    workspace: Workspace, tiny_weights: Path, wording: SnapshotAssertion
+) -> None:
+    """#2 was in the hold-out set; it turns out to be of the patient of #1, which is learned from."""
+    catalogue = workspace.catalogue
+    dataset = catalogue.images.dataset("clinic")
+    catalogue.images.add(dataset.id, [new_image(n) for n in (1, 2)], "tester")
+    mask = new_mask(1, "anna")
+    catalogue.masks.submit([mask], reviewer="ben")
+    catalogue.splits.decide({1: Split.TRAINING, 2: Split.HOLDOUT})
+    verdict = decided(holdout_images(TONES[:1], 0.7, 0.6), "fedd-0")
+    version = add_version(workspace, tiny_weights, learned=[mask.content_hash], verdict=verdict)
+    before = model_card(workspace, version)
+    assert "too optimistic" not in json.dumps(before)
+    details = [Details(patient="p")] * 2
+    catalogue.images.update_details([1, 2], details, "tester")
+    card = model_card(workspace, version)
+    assert [limit for limit in card["limits"] if "too optimistic" in limit] == wording
+    assert card["metrics"]["held_out"]["about"] == wording
+    assert markdown(card).count("too optimistic") == 2

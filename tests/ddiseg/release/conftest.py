@@ -48,8 +48,9 @@ class Builder:
         row = catalogue.images.dataset(
             dataset, "CC BY 4.0", f"https://example.org/{dataset}", synthetic=self.synthetic
         )
+        look = details.pop("perceptual_hash", "0" * 16)
         given = Details(**{"tone": "I-II", **details})
-        new = NewImage(name, digest, 1, 1, digest, "0" * 16, size[1], size[0], details=given)
+        new = NewImage(name, digest, 1, 1, digest, look, size[1], size[0], details=given)
         catalogue.images.add(row.id, [new], "tester")
         found = catalogue.images.select()
         return next(i.id for i in found if i.content_hash == digest)

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from alembic import command
 
-from ddiseg.catalogue import NewModelVersion, Purpose
+from ddiseg.catalogue import NewModelVersion, Purpose, Split
 from ddiseg.catalogue.database import Database, _alembic, _script
 from ddiseg.errors import WorkspaceError
 from ddiseg.release.folder import write_release
 from ddiseg.release.release import Release
+from ddiseg.sampling.groups import Groups
+from ddiseg.sampling.leaks import find_leaks
 from ddiseg.workspace.status import status
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.verify import verify
@@ -92,3 +94,27 @@ def test_old_workspace__verifies_clean_and_goes_on(
     catalogue.models.promote("fedd-1", "tester", "again", forced=True)
     assert catalogue.models.current().name == "fedd-1"
     assert verify(old).problems == []
+
+
+@pytest.mark.slow
+def test_old_workspace__ids_are_grouped_by_today_s_rules_and_splits_stay(
+    filled: Workspace, tmp_path: Path
+) -> None:
+    """Ids as an older program stored them: "17.0" is "17", "-" is nobody, and no re-import is needed."""
+    catalogue = filled.catalogue
+    splits = {1: Split.HOLDOUT, 2: Split.TRAINING, 3: Split.TRAINING}
+    catalogue.splits.decide(splits)
+    for image, patient in zip(catalogue.images.select(), ("17.0", "17", "-"), strict=True):
+        with catalogue._database.write() as session:
+            session.merge(image).patient = patient
+    catalogue.close()
+    database = Database(f"sqlite:///{filled.root / 'catalogue.sqlite'}")
+    with database.engine.begin() as connection:
+        command.downgrade(_alembic(connection), "0009")
+    database.engine.dispose()
+    old = Workspace.create(filled.root).catalogue
+    groups = Groups.read(old)
+    assert groups.sharing([1, 2, 3], [2]) == {1, 2}
+    assert old.splits.all() == splits
+    assert [leak.images for leak in find_leaks(old)] == [{1}]
+    old.close()
