@@ -57,6 +57,7 @@ class PoolRow(NamedTuple):
     state: str
     content_hash: str
     perceptual_hash: str
+    near_group: int | None
     patient: str | None
     lesion: str | None
 

@@ -15,6 +15,7 @@ from ddiseg.catalogue.leases import Leases
 from ddiseg.catalogue.malignancy import MalignancyEstimates
 from ddiseg.catalogue.masks import Masks
 from ddiseg.catalogue.model_versions import ModelVersions
+from ddiseg.catalogue.near_duplicates import NearDuplicates
 from ddiseg.catalogue.runs import Jobs, Rounds
 from ddiseg.catalogue.splits import Splits
 from ddiseg.catalogue.subsets import Subsets
@@ -38,6 +39,7 @@ class Catalogue:
         self.tasks = Tasks(database)
         self.batches = Batches(database)
         self.embeddings = Embeddings(database)
+        self.near_duplicates = NearDuplicates(database)
         self.splits = Splits(database)
         self.rounds = Rounds(database)
         self.jobs = Jobs(database)

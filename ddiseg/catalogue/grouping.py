@@ -20,6 +20,7 @@ class GroupingRow(NamedTuple):
     dataset_id: int
     content_hash: str
     perceptual_hash: str
+    near_group: int | None
     patient: str | None
     lesion: str | None
 

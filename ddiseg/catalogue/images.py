@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -15,7 +15,16 @@ from ddiseg.catalogue.database import Repository, named, scalars_in
 from ddiseg.catalogue.events import close_skips, step
 from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.subsets import named_subset
-from ddiseg.catalogue.tables import Dataset, Event, Image, Skip, Source, Subset, SubsetMember
+from ddiseg.catalogue.tables import (
+    Dataset,
+    Event,
+    Image,
+    Skip,
+    Source,
+    Subset,
+    SubsetMember,
+    Thumbnail,
+)
 from ddiseg.errors import InputError, NotFoundError
 from ddiseg.outcomes import FileOutcome, Outcome, counted
 
@@ -61,6 +70,7 @@ class NewImage:
     width: int
     height: int
     in_place: str | None = None
+    thumbnail: tuple[bytes, bytes] | None = None  #: signature and pixels
     details: Details = field(default_factory=Details)
     orientation: int | None = None  #: EXIF orientation of the file, 1 to 8
 
@@ -361,6 +371,17 @@ def _add_all(
             first.add(new.path)
     session.add_all(images.values())
     session.flush()  # gives the new images their ids
+    thumbnails = [
+        {
+            "image_id": images[new.content_hash].id,
+            "signature": new.thumbnail[0],
+            "pixels": new.thumbnail[1],
+        }
+        for new in batch
+        if new.path in first and new.thumbnail is not None
+    ]
+    if thumbnails:
+        session.execute(insert(Thumbnail), thumbnails)
     return [
         _see_again(session, sources[new.path], new)
         if new.path in sources

@@ -88,6 +88,8 @@ class Image(Timestamped, Base):
     #: of the oriented RGB pixels
     content_hash: Mapped[str] = mapped_column(String(64), unique=True)
     perceptual_hash: Mapped[str] = mapped_column(String(16))  #: 64-bit DCT hash, hexadecimal
+    #: The oldest image of its group of near-duplicates, often itself; None: not compared yet.
+    near_group: Mapped[int | None] = mapped_column(index=True)
     width: Mapped[int]  #: pixels, after EXIF orientation
     height: Mapped[int]
     in_place: Mapped[str | None]  #: absolute path where the photograph is referenced, not copied
@@ -103,6 +105,27 @@ class Image(Timestamped, Base):
     patient: Mapped[str | None] = mapped_column(String(200))
     lesion: Mapped[str | None] = mapped_column(String(200))
     state: Mapped[str] = mapped_column(String(20), default=State.NEW.value, index=True)
+
+
+class Thumbnail(Base):
+    """What an image looks like, small; see `ddiseg.near_duplicates`."""
+
+    __tablename__ = "thumbnails"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    signature: Mapped[bytes] = mapped_column(LargeBinary)  #: 72 numbers, the same for all turns
+    pixels: Mapped[bytes] = mapped_column(LargeBinary)  #: 48 x 48 grey levels
+
+
+class NearDuplicate(Base):
+    """Two images that were made from the same picture."""
+
+    __tablename__ = "near_duplicates"
+
+    first_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    second_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True, index=True)
+    correlation: Mapped[float] = mapped_column(Double)  #: of the gradients of their thumbnails
+    change: Mapped[str] = mapped_column(String(10))  #: same, cropped or turned
 
 
 class Source(Timestamped, Base):

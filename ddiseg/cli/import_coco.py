@@ -208,7 +208,14 @@ def as_dict(done: PhotographImport) -> dict[str, Any]:
         "rows_without_file": done.rows_without_file,
         "files_without_row": done.files_without_row,
         "near_duplicates": [
-            {"images": list(p.names), "ids": list(p.ids), "bits": p.bits, "new": p.new}
+            {
+                "images": list(p.names),
+                "ids": list(p.ids),
+                "correlation": p.correlation,
+                "change": p.change,
+                "patients": list(p.patients),
+                "new": p.new,
+            }
             for p in done.near_duplicates
         ],
         "notes": done.notes,
@@ -234,16 +241,24 @@ def _alike(pairs: Sequence[NearDuplicate]) -> list[str]:
         return []
     new = sum(pair.new for pair in pairs)
     lines = [
-        f"pairs of photographs that look alike: {len(pairs)}, of them new: {new}; nothing was merged",
+        f"pairs of photographs of one picture: {len(pairs)}, of them new: {new}; all are kept, and stay "
+        "together in splits and subsets",
         *(
-            f"  {pair.names[0]} (#{pair.ids[0]}) and {pair.names[1]} (#{pair.ids[1]}), "
-            f"{pair.bits} of 64 bits apart"
+            f"  {pair.names[0]} (#{pair.ids[0]}) and {pair.names[1]} (#{pair.ids[1]}): {pair.change}"
+            f"{_two_patients(pair)}"
             for pair in pairs[:LISTED]
         ),
     ]
     if len(pairs) > LISTED:
         lines.append(f"  ... and {len(pairs) - LISTED} more; --output json lists all")
     return lines
+
+
+def _two_patients(pair: NearDuplicate) -> str:
+    first, second = pair.patients
+    if first is None or second is None or first == second:
+        return ""
+    return f"; by the metadata of two patients, '{first}' and '{second}': one of them is wrong"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from ddiseg import images
+from ddiseg import images, near_duplicates
 from ddiseg.catalogue import Dataset, Details, Image, KnownSource, NewImage, malignancy_kept
 from ddiseg.errors import InputError
 from ddiseg.ingest import ddi
@@ -28,6 +28,7 @@ from ddiseg.ingest.folder import FoundFile, Listing, list_folder, read_file
 from ddiseg.ingest.id_notes import id_notes
 from ddiseg.ingest.matching import Matched, match_rows, refuse_other_photographs
 from ddiseg.ingest.metadata import Columns, read_metadata
+from ddiseg.ingest.near_duplicates import link_near_duplicates
 from ddiseg.outcomes import (
     FileOutcome,
     Outcome,
@@ -53,7 +54,9 @@ class NearDuplicate:
 
     names: tuple[str, str]
     ids: tuple[int, int]
-    bits: int  #: by which their perceptual hashes differ
+    correlation: float  #: of the gradients of their thumbnails, up to 1
+    change: str  #: a `ddiseg.near_duplicates.Change`
+    patients: tuple[str | None, str | None]
     new: bool  #: one of the two came in with this import
 
 
@@ -278,6 +281,7 @@ class _PhotographImporter:
             opened = images.open_photograph(data)
             digest = images.content_hash(opened.pixels)
             perceptual_hash = images.perceptual_hash(opened.pixels)
+            thumbnail = near_duplicates.describe(opened.pixels)
         # A name that belonged to another photograph is refused by the catalogue: store nothing.
         if not self.in_place and (known is None or known.content_hash == digest):
             store = self.workspace.store
@@ -296,6 +300,7 @@ class _PhotographImporter:
             in_place=str(file.place) if self.in_place else None,
             details=self.labels.matched.details.get(file.path, Details()),
             orientation=opened.orientation,
+            thumbnail=thumbnail,
         )
         return _StoredPhotograph(file, image, opened.changes, repair_reason)
 
@@ -401,17 +406,23 @@ def _untouched(file: FoundFile, known: KnownSource) -> bool:
 
 def _near_duplicates(workspace: Workspace, added: set[str]) -> list[NearDuplicate]:
     """Return the pairs of the whole catalogue, those with a photograph just added first."""
-    rows = workspace.catalogue.images.select()
-    pairs = [
+    link_near_duplicates(workspace)
+    pairs = workspace.catalogue.near_duplicates.pairs()
+    paired = sorted({i for pair in pairs for i in (pair.first_id, pair.second_id)})
+    rows = workspace.catalogue.images.select(ids=paired)
+    new = {row.id for row in rows if row.content_hash in added}
+    found = [
         NearDuplicate(
-            (rows[i].name, rows[j].name),
-            (rows[i].id, rows[j].id),
-            bits,
-            rows[i].content_hash in added or rows[j].content_hash in added,
+            pair.names,
+            (pair.first_id, pair.second_id),
+            pair.correlation,
+            pair.change,
+            pair.patients,
+            pair.first_id in new or pair.second_id in new,
         )
-        for i, j, bits in images.near_duplicates([row.perceptual_hash for row in rows])
+        for pair in pairs
     ]
-    return sorted(pairs, key=lambda pair: not pair.new)
+    return sorted(found, key=lambda pair: not pair.new)
 
 
 def _other_files(listing: Listing, folder: Path, metadata: Path | None) -> list[str]:

@@ -34,6 +34,8 @@ class Groupable(Protocol):
     @property
     def perceptual_hash(self) -> str: ...
     @property
+    def near_group(self) -> int | None: ...
+    @property
     def patient(self) -> str | None: ...
     @property
     def lesion(self) -> str | None: ...
@@ -148,7 +150,24 @@ def _name(image: Groupable, scopes: Mapping[int, IdScope]) -> tuple[int, str]:
 
 
 def _near(images: Sequence[Groupable]) -> list[tuple[int, int]]:
-    return [(i, j) for i, j, _ in near_duplicates([image.perceptual_hash for image in images])]
+    """Return pairs of positions of near-duplicates: those that the import confirmed.
+
+    Images that an older program imported were not compared yet. Until the next import, those with
+    perceptual hashes that are near count, unless they are of two known patients.
+    """
+    first: dict[int, int] = {}
+    pairs, older = [], []
+    for position, image in enumerate(images):
+        if image.near_group is None:
+            older.append(position)
+        elif (other := first.setdefault(image.near_group, position)) != position:
+            pairs.append((other, position))
+    for i, j, _ in near_duplicates([images[position].perceptual_hash for position in older]):
+        a, b = older[i], older[j]
+        patients = {normalise_id(images[position].patient) for position in (a, b)}
+        if None in patients or len(patients) == 1:
+            pairs.append((a, b))
+    return pairs
 
 
 def _connect(count: int, links: Sequence[tuple[int, int]]) -> NDArray[np.intp]:

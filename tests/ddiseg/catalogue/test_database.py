@@ -43,6 +43,7 @@ from ddiseg.catalogue.batches import NewMember
 from ddiseg.catalogue.database import BUSY_TIMEOUT, Database, _alembic, _begin_on_postgresql
 from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.leases import SERVE
+from ddiseg.catalogue.near_duplicates import ConfirmedPair
 from ddiseg.catalogue.tables import Base, Lease
 from ddiseg.errors import NotFoundError, WorkspaceError
 from tests.ddiseg.rows import new_image, new_mask
@@ -77,6 +78,8 @@ def full(catalogue: Catalogue) -> Catalogue:
     catalogue.batches.store("week-1", [NewMember(3, True, "random")], {"size": 1}, "tester")
     catalogue.rounds.begin("tester", {"every": 10})
     catalogue.evaluations.add({"models": {}}, [Compared(1, 1, "t" * 64, 0.5)], "tester")
+    catalogue.near_duplicates.describe({1: (b"s" * 72, b"p"), 2: (b"s" * 72, b"p")})
+    catalogue.near_duplicates.add([1, 2], [ConfirmedPair(1, 2, 0.97, "cropped")])
     catalogue.jobs.request(JobKind.PULL)
     times = {"acquired_at": 1.0, "heartbeat_at": 2.0, "expires_at": 62.0}
     lease = Lease(name="round", owner="o", holder="process 7 on elsewhere", pid=7, **times)

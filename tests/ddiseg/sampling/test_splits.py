@@ -60,7 +60,9 @@ def test_family__a_newcomer_follows_what_stands() -> None:
 
 
 def test_family__joined_from_both_sides_the_newcomer_is_on_neither() -> None:
-    images = [_image(1, "a"), _image(2, "b"), _image(3, "a", look=2)]
+    images = [_image(1, "a"), _image(2, "b"), _image(3, "a")]
+    for image, near_group in zip(images, (1, 2, 2), strict=True):
+        image.near_group = near_group
     known = {1: Split.TRAINING, 2: Split.HOLDOUT}
     assert _by_group(images, known) == {**known, 3: Split.EXCLUDED}
 

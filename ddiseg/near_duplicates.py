@@ -1,0 +1,233 @@
+"""Find photographs that were made from the same picture: recompressed, resized, brightened, cropped, turned.
+
+Three steps, each cheaper by image and dearer by pair than the one before:
+
+1. A signature, 72 bytes: magnitudes of the lowest DCT coefficients of the picture and of its inner
+   nine tenths. Mirroring and turning only change signs of coefficients and swap them, so all eight
+   turns have one signature. Pairs with near signatures are proposed.
+2. The signed coefficients say which of the eight turns would fit; most proposals fit none.
+3. Thumbnails, 48 x 48 grey levels, are laid over each other in the turns and crops that remain, first
+   at a third of their size. The correlation of their gradients confirms a pair. Gradients, because
+   all photographs of a dark spot on light skin resemble each other in their grey levels.
+
+Arrays: thumbnails (N, 48, 48) uint8; signatures (N, 72) uint8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.fft import dctn
+
+#: Side of a thumbnail, in pixels.
+SIDE = 48
+
+#: Side of the thumbnails that are compared first.
+_SMALL = 16
+
+#: DCT coefficients along each axis of a signature.
+_LOW = 6
+
+#: Part of each side that the inner picture of a signature leaves out.
+_INNER = 0.05
+
+#: Largest distance of the signatures of a proposed pair.
+MAX_DISTANCE = 0.25
+
+#: Smallest correlation of low coefficients of a pair that is laid over each other.
+MIN_COARSE = 0.9
+
+#: Smallest correlation of gradients of a confirmed pair. Measured: see docs/benchmarks.md.
+MIN_CORRELATION = 0.87
+
+#: The same at a third of the size, where different pictures resemble each other more.
+_MIN_SMALL = 0.85
+
+#: Parts of a side that a crop may leave out at one edge.
+_CROPS = (0.0, 0.025, 0.05)
+
+#: Proposals of one photograph that are compared, the nearest first.
+_PROPOSED = 16
+
+Thumbnails = NDArray[np.uint8]
+Signatures = NDArray[np.uint8]
+
+
+class Change(StrEnum):
+    """How the second photograph of a pair differs from the first, as far as thumbnails show it."""
+
+    SAME = "same"  #: recompressed, resized, brightened
+    CROPPED = "cropped"
+    TURNED = "turned"  #: turned, mirrored or both; it may be cropped too
+
+
+def thumbnail(photograph: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the (48, 48) uint8 grey levels of a photograph (H, W, 3), stretched to a square."""
+    rows = []
+    for top in range(0, len(photograph), 256):  # in strips: a photograph may fill the memory
+        strip = Image.fromarray(photograph[top : top + 256]).convert("L")
+        rows.append(np.asarray(strip.resize((SIDE, strip.height), Image.Resampling.LANCZOS)))
+    tall = Image.fromarray(np.concatenate(rows))
+    return np.asarray(tall.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+
+
+def describe(photograph: NDArray[np.uint8]) -> tuple[bytes, bytes]:
+    """Return the signature and the thumbnail of a photograph (H, W, 3) as they are stored."""
+    small = thumbnail(photograph)
+    return signatures(small[None])[0].tobytes(), small.tobytes()
+
+
+def signatures(thumbnails: Thumbnails) -> Signatures:
+    """Return the signatures of thumbnails, (N, 72)."""
+    parts = [_magnitudes(_low(thumbnails)), _magnitudes(_low(_inner(thumbnails)))]
+    return (np.concatenate(parts, axis=1).clip(0, 1) * 255).round().astype(np.uint8)
+
+
+class Index:
+    """Signatures of many photographs, to be searched for those near some others."""
+
+    def __init__(self, known: Signatures) -> None:
+        self._whole, self._inner = _halves(known)
+        self._squares = (self._whole**2).sum(1), (self._inner**2).sum(1)
+
+    def near(self, signature: Signatures) -> Iterator[NDArray[np.intp]]:
+        """Yield for each signature the positions of near ones, the nearest first, at most 16."""
+        for start in range(0, len(signature), 64):
+            whole, inner = _halves(signature[start : start + 64])
+            distances = _distances(whole, self._whole, self._squares[0])
+            np.minimum(distances, _distances(whole, self._inner, self._squares[1]), out=distances)
+            np.minimum(distances, _distances(inner, self._whole, self._squares[0]), out=distances)
+            for distance in distances:
+                found = np.flatnonzero(distance <= MAX_DISTANCE**2)
+                if len(found) > _PROPOSED:
+                    found = found[np.argpartition(distance[found], _PROPOSED)[:_PROPOSED]]
+                yield found[np.argsort(distance[found], kind="stable")]
+
+
+def compare(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> tuple[float, Change]:
+    """Return the correlation of the gradients of two thumbnails, laid over each other best.
+
+    It is 0 where a cheaper comparison shows that they are no pair.
+    """
+    a, b = first.astype(np.float32), second.astype(np.float32)
+    turned = [_turned(b, turn) for turn in range(8)]
+    coarse = np.array([_coarse(a, each) for each in turned])
+    best, change = 0.0, Change.SAME
+    for turn in np.argsort(-coarse, kind="stable")[:2]:
+        if coarse[turn] < MIN_COARSE or _best(_reduced(a), _reduced(turned[turn]))[0] < _MIN_SMALL:
+            continue
+        correlation, cropped = _best(a, turned[turn])
+        if correlation > best:
+            best = correlation
+            change = Change.TURNED if turn else Change.CROPPED if cropped else Change.SAME
+    return best, change
+
+
+def _halves(signature: Signatures) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the parts of signatures (N, 72) of whole and inner pictures, each (N, 36)."""
+    scaled = np.asarray(signature.reshape(-1, 72) / np.float32(255), np.float32)
+    return np.ascontiguousarray(scaled[:, :36]), np.ascontiguousarray(scaled[:, 36:])
+
+
+def _best(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, bool]:
+    """Return the largest correlation of gradients of one and a crop of the other, and if it is cropped."""
+    scores = [_cropped_scores(a, b), _cropped_scores(b, a)]
+    place = int(np.argmax(scores))
+    return float(np.max(scores)), place % scores[0].size > 0
+
+
+def _reduced(thumbnail: NDArray[np.float32]) -> NDArray[np.float32]:
+    factor = SIDE // _SMALL
+    blocks = thumbnail.reshape(_SMALL, factor, _SMALL, factor)
+    return np.asarray(blocks.mean((1, 3)), np.float32)
+
+
+def _low(thumbnails: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return the lowest DCT coefficients without the mean, of length 1, (N, 6, 6)."""
+    found = dctn(thumbnails.astype(np.float32), axes=(1, 2), norm="ortho")[:, :_LOW, :_LOW].copy()
+    found[:, 0, 0] = 0
+    length = np.linalg.norm(found, axis=(1, 2), keepdims=True)
+    return np.asarray(found / np.maximum(length, 1e-6), np.float32)
+
+
+def _magnitudes(low: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what no turn changes, (N, 36): means and differences of mirrored magnitudes."""
+    size = np.abs(low)
+    mirrored = size.transpose(0, 2, 1)
+    upper, strict = np.triu_indices(_LOW), np.triu_indices(_LOW, 1)
+    weight = np.where(upper[0] == upper[1], 1, np.sqrt(2)).astype(np.float32)
+    means = ((size + mirrored) / 2)[:, *upper] * weight
+    differences = (np.abs(size - mirrored) / 2)[:, *strict] * np.float32(np.sqrt(2))
+    return np.concatenate([means, differences], axis=1)
+
+
+def _inner(thumbnails: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return thumbnails without their borders, (N, 48, 48)."""
+    crop = _crop(_INNER, _INNER, SIDE)
+    return crop @ thumbnails.astype(np.float32) @ crop.T
+
+
+def _distances(
+    a: NDArray[np.float32], b: NDArray[np.float32], squares: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return squared distances (N, M); `squares` are those of the lengths of `b`, (M,)."""
+    found = a @ b.T
+    found *= -2
+    found += (a**2).sum(1)[:, None]
+    found += squares
+    return found
+
+
+def _turned(thumbnail: NDArray[np.float32], turn: int) -> NDArray[np.float32]:
+    """Return one of the eight turns of a thumbnail; 0 leaves it as it is."""
+    turned = np.rot90(thumbnail, turn % 4)
+    return turned[:, ::-1] if turn >= 4 else turned
+
+
+def _coarse(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Return the largest correlation of low coefficients, whole or one of the two without borders."""
+    both = np.stack([a, b])
+    (whole_a, whole_b), (inner_a, inner_b) = _low(both), _low(_inner(both))
+    pairs = ((whole_a, whole_b), (inner_a, whole_b), (whole_a, inner_b))
+    return max(float((x * y).sum()) for x, y in pairs)
+
+
+@lru_cache
+def _crop(start: float, end: float, side: int) -> NDArray[np.float32]:
+    """Return the matrix (side, side) that stretches a part of the samples to all, linearly between them."""
+    places = side * (start + (np.arange(side) + 0.5) / side * (1 - start - end)) - 0.5
+    places = places.clip(0, side - 1)
+    left = np.minimum(places.astype(int), side - 2)
+    matrix = np.zeros((side, side), np.float32)
+    rows = np.arange(side)
+    matrix[rows, left] = 1 - (places - left)
+    matrix[rows, left + 1] = places - left
+    return matrix
+
+
+@lru_cache
+def _crops(side: int) -> NDArray[np.float32]:
+    """Return all crops of one side, (9, side, side), the whole first."""
+    return np.stack([_crop(start, end, side) for start in _CROPS for end in _CROPS])
+
+
+def _cropped_scores(whole: NDArray[np.float32], part: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the correlation of gradients of every crop of `whole` with `part`, (9, 9)."""
+    crops = _crops(len(whole))
+    rows = crops @ whole  # (9, side, side)
+    cropped = np.asarray(rows[:, None] @ crops.transpose(0, 2, 1)[None], np.float32)
+    return np.asarray(_gradients(cropped) @ _gradients(part), np.float32)
+
+
+def _gradients(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the central differences along both axes, of length 1; the finest grain is left out."""
+    across = (pictures[..., 2:] - pictures[..., :-2])[..., 1:-1, :]
+    down = (pictures[..., 2:, :] - pictures[..., :-2, :])[..., :, 1:-1]
+    both = np.stack([across, down], -3).reshape(*pictures.shape[:-2], -1)
+    length = np.linalg.norm(both, axis=-1, keepdims=True)
+    return np.asarray(both / np.maximum(length, 1e-6), np.float32)
