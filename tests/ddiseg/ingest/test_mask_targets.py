@@ -98,6 +98,11 @@ def test_of__path_equal_before_deeper(workspace: Workspace, folder: Folder) -> N
     assert of(workspace, "foo/0", "foo/bar/0") == ["foo/0.png", "foo/bar/0.png"]
 
 
+def test_of__the_folder_next_to_the_file_counts_most(workspace: Workspace, folder: Folder) -> None:
+    import_photographs(workspace, folder("x/b/0.png", "a/y/0.png"))
+    assert of(workspace, "a/b/0") == ["x/b/0.png"]
+
+
 def test_of__two_datasets(workspace: Workspace, folder: Folder) -> None:
     import_photographs(workspace, folder("a.png", name="one"))
     import_photographs(workspace, folder("a.png", name="two", first_seed=9))
