@@ -17,6 +17,7 @@ NAMES = {
     "probe_memory": "training 5 probes against materialised up-sampled features",
     "probe_training": "training 5 probes against ddpm-segmentation's loop (half an hour)",
     "interval_coverage": "how often the intervals hold the true value, by patients (3 minutes)",
+    "near_duplicates": "copies of photographs against perceptual hashes: precision and recall",
     "precision": "masks in bfloat16 against those in float32, on photographs: equal pixels",
     "refresh_and_gate": "refresh and gate at 120 masks (goal: under 6 minutes)",
     "outline_colours": "which colours can be seen at a lesion's rim, by colour-blind readers too",

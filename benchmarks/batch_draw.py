@@ -80,6 +80,7 @@ def _fill(url: str) -> None:
                 "name": f"{number:06d}.png",
                 "content_hash": digest,
                 "perceptual_hash": digest[:16],
+                "near_group": number,
                 "tone": TONES[number % 3],
                 "patient": f"patient {number // 2}",
                 "state": "accepted" if number <= ACCEPTED else "prelabelled",

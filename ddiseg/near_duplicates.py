@@ -42,7 +42,7 @@ MAX_DISTANCE = 0.25
 #: Smallest correlation of low coefficients of a pair that is laid over each other.
 MIN_COARSE = 0.9
 
-#: Smallest correlation of gradients of a confirmed pair. Measured: see docs/benchmarks.md.
+#: Smallest correlation of gradients of a confirmed pair; see docs/decisions/0024 and docs/benchmarks.md.
 MIN_CORRELATION = 0.87
 
 #: The same at a third of the size, where different pictures resemble each other more.

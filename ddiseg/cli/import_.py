@@ -45,7 +45,7 @@ def import_(
     value from a column is changed only by a column.
 
     Photographs are turned upright and every bit of metadata in them is dropped from the stored
-    copy. The same photograph twice is one image; photographs that only look alike are listed.
+    copy. The same photograph twice is one image; copies of one picture (recompressed, cropped by up to 5 %, turned) are listed and stay together.
     Run the same command again at any time: what is there is unchanged, corrected rows are taken.
 
     A COCO file with photographs and masks is imported by 'ddiseg import-coco'.
