@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from syrupy.assertion import SnapshotAssertion
@@ -367,3 +370,41 @@ def test_import__label_and_rest_without_a_class(workspace: Workspace, folder: An
     expected[6:8, 6:12] = 1
     np.testing.assert_array_equal(workspace.mask(mask), expected)
     assert (mask.unlabelled, mask.classes) == (HEIGHT * WIDTH - 12, [1, 4])
+
+
+POLYGONS = st.lists(
+    st.lists(st.floats(-4, 28).map(lambda v: round(v, 1)), min_size=6, max_size=12).filter(
+        lambda values: len(values) % 2 == 0
+    ),
+    max_size=2,
+)
+ANNOTATIONS = st.fixed_dictionaries(
+    {
+        "image_id": st.sampled_from([0, "0", 0.0]),
+        "category_id": st.integers(0, 4),
+        "segmentation": st.one_of(
+            POLYGONS, arrays(np.bool_, (HEIGHT, WIDTH)).map(rle), st.none(), st.just([[1, 2, 3, 4]])
+        ),
+    },
+    optional={"z_order": st.integers(0, 2), "iscrowd": st.integers(0, 1), "area": st.just(0)},
+)
+
+
+@pytest.mark.property
+@given(st.lists(ANNOTATIONS, max_size=6))
+def test_read_masks__no_class_of_the_file_vanishes_without_a_word(
+    tmp_path_factory: pytest.TempPathFactory, annotations: list[dict[str, Any]]
+) -> None:
+    document = coco_file(("a.png",))
+    document["categories"] = [{"id": c.index, "name": c.name} for c in PROTOCOL.classes]
+    document["annotations"] = annotations
+    path = write(tmp_path_factory.mktemp("coco"), document)
+    for file in coco_masks.read_masks(path, Labels(PROTOCOL)).files:
+        try:
+            shown = set(np.unique(file.load()).tolist())
+        except InputError:
+            continue
+        said = " ".join(note.text for note in file.notes)
+        for annotation in annotations:
+            index = annotation["category_id"]
+            assert index in shown or PROTOCOL.class_names[index] in said
