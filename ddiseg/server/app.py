@@ -17,6 +17,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from annotation_protocol import UserError
 from ddiseg.catalogue import JobKind, ModelKind
@@ -229,6 +230,12 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(BadBodyError)
     async def bad_body(_request: Request, error: BadBodyError) -> Response:
         return JSONResponse({"detail": str(error)}, 400)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, _error: ClientDisconnect) -> Response:
+        kind = "webhook" if request.url.path.startswith(WEBHOOK) else request.url.path
+        logger.warning(f"{kind}: the client left before it had sent all of the body")
+        return Response(status_code=400)  # nobody reads it
 
     @app.exception_handler(UserError)
     async def unavailable(_request: Request, error: UserError) -> Response:

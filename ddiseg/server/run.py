@@ -17,8 +17,13 @@ from ddiseg.labelstudio.connection import find
 from ddiseg.loop.round import RoundOptions, run_round, shown_name
 from ddiseg.server.app import Backend, create_app
 from ddiseg.server.auth import ensure_credentials
+from ddiseg.server.connections import ACCEPTED_AT_ONCE, limited_protocol, most_connections
 from ddiseg.server.jobs import Do
+from ddiseg.server.repeated import repeated_messages_once
 from ddiseg.workspace.workspace import Workspace
+
+#: Connections that may wait to be accepted.
+_WAITING = 2048
 
 
 def serve(
@@ -63,16 +68,32 @@ def serve(
             access_log=False,  # a path may hold the webhook's secret
             timeout_graceful_shutdown=max(1, round(grace)),
             server_header=False,
+            http=limited_protocol(most_connections()),
+            backlog=ACCEPTED_AT_ONCE,
         )
-        server = uvicorn.Server(config)
+        server = _Server(config, listener)
         lease.on_lost = partial(setattr, server, "should_exit", True)
         before = signal.signal(signal.SIGTERM, partial(_let_go, lease))
         try:
             ready(_address(host, listener.getsockname()[1]))
-            server.run(sockets=[listener])
+            with repeated_messages_once():
+                server.run(sockets=[listener])
         finally:
             signal.signal(signal.SIGTERM, before)
         lease.check()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, where more connections may wait than are accepted at once."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
+        super().__init__(config)
+        self._listener = listener
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._listener.listen(_WAITING)
 
 
 def rounds(workspace: Workspace, options: RoundOptions, actor: str) -> Mapping[JobKind, Do]:
@@ -104,7 +125,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     """Yield a listening socket; raises InputError if the address can't be used."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(address[:2], family=family, backlog=2048)
+        listener = socket.create_server(address[:2], family=family, backlog=_WAITING)
     except OSError as error:
         raise InputError(
             f"{_address(host, port)} can't be listened on ({error.strerror}): give another --port, "
