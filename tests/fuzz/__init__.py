@@ -1,0 +1,1 @@
+"""Fuzz runs over the importers: odd files, and what may never happen with them."""
