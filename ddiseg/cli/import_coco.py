@@ -25,7 +25,7 @@ from ddiseg.outcomes import counted
 
 if TYPE_CHECKING:
     from ddiseg.ingest.coco_import import CocoImport
-    from ddiseg.ingest.photographs import NearDuplicate, PhotographImport
+    from ddiseg.ingest.photographs import SimilarPair, PhotographImport
     from ddiseg.workspace.workspace import Workspace
 
 
@@ -236,7 +236,7 @@ def summary(done: PhotographImport) -> list[str]:
     return lines + [f"LEAK: {line}" for line in done.leaks]
 
 
-def _alike(pairs: Sequence[NearDuplicate]) -> list[str]:
+def _alike(pairs: Sequence[SimilarPair]) -> list[str]:
     if not pairs:
         return []
     new = sum(pair.new for pair in pairs)
@@ -254,7 +254,7 @@ def _alike(pairs: Sequence[NearDuplicate]) -> list[str]:
     return lines
 
 
-def _two_patients(pair: NearDuplicate) -> str:
+def _two_patients(pair: SimilarPair) -> str:
     first, second = pair.patients
     if first is None or second is None or first == second:
         return ""

@@ -49,7 +49,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class NearDuplicate:
+class SimilarPair:
     """Two photographs that look alike; both are kept."""
 
     names: tuple[str, str]
@@ -68,7 +68,7 @@ class PhotographImport:
     outcomes: list[FileOutcome]
     rows_without_file: int
     files_without_row: list[str]
-    near_duplicates: list[NearDuplicate]
+    near_duplicates: list[SimilarPair]
     notes: list[str]
     leaks: list[str]  #: sets of images that this import joined with what they must be apart from
 
@@ -404,7 +404,7 @@ def _untouched(file: FoundFile, known: KnownSource) -> bool:
     return same and known.orientation is not None  # else it is read once more, for that
 
 
-def _near_duplicates(workspace: Workspace, added: set[str]) -> list[NearDuplicate]:
+def _near_duplicates(workspace: Workspace, added: set[str]) -> list[SimilarPair]:
     """Return the pairs of the whole catalogue, those with a photograph just added first."""
     link_near_duplicates(workspace)
     pairs = workspace.catalogue.near_duplicates.pairs()
@@ -412,7 +412,7 @@ def _near_duplicates(workspace: Workspace, added: set[str]) -> list[NearDuplicat
     rows = workspace.catalogue.images.select(ids=paired)
     new = {row.id for row in rows if row.content_hash in added}
     found = [
-        NearDuplicate(
+        SimilarPair(
             pair.names,
             (pair.first_id, pair.second_id),
             pair.correlation,

@@ -26,7 +26,7 @@ _RUN = re.compile(r"[^\W_]+")
 _SHORTEST, _SHORTEST_NUMBER = 3, 6
 
 
-class Kind(StrEnum):
+class IdentifierKind(StrEnum):
     """Kinds of identifiers."""
 
     NAME = "name"  #: file name or path of a photograph, with or without its ending
@@ -38,11 +38,11 @@ class Kind(StrEnum):
 
 #: Parts of the names of fields whose whole value is compared with short identifiers.
 FIELDS = {
-    Kind.NAME: ("name", "image", "mask", "file", "path", "stem"),
-    Kind.PATIENT: ("patient", "subject"),
-    Kind.LESION: ("lesion",),
-    Kind.PERSON: ("annotator", "reviewer", "person", "author"),
-    Kind.MOMENT: (),
+    IdentifierKind.NAME: ("name", "image", "mask", "file", "path", "stem"),
+    IdentifierKind.PATIENT: ("patient", "subject"),
+    IdentifierKind.LESION: ("lesion",),
+    IdentifierKind.PERSON: ("annotator", "reviewer", "person", "author"),
+    IdentifierKind.MOMENT: (),
 }
 
 
@@ -51,13 +51,13 @@ class Identifiers:
     """The identifiers of a catalogue, ready to be looked for."""
 
     vocabulary: set[str] = field(default_factory=set)  #: ordinary words, never taken for one
-    counts: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
+    counts: dict[IdentifierKind, int] = field(default_factory=lambda: dict.fromkeys(IdentifierKind, 0))
     words: set[str] = field(default_factory=set)  #: identifiers that are ordinary words
-    _long: dict[tuple[str, ...], set[Kind]] = field(default_factory=lambda: defaultdict(set))
+    _long: dict[tuple[str, ...], set[IdentifierKind]] = field(default_factory=lambda: defaultdict(set))
     #: numbers of runs of the identifiers that begin with a run
     _lengths: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
-    _short: dict[str, set[Kind]] = field(default_factory=lambda: defaultdict(set))
-    _known: set[tuple[str, Kind]] = field(default_factory=set)
+    _short: dict[str, set[IdentifierKind]] = field(default_factory=lambda: defaultdict(set))
+    _known: set[tuple[str, IdentifierKind]] = field(default_factory=set)
 
     @classmethod
     def of(cls, workspace: Workspace) -> Identifiers:
@@ -67,15 +67,15 @@ class Identifiers:
         found = cls(vocabulary=_vocabulary(workspace))
         for path, _ in catalogue.images.source_paths():
             for text in {path, path.rsplit("/", 1)[-1]}:
-                found.add(Kind.NAME, text)
-                found.add(Kind.NAME, text.rpartition(".")[0])
+                found.add(IdentifierKind.NAME, text)
+                found.add(IdentifierKind.NAME, text.rpartition(".")[0])
         for image in images:
-            found.add(Kind.NAME, image.name)
-            found.add(Kind.NAME, image.name.rpartition(".")[0])
-            found.add(Kind.PATIENT, image.patient or "")
-            found.add(Kind.LESION, image.lesion or "")
+            found.add(IdentifierKind.NAME, image.name)
+            found.add(IdentifierKind.NAME, image.name.rpartition(".")[0])
+            found.add(IdentifierKind.PATIENT, image.patient or "")
+            found.add(IdentifierKind.LESION, image.lesion or "")
         for person in people(workspace):
-            found.add(Kind.PERSON, person)
+            found.add(IdentifierKind.PERSON, person)
         masks = catalogue.masks.all()
         reviews = catalogue.masks.reviews([mask.id for mask in masks])
         for moment in {
@@ -83,10 +83,10 @@ class Identifiers:
             *(image.created_at for image in images),
             *(review.created_at for review in reviews),
         }:
-            found.add(Kind.MOMENT, moment)
+            found.add(IdentifierKind.MOMENT, moment)
         return found
 
-    def add(self, kind: Kind, text: str) -> None:
+    def add(self, kind: IdentifierKind, text: str) -> None:
         """Add an identifier, unless it is an ordinary word."""
         text = text.strip()
         runs = tuple(_runs(text))
@@ -104,7 +104,7 @@ class Identifiers:
             self._long[runs].add(kind)
             self._lengths[runs[0]].add(len(runs))
 
-    def find(self, text: str, field_name: str = "") -> Iterator[tuple[Kind, str]]:
+    def find(self, text: str, field_name: str = "") -> Iterator[tuple[IdentifierKind, str]]:
         """Yield the identifiers in a text, as (kind, text of the identifier).
 
         Args:

@@ -27,7 +27,7 @@ from ddiseg.ingest.photographs import import_photographs
 from ddiseg.outcomes import count
 from ddiseg.release.audit import Audit, audit_privacy
 from ddiseg.release.folder import write_release
-from ddiseg.release.identifiers import Identifiers, Kind
+from ddiseg.release.identifiers import Identifiers, IdentifierKind
 from ddiseg.release.release import Release
 from ddiseg.workspace.pseudonyms import KEY_FILE, TABLE_FILE, Pseudonyms
 from ddiseg.workspace.workspace import Workspace
@@ -323,7 +323,7 @@ def test_identifiers__ten_thousand_in_one_pass() -> None:
     """Names that begin alike are looked up, not tried one after the other."""
     identifiers = Identifiers()
     for number in range(10_000):
-        identifiers.add(Kind.NAME, f"IMG_{number:05d}")
+        identifiers.add(IdentifierKind.NAME, f"IMG_{number:05d}")
     started = time.process_time()
     text = " ".join(f"IMG_{number:05d}" for number in range(20_000))
     assert len(list(identifiers.find(text))) == 10_000
