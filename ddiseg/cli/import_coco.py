@@ -25,7 +25,7 @@ from ddiseg.outcomes import counted
 
 if TYPE_CHECKING:
     from ddiseg.ingest.coco_import import CocoImport
-    from ddiseg.ingest.photographs import SimilarPair, PhotographImport
+    from ddiseg.ingest.photographs import PhotographImport, SimilarPair
     from ddiseg.workspace.workspace import Workspace
 
 

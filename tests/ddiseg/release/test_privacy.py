@@ -27,7 +27,7 @@ from ddiseg.ingest.photographs import import_photographs
 from ddiseg.outcomes import count
 from ddiseg.release.audit import Audit, audit_privacy
 from ddiseg.release.folder import write_release
-from ddiseg.release.identifiers import Identifiers, IdentifierKind
+from ddiseg.release.identifiers import IdentifierKind, Identifiers
 from ddiseg.release.release import Release
 from ddiseg.workspace.pseudonyms import KEY_FILE, TABLE_FILE, Pseudonyms
 from ddiseg.workspace.workspace import Workspace
