@@ -51,9 +51,13 @@ class Identifiers:
     """The identifiers of a catalogue, ready to be looked for."""
 
     vocabulary: set[str] = field(default_factory=set)  #: ordinary words, never taken for one
-    counts: dict[IdentifierKind, int] = field(default_factory=lambda: dict.fromkeys(IdentifierKind, 0))
+    counts: dict[IdentifierKind, int] = field(
+        default_factory=lambda: dict.fromkeys(IdentifierKind, 0)
+    )
     words: set[str] = field(default_factory=set)  #: identifiers that are ordinary words
-    _long: dict[tuple[str, ...], set[IdentifierKind]] = field(default_factory=lambda: defaultdict(set))
+    _long: dict[tuple[str, ...], set[IdentifierKind]] = field(
+        default_factory=lambda: defaultdict(set)
+    )
     #: numbers of runs of the identifiers that begin with a run
     _lengths: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     _short: dict[str, set[IdentifierKind]] = field(default_factory=lambda: defaultdict(set))
