@@ -106,8 +106,9 @@ def import_photographs(
         raise InputError(
             f"{folder} has no photographs: no file ends in {', '.join(images.ENDINGS)}"
         )
+    defaults = {}
     if ddi.is_ddi(folder):
-        licence, source = licence or ddi.LICENCE, source or ddi.SOURCE
+        defaults = {"licence": ddi.LICENCE, "source": ddi.SOURCE}
         if metadata is None:
             metadata, columns = folder / ddi.METADATA, columns or ddi.COLUMNS
     done = import_files(
@@ -117,6 +118,7 @@ def import_photographs(
         dataset=dataset or dataset_name(folder),
         licence=licence,
         source=source,
+        defaults=defaults,
         diagnoses=diagnoses,
         synthetic=synthetic,
         in_place=in_place,
@@ -138,6 +140,7 @@ def import_files(
     dataset: str,
     licence: str | None = None,
     source: str | None = None,
+    defaults: Mapping[str, str | None] | None = None,
     diagnoses: MalignantDiagnoses = NONE_NAMED,
     synthetic: bool = False,
     in_place: bool = False,
@@ -145,6 +148,10 @@ def import_files(
     progress: Progress = silent,
 ) -> PhotographImport:
     """Import photographs that were found, with their matched metadata; see `import_photographs`.
+
+    Args:
+        licence, source: those of the dataset from now on.
+        defaults: licence and source, each of a dataset that has none.
 
     Raises:
         InputError: the dataset can't have this name, or holds images of the other kind; or no
@@ -155,11 +162,14 @@ def import_files(
         raise InputError(f"dataset '{dataset}': give a name without ':', with --dataset NAME")
     labels = label_malignancy(matched, diagnoses)
     catalogue = workspace.catalogue.images
-    open_dataset = partial(catalogue.dataset, dataset, licence, source, synthetic=synthetic)
-    # A new dataset comes with its first image: a folder that is refused as a whole leaves none.
-    row = open_dataset() if catalogue.find_dataset(dataset) else None
-    dataset_id = row.id if row else None
     actor = actor or default_actor()
+    known = catalogue.find_dataset(dataset)
+    facts = _dataset_facts(known, {"licence": licence, "source": source}, defaults or {})
+    open_dataset = partial(catalogue.dataset, dataset, **facts, synthetic=synthetic)
+    # A new dataset comes with its first image: a folder that is refused as a whole leaves none.
+    dataset_id = catalogue.dataset(dataset, synthetic=synthetic).id if known else None
+    if known:
+        catalogue.correct_dataset(dataset, facts, actor)
     leaks = find_leaks(workspace.catalogue)
     job = _PhotographImporter(workspace, open_dataset, dataset_id, labels, in_place, actor)
     outcomes = job.run(files, progress)
@@ -172,6 +182,7 @@ def import_files(
         files_without_row=[name for name in taken if name not in matched.details],
         near_duplicates=_near_duplicates(workspace, job.added),
         notes=[
+            *_dataset_changes(known, facts),
             *matched.notes,
             *labels.summary(job.stored(taken)),
             *labels.notes,
@@ -181,6 +192,30 @@ def import_files(
         if changed
         else [],
     )
+
+
+def _dataset_facts(
+    known: Dataset | None, given: Mapping[str, str | None], defaults: Mapping[str, str | None]
+) -> dict[str, str]:
+    """Return the licence and source that a dataset gets: what was given; a default where it has none."""
+    facts = {}
+    for key, value in given.items():
+        default = None if known and getattr(known, key) else defaults.get(key)
+        if chosen := value or default:
+            facts[key] = chosen
+    return facts
+
+
+def _dataset_changes(known: Dataset | None, facts: Mapping[str, str]) -> list[str]:
+    """Return what an import changed of a dataset as it was `known` before, a line each."""
+    if known is None:
+        return []
+    before = {key: getattr(known, key) for key in facts}
+    return [
+        f"{key} of dataset '{known.name}' changed: {before[key] or 'none'} -> {value}"
+        for key, value in facts.items()
+        if before[key] != value
+    ]
 
 
 def match_table(

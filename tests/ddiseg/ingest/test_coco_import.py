@@ -231,3 +231,16 @@ def test_import__names_of_uploads_and_of_folders_further_up(
         "data/x/a.png": "x/a.png",
         "0123abcd-b.png": "b.png",
     }
+
+
+def test_import__a_file_keeps_the_licence_of_its_dataset(workspace: Workspace, photos: Path) -> None:
+    document = coco_file()
+    document["licenses"] = [{"id": 1, "name": "CC BY"}]
+    for entry in document["images"]:
+        entry["license"] = 1
+    path = write(photos, document)
+    run(workspace, path, licence="CC0")
+    done = run(workspace, path)
+    (dataset,) = workspace.catalogue.images.datasets()
+    assert dataset.licence == "CC0"
+    assert not any("changed" in note for note in done.photographs.notes)

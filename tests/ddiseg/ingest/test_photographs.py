@@ -572,3 +572,21 @@ def test_import__in_place_then_copied(workspace: Workspace, folder: Any) -> None
     assert stored(workspace, "a.png").is_file()
     assert told(import_photographs(workspace, root)) == {"a.png": UNCHANGED}
     assert told(import_photographs(workspace, root, in_place=True)) == {"a.png": UNCHANGED}
+
+
+def test_import__defaults_keep_licence_and_source(workspace: Workspace, folder: Any) -> None:
+    """Those of DDI's layout are for a dataset that has none; a change by option is told."""
+    root = folder("a.png")
+    (root / ddi.METADATA).write_text("DDI_file,skin_tone,malignant,disease\na.png,12,TRUE,x\n")
+    datasets = workspace.catalogue.images
+
+    def run(**given: Any) -> tuple[str | None, str | None, list[str]]:
+        done = import_photographs(workspace, root, dataset="mine", **given)
+        (row,) = datasets.datasets()
+        return row.licence, row.source, [n for n in done.notes if "of dataset" in n]
+
+    assert run(licence="CC0") == ("CC0", ddi.SOURCE, []), "a new dataset takes the defaults it lacks"
+    assert run() == ("CC0", ddi.SOURCE, [])
+    told = "source of dataset 'mine' changed: https://ddi-dataset.github.io -> here"
+    assert run(source="here") == ("CC0", "here", [told])
+    assert run() == ("CC0", "here", [])
