@@ -233,7 +233,9 @@ def test_import__names_of_uploads_and_of_folders_further_up(
     }
 
 
-def test_import__a_file_keeps_the_licence_of_its_dataset(workspace: Workspace, photos: Path) -> None:
+def test_import__a_file_keeps_the_licence_of_its_dataset(
+    workspace: Workspace, photos: Path
+) -> None:
     document = coco_file()
     document["licenses"] = [{"id": 1, "name": "CC BY"}]
     for entry in document["images"]:

@@ -585,7 +585,9 @@ def test_import__defaults_keep_licence_and_source(workspace: Workspace, folder: 
         (row,) = datasets.datasets()
         return row.licence, row.source, [n for n in done.notes if "of dataset" in n]
 
-    assert run(licence="CC0") == ("CC0", ddi.SOURCE, []), "a new dataset takes the defaults it lacks"
+    assert run(licence="CC0") == ("CC0", ddi.SOURCE, []), (
+        "a new dataset takes the defaults it lacks"
+    )
     assert run() == ("CC0", ddi.SOURCE, [])
     told = "source of dataset 'mine' changed: https://ddi-dataset.github.io -> here"
     assert run(source="here") == ("CC0", "here", [told])
