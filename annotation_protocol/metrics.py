@@ -43,6 +43,25 @@ def confusion(truth: NDArray[Any], prediction: NDArray[Any], n: int) -> NDArray[
     return np.bincount(cells.ravel(), minlength=n * n).reshape(n, n).astype(np.int64)
 
 
+def labels_one_class(mask: NDArray[Any], other: NDArray[Any] | None = None) -> bool:
+    """Return whether a mask is labelled in part, and what is compared of it holds one class at most.
+
+    No pixel of another class can count as wrong then: IoU and Dice of such a mask are recall, or right
+    by construction, and are not defined.
+
+    Args:
+        mask: class ids and UNLABELLED.
+        other: the mask that it is compared with; its unlabelled pixels are left out too.
+    """
+    if not mask.size or int(mask.max()) != UNLABELLED:
+        return False
+    compared = mask != UNLABELLED
+    if other is not None:
+        compared &= other != UNLABELLED
+    values = mask[compared]
+    return not values.size or bool((values == values[0]).all())
+
+
 def iou_per_class(confusion_matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the intersection over union of each class, (..., C, C) -> (..., C); NaN where in neither mask."""
     both, either, _ = overlaps(confusion_matrix)

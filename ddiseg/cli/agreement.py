@@ -37,7 +37,8 @@ def agreement(settings: Settings, pictures: Path | None, worst: int) -> None:
 
     Dice and IoU by class, the distance of the lesion's boundaries and Cohen's kappa over pixels: of
     all, by tone and by pair of people. Each is a mean over images with its 95% interval over
-    patients; fewer than 10 patients get none. The pairs that agree least about the lesion are listed one by one.
+    patients; fewer than 10 patients get none. The pairs that agree least about the lesion are listed one by one; those that
+    agree wholly are not.
     """
     from ddiseg.evaluation.interrater import agreement as compare_readings
     from ddiseg.evaluation.interrater import write_pictures
@@ -87,6 +88,7 @@ def _tables(found: Agreement) -> list[str]:
         f"{counted(found.overall.pairs, 'pair')} of masks, of {counted(found.overall.images, 'image')} "
         f"of {counted(found.overall.patients, 'patient')}",
         f"Means over images; [ ] is the 95% interval over patients, from {MIN_GROUPS} on.",
+        *(f"note: {note}" for note in found.notes),
         *_table("Overlap by class", ["Dice", "IoU"], overlaps, 3),
         *_table(
             "Distance of the lesion's boundaries, where both drew one",

@@ -65,6 +65,7 @@ def decide(
     max_drop: float = MAX_DROP,
     *,
     leaked: int = 0,
+    notes: Sequence[str] = (),
     unusable: str | None = None,
 ) -> GateDecision:
     """Return the decision on a candidate by hold-out images.
@@ -74,6 +75,7 @@ def decide(
         compared_with: name of the current model version; None where there is none.
         max_drop: by how much a tone's lower bound may drop, in IoU.
         leaked: hold-out images left out, as a version learned from others of their groups.
+        notes: on the masks that were compared, or left out.
         unusable: name of the current model version and why it can't predict.
 
     Raises:
@@ -85,7 +87,8 @@ def decide(
     by_tone = {tone: _compare_unbiased(members) for tone, members in groups.items() if members}
     overall = _compare_unbiased(images)
     refusals = _worse_overall(overall, max_drop) + _dropped(by_tone, max_drop)
-    not_evaluated = _why_not_evaluated(overall, compared_with, leaked, unusable)
+    left_out = bool(leaked or notes)
+    not_evaluated = _why_not_evaluated(overall, compared_with, left_out, unusable)
     return GateDecision(
         passed=not refusals,
         evaluated=not_evaluated is None,
@@ -93,6 +96,7 @@ def decide(
             *refusals,
             *([not_evaluated] if not_evaluated else _why_passed(overall, refusals)),
             *_leaked(leaked),
+            *notes,
             *_biased(images, overall, by_tone, compared_with),
             *_few(by_tone),
         ),
@@ -186,12 +190,12 @@ def _estimates(
 
 
 def _why_not_evaluated(
-    overall: GateComparison, compared_with: str | None, leaked: int, unusable: str | None
+    overall: GateComparison, compared_with: str | None, left_out: bool, unusable: str | None
 ) -> str | None:
     """Return why nothing can be compared; None where it can."""
     if unusable is not None:
         return f"not evaluated: {unusable}"
-    if not overall.n and leaked:
+    if not overall.n and left_out:
         return "not evaluated: no hold-out mask is left to compare"
     if not overall.n:
         return "not evaluated: the hold-out set has no accepted mask yet"

@@ -7,7 +7,8 @@ The figures of a pair of masks, and of groups of them, go by these names:
   boundaries in pixels of the photograph; with `_percent` instead, in percent of its diagonal;
 - `kappa`, Cohen's, over all pixels and classes.
 
-Pixels that either reader left unlabelled are left out.
+Pixels that either reader left unlabelled are left out. Where the rest of one of the two masks holds one
+class only, no measure is defined: the readers would agree by construction.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from annotation_protocol.intervals import Scale
 from ddiseg import masks
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import InputError
+from ddiseg.evaluation.partial_masks import PartialMasks
 from ddiseg.masks import panels
 from ddiseg.masks.agreement import BoundaryDistance, boundary_distance, cohen_kappa
 from ddiseg.outcomes import Progress, silent
@@ -113,20 +115,26 @@ class Agreement:
     overall: AgreementGroup
     by_tone: dict[str, AgreementGroup]  #: in the protocol's order
     by_readers: dict[tuple[str, str], AgreementGroup]  #: in the order of their names
+    notes: list[str]  #: on masks that are labelled in part
 
     def worst(self, count: int) -> list[ReaderPair]:
-        """Return up to `count` pairs of the lowest lesion IoU, then kappa; undefined ones last."""
+        """Return up to `count` pairs of the lowest lesion IoU, then kappa; undefined ones last.
+
+        Pairs that agree about every pixel of the lesion are not among them.
+        """
 
         def rank(pair: ReaderPair) -> tuple[float, float, int]:
             ranks = (pair.measures["lesion_iou"], pair.measures["kappa"])
             iou, kappa = (math.inf if math.isnan(value) else value for value in ranks)
             return iou, kappa, pair.image.id
 
-        return sorted(self.pairs, key=rank)[:count]
+        differ = [pair for pair in self.pairs if pair.measures["lesion_iou"] != 1]
+        return sorted(differ, key=rank)[:count]
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "intervals": METHOD,
+            "notes": self.notes,
             "all": self.overall.as_dict(),
             "by_tone": {tone: group.as_dict() for tone, group in self.by_tone.items()},
             "by_readers": [
@@ -153,10 +161,11 @@ def agreement(
     """
     read = {image_id: of_image for image_id, of_image in readings.items() if len(of_image) > 1}
     pairs: list[ReaderPair] = []
+    partial_masks = PartialMasks()
     images = workspace.catalogue.images.select(ids=list(read))
     keys = Groups.read(workspace.catalogue).keys(images)
     for done, (image, group) in enumerate(zip(images, keys, strict=True), 1):
-        pairs += _pairs(workspace, image, group, read[image.id])
+        pairs += _pairs(workspace, image, group, read[image.id], partial_masks)
         progress(done, len(read))
     if not pairs:
         raise InputError(
@@ -175,6 +184,7 @@ def agreement(
             readers: _group([pair for pair in pairs if pair.readers == readers])
             for readers in sorted({pair.readers for pair in pairs})
         },
+        notes=partial_masks.notes(),
     )
 
 
@@ -207,13 +217,25 @@ def write_pictures(
 
 
 def _pairs(
-    workspace: Workspace, image: Image, group: str, readings: Sequence[Mask]
+    workspace: Workspace,
+    image: Image,
+    group: str,
+    readings: Sequence[Mask],
+    partial_masks: PartialMasks,
 ) -> Iterator[ReaderPair]:
     """Yield all pairs of the readings of one image."""
     by_name = sorted(readings, key=_reader)
     pixels = [(mask, workspace.mask_over(image, mask)) for mask in by_name]
+    for _, mask_pixels in pixels:
+        partial_masks.count(mask_pixels)
     for (one, one_pixels), (other, other_pixels) in combinations(pixels, 2):
         measures = _measures(one_pixels, other_pixels, one.classes, other.classes)
+        defined = [
+            partial_masks.defines_overlaps(image.id, one_pixels, other_pixels),
+            partial_masks.defines_overlaps(image.id, other_pixels, one_pixels),
+        ]
+        if not all(defined):
+            measures = dict.fromkeys(measures, math.nan)
         yield ReaderPair(image, group, (one, other), measures)
 
 

@@ -123,6 +123,8 @@ def _edits(prediction: masks.Mask, accepted: masks.Mask) -> dict[Metric, float]:
     names = load_protocol().class_names
     height, width = accepted.shape
     stretched = masks.stretch(prediction, (height, width))
+    if metrics.labels_one_class(accepted):
+        return {}  # what was drawn too large or too small can't be told
     confusion = metrics.confusion(accepted, stretched, len(names))
     dice = metrics.dice_per_class(confusion)
     labelled = int(confusion.sum())
@@ -143,7 +145,11 @@ def _readers_dice(workspace: Workspace, image: Image, readings: Sequence[Mask]) 
     lesion = load_protocol().class_named("lesion").index
     pixels = [workspace.mask_over(image, m) for m in readings if lesion in m.classes]
     lesions = [np.where(p == UNLABELLED, UNLABELLED, p == lesion).astype(np.uint8) for p in pixels]
-    confusions = [metrics.confusion(one, other, 2) for one, other in combinations(lesions, 2)]
+    confusions = [
+        metrics.confusion(one, other, 2)
+        for one, other in combinations(lesions, 2)
+        if not metrics.labels_one_class(one, other) and not metrics.labels_one_class(other, one)
+    ]
     dice = [float(metrics.dice_per_class(confusion)[1]) for confusion in confusions]
     defined = [d for d in dice if not math.isnan(d)]
     return float(np.mean(defined)) if defined else math.nan

@@ -21,6 +21,7 @@ from ddiseg.catalogue.lifecycle import SETTLED
 from ddiseg.catalogue.provenance import Provenance, unleaked_predictions
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import InputError
+from ddiseg.evaluation.partial_masks import PartialMasks
 from ddiseg.formats import MASKS, guess_format, load_format
 from ddiseg.ingest.class_values import class_mask, classes_of
 from ddiseg.ingest.mask_files import MaskFile, read_files
@@ -122,6 +123,7 @@ def evaluate(
     trained_on, same_group, outside = 0, 0, 0
     unpredicted: list[Image] = []
     drawn_over = 0
+    partial_masks = PartialMasks()
     for done, item in enumerate(truths, 1):
         progress(done, done)
         if wanted is not None and item.image.id not in wanted:
@@ -135,13 +137,15 @@ def evaluate(
             continue
         predicted = workspace.mask_over(item.image, prediction)
         confusions.append(metrics.confusion(item.mask, predicted, len(names)))
-        valid.append([index in item.classes for index in range(len(names))])
+        partial_masks.count(item.mask)
+        defined = partial_masks.defines_overlaps(item.image.id, item.mask)
+        valid.append([defined and index in item.classes for index in range(len(names))])
         images.append(item.image)
         models[model] += 1
         version = prediction.model_version_id
         if item.accepted is not None and version is not None:
             drawn_over += provenance.prediction_under(item.accepted, version) is not None
-        truth_hash, iou = workspace.store_mask(item.mask), _lesion_iou(confusions[-1], item)
+        truth_hash, iou = workspace.store_mask(item.mask), _lesion_iou(confusions[-1], valid[-1])
         compared.append(Compared(item.image.id, prediction.id, truth_hash, iou))
     refused += refusals_of(faults)
     if not images:
@@ -162,7 +166,7 @@ def evaluate(
         "learned_from": trained_on,
         "same_group": same_group,
         "without_prediction": len(unpredicted),
-        "notes": [*notes, *_notes(workspace, models, drawn_over)],
+        "notes": [*notes, *_notes(workspace, models, drawn_over), *partial_masks.notes()],
         "refused": [f"{each.name}: {each.note}" for each in refused],
         "intervals": METHOD,
         "classes": {c: e.to_json() for c, e in overall.items() if c in shown},
@@ -261,8 +265,8 @@ def _from_accepted(workspace: Workspace) -> Iterator[Truth]:
         yield Truth(image, workspace.mask_over(image, mask), mask.classes, mask)
 
 
-def _lesion_iou(confusion: NDArray[np.int64], truth: Truth) -> float | None:
-    """Return the IoU; None where neither mask has a lesion, or the truth's author could not draw one."""
+def _lesion_iou(confusion: NDArray[np.int64], valid: Sequence[bool]) -> float | None:
+    """Return the IoU; None where neither mask has a lesion, or the truth does not define it."""
     lesion = load_protocol().class_named("lesion").index
     iou = float(metrics.iou_per_class(confusion)[lesion])
-    return None if math.isnan(iou) or lesion not in truth.classes else iou
+    return None if math.isnan(iou) or not valid[lesion] else iou

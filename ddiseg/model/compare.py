@@ -12,6 +12,7 @@ from annotation_protocol import load_protocol, metrics
 from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
 from ddiseg.evaluation import gate
+from ddiseg.evaluation.partial_masks import PartialMasks
 from ddiseg.model.storage import LostModelError, load_version, stored_probes
 from ddiseg.outcomes import Progress, silent, track
 from ddiseg.sampling.groups import Groups
@@ -77,7 +78,7 @@ def compare_on_holdout(
     """Return the gate's decision on new probes, by hold-out images and their accepted masks.
 
     A hold-out image is left out where either model learned from another image of its group, which
-    ids that were corrected later may have joined.
+    ids that were corrected later may have joined, or where one class alone of its mask is labelled.
 
     Args:
         learned: ids of the images that the new probes learned from.
@@ -92,9 +93,13 @@ def compare_on_holdout(
     compared = [(image, mask) for image, mask in holdout if image.id not in leaked]
     keys = groups.keys([image for image, _ in compared])
     images = []
+    partial_masks = PartialMasks()
     for (image, mask), group in zip(track(compared, progress), keys, strict=True):
-        photograph = workspace.photograph(image)
         truth = workspace.mask_over(image, mask)
+        partial_masks.count(truth)
+        if not partial_masks.defines_overlaps(image.id, truth):
+            continue
+        photograph = workspace.photograph(image)
         confusion, prediction = None, gate.CurrentPrediction.NONE
         if current is not None:
             confusion = _confusion(truth, current.probes, current.net, photograph, cache)
@@ -111,7 +116,8 @@ def compare_on_holdout(
             )
         )
     name = current.version.name if current else None
-    return gate.decide(images, name, max_drop, leaked=len(leaked), unusable=unusable)
+    notes = partial_masks.notes()
+    return gate.decide(images, name, max_drop, leaked=len(leaked), notes=notes, unusable=unusable)
 
 
 def _prediction_under(

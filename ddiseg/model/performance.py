@@ -248,9 +248,10 @@ def _left_out(leaked: int) -> str:
 def _confusion(
     workspace: Workspace, image: Image, truth: Mask, prediction: Mask, classes: int
 ) -> NDArray[np.int64]:
-    return metrics.confusion(
-        workspace.mask_over(image, truth), workspace.mask_over(image, prediction), classes
-    )
+    true = workspace.mask_over(image, truth)
+    if metrics.labels_one_class(true):
+        return np.zeros((classes, classes), np.int64)  # no IoU of it is defined
+    return metrics.confusion(true, workspace.mask_over(image, prediction), classes)
 
 
 def _evaluation(workspace: Workspace, version: ModelVersion) -> PerformanceTable | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol, metrics
 from annotation_protocol.estimates import estimate_classes
+from ddiseg import masks
 from ddiseg.catalogue import ModelKind, NewModelVersion, Split
 from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.model_versions import ModelVersions, Snapshot, StaleTrainingError
@@ -110,6 +111,7 @@ def train_version(
     net = place(load_backbone(backbone), device)
     settings = replace(settings or default_settings(net.config), seed=seed)
     hashes = [mask.content_hash for _, mask in pairs]
+    _refuse_one_class(workspace, pairs)
     current = workspace.catalogue.models.current_or_none()
     if (
         identical := _find_identical_version(
@@ -208,7 +210,7 @@ def training_metrics(
     the training split: its IoU would be too high, and predicting would take longer than training.
     """
     in_validation = set(probes.record.validation)
-    validation: list[tuple[Image, Mask, NDArray[np.int64]]] = []
+    validation: list[tuple[Image, Sequence[int], NDArray[np.int64]]] = []
     embeddings: dict[int, NDArray[np.float32]] = {}
     for image, mask in track(pairs, progress):
         photograph = workspace.photograph(image)
@@ -219,7 +221,8 @@ def training_metrics(
         embeddings[image.id] = prediction.embedding
         truth = workspace.mask_over(image, mask)
         matrix = metrics.confusion(truth, prediction.mask, len(probes.classes))
-        validation.append((image, mask, matrix))
+        classes = () if metrics.labels_one_class(truth) else tuple(mask.classes)
+        validation.append((image, classes, matrix))
     record = {
         "steps": probes.record.steps,
         "notes": list(probes.record.notes),
@@ -230,7 +233,7 @@ def training_metrics(
 
 def _validation(
     probes: Probes,
-    validation: Sequence[tuple[Image, Mask, NDArray[np.int64]]],
+    validation: Sequence[tuple[Image, Sequence[int], NDArray[np.int64]]],
     groups: Groups,
 ) -> dict[str, Any]:
     classes = range(len(probes.classes))
@@ -238,7 +241,7 @@ def _validation(
     scores = estimate_classes(
         np.stack([matrix for _, _, matrix in validation]),
         groups.keys(images),
-        np.array([[c in mask.classes for c in classes] for _, mask, _ in validation]),
+        np.array([[c in scored for c in classes] for _, scored, _ in validation]),
         probes.classes,
     )
     return {
@@ -282,6 +285,25 @@ def _split_accepted(workspace: Workspace, *, start_holdout: bool) -> tuple[Pairs
             "... --annotator A --reviewer B') or have masks reviewed"
         )
     return pairs, holdout
+
+
+def _refuse_one_class(workspace: Workspace, pairs: Pairs) -> None:
+    """Raise InputError where the masks label one class alone, and leave all else unlabelled."""
+    if not all(mask.unlabelled for _, mask in pairs):
+        return
+    found: set[int] = set()
+    for _, mask in pairs:
+        found.update(masks.classes_in(workspace.mask(mask)))
+        if len(found) > 1:
+            return
+    names = [load_protocol().classes[index].name for index in found]
+    only = names[0] if names else "nothing"
+    n = "the accepted mask labels" if len(pairs) == 1 else f"all {len(pairs)} accepted masks label"
+    raise InputError(
+        f"{n} {only} alone and leave all other pixels unlabelled: a model would find {only} everywhere; "
+        "accept a mask that labels another class too, or import them again with a class for the rest "
+        "('ddiseg masks import ... --classes VALUE=lesion,rest=skin', or 0=skin)"
+    )
 
 
 def _find_identical_version(

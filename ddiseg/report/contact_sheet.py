@@ -122,6 +122,8 @@ class Pairs:
             predicted = self._workspace.mask_over(pair.image, pair.prediction)
         except DdisegError:
             return pair  # its card says which file is missing
+        if metrics.labels_one_class(truth):
+            return replace(pair, compared=True)  # the IoU would be recall
         confusion = metrics.confusion(truth, predicted, len(load_protocol().classes))
         iou = float(metrics.iou_per_class(confusion)[lesion])
         return replace(pair, compared=True, lesion_iou=None if math.isnan(iou) else iou)

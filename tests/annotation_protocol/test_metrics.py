@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
 
-from annotation_protocol.metrics import confusion, dice_per_class, iou_per_class
+from annotation_protocol.metrics import confusion, dice_per_class, iou_per_class, labels_one_class
 from tests.wording import Refusal
 
 pairs = hnp.arrays(
@@ -78,3 +78,14 @@ def test_iou__of_a_stack_is_that_of_each(refusal: Refusal) -> None:
     np.testing.assert_array_equal(iou_per_class(stack), [iou_per_class(one) for one in stack])
     with refusal(ValueError):
         iou_per_class(stack[:, :2])
+
+
+def test_labels_one_class__only_where_the_rest_is_unlabelled() -> None:
+    partial = np.array([[1, 1, 255, 255]], np.uint8)
+    assert labels_one_class(partial)
+    assert labels_one_class(np.full((2, 2), 255, np.uint8)), "nothing is labelled at all"
+    assert not labels_one_class(np.ones((2, 2), np.uint8)), "one class fills the photograph"
+    two = np.array([[1, 4, 255, 255]], np.uint8)
+    assert not labels_one_class(two)
+    assert labels_one_class(two, np.array([[1, 255, 1, 4]], np.uint8)), "one class is compared"
+    assert not labels_one_class(np.array([[1, 4, 1, 4]], np.uint8), partial), "it is whole itself"

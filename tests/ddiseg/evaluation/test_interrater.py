@@ -257,7 +257,7 @@ def test_worst__lowest_lesion_iou_then_kappa(photographed: Workspace, read: Read
     found = agreement(photographed, uneven(read))
     kappas = [c.measures["kappa"] for c in found.pairs]
     assert kappas[3] < kappas[2] < kappas[1] < kappas[0] == 1
-    assert [c.image.id for c in found.worst(9)] == [4, 3, 2, 1, 5]
+    assert [c.image.id for c in found.worst(9)] == [4, 3, 2, 5], "1 agrees wholly"
     assert [c.image.id for c in found.worst(2)] == [4, 3]
     assert found.worst(0) == []
 
@@ -265,7 +265,7 @@ def test_worst__lowest_lesion_iou_then_kappa(photographed: Workspace, read: Read
 def test_worst__undefined_ones_are_last(photographed: Workspace, read: Read) -> None:
     readings = uneven(read)
     found = agreement(photographed, {1: readings[5], 2: readings[1], 3: readings[3]})
-    assert [c.image.id for c in found.worst(9)] == [3, 2, 1]
+    assert [c.image.id for c in found.worst(9)] == [3, 1]
 
 
 def test_in_words__undefined_figures_say_so(
@@ -330,7 +330,7 @@ def test_write_pictures__no_more_than_there_are(
     photographed: Workspace, read: Read, tmp_path: Path
 ) -> None:
     found = agreement(photographed, uneven(read))
-    assert len(write_pictures(photographed, found, tmp_path / "all")) == 5
+    assert len(write_pictures(photographed, found, tmp_path / "all")) == 4
     assert write_pictures(photographed, found, tmp_path / "none", worst=0) == []
 
 
@@ -359,3 +359,32 @@ def test_agreement__unlabelled_pixels_are_left_out(photographed: Workspace, read
     assert pair.measures["lesion_iou"] == 1
     assert pair.measures["kappa"] == 1
     assert math.isnan(pair.measures["lesion_boundary_px"]), "its rim is not that of the lesion"
+
+
+def test_agreement__lesion_alone_is_labelled(photographed: Workspace, read: Read) -> None:
+    """Both readers left the rest unlabelled: they would agree to the pixel, whatever they drew."""
+    one, other = (np.where(lesion(left) == SKIN, 255, LESION).astype(np.uint8) for left in (8, 12))
+    readings = {
+        1: [read(FIRST, one), read(SECOND, other)],
+        2: [read(FIRST, lesion()), read(SECOND, other)],
+        3: [read(FIRST, lesion(8)), read(SECOND, lesion(12))],
+    }
+    found = agreement(photographed, readings)
+    for pair in found.pairs[:2]:
+        assert all(math.isnan(value) for value in pair.measures.values())
+    assert found.overall.means["lesion_iou"].n == 1
+    assert found.overall.means["lesion_iou"].value == pytest.approx(6 / 14)
+    share = 200 / (HEIGHT * WIDTH)
+    assert found.notes == [
+        f"3 of 6 masks are labelled in part, on average {share:.0%} of the pixels; "
+        "the others are not compared",
+        "2 images: lesion alone is labelled, so its IoU is not defined (a false positive can't count)",
+    ]
+
+
+def test_worst__pairs_that_agree_wholly_are_not_listed(photographed: Workspace, read: Read) -> None:
+    readings = {
+        1: [read(FIRST, lesion()), read(SECOND, lesion())],
+        2: [read(FIRST, lesion(8)), read(SECOND, lesion(9))],
+    }
+    assert [pair.image.id for pair in agreement(photographed, readings).worst(10)] == [2]

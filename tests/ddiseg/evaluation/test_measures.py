@@ -18,3 +18,11 @@ def test_edits__unlabelled_pixels_count_neither_as_changed_nor_as_unchanged() ->
     accepted[1, 0] = 1
     assert _edits(prediction, accepted)[Metric.CHANGED_PIXELS] == pytest.approx(1 / 10)
     assert _edits(prediction, np.full((4, 5), 255, np.uint8)) == {}
+
+
+def test_edits__lesion_alone_is_labelled() -> None:
+    prediction = np.full((4, 5), 4, np.uint8)
+    prediction[:2] = 1
+    accepted = np.full((4, 5), 255, np.uint8)
+    accepted[0] = 1
+    assert _edits(prediction, accepted) == {}, "a lesion predicted too large would count as right"

@@ -397,3 +397,26 @@ def test_evaluate__ignored_values_are_not_scored(painted: Workspace, tmp_path: P
     )
     assert result["n_images"] == len(found)
     assert {s["iou_mean"] for s in result["classes"].values() if s["n"]} == {1.0}
+
+
+@pytest.mark.training
+def test_evaluate__lesion_alone_is_labelled(painted: Workspace, tmp_path: Path) -> None:
+    """A false positive can't count in such an image: recall is no IoU."""
+    for number in (4, 5):
+        mask = spot(number)[1]
+        data = masks.encode_png(
+            np.where(mask == 1, 1, 255).astype(np.uint8), load_protocol().palette()
+        )
+        (tmp_path / "truth" / f"{number}.png").write_bytes(data)
+    mapping = {0: 0, 1: 1, 4: 4, 255: 255}
+    result = evaluate(painted, "tester", truth=tmp_path / "truth", mapping=mapping)
+    assert result["n_images"] == 5
+    assert result["classes"]["lesion"]["n"] == 3
+    share = np.mean([(spot(number)[1] == 1).mean() for number in (4, 5)])
+    assert result["notes"] == [
+        f"2 of 5 masks are labelled in part, on average {share:.0%} of the pixels; "
+        "the others are not compared",
+        "2 images: lesion alone is labelled, so its IoU is not defined (a false positive can't count)",
+    ]
+    compared = painted.catalogue.evaluations.last_compared()
+    assert [compared[image_id].lesion_iou for image_id in (5, 6)] == [None, None]

@@ -34,7 +34,7 @@ from fedd.errors import WeightsError
 from fedd.probes.training import Example, train_probes
 from fedd.segment import Probes
 from tests.ddiseg.spots import accept_more
-from tests.fedd.conftest import QUICK, TINY
+from tests.fedd.conftest import QUICK, TINY, spot
 from tests.fedd.counting import Counting
 from tests.wording import Refusal
 
@@ -387,3 +387,44 @@ def test_refresh__unlabelled_pixels_teach_nothing(spots: Workspace, learn: Learn
     assert predicted
     assert not any((mask == 1).any() for mask in predicted)
     assert not verify(spots).problems
+
+
+def _leave_only_lesions(workspace: Workspace, image_ids: Iterable[int]) -> None:
+    """Accept masks of images in which all but the lesion is unlabelled."""
+    for image_id in image_ids:
+        workspace.catalogue.images.reopen(image_id, "tester")
+        mask = spot(image_id - 1)[1]
+        partial = np.where(mask == 1, 1, 255).astype(np.uint8)
+        new = NewMask(
+            *(image_id, workspace.store_mask(partial), mask.shape[1], mask.shape[0], "same", [1]),
+            *(load_protocol().version, "anna"),
+            unlabelled=int((partial == 255).sum()),
+        )
+        workspace.catalogue.masks.submit([new], "ben")
+
+
+@pytest.mark.training
+def test_refresh__lesion_alone_is_labelled(
+    spots: Workspace, learn: Learn, refusal: Refusal
+) -> None:
+    _leave_only_lesions(spots, spots.catalogue.masks.accepted())
+    with refusal(InputError):
+        learn(spots)
+    assert spots.catalogue.models.all() == []
+
+
+@pytest.mark.training
+def test_refresh__holdout_masks_that_label_the_lesion_alone(
+    spots: Workspace, learn: Learn, wording: SnapshotAssertion
+) -> None:
+    """The gate leaves them out, and says so."""
+    spots.catalogue.splits.decide({1: Split.HOLDOUT, 2: Split.HOLDOUT, 3: Split.TRAINING})
+    learn(spots)
+    _leave_only_lesions(spots, [1, 2])
+    accept_more(spots, [5])
+    done = learn(spots)
+    decision = done.version.decision
+    assert decision is not None
+    assert not decision.evaluated
+    assert decision.holdout.images == 0
+    assert done.reasons[:3] == wording
