@@ -49,6 +49,7 @@ class CocoFile:
     images: Sequence[CocoImage]
     categories: Mapping[Any, str]  #: name by id
     refused: Sequence[FileOutcome]
+    notes: Sequence[str] = ()  #: what was left out, that is neither an image nor a mask
 
 
 def read_coco(path: Path) -> CocoFile:
@@ -70,7 +71,8 @@ def read_coco(path: Path) -> CocoFile:
     refused: list[FileOutcome] = []
     entries = _usable(path, document["images"], refused)
     ids = {entry_id(e["id"]) for e in entries}
-    annotations = _by_image(path, document.get("annotations"), ids, refused)
+    listed = {entry_id(e.get("id")) for e in _objects(document["images"])}
+    annotations, notes = _by_image(document.get("annotations"), ids, listed)
     licences = {entry_id(e.get("id")): e for e in _objects(document.get("licenses"))}
     return CocoFile(
         path=path,
@@ -87,6 +89,7 @@ def read_coco(path: Path) -> CocoFile:
         ],
         categories=_categories(path, document.get("categories")),
         refused=refused,
+        notes=notes,
     )
 
 
@@ -177,28 +180,33 @@ def _is_name(value: Any) -> bool:
 
 
 def _by_image(
-    path: Path, entries: Any, images: set[Any], refused: list[FileOutcome]
-) -> dict[Any, list[Mapping[str, Any]]]:
-    """Group the annotations by the id of their image."""
+    entries: Any, images: set[Any], listed: set[Any]
+) -> tuple[dict[Any, list[Mapping[str, Any]]], list[str]]:
+    """Group the annotations by the id of their image; with notes on those of no image.
+
+    Args:
+        images: ids of the usable images.
+        listed: ids of all images.
+    """
     found: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-    strays: list[str] = []
+    unknown: list[str] = []
+    of_refused = 0
     for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
         image_id = entry.get("image_id") if isinstance(entry, dict) else None
-        if entry_id(image_id) is not None and entry_id(image_id) in images:
-            found[entry_id(image_id)].append({"id": f"number {number} of the list", **entry})
+        known = entry_id(image_id)
+        if known is not None and known in images:
+            found[known].append({"id": f"number {number} of the list", **entry})
+        elif known is not None and known in listed:
+            of_refused += 1
         else:
-            strays.append(str(image_id))
-    if strays:
-        named = ", ".join(list(dict.fromkeys(strays))[:5])
-        refused.append(
-            FileOutcome(
-                f"{path.name}: annotations",
-                Outcome.REFUSED,
-                f"of images that the file does not have, or that are refused: {len(strays)} "
-                f"(image_id {named})",
-            )
-        )
-    return found
+            unknown.append(str(image_id))
+    notes = []
+    if unknown:
+        named = ", ".join(list(dict.fromkeys(unknown))[:5])
+        notes.append(f"annotations of unknown images: {len(unknown)} (image_id {named})")
+    if of_refused:
+        notes.append(f"annotations of refused images: {of_refused}")
+    return found, notes
 
 
 def _categories(path: Path, entries: Any) -> dict[Any, str]:

@@ -153,7 +153,7 @@ def _find_photographs(coco: CocoFile, folder: Path) -> _FoundPhotographs:
     listing = list_folder(folder, ENDINGS)
     by_path = {file.path: file for file in listing.files}
     by_name = files_by_name(listing.files)
-    matched = Matched(refused_rows=list(coco.refused))
+    matched = Matched(refused_rows=list(coco.refused), notes=list(coco.notes))
     wanted: dict[str, list[CocoImage]] = defaultdict(list)
     by_name_alone = 0
     for image in coco.images:

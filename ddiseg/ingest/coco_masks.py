@@ -43,7 +43,7 @@ def read_masks(path: Path, labels: Labels) -> LabelledMasks:
     """
     coco = read_coco(path)
     found = masks_of(coco, labels)
-    return LabelledMasks(found.files, [*coco.refused, *found.refused], found.notes)
+    return LabelledMasks(found.files, [*coco.refused, *found.refused], [*coco.notes, *found.notes])
 
 
 def masks_of(coco: CocoFile, labels: Labels) -> LabelledMasks:
@@ -60,6 +60,8 @@ def masks_of(coco: CocoFile, labels: Labels) -> LabelledMasks:
     predictions = sum(image.has_mask for image in coco.images) - len(labelled)
     if predictions:
         notes.append(f"predictions left out, which no person reviewed: {predictions}")
+    if empty := sum(not image.has_mask for image in coco.images):
+        notes.append(f"images without annotations: {empty} (no mask)")
     notes += _unusual(a for image in labelled for a in image.annotations)
     files, refused = [], []
     for image in labelled:

@@ -31,6 +31,7 @@ AREA_SHARE = 0.05
 NO_SEGMENTATION = "a box or keypoints without a segmentation: left out"
 OUTSIDE = "wholly outside the picture: left out"
 FEW_CORNERS = "a polygon of fewer than three corners: left out"
+FROM_POINTS = "a polygon of points [[x, y], ...]: read as x, y, x, y, ..."
 AREA_OF_BOX = "area is that of the box"
 AREA_SHARE_OF_PICTURE = "area is a share of the picture"
 CORNER_BOX = "box is x1, y1, x2, y2 instead of x, y, width, height"
@@ -85,6 +86,7 @@ class _Comparison:
             if not shape.parts:
                 return CocoRegion(None, (FEW_CORNERS,))
             remarks += [FEW_CORNERS] if shape.short else []
+            remarks += [FROM_POINTS] if shape.from_points else []
             if shape.normalised:
                 raise self._fault(
                     "coordinates look normalised (0..1); multiply by width and height"

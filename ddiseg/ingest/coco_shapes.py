@@ -53,10 +53,39 @@ def read_shape(segmentation: Any, size: tuple[int, int]) -> Polygons | Runs | No
         return None
     if all(isinstance(value, int | float) for value in segmentation):
         segmentation = [segmentation]  # one polygon that is not in a list
+    segmentation, points = _from_points(segmentation)
     # What has one or two corners covers nothing; pycocotools would take four numbers for a box.
     long = [part for part in segmentation if not (isinstance(part, list) and len(part) in (2, 4))]
     parts = [check_polygon(part, size) for part in long]
-    return Polygons(parts, size, len(segmentation) - len(parts))
+    return Polygons(parts, size, len(segmentation) - len(parts), points)
+
+
+def _from_points(segmentation: list[Any]) -> tuple[list[Any], bool]:
+    """Return polygons as x, y, x, y, ..., and whether they came as points: [[x, y], ...].
+
+    OpenCV has each point in a list of its own, and a polygon may lack the list around it.
+    """
+    flat = [_flat(part) for part in segmentation]
+    points = flat != segmentation
+    if len(flat) > 2 and all(_is_point(part) for part in flat):
+        return [[value for point in flat for value in point]], True
+    return flat, points
+
+
+def _flat(part: Any) -> Any:
+    """Return points as their coordinates, anything else as it is."""
+    if not isinstance(part, list) or not part:
+        return part
+    points = [p[0] if isinstance(p, list) and len(p) == 1 else p for p in part]
+    return [v for p in points for v in p] if all(_is_point(p) for p in points) else part
+
+
+def _is_point(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(v, int | float) for v in value)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +117,7 @@ class Polygons:
     parts: list[list[float]]  #: of three corners or more
     size: tuple[int, int]
     short: int  #: number of polygons of one or two corners
+    from_points: bool = False  #: they came as [[x, y], ...]
 
     @cached_property
     def region(self) -> Region:

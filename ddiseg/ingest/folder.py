@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,15 @@ def list_folder(folder: Path, endings: tuple[str, ...]) -> Listing:
             files.append(FoundFile(path, Path(entry.path), fault))
     files.sort(key=lambda f: f.path)
     return Listing(tuple(files), tuple(sorted(others)))
+
+
+def other_kinds(paths: Iterable[str]) -> list[str]:
+    """Return the note on files that are left alone, by their endings; none where there are none."""
+    endings = Counter(Path(path).suffix.lower() or "no ending" for path in paths)
+    if not endings:
+        return []
+    kinds = ", ".join(f"{n} {ending}" for ending, n in endings.most_common())
+    return [f"files of other kinds left alone: {kinds}"]
 
 
 def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.stat_result]:

@@ -22,7 +22,8 @@ from ddiseg.catalogue.masks import refuse_self_review
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.ingest.class_values import ClassMapping, class_mask, classes_of
-from ddiseg.ingest.folder import FoundFile, list_folder, read_file
+from ddiseg.ingest.folder import FoundFile, list_folder, other_kinds, read_file
+from ddiseg.ingest.label_map import LABEL_MAP
 from ddiseg.ingest.mask_targets import PhotographNames
 from ddiseg.ingest.mask_values import FolderValues, refusals_of, refused
 from ddiseg.ingest.placement import AS_THEY_ARE, Geometry, Placement
@@ -44,6 +45,9 @@ from ddiseg.workspace.pseudonyms import person_names
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.stored_files import is_intact
 from ddiseg.workspace.workspace import Workspace
+
+#: Files that say what is in the masks next to them: of a VOC data set, and of a release.
+SIDE_FILES = (LABEL_MAP, "classes.json", "ddiseg-release.json", "metadata.csv", "LICENCE.txt")
 
 #: Files of one transaction.
 BATCH = 64
@@ -146,7 +150,16 @@ def read_files(
     files = list(read(path))
     left_out = Counter(file.left_out for file in files if file.left_out)
     notes = [f"{why}: {count}" for why, count in left_out.items()]
-    return [file for file in files if not file.left_out], notes
+    return [file for file in files if not file.left_out], notes + _other_files(path, files)
+
+
+def _other_files(path: Path, files: Sequence[MaskFile]) -> list[str]:
+    """Return the note on the files of a folder with another ending than its masks."""
+    if not path.is_dir():
+        return []
+    endings = tuple({Path(file.name).suffix.lower() for file in files})
+    others = list_folder(path, endings).others
+    return other_kinds(each for each in others if Path(each).name not in SIDE_FILES)
 
 
 def _refuse_unknown_labels(files: Sequence[MaskFile], mapping: Mapping[int, int] | None) -> None:

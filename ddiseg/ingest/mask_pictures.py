@@ -1,4 +1,4 @@
-"""Pictures whose pixels are classes: PNG, BMP, TIFF, GIF and JPEG, in values or in colours.
+"""Pictures whose pixels are classes: PNG, BMP, TIFF, GIF, WebP and JPEG, in values or in colours.
 
 Arrays: (H, W) values, which are grey levels, palette indices, or colours as 0x1RRGGBB.
 """
@@ -19,6 +19,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from annotation_protocol import UNLABELLED, load_protocol
 from ddiseg import masks
@@ -36,6 +37,7 @@ FORMATS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".gif": "GIF",
+    ".webp": "WEBP",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
 }
@@ -46,6 +48,7 @@ _READERS: dict[str, type[ImageFile]] = {
     "BMP": BmpImageFile,
     "TIFF": TiffImageFile,
     "GIF": GifImageFile,
+    "WEBP": WebPImageFile,
     "JPEG": JpegImageFile,
 }
 
@@ -135,8 +138,21 @@ def _is_png_in_channels(data: bytes) -> bool:
     return len(data) >= 33 and data[24] == 8 and data[25] in (2, 4, 6)
 
 
+def _is_lossy_webp(data: bytes) -> bool:
+    """Return whether a WebP has a chunk of lossy pixels (WebP container specification)."""
+    place = 12  # after RIFF, size and WEBP
+    while place + 8 <= len(data):
+        name, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        if name == b"VP8 ":
+            return True
+        place += 8 + size + size % 2
+    return False
+
+
 def _decode(data: bytes, kind: str) -> tuple[str, NDArray[np.uint8], NDArray[np.uint32]]:
     """Return mode, pixels (H, W) or (H, W, 3), and the colour of each value of (H, W) pixels."""
+    if kind == "WEBP" and _is_lossy_webp(data):
+        raise InputError("is a lossy WebP, which changes values: export it lossless, or as PNG")
     try:
         with _READERS[kind](io.BytesIO(data)) as picture:
             width, height = picture.size

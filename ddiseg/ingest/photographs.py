@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,7 +23,7 @@ from ddiseg.ingest.diagnoses import (
     MalignantDiagnoses,
     label_malignancy,
 )
-from ddiseg.ingest.folder import FoundFile, Listing, list_folder, read_file
+from ddiseg.ingest.folder import FoundFile, Listing, list_folder, other_kinds, read_file
 from ddiseg.ingest.id_notes import id_notes
 from ddiseg.ingest.matching import Matched, match_rows, refuse_other_photographs
 from ddiseg.ingest.metadata import Columns, read_metadata
@@ -462,15 +461,7 @@ def _near_duplicates(workspace: Workspace, added: set[str]) -> list[SimilarPair]
 
 def _other_files(listing: Listing, folder: Path, metadata: Path | None) -> list[str]:
     table = metadata.resolve() if metadata else None
-    endings = Counter(
-        Path(path).suffix.lower() or "no ending"
-        for path in listing.others
-        if (folder / path).resolve() != table
-    )
-    if not endings:
-        return []
-    kinds = ", ".join(f"{n} {ending}" for ending, n in endings.most_common())
-    return [f"files of other kinds left alone: {kinds}"]
+    return other_kinds(path for path in listing.others if (folder / path).resolve() != table)
 
 
 def _kept(image: Image, new: Details) -> str:

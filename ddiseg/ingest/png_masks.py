@@ -1,6 +1,6 @@
 """PNG files, one an image, with its name: class ids, or other values and colours with --classes.
 
-The format `png`. BMP, TIFF, GIF and JPEG are read as well, one kind in a folder. Where a
+The format `png`. BMP, TIFF, GIF, lossless WebP and JPEG are read as well, one kind in a folder. Where a
 `labelmap.txt` lies above the files, their colours are its labels.
 """
 

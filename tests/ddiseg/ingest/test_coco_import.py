@@ -13,7 +13,7 @@ from ddiseg.errors import InputError
 from ddiseg.ingest.diagnoses import MalignantDiagnoses
 from ddiseg.ingest.metadata import Key
 from ddiseg.workspace.workspace import Workspace
-from tests.ddiseg.ingest.coco_files import coco_file, note, run, told, write
+from tests.ddiseg.ingest.coco_files import coco_file, note, run, run_masks, told, write
 from tests.wording import Refusal
 
 
@@ -107,8 +107,8 @@ def test_import__repeated_names_and_ids(workspace: Workspace, folder: Any) -> No
         "b.png": "refused",
         "c.png": "refused",
         "d.png": "added",
-        "labels.json: annotations": "refused",
     }
+    assert "annotations of refused images: 3" in done.photographs.notes
     assert "its file_name occurs more than once" in note(
         [o for o in done.photographs.outcomes if o.name == "a.png"][:1], "a.png"
     )
@@ -116,13 +116,17 @@ def test_import__repeated_names_and_ids(workspace: Workspace, folder: Any) -> No
     assert told(done.masks) == {"d.png": "added"}
 
 
-def test_import__annotations_of_unknown_images(
-    workspace: Workspace, photos: Path, wording: SnapshotAssertion
-) -> None:
+def test_import__annotations_of_unknown_images(workspace: Workspace, photos: Path) -> None:
+    """They are neither images nor masks, and not counted as such."""
     document = coco_file()
     document["annotations"] += [{"id": 7, "image_id": 70}, {"id": 8, "image_id": [1]}, "x"]
     done = run(workspace, write(photos, document))
-    assert note(done.photographs.outcomes, "labels.json: annotations") == wording
+    said = "annotations of unknown images: 3 (image_id 70, [1], None)"
+    assert done.photographs.notes == [said]
+    assert set(told(done.photographs.outcomes)) == {"a.png", "b.png"}
+    masks = run_masks(workspace, photos / "labels.json")
+    assert told(masks.outcomes) == {"a.png": "unchanged", "b.png": "unchanged"}
+    assert masks.notes == [said]
     assert set(told(done.masks).values()) == {"added"}
 
 

@@ -408,3 +408,13 @@ def test_read_masks__no_class_of_the_file_vanishes_without_a_word(
         for annotation in annotations:
             index = annotation["category_id"]
             assert index in shown or PROTOCOL.class_names[index] in said
+
+
+def test_import__images_without_annotations_are_told(workspace: Workspace, photos: Path) -> None:
+    document = coco_file()
+    del document["annotations"][1]
+    done = run(workspace, write(photos, document))
+    assert told(done.masks) == {"a.png": "added"}
+    said = "images without annotations: 1 (no mask)"
+    assert said in done.photographs.notes
+    assert said in run_masks(workspace, photos / "labels.json").notes

@@ -215,3 +215,15 @@ def test_read_region__polygons_with_the_box_and_area_of_pycocotools_agree(
     annotation = {"segmentation": [polygon], "bbox": box, "area": float(coco_mask.area(encoded))}
     if max(polygon) > 1:
         read_region(annotation, (30, 40))
+
+
+@pytest.mark.parametrize("shape", ["listed", "bare", "contour"])
+def test_read_region__nested_points(shape: str) -> None:
+    """[[x, y], ...] with and without the list around it, and as OpenCV's contours are."""
+    corners = [[6, 4], [12, 4], [12, 8], [6, 8]]
+    given = {"listed": [corners], "bare": corners, "contour": [[[c] for c in corners]]}[shape]
+    flat = read([[value for corner in corners for value in corner]], [6, 4, 6, 4], 24)
+    points = read(given, [6, 4, 6, 4], 24)
+    assert points.region is not None and flat.region is not None
+    np.testing.assert_array_equal(points.region, flat.region)
+    assert points.remarks == (coco_regions.FROM_POINTS,)

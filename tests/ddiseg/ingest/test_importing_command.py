@@ -339,6 +339,7 @@ def test_import_coco(ddiseg: Any, labels: Path) -> None:
         "3 images: 0 added, 2 unchanged, 0 repaired, 1 refused",
         missing,
         "dataset: exported",
+        "images without annotations: 2 (no mask)",
         "1 mask: 1 added, 0 unchanged, 0 repaired, 0 refused",
     ]
     again = ddiseg(*args, "--output", "json", "--strict")

@@ -168,7 +168,7 @@ def test_import__soft_edges(catalogued: Workspace, voc: Path) -> None:
     assert "#8e0e0e" in str(done.outcomes[1].note)
 
 
-@pytest.mark.parametrize("ending", ["bmp", "tif", "gif", "png"])
+@pytest.mark.parametrize("ending", ["bmp", "tif", "gif", "png", "webp"])
 @pytest.mark.parametrize("in_colours", [False, True])
 def test_import__other_files(
     catalogued: Workspace, tmp_path: Path, ending: str, in_colours: bool
@@ -178,13 +178,31 @@ def test_import__other_files(
     picture = Image.fromarray(values)
     if ending == "gif" and in_colours:
         picture = picture.quantize(8)
-    picture.save(tmp_path / "m" / f"a.{ending}")
+    options = {"lossless": True} if ending == "webp" else {}
+    picture.save(tmp_path / "m" / f"a.{ending}", **options)
     classes = (
         "#000000=background,#800000=lesion,#008000=skin" if in_colours else "0=skin,255=lesion"
     )
     assert told(run(catalogued, tmp_path / "m", classes)) == {f"a.{ending}": "added"}
     expected = DRAWN if in_colours else np.where(DRAWN == 1, 1, 4)
     np.testing.assert_array_equal(drawn(catalogued), expected)
+
+
+def test_import__lossy_webp(catalogued: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    Image.fromarray(painted()).save(tmp_path / "m" / "a.webp")
+    (refused,) = run(catalogued, tmp_path / "m", "#000000=background").outcomes
+    assert refused.note == "is a lossy WebP, which changes values: export it lossless, or as PNG"
+
+
+def test_import__other_kinds_are_told(catalogued: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    Image.fromarray(DRAWN).save(tmp_path / "m" / "a.png")
+    for name in ("b.svg", "c.svg", "d.psd"):
+        (tmp_path / "m" / name).write_bytes(b"x")
+    done = run(catalogued, tmp_path / "m")
+    assert told(done) == {"a.png": "added"}
+    assert done.notes == ["files of other kinds left alone: 2 .svg, 1 .psd"]
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
