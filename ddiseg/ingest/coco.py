@@ -29,6 +29,7 @@ class CocoImage:
     licence: str | None
     synthetic: bool  #: made by code, according to a release of ours
     annotations: Sequence[Mapping[str, Any]]
+    original_name: str | None = None  #: before Roboflow changed it (`extra.name`)
 
     @property
     def has_mask(self) -> bool:
@@ -84,6 +85,7 @@ def read_coco(path: Path) -> CocoFile:
                 licence=_licence(entry, licences),
                 synthetic=_licence_entry(entry, licences).get("synthetic") is True,
                 annotations=annotations[entry_id(entry["id"])],
+                original_name=_original_name(entry),
             )
             for entry in entries
         ],
@@ -226,6 +228,12 @@ def _categories(path: Path, entries: Any) -> dict[Any, str]:
 def _facts(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     facts = entry.get("attributes")
     return facts if isinstance(facts, dict) else {}
+
+
+def _original_name(entry: Mapping[str, Any]) -> str | None:
+    extra = entry.get("extra")
+    name = extra.get("name") if isinstance(extra, dict) else None
+    return name if _is_name(name) else None
 
 
 def _licence_entry(

@@ -16,7 +16,7 @@ from ddiseg.ingest.diagnoses import NONE_NAMED, MalignantDiagnoses
 from ddiseg.ingest.folder import FoundFile, list_folder
 from ddiseg.ingest.labelled_masks import Labels
 from ddiseg.ingest.mask_files import MaskFile, check_people, submit_files
-from ddiseg.ingest.mask_targets import without_upload_prefix
+from ddiseg.ingest.mask_targets import names_before_upload
 from ddiseg.ingest.matching import Matched, files_by_name, name_key
 from ddiseg.ingest.metadata import (
     Columns,
@@ -157,7 +157,7 @@ def _find_photographs(coco: CocoFile, folder: Path) -> _FoundPhotographs:
     wanted: dict[str, list[CocoImage]] = defaultdict(list)
     by_name_alone = 0
     for image in coco.images:
-        paths, exact = _paths(image.file_name, by_name)
+        paths, exact = _paths(image, by_name)
         if len(paths) == 1:
             wanted[paths[0]].append(image)
             by_name_alone += not exact
@@ -193,16 +193,18 @@ def _find_photographs(coco: CocoFile, folder: Path) -> _FoundPhotographs:
     return _FoundPhotographs(files, matched)
 
 
-def _paths(file_name: str, by_name: Mapping[str, list[str]]) -> tuple[list[str], bool]:
-    """Return the paths that a name may mean, and whether they match it exactly."""
-    key = name_key(file_name)
+def _paths(image: CocoImage, by_name: Mapping[str, list[str]]) -> tuple[list[str], bool]:
+    """Return the paths that its name may mean, and whether they match it exactly."""
+    key = name_key(image.file_name)
     if key in by_name:
         return by_name[key], True
     while "/" in key:  # the list may have been made in a folder further up
         key = key.partition("/")[2]
         if key in by_name:
             return by_name[key], False
-    return by_name.get(without_upload_prefix(key), []), False
+    before = [name_key(image.original_name)] if image.original_name else []
+    found = (by_name[name] for name in (*before, *names_before_upload(key)) if name in by_name)
+    return next(found, []), False
 
 
 def _refused(image: CocoImage, why: str) -> FileOutcome:

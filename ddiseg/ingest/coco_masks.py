@@ -87,6 +87,7 @@ def _mask_file(image: CocoImage, coco: CocoFile, labels: Labels, possible: set[i
         notes=notes,
         unlabelled=True,
         own="mask_hash" in image.facts,
+        original_name=image.original_name,
     )
 
 

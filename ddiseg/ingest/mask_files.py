@@ -71,6 +71,7 @@ class MaskFile:
     load_colours: Callable[[], NDArray[Any]] | None = None
     labels: Mapping[int, str] | None = None  #: by value or colour, where a labelmap names them
     inexact: bool = False  #: values may be off by a few: JPEG
+    original_name: str | None = None  #: of its photograph before a tool changed it, with the ending
     left_out: str = ""  #: why it is not read though it lies among masks: it is a photograph
 
 

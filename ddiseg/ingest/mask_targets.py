@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: What Label Studio puts before the name of an uploaded file, to keep uploads of one name apart.
 _UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")
 
+#: What Roboflow makes of IMG_1.jpg, with the new ending or without.
+_ROBOFLOW = re.compile(r"(?P<stem>.+)_(?P<ending>[A-Za-z]{3,4})\.rf\.[0-9a-fA-F]{32}(\.\w+)?")
+
 
 @dataclass(frozen=True)
 class PhotographNames:
@@ -59,7 +62,7 @@ class PhotographNames:
                 folders of the photograph gets it.
             suffixes: what names may end in besides the photograph's, for example _segmentation.
         """
-        matches = {id(file): self._match(file.photograph, suffixes) for file in files}
+        matches = {id(file): self._match(file, suffixes) for file in files}
         found: dict[int, Image | InputError] = {}
         for file in files:
             match = matches[id(file)]
@@ -71,10 +74,10 @@ class PhotographNames:
         _refuse_outranked(files, matches, found)
         return MaskTargets(files, found, {key: match.ids for key, match in matches.items()})
 
-    def _match(self, photograph: str, suffixes: Sequence[str]) -> _Match:
+    def _match(self, file: MaskFile, suffixes: Sequence[str]) -> _Match:
         """Return the images whose path or name a mask has: as it is, else without what was added."""
-        *folders, name = name_key(photograph).split("/")
-        for each in _spellings(name, suffixes):
+        *folders, name = name_key(file.photograph).split("/")
+        for each in _spellings(name, suffixes, file.original_name):
             # "a.jpg.png" is a mask of "a.jpg", where no photograph is called "a.jpg.*".
             if candidates := self.by_stem.get(each) or self.by_name.get(each):
                 datasets = {self.images[image_id].dataset_id for _, image_id in candidates}
@@ -144,6 +147,18 @@ def parse_suffixes(given: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(suffixes))
 
 
+def names_before_upload(name: str) -> Iterator[str]:
+    """Yield what a file may have been called before another tool took it, with an ending or without.
+
+    Label Studio makes 0123abcd-a.png of a.png, Roboflow a_png.rf.HASH.jpg, with a HASH of 32 hex digits.
+    """
+    if found := _ROBOFLOW.fullmatch(name):
+        yield f"{found['stem']}.{found['ending']}"
+        yield found["stem"]
+    if (bare := without_upload_prefix(name)) != name:
+        yield bare
+
+
 def without_upload_prefix(name: str) -> str:
     """Return the name that a file had before it was uploaded to Label Studio: 0123abcd-a.png was a.png."""
     prefix = _UPLOAD_PREFIX.match(name)
@@ -177,12 +192,15 @@ class _Match:
         return {i for i, fit in self.fits.items() if fit == self.fit}
 
 
-def _spellings(name: str, suffixes: Sequence[str]) -> Iterator[str]:
+def _spellings(name: str, suffixes: Sequence[str], original: str | None = None) -> Iterator[str]:
     """Yield what a photograph may be called, the most exact name first."""
     bare = [name.removesuffix(s) for s in suffixes if name.endswith(s) and name != s]
     yield name
     yield from bare
-    yield from (without_upload_prefix(each) for each in (name, *bare))
+    if original:
+        yield name_key(original).rsplit("/", 1)[-1]
+    for each in (name, *bare):
+        yield from names_before_upload(each)
 
 
 def _fitting(

@@ -224,6 +224,7 @@ def test_read_region__nested_points(shape: str) -> None:
     given = {"listed": [corners], "bare": corners, "contour": [[[c] for c in corners]]}[shape]
     flat = read([[value for corner in corners for value in corner]], [6, 4, 6, 4], 24)
     points = read(given, [6, 4, 6, 4], 24)
-    assert points.region is not None and flat.region is not None
+    assert points.region is not None
+    assert flat.region is not None
     np.testing.assert_array_equal(points.region, flat.region)
     assert points.remarks == (coco_regions.FROM_POINTS,)

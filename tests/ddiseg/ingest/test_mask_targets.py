@@ -21,6 +21,7 @@ from ddiseg.ingest.mask_files import MaskFile, import_masks
 from ddiseg.ingest.mask_targets import PhotographNames, parse_suffixes
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.workspace.workspace import Workspace
+from tests.ddiseg.ingest.coco_files import coco_file, run, run_masks, told, write
 from tests.wording import Refusal
 
 Folder = Callable[..., Path]
@@ -168,6 +169,31 @@ def test_parse_suffixes__refused(text: str, refusal: Refusal) -> None:
 
 def test_parse_suffixes() -> None:
     assert parse_suffixes(["_segmentation, _mask", "_mask"]) == ("_segmentation", "_mask")
+
+
+ROBOFLOW = "_jpg.rf." + "0123456789abcdef" * 2
+
+
+def test_of__roboflow(workspace: Workspace, folder: Folder) -> None:
+    exact = f"v{ROBOFLOW}.png"
+    import_photographs(workspace, folder("t.png", "u.jpg", "u.png", "v.jpg", exact))
+    names = (f"t{ROBOFLOW}", f"train/u{ROBOFLOW}", f"v{ROBOFLOW}")
+    assert of(workspace, *names) == ["t.png", "u.jpg", exact]
+    assert of(workspace, f"t{ROBOFLOW}_mask", suffixes=("_mask",)) == ["t.png"]
+    assert "no image has this name" in of(workspace, f"t{ROBOFLOW[:-1]}")[0]
+
+
+@pytest.mark.parametrize(("photograph", "name"), [("t.png", None), ("t 1.png", "t 1.png")])
+def test_import__coco_of_roboflow(
+    workspace: Workspace, folder: Folder, tmp_path: Path, photograph: str, name: str | None
+) -> None:
+    """`extra.name` tells a name that Roboflow changed by more than its addition."""
+    photos = folder(photograph)
+    document = coco_file((f"{photograph[:-4].replace(' ', '-')}{ROBOFLOW}.jpg",))
+    document["images"][0]["extra"] = {"name": name}
+    path = write(tmp_path / "labels", document)
+    assert list(told(run(workspace, path, photographs=photos).masks).values()) == ["added"]
+    assert list(told(run_masks(workspace, path).outcomes).values()) == ["unchanged"]
 
 
 def test_inside__subset_of_one_folder(mirrored: Workspace, tmp_path: Path) -> None:
