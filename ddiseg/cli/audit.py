@@ -40,8 +40,10 @@ def privacy(settings: Settings, release: Path) -> None:
     Searched are the names of files and folders, JSON, tables, texts, and EXIF, GPS, XMP and text
     blocks of pictures; for the file names, patients, lesions and people of the whole catalogue and for
     the times at which somebody worked. Ids of less than three letters or six digits are compared with
-    the whole value of fields such as patient and name. Exits with 1 where anything was found. What a
-    photograph itself shows is not searched.
+    the whole value of fields such as patient and name. Names of people count in any order, with and
+    without accents, in HTML and in addresses. Exits with 1 where anything was found. What a
+    photograph itself shows is not searched. Files that can't be searched, such as archives, are listed and
+    exit with 1, too. Licences and sources of datasets are public: names in them are told, and no hit.
     """
     from ddiseg.release.audit import audit_privacy
     from ddiseg.release.identifiers import Identifiers
@@ -50,18 +52,24 @@ def privacy(settings: Settings, release: Path) -> None:
     with progress_bar("audit") as progress:
         found = audit_privacy(identifiers, release, progress)
     data = {
-        "ok": not found.hits,
+        "ok": not (found.hits or found.unread),
         "identifiers": {kind.value: n for kind, n in identifiers.counts.items()},
         "ordinary_words": sorted(identifiers.words),
         "searched": dict(found.searched),
         "values": found.values,
         "unread": found.unread,
         "hits": [vars(hit) for hit in found.hits],
+        "public": [vars(hit) for hit in found.public],
     }
     settings.emit(data, "\n".join(_as_text(found, identifiers)))
     if found.hits:
         files = len({hit.file for hit in found.hits})
         raise DdisegError(f"{counted(len(found.hits), 'hit')} in {counted(files, 'file')}")
+    if found.unread:
+        raise DdisegError(
+            f"no hit, but {counted(len(found.unread), 'file')} not searched: look yourself, or remove "
+            f"{'it' if len(found.unread) == 1 else 'them'}"
+        )
 
 
 def _as_text(found: Audit, identifiers: Identifiers) -> list[str]:
@@ -78,8 +86,15 @@ def _as_text(found: Audit, identifiers: Identifiers) -> list[str]:
         )
     if found.unread:
         lines.append(
-            f"not searched: {counted(len(found.unread), 'file')} of other kinds "
-            f"({', '.join(map(escaped, found.unread[:3]))})"
+            f"not searched: {counted(len(found.unread), 'file')}; look yourself, or remove it: "
+            f"{', '.join(map(escaped, found.unread[:LISTED]))}"
+            + (f" and {len(found.unread) - LISTED} more" if len(found.unread) > LISTED else "")
+        )
+    if found.public:
+        public = list(dict.fromkeys(hit.value for hit in found.public))
+        lines.append(
+            f"public, no hit: {', '.join(map(escaped, public[:3]))} in the licence or source of a "
+            f"dataset ({counted(len(found.public), 'place')})"
         )
     groups: dict[tuple[str, str, str], list[Hit]] = defaultdict(list)
     for hit in found.hits:

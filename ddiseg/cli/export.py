@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar, report_outcomes
-from ddiseg.outcomes import counted
+from ddiseg.outcomes import counted, escaped
 
 
 @click.command(cls=Command)
@@ -108,6 +108,10 @@ def export(
             f"{counted(len(manifest['files']), 'file')}",
             f"by tone: {by_tone}",
             f"datasets: {licences}",
+            *(
+                escaped(f"{kind} '{name}' is called {label}: a name or an id is in its name")
+                for kind, label, name in release.names.renamed()
+            ),
             "names: as in the catalogue"
             if keep_names
             else f"names: pseudonyms, explained in {workspace.root / TABLE_FILE}",

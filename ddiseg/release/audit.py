@@ -2,54 +2,71 @@
 metadata inside pictures (EXIF, GPS, XMP, IPTC, comments).
 
 File names, JSON, CSV and other texts are read whole; of pictures the blocks of metadata are read, not
-the pixels. Nothing says what a photograph itself shows.
+the pixels. Nothing says what a photograph itself shows. Files of other kinds are named, not searched.
 """
 
 from __future__ import annotations
 
 import csv
+import html
+import io
 import json
 import os
-import struct
-import zlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from ddiseg.errors import InputError
 from ddiseg.outcomes import Progress, silent, track
-from ddiseg.png import SIGNATURE
-from ddiseg.release.identifiers import Identifiers
+from ddiseg.release.file_text import text_of
+from ddiseg.release.identifiers import Identifiers, Occurrence
+from ddiseg.release.own_words import FIELDS
+from ddiseg.release.picture_metadata import metadata_of
+from ddiseg.workspace.pseudonyms import KEY_FILE, TABLE_COLUMNS, TABLE_FILE
 
-_TEXTS = (".txt", ".md", ".html", ".xml", ".yaml", ".yml", ".toml")
 _TABLES = (".csv", ".tsv")
 _JSON = (".json", ".jsonl", ".geojson")
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".heic", ".avif")
 
-#: Chunks of a PNG that hold pixels or how to show them; any other is metadata (PNG specification, 11).
-_PLAIN_CHUNKS = frozenset(
-    (
-        b"IHDR",
-        b"PLTE",
-        b"IDAT",
-        b"IEND",
-        b"tRNS",
-        b"gAMA",
-        b"cHRM",
-        b"sRGB",
-        b"pHYs",
-        b"sBIT",
-        b"bKGD",
-    )
+#: Fields without words, unless they hold any: lossless masks of COCO, and hashes.
+_CODED_FIELDS = ("counts", "sha256", "content_hash", "mask_hash", "parent")
+_CODED = re.compile(r"[0-9a-f]{64}|[0-o]{8,}")
+
+#: Numbers of our own files, which are no ids of a person.
+_NUMBERS = frozenset(
+    [
+        "image_id",
+        "category_id",
+        "license",
+        "width",
+        "height",
+        "area",
+        "bbox",
+        "iscrowd",
+        "size",
+        "bytes",
+        "fitzpatrick",
+        "uncertainty",
+        "unlabelled",
+        "unlabelled_pixels",
+        "images",
+        "accepted",
+        "predictions",
+        "year",
+        "color",
+        "rgb",
+        "index",
+    ]
 )
+_COUNTS = ("with_class", "by_tone", "images", "annotations", "categories", "licenses")
 
-#: Fields without words: lossless masks of COCO, and hashes.
-_SKIPPED_FIELDS = ("counts", "sha256", "content_hash", "mask_hash", "parent")
-
-#: Columns of numbers of our own tables, whose values are no ids of a person.
-_NUMBERS = ("image_id", "width", "height", "fitzpatrick", "uncertainty", "unlabelled")
+#: Where a dataset's licence and source are written, which are public.
+_FACT_FIELDS = ("licence", "source", "licenses.name", "licenses.url", "licenses.source")
+_FACT_LINE = re.compile(r"\s*(licence|source):\s+")
 
 
 @dataclass(frozen=True)
@@ -67,8 +84,11 @@ class Audit:
     """What was searched, and what was found."""
 
     searched: Counter[str] = field(default_factory=Counter)  #: files by kind
-    unread: list[str] = field(default_factory=list)  #: files of kinds that can't be searched
+    unread: list[str] = field(default_factory=list)  #: files that can't be searched
     hits: list[Hit] = field(default_factory=list)
+    public: list[Hit] = field(
+        default_factory=list
+    )  #: in the licence or source of a dataset: no hits
     values: int = 0  #: values, cells and lines compared
 
 
@@ -80,7 +100,9 @@ def audit_privacy(identifiers: Identifiers, folder: Path, progress: Progress = s
     """
     if not folder.is_dir():
         raise InputError(f"{folder.absolute()} is no folder: give the folder of a release")
-    paths = sorted(Path(at, name) for at, _, names in os.walk(folder) for name in names)
+    paths = sorted(
+        Path(at, name) for at, inside, names in os.walk(folder) for name in (*inside, *names)
+    )
     if not paths:
         raise InputError(f"{folder.absolute()} is empty: give the folder of a release")
     audit = Audit()
@@ -91,45 +113,73 @@ def audit_privacy(identifiers: Identifiers, folder: Path, progress: Progress = s
 
 @dataclass(frozen=True)
 class _Searched:
-    """A file that is searched."""
+    """A file or folder that is searched."""
 
     identifiers: Identifiers
     audit: Audit
     name: str
 
     def search(self, path: Path) -> None:
+        if path.is_symlink():
+            self.look(Path(self.name).stem, "file name")
+            self.audit.unread.append(f"{self.name} (a link)")
+            return
+        if path.is_dir():
+            self.look(path.name, "folder name")
+            return
         self.look(Path(self.name).stem, "file name")
-        for part in Path(self.name).parent.parts:
-            self.look(part, "folder name")
-        ending = path.suffix.lower()
+        if path.name in (KEY_FILE, TABLE_FILE):
+            self._secret("file name", path.name)
         try:
-            if ending in _JSON:
-                self._json(path)
-            elif ending in _TABLES:
-                self._table(path)
-            elif ending in _PICTURES:
-                self._picture(path, ending)
-            elif ending in _TEXTS or not ending:
-                self._lines(path.read_text("utf-8", errors="replace"))
-            elif ending == ".npy":
-                self.audit.searched["array"] += 1  # numbers alone, no metadata
-            else:
+            if not path.is_file():
                 self.audit.unread.append(self.name)
+            elif path.suffix.lower() in _PICTURES:
+                self._picture(path)
+            elif path.suffix.lower() == ".npy":
+                self._array(path)
+            elif (text := text_of(path)) is None:
+                self.audit.unread.append(self.name)
+            else:
+                self._text(text, path.suffix.lower())
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}; make it readable") from error
 
     def look(self, text: str, field_name: str) -> None:
-        """Compare one value."""
+        """Compare one value, and what it says where it is written for the web."""
         self.audit.values += 1
-        for kind, found in self.identifiers.find(text, field_name):
-            self.audit.hits.append(Hit(self.name, field_name, kind.value, found))
+        seen: set[tuple[str, str]] = set()
+        for spelling in _spellings(text):
+            for found in self.identifiers.find(spelling, field_name):
+                if (found.kind, found.value) not in seen:
+                    seen.add((found.kind, found.value))
+                    hit = Hit(self.name, field_name, found.kind.value, found.value)
+                    is_public = self._is_public(text, field_name, found)
+                    (self.audit.public if is_public else self.audit.hits).append(hit)
 
-    def _json(self, path: Path) -> None:
-        text = path.read_text("utf-8", errors="replace")
+    def _is_public(self, text: str, field_name: str, found: Occurrence) -> bool:
+        """Return whether a value is the licence or the source of a dataset."""
+        if field_name.startswith("line ") and (begin := _FACT_LINE.match(text)):
+            text = text[begin.end() :]
+        elif not any(_last(field_name, each) == each for each in _FACT_FIELDS):
+            return False
+        return text.strip() in self.identifiers.facts
+
+    def _secret(self, field_name: str, value: str) -> None:
+        self.audit.hits.append(Hit(self.name, field_name, "secret", value))
+
+    def _text(self, text: str, ending: str) -> None:
+        if ending in _JSON:
+            self._json(text, ending)
+        elif ending in _TABLES:
+            self._table(text, ending)
+        else:
+            self._lines(text)
+
+    def _json(self, text: str, ending: str) -> None:
         try:
             documents = (
                 [json.loads(line) for line in text.splitlines() if line.strip()]
-                if path.suffix.lower() == ".jsonl"
+                if ending == ".jsonl"
                 else [json.loads(text)]
             )
         except (ValueError, RecursionError):
@@ -140,133 +190,127 @@ class _Searched:
             for field_name, value in _leaves(document):
                 self.look(value, field_name)
 
-    def _table(self, path: Path) -> None:
+    def _table(self, text: str, ending: str) -> None:
         self.audit.searched["table"] += 1
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-            rows = csv.reader(file, delimiter=delimiter)
-            header = next(rows, [])
-            for column in header:
+        try:
+            rows = list(csv.reader(io.StringIO(text, newline=""), **_dialect(text, ending)))
+        except csv.Error:  # a cell of more than 128 KiB
+            self._lines(text)
+            return
+        header = rows[0] if rows else []
+        if header == list(TABLE_COLUMNS):
+            self._secret("header", TABLE_FILE)
+        for column in header:
+            if column not in FIELDS:
                 self.look(column, "header")
-            for row in rows:
-                for position, cell in enumerate(row):
-                    column = (
-                        header[position] if position < len(header) else f"column {position + 1}"
-                    )
-                    if column not in _NUMBERS and column not in _SKIPPED_FIELDS:
-                        self.look(cell, column)
+        for row in rows[1:]:
+            for position, cell in enumerate(row):
+                column = header[position] if position < len(header) else f"column {position + 1}"
+                if not _is_own(column, cell):
+                    self.look(cell, column)
 
     def _lines(self, text: str) -> None:
         self.audit.searched["text"] += 1
         for number, line in enumerate(text.splitlines(), 1):
             self.look(line, f"line {number}")
 
-    def _picture(self, path: Path, ending: str) -> None:
+    def _picture(self, path: Path) -> None:
         self.audit.searched["picture"] += 1
-        with open(path, "rb") as file:
-            is_png = file.read(len(SIGNATURE)) == SIGNATURE
-        blocks = _png_blocks(path) if is_png else _blocks(path)
-        for block, text in blocks:
+        for block, text in metadata_of(path):
             self.audit.hits.append(Hit(self.name, block, "metadata", text[:80]))
             self.look(text, block)
 
+    def _array(self, path: Path) -> None:
+        """Search the texts and the large numbers of an array; one of objects can't be read safely."""
+        import numpy as np
+
+        try:
+            with open(path, "rb") as file:
+                array = np.load(file, allow_pickle=False)
+                more = file.read(1)
+        except (ValueError, EOFError, MemoryError):
+            self.audit.unread.append(self.name)
+            return
+        if not isinstance(array, np.ndarray):  # an archive with another ending
+            self.audit.unread.append(self.name)
+            return
+        self.audit.searched["array"] += 1
+        if more:
+            self.audit.hits.append(
+                Hit(
+                    self.name, "after the end of the array", "metadata", "data that no reader shows"
+                )
+            )
+        for column in array.dtype.names or ("",):
+            self.look(column, "field of the array")
+            values = array[column] if column else array
+            if values.dtype.kind == "S":
+                texts = [each.decode("utf-8", "replace") for each in np.unique(values).tolist()]
+            elif values.dtype.kind == "U":
+                texts = np.unique(values).tolist()
+            elif values.dtype.kind in "iuf":
+                texts = [_number(each) for each in np.unique(values[abs(values) >= 1e5]).tolist()]
+            else:
+                texts = [str(each) for each in np.unique(values.ravel().astype(str)).tolist()]
+            for text in texts:
+                self.look(text, column or "array")
+
+
+def _last(field_name: str, wanted: str) -> str:
+    """Return as many of the last parts of a path in JSON as another path has."""
+    return ".".join(field_name.split(".")[-(wanted.count(".") + 1) :])
+
+
+def _dialect(text: str, ending: str) -> dict[str, Any]:
+    first = text.partition("\n")[0]
+    if ending == ".tsv" or ("\t" in first and "," not in first):
+        return {"delimiter": "\t"}
+    return {"delimiter": ";" if first.count(";") > first.count(",") else ","}
+
+
+def _spellings(text: str) -> Iterator[str]:
+    """Yield a text, and what it stands for in HTML, in an address and with escapes of JSON."""
+    yield text
+    if "&" in text and (plain := html.unescape(text)) != text:
+        yield plain
+    if "%" in text:
+        yield from {unquote(text), unquote(text, "cp1252", "replace")} - {text}
+    if "\\u" in text:
+        yield re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)
+
+
+def _is_own(field_name: str, value: str) -> bool:
+    """Return whether a value of one of our fields is a count, a hash or a coded mask."""
+    if field_name in _NUMBERS:
+        return value.replace(".", "", 1).isdigit()
+    return field_name in _CODED_FIELDS and bool(_CODED.fullmatch(value))
+
 
 def _leaves(document: Any) -> Iterator[tuple[str, str]]:
-    """Yield the texts of a JSON document with the keys that lead there; numbers identify nobody."""
+    """Yield the texts and numbers of a JSON document with the keys that lead there."""
     waiting: list[tuple[str, Any]] = [("", document)]
     while waiting:
         at, value = waiting.pop()
+        own_name = at.rpartition(".")[2]
         if isinstance(value, dict):
             for key, inner in value.items():
-                if key not in _SKIPPED_FIELDS:
+                if key not in FIELDS:
                     yield "key", str(key)
-                    waiting.append((f"{at}.{key}" if at else str(key), inner))
+                waiting.append((f"{at}.{key}" if at else str(key), inner))
         elif isinstance(value, list):
             waiting += [(at, inner) for inner in value]
         elif isinstance(value, str):
-            yield at or "value", value
+            if not _is_own(own_name, value):
+                yield at or "value", value
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            counted = own_name in _NUMBERS or "with_class" in at or at in _IDS
+            if not counted:
+                yield at or "value", _number(value)
 
 
-def _png_blocks(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the metadata chunks of a PNG; pixels are skipped over, not read."""
-    with open(path, "rb") as file:
-        file.seek(len(SIGNATURE))
-        while len(head := file.read(8)) == 8:
-            length, kind = struct.unpack(">I4s", head)
-            if kind in _PLAIN_CHUNKS:
-                file.seek(length + 4, os.SEEK_CUR)
-                if kind == b"IEND":
-                    break
-                continue
-            data = file.read(min(length, 1 << 20))
-            file.seek(max(0, length - len(data)) + 4, os.SEEK_CUR)
-            yield from _png_block(kind, data)
-        if file.read(1):
-            yield "after the end of the picture", "data that no viewer shows"
+#: Ids of our own COCO file.
+_IDS = tuple(f"{each}.id" for each in _COUNTS)
 
 
-def _png_block(kind: bytes, data: bytes) -> Iterator[tuple[str, str]]:
-    name = kind.decode("ascii", "replace")
-    if kind == b"eXIf":
-        yield from _exif(data)
-    elif kind == b"zTXt":
-        keyword, _, packed = data.partition(b"\0")
-        yield f"PNG {name}", f"{_text(keyword)}: {_text(_inflated(packed[1:]))}"
-    elif kind == b"iTXt":
-        keyword, _, rest = data.partition(b"\0")
-        body = rest[2:].split(b"\0", 2)[-1]
-        body = _inflated(body) if rest[:1] == b"\1" else body
-        yield f"PNG {name}", f"{_text(keyword)}: {_text(body)}"
-    elif kind == b"iCCP":
-        yield f"PNG {name}", f"colour profile {_text(data.partition(bytes(1))[0])}"
-    else:
-        yield f"PNG {name}", _text(data.replace(b"\0", b": "))
-
-
-def _blocks(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the metadata of a picture that is no PNG, as Pillow finds it."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            if exif := picture.info.get("exif"):
-                yield from _exif(exif)
-            elif picture.getexif():
-                yield from _exif(picture.getexif().tobytes())
-            for key in ("xmp", "photoshop", "comment", "Description"):
-                if value := picture.info.get(key):
-                    yield key.upper(), _text(value) if isinstance(value, bytes) else str(value)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        yield "unreadable", "a picture that can't be opened"
-
-
-def _exif(data: bytes) -> Iterator[tuple[str, str]]:
-    """Yield EXIF tags with their names; the position by GPS is one block (Exif 2.32, 4.6.6)."""
-    from PIL import ExifTags, Image
-
-    exif = Image.Exif()
-    try:
-        exif.load(data)
-        details = exif.get_ifd(ExifTags.IFD.Exif)
-        position = exif.get_ifd(ExifTags.IFD.GPSInfo)
-    except (ValueError, SyntaxError, OSError, struct.error, KeyError, TypeError):
-        yield "EXIF", "a block that can't be read"
-        return
-    if position:
-        yield "EXIF GPS", f"position in {len(position)} tags"
-    pointers = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-    for tag, value in (*exif.items(), *details.items()):
-        if tag not in pointers:
-            text = _text(value) if isinstance(value, bytes) else str(value)
-            yield f"EXIF {ExifTags.TAGS.get(tag, tag)}", text
-
-
-def _inflated(data: bytes) -> bytes:
-    try:
-        return zlib.decompressobj().decompress(data, 1 << 20)
-    except zlib.error:
-        return b"(damaged)"
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace").replace("\0", "")
+def _number(value: float) -> str:
+    return str(int(value)) if value == value and abs(value) < 1e18 and value == int(value) else str(value)  # fmt: skip

@@ -152,7 +152,7 @@ def _unchanged(
         FileOutcome(
             i.image.name,
             Outcome.REFUSED if i.identity.name in reasons else Outcome.UNCHANGED,
-            reasons.get(i.identity.name),
+            reasons.get(i.identity.name, i.identity.note),
         )
         for i in release.items
     )

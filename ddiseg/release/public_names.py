@@ -45,7 +45,7 @@ class PublicNames:
     def write_table(self) -> None:
         """Write into the workspace what the pseudonyms stand for."""
         if self.pseudonyms is not None:
-            write_table(self.workspace, self.pseudonyms)
+            write_table(self.workspace, self.pseudonyms, self.renamed())
 
     def image(self, image: Image) -> str:
         """Return the file name of an image."""
@@ -72,22 +72,39 @@ class PublicNames:
         """Return when something was done; with pseudonyms only the year."""
         return at if self.are_kept else at[:4]
 
-    def text(self, text: str | None) -> str | None:
-        """Return a text that a person wrote; None where it holds a name or an id of the catalogue."""
-        if text is None or self.identifiers is None or not self.identifiers.occur_in(text):
-            return text
-        return None
+    def text(self, text: str | None, what: str) -> tuple[str | None, tuple[str, ...]]:
+        """Return a text that a person wrote, names and ids in it replaced, and a note for each of these."""
+        if text is None or self.identifiers is None:
+            return text, ()
+        public, removed = self.identifiers.without(text)
+        notes = dict.fromkeys(f"{what}: {each.kind} '{each.value}' removed" for each in removed)
+        return public, tuple(notes)
 
     def label(self, kind: str, number: int, name: str) -> str:
         """Return the name of a subset or dataset; "dataset_3" where it holds a name or an id."""
-        return self.text(name) or f"{kind}_{number}"
+        if self.identifiers is None or not any(self.identifiers.find(name)):
+            return name
+        return f"{kind}_{number}"
+
+    def subsets(self) -> dict[str, str]:
+        """Return what the release calls each subset, by its name."""
+        names = self.workspace.catalogue.subsets.sizes()
+        return {name: self.label("subset", number, name) for number, name in enumerate(names, 1)}
+
+    def renamed(self) -> list[tuple[str, str, str]]:
+        """Return the datasets and subsets that have another name, as (kind, that, name)."""
+        datasets = self.workspace.catalogue.images.datasets()
+        labels = [("dataset", self.label("dataset", d.id, d.name), d.name) for d in datasets]
+        labels += [("subset", label, name) for name, label in self.subsets().items()]
+        return [each for each in labels if each[1] != each[2]]
 
     def dataset(self, dataset: Dataset) -> PublicDataset:
+        """Return what is said of a dataset; its licence and source are public facts, kept as they are."""
         return PublicDataset(
             dataset.id,
             self.label("dataset", dataset.id, dataset.name),
-            self.text(dataset.licence),
-            self.text(dataset.source),
+            dataset.licence,
+            dataset.source,
             dataset.synthetic,
         )
 

@@ -45,6 +45,11 @@ class Identity:
     reviewer: str | None  #: who accepted it; of a fix also who drew it
     parent_annotator: str | None  #: who drew the mask that this one corrects; None for a prediction
     mask_created_at: str | None
+    notes: tuple[str, ...] = ()  #: names and ids that were removed from its texts, for the terminal
+
+    @property
+    def note(self) -> str | None:
+        return "; ".join(self.notes) or None
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,7 @@ class Release:
     @property
     def public_subset(self) -> str | None:
         """The name of the subset as the release says it."""
-        return self.subset and self.names.label("subset", 0, self.subset)
+        return self.subset and self.names.subsets()[self.subset]
 
     def each(
         self, work: Callable[[ReleaseItem, masks.Mask], T], progress: Progress = silent
@@ -198,7 +203,7 @@ class Release:
                     )
                 else:
                     results.append(result)
-                    outcomes.append(FileOutcome(item.image.name, Outcome.ADDED))
+                    outcomes.append(FileOutcome(item.image.name, Outcome.ADDED, item.identity.note))
                     classes.setdefault(item.image.tone, Counter()).update(present)
                 progress(done, len(self.items))
         counts = {
@@ -271,10 +276,7 @@ def _items(
     # fix, of the mask that was fixed.
     reviews = catalogue.masks.last_reviews()
     every = {m.id: m for m in catalogue.masks.all()}
-    members = {
-        names.label("subset", number, name): catalogue.subsets.members(name)
-        for number, name in enumerate(catalogue.subsets.sizes(), 1)
-    }
+    members = {label: catalogue.subsets.members(name) for name, label in names.subsets().items()}
     public = {number: names.dataset(dataset) for number, dataset in datasets.items()}
     stems = unique_stems([(r.id, names.image(r), public[r.dataset_id].name) for r in rows])
     keys = Groups.read(catalogue).keys(rows)
@@ -283,6 +285,8 @@ def _items(
         mask = chosen[row.id]
         parent = None if mask.parent_id is None else every[mask.parent_id]
         review = reviews.get(row.id) if row.id in accepted else None
+        diagnosis, diagnosis_notes = names.text(row.diagnosis, "diagnosis")
+        tone_source, tone_notes = names.text(row.tone_source, "source of the tone")
         items.append(
             ReleaseItem(
                 image=row,
@@ -291,12 +295,13 @@ def _items(
                     name=names.image(row),
                     patient=names.patient(row, datasets[row.dataset_id]),
                     lesion=names.lesion(row, datasets[row.dataset_id]),
-                    tone_source=names.text(row.tone_source),
-                    diagnosis=names.text(row.diagnosis),
+                    tone_source=tone_source,
+                    diagnosis=diagnosis,
                     annotator=names.person(mask.annotator),
                     reviewer=names.person(None if review is None else review.reviewer),
                     parent_annotator=names.person(None if parent is None else parent.annotator),
                     mask_created_at=names.moment(mask.created_at),
+                    notes=diagnosis_notes + tone_notes,
                 ),
                 mask=mask,
                 accepted=row.id in accepted,

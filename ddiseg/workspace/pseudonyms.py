@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from ddiseg.workspace.workspace import Workspace
 
 #: The secret, and the table of pseudonyms with what they stand for. Neither is ever in a release.
 KEY_FILE, TABLE_FILE = "pseudonyms.key", "pseudonyms.csv"
+
+TABLE_COLUMNS = ("kind", "pseudonym", "dataset", "original")
 
 _KEY_BYTES = 32
 _SHOWN = 12  #: hexadecimal digits
@@ -85,8 +87,13 @@ class Pseudonyms:
         return hmac.new(self.key, message, hashlib.sha256).hexdigest()[:_SHOWN]
 
 
-def write_table(workspace: Workspace, pseudonyms: Pseudonyms) -> Path:
+def write_table(
+    workspace: Workspace, pseudonyms: Pseudonyms, renamed: Sequence[tuple[str, str, str]] = ()
+) -> Path:
     """Write what each pseudonym stands for into the workspace; returns the file.
+
+    Args:
+        renamed: (kind, name in the release, name) of datasets and subsets with another name.
 
     Raises:
         WorkspaceError: two have the same pseudonym, or the file can't be written.
@@ -114,6 +121,8 @@ def write_table(workspace: Workspace, pseudonyms: Pseudonyms) -> Path:
             add("lesion", pseudonym, dataset.name, lesion)
     for person in sorted(people(workspace)):
         add("person", pseudonyms.person(person), "", person)
+    for kind, label, name in renamed:
+        add(kind, label, name if kind == "dataset" else "", name)
     path = workspace.root / TABLE_FILE
     try:
         atomic_write(path, _as_csv(rows))
@@ -157,4 +166,4 @@ def _read(path: Path) -> bytes:
 def _as_csv(rows: dict[str, tuple[str, str, str]]) -> str:
     ordered = sorted(rows.items(), key=lambda row: row[1])
     table = [(kind, pseudonym, dataset, name) for pseudonym, (kind, dataset, name) in ordered]
-    return csv_text([("kind", "pseudonym", "dataset", "original"), *table])
+    return csv_text([TABLE_COLUMNS, *table])
