@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Repository
-from ddiseg.catalogue.tables import ImageSplit, ModelVersion, Split
+from ddiseg.catalogue.tables import Event, ImageSplit, ModelVersion, Split
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,25 @@ class Splits(Repository):
             if new:
                 session.execute(insert(ImageSplit), new)
         return True
+
+    def exclude(self, image_ids: Collection[int], reason: str, actor: str) -> set[int]:
+        """Move images from the hold-out set to EXCLUDED, each with an event; returns their ids.
+
+        Images that are not in the hold-out set by now stay where they are.
+        """
+        with self._database.write() as session:
+            in_holdout = ImageSplit.split == Split.HOLDOUT.value
+            found = set(session.scalars(select(ImageSplit.image_id).where(in_holdout)))
+            moved = found & set(image_ids)
+            for image_id in sorted(moved):
+                session.execute(
+                    update(ImageSplit)
+                    .where(ImageSplit.image_id == image_id)
+                    .values(split=Split.EXCLUDED.value)
+                )
+                detail = {"from": Split.HOLDOUT.value, "to": Split.EXCLUDED.value, "reason": reason}
+                session.add(Event(kind="split", actor=actor, image_id=image_id, detail=detail))
+        return moved
 
 
 def _versions(session: Session) -> int:

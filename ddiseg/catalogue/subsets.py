@@ -12,6 +12,9 @@ from ddiseg.catalogue.database import Repository, named
 from ddiseg.catalogue.tables import Event, Image, Subset, SubsetMember
 from ddiseg.errors import InputError
 
+#: Key of `Subset.drawn_by`: when a subset was retired, UTC.
+RETIRED = "retired"
+
 
 class Subsets(Repository):
     """The subsets of a catalogue."""
@@ -58,6 +61,30 @@ class Subsets(Repository):
 
     def names(self) -> list[str]:
         return list(self._all(select(Subset.name).order_by(Subset.name)))
+
+    def retire(self, name: str, actor: str) -> bool:
+        """Retire a subset: it keeps its images, and is no longer checked against others.
+
+        Returns:
+            False where it was retired before.
+
+        Raises:
+            NotFoundError: like `members`.
+        """
+        with self._database.write() as session:
+            subset = named_subset(session, name)
+            if subset.drawn_by.get(RETIRED):
+                return False
+            event = Event(kind="subset retired", actor=actor, detail={"name": name})
+            session.add(event)
+            session.flush()
+            subset.drawn_by = {**subset.drawn_by, RETIRED: event.at}
+        return True
+
+    def retired(self) -> set[str]:
+        """Return the names of the subsets that were retired."""
+        rows = self._rows(select(Subset.name, Subset.drawn_by))
+        return {name for name, drawn_by in rows if drawn_by.get(RETIRED)}
 
     def sizes(self) -> dict[str, dict[str, int]]:
         """Count images by subset and tone."""

@@ -113,5 +113,7 @@ def refresh(
     if decision:
         stays = f"{done.in_use} stays in use" if done.in_use else "no version is in use"
         verdict = "passed" if decision.passed else f"refused, {stays}"
+        if decision.passed and not decision.evaluated:
+            verdict = f"not evaluated, {done.in_use} is in use" if done.in_use else "not evaluated"
         text = "\n  ".join([f"{text}\n  gate: {verdict}", *done.reasons])
     settings.emit(data, text)

@@ -126,10 +126,34 @@ def draw(
 @pass_settings
 def list_subsets(settings: Settings) -> None:
     """List the subsets with their sizes by tone group."""
-    found = settings.open().catalogue.subsets.sizes()
-    lines = [f"{name}: {sizes_by_tone(sizes)}" for name, sizes in found.items()]
-    data = {n: {"n": sum(sizes.values()), "by_tone": sizes} for n, sizes in found.items()}
+    subsets = settings.open().catalogue.subsets
+    found, retired = subsets.sizes(), subsets.retired()
+    lines = [
+        f"{name}: {sizes_by_tone(sizes)}{', retired' if name in retired else ''}"
+        for name, sizes in found.items()
+    ]
+    data = {
+        n: {"n": sum(sizes.values()), "by_tone": sizes, "retired": n in retired}
+        for n, sizes in found.items()
+    }
     settings.emit({"subsets": data}, "\n".join(lines) or "no subsets yet: 'ddiseg subset draw'")
+
+
+@subset.command("retire", cls=Command)
+@click.argument("name")
+@pass_settings
+def retire(settings: Settings, name: str) -> None:
+    """Retire the subset NAME, which leaks.
+
+    For a subset that turned out to share patients, lesions or near-duplicates with one that it was
+    sampled apart from. It keeps its images and stays listed; 'ddiseg verify' and 'ddiseg status' no longer
+    check it. New subsets still keep apart from it, unless --disjoint-from names others.
+    """
+    from ddiseg.workspace.workspace import default_actor
+
+    new = settings.open().catalogue.subsets.retire(name, default_actor())
+    text = f"{name}: retired; it keeps its images" if new else f"{name}: unchanged, retired before"
+    settings.emit({"name": name, "retired": new}, text)
 
 
 @subset.command("show", cls=Command)

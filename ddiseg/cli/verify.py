@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,13 +12,17 @@ from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar
 from ddiseg.errors import DdisegError
 from ddiseg.outcomes import counted
 
+if TYPE_CHECKING:
+    from ddiseg.workspace.verify import Problem
+
 
 @click.command("verify", cls=Command)
 @click.option(
     "--repair",
     "to_repair",
     is_flag=True,
-    help="Put back what is missing or damaged, as far as it is found. Nothing is removed.",
+    help="Put back files that are missing or damaged, as far as they are found; exclude hold-out images "
+    "that share a group with the training split. Nothing is removed.",
 )
 @click.option(
     "--originals",
@@ -67,7 +73,7 @@ def verify(settings: Settings, to_repair: bool, originals: tuple[Path, ...]) -> 
         )
     settings.emit(data, "\n".join(lines))
     if problems:
-        raise DdisegError(_result(len(problems), len(repaired), to_repair, bool(originals)))
+        raise DdisegError(_result(problems, len(repaired), to_repair, bool(originals)))
 
 
 def _folders(root: Path, originals: tuple[Path, ...]) -> list[Path]:
@@ -78,9 +84,21 @@ def _folders(root: Path, originals: tuple[Path, ...]) -> list[Path]:
     return [*originals, *([copies] if copies.is_dir() else [])]
 
 
-def _result(left: int, repaired: int, to_repair: bool, with_originals: bool) -> str:
-    problems = counted(left, "problem")
+def _result(left: Sequence[Problem], repaired: int, to_repair: bool, with_originals: bool) -> str:
+    problems = counted(len(left), "problem")
+    files = any(problem.file is not None for problem in left)
     if not to_repair:
-        return f"{problems} found, nothing was changed; 'ddiseg verify --repair' puts files back"
-    where = "" if with_originals else ": --originals FOLDER says where the original files are"
+        does = [
+            *(["puts files back"] if files else []),
+            *(["closes what is open"] if any(p.part == "access" for p in left) else []),
+            *(
+                ["excludes hold-out images"]
+                if any(p.leak and p.leak.of_holdout for p in left)
+                else []
+            ),
+        ]
+        offer = f"; 'ddiseg verify --repair' {' and '.join(does)}" if does else ""
+        return f"{problems} found, nothing was changed{offer}"
+    ask = files and not with_originals
+    where = ": --originals FOLDER says where the original files are" if ask else ""
     return f"{problems} left, {repaired} repaired{where}"

@@ -2,7 +2,8 @@
 
 A hold-out set, subset or validation split never changes, but the patients and lesions of its images
 may. What leaks is left out of every figure, and nothing is deleted: with the ids corrected again, it
-counts again.
+counts again. A person settles a leak for good: `ddiseg verify --repair` excludes hold-out images,
+`ddiseg subset retire` retires a subset, and another training has another validation split.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Leak:
     images: frozenset[int]  #: ids of the images of the first set
     size: int  #: images in the first set
     remedy: str  #: what becomes of it, and what to do next
+    of_holdout: bool = False  #: the first set is the hold-out set
 
     @property
     def brief(self) -> str:
@@ -52,7 +54,9 @@ def find_leaks(catalogue: Catalogue) -> list[Leak]:
     for each in apart:
         if leaked := groups.sharing(each.images, each.others):
             size = len(each.images)
-            leaks.append(Leak(each.of, each.other, frozenset(leaked), size, each.remedy))
+            leaks.append(
+                Leak(each.of, each.other, frozenset(leaked), size, each.remedy, each.of_holdout)
+            )
     return leaks
 
 
@@ -149,6 +153,7 @@ class _SetsApart:
     other: str
     others: Collection[int]
     remedy: str
+    of_holdout: bool = False
 
 
 def _sets_apart(catalogue: Catalogue) -> Iterator[_SetsApart]:
@@ -158,11 +163,14 @@ def _sets_apart(catalogue: Catalogue) -> Iterator[_SetsApart]:
         [i for i, split in splits.items() if split is Split.HOLDOUT],
         "the training split",
         [i for i, split in splits.items() if split is Split.TRAINING],
-        "the gate and evaluations leave them out; 'ddiseg refresh' trains a version that is compared "
-        "without them",
+        "the gate and evaluations leave them out; correct the ids if they are wrong, or exclude these "
+        "images from training and comparison with 'ddiseg verify --repair'",
+        of_holdout=True,
     )
     subsets = catalogue.subsets
     members = {name: subsets.members(name) for name in subsets.names()}
+    for retired in subsets.retired():
+        del members[retired]
     for name in members:
         for other in subsets.get(name).drawn_by.get("apart_from", ()):
             if other in members:
@@ -171,8 +179,8 @@ def _sets_apart(catalogue: Catalogue) -> Iterator[_SetsApart]:
                     members[name],
                     f"subset {other}",
                     members[other],
-                    f"a subset never changes: draw another in its place ('ddiseg subset draw NEW "
-                    f"--disjoint-from {other} ...'), and test nothing on {name} that learned from {other}",
+                    f"test nothing on {name} that learned from {other}: draw another in its place ('ddiseg "
+                    f"subset draw NEW --disjoint-from {other} ...'), then 'ddiseg subset retire {name}'",
                 )
     for kind in ModelKind:
         if version := catalogue.models.current_or_none(kind):

@@ -1,8 +1,9 @@
-"""Repair of a workspace: files that `verify` found missing or damaged are put back. Nothing is removed.
+"""Repair of a workspace: what `verify` found is put back, closed or excluded. Nothing is removed.
 
 A file is put back only where its content has the hash that the catalogue knows: from folders that a
 person names (originals, a copy of the store, a release), or from the store itself for a photograph
-that was imported in place.
+that was imported in place. Hold-out images that share a group with the training split become
+EXCLUDED: neither trained on nor compared.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddiseg import images
+from ddiseg.catalogue import Split
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
-from ddiseg.outcomes import Progress, silent, track
+from ddiseg.outcomes import Progress, counted, silent, track
+from ddiseg.sampling.leaks import Leak
 from ddiseg.workspace.access import tighten
 from ddiseg.workspace.pseudonyms import Pseudonyms
 from ddiseg.workspace.store import Kind
@@ -43,7 +46,7 @@ def repair(
     actor: str,
     progress: Progress = silent,
 ) -> Repairs:
-    """Put back the files of `problems`, as far as they are found.
+    """Put back the files of `problems`, as far as they are found; close what is open, exclude what leaks.
 
     Args:
         originals: folders with the original photographs, a copy of the store, or a release.
@@ -60,12 +63,27 @@ def repair(
             tighten(root, elsewhere)
             repaired.append(f"{problem.line.partition('; ')[0]}: closed")
             continue
+        if problem.leak is not None and problem.leak.of_holdout:
+            repaired.append(_exclude(workspace, problem.leak, actor))
+            continue
         found = job.put_back(problem.file) if problem.file is not None else None
         if found is None:
             left.append(problem)
         else:
             repaired.append(f"{problem.line.partition('; ')[0]}: put back from {found}")
     return Repairs(repaired, left)
+
+
+def _exclude(workspace: Workspace, leak: Leak, actor: str) -> str:
+    """Take the hold-out images of a leak out of the hold-out set; returns a line that says so."""
+    reason = f"shares a group with {leak.other}"
+    moved = workspace.catalogue.splits.exclude(leak.images, reason, actor)
+    left = sum(s is Split.HOLDOUT for s in workspace.catalogue.splits.all().values())
+    they_are = "it is" if len(moved) == 1 else "they are"
+    return (
+        f"{leak.of}: {counted(len(moved), 'image')} excluded, so that {they_are} neither trained on nor "
+        f"compared; {counted(left, 'image')} left in it"
+    )
 
 
 def _files_by_name(folders: Sequence[Path]) -> dict[str, list[Path]]:

@@ -16,7 +16,7 @@ from ddiseg import masks
 from ddiseg.catalogue.tables import EvaluatedImage, Image, Mask, ModelVersion
 from ddiseg.errors import DdisegError, InputError
 from ddiseg.outcomes import Progress, silent
-from ddiseg.sampling.leaks import find_leaks
+from ddiseg.sampling.leaks import Leak, find_leaks
 from ddiseg.workspace.access import open_to_others
 from ddiseg.workspace.backup import how_to_restore
 from ddiseg.workspace.store import Kind
@@ -53,6 +53,7 @@ class Problem:
     part: Part
     line: str
     file: BadFile | None = None  #: what has to be put back, where it is a file
+    leak: Leak | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def verify(workspace: Workspace, progress: Progress = silent) -> Findings:
             problems.append(Problem(part, str(error), getattr(error, "file", None)))
         progress(done, len(checks))
     problems += [Problem(Part.HISTORY, line) for line in catalogue.events.contradictions()]
-    problems += [Problem(Part.GROUPS, leak.line) for leak in find_leaks(catalogue)]
+    problems += [Problem(Part.GROUPS, leak.line, leak=leak) for leak in find_leaks(catalogue)]
 
     known = {
         Kind.IMAGE: {image.content_hash for image in photographs.values()},

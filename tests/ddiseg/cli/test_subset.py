@@ -110,7 +110,9 @@ def test_list(here: Run, wording: SnapshotAssertion) -> None:
     here("draw", "train", "--per-tone", "2")
     assert here("list").out == wording
     assert here("list", "--output", "json").json == {
-        "subsets": {"train": {"n": 6, "by_tone": {"I-II": 2, "III-IV": 2, "V-VI": 2}}}
+        "subsets": {
+            "train": {"n": 6, "by_tone": {"I-II": 2, "III-IV": 2, "V-VI": 2}, "retired": False}
+        }
     }
 
 
@@ -124,3 +126,12 @@ def test_show(here: Run, wording: SnapshotAssertion) -> None:
     unknown = here("show", "x")
     assert unknown.status == 1
     assert "no subset called 'x' (there are: train)" in unknown.err
+
+
+def test_retire__stays_listed(here: Run) -> None:
+    here("draw", "old", "--per-tone", "2")
+    assert here("retire", "old").out == "old: retired; it keeps its images\n"
+    assert here("retire", "old").out == "old: unchanged, retired before\n"
+    assert here("list").out == "old: 6 images (I-II 2, III-IV 2, V-VI 2), retired\n"
+    assert here("list", "--output", "json").json["subsets"]["old"]["retired"]
+    assert here("retire", "none").status == 1

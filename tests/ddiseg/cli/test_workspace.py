@@ -12,7 +12,7 @@ import pytest
 from alembic import command
 from syrupy.assertion import SnapshotAssertion
 
-from ddiseg.catalogue import Arm, NewModelVersion
+from ddiseg.catalogue import Arm, Details, NewModelVersion, Split
 from ddiseg.catalogue.database import Database, _alembic
 from ddiseg.locate import SETTINGS
 from ddiseg.workspace.store import Kind
@@ -376,3 +376,17 @@ def test_verify__damage_exits_with_1_and_a_line_each(here: Run, filled: Workspac
     assert as_json.json["ok"] is False
     assert as_json.json["checked"] == {"images": 3, "masks": 1, "models": 0}
     assert [p["part"] for p in as_json.json["problems"]] == ["image", "image"]
+
+
+def test_verify__repair_is_offered_for_what_it_settles(here: Run, filled: Workspace) -> None:
+    filled.catalogue.splits.decide({1: Split.HOLDOUT, 2: Split.TRAINING})
+    patients = [Details(patient="p"), Details(patient="p")]
+    filled.catalogue.images.update_details([1, 2], patients, "tester")
+    result = here("verify")
+    assert result.err.endswith(
+        "Error: 1 problem found, nothing was changed; 'ddiseg verify --repair' excludes hold-out images\n"
+    )
+    done = here("verify", "--repair")
+    assert done.status == 0
+    assert done.out.splitlines()[1].startswith("  repaired  the hold-out set: 1 image excluded")
+    assert here("verify").status == 0

@@ -25,6 +25,7 @@ from ddiseg.sampling.leaks import (
     new_leaks,
 )
 from ddiseg.sampling.subsets import SubsetRequest, draw
+from ddiseg.workspace.repair import repair
 from ddiseg.workspace.status import status
 from ddiseg.workspace.verify import Part, verify
 from ddiseg.workspace.workspace import Workspace
@@ -200,3 +201,44 @@ def test_images__of_old_workspaces(tmp_path: Path) -> None:
 
 def _person(number: int) -> NewMask:
     return new_mask(number, "anna", f"{number}")
+
+
+def test_settled__holdout_images_are_excluded(workspace: Workspace) -> None:
+    catalogue = workspace.catalogue
+    dataset = catalogue.images.dataset("clinic")
+    catalogue.images.add(dataset.id, [new_image(n) for n in range(1, 7)], "tester")
+    _correct(catalogue, {n: str(n) for n in range(1, 7)})
+    splits = {n: Split.HOLDOUT if n < 4 else Split.TRAINING for n in range(1, 7)}
+    catalogue.splits.decide(splits)
+    _correct(catalogue, {1: "p", 4: "p", 2: "q", 5: "q"})
+    problems = [p for p in verify(workspace).problems if p.part is Part.GROUPS]
+    done = repair(workspace, problems, [], "tester")
+    assert done.left == []
+    assert done.repaired == [
+        "the hold-out set: 2 images excluded, so that they are neither trained on nor compared; "
+        "1 image left in it"
+    ]
+    moved = {1: Split.EXCLUDED, 2: Split.EXCLUDED}
+    assert catalogue.splits.all() == {**splits, **moved}
+    event = catalogue.events.of_image(1)[-1]
+    assert (event.kind, event.actor) == ("split", "tester")
+    assert event.detail["to"] == Split.EXCLUDED.value
+    assert find_leaks(catalogue) == []
+    assert not [p for p in verify(workspace).problems if p.part in (Part.GROUPS, Part.HISTORY)]
+
+
+def test_settled__a_retired_subset_is_not_checked(images: Catalogue) -> None:
+    for name in ("tr", "te"):
+        draw(images, name, SubsetRequest((5,)), "tester")
+    members = images.subsets.members("te")
+    one, other = (min(images.subsets.members(name)) for name in ("tr", "te"))
+    _correct(images, {one: "p", other: "p"})
+    assert find_leaks(images)
+    assert images.subsets.retire("te", "tester")
+    assert not images.subsets.retire("te", "tester"), "unchanged"
+    assert find_leaks(images) == []
+    assert (images.subsets.names(), images.subsets.retired()) == (["te", "tr"], {"te"})
+    assert images.subsets.members("te") == members
+    event = images.events.last("subset retired")
+    assert event is not None
+    assert event.detail == {"name": "te"}
