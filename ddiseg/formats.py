@@ -13,6 +13,7 @@ format without one is never guessed. `MASK_ENDINGS` in that module names the end
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ddiseg.errors import InputError
+from ddiseg.locate import RELEASE_MANIFEST
 
 MASKS, RELEASES = "ddiseg.mask_formats", "ddiseg.release_formats"
 LABELLED_MASKS = "ddiseg.labelled_mask_formats"
@@ -55,6 +57,8 @@ def guess_format(path: Path, *groups: str) -> str:
     """
     if not path.exists():
         raise InputError(f"{path.absolute()} does not exist")
+    if (own := _release_format(path)) in format_names(*groups):
+        return own
     modules = {
         name: getmodule(load_format(group, name))
         for group in groups
@@ -77,6 +81,15 @@ def guess_format(path: Path, *groups: str) -> str:
     fit = f"fits {' and '.join(fitting)}" if fitting else "fits no format"
     listed = [f"  {name:<12} {_first_line(modules[name])}" for name in sorted(modules)]
     raise InputError("\n".join([f"{path} {fit}; give its format with --as FORMAT:", *listed]))
+
+
+def _release_format(path: Path) -> str:
+    """Return the format that a release of ddiseg says it has; "" for any other folder or file."""
+    try:
+        manifest = json.loads((path / RELEASE_MANIFEST).read_bytes())
+        return str(manifest["format"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return ""
 
 
 def describe_files(folder: Path) -> str:

@@ -12,6 +12,9 @@ from ddiseg.errors import WorkspaceError
 #: Files in the folder of a workspace: its settings, and the catalogue unless that is elsewhere.
 SETTINGS, CATALOGUE = "ddiseg.toml", "catalogue.sqlite"
 
+#: The file in a folder that ddiseg exported.
+RELEASE_MANIFEST = "ddiseg-release.json"
+
 #: The option and the environment variable that name a workspace.
 OPTION, VARIABLE = "--workspace", "DDISEG_WORKSPACE"
 

@@ -23,7 +23,7 @@ from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import InputError
 from ddiseg.evaluation.partial_masks import PartialMasks
 from ddiseg.formats import MASKS, guess_format, load_format
-from ddiseg.ingest.class_values import class_mask, classes_of
+from ddiseg.ingest.class_values import class_mask, classes_of, keeps_class_ids
 from ddiseg.ingest.mask_files import MaskFile, read_files
 from ddiseg.ingest.mask_targets import MaskTargets, PhotographNames
 from ddiseg.ingest.mask_values import FolderValues, refusals_of
@@ -98,8 +98,8 @@ def evaluate(
         files, notes = read_files(load_format(MASKS, format_name), truth)
         targets = PhotographNames.read(workspace).find(files, suffixes)
         source = str(truth)
-        if mapping is None:
-            values = FolderValues.read(files, halves(progress)[0])
+        if keeps_class_ids(mapping):
+            values = FolderValues.read(files, halves(progress)[0], mapping)
             if not values.are_class_ids:
                 refused += values.refuse(files, targets.of)
                 raise InputError(_nothing_to_evaluate(source, refused, 0, (), 0))

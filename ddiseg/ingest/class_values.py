@@ -51,6 +51,17 @@ class ClassMapping(dict[int, int]):
         return cls(values, labels)
 
 
+def keeps_class_ids(mapping: Mapping[int, int] | None) -> bool:
+    """Return whether values are class ids: without a mapping, or with one that only names what to ignore."""
+    if mapping is None:
+        return True
+    if isinstance(mapping, ClassMapping) and mapping.labels:
+        return False
+    return bool(mapping) and all(
+        value < COLOUR and index == UNLABELLED for value, index in mapping.items()
+    )
+
+
 def class_mask(file: MaskFile, mapping: Mapping[int, int] | None) -> masks.Mask:
     """Return the class ids of a file, (h, w) uint8; raises InputError for a value that has no class."""
     known = _known_values(file, mapping)
@@ -63,7 +74,7 @@ def class_mask(file: MaskFile, mapping: Mapping[int, int] | None) -> masks.Mask:
                 "JPEG changes values, so that class ids can't be told apart: export it as PNG, or "
                 "give --classes for values that are more than 20 apart, such as 0=skin,255=lesion"
             )
-        mask = masks.check_mask(values, len(load_protocol().classes), unlabelled=file.unlabelled)
+        mask = _class_ids(values, list(mapping or ()), unlabelled=file.unlabelled)
     else:
         mask = _remapped(file, values, known)
     if masks.count_unlabelled(mask) == mask.size:
@@ -88,12 +99,25 @@ _UNKNOWN = -1
 def _known_values(file: MaskFile, mapping: Mapping[int, int] | None) -> dict[int, int] | None:
     """Return class ids by value; None where the values are class ids themselves."""
     if file.labels is None:
-        return None if mapping is None else dict(mapping)
+        return None if keeps_class_ids(mapping) else dict(mapping or {})
     named = {_plain(c.name): c.index for c in load_protocol().classes}
     if isinstance(mapping, ClassMapping):
         named |= mapping.labels
     by_label = {value: named.get(_plain(text), _UNKNOWN) for value, text in file.labels.items()}
     return {_VOID: UNLABELLED, **by_label, **(mapping or {})}
+
+
+def _class_ids(values: NDArray[Any], ignored: list[int], *, unlabelled: bool) -> masks.Mask:
+    """Return values that are class ids, except for those that are ignored."""
+    count = len(load_protocol().classes)
+    if not ignored:
+        return masks.check_mask(values, count, unlabelled=unlabelled)
+    left = np.isin(values, ignored)
+    return np.where(
+        left,
+        np.uint8(UNLABELLED),
+        masks.check_mask(np.where(left, 0, values), count, unlabelled=unlabelled),
+    )
 
 
 def _remapped(file: MaskFile, values: NDArray[Any], known: Mapping[int, int]) -> masks.Mask:

@@ -21,7 +21,7 @@ from ddiseg.catalogue import NewMask
 from ddiseg.catalogue.masks import refuse_self_review
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
-from ddiseg.ingest.class_values import ClassMapping, class_mask, classes_of
+from ddiseg.ingest.class_values import ClassMapping, class_mask, classes_of, keeps_class_ids
 from ddiseg.ingest.folder import FoundFile, list_folder, other_kinds, read_file
 from ddiseg.ingest.label_map import LABEL_MAP
 from ddiseg.ingest.mask_targets import PhotographNames
@@ -99,7 +99,7 @@ def import_masks(
 ) -> MaskImport:
     """Import a file or folder of masks, matched to images by path and name without ending.
 
-    Without a mapping the values must be class ids, in all files: where one holds another value,
+    Without a mapping, or with one that only ignores values, they must be class ids, in all files: where one holds another value,
     none is taken, since a 0 of the others may mean anything too.
 
     Args:
@@ -124,9 +124,9 @@ def import_masks(
     _refuse_unknown_labels(files, mapping)
     targets = photographs.find(files, suffixes)
     values = None
-    if mapping is None:
+    if keeps_class_ids(mapping):
         reading, progress = halves(progress)
-        values = FolderValues.read(files, reading)
+        values = FolderValues.read(files, reading, mapping)
     if subset is not None:
         files = targets.inside(workspace, subset)
     if values is not None and not values.are_class_ids:

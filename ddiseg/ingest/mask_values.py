@@ -5,8 +5,9 @@ That takes all files: a mask of 0 and 255 without a lesion holds only 0, as one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from annotation_protocol import UNLABELLED, load_protocol
@@ -40,12 +41,14 @@ class FolderValues:
     classes: frozenset[int]  #: class ids in the files without a fault
 
     @classmethod
-    def read(cls, files: Sequence[MaskFile], progress: Progress) -> FolderValues:
-        """Read the values of files that came without a class mapping."""
+    def read(
+        cls, files: Sequence[MaskFile], progress: Progress, ignored: Mapping[int, int] | None = None
+    ) -> FolderValues:
+        """Read the values of files that came without a class mapping, or with what to ignore only."""
         found: list[frozenset[int] | InputError] = []
         progress(0, len(files))
         with worker_threads(2) as pool:
-            for each in pool.map(_classes_in, files):
+            for each in pool.map(partial(_classes_in, ignored=ignored), files):
                 found.append(each)
                 progress(len(found), len(files))
         held = (each for each in found if not isinstance(each, InputError))
@@ -139,7 +142,7 @@ def refused(name: str, fault: InputError) -> FileOutcome:
     return FileOutcome.noted(name, Outcome.REFUSED, [note])
 
 
-def _classes_in(file: MaskFile) -> frozenset[int] | InputError:
+def _classes_in(file: MaskFile, ignored: Mapping[int, int] | None) -> frozenset[int] | InputError:
     """Return the class ids of a file, or what is wrong with it. Runs in a thread.
 
     A labelmap says what the colours of a file are: there is nothing to find out.
@@ -148,7 +151,7 @@ def _classes_in(file: MaskFile) -> frozenset[int] | InputError:
         return frozenset()
     try:
         with one_file():
-            return frozenset(classes_in(class_mask(file, None)))
+            return frozenset(classes_in(class_mask(file, ignored)))
     except InputError as error:
         return error
 
@@ -192,10 +195,6 @@ def _mapping_advice(seen: Sequence[int]) -> str:
         )
     if len(seen) == 2 and seen[0] == 0:
         return f"give --classes, for example 0=skin,{seen[1]}=lesion; 0 may be background instead"
-    if seen[-1:] == [UNLABELLED] and len(seen) > 2 and seen[-2] < len(names):
-        example = ",".join(f"{value}={names[value]}" for value in seen[:-1])
-        return (
-            f"if {UNLABELLED} is a pixel without a class, give --classes "
-            f"{example},{UNLABELLED}=ignore"
-        )
+    if seen[-1:] == [UNLABELLED] and len(seen) > 1 and seen[-2] < len(names):
+        return f"if {UNLABELLED} is a pixel without a class, give --classes {UNLABELLED}=ignore"
     return "give every value a class with --classes VALUE=CLASS,..."

@@ -18,6 +18,7 @@ from ddiseg.ingest.folder import FoundFile, list_folder
 from ddiseg.ingest.label_map import class_folder, find_label_map, is_voc, read_label_map
 from ddiseg.ingest.mask_files import MaskFile, find_mask_files, has_mask_files, read_mask_file
 from ddiseg.ingest.mask_pictures import FORMATS, read_colours, read_values
+from ddiseg.ingest.own_release import has_own_masks
 from ddiseg.outcomes import Note
 
 MASK_ENDINGS = (".png",)
@@ -54,6 +55,7 @@ def read_pictures(path: Path, files: Sequence[FoundFile], kind: str) -> Iterator
     classes = tuple(c.index for c in load_protocol().classes)
     top = path if path.is_dir() else path.parent
     labels: dict[Path | None, dict[int, str] | None] = {None: None}
+    own = {folder: has_own_masks(folder, top) for folder in {file.place.parent for file in files}}
     for file in files:
         notes: list[Note] = []
         label_map = find_label_map(file.place.parent, top)
@@ -68,6 +70,8 @@ def read_pictures(path: Path, files: Sequence[FoundFile], kind: str) -> Iterator
             load_colours=partial(_load_colours, file, kind),
             labels=labels[label_map],
             inexact=kind == "JPEG",
+            own=own[file.place.parent],
+            unlabelled=own[file.place.parent],
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation_protocol import UNLABELLED, UNLABELLED_NAME
+from annotation_protocol import UNLABELLED, UNLABELLED_NAME, load_protocol
 from ddiseg.errors import InputError
 from ddiseg.masks.colours import COLOUR, value_text
 
@@ -79,8 +79,12 @@ class UnnamedValueError(ValuesError):
 
     @staticmethod
     def listing(wrong: Sequence[int], seen: Sequence[int]) -> str:
+        names = load_protocol().class_names
         example = "0=skin,255=lesion"
-        if wrong and wrong[-1] >= COLOUR:
+        ids = range(len(names))
+        if wrong and set(wrong) <= set(ids) and set(seen) & set(ids[1:]):
+            example = ",".join(f"{value}={names[value]}" for value in wrong)
+        elif wrong and wrong[-1] >= COLOUR:
             example = f"'{value_text(wrong[-1])}=ignore'"
         return (
             f"the class mapping (--classes) does not name {_counted(wrong)}; values seen: "

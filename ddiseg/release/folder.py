@@ -23,11 +23,12 @@ from annotation_protocol.files import atomic_write, locked
 from ddiseg.catalogue.tables import now
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.formats import RELEASES, load_format
+from ddiseg.locate import RELEASE_MANIFEST
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, counted, reasons_in_words, silent
 from ddiseg.release.release import ExportSummary, Release, ReleaseItem
 from ddiseg.workspace.access import normal_umask
 
-MANIFEST = "ddiseg-release.json"
+MANIFEST = RELEASE_MANIFEST
 
 LICENCE_FILE = "LICENCE.txt"
 

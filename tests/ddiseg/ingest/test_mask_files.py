@@ -142,6 +142,25 @@ def test_import_masks__ignored_values(catalogued: Workspace, masks: Path) -> Non
     assert shown["shares"]["unlabelled"] == 0.25
 
 
+def test_import_masks__only_ignored_values_are_named(catalogued: Workspace, masks: Path) -> None:
+    """The other values stay class ids; without the option, the hint is that."""
+    values = DRAWN.copy()
+    values[:4] = 255
+    save(values, masks / "a.png")
+    hint = "if 255 is a pixel without a class, give --classes 255=ignore"
+    assert str(run(catalogued, masks)["a.png"].note).endswith(hint)
+    assert outcomes(run(catalogued, masks, mapping={255: 255})) == {"a.png": "added"}
+    (mask,) = catalogued.catalogue.masks.all()
+    np.testing.assert_array_equal(catalogued.mask(mask), values)
+    assert mask.classes == [0, 1, 2, 3, 4]
+    save(np.where(values == 1, 9, values), masks / "b.png")
+    told = run(catalogued, masks, mapping={255: 255})
+    assert "value 9 is no class" in str(told["b.png"].note)
+    assert outcomes(told)["a.png"] == "refused", "9 says that the others may mean anything, too"
+    told = run(catalogued, masks, mapping={255: 255, 9: 1})
+    assert "name every value, for example 0=background" in str(told["a.png"].note)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_import_masks__equal_channels(catalogued: Workspace, masks: Path, mode: str) -> None:
     grey = Image.fromarray(np.where(DRAWN == 1, 255, 0).astype(np.uint8))
@@ -178,7 +197,7 @@ def half_clear() -> np.ndarray[Any, np.dtype[np.uint8]]:
         (DRAWN[:, :23], "is 23 x 16, but its photograph is 24 x 16: export it at that size, or give --stretched"),
         (DRAWN.T, "is 16 x 24, but its photograph is 24 x 16"),
         (np.where(DRAWN == 2, 7, DRAWN), "mask value 7 is no class; values seen: 0, 1, 2, 3, 4, 7; give every value a class with --classes VALUE=CLASS,..."),
-        (np.where(DRAWN == 2, 255, 0), "mask value 255 is no class; values seen: 0, 1, 2, 3, 4, 255; if 255 is a pixel without a class, give --classes 0=background,"),
+        (np.where(DRAWN == 2, 255, 0), "mask value 255 is no class; values seen: 0, 1, 2, 3, 4, 255; if 255 is a pixel without a class, give --classes 255=ignore"),
         (in_colours(), "mask values #000001, #010102, #020203, #030304, #040405 are no class"),
         (half_clear(), "is partly transparent"),
     ],

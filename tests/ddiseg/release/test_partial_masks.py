@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from annotation_protocol import load_protocol
 from ddiseg import masks
 from ddiseg.errors import InputError
+from ddiseg.formats import LABELLED_MASKS, MASKS, guess_format
 from ddiseg.ingest.labelled_masks import Labels, import_labelled_masks
 from ddiseg.ingest.mask_files import import_masks
 from ddiseg.release.folder import write_release
@@ -45,6 +46,34 @@ def test_png__keeps_unlabelled_pixels(
         (row,) = csv.DictReader(file)
     assert row["unlabelled"] == "36"
     assert not verify(builder.workspace).problems
+
+
+@pytest.mark.parametrize("below", ["", "masks"])
+@pytest.mark.parametrize("known_by", ["ddiseg-release.json", "classes.json"])
+def test_png__comes_back_as_it_stands(
+    builder: Builder, partial: NDArray[np.uint8], tmp_path: Path, below: str, known_by: str
+) -> None:
+    """255 is a pixel without a class in a release of ours, and a value without meaning elsewhere."""
+    out = tmp_path / "out"
+    write_release(Release.gather(builder.workspace, keep_names=True), "png", out, images=False)
+
+    def run() -> list[str]:
+        done = import_masks(builder.workspace, out / below, format_name="png", annotator="reader-1")
+        return [o.outcome.value for o in done.outcomes]
+
+    for name in {"ddiseg-release.json", "classes.json"} - {known_by}:
+        (out / name).unlink()
+    assert run() == ["unchanged"]
+    (out / known_by).unlink()
+    assert run() == ["refused"]
+
+
+@pytest.mark.parametrize("kind", ["coco", "png", "sddi"])
+def test_guess_format__release(builder: Builder, tmp_path: Path, kind: str) -> None:
+    """With its photographs a COCO release looks like a folder of PNG masks, too."""
+    builder.mask(builder.image("a.png"), np.full((12, 10), 4, np.uint8))
+    write_release(Release.gather(builder.workspace, keep_names=True), kind, tmp_path / "out")
+    assert guess_format(tmp_path / "out", MASKS, LABELLED_MASKS) == kind
 
 
 def test_png__comes_back(builder: Builder, partial: NDArray[np.uint8], tmp_path: Path) -> None:
