@@ -24,14 +24,24 @@ def backup(settings: Settings, to: Path | None) -> None:
     themselves are files in the store that never change once written; copy that folder too. Before an
     upgrade 'ddiseg init' writes a backup by itself, and 'ddiseg loop run' and 'ddiseg serve' write one
     a day and keep the last seven (backup.keep and backup.hours of 'ddiseg config').
+    The secret of the pseudonyms, if releases were made, is written beside the backup as FILE.key; 'ddiseg
+    restore' puts it back.
     """
     from ddiseg.workspace.backup import backup as write
+    from ddiseg.workspace.pseudonym_key import key_of_backup
 
     workspace = settings.open()
     file = write(workspace, to)
-    size = file.stat().st_size
+    size, key = file.stat().st_size, key_of_backup(file)
     settings.emit(
-        {"file": str(file), "bytes": size, "store": workspace.store.url},
-        f"{file}: {size / 1e6:.1f} MB, checked\n  the store is not in it; copy it too: "
+        {
+            "file": str(file),
+            "bytes": size,
+            "key": str(key) if key.exists() else None,
+            "store": workspace.store.url,
+        },
+        f"{file}: {size / 1e6:.1f} MB, checked\n"
+        + f"  {key}: the secret of the pseudonyms; keep both together\n" * key.exists()
+        + f"  the store is not in it; copy it too: "
         f"{workspace.store.url}",
     )

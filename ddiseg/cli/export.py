@@ -74,7 +74,7 @@ def export(
     """
     from ddiseg.release.folder import MANIFEST, write_release
     from ddiseg.release.release import Release
-    from ddiseg.workspace.pseudonyms import TABLE_FILE
+    from ddiseg.workspace.pseudonym_key import TABLE_FILE
 
     workspace = settings.open()
     release = Release.gather(

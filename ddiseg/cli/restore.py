@@ -29,7 +29,11 @@ def restore(settings: Settings, file: Path) -> None:
             "kept": str(done.kept) if done.kept else None,
             "images": done.images,
             "masks": done.masks,
+            "key": done.key,
+            "warning": done.warning,
         },
         f"restored {done.images} images and {done.masks} masks from {file}{kept}\n"
-        "  next: 'ddiseg verify', then 'ddiseg label pull --full' if you use Label Studio",
+        + "  the secret of the pseudonyms, too\n" * done.key
+        + (f"  WARNING: {done.warning}\n" if done.warning else "")
+        + "  next: 'ddiseg verify', then 'ddiseg label pull --full' if you use Label Studio",
     )

@@ -26,7 +26,8 @@ from ddiseg.release.file_text import text_of
 from ddiseg.release.identifiers import Identifiers, Occurrence
 from ddiseg.release.own_words import FIELDS
 from ddiseg.release.picture_metadata import metadata_of
-from ddiseg.workspace.pseudonyms import KEY_FILE, TABLE_COLUMNS, TABLE_FILE
+from ddiseg.workspace.pseudonym_key import KEY_FILE, TABLE_FILE
+from ddiseg.workspace.pseudonyms import TABLE_COLUMNS
 
 _TABLES = (".csv", ".tsv")
 _JSON = (".json", ".jsonl", ".geojson")

@@ -1,7 +1,8 @@
 """Backups of the catalogue, in the folder `backups` of a workspace.
 
 Files are `catalogue-TIME[-REASON].sqlite`, each a whole catalogue. The store is not in them: its files
-never change once written, so any file copy keeps them.
+never change once written, so any file copy keeps them. The key of the pseudonyms is beside each backup,
+as `FILE.key`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sqlalchemy.engine import make_url
 from annotation_protocol.files import atomic_write
 from ddiseg.catalogue.copies import copy_database
 from ddiseg.errors import DdisegError, InputError, WorkspaceError
+from ddiseg.workspace.pseudonym_key import back_up_key, key_of_backup
 
 if TYPE_CHECKING:
     from ddiseg.workspace.workspace import Workspace
@@ -52,7 +54,10 @@ def backup(workspace: Workspace, to: Path | None = None) -> Path:
     file = sqlite_file(workspace)
     if to is not None and os.path.lexists(to):
         raise InputError(f"{to.absolute()} exists: give --to the name of a new file")
-    return write_backup(file, to.absolute() if to else new_name(workspace.root, Reason.REQUESTED))
+    target = to.absolute() if to else new_name(workspace.root, Reason.REQUESTED)
+    if os.path.lexists(key_of_backup(target)):
+        raise InputError(f"{key_of_backup(target)} exists: give --to the name of a new file")
+    return write_backup(workspace.root, file, target)
 
 
 def sqlite_file(workspace: Workspace) -> Path:
@@ -75,7 +80,7 @@ def postgres_advice(url: str) -> str:
 
 def backup_before_upgrade(root: Path, file: Path) -> Path:
     """Back up a catalogue whose schema is about to be upgraded."""
-    written = write_backup(file, new_name(root, Reason.UPGRADE))
+    written = write_backup(root, file, new_name(root, Reason.UPGRADE))
     _logger.info(f"backup of the catalogue before the upgrade: {written}")
     return written
 
@@ -92,9 +97,11 @@ def roll_backup(workspace: Workspace) -> None:
         rolling = _backups(workspace.root, Reason.ROLLING)
         newest = max((each.stat().st_mtime for each in rolling), default=0.0)
         if settings.keep and time.time() - newest >= settings.hours * 3600:
-            write_backup(workspace.catalogue_file, new_name(workspace.root, Reason.ROLLING))
+            root = workspace.root
+            write_backup(root, workspace.catalogue_file, new_name(root, Reason.ROLLING))
             for old in _backups(workspace.root, Reason.ROLLING)[: -settings.keep]:
                 old.unlink(missing_ok=True)
+                key_of_backup(old).unlink(missing_ok=True)
     except (DdisegError, OSError) as error:
         _logger.warning(f"no backup of the catalogue was written: {error}")
 
@@ -114,11 +121,15 @@ def how_to_restore(root: Path) -> str:
     return f"restore the newest backup with 'ddiseg restore {shlex.quote(str(found))}'"
 
 
-def write_backup(source: Path, target: Path) -> Path:
-    """Write a checked copy of a catalogue to a new file, whole or not at all; returns the file."""
+def write_backup(root: Path, source: Path, target: Path) -> Path:
+    """Write a checked copy of a catalogue to a new file, whole or not at all; returns the file.
+
+    The key of the pseudonyms comes with it.
+    """
     if target.parent.name == FOLDER:
         make_folder(target.parent.parent)
     try:
+        back_up_key(root, target)
         atomic_write(target, lambda part: copy_database(source, part))
     except OSError as error:
         raise not_written(target, error) from error

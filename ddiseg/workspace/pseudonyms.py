@@ -18,14 +18,15 @@ from annotation_protocol.files import atomic_write, locked
 from ddiseg.catalogue.identifiers import normalise_id
 from ddiseg.catalogue.tables import Dataset, Image
 from ddiseg.errors import WorkspaceError
-from ddiseg.workspace.workspace import Workspace
-
-#: The secret, and the table of pseudonyms with what they stand for. Neither is ever in a release.
-KEY_FILE, TABLE_FILE = "pseudonyms.key", "pseudonyms.csv"
+from ddiseg.workspace.backup import FOLDER as BACKUPS
+from ddiseg.workspace.pseudonym_key import KEY_BYTES, KEY_FILE, TABLE_FILE, key_of_backup, read_key
+from ddiseg.workspace.workspace import Workspace, default_actor
 
 TABLE_COLUMNS = ("kind", "pseudonym", "dataset", "original")
 
-_KEY_BYTES = 32
+#: Kind of the event that says with which key releases were made.
+_EVENT = "pseudonyms"
+
 _SHOWN = 12  #: hexadecimal digits
 
 
@@ -47,12 +48,9 @@ class Pseudonyms:
         try:
             with locked(path.with_name(f".{KEY_FILE}.lock"), "", wait=lambda _message: None):
                 if not path.exists():
-                    if (workspace.root / TABLE_FILE).exists():
-                        raise WorkspaceError(
-                            f"{path} is lost, with which earlier releases were made: restore it from a "
-                            f"backup, or move {TABLE_FILE} away for new pseudonyms"
-                        )
-                    atomic_write(path, f"{secrets.token_hex(_KEY_BYTES)}\n")
+                    if problem := key_problem(workspace):
+                        raise WorkspaceError(problem)
+                    atomic_write(path, f"{secrets.token_hex(KEY_BYTES)}\n")
         except OSError as error:
             raise WorkspaceError(f"{path}: {error.strerror}; make the folder writable") from error
         return cls(_read(path))
@@ -62,6 +60,11 @@ class Pseudonyms:
         """Return those of a workspace; None where no release was made with pseudonyms."""
         path = workspace.root / KEY_FILE
         return cls(_read(path)) if path.exists() else None
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this key from others, and not what it is."""
+        return self._hash("fingerprint")
 
     def image(self, image: Image) -> str:
         """Return the pseudonym of an image, from its pixels: a new name does not change it."""
@@ -123,6 +126,9 @@ def write_table(
         add("person", pseudonyms.person(person), "", person)
     for kind, label, name in renamed:
         add(kind, label, name if kind == "dataset" else "", name)
+    made = catalogue.events.last(_EVENT)
+    if made is None or made.detail.get("key") != pseudonyms.fingerprint:
+        catalogue.events.record(_EVENT, default_actor(), {"key": pseudonyms.fingerprint})
     path = workspace.root / TABLE_FILE
     try:
         atomic_write(path, _as_csv(rows))
@@ -131,6 +137,36 @@ def write_table(
             f"{path}: {error.strerror}; free some space, then export again"
         ) from error
     return path
+
+
+def key_problem(workspace: Workspace) -> str | None:
+    """Return what is wrong with the key that earlier releases were made with, and what to do."""
+    path = workspace.root / KEY_FILE
+    made = workspace.catalogue.events.last(_EVENT)
+    if path.exists():
+        try:
+            here = Pseudonyms(read_key(path)).fingerprint
+        except (OSError, ValueError):
+            return f"{path} is damaged: {_where_from(workspace)}"
+        if made is None or made.detail.get("key") == here:
+            return None
+        return (
+            f"{path} is not the key of the last release: the next one has other pseudonyms; if that is not "
+            f"meant, {_where_from(workspace)}"
+        )
+    if made is None and not (workspace.root / TABLE_FILE).exists():
+        return None
+    return (
+        f"{path} is lost, with which earlier releases were made: {_where_from(workspace)}; for new "
+        f"pseudonyms put {KEY_BYTES * 2} random hexadecimal digits into it"
+    )
+
+
+def _where_from(workspace: Workspace) -> str:
+    """Return where a lost key may be copied from."""
+    backups = (workspace.root / BACKUPS).glob("catalogue-*.sqlite")
+    keys = [key for file in sorted(backups, reverse=True) if (key := key_of_backup(file)).exists()]
+    return f"copy {keys[0]} to it" if keys else "copy it from a backup"
 
 
 def people(workspace: Workspace) -> set[str]:
@@ -155,12 +191,9 @@ def person_names(workspace: Workspace) -> Callable[[str], str]:
 
 def _read(path: Path) -> bytes:
     try:
-        key = bytes.fromhex(path.read_text("ascii").strip())
+        return read_key(path)
     except (OSError, ValueError) as error:
-        raise WorkspaceError(f"{path} can't be read: restore it from a backup") from error
-    if len(key) != _KEY_BYTES:
-        raise WorkspaceError(f"{path} is damaged: restore it from a backup")
-    return key
+        raise WorkspaceError(f"{path} is damaged: restore it from a backup") from error
 
 
 def _as_csv(rows: dict[str, tuple[str, str, str]]) -> str:

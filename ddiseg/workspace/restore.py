@@ -25,6 +25,8 @@ from ddiseg.workspace.backup import (
     postgres_advice,
     write_backup,
 )
+from ddiseg.workspace.pseudonym_key import back_up_key, checked_key, restore_key
+from ddiseg.workspace.pseudonyms import key_problem
 from ddiseg.workspace.workspace import Workspace, catalogue_place
 
 
@@ -36,6 +38,8 @@ class Restored:
     kept: Path | None  #: the catalogue that was replaced
     images: int
     masks: int
+    key: bool = False  #: the key of the pseudonyms was put back, too
+    warning: str | None = None  #: what is wrong with it
 
 
 def restore(root: Path, file: Path) -> Restored:
@@ -55,6 +59,7 @@ def restore(root: Path, file: Path) -> Restored:
         raise InputError(
             f"{file} is the catalogue itself: give a backup, such as {newest(root) or 'FILE'}"
         )
+    key = checked_key(file)
     use_umask(root)
     _refuse_while_used(root)
     folder = make_folder(root)
@@ -66,6 +71,7 @@ def restore(root: Path, file: Path) -> Restored:
             overwrite_database(copy, catalogue)
         else:
             atomic_write(catalogue, lambda part: copy_database(copy, part))
+        key_restored = restore_key(root, key)
     except OSError as error:
         raise not_written(folder, error) from error
     finally:
@@ -73,8 +79,9 @@ def restore(root: Path, file: Path) -> Restored:
             each.unlink()
     workspace = Workspace.open(root)
     images, masks = workspace.catalogue.images.select(), workspace.catalogue.masks.all()
+    warning = key_problem(workspace)
     workspace.catalogue.close()
-    return Restored(schema, kept, len(images), len(masks))
+    return Restored(schema, kept, len(images), len(masks), key_restored, warning)
 
 
 def _refuse_while_used(root: Path) -> None:
@@ -108,8 +115,9 @@ def _set_aside(root: Path, catalogue: Path) -> Path | None:
     """Keep the catalogue that is to be replaced; a damaged one is moved, with its log."""
     kept = new_name(root, Reason.REPLACED)
     if catalogue.exists() and catalogue.stat().st_size and is_usable(catalogue):
-        return write_backup(catalogue, kept)
+        return write_backup(root, catalogue, kept)
     there = catalogue.exists()
+    back_up_key(root, kept)
     # The log of another catalogue must never be applied to the restored one: it moves first.
     for end in ("-wal", "-shm", ""):
         each = catalogue.with_name(catalogue.name + end)

@@ -19,6 +19,7 @@ from ddiseg.outcomes import Progress, silent
 from ddiseg.sampling.leaks import Leak, find_leaks
 from ddiseg.workspace.access import open_to_others
 from ddiseg.workspace.backup import how_to_restore
+from ddiseg.workspace.pseudonyms import key_problem
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.stored_files import decode_mask, decode_photograph
 from ddiseg.workspace.workspace import Workspace
@@ -32,6 +33,7 @@ class Part(StrEnum):
     TRUTH = "truth"  #: true masks that an evaluation compared
     MODEL = "model"
     CATALOGUE = "catalogue"  #: rows that the store's files call for
+    PSEUDONYMS = "pseudonyms"  #: the key with which releases were made
     ACCESS = "access"  #: who may read the workspace
     HISTORY = "history"  #: states of images against their events
     GROUPS = "groups"  #: hold-out set, subsets and validation splits that share a patient, say
@@ -100,6 +102,9 @@ def verify(workspace: Workspace, progress: Progress = silent) -> Findings:
         progress(done, len(checks))
     problems += [Problem(Part.HISTORY, line) for line in catalogue.events.contradictions()]
     problems += [Problem(Part.GROUPS, leak.line, leak=leak) for leak in find_leaks(catalogue)]
+
+    if problem := key_problem(workspace):
+        problems.append(Problem(Part.PSEUDONYMS, problem))
 
     known = {
         Kind.IMAGE: {image.content_hash for image in photographs.values()},

@@ -29,7 +29,8 @@ from ddiseg.release.audit import Audit, audit_privacy
 from ddiseg.release.folder import write_release
 from ddiseg.release.identifiers import IdentifierKind, Identifiers
 from ddiseg.release.release import Release
-from ddiseg.workspace.pseudonyms import KEY_FILE, TABLE_FILE, Pseudonyms
+from ddiseg.workspace.pseudonym_key import KEY_FILE, TABLE_FILE
+from ddiseg.workspace.pseudonyms import Pseudonyms
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.release.conftest import Builder, Cli, copied
 

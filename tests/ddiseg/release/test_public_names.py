@@ -14,7 +14,7 @@ from ddiseg.release.audit import Audit, audit_privacy
 from ddiseg.release.folder import write_release
 from ddiseg.release.identifiers import Identifiers
 from ddiseg.release.release import Release
-from ddiseg.workspace.pseudonyms import TABLE_FILE
+from ddiseg.workspace.pseudonym_key import TABLE_FILE
 from tests.ddiseg.release.conftest import Builder, Cli
 
 pytestmark = pytest.mark.slow
