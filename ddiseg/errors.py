@@ -45,6 +45,10 @@ class DamagedFileError(WorkspaceError):
     """A stored file whose content is not what its name says, or that can't be read."""
 
 
+class OccupiedError(InputError):
+    """A folder in the place of a file of the store: only what belongs there can't be used."""
+
+
 class ServerError(DdisegError):
     """A labelling server that does not answer, or not as it should; `status` is HTTP's, if any."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlalchemy.engine import URL
 
 from ddiseg.catalogue.batches import Batches
@@ -56,9 +58,13 @@ class Catalogue:
         return cls(database)
 
     @classmethod
-    def open(cls, url: str | URL) -> Catalogue:
-        """Open the catalogue at `url`; raises WorkspaceError where its schema is not this program's."""
-        database = Database(url)
+    def open(cls, url: str | URL, how_to_restore: Callable[[], str] | None = None) -> Catalogue:
+        """Open the catalogue at `url`; raises WorkspaceError where its schema is not this program's.
+
+        Args:
+            how_to_restore: returns what to type where the database turns out to be damaged.
+        """
+        database = Database(url, how_to_restore)
         try:
             database.check()
         except BaseException:

@@ -72,6 +72,13 @@ def upgrade_copy(file: Path) -> str:
     return found
 
 
+def stored_photographs(file: Path) -> set[str]:
+    """Return the content hashes of the photographs that a catalogue's store must hold."""
+    with _open(file) as connection:
+        rows = connection.execute("SELECT content_hash FROM images WHERE in_place IS NULL")
+        return {digest for (digest,) in rows}
+
+
 def is_usable(file: Path) -> bool:
     """Return whether a file is an SQLite database that can be read."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any, TypeVar, TypeVarTuple
@@ -37,7 +37,8 @@ _IDS_IN_A_QUERY = 1000
 class Database:
     """A database that holds the current schema, with reading and writing transactions."""
 
-    def __init__(self, url: str | URL) -> None:
+    def __init__(self, url: str | URL, how_to_restore: Callable[[], str] | None = None) -> None:
+        self._how_to_restore = how_to_restore or _from_backup
         try:
             self.engine = create_engine(url)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
@@ -55,7 +56,7 @@ class Database:
     def read(self) -> Iterator[Session]:
         """Open a snapshot to read from; loaded rows stay usable afterwards."""
         with (
-            _errors_explained(self.engine),
+            _errors_explained(self.engine, self._how_to_restore),
             Session(self.engine, expire_on_commit=False) as session,
         ):
             yield session
@@ -68,7 +69,7 @@ class Database:
         by the lock of SQLite's file, or an advisory lock of a PostgreSQL database.
         """
         with (
-            _errors_explained(self.engine),
+            _errors_explained(self.engine, self._how_to_restore),
             Session(self._writing, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -77,7 +78,10 @@ class Database:
     def upgrade(self) -> None:
         """Upgrade the schema to this program's version."""
         self.refuse_newer()
-        with _errors_explained(self.engine), self._writing.begin() as connection:
+        with (
+            _errors_explained(self.engine, self._how_to_restore),
+            self._writing.begin() as connection,
+        ):
             command.upgrade(_alembic(connection), "head")
 
     def check(self) -> None:
@@ -110,7 +114,10 @@ class Database:
 
     def revision(self) -> str | None:
         """Return the schema that the database has; None where it has none."""
-        with _errors_explained(self.engine), self.engine.connect() as connection:
+        with (
+            _errors_explained(self.engine, self._how_to_restore),
+            self.engine.connect() as connection,
+        ):
             return MigrationContext.configure(connection).get_current_revision()
 
 
@@ -222,7 +229,7 @@ def _use_wal(cursor: sqlite3.Cursor) -> None:
 
 
 @contextmanager
-def _errors_explained(engine: Engine) -> Iterator[None]:
+def _errors_explained(engine: Engine, how_to_restore: Callable[[], str]) -> Iterator[None]:
     """Turn errors of the database into one line that says what to do."""
     try:
         yield
@@ -237,7 +244,7 @@ def _errors_explained(engine: Engine) -> Iterator[None]:
         if error.connection_invalidated or damaged or isinstance(error, OperationalError):
             cause = str(error.orig).strip().splitlines()[0]
             raise WorkspaceError(
-                f"catalogue {_safe(engine.url)}: {cause}; {_advice(cause)}"
+                f"catalogue {_safe(engine.url)}: {cause}; {_advice(cause, how_to_restore)}"
             ) from error
         if "readonly" in str(error.orig):
             raise WorkspaceError(
@@ -246,15 +253,19 @@ def _errors_explained(engine: Engine) -> Iterator[None]:
         raise
 
 
-def _advice(cause: str) -> str:
+def _from_backup() -> str:
+    return "restore the file from a backup"
+
+
+def _advice(cause: str, how_to_restore: Callable[[], str]) -> str:
+    if any(sign in cause for sign in ("not a database", "malformed")):
+        return how_to_restore()
     for sign, advice in (
         ("locked", "another ddiseg is writing; run the same command again"),
         ("lock timeout", "another ddiseg is writing; run the same command again"),
         ("full", "nothing of this step was stored; free some space and run the same command again"),
         ("readonly", "make the folder writable"),
         ("unable to open", "check that the folder exists and is writable"),
-        ("not a database", "restore the file from a backup"),
-        ("malformed", "restore the file from a backup"),
         ("disk I/O", "check the disk, then run the same command again"),
     ):
         if sign in cause:

@@ -34,6 +34,7 @@ def status(settings: Settings, work: bool) -> None:
     from ddiseg.evaluation.annotator_study import work_report
     from ddiseg.labelstudio.connection import EMBEDDED, server_of
     from ddiseg.labelstudio.embedded.server import find_running
+    from ddiseg.workspace.status import lacks_photographs
     from ddiseg.workspace.status import status as read_status
 
     workspace = settings.open()
@@ -48,7 +49,11 @@ def status(settings: Settings, work: bool) -> None:
     found = read_status(workspace.catalogue, server, runs=runs)
     study = workspace.study().changed()
     lines = [*([f"study: {settings_text(study)}"] if study else []), *_as_text(found)]
-    settings.emit({**_as_data(found), "study": study}, "\n".join(lines))
+    missing = lacks_photographs(workspace)
+    if missing:
+        lines.append("photographs are missing from the store: run 'ddiseg verify'")
+    data = {**_as_data(found), "study": study, "photographs_missing": missing}
+    settings.emit(data, "\n".join(lines))
 
 
 def _as_data(status: Status) -> dict[str, Any]:

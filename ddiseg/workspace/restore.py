@@ -11,10 +11,12 @@ from ddiseg.catalogue.copies import (
     copy_database,
     is_usable,
     overwrite_database,
+    stored_photographs,
     upgrade_copy,
 )
 from ddiseg.catalogue.leases import ROUND, SERVE
 from ddiseg.errors import DdisegError, InputError, WorkspaceError
+from ddiseg.outcomes import counted
 from ddiseg.workspace.access import use_umask
 from ddiseg.workspace.backup import (
     Reason,
@@ -27,7 +29,8 @@ from ddiseg.workspace.backup import (
 )
 from ddiseg.workspace.pseudonym_key import back_up_key, checked_key, restore_key
 from ddiseg.workspace.pseudonyms import key_problem
-from ddiseg.workspace.workspace import Workspace, catalogue_place
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace, catalogue_place, store_place
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,20 @@ class Restored:
     kept: Path | None  #: the catalogue that was replaced
     images: int
     masks: int
+    stored: int  #: photographs of the catalogue whose file is in the store
+    expected: int  #: those that should be, as they were not imported in place
     key: bool = False  #: the key of the pseudonyms was put back, too
     warning: str | None = None  #: what is wrong with it
 
 
-def restore(root: Path, file: Path) -> Restored:
+def restore(root: Path, file: Path, *, force: bool = False) -> Restored:
     """Replace the catalogue of a workspace, which may be lost, by a backup.
 
+    Args:
+        force: also a catalogue of which most photographs are not in the store, though it holds others.
+
     Raises:
-        InputError: `file` is no catalogue, or damaged; the catalogue is on a server.
+        InputError: `file` is no catalogue, damaged, or another workspace's; the catalogue is on a server.
         WorkspaceError: a server or a round runs, a newer schema, or a full disk. After any error the
             catalogue is as it was.
     """
@@ -66,6 +74,14 @@ def restore(root: Path, file: Path) -> Restored:
     copy = folder / f".restore-{os.getpid()}.sqlite"
     try:
         schema = _checked_copy(file, copy)
+        expected, in_store = stored_photographs(copy), store_place(root).digests(Kind.IMAGE)
+        stored = len(expected & in_store)
+        if in_store and stored < len(expected) / 2 and not force:
+            raise InputError(
+                f"{file}: {stored} of {counted(len(expected), 'photograph')} of this catalogue are in the "
+                "store: it looks like the catalogue of another workspace, and nothing was replaced; "
+                "--force restores it nevertheless"
+            )
         kept = _set_aside(root, catalogue)
         if catalogue.exists():
             overwrite_database(copy, catalogue)
@@ -81,7 +97,9 @@ def restore(root: Path, file: Path) -> Restored:
     images, masks = workspace.catalogue.images.select(), workspace.catalogue.masks.all()
     warning = key_problem(workspace)
     workspace.catalogue.close()
-    return Restored(schema, kept, len(images), len(masks), key_restored, warning)
+    return Restored(
+        schema, kept, len(images), len(masks), stored, len(expected), key_restored, warning
+    )
 
 
 def _refuse_while_used(root: Path) -> None:

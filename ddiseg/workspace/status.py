@@ -10,9 +10,12 @@ from functools import cached_property
 from ddiseg.catalogue import Catalogue, ModelKind, Split, State
 from ddiseg.catalogue.leases import ROUND
 from ddiseg.catalogue.tables import Dataset, Image, ModelVersion
+from ddiseg.errors import OccupiedError
 from ddiseg.outcomes import counted
 from ddiseg.sampling.leaks import find_leaks
 from ddiseg.workspace.settings import TrainingSettings
+from ddiseg.workspace.store import Kind
+from ddiseg.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,25 @@ def status(catalogue: Catalogue, server: str, *, runs: bool = True) -> Status:
         round_holder=catalogue.leases.holder(ROUND),
         leaks=[leak.brief for leak in find_leaks(catalogue)],
     )
+
+
+#: Photographs that `lacks_photographs` looks for.
+_LOOKED_FOR = 5
+
+
+def lacks_photographs(workspace: Workspace) -> bool:
+    """Return whether one of a few stored photographs is not in the store; `verify` looks for all.
+
+    Only a store on this machine is asked, so that it takes no time.
+    """
+    if not workspace.store.local:
+        return False
+    stored = [i.content_hash for i in workspace.catalogue.images.select() if i.in_place is None]
+    some = stored[:: max(1, len(stored) // _LOOKED_FOR)]
+    try:
+        return not all(workspace.store.exists(Kind.IMAGE, digest) for digest in some)
+    except OccupiedError:
+        return True
 
 
 def masks_to_learn(catalogue: Catalogue) -> int:

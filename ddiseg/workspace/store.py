@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from annotation_protocol.files import atomic_write
-from ddiseg.errors import MissingFileError, WorkspaceError
+from ddiseg.errors import MissingFileError, OccupiedError, WorkspaceError
 
 
 class Kind(StrEnum):
@@ -46,9 +46,14 @@ class Store:
         return f"{self._root}/{kind}/{digest[:2]}/{digest}.{kind.ending}"
 
     def exists(self, kind: Kind, digest: str) -> bool:
-        """Return whether a file exists; an empty one, which a power cut may leave, does not count."""
+        """Return whether a file exists; an empty one, which a power cut may leave, does not count.
+
+        Raises:
+            OccupiedError: a folder has its name.
+        """
         path = self.path(kind, digest)
         try:
+            self._refuse_folder(path)
             return bool(os.path.getsize(path) if self.local else self._fs.size(path))
         except (FileNotFoundError, NotADirectoryError):
             return False
@@ -60,11 +65,13 @@ class Store:
             replace: write over a file that was found damaged.
 
         Raises:
+            OccupiedError: a folder has its name.
             WorkspaceError: the disk is full or can't be written.
         """
         if not replace and self.exists(kind, digest):
             return False
         path = self.path(kind, digest)
+        self._refuse_folder(path)
         with self._errors_explained(path):
             if self.local:
                 file = Path(path)
@@ -79,10 +86,12 @@ class Store:
         """Return the bytes of a file as they are: `ddiseg.workspace.stored_files` checks them.
 
         Raises:
+            OccupiedError: a folder has its name.
             MissingFileError: it is not there.
             WorkspaceError: it can't be read.
         """
         path = self.path(kind, digest)
+        self._refuse_folder(path)
         with self._errors_explained(path):
             try:
                 content: bytes = self._fs.cat_file(path)
@@ -98,6 +107,13 @@ class Store:
         names = {str(p).rsplit("/", 1)[-1] for p in self._fs.find(f"{self._root}/{kind}")}
         ending = f".{kind.ending}"
         return {n.removesuffix(ending) for n in names if n.endswith(ending) and n[0] != "."}
+
+    def _refuse_folder(self, path: str) -> None:
+        if self.local and os.path.isdir(path):
+            raise OccupiedError(
+                f"{path} is a folder, and the store keeps a file there: move that folder away, then run "
+                "the same command again"
+            )
 
     @contextlib.contextmanager
     def _errors_explained(self, path: str) -> Iterator[None]:

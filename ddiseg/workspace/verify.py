@@ -14,7 +14,7 @@ from functools import partial
 
 from ddiseg import masks
 from ddiseg.catalogue.tables import EvaluatedImage, Image, Mask, ModelVersion
-from ddiseg.errors import DdisegError, InputError
+from ddiseg.errors import DdisegError, InputError, OccupiedError
 from ddiseg.outcomes import Progress, silent
 from ddiseg.sampling.leaks import Leak, find_leaks
 from ddiseg.workspace.access import open_to_others
@@ -222,7 +222,11 @@ def _check_model(workspace: Workspace, model: ModelVersion) -> None:
 
 
 def _stored(workspace: Workspace, file: BadFile, name: str, remedy: str) -> bytes:
-    if not workspace.store.exists(file.kind, file.digest):
+    try:
+        exists = workspace.store.exists(file.kind, file.digest)
+    except OccupiedError as error:
+        raise InputError(f"{name}: {error}") from error
+    if not exists:
         path = workspace.store.path(file.kind, file.digest)
         raise _BadFileError(f"{name}: {path} is missing; {remedy}", file)
     return workspace.store.get(file.kind, file.digest)

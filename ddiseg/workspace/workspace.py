@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +134,11 @@ class Workspace:
         _check_catalogue_exists(root, stored)
         use_umask(root)
         try:
-            catalogue = Catalogue.open(_catalogue_url(root, stored))
+            advice = partial(how_to_restore, root)
+            catalogue = Catalogue.open(_catalogue_url(root, stored), advice)
         except NoSchemaError as error:
             raise _lost(root, stored, "is an empty database") from error
-        return cls(root, catalogue, Store(stored["store"] or str((root / "store").absolute())))
+        return cls(root, catalogue, _store(root, stored))
 
     @property
     def catalogue_url(self) -> str:
@@ -271,6 +273,15 @@ def catalogue_place(root: Path) -> tuple[Path | None, str]:
     stored = _read_settings(root / SETTINGS)
     url = make_url(_catalogue_url(root, stored)).render_as_string(hide_password=False)
     return _catalogue_file(root, stored), url
+
+
+def store_place(root: Path) -> Store:
+    """Return the store of a workspace, whose catalogue may be lost; raises as `catalogue_place` does."""
+    return _store(root, _read_settings(root / SETTINGS))
+
+
+def _store(root: Path, settings: dict[str, str]) -> Store:
+    return Store(settings["store"] or str((root / "store").absolute()))
 
 
 def _places_elsewhere(settings: dict[str, str]) -> list[Path]:

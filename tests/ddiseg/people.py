@@ -133,7 +133,7 @@ class People:
         name = f"drawn-{number}.png"
         look = hashlib.sha256(name.encode()).hexdigest()
         details = Details(tone=tone, patient=patient)
-        row = NewImage(name, look, 1, number, digest, look[:16], WIDTH, HEIGHT, None, details)
+        row = NewImage(name, look, 1, number, digest, look[:16], WIDTH, HEIGHT, details=details)
         self.catalogue.images.add(self._dataset_id, [row], "manager")
         return self.catalogue.images.find(name).id
 

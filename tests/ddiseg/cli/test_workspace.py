@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -258,6 +259,7 @@ def test_status__counts_and_next_step(
         "round_holder": None,
         "leaks": [],
         "study": {},
+        "photographs_missing": False,
         "next": wording,
         "to_do": {
             "data_manager": [{"command": each, "why": wording} for each in commands],
@@ -390,3 +392,12 @@ def test_verify__repair_is_offered_for_what_it_settles(here: Run, filled: Worksp
     assert done.status == 0
     assert done.out.splitlines()[1].startswith("  repaired  the hold-out set: 1 image excluded")
     assert here("verify").status == 0
+
+
+def test_status__store_is_gone(here: Run, filled: Workspace) -> None:
+    assert "missing" not in here("status").out
+    shutil.rmtree(filled.root / "store")
+    assert here("status").out.splitlines()[-1] == (
+        "photographs are missing from the store: run 'ddiseg verify'"
+    )
+    assert here("status", "--output", "json").json["photographs_missing"] is True

@@ -19,6 +19,7 @@ from ddiseg.images import open_photograph
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.outcomes import Outcome
 from ddiseg.workspace.store import Kind
+from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
 
 
@@ -294,3 +295,24 @@ def test_open_photograph__any_damage_is_told(kind: str) -> None:
             outcomes.add(str(error).count("\n"))
     assert outcomes <= {3, 0}
     assert 0 in outcomes
+
+
+def test_import__folder_in_the_store_refuses_that_photograph_alone(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    PLAIN.save(folder / "a.png")
+    import_photographs(workspace, folder)
+    PLAIN.rotate(180).save(folder / "b.png")
+    digest = workspace.catalogue.images.find("a.png").content_hash
+    path = Path(workspace.store.path(Kind.IMAGE, digest))
+    path.unlink()
+    path.mkdir()
+    done = import_photographs(workspace, folder)
+    outcomes = {each.name: each.outcome for each in done.outcomes}
+    assert outcomes == {"a.png": Outcome.REFUSED, "b.png": Outcome.ADDED}
+    (refused,) = [each.note for each in done.outcomes if each.outcome is Outcome.REFUSED]
+    assert "is a folder, and the store keeps a file there" in refused
+    assert "space" not in refused
+    assert [p.line for p in verify(workspace).problems if "is a folder" in p.line]

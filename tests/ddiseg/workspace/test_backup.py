@@ -12,15 +12,18 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from alembic import command
 
+from ddiseg import images
 from ddiseg.catalogue.database import Database, _alembic
 from ddiseg.catalogue.leases import SERVE
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.workspace.backup import Reason, backup, new_name, newest, roll_backup
 from ddiseg.workspace.restore import restore
 from ddiseg.workspace.settings import find_setting
+from ddiseg.workspace.store import Kind
 from ddiseg.workspace.verify import Part, verify
 from ddiseg.workspace.workspace import Workspace
 
@@ -313,3 +316,35 @@ def test_postgresql__emptied_database_is_lost(
             WorkspaceError, match=r"is lost, its database is an empty database: .*pg_r"
         ):
             work(tmp_path / "w")
+
+
+def test_restore__catalogue_of_another_workspace(filled: Workspace, tmp_path: Path) -> None:
+    """Its photographs are not in the store: refused, unless it is forced, and told."""
+    file = backup(filled)
+    other = Workspace.create(tmp_path / "other")
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    other.store.put(Kind.IMAGE, images.content_hash(pixels), images.encode_png(pixels))
+    with pytest.raises(InputError, match=r"0 of 3 photographs .* another workspace"):
+        restore(other.root, file)
+    assert _names(other) == []
+    assert not list((other.root / "backups").glob("*"))
+    done = restore(other.root, file, force=True)
+    assert (done.stored, done.expected, done.images) == (0, 3, 3)
+
+
+def test_restore__store_is_lost_too(filled: Workspace) -> None:
+    file = backup(filled)
+    shutil.rmtree(filled.root / "store")
+    done = restore(filled.root, file)
+    assert (done.stored, done.expected) == (0, 3), "its own, as far as an empty store can tell"
+
+
+def test_damaged_catalogue__newest_backup_is_named(filled: Workspace) -> None:
+    file = backup(filled)
+    catalogue = _catalogue(filled)
+    filled.catalogue.close()
+    for each in catalogue.parent.glob(f"{catalogue.name}-*"):
+        each.unlink()
+    catalogue.write_bytes(catalogue.read_bytes()[:20_000])
+    with pytest.raises(WorkspaceError, match=f"malformed; .*ddiseg restore {file}"):
+        Workspace.open(filled.root).catalogue.images.select()

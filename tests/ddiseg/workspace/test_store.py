@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ddiseg.errors import WorkspaceError
+from ddiseg.errors import OccupiedError, WorkspaceError
 from ddiseg.workspace.store import Kind, Store
 from tests.wording import Refusal
 
@@ -129,3 +129,12 @@ def test_put__path_is_a_file(folder: Store, tmp_path: Path, at: str, refusal: Re
 def test_store__unknown_protocol(url: str) -> None:
     with pytest.raises(WorkspaceError, match=f"store {url} can't be used"):
         Store(url)
+
+
+def test_folder_in_the_place_of_a_file(folder: Store) -> None:
+    path = Path(folder.path(Kind.IMAGE, DIGEST))
+    path.mkdir(parents=True)
+    for use in (folder.exists, folder.get, lambda *args: folder.put(*args, b"x")):
+        with pytest.raises(OccupiedError, match="is a folder, and the store keeps a file there"):
+            use(Kind.IMAGE, DIGEST)
+    assert path.is_dir()
