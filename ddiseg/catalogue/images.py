@@ -26,7 +26,7 @@ from ddiseg.catalogue.tables import (
     Thumbnail,
 )
 from ddiseg.errors import InputError, NotFoundError
-from ddiseg.outcomes import FileOutcome, Outcome, counted
+from ddiseg.outcomes import FileOutcome, Note, Outcome, counted
 
 #: Prefix of a `malignant_source` that derives malignancy from the diagnosis.
 FROM_DIAGNOSIS = "diagnosis: "
@@ -393,12 +393,12 @@ def _add_all(
 def _see_again(session: Session, source: Source, new: NewImage) -> FileOutcome:
     known = session.get_one(Image, source.image_id)
     if known.content_hash != new.content_hash:
-        return FileOutcome(
-            new.path,
-            Outcome.REFUSED,
-            f"another photograph was imported under this name (image #{known.id}); "
-            "nothing is overwritten: import the new one under a new name, or into another --dataset",
+        start = "another photograph was imported under this name"
+        rest = (
+            "nothing is overwritten: import the new one under a new name, or into another --dataset"
         )
+        why = Note(f"{start} (image #{known.id}); {rest}", f"{start}; {rest}")
+        return FileOutcome.noted(new.path, Outcome.REFUSED, [why])
     source.file_hash, source.size, source.modified_ns = new.file_hash, new.size, new.modified_ns
     source.orientation = new.orientation or source.orientation
     return FileOutcome(new.path, Outcome.UNCHANGED)
@@ -407,16 +407,19 @@ def _see_again(session: Session, source: Source, new: NewImage) -> FileOutcome:
 def _add_one(
     session: Session, dataset_id: int, new: NewImage, image: Image, first: bool, actor: str
 ) -> FileOutcome:
-    note = None
+    notes = []
     event = Event(actor=actor, image_id=image.id, detail={"path": new.path})
     session.add(event)
     if first:
         event.kind, event.state_after = "import", State.NEW.value
     else:
         event.kind = "duplicate"
-        note = f"the same photograph as {image.name} (#{image.id}): one image, two names"
+        same = f"the same photograph as {image.name} (#{image.id}): one image, two names"
+        notes.append(Note(same, "the same photograph as another file: one image, two names"))
         if contradicted := _differences(image, new.details):
-            note += f"; its {', '.join(contradicted)} not used: that of the first file is kept"
+            notes.append(
+                Note(f"its {', '.join(contradicted)} not used: that of the first file is kept")
+            )
     session.add(
         Source(
             dataset_id=dataset_id,
@@ -429,7 +432,7 @@ def _add_one(
             orientation=new.orientation,
         )
     )
-    return FileOutcome(new.path, Outcome.ADDED, note)
+    return FileOutcome.noted(new.path, Outcome.ADDED, notes)
 
 
 def _differences(image: Image, new: Details) -> Differences:

@@ -7,11 +7,19 @@ from typing import Any
 
 import click
 
-from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar, report_outcomes
+from ddiseg.cli.common import (
+    Command,
+    Settings,
+    listed_in,
+    pass_settings,
+    progress_bar,
+    report_outcomes,
+)
 from ddiseg.cli.import_coco import (
     as_dict,
     describe,
     import_coco_file,
+    leak_lines,
     mask_options,
     photograph_options,
     summary,
@@ -66,8 +74,14 @@ def import_(
     workspace = settings.open()
     with progress_bar("Importing") as progress:
         done = import_photographs(workspace, path, **described, progress=progress)
+    listed = listed_in(workspace.root, done.outcomes, "files")
     report_outcomes(
-        settings, done.outcomes, "files", strict=strict, extra=as_dict(done), lines=summary(done)
+        settings,
+        done.outcomes,
+        "files",
+        strict=strict,
+        extra=as_dict(done),
+        lines=[*listed, *summary(done), *leak_lines(done)],
     )
 
 

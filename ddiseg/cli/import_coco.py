@@ -190,9 +190,10 @@ def _report(
         )
     elif done.masks:
         lines += outcome_lines(done.masks, "masks")
-        lines += listed_in(workspace.root, done.masks, "masks")
     else:
         lines.append("the file has no masks")
+    lines += listed_in(workspace.root, [*photographs.outcomes, *done.masks], "images and masks")
+    lines += leak_lines(photographs)
     data = {
         **outcomes_dict(photographs.outcomes),
         **as_dict(photographs),
@@ -228,12 +229,21 @@ def summary(done: PhotographImport) -> list[str]:
     if done.rows_without_file:
         lines.append(f"rows of the metadata without a file in the folder: {done.rows_without_file}")
     if done.files_without_row:
-        lines.append(
-            f"{counted(len(done.files_without_row), 'file')} of unknown tone, without a row in the metadata: "
-            + _some(done.files_without_row)
-        )
-    lines += _alike(done.near_duplicates)
-    return lines + [f"LEAK: {line}" for line in done.leaks]
+        lines.append(_without_row(done) + _some(done.files_without_row))
+    return lines + _alike(done.near_duplicates)
+
+
+def _without_row(done: PhotographImport) -> str:
+    files = counted(len(done.files_without_row), "file")
+    if done.tones_unknown == len(done.files_without_row):
+        return f"{files} of unknown tone, without a row in the metadata: "
+    unknown = f", {done.tones_unknown} of them of unknown tone" if done.tones_unknown else ""
+    return f"{files} without a row in the metadata{unknown}; what is known of them stays: "
+
+
+def leak_lines(done: PhotographImport) -> list[str]:
+    """Return the lines on sets of images that the import joined; they come last, where they are seen."""
+    return [f"LEAK: {line}" for line in done.leaks]
 
 
 def _alike(pairs: Sequence[SimilarPair]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,6 +31,7 @@ from ddiseg.ingest.metadata import Columns, read_metadata
 from ddiseg.ingest.near_duplicates import link_near_duplicates
 from ddiseg.outcomes import (
     FileOutcome,
+    Note,
     Outcome,
     Progress,
     map_batches,
@@ -67,6 +69,7 @@ class PhotographImport:
     outcomes: list[FileOutcome]
     rows_without_file: int
     files_without_row: list[str]
+    tones_unknown: int  #: of the files without a row
     near_duplicates: list[SimilarPair]
     notes: list[str]
     leaks: list[str]  #: sets of images that this import joined with what they must be apart from
@@ -174,11 +177,13 @@ def import_files(
     outcomes = job.run(files, progress)
     changed = any(o.outcome in (Outcome.ADDED, Outcome.REPAIRED) for o in outcomes)
     taken = [o.name for o in outcomes if o.outcome is not Outcome.REFUSED]
+    without_row = [name for name in taken if name not in matched.details]
     return PhotographImport(
         dataset=dataset,
         outcomes=matched.refused_rows + outcomes,
         rows_without_file=matched.rows_without_file,
-        files_without_row=[name for name in taken if name not in matched.details],
+        files_without_row=without_row,
+        tones_unknown=job.tones_unknown(without_row),
         near_duplicates=_near_duplicates(workspace, job.added),
         notes=[
             *_dataset_changes(known, facts),
@@ -254,7 +259,7 @@ class _StoredPhotograph:
     file: FoundFile
     image: NewImage | None = None
     changes: tuple[str, ...] = ()  #: what was done to get plain pixels
-    repair: str | None = None  #: what was wrong with the stored photograph
+    repair: Note | None = None  #: what was wrong with the stored photograph
     refusal: str | None = None
 
 
@@ -282,6 +287,12 @@ class _PhotographImporter:
         ids = sorted({sources[path].image_id for path in paths})
         return self.workspace.catalogue.images.select(ids=ids)
 
+    def tones_unknown(self, paths: Sequence[str]) -> int:
+        """Return how many imported files are of images of unknown tone."""
+        tones = {image.id: image.tone for image in self.stored(paths)}
+        sources = self.sources()
+        return sum(tones[sources[path].image_id] == "unknown" for path in paths)
+
     def run(self, files: Sequence[FoundFile], progress: Progress) -> list[FileOutcome]:
         outcomes: list[FileOutcome] = []
         progress(0, len(files))
@@ -307,7 +318,7 @@ class _PhotographImporter:
             return _StoredPhotograph(file, refusal=str(error))
 
     def read(
-        self, file: FoundFile, known: KnownSource | None, repair_reason: str | None
+        self, file: FoundFile, known: KnownSource | None, repair_reason: Note | None
     ) -> _StoredPhotograph:
         """Read and store one photograph; raises InputError where it can't be read."""
         with one_file():
@@ -338,19 +349,21 @@ class _PhotographImporter:
         )
         return _StoredPhotograph(file, image, opened.changes, repair_reason)
 
-    def repair_reason(self, file: FoundFile, known: KnownSource) -> str | None:
+    def repair_reason(self, file: FoundFile, known: KnownSource) -> Note | None:
         """Return why the photograph of a known file needs a repair; None where it needs none."""
         if known.in_place is None:
             store = self.workspace.store
             if not store.exists(Kind.IMAGE, known.content_hash):
-                return "its stored copy was missing"
+                return Note("its stored copy was missing")
             # Its size and time tell nothing about damage; reading is a fifth of a first import.
             intact = is_intact(store, Kind.IMAGE, known.content_hash)
-            return None if intact else "its stored copy was damaged"
+            return None if intact else Note("its stored copy was damaged")
         if not os.path.isfile(known.in_place):
-            return f"it was no longer at {known.in_place}"
+            return Note(
+                f"it was no longer at {known.in_place}", "it was no longer where it was referenced"
+            )
         if known.in_place == str(file.place) and not self.in_place:
-            return "copied to the store, where it was only referenced"
+            return Note("copied to the store, where it was only referenced")
         return None
 
     def catalogue(self, batch: Sequence[_StoredPhotograph]) -> list[FileOutcome]:
@@ -372,16 +385,15 @@ class _PhotographImporter:
             return FileOutcome(path, Outcome.UNCHANGED)
         if catalogued.outcome is Outcome.ADDED:
             self.added.add(taken.image.content_hash)
-            return replace(
-                catalogued, note="; ".join(filter(None, (*taken.changes, catalogued.note))) or None
-            )
+            notes = [*map(Note, taken.changes), *catalogued.remarks]
+            return FileOutcome.noted(path, catalogued.outcome, notes)
         if catalogued.outcome is Outcome.UNCHANGED and taken.repair:
             known = self.known[path]
             if known.in_place != taken.image.in_place:
                 self.workspace.catalogue.images.move(
                     known.image_id, taken.image.in_place, self.actor
                 )
-            return FileOutcome(path, Outcome.REPAIRED, taken.repair)
+            return FileOutcome.noted(path, Outcome.REPAIRED, [taken.repair])
         return catalogued
 
     def correct(self, outcomes: list[FileOutcome]) -> list[FileOutcome]:
@@ -399,16 +411,17 @@ class _PhotographImporter:
             ids, [details[path] for path, _ in known]
         )
         stored = {image.id: image for image in self.workspace.catalogue.images.select(ids=ids)}
-        notes: dict[str, str] = {}
+        notes: dict[str, list[Note]] = defaultdict(list)
         wrong: list[str] = []
         for (path, source), changes in zip(known, differing, strict=True):
             if changes and not source.first:
-                notes[path] = f"its {', '.join(changes)} not taken: that of the first file counts"
+                kept = f"its {', '.join(changes)} not taken: that of the first file counts"
+                notes[path].append(Note(kept))
                 continue
             if changes:
                 wrong.append(path)
             if source.first and malignancy_kept(stored[source.image_id], details[path]):
-                notes[path] = _kept(stored[source.image_id], details[path])
+                notes[path].append(Note(_kept(stored[source.image_id], details[path])))
         if wrong:
             corrected = self.workspace.catalogue.images.update_details(
                 [self.known[path].image_id for path in wrong],
@@ -416,12 +429,12 @@ class _PhotographImporter:
                 self.actor,
             )
             for path, changes in zip(wrong, corrected, strict=True):
-                notes[path] = "; ".join(filter(None, (_corrections(changes), notes.get(path))))
+                notes[path] = [*_corrections(changes), *notes[path]]
         return [
-            replace(
-                o,
-                outcome=Outcome.REPAIRED if o.name in wrong else o.outcome,
-                note="; ".join(filter(None, (o.note, notes[o.name]))),
+            FileOutcome.noted(
+                o.name,
+                Outcome.REPAIRED if o.name in wrong else o.outcome,
+                [*o.remarks, *notes[o.name]],
             )
             if o.name in notes
             else o
@@ -474,7 +487,14 @@ def _kept(image: Image, new: Details) -> str:
     )
 
 
-def _corrections(changes: Mapping[str, Sequence[object]]) -> str:
-    texts = {k: ["nothing" if v is None else str(v) for v in pair] for k, pair in changes.items()}
-    changed = (f"{k} {a} -> {b}" for k, (a, b) in texts.items() if changes[k][0] != changes[k][1])
-    return f"corrected {', '.join(changed)}"
+def _corrections(changes: Mapping[str, Sequence[object]]) -> list[Note]:
+    """Return a note for each detail of an image that was corrected; the kind is without the values."""
+    notes = []
+    for name, (old, new) in changes.items():
+        if old == new:
+            continue
+        before, after = ("nothing" if value is None else str(value) for value in (old, new))
+        unknown = old is None or (name == "tone" and old == "unknown")
+        what = "filled in" if unknown else "cleared" if new is None else "corrected"
+        notes.append(Note(f"corrected {name} {before} -> {after}", f"{name} {what}"))
+    return notes

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
+from ddiseg.catalogue import Split
 from ddiseg.cli.common import Group, common_options, run
 from ddiseg.cli.import_ import import_
 from ddiseg.cli.masks import masks
@@ -473,3 +474,23 @@ def test_masks_import__many_notes_are_counted_and_all_are_in_a_file(
     assert [line for line in lines if "left out" in line] == [
         "added  17.png: annotation 99 (lesion): a box or keypoints without a segmentation: left out"
     ]
+
+
+def test_import__new_patients_are_one_line_and_leaks_come_last(
+    ddiseg: Any, workspace: Workspace, folder: Any
+) -> None:
+    root = folder(*(f"{n:02}.png" for n in range(30)))
+    assert ddiseg("import", root).status == 0
+    ids = [image.id for image in workspace.catalogue.images.select()]
+    split = dict.fromkeys(ids[:15], Split.TRAINING) | dict.fromkeys(ids[15:], Split.HOLDOUT)
+    workspace.catalogue.splits.decide(split)
+    path = root.parent / "table.csv"
+    path.write_text("file,p\n" + "".join(f"{n:02}.png,P{n % 15}\n" for n in range(30)))
+    lines = ddiseg("import", root, "--metadata", path, "--columns", "image=file,patient=p").out
+    lines = lines.splitlines()
+    assert lines[1] == "  repaired  30 files: patient filled in (00.png, 01.png, 02.png, ...)"
+    assert lines[2].startswith("all notes are in ")
+    notes = Path(lines[2].removeprefix("all notes are in ")).read_text().splitlines()
+    assert notes[0] == "repaired  00.png: corrected patient nothing -> P0"
+    assert len(notes) == 30
+    assert lines[-1].startswith("LEAK: ")

@@ -15,7 +15,7 @@ from ddiseg.ingest import ddi
 from ddiseg.ingest.diagnoses import MalignantDiagnoses
 from ddiseg.ingest.metadata import Key
 from ddiseg.ingest.photographs import PhotographImport, import_photographs
-from ddiseg.outcomes import Outcome, count
+from ddiseg.outcomes import Outcome, count, fold
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 from tests.wording import Refusal
@@ -287,7 +287,7 @@ def test_import__a_derived_malignancy_goes_with_the_diagnosis(
     assert workspace.catalogue.images.find("a.png").malignant is verdict
     assert workspace.catalogue.images.find("b.png").malignant is False, "its diagnosis stands"
     new = "nothing" if verdict is None else verdict
-    assert f"diagnosis {before} -> {after}, malignant {before == 'mel'} -> {new}" in note(
+    assert f"diagnosis {before} -> {after}; corrected malignant {before == 'mel'} -> {new}" in note(
         done, "a.png"
     )
 
@@ -592,3 +592,25 @@ def test_import__defaults_keep_licence_and_source(workspace: Workspace, folder: 
     told = "source of dataset 'mine' changed: https://ddi-dataset.github.io -> here"
     assert run(source="here") == ("CC0", "here", [told])
     assert run() == ("CC0", "here", [])
+
+
+def test_import__corrections_are_counted_by_kind(workspace: Workspace, folder: Any) -> None:
+    root = folder("a.png", "b.png", "c.png")
+    import_photographs(workspace, root, **table(root, "a.png,3,,", "b.png,3,,", "c.png,3,,P0"))
+    done = import_photographs(
+        workspace, root, **table(root, "a.png,3,,P1", "b.png,3,,P2", "c.png,3,,P3")
+    )
+    assert note(done, "a.png") == "corrected patient nothing -> P1"
+    kinds = [(group.note, group.names) for group in fold(done.outcomes)]
+    assert kinds == [
+        ("patient filled in", ("a.png", "b.png")),
+        ("corrected patient P0 -> P3", ("c.png",)),
+    ]
+
+
+def test_import__files_without_a_row_keep_their_tone(workspace: Workspace, folder: Any) -> None:
+    root = folder("a.png", "b.png", "c.png")
+    first = import_photographs(workspace, root, **table(root, "a.png,3,,", "b.png,3,,"))
+    assert (first.files_without_row, first.tones_unknown) == (["c.png"], 1)
+    again = import_photographs(workspace, root, **table(root, "a.png,3,,"))
+    assert (again.files_without_row, again.tones_unknown) == (["b.png", "c.png"], 1)
