@@ -166,6 +166,12 @@ def one_file() -> Iterator[None]:
         ) from error
 
 
+def images_in_groups(images: int, groups: int) -> str:
+    """Return "12 images in 9 groups (...)": where patients are not known, groups are no patients."""
+    by = "by patient, lesion and near-duplicates; an image without is a group of its own"
+    return f"{counted(images, 'image')} in {counted(groups, 'group')} ({by})"
+
+
 #: Called with (done, total) as a long job goes on.
 Progress = Callable[[int, int], None]
 

@@ -10,7 +10,7 @@ import click
 
 from annotation_protocol import load_protocol
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar
-from ddiseg.outcomes import counted
+from ddiseg.outcomes import counted, images_in_groups
 
 if TYPE_CHECKING:
     from annotation_protocol.estimates import Estimate
@@ -85,9 +85,9 @@ def _tables(found: Agreement) -> list[str]:
     }
     kappas = {label: [group.means["kappa"]] for label, group in groups.items()}
     return [
-        f"{counted(found.overall.pairs, 'pair')} of masks, of {counted(found.overall.images, 'image')} "
-        f"of {counted(found.overall.patients, 'patient')}",
-        f"Means over images; [ ] is the 95% interval over patients, from {MIN_GROUPS} on.",
+        f"{counted(found.overall.pairs, 'pair')} of masks, of "
+        f"{images_in_groups(found.overall.images, found.overall.patients)}",
+        f"Means over images; [ ] is the 95% interval over groups, from {MIN_GROUPS} on.",
         *(f"note: {note}" for note in found.notes),
         *_table("Overlap by class", ["Dice", "IoU"], overlaps, 3),
         *_table(
@@ -106,7 +106,7 @@ def _table(
     """A table whose rows each hold estimates of the same images."""
     width = max(map(len, rows), default=0)
     lines = ["", title]
-    lines.append(_line("", headings, "n images", "patients", width))
+    lines.append(_line("", headings, "n images", "groups", width))
     for label, estimates in rows.items():
         cells = [each.text(f".{decimals}f") for each in estimates]
         lines.append(_line(label, cells, str(estimates[0].n), str(estimates[0].groups), width))

@@ -17,7 +17,7 @@ from ddiseg.cli.common import (
 )
 from ddiseg.cli.malignancy import evaluate_malignancy, malignancy_flag
 from ddiseg.cli.params import geometry_options, read_geometry
-from ddiseg.outcomes import counted
+from ddiseg.outcomes import counted, images_in_groups
 
 if TYPE_CHECKING:
     from ddiseg.outcomes import FileOutcome
@@ -113,7 +113,7 @@ def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
 
     models = ", ".join(f"{name} ({n})" for name, n in result["models"].items())
     lines = [
-        f"{counted(result['n_images'], 'image')} of {counted(result['patients'], 'patient')} against "
+        f"{images_in_groups(result['n_images'], result['patients'])} against "
         f"{_truth(result)}; predictions by {models}",
         f"left out: {result['learned_from']} that the model learned from, {result['same_group']} of their groups, {result['without_prediction']} without a prediction, "
         f"{counted(len(refused), 'truth')} refused",
@@ -121,7 +121,7 @@ def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
         *(f"note: {note}" for note in result["notes"]),
         "",
         f"{'tone':<9}{'class':<12}{'IoU mean [95% interval]':<30}{'IoU pooled [95% interval]':<30}"
-        f"{'Dice mean [95% interval]':<30}{'n images':<10}patients",
+        f"{'Dice mean [95% interval]':<30}{'n images':<10}groups",
     ]
     for tone, scores in [("all", result["classes"]), *result["by_tone"].items()]:
         for name, s in scores.items():

@@ -15,7 +15,7 @@ from ddiseg.cli.common import (
     progress_bar,
 )
 from ddiseg.cli.params import parse_states
-from ddiseg.outcomes import counted
+from ddiseg.outcomes import images_in_groups
 
 if TYPE_CHECKING:
     from ddiseg.outcomes import FileOutcome
@@ -95,7 +95,7 @@ def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
     from annotation_protocol.estimates import ClassEstimates
 
     lines = [
-        f"{counted(result['n_images'], 'image')} of {counted(result['patients'], 'patient')}, predicted by "
+        f"{images_in_groups(result['n_images'], result['patients'])}, predicted by "
         f"{result['model']}; "
         f"{result['without_lesion']} of them without a lesion",
         f"left out: {result['learned_from']} that the model learned from, {result['same_group']} of their "
@@ -103,7 +103,7 @@ def _table(result: dict[str, Any], refused: Sequence[FileOutcome]) -> str:
         *folded_lines(refused, "images"),
         "",
         f"{'change':<17}{'tone':<9}{'IoU mean [95% interval]':<30}{'Dice mean [95% interval]':<30}"
-        f"{'n images':<10}patients",
+        f"{'n images':<10}groups",
     ]
     for change, by_tone in result["by_change"].items():
         name = f"{change}*" if change == result["control"] else change

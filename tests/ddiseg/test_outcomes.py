@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from ddiseg.outcomes import FileOutcome, Outcome, fold, halves, nothing_taken, reasons_in_words
+from ddiseg.outcomes import (
+    FileOutcome,
+    Outcome,
+    fold,
+    halves,
+    images_in_groups,
+    nothing_taken,
+    reasons_in_words,
+)
 
 A = FileOutcome("a.png", Outcome.REFUSED, "is no mask")
 B = FileOutcome("b.png", Outcome.REFUSED, "is too large")
@@ -68,3 +76,8 @@ def test_reasons_in_words__the_most_frequent_first(wording: SnapshotAssertion) -
 )
 def test_nothing_taken(outcomes: list[FileOutcome], expected: bool) -> None:
     assert nothing_taken(outcomes) is expected
+
+
+def test_images_in_groups__are_not_called_patients() -> None:
+    text = images_in_groups(12, 1)
+    assert text.startswith("12 images in 1 group (by patient, ")
