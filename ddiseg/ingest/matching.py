@@ -32,6 +32,7 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
 
     A row with another ending (a.png for a.jpg, where photographs were converted) is matched to
     the file that no row names exactly, with a note; a.jpg.png is another photograph than a.jpg.
+    So is one whose path ends in the whole path of a file, unless it leads out of the folder.
     Equal rows of one file are one row; if they contradict each other, the file has a
     fault. So has every file of a name that several have, where a row gives only the name.
     """
@@ -56,15 +57,31 @@ def match_rows(metadata: Metadata, files: Sequence[FoundFile]) -> Matched:
             rows_of[paths[0]].append(row)
         else:
             unmatched.append((row.image, row))
-    other_ending = []
+    other_ending, below = [], []
+    by_path = {key: f.path for f in files for key in (name_key(f.path), name_key(f.path_stem))}
     named = {*rows_of, *matched.faults}
+    tails: dict[str | None, set[str]] = defaultdict(
+        set
+    )  # foo/a.png and bar/a.png: neither is a.png
+    for name, _ in unmatched:
+        tails[_tail(name, by_path)].add(name)
     for name, row in unmatched:
+        tail = _tail(name, by_path)
+        if tail is not None and tail not in named and tails[tail] == {name}:
+            rows_of[tail].append(row)
+            below.append(f"{name} for {tail}")
+            continue
         paths = _with_another_ending(name, by_key) if name.lower().endswith(images.ENDINGS) else []
         if len(paths) == 1 and paths[0] not in named:
             rows_of[paths[0]].append(row)
             other_ending.append(f"{name} for {paths[0]}")
         else:
             matched.rows_without_file += 1
+    if below:
+        matched.notes.append(
+            f"{metadata.name}: {counted(len(below), 'row')} with folders above those of the file: "
+            + _some(below)
+        )
     if other_ending:
         matched.notes.append(
             f"{metadata.name}: {counted(len(other_ending), 'row')} with another ending than the file: "
@@ -117,6 +134,16 @@ def _unusable(metadata: Metadata) -> str:
     first, *others = metadata.rows
     more = f"; {counted(len(others), 'more row')} can't be used" if others else ""
     return f"line {first.line}: {first.fault}{more}"
+
+
+def _tail(name: str, by_path: Mapping[str, str]) -> str | None:
+    """Return the file whose whole path a longer path ends in; the table may be of a folder further up."""
+    key = name_key(name)
+    while "/" in key:
+        key = key.partition("/")[2]
+        if key in by_path:
+            return by_path[key]
+    return None
 
 
 def _with_another_ending(name: str, by_key: Mapping[str, list[str]]) -> list[str]:

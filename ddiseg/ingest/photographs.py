@@ -29,6 +29,7 @@ from ddiseg.ingest.id_notes import id_notes
 from ddiseg.ingest.matching import Matched, match_rows, refuse_other_photographs
 from ddiseg.ingest.metadata import Columns, read_metadata
 from ddiseg.ingest.near_duplicates import link_near_duplicates
+from ddiseg.ingest.own_release import is_release
 from ddiseg.outcomes import (
     FileOutcome,
     Note,
@@ -104,6 +105,7 @@ def import_photographs(
         WorkspaceError: the store or catalogue can't be written; what was finished is kept.
     """
     listing = list_folder(folder, images.ENDINGS)
+    listing, left = _photographs_of_release(listing, folder)
     if not listing.files:
         raise InputError(
             f"{folder} has no photographs: no file ends in {', '.join(images.ENDINGS)}"
@@ -130,7 +132,7 @@ def import_photographs(
     return replace(
         done,
         files_without_row=done.files_without_row if metadata else [],
-        notes=done.notes + _other_files(listing, folder, metadata),
+        notes=done.notes + left + _other_files(listing, folder, metadata),
     )
 
 
@@ -470,6 +472,26 @@ def _near_duplicates(workspace: Workspace, added: set[str]) -> list[SimilarPair]
         for pair in pairs
     ]
     return sorted(found, key=lambda pair: not pair.new)
+
+
+def _photographs_of_release(listing: Listing, folder: Path) -> tuple[Listing, list[str]]:
+    """Return the photographs of a release of ddiseg without its masks, with a note; else all files.
+
+    Raises:
+        InputError: a release without photographs.
+    """
+    if not is_release(folder):
+        return listing, []
+    photographs = tuple(f for f in listing.files if f.path.startswith("images/"))
+    if not photographs:
+        raise InputError(
+            f"{folder} is a release of ddiseg without photographs: give the folder of the photographs "
+            "to 'ddiseg import', and this one to 'ddiseg masks import'"
+        )
+    taken = "a release of ddiseg: only the photographs in its images/ are taken"
+    left = len(listing.files) - len(photographs)
+    masks = f"; pictures left, its masks: {left}" if left else ""
+    return Listing(photographs, ()), [f"{taken}{masks}"]
 
 
 def _other_files(listing: Listing, folder: Path, metadata: Path | None) -> list[str]:

@@ -614,3 +614,24 @@ def test_import__files_without_a_row_keep_their_tone(workspace: Workspace, folde
     assert (first.files_without_row, first.tones_unknown) == (["c.png"], 1)
     again = import_photographs(workspace, root, **table(root, "a.png,3,,"))
     assert (again.files_without_row, again.tones_unknown) == (["b.png", "c.png"], 1)
+
+
+def test_import__release_without_its_masks(workspace: Workspace, folder: Any) -> None:
+    """Rows of its table match in its folder and in images/ alone, by the tail of their path."""
+    root = folder("images/a.png", "images/b.png", "masks/a.png", "masks/b.png", name="release")
+    (root / "ddiseg-release.json").write_text('{"files": [], "format": "png"}')
+    rows = ("images/a.png,3,,", "images/b.png,5,,", "x/c.png,5,,", "y/c.png,3,,")
+    done = import_photographs(workspace, root, **table(root, *rows))
+    assert told(done) == {"images/a.png": ADDED, "images/b.png": ADDED}
+    assert (
+        "a release of ddiseg: only the photographs in its images/ are taken; pictures left, its masks: 2"
+        in done.notes
+    )
+    (root / "images/b.png").rename(root / "images/c.png")
+    done = import_photographs(workspace, root / "images", dataset="again", **table(root, *rows))
+    assert set(told(done)) == {"a.png", "c.png"}
+    assert done.files_without_row == ["c.png"], "x/c.png or y/c.png"
+    assert (
+        "table.csv: 1 row with folders above those of the file: images/a.png for a.png"
+        in done.notes
+    )
