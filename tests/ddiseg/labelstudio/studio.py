@@ -90,8 +90,8 @@ class Studio:
                     digest,
                     look[:16],
                     *size,
-                    str(in_place) if in_place else None,
-                    Details(tone=tone),
+                    in_place=str(in_place) if in_place else None,
+                    details=Details(tone=tone),
                 )
             )
         self.catalogue.images.add(self._dataset, rows, "manager")
