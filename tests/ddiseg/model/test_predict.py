@@ -102,7 +102,7 @@ def test_prelabel__missing_photograph_does_not_stop_the_rest(
     _, outcomes = prelabel(spots, spots.catalogue.images.select(states=[State.NEW]))
     refused = [o for o in outcomes if o.outcome is Outcome.REFUSED]
     assert [o.name for o in refused] == ["5.png"]
-    assert "missing from the store" in str(refused[0].note)
+    assert "the stored file is missing" in str(refused[0].note)
     assert len(outcomes) == 5
 
 

@@ -188,7 +188,7 @@ def test_mask_missing_from_the_store__says_so(desk: Desk, served: Served) -> Non
     desk.workspace.store._fs.rm(path)
     answer = served.predict(asked(task))
     assert answer["results"] == [[]]
-    assert "missing from the store" in _reasons(answer)[0]
+    assert "the stored file is missing" in _reasons(answer)[0]
     assert desk.task(task.remote_id or 0).arm == Arm.BARE
 
 
@@ -241,7 +241,7 @@ def test_missing__its_photograph_too(trained: Desk, serve: Serve) -> None:
     answer = served.predict(*map(asked, tasks))
     assert answer["results"][0] == []
     assert answer["results"][1]["result"]
-    assert "missing from the store" in _reasons(answer)[0]
+    assert "the stored file is missing" in _reasons(answer)[0]
 
 
 class _SlowPredictor:

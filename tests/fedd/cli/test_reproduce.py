@@ -149,7 +149,7 @@ def test_paper_plan__on_a_folder_of_the_papers_layout(
     assert not (tmp_path / "out" / "ablation").exists(), "with --only, only where it is asked for"
     text = (tmp_path / "out" / "table.md").read_text()
     assert "5 % (30 photographs)" in text
-    assert "n = 30<br>paper 0.780" in text
+    assert "n = 30 images of 30 patients<br>paper 0.780" in text
     again = _paper_run(ddi, weights, tmp_path / "out", *words)
     assert "4 of 52 cells done, 0 in this run" in again.output
     other = _paper_run(ddi, weights, tmp_path / "out", *words, "--precision", "bfloat16")
