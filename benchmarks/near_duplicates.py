@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
+from annotation_protocol.phantoms.phantoms import TONES, draw_scene, render
 from benchmarks.timing import seconds
 from ddiseg import images, near_duplicates
 from ddiseg.near_duplicates import MIN_CORRELATION, Index, compare, signatures, thumbnail
@@ -30,6 +31,9 @@ BITS = 4
 
 #: Images of the catalogue for the time of an import of `NEW` more.
 MANY, NEW = 100_000, 1_000
+
+#: Phantoms of each tone: pad300 has one photograph of dark skin.
+PHANTOMS = 200
 
 Picture = Image.Image
 
@@ -73,6 +77,7 @@ def main() -> None:
         pictures = [Image.open(DATA / "images" / name).convert("RGB") for name in names]
         print(f"{'thresholds chosen on' if chosen_on else 'figures of'}: {len(names)} photographs")
         _report(pictures, [patients[name] for name in names])
+    _report_phantoms()
     _time()
 
 
@@ -119,6 +124,24 @@ def _report(pictures: list[Picture], patients: list[str]) -> None:
         f"  precision of all pairs of copies: {1 - false_pairs / total:.4f} "
         f"({false_pairs} of {total} of different patients)"
     )
+
+
+def _report_phantoms() -> None:
+    """Print the confirmed pairs of phantoms by tone: all of them are different pictures."""
+    for tone in TONES:
+        rng = np.random.default_rng(0)
+        pictures = [
+            Image.fromarray(render(draw_scene(rng, tone), rng).photograph) for _ in range(PHANTOMS)
+        ]
+        small = _thumbnails(pictures)
+        pairs = [
+            (first, int(second))
+            for first, near in enumerate(Index(signatures(small)).near(signatures(small)))
+            for second in near
+            if first < second
+        ]
+        wrong = sum(compare(small[i], small[j])[0] >= MIN_CORRELATION for i, j in pairs)
+        print(f"  {PHANTOMS} phantoms of tone {tone}: {wrong} wrong pairs of {len(pairs)} proposed")
 
 
 def _time() -> None:

@@ -8,8 +8,8 @@ Three steps, each cheaper by image and dearer by pair than the one before:
 2. The signed coefficients say which of the eight turns would fit; most proposals fit none.
 3. Thumbnails, 48 x 48 grey levels, are laid over each other in the turns and crops that remain, first
    at a third of their size. The correlation of their gradients confirms a pair. Gradients, because
-   all photographs of a dark spot on light skin resemble each other in their grey levels; and of
-   these the roots, because on dark skin the edge of a ruler outweighs everything else.
+   all photographs of a dark spot on light skin resemble each other in their grey levels; and none counts
+   for more than their mean, because on dark skin the edge of a ruler outweighs everything else.
 
 Arrays: thumbnails (N, 48, 48) uint8; signatures (N, 72) uint8.
 """
@@ -47,7 +47,7 @@ MIN_COARSE = 0.9
 MIN_CORRELATION = 0.75
 
 #: The same at a third of the size, where different pictures resemble each other more.
-_MIN_SMALL = 0.72
+_MIN_SMALL = 0.65
 
 #: Parts of a side that a crop may leave out at one edge.
 _CROPS = (0.0, 0.025, 0.05)
@@ -226,10 +226,11 @@ def _cropped_scores(whole: NDArray[np.float32], part: NDArray[np.float32]) -> ND
 
 
 def _gradients(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the roots of central differences along both axes, of length 1, without the finest grain."""
+    """Return central differences along both axes, none above their mean, of length 1; no finest grain."""
     across = (pictures[..., 2:] - pictures[..., :-2])[..., 1:-1, :]
     down = (pictures[..., 2:, :] - pictures[..., :-2, :])[..., :, 1:-1]
     both = np.stack([across, down], -3).reshape(*pictures.shape[:-2], -1)
-    both = np.copysign(np.sqrt(np.abs(both)), both)
+    mean = np.abs(both).mean(axis=-1, keepdims=True)
+    both = np.clip(both, -mean, mean)
     length = np.linalg.norm(both, axis=-1, keepdims=True)
     return np.asarray(both / np.maximum(length, 1e-6), np.float32)

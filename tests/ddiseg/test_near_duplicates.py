@@ -103,6 +103,24 @@ def test_compare__other_pictures() -> None:
             assert compare(first, second)[0] < MIN_CORRELATION - 0.1
 
 
+def _dark_skin(seed: int) -> NDArray[np.uint8]:
+    """Smooth dark skin with a bright ruler along an edge, the same ruler for every seed."""
+    skin = np.random.default_rng(seed).integers(30, 55, (6, 6, 3), np.uint8)
+    picture = np.asarray(Image.fromarray(skin).resize((240, 240), Image.Resampling.BICUBIC)).copy()
+    picture[:, :28] = 230
+    picture[8::20, 16:28] = 20
+    return picture
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_compare__a_ruler_on_dark_skin_makes_no_pair(turn: int) -> None:
+    first = thumbnail(_dark_skin(1))
+    other = np.ascontiguousarray(np.rot90(_dark_skin(2), turn))
+    copy = np.ascontiguousarray(np.rot90(_dark_skin(1), turn))
+    assert compare(first, thumbnail(other))[0] < MIN_CORRELATION
+    assert compare(first, thumbnail(copy))[0] > 0.95
+
+
 def test_compare__without_any_structure() -> None:
     flat = np.full((SIDE, SIDE), 90, np.uint8)
     assert compare(flat, flat)[0] == 0
