@@ -131,7 +131,7 @@ def _report_phantoms() -> None:
     for tone in TONES:
         rng = np.random.default_rng(0)
         pictures = [
-            Image.fromarray(render(draw_scene(rng, tone), rng).photograph) for _ in range(PHANTOMS)
+            Image.fromarray(render(draw_scene(rng, tone), rng).image) for _ in range(PHANTOMS)
         ]
         small = _thumbnails(pictures)
         pairs = [
