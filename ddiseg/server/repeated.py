@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 import time
@@ -34,7 +35,7 @@ class RepeatedMessages(logging.Filter):
         key = f"{record.name} {record.levelno} {re.sub(r'0x[0-9a-f]+|[0-9]+', '#', text)[:200]}"
         now = time.monotonic()
         with self._lock:
-            since, held_back = self._seen.pop(key, (now - self._seconds, 0))
+            since, held_back = self._seen.pop(key, (-math.inf, 0))
             if now - since < self._seconds:
                 self._seen[key] = since, held_back + 1
                 return False

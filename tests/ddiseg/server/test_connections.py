@@ -126,14 +126,19 @@ def test_server__an_upload_that_is_not_finished_is_one_line(
     assert log == "/predict: the client left before it had sent all of the body\n"
 
 
-def test_repeated_messages__once_with_a_count(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("start", [0.0, 0.3, 12345.6, 9e6 + 0.1])
+def test_repeated_messages__once_with_a_count(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, start: float
+) -> None:
+    now = [start]
+    monkeypatch.setattr("ddiseg.server.repeated.time.monotonic", lambda: now[0])
     logger = logging.getLogger("repeated")
     repeated = RepeatedMessages(seconds=0.2)
     logger.addFilter(repeated)
     for number in range(50):
         logger.warning("descriptor %d is bad", number)
     logger.warning("another")
-    time.sleep(0.25)
+    now[0] += 0.25
     logger.warning("descriptor 3 is bad")
     logger.removeFilter(repeated)
     first, other, again = (record.getMessage() for record in caplog.records)
