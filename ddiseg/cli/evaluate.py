@@ -16,7 +16,7 @@ from ddiseg.cli.common import (
     progress_bar,
 )
 from ddiseg.cli.malignancy import evaluate_malignancy, malignancy_flag
-from ddiseg.cli.params import geometry_options, read_geometry
+from ddiseg.cli.params import geometry_options, read_geometry, suffix_option
 from ddiseg.outcomes import counted, images_in_groups
 
 if TYPE_CHECKING:
@@ -41,13 +41,7 @@ if TYPE_CHECKING:
     "--classes",
     help="Values or colours in the files, as 0=skin,255=lesion. Other classes are then not scored.",
 )
-@click.option(
-    "--suffix",
-    "suffixes",
-    multiple=True,
-    metavar="END,...",
-    help="What the masks' names end in besides their photograph's, for example _segmentation.",
-)
+@suffix_option
 @geometry_options()
 @click.option("--subset", help="Only images of this subset.")
 @malignancy_flag

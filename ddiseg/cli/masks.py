@@ -17,7 +17,7 @@ from ddiseg.cli.common import (
     report_outcomes,
     taken_as,
 )
-from ddiseg.cli.params import geometry_options, read_geometry
+from ddiseg.cli.params import geometry_options, read_geometry, suffix_option
 
 
 @click.group(name="masks", cls=Group)
@@ -56,13 +56,7 @@ def masks() -> None:
     "the rest, which no region covers: nevus=lesion,pen=marker,rest=skin.",
 )
 @click.option("--rest", metavar="CLASS", help="The same as --classes rest=CLASS.", hidden=True)
-@click.option(
-    "--suffix",
-    "suffixes",
-    multiple=True,
-    metavar="END,...",
-    help="What the masks' names end in besides their photograph's, for example _segmentation.",
-)
+@suffix_option
 @geometry_options()
 @click.option("--dataset", metavar="NAME", help="Match names with the images of one dataset only.")
 @click.option("--subset", metavar="NAME", help="Take the masks of this subset's images only.")

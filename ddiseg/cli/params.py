@@ -100,6 +100,14 @@ def _option(setting: Setting) -> Callable[[Any], Any]:
     return click.option(*names, setting.name.replace("-", "_"), type=kind, hidden=True, help=about)
 
 
+suffix_option = click.option(
+    "--suffix",
+    "suffixes",
+    multiple=True,
+    metavar="END,...",
+    help="What the masks' names end in besides their photograph's, for example _segmentation.",
+)
+
 device_option = setting_options("training.device")
 
 precision_option = click.option(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -180,17 +180,18 @@ def import_files(
     changed = any(o.outcome in (Outcome.ADDED, Outcome.REPAIRED) for o in outcomes)
     taken = [o.name for o in outcomes if o.outcome is not Outcome.REFUSED]
     without_row = [name for name in taken if name not in matched.details]
+    stored = job.stored(taken)
     return PhotographImport(
         dataset=dataset,
         outcomes=matched.refused_rows + outcomes,
         rows_without_file=matched.rows_without_file,
         files_without_row=without_row,
-        tones_unknown=job.tones_unknown(without_row),
+        tones_unknown=sum(stored[name].tone == "unknown" for name in without_row),
         near_duplicates=_near_duplicates(workspace, job.added),
         notes=[
             *_dataset_changes(known, facts),
             *matched.notes,
-            *labels.summary(job.stored(taken)),
+            *labels.summary(list({image.id: image for image in stored.values()}.values())),
             *labels.notes,
             *(id_notes(workspace.catalogue, dataset) if changed else []),
         ],
@@ -283,17 +284,12 @@ class _PhotographImporter:
             return {}
         return self.workspace.catalogue.images.known_sources(self.dataset_id)
 
-    def stored(self, paths: Iterable[str]) -> Sequence[Image]:
-        """Return the catalogued images of imported files."""
+    def stored(self, paths: Sequence[str]) -> dict[str, Image]:
+        """Return the catalogued image of each imported file."""
         sources = self.sources()
         ids = sorted({sources[path].image_id for path in paths})
-        return self.workspace.catalogue.images.select(ids=ids)
-
-    def tones_unknown(self, paths: Sequence[str]) -> int:
-        """Return how many imported files are of images of unknown tone."""
-        tones = {image.id: image.tone for image in self.stored(paths)}
-        sources = self.sources()
-        return sum(tones[sources[path].image_id] == "unknown" for path in paths)
+        found = {image.id: image for image in self.workspace.catalogue.images.select(ids=ids)}
+        return {path: found[sources[path].image_id] for path in paths}
 
     def run(self, files: Sequence[FoundFile], progress: Progress) -> list[FileOutcome]:
         outcomes: list[FileOutcome] = []

@@ -11,7 +11,6 @@ from annotation_protocol.files import atomic_write
 from ddiseg import images
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import WorkspaceError
-from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 
 #: Longest side of a copy by default, pixels. Twelve megapixels freeze a browser for seconds.
@@ -29,15 +28,11 @@ def copy_size(image: Image, longest: int) -> tuple[int, int]:
 
 def copy_png(workspace: Workspace, image: Image, width: int, height: int) -> bytes:
     """Return the copy as PNG; raises WorkspaceError or InputError if the photograph has changed."""
-    is_full_size = (image.width, image.height) == (width, height)
-    if is_full_size and image.in_place is None:  # the store has exactly this file
-        workspace.photograph(image)  # refuses a damaged file
-        return workspace.store.get(Kind.IMAGE, image.content_hash)
-    pixels = workspace.photograph(image)
-    if not is_full_size:
-        small = Pillow.fromarray(pixels).resize((width, height), Pillow.Resampling.LANCZOS)
-        pixels = np.asarray(small)
-    return images.encode_png(pixels)
+    if (image.width, image.height) == (width, height):
+        return workspace.photograph_png(image)
+    photograph = Pillow.fromarray(workspace.photograph(image))
+    small = photograph.resize((width, height), Pillow.Resampling.LANCZOS)
+    return images.encode_png(np.asarray(small))
 
 
 def copy_name(image: Image, width: int, height: int) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from annotation_protocol import Protocol, UserError, load_protocol
-from ddiseg import images, masks
+from ddiseg import masks
 from ddiseg.catalogue import State
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import DamagedFileError, InputError, MissingFileError
@@ -23,7 +23,6 @@ from ddiseg.pixel_budget import BUDGET
 from ddiseg.release.naming import unique_stems
 from ddiseg.release.public_names import PublicDataset, PublicNames
 from ddiseg.sampling.groups import Groups
-from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 
 #: Images that are read and encoded at once; each holds a photograph in memory.
@@ -219,11 +218,7 @@ class Release:
 
     def photograph_png(self, item: ReleaseItem) -> bytes:
         """Return the photograph as a PNG without metadata, checked against its hash."""
-        image, workspace = item.image, self.workspace
-        pixels = workspace.photograph(image)
-        if image.in_place is not None:
-            return images.encode_png(pixels)
-        return workspace.store.get(Kind.IMAGE, image.content_hash)
+        return self.workspace.photograph_png(item.image)
 
     def content(self, format_name: str, *, images: bool, left_out: Sequence[int] = ()) -> str:
         """Return the SHA-256 of everything in the release but the time; `left_out` are ids of refused images."""

@@ -7,6 +7,10 @@ is refused and never used.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol
 from ddiseg import images, masks
@@ -32,20 +36,17 @@ def read_photograph(store: Store, digest: str) -> images.Photograph:
     Raises:
         MissingFileError, DamagedFileError: the message says what to do; the caller names the file.
     """
-    data = _read(store, Kind.IMAGE, digest)
-    try:
-        return decode_photograph(data, digest)
-    except InputError as error:
-        raise _damaged(Kind.IMAGE, error) from error
+    return _decoded(store, Kind.IMAGE, digest, decode_photograph)[1]
+
+
+def read_photograph_png(store: Store, digest: str) -> bytes:
+    """Return a stored photograph as the PNG that it is; checked, and raises, as by `read_photograph`."""
+    return _decoded(store, Kind.IMAGE, digest, decode_photograph)[0]
 
 
 def read_mask(store: Store, digest: str) -> masks.Mask:
     """Return a stored mask, (h, w) uint8 class ids; raises as `read_photograph` does."""
-    data = _read(store, Kind.MASK, digest)
-    try:
-        return decode_mask(data, digest)
-    except InputError as error:
-        raise _damaged(Kind.MASK, error) from error
+    return _decoded(store, Kind.MASK, digest, decode_mask)[1]
 
 
 def decode_photograph(data: bytes, digest: str) -> images.Photograph:
@@ -92,12 +93,15 @@ def matches(kind: Kind, data: bytes, digest: str) -> bool:
     return True
 
 
-def _damaged(kind: Kind, reason: object) -> DamagedFileError:
-    return DamagedFileError(f"the stored file {reason}; {REMEDIES[kind]}")
-
-
-def _read(store: Store, kind: Kind, digest: str) -> bytes:
+def _decoded(
+    store: Store, kind: Kind, digest: str, decode: Callable[[bytes, str], NDArray[np.uint8]]
+) -> tuple[bytes, NDArray[np.uint8]]:
+    """Return the bytes of a stored file and what is in them."""
     try:
-        return store.get(kind, digest)
+        data = store.get(kind, digest)
     except MissingFileError as error:
         raise MissingFileError(f"the stored file is missing; {REMEDIES[kind]}") from error
+    try:
+        return data, decode(data, digest)
+    except InputError as error:
+        raise DamagedFileError(f"the stored file {error}; {REMEDIES[kind]}") from error

@@ -44,7 +44,12 @@ from ddiseg.workspace.settings import (
     write_setting,
 )
 from ddiseg.workspace.store import Kind, Store
-from ddiseg.workspace.stored_files import is_intact, read_mask, read_photograph
+from ddiseg.workspace.stored_files import (
+    is_intact,
+    read_mask,
+    read_photograph,
+    read_photograph_png,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -217,6 +222,13 @@ class Workspace:
                 f"{image.name}: {image.in_place} was changed after it was imported --in-place"
             )
         return pixels
+
+    def photograph_png(self, image: Image) -> bytes:
+        """Return an image as PNG without metadata; raises as `photograph` does."""
+        if image.in_place is not None:
+            return images.encode_png(self.photograph(image))
+        with _named(lambda: image.name):  # the store has exactly this file
+            return read_photograph_png(self.store, image.content_hash)
 
     def mask(self, mask: Mask) -> NDArray[np.uint8]:
         """Return a mask at its own size, (h, w) uint8 class ids.

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +20,7 @@ from ddiseg.server.auth import credentials_file
 from ddiseg.server.repeated import RepeatedMessages
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.server.conftest import until
+from tests.ddiseg.server.listening import listening
 
 _SERVER = """
 import resource, sys
@@ -36,24 +35,11 @@ main()
 @contextmanager
 def _server(root: Path, head_seconds: float) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
     """A server with 128 descriptors, its host and port."""
-    line = [sys.executable, "-c", _SERVER, str(head_seconds), "--workspace", str(root)]
-    line += ["--output", "json", "serve", "--port", "0", "--device", "cpu", "--interval", "0"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("DDISEG_")}
-    with subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as server:
-        assert server.stdout is not None
-        try:
-            said = ""
-            while not said.endswith("}\n"):
-                more = server.stdout.readline()
-                assert more, server.stderr and server.stderr.read()
-                said += more
-            url = urlsplit(json.loads(said)["url"])
-            until(lambda: _answers(url.port or 0))
-            yield server, str(url.hostname), url.port or 0
-        finally:
-            server.kill()
+    seconds = str(head_seconds)
+    with listening(_SERVER, root, "--interval", "0", argument=seconds) as (server, address):
+        url = urlsplit(address)
+        until(lambda: _answers(url.port or 0))
+        yield server, str(url.hostname), url.port or 0
 
 
 def _answers(port: int) -> bool:

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +23,7 @@ from ddiseg.server.run import rounds, serve
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.cli.conftest import Result, ddiseg
 from tests.ddiseg.server.conftest import until
+from tests.ddiseg.server.listening import listening
 from tests.forks import FORKS
 from tests.wording import Refusal
 
@@ -38,29 +35,8 @@ __all__ = ["ddiseg"]  # a fixture
 _RUN = "import sys; from ddiseg.cli.main import main; main()"
 
 
-@contextmanager
-def _process(root: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server of a workspace and its address, once it listens."""
-    line = [sys.executable, "-c", _RUN, "--workspace", str(root), "--output", "json"]
-    line += ["serve", "--port", "0", "--device", "cpu", *options]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("DDISEG_")}
-    with subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as server:
-        assert server.stdout is not None
-        try:
-            said = ""
-            while not said.endswith("}\n"):
-                more = server.stdout.readline()
-                assert more, server.stderr and server.stderr.read()
-                said += more
-            yield server, json.loads(said)["url"]
-        finally:
-            server.kill()
-
-
 def test_server__from_start_to_sigterm(workspace: Workspace) -> None:
-    with _process(workspace.root, "--interval", "0") as (server, url):
+    with listening(_RUN, workspace.root, "--interval", "0") as (server, url):
         known = Credentials(**json.loads(credentials_file(workspace.root).read_text()))
         assert url.startswith("http://127.0.0.1:")
         until(lambda: _answers(url))
@@ -116,7 +92,7 @@ def test_server__a_second_one_on_the_same_catalogue_takes_over_only_after_the_fi
     assert (job.ended_at, job.problem) == (None, None), "it runs on"
     server.kill()
     server.join()
-    with _process(second.root, "--interval", "0") as (_server, _url):
+    with listening(_RUN, second.root, "--interval", "0") as (_server, _url):
         until(lambda: len(second.catalogue.jobs.last(5)) == 2)
         again, before = second.catalogue.jobs.last(5)
         assert (before.id, before.owner, before.problem) == (job.id, job.owner, BROKEN_OFF)
@@ -142,7 +118,7 @@ def test_server__stops_when_another_one_took_over(
 
 def test_server__begins_with_a_round(workspace: Workspace) -> None:
     """What was handed in while no server ran waits for no webhook."""
-    with _process(workspace.root) as (server, _url):
+    with listening(_RUN, workspace.root) as (server, _url):
         until(lambda: len(workspace.catalogue.rounds.last(5)) == 1)
         until(lambda: workspace.catalogue.jobs.last(1)[0].ended_at is not None)
         server.send_signal(signal.SIGTERM)
