@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -76,6 +78,19 @@ class Grouping(Repository):
             detail = {"dataset": name, "same_patients_as": other}
             session.add(Event(kind="dataset", actor=actor, detail=detail))
             return True
+
+
+def connect(count: int, links: Sequence[tuple[int, int]]) -> NDArray[np.intp]:
+    """Return the number of each image's group, (count,), by the links between positions."""
+    from scipy.sparse import coo_array  # not at the start of every command
+    from scipy.sparse.csgraph import connected_components
+
+    if not count:
+        return np.empty(0, np.intp)
+    rows, columns = np.array(links, np.intp).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(rows), np.bool_), (rows, columns)), shape=(count, count))
+    numbers: NDArray[np.intp] = connected_components(graph, directed=False)[1]
+    return numbers
 
 
 def _sharing(session: Session, dataset: Dataset) -> list[Dataset]:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import aliased
 
 from ddiseg.catalogue.database import Repository, in_parts, scalars_in
+from ddiseg.catalogue.grouping import connect
 from ddiseg.catalogue.tables import Image, NearDuplicate, Thumbnail
 
 
@@ -123,9 +122,7 @@ def _joined(pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
     """Return the groups that pairs join, each ascending."""
     labels = sorted({group for pair in pairs for group in pair})
     place = {group: n for n, group in enumerate(labels)}
-    rows, columns = np.array([[place[a], place[b]] for a, b in pairs]).T
-    graph = coo_array((np.ones(len(rows), np.bool_), (rows, columns)), shape=(len(labels),) * 2)
-    numbers = connected_components(graph, directed=False)[1]
+    numbers = connect(len(labels), [(place[a], place[b]) for a, b in pairs])
     found: dict[int, list[int]] = {}
     for group, number in zip(labels, numbers.tolist(), strict=True):
         found.setdefault(number, []).append(group)

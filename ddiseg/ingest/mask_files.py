@@ -42,8 +42,6 @@ from ddiseg.outcomes import (
 )
 from ddiseg.pixel_budget import BUDGET
 from ddiseg.workspace.pseudonyms import person_names
-from ddiseg.workspace.store import Kind
-from ddiseg.workspace.stored_files import is_intact
 from ddiseg.workspace.workspace import Workspace
 
 #: Files that say what is in the masks next to them: of a VOC data set, and of a release.
@@ -309,9 +307,7 @@ class _MaskImporter:
             mask, notes = placement.place(class_mask(file, self.mapping))
             height, width = mask.shape
         digest = masks.mask_hash(mask)
-        stored = is_intact(self.workspace.store, Kind.MASK, digest)
-        if not stored:
-            self.workspace.store_mask(mask)
+        restored = self.workspace.put_mask(mask, digest)
         new = NewMask(
             image_id=image.id,
             content_hash=digest,
@@ -324,7 +320,7 @@ class _MaskImporter:
             origin=escaped(file.name),
             unlabelled=masks.count_unlabelled(mask),
         )
-        return _StoredMask(file, new, restored=not stored, notes=notes)
+        return _StoredMask(file, new, restored=restored, notes=notes)
 
     def author(self, file: MaskFile) -> str:
         """Return who drew a mask; raises InputError where nobody is named."""

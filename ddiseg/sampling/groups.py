@@ -13,11 +13,9 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ddiseg.catalogue import Catalogue
-from ddiseg.catalogue.grouping import IdScope
+from ddiseg.catalogue.grouping import IdScope, connect
 from ddiseg.catalogue.identifiers import normalise_id
 from ddiseg.images import near_duplicates
 
@@ -57,7 +55,7 @@ class Groups:
         self._scopes = scopes or {}
         self._near = _near(images)
         links = [*self._near, *_links(images, self._scopes)]
-        self.numbers = _connect(len(images), links)  #: (N,), number of each image's group
+        self.numbers = connect(len(images), links)  #: (N,), number of each image's group
         self._number = self._by_id(self.numbers)
 
     @classmethod
@@ -98,7 +96,7 @@ class Groups:
 
     def near_duplicates(self) -> dict[int, int]:
         """Return the number of each image's group of near-duplicates alone, by image id."""
-        return self._by_id(_connect(len(self._images), self._near))
+        return self._by_id(connect(len(self._images), self._near))
 
     def identities(self) -> dict[int, str]:
         """Return by image id what names its group, however many images come or are accepted later.
@@ -168,13 +166,3 @@ def _near(images: Sequence[Groupable]) -> list[tuple[int, int]]:
         if None in patients or len(patients) == 1:
             pairs.append((a, b))
     return pairs
-
-
-def _connect(count: int, links: Sequence[tuple[int, int]]) -> NDArray[np.intp]:
-    """Return the number of each image's group, (count,), by the links between positions."""
-    if not count:
-        return np.empty(0, np.intp)
-    rows, columns = np.array(links, np.intp).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(rows), np.bool_), (rows, columns)), shape=(count, count))
-    numbers: NDArray[np.intp] = connected_components(graph, directed=False)[1]
-    return numbers

@@ -251,10 +251,15 @@ class Workspace:
     def store_mask(self, mask: NDArray[np.uint8]) -> str:
         """Store a mask, also over a damaged file of it; returns its content hash."""
         digest = masks.mask_hash(mask)
-        if not is_intact(self.store, Kind.MASK, digest):
-            data = masks.encode_png(mask, load_protocol().palette())
-            self.store.put(Kind.MASK, digest, data, replace=True)
+        self.put_mask(mask, digest)
         return digest
+
+    def put_mask(self, mask: NDArray[np.uint8], digest: str) -> bool:
+        """Store a mask under its hash; returns False if it is stored already, whole."""
+        if is_intact(self.store, Kind.MASK, digest):
+            return False
+        data = masks.encode_png(mask, load_protocol().palette())
+        return self.store.put(Kind.MASK, digest, data, replace=True)
 
 
 def default_actor() -> str:
