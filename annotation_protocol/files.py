@@ -6,6 +6,7 @@ Both work on Linux, macOS and Windows.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -19,6 +20,9 @@ from annotation_protocol.errors import BusyError
 
 #: Permissions of a file that only its owner may read.
 PRIVATE = 0o600
+
+#: Answers of systems that can't flush a folder, or may not open it.
+_CANT_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
 
 
 def atomic_write(
@@ -64,7 +68,26 @@ def atomic_write(
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
     if durable and sync_folder:
-        _sync_folder(path.parent)
+        flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, where the system can.
+
+    Raises:
+        OSError: The disk failed. That a network drive can't flush a folder is no error.
+    """
+    if os.name != "posix":
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANT_FLUSH:
+            raise
 
 
 def _replace(temporary: Path, path: Path) -> None:
@@ -77,18 +100,6 @@ def _replace(temporary: Path, path: Path) -> None:
         else:
             return
     os.replace(temporary, path)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, where the system can."""
-    if os.name != "posix":
-        return
-    with contextlib.suppress(OSError):  # some network drives refuse it
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 @contextlib.contextmanager

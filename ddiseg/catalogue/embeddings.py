@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Repository, scalars_in
 from ddiseg.catalogue.tables import Embedding
@@ -24,19 +25,7 @@ class Embeddings(Repository):
     def add(self, space: str, vectors: Mapping[int, NDArray[np.float32]]) -> None:
         """Store vectors (D,) by image id; an image that has one in this space keeps it."""
         with self._database.write() as session:
-            query = select(Embedding.image_id).where(Embedding.space == space)
-            stored = set(scalars_in(session, query, Embedding.image_id, vectors))
-            rows = [
-                {
-                    "image_id": image_id,
-                    "space": space,
-                    "vector": np.asarray(vector, _STORED).tobytes(),
-                }
-                for image_id, vector in vectors.items()
-                if image_id not in stored
-            ]
-            if rows:
-                session.execute(insert(Embedding), rows)
+            store_embeddings(session, space, vectors)
 
     def of(self, space: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the ids (N,) of images with an embedding in this space, and the vectors (N, D)."""
@@ -45,6 +34,21 @@ class Embeddings(Repository):
         ids = np.array([image_id for image_id, _ in rows], np.int64)
         joined = np.frombuffer(b"".join(vector for _, vector in rows), _STORED)
         return ids, joined.reshape(len(rows), -1 if rows else 0).astype(np.float32, copy=False)
+
+
+def store_embeddings(
+    session: Session, space: str, vectors: Mapping[int, NDArray[np.float32]]
+) -> None:
+    """Store vectors as `Embeddings.add` does, in the caller's transaction."""
+    query = select(Embedding.image_id).where(Embedding.space == space)
+    stored = set(scalars_in(session, query, Embedding.image_id, vectors))
+    rows = [
+        {"image_id": image_id, "space": space, "vector": np.asarray(vector, _STORED).tobytes()}
+        for image_id, vector in vectors.items()
+        if image_id not in stored
+    ]
+    if rows:
+        session.execute(insert(Embedding), rows)
 
 
 def embedding_space(backbone_hash: str, settings: Mapping[str, Any]) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import func, select
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.annotation_versions import unread_edits
-from ddiseg.catalogue.database import Repository, in_parts
+from ddiseg.catalogue.database import Repository, in_parts, scalars_in
+from ddiseg.catalogue.embeddings import store_embeddings
 from ddiseg.catalogue.events import step
 from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.model_versions import current_version
@@ -150,21 +153,36 @@ class Masks(Repository):
         )
         return {m.image_id: m for m in self._all(select(Mask).where(Mask.id.in_(newest)))}
 
-    def add_predictions(self, batch: Sequence[NewMask]) -> list[Outcome]:
-        """Store predictions, one an image and model version; stored ones are kept."""
-        outcomes = []
+    def add_predictions(
+        self,
+        batch: Sequence[NewMask],
+        embeddings: tuple[str, Mapping[int, NDArray[np.float32]]] | None = None,
+    ) -> list[Outcome]:
+        """Store predictions, one an image and model version, all or none; stored ones are kept.
+
+        Args:
+            embeddings: a space and vectors (D,) by image id, stored as `Embeddings.add` does, in the
+                same transaction: an image with a prediction is never predicted again.
+        """
+        outcomes, rows = [], []
+        ids = [new.image_id for new in batch]
         with self._database.write() as session:
+            stored = _predicted(session, batch)
+            images = {i.id: i for i in scalars_in(session, select(Image), Image.id, ids)}
             for new in batch:
-                stored = select(Mask.id).where(
-                    Mask.image_id == new.image_id, Mask.model_version_id == new.model_version_id
-                )
-                if session.scalars(stored).first() is not None:
+                key = (new.image_id, new.model_version_id)
+                if key in stored:
                     outcomes.append(Outcome.UNCHANGED)
                     continue
-                image = session.get_one(Image, new.image_id)
+                stored.add(key)
+                image = images[new.image_id]
                 step(session, image, Action.PRELABEL, new.author, {"mask": new.content_hash})
-                session.add(Mask(**asdict(new)))
+                rows.append(vars(new))
                 outcomes.append(Outcome.ADDED)
+            if rows:
+                session.execute(insert(Mask), rows)
+            if embeddings is not None:
+                store_embeddings(session, *embeddings)
         return outcomes
 
     def predicted_by(self, model_version_id: int) -> set[int]:
@@ -219,6 +237,16 @@ class Masks(Repository):
     def reviews(self, mask_ids: Sequence[int]) -> Sequence[Review]:
         wanted = set(mask_ids)
         return [r for r in self._all(select(Review).order_by(Review.id)) if r.mask_id in wanted]
+
+
+def _predicted(session: Session, batch: Sequence[NewMask]) -> set[tuple[int, int | None]]:
+    """Return the image and model version of predictions that are stored already."""
+    found: set[tuple[int, int | None]] = set()
+    for version in {new.model_version_id for new in batch}:
+        query = select(Mask.image_id).where(Mask.model_version_id == version)
+        ids = [new.image_id for new in batch if new.model_version_id == version]
+        found |= {(i, version) for i in scalars_in(session, query, Mask.image_id, ids)}
+    return found
 
 
 def refuse_self_review(annotator: str, reviewer: str | None) -> None:

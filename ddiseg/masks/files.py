@@ -37,9 +37,10 @@ def encode_png(mask: Mask, palette: Sequence[tuple[int, int, int]]) -> bytes:
         raise InputError(
             f"palette {list(palette)} is not made of (red, green, blue), 0 to 255 each"
         )
-    if len(palette) <= UNLABELLED and (mask == UNLABELLED).any():
+    largest = int(mask.max())
+    if largest == UNLABELLED and len(palette) <= UNLABELLED:
         channels += [0] * 3 * (UNLABELLED - len(palette)) + list(UNLABELLED_RGB)
-    largest = int(mask.max(initial=0, where=mask != UNLABELLED))
+        largest = int(mask.max(initial=0, where=mask != UNLABELLED))
     if largest >= len(palette):
         raise InputError(
             f"mask holds class {largest} but the palette has {len(palette)} colours; "

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ddiseg.catalogue import NewMask
-from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.tables import Image, ModelVersion
+from ddiseg.errors import WorkspaceError
+from ddiseg.model.prediction_writer import PredictionWriter
 from ddiseg.model.storage import load_version, opened_ahead
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet, Replicas, place
 from fedd.segment import Prediction, Probes
 
-#: Photographs of a batch, on a CPU and on GPUs, and predictions of a transaction.
-BATCH, GPU_BATCH, TRANSACTION = 8, 64, 64
+#: Photographs of a batch, on a CPU and on GPUs.
+BATCH, GPU_BATCH = 8, 64
 
 
 def prelabel(
@@ -62,46 +59,57 @@ class Predictor:
 
         A prediction changes nothing about an image that people have begun, finished or skipped.
         Predictions are stored as they come, so a stopped run loses at most the last few.
+
+        Returns:
+            An outcome for each of `images`, in their order.
+
+        Raises:
+            WorkspaceError: the store or the catalogue can't be written.
+            DeviceError: a photograph does not fit into the GPU's memory.
         """
         predicted = self.workspace.catalogue.masks.predicted_by(self.version.id)
-        outcomes = [FileOutcome(i.name, Outcome.UNCHANGED) for i in images if i.id in predicted]
-        todo = [image for image in images if image.id not in predicted]
-        waiting: list[tuple[Image, Prediction, str]] = []
+        todo = list({image.id: image for image in images if image.id not in predicted}.values())
+        writer = PredictionWriter(self.workspace, self.version, self.probes.trained)
+        refused: dict[int, str] = {}
+        try:
+            with writer:
+                for done, (image, prediction) in enumerate(self._predictions(todo), start=1):
+                    if isinstance(prediction, str):
+                        refused[image.id] = prediction
+                    else:
+                        writer.add(image, prediction)
+                    progress(done, len(todo))
+        except WorkspaceError as error:
+            raise WorkspaceError(
+                f"{error}; {len(writer.stored):,} of {len(todo):,} predictions are stored, and the same "
+                "command goes on from there"
+            ) from error
+        return _outcomes(images, writer.stored, refused | writer.refused)
+
+    def _predictions(self, images: Sequence[Image]) -> Iterator[tuple[Image, Prediction | str]]:
+        """Yield each image with its prediction, or the reason why it has none, in their order."""
         size = BATCH if self.net.devices[0].type == "cpu" else GPU_BATCH
-        parts = [todo[start : start + size] for start in range(0, len(todo), size)]
-        opened = opened_ahead(self.workspace, parts, outcomes)
-        for done, (part, photographs) in enumerate(opened, start=1):
-            for image, prediction in zip(part, self._masks(photographs), strict=True):
-                digest = self.workspace.store_mask(prediction.mask)
-                waiting.append((image, prediction, digest))
-            if len(waiting) >= TRANSACTION or done == len(parts):
-                outcomes += self._store(waiting)
-                waiting = []
-            progress(min(done * size, len(todo)), len(todo))
-        return outcomes
+        parts = [images[start : start + size] for start in range(0, len(images), size)]
+        refused: list[FileOutcome] = []
+        for part, (opened, photographs) in zip(
+            parts, opened_ahead(self.workspace, parts, refused), strict=True
+        ):
+            found = self.probes.predict(self.net, photographs) if photographs else []
+            of = {image.id: each for image, each in zip(opened, found, strict=True)}
+            notes = iter(refused)
+            for image in part:
+                yield image, of[image.id] if image.id in of else str(next(notes).note)
+            refused.clear()
 
-    def _masks(self, photographs: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-        return self.probes.predict(self.net, photographs) if photographs else []
 
-    def _store(self, predicted: Sequence[tuple[Image, Prediction, str]]) -> list[FileOutcome]:
-        catalogue = self.workspace.catalogue
-        # Embeddings go first: an image with a prediction is never predicted again.
-        space = embedding_space(self.version.backbone_hash, self.version.settings)
-        catalogue.embeddings.add(space, {i.id: each.embedding for i, each, _ in predicted})
-        added = catalogue.masks.add_predictions(
-            [
-                NewMask(
-                    image_id=image.id,
-                    content_hash=digest,
-                    width=image.width,
-                    height=image.height,
-                    mapping="same",
-                    classes=list(self.probes.trained),
-                    protocol_version=self.version.protocol_version,
-                    model_version_id=self.version.id,
-                    uncertainty=each.uncertainty,
-                )
-                for image, each, digest in predicted
-            ]
-        )
-        return [FileOutcome(i.name, o) for (i, _, _), o in zip(predicted, added, strict=True)]
+def _outcomes(
+    images: Sequence[Image], stored: dict[int, Outcome], refused: dict[int, str]
+) -> list[FileOutcome]:
+    """Return the outcome of each image; of one that is given twice, the second is unchanged."""
+    left = dict(stored)
+    return [
+        FileOutcome(image.name, Outcome.REFUSED, refused[image.id])
+        if image.id in refused
+        else FileOutcome(image.name, left.pop(image.id, Outcome.UNCHANGED))
+        for image in images
+    ]

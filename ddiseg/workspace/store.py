@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from annotation_protocol.files import atomic_write
+from annotation_protocol.files import atomic_write, flush_folder
 from ddiseg.errors import MissingFileError, OccupiedError, WorkspaceError
 
 
@@ -61,6 +61,8 @@ class Store:
     def put(self, kind: Kind, digest: str, data: bytes, *, replace: bool = False) -> bool:
         """Store `data`; returns False if it is stored already.
 
+        In a folder, the content is on the disk then, and its name once `flush_names` returned.
+
         Args:
             replace: write over a file that was found damaged.
 
@@ -76,11 +78,27 @@ class Store:
             if self.local:
                 file = Path(path)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                # An import writes thousands, and what a power cut takes is imported again.
+                # The names are flushed together, by `flush_names`: alone, each takes as long as a file.
                 atomic_write(file, data, sync_folder=False)
             else:
                 self._fs.pipe_file(path, data)  # object stores show a file only when it is whole
         return True
+
+    def flush_names(self, kind: Kind, digests: Iterable[str]) -> None:
+        """Flush the names of stored files to the disk, each folder once, so that they outlive a power cut.
+
+        Files that another process has stored are included. An object store needs nothing.
+
+        Raises:
+            WorkspaceError: the disk failed.
+        """
+        folders = (
+            {Path(self.path(kind, digest)).parent for digest in digests} if self.local else set()
+        )
+        above = {folder.parent for folder in folders}
+        for folder in sorted(folders | above | {each.parent for each in above}):
+            with self._errors_explained(str(folder)):
+                flush_folder(folder)
 
     def get(self, kind: Kind, digest: str) -> bytes:
         """Return the bytes of a file as they are: `ddiseg.workspace.stored_files` checks them.

@@ -23,10 +23,10 @@ torch.set_num_threads(1)
 from ddiseg.workspace.workspace import Workspace
 from ddiseg.workspace import store, workspace
 from ddiseg.catalogue import masks, model_versions
-from ddiseg.model import predict, train
+from ddiseg.model import predict, prediction_writer, train
 from tests.fedd.conftest import QUICK
 root, weights, step, where, count = sys.argv[1:]
-predict.BATCH, predict.TRANSACTION = 1, 2
+predict.BATCH, prediction_writer.TRANSACTION = 1, 2
 owner, name = {"put": (store.Store, "put"), "rename": (os, "replace"), "add": (model_versions.ModelVersions, "add"),
                "paint": (workspace.Workspace, "store_mask"), "rows": (masks.Masks, "add_predictions"),
                "never": (store.Store, "get")}[where]
@@ -75,14 +75,16 @@ def test_refresh__killed(spots: Workspace, tiny_weights: Path, where: str, count
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("where", "count", "kept"), [("paint", 1, 0), ("paint", 4, 2), ("rows", 2, 2), ("rows", 3, 4)]
+    ("where", "count", "possible"),
+    [("paint", 1, {0}), ("paint", 4, {0, 2}), ("rows", 2, {2}), ("rows", 3, {4})],
 )
 def test_prelabel__killed(
-    spots: Workspace, tiny_weights: Path, where: str, count: int, kept: int
+    spots: Workspace, tiny_weights: Path, where: str, count: int, possible: set[int]
 ) -> None:
     _run(spots, tiny_weights, "refresh")
     assert _run(spots, tiny_weights, "prelabel", where, count)[0] == -signal.SIGKILL
-    assert len(spots.catalogue.masks.newest_predictions()) == kept
+    kept = len(spots.catalogue.masks.newest_predictions())
+    assert kept in possible  # batches are committed whole, while others are written
     assert verify(spots).problems == []
     expected = ["added"] * (5 - kept) + ["unchanged"] * kept
     assert _run(spots, tiny_weights, "prelabel") == (0, str(expected))

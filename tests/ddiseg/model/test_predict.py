@@ -12,7 +12,7 @@ import pytest
 from ddiseg import masks
 from ddiseg.catalogue import State
 from ddiseg.errors import WorkspaceError
-from ddiseg.model import predict
+from ddiseg.model import predict, prediction_writer
 from ddiseg.model.predict import prelabel
 from ddiseg.model.storage import load_version
 from ddiseg.model.train import Refreshed, train_version
@@ -77,7 +77,7 @@ def test_prelabel__interrupted_keeps_what_was_painted(
 ) -> None:
     learn(spots)
     monkeypatch.setattr(predict, "BATCH", 1)
-    monkeypatch.setattr(predict, "TRANSACTION", 2)
+    monkeypatch.setattr(prediction_writer, "TRANSACTION", 2)
     todo = spots.catalogue.images.select(states=[State.NEW])
 
     def stop(done: int, _total: int) -> None:
