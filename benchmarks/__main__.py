@@ -19,6 +19,7 @@ NAMES = {
     "interval_coverage": "how often the intervals hold the true value, by patients (3 minutes)",
     "near_duplicates": "copies of photographs against perceptual hashes: precision and recall",
     "precision": "masks in bfloat16 against those in float32, on photographs: equal pixels",
+    "ensemble": "members that vote against their mean softmax, on photographs: pixels, lesion IoU",
     "refresh_and_gate": "refresh and gate at 120 masks (goal: under 6 minutes)",
     "outline_colours": "which colours can be seen at a lesion's rim, by colour-blind readers too",
     "clicks": "lesion IoU after none to three clicks, and seconds a click (ten minutes)",

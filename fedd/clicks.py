@@ -28,6 +28,7 @@ from fedd.backbone import Backbone
 from fedd.cache import FeatureCache
 from fedd.errors import ClickError
 from fedd.features import image_statistics
+from fedd.probes.decision import Ensemble
 from fedd.segment import Photograph, Probes
 
 #: A region is where the shifted log-odds exceed this. This and the three numbers below were chosen on
@@ -139,13 +140,16 @@ def prepare_clicks(
 ) -> ClickSegmenter:
     """Predict a photograph (H, W, 3) as `Probes.predict` does, and keep what clicks need.
 
-    Raises WeightsError as `Probes.predict` does.
+    The probabilities are the members' means, also where their settings let them vote. Raises WeightsError as `Probes.predict` does.
     """
     found = probes.predict_members(backbone, [photograph], cache)
     member_probabilities = found.member_probabilities
     with torch.inference_mode():
         probabilities = _resized(member_probabilities[0].mean(0), (backbone.image_size,) * 2)
-        refined = probes.refine(backbone, [photograph], member_probabilities)
+        # Clicks shift log-odds, so they need probabilities: a vote has none.
+        refined = probes.refine(
+            backbone, [photograph], member_probabilities, ensemble=Ensemble.MEAN
+        )
         for window, inside in refined.values():
             slices = window.slices(*probabilities.shape[1:])
             probabilities = _refined(probabilities, slices, inside, probes)

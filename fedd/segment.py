@@ -1,8 +1,8 @@
 """Segmentation by pixel probes: 5 small MLPs that classify a pixel from its activations.
 
-As in FEDD and ddpm-segmentation, each member is in -> 128 -> 32 -> classes with ReLU and batch norm,
-and the prediction is the mean of the members' softmaxes. Two things differ, with the same result: the
-members are trained together as one batched computation (`fedd/probes/training.py`), and the first
+As in FEDD and ddpm-segmentation, each member is in -> 128 -> 32 -> classes with ReLU and batch norm.
+The members decide by majority, as there, or by the mean of their softmaxes (`fedd/probes/decision.py`):
+the settings say which. Two things differ, with the same result: the members are trained together as one batched computation (`fedd/probes/training.py`), and the first
 layer, which is linear, is applied at each block's own resolution and its 128 outputs are up-sampled
 instead of the 1024 inputs (bilinear up-sampling and a linear layer commute).
 
@@ -30,6 +30,7 @@ from fedd.errors import WeightsError
 from fedd.features import check_finite, extract, image_statistics, prepare
 from fedd.network.devices import within_memory
 from fedd.probes.calibration import Calibration
+from fedd.probes.decision import Ensemble, combine
 from fedd.probes.ensemble import HIDDEN
 from fedd.probes.refiner import REACH, Window, window_around
 from fedd.probes.settings import PAPER, SMALL, ProbeSettings, default_settings
@@ -38,6 +39,7 @@ from fedd.weights.files import read_safetensors, write_safetensors
 __all__ = [
     "PAPER",
     "SMALL",
+    "Ensemble",
     "MemberPredictions",
     "Prediction",
     "ProbeSettings",
@@ -199,26 +201,30 @@ class Probes:
         photographs: Sequence[Photograph],
         member_probabilities: Tensor,
         cache: FeatureCache | None = None,
+        ensemble: Ensemble | None = None,
     ) -> dict[int, tuple[Window, Tensor]]:
         """Run the refinement pass on photographs with these probabilities (N, members, classes, g, g).
 
         Returns by index of each photograph that shows the refined class: a window around the largest
-        predicted part of it, and the refiner's mean softmax in the window, (classes, g, g). Raises as
+        predicted part of it, and what the refiner's members think of each class in the window,
+        (classes, g, g); they decide as the settings say, or as `ensemble` does. Raises as
         `predict_members` does.
         """
         if self.refiner is None or self.settings.refined_class is None:
             return {}
         class_id = self.classes.index(self.settings.refined_class)
+        ensemble = ensemble or self.settings.ensemble
         size = (backbone.image_size,) * 2
         windows: dict[int, Window] = {}
-        for index, each in enumerate(member_probabilities):
-            if window := window_around(_resized(each.mean(0), size) == class_id, REACH):
+        for index, each in enumerate(combine(member_probabilities, ensemble)):
+            if window := window_around(_resized(each, size) == class_id, REACH):
                 windows[index] = window
         if not windows:
             return {}
         crops = [window.of(photographs[index]) for index, window in windows.items()]
-        means = self.refiner.predict_members(backbone, crops, cache).member_probabilities.mean(1)
-        return {i: (window, mean) for (i, window), mean in zip(windows.items(), means, strict=True)}
+        inside = self.refiner.predict_members(backbone, crops, cache).member_probabilities
+        decided = combine(inside, ensemble)
+        return {i: (window, of) for (i, window), of in zip(windows.items(), decided, strict=True)}
 
     @torch.inference_mode()
     def embeddings(
@@ -363,7 +369,7 @@ class Probes:
         """
         mean = member_probabilities.mean(0)
         disagreement = _entropy(mean, 0) - _entropy(member_probabilities, 1).mean(0)
-        mask = _resized(mean, shape)
+        mask = _resized(combine(member_probabilities, self.settings.ensemble), shape)
         if refined is not None and self.refiner is not None:
             window, probabilities = refined
             inside = mask[window.slices(*mask.shape)]

@@ -188,6 +188,7 @@ def read_round_options(workspace: Workspace, draw: int, given: dict[str, Any]) -
         max_drop=training.max_drop,
         backbone=training.backbone,
         device=training.device,
+        ensemble=training.ensemble,
         seed=training.seed,
         review_sample=study.review_sample,
         push=PushOptions(

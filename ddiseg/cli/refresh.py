@@ -29,6 +29,7 @@ from ddiseg.outcomes import counted
     "training.seed",
     "training.max-drop",
     "training.device",
+    "training.ensemble",
     "training.cache-gb",
 )
 @malignancy_flag
@@ -80,6 +81,7 @@ def refresh(
             device=chosen.device,
             start_holdout=gate,
             max_drop=chosen.max_drop,
+            ensemble=chosen.ensemble,
         )
     version, training, decision = done.version, done.version.training, done.version.decision
     by_tone = ", ".join(f"{tone} {n}" for tone, n in training.by_tone.items())

@@ -60,6 +60,7 @@ class RoundOptions:
     max_drop: float = TrainingSettings.max_drop
     backbone: str = "small"
     device: str = "auto"
+    ensemble: str = TrainingSettings.ensemble
     seed: int = 0
     review_sample: float = 100.0  #: percent of the masks that are reviewed
     push: PushOptions = field(default_factory=PushOptions)  #: for batches of rounds
@@ -217,6 +218,7 @@ class _Round:
             device=options.device,
             start_holdout=True,
             max_drop=options.max_drop,
+            ensemble=options.ensemble,
         )
         name, learned = done.version.name, counted(len(done.version.training_masks), "mask")
         if not done.new:

@@ -33,12 +33,13 @@ from ddiseg.outcomes import Progress, Stages, silent, silent_stages, track
 from ddiseg.sampling.groups import Groups
 from ddiseg.sampling.leaks import leaked_since
 from ddiseg.sampling.splits import assign_splits
+from ddiseg.workspace.settings import TrainingSettings
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import Backbone, DiffusionUNet, Replicas, place
 from fedd.cache import DEFAULT_LIMIT, FeatureCache, image_digest
 from fedd.features import prepare
 from fedd.probes.training import Example, train_probes
-from fedd.segment import Probes, ProbeSettings, default_settings
+from fedd.segment import Ensemble, Probes, ProbeSettings, default_settings
 from fedd.weights.files import load_backbone
 from fedd.weights.names import SHIPPED
 
@@ -83,6 +84,7 @@ def train_version(
     device: str = "cpu",
     start_holdout: bool = False,
     max_drop: float = gate.MAX_DROP,
+    ensemble: str = TrainingSettings.ensemble,
 ) -> Refreshed:
     """Train probes on accepted masks and record them as a new model version.
 
@@ -100,6 +102,7 @@ def train_version(
         device: where the backbone runs; "auto" is all GPUs, or the CPU.
         start_holdout: from now on keep the masks of about every fifth patient in the hold-out set.
         max_drop: by how much a tone's lower bound may fall, in IoU.
+        ensemble: how the members decide, "vote" or "mean"; "auto" is as the settings say.
 
     Raises:
         InputError: an impossible `max_drop`, nothing to learn from, or weights that do not fit.
@@ -110,6 +113,8 @@ def train_version(
     protocol = load_protocol()
     net = place(load_backbone(backbone), device)
     settings = replace(settings or default_settings(net.config), seed=seed)
+    if ensemble != TrainingSettings.ensemble:
+        settings = replace(settings, ensemble=Ensemble(ensemble))
     hashes = [mask.content_hash for _, mask in pairs]
     _refuse_one_class(workspace, pairs)
     current = workspace.catalogue.models.current_or_none()
@@ -322,6 +327,8 @@ def _find_identical_version(
     if not versions or not _has_same_setup(workspace, versions[-1], net, settings):
         return None
     newest = versions[-1]
+    if ProbeSettings.from_dict(newest.settings) != settings:
+        return None  # its members decide otherwise
     leaked = leaked_since(workspace.catalogue, newest)
     if leaked.holdout or leaked.validation:
         return None  # another training gives estimates without what leaks
@@ -361,7 +368,7 @@ def _has_same_setup(
     """Return whether a version was trained in the same way, and its file is intact."""
     if (
         version.backbone_hash != net.hash
-        or ProbeSettings.from_dict(version.settings) != settings
+        or not ProbeSettings.from_dict(version.settings).trains_like(settings)
         or not load_protocol().has_classes_of(version.protocol_version)
     ):
         return False

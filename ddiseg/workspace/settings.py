@@ -29,6 +29,7 @@ class Setting:
     low: float | None
     high: float | None
     hint: str  #: what a value must be
+    choices: tuple[str, ...] = ()  #: all values of a text; empty: any text
 
     @property
     def name(self) -> str:
@@ -47,7 +48,8 @@ class Setting:
         low, high = (-math.inf if self.low is None else self.low), self.high or math.inf
         fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         text = isinstance(value, str) and not (value and value.isprintable())
-        if not fits or text or (number and not low <= value <= high) or value == math.inf:
+        other = bool(self.choices) and value not in self.choices
+        if not fits or text or other or (number and not low <= value <= high) or value == math.inf:
             raise InputError(f"{self.name} is {as_toml(value)}: give {self.hint}")
         return value
 
@@ -73,6 +75,12 @@ def _setting(
     default: Any, about: str, hint: str, low: float | None = None, high: float | None = None
 ) -> Any:
     return field(default=default, metadata={"about": about, "hint": hint, "low": low, "high": high})
+
+
+def _choice(default: str, about: str, *choices: str) -> Any:
+    hint = f"{', '.join(choices[:-1])} or {choices[-1]}"
+    rule = {"about": about, "hint": hint, "low": None, "high": None, "choices": choices}
+    return field(default=default, metadata=rule)
 
 
 _PERCENT: dict[str, Any] = {"hint": "a percentage, 0 to 100", "low": 0, "high": 100}
@@ -196,6 +204,14 @@ class TrainingSettings(SettingsSection):
     )
     device: str = _setting(
         "auto", "cpu, cuda or cuda:1; auto is all GPUs, or the CPU where there is none.", "a device"
+    )
+    ensemble: str = _choice(
+        "auto",
+        "How the five probes decide a pixel's class: by the majority (vote) or by the mean of their "
+        "probabilities (mean); auto is vote for the paper's backbone and mean for any other.",
+        "auto",
+        "vote",
+        "mean",
     )
     cache_gb: float = _setting(
         4.0,

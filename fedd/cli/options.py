@@ -38,6 +38,15 @@ PRECISION: _Option = click.option(
     help="Number type of convolutions.",
 )
 
+ENSEMBLE: _Option = click.option(
+    "--ensemble",
+    type=click.Choice(["vote", "mean"]),
+    default="vote",
+    show_default=True,
+    help="How FEDD's members decide a pixel: by majority, as in ddpm-segmentation, or by the mean of "
+    "their probabilities.",
+)
+
 TABLE: _Option = click.option(
     "--table",
     type=FILE,

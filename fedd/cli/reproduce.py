@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 )
 @options.devices("cpu")
 @options.PRECISION
+@options.ENSEMBLE
 @click.option(
     "--seeds",
     type=click.IntRange(1),
@@ -76,6 +77,7 @@ def reproduce(
     out: Path,
     device: str,
     precision: str,
+    ensemble: str,
     seeds: int,
     only: tuple[str, ...],
     from_scratch: bool,
@@ -96,6 +98,7 @@ def reproduce(
     from fedd.network.devices import existing_devices
     from fedd.reproduce import Starts, Workbench, run_cells, write_report
     from fedd.reproduce.plan import FEDD, chosen
+    from fedd.segment import Ensemble
     from fedd.weights.files import load_backbone
 
     _check_usage(ddi, masks, weights, small)
@@ -104,6 +107,7 @@ def reproduce(
     plan, splits = (
         _small(out, seeds) if small else _paper(backbone, starts, seeds, ddi, masks, only, partial)
     )
+    plan = plan.deciding_by(Ensemble(ensemble))
     # The baselines are trained on one device: the first of those that the backbone is on.
     workbench = Workbench(plan, splits, backbone, out, str(existing_devices(device)[0]))
     if any(cell.model != FEDD for cell in chosen(plan.cells, only)) and (

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from fedd.backbone import IMAGENET_256, UNetConfig
 from fedd.errors import WeightsError
 from fedd.features import FeatureSpec
+from fedd.probes.decision import Ensemble
 
 #: Names in model files of settings that are called otherwise here.
 _STORED = {"validation_share": "held_out", "refined_class": "second_look"}
@@ -35,10 +36,15 @@ class ProbeSettings:
     grid: int | None = None  #: width and height of the predicted grid; None: the backbone's S
     mirrored: bool = False  #: average with the prediction of the mirrored image, under other noise
     refined_class: str | None = None  #: class whose largest region gets a refinement pass
+    ensemble: Ensemble = Ensemble.MEAN  #: how the members decide; also of files that don't say
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as model files hold them."""
         return {_STORED.get(name, name): value for name, value in asdict(self).items()}
+
+    def trains_like(self, other: ProbeSettings) -> bool:
+        """Return whether a training with both gives the same members: they may decide differently."""
+        return replace(self, ensemble=other.ensemble) == other
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ProbeSettings:
@@ -49,11 +55,23 @@ class ProbeSettings:
         features["blocks"] = tuple(features["blocks"])
         _check_names(cls, values)
         _check_names(FeatureSpec, features)
-        return cls(**{**values, "features": FeatureSpec(**features)})
+        found = cls(**{**values, "features": FeatureSpec(**features)})
+        try:
+            return replace(found, ensemble=Ensemble(found.ensemble))
+        except ValueError as error:
+            raise WeightsError(
+                f"the probes' ensemble is {found.ensemble!r}, not one of {', '.join(Ensemble)}"
+            ) from error
 
 
-#: The paper's settings for OpenAI's ImageNet backbone: blocks 6 and 8 at t = 100, plain activations.
-PAPER = ProbeSettings(FeatureSpec(blocks=(6, 8), timestep=100), views=0, class_balance=1.0)
+#: The paper's settings for OpenAI's ImageNet backbone: blocks 6 and 8 at t = 100, plain activations,
+#: and the majority of the members, as in ddpm-segmentation, on which the paper builds.
+PAPER = ProbeSettings(
+    FeatureSpec(blocks=(6, 8), timestep=100),
+    views=0,
+    class_balance=1.0,
+    ensemble=Ensemble.VOTE,
+)
 
 #: The settings for the shipped backbone, chosen on pad300's train90 part. Its finest block has 64 x 64
 #: positions; a finer grid gains nothing.

@@ -239,7 +239,7 @@ def _check_warm_start(
     before = {**earlier.settings.to_dict(), "classes": list(earlier.classes)}
     now = {**settings.to_dict(), "classes": list(classes)}
     for key, value in now.items():
-        if before[key] != value:
+        if key != "ensemble" and before[key] != value:  # how members decide changes no training
             raise WeightsError(
                 f"the probes to start from were trained with {key} {json.dumps(before[key])}, not "
                 f"{json.dumps(value)}: use the same, or train from scratch"

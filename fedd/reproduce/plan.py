@@ -17,7 +17,7 @@ from fedd.errors import ReproductionError
 from fedd.malignancy.classifier import ClassifierSettings
 from fedd.malignancy.classifier import default_settings as default_classifier
 from fedd.paper import results
-from fedd.segment import ProbeSettings
+from fedd.segment import Ensemble, ProbeSettings
 from fedd.segment import default_settings as default_probes
 from fedd.weights.files import file_hash
 
@@ -132,6 +132,14 @@ class Plan:
         if cell.task == SEGMENTATION:
             return self.probe_settings(cell) if cell.model == FEDD else self.unet_settings(cell)
         return self.classifier_settings(cell) if cell.model == FEDD else self.cnn_settings(cell)
+
+    def deciding_by(self, ensemble: Ensemble) -> Plan:
+        """Return the plan with members that decide in another way, in the cells and in figure 6."""
+        return replace(
+            self,
+            probes=replace(self.probes, ensemble=ensemble),
+            ablation=replace(self.ablation, ensemble=ensemble),
+        )
 
     def probe_settings(self, cell: Cell) -> ProbeSettings:
         return replace(self.probes, seed=cell.seed)

@@ -20,6 +20,7 @@ from fedd.reproduce.plan import Cell
 from fedd.reproduce.scores import scores
 from fedd.reproduce.split import PaperSplit
 from fedd.reproduce.table import ReproductionTable, markdown, results_csv, tables
+from fedd.segment import Ensemble
 
 TITLE = "FEDD, reproduced"
 
@@ -38,6 +39,11 @@ _INTERVALS = (
     f"over patients, where there are {MIN_GROUPS} (for classification: of each class); if the table names no patients, as DDI's, each photograph counts as a patient. With "
     "several seeds, a value and the ends of its interval are means over the seeds."
 )
+
+_DECIDE = {
+    Ensemble.VOTE: "majority, as in ddpm-segmentation",
+    Ensemble.MEAN: "the mean of their probabilities",
+}
 
 #: Photographs named in a sentence.
 _NAMED = 10
@@ -79,8 +85,9 @@ def _introduction(workbench: Workbench, missing: Mapping[Cell, str]) -> list[str
     start = "random" if plan.starts.otherwise is Start.SCRATCH else "ImageNet"
     paragraphs += [
         _INTERVALS,
-        f"Backbone {backbone.name} ({backbone.hash[:12]}), {backbone.precision}; seeds "
-        f"{', '.join(map(str, plan.seeds))}; baselines start from {start} weights.",
+        f"Backbone {backbone.name} ({backbone.hash[:12]}), {backbone.precision}; FEDD's members decide "
+        f"by {_DECIDE[plan.probes.ensemble]}; seeds {', '.join(map(str, plan.seeds))}; baselines start from "
+        f"{start} weights.",
         *plan.notes,
         *_gaps(split, missing),
     ]

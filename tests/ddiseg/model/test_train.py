@@ -139,6 +139,19 @@ def test_refresh__one_more_mask_goes_on_from_the_version_in_use(
 
 
 @pytest.mark.training
+def test_refresh__members_that_decide_otherwise_are_another_version(
+    spots: Workspace, learn: Learn
+) -> None:
+    learn(spots)
+    voting = learn(spots, ensemble="vote")
+    assert (voting.new, voting.version.settings["ensemble"]) == (True, "vote")
+    assert load_version(spots, voting.version)[0].settings.ensemble == "vote"
+    assert not learn(spots, ensemble="vote").new
+    accept_more(spots, [6])
+    assert learn(spots).version.metrics["went_on_from"] == "fedd-2", "the training is the same"
+
+
+@pytest.mark.training
 def test_refresh__from_scratch_on_request(spots: Workspace, learn: Learn) -> None:
     learn(spots)
     accept_more(spots, [6])

@@ -56,7 +56,7 @@ def test_study__values_that_can_not_be(values: dict[str, Any]) -> None:
     "values",
     [
         {"backbone": ""}, {"backbone": "a\nb"}, {"max_drop": 1.1}, {"max_drop": float("nan")}, {"every": 0},
-        {"max_age": 0.0}, {"max_age": 36_501}, {"cache_gb": -1}, {"device": 0},
+        {"max_age": 0.0}, {"max_age": 36_501}, {"cache_gb": -1}, {"device": 0}, {"ensemble": "median"}, {"ensemble": ""},
     ],
 )  # fmt: skip
 def test_training__values_that_can_not_be(values: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from fedd.baselines import Start
 from fedd.errors import ReproductionError
 from fedd.reproduce import Cell, Plan, Starts, paper_plan
 from fedd.reproduce.plan import FEDD, TASKS, chosen, settings_as_json
+from fedd.segment import Ensemble
 from tests.wording import Refusal
 
 
@@ -48,6 +49,14 @@ def test_settings__of_another_backbone_are_its_own() -> None:
     plan = paper_plan(SMALL, Starts())
     assert plan.probes.features.blocks != (6, 8)
     assert len({s.block for s in plan.classifiers.values()}) == 1
+
+
+def test_deciding_by__in_the_cells_and_in_figure_6(plan: Plan) -> None:
+    assert plan.probes.ensemble is plan.ablation.ensemble is Ensemble.VOTE
+    changed = plan.deciding_by(Ensemble.MEAN)
+    segmentation = next(cell for cell in changed.cells if cell.task == "segmentation")
+    assert settings_as_json(changed.settings(segmentation))["ensemble"] == "mean"
+    assert changed.ablation.ensemble is Ensemble.MEAN
 
 
 def test_starts__a_file_where_there_is_one(tmp_path: Path) -> None:
