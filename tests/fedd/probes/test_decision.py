@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def probes_that_disagree(**changes: Any) -> Probes:
     settings = replace(QUICK, members=5, **changes)
     widths = (4 * TINY.model_channels, *HIDDEN, len(CLASSES))  # raw and standardised, of two blocks
     tensors = {}
-    for layer, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+    for layer, (fan_in, fan_out) in enumerate(pairwise(widths), start=1):
         tensors[f"w{layer}"] = torch.randn(5, fan_in, fan_out, generator=rng) * fan_in**-0.5
         tensors[f"b{layer}"] = torch.randn(5, fan_out, generator=rng) * 0.1
     backbone = DiffusionUNet.random(TINY, seed=1)
