@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class HeatMap:
     values: NDArray[np.float64]
     title: str
     note: str  #: n and interval of the values
+    framed: tuple[int, int] | None = None  #: position of a cell to frame; None: the highest
+    marked: Mapping[int, str] = field(default_factory=dict)  #: label of a row, by its name
 
 
 def new_figure(
@@ -186,8 +188,12 @@ def draw_heat_maps(
     columns: Sequence[int],
     row_label: str,
     column_label: str,
+    where: str = "",
 ) -> Any:
-    """Draw heat maps in a column on one colour scale, values in the cells, the highest one framed."""
+    """Draw heat maps in a column on one colour scale, values in the cells, one of them framed.
+
+    `where` says above all panels what they were measured on.
+    """
     width = 1.6 + max(4.5, 0.47 * len(columns))
     each = 1.15 + 0.34 * len(rows)
     figure, grid = new_figure(
@@ -200,11 +206,20 @@ def draw_heat_maps(
     low = max(0.0, (low + high - spread) / 2)
     for axes, panel in zip(grid[:, 0], panels, strict=True):
         _draw_heat_map(axes, panel, (low, low + spread))
-        axes.set_yticks(range(len(rows)), rows)
+        labels = [f"{panel.marked[r]}  {r}" if r in panel.marked else str(r) for r in rows]
+        axes.set_yticks(range(len(rows)), labels)
         axes.set_xticks(range(len(columns)), columns, rotation=90 if len(columns) > 12 else 0)
         axes.set_ylabel(row_label, color=MUTED, fontsize=9)
         axes.tick_params(labelcolor=INK)
+        for row, label in zip(rows, axes.get_yticklabels(), strict=True):
+            label.set_fontweight("bold" if row in panel.marked else "normal")
     grid[-1, 0].set_xlabel(column_label, color=MUTED, fontsize=9)
+    figure.align_ylabels()
+    if where:
+        grid[0, 0].annotate(
+            where, (0, 1), (0, 38), xycoords="axes fraction", textcoords="offset points",
+            fontsize=11, fontweight="bold", color=INK, parse_math=False,
+        )  # fmt: skip
     return figure
 
 
@@ -226,7 +241,8 @@ def _draw_heat_map(axes: Any, panel: HeatMap, scale: tuple[float, float]) -> Non
         text = f"{value:.2f}".removeprefix("0")
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7.5)
     if np.isfinite(panel.values).any():
-        row, column = divmod(int(np.nanargmax(panel.values)), panel.values.shape[1])
+        highest = divmod(int(np.nanargmax(panel.values)), panel.values.shape[1])
+        row, column = panel.framed or highest
         frame = Rectangle(
             (column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#d55e00", linewidth=2
         )

@@ -102,15 +102,15 @@ def ablate(
     """Train and test on each block at each timestep, as in the paper's figure 6.
 
     The PHOTOGRAPHS (a folder) are split by patient. Each passes through the backbone once per timestep,
-    for all blocks. OUT gets grid.csv (every cell by tone, with n and interval) and the heat maps. If it
-    is stopped or killed, the same command resumes it after the last finished timestep.
+    for all blocks. OUT gets grid.csv (every cell by tone, with n and interval) and the heat maps: the
+    lesion's IoU, the accuracy at probability 0.5 and the ROC-AUC of malignant. If it is stopped or
+    killed, the same command resumes it after the last finished timestep.
     """
     from dataclasses import replace
 
     from fedd.backbone import place
     from fedd.dataset import read_dataset
-    from fedd.explore.ablation import TASKS, Grid, default_blocks, split
-    from fedd.explore.ablation import ablate as run
+    from fedd.explore.ablation import TASKS, Ablation, Grid, default_blocks, split
     from fedd.explore.cells import AblationSettings
     from fedd.malignancy.classifier import default_settings as default_classifier
     from fedd.segment import default_settings
@@ -127,29 +127,22 @@ def ablate(
         read_dataset(photographs, table, masks), tasks, test=named, share=test_share, seed=seed
     )
     for each in tasks:
+        (learned,), (tested,) = parts.learned[each].values(), parts.measured[each].values()
         click.echo(
-            f"{each}: learns from {len(parts.learned[each])} photographs, "
-            f"tested on {len(parts.tested[each])}",
-            err=True,
+            f"{each}: learns from {len(learned)} photographs, tested on {len(tested)}", err=True
         )
     if parts.left_out:
         click.echo(f"{parts.left_out} photographs of the test split's patients left out", err=True)
-    learned = max(len(of_task) for of_task in parts.learned.values())
+    most = max(len(items) for of_task in parts.learned.values() for items in of_task.values())
     settings = AblationSettings(
         replace(default_settings(net.config), seed=seed),
-        replace(default_classifier(net.config, learned), seed=seed),
+        replace(default_classifier(net.config, most), seed=seed),
     )
-    run(
-        parts,
-        net,
-        grid,
-        settings,
-        out,
-        lambda *at: click.echo("{} of {} cells".format(*at), err=True),
-    )
+    ablation = Ablation(parts, net, grid, settings, out)
+    figures = ablation.run(options.progress("cells"))
     click.echo(out / "grid.csv")
-    for each in tasks:
-        click.echo(out / f"figure6-{each}.png")
+    for path in figures:
+        click.echo(path)
 
 
 def _stems(path: Path) -> set[str]:

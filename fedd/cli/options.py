@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -90,6 +91,34 @@ def timesteps(default: str, help: str, *, shown: str | bool = True) -> _Option:
     """Return `--timesteps` for an exploration."""
     shape: Any = {"metavar": "N,N,...", "callback": numbers}
     return click.option("--timesteps", **shape, default=default, show_default=shown, help=help)
+
+
+def progress(what: str) -> Callable[[int, int], None]:
+    """Return a Progress that says on stderr how much is done, and how long the rest will take.
+
+    The time is that of what was done since the first call; what an earlier run did is not counted.
+    """
+    started: list[tuple[float, int]] = []
+
+    def show(done: int, total: int) -> None:
+        now = time.monotonic()
+        started.append((now, done))
+        since, first = started[0]
+        left = ""
+        if first < done < total:
+            left = f", about {duration((now - since) / (done - first) * (total - done))} left"
+        click.echo(f"{done} of {total} {what}{left}", err=True)
+
+    return show
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in its largest fitting unit, such as `12 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def numbers(

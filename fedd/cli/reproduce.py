@@ -97,6 +97,7 @@ def reproduce(
     from fedd.baselines.packages import baselines_problem
     from fedd.network.devices import existing_devices
     from fedd.reproduce import Starts, Workbench, run_cells, write_report
+    from fedd.reproduce.figure6 import ablation_of
     from fedd.reproduce.plan import FEDD, chosen
     from fedd.segment import Ensemble
     from fedd.weights.files import load_backbone
@@ -119,7 +120,7 @@ def reproduce(
     no_figure6 = ""
     if not only if ablate is None else ablate:
         try:
-            _ablate(workbench, out)
+            ablation_of(workbench, out).run(options.progress("cells of figure 6"))
         except FeddError as error:  # the rest of the report stands without it
             no_figure6 = str(error)
         write_report(workbench, outcome, out)
@@ -182,20 +183,3 @@ def _paper(
     tasks = {cell.task for cell in chosen(plan.cells, only)}
     items = read_dataset(ddi, masks=masks)
     return plan, split(items, splits(), tasks=tasks, partial=partial)
-
-
-def _ablate(workbench: Workbench, out: Path) -> None:
-    """Compute figure 6 on the training photographs: blocks are never chosen on the test."""
-    from fedd.explore.ablation import TASKS, Grid, ablate, default_blocks, split
-    from fedd.explore.cells import AblationSettings
-
-    plan, backbone = workbench.plan, workbench.backbone
-    learned = workbench.split.learned[max(plan.fractions)]
-    ablate(
-        split(learned, TASKS, seed=plan.seeds[0]),
-        backbone,
-        Grid(default_blocks(backbone.config), plan.timesteps),
-        AblationSettings(plan.ablation),
-        out / "ablation",
-        lambda done, total: click.echo(f"ablation: {done} of {total} cells", err=True),
-    )

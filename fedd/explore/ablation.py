@@ -1,8 +1,9 @@
 """The block x timestep grid of the paper's figure 6: how well each block performs at each timestep.
 
-A cell is one block at one timestep: probes (`fedd.probes.training`) trained on it, measured by the lesion's
-IoU, and a classifier (`fedd.malignancy.classifier`), measured by ROC-AUC. Each photograph passes through the
-backbone once per timestep, for all blocks and both tasks.
+A cell is one block at one timestep, trained on one fraction of the data: probes (`fedd.probes.training`),
+measured by the lesion's IoU, or a classifier (`fedd.malignancy.classifier`), measured by accuracy and
+ROC-AUC. Each photograph passes through the backbone once per timestep, for all fractions, blocks and both
+tasks.
 """
 
 from __future__ import annotations
@@ -10,31 +11,31 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fedd.backbone import DIFFUSION_STEPS, IMAGENET_256, Backbone, UNetConfig
-from fedd.dataset import ALL, DatasetImage
+from fedd.dataset import DatasetImage
 from fedd.errors import ExplorationError
-from fedd.explore.cells import AblationSettings, AblationSplit, Cells, Task
+from fedd.explore.cells import (
+    TEST,
+    WHOLE,
+    AblationSettings,
+    AblationSplit,
+    Cells,
+    Task,
+    Training,
+)
 from fedd.explore.clusters import check_explorable
+from fedd.explore.figure6 import write_heat_maps
 from fedd.explore.state import AblationState, CellMetric
-from fedd.figures import HeatMap, draw_heat_maps, save
 from fedd.validation import Candidate, malignancy_split, validation_split
 from fedd.weights.files import file_hash
 
 TASKS: tuple[Task, ...] = ("segmentation", "classification")
-
-#: The metric in the heat map, by task, and its label.
-SHOWN: dict[Task, tuple[str, str]] = {
-    "segmentation": ("iou_mean", "mean IoU of the lesion"),
-    "classification": ("roc_auc", "ROC-AUC of malignant"),
-}
 
 #: Called with (cells done, cells in all).
 Progress = Callable[[int, int], None]
@@ -53,10 +54,6 @@ class Grid:
         in_schedule = sorted({last if t == DIFFUSION_STEPS else t for t in self.timesteps})
         object.__setattr__(self, "timesteps", tuple(in_schedule))
         object.__setattr__(self, "blocks", tuple(sorted(set(self.blocks))))
-
-    @property
-    def cells(self) -> int:
-        return len(self.blocks) * len(self.timesteps) * len(self.tasks)
 
 
 def default_blocks(config: UNetConfig) -> tuple[int, ...]:
@@ -113,65 +110,81 @@ def split(
     left_out = {i.path for t in tasks for i in usable[t]} - {
         i.path for t in tasks for i in (*learned[t], *tested[t])
     }
-    return AblationSplit(learned, tested, len(left_out))
+    return AblationSplit(
+        {task: {WHOLE: items} for task, items in learned.items()},
+        {task: {TEST: items} for task, items in tested.items()},
+        left_out=len(left_out),
+    )
 
 
-def ablate(
-    parts: AblationSplit,
-    backbone: Backbone,
-    grid: Grid,
-    settings: AblationSettings,
-    folder: Path,
-    progress: Progress = lambda done, total: None,
-) -> AblationState:
-    """Compute the cells that `folder` lacks.
+class Ablation:
+    """An ablation in a folder.
 
-    Writes `state.json`, `grid.csv` and the heat maps into `folder`. A killed run loses its current
-    timestep. Raises ExplorationError if `folder` holds another ablation or the backbone lacks a block,
-    and what training raises.
+    Raises ExplorationError if the backbone lacks a block of the grid, or if `folder` holds another
+    ablation, a damaged one, or can't be written.
     """
-    check_explorable(backbone, grid.blocks, grid.timesteps)
-    state = AblationState(folder, _made_with(parts, backbone, settings))
-    cells = Cells(parts, backbone, settings)
-    total = grid.cells
-    done = 0
-    for timestep in grid.timesteps:
-        pending = {
-            task: [b for b in grid.blocks if not state.done((task, b, timestep))]
-            for task in grid.tasks
-        }
-        done += len(grid.tasks) * len(grid.blocks) - sum(map(len, pending.values()))
-        if any(pending.values()):
-            with _scratch(folder / ".activations") as activations:
-                state.add(cells.at(timestep, pending, activations))
-            done += sum(map(len, pending.values()))
-        progress(done, total)
-    write_heat_maps(state.metrics(), grid, folder, backbone.name)
-    return state
 
+    def __init__(
+        self,
+        parts: AblationSplit,
+        backbone: Backbone,
+        grid: Grid,
+        settings: AblationSettings,
+        folder: Path,
+        paper: Mapping[int, int] | None = None,
+    ) -> None:
+        """`paper` is the block that is marked in the figures, by fraction in percent."""
+        check_explorable(backbone, grid.blocks, grid.timesteps)
+        self.parts, self.backbone, self.grid, self.folder = parts, backbone, grid, folder
+        self.paper = dict(paper or {})
+        self._settings = settings
+        self._state = AblationState(folder, _made_with(parts, backbone, settings))
 
-def write_heat_maps(
-    metrics: Sequence[CellMetric], grid: Grid, folder: Path, backbone_name: str
-) -> list[Path]:
-    """Write the paper's figure 6 for each task, and the same by tone; returns the files."""
-    written = []
-    for task in grid.tasks:
-        metric, label = SHOWN[task]
-        of_task = [m for m in metrics if (m.task, m.metric) == (task, metric)]
-        tones = sorted({m.tone for m in of_task} - {ALL})
-        files = {
-            f"figure6-{task}.png": [_heat_map(of_task, grid, ALL, f"{label}, {backbone_name}")],
-            f"figure6-{task}-by-tone.png": [
-                _heat_map(of_task, grid, tone, f"{label}, tone {tone}") for tone in tones
-            ],
+    @property
+    def cells(self) -> int:
+        """Return the number of cells of the grid."""
+        return len(self.grid.timesteps) * sum(map(len, self._trainings().values()))
+
+    def pending(self, timestep: int) -> dict[Task, list[Training]]:
+        """Return the trainings of a timestep that are still to be done."""
+        return {
+            task: [x for x in of_task if not self._state.done((task, *x, timestep))]
+            for task, of_task in self._trainings().items()
         }
-        for name, panels in files.items():
-            figure = draw_heat_maps(
-                panels, grid.blocks, grid.timesteps, "decoder block", "timestep"
-            )
-            save(figure, folder / name)
-            written.append(folder / name)
-    return written
+
+    def metrics(self) -> list[CellMetric]:
+        return self._state.metrics()
+
+    def run(self, progress: Progress = lambda done, total: None) -> list[Path]:
+        """Compute the cells that the folder lacks; returns the figures.
+
+        Writes `state.json`, `grid.csv` and the heat maps. A killed run loses its current timestep.
+        Raises what training raises.
+        """
+        cells = Cells(self.parts, self.backbone, self._settings)
+        pending = {t: self.pending(t) for t in self.grid.timesteps}
+        left = {t: sum(map(len, trainings.values())) for t, trainings in pending.items()}
+        done = self.cells - sum(left.values())
+        progress(done, self.cells)
+        for timestep in [t for t, count in left.items() if count]:
+            with _scratch(self.folder / ".activations") as activations:
+                self._state.add(cells.at(timestep, pending[timestep], activations))
+            done += left[timestep]
+            progress(done, self.cells)
+        return write_heat_maps(
+            self.metrics(), self.grid.blocks, self.grid.timesteps, self.grid.tasks, self.folder,
+            self.backbone.name, self.paper,
+        )  # fmt: skip
+
+    def _trainings(self) -> dict[Task, list[Training]]:
+        return {
+            task: [
+                (fraction, block)
+                for fraction in sorted(self.parts.learned[task])
+                for block in self.grid.blocks
+            ]
+            for task in self.grid.tasks
+        }
 
 
 def _sampled(task: Task, items: Sequence[DatasetImage], share: float, seed: int) -> set[str]:
@@ -192,7 +205,10 @@ def _sampled(task: Task, items: Sequence[DatasetImage], share: float, seed: int)
 def _scratch(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that is deleted at the end; first deletes what a killed run left in it."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise ExplorationError(f"the folder {folder} can't be created: {error.strerror}") from error
     try:
         yield folder
     finally:
@@ -203,36 +219,30 @@ def _made_with(
     parts: AblationSplit, backbone: Backbone, settings: AblationSettings
 ) -> dict[str, Any]:
     """Return what the cells depend on, photographs by the hash of their files."""
-    made_with = {"backbone": backbone.hash[:12], **settings.made_with()}
-    for task, tested in parts.tested.items():
+    made_with = {
+        "backbone": backbone.hash[:12],
+        "precision": getattr(backbone, "precision", "float32"),
+        **settings.made_with(),
+    }
+    for task, measured in parts.measured.items():
         content = []
-        for item in (*parts.learned[task], *tested):
+        for item in parts.of(task):
             mask = file_hash(item.mask) if item.mask and task == "segmentation" else None
             photograph = file_hash(item.path)
             content.append([item.stem, photograph, mask, item.tone, item.patient, item.malignant])
-        stems = sorted(item.stem for item in tested)
+        used = {
+            **{str(fraction): items for fraction, items in parts.learned[task].items()},
+            "early stopping": parts.stopping.get(task, ()),
+        }
         made_with[f"photographs for {task}"] = _digest(sorted(content, key=lambda row: str(row[0])))
-        made_with[f"test part of {task}"] = _digest(stems)
+        made_with[f"training part of {task}"] = _digest(_stems(used))
+        made_with[f"test part of {task}"] = _digest(_stems(measured))
     return made_with
+
+
+def _stems(parts: Mapping[str, Sequence[DatasetImage]]) -> dict[str, list[str]]:
+    return {name: sorted(item.stem for item in items) for name, items in parts.items()}
 
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _heat_map(metrics: Sequence[CellMetric], grid: Grid, tone: str, title: str) -> HeatMap:
-    values = np.full((len(grid.blocks), len(grid.timesteps)), np.nan)
-    halves, counts = [], set()
-    for m in metrics:
-        if m.tone != tone or m.block not in grid.blocks or m.timestep not in grid.timesteps:
-            continue
-        counts.add((m.n, m.patients))
-        if m.value is not None and m.low is not None and m.high is not None:
-            values[grid.blocks.index(m.block), grid.timesteps.index(m.timestep)] = m.value
-            halves.append((m.high - m.low) / 2)
-    n, patients = max(counts, default=(0, 0))
-    sizes = f"n = {n} photographs of {patients} patients"
-    if not halves:
-        return HeatMap(values, title, f"{sizes}: too few to say")
-    interval = f"the median 95 % interval is ±{float(np.median(halves)):.2f}"
-    return HeatMap(values, title, f"{sizes}; {interval}; frame: highest")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -84,23 +84,54 @@ class RecordedBackbone:
 
 Task = Literal["segmentation", "classification"]
 
-#: The metrics of each task.
+#: The metrics of each task. `accuracy` is at probability 0.5, as in the paper; `f1` is at the threshold chosen
+#: on the photographs of early stopping.
 _METRICS: dict[Task, tuple[str, ...]] = {
     "segmentation": ("iou_mean", "iou_pooled", "dice_mean"),
     "classification": ("roc_auc", "f1", "accuracy"),
 }
 
+#: What a probability of malignancy is compared with for `accuracy`.
+HALF = 0.5
+
+#: The fraction that is all training photographs, in percent.
+WHOLE = 100
+
+#: Parts that cells are measured on.
+VALIDATION, TEST = "validation", "test"
+
 #: Photographs in one batch.
 _BATCH = 8
+
+#: A training of a task at a timestep: fraction in percent, block.
+Training: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class AblationSplit:
-    """The training and test photographs of each task; no patient is in both."""
+    """The photographs of each task.
 
-    learned: Mapping[Task, Sequence[DatasetImage]]
-    tested: Mapping[Task, Sequence[DatasetImage]]
+    `measured` are the parts that a cell is measured on, the one that decides first. No patient of theirs is
+    in `learned`. `stopping` are the photographs of early stopping; a task without any takes a share of its
+    training photographs.
+    """
+
+    learned: Mapping[Task, Mapping[int, Sequence[DatasetImage]]]  #: by fraction in percent, nested
+    measured: Mapping[Task, Mapping[str, Sequence[DatasetImage]]]
+    stopping: Mapping[Task, Sequence[DatasetImage]] = field(default_factory=dict)
     left_out: int = 0  #: photographs of the test split's patients that the test split does not name
+
+    def of(self, task: Task) -> list[DatasetImage]:
+        """Return all photographs of a task, each once."""
+        parts = (
+            *self.learned[task].values(), self.stopping.get(task, ()), *self.measured[task].values(),
+        )  # fmt: skip
+        return list({item.path: item for part in parts for item in part}.values())
+
+    def recorded(self, task: Task) -> list[DatasetImage]:
+        """Return the photographs whose activations training reads more than once."""
+        parts = (*self.learned[task].values(), self.stopping.get(task, ()))
+        return list({item.path: item for part in parts for item in part}.values())
 
 
 @dataclass(frozen=True)
@@ -130,6 +161,17 @@ class AblationSettings:
 _OF_A_CELL = ("block", "blocks", "timestep")
 
 
+class Place(NamedTuple):
+    """Where a metric belongs: the cell, the part of the photographs, and the tone."""
+
+    task: Task
+    fraction: int
+    block: int
+    timestep: int
+    part: str
+    tone: str
+
+
 class Cells:
     """Computes cells; what is the same for all timesteps is read once."""
 
@@ -138,53 +180,71 @@ class Cells:
     ) -> None:
         self._parts, self._backbone, self._settings = parts, backbone, settings
         self._classes = load_protocol().class_names
-        self._examples: list[Example] = []
+        self._examples: dict[Path, Example] = {}
 
     def at(
-        self, timestep: int, blocks: Mapping[Task, Sequence[int]], folder: Path
+        self, timestep: int, trainings: Mapping[Task, Sequence[Training]], folder: Path
     ) -> list[CellMetric]:
-        """Return the metrics of the blocks of each task at a timestep; `folder` is for activations."""
-        every = sorted({block for of_task in blocks.values() for block in of_task})
+        """Return the metrics of each task's trainings at a timestep.
+
+        Each photograph passes through the backbone once, whatever the fractions, blocks and tasks;
+        `folder` is for activations.
+        """
+        every = sorted({block for of_task in trainings.values() for _, block in of_task})
         recorded = RecordedBackbone(self._backbone, every, folder)
+        to_segment = trainings.get("segmentation", ())
+        to_classify = trainings.get("classification", ())
         probes = {
-            block: self._train_probes(recorded, block, timestep)
-            for block in blocks.get("segmentation", ())
+            (fraction, block): self._train_probes(recorded, fraction, block, timestep)
+            for fraction, block in to_segment
         }
         confusions, features = self._predict(
-            recorded, timestep, probes, blocks.get("classification", ())
+            recorded, timestep, probes, sorted({block for _, block in to_classify})
         )
         metrics: list[CellMetric] = []
-        for block, of_block in confusions.items():
-            metrics += self._segmentation(block, timestep, np.stack(of_block))
-        for block, of_image in features.items():
-            metrics += self._classification(block, timestep, of_image)
+        for training, of_image in confusions.items():
+            metrics += self._segmentation(training, timestep, of_image)
+        for training in to_classify:
+            metrics += self._classification(training, timestep, features[training[1]])
         return metrics
 
-    def _train_probes(self, recorded: RecordedBackbone, block: int, timestep: int) -> Probes:
-        if not self._examples:
-            learned = self._parts.learned["segmentation"]
-            size, classes = recorded.image_size, len(self._classes)
-            self._examples = [_example(item, size, classes) for item in learned]
+    def _train_probes(
+        self, recorded: RecordedBackbone, fraction: int, block: int, timestep: int
+    ) -> Probes:
         base = self._settings.probes
         spec = replace(base.features, blocks=(block,), timestep=timestep)
         # Without the refinement pass, as in the paper: it would need batches of its own.
         settings = replace(base, features=spec, refined_class=None)
-        return train_probes(self._examples, recorded, settings, self._classes)
+        stopping = self._parts.stopping.get("segmentation")
+        size = recorded.image_size
+        return train_probes(
+            self._examples_of(self._parts.learned["segmentation"][fraction], size),
+            recorded,
+            settings,
+            self._classes,
+            validation=self._examples_of(stopping, size) if stopping else None,
+        )
+
+    def _examples_of(self, items: Sequence[DatasetImage], size: int) -> list[Example]:
+        for item in items:
+            if item.path not in self._examples:
+                self._examples[item.path] = _example(item, size, len(self._classes))
+        return [self._examples[item.path] for item in items]
 
     def _predict(
         self,
         recorded: RecordedBackbone,
         timestep: int,
-        probes: Mapping[int, Probes],
+        probes: Mapping[Training, Probes],
         classified: Sequence[int],
-    ) -> tuple[dict[int, list[NDArray[np.int64]]], dict[int, dict[Path, Tensor]]]:
-        """Return by block a confusion matrix of each test photograph, and each photograph's features."""
-        tested = self._parts.tested["segmentation"] if probes else ()
-        pooled_ones = self._classification_items() if classified else ()
+    ) -> tuple[dict[Training, dict[Path, NDArray[np.int64]]], dict[int, dict[Path, Tensor]]]:
+        """Return the confusion matrices of each training, and the pooled features of each block."""
+        measured = self._parts.measured.get("segmentation", {}) if probes else {}
+        to_segment = {item.path: item for part in measured.values() for item in part}
         # A photograph of both tasks passes once.
-        items = list({item.path: item for item in (*tested, *pooled_ones)}.values())
-        to_segment = {item.path for item in tested}
-        confusions: dict[int, list[NDArray[np.int64]]] = {block: [] for block in probes}
+        pooled_ones = self._parts.of("classification") if classified else ()
+        items = list({**to_segment, **{item.path: item for item in pooled_ones}}.values())
+        confusions: dict[Training, dict[Path, NDArray[np.int64]]] = {key: {} for key in probes}
         features: dict[int, dict[Path, Tensor]] = {block: {} for block in classified}
         for start in range(0, len(items), _BATCH):
             part = items[start : start + _BATCH]
@@ -197,56 +257,71 @@ class Cells:
                 for block, activations in found.items():
                     features[block].update(zip(photographs, pooled(activations).cpu(), strict=True))
                 segmented = [item for item in part if item.path in to_segment]
-                for block, of_block in probes.items() if segmented else ():
-                    predicted = of_block.predict(recorded, [photographs[i.path] for i in segmented])
-                    confusions[block] += [
-                        item.confusion(prediction.mask, len(self._classes))
-                        for item, prediction in zip(segmented, predicted, strict=True)
-                    ]
+                for training, trained in probes.items() if segmented else ():
+                    predicted = trained.predict(recorded, [photographs[i.path] for i in segmented])
+                    for item, prediction in zip(segmented, predicted, strict=True):
+                        confusions[training][item.path] = item.confusion(
+                            prediction.mask, len(self._classes)
+                        )
         return confusions, features
 
-    def _classification_items(self) -> Sequence[DatasetImage]:
-        return (*self._parts.learned["classification"], *self._parts.tested["classification"])
-
     def _segmentation(
-        self, block: int, timestep: int, confusions: NDArray[np.int64]
+        self, training: Training, timestep: int, confusions: Mapping[Path, NDArray[np.int64]]
     ) -> list[CellMetric]:
-        items = self._parts.tested["segmentation"]
-        valid = np.ones((len(items), len(self._classes)), np.bool_)
         metrics: list[CellMetric] = []
-        for tone, rows in rows_by_tone([item.tone for item in items]).items():
-            scores = estimate_classes(
-                confusions[rows],
-                [items[row].patient for row in rows],
-                valid[rows],
-                self._classes,
-            )
-            metrics += _cell_metrics("segmentation", block, timestep, tone, scores["lesion"])
+        for part, items in self._parts.measured["segmentation"].items():
+            valid = np.ones((len(items), len(self._classes)), np.bool_)
+            of_part = np.stack([confusions[item.path] for item in items])
+            for tone, rows in rows_by_tone([item.tone for item in items]).items():
+                scores = estimate_classes(
+                    of_part[rows], [items[row].patient for row in rows], valid[rows], self._classes
+                )
+                place = Place("segmentation", *training, timestep, part, tone)
+                metrics += _cell_metrics(place, scores["lesion"])
         return metrics
 
     def _classification(
-        self, block: int, timestep: int, features: Mapping[Path, Tensor]
+        self, training: Training, timestep: int, features: Mapping[Path, Tensor]
     ) -> list[CellMetric]:
+        fraction, block = training
         settings = replace(self._settings.classifier, block=block, timestep=timestep)
-        learned = self._parts.learned["classification"]
-        tested = self._parts.tested["classification"]
-        examples = _examples_of(learned, features)
-        validated = malignancy_split(learned, settings.validation, settings.seed)
+        learned, stopping = self._classified(fraction, settings)
         classifier = train_classifier(
-            examples.part(~validated), examples.part(validated), self._backbone, settings
+            _pooled_examples(learned, features),
+            _pooled_examples(stopping, features),
+            self._backbone,
+            settings,
         ).classifier
-        test = _examples_of(tested, features)
-        by_tone = discrimination_by_tone(
-            test.malignant,
-            classifier.probabilities(test.features),
-            [item.patient for item in tested],
-            [item.tone for item in tested],
-            classifier.threshold,
-        )
         metrics: list[CellMetric] = []
-        for tone, found in by_tone.items():
-            metrics += _cell_metrics("classification", block, timestep, tone, found)
+        for part, items in self._parts.measured["classification"].items():
+            of_part = _pooled_examples(items, features)
+            probabilities = classifier.probabilities(of_part.features)
+            at, at_half = (
+                discrimination_by_tone(
+                    of_part.malignant,
+                    probabilities,
+                    [item.patient for item in items],
+                    [item.tone for item in items],
+                    threshold,
+                )
+                for threshold in (classifier.threshold, HALF)
+            )
+            for tone, found in at.items():
+                place = Place("classification", *training, timestep, part, tone)
+                metrics += _cell_metrics(place, replace(found, accuracy=at_half[tone].accuracy))
         return metrics
+
+    def _classified(
+        self, fraction: int, settings: ClassifierSettings
+    ) -> tuple[Sequence[DatasetImage], Sequence[DatasetImage]]:
+        """Return the photographs of training and those of early stopping."""
+        learned = self._parts.learned["classification"][fraction]
+        if stopping := self._parts.stopping.get("classification"):
+            return learned, stopping
+        stops = malignancy_split(learned, settings.validation, settings.seed)
+        return [i for i, stop in zip(learned, stops, strict=True) if not stop], [
+            i for i, stop in zip(learned, stops, strict=True) if stop
+        ]
 
 
 def _example(item: DatasetImage, size: int, class_count: int) -> Example:
@@ -257,22 +332,17 @@ def _example(item: DatasetImage, size: int, class_count: int) -> Example:
     return Example(np.array(photograph), mask, item.patient, item.tone)
 
 
-def _examples_of(items: Sequence[DatasetImage], features: Mapping[Path, Tensor]) -> Examples:
+def _pooled_examples(items: Sequence[DatasetImage], features: Mapping[Path, Tensor]) -> Examples:
     malignant = np.array([bool(item.malignant) for item in items])
     return Examples(torch.stack([features[item.path] for item in items]), malignant)
 
 
 def _cell_metrics(
-    task: Task,
-    block: int,
-    timestep: int,
-    tone: str,
-    estimates: ClassEstimates | DiscriminationResult,
+    place: Place, estimates: ClassEstimates | DiscriminationResult
 ) -> list[CellMetric]:
-    """Return the metrics of a cell and tone."""
+    """Return the metrics of a cell, part and tone."""
     found = []
-    for name in _METRICS[task]:
+    for name in _METRICS[place.task]:
         e: Estimate = getattr(estimates, name)
-        sizes = e.n, e.groups or 0
-        found.append(CellMetric(task, block, timestep, tone, name, e.value, e.low, e.high, *sizes))
+        found.append(CellMetric(*place, name, e.value, e.low, e.high, e.n, e.groups or 0))
     return found

@@ -13,19 +13,21 @@ from fedd.errors import ExplorationError
 from fedd.files import write_file
 
 #: Version of the state's layout.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class CellMetric:
-    """A metric of a cell and tone; its 95 % interval is None with too few patients.
+    """A metric of a cell, part and tone; its 95 % interval is None with too few patients.
 
     In files the metric's name is called `figure`.
     """
 
     task: str
+    fraction: int  #: percent of the data that the cell was trained on
     block: int
     timestep: int
+    part: str  #: what it was measured on: `validation` or `test`
     tone: str
     metric: str
     value: float | None
@@ -44,8 +46,8 @@ class CellMetric:
         return cls(**{"metric" if k == "figure" else k: value for k, value in values.items()})
 
 
-#: A cell of the grid: task, block, timestep.
-CellKey = tuple[str, int, int]
+#: A cell of the grid: task, fraction, block, timestep.
+CellKey = tuple[str, int, int, int]
 
 
 class AblationState:
@@ -73,7 +75,7 @@ class AblationState:
         return cell in self._cells
 
     def metrics(self) -> list[CellMetric]:
-        """Return all metrics, ordered by task, block and timestep."""
+        """Return all metrics, ordered by task, fraction, block and timestep."""
         return [metric for cell in sorted(self._cells) for metric in self._cells[cell]]
 
     def add(self, metrics: Iterable[CellMetric]) -> None:
@@ -86,14 +88,12 @@ class AblationState:
         write_file(self._table, self._csv())
 
     def _read(self) -> None:
-        try:
-            state = json.loads(self._path.read_text("utf-8"))
-            made_with = state["made_with"]
-            metrics = [CellMetric.from_dict(row) for row in state["figures"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        made_with, rows = _stored(self._path)
+        if made_with.get("version") != VERSION:
             raise ExplorationError(
-                f"{self._path} can't be read as an ablation's state: {error}; delete it to start again"
-            ) from error
+                f"{self._path} was written by another version of fedd: give another --out, or delete it "
+                "to start again"
+            )
         other = [
             key
             for key in made_with
@@ -101,15 +101,16 @@ class AblationState:
         ]
         if other:
             raise ExplorationError(
-                f"{self._path.parent} holds an ablation that was run with {_differences(other, made_with, self._made_with)}: "
-                "use the same, or give another --out"
+                f"{self._path.parent} holds an ablation that was run with "
+                f"{_differences(other, made_with, self._made_with)}: use the same, give another --out, or "
+                f"delete {self._path.name} in it to start again"
             )
         self._made_with = {**made_with, **self._made_with}
-        self._include(metrics)
+        self._include(_metrics(self._path, rows))
 
     def _include(self, metrics: Iterable[CellMetric]) -> None:
         for metric in metrics:
-            cell = metric.task, metric.block, metric.timestep
+            cell = metric.task, metric.fraction, metric.block, metric.timestep
             self._cells.setdefault(cell, []).append(metric)
 
     def _csv(self) -> str:
@@ -118,11 +119,46 @@ class AblationState:
         return csv_text([columns, *([row[name] for name in columns] for row in rows)])
 
 
+def read_metrics(folder: Path) -> list[CellMetric]:
+    """Return the metrics of the ablation in `folder`; none if it has none.
+
+    Raises ExplorationError if they can't be read.
+    """
+    path = folder / "state.json"
+    if not path.exists():
+        return []
+    made_with, rows = _stored(path)
+    return _metrics(path, rows) if made_with.get("version") == VERSION else []
+
+
+def _stored(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return what an ablation was made with, and its rows."""
+    try:
+        state = json.loads(path.read_text("utf-8"))
+        return {**state["made_with"]}, list(state["figures"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _metrics(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[CellMetric]:
+    try:
+        return [CellMetric.from_dict(row) for row in rows]
+    except (TypeError, AttributeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ExplorationError:
+    what = error.strerror if isinstance(error, OSError) else "it is damaged"
+    return ExplorationError(
+        f"{path} can't be read as an ablation's state, {what}: delete it to start again"
+    )
+
+
 def _differences(keys: Iterable[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Describe differing settings; of long values only the name."""
     parts = []
     for key in keys:
         values = json.dumps(before.get(key)), json.dumps(now.get(key))
-        short = all(len(value) <= 40 for value in values)
+        short = all(len(value) <= 15 for value in values)
         parts.append(f"{key} {values[0]}, not {values[1]}" if short else f"other {key}")
     return " and ".join(parts)

@@ -14,7 +14,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from benchmarks.torchvision_ops import define_where_missing
 from fedd.backbone import SMALL, DiffusionUNet, Replicas
-from fedd.errors import ReproductionError
+from fedd.errors import ReproductionError, TrainingDataError
 from fedd.paper import splits
 from fedd.reproduce import Workbench, small, small_plan
 from fedd.weights.files import save_backbone
@@ -189,14 +189,19 @@ def test_small__the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_figure6__missing_is_said_and_the_rest_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(small, "LEARNED", {20: 2})  # too few for a validation split
+    monkeypatch.setattr(small, "LEARNED", {20: 2})
+
+    def fails(*_: object) -> None:
+        raise TrainingDataError("the masks show only skin")
+
+    monkeypatch.setattr("fedd.explore.ablation.Cells.at", fails)
     plan = replace(small_plan(), fractions=(20,), segmenters=(), classified=("FEDD",))
     monkeypatch.setattr("fedd.reproduce.small_plan", lambda _: plan)
     monkeypatch.setattr("fedd.reproduce.write_report", lambda *_: tmp_path / "index.html")
     done = fedd("reproduce", "--small", "--out", tmp_path)
     assert done.exit_code == 1
     assert "1 of 1 cells done" in done.stdout
-    assert "figure 6 missing: no test split can be sampled" in done.stderr
+    assert "figure 6 missing: the masks show only skin" in done.stderr
     assert fedd("reproduce", "--small", "--no-ablate", "--out", tmp_path).exit_code == 0
 
 
