@@ -13,7 +13,7 @@ from fedd.errors import FeddError, ReproductionError
 
 if TYPE_CHECKING:
     from fedd.backbone import DiffusionUNet, Replicas
-    from fedd.reproduce import PaperSplit, Plan, Starts, Workbench
+    from fedd.reproduce import PaperSplit, Plan, Starts
 
 
 @click.command()

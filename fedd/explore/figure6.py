@@ -69,9 +69,7 @@ def best_blocks(metrics: Sequence[CellMetric], task: str) -> dict[int, BestBlock
     found = {}
     for fraction in sorted({m.fraction for m in of_task}):
         cells = [m for m in of_task if (m.fraction, m.part) == (fraction, first)]
-        second = {
-            (m.block, m.timestep): m.value or 0.0 for m in cells if m.metric == _SECOND[task]
-        }
+        second = {(m.block, m.timestep): m.value or 0.0 for m in cells if m.metric == _SECOND[task]}
         known = [m for m in cells if m.metric == MAPS[task][0].metric and m.value is not None]
         if not known:
             continue
@@ -97,7 +95,11 @@ def value_at(
         if (x.task, x.fraction, x.part, x.tone, x.metric)
         == (m.task, m.fraction, part, m.tone, m.metric)
         and x.value is not None
-        and (x.block == block if block is not None else (x.block, x.timestep) == (m.block, m.timestep))
+        and (
+            x.block == block
+            if block is not None
+            else (x.block, x.timestep) == (m.block, m.timestep)
+        )
     ]
     return max(cells, key=lambda x: (x.value or 0.0, -x.timestep), default=None)
 

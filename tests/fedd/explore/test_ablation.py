@@ -272,7 +272,16 @@ def test_ablate__other_settings_are_refused_with_what_differs(
     assert (done[0] / "state.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"made_with": {"version": 2}, "figures": [{}]}), json.dumps({"made_with": {"version": 1}, "figures": [{}]})])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        json.dumps({"made_with": {"version": 2}, "figures": [{}]}),
+        json.dumps({"made_with": {"version": 1}, "figures": [{}]}),
+    ],
+)
 def test_ablate__damaged_state_is_refused(
     parts: AblationSplit, tiny: DiffusionUNet, tmp_path: Path, text: str, refusal: Refusal
 ) -> None:
