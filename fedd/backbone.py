@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -199,10 +199,10 @@ class DiffusionUNet:
         self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int
     ) -> dict[int, Tensor]:
         shape = (self.config.in_channels, self.config.grid, self.config.grid)
-        noised = _on(self.device, _noise(images, shape, noise))
+        samples = _noise(images, shape, noise, pin=self.device.type == "cuda")
         x = F.pixel_unshuffle(_on(self.device, images), self.config.patch)
         keep = self._alpha_bar[timestep]
-        x = keep.sqrt() * x + (1 - keep).sqrt() * noised
+        x = keep.sqrt() * x + (1 - keep).sqrt() * _on(self.device, samples)
         x = x.contiguous(memory_format=torch.channels_last)
         t = torch.full((1,), timestep, dtype=torch.long, device=self.device)
         found = self._run(x, t, tuple(blocks))
@@ -272,26 +272,38 @@ def content_noise(image: Tensor, shape: Sequence[int], draw: int = 0) -> Tensor:
 
     Each `draw` (0, 1, ...) of an image is another noise sample.
     """
-    pixels = ((image + 1) * 127.5).round().to(torch.uint8).cpu().contiguous()
-    content = hashlib.sha256(pixels.numpy().tobytes())
-    if draw:
-        content.update(f"draw {draw}".encode())
-    seed = int.from_bytes(content.digest()[:8], "big") >> 1
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(tuple(shape), generator=generator).to(image.device)
+    found = torch.randn(tuple(shape), generator=_noise_generator(image, draw))
+    return found.to(image.device)
 
 
 def parameter_count(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-def _noise(images: Tensor, shape: Sequence[int], draw: int) -> Tensor:
-    """Return the content noise of each image, (N, *shape)."""
-    one: Callable[[Tensor], Tensor] = lambda image: content_noise(image, shape, draw)  # noqa: E731
+def _noise(images: Tensor, shape: Sequence[int], draw: int, *, pin: bool = False) -> Tensor:
+    """Return the content noise of each image, (N, *shape), on the CPU; with `pin` in pinned memory."""
+    noise = torch.empty((len(images), *shape), pin_memory=pin)
+
+    @torch.inference_mode()  # a thread does not inherit it
+    def fill(image: Tensor, sample: Tensor) -> None:
+        torch.randn(tuple(shape), generator=_noise_generator(image, draw), out=sample)
+
     if len(images) == 1:
-        return one(images[0])[None]
-    with ThreadPoolExecutor(NOISE_THREADS) as pool:
-        return torch.stack(list(pool.map(one, images)))
+        fill(images[0], noise[0])
+    else:
+        with ThreadPoolExecutor(NOISE_THREADS) as pool:
+            list(pool.map(fill, images, noise))
+    return noise
+
+
+def _noise_generator(image: Tensor, draw: int) -> torch.Generator:
+    """Return a generator that is seeded by an image's pixels and the number of the noise sample."""
+    pixels = ((image + 1) * 127.5).round().to(torch.uint8).cpu().contiguous()
+    content = hashlib.sha256(pixels.numpy().data)
+    if draw:
+        content.update(f"draw {draw}".encode())
+    seed = int.from_bytes(content.digest()[:8], "big") >> 1
+    return torch.Generator().manual_seed(seed)
 
 
 def _on(device: torch.device, tensor: Tensor) -> Tensor:

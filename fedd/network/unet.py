@@ -7,6 +7,7 @@ each with guided_diffusion's own.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -22,7 +23,7 @@ from fedd.network.winograd import WinogradConv2d
 with warnings.catch_warnings():
     # guided-diffusion decorates with the old torch.cuda.amp names; inference does not use them.
     warnings.filterwarnings("ignore", r"`torch\.cuda\.amp\.custom_(fwd|bwd)", FutureWarning)
-    from guided_diffusion.nn import GroupNorm32, timestep_embedding
+    from guided_diffusion.nn import GroupNorm32
     from guided_diffusion.unet import QKVAttentionLegacy, UNetModel
 
 
@@ -122,6 +123,10 @@ SMALL = UNetConfig(
 )
 
 
+#: Longest period of a timestep's embedding, as in guided_diffusion.
+MAX_PERIOD = 10000
+
+
 def decoder_activations(
     net: UNetModel, x: Tensor, timesteps: Tensor, blocks: Sequence[int]
 ) -> dict[int, Tensor]:
@@ -141,6 +146,18 @@ def decoder_activations(
         if index in blocks:
             found[index] = h
     return found
+
+
+def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
+    """Return sines and cosines of timesteps (N,), (N, width) float32, as guided_diffusion's.
+
+    The frequencies are computed on the timesteps' device: guided_diffusion copies them from the CPU in
+    every pass, and the copy waits until the GPU has finished the pass before.
+    """
+    half = width // 2
+    steps = torch.arange(half, dtype=torch.float32, device=timesteps.device)
+    angles = timesteps[:, None].float() * torch.exp(-math.log(MAX_PERIOD) * steps / half)
+    return F.pad(torch.cat([angles.cos(), angles.sin()], -1), (0, width % 2))
 
 
 def make_fast(net: UNetModel, precision: torch.dtype = torch.float32) -> None:
@@ -166,9 +183,11 @@ def make_fast(net: UNetModel, precision: torch.dtype = torch.float32) -> None:
 
 
 class MixedGroupNorm(nn.GroupNorm):
-    """`GroupNorm32`, on a CPU without a float32 copy of its bfloat16 input.
+    """`GroupNorm32` without float32 copies of its bfloat16 input; sums are float32.
 
-    A CPU's group norm takes bfloat16 with float32 weights and sums in float32: the same to the bit.
+    A CPU's group norm takes bfloat16 with float32 weights: the same to the bit. A GPU's does not, and
+    takes no channels-last input either; `channels_last_norm` does. In a compiled pass the compiler
+    fuses guided_diffusion's own steps.
     """
 
     def __init__(self, norm: nn.GroupNorm) -> None:
@@ -178,7 +197,32 @@ class MixedGroupNorm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":
             return super().forward(x)
-        return super().forward(x.float()).to(x.dtype)
+        if x.dtype == torch.float32 or torch.compiler.is_compiling():
+            return super().forward(x.float()).to(x.dtype)
+        return channels_last_norm(self, x)
+
+
+def channels_last_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """Return the group norm of x (N, C, ...) bfloat16, in its memory layout.
+
+    The input is read three times and the output written once: the sums, the sums of squares, then each
+    channel's scale and shift. All is computed in float32 and rounded once, at the end; the variance is
+    the mean of squares less the square of the mean.
+    """
+    count, channels = x.shape[:2]
+    positions = x.flatten(2)
+    sums = positions.sum(2, dtype=torch.float32)
+    squares = torch.linalg.vector_norm(positions, 2, 2, dtype=torch.float32).square()
+    mean, square = (
+        s.view(count, norm.num_groups, -1).mean(2, keepdim=True) for s in (sums, squares)
+    )
+    mean, square = mean / positions.shape[2], square / positions.shape[2]
+    deviation = (square - mean.square()).clamp_min(0).add(norm.eps).sqrt()
+    scale = norm.weight.view(norm.num_groups, -1) / deviation
+    shift = norm.bias.view(norm.num_groups, -1) - mean * scale
+    shape = (count, channels, *[1] * (x.dim() - 2))
+    out = torch.empty_like(x)
+    return torch.addcmul(shift.view(shape), x, scale.view(shape), out=out)
 
 
 class FusedAttention(nn.Module):

@@ -16,7 +16,6 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from fedd.probes.pixels import Example
 
@@ -57,6 +56,8 @@ def window_around(
     It is `reach` times as long as that part and shifted by `shift` (down, right) of its own length, but
     stays inside the photograph.
     """
+    from scipy import ndimage  # here: who has no refinement pass needs no scipy
+
     parts, count = ndimage.label(lesion)
     if not count:
         return None

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from guided_diffusion import nn as library
 from guided_diffusion.nn import GroupNorm32
 from guided_diffusion.script_util import create_gaussian_diffusion
 from guided_diffusion.unet import QKVAttentionLegacy, UNetModel
@@ -22,8 +23,10 @@ from fedd.network.unet import (
     FusedAttention,
     MixedGroupNorm,
     UNetConfig,
+    channels_last_norm,
     decoder_activations,
     make_fast,
+    timestep_embedding,
 )
 from fedd.network.winograd import WinogradConv2d
 from fedd.probes.pixels import Example
@@ -226,6 +229,32 @@ def test_mixed_group_norm__equals_groupnorm32(shape: tuple[int, ...], dtype: tor
     found = MixedGroupNorm(norm)(x)
     assert found.dtype == dtype
     torch.testing.assert_close(found, norm(x))
+
+
+@pytest.mark.parametrize("mean", [0, 3, 30])
+@pytest.mark.parametrize("shape", [(2, 64, 12, 12), (2, 64, 49), (1, 64, 96, 80)], ids=str)
+def test_channels_last_norm__as_exact_as_groupnorm32(shape: tuple[int, ...], mean: float) -> None:
+    """What a GPU computes in bfloat16: in the input's layout, as far from float64 as the library."""
+    norm = GroupNorm32(32, 64)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x = (mean + torch.randn(shape)).bfloat16()
+    if len(shape) == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        found, other = channels_last_norm(norm, x), norm(x)
+        exact = F.group_norm(x.double(), 32, norm.weight.double(), norm.bias.double(), norm.eps)
+    assert (found.dtype, found.stride()) == (torch.bfloat16, x.stride())
+    error, allowed = (float((each - exact).norm()) for each in (found, other))
+    assert 0 < error < 1.02 * allowed
+
+
+@pytest.mark.parametrize("width", [256, 33])
+def test_timestep_embedding__equals_the_librarys(width: int) -> None:
+    timesteps = torch.tensor([0, 1, 100, 999])
+    assert torch.equal(
+        timestep_embedding(timesteps, width), library.timestep_embedding(timesteps, width)
+    )
 
 
 def _network(config: UNetConfig) -> UNetModel:
