@@ -125,6 +125,11 @@ class DiffusionUNet:
     def devices(self) -> list[torch.device]:
         return [self.device]
 
+    @property
+    def side_by_side(self) -> int:
+        """Images that may pass at once, on threads of a CPU: as many as fit into memory."""
+        return first_batch(self.config, self.device)[0] if self.device.type == "cpu" else 1
+
     @classmethod
     def random(cls, config: UNetConfig, seed: int = 0) -> DiffusionUNet:
         """Return an untrained network: the baseline of a comparison, and cheap for tests."""

@@ -27,8 +27,10 @@ from torch.nn import functional as F
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache
 from fedd.errors import ClickError
-from fedd.features import image_statistics
+from fedd.features import image_statistics, prepare
+from fedd.network.devices import within_memory
 from fedd.probes.decision import Ensemble
+from fedd.probes.prediction import first_pass, refine
 from fedd.segment import Photograph, Probes
 
 #: A region is where the shifted log-odds exceed this. This and the three numbers below were chosen on
@@ -140,16 +142,16 @@ def prepare_clicks(
 ) -> ClickSegmenter:
     """Predict a photograph (H, W, 3) as `Probes.predict` does, and keep what clicks need.
 
-    The probabilities are the members' means, also where their settings let them vote. Raises WeightsError as `Probes.predict` does.
+    The probabilities are the means of the members' softmaxes, also where the settings let them vote:
+    clicks shift log-odds, and a vote has none. Raises as `Probes.predict` does.
     """
-    found = probes.predict_members(backbone, [photograph], cache)
-    member_probabilities = found.member_probabilities
-    with torch.inference_mode():
-        probabilities = _resized(member_probabilities[0].mean(0), (backbone.image_size,) * 2)
-        # Clicks shift log-odds, so they need probabilities: a vote has none.
-        refined = probes.refine(
-            backbone, [photograph], member_probabilities, ensemble=Ensemble.MEAN
-        )
+    probes.check_backbone(backbone)
+    with torch.inference_mode(), within_memory("predicting one photograph"):
+        images = prepare(photograph, backbone.image_size)[None]
+        found = first_pass(probes, backbone, images, cache, Ensemble.MEAN)
+        found.check()
+        probabilities = _resized(found.probabilities[0], (backbone.image_size,) * 2)
+        refined = refine(probes, backbone, [photograph], found.probabilities, None, Ensemble.MEAN)
         for window, inside in refined.values():
             slices = window.slices(*probabilities.shape[1:])
             probabilities = _refined(probabilities, slices, inside, probes)

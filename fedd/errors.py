@@ -49,5 +49,9 @@ class DeviceError(FeddError, RuntimeError):
     """A device that does not exist, or that the work does not fit into."""
 
 
+class DeviceMemoryError(DeviceError):
+    """Work that does not fit into a GPU's memory; less of it at a time may."""
+
+
 class ReproductionError(FeddError, ValueError):
     """A reproduction of the paper that can't be run or resumed."""

@@ -1,10 +1,11 @@
 """Segmentation by pixel probes: 5 small MLPs that classify a pixel from its activations.
 
 As in FEDD and ddpm-segmentation, each member is in -> 128 -> 32 -> classes with ReLU and batch norm.
-The members decide by majority, as there, or by the mean of their softmaxes (`fedd/probes/decision.py`):
-the settings say which. Two things differ, with the same result: the members are trained together as one batched computation (`fedd/probes/training.py`), and the first
-layer, which is linear, is applied at each block's own resolution and its 128 outputs are up-sampled
-instead of the 1024 inputs (bilinear up-sampling and a linear layer commute).
+The members decide by majority, as there, or by the mean of their softmaxes: the settings say which
+(`fedd/probes/decision.py`). Two things differ, with the same result: the members are trained together
+as one batched computation (`fedd/probes/training.py`), and the first layer, which is linear, is applied
+at each block's own resolution and its 128 outputs are up-sampled instead of the 1024 inputs (bilinear
+up-sampling and a linear layer commute).
 
 Arrays: photographs (H, W, 3) uint8, masks (H, W) uint8 class ids, S the backbone's image size, g the
 width and height of the predicted grid, D the channels of all blocks together.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,14 +27,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedd.backbone import Backbone
-from fedd.cache import FeatureCache, extract_as_cached
+from fedd.cache import FeatureCache
 from fedd.errors import WeightsError
-from fedd.features import check_finite, extract, image_statistics, prepare
-from fedd.network.devices import within_memory
+from fedd.pipeline import Source, embeddings, predictions
 from fedd.probes.calibration import Calibration
-from fedd.probes.decision import Ensemble, combine
-from fedd.probes.ensemble import HIDDEN
-from fedd.probes.refiner import REACH, Window, window_around
+from fedd.probes.decision import Ensemble
+from fedd.probes.members import Members
+from fedd.probes.prediction import Prediction
 from fedd.probes.settings import PAPER, SMALL, ProbeSettings, default_settings
 from fedd.weights.files import read_safetensors, write_safetensors
 
@@ -40,7 +41,6 @@ __all__ = [
     "PAPER",
     "SMALL",
     "Ensemble",
-    "MemberPredictions",
     "Prediction",
     "ProbeSettings",
     "ProbeTrainingRecord",
@@ -56,39 +56,6 @@ _REFINER = "closer."
 
 #: (H, W, 3) uint8.
 Photograph: TypeAlias = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A predicted mask (H, W) uint8, its uncertainty, and the photograph's embedding (D,).
-
-    `uncertainty` is the mutual information between class and member, in nats, mean over pixels.
-    `embedding` is the mean over positions of each channel of the settings' blocks, in their order, of
-    the original photograph. It is in the activations' own units: only embeddings of one backbone,
-    timestep and set of blocks can be compared.
-    """
-
-    mask: NDArray[np.uint8]
-    uncertainty: float
-    embedding: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class MemberPredictions:
-    """The members' predictions for N photographs.
-
-    `member_probabilities` are the softmaxes, (N, members, classes, g, g), averaged with those of the
-    mirrored image where the settings say so; on the CPU. `activations` are (N, C, h, w), one for each
-    block of the settings, of the original photographs; on the backbone's device.
-    """
-
-    member_probabilities: Tensor
-    activations: list[Tensor]
-
-    @property
-    def embeddings(self) -> NDArray[np.float32]:
-        """The mean of each channel over positions, (N, D)."""
-        return _pooled(self.activations)
 
 
 @dataclass(frozen=True)
@@ -139,6 +106,7 @@ class Probes:
         self.tensors = tensors  #: on the CPU
         self.calibration, self.record = calibration, record or ProbeTrainingRecord()
         self.refiner = refiner  #: the probes of the refinement pass
+        self._members: tuple[tuple[object, ...], Members] | None = None
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -155,78 +123,13 @@ class Probes:
         photographs: Sequence[Photograph],
         cache: FeatureCache | None = None,
     ) -> list[Prediction]:
-        """Predict masks of photographs (H, W, 3), each at its own size.
+        """Predict masks of photographs (H, W, 3), each at its own size; a cache keeps the activations.
 
-        All pass through the backbone together; a cache keeps the activations. Raises as
-        `predict_members` does.
+        Raises as `fedd.pipeline.predictions` does, which is for many photographs.
         """
-        found = self.predict_members(backbone, photographs, cache)
-        probabilities = found.member_probabilities
-        with torch.inference_mode():
-            refined = self.refine(backbone, photographs, probabilities, cache)
-            return [
-                self._prediction(each, embedding, photograph.shape[:2], refined.get(index))
-                for index, (each, embedding, photograph) in enumerate(
-                    zip(probabilities, found.embeddings, photographs, strict=True)
-                )
-            ]
+        found = predictions(self, backbone, _given(photographs), expected=(), cache=cache)
+        return [each.prediction for each in found if each.prediction is not None]
 
-    @torch.inference_mode()
-    def predict_members(
-        self,
-        backbone: Backbone,
-        photographs: Sequence[Photograph],
-        cache: FeatureCache | None = None,
-    ) -> MemberPredictions:
-        """Predict each member's class probabilities, without the refinement pass.
-
-        Raises:
-            WeightsError: a damaged backbone, or not the one that the probes were trained on.
-            DeviceError: the photographs do not fit into the GPU's memory.
-        """
-        self.check_backbone(backbone)
-        images = _prepared(photographs, backbone)
-        with within_memory(f"predicting {len(images)} photographs"):
-            probabilities, activations = self._member_probabilities(backbone, images, cache)
-            if self.settings.mirrored:
-                mirrored, _ = self._member_probabilities(backbone, images.flip(-1), cache)
-                probabilities = (probabilities + mirrored.flip(-1)) / 2
-        check_finite(probabilities)
-        return MemberPredictions(probabilities, activations)
-
-    @torch.inference_mode()
-    def refine(
-        self,
-        backbone: Backbone,
-        photographs: Sequence[Photograph],
-        member_probabilities: Tensor,
-        cache: FeatureCache | None = None,
-        ensemble: Ensemble | None = None,
-    ) -> dict[int, tuple[Window, Tensor]]:
-        """Run the refinement pass on photographs with these probabilities (N, members, classes, g, g).
-
-        Returns by index of each photograph that shows the refined class: a window around the largest
-        predicted part of it, and what the refiner's members think of each class in the window,
-        (classes, g, g); they decide as the settings say, or as `ensemble` does. Raises as
-        `predict_members` does.
-        """
-        if self.refiner is None or self.settings.refined_class is None:
-            return {}
-        class_id = self.classes.index(self.settings.refined_class)
-        ensemble = ensemble or self.settings.ensemble
-        size = (backbone.image_size,) * 2
-        windows: dict[int, Window] = {}
-        for index, each in enumerate(combine(member_probabilities, ensemble)):
-            if window := window_around(_resized(each, size) == class_id, REACH):
-                windows[index] = window
-        if not windows:
-            return {}
-        crops = [window.of(photographs[index]) for index, window in windows.items()]
-        inside = self.refiner.predict_members(backbone, crops, cache).member_probabilities
-        decided = combine(inside, ensemble)
-        return {i: (window, of) for (i, window), of in zip(windows.items(), decided, strict=True)}
-
-    @torch.inference_mode()
     def embeddings(
         self,
         backbone: Backbone,
@@ -235,12 +138,10 @@ class Probes:
     ) -> NDArray[np.float32]:
         """Return `Prediction.embedding` of photographs, (N, D), without predicting masks.
 
-        Raises as `predict_members` does.
+        Raises as `fedd.pipeline.embeddings` does, which is for many photographs.
         """
-        self.check_backbone(backbone)
-        images = _prepared(photographs, backbone)
-        with within_memory(f"predicting {len(images)} photographs"):
-            return _pooled(extract_as_cached(backbone, images, self.settings.features, cache))
+        found = embeddings(self, backbone, _given(photographs), expected=(), cache=cache)
+        return np.stack([each.features for each in found if each.features is not None])
 
     def check_backbone(self, backbone: Backbone) -> None:
         if backbone.hash != self.backbone_hash:
@@ -255,17 +156,18 @@ class Probes:
         `activations` are (1, C, h, w), one for each block of the settings, in their order.
         """
         self._check_channels(activations)
-        weights, bias = self._first_layer(activations)
-        t = {k: v.to(bias.device) for k, v in self.tensors.items()}
-        total = bias[None, :, None, None].repeat(1, 1, size, size)
-        for activation, weight in zip(activations, weights, strict=True):
-            low = F.conv2d(activation, weight[:, :, None, None])
-            total += F.interpolate(low, (size, size), mode="bilinear", align_corners=False)
-        h = F.relu_(total[0].view(self.settings.members, HIDDEN[0], size * size))
-        h = F.relu_(torch.baddbmm(t["b2"][..., None], t["w2"].mT, h))
-        logits = torch.baddbmm(t["b3"][..., None], t["w3"].mT, h) / self.temperature
-        logits[:, [c for c in range(len(self.classes)) if c not in self.trained]] = -torch.inf
-        return logits.softmax(1).view(*logits.shape[:2], size, size)
+        device = activations[0].device
+        key = device, self.temperature, self.trained
+        if self._members is None or self._members[0] != key:
+            members = Members(
+                self.tensors,
+                self.settings.features.normalise,
+                self.trained,
+                self.temperature,
+                device,
+            )
+            self._members = key, members
+        return self._members[1].probabilities([a[0] for a in activations], size)
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Return each member's logits, (members, P, classes), for P pixels' activations (P, C), on the CPU.
@@ -304,29 +206,6 @@ class Probes:
             "record": json.dumps(self.record.to_dict()),
         }
 
-    def _first_layer(self, activations: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Return the first layer's weights by block, (members * 128, C), and its bias, for one image.
-
-        A standardised channel is a linear function of the raw one, so with `normalise` both halves of
-        the first layer become one matrix, specific to the image.
-        """
-        device = activations[0].device
-        w1 = self.tensors["w1"].to(device).transpose(1, 2).flatten(0, 1)
-        bias = self.tensors["b1"].to(device).flatten()
-        weights, start = [], 0
-        for activation in activations:
-            channels = activation.shape[1]
-            weight = w1[:, start : start + channels]
-            start += channels
-            if self.settings.features.normalise:
-                mean, std = (s.flatten() for s in image_statistics(activation))
-                relative = w1[:, start : start + channels] / std
-                start += channels
-                weight = weight + relative
-                bias = bias - relative @ mean
-            weights.append(weight)
-        return weights, bias
-
     def _check_channels(self, activations: Sequence[Tensor]) -> None:
         spec = self.settings.features
         found = sum(a.shape[1] for a in activations) * (2 if spec.normalise else 1)
@@ -337,45 +216,9 @@ class Probes:
                 f"t = {spec.timestep}, not {found} of {len(activations)} blocks"
             )
 
-    def _member_probabilities(
-        self, backbone: Backbone, images: Tensor, cache: FeatureCache | None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Return each member's softmax, (N, members, classes, g, g), and the activations.
 
-        The softmaxes are copied to the CPU one by one: those of 64 images on 256 x 256 take 0.4 GB,
-        and each step with them as much again.
-        """
-        grid = self.settings.grid or backbone.image_size
-        spec = self.settings.features
-        activations = (
-            cache.extract(backbone, images, spec) if cache else extract(backbone, images, spec)
-        )
-        each = [
-            self.probabilities([a[i : i + 1] for a in activations], grid).cpu()
-            for i in range(len(images))
-        ]
-        return torch.stack(each), activations
-
-    def _prediction(
-        self,
-        member_probabilities: Tensor,
-        embedding: NDArray[np.float32],
-        shape: tuple[int, ...],
-        refined: tuple[Window, Tensor] | None,
-    ) -> Prediction:
-        """Return the mask at `shape` (H, W) from member probabilities (members, classes, g, g).
-
-        Inside its window the refinement replaces it, except for classes that the refiner never saw.
-        """
-        mean = member_probabilities.mean(0)
-        disagreement = _entropy(mean, 0) - _entropy(member_probabilities, 1).mean(0)
-        mask = _resized(combine(member_probabilities, self.settings.ensemble), shape)
-        if refined is not None and self.refiner is not None:
-            window, probabilities = refined
-            inside = mask[window.slices(*mask.shape)]
-            known = np.isin(inside, self.refiner.trained)
-            inside[known] = _resized(probabilities, inside.shape)[known]
-        return Prediction(mask, float(disagreement.mean().clamp_min(0)), embedding)
+def _given(photographs: Sequence[Photograph]) -> list[Source[int]]:
+    return [Source(number, partial(np.asarray, each)) for number, each in enumerate(photographs)]
 
 
 def load_probes(path: Path) -> Probes:
@@ -409,26 +252,6 @@ def _loaded(
         Calibration(**calibration) if calibration else None,
         ProbeTrainingRecord.from_dict(json.loads(header.get(prefix + "record", "{}"))),
     )
-
-
-def _prepared(photographs: Sequence[Photograph], backbone: Backbone) -> Tensor:
-    """Return the photographs as the backbone reads them, (N, 3, S, S)."""
-    return torch.stack([prepare(p, backbone.image_size) for p in photographs])
-
-
-def _pooled(activations: Sequence[Tensor]) -> NDArray[np.float32]:
-    """Return the mean of each channel over positions, (N, D)."""
-    return torch.cat([a.mean((2, 3)) for a in activations], 1).float().cpu().numpy()
-
-
-def _resized(probabilities: Tensor, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return the most probable class, (H, W), of probabilities (classes, g, g) resized to `shape`."""
-    full = F.interpolate(probabilities[None], tuple(shape), mode="bilinear", align_corners=False)
-    return full[0].argmax(0).to(torch.uint8).cpu().numpy()
-
-
-def _entropy(p: Tensor, dim: int) -> Tensor:
-    return -(p * p.clamp_min(1e-12).log()).sum(dim)
 
 
 def _listed(blocks: Sequence[int]) -> str:

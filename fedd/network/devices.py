@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from fedd.errors import DeviceError
+from fedd.errors import DeviceError, DeviceMemoryError
 from fedd.network.unet import UNetConfig
 
 #: The amount of memory in torch's message.
@@ -58,13 +58,13 @@ def prepare_gpu() -> None:
 
 @contextmanager
 def within_memory(work: str) -> Iterator[None]:
-    """Raise DeviceError if a GPU's memory runs out during `work` ("training on 9 images")."""
+    """Raise DeviceMemoryError if a GPU's memory runs out during `work` ("training on 9 images")."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         requested = _REQUESTED.search(str(error))
         more = f" ({requested[1]} more were needed)" if requested else ""
-        raise DeviceError(
+        raise DeviceMemoryError(
             f"the GPU's memory ran out while {work}{more}: end other work on the GPU, or give "
             "--device cpu"
         ) from error
@@ -120,7 +120,7 @@ class BatchSize:
 
     def _shrink(self, tried: int, error: torch.cuda.OutOfMemoryError) -> None:
         if tried <= 1:
-            raise DeviceError(
+            raise DeviceMemoryError(
                 "the GPU's memory does not hold the network and one image: give --precision bfloat16, "
                 "--device cpu, or a smaller backbone"
             ) from error

@@ -15,8 +15,9 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedd.backbone import PRECISIONS, DiffusionUNet, Replicas
-from fedd.features import FeatureSpec, extract, image_batches
+from fedd.features import FeatureSpec, extract
 from fedd.network.unet import UNetConfig, decoder_activations
+from fedd.pipeline import image_batches
 
 #: Width and height of the decoded photographs, about as in DDI.
 PHOTOGRAPH = (600, 450)
@@ -63,7 +64,7 @@ def measure(
 
     def run(count: int) -> None:
         openers = (_opener(photographs[i % len(photographs)]) for i in range(count))
-        for part in image_batches(openers, backbone.image_size, batch, pin=on_gpu):
+        for part in image_batches(openers, backbone, batch):
             extract(backbone, part, spec)
         _wait(devices)
 

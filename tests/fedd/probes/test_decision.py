@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedd.backbone import DiffusionUNet
 from fedd.errors import WeightsError
+from fedd.features import extract, prepare
 from fedd.probes.decision import Ensemble, combine
 from fedd.probes.ensemble import HIDDEN
 from fedd.segment import PAPER, SMALL, Probes, ProbeSettings
@@ -72,7 +73,8 @@ def probes_that_disagree(**changes: Any) -> Probes:
 def test_predict__the_members_decide_as_the_settings_say(tiny: DiffusionUNet) -> None:
     probes = probes_that_disagree(ensemble=Ensemble.VOTE)
     photograph = spot(3, (SIZE, SIZE))[0]
-    members = probes.predict_members(tiny, [photograph]).member_probabilities[0]
+    activations = extract(tiny, prepare(photograph, SIZE)[None], probes.settings.features)
+    members = probes.probabilities(activations, SIZE)
     by_vote = members.argmax(1).mode(0).values.numpy()
     by_mean = members.mean(0).argmax(0).numpy()
     assert (by_vote != by_mean).any()

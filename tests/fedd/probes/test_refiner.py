@@ -18,7 +18,7 @@ from fedd.errors import TrainingDataError
 from fedd.probes.pixels import Example
 from fedd.probes.refiner import SHORTEST, WINDOWS, lesion_windows, window_around
 from fedd.probes.training import train_probes
-from fedd.segment import MemberPredictions, Probes, load_probes
+from fedd.segment import Probes, load_probes
 from tests.fedd.conftest import CLASSES, QUICK, like, spot
 from tests.wording import Refusal
 
@@ -155,10 +155,8 @@ def test_predict__refined_inside_the_window_only(
     photograph = spot(40)[0]
     first = like(probes).predict(tiny, [photograph])[0].mask
     # As if the refiner predicted nothing but ruler.
-    only_ruler = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0]).view(1, 1, 5, 1, 1)
-    monkeypatch.setattr(
-        type(probes.refiner), "predict_members", _predicts(only_ruler, probes.refiner)
-    )
+    only_ruler = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0]).view(1, 5, 1, 1).expand(1, 5, 8, 8)
+    monkeypatch.setattr(probes.refiner, "probabilities", lambda activations, size: only_ruler)
     monkeypatch.setattr(probes.refiner, "trained", (1, 3))  # and never saw skin
     window = window_around(first == 1, 1.5)
     assert window is not None
@@ -192,16 +190,3 @@ def test_save__both_passes_come_back(tiny: DiffusionUNet, probes: Probes, tmp_pa
     np.testing.assert_array_equal(
         loaded.predict(tiny, [photograph])[0].mask, probes.predict(tiny, [photograph])[0].mask
     )
-
-
-def _predicts(probabilities: torch.Tensor, refiner: Probes):  # type: ignore[no-untyped-def]
-    original = type(refiner).predict_members
-
-    def look(
-        self: Probes, backbone: object, photographs: list[object], cache: object = None
-    ) -> object:
-        if self is refiner:
-            return MemberPredictions(probabilities.expand(len(photographs), 1, 5, 8, 8), [])
-        return original(self, backbone, photographs, cache)  # type: ignore[arg-type]
-
-    return look
