@@ -7,7 +7,6 @@ power cut took. What is stopped before that leaves at most files without a row, 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -24,18 +23,13 @@ from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.outcomes import Outcome
+from ddiseg.workspace.mask_writer import MaskWriter
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 from fedd.segment import Prediction
 
 #: Predictions of a transaction, and seconds after which fewer are one.
 TRANSACTION, SECONDS = 64, 5.0
-
-#: Threads that encode and write masks: mostly they wait for the disk, which joins their flushes.
-THREADS = 8
-
-#: Masks held in memory, in work or waiting for a thread.
-HELD = 16
 
 #: Batches on their way to the catalogue.
 BATCHES = 2
@@ -63,8 +57,7 @@ class PredictionWriter:
         self._space = embedding_space(version.backbone_hash, version.settings)
         self.stored: dict[int, Outcome] = {}  #: added or unchanged, by image id
         self.refused: dict[int, str] = {}  #: why a mask can't be stored, by image id
-        self._held = threading.Semaphore(HELD)
-        self._encoders = ThreadPoolExecutor(THREADS, "mask")
+        self._masks = MaskWriter(workspace.store_mask)
         self._committer = ThreadPoolExecutor(1, "catalogue")  # one writer keeps batches in order
         self._batch: list[_Waiting] = []
         self._committing: deque[Future[None]] = deque()
@@ -76,12 +69,7 @@ class PredictionWriter:
         Raises:
             WorkspaceError: an earlier one can't be stored.
         """
-        self._held.acquire()
-        try:
-            digest = self._encoders.submit(self._store_mask, prediction.mask)
-        except BaseException:
-            self._held.release()
-            raise
+        digest = self._masks.add(prediction.mask)
         self._batch.append(_Waiting(image, prediction.uncertainty, prediction.embedding, digest))
         late = time.monotonic() - self._sealed_at >= SECONDS
         if late or len(self._batch) >= TRANSACTION:
@@ -99,11 +87,11 @@ class PredictionWriter:
         traceback: TracebackType | None,
     ) -> None:
         interrupted = kind is not None and not issubclass(kind, Exception)
-        self._encoders.shutdown(wait=False, cancel_futures=interrupted)
+        self._masks.end(drop=interrupted)
         if not interrupted:
             self._seal()
         self._committer.shutdown()
-        self._encoders.shutdown()
+        self._masks.join()
         problems = [each.exception() for each in self._committing]
         first = next((each for each in problems if each is not None), None)
         if first is not None and kind is None:
@@ -114,14 +102,6 @@ class PredictionWriter:
         if self._batch:
             self._committing.append(self._committer.submit(self._commit, self._batch))
             self._batch = []
-
-    def _store_mask(self, mask: NDArray[np.uint8]) -> str:
-        try:
-            return self._workspace.store_mask(mask)
-        except MemoryError as error:
-            raise InputError("its mask needs more memory than this computer has left") from error
-        finally:
-            self._held.release()
 
     def _commit(self, batch: Sequence[_Waiting]) -> None:
         """Store the rows of a batch, after its files; raises the first error of a file afterwards."""
