@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedd.errors import DeviceError, WeightsError
+from fedd.network.compiled import CompiledForward, Forward
 from fedd.network.devices import (
     BatchSize,
     existing_device,
@@ -27,6 +27,7 @@ from fedd.network.devices import (
     prepare_gpu,
     within_memory,
 )
+from fedd.network.turns import Turns
 from fedd.network.unet import IMAGENET_256, SMALL, UNetConfig, decoder_activations, make_fast
 
 __all__ = [
@@ -52,8 +53,6 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 #: Threads that generate noise: a GPU would otherwise wait for it.
 NOISE_THREADS = 8
-
-logger = logging.getLogger(__name__)
 
 
 class Backbone(Protocol):
@@ -95,7 +94,8 @@ class DiffusionUNet:
     """A frozen guided-diffusion UNet, run up to the last requested decoder block.
 
     A network stored only up to some block (`fedd weights fetch`) has the blocks up to it. `to` returns
-    the network on another device or in another precision.
+    the network on another device or in another precision. Several threads may share it: each batch
+    runs alone, in the order in which they asked.
     """
 
     def __init__(
@@ -116,10 +116,11 @@ class DiffusionUNet:
         self.net.to(self.device)
         self.batch = BatchSize(*first_batch(config, self.device))
         self._alpha_bar = _alpha_bar()
-        self._forward = decoder_activations
+        self._turns = Turns()
+        self._forward: Forward = decoder_activations
         if self.device.type == "cuda":
             prepare_gpu()
-            self._forward = torch.compile(decoder_activations)
+            self._forward = compiled_on_gpu(self)
 
     @property
     def devices(self) -> list[torch.device]:
@@ -185,7 +186,19 @@ class DiffusionUNet:
                 f"{self.name} takes images (N, 3, {size}, {size}), not {tuple(images.shape)}: "
                 "resize them with fedd.features.prepare"
             )
-        return self.batch.run(lambda part: self._activations(part, timestep, blocks, noise), images)
+        if isinstance(self._forward, CompiledForward):
+            self._forward.at_least(len(images))
+
+        def run(part: Tensor) -> dict[int, Tensor]:
+            with self._turns:
+                return self._activations(part, timestep, blocks, noise)
+
+        return self.batch.run(run, images)
+
+    def expect(self, images: int) -> None:
+        """Tell that a job of so many images begins; a GPU then compiles the network if that pays back."""
+        if isinstance(self._forward, CompiledForward):
+            self._forward.expect(images)
 
     def _check_blocks(self, blocks: Sequence[int]) -> None:
         unknown = sorted(set(blocks) - set(self.blocks))
@@ -210,22 +223,8 @@ class DiffusionUNet:
         x = keep.sqrt() * x + (1 - keep).sqrt() * _on(self.device, samples)
         x = x.contiguous(memory_format=torch.channels_last)
         t = torch.full((1,), timestep, dtype=torch.long, device=self.device)
-        found = self._run(x, t, tuple(blocks))
+        found = self._forward(self.net, x, t, tuple(blocks))
         return {block: a.float().contiguous() for block, a in found.items()}
-
-    def _run(self, x: Tensor, t: Tensor, blocks: tuple[int, ...]) -> dict[int, Tensor]:
-        """Run the forward pass, compiled if that works on this machine."""
-        try:
-            return self._forward(self.net, x, t, blocks)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            if self._forward is decoder_activations:
-                raise
-            reason = str(error).strip().partition("\n")[0]
-            logger.warning("%s runs uncompiled, because compiling failed: %s", self.name, reason)
-            self._forward = decoder_activations
-        return self._forward(self.net, x, t, blocks)
 
 
 def place(
@@ -254,6 +253,11 @@ class Replicas:
         """Device of the activations."""
         return self.devices[0]
 
+    def expect(self, images: int) -> None:
+        """Tell that a job of so many images begins, as `DiffusionUNet.expect` does."""
+        for each in self._copies:
+            each.expect(-(-images // len(self._copies)))
+
     def activations(
         self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0
     ) -> dict[int, Tensor]:
@@ -279,6 +283,17 @@ def content_noise(image: Tensor, shape: Sequence[int], draw: int = 0) -> Tensor:
     """
     found = torch.randn(tuple(shape), generator=_noise_generator(image, draw))
     return found.to(image.device)
+
+
+def precision_of(backbone: Backbone) -> str:
+    """Return the precision of a backbone's activations; one that does not say has float32."""
+    return str(getattr(backbone, "precision", "float32"))
+
+
+def expect(backbone: Backbone, images: int) -> None:
+    """Tell a backbone that a job of so many images begins; one that nothing depends on ignores it."""
+    if isinstance(backbone, DiffusionUNet | Replicas):
+        backbone.expect(images)
 
 
 def parameter_count(net: nn.Module) -> int:
@@ -309,6 +324,19 @@ def _noise_generator(image: Tensor, draw: int) -> torch.Generator:
         content.update(f"draw {draw}".encode())
     seed = int.from_bytes(content.digest()[:8], "big") >> 1
     return torch.Generator().manual_seed(seed)
+
+
+def compiled_on_gpu(backbone: DiffusionUNet) -> CompiledForward:
+    """Return the forward pass of a backbone on a GPU."""
+    device, config = backbone.device, backbone.config
+    key = f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, {backbone.precision}"
+    network = hashlib.sha256(str(config).encode()).hexdigest()[:12]
+    return CompiledForward(
+        backbone.name,
+        f"network {network}, {key}",
+        decoder_activations,
+        wait=lambda: torch.cuda.synchronize(device),
+    )
 
 
 def _on(device: torch.device, tensor: Tensor) -> Tensor:

@@ -25,6 +25,9 @@ PHOTOGRAPH = (600, 450)
 #: Width and height of the matrices that measure a device's peak: large enough to be bound by arithmetic.
 PEAK_SIZE = {"cpu": 2048, "cuda": 8192}
 
+#: Images of a job so long that compiling pays: the speed that is reached once it is done.
+STEADY = 1_000_000
+
 #: Products of which the fastest counts.
 PEAK_ROUNDS = 10
 
@@ -68,6 +71,7 @@ def measure(
             extract(backbone, part, spec)
         _wait(devices)
 
+    backbone.expect(STEADY)
     run(3 * batch if on_gpu else min(images, batch))
     for device in devices if on_gpu else ():
         torch.cuda.reset_peak_memory_stats(device)

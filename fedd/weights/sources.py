@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedd.errors import WeightsError
 from fedd.network.unet import UNetConfig
+from fedd.weights.cache_folder import user_cache
 from fedd.weights.names import TABLE
 
 
@@ -55,11 +55,7 @@ def source(name: str) -> BackboneSource:
 
 def cache_folder() -> Path:
     """Return the folder of fetched backbones: `backbones` in $DDISEG_CACHE or the user's cache."""
-    cache = os.environ.get("DDISEG_CACHE")
-    if not cache:
-        user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        cache = str(Path(user_cache) / "ddiseg")
-    return Path(cache).absolute() / "backbones"
+    return user_cache() / "backbones"
 
 
 def kept_path(name: str, folder: Path | None = None) -> Path:

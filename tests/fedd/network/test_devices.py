@@ -1,14 +1,12 @@
-"""Devices that exist and that do not; several of them; memory that runs out; a missing compiler."""
+"""Devices that exist and that do not; several of them; memory that runs out."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
-from syrupy.assertion import SnapshotAssertion
 from torch import Tensor
 
 from fedd.backbone import IMAGENET_256, SMALL, DiffusionUNet, Replicas, place
@@ -144,27 +142,7 @@ def test_memory__other_errors_are_not_taken_for_it() -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
 
-def test_compiling__fails_and_the_plain_network_runs(
-    caplog: pytest.LogCaptureFixture, wording: SnapshotAssertion
-) -> None:
-    net = DiffusionUNet.random(TINY, seed=1)
-    image = torch.zeros(1, 3, 32, 32)
-    expected = net.activations(image, 10, (5,))[5]
-    tried = []
-
-    def no_compiler(*_: object) -> dict[int, Tensor]:
-        tried.append(1)
-        raise RuntimeError("Failed to find C compiler. Please specify via CC\nmore of it")
-
-    net._forward = no_compiler
-    with caplog.at_level(logging.WARNING, "fedd"):
-        for _ in range(2):
-            assert torch.equal(net.activations(image, 10, (5,))[5], expected)
-    assert tried == [1], "tried once, not at every batch"
-    assert [r.getMessage() for r in caplog.records] == wording
-
-
-def test_compiling__an_error_of_the_network_itself_comes_out() -> None:
+def test_activations__an_error_of_the_network_itself_comes_out() -> None:
     net = DiffusionUNet.random(TINY)
     net.net.input_blocks[0][0].weight = torch.nn.Parameter(torch.zeros(32, 5, 3, 3))
     with pytest.raises(RuntimeError, match="channels"):
