@@ -11,6 +11,7 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -94,8 +95,8 @@ class DiffusionUNet:
     """A frozen guided-diffusion UNet, run up to the last requested decoder block.
 
     A network stored only up to some block (`fedd weights fetch`) has the blocks up to it. `to` returns
-    the network on another device or in another precision. Several threads may share it: each batch
-    runs alone, in the order in which they asked.
+    the network on another device or in another precision. Several threads may share it: on a GPU each
+    batch runs alone, in the order in which they asked; on a CPU they share the cores.
     """
 
     def __init__(
@@ -116,11 +117,11 @@ class DiffusionUNet:
         self.net.to(self.device)
         self.batch = BatchSize(*first_batch(config, self.device))
         self._alpha_bar = _alpha_bar()
-        self._turns = Turns()
+        self._turns: AbstractContextManager[None] = nullcontext()
         self._forward: Forward = decoder_activations
         if self.device.type == "cuda":
             prepare_gpu()
-            self._forward = compiled_on_gpu(self)
+            self._turns, self._forward = Turns(), compiled_on_gpu(self)
 
     @property
     def devices(self) -> list[torch.device]:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from annotation_protocol.errors import UserError
-from fedd.backbone import Backbone
+from fedd.backbone import Backbone, expect
 from fedd.cache import FeatureCache, extract_as_cached
 from fedd.features import Prepared, check_finite, prepare
 from fedd.malignancy.pooling import pooled
@@ -206,6 +206,8 @@ def run(
         keep: `compute` needs the photographs themselves, too.
     """
     on_gpu = backbone.device.type != "cpu"
+    if isinstance(sources, Sized):
+        expect(backbone, len(sources))
     side_by_side = 1 if on_gpu else _lanes(backbone, sources)
     size = batch or (GPU_BATCH if on_gpu else 1)
     halving: Halving[V] = Halving(compute, size)

@@ -105,7 +105,7 @@ class CompiledForward:
 
     def expect(self, images: int) -> None:
         """Tell that a job of so many images begins: compiling may pay back over all of them."""
-        self._coming = images
+        self.at_least(images)
         for shape in self._shapes.values():  # a new job tries once more
             shape.failures = min(shape.failures, FAILURES - 1)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 
-class Turns:
+class Turns(AbstractContextManager[None]):
     """A lock whose waiting threads get it first come, first served.
 
     `threading.Lock` may go to the thread that has just released it, again and again: a job of many

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from fedd.backbone import (
     IMAGENET_256,
@@ -17,6 +20,8 @@ from fedd.backbone import (
     parameter_count,
 )
 from fedd.errors import WeightsError
+from fedd.network.devices import BatchSize
+from fedd.network.turns import Turns
 from tests.fedd.conftest import TINY
 from tests.wording import Refusal
 
@@ -130,3 +135,24 @@ def test_config__round_trip_and_unknown_setting() -> None:
     assert UNetConfig.from_dict(TINY.to_dict()) == TINY
     with pytest.raises(WeightsError, match="depth"):
         UNetConfig.from_dict({**TINY.to_dict(), "depth": 3})
+
+
+def test_activations__threads_take_turns_by_batch_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = DiffusionUNet.random(TINY, seed=1)
+    order: list[int] = []
+    monkeypatch.setattr(net, "_turns", Turns())
+    monkeypatch.setattr(net, "batch", BatchSize(1, 1))
+
+    def forward(_net: object, x: Tensor, _t: Tensor, _b: tuple[int, ...]) -> dict[int, Tensor]:
+        order.append(threading.get_ident())
+        if len(order) == 2:  # the other thread asks now
+            other.start()
+            while not net._turns._waiting:  # type: ignore[attr-defined]
+                time.sleep(0.001)
+        return {5: x}
+
+    monkeypatch.setattr(net, "_forward", forward)
+    other = threading.Thread(target=lambda: net.activations(torch.zeros(1, 3, 32, 32), 10, (5,)))
+    net.activations(torch.zeros(20, 3, 32, 32), 10, (5,))
+    other.join()
+    assert order.index(other.ident or 0) == 2, "after one batch, not after all"
