@@ -13,6 +13,7 @@ from fedd.baselines.cnns import (
     load_cnn,
     train_cnn,
 )
+from fedd.baselines.settings import Recipe
 from fedd.baselines.unets import ENCODERS, SegmentationBaseline, UNetSettings, load_unet, train_unet
 from fedd.baselines.weights import Start
 
@@ -22,6 +23,7 @@ __all__ = [
     "CNNSettings",
     "ClassificationBaseline",
     "Diagnosed",
+    "Recipe",
     "SegmentationBaseline",
     "Start",
     "UNetSettings",

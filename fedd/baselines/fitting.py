@@ -1,19 +1,16 @@
 """The training loop of all baselines.
 
-Arrays: images are (N, 3, S, S), in memory uint8 and in the network float32 in [-1, 1]; targets are
-(N, S, S) uint8 class ids for masks, (N,) int64 for malignancy.
+Arrays: images are (N, 3, S, S), in memory uint8 and in the network float32 in [-1, 1]; features of a frozen
+encoder are (N, F) float32. Targets are (N, S, S) uint8 class ids for masks, (N,) int64 for malignancy.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Self
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,59 +19,24 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fedd.augment import relit, transformed
-from fedd.baselines.weights import Start
+from fedd.baselines import keras
+from fedd.baselines.losses import Loss, Objective
+from fedd.baselines.settings import FitSettings, Recipe
 from fedd.errors import DeviceError, TrainingDataError
 
-#: Loss of a network's output and its targets, a mean over the batch.
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-#: Called after every epoch with its number (from 1), training loss and validation loss.
+#: Called after every epoch with its number (from 1), training loss and monitored value.
 Report = Callable[[int, float, float], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """Everything that determines a training's outcome besides network and images."""
-
-    image_size: int
-    start: Start | Path = Start.IMAGENET  #: a path is a file of weights
-    epochs: int = 100
-    patience: int = 20  #: epochs without a better validation loss before training ends
-    batch_size: int = 8
-    learning_rate: float = 1e-4
-    augment: bool = True  #: random views, as for the probes
-    seed: int = 0
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Return the settings that `to_json` wrote."""
-        values: dict[str, Any] = json.loads(text)
-        known = {start.value for start in Start}
-        if (start := values["start"]) in known:
-            return cls(**{**values, "start": Start(start)})
-        return cls(**{**values, "start": Path(start)})
-
-    def to_json(self) -> str:
-        start = self.start.value if isinstance(self.start, Start) else str(self.start)
-        return json.dumps({**asdict(self), "start": start})
-
-    def __post_init__(self) -> None:
-        if min(self.epochs, self.patience, self.image_size) < 1 or self.batch_size < 2:
-            raise TrainingDataError(
-                f"epochs {self.epochs}, patience {self.patience}, image size {self.image_size} and "
-                f"batch size {self.batch_size}: at least 1, and a batch of at least 2"
-            )
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Images (N, 3, S, S) uint8 and their targets, N first."""
+    """A network's inputs, images (N, 3, S, S) uint8 or features (N, F) float32, and their targets."""
 
-    images: Tensor
+    inputs: Tensor
     targets: Tensor
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.inputs)
 
 
 @contextmanager
@@ -98,47 +60,56 @@ def scaled(images: Tensor) -> Tensor:
 
 def fit(
     net: nn.Module,
-    loss: Loss,
+    objective: Objective,
     train: Samples,
     validation: Samples,
     settings: FitSettings,
-    report: Report = lambda epoch, train_loss, validation_loss: None,
+    report: Report = lambda epoch, train_loss, monitored: None,
 ) -> int:
     """Train `net` in place, on its device; returns the epoch of its final weights.
 
-    That is the epoch with the lowest validation loss, or without validation images the last one, with
-    NaN as validation loss. Deterministic on CPU inside `seeded`. Raises TrainingDataError if there are
+    That is the first epoch with the best monitored value, or without validation images the last one, with
+    NaN as monitored value. Deterministic on CPU inside `seeded`. Raises TrainingDataError if there are
     fewer than two images or the loss becomes NaN, DeviceError if a batch does not fit into memory.
     """
     if len(train) < 2:
         raise TrainingDataError(
             f"a network needs at least 2 images to learn from, not {len(train)}"
         )
-    optimiser = torch.optim.Adam(net.parameters(), settings.learning_rate)
+    optimiser, schedule = _optimiser(net, settings)
     rng = torch.Generator().manual_seed(settings.seed)
-    best, best_loss, kept = settings.epochs, math.inf, None
+    best, best_value, kept = settings.epochs, -math.inf, None
     for epoch in range(1, settings.epochs + 1):
-        try:
-            train_loss = _train_epoch(net, loss, train, optimiser, settings, rng)
-        except torch.cuda.OutOfMemoryError as error:
-            raise DeviceError(
-                f"a batch of {settings.batch_size} images of {settings.image_size} pixels does not "
-                "fit into the GPU's memory: give a smaller --batch-size or --image-size"
-            ) from error
-        if not math.isfinite(train_loss):
-            raise TrainingDataError(
-                f"the loss is not a number after epoch {epoch}: lower the learning rate"
-            )
-        validation_loss = _mean_loss(net, loss, validation, settings) if validation else math.nan
-        report(epoch, train_loss, validation_loss)
-        if validation_loss < best_loss:
-            best, best_loss, kept = epoch, validation_loss, copy.deepcopy(net.state_dict())
+        with _enough_memory(settings):
+            train_loss = _train_epoch(net, objective.loss, train, optimiser, settings, rng)
+            if not math.isfinite(train_loss):
+                raise TrainingDataError(
+                    f"the loss is not a number after epoch {epoch}: lower the learning rate"
+                )
+            monitored = _mean(net, objective, validation, settings) if validation else math.nan
+        report(epoch, train_loss, monitored)
+        value = -monitored if objective.score is None else monitored
+        if value > best_value:
+            best, best_value, kept = epoch, value, copy.deepcopy(net.state_dict())
         elif validation and epoch - best >= settings.patience:
             break
+        if schedule is not None and validation:
+            schedule.step(value)
     if kept is not None:
         net.load_state_dict(kept)
     net.eval()
     return best
+
+
+def _optimiser(
+    net: nn.Module, settings: FitSettings
+) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.ReduceLROnPlateau | None]:
+    """Return Adam, and the schedule of its learning rate if it has one."""
+    epsilon = keras.ADAM_EPSILON if settings.recipe is Recipe.PAPER else 1e-8
+    optimiser = torch.optim.Adam(net.parameters(), settings.learning_rate, eps=epsilon)
+    if not settings.plateau:
+        return optimiser, None
+    return optimiser, keras.reduced_on_plateau(optimiser, settings.plateau)
 
 
 def _train_epoch(
@@ -152,11 +123,11 @@ def _train_epoch(
     net.train()
     device = next(net.parameters()).device
     total = 0.0
-    for pick in _batches(torch.randperm(len(samples), generator=rng), settings.batch_size):
-        images, targets = scaled(samples.images[pick]), samples.targets[pick]
+    for pick in _batches(torch.randperm(len(samples), generator=rng), settings):
+        inputs, targets = _inputs(samples, pick), samples.targets[pick]
         if settings.augment:
-            images, targets = _views(images, targets, rng)
-        each = loss(net(images.to(device)), targets.to(device))
+            inputs, targets = _views(inputs, targets, settings.recipe, rng)
+        each = loss(net(inputs.to(device)), targets.to(device))
         optimiser.zero_grad()
         torch.autograd.backward(each)
         optimiser.step()
@@ -165,25 +136,57 @@ def _train_epoch(
 
 
 @torch.inference_mode()
-def _mean_loss(net: nn.Module, loss: Loss, samples: Samples, settings: FitSettings) -> float:
+def _mean(net: nn.Module, objective: Objective, samples: Samples, settings: FitSettings) -> float:
+    """Return the mean of the monitored value over the batches, weighted by their images."""
     net.eval()
     device = next(net.parameters()).device
+    measure = objective.score or objective.loss
     total = 0.0
-    for pick in _batches(torch.arange(len(samples)), settings.batch_size):
-        outputs = net(scaled(samples.images[pick]).to(device))
-        total += float(loss(outputs, samples.targets[pick].to(device))) * len(pick)
+    for pick in _batches(torch.arange(len(samples)), settings):
+        outputs = net(_inputs(samples, pick).to(device))
+        total += float(measure(outputs, samples.targets[pick].to(device))) * len(pick)
     return total / len(samples)
 
 
-def _batches(order: Tensor, size: int) -> tuple[Tensor, ...]:
-    """Return parts of nearly equal length, at most `size` + 1: batch norm can't take a single image."""
-    return torch.tensor_split(order, max(1, min(math.ceil(len(order) / size), len(order) // 2)))
+def _inputs(samples: Samples, pick: Tensor) -> Tensor:
+    """Return the inputs of some samples as the network takes them."""
+    inputs = samples.inputs[pick]
+    return scaled(inputs) if inputs.dtype == torch.uint8 else inputs
 
 
-def _views(images: Tensor, targets: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return a random view of each image; masks are transformed alike, other targets are unchanged."""
+def _batches(order: Tensor, settings: FitSettings) -> Sequence[Tensor]:
+    """Return batches without a single image, which batch norm can't take.
+
+    Ours are of nearly equal length, at most one image over the batch size.
+    """
+    if settings.recipe is Recipe.PAPER:
+        return keras.batches(order, settings.batch_size)
+    count = math.ceil(len(order) / settings.batch_size)
+    return torch.tensor_split(order, max(1, min(count, len(order) // 2)))
+
+
+def _views(
+    images: Tensor, targets: Tensor, recipe: Recipe, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return a random view of each image; masks are transformed alike, other targets are unchanged.
+
+    The paper's views are flipped and turned by any angle.
+    """
     masks = targets if targets.dim() == 3 else torch.zeros_like(images[:, 0])
-    views, view_masks = transformed(
-        images, masks, images.shape[-1], rng, shift=0.15, zoom=(0.75, 1.15)
-    )
-    return relit(views, rng), view_masks if targets.dim() == 3 else targets
+    shift, zoom = (0.0, (1.0, 1.0)) if recipe is Recipe.PAPER else (0.15, (0.75, 1.15))
+    views, view_masks = transformed(images, masks, images.shape[-1], rng, shift=shift, zoom=zoom)
+    lit = views if recipe is Recipe.PAPER else relit(views, rng)
+    return lit, view_masks if targets.dim() == 3 else targets
+
+
+@contextmanager
+def _enough_memory(settings: FitSettings) -> Iterator[None]:
+    """Turn a full GPU into a DeviceError that says what to do."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise DeviceError(
+            f"a batch of {settings.batch_size} images of {settings.image_size} pixels does not fit into "
+            "the GPU's memory: give a smaller --batch-size or --image-size to 'fedd baseline', or "
+            "--recipe ours to 'fedd reproduce'"
+        ) from error

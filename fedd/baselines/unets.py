@@ -1,7 +1,8 @@
-"""UNets with the paper's encoders, trained end to end on masks.
+"""UNets with the paper's encoders, trained end to end on masks, by one of two recipes.
 
-As in the paper: segmentation_models_pytorch's UNet, dice + focal loss, Adam at 1e-4, 256 x 256. Pixels of
-class 255 (unknown) are left out of both losses.
+Both: segmentation_models_pytorch's UNet, dice + focal loss, Adam at 1e-4, 256 x 256. `paper` trains as the
+authors' notebook DDI_Baseline_U_Nets_Segmentation. Pixels of class 255 (unknown) are left out of loss and
+IoU.
 
 Arrays: photographs (H, W, 3) uint8, masks (H, W) uint8 class ids, S the width and height of the network's
 input.
@@ -13,7 +14,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,9 +23,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedd.baselines.fitting import FitSettings, Loss, Report, Samples, fit, scaled, seeded, squeezed
+from fedd.baselines import keras
+from fedd.baselines.fitting import Report, Samples, fit, scaled, seeded, squeezed
+from fedd.baselines.losses import Objective, dice_and_focal, keras_dice_and_focal, soft_iou
 from fedd.baselines.packages import needing_baselines
-from fedd.baselines.weights import ImageNetInput, Start, fetching, fill
+from fedd.baselines.settings import FitSettings, Recipe
+from fedd.baselines.weights import ImageNetInput, Start, fetching, fill, reading
 from fedd.dataset import UNKNOWN
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.network.devices import existing_device, within_memory
@@ -39,12 +43,32 @@ LITE = "efficientnet-lite0"
 ENCODERS = (*PAPER_ENCODERS, LITE)
 
 
+_PAPER: dict[str, Any] = {
+    "epochs": 1000,
+    "patience": 100,
+    "plateau": 50,
+    "batch_size": 64,
+    "learning_rate": 1e-4,
+    "augment": False,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class UNetSettings(FitSettings):
     """Everything that determines a training's outcome besides the images."""
 
     encoder: str = "efficientnet-b0"
     image_size: int = 256
+
+    @classmethod
+    def of(cls, recipe: Recipe, **changes: Any) -> UNetSettings:
+        """Return the settings of a recipe, with changes."""
+        numbers = _PAPER if recipe is Recipe.PAPER else {}
+        return cls(**{**numbers, "recipe": recipe, **changes})
+
+    @property
+    def monitored(self) -> str:
+        return "IoU" if self.recipe is Recipe.PAPER else super().monitored
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,9 +146,9 @@ def train_unet(
     settings: UNetSettings,
     *,
     device: str = "cpu",
-    report: Report = lambda epoch, train_loss, validation_loss: None,
+    report: Report = lambda epoch, train_loss, monitored: None,
 ) -> SegmentationBaseline:
-    """Train a UNet and keep the epoch with the lowest validation loss.
+    """Train a UNet and keep the epoch with the best monitored value.
 
     Without validation masks it trains for `settings.epochs`. Deterministic for `settings.seed` on CPU.
 
@@ -145,7 +169,9 @@ def train_unet(
         )
     with seeded(settings.seed):
         net = _start(settings, len(classes)).to(where)
-        epoch = fit(net, _dice_and_focal(), train, validated, settings, report)
+        if settings.recipe is Recipe.PAPER:
+            keras.slow_statistics(net)
+        epoch = fit(net, _objective(settings), train, validated, settings, report)
     return SegmentationBaseline(net, settings, tuple(classes), trained, epoch)
 
 
@@ -153,18 +179,23 @@ def load_unet(path: Path, device: str = "cpu") -> SegmentationBaseline:
     """Load a trained UNet from a file; raises WeightsError if it holds none."""
     where = existing_device(device)
     tensors, header = read_safetensors(path, UNET_KIND)
-    settings = UNetSettings.from_json(header["settings"])
-    classes = tuple(json.loads(header["classes"]))
-    net = _build(settings.encoder, len(classes))
-    net.load_state_dict(tensors)
-    trained = tuple(json.loads(header["trained"]))
-    return SegmentationBaseline(net.to(where), settings, classes, trained, int(header["epoch"]))
+    with reading(path, "UNet"):
+        settings = UNetSettings.from_json(header["settings"])
+        classes = tuple(json.loads(header["classes"]))
+        net = _build(settings.encoder, len(classes))
+        net.load_state_dict(tensors)
+        trained = tuple(json.loads(header["trained"]))
+        epoch = int(header["epoch"])
+    return SegmentationBaseline(net.to(where), settings, classes, trained, epoch)
 
 
 def _samples(examples: Iterable[Masked], size: int, class_count: int) -> Samples:
-    """Return the examples at the network's size, without those of unknown pixels only."""
-    images, masks = [], []
-    for example in examples:
+    """Return the examples at the network's size, without those of unknown pixels only.
+
+    Raises TrainingDataError if that leaves none of several, or a mask holds another class.
+    """
+    images, masks, given = [], [], 0
+    for given, example in enumerate(examples, 1):  # noqa: B007 - counts them
         picture = Image.fromarray(example.mask)
         mask = np.array(picture.resize((size, size), Image.Resampling.NEAREST))
         known = mask[mask != UNKNOWN]
@@ -175,9 +206,19 @@ def _samples(examples: Iterable[Masked], size: int, class_count: int) -> Samples
         if known.size:
             images.append(squeezed(example.photograph, size))
             masks.append(torch.from_numpy(mask))
+    if given and not images:
+        raise TrainingDataError(
+            f"none of the {given} masks of the training or of the validation labels a pixel"
+        )
     if not images:
         return Samples(torch.empty(0, 3, size, size), torch.empty(0, size, size))
     return Samples(torch.stack(images), torch.stack(masks))
+
+
+def _objective(settings: UNetSettings) -> Objective:
+    if settings.recipe is Recipe.PAPER:
+        return Objective(keras_dice_and_focal, soft_iou)
+    return Objective(dice_and_focal())
 
 
 def _start(settings: UNetSettings, class_count: int) -> nn.Module:
@@ -226,16 +267,3 @@ class _LiteUNet(nn.Module):
         features = strided_features(self.encoder, images).values()
         logits: Tensor = self.head(self.decoder([images, *features]))
         return logits
-
-
-def _dice_and_focal() -> Loss:
-    """Return the paper's loss, both terms with equal weight."""
-    with needing_baselines():
-        from segmentation_models_pytorch.losses import MULTICLASS_MODE, DiceLoss, FocalLoss
-    dice = DiceLoss(MULTICLASS_MODE, ignore_index=UNKNOWN)
-    focal = FocalLoss(MULTICLASS_MODE, ignore_index=UNKNOWN)
-
-    def loss(logits: Tensor, masks: Tensor) -> Tensor:
-        return torch.as_tensor(dice(logits, masks) + focal(logits, masks))
-
-    return loss

@@ -66,6 +66,20 @@ def fetching(name: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def reading(path: Path, network: str) -> Iterator[None]:
+    """Turn what goes wrong while a stored network is built from its file into a WeightsError."""
+    try:
+        yield
+    except KeyError as error:
+        raise WeightsError(
+            f"{path} holds no {network} of this version: it lacks {error}"
+        ) from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path} holds no {network} of this version: {first}") from error
+
+
 class ImageNetInput(nn.Module):
     """Converts images in [-1, 1] to the normalisation of networks trained on ImageNet."""
 

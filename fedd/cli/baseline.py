@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from fedd.baselines import Start
+    from fedd.baselines.fitting import Report
     from fedd.dataset import DatasetImage
 
 #: Share of the photographs in the validation split.
@@ -31,15 +32,22 @@ _TRAINING = (
     options.TABLE,
     click.option("--weights", type=options.FILE, help="File of initial weights."),
     click.option("--from-scratch", is_flag=True, help="Start from random weights, not ImageNet's."),
-    click.option("--epochs", default=100, show_default=True, help="Maximum number of epochs."),
+    click.option(
+        "--recipe",
+        type=click.Choice(["ours", "paper"]),
+        default="ours",
+        show_default=True,
+        help="ours: end to end, augmented; the better network. paper: as the paper's baselines, for "
+        "comparison with its figures; 'fedd reproduce' uses it.",
+    ),
+    click.option("--epochs", type=int, help="Maximum number of epochs.  [default: the recipe's]"),
     click.option(
         "--patience",
-        default=20,
-        show_default=True,
-        help="Epochs without a lower validation loss before training ends.",
+        type=int,
+        help="Epochs without a better validation before training ends.  [default: the recipe's]",
     ),
-    click.option("--batch-size", default=8, show_default=True, help="Images per step."),
-    click.option("--learning-rate", default=1e-4, show_default=True, help="Adam's."),
+    click.option("--batch-size", type=int, help="Images per step.  [default: the recipe's]"),
+    click.option("--learning-rate", type=float, help="Adam's.  [default: the recipe's]"),
     options.seed(),
     options.DEVICE,
     options.out("File of the network (safetensors)."),
@@ -74,16 +82,16 @@ def baseline() -> None:
     show_default=True,
     help="densenet121, vgg16, resnet50, efficientnet-b0, mobilenet_v2 or efficientnet-lite0.",
 )
-@click.option("--image-size", default=256, show_default=True, help="Width and height in pixels.")
+@click.option("--image-size", type=int, help="Width and height in pixels.  [default: 256]")
 @_training_options
 def segment(
     photographs: Path,
     masks: Path,
     encoder: str,
-    image_size: int,
     table: Path | None,
     weights: Path | None,
     from_scratch: bool,
+    recipe: str,
     device: str,
     out: Path,
     **fitting: Any,
@@ -92,12 +100,12 @@ def segment(
 
     A fifth of them, split by patient, are used for early stopping. Pixels of class 255 are left out.
     """
-    from fedd.baselines import UNetSettings, train_unet
+    from fedd.baselines import Recipe, UNetSettings, train_unet
     from fedd.dataset import read_dataset
     from fedd.probes.pixels import labelled_examples
 
     start = _start(weights, from_scratch)
-    settings = UNetSettings(encoder=encoder, start=start, image_size=image_size, **fitting)
+    settings = UNetSettings.of(Recipe(recipe), encoder=encoder, start=start, **_given(fitting))
     items = [item for item in read_dataset(photographs, table, masks) if item.mask is not None]
     check_writable(out)
     training, validation = _mask_splits(items, settings.seed)
@@ -107,7 +115,7 @@ def segment(
         CLASSES,
         settings,
         device=device,
-        report=_show_epoch,
+        report=_epochs_of(settings.monitored),
     )
     done.save(out)
     _show_result(out, f"UNet with {encoder}", training, validation, done.epoch)
@@ -122,16 +130,18 @@ def segment(
     help="densenet121, vgg16, resnet50, efficientnet_b0, mobilenet_v2 or deepderm.",
 )
 @click.option(
-    "--image-size", type=int, help="Width and height in pixels.  [default: 224, for deepderm 299]"
+    "--image-size",
+    type=int,
+    help="Width and height in pixels.  [default: 224, with --recipe paper 256, for deepderm 299]",
 )
 @_training_options
 def classify(
     photographs: Path,
     model: str,
-    image_size: int | None,
     table: Path | None,
     weights: Path | None,
     from_scratch: bool,
+    recipe: str,
     device: str,
     out: Path,
     **fitting: Any,
@@ -140,22 +150,28 @@ def classify(
 
     A fifth of them, split by patient, are used for early stopping.
     """
-    from fedd.baselines import CNNSettings, diagnosed, train_cnn
+    from fedd.baselines import CNNSettings, Recipe, diagnosed, train_cnn
     from fedd.baselines.cnns import DEEPDERM
     from fedd.dataset import read_dataset
     from fedd.validation import malignancy_split
 
     start = _start(weights, from_scratch)
-    size = image_size or (299 if model == DEEPDERM else 224)
-    settings = CNNSettings(model=model, start=start, image_size=size, **fitting)
+    settings = CNNSettings.of(Recipe(recipe), model=model, start=start, **_given(fitting))
     items = [item for item in read_dataset(photographs, table) if item.malignant is not None]
     check_writable(out)
     training, validation = _divided(items, malignancy_split(items, VALIDATION, settings.seed))
     done = train_cnn(
-        diagnosed(training), diagnosed(validation), settings, device=device, report=_show_epoch
+        diagnosed(training),
+        diagnosed(validation),
+        settings,
+        device=device,
+        report=_epochs_of(settings.monitored),
     )
     done.save(out)
-    name = f"{model} (research output, not a diagnosis)"
+    other = (
+        ", an Inception v3 without DeepDerm's weights" if model == DEEPDERM and not weights else ""
+    )
+    name = f"{model}{other} (research output, not a diagnosis)"
     _show_result(out, name, training, validation, done.epoch)
 
 
@@ -242,9 +258,19 @@ def _divided(
     return splits
 
 
-def _show_epoch(epoch: int, train_loss: float, validation_loss: float) -> None:
-    validation = "" if math.isnan(validation_loss) else f", validation {validation_loss:.4f}"
-    click.echo(f"epoch {epoch}: loss {train_loss:.4f}{validation}", err=True)
+def _given(fitting: dict[str, Any]) -> dict[str, Any]:
+    """Return the numbers that were given; the others are the recipe's."""
+    return {name: value for name, value in fitting.items() if value is not None}
+
+
+def _epochs_of(monitored: str) -> Report:
+    """Return what shows each epoch, with the name of the monitored value."""
+
+    def show(epoch: int, train_loss: float, value: float) -> None:
+        validation = "" if math.isnan(value) else f", validation {monitored} {value:.4f}"
+        click.echo(f"epoch {epoch}: loss {train_loss:.4f}{validation}", err=True)
+
+    return show
 
 
 def _show_result(

@@ -13,6 +13,7 @@ from fedd.errors import FeddError, ReproductionError
 
 if TYPE_CHECKING:
     from fedd.backbone import DiffusionUNet, Replicas
+    from fedd.baselines import Recipe
     from fedd.reproduce import PaperSplit, Plan, Starts
 
 
@@ -48,16 +49,23 @@ if TYPE_CHECKING:
 )
 @click.option("--from-scratch", is_flag=True, help="Start baselines from random weights.")
 @click.option(
+    "--recipe",
+    type=click.Choice(["paper", "ours"]),
+    default="paper",
+    show_default=True,
+    help="Training of the baselines: paper as its authors' notebooks, ours end to end and augmented.",
+)
+@click.option(
     "--baseline-weights",
     type=options.FOLDER,
     help="Folder with the baselines' initial weights, with the names of 'fedd baseline' "
-    "(efficientnet-b0.pth, deepderm.pth ...). The others start from ImageNet's.",
+    "(efficientnet-b0.pth, deepderm.pth ...). The others start from ImageNet's; DeepDerm needs its own.",
 )
 @click.option(
     "--partial",
     is_flag=True,
-    help="Leave out photographs of the split that are missing, and baselines whose packages are "
-    "missing or broken, and still exit with 0.",
+    help="Leave out photographs of the split that are missing, and baselines whose packages or weights "
+    "are missing, and still exit with 0.",
 )
 @click.option(
     "--ablate/--no-ablate",
@@ -81,6 +89,7 @@ def reproduce(
     seeds: int,
     only: tuple[str, ...],
     from_scratch: bool,
+    recipe: str,
     baseline_weights: Path | None,
     partial: bool,
     ablate: bool | None,
@@ -93,7 +102,7 @@ def reproduce(
     Probabilities are research output, not a diagnosis.
     """
     from fedd.backbone import place
-    from fedd.baselines import Start
+    from fedd.baselines import Recipe, Start
     from fedd.baselines.packages import baselines_problem
     from fedd.network.devices import existing_devices
     from fedd.reproduce import Starts, Workbench, run_cells, write_report
@@ -105,8 +114,11 @@ def reproduce(
     _check_usage(ddi, masks, weights, small)
     starts = Starts(Start.SCRATCH if from_scratch else Start.IMAGENET, baseline_weights)
     backbone = place(load_backbone(weights or "small"), device, precision)
+    trained_by = Recipe(recipe)
     plan, splits = (
-        _small(out, seeds) if small else _paper(backbone, starts, seeds, ddi, masks, only, partial)
+        _small(out, seeds, trained_by)
+        if small
+        else _paper(backbone, starts, seeds, trained_by, ddi, masks, only, partial)
     )
     plan = plan.deciding_by(Ensemble(ensemble))
     # The baselines are trained on one device: the first of those that the backbone is on.
@@ -150,7 +162,7 @@ def _check_usage(ddi: Path | None, masks: Path | None, weights: str | None, smal
         )
 
 
-def _small(out: Path, seeds: int) -> tuple[Plan, PaperSplit]:
+def _small(out: Path, seeds: int, recipe: Recipe) -> tuple[Plan, PaperSplit]:
     from fedd.dataset import read_dataset
     from fedd.reproduce import small_plan, split, write_phantoms
     from fedd.reproduce.small import CLASSIFIED
@@ -161,13 +173,14 @@ def _small(out: Path, seeds: int) -> tuple[Plan, PaperSplit]:
     except OSError as error:
         raise ReproductionError(f"{out} can't be written: {error.strerror}") from error
     items = read_dataset(photographs, masks=masks)
-    return small_plan(range(seeds)), split(items, splits, per_tone=CLASSIFIED)
+    return small_plan(range(seeds), recipe), split(items, splits, per_tone=CLASSIFIED)
 
 
 def _paper(
     backbone: DiffusionUNet | Replicas,
     starts: Starts,
     seeds: int,
+    recipe: Recipe,
     ddi: Path | None,
     masks: Path | None,
     only: tuple[str, ...],
@@ -179,7 +192,7 @@ def _paper(
     from fedd.reproduce.plan import chosen
 
     assert ddi is not None
-    plan = paper_plan(backbone.config, starts, range(seeds))
+    plan = paper_plan(backbone.config, starts, range(seeds), recipe)
     tasks = {cell.task for cell in chosen(plan.cells, only)}
     items = read_dataset(ddi, masks=masks)
     return plan, split(items, splits(), tasks=tasks, partial=partial)

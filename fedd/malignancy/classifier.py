@@ -106,7 +106,7 @@ class MalignancyClassifier:
         self.backbone_name, self.backbone_hash = backbone_name, backbone_hash
         self.threshold, self.tensors = threshold, tensors
         with torch.device("meta"):  # initial weights would use up random numbers
-            self._net = _network(tensors["0.weight"].shape[1]).eval().requires_grad_(False)
+            self._net = network(tensors["0.weight"].shape[1]).eval().requires_grad_(False)
         self._net.load_state_dict(tensors, assign=True)
 
     def predict(
@@ -198,7 +198,7 @@ def train_classifier(
             )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        net = _network(training.features.shape[1])
+        net = network(training.features.shape[1])
         epochs, best_epoch, loss, tensors = _fit(net, training, validation, settings, progress)
     classifier = MalignancyClassifier(settings, backbone.name, backbone.hash, 0.5, tensors)
     classifier.threshold = best_threshold(
@@ -231,8 +231,8 @@ def read_classifier(path: Path) -> tuple[MalignancyClassifier, dict[str, str]]:
     return classifier, header
 
 
-def _network(inputs: int) -> nn.Sequential:
-    """Return the network: inputs -> 64 -> 32 -> 1, a logit."""
+def network(inputs: int) -> nn.Sequential:
+    """Return the network: inputs -> 64 -> 32 -> 1, a logit; the paper's CNNs end in it too."""
     layers: list[nn.Module] = []
     for width, dropped in zip(HIDDEN, DROPOUT, strict=True):
         layers += [nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(dropped)]

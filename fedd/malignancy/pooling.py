@@ -28,7 +28,7 @@ Arrays: the activations of a block are (N, C, h, w) float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import gcd
+from math import gcd, log2
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -90,3 +90,16 @@ def pooled(activations: Tensor) -> Tensor:
     pooling = pooling_of((channels, height, width))
     flat = F.max_pool2d(activations, pooling.kernel).flatten(1)
     return F.adaptive_max_pool1d(flat, pooling.features)
+
+
+def pooled_by_halves(activations: Tensor) -> Tensor:
+    """Pool (N, C, h, w) as `pooled`, but in 1-D by whole powers of two: (N, F), F at least 512.
+
+    The rule of the authors' notebook DDI_Baseline_CNN_Classifiers (`get_poolings`). The two differ where
+    512 x 2^k numbers are left after the 2-D pooling for no k: 1280 channels give 640 features here.
+    """
+    channels, height, width = activations.shape[1:]
+    pooling = pooling_of((channels, height, width))
+    flat = F.max_pool2d(activations, pooling.kernel).flatten(1)
+    kernel: int = 2 ** int(log2(pooling.kernel_1d))
+    return F.max_pool1d(flat, kernel)

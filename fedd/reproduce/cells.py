@@ -209,7 +209,7 @@ class PlanOutcome:
     done: list[Result]  #: of this run and earlier ones
     ran: list[Cell]  #: in this run
     left_out: dict[Cell, str]  #: not requested
-    unavailable: dict[Cell, str]  #: requested, but a package that they need is missing or broken
+    unavailable: dict[Cell, str]  #: requested, but a package or weights are missing
     failed: dict[Cell, str]  #: without a result, with the reason
 
     @property
@@ -240,8 +240,8 @@ def run_cells(workbench: Workbench, folder: Path, only: Collection[str] = ()) ->
             logger.info("%d of %d: %s: done before", *position)
         elif cell not in requested:
             outcome.left_out[cell] = "not requested (--only)"
-        elif lacking and cell.model != FEDD:
-            outcome.unavailable[cell] = lacking
+        elif reason := (lacking if cell.model != FEDD else "") or workbench.plan.lacking(cell):
+            outcome.unavailable[cell] = reason
         else:
             logger.info("%d of %d: %s: running", *position)
             try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedd.backbone import UNetConfig
-from fedd.baselines import CNNSettings, Start, UNetSettings
+from fedd.baselines import CNNSettings, Recipe, Start, UNetSettings
 from fedd.errors import ReproductionError
 from fedd.malignancy.classifier import ClassifierSettings
 from fedd.malignancy.classifier import default_settings as default_classifier
@@ -85,6 +85,16 @@ class Starts:
                     return path
         return self.otherwise
 
+    def lacking(self, name: str, called: str) -> str:
+        """Return that no file of weights called `name` is given, and how to give one; "" if one is."""
+        if isinstance(self.of(name), Path):
+            return ""
+        known = f"{name}{' or '.join(WEIGHTS_FILES)}"
+        others = [] if self.folder is None else sorted(self.folder.glob(f"{name}.*"))
+        there = f" ({others[0].name} is there, but can't be read)" if others else ""
+        where = self.folder or "FOLDER"
+        return f"{called} are not given{there}: --baseline-weights {where} takes them from {where}/{known}"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -93,7 +103,8 @@ class Plan:
     probes: ProbeSettings
     classifiers: Mapping[int, ClassifierSettings]  #: by fraction
     unet: UNetSettings
-    cnn: CNNSettings
+    cnn: CNNSettings  #: of all but DeepDerm
+    deepderm: CNNSettings
     starts: Starts
     ablation: ProbeSettings  #: of figure 6; block and timestep are replaced by those of each cell
     timesteps: tuple[int, ...] = tuple(range(0, 1001, 50))  #: of figure 6
@@ -101,7 +112,6 @@ class Plan:
     fractions: tuple[int, ...] = (5, 10, 15, 20)
     segmenters: tuple[str, ...] = (FEDD, *UNETS)
     classified: tuple[str, ...] = (FEDD, *CNNS)
-    deepderm_size: int = 299  #: width and height of its images, from its authors
     small: bool = False
     notes: tuple[str, ...] = ()  #: remarks for the report
 
@@ -153,25 +163,40 @@ class Plan:
 
     def cnn_settings(self, cell: Cell) -> CNNSettings:
         name = CNNS[cell.model]
-        size = self.deepderm_size if cell.model == DEEPDERM else self.cnn.image_size
-        start = self.starts.of(name)
-        return replace(self.cnn, model=name, image_size=size, start=start, seed=cell.seed)
+        settings = self.deepderm if cell.model == DEEPDERM else self.cnn
+        return replace(settings, model=name, start=self.starts.of(name), seed=cell.seed)
+
+    def lacking(self, cell: Cell) -> str:
+        """Return what a cell can't do without and was not given, or "".
+
+        From other weights, DeepDerm is not DeepDerm, but another CNN: only a small plan, which is no result,
+        trains it so.
+        """
+        if cell.model != DEEPDERM or self.small:
+            return ""
+        return self.starts.lacking(CNNS[DEEPDERM], "DeepDerm's weights")
 
 
-def paper_plan(config: UNetConfig, starts: Starts, seeds: Sequence[int] = (0,)) -> Plan:
-    """Return the paper's experiments, with the settings for a backbone."""
+def paper_plan(
+    config: UNetConfig,
+    starts: Starts,
+    seeds: Sequence[int] = (0,),
+    recipe: Recipe = Recipe.PAPER,
+) -> Plan:
+    """Return the paper's experiments, with the settings for a backbone; `recipe` is the baselines'."""
     fractions = tuple(results()["fractions"])
-    notes = []
-    if not isinstance(starts.of(CNNS[DEEPDERM]), Path):
-        notes.append(
-            f"DeepDerm starts from {starts.otherwise.value} weights, not from those that its authors "
-            "trained on HAM10000 (--baseline-weights takes the file, as deepderm.pth)."
-        )
+    notes = ["The baselines are trained by the recipe of the authors' notebooks (--recipe paper)."]
+    if recipe is Recipe.OURS:
+        notes = [
+            "The baselines are trained end to end on augmented photographs (--recipe ours), not as in the "
+            "paper."
+        ]
     return Plan(
         probes=default_probes(config),
         classifiers={f: default_classifier(config, 6 * f) for f in fractions},
-        unet=UNetSettings(),
-        cnn=CNNSettings(),
+        unet=UNetSettings.of(recipe),
+        cnn=CNNSettings.of(recipe),
+        deepderm=CNNSettings.of(recipe, model=CNNS[DEEPDERM]),
         starts=starts,
         ablation=default_probes(config),
         seeds=tuple(seeds),

@@ -16,7 +16,7 @@ from PIL import Image
 
 from annotation_protocol.csv_files import csv_text
 from annotation_protocol.phantoms.phantoms import DIAGNOSES, TONES, draw_scene, render
-from fedd.baselines import CNNSettings, Start, UNetSettings
+from fedd.baselines import CNNSettings, Recipe, Start, UNetSettings
 from fedd.dataset import DDI_TABLE
 from fedd.features import FeatureSpec
 from fedd.files import write_file
@@ -39,8 +39,11 @@ _SEED = 7
 _CODES = dict(zip(TONES, (12, 34, 56), strict=True))
 
 
-def small_plan(seeds: Sequence[int] = (0,)) -> Plan:
-    """Return all cells of the paper, with settings that compute each in seconds."""
+def small_plan(seeds: Sequence[int] = (0,), recipe: Recipe = Recipe.PAPER) -> Plan:
+    """Return all cells of the paper, with settings that compute each in seconds.
+
+    `recipe` is the baselines', with fewer epochs and smaller images.
+    """
     features = FeatureSpec(SMALL.features.blocks, SMALL.features.timestep, normalise=True)
     probes = replace(
         SMALL, features=features, views=1, steps=150, mirrored=False, refined_class=None
@@ -48,14 +51,14 @@ def small_plan(seeds: Sequence[int] = (0,)) -> Plan:
     return Plan(
         probes=probes,
         classifiers={f: ClassifierSettings(SMALL_BLOCK, SMALL_TIMESTEP) for f in LEARNED},
-        unet=UNetSettings(image_size=64, epochs=2),
-        cnn=CNNSettings(image_size=32, epochs=1),
+        unet=UNetSettings.of(recipe, image_size=64, epochs=2),
+        cnn=CNNSettings.of(recipe, image_size=32, epochs=20 if recipe is Recipe.PAPER else 1),
+        deepderm=CNNSettings.of(recipe, model="deepderm", image_size=75, epochs=1),
         starts=Starts(Start.SCRATCH),
         ablation=replace(probes, members=1, views=0, steps=40),
         timesteps=(0, 50),
         seeds=tuple(seeds),
         fractions=tuple(LEARNED),
-        deepderm_size=75,
         small=True,
     )
 

@@ -146,6 +146,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         )
     if path.suffix == ".safetensors":
         return read_safetensors(path)[0]
+    if _starts_with(path, b"\x89HDF"):
+        raise WeightsError(
+            f"{path} is an HDF5 file, such as Keras writes, not a checkpoint of PyTorch: give the network's "
+            "state_dict() as .pth or .safetensors"
+        )
     try:
         # Only torch's newer layout, a zip archive, can stay on the disk.
         tensors: Any = torch.load(
@@ -215,3 +220,8 @@ def _build(
 def _is_web_page(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(64).lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _starts_with(path: Path, signature: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(signature)) == signature

@@ -11,13 +11,15 @@ import torch
 from benchmarks.torchvision_ops import define_where_missing
 from fedd.baselines import (
     ENCODERS,
+    Recipe,
     SegmentationBaseline,
     Start,
     UNetSettings,
     load_unet,
     train_unet,
 )
-from fedd.baselines.unets import _build, _dice_and_focal
+from fedd.baselines.losses import dice_and_focal
+from fedd.baselines.unets import _build
 from fedd.dataset import UNKNOWN
 from fedd.errors import DeviceError, TrainingDataError, WeightsError
 from fedd.probes.training import Example
@@ -144,13 +146,13 @@ def test_loss__unknown_pixels_are_left_out() -> None:
     masks[:, :3] = UNKNOWN
     other = logits.clone()
     other[:, :, :3] = torch.randn(2, 5, 3, 8, generator=rng)
-    loss = _dice_and_focal()
+    loss = dice_and_focal()
     torch.testing.assert_close(loss(other, masks), loss(logits, masks))
     other[:, :, 3:] = 0
     assert not torch.allclose(loss(other, masks), loss(logits, masks))
 
 
-def test_loss__the_sum_of_dice_and_focal() -> None:
+def test_loss__the_sum_ofdice_and_focal() -> None:
     """One image, two classes, by hand: both terms are written out as in their papers."""
     logits = torch.tensor([[[[2.0, -1.0]], [[0.0, 1.0]]]])
     masks = torch.tensor([[[0, 1]]])
@@ -159,7 +161,7 @@ def test_loss__the_sum_of_dice_and_focal() -> None:
     dice = 1 - (2 * (p * truth).sum(1) / (p.sum(1) + truth.sum(1))).mean()
     each = torch.where(truth.bool(), logits[0, :, 0], -logits[0, :, 0]).sigmoid()
     focal = (-((1 - each) ** 2) * each.log()).mean()
-    torch.testing.assert_close(_dice_and_focal()(logits, masks), dice + focal)
+    torch.testing.assert_close(dice_and_focal()(logits, masks), dice + focal)
 
 
 @pytest.mark.training
@@ -186,6 +188,36 @@ def test_train__nothing_to_tell_apart(mask: np.ndarray, refusal: Refusal) -> Non
     example = Example(np.zeros((8, 8, 3), np.uint8), mask)
     with refusal(TrainingDataError):
         train_unet([example, example], (), CLASSES, SCRATCH)
+
+
+@pytest.mark.training
+def test_train__validation_masks_that_nobody_judged(refusal: Refusal) -> None:
+    photograph, mask = spot(0)
+    blank = Example(photograph, np.full_like(mask, UNKNOWN))
+    with refusal(TrainingDataError):
+        train_unet(_examples(range(2)), [blank, blank], CLASSES, SCRATCH)
+
+
+@pytest.mark.training
+def test_file__of_the_papers_recipe(tmp_path: Path) -> None:
+    settings = UNetSettings.of(
+        Recipe.PAPER, encoder="mobilenet_v2", start=Start.SCRATCH, image_size=32, epochs=3
+    )
+    done = train_unet(_examples(range(4)), _examples(range(20, 22)), CLASSES, settings)
+    done.save(tmp_path / "unet.safetensors")
+    again = load_unet(tmp_path / "unet.safetensors")
+    photograph = spot(30)[0]
+    np.testing.assert_array_equal(again.probabilities(photograph), done.probabilities(photograph))
+    assert again.settings == settings
+
+
+def test_load__damaged(tmp_path: Path, refusal: Refusal) -> None:
+    from fedd.weights.files import write_safetensors
+
+    header = {"kind": "fedd-unet", "settings": SCRATCH.to_json(), "epoch": "1"}
+    write_safetensors(tmp_path / "u.safetensors", {"a": torch.zeros(1)}, header)
+    with refusal(WeightsError):
+        load_unet(tmp_path / "u.safetensors")
 
 
 def test_settings__odd_size(refusal: Refusal) -> None:

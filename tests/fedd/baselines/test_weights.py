@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.torchvision_ops import define_where_missing
-from fedd.baselines import CNNSettings, Start, UNetSettings
+from fedd.baselines import CNNSettings, Recipe, Start, UNetSettings
 from fedd.baselines.cnns import _start as classifier_start
 from fedd.baselines.unets import _start as unet_start
 from fedd.baselines.weights import fill
@@ -41,7 +41,7 @@ def _cnn(start: Start | Path, model: str = "mobilenet_v2") -> nn.Module:
     return classifier_start(CNNSettings(model=model, start=start))[1]  # type: ignore[index,no-any-return]
 
 
-def _saved(tensors: Mapping[str, Tensor], path: Path) -> Path:
+def _saved(tensors: Mapping[str, Any], path: Path) -> Path:
     torch.save(dict(tensors), path)
     return path
 
@@ -154,6 +154,51 @@ def test_classifier__fetching_fails(monkeypatch: pytest.MonkeyPatch, refusal: Re
     monkeypatch.setattr(_api, "load_state_dict_from_url", offline)
     with refusal(WeightsError):
         _cnn(Start.IMAGENET)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("whole", [True, False])
+def test_frozen__encoder_of_a_file_with_or_without_a_classifier(
+    whole: bool, mobilenet: dict[str, Tensor], tmp_path: Path
+) -> None:
+    from fedd.baselines.cnns import _frozen_encoder
+
+    kept = {k: t for k, t in mobilenet.items() if whole or not k.startswith("classifier.")}
+    path = _saved(kept, tmp_path / "m.pth")
+    settings = CNNSettings.of(Recipe.PAPER, "mobilenet_v2", start=path)
+    encoder = _frozen_encoder(settings).state_dict()
+    assert len(encoder) > 100
+    for key, tensor in encoder.items():
+        torch.testing.assert_close(tensor, mobilenet[key])
+
+
+@pytest.mark.process
+def test_frozen__a_file_of_another_network(
+    mobilenet: dict[str, Tensor], tmp_path: Path, refusal: Refusal
+) -> None:
+    from fedd.baselines.cnns import _frozen_encoder
+
+    path = _saved(mobilenet, tmp_path / "resnet50.pth")
+    with refusal(WeightsError):
+        _frozen_encoder(CNNSettings.of(Recipe.PAPER, "resnet50", start=path))
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "layout", ["in data parallel", "with more around it", "of Keras", "no head"]
+)
+def test_deepderm__a_file_of_another_layout(layout: str, tmp_path: Path, refusal: Refusal) -> None:
+    state = models.inception_v3(weights=None, init_weights=False, num_classes=2).state_dict()
+    path = tmp_path / "deepderm.pth"
+    if layout == "of Keras":
+        path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
+    else:
+        odd: dict[str, Any] = {f"module.{key}": tensor for key, tensor in state.items()}
+        if layout == "no head":
+            odd = {key: tensor for key, tensor in state.items() if not key.startswith("fc.")}
+        _saved({"state_dict": odd} if layout == "with more around it" else odd, path)
+    with refusal(WeightsError):
+        classifier_start(CNNSettings.of(Recipe.PAPER, "deepderm", start=path))
 
 
 @pytest.mark.process

@@ -105,6 +105,32 @@ def test_classify_and_predict(folders: tuple[Path, Path], tmp_path: Path) -> Non
 
 
 @pytest.mark.training
+@pytest.mark.parametrize(("command", "monitored"), [("segment", "IoU"), ("classify", "accuracy")])
+def test_recipe__of_the_paper(
+    folders: tuple[Path, Path], tmp_path: Path, command: str, monitored: str
+) -> None:
+    """The numbers that are not given are the recipe's, and its epochs say what they are chosen by."""
+    from fedd.baselines import CNNSettings, UNetSettings
+    from fedd.weights.files import read_header
+
+    photographs, masks = folders
+    network = tmp_path / "network.safetensors"
+    which = ("--masks", masks, "--encoder", "mobilenet_v2")
+    words = which if command == "segment" else ("--model", "mobilenet_v2")
+    done = fedd(
+        "baseline", command, photographs, *words, *QUICK, "--recipe", "paper", "--out", network
+    )
+    assert done.exit_code == 0, done.output
+    assert f", validation {monitored} 0." in done.stderr
+    kind = UNetSettings if command == "segment" else CNNSettings
+    settings = kind.from_json(read_header(network)["settings"])
+    assert settings.recipe.value == "paper"
+    assert settings.batch_size == (64 if command == "segment" else 30)
+    found = fedd("baseline", "predict", network, photographs, "--out", tmp_path / "found")
+    assert found.exit_code == 0, found.output
+
+
+@pytest.mark.training
 def test_segment__start_weights_that_do_not_fit(folders: tuple[Path, Path], tmp_path: Path) -> None:
     import torch
 

@@ -171,7 +171,7 @@ def test_small__the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     probes = replace(smaller.probes, members=2, views=0, steps=20, grid=32)
     smaller = replace(smaller, probes=probes, ablation=replace(probes, members=1), timesteps=(0,))
-    monkeypatch.setattr("fedd.reproduce.small_plan", lambda _: smaller)
+    monkeypatch.setattr("fedd.reproduce.small_plan", lambda *_: smaller)
     done = fedd("reproduce", "--small", "--out", tmp_path)
     assert done.exit_code == 0, done.output
     assert "8 of 8 cells done, 8 in this run" in done.output
@@ -196,7 +196,7 @@ def test_figure6__missing_is_said_and_the_rest_stands(
 
     monkeypatch.setattr("fedd.explore.ablation.Cells.at", fails)
     plan = replace(small_plan(), fractions=(20,), segmenters=(), classified=("FEDD",))
-    monkeypatch.setattr("fedd.reproduce.small_plan", lambda _: plan)
+    monkeypatch.setattr("fedd.reproduce.small_plan", lambda *_: plan)
     monkeypatch.setattr("fedd.reproduce.write_report", lambda *_: tmp_path / "index.html")
     done = fedd("reproduce", "--small", "--out", tmp_path)
     assert done.exit_code == 1
@@ -212,7 +212,7 @@ def test_baselines_that_can_not_be_run__exit_1_unless_partial(
     monkeypatch.setattr(small, "LEARNED", {20: 2})
     plan = replace(small_plan(), fractions=(20,), segmenters=())
     monkeypatch.setattr(
-        "fedd.reproduce.small_plan", lambda _: replace(plan, classified=("FEDD", "VGG16"))
+        "fedd.reproduce.small_plan", lambda *_: replace(plan, classified=("FEDD", "VGG16"))
     )
     monkeypatch.setattr("fedd.reproduce.write_report", lambda *_: tmp_path / "index.html")
     monkeypatch.setattr("fedd.reproduce.cells.baselines_problem", lambda: "torchvision is broken")

@@ -25,6 +25,7 @@ TINY_PLAN = Plan(
     classifiers={f: ClassifierSettings(b, 10, epochs=5) for f, b in BLOCKS.items()},
     unet=UNetSettings(image_size=32, epochs=1),
     cnn=CNNSettings(image_size=32, epochs=1),
+    deepderm=CNNSettings(model="deepderm", image_size=75, epochs=1),
     starts=Starts(Start.SCRATCH),
     ablation=replace(QUICK, steps=20),
     fractions=(5, 20),

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from fedd.backbone import IMAGENET_256, SMALL
-from fedd.baselines import Start
+from fedd.baselines import CNNSettings, Recipe, Start, UNetSettings
 from fedd.errors import ReproductionError
-from fedd.reproduce import Cell, Plan, Starts, paper_plan
+from fedd.reproduce import Cell, Plan, Starts, paper_plan, small_plan
 from fedd.reproduce.plan import FEDD, TASKS, chosen, settings_as_json
 from fedd.segment import Ensemble
 from tests.wording import Refusal
@@ -41,8 +41,23 @@ def test_settings__those_of_the_paper(plan: Plan) -> None:
     assert blocks == [4, 6, 12, 14]
     unet = plan.unet_settings(Cell("segmentation", "VGG16", 5, 1))
     assert (unet.encoder, unet.image_size, unet.learning_rate, unet.seed) == ("vgg16", 256, 1e-4, 1)
-    assert plan.cnn_settings(Cell("classification", "DeepDerm", 5, 0)).image_size == 299
-    assert plan.cnn_settings(Cell("classification", "ResNet50", 5, 0)).image_size == 224
+    deepderm = plan.cnn_settings(Cell("classification", "DeepDerm", 5, 0))
+    assert deepderm == CNNSettings.of(Recipe.PAPER, "deepderm")
+    assert plan.cnn_settings(Cell("classification", "ResNet50", 5, 0)) == CNNSettings.of(
+        Recipe.PAPER, "resnet50"
+    )
+
+
+def test_settings__of_the_recipe_ours() -> None:
+    plan = paper_plan(IMAGENET_256, Starts(), recipe=Recipe.OURS)
+    assert plan.unet_settings(Cell("segmentation", "VGG16", 5, 0)) == UNetSettings(encoder="vgg16")
+    assert plan.cnn_settings(Cell("classification", "ResNet50", 5, 0)) == CNNSettings(
+        model="resnet50"
+    )
+    assert plan.cnn_settings(Cell("classification", "DeepDerm", 5, 0)) == CNNSettings(
+        model="deepderm", image_size=299
+    )
+    assert "--recipe ours" in " ".join(plan.notes)
 
 
 def test_settings__of_another_backbone_are_its_own() -> None:
@@ -66,10 +81,31 @@ def test_starts__a_file_where_there_is_one(tmp_path: Path) -> None:
     assert starts.of("resnet50") is Start.IMAGENET
 
 
-def test_notes__say_what_deepderm_starts_from(tmp_path: Path) -> None:
-    assert "HAM10000" in " ".join(paper_plan(IMAGENET_256, Starts()).notes)
+@pytest.mark.parametrize("recipe", Recipe)
+@pytest.mark.parametrize("otherwise", Start)
+def test_lacking__deepderm_without_its_weights(
+    recipe: Recipe, otherwise: Start, tmp_path: Path
+) -> None:
+    cell = Cell("classification", "DeepDerm", 5, 0)
+
+    def lacking(folder: Path | None) -> str:
+        return paper_plan(IMAGENET_256, Starts(otherwise, folder), recipe=recipe).lacking(cell)
+
+    assert lacking(None).startswith("DeepDerm's weights are not given: --baseline-weights FOLDER")
+    assert lacking(tmp_path).endswith(
+        f"takes them from {tmp_path}/deepderm.safetensors or .pth or .pt"
+    )
+    (tmp_path / "deepderm.h5").touch()
+    assert "(deepderm.h5 is there, but can't be read)" in lacking(tmp_path)
     (tmp_path / "deepderm.pth").touch()
-    assert not paper_plan(IMAGENET_256, Starts(folder=tmp_path)).notes
+    assert not lacking(tmp_path)
+
+
+def test_lacking__nothing_for_others_and_in_a_small_plan() -> None:
+    plan = paper_plan(IMAGENET_256, Starts())
+    assert {cell.model for cell in plan.cells if plan.lacking(cell)} == {"DeepDerm"}
+    small = small_plan()
+    assert not any(small.lacking(cell) for cell in small.cells)
 
 
 def test_settings_as_json__weights_by_their_content(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from fedd.cache import image_digest
 from fedd.errors import ReproductionError, TrainingDataError
 from fedd.reproduce import Cell, PaperSplit, Workbench, run_cells, write_report
 from fedd.reproduce import cells as running
+from fedd.reproduce.plan import FEDD
 from fedd.reproduce.results import Result
 from tests.fedd.reproduce.conftest import TINY_PLAN
 from tests.wording import Refusal
@@ -189,3 +190,17 @@ def test_run_cells__baselines(parts: PaperSplit, tiny: DiffusionUNet, tmp_path: 
         ("classification", 0, 18),
     ]
     assert all(sum(map(sum, c)) == 128 * 128 for c in outcome.done[0].confusions.values())
+
+
+def test_run_cells__deepderm_without_weights_is_missing_and_says_why(
+    parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path
+) -> None:
+    plan = replace(TINY_PLAN, small=False, segmenters=(), classified=(FEDD, "DeepDerm"))
+    bench = Workbench(plan, parts, tiny, tmp_path)
+    outcome = run_cells(bench, tmp_path)
+    assert {cell.model for cell in outcome.ran} == {FEDD}
+    assert {cell.model for cell in outcome.unavailable} == {"DeepDerm"}
+    assert not outcome.failed
+    assert all("weights are not given" in why for why in outcome.missing.values())
+    page = write_report(bench, outcome, tmp_path).read_text("utf-8")
+    assert "DeepDerm's weights are not given" in page.replace("&#x27;", "'").replace("&#39;", "'")
