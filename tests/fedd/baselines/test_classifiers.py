@@ -152,10 +152,10 @@ def test_train__the_head_learns_its_photographs_by_heart(tmp_path: Path) -> None
     with seeded(0):
         encoder = encoder_of("mobilenet_v2").train()
         pictures = [squeezed(e.photograph, 32) for e in _examples(range(40, 72))]
-        for _ in range(30):  # random weights whose batch norms know how large their inputs are
+        for _ in range(60):  # random weights whose batch norms know how large their inputs are
             encoder(scaled(torch.stack(pictures)))
     torch.save(encoder.state_dict(), tmp_path / "e.pth")
-    settings = replace(FROZEN, start=tmp_path / "e.pth", epochs=200, learning_rate=1e-2)
+    settings = replace(FROZEN, start=tmp_path / "e.pth", epochs=400, learning_rate=1e-2)
     examples = _examples(range(12))
     done = train_cnn(examples, (), settings)
     found = done.predict(e.photograph for e in examples) > 0.5
