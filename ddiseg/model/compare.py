@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +14,15 @@ from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
 from ddiseg.evaluation import gate
 from ddiseg.evaluation.partial_masks import PartialMasks
+from ddiseg.model.photographs import sources
 from ddiseg.model.storage import LostModelError, load_version, stored_probes
-from ddiseg.outcomes import Progress, silent, track
+from ddiseg.outcomes import Progress, halves, silent, track
 from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache
 from fedd.errors import FeddError, UnreadableError
+from fedd.pipeline import predictions
 from fedd.segment import Probes
 
 
@@ -91,51 +94,63 @@ def compare_on_holdout(
     ids = {image.id for image, _ in holdout}
     leaked = groups.sharing(ids, known - ids)
     compared = [(image, mask) for image, mask in holdout if image.id not in leaked]
-    keys = groups.keys([image for image, _ in compared])
-    images = []
-    partial_masks = PartialMasks()
-    for (image, mask), group in zip(track(compared, progress), keys, strict=True):
+    partial_masks, measurable = PartialMasks(), []
+    for image, mask in compared:
         truth = workspace.mask_over(image, mask)
         partial_masks.count(truth)
-        if not partial_masks.defines_overlaps(image.id, truth):
-            continue
-        photograph = workspace.photograph(image)
-        confusion, prediction = None, gate.CurrentPrediction.NONE
-        if current is not None:
-            confusion = _confusion(truth, current.probes, current.net, photograph, cache)
-            prediction = _prediction_under(provenance, mask, current.version)
-        images.append(
-            gate.HoldoutImage(
-                group=group,
-                tone=image.tone,
-                valid=mask.classes,
-                candidate=_confusion(truth, probes, net, photograph, cache),
-                current=confusion,
-                drawn_over=prediction,
-                content_hash=image.content_hash,
-            )
+        if partial_masks.defines_overlaps(image.id, truth):
+            measurable.append((image, mask))
+    keys = groups.keys([image for image, _ in measurable])
+    first, second = halves(progress) if current is not None else (progress, progress)
+    candidate = confusions(workspace, probes, net, measurable, cache, first)
+    former: list[NDArray[np.int64] | None] = [None] * len(measurable)
+    if current is not None:
+        former[:] = confusions(workspace, current.probes, current.net, measurable, cache, second)
+    images = [
+        gate.HoldoutImage(
+            group=group,
+            tone=image.tone,
+            valid=mask.classes,
+            candidate=of_candidate,
+            current=of_current,
+            drawn_over=_prediction_under(provenance, mask, current.version if current else None),
+            content_hash=image.content_hash,
         )
+        for (image, mask), group, of_candidate, of_current in zip(
+            measurable, keys, candidate, former, strict=True
+        )
+    ]
     name = current.version.name if current else None
     notes = partial_masks.notes()
     return gate.decide(images, name, max_drop, leaked=len(leaked), notes=notes, unusable=unusable)
 
 
 def _prediction_under(
-    provenance: Provenance, mask: Mask, version: ModelVersion
+    provenance: Provenance, mask: Mask, version: ModelVersion | None
 ) -> gate.CurrentPrediction:
-    prediction = provenance.prediction_under(mask, version.id)
+    prediction = provenance.prediction_under(mask, version.id) if version is not None else None
     if prediction is None:
         return gate.CurrentPrediction.NONE
     same = prediction.content_hash == mask.content_hash
     return gate.CurrentPrediction.UNCHANGED if same else gate.CurrentPrediction.CORRECTED
 
 
-def _confusion(
-    truth: NDArray[np.uint8],
+def confusions(
+    workspace: Workspace,
     probes: Probes,
     net: Backbone,
-    photograph: NDArray[np.uint8],
+    pairs: Sequence[tuple[Image, Mask]],
     cache: FeatureCache | None,
-) -> NDArray[np.int64]:
-    prediction = probes.predict(net, [photograph], cache)[0].mask
-    return metrics.confusion(truth, prediction, len(probes.classes))
+    progress: Progress,
+) -> list[NDArray[np.int64]]:
+    """Return the confusion matrix of each accepted mask with the prediction of its image, (C, C)."""
+    images = [image for image, _ in pairs]
+    matrices = []
+    with closing(
+        predictions(probes, net, sources(workspace, images), expected=(), cache=cache)
+    ) as found:
+        for (image, mask), each in zip(track(pairs, progress), found, strict=True):
+            assert each.prediction is not None
+            truth = workspace.mask_over(image, mask)
+            matrices.append(metrics.confusion(truth, each.prediction.mask, len(probes.classes)))
+    return matrices

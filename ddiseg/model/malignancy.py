@@ -9,10 +9,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol
 from annotation_protocol.estimates import METHOD
@@ -21,9 +24,10 @@ from ddiseg.catalogue import ModelKind, NewEstimate, NewModelVersion, State
 from ddiseg.catalogue.malignancy import DISCLAIMER
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.errors import InputError
+from ddiseg.model.photographs import in_order, reason, sources
+from ddiseg.model.prediction_writer import SECONDS, TRANSACTION
 from ddiseg.model.storage import (
     model_file,
-    opened_ahead,
     recorded_backbone,
     store_model,
 )
@@ -39,20 +43,17 @@ from fedd.malignancy.classifier import (
     Examples,
     MalignancyClassifier,
     default_settings,
-    features_of,
     load_classifier,
     train_classifier,
 )
 from fedd.malignancy.discrimination import best_threshold, discrimination_by_tone
+from fedd.pipeline import features
 from fedd.validation import stratified_validation
 from fedd.weights.files import load_backbone
 from fedd.weights.names import SHIPPED
 
 #: A test set that is never learned from: results on it are for the paper's table.
 PAPER_TEST = f"{RESERVED}-test"
-
-#: Images read, run and stored together.
-BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def refresh_malignancy(
     images, left_out = _learnable(workspace, groups, exclude)
     net = place(load_backbone(backbone), device)
     settings = replace(settings or default_settings(net.config, len(images)), seed=seed)
+    settings.check_block(net)
     keys = groups.keys(images)
     malignant = np.array([bool(image.malignant) for image in images])
     tones = [image.tone for image in images]
@@ -108,9 +110,17 @@ def refresh_malignancy(
     if (same := _same_version(workspace, net, settings, learned)) is not None:
         return RefreshedMalignancy(same, False, left_out)
     started = time.monotonic()
-    seen = track(images, stages("Photographs through the backbone"))
-    photographs = (workspace.photograph(image) for image in seen)
-    examples = Examples(features_of(photographs, net, settings), malignant)
+    found = features(
+        *(net, sources(workspace, images), settings.timestep, (settings.block,)), expected=()
+    )
+    rows = []
+    with closing(found):
+        for _, each in zip(
+            track(images, stages("Photographs through the backbone")), found, strict=True
+        ):
+            assert each.features is not None
+            rows.append(each.features[0])
+    examples = Examples(torch.from_numpy(np.stack(rows)), malignant)
     done = train_classifier(
         examples.part(~in_validation),
         examples.part(in_validation),
@@ -168,24 +178,44 @@ def prelabel_malignancy(
     changes. A stopped run loses at most the last few.
     """
     version = workspace.catalogue.models.current(ModelKind.MALIGNANCY)
-    classifier, found = load_classifier_version(workspace, version)
-    net = place(found, device, precision)
+    classifier, backbone = load_classifier_version(workspace, version)
+    net, settings = place(backbone, device, precision), classifier.settings
     estimated = workspace.catalogue.malignancy.estimated_by(version.id)
-    outcomes = [FileOutcome(i.name, Outcome.UNCHANGED) for i in images if i.id in estimated]
-    todo = [image for image in images if image.id not in estimated]
-    parts = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
-    for done, (part, photographs) in enumerate(opened_ahead(workspace, parts, outcomes), start=1):
-        if part:
-            probabilities = classifier.predict(net, photographs).tolist()
-            added = workspace.catalogue.malignancy.add(
-                [
-                    NewEstimate(image.id, version.id, probability)
-                    for image, probability in zip(part, probabilities, strict=True)
-                ]
-            )
-            outcomes += [FileOutcome(i.name, o) for i, o in zip(part, added, strict=True)]
-        progress(min(done * BATCH, len(todo)), len(todo))
-    return version, outcomes
+    todo = list({image.id: image for image in images if image.id not in estimated}.values())
+    stored: dict[int, Outcome] = {}
+    refused: dict[int, str] = {}
+    waiting: dict[int, NDArray[np.float32]] = {}
+    begun = time.monotonic()
+    found = features(net, sources(workspace, todo), settings.timestep, (settings.block,))
+    with closing(found):
+        for done, each in enumerate(found, start=1):
+            if each.features is None:
+                refused[each.key.id] = reason(each.key, each.error)
+            else:
+                waiting[each.key.id] = each.features[0]
+            late = time.monotonic() - begun >= SECONDS
+            if late or len(waiting) >= TRANSACTION or done == len(todo):
+                stored |= _store_estimates(workspace, version, classifier, waiting)
+                waiting, begun = {}, time.monotonic()
+            progress(done, len(todo))
+    return version, in_order(images, stored, refused)
+
+
+def _store_estimates(
+    workspace: Workspace,
+    version: ModelVersion,
+    classifier: MalignancyClassifier,
+    found: Mapping[int, NDArray[np.float32]],
+) -> dict[int, Outcome]:
+    """Store the probabilities of images with these features (F,), by image id."""
+    if not found:
+        return {}
+    probabilities = classifier.probabilities(torch.from_numpy(np.stack(list(found.values()))))
+    estimates = [
+        NewEstimate(image_id, version.id, probability)
+        for image_id, probability in zip(found, probabilities.tolist(), strict=True)
+    ]
+    return dict(zip(found, workspace.catalogue.malignancy.add(estimates), strict=True))
 
 
 def evaluate_malignancy(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.errors import WorkspaceError
+from ddiseg.model.photographs import in_order, reason, sources
 from ddiseg.model.prediction_writer import PredictionWriter
-from ddiseg.model.storage import load_version, opened_ahead
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, silent
+from ddiseg.model.storage import load_version
+from ddiseg.outcomes import FileOutcome, Progress, silent
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet, Replicas, place
-from fedd.segment import Prediction, Probes
-
-#: Photographs of a batch, on a CPU and on GPUs.
-BATCH, GPU_BATCH = 8, 64
+from fedd.pipeline import predictions
+from fedd.segment import Probes
 
 
 def prelabel(
@@ -69,47 +69,20 @@ class Predictor:
         """
         predicted = self.workspace.catalogue.masks.predicted_by(self.version.id)
         todo = list({image.id: image for image in images if image.id not in predicted}.values())
+        found = predictions(self.probes, self.net, sources(self.workspace, todo))
         writer = PredictionWriter(self.workspace, self.version, self.probes.trained)
         refused: dict[int, str] = {}
         try:
-            with writer:
-                for done, (image, prediction) in enumerate(self._predictions(todo), start=1):
-                    if isinstance(prediction, str):
-                        refused[image.id] = prediction
+            with writer, closing(found):
+                for done, each in enumerate(found, start=1):
+                    if each.prediction is None:
+                        refused[each.key.id] = reason(each.key, each.error)
                     else:
-                        writer.add(image, prediction)
+                        writer.add(each.key, each.prediction)
                     progress(done, len(todo))
         except WorkspaceError as error:
             raise WorkspaceError(
                 f"{error}; {len(writer.stored):,} of {len(todo):,} predictions are stored, and the same "
                 "command goes on from there"
             ) from error
-        return _outcomes(images, writer.stored, refused | writer.refused)
-
-    def _predictions(self, images: Sequence[Image]) -> Iterator[tuple[Image, Prediction | str]]:
-        """Yield each image with its prediction, or the reason why it has none, in their order."""
-        size = BATCH if self.net.devices[0].type == "cpu" else GPU_BATCH
-        parts = [images[start : start + size] for start in range(0, len(images), size)]
-        refused: list[FileOutcome] = []
-        for part, (opened, photographs) in zip(
-            parts, opened_ahead(self.workspace, parts, refused), strict=True
-        ):
-            found = self.probes.predict(self.net, photographs) if photographs else []
-            of = {image.id: each for image, each in zip(opened, found, strict=True)}
-            notes = iter(refused)
-            for image in part:
-                yield image, of[image.id] if image.id in of else str(next(notes).note)
-            refused.clear()
-
-
-def _outcomes(
-    images: Sequence[Image], stored: dict[int, Outcome], refused: dict[int, str]
-) -> list[FileOutcome]:
-    """Return the outcome of each image; of one that is given twice, the second is unchanged."""
-    left = dict(stored)
-    return [
-        FileOutcome(image.name, Outcome.REFUSED, refused[image.id])
-        if image.id in refused
-        else FileOutcome(image.name, left.pop(image.id, Outcome.UNCHANGED))
-        for image in images
-    ]
+        return in_order(images, writer.stored, refused | writer.refused)

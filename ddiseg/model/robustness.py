@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,12 +31,15 @@ from annotation_protocol.intervals import Scale
 from ddiseg.catalogue import State
 from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.tables import Image, ModelVersion
-from ddiseg.errors import InputError, WorkspaceError
+from ddiseg.errors import InputError
+from ddiseg.images import Photograph
 from ddiseg.model.lighting import LightChange, colour_temperature, exposure, one_grey_level
+from ddiseg.model.photographs import open_photograph, reason
 from ddiseg.model.storage import load_version
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent
+from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent, track
 from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
+from fedd.pipeline import Source, predictions
 
 #: Default changes: a third of a stop, and a common error of automatic white balance.
 EXPOSURES, TEMPERATURES = (-0.3, 0.3), (-500.0, 500.0)
@@ -147,18 +153,28 @@ def _compared(
 ) -> Iterator[tuple[Image, NDArray[np.int64]]]:
     """Yield each image with one confusion matrix a change, (changes, C, C): rows are the unchanged light."""
     probes, net = load_version(workspace, version)
-    for done, image in enumerate(images, 1):
-        try:
-            photograph = workspace.photograph(image)
-        except (InputError, WorkspaceError) as error:
-            refused.append(FileOutcome(image.name, Outcome.REFUSED, str(error)))
-            continue
-        before, *after = probes.predict(
-            net, [photograph, *(change.apply(photograph) for change in changes)]
-        )
-        n = len(probes.classes)
-        yield image, np.stack([metrics.confusion(before.mask, a.mask, n) for a in after])
-        progress(done, len(images))
+    lights = [None, *changes]
+    todo = [
+        Source(image, partial(_in_light, workspace, image, light))
+        for image in images
+        for light in lights
+    ]
+    with closing(predictions(probes, net, todo)) as found:
+        for image in track(images, progress):
+            predicted = list(islice(found, len(lights)))
+            masks = [each.prediction.mask for each in predicted if each.prediction is not None]
+            if len(masks) < len(lights):
+                error = next(each.error for each in predicted if each.error is not None)
+                refused.append(FileOutcome(image.name, Outcome.REFUSED, reason(image, error)))
+                continue
+            before, *after = masks
+            matrices = [metrics.confusion(before, mask, len(probes.classes)) for mask in after]
+            yield image, np.stack(matrices)
+
+
+def _in_light(workspace: Workspace, image: Image, light: LightChange | None) -> Photograph:
+    photograph = open_photograph(workspace, image)
+    return photograph if light is None else light.apply(photograph)
 
 
 class _Measurements:

@@ -1,31 +1,22 @@
-"""Storage of model files, and reading photographs ahead of a model."""
+"""Storage of model files."""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ddiseg.catalogue.tables import Image, ModelVersion
-from ddiseg.errors import InputError, WorkspaceError
+from ddiseg.catalogue.tables import ModelVersion
+from ddiseg.errors import WorkspaceError
 from ddiseg.model.registry import refresh_command
-from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet
 from fedd.segment import Probes, load_probes
 from fedd.weights.files import load_backbone
 from fedd.weights.names import is_named
-
-#: Threads that open photographs, and opened parts that wait.
-THREADS, AHEAD = 4, 2
 
 
 def recorded_backbone(backbone: str) -> str:
@@ -92,30 +83,3 @@ def model_file(workspace: Workspace, version: ModelVersion) -> Iterator[Path]:
         copy = Path(folder) / "model.safetensors"
         copy.write_bytes(data)
         yield copy
-
-
-def opened_ahead(
-    workspace: Workspace, parts: Sequence[Sequence[Image]], outcomes: list[FileOutcome]
-) -> Iterator[tuple[list[Image], list[NDArray[np.uint8]]]]:
-    """Yield each part's photographs, opened on threads while the caller works on the part before.
-
-    Photographs that can't be opened are left out and added to `outcomes` as refused.
-    """
-
-    def opened(image: Image) -> NDArray[np.uint8] | FileOutcome:
-        try:
-            return workspace.photograph(image)
-        except (InputError, WorkspaceError) as error:
-            return FileOutcome(
-                image.name, Outcome.REFUSED, str(error).removeprefix(f"{image.name}: ")
-            )
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        waiting = deque(pool.map(opened, part) for part in parts[:AHEAD])
-        for index, part in enumerate(parts):
-            found = list(zip(part, waiting.popleft(), strict=True))
-            if index + AHEAD < len(parts):
-                waiting.append(pool.map(opened, parts[index + AHEAD]))
-            outcomes += [each for _, each in found if isinstance(each, FileOutcome)]
-            good = [(image, each) for image, each in found if not isinstance(each, FileOutcome)]
-            yield [image for image, _ in good], [photograph for _, photograph in good]

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from annotation_protocol import load_protocol, metrics
-from annotation_protocol.estimates import estimate_classes
+from annotation_protocol import load_protocol
 from ddiseg import masks
 from ddiseg.catalogue import ModelKind, NewModelVersion, Split
 from ddiseg.catalogue.embeddings import embedding_space
@@ -29,17 +23,17 @@ from ddiseg.model.storage import (
     store_model,
     stored_probes,
 )
-from ddiseg.outcomes import Progress, Stages, silent, silent_stages, track
+from ddiseg.model.training_metrics import count_tones, training_metrics
+from ddiseg.outcomes import Stages, silent_stages, track
 from ddiseg.sampling.groups import Groups
 from ddiseg.sampling.leaks import leaked_since
 from ddiseg.sampling.splits import assign_splits
 from ddiseg.workspace.settings import TrainingSettings
 from ddiseg.workspace.workspace import Workspace
-from fedd.backbone import Backbone, DiffusionUNet, Replicas, place
-from fedd.cache import DEFAULT_LIMIT, FeatureCache, image_digest
-from fedd.features import prepare
+from fedd.backbone import DiffusionUNet, Replicas, place
+from fedd.cache import DEFAULT_LIMIT, FeatureCache
 from fedd.probes.training import Example, train_probes
-from fedd.segment import Ensemble, Probes, ProbeSettings, default_settings
+from fedd.segment import Ensemble, ProbeSettings, default_settings
 from fedd.weights.files import load_backbone
 from fedd.weights.names import SHIPPED
 
@@ -155,7 +149,7 @@ def train_version(
     measured = {
         "seconds": round(seconds, 1),
         "images": len(pairs),
-        "by_tone": _count_tones([image for image, _ in pairs]),
+        "by_tone": count_tones([image for image, _ in pairs]),
         "absent_classes": list(probes.absent),
         "went_on_from": earlier.name if earlier and probes.record.warm_start else None,
         **record,
@@ -197,70 +191,6 @@ def train_version(
 def feature_cache(workspace: Workspace, limit: int) -> FeatureCache | None:
     """Return the workspace's activations on disk, at most `limit` bytes of them; None for 0."""
     return FeatureCache(workspace.root / CACHE, limit) if limit else None
-
-
-def training_metrics(
-    workspace: Workspace,
-    probes: Probes,
-    net: Backbone,
-    pairs: Sequence[tuple[Image, Mask]],
-    groups: Groups,
-    cache: FeatureCache | None,
-    progress: Progress = silent,
-) -> tuple[dict[str, Any], dict[int, NDArray[np.float32]]]:
-    """Return the stored record of a training, as JSON has it, and the embeddings by image id.
-
-    `validation` is measured on the validation split: images by tone, their content hashes, temperature, calibration error,
-    and IoU by class with n and interval; None without a validation split. No mask is predicted for
-    the training split: its IoU would be too high, and predicting would take longer than training.
-    """
-    in_validation = set(probes.record.validation)
-    validation: list[tuple[Image, Sequence[int], NDArray[np.int64]]] = []
-    embeddings: dict[int, NDArray[np.float32]] = {}
-    for image, mask in track(pairs, progress):
-        photograph = workspace.photograph(image)
-        if image_digest(prepare(photograph, net.image_size)) not in in_validation:
-            embeddings[image.id] = probes.embeddings(net, [photograph], cache)[0]
-            continue
-        prediction = probes.predict(net, [photograph], cache)[0]
-        embeddings[image.id] = prediction.embedding
-        truth = workspace.mask_over(image, mask)
-        matrix = metrics.confusion(truth, prediction.mask, len(probes.classes))
-        classes = () if metrics.labels_one_class(truth) else tuple(mask.classes)
-        validation.append((image, classes, matrix))
-    record = {
-        "steps": probes.record.steps,
-        "notes": list(probes.record.notes),
-        "validation": _validation(probes, validation, groups) if validation else None,
-    }
-    return record, embeddings
-
-
-def _validation(
-    probes: Probes,
-    validation: Sequence[tuple[Image, Sequence[int], NDArray[np.int64]]],
-    groups: Groups,
-) -> dict[str, Any]:
-    classes = range(len(probes.classes))
-    images = [image for image, _, _ in validation]
-    scores = estimate_classes(
-        np.stack([matrix for _, _, matrix in validation]),
-        groups.keys(images),
-        np.array([[c in scored for c in classes] for _, scored, _ in validation]),
-        probes.classes,
-    )
-    return {
-        "images": len(validation),
-        "by_tone": _count_tones(images),
-        "members": sorted(image.content_hash for image in images),
-        "loss": probes.record.validation_loss,
-        "calibration": asdict(probes.calibration) if probes.calibration else None,
-        "scores": {name: score.to_json() for name, score in scores.items() if score.n},
-    }
-
-
-def _count_tones(images: Sequence[Image]) -> dict[str, int]:
-    return dict(sorted(Counter(image.tone for image in images).items()))
 
 
 Pairs = list[tuple[Image, Mask]]

@@ -293,25 +293,13 @@ def _predict_until(
     waiting, size = list(images), 1
     while waiting:
         started = time.monotonic()
-        batch = _with_distinct_names(waiting, size)
-        for outcome in predictor.predict(list(batch.values())):
+        batch, waiting = waiting[:size], waiting[size:]
+        for image, outcome in zip(batch, predictor.predict(batch), strict=True):
             if outcome.outcome is Outcome.REFUSED and outcome.note is not None:
-                refused[batch[outcome.name].id] = outcome.note
-        done = {image.id for image in batch.values()}
-        waiting = [image for image in waiting if image.id not in done]
+                refused[image.id] = outcome.note
         now = time.monotonic()
         affordable = int((deadline - now) * len(batch) / max(now - started, 1e-6))
         size = min(2 * size, affordable, MAX_BATCH)
         if size < 1:
             break
     return refused
-
-
-def _with_distinct_names(images: Sequence[Image], size: int) -> dict[str, Image]:
-    """Return up to `size` images by name: an outcome identifies its image by name only."""
-    chosen: dict[str, Image] = {}
-    for image in images:
-        chosen.setdefault(image.name, image)
-        if len(chosen) == size:
-            break
-    return chosen

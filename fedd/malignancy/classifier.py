@@ -63,6 +63,14 @@ class ClassifierSettings:
     validation: float = 0.2  #: share of the images in the validation split
     seed: int = 0
 
+    def check_block(self, backbone: Backbone) -> None:
+        """Raise WeightsError if a backbone has no such block."""
+        if self.block not in backbone.blocks:
+            raise WeightsError(
+                f"{backbone.name} has decoder blocks {backbone.blocks[0]} to {backbone.blocks[-1]}, "
+                f"not {self.block}"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -164,11 +172,7 @@ def features_of(
 
     Raises WeightsError if the backbone has no such block or its activations are not numbers.
     """
-    if settings.block not in backbone.blocks:
-        raise WeightsError(
-            f"{backbone.name} has decoder blocks {backbone.blocks[0]} to {backbone.blocks[-1]}, "
-            f"not {settings.block}"
-        )
+    settings.check_block(backbone)
     waiting, found = iter(photographs), []
     while part := list(islice(waiting, BATCH)):
         images = torch.stack([prepare(photograph, backbone.image_size) for photograph in part])

@@ -26,7 +26,7 @@ from ddiseg.catalogue import masks, model_versions
 from ddiseg.model import predict, prediction_writer, train
 from tests.fedd.conftest import QUICK
 root, weights, step, where, count = sys.argv[1:]
-predict.BATCH, prediction_writer.TRANSACTION = 1, 2
+prediction_writer.TRANSACTION = 2
 owner, name = {"put": (store.Store, "put"), "rename": (os, "replace"), "add": (model_versions.ModelVersions, "add"),
                "paint": (workspace.Workspace, "store_mask"), "rows": (masks.Masks, "add_predictions"),
                "never": (store.Store, "get")}[where]

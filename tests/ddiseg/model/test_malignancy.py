@@ -290,7 +290,7 @@ def test_prelabel__interrupted_keeps_what_was_estimated(
     moles: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learn(moles)
-    monkeypatch.setattr(malignancy, "BATCH", 2)
+    monkeypatch.setattr(malignancy, "TRANSACTION", 2)
     todo = moles.catalogue.images.select(ids=_ids(moles, *range(6)))
 
     def stop(done: int, _total: int) -> None:

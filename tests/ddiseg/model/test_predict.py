@@ -12,7 +12,7 @@ import pytest
 from ddiseg import masks
 from ddiseg.catalogue import State
 from ddiseg.errors import WorkspaceError
-from ddiseg.model import predict, prediction_writer
+from ddiseg.model import prediction_writer
 from ddiseg.model.predict import prelabel
 from ddiseg.model.storage import load_version
 from ddiseg.model.train import Refreshed, train_version
@@ -76,7 +76,6 @@ def test_prelabel__interrupted_keeps_what_was_painted(
     spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learn(spots)
-    monkeypatch.setattr(predict, "BATCH", 1)
     monkeypatch.setattr(prediction_writer, "TRANSACTION", 2)
     todo = spots.catalogue.images.select(states=[State.NEW])
 
@@ -140,7 +139,7 @@ def test_prelabel__backbone_replaced_by_another(
 
 @pytest.mark.training
 def test_prediction__same_image_same_bytes_whatever_the_batch(
-    spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
+    spots: Workspace, learn: Learn
 ) -> None:
     learn(spots)
     todo = spots.catalogue.images.select(states=[State.NEW])

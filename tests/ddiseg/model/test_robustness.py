@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,13 +9,15 @@ import pytest
 
 from annotation_protocol import load_protocol
 from ddiseg.catalogue import State
-from ddiseg.errors import InputError
+from ddiseg.catalogue.tables import Image
+from ddiseg.errors import DdisegError, InputError
 from ddiseg.model import robustness as module
 from ddiseg.model.robustness import sensitivity
 from ddiseg.model.train import Refreshed
 from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
+from fedd.pipeline import Predicted, Source
 from fedd.segment import Prediction
 from tests.wording import Refusal
 
@@ -27,9 +29,21 @@ class Shifting:
 
     classes = load_protocol().class_names
 
-    def predict(self, net: object, photographs: list[np.ndarray]) -> list[Prediction]:
-        before = photographs[0].mean()
-        return [self._mask(p, before) for p in photographs]
+    def __init__(self) -> None:
+        self.unchanged: dict[int, float] = {}  # the brightness of each image as it is
+
+    def predictions(
+        self, probes: object, net: object, sources: list[Source[Image]]
+    ) -> Iterator[Predicted[Image]]:
+        """Stands for `fedd.pipeline.predictions`."""
+        for source in sources:
+            try:
+                photograph = source.open()
+            except DdisegError as error:
+                yield Predicted(source.key, None, error)
+                continue
+            before = self.unchanged.setdefault(source.key.id, photograph.mean())
+            yield Predicted(source.key, self._mask(photograph, before))
 
     def _mask(self, photograph: np.ndarray, before: float) -> Prediction:
         moved = 5 if abs(photograph.mean() - before) > 8 else 0
@@ -46,9 +60,9 @@ def learned(spots: Workspace, learn: Learn) -> Workspace:
 
 @pytest.fixture
 def shifting(learned: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.setattr(
-        module, "load_version", lambda workspace, version: (Shifting(), SimpleNamespace())
-    )
+    probes = Shifting()
+    monkeypatch.setattr(module, "load_version", lambda workspace, version: (probes, None))
+    monkeypatch.setattr(module, "predictions", probes.predictions)
     return learned
 
 

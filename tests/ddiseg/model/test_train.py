@@ -21,7 +21,8 @@ from ddiseg.evaluation import gate
 from ddiseg.model import train as refreshing
 from ddiseg.model.predict import prelabel
 from ddiseg.model.storage import load_version
-from ddiseg.model.train import CACHE, Refreshed, train_version, training_metrics
+from ddiseg.model.train import CACHE, Refreshed, train_version
+from ddiseg.model.training_metrics import training_metrics
 from ddiseg.outcomes import Progress
 from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.store import Kind

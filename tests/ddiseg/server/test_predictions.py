@@ -279,8 +279,12 @@ class _Refusing:
 
     def predict(self, images: list[Any]) -> list[FileOutcome]:
         self.asked_for += [image.id for image in images]
-        refused = [image for image in images if image.id in self.reasons]
-        return [FileOutcome(i.name, Outcome.REFUSED, self.reasons[i.id]) for i in refused]
+        return [
+            FileOutcome(i.name, Outcome.REFUSED, self.reasons[i.id])
+            if i.id in self.reasons
+            else FileOutcome(i.name, Outcome.ADDED)
+            for i in images
+        ]
 
 
 def test_predict_until__why_goes_to_its_image_where_two_have_one_name() -> None:

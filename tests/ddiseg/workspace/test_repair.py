@@ -14,8 +14,7 @@ from ddiseg import images
 from ddiseg.errors import DamagedFileError, MissingFileError
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.labelstudio.media import copy_name, copy_png
-from ddiseg.model.storage import opened_ahead
-from ddiseg.outcomes import FileOutcome, Outcome
+from ddiseg.outcomes import Outcome
 from ddiseg.release.folder import write_release
 from ddiseg.release.release import Release
 from ddiseg.workspace.repair import Repairs, repair
@@ -74,14 +73,6 @@ def test_mask__exchanged_is_refused_by_name(filled: Workspace, refusal: Refusal)
     shutil.copy(filled.store.path(Kind.MASK, other), _stored_mask(filled))
     with refusal(DamagedFileError):
         filled.mask(filled.catalogue.masks.all()[0])
-
-
-def test_prediction__damaged_photograph_is_left_out(filled: Workspace) -> None:
-    _stored(filled, "2.png").write_bytes(OTHER)
-    outcomes: list[FileOutcome] = []
-    parts = list(opened_ahead(filled, [filled.catalogue.images.select()], outcomes))
-    assert [image.name for image in parts[0][0]] == ["1.png", "3.png"]
-    assert [(o.name, o.outcome) for o in outcomes] == [("2.png", Outcome.REFUSED)]
 
 
 def test_push__damaged_photograph_is_not_sent(filled: Workspace) -> None:

@@ -1,0 +1,107 @@
+"""What is measured of a training: the validation split's scores, and the embeddings of all images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotation_protocol import metrics
+from annotation_protocol.estimates import estimate_classes
+from ddiseg.catalogue.tables import Image, Mask
+from ddiseg.model.compare import confusions
+from ddiseg.model.photographs import sources
+from ddiseg.outcomes import Progress, halves, silent, track
+from ddiseg.sampling.groups import Groups
+from ddiseg.workspace.workspace import Workspace
+from fedd import pipeline
+from fedd.backbone import Backbone
+from fedd.cache import FeatureCache, image_digest
+from fedd.features import prepare
+from fedd.segment import Probes
+
+
+def training_metrics(
+    workspace: Workspace,
+    probes: Probes,
+    net: Backbone,
+    pairs: Sequence[tuple[Image, Mask]],
+    groups: Groups,
+    cache: FeatureCache | None,
+    progress: Progress = silent,
+) -> tuple[dict[str, Any], dict[int, NDArray[np.float32]]]:
+    """Return the stored record of a training, as JSON has it, and the embeddings by image id.
+
+    `validation` is measured on the validation split: images by tone, their content hashes,
+    temperature, calibration error, and IoU by class with n and interval; None without a validation
+    split. No mask is predicted for the training split: its IoU would be too high.
+    """
+    first, second = halves(progress)
+    digests: dict[int, str] = {}
+    everything = [
+        replace(each, open=partial(_note_digest, each, digests, net.image_size))
+        for each in sources(workspace, [image for image, _ in pairs])
+    ]
+    embeddings: dict[int, NDArray[np.float32]] = {}
+    with closing(pipeline.embeddings(probes, net, everything, expected=(), cache=cache)) as found:
+        for _, each in zip(track(pairs, first), found, strict=True):
+            assert each.features is not None
+            embeddings[each.key.id] = each.features
+    in_validation = set(probes.record.validation)
+    held = [(image, mask) for image, mask in pairs if digests[image.id] in in_validation]
+    measured: list[tuple[Image, Sequence[int], NDArray[np.int64]]] = []
+    for (image, mask), matrix in zip(
+        held, confusions(workspace, probes, net, held, cache, second), strict=True
+    ):
+        truth = workspace.mask_over(image, mask)
+        classes = () if metrics.labels_one_class(truth) else tuple(mask.classes)
+        measured.append((image, classes, matrix))
+    record = {
+        "steps": probes.record.steps,
+        "notes": list(probes.record.notes),
+        "validation": _validation(probes, measured, groups) if measured else None,
+    }
+    return record, embeddings
+
+
+def _validation(
+    probes: Probes,
+    validation: Sequence[tuple[Image, Sequence[int], NDArray[np.int64]]],
+    groups: Groups,
+) -> dict[str, Any]:
+    classes = range(len(probes.classes))
+    images = [image for image, _, _ in validation]
+    scores = estimate_classes(
+        np.stack([matrix for _, _, matrix in validation]),
+        groups.keys(images),
+        np.array([[c in scored for c in classes] for _, scored, _ in validation]),
+        probes.classes,
+    )
+    return {
+        "images": len(validation),
+        "by_tone": count_tones(images),
+        "members": sorted(image.content_hash for image in images),
+        "loss": probes.record.validation_loss,
+        "calibration": asdict(probes.calibration) if probes.calibration else None,
+        "scores": {name: score.to_json() for name, score in scores.items() if score.n},
+    }
+
+
+def _note_digest(
+    source: pipeline.Source[Image], digests: dict[int, str], size: int
+) -> NDArray[np.uint8]:
+    """Open a photograph, and note the digest by which the record of a training names it."""
+    photograph = source.open()
+    digests[source.key.id] = image_digest(prepare(photograph, size))
+    return photograph
+
+
+def count_tones(images: Sequence[Image]) -> dict[str, int]:
+    """Return the number of images of each tone, by name."""
+    return dict(sorted(Counter(image.tone for image in images).items()))
