@@ -117,7 +117,7 @@ def draw_contact_sheet(sheet: ContactSheet) -> Any:
     heights = [side * row[0].shape[0] / row[0].shape[1] for row in sheet.pictures]
     body_width = (side + gap) * len(sheet.columns)
     body = sum(heights) + gap * len(heights)
-    head, foot = 0.85, 0.3
+    head, foot = 0.85, 0.13 + 0.16 * len(sheet.note.splitlines())
     width, height = margin + body_width, head + body + foot
     from matplotlib.figure import Figure
 

@@ -31,10 +31,11 @@ def kmeans(
     seed: int,
     out: Path,
 ) -> None:
-    """Draw K-means maps of each block's activations for the PHOTOGRAPHS.
+    """Draw each block's activations and their K-means clusters for the PHOTOGRAPHS.
 
-    A row is a photograph, a column a block at a timestep: the activations, up-sampled to the photograph,
-    in K clusters, as in the paper's supplementary figure. Choose blocks whose clusters follow the lesion.
+    A column is a block at a timestep, as in the paper's supplementary figure 1: above, the mean of the
+    activations over the channels; below, the activations in K clusters, both up-sampled to the photograph.
+    Choose blocks whose clusters follow the lesion.
     """
     from fedd.backbone import place
     from fedd.dataset import DatasetImage

@@ -33,7 +33,7 @@ SECTIONS: Sections = {
         ),
         "kmeans": (
             "fedd.cli.explore:kmeans",
-            "Draw K-means maps of each block's activations for the PHOTOGRAPHS.",
+            "Draw each block's activations and their K-means clusters for the PHOTOGRAPHS.",
         ),
     },
     "Backbones": {

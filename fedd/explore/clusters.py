@@ -1,4 +1,4 @@
-"""K-means maps of a backbone's activations, the paper's supplementary figure.
+"""Maps of a backbone's activations and their K-means clusters, the paper's supplementary figure 1.
 
 After Baranchuk et al., ICLR 2022, figure 3. Arrays: a photograph is (H, W, 3) uint8 RGB; a map is (h, w)
 uint8 cluster ids.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -25,8 +26,14 @@ from fedd.figures import SERIES, ContactSheet, draw_contact_sheet, save
 #: Larger dimension in pixels of a picture on the contact sheet: twice its printed size.
 SIDE = 320
 
-#: Pictures on a page.
-ROWS, COLUMNS = 8, 12
+#: Photographs and pictures in a row on a page. A photograph has two rows: activations and clusters.
+PHOTOGRAPHS, COLUMNS = 4, 12
+
+#: Percentiles of an activation map that are drawn black and white.
+_DARKEST, _BRIGHTEST = 2, 98
+
+#: The grey activation map and the coloured clusters by block and timestep, (h, w, 3) each.
+Maps: TypeAlias = dict[tuple[int, int], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
 #: Photographs in one batch.
 _BATCH = 4
@@ -51,6 +58,24 @@ def check_explorable(backbone: Backbone, blocks: Sequence[int], timesteps: Seque
         )
     if strange := [t for t in timesteps if not 0 <= t < DIFFUSION_STEPS]:
         raise ExplorationError(f"a timestep is 0 to {DIFFUSION_STEPS - 1}, not {strange[0]}")
+
+
+def supplement_blocks(config: UNetConfig) -> tuple[int, ...]:
+    """Return the blocks of the paper's supplementary figure 1, in its order, or those of another network."""
+    return (12, 10, 8, 6) if config == IMAGENET_256 else default_blocks(config)[::-1]
+
+
+def activation_map(activation: Tensor, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the mean over the channels of one block's activation (C, h, w) as a grey map of `shape` (H, W).
+
+    Up-sampled bilinearly; black and white are the map's own 2nd and 98th percentile. The paper does not
+    say how its maps were made.
+    """
+    mean = check_finite(activation.detach().float().cpu()).mean(0)
+    full = F.interpolate(mean[None, None], shape, mode="bilinear", align_corners=False)[0, 0]
+    low, high = np.percentile(full.numpy(), (_DARKEST, _BRIGHTEST))
+    grey = (full.numpy() - low) / max(high - low, 1e-12)
+    return np.asarray((grey.clip(0, 1) * 255).round(), np.uint8)
 
 
 def cluster_map(
@@ -99,15 +124,15 @@ def write_cluster_maps(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[tuple[Path, str]]:
-    """Draw a row for each (name, photograph), a column for each block and timestep.
+    """Draw two rows for each (name, photograph), a column for each block and timestep.
 
-    The backbone runs once per photograph and timestep. Several pages are written as FILE-1-of-4.png and
+    Above, the activations' mean over the channels; below, their clusters. The backbone runs once per photograph and timestep. Several pages are written as FILE-1-of-4.png and
     so on; returns each file with what it shows. Raises ExplorationError for an unknown block or timestep,
     WeightsError if activations are not numbers, FigureError if the file can't be written.
     """
     check_explorable(backbone, blocks, timesteps)
     small = [_thumbnail(photograph) for _, photograph in photographs]
-    maps: list[dict[tuple[int, int], NDArray[np.uint8]]] = [{} for _ in photographs]
+    maps: list[Maps] = [{} for _ in photographs]
     total = len(photographs) * len(timesteps)
     for done, timestep in enumerate(timesteps):
         for start in range(0, len(photographs), _BATCH):
@@ -117,8 +142,10 @@ def write_cluster_maps(
                 found = backbone.activations(images, timestep, blocks)
             for row, index in enumerate(part):
                 for block in blocks:
-                    coloured = _coloured(found[block][row], small[index], k, seed)
-                    maps[index][block, timestep] = coloured
+                    activation, shape = found[block][row], small[index].shape[:2]
+                    grey = activation_map(activation, shape)[..., None].repeat(3, -1)
+                    coloured = _coloured(activation, small[index], k, seed)
+                    maps[index][block, timestep] = grey, coloured
             progress(done * len(photographs) + part.stop, total)
     names = [name for name, _ in photographs]
     made_with = f"{backbone.name}, K = {k}, seed {seed}"
@@ -175,7 +202,7 @@ def _coloured(
 def _write_pages(
     names: Sequence[str],
     photographs: Sequence[NDArray[np.uint8]],
-    maps: Sequence[dict[tuple[int, int], NDArray[np.uint8]]],
+    maps: Sequence[Maps],
     blocks: Sequence[int],
     timesteps: Sequence[int],
     path: Path,
@@ -184,7 +211,7 @@ def _write_pages(
 ) -> list[tuple[Path, str]]:
     pages = [
         (rows, columns)
-        for rows in _even_ranges(len(names), ROWS)
+        for rows in _even_ranges(len(names), PHOTOGRAPHS)
         for columns in _pages_of_columns(blocks, timesteps)
     ]
     written = []
@@ -197,12 +224,15 @@ def _write_pages(
             map(str, spans)
         )
         sheet = ContactSheet(
-            pictures=[[photographs[i], *(maps[i][c] for c in columns)] for i in rows],
-            rows=[names[i] for i in rows],
+            pictures=[
+                [photographs[i], *(maps[i][c][kind] for c in columns)] for i in rows for kind in (0, 1)
+            ],
+            rows=[label for i in rows for label in (names[i], f"K-means, K = {k}")],
             columns=["photograph", *(f"t = {t}" for _, t in columns)],
             groups=[("", 1), *((f"block {b}", len(of)) for b, of in spans.items())],
-            title="K-means maps of activations",
-            note=f"{made_with}; {shown}. Clusters of each map are in the order of the photograph's brightness.",
+            title="Activations and their clusters",
+            note=f"{made_with}; {shown}.\nAbove: mean over the channels, black to white from the 2nd to the "
+            "98th percentile of each map. Below: clusters in the order of the photograph's brightness.",
             key=_key(k),
         )
         save(draw_contact_sheet(sheet), target)

@@ -17,9 +17,11 @@ from fedd.explore.clusters import (
     _centres,
     _even_ranges,
     _pages_of_columns,
+    activation_map,
     by_brightness,
     cluster_map,
     default_blocks,
+    supplement_blocks,
     write_cluster_maps,
 )
 from tests.fedd.conftest import TINY, fedd, spot
@@ -70,6 +72,22 @@ def test_cluster_map__damaged_activations_are_refused() -> None:
         cluster_map(torch.full((4, 8, 8), torch.nan), (8, 8), 3)
 
 
+def test_activation_map__mean_of_the_channels_stretched_to_grey() -> None:
+    activation = torch.zeros(4, 8, 8)
+    activation[:, :, 4:] = torch.tensor([1.0, 2.0, 3.0, 6.0])[:, None, None]  # 3 in the mean
+    activation[:, :, :2] = -3.0
+    found = activation_map(activation, (8, 8))
+    assert found[0].tolist() == [0, 0, 128, 128, 255, 255, 255, 255]
+    uniform = activation_map(torch.full((4, 8, 8), 2.0), (5, 9))
+    assert uniform.shape == (5, 9)
+    assert not uniform.any()
+
+
+def test_supplement_blocks__of_the_papers_network_and_of_another() -> None:
+    assert supplement_blocks(IMAGENET_256) == (12, 10, 8, 6)
+    assert supplement_blocks(TINY) == (7, 5, 3, 1)
+
+
 def test_by_brightness__orders_clusters_by_the_photograph() -> None:
     clusters = np.array([[2, 7, 2], [0, 0, 7]], np.uint8)
     brightness = {2: 200, 7: 10, 0: 100}
@@ -110,6 +128,8 @@ def test_write__one_page_from_one_pass_a_timestep(
     with Image.open(path) as picture:
         colours = {c for _, c in picture.convert("RGB").getcolors(10**6) or []}
     assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0xF0, 0xE4, 0x42)} <= colours
+    greys = {c for c in colours if c[0] == c[1] == c[2]}
+    assert len(greys) > 100, "the activations above"
     again = tmp_path / "again.png"
     write_cluster_maps(photographs, tiny, (1, 5), (0, 100), again)
     assert again.read_bytes() == path.read_bytes()
@@ -121,9 +141,9 @@ def test_write__many_photographs_are_split_over_numbered_files(
 ) -> None:
     photographs = [("ein langer Name, 皮膚 $x_1$.png", spot(n)[0]) for n in range(10)]
     written = write_cluster_maps(photographs, tiny, (1,), (0,), tmp_path / "maps.svg")
-    assert [path.name for path, _ in written] == ["maps-1-of-2.svg", "maps-2-of-2.svg"]
+    assert [path.name for path, _ in written] == [f"maps-{n}-of-3.svg" for n in (1, 2, 3)]
     assert [shown.split(",")[0] for _, shown in written] == wording  # fmt: skip
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["maps-1-of-2.svg", "maps-2-of-2.svg"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"maps-{n}-of-3.svg" for n in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("name", ["maps.gif", "nowhere/maps.png"])
