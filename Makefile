@@ -39,7 +39,7 @@ $(VENV)/installed: setup.cfg setup.py pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,pretrain,baselines,server,postgres]"
 	@touch $@
-	@$(BIN)/python -m fedd.baselines || true # says in one line if torch and torchvision do not match
+	@$(BIN)/python -m fedd.baselines || true # says in one line if the baselines can't be run
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info

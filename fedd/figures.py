@@ -102,12 +102,12 @@ def save(figure: Any, path: Path) -> None:
         ) from error
 
 
-def short(text: str) -> str:
+def short(text: str, most: int = _LABEL) -> str:
     """Return a label on one line without control characters; a long one is cut in the middle."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    if len(text) <= _LABEL:
+    if len(text) <= most:
         return text
-    half = (_LABEL - 1) // 2
+    half = (most - 1) // 2
     return f"{text[:half]}…{text[-half:]}"
 
 

@@ -54,6 +54,24 @@ def test_baselines_problem__names_the_command(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.process
+def test_needing__torchvision_without_its_operators_is_used(tmp_path: Path) -> None:
+    """A torchvision whose library was built for another torch: as pip installs it beside torch's CPU build."""
+    (tmp_path / "torchvision.py").write_text(
+        "import torch\n"
+        "torch.library.register_fake('torchvision::nms')(lambda dets, scores, threshold: dets)\n"
+    )
+    run = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from fedd.baselines.packages import needing_baselines\n"
+        "with needing_baselines():\n"
+        "    import torchvision\n"
+        "print(torchvision.__file__)"
+    )
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(tmp_path / "torchvision.py"), done.stderr
+
+
+@pytest.mark.process
 def test_after_installation__one_line_and_exit_1(tmp_path: Path) -> None:
     """What `make` prints at the end, where torchvision can't be imported."""
     (tmp_path / "segmentation_models_pytorch.py").write_text("import torchvision")
