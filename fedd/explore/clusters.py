@@ -225,7 +225,9 @@ def _write_pages(
         )
         sheet = ContactSheet(
             pictures=[
-                [photographs[i], *(maps[i][c][kind] for c in columns)] for i in rows for kind in (0, 1)
+                [photographs[i], *(maps[i][c][kind] for c in columns)]
+                for i in rows
+                for kind in (0, 1)
             ],
             rows=[label for i in rows for label in (names[i], f"K-means, K = {k}")],
             columns=["photograph", *(f"t = {t}" for _, t in columns)],
