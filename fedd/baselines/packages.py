@@ -57,9 +57,9 @@ def define_missing_operators() -> None:
     except RuntimeError as error:
         if _MISSING_OPERATOR not in str(error) or _defined:
             return
-        from torch.library import Library
+        import torch
 
-        library = Library("torchvision", "DEF")
+        library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _defined.append(library)

@@ -142,8 +142,9 @@ def write_cluster_maps(
                 found = backbone.activations(images, timestep, blocks)
             for row, index in enumerate(part):
                 for block in blocks:
-                    activation, shape = found[block][row], small[index].shape[:2]
-                    grey = activation_map(activation, shape)[..., None].repeat(3, -1)
+                    activation = found[block][row]
+                    height, width, _ = small[index].shape
+                    grey = activation_map(activation, (height, width))[..., None].repeat(3, -1)
                     coloured = _coloured(activation, small[index], k, seed)
                     maps[index][block, timestep] = grey, coloured
             progress(done * len(photographs) + part.stop, total)
