@@ -44,8 +44,10 @@ class Halving(Generic[V]):
             len(batch),
             self.most,
         )
-        parts = (batch[start : start + self.most] for start in range(0, len(batch), self.most))
-        return [value for part in parts for value in self.begin(part).finish()]
+        values: list[V] = []
+        while len(values) < len(batch):
+            values += self.begin(batch[len(values) : len(values) + self.most]).finish()
+        return values
 
 
 class Running(Generic[V]):
