@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -58,6 +58,8 @@ class Estimate:
     high: float | None = None
     n: int = 0  #: images
     groups: int | None = None  #: groups (patients) of these images; None where that is not stored
+    #: What is too few for an interval or a value, where it is not the groups: "5 malignant, 5 benign".
+    lacking: str = ""
 
     @classmethod
     def of(
@@ -80,15 +82,18 @@ class Estimate:
 
     def text(self, form: str = ".2f", *, scale: float = 1, unit: str = "") -> str:
         """Return value and interval, "0.71 [0.62, 0.80]", or why there is none, "0.71 (too few: 2 patients)"."""
+        if self.value is None and self.lacking:
+            return f"too few: {self.lacking}"
         size = _images(self.n) if self.groups is None else _patients(self.groups)
-        return _text(self.value, self.interval, size, form, scale, unit)
+        return _text(self.value, self.interval, self.lacking or size, form, scale, unit)
 
     def sized(self, form: str = ".2f") -> str:
         """Return value, interval and sizes, as a sentence has them."""
         size = sample_size(self.n, self.groups)
         if self.value is None or self.interval is not None:
             return f"{self.text(form)} ({size})"
-        return f"{self.value:{form.replace('.', 'z.')}} ({size}, too few for an interval)"
+        few = "too few for an interval" + (f": {self.lacking}" if self.lacking else "")
+        return f"{self.value:{form.replace('.', 'z.')}} ({size}, {few})"
 
     def to_json(self, name: str = "value") -> dict[str, Any]:
         """Return the estimate under the keys of a stored record; `name` is the key of the value.
@@ -98,13 +103,16 @@ class Estimate:
         """
         interval = None if self.interval is None else list(self.interval)
         stored = {name: self.value, _interval_key(name): interval, "n": self.n}
-        return stored if self.groups is None else {**stored, "patients": self.groups}
+        if self.groups is not None:
+            stored["patients"] = self.groups
+        return {**stored, "lacking": self.lacking} if self.lacking else stored
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any], name: str = "value") -> Self:
         """Return the estimate that `to_json` wrote with the same `name`."""
         interval = stored.get(_interval_key(name))
-        return cls.of(stored.get(name), interval, stored.get("n", 0), stored.get("patients"))
+        read = cls.of(stored.get(name), interval, stored.get("n", 0), stored.get("patients"))
+        return replace(read, lacking=stored.get("lacking", ""))
 
 
 @dataclass(frozen=True)

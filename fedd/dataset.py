@@ -97,20 +97,27 @@ class DatasetImage:
 
 
 def read_dataset(
-    folder: Path, table: Path | None = None, masks: Path | None = None
+    folder: Path,
+    table: Path | None = None,
+    masks: Path | None = None,
+    *,
+    partial: bool = False,
 ) -> list[DatasetImage]:
     """Return the photographs of `folder`, by stem; `table` is a CSV, by default DDI's if present.
 
     With a table, those that it names; without, all, of unknown tone. Raises DatasetError if a table
-    names missing photographs or has invalid values, if two files share a stem, and if there are no
-    photographs or no masks for them.
+    names missing photographs (they are left out with `partial`) or has invalid values, if two files
+    share a stem, and if there are no photographs or no masks for them.
     """
     found = _by_stem(_files(folder, PHOTOGRAPHS), "photographs")
     mask_files = _by_stem(_files(masks, (".npy", ".png")), "masks") if masks else {}
     if table is None and (folder / DDI_TABLE).is_file():
         table = folder / DDI_TABLE
     rows = _rows(table) if table else {stem: {} for stem in found}
-    if missing := sorted(set(rows) - set(found)):
+    missing = sorted(set(rows) - set(found))
+    if partial:
+        rows = {stem: row for stem, row in rows.items() if stem in found}
+    elif missing:
         raise DatasetError(
             f"{table} names {len(missing)} photographs that are not in {folder}, first {missing[0]}"
         )

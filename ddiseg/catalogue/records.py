@@ -7,7 +7,7 @@ it is stored under, or "was" stored under. A key that an older program did not w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cache
 from types import NoneType
@@ -104,6 +104,8 @@ class DiscriminationRecord(Record):
     n: int = 0  #: images
     malignant: int = 0  #: of them
     patients: int = 0
+    lacking: str = ""  #: what is too few for an interval: patients of each class
+    accuracy_threshold: float | None = None  #: where it is another than that of F1
 
     @property
     def estimates(self) -> dict[str, Estimate]:
@@ -115,8 +117,13 @@ class DiscriminationRecord(Record):
         }
         # An older version stored intervals from two patients of a class on.
         few = too_few((self.malignant, self.n - self.malignant))
+        images = f"{self.malignant} malignant, {self.n - self.malignant} benign"
+        lacking = self.lacking or (images if few and self.n else "")
         return {
-            name: Estimate.of(value, None if few else interval, self.n, self.patients)
+            name: replace(
+                Estimate.of(value, None if few else interval, self.n, self.patients),
+                lacking=lacking,
+            )
             for name, (value, interval) in found.items()
         }
 

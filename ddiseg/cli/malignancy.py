@@ -86,7 +86,7 @@ def predict(
 @click.option(
     "--paper-threshold",
     is_flag=True,
-    help="Take the threshold that is best on these very images, as the paper did.",
+    help="F1 at the threshold of Youden's J on these very images, accuracy at 0.5, as the paper did.",
 )
 @pass_settings
 def evaluate(settings: Settings, subset: str | None, paper_threshold: bool) -> None:
@@ -179,7 +179,7 @@ def evaluate_malignancy(settings: Settings, subset: str | None, *, paper_thresho
         settings.open(),
         default_actor(),
         subset=subset,
-        paper_threshold=paper_threshold,
+        as_paper=paper_threshold,
     )
     lines = [
         f"{result['model']}: {result['note']}",
@@ -197,9 +197,11 @@ def _table(scores: dict[str, dict[str, Any]]) -> list[str]:
     from ddiseg.catalogue.records import DiscriminationRecord
 
     at = f"F1 at {scores['all']['threshold']:.3f} [95% interval]"
+    other = scores["all"].get("accuracy_threshold")
+    at_half = "" if other is None else f" at {other:.3f}"
     lines = [
         f"{'tone':<9}{'n':>5}{'malignant':>11}{'patients':>10}  {'ROC-AUC [95% interval]':<30}{at:<32}"
-        "accuracy [95% interval]"
+        f"accuracy{at_half} [95% interval]"
     ]
     for tone, stored in scores.items():
         found = DiscriminationRecord.from_json(stored)

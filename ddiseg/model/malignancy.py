@@ -46,7 +46,7 @@ from fedd.malignancy.classifier import (
     load_classifier,
     train_classifier,
 )
-from fedd.malignancy.discrimination import best_threshold, discrimination_by_tone
+from fedd.malignancy.discrimination import ABOVE_HALF, discrimination_by_tone, paper_threshold
 from fedd.pipeline import features
 from fedd.validation import stratified_validation
 from fedd.weights.files import load_backbone
@@ -223,12 +223,12 @@ def evaluate_malignancy(
     actor: str,
     *,
     subset: str | None = None,
-    paper_threshold: bool = False,
+    as_paper: bool = False,
 ) -> dict[str, Any]:
     """Return the scores of the current model, overall and by tone, and store them as an event.
 
     Only images of known malignancy count, and none that shares a group with a training image. With
-    `paper_threshold` the threshold is the best one on these same images, as in the paper.
+    `as_paper` F1 is at the paper's threshold, chosen on these same images, and accuracy at 0.5.
 
     Raises:
         InputError: there is no such image.
@@ -261,10 +261,11 @@ def evaluate_malignancy(
         )
     values = [probabilities[image.id] for image in scored]
     threshold = float(version.metrics["threshold"])
-    if paper_threshold and any(image.malignant for image in scored):
+    if as_paper and len({image.malignant for image in scored}) == 2:
         truth = np.array([bool(image.malignant) for image in scored])
-        threshold = best_threshold(truth, np.array(values))
-    scores = _scores(scored, groups.keys(scored), values, threshold)
+        threshold = paper_threshold(truth, np.array(values))
+    at = (threshold, ABOVE_HALF if as_paper else None)
+    scores = _scores(scored, groups.keys(scored), values, *at)
     result: dict[str, Any] = {
         "note": DISCLAIMER,
         "model": version.name,
@@ -272,8 +273,8 @@ def evaluate_malignancy(
         "n_images": len(scored),
         **counts,
         "threshold": threshold,
-        "threshold_chosen_on": "these images (the paper's way)"
-        if paper_threshold
+        "threshold_chosen_on": "these images for F1, 0.5 for accuracy (the paper's way)"
+        if as_paper
         else "validation images",
         "intervals": {**METHOD, "fewest_patients": f"{MIN_GROUPS} of each class"},
         "by_tone": scores,
@@ -355,6 +356,7 @@ def _scores(
     patients: Sequence[str],
     probabilities: Sequence[float],
     threshold: float,
+    accuracy_threshold: float | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return scores on images of known malignancy as JSON, "all" first, then by tone."""
     found = discrimination_by_tone(
@@ -363,5 +365,6 @@ def _scores(
         patients,
         [image.tone for image in images],
         threshold,
+        accuracy_threshold,
     )
     return {tone: figures.to_json() for tone, figures in found.items()}

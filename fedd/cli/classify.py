@@ -97,7 +97,7 @@ def train(
 @click.option(
     "--paper-threshold",
     is_flag=True,
-    help="Use the threshold that is best on these same photographs, as the paper did.",
+    help="F1 at the threshold of Youden's J on these same photographs, accuracy at 0.5, as the paper did.",
 )
 @click.option(
     "--out", type=options.NEW_FILE, help="File for the probabilities (CSV).  [default: print them]"
@@ -134,7 +134,7 @@ def predict(
     else:
         write_file(out, rows)
         click.echo(f"{out}: {len(found)} photographs; {DISCLAIMER}")
-    results = results_on_unseen(found, model.threshold, paper_threshold=paper_threshold)
+    results = results_on_unseen(found, model.threshold, as_paper=paper_threshold)
     to_stderr = out is None
     if learned := sum(p.learned_from for p in found):
         click.echo(
@@ -143,7 +143,7 @@ def predict(
     if results:
         if paper_threshold:
             click.echo(
-                "Threshold chosen on these same photographs, as in the paper: F1 and accuracy are optimistic.",
+                "F1 at the threshold of Youden's J on these same photographs, as in the paper: it is optimistic.",
                 err=to_stderr,
             )
         click.echo(_results_table(results), err=to_stderr)
@@ -177,10 +177,13 @@ def _rows(found: Sequence[MalignancyPrediction], note: str) -> str:
 def _results_table(results: Mapping[str, DiscriminationResult]) -> str:
     from annotation_protocol.intervals import MIN_GROUPS
 
-    threshold = next(iter(results.values())).threshold
+    first = next(iter(results.values()))
+    threshold = first.threshold
+    other = first.accuracy_threshold
+    at = "" if other == threshold else f" at {other:.3f}"
     lines = [
         f"{'tone':<9}{'n':>5}{'malignant':>11}{'patients':>10}  {'ROC-AUC [95% interval]':<30}"
-        f"{f'F1 at {threshold:.3f} [95% interval]':<32}accuracy [95% interval]"
+        f"{f'F1 at {threshold:.3f} [95% interval]':<32}accuracy{at} [95% interval]"
     ]
     for tone, d in results.items():
         auc, f1, accuracy = (e.text(".3f") for e in (d.roc_auc, d.f1, d.accuracy))

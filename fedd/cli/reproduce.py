@@ -165,7 +165,6 @@ def _check_usage(ddi: Path | None, masks: Path | None, weights: str | None, smal
 def _small(out: Path, seeds: int, recipe: Recipe) -> tuple[Plan, PaperSplit]:
     from fedd.dataset import read_dataset
     from fedd.reproduce import small_plan, split, write_phantoms
-    from fedd.reproduce.small import CLASSIFIED
 
     photographs, masks = out / "phantoms" / "photographs", out / "phantoms" / "masks"
     try:
@@ -173,7 +172,7 @@ def _small(out: Path, seeds: int, recipe: Recipe) -> tuple[Plan, PaperSplit]:
     except OSError as error:
         raise ReproductionError(f"{out} can't be written: {error.strerror}") from error
     items = read_dataset(photographs, masks=masks)
-    return small_plan(range(seeds), recipe), split(items, splits, per_tone=CLASSIFIED)
+    return small_plan(range(seeds), recipe), split(items, splits)
 
 
 def _paper(
@@ -194,5 +193,5 @@ def _paper(
     assert ddi is not None
     plan = paper_plan(backbone.config, starts, range(seeds), recipe)
     tasks = {cell.task for cell in chosen(plan.cells, only)}
-    items = read_dataset(ddi, masks=masks)
+    items = read_dataset(ddi, masks=masks, partial=True)  # the split says which are missing
     return plan, split(items, splits(), tasks=tasks, partial=partial)

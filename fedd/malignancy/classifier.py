@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from fedd.backbone import IMAGENET_256, Backbone, UNetConfig
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.features import check_finite, prepare
-from fedd.malignancy.discrimination import best_threshold
+from fedd.malignancy.discrimination import youden_threshold
 from fedd.malignancy.pooling import pooled
 from fedd.weights.files import read_safetensors, write_safetensors
 
@@ -99,7 +99,7 @@ def default_settings(config: UNetConfig, images: int) -> ClassifierSettings:
 class MalignancyClassifier:
     """A trained classifier and its settings; see `train_classifier` and `load_classifier`.
 
-    `threshold` is the one with the best F1 on the validation split.
+    `threshold` is that of Youden's J on the validation split.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ def train_classifier(
         net = network(training.features.shape[1])
         epochs, best_epoch, loss, tensors = _fit(net, training, validation, settings, progress)
     classifier = MalignancyClassifier(settings, backbone.name, backbone.hash, 0.5, tensors)
-    classifier.threshold = best_threshold(
+    classifier.threshold = youden_threshold(
         validation.malignant, classifier.probabilities(validation.features)
     )
     return Training(classifier, epochs, best_epoch, loss)

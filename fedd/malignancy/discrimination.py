@@ -19,6 +19,10 @@ from annotation_protocol.intervals import Scale
 from annotation_protocol.metrics import ratio
 from fedd.dataset import rows_by_tone
 
+#: The threshold of accuracy in the FEDD paper: an image is malignant above 0.5 (`skin_acc` of the
+#: authors' notebook DDI_Baseline_CNN_Classifiers).
+ABOVE_HALF = math.nextafter(0.5, 1)
+
 Truth: TypeAlias = NDArray[np.bool_]
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -34,8 +38,9 @@ class DiscriminationResult:
     threshold: float
     roc_auc: Estimate
     f1: Estimate  #: of malignant, at the threshold
-    accuracy: Estimate  #: at the threshold
+    accuracy: Estimate  #: at `accuracy_threshold`
     malignant: int  #: number of malignant images
+    accuracy_threshold: float
 
     @property
     def n(self) -> int:
@@ -46,42 +51,53 @@ class DiscriminationResult:
         estimates = [getattr(self, name).to_json(name) for name in ("roc_auc", "f1", "accuracy")]
         values = {key: value for each in estimates for key, value in each.items()}
         threshold = None if math.isnan(self.threshold) else self.threshold
-        return {"threshold": threshold, "malignant": self.malignant, **values}
+        stored = {"threshold": threshold, "malignant": self.malignant, **values}
+        if self.accuracy_threshold not in (self.threshold, threshold):
+            stored["accuracy_threshold"] = self.accuracy_threshold
+        return stored
 
 
 def discrimination(
-    truth: Truth, probabilities: Floats, patients: Sequence[str], threshold: float
+    truth: Truth,
+    probabilities: Floats,
+    patients: Sequence[str],
+    threshold: float,
+    accuracy_threshold: float | None = None,
 ) -> DiscriminationResult:
-    """Return the discrimination in a set of images.
+    """Return the discrimination in a set of images; accuracy at another threshold if one is given.
 
     Raises ValueError if the arguments' lengths differ or a probability is not finite.
     """
     _check(truth, probabilities)
     if len(patients) != len(truth):
         raise ValueError(f"{len(patients)} patients for {len(truth)} images; give one an image")
+    correct_at = threshold if accuracy_threshold is None else accuracy_threshold
     malignant, n = int(truth.sum()), len(truth)
     names, cluster = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
+    of_malignant, of_benign = (np.unique(cluster[rows]).size for rows in (truth, ~truth))
+    few = f"{of_malignant} malignant, {of_benign} benign"
     if malignant in (0, n):
-        undefined = Estimate.of(None, None, n, int(names.size))
-        return DiscriminationResult(threshold, undefined, undefined, undefined, malignant)
-    predicted = probabilities >= threshold
+        undefined = replace(Estimate.of(None, None, n, int(names.size)), lacking=few if n else "")
+        return DiscriminationResult(
+            threshold, undefined, undefined, undefined, malignant, correct_at
+        )
+    predicted, called = probabilities >= threshold, probabilities >= correct_at
     f1_terms = 2 * (truth & predicted), truth.astype(int) + predicted
-    values = roc_auc(truth, probabilities), f1(truth, predicted), accuracy(truth, predicted)
+    values = roc_auc(truth, probabilities), f1(truth, predicted), accuracy(truth, called)
     without = (
         _auc_without(truth, probabilities, cluster),
         _ratio_without(*f1_terms, cluster),
-        _ratio_without(truth == predicted, np.ones(n), cluster),
+        _ratio_without(truth == called, np.ones(n), cluster),
     )
-    of_malignant, of_benign = (np.unique(cluster[rows]).size for rows in (truth, ~truth))
     trials = min(of_malignant, of_benign), of_malignant, int(names.size)
     estimates = [
         fraction_estimate(value, each, n, Scale.SHARE, trials=count)
         for value, each, count in zip(values, without, trials, strict=True)
     ]
     if too_few((of_malignant, of_benign)):
-        estimates = [replace(each, low=None, high=None) for each in estimates]
+        estimates = [replace(each, low=None, high=None, lacking=few) for each in estimates]
     auc, at_threshold, correct = estimates
-    return DiscriminationResult(threshold, auc, at_threshold, correct, malignant)
+    return DiscriminationResult(threshold, auc, at_threshold, correct, malignant, correct_at)
 
 
 def discrimination_by_tone(
@@ -90,8 +106,9 @@ def discrimination_by_tone(
     patients: Sequence[str],
     tones: Sequence[str],
     threshold: float,
+    accuracy_threshold: float | None = None,
 ) -> dict[str, DiscriminationResult]:
-    """Return `discrimination` of all images as "all", then of each tone, at the same threshold."""
+    """Return `discrimination` of all images as "all", then of each tone, at the same thresholds."""
     if len(tones) != len(truth):
         raise ValueError(f"{len(tones)} tones for {len(truth)} images; give one an image")
     return {
@@ -100,6 +117,7 @@ def discrimination_by_tone(
             probabilities[part],
             [patients[row] for row in part],
             threshold,
+            accuracy_threshold,
         )
         for name, part in rows_by_tone(tones).items()
     }
@@ -132,20 +150,32 @@ def roc_curve(truth: Truth, probabilities: Floats) -> tuple[Floats, Floats, Floa
         )
 
 
-def best_threshold(truth: Truth, probabilities: Floats) -> float:
-    """Return the threshold with the best F1, halfway to the next lower probability; of equals the highest.
+def youden_threshold(truth: Truth, probabilities: Floats) -> float:
+    """Return the threshold of Youden's J, the largest true minus false positive rate.
 
-    Raises ValueError if there is no malignant image.
+    Halfway to the next lower probability; of equals the highest. Raises ValueError if a class is missing.
     """
-    _check(truth, probabilities)
-    if not truth.any():
-        raise ValueError("no malignant image: every threshold has F1 0")
-    values, positives, negatives = _counts_from_above(truth, probabilities)
-    best = int(np.argmax(2 * positives / (positives + negatives + truth.sum())))
+    values, best = _youden(truth, probabilities)
     lower = values[best + 1] if best + 1 < len(values) else values[best]
     between = (values[best] + lower) / 2
     # Two neighbouring floats have no number between them.
     return float(between if between > lower else values[best])
+
+
+def paper_threshold(truth: Truth, probabilities: Floats) -> float:
+    """Return the threshold of F1 in the FEDD paper, chosen on the images that it is then measured on.
+
+    The rule of the authors' notebooks DDI_Baseline_CNN_Classifiers and DDI_DeepDerm_Classification: of the
+    points of scikit-learn's ROC curve the first with the largest true minus false positive rate, 0 if none
+    is above 0. An image is malignant above it, not from it up, so this is the next float: the image at
+    the point itself, mostly a malignant one, counts as benign. F1 is optimistic all the same.
+
+    Raises ValueError if a class is missing.
+    """
+    values, best = _youden(truth, probabilities)
+    found = truth & (probabilities >= values[best]), ~truth & (probabilities >= values[best])
+    rates = found[0].sum() / truth.sum(), found[1].sum() / (~truth).sum()
+    return math.nextafter(float(values[best]) if rates[0] > rates[1] else 0.0, math.inf)
 
 
 def f1(truth: Truth, predicted: Truth) -> float:
@@ -157,6 +187,23 @@ def f1(truth: Truth, predicted: Truth) -> float:
 def accuracy(truth: Truth, predicted: Truth) -> float:
     """Return the share of correct predictions; NaN without images."""
     return float((truth == predicted).mean()) if len(truth) else math.nan
+
+
+def _youden(truth: Truth, probabilities: Floats) -> tuple[Floats, int]:
+    """Return distinct probabilities, highest first, and the row with the largest Youden's J.
+
+    The first of equals among the corners of the ROC curve, as scikit-learn computes them.
+    """
+    _check(truth, probabilities)
+    if not truth.any() or truth.all():
+        raise ValueError(
+            f"{int(truth.sum())} of {len(truth)} images are malignant: a threshold needs both classes"
+        )
+    values, positives, negatives = _counts_from_above(truth, probabilities)
+    youden = positives / positives[-1] - negatives / negatives[-1]
+    corners = np.ones(len(values), np.bool_)
+    corners[1:-1] = (np.diff(positives, 2) != 0) | (np.diff(negatives, 2) != 0)
+    return values, int(np.argmax(np.where(corners, youden, -np.inf)))
 
 
 def _wins(scores: NDArray[Any], others: NDArray[Any]) -> Floats:

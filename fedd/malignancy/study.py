@@ -28,9 +28,10 @@ from fedd.malignancy.classifier import (
     train_classifier,
 )
 from fedd.malignancy.discrimination import (
+    ABOVE_HALF,
     DiscriminationResult,
-    best_threshold,
     discrimination_by_tone,
+    paper_threshold,
 )
 from fedd.validation import malignancy_split
 
@@ -137,23 +138,28 @@ def results_on_unseen(
     probabilities: Sequence[MalignancyPrediction],
     threshold: float,
     *,
-    paper_threshold: bool = False,
+    as_paper: bool = False,
 ) -> dict[str, DiscriminationResult]:
     """Return results by tone, "all" first, on photographs of known malignancy not learned from.
 
-    With `paper_threshold` the threshold is the best on these same photographs, as in the paper; F1 and
-    accuracy are then optimistic. Empty if there is no such photograph.
+    With `as_paper` F1 is at the paper's threshold, chosen on these same photographs and therefore
+    optimistic, and accuracy at 0.5. Empty if there is no such photograph.
     """
     scored = [p for p in probabilities if p.item.malignant is not None and not p.learned_from]
     values = np.array([p.malignant for p in scored])
     truth = np.array([bool(p.item.malignant) for p in scored])
-    if paper_threshold and truth.any():
-        threshold = best_threshold(truth, values)
-    return results_by_tone([p.item for p in scored], values, threshold)
+    if not as_paper:
+        return results_by_tone([p.item for p in scored], values, threshold)
+    if truth.any() and not truth.all():
+        threshold = paper_threshold(truth, values)
+    return results_by_tone([p.item for p in scored], values, threshold, ABOVE_HALF)
 
 
 def results_by_tone(
-    items: Sequence[DatasetImage], probabilities: NDArray[np.float64], threshold: float
+    items: Sequence[DatasetImage],
+    probabilities: NDArray[np.float64],
+    threshold: float,
+    accuracy_threshold: float | None = None,
 ) -> dict[str, DiscriminationResult]:
     """Return results on images of known malignancy, "all" first, then by tone."""
     if not items:
@@ -164,6 +170,7 @@ def results_by_tone(
         [item.patient for item in items],
         [item.tone for item in items],
         threshold,
+        accuracy_threshold,
     )
 
 

@@ -8,10 +8,11 @@ from fedd.reproduce.cells import PlanOutcome, Workbench, run_cells
 from fedd.reproduce.plan import Cell, Plan, Starts, paper_plan
 from fedd.reproduce.report import write_report
 from fedd.reproduce.small import small_plan, write_phantoms
-from fedd.reproduce.split import PaperSplit, split
+from fedd.reproduce.split import ImageSet, PaperSplit, split
 
 __all__ = [
     "Cell",
+    "ImageSet",
     "PaperSplit",
     "Plan",
     "PlanOutcome",

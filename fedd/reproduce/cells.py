@@ -26,13 +26,20 @@ from fedd.cache import FeatureCache
 from fedd.dataset import TONES, DatasetImage, resized_mask
 from fedd.errors import FeddError, ReproductionError, TrainingDataError
 from fedd.malignancy.classifier import Examples, train_classifier
-from fedd.malignancy.discrimination import best_threshold
 from fedd.probes.pixels import labelled_examples
 from fedd.probes.training import train_probes
-from fedd.reproduce.plan import FEDD, SEGMENTATION, Cell, Plan, chosen, settings_as_json
+from fedd.reproduce.plan import (
+    CLASSIFICATION,
+    FEDD,
+    SEGMENTATION,
+    Cell,
+    Plan,
+    chosen,
+    settings_as_json,
+)
 from fedd.reproduce.pooled import PooledFeatures
 from fedd.reproduce.results import Meter, Result, ResultStore
-from fedd.reproduce.split import PaperSplit, seeded_order
+from fedd.reproduce.split import ImageSet, PaperSplit, seeded_order
 
 logger = logging.getLogger(__name__)
 
@@ -83,21 +90,17 @@ class Workbench:
         """
         meter = Meter()
         learned = self.split.learned[cell.fraction]
+        measured = self.split.measured(cell.task)
         confusions: dict[str, list[list[int]]] = {}
         probabilities: dict[str, float] = {}
-        threshold = None
         if cell.task == SEGMENTATION:
-            masks = self._fedd_masks(cell) if cell.model == FEDD else self._unet_masks(cell)
-            confusions = self._compared(cell, masks)
+            masks = self._fedd_masks if cell.model == FEDD else self._unet_masks
+            confusions = self._compared(cell, measured, masks(cell, measured))
         else:
-            found, threshold = (
-                self._fedd_probabilities(cell)
-                if cell.model == FEDD
-                else self._cnn_probabilities(cell)
-            )
-            tested = self.split.classified
-            probabilities = {i.stem: float(p) for i, p in zip(tested, found, strict=True)}
-        return Result(cell, len(learned), meter.read(), confusions, probabilities, threshold)
+            classify = self._fedd_probabilities if cell.model == FEDD else self._cnn_probabilities
+            found = classify(cell, measured)
+            probabilities = {i.stem: float(p) for i, p in zip(measured, found, strict=True)}
+        return Result(cell, len(learned), meter.read(), confusions, probabilities)
 
     def mask_path(self, cell: Cell, item: DatasetImage) -> Path:
         """Return the path of a shown photograph's mask."""
@@ -108,38 +111,37 @@ class Workbench:
 
         Chosen by name alone from the segmentation test, so that cells of any run have them.
         """
-        test = seeded_order(self.split.segmented)
+        test = seeded_order(self.split.sets[ImageSet.SEGMENTATION_TEST])
         return [i for tone in TONES for i in [x for x in test if x.tone == tone][:SHOWN_PER_TONE]]
 
-    def _fedd_masks(self, cell: Cell) -> Iterator[Mask]:
+    def _fedd_masks(self, cell: Cell, items: Sequence[DatasetImage]) -> Iterator[Mask]:
         settings = self.plan.probe_settings(cell)
         probes = train_probes(
             labelled_examples(self.split.learned[cell.fraction], len(self._classes)),
             self.backbone,
             settings,
             self._classes,
-            validation=labelled_examples(self.split.validation, len(self._classes)),
+            validation=labelled_examples(self.split.validation(SEGMENTATION), len(self._classes)),
             cache=self._cache,
         )
-        for start in range(0, len(self.split.segmented), _BATCH):
-            part = self.split.segmented[start : start + _BATCH]
+        for start in range(0, len(items), _BATCH):
+            part = items[start : start + _BATCH]
             photographs = [item.photograph() for item in part]
             for prediction in probes.predict(self.backbone, photographs, self._cache):
                 yield prediction.mask
 
-    def _unet_masks(self, cell: Cell) -> Iterator[Mask]:
+    def _unet_masks(self, cell: Cell, items: Sequence[DatasetImage]) -> Iterator[Mask]:
         unet = train_unet(
             labelled_examples(self.split.learned[cell.fraction], len(self._classes)),
-            labelled_examples(self.split.validation, len(self._classes)),
+            labelled_examples(self.split.validation(SEGMENTATION), len(self._classes)),
             self._classes,
             self.plan.unet_settings(cell),
             device=self._device,
         )
-        for item in self.split.segmented:
+        for item in items:
             yield unet.predict([item.photograph()])[0]
 
-    def _fedd_probabilities(self, cell: Cell) -> tuple[NDArray[np.float64], float]:
-        """Return probabilities for the classification test, and the threshold."""
+    def _fedd_probabilities(self, cell: Cell, items: Sequence[DatasetImage]) -> NDArray[np.float64]:
         settings = self.plan.classifier_settings(cell)
         features = self._pooled.get(settings.timestep)
         if features is None:
@@ -149,15 +151,14 @@ class Workbench:
             features = PooledFeatures(self.backbone, blocks, settings.timestep, folder)
             self._pooled[settings.timestep] = features
         training, validation = (
-            Examples(features.of(items, settings.block), _malignant(items))
-            for items in (self.split.learned[cell.fraction], self.split.validation)
+            Examples(features.of(part, settings.block), _malignant(part))
+            for part in (self.split.learned[cell.fraction], self.split.validation(CLASSIFICATION))
         )
         done = train_classifier(training, validation, self.backbone, settings).classifier
-        tested = features.of(self.split.classified, settings.block)
-        return done.probabilities(tested), done.threshold
+        return done.probabilities(features.of(items, settings.block))
 
-    def _cnn_probabilities(self, cell: Cell) -> tuple[NDArray[np.float64], float]:
-        validation = self.split.validation
+    def _cnn_probabilities(self, cell: Cell, items: Sequence[DatasetImage]) -> NDArray[np.float64]:
+        validation = self.split.validation(CLASSIFICATION)
         if len(set(_malignant(validation).tolist())) < 2:
             raise TrainingDataError(
                 "the validation split has malignant or benign photographs only: no threshold can be "
@@ -169,15 +170,15 @@ class Workbench:
             self.plan.cnn_settings(cell),
             device=self._device,
         )
-        on_validation = cnn.predict(item.photograph() for item in validation).astype(np.float64)
-        found = cnn.predict(item.photograph() for item in self.split.classified)
-        return found.astype(np.float64), best_threshold(_malignant(validation), on_validation)
+        return cnn.predict(item.photograph() for item in items).astype(np.float64)
 
-    def _compared(self, cell: Cell, masks: Iterator[Mask]) -> dict[str, list[list[int]]]:
+    def _compared(
+        self, cell: Cell, items: Sequence[DatasetImage], masks: Iterator[Mask]
+    ) -> dict[str, list[list[int]]]:
         """Return a confusion matrix for each photograph; stores the masks that are shown."""
         shown = {item.stem for item in self.shown()}
         found = {}
-        for item, mask in zip(self.split.segmented, masks, strict=True):
+        for item, mask in zip(items, masks, strict=True):
             found[item.stem] = item.confusion(mask, len(self._classes)).tolist()
             if item.stem in shown and cell.seed == self.plan.seeds[0]:
                 path = self.mask_path(cell, item)

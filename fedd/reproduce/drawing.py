@@ -30,9 +30,10 @@ from fedd.malignancy.classifier import DISCLAIMER
 from fedd.malignancy.discrimination import roc_curve
 from fedd.paper import results as paper_results
 from fedd.reproduce.cells import Workbench
-from fedd.reproduce.plan import CLASSIFICATION, DEEPDERM, FEDD, SEGMENTATION, Cell, Plan, Task
+from fedd.reproduce.plan import CLASSIFICATION, DEEPDERM, FEDD, SEGMENTATION, Cell, Plan
 from fedd.reproduce.results import Result
-from fedd.reproduce.scores import ModelScore, by_key, truth_and_probabilities
+from fedd.reproduce.scores import Key, ModelScore, by_key, truth_and_probabilities
+from fedd.reproduce.split import ImageSet
 from fedd.reproduce.table import GROUP_LABELS, GROUPS
 
 #: The models' colours in all figures.
@@ -52,7 +53,7 @@ _OPACITY = 0.55
 #: The scale from 0 to 1, with room for a mark at either end.
 _UNIT_SCALE = (-0.03, 1.03)
 
-Scores = Mapping[tuple[str, str, int, str, str], ModelScore]
+Scores = Mapping[Key, ModelScore]
 
 
 def draw_all(
@@ -90,7 +91,7 @@ _FIGURE6 = (
 )
 _FIGURE7 = "The paper's figure 7: ROC-AUC by share of the training data."
 _ROC = "ROC curves by share of the data, first seed."
-_F1 = "F1 by tone at the best threshold of the test, as in the paper."
+_F1 = "F1 by tone at the threshold of Youden's J of the test, as in the paper."
 _COSTS = "Seconds and peak memory of a cell; each dot is one."
 _MARKS = "Filled: ours with 95 % intervals. Hollow: the paper's."
 _RESEARCH = f"Output of the classifiers is {DISCLAIMER}."
@@ -107,35 +108,37 @@ def _figure4(known: Scores, plan: Plan) -> Any:
     figure, axes = new_figure(13, 6.6, 2, len(GROUPS), sharex=True, sharey="row")
     for row, (name, called) in enumerate(rows):
         for column, tone in enumerate(GROUPS):
-            _by_fraction(axes[row, column], known, plan, SEGMENTATION, name, tone)
+            _by_fraction(axes[row, column], known, plan, ImageSet.SEGMENTATION_TEST, name, tone)
         axes[row, 0].set_ylabel(called, color=MUTED, fontsize=9)
         axes[row, 0].set_ylim(*_UNIT_SCALE)
-    _finish(figure, axes, known, plan, SEGMENTATION, "miou")
+    _finish(figure, axes, known, plan, ImageSet.SEGMENTATION_TEST, "miou")
     return figure
 
 
 def _figure7(known: Scores, plan: Plan) -> Any:
     figure, axes = new_figure(13, 3.9, 1, len(GROUPS), sharex=True, sharey="row")
     for axis, tone in zip(axes[0], GROUPS, strict=True):
-        _by_fraction(axis, known, plan, CLASSIFICATION, "roc_auc", tone)
+        _by_fraction(axis, known, plan, ImageSet.BALANCED, "roc_auc", tone)
         axis.axhline(0.5, color=LINE, linewidth=1, zorder=0)
     axes[0, 0].set_ylim(*_UNIT_SCALE)
     axes[0, 0].set_ylabel("ROC-AUC of malignant", color=MUTED, fontsize=9)
     if not plan.small:
         doctors = paper_results()["dermatologists_roc_auc"]
         axes[0, 0].axhline(doctors, color=MUTED, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
-    _finish(figure, axes, known, plan, CLASSIFICATION, "roc_auc")
+    _finish(figure, axes, known, plan, ImageSet.BALANCED, "roc_auc")
     return figure
 
 
-def _by_fraction(axis: Any, known: Scores, plan: Plan, task: Task, metric: str, tone: str) -> None:
+def _by_fraction(
+    axis: Any, known: Scores, plan: Plan, measured_on: ImageSet, metric: str, tone: str
+) -> None:
     """Draw lines over the fractions, shifted by model so that no interval hides another."""
     axis.grid(axis="y", color=LINE, linewidth=0.8)
-    models = plan.models[task]
+    models = plan.models[measured_on.task]
     for number, model in enumerate(models):
         shift = (number - (len(models) - 1) / 2) * 0.1
         colour = COLOURS[model]
-        ours = [known.get((task, model, f, tone, metric)) for f in plan.fractions]
+        ours = [known.get((measured_on, model, f, tone, metric)) for f in plan.fractions]
         theirs = [s.paper if s else None for s in ours]
         at = np.arange(len(plan.fractions)) + shift
         axis.plot(
@@ -146,7 +149,8 @@ def _by_fraction(axis: Any, known: Scores, plan: Plan, task: Task, metric: str, 
             zorder=3,
         )  # fmt: skip
         _with_intervals(axis, at, ours, colour, joined=True, bold=model == FEDD)
-    if all(s.value is None for key, s in known.items() if key[3:] == (tone, metric)):
+    of_panel = [s for key, s in known.items() if (key[0], *key[3:]) == (measured_on, tone, metric)]
+    if all(s.value is None for s in of_panel):
         axis.text(0.5, 0.5, "too few to say", transform=axis.transAxes, ha="center", color=MUTED)
     axis.set_xticks(range(len(plan.fractions)), [f"{f} %" for f in plan.fractions])
     axis.set_xlim(-0.5, len(plan.fractions) - 0.5)
@@ -159,7 +163,7 @@ def _f1(known: Scores, plan: Plan) -> Any:
         axis.grid(axis="y", color=LINE, linewidth=0.8)
         for number, model in enumerate(models):
             shift = (number - (len(models) - 1) / 2) * 0.11
-            ours = [known.get((CLASSIFICATION, model, fraction, tone, "f1")) for tone in GROUPS]
+            ours = [known.get((ImageSet.BALANCED, model, fraction, tone, "f1")) for tone in GROUPS]
             at = np.arange(len(GROUPS)) + shift
             axis.plot(
                 at, _numbers([s.paper if s else None for s in ours]), "o", markersize=4.5,
@@ -167,12 +171,14 @@ def _f1(known: Scores, plan: Plan) -> Any:
             )  # fmt: skip
             _with_intervals(axis, at, ours, COLOURS[model], joined=False, bold=model == FEDD)
         axis.set_xticks(
-            range(len(GROUPS)), [f"{t}\nn = {_count(known, t, 'f1')}" for t in GROUPS], fontsize=8
+            range(len(GROUPS)),
+            [f"{t}\nn = {_count(known, ImageSet.BALANCED, t, 'f1')}" for t in GROUPS],
+            fontsize=8,
         )
         axis.set_title(f"{fraction} % of the data", loc="left", fontsize=10, color=INK)
     axes[0, 0].set_ylim(*_UNIT_SCALE)
     axes[0, 0].set_ylabel("F1 of malignant", color=MUTED, fontsize=9)
-    ours_or_theirs = [m for m in models if any(k[:2] == (CLASSIFICATION, m) for k in known)]
+    ours_or_theirs = [m for m in models if any(k[:2] == (ImageSet.BALANCED, m) for k in known)]
     _legend(figure, ours_or_theirs, paper=not plan.small)
     return figure
 
@@ -209,7 +215,7 @@ def _roc(results: Sequence[Result], workbench: Workbench) -> Any:
             cell = result.cell
             if cell != Cell(CLASSIFICATION, cell.model, fraction, plan.seeds[0]):
                 continue
-            truth, found = truth_and_probabilities(result, workbench.split.classified)
+            truth, found = truth_and_probabilities(result, workbench.split.sets[ImageSet.BALANCED])
             false_positive, true_positive, _ = roc_curve(truth, found)
             bold = cell.model == FEDD
             axis.plot(
@@ -285,13 +291,14 @@ def _figure5(known: Scores, workbench: Workbench) -> Any:
 
 
 def _best_baseline(known: Scores, plan: Plan) -> str | None:
-    """Return the model other than FEDD with the highest mean IoU on the largest fraction."""
+    """Return the model other than FEDD with the highest mean IoU on validation, at the largest fraction."""
     most = max(plan.fractions)
     found = {
         model: s.value
         for model in plan.segmenters
         if model != FEDD
-        and (s := known.get((SEGMENTATION, model, most, ALL, "miou"))) is not None
+        and (s := known.get((ImageSet.SEGMENTATION_VALIDATION, model, most, ALL, "miou_pooled")))
+        is not None
         and s.value is not None
     }
     return max(found, key=lambda model: found[model]) if found else None
@@ -309,23 +316,27 @@ def _blank(photograph: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.full_like(photograph, 255)
 
 
-def _finish(figure: Any, axes: Any, known: Scores, plan: Plan, task: Task, name: str) -> None:
+def _finish(
+    figure: Any, axes: Any, known: Scores, plan: Plan, measured_on: ImageSet, name: str
+) -> None:
     """Draw the columns' titles with n, and the legend."""
     for axis, tone in zip(axes[0], GROUPS, strict=True):
-        axis.set_title(_title(known, tone, name), loc="left", fontsize=10, color=INK)
+        axis.set_title(_title(known, measured_on, tone, name), loc="left", fontsize=10, color=INK)
     for axis in axes[-1]:
         axis.set_xlabel("share of the training data", color=MUTED, fontsize=9)
-    models = [m for m in plan.models[task] if any(key[:2] == (task, m) for key in known)]
+    task = measured_on.task
+    models = [m for m in plan.models[task] if any(key[:2] == (measured_on, m) for key in known)]
     _legend(figure, models, paper=not plan.small, doctors=task == CLASSIFICATION and not plan.small)
 
 
-def _title(known: Scores, tone: str, name: str) -> str:
-    return f"{GROUP_LABELS[tone]}, n = {_count(known, tone, name)}"
+def _title(known: Scores, measured_on: ImageSet, tone: str, name: str) -> str:
+    return f"{GROUP_LABELS[tone]}, n = {_count(known, measured_on, tone, name)}"
 
 
-def _count(known: Scores, tone: str, name: str) -> int:
+def _count(known: Scores, measured_on: ImageSet, tone: str, name: str) -> int:
     """Return the number of photographs of a metric: the largest of any model."""
-    return max((s.n for key, s in known.items() if key[3:] == (tone, name)), default=0)
+    of_metric = (measured_on, tone, name)
+    return max((s.n for key, s in known.items() if (key[0], *key[3:]) == of_metric), default=0)
 
 
 def _under_title(axis: Any, text: str) -> None:

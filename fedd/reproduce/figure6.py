@@ -13,6 +13,7 @@ from fedd.explore.ablation import TASKS, Ablation, Grid, default_blocks
 from fedd.explore.cells import TEST, VALIDATION, AblationSettings, AblationSplit
 from fedd.malignancy.classifier import PAPER_BLOCKS
 from fedd.reproduce.cells import Workbench
+from fedd.reproduce.split import ImageSet
 
 #: The paper's best blocks by fraction in percent: 30 photographs are 5 %.
 PAPER_BEST = {images // 6: block for images, block in PAPER_BLOCKS.items()}
@@ -28,17 +29,18 @@ def ablation_of(workbench: Workbench, folder: Path) -> Ablation:
     """
     plan, split, backbone = workbench.plan, workbench.split, workbench.backbone
     largest = max(plan.fractions)
-    validation, test = split.validation, split.classified
+    test = split.sets[ImageSet.BALANCED]
+    validation = {task: split.validation(task) for task in TASKS}
     parts = AblationSplit(
         learned={
             "segmentation": {largest: split.learned[largest]},
             "classification": {f: split.learned[f] for f in plan.fractions},
         },
         measured={
-            "segmentation": {VALIDATION: validation},
-            "classification": {VALIDATION: validation, TEST: test},
+            "segmentation": {VALIDATION: validation["segmentation"]},
+            "classification": {VALIDATION: validation["classification"], TEST: test},
         },
-        stopping={"segmentation": validation, "classification": validation},
+        stopping=validation,
     )
     settings = AblationSettings(
         replace(plan.ablation, seed=plan.seeds[0]),

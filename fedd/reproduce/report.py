@@ -16,10 +16,18 @@ from fedd.malignancy.classifier import DISCLAIMER
 from fedd.paper import results as paper_results
 from fedd.reproduce.cells import PlanOutcome, Workbench
 from fedd.reproduce.drawing import draw_all
-from fedd.reproduce.plan import Cell
+from fedd.reproduce.improvement import improvements
+from fedd.reproduce.plan import CLASSIFICATION, Cell
 from fedd.reproduce.scores import scores
-from fedd.reproduce.split import PaperSplit
-from fedd.reproduce.table import ReproductionTable, markdown, results_csv, tables
+from fedd.reproduce.split import ImageSet, PaperSplit
+from fedd.reproduce.table import (
+    ReproductionTable,
+    called,
+    improvements_csv,
+    markdown,
+    results_csv,
+    tables,
+)
 from fedd.segment import Ensemble
 
 TITLE = "FEDD, reproduced"
@@ -30,9 +38,9 @@ _SMALL = (
     "that every step runs."
 )
 _SAMPLED = (
-    "The paper does not name the photographs of its classification test: here they are sampled from those "
-    "of segmentation with a fixed seed, as many of each tone as in the paper, half of them malignant if "
-    "possible. So the paper's results and ours are on different photographs."
+    "The paper does not name the 30 photographs of its balanced test and the 30 of its validation: here "
+    "they are sampled with a fixed seed, as many of each tone as in the paper, half of them malignant. So "
+    "the paper's results and ours are on different photographs, of the remaining ones on nearly the same."
 )
 _INTERVALS = (
     f"Probabilities of malignancy are {DISCLAIMER}. Every value has its n and a 95 % interval "
@@ -52,13 +60,15 @@ _NAMED = 10
 def write_report(workbench: Workbench, outcome: PlanOutcome, folder: Path) -> Path:
     """Write `results.csv`, `table.md`, the figures and `index.html`, which is returned."""
     found = scores(outcome.done, workbench.split, workbench.plan)
-    made = tables(found, outcome.done, workbench.plan)
+    gained = improvements(outcome.done, found, workbench.split, workbench.plan)
+    made = tables(found, gained, outcome.done, workbench.plan)
     introduction = _introduction(workbench, outcome.missing)
     figures = [
         (path.relative_to(folder).as_posix(), caption)
         for path, caption in draw_all(found, outcome.done, workbench, folder)
     ]
     write_file(folder / "results.csv", results_csv(found))
+    write_file(folder / "improvements.csv", improvements_csv(gained))
     write_file(folder / "table.md", markdown(TITLE, introduction, made))
     page = folder / "index.html"
     write_file(page, html_page(TITLE, introduction, figures, made))
@@ -74,11 +84,8 @@ def _introduction(workbench: Workbench, missing: Mapping[Cell, str]) -> list[str
             f"**The backbone is {backbone.name}, not OpenAI's ImageNet network, which the paper used.** "
             "The settings are those for this backbone."
         )
-    malignant = sum(bool(item.malignant) for item in split.classified)
-    paragraphs.append(
-        f"Segmentation is tested on {len(split.segmented)} photographs, classification on "
-        f"{len(split.classified)} of them, {malignant} malignant."
-    )
+    paragraphs += [_of_segmentation(split)] if plan.segmenters else []
+    paragraphs += [_of_classification(split)] if plan.classified else []
     if not plan.small:
         paper = paper_results()
         paragraphs += [_SAMPLED, f"The paper's values: {paper['source']}. {paper['reading']}"]
@@ -94,6 +101,30 @@ def _introduction(workbench: Workbench, missing: Mapping[Cell, str]) -> list[str
     return paragraphs
 
 
+def _of_segmentation(split: PaperSplit) -> str:
+    tested, validated = (
+        len(split.sets[name])
+        for name in (ImageSet.SEGMENTATION_TEST, ImageSet.SEGMENTATION_VALIDATION)
+    )
+    return f"Segmentation is tested on {tested} masks and validated on {validated}."
+
+
+def _of_classification(split: PaperSplit) -> str:
+    tests = ", ".join(
+        f"{called(name, len(items))} ({sum(bool(i.malignant) for i in items)} malignant)"
+        for name, items in split.sets.items()
+        if name.is_test and name.task == CLASSIFICATION
+    )
+    validated = split.sets[ImageSet.CLASSIFICATION_VALIDATION]
+    with_mask = sum(item.mask is not None for item in validated)
+    expected = split.expected.get(ImageSet.CLASSIFICATION_VALIDATION, len(validated))
+    fewer = f" of the {expected} of a complete folder" if len(validated) < expected else ""
+    return (
+        f"Classification is tested on {tests}; it is validated on {len(validated)} photographs{fewer}, "
+        f"{with_mask} of which have a mask."
+    )
+
+
 def _gaps(split: PaperSplit, missing: Mapping[Cell, str]) -> list[str]:
     """Return paragraphs about missing photographs and cells, with the reason."""
     paragraphs = []
@@ -102,6 +133,12 @@ def _gaps(split: PaperSplit, missing: Mapping[Cell, str]) -> list[str]:
         paragraphs.append(
             f"**{len(split.missing)} photographs of the paper's split are left out**, because they or "
             f"their masks or labels are missing: {named}."
+        )
+    if split.unlabelled:
+        named = ", ".join(split.unlabelled[:_NAMED])
+        more = " ..." if len(split.unlabelled) > _NAMED else ""
+        paragraphs.append(
+            f"**{len(split.unlabelled)} photographs of unknown malignancy are not tested on:** {named}{more}."
         )
     by_reason: dict[str, list[Cell]] = {}
     for cell, reason in missing.items():
@@ -147,8 +184,8 @@ def html_page(
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
         f'<meta name="viewport" content="width=device-width">\n<style>{_STYLE}</style>\n'
-        f'<h1>{escape(title)}</h1>\n{paragraphs}\n<p>All values as a table: <a href="results.csv">'
-        f"results.csv</a>.</p>\n{images}\n{body}</html>\n"
+        f'<h1>{escape(title)}</h1>\n{paragraphs}\n<p>All values as tables: <a href="results.csv">'
+        f'results.csv</a>, <a href="improvements.csv">improvements.csv</a>.</p>\n{images}\n{body}</html>\n'
     )
 
 

@@ -26,8 +26,8 @@ from fedd.reproduce.plan import Cell
 #: Writing 5 here resets the peak of a process's memory on Linux (proc(5)).
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
-#: Version of a result's layout.
-VERSION = 1
+#: Version of a result's layout: 2 holds validation and every photograph of the classification tests.
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,13 @@ class Meter:
 
 @dataclass(frozen=True)
 class Result:
-    """Measurements of a cell, by the stem of the test photograph."""
+    """Measurements of a cell, by stem, of every photograph that it is tested or validated on."""
 
     cell: Cell
     learned: int  #: number of training photographs
     cost: Cost
     confusions: Mapping[str, list[list[int]]]  #: of segmentation, (C, C) pixels, rows are the truth
     probabilities: Mapping[str, float]  #: of classification, of malignancy
-    threshold: float | None = None  #: of classification, chosen on the validation split
 
 
 class ResultStore:
@@ -88,15 +87,22 @@ class ResultStore:
         try:
             stored = json.loads(path.read_text("utf-8"))
             before, values = stored["made_with"], stored["result"]
-            result = Result(
-                **{**values, "cell": Cell(**values["cell"]), "cost": Cost(**values["cost"])}
-            )
+            if (version := before["version"]) == VERSION:
+                result = Result(
+                    **{**values, "cell": Cell(**values["cell"]), "cost": Cost(**values["cost"])}
+                )
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ReproductionError(
                 f"{path} can't be read as a cell's result ({error}): delete it to run the cell again"
             ) from error
+        if version != VERSION:
+            raise ReproductionError(
+                f"{path} was written by another version of this program (layout {version}, now "
+                f"{VERSION}), whose tests are others: give another --out, or delete {self.folder} to run "
+                "its cells again (the features beside it are used again)"
+            )
         if difference := _difference(before, _versioned(made_with)):
             raise ReproductionError(
                 f"{path} was made with {difference}: use the same, give another --out, or delete the "

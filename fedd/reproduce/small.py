@@ -24,11 +24,11 @@ from fedd.malignancy.classifier import SMALL_BLOCK, SMALL_TIMESTEP, ClassifierSe
 from fedd.reproduce.plan import Plan, Starts
 from fedd.segment import SMALL
 
-#: Phantoms of each tone: in the fractions, the validation split and the test.
-LEARNED, VALIDATED, TESTED = {5: 2, 10: 4, 15: 6, 20: 8}, 2, 6
+#: Phantoms of each tone: in the fractions, the validation split and the test, and without a mask.
+LEARNED, VALIDATED, TESTED, UNMASKED = {5: 2, 10: 4, 15: 6, 20: 8}, 2, 6, 4
 
-#: Phantoms of each tone in the classification test.
-CLASSIFIED = 6
+#: Phantoms of each tone in the validation and the balanced test of classification.
+DIAGNOSED = 4
 
 #: Width and height of a phantom in pixels.
 SIZE = 128
@@ -71,8 +71,9 @@ def write_phantoms(photographs: Path, masks: Path) -> dict[str, Any]:
     """
     photographs.mkdir(parents=True, exist_ok=True)
     masks.mkdir(parents=True, exist_ok=True)
-    count = len(TONES) * (max(LEARNED.values()) + VALIDATED + TESTED)
-    rows = [_write_phantom(photographs, masks, number) for number in range(count)]
+    masked = len(TONES) * (max(LEARNED.values()) + VALIDATED + TESTED)
+    count = masked + len(TONES) * UNMASKED
+    rows = [_write_phantom(photographs, masks, n, masked=n < masked) for n in range(count)]
     header = ("", "DDI_ID", "DDI_file", "skin_tone", "malignant", "disease")
     table = csv_text([header, *((i, i + 1, *row) for i, row in enumerate(rows))])
     write_file(photographs / DDI_TABLE, table)
@@ -82,26 +83,35 @@ def write_phantoms(photographs: Path, masks: Path) -> dict[str, Any]:
 def _split(stems: Sequence[str]) -> dict[str, Any]:
     turns = len(TONES)
     learned, validated = turns * max(LEARNED.values()), turns * VALIDATED
-    test = list(stems[learned + validated :])
+    test = list(stems[learned + validated :][: turns * TESTED])
     subsets = {f"fedd-2023-{f}": list(stems[: turns * n]) for f, n in LEARNED.items()}
     subsets["fedd-2023-val"] = list(stems[learned : learned + validated])
     subsets["fedd-2023-test"] = test
     return {
         "subsets": subsets,
         "test_tones": {tone: test[i::turns] for i, tone in enumerate(TONES)},
+        "photographs": list(stems),
+        "classification": {
+            "validation_per_tone": DIAGNOSED,
+            "test_per_tone": DIAGNOSED,
+            "test_masks": [],
+        },
     }
 
 
-def _write_phantom(photographs: Path, masks: Path, number: int) -> tuple[str, int, str, str]:
+def _write_phantom(
+    photographs: Path, masks: Path, number: int, *, masked: bool
+) -> tuple[str, int, str, str]:
     """Write a phantom; returns its row in the table: file, tone, malignant, diagnosis."""
     tone = TONES[number % len(TONES)]
     malignant = number // len(TONES) % 2 == 1
     name = f"{number + 1:06d}.png"
     rng = np.random.default_rng((_SEED, number))
     scene = draw_scene(rng, tone)
-    if not ((photographs / name).is_file() and (masks / name).is_file()):
+    if not ((photographs / name).is_file() and (not masked or (masks / name).is_file())):
         phantom = render(scene, rng, SIZE)
-        Image.fromarray(phantom.mask).save(masks / name)
+        if masked:
+            Image.fromarray(phantom.mask).save(masks / name)
         Image.fromarray(phantom.image).save(photographs / name)
     diagnosis = DIAGNOSES[scene.kind][int(malignant)][0]
     return name, _CODES[tone], str(malignant).upper(), diagnosis

@@ -57,12 +57,31 @@ def test_f1_and_accuracy(found: Calls, threshold: float) -> None:
 
 
 @given(calls())
-def test_best_threshold(found: Calls) -> None:
+def test_youden_threshold(found: Calls) -> None:
     truth, scores = found
-    precision, recall, _ = sklearn_metrics.precision_recall_curve(truth, scores)
-    best = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
-    threshold = discrimination.best_threshold(truth, scores)
-    assert sklearn_metrics.f1_score(truth, scores >= threshold) == pytest.approx(best)
+    benign, malignant, thresholds = sklearn_metrics.roc_curve(truth, scores)
+    best = thresholds[1:][np.argmax((malignant - benign)[1:])]
+    threshold = discrimination.youden_threshold(truth, scores)
+    np.testing.assert_array_equal(scores >= threshold, scores >= best)
+
+
+@given(calls())
+def test_paper_threshold(found: Calls) -> None:
+    """F1 by the rule of the authors' notebook, from scikit-learn's ROC curve and F1."""
+    truth, scores = found
+    benign, malignant, thresholds = sklearn_metrics.roc_curve(truth, scores)
+    gain = malignant - benign
+    rule = thresholds[np.argmax(gain)] if gain.max() > 0 else 0
+    expected = sklearn_metrics.f1_score(truth, scores > rule, zero_division=0.0)
+    threshold = discrimination.paper_threshold(truth, scores)
+    assert discrimination.f1(truth, scores >= threshold) == pytest.approx(expected)
+
+
+@given(calls())
+def test_accuracy_above_half(found: Calls) -> None:
+    truth, scores = found
+    expected = sklearn_metrics.accuracy_score(truth, scores > 0.5)
+    assert discrimination.accuracy(truth, scores >= discrimination.ABOVE_HALF) == expected
 
 
 @given(calls(), st.integers(0, 2**32 - 1))

@@ -84,14 +84,18 @@ STORED: dict[type[Record], dict[str, Any]] = {
 
 
 def _now(stored: Any) -> Any:
-    """What became of a row: `intervals` was "bootstrap", and a gate's estimates have their patients."""
+    """What became of a row.
+
+    `intervals` was "bootstrap", a gate's estimates have their patients, and a classifier's scores may say
+    which class is too small and another threshold of accuracy.
+    """
     if not isinstance(stored, dict):
         return stored
     found = {"intervals" if k == "bootstrap" else k: _now(each) for k, each in stored.items()}
     for side in {"candidate", "current", "difference"} & found.keys() if "painted" in found else ():
         for estimate in (found[side] or {}).values():
             estimate["patients"] = found["patients"]
-    return found
+    return found | ({"lacking": "", "accuracy_threshold": None} if "roc_auc" in found else {})
 
 
 @pytest.mark.parametrize("kind", STORED, ids=lambda kind: kind.__name__)
@@ -119,6 +123,7 @@ def test_records__types_all_the_way_down() -> None:
     classifier = ClassifierRecord.from_json(STORED[ClassifierRecord])
     auc = classifier.scores["all"].estimates["ROC-AUC"]
     assert (auc.value, auc.interval, auc.n) == (0.8, None, 6), "two malignant images"
+    assert auc.text() == "0.80 (too few: 2 malignant, 4 benign)"
     fewer = {**GROUP, "patients": 2}
     old = GateDecision.from_json({"overall": fewer}).overall.candidate["lesion_iou"]
     assert (old.value, old.interval, old.groups) == (0.8, None, 2)

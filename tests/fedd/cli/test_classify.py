@@ -101,11 +101,14 @@ def test_predict__the_papers_threshold_is_named(
     new = _ddi(tmp_path / "new", 100, 24)
     out = tmp_path / "p.csv"
     done = classify("predict", trained, new, "--out", out, "--paper-threshold")
-    assert "chosen on these same photographs, as in the paper: F1 and accuracy are optimistic" in (
-        done.stdout
+    assert (
+        "F1 at the threshold of Youden's J on these same photographs, as in the paper"
+        in done.stdout
     )
+    assert "accuracy at 0.500 [" in done.stdout
     plain = classify("predict", trained, new, "--out", out)
-    assert "chosen on these" not in plain.stdout
+    assert "as in the paper" not in plain.stdout
+    assert "accuracy [" in plain.stdout
 
 
 def test_predict__what_was_learned_from_is_counted_not_scored(

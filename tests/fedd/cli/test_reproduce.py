@@ -22,13 +22,14 @@ from tests.fedd.conftest import TINY, fedd
 
 define_where_missing()
 
-STEMS = sorted({stem for stems in splits()["subsets"].values() for stem in stems})
+STEMS = splits()["photographs"]
+PUBLISHED = {stem for stems in splits()["subsets"].values() for stem in stems}
 CODES = ("12", "34", "56")
 
 
 @pytest.fixture(scope="session")
 def ddi(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All photographs of the paper's split in DDI's layout, in one colour each, and their masks."""
+    """All photographs of DDI in its layout, in a few pixels each, and the published masks' names."""
     folder = tmp_path_factory.mktemp("ddi")
     photographs, masks = folder / "photographs", folder / "masks"
     photographs.mkdir()
@@ -38,9 +39,10 @@ def ddi(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for n, stem in enumerate(STEMS):
         pixels = rng.integers(0, 255, (8, 8, 3), np.uint8)
         Image.fromarray(pixels).save(photographs / f"{stem}.png")
-        np.save(masks / f"{stem}.npy", np.full((8, 8), 4, np.int32))
+        if stem in PUBLISHED:
+            np.save(masks / f"{stem}.npy", np.full((8, 8), 4, np.int32))
         lines.append(
-            [str(n), str(n + 1), f"{stem}.png", CODES[n % 3], str(n % 2 == 0).upper(), "x"]
+            [str(n), str(n + 1), f"{stem}.png", CODES[n % 3], str(n // 3 % 4 == 0).upper(), "x"]
         )
     with (photographs / "ddi_metadata.csv").open("w", newline="") as file:
         csv.writer(file).writerows(lines)
@@ -63,7 +65,7 @@ def here(tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(parents=True)
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / name)
     (tmp_path / "few").mkdir()
-    np.save(tmp_path / "few" / f"{STEMS[0]}.npy", np.full((8, 8), 4, np.int32))
+    np.save(tmp_path / "few" / f"{min(PUBLISHED)}.npy", np.full((8, 8), 4, np.int32))
     torch.save({"input_blocks.0.0.weight": torch.zeros(3, 3)}, tmp_path / "other.pt")
     return tmp_path
 
@@ -150,6 +152,10 @@ def test_paper_plan__on_a_folder_of_the_papers_layout(
     text = (tmp_path / "out" / "table.md").read_text()
     assert "5 % (30 photographs)" in text
     assert "n = 30 images of 30 patients<br>paper 0.780" in text
+    assert "## Classification: accuracy at 0.5, all 476 remaining photographs" in text
+    assert "n = 476 images of 476 patients<br>paper 0.810" in text
+    assert "## Classification: accuracy at 0.5, all 506 photographs outside" in text
+    assert "validated on 30 photographs, 15 of which have a mask" in text
     again = _paper_run(ddi, weights, tmp_path / "out", *words)
     assert "4 of 52 cells done, 0 in this run" in again.output
     other = _paper_run(ddi, weights, tmp_path / "out", *words, "--precision", "bfloat16")

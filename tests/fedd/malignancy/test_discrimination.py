@@ -8,19 +8,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedd.malignancy.discrimination import (
+    ABOVE_HALF,
     accuracy,
-    best_threshold,
     discrimination,
     discrimination_by_tone,
     f1,
+    paper_threshold,
     roc_auc,
     roc_curve,
+    youden_threshold,
 )
 from tests.wording import Refusal
 
 TRUTH = np.array([True, True, False, False, True, False])
 SCORES = np.array([0.9, 0.7, 0.6, 0.2, 0.3, 0.1])
 PATIENTS = list("abcdef")
+
+#: Youden's J is 3/4 at 0.7 and at 0.5.
+TIED = (
+    np.array([True, True, True, False, True, False, False, False]),
+    np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]),
+)
 
 
 def test_discrimination__by_hand() -> None:
@@ -40,7 +48,9 @@ def test_discrimination__from_the_threshold_up_is_malignant() -> None:
 @pytest.mark.parametrize("truth", [np.ones(4, bool), np.zeros(4, bool), np.zeros(0, bool)])
 def test_discrimination__one_class_says_nothing(truth: np.ndarray) -> None:
     found = discrimination(truth, np.linspace(0, 1, len(truth)), list("abcd")[: len(truth)], 0.5)
+    lacking = {"lacking": f"{truth.sum()} malignant, {(~truth).sum()} benign"} if len(truth) else {}
     assert found.to_json() == {
+        **lacking,
         **dict.fromkeys(("roc_auc", "f1", "accuracy")),
         **dict.fromkeys(("roc_auc_ci95", "f1_ci95", "accuracy_ci95")),
         "threshold": 0.5,
@@ -157,23 +167,68 @@ def test_roc_curve__one_class() -> None:
     assert np.isnan(false_positive).all()
 
 
-def test_best_threshold__halfway_to_the_next_lower() -> None:
-    assert best_threshold(TRUTH, SCORES) == pytest.approx(0.25)
+def test_youden_threshold__halfway_to_the_next_lower() -> None:
+    assert youden_threshold(*TIED) == pytest.approx(0.65)
     perfect = np.array([True, False]), np.array([0.8, 0.4])
-    assert best_threshold(*perfect) == pytest.approx(0.6)
-    assert best_threshold(np.array([True]), np.array([0.7])) == 0.7
+    assert youden_threshold(*perfect) == pytest.approx(0.6)
 
 
-def test_best_threshold__between_neighbouring_floats() -> None:
+def test_youden_threshold__of_equals_the_highest() -> None:
+    truth, scores = TIED
+    rates = [(truth & (scores >= t)).sum() - (~truth & (scores >= t)).sum() for t in (0.7, 0.5)]
+    assert rates == [3, 3]
+    assert youden_threshold(truth, scores) > 0.6
+
+
+def test_youden_threshold__between_neighbouring_floats() -> None:
     high = np.nextafter(0.5, 1)
     scores = np.array([high, 0.5])
-    assert best_threshold(np.array([True, False]), scores) == high
+    assert youden_threshold(np.array([True, False]), scores) == high
+
+
+def test_paper_threshold__the_image_at_the_best_point_counts_as_benign() -> None:
+    """The authors predict malignant above the threshold, not from it up."""
+    truth, scores = TIED
+    threshold = paper_threshold(truth, scores)
+    assert threshold == pytest.approx(0.7)
+    assert (threshold <= scores).tolist() == [True, True] + 6 * [False]
+
+
+def test_paper_threshold__worse_than_chance_calls_all_malignant() -> None:
+    """As DeepDerm at 5 %: no point of its ROC curve is above the diagonal, and its F1 is 2/3."""
+    threshold = paper_threshold(~TRUTH, SCORES)
+    assert (threshold <= SCORES).all()
+    assert 0 < threshold < 1e-300
+
+
+def test_above_half__is_above() -> None:
+    assert (np.array([0.5, 0.5000001]) >= ABOVE_HALF).tolist() == [False, True]
+
+
+def test_discrimination__accuracy_at_a_threshold_of_its_own() -> None:
+    found = discrimination(TRUTH, SCORES, PATIENTS, 0.65, 0.25)
+    assert found.f1.value == pytest.approx(4 / 5)
+    assert found.accuracy.value == pytest.approx(5 / 6)
+    assert found.accuracy == discrimination(TRUTH, SCORES, PATIENTS, 0.25).accuracy
+    assert found.to_json()["accuracy_threshold"] == 0.25
+    assert "accuracy_threshold" not in discrimination(TRUTH, SCORES, PATIENTS, 0.65).to_json()
+
+
+def test_discrimination__says_which_class_is_too_small() -> None:
+    """Ten patients of a tone are enough for a mean, not for five malignant and five benign ones."""
+    truth, scores = many(5)
+    found = discrimination(truth, scores, [str(n) for n in range(10)], 0.5)
+    assert found.roc_auc.text().endswith("(too few: 5 malignant, 5 benign)")
+    assert found.to_json()["lacking"] == "5 malignant, 5 benign"
+    alone = discrimination(np.ones(4, bool), np.zeros(4), list("aabc"), 0.5)
+    assert alone.roc_auc.text() == "too few: 3 malignant, 0 benign"
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: best_threshold(np.zeros(2, bool), np.zeros(2)),
+        lambda: youden_threshold(np.zeros(2, bool), np.zeros(2)),
+        lambda: paper_threshold(np.ones(2, bool), np.zeros(2)),
         lambda: roc_auc(np.zeros(2, bool), np.zeros(3)),
         lambda: roc_auc(np.zeros((2, 1), bool), np.zeros((2, 1))),
         lambda: roc_auc(TRUTH, np.full(6, np.nan)),

@@ -12,6 +12,7 @@ from fedd.backbone import DiffusionUNet
 from fedd.dataset import DatasetImage
 from fedd.errors import DatasetError, TrainingDataError, WeightsError
 from fedd.malignancy.classifier import ClassifierSettings
+from fedd.malignancy.discrimination import accuracy, f1, paper_threshold
 from fedd.malignancy.study import Learned, fingerprints, learn, predict, results_on_unseen
 from tests.fedd.conftest import TINY, mole
 from tests.wording import Refusal
@@ -167,14 +168,19 @@ def test_file__names_no_patient(file: Path) -> None:
     assert len(json.loads(header["learned_from"])) == 24 + 12
 
 
-def test_honest_figures__the_papers_threshold_is_the_best_on_these(
+def test_honest_figures__the_papers_thresholds(
     file: Path, others: list[DatasetImage], tiny: DiffusionUNet
 ) -> None:
     _, found, _ = predict(file, others, tiny)
     plain = results_on_unseen(found, 0.9999)["all"]
-    paper = results_on_unseen(found, 0.9999, paper_threshold=True)["all"]
-    assert plain.threshold == 0.9999
-    assert paper.f1.value > plain.f1.value
+    paper = results_on_unseen(found, 0.9999, as_paper=True)["all"]
+    assert (plain.threshold, plain.accuracy_threshold) == (0.9999, 0.9999)
+    known = [p for p in found if p.item.malignant is not None]
+    truth = np.array([bool(p.item.malignant) for p in known])
+    values = np.array([p.malignant for p in known])
+    assert paper.threshold == paper_threshold(truth, values)
+    assert paper.f1.value == f1(truth, values >= paper.threshold)
+    assert paper.accuracy.value == accuracy(truth, values > 0.5)
     assert paper.roc_auc == plain.roc_auc
 
 
@@ -184,7 +190,7 @@ def test_honest_figures__nothing_to_score(
     _, found, _ = predict(file, others[-1:], tiny)
     assert results_on_unseen(found, 0.5) == {}
     _, found, _ = predict(file, others[1:2], tiny)
-    (figures, _) = results_on_unseen(found, 0.5, paper_threshold=True).values()
+    (figures, _) = results_on_unseen(found, 0.5, as_paper=True).values()
     assert (figures.n, figures.malignant, figures.accuracy.interval) == (1, 0, None)
 
 

@@ -66,4 +66,4 @@ def parts_of(folder: Path) -> PaperSplit:
     """The parts of phantoms that are written into `folder`."""
     splits = write_phantoms(folder / "photographs", folder / "masks")
     items = read_dataset(folder / "photographs", masks=folder / "masks")
-    return split(items, splits, per_tone=6)
+    return split(items, splits)

@@ -11,7 +11,7 @@ from fedd.reproduce.results import Cost, Result, ResultStore
 from tests.wording import Refusal
 
 CELL = Cell("classification", "FEDD", 5, 0)
-RESULT = Result(CELL, 30, Cost(1.5, 10**9), {}, {"000001": 0.25}, 0.5)
+RESULT = Result(CELL, 30, Cost(1.5, 10**9), {}, {"000001": 0.25})
 MADE_WITH = {"photographs": "abc", "settings": {"block": 4, "features": {"blocks": (6, 8)}}}
 
 
@@ -55,10 +55,12 @@ def test_get__of_another_version(tmp_path: Path, refusal: Refusal) -> None:
     ResultStore(tmp_path).put(RESULT, MADE_WITH)
     path = next(tmp_path.iterdir())
     stored = json.loads(path.read_text())
-    stored["made_with"]["version"] = 0
+    stored["made_with"]["version"] = 1
+    stored["result"]["threshold"] = 0.5  # as it had then
     path.write_text(json.dumps(stored))
-    with refusal(ReproductionError):
+    with refusal(ReproductionError) as refused:
         ResultStore(tmp_path).get(CELL, MADE_WITH)
+    assert "layout 1, now 2" in str(refused.value)
 
 
 def test_results__folder_is_a_file(tmp_path: Path, refusal: Refusal) -> None:

@@ -1,0 +1,124 @@
+"""By how much FEDD is better than the next best model: supplementary table 3.
+
+The paper takes the next best of each fraction on the test itself. Beside it stands the one that is best on
+the validation photographs, which the test did not choose. Both models are measured on the same
+photographs, so the interval is that of the paired difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from annotation_protocol.estimates import Estimate
+from annotation_protocol.intervals import Scale
+from fedd.dataset import ALL, DatasetImage
+from fedd.malignancy.discrimination import ABOVE_HALF
+from fedd.paper import published_improvement
+from fedd.reproduce.means import Jackknifed, mean, mean_of_tones, share
+from fedd.reproduce.plan import FEDD, SEGMENTATION, Plan
+from fedd.reproduce.results import Result
+from fedd.reproduce.scores import ModelScore, by_key, measured_images, truth_and_probabilities
+from fedd.reproduce.split import ImageSet, PaperSplit
+
+#: The compared metrics with their test, and the metric and set of validation.
+COMPARED = (
+    ("miou", ImageSet.SEGMENTATION_TEST, "miou_pooled", ImageSet.SEGMENTATION_VALIDATION),
+    ("accuracy", ImageSet.REMAINING, "accuracy", ImageSet.CLASSIFICATION_VALIDATION),
+)
+
+
+class ChosenOn(StrEnum):
+    """The photographs that say which model is the next best."""
+
+    TEST = "test"  #: as in the paper
+    VALIDATION = "validation"
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """FEDD's value minus that of the next best model, on the same photographs."""
+
+    measured_on: ImageSet
+    metric: str
+    fraction: int
+    next_best: str
+    chosen_on: ChosenOn
+    estimate: Estimate  #: of the paired difference
+    paper: float | None  #: None in a small plan
+
+    @property
+    def difference(self) -> float | None:
+        """Return our value minus the paper's."""
+        value = self.estimate.value
+        return None if value is None or self.paper is None else value - self.paper
+
+
+def improvements(
+    results: Sequence[Result], found: Sequence[ModelScore], split: PaperSplit, plan: Plan
+) -> list[Improvement]:
+    """Return the improvements of all fractions for which FEDD and another model have results."""
+    known, ordered = by_key(found), []
+    for metric, test, validated, validation in COMPARED:
+        for fraction in plan.fractions:
+            of_model = _measured(results, split, test, fraction)
+            for chosen_on in ChosenOn:
+                judged_by = (
+                    (test, metric) if chosen_on is ChosenOn.TEST else (validation, validated)
+                )
+                values = {
+                    model: score.value
+                    for model in of_model
+                    if model != FEDD
+                    and (score := known.get((judged_by[0], model, fraction, ALL, judged_by[1])))
+                    and score.value is not None
+                }
+                if FEDD not in of_model or not values:
+                    continue
+                next_best = max(values, key=lambda model: values[model])
+                difference = of_model[FEDD].minus(of_model[next_best])
+                paper = None
+                if not plan.small and chosen_on is ChosenOn.TEST:
+                    paper = published_improvement(test, metric, fraction)
+                ordered.append(
+                    Improvement(
+                        test, metric, fraction, next_best, chosen_on,
+                        difference.estimate(Scale.SIGNED), paper,
+                    )
+                )  # fmt: skip
+    return ordered
+
+
+def next_best(found: Sequence[Improvement], measured_on: ImageSet, fraction: int) -> str | None:
+    """Return the model that validation says is the next best, None without one."""
+    for each in found:
+        key = each.measured_on, each.fraction, each.chosen_on
+        if key == (measured_on, fraction, ChosenOn.VALIDATION):
+            return each.next_best
+    return None
+
+
+def _measured(
+    results: Sequence[Result], split: PaperSplit, measured_on: ImageSet, fraction: int
+) -> dict[str, Jackknifed]:
+    """Return the compared value of each model, over its seeds."""
+    of_seeds: dict[str, list[Jackknifed]] = {}
+    for result in results:
+        cell = result.cell
+        if (cell.task, cell.fraction) == (measured_on.task, fraction):
+            items = measured_images(result, split, measured_on)
+            if items:
+                of_seeds.setdefault(cell.model, []).append(_value(result, items))
+    return {model: mean(values) for model, values in of_seeds.items()}
+
+
+def _value(result: Result, items: Sequence[DatasetImage]) -> Jackknifed:
+    patients = [item.patient for item in items]
+    if result.cell.task == SEGMENTATION:
+        confusions = np.array([result.confusions[item.stem] for item in items], np.int64)
+        return mean_of_tones(confusions, patients, [item.tone for item in items])
+    truth, probabilities = truth_and_probabilities(result, items)
+    return share(truth == (probabilities >= ABOVE_HALF), patients)
