@@ -1,4 +1,4 @@
-"""What the command lines `ddiseg` and `fedd` share: help by section, lazy imports, missing packages."""
+"""What the command lines `ddiseg` and `fedd` share: help by section, lazy imports, empty values, missing packages."""
 
 from __future__ import annotations
 
@@ -49,6 +49,25 @@ class SectionedGroup(click.Group):
             with formatter.section(heading):
                 # Names of one length align the texts of all sections.
                 formatter.write_dl([(name.ljust(widest), self.listed[name]) for name in part])
+
+
+class RejectsEmptyValues(click.Command):
+    """A command that rejects empty options and arguments: click would treat them as not given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in self.get_params(ctx):
+            value = given.get(str(parameter.name))
+            if value == "" or (isinstance(value, list | tuple) and "" in value):
+                argument = isinstance(parameter, click.Argument)
+                name = parameter.human_readable_name if argument else parameter.opts[0]
+                folder = isinstance(parameter.type, click.Path) and not parameter.type.file_okay
+                what = f"{name}: the name of the folder" if folder else name
+                other = "" if parameter.required else ", or leave it out"
+                raise click.UsageError(
+                    f"{what} is empty: is a shell variable unset? Give a value{other}.", ctx
+                )
+        return super().parse_args(ctx, args)
 
 
 #: What to install, by the name of a package as it is imported.

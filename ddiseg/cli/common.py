@@ -24,7 +24,7 @@ import click
 from click.core import ParameterSource
 
 from annotation_protocol import UserError, load_protocol
-from annotation_protocol.command_line import missing_package
+from annotation_protocol.command_line import RejectsEmptyValues, missing_package
 from ddiseg.errors import DdisegError
 from ddiseg.locate import OPTION, VARIABLE, current_folder, locate
 
@@ -75,26 +75,7 @@ class Settings:
 pass_settings = click.make_pass_decorator(Settings, ensure=True)
 
 
-class _RejectsEmptyValues(click.Command):
-    """A command that rejects empty options and arguments: click would treat them as not given."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
-        for parameter in self.get_params(ctx):
-            value = given.get(str(parameter.name))
-            if value == "" or (isinstance(value, list | tuple) and "" in value):
-                argument = isinstance(parameter, click.Argument)
-                name = parameter.human_readable_name if argument else parameter.opts[0]
-                folder = isinstance(parameter.type, click.Path) and not parameter.type.file_okay
-                what = f"{name}: the name of the folder" if folder else name
-                other = "" if parameter.required else ", or leave it out"
-                raise click.UsageError(
-                    f"{what} is empty: is a shell variable unset? Give a value{other}.", ctx
-                )
-        return super().parse_args(ctx, args)
-
-
-class Command(_RejectsEmptyValues):
+class Command(RejectsEmptyValues):
     """A command that takes the common options too, as the group before it does."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -102,7 +83,7 @@ class Command(_RejectsEmptyValues):
         self.params.extend(common_options())
 
 
-class Group(_RejectsEmptyValues, click.Group):
+class Group(RejectsEmptyValues, click.Group):
     """A group whose commands take the common options, in the order in which they were added."""
 
     command_class = Command

@@ -60,7 +60,7 @@ def _training_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group()
+@click.group(cls=options.Group)
 def baseline() -> None:
     """Train the UNets and CNNs that the paper compares FEDD against.
 

@@ -7,7 +7,7 @@ import click
 from fedd.cli import options
 
 
-@click.command()
+@click.command(cls=options.Command)
 @options.BACKBONE
 @click.option(
     "--untrained",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedd.malignancy.study import MalignancyPrediction
 
 
-@click.group()
+@click.group(cls=options.Group)
 def classify() -> None:
     """Classify photographs as malignant or benign: research output, not a diagnosis."""
 

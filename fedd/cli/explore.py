@@ -10,7 +10,7 @@ from fedd.cli import options
 from fedd.errors import ExplorationError
 
 
-@click.command()
+@click.command(cls=options.Command)
 @click.argument("photographs", type=options.FILE, nargs=-1, required=True)
 @click.option(
     "--k", default=3, show_default=True, type=click.IntRange(2, 8), help="Clusters in each map."
@@ -49,7 +49,7 @@ def kmeans(
         click.echo(f"{path}: {shown}")
 
 
-@click.command()
+@click.command(cls=options.Command)
 @click.argument("photographs", type=options.FOLDER)
 @click.option(
     "--masks",

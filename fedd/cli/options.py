@@ -9,6 +9,19 @@ from typing import Any, TypeAlias
 
 import click
 
+from annotation_protocol.command_line import RejectsEmptyValues
+
+
+class Command(RejectsEmptyValues):
+    """A command of `fedd`."""
+
+
+class Group(RejectsEmptyValues, click.Group):
+    """A group of commands of `fedd`."""
+
+    command_class = Command
+
+
 _Option: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

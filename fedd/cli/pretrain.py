@@ -13,7 +13,7 @@ from fedd.errors import TrainingDataError
 SCRATCH_RATE, TUNING_RATE = 4e-4, 1e-4
 
 
-@click.command()
+@click.command(cls=options.Command)
 @click.argument("photographs", type=click.Path(exists=True, path_type=Path))
 @options.out("Folder of the run; a stopped run in it is resumed.", options.NEW_FOLDER)
 @click.option(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fedd.reproduce import PaperSplit, Plan, Starts
 
 
-@click.command()
+@click.command(cls=options.Command)
 @click.option(
     "--ddi", type=options.FOLDER, help="Folder with DDI's photographs and ddi_metadata.csv."
 )

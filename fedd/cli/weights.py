@@ -13,7 +13,7 @@ from fedd.cli import options
 SILENCE = 15.0
 
 
-@click.group()
+@click.group(cls=options.Group)
 def weights() -> None:
     """Backbones that are fetched rather than shipped."""
 

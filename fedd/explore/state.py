@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from numbers import Number
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from annotation_protocol.csv_files import csv_text
@@ -35,6 +37,13 @@ class CellMetric:
     high: float | None
     n: int
     patients: int
+
+    def __post_init__(self) -> None:
+        kinds: dict[str, type | UnionType] = {"str": str, "int": int, "float | None": Number | None}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, kinds[str(field.type)]):
+                raise TypeError(f"{field.name} is {value!r} and should be {field.type}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as the state's file holds them."""

@@ -94,8 +94,9 @@ class ResultStore:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
+            what = error.strerror if isinstance(error, OSError) else "it is damaged"
             raise ReproductionError(
-                f"{path} can't be read as a cell's result ({error}): delete it to run the cell again"
+                f"{path} can't be read as a cell's result, {what}: delete it to run the cell again"
             ) from error
         if version != VERSION:
             raise ReproductionError(

@@ -272,6 +272,13 @@ def test_ablate__other_settings_are_refused_with_what_differs(
     assert (done[0] / "state.json").read_bytes() == before
 
 
+#: A row of the state's file.
+METRIC: dict[str, object] = {
+    "task": "segmentation", "fraction": 20, "block": 4, "timestep": 0, "part": "test", "tone": "all",
+    "figure": "miou", "value": 0.5, "low": None, "high": None, "n": 3, "patients": 3,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -280,7 +287,10 @@ def test_ablate__other_settings_are_refused_with_what_differs(
         "[]",
         json.dumps({"made_with": {"version": 2}, "figures": [{}]}),
         json.dumps({"made_with": {"version": 1}, "figures": [{}]}),
+        json.dumps({"made_with": {"version": 2}, "figures": [METRIC, {**METRIC, "block": "4"}]}),
+        json.dumps({"made_with": {"version": 2}, "figures": [{**METRIC, "value": "high"}]}),
     ],
+    ids=["empty", "no JSON", "a list", "an empty row", "older", "block as text", "value as text"],
 )
 def test_ablate__damaged_state_is_refused(
     parts: AblationSplit, tiny: DiffusionUNet, tmp_path: Path, text: str, refusal: Refusal
