@@ -14,6 +14,7 @@ NAMES = {
     "brush_rle": "Label Studio's brush RLE against its SDK and the codec compiled from Rust",
     "mask_round_trips": "masks that four other tools wrote, imported: IoU by tool and class",
     "backbone_prefix": "prefix of the ImageNet UNet against the full forward with hooks",
+    "gpu": "the paper's network, probes and pipeline on a GPU (six minutes)",
     "probe_memory": "training 5 probes against materialised up-sampled features",
     "probe_training": "training 5 probes against ddpm-segmentation's loop (half an hour)",
     "interval_coverage": "how often the intervals hold the true value, by patients (3 minutes)",

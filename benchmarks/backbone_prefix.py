@@ -2,7 +2,8 @@
 
 ddpm-segmentation hooks the decoder blocks of guided_diffusion's whole forward pass. The network is the
 paper's (ImageNet 256 x 256, 552.8 M parameters) with random weights, one image. Goal: at least 3.3
-times as fast in float32 with the same features to 1e-4, at least 5 times in bfloat16.
+times as fast in float32 with the same features to 1e-4, at least 5 times in bfloat16. On a GPU:
+`python -m benchmarks.gpu`.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ import torch
 from guided_diffusion.unet import UNetModel
 from torch import Tensor
 
+from benchmarks.gpu_inputs import fill_zero_layers
 from benchmarks.timing import paired
 from fedd.backbone import IMAGENET_256, DiffusionUNet, content_noise
 
 BLOCKS, TIMESTEP, ROUNDS, SEED = (6, 8), 100, 2, 0
-GPU_COMMAND = "fedd bench --untrained --device cuda --precision bfloat16 --images 2048"
 
 
 def main() -> None:
     torch.manual_seed(SEED)
     net = IMAGENET_256.build().eval().requires_grad_(False)
-    _fill_zero_layers(net)
+    fill_zero_layers(net)
     image = torch.rand(1, 3, 256, 256) * 2 - 1
     ours = DiffusionUNet("imagenet-256", IMAGENET_256, copy.deepcopy(net), "random")
     full = _HookedForward(net, image)
@@ -40,18 +41,6 @@ def main() -> None:
             f"CPU {precision}: {fast:.2f} s, hooked full forward in float32 {slow:.2f} s: "
             f"{slow / fast:.2f} x faster; features differ by at most {worst:.1e} of the largest"
         )
-    if not torch.cuda.is_available():
-        print(f"GPU: not measured; this fills it: {GPU_COMMAND}")
-        return
-    from fedd.backbone import place
-    from fedd.features import FeatureSpec
-    from fedd.network.throughput import measure
-
-    reached = measure(place(ours, "auto", "bfloat16"), FeatureSpec(BLOCKS, TIMESTEP), 2048, 64)
-    print(
-        f"{', '.join(reached.devices)} bfloat16: {reached.images_per_second:.0f} images/s "
-        f"(n = {reached.images}), {reached.flop_share:.0%} of the peak of a matrix product"
-    )
 
 
 class _HookedForward:
@@ -74,12 +63,3 @@ class _HookedForward:
     def __call__(self) -> dict[int, Tensor]:
         self.net(self.x, self.t)
         return self.kept
-
-
-def _fill_zero_layers(net: torch.nn.Module) -> None:
-    """Fill guided-diffusion layers that start at zero, which would make the comparison too easy."""
-    generator = torch.Generator().manual_seed(SEED)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            if parameter.dim() > 1 and not parameter.any():
-                parameter.normal_(0, 0.02, generator=generator)

@@ -30,7 +30,6 @@ from fedd.network.devices import (
 )
 from fedd.network.turns import Turns
 from fedd.network.unet import IMAGENET_256, SMALL, UNetConfig, decoder_activations, make_fast
-from fedd.weights.names import UNTRAINED
 
 __all__ = [
     "DIFFUSION_STEPS",
@@ -140,7 +139,7 @@ class DiffusionUNet:
             torch.manual_seed(seed)
             net = config.build()
         return cls(
-            UNTRAINED,
+            "untrained",
             config,
             net,
             hashlib.sha256(f"untrained {seed} {config}".encode()).hexdigest(),
@@ -219,7 +218,7 @@ class DiffusionUNet:
         self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int
     ) -> dict[int, Tensor]:
         shape = (self.config.in_channels, self.config.grid, self.config.grid)
-        samples = _noise(images, shape, noise, pin=self.device.type == "cuda")
+        samples = batch_noise(images, shape, noise, pin=self.device.type == "cuda")
         x = F.pixel_unshuffle(_on(self.device, images), self.config.patch)
         keep = self._alpha_bar[timestep]
         x = keep.sqrt() * x + (1 - keep).sqrt() * _on(self.device, samples)
@@ -292,13 +291,6 @@ def precision_of(backbone: Backbone) -> str:
     return str(getattr(backbone, "precision", "float32"))
 
 
-def other_precision(model: str, trained_in: str, predicts_in: str) -> str:
-    """Return a note where a model predicts in another precision than it was trained in; else empty."""
-    if trained_in == predicts_in:
-        return ""
-    return f"{model} was trained on activations in {trained_in} and predicts here in {predicts_in}"
-
-
 def expect(backbone: Backbone, images: int) -> None:
     """Tell a backbone that a job of so many images begins; one that nothing depends on ignores it."""
     if isinstance(backbone, DiffusionUNet | Replicas):
@@ -309,7 +301,7 @@ def parameter_count(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-def _noise(images: Tensor, shape: Sequence[int], draw: int, *, pin: bool = False) -> Tensor:
+def batch_noise(images: Tensor, shape: Sequence[int], draw: int, *, pin: bool = False) -> Tensor:
     """Return the content noise of each image, (N, *shape), on the CPU; with `pin` in pinned memory."""
     noise = torch.empty((len(images), *shape), pin_memory=pin)
 

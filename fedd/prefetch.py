@@ -11,8 +11,9 @@ from typing import Protocol, TypeVar
 #: Fewest and most threads by default. More than cores: some wait for a disk or a network.
 FEWEST_THREADS, MOST_THREADS = 4, 16
 
-#: Pixels that results waiting and running together hold by default: 64 photographs of 1 MP, 2 of 24 MP.
-PIXELS = 64_000_000
+#: Pixels that results waiting and running together hold by default: 64 photographs of 1024 x 1024, a
+#: GPU's batch, or 2 of 24 MP.
+PIXELS = 2**26
 
 #: Pixels that a running job is expected to hold before one has ended, and how many of the last count.
 EXPECTED_PIXELS, REMEMBERED = 4_000_000, 32

@@ -46,11 +46,10 @@ DEVICE: _Option = click.option(
 
 PRECISION: _Option = click.option(
     "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
     show_default=True,
-    help="Number type of convolutions; auto is bfloat16 where a GPU has it and was tested to give the "
-    "same masks, else float32.",
+    help="Number type of convolutions.",
 )
 
 ENSEMBLE: _Option = click.option(
