@@ -30,6 +30,7 @@ from fedd.network.devices import (
 )
 from fedd.network.turns import Turns
 from fedd.network.unet import IMAGENET_256, SMALL, UNetConfig, decoder_activations, make_fast
+from fedd.weights.names import UNTRAINED
 
 __all__ = [
     "DIFFUSION_STEPS",
@@ -139,7 +140,7 @@ class DiffusionUNet:
             torch.manual_seed(seed)
             net = config.build()
         return cls(
-            "untrained",
+            UNTRAINED,
             config,
             net,
             hashlib.sha256(f"untrained {seed} {config}".encode()).hexdigest(),
@@ -289,6 +290,13 @@ def content_noise(image: Tensor, shape: Sequence[int], draw: int = 0) -> Tensor:
 def precision_of(backbone: Backbone) -> str:
     """Return the precision of a backbone's activations; one that does not say has float32."""
     return str(getattr(backbone, "precision", "float32"))
+
+
+def other_precision(model: str, trained_in: str, predicts_in: str) -> str:
+    """Return a note where a model predicts in another precision than it was trained in; else empty."""
+    if trained_in == predicts_in:
+        return ""
+    return f"{model} was trained on activations in {trained_in} and predicts here in {predicts_in}"
 
 
 def expect(backbone: Backbone, images: int) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedd.backbone import Backbone
+from fedd.backbone import Backbone, precision_of
 from fedd.errors import WeightsError
 from fedd.features import FeatureSpec, check_finite, extract
 from fedd.weights.files import read_safetensors, write_safetensors
@@ -167,7 +167,7 @@ def entry_name(backbone: Backbone, digest: str, block: int, spec: FeatureSpec) -
     made_from = {
         "image": digest,
         "backbone": backbone.hash,
-        "precision": getattr(backbone, "precision", "float32"),
+        "precision": precision_of(backbone),
         "device": backbone.device.type,  # a GPU rounds differently from a CPU
         "resolution": backbone.image_size,
         "block": block,

@@ -69,6 +69,7 @@ class ProbeTrainingRecord:
         None  #: of the members' mean, in nats; None: no validation split
     )
     warm_start: bool = False
+    precision: str = "float32"  #: of the activations that they learned from; also of old files
     notes: tuple[str, ...] = ()  #: what a person should know about this training
 
     def to_dict(self) -> dict[str, Any]:

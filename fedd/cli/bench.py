@@ -42,18 +42,22 @@ def bench(
     import json
     from dataclasses import asdict
 
-    from fedd.backbone import IMAGENET_256, DiffusionUNet, place
+    from fedd.backbone import IMAGENET_256, DiffusionUNet
     from fedd.network.throughput import measure
+    from fedd.precision import place_in
     from fedd.segment import default_settings
     from fedd.weights.files import load_backbone
+    from fedd.weights.names import described_weights, weights_origin
 
     net = DiffusionUNet.random(IMAGENET_256) if untrained else load_backbone(backbone)
     spec = default_settings(net.config).features
-    found = measure(place(net, device, precision), spec, images, batch)
+    found = measure(place_in(net, device, precision), spec, images, batch)
     if as_json:
-        click.echo(json.dumps(asdict(found)))
+        about = {"weights_hash": net.hash, "weights": weights_origin(net.hash)}
+        click.echo(json.dumps(asdict(found) | about))
         return
     click.echo(
+        f"{described_weights(net.name, net.hash)}\n"
         f"{found.backbone} on {', '.join(found.devices)}, {found.precision}, to decoder block "
         f"{max(found.blocks)}, n = {found.images} photographs\n"
         f"{found.images_per_second:.2f} images/s from JPEG to features, no masks predicted, "

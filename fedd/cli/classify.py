@@ -28,6 +28,7 @@ def classify() -> None:
 @options.TABLE
 @options.BACKBONE
 @options.DEVICE
+@options.PRECISION
 @click.option(
     "--validation",
     default=0.2,
@@ -46,6 +47,7 @@ def train(
     table: Path | None,
     backbone: str,
     device: str,
+    precision: str,
     validation: float,
     block: int | None,
     timestep: int | None,
@@ -63,11 +65,13 @@ def train(
     from fedd.dataset import read_dataset
     from fedd.malignancy.classifier import DISCLAIMER, default_settings
     from fedd.malignancy.study import learn
+    from fedd.precision import place_in
     from fedd.weights.files import load_backbone
+    from fedd.weights.names import described_weights
 
     check_writable(out)
     items = read_dataset(photographs, table)
-    net = load_backbone(backbone).to(device)
+    net = place_in(load_backbone(backbone), device, precision)
     known = sum(item.malignant is not None for item in items)
     settings = replace(default_settings(net.config, known), validation=validation)
     if block is not None:
@@ -80,7 +84,8 @@ def train(
     validated = int(done.validation.sum())
     click.echo(f"{out}: {DISCLAIMER}")
     click.echo(
-        f"block {settings.block} of {net.name} at t = {settings.timestep}; learned from "
+        f"block {settings.block} of {described_weights(net.name, net.hash)}, at t = {settings.timestep}, "
+        f"{net.precision}; learned from "
         f"{len(done.validation) - validated} photographs, validated on {validated}, "
         f"epoch {done.training.best_epoch} of {done.training.epochs} kept"
     )
@@ -94,6 +99,7 @@ def train(
 @options.TABLE
 @options.BACKBONE
 @options.DEVICE
+@options.PRECISION
 @click.option(
     "--paper-threshold",
     is_flag=True,
@@ -108,6 +114,7 @@ def predict(
     table: Path | None,
     backbone: str,
     device: str,
+    precision: str,
     paper_threshold: bool,
     out: Path | None,
 ) -> None:
@@ -120,13 +127,16 @@ def predict(
     from fedd.malignancy.classifier import DISCLAIMER
     from fedd.malignancy.study import predict as probabilities_of
     from fedd.malignancy.study import results_on_unseen
+    from fedd.precision import place_in
     from fedd.weights.files import load_backbone
+    from fedd.weights.names import described_weights
 
     if out is not None:
         check_writable(out)
     items = read_dataset(photographs, table)
-    net = load_backbone(backbone).to(device)
+    net = place_in(load_backbone(backbone), device, precision)
     model, found, refused = probabilities_of(classifier, items, net, _progress)
+    click.echo(f"{described_weights(net.name, net.hash)}, {net.precision}", err=True)
     _echo_left_out(sum(item.malignant is None for item in items), refused)
     rows = _rows(found, DISCLAIMER)
     if out is None:

@@ -19,6 +19,7 @@ from fedd.errors import ExplorationError
 @options.timesteps("50,250,500", "Timesteps.")
 @options.BACKBONE
 @options.devices("cpu")
+@options.PRECISION
 @options.seed("K-means")
 @options.out("Figure to write (.png, .svg or .pdf); several pages are numbered.")
 def kmeans(
@@ -28,6 +29,7 @@ def kmeans(
     timesteps: tuple[int, ...],
     backbone: str,
     device: str,
+    precision: str,
     seed: int,
     out: Path,
 ) -> None:
@@ -37,12 +39,12 @@ def kmeans(
     activations over the channels; below, the activations in K clusters, both up-sampled to the photograph.
     Choose blocks whose clusters follow the lesion.
     """
-    from fedd.backbone import place
     from fedd.dataset import DatasetImage
     from fedd.explore.clusters import default_blocks, write_cluster_maps
+    from fedd.precision import place_in
     from fedd.weights.files import load_backbone
 
-    net = place(load_backbone(backbone), device)
+    net = place_in(load_backbone(backbone), device, precision)
     opened = [(path.name, DatasetImage(path).photograph()) for path in photographs]
     chosen = default_blocks(net.config) if blocks is None else blocks
     for path, shown in write_cluster_maps(opened, net, chosen, timesteps, out, k=k, seed=seed):
@@ -84,6 +86,7 @@ def kmeans(
 )
 @options.BACKBONE
 @options.devices("cpu")
+@options.PRECISION
 @options.seed("the split and the trainings")
 @options.out("Folder of the run; a stopped run in it is resumed.", options.NEW_FOLDER)
 def ablate(
@@ -97,6 +100,7 @@ def ablate(
     test_share: float,
     backbone: str,
     device: str,
+    precision: str,
     seed: int,
     out: Path,
 ) -> None:
@@ -109,17 +113,17 @@ def ablate(
     """
     from dataclasses import replace
 
-    from fedd.backbone import place
     from fedd.dataset import read_dataset
     from fedd.explore.ablation import TASKS, Ablation, Grid, default_blocks, split
     from fedd.explore.cells import AblationSettings
     from fedd.malignancy.classifier import default_settings as default_classifier
+    from fedd.precision import place_in, trial_of_masks
     from fedd.segment import default_settings
     from fedd.weights.files import load_backbone
 
-    net = place(load_backbone(backbone), device)
+    loaded = load_backbone(backbone)
     tasks = tuple(t for t in TASKS if task in (t, "both"))
-    chosen = default_blocks(net.config) if blocks is None else blocks
+    chosen = default_blocks(loaded.config) if blocks is None else blocks
     grid = Grid(chosen, timesteps, tasks)
     if 1000 in timesteps:
         click.echo("t = 1000 is replaced by 999, the last timestep of the schedule", err=True)
@@ -136,9 +140,13 @@ def ablate(
         click.echo(f"{parts.left_out} photographs of the test split's patients left out", err=True)
     most = max(len(items) for of_task in parts.learned.values() for items in of_task.values())
     settings = AblationSettings(
-        replace(default_settings(net.config), seed=seed),
-        replace(default_classifier(net.config, most), seed=seed),
+        replace(default_settings(loaded.config), seed=seed),
+        replace(default_classifier(loaded.config, most), seed=seed),
     )
+    with_masks = (
+        next(iter(parts.learned["segmentation"].values())) if "segmentation" in tasks else ()
+    )
+    net = place_in(loaded, device, precision, trial_of_masks(with_masks, settings.probes))
     ablation = Ablation(parts, net, grid, settings, out)
     figures = ablation.run(options.progress("cells"))
     click.echo(out / "grid.csv")

@@ -12,7 +12,7 @@ from fedd.cli import options
 from fedd.errors import FeddError, ReproductionError
 
 if TYPE_CHECKING:
-    from fedd.backbone import DiffusionUNet, Replicas
+    from fedd.backbone import DiffusionUNet
     from fedd.baselines import Recipe
     from fedd.reproduce import PaperSplit, Plan, Starts
 
@@ -101,10 +101,10 @@ def reproduce(
     not run again. The exit status is 1 if a requested cell is missing, unless --partial allows it.
     Probabilities are research output, not a diagnosis.
     """
-    from fedd.backbone import place
     from fedd.baselines import Recipe, Start
     from fedd.baselines.packages import baselines_problem
     from fedd.network.devices import existing_devices
+    from fedd.precision import place_in, trial_of_masks
     from fedd.reproduce import Starts, Workbench, run_cells, write_report
     from fedd.reproduce.figure6 import ablation_of
     from fedd.reproduce.plan import FEDD, chosen
@@ -113,14 +113,16 @@ def reproduce(
 
     _check_usage(ddi, masks, weights, small)
     starts = Starts(Start.SCRATCH if from_scratch else Start.IMAGENET, baseline_weights)
-    backbone = place(load_backbone(weights or "small"), device, precision)
+    loaded = load_backbone(weights or "small")
     trained_by = Recipe(recipe)
     plan, splits = (
         _small(out, seeds, trained_by)
         if small
-        else _paper(backbone, starts, seeds, trained_by, ddi, masks, only, partial)
+        else _paper(loaded, starts, seeds, trained_by, ddi, masks, only, partial)
     )
     plan = plan.deciding_by(Ensemble(ensemble))
+    trial = trial_of_masks(splits.learned[max(plan.fractions)], plan.probes)
+    backbone = place_in(loaded, device, precision, trial)
     # The baselines are trained on one device: the first of those that the backbone is on.
     workbench = Workbench(plan, splits, backbone, out, str(existing_devices(device)[0]))
     if any(cell.model != FEDD for cell in chosen(plan.cells, only)) and (
@@ -176,7 +178,7 @@ def _small(out: Path, seeds: int, recipe: Recipe) -> tuple[Plan, PaperSplit]:
 
 
 def _paper(
-    backbone: DiffusionUNet | Replicas,
+    backbone: DiffusionUNet,
     starts: Starts,
     seeds: int,
     recipe: Recipe,

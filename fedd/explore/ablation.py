@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedd.backbone import DIFFUSION_STEPS, IMAGENET_256, Backbone, UNetConfig
+from fedd.backbone import DIFFUSION_STEPS, IMAGENET_256, Backbone, UNetConfig, precision_of
 from fedd.dataset import DatasetImage
 from fedd.errors import ExplorationError
 from fedd.explore.cells import (
@@ -34,6 +34,7 @@ from fedd.explore.figure6 import write_heat_maps
 from fedd.explore.state import AblationState, CellMetric
 from fedd.validation import Candidate, malignancy_split, validation_split
 from fedd.weights.files import file_hash
+from fedd.weights.names import titled_weights
 
 TASKS: tuple[Task, ...] = ("segmentation", "classification")
 
@@ -173,7 +174,7 @@ class Ablation:
             progress(done, self.cells)
         return write_heat_maps(
             self.metrics(), self.grid.blocks, self.grid.timesteps, self.grid.tasks, self.folder,
-            self.backbone.name, self.paper,
+            titled_weights(self.backbone.name, self.backbone.hash), self.paper,
         )  # fmt: skip
 
     def _trainings(self) -> dict[Task, list[Training]]:
@@ -221,7 +222,7 @@ def _made_with(
     """Return what the cells depend on, photographs by the hash of their files."""
     made_with = {
         "backbone": backbone.hash[:12],
-        "precision": getattr(backbone, "precision", "float32"),
+        "precision": precision_of(backbone),
         **settings.made_with(),
     }
     for task, measured in parts.measured.items():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from annotation_protocol import load_protocol
 from annotation_protocol.estimates import METHOD, ClassEstimates, Estimate, estimate_classes
-from fedd.backbone import Backbone
+from fedd.backbone import Backbone, precision_of
 from fedd.cache import image_digest, to_half
 from fedd.dataset import DatasetImage, resized_mask, rows_by_tone
 from fedd.explore.state import CellMetric
@@ -39,6 +39,7 @@ class RecordedBackbone:
     def __init__(self, backbone: Backbone, blocks: Sequence[int], folder: Path) -> None:
         self._backbone, self._folder = backbone, folder
         self.name, self.hash, self.device = backbone.name, backbone.hash, backbone.device
+        self.precision = precision_of(backbone)
         self.image_size, self.blocks = backbone.image_size, tuple(blocks)
         self._known: set[str] = set()
 

@@ -22,6 +22,7 @@ from fedd.backbone import DIFFUSION_STEPS, IMAGENET_256, Backbone, UNetConfig
 from fedd.errors import ExplorationError
 from fedd.features import check_finite, prepare
 from fedd.figures import SERIES, ContactSheet, draw_contact_sheet, save
+from fedd.weights.names import titled_weights
 
 #: Larger dimension in pixels of a picture on the contact sheet: twice its printed size.
 SIDE = 320
@@ -149,7 +150,8 @@ def write_cluster_maps(
                     maps[index][block, timestep] = grey, coloured
             progress(done * len(photographs) + part.stop, total)
     names = [name for name, _ in photographs]
-    made_with = f"{backbone.name}, K = {k}, seed {seed}"
+    weights = titled_weights(backbone.name, backbone.hash)
+    made_with = f"{weights}, K = {k}, seed {seed}"
     return _write_pages(names, small, maps, blocks, timesteps, path, k, made_with)
 
 

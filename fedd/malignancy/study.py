@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedd.backbone import DiffusionUNet
+from fedd.backbone import Backbone, DiffusionUNet, Replicas, other_precision, precision_of
 from fedd.dataset import DatasetImage
 from fedd.errors import DatasetError, TrainingDataError
 from fedd.malignancy.classifier import (
@@ -34,6 +35,8 @@ from fedd.malignancy.discrimination import (
     paper_threshold,
 )
 from fedd.validation import malignancy_split
+
+logger = logging.getLogger(__name__)
 
 #: Photographs read and run at once.
 _BATCH = 32
@@ -63,6 +66,7 @@ class Learned:
     used: Usable
     validation: NDArray[np.bool_]  #: (N,) of the used images, those of the validation split
     results: dict[str, DiscriminationResult]  #: by tone, "all" first
+    precision: str  #: of the activations
 
     @property
     def classifier(self) -> MalignancyClassifier:
@@ -71,7 +75,8 @@ class Learned:
     def save(self, path: Path) -> None:
         """Write the classifier with the fingerprints of its training images."""
         learned = sorted(set().union(*(fingerprints(item) for item in self.used.items)))
-        self.classifier.save(path, {"learned_from": json.dumps(learned)})
+        extra = {"learned_from": json.dumps(learned), "precision": self.precision}
+        self.classifier.save(path, extra)
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class MalignancyPrediction:
 
 def learn(
     items: Sequence[DatasetImage],
-    backbone: DiffusionUNet,
+    backbone: DiffusionUNet | Replicas,
     settings: ClassifierSettings | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -111,11 +116,11 @@ def learn(
     probabilities = training.classifier.probabilities(validation.features)
     chosen = [item for item, inside in zip(used.items, validated, strict=True) if inside]
     results = results_by_tone(chosen, probabilities, training.classifier.threshold)
-    return Learned(training, used, validated, results)
+    return Learned(training, used, validated, results, precision_of(backbone))
 
 
 def predict(
-    path: Path, items: Sequence[DatasetImage], backbone: DiffusionUNet, progress: Progress = silent
+    path: Path, items: Sequence[DatasetImage], backbone: Backbone, progress: Progress = silent
 ) -> tuple[MalignancyClassifier, list[MalignancyPrediction], list[str]]:
     """Return the classifier in a file, its predictions, and a line for each refused photograph.
 
@@ -123,6 +128,9 @@ def predict(
     """
     classifier, header = read_classifier(path)
     classifier.check_backbone(backbone)
+    trained_in = header.get("precision", "float32")
+    if note := other_precision("the classifier", trained_in, precision_of(backbone)):
+        logger.info(note)
     learned = set(json.loads(header.get("learned_from", "[]")))
     found: list[MalignancyPrediction] = []
     refused: list[str] = []
@@ -188,7 +196,7 @@ def fingerprints(item: DatasetImage) -> set[str]:
 
 def _examples(
     items: Sequence[DatasetImage],
-    backbone: DiffusionUNet,
+    backbone: DiffusionUNet | Replicas,
     settings: ClassifierSettings,
     progress: Progress,
 ) -> tuple[Examples, Usable]:

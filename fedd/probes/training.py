@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedd.backbone import Backbone
+from fedd.backbone import Backbone, expect, precision_of
 from fedd.cache import FeatureCache
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.network.devices import within_memory
@@ -196,6 +196,7 @@ def _train(
             steps=fit.steps,
             validation_loss=fit.validation_loss,
             warm_start=warm_start is not None,
+            precision=precision_of(backbone),
             notes=tuple(notes),
         ),
     )
@@ -298,6 +299,7 @@ def _sampled(
 ) -> _TrainingData:
     """Sample the pixels of both splits, with their weights in the loss."""
     total = len(training) + 2 * len(validation)  # sampled twice; a cache saves the second pass
+    expect(backbone, len(training) * (1 + settings.views) + len(validation))
 
     def after(before: int) -> Callable[[int], None]:
         return lambda done: progress(before + done, total)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedd.backbone import Backbone
+from fedd.backbone import Backbone, precision_of
 from fedd.cache import image_digest
 from fedd.dataset import DatasetImage
 from fedd.errors import WeightsError
@@ -69,7 +69,7 @@ class PooledFeatures:
         made_from = {
             "image": image_digest(image),
             "backbone": self._backbone.hash,
-            "precision": getattr(self._backbone, "precision", "float32"),
+            "precision": precision_of(self._backbone),
             "blocks": self._blocks,
             "timestep": self._timestep,
         }

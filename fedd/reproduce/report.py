@@ -29,6 +29,7 @@ from fedd.reproduce.table import (
     tables,
 )
 from fedd.segment import Ensemble
+from fedd.weights.names import NOT_OPENAI, described_weights, weights_origin
 
 TITLE = "FEDD, reproduced"
 
@@ -84,6 +85,11 @@ def _introduction(workbench: Workbench, missing: Mapping[Cell, str]) -> list[str
             f"**The backbone is {backbone.name}, not OpenAI's ImageNet network, which the paper used.** "
             "The settings are those for this backbone."
         )
+    elif not plan.small and weights_origin(backbone.hash) == NOT_OPENAI:
+        paragraphs.append(
+            f"**The weights {backbone.name} are not OpenAI's checkpoint, which the paper used,** though the "
+            f"network is the same: their SHA-256 is {backbone.hash}."
+        )
     paragraphs += [_of_segmentation(split)] if plan.segmenters else []
     paragraphs += [_of_classification(split)] if plan.classified else []
     if not plan.small:
@@ -92,7 +98,7 @@ def _introduction(workbench: Workbench, missing: Mapping[Cell, str]) -> list[str
     start = "random" if plan.starts.otherwise is Start.SCRATCH else "ImageNet"
     paragraphs += [
         _INTERVALS,
-        f"Backbone {backbone.name} ({backbone.hash[:12]}), {backbone.precision}; FEDD's members decide "
+        f"Backbone {described_weights(backbone.name, backbone.hash)}, {backbone.precision}; FEDD's members decide "
         f"by {_DECIDE[plan.probes.ensemble]}; seeds {', '.join(map(str, plan.seeds))}; baselines start from "
         f"{start} weights.",
         *plan.notes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from fedd.weights.files import (
     read_state_dict,
     save_backbone,
 )
+from fedd.weights.names import half_hash
 from fedd.weights.sources import BackboneSource, kept_path
 
 logger = logging.getLogger(__name__)
@@ -110,9 +110,7 @@ def _check_file(file: Path, source: BackboneSource) -> None:
 
 def _weights_hash(source: BackboneSource, half: bool) -> str:
     """Return the hash that identifies the weights, whatever number of layers is stored."""
-    if not half:
-        return source.sha256
-    return hashlib.sha256(f"{source.sha256} as float16".encode()).hexdigest()
+    return half_hash(source.sha256) if half else source.sha256
 
 
 def _stored_block(path: Path, weights_hash: str) -> int | None:

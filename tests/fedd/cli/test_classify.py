@@ -55,7 +55,10 @@ def test_train__says_what_it_is_and_on_what_its_figures_are(
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert lines[0] == f"{out}: research output, not a diagnosis"
-    assert lines[1].startswith("block 3 of tiny at t = 50; learned from 20 photographs, validated")
+    assert lines[1].startswith("block 3 of tiny (")
+    assert (
+        "), not OpenAI's checkpoint, at t = 50, float32; learned from 20 photographs, " in lines[1]
+    )
     assert lines[2] == wording
     assert lines[3].split()[:3] == ["tone", "n", "malignant"]
     assert [line.split()[0] for line in lines[4:-1]] == ["all", "I-II", "V-VI"]

@@ -13,8 +13,10 @@ from PIL import Image
 from fedd.backbone import DiffusionUNet
 from fedd.reproduce import Cell, PaperSplit, PlanOutcome, Workbench, write_report
 from fedd.reproduce.plan import Plan
+from fedd.reproduce.report import _introduction
 from fedd.reproduce.results import Cost, Result
 from fedd.reproduce.table import ReproductionTable
+from fedd.weights.names import OPENAI
 from tests.fedd.reproduce.conftest import TINY_PLAN
 
 #: Looks like the paper's, but for its size.
@@ -51,6 +53,18 @@ def report(
     outcome = _outcome(PLAN, parts, without)
     assert write_report(Workbench(PLAN, parts, tiny, folder), outcome, folder).is_file()
     return folder
+
+
+def test_introduction__openais_network_with_other_weights_is_said(
+    parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedd.reproduce.report.IMAGENET_256", tiny.config)
+    workbench = Workbench(PLAN, parts, tiny, tmp_path)
+    text = " ".join(_introduction(workbench, {}))
+    assert "not OpenAI's checkpoint, which the paper used,** though" in text
+    assert tiny.hash in text
+    monkeypatch.setattr("fedd.reproduce.report.weights_origin", lambda _: OPENAI)
+    assert "not OpenAI's" not in " ".join(_introduction(workbench, {}))
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:
