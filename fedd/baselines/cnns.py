@@ -142,7 +142,7 @@ class ClassificationBaseline:
         found: list[float] = []
         while part := list(islice(waiting, _BATCH)):
             with within_memory("classifying photographs"):
-                logits = self.net(scaled(torch.stack(part)).to(device))
+                logits = self.net(scaled(torch.stack(part).to(device)))
                 one = logits.shape[1] == 1
                 found += (logits[:, 0].sigmoid() if one else logits.softmax(1)[:, 1]).tolist()
         return np.array(found, np.float32)

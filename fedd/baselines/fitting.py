@@ -124,10 +124,10 @@ def _train_epoch(
     device = next(net.parameters()).device
     total = 0.0
     for pick in _batches(torch.randperm(len(samples), generator=rng), settings):
-        inputs, targets = _inputs(samples, pick), samples.targets[pick]
+        inputs, targets = samples.inputs[pick], samples.targets[pick]
         if settings.augment:
-            inputs, targets = _views(inputs, targets, settings.recipe, rng)
-        each = loss(net(inputs.to(device)), targets.to(device))
+            inputs, targets = _views(scaled(inputs), targets, settings.recipe, rng)
+        each = loss(net(_moved(inputs, device)), targets.to(device))
         optimiser.zero_grad()
         torch.autograd.backward(each)
         optimiser.step()
@@ -143,15 +143,15 @@ def _mean(net: nn.Module, objective: Objective, samples: Samples, settings: FitS
     measure = objective.score or objective.loss
     total = 0.0
     for pick in _batches(torch.arange(len(samples)), settings):
-        outputs = net(_inputs(samples, pick).to(device))
+        outputs = net(_moved(samples.inputs[pick], device))
         total += float(measure(outputs, samples.targets[pick].to(device))) * len(pick)
     return total / len(samples)
 
 
-def _inputs(samples: Samples, pick: Tensor) -> Tensor:
-    """Return the inputs of some samples as the network takes them."""
-    inputs = samples.inputs[pick]
-    return scaled(inputs) if inputs.dtype == torch.uint8 else inputs
+def _moved(inputs: Tensor, device: torch.device) -> Tensor:
+    """Return inputs on a device as the network takes them; images are scaled there, a byte a value moved."""
+    moved = inputs.to(device)
+    return scaled(moved) if moved.dtype == torch.uint8 else moved
 
 
 def _batches(order: Tensor, settings: FitSettings) -> Sequence[Tensor]:

@@ -82,5 +82,5 @@ def frozen_samples(encoder: nn.Module, samples: Samples, batch: int) -> Samples:
     normalise, found = ImageNetInput(), []
     for images in torch.split(samples.inputs, batch):
         with within_memory("computing a frozen encoder's features"):
-            found.append(features_of(encoder, normalise(scaled(images).to(device))).cpu())
+            found.append(features_of(encoder, normalise(scaled(images.to(device)))).cpu())
     return Samples(torch.cat(found), samples.targets)

@@ -11,8 +11,9 @@ input.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,6 +44,10 @@ LITE = "efficientnet-lite0"
 ENCODERS = (*PAPER_ENCODERS, LITE)
 
 
+#: Photographs in one batch of a prediction.
+_BATCH = 16
+
+#: The authors' notebook DDI_Baseline_U_Nets_Segmentation.
 _PAPER: dict[str, Any] = {
     "epochs": 1000,
     "patience": 100,
@@ -107,24 +112,35 @@ class SegmentationBaseline:
 
     def predict(self, photographs: Iterable[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
         """Predict masks of photographs, each at its own size, of classes in the training masks."""
-        masks = []
-        for photograph in photographs:
-            small = torch.from_numpy(self.probabilities(photograph))[None]
-            height, width = photograph.shape[:2]
-            full = F.interpolate(small, (height, width), mode="bilinear", align_corners=False)
-            masks.append(full[0].argmax(0).to(torch.uint8).numpy())
-        return masks
+        return list(self.masks(photographs))
 
-    @torch.inference_mode()
+    def masks(self, photographs: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+        """Yield what `predict` returns, with a few photographs in memory at a time."""
+        waiting = iter(photographs)
+        while part := list(islice(waiting, _BATCH)):
+            with within_memory("predicting photographs"), torch.inference_mode():
+                found = [
+                    _enlarged(small, photograph.shape[:2])
+                    .max(0)
+                    .indices.to(torch.uint8)
+                    .cpu()
+                    .numpy()
+                    for photograph, small in zip(part, self._softmax(part), strict=True)
+                ]
+            yield from found
+
     def probabilities(self, photograph: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the softmax over the classes at the network's size, (classes, S, S)."""
+        with within_memory("predicting photographs"), torch.inference_mode():
+            return np.asarray(self._softmax([photograph])[0].cpu().numpy(), np.float32)
+
+    def _softmax(self, photographs: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Return the softmax over the classes of training, (N, classes, S, S), on the network's device."""
         device = next(self.net.parameters()).device
-        image = scaled(squeezed(photograph, self.settings.image_size))[None]
-        with within_memory("predicting a photograph"):
-            logits = self.net(image.to(device))[0].float().cpu()
-        absent = [c for c in range(len(self.classes)) if c not in self.trained]
-        logits[absent] = -torch.inf
-        return np.asarray(logits.softmax(0).numpy(), np.float32)
+        images = [squeezed(photograph, self.settings.image_size) for photograph in photographs]
+        logits = self.net(scaled(torch.stack(images).to(device))).float()
+        logits[:, [c for c in range(len(self.classes)) if c not in self.trained]] = -torch.inf
+        return logits.softmax(1)
 
     def save(self, path: Path) -> None:
         """Write weights and settings to a file, atomically."""
@@ -187,6 +203,11 @@ def load_unet(path: Path, device: str = "cpu") -> SegmentationBaseline:
         trained = tuple(json.loads(header["trained"]))
         epoch = int(header["epoch"])
     return SegmentationBaseline(net.to(where), settings, classes, trained, epoch)
+
+
+def _enlarged(probabilities: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return probabilities (classes, S, S) at a photograph's height and width."""
+    return F.interpolate(probabilities[None], size, mode="bilinear", align_corners=False)[0]
 
 
 def _samples(examples: Iterable[Masked], size: int, class_count: int) -> Samples:

@@ -157,6 +157,11 @@ def classify(
 
     start = _start(weights, from_scratch)
     settings = CNNSettings.of(Recipe(recipe), model=model, start=start, **_given(fitting))
+    if settings.frozen and from_scratch:
+        raise click.UsageError(
+            "--recipe paper trains a head on a frozen encoder, which would stay random with "
+            "--from-scratch: give --weights, or --recipe ours"
+        )
     items = [item for item in read_dataset(photographs, table) if item.malignant is not None]
     check_writable(out)
     training, validation = _divided(items, malignancy_split(items, VALIDATION, settings.seed))

@@ -138,8 +138,7 @@ class Workbench:
             self.plan.unet_settings(cell),
             device=self._device,
         )
-        for item in items:
-            yield unet.predict([item.photograph()])[0]
+        yield from unet.masks(item.photograph() for item in items)
 
     def _fedd_probabilities(self, cell: Cell, items: Sequence[DatasetImage]) -> NDArray[np.float64]:
         settings = self.plan.classifier_settings(cell)

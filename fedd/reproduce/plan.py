@@ -169,12 +169,18 @@ class Plan:
     def lacking(self, cell: Cell) -> str:
         """Return what a cell can't do without and was not given, or "".
 
-        From other weights, DeepDerm is not DeepDerm, but another CNN: only a small plan, which is no result,
-        trains it so.
+        From other weights, DeepDerm is not DeepDerm, and a frozen encoder stays as it starts: only a small
+        plan, which is no result, makes do with random ones.
         """
-        if cell.model != DEEPDERM or self.small:
+        if self.small or cell.task != CLASSIFICATION or cell.model == FEDD:
             return ""
-        return self.starts.lacking(CNNS[DEEPDERM], "DeepDerm's weights")
+        settings = self.cnn_settings(cell)
+        if cell.model == DEEPDERM:
+            return self.starts.lacking(settings.model, "DeepDerm's weights")
+        if settings.frozen and settings.start is Start.SCRATCH:
+            why = "the weights of a frozen encoder, which would stay random with --from-scratch,"
+            return self.starts.lacking(settings.model, why) + "; --recipe ours trains all of it"
+        return ""
 
 
 def paper_plan(

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +90,26 @@ def test_predict__agrees_with_its_probabilities(lite: SegmentationBaseline) -> N
     photograph = spot(31, (32, 32))[0]
     [mask] = lite.predict([photograph])
     np.testing.assert_array_equal(mask, lite.probabilities(photograph).argmax(0))
+
+
+@pytest.mark.training
+def test_masks__each_as_alone_and_read_as_they_are_needed(lite: SegmentationBaseline) -> None:
+    opened: list[int] = []
+
+    def photographs() -> Iterator[np.ndarray]:
+        for seed in range(40):
+            opened.append(seed)
+            yield spot(seed, (20 + seed, 30))[0]
+
+    masks = lite.masks(photographs())
+    first = next(masks)
+    assert len(opened) < 40
+    assert not torch.is_inference_mode_enabled(), "between two masks the caller's work goes on"
+    found = [first, *masks]
+    assert [mask.shape for mask in found] == [(20 + seed, 30) for seed in range(40)]
+    for seed in (0, 17, 39):
+        [alone] = lite.predict([spot(seed, (20 + seed, 30))[0]])
+        assert (found[seed] == alone).mean() > 0.999
 
 
 @pytest.mark.training

@@ -110,16 +110,19 @@ def test_recipe__of_the_paper(
     folders: tuple[Path, Path], tmp_path: Path, command: str, monitored: str
 ) -> None:
     """The numbers that are not given are the recipe's, and its epochs say what they are chosen by."""
+    import torch
+
     from fedd.baselines import CNNSettings, UNetSettings
+    from fedd.baselines.frozen import encoder_of
     from fedd.weights.files import read_header
 
     photographs, masks = folders
     network = tmp_path / "network.safetensors"
+    torch.save(encoder_of("mobilenet_v2").state_dict(), tmp_path / "m.pth")
     which = ("--masks", masks, "--encoder", "mobilenet_v2")
     words = which if command == "segment" else ("--model", "mobilenet_v2")
-    done = fedd(
-        "baseline", command, photographs, *words, *QUICK, "--recipe", "paper", "--out", network
-    )
+    words = (*words, *QUICK[1:], "--weights", tmp_path / "m.pth", "--recipe", "paper")
+    done = fedd("baseline", command, photographs, *words, "--out", network)
     assert done.exit_code == 0, done.output
     assert f", validation {monitored} 0." in done.stderr
     kind = UNetSettings if command == "segment" else CNNSettings
@@ -128,6 +131,15 @@ def test_recipe__of_the_paper(
     assert settings.batch_size == (64 if command == "segment" else 30)
     found = fedd("baseline", "predict", network, photographs, "--out", tmp_path / "found")
     assert found.exit_code == 0, found.output
+
+
+def test_classify__no_frozen_encoder_from_scratch(
+    folders: tuple[Path, Path], tmp_path: Path, wording: SnapshotAssertion
+) -> None:
+    words = ("--model", "vgg16", "--recipe", "paper", "--from-scratch", "--out", tmp_path / "c")
+    done = fedd("baseline", "classify", folders[0], *words)
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1] == wording
 
 
 @pytest.mark.training

@@ -101,6 +101,20 @@ def test_lacking__deepderm_without_its_weights(
     assert not lacking(tmp_path)
 
 
+def test_lacking__frozen_encoders_from_scratch(tmp_path: Path) -> None:
+    (tmp_path / "vgg16.pth").touch()
+    starts = Starts(Start.SCRATCH, tmp_path)
+    plan = paper_plan(IMAGENET_256, starts)
+    found = {cell.model: plan.lacking(cell) for cell in plan.cells if cell.task == "classification"}
+    assert {model for model, why in found.items() if not why} == {FEDD, "VGG16"}
+    assert (
+        "resnet50.safetensors or .pth or .pt; --recipe ours trains all of it" in found["ResNet50"]
+    )
+    assert not any(plan.lacking(cell) for cell in plan.cells if cell.task == "segmentation")
+    ours = paper_plan(IMAGENET_256, starts, recipe=Recipe.OURS)
+    assert {cell.model for cell in ours.cells if ours.lacking(cell)} == {"DeepDerm"}
+
+
 def test_lacking__nothing_for_others_and_in_a_small_plan() -> None:
     plan = paper_plan(IMAGENET_256, Starts())
     assert {cell.model for cell in plan.cells if plan.lacking(cell)} == {"DeepDerm"}
