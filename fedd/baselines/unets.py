@@ -140,7 +140,8 @@ class SegmentationBaseline:
         images = [squeezed(photograph, self.settings.image_size) for photograph in photographs]
         logits = self.net(scaled(torch.stack(images).to(device))).float()
         logits[:, [c for c in range(len(self.classes)) if c not in self.trained]] = -torch.inf
-        return logits.softmax(1)
+        softmax: Tensor = logits.softmax(1)
+        return softmax
 
     def save(self, path: Path) -> None:
         """Write weights and settings to a file, atomically."""
