@@ -29,7 +29,7 @@ from ddiseg.workspace.workspace import Workspace
 from fedd.segment import Prediction
 
 #: Predictions of a transaction, and seconds after which fewer are one.
-TRANSACTION, SECONDS = 64, 5.0
+TRANSACTION, SECONDS = 64, 2.0
 
 #: Batches on their way to the catalogue.
 BATCHES = 2
