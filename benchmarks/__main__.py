@@ -19,6 +19,7 @@ NAMES = {
     "probe_training": "training 5 probes against ddpm-segmentation's loop (half an hour)",
     "interval_coverage": "how often the intervals hold the true value, by patients (3 minutes)",
     "near_duplicates": "copies of photographs against perceptual hashes: precision and recall",
+    "prelabel": "prelabel without a network and with small, against the way it was (5 minutes)",
     "precision": "masks in bfloat16 against those in float32, on photographs: equal pixels",
     "ensemble": "members that vote against their mean softmax, on photographs: pixels, lesion IoU",
     "refresh_and_gate": "refresh and gate at 120 masks (goal: under 6 minutes)",
