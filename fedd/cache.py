@@ -14,10 +14,13 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -44,6 +47,12 @@ MEASURED_EVERY = 64
 #: Seconds after which a temporary file is taken for one of a killed process.
 ABANDONED = 3600
 
+#: Threads that read and write entries of a batch.
+THREADS = 8
+
+A = TypeVar("A")
+B = TypeVar("B")
+
 #: Largest number of float16.
 _LARGEST = 65504.0
 
@@ -56,6 +65,7 @@ class FeatureCache:
 
     def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT) -> None:
         self.folder, self.limit = folder, limit
+        self._lock = threading.Lock()  # of the two last ones below
         self.problem: str | None = None
         self._size = 0
         self._until_measured = 0
@@ -66,14 +76,15 @@ class FeatureCache:
             [entry_name(backbone, digest, block, spec) for block in spec.blocks]
             for digest in map(image_digest, images)
         ]
-        found = [self._read_all(of_image) for of_image in names]
+        found = on_threads(self._read_all, names)
         missing = [i for i, blocks in enumerate(found) if not blocks]
         if missing:
             computed = [to_half(a).cpu() for a in extract(backbone, images[missing], spec)]
+            written: list[tuple[str, Tensor]] = []
             for row, i in enumerate(missing):
                 found[i] = [block[row] for block in computed]
-                for name, activation in zip(names[i], found[i], strict=True):
-                    self._write(name, activation)
+                written += zip(names[i], found[i], strict=True)
+            on_threads(lambda entry: self._write(*entry), written)
         columns = zip(*found, strict=True)
         return [torch.stack(column).to(backbone.device).float() for column in columns]
 
@@ -119,10 +130,11 @@ class FeatureCache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_safetensors(path, {"activations": activation.contiguous()}, header, durable=False)
-            self._size += size
-            self._until_measured -= 1
-            if self._until_measured < 0 or self._size > self.limit:
-                self._evict()
+            with self._lock:
+                self._size += size
+                self._until_measured -= 1
+                if self._until_measured < 0 or self._size > self.limit:
+                    self._evict()
         except OSError as error:
             self.problem = f"activations are not kept: {error}"
 
@@ -154,6 +166,14 @@ def extract_as_cached(
     if cache is not None:
         return cache.extract(backbone, images, spec)
     return [to_half(a).float() for a in extract(backbone, images, spec)]
+
+
+def on_threads(job: Callable[[A], B], items: Sequence[A]) -> list[B]:
+    """Return the result of a job for each item, in their order, computed on threads."""
+    if len(items) <= 1:
+        return [job(item) for item in items]
+    with ThreadPoolExecutor(min(THREADS, len(items)), "cache") as pool:
+        return list(pool.map(job, items))
 
 
 def image_digest(image: Tensor) -> str:

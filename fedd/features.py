@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,19 +40,26 @@ class FeatureSpec:
 class Prepared:
     """Photographs that are computed together.
 
-    `images` (N, 3, S, S) are on the CPU, `shapes` each photograph's (H, W). `photographs` are empty where
-    only the images are needed.
+    `images` (N, 3, S, S) are on the CPU, `shapes` each photograph's (H, W), `keys` the callers' names.
+    `photographs` are empty where only the images are needed.
     """
 
     images: Tensor
     shapes: tuple[tuple[int, int], ...]
     photographs: tuple[NDArray[np.uint8], ...] = ()
+    keys: tuple[Any, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, part: slice) -> Prepared:
-        return Prepared(self.images[part], self.shapes[part], self.photographs[part])
+    def of(self, rows: Sequence[int]) -> Prepared:
+        """Return some of the photographs."""
+        return Prepared(
+            self.images[list(rows)],
+            tuple(self.shapes[row] for row in rows),
+            tuple(self.photographs[row] for row in rows) if self.photographs else (),
+            tuple(self.keys[row] for row in rows) if self.keys else (),
+        )
 
 
 def prepare(photograph: NDArray[np.uint8], size: int) -> Tensor:

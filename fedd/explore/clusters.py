@@ -7,6 +7,7 @@ uint8 cluster ids.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
@@ -20,8 +21,9 @@ from torch.nn import functional as F
 
 from fedd.backbone import DIFFUSION_STEPS, IMAGENET_256, Backbone, UNetConfig
 from fedd.errors import ExplorationError
-from fedd.features import check_finite, prepare
+from fedd.features import check_finite
 from fedd.figures import SERIES, ContactSheet, draw_contact_sheet, save
+from fedd.pipeline import Source, activations
 from fedd.weights.names import titled_weights
 
 #: Larger dimension in pixels of a picture on the contact sheet: twice its printed size.
@@ -35,9 +37,6 @@ _DARKEST, _BRIGHTEST = 2, 98
 
 #: The grey activation map and the coloured clusters by block and timestep, (h, w, 3) each.
 Maps: TypeAlias = dict[tuple[int, int], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
-
-#: Photographs in one batch.
-_BATCH = 4
 
 #: Starts of K-means; the tightest clusters are kept.
 _STARTS = 4
@@ -136,19 +135,15 @@ def write_cluster_maps(
     maps: list[Maps] = [{} for _ in photographs]
     total = len(photographs) * len(timesteps)
     for done, timestep in enumerate(timesteps):
-        for start in range(0, len(photographs), _BATCH):
-            part = range(start, min(start + _BATCH, len(photographs)))
-            images = torch.stack([prepare(photographs[i][1], backbone.image_size) for i in part])
-            with torch.inference_mode():
-                found = backbone.activations(images, timestep, blocks)
-            for row, index in enumerate(part):
-                for block in blocks:
-                    activation = found[block][row]
-                    height, width, _ = small[index].shape
-                    grey = activation_map(activation, (height, width))[..., None].repeat(3, -1)
-                    coloured = _coloured(activation, small[index], k, seed)
-                    maps[index][block, timestep] = grey, coloured
-            progress(done * len(photographs) + part.stop, total)
+        sources = [Source(i, partial(np.asarray, p)) for i, (_, p) in enumerate(photographs)]
+        passed = activations(backbone, sources, timestep, blocks)
+        for index, found, _ in passed:
+            for block, activation in zip(blocks, found or (), strict=True):
+                height, width, _ = small[index].shape
+                grey = activation_map(activation, (height, width))[..., None].repeat(3, -1)
+                coloured = _coloured(activation, small[index], k, seed)
+                maps[index][block, timestep] = grey, coloured
+            progress(done * len(photographs) + index + 1, total)
     names = [name for name, _ in photographs]
     weights = titled_weights(backbone.name, backbone.hash)
     made_with = f"{weights}, K = {k}, seed {seed}"

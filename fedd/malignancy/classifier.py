@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fedd import pipeline
 from fedd.backbone import IMAGENET_256, Backbone, UNetConfig
 from fedd.errors import TrainingDataError, WeightsError
-from fedd.features import check_finite, prepare
 from fedd.malignancy.discrimination import youden_threshold
-from fedd.malignancy.pooling import pooled
+from fedd.pipeline import Source
 from fedd.weights.files import read_safetensors, write_safetensors
 
 CLASSIFIER_KIND = "fedd-malignancy"
@@ -45,9 +45,6 @@ PAPER_BLOCKS = {30: 4, 60: 6, 90: 12, 120: 14}
 #: Block and timestep for the backbone that ships with the package: the best of its eight blocks at
 #: t = 0, 50 and 100 by cross-validated ROC-AUC, on the photographs of pad300 outside its test part.
 SMALL_BLOCK, SMALL_TIMESTEP = 5, 50
-
-#: Photographs in one batch.
-BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -173,14 +170,10 @@ def features_of(
     Raises WeightsError if the backbone has no such block or its activations are not numbers.
     """
     settings.check_block(backbone)
-    waiting, found = iter(photographs), []
-    while part := list(islice(waiting, BATCH)):
-        images = torch.stack([prepare(photograph, backbone.image_size) for photograph in part])
-        with torch.inference_mode():
-            activations = backbone.activations(images, settings.timestep, (settings.block,))
-            found.append(pooled(activations[settings.block]).cpu())
-    features = check_finite(torch.cat(found) if found else torch.empty(0, 0))
-    return features.clone()  # not an inference tensor, because it is trained on
+    sources = (Source(None, partial(np.asarray, photograph)) for photograph in photographs)
+    done = pipeline.features(backbone, sources, settings.timestep, (settings.block,), expected=())
+    found = [each.features[0] for each in done if each.features is not None]
+    return torch.from_numpy(np.stack(found)) if found else torch.empty(0, 0)
 
 
 def train_classifier(

@@ -9,10 +9,12 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fedd.backbone import Backbone, DiffusionUNet, Replicas, other_precision, precision_of
@@ -24,7 +26,6 @@ from fedd.malignancy.classifier import (
     MalignancyClassifier,
     Training,
     default_settings,
-    features_of,
     read_classifier,
     train_classifier,
 )
@@ -34,12 +35,10 @@ from fedd.malignancy.discrimination import (
     discrimination_by_tone,
     paper_threshold,
 )
+from fedd.pipeline import Source, features
 from fedd.validation import malignancy_split
 
 logger = logging.getLogger(__name__)
-
-#: Photographs read and run at once.
-_BATCH = 32
 
 #: Called with (done, total) during a long job.
 Progress = Callable[[int, int], None]
@@ -134,11 +133,9 @@ def predict(
     learned = set(json.loads(header.get("learned_from", "[]")))
     found: list[MalignancyPrediction] = []
     refused: list[str] = []
-    for part, photographs in _opened(items, refused, progress):
-        for item, value in zip(part, classifier.predict(backbone, photographs), strict=True):
-            found.append(
-                MalignancyPrediction(item, float(value), bool(fingerprints(item) & learned))
-            )
+    for item, pooled in _features(items, backbone, classifier.settings, refused, progress):
+        (value,) = classifier.probabilities(torch.from_numpy(pooled[None]))
+        found.append(MalignancyPrediction(item, float(value), bool(fingerprints(item) & learned)))
     return classifier, found, refused
 
 
@@ -200,31 +197,33 @@ def _examples(
     settings: ClassifierSettings,
     progress: Progress,
 ) -> tuple[Examples, Usable]:
-    import torch
-
-    features, used = [], []
     refused: list[str] = []
-    for part, photographs in _opened(items, refused, progress):
-        features.append(features_of(photographs, backbone, settings))
-        used += part
-    if not used:
+    found = list(_features(items, backbone, settings, refused, progress))
+    if not found:
         raise TrainingDataError(f"no photograph can be opened, first: {refused[0]}")
+    used = [item for item, _ in found]
+    features = torch.from_numpy(np.stack([pooled for _, pooled in found]))
     malignant = np.array([bool(item.malignant) for item in used])
-    return Examples(torch.cat(features), malignant), Usable(used, refused=refused)
+    return Examples(features, malignant), Usable(used, refused=refused)
 
 
-def _opened(
-    items: Sequence[DatasetImage], refused: list[str], progress: Progress
-) -> Iterator[tuple[list[DatasetImage], list[NDArray[np.uint8]]]]:
-    """Yield images with their photographs, a few at a time; adds a line to `refused` for the others."""
-    for start in range(0, len(items), _BATCH):
-        opened, photographs = [], []
-        for item in items[start : start + _BATCH]:
-            try:
-                photographs.append(item.photograph())
-                opened.append(item)
-            except DatasetError as error:
-                refused.append(str(error))
-        if opened:
-            yield opened, photographs
-        progress(min(start + _BATCH, len(items)), len(items))
+def _features(
+    items: Sequence[DatasetImage],
+    backbone: Backbone,
+    settings: ClassifierSettings,
+    refused: list[str],
+    progress: Progress,
+) -> Iterator[tuple[DatasetImage, NDArray[np.float32]]]:
+    """Yield images with their pooled activations (F,); adds a line to `refused` for the others."""
+    settings.check_block(backbone)
+    sources = [Source(item, item.photograph) for item in items]
+    done = features(
+        backbone, sources, settings.timestep, (settings.block,), expected=(DatasetError,)
+    )
+    with closing(done):
+        for number, each in enumerate(done, start=1):
+            if each.features is None:
+                refused.append(str(each.error))
+            else:
+                yield each.key, each.features[0]
+            progress(number, len(items))

@@ -45,9 +45,19 @@ class Halving(Generic[V]):
             self.most,
         )
         values: list[V] = []
-        while len(values) < len(batch):
-            values += self.begin(batch[len(values) : len(values) + self.most]).finish()
+        while rows := range(len(values), len(batch)):
+            values += self.begin(batch.of(rows[: self.most])).finish()
         return values
+
+
+def completed(steps: Generator[None, None, V]) -> V:
+    """Take all steps of a computation; returns its value."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            value: V = end.value
+            return value
 
 
 class Running(Generic[V]):

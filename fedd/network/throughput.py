@@ -15,9 +15,9 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedd.backbone import PRECISIONS, DiffusionUNet, Replicas
+from fedd.batches import image_batches
 from fedd.features import FeatureSpec, extract
 from fedd.network.unet import UNetConfig, decoder_activations
-from fedd.pipeline import image_batches
 
 #: Width and height of the decoded photographs, about as in DDI.
 PHOTOGRAPH = (600, 450)

@@ -10,7 +10,9 @@ class is unknown.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +23,11 @@ from torch import Tensor
 
 from fedd.augment import augmented_views
 from fedd.backbone import Backbone
+from fedd.batches import Source, run
 from fedd.cache import FeatureCache, extract_as_cached, image_digest
 from fedd.dataset import UNKNOWN, DatasetImage
 from fedd.errors import TrainingDataError
-from fedd.features import FeatureSpec, at_points, prepare
+from fedd.features import FeatureSpec, Prepared, at_points, prepare
 
 
 @dataclass(frozen=True)
@@ -121,43 +124,109 @@ def sample(
     `progress` is called with the number of images done. Raises TrainingDataError if there is no pixel
     at all, WeightsError if the backbone is damaged.
     """
+    views = (
+        Source(view, view.pixels)
+        for image, made in enumerate(_Views(example, sampling) for example in examples)
+        for view in (_View(image, number, made) for number in range(made.count))
+    )
+
+    @torch.inference_mode()
+    def compute(part: Prepared) -> Generator[None, None, list[Tensor]]:
+        blocks = extract_as_cached(backbone, part.images, spec, cache)
+        points = torch.stack([view.points for view in part.keys]).to(blocks[0].device)
+        found = at_points(blocks, points, backbone.image_size, spec.normalise).half()
+        yield
+        return list(found.cpu())
+
     activations, labels, images = [], [], []
-    for number, example in enumerate(examples):
-        for found, classes in _sample_image(example, backbone, spec, sampling, cache):
-            activations.append(found)
-            labels.append(classes)
-            images.append(torch.full_like(classes, number))
-        progress(number + 1)
+    with closing(run(backbone, views, compute, expected=(_NothingKnownError,))) as done:
+        for view, found, _ in done:
+            if found is not None:
+                # Tensors of inference mode can't take part in training; a copy made outside of it can.
+                activations.append(found.clone())
+                labels.append(view.labels)
+                images.append(torch.full_like(view.labels, view.image))
+            if view.is_last:
+                progress(view.image + 1)
     if not labels:
         raise TrainingDataError("there are no masks to learn from")
     return Pixels(torch.cat(activations), torch.cat(labels), torch.cat(images))
 
 
-def _sample_image(
-    example: PreparedExample,
-    backbone: Backbone,
-    spec: FeatureSpec,
-    sampling: Sampling,
-    cache: FeatureCache | None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (P, C) float16 and (P,) int64 for each view of an image with a known pixel."""
+class _NothingKnownError(Exception):
+    """A view without a pixel of a known class."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The views of an image, (V, S, S, 3) uint8, their masks (V, S, S), and sampled positions (P, 2).
+
+    A view without a known pixel has no positions.
+    """
+
+    pixels: NDArray[np.uint8]
+    masks: Tensor
+    points: dict[int, Tensor]
+
+
+class _Views:
+    """The views of an image, made together on the thread that first needs one of them."""
+
+    def __init__(self, example: PreparedExample, sampling: Sampling) -> None:
+        self._example, self._sampling, self.count = example, sampling, 1 + sampling.views
+        self._lock = threading.Lock()
+        self._made: _Made | None = None
+
+    def made(self) -> _Made:
+        with self._lock:
+            if self._made is None:
+                self._made = _make(self._example, self._sampling)
+            return self._made
+
+
+@dataclass(frozen=True)
+class _View:
+    """An image, number 0, or one of its augmented views."""
+
+    image: int
+    number: int
+    views: _Views
+
+    @property
+    def is_last(self) -> bool:
+        return self.number == self.views.count - 1
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """Return the view, (S, S, 3); raises _NothingKnownError."""
+        made = self.views.made()
+        if self.number not in made.points:
+            raise _NothingKnownError
+        pixels: NDArray[np.uint8] = made.pixels[self.number]
+        return pixels
+
+    @property
+    def points(self) -> Tensor:
+        """The sampled positions, (P, 2)."""
+        return self.views.made().points[self.number]
+
+    @property
+    def labels(self) -> Tensor:
+        """The classes of the sampled positions, (P,) int64."""
+        rows, columns = self.points.T
+        return self.views.made().masks[self.number, rows, columns].long()
+
+
+def _make(example: PreparedExample, sampling: Sampling) -> _Made:
     images, masks = _views(example, sampling)
-    known = [i for i, mask in enumerate(masks) if (mask != UNKNOWN).any()]
-    if not known:
-        return
     rng = _generator(example, sampling, "pixels")
     count = sampling.count // len(masks)
-    points = torch.stack(
-        [_balanced_points(mask, count, sampling.balance, rng) for mask in masks[known]]
-    )
-    with torch.inference_mode():
-        blocks = extract_as_cached(backbone, images[known], spec, cache)
-        read = at_points(
-            blocks, points.to(blocks[0].device), backbone.image_size, spec.normalise
-        ).cpu()
-    # Tensors of inference mode can't take part in training; a copy made outside of it can.
-    for mask, place, found in zip(masks[known], points, read.half(), strict=True):
-        yield found.clone(), mask[place[:, 0], place[:, 1]].long()
+    points = {
+        number: _balanced_points(mask, count, sampling.balance, rng)
+        for number, mask in enumerate(masks)
+        if (mask != UNKNOWN).any()
+    }
+    pixels = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+    return _Made(pixels.contiguous().numpy(), masks, points)
 
 
 def _views(example: PreparedExample, sampling: Sampling) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from fedd.cache import FeatureCache
 from fedd.dataset import TONES, DatasetImage, resized_mask
 from fedd.errors import FeddError, ReproductionError, TrainingDataError
 from fedd.malignancy.classifier import Examples, train_classifier
+from fedd.pipeline import Source, predictions
 from fedd.probes.pixels import labelled_examples
 from fedd.probes.training import train_probes
 from fedd.reproduce.plan import (
@@ -47,9 +49,6 @@ Mask = NDArray[np.uint8]
 
 #: Photographs of each tone in the qualitative figure.
 SHOWN_PER_TONE = 2
-
-#: Photographs in one batch.
-_BATCH = 8
 
 
 class Workbench:
@@ -124,11 +123,12 @@ class Workbench:
             validation=labelled_examples(self.split.validation(SEGMENTATION), len(self._classes)),
             cache=self._cache,
         )
-        for start in range(0, len(items), _BATCH):
-            part = items[start : start + _BATCH]
-            photographs = [item.photograph() for item in part]
-            for prediction in probes.predict(self.backbone, photographs, self._cache):
-                yield prediction.mask
+        sources = [Source(item, item.photograph) for item in items]
+        done = predictions(probes, self.backbone, sources, expected=(), cache=self._cache)
+        with closing(done):
+            for each in done:
+                if each.prediction is not None:
+                    yield each.prediction.mask
 
     def _unet_masks(self, cell: Cell, items: Sequence[DatasetImage]) -> Iterator[Mask]:
         unet = train_unet(

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fedd.backbone import Backbone, precision_of
+from fedd.batches import Source, run
 from fedd.cache import image_digest
 from fedd.dataset import DatasetImage
 from fedd.errors import WeightsError
-from fedd.features import check_finite, prepare
+from fedd.features import Prepared, check_finite
 from fedd.malignancy.pooling import pooled
 from fedd.weights.files import read_safetensors, write_safetensors
 
 POOLED_KIND = "fedd-pooled"
-
-#: Photographs in one batch.
-_BATCH = 8
 
 
 class PooledFeatures:
@@ -42,26 +41,24 @@ class PooledFeatures:
 
         Raises WeightsError if the activations are not numbers.
         """
-        found = []
-        for start in range(0, len(items), _BATCH):
-            found += self._of_batch(items[start : start + _BATCH], block)
-        return torch.stack(found)
+        sources = [Source(item, item.photograph) for item in items]
+        with closing(run(self._backbone, sources, self._compute, expected=())) as done:
+            return torch.stack([found[str(block)] for _, found, _ in done if found is not None])
 
-    def _of_batch(self, items: Sequence[DatasetImage], block: int) -> list[Tensor]:
-        size = self._backbone.image_size
-        images = torch.stack([prepare(item.photograph(), size) for item in items])
-        paths = [self._path(image) for image in images]
+    def _compute(self, batch: Prepared) -> Generator[None, None, list[dict[str, Tensor]]]:
+        paths = [self._path(image) for image in batch.images]
         known = [_read(path) for path in paths]
         new = [i for i, features in enumerate(known) if features is None]
         if new:
-            computed = self._compute(images[new])
+            computed = self._activations(batch.images[new])
+            yield
             for row, i in enumerate(new):
                 known[i] = {key: features[row].clone() for key, features in computed.items()}
                 self._write(paths[i], known[i] or {})
-        return [features[str(block)] for features in known if features is not None]
+        return [features for features in known if features is not None]
 
     @torch.inference_mode()
-    def _compute(self, images: Tensor) -> dict[str, Tensor]:
+    def _activations(self, images: Tensor) -> dict[str, Tensor]:
         activations = self._backbone.activations(images, self._timestep, self._blocks)
         return {str(block): check_finite(pooled(a).cpu()) for block, a in activations.items()}
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedd import pipeline
+from fedd import batches
 from fedd.backbone import DiffusionUNet
 from fedd.errors import DatasetError, WeightsError
 from fedd.features import extract, prepare
 from fedd.malignancy.pooling import pooled
-from fedd.pipeline import Source, embeddings, features, image_batches, predictions
+from fedd.pipeline import Source, embeddings, features, predictions
 from fedd.probes import prediction
 from fedd.probes.decision import combine
 from fedd.probes.refiner import REACH, window_around
@@ -226,8 +226,8 @@ def test_predictions__large_photographs_are_bounded_in_pixels(
     probes: Probes, backbone: Imagined, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refining = like(probes, REFINING, refiner=probes)
-    monkeypatch.setattr(pipeline, "PIXELS", 3 * 100 * 100)
-    monkeypatch.setattr(pipeline.prefetch, "__defaults__", (3 * 100 * 100,))
+    monkeypatch.setattr(batches, "PIXELS", 3 * 100 * 100)
+    monkeypatch.setattr(batches.prefetch, "__defaults__", (3 * 100 * 100,))
     sources = Counted((100, 100))
     with closing(predictions(refining, backbone, sources, workers=2)) as found:
         for _ in range(50):
@@ -239,7 +239,7 @@ def test_predictions__large_photographs_make_smaller_batches(
     probes: Probes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = Imagined(probes)
-    monkeypatch.setattr(pipeline, "PIXELS", 3 * 100 * 100)
+    monkeypatch.setattr(batches, "PIXELS", 3 * 100 * 100)
     sources = [Source(n, lambda: photograph(1, (100, 100))) for n in range(8)]
     assert len(list(predictions(probes, backbone, sources, batch=64))) == 8
     assert backbone.given == [3, 3, 2]
@@ -387,25 +387,3 @@ def test_features__pooled_activations_of_each_block(tiny: DiffusionUNet) -> None
         expected = np.stack([pooled(blocks[block])[0].numpy() for block in (5, 3)])
         assert each.features is not None
         np.testing.assert_allclose(each.features, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_image_batches__in_order_the_last_one_smaller(probes: Probes) -> None:
-    backbone = Imagined(probes)
-    found = list(image_batches([source(value).open for value in range(9)], backbone, 4))
-    assert [len(batch) for batch in found] == [4, 4, 1]
-    expected = torch.stack([prepare(photograph(value), 16) for value in range(9)])
-    assert torch.equal(torch.cat(found), expected)
-
-
-def test_image_batches__unreadable_photograph_is_an_error_in_its_turn(probes: Probes) -> None:
-    unreadable = refused(1, DatasetError("b.png can't be read")).open
-    batches = image_batches([source(0).open, unreadable], Imagined(probes), 1)
-    assert len(next(batches)) == 1
-    with pytest.raises(DatasetError, match=r"b\.png"):
-        next(batches)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (3, 500), (501, 50)], ids=str)
-def test_image_batches__tiny_and_odd_photographs(probes: Probes, shape: tuple[int, int]) -> None:
-    (found,) = image_batches([lambda: photograph(0, shape)], Imagined(probes), 4)
-    assert found.shape == (1, 3, 16, 16)
