@@ -75,12 +75,13 @@ def mean_of_tones(
     known = np.isin(tones, TONES)
     confusions, of_tone = confusions[known], np.asarray(tones)[known]
     cluster, groups = _clusters(np.asarray(patients)[known])
-    found, lacking = [], []
+    found: list[tuple[float, Floats]] = []
+    lacking: list[str] = []
     for tone in TONES:
         rows = of_tone == tone
         found.append(_pooled(confusions[rows], cluster[rows], groups, index))
         if too_few(count := len(np.unique(cluster[rows]))):
-            lacking.append(f"{count} patients of {tone}")
+            lacking.append(f"{count}{'' if lacking else ' patients'} of {tone}")
     value = float(np.mean([each for each, _ in found]))
     without = np.mean([each for _, each in found], axis=0)
     return Jackknifed(value, without, len(confusions), ", ".join(lacking))

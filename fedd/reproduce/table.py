@@ -39,19 +39,15 @@ _OF_MASKS = (
         "miou",
         "mean IoU over the classes",
         "IoU of each class pooled over the photographs of a tone, then the mean over the classes; 'all' is "
-        "the mean of the three tones, as in the authors' notebook.",
-    ),
-    (
-        "miou_pooled",
-        "mean IoU over the classes, pooled over all photographs",
-        "The same of all photographs together, where the larger tone weighs more.",
+        "the mean of the three tones, as in the authors' notebook, 'all, pooled' is of all photographs "
+        "together.",
     ),
     (
         "lesion_iou",
         "IoU of the lesion",
-        "Pooled over the photographs of a tone; 'all' is the mean of the three tones.",
+        "Pooled over the photographs of a tone; 'all' is the mean of the three tones, 'all, pooled' is of "
+        "all photographs together.",
     ),
-    ("lesion_iou_pooled", "IoU of the lesion, pooled over all photographs", ""),
     (
         "lesion_iou_per_image",
         "IoU of the lesion, mean over the photographs",
@@ -232,11 +228,11 @@ def _score_table(
 ) -> ReproductionTable:
     known, task = by_key(found), measured_on.task
     rows = []
-    for tone in GROUPS:
+    for tone, of_group, label in _row_groups(metric):
         for model in plan.models[task]:
-            of_row = [known.get((measured_on, model, f, tone, metric)) for f in plan.fractions]
+            of_row = [known.get((measured_on, model, f, tone, of_group)) for f in plan.fractions]
             if any(of_row):
-                rows.append([GROUP_LABELS[tone], model, *(_cell(s) for s in of_row)])
+                rows.append([label, model, *(_cell(s) for s in of_row)])
     of_set = [s for s in found if s.measured_on == measured_on]
     learned = {s.fraction: s.learned for s in of_set}
     n = max((s.n for s in of_set), default=0)
@@ -250,6 +246,12 @@ def _score_table(
         note = f"{DISCLAIMER.capitalize()}. {note}"
     title = f"{task.capitalize()}: {title}, {called(measured_on, n)}"
     return ReproductionTable(title, note, header, rows)
+
+
+def _row_groups(metric: str) -> list[tuple[str, str, str]]:
+    """Return tone, metric and label of the groups of rows; that of all photographs together after all."""
+    groups = [(tone, metric, GROUP_LABELS[tone]) for tone in GROUPS]
+    return [groups[0], (ALL, f"{metric}_pooled", "all, pooled"), *groups[1:]]
 
 
 def _cell(s: ModelScore | None) -> str:

@@ -64,6 +64,18 @@ def test_read__a_table_names_the_photographs_that_count(photographs: Path, tmp_p
     assert (item.stem, item.patient, item.path.name) == ("000002", "anna", "000002.jpg")
 
 
+def test_read__partial_leaves_out_what_the_table_names_in_vain(
+    photographs: Path, tmp_path: Path, refusal: Refusal
+) -> None:
+    first = min(p.name for p in photographs.iterdir() if p.suffix == ".png")
+    table = _table(tmp_path, f"file\n{first}\ngone.png\n")
+    with refusal(DatasetError):
+        read_dataset(photographs, table)
+    assert [i.path.name for i in read_dataset(photographs, table, partial=True)] == [first]
+    with refusal(DatasetError):
+        read_dataset(photographs, _table(tmp_path, "file\ngone.png\n"), partial=True)
+
+
 @pytest.mark.parametrize(
     ("column", "cell", "tone"),
     [

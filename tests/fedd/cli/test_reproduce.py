@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,20 @@ def test_reproduce__refused_at_once(
     assert done.exit_code == status
     assert done.stderr.replace(str(ddi), "<ddi>").partition(": torch ")[0] == wording
     assert not (here / "out" / "cells").exists()
+
+
+@pytest.mark.training
+def test_ddi__missing_photographs_are_counted_and_named(
+    ddi: Path, tmp_path: Path, wording: SnapshotAssertion
+) -> None:
+    """One of the photographs that only the test of all remaining ones needs; the table names it."""
+    shutil.copytree(ddi, tmp_path / "ddi")
+    stem = next(s for s in STEMS if s not in PUBLISHED)
+    (tmp_path / "ddi" / "photographs" / f"{stem}.png").unlink()
+    done = _paper_run(tmp_path / "ddi", "small", tmp_path / "out", "--only", "classification")
+    assert done.exit_code == 1
+    assert done.stderr == wording
+    assert not (tmp_path / "out" / "cells").exists()
 
 
 @pytest.mark.training

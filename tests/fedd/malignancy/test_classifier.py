@@ -14,6 +14,7 @@ from fedd.errors import TrainingDataError, WeightsError
 from fedd.malignancy.classifier import (
     CLASSIFIER_KIND,
     DISCLAIMER,
+    PAPER_BLOCKS,
     ClassifierSettings,
     Examples,
     MalignancyClassifier,
@@ -24,6 +25,7 @@ from fedd.malignancy.classifier import (
     train_classifier,
 )
 from fedd.malignancy.discrimination import roc_auc
+from fedd.paper import results
 from fedd.weights.files import read_safetensors, write_safetensors
 from tests.fedd.conftest import TINY, mole
 from tests.wording import Refusal
@@ -138,6 +140,11 @@ def test_train__one_class_only(
 @pytest.mark.parametrize(("images", "block"), [(2, 4), (30, 4), (60, 6), (95, 12), (5000, 14)])
 def test_default_settings__the_papers_block_for_so_many_images(images: int, block: int) -> None:
     assert default_settings(IMAGENET_256, images) == ClassifierSettings(block, timestep=0)
+
+
+def test_paper_blocks__those_of_figure_6() -> None:
+    by_fraction = {str(images // 6): block for images, block in PAPER_BLOCKS.items()}
+    assert by_fraction == results()["best_classification_block"]
 
 
 def test_default_settings__of_other_backbones(tiny: DiffusionUNet) -> None:

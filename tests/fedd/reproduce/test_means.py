@@ -40,7 +40,7 @@ def test_mean_of_tones__a_larger_tone_weighs_no_more() -> None:
     of_one, of_two = (pooled(c[None], ["a"]).value for c in (ONE, TWO))
     found = mean_of_tones(confusions, _patients(5), tones)
     assert found.value == pytest.approx((2 * of_one + of_two) / 3)
-    assert found.lacking == "1 patients of I-II, 3 patients of III-IV, 1 patients of V-VI"
+    assert found.lacking == "1 patients of I-II, 3 of III-IV, 1 of V-VI"
 
 
 def test_mean_of_tones__unknown_tone_does_not_count() -> None:

@@ -81,12 +81,21 @@ def test_table__ours_beside_the_papers(report: Path) -> None:
     first = next(r for r in _rows(report) if tuple(r[n] for n in names) == key)
     value = float(first["value"])
     # Six photographs of a tone are too few for an interval of the mean of the tones.
-    few = "too few: 6 patients of I-II, 6 patients of III-IV, 6 patients of V-VI"
+    few = "too few: 6 patients of I-II, 6 of III-IV, 6 of V-VI"
     assert (
         f"{value:.3f} ({few})<br>n = 18 images of 18 patients<br>paper 0.703, "
         f"{value - 0.703:+.3f}" in row
     )
     assert float(first["difference"]) == pytest.approx(value - 0.703, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_table__the_pooled_mean_stands_beside_that_of_the_tones(report: Path) -> None:
+    lines = (report / "table.md").read_text().splitlines()
+    pooled = [line for line in lines if line.startswith("| all, pooled | FEDD")]
+    assert len(pooled) == 2, "of the classes and of the lesion"
+    assert not any("paper" in line for line in pooled)
+    assert lines[lines.index(pooled[0]) - 2].startswith("| all | FEDD")
 
 
 @pytest.mark.slow
