@@ -77,6 +77,16 @@ def test_paper_threshold(found: Calls) -> None:
     assert discrimination.f1(truth, scores >= threshold) == pytest.approx(expected)
 
 
+def test_youden_threshold__equals_that_floats_tell_apart() -> None:
+    """Between two corners of the curve J is the same, and by rounding one place higher: not a corner."""
+    malignant, benign = (1, 0, 2, 1, 1, 0), (1, 1, 0, 1, 1, 1)
+    truth = np.repeat([True, False], 5)
+    scores = -np.concatenate([np.repeat(range(6), each) for each in (malignant, benign)]) / 6
+    theirs = sklearn_metrics.roc_curve(truth, scores)
+    best = theirs[2][np.argmax(theirs[1] - theirs[0])]
+    assert discrimination.youden_threshold(truth, scores) == pytest.approx(best - 1 / 12)
+
+
 @given(calls())
 def test_accuracy_above_half(found: Calls) -> None:
     truth, scores = found
