@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedd.errors import WeightsError
+from fedd.network.resblock import FusedResBlock, MixedGroupNorm
 from fedd.network.winograd import WinogradConv2d
 
 with warnings.catch_warnings():
     # guided-diffusion decorates with the old torch.cuda.amp names; inference does not use them.
     warnings.filterwarnings("ignore", r"`torch\.cuda\.amp\.custom_(fwd|bwd)", FutureWarning)
     from guided_diffusion.nn import GroupNorm32
-    from guided_diffusion.unet import QKVAttentionLegacy, UNetModel
+    from guided_diffusion.unet import QKVAttentionLegacy, ResBlock, UNetModel
 
 
 @dataclass(frozen=True)
@@ -176,53 +177,14 @@ def make_fast(net: UNetModel, precision: torch.dtype = torch.float32) -> None:
                 setattr(parent, name, MixedGroupNorm(layer))
             elif type(layer) is nn.Conv2d and WinogradConv2d.fits(layer):
                 setattr(parent, name, WinogradConv2d(layer))
+    for parent in list(net.modules()):  # once their layers are replaced
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, ResBlock):
+                setattr(parent, name, FusedResBlock(layer))
     for module in net.modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d):
             module.to(precision)
     net.to(memory_format=torch.channels_last)
-
-
-class MixedGroupNorm(nn.GroupNorm):
-    """`GroupNorm32` without float32 copies of its bfloat16 input; sums are float32.
-
-    A CPU's group norm takes bfloat16 with float32 weights: the same to the bit. A GPU's does not, and
-    takes no channels-last input either; `channels_last_norm` does. In a compiled pass the compiler
-    fuses guided_diffusion's own steps.
-    """
-
-    def __init__(self, norm: nn.GroupNorm) -> None:
-        super().__init__(norm.num_groups, norm.num_channels, norm.eps, device="meta")
-        self.weight, self.bias = norm.weight, norm.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu":
-            return super().forward(x)
-        if x.dtype == torch.float32 or torch.compiler.is_compiling():
-            return super().forward(x.float()).to(x.dtype)
-        return channels_last_norm(self, x)
-
-
-def channels_last_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """Return the group norm of x (N, C, ...) bfloat16, in its memory layout.
-
-    The input is read three times and the output written once: the sums, the sums of squares, then each
-    channel's scale and shift. All is computed in float32 and rounded once, at the end; the variance is
-    the mean of squares less the square of the mean.
-    """
-    count, channels = x.shape[:2]
-    positions = x.flatten(2)
-    sums = positions.sum(2, dtype=torch.float32)
-    squares = torch.linalg.vector_norm(positions, 2, 2, dtype=torch.float32).square()
-    mean, square = (
-        s.view(count, norm.num_groups, -1).mean(2, keepdim=True) for s in (sums, squares)
-    )
-    mean, square = mean / positions.shape[2], square / positions.shape[2]
-    deviation = (square - mean.square()).clamp_min(0).add(norm.eps).sqrt()
-    scale = norm.weight.view(norm.num_groups, -1) / deviation
-    shift = norm.bias.view(norm.num_groups, -1) - mean * scale
-    shape = (count, channels, *[1] * (x.dim() - 2))
-    out = torch.empty_like(x)
-    return torch.addcmul(shift.view(shape), x, scale.view(shape), out=out)
 
 
 class FusedAttention(nn.Module):

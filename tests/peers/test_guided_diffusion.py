@@ -6,24 +6,25 @@ filled. Its forward is run whole, on its own untouched classes, with hooks on th
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from guided_diffusion import nn as library
 from guided_diffusion.nn import GroupNorm32
 from guided_diffusion.script_util import create_gaussian_diffusion
-from guided_diffusion.unet import QKVAttentionLegacy, UNetModel
+from guided_diffusion.unet import QKVAttentionLegacy, ResBlock, UNetModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedd.backbone import IMAGENET_256, DiffusionUNet, content_noise
-from fedd.network import winograd
+from fedd.network import resblock, winograd
+from fedd.network.resblock import FusedResBlock, MixedGroupNorm, affine_norm
 from fedd.network.unet import (
     FusedAttention,
-    MixedGroupNorm,
     UNetConfig,
-    channels_last_norm,
     decoder_activations,
     make_fast,
     timestep_embedding,
@@ -233,7 +234,7 @@ def test_mixed_group_norm__equals_groupnorm32(shape: tuple[int, ...], dtype: tor
 
 @pytest.mark.parametrize("mean", [0, 3, 30])
 @pytest.mark.parametrize("shape", [(2, 64, 12, 12), (2, 64, 49), (1, 64, 96, 80)], ids=str)
-def test_channels_last_norm__as_exact_as_groupnorm32(shape: tuple[int, ...], mean: float) -> None:
+def test_affine_norm__as_exact_as_groupnorm32(shape: tuple[int, ...], mean: float) -> None:
     """What a GPU computes in bfloat16: in the input's layout, as far from float64 as the library."""
     norm = GroupNorm32(32, 64)
     nn.init.normal_(norm.weight)
@@ -242,11 +243,65 @@ def test_channels_last_norm__as_exact_as_groupnorm32(shape: tuple[int, ...], mea
     if len(shape) == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        found, other = channels_last_norm(norm, x), norm(x)
+        found, other = affine_norm(norm, x), norm(x)
         exact = F.group_norm(x.double(), 32, norm.weight.double(), norm.bias.double(), norm.eps)
     assert (found.dtype, found.stride()) == (torch.bfloat16, x.stride())
     error, allowed = (float((each - exact).norm()) for each in (found, other))
     assert 0 < error < 1.02 * allowed
+
+
+@pytest.mark.parametrize("kind", ["plain", "up", "down", "wider", "no scale-shift"])
+def test_fused_res_block__equals_the_librarys(kind: str) -> None:
+    """Step by step to the bit; fused, in bfloat16, no farther from float64 than the library is."""
+    block = ResBlock(
+        64,
+        32,
+        dropout=0.0,
+        out_channels=96 if kind == "wider" else None,
+        use_scale_shift_norm=kind != "no scale-shift",
+        up=kind == "up",
+        down=kind == "down",
+    ).eval()
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, 0, 0.3)
+    x, emb = torch.randn(3, 64, 16, 12), torch.randn(1, 32)
+    fast = FusedResBlock(copy.deepcopy(block))
+    assert fast.state_dict().keys() == block.state_dict().keys()
+    with torch.inference_mode():
+        assert torch.equal(fast.plain(x, emb), block(x, emb))
+        half = x.bfloat16().contiguous(memory_format=torch.channels_last)
+        for net in (block, fast):
+            for layer in net.modules():
+                if isinstance(layer, nn.Conv2d):
+                    layer.to(torch.bfloat16)
+        found, other = fast.fused(half, emb), block(half, emb)
+        for norm in (block.in_layers[0], block.out_layers[0]):
+            norm.forward = partial(
+                nn.GroupNorm.forward, norm
+            )  # GroupNorm32 would compute in float32
+        exact = block.double()(half.double(), emb.double())
+    assert (found.dtype, found.shape) == (torch.bfloat16, other.shape)
+    error, allowed = (float((each - exact).norm()) for each in (found, other))
+    assert 0 < error < 1.02 * allowed
+
+
+def test_bfloat16__fused_network_no_farther_from_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pass of a GPU, on this CPU."""
+    net = _network(SLICE)
+    x, t = torch.randn(2, 3, 64, 64), torch.tensor([100])
+    expected = _hooked(net, x, t.expand(2))
+    make_fast(net, torch.bfloat16)
+    channels_last = x.contiguous(memory_format=torch.channels_last)
+
+    def worst() -> float:
+        with torch.inference_mode():
+            found = decoder_activations(net, channels_last, t, list(expected))
+        return max(_relative(a.float(), expected[b]) for b, a in found.items())
+
+    plain = worst()
+    monkeypatch.setattr(resblock, "_fuses", lambda x: x.dtype == torch.bfloat16)
+    monkeypatch.setattr(MixedGroupNorm, "forward", affine_norm)
+    assert 1e-4 < worst() < 1.1 * plain
 
 
 @pytest.mark.parametrize("width", [256, 33])
