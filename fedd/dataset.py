@@ -40,6 +40,7 @@ _COLUMNS = {
     "tone": ("tone", "skin_tone", "fitspatrick", "fitzpatrick", "fitzpatrick_scale"),
     "malignant": ("malignant",),
     "patient": ("patient", "patient_id"),
+    "diagnosis": ("diagnosis", "disease", "diagnostic"),
 }
 
 #: DDI's groups, single Fitzpatrick types, and values for unknown.
@@ -59,6 +60,7 @@ class DatasetImage:
     patient: str = ""  #: never empty: by default the photograph's stem
     malignant: bool | None = None
     mask: Path | None = None
+    diagnosis: str = ""  #: as the table spells it
 
     def __post_init__(self) -> None:
         if not self.patient:
@@ -110,7 +112,7 @@ def read_dataset(
     share a stem, and if there are no photographs or no masks for them.
     """
     found = _by_stem(_files(folder, PHOTOGRAPHS), "photographs")
-    mask_files = _by_stem(_files(masks, (".npy", ".png")), "masks") if masks else {}
+    of_stem = mask_files(masks) if masks else {}
     if table is None and (folder / DDI_TABLE).is_file():
         table = folder / DDI_TABLE
     rows = _rows(table) if table else {stem: {} for stem in found}
@@ -123,7 +125,7 @@ def read_dataset(
         )
     if not rows:
         raise DatasetError(f"no photographs in {folder}: give the folder that holds them")
-    if masks and not set(rows) & set(mask_files):
+    if masks and not set(rows) & set(of_stem):
         raise DatasetError(
             f"no mask in {masks} has the name of a photograph of {folder}: expected the photographs' "
             "names, ending in .npy or .png"
@@ -134,10 +136,16 @@ def read_dataset(
             _tone(row.get("tone", ""), stem),
             row.get("patient", ""),
             _flag(row.get("malignant", ""), stem),
-            mask_files.get(stem),
+            of_stem.get(stem),
+            row.get("diagnosis", ""),
         )
         for stem, row in sorted(rows.items())
     ]
+
+
+def mask_files(folder: Path) -> dict[str, Path]:
+    """Return the files of masks in a folder, at any depth, by stem; raises DatasetError if two differ."""
+    return _by_stem(_files(folder, (".npy", ".png")), "masks")
 
 
 def resized_mask(mask: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -116,6 +116,7 @@ def ablate(
     from fedd.dataset import read_dataset
     from fedd.explore.ablation import TASKS, Ablation, Grid, default_blocks, split
     from fedd.explore.cells import AblationSettings
+    from fedd.explore.cost import ablation_cost
     from fedd.malignancy.classifier import default_settings as default_classifier
     from fedd.precision import place_in, trial_of_masks
     from fedd.segment import default_settings
@@ -148,6 +149,8 @@ def ablate(
     )
     net = place_in(loaded, device, precision, trial_of_masks(with_masks, settings.probes))
     ablation = Ablation(parts, net, grid, settings, out)
+    for line in ablation_cost(ablation, net.config).lines(net, out):
+        click.echo(line, err=True)
     figures = ablation.run(options.progress("cells"))
     click.echo(out / "grid.csv")
     for path in figures:

@@ -115,6 +115,8 @@ def progress(what: str) -> Callable[[int, int], None]:
     started: list[tuple[float, int]] = []
 
     def show(done: int, total: int) -> None:
+        from fedd.network.cost import duration
+
         now = time.monotonic()
         started.append((now, done))
         since, first = started[0]
@@ -124,15 +126,6 @@ def progress(what: str) -> Callable[[int, int], None]:
         click.echo(f"{done} of {total} {what}{left}", err=True)
 
     return show
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time in its largest fitting unit, such as `12 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def numbers(

@@ -14,7 +14,8 @@ from fedd.errors import FeddError, ReproductionError
 if TYPE_CHECKING:
     from fedd.backbone import DiffusionUNet
     from fedd.baselines import Recipe
-    from fedd.reproduce import PaperSplit, Plan, Starts
+    from fedd.explore.ablation import Ablation
+    from fedd.reproduce import Cell, PaperSplit, Plan, Starts, Workbench
 
 
 @click.command(cls=options.Command)
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
     "--only",
     multiple=True,
     metavar="NAME",
-    help="A task (segmentation, classification) or a model (FEDD, VGG16 ...); repeat for more.",
+    help="A task (segmentation, classification), a model (FEDD, VGG16 ...) or figure6, the block x timestep "
+    "grid; repeat for more.",
 )
 @click.option("--from-scratch", is_flag=True, help="Start baselines from random weights.")
 @click.option(
@@ -68,15 +70,12 @@ if TYPE_CHECKING:
     "are missing, and still exit with 0.",
 )
 @click.option(
-    "--ablate/--no-ablate",
-    default=None,
-    help="Compute the block x timestep grid of figure 6 too: hours on a CPU, except with --small.  "
-    "[default: without --only]",
-)
-@click.option(
     "--small",
     is_flag=True,
     help="Try everything in minutes, on rendered phantoms and the shipped backbone.",
+)
+@click.option(
+    "--plan", "plan_only", is_flag=True, help="Print what it will cost, and compute nothing."
 )
 def reproduce(
     ddi: Path | None,
@@ -92,22 +91,21 @@ def reproduce(
     recipe: str,
     baseline_weights: Path | None,
     partial: bool,
-    ablate: bool | None,
     small: bool,
+    plan_only: bool,
 ) -> None:
     """Run the experiments of the FEDD paper and compare the results with the paper's.
 
-    Four fractions of DDI, FEDD and the baselines, segmentation and classification. A finished cell is
-    not run again. The exit status is 1 if a requested cell is missing, unless --partial allows it.
-    Probabilities are research output, not a diagnosis.
+    Four fractions of DDI, FEDD and the baselines, segmentation and classification. It prints what it will
+    cost before it starts. A finished cell is not run again. The exit status is 1 if a requested cell is
+    missing, unless --partial allows it. Probabilities are research output, not a diagnosis.
     """
     from fedd.baselines import Recipe, Start
-    from fedd.baselines.packages import baselines_problem
     from fedd.network.devices import existing_devices
     from fedd.precision import place_in, trial_of_masks
-    from fedd.reproduce import Starts, Workbench, run_cells, write_report
+    from fedd.reproduce import Starts, Workbench
     from fedd.reproduce.figure6 import ablation_of
-    from fedd.reproduce.plan import FEDD, chosen
+    from fedd.reproduce.plan import with_figure6
     from fedd.segment import Ensemble
     from fedd.weights.files import load_backbone
 
@@ -125,21 +123,59 @@ def reproduce(
     backbone = place_in(loaded, device, precision, trial)
     # The baselines are trained on one device: the first of those that the backbone is on.
     workbench = Workbench(plan, splits, backbone, out, str(existing_devices(device)[0]))
-    if any(cell.model != FEDD for cell in chosen(plan.cells, only)) and (
-        problem := baselines_problem()
-    ):
+    ablation = ablation_of(workbench, out) if with_figure6(only) else None
+    work = _announce(workbench, ablation, out, only, to_stderr=not plan_only)
+    if not plan_only and not _run(workbench, ablation, out, only, work, partial=partial):
+        sys.exit(1)
+
+
+def _announce(
+    workbench: Workbench,
+    ablation: Ablation | None,
+    out: Path,
+    only: tuple[str, ...],
+    *,
+    to_stderr: bool,
+) -> dict[Cell, float]:
+    """Print what will be computed, and what can't be; returns the operations of the cells."""
+    from fedd.baselines.packages import baselines_problem
+    from fedd.reproduce.cells import missing_cells
+    from fedd.reproduce.cost import cost_of, work_of
+    from fedd.reproduce.plan import FEDD, chosen
+
+    cells = missing_cells(workbench, out, only)
+    for line in cost_of(workbench, cells, ablation).lines(workbench.backbone, out):
+        click.echo(line, err=to_stderr)
+    asked = chosen(workbench.plan.cells, only)
+    if any(cell.model != FEDD for cell in asked) and (problem := baselines_problem()):
         click.echo(f"Only FEDD can be run here: {problem}", err=True)
-    outcome = run_cells(workbench, out, only)
+    return work_of(workbench, cells)
+
+
+def _run(
+    workbench: Workbench,
+    ablation: Ablation | None,
+    out: Path,
+    only: tuple[str, ...],
+    work: dict[Cell, float],
+    *,
+    partial: bool,
+) -> bool:
+    """Run cells and ablation, write the report, and say what is missing; whether nothing is."""
+    from fedd.reproduce import run_cells, write_report
+
+    outcome = run_cells(workbench, out, only, work)
     page = write_report(workbench, outcome, out)
     no_figure6 = ""
-    if not only if ablate is None else ablate:
+    if ablation is not None:
         try:
-            ablation_of(workbench, out).run(options.progress("cells of figure 6"))
+            ablation.run(options.progress("cells of figure 6"))
         except FeddError as error:  # the rest of the report stands without it
             no_figure6 = str(error)
         write_report(workbench, outcome, out)
     click.echo(
-        f"{len(outcome.done)} of {len(plan.cells)} cells done, {len(outcome.ran)} in this run: {page}"
+        f"{len(outcome.done)} of {len(workbench.plan.cells)} cells done, "
+        f"{len(outcome.ran)} in this run: {page}"
     )
     for reason in dict.fromkeys(outcome.missing.values()):
         count = list(outcome.missing.values()).count(reason)
@@ -147,8 +183,7 @@ def reproduce(
     if no_figure6:
         click.echo(f"figure 6 missing: {no_figure6}", err=True)
     lacking = outcome.unavailable and not (partial and outcome.done)
-    if outcome.failed or no_figure6 or lacking:
-        sys.exit(1)
+    return not (outcome.failed or no_figure6 or lacking)
 
 
 def _check_usage(ddi: Path | None, masks: Path | None, weights: str | None, small: bool) -> None:
@@ -190,10 +225,14 @@ def _paper(
     from fedd.dataset import read_dataset
     from fedd.paper import splits
     from fedd.reproduce import paper_plan, split
-    from fedd.reproduce.plan import chosen
+    from fedd.reproduce.plan import TASKS, chosen, with_figure6
+    from fedd.reproduce.reading import readable, report_strays
 
     assert ddi is not None
+    assert masks is not None
     plan = paper_plan(backbone.config, starts, range(seeds), recipe)
-    tasks = {cell.task for cell in chosen(plan.cells, only)}
+    tasks = set(TASKS if with_figure6(only) else (c.task for c in chosen(plan.cells, only)))
     items = read_dataset(ddi, masks=masks, partial=True)  # the split says which are missing
+    report_strays(items, masks)
+    items = readable(items, partial=partial)
     return plan, split(items, splits(), tasks=tasks, partial=partial)

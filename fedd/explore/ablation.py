@@ -122,7 +122,7 @@ class Ablation:
     """An ablation in a folder.
 
     Raises ExplorationError if the backbone lacks a block of the grid, or if `folder` holds another
-    ablation, a damaged one, or can't be written.
+    ablation or a damaged one. Nothing is written before `run`.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Ablation:
         check_explorable(backbone, grid.blocks, grid.timesteps)
         self.parts, self.backbone, self.grid, self.folder = parts, backbone, grid, folder
         self.paper = dict(paper or {})
-        self._settings = settings
+        self.settings = settings
         self._state = AblationState(folder, _made_with(parts, backbone, settings))
 
     @property
@@ -160,9 +160,10 @@ class Ablation:
         """Compute the cells that the folder lacks; returns the figures.
 
         Writes `state.json`, `grid.csv` and the heat maps. A killed run loses its current timestep.
-        Raises what training raises.
+        Raises ExplorationError if the folder can't be created, and what training raises.
         """
-        cells = Cells(self.parts, self.backbone, self._settings)
+        self._state.prepare()
+        cells = Cells(self.parts, self.backbone, self.settings)
         pending = {t: self.pending(t) for t in self.grid.timesteps}
         left = {t: sum(map(len, trainings.values())) for t, trainings in pending.items()}
         done = self.cells - sum(left.values())

@@ -175,6 +175,12 @@ def _write(
     return [path]
 
 
+def _named(blocks: Sequence[int]) -> str:
+    if len(blocks) == 1:
+        return f"block {blocks[0]} reaches it"
+    return f"blocks {', '.join(map(str, blocks[:-1]))} and {blocks[-1]} reach it"
+
+
 def _where(part: str) -> str:
     return "on the validation split" if part == VALIDATION else "on the test"
 
@@ -214,6 +220,6 @@ def _panel(
     if each.metric == best.metric.metric and metrics[0].part == best.metric.part:
         note += ", the highest"
         if best.ties:
-            note += f" (blocks {', '.join(map(str, best.ties))} reach it too)"
+            note += f" ({_named(best.ties)} too)"
     framed = blocks.index(best.block), timesteps.index(best.timestep)
     return HeatMap(values, title, note, framed, marked)

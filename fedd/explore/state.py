@@ -71,14 +71,18 @@ class AblationState:
         # As JSON returns it, for comparison with what is stored.
         self._made_with = json.loads(json.dumps({"version": VERSION, **made_with}))
         self._cells: dict[CellKey, list[CellMetric]] = {}
+        if self._path.exists():
+            self._read()
+
+    def prepare(self) -> None:
+        """Create the folder; raises ExplorationError if that fails."""
+        folder = self._path.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ExplorationError(
                 f"the folder {folder} can't be created: {error.strerror}"
             ) from error
-        if self._path.exists():
-            self._read()
 
     def done(self, cell: CellKey) -> bool:
         return cell in self._cells

@@ -9,7 +9,8 @@ an earlier prediction had the same.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from fedd.cache import FeatureCache
 from fedd.dataset import TONES, DatasetImage, resized_mask
 from fedd.errors import FeddError, ReproductionError, TrainingDataError
 from fedd.malignancy.classifier import Examples, train_classifier
+from fedd.network.cost import duration
 from fedd.pipeline import Source, predictions
 from fedd.probes.pixels import labelled_examples
 from fedd.probes.training import train_probes
@@ -218,32 +220,56 @@ class PlanOutcome:
         return {**self.left_out, **self.unavailable, **self.failed}
 
 
-def run_cells(workbench: Workbench, folder: Path, only: Collection[str] = ()) -> PlanOutcome:
+def missing_cells(workbench: Workbench, folder: Path, only: Collection[str] = ()) -> list[Cell]:
+    """Return the cells that `run_cells` would run.
+
+    Raises ReproductionError if `folder` holds a damaged cell, or one made with other settings, photographs
+    or weights.
+    """
+    store, lacking = ResultStore(folder / "cells"), baselines_problem()
+    cells = workbench.plan.cells
+    done = {cell for cell in cells if store.get(cell, workbench.made_with(cell)) is not None}
+    return [
+        cell
+        for cell in chosen(cells, only)
+        if cell not in done and not _unavailable(workbench, cell, lacking)
+    ]
+
+
+def run_cells(
+    workbench: Workbench,
+    folder: Path,
+    only: Collection[str] = (),
+    work: Mapping[Cell, float] | None = None,
+) -> PlanOutcome:
     """Run the cells of the plan that `folder` lacks, or of these the ones named in `only`.
 
     Writes `cells/CELL.json` after each cell. A failed cell does not stop the others; without the extra
-    `[baselines]` only FEDD's cells are run. Raises ReproductionError if `folder` holds cells made with
-    other settings, photographs or weights.
+    `[baselines]` only FEDD's cells are run. `work` are the operations of the cells, for the remaining time.
+    Raises ReproductionError if `folder` holds cells made with other settings, photographs or weights, or
+    can't be created.
     """
     cells = workbench.plan.cells
     requested = set(chosen(cells, only))
     store = ResultStore(folder / "cells")
     # All are read before any is run: a refusal comes at once, not after hours.
     found = {cell: store.get(cell, workbench.made_with(cell)) for cell in cells}
+    store.prepare()
     lacking = baselines_problem()
     outcome = PlanOutcome(
         [result for result in found.values() if result is not None], [], {}, {}, {}
     )
+    clock = _Clock(work or {})
     for number, cell in enumerate(cells, 1):
         position = number, len(cells), cell
         if found[cell] is not None:
             logger.info("%d of %d: %s: done before", *position)
         elif cell not in requested:
             outcome.left_out[cell] = "not requested (--only)"
-        elif reason := (lacking if cell.model != FEDD else "") or workbench.plan.lacking(cell):
+        elif reason := _unavailable(workbench, cell, lacking):
             outcome.unavailable[cell] = reason
         else:
-            logger.info("%d of %d: %s: running", *position)
+            logger.info("%d of %d: %s: running%s", *position, clock.left())
             try:
                 result = workbench.run(cell)
             except FeddError as error:
@@ -253,4 +279,28 @@ def run_cells(workbench: Workbench, folder: Path, only: Collection[str] = ()) ->
             store.put(result, workbench.made_with(cell))
             outcome.done.append(result)
             outcome.ran.append(cell)
+            clock.done(cell)
     return outcome
+
+
+def _unavailable(workbench: Workbench, cell: Cell, lacking: str) -> str:
+    """Return why a cell can't be run here, or ""; `lacking` is what the baselines lack."""
+    return (lacking if cell.model != FEDD else "") or workbench.plan.lacking(cell)
+
+
+class _Clock:
+    """Estimates how long the cells that are left will take, from the operations of those done."""
+
+    def __init__(self, work: Mapping[Cell, float]) -> None:
+        self._work, self._start = dict(work), time.monotonic()
+        self._done = 0.0
+
+    def done(self, cell: Cell) -> None:
+        self._done += self._work.pop(cell, 0.0)
+
+    def left(self) -> str:
+        """Return a clause for the log; empty before the first cell is done."""
+        if not self._done:
+            return ""
+        seconds = (time.monotonic() - self._start) * sum(self._work.values()) / self._done
+        return f", about {duration(seconds)} left"

@@ -1,4 +1,4 @@
-"""Figures of a reproduction: 4, 5 and 7 of the paper, ROC curves, F1 by tone, costs.
+"""Figures of a reproduction: those of the paper and its supplement, F1 by tone, costs.
 
 Ours are filled marks with 95 % intervals; the paper's are hollow marks.
 """
@@ -11,30 +11,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from annotation_protocol import load_protocol
-from fedd.dataset import ALL, resized_mask
-from fedd.figures import (
-    INK,
-    LINE,
-    MUTED,
-    PAPER,
-    SERIES,
-    ContactSheet,
-    draw_contact_sheet,
-    new_figure,
-    save,
-)
+from fedd.dataset import ALL, DatasetImage
+from fedd.figures import INK, LINE, MUTED, PAPER, SERIES, new_figure, save
 from fedd.malignancy.classifier import DISCLAIMER
 from fedd.malignancy.discrimination import roc_curve
 from fedd.paper import results as paper_results
 from fedd.reproduce.cells import Workbench
-from fedd.reproduce.plan import CLASSIFICATION, DEEPDERM, FEDD, SEGMENTATION, Cell, Plan
+from fedd.reproduce.figure1 import draw_figure1
+from fedd.reproduce.figure6 import FOLDER as ABLATION
+from fedd.reproduce.pictures import draw_figure5, write_supplement1
+from fedd.reproduce.plan import CLASSIFICATION, DEEPDERM, FEDD, SEGMENTATION, Cell, Plan, Task
 from fedd.reproduce.results import Result
 from fedd.reproduce.scores import Key, ModelScore, by_key, truth_and_probabilities
-from fedd.reproduce.split import ImageSet
-from fedd.reproduce.table import GROUP_LABELS, GROUPS
+from fedd.reproduce.split import ImageSet, PaperSplit
+from fedd.reproduce.supplement2 import (
+    dermatologists_handle,
+    draw_supplement2,
+    mark_dermatologists,
+)
+from fedd.reproduce.table import GROUP_LABELS, GROUPS, called
 
 #: The models' colours in all figures.
 COLOURS = {
@@ -46,9 +42,6 @@ COLOURS = {
     "MobileNetV2": SERIES[3],
     DEEPDERM: INK,
 }
-
-#: Opacity of a mask over the photograph.
-_OPACITY = 0.55
 
 #: The scale from 0 to 1, with room for a mark at either end.
 _UNIT_SCALE = (-0.03, 1.03)
@@ -63,69 +56,150 @@ def draw_all(
     known, plan = by_key(found), workbench.plan
     tasks = {result.cell.task for result in results}
     marks = "Ours, with 95 % intervals." if plan.small else _MARKS
-    made: list[tuple[str, Any, str]] = []
+    figure1 = draw_figure1(_photographs(workbench.split), GROUP_LABELS, paper=not plan.small)
+    made: list[tuple[str, Any, str]] = [("figure1.png", figure1, _FIGURE1)]
     if SEGMENTATION in tasks:
         made.append(("figure4.png", _figure4(known, plan), f"{_FIGURE4} {marks}"))
-        made.append(("figure5.png", _figure5(known, workbench), _FIGURE5))
+        next_best = _next_best(known, plan)
+        chosen = _NEXT_BEST.format(next_best) if next_best else ""
+        made.append(("figure5.png", draw_figure5(workbench, next_best), f"{_FIGURE5} {chosen}"))
     if CLASSIFICATION in tasks:
-        made.append(("figure7.png", _figure7(known, plan), f"{_FIGURE7} {marks} {_RESEARCH}"))
-        made.append(("roc.png", _roc(results, workbench), f"{_ROC} {_RESEARCH}"))
-        made.append(("f1.png", _f1(known, plan), f"{_F1} {marks} {_RESEARCH}"))
+        made += [
+            ("figure7.png", _figure7(known, plan), f"{_FIGURE7} {marks} {_RESEARCH}"),
+            ("figure7-by-tone.png", _figure7_by_tone(known, plan), f"{_BY_TONE} {_RESEARCH}"),
+            ("roc.png", _roc(results, workbench), f"{_ROC} {_RESEARCH}"),
+            ("supplement2.png", draw_supplement2(results, workbench), f"{_SUPPLEMENT2} {_RESEARCH}"),
+            ("f1.png", _f1(known, plan), f"{_F1} {marks} {_RESEARCH}"),
+        ]  # fmt: skip
     if results:
         made.append(("costs.png", _costs(results, plan), _COSTS))
     for name, figure, _ in made:
         save(figure, folder / name)
-    return [(folder / name, caption) for name, _, caption in made] + [
-        (path, _FIGURE6) for path in _heat_maps(folder, plan)
-    ]
+    written = [(folder / name, caption) for name, _, caption in made]
+    written += [(path, _caption6(path)) for path in _heat_maps(folder, plan)]
+    supplement1 = folder / "supplement1.png"
+    if not supplement1.exists():
+        write_supplement1(workbench, supplement1)
+    return sorted([*written, (supplement1, _SUPPLEMENT1)], key=lambda each: _place(each[0]))
 
 
+_FIGURE1 = "The paper's figure 1: photographs by tone, and malignant ones by diagnosis. Bars: in your folder."
 _FIGURE4 = (
     "The paper's figure 4: IoU on the test by share of the training data. Above, the mean over the "
     "classes; below, the lesion."
 )
-_FIGURE5 = "The paper's figure 5: photographs, true masks and those of FEDD and the best baseline."
-_FIGURE6 = (
-    "The paper's figure 6: performance of each block at each timestep, on a split of the training "
-    "photographs; the test is not used."
+_FIGURE5 = (
+    "The paper's figure 5: photographs of each tone with their true masks, and the predicted ones of each "
+    "fraction, first seed."
 )
-_FIGURE7 = "The paper's figure 7: ROC-AUC by share of the training data."
-_ROC = "ROC curves by share of the data, first seed."
-_F1 = "F1 by tone at the threshold of Youden's J of the test, as in the paper."
+_NEXT_BEST = (
+    "{} has the highest mean IoU on the validation split of all but FEDD, at the largest fraction."
+)
+_FIGURE6 = (
+    "The paper's figure 6: {} of each block at each timestep, {}. Bold: the block that was best in the "
+    "paper. The best block is derived on the validation split."
+)
+_FIGURE7 = (
+    "The paper's figure 7, accuracy and ROC-AUC by share of the training data: above, on the balanced test "
+    "that it shows; below, on all remaining photographs."
+)
+_BY_TONE = "The same on all remaining photographs, by tone. Ours, with 95 % intervals."
+_ROC = "ROC curves on the balanced test by share of the data, first seed."
+_SUPPLEMENT1 = (
+    "The supplement's figure 1: activations of the blocks at t = 100 (above, mean over the channels) and "
+    "their K-means clusters, K = 3 (below)."
+)
+_SUPPLEMENT2 = "The supplement's figure 2: ROC curves on the balanced test, first seed."
+_F1 = "Supplementary table 2: F1 by tone at the threshold of Youden's J of the test."
 _COSTS = "Seconds and peak memory of a cell; each dot is one."
 _MARKS = "Filled: ours with 95 % intervals. Hollow: the paper's."
 _RESEARCH = f"Output of the classifiers is {DISCLAIMER}."
 
+#: Figures in the order of the page; the heat maps are between figures 5 and 7.
+_ORDER = ("figure1", "figure4", "figure5", "figure6", "figure7", "roc", "supplement", "f1", "costs")
+
+
+def _place(path: Path) -> tuple[int, str]:
+    return next(n for n, name in enumerate(_ORDER) if path.stem.startswith(name)), path.stem
+
+
+def _photographs(split: PaperSplit) -> list[DatasetImage]:
+    """Return the photographs of all parts of the split, each once."""
+    parts = (*split.learned.values(), *split.sets.values())
+    return list({item.path: item for part in parts for item in part}.values())
+
 
 def _heat_maps(folder: Path, plan: Plan) -> list[Path]:
     """Return the heat maps of an ablation, if one was run; those by tone not in a small plan."""
-    found = sorted((folder / "ablation").glob("figure6-*.png"), key=lambda path: path.stem)
+    found = sorted((folder / ABLATION).glob("figure6-*.png"), key=lambda path: path.stem)
     return [path for path in found if not (plan.small and path.stem.endswith("by-tone"))]
+
+
+def _caption6(path: Path) -> str:
+    what = "ROC-AUC" if "roc-auc" in path.stem else "accuracy at probability 0.5"
+    if SEGMENTATION in path.stem:
+        what = "IoU of the lesion"
+    where = "on the balanced test, as in the paper" if path.stem.endswith("-test") else "on the validation split"  # fmt: skip
+    return _FIGURE6.format(what, where)
 
 
 def _figure4(known: Scores, plan: Plan) -> Any:
     rows = (("miou", "mean IoU of the classes"), ("lesion_iou", "IoU of the lesion"))
     figure, axes = new_figure(13, 6.6, 2, len(GROUPS), sharex=True, sharey="row")
-    for row, (name, called) in enumerate(rows):
+    for row, (name, label) in enumerate(rows):
         for column, tone in enumerate(GROUPS):
             _by_fraction(axes[row, column], known, plan, ImageSet.SEGMENTATION_TEST, name, tone)
-        axes[row, 0].set_ylabel(called, color=MUTED, fontsize=9)
+        axes[row, 0].set_ylabel(label, color=MUTED, fontsize=9)
         axes[row, 0].set_ylim(*_UNIT_SCALE)
     _finish(figure, axes, known, plan, ImageSet.SEGMENTATION_TEST, "miou")
     return figure
 
 
+#: The columns of figure 7: metric and label.
+_COLUMNS7 = (
+    ("accuracy", "accuracy at 0.5"),
+    ("accuracy_youden", "accuracy at Youden's J of the test"),
+    ("roc_auc", "ROC-AUC of malignant"),
+)
+
+
 def _figure7(known: Scores, plan: Plan) -> Any:
-    figure, axes = new_figure(13, 3.9, 1, len(GROUPS), sharex=True, sharey="row")
-    for axis, tone in zip(axes[0], GROUPS, strict=True):
-        _by_fraction(axis, known, plan, ImageSet.BALANCED, "roc_auc", tone)
-        axis.axhline(0.5, color=LINE, linewidth=1, zorder=0)
-    axes[0, 0].set_ylim(*_UNIT_SCALE)
-    axes[0, 0].set_ylabel("ROC-AUC of malignant", color=MUTED, fontsize=9)
+    """Draw accuracy and ROC-AUC on the two tests."""
+    tests = (ImageSet.BALANCED, ImageSet.REMAINING)
+    figure, axes = new_figure(
+        13, 7.2, len(tests), len(_COLUMNS7), sharex=True, sharey="row", gridspec_kw={"hspace": 0.28}
+    )
+    for row, test in enumerate(tests):
+        for column, (metric, label) in enumerate(_COLUMNS7):
+            axis = axes[row, column]
+            _by_fraction(axis, known, plan, test, metric, ALL)
+            axis.set_title(label, loc="left", fontsize=10, color=INK)
+            if metric == "roc_auc":
+                axis.axhline(0.5, color=LINE, linewidth=1.4, zorder=0)
+            axis.set_ylim(*_UNIT_SCALE)
+            axis.tick_params(labelbottom=True)
+        n = _count(known, test, ALL, "accuracy")
+        axes[row, 0].set_ylabel(called(test, n), color=INK, fontsize=10)
     if not plan.small:
         doctors = paper_results()["dermatologists_roc_auc"]
-        axes[0, 0].axhline(doctors, color=MUTED, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
-    _finish(figure, axes, known, plan, ImageSet.BALANCED, "roc_auc")
+        axes[0, -1].axhline(doctors, color=MUTED, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
+    for axis in axes[-1]:
+        axis.set_xlabel("share of the training data", color=MUTED, fontsize=9)
+    _legend(
+        figure, _measured(known, plan, CLASSIFICATION), paper=not plan.small, doctors=not plan.small
+    )
+    return figure
+
+
+def _figure7_by_tone(known: Scores, plan: Plan) -> Any:
+    rows = (("accuracy", "accuracy at 0.5"), ("roc_auc", "ROC-AUC of malignant"))
+    figure, axes = new_figure(13, 6.6, len(rows), len(GROUPS), sharex=True, sharey="row")
+    for row, (metric, label) in enumerate(rows):
+        for column, tone in enumerate(GROUPS):
+            _by_fraction(axes[row, column], known, plan, ImageSet.REMAINING, metric, tone)
+        axes[row, 0].set_ylabel(label, color=MUTED, fontsize=9)
+        axes[row, 0].set_ylim(*_UNIT_SCALE)
+    _finish(figure, axes, known, plan, ImageSet.REMAINING, "accuracy")
     return figure
 
 
@@ -141,9 +215,10 @@ def _by_fraction(
         ours = [known.get((measured_on, model, f, tone, metric)) for f in plan.fractions]
         theirs = [s.paper if s else None for s in ours]
         at = np.arange(len(plan.fractions)) + shift
-        axis.plot(
-            at, _numbers(theirs), color=colour, linewidth=0.8, linestyle=(0, (2, 2)), zorder=2
-        )
+        if model == FEDD:  # lines for all would hide one another
+            axis.plot(
+                at, _numbers(theirs), color=colour, linewidth=1, linestyle=(0, (2, 2)), zorder=2
+            )
         axis.plot(
             at, _numbers(theirs), "o", markersize=4.5, markerfacecolor=PAPER, markeredgecolor=colour,
             zorder=3,
@@ -223,12 +298,15 @@ def _roc(results: Sequence[Result], workbench: Workbench) -> Any:
                 linewidth=2.4 if bold else 1.2, zorder=6 if bold else 5,
             )  # fmt: skip
             counts = f"n = {len(truth)}, {int(truth.sum())} malignant"
+        if not plan.small:
+            mark_dermatologists(axis)
         axis.set_title(f"{fraction} % of the data", loc="left", fontsize=10, color=INK, pad=18)
         _under_title(axis, counts)
         axis.set_xlabel("false positive rate", color=MUTED, fontsize=9)
     axes[0, 0].set_ylabel("true positive rate", color=MUTED, fontsize=9)
     models = {r.cell.model for r in results if r.cell.task == CLASSIFICATION}
-    _legend(figure, [m for m in plan.classified if m in models], paper=False, rise=0.5)
+    shown = [m for m in plan.classified if m in models]
+    _legend(figure, shown, paper=False, rise=0.5, point=not plan.small)
     return figure
 
 
@@ -242,9 +320,9 @@ def _costs(results: Sequence[Result], plan: Plan) -> Any:
         values = result.cost.seconds, result.cost.peak_rss / 1e9
         for axis, value in zip(axes[0], values, strict=True):
             axis.plot(value, row, "o", color=COLOURS[cell.model], markersize=5, alpha=0.8)
-    for axis, called in zip(axes[0], ("seconds of a cell", "peak memory, GB"), strict=True):
+    for axis, label in zip(axes[0], ("seconds of a cell", "peak memory, GB"), strict=True):
         axis.grid(axis="x", color=LINE, linewidth=0.8)
-        axis.set_xlabel(called, color=MUTED, fontsize=9)
+        axis.set_xlabel(label, color=MUTED, fontsize=9)
     axes[0, 0].set_xscale("log")
     axes[0, 0].xaxis.set_major_formatter("{x:g}")
     axes[0, 0].tick_params(which="minor", length=0, labelbottom=False)
@@ -255,42 +333,7 @@ def _costs(results: Sequence[Result], plan: Plan) -> Any:
     return figure
 
 
-def _figure5(known: Scores, workbench: Workbench) -> Any:
-    plan = workbench.plan
-    ends = list(dict.fromkeys((min(plan.fractions), max(plan.fractions))))
-    columns = [(FEDD, f) for f in ends]
-    if (best := _best_baseline(known, plan)) is not None:
-        columns += [(best, f) for f in ends]
-    items = workbench.shown()
-    pictures = []
-    for item in items:
-        photograph = item.photograph()
-        truth = item.class_ids(len(load_protocol().classes))
-        row = [photograph, _overlaid(photograph, truth)]
-        for model, fraction in columns:
-            path = workbench.mask_path(Cell(SEGMENTATION, model, fraction, plan.seeds[0]), item)
-            row.append(
-                _overlaid(photograph, np.array(Image.open(path)))
-                if path.is_file()
-                else _blank(photograph)
-            )
-        pictures.append(row)
-    groups = [("", 2)] + [(m, len(ends)) for m in dict.fromkeys(m for m, _ in columns)]
-    protocol = load_protocol()
-    return draw_contact_sheet(
-        ContactSheet(
-            pictures=pictures,
-            rows=[f"{item.tone}  {item.stem}" for item in items],
-            columns=["photograph", "truth", *(f"{f} % of the data" for _, f in columns)],
-            groups=groups,
-            title="",
-            note="",
-            key=[(c.colour, c.name) for c in protocol.classes],
-        )
-    )
-
-
-def _best_baseline(known: Scores, plan: Plan) -> str | None:
+def _next_best(known: Scores, plan: Plan) -> str | None:
     """Return the model other than FEDD with the highest mean IoU on validation, at the largest fraction."""
     most = max(plan.fractions)
     found = {
@@ -304,18 +347,6 @@ def _best_baseline(known: Scores, plan: Plan) -> str | None:
     return max(found, key=lambda model: found[model]) if found else None
 
 
-def _overlaid(photograph: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    colours = np.full((256, 3), 255)  # a pixel of unknown class is white
-    palette = load_protocol().palette()
-    colours[: len(palette)] = palette
-    full = resized_mask(mask, photograph.shape[:2])
-    return np.asarray((1 - _OPACITY) * photograph + _OPACITY * colours[full], np.uint8)
-
-
-def _blank(photograph: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.full_like(photograph, 255)
-
-
 def _finish(
     figure: Any, axes: Any, known: Scores, plan: Plan, measured_on: ImageSet, name: str
 ) -> None:
@@ -324,9 +355,13 @@ def _finish(
         axis.set_title(_title(known, measured_on, tone, name), loc="left", fontsize=10, color=INK)
     for axis in axes[-1]:
         axis.set_xlabel("share of the training data", color=MUTED, fontsize=9)
-    task = measured_on.task
-    models = [m for m in plan.models[task] if any(key[:2] == (measured_on, m) for key in known)]
-    _legend(figure, models, paper=not plan.small, doctors=task == CLASSIFICATION and not plan.small)
+    paper = any(s.paper is not None for key, s in known.items() if key[0] == measured_on)
+    _legend(figure, _measured(known, plan, measured_on.task), paper=paper)
+
+
+def _measured(known: Scores, plan: Plan, task: Task) -> list[str]:
+    """Return the models of a task that have scores."""
+    return [m for m in plan.models[task] if any(k[0].task == task and k[1] == m for k in known)]
 
 
 def _title(known: Scores, measured_on: ImageSet, tone: str, name: str) -> str:
@@ -347,7 +382,13 @@ def _under_title(axis: Any, text: str) -> None:
 
 
 def _legend(
-    figure: Any, models: Sequence[str], *, paper: bool, doctors: bool = False, rise: float = 0.3
+    figure: Any,
+    models: Sequence[str],
+    *,
+    paper: bool,
+    doctors: bool = False,
+    point: bool = False,
+    rise: float = 0.3,
 ) -> None:
     """Draw the legend of the models, `rise` inches above the axes."""
     from matplotlib.lines import Line2D
@@ -367,6 +408,8 @@ def _legend(
         handles.append(
             Line2D([], [], color=MUTED, linestyle=(0, (1, 2)), label="dermatologists, in the paper")
         )
+    if point:
+        handles.append(dermatologists_handle())
     above = figure.subplotpars.top + rise / figure.get_size_inches()[1]
     figure.legend(
         handles=handles, ncols=len(handles), loc="lower left", bbox_to_anchor=(0.115, above),

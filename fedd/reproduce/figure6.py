@@ -13,6 +13,7 @@ from fedd.explore.ablation import TASKS, Ablation, Grid, default_blocks
 from fedd.explore.cells import TEST, VALIDATION, AblationSettings, AblationSplit
 from fedd.malignancy.classifier import PAPER_BLOCKS
 from fedd.reproduce.cells import Workbench
+from fedd.reproduce.plan import CLASSIFICATION, SEGMENTATION
 from fedd.reproduce.split import ImageSet
 
 #: The paper's best blocks by fraction in percent: 30 photographs are 5 %.
@@ -29,18 +30,17 @@ def ablation_of(workbench: Workbench, folder: Path) -> Ablation:
     """
     plan, split, backbone = workbench.plan, workbench.split, workbench.backbone
     largest = max(plan.fractions)
-    test = split.sets[ImageSet.BALANCED]
-    validation = {task: split.validation(task) for task in TASKS}
+    masked, diagnosed = split.validation(SEGMENTATION), split.validation(CLASSIFICATION)
     parts = AblationSplit(
         learned={
-            "segmentation": {largest: split.learned[largest]},
-            "classification": {f: split.learned[f] for f in plan.fractions},
+            SEGMENTATION: {largest: split.learned[largest]},
+            CLASSIFICATION: {f: split.learned[f] for f in plan.fractions},
         },
         measured={
-            "segmentation": {VALIDATION: validation["segmentation"]},
-            "classification": {VALIDATION: validation["classification"], TEST: test},
+            SEGMENTATION: {VALIDATION: masked},
+            CLASSIFICATION: {VALIDATION: diagnosed, TEST: split.sets[ImageSet.BALANCED]},
         },
-        stopping=validation,
+        stopping={SEGMENTATION: masked, CLASSIFICATION: diagnosed},
     )
     settings = AblationSettings(
         replace(plan.ablation, seed=plan.seeds[0]),

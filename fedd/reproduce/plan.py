@@ -27,6 +27,9 @@ SEGMENTATION: Task = "segmentation"
 CLASSIFICATION: Task = "classification"
 TASKS: tuple[Task, ...] = (SEGMENTATION, CLASSIFICATION)
 
+#: The name of the ablation, the paper's figure 6.
+FIGURE6 = "figure6"
+
 FEDD = "FEDD"
 DEEPDERM = "DeepDerm"
 
@@ -212,21 +215,32 @@ def paper_plan(
 
 
 def chosen(cells: Sequence[Cell], only: Collection[str]) -> list[Cell]:
-    """Return the cells of the tasks and models in `only`, case-insensitive; all if it is empty."""
-    wanted = {name.lower() for name in only}
+    """Return the cells of the tasks and models in `only`, case-insensitive; all if it is empty.
+
+    `figure6` names no cell. Raises ReproductionError for another name.
+    """
+    named = {name.lower() for name in only}
+    wanted = named - {FIGURE6}
     tasks = {task.lower() for task in TASKS}
     models = {cell.model.lower() for cell in cells}
     if unknown := sorted(wanted - tasks - models):
-        known = ", ".join(dict.fromkeys((*TASKS, *(cell.model for cell in cells))))
+        known = ", ".join(dict.fromkeys((*TASKS, FIGURE6, *(cell.model for cell in cells))))
         raise ReproductionError(
             f"no task or model is called {unknown[0]}: expected some of {known}"
         )
+    if named and not wanted:
+        return []
     return [
         cell
         for cell in cells
         if cell.task in ((wanted & tasks) or tasks)
         and cell.model.lower() in ((wanted & models) or models)
     ]
+
+
+def with_figure6(only: Collection[str]) -> bool:
+    """Whether the names ask for figure 6: it is part of everything."""
+    return not only or FIGURE6 in {name.lower() for name in only}
 
 
 def settings_as_json(

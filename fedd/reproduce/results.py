@@ -71,11 +71,14 @@ class ResultStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def prepare(self) -> None:
+        """Create the folder; raises ReproductionError if that fails."""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ReproductionError(
-                f"the folder {folder} can't be created: {error.strerror}"
+                f"the folder {self.folder} can't be created: {error.strerror}"
             ) from error
 
     def get(self, cell: Cell, made_with: Mapping[str, Any]) -> Result | None:
@@ -93,6 +96,10 @@ class ResultStore:
                 )
         except FileNotFoundError:
             return None
+        except NotADirectoryError as error:
+            raise ReproductionError(
+                f"{self.folder} is no folder: give a folder as --out"
+            ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             what = error.strerror if isinstance(error, OSError) else "it is damaged"
             raise ReproductionError(
