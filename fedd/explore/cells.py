@@ -23,7 +23,11 @@ from fedd.dataset import DatasetImage, resized_mask, rows_by_tone
 from fedd.explore.state import CellMetric
 from fedd.features import Prepared
 from fedd.malignancy.classifier import ClassifierSettings, Examples, train_classifier
-from fedd.malignancy.discrimination import DiscriminationResult, discrimination_by_tone
+from fedd.malignancy.discrimination import (
+    ABOVE_HALF,
+    DiscriminationResult,
+    discrimination_by_tone,
+)
 from fedd.malignancy.pooling import pooled
 from fedd.network.halving import completed
 from fedd.probes.prediction import predict_batch
@@ -94,9 +98,6 @@ _METRICS: dict[Task, tuple[str, ...]] = {
     "segmentation": ("iou_mean", "iou_pooled", "dice_mean"),
     "classification": ("roc_auc", "f1", "accuracy"),
 }
-
-#: What a probability of malignancy is compared with for `accuracy`.
-HALF = 0.5
 
 #: The fraction that is all training photographs, in percent.
 WHOLE = 100
@@ -304,19 +305,17 @@ class Cells:
         for part, items in self._parts.measured["classification"].items():
             of_part = _pooled_examples(items, features)
             probabilities = classifier.probabilities(of_part.features)
-            at, at_half = (
-                discrimination_by_tone(
-                    of_part.malignant,
-                    probabilities,
-                    [item.patient for item in items],
-                    [item.tone for item in items],
-                    threshold,
-                )
-                for threshold in (classifier.threshold, HALF)
+            by_tone = discrimination_by_tone(
+                of_part.malignant,
+                probabilities,
+                [item.patient for item in items],
+                [item.tone for item in items],
+                classifier.threshold,
+                ABOVE_HALF,
             )
-            for tone, found in at.items():
+            for tone, found in by_tone.items():
                 place = Place("classification", *training, timestep, part, tone)
-                metrics += _cell_metrics(place, replace(found, accuracy=at_half[tone].accuracy))
+                metrics += _cell_metrics(place, found)
         return metrics
 
     def _classified(

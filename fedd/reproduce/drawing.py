@@ -110,7 +110,10 @@ _SUPPLEMENT1 = (
     "their K-means clusters, K = 3 (below)."
 )
 _SUPPLEMENT2 = "The supplement's figure 2: ROC curves on the balanced test, first seed."
-_F1 = "Supplementary table 2: F1 by tone at the threshold of Youden's J of the test."
+_F1 = (
+    "Supplementary table 2: F1 by tone at the threshold of Youden's J of the test. The photographs of one "
+    "tone are too few for an interval."
+)
 _COSTS = "Seconds and peak memory of a cell; each dot is one."
 _MARKS = "Filled: ours with 95 % intervals. Hollow: the paper's."
 _RESEARCH = f"Output of the classifiers is {DISCLAIMER}."

@@ -16,6 +16,7 @@ from fedd.malignancy.classifier import DISCLAIMER
 from fedd.paper import results as paper_results
 from fedd.reproduce.cells import PlanOutcome, Workbench
 from fedd.reproduce.drawing import draw_all
+from fedd.reproduce.figure6 import best_block_table
 from fedd.reproduce.improvement import improvements
 from fedd.reproduce.plan import CLASSIFICATION, Cell
 from fedd.reproduce.scores import scores
@@ -63,6 +64,8 @@ def write_report(workbench: Workbench, outcome: PlanOutcome, folder: Path) -> Pa
     found = scores(outcome.done, workbench.split, workbench.plan)
     gained = improvements(outcome.done, found, workbench.split, workbench.plan)
     made = tables(found, gained, outcome.done, workbench.plan)
+    if (best := best_block_table(folder, workbench.plan)) is not None:
+        made.append(best)
     introduction = _introduction(workbench, outcome.missing)
     figures = [
         (path.relative_to(folder).as_posix(), caption)

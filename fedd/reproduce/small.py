@@ -25,10 +25,11 @@ from fedd.reproduce.plan import Plan, Starts
 from fedd.segment import SMALL
 
 #: Phantoms of each tone: in the fractions, the validation split and the test, and without a mask.
-LEARNED, VALIDATED, TESTED, UNMASKED = {5: 2, 10: 4, 15: 6, 20: 8}, 2, 6, 4
+LEARNED, VALIDATED, TESTED, UNMASKED = {5: 2, 10: 4, 15: 6, 20: 8}, 2, 6, 12
 
-#: Phantoms of each tone in the validation and the balanced test of classification.
-DIAGNOSED = 4
+#: Phantoms of each tone in the validation and the balanced test of classification: enough of each class for
+#: intervals.
+DIAGNOSED = 8
 
 #: Width and height of a phantom in pixels.
 SIZE = 128

@@ -179,31 +179,124 @@ def test_paper_plan__on_a_folder_of_the_papers_layout(
 
 
 @pytest.mark.training
-def test_small__the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer models, fractions and phantoms than `--small` has, the same way through."""
+def test_small__every_cell_and_figure_6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All 52 cells, each on fewer and smaller phantoms and for fewer steps than `--small` has."""
     pytest.importorskip("segmentation_models_pytorch", reason="needs ddiseg[baselines]")
-    monkeypatch.setattr(small, "LEARNED", {5: 2, 20: 7})
-    monkeypatch.setattr(small, "TESTED", 4)
-    smaller = replace(
-        small_plan(),
-        fractions=(5, 20),
-        segmenters=("FEDD", "MobileNetV2"),
-        classified=("FEDD", "MobileNetV2"),
+    monkeypatch.setattr(small, "LEARNED", {5: 2, 10: 3, 15: 4, 20: 5})
+    monkeypatch.setattr(small, "TESTED", 2)
+    monkeypatch.setattr(small, "UNMASKED", 6)
+    monkeypatch.setattr(small, "DIAGNOSED", 4)
+    monkeypatch.setattr(small, "SIZE", 64)
+    usual = small_plan()
+    probes = replace(usual.probes, members=2, views=0, steps=20, grid=32)
+    plan = replace(
+        usual,
+        probes=probes,
+        ablation=replace(probes, members=1),
+        timesteps=(0,),
+        unet=replace(usual.unet, image_size=32, epochs=1),
     )
-    probes = replace(smaller.probes, members=2, views=0, steps=20, grid=32)
-    smaller = replace(smaller, probes=probes, ablation=replace(probes, members=1), timesteps=(0,))
-    monkeypatch.setattr("fedd.reproduce.small_plan", lambda *_: smaller)
+    monkeypatch.setattr("fedd.reproduce.small_plan", lambda *_: plan)
     done = fedd("reproduce", "--small", "--out", tmp_path)
     assert done.exit_code == 0, done.output
-    assert "8 of 8 cells done, 8 in this run" in done.output
+    assert "52 of 52 cells done, 52 in this run" in done.output
     assert "Nothing here can be compared with the paper" in (tmp_path / "table.md").read_text()
-    for name in ("figure4", "figure5", "figure7", "roc", "f1", "costs"):
-        assert (tmp_path / f"{name}.png").stat().st_size > 5000
-    for task in ("segmentation", "classification"):
-        assert (tmp_path / "ablation" / f"figure6-{task}.png").stat().st_size > 5000
-        assert f"ablation/figure6-{task}.png" in (tmp_path / "index.html").read_text()
+    assert "Figure 6: the best block of each fraction" in (tmp_path / "table.md").read_text()
+    page = (tmp_path / "index.html").read_text()
+    for name in (
+        "figure1", "figure4", "figure5", "figure7", "figure7-by-tone", "roc", "supplement1",
+        "supplement2", "f1", "costs", "ablation/figure6-segmentation",
+        "ablation/figure6-classification", "ablation/figure6-classification-test",
+    ):  # fmt: skip
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000, name
+        assert f'src="{name}.png"' in page
     again = fedd("reproduce", "--small", "--out", tmp_path)
-    assert "8 of 8 cells done, 0 in this run" in again.output
+    assert "52 of 52 cells done, 0 in this run" in again.output
+    assert "Nothing is left to compute." in again.stderr
+    (tmp_path / "cells" / "segmentation-VGG16-05-seed0.json").write_text("{")
+    damaged = fedd("reproduce", "--small", "--out", tmp_path)
+    assert damaged.exit_code == 1
+    assert "segmentation-VGG16-05-seed0.json can't be read as a cell's result" in damaged.stderr
+    assert "delete it to run the cell again" in damaged.stderr
+
+
+@pytest.mark.training
+def test_plan__says_the_cost_and_writes_nothing(ddi: Path, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = _paper_run(ddi, weights, out, "--plan", "--only", "FEDD", "--only", "figure6")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0] == "To be computed:"
+    assert [line.split("  ")[1].split(",")[0] for line in lines[1:4]] == [
+        "FEDD",
+        "FEDD",
+        "figure 6",
+    ]
+    assert "at 21 timesteps" in lines[3]
+    assert "of one timed batch" in lines[4]
+    assert "of activations are kept" in lines[5]
+    assert not out.exists()
+    unknown = _paper_run(ddi, weights, out, "--plan", "--only", "figure5")
+    assert "expected some of segmentation, classification, figure6, FEDD" in unknown.stderr
+
+
+@pytest.mark.training
+def test_figure6__alone(ddi: Path, weights: Path, tmp_path: Path) -> None:
+    """`--only figure6` runs no cell; the blocks of the paper's split are ranked."""
+    from fedd.explore.ablation import Ablation
+
+    made: list[Ablation] = []
+    run = Ablation.run
+
+    def few(self: Ablation, *arguments: Any) -> list[Path]:
+        object.__setattr__(self.grid, "timesteps", (0,))
+        object.__setattr__(self.grid, "blocks", (2,))
+        object.__setattr__(self.grid, "tasks", ("classification",))
+        made.append(self)
+        return run(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ablation, "run", few)
+        done = _paper_run(ddi, weights, tmp_path / "out", "--only", "figure6")
+    assert done.exit_code == 0, done.output
+    assert "0 of 52 cells done, 0 in this run" in done.output
+    (ablation,) = made
+    sizes = {f: len(items) for f, items in ablation.parts.learned["classification"].items()}
+    assert sizes == {5: 30, 10: 60, 15: 90, 20: 120}
+    assert {k: len(v) for k, v in ablation.parts.measured["classification"].items()} == {
+        "validation": 30, "test": 30,
+    }  # fmt: skip
+    assert len(ablation.parts.measured["segmentation"]["validation"]) == 15
+    assert "block 2, t = 0" in (tmp_path / "out" / "table.md").read_text()
+
+
+@pytest.mark.training
+def test_files__that_can_not_be_read_are_named_before_any_work(
+    ddi: Path, weights: Path, tmp_path: Path, wording: SnapshotAssertion
+) -> None:
+    folder = tmp_path / "ddi"
+    shutil.copytree(ddi, folder)
+    (folder / "photographs" / f"{STEMS[7]}.png").write_bytes(b"\x89PNG cut short")
+    np.save(folder / "masks" / f"{STEMS[8]}.npy", np.full((8, 8), 77))
+    np.save(folder / "masks" / "stranger.npy", np.full((8, 8), 4, np.int32))
+    words = ("--only", "FEDD", "--only", "segmentation", "--plan")
+    refused = _paper_run(folder, weights, tmp_path / "out", *words)
+    assert refused.exit_code == 1
+    assert refused.stderr.replace(str(folder), "<ddi>") == wording
+    partial = _paper_run(folder, weights, tmp_path / "out", *words, "--partial")
+    assert partial.exit_code == 0, partial.output
+    assert f"left out: {folder}" in partial.stderr.replace("\n", " ")
+    assert "To be computed:" in partial.stdout
+
+
+@pytest.mark.training
+def test_out__that_can_not_be_written(ddi: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for words in (("--only", "FEDD"), ("--only", "figure6")):
+        done = _paper_run(ddi, weights, tmp_path / "file" / "out", *words)
+        assert done.exit_code == 1
+        assert len(done.stderr.strip().splitlines()) < 9
+        assert "file/out" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.training
@@ -223,7 +316,7 @@ def test_figure6__missing_is_said_and_the_rest_stands(
     assert done.exit_code == 1
     assert "1 of 1 cells done" in done.stdout
     assert "figure 6 missing: the masks show only skin" in done.stderr
-    assert fedd("reproduce", "--small", "--no-ablate", "--out", tmp_path).exit_code == 0
+    assert fedd("reproduce", "--small", "--only", "FEDD", "--out", tmp_path).exit_code == 0
 
 
 @pytest.mark.training
@@ -237,7 +330,7 @@ def test_baselines_that_can_not_be_run__exit_1_unless_partial(
     )
     monkeypatch.setattr("fedd.reproduce.write_report", lambda *_: tmp_path / "index.html")
     monkeypatch.setattr("fedd.reproduce.cells.baselines_problem", lambda: "torchvision is broken")
-    words = ("--small", "--no-ablate", "--out", tmp_path)
+    words = ("--small", "--only", "classification", "--out", tmp_path)
     done = fedd("reproduce", *words)
     assert done.exit_code == 1
     assert "1 of 2 cells done" in done.stdout

@@ -66,4 +66,4 @@ def test_get__of_another_version(tmp_path: Path, refusal: Refusal) -> None:
 def test_results__folder_is_a_file(tmp_path: Path, refusal: Refusal) -> None:
     (tmp_path / "out").touch()
     with refusal(ReproductionError):
-        ResultStore(tmp_path / "out")
+        ResultStore(tmp_path / "out" / "cells").prepare()

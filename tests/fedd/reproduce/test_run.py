@@ -187,7 +187,7 @@ def test_run_cells__baselines(parts: PaperSplit, tiny: DiffusionUNet, tmp_path: 
     outcome = run_cells(bench, tmp_path)
     assert [(r.cell.task, len(r.confusions), len(r.probabilities)) for r in outcome.done] == [
         ("segmentation", 24, 0),
-        ("classification", 0, 36),
+        ("classification", 0, 60),
     ]
     assert all(sum(map(sum, c)) == 128 * 128 for c in outcome.done[0].confusions.values())
 
