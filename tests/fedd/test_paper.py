@@ -7,6 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedd.malignancy.discrimination import (
+    accuracy,
+    f1,
+    paper_threshold,
+    roc_auc,
+    youden_threshold,
+)
 from fedd.paper import published, published_improvement, results
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "fedd2023.json"
@@ -78,6 +85,45 @@ def test_roc_curves__accuracy_of_fedd_is_at_youdens_j(fraction: int) -> None:
     assert published("balanced-test", "accuracy_youden", "all", "FEDD", fraction) == pytest.approx(
         best, abs=0.005
     )
+
+
+def _images(model: str, fraction: int) -> tuple[np.ndarray, np.ndarray]:
+    """Truth and probabilities of 30 photographs with a published ROC curve."""
+    steps = np.diff(results()["roc_curves"][model][str(fraction)], axis=0)
+    truth, scores = [], []
+    score = 1.0
+    for benign, malignant in steps:
+        # A slope is a group of equal probabilities, a straight step images one after the other.
+        equal = bool(benign and malignant)
+        for row in [False] * benign + [True] * malignant:
+            score -= 0 if equal else 0.01
+            truth.append(row)
+            scores.append(score)
+        score -= 0.01
+    return np.array(truth), np.array(scores)
+
+
+@pytest.mark.parametrize(("model", "fraction"), CURVES)
+def test_roc_curves__our_rules_give_the_published_values(model: str, fraction: int) -> None:
+    truth, scores = _images(model, fraction)
+    assert (len(truth), truth.sum()) == (30, 15)
+    assert roc_auc(truth, scores) == pytest.approx(
+        published("balanced-test", "roc_auc", "all", model, fraction), abs=0.005
+    )
+    found = accuracy(truth, scores >= youden_threshold(truth, scores))
+    paper = published("balanced-test", "accuracy", "all", model, fraction)
+    if model == "FEDD":
+        assert found == pytest.approx(paper, abs=0.005)
+    else:
+        assert found > paper + 0.02, "its accuracies are at 0.5"
+
+
+def test_roc_curves__no_point_above_the_diagonal_calls_all_malignant() -> None:
+    truth, scores = _images("DeepDerm", 5)
+    found = f1(truth, scores >= paper_threshold(truth, scores))
+    for tone in ("I-II", "V-VI"):
+        paper = published("balanced-test", "f1", tone, "DeepDerm", 5)
+        assert found == pytest.approx(paper, abs=0.005)
 
 
 def test_roc_curves__f1_leaves_out_the_image_at_the_threshold() -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fedd.backbone import DiffusionUNet
-from fedd.reproduce import Cell, PaperSplit, PlanOutcome, Workbench, write_report
+from fedd.reproduce import Cell, ImageSet, PaperSplit, PlanOutcome, Workbench, write_report
 from fedd.reproduce.plan import Plan
 from fedd.reproduce.report import _introduction
 from fedd.reproduce.results import Cost, Result
@@ -214,6 +214,23 @@ def test_report__left_out_photographs_are_named(
         "**1 photographs of the paper's split are left out**" in (tmp_path / "table.md").read_text()
     )
     assert "000081" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.slow
+def test_report__what_classification_lacks_is_said(
+    parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path
+) -> None:
+    fewer = replace(
+        parts,
+        unlabelled=("000013", "000400"),
+        expected={**parts.expected, ImageSet.CLASSIFICATION_VALIDATION: 30},
+    )
+    write_report(Workbench(TINY_PLAN, fewer, tiny, tmp_path), _outcome(TINY_PLAN, parts), tmp_path)
+    text = (tmp_path / "table.md").read_text()
+    assert "**2 photographs of unknown malignancy are not tested on:** 000013, 000400." in text
+    assert (
+        "validated on 12 photographs of the 30 of a complete folder, 6 of which have a mask" in text
+    )
 
 
 def test_table__cells_are_escaped() -> None:
