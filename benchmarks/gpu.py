@@ -44,8 +44,9 @@ from benchmarks.gpu_passes import (
     prefix_rate,
     untuned,
 )
-from benchmarks.gpu_pipeline import MaskFolder, decoding_rate, store_masks
+from benchmarks.gpu_pipeline import MaskFolder, decoding_rate, flushed_write_seconds, store_masks
 from fedd.backbone import DiffusionUNet
+from fedd.network.devices import existing_device
 from fedd.network.throughput import flop_per_image, matrix_peak
 from fedd.network.unet import IMAGENET_256, UNetConfig, decoder_activations
 from fedd.probes.training import train_probes
@@ -99,11 +100,11 @@ def _print(line: str) -> None:
 
 def measure(device: str, sizes: Sizes | None = None, out: Callable[[str], object] = _print) -> bool:
     """Print the table; returns whether no stage failed."""
-    sizes = sizes or Sizes()
+    sizes, place = sizes or Sizes(), existing_device(device)
     table = Table(sizes.budget, out)
-    table.head(f"{machine(torch.device(device))}; random weights")
+    table.head(f"{machine(place)}; random weights")
     with table.folder() as folder, compiler_cache(folder / "compiled"):
-        _Stages(torch.device(device), sizes, table, folder).run()
+        _Stages(place, sizes, table, folder).run()
     return not table.failed
 
 
@@ -132,6 +133,7 @@ class _Stages:
         stage("images on the CPU to activations", 10, self._activations)
         stage(f"probes of {sizes.masks} masks", 30, self._training)
         stage("bfloat16 against float32", 20, self._agreement)
+        stage("disk", 2, self._disk)
         photographs: dict[tuple[int, int], list[Path]] = {}
         for size in sizes.photographs:
             stage(f"decoding, {_by(size)}", 15, partial(self._decoding, size, photographs))
@@ -262,6 +264,12 @@ class _Stages:
             f"{len(np.unique(exact))} classes predicted",
             f"{EQUAL:.1%}",
             equal.mean() >= EQUAL,
+        )
+
+    def _disk(self) -> None:
+        seconds = flushed_write_seconds(self.folder)
+        self.table.row(
+            "a small file written and flushed to the disk, alone", f"{1e3 * seconds:.2f} ms"
         )
 
     def _decoding(

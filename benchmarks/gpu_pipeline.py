@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from annotation_protocol import load_protocol
+from annotation_protocol.files import atomic_write
 from ddiseg.masks.files import decode_png, encode_png
 from ddiseg.masks.mask import Mask, mask_hash
 from ddiseg.workspace.mask_writer import MaskWriter
@@ -49,6 +51,16 @@ def decoding_rate(paths: Sequence[Path], size: int, threads: int, seconds: float
     with ThreadPoolExecutor(threads) as pool:
         done = sum(pool.map(work, range(threads)))
     return done / (time.perf_counter() - start)
+
+
+def flushed_write_seconds(folder: Path) -> float:
+    """Return the median seconds of writing a small file that is on the disk afterwards."""
+    seconds = []
+    for number in range(20):
+        start = time.perf_counter()
+        atomic_write(folder / f"flushed {number}", bytes(4096), sync_folder=False)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 class MaskFolder:

@@ -121,6 +121,7 @@ def test_command__needs_no_other_package_and_prints_every_row() -> None:
         "images on the CPU to floatN activations, bfloatN, batches of N",
         "N probes of N masks, bfloatN",
         "pixels of equal class in bfloatN and floatN, N phantoms",
+        "a small file written and flushed to the disk, alone",
         "JPEG of N x N decoded and resized, photographs/s by threads",
         "JPEG of N x N decoded and resized, photographs/s by threads",
         "N JPEG files of N x N to stored masks, bfloatN",
