@@ -7,9 +7,10 @@ photographs, so the interval is that of the paired difference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import product
 
 import numpy as np
 
@@ -21,7 +22,13 @@ from fedd.paper import published_improvement
 from fedd.reproduce.means import Jackknifed, mean, mean_of_tones, share
 from fedd.reproduce.plan import FEDD, SEGMENTATION, Plan
 from fedd.reproduce.results import Result
-from fedd.reproduce.scores import ModelScore, by_key, measured_images, truth_and_probabilities
+from fedd.reproduce.scores import (
+    Key,
+    ModelScore,
+    by_key,
+    measured_images,
+    truth_and_probabilities,
+)
 from fedd.reproduce.split import ImageSet, PaperSplit
 
 #: The compared metrics with their test, and the metric and set of validation.
@@ -63,42 +70,35 @@ def improvements(
     """Return the improvements of all fractions for which FEDD and another model have results."""
     known, ordered = by_key(found), []
     for metric, test, validated, validation in COMPARED:
-        for fraction in plan.fractions:
+        judges = {ChosenOn.TEST: (test, metric), ChosenOn.VALIDATION: (validation, validated)}
+        for fraction, (chosen_on, judge) in product(plan.fractions, judges.items()):
             of_model = _measured(results, split, test, fraction)
-            for chosen_on in ChosenOn:
-                judged_by = (
-                    (test, metric) if chosen_on is ChosenOn.TEST else (validation, validated)
-                )
-                values = {
-                    model: score.value
-                    for model in of_model
-                    if model != FEDD
-                    and (score := known.get((judged_by[0], model, fraction, ALL, judged_by[1])))
-                    and score.value is not None
-                }
-                if FEDD not in of_model or not values:
-                    continue
-                next_best = max(values, key=lambda model: values[model])
-                difference = of_model[FEDD].minus(of_model[next_best])
-                paper = None
-                if not plan.small and chosen_on is ChosenOn.TEST:
-                    paper = published_improvement(test, metric, fraction)
-                ordered.append(
-                    Improvement(
-                        test, metric, fraction, next_best, chosen_on,
-                        difference.estimate(Scale.SIGNED), paper,
-                    )
-                )  # fmt: skip
+            other = _next_best(known, of_model, judge, fraction)
+            if FEDD not in of_model or other is None:
+                continue
+            difference = of_model[FEDD].minus(of_model[other]).estimate(Scale.SIGNED)
+            compared = not plan.small and chosen_on is ChosenOn.TEST
+            paper = published_improvement(test, metric, fraction) if compared else None
+            ordered.append(Improvement(test, metric, fraction, other, chosen_on, difference, paper))
     return ordered
 
 
-def next_best(found: Sequence[Improvement], measured_on: ImageSet, fraction: int) -> str | None:
-    """Return the model that validation says is the next best, None without one."""
-    for each in found:
-        key = each.measured_on, each.fraction, each.chosen_on
-        if key == (measured_on, fraction, ChosenOn.VALIDATION):
-            return each.next_best
-    return None
+def _next_best(
+    known: Mapping[Key, ModelScore],
+    models: Iterable[str],
+    judge: tuple[ImageSet, str],
+    fraction: int,
+) -> str | None:
+    """Return the model other than FEDD with the highest score of a metric on a set; None without one."""
+    measured_on, metric = judge
+    values = {
+        model: score.value
+        for model in models
+        if model != FEDD
+        and (score := known.get((measured_on, model, fraction, ALL, metric)))
+        and score.value is not None
+    }
+    return max(values, key=lambda model: values[model]) if values else None
 
 
 def _measured(

@@ -68,8 +68,8 @@ _OF_DIAGNOSES = (
     (
         "accuracy_youden",
         "accuracy at Youden's J of the test",
-        "Optimistic too. The paper's ROC curves have FEDD's published accuracies on its 30 photographs at "
-        "this point, and its baselines' not.",
+        "Optimistic too. By the paper's ROC curves, FEDD's published accuracies on its 30 photographs are at "
+        "this point, DeepDerm's are not.",
     ),
     (
         "f1_validation",

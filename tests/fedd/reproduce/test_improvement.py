@@ -8,7 +8,7 @@ import pytest
 from annotation_protocol.estimates import Sample
 from annotation_protocol.intervals import Scale
 from fedd.reproduce import ImageSet
-from fedd.reproduce.improvement import ChosenOn, Improvement, improvements, next_best
+from fedd.reproduce.improvement import ChosenOn, Improvement, improvements
 from fedd.reproduce.results import Result
 from fedd.reproduce.scores import by_key, scores
 from tests.fedd.reproduce.test_scores import (
@@ -81,8 +81,6 @@ def test_improvements__next_best_on_the_test_and_on_validation() -> None:
     assert on[ChosenOn.TEST].paper == 0.14
     assert on[ChosenOn.VALIDATION].paper is None, "the paper chose on the test"
     assert on[ChosenOn.VALIDATION].estimate.value > on[ChosenOn.TEST].estimate.value
-    assert next_best(list(on.values()), ImageSet.REMAINING, 5) == "DenseNet121"
-    assert next_best(list(on.values()), ImageSet.REMAINING, 10) is None
 
 
 def test_improvements__of_seeds_are_of_their_mean() -> None:
