@@ -284,7 +284,8 @@ def _initial(settings: CNNSettings) -> tuple[Mapping[str, Tensor] | None, Path]:
         from torchvision import models
     name = "inception_v3" if settings.model == DEEPDERM else settings.model
     weights = models.get_model_weights(name).IMAGENET1K_V1
-    with fetching(settings.model):
+    scratch = "--recipe ours --from-scratch" if settings.frozen else "--from-scratch"
+    with fetching(settings.model, scratch):
         fetched = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     return fetched, Path(weights.url)
 

@@ -54,15 +54,18 @@ def fill(
 
 
 @contextmanager
-def fetching(name: str) -> Iterator[None]:
-    """Turn a failed download of the ImageNet weights of `name` into a WeightsError."""
+def fetching(name: str, scratch: str = "--from-scratch") -> Iterator[None]:
+    """Turn a failed download of the ImageNet weights of `name` into a WeightsError.
+
+    `scratch` are the options for random weights instead.
+    """
     try:
         yield
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"the ImageNet weights of {name} could not be fetched ({reason}): try again online, "
-            "give a file with --weights, or --from-scratch"
+            f"give a file with --weights, or {scratch}"
         ) from error
 
 

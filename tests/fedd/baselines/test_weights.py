@@ -157,6 +157,29 @@ def test_classifier__fetching_fails(monkeypatch: pytest.MonkeyPatch, refusal: Re
 
 
 @pytest.mark.process
+def test_frozen__fetched(
+    mobilenet: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
+    from urllib.error import URLError
+
+    from torchvision.models import _api
+
+    from fedd.baselines.cnns import _frozen_encoder
+
+    settings = CNNSettings.of(Recipe.PAPER, "mobilenet_v2")
+    monkeypatch.setattr(_api, "load_state_dict_from_url", lambda *_, **__: mobilenet)
+    for key, tensor in _frozen_encoder(settings).state_dict().items():
+        torch.testing.assert_close(tensor, mobilenet[key])
+
+    def offline(*_arguments: Any, **_options: Any) -> dict[str, Tensor]:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(_api, "load_state_dict_from_url", offline)
+    with refusal(WeightsError):
+        _frozen_encoder(settings)
+
+
+@pytest.mark.process
 @pytest.mark.parametrize("whole", [True, False])
 def test_frozen__encoder_of_a_file_with_or_without_a_classifier(
     whole: bool, mobilenet: dict[str, Tensor], tmp_path: Path
