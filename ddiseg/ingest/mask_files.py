@@ -42,6 +42,7 @@ from ddiseg.outcomes import (
 )
 from ddiseg.pixel_budget import BUDGET
 from ddiseg.workspace.pseudonyms import person_names
+from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 
 #: Files that say what is in the masks next to them: of a VOC data set, and of a release.
@@ -355,6 +356,8 @@ class _MaskImporter:
             else:
                 continue
             self.by_person[taken.key] = taken
+        named = [t.mask.content_hash for t in (*submitted, *readings) if t.mask]
+        self.workspace.store.flush_names(Kind.MASK, named)
         catalogue = self.workspace.catalogue.masks
         outcomes = catalogue.submit([t.mask for t in submitted if t.mask], self.reviewer)
         outcomes += catalogue.add_readings([self.reading(taken) for taken in readings])

@@ -370,6 +370,8 @@ class _PhotographImporter:
         if new := [t.image for t in batch if t.image]:
             if self.dataset_id is None:
                 self.dataset_id = self.open_dataset().id
+            copied = [image.content_hash for image in new if image.in_place is None]
+            self.workspace.store.flush_names(Kind.IMAGE, copied)
             catalogued = self.workspace.catalogue.images.add(self.dataset_id, new, self.actor)
         by_path = {outcome.name: outcome for outcome in catalogued}
         outcomes = [self.outcome(taken, by_path.get(taken.file.path)) for taken in batch]

@@ -22,6 +22,7 @@ from ddiseg.catalogue import NewMask
 from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.errors import InputError, WorkspaceError
+from ddiseg.masks.mask import Mask, mask_hash
 from ddiseg.outcomes import Outcome
 from ddiseg.workspace.mask_writer import MaskWriter
 from ddiseg.workspace.store import Kind
@@ -57,7 +58,7 @@ class PredictionWriter:
         self._space = embedding_space(version.backbone_hash, version.settings)
         self.stored: dict[int, Outcome] = {}  #: added or unchanged, by image id
         self.refused: dict[int, str] = {}  #: why a mask can't be stored, by image id
-        self._masks = MaskWriter(workspace.store_mask)
+        self._masks = MaskWriter(self._put_mask)
         self._committer = ThreadPoolExecutor(1, "catalogue")  # one writer keeps batches in order
         self._batch: list[_Waiting] = []
         self._committing: deque[Future[None]] = deque()
@@ -102,6 +103,11 @@ class PredictionWriter:
         if self._batch:
             self._committing.append(self._committer.submit(self._commit, self._batch))
             self._batch = []
+
+    def _put_mask(self, mask: Mask) -> str:
+        digest = mask_hash(mask)
+        self._workspace.put_mask(mask, digest)
+        return digest
 
     def _commit(self, batch: Sequence[_Waiting]) -> None:
         """Store the rows of a batch, after its files; raises the first error of a file afterwards."""

@@ -38,6 +38,7 @@ def store_model(workspace: Workspace, save: Callable[[Path], None]) -> str:
     stored = workspace.store.put(Kind.MODEL, digest, data)
     if not stored and workspace.store.get(Kind.MODEL, digest) != data:
         workspace.store.put(Kind.MODEL, digest, data, replace=True)
+    workspace.store.flush_names(Kind.MODEL, [digest])
     return digest
 
 

@@ -41,6 +41,7 @@ class Store:
         except (ImportError, ValueError) as error:
             raise WorkspaceError(f"store {url} can't be used: {error}") from error
         self.local = "file" in _protocols(self._fs)
+        self._named: set[Path] = set()  # folders whose own names this process has flushed
 
     def path(self, kind: Kind, digest: str) -> str:
         return f"{self._root}/{kind}/{digest[:2]}/{digest}.{kind.ending}"
@@ -92,13 +93,14 @@ class Store:
         Raises:
             WorkspaceError: the disk failed.
         """
-        folders = (
-            {Path(self.path(kind, digest)).parent for digest in digests} if self.local else set()
-        )
-        above = {folder.parent for folder in folders}
+        if not self.local:
+            return
+        folders = {Path(self.path(kind, digest)).parent for digest in digests}
+        above = {folder.parent for folder in folders - self._named}  # these hold new folders' names
         for folder in sorted(folders | above | {each.parent for each in above}):
             with self._errors_explained(str(folder)):
                 flush_folder(folder)
+        self._named |= folders
 
     def get(self, kind: Kind, digest: str) -> bytes:
         """Return the bytes of a file as they are: `ddiseg.workspace.stored_files` checks them.
@@ -125,6 +127,13 @@ class Store:
         names = {str(p).rsplit("/", 1)[-1] for p in self._fs.find(f"{self._root}/{kind}")}
         ending = f".{kind.ending}"
         return {n.removesuffix(ending) for n in names if n.endswith(ending) and n[0] != "."}
+
+    def count_temporary(self) -> int:
+        """Return the number of temporary files that a killed process left, or a running one writes."""
+        if not self.local:
+            return 0
+        names = [name for _, _, files in os.walk(self._root) for name in files]
+        return sum(name.startswith(".") and name.endswith(".part") for name in names)
 
     def _refuse_folder(self, path: str) -> None:
         if self.local and os.path.isdir(path):

@@ -63,7 +63,8 @@ class Findings:
     """Counts of what was checked, and the problems."""
 
     checked: dict[str, int]  #: number of images, mask files, model files
-    orphans: dict[str, int]  #: files without a row, from a stopped run: harmless
+    #: Files without a row and temporary files, left by a stopped run: harmless.
+    orphans: dict[str, int]
     problems: list[Problem]
 
 
@@ -118,6 +119,7 @@ def verify(workspace: Workspace, progress: Progress = silent) -> Findings:
     orphans = {
         kind.value: len(workspace.store.digests(kind) - digests) for kind, digests in known.items()
     }
+    orphans["temporary"] = workspace.store.count_temporary()
     if not photographs and (orphans["images"] > _MOST_LEFT_BY_IMPORT or orphans["masks"]):
         problems.append(Problem(Part.CATALOGUE, _emptied(workspace, orphans)))
     return Findings(

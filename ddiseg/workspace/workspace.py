@@ -249,13 +249,20 @@ class Workspace:
         return masks.stretch(self.mask(mask), (image.height, image.width))
 
     def store_mask(self, mask: NDArray[np.uint8]) -> str:
-        """Store a mask, also over a damaged file of it; returns its content hash."""
+        """Store a mask, also over a damaged file of it; returns its content hash.
+
+        File and name are on the disk then.
+        """
         digest = masks.mask_hash(mask)
         self.put_mask(mask, digest)
+        self.store.flush_names(Kind.MASK, [digest])
         return digest
 
     def put_mask(self, mask: NDArray[np.uint8], digest: str) -> bool:
-        """Store a mask under its hash; returns False if it is stored already, whole."""
+        """Store a mask under its hash; returns False if it is stored already, whole.
+
+        `Store.flush_names` flushes the names of several masks together.
+        """
         if is_intact(self.store, Kind.MASK, digest):
             return False
         data = masks.encode_png(mask, load_protocol().palette())

@@ -28,7 +28,7 @@ from tests.fedd.conftest import QUICK
 root, weights, step, where, count = sys.argv[1:]
 prediction_writer.TRANSACTION = 2
 owner, name = {"put": (store.Store, "put"), "rename": (os, "replace"), "add": (model_versions.ModelVersions, "add"),
-               "paint": (workspace.Workspace, "store_mask"), "rows": (masks.Masks, "add_predictions"),
+               "paint": (workspace.Workspace, "put_mask"), "rows": (masks.Masks, "add_predictions"),
                "never": (store.Store, "get")}[where]
 real, calls = getattr(owner, name), []
 def killing(*args, **options):

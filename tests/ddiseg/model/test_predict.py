@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from ddiseg import masks
 from ddiseg.catalogue import State
+from ddiseg.catalogue.tables import Image
 from ddiseg.errors import WorkspaceError
+from ddiseg.images import Photograph
 from ddiseg.model import prediction_writer
 from ddiseg.model.predict import prelabel
 from ddiseg.model.storage import load_version
 from ddiseg.model.train import Refreshed, train_version
 from ddiseg.outcomes import Outcome
+from ddiseg.workspace import mask_writer, store
 from ddiseg.workspace.store import Kind
+from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
-from fedd.errors import WeightsError
+from fedd.backbone import DiffusionUNet
+from fedd.errors import DeviceError, WeightsError
 from tests.fedd.conftest import QUICK, spot
 from tests.wording import Refusal
 
@@ -106,6 +115,96 @@ def test_prelabel__missing_photograph_does_not_stop_the_rest(
 
 
 @pytest.mark.training
+def test_prelabel__outcomes_in_order_and_an_image_given_twice_once(
+    spots: Workspace, learn: Learn
+) -> None:
+    learn(spots)
+    by_id = {image.id: image for image in spots.catalogue.images.select()}
+    prelabel(spots, [by_id[7]])
+    progress: list[tuple[int, int]] = []
+    given = [by_id[i] for i in (9, 7, 5, 9)]
+    _, outcomes = prelabel(spots, given, lambda done, total: progress.append((done, total)))
+    assert [(o.name, o.outcome) for o in outcomes] == [
+        ("8.png", Outcome.ADDED),
+        ("6.png", Outcome.UNCHANGED),
+        ("4.png", Outcome.ADDED),
+        ("8.png", Outcome.UNCHANGED),
+    ]
+    assert progress == [(1, 2), (2, 2)]
+    assert len(spots.catalogue.masks.of_image(9)) == 1
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("error", [MemoryError(), ZeroDivisionError("in a decoder")], ids=str)
+def test_prelabel__photograph_that_fails_in_a_thread(
+    spots: Workspace,
+    learn: Learn,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    wording: SnapshotAssertion,
+) -> None:
+    learn(spots)
+    opened = Workspace.photograph
+
+    def photograph(workspace: Workspace, image: Image) -> Photograph:
+        if image.id == 6:
+            raise error
+        return opened(workspace, image)
+
+    monkeypatch.setattr(Workspace, "photograph", photograph)
+    _, outcomes = prelabel(spots, spots.catalogue.images.select(ids=[5, 6, 7]))
+    assert [o.outcome for o in outcomes] == [Outcome.ADDED, Outcome.REFUSED, Outcome.ADDED]
+    assert outcomes[1].note == wording
+
+
+@pytest.mark.training
+def test_prelabel__disk_full_says_what_is_stored(
+    spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
+    learn(spots)
+    monkeypatch.setattr(mask_writer, "THREADS", 1)
+    write, calls = store.atomic_write, [0]
+
+    def full(path: Path, *args: Any, **options: Any) -> None:
+        calls[0] += 1
+        if calls[0] > 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, *args, **options)
+
+    todo = spots.catalogue.images.select(states=[State.NEW])
+    with monkeypatch.context() as patch, refusal(WorkspaceError):
+        patch.setattr(store, "atomic_write", full)
+        prelabel(spots, todo)
+    assert spots.catalogue.masks.newest_predictions().keys() == {5, 6}
+    assert verify(spots).problems == []
+    _, outcomes = prelabel(spots, todo)
+    assert Counter(o.outcome for o in outcomes) == {Outcome.UNCHANGED: 2, Outcome.ADDED: 3}
+
+
+@pytest.mark.training
+def test_prelabel__device_that_fails_keeps_what_was_predicted(
+    spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn(spots)
+    passes, real = [0], DiffusionUNet.activations
+
+    def activations(net: DiffusionUNet, *args: Any, **options: Any) -> Any:
+        passes[0] += 1
+        if passes[0] > 2:
+            raise DeviceError("the GPU's memory does not suffice for one photograph")
+        return real(net, *args, **options)
+
+    monkeypatch.setattr(DiffusionUNet, "activations", activations)
+    with pytest.raises(DeviceError):
+        prelabel(spots, spots.catalogue.images.select(states=[State.NEW]))
+    kept = len(spots.catalogue.masks.newest_predictions())
+    assert 0 < kept < 5
+    monkeypatch.undo()
+    _, outcomes = prelabel(spots, spots.catalogue.images.select(states=[State.NEW]))
+    assert Counter(o.outcome for o in outcomes)[Outcome.ADDED] == 5 - kept
+
+
+@pytest.mark.training
 def test_prelabel__without_a_model(spots: Workspace) -> None:
     with pytest.raises(LookupError, match="ddiseg refresh"):
         prelabel(spots, spots.catalogue.images.select())
@@ -125,7 +224,6 @@ def test_prelabel__model_file_changed_on_disk(
 def test_prelabel__backbone_replaced_by_another(
     spots: Workspace, learn: Learn, tmp_path: Path, tiny_weights: Path
 ) -> None:
-    from fedd.backbone import DiffusionUNet
     from fedd.weights.files import save_backbone
     from tests.fedd.conftest import TINY
 

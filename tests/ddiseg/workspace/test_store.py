@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ddiseg.errors import OccupiedError, WorkspaceError
+from ddiseg.workspace import store as store_module
 from ddiseg.workspace.store import Kind, Store
 from tests.wording import Refusal
 
@@ -138,3 +139,41 @@ def test_folder_in_the_place_of_a_file(folder: Store) -> None:
         with pytest.raises(OccupiedError, match="is a folder, and the store keeps a file there"):
             use(Kind.IMAGE, DIGEST)
     assert path.is_dir()
+
+
+def test_flush_names__each_folder_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folders above them too, as long as the folders themselves may be new."""
+    flushed: list[str] = []
+    monkeypatch.setattr(store_module, "flush_folder", lambda path: flushed.append(path.name))
+    digests = [DIGEST, DIGEST[:-1] + "0", "cd" * 32]
+    for digest in digests:
+        store.put(Kind.MASK, digest, b"pixels")
+    store.flush_names(Kind.MASK, digests)
+    store.flush_names(Kind.MASK, digests)
+    first = ["ab", "cd", "masks", "store"]
+    assert sorted(flushed) == (sorted([*first, "ab", "cd"]) if store.local else [])
+
+
+def test_flush_names__disk_that_fails_is_told(
+    folder: Store, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
+    folder.put(Kind.MASK, DIGEST, b"pixels")
+
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with refusal(WorkspaceError):
+        folder.flush_names(Kind.MASK, [DIGEST])
+
+
+def test_flush_names__network_drive_that_can_t(
+    folder: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.put(Kind.MASK, DIGEST, b"pixels")
+
+    def refuses(_: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", refuses)
+    folder.flush_names(Kind.MASK, [DIGEST])

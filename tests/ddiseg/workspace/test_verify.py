@@ -187,7 +187,7 @@ def test_verify__whole(whole: Workspace) -> None:
     findings = verify(whole, lambda done, total: seen.append((done, total)))
     assert findings == Findings(
         checked={"images": 3, "masks": 1, "models": 1},
-        orphans={"images": 0, "masks": 0, "models": 0},
+        orphans={"images": 0, "masks": 0, "models": 0, "temporary": 0},
         problems=[],
     )
     assert seen == [(n, 5) for n in range(1, 6)]
@@ -272,6 +272,7 @@ def test_verify__in_place_photograph_changed(whole: Workspace, tmp_path: Path) -
 def test_verify__orphans_are_counted_and_harmless(whole: Workspace) -> None:
     whole.store.put(Kind.IMAGE, "ab" * 32, b"left by a stopped import")
     whole.store.put(Kind.MASK, "cd" * 32, b"left by a stopped import")
+    Path(whole.store.path(Kind.MASK, "cd" * 32)).with_name(".0123.part").write_bytes(b"left")
     findings = verify(whole)
-    assert findings.orphans == {"images": 1, "masks": 1, "models": 0}
+    assert findings.orphans == {"images": 1, "masks": 1, "models": 0, "temporary": 1}
     assert findings.problems == []
