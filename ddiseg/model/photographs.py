@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 
-from ddiseg.catalogue.tables import Image
+from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.images import Photograph
 from ddiseg.outcomes import FileOutcome, Outcome, one_file
 from ddiseg.workspace.workspace import Workspace
 from fedd.pipeline import Source
+from fedd.prefetch import default_workers, prefetch
+from fedd.probes.training import Example
 
 
 def sources(workspace: Workspace, images: Sequence[Image]) -> list[Source[Image]]:
@@ -25,6 +29,45 @@ def open_photograph(workspace: Workspace, image: Image) -> Photograph:
     """
     with one_file():
         return workspace.photograph(image)
+
+
+def examples(
+    workspace: Workspace, pairs: Sequence[tuple[Image, Mask]], patients: Sequence[str]
+) -> Iterator[Example]:
+    """Yield photographs with their masks, the next ones read on threads meanwhile.
+
+    Raises:
+        UserError: one can't be read.
+    """
+
+    def read(image: Image, mask: Mask, patient: str) -> _ReadExample:
+        photograph = open_photograph(workspace, image)
+        return _ReadExample(Example(photograph, workspace.mask(mask), patient, image.tone))
+
+    jobs = [
+        partial(read, image, mask, patient)
+        for (image, mask), patient in zip(pairs, patients, strict=True)
+    ]
+    workers = default_workers()
+    with closing(prefetch(jobs, workers, 2 * workers)) as found:
+        for each in found:
+            yield each.example
+
+
+@dataclass(frozen=True)
+class _ReadExample:
+    """An example with what `fedd.prefetch` asks of a result."""
+
+    example: Example
+
+    @property
+    def opened_pixels(self) -> int:
+        height, width = self.example.photograph.shape[:2]
+        return height * width
+
+    @property
+    def held_pixels(self) -> int:
+        return self.opened_pixels
 
 
 def reason(image: Image, error: Exception | None) -> str:

@@ -16,6 +16,7 @@ from ddiseg.catalogue.tables import Image, Mask, ModelVersion
 from ddiseg.errors import InputError
 from ddiseg.evaluation import gate
 from ddiseg.model.compare import compare_on_holdout, load_current_model
+from ddiseg.model.photographs import examples
 from ddiseg.model.storage import (
     LostModelError,
     model_file,
@@ -32,7 +33,7 @@ from ddiseg.workspace.settings import TrainingSettings
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet, Replicas, place
 from fedd.cache import DEFAULT_LIMIT, FeatureCache
-from fedd.probes.training import Example, train_probes
+from fedd.probes.training import train_probes
 from fedd.segment import Ensemble, ProbeSettings, default_settings
 from fedd.weights.files import load_backbone
 from fedd.weights.names import SHIPPED
@@ -130,9 +131,11 @@ def train_version(
     started = time.monotonic()
     probes = train_probes(
         (
-            Example(workspace.photograph(image), workspace.mask(mask), key, image.tone)
-            for (image, mask), key in zip(
-                track(pairs, stages("Reading photographs")), keys, strict=True
+            example
+            for _, example in zip(
+                track(pairs, stages("Reading photographs")),
+                examples(workspace, pairs, keys),
+                strict=True,
             )
         ),
         net,
