@@ -86,6 +86,7 @@ class StoredTraining(Record):
     absent_classes: tuple[str, ...] = ()  #: never predicted
     went_on_from: str | None = None  #: name of the version that it was started from
     steps: int | None = None
+    precision: str = "float32"  #: of the activations
     notes: tuple[str, ...] = ()
     validation: ValidationRecord | None = None
 
@@ -142,6 +143,7 @@ class ClassifierRecord(Record):
     epochs: int | None = None
     best_epoch: int | None = None
     threshold: float = 0.5
+    precision: str = "float32"  #: of the activations
     #: On its validation images: "all" first, then by tone.
     scores: dict[str, DiscriminationRecord] = field(
         default_factory=dict, metadata={"key": "on_its_validation_images"}

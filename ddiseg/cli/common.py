@@ -192,11 +192,12 @@ class _LogLines(logging.Handler):
 
 
 def _show_log() -> None:
-    """Show what ddiseg logs at INFO and above."""
-    logger = logging.getLogger("ddiseg")
-    logger.setLevel(logging.INFO)
-    if not any(isinstance(handler, _LogLines) for handler in logger.handlers):
-        logger.addHandler(_LogLines())
+    """Show what ddiseg and fedd log at INFO and above."""
+    for name in ("ddiseg", "fedd"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        if not any(isinstance(handler, _LogLines) for handler in logger.handlers):
+            logger.addHandler(_LogLines())
 
 
 def _fail(message: str, settings: Settings) -> int:

@@ -18,8 +18,7 @@ from ddiseg.cli.common import (
     report_outcomes,
 )
 from ddiseg.cli.params import (
-    device_option,
-    precision_option,
+    device_options,
     select_images,
     selection_options,
     setting_options,
@@ -28,6 +27,7 @@ from ddiseg.outcomes import counted
 
 if TYPE_CHECKING:
     from ddiseg.catalogue.tables import Image
+    from ddiseg.workspace.settings import TrainingSettings
     from ddiseg.workspace.workspace import Workspace
 
 
@@ -44,13 +44,14 @@ def malignancy() -> None:
     help="Do not learn from the images of this subset, nor from others of their groups; may be "
     "repeated. The paper's test set is always excluded.",
 )
-@setting_options("training.backbone", "training.seed", "training.device")
+@setting_options("training.backbone", "training.seed")
+@device_options
 @pass_settings
 def train(settings: Settings, /, exclude: tuple[str, ...], **given: Any) -> None:
     """Train a classifier (malignancy-1, ...) on all images known to be malignant or benign.
 
-    The same images and settings as those of the newest classifier leave it unchanged. Backbone, seed
-    and device are those of [training] in 'ddiseg config show'.
+    The same images and settings as those of the newest classifier leave it unchanged. Backbone, seed,
+    device and precision are those of [training] in 'ddiseg config show'.
     """
     train_malignancy(settings, exclude, given)
 
@@ -58,8 +59,7 @@ def train(settings: Settings, /, exclude: tuple[str, ...], **given: Any) -> None
 @malignancy.command("predict", cls=Command)
 @selection_options
 @click.option("--strict", is_flag=True, help="Fail if any image is refused.")
-@precision_option
-@device_option
+@device_options
 @pass_settings
 def predict(
     settings: Settings,
@@ -68,8 +68,8 @@ def predict(
     batch: str | None,
     states: tuple[str, ...],
     strict: bool,
-    precision: str,
     device: str | None,
+    precision: str | None,
 ) -> None:
     """Store how likely each image is malignant, by the classifier in use.
 
@@ -77,8 +77,8 @@ def predict(
     """
     workspace = settings.open()
     chosen = select_images(workspace, images, subset, batch, states)
-    device = workspace.training(device=device).device
-    predict_malignancy(settings, workspace, chosen, strict, device, precision)
+    training = workspace.training(device=device, precision=precision)
+    predict_malignancy(settings, workspace, chosen, strict, training)
 
 
 @malignancy.command("evaluate", cls=Command)
@@ -120,6 +120,7 @@ def train_malignancy(settings: Settings, exclude: Sequence[str], given: dict[str
             exclude=exclude,
             stages=stages,
             device=chosen.device,
+            precision=chosen.precision,
         )
     version, training = done.version, done.version.classifier_training
     data = {
@@ -149,8 +150,7 @@ def predict_malignancy(
     workspace: Workspace,
     images: Sequence[Image],
     strict: bool,
-    device: str,
-    precision: str,
+    training: TrainingSettings,
 ) -> None:
     """Store the probabilities of images, and print the outcomes."""
     from ddiseg.catalogue.malignancy import DISCLAIMER
@@ -158,7 +158,7 @@ def predict_malignancy(
 
     with progress_bar("Estimating malignancy") as progress:
         version, outcomes = estimate(
-            workspace, images, progress, device=device, precision=precision
+            workspace, images, progress, device=training.device, precision=training.precision
         )
     report_outcomes(
         settings,

@@ -224,7 +224,11 @@ def _shown(card: Mapping[str, Any]) -> list[str]:
         ("in use", "yes" if details["in_use"] else "no"),
         ("trained", f"{_when(details['trained_at'])} UTC{went_on}"),
         ("protocol", details["protocol_version"]),
-        ("backbone", f"{details['backbone']} ({details['backbone_hash'][:12]})"),
+        (
+            "backbone",
+            f"{details['backbone']} ({details['backbone_hash'][:12]}), {details['weights']}",
+        ),
+        ("activations", f"in {details['precision']}"),
         (
             "learned from",
             f"{data['n']} {_LEARNED[details['kind']]} ({tones_text(data['by_tone'])}), digest "

@@ -108,15 +108,8 @@ suffix_option = click.option(
     help="What the masks' names end in besides their photograph's, for example _segmentation.",
 )
 
-device_option = setting_options("training.device")
-
-precision_option = click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="Of the backbone; bfloat16 is faster where the hardware has it.",
-)
+#: Where a backbone runs, and in which precision.
+device_options = setting_options("training.device", "training.precision")
 
 tone_option = click.option(
     "--tone",
@@ -188,6 +181,7 @@ def read_round_options(workspace: Workspace, draw: int, given: dict[str, Any]) -
         max_drop=training.max_drop,
         backbone=training.backbone,
         device=training.device,
+        precision=training.precision,
         ensemble=training.ensemble,
         seed=training.seed,
         review_sample=study.review_sample,

@@ -6,14 +6,13 @@ import click
 
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar, report_outcomes
 from ddiseg.cli.malignancy import malignancy_flag, predict_malignancy
-from ddiseg.cli.params import device_option, precision_option, select_images, selection_options
+from ddiseg.cli.params import device_options, select_images, selection_options
 
 
 @click.command("prelabel", cls=Command)
 @selection_options
 @click.option("--strict", is_flag=True, help="Fail if any image is refused.")
-@precision_option
-@device_option
+@device_options
 @malignancy_flag
 @pass_settings
 def prelabel(
@@ -23,8 +22,8 @@ def prelabel(
     batch: str | None,
     states: tuple[str, ...],
     strict: bool,
-    precision: str,
     device: str | None,
+    precision: str | None,
     malignancy: bool,
 ) -> None:
     """Predict masks with the model version in use.
@@ -32,18 +31,20 @@ def prelabel(
     Without arguments: of every image that is neither accepted nor skipped. With names, --subset,
     --batch or --state: of exactly those, accepted ones too (to measure the model against them).
     Images that this version has predicted are unchanged. It runs on the training.device of 'ddiseg
-    config show'.
+    config show', in its training.precision.
     """
     from ddiseg.model.predict import prelabel as predict
 
     workspace = settings.open()
     chosen = select_images(workspace, images, subset, batch, states)
-    device = workspace.training(device=device).device
+    training = workspace.training(device=device, precision=precision)
     if malignancy:
-        predict_malignancy(settings, workspace, chosen, strict, device, precision)
+        predict_malignancy(settings, workspace, chosen, strict, training)
         return
     with progress_bar("Predicting images") as progress:
-        version, outcomes = predict(workspace, chosen, progress, device=device, precision=precision)
+        version, outcomes = predict(
+            workspace, chosen, progress, device=training.device, precision=training.precision
+        )
     report_outcomes(
         settings,
         outcomes,

@@ -11,6 +11,9 @@ from ddiseg.cli.malignancy import malignancy_flag, train_malignancy
 from ddiseg.cli.params import setting_options
 from ddiseg.outcomes import counted
 
+#: The settings of a training of the classifier.
+_CLASSIFIER = ("backbone", "seed", "device", "precision")
+
 
 @click.command("refresh", cls=Command)
 @click.option(
@@ -29,6 +32,7 @@ from ddiseg.outcomes import counted
     "training.seed",
     "training.max-drop",
     "training.device",
+    "training.precision",
     "training.ensemble",
     "training.cache-gb",
 )
@@ -63,7 +67,7 @@ def refresh(
     if malignancy and (from_scratch or gate):
         raise click.UsageError("--from-scratch and --gate do not go with --malignancy.")
     if malignancy:
-        train_malignancy(settings, exclude, {k: given[k] for k in ("backbone", "seed", "device")})
+        train_malignancy(settings, exclude, {k: given[k] for k in _CLASSIFIER})
         return
     if exclude:
         raise click.UsageError("--hold-out goes with --malignancy.")
@@ -79,6 +83,7 @@ def refresh(
             from_scratch=from_scratch,
             cache_limit=int(chosen.cache_gb * 1e9),
             device=chosen.device,
+            precision=chosen.precision,
             start_holdout=gate,
             max_drop=chosen.max_drop,
             ensemble=chosen.ensemble,

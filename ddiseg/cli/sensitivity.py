@@ -14,7 +14,7 @@ from ddiseg.cli.common import (
     pass_settings,
     progress_bar,
 )
-from ddiseg.cli.params import parse_states
+from ddiseg.cli.params import device_options, parse_states
 from ddiseg.outcomes import images_in_groups
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     "--state", "states", multiple=True, help="Only images in this state; may be repeated."
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
+@device_options
 @pass_settings
 def sensitivity(
     settings: Settings,
@@ -61,19 +62,23 @@ def sensitivity(
     subset: str | None,
     states: tuple[str, ...],
     seed: int,
+    device: str | None,
+    precision: str | None,
 ) -> None:
     """Measure how much masks change with the light, by tone.
 
     Predicts a sample of photographs as they are, a little darker and brighter, redder and bluer, and
     compares the lesion's masks: 1 is the same mask. No true masks are needed. Images that the
     model learned from are never measured. The change by one grey level is a control: no eye sees
-    it, so what it moves is the model's own noise. The report shows the results.
+    it, so what it moves is the model's own noise. The report shows the results. It runs on the
+    training.device of 'ddiseg config show', in its training.precision.
     """
     from ddiseg.model.robustness import sensitivity as measure
     from ddiseg.workspace.workspace import default_actor
 
     wanted = parse_states(states)
     workspace = settings.open()
+    training = workspace.training(device=device, precision=precision)
     refused: list[FileOutcome] = []
     with progress_bar("Predicting images in changed light") as progress:
         result = measure(
@@ -85,6 +90,8 @@ def sensitivity(
             subset=subset,
             states=wanted,
             seed=seed,
+            device=training.device,
+            precision=training.precision,
             refused=refused,
             progress=progress,
         )

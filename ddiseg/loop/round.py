@@ -26,6 +26,7 @@ from ddiseg.labelstudio.review import push_reviews
 from ddiseg.loop.auto_batches import images_to_score, next_name
 from ddiseg.loop.schedule import Due, refresh_due
 from ddiseg.loop.worklist import Worklist
+from ddiseg.model.backbones import Backbones
 from ddiseg.model.predict import Predictor
 from ddiseg.model.train import train_version
 from ddiseg.outcomes import (
@@ -60,6 +61,7 @@ class RoundOptions:
     max_drop: float = TrainingSettings.max_drop
     backbone: str = "small"
     device: str = "auto"
+    precision: str = TrainingSettings.precision
     ensemble: str = TrainingSettings.ensemble
     seed: int = 0
     review_sample: float = 100.0  #: percent of the masks that are reviewed
@@ -105,6 +107,7 @@ def run_round(
     must_refresh: bool = False,
     on_step: Callable[[StepResult], object] = lambda _step: None,
     stages: Stages = silent_stages,
+    backbones: Backbones | None = None,
 ) -> list[StepResult]:
     """Run a round and record each step; returns the steps.
 
@@ -113,6 +116,7 @@ def run_round(
         must_refresh: refresh even if it is not due.
         on_step: called with each step once it is done.
         stages: progress of each stage of a step.
+        backbones: those that are in memory; a server's round shares them with its requests.
 
     Raises:
         LeaseHeldError: another round runs on this catalogue.
@@ -123,7 +127,9 @@ def run_round(
         rounds = workspace.catalogue.rounds
         number = rounds.begin(actor, options.as_dict())
         done: list[StepResult] = []
-        current = _Round(workspace, find_connection, options, actor, must_refresh, stages)
+        current = _Round(
+            workspace, find_connection, options, actor, must_refresh, stages, backbones
+        )
         for name, work in current.steps():
             lease.check()
             step = _run_step(name, work)
@@ -169,9 +175,11 @@ class _Round:
         actor: str,
         must_refresh: bool = False,
         stages: Stages = silent_stages,
+        backbones: Backbones | None = None,
     ) -> None:
         self.workspace, self.options, self.actor, self.stages = workspace, options, actor, stages
         self.find_connection, self.must_refresh = find_connection, must_refresh
+        self.backbones = backbones or Backbones(workspace)
         self.connection: Connection | None = None  #: of a server that answered
 
     def steps(self) -> list[tuple[str, Callable[[], str]]]:
@@ -216,6 +224,8 @@ class _Round:
             options.seed,
             stages=self.stages,
             device=options.device,
+            precision=options.precision,
+            backbones=self.backbones,
             start_holdout=True,
             max_drop=options.max_drop,
             ensemble=options.ensemble,
@@ -285,7 +295,12 @@ class _Round:
     def predictor(self) -> Predictor | None:
         """The version in use, loaded after the refresh; None if there is none yet."""
         try:
-            return Predictor.load(self.workspace, device=self.options.device)
+            return Predictor.load(
+                self.workspace,
+                device=self.options.device,
+                precision=self.options.precision,
+                backbones=self.backbones,
+            )
         except NotFoundError:
             return None
 

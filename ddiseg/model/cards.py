@@ -44,7 +44,7 @@ from ddiseg.model.registry import (
 from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.sampling.leaks import leaked_since
 from ddiseg.workspace.workspace import Workspace
-from fedd.weights.names import SHIPPED, is_named
+from fedd.weights.names import OPENAI, OURS, ROUNDED, SHIPPED, is_named, weights_origin
 
 #: Identifies the file as a card, which a newer card may replace.
 FORMAT = "ddiseg model card 1"
@@ -60,14 +60,15 @@ _NOT_FOR = (
     "masks that nobody checks."
 )
 
-#: Credits and known weaknesses of each backbone.
+#: Credits and known weaknesses of the backbones, by whose weights they have.
 _BACKBONES = {
-    SHIPPED: "The backbone 'small' (weights CC BY 4.0) learned from 317 photographs of PAD-UFES-20 "
+    OURS: "The backbone 'small' (weights CC BY 4.0) learned from 317 photographs of PAD-UFES-20 "
     "(Pacheco et al., Data in Brief 32, 2020, CC BY 4.0: credit them) and from rendered phantoms. "
     "Most of the photographs show light skin, so its features are least tested on dark skin.",
-    "imagenet-256": "The backbone 'imagenet-256' is OpenAI's unconditional guided-diffusion model "
+    OPENAI: "The backbone 'imagenet-256' is OpenAI's unconditional guided-diffusion model "
     "(MIT licence; Dhariwal and Nichol, 2021: credit them). It learned from ImageNet, not from skin.",
 }
+_BACKBONES[ROUNDED] = _BACKBONES[OPENAI]
 
 #: A tone with fewer training images is named as a limit.
 _FEW_LEARNED = 5
@@ -99,6 +100,8 @@ def model_card(workspace: Workspace, version: ModelVersion) -> dict[str, Any]:
             "protocol_version": version.protocol_version,
             "backbone": _backbone_name(version),
             "backbone_hash": version.backbone_hash,
+            "weights": _origin(version),
+            "precision": version.metrics.get("precision", "float32"),
             "file_hash": version.file_hash,
             "in_use": in_use(workspace, version),
             "came_into_use": promotions,
@@ -185,6 +188,11 @@ def _backbone_name(version: ModelVersion) -> str:
     return version.backbone if is_named(version.backbone) else PurePath(version.backbone).name
 
 
+def _origin(version: ModelVersion) -> str:
+    """Return whose weights the backbone has; 'small' always came with the program, maybe an older one."""
+    return OURS if version.backbone == SHIPPED else weights_origin(version.backbone_hash)
+
+
 def _limits(
     workspace: Workspace, version: ModelVersion, metrics: Mapping[str, PerformanceTable]
 ) -> list[str]:
@@ -207,7 +215,7 @@ def _limits(
         found.append("No gate compared it with an earlier version: there was no hold-out set.")
     found.append(
         _BACKBONES.get(
-            version.backbone,
+            _origin(version),
             "The backbone is not part of this program: ask its makers for its licence and its training "
             "data.",
         )

@@ -14,8 +14,9 @@ from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
 from ddiseg.evaluation import gate
 from ddiseg.evaluation.partial_masks import PartialMasks
+from ddiseg.model.backbones import Backbones, Placed, load_version_on
 from ddiseg.model.photographs import sources
-from ddiseg.model.storage import LostModelError, load_version, stored_probes
+from ddiseg.model.storage import LostModelError, stored_probes
 from ddiseg.outcomes import Progress, halves, silent, track
 from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
@@ -36,11 +37,16 @@ class CurrentModel:
 
 
 def load_current_model(
-    workspace: Workspace, version: ModelVersion | None, net: Backbone
+    workspace: Workspace,
+    version: ModelVersion | None,
+    net: Placed,
+    device: str = "cpu",
+    backbones: Backbones | None = None,
 ) -> tuple[CurrentModel | None, str | None]:
     """Return the current model, or the reason why it can't predict; it shares `net` if that fits.
 
-    A version that is lost, or of another protocol, can't be compared with, and must not keep a new
+    One with another backbone predicts in the precision of `net` too: the gate compares versions, not
+    precisions. A version that is lost, or of another protocol, can't be compared with, and must not keep a new
     one from being promoted.
 
     Raises:
@@ -57,7 +63,8 @@ def load_current_model(
     try:
         if version.backbone_hash == net.hash:
             return CurrentModel(version, stored_probes(workspace, version), net), None
-        return CurrentModel(version, *load_version(workspace, version)), None
+        found = load_version_on(workspace, version, device, net.precision, backbones)
+        return CurrentModel(version, *found), None
     except UnreadableError:
         raise
     except (LostModelError, FeddError) as error:

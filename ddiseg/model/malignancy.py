@@ -6,6 +6,7 @@ Everything here is research output, not a diagnosis. It is never shown to annota
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from ddiseg.catalogue import ModelKind, NewEstimate, NewModelVersion, State
 from ddiseg.catalogue.malignancy import DISCLAIMER
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.errors import InputError
+from ddiseg.model.backbones import Backbones, Placed
 from ddiseg.model.photographs import in_order, reason, sources
 from ddiseg.model.prediction_writer import SECONDS, TRANSACTION
 from ddiseg.model.storage import (
@@ -37,7 +39,7 @@ from ddiseg.sampling.subsets import RESERVED
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.stored_files import is_intact
 from ddiseg.workspace.workspace import Workspace
-from fedd.backbone import DiffusionUNet, Replicas, place
+from fedd.backbone import DiffusionUNet, Replicas, other_precision
 from fedd.malignancy.classifier import (
     ClassifierSettings,
     Examples,
@@ -48,9 +50,11 @@ from fedd.malignancy.classifier import (
 )
 from fedd.malignancy.discrimination import ABOVE_HALF, discrimination_by_tone, paper_threshold
 from fedd.pipeline import features
+from fedd.precision import AUTO
 from fedd.validation import stratified_validation
-from fedd.weights.files import load_backbone
 from fedd.weights.names import SHIPPED
+
+logger = logging.getLogger(__name__)
 
 #: A test set that is never learned from: results on it are for the paper's table.
 PAPER_TEST = f"{RESERVED}-test"
@@ -75,6 +79,7 @@ def refresh_malignancy(
     stages: Stages = silent_stages,
     *,
     device: str = "cpu",
+    precision: str = "float32",
 ) -> RefreshedMalignancy:
     """Train a classifier on the images of known malignancy and record it as a new model version.
 
@@ -86,6 +91,7 @@ def refresh_malignancy(
 
     Args:
         device: where the backbone runs; "auto" is all GPUs, or the CPU.
+        precision: of the backbone, as `Backbones.get` takes it.
 
     Raises:
         InputError: there are not both malignant and benign images, the weights do not fit, or there
@@ -94,7 +100,7 @@ def refresh_malignancy(
     """
     groups = Groups.read(workspace.catalogue)
     images, left_out = _learnable(workspace, groups, exclude)
-    net = place(load_backbone(backbone), device)
+    net = Backbones(workspace).get(backbone, device, precision)
     settings = replace(settings or default_settings(net.config, len(images)), seed=seed)
     settings.check_block(net)
     keys = groups.keys(images)
@@ -107,7 +113,7 @@ def refresh_malignancy(
         image.content_hash: {"malignant": bool(image.malignant), "validation": bool(validates)}
         for image, validates in zip(images, in_validation, strict=True)
     }
-    if (same := _same_version(workspace, net, settings, learned)) is not None:
+    if (same := _same_version(workspace, net, settings, learned, precision)) is not None:
         return RefreshedMalignancy(same, False, left_out)
     started = time.monotonic()
     found = features(
@@ -153,6 +159,7 @@ def refresh_malignancy(
                 "epochs": done.epochs,
                 "best_epoch": done.best_epoch,
                 "threshold": done.classifier.threshold,
+                "precision": net.precision,
                 "on_its_validation_images": scores,
             },
             protocol_version=load_protocol().version,
@@ -178,8 +185,8 @@ def prelabel_malignancy(
     changes. A stopped run loses at most the last few.
     """
     version = workspace.catalogue.models.current(ModelKind.MALIGNANCY)
-    classifier, backbone = load_classifier_version(workspace, version)
-    net, settings = place(backbone, device, precision), classifier.settings
+    classifier, net = load_classifier_version(workspace, version, device, precision)
+    settings = classifier.settings
     estimated = workspace.catalogue.malignancy.estimated_by(version.id)
     todo = list({image.id: image for image in images if image.id not in estimated}.values())
     stored: dict[int, Outcome] = {}
@@ -284,9 +291,9 @@ def evaluate_malignancy(
 
 
 def load_classifier_version(
-    workspace: Workspace, version: ModelVersion
-) -> tuple[MalignancyClassifier, DiffusionUNet]:
-    """Return the classifier of a model version and its backbone.
+    workspace: Workspace, version: ModelVersion, device: str = "cpu", precision: str = "float32"
+) -> tuple[MalignancyClassifier, Placed]:
+    """Return the classifier of a model version, and its backbone on a device, in a precision.
 
     Raises:
         WorkspaceError: the stored file was changed.
@@ -294,8 +301,11 @@ def load_classifier_version(
     """
     with model_file(workspace, version) as path:
         classifier = load_classifier(path)
-    net = load_backbone(version.backbone)
+    net = Backbones(workspace).get(version.backbone, device, precision)
     classifier.check_backbone(net)
+    trained_in = version.classifier_training.precision
+    if note := other_precision(version.name, trained_in, net.precision):
+        logger.info(note)
     return classifier, net
 
 
@@ -339,12 +349,15 @@ def _same_version(
     net: DiffusionUNet | Replicas,
     settings: ClassifierSettings,
     learned: dict[str, dict[str, bool]],
+    precision: str,
 ) -> ModelVersion | None:
-    """Return the current model if exactly this training made it."""
+    """Return the current model if exactly this training made it, in this precision if one was asked for."""
     versions = workspace.catalogue.models.all(ModelKind.MALIGNANCY)
     if not versions:
         return None
     newest = versions[-1]
+    if precision != AUTO and newest.classifier_training.precision != net.precision:
+        return None
     wanted = (net.hash, settings.to_dict(), learned)
     found = (newest.backbone_hash, newest.settings, newest.training_images)
     usable = is_intact(workspace.store, Kind.MODEL, newest.file_hash)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.errors import WorkspaceError
+from ddiseg.model.backbones import Backbones, Placed, load_version_on
 from ddiseg.model.photographs import in_order, reason, sources
 from ddiseg.model.prediction_writer import PredictionWriter
-from ddiseg.model.storage import load_version
 from ddiseg.outcomes import FileOutcome, Progress, silent
 from ddiseg.workspace.workspace import Workspace
-from fedd.backbone import DiffusionUNet, Replicas, place
 from fedd.pipeline import predictions
 from fedd.segment import Probes
 
@@ -38,21 +37,30 @@ class Predictor:
     workspace: Workspace
     version: ModelVersion
     probes: Probes
-    net: DiffusionUNet | Replicas
+    net: Placed
 
     @classmethod
     def load(
-        cls, workspace: Workspace, *, device: str = "cpu", precision: str = "float32"
+        cls,
+        workspace: Workspace,
+        *,
+        device: str = "cpu",
+        precision: str = "float32",
+        backbones: Backbones | None = None,
     ) -> Predictor:
         """Return the current model; its backbone runs on `device` ("auto": all GPUs, or the CPU).
+
+        Args:
+            precision: of the backbone, as `Backbones.get` takes it.
+            backbones: those that are in memory.
 
         Raises:
             NotFoundError: there is no model yet.
             WorkspaceError: its file was changed.
         """
         version = workspace.catalogue.models.current()
-        probes, found = load_version(workspace, version)
-        return cls(workspace, version, probes, place(found, device, precision))
+        probes, net = load_version_on(workspace, version, device, precision, backbones)
+        return cls(workspace, version, probes, net)
 
     def predict(self, images: Sequence[Image], progress: Progress = silent) -> list[FileOutcome]:
         """Predict and store masks; images that this version has predicted are unchanged.

@@ -251,6 +251,7 @@ def _facts(version: ModelVersion) -> dict[str, Any]:
         "backbone": version.backbone,
         "backbone_hash": version.backbone_hash,
         **flattened(version.settings),
+        "precision": version.metrics.get("precision", "float32"),
         "went_on_from": version.metrics.get("went_on_from"),
         "absent_classes": version.metrics.get("absent_classes"),
     }

@@ -30,16 +30,17 @@ from annotation_protocol.estimates import (
 from annotation_protocol.intervals import Scale
 from ddiseg.catalogue import State
 from ddiseg.catalogue.provenance import Provenance
-from ddiseg.catalogue.tables import Image, ModelVersion
+from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.images import Photograph
+from ddiseg.model.backbones import Placed, load_version_on
 from ddiseg.model.lighting import LightChange, colour_temperature, exposure, one_grey_level
 from ddiseg.model.photographs import open_photograph, reason
-from ddiseg.model.storage import load_version
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent, track
 from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
 from fedd.pipeline import Source, predictions
+from fedd.segment import Probes
 
 #: Default changes: a third of a stop, and a common error of automatic white balance.
 EXPOSURES, TEMPERATURES = (-0.3, 0.3), (-500.0, 500.0)
@@ -61,6 +62,8 @@ def sensitivity(
     subset: str | None = None,
     states: Collection[State] = (),
     seed: int = 0,
+    device: str = "cpu",
+    precision: str = "float32",
     refused: list[FileOutcome] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -73,6 +76,8 @@ def sensitivity(
 
     Args:
         states: of the images to sample from; all but skipped ones unless given.
+        device: where the backbone runs; "auto" is all GPUs, or the CPU.
+        precision: of the backbone, as `Backbones.get` takes it.
         refused: gets the photographs that can't be read, with reasons.
 
     Returns:
@@ -105,7 +110,12 @@ def sensitivity(
     refused = [] if refused is None else refused
     measured = _Measurements([change.name for change in changes], one_grey_level().name, groups)
     for image, confusions in _compared(
-        workspace, version, chosen, [*changes, one_grey_level()], refused, progress
+        workspace,
+        load_version_on(workspace, version, device, precision),
+        chosen,
+        [*changes, one_grey_level()],
+        refused,
+        progress,
     ):
         measured.add(image, confusions, protocol.class_names.index(LESION))
     if not measured.images:
@@ -145,14 +155,14 @@ def _sample(images: Sequence[Image], per_tone: int, seed: int) -> list[Image]:
 
 def _compared(
     workspace: Workspace,
-    version: ModelVersion,
+    model: tuple[Probes, Placed],
     images: Sequence[Image],
     changes: Sequence[LightChange],
     refused: list[FileOutcome],
     progress: Progress,
 ) -> Iterator[tuple[Image, NDArray[np.int64]]]:
     """Yield each image with one confusion matrix a change, (changes, C, C): rows are the unchanged light."""
-    probes, net = load_version(workspace, version)
+    probes, net = model
     lights = [None, *changes]
     todo = [
         Source(image, partial(_in_light, workspace, image, light))

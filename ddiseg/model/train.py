@@ -15,6 +15,7 @@ from ddiseg.catalogue.model_versions import ModelVersions, Snapshot, StaleTraini
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
 from ddiseg.errors import InputError
 from ddiseg.evaluation import gate
+from ddiseg.model.backbones import Backbones
 from ddiseg.model.compare import compare_on_holdout, load_current_model
 from ddiseg.model.photographs import examples
 from ddiseg.model.storage import (
@@ -31,11 +32,11 @@ from ddiseg.sampling.leaks import leaked_since
 from ddiseg.sampling.splits import assign_splits
 from ddiseg.workspace.settings import TrainingSettings
 from ddiseg.workspace.workspace import Workspace
-from fedd.backbone import DiffusionUNet, Replicas, place
+from fedd.backbone import DiffusionUNet, Replicas
 from fedd.cache import DEFAULT_LIMIT, FeatureCache
+from fedd.precision import AUTO
 from fedd.probes.training import train_probes
 from fedd.segment import Ensemble, ProbeSettings, default_settings
-from fedd.weights.files import load_backbone
 from fedd.weights.names import SHIPPED
 
 #: Folder of a workspace for activations: not part of its data, and computed again where missing.
@@ -80,6 +81,8 @@ def train_version(
     start_holdout: bool = False,
     max_drop: float = gate.MAX_DROP,
     ensemble: str = TrainingSettings.ensemble,
+    precision: str = "float32",
+    backbones: Backbones | None = None,
 ) -> Refreshed:
     """Train probes on accepted masks and record them as a new model version.
 
@@ -98,6 +101,8 @@ def train_version(
         start_holdout: from now on keep the masks of about every fifth patient in the hold-out set.
         max_drop: by how much a tone's lower bound may fall, in IoU.
         ensemble: how the members decide, "vote" or "mean"; "auto" is as the settings say.
+        precision: of the backbone, as `Backbones.get` takes it; the gate's predictions have it too.
+        backbones: those that are in memory.
 
     Raises:
         InputError: an impossible `max_drop`, nothing to learn from, or weights that do not fit.
@@ -106,7 +111,8 @@ def train_version(
     gate.check_max_drop(max_drop)
     pairs, holdout = _split_accepted(workspace, start_holdout=start_holdout)
     protocol = load_protocol()
-    net = place(load_backbone(backbone), device)
+    backbones = backbones or Backbones(workspace)
+    net = backbones.get(backbone, device, precision)
     settings = replace(settings or default_settings(net.config), seed=seed)
     if ensemble != TrainingSettings.ensemble:
         settings = replace(settings, ensemble=Ensemble(ensemble))
@@ -115,13 +121,13 @@ def train_version(
     current = workspace.catalogue.models.current_or_none()
     if (
         identical := _find_identical_version(
-            workspace, current, net, settings, hashes, from_scratch
+            workspace, current, net, settings, hashes, from_scratch, precision
         )
     ) is not None:
         return Refreshed(identical, False, current.name if current else None)
     loaded, unusable = None, None
     if holdout is not None:
-        loaded, unusable = load_current_model(workspace, current, net)
+        loaded, unusable = load_current_model(workspace, current, net, device, backbones)
     earlier = (
         None if from_scratch else _warm_start_source(workspace, current, net, settings, hashes)
     )
@@ -155,6 +161,7 @@ def train_version(
         "by_tone": count_tones([image for image, _ in pairs]),
         "absent_classes": list(probes.absent),
         "went_on_from": earlier.name if earlier and probes.record.warm_start else None,
+        "precision": net.precision,
         **record,
     }
     decision = None
@@ -251,10 +258,12 @@ def _find_identical_version(
     settings: ProbeSettings,
     hashes: Sequence[str],
     from_scratch: bool,
+    precision: str,
 ) -> ModelVersion | None:
     """Return the newest version if it learned from the same masks in the same way.
 
-    Also one that the gate refused, unless the current model has changed since.
+    Also one that the gate refused, unless the current model has changed since. Another precision is
+    another way only where it was asked for.
     """
     versions = workspace.catalogue.models.all(ModelKind.SEGMENTATION)
     if not versions or not _has_same_setup(workspace, versions[-1], net, settings):
@@ -262,6 +271,8 @@ def _find_identical_version(
     newest = versions[-1]
     if ProbeSettings.from_dict(newest.settings) != settings:
         return None  # its members decide otherwise
+    if precision != AUTO and newest.training.precision != net.precision:
+        return None
     leaked = leaked_since(workspace.catalogue, newest)
     if leaked.holdout or leaked.validation:
         return None  # another training gives estimates without what leaks

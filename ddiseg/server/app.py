@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect
 from annotation_protocol import UserError
 from ddiseg.catalogue import JobKind, ModelKind
 from ddiseg.labelstudio.task_payload import MODEL_VERSION
+from ddiseg.model.backbones import Backbones
 from ddiseg.server.auth import HEALTH, WEBHOOK, Credentials, RequestGuard
 from ddiseg.server.interactive import Clicks
 from ddiseg.server.jobs import Do, JobsWanted, Worker
@@ -57,6 +58,8 @@ class Backend:
         rounds: Mapping[JobKind, Do],
         *,
         device: str = "cpu",
+        precision: str = "float32",
+        backbones: Backbones | None = None,
         every: float = 0.0,
         grace: float = 30.0,
     ) -> None:
@@ -65,13 +68,14 @@ class Backend:
         Args:
             owner: of the server's lease, in whose name jobs are done.
             rounds: functions for the jobs other than `JobKind.PREDICT`.
+            backbones: those that the rounds use, too.
             every: seconds between two PULL jobs by time, the first one at the start; 0 for none.
             grace: seconds that a running job has to end once the server stops.
         """
         self.workspace, self.credentials = workspace, credentials
         self._grace = grace
         self.metrics = Metrics()
-        self.model = ModelCache(workspace, device)
+        self.model = ModelCache(workspace, device, precision, backbones)
         self.predictions = Predictions(workspace, self.model, self.metrics)
         self.clicks = Clicks(workspace, self.model, self.metrics)
         jobs: dict[JobKind, Do] = {

@@ -15,6 +15,7 @@ from ddiseg.catalogue.leases import SERVE, HeldLease
 from ddiseg.errors import DdisegError, InputError
 from ddiseg.labelstudio.connection import find
 from ddiseg.loop.round import RoundOptions, run_round, shown_name
+from ddiseg.model.backbones import Backbones
 from ddiseg.server.app import Backend, create_app
 from ddiseg.server.auth import ensure_credentials
 from ddiseg.server.connections import ACCEPTED_AT_ONCE, limited_protocol, most_connections
@@ -53,12 +54,15 @@ def serve(
         InputError: the address can't be listened on.
     """
     with workspace.catalogue.leases.hold(SERVE) as lease, _listening(host, port) as listener:
+        backbones = Backbones(workspace)  # one copy of the network for requests and rounds
         backend = Backend(
             workspace,
             lease.owner,
             ensure_credentials(workspace.root),
-            rounds(workspace, options, actor),
+            rounds(workspace, options, actor, backbones),
             device=options.device,
+            precision=options.precision,
+            backbones=backbones,
             every=every,
             grace=grace,
         )
@@ -96,13 +100,19 @@ class _Server(uvicorn.Server):
             self._listener.listen(_WAITING)
 
 
-def rounds(workspace: Workspace, options: RoundOptions, actor: str) -> Mapping[JobKind, Do]:
+def rounds(
+    workspace: Workspace, options: RoundOptions, actor: str, backbones: Backbones
+) -> Mapping[JobKind, Do]:
     """Return the jobs that are rounds of the loop; each fails if a step of its round fails."""
 
     def job(*, must_refresh: bool) -> Do:
         def do(_stopping: Callable[[], bool]) -> None:
             connect = partial(find, workspace.root)
-            steps = run_round(workspace, connect, options, actor, must_refresh=must_refresh)
+            steps = run_round(
+                *(workspace, connect, options, actor),
+                must_refresh=must_refresh,
+                backbones=backbones,
+            )
             failed = [f"{shown_name(step.name)}: {step.said}" for step in steps if step.failed]
             if failed:
                 raise DdisegError("; ".join(failed))

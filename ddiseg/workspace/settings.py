@@ -205,6 +205,14 @@ class TrainingSettings(SettingsSection):
     device: str = _setting(
         "auto", "cpu, cuda or cuda:1; auto is all GPUs, or the CPU where there is none.", "a device"
     )
+    precision: str = _choice(
+        "auto",
+        "Number type of the backbone's convolutions; auto is bfloat16 where a GPU has it and masks were "
+        "tested to stay the same, else float32.",
+        "auto",
+        "float32",
+        "bfloat16",
+    )
     ensemble: str = _choice(
         "auto",
         "How the five probes decide a pixel's class: by the majority (vote) or by the mean of their "

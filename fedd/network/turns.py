@@ -20,22 +20,41 @@ class Turns(AbstractContextManager[None]):
         self._waiting: deque[threading.Event] = deque()
         self._taken = False
 
-    def __enter__(self) -> None:
+    def acquire(self, timeout: float | None = None) -> bool:
+        """Wait for the turn; returns whether it came within `timeout` seconds (None: however long)."""
         with self._guard:
             if not self._taken:
                 self._taken = True
-                return
+                return True
             mine = threading.Event()
             self._waiting.append(mine)
         try:
-            mine.wait()
-        except BaseException:  # Ctrl+C while waiting: the turn goes on to the next
-            with self._guard:
-                if mine in self._waiting:
-                    self._waiting.remove(mine)
-                    raise
-            self._pass_on()
+            if mine.wait(timeout):
+                return True
+        except BaseException:  # Ctrl+C while waiting
+            if self._is_mine_after_all(mine):
+                self.release()
             raise
+        return self._is_mine_after_all(mine)
+
+    def release(self) -> None:
+        """Give the turn to the one that waits longest."""
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._taken = False
+
+    def _is_mine_after_all(self, mine: threading.Event) -> bool:
+        """Wait no longer; returns whether the turn had come by then."""
+        with self._guard:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+                return False
+            return True
+
+    def __enter__(self) -> None:
+        self.acquire()
 
     def __exit__(
         self,
@@ -43,11 +62,4 @@ class Turns(AbstractContextManager[None]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._pass_on()
-
-    def _pass_on(self) -> None:
-        with self._guard:
-            if self._waiting:
-                self._waiting.popleft().set()
-            else:
-                self._taken = False
+        self.release()

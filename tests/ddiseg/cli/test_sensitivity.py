@@ -64,3 +64,7 @@ def test_sensitivity__prints_each_change_by_tone(
     printed = here("--output", "json", "sensitivity")
     assert json.loads(printed.out) == result
     assert asked["exposures"] == loop.EXPOSURES
+    assert (asked["device"], asked["precision"]) == ("auto", "auto"), "those of the workspace"
+    here("config", "set", "training.device", "cuda:1")
+    here("sensitivity", "--precision", "bfloat16")
+    assert (asked["device"], asked["precision"]) == ("cuda:1", "bfloat16")

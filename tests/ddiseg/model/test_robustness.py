@@ -61,7 +61,7 @@ def learned(spots: Workspace, learn: Learn) -> Workspace:
 @pytest.fixture
 def shifting(learned: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     probes = Shifting()
-    monkeypatch.setattr(module, "load_version", lambda workspace, version: (probes, None))
+    monkeypatch.setattr(module, "load_version_on", lambda *_: (probes, None))
     monkeypatch.setattr(module, "predictions", probes.predictions)
     return learned
 

@@ -15,10 +15,13 @@ from syrupy.assertion import SnapshotAssertion
 from annotation_protocol import load_protocol
 from ddiseg.catalogue import NewMask, Split, State
 from ddiseg.catalogue.embeddings import embedding_space
+from ddiseg.catalogue.records import StoredTraining
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.evaluation import gate
 from ddiseg.model import train as refreshing
+from ddiseg.model.backbones import Backbones
+from ddiseg.model.compare import load_current_model
 from ddiseg.model.predict import prelabel
 from ddiseg.model.storage import load_version
 from ddiseg.model.train import CACHE, Refreshed, train_version
@@ -29,11 +32,12 @@ from ddiseg.workspace.store import Kind
 from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
 from fedd import validation
-from fedd.backbone import DiffusionUNet
+from fedd.backbone import DiffusionUNet, precision_of
 from fedd.cache import FeatureCache
-from fedd.errors import WeightsError
+from fedd.errors import DeviceError, WeightsError
 from fedd.probes.training import Example, train_probes
 from fedd.segment import Probes
+from fedd.weights.files import save_backbone
 from tests.ddiseg.spots import accept_more
 from tests.fedd.conftest import QUICK, TINY, spot
 from tests.fedd.counting import Counting
@@ -150,6 +154,49 @@ def test_refresh__members_that_decide_otherwise_are_another_version(
     assert not learn(spots, ensemble="vote").new
     accept_more(spots, [6])
     assert learn(spots).version.metrics["went_on_from"] == "fedd-2", "the training is the same"
+
+
+@pytest.mark.training
+def test_refresh__precision_is_on_record_and_another_one_another_version(
+    spots: Workspace, learn: Learn
+) -> None:
+    first = learn(spots, precision="auto").version
+    assert first.training.precision == first.metrics["precision"] == "float32"
+    rounded = learn(spots, precision="bfloat16")
+    assert (rounded.new, rounded.version.training.precision) == (True, "bfloat16")
+    assert load_version(spots, rounded.version)[0].record.precision == "bfloat16"
+    assert not learn(spots, precision="bfloat16").new
+    assert not learn(spots, precision="auto").new, "it did not ask for another precision"
+    assert learn(spots, precision="float32").new
+
+
+def test_training__of_an_old_version_was_in_float32() -> None:
+    assert StoredTraining.from_json({"images": 3}).precision == "float32"
+
+
+@pytest.mark.training
+def test_refresh__an_unknown_precision_leaves_all_as_it_was(spots: Workspace, learn: Learn) -> None:
+    with pytest.raises(DeviceError, match="no precision float16"):
+        learn(spots, precision="float16")
+    assert spots.catalogue.models.all() == []
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_gate__both_versions_predict_in_the_same_precision(
+    spots: Workspace, learn: Learn, tmp_path: Path, precision: str
+) -> None:
+    """Also where the current model reads another backbone, which the new one does not share."""
+    current = learn(spots).version
+    other = tmp_path / "other.safetensors"
+    save_backbone(other, "other", TINY, DiffusionUNet.random(TINY, 9).net.state_dict(), {})
+    backbones = Backbones(spots)
+    net = backbones.get(str(other), "cpu", precision)
+    loaded, unusable = load_current_model(spots, current, net, "cpu", backbones)
+    assert unusable is None
+    assert loaded is not None
+    assert loaded.net is not net
+    assert precision_of(loaded.net) == precision
 
 
 @pytest.mark.training

@@ -17,6 +17,7 @@ from ddiseg.catalogue.leases import ROUND, SERVE, LeaseHeldError, LeaseLostError
 from ddiseg.catalogue.runs import BROKEN_OFF
 from ddiseg.errors import DdisegError, InputError
 from ddiseg.loop.round import RoundOptions
+from ddiseg.model.backbones import Backbones
 from ddiseg.server import run
 from ddiseg.server.auth import Credentials, credentials_file
 from ddiseg.server.run import rounds, serve
@@ -189,14 +190,14 @@ def test_host_of_another_machine__is_told(workspace: Workspace, refusal: Refusal
 def test_rounds__without_a_labelling_server_fail_and_say_so(
     workspace: Workspace, refusal: Refusal
 ) -> None:
-    do = rounds(workspace, RoundOptions(), "tester")[JobKind.PULL]
+    do = rounds(workspace, RoundOptions(), "tester", Backbones(workspace))[JobKind.PULL]
     with refusal(DdisegError):
         do(lambda: False)
     assert workspace.catalogue.rounds.last(1)[0].outcome == "failed"
 
 
 def test_rounds__beside_another_one_are_busy(workspace: Workspace) -> None:
-    do = rounds(workspace, RoundOptions(), "tester")[JobKind.REFRESH]
+    do = rounds(workspace, RoundOptions(), "tester", Backbones(workspace))[JobKind.REFRESH]
     with workspace.catalogue.leases.hold(ROUND), pytest.raises(LeaseHeldError):
         do(lambda: False)
 
@@ -212,8 +213,9 @@ def test_rounds__refresh_where_training_was_asked_for(
         return []
 
     monkeypatch.setattr(run, "run_round", recorded)
-    rounds(workspace, RoundOptions(), "tester")[kind](lambda: False)
-    assert asked == [{"must_refresh": must}]
+    backbones = Backbones(workspace)
+    rounds(workspace, RoundOptions(), "tester", backbones)[kind](lambda: False)
+    assert asked == [{"must_refresh": must, "backbones": backbones}]
 
 
 def test_command__in_no_workspace(ddiseg: Callable[..., Result], tmp_path: Path) -> None:

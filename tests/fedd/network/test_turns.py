@@ -51,6 +51,16 @@ def test_turns__a_job_of_many_batches_lets_a_request_in_after_one() -> None:
     assert batches_before[0] <= 4
 
 
+def test_turns__no_longer_than_one_wants_to_wait() -> None:
+    turns = Turns()
+    with turns:
+        assert not turns.acquire(0.01)
+        assert not turns.acquire(0)
+    assert not turns._waiting
+    assert turns.acquire(0)
+    turns.release()
+
+
 def test_turns__one_at_a_time_and_free_after_an_error() -> None:
     turns = Turns()
     with pytest.raises(ValueError, match="lost"), turns:

@@ -1,0 +1,132 @@
+"""The backbones that a workspace's models read, in memory: one object of each, on its device."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from itertools import chain, zip_longest
+from typing import TypeAlias
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from annotation_protocol import UserError
+from ddiseg.catalogue.tables import Image, ModelVersion
+from ddiseg.model.photographs import open_photograph
+from ddiseg.model.storage import LostModelError, stored_probes
+from ddiseg.workspace.workspace import Workspace
+from fedd.backbone import DiffusionUNet, Replicas, other_precision
+from fedd.errors import FeddError
+from fedd.network.devices import existing_devices
+from fedd.precision import AUTO, MOST, Trial, place_in
+from fedd.segment import Probes
+from fedd.weights.files import backbone_path, load_backbone
+
+logger = logging.getLogger(__name__)
+
+Placed: TypeAlias = DiffusionUNet | Replicas
+
+#: File of the weights as it is now, devices and precision.
+_Key: TypeAlias = tuple[tuple[str, int, int], str, str]
+
+
+class Backbones:
+    """Backbones in memory, one object for each file, device and precision.
+
+    The one used last is kept; another one lives as long as somebody uses it. Threads may share them:
+    on a GPU they take turns by batch.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._lock = threading.Lock()
+        self._kept: Placed | None = None
+        self._alive: WeakValueDictionary[_Key, Placed] = WeakValueDictionary()
+
+    def get(self, backbone: str, device: str = "cpu", precision: str = "float32") -> Placed:
+        """Return a backbone by name or path, loaded unless it is in memory already.
+
+        Args:
+            device: "auto" is all GPUs, or the CPU.
+            precision: "auto" is bfloat16 where a GPU has it and masks are tested to stay the same,
+                with the current model and a few photographs of the workspace.
+
+        Raises:
+            WeightsError: the weights are missing, or do not fit.
+            DeviceError: there is no such device or precision.
+        """
+        path = backbone_path(backbone)
+        status = path.stat()
+        file = str(path), status.st_mtime_ns, status.st_size
+        targets = existing_devices(device)
+        if precision == AUTO and targets == [torch.device("cpu")]:
+            precision = "float32"
+        devices = ", ".join(map(str, targets))
+        with self._lock:
+            found = self._alive.get((file, devices, precision))
+            if found is None:
+                self._kept = None  # two networks at once may need more memory than there is
+                found = place_in(load_backbone(backbone), device, precision, self._trial)
+                found = self._alive.setdefault((file, devices, found.precision), found)
+                self._alive[file, devices, precision] = found
+            self._kept = found
+            return found
+
+    def _trial(self, exact: DiffusionUNet) -> Trial | None:
+        """Return the current model's probes and a few photographs; None if it reads another backbone."""
+        version = self._workspace.catalogue.models.current_or_none()
+        if version is None or version.backbone_hash != exact.hash:
+            return None
+        try:
+            probes = stored_probes(self._workspace, version)
+        except (LostModelError, FeddError):  # whoever needs the model says so
+            return None
+        return Trial(probes, _photographs(self._workspace))
+
+
+def load_version_on(
+    workspace: Workspace,
+    version: ModelVersion,
+    device: str = "cpu",
+    precision: str = "float32",
+    backbones: Backbones | None = None,
+) -> tuple[Probes, Placed]:
+    """Return the probes of a model version, and their backbone on a device, in a precision.
+
+    Raises:
+        LostModelError: the stored file was changed or is missing.
+        WeightsError: the backbone is missing or does not fit.
+        UnreadableError, WorkspaceError: something can't be read just now.
+        DeviceError: there is no such device or precision.
+    """
+    probes = stored_probes(workspace, version)
+    net = (backbones or Backbones(workspace)).get(version.backbone, device, precision)
+    probes.check_backbone(net)
+    if note := other_precision(version.name, probes.record.precision, net.precision):
+        logger.info(note)
+    return probes, net
+
+
+def _photographs(workspace: Workspace) -> list[NDArray[np.uint8]]:
+    """Return up to MOST photographs that can be opened, the tones in turn."""
+    found: list[NDArray[np.uint8]] = []
+    for image in _tones_in_turn(workspace):
+        try:
+            found.append(open_photograph(workspace, image))
+        except UserError:  # 'ddiseg verify' reports it
+            continue
+        if len(found) == MOST:
+            break
+    return found
+
+
+def _tones_in_turn(workspace: Workspace) -> Iterator[Image]:
+    """Yield images, one of each tone after the other, whatever the order of the catalogue's rows."""
+    by_tone: dict[str, list[Image]] = {}
+    for image in sorted(workspace.catalogue.images.select(), key=lambda i: i.content_hash):
+        by_tone.setdefault(image.tone, []).append(image)
+    rows = zip_longest(*(by_tone[tone] for tone in sorted(by_tone)))
+    return (image for image in chain.from_iterable(rows) if image is not None)
