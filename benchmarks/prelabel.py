@@ -167,7 +167,8 @@ class ReadyBackbone:
     def __init__(self, net: Backbone, *, imagined: bool = False) -> None:
         self.name, self.hash = net.name, net.hash
         self.image_size, self.blocks, self.device = net.image_size, net.blocks, net.device
-        image = torch.rand(1, 3, net.image_size, net.image_size) * 2 - 1
+        rng = torch.Generator().manual_seed(0)
+        image = torch.rand(1, 3, net.image_size, net.image_size, generator=rng) * 2 - 1
         blocks = SMALL.features.blocks
         self._ready = net.activations(image, SMALL.features.timestep, blocks)
         self._imagined = imagined

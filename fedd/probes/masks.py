@@ -18,10 +18,11 @@ def disagreement(member_probabilities: Tensor) -> Tensor:
 
     It is the entropy of the members' mean minus the mean of their entropies. NaN if a probability is.
     """
-    members, _, *grid = member_probabilities.shape
-    of_members = _negative_entropy(member_probabilities) / members
+    grid = member_probabilities.shape[2:]
+    # Member by member: what a CPU reads several times then fits into its cache.
+    of_members = torch.stack([_negative_entropy(each) for each in member_probabilities]).mean()
     of_mean = _negative_entropy(member_probabilities.mean(0))
-    return ((of_members - of_mean) / torch.Size(grid).numel()).clamp_min(0)
+    return ((of_members - of_mean) / grid.numel()).clamp_min(0)
 
 
 def refine_inside(
