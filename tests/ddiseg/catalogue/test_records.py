@@ -33,7 +33,7 @@ BOOTSTRAP = {"over": "patients", "resamples": 2000, "seed": 0}
 STORED: dict[type[Record], dict[str, Any]] = {
     StoredTraining: {
         **{"seconds": 3.1, "images": 60, "by_tone": {"I-II": 60}, "absent_classes": ["ruler"]},
-        **{"went_on_from": "fedd-1", "steps": 400, "notes": ["a note"]},
+        **{"went_on_from": "fedd-1", "steps": 400, "notes": ["a note"], "precision": "bfloat16"},
         "validation": {
             **{"images": 12, "by_tone": {"I-II": 12}, "members": ["abc"], "loss": 0.4},
             **{"calibration": {"temperature": 1.2}, "scores": {"lesion": SCORE}},
