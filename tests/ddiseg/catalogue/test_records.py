@@ -43,6 +43,7 @@ STORED: dict[type[Record], dict[str, Any]] = {
         **{"note": "research", "seconds": 1.0, "images": 30, "malignant": 9, "validation": 6},
         **{"by_tone": {"V-VI": 30}, "left_out": {"unknown": 1}, "epochs": 9, "best_epoch": 4},
         "threshold": 0.4,
+        "precision": "float32",
         "on_its_validation_images": {
             "all": {
                 **{"threshold": 0.4, "roc_auc": 0.8, "roc_auc_ci95": [0.5, 0.9], "f1": None},
