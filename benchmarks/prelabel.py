@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import shutil
 import statistics
 import tempfile
@@ -148,9 +147,15 @@ def _memory(root: Path) -> tuple[float, float, float]:
     workspace = Workspace.open(root)
     predictor = ready(Predictor.load(workspace), 64)
     images = workspace.catalogue.images.select()
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    base = _peak()
     took = seconds(lambda: predictor.predict(images))
-    return base, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, took
+    return base, _peak(), took
+
+
+def _peak() -> float:
+    """Return the peak of this process in megabytes; getrusage's starts at that of the parent process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1e3
 
 
 def ready(predictor: Predictor, grid: int) -> Predictor:
