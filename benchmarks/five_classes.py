@@ -32,9 +32,9 @@ from annotation_protocol.estimates import Sample, estimate_classes
 from annotation_protocol.phantoms.over_masks import render_over
 from annotation_protocol.phantoms.phantoms import TONES
 from benchmarks import tables
-from benchmarks.torchvision_ops import define_where_missing
 from fedd import paper
 from fedd.baselines import Start, UNetSettings, train_unet
+from fedd.baselines.packages import define_missing_operators
 from fedd.baselines.unets import PAPER_ENCODERS
 from fedd.probes.training import Example, train_probes
 from fedd.segment import SMALL
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     if not folder.is_dir():
         print(f"skipped: no published masks at {folder}; set SDDI to the folder ddi_labels")
         return
-    define_where_missing()
+    define_missing_operators()
     effort = QUICK if chosen.quick else replace(FULL, steps=chosen.steps)
     masks = published_masks(folder)
     tested = test_split(masks, effort.test_per_tone)

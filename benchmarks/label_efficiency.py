@@ -42,10 +42,10 @@ from annotation_protocol.estimates import (
     estimate_classes_by_stratum,
 )
 from benchmarks import tables
-from benchmarks.torchvision_ops import define_where_missing
 from fedd.backbone import SMALL as SMALL_NET
 from fedd.backbone import Backbone, DiffusionUNet
 from fedd.baselines import Start, UNetSettings, train_unet
+from fedd.baselines.packages import define_missing_operators
 from fedd.pretrain.encoder import EfficientNetLite0
 from fedd.probes.training import Example, train_probes
 from fedd.segment import SMALL, ProbeSettings
@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     if not (folder / "split.csv").is_file():
         print(f"skipped: no pad300 at {folder}; set PAD300 to its folder")
         return
-    define_where_missing()
+    define_missing_operators()
     tested = load(folder, (chosen.part,))
     print(f"tested on pad300's {chosen.part} part, {len(tested)} photographs, seed {SMALL.seed}")
     print(tables.line(HEADER, WIDTHS))

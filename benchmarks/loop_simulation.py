@@ -38,11 +38,11 @@ from annotation_protocol.metrics import confusion, iou_per_class
 from benchmarks import tables
 from benchmarks.bootstrap import RESAMPLES, bootstrap_weights, percentile_interval
 from benchmarks.label_efficiency import CLASSES, DEFAULT, LESION, PARTS, load
-from benchmarks.torchvision_ops import define_where_missing
 from ddiseg.sampling.quotas import share_out
 from ddiseg.sampling.strategies import Candidates, Strategy, pick
 from fedd import figures
 from fedd.backbone import Backbone
+from fedd.baselines.packages import define_missing_operators
 from fedd.cache import FeatureCache
 from fedd.features import FeatureSpec, prepare
 from fedd.probes.training import Example, train_probes
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     if not (folder / "split.csv").is_file():
         print(f"skipped: no pad300 at {folder}; set PAD300 to its folder")
         return
-    define_where_missing()
+    define_missing_operators()
     with tempfile.TemporaryDirectory() as temporary:
         trial = Trial.on(folder, chosen.state or Path(temporary), chosen.quick)
         print(

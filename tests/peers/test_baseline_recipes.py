@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.torchvision_ops import define_where_missing
 from fedd.baselines import (
     CNNSettings,
     Diagnosed,
@@ -39,6 +38,7 @@ from fedd.baselines.losses import (
     keras_dice_and_focal,
     soft_iou,
 )
+from fedd.baselines.packages import define_missing_operators
 from fedd.baselines.settings import FitSettings
 from fedd.dataset import UNKNOWN
 from fedd.malignancy.classifier import network
@@ -46,7 +46,7 @@ from fedd.malignancy.pooling import pooled_by_halves
 from fedd.probes.training import Example
 from tests.fedd.conftest import CLASSES, spot
 
-define_where_missing()
+define_missing_operators()
 pytest.importorskip("segmentation_models_pytorch", reason="needs ddiseg[baselines]")
 
 PAPER = Recipe.PAPER

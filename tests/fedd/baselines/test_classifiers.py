@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.torchvision_ops import define_where_missing
 from fedd.baselines import (
     MODELS,
     ClassificationBaseline,
@@ -22,12 +21,13 @@ from fedd.baselines import (
 from fedd.baselines.cnns import _build
 from fedd.baselines.fitting import scaled, seeded, squeezed
 from fedd.baselines.frozen import encoder_of
+from fedd.baselines.packages import define_missing_operators
 from fedd.errors import DeviceError, TrainingDataError, WeightsError
 from tests.fedd.baselines.full_gpu import FullGPU
 from tests.fedd.conftest import spot
 from tests.wording import Refusal
 
-define_where_missing()
+define_missing_operators()
 pytest.importorskip("torchvision", reason="needs ddiseg[baselines]")
 
 SCRATCH = CNNSettings(

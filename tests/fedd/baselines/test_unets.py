@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.torchvision_ops import define_where_missing
 from fedd.baselines import (
     ENCODERS,
     Recipe,
@@ -19,6 +18,7 @@ from fedd.baselines import (
     train_unet,
 )
 from fedd.baselines.losses import dice_and_focal
+from fedd.baselines.packages import define_missing_operators
 from fedd.baselines.unets import _build
 from fedd.dataset import UNKNOWN
 from fedd.errors import DeviceError, TrainingDataError, WeightsError
@@ -27,7 +27,7 @@ from tests.fedd.baselines.full_gpu import FullGPU
 from tests.fedd.conftest import CLASSES, spot
 from tests.wording import Refusal
 
-define_where_missing()
+define_missing_operators()
 pytest.importorskip("segmentation_models_pytorch", reason="needs ddiseg[baselines]")
 
 SCRATCH = UNetSettings(

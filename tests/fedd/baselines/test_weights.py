@@ -12,15 +12,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from benchmarks.torchvision_ops import define_where_missing
 from fedd.baselines import CNNSettings, Recipe, Start, UNetSettings
 from fedd.baselines.cnns import _start as classifier_start
+from fedd.baselines.packages import define_missing_operators
 from fedd.baselines.unets import _start as unet_start
 from fedd.baselines.weights import fill
 from fedd.errors import WeightsError
 from tests.wording import Refusal
 
-define_where_missing()
+define_missing_operators()
 models = pytest.importorskip("torchvision.models", reason="needs ddiseg[baselines]")
 
 

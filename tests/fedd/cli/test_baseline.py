@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
-from benchmarks.torchvision_ops import define_where_missing
+from fedd.baselines.packages import define_missing_operators
 from tests.fedd.conftest import fedd, spot
 
-define_where_missing()
+define_missing_operators()
 pytest.importorskip("segmentation_models_pytorch", reason="needs ddiseg[baselines]")
 
 QUICK = ["--from-scratch", "--image-size", "32", "--epochs", "2"]

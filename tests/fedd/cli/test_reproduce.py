@@ -13,15 +13,15 @@ from click.testing import Result
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
-from benchmarks.torchvision_ops import define_where_missing
 from fedd.backbone import SMALL, DiffusionUNet, Replicas
+from fedd.baselines.packages import define_missing_operators
 from fedd.errors import ReproductionError, TrainingDataError
 from fedd.paper import splits
 from fedd.reproduce import Workbench, small, small_plan
 from fedd.weights.files import save_backbone
 from tests.fedd.conftest import TINY, fedd
 
-define_where_missing()
+define_missing_operators()
 
 STEMS = splits()["photographs"]
 PUBLISHED = {stem for stems in splits()["subsets"].values() for stem in stems}

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.torchvision_ops import define_where_missing
 from fedd.backbone import IMAGENET_256, DiffusionUNet
 from fedd.baselines import UNetSettings
 from fedd.baselines.frozen import encoder_of
+from fedd.baselines.packages import define_missing_operators
 from fedd.network.cost import Cost, Step, activation_bytes, duration, flop_of, operations
 from fedd.network.throughput import flop_per_image
 from fedd.reproduce import PaperSplit, Workbench
@@ -103,7 +103,7 @@ def test_table__of_unets_is_what_torch_counts(encoder: str) -> None:
     pytest.importorskip("segmentation_models_pytorch", reason="needs ddiseg[baselines]")
     from fedd.baselines.unets import _build
 
-    define_where_missing()
+    define_missing_operators()
     assert UNetSettings(encoder=encoder)
     assert _counted(_build(encoder, 5), 256) == pytest.approx(UNET_GFLOP[encoder], rel=0.01)
 
@@ -112,7 +112,7 @@ def test_table__of_unets_is_what_torch_counts(encoder: str) -> None:
 @pytest.mark.parametrize("model", ["vgg16", "resnet50"])
 def test_table__of_cnns_is_what_torch_counts(model: str) -> None:
     pytest.importorskip("torchvision", reason="needs ddiseg[baselines]", exc_type=ImportError)
-    define_where_missing()
+    define_missing_operators()
     assert _counted(encoder_of(model), 256) == pytest.approx(CNN_GFLOP[model], rel=0.02)
 
 

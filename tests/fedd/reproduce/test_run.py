@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from benchmarks.torchvision_ops import define_where_missing
 from fedd.backbone import DiffusionUNet
+from fedd.baselines.packages import define_missing_operators
 from fedd.cache import image_digest
 from fedd.errors import ReproductionError, TrainingDataError
 from fedd.reproduce import Cell, PaperSplit, Workbench, run_cells, write_report
@@ -21,7 +21,7 @@ from tests.wording import Refusal
 
 pytestmark = pytest.mark.training
 
-define_where_missing()
+define_missing_operators()
 
 Make = Callable[[Path], Workbench]
 
