@@ -311,13 +311,11 @@ class _PhotographImporter:
             if known and not repair_reason and _untouched(file, known):
                 return _StoredPhotograph(file)
             with BUDGET.hold(images.pixels_in(file.place)):
-                return self.read(file, known, repair_reason)
+                return self.read(file, repair_reason)
         except InputError as error:
             return _StoredPhotograph(file, refusal=str(error))
 
-    def read(
-        self, file: FoundFile, known: KnownSource | None, repair_reason: Note | None
-    ) -> _StoredPhotograph:
+    def read(self, file: FoundFile, repair_reason: Note | None) -> _StoredPhotograph:
         """Read and store one photograph; raises InputError where it can't be read."""
         with one_file():
             data, status = read_file(file)
@@ -325,8 +323,7 @@ class _PhotographImporter:
             digest = images.content_hash(opened.pixels)
             perceptual_hash = images.perceptual_hash(opened.pixels)
             thumbnail = near_duplicates.describe(opened.pixels)
-        # A name that belonged to another photograph is refused by the catalogue: store nothing.
-        if not self.in_place and (known is None or known.content_hash == digest):
+        if not self.in_place and self.keeps_name(file.path, digest):
             store = self.workspace.store
             if not is_intact(store, Kind.IMAGE, digest):
                 store.put(Kind.IMAGE, digest, images.encode_png(opened.pixels), replace=True)
@@ -346,6 +343,14 @@ class _PhotographImporter:
             thumbnail=thumbnail,
         )
         return _StoredPhotograph(file, image, opened.changes, repair_reason)
+
+    def keeps_name(self, path: str, digest: str) -> bool:
+        """Return whether a path is new or means the same photograph; else the catalogue refuses it.
+
+        Of a refused photograph nothing is stored.
+        """
+        known = self.known.get(path)
+        return known is None or known.content_hash == digest
 
     def repair_reason(self, file: FoundFile, known: KnownSource) -> Note | None:
         """Return why the photograph of a known file needs a repair; None where it needs none."""
@@ -370,8 +375,10 @@ class _PhotographImporter:
         if new := [t.image for t in batch if t.image]:
             if self.dataset_id is None:
                 self.dataset_id = self.open_dataset().id
-            copied = [image.content_hash for image in new if image.in_place is None]
-            self.workspace.store.flush_names(Kind.IMAGE, copied)
+            copied = [
+                i for i in new if i.in_place is None and self.keeps_name(i.path, i.content_hash)
+            ]
+            self.workspace.store.flush_names(Kind.IMAGE, [image.content_hash for image in copied])
             catalogued = self.workspace.catalogue.images.add(self.dataset_id, new, self.actor)
         by_path = {outcome.name: outcome for outcome in catalogued}
         outcomes = [self.outcome(taken, by_path.get(taken.file.path)) for taken in batch]

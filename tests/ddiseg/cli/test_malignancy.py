@@ -136,7 +136,7 @@ def test_device_and_precision__are_not_for_painting_alone(
     for name in ("refresh_malignancy", "prelabel_malignancy"):
         monkeypatch.setattr(f"ddiseg.model.malignancy.{name}", told)
     done = here("refresh", "--malignancy", "--device", "cuda:1")
-    assert "Error: cuda:1 None" in done.err
+    assert "Error: cuda:1 auto" in done.err
     options = ("--malignancy", "--device", "cuda:1", "--precision", "bfloat16")
     done = here("prelabel", *options)
     assert "Error: cuda:1 bfloat16" in done.err
