@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -39,15 +40,19 @@ def test_prelabel__killed_at_random_moments(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The moments are spread so that the kills reach from the start to after the last image."""
+    """Some kills hit the start; the others come after so many more files that they reach the last image."""
     learn(spots)
     _add_photographs(spots, tmp_path / "more")
     images = len(spots.catalogue.images.select())
     rng = random.Random(0)
-    started, whole = _predict_all_of_a_copy(spots, tmp_path / "copy")
+    started = _seconds_until_started(spots, tmp_path / "copy")
     kept, ended = [0], 0
-    for _ in range(KILLS):
-        ended += _run(spots.root, rng.uniform(0, started + 2 * (whole - started) / KILLS))
+    for kill in range(KILLS):
+        if kill % 5 == 0:
+            moment = _After(seconds=rng.uniform(0, started))
+        else:
+            moment = _After(files=rng.randint(0, 3 * images // KILLS), seconds=rng.uniform(0, 0.02))
+        ended += _run(spots.root, moment)
         kept.append(_check(spots))
         assert kept[-1] >= kept[-2], "a prediction was lost"
     assert _run(spots.root)
@@ -71,29 +76,45 @@ def _add_photographs(workspace: Workspace, folder: Path) -> None:
     import_photographs(workspace, folder)
 
 
-def _predict_all_of_a_copy(workspace: Workspace, copy: Path) -> tuple[float, float]:
-    """Return the seconds of a run over one image, and over all."""
+@dataclass(frozen=True)
+class _After:
+    """A moment: so many seconds after so many more files are in the store."""
+
+    seconds: float
+    files: int = 0
+
+
+def _seconds_until_started(workspace: Workspace, copy: Path) -> float:
+    """Return the seconds of a run over one image of a copy."""
     shutil.copytree(workspace.root, copy)
     _run(copy, images=0)  # the first process that is forked waits for the imports
-    seconds = []
-    for images in (1, None):
-        begun = time.monotonic()
-        assert _run(copy, images=images)
-        seconds.append(time.monotonic() - begun)
-    return seconds[0], seconds[1]
+    begun = time.monotonic()
+    assert _run(copy, images=1)
+    return time.monotonic() - begun
 
 
-def _run(root: Path, kill_after: float | None = None, images: int | None = None) -> bool:
-    """Run prelabel in a process of its own, and kill it after so many seconds; whether it ended before."""
+def _run(root: Path, kill: _After | None = None, images: int | None = None) -> bool:
+    """Run prelabel in a process of its own, and kill it at a moment; whether it ended before."""
     process = FORKS.Process(target=_prelabel, args=(root, images))
+    there = _count_masks(root)
     process.start()
-    process.join(kill_after)
+    if kill is None:
+        process.join()
+    else:
+        while process.exitcode is None and _count_masks(root) < there + kill.files:
+            time.sleep(0.001)
+        process.join(kill.seconds)
     ended = process.exitcode is not None
     process.kill()
     process.join()
     assert not ended or process.exitcode == 0, "prelabel failed"
     process.close()
     return ended
+
+
+def _count_masks(root: Path) -> int:
+    """Return the number of files of masks, of those that a running process writes, too."""
+    return sum(len(files) for _, _, files in os.walk(root / "store" / "masks"))
 
 
 def _prelabel(root: Path, images: int | None) -> None:
