@@ -116,6 +116,7 @@ def test_pretrain__a_folder_of_another_run_is_refused(
     with refusal(TrainingDataError):
         pretrain(photographs, tmp_path, DiffusionUNet.random(TINY), other, None, "tiny")
     longer = replace(SETTINGS, steps=5)
+    caplog.clear()  # another test may have set the level of the messages before
     with caplog.at_level(logging.INFO, "fedd"):
         pretrain(photographs, tmp_path, TINY, longer, None, "tiny")
     assert caplog.messages[0] == wording
