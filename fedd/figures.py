@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,8 +99,17 @@ def save(figure: Any, path: Path) -> None:
             atomic_write(path, lambda file: figure.savefig(file, format=path.suffix[1:], **options))
     except OSError as error:
         raise FigureError(
-            f"{path} can't be written ({error.strerror}): name a file in a folder that exists"
+            f"{path} can't be written ({error.strerror}): {_advice(error.errno)}"
         ) from error
+
+
+def _advice(number: int | None) -> str:
+    """Return what to do about the `errno` of a figure that can't be written."""
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "make room, then run the same command again"
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "name a file in a folder that you may write to"
+    return "name a file in a folder that exists"
 
 
 def short(text: str, most: int = _LABEL) -> str:

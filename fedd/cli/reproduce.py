@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from fedd.cli import options
-from fedd.errors import FeddError, ReproductionError
+from fedd.errors import FeddError, FigureError, ReproductionError
 
 if TYPE_CHECKING:
     from fedd.backbone import DiffusionUNet
     from fedd.baselines import Recipe
     from fedd.explore.ablation import Ablation
-    from fedd.reproduce import Cell, PaperSplit, Plan, Starts, Workbench
+    from fedd.reproduce import Cell, PaperSplit, Plan, PlanOutcome, Starts, Workbench
 
 
 @click.command(cls=options.Command)
@@ -162,28 +162,41 @@ def _run(
     partial: bool,
 ) -> bool:
     """Run cells and ablation, write the report, and say what is missing; whether nothing is."""
-    from fedd.reproduce import run_cells, write_report
+    from fedd.reproduce import run_cells
 
     outcome = run_cells(workbench, out, only, work)
-    page = write_report(workbench, outcome, out)
+    no_figure = _reported(workbench, outcome, out)
     no_figure6 = ""
     if ablation is not None:
         try:
             ablation.run(options.progress("cells of figure 6"))
         except FeddError as error:  # the rest of the report stands without it
             no_figure6 = str(error)
-        write_report(workbench, outcome, out)
+        no_figure = _reported(workbench, outcome, out)
     click.echo(
         f"{len(outcome.done)} of {len(workbench.plan.cells)} cells done, "
-        f"{len(outcome.ran)} in this run: {page}"
+        f"{len(outcome.ran)} in this run: {out / 'index.html'}"
     )
     for reason in dict.fromkeys(outcome.missing.values()):
         count = list(outcome.missing.values()).count(reason)
         click.echo(f"{count} cells missing: {reason}", err=True)
     if no_figure6:
         click.echo(f"figure 6 missing: {no_figure6}", err=True)
+    if no_figure:
+        click.echo(f"figure missing: {no_figure}", err=True)
     lacking = outcome.unavailable and not (partial and outcome.done)
-    return not (outcome.failed or no_figure6 or lacking)
+    return not (outcome.failed or no_figure6 or no_figure or lacking)
+
+
+def _reported(workbench: Workbench, outcome: PlanOutcome, out: Path) -> str:
+    """Write the report; returns why a figure is missing, or ""."""
+    from fedd.reproduce import write_report
+
+    try:
+        write_report(workbench, outcome, out)
+    except FigureError as error:
+        return str(error)
+    return ""
 
 
 def _check_usage(ddi: Path | None, masks: Path | None, weights: str | None, small: bool) -> None:

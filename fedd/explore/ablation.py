@@ -173,6 +173,10 @@ class Ablation:
                 self._state.add(cells.at(timestep, pending[timestep], activations))
             done += left[timestep]
             progress(done, self.cells)
+        return self.draw()
+
+    def draw(self) -> list[Path]:
+        """Write the heat maps of the cells that are done; returns the files."""
         return write_heat_maps(
             self.metrics(), self.grid.blocks, self.grid.timesteps, self.grid.tasks, self.folder,
             titled_weights(self.backbone.name, self.backbone.hash), self.paper,

@@ -36,6 +36,9 @@ MAPS: Mapping[str, tuple[Map, ...]] = {
     ),
 }
 
+#: The metric of the paper's figure 6: only its map marks the paper's blocks.
+PAPER_METRIC = "accuracy"
+
 #: What decides among cells that are equal in the first metric.
 _SECOND = {"segmentation": "iou_pooled", "classification": "roc_auc"}
 
@@ -115,7 +118,8 @@ def write_heat_maps(
 ) -> list[Path]:
     """Write the heat maps of each task, a panel for each fraction, and of the last one by tone.
 
-    `paper` marks the block that was best in the paper, by fraction. Returns the files.
+    `paper` is the block that was best in the paper, by fraction; it is marked where the metric is the
+    paper's. Returns the files.
     """
     shown = [m for m in metrics if m.block in blocks and m.timestep in timesteps]
     written = []
@@ -128,14 +132,16 @@ def write_heat_maps(
                 of_map = [
                     m for m in shown if (m.task, m.metric, m.part) == (task, each.metric, part)
                 ]
+                papers = paper if each.metric == PAPER_METRIC else {}
                 panels = [
-                    _panel(of_map, blocks, timesteps, best.get(fraction), fraction, each, paper)
+                    _panel(of_map, blocks, timesteps, best.get(fraction), fraction, each, papers)
                     for fraction in sorted({m.fraction for m in of_map})
                 ]
                 written += _write(
                     panels, blocks, timesteps, f"{_where(part)}, {backbone_name}", folder / name
                 )
-        written += _write_by_tone(shown, task, parts, blocks, timesteps, folder)
+        if parts:
+            written += _write_by_tone(shown, task, parts, blocks, timesteps, folder)
     return written
 
 

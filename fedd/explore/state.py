@@ -17,6 +17,9 @@ from fedd.files import write_file
 #: Version of the state's layout.
 VERSION = 2
 
+#: Name of the state's file.
+STATE = "state.json"
+
 
 @dataclass(frozen=True)
 class CellMetric:
@@ -67,7 +70,7 @@ class AblationState:
     """
 
     def __init__(self, folder: Path, made_with: Mapping[str, Any]) -> None:
-        self._path, self._table = folder / "state.json", folder / "grid.csv"
+        self._path, self._table = folder / STATE, folder / "grid.csv"
         # As JSON returns it, for comparison with what is stored.
         self._made_with = json.loads(json.dumps({"version": VERSION, **made_with}))
         self._cells: dict[CellKey, list[CellMetric]] = {}
@@ -130,18 +133,6 @@ class AblationState:
         columns = ["figure" if f.name == "metric" else f.name for f in fields(CellMetric)]
         rows = (metric.to_dict() for metric in self.metrics())
         return csv_text([columns, *([row[name] for name in columns] for row in rows)])
-
-
-def read_metrics(folder: Path) -> list[CellMetric]:
-    """Return the metrics of the ablation in `folder`; none if it has none.
-
-    Raises ExplorationError if they can't be read.
-    """
-    path = folder / "state.json"
-    if not path.exists():
-        return []
-    made_with, rows = _stored(path)
-    return _metrics(path, rows) if made_with.get("version") == VERSION else []
 
 
 def _stored(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -5,7 +5,8 @@ Ours are filled marks with 95 % intervals; the paper's are hollow marks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedd.dataset import ALL, DatasetImage
+from fedd.errors import FeddError
+from fedd.explore.ablation import Ablation
 from fedd.figures import INK, LINE, MUTED, PAPER, SERIES, new_figure, save
-from fedd.malignancy.classifier import DISCLAIMER
 from fedd.malignancy.discrimination import roc_curve
 from fedd.paper import results as paper_results
+from fedd.reproduce import captions
 from fedd.reproduce.cells import Workbench
 from fedd.reproduce.figure1 import draw_figure1
-from fedd.reproduce.figure6 import FOLDER as ABLATION
+from fedd.reproduce.improvement import next_best
 from fedd.reproduce.pictures import draw_figure5, write_supplement1
 from fedd.reproduce.plan import CLASSIFICATION, DEEPDERM, FEDD, SEGMENTATION, Cell, Plan, Task
 from fedd.reproduce.results import Result
@@ -50,73 +53,89 @@ Scores = Mapping[Key, ModelScore]
 
 
 def draw_all(
-    found: Sequence[ModelScore], results: Sequence[Result], workbench: Workbench, folder: Path
-) -> list[tuple[Path, str]]:
-    """Write the figures that have results; returns each file with its caption."""
+    found: Sequence[ModelScore],
+    results: Sequence[Result],
+    workbench: Workbench,
+    folder: Path,
+    ablation: Ablation | None = None,
+) -> tuple[list[tuple[Path, str]], list[str]]:
+    """Write the figures that have results, and those of an ablation.
+
+    Returns each file that was written with its caption, and why the others could not be.
+    """
+    made = _figures(found, results, workbench)
+    written: list[tuple[Path, str]] = []
+    problems: list[str] = []
+    for name, figure, caption in made:
+        with _noted(problems):
+            save(figure, folder / name)
+            written.append((folder / name, caption))
+    plan = workbench.plan
+    if ablation is not None:
+        with _noted(problems):
+            maps = _heat_maps(ablation, plan)
+            written += [(path, captions.figure6(path, paper=not plan.small)) for path in maps]
+    supplement1 = folder / "supplement1.png"
+    with _noted(problems):
+        write_supplement1(workbench, supplement1)
+        written.append((supplement1, captions.SUPPLEMENT1))
+    return sorted(written, key=lambda each: _place(each[0])), problems
+
+
+@contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
+    """Note why a figure can't be written: the others are."""
+    try:
+        yield
+    except FeddError as error:
+        problems.append(str(error))
+
+
+def _figures(
+    found: Sequence[ModelScore], results: Sequence[Result], workbench: Workbench
+) -> list[tuple[str, Any, str]]:
+    """Return name, figure and caption of the figures of the results."""
     known, plan = by_key(found), workbench.plan
     tasks = {result.cell.task for result in results}
-    marks = "Ours, with 95 % intervals." if plan.small else _MARKS
+
+    def marks(
+        measured_on: Collection[ImageSet], metrics: Sequence[str], tones: Sequence[str]
+    ) -> str:
+        shown = [
+            s
+            for s in found
+            if s.measured_on in measured_on and s.metric in metrics and s.tone in tones
+        ]
+        return captions.marks(shown)
+
     figure1 = draw_figure1(_photographs(workbench.split), GROUP_LABELS, paper=not plan.small)
-    made: list[tuple[str, Any, str]] = [("figure1.png", figure1, _FIGURE1)]
+    made: list[tuple[str, Any, str]] = [("figure1.png", figure1, captions.FIGURE1)]
     if SEGMENTATION in tasks:
-        made.append(("figure4.png", _figure4(known, plan), f"{_FIGURE4} {marks}"))
-        next_best = _next_best(known, plan)
-        chosen = _NEXT_BEST.format(next_best) if next_best else ""
-        made.append(("figure5.png", draw_figure5(workbench, next_best), f"{_FIGURE5} {chosen}"))
+        of4 = marks([ImageSet.SEGMENTATION_TEST], ["miou", "lesion_iou"], GROUPS)
+        made.append(("figure4.png", _figure4(known, plan), f"{captions.FIGURE4} {of4}"))
+        validation, most = ImageSet.SEGMENTATION_VALIDATION, max(plan.fractions)
+        other, _ = next_best(known, plan.segmenters, validation, "miou", most)
+        chosen = captions.NEXT_BEST.format(other) if other else ""
+        figure5 = draw_figure5(workbench, other)
+        made.append(("figure5.png", figure5, f"{captions.FIGURE5} {chosen}"))
     if CLASSIFICATION in tasks:
+        of7 = marks([ImageSet.BALANCED, ImageSet.REMAINING], [name for name, _ in _COLUMNS7], [ALL])
+        of_tones = marks([ImageSet.REMAINING], ["accuracy", "roc_auc"], GROUPS)
+        of_f1 = marks([ImageSet.BALANCED], ["f1"], GROUPS)
         made += [
-            ("figure7.png", _figure7(known, plan), f"{_FIGURE7} {marks} {_RESEARCH}"),
-            ("figure7-by-tone.png", _figure7_by_tone(known, plan), f"{_BY_TONE} {_RESEARCH}"),
-            ("roc.png", _roc(results, workbench), f"{_ROC} {_RESEARCH}"),
-            ("supplement2.png", draw_supplement2(results, workbench), f"{_SUPPLEMENT2} {_RESEARCH}"),
-            ("f1.png", _f1(known, plan), f"{_F1} {marks} {_RESEARCH}"),
+            ("figure7.png", _figure7(known, plan), f"{captions.FIGURE7} {of7}"),
+            ("figure7-by-tone.png", _figure7_by_tone(known, plan), f"{captions.BY_TONE} {of_tones}"),
+            ("roc.png", _roc(results, workbench), captions.ROC),
+            ("supplement2.png", draw_supplement2(results, workbench), captions.SUPPLEMENT2),
+            ("f1.png", _f1(known, plan), f"{captions.F1} {of_f1}"),
         ]  # fmt: skip
+        made[-5:] = [
+            (name, figure, f"{text} {captions.RESEARCH}") for name, figure, text in made[-5:]
+        ]
     if results:
-        made.append(("costs.png", _costs(results, plan), _COSTS))
-    for name, figure, _ in made:
-        save(figure, folder / name)
-    written = [(folder / name, caption) for name, _, caption in made]
-    written += [(path, _caption6(path)) for path in _heat_maps(folder, plan)]
-    supplement1 = folder / "supplement1.png"
-    if not supplement1.exists():
-        write_supplement1(workbench, supplement1)
-    return sorted([*written, (supplement1, _SUPPLEMENT1)], key=lambda each: _place(each[0]))
+        made.append(("costs.png", _costs(results, plan), captions.COSTS))
+    return made
 
-
-_FIGURE1 = "The paper's figure 1: photographs by tone, and malignant ones by diagnosis. Bars: in your folder."
-_FIGURE4 = (
-    "The paper's figure 4: IoU on the test by share of the training data. Above, the mean over the "
-    "classes; below, the lesion."
-)
-_FIGURE5 = (
-    "The paper's figure 5: photographs of each tone with their true masks, and the predicted ones of each "
-    "fraction, first seed."
-)
-_NEXT_BEST = (
-    "{} has the highest mean IoU on the validation split of all but FEDD, at the largest fraction."
-)
-_FIGURE6 = (
-    "The paper's figure 6: {} of each block at each timestep, {}. Bold: the block that was best in the "
-    "paper. The best block is derived on the validation split."
-)
-_FIGURE7 = (
-    "The paper's figure 7, accuracy and ROC-AUC by share of the training data: above, on the balanced test "
-    "that it shows; below, on all remaining photographs."
-)
-_BY_TONE = "The same on all remaining photographs, by tone. Ours, with 95 % intervals."
-_ROC = "ROC curves on the balanced test by share of the data, first seed."
-_SUPPLEMENT1 = (
-    "The supplement's figure 1: activations of the blocks at t = 100 (above, mean over the channels) and "
-    "their K-means clusters, K = 3 (below)."
-)
-_SUPPLEMENT2 = "The supplement's figure 2: ROC curves on the balanced test, first seed."
-_F1 = (
-    "Supplementary table 2: F1 by tone at the threshold of Youden's J of the test. The photographs of one "
-    "tone are too few for an interval."
-)
-_COSTS = "Seconds and peak memory of a cell; each dot is one."
-_MARKS = "Filled: ours with 95 % intervals. Hollow: the paper's."
-_RESEARCH = f"Output of the classifiers is {DISCLAIMER}."
 
 #: Figures in the order of the page; the heat maps are between figures 5 and 7.
 _ORDER = ("figure1", "figure4", "figure5", "figure6", "figure7", "roc", "supplement", "f1", "costs")
@@ -132,18 +151,13 @@ def _photographs(split: PaperSplit) -> list[DatasetImage]:
     return list({item.path: item for part in parts for item in part}.values())
 
 
-def _heat_maps(folder: Path, plan: Plan) -> list[Path]:
-    """Return the heat maps of an ablation, if one was run; those by tone not in a small plan."""
-    found = sorted((folder / ABLATION).glob("figure6-*.png"), key=lambda path: path.stem)
+def _heat_maps(ablation: Ablation, plan: Plan) -> list[Path]:
+    """Draw the heat maps of an ablation, and return them; those by tone not in a small plan.
+
+    Files of an earlier ablation under the same names are replaced, or not among the returned ones.
+    """
+    found = sorted(ablation.draw(), key=lambda path: path.stem)
     return [path for path in found if not (plan.small and path.stem.endswith("by-tone"))]
-
-
-def _caption6(path: Path) -> str:
-    what = "ROC-AUC" if "roc-auc" in path.stem else "accuracy at probability 0.5"
-    if SEGMENTATION in path.stem:
-        what = "IoU of the lesion"
-    where = "on the balanced test, as in the paper" if path.stem.endswith("-test") else "on the validation split"  # fmt: skip
-    return _FIGURE6.format(what, where)
 
 
 def _figure4(known: Scores, plan: Plan) -> Any:
@@ -187,7 +201,7 @@ def _figure7(known: Scores, plan: Plan) -> Any:
         doctors = paper_results()["dermatologists_roc_auc"]
         axes[0, -1].axhline(doctors, color=MUTED, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
     for axis in axes[-1]:
-        axis.set_xlabel("share of the training data", color=MUTED, fontsize=9)
+        axis.set_xlabel(captions.SHARE, color=MUTED, fontsize=9)
     _legend(
         figure, _measured(known, plan, CLASSIFICATION), paper=not plan.small, doctors=not plan.small
     )
@@ -211,7 +225,7 @@ def _by_fraction(
 ) -> None:
     """Draw lines over the fractions, shifted by model so that no interval hides another."""
     axis.grid(axis="y", color=LINE, linewidth=0.8)
-    models = plan.models[measured_on.task]
+    models = _measured(known, plan, measured_on.task)
     for number, model in enumerate(models):
         shift = (number - (len(models) - 1) / 2) * 0.1
         colour = COLOURS[model]
@@ -236,7 +250,7 @@ def _by_fraction(
 
 def _f1(known: Scores, plan: Plan) -> Any:
     figure, axes = new_figure(13, 3.9, 1, len(plan.fractions), sharey="row")
-    models = plan.classified
+    models = [m for m in plan.classified if any(k[:2] == (ImageSet.BALANCED, m) for k in known)]
     for axis, fraction in zip(axes[0], plan.fractions, strict=True):
         axis.grid(axis="y", color=LINE, linewidth=0.8)
         for number, model in enumerate(models):
@@ -253,11 +267,10 @@ def _f1(known: Scores, plan: Plan) -> Any:
             [f"{t}\nn = {_count(known, ImageSet.BALANCED, t, 'f1')}" for t in GROUPS],
             fontsize=8,
         )
-        axis.set_title(f"{fraction} % of the data", loc="left", fontsize=10, color=INK)
+        axis.set_title(f"{fraction} % of DDI", loc="left", fontsize=10, color=INK)
     axes[0, 0].set_ylim(*_UNIT_SCALE)
     axes[0, 0].set_ylabel("F1 of malignant", color=MUTED, fontsize=9)
-    ours_or_theirs = [m for m in models if any(k[:2] == (ImageSet.BALANCED, m) for k in known)]
-    _legend(figure, ours_or_theirs, paper=not plan.small)
+    _legend(figure, models, paper=not plan.small)
     return figure
 
 
@@ -303,7 +316,7 @@ def _roc(results: Sequence[Result], workbench: Workbench) -> Any:
             counts = f"n = {len(truth)}, {int(truth.sum())} malignant"
         if not plan.small:
             mark_dermatologists(axis)
-        axis.set_title(f"{fraction} % of the data", loc="left", fontsize=10, color=INK, pad=18)
+        axis.set_title(f"{fraction} % of DDI", loc="left", fontsize=10, color=INK, pad=18)
         _under_title(axis, counts)
         axis.set_xlabel("false positive rate", color=MUTED, fontsize=9)
     axes[0, 0].set_ylabel("true positive rate", color=MUTED, fontsize=9)
@@ -336,20 +349,6 @@ def _costs(results: Sequence[Result], plan: Plan) -> Any:
     return figure
 
 
-def _next_best(known: Scores, plan: Plan) -> str | None:
-    """Return the model other than FEDD with the highest mean IoU on validation, at the largest fraction."""
-    most = max(plan.fractions)
-    found = {
-        model: s.value
-        for model in plan.segmenters
-        if model != FEDD
-        and (s := known.get((ImageSet.SEGMENTATION_VALIDATION, model, most, ALL, "miou_pooled")))
-        is not None
-        and s.value is not None
-    }
-    return max(found, key=lambda model: found[model]) if found else None
-
-
 def _finish(
     figure: Any, axes: Any, known: Scores, plan: Plan, measured_on: ImageSet, name: str
 ) -> None:
@@ -357,7 +356,7 @@ def _finish(
     for axis, tone in zip(axes[0], GROUPS, strict=True):
         axis.set_title(_title(known, measured_on, tone, name), loc="left", fontsize=10, color=INK)
     for axis in axes[-1]:
-        axis.set_xlabel("share of the training data", color=MUTED, fontsize=9)
+        axis.set_xlabel(captions.SHARE, color=MUTED, fontsize=9)
     paper = any(s.paper is not None for key, s in known.items() if key[0] == measured_on)
     _legend(figure, _measured(known, plan, measured_on.task), paper=paper)
 

@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from annotation_protocol.estimates import Estimate, sample_size
+from fedd.errors import FeddError
 from fedd.explore.ablation import TASKS, Ablation, Grid, default_blocks
 from fedd.explore.cells import TEST, VALIDATION, AblationSettings, AblationSplit
 from fedd.explore.figure6 import best_blocks, value_at
-from fedd.explore.state import CellMetric, read_metrics
+from fedd.explore.state import STATE, CellMetric
 from fedd.malignancy.classifier import DISCLAIMER, PAPER_BLOCKS
 from fedd.reproduce.cells import Workbench
 from fedd.reproduce.plan import CLASSIFICATION, SEGMENTATION, Plan
@@ -27,12 +28,22 @@ PAPER_BEST = {images // 6: block for images, block in PAPER_BLOCKS.items()}
 FOLDER = "ablation"
 
 
-def best_block_table(folder: Path, plan: Plan) -> ReproductionTable | None:
-    """Return the best classification block of each fraction beside the paper's; None without an ablation.
+def stored_ablation(workbench: Workbench, folder: Path) -> tuple[Ablation | None, str]:
+    """Return the ablation in a reproduction's folder; None with a sentence where it is of another run.
 
-    Raises ExplorationError if the ablation's state can't be read.
+    Another run has other photographs, weights, settings or version; a damaged state is left out too.
     """
-    metrics = read_metrics(folder / FOLDER)
+    if not (folder / FOLDER / STATE).exists():
+        return None, ""
+    try:
+        return ablation_of(workbench, folder), ""
+    except FeddError as error:
+        return None, f"**Figure 6 is of another run or damaged, and left out:** {error}."
+
+
+def best_block_table(ablation: Ablation, plan: Plan) -> ReproductionTable | None:
+    """Return the best classification block of each fraction beside the paper's; None without cells of it."""
+    metrics = ablation.metrics()
     best = best_blocks(metrics, CLASSIFICATION)
     if not best:
         return None

@@ -7,14 +7,15 @@ photographs, so the interval is that of the paired difference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import product
 
 import numpy as np
 
-from annotation_protocol.estimates import Estimate
+from annotation_protocol.estimates import Estimate, too_few
 from annotation_protocol.intervals import Scale
 from fedd.dataset import ALL, DatasetImage
 from fedd.malignancy.discrimination import ABOVE_HALF
@@ -31,11 +32,14 @@ from fedd.reproduce.scores import (
 )
 from fedd.reproduce.split import ImageSet, PaperSplit
 
-#: The compared metrics with their test, and the metric and set of validation.
+#: The compared metrics with their test and the set of validation.
 COMPARED = (
-    ("miou", ImageSet.SEGMENTATION_TEST, "miou_pooled", ImageSet.SEGMENTATION_VALIDATION),
-    ("accuracy", ImageSet.REMAINING, "accuracy", ImageSet.CLASSIFICATION_VALIDATION),
+    ("miou", ImageSet.SEGMENTATION_TEST, ImageSet.SEGMENTATION_VALIDATION),
+    ("accuracy", ImageSet.REMAINING, ImageSet.CLASSIFICATION_VALIDATION),
 )
+
+#: What chooses where a metric is not defined: validation that lacks a tone has no mean of the tones.
+INSTEAD = {"miou": "miou_pooled"}
 
 
 class ChosenOn(StrEnum):
@@ -56,6 +60,7 @@ class Improvement:
     chosen_on: ChosenOn
     estimate: Estimate  #: of the paired difference
     paper: float | None  #: None in a small plan
+    chosen_by: str  #: the metric that chose the next best: `metric`, or that of `INSTEAD`
 
     @property
     def difference(self) -> float | None:
@@ -69,28 +74,34 @@ def improvements(
 ) -> list[Improvement]:
     """Return the improvements of all fractions for which FEDD and another model have results."""
     known, ordered = by_key(found), []
-    for metric, test, validated, validation in COMPARED:
-        judges = {ChosenOn.TEST: (test, metric), ChosenOn.VALIDATION: (validation, validated)}
+    for metric, test, validation in COMPARED:
+        judges = {ChosenOn.TEST: test, ChosenOn.VALIDATION: validation}
         for fraction, (chosen_on, judge) in product(plan.fractions, judges.items()):
             of_model = _measured(results, split, test, fraction)
-            other = _next_best(known, of_model, judge, fraction)
+            other, chosen_by = next_best(known, of_model, judge, metric, fraction)
             if FEDD not in of_model or other is None:
                 continue
             difference = of_model[FEDD].minus(of_model[other]).estimate(Scale.SIGNED)
             compared = not plan.small and chosen_on is ChosenOn.TEST
             paper = published_improvement(test, metric, fraction) if compared else None
-            ordered.append(Improvement(test, metric, fraction, other, chosen_on, difference, paper))
+            ordered.append(
+                Improvement(test, metric, fraction, other, chosen_on, difference, paper, chosen_by)
+            )
     return ordered
 
 
-def _next_best(
+def next_best(
     known: Mapping[Key, ModelScore],
     models: Iterable[str],
-    judge: tuple[ImageSet, str],
+    measured_on: ImageSet,
+    metric: str,
     fraction: int,
-) -> str | None:
-    """Return the model other than FEDD with the highest score of a metric on a set; None without one."""
-    measured_on, metric = judge
+) -> tuple[str | None, str]:
+    """Return the model other than FEDD with the highest score on a set, None without one; and its metric.
+
+    That is `metric`, or the one of `INSTEAD` where the set has no value of it.
+    """
+    models = list(models)
     values = {
         model: score.value
         for model in models
@@ -98,7 +109,9 @@ def _next_best(
         and (score := known.get((measured_on, model, fraction, ALL, metric)))
         and score.value is not None
     }
-    return max(values, key=lambda model: values[model]) if values else None
+    if not values and metric in INSTEAD:
+        return next_best(known, models, measured_on, INSTEAD[metric], fraction)
+    return (max(values, key=lambda model: values[model]) if values else None), metric
 
 
 def _measured(
@@ -121,4 +134,10 @@ def _value(result: Result, items: Sequence[DatasetImage]) -> Jackknifed:
         confusions = np.array([result.confusions[item.stem] for item in items], np.int64)
         return mean_of_tones(confusions, patients, [item.tone for item in items])
     truth, probabilities = truth_and_probabilities(result, items)
-    return share(truth == (probabilities >= ABOVE_HALF), patients)
+    found = share(truth == (probabilities >= ABOVE_HALF), patients)
+    # The rule of `discrimination`: an interval needs enough patients of each class, a value both classes.
+    counts = tuple(len(set(np.asarray(patients)[rows])) for rows in (truth, ~truth))
+    if not too_few((counts[0], counts[1])):
+        return found
+    lacking = f"{counts[0]} malignant, {counts[1]} benign"
+    return replace(found, value=found.value if all(counts) else math.nan, lacking=lacking)

@@ -5,7 +5,9 @@ Arrays: photographs (H, W, 3) uint8, masks (H, W) uint8 class ids.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from annotation_protocol import load_protocol
 from fedd.dataset import DatasetImage, resized_mask
 from fedd.explore.clusters import supplement_blocks, write_cluster_maps
 from fedd.figures import ContactSheet, draw_contact_sheet
+from fedd.files import write_file
 from fedd.reproduce.cells import Workbench
 from fedd.reproduce.plan import FEDD, SEGMENTATION, Cell
+from fedd.weights.files import file_hash
 
 #: Opacity of a mask over the photograph.
 _OPACITY = 0.55
@@ -47,7 +51,7 @@ def draw_figure5(workbench: Workbench, next_best: str | None) -> Any:
             pictures=pictures,
             rows=_names(items),
             columns=["photograph", "truth", *(model for model, _ in columns)],
-            groups=[("", 2), *((f"{f} % of the data", len(models)) for f in plan.fractions)],
+            groups=[("", 2), *((f"{f} % of DDI", len(models)) for f in plan.fractions)],
             title="",
             note="White: not run." if lacking else "",
             key=[(c.colour, c.name) for c in protocol.classes],
@@ -58,19 +62,39 @@ def draw_figure5(workbench: Workbench, next_best: str | None) -> Any:
 def write_supplement1(workbench: Workbench, path: Path) -> None:
     """Write the activations and clusters of one photograph of each tone.
 
-    Raises FigureError if the file can't be written.
+    A figure is kept where the file beside it says that it was made with the same. Raises FigureError or
+    OutputError if a file can't be written.
     """
     one_of_each = {item.tone: item for item in reversed(workbench.shown())}
     items = sorted(one_of_each.values(), key=lambda item: item.tone)
+    backbone, seed = workbench.backbone, workbench.plan.seeds[0]
+    blocks = supplement_blocks(backbone.config)
+    made_with = json.dumps(
+        {
+            "backbone": backbone.hash,
+            "precision": backbone.precision,
+            "photographs": [[i.tone, i.stem, file_hash(i.path)] for i in items],
+            "blocks": blocks,
+            "timestep": SUPPLEMENT_TIMESTEP,
+            "clusters": CLUSTERS,
+            "seed": seed,
+        }
+    )
+    note = path.with_suffix(".json")
+    if path.is_file() and note.is_file() and note.read_bytes() == made_with.encode():
+        return
+    with suppress(OSError):  # then the figure can't be written either
+        note.unlink(missing_ok=True)  # a run killed between the two files draws again
     write_cluster_maps(
         [(name, item.photograph()) for name, item in zip(_names(items), items, strict=True)],
-        workbench.backbone,
-        supplement_blocks(workbench.backbone.config),
+        backbone,
+        blocks,
         (SUPPLEMENT_TIMESTEP,),
         path,
         k=CLUSTERS,
-        seed=workbench.plan.seeds[0],
+        seed=seed,
     )
+    write_file(note, made_with)
 
 
 def _names(items: Sequence[DatasetImage]) -> list[str]:

@@ -10,13 +10,14 @@ from pathlib import Path
 from annotation_protocol.intervals import MIN_GROUPS
 from fedd.backbone import IMAGENET_256
 from fedd.baselines import Start
+from fedd.errors import FigureError
 from fedd.figures import ACCENT, INK, LINE, MUTED, PAPER
 from fedd.files import write_file
 from fedd.malignancy.classifier import DISCLAIMER
 from fedd.paper import results as paper_results
 from fedd.reproduce.cells import PlanOutcome, Workbench
 from fedd.reproduce.drawing import draw_all
-from fedd.reproduce.figure6 import best_block_table
+from fedd.reproduce.figure6 import best_block_table, stored_ablation
 from fedd.reproduce.improvement import improvements
 from fedd.reproduce.plan import CLASSIFICATION, Cell
 from fedd.reproduce.scores import scores
@@ -60,22 +61,29 @@ _NAMED = 10
 
 
 def write_report(workbench: Workbench, outcome: PlanOutcome, folder: Path) -> Path:
-    """Write `results.csv`, `table.md`, the figures and `index.html`, which is returned."""
+    """Write `results.csv`, `table.md`, the figures and `index.html`, which is returned.
+
+    The tables are written first. Raises FigureError at the end, when all else is written, if figures can't be.
+    """
     found = scores(outcome.done, workbench.split, workbench.plan)
     gained = improvements(outcome.done, found, workbench.split, workbench.plan)
     made = tables(found, gained, outcome.done, workbench.plan)
-    if (best := best_block_table(folder, workbench.plan)) is not None:
-        made.append(best)
     introduction = _introduction(workbench, outcome.missing)
-    figures = [
-        (path.relative_to(folder).as_posix(), caption)
-        for path, caption in draw_all(found, outcome.done, workbench, folder)
-    ]
+    ablation, left_out = stored_ablation(workbench, folder)
+    if ablation is not None and (best := best_block_table(ablation, workbench.plan)) is not None:
+        made.append(best)
+    if left_out:
+        introduction.append(left_out)
     write_file(folder / "results.csv", results_csv(found))
     write_file(folder / "improvements.csv", improvements_csv(gained))
     write_file(folder / "table.md", markdown(TITLE, introduction, made))
+    drawn, problems = draw_all(found, outcome.done, workbench, folder, ablation)
+    figures = [(path.relative_to(folder).as_posix(), caption) for path, caption in drawn]
     page = folder / "index.html"
     write_file(page, html_page(TITLE, introduction, figures, made))
+    if problems:
+        more = f" ({len(problems) - 1} more figures too)" if len(problems) > 1 else ""
+        raise FigureError(f"{problems[0]}{more}")
     return page
 
 

@@ -86,7 +86,7 @@ def _handles(fractions: Sequence[int], *, paper: bool) -> list[Any]:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=colour, linewidth=2.2, label=f"{fraction} % of the data")
+        Line2D([], [], color=colour, linewidth=2.2, label=f"{fraction} % of DDI")
         for fraction, colour in zip(fractions, _COLOURS, strict=False)
     ]
     if paper:

@@ -198,6 +198,11 @@ def _improvements(gained: Sequence[Improvement], plan: Plan) -> ReproductionTabl
         "look at the test, stands beside it. Accuracy is in percentage points. "
         f"Accuracies are {DISCLAIMER}."
     )
+    if any(each.chosen_by != each.metric for each in gained):
+        note += (
+            " The validation photographs lack a tone: there the IoU that chooses is pooled over all of them, "
+            "not the mean of the tones."
+        )
     header = ["metric", "next best on", *(f"{f} %" for f in plan.fractions)]
     return ReproductionTable("FEDD over the next best model (table 3)", note, header, rows)
 

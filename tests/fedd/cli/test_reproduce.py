@@ -15,7 +15,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from fedd.backbone import SMALL, DiffusionUNet, Replicas
 from fedd.baselines.packages import define_missing_operators
-from fedd.errors import ReproductionError, TrainingDataError
+from fedd.errors import FigureError, ReproductionError, TrainingDataError
 from fedd.paper import splits
 from fedd.reproduce import Workbench, small, small_plan
 from fedd.weights.files import save_backbone
@@ -317,6 +317,38 @@ def test_figure6__missing_is_said_and_the_rest_stands(
     assert "1 of 1 cells done" in done.stdout
     assert "figure 6 missing: the masks show only skin" in done.stderr
     assert fedd("reproduce", "--small", "--only", "FEDD", "--out", tmp_path).exit_code == 0
+
+
+@pytest.mark.training
+def test_figure__that_can_not_be_written_is_said_and_exits_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small, "LEARNED", {20: 2})
+    plan = replace(small_plan(), fractions=(20,), segmenters=(), classified=("FEDD",))
+    monkeypatch.setattr("fedd.reproduce.small_plan", lambda *_: plan)
+
+    def full(figure: Any, path: Path) -> None:
+        raise FigureError("figure1.png can't be written (No space left on device): make room")
+
+    monkeypatch.setattr("fedd.reproduce.drawing.save", full)
+    done = fedd("reproduce", "--small", "--only", "FEDD", "--out", tmp_path)
+    assert done.exit_code == 1
+    assert "1 of 1 cells done" in done.stdout
+    assert "figure missing: figure1.png can't be written (No space left" in done.stderr
+    assert (tmp_path / "results.csv").is_file()
+
+
+@pytest.mark.training
+def test_figure6__damaged_state_is_refused_before_any_cell(
+    ddi: Path, weights: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "ablation" / "state.json"
+    state.parent.mkdir()
+    state.write_text('{"version": 1}')
+    done = _paper_run(ddi, weights, tmp_path)
+    assert done.exit_code == 1
+    assert "state.json can't be read as an ablation's state, it is damaged" in done.stderr
+    assert not (tmp_path / "cells").exists()
 
 
 @pytest.mark.training

@@ -7,10 +7,12 @@ import pytest
 
 from annotation_protocol.estimates import Sample
 from annotation_protocol.intervals import Scale
+from fedd.dataset import TONES
 from fedd.reproduce import ImageSet
 from fedd.reproduce.improvement import ChosenOn, Improvement, improvements
 from fedd.reproduce.results import Result
 from fedd.reproduce.scores import by_key, scores
+from fedd.reproduce.table import tables
 from tests.fedd.reproduce.test_scores import (
     EVERY,
     LIKE_THE_PAPER,
@@ -89,6 +91,50 @@ def test_improvements__of_seeds_are_of_their_mean() -> None:
     known = by_key(scores(of_seeds, PARTS, LIKE_THE_PAPER))
     values = [known[ImageSet.REMAINING, m, 5, "all", "accuracy"].value for m in ("FEDD", "VGG16")]
     assert gain.estimate.value == pytest.approx(values[0] - values[1])
+
+
+def test_improvements__too_few_of_a_class_for_an_interval_as_of_their_parts() -> None:
+    """Of 24 remaining photographs nine are malignant: neither accuracy has an interval."""
+    malignant = [i for i in REMAINING if i.malignant]
+    fewer = [i for i in REMAINING if i not in malignant[9:]]
+    parts = replace(PARTS, sets={**PARTS.sets, ImageSet.REMAINING: fewer})
+    results = _classified(0), _classified(1, "VGG16")
+    found = scores(results, parts, LIKE_THE_PAPER)
+    gain = improvements(results, found, parts, LIKE_THE_PAPER)[0]
+    of_part = by_key(found)[ImageSet.REMAINING, "FEDD", 5, "all", "accuracy"]
+    assert gain.estimate.interval is None
+    assert gain.estimate.value is not None
+    assert gain.estimate.lacking == of_part.too_few == "9 malignant, 12 benign"
+
+
+def _with_iou(result: Result, model: str, good: str) -> Result:
+    """The result of a model whose masks of one tone are right, and wrong elsewhere."""
+    right, wrong = (100 * np.eye(5, dtype=int)), np.full((5, 5), 20)
+    confusions = {i.stem: (right if i.tone == good else wrong).tolist() for i in EVERY}
+    return replace(result, cell=replace(result.cell, model=model), confusions=confusions)
+
+
+@pytest.mark.parametrize(("tones", "best", "by"), [(3, "VGG16", "miou"), (2, "ResNet50", "miou_pooled")])  # fmt: skip
+def test_improvements__validation_chooses_by_the_mean_of_the_tones(
+    tones: int, best: str, by: str
+) -> None:
+    """Most photographs are of the first tone: pooled, the model that is right there is the best."""
+    of = [[i for i in VALIDATION if i.tone == tone] for tone in TONES[:tones]]
+    validation = [*of[0], *of[1][:1], *(of[2][:1] if tones == 3 else [])]
+    parts = replace(PARTS, sets={**PARTS.sets, ImageSet.SEGMENTATION_VALIDATION: validation})
+    one = _with_iou(_segmented(1), "ResNet50", TONES[0])
+    other = _with_iou(_segmented(1), "VGG16", TONES[1])
+    right = {
+        i.stem: (100 * np.eye(5, dtype=int)).tolist() for i in VALIDATION if i.tone == TONES[2]
+    }
+    other = replace(other, confusions={**other.confusions, **right})
+    results = _segmented(0), one, other
+    found = scores(results, parts, LIKE_THE_PAPER)
+    gains = improvements(results, found, parts, LIKE_THE_PAPER)
+    gain = next(g for g in gains if g.chosen_on is ChosenOn.VALIDATION)
+    assert (gain.next_best, gain.chosen_by) == (best, by)
+    note = tables(found, gains, results, LIKE_THE_PAPER)[0].note
+    assert ("lack a tone" in note) == (tones == 2)
 
 
 def test_improvements__need_fedd_and_another() -> None:

@@ -5,18 +5,33 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fedd.backbone import DiffusionUNet
-from fedd.reproduce import Cell, ImageSet, PaperSplit, PlanOutcome, Workbench, write_report
+from fedd.errors import FigureError
+from fedd.figures import save
+from fedd.reproduce import (
+    Cell,
+    ImageSet,
+    PaperSplit,
+    PlanOutcome,
+    Workbench,
+    captions,
+    write_report,
+)
+from fedd.reproduce.drawing import _figures
+from fedd.reproduce.pictures import write_supplement1
 from fedd.reproduce.plan import Plan
 from fedd.reproduce.report import _introduction
 from fedd.reproduce.results import Cost, Result
+from fedd.reproduce.scores import ModelScore, scores
 from fedd.reproduce.table import ReproductionTable
 from fedd.weights.names import OPENAI
+from tests.fedd.conftest import TINY
 from tests.fedd.reproduce.conftest import TINY_PLAN
 
 #: Looks like the paper's, but for its size.
@@ -127,7 +142,7 @@ def test_table_3__deltas_beside_the_papers(report: Path) -> None:
     text = (report / "table.md").read_text()
     line = next(x for x in text.splitlines() if x.startswith("| accuracy<br>all 12"))
     assert f"over {first['next_best']}, n = 12 images of 12 patients<br>paper 14, " in line
-    assert f"{points:+.1f} [" in line.replace("+-", "-")
+    assert f"{points:+.1f} (too few: 6 malignant, 6 benign)" in line, "as of its parts"
 
 
 def test_table__what_is_missing_and_why(report: Path) -> None:
@@ -232,6 +247,74 @@ def test_report__what_classification_lacks_is_said(
     assert (
         f"validated on {validated} photographs of the 30 of a complete folder, 6 of which" in text
     )
+
+
+@pytest.mark.slow
+def test_report__a_figure_that_can_not_be_written_costs_nothing_else(
+    parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(figure: Any, path: Path) -> None:
+        if path.stem in ("figure4", "costs"):
+            raise FigureError(f"{path.name} can't be written")
+        save(figure, path)
+
+    monkeypatch.setattr("fedd.reproduce.drawing.save", full)
+    with pytest.raises(FigureError, match=r"figure4.png can't be written \(1 more figures too\)"):
+        write_report(Workbench(PLAN, parts, tiny, tmp_path), _outcome(PLAN, parts), tmp_path)
+    assert (tmp_path / "results.csv").is_file()
+    assert "mean IoU" in (tmp_path / "table.md").read_text()
+    page = (tmp_path / "index.html").read_text()
+    assert 'src="figure7.png"' in page
+    assert "figure4.png" not in page
+
+
+@pytest.mark.slow
+def test_supplement1__drawn_again_for_another_backbone(
+    parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path
+) -> None:
+    """The shown photographs, weights, precision and seed decide; else the file is kept."""
+    path = tmp_path / "supplement1.png"
+    drawn = []
+    for backbone, seed in ((tiny, 0), (tiny, 0), (tiny, 1), (DiffusionUNet.random(TINY, 7), 1)):
+        plan = replace(TINY_PLAN, seeds=(seed,))
+        write_supplement1(Workbench(plan, parts, backbone, tmp_path), path)
+        drawn.append(path.stat().st_mtime_ns)
+    assert drawn[0] == drawn[1] < drawn[2] < drawn[3]
+
+
+@pytest.mark.slow
+def test_figures__marks_of_one_model_stand_at_their_ticks(
+    parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path
+) -> None:
+    results = [r for r in _outcome(PLAN, parts).done if r.cell.model == "FEDD"]
+    figures = _figures(
+        scores(results, parts, PLAN), results, Workbench(PLAN, parts, tiny, tmp_path)
+    )
+    for name, figure, _ in figures:
+        if name in ("f1.png", "figure7.png"):
+            at = {float(x) for axis in figure.axes for x in axis.lines[-1].get_xdata()}
+            assert at <= {0.0, 1.0, 2.0, 3.0}, name
+
+
+def _score(low: float | None) -> ModelScore:
+    return ModelScore(
+        "classification", ImageSet.BALANCED, "FEDD", 5, "all", "f1", 0.5, low, low, 9, 9, 30, 1, 0.5, 0.5, None
+    )  # fmt: skip
+
+
+def test_captions__say_where_there_is_no_interval() -> None:
+    assert captions.marks([_score(0.4)]) == "Ours, with 95 % intervals."
+    assert captions.marks([_score(None)]) == "Ours, no interval: too few patients."
+    assert "a mark without one" in captions.marks([_score(0.4), _score(None)])
+
+
+def test_captions__bold_only_where_blocks_are() -> None:
+    named = {
+        n: captions.figure6(Path(f"figure6-{n}.png"), paper=True)
+        for n in ("classification", "classification-roc-auc", "segmentation")
+    }
+    assert [n for n, text in named.items() if "Bold" in text] == ["classification"]
+    assert "Bold" not in captions.figure6(Path("figure6-classification.png"), paper=False)
 
 
 def test_table__cells_are_escaped() -> None:
