@@ -110,6 +110,7 @@ class DiffusionUNet:
         precision: str = "float32",
     ) -> None:
         self.name, self.config, self.hash = name, config, weights_hash
+        self.verified = True  #: False where a file claims a checkpoint's hash and can't be checked
         self.image_size = config.image_size
         self.blocks = tuple(range(len(net.output_blocks)))
         self.device, self.precision = torch.device(device), precision
@@ -162,7 +163,9 @@ class DiffusionUNet:
                 f"the weights of {self.name} were rounded to {self.precision}: load them again"
             )
         net = copy.deepcopy(self.net)
-        return DiffusionUNet(self.name, self.config, net, self.hash, target, precision)
+        moved = DiffusionUNet(self.name, self.config, net, self.hash, target, precision)
+        moved.verified = self.verified
+        return moved
 
     @torch.inference_mode()
     def activations(
@@ -248,6 +251,7 @@ class Replicas:
         self.devices = [each.device for each in copies]
         first = copies[0]
         self.name, self.hash, self.precision = first.name, first.hash, first.precision
+        self.verified = first.verified
         self.image_size, self.blocks, self.config = first.image_size, first.blocks, first.config
 
     @property
@@ -290,6 +294,16 @@ def content_noise(image: Tensor, shape: Sequence[int], draw: int = 0) -> Tensor:
 def precision_of(backbone: Backbone) -> str:
     """Return the precision of a backbone's activations; one that does not say has float32."""
     return str(getattr(backbone, "precision", "float32"))
+
+
+def is_verified(backbone: Backbone) -> bool:
+    """Return whether a backbone's weights are known to be those of its hash, as `DiffusionUNet.verified`."""
+    return bool(getattr(backbone, "verified", True))
+
+
+def weights_key(backbone: Backbone) -> str:
+    """Return what identifies a backbone's weights in a cache: those that can't be checked share nothing."""
+    return backbone.hash if is_verified(backbone) else f"unverified {backbone.hash}"
 
 
 def other_precision(model: str, trained_in: str, predicts_in: str) -> str:

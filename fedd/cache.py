@@ -25,7 +25,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from fedd.backbone import Backbone, precision_of
+from fedd.backbone import Backbone, precision_of, weights_key
 from fedd.errors import WeightsError
 from fedd.features import FeatureSpec, check_finite, extract
 from fedd.weights.files import read_safetensors, write_safetensors
@@ -186,7 +186,7 @@ def entry_name(backbone: Backbone, digest: str, block: int, spec: FeatureSpec) -
     """Return the hash of everything that determines one block's activations for one image."""
     made_from = {
         "image": digest,
-        "backbone": backbone.hash,
+        "backbone": weights_key(backbone),
         "precision": precision_of(backbone),
         "device": backbone.device.type,  # a GPU rounds differently from a CPU
         "resolution": backbone.image_size,

@@ -53,11 +53,11 @@ def bench(
     spec = default_settings(net.config).features
     found = measure(place_in(net, device, precision), spec, images, batch)
     if as_json:
-        about = {"weights_hash": net.hash, "weights": weights_origin(net.hash)}
+        about = {"weights_hash": net.hash, "weights": weights_origin(net.hash, net.verified)}
         click.echo(json.dumps(asdict(found) | about))
         return
     click.echo(
-        f"{described_weights(net.name, net.hash)}\n"
+        f"{described_weights(net.name, net.hash, net.verified)}\n"
         f"{found.backbone} on {', '.join(found.devices)}, {found.precision}, to decoder block "
         f"{max(found.blocks)}, n = {found.images} photographs\n"
         f"{found.images_per_second:.2f} images/s from JPEG to features, no masks predicted, "

@@ -84,7 +84,7 @@ def train(
     validated = int(done.validation.sum())
     click.echo(f"{out}: {DISCLAIMER}")
     click.echo(
-        f"block {settings.block} of {described_weights(net.name, net.hash)}, at t = {settings.timestep}, "
+        f"block {settings.block} of {described_weights(net.name, net.hash, net.verified)}, at t = {settings.timestep}, "
         f"{net.precision}; learned from "
         f"{len(done.validation) - validated} photographs, validated on {validated}, "
         f"epoch {done.training.best_epoch} of {done.training.epochs} kept"
@@ -136,7 +136,7 @@ def predict(
     items = read_dataset(photographs, table)
     net = place_in(load_backbone(backbone), device, precision)
     model, found, refused = probabilities_of(classifier, items, net, _progress)
-    click.echo(f"{described_weights(net.name, net.hash)}, {net.precision}", err=True)
+    click.echo(f"{described_weights(net.name, net.hash, net.verified)}, {net.precision}", err=True)
     _echo_left_out(sum(item.malignant is None for item in items), refused)
     rows = _rows(found, DISCLAIMER)
     if out is None:

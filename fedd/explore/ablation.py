@@ -17,7 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedd.backbone import DIFFUSION_STEPS, IMAGENET_256, Backbone, UNetConfig, precision_of
+from fedd.backbone import (
+    DIFFUSION_STEPS,
+    IMAGENET_256,
+    Backbone,
+    UNetConfig,
+    is_verified,
+    precision_of,
+)
 from fedd.dataset import DatasetImage
 from fedd.errors import ExplorationError
 from fedd.explore.cells import (
@@ -179,7 +186,7 @@ class Ablation:
         """Write the heat maps of the cells that are done; returns the files."""
         return write_heat_maps(
             self.metrics(), self.grid.blocks, self.grid.timesteps, self.grid.tasks, self.folder,
-            titled_weights(self.backbone.name, self.backbone.hash), self.paper,
+            titled_weights(self.backbone.name, self.backbone.hash, is_verified(self.backbone)), self.paper,
         )  # fmt: skip
 
     def _trainings(self) -> dict[Task, list[Training]]:

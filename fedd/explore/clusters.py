@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedd.backbone import DIFFUSION_STEPS, IMAGENET_256, Backbone, UNetConfig
+from fedd.backbone import DIFFUSION_STEPS, IMAGENET_256, Backbone, UNetConfig, is_verified
 from fedd.errors import ExplorationError
 from fedd.features import check_finite
 from fedd.figures import SERIES, ContactSheet, draw_contact_sheet, save
@@ -145,7 +145,7 @@ def write_cluster_maps(
                 maps[index][block, timestep] = grey, coloured
             progress(done * len(photographs) + index + 1, total)
     names = [name for name, _ in photographs]
-    weights = titled_weights(backbone.name, backbone.hash)
+    weights = titled_weights(backbone.name, backbone.hash, is_verified(backbone))
     made_with = f"{weights}, K = {k}, seed {seed}"
     return _write_pages(names, small, maps, blocks, timesteps, path, k, made_with)
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from annotation_protocol import load_protocol
-from fedd.backbone import DiffusionUNet, Replicas
+from fedd.backbone import DiffusionUNet, Replicas, weights_key
 from fedd.baselines import diagnosed, train_cnn, train_unet
 from fedd.baselines.packages import baselines_problem
 from fedd.cache import FeatureCache
@@ -74,7 +74,12 @@ class Workbench:
     def made_with(self, cell: Cell) -> dict[str, Any]:
         """Return everything that determines a cell's result, except the code."""
         of_backbone = (
-            {"backbone": self.backbone.hash[:12], "precision": self.backbone.precision}
+            {
+                "backbone": self.backbone.hash[:12]
+                if self.backbone.verified
+                else weights_key(self.backbone),
+                "precision": self.backbone.precision,
+            }
             if cell.model == FEDD
             else {}
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedd.backbone import Backbone, precision_of
+from fedd.backbone import Backbone, precision_of, weights_key
 from fedd.batches import Source, run
 from fedd.cache import image_digest
 from fedd.dataset import DatasetImage
@@ -65,7 +65,7 @@ class PooledFeatures:
     def _path(self, image: Tensor) -> Path:
         made_from = {
             "image": image_digest(image),
-            "backbone": self._backbone.hash,
+            "backbone": weights_key(self._backbone),
             "precision": precision_of(self._backbone),
             "blocks": self._blocks,
             "timestep": self._timestep,

@@ -109,8 +109,8 @@ def _introduction(workbench: Workbench, missing: Mapping[Cell, str]) -> list[str
     start = "random" if plan.starts.otherwise is Start.SCRATCH else "ImageNet"
     paragraphs += [
         _INTERVALS,
-        f"Backbone {described_weights(backbone.name, backbone.hash)}, {backbone.precision}; FEDD's members decide "
-        f"by {_DECIDE[plan.probes.ensemble]}; seeds {', '.join(map(str, plan.seeds))}; baselines start from "
+        f"Backbone {described_weights(backbone.name, backbone.hash, backbone.verified)}, "
+        f"{backbone.precision}; FEDD's members decide by {_DECIDE[plan.probes.ensemble]}; seeds {', '.join(map(str, plan.seeds))}; baselines start from "
         f"{start} weights.",
         *plan.notes,
         *_gaps(split, missing),

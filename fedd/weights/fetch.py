@@ -10,14 +10,15 @@ from pathlib import Path
 import torch
 
 from annotation_protocol.files import locked
-from fedd.errors import WeightsError
+from fedd.errors import UnreadableError, WeightsError
 from fedd.weights.download import Progress, check_hash, check_room, download
 from fedd.weights.files import (
     check_fit,
     expected_shapes,
-    read_header,
+    read_safetensors,
     read_state_dict,
     save_backbone,
+    tensors_hash,
 )
 from fedd.weights.names import half_hash
 from fedd.weights.sources import BackboneSource, kept_path
@@ -46,7 +47,7 @@ def fetch(
     """Fetch the layers of `source` up to the last of `blocks` and store them as safetensors.
 
     The checkpoint comes from `file` if given, else from its URL; either must have its SHA-256. A
-    backbone that is already stored as far as needed is left unchanged. Weights are stored in float32
+    backbone that is already stored as far as needed, undamaged, is left unchanged. Weights are stored in float32
     as published, so that results compare with the paper's, or with `half` in float16, which rounds each
     weight by up to 0.05% and halves the size. Probes trained on one are refused by the other; the
     number of stored layers makes no difference.
@@ -114,11 +115,13 @@ def _weights_hash(source: BackboneSource, half: bool) -> str:
 
 
 def _stored_block(path: Path, weights_hash: str) -> int | None:
-    """Return the last decoder block of the stored network; None if there is none or another one."""
+    """Return the last decoder block of the stored network; None if it is to be fetched (again)."""
     try:
-        header = read_header(path)
-    except WeightsError:
+        tensors, header = read_safetensors(path)
+    except (WeightsError, UnreadableError):
         return None  # missing, or damaged and to be replaced
     if header.get("weights_hash") != weights_hash:
         return None
+    if header.get("tensors_hash") != tensors_hash(tensors):
+        return None  # damaged, or fetched by a version that stored no hash of the tensors
     return int(header["last_block"])

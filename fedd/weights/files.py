@@ -35,7 +35,7 @@ def load_backbone(name_or_path: str = SHIPPED, config: UNetConfig | None = None)
     """Load the shipped backbone `small`, a fetched one by name, or one from a file.
 
     A `.pt` file (OpenAI's layout) is read with `config`, by default that of the ImageNet 256x256
-    model. Raises WeightsError if the file is missing, unreadable, unsafe or does not fit.
+    model. Raises WeightsError if the file is missing, unreadable, unsafe, damaged or does not fit.
     """
     path = backbone_path(name_or_path)
     if path.suffix in (".pt", ".pth"):
@@ -44,8 +44,17 @@ def load_backbone(name_or_path: str = SHIPPED, config: UNetConfig | None = None)
     tensors, header = read_safetensors(path, BACKBONE_KIND)
     stored = UNetConfig.from_dict(json.loads(header["config"]))
     last_block = int(header["last_block"]) if "last_block" in header else None
-    weights_hash = header.get("weights_hash") or file_hash(path)
-    return _build(header["name"], stored, tensors, path, weights_hash, last_block)
+    claimed = header.get("weights_hash")
+    if claimed is None:
+        return _build(header["name"], stored, tensors, path, file_hash(path), last_block)
+    if header.get("tensors_hash", "") not in ("", tensors_hash(tensors)):
+        raise WeightsError(
+            f"{path} is damaged, its weights are not those that were stored: delete it and fetch it "
+            f"again with 'fedd weights fetch {header['name']}'"
+        )
+    net = _build(header["name"], stored, tensors, path, claimed, last_block)
+    net.verified = bool(header.get("tensors_hash"))
+    return net
 
 
 def backbone_path(name_or_path: str) -> Path:
@@ -80,10 +89,13 @@ def save_backbone(
     """Write weights as safetensors, atomically; raises OutputError if that fails.
 
     `extra` may hold `last_block`, if only the layers up to a decoder block are stored, and
-    `weights_hash`, the hash that probes record, by default that of the file.
+    `weights_hash`, the hash that probes record, by default that of the file. With that, the hash of
+    the tensors is stored too, so that damage is noticed.
     """
     stored = {k: v.detach().to(dtype).contiguous() for k, v in tensors.items()}
     header = {"kind": BACKBONE_KIND, "name": name, "config": json.dumps(config.to_dict()), **extra}
+    if "weights_hash" in extra:
+        header["tensors_hash"] = tensors_hash(stored)
     write_safetensors(path, stored, header)
 
 
@@ -125,6 +137,16 @@ def read_header(path: Path) -> dict[str, str]:
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} can't be read as safetensors: {error}") from error
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of names, shapes, types and values, whatever the order."""
+    found = hashlib.sha256()
+    for key in sorted(tensors):
+        tensor = tensors[key].contiguous()
+        found.update(json.dumps([key, list(tensor.shape), str(tensor.dtype)]).encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def file_hash(path: Path) -> str:

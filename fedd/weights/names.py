@@ -24,32 +24,40 @@ def is_named(name_or_path: str) -> bool:
 UNTRAINED = "untrained"
 
 #: What reports say of weights.
-OPENAI, ROUNDED, NOT_OPENAI = (
+OPENAI, ROUNDED, NOT_OPENAI, NOT_VERIFIED = (
     "OpenAI's checkpoint",
     "OpenAI's checkpoint, rounded to float16",
     "not OpenAI's checkpoint",
+    "not verified to be OpenAI's checkpoint: fetch it again",
 )
 OURS = "shipped with ddiseg"
 
 
-def weights_origin(weights_hash: str) -> str:
-    """Return whose weights these are, by their hash alone: a file's name and its network prove nothing.
+def weights_origin(weights_hash: str, verified: bool = True) -> str:
+    """Return whose weights these are, by their hash: a file's name and its network prove nothing.
 
-    The layers that `fedd weights fetch` stores have the hash of the checkpoint that they are from.
+    The layers that `fedd weights fetch` stores have the hash of the checkpoint that they are from. It
+    was compared with the checkpoint's when that was fetched; somebody who writes such a file by hand
+    can claim it.
+
+    Args:
+        verified: the stored layers are those that were fetched, as `DiffusionUNet.verified` says.
     """
-    return _known_weights().get(weights_hash, NOT_OPENAI)
+    origin = _known_weights().get(weights_hash, NOT_OPENAI)
+    return origin if verified or origin == NOT_OPENAI else NOT_VERIFIED
 
 
-def described_weights(name: str, weights_hash: str) -> str:
+def described_weights(name: str, weights_hash: str, verified: bool = True) -> str:
     """Return a backbone for a report: its name, the start of its hash, and whose weights they are."""
-    origin = "random weights" if name == UNTRAINED else weights_origin(weights_hash)
+    origin = "random weights" if name == UNTRAINED else weights_origin(weights_hash, verified)
     return f"{name} ({weights_hash[:12]}), {origin}"
 
 
-def titled_weights(name: str, weights_hash: str) -> str:
+def titled_weights(name: str, weights_hash: str, verified: bool = True) -> str:
     """Return a backbone's name for a figure, with a remark where its weights are not those one expects."""
-    unexpected = name != UNTRAINED and weights_origin(weights_hash) == NOT_OPENAI
-    return f"{name}, {NOT_OPENAI}" if unexpected else name
+    origin = weights_origin(weights_hash, verified)
+    unexpected = name != UNTRAINED and origin in (NOT_OPENAI, NOT_VERIFIED)
+    return f"{name}, {origin}" if unexpected else name
 
 
 def half_hash(sha256: str) -> str:

@@ -10,12 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedd.backbone import DiffusionUNet
+from fedd.backbone import DiffusionUNet, Replicas, weights_key
+from fedd.errors import WeightsError
 from fedd.weights import names
 from fedd.weights.fetch import fetch
-from fedd.weights.files import load_backbone, save_backbone
+from fedd.weights.files import (
+    load_backbone,
+    read_safetensors,
+    save_backbone,
+    write_safetensors,
+)
 from fedd.weights.names import (
     NOT_OPENAI,
+    NOT_VERIFIED,
     OPENAI,
     OURS,
     ROUNDED,
@@ -25,6 +32,7 @@ from fedd.weights.names import (
 )
 from fedd.weights.sources import BackboneSource, source
 from tests.fedd.conftest import TINY
+from tests.wording import Refusal
 
 
 @pytest.fixture
@@ -102,3 +110,57 @@ def test_untrained__is_called_so() -> None:
     net = DiffusionUNet.random(TINY)
     assert described_weights(net.name, net.hash).endswith("random weights")
     assert titled_weights(net.name, net.hash) == "untrained"
+
+
+def rewritten(path: Path, tensors: dict[str, torch.Tensor], **header: str | None) -> Path:
+    """A stored file with other tensors or another header; None leaves a key out."""
+    _, old = read_safetensors(path)
+    new = {key: value for key, value in (old | header).items() if value is not None}
+    write_safetensors(path.with_name("rewritten.safetensors"), tensors, new)
+    return path.with_name("rewritten.safetensors")
+
+
+def test_origin__header_that_claims_the_published_hash_proves_nothing(
+    openai: BackboneSource, tmp_path: Path
+) -> None:
+    """Random weights whose header says OpenAI's hash, as an earlier version wrote it."""
+    found = fetch(openai, tmp_path / "kept", checkpoint(openai)).path
+    random = {k: torch.rand_like(v) for k, v in read_safetensors(found)[0].items()}
+    net = load_backbone(str(rewritten(found, random, tensors_hash=None)))
+    assert net.hash == openai.sha256, "probes that were trained on such a file still load"
+    for each in (net, net.to("cpu", "bfloat16"), Replicas([net, net])):
+        assert weights_origin(each.hash, each.verified) == NOT_VERIFIED
+        assert described_weights(each.name, each.hash, each.verified).endswith(NOT_VERIFIED)
+        assert weights_key(each) != openai.sha256, "caches are not shared with OpenAI's"
+    assert weights_key(load_backbone(str(found))) == openai.sha256
+
+
+@pytest.mark.parametrize("what", ["value", "name"])
+def test_load__damaged_layers_are_refused(
+    openai: BackboneSource, tmp_path: Path, what: str, refusal: Refusal
+) -> None:
+    found = fetch(openai, tmp_path / "kept", checkpoint(openai)).path
+    tensors = read_safetensors(found)[0]
+    first, second = [k for k in tensors if k.endswith("in_layers.0.bias")][:2]
+    if what == "value":
+        tensors[first][0] += 1e-3
+    else:
+        tensors[first], tensors[second] = tensors[second] + 1, tensors[first]
+    with refusal(WeightsError):
+        load_backbone(str(rewritten(found, tensors)))
+
+
+@pytest.mark.parametrize("what", ["damaged", "without its hash"])
+def test_fetch__again_replaces_layers_that_can_not_be_verified(
+    openai: BackboneSource, tmp_path: Path, what: str
+) -> None:
+    found = fetch(openai, tmp_path / "kept", checkpoint(openai)).path
+    tensors = read_safetensors(found)[0]
+    if what == "damaged":
+        next(iter(tensors.values())).add_(1)
+        rewritten(found, tensors).replace(found)
+    else:
+        rewritten(found, tensors, tensors_hash=None).replace(found)
+    assert fetch(openai, tmp_path / "kept", checkpoint(openai)).bytes_before is not None
+    assert load_backbone(str(found)).verified
+    assert fetch(openai, tmp_path / "kept", checkpoint(openai)).bytes_before is None
