@@ -157,15 +157,18 @@ class Masks(Repository):
         self,
         batch: Sequence[NewMask],
         embeddings: tuple[str, Mapping[int, NDArray[np.float32]]] | None = None,
+        detail: Mapping[str, Any] | None = None,
     ) -> list[Outcome]:
         """Store predictions, one an image and model version, all or none; stored ones are kept.
 
         Args:
             embeddings: a space and vectors (D,) by image id, stored as `Embeddings.add` does, in the
                 same transaction: an image with a prediction is never predicted again.
+            detail: of the events, such as the precision.
         """
         outcomes, rows = [], []
         ids = [new.image_id for new in batch]
+        detail = dict(detail or {})
         with self._database.write() as session:
             stored = _predicted(session, batch)
             images = {i.id: i for i in scalars_in(session, select(Image), Image.id, ids)}
@@ -176,7 +179,8 @@ class Masks(Repository):
                     continue
                 stored.add(key)
                 image = images[new.image_id]
-                step(session, image, Action.PRELABEL, new.author, {"mask": new.content_hash})
+                about = {"mask": new.content_hash, **detail}
+                step(session, image, Action.PRELABEL, new.author, about)
                 rows.append(vars(new))
                 outcomes.append(Outcome.ADDED)
             if rows:

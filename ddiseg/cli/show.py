@@ -76,6 +76,8 @@ def _lines(data: dict[str, Any]) -> list[str]:
         change = ""
         if event["state_after"]:
             change = f" {event['state_before'] or 'nothing'} -> {event['state_after']}"
+        if precision := event["detail"].get("precision"):
+            change += f", in {precision}"
         lines.append(f"  {event['at'][:19]}Z  {event['kind']} by {event['actor']}{change}")
     if "picture" in data:
         lines.append(f"  picture: {data['picture']}")

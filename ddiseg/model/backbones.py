@@ -18,7 +18,7 @@ from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.model.photographs import open_photograph
 from ddiseg.model.storage import LostModelError, stored_probes
 from ddiseg.workspace.workspace import Workspace
-from fedd.backbone import DiffusionUNet, Replicas, other_precision
+from fedd.backbone import Backbone, DiffusionUNet, Replicas, other_precision, precision_of
 from fedd.errors import FeddError
 from fedd.network.devices import existing_devices
 from fedd.precision import AUTO, MOST, Trial, place_in
@@ -105,9 +105,13 @@ def load_version_on(
     probes = stored_probes(workspace, version)
     net = (backbones or Backbones(workspace)).get(version.backbone, device, precision)
     probes.check_backbone(net)
-    if note := other_precision(version.name, probes.record.precision, net.precision):
-        logger.info(note)
     return probes, net
+
+
+def say_precision(model: str, trained_in: str, net: Backbone) -> None:
+    """Log where a model, which now gets photographs, predicts in another precision than it learned in."""
+    if note := other_precision(model, trained_in, precision_of(net)):
+        logger.info(note)
 
 
 def _photographs(workspace: Workspace) -> list[NDArray[np.uint8]]:

@@ -14,7 +14,7 @@ from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
 from ddiseg.evaluation import gate
 from ddiseg.evaluation.partial_masks import PartialMasks
-from ddiseg.model.backbones import Backbones, Placed, load_version_on
+from ddiseg.model.backbones import Backbones, Placed, load_version_on, say_precision
 from ddiseg.model.photographs import sources
 from ddiseg.model.storage import LostModelError, stored_probes
 from ddiseg.outcomes import Progress, halves, silent, track
@@ -112,6 +112,9 @@ def compare_on_holdout(
     candidate = confusions(workspace, probes, net, measurable, cache, first)
     former: list[NDArray[np.int64] | None] = [None] * len(measurable)
     if current is not None:
+        if measurable:
+            trained_in = current.probes.record.precision
+            say_precision(current.version.name, trained_in, current.net)
         former[:] = confusions(workspace, current.probes, current.net, measurable, cache, second)
     images = [
         gate.HoldoutImage(

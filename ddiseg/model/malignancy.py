@@ -6,7 +6,6 @@ Everything here is research output, not a diagnosis. It is never shown to annota
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from ddiseg.catalogue import ModelKind, NewEstimate, NewModelVersion, State
 from ddiseg.catalogue.malignancy import DISCLAIMER
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.errors import InputError
-from ddiseg.model.backbones import Backbones, Placed
+from ddiseg.model.backbones import Backbones, Placed, say_precision
 from ddiseg.model.photographs import in_order, reason, sources
 from ddiseg.model.prediction_writer import SECONDS, TRANSACTION
 from ddiseg.model.storage import (
@@ -39,7 +38,7 @@ from ddiseg.sampling.subsets import RESERVED
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.stored_files import is_intact
 from ddiseg.workspace.workspace import Workspace
-from fedd.backbone import DiffusionUNet, Replicas, other_precision
+from fedd.backbone import DiffusionUNet, Replicas
 from fedd.malignancy.classifier import (
     ClassifierSettings,
     Examples,
@@ -53,8 +52,6 @@ from fedd.pipeline import features
 from fedd.precision import AUTO
 from fedd.validation import stratified_validation
 from fedd.weights.names import SHIPPED
-
-logger = logging.getLogger(__name__)
 
 #: A test set that is never learned from: results on it are for the paper's table.
 PAPER_TEST = f"{RESERVED}-test"
@@ -189,6 +186,8 @@ def prelabel_malignancy(
     settings = classifier.settings
     estimated = workspace.catalogue.malignancy.estimated_by(version.id)
     todo = list({image.id: image for image in images if image.id not in estimated}.values())
+    if todo:
+        say_precision(version.name, version.classifier_training.precision, net)
     stored: dict[int, Outcome] = {}
     refused: dict[int, str] = {}
     waiting: dict[int, NDArray[np.float32]] = {}
@@ -303,9 +302,6 @@ def load_classifier_version(
         classifier = load_classifier(path)
     net = Backbones(workspace).get(version.backbone, device, precision)
     classifier.check_backbone(net)
-    trained_in = version.classifier_training.precision
-    if note := other_precision(version.name, trained_in, net.precision):
-        logger.info(note)
     return classifier, net
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.errors import WorkspaceError
-from ddiseg.model.backbones import Backbones, Placed, load_version_on
+from ddiseg.model.backbones import Backbones, Placed, load_version_on, say_precision
 from ddiseg.model.photographs import in_order, reason, sources
 from ddiseg.model.prediction_writer import PredictionWriter
 from ddiseg.outcomes import FileOutcome, Progress, silent
 from ddiseg.workspace.workspace import Workspace
+from fedd.backbone import precision_of
 from fedd.pipeline import predictions
 from fedd.segment import Probes
 
@@ -62,6 +64,12 @@ class Predictor:
         probes, net = load_version_on(workspace, version, device, precision, backbones)
         return cls(workspace, version, probes, net)
 
+    @cached_property
+    def _precision(self) -> str:
+        """The precision of predictions; the first of them say where the model learned in another one."""
+        say_precision(self.version.name, self.probes.record.precision, self.net)
+        return precision_of(self.net)
+
     def predict(self, images: Sequence[Image], progress: Progress = silent) -> list[FileOutcome]:
         """Predict and store masks; images that this version has predicted are unchanged.
 
@@ -77,8 +85,12 @@ class Predictor:
         """
         predicted = self.workspace.catalogue.masks.predicted_by(self.version.id)
         todo = list({image.id: image for image in images if image.id not in predicted}.values())
+        if not todo:
+            return in_order(images, {}, {})
         found = predictions(self.probes, self.net, sources(self.workspace, todo))
-        writer = PredictionWriter(self.workspace, self.version, self.probes.trained)
+        writer = PredictionWriter(
+            self.workspace, self.version, self.probes.trained, self._precision
+        )
         refused: dict[int, str] = {}
         try:
             with writer, closing(found):

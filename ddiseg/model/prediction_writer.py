@@ -53,7 +53,14 @@ class PredictionWriter:
     full batch yet.
     """
 
-    def __init__(self, workspace: Workspace, version: ModelVersion, classes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        version: ModelVersion,
+        classes: Sequence[int],
+        precision: str = "float32",
+    ) -> None:
+        self._detail = {"precision": precision}  # of the events
         self._workspace, self._version, self._classes = workspace, version, list(classes)
         self._space = embedding_space(version.backbone_hash, version.settings)
         self.stored: dict[int, Outcome] = {}  #: added or unchanged, by image id
@@ -126,6 +133,7 @@ class PredictionWriter:
         added = self._workspace.catalogue.masks.add_predictions(
             [self._row(each, digest) for each, digest in written],
             (self._space, {each.image.id: each.embedding for each, _ in written}),
+            self._detail,
         )
         for (each, _), outcome in zip(written, added, strict=True):
             self.stored[each.image.id] = outcome

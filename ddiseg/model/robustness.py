@@ -33,7 +33,7 @@ from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.images import Photograph
-from ddiseg.model.backbones import Placed, load_version_on
+from ddiseg.model.backbones import Placed, load_version_on, say_precision
 from ddiseg.model.lighting import LightChange, colour_temperature, exposure, one_grey_level
 from ddiseg.model.photographs import open_photograph, reason
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent, track
@@ -109,9 +109,11 @@ def sensitivity(
     protocol = load_protocol()
     refused = [] if refused is None else refused
     measured = _Measurements([change.name for change in changes], one_grey_level().name, groups)
+    probes, net = load_version_on(workspace, version, device, precision)
+    say_precision(version.name, probes.record.precision, net)
     for image, confusions in _compared(
         workspace,
-        load_version_on(workspace, version, device, precision),
+        (probes, net),
         chosen,
         [*changes, one_grey_level()],
         refused,

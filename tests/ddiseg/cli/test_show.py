@@ -32,7 +32,7 @@ def painted(filled: Workspace) -> Workspace:
     row = NewMask(
         2, digest, 8, 6, "same", [1, 4], "1.0", model_version_id=model.id, uncertainty=0.25
     )
-    filled.catalogue.masks.add_predictions([row])
+    filled.catalogue.masks.add_predictions([row], detail={"precision": "bfloat16"})
     return filled
 
 
@@ -60,6 +60,10 @@ def test_show__text(here: Run) -> None:
     assert "  mask #1 by anna, accepted: 8 x 6 same, lesion 16.7%, skin 83.3%" in lines
     assert "  review of mask #1: accept by ben" in lines
     assert lines[-1].endswith("accept by ben submitted -> accepted")
+
+
+def test_show__precision_of_a_prediction(here: Run, painted: Workspace) -> None:
+    assert here("show", "2.png").out.splitlines()[-1].endswith("new -> prelabelled, in bfloat16")
 
 
 def test_show__mask_file_is_damaged(here: Run, filled: Workspace) -> None:

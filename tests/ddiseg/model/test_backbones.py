@@ -15,6 +15,7 @@ import torch
 
 from ddiseg.model import backbones as module
 from ddiseg.model.backbones import Backbones, load_version_on
+from ddiseg.model.predict import Predictor, prelabel
 from ddiseg.model.train import Refreshed
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
@@ -119,11 +120,16 @@ def test_load__another_precision_than_in_training_is_said_not_refused(
     spots: Workspace, learn: Learn, caplog: pytest.LogCaptureFixture
 ) -> None:
     version = learn(spots).version
+    images = spots.catalogue.images.select(ids=[5, 6, 7])
     with caplog.at_level(logging.INFO, "ddiseg"):
-        load_version_on(spots, version, precision="float32")
+        prelabel(spots, images[:1], precision="float32")
         assert caplog.records == []
-        _, net = load_version_on(spots, version, precision="bfloat16")
-    assert net.precision == "bfloat16"
+        prelabel(spots, images[:1], precision="bfloat16")
+        assert caplog.records == [], "nothing was predicted"
+        predictor = Predictor.load(spots, precision="bfloat16")
+        for image in images:
+            predictor.predict([image])
+    assert version.training.precision == "float32"
     assert [record.getMessage() for record in caplog.records] == [
         "fedd-1 was trained on activations in float32 and predicts here in bfloat16"
     ]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -272,6 +273,20 @@ def test_prelabel__stores_the_probability_and_nothing_else(moles: Workspace, lea
     _, again = prelabel_malignancy(moles, moles.catalogue.images.select())
     assert {o.outcome for o in again} == {Outcome.UNCHANGED}
     assert verify(moles).problems == []
+
+
+@pytest.mark.training
+def test_prelabel__another_precision_is_said_where_something_is_estimated(
+    moles: Workspace, learn: Learn, caplog: pytest.LogCaptureFixture
+) -> None:
+    learn(moles)
+    image = moles.catalogue.images.find("29.png")
+    with caplog.at_level(logging.INFO, "ddiseg"):
+        for _ in range(2):
+            prelabel_malignancy(moles, [image], precision="bfloat16")
+    assert [record.getMessage() for record in caplog.records] == [
+        "malignancy-1 was trained on activations in float32 and predicts here in bfloat16"
+    ]
 
 
 @pytest.mark.training

@@ -70,6 +70,17 @@ def test_prelabel__changes_nothing_about_images_that_are_settled(
 
 
 @pytest.mark.training
+def test_prelabel__event_holds_the_precision(spots: Workspace, learn: Learn) -> None:
+    learn(spots)
+    for image, precision in ((5, "float32"), (6, "bfloat16")):
+        prelabel(spots, spots.catalogue.images.select(ids=[image]), precision=precision)
+        event = spots.catalogue.events.of_image(image)[-1]
+        (mask,) = spots.catalogue.masks.of_image(image)
+        assert event.kind == "prelabel"
+        assert event.detail == {"mask": mask.content_hash, "precision": precision}
+
+
+@pytest.mark.training
 def test_prelabel__again_is_unchanged(spots: Workspace, learn: Learn) -> None:
     learn(spots)
     todo = spots.catalogue.images.select(states=[State.NEW])

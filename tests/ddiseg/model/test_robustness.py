@@ -28,6 +28,7 @@ class Shifting:
     """Stands for probes: a lesion of 10 x 10, moved down by what the light changed in its brightness."""
 
     classes = load_protocol().class_names
+    record = SimpleNamespace(precision="float32")
 
     def __init__(self) -> None:
         self.unchanged: dict[int, float] = {}  # the brightness of each image as it is
