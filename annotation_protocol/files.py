@@ -25,6 +25,18 @@ PRIVATE = 0o600
 _CANT_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
 
 
+def how_to_write(error: OSError, path: Path) -> str:
+    """Return what a person can do where `path` can't be written, by the error's number."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "make the folder writable"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        in_the_way = next((each for each in path.parents if each.is_file()), path)
+        return f"{in_the_way} is a file where a folder belongs, move it away"
+    return "check the disk or the connection"
+
+
 def atomic_write(
     path: Path,
     content: bytes | str | Callable[[Path], object],

@@ -246,7 +246,7 @@ def parse_states(names: Sequence[str]) -> list[State]:
     """Return the states of these names; raises InputError for an unknown one."""
     from ddiseg.catalogue.lifecycle import State
 
-    try:
-        return [State(name) for name in names]
-    except ValueError as error:
-        raise InputError(f"{error}; states are: {', '.join(State)}") from error
+    for name in names:
+        if name not in list(State):
+            raise InputError(f"no state is called {name}; states are: {', '.join(State)}")
+    return [State(name) for name in names]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from annotation_protocol.files import atomic_write
+from annotation_protocol.files import atomic_write, how_to_write
 from ddiseg import images
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import WorkspaceError
@@ -48,6 +48,5 @@ def place_copy(root: Path, name: str, data: bytes) -> None:
         atomic_write(path, data)
     except OSError as error:
         raise WorkspaceError(
-            f"{path}: {error.strerror}; free some space or make the folder writable, then run the "
-            "same command again"
+            f"{path}: {error.strerror}; {how_to_write(error, path)}, then run the same command again"
         ) from error

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from annotation_protocol.files import atomic_write, flush_folder
+from annotation_protocol.files import atomic_write, flush_folder, how_to_write
 from ddiseg.errors import MissingFileError, OccupiedError, WorkspaceError
 
 
@@ -149,8 +149,8 @@ class Store:
         except OSError as error:
             what = error.strerror or type(error).__name__
             raise WorkspaceError(
-                f"{path}: {what}; nothing half-written was kept: "
-                "free some space or make the folder writable, then run the same command again"
+                f"{path}: {what}; nothing half-written was kept: {how_to_write(error, Path(path))}, "
+                "then run the same command again"
             ) from error
 
 

@@ -51,6 +51,7 @@ def read_mask(store: Store, digest: str) -> masks.Mask:
 
 def decode_photograph(data: bytes, digest: str) -> images.Photograph:
     """Return the pixels of a stored file; raises InputError where they are not those of `digest`."""
+    _refuse_empty(data)
     try:
         with BUDGET.hold(images.pixels_in(data)):
             pixels = images.open_photograph(data).pixels
@@ -63,6 +64,7 @@ def decode_photograph(data: bytes, digest: str) -> images.Photograph:
 
 def decode_mask(data: bytes, digest: str) -> masks.Mask:
     """Return the mask in a stored file; raises InputError where it is not that of `digest`."""
+    _refuse_empty(data)
     try:
         mask = masks.check_mask(
             masks.decode_png(data), len(load_protocol().classes), unlabelled=True
@@ -91,6 +93,11 @@ def matches(kind: Kind, data: bytes, digest: str) -> bool:
     except InputError:
         return False
     return True
+
+
+def _refuse_empty(data: bytes) -> None:
+    if not data:
+        raise InputError("is empty")
 
 
 def _decoded(

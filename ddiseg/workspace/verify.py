@@ -228,10 +228,20 @@ def _stored(workspace: Workspace, file: BadFile, name: str, remedy: str) -> byte
         exists = workspace.store.exists(file.kind, file.digest)
     except OccupiedError as error:
         raise InputError(f"{name}: {error}") from error
-    if not exists:
+    if not exists and not _is_empty(workspace, file):
         path = workspace.store.path(file.kind, file.digest)
         raise _BadFileError(f"{name}: {path} is missing; {remedy}", file)
-    return workspace.store.get(file.kind, file.digest)
+    data = workspace.store.get(file.kind, file.digest)
+    if not data:
+        raise _BadFileError(f"{name}: the stored file is empty; {remedy}", file)
+    return data
+
+
+def _is_empty(workspace: Workspace, file: BadFile) -> bool:
+    try:
+        return not workspace.store.get(file.kind, file.digest)
+    except DdisegError:
+        return False
 
 
 def _check_size(name: str, catalogued: tuple[int, int], found: Sequence[int]) -> None:

@@ -37,7 +37,7 @@ def test_refresh__empty_workspace_is_refused(here: Ddiseg) -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (("--state", "lost"), "states are: new, queued"),
+        (("--state", "lost"), "no state is called lost; states are: new, queued"),
         (("--subset", "none"), "no subset called 'none'"),
         (("--batch", "none"), "no batch called 'none'"),
         (("9.png",), "no image called '9.png'"),

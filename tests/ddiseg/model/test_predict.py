@@ -70,6 +70,19 @@ def test_prelabel__changes_nothing_about_images_that_are_settled(
 
 
 @pytest.mark.training
+def test_prelabel__emptied_photograph_in_the_words_of_verify(
+    spots: Workspace, learn: Learn
+) -> None:
+    learn(spots)
+    (image,) = spots.catalogue.images.select(ids=[5])
+    Path(spots.store.path(Kind.IMAGE, image.content_hash)).write_bytes(b"")
+    _, (refused,) = prelabel(spots, [image])
+    (found,) = verify(spots).problems
+    for said in (str(refused.note), found.line):
+        assert "the stored file is empty; import the original again" in said
+
+
+@pytest.mark.training
 def test_prelabel__event_holds_the_precision(spots: Workspace, learn: Learn) -> None:
     learn(spots)
     for image, precision in ((5, "float32"), (6, "bfloat16")):

@@ -104,6 +104,11 @@ DAMAGE: dict[str, tuple[Damage, Part, str]] = {
         Part.IMAGE,
         r"^1\.png \(#1\): the stored file is .*; import the original again$",
     ),
+    "image emptied": (
+        _write(Kind.IMAGE, b""),
+        Part.IMAGE,
+        r"^1\.png \(#1\): the stored file is empty; import the original again$",
+    ),
     "image is no image": (
         _write(Kind.IMAGE, b"text"),
         Part.IMAGE,
