@@ -136,7 +136,8 @@ class FeatureCache:
                 if self._until_measured < 0 or self._size > self.limit:
                     self._evict()
         except OSError as error:
-            self.problem = f"activations are not kept: {error}"
+            why = f"{path.parent}: {error.strerror}" if error.strerror else str(error)
+            self.problem = f"activations are not kept: {why}"
 
     def _evict(self) -> None:
         """Measure the folder; over the limit, remove the least recently used entries."""

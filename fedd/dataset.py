@@ -76,7 +76,8 @@ class DatasetImage:
             with Image.open(self.path) as picture:
                 return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DatasetError(f"{self.path} can't be opened as a photograph: {error}") from error
+            why = _why(error, "a picture")
+            raise DatasetError(f"{self.path} can't be opened as a photograph: {why}") from error
 
     def class_ids(self, class_count: int) -> NDArray[np.uint8]:
         """Return the mask, (H, W) uint8; raises DatasetError if there is none or it holds other numbers."""
@@ -169,8 +170,18 @@ def _read_mask(path: Path) -> NDArray[np.generic]:
             return np.asarray(np.load(path, allow_pickle=False))
         with Image.open(path) as picture:
             return np.array(picture)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise DatasetError(f"{path} can't be read as a mask: {error}") from error
+    except (OSError, ValueError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
+        why = _why(error, "an array of numbers" if path.suffix == ".npy" else "a picture")
+        raise DatasetError(f"{path} can't be read as a mask: {why}") from error
+
+
+def _why(error: Exception, expected: str) -> str:
+    """Return why a file can't be read; a library's own text may recommend to open it unsafely."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, Image.DecompressionBombError):
+        return "it has too many pixels"
+    return f"it is damaged, or not {expected}"
 
 
 def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
@@ -198,7 +209,8 @@ def _rows(table: Path) -> dict[str, dict[str, str]]:
             header = reader.fieldnames or ()
             lines = [{k: unescape_cell(v or "") for k, v in row.items() if k} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{table} can't be read as a CSV table: {error}") from error
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise DatasetError(f"{table} can't be read as a CSV table: {why}") from error
     columns = {
         key: name for key, names in _COLUMNS.items() for name in reversed(names) if name in header
     }

@@ -81,6 +81,11 @@ def no_trial(_exact: DiffusionUNet) -> Trial | None:
     return None
 
 
+def trial_later(_exact: DiffusionUNet) -> Trial | None:
+    """Return None: the test is left to the run that a plan is made for."""
+    return None
+
+
 def remembered() -> Remembered:
     """Return the results of the tests on this machine."""
     return Remembered(user_cache() / "precision.json")
@@ -166,6 +171,9 @@ def _agrees(backbone: DiffusionUNet, target: torch.device, trial: MakeTrial) -> 
         return False
     store, key = remembered(), f"{backbone.hash}, {name}, torch {torch.__version__}"
     found = _stored(store.get(key))
+    if found is None and trial is trial_later:
+        logger.info("precision: bfloat16 on %s is tested at the start of the run", name)
+        return False
     if found is None:
         found = _tested(backbone, target, trial)
         if found is None:

@@ -45,6 +45,8 @@ class Setting:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if kind is float and number:
             value = float(value)
+        if isinstance(value, str) and value.lower() in self.choices:
+            value = value.lower()
         low, high = (-math.inf if self.low is None else self.low), self.high or math.inf
         fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         text = isinstance(value, str) and not (value and value.isprintable())

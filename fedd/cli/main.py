@@ -57,6 +57,12 @@ class FeddGroup(SectionedGroup):
         try:
             with _log_to_stderr():
                 return super().invoke(ctx)
+        except (click.Abort, KeyboardInterrupt) as error:
+            click.echo(
+                "\nStopped. What was finished is kept; the same command goes on from there.",
+                err=True,
+            )
+            raise click.exceptions.Exit(130) from error
         except UserError as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:

@@ -46,7 +46,7 @@ DEVICE: _Option = click.option(
 
 PRECISION: _Option = click.option(
     "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
+    type=click.Choice(["auto", "float32", "bfloat16"], case_sensitive=False),
     default="auto",
     show_default=True,
     help="Number type of convolutions; auto is bfloat16 where a GPU has it and was tested to give the "
@@ -55,7 +55,7 @@ PRECISION: _Option = click.option(
 
 ENSEMBLE: _Option = click.option(
     "--ensemble",
-    type=click.Choice(["vote", "mean"]),
+    type=click.Choice(["vote", "mean"], case_sensitive=False),
     default="vote",
     show_default=True,
     help="How FEDD's members decide a pixel: by majority, as in ddpm-segmentation, or by the mean of "

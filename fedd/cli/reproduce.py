@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -102,7 +104,7 @@ def reproduce(
     """
     from fedd.baselines import Recipe, Start
     from fedd.network.devices import existing_devices
-    from fedd.precision import place_in, trial_of_masks
+    from fedd.precision import place_in, trial_later, trial_of_masks
     from fedd.reproduce import Starts, Workbench
     from fedd.reproduce.figure6 import ablation_of
     from fedd.reproduce.plan import with_figure6
@@ -114,13 +116,13 @@ def reproduce(
     loaded = load_backbone(weights or "small")
     trained_by = Recipe(recipe)
     plan, splits = (
-        _small(out, seeds, trained_by)
+        _small(_scratch_folder() if plan_only else out, seeds, trained_by)
         if small
         else _paper(loaded, starts, seeds, trained_by, ddi, masks, only, partial)
     )
     plan = plan.deciding_by(Ensemble(ensemble))
     trial = trial_of_masks(splits.learned[max(plan.fractions)], plan.probes)
-    backbone = place_in(loaded, device, precision, trial)
+    backbone = place_in(loaded, device, precision, trial_later if plan_only else trial)
     # The baselines are trained on one device: the first of those that the backbone is on.
     workbench = Workbench(plan, splits, backbone, out, str(existing_devices(device)[0]))
     ablation = ablation_of(workbench, out) if with_figure6(only) else None
@@ -138,18 +140,52 @@ def _announce(
     to_stderr: bool,
 ) -> dict[Cell, float]:
     """Print what will be computed, and what can't be; returns the operations of the cells."""
-    from fedd.baselines.packages import baselines_problem
-    from fedd.reproduce.cells import missing_cells
+    from fedd.reproduce.cells import missing_cells, unavailable_cells
     from fedd.reproduce.cost import cost_of, work_of
-    from fedd.reproduce.plan import FEDD, chosen
 
     cells = missing_cells(workbench, out, only)
-    for line in cost_of(workbench, cells, ablation).lines(workbench.backbone, out):
+    cost = cost_of(workbench, cells, ablation)
+    lacking = unavailable_cells(workbench, only)
+    lines = ["Nothing that can be run is left to compute."]
+    if cost.steps or not lacking:
+        lines = cost.lines(workbench.backbone, out)
+    if cost.steps and any((out / "features").glob("*/*")):
+        lines.append(
+            f"FEDD takes at most this: what is in {out / 'features'} already is not computed again."
+        )
+    for line in [*lines, *_gaps(workbench.split), *_not_run(lacking)]:
         click.echo(line, err=to_stderr)
-    asked = chosen(workbench.plan.cells, only)
-    if any(cell.model != FEDD for cell in asked) and (problem := baselines_problem()):
-        click.echo(f"Only FEDD can be run here: {problem}", err=True)
     return work_of(workbench, cells)
+
+
+def _gaps(split: PaperSplit) -> list[str]:
+    """Return which photographs of the split are not used, as lines."""
+    from fedd.network.cost import counted
+    from fedd.reproduce.split import named
+
+    lines = []
+    if split.missing:
+        count = counted(len(split.missing), "photograph")
+        lines.append(
+            f"Left out, missing or unlabelled: {count} of the split, {named(split.missing)}."
+        )
+    if split.unlabelled:
+        count = counted(len(split.unlabelled), "photograph")
+        lines.append(f"Not tested on, malignancy unknown: {count}, {named(split.unlabelled)}.")
+    return lines
+
+
+def _not_run(lacking: Mapping[Cell, str]) -> list[str]:
+    """Return which cells can't be run and why, a line for each reason."""
+    from fedd.network.cost import counted
+
+    lines = []
+    for reason in dict.fromkeys(lacking.values()):
+        cells = [cell for cell, why in lacking.items() if why == reason]
+        models = ", ".join(dict.fromkeys(cell.model for cell in cells))
+        tasks = " and ".join(dict.fromkeys(cell.task for cell in cells))
+        lines.append(f"Can't be run: {models}, {tasks} ({counted(len(cells), 'cell')}): {reason}")
+    return lines
 
 
 def _run(
@@ -162,7 +198,9 @@ def _run(
     partial: bool,
 ) -> bool:
     """Run cells and ablation, write the report, and say what is missing; whether nothing is."""
+    from fedd.network.cost import counted
     from fedd.reproduce import run_cells
+    from fedd.reproduce.plan import chosen
 
     outcome = run_cells(workbench, out, only, work)
     no_figure = _reported(workbench, outcome, out)
@@ -173,13 +211,13 @@ def _run(
         except FeddError as error:  # the rest of the report stands without it
             no_figure6 = str(error)
         no_figure = _reported(workbench, outcome, out)
-    click.echo(
-        f"{len(outcome.done)} of {len(workbench.plan.cells)} cells done, "
-        f"{len(outcome.ran)} in this run: {out / 'index.html'}"
-    )
+    asked = set(chosen(workbench.plan.cells, only))
+    done = sum(result.cell in asked for result in outcome.done)
+    of_asked = f"{done} of {len(asked)} cells done, {len(outcome.ran)} in this run"
+    click.echo(f"{of_asked if asked else 'No cell was requested'}: {out / 'index.html'}")
     for reason in dict.fromkeys(outcome.missing.values()):
         count = list(outcome.missing.values()).count(reason)
-        click.echo(f"{count} cells missing: {reason}", err=True)
+        click.echo(f"{counted(count, 'cell')} missing: {reason}", err=True)
     if no_figure6:
         click.echo(f"figure 6 missing: {no_figure6}", err=True)
     if no_figure:
@@ -210,6 +248,12 @@ def _check_usage(ddi: Path | None, masks: Path | None, weights: str | None, smal
             f"{' and '.join(lacking)} missing: give DDI's photographs, the sDDI masks and the "
             "backbone's weights ('fedd weights fetch imagenet-256'), or try --small"
         )
+
+
+def _scratch_folder() -> Path:
+    """Return a folder that is removed when the command ends."""
+    folder = TemporaryDirectory(prefix="fedd-plan-")
+    return Path(click.get_current_context().with_resource(folder))
 
 
 def _small(out: Path, seeds: int, recipe: Recipe) -> tuple[Plan, PaperSplit]:

@@ -61,8 +61,8 @@ class Cost:
         most = sum(step.flop for step in self.steps if step.at_most)
         times = [f"about {duration(exact / speed.flop_per_second)}"] if exact else []
         if most:
-            times.append(f"{'the trainings' if exact else ''} at most "
-                         f"{duration(most / speed.flop_per_second)} more".strip())  # fmt: skip
+            at_most = f"at most {duration(most / speed.flop_per_second)}"
+            times.append(f"the trainings {at_most} more" if exact else at_most)
         lines.append(f"Time: {', '.join(times)}, {speed}.")
         return [*lines, *self._disk(folder)]
 
@@ -71,11 +71,14 @@ class Cost:
             return []
         there = next(f for f in (folder, *folder.absolute().parents) if f.exists())
         free = shutil.disk_usage(there).free
-        needed = f"{size(self.kept_bytes)} of activations are kept"
+        parts = []
+        if self.kept_bytes:
+            parts.append(f"{size(self.kept_bytes)} of activations are kept")
         if self.scratch_bytes:
-            needed += f", {size(self.scratch_bytes)} more while the grid is computed"
+            more = " more" if parts else ""
+            parts.append(f"{size(self.scratch_bytes)}{more} while the grid is computed")
         short = ": it will not hold them" if free < self.kept_bytes + self.scratch_bytes else ""
-        return [f"Disk: {needed}; {size(free)} are free{short}."]
+        return [f"Disk: {', '.join(parts)}; {size(free)} are free{short}."]
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,11 @@ def activation_bytes(config: UNetConfig, block: int) -> int:
         x = torch.zeros(1, config.in_channels, config.grid, config.grid)
         found = decoder_activations(net, x, torch.zeros(1, dtype=torch.long), (block,))
     return 2 * found[block].numel()
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number with its noun, such as `1 cell` or `2 cells`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def operations(flop: float) -> str:

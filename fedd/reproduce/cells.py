@@ -42,7 +42,7 @@ from fedd.reproduce.plan import (
     settings_as_json,
 )
 from fedd.reproduce.pooled import PooledFeatures
-from fedd.reproduce.results import Meter, Result, ResultStore
+from fedd.reproduce.results import Meter, OtherInputsError, Result, ResultStore
 from fedd.reproduce.split import ImageSet, PaperSplit, seeded_order
 
 logger = logging.getLogger(__name__)
@@ -88,6 +88,10 @@ class Workbench:
             **of_backbone,
             "settings": settings_as_json(self.plan.settings(cell)),
         }
+
+    def photographs(self, cell: Cell) -> int:
+        """Return how many photographs a cell is trained and measured on."""
+        return len(self.split.learned[cell.fraction]) + len(self.split.measured(cell.task))
 
     def run(self, cell: Cell) -> Result:
         """Train and test one cell; raises what training raises.
@@ -231,14 +235,23 @@ def missing_cells(workbench: Workbench, folder: Path, only: Collection[str] = ()
     Raises ReproductionError if `folder` holds a damaged cell, or one made with other settings, photographs
     or weights.
     """
-    store, lacking = ResultStore(folder / "cells"), baselines_problem()
-    cells = workbench.plan.cells
-    done = {cell for cell in cells if store.get(cell, workbench.made_with(cell)) is not None}
+    found = _stored(workbench, folder)
+    unavailable = unavailable_cells(workbench, only)
     return [
         cell
-        for cell in chosen(cells, only)
-        if cell not in done and not _unavailable(workbench, cell, lacking)
+        for cell in chosen(workbench.plan.cells, only)
+        if cell not in found and cell not in unavailable
     ]
+
+
+def unavailable_cells(workbench: Workbench, only: Collection[str] = ()) -> dict[Cell, str]:
+    """Return the requested cells that can't be run here, with the reason."""
+    lacking = baselines_problem()
+    reasons = {
+        cell: (lacking if cell.model != FEDD else "") or workbench.plan.lacking(cell)
+        for cell in chosen(workbench.plan.cells, only)
+    }
+    return {cell: reason for cell, reason in reasons.items() if reason}
 
 
 def run_cells(
@@ -254,26 +267,29 @@ def run_cells(
     Raises ReproductionError if `folder` holds cells made with other settings, photographs or weights, or
     can't be created.
     """
-    cells = workbench.plan.cells
-    requested = set(chosen(cells, only))
-    store = ResultStore(folder / "cells")
+    requested = chosen(workbench.plan.cells, only)
     # All are read before any is run: a refusal comes at once, not after hours.
-    found = {cell: store.get(cell, workbench.made_with(cell)) for cell in cells}
+    found = _stored(workbench, folder)
+    store = ResultStore(folder / "cells")
     store.prepare()
-    lacking = baselines_problem()
+    others = [c for c in workbench.plan.cells if c not in set(requested) and c not in found]
     outcome = PlanOutcome(
-        [result for result in found.values() if result is not None], [], {}, {}, {}
+        done=list(found.values()),
+        ran=[],
+        left_out=dict.fromkeys(others, "not requested (--only)"),
+        unavailable={
+            cell: reason
+            for cell, reason in unavailable_cells(workbench, only).items()
+            if cell not in found
+        },
+        failed={},
     )
     clock = _Clock(work or {})
-    for number, cell in enumerate(cells, 1):
-        position = number, len(cells), cell
-        if found[cell] is not None:
+    for number, cell in enumerate(requested, 1):
+        position = number, len(requested), cell
+        if cell in found:
             logger.info("%d of %d: %s: done before", *position)
-        elif cell not in requested:
-            outcome.left_out[cell] = "not requested (--only)"
-        elif reason := _unavailable(workbench, cell, lacking):
-            outcome.unavailable[cell] = reason
-        else:
+        elif cell not in outcome.unavailable:
             logger.info("%d of %d: %s: running%s", *position, clock.left())
             try:
                 result = workbench.run(cell)
@@ -288,9 +304,29 @@ def run_cells(
     return outcome
 
 
-def _unavailable(workbench: Workbench, cell: Cell, lacking: str) -> str:
-    """Return why a cell can't be run here, or ""; `lacking` is what the baselines lack."""
-    return (lacking if cell.model != FEDD else "") or workbench.plan.lacking(cell)
+def _stored(workbench: Workbench, folder: Path) -> dict[Cell, Result]:
+    """Return the results in a folder; raises ReproductionError once for all that other inputs made."""
+    store = ResultStore(folder / "cells")
+    found, refused = {}, []
+    for cell in workbench.plan.cells:
+        try:
+            result = store.get(cell, workbench.made_with(cell), workbench.photographs(cell))
+        except OtherInputsError as error:
+            refused.append((cell, error))
+            continue
+        if result is not None:
+            found[cell] = result
+    if len(refused) == 1:
+        raise refused[0][1]
+    if refused:
+        tasks = {cell.task for cell, _ in refused}
+        which = f"{tasks.pop()}-*.json" if len(tasks) == 1 else "*.json"
+        raise ReproductionError(
+            f"{len(refused)} cells in {store.folder} were made with {refused[0][1].difference}: use the "
+            f"same, give another --out, or delete {store.folder / which} to run them again (the features "
+            "beside them are used again)"
+        )
+    return found
 
 
 class _Clock:

@@ -13,7 +13,7 @@ from fedd.baselines import CNNSettings, UNetSettings
 from fedd.dataset import DatasetImage
 from fedd.explore.ablation import Ablation
 from fedd.explore.cost import ablation_cost, numbers, passing
-from fedd.network.cost import Cost, Step, activation_bytes, flop_of
+from fedd.network.cost import Cost, Step, activation_bytes, counted, flop_of
 from fedd.probes.settings import ProbeSettings
 from fedd.reproduce.cells import Workbench
 from fedd.reproduce.plan import CLASSIFICATION, FEDD, SEGMENTATION, Cell, Task
@@ -120,8 +120,9 @@ def _baselines(workbench: Workbench, cells: Sequence[Cell]) -> list[Step]:
             frozen = all(_is_frozen(workbench.plan.settings(cell)) for cell in of_model)
             flop = sum(_training(workbench, cell) for cell in of_model)
             epochs = max(workbench.plan.settings(cell).epochs for cell in of_model)  # type: ignore[union-attr]
-            cells_of = f"{len(of_model)} cells"
-            how = f"{cells_of}, frozen" if frozen else f"{cells_of}, {epochs} epochs at most"
+            cells_of = counted(len(of_model), "cell")
+            trained = f"{counted(epochs, 'epoch')} at most"
+            how = f"{cells_of}, {'frozen' if frozen else trained}"
             steps.append(Step(f"{model}, {task}", how, flop, at_most=not frozen))
     return steps
 

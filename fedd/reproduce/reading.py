@@ -11,6 +11,7 @@ from pathlib import Path
 from annotation_protocol import load_protocol
 from fedd.dataset import DatasetImage, mask_files
 from fedd.errors import DatasetError, ReproductionError
+from fedd.network.cost import counted
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def readable(items: Sequence[DatasetImage], *, partial: bool) -> list[DatasetIma
     if found and not partial:
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise ReproductionError(
-            f"{len(found)} files can't be read: {'; '.join(found[:_NAMED])}{more}. Replace them, or leave "
+            f"{counted(len(found), 'file')} can't be read: {'; '.join(found[:_NAMED])}{more}. Replace them, or leave "
             "them out: --partial"
         )
     for problem in found:
@@ -49,8 +50,8 @@ def report_strays(items: Sequence[DatasetImage], masks: Path) -> None:
     strays = sorted(set(mask_files(masks)) - {item.stem for item in items})
     if strays:
         logger.warning(
-            "%d of the masks in %s have no photograph, such as %s: they are not used",
-            len(strays), masks, ", ".join(strays[:_NAMED]),
+            "%s in %s without a photograph, such as %s: not used",
+            counted(len(strays), "mask"), masks, ", ".join(strays[:_NAMED]),
         )  # fmt: skip
 
 

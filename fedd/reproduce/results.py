@@ -66,6 +66,17 @@ class Result:
     probabilities: Mapping[str, float]  #: of classification, of malignancy
 
 
+class OtherInputsError(ReproductionError):
+    """A stored result that was made with other photographs, settings or weights."""
+
+    def __init__(self, path: Path, difference: str) -> None:
+        self.difference = difference
+        super().__init__(
+            f"{path} was made with {difference}: use the same, give another --out, or delete the file to "
+            "run the cell again"
+        )
+
+
 class ResultStore:
     """A folder of results; each is written atomically."""
 
@@ -81,10 +92,13 @@ class ResultStore:
                 f"the folder {self.folder} can't be created: {error.strerror}"
             ) from error
 
-    def get(self, cell: Cell, made_with: Mapping[str, Any]) -> Result | None:
+    def get(
+        self, cell: Cell, made_with: Mapping[str, Any], photographs: int | None = None
+    ) -> Result | None:
         """Return the result of a cell, None if it is missing.
 
-        Raises ReproductionError if it was made with anything else, or can't be read.
+        `photographs` is how many it is trained and measured on now. Raises OtherInputsError if it was
+        made with anything else, and ReproductionError if it can't be read.
         """
         path = self._path(cell)
         try:
@@ -111,11 +125,9 @@ class ResultStore:
                 f"{VERSION}), whose tests are others: give another --out, or delete {self.folder} to run "
                 "its cells again (the features beside it are used again)"
             )
-        if difference := _difference(before, _versioned(made_with)):
-            raise ReproductionError(
-                f"{path} was made with {difference}: use the same, give another --out, or delete the "
-                "file to run the cell again"
-            )
+        then = result.learned + len(result.confusions) + len(result.probabilities)
+        if difference := _difference(before, _versioned(made_with), then, photographs):
+            raise OtherInputsError(path, difference)
         return result
 
     def put(self, result: Result, made_with: Mapping[str, Any]) -> None:
@@ -132,11 +144,19 @@ def _versioned(made_with: Mapping[str, Any]) -> dict[str, Any]:
     return versioned
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Describe how `before` differs from `now`; empty if it does not."""
+def _difference(
+    before: Mapping[str, Any], now: Mapping[str, Any], used_then: int, used_now: int | None
+) -> str:
+    """Describe how `before` differs from `now`; empty if it does not.
+
+    Photographs differ by a hash, which says nothing to a person: they are counted instead.
+    """
     old, new = _flat(before), _flat(now)
+    counts = f" ({used_then} then, {used_now} now)" if used_now not in (None, used_then) else ""
     parts = [
-        f"{key} {json.dumps(old.get(key))}, not {json.dumps(new.get(key))}"
+        f"other photographs{counts}"
+        if key == "photographs"
+        else f"{key} {json.dumps(old.get(key))}, not {json.dumps(new.get(key))}"
         for key in {**old, **new}
         if old.get(key) != new.get(key)
     ]

@@ -104,7 +104,7 @@ def split(
     problems = _problems(wanted, by_stem, published, labelled, tasks)
     if problems and not partial:
         count = len({stem for stems in problems.values() for stem in stems})
-        lines = "; ".join(f"{what} ({len(s)}): {_named(s)}" for what, s in problems.items())
+        lines = "; ".join(f"{what} ({len(s)}): {named(s)}" for what, s in problems.items())
         raise ReproductionError(
             f"{count} of the split's {len(wanted)} photographs can't be used, {lines}. {_ASK_PARTIAL}"
         )
@@ -130,6 +130,9 @@ def split(
     expected = _expected(splits)
     if CLASSIFICATION in tasks:
         _check_sampled(diagnosed, expected, partial=partial)
+        trained = {f"training split of {fraction} %": items for fraction, items in learned.items()}
+        validation = ImageSet.CLASSIFICATION_VALIDATION
+        _check_both_classes({**trained, f"{validation.value} set": diagnosed[validation]})
     unlabelled = [s for s, i in present.items() if i.malignant is None and s not in labelled]
     return PaperSplit(
         learned=learned,
@@ -238,6 +241,20 @@ def _check_sampled(
             )
 
 
+def _check_both_classes(sets: Mapping[str, Sequence[DatasetImage]]) -> None:
+    """Raise ReproductionError if a set has malignant or benign photographs only."""
+    for name, items in sets.items():
+        found = {item.malignant for item in items}
+        lacking = [
+            word for value, word in ((True, "malignant"), (False, "benign")) if value not in found
+        ]
+        if lacking:
+            raise ReproductionError(
+                f"the {name} has no {lacking[0]} photograph among {len(items)}, so no classifier can be "
+                "trained: complete the folder and ddi_metadata.csv, or run --only segmentation"
+            )
+
+
 def _problems(
     wanted: Sequence[str],
     by_stem: Mapping[str, DatasetImage],
@@ -262,7 +279,8 @@ def _stems(items: Iterable[DatasetImage]) -> list[str]:
     return [item.stem for item in items]
 
 
-def _named(stems: Sequence[str]) -> str:
+def named(stems: Sequence[str]) -> str:
+    """Return up to three names, and how many more there are."""
     more = f" and {len(stems) - 3} more" if len(stems) > 3 else ""
     return f"{', '.join(stems[:3])}{more}"
 
@@ -276,8 +294,13 @@ def _content(item: DatasetImage, task: Task) -> list[Any]:
 
 def _file_hash(path: Path) -> str:
     """Return the hash of a file; it is read once as long as it does not change."""
-    status = path.stat()
-    return _hash_of(path, status.st_mtime_ns, status.st_size)
+    try:
+        status = path.stat()
+        return _hash_of(path, status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise ReproductionError(
+            f"{path} can't be read any more, {error.strerror}: put it back and run the same command again"
+        ) from error
 
 
 @lru_cache(maxsize=4096)

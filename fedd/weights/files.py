@@ -179,9 +179,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
     # A damaged file makes pickle, zipfile and torch raise almost anything.
+    # Their text is not passed on: torch's recommends to open the file without weights_only.
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"{path} is not a checkpoint that is safe to open: {first}") from error
+        if isinstance(error, OSError) and error.strerror:
+            raise UnreadableError(f"{path} can't be read: {error.strerror}") from error
+        raise WeightsError(
+            f"{path} is not a checkpoint that is safe to open: it is damaged, or holds more than tensors. "
+            "Fetch it again, or save the network's state_dict() alone"
+        ) from error
     if not isinstance(tensors, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()
     ):

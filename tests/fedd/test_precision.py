@@ -95,6 +95,15 @@ def test_auto__tested_once_and_said_each_time(
 
 
 @pytest.mark.usefixtures("gpu")
+def test_auto__trial_left_to_the_run(
+    tiny: DiffusionUNet, caplog: pytest.LogCaptureFixture, wording: SnapshotAssertion
+) -> None:
+    with caplog.at_level(logging.INFO, "fedd"):
+        assert place_in(tiny, "auto", "auto", precision.trial_later).precision == "float32"
+    assert [record.getMessage() for record in caplog.records] == wording
+
+
+@pytest.mark.usefixtures("gpu")
 def test_auto__below_the_goal_is_float32_and_says_so(
     tiny: DiffusionUNet,
     probes: Probes,

@@ -164,3 +164,11 @@ def test_set__no_event_no_change(workspace: Workspace, monkeypatch: pytest.Monke
         workspace.set(find_setting("study.control"), 20.0, "maria")
     assert file.read_text("utf-8") == before
     tomllib.loads(before)
+
+
+def test_check__a_choice_in_any_case() -> None:
+    setting = TrainingSettings.settings()["precision"]
+    assert setting.parse("BFLOAT16") == "bfloat16"
+    assert TrainingSettings(precision="BFloat16").precision == "bfloat16"
+    with pytest.raises(InputError):
+        setting.parse("BFLOAT8")

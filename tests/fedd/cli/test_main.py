@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import click
+import pytest
 
 from fedd.cli.main import SECTIONS, cli
 from tests.fedd.conftest import fedd
@@ -52,3 +53,14 @@ def test_help__lists_the_sections() -> None:
     start = lines.index("Reproduce the paper:")
     assert lines[start + 1].startswith("  reproduce  Run the experiments")
     assert lines[lines.index("Backbones:") + 1].startswith("  weights    Backbones")
+
+
+def test_ctrl_c__says_that_the_command_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedd.weights.files.load_backbone", interrupted)
+    done = fedd("reproduce", "--small", "--out", "nowhere")
+    assert done.exit_code == 130
+    assert "Stopped. What was finished is kept" in done.stderr
+    assert "Aborted" not in done.stderr

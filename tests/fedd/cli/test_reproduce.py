@@ -13,10 +13,11 @@ from click.testing import Result
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
-from fedd.backbone import SMALL, DiffusionUNet, Replicas
+from fedd.backbone import SMALL, DiffusionUNet, Replicas, place
 from fedd.baselines.packages import define_missing_operators
 from fedd.errors import FigureError, ReproductionError, TrainingDataError
 from fedd.paper import splits
+from fedd.precision import trial_later
 from fedd.reproduce import Workbench, small, small_plan
 from fedd.weights.files import save_backbone
 from tests.fedd.conftest import TINY, fedd
@@ -162,7 +163,7 @@ def test_paper_plan__on_a_folder_of_the_papers_layout(
     words = ("--only", "FEDD", "--only", "classification")
     done = _paper_run(ddi, weights, tmp_path / "out", *words)
     assert done.exit_code == 0, done.output
-    assert "4 of 52 cells done, 4 in this run" in done.output
+    assert "4 of 4 cells done, 4 in this run" in done.output
     assert not (tmp_path / "out" / "ablation").exists(), "with --only, only where it is asked for"
     text = (tmp_path / "out" / "table.md").read_text()
     assert "5 % (30 photographs)" in text
@@ -172,7 +173,7 @@ def test_paper_plan__on_a_folder_of_the_papers_layout(
     assert "## Classification: accuracy at 0.5, all 506 photographs outside" in text
     assert "validated on 30 photographs, 15 of which have a mask" in text
     again = _paper_run(ddi, weights, tmp_path / "out", *words)
-    assert "4 of 52 cells done, 0 in this run" in again.output
+    assert "4 of 4 cells done, 0 in this run" in again.output
     other = _paper_run(ddi, weights, tmp_path / "out", *words, "--precision", "bfloat16")
     assert other.exit_code == 1
     assert 'precision "float32", not "bfloat16"' in other.output
@@ -241,6 +242,72 @@ def test_plan__says_the_cost_and_writes_nothing(ddi: Path, weights: Path, tmp_pa
 
 
 @pytest.mark.training
+def test_plan__says_what_can_not_be_run(ddi: Path, weights: Path, tmp_path: Path) -> None:
+    """DeepDerm's weights are never fetched."""
+    pytest.importorskip("segmentation_models_pytorch", reason="needs ddiseg[baselines]")
+    done = _paper_run(ddi, weights, tmp_path / "out", "--plan", "--only", "DeepDerm")
+    assert done.exit_code == 0, done.output
+    first, line = done.stdout.splitlines()
+    assert first == "Nothing that can be run is left to compute."
+    assert line.startswith("Can't be run: DeepDerm, classification (4 cells): DeepDerm's weights")
+    assert "deepderm.safetensors or .pth" in line
+    run = _paper_run(ddi, weights, tmp_path / "out", "--only", "DeepDerm")
+    assert run.exit_code == 1
+    assert line in run.stderr.splitlines()
+    assert "0 of 4 cells done" in run.stdout
+
+
+@pytest.mark.training
+def test_plan__of_a_small_run_trains_nothing_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+
+    def placing(backbone: DiffusionUNet, device: str, _: str, trial: object) -> object:
+        given.append(trial)
+        return place(backbone, device, "float32")
+
+    monkeypatch.setattr("fedd.precision.place_in", placing)
+    done = fedd("reproduce", "--small", "--plan", "--only", "FEDD", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("To be computed:")
+    assert given == [trial_later]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.training
+def test_plan__activations_that_exist_are_an_upper_bound(
+    ddi: Path, weights: Path, tmp_path: Path
+) -> None:
+    words = ("--plan", "--only", "FEDD", "--only", "segmentation")
+    assert "at most" not in _paper_run(ddi, weights, tmp_path, *words).stdout
+    (tmp_path / "features" / "ab").mkdir(parents=True)
+    (tmp_path / "features" / "ab" / "entry.safetensors").touch()
+    assert "FEDD takes at most this" in _paper_run(ddi, weights, tmp_path, *words).stdout
+
+
+@pytest.mark.training
+def test_partial__gaps_are_said_in_the_plan(ddi: Path, weights: Path, tmp_path: Path) -> None:
+    """Two photographs are gone; a third has no known malignancy."""
+    shutil.copytree(ddi, tmp_path / "ddi")
+    outside = [stem for stem in STEMS if stem not in PUBLISHED]
+    for stem in outside[:2]:
+        (tmp_path / "ddi" / "photographs" / f"{stem}.png").unlink()
+    table = tmp_path / "ddi" / "photographs" / "ddi_metadata.csv"
+    lines = [
+        line.replace("TRUE", "").replace("FALSE", "") if outside[2] in line else line
+        for line in table.read_text().splitlines()
+    ]
+    table.write_text("\n".join(lines))
+    words = ("--plan", "--partial", "--only", "FEDD", "--only", "classification")
+    done = _paper_run(tmp_path / "ddi", weights, tmp_path / "out", *words)
+    assert done.exit_code == 0, done.output
+    left_out, untested = done.stdout.splitlines()[-2:]
+    assert left_out.endswith(f"2 photographs of the split, {', '.join(outside[:2])}.")
+    assert untested == f"Not tested on, malignancy unknown: 1 photograph, {outside[2]}."
+
+
+@pytest.mark.training
 def test_figure6__alone(ddi: Path, weights: Path, tmp_path: Path) -> None:
     """`--only figure6` runs no cell; the blocks of the paper's split are ranked."""
     from fedd.explore.ablation import Ablation
@@ -259,7 +326,7 @@ def test_figure6__alone(ddi: Path, weights: Path, tmp_path: Path) -> None:
         patch.setattr(Ablation, "run", few)
         done = _paper_run(ddi, weights, tmp_path / "out", "--only", "figure6")
     assert done.exit_code == 0, done.output
-    assert "0 of 52 cells done, 0 in this run" in done.output
+    assert "No cell was requested: " in done.output
     (ablation,) = made
     sizes = {f: len(items) for f, items in ablation.parts.learned["classification"].items()}
     assert sizes == {5: 30, 10: 60, 15: 90, 20: 120}
@@ -366,7 +433,7 @@ def test_baselines_that_can_not_be_run__exit_1_unless_partial(
     done = fedd("reproduce", *words)
     assert done.exit_code == 1
     assert "1 of 2 cells done" in done.stdout
-    assert "1 cells missing: torchvision is broken" in done.stderr
+    assert "1 cell missing: torchvision is broken" in done.stderr
     assert fedd("reproduce", *words, "--partial").exit_code == 0
     nothing = fedd(
         "reproduce", "--small", "--out", tmp_path / "other", "--only", "VGG16", "--partial"

@@ -12,7 +12,7 @@ from fedd.backbone import IMAGENET_256, DiffusionUNet
 from fedd.baselines import UNetSettings
 from fedd.baselines.frozen import encoder_of
 from fedd.baselines.packages import define_missing_operators
-from fedd.network.cost import Cost, Step, activation_bytes, duration, flop_of, operations
+from fedd.network.cost import Cost, Step, activation_bytes, counted, duration, flop_of, operations
 from fedd.network.throughput import flop_per_image
 from fedd.reproduce import PaperSplit, Workbench
 from fedd.reproduce.cost import CNN_GFLOP, UNET_GFLOP, cost_of, work_of
@@ -122,3 +122,16 @@ def _counted(net: torch.nn.Module, size: int) -> float:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         net.eval()(torch.zeros(1, 3, small, small))
     return counter.get_total_flops() * 16 / 1e9
+
+
+def test_lines__trainings_alone_and_a_grid_alone(tiny: DiffusionUNet, tmp_path: Path) -> None:
+    lines = Cost([Step("VGG16", "1 cell", 2e9, at_most=True)], scratch_bytes=10**8).lines(
+        tiny, tmp_path
+    )
+    assert lines[2].startswith("Time: at most ")
+    assert " more" not in lines[2]
+    assert lines[3].startswith("Disk: 0.1 GB while the grid is computed; ")
+
+
+def test_counted__one_and_more() -> None:
+    assert [counted(n, "epoch") for n in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]

@@ -28,7 +28,7 @@ def test_get__not_done(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({**MADE_WITH, "photographs": "xyz"}, 'photographs "abc", not "xyz"'),
+        ({**MADE_WITH, "photographs": "xyz"}, "was made with other photographs: "),
         ({**MADE_WITH, "settings": {**MADE_WITH["settings"], "block": 6}}, "block 4, not 6"),
         ({**MADE_WITH, "precision": "bfloat16"}, 'precision null, not "bfloat16"'),
     ],
@@ -41,6 +41,12 @@ def test_get__made_with_something_else(
         ResultStore(tmp_path).get(CELL, changed)
     assert said in str(refused.value)
     assert "classification-FEDD-05-seed0.json" in str(refused.value)
+
+
+def test_get__other_photographs_are_counted(tmp_path: Path) -> None:
+    ResultStore(tmp_path).put(RESULT, MADE_WITH)
+    with pytest.raises(ReproductionError, match=r"with other photographs \(31 then, 33 now\): "):
+        ResultStore(tmp_path).get(CELL, {**MADE_WITH, "photographs": "xyz"}, 33)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"made_with": {}, "result": {}}'])

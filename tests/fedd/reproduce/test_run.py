@@ -169,6 +169,30 @@ def test_run_cells__another_backbone_is_refused(
         run_cells(Workbench(TINY_PLAN, parts, other, tmp_path), tmp_path)
 
 
+def test_run_cells__other_photographs_are_counted_and_named_once(
+    workbench: Make, parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path, refusal: Refusal
+) -> None:
+    """As when a `--partial` folder is completed."""
+    fewer = {name: items[1:] if name.is_test else items for name, items in parts.sets.items()}
+    partial = Workbench(TINY_PLAN, replace(parts, sets=fewer), tiny, tmp_path)
+    run_cells(partial, tmp_path, only=["segmentation"])
+    with refusal(ReproductionError) as refused:
+        run_cells(workbench(tmp_path), tmp_path)
+    now = workbench(tmp_path).photographs(TINY_PLAN.cells[0])
+    assert f"other photographs ({now - 1} then, {now} now)" in str(refused.value)
+    assert "2 cells in" in str(refused.value)
+    assert "segmentation-*.json" in str(refused.value)
+
+
+def test_run_cells__numbers_those_requested(
+    workbench: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "fedd.reproduce"):
+        run_cells(workbench(tmp_path), tmp_path, only=["classification"])
+    said = [record.getMessage()[:6] for record in caplog.records]
+    assert said == ["1 of 2", "2 of 2"]
+
+
 def test_workbench__backbone_without_the_blocks(
     parts: PaperSplit, tiny: DiffusionUNet, tmp_path: Path, refusal: Refusal
 ) -> None:

@@ -239,3 +239,19 @@ def test_digest__of_what_the_cell_sees(own_phantoms: Path) -> None:
     after = [parts.digest(cell) for cell in cells]
     assert after[0] != before[0]
     assert after[1] == before[1]
+
+
+def test_split__training_split_of_one_class_is_refused_before_the_start(refusal: Refusal) -> None:
+    learned = set(splits()["subsets"]["fedd-2023-5"])
+    items = [replace(i, malignant=False) if i.stem in learned else i for i in _ddi()]
+    with refusal(ReproductionError) as refused:
+        split(items, splits(), partial=True)
+    assert "the training split of 5 % has no malignant photograph among 30" in str(refused.value)
+    assert split(items, splits(), tasks=["segmentation"])
+
+
+def test_digest__photograph_that_vanished(tmp_path: Path, phantoms: Path) -> None:
+    parts = parts_of(phantoms)
+    gone = {5: [replace(parts.learned[5][0], path=tmp_path / "gone.png")]}
+    with pytest.raises(ReproductionError, match="can't be read any more, No such file"):
+        replace(parts, learned=gone).digest(Cell("classification", "FEDD", 5, 0))

@@ -88,6 +88,15 @@ def test_openai_checkpoint__unsafe_or_foreign(
         load_backbone(str(path), TINY)
 
 
+def test_read_state_dict__advice_of_torch_is_not_passed_on(tmp_path: Path) -> None:
+    """It recommends to run what is in the file."""
+    path = tmp_path / "w.pt"
+    path.write_bytes(bytes(range(7, 200)))
+    with pytest.raises(WeightsError, match="damaged, or holds more than tensors") as refused:
+        read_state_dict(path)
+    assert "weights_only" not in str(refused.value)
+
+
 def _checkpoint(zipped: bool) -> bytes:
     data = io.BytesIO()
     torch.save({"a": torch.zeros(3)}, data, _use_new_zipfile_serialization=zipped)
