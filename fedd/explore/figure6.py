@@ -214,7 +214,7 @@ def _panel(
     title = each.label[:1].upper() + each.label[1:]
     title += "" if tone == ALL else f", tone {tone}"
     if fraction != WHOLE:
-        title += f", {fraction} % of the data"
+        title += f", {fraction} % of DDI"
     sizes = f"n = {n} photographs of {patients} patients"
     marked = {paper[fraction]: "paper's"} if paper.get(fraction) in blocks else {}
     if not halves:

@@ -110,7 +110,7 @@ def test_write_heat_maps__frames_on_the_test_what_validation_chose(
     assert of_maps == [(2,), (2,), (), ()], "the paper's figure has accuracy only"
     assert [where.partition(",")[0] for _, where in drawn] == ["on the validation split", "on the test"] * 2  # fmt: skip
     (first,), _ = drawn[0]
-    assert first.title == "Accuracy, 5 % of the data"
+    assert first.title == "Accuracy, 5 % of DDI"
     assert first.note == (
         "n = 30 photographs of 30 patients; the median 95 % interval is ±0.10; frame: block 4 at t = 0, "
         "the highest"
