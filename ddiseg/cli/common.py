@@ -138,8 +138,12 @@ def common_options() -> list[click.Parameter]:
 
 def run(group: click.Group, args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 1 for an error, 2 for wrong usage."""
+    with _log_to_stderr():
+        return _run(group, args)
+
+
+def _run(group: click.Group, args: Sequence[str] | None) -> int:
     settings = Settings()
-    _show_log()
     try:
         status = group.main(args=args, prog_name=group.name, standalone_mode=False, obj=settings)
         return status if isinstance(status, int) else 0
@@ -191,13 +195,21 @@ class _LogLines(logging.Handler):
                 )
 
 
-def _show_log() -> None:
-    """Show what ddiseg and fedd log at INFO and above."""
-    for name in ("ddiseg", "fedd"):
-        logger = logging.getLogger(name)
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """Show what ddiseg and fedd log, from INFO up, while a command runs."""
+    handler = _LogLines()
+    loggers = [logging.getLogger(name) for name in ("ddiseg", "fedd")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
         logger.setLevel(logging.INFO)
-        if not any(isinstance(handler, _LogLines) for handler in logger.handlers):
-            logger.addHandler(_LogLines())
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 def _fail(message: str, settings: Settings) -> int:
