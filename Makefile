@@ -37,7 +37,7 @@ $(VENV)/installed: setup.cfg setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'ddiseg needs Python 3.11 or newer: make PYTHON=python3.11')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,pretrain,baselines,server,postgres]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,pretrain,baselines,server,postgres,s3,ray]"
 	@touch $@
 	@$(BIN)/python -m fedd.baselines || true # says in one line if the baselines can't be run
 
