@@ -9,6 +9,7 @@ from collections.abc import Generator
 import hypothesis
 import pytest
 
+from tests.scale import scale_folder, scale_workspace  # noqa: F401
 from tests.wording import refusal, wording  # noqa: F401
 
 # No test is one of a timing: a busy machine must not fail a property.
