@@ -9,6 +9,7 @@ from collections.abc import Generator
 import hypothesis
 import pytest
 
+from tests.object_store import object_store, s3_server  # noqa: F401
 from tests.scale import scale_folder, scale_workspace  # noqa: F401
 from tests.wording import refusal, wording  # noqa: F401
 
