@@ -19,22 +19,26 @@ from ddiseg.cli.import_coco import (
     as_dict,
     describe,
     import_coco_file,
+    is_json,
     leak_lines,
     mask_options,
+    open_photographs,
+    open_table,
     photograph_options,
     summary,
 )
+from ddiseg.cli.params import Place
 
 
 @click.command(name="import", cls=Command)
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=Place())
 @photograph_options(hidden=False)
 @click.option("--as", "format_name", type=click.Choice(["coco"]), hidden=True)
 @mask_options(hidden=True)
 @click.option("--strict", is_flag=True, help="Exit with 1 if any file, row or mask was refused.")
 @pass_settings
 def import_(
-    settings: Settings, /, path: Path, format_name: str | None, strict: bool, **given: Any
+    settings: Settings, /, path: Path | str, format_name: str | None, strict: bool, **given: Any
 ) -> None:
     """Import a folder of photographs.
 
@@ -56,12 +60,18 @@ def import_(
     copy. The same photograph twice is one image; copies of one picture (recompressed, cropped by up to 5 %, turned) are listed and stay together.
     Run the same command again at any time: what is there is unchanged, corrected rows are taken.
 
+    \b
+      ddiseg import s3://bucket/photos --metadata s3://bucket/photos.csv --columns image=file
+      ddiseg import https://example.org/list.csv
+
+    A list is text with one URL a line, or a CSV file with a column 'url' (and 'name', if wanted).
+
     A COCO file with photographs and masks is imported by 'ddiseg import-coco'.
     """
     from ddiseg.ingest.photographs import import_photographs
 
     of_masks = {name: given.pop(name) for name in ("photographs", *_OF_MASKS)}
-    guessed = format_name is None and path.is_file() and path.suffix.lower() == ".json"
+    guessed = format_name is None and is_json(path)
     if format_name or guessed:
         import_coco_file(settings, path, {**given, **of_masks}, guessed=guessed, strict=strict)
         return
@@ -72,8 +82,12 @@ def import_(
         )
     described = describe(given)
     workspace = settings.open()
-    with progress_bar("Importing") as progress:
-        done = import_photographs(workspace, path, **described, progress=progress)
+    with (
+        open_photographs(workspace, path) as source,
+        open_table(workspace, described),
+        progress_bar("Importing") as progress,
+    ):
+        done = import_photographs(workspace, source, **described, progress=progress)
     listed = listed_in(workspace.root, done.outcomes, "files")
     report_outcomes(
         settings,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,13 @@ from ddiseg.cli.common import (
     raise_refused,
     taken_as,
 )
-from ddiseg.cli.params import add_options, geometry_options, read_geometry
+from ddiseg.cli.params import Place, add_options, geometry_options, read_geometry
 from ddiseg.outcomes import counted
 
 if TYPE_CHECKING:
     from ddiseg.ingest.coco_import import CocoImport
     from ddiseg.ingest.photographs import PhotographImport, SimilarPair
+    from ddiseg.ingest.source import Source
     from ddiseg.workspace.workspace import Workspace
 
 
@@ -34,7 +36,7 @@ def photograph_options(*, hidden: bool) -> Callable[[Any], Any]:
     return add_options(
         click.option(
             "--metadata",
-            type=click.Path(path_type=Path),
+            type=Place(),
             help="CSV file that describes the photographs, one a row.",
             hidden=hidden,
         ),
@@ -88,9 +90,9 @@ def mask_options(*, hidden: bool) -> Callable[[Any], Any]:
         click.option(
             "--images",
             "photographs",
-            type=click.Path(path_type=Path),
+            type=Place(),
             metavar="DIR",
-            help="Folder of the photographs.  [default: PATH, or the folder that it lies in]",
+            help="Folder of the photographs, or their URL.  [default: PATH, or the folder that it lies in]",
             hidden=hidden,
         ),
         click.option(
@@ -123,15 +125,15 @@ def mask_options(*, hidden: bool) -> Callable[[Any], Any]:
 
 
 @click.command("import-coco", cls=Command)
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=Place())
 @mask_options(hidden=False)
 @photograph_options(hidden=True)
 @click.option("--strict", is_flag=True, help="Exit with 1 if any file, row or mask was refused.")
 @pass_settings
-def import_coco(settings: Settings, /, path: Path, strict: bool, **given: Any) -> None:
+def import_coco(settings: Settings, /, path: Path | str, strict: bool, **given: Any) -> None:
     """Import photographs and masks of a COCO file.
 
-    PATH is the file, or a folder that has one, such as a release of ddiseg:
+    PATH is the file, or a folder that has one, such as a release of ddiseg; or the URL of either:
 
     \b
       ddiseg import-coco release --annotator reader-1 --reviewer reader-2
@@ -145,7 +147,7 @@ def import_coco(settings: Settings, /, path: Path, strict: bool, **given: Any) -
 
 
 def import_coco_file(
-    settings: Settings, path: Path, given: dict[str, Any], *, guessed: bool, strict: bool
+    settings: Settings, path: Path | str, given: dict[str, Any], *, guessed: bool, strict: bool
 ) -> None:
     """Import a COCO file by the options that were `given`, and print what became of it."""
     from annotation_protocol import load_protocol
@@ -156,9 +158,68 @@ def import_coco_file(
     labels = Labels.parse(described.pop("classes"), described.pop("rest"), load_protocol())
     described["geometry"] = read_geometry(described)
     workspace = settings.open()
-    with progress_bar("Importing") as progress:
-        done = import_file(workspace, path, labels=labels, **described, progress=progress)
+    with (
+        _open_coco(workspace, path, described) as file,
+        open_table(workspace, described),
+        progress_bar("Importing") as progress,
+    ):
+        done = import_file(workspace, file, labels=labels, **described, progress=progress)
     _report(settings, workspace, done, guessed, strict)
+
+
+def is_json(place: Path | str) -> bool:
+    """Return whether a path or URL is a JSON file, by its ending."""
+    from ddiseg.object_stores import last_part
+
+    if isinstance(place, str):
+        return last_part(place).lower().endswith(".json")
+    return place.is_file() and place.suffix.lower() == ".json"
+
+
+@contextmanager
+def open_photographs(workspace: Workspace, place: Path | str) -> Iterator[Source]:
+    """Provide the photographs of a folder, a prefix or a list; raises as `open_source` does."""
+    from ddiseg.ingest.source import is_list, open_list, open_source, photograph_facts
+
+    with open_source(workspace, place, photograph_facts, "photographs") as source:
+        yield open_list(source, place) if is_list(source) else source
+
+
+@contextmanager
+def open_table(workspace: Workspace, described: dict[str, Any]) -> Iterator[None]:
+    """Put a copy in the place of a table's URL; raises as `open_source` does."""
+    from ddiseg.ingest.source import open_source
+
+    if described["metadata"] is None:
+        yield
+        return
+    with open_source(workspace, described["metadata"], use="metadata") as table:
+        described["metadata"] = table.path
+        yield
+
+
+@contextmanager
+def _open_coco(
+    workspace: Workspace, place: Path | str, described: dict[str, Any]
+) -> Iterator[Path]:
+    """Provide a COCO file, or a folder with one, and put its photographs into `described`."""
+    from ddiseg.errors import InputError
+    from ddiseg.ingest.source import coco_facts, open_source, photographs_beside
+
+    with ExitStack() as stack:
+        file = stack.enter_context(open_source(workspace, place, coco_facts, "coco"))
+        photographs = described["photographs"]
+        if photographs is None and file.url is not None and file.path.is_dir():
+            described["photographs"] = file
+        elif photographs is not None or file.url is not None:
+            where = photographs or photographs_beside(str(place))
+            if where is None:
+                raise InputError(
+                    f"{file}: the web has no folders: give the photographs' folder, bucket or list of URLs with "
+                    "--images"
+                )
+            described["photographs"] = stack.enter_context(open_photographs(workspace, where))
+        yield file.path
 
 
 def describe(given: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ddiseg.cli.common import (
     report_outcomes,
     taken_as,
 )
-from ddiseg.cli.params import geometry_options, read_geometry, suffix_option
+from ddiseg.cli.params import Place, geometry_options, read_geometry, suffix_option
 
 
 @click.group(name="masks", cls=Group)
@@ -26,7 +26,7 @@ def masks() -> None:
 
 
 @masks.command(name="import")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=Place())
 @click.option(
     "--as",
     "format_name",
@@ -65,7 +65,7 @@ def masks() -> None:
 def masks_import(
     settings: Settings,
     /,
-    path: Path,
+    path: Path | str,
     format_name: str | None,
     annotator: str | None,
     reviewer: str | None,
@@ -88,6 +88,7 @@ def masks_import(
       ddiseg masks import isic --classes 0=skin,255=lesion --suffix _segmentation --annotator reader-1
       ddiseg masks import export.json --as labelstudio --classes nevus=lesion,rest=skin
       ddiseg masks import labels.json --as coco --annotator reader-1
+      ddiseg masks import s3://bucket/masks --annotator reader-1
     """
     from annotation_protocol import load_protocol
     from ddiseg.formats import LABELLED_MASKS, MASKS, group_of, guess_format
@@ -95,34 +96,36 @@ def masks_import(
     from ddiseg.ingest.labelled_masks import Labels, import_labelled_masks
     from ddiseg.ingest.mask_files import import_masks
     from ddiseg.ingest.mask_targets import parse_suffixes
+    from ddiseg.ingest.source import open_masks
 
     guessed = format_name is None
-    format_name = format_name or guess_format(path, MASKS, LABELLED_MASKS)
-    labelled = group_of(format_name, MASKS, LABELLED_MASKS) == LABELLED_MASKS
-    if not labelled and annotator is None:
-        raise click.UsageError("Missing option '--annotator'.")
-    if not labelled and rest is not None:
-        raise click.UsageError(f"--rest is about files with labels: {format_name} has values")
-    protocol = load_protocol()
-    chosen: dict[str, Any] = {
-        "format_name": format_name,
-        "annotator": annotator,
-        "reviewer": reviewer,
-        "geometry": read_geometry(geometry),
-        "dataset": dataset,
-        "subset": subset,
-        "suffixes": parse_suffixes(suffixes),
-    }
-    if labelled:
-        chosen["labels"] = Labels.parse(classes, rest, protocol)
-    elif classes is not None:
-        chosen["mapping"] = ClassMapping.parse(classes, protocol)
     workspace = settings.open()
-    with progress_bar("Importing masks") as progress:
+    with open_masks(workspace, path) as file:
+        format_name = format_name or guess_format(file, MASKS, LABELLED_MASKS)
+        labelled = group_of(format_name, MASKS, LABELLED_MASKS) == LABELLED_MASKS
+        if not labelled and annotator is None:
+            raise click.UsageError("Missing option '--annotator'.")
+        if not labelled and rest is not None:
+            raise click.UsageError(f"--rest is about files with labels: {format_name} has values")
+        protocol = load_protocol()
+        chosen: dict[str, Any] = {
+            "format_name": format_name,
+            "annotator": annotator,
+            "reviewer": reviewer,
+            "geometry": read_geometry(geometry),
+            "dataset": dataset,
+            "subset": subset,
+            "suffixes": parse_suffixes(suffixes),
+        }
         if labelled:
-            done = import_labelled_masks(workspace, path, **chosen, progress=progress)
-        else:
-            done = import_masks(workspace, path, **chosen, progress=progress)
+            chosen["labels"] = Labels.parse(classes, rest, protocol)
+        elif classes is not None:
+            chosen["mapping"] = ClassMapping.parse(classes, protocol)
+        with progress_bar("Importing masks") as progress:
+            if labelled:
+                done = import_labelled_masks(workspace, file, **chosen, progress=progress)
+            else:
+                done = import_masks(workspace, file, **chosen, progress=progress)
     report_outcomes(
         settings,
         done.outcomes,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from annotation_protocol import load_protocol
 from ddiseg.errors import InputError
@@ -55,6 +57,22 @@ class Percent(Number):
 
     def __init__(self) -> None:
         super().__init__(0, 100)
+
+
+class Place(click.ParamType[Any]):
+    """A path of this machine, or a URL, which stays a text: a path would lose one of its slashes."""
+
+    name = "place"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | str:
+        return value if isinstance(value, Path) or "://" in value else Path(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
 
 
 class _Value(click.ParamType[Any]):

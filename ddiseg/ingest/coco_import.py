@@ -13,7 +13,7 @@ from ddiseg.images import ENDINGS
 from ddiseg.ingest.coco import CocoFile, CocoImage, read_coco
 from ddiseg.ingest.coco_masks import masks_of
 from ddiseg.ingest.diagnoses import NONE_NAMED, MalignantDiagnoses
-from ddiseg.ingest.folder import FoundFile, list_folder
+from ddiseg.ingest.folder import FoundFile
 from ddiseg.ingest.labelled_masks import Labels
 from ddiseg.ingest.mask_files import MaskFile, check_people, submit_files
 from ddiseg.ingest.mask_targets import names_before_upload
@@ -27,6 +27,7 @@ from ddiseg.ingest.metadata import (
 )
 from ddiseg.ingest.photographs import PhotographImport, dataset_name, import_files, match_table
 from ddiseg.ingest.placement import AS_THEY_ARE, Geometry
+from ddiseg.ingest.source import Source
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, one_file, silent
 from ddiseg.workspace.workspace import Workspace
 
@@ -45,7 +46,7 @@ def import_coco(
     path: Path,
     *,
     labels: Labels,
-    photographs: Path | None = None,
+    photographs: Path | Source | None = None,
     annotator: str | None = None,
     reviewer: str | None = None,
     geometry: Geometry = AS_THEY_ARE,
@@ -65,7 +66,7 @@ def import_coco(
     Args:
         path: the file, or a folder that has one.
         labels: the classes of its categories.
-        photographs: folder of the photographs; else that of the file.
+        photographs: folder of the photographs, or where a server has them; else the file's folder.
         annotator: who drew the masks; None leaves them.
         reviewer: a second person; the masks then arrive accepted.
         metadata, columns: a table that says more; it wins over what the file says of an image.
@@ -83,7 +84,8 @@ def import_coco(
     coco = read_coco(path)
     labelled = masks_of(coco, labels) if annotator is not None else None
     folder = path if path.is_dir() else _folder(coco.path)
-    found = _find_photographs(coco, photographs or folder)
+    source_of_files = Source.of(photographs or folder)
+    found = _find_photographs(coco, source_of_files)
     found = found.with_table(match_table(metadata, columns, list(found.files.values())))
     masks = len(labelled.files) if labelled is not None else 0
     imported = import_files(
@@ -95,7 +97,7 @@ def import_coco(
         source=source,
         defaults={
             "licence": _agreed({image.licence for image in coco.images}),
-            "source": _agreed_fact(coco, "source"),
+            "source": _agreed_fact(coco, "source") or source_of_files.url,
         },
         diagnoses=diagnoses,
         synthetic=synthetic or {image.synthetic for image in coco.images} == {True},
@@ -148,9 +150,9 @@ class _FoundPhotographs:
         )
 
 
-def _find_photographs(coco: CocoFile, folder: Path) -> _FoundPhotographs:
+def _find_photographs(coco: CocoFile, folder: Source) -> _FoundPhotographs:
     """Find the file of each image by its path in the folder, else by its name alone."""
-    listing = list_folder(folder, ENDINGS)
+    listing = folder.list(ENDINGS)
     by_path = {file.path: file for file in listing.files}
     by_name = files_by_name(listing.files)
     matched = Matched(refused_rows=list(coco.refused), notes=list(coco.notes))

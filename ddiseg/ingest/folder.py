@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from ddiseg.errors import InputError
 from ddiseg.locate import SETTINGS
@@ -18,13 +18,33 @@ from ddiseg.locate import SETTINGS
 MAX_BYTES = 2_000_000_000
 
 
+#: The longest path and name that the catalogue holds.
+MAX_PATH, MAX_NAME = 1000, 500
+
+
+class FileStatus(NamedTuple):
+    """What tells whether a file was changed."""
+
+    size: int  #: bytes
+    modified_ns: int
+
+
+class RemotePlace(Protocol):
+    """A file of a server, see `ddiseg.ingest.source`."""
+
+    def read(self, max_bytes: int) -> tuple[bytes, FileStatus]: ...
+
+    def status(self) -> FileStatus | None: ...
+
+
 @dataclass(frozen=True)
 class FoundFile:
     """A file: its path in messages and the place to read it from."""
 
     path: str  #: relative to the folder, with /
-    place: Path
+    place: Path  #: where it lies; of a file that a server has, where a copy would lie
     fault: str | None = None  #: why it can't be taken, found without opening it
+    remote: RemotePlace | None = None  #: where to read it from, if not from this machine
 
     @property
     def name(self) -> str:
@@ -37,6 +57,20 @@ class FoundFile:
     @property
     def path_stem(self) -> str:
         return without_ending(self.path)
+
+    def status(self) -> FileStatus | None:
+        """Return what tells whether it was changed, None where its server does not say.
+
+        Raises:
+            InputError: it can't be read.
+        """
+        if self.remote is not None:
+            return self.remote.status()
+        try:
+            status = os.stat(self.place)
+        except OSError as error:
+            raise InputError(f"can't be read ({error.strerror})") from error
+        return FileStatus(status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -68,9 +102,17 @@ def list_folder(folder: Path, endings: tuple[str, ...]) -> Listing:
         else:
             unreadable = "\ufffd" in path and fault is None
             fault = "its name is not UTF-8: rename the file" if unreadable else fault
+            fault = fault or path_fault(path)
             files.append(FoundFile(path, Path(entry.path), fault))
     files.sort(key=lambda f: f.path)
     return Listing(tuple(files), tuple(sorted(others)))
+
+
+def path_fault(path: str) -> str | None:
+    """Return why the catalogue can't hold a path, None where it can."""
+    if len(path) <= MAX_PATH and len(path.rpartition("/")[2]) <= MAX_NAME:
+        return None
+    return f"its path has over {MAX_PATH} characters, or its name over {MAX_NAME}: rename it"
 
 
 def other_kinds(paths: Iterable[str]) -> list[str]:
@@ -82,10 +124,12 @@ def other_kinds(paths: Iterable[str]) -> list[str]:
     return [f"files of other kinds left alone: {kinds}"]
 
 
-def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.stat_result]:
+def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, FileStatus]:
     """Return the bytes of a file and its status at that moment; raise InputError where it can't."""
     if file.fault:
         raise InputError(file.fault)
+    if file.remote is not None:
+        return file.remote.read(max_bytes)
     try:
         with open(file.place, "rb") as opened:
             status = os.fstat(opened.fileno())
@@ -93,7 +137,7 @@ def read_file(file: FoundFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, os.st
                 raise InputError(
                     f"is {status.st_size / 1e6:,.0f} MB large; {max_bytes / 1e6:,.0f} MB at most"
                 )
-            return opened.read(), status
+            return opened.read(), FileStatus(status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise InputError(f"can't be read ({error.strerror or error})") from error
 

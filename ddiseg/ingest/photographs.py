@@ -24,12 +24,13 @@ from ddiseg.ingest.diagnoses import (
     MalignantDiagnoses,
     label_malignancy,
 )
-from ddiseg.ingest.folder import FoundFile, Listing, list_folder, other_kinds, read_file
+from ddiseg.ingest.folder import FileStatus, FoundFile, Listing, other_kinds, read_file
 from ddiseg.ingest.id_notes import id_notes
 from ddiseg.ingest.matching import Matched, match_rows, refuse_other_photographs
 from ddiseg.ingest.metadata import Columns, read_metadata
 from ddiseg.ingest.near_duplicates import link_near_duplicates
 from ddiseg.ingest.own_release import is_release
+from ddiseg.ingest.source import AT_A_TIME, Source
 from ddiseg.outcomes import (
     FileOutcome,
     Note,
@@ -78,7 +79,7 @@ class PhotographImport:
 
 def import_photographs(
     workspace: Workspace,
-    folder: Path,
+    folder: Path | Source,
     *,
     metadata: Path | None = None,
     columns: Columns | None = None,
@@ -91,7 +92,7 @@ def import_photographs(
     actor: str | None = None,
     progress: Progress = silent,
 ) -> PhotographImport:
-    """Import every photograph under `folder`; DDI's own layout needs no more than that.
+    """Import every photograph under `folder`, or of a server; DDI's own layout needs no more than that.
 
     Args:
         metadata: CSV file; `columns` gives the meaning of its columns.
@@ -104,13 +105,12 @@ def import_photographs(
         InputError: a folder without photographs, metadata that can't be used.
         WorkspaceError: the store or catalogue can't be written; what was finished is kept.
     """
-    listing = list_folder(folder, images.ENDINGS)
-    listing, left = _photographs_of_release(listing, folder)
+    given = Source.of(folder)
+    folder = given.path
+    listing, left = _photographs_of_release(given.list(images.ENDINGS), folder)
     if not listing.files:
-        raise InputError(
-            f"{folder} has no photographs: no file ends in {', '.join(images.ENDINGS)}"
-        )
-    defaults = {}
+        raise InputError(f"{given} has no photographs: no file ends in {', '.join(images.ENDINGS)}")
+    defaults = {"source": given.url}
     if ddi.is_ddi(folder):
         defaults = {"licence": ddi.LICENCE, "source": ddi.SOURCE}
         if metadata is None:
@@ -164,6 +164,11 @@ def import_files(
     """
     if ":" in dataset or not dataset.strip():
         raise InputError(f"dataset '{dataset}': give a name without ':', with --dataset NAME")
+    if in_place and any(file.remote for file in files):
+        raise InputError(
+            "--in-place is for files of this machine: photographs of a server are copied to the store; to "
+            "keep them in a bucket, make that the store: ddiseg init --store s3://BUCKET/PREFIX"
+        )
     labels = label_malignancy(matched, diagnoses)
     catalogue = workspace.catalogue.images
     actor = actor or default_actor()
@@ -294,8 +299,10 @@ class _PhotographImporter:
     def run(self, files: Sequence[FoundFile], progress: Progress) -> list[FileOutcome]:
         outcomes: list[FileOutcome] = []
         progress(0, len(files))
-        # One more than there are processors: while one waits for the disk, another computes.
-        with worker_threads(min(8, (os.cpu_count() or 1) + 1)) as pool:
+        # One more than there are processors: while one waits for the disk, another computes. A server
+        # keeps one waiting longer.
+        threads = min(8, (os.cpu_count() or 1) + 1)
+        with worker_threads(AT_A_TIME if any(file.remote for file in files) else threads) as pool:
             for taken in map_batches(pool, self.take, files, BATCH):
                 outcomes += self.catalogue(taken)
                 progress(len(outcomes), len(files))
@@ -310,15 +317,25 @@ class _PhotographImporter:
             repair_reason = self.repair_reason(file, known) if known else None
             if known and not repair_reason and _untouched(file, known):
                 return _StoredPhotograph(file)
+            if file.remote is not None:
+                with one_file():
+                    fetched = read_file(file)
+                with BUDGET.hold(images.pixels_in(fetched[0])):
+                    return self.read(file, repair_reason, fetched)
             with BUDGET.hold(images.pixels_in(file.place)):
                 return self.read(file, repair_reason)
         except InputError as error:
             return _StoredPhotograph(file, refusal=str(error))
 
-    def read(self, file: FoundFile, repair_reason: Note | None) -> _StoredPhotograph:
+    def read(
+        self,
+        file: FoundFile,
+        repair_reason: Note | None,
+        fetched: tuple[bytes, FileStatus] | None = None,
+    ) -> _StoredPhotograph:
         """Read and store one photograph; raises InputError where it can't be read."""
         with one_file():
-            data, status = read_file(file)
+            data, status = fetched or read_file(file)
             opened = images.open_photograph(data)
             digest = images.content_hash(opened.pixels)
             perceptual_hash = images.perceptual_hash(opened.pixels)
@@ -331,8 +348,8 @@ class _PhotographImporter:
         image = NewImage(
             path=file.path,
             file_hash=hashlib.sha256(data).hexdigest(),
-            size=status.st_size,
-            modified_ns=status.st_mtime_ns,
+            size=status.size,
+            modified_ns=status.modified_ns,
             content_hash=digest,
             perceptual_hash=perceptual_hash,
             width=width,
@@ -450,11 +467,8 @@ class _PhotographImporter:
 
 
 def _untouched(file: FoundFile, known: KnownSource) -> bool:
-    try:
-        status = os.stat(file.place)
-    except OSError as error:
-        raise InputError(f"can't be read ({error.strerror})") from error
-    same = (status.st_size, status.st_mtime_ns) == (known.size, known.modified_ns)
+    status = file.status()
+    same = status is not None and status == (known.size, known.modified_ns)
     return same and known.orientation is not None  # else it is read once more, for that
 
 
