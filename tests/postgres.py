@@ -18,6 +18,9 @@ from ddiseg.catalogue import Catalogue
 #: Where Debian, Fedora and Homebrew put the programs that start a server.
 FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
 
+#: The role of the test server that needs a password, and its password; all others are trusted.
+GUARDED, PASSWORD = "guarded", "s3cr3t-w0rd"
+
 
 def _binaries() -> Path:
     found = [folder for each in FOLDERS for folder in sorted(Path("/").glob(each[1:]))]
@@ -45,6 +48,8 @@ def postgres_server() -> Iterator[str]:
 
     try:
         run("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync")
+        rules = folder / "data" / "pg_hba.conf"
+        rules.write_text(f"local all {GUARDED} scram-sha-256\n{rules.read_text()}")
         options = f"-k {folder} -c listen_addresses= -c fsync=off"
         run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
         try:
@@ -79,6 +84,24 @@ def _template(new_database: Callable[[str | None], str]) -> str:
     url = new_database(None)
     Catalogue.create(url).close()
     return url.partition("@/")[2].partition("?")[0]
+
+
+@pytest.fixture
+def guarded_url(new_database: Callable[[str | None], str], postgres_server: str) -> str:
+    """The URL of an empty database whose owner needs `PASSWORD`, which is not in the URL."""
+    import psycopg
+
+    url = new_database(None)
+    name = url.partition("@/")[2].partition("?")[0]
+    with closing(
+        psycopg.connect(postgres_server.replace("+psycopg", ""), autocommit=True)
+    ) as connection:
+        connection.execute(
+            f"DO $$ BEGIN CREATE ROLE {GUARDED} LOGIN PASSWORD '{PASSWORD}'; "
+            "EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+        )
+        connection.execute(f"ALTER DATABASE {name} OWNER TO {GUARDED}")
+    return url.replace("postgres@", f"{GUARDED}@")
 
 
 @pytest.fixture

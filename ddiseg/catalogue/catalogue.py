@@ -54,7 +54,11 @@ class Catalogue:
     def create(cls, url: str | URL) -> Catalogue:
         """Create or upgrade the catalogue at a SQLAlchemy URL; rows are kept."""
         database = Database(url)
-        database.upgrade()
+        try:
+            database.upgrade()
+        except BaseException:
+            database.engine.dispose()
+            raise
         return cls(database)
 
     @classmethod

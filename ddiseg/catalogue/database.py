@@ -14,11 +14,12 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, Row, Select, create_engine, event, select
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionLeftError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from ddiseg.catalogue.url import parse_url, shown
 from ddiseg.errors import NoSchemaError, NotFoundError, WorkspaceError
 
 #: How long a writer waits for another one before it gives up, in seconds.
@@ -39,13 +40,7 @@ class Database:
 
     def __init__(self, url: str | URL, how_to_restore: Callable[[], str] | None = None) -> None:
         self._how_to_restore = how_to_restore or _from_backup
-        try:
-            self.engine = create_engine(url)
-        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-            driver = "; pip install 'ddiseg[postgres]'" if "psycopg" in str(error) else ""
-            raise WorkspaceError(
-                f"catalogue URL {_safe(url)} can't be used: {error}{driver}"
-            ) from error
+        self.engine = _engine(parse_url(url))
         if self.engine.dialect.name == "sqlite":
             _configure_sqlite(self.engine)
         elif self.engine.dialect.name == "postgresql":
@@ -90,11 +85,11 @@ class Database:
         found, head = self.revision(), _script().get_current_head()
         if found is None:
             raise NoSchemaError(
-                f"catalogue {_safe(self.engine.url)} is an empty database: restore it from a backup"
+                f"catalogue {shown(self.engine.url)} is an empty database: restore it from a backup"
             )
         if found != head:
             raise WorkspaceError(
-                f"catalogue {_safe(self.engine.url)} has schema {found}, this ddiseg needs {head}: "
+                f"catalogue {shown(self.engine.url)} has schema {found}, this ddiseg needs {head}: "
                 "run 'ddiseg init' on the workspace, which upgrades it and keeps all rows"
             )
 
@@ -108,7 +103,7 @@ class Database:
         known = {s.revision for s in _script().walk_revisions()}
         if found is not None and found not in known:
             raise WorkspaceError(
-                f"catalogue {_safe(self.engine.url)} has schema {found}, which is newer than "
+                f"catalogue {shown(self.engine.url)} has schema {found}, which is newer than "
                 "this ddiseg knows: upgrade ddiseg (pip install -U ddiseg)"
             )
 
@@ -177,6 +172,19 @@ def named(session: Session, table: type[T], name: str, advice: str = "") -> T:
     return row
 
 
+def _engine(url: URL) -> Engine:
+    """Return an engine; raises WorkspaceError where a driver is missing or an option is unknown."""
+    try:
+        return create_engine(url)
+    except ImportError as error:  # the module, or libpq under it
+        driver = "; pip install 'ddiseg[postgres]'" if "psycopg" in str(error) else ""
+        raise WorkspaceError(
+            f"catalogue {shown(url)} needs a driver that is not installed: {error}{driver}"
+        ) from error
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise WorkspaceError(f"catalogue URL {shown(url)} can't be used: {error}") from error
+
+
 def _configure_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:
@@ -235,7 +243,7 @@ def _errors_explained(engine: Engine, how_to_restore: Callable[[], str]) -> Iter
         yield
     except NoConnectionLeftError as error:
         raise WorkspaceError(
-            f"catalogue {_safe(engine.url)}: all connections are in use: too many requests at "
+            f"catalogue {shown(engine.url)}: all connections are in use: too many requests at "
             "once, run the same command again"
         ) from error
     except DBAPIError as error:
@@ -244,11 +252,11 @@ def _errors_explained(engine: Engine, how_to_restore: Callable[[], str]) -> Iter
         if error.connection_invalidated or damaged or isinstance(error, OperationalError):
             cause = str(error.orig).strip().splitlines()[0]
             raise WorkspaceError(
-                f"catalogue {_safe(engine.url)}: {cause}; {_advice(cause, how_to_restore)}"
+                f"catalogue {shown(engine.url)}: {cause}; {_advice(cause, how_to_restore)}"
             ) from error
         if "readonly" in str(error.orig):
             raise WorkspaceError(
-                f"catalogue {_safe(engine.url)} can't be written: {error.orig}"
+                f"catalogue {shown(engine.url)} can't be written: {error.orig}"
             ) from error
         raise
 
@@ -260,7 +268,12 @@ def _from_backup() -> str:
 def _advice(cause: str, how_to_restore: Callable[[], str]) -> str:
     if any(sign in cause for sign in ("not a database", "malformed")):
         return how_to_restore()
+    password = (
+        "write the right password into ~/.pgpass, or the environment or file that ddiseg.toml names"
+    )
     for sign, advice in (
+        ("password authentication failed", password),
+        ("no password supplied", password),
         ("locked", "another ddiseg is writing; run the same command again"),
         ("lock timeout", "another ddiseg is writing; run the same command again"),
         ("full", "nothing of this step was stored; free some space and run the same command again"),
@@ -271,13 +284,6 @@ def _advice(cause: str, how_to_restore: Callable[[], str]) -> str:
         if sign in cause:
             return advice
     return "check that the database runs and that the URL is right, then run the same command again"
-
-
-def _safe(url: str | URL) -> str:
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return "(unreadable URL)"
 
 
 def _alembic(connection: Any = None) -> Config:

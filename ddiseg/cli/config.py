@@ -18,14 +18,14 @@ def config() -> None:
 @config.command("show", cls=Command)
 @pass_settings
 def show(settings: Settings) -> None:
-    """Show the settings of the study and of the training, each with what it means.
+    """Show the place of the catalogue, and the settings of the study and of the training.
 
     They stand in the sections [study], [training] and [backup] of ddiseg.toml in the workspace; a star
     marks those that are not the default. Commands take those of the first two as an option too, such
     as --control 20 or --backbone imagenet-256, which replaces the setting for that one run.
     """
     workspace = settings.open()
-    lines, data = [], {}
+    lines, data = [f"  catalogue = {workspace.location}"], {}
     for section in (workspace.study(), workspace.training(), workspace.backup_settings()):
         values, changed = asdict(section), section.changed()
         for name, setting in section.settings().items():
@@ -33,7 +33,7 @@ def show(settings: Settings) -> None:
             lines.append(f"{star} {setting.key} = {as_toml(values[name])}")
             lines.append(f"      {setting.about}")
             data[setting.key] = {"value": values[name], "default": setting.default}
-    settings.emit({"settings": data}, "\n".join(lines))
+    settings.emit({"catalogue": str(workspace.location), "settings": data}, "\n".join(lines))
 
 
 @config.command("set", cls=Command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -15,7 +16,9 @@ from ddiseg.locate import SETTINGS, enclosing, place_to_make
 @click.option(
     "--catalogue",
     metavar="URL",
-    help="SQLAlchemy URL of the catalogue.  [default: catalogue.sqlite in the workspace]",
+    help="Place of the catalogue: postgresql+psycopg://USER@HOST/DATABASE without a password, or env:NAME or "
+    "file:PATH that holds the URL.  [default: env:DDISEG_CATALOGUE_URL where that is set, else "
+    "catalogue.sqlite in the workspace]",
 )
 @click.option(
     "--store",
@@ -39,10 +42,11 @@ def init(
 
     Where DIRECTORY is left out, that is --workspace, or else the current folder; inside another
     workspace it must be named. An older catalogue is upgraded and keeps all its rows; run again,
-    this changes nothing. A workspace is closed to other users of the machine (mode 0700, or 2770 with
+    this changes nothing. ddiseg.toml never holds a password. A workspace is closed to other users of the machine (mode 0700, or 2770 with
     --shared-group); one that is open is closed by this. Releases are written as any other file.
     """
     from ddiseg.errors import WorkspaceError
+    from ddiseg.workspace.catalogue_location import ENVIRONMENT, VARIABLE
     from ddiseg.workspace.workspace import Workspace
 
     root = place_to_make(directory, settings.workspace, settings.named_by)
@@ -53,13 +57,18 @@ def init(
             outcome = "unchanged"
         except WorkspaceError:  # of an older schema, or without its catalogue
             outcome = "upgraded"
+    elif catalogue is None and os.environ.get(VARIABLE):
+        catalogue = ENVIRONMENT + VARIABLE
     workspace = Workspace.create(root, catalogue, store, shared_group=shared_group)
+    workspace.catalogue.close()
     around = enclosing(root.parent)
     data = {
         "workspace": str(root),
         "outcome": outcome,
+        "catalogue": str(workspace.location),
         "store": workspace.store.url,
         "inside": str(around) if around else None,
     }
+    place = f"\n  catalogue: {workspace.location}" if workspace.location.setting else ""
     note = f"\n  it is inside the workspace {around}" if around else ""
-    settings.emit(data, f"workspace {root}: {outcome}{note}")
+    settings.emit(data, f"workspace {root}: {outcome}{place}{note}")

@@ -48,11 +48,18 @@ def status(settings: Settings, work: bool) -> None:
     runs = server != EMBEDDED or find_running(workspace.root) is not None
     found = read_status(workspace.catalogue, server, runs=runs)
     study = workspace.study().changed()
-    lines = [*([f"study: {settings_text(study)}"] if study else []), *_as_text(found)]
+    location = workspace.location
+    lines = [f"catalogue: {location}"] if location.setting else []
+    lines += [*([f"study: {settings_text(study)}"] if study else []), *_as_text(found)]
     missing = lacks_photographs(workspace)
     if missing:
         lines.append("photographs are missing from the store: run 'ddiseg verify'")
-    data = {**_as_data(found), "study": study, "photographs_missing": missing}
+    data = {
+        **_as_data(found),
+        "catalogue": str(location),
+        "study": study,
+        "photographs_missing": missing,
+    }
     settings.emit(data, "\n".join(lines))
 
 

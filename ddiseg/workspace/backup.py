@@ -17,10 +17,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL
 
 from annotation_protocol.files import atomic_write
 from ddiseg.catalogue.copies import copy_database
+from ddiseg.catalogue.url import without_password
 from ddiseg.errors import DdisegError, InputError, WorkspaceError
 from ddiseg.workspace.pseudonym_key import back_up_key, key_of_backup
 
@@ -62,19 +63,21 @@ def backup(workspace: Workspace, to: Path | None = None) -> Path:
 
 def sqlite_file(workspace: Workspace) -> Path:
     """Return the file of a catalogue; raises InputError with what to type for one on a server."""
-    if workspace.catalogue_file is None:
-        raise InputError(postgres_advice(workspace.catalogue_url))
-    return workspace.catalogue_file
+    location = workspace.location
+    if location.file is None:
+        raise InputError(postgres_advice(location.url))
+    return location.file
 
 
-def postgres_advice(url: str) -> str:
+def postgres_advice(url: URL) -> str:
     """Return how a catalogue on a PostgreSQL server is backed up and restored."""
-    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=True)
+    plain = without_password(url).set(drivername="postgresql").render_as_string()
     address = shlex.quote(plain)
+    password = "; both take the password from ~/.pgpass or PGPASSWORD" if url.password else ""
     return (
         f"the catalogue is on a server: back it up with pg_dump --format=custom --file=FILE "
         f"--dbname={address} and restore it with pg_restore --clean --if-exists "
-        f"--single-transaction --dbname={address} FILE"
+        f"--single-transaction --dbname={address} FILE{password}"
     )
 
 

@@ -30,7 +30,7 @@ from ddiseg.workspace.backup import (
 from ddiseg.workspace.pseudonym_key import back_up_key, checked_key, restore_key
 from ddiseg.workspace.pseudonyms import key_problem
 from ddiseg.workspace.store import Kind
-from ddiseg.workspace.workspace import Workspace, catalogue_place, store_place
+from ddiseg.workspace.workspace import Workspace, catalogue_location, store_place
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,10 @@ def restore(root: Path, file: Path, *, force: bool = False) -> Restored:
         WorkspaceError: a server or a round runs, a newer schema, or a full disk. After any error the
             catalogue is as it was.
     """
-    catalogue, url = catalogue_place(root)
+    location = catalogue_location(root)
+    catalogue = location.file
     if catalogue is None:
-        raise InputError(postgres_advice(url))
+        raise InputError(postgres_advice(location.url))
     if not file.is_file():
         raise InputError(f"{file.absolute()} is no file: give one that 'ddiseg backup' wrote")
     if catalogue.exists() and os.path.samefile(file, catalogue):

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from annotation_protocol import load_protocol
 from annotation_protocol.files import atomic_write, locked
@@ -30,9 +28,10 @@ from ddiseg.errors import (
     NoSchemaError,
     WorkspaceError,
 )
-from ddiseg.locate import CATALOGUE, SETTINGS, expanded
+from ddiseg.locate import SETTINGS, expanded
 from ddiseg.workspace.access import share, tighten, use_umask
 from ddiseg.workspace.backup import backup_before_upgrade, how_to_restore, postgres_advice
+from ddiseg.workspace.catalogue_location import CatalogueLocation, to_store
 from ddiseg.workspace.settings import (
     SECTIONS,
     BackupSettings,
@@ -83,7 +82,7 @@ class Workspace:
         """
         settings = root / SETTINGS
         wanted = {
-            "catalogue": _absolute_catalogue(catalogue_url or ""),
+            "catalogue": to_store(catalogue_url or ""),
             "store": _absolute_store(store_url or ""),
         }
         for key, value in wanted.items():
@@ -95,12 +94,7 @@ class Workspace:
         _refuse_dead_link(settings)
         if settings.exists():
             stored = _read_settings(settings)
-            for key, value in wanted.items():
-                if value and value != stored[key]:
-                    raise WorkspaceError(
-                        f"{settings} has {key} {stored[key] or 'in this folder'}: move the data "
-                        "yourself and change the line, or make a workspace in another folder"
-                    )
+            _refuse_other_places(root, stored, wanted)
             _check_catalogue_exists(root, stored)
             _close(root, stored, shared_group)
             _upgrade(root, stored)
@@ -113,12 +107,12 @@ class Workspace:
             # The settings come last: they must not name unusable places, and mean that there was a
             # catalogue.
             Store(wanted["store"] or str(root))
-            Catalogue.create(_catalogue_url(root, wanted)).close()
+            Catalogue.create(_location(root, wanted).url).close()
             lines = [f"{key} = {as_toml(value)}\n" for key, value in wanted.items()]
             head = "# Where this workspace keeps its data. Empty: in this folder.\n"
             atomic_write(settings, head + "".join(lines))
             # SQLite makes its file without write permission for the group.
-            tighten(root, _places_elsewhere(wanted))
+            tighten(root, _places_elsewhere(root, wanted))
         except OSError as error:
             raise WorkspaceError(
                 f"{root} can't become a workspace: {error.strerror}; give a folder that you can "
@@ -140,25 +134,25 @@ class Workspace:
         use_umask(root)
         try:
             advice = partial(how_to_restore, root)
-            catalogue = Catalogue.open(_catalogue_url(root, stored), advice)
+            catalogue = Catalogue.open(_location(root, stored).url, advice)
         except NoSchemaError as error:
             raise _lost(root, stored, "is an empty database") from error
         return cls(root, catalogue, _store(root, stored))
 
     @property
-    def catalogue_url(self) -> str:
-        """The URL of the catalogue."""
-        return catalogue_place(self.root)[1]
+    def location(self) -> CatalogueLocation:
+        """Where the catalogue is."""
+        return catalogue_location(self.root)
 
     @property
     def catalogue_file(self) -> Path | None:
         """The file of an SQLite catalogue; None if it is on a server."""
-        return catalogue_place(self.root)[0]
+        return self.location.file
 
     @property
     def places(self) -> list[Path]:
         """The folder of the workspace, and its store and catalogue where these are elsewhere."""
-        return [self.root, *_places_elsewhere(_read_settings(self.root / SETTINGS))]
+        return [self.root, *_places_elsewhere(self.root, _read_settings(self.root / SETTINGS))]
 
     def backup_settings(self) -> BackupSettings:
         """Return the settings of the rolling backups."""
@@ -286,21 +280,17 @@ def _named(name: Callable[[], str]) -> Iterator[None]:
         raise type(error)(f"{name()}: {error}") from error
 
 
-def catalogue_place(root: Path) -> tuple[Path | None, str]:
-    """Return the file of a workspace's catalogue, which may be lost, and its URL.
-
-    The file is None where the catalogue is on a server.
+def catalogue_location(root: Path) -> CatalogueLocation:
+    """Return where the catalogue of a workspace is, which may be lost.
 
     Raises:
-        WorkspaceError: the folder is no workspace.
+        WorkspaceError: the folder is no workspace, or its settings name no place.
     """
-    stored = _read_settings(root / SETTINGS)
-    url = make_url(_catalogue_url(root, stored)).render_as_string(hide_password=False)
-    return _catalogue_file(root, stored), url
+    return _location(root, _read_settings(root / SETTINGS))
 
 
 def store_place(root: Path) -> Store:
-    """Return the store of a workspace, whose catalogue may be lost; raises as `catalogue_place` does."""
+    """Return the store of a workspace, whose catalogue may be lost; raises as `catalogue_location` does."""
     return _store(root, _read_settings(root / SETTINGS))
 
 
@@ -308,18 +298,18 @@ def _store(root: Path, settings: dict[str, str]) -> Store:
     return Store(settings["store"] or str((root / "store").absolute()))
 
 
-def _places_elsewhere(settings: dict[str, str]) -> list[Path]:
+def _places_elsewhere(root: Path, settings: dict[str, str]) -> list[Path]:
     """Return the store and the catalogue of a workspace that are files of this machine, elsewhere."""
-    store, url = settings["store"], settings["catalogue"]
+    store, catalogue = settings["store"], settings["catalogue"]
     found = [Path(store)] if store and "://" not in store else []
-    if url.startswith("sqlite") and (name := _parsed(url).database):
-        found.append(Path(name))
+    if catalogue and (file := _location(root, settings).file):
+        found.append(file)
     return [place for place in found if place.exists()]
 
 
 def _close(root: Path, settings: dict[str, str], group: str | None) -> None:
     """Close a workspace to others, and write from now on as it is closed."""
-    elsewhere = _places_elsewhere(settings)
+    elsewhere = _places_elsewhere(root, settings)
     if group is not None:
         share(root, elsewhere, group)
     else:
@@ -329,26 +319,40 @@ def _close(root: Path, settings: dict[str, str], group: str | None) -> None:
 
 def _upgrade(root: Path, stored: dict[str, str]) -> None:
     """Upgrade the catalogue of a workspace, after a backup; an empty database is refused as lost."""
-    database = Database(_catalogue_url(root, stored))
+    location = _location(root, stored)
+    database = Database(location.url)
     try:
         if database.is_current():
             return
         if database.revision() is None:
             raise _lost(root, stored, "is an empty database")
-        file = _catalogue_file(root, stored)
-        if file is not None:
-            backup_before_upgrade(root, file)
+        if location.file is not None:
+            backup_before_upgrade(root, location.file)
         else:
-            _logger.info(f"no backup before the upgrade: {postgres_advice(stored['catalogue'])}")
+            _logger.info(f"no backup before the upgrade: {postgres_advice(location.url)}")
         database.upgrade()
     finally:
         database.engine.dispose()
 
 
-def _catalogue_url(root: Path, settings: dict[str, str]) -> str | URL:
-    # Not a string: the folder's name may hold characters with a meaning in URLs.
-    default = URL.create("sqlite", database=str((root / CATALOGUE).absolute()))
-    return settings["catalogue"] or default
+def _location(root: Path, settings: dict[str, str]) -> CatalogueLocation:
+    return CatalogueLocation.read(root, settings["catalogue"])
+
+
+def _refuse_other_places(root: Path, stored: dict[str, str], wanted: dict[str, str]) -> None:
+    """Raise WorkspaceError where a workspace has its catalogue or store elsewhere than is wanted."""
+    location = _location(root, stored)
+    same = wanted["catalogue"] in ("", stored["catalogue"]) or (
+        _location(root, wanted).url == location.url
+    )
+    present = {"catalogue": same, "store": wanted["store"] in ("", stored["store"])}
+    for key, is_same in present.items():
+        if not is_same:
+            place = location if key == "catalogue" else stored[key]
+            raise WorkspaceError(
+                f"{root / SETTINGS} has {key} {place if stored[key] else 'in this folder'}: move the "
+                "data yourself and change the line, or make a workspace in another folder"
+            )
 
 
 def _refuse_dead_link(path: Path) -> None:
@@ -362,7 +366,7 @@ def _refuse_dead_link(path: Path) -> None:
 def _check_catalogue_exists(root: Path, settings: dict[str, str]) -> None:
     """Raise WorkspaceError if the SQLite file of a workspace is missing or empty."""
     _check_catalogue_not_folder(root, settings)
-    file = _catalogue_file(root, settings)
+    file = _location(root, settings).file
     if file is None or (os.path.isfile(file) and os.path.getsize(file)):
         return
     raise _lost(root, settings, "is empty" if os.path.isfile(file) else "is missing")
@@ -370,9 +374,10 @@ def _check_catalogue_exists(root: Path, settings: dict[str, str]) -> None:
 
 def _lost(root: Path, settings: dict[str, str], state: str) -> WorkspaceError:
     """Return the error for a workspace whose catalogue is gone: an empty one would hide that."""
-    file = _catalogue_file(root, settings)
+    location = _location(root, settings)
+    file = location.file
     if file is None:
-        advice = f"restore it: {postgres_advice(settings['catalogue'])}"
+        advice = f"restore it: {postgres_advice(location.url)}"
     else:
         advice = f"{how_to_restore(root)}, or move {file.name} back from where it was moved to"
     return WorkspaceError(
@@ -383,7 +388,7 @@ def _lost(root: Path, settings: dict[str, str], state: str) -> WorkspaceError:
 
 def _check_store_has_catalogue(root: Path, settings: dict[str, str]) -> None:
     """Raise WorkspaceError where a folder without settings and catalogue has a filled store."""
-    file = _catalogue_file(root, settings)
+    file = _location(root, settings).file
     store = root / "store"
     if settings["store"] or (file is not None and file.exists()) or not store.is_dir():
         return
@@ -396,40 +401,12 @@ def _check_store_has_catalogue(root: Path, settings: dict[str, str]) -> None:
 
 
 def _check_catalogue_not_folder(root: Path, settings: dict[str, str]) -> None:
-    file = _catalogue_file(root, settings)
+    file = _location(root, settings).file
     if file is not None and os.path.isdir(file):
         raise WorkspaceError(
             f"{file} is a folder, and the catalogue is a file: move that folder away, and restore "
             f"{file.name} from a backup if there was one"
         )
-
-
-def _catalogue_file(root: Path, settings: dict[str, str]) -> Path | None:
-    """Return the file of an SQLite catalogue; None if it is on a server."""
-    url = _catalogue_url(root, settings)
-    if isinstance(url, str):
-        if not url.startswith("sqlite"):
-            return None
-        url = _parsed(url)
-    return Path(url.database).absolute() if url.database else None
-
-
-def _absolute_catalogue(url: str) -> str:
-    """Return a catalogue URL that means the same place from any folder."""
-    if not url.startswith("sqlite"):
-        return url
-    parts = _parsed(url)
-    if parts.database in (None, "", ":memory:"):
-        raise WorkspaceError(f"catalogue URL {url} names no file: give sqlite:///FILE")
-    file = os.path.abspath(expanded(Path(parts.database)))
-    return parts.set(database=file).render_as_string(hide_password=False)
-
-
-def _parsed(url: str) -> URL:
-    try:
-        return make_url(url)
-    except ArgumentError as error:
-        raise WorkspaceError(f"catalogue URL {url} can't be used: {error}") from error
 
 
 def _absolute_store(url: str) -> str:

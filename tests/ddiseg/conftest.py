@@ -17,6 +17,7 @@ from tests.ddiseg import rows
 from tests.ddiseg.rows import HEIGHT, WIDTH, digest
 from tests.postgres import (
     _template,
+    guarded_url,
     new_database,
     postgres_server,
     postgres_url,
@@ -24,7 +25,15 @@ from tests.postgres import (
     shared_url,
 )
 
-__all__ = ["_template", "new_database", "postgres_server", "postgres_url", "shared", "shared_url"]
+__all__ = [
+    "_template",
+    "guarded_url",
+    "new_database",
+    "postgres_server",
+    "postgres_url",
+    "shared",
+    "shared_url",
+]
 
 
 @pytest.fixture

@@ -497,7 +497,7 @@ def test_write__nothing_is_stored_when_it_fails(catalogue: Catalogue, url: str) 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("nonsense", r"\(unreadable URL\) can't be used"),
+        ("nonsense", "catalogue URL nonsense can't be used: give sqlite"),
         ("nosuchdb://host/name", r"nosuchdb://host/name can't be used"),
         ("sqlite:////no/such/folder/x.sqlite", "unable to open database file; check that the fold"),
         ("sqlite:////dev/null/x.sqlite", "unable to open database file; check that the folder"),

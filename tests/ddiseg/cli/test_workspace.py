@@ -33,6 +33,7 @@ def test_init__made_then_unchanged(ddiseg: Run, tmp_path: Path) -> None:
     assert again.json == {
         "workspace": str(root),
         "outcome": "unchanged",
+        "catalogue": str(root / "catalogue.sqlite"),
         "store": str(root / "store"),
         "inside": None,
     }
@@ -210,7 +211,8 @@ def test_init__places_of_ones_own(ddiseg: Run, tmp_path: Path) -> None:
     )
     assert ddiseg("init", tmp_path / "w", *places).status == 0
     assert (tmp_path / "rows.sqlite").exists()
-    assert ddiseg("init", tmp_path / "w", *places).out.endswith(": unchanged\n")
+    again = ddiseg("init", tmp_path / "w", *places).out
+    assert again.endswith(f": unchanged\n  catalogue: {tmp_path / 'rows.sqlite'}\n")
     other = ddiseg("init", tmp_path / "w", "--store", tmp_path / "other")
     assert other.status == 1
     assert "move the data yourself and change the line" in other.err
@@ -241,6 +243,7 @@ def test_status__counts_and_next_step(
     filled.catalogue.subsets.store({"part": [1, 2]}, {}, "tester")
     data = here("status", "--output", "json").json
     assert data == {
+        "catalogue": str(filled.root / "catalogue.sqlite"),
         "images": 3,
         "counts": {"I-II": {"accepted": 1}, "V-VI": {"new": 1}, "unknown": {"skipped": 1}},
         "datasets": [
