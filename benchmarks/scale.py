@@ -24,7 +24,7 @@ from typing import TextIO
 
 from sqlalchemy import create_engine, text
 
-from ddiseg.workspace.workspace import catalogue_place
+from ddiseg.workspace.workspace import catalogue_location
 
 HERE = Path(__file__).parents[1]
 
@@ -169,7 +169,7 @@ def _run(command: str, target: Target, limit: float) -> Measured:
 
 def _forget_draws(workspace: Path) -> None:
     """Delete the subsets and batches that a command drew: the next draw starts from the same pool."""
-    engine = create_engine(catalogue_place(workspace)[1])
+    engine = create_engine(catalogue_location(workspace).url)
     with engine.begin() as connection:
         for sets, members, key in (
             ("subsets", "subset_members", "subset_id"),

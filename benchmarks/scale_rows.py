@@ -78,7 +78,8 @@ def make_workspace(root: Path, count: int, catalogue_url: str | None = None, see
         catalogue_url: of an empty database; an SQLite file in the workspace unless given.
     """
     workspace = Workspace.create(root, catalogue_url)
-    url, store = workspace.catalogue_url, workspace.store
+    url = workspace.location.url.render_as_string(hide_password=False)
+    store = workspace.store
     workspace.catalogue.close()
     _downgrade(url)
     with Bulk(url) as bulk:
