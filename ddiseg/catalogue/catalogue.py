@@ -7,6 +7,7 @@ from collections.abc import Callable
 from sqlalchemy.engine import URL
 
 from ddiseg.catalogue.batches import Batches
+from ddiseg.catalogue.comparisons import Comparisons
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.embeddings import Embeddings
 from ddiseg.catalogue.evaluations import Evaluations, RobustnessRuns
@@ -18,6 +19,7 @@ from ddiseg.catalogue.malignancy import MalignancyEstimates
 from ddiseg.catalogue.masks import Masks
 from ddiseg.catalogue.model_versions import ModelVersions
 from ddiseg.catalogue.near_duplicates import NearDuplicates
+from ddiseg.catalogue.open_work import WorkOnServer
 from ddiseg.catalogue.runs import Jobs, Rounds
 from ddiseg.catalogue.splits import Splits
 from ddiseg.catalogue.subsets import Subsets
@@ -35,10 +37,12 @@ class Catalogue:
         self.images = Images(database)
         self.grouping = Grouping(database)
         self.masks = Masks(database)
+        self.comparisons = Comparisons(database)
         self.subsets = Subsets(database)
         self.models = ModelVersions(database)
         self.malignancy = MalignancyEstimates(database)
         self.tasks = Tasks(database)
+        self.open_work = WorkOnServer(database)
         self.batches = Batches(database)
         self.embeddings = Embeddings(database)
         self.near_duplicates = NearDuplicates(database)

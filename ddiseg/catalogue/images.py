@@ -286,10 +286,26 @@ class Images(Repository):
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Count images by (tone, state)."""
-        rows = self._rows(
-            select(Image.tone, Image.state, func.count()).group_by(Image.tone, Image.state)
-        )
-        return {(tone, state): n for tone, state, n in rows}
+        return sum_counts(self.counts_by_dataset())
+
+    def counts_by_dataset(self) -> dict[tuple[int, str, str], int]:
+        """Count images by (dataset id, tone, state); an index holds all three."""
+        columns = Image.dataset_id, Image.tone, Image.state
+        query = select(*columns, func.count()).group_by(*columns).order_by(*columns)
+        return {(dataset, tone, state): n for dataset, tone, state, n in self._rows(query)}
+
+    def some_stored(self, count: int) -> list[str]:
+        """Return the content hashes of up to `count` stored photographs, over the whole catalogue.
+
+        Each is the first that is not in place of 1,000 images; these thousands lie equally far apart.
+        """
+        query = select(Image.content_hash).where(Image.in_place.is_(None)).order_by(Image.id)
+        with self._database.read() as session:
+            last = session.scalar(select(func.max(Image.id))) or 0
+            starts = [last * number // count for number in range(count)]
+            parts = [query.where(Image.id > s, Image.id <= s + 1000).limit(1) for s in starts]
+            found = [session.scalars(part).first() for part in parts]
+        return [digest for digest in dict.fromkeys(found) if digest is not None]
 
     def skip(self, image_id: int, reason: str, note: str | None, annotator: str) -> Outcome:
         """Skip an image; unchanged if the same person skipped it for the same reason."""
@@ -321,12 +337,26 @@ class Images(Repository):
             if image.state == State.QUEUED:
                 resubmit(session, image, actor)
 
+    def skip_counts(self) -> dict[str, int]:
+        """Count the skipped images by reason, in the order in which reasons were first given."""
+        query = select(Skip.reason, func.count()).where(Skip.reopened_at.is_(None))
+        rows = self._rows(query.group_by(Skip.reason).order_by(func.min(Skip.id)))
+        return {reason: n for reason, n in rows}
+
     def skips(self, image_id: int | None = None) -> Sequence[Skip]:
         """Return the open skips, of one image or of all."""
         query = select(Skip).where(Skip.reopened_at.is_(None)).order_by(Skip.id)
         if image_id is not None:
             query = query.where(Skip.image_id == image_id)
         return self._all(query)
+
+
+def sum_counts(counts: Mapping[tuple[int, str, str], int]) -> dict[tuple[str, str], int]:
+    """Return numbers of images by (tone, state), over all datasets."""
+    found: dict[tuple[str, str], int] = {}
+    for (_, tone, state), n in counts.items():
+        found[tone, state] = found.get((tone, state), 0) + n
+    return found
 
 
 def _refuse_mixture(session: Session, dataset: Dataset) -> None:

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, insert, select
+from sqlalchemy import exists, func, insert, select
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.annotation_versions import unread_edits
 from ddiseg.catalogue.database import Repository, in_parts, scalars_in
 from ddiseg.catalogue.embeddings import store_embeddings
 from ddiseg.catalogue.events import step
-from ddiseg.catalogue.lifecycle import Action, State
+from ddiseg.catalogue.lifecycle import SETTLED, Action, State
 from ddiseg.catalogue.model_versions import current_version
 from ddiseg.catalogue.tables import (
     Acceptance,
     Annotation,
     Event,
     Image,
+    ImageSplit,
     Mask,
     ModelKind,
     Review,
+    Split,
     Submission,
 )
 from ddiseg.errors import InputError
@@ -194,6 +196,22 @@ class Masks(Repository):
         query = select(Mask.image_id).where(Mask.model_version_id == model_version_id)
         return set(self._all(query))
 
+    def count_predicted_unsettled(self, model_version_id: int) -> int:
+        """Count the images with a prediction by a version that are neither accepted nor skipped.
+
+        The others are few: they are looked at, and all predictions of the version only counted.
+        """
+        by_version = Mask.model_version_id == model_version_id
+        prediction = exists().where(Mask.image_id == Image.id, by_version)
+        of_settled = select(func.count(Image.id)).where(Image.state.in_(SETTLED), prediction)
+        with self._database.read() as session:
+            every = session.scalar(select(func.count(Mask.id)).where(by_version)) or 0
+            return every - (session.scalar(of_settled) or 0)
+
+    def count_accepted(self) -> int:
+        """Return the number of accepted masks."""
+        return self._first(select(func.count(Acceptance.image_id))) or 0
+
     def newest_predictions(self, image_ids: Sequence[int] | None = None) -> dict[int, Mask]:
         """Return the prediction to show of each image, by image id; of all images unless given.
 
@@ -222,6 +240,29 @@ class Masks(Repository):
         )
         return {m.image_id: m for m in rows}
 
+    def accepted_of(self, image_id: int) -> Mask | None:
+        """Return the accepted mask of an image; None where it has none."""
+        query = select(Mask).join(Acceptance, Acceptance.mask_id == Mask.id)
+        return self._first(query.where(Acceptance.image_id == image_id))
+
+    def in_review_of(self, image_id: int) -> Mask | None:
+        """Return the mask of an image that waits for review; None where it has none."""
+        query = select(Mask).join(Submission, Submission.mask_id == Mask.id)
+        return self._first(query.where(Submission.image_id == image_id))
+
+    def to_learn(self, learned: Collection[str]) -> int:
+        """Count the accepted masks that can be learned from and whose pixels are not in `learned`.
+
+        Masks of the hold-out set can't be; a mask whose image has no split yet can.
+        """
+        query = (
+            select(Mask.content_hash)
+            .join(Acceptance, Acceptance.mask_id == Mask.id)
+            .join(ImageSplit, ImageSplit.image_id == Acceptance.image_id, isouter=True)
+            .where(func.coalesce(ImageSplit.split, Split.TRAINING.value) == Split.TRAINING.value)
+        )
+        return sum(digest not in learned for digest in self._all(query))
+
     def of_image(self, image_id: int) -> Sequence[Mask]:
         return self._all(select(Mask).where(Mask.image_id == image_id).order_by(Mask.id))
 
@@ -239,8 +280,9 @@ class Masks(Repository):
         return {image_id: review for image_id, review in rows}
 
     def reviews(self, mask_ids: Sequence[int]) -> Sequence[Review]:
-        wanted = set(mask_ids)
-        return [r for r in self._all(select(Review).order_by(Review.id)) if r.mask_id in wanted]
+        """Return the reviews of masks, oldest first."""
+        found = self._all_in(select(Review), Review.mask_id, mask_ids)
+        return sorted(found, key=lambda review: review.id)
 
 
 def _predicted(session: Session, batch: Sequence[NewMask]) -> set[tuple[int, int | None]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Repository
@@ -48,6 +48,22 @@ _MISSING = {
     ModelKind.SEGMENTATION: "no model yet: accept some masks, then run 'ddiseg refresh'",
     ModelKind.MALIGNANCY: "no malignancy model yet: run 'ddiseg refresh --malignancy'",
 }
+
+
+class VersionBrief(NamedTuple):
+    """What is shown of a model version, without what it learned from: that may be megabytes."""
+
+    id: int
+    name: str
+    backbone: str
+    created_at: str
+    masks: int  #: number of masks that it learned from
+
+
+_BRIEF = (
+    *(ModelVersion.id, ModelVersion.name, ModelVersion.backbone, ModelVersion.created_at),
+    func.json_array_length(ModelVersion.training_masks),
+)
 
 
 class ModelVersions(Repository):
@@ -113,6 +129,25 @@ class ModelVersions(Repository):
     def current_or_none(self, kind: ModelKind = ModelKind.SEGMENTATION) -> ModelVersion | None:
         """Return the current model of a kind; None where none was trained yet."""
         return self._first(current_version(kind))
+
+    def current_brief(self) -> VersionBrief | None:
+        """Return what is shown of the current segmentation model; None where none was trained yet."""
+        query = current_version(ModelKind.SEGMENTATION).with_only_columns(*_BRIEF)
+        return self._brief(query)
+
+    def newest_brief(self) -> VersionBrief | None:
+        """Return what is shown of the newest segmentation model, promoted or not."""
+        of_kind = ModelVersion.kind == ModelKind.SEGMENTATION.value
+        return self._brief(select(*_BRIEF).where(of_kind).order_by(ModelVersion.id.desc()).limit(1))
+
+    def _brief(self, query: Select[Any]) -> VersionBrief | None:
+        rows = self._rows(query)
+        return VersionBrief._make(rows[0]) if rows else None
+
+    def training_masks(self, version_id: int) -> set[str]:
+        """Return the content hashes of the masks that a version learned from."""
+        query = select(ModelVersion.training_masks).where(ModelVersion.id == version_id)
+        return set(self._first(query) or ())
 
     def get(self, name: str) -> ModelVersion:
         """Return a version; raises NotFoundError, which lists the versions."""

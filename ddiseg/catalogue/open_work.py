@@ -1,123 +1,247 @@
-"""Open work: which images annotators and reviewers have, as of the last pull."""
+"""Open work: how many images annotators and reviewers have, as of the last pull.
+
+Everything is counted by the database: a catalogue may hold millions of images, and most of them are
+nobody's work.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from ddiseg.catalogue.annotation_versions import unread_edits
-from ddiseg.catalogue.database import in_parts
+from ddiseg.catalogue.database import Repository
 from ddiseg.catalogue.lifecycle import State
 from ddiseg.catalogue.tables import (
+    Acceptance,
     Annotation,
     Arm,
+    Batch,
+    BatchMember,
+    EvaluatedImage,
     Image,
     Project,
     Purpose,
     Review,
     Submission,
+    Subset,
+    SubsetMember,
     Task,
 )
+
+#: States in which an image can be given to annotators.
+OPEN = (State.NEW, State.QUEUED, State.PRELABELLED, State.IN_LABELLING, State.REWORK)
 
 
 @dataclass(frozen=True)
 class OpenWork:
-    """Ids of images, by who has to work on them."""
+    """Numbers of images, by who has to work on them."""
 
-    given: set[int]  #: images with an annotation task on the server
-    with_annotators: set[int]  #: of them, those that an annotator has to work on
-    shown: dict[int, int | None]  #: the mask that is shown, of those that nobody has started
-    with_reviewers: set[int]  #: submitted, with a reviewer
-    left_out: set[int]  #: submitted, and left out by a spot check
-    to_review: set[int]  #: submitted, not given to a reviewer yet
-
-
-def read_open_work(session: Session, server: str) -> OpenWork:
-    """Return the open work on a server, see `Tasks.open_work`."""
-    submitted = {i: mask for i, mask in session.execute(_SUBMITTED)}
-    unread = unread_edits(session, submitted.values())
-    to_fix = {image_id for image_id, mask_id in submitted.items() if mask_id in unread}
-    given, with_annotators, shown = set(), set(), {}
-    answers = _answers(session)
-    for task, state in _tasks(session, server, Purpose.ANNOTATION):
-        if task.remote_id is None:
-            continue
-        given.add(task.image_id)
-        answered = answers.get(task.id, 0)
-        if _is_open(state, answered, task.readers) or task.image_id in to_fix:
-            with_annotators.add(task.image_id)
-        if state == State.IN_LABELLING and not answered and task.arm != Arm.CONTROL:
-            shown[task.image_id] = task.mask_id
-    with_reviewers, left_out = set(), set()
-    verdicts = _last_verdicts(session, submitted.values())
-    for task, _ in _tasks(session, server, Purpose.REVIEW):
-        mask_id = submitted.get(task.image_id)
-        # A mask gets a new task each time that it waits for review.
-        if (
-            mask_id is None
-            or mask_id != task.mask_id
-            or task.created_at < verdicts.get(mask_id, "")
-        ):
-            continue
-        if task.arm == Arm.UNSAMPLED:
-            left_out.add(task.image_id)
-        elif (
-            task.remote_id is not None and task.comment is None
-        ):  # one with a comment is not offered
-            with_reviewers.add(task.image_id)
-    return OpenWork(
-        given=given,
-        with_annotators=with_annotators,
-        shown=shown,
-        with_reviewers=with_reviewers - to_fix,
-        left_out=left_out - with_reviewers - to_fix,
-        to_review=submitted.keys() - with_reviewers - left_out - to_fix,
-    )
+    given: bool  #: whether any image has an annotation task on the server
+    with_annotators: int  #: images that an annotator has to work on
+    with_reviewers: int  #: submitted, with a reviewer
+    left_out: int  #: submitted, and left out by a spot check
+    to_review: int  #: submitted, not given to a reviewer yet
+    free: int  #: open images without an annotation task
+    free_of_batches: dict[str, int]  #: of them, those of each open batch, by its name
+    free_elsewhere: int  #: of them, those of no open batch
 
 
-_SUBMITTED = select(Submission.image_id, Submission.mask_id)
+class WorkOnServer(Repository):
+    """The work that people have on a labelling server: a team's URL, or "embedded"."""
 
+    def count(self, server: str) -> OpenWork:
+        """Return how many images annotators and reviewers have, and how many nobody has."""
+        with self._database.read() as session:
+            return _Reader(session, server).count()
 
-def _is_open(state: str, answered: int, readers: int) -> bool:
-    """Return whether an annotator has to work on a task."""
-    if state in (State.SUBMITTED, State.ACCEPTED):
-        return 0 < answered < readers  # it needs another reader
-    return state != State.SKIPPED
+    def given(self, server: str) -> bool:
+        """Return whether any image has an annotation task on the server."""
+        with self._database.read() as session:
+            return _Reader(session, server).any_given()
 
+    def free_test_images(self, server: str) -> int:
+        """Count free images of no open batch that were compared with a true mask."""
+        member = exists().where(_of_open_batch(), BatchMember.image_id == EvaluatedImage.image_id)
+        with self._database.read() as session:
+            free = _Reader(session, server).free(EvaluatedImage.image_id)
+            query = select(func.count(EvaluatedImage.image_id.distinct())).where(*free, ~member)
+            return session.scalar(query) or 0
 
-def _tasks(session: Session, server: str, purpose: Purpose) -> Iterator[tuple[Task, str]]:
-    """Yield the tasks of a purpose on a server, or to be sent to it, with their images' states."""
-    query = (
-        select(Task, Image.state)
-        .join(Image, Image.id == Task.image_id)
-        .join(Project, Project.id == Task.project_id)
-        .where(
-            Project.server == server,
-            Project.purpose == purpose.value,
-            Project.remote_id.is_not(None),
-            Task.deleted_at.is_(None),
+    def free_of_subsets(self, server: str) -> dict[str, int]:
+        """Count the free images of no open batch in each subset, by its name."""
+        member = exists().where(_of_open_batch(), BatchMember.image_id == SubsetMember.image_id)
+        query = (
+            select(Subset.name, func.count(SubsetMember.image_id))
+            .join(SubsetMember, SubsetMember.subset_id == Subset.id)
+            .group_by(Subset.name)
         )
-    )
-    yield from ((task, state) for task, state in session.execute(query))
+        with self._database.read() as session:
+            free = _Reader(session, server).free(SubsetMember.image_id)
+            found = {name: n for name, n in session.execute(query.where(*free, ~member))}
+            return {name: found.get(name, 0) for name in session.scalars(_SUBSETS)}
+
+    def shown(self, server: str) -> dict[int, int | None]:
+        """Return the mask that is shown, by image id, of images that annotators have not started."""
+        answered = exists().where(Annotation.task_id == Task.id, Annotation.deleted_at.is_(None))
+        query = (
+            select(Task.image_id, Task.mask_id)
+            .join(Image, Image.id == Task.image_id)
+            .where(Image.state == State.IN_LABELLING.value, Task.arm != Arm.CONTROL.value)
+        )
+        with self._database.read() as session:
+            given = _Reader(session, server).given()
+            rows = session.execute(query.where(given, ~answered).order_by(Task.id))
+            return {image_id: mask_id for image_id, mask_id in rows}
 
 
-def _answers(session: Session) -> dict[int, int]:
-    """Count annotations that exist on the server, by task."""
-    query = select(Annotation.task_id, func.count(Annotation.remote_id.distinct()))
-    rows = session.execute(
-        query.where(Annotation.deleted_at.is_(None)).group_by(Annotation.task_id)
-    )
-    return {task_id: n for task_id, n in rows}
+_SUBSETS = select(Subset.name).order_by(Subset.name)
 
 
-def _last_verdicts(session: Session, mask_ids: Collection[int]) -> dict[int, str]:
-    """Return when each mask was last reviewed."""
-    query = select(Review.mask_id, func.max(Review.created_at)).group_by(Review.mask_id)
-    return {
-        mask_id: at
-        for part in in_parts(mask_ids)
-        for mask_id, at in session.execute(query.where(Review.mask_id.in_(part)))
-    }
+class _Reader:
+    """What is asked of a server's two projects, in one transaction."""
+
+    def __init__(self, session: Session, server: str) -> None:
+        self._session = session
+        query = select(Project.purpose, Project.id).where(
+            Project.server == server, Project.remote_id.is_not(None)
+        )
+        projects = {purpose: number for purpose, number in session.execute(query)}
+        self._annotation = projects.get(Purpose.ANNOTATION, _NO_PROJECT)
+        self._review = projects.get(Purpose.REVIEW, _NO_PROJECT)
+
+    def count(self) -> OpenWork:
+        submitted = {i: mask for i, mask in self._session.execute(_SUBMITTED)}
+        unread = unread_edits(self._session, submitted.values())
+        to_fix = {image_id for image_id, mask_id in submitted.items() if mask_id in unread}
+        with_reviewers, left_out = self._in_review()
+        started = self._count_open()
+        free, members = self._count_images() - started, self._free_members()
+        return OpenWork(
+            given=self.any_given(),
+            with_annotators=started + len(self._need_readers() | self._given_of(to_fix)),
+            with_reviewers=len(with_reviewers - to_fix),
+            left_out=len(left_out - with_reviewers - to_fix),
+            to_review=len(submitted.keys() - with_reviewers - left_out - to_fix),
+            free=free,
+            free_of_batches={name: len(ids) for name, ids in members.items()},
+            free_elsewhere=free - len(set().union(*members.values())),
+        )
+
+    def any_given(self) -> bool:
+        return self._session.scalar(select(Task.id).where(self.given()).limit(1)) is not None
+
+    def given(self, task: type[Task] = Task) -> ColumnElement[bool]:
+        """Return the condition that an annotation task is on the server."""
+        return and_(
+            task.project_id == self._annotation,
+            task.remote_id.is_not(None),
+            task.deleted_at.is_(None),
+        )
+
+    def free(self, image_id: InstrumentedAttribute[int]) -> tuple[ColumnElement[bool], ...]:
+        """Return the conditions that an image is open and has no annotation task on the server."""
+        task, image = aliased(Task), aliased(Image)
+        return (
+            ~exists().where(task.image_id == image_id, self.given(task)),
+            exists().where(image.id == image_id, image.state.in_(OPEN)),
+        )
+
+    def _count_images(self) -> int:
+        """Count the open images."""
+        query = select(func.count(Image.id)).where(Image.state.in_(OPEN))
+        return self._session.scalar(query) or 0
+
+    def _count_open(self) -> int:
+        """Count the open images that have an annotation task.
+
+        An image that is not open has a row among the acceptances or submissions, or is skipped: small
+        tables, while the rows of images are large.
+        """
+        image = aliased(Image)
+        query = select(func.count(Task.image_id.distinct())).where(
+            self.given(),
+            ~exists().where(Acceptance.image_id == Task.image_id),
+            ~exists().where(Submission.image_id == Task.image_id),
+            ~exists().where(image.id == Task.image_id, image.state == State.SKIPPED.value),
+        )
+        return self._session.scalar(query) or 0
+
+    def _need_readers(self) -> set[int]:
+        """Return the ids of submitted and accepted images with answers of some but not all readers."""
+        answers = (
+            select(func.count(Annotation.remote_id.distinct()))
+            .where(Annotation.task_id == Task.id, Annotation.deleted_at.is_(None))
+            .scalar_subquery()
+        )
+        query = select(Task.image_id).where(
+            self.given(),
+            Task.readers > 1,
+            or_(
+                exists().where(Acceptance.image_id == Task.image_id),
+                exists().where(Submission.image_id == Task.image_id),
+            ),
+            answers.between(1, Task.readers - 1),
+        )
+        return set(self._session.scalars(query))
+
+    def _given_of(self, image_ids: Iterable[int]) -> set[int]:
+        """Return those of a few images that have an annotation task."""
+        query = select(Task.image_id).where(self.given(), Task.image_id.in_([*image_ids]))
+        return set(self._session.scalars(query))
+
+    def _in_review(self) -> tuple[set[int], set[int]]:
+        """Return the submitted images that a reviewer has, and those that a spot check left out.
+
+        A mask gets a new task each time that it waits for review; one with a comment is not offered.
+        """
+        reviewed = (
+            select(func.max(Review.created_at))
+            .where(Review.mask_id == Submission.mask_id)
+            .scalar_subquery()
+        )
+        task = and_(
+            Task.image_id == Submission.image_id,
+            Task.mask_id == Submission.mask_id,
+            Task.project_id == self._review,
+            Task.deleted_at.is_(None),
+            Task.created_at >= func.coalesce(reviewed, ""),
+        )
+        # An outer join: a database that begins with the tasks looks at all that were ever reviewed.
+        query = select(Submission.image_id, Task.arm, Task.remote_id, Task.comment).join(
+            Task, task, isouter=True
+        )
+        with_reviewers, left_out = set(), set()
+        for image_id, arm, remote_id, comment in self._session.execute(query):
+            if arm == Arm.UNSAMPLED:
+                left_out.add(image_id)
+            elif remote_id is not None and comment is None:
+                with_reviewers.add(image_id)
+        return with_reviewers, left_out
+
+    def _free_members(self) -> dict[str, set[int]]:
+        """Return the ids of the free images of each open batch, by its name."""
+        open_batches = select(Batch.id, Batch.name).where(Batch.closed_at.is_(None))
+        names = {
+            number: name for number, name in self._session.execute(open_batches.order_by(Batch.id))
+        }
+        query = select(BatchMember.batch_id, BatchMember.image_id).where(
+            BatchMember.batch_id.in_(names), *self.free(BatchMember.image_id)
+        )
+        found: dict[str, set[int]] = {name: set() for name in names.values()}
+        for batch_id, image_id in self._session.execute(query):
+            found[names[batch_id]].add(image_id)
+        return found
+
+
+#: No project has this number.
+_NO_PROJECT = -1
+
+_SUBMITTED: Select[int, int] = select(Submission.image_id, Submission.mask_id)
+
+
+def _of_open_batch() -> ColumnElement[bool]:
+    return and_(BatchMember.batch_id == Batch.id, Batch.closed_at.is_(None))

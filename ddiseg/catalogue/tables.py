@@ -80,10 +80,11 @@ class Image(Timestamped, Base):
         CheckConstraint("fitzpatrick BETWEEN 1 AND 6", name="fitzpatrick"),
         CheckConstraint("width > 0 AND height > 0", name="size"),
         CheckConstraint(f"state IN ({', '.join(repr(s.value) for s in State)})", name="state"),
+        Index("ix_images_counted", "dataset_id", "tone", "state"),  # holds what `status` counts by
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), index=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
     name: Mapped[str] = mapped_column(String(500), index=True)  #: file name of its first source
     #: of the oriented RGB pixels
     content_hash: Mapped[str] = mapped_column(String(64), unique=True)
@@ -282,6 +283,35 @@ class Mask(Timestamped, Base):
     independent: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
 
 
+class ComparisonKind(StrEnum):
+    """Why two masks of an image were compared."""
+
+    PREDICTION = "prediction"  #: what a person accepted, and what the model had predicted
+    READING = "reading"  #: masks that two people drew independently
+
+
+class MaskComparison(Base):
+    """How far two masks of an image agree: computed once, since masks never change.
+
+    All values are None where the masks can't be compared, such as where one labels one class only.
+    """
+
+    __tablename__ = "mask_comparisons"
+    __table_args__ = (
+        CheckConstraint(
+            f"kind IN ({', '.join(repr(k.value) for k in ComparisonKind)})", name="kind"
+        ),
+    )
+
+    #: The accepted mask, or the older reading.
+    mask_id: Mapped[int] = mapped_column(ForeignKey("masks.id"), primary_key=True)
+    other_id: Mapped[int] = mapped_column(ForeignKey("masks.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10), primary_key=True)
+    lesion_dice: Mapped[float | None] = mapped_column(Double)  #: None where neither has a lesion
+    mean_dice: Mapped[float | None] = mapped_column(Double)  #: over the classes of either mask
+    changed: Mapped[float | None] = mapped_column(Double)  #: share of the labelled pixels
+
+
 class Review(Timestamped, Base):
     """A second person's verdict on a mask, which may be reopened and reviewed again."""
 
@@ -412,6 +442,12 @@ class Project(Timestamped, Base):
     watermark: Mapped[str | None] = mapped_column(String(40))  #: newest change seen, server's time
 
 
+def _on_server() -> dict[str, Any]:
+    """Return the condition of an index of the tasks that a labelling server has, for each database."""
+    condition = text("remote_id IS NOT NULL AND deleted_at IS NULL")
+    return {"sqlite_where": condition, "postgresql_where": condition}
+
+
 class Task(Timestamped, Base):
     """An image (or, for review, a mask) as it is given to people on a labelling server.
 
@@ -423,6 +459,7 @@ class Task(Timestamped, Base):
         UniqueConstraint("project_id", "key"),
         CheckConstraint("arm IN ('painted', 'control', 'bare', 'unsampled')", name="arm"),
         CheckConstraint("readers > 0 AND width > 0 AND height > 0", name="sizes"),
+        Index("ix_tasks_on_server", "project_id", "image_id", "readers", **_on_server()),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

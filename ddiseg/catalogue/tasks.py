@@ -19,7 +19,6 @@ from ddiseg.catalogue.annotations import AnnotationPage, ingest_page, is_basis_o
 from ddiseg.catalogue.database import Repository
 from ddiseg.catalogue.events import step
 from ddiseg.catalogue.lifecycle import TRANSITIONS, Action, State
-from ddiseg.catalogue.open_work import OpenWork, read_open_work
 from ddiseg.catalogue.tables import (
     Acceptance,
     AllocationCarry,
@@ -258,11 +257,6 @@ class Tasks(Repository):
                     )
                 )
         return outcomes
-
-    def open_work(self, server: str) -> OpenWork:
-        """Return who has to work on which images, on a server: a team's URL, or "embedded"."""
-        with self._database.read() as session:
-            return read_open_work(session, server)
 
     def newest_version(self) -> int:
         """Return the id of the newest stored version of an annotation; 0 without any."""

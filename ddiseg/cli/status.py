@@ -41,8 +41,8 @@ def status(settings: Settings, work: bool) -> None:
     if work:
         with progress_bar("Comparing masks") as progress:
             report = work_report(workspace, progress)
-        given = workspace.catalogue.tasks.open_work(server_of(workspace.root)).given
-        settings.emit(report.as_dict(), "\n".join(_work_as_text(report, given=bool(given))))
+        given = workspace.catalogue.open_work.given(server_of(workspace.root))
+        settings.emit(report.as_dict(), "\n".join(_work_as_text(report, given=given)))
         return
     server = server_of(workspace.root)
     runs = server != EMBEDDED or find_running(workspace.root) is not None
@@ -82,7 +82,7 @@ def _as_data(status: Status) -> dict[str, Any]:
         and {
             "name": model.name,
             "backbone": model.backbone,
-            "masks": len(model.training_masks),
+            "masks": model.masks,
             "created_at": model.created_at,
         },
         "accepted": status.accepted,
@@ -127,7 +127,7 @@ def _as_text(status: Status) -> list[str]:
         lines.append(f"dataset {dataset.name}: {n_images}, {licence}")
     lines.append(f"accepted masks: {status.accepted}")
     if status.model:
-        masks = counted(len(status.model.training_masks), "mask")
+        masks = counted(status.model.masks, "mask")
         lines.append(f"model: {status.model.name}, from {masks}")
     else:
         lines.append("model: none yet")

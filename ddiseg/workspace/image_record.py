@@ -30,7 +30,7 @@ def describe(workspace: Workspace, image: Image) -> dict[str, Any]:
     """Return metadata, files, masks with class shares, malignancy estimates, reviews, skips, events."""
     catalogue = workspace.catalogue
     rows = catalogue.masks.of_image(image.id)
-    accepted = catalogue.masks.accepted().get(image.id)
+    accepted = catalogue.masks.accepted_of(image.id)
     versions = {model.id: model for model in catalogue.models.all()}
     datasets = {dataset.id: dataset.name for dataset in catalogue.images.datasets()}
     masks = [

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from ddiseg.catalogue import Catalogue, ModelKind, Split, State
+from ddiseg.catalogue import SETTLED, Catalogue
+from ddiseg.catalogue.images import sum_counts
 from ddiseg.catalogue.leases import ROUND
-from ddiseg.catalogue.tables import Dataset, Image, ModelVersion
+from ddiseg.catalogue.model_versions import VersionBrief
+from ddiseg.catalogue.tables import Dataset
 from ddiseg.errors import OccupiedError
 from ddiseg.outcomes import counted
 from ddiseg.sampling.leaks import find_leaks
@@ -35,7 +37,7 @@ class Status:
 
     counts: dict[tuple[str, str], int]  #: images by (tone, state)
     datasets: list[tuple[Dataset, int]]  #: with the number of their images
-    model: ModelVersion | None  #: the current one
+    model: VersionBrief | None  #: the current one
     accepted: int  #: accepted masks
     skips: dict[str, int]  #: skipped images by reason
     subsets: dict[str, dict[str, int]]  #: images by subset and tone
@@ -71,17 +73,19 @@ def status(catalogue: Catalogue, server: str, *, runs: bool = True) -> Status:
     first = next((i for i, step in enumerate(steps) if step.command.startswith(_NEED_SERVER)), None)
     if first is not None and not runs:
         steps.insert(first, NextStep("start Label Studio", "ddiseg label up"))
-    by_dataset = Counter(image.dataset_id for image in work.images)
+    by_dataset: Counter[int] = Counter()
+    for (dataset_id, _, _), n in work.counts.items():
+        by_dataset[dataset_id] += n
     return Status(
-        counts=catalogue.images.counts(),
+        counts=sum_counts(work.counts),
         datasets=[(d, by_dataset[d.id]) for d in catalogue.images.datasets()],
         model=work.model,
-        accepted=len(work.accepted),
-        skips=dict(Counter(skip.reason for skip in catalogue.images.skips())),
+        accepted=work.accepted,
+        skips=catalogue.images.skip_counts(),
         subsets=catalogue.subsets.sizes(),
         steps=steps,
-        with_annotators=len(work.open_work.with_annotators),
-        with_reviewers=len(work.open_work.with_reviewers),
+        with_annotators=work.open_work.with_annotators,
+        with_reviewers=work.open_work.with_reviewers,
         round_holder=catalogue.leases.holder(ROUND),
         leaks=[leak.brief for leak in find_leaks(catalogue)],
     )
@@ -98,8 +102,7 @@ def lacks_photographs(workspace: Workspace) -> bool:
     """
     if not workspace.store.local:
         return False
-    stored = [i.content_hash for i in workspace.catalogue.images.select() if i.in_place is None]
-    some = stored[:: max(1, len(stored) // _LOOKED_FOR)]
+    some = workspace.catalogue.images.some_stored(_LOOKED_FOR)
     try:
         return not all(workspace.store.exists(Kind.IMAGE, digest) for digest in some)
     except OccupiedError:
@@ -112,17 +115,10 @@ def masks_to_learn(catalogue: Catalogue) -> int:
     That version counts whether it passed the gate or not: the same masks would only make it again.
     Masks of the hold-out set are not counted, since no version learns from them.
     """
-    versions = catalogue.models.all(ModelKind.SEGMENTATION)
-    learned = set(versions[-1].training_masks) if versions else set()
-    splits = catalogue.splits.all()
-    return sum(
-        mask.content_hash not in learned and splits.get(image_id, Split.TRAINING) is Split.TRAINING
-        for image_id, mask in catalogue.masks.accepted().items()
-    )
+    newest = catalogue.models.newest_brief()
+    learned = catalogue.models.training_masks(newest.id) if newest else ()
+    return catalogue.masks.to_learn(learned)
 
-
-#: States in which an image can be given to annotators.
-_OPEN = (State.NEW, State.QUEUED, State.PRELABELLED, State.IN_LABELLING, State.REWORK)
 
 #: New accepted masks that make another training worthwhile.
 WORTH_A_REFRESH = TrainingSettings.every
@@ -143,18 +139,19 @@ class _Work:
 
     def __init__(self, catalogue: Catalogue, server: str) -> None:
         self.catalogue = catalogue
-        self.images = catalogue.images.select()
-        self.accepted = catalogue.masks.accepted()
-        self.open_work = catalogue.tasks.open_work(server)
-        self.model = catalogue.models.current_or_none()
+        self.server = server
+        self.counts = catalogue.images.counts_by_dataset()
+        self.accepted = catalogue.masks.count_accepted()
+        self.open_work = catalogue.open_work.count(server)
+        self.model = catalogue.models.current_brief()
 
     def steps(self) -> Iterator[NextStep]:
         """Yield the commands that are useful now, the most useful first."""
-        if not self.images:
+        if not self.counts:
             yield NextStep("import photographs", "ddiseg import PATH")
             return
         open_work = self.open_work
-        if n := len(open_work.to_review):
+        if n := open_work.to_review:
             yield NextStep(
                 f"have a second person review {_the(n, 'submitted mask')}", "ddiseg review push"
             )
@@ -164,12 +161,12 @@ class _Work:
             yield from learn
         yield from self._to_predict()
         yield from self._of_batches()
-        if n := len(open_work.with_annotators):
+        if n := open_work.with_annotators:
             yield NextStep(
                 f"bring back what annotators did with {_the(n, 'image')} they have",
                 "ddiseg label pull",
             )
-        if n := len(open_work.with_reviewers):
+        if n := open_work.with_reviewers:
             yield NextStep(
                 f"bring back the verdicts on {_the(n, 'mask')} that reviewers have",
                 "ddiseg review pull",
@@ -178,24 +175,21 @@ class _Work:
         if not early:
             yield from learn
         if self.accepted:
-            yield NextStep(
-                f"write a release of {_the(len(self.accepted), 'accepted mask')}", _EXPORT
-            )
-        if n := len(open_work.left_out):
+            yield NextStep(f"write a release of {_the(self.accepted, 'accepted mask')}", _EXPORT)
+        if n := open_work.left_out:
             yield NextStep(f"review {_the(n, 'mask')} too that spot checks left out", _REVIEW_ALL)
 
     def _to_learn(self) -> Iterator[NextStep]:
         if n := self._unlearned:
-            newest = self.catalogue.models.all(ModelKind.SEGMENTATION)
+            newest = self.catalogue.models.newest_brief()
             are_new = f"{counted(n, 'accepted mask')} {'is' if n == 1 else 'are'} new to"
             first = f"train probes on {_the(n, 'accepted mask')}"
-            yield NextStep(f"{are_new} {newest[-1].name}" if newest else first, "ddiseg refresh")
+            yield NextStep(f"{are_new} {newest.name}" if newest else first, "ddiseg refresh")
 
     def _to_predict(self) -> Iterator[NextStep]:
         if self.model is not None:
-            predicted = self.catalogue.masks.predicted_by(self.model.id)
-            settled = (State.ACCEPTED, State.SKIPPED)
-            if n := sum(i.state not in settled and i.id not in predicted for i in self.images):
+            left = sum(n for (_, _, state), n in self.counts.items() if state not in SETTLED)
+            if n := left - self.catalogue.masks.count_predicted_unsettled(self.model.id):
                 have = f"{counted(n, 'image')} {'has' if n == 1 else 'have'}"
                 yield NextStep(f"{have} no prediction of {self.model.name} yet", "ddiseg prelabel")
 
@@ -203,35 +197,21 @@ class _Work:
     def _unlearned(self) -> int:
         return masks_to_learn(self.catalogue)
 
-    @cached_property
-    def _free(self) -> dict[int, Image]:
-        """Open images that nobody has, by id."""
-        return {
-            i.id: i for i in self.images if i.state in _OPEN and i.id not in self.open_work.given
-        }
-
-    @cached_property
-    def _of_open_batches(self) -> dict[str, set[int]]:
-        """Free images of each open batch, by its name."""
-        batches = self.catalogue.batches
-        names = [batch.name for batch in batches.all() if batch.closed_at is None]
-        return {name: self._free.keys() & batches.image_ids(name) for name in names}
-
     def _of_batches(self) -> Iterator[NextStep]:
-        for name, ids in self._of_open_batches.items():
-            if ids:
-                why = f"give {_the(len(ids), 'image')} of {name} that nobody has to annotators"
+        for name, n in self.open_work.free_of_batches.items():
+            if n:
+                why = f"give {_the(n, 'image')} of {name} that nobody has to annotators"
                 yield NextStep(why, f"{_PUSH} --batch {name}")
 
     def _to_give_out(self) -> Iterator[NextStep]:
         """Yield steps for free images of no batch, and for newer predictions of unstarted ones."""
-        rest = self._free.keys() - set().union(*self._of_open_batches.values())
+        rest = self.open_work.free_elsewhere
         if rest and not self.accepted and self.model is None:
             yield from self._first(rest)
         elif rest:
             some = "or a part of them, with 'ddiseg batch draw'"
-            why = f"give {_the(len(rest), 'image')} that nobody has to annotators, {some}"
-            if tests := len(rest & self.catalogue.evaluations.test_images()):
+            why = f"give {_the(rest, 'image')} that nobody has to annotators, {some}"
+            if tests := self.catalogue.open_work.free_test_images(self.server):
                 why += f" (test images among them: {tests}; once accepted, they are learned from)"
             yield NextStep(why, _PUSH)
         elif n := self._outdated():
@@ -239,10 +219,9 @@ class _Work:
                 f"show annotators the newest predictions of {counted(n, 'image')}", _PUSH
             )
 
-    def _first(self, rest: set[int]) -> Iterator[NextStep]:
+    def _first(self, rest: int) -> Iterator[NextStep]:
         """Yield steps before there is any mask: some of the images, or masks from elsewhere."""
-        subsets = self.catalogue.subsets
-        sizes = {name: len(rest & subsets.members(name)) for name in subsets.names()}
+        sizes = self.catalogue.open_work.free_of_subsets(self.server)
         if name := next((name for name, n in sizes.items() if n), None):
             why = f"give {_the(sizes[name], 'image')} of {name} to annotators"
             yield NextStep(why, f"{_PUSH} --subset {name}")
@@ -253,7 +232,7 @@ class _Work:
         elif self.open_work.with_annotators:
             return  # enough to begin with
         else:
-            yield NextStep(f"give {_the(len(rest), 'image')} that nobody has to annotators", _PUSH)
+            yield NextStep(f"give {_the(rest, 'image')} that nobody has to annotators", _PUSH)
         yield NextStep(
             "bring in reviewed masks instead",
             "ddiseg masks import PATH --annotator WHO --reviewer SECOND",
@@ -261,7 +240,7 @@ class _Work:
 
     def _outdated(self) -> int:
         """Count unstarted images whose task shows no prediction, or an older one."""
-        shown = self.open_work.shown
+        shown = self.catalogue.open_work.shown(self.server)
         masks = self.catalogue.masks
         by_people = {
             mask.id

@@ -40,11 +40,12 @@ from ddiseg.catalogue import (
     Split,
 )
 from ddiseg.catalogue.batches import NewMember
+from ddiseg.catalogue.comparisons import Comparison
 from ddiseg.catalogue.database import BUSY_TIMEOUT, Database, _alembic, _begin_on_postgresql
 from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.leases import SERVE
 from ddiseg.catalogue.near_duplicates import ConfirmedPair
-from ddiseg.catalogue.tables import Base, Lease
+from ddiseg.catalogue.tables import Base, ComparisonKind, Lease
 from ddiseg.errors import NotFoundError, WorkspaceError
 from tests.ddiseg.rows import new_image, new_mask
 from tests.wording import Refusal
@@ -74,6 +75,7 @@ def full(catalogue: Catalogue) -> Catalogue:
     )
     catalogue.malignancy.add([NewEstimate(1, classifier.id, 0.25)])
     catalogue.splits.decide({1: Split.HOLDOUT})
+    catalogue.comparisons.add([Comparison(1, 1, ComparisonKind.PREDICTION, 1.0, 1.0, 0.0)])
     catalogue.embeddings.add("b" * 64, {1: np.ones(3, np.float32)})
     catalogue.batches.store("week-1", [NewMember(3, True, "random")], {"size": 1}, "tester")
     catalogue.rounds.begin("tester", {"every": 10})
