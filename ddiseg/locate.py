@@ -15,6 +15,9 @@ SETTINGS, CATALOGUE = "ddiseg.toml", "catalogue.sqlite"
 #: The file in a folder that ddiseg exported.
 RELEASE_MANIFEST = "ddiseg-release.json"
 
+#: Name of one of the COCO files of a large release: its number and how many there are.
+COCO_PART = "coco-{:05d}-of-{:05d}.json"
+
 #: The option and the environment variable that name a workspace.
 OPTION, VARIABLE = "--workspace", "DDISEG_WORKSPACE"
 

@@ -250,6 +250,19 @@ class Images(Repository):
                 return session.scalars(query).all()
             return scalars_in(session, query, Image.id, ids)
 
+    def count(self, subset: str | None = None) -> int:
+        """Return the number of images, of a subset or of all.
+
+        Raises:
+            NotFoundError: there is no such subset.
+        """
+        with self._database.read() as session:
+            query = select(func.count(Image.id))
+            if subset is not None:
+                members = select(func.count()).select_from(SubsetMember)
+                query = members.where(SubsetMember.subset_id == named_subset(session, subset).id)
+            return session.scalars(query).one()
+
     def by_stem(self, dataset: str | None = None) -> dict[str, set[int]]:
         """Return image ids by file name without ending, over all sources.
 

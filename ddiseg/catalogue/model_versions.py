@@ -164,6 +164,11 @@ class ModelVersions(Repository):
         )
         return self._all(query)
 
+    def names(self) -> dict[int, str]:
+        """Return the names of all versions, by id: without what they learned from, which may be long."""
+        rows = self._rows(select(ModelVersion.id, ModelVersion.name).order_by(ModelVersion.id))
+        return {version_id: name for version_id, name in rows}
+
     def all(self, kind: ModelKind | None = None) -> Sequence[ModelVersion]:
         """Return the versions of a kind, or of every kind, oldest first."""
         query = select(ModelVersion).order_by(ModelVersion.id)

@@ -64,6 +64,9 @@ def export(
     png   masks/ as palette PNG, images/, metadata.csv and classes.json
     sddi  labels/ as 256x256 int32 .npy, named as in the published FEDD masks
 
+    More than 10,000 images are divided into several COCO files, coco-00001-of-00004.json, and folders of
+    10,000 files.
+
     Images, patients, lesions and people have pseudonyms, the same in every release of the workspace;
     pseudonyms.csv in the workspace says what they stand for, and is never in a release. 'ddiseg audit
     privacy' searches a release for names and ids. DDI's own file names are public: --keep-names keeps

@@ -1,21 +1,23 @@
 """COCO's instance format (https://cocodataset.org/#format-data), as many tools and our releases write it.
 
 Ids may be any numbers, 0 included, or texts; 1, 1.0 and "1" are one id. A release of ours keeps the facts of an image in its
-`attributes`, see `ddiseg.release.coco`; other tools' attributes of the same names are taken as well.
+`attributes`, see `ddiseg.release.coco`; other tools' attributes of the same names are taken as well. A large release has several
+files, see `ddiseg.ingest.coco_parts`.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ddiseg.errors import InputError
+from ddiseg.ingest.coco_parts import CocoLists, entry_id, join_parts, objects, one_part, parts_in
 from ddiseg.ingest.folder import list_folder, read_json
 from ddiseg.ingest.matching import name_key
-from ddiseg.json_values import size_of, whole_number
+from ddiseg.json_values import size_of
 from ddiseg.outcomes import FileOutcome, Outcome
 
 
@@ -54,27 +56,37 @@ class CocoFile:
 
 
 def read_coco(path: Path) -> CocoFile:
-    """Read a COCO file, or the only one in a folder.
+    """Read a COCO file, or that in a folder: the only one, or all files of one release.
 
     Raises:
-        InputError: not a COCO file, none or several in the folder.
+        InputError: not a COCO file, none or several in the folder, or a release that is not whole.
     """
+    if path.is_dir() and (parts := parts_in(path)):
+        documents = (_checked(part, read_json(part)) for part in parts)
+        return _as_file(path, join_parts(parts, documents))
     path, document = _only_one_in(path) if path.is_dir() else (path, read_json(path))
-    if not _is_coco(document):
-        if isinstance(document, list) and any(
-            isinstance(e, dict) and "data" in e for e in document
-        ):
-            raise InputError(
-                f"{path} is an export of Label Studio's own: give it to "
-                "'ddiseg masks import --as labelstudio'"
-            )
-        raise InputError(f"{path} is no COCO file: it has no list called 'images'")
+    return _as_file(path, one_part(_checked(path, document)))
+
+
+def _checked(path: Path, document: Any) -> dict[str, Any]:
+    """Return a document if it is COCO; raises InputError for any other."""
+    if _is_coco(document):
+        return dict(document)
+    if isinstance(document, list) and any(isinstance(e, dict) and "data" in e for e in document):
+        raise InputError(
+            f"{path} is an export of Label Studio's own: give it to "
+            "'ddiseg masks import --as labelstudio'"
+        )
+    raise InputError(f"{path} is no COCO file: it has no list called 'images'")
+
+
+def _as_file(path: Path, lists: CocoLists) -> CocoFile:
     refused: list[FileOutcome] = []
-    entries = _usable(path, document["images"], refused)
+    entries = _usable(path, lists.images, refused)
     ids = {entry_id(e["id"]) for e in entries}
-    listed = {entry_id(e.get("id")) for e in _objects(document["images"])}
-    annotations, notes = _by_image(document.get("annotations"), ids, listed)
-    licences = {entry_id(e.get("id")): e for e in _objects(document.get("licenses"))}
+    listed = {entry_id(e.get("id")) for e in objects(lists.images)}
+    annotations = lists.by_image(ids, listed)
+    licences = {entry_id(e.get("id")): e for e in objects(lists.licences)}
     return CocoFile(
         path=path,
         images=[
@@ -84,14 +96,14 @@ def read_coco(path: Path) -> CocoFile:
                 facts=_facts(entry),
                 licence=_licence(entry, licences),
                 synthetic=_licence_entry(entry, licences).get("synthetic") is True,
-                annotations=annotations[entry_id(entry["id"])],
+                annotations=annotations.of(entry_id(entry["id"])),
                 original_name=_original_name(entry),
             )
             for entry in entries
         ],
-        categories=_categories(path, document.get("categories")),
+        categories=_categories(path, lists.categories),
         refused=refused,
-        notes=notes,
+        notes=annotations.notes(),
     )
 
 
@@ -133,10 +145,6 @@ def _is_coco(document: Any) -> bool:
     return isinstance(document, dict) and isinstance(document.get("images"), list)
 
 
-def _objects(entries: Any) -> Iterator[Mapping[str, Any]]:
-    return (e for e in entries if isinstance(e, dict)) if isinstance(entries, list) else iter(())
-
-
 def _usable(path: Path, entries: list[Any], refused: list[FileOutcome]) -> list[dict[str, Any]]:
     """Return the images that have a unique name and id."""
     named = []
@@ -171,49 +179,13 @@ def _usable(path: Path, entries: list[Any], refused: list[FileOutcome]) -> list[
     return good
 
 
-def entry_id(value: Any) -> int | str | None:
-    """Return an id as a whole number where it is one, however it is written; None for no id."""
-    number = whole_number(value)
-    return number if number is not None else value if isinstance(value, str) else None
-
-
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _by_image(
-    entries: Any, images: set[Any], listed: set[Any]
-) -> tuple[dict[Any, list[Mapping[str, Any]]], list[str]]:
-    """Group the annotations by the id of their image; with notes on those of no image.
-
-    Args:
-        images: ids of the usable images.
-        listed: ids of all images.
-    """
-    found: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-    unknown: list[str] = []
-    of_refused = 0
-    for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
-        image_id = entry.get("image_id") if isinstance(entry, dict) else None
-        known = entry_id(image_id)
-        if known is not None and known in images:
-            found[known].append({"id": f"number {number} of the list", **entry})
-        elif known is not None and known in listed:
-            of_refused += 1
-        else:
-            unknown.append(str(image_id))
-    notes = []
-    if unknown:
-        named = ", ".join(list(dict.fromkeys(unknown))[:5])
-        notes.append(f"annotations of unknown images: {len(unknown)} (image_id {named})")
-    if of_refused:
-        notes.append(f"annotations of refused images: {of_refused}")
-    return found, notes
-
-
 def _categories(path: Path, entries: Any) -> dict[Any, str]:
     names: dict[Any, str] = {}
-    for entry in _objects(entries):
+    for entry in objects(entries):
         category, name = entry_id(entry.get("id")), str(entry.get("name"))
         if category is None:
             raise InputError(f"{path}: category '{name}' has no id: export it again")

@@ -16,7 +16,8 @@ import numpy as np
 
 from annotation_protocol import UNLABELLED
 from ddiseg.errors import FileError, InputError
-from ddiseg.ingest.coco import CocoFile, CocoImage, entry_id, has_coco, read_coco
+from ddiseg.ingest.coco import CocoFile, CocoImage, has_coco, read_coco
+from ddiseg.ingest.coco_parts import entry_id
 from ddiseg.ingest.coco_regions import has_area, has_box, read_region
 from ddiseg.ingest.folder import without_ending
 from ddiseg.ingest.labelled_masks import LabelledMasks, Labels, stack_labelled

@@ -50,7 +50,7 @@ class PhotographNames:
         pseudonyms = Pseudonyms.existing(workspace)
         if pseudonyms is not None:  # a release of this workspace comes back
             for image_id in {image_id for group in by_stem.values() for _, image_id in group}:
-                name = pseudonyms.image(rows[image_id])
+                name = pseudonyms.image(rows[image_id].content_hash)
                 by_stem.setdefault(name, []).append((name, image_id))
         return cls(by_stem, by_name, rows)
 

@@ -12,8 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,17 @@ from ddiseg.catalogue.tables import now
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.formats import RELEASES, load_format
 from ddiseg.locate import RELEASE_MANIFEST
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, counted, reasons_in_words, silent
-from ddiseg.release.release import ExportSummary, Release, ReleaseItem
+from ddiseg.outcomes import (
+    FileOutcome,
+    Outcome,
+    Progress,
+    counted,
+    reasons_in_words,
+    refusals,
+    silent,
+)
+from ddiseg.release.release import Release
+from ddiseg.release.summary import ExportSummary
 from ddiseg.workspace.access import normal_umask
 
 MANIFEST = RELEASE_MANIFEST
@@ -66,29 +74,26 @@ def write_release(
     """
     write = load_format(RELEASES, format_name)
     target = target.resolve()
+    release = release.in_format(format_name, images=images)
     earlier = _read_earlier(target)
-    content = release.content(format_name, images=images)
     release.names.write_table()
     if earlier is not None and not earlier["left_out"]:
-        return _unchanged(release, target, earlier, content)
+        return _unchanged(release, target, earlier, release.content())
     with normal_umask(), _disk_errors(target), _part_folder(target) as part:
         with locked(part / _MARK, "another export writes {holder}"):
             summary: ExportSummary = write(release, part, images=images, progress=progress)
-            refused = [o for o in summary.outcomes if o.outcome is Outcome.REFUSED]
-            _refuse_gaps(refused, len(release.items), strict)
-            exported, left_out = _split_exported(release, summary)
-            (part / LICENCE_FILE).write_text(licence_text(exported, images=images), "utf-8")
-            content = release.content(format_name, images=images, left_out=left_out)
+            _refuse_gaps(refusals(summary.outcomes), len(release), strict)
+            (part / LICENCE_FILE).write_text(licence_text(summary, images=images), "utf-8")
+            content = summary.content
             if earlier is not None:
                 return _unchanged(release, target, earlier, content)
             manifest = {
                 "format": format_name,
                 "content": content,
-                **_summary(release, exported, summary, images=images),
+                **_summary(release, summary),
                 "left_out": [
-                    {"name": item.identity.name, "reason": release.names.reason(o.note)}
-                    for item, o in zip(release.items, summary.outcomes, strict=True)
-                    if o.outcome is Outcome.REFUSED
+                    {"name": each.name, "reason": release.names.reason(each.reason)}
+                    for each in summary.left_out
                 ],
                 "files": _files(part),
             }
@@ -99,7 +104,7 @@ def write_release(
             if earlier is None:
                 raise InputError(f"{target} can't be replaced: give --to a folder inside it")
             return _unchanged(release, target, earlier, content)
-    return WrittenRelease(target, True, manifest, summary.outcomes)
+    return WrittenRelease(target, True, manifest, tuple(summary.outcomes))
 
 
 def _read_earlier(target: Path) -> dict[str, Any] | None:
@@ -155,7 +160,7 @@ def _unchanged(
             Outcome.REFUSED if i.identity.name in reasons else Outcome.UNCHANGED,
             reasons.get(i.identity.name, i.identity.note),
         )
-        for i in release.items
+        for i in release.items()
     )
     return WrittenRelease(target, False, earlier, outcomes)
 
@@ -231,72 +236,48 @@ def _refuse_gaps(refused: list[FileOutcome], total: int, strict: bool) -> None:
     )
 
 
-def _split_exported(
-    release: Release, summary: ExportSummary
-) -> tuple[list[ReleaseItem], list[int]]:
-    """Return the items that were written, and the image ids of those that were not."""
-    exported, left_out = [], []
-    for item, outcome in zip(release.items, summary.outcomes, strict=True):
-        if outcome.outcome is Outcome.REFUSED:
-            left_out.append(item.image.id)
-        else:
-            exported.append(item)
-    return exported, left_out
-
-
-def _summary(
-    release: Release, exported: list[ReleaseItem], summary: ExportSummary, *, images: bool
-) -> dict[str, Any]:
+def _summary(release: Release, summary: ExportSummary) -> dict[str, Any]:
     from ddiseg import __version__
 
-    by_tone = {}
-    for tone in release.protocol.tones:
-        of_tone = [i for i in exported if i.image.tone == tone.name]
-        if of_tone:
-            accepted = sum(i.accepted for i in of_tone)
-            by_tone[tone.name] = {
-                "images": len(of_tone),
-                "accepted": accepted,
-                "predictions": len(of_tone) - accepted,
-                "with_class": summary.with_class[tone.name],
-            }
-    per_dataset = Counter(i.dataset.id for i in exported)
-    datasets = {i.dataset.id: i.dataset for i in exported}
     return {
         "created_at": now(),
         "ddiseg": __version__,
         "protocol": release.protocol.version,
         "subset": release.public_subset,
         "names": "original" if release.names.are_kept else "pseudonyms",
-        "photographs": images,
-        "images": len(exported),
-        "accepted": sum(i.accepted for i in exported),
-        "predictions": sum(not i.accepted for i in exported),
-        "by_tone": by_tone,
+        "photographs": release.images,
+        "images": summary.images,
+        "accepted": summary.accepted,
+        "predictions": summary.predictions,
+        "by_tone": {
+            tone.name: {
+                "images": counts.accepted + counts.predictions,
+                "accepted": counts.accepted,
+                "predictions": counts.predictions,
+                "with_class": summary.with_class(tone.name),
+            }
+            for tone in release.protocol.tones
+            if (counts := summary.tones.get(tone.name)) is not None
+        },
         "partly_labelled": {
-            "images": sum(i.unlabelled > 0 for i in exported),
-            "unlabelled_pixels": sum(i.unlabelled for i in exported),
+            "images": summary.partly_labelled,
+            "unlabelled_pixels": summary.unlabelled_pixels,
         },
-        "with_class": {
-            name: sum(found[name] for found in summary.with_class.values())
-            for name in release.protocol.class_names
-        },
+        "with_class": summary.with_class(),
         "datasets": [
             {name: getattr(d, name) for name in ("name", "licence", "source", "synthetic")}
-            | {"images": per_dataset[d.id]}
-            for d in sorted(datasets.values(), key=lambda d: d.id)
+            | {"images": summary.per_dataset[d.id]}
+            for d in summary.exported_datasets
         ],
     }
 
 
-def licence_text(items: Sequence[ReleaseItem], *, images: bool) -> str:
+def licence_text(summary: ExportSummary, *, images: bool) -> str:
     """Return the licence and source of each dataset, and what they mean for this release."""
-    counts = Counter(i.dataset.id for i in items)
-    datasets = sorted({i.dataset.id: i.dataset for i in items}.values(), key=lambda d: d.id)
     lines = ["Licences and sources", ""]
-    for dataset in datasets:
+    for dataset in summary.exported_datasets:
         lines += [
-            f"{dataset.name}: {counted(counts[dataset.id], 'image')}",
+            f"{dataset.name}: {counted(summary.per_dataset[dataset.id], 'image')}",
             f"  licence: {dataset.licence or 'not recorded; ask the source before you pass this on'}",
             f"  source:  {dataset.source or 'not recorded'}",
             "",
@@ -309,10 +290,9 @@ def licence_text(items: Sequence[ReleaseItem], *, images: bool) -> str:
         "licence of their dataset, and the masks may be used as that licence allows."
     )
     lines.append("Name the source of each dataset in whatever you publish.")
-    predicted = sum(not i.accepted for i in items)
-    if predicted:
+    if summary.predictions:
         lines.append(
-            f"Predictions of a model that no person has reviewed: {predicted} of {counted(len(items), 'mask')}. "
+            f"Predictions of a model that no person has reviewed: {summary.predictions} of {counted(summary.images, 'mask')}. "
             "They are marked as not accepted, are research output and no diagnosis."
         )
     return "\n".join(lines) + "\n"

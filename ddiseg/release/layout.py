@@ -1,15 +1,20 @@
-"""The layout that `png` and `sddi` share: one file a mask, its photograph, and `metadata.csv`."""
+"""The layout that `png` and `sddi` share: one file a mask, its photograph, and `metadata.csv`.
+
+A release of more than 10,000 images is divided into folders: `masks/part-00001/` and so on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from annotation_protocol.csv_files import csv_text
 from ddiseg import masks
 from ddiseg.outcomes import Progress
-from ddiseg.release.release import ExportSummary, Release, ReleaseItem
+from ddiseg.release.items import ReleaseItem
+from ddiseg.release.release import Release
+from ddiseg.release.summary import ExportSummary
 
 METADATA_FILE = "metadata.csv"
 
@@ -26,35 +31,34 @@ def export_pairs(
     """Write masks, photographs and `metadata.csv` into `target`, an existing empty folder.
 
     Args:
-        mask_name: Path of a mask in the release; `{}` becomes the stem of its image.
+        mask_name: Path of a mask in the release; `{}` becomes the stem of its image, with its folder.
         write_mask: Writes one mask, given at its own size, to a path.
         images: Write the photographs to `images/`, too.
     """
-    (target / mask_name).parent.mkdir()
-    if images:
-        (target / "images").mkdir()
+    for folder in release.folders():
+        (target / mask_name.format(f"{folder}_")).parent.mkdir(parents=True)
+        if images:
+            (target / "images" / folder).mkdir(parents=True)
 
-    def write(item: ReleaseItem, mask: masks.Mask) -> tuple[ReleaseItem, dict[str, str]]:
-        files = {"mask": mask_name.format(item.stem), "image": item.file_name(images=images)}
+    def work(item: ReleaseItem, mask: masks.Mask) -> dict[str, str]:
+        files = {"mask": mask_name.format(item.path), "image": item.file_name(images=images)}
         if images:
             files["image"] = f"images/{files['image']}"
             photograph = release.photograph_png(item)
         write_mask(target / files["mask"], item, mask)  # may refuse the image
         if images:
             (target / files["image"]).write_bytes(photograph)
-        return item, files
+        return files
 
-    rows, summary = release.each(write, progress)
-    write_metadata(target, rows)
-    return summary
+    with (target / METADATA_FILE).open("w", encoding="utf-8", newline="") as table:
 
+        def take(item: ReleaseItem, files: dict[str, str]) -> None:
+            record = {**files, **item.facts()}
+            if table.tell() == 0:
+                table.write(csv_text([list(record)]))
+            table.write(csv_text([list(map(_cell, record.values()))]))
 
-def write_metadata(folder: Path, rows: Iterable[tuple[ReleaseItem, dict[str, str]]]) -> None:
-    """Write the metadata of each item after the names of its files; lists are joined by ';'."""
-    records = [{**files, **item.facts()} for item, files in rows]
-    header = list(records[0]) if records else []
-    text = csv_text([header, *([_cell(record[name]) for name in header] for record in records)])
-    (folder / METADATA_FILE).write_text(text, "utf-8", newline="")
+        return release.each(work, take, progress)
 
 
 def _cell(value: Any) -> object:

@@ -14,8 +14,10 @@ from pathlib import Path
 from annotation_protocol import UNLABELLED, UNLABELLED_NAME
 from ddiseg import masks
 from ddiseg.outcomes import Progress
+from ddiseg.release.items import ReleaseItem
 from ddiseg.release.layout import export_pairs
-from ddiseg.release.release import ExportSummary, Release, ReleaseItem
+from ddiseg.release.release import Release
+from ddiseg.release.summary import ExportSummary
 
 
 def export(release: Release, target: Path, *, images: bool, progress: Progress) -> ExportSummary:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from ddiseg.catalogue.identifiers import normalise_id
+from ddiseg.catalogue.release_rows import ChosenMask
 from ddiseg.catalogue.tables import Dataset, Image
 from ddiseg.release.identifiers import Identifiers
 from ddiseg.workspace.pseudonyms import Pseudonyms, write_table
@@ -47,11 +48,11 @@ class PublicNames:
         if self.pseudonyms is not None:
             write_table(self.workspace, self.pseudonyms, self.renamed())
 
-    def image(self, image: Image) -> str:
+    def image(self, image: Image | ChosenMask) -> str:
         """Return the file name of an image."""
         if self.pseudonyms is None:
             return image.name
-        return self.pseudonyms.image(image) + os.path.splitext(image.name)[1].lower()
+        return self.pseudonyms.image(image.content_hash) + os.path.splitext(image.name)[1].lower()
 
     def patient(self, image: Image, dataset: Dataset) -> str | None:
         patient = normalise_id(image.patient)

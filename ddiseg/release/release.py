@@ -1,144 +1,69 @@
-"""The content of a release: reviewed masks with all their metadata.
+"""The content of a release: reviewed masks with all their metadata, read as a stream.
 
 Arrays: H rows, W columns of the photograph; masks (H, W) uint8 class ids of the protocol.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from array import array
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import TypeVar
 
 from annotation_protocol import Protocol, UserError, load_protocol
 from ddiseg import masks
-from ddiseg.catalogue import State
-from ddiseg.catalogue.tables import Image, Mask
+from ddiseg.catalogue.release_rows import ChosenMask
 from ddiseg.errors import DamagedFileError, InputError, MissingFileError
-from ddiseg.outcomes import FileOutcome, Outcome, Progress, counted, silent, worker_threads
+from ddiseg.outcomes import Progress, counted, silent, worker_threads
 from ddiseg.pixel_budget import BUDGET
+from ddiseg.release.items import ItemMaker, ReleaseItem
 from ddiseg.release.naming import unique_stems
-from ddiseg.release.public_names import PublicDataset, PublicNames
+from ddiseg.release.public_names import PublicNames
+from ddiseg.release.summary import ContentHash, ExportSummary
 from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
 
 #: Images that are read and encoded at once; each holds a photograph in memory.
 WORKERS = min(4, os.cpu_count() or 1)
 
+#: Images that wait for a thread or for their turn to be written.
+_AHEAD = WORKERS * 4
+
+#: Images of a release in one file or one folder: a larger release is divided, so that each part fits
+#: into the memory of who reads it.
+IMAGES_PER_PART = 10_000
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Identity:
-    """How a release calls an image and the people about it: by pseudonyms, unless names are kept."""
+class Chosen:
+    """What is decided over all images of a release, by position: compact, since there may be many."""
 
-    name: str
-    patient: str | None
-    lesion: str | None
-    tone_source: str | None
-    diagnosis: str | None
-    annotator: str | None
-    reviewer: str | None  #: who accepted it; of a fix also who drew it
-    parent_annotator: str | None  #: who drew the mask that this one corrects; None for a prediction
-    mask_created_at: str | None
-    notes: tuple[str, ...] = ()  #: names and ids that were removed from its texts, for the terminal
-
-    @property
-    def note(self) -> str | None:
-        return "; ".join(self.notes) or None
-
-
-@dataclass(frozen=True)
-class ReleaseItem:
-    """One image of a release with its mask and who made that."""
-
-    image: Image
-    dataset: PublicDataset
-    identity: Identity
-    mask: Mask
-    accepted: bool  #: False: a prediction that no person has reviewed
-    model: str | None  #: name of the model version, where the mask is a prediction
-    parent: str | None  #: content hash of the mask that this one corrects
-    subsets: tuple[str, ...]
-    group: str  #: key of its group: a split of the release must not cut one
-    stem: str  #: file name without ending, unique in the release
-
-    @property
-    def unlabelled(self) -> int:
-        """Pixels of the photograph without a class; where the mask was stretched, rounded."""
-        mask, image = self.mask, self.image
-        return round(mask.unlabelled * image.width * image.height / (mask.width * mask.height))
-
-    def file_name(self, *, images: bool) -> str:
-        """Return the photograph's file name: a PNG where it is exported, else with its own ending."""
-        return self.stem + (".png" if images else os.path.splitext(self.identity.name)[1])
-
-    def facts(self) -> dict[str, Any]:
-        """Return the metadata as JSON values; in every format under these names."""
-        image = self.image
-        return {
-            "image_id": image.id,
-            "name": self.identity.name,
-            "dataset": self.dataset.name,
-            "licence": self.dataset.licence,
-            "source": self.dataset.source,
-            "tone": image.tone,
-            "tone_source": self.identity.tone_source,
-            "fitzpatrick": image.fitzpatrick,
-            "malignant": image.malignant,
-            "diagnosis": self.identity.diagnosis,
-            "patient": self.identity.patient,
-            "lesion": self.identity.lesion,
-            "group": self.group,
-            "width": image.width,
-            "height": image.height,
-            "state": image.state,
-            "subsets": list(self.subsets),
-            "content_hash": image.content_hash,
-            **self.mask_facts(),
-        }
-
-    def mask_facts(self) -> dict[str, Any]:
-        """Return the metadata of the mask alone."""
-        mask = self.mask
-        return {
-            "accepted": self.accepted,
-            "annotator": self.identity.annotator,
-            "model": self.model,
-            "reviewer": self.identity.reviewer,
-            "mask_hash": mask.content_hash,
-            "parent": self.parent,
-            "parent_annotator": self.identity.parent_annotator,
-            "mapping": mask.mapping,
-            "labelled_classes": list(mask.classes),
-            "protocol_version": mask.protocol_version,
-            "uncertainty": mask.uncertainty,
-            "unlabelled": self.unlabelled,
-            "mask_created_at": self.identity.mask_created_at,
-        }
-
-
-@dataclass(frozen=True)
-class ExportSummary:
-    """The outcomes of an export and its counts."""
-
-    outcomes: tuple[FileOutcome, ...]  #: one an image, in the order of the release
-    with_class: dict[str, dict[str, int]]  #: images in whose mask a class is, by tone and class
+    image_ids: array[int]
+    mask_ids: array[int]
+    stems: Sequence[str]  #: file names without ending, unique in the release
+    groups: Sequence[str]  #: keys of their groups
 
 
 @dataclass(frozen=True)
 class Release:
-    """Images with one mask each, in the order of their ids."""
+    """Images with one mask each, in the order of their ids; read again for each pass over them."""
 
     workspace: Workspace
     protocol: Protocol
-    items: tuple[ReleaseItem, ...]
     subset: str | None
     include_predictions: bool
     names: PublicNames
+    chosen: Chosen
+    format_name: str = ""  #: that it is written in
+    images: bool = True  #: the photographs are written, too
+    images_per_part: int = IMAGES_PER_PART
 
     @classmethod
     def gather(
@@ -155,61 +80,96 @@ class Release:
         mask and is not skipped. Raises InputError where nothing is left, NotFoundError where the
         subset does not exist.
         """
-        catalogue = workspace.catalogue
-        if subset is not None:
-            catalogue.subsets.members(subset)  # names the subsets that there are, if this is none
-        rows = catalogue.images.select(subset=subset)
-        chosen = catalogue.masks.accepted()
-        accepted = set(chosen)
-        if include_predictions:
-            chosen = {**catalogue.masks.newest_predictions(), **chosen}
-        rows = [
-            r for r in rows if r.id in accepted or (r.id in chosen and r.state != State.SKIPPED)
-        ]
-        if not rows:
+        rows = workspace.catalogue.release_rows
+        chosen = rows.chosen(subset, predictions=include_predictions)
+        if not chosen:
             raise InputError(_nothing(workspace, subset, include_predictions))
         names = PublicNames.of(workspace, keep=keep_names)
-        items = _items(workspace, rows, chosen, accepted, names)
-        return cls(workspace, load_protocol(), items, subset, include_predictions, names)
+        decided = _decide(workspace, chosen, names)
+        return cls(workspace, load_protocol(), subset, include_predictions, names, decided)
+
+    def __len__(self) -> int:
+        return len(self.chosen.image_ids)
+
+    def in_format(self, format_name: str, *, images: bool) -> Release:
+        """Return the same release as it is written in a format, with or without photographs."""
+        return replace(self, format_name=format_name, images=images)
 
     @property
     def public_subset(self) -> str | None:
         """The name of the subset as the release says it."""
         return self.subset and self.names.subsets()[self.subset]
 
-    def each(
-        self, work: Callable[[ReleaseItem, masks.Mask], T], progress: Progress = silent
-    ) -> tuple[list[T], ExportSummary]:
-        """Run `work` on every image and its mask, on several threads; return the results in order.
+    def items(self) -> Generator[ReleaseItem]:
+        """Yield the images with all that is told of them.
 
-        The mask is at its own size, verified by its hash; `over` brings it to its photograph. An
-        image whose work raises a UserError is refused with that reason and has no result; any
-        other error, such as a full disk, stops everything.
+        Raises:
+            InputError: other masks are accepted by now than when the release was gathered.
         """
-        results: list[T] = []
-        outcomes: list[FileOutcome] = []
-        classes: dict[str, Counter[str]] = {}
+        maker = ItemMaker.of(self.workspace, self.names)
+        folders, chosen = self.folders(), self.chosen
+        rows = self.workspace.catalogue.release_rows.stream(
+            self.subset, predictions=self.include_predictions
+        )
+        wanted = zip(chosen.image_ids, chosen.mask_ids, chosen.stems, chosen.groups, strict=True)
+        for position, (row, now) in enumerate(zip_longest(rows, wanted)):
+            if row is None or now is None or (row.image.id, row.mask.id) != now[:2]:
+                raise InputError(
+                    "masks were accepted or reopened while the release was gathered: run the same "
+                    "command again"
+                )
+            folder = folders[position // self.images_per_part]
+            yield maker.item(row, stem=now[2], group=now[3], folder=folder)
+
+    def each(
+        self,
+        work: Callable[[ReleaseItem, masks.Mask], T],
+        take: Callable[[ReleaseItem, T], object],
+        progress: Progress = silent,
+    ) -> ExportSummary:
+        """Run `work` on every image and its mask, on several threads, and `take` on each result.
+
+        The mask is at its own size, verified by its hash; `over` brings it to its photograph. Results
+        are taken one after the other, in the order of the release, and few are in memory. An image
+        whose work raises a UserError is refused with that reason and has no result; any other error,
+        such as a full disk, stops everything.
+        """
+        summary = ExportSummary(self.protocol.class_names, self.content_hash())
         # Nothing may be written any more once the caller clears up after an error.
         with worker_threads(WORKERS) as pool:
-            futures = [pool.submit(self._one, work, item) for item in self.items]
-            for done, (item, future) in enumerate(zip(self.items, futures, strict=True), 1):
+            for done, (item, future) in enumerate(self._submitted(pool, work), 1):
                 try:
                     present, result = future.result()
                 except UserError as error:
-                    name = item.image.name
-                    outcomes.append(
-                        FileOutcome(name, Outcome.REFUSED, str(error).removeprefix(f"{name}: "))
-                    )
+                    summary.leave_out(item, str(error).removeprefix(f"{item.image.name}: "))
                 else:
-                    results.append(result)
-                    outcomes.append(FileOutcome(item.image.name, Outcome.ADDED, item.identity.note))
-                    classes.setdefault(item.image.tone, Counter()).update(present)
-                progress(done, len(self.items))
-        counts = {
-            tone: {name: found[name] for name in self.protocol.class_names}
-            for tone, found in classes.items()
-        }
-        return results, ExportSummary(tuple(outcomes), counts)
+                    take(item, result)
+                    summary.add(item, present)
+                progress(done, len(self))
+        return summary
+
+    def content(self) -> str:
+        """Return the SHA-256 of everything in the release but the time."""
+        content = self.content_hash()
+        for item in self.items():
+            content.add(item)
+        return content.hexdigest(())
+
+    def content_hash(self) -> ContentHash:
+        """Return the hash of this release before the first of its images."""
+        from ddiseg import __version__
+
+        return ContentHash(
+            {
+                "format": self.format_name,
+                "ddiseg": __version__,
+                "protocol": self.protocol.version,
+                "images": self.images,
+                "subset": self.public_subset,
+                "names_kept": self.names.are_kept,
+                "include_predictions": self.include_predictions,
+            }
+        )
 
     def over(self, item: ReleaseItem, mask: masks.Mask) -> masks.Mask:
         """Return `mask` at the size of its photograph, (H, W); stretched back where it was stretched."""
@@ -220,23 +180,23 @@ class Release:
         """Return the photograph as a PNG without metadata, checked against its hash."""
         return self.workspace.photograph_png(item.image)
 
-    def content(self, format_name: str, *, images: bool, left_out: Sequence[int] = ()) -> str:
-        """Return the SHA-256 of everything in the release but the time; `left_out` are ids of refused images."""
-        from ddiseg import __version__
+    def folders(self) -> list[str]:
+        """Return the folders that files of the release are divided into, [""] for none, each with /."""
+        if len(self) <= self.images_per_part:
+            return [""]
+        return [f"part-{n + 1:05d}/" for n in range(-(-len(self) // self.images_per_part))]
 
-        absent = set(left_out)
-        document = {
-            "format": format_name,
-            "ddiseg": __version__,
-            "protocol": self.protocol.version,
-            "images": images,
-            "subset": self.public_subset,
-            "names_kept": self.names.are_kept,
-            "include_predictions": self.include_predictions,
-            "items": [[i.stem, i.facts()] for i in self.items if i.image.id not in absent],
-            "left_out": sorted(absent),
-        }
-        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    def _submitted(
+        self, pool: ThreadPoolExecutor, work: Callable[[ReleaseItem, masks.Mask], T]
+    ) -> Iterator[tuple[ReleaseItem, Future[tuple[list[str], T]]]]:
+        """Yield the images with what a thread makes of them, some of them ahead of their turn."""
+        ahead: deque[tuple[ReleaseItem, Future[tuple[list[str], T]]]] = deque()
+        with closing(self.items()) as items:
+            for item in items:
+                ahead.append((item, pool.submit(self._one, work, item)))
+                if len(ahead) > _AHEAD:
+                    yield ahead.popleft()
+        yield from ahead
 
     def _one(
         self, work: Callable[[ReleaseItem, masks.Mask], T], item: ReleaseItem
@@ -257,62 +217,20 @@ class Release:
         return present, work(item, mask)
 
 
-def _items(
-    workspace: Workspace,
-    rows: Sequence[Image],
-    chosen: dict[int, Mask],
-    accepted: set[int],
-    names: PublicNames,
-) -> tuple[ReleaseItem, ...]:
-    catalogue = workspace.catalogue
-    datasets = {d.id: d for d in catalogue.images.datasets()}
-    models = {m.id: m.name for m in catalogue.models.all()}
-    # Of an accepted image the newest review accepted it, whether of this mask or, for a reviewer's
-    # fix, of the mask that was fixed.
-    reviews = catalogue.masks.last_reviews()
-    every = {m.id: m for m in catalogue.masks.all()}
-    members = {label: catalogue.subsets.members(name) for name, label in names.subsets().items()}
-    public = {number: names.dataset(dataset) for number, dataset in datasets.items()}
-    stems = unique_stems([(r.id, names.image(r), public[r.dataset_id].name) for r in rows])
-    keys = Groups.read(catalogue).keys(rows)
-    items = []
-    for row, stem, group in zip(rows, stems, keys, strict=True):
-        mask = chosen[row.id]
-        parent = None if mask.parent_id is None else every[mask.parent_id]
-        review = reviews.get(row.id) if row.id in accepted else None
-        diagnosis, diagnosis_notes = names.text(row.diagnosis, "diagnosis")
-        tone_source, tone_notes = names.text(row.tone_source, "source of the tone")
-        items.append(
-            ReleaseItem(
-                image=row,
-                dataset=public[row.dataset_id],
-                identity=Identity(
-                    name=names.image(row),
-                    patient=names.patient(row, datasets[row.dataset_id]),
-                    lesion=names.lesion(row, datasets[row.dataset_id]),
-                    tone_source=tone_source,
-                    diagnosis=diagnosis,
-                    annotator=names.person(mask.annotator),
-                    reviewer=names.person(None if review is None else review.reviewer),
-                    parent_annotator=names.person(None if parent is None else parent.annotator),
-                    mask_created_at=names.moment(mask.created_at),
-                    notes=diagnosis_notes + tone_notes,
-                ),
-                mask=mask,
-                accepted=row.id in accepted,
-                model=None if mask.model_version_id is None else models[mask.model_version_id],
-                parent=None if parent is None else parent.content_hash,
-                subsets=tuple(name for name, ids in members.items() if row.id in ids),
-                group=group,
-                stem=stem,
-            )
-        )
-    return tuple(items)
+def _decide(workspace: Workspace, chosen: Sequence[ChosenMask], names: PublicNames) -> Chosen:
+    datasets = {d.id: names.dataset(d).name for d in workspace.catalogue.images.datasets()}
+    named = [(c.id, names.image(c), datasets[c.dataset_id]) for c in chosen]
+    return Chosen(
+        image_ids=array("q", (c.id for c in chosen)),
+        mask_ids=array("q", (c.mask_id for c in chosen)),
+        stems=unique_stems(named),
+        groups=Groups.read(workspace.catalogue).keys(chosen),
+    )
 
 
 def _nothing(workspace: Workspace, subset: str | None, include_predictions: bool) -> str:
     where = f"subset '{subset}'" if subset else "the workspace"
-    count = len(workspace.catalogue.images.select(subset=subset))
+    count = workspace.catalogue.images.count(subset)
     if count == 0:
         return f"{where} has no images: nothing to export; add some with 'ddiseg import' first"
     images = counted(count, "image")

@@ -18,8 +18,10 @@ import numpy as np
 from ddiseg import masks
 from ddiseg.errors import InputError
 from ddiseg.outcomes import Progress
+from ddiseg.release.items import ReleaseItem
 from ddiseg.release.layout import export_pairs
-from ddiseg.release.release import ExportSummary, Release, ReleaseItem
+from ddiseg.release.release import Release
+from ddiseg.release.summary import ExportSummary
 
 SIDE = 256
 

@@ -20,6 +20,15 @@ from ddiseg.catalogue.identifiers import normalise_id
 from ddiseg.images import near_duplicates
 
 
+class Hashed(Protocol):
+    """An image by its id and its pixels."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def content_hash(self) -> str: ...
+
+
 class Groupable(Protocol):
     """What decides to which group an image belongs: a row of the catalogue, or a part of it."""
 
@@ -67,7 +76,7 @@ class Groups:
         """Return the number of an image's group; an image that is not known has one of its own."""
         return self._number.get(image_id, -1 - image_id)
 
-    def keys(self, images: Sequence[Groupable]) -> list[str]:
+    def keys(self, images: Sequence[Hashed]) -> list[str]:
         """Return a key of each image's group, one an image.
 
         The key is the smallest content hash among these images of the group: it depends neither on

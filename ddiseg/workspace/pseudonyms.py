@@ -16,7 +16,7 @@ from pathlib import Path
 from annotation_protocol.csv_files import csv_text
 from annotation_protocol.files import atomic_write, locked
 from ddiseg.catalogue.identifiers import normalise_id
-from ddiseg.catalogue.tables import Dataset, Image
+from ddiseg.catalogue.tables import Dataset
 from ddiseg.errors import WorkspaceError
 from ddiseg.workspace.backup import FOLDER as BACKUPS
 from ddiseg.workspace.pseudonym_key import KEY_BYTES, KEY_FILE, TABLE_FILE, key_of_backup, read_key
@@ -66,9 +66,9 @@ class Pseudonyms:
         """What tells this key from others, and not what it is."""
         return self._hash("fingerprint")
 
-    def image(self, image: Image) -> str:
+    def image(self, content_hash: str) -> str:
         """Return the pseudonym of an image, from its pixels: a new name does not change it."""
-        return f"img_{self._hash('image', image.content_hash)}"
+        return f"img_{self._hash('image', content_hash)}"
 
     def patient(self, dataset: Dataset, patient: str) -> str:
         """Return the pseudonym of a patient; datasets that share patients share these, too."""
@@ -115,7 +115,7 @@ def write_table(
 
     for image in catalogue.images.select():
         dataset = datasets[image.dataset_id]
-        add("image", pseudonyms.image(image), dataset.name, image.name)
+        add("image", pseudonyms.image(image.content_hash), dataset.name, image.name)
         patient, lesion = normalise_id(image.patient), normalise_id(image.lesion)
         if patient is not None:
             add("patient", pseudonyms.patient(dataset, patient), dataset.name, patient)

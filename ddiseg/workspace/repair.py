@@ -135,7 +135,7 @@ class _Repair:
         pseudonyms = Pseudonyms.existing(self.workspace)
         for row in rows:
             if pseudonyms is not None:
-                names.append(f"{pseudonyms.image(row)}.png")  # in a release
+                names.append(f"{pseudonyms.image(row.content_hash)}.png")  # in a release
             sources = self.workspace.catalogue.images.sources(row.id)
             names += [source.name for source in sources]
             names += [f"{source.name.rpartition('.')[0]}.png" for source in sources]

@@ -21,7 +21,8 @@ from ddiseg.errors import InputError, NotFoundError, WorkspaceError
 from ddiseg.outcomes import Outcome, Progress
 from ddiseg.release import coco
 from ddiseg.release.folder import LICENCE_FILE, MANIFEST, write_release
-from ddiseg.release.release import ExportSummary, Release
+from ddiseg.release.release import Release
+from ddiseg.release.summary import ExportSummary
 from ddiseg.workspace.store import Kind
 from tests.ddiseg.release.conftest import Builder
 from tests.wording import Refusal
@@ -403,7 +404,7 @@ def test_gather__subset_and_unreviewed_masks(stocked: Builder) -> None:
     stocked.mask(ids[2], np.ones((12, 10), np.uint8), reviewer=None)
     names = [
         i.image.name
-        for i in Release.gather(stocked.workspace, subset="part", keep_names=True).items
+        for i in Release.gather(stocked.workspace, subset="part", keep_names=True).items()
     ]
     assert names == ["000001.png"]
 
@@ -416,7 +417,7 @@ def test_gather__correction_names_its_parent(stocked: Builder) -> None:
     stocked.mask(image.id, np.ones((12, 10), np.uint8), parent_id=prediction.id)
     (item,) = [
         i
-        for i in Release.gather(stocked.workspace, keep_names=True).items
+        for i in Release.gather(stocked.workspace, keep_names=True).items()
         if i.image.id == image.id
     ]
     assert item.parent == prediction.content_hash

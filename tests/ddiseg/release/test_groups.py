@@ -14,7 +14,7 @@ def test_facts__group_joins_what_no_single_id_joins(builder: Builder) -> None:
     for number, (patient, lesion) in enumerate(ids, 1):
         details = {"patient": patient, "lesion": lesion, "perceptual_hash": _look(number)}
         builder.mask(builder.image(f"{number}.png", **details), np.full((12, 10), 1, np.uint8))
-    facts = [item.facts() for item in Release.gather(builder.workspace).items]
+    facts = [item.facts() for item in Release.gather(builder.workspace).items()]
     groups = [of["group"] for of in facts]
     assert groups[0] == groups[1] == groups[2]
     assert len(set(groups)) == 3
