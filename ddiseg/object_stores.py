@@ -74,6 +74,7 @@ class Entry:
     key: str  #: what fsspec calls it
     size: int
     modified_ns: int  #: 0 where the server does not say
+    etag: str = ""  #: S3's, often the MD5 of the content
 
 
 class ObjectStore:
@@ -87,6 +88,8 @@ class ObjectStore:
         """
         import fsspec
 
+        if not url.partition("://")[2].strip("/"):
+            raise InputError(f"{url} names no bucket: write {scheme(url)}://BUCKET/PREFIX")
         self.url = url.rstrip("/")
         self.shown = without_secrets(self.url)
         options = _options(scheme(url))
@@ -99,8 +102,6 @@ class ObjectStore:
             ) from error
         except (ValueError, TypeError) as error:
             raise InputError(f"{self.shown} can't be used: {_first_line(error)}") from error
-        if not self.root.strip("/"):
-            raise InputError(f"{url} names no bucket: write {scheme(url)}://BUCKET/PREFIX")
 
     def entries(self) -> Iterator[Entry]:
         """Yield the objects under the prefix; what ends in / stands for an empty folder and is left out.
@@ -113,7 +114,7 @@ class ObjectStore:
         for key, facts in found.items():
             path = key.removeprefix(self.root).strip("/")
             if path and not key.endswith("/"):
-                yield Entry(path, key, int(facts.get("size") or 0), _modified_ns(facts))
+                yield _entry(path, key, facts)
 
     def facts(self, key: str | None = None) -> Entry | None:
         """Return size and time of one object (default: the one that the URL names), None where there is none."""
@@ -125,7 +126,7 @@ class ObjectStore:
             return None
         if facts["type"] != "file":
             return None
-        return Entry(key.rpartition("/")[2], key, int(facts.get("size") or 0), _modified_ns(facts))
+        return _entry(key.rpartition("/")[2], key, facts)
 
     def read(self, key: str | None = None) -> bytes:
         """Return the bytes of an object.
@@ -251,6 +252,11 @@ def _code(error: BaseException) -> str:
     """Return the code of an error of botocore, such as ExpiredToken."""
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def _entry(path: str, key: str, facts: dict[str, Any]) -> Entry:
+    etag = str(facts.get("ETag") or "").strip('"')
+    return Entry(path, key, int(facts.get("size") or 0), _modified_ns(facts), etag)
 
 
 def _modified_ns(facts: dict[str, Any]) -> int:

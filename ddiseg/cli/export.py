@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar, report_outcomes
+from ddiseg.cli.params import Place
 from ddiseg.outcomes import counted, escaped
+
+if TYPE_CHECKING:
+    from ddiseg.release.folder import WrittenRelease
+    from ddiseg.release.upload import UploadedRelease
 
 
 @click.command(cls=Command)
@@ -22,8 +28,8 @@ from ddiseg.outcomes import counted, escaped
     "--to",
     "target",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Folder to make; nothing in it is ever overwritten.",
+    type=Place(),
+    help="Folder to make, or s3://BUCKET/PREFIX; nothing in it is ever overwritten.",
 )
 @click.option("--subset", help="Export the images of this subset only.")
 @click.option(
@@ -50,7 +56,7 @@ from ddiseg.outcomes import counted, escaped
 def export(
     settings: Settings,
     format_name: str,
-    target: Path,
+    target: Path | str,
     subset: str | None,
     include_predictions: bool,
     images: bool,
@@ -73,10 +79,12 @@ def export(
     them, as readers of sDDI expect.
 
     Each release has a manifest, ddiseg-release.json, with the hash of every file, and a LICENCE.txt.
-    The folder is there whole or not at all; the same export again finds it unchanged.
+    The folder is there whole or not at all; the same export again finds it unchanged. In a bucket the
+    manifest is written last; an export that was broken off goes on when it is run again.
     """
     from ddiseg.release.folder import MANIFEST, write_release
     from ddiseg.release.release import Release
+    from ddiseg.release.upload import upload_release
     from ddiseg.workspace.pseudonym_key import TABLE_FILE
 
     workspace = settings.open()
@@ -84,9 +92,14 @@ def export(
         workspace, subset=subset, include_predictions=include_predictions, keep_names=keep_names
     )
     with progress_bar("export") as progress:
-        written = write_release(
-            release, format_name, target, images=images, strict=strict, progress=progress
-        )
+        options: dict[str, Any] = {"images": images, "strict": strict, "progress": progress}
+        written: WrittenRelease | UploadedRelease
+        if isinstance(target, Path):
+            written = write_release(release, format_name, target, **options)
+            place = str(written.folder)
+        else:
+            written = upload_release(release, format_name, target, **options)
+            place = written.url
     manifest = written.manifest
     by_tone = ", ".join(f"{tone} {c['images']}" for tone, c in manifest["by_tone"].items())
     licences = ", ".join(
@@ -98,14 +111,16 @@ def export(
         "images",
         strict=False,
         extra={
-            "to": str(written.folder),
+            "to": place,
             "unchanged": not written.new,
-            "manifest": str(written.folder / MANIFEST),
+            "manifest": str(Path(place, MANIFEST))
+            if isinstance(target, Path)
+            else f"{place}/{MANIFEST}",
             **{key: manifest[key] for key in _SHOWN},
         },
         lines=[
             f"{format_name} release {manifest['content'][:12]} "
-            f"{'written to' if written.new else 'stands unchanged in'} {written.folder}: "
+            f"{'written to' if written.new else 'stands unchanged in'} {place}: "
             f"{counted(manifest['accepted'], 'accepted mask')}, "
             f"{counted(manifest['predictions'], 'prediction')}, "
             f"{counted(len(manifest['files']), 'file')}",

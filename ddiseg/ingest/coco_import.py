@@ -85,6 +85,8 @@ def import_coco(
     labelled = masks_of(coco, labels) if annotator is not None else None
     folder = path if path.is_dir() else _folder(coco.path)
     source_of_files = Source.of(photographs or folder)
+    if source_of_files.url is not None:
+        folder = source_of_files.path
     found = _find_photographs(coco, source_of_files)
     found = found.with_table(match_table(metadata, columns, list(found.files.values())))
     masks = len(labelled.files) if labelled is not None else 0

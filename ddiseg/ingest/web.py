@@ -7,6 +7,7 @@ text with one URL a line, or a CSV file with a column `url` and, if wanted, a co
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections import Counter
@@ -128,7 +129,7 @@ def read_list(path: Path, base: str | None) -> list[Listed]:
     Raises:
         InputError: it is no list.
     """
-    rows = list(_rows(path))
+    rows = list(_rows(path, relative=base is not None))
     names = Counter(name for name, _ in rows)
     listed = []
     for name, address in rows:
@@ -146,7 +147,7 @@ def read_list(path: Path, base: str | None) -> list[Listed]:
     return listed
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str]]:
+def _rows(path: Path, *, relative: bool) -> Iterator[tuple[str, str]]:
     """Yield name and address of each line."""
     table = read_table(path)
     heads = [head.strip().lower() for head in table.header]
@@ -163,7 +164,7 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
         url = text.strip()
         if not url or url.startswith("#"):
             continue
-        if not scheme(url) and (" " in url or "." not in url):
+        if not scheme(url) and (not relative or re.search("[ ,;]", url)):
             raise InputError(
                 f"{path} is neither a photograph nor a list of URLs ('{url[:40]}'): write one a line, or "
                 "a CSV file with a column 'url'"
