@@ -92,9 +92,8 @@ def modified(url: str) -> tuple[int, int] | None:
     import requests
 
     try:
-        _refuse_plain(url)
-        with _session() as session:
-            answer = session.head(url, timeout=(CONNECT, READ), allow_redirects=True)
+        with _session() as session, _ask(session, "HEAD", url) as answer:
+            pass
     except (requests.RequestException, InputError):
         return None
     size = answer.headers.get("Content-Length", "")
@@ -200,10 +199,6 @@ def _fetch_once(url: str, max_bytes: int) -> WebFile:
             return WebFile(_body(answer, max_bytes), _modified_ns(answer))
     except requests.exceptions.SSLError as error:
         raise InputError("its certificate can't be verified: ask who runs the server") from error
-    except requests.TooManyRedirects as error:
-        raise InputError(
-            f"leads to more than {REDIRECTS} other addresses, one after another"
-        ) from error
     except requests.exceptions.ChunkedEncodingError as error:
         raise _LaterError("ended before its last byte") from error
     except requests.Timeout as error:
@@ -214,6 +209,22 @@ def _fetch_once(url: str, max_bytes: int) -> WebFile:
         raise _LaterError(what, unreachable=not slow) from error
     except requests.RequestException as error:
         raise InputError(f"is no address that can be asked ({type(error).__name__})") from error
+
+
+def _ask(session: requests.Session, method: str, url: str) -> requests.Response:
+    """Return the answer of the address that `url` leads to; each one on the way is checked first."""
+    for _ in range(REDIRECTS + 1):
+        _refuse_plain(url)
+        answer = session.request(
+            method, url, stream=True, timeout=(CONNECT, READ), allow_redirects=False
+        )
+        if not answer.is_redirect:
+            return answer
+        answer.close()
+        url = urljoin(url, answer.headers["Location"])
+        if not is_web(url):
+            raise InputError("leads to an address that is none of the web")
+    raise InputError(f"leads to more than {REDIRECTS} other addresses, one after another")
 
 
 def _body(answer: requests.Response, max_bytes: int) -> bytes:
@@ -277,7 +288,6 @@ def _session() -> requests.Session:
     import requests
 
     session = requests.Session()
-    session.max_redirects = REDIRECTS
     session.headers["Accept-Encoding"] = "identity"  # so that Content-Length is that of the file
     session.headers["User-Agent"] = "ddiseg"
     return session
