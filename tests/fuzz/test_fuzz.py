@@ -23,7 +23,7 @@ def test_import__odd_files_end_in_words_and_lose_no_class(
     name: str, pristine: Path, tmp_path: Path
 ) -> None:
     @settings(
-        max_examples=25,
+        max_examples=15,
         deadline=None,
         derandomize=True,
         database=None,

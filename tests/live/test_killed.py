@@ -33,9 +33,10 @@ from tests.live.commands import Command, Done
 from tests.live.site import CONTROL, IMAGES, TWICE, Site, give_to_annotator, make_site, rows
 
 #: Kills at random moments of the client, and of the server, which takes some ten seconds each to start again.
+#: DDISEG_KILLS=20 DDISEG_SERVER_KILLS=3 for as many as before a release.
 #: They may miss the middle of the work on a slow machine: one kill more is aimed at it.
-KILLS = int(os.environ.get("DDISEG_KILLS", "8"))
-SERVER_KILLS = int(os.environ.get("DDISEG_SERVER_KILLS", "3"))
+KILLS = int(os.environ.get("DDISEG_KILLS", "4"))
+SERVER_KILLS = int(os.environ.get("DDISEG_SERVER_KILLS", "1"))
 TRIES = 5  #: of an aimed kill
 SLACK = 1.3  #: moments are spread over this much more than a run: the next one may be slower
 NOTHING = {"added": 0, "unchanged": 0, "repaired": 0, "refused": 0}

@@ -223,7 +223,7 @@ COCO["images"][0]["attributes"] = {
 @pytest.mark.property
 @given(data=st.data())
 @settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @pytest.mark.parametrize("document", [COCO, EXPORT], ids=["coco", "labelstudio"])
 def test_import__any_odd_value_is_refused_or_read(

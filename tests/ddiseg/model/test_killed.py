@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ddiseg.model.train import Refreshed
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
@@ -79,9 +81,14 @@ def test_refresh__killed(spots: Workspace, tiny_weights: Path, where: str, count
     [("paint", 1, {0}), ("paint", 4, {0, 2}), ("rows", 2, {2}), ("rows", 3, {4})],
 )
 def test_prelabel__killed(
-    spots: Workspace, tiny_weights: Path, where: str, count: int, possible: set[int]
+    spots: Workspace,
+    tiny_weights: Path,
+    learn: Callable[..., Refreshed],
+    where: str,
+    count: int,
+    possible: set[int],
 ) -> None:
-    _run(spots, tiny_weights, "refresh")
+    learn(spots)
     assert _run(spots, tiny_weights, "prelabel", where, count)[0] == -signal.SIGKILL
     kept = len(spots.catalogue.masks.newest_predictions())
     assert kept in possible  # batches are committed whole, while others are written

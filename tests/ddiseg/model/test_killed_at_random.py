@@ -26,7 +26,7 @@ from tests.fedd.conftest import spot
 from tests.forks import FORKS
 
 #: DDISEG_PRELABEL_KILLS=300 for as many as before a release.
-KILLS = int(os.environ.get("DDISEG_PRELABEL_KILLS", "30"))
+KILLS = int(os.environ.get("DDISEG_PRELABEL_KILLS", "12"))
 
 #: Photographs that are added to those of `spots`.
 MORE = 140

@@ -183,11 +183,7 @@ def test_paper_plan__on_a_folder_of_the_papers_layout(
 def test_small__every_cell_and_figure_6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All 52 cells, each on fewer and smaller phantoms and for fewer steps than `--small` has."""
     pytest.importorskip("segmentation_models_pytorch", reason="needs ddiseg[baselines]")
-    monkeypatch.setattr(small, "LEARNED", {5: 2, 10: 3, 15: 4, 20: 5})
-    monkeypatch.setattr(small, "TESTED", 2)
-    monkeypatch.setattr(small, "UNMASKED", 6)
-    monkeypatch.setattr(small, "DIAGNOSED", 4)
-    monkeypatch.setattr(small, "SIZE", 64)
+    _make_smaller(monkeypatch, {5: 2, 10: 3, 15: 4, 20: 5})
     usual = small_plan()
     probes = replace(usual.probes, members=2, views=0, steps=20, grid=32)
     plan = replace(
@@ -370,7 +366,7 @@ def test_out__that_can_not_be_written(ddi: Path, weights: Path, tmp_path: Path) 
 def test_figure6__missing_is_said_and_the_rest_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(small, "LEARNED", {20: 2})
+    _make_smaller(monkeypatch)
 
     def fails(*_: object) -> None:
         raise TrainingDataError("the masks show only skin")
@@ -390,7 +386,7 @@ def test_figure6__missing_is_said_and_the_rest_stands(
 def test_figure__that_can_not_be_written_is_said_and_exits_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(small, "LEARNED", {20: 2})
+    _make_smaller(monkeypatch)
     plan = replace(small_plan(), fractions=(20,), segmenters=(), classified=("FEDD",))
     monkeypatch.setattr("fedd.reproduce.small_plan", lambda *_: plan)
 
@@ -422,7 +418,7 @@ def test_figure6__damaged_state_is_refused_before_any_cell(
 def test_baselines_that_can_not_be_run__exit_1_unless_partial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(small, "LEARNED", {20: 2})
+    _make_smaller(monkeypatch)
     plan = replace(small_plan(), fractions=(20,), segmenters=())
     monkeypatch.setattr(
         "fedd.reproduce.small_plan", lambda *_: replace(plan, classified=("FEDD", "VGG16"))
@@ -447,6 +443,15 @@ def test_shipped__small_is_its_architecture() -> None:
     """`--small` counts on the blocks that its settings name."""
     plan = small_plan()
     assert max(plan.probes.features.blocks) < SMALL.decoder_blocks
+
+
+def _make_smaller(patch: pytest.MonkeyPatch, learned: dict[int, int] | None = None) -> None:
+    """Fewer and smaller phantoms than `--small` has; `learned`: masks by fraction."""
+    patch.setattr(small, "LEARNED", learned or {20: 2})
+    patch.setattr(small, "TESTED", 2)
+    patch.setattr(small, "UNMASKED", 6)
+    patch.setattr(small, "DIAGNOSED", 4)
+    patch.setattr(small, "SIZE", 64)
 
 
 def _paper_run(folder: Path, weights: object, out: Path, *more: object) -> Result:
