@@ -82,6 +82,7 @@ _TO_INSTALL = {
     ),
     "keyring": "'ddiseg[keyring]'",
     "psycopg": "'ddiseg[postgres]'",
+    **dict.fromkeys(("ray", "pyarrow"), "'ddiseg[ray]'"),
 }
 
 

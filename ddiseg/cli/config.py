@@ -18,15 +18,19 @@ def config() -> None:
 @config.command("show", cls=Command)
 @pass_settings
 def show(settings: Settings) -> None:
-    """Show the place of the catalogue, and the settings of the study and of the training.
+    """Show the place of the catalogue, and the settings of the study, the training and the engine.
 
-    They stand in the sections [study], [training] and [backup] of ddiseg.toml in the workspace; a star
-    marks those that are not the default. Commands take those of the first two as an option too, such
-    as --control 20 or --backbone imagenet-256, which replaces the setting for that one run.
+    They stand in the sections [study], [training], [compute] and [backup] of ddiseg.toml in the
+    workspace; a star marks those that are not the default. Commands take those of the first three as an
+    option too, such as --control 20 or --engine ray, which replaces the setting for that one run.
     """
     workspace = settings.open()
     lines, data = [f"  catalogue = {workspace.location}"], {}
-    for section in (workspace.study(), workspace.training(), workspace.backup_settings()):
+    sections = (
+        *(workspace.study(), workspace.training(), workspace.compute()),
+        workspace.backup_settings(),
+    )
+    for section in sections:
         values, changed = asdict(section), section.changed()
         for name, setting in section.settings().items():
             star = "*" if setting.key in changed else " "

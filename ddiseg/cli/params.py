@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from ddiseg.errors import InputError
 from ddiseg.workspace.settings import (
     KEYS,
     SHOW,
+    ComputeSettings,
     Setting,
     StudySettings,
     TrainingSettings,
@@ -24,6 +26,7 @@ from ddiseg.workspace.settings import (
 if TYPE_CHECKING:
     from ddiseg.catalogue.lifecycle import State
     from ddiseg.catalogue.tables import Image
+    from ddiseg.compute.ray_cluster import Cluster
     from ddiseg.ingest.placement import Geometry
     from ddiseg.loop.round import RoundOptions
     from ddiseg.workspace.workspace import Workspace
@@ -129,6 +132,9 @@ suffix_option = click.option(
 #: Where a backbone runs, and in which precision.
 device_options = setting_options("training.device", "training.precision")
 
+#: Where the work is computed; `cluster_of` takes what they give.
+engine_options = setting_options("compute.engine", "compute.ray-address")
+
 tone_option = click.option(
     "--tone",
     "tones",
@@ -211,6 +217,25 @@ def read_round_options(workspace: Workspace, draw: int, given: dict[str, Any]) -
             seed=study.seed,
         ),
     )
+
+
+@contextmanager
+def cluster_of(
+    workspace: Workspace, engine: str | None, ray_address: str | None
+) -> Iterator[Cluster | None]:
+    """Connect to the Ray cluster that the options of `engine_options` and the settings name.
+
+    Yields None where the work is done on this machine alone.
+    """
+    chosen = workspace.compute(engine=engine, ray_address=ray_address)
+    if chosen.engine == "local":
+        yield None
+        return
+    from ddiseg.compute.ray_cluster import connect
+
+    default = chosen.ray_address == ComputeSettings.ray_address
+    with connect(None if default else chosen.ray_address) as cluster:
+        yield cluster
 
 
 def settings_text(changed: Mapping[str, Any]) -> str:

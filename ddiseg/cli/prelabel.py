@@ -6,13 +6,20 @@ import click
 
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar, report_outcomes
 from ddiseg.cli.malignancy import malignancy_flag, predict_malignancy
-from ddiseg.cli.params import device_options, select_images, selection_options
+from ddiseg.cli.params import (
+    cluster_of,
+    device_options,
+    engine_options,
+    select_images,
+    selection_options,
+)
 
 
 @click.command("prelabel", cls=Command)
 @selection_options
 @click.option("--strict", is_flag=True, help="Fail if any image is refused.")
 @device_options
+@engine_options
 @malignancy_flag
 @pass_settings
 def prelabel(
@@ -24,6 +31,8 @@ def prelabel(
     strict: bool,
     device: str | None,
     precision: str | None,
+    engine: str | None,
+    ray_address: str | None,
     malignancy: bool,
 ) -> None:
     """Predict masks with the model version in use.
@@ -41,9 +50,17 @@ def prelabel(
     if malignancy:
         predict_malignancy(settings, workspace, chosen, strict, training)
         return
-    with progress_bar("Predicting images") as progress:
+    with (
+        cluster_of(workspace, engine, ray_address) as cluster,
+        progress_bar("Predicting images") as progress,
+    ):
         version, outcomes = predict(
-            workspace, chosen, progress, device=training.device, precision=training.precision
+            workspace,
+            chosen,
+            progress,
+            device=training.device,
+            precision=training.precision,
+            cluster=cluster,
         )
     report_outcomes(
         settings,

@@ -117,7 +117,7 @@ def say_precision(model: str, trained_in: str, net: Backbone) -> None:
 def _photographs(workspace: Workspace) -> list[NDArray[np.uint8]]:
     """Return up to MOST photographs that can be opened, the tones in turn."""
     found: list[NDArray[np.uint8]] = []
-    for image in _tones_in_turn(workspace):
+    for image in tones_in_turn(workspace):
         try:
             found.append(open_photograph(workspace, image))
         except UserError:  # 'ddiseg verify' reports it
@@ -127,7 +127,7 @@ def _photographs(workspace: Workspace) -> list[NDArray[np.uint8]]:
     return found
 
 
-def _tones_in_turn(workspace: Workspace) -> Iterator[Image]:
+def tones_in_turn(workspace: Workspace) -> Iterator[Image]:
     """Yield images, one of each tone after the other, whatever the order of the catalogue's rows."""
     by_tone: dict[str, list[Image]] = {}
     for image in sorted(workspace.catalogue.images.select(), key=lambda i: i.content_hash):

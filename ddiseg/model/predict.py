@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
 
 from ddiseg.catalogue.tables import Image, ModelVersion
+from ddiseg.compute.job import Refused
 from ddiseg.errors import WorkspaceError
 from ddiseg.model.backbones import Backbones, Placed, load_version_on, say_precision
 from ddiseg.model.photographs import in_order, reason, sources
-from ddiseg.model.prediction_writer import PredictionWriter
+from ddiseg.model.prediction_writer import EncodedPrediction, PredictionWriter
 from ddiseg.outcomes import FileOutcome, Progress, silent
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import precision_of
 from fedd.pipeline import predictions
-from fedd.segment import Probes
+from fedd.segment import Prediction, Probes
+
+if TYPE_CHECKING:
+    from ddiseg.compute.ray_cluster import Cluster
+
+
+#: An image with its prediction, or why it can't be predicted.
+Found: TypeAlias = tuple[Image, Prediction | EncodedPrediction | Refused]
 
 
 def prelabel(
@@ -26,8 +35,14 @@ def prelabel(
     *,
     device: str = "cpu",
     precision: str = "float32",
+    cluster: Cluster | None = None,
 ) -> tuple[ModelVersion, list[FileOutcome]]:
-    """Predict masks with the current model, see `Predictor`."""
+    """Predict masks with the current model, see `Predictor`; on a cluster where one is given."""
+    if cluster is not None:
+        from ddiseg.model.cluster_predict import predict_on
+
+        version = workspace.catalogue.models.current()
+        return version, predict_on(cluster, workspace, version, images, progress, device, precision)
     predictor = Predictor.load(workspace, device=device, precision=precision)
     return predictor.version, predictor.predict(images, progress)
 
@@ -83,26 +98,55 @@ class Predictor:
             WorkspaceError: the store or the catalogue can't be written.
             DeviceError: a photograph does not fit into the GPU's memory.
         """
-        predicted = self.workspace.catalogue.masks.predicted_by(self.version.id)
-        todo = list({image.id: image for image in images if image.id not in predicted}.values())
+        todo = unpredicted(self.workspace, self.version, images)
         if not todo:
             return in_order(images, {}, {})
-        found = predictions(self.probes, self.net, sources(self.workspace, todo))
+        found = self._found(todo)
         writer = PredictionWriter(
             self.workspace, self.version, self.probes.trained, self._precision
         )
-        refused: dict[int, str] = {}
-        try:
-            with writer, closing(found):
-                for done, each in enumerate(found, start=1):
-                    if each.prediction is None:
-                        refused[each.key.id] = reason(each.key, each.error)
-                    else:
-                        writer.add(each.key, each.prediction)
-                    progress(done, len(todo))
-        except WorkspaceError as error:
-            raise WorkspaceError(
-                f"{error}; {len(writer.stored):,} of {len(todo):,} predictions are stored, and the same "
-                "command goes on from there"
-            ) from error
-        return in_order(images, writer.stored, refused | writer.refused)
+        return store_predictions(writer, images, todo, found, progress)
+
+    def _found(self, todo: Sequence[Image]) -> Generator[Found, None, None]:
+        found = predictions(self.probes, self.net, sources(self.workspace, todo))
+        with closing(found):
+            for each in found:
+                refused = Refused(reason(each.key, each.error))
+                yield each.key, refused if each.prediction is None else each.prediction
+
+
+def unpredicted(
+    workspace: Workspace, version: ModelVersion, images: Sequence[Image]
+) -> list[Image]:
+    """Return the images that a version has not predicted yet, each once."""
+    predicted = workspace.catalogue.masks.predicted_by(version.id)
+    return list({image.id: image for image in images if image.id not in predicted}.values())
+
+
+def store_predictions(
+    writer: PredictionWriter,
+    images: Sequence[Image],
+    todo: Sequence[Image],
+    found: Generator[Found, None, None],
+    progress: Progress,
+) -> list[FileOutcome]:
+    """Store predictions as they come, in any order; returns the outcome of each of `images`.
+
+    Raises:
+        WorkspaceError: the store or the catalogue can't be written.
+    """
+    refused: dict[int, str] = {}
+    try:
+        with writer, closing(found):
+            for done, (image, prediction) in enumerate(found, start=1):
+                if isinstance(prediction, Refused):
+                    refused[image.id] = prediction.reason
+                else:
+                    writer.add(image, prediction)
+                progress(done, len(todo))
+    except WorkspaceError as error:
+        raise WorkspaceError(
+            f"{error}; {len(writer.stored):,} of {len(todo):,} predictions are stored, and the same "
+            "command goes on from there"
+        ) from error
+    return in_order(images, writer.stored, refused | writer.refused)

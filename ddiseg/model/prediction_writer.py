@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from ddiseg.catalogue import NewMask
 from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.errors import InputError, WorkspaceError
-from ddiseg.masks.mask import Mask, mask_hash
+from ddiseg.masks.mask import mask_hash
 from ddiseg.outcomes import Outcome
 from ddiseg.workspace.mask_writer import MaskWriter
 from ddiseg.workspace.store import Kind
@@ -34,6 +34,15 @@ TRANSACTION, SECONDS = 64, 2.0
 
 #: Batches on their way to the catalogue.
 BATCHES = 2
+
+
+class EncodedPrediction(NamedTuple):
+    """A prediction as a worker of a cluster sends it."""
+
+    mask: bytes  #: the file that the store keeps
+    digest: str  #: the hash of the mask in it
+    uncertainty: float
+    embedding: bytes  #: (D,) float32
 
 
 @dataclass(frozen=True)
@@ -71,14 +80,17 @@ class PredictionWriter:
         self._committing: deque[Future[None]] = deque()
         self._sealed_at = time.monotonic()
 
-    def add(self, image: Image, prediction: Prediction) -> None:
+    def add(self, image: Image, prediction: Prediction | EncodedPrediction) -> None:
         """Hand in a prediction; waits while too many are held.
 
         Raises:
             WorkspaceError: an earlier one can't be stored.
         """
-        digest = self._masks.add(prediction.mask)
-        self._batch.append(_Waiting(image, prediction.uncertainty, prediction.embedding, digest))
+        digest = self._masks.add(prediction)
+        embedding = prediction.embedding
+        if isinstance(embedding, bytes):
+            embedding = np.frombuffer(embedding, np.float32)
+        self._batch.append(_Waiting(image, prediction.uncertainty, embedding, digest))
         late = time.monotonic() - self._sealed_at >= SECONDS
         if late or len(self._batch) >= TRANSACTION:
             self._seal()
@@ -111,9 +123,12 @@ class PredictionWriter:
             self._committing.append(self._committer.submit(self._commit, self._batch))
             self._batch = []
 
-    def _put_mask(self, mask: Mask) -> str:
-        digest = mask_hash(mask)
-        self._workspace.put_mask(mask, digest)
+    def _put_mask(self, prediction: Prediction | EncodedPrediction) -> str:
+        if isinstance(prediction, EncodedPrediction):
+            self._workspace.put_encoded_mask(prediction.mask, prediction.digest)
+            return prediction.digest
+        digest = mask_hash(prediction.mask)
+        self._workspace.put_mask(prediction.mask, digest)
         return digest
 
     def _commit(self, batch: Sequence[_Waiting]) -> None:

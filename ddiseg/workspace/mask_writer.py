@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
 
 from ddiseg.errors import InputError
-from ddiseg.masks.mask import Mask
+
+M = TypeVar("M")
 
 #: Threads that encode and write masks: mostly they wait for the disk, which joins their flushes.
 THREADS = 8
@@ -16,15 +18,15 @@ THREADS = 8
 HELD = 16
 
 
-class MaskWriter:
+class MaskWriter(Generic[M]):
     """Runs `store`, which stores a mask and returns its hash, on threads."""
 
-    def __init__(self, store: Callable[[Mask], str]) -> None:
+    def __init__(self, store: Callable[[M], str]) -> None:
         self._store = store
         self._held = threading.Semaphore(HELD)
         self._threads = ThreadPoolExecutor(THREADS, "mask")
 
-    def add(self, mask: Mask) -> Future[str]:
+    def add(self, mask: M) -> Future[str]:
         """Hand in a mask; waits while too many are held. The future raises what `store` raises.
 
         It raises InputError for a mask that the memory does not suffice for.
@@ -44,7 +46,7 @@ class MaskWriter:
         """Wait for the threads."""
         self._threads.shutdown()
 
-    def _run(self, mask: Mask) -> str:
+    def _run(self, mask: M) -> str:
         try:
             return self._store(mask)
         except MemoryError as error:

@@ -1,4 +1,4 @@
-"""Settings that commands share: the sections [study] and [training] of a workspace's ddiseg.toml."""
+"""Settings that commands share: the sections [study], [training] and [compute] of a workspace's ddiseg.toml."""
 
 from __future__ import annotations
 
@@ -232,6 +232,26 @@ class TrainingSettings(SettingsSection):
 
 
 @dataclass(frozen=True)
+class ComputeSettings(SettingsSection):
+    """Where photographs are read, predicted and compared."""
+
+    section: ClassVar[str] = "compute"
+
+    engine: str = _choice(
+        "local",
+        "local is this machine alone; ray spreads the work over a Ray cluster (docs/cluster.md).",
+        "local",
+        "ray",
+    )
+    ray_address: str = _setting(
+        "default",
+        "The Ray cluster: local starts Ray on this machine for one run, auto is the one that runs here, "
+        "HOST:PORT one that this machine is a node of; default is the variable RAY_ADDRESS, else local.",
+        "default, local, auto or HOST:PORT",
+    )
+
+
+@dataclass(frozen=True)
 class BackupSettings(SettingsSection):
     """The rolling backups of the catalogue by `ddiseg loop run` and `ddiseg serve`."""
 
@@ -246,7 +266,12 @@ class BackupSettings(SettingsSection):
 
 
 #: All sections of the file.
-SECTIONS: tuple[type[SettingsSection], ...] = (StudySettings, TrainingSettings, BackupSettings)
+SECTIONS: tuple[type[SettingsSection], ...] = (
+    StudySettings,
+    TrainingSettings,
+    ComputeSettings,
+    BackupSettings,
+)
 
 #: All settings by key.
 KEYS = {setting.key: setting for part in SECTIONS for setting in part.settings().values()}

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol
 from ddiseg import images, masks
-from ddiseg.errors import DamagedFileError, InputError, MissingFileError
+from ddiseg.errors import DamagedFileError, InputError, MissingFileError, WorkspaceError
 from ddiseg.pixel_budget import BUDGET
 from ddiseg.workspace.store import Kind, Store
 
@@ -37,6 +38,25 @@ def read_photograph(store: Store, digest: str) -> images.Photograph:
         MissingFileError, DamagedFileError: the message says what to do; the caller names the file.
     """
     return _decoded(store, Kind.IMAGE, digest, decode_photograph)[1]
+
+
+def read_original(path: Path, digest: str) -> images.Photograph:
+    """Return the pixels of a photograph that was imported in place, (H, W, 3) uint8.
+
+    Raises:
+        WorkspaceError: it can't be read; the caller names the photograph.
+        InputError: it shows something else than it did.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WorkspaceError(
+            f"{path} can't be read ({error.strerror}); it was imported --in-place"
+        ) from error
+    pixels = images.open_photograph(data).pixels
+    if images.content_hash(pixels) != digest:
+        raise InputError(f"{path} was changed after it was imported --in-place")
+    return pixels
 
 
 def read_photograph_png(store: Store, digest: str) -> bytes:

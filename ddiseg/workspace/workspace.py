@@ -23,6 +23,7 @@ from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import (
     DamagedFileError,
+    DdisegError,
     InputError,
     MissingFileError,
     NoSchemaError,
@@ -35,6 +36,7 @@ from ddiseg.workspace.catalogue_location import CatalogueLocation, to_store
 from ddiseg.workspace.settings import (
     SECTIONS,
     BackupSettings,
+    ComputeSettings,
     Setting,
     StudySettings,
     TrainingSettings,
@@ -44,8 +46,10 @@ from ddiseg.workspace.settings import (
 )
 from ddiseg.workspace.store import Kind, Store
 from ddiseg.workspace.stored_files import (
+    decode_mask,
     is_intact,
     read_mask,
+    read_original,
     read_photograph,
     read_photograph_png,
 )
@@ -166,6 +170,10 @@ class Workspace:
         """Return the settings of the training; what is `given` and not None wins over the file."""
         return TrainingSettings.read(self.root, **given)
 
+    def compute(self, **given: Any) -> ComputeSettings:
+        """Return where work is computed; what is `given` and not None wins over the file."""
+        return ComputeSettings.read(self.root, **given)
+
     def set(self, setting: Setting, value: Any, actor: str) -> Any:
         """Write a setting into the file, with an event; returns the value that it had.
 
@@ -205,17 +213,9 @@ class Workspace:
             with _named(lambda: image.name):
                 return read_photograph(self.store, image.content_hash)
         try:
-            data = Path(image.in_place).read_bytes()
-        except OSError as error:
-            raise WorkspaceError(
-                f"{image.name}: {image.in_place} can't be read ({error.strerror}); it was imported --in-place"
-            ) from error
-        pixels = images.open_photograph(data).pixels
-        if images.content_hash(pixels) != image.content_hash:
-            raise InputError(
-                f"{image.name}: {image.in_place} was changed after it was imported --in-place"
-            )
-        return pixels
+            return read_original(Path(image.in_place), image.content_hash)
+        except DdisegError as error:
+            raise type(error)(f"{image.name}: {error}") from error
 
     def photograph_png(self, image: Image) -> bytes:
         """Return an image as PNG without metadata; raises as `photograph` does."""
@@ -260,6 +260,22 @@ class Workspace:
         if is_intact(self.store, Kind.MASK, digest):
             return False
         data = masks.encode_png(mask, load_protocol().palette())
+        return self.store.put(Kind.MASK, digest, data, replace=True)
+
+    def put_encoded_mask(self, data: bytes, digest: str) -> bool:
+        """Store the file of a mask that another machine encoded; else as `put_mask`.
+
+        Raises:
+            InputError: it does not hold the mask with this hash.
+        """
+        try:
+            decode_mask(data, digest)
+        except InputError as error:
+            raise InputError(
+                f"its mask arrived from a worker and {error}: run the same command again"
+            ) from error
+        if is_intact(self.store, Kind.MASK, digest):
+            return False
         return self.store.put(Kind.MASK, digest, data, replace=True)
 
 
@@ -424,6 +440,6 @@ def _read_settings(path: Path) -> dict[str, str]:
     if unknown or not all(isinstance(v, str) for v in values.values()):
         raise WorkspaceError(
             f"{path}: expected the lines catalogue and store, both text, and the sections [study], "
-            f"[training] and [backup]; found {sorted(values)}"
+            f"[training], [compute] and [backup]; found {sorted(values)}"
         )
     return {"catalogue": values.get("catalogue", ""), "store": values.get("store", "")}
