@@ -182,7 +182,13 @@ round_options = add_options(
         help="Choose a batch of N images whenever nobody has work left, and give it to people. The "
         "images that may be chosen, or 20 times N of them, are predicted first.  [default: none]",
     ),
-    setting_options(*(key for key in KEYS if key not in {"study.seed", "training.cache-gb"})),
+    setting_options(
+        *(
+            key
+            for key in KEYS
+            if key not in {"study.seed", "training.cache-gb"} and not key.startswith("compute.")
+        )
+    ),
 )
 
 
