@@ -21,7 +21,9 @@ def ray_address() -> Iterator[str]:
     pytest.importorskip("ray", reason="no Ray is installed: pip install 'ddiseg[ray]'")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else it writes a token into the home folder
+    os.environ.setdefault(
+        "RAY_AUTH_MODE", "disabled"
+    )  # else it writes a token into the home folder
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: a socket's path has 107 letters
     os.environ["RAY_TMPDIR"] = folder
     with warnings.catch_warnings():
