@@ -170,8 +170,8 @@ def logs(settings: Settings, lines: int) -> None:
 def connect(settings: Settings, url: str | None, forget: bool) -> None:
     """Use a team's Label Studio at URL instead of one of this workspace's own, and make its projects.
 
-    The token is taken from the environment variable LABEL_STUDIO_API_KEY, from the keyring, or
-    asked for; it is a personal access token or a legacy token of your account there. It is never
+    The token is taken from the environment variable LABEL_STUDIO_API_KEY, from the file that
+    LABEL_STUDIO_API_KEY_FILE names, from the keyring, or asked for; it is a personal access token or a legacy token of your account there. It is never
     written into the workspace.
     """
     from ddiseg.labelstudio import connection

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 #: Environment variable with the token of a team's server.
 TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"
 
+#: Names a file with the token, such as a container's secret.
+TOKEN_FILE_VARIABLE = "LABEL_STUDIO_API_KEY_FILE"
+
 #: Asks a person for the token of the server at a URL.
 Ask = Callable[[str], str]
 
@@ -159,8 +162,25 @@ def team_token(url: str, ask: Ask | None = None) -> str:
 
 
 def stored_token(url: str) -> str | None:
-    """Return the token of a team's server from the environment, or else the keyring."""
-    return os.environ.get(TOKEN_VARIABLE) or _read_keyring(url)
+    """Return the token of a team's server from the environment, a file that it names, or the keyring.
+
+    Raises:
+        WorkspaceError: that file can't be read.
+    """
+    return os.environ.get(TOKEN_VARIABLE) or _read_token_file() or _read_keyring(url)
+
+
+def _read_token_file() -> str | None:
+    path = os.environ.get(TOKEN_FILE_VARIABLE)
+    if not path:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkspaceError(
+            f"{TOKEN_FILE_VARIABLE} names {path}, which can't be read "
+            f"({getattr(error, 'strerror', None) or 'not text'}): correct the path, or unset the variable"
+        ) from error
 
 
 def keep_in_keyring(url: str, token: str) -> None:

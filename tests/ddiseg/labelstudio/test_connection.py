@@ -474,3 +474,14 @@ def test_find__teams_server_wins_over_ones_own(
     assert connection.find(tmp_path, lambda _url: "typed").token == "typed"
     with pytest.raises(WorkspaceError, match=r"no token for"):
         connection.find(tmp_path)
+
+
+def test_stored_token__file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
+    monkeypatch.delenv(connection.TOKEN_VARIABLE, raising=False)
+    monkeypatch.setenv(connection.TOKEN_FILE_VARIABLE, str(tmp_path / "token"))
+    with refusal(WorkspaceError):
+        connection.stored_token("https://label-studio.example.org")
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    assert connection.stored_token("https://label-studio.example.org") == TOKEN
