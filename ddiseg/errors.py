@@ -45,6 +45,14 @@ class DamagedFileError(WorkspaceError):
     """A stored file whose content is not what its name says, or that can't be read."""
 
 
+class StoreError(WorkspaceError):
+    """A store that can't be used just now: not reachable, not permitted, not as it should be."""
+
+    def __init__(self, message: str, *, is_outage: bool = False) -> None:
+        super().__init__(message)
+        self.is_outage = is_outage  #: the next request would wait in vain too
+
+
 class OccupiedError(InputError):
     """A folder in the place of a file of the store: only what belongs there can't be used."""
 

@@ -32,6 +32,7 @@ VARYING = {
     r"ports \d+ to \d+": "ports <port> to <port>",
     r"\[\d\d/\w{3}/\d{4} \d\d:\d\d:\d\d\]": "[<time>]",
     r"[0-9a-f]{2}/[0-9a-f]{64}": "<hash>",
+    r"(?<=s3://bucket-)\d+": "<n>",
     r"[^\s'\"]*/pytest-of-\w+/pytest-\d+(/popen-gw\d+)?": "<session>",
     r"(?<=torch )\d+\.\d+\.\d+[\w.+]*(?= finds)": "<version>",
 }

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from ddiseg.cli.common import Command, Group, Settings, common_options, pass_settings
-from ddiseg.workspace.settings import as_toml, find_setting
+from ddiseg.workspace.settings import SECTIONS, as_toml, find_setting
 
 
 @click.group("config", cls=Group, params=common_options())
@@ -18,19 +18,15 @@ def config() -> None:
 @config.command("show", cls=Command)
 @pass_settings
 def show(settings: Settings) -> None:
-    """Show the place of the catalogue, and the settings of the study, the training and the engine.
+    """Show the place of the catalogue, and the settings of study, training, engine, backups and caches.
 
-    They stand in the sections [study], [training], [compute] and [backup] of ddiseg.toml in the
-    workspace; a star marks those that are not the default. Commands take those of the first three as an
-    option too, such as --control 20 or --engine ray, which replaces the setting for that one run.
+    They stand in the sections [study], [training], [compute], [backup] and [cache] of ddiseg.toml in
+    the workspace; a star marks those that are not the default. Commands take those of the first three
+    as an option too, such as --control 20 or --engine ray, which replaces the setting for that one run.
     """
     workspace = settings.open()
     lines, data = [f"  catalogue = {workspace.location}"], {}
-    sections = (
-        *(workspace.study(), workspace.training(), workspace.compute()),
-        workspace.backup_settings(),
-    )
-    for section in sections:
+    for section in (each.read(workspace.root) for each in SECTIONS):
         values, changed = asdict(section), section.changed()
         for name, setting in section.settings().items():
             star = "*" if setting.key in changed else " "

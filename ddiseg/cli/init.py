@@ -23,7 +23,8 @@ from ddiseg.locate import SETTINGS, enclosing, place_to_make
 @click.option(
     "--store",
     metavar="URL",
-    help="Folder or fsspec URL for images, masks and models.  [default: store in the workspace]",
+    help="Folder, or s3://BUCKET/PREFIX (gs://, abfs://), for images, masks and models.  "
+    "[default: store in the workspace]",
 )
 @click.option(
     "--shared-group",
@@ -44,6 +45,9 @@ def init(
     workspace it must be named. An older catalogue is upgraded and keeps all its rows; run again,
     this changes nothing. ddiseg.toml never holds a password. A workspace is closed to other users of the machine (mode 0700, or 2770 with
     --shared-group); one that is open is closed by this. Releases are written as any other file.
+
+    An object store takes its credentials from the environment. It is checked first: a small file is
+    written, read, listed and deleted there. Several workspaces may use one store.
     """
     from ddiseg.errors import WorkspaceError
     from ddiseg.workspace.catalogue_location import ENVIRONMENT, VARIABLE

@@ -44,11 +44,14 @@ from ddiseg.outcomes import (
 from ddiseg.pixel_budget import BUDGET
 from ddiseg.sampling.leaks import find_leaks, new_leaks
 from ddiseg.workspace.store import Kind
-from ddiseg.workspace.stored_files import is_intact
+from ddiseg.workspace.stored_files import Condition, condition, is_intact
 from ddiseg.workspace.workspace import Workspace, default_actor
 
 #: Files of one transaction; two such batches are in memory at a time, without their pixels.
 BATCH = 64
+
+#: New files from which on the store is listed once, in place of a request for each.
+MANY = 500
 
 
 @dataclass(frozen=True)
@@ -299,6 +302,8 @@ class _PhotographImporter:
     def run(self, files: Sequence[FoundFile], progress: Progress) -> list[FileOutcome]:
         outcomes: list[FileOutcome] = []
         progress(0, len(files))
+        if len(files) - len(self.known) > MANY:
+            self.workspace.store.list_once(Kind.IMAGE)
         # One more than there are processors: while one waits for the disk, another computes. A server
         # keeps one waiting longer.
         threads = min(8, (os.cpu_count() or 1) + 1)
@@ -372,12 +377,9 @@ class _PhotographImporter:
     def repair_reason(self, file: FoundFile, known: KnownSource) -> Note | None:
         """Return why the photograph of a known file needs a repair; None where it needs none."""
         if known.in_place is None:
-            store = self.workspace.store
-            if not store.exists(Kind.IMAGE, known.content_hash):
-                return Note("its stored copy was missing")
             # Its size and time tell nothing about damage; reading is a fifth of a first import.
-            intact = is_intact(store, Kind.IMAGE, known.content_hash)
-            return None if intact else Note("its stored copy was damaged")
+            found = condition(self.workspace.store, Kind.IMAGE, known.content_hash)
+            return None if found is Condition.INTACT else Note(f"its stored copy was {found.value}")
         if not os.path.isfile(known.in_place):
             return Note(
                 f"it was no longer at {known.in_place}", "it was no longer where it was referenced"

@@ -35,8 +35,7 @@ def store_model(workspace: Workspace, save: Callable[[Path], None]) -> str:
         save(path)
         data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    stored = workspace.store.put(Kind.MODEL, digest, data)
-    if not stored and workspace.store.get(Kind.MODEL, digest) != data:
+    if workspace.store.fetch(Kind.MODEL, digest) != data:
         workspace.store.put(Kind.MODEL, digest, data, replace=True)
     workspace.store.flush_names(Kind.MODEL, [digest])
     return digest
@@ -76,6 +75,8 @@ def model_file(workspace: Workspace, version: ModelVersion) -> Iterator[Path]:
                 f"anew with {anew}"
             ) from error
         raise
+    if hashlib.sha256(data).hexdigest() != version.file_hash and not workspace.store.local:
+        data = workspace.store.get(Kind.MODEL, version.file_hash, fresh=True)
     if hashlib.sha256(data).hexdigest() != version.file_hash:
         raise LostModelError(
             f"the file of model {version.name} was changed on disk: delete {path} and run {anew}"

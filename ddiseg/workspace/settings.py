@@ -265,12 +265,27 @@ class BackupSettings(SettingsSection):
     )
 
 
+@dataclass(frozen=True)
+class CacheSettings(SettingsSection):
+    """Copies of what is read again and again."""
+
+    section: ClassVar[str] = "cache"
+
+    store_gb: float = _setting(
+        10.0,
+        "Size limit of the copies of an object store's files in the workspace's cache/store; 0 keeps none.",
+        "a size in GB, from 0 up",
+        0,
+    )
+
+
 #: All sections of the file.
 SECTIONS: tuple[type[SettingsSection], ...] = (
     StudySettings,
     TrainingSettings,
     ComputeSettings,
     BackupSettings,
+    CacheSettings,
 )
 
 #: All settings by key.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,14 @@ REMEDIES = {
     Kind.MODEL: "run 'ddiseg verify --repair --originals FOLDER' with a copy of the store, or train "
     "anew",
 }
+
+
+class Condition(Enum):
+    """What became of a file that the catalogue names."""
+
+    INTACT = "intact"
+    MISSING = "missing"  #: or empty
+    DAMAGED = "damaged"
 
 
 def read_photograph(store: Store, digest: str) -> images.Photograph:
@@ -98,7 +107,18 @@ def decode_mask(data: bytes, digest: str) -> masks.Mask:
 
 def is_intact(store: Store, kind: Kind, digest: str) -> bool:
     """Return whether a file is stored and its content is that of `digest`."""
-    return store.exists(kind, digest) and matches(kind, store.get(kind, digest), digest)
+    return condition(store, kind, digest) is Condition.INTACT
+
+
+def condition(store: Store, kind: Kind, digest: str) -> Condition:
+    """Return the condition of a file in the store itself, by one request to a remote one.
+
+    Raises:
+        OccupiedError, WorkspaceError: as by `Store.get`.
+    """
+    if not (data := store.fetch(kind, digest)):
+        return Condition.MISSING
+    return Condition.INTACT if matches(kind, data, digest) else Condition.DAMAGED
 
 
 def matches(kind: Kind, data: bytes, digest: str) -> bool:
@@ -123,12 +143,18 @@ def _refuse_empty(data: bytes) -> None:
 def _decoded(
     store: Store, kind: Kind, digest: str, decode: Callable[[bytes, str], NDArray[np.uint8]]
 ) -> tuple[bytes, NDArray[np.uint8]]:
-    """Return the bytes of a stored file and what is in them."""
-    try:
-        data = store.get(kind, digest)
-    except MissingFileError as error:
-        raise MissingFileError(f"the stored file is missing; {REMEDIES[kind]}") from error
-    try:
-        return data, decode(data, digest)
-    except InputError as error:
-        raise DamagedFileError(f"the stored file {error}; {REMEDIES[kind]}") from error
+    """Return the bytes of a stored file and what is in them.
+
+    What arrives damaged from another machine, or lies damaged in the cache, is read once more.
+    """
+    for fresh in (False, True):
+        try:
+            data = store.get(kind, digest, fresh=fresh)
+        except MissingFileError as error:
+            raise MissingFileError(f"the stored file is missing; {REMEDIES[kind]}") from error
+        try:
+            return data, decode(data, digest)
+        except InputError as error:
+            if fresh or store.local:
+                raise DamagedFileError(f"the stored file {error}; {REMEDIES[kind]}") from error
+    raise AssertionError("a file was read twice")

@@ -29,13 +29,14 @@ from ddiseg.errors import (
     NoSchemaError,
     WorkspaceError,
 )
-from ddiseg.locate import SETTINGS, expanded
+from ddiseg.locate import SETTINGS
 from ddiseg.workspace.access import share, tighten, use_umask
 from ddiseg.workspace.backup import backup_before_upgrade, how_to_restore, postgres_advice
 from ddiseg.workspace.catalogue_location import CatalogueLocation, to_store
 from ddiseg.workspace.settings import (
     SECTIONS,
     BackupSettings,
+    CacheSettings,
     ComputeSettings,
     Setting,
     StudySettings,
@@ -45,6 +46,9 @@ from ddiseg.workspace.settings import (
     write_setting,
 )
 from ddiseg.workspace.store import Kind, Store
+from ddiseg.workspace.store_cache import StoreCache
+from ddiseg.workspace.store_check import check_remote
+from ddiseg.workspace.store_url import checked_store
 from ddiseg.workspace.stored_files import (
     decode_mask,
     is_intact,
@@ -87,7 +91,7 @@ class Workspace:
         settings = root / SETTINGS
         wanted = {
             "catalogue": to_store(catalogue_url or ""),
-            "store": _absolute_store(store_url or ""),
+            "store": checked_store(store_url or ""),
         }
         for key, value in wanted.items():
             if value.encode("utf-8", "replace").decode("utf-8") != value:
@@ -110,7 +114,8 @@ class Workspace:
             _close(root, wanted, shared_group)
             # The settings come last: they must not name unusable places, and mean that there was a
             # catalogue.
-            Store(wanted["store"] or str(root))
+            if not Store(wanted["store"] or str(root)).local:
+                check_remote(wanted["store"])
             Catalogue.create(_location(root, wanted).url).close()
             lines = [f"{key} = {as_toml(value)}\n" for key, value in wanted.items()]
             head = "# Where this workspace keeps its data. Empty: in this folder.\n"
@@ -311,7 +316,13 @@ def store_place(root: Path) -> Store:
 
 
 def _store(root: Path, settings: dict[str, str]) -> Store:
-    return Store(settings["store"] or str((root / "store").absolute()))
+    url = settings["store"] or str((root / "store").absolute())
+    return Store(url, partial(_store_cache, root))
+
+
+def _store_cache(root: Path) -> StoreCache | None:
+    limit = int(CacheSettings.read(root).store_gb * 1e9)
+    return StoreCache(root / "cache" / "store", limit) if limit else None
 
 
 def _places_elsewhere(root: Path, settings: dict[str, str]) -> list[Path]:
@@ -425,11 +436,6 @@ def _check_catalogue_not_folder(root: Path, settings: dict[str, str]) -> None:
         )
 
 
-def _absolute_store(url: str) -> str:
-    """Return the store's URL; a folder as its absolute path."""
-    return url if not url or "://" in url else os.path.abspath(expanded(Path(url)))
-
-
 def _read_settings(path: Path) -> dict[str, str]:
     values = read_toml(path)
     for section in SECTIONS:
@@ -440,6 +446,6 @@ def _read_settings(path: Path) -> dict[str, str]:
     if unknown or not all(isinstance(v, str) for v in values.values()):
         raise WorkspaceError(
             f"{path}: expected the lines catalogue and store, both text, and the sections [study], "
-            f"[training], [compute] and [backup]; found {sorted(values)}"
+            f"[training], [compute], [backup] and [cache]; found {sorted(values)}"
         )
     return {"catalogue": values.get("catalogue", ""), "store": values.get("store", "")}

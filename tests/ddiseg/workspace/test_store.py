@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import uuid
 from pathlib import Path
+from typing import Any, ClassVar
 
+import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from ddiseg.errors import OccupiedError, WorkspaceError
 from ddiseg.workspace import store as store_module
@@ -17,15 +19,33 @@ from tests.wording import Refusal
 DIGEST = "ab" * 32
 
 
-@pytest.fixture(params=["folder", "folder with [brackets] ?", "file url", "memory"])
+@pytest.fixture(params=["folder", "folder with [brackets] ?", "file url", "s3", "file server"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     urls = {
         "folder": str(tmp_path / "store"),
         "folder with [brackets] ?": str(tmp_path / "a[1] ?" / "store"),
         "file url": f"file://{tmp_path}/store",
-        "memory": f"memory://{uuid.uuid4().hex}/store",
+        "file server": f"fileserver://{tmp_path}/store",
     }
+    if request.param == "s3":
+        return Store(request.getfixturevalue("object_store").url)
+    fsspec.register_implementation("fileserver", FileServer, clobber=True)
     return Store(urls[request.param])
+
+
+class FileServer(LocalFileSystem):
+    """A server such as SFTP's: it shows a file while it is being written."""
+
+    protocol = "fileserver"
+    calls: ClassVar[list[str]] = []
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+        self.calls.append(f"write {os.path.basename(path)[:1]}")
+        super().pipe_file(path, value, mode)
+
+    def mv(self, path1: str, path2: str, **_: Any) -> None:
+        self.calls.append(f"move to {os.path.basename(path2)}")
+        os.replace(path1, path2)
 
 
 def test_put_and_get(store: Store) -> None:
@@ -50,6 +70,20 @@ def test_digests__of_each_kind(store: Store) -> None:
     store.put(Kind.MODEL, "ef" * 32, b"3")
     assert store.digests(Kind.MASK) == {DIGEST, "cd" * 32}
     assert store.digests(Kind.MODEL) == {"ef" * 32}
+
+
+def test_fetch__missing_is_none(store: Store) -> None:
+    assert store.fetch(Kind.MASK, DIGEST) is None
+    store.put(Kind.MASK, DIGEST, b"1")
+    assert store.fetch(Kind.MASK, DIGEST) == b"1"
+
+
+def test_put__file_server_shows_a_file_when_it_is_whole(tmp_path: Path) -> None:
+    fsspec.register_implementation("fileserver", FileServer, clobber=True)
+    FileServer.calls.clear()
+    Store(f"fileserver://{tmp_path}/store").put(Kind.MASK, DIGEST, b"pixels")
+    assert FileServer.calls == ["write .", f"move to {DIGEST}.png"]
+    assert [name for _, _, names in os.walk(tmp_path) for name in names] == [f"{DIGEST}.png"]
 
 
 def test_get__missing_says_what_to_do(store: Store) -> None:

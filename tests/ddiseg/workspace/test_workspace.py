@@ -80,7 +80,7 @@ def test_create__unusable_place_leaves_no_settings(
 
 
 @pytest.mark.parametrize(
-    "places", [{"catalogue_url": "sqlite:////elsewhere.sqlite"}, {"store_url": "memory://other"}]
+    "places", [{"catalogue_url": "sqlite:////elsewhere.sqlite"}, {"store_url": "s3://other"}]
 )
 def test_create__other_places_than_it_has(
     workspace: Workspace, places: dict[str, str], refusal: Refusal
