@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import StrEnum
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +56,12 @@ _CROPS = (0.0, 0.025, 0.05)
 #: Proposals of one photograph that are compared, the nearest first.
 _PROPOSED = 16
 
+#: Signatures that are compared at a time.
+_SLICE = 16_384
+
 Thumbnails = NDArray[np.uint8]
 Signatures = NDArray[np.uint8]
+_Halves = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class Change(StrEnum):
@@ -90,24 +95,74 @@ def signatures(thumbnails: Thumbnails) -> Signatures:
 
 
 class Index:
-    """Signatures of many photographs, to be searched for those near some others."""
+    """Signatures of many photographs, to be searched for those near some others.
 
-    def __init__(self, known: Signatures) -> None:
-        self._whole, self._inner = _halves(known)
-        self._squares = (self._whole**2).sum(1), (self._inner**2).sum(1)
+    Every signature is compared, a part of them at a time: 72 bytes each stay in memory. Distances are
+    those of whole numbers below 2^24, which float32 holds exactly.
+    """
+
+    def __init__(self, known: Signatures | None = None) -> None:
+        self._parts: list[Signatures] = []
+        self._size = 0
+        if known is not None:
+            self.add(known)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, known: Signatures) -> None:
+        """Add signatures (n, 72), at the positions after those that are there."""
+        self._parts.append(known)
+        self._size += len(known)
+        while len(self._parts) > 1 and len(self._parts[-2]) <= len(self._parts[-1]):
+            self._parts[-2:] = [
+                np.concatenate(self._parts[-2:])
+            ]  # few parts, like a binary counter
 
     def near(self, signature: Signatures) -> Iterator[NDArray[np.intp]]:
         """Yield for each signature the positions of near ones, the nearest first, at most 16."""
         for start in range(0, len(signature), 64):
-            whole, inner = _halves(signature[start : start + 64])
-            distances = _distances(whole, self._whole, self._squares[0])
-            np.minimum(distances, _distances(whole, self._inner, self._squares[1]), out=distances)
-            np.minimum(distances, _distances(inner, self._whole, self._squares[0]), out=distances)
-            for distance in distances:
-                found = np.flatnonzero(distance <= MAX_DISTANCE**2)
-                if len(found) > _PROPOSED:
-                    found = found[np.argpartition(distance[found], _PROPOSED)[:_PROPOSED]]
-                yield found[np.argsort(distance[found], kind="stable")]
+            yield from self._near(_halves(signature[start : start + 64]))
+
+    def _near(self, halves: _Halves) -> list[NDArray[np.intp]]:
+        """Return the positions for up to 64 signatures, given as halves (n, 36) each."""
+        whole, inner = halves
+        queries, found = [], []
+        for position, part in self._slices():
+            known_whole, known_inner = _halves(part)
+            near = _near(whole, known_whole) | _near(whole, known_inner) | _near(inner, known_whole)
+            query, other = np.nonzero(near)
+            queries.append(query)
+            found.append(other + position)
+        query, other = (np.concatenate([np.empty(0, np.intp), *each]) for each in (queries, found))
+        other_halves = _halves(self._at(other))
+        distance = np.minimum(
+            _apart(whole[query], other_halves[0]),
+            np.minimum(
+                _apart(whole[query], other_halves[1]), _apart(inner[query], other_halves[0])
+            ),
+        )
+        # Equally near ones in the order of their positions.
+        order = np.lexsort((other, distance, query))
+        ends = np.searchsorted(query[order], np.arange(len(whole) + 1))
+        return [other[order[first:end]][:_PROPOSED] for first, end in pairwise(ends.tolist())]
+
+    def _slices(self) -> Iterator[tuple[int, Signatures]]:
+        """Yield all signatures in parts that fit the processor's cache, each after its first position."""
+        position = 0
+        for part in self._parts:
+            for start in range(0, len(part), _SLICE):
+                yield position + start, part[start : start + _SLICE]
+            position += len(part)
+
+    def _at(self, positions: NDArray[np.intp]) -> Signatures:
+        found = np.empty((len(positions), 72), np.uint8)
+        first = 0
+        for part in self._parts:
+            here = (positions >= first) & (positions < first + len(part))
+            found[here] = part[positions[here] - first]
+            first += len(part)
+        return found
 
 
 def compare(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> tuple[float, Change]:
@@ -129,10 +184,23 @@ def compare(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> tuple[float,
     return best, change
 
 
-def _halves(signature: Signatures) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _halves(signature: Signatures) -> _Halves:
     """Return the parts of signatures (N, 72) of whole and inner pictures, each (N, 36)."""
-    scaled = np.asarray(signature.reshape(-1, 72) / np.float32(255), np.float32)
-    return np.ascontiguousarray(scaled[:, :36]), np.ascontiguousarray(scaled[:, 36:])
+    numbers = signature.astype(np.float32)
+    return numbers[:, :36], numbers[:, 36:]
+
+
+def _near(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which are near, (N, M): |a - b|^2 <= d^2, where 2ab - |b|^2 >= |a|^2 - d^2."""
+    double = np.concatenate([2 * b, -(b**2).sum(1)[:, None]], axis=1)
+    bound = (a**2).sum(1) - np.float32((MAX_DISTANCE * 255) ** 2)
+    products = np.concatenate([a, np.ones((len(a), 1), np.float32)], axis=1) @ double.T
+    return np.asarray(products >= bound[:, None])
+
+
+def _apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the squared distances of pairs, (N,)."""
+    return np.asarray(((a - b) ** 2).sum(1), np.float32)
 
 
 def _best(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, bool]:
@@ -171,17 +239,6 @@ def _inner(thumbnails: NDArray[np.generic]) -> NDArray[np.float32]:
     """Return thumbnails without their borders, (N, 48, 48)."""
     crop = _crop(_INNER, _INNER, SIDE)
     return crop @ thumbnails.astype(np.float32) @ crop.T
-
-
-def _distances(
-    a: NDArray[np.float32], b: NDArray[np.float32], squares: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return squared distances (N, M); `squares` are those of the lengths of `b`, (M,)."""
-    found = a @ b.T
-    found *= -2
-    found += (a**2).sum(1)[:, None]
-    found += squares
-    return found
 
 
 def _turned(thumbnail: NDArray[np.float32], turn: int) -> NDArray[np.float32]:

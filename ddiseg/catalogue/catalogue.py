@@ -20,6 +20,7 @@ from ddiseg.catalogue.masks import Masks
 from ddiseg.catalogue.model_versions import ModelVersions
 from ddiseg.catalogue.near_duplicates import NearDuplicates
 from ddiseg.catalogue.open_work import WorkOnServer
+from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.release_rows import ReleaseRows
 from ddiseg.catalogue.runs import Jobs, Rounds
 from ddiseg.catalogue.splits import Splits
@@ -42,6 +43,7 @@ class Catalogue:
         self.subsets = Subsets(database)
         self.release_rows = ReleaseRows(database)
         self.models = ModelVersions(database)
+        self.provenance = Provenance(database)
         self.malignancy = MalignancyEstimates(database)
         self.tasks = Tasks(database)
         self.open_work = WorkOnServer(database)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any, TypeVar, TypeVarTuple
 
+import numpy as np
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Row, Select, create_engine, event, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
@@ -30,6 +33,7 @@ _WRITERS = int.from_bytes(b"ddiseg")
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+Id = TypeVar("Id", int, str)
 
 #: Ids that one query names; databases take some tens of thousands.
 _IDS_IN_A_QUERY = 1000
@@ -133,7 +137,7 @@ class Repository:
             return session.scalars(query).first()
 
     def _all_in(
-        self, query: Select[T], column: InstrumentedAttribute[Any], ids: Iterable[int]
+        self, query: Select[T], column: InstrumentedAttribute[Any], ids: Iterable[Id]
     ) -> list[T]:
         """Return `scalars_in` in a transaction of its own."""
         with self._database.read() as session:
@@ -145,7 +149,7 @@ class Repository:
             return session.execute(query).all()
 
 
-def in_parts(ids: Iterable[int]) -> Iterator[list[int]]:
+def in_parts(ids: Iterable[Id]) -> Iterator[list[Id]]:
     """Yield `ids` once each, ascending, in parts that fit one query."""
     ordered = sorted(set(ids))
     for start in range(0, len(ordered), _IDS_IN_A_QUERY):
@@ -153,11 +157,25 @@ def in_parts(ids: Iterable[int]) -> Iterator[list[int]]:
 
 
 def scalars_in(
-    session: Session, query: Select[T], column: InstrumentedAttribute[Any], ids: Iterable[int]
+    session: Session, query: Select[T], column: InstrumentedAttribute[Any], ids: Iterable[Id]
 ) -> list[T]:
     """Return the first column of all rows whose `column` is one of `ids`, however many there are."""
     parts = (query.where(column.in_(part)) for part in in_parts(ids))
     return [row for part in parts for row in session.scalars(part)]
+
+
+def id_columns(
+    session: Session, query: Select[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the two columns of a query as arrays, (N,) each, with a part of the rows in memory."""
+    first, second = array("q"), array("q")
+    for rows in (
+        session.connection().execute(query.execution_options(yield_per=50_000)).partitions()
+    ):
+        columns = list(zip(*rows, strict=True))
+        first.extend(columns[0])
+        second.extend(columns[1])
+    return np.array(first, np.int64), np.array(second, np.int64)
 
 
 def named(session: Session, table: type[T], name: str, advice: str = "") -> T:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.selectable import Subquery
 
-from ddiseg.catalogue.database import Repository, named
-from ddiseg.catalogue.tables import Dataset, Event, Image
+from ddiseg.catalogue.database import Repository, id_columns, in_parts, named
+from ddiseg.catalogue.groups import groups_of, rebuild_groups, sharing
+from ddiseg.catalogue.linking import IdScope, id_scopes
+from ddiseg.catalogue.tables import Dataset, Event, Image, ImageGroup
 
 
 class GroupingRow(NamedTuple):
@@ -27,14 +29,6 @@ class GroupingRow(NamedTuple):
     lesion: str | None
 
 
-@dataclass(frozen=True)
-class IdScope:
-    """What the ids of a dataset are unique within."""
-
-    patients: str  #: datasets of one scope share their patients; by default the dataset's own name
-    lesions_per_patient: bool = False  #: lesions are numbered anew for each patient
-
-
 class Grouping(Repository):
     """The ids of a catalogue's images and their scopes."""
 
@@ -47,10 +41,63 @@ class Grouping(Repository):
 
     def scopes(self) -> dict[int, IdScope]:
         """Return the scope of each dataset's ids, by dataset id."""
-        return {
-            row.id: IdScope(row.patient_scope or row.name, row.lesions_per_patient)
-            for row in self._all(select(Dataset).order_by(Dataset.id))
-        }
+        with self._database.read() as session:
+            return id_scopes(session)
+
+    def groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the ids of all images, ascending, and the group of each, (N,) each."""
+        columns = ImageGroup.__table__.c
+        query = select(columns.image_id, columns.group_id).order_by(columns.image_id)
+        with self._database.read() as session:
+            return id_columns(session, query)
+
+    def groups_of(self, image_ids: Iterable[int]) -> dict[int, int]:
+        """Return the group of each image, by id."""
+        with self._database.read() as session:
+            return groups_of(session, image_ids)
+
+    def members(self, groups: Iterable[int]) -> dict[int, int]:
+        """Return the images of these groups, by id, with their group."""
+        with self._database.read() as session:
+            query = select(ImageGroup.image_id, ImageGroup.group_id)
+            parts = (query.where(ImageGroup.group_id.in_(part)) for part in in_parts(groups))
+            return {i: group for part in parts for i, group in session.execute(part)}
+
+    def rows_of(self, image_ids: Iterable[int]) -> list[GroupingRow]:
+        """Return the ids of these images: plain rows, in the order of their ids."""
+        columns = Image.__table__.c
+        query = select(*(columns[field] for field in GroupingRow._fields)).order_by(columns.id)
+        with self._database.read() as session:
+            parts = (query.where(columns.id.in_(part)) for part in in_parts(image_ids))
+            rows = (row for part in parts for row in session.connection().execute(part))
+            return list(map(GroupingRow._make, rows))
+
+    def sharing(self, image_ids: Collection[int], others: Collection[int]) -> set[int]:
+        """Return those of `image_ids` whose group has an image in `others`."""
+        if not image_ids or not others:
+            return set()
+        with self._database.read() as session:
+            groups = groups_of(session, {*image_ids, *others})
+        wanted = {groups[image_id] for image_id in others}
+        return {image_id for image_id in image_ids if groups[image_id] in wanted}
+
+    def leaking(self, images: Subquery, others: Subquery) -> tuple[set[int], int]:
+        """Return the ids of those images whose group has one of `others`, and the number of images.
+
+        Args:
+            images, others: queries for image ids, in a column `image_id`.
+        """
+        with self._database.read() as session:
+            leaked = set(session.scalars(select(sharing(images, others).c.image_id)))
+            if not leaked:
+                return leaked, 0
+            count = select(func.count(images.c.image_id.distinct()))
+            return leaked, session.scalar(count) or 0
+
+    def rebuild(self) -> None:
+        """Compute the groups of all images anew, from their ids and near-duplicates."""
+        with self._database.write() as session:
+            rebuild_groups(session)
 
     def share_patients(self, name: str, other: str, actor: str) -> bool:
         """Let two datasets share their patients; with itself, a dataset has its own again.
@@ -75,22 +122,10 @@ class Grouping(Repository):
                     each.patient_scope = wanted.patient_scope or wanted.name
             if not changed:
                 return False
+            rebuild_groups(session)
             detail = {"dataset": name, "same_patients_as": other}
             session.add(Event(kind="dataset", actor=actor, detail=detail))
             return True
-
-
-def connect(count: int, links: Sequence[tuple[int, int]]) -> NDArray[np.intp]:
-    """Return the number of each image's group, (count,), by the links between positions."""
-    from scipy.sparse import coo_array  # not at the start of every command
-    from scipy.sparse.csgraph import connected_components
-
-    if not count:
-        return np.empty(0, np.intp)
-    rows, columns = np.array(links, np.intp).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(rows), np.bool_), (rows, columns)), shape=(count, count))
-    numbers: NDArray[np.intp] = connected_components(graph, directed=False)[1]
-    return numbers
 
 
 def _sharing(session: Session, dataset: Dataset) -> list[Dataset]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from sqlalchemy import func, insert, or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from ddiseg.catalogue.annotations import resubmit
-from ddiseg.catalogue.database import Repository, named, scalars_in
+from ddiseg.catalogue.database import Repository, in_parts, named, scalars_in
 from ddiseg.catalogue.events import close_skips, step
+from ddiseg.catalogue.groups import add_to_groups, rebuild_groups, regroup
 from ddiseg.catalogue.lifecycle import Action, State
+from ddiseg.catalogue.signatures import store_thumbnails
 from ddiseg.catalogue.subsets import named_subset
 from ddiseg.catalogue.tables import (
     Dataset,
@@ -23,7 +25,6 @@ from ddiseg.catalogue.tables import (
     Source,
     Subset,
     SubsetMember,
-    Thumbnail,
 )
 from ddiseg.errors import InputError, NotFoundError
 from ddiseg.outcomes import FileOutcome, Note, Outcome, counted
@@ -142,17 +143,21 @@ class Images(Repository):
                 setattr(row, key, new)
                 detail = {"dataset": name, key: [old, new]}
                 session.add(Event(kind="dataset", actor=actor, detail=detail))
+            if "lesions_per_patient" in changed:
+                rebuild_groups(session)
             return list(changed)
 
-    def known_sources(self, dataset_id: int) -> dict[str, KnownSource]:
-        """Return the files of a dataset that were imported before, by path."""
+    def known_sources(self, dataset_id: int, paths: Iterable[str]) -> dict[str, KnownSource]:
+        """Return the files of a dataset that were imported before, by path, of these paths."""
+        other = aliased(Source)
+        first = select(func.min(other.id)).where(other.image_id == Source.image_id)
+        query = (
+            select(Source, Image.content_hash, Image.in_place, first.scalar_subquery())
+            .join(Image, Image.id == Source.image_id)
+            .where(Source.dataset_id == dataset_id)
+        )
         with self._database.read() as session:
-            first = set(session.scalars(select(func.min(Source.id)).group_by(Source.image_id)))
-            rows = session.execute(
-                select(Source, Image.content_hash, Image.in_place)
-                .join(Image, Image.id == Source.image_id)
-                .where(Source.dataset_id == dataset_id)
-            )
+            parts = (query.where(Source.path.in_(part)) for part in in_parts(paths))
             return {
                 s.path: KnownSource(
                     s.image_id,
@@ -161,10 +166,11 @@ class Images(Repository):
                     s.modified_ns,
                     content,
                     in_place,
-                    s.id in first,
+                    s.id == of_image,
                     s.orientation,
                 )
-                for s, content, in_place in rows
+                for part in parts
+                for s, content, in_place, of_image in session.execute(part)
             }
 
     def add(self, dataset_id: int, batch: Sequence[NewImage], actor: str) -> list[FileOutcome]:
@@ -185,10 +191,13 @@ class Images(Repository):
         """Update the metadata of images, with an event each; returns the changes."""
         with self._database.write() as session:
             rows = {i.id: i for i in session.scalars(select(Image).where(Image.id.in_(image_ids)))}
-            return [
+            changes = [
                 _correct(session, rows[image_id], new, actor)
                 for image_id, new in zip(image_ids, details, strict=True)
             ]
+            linked = zip(image_ids, changes, strict=True)
+            regroup(session, {i for i, each in linked if each.keys() & {"patient", "lesion"}})
+            return changes
 
     def differing(self, image_ids: Sequence[int], details: Sequence[Details]) -> list[Differences]:
         """Return what `update_details` would change."""
@@ -262,6 +271,10 @@ class Images(Repository):
                 members = select(func.count()).select_from(SubsetMember)
                 query = members.where(SubsetMember.subset_id == named_subset(session, subset).id)
             return session.scalars(query).one()
+
+    def ids_of(self, content_hashes: Iterable[str]) -> set[int]:
+        """Return the ids of the images with these pixels."""
+        return set(self._all_in(select(Image.id), Image.content_hash, content_hashes))
 
     def by_stem(self, dataset: str | None = None) -> dict[str, set[int]]:
         """Return image ids by file name without ending, over all sources.
@@ -414,17 +427,15 @@ def _add_all(
             first.add(new.path)
     session.add_all(images.values())
     session.flush()  # gives the new images their ids
-    thumbnails = [
+    store_thumbnails(
+        session,
         {
-            "image_id": images[new.content_hash].id,
-            "signature": new.thumbnail[0],
-            "pixels": new.thumbnail[1],
-        }
-        for new in batch
-        if new.path in first and new.thumbnail is not None
-    ]
-    if thumbnails:
-        session.execute(insert(Thumbnail), thumbnails)
+            images[new.content_hash].id: new.thumbnail
+            for new in batch
+            if new.path in first and new.thumbnail is not None
+        },
+    )
+    add_to_groups(session, [images[new.content_hash] for new in batch if new.path in first])
     return [
         _see_again(session, sources[new.path], new)
         if new.path in sources

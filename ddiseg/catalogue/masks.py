@@ -212,6 +212,11 @@ class Masks(Repository):
         """Return the number of accepted masks."""
         return self._first(select(func.count(Acceptance.image_id))) or 0
 
+    def predictions_by(self, model_version_id: int, image_ids: Collection[int]) -> dict[int, Mask]:
+        """Return the predictions of images by a model version, by image id."""
+        query = select(Mask).where(Mask.model_version_id == model_version_id)
+        return {mask.image_id: mask for mask in self._all_in(query, Mask.image_id, image_ids)}
+
     def newest_predictions(self, image_ids: Sequence[int] | None = None) -> dict[int, Mask]:
         """Return the prediction to show of each image, by image id; of all images unless given.
 

@@ -10,6 +10,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Repository
+from ddiseg.catalogue.provenance import store_training
 from ddiseg.catalogue.tables import Event, ImageSplit, ModelKind, ModelVersion, Promotion
 from ddiseg.errors import NotFoundError, WorkspaceError
 
@@ -100,6 +101,7 @@ class ModelVersions(Repository):
             row = ModelVersion(**{**new.__dict__, "kind": new.kind.value}, name=name)
             session.add(row)
             session.flush()
+            store_training(session, row)
             session.add(Event(kind="refresh", actor=actor, detail={"model": name, **learned}))
             if promote:
                 _promote(session, row, actor, why, forced=False)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import exists, func, insert, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.selectable import Subquery
 
-from ddiseg.catalogue.database import Repository
-from ddiseg.catalogue.tables import Event, ImageSplit, ModelVersion, Split
+from ddiseg.catalogue.database import Repository, scalars_in
+from ddiseg.catalogue.tables import Acceptance, Event, ImageSplit, ModelVersion, Split
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,26 @@ class Splits(Repository):
         rows = self._rows(select(ImageSplit.image_id, ImageSplit.split))
         return {image_id: Split(split) for image_id, split in rows}
 
+    def of(self, image_ids: Iterable[int]) -> dict[int, Split]:
+        """Return the split of each of these images that has one, by image id."""
+        rows = self._all_in(select(ImageSplit), ImageSplit.image_id, image_ids)
+        return {row.image_id: Split(row.split) for row in rows}
+
+    def of_accepted(self) -> dict[int, Split]:
+        """Return the split of each image with an accepted mask that has one, by image id, ascending."""
+        query = select(ImageSplit.image_id, ImageSplit.split).join(
+            Acceptance, Acceptance.image_id == ImageSplit.image_id
+        )
+        rows = self._rows(query.order_by(ImageSplit.image_id))
+        return {image_id: Split(split) for image_id, split in rows}
+
+    def missing(self) -> tuple[list[int], Known]:
+        """Return the ids of images with an accepted mask and no split, and how much is known."""
+        decided = select(ImageSplit.image_id).where(ImageSplit.image_id == Acceptance.image_id)
+        query = select(Acceptance.image_id).where(~exists(decided)).order_by(Acceptance.image_id)
+        with self._database.read() as session:
+            return list(session.scalars(query)), _known(session)
+
     def holdout_at(self, time: str) -> set[int]:
         """Return the ids of the images that were in the hold-out set at a time, UTC."""
         in_holdout = ImageSplit.split == Split.HOLDOUT.value
@@ -41,9 +62,9 @@ class Splits(Repository):
             False, and nothing is stored, where there is more to decide by now than was `known`.
         """
         with self._database.write() as session:
-            decided = set(session.scalars(select(ImageSplit.image_id)))
-            if known is not None and known != Known(len(decided), _versions(session)):
+            if known is not None and known != _known(session):
                 return False
+            decided = set(scalars_in(session, _DECIDED, ImageSplit.image_id, splits))
             new = [
                 {"image_id": image_id, "split": split.value}
                 for image_id, split in splits.items()
@@ -59,9 +80,8 @@ class Splits(Repository):
         Images that are not in the hold-out set by now stay where they are.
         """
         with self._database.write() as session:
-            in_holdout = ImageSplit.split == Split.HOLDOUT.value
-            found = set(session.scalars(select(ImageSplit.image_id).where(in_holdout)))
-            moved = found & set(image_ids)
+            in_holdout = _DECIDED.where(ImageSplit.split == Split.HOLDOUT.value)
+            moved = set(scalars_in(session, in_holdout, ImageSplit.image_id, image_ids))
             for image_id in sorted(moved):
                 session.execute(
                     update(ImageSplit)
@@ -73,5 +93,15 @@ class Splits(Repository):
         return moved
 
 
-def _versions(session: Session) -> int:
-    return session.scalar(select(func.count()).select_from(ModelVersion)) or 0
+def images_in(split: Split) -> Subquery:
+    """Return the query for the images of a split."""
+    return select(ImageSplit.image_id).where(ImageSplit.split == split.value).subquery()
+
+
+_DECIDED = select(ImageSplit.image_id)
+
+
+def _known(session: Session) -> Known:
+    images = session.scalar(select(func.count()).select_from(ImageSplit)) or 0
+    versions = session.scalar(select(func.count()).select_from(ModelVersion)) or 0
+    return Known(images, versions)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.selectable import Subquery
 
 from ddiseg.catalogue.database import Repository, named
 from ddiseg.catalogue.tables import Event, Image, Subset, SubsetMember
@@ -59,6 +60,10 @@ class Subsets(Repository):
         with self._database.read() as session:
             return named_subset(session, name)
 
+    def all(self) -> Sequence[Subset]:
+        """Return the subsets, in the order of their names."""
+        return self._all(select(Subset).order_by(Subset.name))
+
     def names(self) -> list[str]:
         return list(self._all(select(Subset.name).order_by(Subset.name)))
 
@@ -104,6 +109,12 @@ class Subsets(Repository):
 def named_subset(session: Session, name: str) -> Subset:
     """Return the subset called `name`; raises NotFoundError, which lists the subsets."""
     return named(session, Subset, name, "; draw it with 'ddiseg subset draw'")
+
+
+def members_of(subset: Subset) -> Subquery:
+    """Return the query for the images of a subset."""
+    query = select(SubsetMember.image_id).where(SubsetMember.subset_id == subset.id)
+    return query.subquery()
 
 
 def _members(session: Session, subset: Subset) -> set[int]:

@@ -108,6 +108,39 @@ class Image(Timestamped, Base):
     state: Mapped[str] = mapped_column(String(20), default=State.NEW.value, index=True)
 
 
+class GroupLink(Base):
+    """A patient or lesion of an image, as a number: images with the same one are of one group."""
+
+    __tablename__ = "group_links"
+
+    key: Mapped[int] = mapped_column(BigInteger, primary_key=True)  #: see `grouping.link_keys`
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True, index=True)
+
+
+class ImageGroup(Base):
+    """The group that an image stays together with; see `ddiseg.catalogue.groups`."""
+
+    __tablename__ = "image_groups"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    group_id: Mapped[int] = mapped_column(
+        index=True
+    )  #: the oldest image of the group, often itself
+
+
+class SignatureBlock(Base):
+    """The signatures of up to 1,024 images with neighbouring ids, to be searched fast.
+
+    They are those of the thumbnails, whose rows are too wide to be read for each import.
+    """
+
+    __tablename__ = "signature_blocks"
+
+    id: Mapped[int] = mapped_column(primary_key=True)  #: image ids from `id` * 1,024 on
+    places: Mapped[bytes] = mapped_column(LargeBinary)  #: (n,) uint16, image id modulo 1,024
+    signatures: Mapped[bytes] = mapped_column(LargeBinary)  #: (n, 72) uint8
+
+
 class Thumbnail(Base):
     """What an image looks like, small; see `ddiseg.near_duplicates`."""
 
@@ -192,6 +225,25 @@ class ModelVersion(Timestamped, Base):
     def decision(self) -> GateDecision | None:
         """The gate's decision; None where there was none."""
         return None if self.gate is None else GateDecision.from_json(self.gate)
+
+
+class TrainingMask(Base):
+    """The pixels of a mask that a version learned from: `ModelVersion.training_masks`, to be joined."""
+
+    __tablename__ = "training_masks"
+
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), primary_key=True)
+    content_hash: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+
+
+class TrainingImage(Base):
+    """An image that a classifier learned from, or of the validation split of a version of any kind."""
+
+    __tablename__ = "training_images"
+
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), primary_key=True)
+    content_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    validation: Mapped[bool]
 
 
 class Promotion(Timestamped, Base):

@@ -12,7 +12,7 @@ from ddiseg.cli.common import Command, Group, Settings, common_options, pass_set
 from ddiseg.outcomes import counted
 
 if TYPE_CHECKING:
-    from ddiseg.catalogue.grouping import IdScope
+    from ddiseg.catalogue.linking import IdScope
     from ddiseg.catalogue.tables import Dataset
 
 

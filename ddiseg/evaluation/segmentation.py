@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,6 @@ from annotation_protocol.estimates import METHOD, estimate_classes, estimate_cla
 from ddiseg import masks
 from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.lifecycle import SETTLED
-from ddiseg.catalogue.provenance import Provenance, unleaked_predictions
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import InputError
 from ddiseg.evaluation.partial_masks import PartialMasks
@@ -111,46 +110,50 @@ def evaluate(
         truths = _from_accepted(workspace)
         source = "accepted masks"
     wanted = None if subset is None else workspace.catalogue.subsets.members(subset)
-    provenance = Provenance(workspace.catalogue.masks.all())
+    provenance = workspace.catalogue.provenance
     groups = Groups.read(workspace.catalogue)
-    choices = unleaked_predictions(workspace.catalogue, groups.relatives, provenance)
-    versions = workspace.catalogue.models.all()
-    learned = provenance.images_learned(d for version in versions for d in version.training_masks)
+    choices = provenance.unleaked_predictions()
+    learned = provenance.images_learned()
+    version_names = {version.id: version.name for version in workspace.catalogue.models.all()}
     names = load_protocol().class_names
     confusions, images, valid = [], [], []
     compared: list[Compared] = []
     models: Counter[str] = Counter()
     trained_on, same_group, outside = 0, 0, 0
     unpredicted: list[Image] = []
-    drawn_over = 0
+    accepted: dict[int, list[int]] = defaultdict(list)  # mask ids, by the version compared with
     partial_masks = PartialMasks()
     for done, item in enumerate(truths, 1):
         progress(done, done)
         if wanted is not None and item.image.id not in wanted:
             outside += 1
             continue
-        prediction, model, leaked = choices.get(item.image.id, (None, "", False))
-        if prediction is None:
+        choice = choices.get(item.image.id)
+        if choice is None:
+            leaked = item.image.id in choices
             trained_on += leaked and item.image.id in learned
             same_group += leaked and item.image.id not in learned
             unpredicted += [] if leaked else [item.image]
             continue
+        prediction = workspace.catalogue.masks.get([choice.mask_id])[choice.mask_id]
         predicted = workspace.mask_over(item.image, prediction)
         confusions.append(metrics.confusion(item.mask, predicted, len(names)))
         partial_masks.count(item.mask)
         defined = partial_masks.defines_overlaps(item.image.id, item.mask)
         valid.append([defined and index in item.classes for index in range(len(names))])
         images.append(item.image)
-        models[model] += 1
-        version = prediction.model_version_id
-        if item.accepted is not None and version is not None:
-            drawn_over += provenance.prediction_under(item.accepted, version) is not None
+        models[version_names[choice.model_version_id]] += 1
+        if item.accepted is not None:
+            accepted[choice.model_version_id].append(item.accepted.id)
         truth_hash, iou = workspace.store_mask(item.mask), _lesion_iou(confusions[-1], valid[-1])
         compared.append(Compared(item.image.id, prediction.id, truth_hash, iou))
     refused += refusals_of(faults)
     if not images:
         left_out = trained_on + same_group
         raise InputError(_nothing_to_evaluate(source, refused, left_out, unpredicted, outside))
+    drawn_over = sum(
+        len(provenance.predictions_under(masks, version)) for version, masks in accepted.items()
+    )
     keys = groups.keys(images)
     arrays = np.stack(confusions), keys, np.array(valid)
     shown = {name for index, name in enumerate(names) if arrays[2][:, index].any()}

@@ -266,8 +266,10 @@ def _finder(
     """Return what finds the catalogued image of a mask by its name in the COCO file."""
     images = workspace.catalogue.images
     dataset = images.find_dataset(done.dataset)
-    known = images.known_sources(dataset.id) if dataset else {}
-    by_id = {image.id: image for image in images.select()}
+    paths = [file.path for file in files.values()]
+    known = images.known_sources(dataset.id, paths) if dataset else {}
+    ids = [source.image_id for source in known.values()]
+    by_id = {image.id: image for image in images.select(ids=ids)}
     # A file may be refused because its name belonged to another photograph: leave that one out.
     refused = {o.name for o in done.outcomes if o.outcome is Outcome.REFUSED}
 

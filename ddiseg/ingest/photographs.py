@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from ddiseg.ingest.folder import FileStatus, FoundFile, Listing, other_kinds, re
 from ddiseg.ingest.id_notes import id_notes
 from ddiseg.ingest.matching import Matched, match_rows, refuse_other_photographs
 from ddiseg.ingest.metadata import Columns, read_metadata
-from ddiseg.ingest.near_duplicates import link_near_duplicates
+from ddiseg.ingest.near_duplicates import NearDuplicateSearch
 from ddiseg.ingest.own_release import is_release
 from ddiseg.ingest.source import AT_A_TIME, Source
 from ddiseg.outcomes import (
@@ -185,6 +185,7 @@ def import_files(
     leaks = find_leaks(workspace.catalogue)
     job = _PhotographImporter(workspace, open_dataset, dataset_id, labels, in_place, actor)
     outcomes = job.run(files, progress)
+    job.search.link_all()
     changed = any(o.outcome in (Outcome.ADDED, Outcome.REPAIRED) for o in outcomes)
     taken = [o.name for o in outcomes if o.outcome is not Outcome.REFUSED]
     without_row = [name for name in taken if name not in matched.details]
@@ -195,7 +196,7 @@ def import_files(
         rows_without_file=matched.rows_without_file,
         files_without_row=without_row,
         tones_unknown=sum(stored[name].tone == "unknown" for name in without_row),
-        near_duplicates=_near_duplicates(workspace, job.added),
+        near_duplicates=_near_duplicates(workspace, job.added, stored.values()),
         notes=[
             *_dataset_changes(known, facts),
             *matched.notes,
@@ -283,24 +284,26 @@ class _PhotographImporter:
     in_place: bool
     actor: str
     added: set[str] = field(default_factory=set)  #: content hashes
+    known: Mapping[str, KnownSource] = field(default_factory=dict)  #: by path, before the import
 
     def __post_init__(self) -> None:
-        self.known = self.sources()
+        self.search = NearDuplicateSearch(self.workspace)
 
-    def sources(self) -> Mapping[str, KnownSource]:
+    def sources(self, paths: Iterable[str]) -> Mapping[str, KnownSource]:
         if self.dataset_id is None:
             return {}
-        return self.workspace.catalogue.images.known_sources(self.dataset_id)
+        return self.workspace.catalogue.images.known_sources(self.dataset_id, paths)
 
     def stored(self, paths: Sequence[str]) -> dict[str, Image]:
         """Return the catalogued image of each imported file."""
-        sources = self.sources()
+        sources = self.sources(paths)
         ids = sorted({sources[path].image_id for path in paths})
         found = {image.id: image for image in self.workspace.catalogue.images.select(ids=ids)}
         return {path: found[sources[path].image_id] for path in paths}
 
     def run(self, files: Sequence[FoundFile], progress: Progress) -> list[FileOutcome]:
         outcomes: list[FileOutcome] = []
+        self.known = self.sources(file.path for file in files)
         progress(0, len(files))
         if len(files) - len(self.known) > MANY:
             self.workspace.store.list_once(Kind.IMAGE)
@@ -394,11 +397,14 @@ class _PhotographImporter:
         if new := [t.image for t in batch if t.image]:
             if self.dataset_id is None:
                 self.dataset_id = self.open_dataset().id
+            if not self.added:  # what an earlier import left comes first, so that little waits
+                self.search.link_all()
             copied = [
                 i for i in new if i.in_place is None and self.keeps_name(i.path, i.content_hash)
             ]
             self.workspace.store.flush_names(Kind.IMAGE, [image.content_hash for image in copied])
             catalogued = self.workspace.catalogue.images.add(self.dataset_id, new, self.actor)
+            self.search.link([image.content_hash for image in new])
         by_path = {outcome.name: outcome for outcome in catalogued}
         outcomes = [self.outcome(taken, by_path.get(taken.file.path)) for taken in batch]
         return self.correct(outcomes)
@@ -474,13 +480,13 @@ def _untouched(file: FoundFile, known: KnownSource) -> bool:
     return same and known.orientation is not None  # else it is read once more, for that
 
 
-def _near_duplicates(workspace: Workspace, added: set[str]) -> list[SimilarPair]:
-    """Return the pairs of the whole catalogue, those with a photograph just added first."""
-    link_near_duplicates(workspace)
-    pairs = workspace.catalogue.near_duplicates.pairs()
-    paired = sorted({i for pair in pairs for i in (pair.first_id, pair.second_id)})
-    rows = workspace.catalogue.images.select(ids=paired)
-    new = {row.id for row in rows if row.content_hash in added}
+def _near_duplicates(
+    workspace: Workspace, added: set[str], imported: Iterable[Image]
+) -> list[SimilarPair]:
+    """Return the pairs with an imported photograph, those with one just added first."""
+    names = {image.id: image.content_hash for image in imported}
+    new = {image_id for image_id, digest in names.items() if digest in added}
+    pairs = workspace.catalogue.near_duplicates.pairs(names)
     found = [
         SimilarPair(
             pair.names,

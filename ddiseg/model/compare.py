@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol, metrics
-from ddiseg.catalogue.provenance import Provenance
+from ddiseg.catalogue.provenance import PredictionUnder
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
 from ddiseg.evaluation import gate
 from ddiseg.evaluation.partial_masks import PartialMasks
@@ -94,10 +94,10 @@ def compare_on_holdout(
         learned: ids of the images that the new probes learned from.
         unusable: the reason why the current model can't predict, see `load_current_model`.
     """
-    provenance = Provenance(workspace.catalogue.masks.all())
+    provenance = workspace.catalogue.provenance
     known = set(learned)
     if current is not None:
-        known |= provenance.images_learned(current.version.training_masks)
+        known |= provenance.images_learned([current.version.id])
     ids = {image.id for image, _ in holdout}
     leaked = groups.sharing(ids, known - ids)
     compared = [(image, mask) for image, mask in holdout if image.id not in leaked]
@@ -116,6 +116,9 @@ def compare_on_holdout(
             trained_in = current.probes.record.precision
             say_precision(current.version.name, trained_in, current.net)
         former[:] = confusions(workspace, current.probes, current.net, measurable, cache, second)
+    under: dict[int, PredictionUnder] = {}
+    if current is not None:
+        under = provenance.predictions_under([m.id for _, m in measurable], current.version.id)
     images = [
         gate.HoldoutImage(
             group=group,
@@ -123,7 +126,7 @@ def compare_on_holdout(
             valid=mask.classes,
             candidate=of_candidate,
             current=of_current,
-            drawn_over=_prediction_under(provenance, mask, current.version if current else None),
+            drawn_over=_drawn_over(mask, under.get(mask.id)),
             content_hash=image.content_hash,
         )
         for (image, mask), group, of_candidate, of_current in zip(
@@ -135,10 +138,7 @@ def compare_on_holdout(
     return gate.decide(images, name, max_drop, leaked=len(leaked), notes=notes, unusable=unusable)
 
 
-def _prediction_under(
-    provenance: Provenance, mask: Mask, version: ModelVersion | None
-) -> gate.CurrentPrediction:
-    prediction = provenance.prediction_under(mask, version.id) if version is not None else None
+def _drawn_over(mask: Mask, prediction: PredictionUnder | None) -> gate.CurrentPrediction:
     if prediction is None:
         return gate.CurrentPrediction.NONE
     same = prediction.content_hash == mask.content_hash

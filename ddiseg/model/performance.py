@@ -19,7 +19,6 @@ from annotation_protocol.estimates import (
 )
 from annotation_protocol.intervals import MIN_GROUPS
 from ddiseg.catalogue import ModelKind
-from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
 from ddiseg.sampling.groups import Groups
 from ddiseg.sampling.leaks import leaked_since
@@ -205,13 +204,13 @@ def tones_text(by_tone: Mapping[str, int]) -> str:
 
 def _random(workspace: Workspace, version: ModelVersion) -> PerformanceTable | None:
     """Return lesion IoU on images that were sampled at random and not learned from."""
-    masks = workspace.catalogue.masks.all()
-    provenance = Provenance(masks)
-    predicted = {mask.image_id: mask for mask in masks if mask.model_version_id == version.id}
-    accepted = workspace.catalogue.masks.accepted()
-    wanted = workspace.catalogue.batches.random_images() & accepted.keys() & predicted.keys()
+    provenance, masks = workspace.catalogue.provenance, workspace.catalogue.masks
+    sampled = workspace.catalogue.batches.random_images()
+    predicted = masks.predictions_by(version.id, sampled)
+    accepted = masks.accepted()
+    wanted = accepted.keys() & predicted.keys()
     groups = Groups.read(workspace.catalogue)
-    wanted -= (learned := provenance.images_learned(version.training_masks))
+    wanted -= (learned := provenance.images_learned([version.id]))
     wanted -= (leaked := groups.sharing(wanted, learned))
     if not wanted:
         return None
@@ -224,7 +223,7 @@ def _random(workspace: Workspace, version: ModelVersion) -> PerformanceTable | N
     tones = [image.tone for image in images]
     overall = estimate_classes(confusions, keys, valid, names)
     by_tone = estimate_classes_by_stratum(confusions, keys, valid, tones, names)
-    own = sum(provenance.prediction_under(truth, version.id) is not None for _, truth, _ in pairs)
+    own = len(provenance.predictions_under([truth.id for _, truth, _ in pairs], version.id))
     return PerformanceTable(
         title="Accepted images that were sampled at random",
         about=f"{sample_size(len(images), len(set(keys)))}, sampled at random, not because a model "

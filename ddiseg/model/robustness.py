@@ -29,7 +29,6 @@ from annotation_protocol.estimates import (
 )
 from annotation_protocol.intervals import Scale
 from ddiseg.catalogue import State
-from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.images import Photograph
@@ -95,8 +94,7 @@ def sensitivity(
     version = workspace.catalogue.models.current()
     wanted = list(states) or [state for state in State if state is not State.SKIPPED]
     candidates = workspace.catalogue.images.select(subset=subset, states=wanted)
-    provenance = Provenance(workspace.catalogue.masks.all())
-    learned = provenance.images_learned(version.training_masks)
+    learned = workspace.catalogue.provenance.images_learned([version.id])
     groups = Groups.read(workspace.catalogue)
     related = groups.relatives(learned)
     chosen = _sample([i for i in candidates if i.id not in related], per_tone, seed)

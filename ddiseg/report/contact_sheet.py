@@ -21,12 +21,10 @@ from PIL import Image as Picture
 from annotation_protocol import load_protocol, metrics
 from ddiseg import masks
 from ddiseg.catalogue.lifecycle import State
-from ddiseg.catalogue.provenance import unleaked_predictions
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import DdisegError
 from ddiseg.masks import panels
 from ddiseg.report.outlines import UNITS, outlines
-from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.stored_files import read_mask
 from ddiseg.workspace.workspace import Workspace
 
@@ -78,7 +76,10 @@ class Pairs:
         catalogue = workspace.catalogue
         self.accepted = catalogue.masks.accepted()
         self.predictions = catalogue.masks.newest_predictions()
-        self._unleaked = unleaked_predictions(catalogue, Groups.read(catalogue).relatives)
+        self._unleaked = catalogue.provenance.unleaked_predictions(self.accepted)
+        self._unleaked_predictions = catalogue.masks.get(
+            [choice.mask_id for choice in self._unleaked.values() if choice is not None]
+        )
         self._evaluated = catalogue.evaluations.last_compared()
         self._evaluated_predictions = catalogue.masks.get(
             [e.mask_id for e in self._evaluated.values()]
@@ -108,7 +109,9 @@ class Pairs:
             iou = evaluated.lesion_iou
             return Pair(image, prediction, reference, compared=True, lesion_iou=iou)
         if accepted is not None:
-            unleaked, _, trained_on = self._unleaked.get(image.id, (None, "", False))
+            choice = self._unleaked.get(image.id)
+            unleaked = None if choice is None else self._unleaked_predictions[choice.mask_id]
+            trained_on = choice is None and image.id in self._unleaked
             return Pair(image, unleaked, Reference(ACCEPTED, accepted.content_hash), trained_on)
         return Pair(image, self.predictions.get(image.id), None)
 

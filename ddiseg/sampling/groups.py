@@ -8,16 +8,16 @@ an image is a test of a model only where the model learned from no image of its 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddiseg.catalogue import Catalogue
-from ddiseg.catalogue.grouping import IdScope, connect
 from ddiseg.catalogue.identifiers import normalise_id
-from ddiseg.images import near_duplicates
+from ddiseg.catalogue.linking import IdScope, LinkedImages, connect, look_alike
 
 
 class Hashed(Protocol):
@@ -29,15 +29,11 @@ class Hashed(Protocol):
     def content_hash(self) -> str: ...
 
 
-class Groupable(Protocol):
+class Groupable(Hashed, Protocol):
     """What decides to which group an image belongs: a row of the catalogue, or a part of it."""
 
     @property
-    def id(self) -> int: ...
-    @property
     def dataset_id(self) -> int: ...
-    @property
-    def content_hash(self) -> str: ...
     @property
     def perceptual_hash(self) -> str: ...
     @property
@@ -49,32 +45,51 @@ class Groupable(Protocol):
 
 
 class Groups:
-    """The groups of images, by image id. An image that is in none of the rows is a group of its own."""
+    """The groups of images, by image id. An image that is in none of the rows is a group of its own.
+
+    About 16 bytes an image are in memory.
+    """
 
     def __init__(
         self, images: Sequence[Groupable], scopes: Mapping[int, IdScope] | None = None
     ) -> None:
-        """Group `images`; use `read` unless they are all images of the catalogue already.
+        """Group `images` in memory; `read` gives the groups that the catalogue keeps.
 
         Args:
             images: all images of a catalogue, since two may be linked by a third.
             scopes: what ids are unique within, by dataset id; a dataset without one has its own.
         """
-        self._images = images
-        self._scopes = scopes or {}
-        self._near = _near(images)
-        links = [*self._near, *_links(images, self._scopes)]
-        self.numbers = connect(len(images), links)  #: (N,), number of each image's group
-        self._number = self._by_id(self.numbers)
+        linked = LinkedImages(scopes)
+        for image in sorted(images, key=lambda image: image.id):
+            linked.add(
+                image.id,
+                image.dataset_id,
+                image.perceptual_hash,
+                image.near_group,
+                image.patient,
+                image.lesion,
+            )
+        pairs = np.array(list(linked.groups()), np.int64).reshape(-1, 2)
+        self._keep(pairs[:, 0], pairs[:, 1])
 
     @classmethod
     def read(cls, catalogue: Catalogue) -> Groups:
         """Return the groups of all images of a catalogue."""
-        return cls(catalogue.grouping.rows(), catalogue.grouping.scopes())
+        groups = cls.__new__(cls)
+        groups._keep(*catalogue.grouping.groups())
+        return groups
+
+    def _keep(self, ids: NDArray[np.int64], groups: NDArray[np.int64]) -> None:
+        self._ids, self._groups = ids, groups  # (N,), ids ascending
+        by_id = np.full(int(ids[-1]) + 1 if len(ids) else 0, -1, np.int64)
+        by_id[ids] = groups
+        self._by_id = array("q", by_id.tobytes())  # read one by one far faster than NumPy's
 
     def number(self, image_id: int) -> int:
         """Return the number of an image's group; an image that is not known has one of its own."""
-        return self._number.get(image_id, -1 - image_id)
+        known = 0 <= image_id < len(self._by_id)
+        number = self._by_id[image_id] if known else -1
+        return number if number >= 0 else -1 - image_id
 
     def keys(self, images: Sequence[Hashed]) -> list[str]:
         """Return a key of each image's group, one an image.
@@ -95,42 +110,45 @@ class Groups:
 
     def relatives(self, image_ids: Collection[int]) -> set[int]:
         """Return the ids of all images in the groups of these images, themselves included."""
-        groups = {self.number(image_id) for image_id in image_ids}
-        return {i for i, number in self._number.items() if number in groups} | {*image_ids}
+        groups = np.array([self.number(image_id) for image_id in image_ids], np.int64)
+        return set(self._ids[np.isin(self._groups, groups)].tolist()) | {*image_ids}
 
     def sharing(self, image_ids: Iterable[int], others: Iterable[int]) -> set[int]:
         """Return those of `image_ids` whose group has an image in `others`."""
         groups = {self.number(image_id) for image_id in others}
         return {image_id for image_id in image_ids if self.number(image_id) in groups}
 
-    def near_duplicates(self) -> dict[int, int]:
-        """Return the number of each image's group of near-duplicates alone, by image id."""
-        return self._by_id(connect(len(self._images), self._near))
 
-    def identities(self) -> dict[int, str]:
-        """Return by image id what names its group, however many images come or are accepted later.
+def identities(
+    images: Sequence[Groupable], groups: Mapping[int, int], scopes: Mapping[int, IdScope]
+) -> dict[int, str]:
+    """Return by image id what names its group, however many images come or are accepted later.
 
-        The smallest patient of the group, with its scope; else the smallest lesion, else content hash.
-        """
-        names: dict[int, tuple[int, str]] = {}
-        for image, number in zip(self._images, self.numbers.tolist(), strict=True):
-            name = _name(image, self._scopes)
-            names[number] = min(name, names.get(number, name))
-        return {image_id: names[number][1] for image_id, number in self._number.items()}
+    The smallest patient of the group, with its scope; else the smallest lesion, else content hash.
 
-    def _by_id(self, numbers: NDArray[np.intp]) -> dict[int, int]:
-        return dict(zip((image.id for image in self._images), numbers.tolist(), strict=True))
+    Args:
+        images: all images of these groups.
+        groups: number of the group, by image id.
+    """
+    names: dict[int, tuple[int, str]] = {}
+    for image in images:
+        name, number = _name(image, scopes), groups[image.id]
+        names[number] = min(name, names.get(number, name))
+    return {image.id: names[groups[image.id]][1] for image in images}
 
 
-def _links(images: Sequence[Groupable], scopes: Mapping[int, IdScope]) -> list[tuple[int, int]]:
-    """Return pairs of positions of images that are linked; each is linked to the first of its id."""
-    first: dict[Hashable, int] = {}
-    links: list[tuple[int, int]] = []
-    for position, image in enumerate(images):
-        for key in _ids(image, scopes):
-            if (other := first.setdefault(key, position)) != position:
-                links.append((other, position))
-    return links
+def near_duplicates(images: Sequence[Groupable]) -> dict[int, int]:
+    """Return the number of each image's group of near-duplicates alone, by image id.
+
+    Images that were not compared yet count as near-duplicates where they look alike.
+    """
+    pending = [(i, each) for i, each in enumerate(images) if each.near_group is None]
+    pairs = look_alike([(i, each.perceptual_hash, each.patient) for i, each in pending])
+    numbers = connect(len(images), pairs).tolist()
+    return {
+        image.id: -1 - number if image.near_group is None else image.near_group
+        for image, number in zip(images, numbers, strict=True)
+    }
 
 
 def _ids(image: Groupable, scopes: Mapping[int, IdScope]) -> list[tuple[str, ...]]:
@@ -154,24 +172,3 @@ def _name(image: Groupable, scopes: Mapping[int, IdScope]) -> tuple[int, str]:
     if not ids:
         return 2, image.content_hash
     return (0 if ids[0][0] == "patient" else 1), json.dumps(ids[0])
-
-
-def _near(images: Sequence[Groupable]) -> list[tuple[int, int]]:
-    """Return pairs of positions of near-duplicates: those that the import confirmed.
-
-    Images that an older program imported were not compared yet. Until the next import, those with
-    perceptual hashes that are near count, unless they are of two known patients.
-    """
-    first: dict[int, int] = {}
-    pairs, older = [], []
-    for position, image in enumerate(images):
-        if image.near_group is None:
-            older.append(position)
-        elif (other := first.setdefault(image.near_group, position)) != position:
-            pairs.append((other, position))
-    for i, j, _ in near_duplicates([images[position].perceptual_hash for position in older]):
-        a, b = older[i], older[j]
-        patients = {normalise_id(images[position].patient) for position in (a, b)}
-        if None in patients or len(patients) == 1:
-            pairs.append((a, b))
-    return pairs

@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from sqlalchemy.sql.selectable import Subquery
+
 from ddiseg.catalogue import Catalogue, ModelKind, Split
-from ddiseg.catalogue.provenance import Provenance
+from ddiseg.catalogue.provenance import images_fitted, images_validated
+from ddiseg.catalogue.splits import images_in
+from ddiseg.catalogue.subsets import RETIRED, members_of
 from ddiseg.catalogue.tables import ModelVersion
 from ddiseg.outcomes import counted
-from ddiseg.sampling.groups import Groups
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,10 @@ class Leak:
 
 def find_leaks(catalogue: Catalogue) -> list[Leak]:
     """Return the leaks of a catalogue: hold-out set, subsets, validation splits of current models."""
-    apart = [each for each in _sets_apart(catalogue) if each.images and each.others]
-    if not apart:
-        return []  # most workspaces at first: no need to group their images
-    groups = Groups.read(catalogue)
     leaks = []
-    for each in apart:
-        if leaked := groups.sharing(each.images, each.others):
-            size = len(each.images)
+    for each in _sets_apart(catalogue):
+        leaked, size = catalogue.grouping.leaking(each.images, each.others)
+        if leaked:
             leaks.append(
                 Leak(each.of, each.other, frozenset(leaked), size, each.remedy, each.of_holdout)
             )
@@ -64,23 +63,6 @@ def new_leaks(before: Collection[Leak], after: Collection[Leak]) -> list[Leak]:
     """Return the leaks that were not there before, or have more images now."""
     known = {(leak.of, leak.other): leak.images for leak in before}
     return [leak for leak in after if leak.images - known.get((leak.of, leak.other), frozenset())]
-
-
-def images_validated(catalogue: Catalogue, version: ModelVersion) -> tuple[set[int], set[int]]:
-    """Return the ids of the images that a version was fitted to, and of its validation split.
-
-    The validation split is empty where an older program did not record it.
-    """
-    ids = {row.content_hash: row.id for row in catalogue.grouping.rows()}
-    if version.kind == ModelKind.MALIGNANCY:
-        learned = {ids[digest] for digest in version.training_images if digest in ids}
-        members = [d for d, facts in version.training_images.items() if facts.get("validation")]
-    else:
-        learned = Provenance(catalogue.masks.all()).images_learned(version.training_masks)
-        validation = version.training.validation
-        members = list(validation.members) if validation else []
-    validated = {ids[digest] for digest in members if digest in ids}
-    return learned - validated, validated
 
 
 @dataclass(frozen=True)
@@ -94,17 +76,18 @@ class LeakedSince:
 
 def leaked_since(catalogue: Catalogue, version: ModelVersion) -> LeakedSince:
     """Return how many images of a version's stored estimates share a group with what it learned from."""
-    learned, validated = images_validated(catalogue, version)
     holdout = _compared_by_gate(catalogue, version)
     evaluated = _evaluated(catalogue).get(version.id, set())
+    fitted = catalogue.provenance.images_fitted(version)
+    validated = catalogue.provenance.images_validated(version)
     if not (holdout or validated or evaluated):
         return LeakedSince(0, 0, 0)
-    groups = Groups.read(catalogue)
-    every = learned | validated
+    every = fitted | validated
+    sharing = catalogue.grouping.sharing
     return LeakedSince(
-        holdout=len(groups.sharing(holdout, every - holdout)),
-        validation=len(groups.sharing(validated, learned)),
-        evaluation=len(groups.sharing(evaluated, every - evaluated)),
+        holdout=len(sharing(holdout, every - holdout)),
+        validation=len(sharing(validated, fitted)),
+        evaluation=len(sharing(evaluated, every - evaluated)),
     )
 
 
@@ -118,18 +101,13 @@ def _compared_by_gate(catalogue: Catalogue, version: ModelVersion) -> set[int]:
         return set()
     if not decision.holdout.members:
         return catalogue.splits.holdout_at(version.created_at)
-    members = set(decision.holdout.members)
-    return {row.id for row in catalogue.grouping.rows() if row.content_hash in members}
+    return catalogue.images.ids_of(decision.holdout.members)
 
 
 def leaked_in_last_evaluation(catalogue: Catalogue) -> int:
     """Return how many images of the last evaluation share a group with what their model learned from."""
-    evaluated = _evaluated(catalogue)
-    if not evaluated:
-        return 0
-    groups, provenance = Groups.read(catalogue), Provenance(catalogue.masks.all())
-    learned = {v.id: provenance.images_learned(v.training_masks) for v in catalogue.models.all()}
-    return sum(len(groups.sharing(ids, learned[v] - ids)) for v, ids in evaluated.items())
+    learned, sharing = catalogue.provenance.images_learned, catalogue.grouping.sharing
+    return sum(len(sharing(ids, learned([v]) - ids)) for v, ids in _evaluated(catalogue).items())
 
 
 def _evaluated(catalogue: Catalogue) -> dict[int, set[int]]:
@@ -149,49 +127,45 @@ class _SetsApart:
     """Two sets of images that must share no group."""
 
     of: str
-    images: Collection[int]
+    images: Subquery  #: of image ids
     other: str
-    others: Collection[int]
+    others: Subquery  #: of image ids
     remedy: str
     of_holdout: bool = False
 
 
 def _sets_apart(catalogue: Catalogue) -> Iterator[_SetsApart]:
-    splits = catalogue.splits.all()
     yield _SetsApart(
         "the hold-out set",
-        [i for i, split in splits.items() if split is Split.HOLDOUT],
+        images_in(Split.HOLDOUT),
         "the training split",
-        [i for i, split in splits.items() if split is Split.TRAINING],
+        images_in(Split.TRAINING),
         "the gate and evaluations leave them out; correct the ids if they are wrong, or exclude these "
         "images from training and comparison with 'ddiseg verify --repair'",
         of_holdout=True,
     )
-    subsets = catalogue.subsets
-    members = {name: subsets.members(name) for name in subsets.names()}
-    for retired in subsets.retired():
-        del members[retired]
-    for name in members:
-        for other in subsets.get(name).drawn_by.get("apart_from", ()):
-            if other in members:
+    subsets = {subset.name: subset for subset in catalogue.subsets.all()}
+    in_use = {name for name, subset in subsets.items() if not subset.drawn_by.get(RETIRED)}
+    for name in sorted(in_use):
+        for other in subsets[name].drawn_by.get("apart_from", ()):
+            if other in in_use:
                 yield _SetsApart(
                     f"subset {name}",
-                    members[name],
+                    members_of(subsets[name]),
                     f"subset {other}",
-                    members[other],
+                    members_of(subsets[other]),
                     f"test nothing on {name} that learned from {other}: draw another in its place ('ddiseg "
                     f"subset draw NEW --disjoint-from {other} ...'), then 'ddiseg subset retire {name}'",
                 )
     for kind in ModelKind:
         if version := catalogue.models.current_or_none(kind):
-            learned, validated = images_validated(catalogue, version)
             again = (
                 "ddiseg refresh" if kind is ModelKind.SEGMENTATION else "ddiseg malignancy train"
             )
             yield _SetsApart(
                 f"the validation split of {version.name}",
-                validated,
+                images_validated(version.id),
                 "the images that it was fitted to",
-                learned,
+                images_fitted(version),
                 f"its validation estimates are too optimistic: train again ('{again}')",
             )

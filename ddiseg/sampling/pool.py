@@ -91,6 +91,7 @@ class BatchPool:
         Images in Label Studio that nobody has begun are candidates only where the others are fewer
         than `size`.
         """
+        groups = Groups.read(catalogue)
         pool = catalogue.batches.pool(version.id if version else None)
         counts = count_tones((row.tone, row.state) for row in pool.rows)
         tones = tones_to_draw(counts, wanted)
@@ -107,7 +108,7 @@ class BatchPool:
         reused = sum(pool.rows[p].id in pushed for of in candidates.values() for p in of)
         return cls(
             rows=pool.rows,
-            groups=Groups(pool.rows, catalogue.grouping.scopes()).numbers.tolist(),
+            groups=[groups.number(row.id) for row in pool.rows],
             candidates=candidates,
             labelled=np.array(labelled, np.intp),
             uncertainties=np.array([pool.uncertainties.get(row.id, np.nan) for row in pool.rows]),

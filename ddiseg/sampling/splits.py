@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 from ddiseg.catalogue import Catalogue, Split
-from ddiseg.catalogue.provenance import Provenance
-from ddiseg.catalogue.splits import Known
-from ddiseg.catalogue.tables import ModelVersion
-from ddiseg.sampling.groups import Groups
+from ddiseg.sampling.groups import identities
 
 #: Share of the groups that are in the hold-out set.
 HOLDOUT_SHARE = 0.2
@@ -29,23 +26,22 @@ def assign_splits(catalogue: Catalogue) -> dict[int, Split]:
     and whatever its state is now; its group follows it.
     """
     while True:
-        accepted = catalogue.masks.accepted()
-        splits = catalogue.splits.all()
-        missing = accepted.keys() - splits.keys()
+        missing, known = catalogue.splits.missing()
         if not missing:
-            return {image_id: splits[image_id] for image_id in accepted}
-        versions = catalogue.models.all()
-        known = dict.fromkeys(_learned(catalogue, versions), Split.TRAINING) | splits
-        groups = Groups.read(catalogue).identities()
-        new = {i: split for i, split in _by_group(missing, known, groups).items() if i in missing}
+            return catalogue.splits.of_accepted()
+        new = _decided(catalogue, missing)
         # Not stored where another process decided, or trained, in the meantime: then look again.
-        catalogue.splits.decide(new, Known(len(splits), len(versions)))
+        catalogue.splits.decide(new, known)
 
 
-def _learned(catalogue: Catalogue, versions: Sequence[ModelVersion]) -> set[int]:
-    """Return the ids of the images that one of these segmentation versions was trained on."""
-    provenance = Provenance(catalogue.masks.all())
-    return provenance.images_learned(digest for v in versions for digest in v.training_masks)
+def _decided(catalogue: Catalogue, missing: Collection[int]) -> dict[int, Split]:
+    """Return the splits of images that have none, by those of their groups."""
+    grouping = catalogue.grouping
+    groups = grouping.members(grouping.groups_of(missing).values())
+    learned = catalogue.provenance.images_learned(among=groups)
+    known = dict.fromkeys(learned, Split.TRAINING) | catalogue.splits.of(groups)
+    names = identities(grouping.rows_of(groups), groups, grouping.scopes())
+    return _by_group(missing, known, names)
 
 
 def _by_group(
@@ -56,7 +52,7 @@ def _by_group(
     Args:
         image_ids: images to decide, of which some may be known.
         known: splits that are decided already, also of other images.
-        groups: identity of the group of every image, see `Groups.identities`.
+        groups: identity of the group of each image, see `identities`.
     """
     decided: dict[str, set[Split]] = defaultdict(set)
     for image_id, split in known.items():

@@ -18,7 +18,7 @@ from ddiseg.catalogue.identifiers import normalise_id
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.outcomes import Outcome
-from ddiseg.sampling.groups import Groups
+from ddiseg.sampling.groups import Groups, near_duplicates
 
 UNKNOWN = "unknown"
 
@@ -199,7 +199,7 @@ def _pool(catalogue: Catalogue, request: SubsetRequest, apart: Sequence[str]) ->
         )
     ranked = sorted(pool, key=lambda image: seeded_rank(request.seed, image.content_hash))
     by_tone = {tone: [i for i in ranked if i.tone == tone] for tone in tones}
-    return _Pool(by_tone, groups, groups.near_duplicates(), notes, left_out, counts)
+    return _Pool(by_tone, groups, near_duplicates(everything), notes, left_out, counts)
 
 
 def count_tones(images: Iterable[tuple[str, str]]) -> dict[str, int]:

@@ -60,7 +60,9 @@ def url(tmp_path: Path) -> str:
 def full(catalogue: Catalogue) -> Catalogue:
     """A catalogue with rows in every table."""
     dataset = catalogue.images.dataset("clinic")
-    catalogue.images.add(dataset.id, [new_image(n, tone="I-II") for n in range(1, 5)], "tester")
+    catalogue.images.add(
+        dataset.id, [new_image(n, tone="I-II", patient="p") for n in range(1, 5)], "tester"
+    )
     model = catalogue.models.add(
         NewModelVersion("f" * 64, "unet", "b" * 64, {"t": 100}, ["m"], {"iou": 0.5}, "1.0"), "t"
     )
@@ -170,9 +172,9 @@ INSERT INTO datasets VALUES
     (3, 'waived', 'CC BY 4.0, all rights surrendered', 'portraits rendered by code', 'then'),
     (4, 'like', 'CC0-1.0 (rendered by code, shows no person), but for two', NULL, 'then');
 INSERT INTO images (id, dataset_id, name, content_hash, perceptual_hash, width, height, tone, state, created_at)
-VALUES (1, 1, '1.png', 'i1', 'p', 8, 6, 'I-II', 'submitted', 'then'),
-       (2, 1, '2.png', 'i2', 'p', 8, 6, 'I-II', 'accepted', 'then'),
-       (3, 1, '3.png', 'i3', 'p', 8, 6, 'I-II', 'new', 'then');
+VALUES (1, 1, '1.png', 'i1', '00000000000000aa', 8, 6, 'I-II', 'submitted', 'then'),
+       (2, 1, '2.png', 'i2', '00ff00ff00ff00ff', 8, 6, 'I-II', 'accepted', 'then'),
+       (3, 1, '3.png', 'i3', 'ff00ff00ff00ff00', 8, 6, 'I-II', 'new', 'then');
 INSERT INTO model_versions VALUES (1, 'fedd-1', 'f', 'unet', 'b', '{}', '[]', '{}', '1.0', 'then');
 INSERT INTO masks (id, image_id, content_hash, width, height, mapping, classes, annotator, model_version_id,
                    protocol_version, created_at)

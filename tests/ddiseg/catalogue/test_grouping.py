@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ddiseg.catalogue import Catalogue
-from ddiseg.catalogue.grouping import IdScope
+from ddiseg.catalogue.linking import IdScope
 from ddiseg.errors import NotFoundError
 from tests.ddiseg.rows import new_image
 from tests.wording import Refusal

@@ -72,7 +72,7 @@ def test_add__file_rewritten_with_the_same_pixels_is_unchanged(
     add(new_image(1))
     touched = replace(new_image(1), modified_ns=5, file_hash="e" * 64)
     assert [o.outcome for o in add(touched)] == [Outcome.UNCHANGED]
-    known = catalogue.images.known_sources(1)["000001.png"]
+    known = catalogue.images.known_sources(1, ["000001.png"])["000001.png"]
     assert (known.modified_ns, known.file_hash) == (5, "e" * 64)
 
 

@@ -20,7 +20,7 @@ from ddiseg.ingest.metadata import parse_columns
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.model.train import train_version
 from ddiseg.sampling import splits
-from ddiseg.sampling.groups import Groups
+from ddiseg.sampling.groups import identities
 from ddiseg.workspace.workspace import Workspace
 from tests.fedd.conftest import QUICK
 
@@ -124,8 +124,10 @@ def test_gate__a_model_spoilt_for_one_tone_is_refused_though_the_mean_rose(
 def _by_side(workspace: Workspace) -> tuple[list[str], list[str]]:
     """Names of the images that the rule holds out, and of the others."""
     images = sorted(workspace.catalogue.images.select(), key=lambda image: image.name)
-    groups = Groups.read(workspace.catalogue).identities()
-    held_out = [i.name for i in images if splits._hashed(groups[i.id]) is Split.HOLDOUT]
+    grouping = workspace.catalogue.grouping
+    groups = grouping.groups_of(image.id for image in images)
+    names = identities(images, groups, grouping.scopes())
+    held_out = [i.name for i in images if splits._hashed(names[i.id]) is Split.HOLDOUT]
     return held_out, [i.name for i in images if i.name not in held_out]
 
 

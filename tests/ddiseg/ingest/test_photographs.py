@@ -160,7 +160,7 @@ def test_import__touched(workspace: Workspace, folder: Any) -> None:
     import_photographs(workspace, root)
     os.utime(root / "a.png", ns=(1, 1))
     assert told(import_photographs(workspace, root)) == {"a.png": UNCHANGED}
-    (known,) = workspace.catalogue.images.known_sources(1).values()
+    (known,) = workspace.catalogue.images.known_sources(1, ["a.png"]).values()
     assert known.modified_ns == 1
 
 

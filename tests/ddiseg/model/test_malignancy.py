@@ -201,6 +201,7 @@ def test_refresh__near_duplicates_of_what_is_held_out(moles: Workspace, learn: L
     with moles.catalogue._database.write() as session:
         images = {i.name: i for i in session.scalars(select(Image))}
         images["9.png"].near_group = images["0.png"].near_group = 1
+    moles.catalogue.grouping.rebuild()
     _subset(moles, "mine", 0)
     assert learn(moles, exclude=["mine"]).left_out["held out"] == 4
 
@@ -470,6 +471,7 @@ def test_evaluate__another_photograph_of_a_patient_it_learned_from(tested: Works
         for image in session.scalars(select(Image).where(Image.name.in_(["28.png", "29.png"]))):
             image.malignant = True
             image.patient = "p13" if image.name == "28.png" else "somebody new"
+    tested.catalogue.grouping.rebuild()
     result = evaluate_malignancy(tested, "tester")
     assert (result["n_images"], result["learned_from"], result["unknown_malignancy"]) == (13, 16, 0)
     assert result["same_group"] == 1

@@ -117,6 +117,7 @@ def test_refresh__near_duplicates_without_a_patient_are_held_out_together(
         for number, image in enumerate(session.scalars(select(Image))):
             image.patient = None
             image.near_group = number // 3
+    spots.catalogue.grouping.rebuild()
     seen: list[str] = []
 
     def note(examples: Iterable[Example], *_: object, **__: object) -> Probes:

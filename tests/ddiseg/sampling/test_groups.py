@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddiseg.catalogue import Catalogue
-from ddiseg.catalogue.grouping import IdScope
+from ddiseg.catalogue.linking import IdScope
 from ddiseg.catalogue.tables import Image
-from ddiseg.sampling.groups import Groups
+from ddiseg.sampling.groups import Groups, identities, near_duplicates
 from ddiseg.sampling.splits import _by_group
 from tests.ddiseg.rows import new_image
 
@@ -45,7 +45,7 @@ def test_groups__by_patient_and_near_duplicates_in_chains() -> None:
         _image(5, near_group=5),
     ]
     assert _groups(images) == {frozenset({1, 2, 3}), frozenset({4}), frozenset({5})}
-    assert _partition(Groups(images).near_duplicates()) == {
+    assert _partition(near_duplicates(images)) == {
         frozenset({1, 2}),
         *(frozenset({n}) for n in (3, 4, 5)),
     }
@@ -206,10 +206,10 @@ def test_groups__not_compared_yet() -> None:
         _image(2, patient="q", **near),
         _image(3, near_group=3, **near),
     ]
-    assert len(_partition(Groups(images).near_duplicates())) == 3
+    assert len(_partition(near_duplicates(images))) == 3
     for patient in ("p", None):
         images[1].patient = patient
-        assert _partition(Groups(images).near_duplicates()) == {frozenset({1, 2}), frozenset({3})}
+        assert _partition(near_duplicates(images)) == {frozenset({1, 2}), frozenset({3})}
 
 
 def test_groups__golden() -> None:
@@ -227,7 +227,8 @@ def test_groups__golden() -> None:
         images.append(_image(k + 1, near_group=first.setdefault(same, k + 1), **columns))
     groups = Groups(images, {1: IdScope("clinic")})
     ids = [image.id for image in images]
-    splits = _by_group(ids, {}, groups.identities())
+    numbers = {image_id: groups.number(image_id) for image_id in ids}
+    splits = _by_group(ids, {}, identities(images, numbers, {1: IdScope("clinic")}))
     found = groups.keys(images), [splits[image_id].value for image_id in ids]
     digests = [hashlib.sha256(repr(each).encode()).hexdigest()[:16] for each in found]
     assert digests == ["4a0fe75e66146a28", "3ad4ab8fec1655d1"]

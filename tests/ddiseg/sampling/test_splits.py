@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ddiseg.catalogue import Catalogue, NewImage, NewMask, NewModelVersion, Split
-from ddiseg.catalogue.grouping import IdScope
+from ddiseg.catalogue.linking import IdScope
 from ddiseg.catalogue.tables import Image
-from ddiseg.sampling.groups import Groups
+from ddiseg.sampling.groups import Groups, identities
 from ddiseg.sampling.splits import HOLDOUT_SHARE, _hashed, assign_splits
 from ddiseg.sampling.splits import _by_group as by_group
 
@@ -31,8 +31,10 @@ def _image(number: int, patient: str | None = None, look: int | None = None) -> 
 
 
 def _by_group(images: Sequence[Image], known: dict[int, Split]) -> dict[int, Split]:
-    identities = Groups(images, {1: IdScope("clinic")}).identities()
-    return by_group([image.id for image in images], known, identities)
+    scopes = {1: IdScope("clinic")}
+    groups = Groups(images, scopes)
+    numbers = {image.id: groups.number(image.id) for image in images}
+    return by_group(list(numbers), known, identities(images, numbers, scopes))
 
 
 def _patient_of(side: Split) -> str:
