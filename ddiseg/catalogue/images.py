@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
@@ -567,13 +567,25 @@ def _lookup(session: Session, reference: str) -> Sequence[Image]:
     if reference.startswith("#") and reference[1:].isdigit():
         image = session.get(Image, int(reference[1:]))
         return [image] if image else []
-    query = select(Image).join(Source, Source.image_id == Image.id).distinct().order_by(Image.id)
     dataset, colon, name = reference.partition(":")
-    if colon:
-        query = query.join(Dataset, Dataset.id == Source.dataset_id).where(Dataset.name == dataset)
     wanted = name if colon else reference
-    exact = session.scalars(query.where(or_(Source.name == wanted, Source.path == wanted))).all()
-    if exact:
-        return exact
+    datasets = select(Dataset.id)
+    of_dataset = Source.dataset_id.in_(
+        datasets.where(Dataset.name == dataset) if colon else datasets
+    )
+    # A name has no slash, and a path without one is a name: one index is enough.
+    exact = Source.path == wanted if "/" in wanted else Source.name == wanted
+    found = session.scalars(_with_source(of_dataset, exact)).all()
+    if found or "/" in wanted:
+        return found
     pattern = wanted.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return session.scalars(query.where(Source.name.like(f"{pattern}.%", escape="\\"))).all()
+    without_ending = Source.name.like(f"{pattern}.%", escape="\\")
+    found_by_index = Source.id.in_(select(Source.id).where(without_ending))  # without reading rows
+    return session.scalars(_with_source(of_dataset, found_by_index)).all()
+
+
+def _with_source(*conditions: ColumnElement[bool]) -> Select[Image]:
+    """Return the query for the images that have a source, in the order of their ids."""
+    # Sources first: a database must not look for a source of each image.
+    ids = select(Source.image_id).where(*conditions)
+    return select(Image).where(Image.id.in_(ids)).order_by(Image.id)

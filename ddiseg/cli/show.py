@@ -24,13 +24,14 @@ def show(settings: Settings, image: str, picture: Path | None) -> None:
 
     IMAGE is a file name with or without its ending, DATASET:NAME, or '#ID' (in quotes).
     """
-    from ddiseg.report.contact_sheet import write_picture
     from ddiseg.workspace.image_record import describe
 
     workspace = settings.open()
     found = workspace.catalogue.images.find(image)
     data = describe(workspace, found)
     if picture is not None:
+        from ddiseg.report.contact_sheet import write_picture  # slow to import
+
         write_picture(workspace, found, picture)
         data["picture"] = str(picture)
     settings.emit(data, "\n".join(_lines(data)))

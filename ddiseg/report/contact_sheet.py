@@ -254,13 +254,13 @@ def write_picture(workspace: Workspace, image: Image, path: Path) -> None:
     photograph = panels.fitted(workspace.photograph(image))
     pictures = [(f"{image.name}, tone {image.tone}", photograph)]
     rows = workspace.catalogue.masks
-    by_caption = {
-        "accepted": rows.accepted(),
-        "in review": rows.in_review(),
-        "prediction": rows.newest_predictions(),
+    shown = {
+        "accepted": rows.accepted_of(image.id),
+        "in review": rows.in_review_of(image.id),
+        "prediction": rows.newest_predictions([image.id]).get(image.id),
     }
-    for caption, by_image in by_caption.items():
-        if mask := by_image.get(image.id):
+    for caption, mask in shown.items():
+        if mask is not None:
             overlay = masks.draw_overlay(photograph, workspace.mask(mask), load_protocol())
             pictures.append((caption, overlay))
     panels.write_new(path, panels.join_panels(pictures))

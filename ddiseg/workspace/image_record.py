@@ -31,12 +31,17 @@ def describe(workspace: Workspace, image: Image) -> dict[str, Any]:
     catalogue = workspace.catalogue
     rows = catalogue.masks.of_image(image.id)
     accepted = catalogue.masks.accepted_of(image.id)
-    versions = {model.id: model for model in catalogue.models.all()}
+    estimates_of_image = catalogue.malignancy.of_image(image.id)
+    names = catalogue.models.names()
+    learned_from = {
+        number: catalogue.models.learned_from(number, image.content_hash)
+        for number in {estimate.model_version_id for estimate in estimates_of_image}
+    }
     datasets = {dataset.id: dataset.name for dataset in catalogue.images.datasets()}
     masks = [
         {
             **_values(mask, _MASK),
-            "author": mask.annotator or versions[mask.model_version_id or 0].name,
+            "author": mask.annotator or names[mask.model_version_id or 0],
             "accepted": accepted is not None and mask.id == accepted.id,
             "shares": _shares(workspace, mask),
         }
@@ -44,14 +49,13 @@ def describe(workspace: Workspace, image: Image) -> dict[str, Any]:
     ]
     estimates = [
         {
-            "model": versions[estimate.model_version_id].name,
+            "model": names[estimate.model_version_id],
             "probability": estimate.probability,
-            "learned_from": image.content_hash
-            in versions[estimate.model_version_id].training_images,
+            "learned_from": learned_from[estimate.model_version_id],
             "note": DISCLAIMER,
             "created_at": estimate.created_at,
         }
-        for estimate in catalogue.malignancy.of_image(image.id)
+        for estimate in estimates_of_image
     ]
     reviews = catalogue.masks.reviews([mask.id for mask in rows])
     return {
