@@ -162,12 +162,15 @@ _RANGES = {
 
 
 class Sample:
-    """Values of images with the group (patient) of each, both (N,), and their statistic."""
+    """Values of images with the group (patient) of each, both (N,), and their statistic.
+
+    Groups are names, or small numbers from 0 on, which takes less time where there are many.
+    """
 
     def __init__(
         self,
         values: Sequence[float] | Floats,
-        groups: Sequence[str],
+        groups: Sequence[str] | NDArray[np.intp],
         statistic: Statistic = Statistic.MEAN,
         scale: Scale = Scale.FRACTION,
     ) -> None:
@@ -181,7 +184,7 @@ class Sample:
                 f"{self.values[outside][0]:g} is outside {low} to {high}, the range of the scale "
                 f"{scale.value!r}"
             )
-        self.names, self.cluster = np.unique(np.asarray(groups, np.str_), return_inverse=True)
+        self.names, self.cluster = _numbered(groups)
         self.statistic, self.scale = statistic, scale
 
     @property
@@ -211,6 +214,16 @@ class Sample:
         sums = np.bincount(self.cluster, weights=self.values)
         parts = jackknife_parts((sums.sum() - sums) / (self.n - counts))
         return interval(self.value(), float(parts @ parts), self.n_groups, self.scale), parts
+
+
+def _numbered(
+    groups: Sequence[str] | NDArray[np.intp],
+) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Return the groups (G,) that there are, ascending, and the place of each image's group (N,)."""
+    if not isinstance(groups, np.ndarray) or groups.dtype.kind != "i":
+        return np.unique(np.asarray(groups, np.str_), return_inverse=True)
+    present = np.bincount(groups) > 0
+    return np.flatnonzero(present), (np.cumsum(present) - 1)[groups]
 
 
 def difference(one: Sample, other: Sample) -> EstimateDifference:

@@ -17,14 +17,13 @@ from ddiseg.catalogue.tables import (
     Purpose,
     Split,
 )
-from ddiseg.catalogue.tasks import AnnotationOutcome, NewTask
+from ddiseg.catalogue.tasks import NewTask
 
 __all__ = [
     "FROM_DIAGNOSIS",
     "REASON_MISSING",
     "SETTLED",
     "Action",
-    "AnnotationOutcome",
     "AnnotationPage",
     "AnnotationVersion",
     "Arm",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sqlalchemy.engine import URL
 
+from ddiseg.catalogue.accepted_work import WorkRows
 from ddiseg.catalogue.batches import Batches
 from ddiseg.catalogue.comparisons import Comparisons
 from ddiseg.catalogue.database import Database
@@ -47,6 +48,7 @@ class Catalogue:
         self.malignancy = MalignancyEstimates(database)
         self.tasks = Tasks(database)
         self.open_work = WorkOnServer(database)
+        self.accepted_work = WorkRows(database)
         self.batches = Batches(database)
         self.embeddings = Embeddings(database)
         self.near_duplicates = NearDuplicates(database)

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import and_, delete, func, or_, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
+from ddiseg.catalogue.accepted_work import images_read_twice
 from ddiseg.catalogue.annotation_versions import is_newest, unread_edits
 from ddiseg.catalogue.annotations import AnnotationPage, ingest_page, is_basis_of
-from ddiseg.catalogue.database import Repository
+from ddiseg.catalogue.database import Repository, in_parts
 from ddiseg.catalogue.events import step
 from ddiseg.catalogue.lifecycle import TRANSITIONS, Action, State
 from ddiseg.catalogue.tables import (
-    Acceptance,
     AllocationCarry,
     Annotation,
     Arm,
@@ -47,18 +47,6 @@ class NewTask:
     width: int  #: of the copy that is sent, pixels
     height: int
     readers: int = 1
-
-
-@dataclass(frozen=True)
-class AnnotationOutcome:
-    """How an accepted mask came about on a labelling server."""
-
-    image: Image
-    arm: Arm
-    prediction: Mask | None  #: shown, or withheld where the arm is control
-    drawn: Mask  #: by the annotator
-    accepted: Mask  #: the same, or the reviewer's fix of it
-    seconds: float | None  #: the annotator's, as the server counted them
 
 
 class Tasks(Repository):
@@ -334,11 +322,20 @@ class Tasks(Repository):
             .order_by(Annotation.id)
         )
         versions: dict[tuple[int, int, int], list[tuple[Annotation, Mask | None]]] = {}
+        imported: list[Mask] = []
+        reviewed: dict[int, str] = {}
+        sent_back: dict[int, str] = {}
+        independent = select(Mask).where(Mask.independent.is_(True)).order_by(Mask.id)
         with self._database.read() as session:
-            reviewed, sent_back = _first_reviews(session), _first_sent_back(session)
-            for annotation, mask, image_id in session.execute(query):
-                key = (image_id, annotation.task_id, annotation.remote_id)
-                versions.setdefault(key, []).append((annotation, mask))
+            for part in in_parts(images_read_twice(session)):
+                reviewed |= _first_reviews(session, part)
+                sent_back |= _first_sent_back(session, part)
+                for annotation, mask, image_id in session.execute(
+                    query.where(Task.image_id.in_(part))
+                ):
+                    key = (image_id, annotation.task_id, annotation.remote_id)
+                    versions.setdefault(key, []).append((annotation, mask))
+                imported += session.scalars(independent.where(Mask.image_id.in_(part)))
         found: dict[int, dict[str | None, Mask]] = {}
         for (image_id, _, _), of_one in versions.items():
             until = reviewed.get(image_id, _NEVER)
@@ -347,42 +344,9 @@ class Tasks(Repository):
             alone = _independent_mask(of_one, until)
             if alone is not None:  # two annotations by one person are one reading
                 found.setdefault(image_id, {})[alone.annotator] = alone
-        imported = select(Mask).where(Mask.independent.is_(True)).order_by(Mask.id)
-        for mask in self._all(imported):
+        for mask in imported:
             found.setdefault(mask.image_id, {}).setdefault(mask.annotator, mask)
         return {i: list(of.values()) for i, of in found.items() if len(of) > 1}
-
-    def annotation_outcomes(self) -> list[AnnotationOutcome]:
-        """Return how each accepted mask from a labelling server came about, in the order of images."""
-        predicted = aliased(Mask)
-        query = (
-            select(Image, Task, Annotation, Mask, predicted)
-            .join(Acceptance, Acceptance.image_id == Image.id)
-            .join(Mask, Mask.id == Acceptance.mask_id)
-            .join(Task, Task.image_id == Image.id)
-            .join(Project, Project.id == Task.project_id)
-            .join(Annotation, Annotation.task_id == Task.id)
-            .join(predicted, predicted.id == Task.mask_id, isouter=True)
-            .where(
-                Project.purpose == Purpose.ANNOTATION.value,
-                or_(Annotation.mask_id == Mask.id, Annotation.mask_id == Mask.parent_id),
-            )
-            .order_by(Image.id, Annotation.id)
-        )
-        found: dict[int, AnnotationOutcome] = {}
-        with self._database.read() as session:
-            for image, task, annotation, accepted, prediction in session.execute(query):
-                drawn = session.get_one(Mask, annotation.mask_id)
-                by_model = prediction is not None and prediction.annotator is None
-                found[image.id] = AnnotationOutcome(
-                    image,
-                    Arm(task.arm),
-                    prediction if by_model else None,
-                    drawn,
-                    accepted,
-                    annotation.lead_time,
-                )
-        return list(found.values())
 
 
 #: Later than any time.
@@ -397,17 +361,17 @@ def _versions(session: Session, annotation: Annotation) -> Sequence[Annotation]:
     return session.scalars(query).all()
 
 
-def _first_reviews(session: Session) -> dict[int, str]:
-    """Return when each image was first reviewed."""
+def _first_reviews(session: Session, image_ids: Sequence[int]) -> dict[int, str]:
+    """Return when each of some images was first reviewed."""
     query = select(Mask.image_id, func.min(Review.created_at)).group_by(Mask.image_id)
-    rows = session.execute(query.join(Review, Review.mask_id == Mask.id))
-    return {image_id: at for image_id, at in rows}
+    query = query.join(Review, Review.mask_id == Mask.id).where(Mask.image_id.in_(image_ids))
+    return {image_id: at for image_id, at in session.execute(query)}
 
 
-def _first_sent_back(session: Session) -> dict[int, str]:
-    """Return when each image was first sent back to its annotator, rejected or reopened."""
+def _first_sent_back(session: Session, image_ids: Sequence[int]) -> dict[int, str]:
+    """Return when each of some images was first sent back to its annotator, rejected or reopened."""
     query = select(Event.image_id, func.min(Event.at)).where(
-        Event.image_id.is_not(None), Event.state_after == State.REWORK.value
+        Event.image_id.in_(image_ids), Event.state_after == State.REWORK.value
     )
     rows = session.execute(query.group_by(Event.image_id))
     return {image_id: at for image_id, at in rows if image_id is not None}

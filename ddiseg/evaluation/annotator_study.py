@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from annotation_protocol import load_protocol
 from annotation_protocol.estimates import METHOD
 from annotation_protocol.intervals import MIN_GROUPS
 from ddiseg.catalogue import Arm
-from ddiseg.errors import DdisegError
 from ddiseg.evaluation.arms import Arms, MaskGroup, compare_arms, summarise_group
+from ddiseg.evaluation.comparisons import compare_missing, measured_masks
 from ddiseg.evaluation.drift import PERIOD_MASKS, Drift, measure_drift
-from ddiseg.evaluation.measures import MaskMeasures, count_patients, measure_mask
+from ddiseg.evaluation.measures import MaskMeasures, MeasuredMasks
 from ddiseg.outcomes import Progress, silent
 from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
@@ -66,60 +69,60 @@ class WorkReport:
 
 
 def work_report(workspace: Workspace, progress: Progress = silent) -> WorkReport:
-    """Compare every accepted mask of a labelling server with its prediction; reads only.
+    """Compare every accepted mask of a labelling server with its prediction.
 
-    A mask is left out and named where its file, or that of its prediction or second reading, is
-    missing or damaged.
+    Each pair of masks is compared once, and the comparison stored. A mask is left out and named where its
+    file, or that of its prediction or second reading, is missing or damaged when it is first compared.
     """
     catalogue = workspace.catalogue
-    outcomes, readings = catalogue.tasks.annotation_outcomes(), catalogue.tasks.readings()
-    models = {version.id: version.name for version in catalogue.models.all()}
-    keys = Groups.read(catalogue).keys([outcome.image for outcome in outcomes])
-    rows: list[MaskMeasures] = []
-    left_out = []
-    for done, (outcome, group) in enumerate(zip(outcomes, keys, strict=True), 1):
-        of_image = readings.get(outcome.image.id, ())
-        try:
-            rows.append(measure_mask(workspace, outcome, models, of_image, group))
-        except DdisegError as error:
-            left_out.append(f"{outcome.image.name}: {error}")
-        progress(done, len(outcomes))
-    return summarise(rows, list(models.values()), left_out)
+    work = catalogue.accepted_work.accepted()
+    compared = compare_missing(workspace, work, progress)
+    models = catalogue.models.names()
+    measured = measured_masks(
+        [each for each in work if each.image_id not in compared.left_out],
+        compared,
+        models,
+        catalogue.accepted_work.last_acceptances(),
+        Groups.read(catalogue),
+    )
+    return summarise(measured, list(models.values()), list(compared.left_out.values()))
 
 
 def summarise(
-    rows: Sequence[MaskMeasures], models: Sequence[str] = (), left_out: Sequence[str] = ()
+    masks: MeasuredMasks | Sequence[MaskMeasures],
+    models: Sequence[str] = (),
+    left_out: Sequence[str] = (),
 ) -> WorkReport:
     """Return the report of accepted masks in any order; `models` are names, the oldest first."""
-    rows = sorted(rows, key=lambda row: row.event_id)
-    times = [row.accepted_at for row in rows]
-    shown = [row for row in rows if row.arm is Arm.PREDICTED]
-    numbers = {row.event_id: number for number, row in enumerate(shown, 1)}
+    if not isinstance(masks, MeasuredMasks):
+        masks = MeasuredMasks.of(masks)
+    times = masks.accepted_at.tolist()
+    shown = masks.of_arm(Arm.PREDICTED)
     tones = [tone.name for tone in load_protocol().tones]
     return WorkReport(
-        n=len(rows),
-        patients=count_patients(rows),
+        n=len(masks),
+        patients=masks.patients,
         accepted=(min(times), max(times)) if times else None,
         set_back=sum(later < earlier for earlier, later in pairwise(times)),
-        arms=compare_arms(rows),
-        by_tone=dict(_by(rows, tones, lambda r: r.tone, compare_arms)),
-        by_model=dict(_by(shown, models, lambda r: r.model, summarise_group)),
-        drift=measure_drift(rows, numbers),
+        arms=compare_arms(masks),
+        by_tone=dict(_by(masks, tones, masks.tone, compare_arms)),
+        by_model=dict(_by(shown, models, shown.model, summarise_group)),
+        drift=measure_drift(masks, shown.event_id),
         drift_by_tone=dict(
-            _by(rows, tones, lambda r: r.tone, lambda part: measure_drift(part, numbers))
+            _by(masks, tones, masks.tone, lambda part: measure_drift(part, shown.event_id))
         ),
-        in_no_arm=sum(row.arm is None for row in rows),
+        in_no_arm=int((masks.arm == "").sum()),
         left_out=tuple(left_out),
     )
 
 
 def _by(
-    rows: Sequence[MaskMeasures],
+    masks: MeasuredMasks,
     names: Sequence[str],
-    name_of: Callable[[MaskMeasures], str | None],
-    summarise_rows: Callable[[Sequence[MaskMeasures]], T],
+    column: NDArray[np.str_],
+    summarise_masks: Callable[[MeasuredMasks], T],
 ) -> Iterator[tuple[str, T]]:
-    """Yield the name and the summary of its rows, of each of `names` that has rows."""
+    """Yield the name and the summary of its masks, of each of `names` that has masks."""
     for name in names:
-        if chosen := [row for row in rows if name_of(row) == name]:
-            yield name, summarise_rows(chosen)
+        if (chosen := column == name).any():
+            yield name, summarise_masks(masks.take(chosen))

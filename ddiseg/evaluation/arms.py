@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from annotation_protocol.estimates import Estimate, EstimateDifference, difference, too_few
 from ddiseg.catalogue import Arm
 from ddiseg.evaluation.measures import (
     COMPARED,
-    MaskMeasures,
+    MeasuredMasks,
     Metric,
-    count_patients,
     metric_sample,
 )
 
@@ -53,19 +54,19 @@ class Arms:
         }
 
 
-def summarise_group(rows: Sequence[MaskMeasures]) -> MaskGroup:
+def summarise_group(masks: MeasuredMasks) -> MaskGroup:
     """Return the estimates of a group of masks."""
     return MaskGroup(
-        n=len(rows),
-        patients=count_patients(rows),
-        not_timed=sum(Metric.MEDIAN_SECONDS not in row.values for row in rows),
-        estimates={metric: metric_sample(metric, rows).estimate() for metric in Metric},
+        n=len(masks),
+        patients=masks.patients,
+        not_timed=int(np.isnan(masks.values[Metric.MEDIAN_SECONDS]).sum()),
+        estimates={metric: metric_sample(metric, masks).estimate() for metric in Metric},
     )
 
 
-def compare_arms(rows: Sequence[MaskMeasures]) -> Arms:
+def compare_arms(masks: MeasuredMasks) -> Arms:
     """Return the estimates of each arm and the differences between the first two."""
-    of = {arm: [row for row in rows if row.arm is arm] for arm in Arm}
+    of = {arm: masks.of_arm(arm) for arm in Arm}
     shown, control, bare = (
         summarise_group(of[arm]) for arm in (Arm.PREDICTED, Arm.CONTROL, Arm.BARE)
     )

@@ -7,12 +7,13 @@ closely: a change there is the model's, and a change beyond it is the annotators
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from annotation_protocol.estimates import (
     EstimateDifference,
@@ -22,7 +23,7 @@ from annotation_protocol.estimates import (
 )
 from ddiseg.catalogue import Arm
 from ddiseg.evaluation.arms import MaskGroup, as_dicts, summarise_group
-from ddiseg.evaluation.measures import MaskMeasures, Metric, count_patients, metric_sample
+from ddiseg.evaluation.measures import MeasuredMasks, Metric, metric_sample
 
 # Periods hold equally many masks in the order of the event log. Calendar weeks would hold three
 # masks in one and a hundred in the next, as people work irregularly, and a clock that was set back
@@ -94,42 +95,42 @@ class Drift:
         }
 
 
-def measure_drift(rows: Sequence[MaskMeasures], numbers: Mapping[int, int]) -> Drift:
+def measure_drift(masks: MeasuredMasks, shown_events: NDArray[np.int64]) -> Drift:
     """Return how the masks changed over time.
 
     Args:
-        rows: masks of all arms, in the order of their acceptance.
-        numbers: by event id the number among all masks whose prediction was shown.
+        masks: of all arms.
+        shown_events: the event ids, ascending, of all masks whose prediction was shown, also of others:
+            they number the masks.
     """
-    shown = [row for row in rows if row.arm is Arm.PREDICTED]
+    shown, control = masks.of_arm(Arm.PREDICTED), masks.of_arm(Arm.CONTROL)
     count = min(PERIODS, len(shown) // PERIOD_MASKS)
     if count < 2:
-        return Drift(len(shown), count_patients(shown))
+        return Drift(len(shown), shown.patients)
     ends = np.linspace(0, len(shown), count + 1).astype(int)
-    middle = shown[len(shown) // 2].event_id
-    control = [row for row in rows if row.arm is Arm.CONTROL]
+    middle = int(shown.event_id[len(shown) // 2])
     return Drift(
         n=len(shown),
-        patients=count_patients(shown),
-        periods=tuple(_period(shown[a:b], numbers) for a, b in pairwise(ends)),
+        patients=shown.patients,
+        periods=tuple(_period(shown.take(slice(a, b)), shown_events) for a, b in pairwise(ends)),
         shown=_halves(shown, middle, SHOWN),
         withheld=_halves(control, middle, WITHHELD),
         beyond=difference_of_changes(
-            _samples(Metric.LESION_DICE, shown, middle),
-            _samples(Metric.LESION_DICE, control, middle),
+            _samples(Metric.LESION_DICE, _split(shown, middle)),
+            _samples(Metric.LESION_DICE, _split(control, middle)),
         ),
     )
 
 
-def _period(rows: Sequence[MaskMeasures], numbers: Mapping[int, int]) -> Period:
-    days = [row.accepted_at[:10] for row in rows]
-    ends = numbers[rows[0].event_id], numbers[rows[-1].event_id]
-    return Period(*ends, (min(days), max(days)), summarise_group(rows))
+def _period(masks: MeasuredMasks, shown_events: NDArray[np.int64]) -> Period:
+    first, last = (np.searchsorted(shown_events, masks.event_id[[0, -1]]) + 1).tolist()
+    times = masks.accepted_at.tolist()
+    return Period(first, last, (min(times)[:10], max(times)[:10]), summarise_group(masks))
 
 
-def _halves(rows: Sequence[MaskMeasures], middle: int, metrics: Sequence[Metric]) -> Halves:
-    samples = {metric: _samples(metric, rows, middle) for metric in metrics}
-    earlier, later = _split(rows, middle)
+def _halves(masks: MeasuredMasks, middle: int, metrics: Sequence[Metric]) -> Halves:
+    earlier, later = halves = _split(masks, middle)
+    samples = {metric: _samples(metric, halves) for metric in metrics}
     return Halves(
         summarise_group(earlier),
         summarise_group(later),
@@ -137,12 +138,11 @@ def _halves(rows: Sequence[MaskMeasures], middle: int, metrics: Sequence[Metric]
     )
 
 
-def _samples(metric: Metric, rows: Sequence[MaskMeasures], middle: int) -> tuple[Sample, Sample]:
-    earlier, later = _split(rows, middle)
+def _samples(metric: Metric, halves: tuple[MeasuredMasks, MeasuredMasks]) -> tuple[Sample, Sample]:
+    earlier, later = halves
     return metric_sample(metric, earlier), metric_sample(metric, later)
 
 
-def _split(
-    rows: Sequence[MaskMeasures], middle: int
-) -> tuple[list[MaskMeasures], list[MaskMeasures]]:
-    return [r for r in rows if r.event_id < middle], [r for r in rows if r.event_id >= middle]
+def _split(masks: MeasuredMasks, middle: int) -> tuple[MeasuredMasks, MeasuredMasks]:
+    before = masks.event_id < middle
+    return masks.take(before), masks.take(~before)

@@ -6,17 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from annotation_protocol import UNLABELLED, load_protocol, metrics
 from annotation_protocol.estimates import Sample, Statistic
 from annotation_protocol.intervals import Scale
 from ddiseg import masks
-from ddiseg.catalogue import Action, AnnotationOutcome, Arm
-from ddiseg.catalogue.tables import Image, Mask
-from ddiseg.workspace.workspace import Workspace
+from ddiseg.catalogue import Arm
 
 
 class Metric(StrEnum):
@@ -62,13 +61,70 @@ class MaskMeasures:
     values: dict[Metric, float]  #: as far as they could be measured
 
 
-def metric_sample(metric: Metric, rows: Sequence[MaskMeasures]) -> Sample:
+@dataclass(frozen=True, eq=False)
+class MeasuredMasks:
+    """The measures of N accepted masks, as columns: there may be many.
+
+    Arrays: (N,), in the order of acceptance.
+    """
+
+    tone: NDArray[np.str_]
+    group: NDArray[np.intp]  #: number of its image's group, 0 to the number of groups - 1
+    arm: NDArray[np.str_]  #: an `Arm`; "" where the annotator was shown a person's mask
+    model: NDArray[np.str_]  #: model version that made the prediction; "" for none
+    event_id: NDArray[np.int64]
+    accepted_at: NDArray[np.str_]
+    values: dict[Metric, NDArray[np.float64]]  #: NaN where one could not be measured
+
+    @classmethod
+    def of(cls, rows: Sequence[MaskMeasures]) -> MeasuredMasks:
+        """Return rows as columns, in the order of their acceptance."""
+        rows = sorted(rows, key=lambda row: row.event_id)
+        keys = np.array([row.group for row in rows], np.str_)
+        return cls(
+            tone=np.array([row.tone for row in rows], np.str_),
+            group=np.unique(keys, return_inverse=True)[1],
+            arm=np.array([row.arm or "" for row in rows], np.str_),
+            model=np.array([row.model or "" for row in rows], np.str_),
+            event_id=np.array([row.event_id for row in rows], np.int64),
+            accepted_at=np.array([row.accepted_at for row in rows], np.str_),
+            values={
+                metric: np.array([row.values.get(metric, math.nan) for row in rows], np.float64)
+                for metric in Metric
+            },
+        )
+
+    def __len__(self) -> int:
+        return len(self.event_id)
+
+    def take(self, which: NDArray[np.bool_] | slice) -> MeasuredMasks:
+        """Return some of the masks."""
+        return MeasuredMasks(
+            tone=self.tone[which],
+            group=self.group[which],
+            arm=self.arm[which],
+            model=self.model[which],
+            event_id=self.event_id[which],
+            accepted_at=self.accepted_at[which],
+            values={metric: of[which] for metric, of in self.values.items()},
+        )
+
+    def of_arm(self, arm: Arm) -> MeasuredMasks:
+        return self.take(self.arm == arm.value)
+
+    @property
+    def patients(self) -> int:
+        """The number of groups."""
+        return int(np.count_nonzero(np.bincount(self.group)))
+
+
+def metric_sample(metric: Metric, masks: MeasuredMasks) -> Sample:
     """Return the values of one metric, of the masks where it could be measured."""
-    measured = [row for row in rows if metric in row.values]
+    measured = ~np.isnan(masks.values[metric])
     statistic = Statistic.MEDIAN if metric is Metric.MEDIAN_SECONDS else Statistic.MEAN
     return Sample(
-        [row.values[metric] for row in measured],
-        [row.group for row in measured],
+        masks.values[metric][measured],
+        masks.group[measured],
         statistic,
         _SCALES.get(metric, Scale.FRACTION),
     )
@@ -77,79 +133,56 @@ def metric_sample(metric: Metric, rows: Sequence[MaskMeasures]) -> Sample:
 _SCALES = {**dict.fromkeys(SECONDS, Scale.POSITIVE), Metric.UNCHANGED: Scale.SHARE}
 
 
-def count_patients(rows: Sequence[MaskMeasures]) -> int:
-    return len({row.group for row in rows})
+class EditMeasures(NamedTuple):
+    """How far a prediction and the accepted mask agree; all None where they can't be compared."""
+
+    lesion_dice: float | None  #: None where neither has a lesion
+    mean_dice: float | None
+    changed: float | None  #: share of the labelled pixels
+
+    @property
+    def values(self) -> dict[Metric, float]:
+        if self.mean_dice is None or self.changed is None:
+            return {}
+        values = {
+            Metric.MEAN_DICE: self.mean_dice,
+            Metric.UNCHANGED: float(self.changed == 0),
+            Metric.CHANGED_PIXELS: self.changed,
+        }
+        return (
+            values if self.lesion_dice is None else {Metric.LESION_DICE: self.lesion_dice, **values}
+        )
 
 
-def measure_mask(
-    workspace: Workspace,
-    outcome: AnnotationOutcome,
-    models: dict[int, str],
-    readings: Sequence[Mask],
-    group: str,
-) -> MaskMeasures:
-    """Measure one accepted mask.
-
-    Args:
-        workspace: holds the masks' files.
-        outcome: how the mask came about.
-        models: names of the model versions by id.
-        readings: masks of the image by different people, each drawn independently.
-        group: key of the image's group.
-
-    Raises:
-        WorkspaceError, InputError: a mask's file is missing or damaged.
-    """
-    values: dict[Metric, float] = {}
-    model = None
-    arm: Arm | None = outcome.arm
-    if outcome.prediction is not None:
-        values |= _edits(workspace.mask(outcome.prediction), workspace.mask(outcome.accepted))
-        assert outcome.prediction.model_version_id is not None
-        model = models[outcome.prediction.model_version_id]
-    elif arm is not Arm.BARE:
-        arm = None
-    if outcome.seconds is not None:
-        values |= dict.fromkeys(SECONDS, outcome.seconds)
-    image = outcome.image
-    if not math.isnan(dice := _readers_dice(workspace, image, readings)):
-        values[Metric.READERS_DICE] = dice
-    events = workspace.catalogue.events.of_image(image.id)
-    accepted = [event for event in events if event.kind == Action.ACCEPT][-1]
-    return MaskMeasures(image.tone, group, arm, model, accepted.id, accepted.at, values)
+NOT_COMPARABLE = EditMeasures(None, None, None)
 
 
-def _edits(prediction: masks.Mask, accepted: masks.Mask) -> dict[Metric, float]:
+def compare_edit(prediction: masks.Mask, accepted: masks.Mask) -> EditMeasures:
+    """Compare a prediction, stretched to the size of the accepted mask, with that mask."""
     names = load_protocol().class_names
     height, width = accepted.shape
     stretched = masks.stretch(prediction, (height, width))
     if metrics.labels_one_class(accepted):
-        return {}  # what was drawn too large or too small can't be told
+        return NOT_COMPARABLE  # what was drawn too large or too small can't be told
     confusion = metrics.confusion(accepted, stretched, len(names))
     dice = metrics.dice_per_class(confusion)
     labelled = int(confusion.sum())
     if not labelled:
-        return {}
+        return NOT_COMPARABLE
     changed = labelled - int(np.trace(confusion))
-    values = {
-        Metric.MEAN_DICE: float(np.nanmean(dice)),
-        Metric.UNCHANGED: float(changed == 0),
-        Metric.CHANGED_PIXELS: changed / labelled,
-    }
     lesion = float(dice[names.index("lesion")])
-    return values if np.isnan(lesion) else {Metric.LESION_DICE: lesion, **values}
+    return EditMeasures(
+        None if math.isnan(lesion) else lesion, float(np.nanmean(dice)), changed / labelled
+    )
 
 
-def _readers_dice(workspace: Workspace, image: Image, readings: Sequence[Mask]) -> float:
-    """Return the lesion's mean Dice over all pairs of readings; NaN where no pair has a lesion."""
+def compare_readings(one: masks.Mask, other: masks.Mask) -> float | None:
+    """Return the lesion's Dice of two readings of an image, of one size; None where it is not defined."""
     lesion = load_protocol().class_named("lesion").index
-    pixels = [workspace.mask_over(image, m) for m in readings if lesion in m.classes]
-    lesions = [np.where(p == UNLABELLED, UNLABELLED, p == lesion).astype(np.uint8) for p in pixels]
-    confusions = [
-        metrics.confusion(one, other, 2)
-        for one, other in combinations(lesions, 2)
-        if not metrics.labels_one_class(one, other) and not metrics.labels_one_class(other, one)
-    ]
-    dice = [float(metrics.dice_per_class(confusion)[1]) for confusion in confusions]
-    defined = [d for d in dice if not math.isnan(d)]
-    return float(np.mean(defined)) if defined else math.nan
+    a, b = (
+        np.where(p == UNLABELLED, UNLABELLED, p == lesion).astype(np.uint8) for p in (one, other)
+    )
+    if metrics.labels_one_class(a, b) or metrics.labels_one_class(b, a):
+        return None
+    dice = float(metrics.dice_per_class(metrics.confusion(a, b, 2))[1])
+    return None if math.isnan(dice) else dice

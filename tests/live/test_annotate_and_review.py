@@ -172,7 +172,7 @@ def _check_people(studio: Studio) -> None:
     assert {r.verdict for r in reviews.values()} == {"accept", "fixed", "reject"}
     assert {r.reviewer for r in reviews.values()} == {"reviewer@ddiseg.local"}
     assert catalogue.masks.last_reviews()[4].comment == COMMENT
-    work = {w.image.id: w for w in catalogue.tasks.annotation_outcomes()}
+    work = {w.image_id: w for w in catalogue.accepted_work.accepted()}
     assert set(work) == {1, 3, 5}
     assert all(0 < (w.seconds or 0) < 600 for w in work.values())
     steps = [e.kind for e in catalogue.events.of_image(3)]

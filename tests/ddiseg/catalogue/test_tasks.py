@@ -432,53 +432,52 @@ def painted(desk: Desk) -> Mask:
     return mask
 
 
-def test_annotation_outcomes__of_an_accepted_mask(desk: Desk, painted: Mask) -> None:
+def test_accepted_work__of_an_accepted_mask(desk: Desk, painted: Mask) -> None:
     desk.submit(ANNOTATOR, "a", lead_time=30.0)
     desk.pull()
-    assert desk.catalogue.tasks.annotation_outcomes() == []
+    assert desk.catalogue.accepted_work.accepted() == []
     desk.review(REVIEWER, ACCEPT)
-    [work] = desk.catalogue.tasks.annotation_outcomes()
-    assert (work.image.id, work.arm, work.seconds) == (1, Arm.PREDICTED, 30.0)
-    assert work.prediction is not None
-    assert work.prediction.id == painted.id
-    assert work.drawn.id == work.accepted.id
+    [work] = desk.catalogue.accepted_work.accepted()
+    assert (work.image_id, work.arm, work.seconds) == (1, Arm.PREDICTED, 30.0)
+    assert work.prediction_id == painted.id
+    assert work.drawn_id == work.mask_id
 
 
-def test_annotation_outcomes__of_a_fix_tells_what_the_annotator_drew(
-    desk: Desk, painted: Mask
-) -> None:
+def test_accepted_work__of_a_fix_tells_what_the_annotator_drew(desk: Desk, painted: Mask) -> None:
     desk.submit(ANNOTATOR, "a", lead_time=30.0)
     desk.pull()
     desk.review(REVIEWER, FIXED, pixels="f")
-    [work] = desk.catalogue.tasks.annotation_outcomes()
-    assert (work.drawn.annotator, work.accepted.annotator) == (ANNOTATOR, REVIEWER)
+    [work] = desk.catalogue.accepted_work.accepted()
+    masks = desk.catalogue.masks.get([work.drawn_id, work.mask_id])
+    assert masks[work.drawn_id].annotator == ANNOTATOR
+    assert masks[work.mask_id].annotator == REVIEWER
     assert work.seconds == 30.0
 
 
-def test_annotation_outcomes__of_an_edit_by_another_person_tells_the_newer_one(desk: Desk) -> None:
+def test_accepted_work__of_an_edit_by_another_person_tells_the_newer_one(desk: Desk) -> None:
     number = desk.submit(ANNOTATOR, "a", lead_time=30.0)
     desk.pull()
     desk.submit(SECOND, "b", edit=number, lead_time=45.0)
     desk.pull()
     desk.review(REVIEWER, ACCEPT)
-    [work] = desk.catalogue.tasks.annotation_outcomes()
-    assert (work.drawn.annotator, work.drawn.id, work.seconds) == (SECOND, work.accepted.id, 45.0)
-    assert work.prediction is None
+    [work] = desk.catalogue.accepted_work.accepted()
+    assert desk.catalogue.masks.get([work.drawn_id])[work.drawn_id].annotator == SECOND
+    assert (work.drawn_id, work.seconds, work.prediction_id) == (work.mask_id, 45.0, None)
 
 
-def test_annotation_outcomes__where_a_persons_mask_was_painted_there_is_no_prediction(
+def test_accepted_work__where_a_persons_mask_was_painted_there_is_no_prediction(
     desk: Desk,
 ) -> None:
     desk.submit(ANNOTATOR, "a")
     desk.pull()
     desk.catalogue.tasks.update_task(desk.task(), mask_id=1, arm=Arm.PREDICTED)
     desk.review(REVIEWER, ACCEPT)
-    [work] = desk.catalogue.tasks.annotation_outcomes()
-    assert (work.arm, work.prediction) == (Arm.PREDICTED, None)
+    [work] = desk.catalogue.accepted_work.accepted()
+    assert (work.arm, work.prediction_id) == (Arm.PREDICTED, None)
 
 
 @pytest.mark.slow
-def test_annotation_outcomes__after_reopening_and_accepting_again_is_of_the_last_time(
+def test_accepted_work__after_reopening_and_accepting_again_is_of_the_last_time(
     desk: Desk,
 ) -> None:
     number = desk.submit(ANNOTATOR, "a")
@@ -486,18 +485,18 @@ def test_annotation_outcomes__after_reopening_and_accepting_again_is_of_the_last
     desk.review(REVIEWER, ACCEPT)
     desk.submit(ANNOTATOR, "b", edit=number)
     desk.pull()
-    assert desk.catalogue.tasks.annotation_outcomes() == []
+    assert desk.catalogue.accepted_work.accepted() == []
     desk.review(REVIEWER, ACCEPT)
-    [work] = desk.catalogue.tasks.annotation_outcomes()
-    assert work.accepted.content_hash[0] == "b"
+    [work] = desk.catalogue.accepted_work.accepted()
+    assert desk.catalogue.masks.get([work.mask_id])[work.mask_id].content_hash[0] == "b"
 
 
-def test_annotation_outcomes__of_masks_from_elsewhere_is_not_told(desk: Desk) -> None:
+def test_accepted_work__of_masks_from_elsewhere_is_not_told(desk: Desk) -> None:
     desk.catalogue.masks.submit([drawn_by("annotator-3", "x")], REVIEWER)
     desk.submit(ANNOTATOR, "a")
     desk.pull()
     assert desk.stands().accepted == "annotator-3 x"
-    assert desk.catalogue.tasks.annotation_outcomes() == []
+    assert desk.catalogue.accepted_work.accepted() == []
 
 
 def test_receive__page_is_kept_with_its_watermark(desk: Desk) -> None:

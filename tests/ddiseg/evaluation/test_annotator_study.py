@@ -388,12 +388,17 @@ def test_empty(workspace: Workspace) -> None:
     assert json.loads(json.dumps(report.as_dict()))["n"] == 0
 
 
-def test_progress__counts_the_masks(people: People) -> None:
-    people.accept(lesion(4), lesion(4))
+def test_progress__counts_the_masks_that_are_compared_and_none_twice(people: People) -> None:
+    for _ in range(2):
+        people.accept(lesion(4), lesion(4))
     people.accept(lesion(4))
     seen: list[tuple[int, int]] = []
-    work_report(people.workspace, lambda done, total: seen.append((done, total)))
+    report = work_report(people.workspace, lambda done, total: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]
+    for file in (people.workspace.root / "store" / "masks").rglob("*.png"):
+        file.unlink()
+    again = work_report(people.workspace, lambda done, total: seen.append((done, total)))
+    assert (again, len(seen)) == (report, 2), "no file is read again"
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 from ddiseg.catalogue import Arm
 from ddiseg.evaluation.annotator_study import summarise
 from ddiseg.evaluation.drift import PERIODS, SHOWN, WITHHELD, Drift, measure_drift
-from ddiseg.evaluation.measures import Metric
+from ddiseg.evaluation.measures import MeasuredMasks, Metric
 from tests.ddiseg.evaluation.mask_rows import mask
 
 UNCHANGED, DICE = Metric.UNCHANGED, Metric.LESION_DICE
@@ -20,8 +20,8 @@ UNCHANGED, DICE = Metric.UNCHANGED, Metric.LESION_DICE
 
 def drift_of(flags: list[bool]) -> Drift:
     return measure_drift(
-        [mask(k, unchanged=flag) for k, flag in enumerate(flags, 1)],
-        {k: k for k in range(1, len(flags) + 1)},
+        MeasuredMasks.of([mask(k, unchanged=flag) for k, flag in enumerate(flags, 1)]),
+        np.arange(1, len(flags) + 1),
     )
 
 
@@ -72,7 +72,7 @@ def test_halves__all_unchanged_is_no_trend_and_no_certainty() -> None:
 
 def test_halves__one_patient_in_a_half_has_no_interval() -> None:
     rows = [mask(k, patient="the same" if k < 10 else None) for k in range(20)]
-    found = measure_drift(rows, {k: k for k in range(20)})
+    found = measure_drift(MeasuredMasks.of(rows), np.arange(20))
     assert found.shown is not None
     assert found.shown.difference[UNCHANGED].interval is None
     assert found.periods[0].masks.estimates[UNCHANGED].interval is None
