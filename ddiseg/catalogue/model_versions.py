@@ -146,11 +146,6 @@ class ModelVersions(Repository):
         rows = self._rows(query)
         return VersionBrief._make(rows[0]) if rows else None
 
-    def names(self) -> dict[int, str]:
-        """Return the names of all versions, of every kind, by id, oldest first."""
-        rows = self._rows(select(ModelVersion.id, ModelVersion.name).order_by(ModelVersion.id))
-        return {number: name for number, name in rows}
-
     def learned_from(self, version_id: int, content_hash: str) -> bool:
         """Return whether a classifier learned from an image."""
         query = select(ModelVersion.training_images).where(ModelVersion.id == version_id)
