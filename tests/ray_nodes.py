@@ -11,13 +11,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.object_store import S3Server, set_environment
+
 #: Bytes of each node's object store.
 OBJECT_STORE = 100_000_000
 
 
 @pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
-    """Start the cluster and connect this process; yields its address."""
+def ray_address(s3_server: S3Server) -> Iterator[str]:
+    """Start the cluster and connect this process; yields its address.
+
+    The nodes know the object store of the tests, as nodes elsewhere know theirs: by their environment.
+    """
     pytest.importorskip("ray", reason="no Ray is installed: pip install 'ddiseg[ray]'")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -26,7 +31,8 @@ def ray_address() -> Iterator[str]:
     )  # else it writes a token into the home folder
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: a socket's path has 107 letters
     os.environ["RAY_TMPDIR"] = folder
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as environment:
+        set_environment(environment, s3_server.environment())
         warnings.simplefilter("ignore")
         import ray
         import ray.data
@@ -41,6 +47,7 @@ def ray_address() -> Iterator[str]:
         cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
         try:
             ray.init(address=cluster.address, logging_level="CRITICAL", log_to_driver=False)
+            environment.undo()
             logging.getLogger("ray.data").setLevel(logging.CRITICAL)
             yield cluster.address
         finally:
