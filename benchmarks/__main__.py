@@ -32,6 +32,7 @@ NAMES = {
     "label_efficiency": "lesion IoU at 10, 30, 90 masks against other features and UNets (an hour)",
     "batch_draw": "a batch of 100 out of 100,000 images against the 100 most uncertain",
     "loop_simulation": "lesion IoU against masks spent, by what was labelled next (an hour)",
+    "verify_files": "verify against a bare loop that decodes and hashes the same files (goal: 80 %)",
     "scale": "commands on catalogues of 10,000 and 100,000 images: time, memory, growth (10 minutes)",
     "five_classes": "FEDD against five UNets on phantoms over the published masks (half an hour)",
 }

@@ -25,6 +25,7 @@ from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.release_rows import ReleaseRows
 from ddiseg.catalogue.runs import Jobs, Rounds
 from ddiseg.catalogue.splits import Splits
+from ddiseg.catalogue.stored_rows import StoredRows
 from ddiseg.catalogue.subsets import Subsets
 from ddiseg.catalogue.tasks import Tasks
 
@@ -43,6 +44,7 @@ class Catalogue:
         self.comparisons = Comparisons(database)
         self.subsets = Subsets(database)
         self.release_rows = ReleaseRows(database)
+        self.stored_rows = StoredRows(database)
         self.models = ModelVersions(database)
         self.provenance = Provenance(database)
         self.malignancy = MalignancyEstimates(database)

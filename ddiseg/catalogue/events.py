@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Repository
@@ -81,38 +81,65 @@ class EventLog(Repository):
 
     def contradictions(self) -> list[str]:
         """Return a line for each image whose state contradicts its events or its other rows."""
-        problems = []
         with self._database.read() as session:
-            required = {
-                State.ACCEPTED: (
-                    "an accepted mask",
-                    set(session.scalars(select(Acceptance.image_id))),
-                ),
-                State.SUBMITTED: (
-                    "a mask in review",
-                    set(session.scalars(select(Submission.image_id))),
-                ),
-            }
-            latest: dict[int | None, str | None] = {}
-            rows = session.execute(
-                select(Event.image_id, Event.id, Event.state_before, Event.state_after)
-                .where(Event.image_id.is_not(None), Event.state_after.is_not(None))
-                .order_by(Event.id)
-            )
-            for image_id, event_id, before, after in rows:
-                if latest.get(image_id) != before:
-                    problems.append(
-                        f"image #{image_id}: event {event_id} starts from {before}, "
-                        f"but the event before it ended at {latest.get(image_id)}"
-                    )
-                latest[image_id] = after
-            for image_id, name, state in session.execute(select(Image.id, Image.name, Image.state)):
-                if latest.get(image_id) != state:
-                    problems.append(
-                        f"{name} (#{image_id}) is {state}, its events end at {latest.get(image_id)}"
-                    )
-                for needing, (row, image_ids) in required.items():
-                    if (image_id in image_ids) != (state == needing):
-                        has = row if image_id in image_ids else f"no {row.split(' ', 1)[1]}"
-                        problems.append(f"{name} (#{image_id}) is {state}, but has {has}")
-        return problems
+            broken = [
+                f"image #{image_id}: event {event_id} starts from {before}, but the event before it ended "
+                f"at {ended}"
+                for image_id, event_id, before, ended in session.execute(_broken_chains())
+            ]
+            contradicting = [
+                line for row in session.execute(_contradicting()) for line in _contradictions(*row)
+            ]
+        return broken + contradicting
+
+
+def _broken_chains() -> Select[Any]:
+    """Return the query for events that don't start from the state in which the one before ended."""
+    ended = func.lag(Event.state_after).over(partition_by=Event.image_id, order_by=Event.id)
+    steps = (
+        select(Event.image_id, Event.id, Event.state_before, ended.label("ended"))
+        .where(Event.image_id.is_not(None), Event.state_after.is_not(None))
+        .subquery()
+    )
+    differ = steps.c.state_before.is_distinct_from(steps.c.ended)
+    return select(*steps.c).where(differ).order_by(steps.c.id)
+
+
+def _contradicting() -> Select[Any]:
+    """Return the query for images with another state than their last event, acceptance or submission."""
+    last = (
+        select(Event.state_after)
+        .where(Event.image_id == Image.id, Event.state_after.is_not(None))
+        .order_by(Event.id.desc())
+        .limit(1)
+        .correlate(Image)
+        .scalar_subquery()
+    )
+    accepted = exists().where(Acceptance.image_id == Image.id)
+    submitted = exists().where(Submission.image_id == Image.id)
+    found = select(
+        *(Image.id, Image.name, Image.state),
+        *(last.label("last"), accepted.label("accepted"), submitted.label("submitted")),
+    ).subquery()
+    state = found.c.state
+    wrong = or_(
+        state.is_distinct_from(found.c.last),
+        found.c.accepted != (state == State.ACCEPTED.value),
+        found.c.submitted != (state == State.SUBMITTED.value),
+    )
+    return select(*found.c).where(wrong).order_by(found.c.id)
+
+
+def _contradictions(
+    image_id: int, name: str, state: str, last: str | None, accepted: bool, submitted: bool
+) -> Iterator[str]:
+    """Yield what is wrong with the state of an image."""
+    if last != state:
+        yield f"{name} (#{image_id}) is {state}, its events end at {last}"
+    for needing, row, has_it in (
+        (State.ACCEPTED, "accepted mask", bool(accepted)),
+        (State.SUBMITTED, "mask in review", bool(submitted)),
+    ):
+        if has_it != (state == needing):
+            article = ("an" if needing is State.ACCEPTED else "a") if has_it else "no"
+            yield f"{name} (#{image_id}) is {state}, but has {article} {row}"

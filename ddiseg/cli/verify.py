@@ -32,8 +32,13 @@ if TYPE_CHECKING:
     help="With --repair: a folder to look in, with the original files, a copy of the store or a "
     "release; may be given several times.",
 )
+@click.option(
+    "--restart",
+    is_flag=True,
+    help="Read every file again, where a check that was stopped less than a day ago would go on.",
+)
 @pass_settings
-def verify(settings: Settings, to_repair: bool, originals: tuple[Path, ...]) -> None:
+def verify(settings: Settings, to_repair: bool, originals: tuple[Path, ...], restart: bool) -> None:
     """Check stored files, the catalogue and its events.
 
     Checks every stored file against its hash, every row against its file, states against events, and
@@ -41,6 +46,9 @@ def verify(settings: Settings, to_repair: bool, originals: tuple[Path, ...]) -> 
     images that it must be apart from.
     Exits with 1 and a line for each problem where something is wrong; without --repair nothing is
     changed. Files that no row names are only counted: a stopped run leaves them, and they do no harm.
+
+    A check that was stopped goes on where it was: it skips the files that it has found whole, as long as
+    the catalogue says the same of them. One that came to its end reads everything the next time.
     """
     from ddiseg.workspace.repair import repair
     from ddiseg.workspace.verify import verify as find_problems
@@ -50,7 +58,7 @@ def verify(settings: Settings, to_repair: bool, originals: tuple[Path, ...]) -> 
         raise click.UsageError("--originals is where --repair looks: give --repair too")
     workspace = settings.open()
     with progress_bar("verify") as progress:
-        findings = find_problems(workspace, progress)
+        findings = find_problems(workspace, progress, restart=restart)
     problems, repaired = findings.problems, []
     if to_repair:
         done = repair(workspace, problems, _folders(workspace.root, originals), default_actor())
@@ -59,12 +67,18 @@ def verify(settings: Settings, to_repair: bool, originals: tuple[Path, ...]) -> 
         "ok": not problems,
         "checked": findings.checked,
         "orphans": findings.orphans,
+        "skipped": findings.skipped,
         "problems": [{"part": p.part.value, "problem": p.line} for p in problems],
         "repaired": repaired,
     }
     checked = ", ".join(counted(n, kind.removesuffix("s")) for kind, n in findings.checked.items())
     orphans = sum(findings.orphans.values())
     lines = [f"checked {checked}: {counted(len(findings.problems), 'problem')}"]
+    if findings.skipped:
+        lines.append(
+            f"  went on with the check that began {findings.began[:16]}Z and was stopped: it had found "
+            f"{counted(findings.skipped, 'file')} whole; --restart reads all again"
+        )
     lines += [f"  repaired  {line}" for line in repaired]
     lines += [f"  {problem.part}  {problem.line}" for problem in problems]
     if orphans:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from annotation_protocol.files import atomic_write, flush_folder, how_to_write
@@ -18,6 +19,9 @@ from ddiseg.errors import MissingFileError, OccupiedError, WorkspaceError
 from ddiseg.workspace.remote_files import RemoteFiles
 from ddiseg.workspace.store_cache import StoreCache
 from ddiseg.workspace.store_url import FOLDERS, protocol_of, refuse_unusable
+
+#: Hashes of one page of a listing.
+_PAGE = 1000
 
 
 class Kind(StrEnum):
@@ -167,17 +171,19 @@ class Store:
             return None
 
     def digests(self, kind: Kind) -> set[str]:
-        """Return the hashes of all files of a kind, without temporary files of a killed process.
+        """Return the hashes of all files of a kind; raises as `pages` does."""
+        return {digest for page in self.pages(kind) for digest in page}
+
+    def pages(self, kind: Kind) -> Iterator[list[str]]:
+        """Yield the hashes of all files of a kind, some at a time, without temporary files of a killed process.
 
         Raises:
             StoreError: A remote store can't be listed.
         """
         ending = f".{kind.ending}"
-        return {
-            name.removesuffix(ending)
-            for name in self._names(kind)
-            if name.endswith(ending) and name[0] != "."
-        }
+        found = (n for n in self._names(kind) if n.endswith(ending) and n[0] != ".")
+        while page := [name.removesuffix(ending) for name in islice(found, _PAGE)]:
+            yield page
 
     def _names(self, kind: Kind) -> Iterator[str]:
         if self._remote:
