@@ -149,9 +149,9 @@ def _check_all(units: Sequence[_Unit]) -> list[DdisegError | None]:
 def _wrong(unit: _Unit) -> DdisegError | None:
     try:
         unit.check()
-    except StoreError:  # the store can't be asked: that says nothing of its files
-        raise
     except DdisegError as error:
+        if isinstance(error, StoreError) and error.is_outage:
+            raise  # that the store can't be asked says nothing of its files
         return error
     return None
 
