@@ -191,10 +191,11 @@ class ObjectStore:
         """Return what is in the bucket, by key, past the proxy."""
         return {key: self._client().cat_file(f"{self.bucket}/{key}") for key in self.keys()}
 
-    def keys(self) -> list[str]:
-        """Return the keys in the bucket, sorted, past the proxy."""
+    def keys(self, start: str = "") -> list[str]:
+        """Return the keys in the bucket with that start, sorted, past the proxy."""
         found = self._client().find(self.bucket, refresh=True)
-        return sorted(str(path).removeprefix(f"{self.bucket}/") for path in found)
+        keys = sorted(str(path).removeprefix(f"{self.bucket}/") for path in found)
+        return [key for key in keys if key.startswith(start)]
 
     def write(self, key: str, data: bytes) -> None:
         """Write an object past the proxy."""

@@ -17,7 +17,7 @@ from annotation_protocol.files import locked
 from ddiseg import masks
 from ddiseg.catalogue import Arm, Purpose
 from ddiseg.catalogue.tables import Image, Mask, Task
-from ddiseg.errors import DdisegError, InputError, ServerError
+from ddiseg.errors import DdisegError, InputError, ServerError, StoreError
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.folder import Folder
@@ -227,7 +227,7 @@ class TaskUploader:
             }
             if task.arm == Arm.PREDICTED and mask is not None:
                 payload["predictions"] = [self._prediction(task, mask)]
-        except ServerError:
+        except (ServerError, StoreError):
             raise
         except DdisegError as error:
             return FileOutcome(image.name, Outcome.REFUSED, str(error))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ddiseg.catalogue.tables import Image, Mask
+from ddiseg.errors import StoreError
 from ddiseg.images import Photograph
 from ddiseg.outcomes import FileOutcome, Outcome, one_file
 from ddiseg.workspace.workspace import Workspace
@@ -71,7 +72,13 @@ class _ReadExample:
 
 
 def reason(image: Image, error: Exception | None) -> str:
-    """Return why a photograph can't be opened, without the image's name."""
+    """Return why a photograph can't be opened, without the image's name.
+
+    Raises:
+        StoreError: it is no fault of this photograph.
+    """
+    if isinstance(error, StoreError):
+        raise error
     return str(error).removeprefix(f"{image.name}: ")
 
 

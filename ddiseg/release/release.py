@@ -18,7 +18,7 @@ from typing import TypeVar
 from annotation_protocol import Protocol, UserError, load_protocol
 from ddiseg import masks
 from ddiseg.catalogue.release_rows import ChosenMask
-from ddiseg.errors import DamagedFileError, InputError, MissingFileError
+from ddiseg.errors import DamagedFileError, InputError, MissingFileError, StoreError
 from ddiseg.outcomes import Progress, counted, silent, worker_threads
 from ddiseg.pixel_budget import BUDGET
 from ddiseg.release.items import ItemMaker, ReleaseItem
@@ -140,6 +140,8 @@ class Release:
             for done, (item, future) in enumerate(self._submitted(pool, work), 1):
                 try:
                     present, result = future.result()
+                except StoreError:  # of the store, not of this image
+                    raise
                 except UserError as error:
                     summary.leave_out(item, str(error).removeprefix(f"{item.image.name}: "))
                 else:
