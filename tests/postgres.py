@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from ddiseg.catalogue import Catalogue
 
@@ -30,50 +32,111 @@ def _binaries() -> Path:
     return found[-1] if found else Path(str(on_path)).parent
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """Start a server; yields the URL of its database "postgres"."""
-    pytest.importorskip("psycopg")
-    binaries = _binaries()
-    folder = Path(tempfile.mkdtemp(prefix="ddiseg-pg-"))  # short: a socket's path has 107 letters
-    as_user: list[str] = []
-    if os.getuid() == 0:  # the server refuses to run as root
-        shutil.chown(folder, "postgres")
-        as_user = ["runuser", "-u", "postgres", "--"]
+class Server:
+    """A server in a folder of its own, on a Unix socket; `GUARDED` needs a password there."""
 
-    def run(program: str, *arguments: str) -> None:
-        command = [*as_user, str(binaries / program), "-D", str(folder / "data"), *arguments]
-        with open(folder / "output", "a") as output:
-            subprocess.run(command, check=True, stdout=output, stderr=output, cwd=folder)
-
-    try:
-        run("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync")
-        rules = folder / "data" / "pg_hba.conf"
+    def __init__(self, *settings: str) -> None:
+        self._binaries = _binaries()
+        self._folder = Path(
+            tempfile.mkdtemp(prefix="ddiseg-pg-")
+        )  # a socket's path has 107 letters
+        self._as_user: list[str] = []
+        self._numbers = count(1)
+        if os.getuid() == 0:  # the server refuses to run as root
+            shutil.chown(self._folder, "postgres")
+            self._as_user = ["runuser", "-u", "postgres", "--"]
+        self._run("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync")
+        rules = self._folder / "data" / "pg_hba.conf"
         rules.write_text(f"local all {GUARDED} scram-sha-256\n{rules.read_text()}")
-        options = f"-k {folder} -c listen_addresses= -c fsync=off"
-        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
-        try:
-            yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
-        finally:
-            run("pg_ctl", "-w", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder)
+        self._options = " ".join(
+            [f"-k {self._folder} -c listen_addresses=", *(f"-c {each}" for each in settings)]
+        )
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """The URL of its database "postgres"."""
+        return f"postgresql+psycopg://postgres@/postgres?host={self._folder}"
+
+    def execute(self, *statements: str) -> None:
+        """Execute statements as the administrator."""
+        import psycopg
+
+        with closing(
+            psycopg.connect(self.url.replace("+psycopg", ""), autocommit=True)
+        ) as connection:
+            for each in statements:
+                connection.execute(each)
+
+    def new_database(self, template: str | None = None) -> str:
+        """Create a database, empty or as a copy of another one; returns its URL."""
+        name = f"test_{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template or 'template0'}")
+        return self.url.replace("/postgres?", f"/{name}?")
+
+    def start(self) -> None:
+        self._run("pg_ctl", "-w", "-l", str(self._folder / "log"), "-o", self._options, "start")
+
+    def restart(self) -> None:
+        """Restart it as after a crash: all connections end, and what was not stored is gone."""
+        self._run("pg_ctl", "-w", "-m", "immediate", "stop")
+        self.start()
+
+    def remove(self) -> None:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            self._run("pg_ctl", "-w", "-m", "immediate", "stop")
+        shutil.rmtree(self._folder)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [
+            *self._as_user,
+            *(str(self._binaries / program), "-D", str(self._folder / "data")),
+            *arguments,
+        ]
+        with open(self._folder / "output", "a") as output:
+            subprocess.run(command, check=True, stdout=output, stderr=output, cwd=self._folder)
 
 
 @pytest.fixture(scope="session")
-def new_database(postgres_server: str) -> Callable[[str | None], str]:
+def _server() -> Iterator[Server]:
+    pytest.importorskip("psycopg")
+    server = Server("fsync=off")
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A server that the test may restart."""
+    pytest.importorskip("psycopg")
+    server = Server()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(_server: Server) -> str:
+    """Start a server; returns the URL of its database "postgres"."""
+    return _server.url
+
+
+@pytest.fixture(scope="session")
+def new_database(_server: Server) -> Callable[[str | None], str]:
     """new_database("t"): create a database, empty or as a copy of the database "t"; its URL."""
-    import psycopg
+    return _server.new_database
 
-    numbers = count(1)
 
-    def create(template: str | None = None) -> str:
-        name = f"test_{next(numbers)}"
-        with closing(
-            psycopg.connect(postgres_server.replace("+psycopg", ""), autocommit=True)
-        ) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template or 'template0'}")
-        return postgres_server.replace("/postgres?", f"/{name}?")
+@pytest.fixture
+def new_role(_server: Server) -> Callable[[int], str]:
+    """new_role(3): create a role that may have so many connections; its name."""
+
+    def create(connections: int) -> str:
+        name = f"role_{connections}"
+        _server.execute(
+            f"DROP ROLE IF EXISTS {name}",
+            f"CREATE ROLE {name} LOGIN CONNECTION LIMIT {connections}",
+        )
+        return name
 
     return create
 
@@ -87,20 +150,14 @@ def _template(new_database: Callable[[str | None], str]) -> str:
 
 
 @pytest.fixture
-def guarded_url(new_database: Callable[[str | None], str], postgres_server: str) -> str:
+def guarded_url(_server: Server) -> str:
     """The URL of an empty database whose owner needs `PASSWORD`, which is not in the URL."""
-    import psycopg
-
-    url = new_database(None)
-    name = url.partition("@/")[2].partition("?")[0]
-    with closing(
-        psycopg.connect(postgres_server.replace("+psycopg", ""), autocommit=True)
-    ) as connection:
-        connection.execute(
-            f"DO $$ BEGIN CREATE ROLE {GUARDED} LOGIN PASSWORD '{PASSWORD}'; "
-            "EXCEPTION WHEN duplicate_object THEN NULL; END $$"
-        )
-        connection.execute(f"ALTER DATABASE {name} OWNER TO {GUARDED}")
+    url = _server.new_database()
+    _server.execute(
+        f"DO $$ BEGIN CREATE ROLE {GUARDED} LOGIN PASSWORD '{PASSWORD}'; "
+        "EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+        f"ALTER DATABASE {make_url(url).database} OWNER TO {GUARDED}",
+    )
     return url.replace("postgres@", f"{GUARDED}@")
 
 

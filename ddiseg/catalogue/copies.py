@@ -11,7 +11,8 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from ddiseg.catalogue.database import BUSY_TIMEOUT, Database
+from ddiseg.catalogue.connections import BUSY_TIMEOUT
+from ddiseg.catalogue.database import Database
 from ddiseg.errors import InputError, WorkspaceError
 
 #: Beginning of every SQLite file (https://www.sqlite.org/fileformat.html, 1.3.1).

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
+import logging
+import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial, wraps
 from importlib import resources
+from inspect import isfunction, isgeneratorfunction, unwrap
 from typing import Any, TypeVar, TypeVarTuple
 
 import numpy as np
@@ -16,20 +19,22 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, Row, Select, create_engine, event, select
+from sqlalchemy import Connection, Engine, Row, Select, select
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnectionLeftError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from ddiseg.catalogue.connections import Writer, open_engine, reading, writing
+from ddiseg.catalogue.faults import ConnectionLostError, explain
+from ddiseg.catalogue.tables import Image
 from ddiseg.catalogue.url import parse_url, shown
 from ddiseg.errors import NoSchemaError, NotFoundError, WorkspaceError
 
-#: How long a writer waits for another one before it gives up, in seconds.
-BUSY_TIMEOUT = 60
+_logger = logging.getLogger(__name__)
 
-#: PostgreSQL's advisory lock that a writer holds: any number that no other program uses there.
-_WRITERS = int.from_bytes(b"ddiseg")
+#: Seconds before each repetition of what a server has ended.
+_PAUSES = (0.1, 0.5, 1, 2, 4, 8, 15)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -44,42 +49,83 @@ class Database:
 
     def __init__(self, url: str | URL, how_to_restore: Callable[[], str] | None = None) -> None:
         self._how_to_restore = how_to_restore or _from_backup
-        self.engine = _engine(parse_url(url))
-        if self.engine.dialect.name == "sqlite":
-            _configure_sqlite(self.engine)
-        elif self.engine.dialect.name == "postgresql":
-            event.listen(self.engine, "begin", _begin_on_postgresql)
-        self._writing = self.engine.execution_options(ddiseg_write=True)
+        self.engine = open_engine(parse_url(url))
+        self._reading = reading(self.engine)
+        self._writing = writing(self.engine, Writer.ALONE)
+        self._writing_images = writing(self.engine, Writer.SHARED)
+        self._repetition = _Repetition()
+        self._reached = False  #: it was connected before
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """Open a snapshot to read from; loaded rows stay usable afterwards."""
         with (
             _errors_explained(self.engine, self._how_to_restore),
-            Session(self.engine, expire_on_commit=False) as session,
+            Session(self._reading, expire_on_commit=False) as session,
         ):
+            session.connection()
+            self._reached = True
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self, images: Collection[int] | Select[int] | None = None) -> Iterator[Session]:
         """Open a transaction: all of it is stored at the end, or nothing.
 
-        One process writes at a time, so that what a transaction has read stays true until it ends:
-        by the lock of SQLite's file, or an advisory lock of a PostgreSQL database.
+        What a transaction has read must stay true until it ends. On SQLite one process writes at a
+        time. On PostgreSQL those that name `images` run side by side: the rows of these images are
+        locked, in the order of their ids, and all that hangs on an image is changed by who has locked
+        it. A transaction without `images` runs alone.
+
+        Args:
+            images: the ids of all images whose state, masks, tasks or other rows the transaction
+                reads or changes, or a query for them; None: it relies on anything else.
         """
-        with (
-            _errors_explained(self.engine, self._how_to_restore),
-            Session(self._writing, expire_on_commit=False) as session,
-            session.begin(),
-        ):
+        engine = self._writing if images is None else self._writing_images
+        explained = partial(_errors_explained, self.engine, self._how_to_restore)
+        with explained(), Session(engine, expire_on_commit=False) as session:
+            session.connection()
+            self._reached = True
+            if images is not None and engine.dialect.name == "postgresql":
+                _lock_images(session, images)
             yield session
+            session.flush()
+            with explained(storing=True):
+                session.commit()
+            self._repetition.stored = True
+
+    def repeat(self, action: Callable[[], T]) -> T:
+        """Return what an action returns; it is repeated where the server ended its transaction.
+
+        So a restart of the server, a failover or a deadlock costs a wait. Only what was surely not
+        stored is repeated, after the server was reached before, and for half a minute.
+
+        Raises:
+            ConnectionLostError: the server did not come back in time.
+            UnknownOutcomeError: the connection ended with the transaction's last statement.
+        """
+        if self.engine.dialect.name != "postgresql" or self._repetition.inside:
+            return action()
+        with self._repetition as state:
+            for pause in _PAUSES:
+                state.stored = False
+                try:
+                    return action()
+                except (ConnectionLostError, IntegrityError) as error:
+                    # Of two that store the same at once, the second one finds it stored.
+                    if state.stored or not self._reached:
+                        raise
+                    _logger.info(f"{str(error).splitlines()[0]}: trying again in {pause} s")
+                    if isinstance(error, IntegrityError):
+                        break
+                    time.sleep(pause)
+            return action()
 
     def upgrade(self) -> None:
         """Upgrade the schema to this program's version."""
         self.refuse_newer()
         with (
             _errors_explained(self.engine, self._how_to_restore),
-            self._writing.begin() as connection,
+            writing(self.engine, Writer.UPGRADE).begin() as connection,
         ):
             command.upgrade(_alembic(connection), "head")
 
@@ -120,8 +166,33 @@ class Database:
             return MigrationContext.configure(connection).get_current_revision()
 
 
+class _Repetition(threading.local):
+    """What a thread has done in the action that it would repeat."""
+
+    inside = False
+    stored = False  #: a transaction was committed: the action can't be repeated
+
+    def __enter__(self) -> _Repetition:
+        self.inside = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.inside = False
+
+
 class Repository:
-    """A part of the catalogue. Each public method is one transaction of its own."""
+    """A part of the catalogue. Each public method is one transaction of its own.
+
+    It is repeated where a server ends its connection (`Database.repeat`), unless it yields its result
+    or was given an iterator, which can be read once.
+    """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, method in list(vars(cls).items()):
+            public = isfunction(method) and not name.startswith("_")
+            if public and not isgeneratorfunction(unwrap(method)):
+                setattr(cls, name, _repeated(method))
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -147,6 +218,26 @@ class Repository:
         """Return all rows."""
         with self._database.read() as session:
             return session.execute(query).all()
+
+
+def _repeated(method: Callable[..., T]) -> Callable[..., T]:
+    @wraps(method)
+    def call(self: Repository, *args: Any, **kwargs: Any) -> T:
+        action = partial(method, self, *args, **kwargs)
+        if any(isinstance(each, Iterator) for each in (*args, *kwargs.values())):
+            return action()
+        return self._database.repeat(action)
+
+    return call
+
+
+def _lock_images(session: Session, images: Collection[int] | Select[int]) -> None:
+    """Lock the rows of images, the smallest id first: two transactions never wait for each other."""
+    parts: Iterable[Any] = [images] if isinstance(images, Select) else in_parts(images)
+    for part in parts:
+        query = select(Image.id).where(Image.id.in_(part)).order_by(Image.id)
+        # Rows that refer to an image may be added meanwhile: its key never changes.
+        session.execute(query.with_for_update(key_share=True)).all()
 
 
 def in_parts(ids: Iterable[Id]) -> Iterator[list[Id]]:
@@ -190,72 +281,10 @@ def named(session: Session, table: type[T], name: str, advice: str = "") -> T:
     return row
 
 
-def _engine(url: URL) -> Engine:
-    """Return an engine; raises WorkspaceError where a driver is missing or an option is unknown."""
-    try:
-        return create_engine(url)
-    except ImportError as error:  # the module, or libpq under it
-        driver = "; pip install 'ddiseg[postgres]'" if "psycopg" in str(error) else ""
-        raise WorkspaceError(
-            f"catalogue {shown(url)} needs a driver that is not installed: {error}{driver}"
-        ) from error
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise WorkspaceError(f"catalogue URL {shown(url)} can't be used: {error}") from error
-
-
-def _configure_sqlite(engine: Engine) -> None:
-    @event.listens_for(engine, "connect")
-    def _on_connect(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # this module begins transactions itself
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000}")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        _use_wal(cursor)
-        cursor.execute("PRAGMA synchronous = FULL")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _on_begin(connection: Any) -> None:
-        # A writer takes the lock at once: taking it later would fail without waiting.
-        write = connection.get_execution_options().get("ddiseg_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-
-def _begin_on_postgresql(connection: Connection) -> None:
-    """Give a reader one snapshot, and a writer the writers' lock.
-
-    Without the lock, two transactions could both rely on an image's old state, and leave it skipped
-    and accepted. A writer that waited must see what the one before it stored: READ COMMITTED does
-    that; a level that takes its snapshot with the first statement, the wait itself, does not.
-    """
-    write = connection.get_execution_options().get("ddiseg_write")
-    level = "READ COMMITTED" if write else "REPEATABLE READ, READ ONLY"
-    connection.exec_driver_sql(f"SET TRANSACTION ISOLATION LEVEL {level}")
-    if write:
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT}s'")
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
-
-
-def _use_wal(cursor: sqlite3.Cursor) -> None:
-    """Switch the file to WAL.
-
-    Of two processes that switch a new file at once, SQLite answers "locked" to one without regard
-    to its busy timeout, since the two could wait for ever.
-    """
-    last = time.monotonic() + BUSY_TIMEOUT
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > last:
-                raise
-            time.sleep(0.01)
-        else:
-            return
-
-
 @contextmanager
-def _errors_explained(engine: Engine, how_to_restore: Callable[[], str]) -> Iterator[None]:
+def _errors_explained(
+    engine: Engine, how_to_restore: Callable[[], str], *, storing: bool = False
+) -> Iterator[None]:
     """Turn errors of the database into one line that says what to do."""
     try:
         yield
@@ -265,43 +294,13 @@ def _errors_explained(engine: Engine, how_to_restore: Callable[[], str]) -> Iter
             "once, run the same command again"
         ) from error
     except DBAPIError as error:
-        # sqlite3 raises DatabaseError itself, none of its subclasses, where the file is damaged.
-        damaged = type(error.orig).__name__ == "DatabaseError"
-        if error.connection_invalidated or damaged or isinstance(error, OperationalError):
-            cause = str(error.orig).strip().splitlines()[0]
-            raise WorkspaceError(
-                f"catalogue {shown(engine.url)}: {cause}; {_advice(cause, how_to_restore)}"
-            ) from error
-        if "readonly" in str(error.orig):
-            raise WorkspaceError(
-                f"catalogue {shown(engine.url)} can't be written: {error.orig}"
-            ) from error
-        raise
+        if (ours := explain(error, engine.url, how_to_restore, storing=storing)) is None:
+            raise
+        raise ours from error
 
 
 def _from_backup() -> str:
     return "restore the file from a backup"
-
-
-def _advice(cause: str, how_to_restore: Callable[[], str]) -> str:
-    if any(sign in cause for sign in ("not a database", "malformed")):
-        return how_to_restore()
-    password = (
-        "write the right password into ~/.pgpass, or the environment or file that ddiseg.toml names"
-    )
-    for sign, advice in (
-        ("password authentication failed", password),
-        ("no password supplied", password),
-        ("locked", "another ddiseg is writing; run the same command again"),
-        ("lock timeout", "another ddiseg is writing; run the same command again"),
-        ("full", "nothing of this step was stored; free some space and run the same command again"),
-        ("readonly", "make the folder writable"),
-        ("unable to open", "check that the folder exists and is writable"),
-        ("disk I/O", "check the disk, then run the same command again"),
-    ):
-        if sign in cause:
-            return advice
-    return "check that the database runs and that the URL is right, then run the same command again"
 
 
 def _alembic(connection: Any = None) -> Config:

@@ -24,7 +24,7 @@ class Embeddings(Repository):
 
     def add(self, space: str, vectors: Mapping[int, NDArray[np.float32]]) -> None:
         """Store vectors (D,) by image id; an image that has one in this space keeps it."""
-        with self._database.write() as session:
+        with self._database.write(vectors) as session:
             store_embeddings(session, space, vectors)
 
     def of(self, space: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

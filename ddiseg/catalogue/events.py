@@ -65,7 +65,7 @@ class EventLog(Repository):
 
     def record(self, kind: str, actor: str, detail: dict[str, Any]) -> None:
         """Add an event that concerns no single image."""
-        with self._database.write() as session:
+        with self._database.write([]) as session:
             session.add(Event(kind=kind, actor=actor, detail=detail))
 
     def of_image(self, image_id: int) -> Sequence[Event]:

@@ -335,7 +335,7 @@ class Images(Repository):
 
     def skip(self, image_id: int, reason: str, note: str | None, annotator: str) -> Outcome:
         """Skip an image; unchanged if the same person skipped it for the same reason."""
-        with self._database.write() as session:
+        with self._database.write([image_id]) as session:
             image = session.get_one(Image, image_id)
             same = select(Skip).where(
                 Skip.image_id == image_id,
@@ -356,7 +356,7 @@ class Images(Repository):
 
         If a skipped image has a person's mask on the labelling server, that goes to review.
         """
-        with self._database.write() as session:
+        with self._database.write([image_id]) as session:
             image = session.get_one(Image, image_id)
             step(session, image, Action.REOPEN, actor)
             close_skips(session, image_id)

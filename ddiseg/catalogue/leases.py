@@ -55,7 +55,7 @@ class HeldLease:
 
     def check(self) -> None:
         """Renew the lease; raises LeaseLostError where another process has taken it."""
-        with self._database.write() as session:
+        with self._database.write([]) as session:
             clock = _clock(session)
             mine = (Lease.name == self.name) & (Lease.owner == self.owner)
             times = {"heartbeat_at": clock, "expires_at": clock + self._length}
@@ -72,7 +72,7 @@ class HeldLease:
     def release(self) -> None:
         """Give the lease back; does nothing where another process has taken it."""
         self._released.set()
-        with self._database.write() as session:
+        with self._database.write([]) as session:
             session.execute(delete(Lease).where(Lease.owner == self.owner))
 
     def _beat(self, heartbeat: float) -> None:
@@ -122,7 +122,7 @@ class Leases:
         return None if row is None or _has_ended(row) else _in_words(row)
 
     def _acquire(self, held: HeldLease, length: float) -> None:
-        with self._database.write() as session:
+        with self._database.write([]) as session:
             before = session.get(Lease, held.name)
             free = Lease.expires_at <= (clock := _clock(session))
             if before is not None and _has_ended(before):

@@ -32,7 +32,7 @@ class MalignancyEstimates(Repository):
 
     def add(self, batch: Sequence[NewEstimate]) -> list[Outcome]:
         """Store one estimate an image and model version; stored ones are kept."""
-        with self._database.write() as session:
+        with self._database.write([new.image_id for new in batch]) as session:
             versions = {new.model_version_id for new in batch}
             query = select(MalignancyEstimate.image_id, MalignancyEstimate.model_version_id).where(
                 MalignancyEstimate.model_version_id.in_(versions)

@@ -91,7 +91,7 @@ class Masks(Repository):
             if new.annotator is None:
                 raise InputError("a submitted mask needs the person who drew it: give --annotator")
             refuse_self_review(new.annotator, reviewer)
-        with self._database.write() as session:
+        with self._database.write([new.image_id for new in batch]) as session:
             return [_submit_one(session, new, reviewer) for new in batch]
 
     def add_readings(self, batch: Sequence[tuple[str, NewMask]]) -> list[FileOutcome]:
@@ -101,7 +101,7 @@ class Masks(Repository):
             batch: each mask after the content hash of the first person's, which is marked as drawn
                 independently, too.
         """
-        with self._database.write() as session:
+        with self._database.write([new.image_id for _, new in batch]) as session:
             return [_add_reading(session, first, new) for first, new in batch]
 
     def review(
@@ -122,7 +122,8 @@ class Masks(Repository):
             InputError: the mask does not wait for review, its annotator has changed it since in a
                 way that can't be read, or the reviewer worked on it.
         """
-        with self._database.write() as session:
+        image_of = select(Mask.image_id).where(Mask.id == mask_id)
+        with self._database.write(image_of) as session:
             mask = session.get_one(Mask, mask_id)
             image = session.get_one(Image, mask.image_id)
             submission = session.get(Submission, image.id)
@@ -171,7 +172,8 @@ class Masks(Repository):
         outcomes, rows = [], []
         ids = [new.image_id for new in batch]
         detail = dict(detail or {})
-        with self._database.write() as session:
+        vectors = embeddings[1] if embeddings is not None else {}
+        with self._database.write([*ids, *vectors]) as session:
             stored = _predicted(session, batch)
             images = {i.id: i for i in scalars_in(session, select(Image), Image.id, ids)}
             for new in batch:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy import Select, and_, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.accepted_work import images_read_twice
@@ -190,7 +190,7 @@ class Tasks(Repository):
 
     def sent(self, remote_ids: Mapping[int, int], actor: str, *, start: bool) -> None:
         """Store the server's numbers of tasks, by id; with `start` labelling of their images starts."""
-        with self._database.write() as session:
+        with self._database.write(_images_of(remote_ids)) as session:
             query = select(Task, Image).join(Image, Image.id == Task.image_id).order_by(Task.id)
             rows = session.execute(query.where(Task.id.in_(remote_ids))).all()
             for task, image in rows:
@@ -201,21 +201,21 @@ class Tasks(Repository):
 
     def update_task(self, task_id: int, **columns: Any) -> None:
         """Store what the server now shows: media, comment, or mask_id and arm."""
-        with self._database.write() as session:
+        with self._database.write(_images_of([task_id])) as session:
             task = session.get_one(Task, task_id)
             for name, value in columns.items():
                 setattr(task, name, value)
 
     def show(self, masks: Mapping[int, int]) -> None:
         """Store which mask tasks show from now on, by task id; their arm becomes PREDICTED."""
-        with self._database.write() as session:
+        with self._database.write(_images_of(masks)) as session:
             for task in session.scalars(select(Task).where(Task.id.in_(masks))):
                 task.mask_id, task.arm = masks[task.id], Arm.PREDICTED.value
 
     def receive(self, project_id: int, page: AnnotationPage) -> list[FileOutcome]:
         """Store a page of annotations, all or nothing; stored versions are unchanged."""
-        with self._database.write() as session:
-            # With concurrent writers, this makes two pulls of a project wait for each other.
+        with self._database.write(_images_of(page.existing)) as session:
+            # Two pulls of a project wait for each other, so that the watermark never goes back.
             project = session.get_one(Project, project_id, with_for_update=True)
             outcomes = ingest_page(session, Purpose(project.purpose), page)
             if page.watermark is not None and page.watermark > (project.watermark or ""):
@@ -225,7 +225,7 @@ class Tasks(Repository):
     def mark_deleted(self, task_ids: Sequence[int], actor: str) -> list[FileOutcome]:
         """Mark tasks as deleted that the server no longer has; their images can be pushed again."""
         outcomes = []
-        with self._database.write() as session:
+        with self._database.write(_images_of(task_ids)) as session:
             for task_id in task_ids:
                 task = session.get_one(Task, task_id)
                 if task.deleted_at is not None:
@@ -347,6 +347,10 @@ class Tasks(Repository):
         for mask in imported:
             found.setdefault(mask.image_id, {}).setdefault(mask.annotator, mask)
         return {i: list(of.values()) for i, of in found.items() if len(of) > 1}
+
+
+def _images_of(task_ids: Collection[int]) -> Select[int]:
+    return select(Task.image_id).where(Task.id.in_(task_ids))
 
 
 #: Later than any time.

@@ -16,9 +16,12 @@ from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg import rows
 from tests.ddiseg.rows import HEIGHT, WIDTH, digest
 from tests.postgres import (
+    _server,
     _template,
     guarded_url,
     new_database,
+    new_role,
+    own_server,
     postgres_server,
     postgres_url,
     shared,
@@ -26,9 +29,12 @@ from tests.postgres import (
 )
 
 __all__ = [
+    "_server",
     "_template",
     "guarded_url",
     "new_database",
+    "new_role",
+    "own_server",
     "postgres_server",
     "postgres_url",
     "shared",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import Engine, Inspector
 from sqlalchemy.exc import IntegrityError
-from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.catalogue import (
     AnnotationPage,
@@ -41,7 +39,8 @@ from ddiseg.catalogue import (
 )
 from ddiseg.catalogue.batches import NewMember
 from ddiseg.catalogue.comparisons import Comparison
-from ddiseg.catalogue.database import BUSY_TIMEOUT, Database, _alembic, _begin_on_postgresql
+from ddiseg.catalogue.connections import BUSY_TIMEOUT
+from ddiseg.catalogue.database import Database, _alembic
 from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.leases import SERVE
 from ddiseg.catalogue.near_duplicates import ConfirmedPair
@@ -538,7 +537,7 @@ def test_open__file_is_damaged(tmp_path: Path, content: bytes, refusal: Refusal)
 def test_write__locked_by_another(
     catalogue: Catalogue, url: str, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
 ) -> None:
-    monkeypatch.setattr("ddiseg.catalogue.database.BUSY_TIMEOUT", 0)
+    monkeypatch.setattr("ddiseg.catalogue.connections.BUSY_TIMEOUT", 0)
     other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     with closing(other):
         other.execute("BEGIN IMMEDIATE")
@@ -555,7 +554,7 @@ def test_read__all_connections_in_use(
     catalogue: Catalogue, url: str, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
 ) -> None:
     one = partial(create_engine, pool_size=1, max_overflow=0, pool_timeout=0.01)
-    monkeypatch.setattr("ddiseg.catalogue.database.create_engine", one)
+    monkeypatch.setattr("ddiseg.catalogue.connections.create_engine", one)
     database = Database(url)
     with (
         database.engine.connect(),
@@ -564,32 +563,6 @@ def test_read__all_connections_in_use(
     ):
         session.scalar(text("SELECT 1"))
     database.engine.dispose()
-
-
-class _Begun:
-    """A connection that notes what a transaction begins with."""
-
-    def __init__(self, **options: Any) -> None:
-        self.options, self.statements = options, list[str]()
-
-    def get_execution_options(self) -> dict[str, Any]:
-        return self.options
-
-    def exec_driver_sql(self, statement: str) -> None:
-        self.statements.append(statement)
-
-
-def test_postgresql__one_writer_at_a_time_which_sees_what_the_one_before_stored(
-    wording: SnapshotAssertion,
-) -> None:
-    writer, reader = _Begun(ddiseg_write=True), _Begun()
-    for connection in (writer, reader):
-        _begin_on_postgresql(connection)  # type: ignore[arg-type]
-    level, patience, lock = writer.statements
-    assert level == wording
-    assert patience == f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT}s'"
-    assert re.fullmatch(r"SELECT pg_advisory_xact_lock\(\d{1,18}\)", lock)
-    assert reader.statements == wording
 
 
 WRITER = """

@@ -1,0 +1,110 @@
+"""A fair turn at SQLite's single writer lock, within a process and between processes.
+
+SQLite gives its lock to whoever asks at the right moment: its busy handler sleeps longer the longer it
+has waited, so that a process which writes again at once overtakes all others. Here writers stand in
+line. Threads of a process are served in the order in which they came. Of each process one thread waits
+for a lock file beside the database; who holds it is next, waits for the database alone, and gives the
+lock file away with the database in hand. Who has just written finds the next one in its way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+#: Seconds from one look at the lock to the next: of a new writer, and of one that has waited long.
+_SLOW, _FAST = 0.008, 0.001
+
+#: Seconds after which a writer looks as often as it can.
+_LONG = 1.0
+
+
+class TurnTimeoutError(Exception):
+    """The turn did not come in time."""
+
+
+class FairLock:
+    """The line of writers of one SQLite file."""
+
+    def __init__(self, file: Path | None) -> None:
+        """Make the line; `file` is the database's, None for one in memory."""
+        self._threads = _Line()
+        self._file = None
+        if file is not None:
+            self._file = FileLock(file.with_name(f"{file.name}-writers"), mode=0o666)
+
+    @contextlib.contextmanager
+    def turn(self, until: float) -> Iterator[None]:
+        """Be the next writer; the database's own lock must be taken inside.
+
+        Args:
+            until: a moment of time.monotonic().
+
+        Raises:
+            TurnTimeoutError: it did not come until then.
+        """
+        with self._threads.turn(until):
+            held = self._file is not None and _acquire(self._file, until)
+            try:
+                yield
+            finally:
+                if self._file is not None and held:
+                    self._file.release()
+
+
+def polls(until: float, *, often: bool = False) -> Iterator[None]:
+    """Yield until a moment, at first seldom and then often: who has waited longer looks more often.
+
+    Args:
+        often: from the beginning, for the one whose turn it is.
+    """
+    began = time.monotonic()
+    while (now := time.monotonic()) < until:
+        yield
+        pause = _FAST if often else max(_FAST, _SLOW * (1 - (now - began) / _LONG))
+        time.sleep(min(pause, max(0.0, until - now)))
+    yield
+
+
+def _acquire(lock: FileLock, until: float) -> bool:
+    """Take the lock file; returns False where the disk has no locks: then only SQLite's counts."""
+    for _ in polls(until):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        except (OSError, NotImplementedError):  # a network disk, or a folder that is read-only
+            return False
+        return True
+    raise TurnTimeoutError
+
+
+class _Line:
+    """Threads that wait, the first one first."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()
+
+    @contextlib.contextmanager
+    def turn(self, until: float) -> Iterator[None]:
+        ticket = object()
+        with self._changed:
+            self._waiting.append(ticket)
+        try:
+            with self._changed:
+                if not self._changed.wait_for(
+                    lambda: self._waiting[0] is ticket, max(0.0, until - time.monotonic())
+                ):
+                    raise TurnTimeoutError
+            yield
+        finally:
+            with self._changed:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
