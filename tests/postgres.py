@@ -109,7 +109,7 @@ def _server() -> Iterator[Server]:
 def own_server() -> Iterator[Server]:
     """A server that the test may restart."""
     pytest.importorskip("psycopg")
-    server = Server()
+    server = Server("fsync=off")
     yield server
     server.remove()
 

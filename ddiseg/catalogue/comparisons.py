@@ -32,7 +32,7 @@ class Comparisons(Repository):
             return
         on_postgresql = self._database.engine.dialect.name == "postgresql"
         insert = (postgresql if on_postgresql else sqlite).insert
-        with self._database.write() as session:
+        with self._database.write([]) as session:
             session.execute(
                 insert(MaskComparison).on_conflict_do_nothing(),
                 [asdict(each) for each in comparisons],

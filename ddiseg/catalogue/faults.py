@@ -50,6 +50,7 @@ _ADVICE = {
     "connection slots": "",
     "read-only transaction": "this server is a standby: give the address of the primary, or several "
     "hosts with ?target_session_attrs=read-write",
+    "failed to resolve host": "correct the host in the URL",
     "could not translate host name": "correct the host in the URL",
     "service file": "correct the service's name in the URL, or PGSERVICEFILE",
     "definition of service": "correct the service's name in the URL, or ~/.pg_service.conf",
