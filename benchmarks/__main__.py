@@ -34,6 +34,7 @@ NAMES = {
     "loop_simulation": "lesion IoU against masks spent, by what was labelled next (an hour)",
     "verify_files": "verify against a bare loop that decodes and hashes the same files (goal: 80 %)",
     "scale": "commands on catalogues of 10,000 and 100,000 images: time, memory, growth (10 minutes)",
+    "writers": "ten writers at once on SQLite and PostgreSQL: transactions, fairness, waits (3 minutes)",
     "five_classes": "FEDD against five UNets on phantoms over the published masks (half an hour)",
 }
 

@@ -19,7 +19,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, Row, Select, select
+from sqlalchemy import Connection, Engine, Row, Select, inspect, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnectionLeftError
@@ -127,6 +127,7 @@ class Database:
             _errors_explained(self.engine, self._how_to_restore),
             writing(self.engine, Writer.UPGRADE).begin() as connection,
         ):
+            self._refuse_foreign(connection)
             command.upgrade(_alembic(connection), "head")
 
     def check(self) -> None:
@@ -155,6 +156,16 @@ class Database:
             raise WorkspaceError(
                 f"catalogue {shown(self.engine.url)} has schema {found}, which is newer than "
                 "this ddiseg knows: upgrade ddiseg (pip install -U ddiseg)"
+            )
+
+    def _refuse_foreign(self, connection: Connection) -> None:
+        """Raise WorkspaceError for a database without our schema that holds other tables."""
+        if MigrationContext.configure(connection).get_current_revision() is not None:
+            return
+        if others := sorted(set(inspect(connection).get_table_names()) - {"alembic_version"}):
+            raise WorkspaceError(
+                f"catalogue {shown(self.engine.url)} holds the tables of another program "
+                f"({others[0]}{', ...' if others[1:] else ''}): give an empty database"
             )
 
     def revision(self) -> str | None:

@@ -55,6 +55,9 @@ class HeldLease:
 
     def check(self) -> None:
         """Renew the lease; raises LeaseLostError where another process has taken it."""
+        self._database.repeat(self._renew)
+
+    def _renew(self) -> None:
         with self._database.write([]) as session:
             clock = _clock(session)
             mine = (Lease.name == self.name) & (Lease.owner == self.owner)

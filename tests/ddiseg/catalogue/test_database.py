@@ -482,6 +482,16 @@ def test_sqlite__wal_foreign_keys_and_busy_timeout(catalogue: Catalogue, url: st
     database.engine.dispose()
 
 
+def test_create__database_of_another_program(tmp_path: Path, refusal: Refusal) -> None:
+    file = tmp_path / "other.sqlite"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE task (id INTEGER)")
+    with refusal(WorkspaceError):
+        Catalogue.create(f"sqlite:///{file}")
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("task",)]
+
+
 def test_write__nothing_is_stored_when_it_fails(catalogue: Catalogue, url: str) -> None:
     database = Database(url)
     statement = text("INSERT INTO datasets (name, created_at) VALUES ('x', 'now')")

@@ -7,19 +7,22 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
-from ddiseg.catalogue import Catalogue
+from ddiseg.catalogue import Catalogue, NewModelVersion
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.faults import ConnectionLostError, UnknownOutcomeError
 from ddiseg.errors import DdisegError, WorkspaceError
 from ddiseg.outcomes import Outcome
-from tests.ddiseg.rows import new_image, new_mask
+from tests.ddiseg.rows import digest, new_image, new_mask
 from tests.postgres import GUARDED, PASSWORD, Server
 
 pytestmark = pytest.mark.process
@@ -279,8 +282,6 @@ def test_two_prelabels_of_the_same_images__each_once_and_no_deadlock(
 
 @pytest.fixture
 def model_id(catalogue: Catalogue) -> int:
-    from ddiseg.catalogue import NewModelVersion
-
     new = NewModelVersion("f" * 64, "unet", "b" * 64, {}, [], {}, "1.0")
     return catalogue.models.add(new, "tester").id
 
@@ -293,3 +294,55 @@ def test_same_photograph_from_two_importers__one_image(catalogue: Catalogue) -> 
     outcomes = [o.outcome for o in (*first, *second)]  # type: ignore[misc]
     assert outcomes.count(Outcome.ADDED) == outcomes.count(Outcome.UNCHANGED) == 20
     assert len(catalogue.images.select()) == 28
+
+
+#: What one person does: an action, an image and the pixels of a mask.
+DONE = st.lists(
+    st.tuples(
+        st.sampled_from(["submit", "accept", "reject", "skip", "reopen", "predict"]),
+        st.integers(1, 3),
+        st.sampled_from("abc"),
+    ),
+    max_size=10,
+)
+
+
+@pytest.mark.property
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(DONE, min_size=3, max_size=3))
+def test_three_people_at_once_in_any_order__nothing_contradicts(
+    catalogue: Catalogue, model_id: int, work: list[list[tuple[str, int, str]]]
+) -> None:
+    def one(person: str, action: str, image: int, pixels: str) -> None:
+        masks = catalogue.masks
+        if action == "submit":
+            masks.submit([replace(new_mask(image, person), content_hash=digest(pixels))])
+        elif action in ("accept", "reject"):
+            if waiting := masks.in_review().get(image):
+                masks.review(waiting.id, person, action)
+        elif action == "skip":
+            catalogue.images.skip(image, "blurry", None, person)
+        elif action == "reopen":
+            catalogue.images.reopen(image, person)
+        else:
+            masks.add_predictions([new_mask(image, None, model_version_id=model_id)])
+
+    def all_of(person: str, steps: list[tuple[str, int, str]]) -> None:
+        for step in steps:
+            try:
+                one(person, *step)
+            except ConnectionLostError:
+                raise
+            except DdisegError:
+                pass  # as the life cycle refuses it
+
+    before = {mask.id for mask in catalogue.masks.all()}
+    ended = together(*(partial(all_of, f"person {n}", steps) for n, steps in enumerate(work)))
+    assert ended == [None] * 3
+    masks = {mask.id: mask for mask in catalogue.masks.all()}
+    assert before <= set(masks)
+    assert catalogue.events.contradictions() == []
+    for review in catalogue.masks.reviews(list(masks)):
+        assert review.reviewer != masks[review.mask_id].annotator
