@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ddiseg.errors import DdisegError, InputError
+from ddiseg.workspace.remote_errors import explain, is_bucket_missing, is_content_broken_off
 
 #: Packages by the scheme of a URL: the extra of ddiseg that installs what reads it.
 EXTRAS = {
@@ -22,12 +23,9 @@ EXTRAS = {
     **dict.fromkeys(("abfs", "abfss", "az"), "abfs"),
 }
 
-#: Seconds to wait for a connection and for each part of an answer, and tries of a request.
-TIMEOUT, TRIES = (10, 60), 4
-
-
-class RemoteError(DdisegError):
-    """A server that can't be used at all: what was finished is kept."""
+#: Seconds to wait for a connection and for each part of an answer, tries of a request, and times that
+#: an object is read whose content breaks off.
+TIMEOUT, TRIES, READS = (10, 60), 4, 3
 
 
 def scheme(place: str) -> str:
@@ -101,13 +99,15 @@ class ObjectStore:
                 f"{self.shown}: what reads such URLs is not installed: pip install 'ddiseg[{extra}]'"
             ) from error
         except (ValueError, TypeError) as error:
-            raise InputError(f"{self.shown} can't be used: {_first_line(error)}") from error
+            raise InputError(f"{self.shown} can't be used: {error}") from error
+        if EXTRAS[scheme(url)] == "s3":
+            self._fs.retries = 1  # else s3fs would do all of botocore's tries several times
 
     def entries(self) -> Iterator[Entry]:
         """Yield the objects under the prefix; what ends in / stands for an empty folder and is left out.
 
         Raises:
-            InputError, RemoteError: it can't be listed.
+            InputError, StoreError: it can't be listed.
         """
         with self.explained():
             found = self._fs.find(self.root, detail=True)
@@ -133,12 +133,14 @@ class ObjectStore:
 
         Raises:
             MissingObjectError: there is none.
-            InputError, RemoteError: it can't be read.
+            InputError, StoreError: it can't be read.
         """
         key = key or self.root
         with self.explained(key):
-            content: bytes = self._fs.cat_file(key)
-        return content
+            for _ in range(READS - 1):
+                with contextlib.suppress(_BrokenOffError), _broken_off():
+                    return bytes(self._fs.cat_file(key))
+            return bytes(self._fs.cat_file(key))
 
     def chunks(self, key: str, size: int = 1 << 22) -> Iterator[bytes]:
         """Yield an object's bytes in parts, so that a large one takes little memory."""
@@ -149,6 +151,10 @@ class ObjectStore:
     def download(self, key: str, path: str) -> None:
         """Write an object to a file."""
         with self.explained(key):
+            for _ in range(READS - 1):
+                with contextlib.suppress(_BrokenOffError), _broken_off():
+                    self._fs.get_file(key, path)
+                    return
             self._fs.get_file(key, path)
 
     def upload(self, path: str, key: str) -> None:
@@ -178,15 +184,17 @@ class ObjectStore:
     @contextlib.contextmanager
     def explained(self, key: str | None = None) -> Iterator[None]:
         """Raise errors of the object store, of whatever package, as ours."""
+        shown = self.shown_key(key) if key else self.shown
         try:
             yield
         except DdisegError:
             raise
+        except FileExistsError as error:
+            raise ExistingObjectError(f"{shown} is there already") from error
         except Exception as error:
-            explained = explain(error, self.shown_key(key) if key else self.shown)
-            if explained is None:
-                raise
-            raise explained from error
+            if isinstance(error, FileNotFoundError) and not is_bucket_missing(error):
+                raise MissingObjectError(f"{shown} is not there: check the address") from error
+            raise explain(error, shown) from error
 
 
 class MissingObjectError(InputError):
@@ -197,45 +205,18 @@ class ExistingObjectError(InputError):
     """An object that is there, and should not."""
 
 
-def explain(error: Exception, shown: str) -> DdisegError | None:
-    """Return an error of an object store in our words, None for one of another kind.
+class _BrokenOffError(Exception):
+    """A content that was not whole: no request is tried again for that."""
 
-    s3fs, gcsfs and adlfs raise OSError where they know the answer, and errors of the packages below
-    them (botocore, aiohttp, azure) elsewhere: those are told by their names.
-    """
-    again = "what was finished is kept: run the same command again"
-    causes = [e for e in (error, error.__cause__) if e is not None]
-    kinds = {kind.__name__ for e in causes for kind in type(e).__mro__}
-    said = " ".join([_first_line(e) for e in causes] + [_code(e) for e in causes])
-    if kinds & {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}:
-        return RemoteError(f"{shown}: there are no credentials: set those of your provider, for "
-                           "example AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")  # fmt: skip
-    if any(word in said for word in ("ExpiredToken", "expired")):
-        return RemoteError(f"{shown}: the credentials have expired: get new ones; {again}")
-    if "NoSuchBucket" in said + " ".join(kinds) or "bucket does not exist" in said:
-        return RemoteError(f"{shown}: there is no such bucket: check its name and the endpoint")
-    if isinstance(error, FileNotFoundError):
-        return MissingObjectError(f"{shown} is not there: check the address")
-    if isinstance(error, FileExistsError):
-        return ExistingObjectError(f"{shown} is there already")
-    if isinstance(error, PermissionError) or any(
-        word in said for word in ("AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch")
-    ):  # fmt: skip
-        return RemoteError(f"{shown}: access was denied ({_first_line(error)}): check the credentials "
-                           "and what they may do in this bucket")  # fmt: skip
-    if kinds & {"TimeoutError", "ReadTimeoutError", "ConnectTimeoutError", "FSTimeoutError"}:
-        return RemoteError(f"{shown}: the server did not answer in time; {again}")
-    if kinds & {
-        "EndpointConnectionError", "ClientConnectorError", "ConnectionClosedError", "ConnectionError",
-        "ClientError", "HTTPClientError", "ServiceRequestError", "ClientPayloadError",
-        "ResponseStreamingError", "IncompleteReadError", "FlexibleChecksumError",
-    }:  # fmt: skip
-        return RemoteError(
-            f"{shown}: the server can't be reached or broke off ({_first_line(error)}); {again}"
-        )
-    if isinstance(error, OSError):
-        return RemoteError(f"{shown}: {_first_line(error)}; {again}")
-    return None
+
+@contextlib.contextmanager
+def _broken_off() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if is_content_broken_off(error):
+            raise _BrokenOffError from error
+        raise
 
 
 def _options(scheme_of_url: str) -> dict[str, Any]:
@@ -245,13 +226,7 @@ def _options(scheme_of_url: str) -> dict[str, Any]:
     retries = {"max_attempts": TRIES, "mode": "standard"}
     bounds = {"connect_timeout": connect, "read_timeout": read, "retries": retries}
     # Listings are asked for anew each time: an import must not see an old one.
-    return {"config_kwargs": bounds, "use_listings_cache": False, "skip_instance_cache": False}
-
-
-def _code(error: BaseException) -> str:
-    """Return the code of an error of botocore, such as ExpiredToken."""
-    response = getattr(error, "response", None)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+    return {"config_kwargs": bounds, "use_listings_cache": False}
 
 
 def _entry(path: str, key: str, facts: dict[str, Any]) -> Entry:
@@ -270,8 +245,3 @@ def _modified_ns(facts: dict[str, Any]) -> int:
         return 0
     moment = value if value.tzinfo else value.replace(tzinfo=UTC)
     return round(moment.timestamp() * 1_000_000) * 1000
-
-
-def _first_line(error: BaseException) -> str:
-    text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return text[:200]

@@ -25,9 +25,9 @@ from ddiseg.cli.main import cli
 from ddiseg.labelstudio.embedded.environment import VERSION
 from tests.fake_label_studio import FakeLabelStudio, label_studio
 from tests.object_store import KEY, SECRET, ObjectStore
-from tests.postgres import new_database, postgres_server
+from tests.postgres import _server, new_database, postgres_server
 
-__all__ = ["label_studio", "new_database", "postgres_server"]
+__all__ = ["_server", "label_studio", "new_database", "postgres_server"]
 
 ROOT = Path(__file__).parents[1]
 SERVICES = ("postgres", "minio", "label-studio", "ddiseg")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from annotation_protocol.files import atomic_write, locked
-from ddiseg.errors import DdisegError, InputError
+from ddiseg.errors import DdisegError, InputError, StoreError
 from ddiseg.images import ENDINGS, pixels_in
 from ddiseg.ingest import web
 from ddiseg.ingest.folder import FileStatus, FoundFile, Listing, list_folder, path_fault, read_file
@@ -25,7 +25,6 @@ from ddiseg.object_stores import (
     EXTRAS,
     Entry,
     ObjectStore,
-    RemoteError,
     is_object_store,
     last_part,
     parent,
@@ -103,7 +102,7 @@ def open_source(
 
     Raises:
         InputError: there is nothing, or it can't be read.
-        RemoteError: its server can't be used; what was copied is kept for the next run.
+        StoreError: its server can't be used; what was copied is kept for the next run.
     """
     if isinstance(place, Path):
         yield Source(place)
@@ -272,7 +271,7 @@ def _copy(store: ObjectStore, entry: Entry, path: Path) -> None:
         raise InputError(f"{path} can't be written ({error.strerror}): free some space") from error
     if path.stat().st_size != entry.size:
         path.unlink()
-        raise RemoteError(
+        raise StoreError(
             f"{store.shown_key(entry.key)} did not come whole, or was changed meanwhile: run the same "
             "command again"
         )

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from annotation_protocol.files import locked
-from ddiseg.errors import InputError
+from ddiseg.errors import InputError, StoreError
 from ddiseg.object_stores import (
     Entry,
     MissingObjectError,
     ObjectStore,
-    RemoteError,
     is_object_store,
     scheme,
     without_secrets,
@@ -64,7 +63,7 @@ def upload_release(
 
     Raises:
         InputError: anything else is there, no image could be exported, or `strict` and one could not.
-        RemoteError: the server can't be used; the same export goes on from there.
+        StoreError: the server can't be used; the same export goes on from there.
         WorkspaceError: the workspace's cache can't be written.
     """
     _check(url, release)
@@ -90,7 +89,7 @@ def upload_release(
         store.upload(str(written.folder / MANIFEST), _key(store, MANIFEST))
         try:
             store.remove(_key(store, MARK))
-        except (RemoteError, InputError) as error:
+        except (StoreError, InputError) as error:
             _logger.warning(f"the release is complete, but {MARK} could not be removed: {error}")
     return UploadedRelease(store.shown, True, manifest, written.outcomes)
 
@@ -207,7 +206,7 @@ def _upload(
     """Upload files, many at a time, but for those that are there already.
 
     Raises:
-        RemoteError: the server can't be used, or lost one.
+        StoreError: the server can't be used, or lost one.
     """
     found = {entry.path: entry for entry in store.entries()}
     kept = 0
@@ -230,7 +229,7 @@ def _upload(
         _logger.info(f"{counted(kept, 'object')} of an export that was broken off kept")
     sizes = {entry.path: entry.size for entry in store.entries()}
     if lost := [f["path"] for f in files if sizes.get(f["path"]) != f["bytes"]]:
-        raise RemoteError(
+        raise StoreError(
             f"{store.shown}: {counted(len(lost), 'object')} did not arrive ({lost[0]}): run the same command again"
         )
 

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from ddiseg.errors import InputError
+from ddiseg.errors import InputError, StoreError
 from ddiseg.object_stores import (
     MissingObjectError,
     ObjectStore,
-    RemoteError,
     is_object_store,
     last_part,
     parent,
@@ -73,7 +72,7 @@ def test_faults_that_pass(object_store: Bucket, fault: Fault) -> None:
 def test_faults_that_stay(object_store: Bucket, fault: Fault, refusal: Refusal) -> None:
     object_store.faults.add(fault)
     store = ObjectStore("s3://bucket/photos")
-    with refusal(RemoteError):
+    with refusal(StoreError):
         list(store.entries())
 
 
@@ -82,7 +81,7 @@ def test_server_is_down(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     monkeypatch.setattr("ddiseg.object_stores.TRIES", 1)
-    with refusal(RemoteError):
+    with refusal(StoreError):
         list(ObjectStore("s3://bucket/down").entries())
 
 
@@ -98,7 +97,7 @@ def test_key_may_only_read(
     store = ObjectStore(f"s3://{object_store.bucket}/photos")
     assert store.read(f"{store.root}/a.txt") == b"a"
     store.shown = "s3://bucket/photos"
-    with refusal(RemoteError):
+    with refusal(StoreError):
         store.write(f"{store.root}/b.txt", b"b")
 
 

@@ -12,10 +12,9 @@ from PIL import Image
 
 from ddiseg.cli.common import run
 from ddiseg.cli.main import cli
-from ddiseg.errors import InputError
+from ddiseg.errors import InputError, StoreError
 from ddiseg.ingest.photographs import PhotographImport, import_photographs
 from ddiseg.ingest.source import everything, open_masks, open_source, photograph_facts
-from ddiseg.object_stores import RemoteError
 from ddiseg.outcomes import Outcome
 from ddiseg.workspace.workspace import Workspace
 from tests.object_store import Fault, ObjectStore
@@ -97,7 +96,7 @@ def test_import__own_store(workspace: Workspace, bucket: ObjectStore) -> None:
 )
 def test_import__nothing_there(workspace: Workspace, bucket: ObjectStore, place: str) -> None:
     with pytest.raises(
-        (InputError, RemoteError), match=r"only from s3://|no such bucket|has no objects"
+        (InputError, StoreError), match=r"only from s3://|no such bucket|has no objects"
     ):
         imported(workspace, place.format(bucket=bucket.bucket))
     assert not workspace.catalogue.images.datasets()
@@ -105,7 +104,7 @@ def test_import__nothing_there(workspace: Workspace, bucket: ObjectStore, place:
 
 def test_import__half_body_that_stays(workspace: Workspace, bucket: ObjectStore) -> None:
     bucket.faults.add(Fault.HALF_BODY, method="GET", path=r"sub/b\.png")
-    with pytest.raises(RemoteError, match="run the same command again"):
+    with pytest.raises(StoreError, match="run the same command again"):
         imported(workspace, f"s3://{bucket.bucket}/photographs")
     bucket.faults.clear()
     done = imported(workspace, f"s3://{bucket.bucket}/photographs")
@@ -134,7 +133,7 @@ def test_import__masks(
 def test_import__masks_go_on(workspace: Workspace, bucket: ObjectStore) -> None:
     bucket.write("masks/b.png", png(np.ones((16, 24), np.uint8)))
     bucket.faults.add(Fault.DENIED, method="GET", path=r"masks/b\.png")
-    with pytest.raises(RemoteError), open_masks(workspace, f"s3://{bucket.bucket}/masks"):
+    with pytest.raises(StoreError), open_masks(workspace, f"s3://{bucket.bucket}/masks"):
         raise AssertionError("not copied whole")
     bucket.faults.clear()
     with open_masks(workspace, f"s3://{bucket.bucket}/masks") as folder:

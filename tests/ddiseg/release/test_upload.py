@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ddiseg.errors import InputError
-from ddiseg.object_stores import RemoteError
+from ddiseg.errors import InputError, StoreError
 from ddiseg.outcomes import Outcome
 from ddiseg.release.folder import write_release
 from ddiseg.release.release import Release
@@ -56,7 +55,7 @@ def test_upload__again(filled: Workspace, object_store: ObjectStore) -> None:
 
 def test_upload__broken_off(filled: Workspace, object_store: ObjectStore) -> None:
     object_store.faults.add(Fault.DENIED, method="PUT", path="metadata.csv")
-    with pytest.raises(RemoteError):
+    with pytest.raises(StoreError):
         uploaded(filled, object_store)
     keys = object_store.keys()
     assert f"release/{MARK}" in keys
