@@ -16,6 +16,7 @@ from ddiseg.catalogue.tables import (
     ComparisonKind,
     Event,
     Image,
+    ImageGroup,
     Mask,
     MaskComparison,
     Project,
@@ -39,6 +40,7 @@ class AcceptedWork(NamedTuple):
     mean_dice: float | None
     changed: float | None
     annotation_id: int
+    group: int  #: of the image
     drawn_id: int  #: the annotator's mask; the accepted one, or the one that a reviewer fixed
 
 
@@ -109,8 +111,10 @@ _ACCEPTED = (
         MaskComparison.mean_dice,
         MaskComparison.changed,
         Annotation.id,
+        func.coalesce(ImageGroup.group_id, Image.id),
         Annotation.mask_id,
     )
+    .join(ImageGroup, ImageGroup.image_id == Image.id, isouter=True)
     .join(Acceptance, Acceptance.image_id == Image.id)
     .join(Mask, Mask.id == Acceptance.mask_id)
     .join(Task, Task.image_id == Image.id)

@@ -29,6 +29,7 @@ from ddiseg.catalogue.tables import (
     Review,
     Split,
     Submission,
+    TrainingMask,
 )
 from ddiseg.errors import InputError
 from ddiseg.outcomes import FileOutcome, Outcome
@@ -257,18 +258,24 @@ class Masks(Repository):
         query = select(Mask).join(Submission, Submission.mask_id == Mask.id)
         return self._first(query.where(Submission.image_id == image_id))
 
-    def to_learn(self, learned: Collection[str]) -> int:
-        """Count the accepted masks that can be learned from and whose pixels are not in `learned`.
+    def count_to_learn(self, model_version_id: int | None) -> int:
+        """Count the accepted masks that can be learned from and whose pixels a version did not learn.
 
         Masks of the hold-out set can't be; a mask whose image has no split yet can.
         """
-        query = (
-            select(Mask.content_hash)
-            .join(Acceptance, Acceptance.mask_id == Mask.id)
-            .join(ImageSplit, ImageSplit.image_id == Acceptance.image_id, isouter=True)
-            .where(func.coalesce(ImageSplit.split, Split.TRAINING.value) == Split.TRAINING.value)
+        learned = exists().where(
+            TrainingMask.content_hash == Mask.content_hash,
+            TrainingMask.model_version_id == model_version_id,
         )
-        return sum(digest not in learned for digest in self._all(query))
+        elsewhere = exists().where(
+            ImageSplit.image_id == Acceptance.image_id, ImageSplit.split != Split.TRAINING.value
+        )
+        query = (
+            select(func.count(Acceptance.image_id))
+            .join(Mask, Mask.id == Acceptance.mask_id)
+            .where(~elsewhere)
+        )
+        return self._first(query if model_version_id is None else query.where(~learned)) or 0
 
     def of_image(self, image_id: int) -> Sequence[Mask]:
         return self._all(select(Mask).where(Mask.image_id == image_id).order_by(Mask.id))

@@ -11,7 +11,14 @@ from sqlalchemy.orm import Session
 
 from ddiseg.catalogue.database import Repository
 from ddiseg.catalogue.provenance import store_training
-from ddiseg.catalogue.tables import Event, ImageSplit, ModelKind, ModelVersion, Promotion
+from ddiseg.catalogue.tables import (
+    Event,
+    ImageSplit,
+    ModelKind,
+    ModelVersion,
+    Promotion,
+    TrainingImage,
+)
 from ddiseg.errors import NotFoundError, WorkspaceError
 
 
@@ -148,13 +155,10 @@ class ModelVersions(Repository):
 
     def learned_from(self, version_id: int, content_hash: str) -> bool:
         """Return whether a classifier learned from an image."""
-        query = select(ModelVersion.training_images).where(ModelVersion.id == version_id)
-        return content_hash in (self._first(query) or {})
-
-    def training_masks(self, version_id: int) -> set[str]:
-        """Return the content hashes of the masks that a version learned from."""
-        query = select(ModelVersion.training_masks).where(ModelVersion.id == version_id)
-        return set(self._first(query) or ())
+        query = select(TrainingImage.content_hash).where(
+            TrainingImage.model_version_id == version_id, TrainingImage.content_hash == content_hash
+        )
+        return self._first(query) is not None
 
     def get(self, name: str) -> ModelVersion:
         """Return a version; raises NotFoundError, which lists the versions."""

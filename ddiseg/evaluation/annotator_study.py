@@ -19,7 +19,6 @@ from ddiseg.evaluation.comparisons import compare_missing, measured_masks
 from ddiseg.evaluation.drift import PERIOD_MASKS, Drift, measure_drift
 from ddiseg.evaluation.measures import MaskMeasures, MeasuredMasks
 from ddiseg.outcomes import Progress, silent
-from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
 
 T = TypeVar("T")
@@ -83,7 +82,6 @@ def work_report(workspace: Workspace, progress: Progress = silent) -> WorkReport
         compared,
         models,
         catalogue.accepted_work.last_acceptances(),
-        Groups.read(catalogue),
     )
     return summarise(measured, list(models.values()), list(compared.left_out.values()))
 

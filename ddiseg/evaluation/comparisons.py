@@ -30,7 +30,6 @@ from ddiseg.evaluation.measures import (
     compare_readings,
 )
 from ddiseg.outcomes import Progress, silent
-from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
 
 _logger = logging.getLogger(__name__)
@@ -146,7 +145,6 @@ def measured_masks(
     compared: ComparedMasks,
     models: Mapping[int, str],
     acceptances: Mapping[int, LastAcceptance],
-    groups: Groups,
 ) -> MeasuredMasks:
     """Return the measures of accepted masks, in the order of their acceptance.
 
@@ -162,7 +160,7 @@ def measured_masks(
     ]
     changed = _column([each.changed for each in edits])
     seconds = _column([each.seconds for each in work])
-    numbers = np.array([groups.number(each.image_id) for each in work], np.int64)
+    numbers = np.array([each.group for each in work], np.int64)
     return MeasuredMasks(
         tone=np.array([each.tone for each in work], np.str_),
         group=np.unique(numbers, return_inverse=True)[1],

@@ -116,8 +116,7 @@ def masks_to_learn(catalogue: Catalogue) -> int:
     Masks of the hold-out set are not counted, since no version learns from them.
     """
     newest = catalogue.models.newest_brief()
-    learned = catalogue.models.training_masks(newest.id) if newest else ()
-    return catalogue.masks.to_learn(learned)
+    return catalogue.masks.count_to_learn(newest and newest.id)
 
 
 #: New accepted masks that make another training worthwhile.
