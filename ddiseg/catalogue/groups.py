@@ -130,10 +130,10 @@ def sharing(images: Subquery, others: Subquery) -> Subquery:
     own = select(group).join(images, images.c.image_id == ImageGroup.image_id)
     groups = own.distinct().subquery()
     member = ImageGroup.__table__.alias()
-    among = (
-        select(member.c.image_id)
-        .join(others, others.c.image_id == member.c.image_id)
-        .where(member.c.group_id == groups.c.group_id)
+    # Not a join: SQLite would look at all the others for each group.
+    among = select(member.c.image_id).where(
+        member.c.group_id == groups.c.group_id,
+        exists().where(others.c.image_id == member.c.image_id),
     )
     leaking = select(groups.c.group_id).where(exists(among))
     return (

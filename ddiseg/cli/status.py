@@ -31,7 +31,6 @@ def status(settings: Settings, work: bool) -> None:
     Images by tone and state, masks, model and subsets; the commands that would move something now,
     the images that annotators have to look at, and the masks that wait for reviewers.
     """
-    from ddiseg.evaluation.annotator_study import work_report
     from ddiseg.labelstudio.connection import EMBEDDED, server_of
     from ddiseg.labelstudio.embedded.server import find_running
     from ddiseg.workspace.status import lacks_photographs
@@ -39,6 +38,8 @@ def status(settings: Settings, work: bool) -> None:
 
     workspace = settings.open()
     if work:
+        from ddiseg.evaluation.annotator_study import work_report  # slow to import
+
         with progress_bar("Comparing masks") as progress:
             report = work_report(workspace, progress)
         given = workspace.catalogue.open_work.given(server_of(workspace.root))
