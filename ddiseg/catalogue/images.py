@@ -320,6 +320,26 @@ class Images(Repository):
         query = select(*columns, func.count()).group_by(*columns).order_by(*columns)
         return {(dataset, tone, state): n for dataset, tone, state, n in self._rows(query)}
 
+    def ids(self, *, tone: str | None = None, state: State | None = None) -> Sequence[int]:
+        """Return the ids of images of a tone or in a state, ascending."""
+        query = select(Image.id).order_by(Image.id)
+        if tone is not None:
+            query = query.where(Image.tone == tone)
+        return self._all(query if state is None else query.where(Image.state == state.value))
+
+    def diagnosis_counts(self) -> dict[tuple[str | None, bool | None, str], int]:
+        """Count images by (diagnosis, malignant, tone)."""
+        columns = Image.diagnosis, Image.malignant, Image.tone
+        rows = self._rows(select(*columns, func.count()).group_by(*columns))
+        return {(diagnosis, malignant, tone): n for diagnosis, malignant, tone, n in rows}
+
+    def skip_counts_by_tone(self) -> dict[tuple[str, str], int]:
+        """Count the skipped images by (reason, tone), in the order in which reasons were first given."""
+        query = select(Skip.reason, Image.tone, func.count(), func.min(Skip.id))
+        query = query.join(Image, Image.id == Skip.image_id).where(Skip.reopened_at.is_(None))
+        rows = sorted(self._rows(query.group_by(Skip.reason, Image.tone)), key=lambda row: row[3])
+        return {(reason, tone): n for reason, tone, n, _ in rows}
+
     def some_stored(self, count: int) -> list[str]:
         """Return the content hashes of up to `count` stored photographs, over the whole catalogue.
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import exists, func, insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from ddiseg.catalogue.annotation_versions import unread_edits
 from ddiseg.catalogue.database import Repository, in_parts, scalars_in
@@ -26,6 +26,7 @@ from ddiseg.catalogue.tables import (
     ImageSplit,
     Mask,
     ModelKind,
+    ModelVersion,
     Review,
     Split,
     Submission,
@@ -241,12 +242,50 @@ class Masks(Repository):
                     found.update({mask.image_id: mask for mask in session.scalars(newest)})
         return found
 
-    def accepted(self) -> dict[int, Mask]:
-        """Return the accepted masks, by image id."""
-        rows = self._all(
-            select(Mask).join(Acceptance, Acceptance.mask_id == Mask.id).order_by(Mask.image_id)
-        )
+    def accepted(self, image_ids: Iterable[int] | None = None) -> dict[int, Mask]:
+        """Return the accepted masks, of these images or of all, by image id."""
+        query = select(Mask).join(Acceptance, Acceptance.mask_id == Mask.id).order_by(Mask.image_id)
+        if image_ids is None:
+            rows = self._all(query)
+        else:
+            rows = self._all_in(query, Acceptance.image_id, image_ids)
         return {m.image_id: m for m in rows}
+
+    def accepted_images(self) -> set[int]:
+        """Return the ids of the accepted images."""
+        return set(self._all(select(Acceptance.image_id)))
+
+    def count_predicted(self) -> int:
+        """Count the images with a prediction by any version."""
+        query = select(func.count(Mask.image_id.distinct()))
+        return self._first(query.where(Mask.model_version_id.is_not(None))) or 0
+
+    def most_uncertain(self, count: int) -> list[int]:
+        """Return the ids of open images whose prediction to show is the least certain, that one first."""
+        newer = aliased(Mask)
+        of_image = newer.image_id == Mask.image_id, newer.model_version_id.is_not(None)
+        found: list[tuple[float, int]] = []
+        with self._database.read() as session:
+            current = session.scalar(
+                current_version(ModelKind.SEGMENTATION).with_only_columns(ModelVersion.id)
+            )
+            newest = ~exists().where(*of_image, newer.id > Mask.id)
+            to_show = [newest]
+            if current is not None:
+                by_current = exists().where(*of_image, newer.model_version_id == current)
+                to_show = [Mask.model_version_id == current, newest & ~by_current]
+            query = (
+                select(Mask.uncertainty, Mask.image_id)
+                .join(Image, Image.id == Mask.image_id)
+                .where(Mask.uncertainty.is_not(None), Mask.model_version_id.is_not(None))
+                .where(Image.state.not_in(SETTLED))
+                .order_by(Mask.uncertainty.desc(), Mask.image_id)
+                .limit(count)
+            )
+            for condition in to_show:
+                for uncertainty, image_id in session.execute(query.where(condition)):
+                    found.append((-(uncertainty or 0.0), image_id))
+        return [image_id for _, image_id in sorted(found)[:count]]
 
     def accepted_of(self, image_id: int) -> Mask | None:
         """Return the accepted mask of an image; None where it has none."""

@@ -64,12 +64,14 @@ class VersionBrief(NamedTuple):
     id: int
     name: str
     backbone: str
+    backbone_hash: str
     created_at: str
     masks: int  #: number of masks that it learned from
 
 
 _BRIEF = (
-    *(ModelVersion.id, ModelVersion.name, ModelVersion.backbone, ModelVersion.created_at),
+    *(ModelVersion.id, ModelVersion.name, ModelVersion.backbone, ModelVersion.backbone_hash),
+    ModelVersion.created_at,
     func.json_array_length(ModelVersion.training_masks),
 )
 

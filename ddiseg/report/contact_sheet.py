@@ -9,7 +9,7 @@ import base64
 import io
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class Pair:
     image: Image
     prediction: Mask | None
     reference: Reference | None
+    accepted: Mask | None = None
     trained_on: bool = False  #: all its predictions are by models that were trained on its mask
     compared: bool = False  #: its lesion IoU was computed
     lesion_iou: float | None = None  #: None also where neither has a lesion
@@ -74,50 +75,88 @@ class Pairs:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         catalogue = workspace.catalogue
-        self.accepted = catalogue.masks.accepted()
-        self.predictions = catalogue.masks.newest_predictions()
-        self._unleaked = catalogue.provenance.unleaked_predictions(self.accepted)
-        self._unleaked_predictions = catalogue.masks.get(
-            [choice.mask_id for choice in self._unleaked.values() if choice is not None]
-        )
+        self._accepted = catalogue.masks.accepted_images()
+        self._skipped = set(catalogue.images.ids(state=State.SKIPPED))
         self._evaluated = catalogue.evaluations.last_compared()
-        self._evaluated_predictions = catalogue.masks.get(
-            [e.mask_id for e in self._evaluated.values()]
-        )
+        self._known: dict[int, Pair] = {}
         self.sampled = False  #: whether only some of the accepted masks were compared
 
-    def of_tone(self, images: Sequence[Image], seed: str) -> list[Pair]:
-        """Return the pairs of images; of many accepted ones a random sample has a lesion IoU."""
-        pairs = [self.of(image) for image in images]
-        random.Random(seed).shuffle(pairs)
-        comparable = [
-            p.image.id
-            for p in pairs
-            if p.prediction and p.reference and p.image.id not in self._evaluated
-        ]
-        wanted = set(comparable[:COMPARED])
-        self.sampled = self.sampled or len(comparable) > COMPARED
-        return [self._compared(p) if p.image.id in wanted else p for p in pairs]
+    def of_tone(self, image_ids: Sequence[int], seed: str) -> list[Pair]:
+        """Return those pairs of images that `choose` may choose, in an order at random.
 
-    def of(self, image: Image) -> Pair:
-        """Return the pair of an image, with a lesion IoU only from the newest evaluation."""
-        accepted = self.accepted.get(image.id)
-        if evaluated := self._evaluated.get(image.id):
-            own = accepted is not None and accepted.content_hash == evaluated.truth_hash
-            reference = Reference(ACCEPTED if own else TRUTH, evaluated.truth_hash)
-            prediction = self._evaluated_predictions[evaluated.mask_id]
-            iou = evaluated.lesion_iou
-            return Pair(image, prediction, reference, compared=True, lesion_iou=iou)
-        if accepted is not None:
-            choice = self._unleaked.get(image.id)
-            unleaked = None if choice is None else self._unleaked_predictions[choice.mask_id]
-            trained_on = choice is None and image.id in self._unleaked
-            return Pair(image, unleaked, Reference(ACCEPTED, accepted.content_hash), trained_on)
-        return Pair(image, self.predictions.get(image.id), None)
+        Of many accepted images, a random sample has a lesion IoU.
+        """
+        order = list(image_ids)
+        random.Random(seed).shuffle(order)
+        compared = {p.image.id: self._compared(p) for p in self._comparable(order)}
+        evaluated = [i for i in order if i in self._evaluated and i not in self._skipped]
+        scored = sorted(
+            (i for i in evaluated if self._evaluated[i].lesion_iou is not None), key=self._iou
+        )
+        chosen = {p.image.id: p for p in self.of(scored[:SHOWN])} | compared
+        rest = [i for i in order if i not in {*scored} and i not in self._skipped]
+        chosen |= {p.image.id: p for p in self._others(rest, compared)}
+        return [chosen[i] for i in order if i in chosen]
+
+    def _iou(self, image_id: int) -> tuple[float, int]:
+        return self._evaluated[image_id].lesion_iou or 0.0, image_id
+
+    def _comparable(self, order: Sequence[int]) -> list[Pair]:
+        """Return the first accepted images that are compared: none of the newest evaluation."""
+        found: list[Pair] = []
+        for part in _parts([i for i in order if i in self._accepted and i not in self._evaluated]):
+            found += [pair for pair in self.of(part) if pair.prediction]
+            if len(found) > COMPARED:
+                self.sampled = True
+                break
+        return found[:COMPARED]
+
+    def _others(self, order: Sequence[int], compared: Mapping[int, Pair]) -> list[Pair]:
+        """Return the first images without a lesion IoU: with a mask or a prediction, and with neither."""
+        found: list[Pair] = []
+        bare: list[Pair] = []
+        for part in _parts(order):
+            for each in self.of(part):
+                pair = compared.get(each.image.id, each)
+                if pair.lesion_iou is None:
+                    (found if pair.reference or pair.prediction else bare).append(pair)
+            if len(found) >= SHOWN:
+                break
+        return found[:SHOWN] + bare[:SHOWN]
+
+    def of(self, image_ids: Sequence[int]) -> list[Pair]:
+        """Return the pairs of images, with a lesion IoU only from the newest evaluation."""
+        catalogue = self._workspace.catalogue
+        wanted = [i for i in image_ids if i not in self._known]
+        images = catalogue.images.select(ids=wanted)
+        accepted = catalogue.masks.accepted(wanted)
+        choices = catalogue.provenance.unleaked_predictions(accepted)
+        shown = catalogue.masks.newest_predictions([i for i in wanted if i not in accepted])
+        ids = [choice.mask_id for choice in choices.values() if choice is not None]
+        ids += [self._evaluated[i].mask_id for i in wanted if i in self._evaluated]
+        predictions = catalogue.masks.get(ids)
+        for image in images:
+            mask, choice = accepted.get(image.id), choices.get(image.id)
+            if evaluated := self._evaluated.get(image.id):
+                own = mask is not None and mask.content_hash == evaluated.truth_hash
+                reference = Reference(ACCEPTED if own else TRUTH, evaluated.truth_hash)
+                prediction, iou = predictions[evaluated.mask_id], evaluated.lesion_iou
+                pair = Pair(image, prediction, reference, mask, compared=True, lesion_iou=iou)
+            elif mask is not None:
+                unleaked = None if choice is None else predictions[choice.mask_id]
+                trained_on = choice is None and image.id in choices
+                pair = Pair(
+                    image, unleaked, Reference(ACCEPTED, mask.content_hash), mask, trained_on
+                )
+            else:
+                pair = Pair(image, shown.get(image.id), None)
+            self._known[image.id] = pair
+        return [self._known[image_id] for image_id in image_ids]
 
     def _compared(self, pair: Pair) -> Pair:
-        accepted, lesion = self.accepted[pair.image.id], load_protocol().class_named("lesion").index
+        accepted, lesion = pair.accepted, load_protocol().class_named("lesion").index
         assert pair.prediction is not None
+        assert accepted is not None
         if lesion not in accepted.classes:
             return replace(pair, compared=True)
         try:
@@ -148,12 +187,12 @@ def choose(pairs: Sequence[Pair]) -> list[Pair]:
     return scored[: SHOWN - len(chosen)] + chosen
 
 
-def most_uncertain(images: Sequence[Image], predictions: Mapping[int, Mask]) -> list[Image]:
-    """Return up to SHOWN images without a final mask, the least certain prediction first."""
-    uncertain = {i: m.uncertainty for i, m in predictions.items() if m.uncertainty is not None}
-    closed = (State.ACCEPTED, State.SKIPPED)
-    candidates = [i for i in images if i.id in uncertain and i.state not in closed]
-    return sorted(candidates, key=lambda i: (-uncertain[i.id], i.id))[:SHOWN]
+def _parts(image_ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Yield the ids in parts; later ones are larger, since few were found in the ones before."""
+    start, size = 0, 2 * COMPARED + 50
+    while start < len(image_ids):
+        yield image_ids[start : start + size]
+        start, size = start + size, min(2 * size, 10_000)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from annotation_protocol import Protocol
 from annotation_protocol.estimates import ClassEstimates, Estimate, too_few
 from ddiseg.catalogue import Catalogue, State
 from ddiseg.catalogue.records import EvaluationRecord, RobustnessRecord
-from ddiseg.catalogue.tables import Image
 from ddiseg.report.figures import Bar, dot_panels, stacked_bars
 from ddiseg.report.tables import ReportRow, ReportTable, count_table
 from ddiseg.sampling.leaks import leaked_in_last_evaluation
@@ -27,12 +26,11 @@ def tones_by_state(catalogue: Catalogue, protocol: Protocol) -> ReportTable:
     return count_table("Number of images by tone and state", "tone", counts, tones, states)
 
 
-def skips_by_tone(catalogue: Catalogue, protocol: Protocol, images: Sequence[Image]) -> ReportTable:
-    tone = {i.id: i.tone for i in images}
+def skips_by_tone(catalogue: Catalogue, protocol: Protocol) -> ReportTable:
     labels = {r.key: r.label for r in protocol.skip_reasons}
-    counts = Counter(
-        (labels.get(s.reason, s.reason), tone[s.image_id]) for s in catalogue.images.skips()
-    )
+    counts: Counter[tuple[str, str]] = Counter()
+    for (reason, tone), n in catalogue.images.skip_counts_by_tone().items():
+        counts[labels.get(reason, reason), tone] += n
     reasons = list(dict.fromkeys([*labels.values(), *(reason for reason, _ in counts)]))
     tones = [t.name for t in protocol.tones]
     title = "Number of skipped images by reason and tone"
@@ -56,18 +54,26 @@ class Diagnoses:
     figure: str  #: SVG
 
 
-def diagnoses(images: Sequence[Image], protocol: Protocol) -> Diagnoses | None:
-    """Return bars split by malignancy, or by tone where none is known; None without diagnoses."""
-    if not any(i.diagnosis for i in images):
+def diagnoses(
+    images: Mapping[tuple[str | None, bool | None, str], int], protocol: Protocol
+) -> Diagnoses | None:
+    """Return bars split by malignancy, or by tone where none is known; None without diagnoses.
+
+    Args:
+        images: numbers by (diagnosis, malignant, tone).
+    """
+    if not any(diagnosis for diagnosis, _, _ in images):
         return None
-    if any(i.malignant is not None for i in images):
-        names = {True: "malignant", False: "benign", None: "not known"}
-        part = {i.id: names[i.malignant] for i in images}
+    by_malignancy = any(malignant is not None for _, malignant, _ in images)
+    names = {True: "malignant", False: "benign", None: "not known"}
+    if by_malignancy:
         series = dict(zip(names.values(), ("malignant", "benign", "unknown"), strict=True))
     else:
-        part = {i.id: i.tone for i in images}
         series = {t.name: f"tone-{k}" for k, t in enumerate(protocol.tones, 1)}
-    counts = Counter(((i.diagnosis or "").strip() or "not given", part[i.id]) for i in images)
+    counts: Counter[tuple[str, str]] = Counter()
+    for (diagnosis, malignant, tone), n in images.items():
+        part = names[malignant] if by_malignancy else tone
+        counts[(diagnosis or "").strip() or "not given", part] += n
     totals: Counter[str] = Counter()
     for (diagnosis, _), n in counts.items():
         totals[diagnosis] += n
@@ -82,7 +88,7 @@ def diagnoses(images: Sequence[Image], protocol: Protocol) -> Diagnoses | None:
         bars.append(bar(f"other ({len(rest)} diagnoses)", rest))
     if "not given" in totals:
         bars.append(bar("not given", ["not given"]))
-    title = f"Number of images by diagnosis, n = {len(images)}"
+    title = f"Number of images by diagnosis, n = {sum(images.values())}"
     figure = stacked_bars(bars, list(series.values()), "diagnoses", title)
     return Diagnoses(tuple(series.items()), tuple(bars), figure)
 

@@ -13,7 +13,7 @@ from ddiseg.catalogue.tables import now
 from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.outcomes import Progress, silent
 from ddiseg.report import content
-from ddiseg.report.contact_sheet import COMPARED, Card, Pairs, choose, draw_card, most_uncertain
+from ddiseg.report.contact_sheet import COMPARED, SHOWN, Card, Pairs, choose, draw_card
 from ddiseg.report.outlines import OUTLINED
 from ddiseg.report.people import people_and_model
 from ddiseg.workspace.workspace import Workspace
@@ -60,20 +60,20 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
     from ddiseg import __version__
 
     catalogue, protocol = workspace.catalogue, load_protocol()
-    images = catalogue.images.select()
-    datasets = catalogue.images.datasets()
-    used = {image.dataset_id for image in images}
-    model = catalogue.models.current_or_none()
+    datasets, counts = catalogue.images.datasets(), catalogue.images.counts_by_dataset()
+    used = {dataset_id for dataset_id, _, _ in counts}
+    n_images = sum(counts.values())
+    model = catalogue.models.current_brief()
     pairs = Pairs(workspace)
     chosen = {
-        tone.name: choose(pairs.of_tone([i for i in images if i.tone == tone.name], tone.name))
+        tone.name: choose(pairs.of_tone(catalogue.images.ids(tone=tone.name), tone.name))
         for tone in protocol.tones
     }
     in_sheet = [pair for of_tone in chosen.values() for pair in of_tone]
     shown = {pair.image.id for pair in in_sheet}
-    uncertain = most_uncertain(images, pairs.predictions)
-    others = [pairs.of(image) for image in uncertain if image.id not in shown]
-    names = {version.id: version.name for version in catalogue.models.all()}
+    uncertain = catalogue.masks.most_uncertain(SHOWN)
+    others = pairs.of([image_id for image_id in uncertain if image_id not in shown])
+    names = catalogue.models.names()
     cards = {}
     for done, pair in enumerate([*in_sheet, *others], 1):
         cards[pair.image.id] = draw_card(workspace, pair, names.__getitem__)
@@ -90,17 +90,20 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
     page = environment.get_template("page.html").render(
         workspace=workspace.root.resolve().name,
         datasets=datasets,
-        images=images,
+        n_images=n_images,
         synthetic=[d.name for d in datasets if d.synthetic and d.id in used],
         all_synthetic=bool(used) and all(d.synthetic for d in datasets if d.id in used),
-        n_accepted=len(pairs.accepted),
-        n_predicted=len(pairs.predictions),
-        n_skipped=len(catalogue.images.skips()),
-        n_tone={t.name: sum(i.tone == t.name for i in images) for t in protocol.tones},
+        n_accepted=catalogue.masks.count_accepted(),
+        n_predicted=catalogue.masks.count_predicted(),
+        n_skipped=sum(catalogue.images.skip_counts().values()),
+        n_tone={
+            t.name: sum(n for (_, tone, _), n in counts.items() if tone == t.name)
+            for t in protocol.tones
+        },
         model=model,
         protocol=protocol,
         states=content.tones_by_state(catalogue, protocol),
-        diagnoses=content.diagnoses(images, protocol),
+        diagnoses=content.diagnoses(catalogue.images.diagnosis_counts(), protocol),
         evaluation=content.last_evaluation(catalogue, protocol),
         sensitivity=content.last_robustness_run(catalogue),
         people=people_and_model(workspace),
@@ -108,12 +111,12 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
         sheet=[cards[pair.image.id] for pair in in_sheet],
         n_shown={tone: len(of_tone) for tone, of_tone in chosen.items() if of_tone},
         uncertain=uncertain,
-        ranks={image.id: rank for rank, image in enumerate(uncertain, 1)},
+        ranks={image_id: rank for rank, image_id in enumerate(uncertain, 1)},
         compared=COMPARED if pairs.sampled else None,
-        repeated=[(n, cards[i.id]) for n, i in enumerate(uncertain, 1) if i.id in shown],
-        unseen=[(n, cards[i.id]) for n, i in enumerate(uncertain, 1) if i.id not in shown],
+        repeated=[(n, cards[i]) for n, i in enumerate(uncertain, 1) if i in shown],
+        unseen=[(n, cards[i]) for n, i in enumerate(uncertain, 1) if i not in shown],
         outlined=[protocol.class_named(name) for name in OUTLINED],
-        skips=content.skips_by_tone(catalogue, protocol, images),
+        skips=content.skips_by_tone(catalogue, protocol),
         subsets=content.subsets_by_tone(catalogue, protocol),
         command=command,
         version=__version__,
