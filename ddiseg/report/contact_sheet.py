@@ -31,6 +31,9 @@ from ddiseg.workspace.workspace import Workspace
 #: Longest edge of a picture in pixels.
 SIDE = 256
 
+#: Of the photographs, as JPEG.
+QUALITY = 86
+
 #: Images shown for each tone, and as the most uncertain.
 SHOWN = 12
 
@@ -94,7 +97,8 @@ class Pairs:
             (i for i in evaluated if self._evaluated[i].lesion_iou is not None), key=self._iou
         )
         chosen = {p.image.id: p for p in self.of(scored[:SHOWN])} | compared
-        rest = [i for i in order if i not in {*scored} and i not in self._skipped]
+        left_out = self._skipped.union(scored)
+        rest = [i for i in order if i not in left_out]
         chosen |= {p.image.id: p for p in self._others(rest, compared)}
         return [chosen[i] for i in order if i in chosen]
 
@@ -216,8 +220,14 @@ class Card:
     trouble: str | None = None  #: why the image can't be shown
 
 
-def draw_card(workspace: Workspace, pair: Pair, model_name: Callable[[int], str]) -> Card:
-    """Return the card of an image, with the reason where its files can't be read."""
+def draw_card(
+    workspace: Workspace, pair: Pair, model_name: Callable[[int], str], coarse: int = 1
+) -> Card:
+    """Return the card of an image, with the reason where its files can't be read.
+
+    Args:
+        coarse: more than 1 for fewer bytes: coarser outlines, and a photograph of lower quality.
+    """
     image, prediction, reference = pair.image, pair.prediction, pair.reference
     protocol = load_protocol()
     kinds = [reference.kind] if reference else []
@@ -241,13 +251,13 @@ def draw_card(workspace: Workspace, pair: Pair, model_name: Callable[[int], str]
             mask = read_mask(workspace.store, digest)
             if count := masks.count_unlabelled(mask):
                 described["remark"] += f"; {count / mask.size:.0%} of the pixels unlabelled"
-            return outlines(mask, (height, width), protocol)
+            return outlines(mask, (height, width), protocol, coarse)
 
         mask_outlines = outlined(reference.content_hash) if reference else None
         predicted_outlines = outlined(prediction.content_hash) if prediction else None
         return Card(
             **described,
-            photograph=_data_uri(photograph),
+            photograph=_data_uri(photograph, QUALITY // coarse),
             size=(height * UNITS, width * UNITS),
             mask_outlines=mask_outlines,
             predicted_outlines=predicted_outlines,
@@ -314,7 +324,7 @@ def _fitted(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(picture.resize(size, Picture.Resampling.LANCZOS, reducing_gap=3.0))
 
 
-def _data_uri(pixels: NDArray[np.uint8]) -> str:
+def _data_uri(pixels: NDArray[np.uint8], quality: int) -> str:
     buffer = io.BytesIO()
-    Picture.fromarray(pixels).save(buffer, "JPEG", quality=86, optimize=True)
+    Picture.fromarray(pixels).save(buffer, "JPEG", quality=quality, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

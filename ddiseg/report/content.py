@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -15,6 +15,9 @@ from ddiseg.catalogue.records import EvaluationRecord, RobustnessRecord
 from ddiseg.report.figures import Bar, dot_panels, stacked_bars
 from ddiseg.report.tables import ReportRow, ReportTable, count_table
 from ddiseg.sampling.leaks import leaked_in_last_evaluation
+
+#: Subsets that the table shows, so that a page stays short.
+ROWS = 50
 
 #: Diagnoses that get a bar of their own.
 TOP_DIAGNOSES = 15
@@ -39,10 +42,15 @@ def skips_by_tone(catalogue: Catalogue, protocol: Protocol) -> ReportTable:
 
 def subsets_by_tone(catalogue: Catalogue, protocol: Protocol) -> ReportTable:
     sizes = catalogue.subsets.sizes()
-    counts = {(name, tone): n for name, tones in sizes.items() for tone, n in tones.items()}
+    shown = dict(list(sizes.items())[:ROWS])
+    counts = {(name, tone): n for name, tones in shown.items() for tone, n in tones.items()}
     tones = [t.name for t in protocol.tones]
     title = "Number of images by subset and tone"
-    return count_table(title, "subset", counts, list(sizes), tones, disjoint=False)
+    table = count_table(title, "subset", counts, list(shown), tones, disjoint=False)
+    if len(sizes) == len(shown):
+        return table
+    more = f"The first {ROWS} of {len(sizes)} subsets by name; 'ddiseg subset list' shows all."
+    return replace(table, notes=(more,))
 
 
 @dataclass(frozen=True)

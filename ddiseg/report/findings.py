@@ -72,6 +72,10 @@ def sentences(report: WorkReport) -> list[str]:
     return lines
 
 
+#: Masks that were left out and are named, so that a page stays short.
+_NAMED = 20
+
+
 def overview(report: WorkReport) -> list[str]:
     """Return what was counted and what was left out."""
     lines = []
@@ -87,7 +91,10 @@ def overview(report: WorkReport) -> list[str]:
             f"Not counted, n = {report.in_no_arm}: images that were sent out again with a person's mask "
             "in place of the prediction."
         )
-    return [*lines, *(f"Left out: {line}" for line in report.left_out)]
+    lines += [f"Left out: {line}" for line in report.left_out[:_NAMED]]
+    if more := len(report.left_out) - _NAMED:
+        lines += [f"Left out: {more} more; 'ddiseg verify' names all files"] * (more > 0)
+    return lines
 
 
 def parts(report: WorkReport) -> list[FindingsPart]:

@@ -21,19 +21,24 @@ OUTLINED = ("lesion", "marker", "ruler")
 UNITS = 2
 
 
-def outlines(mask: NDArray[np.uint8], size: tuple[int, int], protocol: Protocol) -> dict[str, str]:
+def outlines(
+    mask: NDArray[np.uint8], size: tuple[int, int], protocol: Protocol, coarse: int = 1
+) -> dict[str, str]:
     """Return the path data of the outline of each outlined class that the mask has, by class name.
 
     Args:
         mask: at any size; it is shrunk to the picture's, with outlines between its pixels.
         size: (height, width) of the picture, whose units are UNITS a pixel.
         protocol: the classes.
+        coarse: pixels of the picture that an outline treats as one.
     """
+    height, width = (max(1, side // coarse) for side in size)
     found = {}
     for name in OUTLINED:
         region = mask == protocol.class_named(name).index
         if region.any():
-            found[name] = "".join(_path(line) for line in _contours(region, size))
+            lines = _contours(region, (height, width))
+            found[name] = "".join(_path(line * coarse) for line in lines)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from annotation_protocol import load_protocol
 from annotation_protocol.files import atomic_write
@@ -17,6 +18,12 @@ from ddiseg.report.contact_sheet import COMPARED, SHOWN, Card, Pairs, choose, dr
 from ddiseg.report.outlines import OUTLINED
 from ddiseg.report.people import people_and_model
 from ddiseg.workspace.workspace import Workspace
+
+#: Size above which the page is made anew with coarser pictures.
+MOST_BYTES = 5_000_000
+
+#: How coarse the pictures are, tried in this order; see `draw_card`.
+COARSENESS = (1, 2, 4, 8)
 
 #: In the head of every report, so that a later one may replace it.
 GENERATOR = '<meta name="generator" content="ddiseg'
@@ -74,10 +81,6 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
     uncertain = catalogue.masks.most_uncertain(SHOWN)
     others = pairs.of([image_id for image_id in uncertain if image_id not in shown])
     names = catalogue.models.names()
-    cards = {}
-    for done, pair in enumerate([*in_sheet, *others], 1):
-        cards[pair.image.id] = draw_card(workspace, pair, names.__getitem__)
-        progress(done, len(in_sheet) + len(others))
     environment = Environment(
         loader=FunctionLoader(_template),
         autoescape=True,
@@ -87,7 +90,7 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
     )
     environment.filters["when"] = lambda at: f"{at[:10]} {at[11:16]} UTC"
     environment.filters["share"] = lambda n, of: f"{100 * n / of:.0f} %" if of else "—"
-    page = environment.get_template("page.html").render(
+    context: dict[str, Any] = dict(
         workspace=workspace.root.resolve().name,
         datasets=datasets,
         n_images=n_images,
@@ -108,13 +111,10 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
         sensitivity=content.last_robustness_run(catalogue),
         people=people_and_model(workspace),
         few=MIN_GROUPS,
-        sheet=[cards[pair.image.id] for pair in in_sheet],
         n_shown={tone: len(of_tone) for tone, of_tone in chosen.items() if of_tone},
         uncertain=uncertain,
         ranks={image_id: rank for rank, image_id in enumerate(uncertain, 1)},
         compared=COMPARED if pairs.sampled else None,
-        repeated=[(n, cards[i]) for n, i in enumerate(uncertain, 1) if i in shown],
-        unseen=[(n, cards[i]) for n, i in enumerate(uncertain, 1) if i not in shown],
         outlined=[protocol.class_named(name) for name in OUTLINED],
         skips=content.skips_by_tone(catalogue, protocol),
         subsets=content.subsets_by_tone(catalogue, protocol),
@@ -123,6 +123,20 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
         made_at=now(),
         svg=Markup,
     )
+    template = environment.get_template("page.html")
+    for coarse in COARSENESS:
+        cards = {}
+        for done, pair in enumerate([*in_sheet, *others], 1):
+            cards[pair.image.id] = draw_card(workspace, pair, names.__getitem__, coarse)
+            progress(done, len(in_sheet) + len(others))
+        page = template.render(
+            **context,
+            sheet=[cards[pair.image.id] for pair in in_sheet],
+            repeated=[(n, cards[i]) for n, i in enumerate(uncertain, 1) if i in shown],
+            unseen=[(n, cards[i]) for n, i in enumerate(uncertain, 1) if i not in shown],
+        )
+        if len(page.encode("utf-8", "replace")) <= MOST_BYTES:
+            break
     return page, list(cards.values())
 
 

@@ -12,6 +12,9 @@ from ddiseg.evaluation.arms import Arms, MaskGroup
 from ddiseg.evaluation.drift import SHOWN, Drift, Halves
 from ddiseg.evaluation.measures import COMPARED, EDITS, SECONDS, Metric
 
+#: Newest model versions that a table shows, so that a page stays short.
+MODELS = 50
+
 
 @dataclass(frozen=True)
 class ReportRow:
@@ -69,7 +72,8 @@ def _count_row(label: str, numbers: Sequence[int]) -> ReportRow:
 def study_tables(report: WorkReport) -> list[ReportTable]:
     """Return the estimates of an annotator study: edits, seconds, arms, and all over time."""
     tones = {tone: arms.shown for tone, arms in report.by_tone.items()}
-    shown = {"": {"all": report.arms.shown}, "tone": tones, "model version": report.by_model}
+    newest = dict(list(report.by_model.items())[-MODELS:])
+    shown = {"": {"all": report.arms.shown}, "tone": tones, "model version": newest}
     arms = {"all tones": report.arms, **{f"tone {t}": a for t, a in report.by_tone.items()}}
     drifts = {
         "all tones": report.drift,

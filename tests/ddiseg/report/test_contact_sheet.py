@@ -9,8 +9,9 @@ import pytest
 from annotation_protocol import load_protocol, metrics
 from ddiseg.catalogue.lifecycle import State
 from ddiseg.catalogue.tables import Mask
-from ddiseg.report import contact_sheet
+from ddiseg.report import contact_sheet, page
 from ddiseg.report.contact_sheet import ACCEPTED, TRUTH, Pair, Pairs, Reference, choose
+from ddiseg.report.page import write_report
 from ddiseg.workspace.workspace import Workspace
 
 LESION, CLASSES = 1, 5
@@ -104,3 +105,15 @@ def test_most_uncertain__as_of_all_images(scale_workspace: Workspace, promoted: 
     ]
     assert catalogue.masks.most_uncertain(12) == [image_id for _, image_id in sorted(open_)[:12]]
     assert catalogue.masks.count_predicted() == len(shown)
+
+
+@pytest.mark.slow
+def test_write_report__large_page_is_made_anew_with_coarser_pictures(
+    scale_workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write_report(scale_workspace)
+    whole = first.path.stat().st_size
+    monkeypatch.setattr(page, "MOST_BYTES", whole - 1)
+    summary = write_report(scale_workspace)
+    assert 0 < summary.path.stat().st_size < whole
+    assert summary.shown == first.shown
