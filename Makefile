@@ -22,7 +22,7 @@ test: $(VENV)/installed lint
 # The inner loop: all but the tests that are marked, see CONTRIBUTING.md.
 quick: $(VENV)/installed lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -q \
-	  -m "not live and not peers and not process and not property and not slow and not training"
+	  -m "not live and not peers and not postgres and not process and not property and not slow and not training"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

@@ -28,6 +28,7 @@ for _sign, _handler in (
 
 #: Markers by folder, and the order in which tests start: the longest files first.
 _BY_FOLDER = {"live": pytest.mark.live, "peers": pytest.mark.peers}
+_POSTGRES = {"_server", "own_server"}  # fixtures of tests/postgres.py
 _FIRST = ("live", "training", "process", "property")
 
 
@@ -37,11 +38,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their folder, and let long ones start first, so that parallel runs end together."""
+    """Mark tests by their folder and server, and let long ones start first.
+
+    So parallel runs end together.
+    """
     for item in items:
         folder = item.path.parent.name
         if folder in _BY_FOLDER:
             item.add_marker(_BY_FOLDER[folder])
+        if _POSTGRES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.postgres)
 
     def place(item: pytest.Item) -> int:
         marks = [number for number, name in enumerate(_FIRST) if item.get_closest_marker(name)]

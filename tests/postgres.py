@@ -1,4 +1,8 @@
-"""A PostgreSQL server of its own for a test session, in a temporary folder, on a Unix socket."""
+"""A PostgreSQL server of its own for a test session, in a temporary folder, on a Unix socket.
+
+`pytestmark = pytest.mark.both_databases` in a file runs its tests that use `catalogue` or `workspace`
+on SQLite and, with the marker `postgres`, on PostgreSQL.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,10 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from ddiseg.catalogue import Catalogue
+from ddiseg.catalogue.database import _script
+from ddiseg.catalogue.tables import Base
+
+SQLITE, POSTGRESQL = "sqlite", "postgresql"
 
 #: Where Debian, Fedora and Homebrew put the programs that start a server.
 FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
@@ -24,7 +32,8 @@ FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/p
 GUARDED, PASSWORD = "guarded", "s3cr3t-w0rd"
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
+    """Return the folder of PostgreSQL's programs; skips the test where it is not installed."""
     found = [folder for each in FOLDERS for folder in sorted(Path("/").glob(each[1:]))]
     on_path = shutil.which("initdb")
     if not (found or on_path):
@@ -36,7 +45,7 @@ class Server:
     """A server in a folder of its own, on a Unix socket; `GUARDED` needs a password there."""
 
     def __init__(self, *settings: str) -> None:
-        self._binaries = _binaries()
+        self._binaries = binaries()
         self._folder = Path(
             tempfile.mkdtemp(prefix="ddiseg-pg-")
         )  # a socket's path has 107 letters
@@ -45,7 +54,9 @@ class Server:
         if os.getuid() == 0:  # the server refuses to run as root
             shutil.chown(self._folder, "postgres")
             self._as_user = ["runuser", "-u", "postgres", "--"]
-        self._run("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync")
+        # As people's servers do, it sorts by a language: "b" before "C", and "a-b" after "aa".
+        language = ("--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en")
+        self._run("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync", *language)
         rules = self._folder / "data" / "pg_hba.conf"
         rules.write_text(f"local all {GUARDED} scram-sha-256\n{rules.read_text()}")
         self._options = " ".join(
@@ -167,10 +178,50 @@ def postgres_url(new_database: Callable[[str | None], str], _template: str) -> s
     return new_database(_template)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.process)])
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of a file marked `both_databases` on PostgreSQL, too; on SQLite their names stay."""
+    if metafunc.definition.get_closest_marker("both_databases") is None:
+        return
+    if "database" in metafunc.fixturenames:
+        on_postgres = pytest.param(POSTGRESQL, id=POSTGRESQL, marks=pytest.mark.postgres)
+        both = [pytest.param(SQLITE, id=pytest.HIDDEN_PARAM), on_postgres]
+        metafunc.parametrize("database", both, indirect=True)
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> str:
+    """Where `catalogue` and `workspace` keep their rows: SQLITE or POSTGRESQL."""
+    return str(getattr(request, "param", SQLITE))
+
+
+@pytest.fixture(scope="session")
+def _one_database(new_database: Callable[[str | None], str], _template: str) -> str:
+    return new_database(_template)
+
+
+@pytest.fixture
+def emptied_url(_one_database: str) -> str:
+    """The URL of an empty catalogue on PostgreSQL, the same database for one test after the other."""
+    import psycopg
+
+    statements = [
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        "SET session_replication_role = replica",  # no order of the tables, as nothing is checked
+        *(f"DELETE FROM {table}" for table in Base.metadata.tables),
+        "SELECT setval(oid, 1, false) FROM pg_class WHERE relkind = 'S'",
+        f"UPDATE alembic_version SET version_num = '{_script().get_current_head()}'",
+    ]
+    with closing(psycopg.connect(_one_database.replace("+psycopg", ""))) as connection, connection:
+        connection.execute("; ".join(statements))
+    return _one_database
+
+
+@pytest.fixture(params=[SQLITE, pytest.param(POSTGRESQL, marks=pytest.mark.postgres)])
 def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty catalogue that several processes may use, on each database in turn."""
-    if request.param == "postgresql":
+    if request.param == POSTGRESQL:
         return str(request.getfixturevalue("postgres_url"))
     empty: Path = request.getfixturevalue("empty_catalogue")
     shutil.copy(empty, tmp_path / "shared.sqlite")

@@ -52,6 +52,12 @@ def wording(snapshot: SnapshotAssertion, request: pytest.FixtureRequest) -> Snap
                 text = re.sub(pattern, name, text)
             return text
 
+        @classmethod
+        def get_snapshot_name(cls, **place: Any) -> str:
+            """Return one name on SQLite and PostgreSQL: both say the same, see `tests.postgres`."""
+            name = super().get_snapshot_name(**place)
+            return re.sub(r"\[postgresql\]|(?<=\[)postgresql-|-postgresql(?=\])", "", name)
+
     return snapshot.use_extension(Wording)
 
 

@@ -237,12 +237,12 @@ def _store_content(
     new: AnnotationVersion,
 ) -> dict[str, Any]:
     """Store the mask, skip or verdict of a version; returns the columns of its row that refer to it."""
-    if purpose is Purpose.REVIEW:
-        with session.begin_nested():  # a refusal leaves nothing of itself behind
+    with session.begin_nested():  # a refusal leaves nothing of itself behind
+        if purpose is Purpose.REVIEW:
             return {"outcome": "verdict", **_verdict(session, task, image, rows, new)}
-    if new.skip is not None:
-        return {"outcome": "skip", "skip_id": _skip(session, image, new)}
-    return {"outcome": "mask", "mask_id": _mask(session, rows, new)}
+        if new.skip is not None:
+            return {"outcome": "skip", "skip_id": _skip(session, image, new)}
+        return {"outcome": "mask", "mask_id": _mask(session, rows, new)}
 
 
 def _mask(session: Session, rows: Sequence[Annotation], new: AnnotationVersion) -> int:

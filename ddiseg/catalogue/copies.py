@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ddiseg.catalogue.connections import BUSY_TIMEOUT
 from ddiseg.catalogue.database import Database
+from ddiseg.catalogue.marks import Mark, store_version
 from ddiseg.errors import InputError, WorkspaceError
 
 #: Beginning of every SQLite file (https://www.sqlite.org/fileformat.html, 1.3.1).
@@ -46,6 +47,8 @@ def overwrite_database(source: Path, target: Path) -> None:
 def upgrade_copy(file: Path) -> str:
     """Upgrade a copy of a catalogue to this program's schema; returns the schema that it had.
 
+    The copy of a catalogue that was moved to another database is a catalogue again.
+
     Raises:
         InputError: it is no catalogue of ddiseg, or damaged.
         WorkspaceError: its schema is newer than this program.
@@ -64,6 +67,7 @@ def upgrade_copy(file: Path) -> str:
         )
     database = Database(f"sqlite:///{file}")
     try:
+        _take_off_moved(database)
         found = database.revision() or "none"
         database.upgrade()
     finally:
@@ -71,6 +75,13 @@ def upgrade_copy(file: Path) -> str:
     with _open(file) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
     return found
+
+
+def _take_off_moved(database: Database) -> None:
+    mark = Mark.read(database.revision())
+    if mark is not None and mark.is_moved:
+        with database.write() as session:
+            store_version(session, mark.schema)
 
 
 def stored_photographs(file: Path) -> set[str]:

@@ -27,6 +27,8 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from ddiseg.catalogue.connections import Writer, open_engine, reading, writing
 from ddiseg.catalogue.faults import ConnectionLostError, explain
+from ddiseg.catalogue.marks import refuse_marked
+from ddiseg.catalogue.storable import refuse_unstorable
 from ddiseg.catalogue.tables import Image
 from ddiseg.catalogue.url import parse_url, shown
 from ddiseg.errors import NoSchemaError, NotFoundError, WorkspaceError
@@ -50,6 +52,7 @@ class Database:
     def __init__(self, url: str | URL, how_to_restore: Callable[[], str] | None = None) -> None:
         self._how_to_restore = how_to_restore or _from_backup
         self.engine = open_engine(parse_url(url))
+        refuse_unstorable(self.engine)
         self._reading = reading(self.engine)
         self._writing = writing(self.engine, Writer.ALONE)
         self._writing_images = writing(self.engine, Writer.SHARED)
@@ -151,6 +154,7 @@ class Database:
 
     def refuse_newer(self) -> None:
         found = self.revision()
+        refuse_marked(found, shown(self.engine.url))
         known = {s.revision for s in _script().walk_revisions()}
         if found is not None and found not in known:
             raise WorkspaceError(
@@ -285,7 +289,7 @@ def named(session: Session, table: type[T], name: str, advice: str = "") -> T:
     columns: Any = table
     row = session.scalars(select(table).where(columns.name == name)).first()
     if row is None:
-        known = ", ".join(session.scalars(select(columns.name).order_by(columns.name)))
+        known = ", ".join(sorted(session.scalars(select(columns.name))))
         raise NotFoundError(
             f"no {table.__name__.lower()} called '{name}' (there are: {known or 'none yet'}){advice}"
         )

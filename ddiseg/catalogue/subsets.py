@@ -65,7 +65,7 @@ class Subsets(Repository):
         return self._all(select(Subset).order_by(Subset.name))
 
     def names(self) -> list[str]:
-        return list(self._all(select(Subset.name).order_by(Subset.name)))
+        return sorted(self._all(select(Subset.name)))  # a server may sort by a language
 
     def retire(self, name: str, actor: str) -> bool:
         """Retire a subset: it keeps its images, and is no longer checked against others.
@@ -98,10 +98,9 @@ class Subsets(Repository):
             .join(SubsetMember, SubsetMember.subset_id == Subset.id)
             .join(Image, Image.id == SubsetMember.image_id)
             .group_by(Subset.name, Image.tone)
-            .order_by(Subset.name)
         )
         found: dict[str, dict[str, int]] = {}
-        for name, tone, n in self._rows(query):
+        for name, tone, n in sorted(self._rows(query)):
             found.setdefault(name, {})[tone] = n
         return found
 

@@ -20,6 +20,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
+    Table,
     UniqueConstraint,
     text,
 )
@@ -685,3 +686,7 @@ class AllocationCarry(Base):
     allocation: Mapped[str] = mapped_column(String(20), primary_key=True)
     tone: Mapped[str] = mapped_column(String(10), primary_key=True)
     carry: Mapped[float]
+
+
+#: All tables, those first that others refer to.
+TABLES: list[Table] = Base.metadata.sorted_tables

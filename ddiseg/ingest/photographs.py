@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ddiseg import images, near_duplicates
 from ddiseg.catalogue import Dataset, Details, Image, KnownSource, NewImage, malignancy_kept
+from ddiseg.catalogue.storable import check_text
 from ddiseg.errors import InputError
 from ddiseg.ingest import ddi
 from ddiseg.ingest.diagnoses import (
@@ -167,6 +168,9 @@ def import_files(
     """
     if ":" in dataset or not dataset.strip():
         raise InputError(f"dataset '{dataset}': give a name without ':', with --dataset NAME")
+    check_text("--dataset", Dataset.name, dataset)
+    check_text("--licence", Dataset.licence, licence)
+    check_text("--source", Dataset.source, source)
     if in_place and any(file.remote for file in files):
         raise InputError(
             "--in-place is for files of this machine: photographs of a server are copied to the store; to "

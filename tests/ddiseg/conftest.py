@@ -16,27 +16,36 @@ from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg import rows
 from tests.ddiseg.rows import HEIGHT, WIDTH, digest
 from tests.postgres import (
+    POSTGRESQL,
+    _one_database,
     _server,
     _template,
+    database,
+    emptied_url,
     guarded_url,
     new_database,
     new_role,
     own_server,
     postgres_server,
     postgres_url,
+    pytest_generate_tests,
     shared,
     shared_url,
 )
 
 __all__ = [
+    "_one_database",
     "_server",
     "_template",
+    "database",
+    "emptied_url",
     "guarded_url",
     "new_database",
     "new_role",
     "own_server",
     "postgres_server",
     "postgres_url",
+    "pytest_generate_tests",
     "shared",
     "shared_url",
 ]
@@ -61,20 +70,33 @@ def empty_catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path, empty_catalogue: Path) -> Iterator[Catalogue]:
-    """An empty catalogue in tmp_path / "catalogue.sqlite"."""
-    shutil.copy(empty_catalogue, tmp_path / "catalogue.sqlite")
-    opened = Catalogue.open(f"sqlite:///{tmp_path / 'catalogue.sqlite'}")
+def catalogue_url(request: pytest.FixtureRequest, database: str, tmp_path: Path) -> str:
+    """The URL of an empty catalogue; on SQLite in tmp_path / "catalogue.sqlite"."""
+    if database == POSTGRESQL:
+        return str(request.getfixturevalue("emptied_url"))
+    empty: Path = request.getfixturevalue("empty_catalogue")
+    shutil.copy(empty, tmp_path / "catalogue.sqlite")
+    return f"sqlite:///{tmp_path / 'catalogue.sqlite'}"
+
+
+@pytest.fixture
+def catalogue(catalogue_url: str) -> Iterator[Catalogue]:
+    """An empty catalogue at `catalogue_url`."""
+    opened = Catalogue.open(catalogue_url)
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, empty_catalogue: Path) -> Iterator[Workspace]:
+def workspace(request: pytest.FixtureRequest, database: str, tmp_path: Path) -> Iterator[Workspace]:
     """An empty workspace in tmp_path / "w"."""
     (tmp_path / "w").mkdir()
-    shutil.copy(empty_catalogue, tmp_path / "w" / "catalogue.sqlite")
-    opened = Workspace.create(tmp_path / "w")
+    if database == POSTGRESQL:
+        opened = Workspace.create(tmp_path / "w", request.getfixturevalue("emptied_url"))
+    else:
+        empty: Path = request.getfixturevalue("empty_catalogue")
+        shutil.copy(empty, tmp_path / "w" / "catalogue.sqlite")
+        opened = Workspace.create(tmp_path / "w")
     yield opened
     opened.catalogue.close()
 

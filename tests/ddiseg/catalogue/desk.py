@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
-from sqlalchemy import text
+from sqlalchemy import select
 
 from ddiseg.catalogue import (
     REASON_MISSING,
@@ -223,8 +224,8 @@ class Desk:
         """Every row of every table: equal where nothing has changed at all."""
         with self.database.read() as session:
             return {
-                table: list(session.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2")))
-                for table in Base.metadata.tables
+                name: list(session.execute(select(table).order_by(*table.primary_key)))
+                for name, table in Base.metadata.tables.items()
             }
 
     def _save(self, task_id: int, person: str, edit: int | None, **content: Any) -> int:
@@ -252,6 +253,10 @@ class Desk:
 
     def _sent(self, project_id: int) -> Any:
         return self.catalogue.tasks.tasks(project_id)
+
+
+#: new_desk(3): images #1 to #3 in the hands of annotators.
+NewDesk: TypeAlias = Callable[[int], Desk]
 
 
 def drawn_by(person: str, pixels: str, image: int = 1) -> NewMask:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from ddiseg.catalogue import REASON_MISSING, AnnotationPage, Purpose
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.masks import ACCEPT, REJECT
+from ddiseg.catalogue.tables import Annotation
 from ddiseg.catalogue.tasks import Tasks
 from ddiseg.outcomes import FileOutcome, Outcome
 from tests.ddiseg.catalogue.desk import (
@@ -26,6 +26,8 @@ from tests.ddiseg.catalogue.desk import (
     Standing,
     drawn_by,
 )
+
+pytestmark = pytest.mark.both_databases
 
 ADDED, UNCHANGED, REFUSED = Outcome.ADDED, Outcome.UNCHANGED, Outcome.REFUSED
 
@@ -43,9 +45,12 @@ def test_mask__first_one_goes_to_review(desk: Desk) -> None:
     assert desk.stands() == IN_REVIEW
     with desk.database.read() as session:
         [kept] = session.execute(
-            text("SELECT outcome, people, lead_time, conflicts, holes, changed FROM annotations")
+            select(
+                *(Annotation.outcome, Annotation.people, Annotation.lead_time),
+                *(Annotation.conflicts, Annotation.holes, Annotation.changed),
+            )
         )
-    assert tuple(kept) == ("mask", '["annotator-1"]', 61.5, 2, 3, 4)
+    assert tuple(kept) == ("mask", ["annotator-1"], 61.5, 2, 3, 4)
 
 
 def test_page__the_same_again_changes_nothing(desk: Desk) -> None:
@@ -395,11 +400,20 @@ def test_refused__first_reader_so_the_image_follows_the_second(desk: Desk) -> No
 # Pages
 
 
+def test_page__a_note_that_no_database_stores_is_refused_alone(desk: Desk) -> None:
+    desk.submit(ANNOTATOR, "a")
+    desk.skip(SECOND, "blurry", "from a\0b")
+    assert _outcomes(desk.pull()) == [ADDED, REFUSED]
+    assert desk.stands() == IN_REVIEW
+    [(_, refused)] = desk.catalogue.tasks.problems(desk.project_id)
+    assert "note of a row for skips holds a NUL character" in str(refused.problem)
+
+
 def test_page__all_or_nothing(desk: Desk) -> None:
     desk.submit(ANNOTATOR, "a")
     desk.submit(SECOND, "b")
     page = desk.page_of([desk.task()])
-    broken = replace(drawn_by(SECOND, "b"), mapping="no such mapping")
+    broken = replace(drawn_by(SECOND, "b"), mapping="odd")
     before = desk.rows()
     with pytest.raises(IntegrityError, match="ck_masks_mapping"):
         desk.receive(
@@ -448,11 +462,8 @@ def test_page__watermark_never_goes_back(desk: Desk) -> None:
 
 
 @pytest.mark.slow
-def test_page__two_programs_receive_it_at_once(tmp_path: Path, empty_catalogue: Path) -> None:
-    path = tmp_path / "catalogue.sqlite"
-    path.write_bytes(empty_catalogue.read_bytes())
-    url = f"sqlite:///{path}"
-    desk = Desk(Database(url), images=20)
+def test_page__two_programs_receive_it_at_once(catalogue_url: str) -> None:
+    desk = Desk(Database(catalogue_url), images=20)
     for image in range(1, 21):
         desk.submit(ANNOTATOR, "a", image=image)
         desk.skip(SECOND, "blurry", image=image)
@@ -461,7 +472,7 @@ def test_page__two_programs_receive_it_at_once(tmp_path: Path, empty_catalogue: 
     outcomes: list[list[Outcome]] = []
 
     def receive() -> None:
-        other = Database(url)
+        other = Database(catalogue_url)
         together.wait()
         outcomes.append(_outcomes(Tasks(other).receive(desk.project_id, page)))
         other.engine.dispose()

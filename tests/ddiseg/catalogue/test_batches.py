@@ -10,6 +10,8 @@ from ddiseg.errors import InputError, NotFoundError
 from tests.ddiseg.rows import new_image, new_mask
 from tests.wording import Refusal
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def four(catalogue: Catalogue) -> Catalogue:

@@ -14,100 +14,42 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, func, inspect, select, text
 from sqlalchemy.engine import Engine, Inspector
 from sqlalchemy.exc import IntegrityError
 
 from ddiseg.catalogue import (
-    AnnotationPage,
-    AnnotationVersion,
-    Arm,
     Catalogue,
     Details,
     JobKind,
     ModelKind,
-    NewEstimate,
-    NewModelVersion,
-    NewTask,
     Purpose,
-    Split,
 )
-from ddiseg.catalogue.batches import NewMember
-from ddiseg.catalogue.comparisons import Comparison
 from ddiseg.catalogue.connections import BUSY_TIMEOUT
 from ddiseg.catalogue.database import Database, _alembic
-from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.leases import SERVE
-from ddiseg.catalogue.near_duplicates import ConfirmedPair
-from ddiseg.catalogue.tables import Base, ComparisonKind, Lease
+from ddiseg.catalogue.tables import Base
 from ddiseg.errors import NotFoundError, WorkspaceError
-from tests.ddiseg.rows import new_image, new_mask
 from tests.wording import Refusal
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'catalogue.sqlite'}"
+def url(catalogue_url: str) -> str:
+    return catalogue_url
 
 
-@pytest.fixture
-def full(catalogue: Catalogue) -> Catalogue:
-    """A catalogue with rows in every table."""
-    dataset = catalogue.images.dataset("clinic")
-    catalogue.images.add(
-        dataset.id, [new_image(n, tone="I-II", patient="p") for n in range(1, 5)], "tester"
-    )
-    model = catalogue.models.add(
-        NewModelVersion("f" * 64, "unet", "b" * 64, {"t": 100}, ["m"], {"iou": 0.5}, "1.0"), "t"
-    )
-    catalogue.masks.add_predictions([new_mask(1, None, model_version_id=model.id, uncertainty=0.1)])
-    classifier = catalogue.models.add(
-        NewModelVersion(
-            *("c" * 64, "unet", "b" * 64, {"block": 3}, [], {}, "1.0"),
-            kind=ModelKind.MALIGNANCY,
-            training_images={"i": {"malignant": True, "validation": False}},
-        ),
-        "t",
-    )
-    catalogue.malignancy.add([NewEstimate(1, classifier.id, 0.25)])
-    catalogue.splits.decide({1: Split.HOLDOUT})
-    catalogue.comparisons.add([Comparison(1, 1, ComparisonKind.PREDICTION, 1.0, 1.0, 0.0)])
-    catalogue.embeddings.add("b" * 64, {1: np.ones(3, np.float32)})
-    catalogue.batches.store("week-1", [NewMember(3, True, "random")], {"size": 1}, "tester")
-    catalogue.rounds.begin("tester", {"every": 10})
-    catalogue.evaluations.add({"models": {}}, [Compared(1, 1, "t" * 64, 0.5)], "tester")
-    catalogue.near_duplicates.describe({1: (b"s" * 72, b"p"), 2: (b"s" * 72, b"p")})
-    catalogue.near_duplicates.add([1, 2], [ConfirmedPair(1, 2, 0.97, "cropped")])
-    catalogue.jobs.request(JobKind.PULL)
-    times = {"acquired_at": 1.0, "heartbeat_at": 2.0, "expires_at": 62.0}
-    lease = Lease(name="round", owner="o", holder="process 7 on elsewhere", pid=7, **times)
-    with catalogue._database.write() as session:
-        session.add(lease)
-    catalogue.masks.submit([new_mask(1, "anna")], reviewer="ben")
-    catalogue.images.skip(2, "blurry", None, "anna")
-    catalogue.subsets.store({"train": [1, 3]}, {"seed": 1}, "tester")
-    project = catalogue.tasks.project("http://labels.example", Purpose.ANNOTATION)
-    new = NewTask("key", 4, None, Arm.BARE, 8, 6)
-    catalogue.tasks.plan(project.id, [new], "tester", {}, {"control": {"I-II": 0.2}})
-    catalogue.robustness.add({"model": "fedd-1"}, "tester")
-    received = AnnotationVersion(1, 7, "2026-01-01", ("anna",), mask=new_mask(4, "anna"))
-    catalogue.tasks.receive(project.id, AnnotationPage([received], {1: {7}}))
-    return catalogue
+@pytest.mark.slow
+def test_full__has_rows_in_every_table(full: Catalogue) -> None:
+    with full._database.read() as session:
+        for name, table in Base.metadata.tables.items():
+            assert session.scalar(select(func.count()).select_from(table)), name
 
 
-@pytest.mark.process
-def test_full__has_rows_in_every_table(full: Catalogue, url: str) -> None:
-    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-        for table in Base.metadata.tables:
-            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() > (0,), table
-
-
-@pytest.mark.process
+@pytest.mark.slow
 def test_models_and_migrations__autogenerate_finds_no_difference(shared_url: str) -> None:
     engine = create_engine(shared_url)
     with engine.connect() as connection:
@@ -196,8 +138,9 @@ VALUES ('import', 'tester', 1, NULL, 'new', '{}', 'then'),
 
 
 @pytest.fixture
-def of_0001(url: str) -> str:
+def of_0001(tmp_path: Path) -> str:
     """The URL of a catalogue with the oldest schema and rows in it."""
+    url = f"sqlite:///{tmp_path / 'catalogue.sqlite'}"
     database = Database(url)
     with database.engine.begin() as connection:
         command.upgrade(_alembic(connection), "0001")
@@ -394,7 +337,7 @@ def test_migrations__from_0005_events_are_read_over_and_back(of_0001: str) -> No
     assert details[6] == {"models": {"fedd-1": 3}, "classes": {}}
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_migrations__jobs_of_0006_are_taken_over_and_go_on_counting(shared_url: str) -> None:
     catalogue = Catalogue.open(shared_url)
     with catalogue.leases.hold(SERVE) as lease:
@@ -423,7 +366,7 @@ def test_migrations__jobs_of_0006_are_taken_over_and_go_on_counting(shared_url: 
     again.close()
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_migrations__down_to_nothing_and_up_again(shared_url: str) -> None:
     database = Database(shared_url)
     with database._writing.begin() as connection:
@@ -435,6 +378,7 @@ def test_migrations__down_to_nothing_and_up_again(shared_url: str) -> None:
     again.close()
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     "statement",
     [
@@ -448,11 +392,12 @@ def test_migrations__down_to_nothing_and_up_again(shared_url: str) -> None:
 )
 def test_checks__refuse_what_can_not_be(full: Catalogue, url: str, statement: str) -> None:
     database = Database(url)
-    with pytest.raises(IntegrityError, match="CHECK constraint"), database.write() as session:
+    with pytest.raises(IntegrityError, match=r"(?i)check constraint"), database.write() as session:
         session.execute(text(statement))
     database.engine.dispose()
 
 
+@pytest.mark.both_databases
 def test_create__again_keeps_all_rows(full: Catalogue, url: str) -> None:
     before = full.events.count()
     again = Catalogue.create(url)
@@ -492,6 +437,7 @@ def test_create__database_of_another_program(tmp_path: Path, refusal: Refusal) -
         assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("task",)]
 
 
+@pytest.mark.both_databases
 def test_write__nothing_is_stored_when_it_fails(catalogue: Catalogue, url: str) -> None:
     database = Database(url)
     statement = text("INSERT INTO datasets (name, created_at) VALUES ('x', 'now')")
@@ -637,8 +583,9 @@ def test_connecting__to_a_new_file_many_at_once(tmp_path: Path) -> None:
             assert list(modes) == ["wal"] * 4
 
 
+@pytest.mark.both_databases
 def test_foreign_keys__an_image_with_masks_can_not_be_deleted(full: Catalogue, url: str) -> None:
     database = Database(url)
-    with pytest.raises(IntegrityError, match="FOREIGN KEY"), database.write() as session:
+    with pytest.raises(IntegrityError, match=r"(?i)foreign key"), database.write() as session:
         session.execute(text("DELETE FROM images WHERE id = 1"))
     database.engine.dispose()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-from pathlib import Path
-
 import pytest
+from sqlalchemy import text
 
 from ddiseg.catalogue import Catalogue
 from tests.ddiseg.rows import new_image, new_mask
+
+pytestmark = pytest.mark.both_databases
 
 
 @pytest.fixture
@@ -70,11 +69,9 @@ def test_contradictions__none_after_work(worked: Catalogue) -> None:
         ),
     ],
 )
-def test_contradictions__tampered_row(
-    worked: Catalogue, tmp_path: Path, tampering: str, found: list[str]
-) -> None:
-    with closing(sqlite3.connect(tmp_path / "catalogue.sqlite")) as connection, connection:
-        connection.execute(tampering)
+def test_contradictions__tampered_row(worked: Catalogue, tampering: str, found: list[str]) -> None:
+    with worked._database.write() as session:
+        session.execute(text(tampering))
     assert worked.events.contradictions() == found
 
 

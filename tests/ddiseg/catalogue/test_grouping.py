@@ -10,6 +10,8 @@ from ddiseg.errors import NotFoundError
 from tests.ddiseg.rows import new_image
 from tests.wording import Refusal
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def datasets(catalogue: Catalogue) -> Catalogue:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from ddiseg.catalogue.identifiers import fold_id, is_placeholder, normalise_id
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.mark.parametrize(
     "text",

@@ -13,6 +13,8 @@ from ddiseg.outcomes import FileOutcome, Outcome
 from tests.ddiseg.rows import new_image, new_mask
 from tests.wording import Refusal
 
+pytestmark = pytest.mark.both_databases
+
 Add = Callable[..., list[FileOutcome]]
 
 

@@ -12,6 +12,8 @@ from tests.ddiseg.catalogue.desk import ANNOTATOR, REVIEWER, Desk, drawn_by
 from tests.ddiseg.rows import new_image, new_mask
 from tests.wording import Refusal
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def two(catalogue: Catalogue) -> Catalogue:

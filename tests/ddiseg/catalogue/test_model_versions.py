@@ -10,6 +10,8 @@ from ddiseg.errors import NotFoundError
 from tests.ddiseg.rows import new_image
 from tests.wording import Refusal
 
+pytestmark = pytest.mark.both_databases
+
 
 def _add(
     catalogue: Catalogue, kind: ModelKind = ModelKind.SEGMENTATION, *, promote: bool = True

@@ -26,15 +26,22 @@ from ddiseg.catalogue.tables import (
     Task,
 )
 from ddiseg.workspace.workspace import Workspace
-from tests.ddiseg.catalogue.desk import ANNOTATOR, REVIEWER, URL, Desk
+from tests.ddiseg.catalogue.desk import ANNOTATOR, REVIEWER, URL, Desk, NewDesk
+
+pytestmark = pytest.mark.both_databases
 
 
-def _desk(images: int = 1) -> Desk:
-    """A desk whose projects are on the server."""
-    desk = Desk.in_memory(images)
-    for number, project_id in enumerate((desk.project_id, desk.review_project_id), 1):
-        desk.catalogue.tasks.set_remote_id(project_id, number)
-    return desk
+@pytest.fixture
+def connected(new_desk: NewDesk) -> NewDesk:
+    """connected(2): a desk whose projects are on the server, with two images."""
+
+    def make(images: int) -> Desk:
+        desk = new_desk(images)
+        for number, project_id in enumerate((desk.project_id, desk.review_project_id), 1):
+            desk.catalogue.tasks.set_remote_id(project_id, number)
+        return desk
+
+    return make
 
 
 def _hands(desk: Desk) -> OpenWork:
@@ -45,8 +52,8 @@ def _shown(desk: Desk) -> dict[int, int | None]:
     return desk.catalogue.open_work.shown(URL)
 
 
-def test_hands__from_annotator_to_reviewer_and_back() -> None:
-    desk = _desk(2)
+def test_hands__from_annotator_to_reviewer_and_back(connected: NewDesk) -> None:
+    desk = connected(2)
     hand = _hands(desk)
     assert (hand.given, hand.with_annotators, _shown(desk)) == (True, 2, {1: None, 2: None})
     number = desk.submit(ANNOTATOR, "a")
@@ -66,8 +73,8 @@ def test_hands__from_annotator_to_reviewer_and_back() -> None:
     assert _hands(desk).to_review == 1
 
 
-def test_hands__a_mask_that_nobody_can_read_any_more_is_its_annotators() -> None:
-    desk = _desk()
+def test_hands__a_mask_that_nobody_can_read_any_more_is_its_annotators(connected: NewDesk) -> None:
+    desk = connected(1)
     number = desk.submit(ANNOTATOR, "a")
     desk.pull()
     desk.spoil(ANNOTATOR, edit=number)
@@ -76,21 +83,21 @@ def test_hands__a_mask_that_nobody_can_read_any_more_is_its_annotators() -> None
     assert (hand.with_annotators, hand.to_review, hand.with_reviewers) == (1, 0, 0)
 
 
-def test_hands__a_skipped_image_is_nobodys() -> None:
-    desk = _desk()
+def test_hands__a_skipped_image_is_nobodys(connected: NewDesk) -> None:
+    desk = connected(1)
     desk.skip(ANNOTATOR, "blurry")
     desk.pull()
     assert _hands(desk).with_annotators == 0
 
 
-def test_hands__a_task_that_was_deleted_on_the_server() -> None:
-    desk = _desk()
+def test_hands__a_task_that_was_deleted_on_the_server(connected: NewDesk) -> None:
+    desk = connected(1)
     desk.catalogue.tasks.mark_deleted([desk.task()], "manager")
     assert _hands(desk) == OpenWork(False, 0, 0, 0, 0, free=1, free_of_batches={}, free_elsewhere=1)
 
 
-def test_hands__of_another_server_are_empty() -> None:
-    assert not _desk().catalogue.open_work.given("http://other.example")
+def test_hands__of_another_server_are_empty(connected: NewDesk) -> None:
+    assert not connected(1).catalogue.open_work.given("http://other.example")
 
 
 @pytest.mark.slow

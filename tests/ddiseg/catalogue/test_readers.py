@@ -20,6 +20,8 @@ from tests.ddiseg.catalogue.desk import (
     drawn_by,
 )
 
+pytestmark = pytest.mark.both_databases
+
 TAKEN_BACK = Standing(
     "in_labelling", ["submit annotator-1", "withdraw annotator-1"], ["annotator-1 a"]
 )

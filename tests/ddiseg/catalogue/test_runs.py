@@ -12,6 +12,8 @@ from ddiseg.catalogue.leases import SERVE, LeaseLostError
 from ddiseg.catalogue.runs import BROKEN_OFF
 from tests.ddiseg.rows import new_image
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def catalogue(shared: Catalogue) -> Catalogue:

@@ -9,6 +9,8 @@ from ddiseg.errors import InputError, NotFoundError
 from tests.ddiseg.rows import new_image
 from tests.wording import Refusal
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def five(catalogue: Catalogue) -> Catalogue:
@@ -34,6 +36,14 @@ def test_store__the_same_again_is_unchanged(five: Catalogue) -> None:
     five.subsets.store({"a": [1, 2]}, {"seed": 7}, "tester")
     assert five.subsets.store({"a": [2, 1]}, {"seed": 8}, "tester") == []
     assert five.subsets.get("a").drawn_by == {"seed": 7}
+
+
+def test_names__in_one_order_whatever_the_language_of_the_database(five: Catalogue) -> None:
+    names = ["C", "a-c", "aa", "b"]
+    five.subsets.store({name: [1] for name in reversed(names)}, {}, "tester")
+    assert five.subsets.names() == list(five.subsets.sizes()) == names
+    with pytest.raises(NotFoundError, match=r"\(there are: C, a-c, aa, b\)"):
+        five.subsets.get("x")
 
 
 @pytest.mark.parametrize("members", [[1], [1, 2, 3], [3, 4]])

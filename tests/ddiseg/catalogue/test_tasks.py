@@ -19,8 +19,10 @@ from ddiseg.catalogue import (
 from ddiseg.catalogue.masks import ACCEPT, FIXED, REJECT
 from ddiseg.catalogue.tables import Mask
 from ddiseg.outcomes import Outcome
-from tests.ddiseg.catalogue.desk import ANNOTATOR, REVIEWER, SECOND, URL, Desk, drawn_by
+from tests.ddiseg.catalogue.desk import ANNOTATOR, REVIEWER, SECOND, URL, Desk, NewDesk, drawn_by
 from tests.ddiseg.rows import new_image
+
+pytestmark = pytest.mark.both_databases
 
 
 @pytest.fixture
@@ -322,8 +324,8 @@ def _read(desk: Desk) -> dict[int, list[str]]:
     }
 
 
-def test_readings__newest_of_each_person_where_two_have_read() -> None:
-    desk = Desk.in_memory(images=3)
+def test_readings__newest_of_each_person_where_two_have_read(new_desk: NewDesk) -> None:
+    desk = new_desk(3)
     number = desk.submit(ANNOTATOR, "a")
     desk.submit(SECOND, "b")
     desk.submit(ANNOTATOR, "a", image=2)

@@ -22,6 +22,8 @@ from tests.ddiseg.catalogue.desk import (
 )
 from tests.wording import Refusal
 
+pytestmark = pytest.mark.both_databases
+
 REJECTED = Standing(
     "rework",
     ["submit annotator-1", "reject reviewer-1"],

@@ -19,6 +19,8 @@ from ddiseg.outcomes import Outcome
 from ddiseg.sampling.subsets import SubsetRequest, draw
 from ddiseg.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.both_databases
+
 Folder = Callable[..., Path]
 Import = Callable[..., PhotographImport]
 

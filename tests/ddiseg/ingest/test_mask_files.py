@@ -26,6 +26,8 @@ from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
 from tests.wording import Refusal
 
+pytestmark = pytest.mark.both_databases
+
 #: As large as the photographs of the fixtures: 16 rows, 24 columns.
 DRAWN = (np.arange(16 * 24, dtype=np.uint8) % 5).reshape(16, 24)
 SKIN_AND_LESION = {0: 4, 255: 1}

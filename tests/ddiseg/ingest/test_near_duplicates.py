@@ -18,6 +18,8 @@ from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.test_near_duplicates import cropped, lesion
 
+pytestmark = pytest.mark.both_databases
+
 
 def groups(workspace: Workspace) -> dict[str, int | None]:
     return {image.name: image.near_group for image in workspace.catalogue.images.select()}

@@ -20,6 +20,8 @@ from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
 from tests.wording import Refusal
 
+pytestmark = pytest.mark.both_databases
+
 COLUMNS = {Key.IMAGE: "file", Key.TONE: "tone", Key.DIAGNOSIS: "dx", Key.PATIENT: "patient"}
 ADDED, UNCHANGED = Outcome.ADDED, Outcome.UNCHANGED
 REPAIRED, REFUSED = Outcome.REPAIRED, Outcome.REFUSED
@@ -635,3 +637,13 @@ def test_import__release_without_its_masks(workspace: Workspace, folder: Any) ->
         "table.csv: 1 row with folders above those of the file: images/a.png for a.png"
         in done.notes
     )
+
+
+@pytest.mark.parametrize("option", ["dataset", "licence", "source"])
+def test_text_of_the_dataset_that_can_not_be_stored__nothing_is_written(
+    workspace: Workspace, photos: Path, option: str, refusal: Refusal
+) -> None:
+    text = "a\0b" if option == "source" else "x" * 201
+    with refusal(InputError):
+        import_photographs(workspace, photos, **{option: text})
+    assert workspace.catalogue.images.datasets() == []

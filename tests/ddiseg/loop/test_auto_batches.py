@@ -9,6 +9,8 @@ from ddiseg.loop.auto_batches import images_to_score, next_name
 from ddiseg.sampling.batches import BatchRequest, draw_batch
 from ddiseg.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.both_databases
+
 
 def test_next_name__fills_gaps() -> None:
     assert next_name(set()) == "auto-1"

@@ -41,6 +41,7 @@ def drawn(
     return [member.image for member in batch.members]
 
 
+@pytest.mark.both_databases
 @pytest.mark.training
 def test_round__from_accepted_masks_to_painted_tasks(
     studio: Studio, round_of: RunRound, batch: list[Image], wording: SnapshotAssertion
@@ -79,6 +80,7 @@ def test_round__a_step_that_takes_nothing_has_failed(
     assert row.outcome == "failed"
 
 
+@pytest.mark.both_databases
 @pytest.mark.training
 def test_round__what_people_did_is_learned_and_the_open_tasks_repainted(
     studio: Studio, round_of: RunRound, batch: list[Image], wording: SnapshotAssertion
@@ -168,6 +170,7 @@ def test_round__never_learns_from_the_hold_out_set(studio: Studio, round_of: Run
     assert version.gate is not None
 
 
+@pytest.mark.both_databases
 @pytest.mark.training
 def test_round__draws_the_next_batch_once_nobody_has_work(
     studio: Studio, round_of: RunRound, wording: SnapshotAssertion
@@ -289,6 +292,7 @@ def test_push__a_rounds_batch_has_the_rounds_options_and_no_other_has(
     studio.check()
 
 
+@pytest.mark.both_databases
 @pytest.mark.training
 def test_review__what_a_spot_check_left_out_stays_out(
     studio: Studio, round_of: RunRound, batch: list[Image]

@@ -10,6 +10,8 @@ from ddiseg.catalogue import Catalogue, NewModelVersion, Split
 from ddiseg.loop.schedule import refresh_due
 from ddiseg.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.both_databases
+
 WEEK = timedelta(days=7)
 
 

@@ -15,6 +15,8 @@ from ddiseg.server.metrics import Metrics
 from tests.ddiseg.server.conftest import until
 from tests.logs import logged
 
+pytestmark = pytest.mark.both_databases
+
 
 class Hands:
     """Starts workers on a catalogue, and stops them all in the end."""

@@ -19,6 +19,8 @@ from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.server.conftest import Served, until
 from tests.ddiseg.server.desk import SIZE, Desk, asked, painted, predict_request
 
+pytestmark = pytest.mark.both_databases
+
 Serve = Callable[[Workspace], Served]
 
 

@@ -7,6 +7,8 @@ import pytest
 from tests.ddiseg.server.conftest import Served
 from tests.ddiseg.server.desk import Desk
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ["/health", "/setup", "/versions"])

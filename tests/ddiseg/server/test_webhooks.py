@@ -2,21 +2,24 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.catalogue import JobKind, Purpose
+from ddiseg.catalogue.database import Database
 from ddiseg.errors import WorkspaceError
 from ddiseg.server.jobs import JobsWanted
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.server.conftest import Served, until
 from tests.ddiseg.server.desk import PROJECT, REVIEWS, Desk
+
+pytestmark = pytest.mark.both_databases
 
 PULL = {"action": "ANNOTATION_CREATED", "project": {"id": PROJECT}}
 
@@ -44,13 +47,11 @@ def _waiting(served: Served) -> list[str]:
 @contextmanager
 def _locked(workspace: Workspace) -> Iterator[None]:
     """The catalogue, as another process has it while it writes."""
-    other = sqlite3.connect(workspace.root / "catalogue.sqlite", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    try:
+    other = Database(workspace.catalogue._database.engine.url)
+    with other.write() as session:
+        session.execute(text("SELECT 1"))  # takes the lock
         yield
-    finally:
-        other.execute("ROLLBACK")
-        other.close()
+    other.engine.dispose()
 
 
 @pytest.mark.training

@@ -292,7 +292,7 @@ def test_names_sort_by_time(tmp_path: Path) -> None:
     assert names == sorted(names)
 
 
-@pytest.mark.process
+@pytest.mark.postgres
 def test_postgresql__commands_are_named(postgres_url: str, tmp_path: Path) -> None:
     workspace = Workspace.create(tmp_path / "w", postgres_url)
     roll_backup(workspace)  # nothing to do
@@ -304,7 +304,7 @@ def test_postgresql__commands_are_named(postgres_url: str, tmp_path: Path) -> No
         restore(workspace.root, tmp_path / "b")
 
 
-@pytest.mark.process
+@pytest.mark.postgres
 def test_postgresql__emptied_database_is_lost(
     new_database: Callable[[str | None], str], tmp_path: Path
 ) -> None:

@@ -119,7 +119,7 @@ def with_password(guarded_url: str) -> str:
     return guarded_url.replace("@", f":{PASSWORD}@", 1)
 
 
-@pytest.mark.process
+@pytest.mark.postgres
 @pytest.mark.parametrize("how", ["variable", "option", "file", "pgpass", "service"])
 def test_init__each_way_of_giving_the_password(
     how: str,
@@ -178,7 +178,7 @@ def test_init__each_way_of_giving_the_password(
     assert f"catalogue: {workspace.location}" in said[0]
 
 
-@pytest.mark.process
+@pytest.mark.postgres
 def test_init__wrong_or_no_password(
     guarded_url: str,
     with_password: str,
