@@ -99,6 +99,10 @@ SECTIONS: Sections = {
             "Search a release for what should not be passed on.",
         ),
         "restore": ("ddiseg.cli.restore:restore", "Replace the catalogue by a backup."),
+        "catalogue": (
+            "ddiseg.cli.catalogue:catalogue",
+            "Copy the catalogue to another database, such as PostgreSQL.",
+        ),
     },
     "Inspect": {
         "status": (

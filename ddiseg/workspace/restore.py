@@ -15,6 +15,7 @@ from ddiseg.catalogue.copies import (
     upgrade_copy,
 )
 from ddiseg.catalogue.leases import ROUND, SERVE
+from ddiseg.catalogue.marks import UnfinishedCopyError
 from ddiseg.errors import DdisegError, InputError, WorkspaceError
 from ddiseg.outcomes import counted
 from ddiseg.workspace.access import use_umask
@@ -107,7 +108,9 @@ def _refuse_while_used(root: Path) -> None:
     """Raise WorkspaceError where a server or a round works with the catalogue."""
     try:
         workspace = Workspace.open(root)
-    except WorkspaceError:  # lost, damaged or of an older schema
+    except UnfinishedCopyError:
+        raise
+    except WorkspaceError:  # lost, damaged, moved or of an older schema
         return
     holders = [workspace.catalogue.leases.holder(name) for name in (SERVE, ROUND)]
     workspace.catalogue.close()

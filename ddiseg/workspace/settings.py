@@ -316,6 +316,25 @@ def find_setting(key: str) -> Setting:
         raise InputError(f"no setting '{key}'; there are: {', '.join(KEYS)}") from None
 
 
+def write_line(path: Path, name: str, value: str) -> None:
+    """Write a line of a ddiseg.toml that is in no section; its other lines and comments stay as they are.
+
+    Raises:
+        WorkspaceError: the line can't be changed, or the file not be read or written.
+    """
+    before = read_toml(path)
+    lines = path.read_text(encoding="utf-8").split("\n")
+    line = f"{name} = {as_toml(value)}"
+    end = next((i for i, each in enumerate(lines) if each.lstrip().startswith("[")), len(lines))
+    found = [i for i in range(end) if re.match(rf"\s*{name}\s*=", lines[i])]
+    if found:
+        lines[found[0]] = line
+    else:
+        first = next((i for i in range(end) if not lines[i].startswith("#")), end)
+        lines.insert(first, line)
+    _write_checked(path, "\n".join(lines), {**before, name: value}, f"write '{line}' yourself")
+
+
 def write_setting(path: Path, setting: Setting, value: Any) -> None:
     """Write one setting into a ddiseg.toml; its other lines and comments stay as they are.
 
@@ -326,16 +345,20 @@ def write_setting(path: Path, setting: Setting, value: Any) -> None:
     section, _, name = setting.key.partition(".")
     line = f"{name} = {as_toml(value)}"
     text = _with_line(path.read_text(encoding="utf-8"), section, name, line)
+    present = before.get(section, {})
+    wanted = {**before, section: {**present, name: value}} if isinstance(present, dict) else None
+    advice = f"{setting.key} is written in a way that only you can change: write '{line}' under [{section}]"
+    _write_checked(path, text, wanted, advice)
+
+
+def _write_checked(path: Path, text: str, wanted: dict[str, Any] | None, advice: str) -> None:
+    """Write a TOML file, if its text means what is wanted."""
     try:
-        wanted = {**before, section: {**before.get(section, {}), name: value}}
         fits = tomllib.loads(text) == wanted
-    except (tomllib.TOMLDecodeError, TypeError):
+    except tomllib.TOMLDecodeError:
         fits = False
     if not fits:
-        raise WorkspaceError(
-            f"{path}: {setting.key} is written in a way that only you can change: write '{line}' under "
-            f"[{section}]"
-        )
+        raise WorkspaceError(f"{path}: {advice}")
     try:
         atomic_write(path.resolve(), text)
     except OSError as error:

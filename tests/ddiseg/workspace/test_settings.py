@@ -18,6 +18,7 @@ from ddiseg.workspace.settings import (
     TrainingSettings,
     find_setting,
     read_toml,
+    write_line,
     write_setting,
 )
 from ddiseg.workspace.workspace import Workspace
@@ -172,3 +173,25 @@ def test_check__a_choice_in_any_case() -> None:
     assert TrainingSettings(precision="BFloat16").precision == "bfloat16"
     with pytest.raises(InputError):
         setting.parse("BFLOAT8")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('# ours\ncatalogue = ""\nstore = ""\n', '# ours\ncatalogue = "new"\nstore = ""\n'),
+        ("", 'catalogue = "new"\n'),
+        ("# ours\n[study]\ncontrol = 2\n", '# ours\ncatalogue = "new"\n[study]\ncontrol = 2\n'),
+        ("[x]\ncatalogue = 1\n", 'catalogue = "new"\n[x]\ncatalogue = 1\n'),
+    ],
+)
+def test_write_line__all_others_stay(file: Path, before: str, after: str) -> None:
+    file.write_text(before)
+    write_line(file, "catalogue", "new")
+    assert file.read_text() == after
+
+
+def test_write_line__written_in_a_way_that_only_a_person_can_change(file: Path) -> None:
+    file.write_text('"catalogue" = "old"\n')
+    with pytest.raises(WorkspaceError, match="write 'catalogue = \"new\"' yourself"):
+        write_line(file, "catalogue", "new")
+    assert file.read_text() == '"catalogue" = "old"\n'
