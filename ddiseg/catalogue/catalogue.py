@@ -8,6 +8,7 @@ from sqlalchemy.engine import URL
 
 from ddiseg.catalogue.accepted_work import WorkRows
 from ddiseg.catalogue.batches import Batches
+from ddiseg.catalogue.candidates import Candidates
 from ddiseg.catalogue.comparisons import Comparisons
 from ddiseg.catalogue.database import Database
 from ddiseg.catalogue.embeddings import Embeddings
@@ -43,6 +44,7 @@ class Catalogue:
         self.masks = Masks(database)
         self.comparisons = Comparisons(database)
         self.subsets = Subsets(database)
+        self.candidates = Candidates(database)
         self.release_rows = ReleaseRows(database)
         self.stored_rows = StoredRows(database)
         self.models = ModelVersions(database)

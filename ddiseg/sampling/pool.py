@@ -93,7 +93,7 @@ class BatchPool:
         """
         groups = Groups.read(catalogue)
         pool = catalogue.batches.pool(version.id if version else None)
-        counts = count_tones((row.tone, row.state) for row in pool.rows)
+        counts = count_tones(Counter((row.tone, row.state) for row in pool.rows))
         tones = tones_to_draw(counts, wanted)
         candidates = _candidates(pool, tones, seed, frozenset())
         pushed: frozenset[int] = frozenset()

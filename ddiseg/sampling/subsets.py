@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from annotation_protocol import load_protocol
-from annotation_protocol.ranking import seeded_rank
 from ddiseg.catalogue import Catalogue, State
 from ddiseg.catalogue.identifiers import normalise_id
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.outcomes import Outcome
-from ddiseg.sampling.groups import Groups, near_duplicates
+from ddiseg.sampling.candidates import RankedCandidates, rank
 
 UNKNOWN = "unknown"
 
@@ -110,9 +112,9 @@ def draw(
             return SubsetDraw.read(catalogue, names, [], notes, lacking)
     apart = _others(request, existing, names)
     pool = _pool(catalogue, request, apart)
-    picked = _pick(pool, request)
+    picked = _pick(pool, request, catalogue.candidates.near_groups_of_pending())
     lacking = [line for size in sizes for line in _lacking(picked, size, request)]
-    notes = pool.notes + _repeated_groups(picked, pool.groups) + _odd_sizes(request)
+    notes = pool.notes + _repeated_groups(catalogue, picked) + _odd_sizes(request)
     if strict and lacking:
         raise InputError("--strict: nothing was drawn; " + "; ".join(lacking))
     if not any(picked.values()):
@@ -130,9 +132,7 @@ def draw(
 class _Pool:
     """The images that may be drawn."""
 
-    by_tone: dict[str, list[Image]]  #: in the order of their ranks
-    groups: Groups
-    near_duplicates: dict[int, int]  #: number of each image's group of near-duplicates, by image id
+    by_tone: dict[str, RankedCandidates]  #: in the order of their ranks
     notes: list[str]
     left_out: dict[str, int]  #: images that were left out, by what to do to have them
     counts: dict[str, int]  #: images by tone before any was left out, without the skipped ones
@@ -162,52 +162,53 @@ def _others(request: SubsetRequest, existing: set[str], names: Sequence[str]) ->
 
 
 def _pool(catalogue: Catalogue, request: SubsetRequest, apart: Sequence[str]) -> _Pool:
-    everything = catalogue.images.select()
-    groups = Groups.read(catalogue)
-    taken = groups.relatives({i for other in apart for i in catalogue.subsets.members(other)})
-    pool: Sequence[Image] = everything
-    if request.source is not None:
-        source = catalogue.subsets.members(request.source)
-        pool = [image for image in everything if image.id in source]
-    counts = count_tones((image.tone, image.state) for image in pool)
+    taken = {i for other in apart for i in catalogue.subsets.members(other)}
+    groups = np.array([*set(catalogue.grouping.groups_of(taken).values())], np.int64)
+    by_state = catalogue.candidates.counts(request.source)
+    counts = count_tones(by_state)
     tones = tones_to_draw(counts, request.tones)
     notes = [] if request.tones else tone_notes(counts)
     left_out: dict[str, int] = {}
 
-    def keep(images: Sequence[Image], kept: Iterable[bool], why: str, way: str) -> Sequence[Image]:
-        rest = [image for image, good in zip(images, kept, strict=True) if good]
-        if len(rest) < len(images):
-            left_out[way] = len(images) - len(rest)
-            notes.append(f"{left_out[way]} left out: {why}")
-        return rest
+    def leave_out(number: int, why: str, way: str) -> None:
+        if number:
+            left_out[way] = number
+            notes.append(f"{number} left out: {why}")
 
-    pool = keep(pool, [image.state != State.SKIPPED for image in pool], "skipped", TAKE_BACK)
+    skipped = sum(n for (_, state), n in by_state.items() if state == State.SKIPPED)
+    leave_out(skipped, "skipped", TAKE_BACK)
     other_tone = "of another tone" if request.tones else "tone unknown"
-    pool = keep(pool, [image.tone in tones for image in pool], other_tone, OTHER_TONE)
-    pool = keep(
-        pool,
-        [image.id not in taken for image in pool],
+    others = sum(n for tone, n in counts.items() if tone not in tones)
+    leave_out(others, other_tone, OTHER_TONE)
+    rows = catalogue.candidates.of_tones(tones, request.source)
+    by_tone = rank(rows, request.seed, tones)
+
+    def keep(
+        good: Callable[[RankedCandidates], NDArray[np.bool_]], why: str, way: str
+    ) -> dict[str, RankedCandidates]:
+        kept = {tone: candidates.where(good(candidates)) for tone, candidates in by_tone.items()}
+        leave_out(sum(map(len, by_tone.values())) - sum(map(len, kept.values())), why, way)
+        return kept
+
+    by_tone = keep(
+        lambda candidates: ~np.isin(candidates.groups, groups),
         f"in {listed(apart)}, or in a group (patient, lesion, near-duplicates) with an image there",
         "keep apart from fewer subsets (--disjoint-from SUBSET)",
     )
     if request.balance_malignant:
-        pool = keep(
-            pool,
-            [i.malignant is not None for i in pool],
+        by_tone = keep(
+            lambda candidates: candidates.malignant >= 0,
             "not known whether malignant or benign",
             "draw without --balance",
         )
-    ranked = sorted(pool, key=lambda image: seeded_rank(request.seed, image.content_hash))
-    by_tone = {tone: [i for i in ranked if i.tone == tone] for tone in tones}
-    return _Pool(by_tone, groups, near_duplicates(everything), notes, left_out, counts)
+    return _Pool(by_tone, notes, left_out, counts)
 
 
-def count_tones(images: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """Return the number of images by tone, skipped ones not counted, from their tones and states."""
+def count_tones(by_state: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    """Return the number of images by tone, skipped ones not counted, from that by (tone, state)."""
     counts: dict[str, int] = {}
-    skipped = State.SKIPPED.value
-    for tone, state in images:
-        counts[tone] = counts.get(tone, 0) + (state != skipped)
+    for (tone, state), n in by_state.items():
+        counts[tone] = counts.get(tone, 0) + (0 if state == State.SKIPPED else n)
     return counts
 
 
@@ -259,44 +260,102 @@ def _many_unknown(counts: Mapping[str, int]) -> bool:
     return counts.get(UNKNOWN, 0) * ONE_IN > sum(counts.values())
 
 
-def _pick(pool: _Pool, request: SubsetRequest) -> dict[str, list[Image]]:
-    """Return images by tone in the order of the draw: each size is a prefix of it."""
-    picked: dict[str, list[Image]] = {tone: [] for tone in pool.by_tone}
-    waiting = {tone: list(images) for tone, images in pool.by_tone.items()}
+@dataclass(frozen=True)
+class _Picked:
+    """An image that was drawn."""
+
+    id: int
+    group: int
+    malignant: bool | None
+
+
+def _pick(
+    pool: _Pool, request: SubsetRequest, pending: Mapping[int, int]
+) -> dict[str, list[_Picked]]:
+    """Return images by tone in the order of the draw: each size is a prefix of it.
+
+    Args:
+        pending: numbers of near-duplicates of images that were not compared yet, by image id.
+    """
     taken: set[int] = set()  #: groups of near-duplicates
-    groups: set[int] = set()
+    drawn: set[int] = set()  #: groups that have an image already
+    labels: Sequence[bool | None] = (True, False) if request.balance_malignant else (None,)
+    queues = {
+        tone: {label: _Queue(candidates, label, pending, taken, drawn) for label in labels}
+        for tone, candidates in pool.by_tone.items()
+    }
+    picked: dict[str, list[_Picked]] = {tone: [] for tone in pool.by_tone}
     # Tones take turns, so that a longer draw does not change what a shorter one would take.
     for turn in range(request.per_tone[-1]):
-        for tone, images in waiting.items():
-            labels = [turn % 2 == 0, turn % 2 != 0] if request.balance_malignant else [None]
-            free = [image for image in images if pool.near_duplicates[image.id] not in taken]
-            image = _best(free, labels, pool.groups, groups)
-            if image is None:
+        for tone, of_label in queues.items():
+            in_turn = labels if turn % 2 == 0 else labels[::-1]
+            position = next((p for label in in_turn if (p := of_label[label].next()) >= 0), -1)
+            if position < 0:
                 continue
+            candidates = pool.by_tone[tone]
+            malignant = int(candidates.malignant[position])
+            image = _Picked(
+                int(candidates.ids[position]),
+                int(candidates.groups[position]),
+                None if malignant < 0 else bool(malignant),
+            )
             picked[tone].append(image)
-            images.remove(image)
-            taken.add(pool.near_duplicates[image.id])
-            groups.add(pool.groups.number(image.id))
+            taken.add(_near_group(candidates, position, pending))
+            drawn.add(image.group)
     return picked
 
 
-def _best(
-    free: Sequence[Image], labels: Sequence[bool | None], groups: Groups, drawn: set[int]
-) -> Image | None:
-    """Return the next image: of the first label of malignancy that has any, of a new group if possible.
+def _near_group(candidates: RankedCandidates, position: int, pending: Mapping[int, int]) -> int:
+    number = int(candidates.near_groups[position])
+    return number if number >= 0 else pending[int(candidates.ids[position])]
 
-    Args:
-        drawn: numbers of the groups that have an image already.
+
+class _Queue:
+    """The candidates of one tone, or of those malignant or benign, looked at from the first by rank.
+
+    What is taken or drawn stays so. So each of two positions only ever moves on: that of the first
+    image that is not taken, and that of the first whose group has no image yet either.
     """
-    for malignant in labels:
-        suitable = [image for image in free if malignant is None or image.malignant == malignant]
-        if suitable:
-            fresh = (image for image in suitable if groups.number(image.id) not in drawn)
-            return next(fresh, suitable[0])
-    return None
+
+    def __init__(
+        self,
+        candidates: RankedCandidates,
+        malignant: bool | None,
+        pending: Mapping[int, int],
+        taken: set[int],
+        drawn: set[int],
+    ) -> None:
+        self._candidates, self._pending = candidates, pending
+        self._taken, self._drawn = taken, drawn
+        every = malignant is None
+        wanted = (
+            np.ones(len(candidates), bool) if every else candidates.malignant == int(malignant or 0)
+        )
+        self._positions = np.flatnonzero(wanted)
+        self._free = self._fresh = 0
+
+    def next(self) -> int:
+        """Return the position of the next image, of a new group if possible; -1 without any."""
+        while self._fresh < len(self._positions):
+            position = int(self._positions[self._fresh])
+            if (
+                self._is_free(position)
+                and int(self._candidates.groups[position]) not in self._drawn
+            ):
+                return position
+            self._fresh += 1
+        while self._free < len(self._positions):
+            position = int(self._positions[self._free])
+            if self._is_free(position):
+                return position
+            self._free += 1
+        return -1
+
+    def _is_free(self, position: int) -> bool:
+        return _near_group(self._candidates, position, self._pending) not in self._taken
 
 
-def _lacking(picked: dict[str, list[Image]], size: int, request: SubsetRequest) -> list[str]:
+def _lacking(picked: dict[str, list[_Picked]], size: int, request: SubsetRequest) -> list[str]:
     lines = []
     for tone, images in picked.items():
         sample = images[:size]
@@ -311,11 +370,15 @@ def _lacking(picked: dict[str, list[Image]], size: int, request: SubsetRequest) 
     return lines
 
 
-def _repeated_groups(picked: dict[str, list[Image]], groups: Groups) -> list[str]:
-    drawn: dict[int, list[Image]] = {}
+def _repeated_groups(catalogue: Catalogue, picked: dict[str, list[_Picked]]) -> list[str]:
+    of_group: dict[int, list[int]] = {}
     for image in (image for images in picked.values() for image in images):
-        drawn.setdefault(groups.number(image.id), []).append(image)
-    repeated = sorted(_name(members) for members in drawn.values() if len(members) > 1)
+        of_group.setdefault(image.group, []).append(image.id)
+    ids = [members for members in of_group.values() if len(members) > 1]
+    rows = catalogue.images.select(ids=[image_id for members in ids for image_id in members])
+    by_id = {row.id: row for row in rows}
+    drawn = [[by_id[image_id] for image_id in members] for members in ids]
+    repeated = sorted(map(_name, drawn))
     if not repeated:
         return []
     n = (

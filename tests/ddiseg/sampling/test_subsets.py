@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -9,7 +10,10 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.catalogue import Catalogue, NewImage
@@ -17,7 +21,8 @@ from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError, NotFoundError
 from ddiseg.images import near_duplicates
 from ddiseg.outcomes import Outcome
-from ddiseg.sampling.subsets import SubsetDraw, SubsetRequest, draw
+from ddiseg.sampling.candidates import RankedCandidates
+from ddiseg.sampling.subsets import SubsetDraw, SubsetRequest, _pick, _Pool, draw
 from tests.wording import Refusal
 
 TONES = ("I-II", "III-IV", "V-VI")
@@ -400,3 +405,57 @@ def test_draw__exact_duplicates_are_one_image(
     batch = [first, replace(first, path="copy.png"), new_image(2, tone="I-II")]
     catalogue.images.add(dataset.id, batch, "tester")
     assert _draw(catalogue, "train", 3).sizes["train"] == {"I-II": 2}
+
+
+_CANDIDATES = st.lists(
+    st.tuples(st.integers(0, 6), st.sampled_from([-1, 1, 2, 3]), st.sampled_from([-1, 0, 1])),
+    max_size=14,
+)
+
+
+@pytest.mark.property
+@given(tones=st.lists(_CANDIDATES, min_size=1, max_size=3), size=st.integers(1, 9), balance=...)
+def test_pick__as_by_a_look_at_all_that_are_left(
+    tones: list[list[tuple[int, int, int]]], size: int, balance: bool
+) -> None:
+    """The queues give what the first draw of this program gave, which looked at every image each time."""
+    number = itertools.count(1)
+    by_tone = {
+        f"{n}": RankedCandidates(
+            np.array([next(number) for _ in rows], np.int64),
+            *(np.array([row[k] for row in rows], np.int64) for k in range(3)),
+        )
+        for n, rows in enumerate(tones)
+    }
+    pending = {i: -2 - i % 3 for of in by_tone.values() for i in of.ids.tolist()}
+    request = SubsetRequest((size,), balance_malignant=balance)
+    picked = _pick(_Pool(by_tone, [], {}, {}), request, pending)
+    found = {tone: [image.id for image in images] for tone, images in picked.items()}
+    assert found == _by_hand(by_tone, request, pending)
+
+
+def _by_hand(
+    by_tone: dict[str, RankedCandidates], request: SubsetRequest, pending: dict[int, int]
+) -> dict[str, list[int]]:
+    waiting = {
+        tone: list(zip(*(c.tolist() for c in vars(of).values()), strict=True))
+        for tone, of in by_tone.items()
+    }
+    picked: dict[str, list[int]] = {tone: [] for tone in by_tone}
+    taken: set[int] = set()
+    groups: set[int] = set()
+    for turn in range(request.per_tone[0]):
+        for tone, images in waiting.items():
+            labels = [turn % 2 == 0, turn % 2 != 0] if request.balance_malignant else [None]
+            free = [i for i in images if (i[2] if i[2] >= 0 else pending[i[0]]) not in taken]
+            for malignant in labels:
+                suitable = [i for i in free if malignant is None or i[3] == malignant]
+                if suitable:
+                    fresh = (i for i in suitable if i[1] not in groups)
+                    image = next(fresh, suitable[0])
+                    picked[tone].append(image[0])
+                    images.remove(image)
+                    taken.add(image[2] if image[2] >= 0 else pending[image[0]])
+                    groups.add(image[1])
+                    break
+    return picked
