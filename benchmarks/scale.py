@@ -104,6 +104,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument(
         "--catalogue", help="URL of an empty database, with {size} in its name for several sizes"
     )
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of a short command")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).absolute()
@@ -113,14 +114,14 @@ def main(arguments: Sequence[str] = ()) -> None:
             sizes = given.before_sizes or given.sizes
             checkout = given.before.absolute()
             before = {size: _target(checkout, folder / "before", size, None) for size in sizes}
-        _compare(given.commands, now, before, given.limit, sys.stdout)
+        _compare(given.commands, now, before, (given.limit, given.rounds), sys.stdout)
 
 
 def _compare(
     commands: Sequence[str],
     now: dict[str, Target],
     before: dict[str, Target],
-    limit: float,
+    limits: tuple[float, int],
     out: TextIO,
 ) -> None:
     """Print a row for each command and size, as soon as it is measured."""
@@ -136,16 +137,16 @@ def _compare(
                 if of is None:
                     cells += ["", "", "", ""] if before else []
                     continue
-                measured = _measure(command, of, limit)
+                measured = _measure(command, of, *limits)
                 cells += [*measured.cells, _exponent(last.get(side), (SIZES[size], measured))]
                 last[side] = SIZES[size], measured
             print(f"| {' | '.join(cells)} |", file=out, flush=True)
 
 
-def _measure(command: str, target: Target, limit: float) -> Measured:
+def _measure(command: str, target: Target, limit: float, rounds: int) -> Measured:
     """Return the fastest of some runs of a command; one run of a long one."""
     found: list[Measured] = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         found.append(_run(command, target, limit))
         if found[-1].wall > SHORT:
             break
