@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from ddiseg.catalogue import Catalogue
-from ddiseg.catalogue.database import _script
+from ddiseg.catalogue.database import _revisions
 from ddiseg.catalogue.tables import Base
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
@@ -211,7 +211,7 @@ def emptied_url(_one_database: str) -> str:
         "SET session_replication_role = replica",  # no order of the tables, as nothing is checked
         *(f"DELETE FROM {table}" for table in Base.metadata.tables),
         "SELECT setval(oid, 1, false) FROM pg_class WHERE relkind = 'S'",
-        f"UPDATE alembic_version SET version_num = '{_script().get_current_head()}'",
+        f"UPDATE alembic_version SET version_num = '{_revisions()[-1]}'",
     ]
     with closing(psycopg.connect(_one_database.replace("+psycopg", ""))) as connection, connection:
         connection.execute("; ".join(statements))

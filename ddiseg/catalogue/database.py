@@ -8,18 +8,14 @@ import time
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from importlib import resources
 from inspect import isfunction, isgeneratorfunction, unwrap
-from typing import Any, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import numpy as np
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, Row, Select, inspect, select
+from sqlalchemy import Connection, Engine, Row, Select, inspect, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnectionLeftError
@@ -32,6 +28,9 @@ from ddiseg.catalogue.storable import refuse_unstorable
 from ddiseg.catalogue.tables import Image
 from ddiseg.catalogue.url import parse_url, shown
 from ddiseg.errors import NoSchemaError, NotFoundError, WorkspaceError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _logger = logging.getLogger(__name__)
 
@@ -131,12 +130,14 @@ class Database:
             writing(self.engine, Writer.UPGRADE).begin() as connection,
         ):
             self._refuse_foreign(connection)
+            from alembic import command  # slow to import
+
             command.upgrade(_alembic(connection), "head")
 
     def check(self) -> None:
         """Raise WorkspaceError unless the schema is exactly this program's."""
         self.refuse_newer()
-        found, head = self.revision(), _script().get_current_head()
+        found, head = self.revision(), _revisions()[-1]
         if found is None:
             raise NoSchemaError(
                 f"catalogue {shown(self.engine.url)} is an empty database: restore it from a backup"
@@ -150,13 +151,12 @@ class Database:
     def is_current(self) -> bool:
         """Return whether the schema is this program's; raises WorkspaceError where it is newer."""
         self.refuse_newer()
-        return self.revision() == _script().get_current_head()
+        return self.revision() == _revisions()[-1]
 
     def refuse_newer(self) -> None:
         found = self.revision()
         refuse_marked(found, shown(self.engine.url))
-        known = {s.revision for s in _script().walk_revisions()}
-        if found is not None and found not in known:
+        if found is not None and found not in _revisions():
             raise WorkspaceError(
                 f"catalogue {shown(self.engine.url)} has schema {found}, which is newer than "
                 "this ddiseg knows: upgrade ddiseg (pip install -U ddiseg)"
@@ -164,7 +164,7 @@ class Database:
 
     def _refuse_foreign(self, connection: Connection) -> None:
         """Raise WorkspaceError for a database without our schema that holds other tables."""
-        if MigrationContext.configure(connection).get_current_revision() is not None:
+        if _revision(connection) is not None:
             return
         if others := sorted(set(inspect(connection).get_table_names()) - {"alembic_version"}):
             raise WorkspaceError(
@@ -178,7 +178,7 @@ class Database:
             _errors_explained(self.engine, self._how_to_restore),
             self.engine.connect() as connection,
         ):
-            return MigrationContext.configure(connection).get_current_revision()
+            return _revision(connection)
 
 
 class _Repetition(threading.local):
@@ -318,12 +318,25 @@ def _from_backup() -> str:
     return "restore the file from a backup"
 
 
+def _revision(connection: Connection) -> str | None:
+    """Return the schema of a database, which Alembic keeps in a table; None where it has none."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
+@cache
+def _revisions() -> tuple[str, ...]:
+    """Return the schemas that this program knows, oldest first: their migrations' names begin with them."""
+    migrations = resources.files("ddiseg.db").joinpath("versions").iterdir()
+    return tuple(sorted(file.name[:4] for file in migrations if file.name[:4].isdigit()))
+
+
 def _alembic(connection: Any = None) -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(resources.files("ddiseg.db")).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
-
-
-def _script() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_alembic())

@@ -18,6 +18,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, func, inspect, select, text
 from sqlalchemy.engine import Engine, Inspector
 from sqlalchemy.exc import IntegrityError
@@ -30,7 +31,7 @@ from ddiseg.catalogue import (
     Purpose,
 )
 from ddiseg.catalogue.connections import BUSY_TIMEOUT
-from ddiseg.catalogue.database import Database, _alembic
+from ddiseg.catalogue.database import Database, _alembic, _revisions
 from ddiseg.catalogue.leases import SERVE
 from ddiseg.catalogue.tables import Base
 from ddiseg.errors import NotFoundError, WorkspaceError
@@ -589,3 +590,9 @@ def test_foreign_keys__an_image_with_masks_can_not_be_deleted(full: Catalogue, u
     with pytest.raises(IntegrityError, match=r"(?i)foreign key"), database.write() as session:
         session.execute(text("DELETE FROM images WHERE id = 1"))
     database.engine.dispose()
+
+
+def test_revisions__as_alembic_finds_them() -> None:
+    script = ScriptDirectory.from_config(_alembic())
+    assert _revisions() == tuple(sorted(each.revision for each in script.walk_revisions()))
+    assert _revisions()[-1] == script.get_current_head()

@@ -9,7 +9,7 @@ import pytest
 from alembic import command
 
 from ddiseg.catalogue import NewModelVersion, Purpose, Split
-from ddiseg.catalogue.database import Database, _alembic, _script
+from ddiseg.catalogue.database import Database, _alembic, _revisions
 from ddiseg.errors import WorkspaceError
 from ddiseg.release.folder import write_release
 from ddiseg.release.release import Release
@@ -20,7 +20,7 @@ from ddiseg.workspace.store import Kind
 from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
 
-*OLD, _HEAD = sorted(script.revision for script in _script().walk_revisions())
+*OLD, _HEAD = _revisions()
 
 #: What trainings and the gate wrote before schema 0006, each key as it was.
 METRICS = {"seconds": 2.5, "images": 1, "by_tone": {"I-II": 1}, "absent_classes": ["ruler"]}
