@@ -11,26 +11,21 @@ import random
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
-from annotation_protocol import UserError
-from ddiseg.compute.ray_cluster import connect
-from ddiseg.ingest.photographs import import_photographs
 from ddiseg.model.predict import prelabel
 from ddiseg.model.train import Refreshed
 from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
+from tests.ddiseg.compute.drive import PATIENCE, Stored, said, start, workspace
 from tests.fedd.conftest import spot
-from tests.forks import FORKS
 from tests.object_store import Fault, ObjectStore
 
 KILLS = int(os.environ.get("DDISEG_KILLS", "4"))
@@ -39,21 +34,12 @@ SEED = int(os.environ.get("DDISEG_KILLS_SEED", "0"))
 #: Photographs that are added before each import.
 MORE = 8
 
-#: Seconds in which a run ends, killed or not.
-PATIENCE = 180
-
 KINDS = ("driver", "worker", "database", "store")
 FAULTS = (Fault.RESET, Fault.RESET_AFTER, Fault.SLOW_DOWN, Fault.INTERNAL, Fault.HALF_BODY)
 
+__all__ = ["workspace"]
+
 pytestmark = [pytest.mark.ray, pytest.mark.process, pytest.mark.filterwarnings("ignore")]
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, postgres_url: str, object_store: ObjectStore) -> Iterator[Workspace]:
-    """An empty workspace on PostgreSQL and S3."""
-    opened = Workspace.create(tmp_path / "w", postgres_url, object_store.url)
-    yield opened
-    opened.catalogue.close()
 
 
 def test_import_and_prelabel__killed_at_random_moments(
@@ -76,31 +62,6 @@ def test_import_and_prelabel__killed_at_random_moments(
 
 
 @dataclass
-class _Stored:
-    """What the catalogue has: photographs, and predictions by image, version and mask."""
-
-    photographs: Counter[str]
-    predictions: Counter[tuple[int, int, str]]
-
-    @classmethod
-    def read(cls, root: Path) -> _Stored:
-        workspace = Workspace.open(root)  # its connections are not those that were ended
-        assert workspace.catalogue.events.contradictions() == []
-        rows = [m for m in workspace.catalogue.masks.all() if m.model_version_id is not None]
-        images = workspace.catalogue.images.select()
-        workspace.catalogue.close()
-        return cls(
-            Counter(image.content_hash for image in images),
-            Counter((m.image_id, m.model_version_id or 0, m.content_hash) for m in rows),
-        )
-
-    @property
-    def doubled(self) -> int:
-        by_image = Counter((image, model) for image, model, _ in self.predictions.elements())
-        return sum(n - 1 for n in (*self.photographs.values(), *by_image.values()))
-
-
-@dataclass
 class _Killer:
     root: Path
     objects: ObjectStore
@@ -115,7 +76,7 @@ class _Killer:
 
     def __post_init__(self) -> None:
         self.folder.mkdir()
-        self.before = _Stored.read(self.root)
+        self.before = Stored.read(self.root)
 
     def kill(self, number: int) -> None:
         """Run import or prelabel, kill something at a random moment, and compare what is stored."""
@@ -138,9 +99,9 @@ class _Killer:
         process.join(PATIENCE)
         assert process.exitcode is not None, f"the run hangs after a kill of the {kind}"
         self.objects.faults.clear()
-        assert process.exitcode in (0, 1, -signal.SIGKILL), self.said()
+        assert process.exitcode in (0, 1, -signal.SIGKILL), said(self.folder)
         how = {0: "ended well", 1: "ended: "}.get(process.exitcode, "was killed")
-        how += self.said() if process.exitcode == 1 else ""
+        how += said(self.folder) if process.exitcode == 1 else ""
         self.compare(f"kill {number + 1}: {kind} in {job}, after {wanted} objects; the run {how}")
 
     def strike(self, kind: str, process: Any) -> bool:
@@ -192,22 +153,15 @@ class _Killer:
         self.photographs += MORE
 
     def start(self, job: str) -> Any:
-        arguments = (self.root, job, self.address, self.folder, dict(os.environ))
-        process = FORKS.Process(target=_drive, args=arguments)
-        process.start()
-        return process
+        return start(self.root, job, self.address, self.folder)
 
     def run(self, job: str) -> None:
         process = self.start(job)
         process.join(PATIENCE)
-        assert process.exitcode == 0, self.said()
-
-    def said(self) -> str:
-        file = self.folder.parent / "said.txt"
-        return file.read_text().strip() if file.exists() else ""
+        assert process.exitcode == 0, said(self.folder)
 
     def compare(self, line: str) -> None:
-        now = _Stored.read(self.root)
+        now = Stored.read(self.root)
         lost = (self.before.photographs - now.photographs).total()
         lost += (self.before.predictions - now.predictions).total()
         keys = {key.rpartition("/")[2].partition(".")[0] for key in self.objects.keys()}  # noqa: SIM118
@@ -223,7 +177,7 @@ class _Killer:
         """Run both jobs to their end: all is there, once, and as it should be."""
         self.run("import")
         self.run("prelabel")
-        now = _Stored.read(self.root)
+        now = Stored.read(self.root)
         images = now.photographs.total()
         workspace = Workspace.open(self.root)
         problems = verify(workspace).problems
@@ -243,24 +197,3 @@ def _say(line: str) -> None:
     if "DDISEG_KILLS" in os.environ:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
-
-
-def _drive(root: Path, job: str, address: str, folder: Path, environment: dict[str, str]) -> None:
-    """Run a job in a process of its own; exits with 1 for an error that a person would read."""
-    os.environ.update(environment)
-    torch.set_num_threads(1)
-    try:
-        workspace = Workspace.open(root)
-        with connect(address) as cluster:
-            if job == "import":
-                import_photographs(workspace, folder)
-            else:
-                prelabel(workspace, workspace.catalogue.images.select(), cluster=cluster)
-        workspace.catalogue.close()
-    except UserError as error:
-        (folder.parent / "said.txt").write_text(str(error))
-        os._exit(1)
-    except BaseException as error:  # noqa: BLE001 - the test reports it
-        (folder.parent / "said.txt").write_text(f"{type(error).__name__}: {error}")
-        os._exit(3)
-    os._exit(0)
