@@ -95,6 +95,7 @@ def transfer(
             _refuse_while_used(source)
         schema = _head(source)
         with source.read() as reader:
+            _stay(reader)
             copied, finished = _copy_into(target, reader, source, schema, progress)
         if move is not None and not moved_before:
             store_version(writer, Mark.moved(schema))
@@ -129,6 +130,7 @@ def _copy_into(
     steps = _Steps(progress, 2 * sum(counts.values()))
     if finished:
         with target.read() as session:
+            _stay(session)
             try:
                 digest = _compare(reader, session, steps)
             except CopyDiffersError as error:
@@ -164,6 +166,7 @@ def _copied(
     for table in TABLES:
         _copy_table(table, reader, target, counts, steps)
     with target.read() as session:
+        _stay(session)
         return Copied(Outcome.ADDED, counts, _compare(reader, session, steps), found)
 
 
@@ -198,7 +201,8 @@ def _copy_table(
     with target.read() as session:
         there = PlainTable(table, session.connection())
         last = there.last_key()
-        steps.add(there.count() if last else 0)
+        copied = there.count() if last else 0
+    steps.add(copied)
     if not counts[table.name]:
         return
     for part in rows.parts(last):
@@ -317,10 +321,17 @@ def _refuse_while_used(source: Database) -> None:
 def _still(source: Database, *, locks: bool) -> Iterator[Session]:
     """Keep others from writing to the source, which they may read."""
     with source.write() if locks else source.read() as session:
-        if locks:
-            session.execute(text("SELECT 1"))  # takes the lock
+        _stay(session)  # takes the lock
         yield session
         session.execute(text("SELECT 1"))  # fails where the connection and so the lock was lost
+
+
+def _stay(session: Session) -> None:
+    """Begin a transaction that no server ends because it waits for long."""
+    postgres = session.get_bind().dialect.name == "postgresql"
+    session.execute(
+        text("SET LOCAL idle_in_transaction_session_timeout = 0" if postgres else "SELECT 1")
+    )
 
 
 @contextmanager
@@ -329,6 +340,7 @@ def _only_copy(target: Database) -> Iterator[None]:
     busy = f"another 'ddiseg catalogue copy' writes to {_place(target)}: wait for it"
     if target.engine.dialect.name == "postgresql":
         with target.read() as session:
+            _stay(session)
             mine = text("SELECT pg_try_advisory_lock(hashtext('ddiseg catalogue copy'))")
             if not session.scalar(mine):
                 raise WorkspaceError(busy)

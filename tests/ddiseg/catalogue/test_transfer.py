@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, insert, select, text
+from sqlalchemy.engine import make_url
 
 from ddiseg.catalogue import Catalogue, JobKind
 from ddiseg.catalogue.database import Database
@@ -349,6 +351,28 @@ def test_transfer__nobody_writes_to_the_source_meanwhile(
     copy(catalogue_url, new_file, progress=write)
     assert waited
     clinic.images.dataset("other")
+
+
+@pytest.mark.postgres
+def test_transfer__slower_than_a_server_lets_a_transaction_idle(
+    clinic: Catalogue,
+    catalogue_url: str,
+    postgres_url: str,
+    new_file: str,
+    copy: Copy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ddiseg.catalogue.connections._IDLE_MINUTES", 0.01)  # of writers
+    of_all = "idle_in_transaction_session_timeout = 500"
+    _execute(postgres_url, f"ALTER DATABASE {make_url(postgres_url).database} SET {of_all}")
+    waits = iter([0.8])
+
+    def wait(_done: int, _total: int) -> None:
+        time.sleep(next(waits, 0))
+
+    assert copy(catalogue_url, postgres_url, progress=wait).outcome is Outcome.ADDED
+    waits = iter([0.8])
+    assert copy(postgres_url, new_file, progress=wait).outcome is Outcome.ADDED
 
 
 def test_unfinished__no_command_opens_it(
