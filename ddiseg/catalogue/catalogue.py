@@ -15,6 +15,8 @@ from ddiseg.catalogue.embeddings import Embeddings
 from ddiseg.catalogue.evaluations import Evaluations, RobustnessRuns
 from ddiseg.catalogue.events import EventLog
 from ddiseg.catalogue.grouping import Grouping
+from ddiseg.catalogue.hashes import Hashes
+from ddiseg.catalogue.identities import Identities
 from ddiseg.catalogue.images import Images
 from ddiseg.catalogue.leases import Leases
 from ddiseg.catalogue.malignancy import MalignancyEstimates
@@ -25,6 +27,7 @@ from ddiseg.catalogue.open_work import WorkOnServer
 from ddiseg.catalogue.provenance import Provenance
 from ddiseg.catalogue.release_rows import ReleaseRows
 from ddiseg.catalogue.runs import Jobs, Rounds
+from ddiseg.catalogue.sources import Sources
 from ddiseg.catalogue.splits import Splits
 from ddiseg.catalogue.stored_rows import StoredRows
 from ddiseg.catalogue.subsets import Subsets
@@ -46,7 +49,10 @@ class Catalogue:
         self.subsets = Subsets(database)
         self.candidates = Candidates(database)
         self.release_rows = ReleaseRows(database)
+        self.identities = Identities(database)
+        self.hashes = Hashes(database)
         self.stored_rows = StoredRows(database)
+        self.sources = Sources(database)
         self.models = ModelVersions(database)
         self.provenance = Provenance(database)
         self.malignancy = MalignancyEstimates(database)

@@ -300,13 +300,6 @@ class Images(Repository):
                 query = query.where(Source.dataset_id == row.id)
             return [(path, image_id) for path, image_id in session.execute(query)]
 
-    def orientations(self) -> dict[int, frozenset[int | None]]:
-        """Return the EXIF orientations of the files of each image; None: not recorded."""
-        found: dict[int, set[int | None]] = {}
-        for image_id, orientation in self._rows(select(Source.image_id, Source.orientation)):
-            found.setdefault(image_id, set()).add(orientation)
-        return {image_id: frozenset(each) for image_id, each in found.items()}
-
     def sources(self, image_id: int) -> Sequence[Source]:
         return self._all(select(Source).where(Source.image_id == image_id).order_by(Source.id))
 

@@ -323,14 +323,22 @@ class Masks(Repository):
         """Return masks, by id."""
         return {mask.id: mask for mask in self._all_in(select(Mask), Mask.id, mask_ids)}
 
+    def count(self) -> int:
+        """Return the number of all masks ever made."""
+        return self._first(select(func.count(Mask.id))) or 0
+
     def all(self) -> Sequence[Mask]:
         return self._all(select(Mask).order_by(Mask.id))
 
-    def last_reviews(self) -> dict[int, Review]:
-        """Return the newest reviews, by image id."""
+    def last_reviews(self, image_ids: Iterable[int]) -> dict[int, Review]:
+        """Return the newest review of each image that has one, by image id."""
         query = select(Mask.image_id, Review).join(Review, Review.mask_id == Mask.id)
-        rows = self._rows(query.order_by(Review.id))
-        return {image_id: review for image_id, review in rows}
+        found: dict[int, Review] = {}
+        with self._database.read() as session:
+            for part in in_parts(image_ids):
+                rows = session.execute(query.where(Mask.image_id.in_(part)).order_by(Review.id))
+                found.update({image_id: review for image_id, review in rows})
+        return found
 
     def reviews(self, mask_ids: Sequence[int]) -> Sequence[Review]:
         """Return the reviews of masks, oldest first."""

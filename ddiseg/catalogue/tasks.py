@@ -7,7 +7,7 @@ the next page, and a second pull finds nothing to add.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,12 +74,34 @@ class Tasks(Repository):
         with self._database.write() as session:
             session.get_one(Project, project_id).remote_id = remote_id
 
-    def tasks(self, project_id: int, *, deleted: bool = False) -> Sequence[Task]:
-        """Return the tasks of a project in the order in which they were planned."""
+    def tasks(
+        self, project_id: int, image_ids: Iterable[int] | None = None, *, deleted: bool = False
+    ) -> Sequence[Task]:
+        """Return the tasks of a project, of some images or of all, in the order in which they were planned."""
         query = select(Task).where(Task.project_id == project_id).order_by(Task.id)
         if not deleted:
             query = query.where(Task.deleted_at.is_(None))
-        return self._all(query)
+        if image_ids is None:
+            return self._all(query)
+        return sorted(self._all_in(query, Task.image_id, image_ids), key=lambda task: task.id)
+
+    def on_server(self, project_id: int) -> set[int]:
+        """Return the ids of the images of a project's tasks."""
+        query = select(Task.image_id).where(Task.project_id == project_id)
+        return set(self._all(query.where(Task.deleted_at.is_(None))))
+
+    def has_tasks(self, project_id: int) -> bool:
+        """Return whether a project has tasks."""
+        query = select(Task.id).where(Task.project_id == project_id, Task.deleted_at.is_(None))
+        return self._first(query.limit(1)) is not None
+
+    def without_comment(self, project_id: int) -> Sequence[Task]:
+        """Return the tasks of a project on the server that show no comment."""
+        query = select(Task).where(
+            *(Task.project_id == project_id, Task.deleted_at.is_(None)),
+            *(Task.remote_id.is_not(None), Task.comment.is_(None)),
+        )
+        return self._all(query.order_by(Task.id))
 
     def pending(self, project_id: int) -> Sequence[Task]:
         """Return tasks to be sent, which as far as is known the server does not have."""

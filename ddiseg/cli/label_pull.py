@@ -40,13 +40,15 @@ def pull(settings: Settings, full: bool, strict: bool) -> None:
         done = pull_and_compare(
             workspace, connection, Purpose.ANNOTATION, default_actor(), full=full, progress=progress
         )
-    images = {i.id: i.name for i in workspace.catalogue.images.select()}
     needs_note = {reason.key for reason in load_protocol().skip_reasons if reason.needs_note}
-    unexplained = [
-        f"{images[s.image_id]} by {s.annotator}"
-        for s in workspace.catalogue.images.skips()
-        if s.reason == REASON_MISSING or (s.reason in needs_note and not s.note)
+    skips = [
+        skip
+        for skip in workspace.catalogue.images.skips()
+        if skip.reason == REASON_MISSING or (skip.reason in needs_note and not skip.note)
     ]
+    rows = workspace.catalogue.images.select(ids=[skip.image_id for skip in skips])
+    names = {image.id: image.name for image in rows}
+    unexplained = [f"{names[skip.image_id]} by {skip.annotator}" for skip in skips]
     report_pull(
         settings,
         done,

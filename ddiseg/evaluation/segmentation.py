@@ -24,7 +24,7 @@ from ddiseg.evaluation.partial_masks import PartialMasks
 from ddiseg.formats import MASKS, guess_format, load_format
 from ddiseg.ingest.class_values import class_mask, classes_of, keeps_class_ids
 from ddiseg.ingest.mask_files import MaskFile, read_files
-from ddiseg.ingest.mask_targets import MaskTargets, PhotographNames
+from ddiseg.ingest.mask_targets import MaskTargets, find_targets
 from ddiseg.ingest.mask_values import FolderValues, refusals_of
 from ddiseg.ingest.placement import AS_THEY_ARE, Geometry, Placement
 from ddiseg.outcomes import (
@@ -95,7 +95,7 @@ def evaluate(
     if truth is not None:
         format_name = format_name or guess_format(truth, MASKS)
         files, notes = read_files(load_format(MASKS, format_name), truth)
-        targets = PhotographNames.read(workspace).find(files, suffixes)
+        targets = find_targets(workspace, files, suffixes)
         source = str(truth)
         if keeps_class_ids(mapping):
             values = FolderValues.read(files, halves(progress)[0], mapping)
@@ -103,7 +103,7 @@ def evaluate(
                 refused += values.refuse(files, targets.of)
                 raise InputError(_nothing_to_evaluate(source, refused, 0, (), 0))
             notes += values.notes
-        orientations = workspace.catalogue.images.orientations()
+        orientations = workspace.catalogue.sources.orientations(targets.image_ids)
         placements = partial(Placement.of, orientations=orientations, geometry=geometry)
         truths = _from_files(targets, files, mapping, placements, faults)
     else:

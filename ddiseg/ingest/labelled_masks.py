@@ -21,7 +21,7 @@ from ddiseg.ingest.mask_files import (
     check_people,
     submit_files,
 )
-from ddiseg.ingest.mask_targets import PhotographNames
+from ddiseg.ingest.mask_targets import find_targets
 from ddiseg.ingest.metadata import split_option
 from ddiseg.ingest.placement import AS_THEY_ARE, Geometry, refuse_too_large
 from ddiseg.masks import IGNORED, Composition, Layer, Mask, Origin, compose
@@ -161,10 +161,10 @@ def import_labelled_masks(
     """
     annotator, reviewer = check_people(annotator, reviewer)
     read = formats.load_format(formats.LABELLED_MASKS, format_name)
-    photographs = PhotographNames.read(workspace, dataset)
+    workspace.catalogue.sources.check_dataset(dataset)
     found: LabelledMasks = read(path, labels)
     files = list(found.files)
-    targets = photographs.find(files, suffixes)
+    targets = find_targets(workspace, files, suffixes, dataset)
     if not files and not found.refused:
         raise InputError("; ".join([f"{path} has no masks", *found.notes]))
     if subset is not None:

@@ -6,6 +6,7 @@ entry points `ddiseg.mask_formats`: Path -> MaskFiles, none of which is read bef
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ from ddiseg.errors import InputError
 from ddiseg.ingest.class_values import ClassMapping, class_mask, classes_of, keeps_class_ids
 from ddiseg.ingest.folder import FoundFile, list_folder, other_kinds, read_file
 from ddiseg.ingest.label_map import LABEL_MAP
-from ddiseg.ingest.mask_targets import PhotographNames
+from ddiseg.ingest.mask_targets import find_targets
 from ddiseg.ingest.mask_values import FolderValues, refusals_of, refused
 from ddiseg.ingest.placement import AS_THEY_ARE, Geometry, Placement
 from ddiseg.outcomes import (
@@ -118,10 +119,10 @@ def import_masks(
     """
     who, reviewer = check_people(annotator, reviewer)
     read = formats.load_format(formats.MASKS, format_name)
-    photographs = PhotographNames.read(workspace, dataset)
+    workspace.catalogue.sources.check_dataset(dataset)
     files, notes = read_files(read, path)
     _refuse_unknown_labels(files, mapping)
-    targets = photographs.find(files, suffixes)
+    targets = find_targets(workspace, files, suffixes, dataset)
     values = None
     if keeps_class_ids(mapping):
         reading, progress = halves(progress)
@@ -268,14 +269,14 @@ class _MaskImporter:
     by_person: dict[tuple[int, str | None], _StoredMask] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        orientations = self.workspace.catalogue.images.orientations()
         self.original_person = person_names(self.workspace)
-        self.placement = partial(Placement.of, orientations=orientations, geometry=self.geometry)
 
     def run(self, files: Sequence[MaskFile], progress: Progress) -> list[FileOutcome]:
         outcomes: list[FileOutcome] = []
         faults: dict[int, tuple[str, InputError]] = {}
         progress(0, len(files))
+        orientations = self.workspace.catalogue.sources.orientations(self.image_ids(files))
+        self.placement = partial(Placement.of, orientations=orientations, geometry=self.geometry)
         # Two threads: while one waits for the disk, no more than one mask is computed.
         with worker_threads(2) as pool:
             for batch in map_batches(pool, self.take, files, BATCH):
@@ -287,6 +288,14 @@ class _MaskImporter:
         for place, refusal in zip(faults, refusals_of(list(faults.values())), strict=True):
             outcomes[place] = refusal
         return outcomes
+
+    def image_ids(self, files: Sequence[MaskFile]) -> set[int]:
+        """Return the ids of the images that files belong to."""
+        found = set()
+        for file in files:
+            with contextlib.suppress(InputError):
+                found.add(self.find_image(file).id)
+        return found
 
     def take(self, file: MaskFile) -> _StoredMask:
         """Read, check and store one mask. Runs in a thread."""

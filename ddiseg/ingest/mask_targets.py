@@ -7,8 +7,9 @@ whose folders are most like its own. Both may have been imported from any folder
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,31 +29,74 @@ _UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")
 _ROBOFLOW = re.compile(r"(?P<stem>.+)_(?P<ending>[A-Za-z]{3,4})\.rf\.[0-9a-fA-F]{32}(\.\w+)?")
 
 
+#: Masks of an import whose names are looked up; for more, all names are read, once.
+_LOOKED_UP = 500
+
+#: How a release calls a photograph, see `ddiseg.workspace.pseudonyms`.
+_PSEUDONYM = re.compile(r"img_[0-9a-f]{12}")
+
+Named = Mapping[str, Sequence[tuple[str, int]]]
+
+
+def find_targets(
+    workspace: Workspace,
+    files: Sequence[MaskFile],
+    suffixes: Sequence[str] = (),
+    dataset: str | None = None,
+) -> MaskTargets:
+    """Match files to images of one dataset or of all; see `PhotographNames.find`.
+
+    Of a large catalogue only the photographs are read whose names may be meant.
+
+    Raises:
+        NotFoundError: there is no such dataset.
+    """
+    workspace.catalogue.sources.check_dataset(dataset)
+    wanted = {name for file in files for name in _possible_names(file, suffixes)}
+    return PhotographNames.read(workspace, wanted, dataset).find(files, suffixes)
+
+
 @dataclass(frozen=True)
 class PhotographNames:
-    """Paths and image ids of the photographs by their names, as they were when this was read."""
+    """Paths and image ids of photographs by their names, as they were when this was read."""
 
-    by_stem: Mapping[str, Sequence[tuple[str, int]]]  #: by name without the ending
-    by_name: Mapping[str, Sequence[tuple[str, int]]]
+    by_stem: Named  #: by name without the ending
+    by_name: Named
     images: Mapping[int, Image]
 
     @classmethod
-    def read(cls, workspace: Workspace, dataset: str | None = None) -> PhotographNames:
-        """Read those of one dataset or of all; raises NotFoundError where there is no such dataset."""
-        images = workspace.catalogue.images
-        by_stem, by_name = defaultdict(list), defaultdict(list)
-        for path, image_id in images.source_paths(dataset):
-            path = name_key(path)
-            name = path.rsplit("/", 1)[-1]
-            by_name[name].append((path, image_id))
-            by_stem[name.rsplit(".", 1)[0]].append((path, image_id))
-        rows = {image.id: image for image in images.select()}
+    def read(
+        cls, workspace: Workspace, wanted: Collection[str], dataset: str | None = None
+    ) -> PhotographNames:
+        """Read the photographs with one of the `wanted` names, with an ending or without."""
+        sources = workspace.catalogue.sources
+        by_stem: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        by_name: dict[str, list[tuple[str, int]]] = defaultdict(list)
+
+        def take(rows: Iterable[tuple[str, int]]) -> None:
+            for path, image_id in rows:
+                path = name_key(path)
+                name = path.rsplit("/", 1)[-1]
+                if name in wanted:
+                    by_name[name].append((path, image_id))
+                if (stem := name.rsplit(".", 1)[0]) in wanted:
+                    by_stem[stem].append((path, image_id))
+
+        forms = {unicodedata.normalize(form, name) for name in wanted for form in ("NFC", "NFD")}
+        few = len(wanted) <= _LOOKED_UP
+        if few:
+            take(sources.named(sorted(forms), dataset))
+        if not few or not by_stem:  # or a name that was written in another way
+            by_name.clear()
+            take(sources.stream(dataset))
         pseudonyms = Pseudonyms.existing(workspace)
-        if pseudonyms is not None:  # a release of this workspace comes back
-            for image_id in {image_id for group in by_stem.values() for _, image_id in group}:
-                name = pseudonyms.image(rows[image_id].content_hash)
-                by_stem.setdefault(name, []).append((name, image_id))
-        return cls(by_stem, by_name, rows)
+        if pseudonyms is not None and any(map(_PSEUDONYM.fullmatch, wanted)):
+            for digest, image_id in sources.stream_hashes(dataset):  # a release comes back
+                if (name := pseudonyms.image(digest)) in wanted:
+                    by_stem[name].append((name, image_id))
+        ids = {i for of in (by_stem, by_name) for group in of.values() for _, i in group}
+        rows = workspace.catalogue.images.select(ids=sorted(ids))
+        return cls(dict(by_stem), dict(by_name), {row.id: row for row in rows})
 
     def find(self, files: Sequence[MaskFile], suffixes: Sequence[str] = ()) -> MaskTargets:
         """Match files to images.
@@ -88,18 +132,31 @@ class PhotographNames:
     def _missing_suffix(self, photograph: str) -> str | None:
         """Return the end of a name without which an image has it, such as _mask; None for none."""
         name = name_key(photograph).rsplit("/", 1)[-1]
-        for place in range(len(name) - 1, 0, -1):
-            suffix = name[place:]
-            if suffix[0] not in "_-. " or not any(c.isalpha() for c in suffix):
-                continue
+        for suffix in _possible_suffixes(name):
             if any(n in self.by_stem for n in _spellings(name, (suffix,))):
                 return suffix
         return None
 
 
+def _possible_names(file: MaskFile, suffixes: Sequence[str]) -> Iterator[str]:
+    """Yield what the photograph of a file may be called, also without a suffix that nobody gave."""
+    name = name_key(file.photograph).rsplit("/", 1)[-1]
+    yield from _spellings(name, suffixes, file.original_name)
+    for suffix in _possible_suffixes(name):
+        yield from _spellings(name, (suffix,))
+
+
+def _possible_suffixes(name: str) -> Iterator[str]:
+    """Yield the ends of a name that may have been added to a photograph's, the shortest first."""
+    for place in range(len(name) - 1, 0, -1):
+        suffix = name[place:]
+        if suffix[0] in "_-. " and any(c.isalpha() for c in suffix):
+            yield suffix
+
+
 @dataclass(frozen=True)
 class MaskTargets:
-    """The images that mask files belong to; `PhotographNames.find` makes it."""
+    """The images that mask files belong to; `find_targets` makes it."""
 
     files: Sequence[MaskFile]
     found: Mapping[int, Image | InputError]  #: the image of each file by `id`, or why there is none
@@ -127,6 +184,11 @@ class MaskTargets:
                 f"'ddiseg subset show {subset}' lists those"
             )
         return found
+
+    @property
+    def image_ids(self) -> set[int]:
+        """The ids of all images that files belong to."""
+        return {image.id for image in self.found.values() if isinstance(image, Image)}
 
     def of(self, file: MaskFile) -> Image:
         """Return the image that a file belongs to; raises InputError where that is none or several."""

@@ -201,7 +201,7 @@ def _set_config(
     changed = differences(remote.config, config)
     if not changed and _mark(row) in remote.config:
         return
-    used = bool(workspace.catalogue.tasks.tasks(row.id))
+    used = workspace.catalogue.tasks.has_tasks(row.id)
     orphans = orphaned_labels(remote.config, load_protocol()) if changed and used else ()
     if orphans:
         raise InputError(

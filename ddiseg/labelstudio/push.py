@@ -77,10 +77,10 @@ def push(
         uploader = TaskUploader(workspace, client, connection, project, actor, start=True)
         wanted = _plan(workspace, project, images, options, actor, done)
         uploader.adopt()
-        before = {t.id for t in uploader.tasks() if t.remote_id is not None}
+        before = {t.id for t in uploader.tasks(wanted) if t.remote_id is not None}
         data_of = _annotation_data(workspace, options, batch)
         done.outcomes += uploader.send(data_of, stages("Sending images"))
-        existing = [t for t in uploader.tasks() if t.id in before and t.image_id in wanted]
+        existing = [t for t in uploader.tasks(wanted) if t.id in before]
         done.given_before = len(existing)
         done.outcomes += _bring_up_to_date(
             workspace, uploader, existing, options, stages("Bringing images up to date")
@@ -103,14 +103,14 @@ def _plan(
 ) -> set[int]:
     """Record the tasks to send in the catalogue; returns the ids of images that can be given out."""
     labelling, catalogue = workspace.catalogue.tasks, workspace.catalogue
-    tasks = labelling.tasks(project.row.id, deleted=True)
+    tasks = labelling.tasks(project.row.id, [image.id for image in images], deleted=True)
     existing = {t.image_id for t in tasks if t.deleted_at is None}
     for image in images:
         if image.state not in OPEN and image.id not in existing:
             reason = f"it is {image.state}: 'ddiseg reopen IMAGE' first, if it is to be drawn anew"
             done.outcomes.append(FileOutcome(image.name, Outcome.REFUSED, reason))
     fresh = [i for i in images if i.state in OPEN and i.id not in existing]
-    predicted = catalogue.masks.newest_predictions()
+    predicted = catalogue.masks.newest_predictions([image.id for image in fresh])
     returned = [i.id for i in fresh if i.state == State.REWORK]
     shown = {**predicted, **catalogue.masks.newest_by_people(returned)}
     # Tasks that the server lost are sent again as people have seen them.
@@ -143,8 +143,8 @@ def _plan(
             "arms": done.arms,
         }
         labelling.plan(project.row.id, new, actor, detail, allocation.carry)
-    for task in labelling.tasks(project.row.id):
-        if task.image_id in multiple_readers and task.readers < options.readers:
+    for task in labelling.tasks(project.row.id, multiple_readers):
+        if task.readers < options.readers:
             labelling.update_task(task.id, readers=options.readers)
     return {i.id for i in images if i.state in OPEN or i.id in existing}
 
@@ -185,7 +185,7 @@ def _show_batch(client: Client, project: ProjectRef, batch: str, tasks: Sequence
 
 
 def _annotation_data(workspace: Workspace, options: PushOptions, batch: str | None) -> DataOf:
-    models = {model.id: model.name for model in workspace.catalogue.models.all()}
+    models = workspace.catalogue.models.names()
 
     def data_of(image: Image, mask: Mask | None) -> Mapping[str, Any]:
         model = models.get(mask.model_version_id or 0) if mask is not None else None
@@ -207,8 +207,8 @@ def _bring_up_to_date(
     images = {image.id: image for image in rows}
     shown = workspace.catalogue.masks.get([t.mask_id for t in tasks if t.mask_id is not None])
     by_people = {mask.id for mask in shown.values() if mask.annotator is not None}
-    predicted = workspace.catalogue.masks.newest_predictions()
-    models = {model.id: model.name for model in workspace.catalogue.models.all()}
+    predicted = workspace.catalogue.masks.newest_predictions([t.image_id for t in tasks])
+    models = workspace.catalogue.models.names()
 
     def update(task: Task, number: int) -> str | None:
         state, mask, note = images[task.image_id].state, predicted.get(task.image_id), None

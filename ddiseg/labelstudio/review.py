@@ -78,16 +78,19 @@ def push_reviews(
             r.mask_id for r in workspace.catalogue.masks.reviews([m.id for m in waiting.values()])
         )
         keys = {review_key(i, waiting[i.id], reviews[waiting[i.id].id]): i for i in rows}
-        before = {t.key for t in workspace.catalogue.tasks.tasks(project.row.id) if t.remote_id}
+        labelling, number = workspace.catalogue.tasks, project.row.id
+        before = {t.key for t in labelling.tasks(number, waiting) if t.remote_id}
         _plan(workspace, project, keys, waiting, sample, seed, actor, left_out_too)
         uploader = TaskUploader(workspace, client, connection, project, actor, start=False)
         uploader.adopt()
         done.outcomes += uploader.send(_review_data(workspace), stages("Sending masks"))
-        tasks = workspace.catalogue.tasks.tasks(project.row.id)
+        tasks = labelling.tasks(number, waiting)
         existing = [t for t in tasks if t.key in before and t.key in keys]
         done.outcomes += _offer_again(workspace, client, project, existing, keys)
         done.unsampled = sum(t.arm == Arm.UNSAMPLED and t.key in keys for t in tasks)
-        _show_what_waits(workspace, client, tasks, keys, stages("Updating reviewers' tabs"))
+        shown = {t.id: t for t in (*tasks, *labelling.without_comment(number))}
+        ordered = [shown[task_id] for task_id in sorted(shown)]
+        _show_what_waits(workspace, client, ordered, keys, stages("Updating reviewers' tabs"))
         done.tabs = _tabs(client, project)
     return done
 
@@ -103,7 +106,7 @@ def _plan(
     left_out_too: bool,
 ) -> None:
     labelling = workspace.catalogue.tasks
-    tasks = labelling.tasks(project.row.id, deleted=True)
+    tasks = labelling.tasks(project.row.id, waiting, deleted=True)
     existing = {t.key: t for t in tasks if t.deleted_at is None}
     # A mask that a sample left out stays out, until all masks are asked for.
     all_asked_for = sample == 100 and left_out_too

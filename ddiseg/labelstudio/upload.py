@@ -7,7 +7,7 @@ sent again: a push may be interrupted anywhere, here or there, and is simply run
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -91,9 +91,9 @@ class TaskUploader:
         #: Tasks of an interrupted run, whose request the server may still be working on.
         self._interrupted = {task.id for task in self._labelling.pending(project.row.id)}
 
-    def tasks(self) -> list[Task]:
-        """Return the project's tasks that belong on the server."""
-        rows = self._labelling.tasks(self.project.row.id)
+    def tasks(self, image_ids: Iterable[int] | None = None) -> list[Task]:
+        """Return the project's tasks that belong on the server, of some images or of all."""
+        rows = self._labelling.tasks(self.project.row.id, image_ids)
         return [row for row in rows if row.arm != Arm.UNSAMPLED]
 
     def adopt(self) -> int:
@@ -155,7 +155,8 @@ class TaskUploader:
                 progress(len(outcomes), len(pending))
         resent = self._interrupted.intersection(task.id for task in pending)
         if resent:
-            self._locate([task for task in self.tasks() if task.id in resent and task.remote_id])
+            again = self.tasks(task.image_id for task in pending)
+            self._locate([task for task in again if task.id in resent and task.remote_id])
         return outcomes
 
     def _import(self, ready: Sequence[_Payload], mask_rows: Mapping[int, Mask]) -> None:

@@ -113,9 +113,10 @@ def show_comments(workspace: Workspace, client: Client, project: ProjectRef) -> 
         The address of the tab that lists the returned images; None if there are none.
     """
     labelling = workspace.catalogue.tasks
-    reviews = workspace.catalogue.masks.last_reviews()
+    commented = labelling.commented(project.row.id)
+    reviews = workspace.catalogue.masks.last_reviews([image.id for _, image, _ in commented])
     any_returned = False
-    for task, image, answered in labelling.commented(project.row.id):
+    for task, image, answered in commented:
         comment = _comment(image.state, reviews.get(image.id), answered)
         any_returned = any_returned or comment is not None
         if comment != task.comment:

@@ -64,8 +64,8 @@ class Worklist:
 
 def _image_ids_on_server(catalogue: Catalogue, server: str) -> set[int]:
     return {
-        task.image_id
+        image_id
         for project in catalogue.tasks.projects(server)
         if project.purpose == Purpose.ANNOTATION
-        for task in catalogue.tasks.tasks(project.id)
+        for image_id in catalogue.tasks.on_server(project.id)
     }

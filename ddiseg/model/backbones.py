@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from annotation_protocol import UserError
+from annotation_protocol import UserError, load_protocol
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.model.photographs import open_photograph
 from ddiseg.model.storage import LostModelError, stored_probes
@@ -129,8 +129,6 @@ def _photographs(workspace: Workspace) -> list[NDArray[np.uint8]]:
 
 def tones_in_turn(workspace: Workspace) -> Iterator[Image]:
     """Yield images, one of each tone after the other, whatever the order of the catalogue's rows."""
-    by_tone: dict[str, list[Image]] = {}
-    for image in sorted(workspace.catalogue.images.select(), key=lambda i: i.content_hash):
-        by_tone.setdefault(image.tone, []).append(image)
-    rows = zip_longest(*(by_tone[tone] for tone in sorted(by_tone)))
+    tones = sorted({tone.name for tone in load_protocol().tones} | {"unknown"})
+    rows = zip_longest(*map(workspace.catalogue.hashes.images_of_tone, tones))
     return (image for image in chain.from_iterable(rows) if image is not None)

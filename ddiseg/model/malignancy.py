@@ -243,8 +243,7 @@ def evaluate_malignancy(
     probabilities = workspace.catalogue.malignancy.of_version(version.id)
     groups = Groups.read(workspace.catalogue)
     chosen = workspace.catalogue.images.select(subset=subset)
-    everything = chosen if subset is None else workspace.catalogue.images.select()
-    learned = {i.id for i in everything if i.content_hash in version.training_images}
+    learned = workspace.catalogue.hashes.image_ids(version.training_images)
     known = [image for image in chosen if image.malignant is not None]
     seen = groups.sharing((image.id for image in known), learned)
     unseen = [image for image in known if image.id not in seen]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -184,8 +184,8 @@ def diff(workspace: Workspace, first: str, second: str) -> VersionDifference:
             f"{a.name} is for {a.kind} and {b.name} for {b.kind}: compare two versions of one kind"
         )
     facts = _facts(a), _facts(b)
-    tones = _tones(workspace, ModelKind(a.kind))
     learned = Counter(learned_from(a)), Counter(learned_from(b))
+    tones = _tones(workspace, ModelKind(a.kind), [*learned[0], *learned[1]])
     return VersionDifference(
         names=(a.name, b.name),
         settings={
@@ -257,17 +257,12 @@ def _facts(version: ModelVersion) -> dict[str, Any]:
     }
 
 
-def _tones(workspace: Workspace, kind: ModelKind) -> dict[str, str]:
+def _tones(workspace: Workspace, kind: ModelKind, learned: Iterable[str]) -> dict[str, str]:
     """Return the tone of each content hash; unknown where images of several tones have it."""
-    images = {image.id: image for image in workspace.catalogue.images.select()}
+    hashes = workspace.catalogue.hashes
     if kind is ModelKind.MALIGNANCY:
-        return {image.content_hash: image.tone for image in images.values()}
-    tones: dict[str, str] = {}
-    for mask in workspace.catalogue.masks.all():
-        tone = images[mask.image_id].tone
-        if tones.setdefault(mask.content_hash, tone) != tone:
-            tones[mask.content_hash] = "unknown"
-    return tones
+        return hashes.tones_of_images(learned)
+    return hashes.tones_of_masks(learned)
 
 
 def _by_tone(learned: Counter[str], tones: Mapping[str, str]) -> dict[str, int]:

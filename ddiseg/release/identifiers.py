@@ -20,7 +20,7 @@ from itertools import chain
 
 from annotation_protocol import load_protocol
 from ddiseg.catalogue import State
-from ddiseg.catalogue.tables import Dataset, Image
+from ddiseg.catalogue.tables import Dataset
 from ddiseg.ingest.diagnoses import VOCABULARIES
 from ddiseg.release.own_words import MEDICAL, WORDS
 from ddiseg.workspace.pseudonyms import Pseudonyms, people
@@ -118,37 +118,49 @@ class Identifiers:
     _lengths: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     _short: dict[str, set[IdentifierKind]] = field(default_factory=lambda: defaultdict(set))
     _known: set[tuple[str, IdentifierKind]] = field(default_factory=set)
+    #: folded runs of the texts that are searched; others are in none of them. None: any text
+    _within: set[str] | None = None
 
     @classmethod
     def of(cls, workspace: Workspace) -> Identifiers:
         """Return those of a workspace's whole catalogue."""
+        return cls._read(workspace, None)
+
+    @classmethod
+    def within(cls, workspace: Workspace, texts: Iterable[str]) -> Identifiers:
+        """Return those that may be found in some texts, without a field name: few, however many there are."""
+        runs = {run for text in texts for run in _runs(_nfc(text))}
+        letters = {part for run in runs for part in _LETTERS.findall(run.plain)}
+        return cls._read(workspace, {run.folded for run in runs} | set(map(_folded, letters)))
+
+    @classmethod
+    def _read(cls, workspace: Workspace, runs: set[str] | None) -> Identifiers:
         catalogue = workspace.catalogue
-        images = catalogue.images.select()
+        identities = catalogue.identities
         found = cls(
             vocabulary=_vocabulary(workspace),
-            diagnoses=_diagnoses(images),
+            diagnoses=_diagnoses(identities.diagnoses()),
             facts=_public_facts(catalogue.images.datasets()),
+            _within=runs,
         )
-        for path, _ in catalogue.images.source_paths():
+        for path in identities.paths():
             for text in {path, path.rsplit("/", 1)[-1]}:
                 found.add(IdentifierKind.NAME, text)
                 found.add(IdentifierKind.NAME, text.rpartition(".")[0])
-        for image in images:
+        patients: set[str] = set()
+        for image in identities.images():
             found.add(IdentifierKind.NAME, image.name)
             found.add(IdentifierKind.NAME, image.name.rpartition(".")[0])
             found.add(IdentifierKind.PATIENT, image.patient or "")
             found.add(IdentifierKind.LESION, image.lesion or "")
-        for person in people(workspace):
+            found.add(IdentifierKind.MOMENT, image.created_at)
+            patients.add(image.patient or "")
+        people_there = people(workspace)
+        for person in people_there:
             found.add(IdentifierKind.PERSON, person)
-        found.add_tokens(IdentifierKind.PATIENT, {image.patient or "" for image in images})
-        found.add_tokens(IdentifierKind.PERSON, people(workspace))
-        masks = catalogue.masks.all()
-        reviews = catalogue.masks.reviews([mask.id for mask in masks])
-        for moment in {
-            *(mask.created_at for mask in masks),
-            *(image.created_at for image in images),
-            *(review.created_at for review in reviews),
-        }:
+        found.add_tokens(IdentifierKind.PATIENT, patients)
+        found.add_tokens(IdentifierKind.PERSON, people_there)
+        for moment in identities.moments():
             found.add(IdentifierKind.MOMENT, moment)
         if pseudonyms := Pseudonyms.existing(workspace):
             found.add(IdentifierKind.SECRET, pseudonyms.key.hex())
@@ -157,8 +169,12 @@ class Identifiers:
     def add(self, kind: IdentifierKind, text: str) -> None:
         """Add an identifier; an ordinary word is found only as the whole value of a field of its kind."""
         text = text.strip()
+        if self._within is not None and _first_run(text) not in self._within:
+            return
         runs = tuple(run.folded for run in _runs(text))
         if not runs or (text, kind) in self._known:
+            return
+        if self._within is not None and not self._within.issuperset(runs):
             return
         self._known.add((text, kind))
         of_photograph = kind in (IdentifierKind.NAME, IdentifierKind.LESION)
@@ -188,7 +204,8 @@ class Identifiers:
                 folded = _folded(token)
                 is_prefix = len(each) == 1 and alone[folded] >= _SHARED_PREFIX
                 is_word = folded in self.vocabulary
-                if len(token) >= _SHORTEST_TOKEN and not is_prefix and not is_word:
+                is_far = self._within is not None and folded not in self._within
+                if len(token) >= _SHORTEST_TOKEN and not (is_prefix or is_word or is_far):
                     self._tokens[folded].add(kind)
 
     def find(self, text: str, field_name: str = "") -> Iterator[Occurrence]:
@@ -271,15 +288,14 @@ def _vocabulary(workspace: Workspace) -> set[str]:
         *protocol.class_names,
         *(tone.name for tone in protocol.tones),
         *(state.value for state in State),
-        *(model.name for model in catalogue.models.all()),
+        *catalogue.models.names().values(),
         *(code for vocabulary in VOCABULARIES for code in vocabulary.codes),
     )
     return {" ".join(run.folded for run in _runs(word)) for word in words}
 
 
-def _diagnoses(images: Sequence[Image]) -> set[str]:
-    """Return the diagnoses of a catalogue."""
-    spelled = {image.diagnosis for image in images if image.diagnosis}
+def _diagnoses(spelled: Iterable[str]) -> set[str]:
+    """Return diagnoses as they are looked up."""
     return {" ".join(run.folded for run in _runs(diagnosis)) for diagnosis in spelled}
 
 
@@ -309,3 +325,12 @@ def _runs(text: str) -> list[_Run]:
         _Run(plain := match.group().casefold(), _folded(plain), match.start(), match.end())
         for match in _RUN.finditer(_nfc(text))
     ]
+
+
+def _first_run(text: str) -> str | None:
+    """Return the first run of a text, folded; None without one."""
+    found = _RUN.search(text if text.isascii() else _nfc(text))
+    if found is None:
+        return None
+    run = found.group().casefold()
+    return _UMLAUT.sub(r"\1", run) if run.isascii() else _folded(run)

@@ -37,7 +37,8 @@ class PublicNames:
         """Return the names of a release of `workspace`; `keep`: those of the catalogue."""
         if keep:
             return cls(workspace)
-        return cls(workspace, Pseudonyms.of(workspace), Identifiers.of(workspace))
+        texts = workspace.catalogue.identities.free_texts()
+        return cls(workspace, Pseudonyms.of(workspace), Identifiers.within(workspace, texts))
 
     @property
     def are_kept(self) -> bool:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from annotation_protocol.csv_files import csv_text
@@ -102,41 +105,86 @@ def write_table(
         WorkspaceError: two have the same pseudonym, or the file can't be written.
     """
     catalogue = workspace.catalogue
-    datasets = {dataset.id: dataset for dataset in catalogue.images.datasets()}
-    rows: dict[str, tuple[str, str, str]] = {}
-
-    def add(kind: str, pseudonym: str, dataset: str, original: str) -> None:
-        row = rows.setdefault(pseudonym, (kind, dataset, original))
-        if row[2] != original:
+    made = catalogue.events.last(_EVENT)
+    path = workspace.root / TABLE_FILE
+    with closing(_Table()) as table:
+        for row in _rows(workspace, pseudonyms):
+            table.add(*row)
+        for kind, label, name in renamed:
+            table.add(kind, label, name if kind == "dataset" else "", name)
+        if made is None or made.detail.get("key") != pseudonyms.fingerprint:
+            catalogue.events.record(_EVENT, default_actor(), {"key": pseudonyms.fingerprint})
+        try:
+            atomic_write(path, table.write)
+        except OSError as error:
             raise WorkspaceError(
-                f"'{row[2]}' and '{original}' have the same pseudonym {pseudonym}: move {KEY_FILE} and "
+                f"{path}: {error.strerror}; free some space, then export again"
+            ) from error
+    return path
+
+
+#: Kind, pseudonym, dataset and original.
+_Row = tuple[str, str, str, str]
+
+
+def _rows(workspace: Workspace, pseudonyms: Pseudonyms) -> Iterator[_Row]:
+    """Yield all pseudonyms of a workspace, those of patients and lesions once for each of their images."""
+    catalogue = workspace.catalogue
+    datasets = {dataset.id: dataset for dataset in catalogue.images.datasets()}
+    for image in catalogue.identities.images():
+        dataset = datasets[image.dataset_id]
+        yield "image", pseudonyms.image(image.content_hash), dataset.name, image.name
+        patient, lesion = normalise_id(image.patient), normalise_id(image.lesion)
+        if patient is not None:
+            yield "patient", pseudonyms.patient(dataset, patient), dataset.name, patient
+        if lesion is not None:
+            yield "lesion", pseudonyms.lesion(dataset, lesion, patient), dataset.name, lesion
+    for person in sorted(people(workspace)):
+        yield "person", pseudonyms.person(person), "", person
+
+
+class _Table:
+    """The table of pseudonyms, sorted by SQLite in a temporary file: memory does not grow with it."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect(
+            "", isolation_level=None
+        )  # removed as soon as it is opened
+        self._database.execute("BEGIN")
+        self._database.execute(
+            "CREATE TABLE rows (pseudonym TEXT PRIMARY KEY, kind, dataset, original) WITHOUT ROWID"
+        )
+
+    def add(self, kind: str, pseudonym: str, dataset: str, original: str) -> None:
+        """Add a row; the first of each pseudonym stays.
+
+        Raises:
+            WorkspaceError: two have the same pseudonym.
+        """
+        row = pseudonym, kind, dataset, original
+        added = self._database.execute("INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?)", row)
+        if added.rowcount:
+            return
+        query = "SELECT original FROM rows WHERE pseudonym = ?"
+        (known,) = self._database.execute(query, (pseudonym,)).fetchone()
+        if known != original:
+            raise WorkspaceError(
+                f"'{known}' and '{original}' have the same pseudonym {pseudonym}: move {KEY_FILE} and "
                 f"{TABLE_FILE} away and export again; earlier releases then have other pseudonyms"
             )
 
-    for image in catalogue.images.select():
-        dataset = datasets[image.dataset_id]
-        add("image", pseudonyms.image(image.content_hash), dataset.name, image.name)
-        patient, lesion = normalise_id(image.patient), normalise_id(image.lesion)
-        if patient is not None:
-            add("patient", pseudonyms.patient(dataset, patient), dataset.name, patient)
-        if lesion is not None:
-            pseudonym = pseudonyms.lesion(dataset, lesion, patient)
-            add("lesion", pseudonym, dataset.name, lesion)
-    for person in sorted(people(workspace)):
-        add("person", pseudonyms.person(person), "", person)
-    for kind, label, name in renamed:
-        add(kind, label, name if kind == "dataset" else "", name)
-    made = catalogue.events.last(_EVENT)
-    if made is None or made.detail.get("key") != pseudonyms.fingerprint:
-        catalogue.events.record(_EVENT, default_actor(), {"key": pseudonyms.fingerprint})
-    path = workspace.root / TABLE_FILE
-    try:
-        atomic_write(path, _as_csv(rows))
-    except OSError as error:
-        raise WorkspaceError(
-            f"{path}: {error.strerror}; free some space, then export again"
-        ) from error
-    return path
+    def write(self, path: Path) -> None:
+        """Write the rows as CSV, by kind, dataset and original."""
+        query = (
+            "SELECT kind, pseudonym, dataset, original FROM rows ORDER BY kind, dataset, original"
+        )
+        with path.open("w", encoding="utf-8", newline="") as file:
+            file.write(csv_text([TABLE_COLUMNS]))
+            for row in self._database.execute(query):
+                file.write(csv_text([row]))
+
+    def close(self) -> None:
+        self._database.close()
 
 
 def key_problem(workspace: Workspace) -> str | None:
@@ -171,13 +219,7 @@ def _where_from(workspace: Workspace) -> str:
 
 def people(workspace: Workspace) -> set[str]:
     """Return everybody who drew, reviewed or skipped, by the name in the catalogue."""
-    catalogue = workspace.catalogue
-    masks = catalogue.masks.all()
-    return {
-        *(mask.annotator for mask in masks if mask.annotator is not None),
-        *(review.reviewer for review in catalogue.masks.reviews([mask.id for mask in masks])),
-        *(skip.annotator for skip in catalogue.images.skips()),
-    }
+    return workspace.catalogue.identities.people()
 
 
 def person_names(workspace: Workspace) -> Callable[[str], str]:
@@ -185,8 +227,12 @@ def person_names(workspace: Workspace) -> Callable[[str], str]:
     pseudonyms = Pseudonyms.existing(workspace)
     if pseudonyms is None:
         return lambda name: name
-    known = {pseudonyms.person(name): name for name in people(workspace)}
-    return lambda name: known.get(name, name)
+
+    @cache
+    def known() -> dict[str, str]:
+        return {pseudonyms.person(name): name for name in people(workspace)}
+
+    return lambda name: known().get(name, name) if name.startswith("person_") else name
 
 
 def _read(path: Path) -> bytes:
@@ -194,9 +240,3 @@ def _read(path: Path) -> bytes:
         return read_key(path)
     except (OSError, ValueError) as error:
         raise WorkspaceError(f"{path} is damaged: restore it from a backup") from error
-
-
-def _as_csv(rows: dict[str, tuple[str, str, str]]) -> str:
-    ordered = sorted(rows.items(), key=lambda row: row[1])
-    table = [(kind, pseudonym, dataset, name) for pseudonym, (kind, dataset, name) in ordered]
-    return csv_text([TABLE_COLUMNS, *table])

@@ -96,12 +96,10 @@ def restore(root: Path, file: Path, *, force: bool = False) -> Restored:
         for each in folder.glob(f"{copy.name}*"):
             each.unlink()
     workspace = Workspace.open(root)
-    images, masks = workspace.catalogue.images.select(), workspace.catalogue.masks.all()
+    images, masks = workspace.catalogue.images.count(), workspace.catalogue.masks.count()
     warning = key_problem(workspace)
     workspace.catalogue.close()
-    return Restored(
-        schema, kept, len(images), len(masks), stored, len(expected), key_restored, warning
-    )
+    return Restored(schema, kept, images, masks, stored, len(expected), key_restored, warning)
 
 
 def _refuse_while_used(root: Path) -> None:

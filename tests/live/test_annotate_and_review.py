@@ -168,10 +168,10 @@ def _check_people(studio: Studio) -> None:
     _, drawn, fixed = _masks(studio, 3)
     assert (fixed.annotator, fixed.parent_id) == ("reviewer@ddiseg.local", drawn.id)
     assert catalogue.masks.accepted()[3].id == fixed.id
-    reviews = {r.mask_id: r for r in catalogue.masks.last_reviews().values()}
+    reviews = {r.mask_id: r for r in catalogue.masks.last_reviews(range(1, 100)).values()}
     assert {r.verdict for r in reviews.values()} == {"accept", "fixed", "reject"}
     assert {r.reviewer for r in reviews.values()} == {"reviewer@ddiseg.local"}
-    assert catalogue.masks.last_reviews()[4].comment == COMMENT
+    assert catalogue.masks.last_reviews(range(1, 100))[4].comment == COMMENT
     work = {w.image_id: w for w in catalogue.accepted_work.accepted()}
     assert set(work) == {1, 3, 5}
     assert all(0 < (w.seconds or 0) < 600 for w in work.values())

@@ -18,7 +18,7 @@ from ddiseg.catalogue.tables import Image as ImageRow
 from ddiseg.errors import InputError
 from ddiseg.ingest.labelled_masks import Labels, import_labelled_masks
 from ddiseg.ingest.mask_files import MaskFile, import_masks
-from ddiseg.ingest.mask_targets import PhotographNames, parse_suffixes
+from ddiseg.ingest.mask_targets import PhotographNames, find_targets, parse_suffixes
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.ingest.coco_files import coco_file, run, run_masks, told, write
@@ -37,7 +37,7 @@ def read(
 ) -> Iterator[str]:
     """Yield the path of the photograph of each mask, or why there is none."""
     files = [MaskFile(f"{p}.png", p, lambda: np.zeros(SIZE), (0,)) for p in photographs]
-    targets = PhotographNames.read(workspace, dataset).find(files, suffixes)
+    targets = find_targets(workspace, files, suffixes, dataset)
     paths = {i: path for path, i in workspace.catalogue.images.source_paths()}
     for file in files:
         try:
@@ -225,3 +225,32 @@ def test_import__coco_of_uploads(
         workspace, tmp_path / "c.json", format_name="coco", labels=labels, annotator="a"
     )
     assert [o.outcome.value for o in done.outcomes] == ["added"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_find_targets__looked_up_as_if_all_were_read(
+    workspace: Workspace, folder: Folder, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Random names with endings, dots, upload prefixes and accents in both spellings."""
+    rng = np.random.default_rng(seed)
+    stems = [
+        "a",
+        "a.b",
+        "a_mask",
+        "0123abcd-a",
+        "\u00e9",
+        "e\u0301",
+        "b c",
+        "a.jpg",
+        "x_png.rf." + "0" * 32,
+    ]
+    names = [f"{rng.choice(['', 'p/', 'p/q/'])}{stem}.png" for stem in (*stems, *stems[:4])]
+    import_photographs(workspace, folder(*dict.fromkeys(names)))
+    masks = [
+        str(rng.choice(stems)) + str(rng.choice(["", "_mask", "-seg", ".png"])) for _ in range(30)
+    ]
+    found = list(read(workspace, *masks, suffixes=["-seg"]))
+    monkeypatch.setattr("ddiseg.ingest.mask_targets._LOOKED_UP", 0)
+    assert found == list(read(workspace, *masks, suffixes=["-seg"]))
+    assert any("no image" not in each for each in found)

@@ -181,7 +181,7 @@ def test_items__order_and_masks_of_a_naive_query(five: Builder) -> None:
     catalogue.subsets.store({"b": members, "a": members[::2]}, {}, "tester")
     accepted, predicted = catalogue.masks.accepted(), catalogue.masks.newest_predictions()
     every = {mask.id: mask for mask in catalogue.masks.all()}
-    reviews = catalogue.masks.last_reviews()
+    reviews = catalogue.masks.last_reviews(list(accepted))
     for subset in (None, "a", "b"):
         for predictions in (False, True):
             expected = []
