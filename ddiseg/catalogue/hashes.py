@@ -56,8 +56,8 @@ class Hashes(Repository):
             column = Mask.content_hash
         with self._database.read() as session:
             for part in _parts(digests):
-                for digest, tone in session.execute(query.where(column.in_(part))):
-                    yield digest, tone
+                rows = session.execute(query.where(column.in_(part)))
+                yield from ((digest, tone) for digest, tone in rows)
 
 
 def _parts(digests: Iterable[str]) -> Iterator[list[str]]:
