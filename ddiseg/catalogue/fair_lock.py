@@ -35,9 +35,8 @@ class FairLock:
     def __init__(self, file: Path | None) -> None:
         """Make the line; `file` is the database's, None for one in memory."""
         self._threads = _Line()
-        self._file = None
-        if file is not None:
-            self._file = FileLock(file.with_name(f"{file.name}-writers"), mode=0o666)
+        self._database = file
+        self._file: FileLock | None = None
 
     @contextlib.contextmanager
     def turn(self, until: float) -> Iterator[None]:
@@ -50,12 +49,29 @@ class FairLock:
             TurnTimeoutError: it did not come until then.
         """
         with self._threads.turn(until):
-            held = self._file is not None and _acquire(self._file, until)
+            held = self._acquire(until)
             try:
                 yield
             finally:
-                if self._file is not None and held:
-                    self._file.release()
+                if held is not None:
+                    held.release()
+
+    def _acquire(self, until: float) -> FileLock | None:
+        """Take the lock file; returns None where the disk has no locks: then only SQLite's counts."""
+        if self._database is None:
+            return None
+        try:
+            if self._file is None:  # who may write the database may stand in its line
+                mode = self._database.stat().st_mode & 0o777
+                name = f"{self._database.name}-writers"
+                self._file = FileLock(self._database.with_name(name), mode=mode)
+            for _ in polls(until):
+                with contextlib.suppress(Timeout):
+                    self._file.acquire(timeout=0)
+                    return self._file
+        except (OSError, NotImplementedError):  # a network disk, or a folder that is read-only
+            return None
+        raise TurnTimeoutError
 
 
 def polls(until: float, *, often: bool = False) -> Iterator[None]:
@@ -70,19 +86,6 @@ def polls(until: float, *, often: bool = False) -> Iterator[None]:
         pause = _FAST if often else max(_FAST, _SLOW * (1 - (now - began) / _LONG))
         time.sleep(min(pause, max(0.0, until - now)))
     yield
-
-
-def _acquire(lock: FileLock, until: float) -> bool:
-    """Take the lock file; returns False where the disk has no locks: then only SQLite's counts."""
-    for _ in polls(until):
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        except (OSError, NotImplementedError):  # a network disk, or a folder that is read-only
-            return False
-        return True
-    raise TurnTimeoutError
 
 
 class _Line:

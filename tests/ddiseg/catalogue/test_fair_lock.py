@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -15,13 +16,20 @@ from ddiseg.catalogue.fair_lock import FairLock, TurnTimeoutError
 from tests.forks import FORKS
 
 
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The file of a database."""
+    (tmp_path / "x.sqlite").touch(0o660)
+    return tmp_path / "x.sqlite"
+
+
 def soon() -> float:
     return time.monotonic() + 30
 
 
 @pytest.mark.slow
-def test_turn__threads_in_the_order_in_which_they_came(tmp_path: Path) -> None:
-    lock, order, threads = FairLock(tmp_path / "x.sqlite"), list[int](), list[threading.Thread]()
+def test_turn__threads_in_the_order_in_which_they_came(file: Path) -> None:
+    lock, order, threads = FairLock(file), list[int](), list[threading.Thread]()
 
     def take(number: int) -> None:
         with lock.turn(soon()):
@@ -38,11 +46,11 @@ def test_turn__threads_in_the_order_in_which_they_came(tmp_path: Path) -> None:
     assert order == list(range(8))
 
 
-def test_turn__too_long_a_wait_leaves_the_line(tmp_path: Path) -> None:
-    lock = FairLock(tmp_path / "x.sqlite")
+def test_turn__too_long_a_wait_leaves_the_line(file: Path) -> None:
+    lock = FairLock(file)
     with lock.turn(soon()), pytest.raises(TurnTimeoutError), lock.turn(time.monotonic()):
         pytest.fail("two at once")
-    other = FairLock(tmp_path / "x.sqlite")  # as of another process
+    other = FairLock(file)  # as of another process
     with lock.turn(soon()), pytest.raises(TurnTimeoutError), other.turn(time.monotonic() + 0.02):
         pytest.fail("two at once")
     with other.turn(soon()), pytest.raises(TurnTimeoutError), lock.turn(time.monotonic()):
@@ -51,12 +59,18 @@ def test_turn__too_long_a_wait_leaves_the_line(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("file", ["file/x.sqlite", None])
-def test_turn__no_lock_file_can_be_had(tmp_path: Path, file: str | None) -> None:
-    (tmp_path / "file").touch()
-    lock = FairLock(tmp_path / file if file else None)
-    with lock.turn(soon()):
-        assert [each.name for each in tmp_path.iterdir()] == ["file"]
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_turn__no_lock_file_can_be_had(file: Path, in_memory: bool) -> None:
+    (file.parent / "x.sqlite-writers").mkdir()
+    with FairLock(None if in_memory else file).turn(soon()):
+        pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_turn__who_may_write_the_database_may_stand_in_line(file: Path) -> None:
+    file.chmod(0o660)
+    with FairLock(file).turn(soon()):
+        assert file.with_name("x.sqlite-writers").stat().st_mode & 0o777 == 0o660
 
 
 def _hold(file: Path, held: Any) -> None:
@@ -66,14 +80,14 @@ def _hold(file: Path, held: Any) -> None:
 
 
 @pytest.mark.process
-def test_turn__killed_holder_frees_it(tmp_path: Path) -> None:
+def test_turn__killed_holder_frees_it(file: Path) -> None:
     held = FORKS.Event()
-    process = FORKS.Process(target=_hold, args=(tmp_path / "x.sqlite", held))
+    process = FORKS.Process(target=_hold, args=(file, held))
     process.start()
     assert held.wait(30)
     process.kill()
     process.join()
-    with FairLock(tmp_path / "x.sqlite").turn(soon()):
+    with FairLock(file).turn(soon()):
         pass
 
 
