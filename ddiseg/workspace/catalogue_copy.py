@@ -99,6 +99,8 @@ def copy_catalogue(
         target_root is not None
     ):  # its line may be empty, or a path that means another file from elsewhere
         new = CatalogueLocation(new.setting or _as_line(new.url), new.url)
+    if new.file is not None and not new.file.parent.is_dir():
+        raise InputError(f"{new.file.parent} is no folder: create it, or give another TO")
     move = Move(default_actor(), {"old": str(old), "new": str(new)}) if switch else None
     with _databases(old, new) as (origin, copy):
         copied = transfer(origin, copy, move=move, progress=progress)

@@ -35,15 +35,20 @@ def closed(filled: Workspace) -> Workspace:
     return filled
 
 
+def _without_digest(text: str) -> str:
+    """Return text without a hash that depends on the times in the rows."""
+    return re.sub(r"SHA-256 \w+", "SHA-256 <digest>", text)
+
+
 def test_copy__to_a_file_and_again(
     ddiseg: Run, closed: Workspace, tmp_path: Path, wording: SnapshotAssertion
 ) -> None:
     target = tmp_path / "copy.sqlite"
     first = ddiseg("catalogue", "copy", closed.root, target)
     assert first.status == 0
-    assert first.out == wording
+    assert _without_digest(first.out) == wording
     again = ddiseg("catalogue", "copy", closed.root, target)
-    assert again.out == wording
+    assert _without_digest(again.out) == wording
     data = ddiseg("--output", "json", "catalogue", "copy", closed.root, target).json
     assert (data["outcome"], data["total"]) == ("unchanged", sum(data["rows"].values()))
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
