@@ -160,6 +160,17 @@ class FeatureCache:
             self._size -= size
 
 
+class NothingKept(FeatureCache):
+    """Rounds activations as a cache does, and keeps none: where another machine computes, and has no disk for them."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(), 0)
+
+    def extract(self, backbone: Backbone, images: Tensor, spec: FeatureSpec) -> list[Tensor]:
+        """Return `fedd.features.extract`, rounded to float16."""
+        return extract_as_cached(backbone, images, spec, None)
+
+
 def extract_as_cached(
     backbone: Backbone, images: Tensor, spec: FeatureSpec, cache: FeatureCache | None
 ) -> list[Tensor]:

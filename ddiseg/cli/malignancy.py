@@ -18,7 +18,9 @@ from ddiseg.cli.common import (
     report_outcomes,
 )
 from ddiseg.cli.params import (
+    cluster_of,
     device_options,
+    engine_options,
     select_images,
     selection_options,
     setting_options,
@@ -60,6 +62,7 @@ def train(settings: Settings, /, exclude: tuple[str, ...], **given: Any) -> None
 @selection_options
 @click.option("--strict", is_flag=True, help="Fail if any image is refused.")
 @device_options
+@engine_options
 @pass_settings
 def predict(
     settings: Settings,
@@ -70,6 +73,8 @@ def predict(
     strict: bool,
     device: str | None,
     precision: str | None,
+    engine: str | None,
+    ray_address: str | None,
 ) -> None:
     """Store how likely each image is malignant, by the classifier in use.
 
@@ -78,7 +83,8 @@ def predict(
     workspace = settings.open()
     chosen = select_images(workspace, images, subset, batch, states)
     training = workspace.training(device=device, precision=precision)
-    predict_malignancy(settings, workspace, chosen, strict, training)
+    where = engine, ray_address
+    predict_malignancy(settings, workspace, chosen, strict, training, where)
 
 
 @malignancy.command("evaluate", cls=Command)
@@ -151,14 +157,23 @@ def predict_malignancy(
     images: Sequence[Image],
     strict: bool,
     training: TrainingSettings,
+    where: tuple[str | None, str | None],
 ) -> None:
-    """Store the probabilities of images, and print the outcomes."""
+    """Store the probabilities of images, and print the outcomes; `where` are engine and ray-address."""
     from ddiseg.catalogue.malignancy import DISCLAIMER
     from ddiseg.model.malignancy import prelabel_malignancy as estimate
 
-    with progress_bar("Estimating malignancy") as progress:
+    with (
+        cluster_of(workspace, *where) as cluster,
+        progress_bar("Estimating malignancy") as progress,
+    ):
         version, outcomes = estimate(
-            workspace, images, progress, device=training.device, precision=training.precision
+            workspace,
+            images,
+            progress,
+            device=training.device,
+            precision=training.precision,
+            cluster=cluster,
         )
     report_outcomes(
         settings,

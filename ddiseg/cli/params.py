@@ -231,7 +231,8 @@ def cluster_of(
 ) -> Iterator[Cluster | None]:
     """Connect to the Ray cluster that the options of `engine_options` and the settings name.
 
-    Yields None where the work is done on this machine alone.
+    Yields None where the work is done on this machine alone. What is printed on stdout in the block is
+    lost: Ray prints there.
     """
     chosen = workspace.compute(engine=engine, ray_address=ray_address)
     if chosen.engine == "local":

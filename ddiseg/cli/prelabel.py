@@ -48,7 +48,8 @@ def prelabel(
     chosen = select_images(workspace, images, subset, batch, states)
     training = workspace.training(device=device, precision=precision)
     if malignancy:
-        predict_malignancy(settings, workspace, chosen, strict, training)
+        where = engine, ray_address
+        predict_malignancy(settings, workspace, chosen, strict, training, where)
         return
     with (
         cluster_of(workspace, engine, ray_address) as cluster,

@@ -8,7 +8,7 @@ import click
 
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_stages
 from ddiseg.cli.malignancy import malignancy_flag, train_malignancy
-from ddiseg.cli.params import setting_options
+from ddiseg.cli.params import cluster_of, engine_options, setting_options
 from ddiseg.outcomes import counted
 
 #: The settings of a training of the classifier.
@@ -36,6 +36,7 @@ _CLASSIFIER = ("backbone", "seed", "device", "precision")
     "training.ensemble",
     "training.cache-gb",
 )
+@engine_options
 @malignancy_flag
 @click.option("--hold-out", "exclude", multiple=True, hidden=True)
 @pass_settings
@@ -46,6 +47,8 @@ def refresh(
     gate: bool,
     malignancy: bool,
     exclude: tuple[str, ...],
+    engine: str | None,
+    ray_address: str | None,
     **given: Any,
 ) -> None:
     """Train the model on accepted masks.
@@ -59,7 +62,8 @@ def refresh(
     With --gate, and from then on, about every fifth patient's masks are a hold-out set that is never
     learned from: on it the new version is compared with the one in use, which stays in use where the
     new one is worse overall or for any tone. Backbone, seed, device and the other settings are those
-    of [training] in 'ddiseg config show'.
+    of [training] in 'ddiseg config show'. With --engine ray the workers of a Ray cluster do all passes
+    through the backbone (docs/cluster.md), and keep no activations.
     """
     from ddiseg.model.train import train_version
     from ddiseg.workspace.workspace import default_actor
@@ -73,7 +77,10 @@ def refresh(
         raise click.UsageError("--hold-out goes with --malignancy.")
     workspace = settings.open()
     chosen = workspace.training(**given)
-    with progress_stages() as stages:
+    with (
+        cluster_of(workspace, engine, ray_address) as cluster,
+        progress_stages() as stages,
+    ):
         done = train_version(
             workspace,
             default_actor(),
@@ -87,6 +94,7 @@ def refresh(
             start_holdout=gate,
             max_drop=chosen.max_drop,
             ensemble=chosen.ensemble,
+            cluster=cluster,
         )
     version, training, decision = done.version, done.version.training, done.version.decision
     by_tone = ", ".join(f"{tone} {n}" for tone, n in training.by_tone.items())

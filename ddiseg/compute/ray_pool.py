@@ -44,6 +44,8 @@ def map_on_actors(
         WorkspaceError: Ray broke down.
         UserError: the job can't be done, see `Job.open`.
     """
+    if not items:
+        return
     import ray
     from ray.exceptions import RayError
 

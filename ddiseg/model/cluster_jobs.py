@@ -9,13 +9,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from annotation_protocol import UserError, load_protocol
 from ddiseg import masks
@@ -28,10 +29,16 @@ from ddiseg.outcomes import one_file
 from ddiseg.workspace.store import Store
 from ddiseg.workspace.stored_files import read_original, read_photograph
 from fedd.backbone import DiffusionUNet, Replicas, place
-from fedd.pipeline import Source, predictions
+from fedd.cache import NothingKept, image_digest
+from fedd.errors import TrainingDataError
+from fedd.features import FeatureSpec, prepare
+from fedd.pipeline import Source, embeddings, features, predictions
 from fedd.precision import AUTO, Trial, place_in
+from fedd.probes.pixels import PreparedExample, Sampling, sample
 from fedd.segment import Prediction, Probes, load_probes
 from fedd.weights.files import backbone_path, load_backbone
+
+Key = TypeVar("Key")
 
 
 class StoredPhotograph(NamedTuple):
@@ -91,19 +98,135 @@ class PredictionJob:
     backbone: SharedBackbone
     probes: Shared
     store: str  #: URL
+    rounded: bool = False  #: activations, as a cache rounds them
 
     def open(self) -> Callable[[Sequence[StoredPhotograph]], Iterator[EncodedPrediction | Refused]]:
         probes, net = shared_probes(self.probes), self.backbone.load()
         probes.check_backbone(net)
         sources = _Sources(self.store, self.backbone.resources.cpus)
         palette = load_protocol().palette()
+        cache = NothingKept() if self.rounded else None
 
         def work(rows: Sequence[StoredPhotograph]) -> Iterator[EncodedPrediction | Refused]:
-            for each in predictions(probes, net, sources.of(rows), workers=sources.threads):
+            photographs = sources.of(rows)
+            for each in predictions(probes, net, photographs, cache=cache, workers=sources.threads):
                 if each.prediction is None:
                     yield Refused(str(each.error))
                 else:
                     yield _encoded(each.prediction, palette)
+
+        return work
+
+
+class Embedded(NamedTuple):
+    """The embedding of an image, and the digest by which the record of a training names it."""
+
+    embedding: NDArray[np.float32]  #: (D,)
+    digest: str
+
+
+@dataclass(frozen=True)
+class EmbeddingJob:
+    """Extract the embeddings of photographs that must be readable."""
+
+    backbone: SharedBackbone
+    probes: Shared
+    store: str  #: URL
+
+    def open(self) -> Callable[[Sequence[StoredPhotograph]], Iterator[Embedded | Refused]]:
+        probes, net = shared_probes(self.probes), self.backbone.load()
+        sources = _Sources(self.store, self.backbone.resources.cpus)
+
+        def work(rows: Sequence[StoredPhotograph]) -> Iterator[Embedded | Refused]:
+            digests: dict[StoredPhotograph, str] = {}
+            photographs = [
+                replace(each, open=partial(noting_digest, each, digests, net.image_size))
+                for each in sources.of(rows)
+            ]
+            for each in embeddings(probes, net, photographs, workers=sources.threads):
+                if each.features is None:
+                    yield Refused(str(each.error))
+                else:
+                    yield Embedded(each.features, digests[each.key])
+
+        return work
+
+
+def noting_digest(source: Source[Key], digests: dict[Key, str], size: int) -> NDArray[np.uint8]:
+    """Open a photograph, and note the digest of what the backbone gets."""
+    photograph = source.open()
+    digests[source.key] = image_digest(prepare(photograph, size))
+    return photograph
+
+
+@dataclass(frozen=True)
+class FeatureJob:
+    """Extract the pooled activations of one block."""
+
+    backbone: SharedBackbone
+    timestep: int
+    block: int
+    store: str  #: URL
+
+    def open(
+        self,
+    ) -> Callable[[Sequence[StoredPhotograph]], Iterator[NDArray[np.float32] | Refused]]:
+        net = self.backbone.load()
+        sources = _Sources(self.store, self.backbone.resources.cpus)
+
+        def work(rows: Sequence[StoredPhotograph]) -> Iterator[NDArray[np.float32] | Refused]:
+            found = features(
+                *(net, sources.of(rows), self.timestep, (self.block,)), workers=sources.threads
+            )
+            for each in found:
+                yield Refused(str(each.error)) if each.features is None else each.features[0]
+
+        return work
+
+
+class ExampleRow(NamedTuple):
+    """An example at the backbone's size as workers get it: they learn neither patient nor tone."""
+
+    pixels: NDArray[np.uint8]  #: (S, S, 3)
+    mask: NDArray[np.uint8]  #: (S, S)
+    digest: str
+
+    @classmethod
+    def of(cls, example: PreparedExample) -> ExampleRow:
+        pixels = ((example.image + 1) * 127.5).round().byte().permute(1, 2, 0).contiguous()
+        return cls(pixels.numpy(), example.mask.numpy(), example.digest)
+
+    def example(self) -> PreparedExample:
+        image = torch.from_numpy(self.pixels).permute(2, 0, 1).float() / 127.5 - 1
+        return PreparedExample(image, torch.from_numpy(self.mask), "", "", self.digest)
+
+
+class SampledPixels(NamedTuple):
+    """Pixels of one example: activations (P, C) float16 and classes (P,) int64; P may be 0."""
+
+    activations: NDArray[np.float16]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SampleJob:
+    """Sample training pixels of examples and of their augmented views."""
+
+    backbone: SharedBackbone
+    spec: FeatureSpec
+    sampling: Sampling
+
+    def open(self) -> Callable[[Sequence[ExampleRow]], Iterator[SampledPixels]]:
+        net = self.backbone.load()
+
+        def work(rows: Sequence[ExampleRow]) -> Iterator[SampledPixels]:
+            for row in rows:
+                try:
+                    found = sample([row.example()], net, self.spec, self.sampling)
+                except TrainingDataError:  # nothing known in it
+                    yield SampledPixels(np.empty((0, 0), np.float16), np.empty(0, np.int64))
+                else:
+                    yield SampledPixels(found.activations.numpy(), found.labels.numpy())
 
         return work
 
@@ -122,6 +245,9 @@ class PrecisionJob:
 
         def work(rows: Sequence[Sequence[StoredPhotograph]]) -> Iterator[str]:
             for photographs in rows:
+                if probes.backbone_hash != exact.hash:
+                    yield "float32"  # there is nothing to test with
+                    continue
                 trial = Trial(probes, [each for row in photographs for each in opened(row)])
                 device = self.backbone.resources.device
                 yield place_in(exact, device, AUTO, lambda _exact, trial=trial: trial).precision  # type: ignore[misc]

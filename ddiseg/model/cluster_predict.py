@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import replace
-from itertools import islice
 
 from ddiseg.catalogue.tables import Image, ModelVersion
-from ddiseg.compute.job import Refused
-from ddiseg.compute.ray_cluster import Cluster, Shared
-from ddiseg.model.backbones import tones_in_turn
-from ddiseg.model.cluster_jobs import (
-    PrecisionJob,
-    PredictionJob,
-    SharedBackbone,
-    StoredPhotograph,
-)
+from ddiseg.compute.ray_cluster import Cluster
+from ddiseg.model.cluster_backbone import in_precision, originals_of
+from ddiseg.model.cluster_jobs import PredictionJob, SharedBackbone, StoredPhotograph
 from ddiseg.model.photographs import in_order
 from ddiseg.model.predict import Found, store_predictions, unpredicted
 from ddiseg.model.prediction_writer import PredictionWriter
 from ddiseg.model.storage import model_file
 from ddiseg.outcomes import FileOutcome, Progress
 from ddiseg.workspace.workspace import Workspace
-from fedd.precision import AUTO, MOST
 from fedd.segment import load_probes
 
 
@@ -48,7 +39,7 @@ def predict_on(
     with model_file(workspace, version) as path:
         probes, trained = cluster.share(path.read_bytes()), load_probes(path).trained
     backbone = SharedBackbone.share(cluster, version.backbone, device)
-    backbone = in_precision(cluster, workspace, backbone, probes, precision)
+    backbone = in_precision(cluster, workspace, backbone, precision)
     job = PredictionJob(backbone, probes, workspace.store.url)
 
     def found() -> Generator[Found, None, None]:
@@ -59,32 +50,3 @@ def predict_on(
 
     writer = PredictionWriter(workspace, version, trained, backbone.precision)
     return store_predictions(writer, images, todo, found(), progress)
-
-
-def in_precision(
-    cluster: Cluster,
-    workspace: Workspace,
-    backbone: SharedBackbone,
-    probes: Shared | None,
-    precision: str,
-) -> SharedBackbone:
-    """Return a backbone in a precision; "auto" is tested once, on a worker's GPU, and holds for all.
-
-    Args:
-        probes: of a model that reads the backbone; without one there is nothing to test with.
-    """
-    if precision != AUTO:
-        return replace(backbone, precision=precision)
-    if probes is None or not backbone.resources.gpus:
-        return replace(backbone, precision="float32")
-    some = [StoredPhotograph.of(each) for each in islice(tones_in_turn(workspace), MOST)]
-    one = replace(backbone.resources, workers=1)
-    job = PrecisionJob(backbone, probes, workspace.store.url)
-    with closing(cluster.map(job, [some], one)) as done:
-        ((_, found),) = done
-    return replace(backbone, precision="float32" if isinstance(found, Refused) else found)
-
-
-def originals_of(images: Sequence[Image]) -> list[str]:
-    """Return the file of the first image that was imported in place, for nodes to look for."""
-    return [image.in_place for image in images if image.in_place is not None][:1]

@@ -14,8 +14,9 @@ from ddiseg.catalogue.provenance import PredictionUnder
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
 from ddiseg.evaluation import gate
 from ddiseg.evaluation.partial_masks import PartialMasks
-from ddiseg.model.backbones import Backbones, Placed, load_version_on, say_precision
-from ddiseg.model.photographs import sources
+from ddiseg.model.backbones import Backbones, load_version_on, say_precision
+from ddiseg.model.cluster_backbone import ClusterBackbone, Net
+from ddiseg.model.passes import predicted_masks
 from ddiseg.model.storage import LostModelError, stored_probes
 from ddiseg.outcomes import Progress, halves, silent, track
 from ddiseg.sampling.groups import Groups
@@ -23,7 +24,6 @@ from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache
 from fedd.errors import FeddError, UnreadableError
-from fedd.pipeline import predictions
 from fedd.segment import Probes
 
 
@@ -39,7 +39,7 @@ class CurrentModel:
 def load_current_model(
     workspace: Workspace,
     version: ModelVersion | None,
-    net: Placed,
+    net: Net,
     device: str = "cpu",
     backbones: Backbones | None = None,
 ) -> tuple[CurrentModel | None, str | None]:
@@ -63,6 +63,11 @@ def load_current_model(
     try:
         if version.backbone_hash == net.hash:
             return CurrentModel(version, stored_probes(workspace, version), net), None
+        if isinstance(net, ClusterBackbone):
+            other = net.other(version.backbone, backbones or Backbones(workspace))
+            probes = stored_probes(workspace, version)
+            probes.check_backbone(other)
+            return CurrentModel(version, probes, other), None
         found = load_version_on(workspace, version, device, net.precision, backbones)
         return CurrentModel(version, *found), None
     except UnreadableError:
@@ -156,11 +161,8 @@ def confusions(
     """Return the confusion matrix of each accepted mask with the prediction of its image, (C, C)."""
     images = [image for image, _ in pairs]
     matrices = []
-    with closing(
-        predictions(probes, net, sources(workspace, images), expected=(), cache=cache)
-    ) as found:
-        for (image, mask), each in zip(track(pairs, progress), found, strict=True):
-            assert each.prediction is not None
+    with closing(predicted_masks(workspace, probes, net, images, cache)) as found:
+        for (image, mask), predicted in zip(track(pairs, progress), found, strict=True):
             truth = workspace.mask_over(image, mask)
-            matrices.append(metrics.confusion(truth, each.prediction.mask, len(probes.classes)))
+            matrices.append(metrics.confusion(truth, predicted, len(probes.classes)))
     return matrices

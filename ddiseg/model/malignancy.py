@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,8 +23,11 @@ from annotation_protocol.intervals import MIN_GROUPS
 from ddiseg.catalogue import ModelKind, NewEstimate, NewModelVersion, State
 from ddiseg.catalogue.malignancy import DISCLAIMER
 from ddiseg.catalogue.tables import Image, ModelVersion
+from ddiseg.compute.job import Refused
+from ddiseg.compute.ray_cluster import Cluster
 from ddiseg.errors import InputError
-from ddiseg.model.backbones import Backbones, Placed, say_precision
+from ddiseg.model.backbones import Backbones, say_precision
+from ddiseg.model.cluster_backbone import ClusterBackbone, Net, backbone_for
 from ddiseg.model.photographs import in_order, reason, sources
 from ddiseg.model.prediction_writer import SECONDS, TRANSACTION
 from ddiseg.model.storage import (
@@ -38,7 +41,6 @@ from ddiseg.sampling.subsets import RESERVED
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.stored_files import is_intact
 from ddiseg.workspace.workspace import Workspace
-from fedd.backbone import DiffusionUNet, Replicas
 from fedd.malignancy.classifier import (
     ClassifierSettings,
     Examples,
@@ -77,6 +79,7 @@ def refresh_malignancy(
     *,
     device: str = "cpu",
     precision: str = "float32",
+    cluster: Cluster | None = None,
 ) -> RefreshedMalignancy:
     """Train a classifier on the images of known malignancy and record it as a new model version.
 
@@ -89,6 +92,7 @@ def refresh_malignancy(
     Args:
         device: where the backbone runs; "auto" is all GPUs, or the CPU.
         precision: of the backbone, as `Backbones.get` takes it.
+        cluster: its workers do the passes through the backbone.
 
     Raises:
         InputError: there are not both malignant and benign images, the weights do not fit, or there
@@ -97,7 +101,7 @@ def refresh_malignancy(
     """
     groups = Groups.read(workspace.catalogue)
     images, left_out = _learnable(workspace, groups, exclude)
-    net = Backbones(workspace).get(backbone, device, precision)
+    net = backbone_for(workspace, backbone, device, precision, Backbones(workspace), cluster)
     settings = replace(settings or default_settings(net.config, len(images)), seed=seed)
     settings.check_block(net)
     keys = groups.keys(images)
@@ -113,16 +117,15 @@ def refresh_malignancy(
     if (same := _same_version(workspace, net, settings, learned, precision)) is not None:
         return RefreshedMalignancy(same, False, left_out)
     started = time.monotonic()
-    found = features(
-        *(net, sources(workspace, images), settings.timestep, (settings.block,)), expected=()
-    )
-    rows = []
-    with closing(found):
-        for _, each in zip(
+    by_id: dict[int, NDArray[np.float32]] = {}
+    with closing(_pooled(workspace, net, images, settings)) as found:
+        for _, (image, each) in zip(
             track(images, stages("Photographs through the backbone")), found, strict=True
         ):
-            assert each.features is not None
-            rows.append(each.features[0])
+            if isinstance(each, Refused):
+                raise InputError(f"{image.name}: {each.reason}")
+            by_id[image.id] = each
+    rows = [by_id[image.id] for image in images]
     examples = Examples(torch.from_numpy(np.stack(rows)), malignant)
     done = train_classifier(
         examples.part(~in_validation),
@@ -175,6 +178,7 @@ def prelabel_malignancy(
     *,
     device: str = "cpu",
     precision: str = "float32",
+    cluster: Cluster | None = None,
 ) -> tuple[ModelVersion, list[FileOutcome]]:
     """Store probabilities of malignancy by the current model; images that have one are unchanged.
 
@@ -182,8 +186,7 @@ def prelabel_malignancy(
     changes. A stopped run loses at most the last few.
     """
     version = workspace.catalogue.models.current(ModelKind.MALIGNANCY)
-    classifier, net = load_classifier_version(workspace, version, device, precision)
-    settings = classifier.settings
+    classifier, net = load_classifier_version(workspace, version, device, precision, cluster)
     estimated = workspace.catalogue.malignancy.estimated_by(version.id)
     todo = list({image.id: image for image in images if image.id not in estimated}.values())
     if todo:
@@ -192,19 +195,32 @@ def prelabel_malignancy(
     refused: dict[int, str] = {}
     waiting: dict[int, NDArray[np.float32]] = {}
     begun = time.monotonic()
-    found = features(net, sources(workspace, todo), settings.timestep, (settings.block,))
-    with closing(found):
-        for done, each in enumerate(found, start=1):
-            if each.features is None:
-                refused[each.key.id] = reason(each.key, each.error)
+    with closing(_pooled(workspace, net, todo, classifier.settings)) as found:
+        for done, (image, each) in enumerate(found, start=1):
+            if isinstance(each, Refused):
+                refused[image.id] = each.reason
             else:
-                waiting[each.key.id] = each.features[0]
+                waiting[image.id] = each
             late = time.monotonic() - begun >= SECONDS
             if late or len(waiting) >= TRANSACTION or done == len(todo):
                 stored |= _store_estimates(workspace, version, classifier, waiting)
                 waiting, begun = {}, time.monotonic()
             progress(done, len(todo))
     return version, in_order(images, stored, refused)
+
+
+def _pooled(
+    workspace: Workspace, net: Net, images: Sequence[Image], settings: ClassifierSettings
+) -> Generator[tuple[Image, NDArray[np.float32] | Refused], None, None]:
+    """Yield each image with its features (F,), or why it can't be read; a cluster in any order."""
+    at = (settings.timestep, settings.block)
+    if isinstance(net, ClusterBackbone):
+        yield from net.pooled(images, *at)
+        return
+    with closing(features(net, sources(workspace, images), at[0], at[1:])) as found:
+        for each in found:
+            refused = Refused(reason(each.key, each.error))
+            yield each.key, refused if each.features is None else each.features[0]
 
 
 def _store_estimates(
@@ -289,8 +305,12 @@ def evaluate_malignancy(
 
 
 def load_classifier_version(
-    workspace: Workspace, version: ModelVersion, device: str = "cpu", precision: str = "float32"
-) -> tuple[MalignancyClassifier, Placed]:
+    workspace: Workspace,
+    version: ModelVersion,
+    device: str = "cpu",
+    precision: str = "float32",
+    cluster: Cluster | None = None,
+) -> tuple[MalignancyClassifier, Net]:
     """Return the classifier of a model version, and its backbone on a device, in a precision.
 
     Raises:
@@ -299,7 +319,8 @@ def load_classifier_version(
     """
     with model_file(workspace, version) as path:
         classifier = load_classifier(path)
-    net = Backbones(workspace).get(version.backbone, device, precision)
+    backbones = Backbones(workspace)
+    net = backbone_for(workspace, version.backbone, device, precision, backbones, cluster)
     classifier.check_backbone(net)
     return classifier, net
 
@@ -341,7 +362,7 @@ def _advice(left_out: Mapping[str, int]) -> str:
 
 def _same_version(
     workspace: Workspace,
-    net: DiffusionUNet | Replicas,
+    net: Net,
     settings: ClassifierSettings,
     learned: dict[str, dict[str, bool]],
     precision: str,

@@ -13,9 +13,11 @@ from ddiseg.catalogue import ModelKind, NewModelVersion, Split
 from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.model_versions import ModelVersions, Snapshot, StaleTrainingError
 from ddiseg.catalogue.tables import Image, Mask, ModelVersion
+from ddiseg.compute.ray_cluster import Cluster
 from ddiseg.errors import InputError
 from ddiseg.evaluation import gate
 from ddiseg.model.backbones import Backbones
+from ddiseg.model.cluster_backbone import ClusterBackbone, Net, backbone_for
 from ddiseg.model.compare import compare_on_holdout, load_current_model
 from ddiseg.model.photographs import examples
 from ddiseg.model.storage import (
@@ -32,9 +34,9 @@ from ddiseg.sampling.leaks import leaked_since
 from ddiseg.sampling.splits import assign_splits
 from ddiseg.workspace.settings import TrainingSettings
 from ddiseg.workspace.workspace import Workspace
-from fedd.backbone import DiffusionUNet, Replicas
 from fedd.cache import DEFAULT_LIMIT, FeatureCache
 from fedd.precision import AUTO
+from fedd.probes.pixels import sample
 from fedd.probes.training import train_probes
 from fedd.segment import Ensemble, ProbeSettings, default_settings
 from fedd.weights.names import SHIPPED
@@ -83,6 +85,7 @@ def train_version(
     ensemble: str = TrainingSettings.ensemble,
     precision: str = "float32",
     backbones: Backbones | None = None,
+    cluster: Cluster | None = None,
 ) -> Refreshed:
     """Train probes on accepted masks and record them as a new model version.
 
@@ -103,6 +106,7 @@ def train_version(
         ensemble: how the members decide, "vote" or "mean"; "auto" is as the settings say.
         precision: of the backbone, as `Backbones.get` takes it; the gate's predictions have it too.
         backbones: those that are in memory.
+        cluster: its workers do all passes through the backbone, and keep no activations.
 
     Raises:
         InputError: an impossible `max_drop`, nothing to learn from, or weights that do not fit.
@@ -112,7 +116,7 @@ def train_version(
     pairs, holdout = _split_accepted(workspace, start_holdout=start_holdout)
     protocol = load_protocol()
     backbones = backbones or Backbones(workspace)
-    net = backbones.get(backbone, device, precision)
+    net = backbone_for(workspace, backbone, device, precision, backbones, cluster, cache_limit)
     settings = replace(settings or default_settings(net.config), seed=seed)
     if ensemble != TrainingSettings.ensemble:
         settings = replace(settings, ensemble=Ensemble(ensemble))
@@ -131,7 +135,7 @@ def train_version(
     earlier = (
         None if from_scratch else _warm_start_source(workspace, current, net, settings, hashes)
     )
-    cache = feature_cache(workspace, cache_limit)
+    cache = feature_cache(workspace, cache_limit) if cluster is None else None
     groups = Groups.read(workspace.catalogue)
     keys = groups.keys([image for image, _ in pairs])
     started = time.monotonic()
@@ -150,6 +154,7 @@ def train_version(
         stages,
         cache=cache,
         warm_start=stored_probes(workspace, earlier) if earlier else None,
+        sampler=net.sample if isinstance(net, ClusterBackbone) else sample,
     )
     seconds = time.monotonic() - started
     record, embeddings = training_metrics(
@@ -254,7 +259,7 @@ def _refuse_one_class(workspace: Workspace, pairs: Pairs) -> None:
 def _find_identical_version(
     workspace: Workspace,
     current: ModelVersion | None,
-    net: DiffusionUNet | Replicas,
+    net: Net,
     settings: ProbeSettings,
     hashes: Sequence[str],
     from_scratch: bool,
@@ -293,7 +298,7 @@ def _refused_against_former_model(version: ModelVersion, current: ModelVersion |
 def _warm_start_source(
     workspace: Workspace,
     current: ModelVersion | None,
-    net: DiffusionUNet | Replicas,
+    net: Net,
     settings: ProbeSettings,
     hashes: Sequence[str],
 ) -> ModelVersion | None:
@@ -306,7 +311,7 @@ def _warm_start_source(
 def _has_same_setup(
     workspace: Workspace,
     version: ModelVersion,
-    net: DiffusionUNet | Replicas,
+    net: Net,
     settings: ProbeSettings,
 ) -> bool:
     """Return whether a version was trained in the same way, and its file is intact."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,12 @@ from annotation_protocol import metrics
 from annotation_protocol.estimates import estimate_classes
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.model.compare import confusions
-from ddiseg.model.photographs import sources
+from ddiseg.model.passes import embedded_images
 from ddiseg.outcomes import Progress, halves, silent, track
 from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
-from fedd import pipeline
 from fedd.backbone import Backbone
-from fedd.cache import FeatureCache, image_digest
-from fedd.features import prepare
+from fedd.cache import FeatureCache
 from fedd.segment import Probes
 
 
@@ -44,15 +41,11 @@ def training_metrics(
     """
     first, second = halves(progress)
     digests: dict[int, str] = {}
-    everything = [
-        replace(each, open=partial(_note_digest, each, digests, net.image_size))
-        for each in sources(workspace, [image for image, _ in pairs])
-    ]
     embeddings: dict[int, NDArray[np.float32]] = {}
-    with closing(pipeline.embeddings(probes, net, everything, expected=(), cache=cache)) as found:
-        for _, each in zip(track(pairs, first), found, strict=True):
-            assert each.features is not None
-            embeddings[each.key.id] = each.features
+    images = [image for image, _ in pairs]
+    with closing(embedded_images(workspace, probes, net, images, cache)) as found:
+        for image, each in zip(track(images, first), found, strict=True):
+            embeddings[image.id], digests[image.id] = each
     in_validation = set(probes.record.validation)
     held = [(image, mask) for image, mask in pairs if digests[image.id] in in_validation]
     measured: list[tuple[Image, Sequence[int], NDArray[np.int64]]] = []
@@ -91,15 +84,6 @@ def _validation(
         "calibration": asdict(probes.calibration) if probes.calibration else None,
         "scores": {name: score.to_json() for name, score in scores.items() if score.n},
     }
-
-
-def _note_digest(
-    source: pipeline.Source[Image], digests: dict[int, str], size: int
-) -> NDArray[np.uint8]:
-    """Open a photograph, and note the digest by which the record of a training names it."""
-    photograph = source.open()
-    digests[source.key.id] = image_digest(prepare(photograph, size))
-    return photograph
 
 
 def count_tones(images: Sequence[Image]) -> dict[str, int]:

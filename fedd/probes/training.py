@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from fedd.backbone import Backbone, expect, precision_of
 from fedd.cache import FeatureCache
 from fedd.errors import TrainingDataError, WeightsError
+from fedd.features import FeatureSpec
 from fedd.network.devices import within_memory
 from fedd.probes.calibration import calibrate, mean_softmax
 from fedd.probes.ensemble import Ensemble
@@ -40,6 +41,19 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 #: Returns the Progress of one stage of a training, by the stage's name.
 Stages: TypeAlias = Callable[[str], Progress]
+
+#: `fedd.probes.pixels.sample`, or what does the same on other machines.
+Sampler: TypeAlias = Callable[
+    [
+        Sequence[PreparedExample],
+        Backbone,
+        FeatureSpec,
+        Sampling,
+        FeatureCache | None,
+        Callable[[int], None],
+    ],
+    Pixels,
+]
 
 #: Steps from one validation to the next.
 VALIDATE_EVERY = 20
@@ -70,6 +84,7 @@ def train_probes(
     validation: Iterable[Example] | None = None,
     cache: FeatureCache | None = None,
     warm_start: Probes | None = None,
+    sampler: Sampler = sample,
 ) -> Probes:
     """Train probes on `examples`, with early stopping on a validation split of them.
 
@@ -84,6 +99,7 @@ def train_probes(
             from `examples` by patient, balanced over tones.
         cache: keeps activations for the next training.
         warm_start: probes to continue from, trained with the same settings on some of `examples`.
+        sampler: samples pixels as `fedd.probes.pixels.sample` does, perhaps on other machines.
 
     Raises:
         TrainingDataError: fewer than two classes, or a patient in both splits.
@@ -113,7 +129,8 @@ def train_probes(
     notes += [note] if note else []
     progress = stages("Photographs through the backbone"), stages("Training, steps")
     probes = _train(
-        training, validated, backbone, settings, classes, progress, cache, warm_start, notes
+        *(training, validated, backbone, settings, classes),
+        *(progress, cache, warm_start, notes, sampler),
     )
     if refined is None:
         return probes
@@ -126,7 +143,10 @@ def train_probes(
     earlier = warm_start.refiner if warm_start else None
     own = replace(settings, refined_class=None)
     progress = stages("Lesion windows through the backbone"), stages("Training the refiner, steps")
-    probes.refiner = _train(learned, stopping, backbone, own, classes, progress, cache, earlier, [])
+    probes.refiner = _train(
+        *(learned, stopping, backbone, own, classes),
+        *(progress, cache, earlier, [], sampler),
+    )
     return probes
 
 
@@ -167,11 +187,12 @@ def _train(
     cache: FeatureCache | None,
     warm_start: Probes | None,
     notes: list[str],
+    sampler: Sampler,
 ) -> Probes:
     """Train the members of one pass; `progress` is that of reading and that of fitting."""
     reading, fitting = progress
     with within_memory(f"training on {len(training)} images"):
-        data = _sampled(training, validation, backbone, settings, cache, reading)
+        data = _sampled(training, validation, backbone, settings, cache, reading, sampler)
         trained = _classes(data.training.pixels)
         if warm_start is not None:
             trained = tuple(sorted({*trained, *warm_start.trained}))
@@ -296,6 +317,7 @@ def _sampled(
     settings: ProbeSettings,
     cache: FeatureCache | None,
     progress: Progress,
+    sampler: Sampler,
 ) -> _TrainingData:
     """Sample the pixels of both splits, with their weights in the loss."""
     total = len(training) + 2 * len(validation)  # sampled twice; a cache saves the second pass
@@ -306,7 +328,7 @@ def _sampled(
 
     spec, balance, seed = settings.features, settings.class_balance, settings.seed
     sampling = Sampling(settings.views, settings.pixels_per_image, balance, seed)
-    pixels = sample(training, backbone, spec, sampling, cache, after(0))
+    pixels = sampler(training, backbone, spec, sampling, cache, after(0))
     by_class = _class_weights(pixels, settings)
     by_tone = _tone_weights(pixels, training, settings)
 
@@ -321,8 +343,8 @@ def _sampled(
     alike = Sampling(0, VALIDATION_PIXELS, balance, seed)
     by_frequency = replace(alike, balance=0.0)
     first, second = len(training), len(training) + len(validation)
-    stopping = sample(validation, backbone, spec, alike, cache, after(first)).of(known)
-    natural = sample(validation, backbone, spec, by_frequency, cache, after(second)).of(known)
+    stopping = sampler(validation, backbone, spec, alike, cache, after(first)).of(known)
+    natural = sampler(validation, backbone, spec, by_frequency, cache, after(second)).of(known)
     return _TrainingData(weighted(pixels, training), weighted(stopping, validation), natural)
 
 
