@@ -16,7 +16,13 @@ from ddiseg.cli.common import (
     progress_bar,
 )
 from ddiseg.cli.malignancy import evaluate_malignancy, malignancy_flag
-from ddiseg.cli.params import geometry_options, read_geometry, suffix_option
+from ddiseg.cli.params import (
+    cluster_of,
+    engine_options,
+    geometry_options,
+    read_geometry,
+    suffix_option,
+)
 from ddiseg.outcomes import counted, images_in_groups
 
 if TYPE_CHECKING:
@@ -46,6 +52,7 @@ if TYPE_CHECKING:
 @click.option("--subset", help="Only images of this subset.")
 @malignancy_flag
 @click.option("--paper-threshold", is_flag=True, hidden=True)
+@engine_options
 @pass_settings
 def evaluate(
     settings: Settings,
@@ -58,6 +65,8 @@ def evaluate(
     subset: str | None,
     malignancy: bool,
     paper_threshold: bool,
+    engine: str | None,
+    ray_address: str | None,
     **geometry: Any,
 ) -> None:
     """Score predictions: IoU and Dice by class and tone.
@@ -65,6 +74,7 @@ def evaluate(
     'mean' is the mean over images, 'pooled' is over the pixels of all images, as in the paper.
     Intervals are 95% over patients; fewer than 10 patients get none. An image is never scored with
     the prediction of a model that learned from it, or from another image of its group (patient, lesion, near-duplicates).
+    With --engine ray the workers of a Ray cluster compare the masks (docs/cluster.md).
     """
     from annotation_protocol import load_protocol
     from ddiseg.evaluation.segmentation import evaluate as score
@@ -86,7 +96,10 @@ def evaluate(
     mapping = ClassMapping.parse(classes, load_protocol()) if classes else None
     workspace = settings.open()
     refused: list[FileOutcome] = []
-    with progress_bar("Scoring images") as progress:
+    with (
+        cluster_of(workspace, engine, ray_address) as cluster,
+        progress_bar("Scoring images") as progress,
+    ):
         result = score(
             workspace,
             default_actor(),
@@ -98,6 +111,7 @@ def evaluate(
             subset=subset,
             refused=refused,
             progress=progress,
+            cluster=cluster,
         )
     settings.emit(result, _table(result, refused))
 

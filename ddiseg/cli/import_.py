@@ -27,7 +27,7 @@ from ddiseg.cli.import_coco import (
     photograph_options,
     summary,
 )
-from ddiseg.cli.params import Place
+from ddiseg.cli.params import Place, cluster_of, engine_options
 
 
 @click.command(name="import", cls=Command)
@@ -36,6 +36,7 @@ from ddiseg.cli.params import Place
 @click.option("--as", "format_name", type=click.Choice(["coco"]), hidden=True)
 @mask_options(hidden=True)
 @click.option("--strict", is_flag=True, help="Exit with 1 if any file, row or mask was refused.")
+@engine_options
 @pass_settings
 def import_(
     settings: Settings, /, path: Path | str, format_name: str | None, strict: bool, **given: Any
@@ -66,10 +67,14 @@ def import_(
 
     A list is text with one URL a line, or a CSV file with a column 'url' (and 'name', if wanted).
 
+    With --engine ray the workers of a Ray cluster read the photographs, which must lie where all nodes
+    have them (docs/cluster.md).
+
     A COCO file with photographs and masks is imported by 'ddiseg import-coco'.
     """
     from ddiseg.ingest.photographs import import_photographs
 
+    engine, ray_address = given.pop("engine"), given.pop("ray_address")
     of_masks = {name: given.pop(name) for name in ("photographs", *_OF_MASKS)}
     guessed = format_name is None and is_json(path)
     if format_name or guessed:
@@ -85,9 +90,12 @@ def import_(
     with (
         open_photographs(workspace, path) as source,
         open_table(workspace, described),
+        cluster_of(workspace, engine, ray_address) as cluster,
         progress_bar("Importing") as progress,
     ):
-        done = import_photographs(workspace, source, **described, progress=progress)
+        done = import_photographs(
+            workspace, source, **described, progress=progress, cluster=cluster
+        )
     listed = listed_in(workspace.root, done.outcomes, "files")
     report_outcomes(
         settings,

@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -65,14 +65,15 @@ class Cluster:
     nodes: Sequence[Node]
     alone: bool  #: started for this run on this machine, with its packages and its files
 
-    def check(self, store: Store, *, originals: Sequence[str] = ()) -> None:
+    def check(self, store: Store, *, originals: Sequence[str] = (), writes: bool = False) -> None:
         """Ask each node for its versions, and whether it can read the store; see `check_nodes`.
 
         Args:
             originals: files outside the store that workers read.
+            writes: workers write to the store, too.
         """
         if not self.alone:
-            check_nodes(self.nodes, store, originals)
+            check_nodes(self.nodes, store, originals, writes=writes)
 
     def resources(self, device: str, network: int = 0) -> Resources:
         """Return what each worker takes, and how many of them the cluster holds.
@@ -119,6 +120,19 @@ class Cluster:
     ) -> Generator[tuple[int, R | Refused], None, None]:
         """Yield number and result of each item as it is computed; see `map_on_actors`."""
         return map_on_actors(job, items, resources)
+
+    def in_order(
+        self, job: Job[Q, R], items: Sequence[Q], resources: Resources
+    ) -> Generator[R | Refused, None, None]:
+        """Yield the result of each item, as soon as those of all items before it are there."""
+        waiting: dict[int, R | Refused] = {}
+        following = 0
+        with closing(self.map(job, items, resources)) as done:
+            for number, found in done:
+                waiting[number] = found
+                while following in waiting:
+                    yield waiting.pop(following)
+                    following += 1
 
 
 @contextmanager

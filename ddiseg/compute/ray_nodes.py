@@ -47,7 +47,9 @@ class Node:
         )
 
 
-def check_nodes(nodes: Sequence[Node], store: Store, originals: Sequence[str] = ()) -> None:
+def check_nodes(
+    nodes: Sequence[Node], store: Store, originals: Sequence[str] = (), *, writes: bool = False
+) -> None:
     """Compare the versions on each node with those here, and let it read the store.
 
     A folder is shared where a node reads what was just written there: a copy of it would hold older
@@ -61,12 +63,16 @@ def check_nodes(nodes: Sequence[Node], store: Store, originals: Sequence[str] = 
         reports = _reports(able, {"store": place, "url": store.url, "originals": list(originals)})
     here = {name: _version(name) for name in PACKAGES}
     for node, report in zip(able, reports, strict=True):
-        if problem := _problem(report, here, content, store):
+        if problem := _problem(report, here, content, store, writes):
             raise WorkspaceError(f"node {node.name} of the Ray cluster {problem}")
 
 
 def _problem(
-    report: Mapping[str, Any] | str, here: Mapping[str, str], content: str, store: Store
+    report: Mapping[str, Any] | str,
+    here: Mapping[str, str],
+    content: str,
+    store: Store,
+    writes: bool,
 ) -> str:
     """Return what is wrong with a node; empty if nothing is."""
     if isinstance(report, str):
@@ -82,6 +88,11 @@ def _problem(
         return (
             f"can't read the store {store.url} ({why}): put the store where all nodes have it, on a shared disk "
             "or in an object store ('ddiseg init --store s3://BUCKET/PREFIX'), or use --engine local"
+        )
+    if writes and not report["writable"]:
+        return (
+            f"can't write to the store {store.url}: let the user of Ray's workers there write to it, or use "
+            "--engine local"
         )
     if report["missing"]:
         return (
@@ -163,6 +174,7 @@ def _report() -> Callable[[Sequence[str], Mapping[str, Any]], dict[str, Any]]:
         return {
             "versions": versions,
             "store": found,
+            "writable": not asked["store"] or os.access(os.path.dirname(asked["store"]), os.W_OK),
             "problem": problem,
             "missing": missing[0] if missing else None,
         }

@@ -19,7 +19,9 @@ from ddiseg import masks
 from ddiseg.catalogue.evaluations import Compared
 from ddiseg.catalogue.lifecycle import SETTLED
 from ddiseg.catalogue.tables import Image, Mask
+from ddiseg.compute.ray_cluster import Cluster
 from ddiseg.errors import InputError
+from ddiseg.evaluation.comparison import ComparedMasks, compare_on
 from ddiseg.evaluation.partial_masks import PartialMasks
 from ddiseg.formats import MASKS, guess_format, load_format
 from ddiseg.ingest.class_values import class_mask, classes_of, keeps_class_ids
@@ -62,6 +64,7 @@ def evaluate(
     subset: str | None = None,
     refused: list[FileOutcome] | None = None,
     progress: Progress = silent,
+    cluster: Cluster | None = None,
 ) -> dict[str, Any]:
     """Evaluate the newest prediction of each image that has a truth; store and return the result.
 
@@ -81,6 +84,7 @@ def evaluate(
         subset: only images of this subset.
         refused: receives the truths that can't be used, by name and reason.
         progress: called with truths done.
+        cluster: its workers read the predictions, and compare them with the truths.
 
     Returns:
         An `EvaluationRecord` as JSON.
@@ -117,7 +121,8 @@ def evaluate(
     version_names = {version.id: version.name for version in workspace.catalogue.models.all()}
     names = load_protocol().class_names
     confusions, images, valid = [], [], []
-    compared: list[Compared] = []
+    compared: list[ComparedMasks] = []
+    predictions: list[Mask] = []
     models: Counter[str] = Counter()
     trained_on, same_group, outside = 0, 0, 0
     unpredicted: list[Image] = []
@@ -136,8 +141,9 @@ def evaluate(
             unpredicted += [] if leaked else [item.image]
             continue
         prediction = workspace.catalogue.masks.get([choice.mask_id])[choice.mask_id]
-        predicted = workspace.mask_over(item.image, prediction)
-        confusions.append(metrics.confusion(item.mask, predicted, len(names)))
+        if cluster is None:
+            predicted = workspace.mask_over(item.image, prediction)
+            confusions.append(metrics.confusion(item.mask, predicted, len(names)))
         partial_masks.count(item.mask)
         defined = partial_masks.defines_overlaps(item.image.id, item.mask)
         valid.append([defined and index in item.classes for index in range(len(names))])
@@ -145,8 +151,9 @@ def evaluate(
         models[version_names[choice.model_version_id]] += 1
         if item.accepted is not None:
             accepted[choice.model_version_id].append(item.accepted.id)
-        truth_hash, iou = workspace.store_mask(item.mask), _lesion_iou(confusions[-1], valid[-1])
-        compared.append(Compared(item.image.id, prediction.id, truth_hash, iou))
+        truth_hash, size = workspace.store_mask(item.mask), (item.image.height, item.image.width)
+        compared.append(ComparedMasks(item.image.name, truth_hash, prediction.content_hash, size))
+        predictions.append(prediction)
     refused += refusals_of(faults)
     if not images:
         left_out = trained_on + same_group
@@ -154,6 +161,8 @@ def evaluate(
     drawn_over = sum(
         len(provenance.predictions_under(masks, version)) for version, masks in accepted.items()
     )
+    if cluster is not None:
+        confusions = compare_on(cluster, workspace.store, compared, progress)
     keys = groups.keys(images)
     arrays = np.stack(confusions), keys, np.array(valid)
     shown = {name for index, name in enumerate(names) if arrays[2][:, index].any()}
@@ -178,7 +187,13 @@ def evaluate(
             for tone, estimates in by_tone.items()
         },
     }
-    workspace.catalogue.evaluations.add(result, compared, actor)
+    scored = [
+        Compared(prediction.image_id, prediction.id, pair.truth, _lesion_iou(confusion, of))
+        for prediction, pair, confusion, of in zip(
+            predictions, compared, confusions, valid, strict=True
+        )
+    ]
+    workspace.catalogue.evaluations.add(result, scored, actor)
     return result
 
 

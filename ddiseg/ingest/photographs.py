@@ -6,17 +6,19 @@ stored file that no row names, never a row without its file. The same command go
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from ddiseg import images, near_duplicates
-from ddiseg.catalogue import Dataset, Details, Image, KnownSource, NewImage, malignancy_kept
+from ddiseg import images
+from ddiseg.catalogue import Dataset, Details, Image, KnownSource, malignancy_kept
 from ddiseg.catalogue.storable import check_text
+from ddiseg.compute.job import Refused
+from ddiseg.compute.ray_cluster import Cluster
 from ddiseg.errors import InputError
 from ddiseg.ingest import ddi
 from ddiseg.ingest.diagnoses import (
@@ -25,12 +27,19 @@ from ddiseg.ingest.diagnoses import (
     MalignantDiagnoses,
     label_malignancy,
 )
-from ddiseg.ingest.folder import FileStatus, FoundFile, Listing, other_kinds, read_file
+from ddiseg.ingest.folder import FoundFile, Listing, other_kinds
 from ddiseg.ingest.id_notes import id_notes
 from ddiseg.ingest.matching import Matched, match_rows, refuse_other_photographs
 from ddiseg.ingest.metadata import Columns, read_metadata
 from ddiseg.ingest.near_duplicates import NearDuplicateSearch
 from ddiseg.ingest.own_release import is_release
+from ddiseg.ingest.photograph_reader import (
+    FileRow,
+    PhotographReader,
+    ReadingJob,
+    StoredPhotograph,
+    keeps_name,
+)
 from ddiseg.ingest.source import AT_A_TIME, Source
 from ddiseg.outcomes import (
     FileOutcome,
@@ -38,14 +47,12 @@ from ddiseg.outcomes import (
     Outcome,
     Progress,
     map_batches,
-    one_file,
     silent,
     worker_threads,
 )
-from ddiseg.pixel_budget import BUDGET
 from ddiseg.sampling.leaks import find_leaks, new_leaks
+from ddiseg.workspace.access import current_umask
 from ddiseg.workspace.store import Kind
-from ddiseg.workspace.stored_files import Condition, condition, is_intact
 from ddiseg.workspace.workspace import Workspace, default_actor
 
 #: Files of one transaction; two such batches are in memory at a time, without their pixels.
@@ -95,6 +102,7 @@ def import_photographs(
     in_place: bool = False,
     actor: str | None = None,
     progress: Progress = silent,
+    cluster: Cluster | None = None,
 ) -> PhotographImport:
     """Import every photograph under `folder`, or of a server; DDI's own layout needs no more than that.
 
@@ -104,6 +112,7 @@ def import_photographs(
         diagnoses: which of them are malignant and which benign, where no column has it.
         synthetic: the images were made by code and show no person.
         in_place: reference the files instead of copying them to the store.
+        cluster: its workers read and store the photographs.
 
     Raises:
         InputError: a folder without photographs, metadata that can't be used.
@@ -132,6 +141,7 @@ def import_photographs(
         in_place=in_place,
         actor=actor,
         progress=progress,
+        cluster=cluster,
     )
     return replace(
         done,
@@ -154,6 +164,7 @@ def import_files(
     in_place: bool = False,
     actor: str | None = None,
     progress: Progress = silent,
+    cluster: Cluster | None = None,
 ) -> PhotographImport:
     """Import photographs that were found, with their matched metadata; see `import_photographs`.
 
@@ -187,7 +198,7 @@ def import_files(
     if known:
         catalogue.correct_dataset(dataset, facts, actor)
     leaks = find_leaks(workspace.catalogue)
-    job = _PhotographImporter(workspace, open_dataset, dataset_id, labels, in_place, actor)
+    job = _PhotographImporter(workspace, open_dataset, dataset_id, labels, in_place, actor, cluster)
     outcomes = job.run(files, progress)
     job.search.link_all()
     changed = any(o.outcome in (Outcome.ADDED, Outcome.REPAIRED) for o in outcomes)
@@ -268,17 +279,6 @@ def dataset_name(folder: Path) -> str:
     return folder.parent.name if folder.name.lower() == "images" else folder.name
 
 
-@dataclass(frozen=True)
-class _StoredPhotograph:
-    """The result of one file; without an image it is unchanged, and was not read."""
-
-    file: FoundFile
-    image: NewImage | None = None
-    changes: tuple[str, ...] = ()  #: what was done to get plain pixels
-    repair: Note | None = None  #: what was wrong with the stored photograph
-    refusal: str | None = None
-
-
 @dataclass
 class _PhotographImporter:
     workspace: Workspace
@@ -287,11 +287,13 @@ class _PhotographImporter:
     labels: MalignancyLabels
     in_place: bool
     actor: str
+    cluster: Cluster | None = None
     added: set[str] = field(default_factory=set)  #: content hashes
     known: Mapping[str, KnownSource] = field(default_factory=dict)  #: by path, before the import
 
     def __post_init__(self) -> None:
         self.search = NearDuplicateSearch(self.workspace)
+        self.reader = PhotographReader(self.workspace.store, self.in_place)
 
     def sources(self, paths: Iterable[str]) -> Mapping[str, KnownSource]:
         if self.dataset_id is None:
@@ -309,93 +311,71 @@ class _PhotographImporter:
         outcomes: list[FileOutcome] = []
         self.known = self.sources(file.path for file in files)
         progress(0, len(files))
+        with closing(self.taken(files)) as batches:
+            for taken in batches:
+                outcomes += self.catalogue([self.with_details(each) for each in taken])
+                progress(len(outcomes), len(files))
+        return outcomes
+
+    def taken(
+        self, files: Sequence[FoundFile]
+    ) -> Generator[Sequence[StoredPhotograph], None, None]:
+        """Yield the photographs as they are read, in the order of the files, in batches."""
+        if self.cluster is not None:
+            yield from self.taken_on(self.cluster, files)
+            return
         if len(files) - len(self.known) > MANY:
             self.workspace.store.list_once(Kind.IMAGE)
         # One more than there are processors: while one waits for the disk, another computes. A server
         # keeps one waiting longer.
         threads = min(8, (os.cpu_count() or 1) + 1)
         with worker_threads(AT_A_TIME if any(file.remote for file in files) else threads) as pool:
-            for taken in map_batches(pool, self.take, files, BATCH):
-                outcomes += self.catalogue(taken)
-                progress(len(outcomes), len(files))
-        return outcomes
+            yield from map_batches(pool, self.take, files, BATCH)
 
-    def take(self, file: FoundFile) -> _StoredPhotograph:
-        """Read and store one photograph, unless it is known and as it was. Runs in a thread."""
-        if fault := file.fault or self.labels.matched.faults.get(file.path):
-            return _StoredPhotograph(file, refusal=fault)
-        known = self.known.get(file.path)
-        try:
-            repair_reason = self.repair_reason(file, known) if known else None
-            if known and not repair_reason and _untouched(file, known):
-                return _StoredPhotograph(file)
-            if file.remote is not None:
-                with one_file():
-                    fetched = read_file(file)
-                with BUDGET.hold(images.pixels_in(fetched[0])):
-                    return self.read(file, repair_reason, fetched)
-            with BUDGET.hold(images.pixels_in(file.place)):
-                return self.read(file, repair_reason)
-        except InputError as error:
-            return _StoredPhotograph(file, refusal=str(error))
+    def take(self, file: FoundFile) -> StoredPhotograph:
+        """Read one photograph, unless the listing or the table refuses it. Runs in a thread."""
+        return self.refused(file) or self.reader.take(file, self.known.get(file.path))
 
-    def read(
-        self,
-        file: FoundFile,
-        repair_reason: Note | None,
-        fetched: tuple[bytes, FileStatus] | None = None,
-    ) -> _StoredPhotograph:
-        """Read and store one photograph; raises InputError where it can't be read."""
-        with one_file():
-            data, status = fetched or read_file(file)
-            opened = images.open_photograph(data)
-            digest = images.content_hash(opened.pixels)
-            perceptual_hash = images.perceptual_hash(opened.pixels)
-            thumbnail = near_duplicates.describe(opened.pixels)
-        if not self.in_place and self.keeps_name(file.path, digest):
-            store = self.workspace.store
-            if not is_intact(store, Kind.IMAGE, digest):
-                store.put(Kind.IMAGE, digest, images.encode_png(opened.pixels), replace=True)
-        height, width = opened.pixels.shape[:2]
-        image = NewImage(
-            path=file.path,
-            file_hash=hashlib.sha256(data).hexdigest(),
-            size=status.size,
-            modified_ns=status.modified_ns,
-            content_hash=digest,
-            perceptual_hash=perceptual_hash,
-            width=width,
-            height=height,
-            in_place=str(file.place) if self.in_place else None,
-            details=self.labels.matched.details.get(file.path, Details()),
-            orientation=opened.orientation,
-            thumbnail=thumbnail,
-        )
-        return _StoredPhotograph(file, image, opened.changes, repair_reason)
+    def refused(self, file: FoundFile) -> StoredPhotograph | None:
+        fault = file.fault or self.labels.matched.faults.get(file.path)
+        return StoredPhotograph(file, refusal=fault) if fault else None
 
-    def keeps_name(self, path: str, digest: str) -> bool:
-        """Return whether a path is new or means the same photograph; else the catalogue refuses it.
-
-        Of a refused photograph nothing is stored.
-        """
-        known = self.known.get(path)
-        return known is None or known.content_hash == digest
-
-    def repair_reason(self, file: FoundFile, known: KnownSource) -> Note | None:
-        """Return why the photograph of a known file needs a repair; None where it needs none."""
-        if known.in_place is None:
-            # Its size and time tell nothing about damage; reading is a fifth of a first import.
-            found = condition(self.workspace.store, Kind.IMAGE, known.content_hash)
-            return None if found is Condition.INTACT else Note(f"its stored copy was {found.value}")
-        if not os.path.isfile(known.in_place):
-            return Note(
-                f"it was no longer at {known.in_place}", "it was no longer where it was referenced"
+    def taken_on(
+        self, cluster: Cluster, files: Sequence[FoundFile]
+    ) -> Generator[Sequence[StoredPhotograph], None, None]:
+        """Yield photographs as `taken` does, read by the workers of a cluster."""
+        if any(file.remote for file in files):
+            raise InputError(
+                "photographs of a server are read by this machine: import them with --engine local"
             )
-        if known.in_place == str(file.place) and not self.in_place:
-            return Note("copied to the store, where it was only referenced")
-        return None
+        able = [file for file in files if not self.refused(file)]
+        cluster.check(
+            self.workspace.store, originals=[str(file.place) for file in able[:1]], writes=True
+        )
+        job = ReadingJob(self.workspace.store.url, self.in_place, current_umask())
+        rows = [FileRow(file, self.known.get(file.path)) for file in able]
+        found = cluster.in_order(job, rows, cluster.resources("cpu"))
+        batch: list[StoredPhotograph] = []
+        with closing(found):
+            for file in files:
+                taken = self.refused(file) or next(found)
+                if isinstance(taken, Refused):
+                    taken = StoredPhotograph(file, refusal=taken.reason)
+                batch.append(taken)
+                if len(batch) == BATCH:
+                    yield batch
+                    batch = []
+        if batch:
+            yield batch
 
-    def catalogue(self, batch: Sequence[_StoredPhotograph]) -> list[FileOutcome]:
+    def with_details(self, taken: StoredPhotograph) -> StoredPhotograph:
+        """Return a photograph with what the table says of it."""
+        details = self.labels.matched.details.get(taken.file.path)
+        if taken.image is None or details is None:
+            return taken
+        return replace(taken, image=replace(taken.image, details=details))
+
+    def catalogue(self, batch: Sequence[StoredPhotograph]) -> list[FileOutcome]:
         """Catalogue a batch and return its outcomes."""
         catalogued: list[FileOutcome] = []
         if new := [t.image for t in batch if t.image]:
@@ -404,7 +384,9 @@ class _PhotographImporter:
             if not self.added:  # what an earlier import left comes first, so that little waits
                 self.search.link_all()
             copied = [
-                i for i in new if i.in_place is None and self.keeps_name(i.path, i.content_hash)
+                i
+                for i in new
+                if i.in_place is None and keeps_name(self.known.get(i.path), i.content_hash)
             ]
             self.workspace.store.flush_names(Kind.IMAGE, [image.content_hash for image in copied])
             catalogued = self.workspace.catalogue.images.add(self.dataset_id, new, self.actor)
@@ -413,7 +395,7 @@ class _PhotographImporter:
         outcomes = [self.outcome(taken, by_path.get(taken.file.path)) for taken in batch]
         return self.correct(outcomes)
 
-    def outcome(self, taken: _StoredPhotograph, catalogued: FileOutcome | None) -> FileOutcome:
+    def outcome(self, taken: StoredPhotograph, catalogued: FileOutcome | None) -> FileOutcome:
         path = taken.file.path
         if taken.refusal:
             return FileOutcome(path, Outcome.REFUSED, taken.refusal)
@@ -476,12 +458,6 @@ class _PhotographImporter:
             else o
             for o in outcomes
         ]
-
-
-def _untouched(file: FoundFile, known: KnownSource) -> bool:
-    status = file.status()
-    same = status is not None and status == (known.size, known.modified_ns)
-    return same and known.orientation is not None  # else it is read once more, for that
 
 
 def _near_duplicates(

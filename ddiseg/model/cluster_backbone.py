@@ -169,22 +169,13 @@ class ClusterBackbone:
         name: Callable[[int], str],
         progress: Callable[[int], None] = lambda done: None,
     ) -> Generator[T, None, None]:
-        """Yield the results in the order of the rows, as soon as all before them are there.
-
-        Raises:
-            InputError: a row is refused.
-        """
-        waiting: dict[int, T] = {}
-        following = 0
-        with closing(self.cluster.map(job, rows, self.shared.resources)) as done:
-            for count, (number, found) in enumerate(done, start=1):
+        """Yield the results in the order of the rows; raises InputError where one is refused."""
+        with closing(self.cluster.in_order(job, rows, self.shared.resources)) as done:
+            for number, found in enumerate(done):
                 if isinstance(found, Refused):
                     raise InputError(f"{name(number)}: {found.reason}")
-                waiting[number] = found
-                progress(count)
-                while following in waiting:
-                    yield waiting.pop(following)
-                    following += 1
+                progress(number + 1)
+                yield found
 
     def _share(self, probes: Probes) -> Shared:
         with tempfile.TemporaryDirectory(prefix="ddiseg-") as folder:

@@ -47,6 +47,13 @@ def use_umask(root: Path) -> None:
             _Umask.normal = before
 
 
+def current_umask() -> int:
+    """Return the umask of this process; not while another thread makes files."""
+    found = os.umask(0o077)
+    os.umask(found)
+    return found
+
+
 @contextlib.contextmanager
 def normal_umask() -> Iterator[None]:
     """Write files that are made to be passed on, with the umask that the process began with."""
