@@ -20,6 +20,7 @@ NAMES = {
     "interval_coverage": "how often the intervals hold the true value, by patients (3 minutes)",
     "near_duplicates": "copies of photographs against perceptual hashes: precision and recall",
     "prelabel": "prelabel without a network and with small, against the way it was (5 minutes)",
+    "ray_engine": "prelabel on a Ray of this machine against the machine alone (15 minutes)",
     "precision": "masks in bfloat16 against those in float32, on photographs: equal pixels",
     "ensemble": "members that vote against their mean softmax, on photographs: pixels, lesion IoU",
     "refresh_and_gate": "refresh and gate at 120 masks (goal: under 6 minutes)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import shutil
 import socket
 import sys
@@ -39,6 +40,9 @@ OBJECT_STORE = 1_000_000_000
 
 #: Memory that a worker takes besides its network: Python, torch and the photographs in work.
 WORKER_MEMORY = 1_500_000_000
+
+#: A version in Ray's message on those that differ.
+_VERSION = re.compile(r"\b(Ray|Python): ([\w.]+)")
 
 #: The beginning of HTTP/2 (RFC 9113, 3.4) with empty settings, and the type of the frame that answers.
 _HTTP2, _SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0", 4
@@ -245,11 +249,9 @@ def _unreachable(address: str, why: str) -> str:
 def _refusal(address: str, error: Exception) -> str:
     text = str(error)
     if "Version mismatch" in text:
-        said = " ".join(line.strip() for line in text.splitlines()[1:] if ":" in line)
-        return (
-            f"the Ray cluster at {address} has other versions than this machine: {said}; install the same on "
-            "all"
-        )
+        versions = [f"{name} {found}" for name, found in _VERSION.findall(text)]
+        theirs, ours = ", ".join(versions[:2]), ", ".join(versions[2:4])
+        return f"the Ray cluster at {address} has {theirs}, and this machine {ours}: install the same on all"
     if isinstance(error, ConnectionError) and address == "auto":
         return (
             "no Ray cluster runs on this machine: start one with 'ray start --head', or leave "

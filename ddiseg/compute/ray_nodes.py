@@ -15,7 +15,7 @@ from typing import Any
 
 from annotation_protocol.files import atomic_write
 from ddiseg.errors import WorkspaceError
-from ddiseg.workspace.store import Store
+from ddiseg.workspace.store import Kind, Store
 
 #: Seconds in which a node must report; its first worker process starts in them.
 REPORT = 120.0
@@ -109,7 +109,8 @@ def _marker(store: Store) -> Iterator[tuple[str | None, str]]:
     if not store.local:
         yield None, ""
         return
-    place = Path(store.url) / f".cluster-check-{content[:8]}.part"
+    root = Path(store.path(Kind.MODEL, content)).parents[2]
+    place = root / f".cluster-check-{content[:8]}.part"
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(place, content.encode())

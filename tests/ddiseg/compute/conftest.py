@@ -1,4 +1,4 @@
 """Fixtures of a workspace that can learn, and of a Ray cluster."""
 
 from tests.ddiseg.spots import learn, one_thread, spots, tiny_weights  # noqa: F401
-from tests.ray_nodes import ray_address  # noqa: F401
+from tests.ray_nodes import ray_nodes  # noqa: F401
