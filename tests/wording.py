@@ -34,6 +34,8 @@ VARYING = {
     r"[0-9a-f]{2}/[0-9a-f]{64}": "<hash>",
     r"(?<=s3://bucket-)\d+": "<n>",
     r"[^\s'\"]*/pytest-of-\w+/pytest-\d+(/popen-gw\d+)?": "<session>",
+    r"(?<=node )\S+ \([\d.]+\)(?= of the Ray)": "<node>",
+    r"(?<=, and this machine )\d[\w.+]*": "<version>",
     r"(?<=torch )\d+\.\d+\.\d+[\w.+]*(?= finds)": "<version>",
 }
 

@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -176,7 +177,7 @@ def connect(address: str | None = None) -> Iterator[Cluster]:
         finally:
             ray.shutdown()
             if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
 
 
 def _start(folder: str) -> None:
@@ -311,6 +312,15 @@ def _short_folder() -> str:
     """Return a new folder; a socket in it must have a path of at most 107 bytes."""
     within = tempfile.gettempdir()
     return tempfile.mkdtemp(prefix="ddiseg-ray-", dir=within if len(within) <= 20 else "/tmp")
+
+
+def _remove(folder: str) -> None:
+    """Remove the folder of a Ray that was stopped; its last processes may write for a moment more."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(0.1)
 
 
 def _first_line(error: Exception) -> str:

@@ -29,6 +29,9 @@ DEATHS_AT_START = 5
 #: Items of a batch: few on a CPU, so that a killed worker loses seconds; on a GPU what it computes at once.
 CPU_BATCH, GPU_BATCH = 8, 64
 
+#: Batches that Ray is given at a time: it takes milliseconds for each before the first is computed.
+BATCHES = 4_000
+
 DIED = (
     f"its worker died {TRIES + 1} times while it was computed (out of memory, or a file that crashes the "
     "decoder): look at it, and try it alone with --engine local"
@@ -74,7 +77,6 @@ def _rows(
     job: Job[Q, R], items: Sequence[Q], resources: Resources, attempts: Any
 ) -> Generator[tuple[int, Any], None, None]:
     """Yield numbers and unpickled results, as batches end."""
-    import pyarrow
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -83,17 +85,21 @@ def _rows(
     context.max_consecutive_actor_init_deaths = DEATHS_AT_START
     size = GPU_BATCH if resources.gpus else CPU_BATCH
     size = max(1, min(size, len(items) // (2 * resources.workers)))
-    batches = [
-        pyarrow.table(
-            {
-                "number": pyarrow.array(range(start, min(start + size, len(items))), "int64"),
-                "item": pyarrow.array(
-                    [pickle.dumps(item) for item in items[start : start + size]], "binary"
-                ),
-            }
-        )
-        for start in range(0, len(items), size)
-    ]
+    for first in range(0, len(items), BATCHES * size):
+        starts = range(first, min(first + BATCHES * size, len(items)), size)
+        batches = [
+            _table("item", range(start, min(start + size, len(items))), items[start : start + size])
+            for start in starts
+        ]
+        yield from _computed(job, batches, resources, attempts)
+
+
+def _computed(
+    job: Job[Q, R], batches: Sequence[Any], resources: Resources, attempts: Any
+) -> Generator[tuple[int, Any], None, None]:
+    """Yield numbers and unpickled results of batches, by a pool of actors of their own."""
+    import ray.data
+
     done = ray.data.from_arrow(batches).map_batches(
         _Worker,
         fn_constructor_args=(job, attempts),
@@ -137,8 +143,6 @@ class _Worker:
             self._fault = portable(error)
 
     def __call__(self, batch: Any) -> Any:
-        import pyarrow
-
         numbers = batch["number"].to_pylist()
         try:
             if self._fault is not None:
@@ -147,13 +151,7 @@ class _Worker:
             results = self._results(numbers, items)
         except Exception as error:  # noqa: BLE001 - the driver raises it
             numbers, results = [-1], [portable(error)]
-        pickled = [pickle.dumps(result) for result in results]
-        return pyarrow.table(
-            {
-                "number": pyarrow.array(numbers, "int64"),
-                "result": pyarrow.array(pickled, "binary"),
-            }
-        )
+        return _table("result", numbers, results)
 
     def _results(self, numbers: Sequence[int], items: Sequence[Any]) -> list[Any]:
         if not self._begun_before("batch", numbers[0]):
@@ -171,6 +169,16 @@ class _Worker:
 
         before: int = ray.get(self._attempts.begin.remote(what, number))
         return before
+
+
+def _table(column: str, numbers: Sequence[int], values: Sequence[Any]) -> Any:
+    """Return an Arrow table of numbers and pickled values, which Ray Data hands on without a copy."""
+    import pyarrow
+
+    pickled = [pickle.dumps(value) for value in values]
+    return pyarrow.table(
+        {"number": pyarrow.array(numbers, "int64"), column: pyarrow.array(pickled, "binary")}
+    )
 
 
 def portable(error: Exception) -> Exception:

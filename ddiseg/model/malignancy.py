@@ -232,10 +232,12 @@ def _store_estimates(
     """Store the probabilities of images with these features (F,), by image id."""
     if not found:
         return {}
-    probabilities = classifier.probabilities(torch.from_numpy(np.stack(list(found.values()))))
+    # One by one: sums are rounded differently in batches of other sizes.
     estimates = [
-        NewEstimate(image_id, version.id, probability)
-        for image_id, probability in zip(found, probabilities.tolist(), strict=True)
+        NewEstimate(
+            image_id, version.id, classifier.probabilities(torch.from_numpy(row[None])).item()
+        )
+        for image_id, row in found.items()
     ]
     return dict(zip(found, workspace.catalogue.malignancy.add(estimates), strict=True))
 

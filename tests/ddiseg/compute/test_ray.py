@@ -24,6 +24,7 @@ from ddiseg.ingest.metadata import parse_columns
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.model.malignancy import prelabel_malignancy, refresh_malignancy
 from ddiseg.model.predict import prelabel
+from ddiseg.model.storage import stored_probes
 from ddiseg.model.train import Refreshed, train_version
 from ddiseg.outcomes import Outcome
 from ddiseg.workspace.store import Kind
@@ -81,18 +82,21 @@ def _train_both(both: tuple[Workspace, Workspace], weights: Path, cluster: Clust
             *(workspace, "tester", str(weights), 1, settings), start_holdout=True, cluster=where
         )
         record = {k: v for k, v in done.version.metrics.items() if k != "seconds"}
-        found.append((done.version.file_hash, record, done.version.gate, done.in_use))
+        probes = stored_probes(workspace, done.version)
+        tensors = {name: tensor.tolist() for name, tensor in probes.tensors.items()}
+        found.append((tensors, probes.record, record, done.version.gate, done.in_use))
     return found
 
 
 def test_refresh__same_version_as_on_this_machine(
-    both: tuple[Workspace, Workspace], tiny_weights: Path, cluster: Cluster
+    spots: Workspace, learn: Learn, tiny_weights: Path, cluster: Cluster
 ) -> None:
-    for workspace in both:
-        accept_more(workspace, [5, 6, 7, 8])
+    learn(spots)
+    accept_more(spots, [5, 6, 7, 8])
+    both = _copies(spots)
     local, on_ray = _train_both(both, tiny_weights, cluster)
     assert on_ray == local
-    assert local[2] is not None, "there was a gate"
+    assert local[3] is not None, "there was a gate"
     assert _predicted(both[1])[1] == _predicted(both[0])[1], "embeddings"
 
 
@@ -144,7 +148,7 @@ def test_import__same_rows_and_files_as_on_this_machine(
     ]
     assert found[1] == found[0]
     counts = Counter(outcome.outcome for outcome in found[1].outcomes)
-    assert counts == {Outcome.ADDED: 4, Outcome.UNCHANGED: 1, Outcome.REFUSED: 1}
+    assert counts == {Outcome.ADDED: 5, Outcome.REFUSED: 1}
     assert _imported(on_ray) == _imported(local)
     again = import_photographs(on_ray, folder, actor="tester", cluster=cluster)
     assert {o.outcome for o in again.outcomes} == {Outcome.UNCHANGED, Outcome.REFUSED}
