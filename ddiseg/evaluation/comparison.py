@@ -14,7 +14,7 @@ from annotation_protocol import UserError, load_protocol, metrics
 from ddiseg import masks
 from ddiseg.compute.job import Refused
 from ddiseg.compute.ray_cluster import Cluster
-from ddiseg.errors import WorkspaceError
+from ddiseg.errors import StoreError, WorkspaceError
 from ddiseg.outcomes import Progress
 from ddiseg.workspace.store import Store
 from ddiseg.workspace.stored_files import read_mask
@@ -45,6 +45,8 @@ class ComparisonJob:
                         masks.stretch(read_mask(store, digest), row.size)
                         for digest in (row.truth, row.prediction)
                     )
+                except StoreError:
+                    raise  # no fault of these masks
                 except UserError as error:
                     yield Refused(str(error))
                 else:

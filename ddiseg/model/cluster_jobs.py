@@ -23,6 +23,7 @@ from ddiseg import masks
 from ddiseg.catalogue.tables import Image
 from ddiseg.compute.job import Refused, Resources
 from ddiseg.compute.ray_cluster import Cluster, Shared
+from ddiseg.errors import StoreError
 from ddiseg.images import Photograph
 from ddiseg.model.prediction_writer import EncodedPrediction
 from ddiseg.outcomes import one_file
@@ -57,6 +58,17 @@ class StoredPhotograph(NamedTuple):
             if self.in_place is not None:
                 return read_original(Path(self.in_place), self.content_hash)
             return read_photograph(store, self.content_hash)
+
+
+def refusal(error: Exception | None) -> Refused:
+    """Return the refusal of a photograph that can't be opened.
+
+    Raises:
+        StoreError: it is no fault of this photograph.
+    """
+    if isinstance(error, StoreError):
+        raise error
+    return Refused(str(error))
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,7 @@ class PredictionJob:
             photographs = sources.of(rows)
             for each in predictions(probes, net, photographs, cache=cache, workers=sources.threads):
                 if each.prediction is None:
-                    yield Refused(str(each.error))
+                    yield refusal(each.error)
                 else:
                     yield _encoded(each.prediction, palette)
 
@@ -145,7 +157,7 @@ class EmbeddingJob:
             ]
             for each in embeddings(probes, net, photographs, workers=sources.threads):
                 if each.features is None:
-                    yield Refused(str(each.error))
+                    yield refusal(each.error)
                 else:
                     yield Embedded(each.features, digests[each.key])
 
@@ -179,7 +191,7 @@ class FeatureJob:
                 *(net, sources.of(rows), self.timestep, (self.block,)), workers=sources.threads
             )
             for each in found:
-                yield Refused(str(each.error)) if each.features is None else each.features[0]
+                yield refusal(each.error) if each.features is None else each.features[0]
 
         return work
 

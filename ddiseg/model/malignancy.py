@@ -219,8 +219,10 @@ def _pooled(
         return
     with closing(features(net, sources(workspace, images), at[0], at[1:])) as found:
         for each in found:
-            refused = Refused(reason(each.key, each.error))
-            yield each.key, refused if each.features is None else each.features[0]
+            if each.features is None:
+                yield each.key, Refused(reason(each.key, each.error))
+            else:
+                yield each.key, each.features[0]
 
 
 def _store_estimates(

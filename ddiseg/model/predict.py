@@ -111,8 +111,7 @@ class Predictor:
         found = predictions(self.probes, self.net, sources(self.workspace, todo))
         with closing(found):
             for each in found:
-                refused = Refused(reason(each.key, each.error))
-                yield each.key, refused if each.prediction is None else each.prediction
+                yield each.key, each.prediction or Refused(reason(each.key, each.error))
 
 
 def unpredicted(
