@@ -141,7 +141,7 @@ def test_import__again(workspace: Workspace, folder: Any, monkeypatch: pytest.Mo
     def opened(_file: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr("ddiseg.ingest.photographs.read_file", opened)
+    monkeypatch.setattr("ddiseg.ingest.photograph_reader.read_file", opened)
     done = import_photographs(workspace, root, **said)
     assert count(done.outcomes) == {"added": 0, "unchanged": 2, "repaired": 0, "refused": 0}
     assert workspace.catalogue.events.count() == events
