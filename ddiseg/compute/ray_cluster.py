@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
@@ -35,6 +36,9 @@ VARIABLE = "RAY_ADDRESS"
 
 #: Seconds in which a cluster must answer.
 ANSWER = 5.0
+
+#: Seconds from one look for the head of the cluster to the next, and how many in vain are told.
+WATCH, MISSED = 5.0, 3
 
 #: Bytes of the object store of a Ray that runs on this machine alone: batches and weights.
 OBJECT_STORE = 1_000_000_000
@@ -173,7 +177,8 @@ def connect(address: str | None = None) -> Iterator[Cluster]:
                 _start(folder)
             else:
                 _join(address)
-            yield Cluster(_nodes(), alone=address == LOCAL)
+            with _head_watched(ray.get_runtime_context().gcs_address):
+                yield Cluster(_nodes(), alone=address == LOCAL)
         finally:
             ray.shutdown()
             if folder is not None:
@@ -216,6 +221,35 @@ def _join(address: str) -> None:
             ray.init(address=address, **_QUIET)
     except Exception as error:
         raise WorkspaceError(_refusal(address, error)) from error
+
+
+@contextmanager
+def _head_watched(address: str) -> Iterator[None]:
+    """Say when the head of the cluster is gone: Ray ends this process a minute later, without a word."""
+    host, _, port = address.rpartition(":")
+    ended = threading.Event()
+
+    def watch() -> None:
+        missed = 0
+        while not ended.wait(WATCH):
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
+                missed = 0
+            except OSError:
+                missed += 1
+            if missed == MISSED:
+                logger.error(
+                    f"the head of the Ray cluster at {address} does not answer any more, and Ray will end "
+                    "this command: what was finished is kept; start Ray, then run the same command again"
+                )
+
+    watching = threading.Thread(target=watch, name="ray head", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watching.join()
 
 
 _QUIET: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}

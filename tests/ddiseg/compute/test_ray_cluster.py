@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -121,3 +122,20 @@ def test_resources__no_gpu(device: str, refusal: Refusal) -> None:
 def test_resources__no_processor(refusal: Refusal) -> None:
     with refusal(InputError):
         Cluster([_node("head", 0)], alone=False).resources("cpu")
+
+
+def test_head__gone_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wording: SnapshotAssertion
+) -> None:
+    monkeypatch.setattr(ray_cluster, "WATCH", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        with ray_cluster._head_watched(address):
+            time.sleep(0.05)
+    assert not caplog.records, "it answered"
+    with ray_cluster._head_watched(address):
+        while not caplog.records:
+            time.sleep(0.01)
+        time.sleep(0.05)
+    (told,) = caplog.messages
+    assert told == wording
