@@ -53,17 +53,22 @@ def map_on_actors(
     from ray.exceptions import RayError
 
     left = set(range(len(items)))
+    fault: Exception | None = None
     attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
     try:
         with closing(_rows(job, items, resources, attempts)) as rows:
             for number, result in rows:
                 if number < 0:
-                    raise result
+                    fault = result
+                    break
                 if number in left:  # a batch that was repeated may come twice
                     left.remove(number)
                     yield number, result
     except RayError as error:
-        raise WorkspaceError(_broken(error)) from error
+        if fault is None:
+            raise WorkspaceError(_broken(error)) from error
+    if fault is not None:
+        raise fault
     if left:
         raise WorkspaceError(f"Ray lost the results of {len(left):,} of {len(items):,} images")
 
