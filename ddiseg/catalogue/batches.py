@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, func, insert, or_, select
+from sqlalchemy import ColumnElement, exists, func, insert, or_, select
 from sqlalchemy.orm import Session
 
-from ddiseg.catalogue.database import Repository, named, scalars_in
+from ddiseg.catalogue.database import Repository, in_parts, named, scalars_in
 from ddiseg.catalogue.events import step
 from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.tables import (
@@ -19,6 +19,7 @@ from ddiseg.catalogue.tables import (
     BatchOrigin,
     Event,
     Image,
+    ImageGroup,
     Mask,
     Task,
     now,
@@ -48,28 +49,20 @@ class Member:
     reason: str
 
 
-class PoolRow(NamedTuple):
-    """The columns of an image that sampling depends on."""
+class StartedRow(NamedTuple):
+    """An image that has a mask by a person or is about to get one, or is in an open batch."""
 
     id: int
-    dataset_id: int
     tone: str
-    state: str
-    content_hash: str
-    perceptual_hash: str
-    near_group: int | None
-    patient: str | None
-    lesion: str | None
+    group_id: int
 
 
 @dataclass(frozen=True)
 class Pool:
-    """All images at one moment, with what sampling depends on."""
+    """What sampling depends on beside the candidates."""
 
-    rows: Sequence[PoolRow]
     in_open_batch: frozenset[int]  #: image ids
     not_started: frozenset[int]  #: ids of images with annotators that nobody has started
-    uncertainties: dict[int, float]  #: nats a pixel, by image id
     sampled: dict[str, int]  #: images by tone that are or were in a batch
     at_random: dict[str, int]  #: of them, those sampled at random
 
@@ -77,24 +70,44 @@ class Pool:
 class Batches(Repository):
     """The batches of a catalogue."""
 
-    def pool(self, model_version_id: int | None) -> Pool:
-        """Return what a batch is sampled from, with the uncertainties by a model version."""
-        columns = Image.__table__.c
-        images = select(*(columns[field] for field in PoolRow._fields)).order_by(columns.id)
-        uncertainties = select(Mask.image_id, Mask.uncertainty).where(
-            Mask.model_version_id == model_version_id
-        )
+    def pool(self) -> Pool:
+        """Return what a batch is sampled by, beside the candidates."""
         with self._database.read() as session:
-            # All images of the catalogue: plain rows, without the mapper, take half the time.
-            connection = session.connection()
             return Pool(
-                list(map(PoolRow._make, connection.execute(images))),
                 frozenset(_open_images(session)),
                 frozenset(_not_started(session)),
-                {i: v for i, v in connection.execute(uncertainties) if v is not None},
                 _members_by_tone(session),
                 _members_by_tone(session, BatchMember.random.is_(True)),
             )
+
+    def started(self, states: Sequence[State], others: Collection[int]) -> list[StartedRow]:
+        """Return the images in these states and those with these ids, in the order of their ids."""
+        image, group = Image.__table__.c, ImageGroup.__table__.c
+        query = select(image.id, image.tone, func.coalesce(group.group_id, image.id)).select_from(
+            Image.__table__.outerjoin(ImageGroup.__table__, group.image_id == image.id)
+        )
+        in_state = query.where(image.state.in_([state.value for state in states]))
+        found: dict[int, StartedRow] = {}
+        with self._database.read() as session:
+            connection = session.connection()
+            for each in (in_state, *(query.where(image.id.in_(part)) for part in in_parts(others))):
+                found.update((row[0], StartedRow._make(row)) for row in connection.execute(each))
+        return [found[image_id] for image_id in sorted(found)]
+
+    def places(self) -> list[tuple[str, str, bool, int]]:
+        """Count images by (tone, state, in an open batch), in the order of the first of each."""
+        opened = exists(
+            select(BatchMember.image_id)
+            .join(Batch, Batch.id == BatchMember.batch_id)
+            .where(Batch.closed_at.is_(None), BatchMember.image_id == Image.id)
+        )
+        of_each = select(Image.id, Image.tone, Image.state, opened.label("opened")).subquery().c
+        query = (
+            select(of_each.tone, of_each.state, of_each.opened, func.count())
+            .group_by(of_each.tone, of_each.state, of_each.opened)
+            .order_by(func.min(of_each.id))
+        )
+        return [(tone, state, bool(opened), n) for tone, state, opened, n in self._rows(query)]
 
     def store(
         self,

@@ -41,9 +41,16 @@ class Candidates(Repository):
             return {(tone, state): n for tone, state, n in session.execute(query)}
 
     def of_tones(
-        self, tones: Sequence[str], subset: str | None = None
+        self,
+        tones: Sequence[str],
+        subset: str | None = None,
+        states: Sequence[State] | None = None,
     ) -> Iterator[Sequence[CandidateRow]]:
-        """Yield the images of these tones that are not skipped, in parts, of a subset or all."""
+        """Yield the images of these tones, in parts, of a subset or all.
+
+        Args:
+            states: of these states; without it, of all but the skipped.
+        """
         image, group = Image.__table__.c, ImageGroup.__table__.c
         query = (
             select(
@@ -57,8 +64,12 @@ class Candidates(Repository):
             .select_from(
                 Image.__table__.outerjoin(ImageGroup.__table__, group.image_id == image.id)
             )
-            .where(image.state != State.SKIPPED.value, image.tone.in_(tones))
+            .where(image.tone.in_(tones))
         )
+        if states is None:
+            query = query.where(image.state != State.SKIPPED.value)
+        else:
+            query = query.where(image.state.in_([state.value for state in states]))
         with self._database.read() as session:
             if subset is not None:
                 wanted = named_subset(session, subset).id

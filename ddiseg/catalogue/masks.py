@@ -221,6 +221,19 @@ class Masks(Repository):
         query = select(Mask).where(Mask.model_version_id == model_version_id)
         return {mask.image_id: mask for mask in self._all_in(query, Mask.image_id, image_ids)}
 
+    def uncertainties(self, model_version_id: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the ids (N,) of images with a prediction by a version, ascending, and its uncertainties."""
+        query = select(Mask.image_id, Mask.uncertainty).where(
+            Mask.model_version_id == model_version_id, Mask.uncertainty.is_not(None)
+        )
+        found: list[NDArray[np.float64]] = [np.empty((0, 2))]
+        with self._database.read() as session:
+            rows = session.connection().execute(query.execution_options(yield_per=50_000))
+            found += [np.array(part, np.float64) for part in rows.partitions()]
+        joined = np.concatenate(found)
+        joined = joined[np.argsort(joined[:, 0])]
+        return joined[:, 0].astype(np.int64), joined[:, 1]
+
     def newest_predictions(self, image_ids: Sequence[int] | None = None) -> dict[int, Mask]:
         """Return the prediction to show of each image, by image id; of all images unless given.
 

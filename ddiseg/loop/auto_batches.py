@@ -31,8 +31,8 @@ def images_to_score(catalogue: Catalogue, size: int, seed: int) -> list[Image]:
     room = {tone: len(positions) for tone, positions in pool.candidates.items()}
     quotas = share_out(CANDIDATES * size, room, seed)
     ids = [
-        pool.rows[position].id
+        image_id
         for tone, positions in pool.candidates.items()
-        for position in positions[: quotas[tone]]
+        for image_id in pool.ids[positions[: quotas[tone]]].tolist()
     ]
     return list(catalogue.images.select(ids=ids)) if ids else []

@@ -164,7 +164,8 @@ class _Draw:
             # The IoU of images without a tone says nothing about any skin.
             known = [t for t in tones if t != UNKNOWN or t in request.tones] or tones
             self.worst = worst_tone(catalogue, self.version, known)
-        self._labelled = {self._pool.groups[position] for position in self._pool.labelled}
+        labelled = [np.empty(0, np.intp), *self._pool.labelled.values()]
+        self._labelled = set(self._pool.groups[np.concatenate(labelled)].tolist())
         self._batch: set[int] = set()  #: groups of the images picked
         self._picked: dict[str, list[tuple[int, Pick]]] = {tone: [] for tone in tones}
         self._related = 0  #: picked though in the group of a labelled image
@@ -190,7 +191,7 @@ class _Draw:
 
     def members(self) -> list[NewMember]:
         return [
-            NewMember(self._pool.rows[position].id, each.random, each.reason)
+            NewMember(int(self._pool.ids[position]), each.random, each.reason)
             for picks in self._picked.values()
             for position, each in picks
         ]
@@ -233,26 +234,31 @@ class _Draw:
     def _fill_tone(self, tone: str, slots: int, at_random: int) -> None:
         pool, picks = self._pool, self._picked[tone]
         positions = pool.candidates[tone]
-        embeddings = pool.embeddings[positions]
+        embeddings = pool.embeddings.at(positions)
         for strategy, aim in ((Strategy.RANDOM, at_random), (self.request.strategy, slots)):
             for apart in (True, False):  # groups with a labelled image only if there are no others
                 missing = aim - len(picks)
                 if missing <= 0:
                     break
-                near = [*pool.labelled_of(tone), *(position for position, _ in picks)]
-                centres = pool.embeddings[near]
                 candidates = Candidates(
-                    pool.uncertainties[positions],
-                    embeddings,
-                    centres[np.isfinite(centres).all(axis=1)],
+                    pool.uncertainties[positions], embeddings, self._centres(tone, strategy)
                 )
                 found = pick(strategy, candidates, missing, self._try_take(positions, apart))
                 picks += [(int(positions[each.index]), each) for each in found]
                 self._related += 0 if apart else len(found)
 
+    def _centres(self, tone: str, strategy: Strategy) -> NDArray[np.float32]:
+        """Return the embeddings of the labelled and the picked images of a tone, (L, D)."""
+        embeddings = self._pool.embeddings
+        if strategy in (Strategy.RANDOM, Strategy.UNCERTAINTY):
+            return np.empty((0, embeddings.shape[1]), np.float32)
+        picked = np.array([position for position, _ in self._picked[tone]], np.intp)
+        near = np.concatenate([self._pool.labelled_of(tone), picked])
+        return embeddings[near[embeddings.known[near]]]
+
     def _try_take(self, positions: NDArray[np.intp], apart: bool) -> TryTake:
         def try_take(index: int) -> bool:
-            group = self._pool.groups[positions[index]]
+            group = int(self._pool.groups[positions[index]])
             if group in self._batch or (apart and group in self._labelled):
                 return False
             self._batch.add(group)
@@ -266,7 +272,7 @@ class _Draw:
         everyone = np.concatenate([np.empty(0, np.intp), *pool.candidates.values()])
         known = {
             Strategy.UNCERTAINTY: np.isfinite(pool.uncertainties[everyone]),
-            Strategy.DIVERSITY: np.isfinite(pool.embeddings[everyone, 0]),
+            Strategy.DIVERSITY: pool.embeddings.known[everyone],
         }.get(strategy)
         if known is not None and everyone.size and not known.any():
             none = (
@@ -281,7 +287,7 @@ class _Draw:
         notes, unpredicted, every = [], 0, 0
         for tone, positions in self._pool.candidates.items():
             predicted = np.isfinite(self._pool.uncertainties[positions])
-            embedded = np.isfinite(self._pool.embeddings[positions, 0])
+            embedded = self._pool.embeddings.known[positions]
             every += len(positions)
             unpredicted += int((~predicted).sum())
             used = effective_strategy(self.request.strategy, predicted, embedded)

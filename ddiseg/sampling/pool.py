@@ -1,23 +1,24 @@
 """Pool of a batch: the images to choose from, with their uncertainties and embeddings.
 
-Arrays: R images of the catalogue, whatever their state; a position is an index into them.
+Arrays: R images, the candidates of each tone and those that are labelled; a position is an index into them.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation_protocol.ranking import seeded_rank
 from ddiseg.catalogue import Catalogue, State
-from ddiseg.catalogue.batches import DRAWABLE, Pool, PoolRow
+from ddiseg.catalogue.batches import DRAWABLE, Pool
 from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.tables import ModelVersion
-from ddiseg.sampling.groups import Groups
+from ddiseg.sampling.candidates import RankedCandidates, rank
 from ddiseg.sampling.subsets import (
     OTHER_TONE,
     TAKE_BACK,
@@ -30,9 +31,7 @@ from ddiseg.sampling.subsets import (
 )
 
 #: States of images that have a mask by a person, or are about to get one.
-_STARTED = frozenset(
-    state.value for state in (State.IN_LABELLING, State.SUBMITTED, State.ACCEPTED, State.REWORK)
-)
+_STARTED = (State.IN_LABELLING, State.SUBMITTED, State.ACCEPTED, State.REWORK)
 
 #: What a message says of images in each state that may not be drawn.
 _PLACES = {
@@ -64,16 +63,16 @@ _PUSHED = (
 class BatchPool:
     """The images of a catalogue at one moment."""
 
-    rows: Sequence[PoolRow]  #: (R,)
-    groups: Sequence[int]  #: (R,), number of the group that each image stays together with
+    ids: NDArray[np.int64]  #: (R,), of images
+    groups: NDArray[np.int64]  #: (R,), number of the group that each image stays together with
     candidates: dict[str, NDArray[np.intp]]  #: positions by tone, in the order of seeded ranks
-    labelled: NDArray[np.intp]  #: positions of images with a mask, or about to get one
+    labelled: dict[str, NDArray[np.intp]]  #: by tone, of images with a mask, or about to get one
     uncertainties: NDArray[np.float64]  #: (R,), by the current model; NaN without a prediction
-    embeddings: NDArray[np.float32]  #: (R, D), by the current model; NaN where not stored
+    embeddings: Vectors  #: (R, D), by the current model; NaN where not stored
     sampled: dict[str, int]  #: images of each tone to draw that are or were in a batch
     at_random: dict[str, int]  #: of them, those sampled at random
     notes: list[str]  #: what was left out and why
-    in_open_batch: frozenset[int]  #: image ids
+    catalogue: Catalogue
 
     @classmethod
     def read(
@@ -91,97 +90,153 @@ class BatchPool:
         Images in Label Studio that nobody has begun are candidates only where the others are fewer
         than `size`.
         """
-        groups = Groups.read(catalogue)
-        pool = catalogue.batches.pool(version.id if version else None)
-        counts = count_tones(Counter((row.tone, row.state) for row in pool.rows))
+        pool, by_state = catalogue.batches.pool(), catalogue.candidates.counts()
+        counts = count_tones(by_state)
         tones = tones_to_draw(counts, wanted)
-        candidates = _candidates(pool, tones, seed, frozenset())
+        ranked = _candidates(catalogue, pool, tones, seed, frozenset())
         pushed: frozenset[int] = frozenset()
-        if sum(map(len, candidates.values())) < size:
+        if sum(map(len, ranked.values())) < size:
             pushed = pool.not_started - pool.in_open_batch
-            candidates = _candidates(pool, tones, seed, pushed)
-        labelled = [
-            position
-            for position, row in enumerate(pool.rows)
-            if (row.state in _STARTED and row.id not in pushed) or row.id in pool.in_open_batch
+            ranked = _candidates(catalogue, pool, tones, seed, pushed)
+        started = [
+            row
+            for row in catalogue.batches.started(_STARTED, pool.in_open_batch)
+            if row.id not in pushed or row.id in pool.in_open_batch
         ]
-        reused = sum(pool.rows[p].id in pushed for of in candidates.values() for p in of)
+        ends = np.cumsum([0, *map(len, ranked.values())])
+        candidates = {
+            tone: np.arange(first, end)
+            for tone, first, end in zip(ranked, ends, ends[1:], strict=False)
+        }
+        of_tone = np.array([row.tone for row in started], object)
+        ids = [*(of.ids for of in ranked.values()), np.array([r.id for r in started], np.int64)]
+        groups = np.array([row.group_id for row in started], np.int64)
+        every = np.concatenate(ids)
         return cls(
-            rows=pool.rows,
-            groups=[groups.number(row.id) for row in pool.rows],
+            ids=every,
+            groups=np.concatenate([*(of.groups for of in ranked.values()), groups]),
             candidates=candidates,
-            labelled=np.array(labelled, np.intp),
-            uncertainties=np.array([pool.uncertainties.get(row.id, np.nan) for row in pool.rows]),
-            embeddings=_embeddings(catalogue, version if with_embeddings else None, pool.rows),
+            labelled={
+                tone: ends[-1] + np.flatnonzero(of_tone == tone)
+                for tone in sorted({row.tone for row in started})
+            },
+            uncertainties=_uncertainties(catalogue, version, every),
+            embeddings=_embeddings(catalogue, version if with_embeddings else None, every),
             sampled={tone: pool.sampled.get(tone, 0) for tone in tones},
             at_random={tone: pool.at_random.get(tone, 0) for tone in tones},
             notes=[
                 *([] if wanted else tone_notes(counts)),
-                *_left_out(pool, tones),
-                *([f"{reused} {_PUSHED}"] if reused else []),
+                *_left_out(by_state, tones),
+                *_reused(ranked, pushed),
             ],
-            in_open_batch=pool.in_open_batch,
+            catalogue=catalogue,
         )
 
     def why_empty(self) -> str:
         """Return why no image may be drawn, and what to do about it."""
-        if not any(row.tone in self.candidates for row in self.rows):
-            return no_image_of(list(self.candidates), Counter(row.tone for row in self.rows))
-        places = Counter(map(self._place, self.rows))
+        found = self.catalogue.batches.places()
+        if not any(tone in self.candidates for tone, *_ in found):
+            counts: Counter[str] = Counter()
+            for tone, _, _, n in found:
+                counts[tone] += n
+            return no_image_of(list(self.candidates), counts)
+        places: Counter[str] = Counter()
+        for tone, state, opened, n in found:
+            places[self._place(tone, state, opened)] += n
         where = ", ".join(f"{n} {place}" for place, n in places.items())
         ways = [way for place, way in _WAYS.items() if places[place]]
         return f"{where}; {ways_out(ways)}"
 
-    def labelled_of(self, tone: str) -> list[int]:
+    def labelled_of(self, tone: str) -> NDArray[np.intp]:
         """Return the positions of the labelled images of a tone."""
-        return [position for position in self.labelled if self.rows[position].tone == tone]
+        return self.labelled.get(tone, np.empty(0, np.intp))
 
-    def _place(self, row: PoolRow) -> str:
-        if row.tone not in self.candidates:
+    def _place(self, tone: str, state: str, opened: bool) -> str:
+        if tone not in self.candidates:
             return "of other tones"
-        return "in open batches" if row.id in self.in_open_batch else _PLACES[State(row.state)]
+        return "in open batches" if opened else _PLACES[State(state)]
+
+
+class Vectors:
+    """Embeddings of images (R, D), read from the catalogue where they are asked for; NaN where not stored."""
+
+    def __init__(
+        self,
+        read: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+        known: NDArray[np.bool_],
+        ids: NDArray[np.int64],
+        width: int | None = None,
+    ) -> None:
+        self._read, self._ids = read, ids
+        self.known = known  #: (R,), whether it is stored
+        first = ids[known][:1]
+        self._width = width or (read(first).shape[1] if len(first) else 1)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self._ids), self._width
+
+    def at(self, positions: NDArray[np.intp]) -> Vectors:
+        """Return those of some images, not read yet."""
+        return Vectors(self._read, self.known[positions], self._ids[positions], self._width)
+
+    def __getitem__(self, positions: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Return the vectors of images at positions, (n, D)."""
+        known = self.known[positions]
+        found = np.full((len(positions), self._width), np.nan, np.float32)
+        if known.any():
+            found[known] = self._read(self._ids[positions][known])
+        return found
 
 
 def _candidates(
-    pool: Pool, tones: Sequence[str], seed: int, pushed: Collection[int]
-) -> dict[str, NDArray[np.intp]]:
-    """Return the positions by tone of the images that may be drawn, including those in `pushed`."""
-    by_tone: dict[str, list[int]] = {tone: [] for tone in tones}
-    drawable = {state.value for state in DRAWABLE}
-    for position, row in enumerate(pool.rows):
-        may_be = row.state in drawable or row.id in pushed
-        if may_be and row.tone in by_tone and row.id not in pool.in_open_batch:
-            by_tone[row.tone].append(position)
-    return {
-        tone: np.array(
-            sorted(
-                positions, key=lambda position: seeded_rank(seed, pool.rows[position].content_hash)
-            ),
-            np.intp,
-        )
-        for tone, positions in by_tone.items()
-    }
+    catalogue: Catalogue, pool: Pool, tones: Sequence[str], seed: int, pushed: Collection[int]
+) -> dict[str, RankedCandidates]:
+    """Return the images by tone that may be drawn, including those in `pushed`, first by rank first."""
+    left_out = pool.in_open_batch
+    drawable = catalogue.candidates.of_tones(tones, states=DRAWABLE)
+    parts = ([row for row in part if row.id not in left_out] for part in drawable)
+    if not pushed:
+        return rank(parts, seed, tones)
+    in_labelling = catalogue.candidates.of_tones(tones, states=(State.IN_LABELLING,))
+    also = ([row for row in part if row.id in pushed] for part in in_labelling)
+    return rank(itertools.chain(parts, also), seed, tones)
 
 
-def _left_out(pool: Pool, tones: Sequence[str]) -> list[str]:
+def _reused(ranked: Mapping[str, RankedCandidates], pushed: Collection[int]) -> list[str]:
+    every = np.array([*pushed], np.int64)
+    reused = sum(int(np.isin(of.ids, every).sum()) for of in ranked.values())
+    return [f"{reused} {_PUSHED}"] if reused else []
+
+
+def _left_out(by_state: Mapping[tuple[str, str], int], tones: Sequence[str]) -> list[str]:
     """Return notes on the images that no draw will choose."""
-    skipped = State.SKIPPED.value
-    left_out = Counter(
-        "skipped" if row.state == skipped else "tone unknown"
-        for row in pool.rows
-        if row.state == skipped or (row.tone == UNKNOWN and UNKNOWN not in tones)
-    )
+    left_out: Counter[str] = Counter()
+    for (tone, state), n in by_state.items():
+        if state == State.SKIPPED:
+            left_out["skipped"] += n
+        elif tone == UNKNOWN and UNKNOWN not in tones:
+            left_out["tone unknown"] += n
     return [f"{n} left out: {why}" for why, n in sorted(left_out.items())]
 
 
-def _embeddings(
-    catalogue: Catalogue, version: ModelVersion | None, rows: Sequence[PoolRow]
-) -> NDArray[np.float32]:
-    if version is None:
-        return np.full((len(rows), 1), np.nan, np.float32)
-    space = embedding_space(version.backbone_hash, version.settings)
-    ids, vectors = catalogue.embeddings.of(space)
-    found = np.full((len(rows), max(1, vectors.shape[1])), np.nan, np.float32)
-    # Both are in the order of image ids, and an image with an embedding has a row.
-    found[np.searchsorted([row.id for row in rows], ids), : vectors.shape[1]] = vectors
+def _uncertainties(
+    catalogue: Catalogue, version: ModelVersion | None, ids: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    found = np.full(len(ids), np.nan)
+    if version is not None:
+        known, values = catalogue.masks.uncertainties(version.id)
+        places = np.searchsorted(known, ids).clip(0, max(0, len(known) - 1))
+        there = known[places] == ids if len(known) else np.zeros(len(ids), bool)
+        found[there] = values[places[there]]
     return found
+
+
+def _embeddings(
+    catalogue: Catalogue, version: ModelVersion | None, ids: NDArray[np.int64]
+) -> Vectors:
+    if version is None:
+        return Vectors(lambda _: np.empty((0, 1), np.float32), np.zeros(len(ids), bool), ids)
+    space = embedding_space(version.backbone_hash, version.settings)
+    known = np.isin(ids, catalogue.embeddings.known(space))
+    return Vectors(partial(catalogue.embeddings.vectors, space), known, ids)

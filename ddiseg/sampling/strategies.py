@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,16 @@ _EXACT, _PROJECTED = 10_000, 64
 _CENTRES = 256
 
 
+class Rows(Protocol):
+    """Embeddings (N, D) that are read where they are asked for."""
+
+    known: NDArray[np.bool_]  #: (N,)
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __getitem__(self, positions: NDArray[np.intp], /) -> NDArray[np.float32]: ...
+
+
 class Strategy(StrEnum):
     """How images are chosen within a tone."""
 
@@ -50,7 +60,7 @@ class Candidates:
     """
 
     uncertainties: NDArray[np.float64]  #: (N,), nats a pixel; NaN without a prediction
-    embeddings: NDArray[np.float32]  #: (N, D), pooled activations; rows of NaN where unknown
+    embeddings: NDArray[np.float32] | Rows  #: (N, D), pooled activations; rows of NaN where unknown
     labelled: NDArray[np.float32]  #: (L, D), embeddings of images that are labelled, or about to be
 
     def __post_init__(self) -> None:
@@ -66,6 +76,8 @@ class Candidates:
 
     @property
     def embedded(self) -> NDArray[np.bool_]:
+        if not isinstance(self.embeddings, np.ndarray):
+            return self.embeddings.known
         # An embedding is known as a whole or not at all.
         return np.asarray(np.isfinite(self.embeddings[:, :1]).any(axis=1))
 
@@ -198,7 +210,11 @@ class _Space:
 
     def points(self, indices: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return the standardised embeddings of candidates, (n, D)."""
-        return self._standardised(self._embeddings[indices])
+        parts = [
+            self._standardised(self._embeddings[indices[start : start + _EXACT]])
+            for start in range(0, len(indices), _EXACT)
+        ]
+        return np.concatenate(parts) if parts else self._standardised(self._embeddings[indices])
 
     def nearest_centre(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the squared distance to the nearest centre, (n,); infinite without any centre."""
