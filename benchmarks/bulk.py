@@ -24,7 +24,7 @@ class Bulk:
         self._connection: Any = self._engine.raw_connection()
         self._sqlite = self._engine.dialect.name == "sqlite"
         self._tables = {table.name: table for table in Base.metadata.sorted_tables}
-        self._rows: dict[str, dict[tuple[str, ...], list[tuple[Any, ...]]]] = {}
+        self._rows: dict[str, list[dict[str, Any]]] = {}
         self._counts: dict[str, int] = {}
         self._states: list[tuple[str, int]] = []
         self._kept = 0
@@ -63,9 +63,8 @@ class Bulk:
         self._engine.dispose()
 
     def add(self, table: str, **row: Any) -> None:
-        """Add a row; JSON is given as text."""
-        columns = tuple(row)
-        self._rows.setdefault(table, {}).setdefault(columns, []).append(tuple(row.values()))
+        """Add a row; JSON is given as text. What only other rows have is NULL."""
+        self._rows.setdefault(table, []).append(row)
         self._counts[table] = self._counts.get(table, 0) + 1
         self._kept += 1
         if self._kept >= _KEPT:
@@ -82,8 +81,9 @@ class Bulk:
     def _flush(self) -> None:
         """Write what was kept, the tables that others refer to first."""
         for name in self._tables:
-            for columns, rows in self._rows.pop(name, {}).items():
-                self._write(name, columns, rows)
+            if rows := self._rows.pop(name, []):
+                columns = tuple(dict.fromkeys(column for row in rows for column in row))
+                self._write(name, columns, [tuple(map(row.get, columns)) for row in rows])
         assert not self._rows
         self._kept = 0
 
@@ -104,8 +104,8 @@ class Bulk:
         self._connection.driver_connection.cursor().executemany(sql, self._states)
 
     def _set_sequences(self) -> None:
-        for name, table in self._tables.items():
-            if "id" in table.columns:
+        for name in self._counts:
+            if "id" in self._tables[name].columns:
                 self._connection.driver_connection.execute(
                     f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), max(id)) FROM \"{name}\""
                 )

@@ -154,7 +154,7 @@ def _measure(command: str, target: Target, limit: float, rounds: int) -> Measure
 
 
 def _run(command: str, target: Target, limit: float) -> Measured:
-    start = f"import sys; sys.path[:0] = [{str(target.checkout)!r}]; sys.argv[0] = 'ddiseg'; "
+    start = f"{_use(target.checkout)}; sys.argv[0] = 'ddiseg'; "
     program = [sys.executable, "-c", start + "from ddiseg.cli.main import main; main()"]
     typed = [*program, *COMMANDS[command](target), "--workspace", str(target.workspace)]
     launch = [sys.executable, "-IS", str(Path(__file__).with_name("launch.py")), str(limit)]
@@ -166,6 +166,16 @@ def _run(command: str, target: Target, limit: float) -> Measured:
     if measured.status not in (0, None) and command not in _MAY_FAIL:
         raise SystemExit(f"{command} ended with {measured.status}:\n{done.stdout}{done.stderr}")
     return measured
+
+
+def _use(checkout: Path) -> str:
+    """Return the statements that import a checkout's packages, whatever is installed."""
+    migrations = checkout / "db"  # the package ddiseg.db
+    return (
+        f"import sys, importlib.util as u; sys.path[:0] = [{str(checkout)!r}]; "
+        f"s = u.spec_from_file_location('ddiseg.db', {str(migrations / '__init__.py')!r}, "
+        f"submodule_search_locations=[{str(migrations)!r}]); sys.modules['ddiseg.db'] = u.module_from_spec(s)"
+    )
 
 
 def _forget_draws(workspace: Path) -> None:
@@ -189,7 +199,7 @@ def _target(checkout: Path, folder: Path, size: str, catalogue: str | None) -> T
     if not workspace.exists():
         url = catalogue and catalogue.format(size=size)
         script = (
-            f"import sys; sys.path[:0] = [{str(checkout)!r}]; import ddiseg, annotation_protocol, fedd; "
+            f"{_use(checkout)}; import ddiseg, annotation_protocol, fedd; "
             f"sys.path[:0] = [{str(HERE)!r}]; from pathlib import Path; "
             "from benchmarks.scale_rows import make_workspace; "
             f"make_workspace(Path({str(workspace)!r}), {SIZES[size]}, {url!r})"
