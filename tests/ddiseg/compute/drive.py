@@ -91,7 +91,7 @@ def _drive(
         workspace = Workspace.open(root)
         with connect(address) if address else nullcontext() as cluster:
             if job == "import":
-                import_photographs(workspace, folder)
+                import_photographs(workspace, folder, cluster=cluster)
             else:
                 prelabel(workspace, workspace.catalogue.images.select(), cluster=cluster)
         workspace.catalogue.close()
