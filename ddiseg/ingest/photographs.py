@@ -344,13 +344,11 @@ class _PhotographImporter:
         self, cluster: Cluster, files: Sequence[FoundFile]
     ) -> Generator[Sequence[StoredPhotograph], None, None]:
         """Yield photographs as `taken` does, read by the workers of a cluster."""
-        if any(file.remote for file in files):
-            raise InputError(
-                "photographs of a server are read by this machine: import them with --engine local"
-            )
         able = [file for file in files if not self.refused(file)]
         cluster.check(
-            self.workspace.store, originals=[str(file.place) for file in able[:1]], writes=True
+            self.workspace.store,
+            originals=[str(f.place) for f in able[:1] if not f.remote],
+            writes=True,
         )
         job = ReadingJob(self.workspace.store.url, self.in_place, current_umask())
         rows = [FileRow(file, self.known.get(file.path)) for file in able]

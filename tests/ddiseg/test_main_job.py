@@ -143,10 +143,10 @@ class _Job:
         assert run(cli, ["init", str(at.root), *at.init]) == 0
         people = ["--annotator", "anna", "--reviewer", "ben"]
         learned = ["--backbone", str(self.weights), "--device", "cpu"]
-        do("import", at.photographs, "--source", "rendered")
+        do("import", at.photographs, "--source", "rendered", *at.engine)
         do("subset", "draw", "first", "--per-tone", "2")
         do("masks", "import", at.masks, "--as", "png", "--subset", "first", *people)
-        do("refresh", *learned)
+        do("refresh", *learned, *at.engine)
         do("prelabel", "--device", "cpu", *at.engine)
         do("batch", "draw", "week-1", "--size", "4")
         with self.people_at_work(at) as studio:
@@ -162,9 +162,9 @@ class _Job:
             for task in reviews[:2]:
                 studio.decide(task.remote_id or 0, "accept")
             do("review", "pull")
-        do("refresh", *learned)
+        do("refresh", *learned, *at.engine)
         do("prelabel", "--device", "cpu", *at.engine)
-        do("evaluate", "--truth", str(at.root.parent / "truth"))
+        do("evaluate", "--truth", str(at.root.parent / "truth"), *at.engine)
         options = ["--include-predictions", "--keep-names"]
         do("export", "--format", "coco", "--to", at.release, *options)
         do("verify")
