@@ -277,8 +277,9 @@ class _MaskImporter:
         progress(0, len(files))
         orientations = self.workspace.catalogue.sources.orientations(self.image_ids(files))
         self.placement = partial(Placement.of, orientations=orientations, geometry=self.geometry)
-        # Two threads: while one waits for the disk, no more than one mask is computed.
-        with worker_threads(2) as pool:
+        # Two threads: while one waits for the disk, no more than one mask is computed. An object store
+        # keeps one waiting longer.
+        with worker_threads(2 if self.workspace.store.local else 8) as pool:
             for batch in map_batches(pool, self.take, files, BATCH):
                 for place, taken in enumerate(batch, len(outcomes)):
                     if taken.fault is not None:

@@ -329,7 +329,8 @@ class _PhotographImporter:
         # One more than there are processors: while one waits for the disk, another computes. A server
         # keeps one waiting longer.
         threads = min(8, (os.cpu_count() or 1) + 1)
-        with worker_threads(AT_A_TIME if any(file.remote for file in files) else threads) as pool:
+        waits = not self.workspace.store.local or any(file.remote for file in files)
+        with worker_threads(AT_A_TIME if waits else threads) as pool:
             yield from map_batches(pool, self.take, files, BATCH)
 
     def take(self, file: FoundFile) -> StoredPhotograph:

@@ -142,7 +142,8 @@ class Store:
         """Return the bytes of a file as they are: `ddiseg.workspace.stored_files` checks them.
 
         Args:
-            fresh: Read what the store itself has, not a copy of it in the cache, which is replaced.
+            fresh: Read what the store itself has. A copy in the cache is replaced, no new one is made: what
+                reads all files once must not drive out those that are read often.
 
         Raises:
             OccupiedError: A folder has its name.
@@ -153,7 +154,7 @@ class Store:
         if self.cache and not fresh and (cached := self.cache.get(name)):
             return cached
         content = self._read(path)
-        if self.cache:
+        if self.cache and (not fresh or self.cache.has(name)):
             self.cache.put(name, content)
         return content
 

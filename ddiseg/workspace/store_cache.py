@@ -43,6 +43,10 @@ class StoreCache:
             return None
         return data or None
 
+    def has(self, name: str) -> bool:
+        """Return whether a file is in the cache, whole or not."""
+        return (self._folder / name).exists()
+
     def put(self, name: str, data: bytes) -> None:
         """Keep a file, and remove the ones that were not used for longest where the limit is passed."""
         if self._failed or len(data) > self._limit * KEPT:

@@ -89,8 +89,13 @@ _MOST_LEFT_BY_IMPORT = 128
 
 
 def _emptied(workspace: Workspace, orphans: Mapping[str, int]) -> str:
+    shared = (
+        ""
+        if workspace.store.local
+        else "; where another workspace shares this store, import photographs into this one"
+    )
     return (
         f"the catalogue names no image, and the store has {orphans['images']} images and "
         f"{orphans['masks']} masks: it is not the catalogue of this workspace; "
-        f"{how_to_restore(workspace.root)}"
+        f"{how_to_restore(workspace.root)}{shared}"
     )

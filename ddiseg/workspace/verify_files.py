@@ -150,7 +150,7 @@ def _wrong(unit: _Unit) -> DdisegError | None:
     try:
         unit.check()
     except DdisegError as error:
-        if isinstance(error, StoreError) and error.is_outage:
+        if isinstance(error, StoreError):
             raise  # that the store can't be asked says nothing of its files
         return error
     return None

@@ -92,7 +92,16 @@ def test_read__second_one_asks_nothing(
         assert (read_photograph(store, digest) == photograph).all()
     assert object_store.faults.count() == 1
     assert store.fetch(Kind.IMAGE, digest)  # what the store itself has
+    assert len(list(tmp_path.rglob("*.png"))) == 1
     assert object_store.faults.count() == 2
+
+
+def test_fetch__what_is_read_once_is_not_kept(
+    object_store: ObjectStore, tmp_path: Path, photograph: images.Photograph
+) -> None:
+    store = Store(object_store.url, lambda: StoreCache(tmp_path, 10_000))
+    assert store.fetch(Kind.IMAGE, _stored(store, photograph))
+    assert not list(tmp_path.rglob("*.png"))
 
 
 def test_read__damaged_copy_is_replaced(
