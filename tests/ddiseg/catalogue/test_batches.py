@@ -78,22 +78,22 @@ def test_pool__counts_images_that_were_drawn_once_each(catalogue: Catalogue) -> 
     dataset = catalogue.images.dataset("clinic")
     rows = [new_image(n, tone="V-VI" if n < 4 else "I-II") for n in range(1, 7)]
     catalogue.images.add(dataset.id, rows, "tester")
-    pool = catalogue.batches.pool(None)
+    pool = catalogue.batches.pool()
     assert (pool.sampled, pool.at_random) == ({}, {})
     _store(catalogue, "a", 1, 2, 3, 4)
     catalogue.batches.close("a", "tester")
     _store(catalogue, "b", 1, 2, 6)
-    pool = catalogue.batches.pool(None)
+    pool = catalogue.batches.pool()
     assert (pool.sampled, pool.at_random) == ({"V-VI": 3, "I-II": 2}, {"V-VI": 2})
 
 
 def test_close__frees_its_images_once(four: Catalogue) -> None:
     _store(four, "a", 1, 2)
     _store(four, "b", 3)
-    assert four.batches.pool(None).in_open_batch == {1, 2, 3}
+    assert four.batches.pool().in_open_batch == {1, 2, 3}
     assert four.batches.close("a", "tester")
     assert not four.batches.close("a", "tester")
-    assert four.batches.pool(None).in_open_batch == {3}
+    assert four.batches.pool().in_open_batch == {3}
     assert four.batches.get("a").closed_at is not None
     _store(four, "c", 1)
     assert four.batches.random_images() == {1, 3}
@@ -108,14 +108,16 @@ def test_counts__by_tone_and_state(four: Catalogue) -> None:
     assert four.batches.counts() == {"a": {("V-VI", "accepted"): 1, ("V-VI", "queued"): 2}}
 
 
-def test_pool__everything_at_one_moment(four: Catalogue) -> None:
+def test_started__those_in_a_state_and_those_named(four: Catalogue) -> None:
     _store(four, "a", 2)
-    pool = four.batches.pool(None)
-    assert [(row.id, row.tone, row.state, row.patient) for row in pool.rows][:2] == [
-        (1, "V-VI", "new", "p1"),
-        (2, "V-VI", "queued", "p2"),
-    ]
-    assert (pool.in_open_batch, pool.uncertainties) == ({2}, {})
+    four.masks.submit([new_mask(3, "annotator-1")])
+    started = four.batches.started((State.SUBMITTED,), four.batches.pool().in_open_batch)
+    assert [(row.id, row.tone, row.group_id) for row in started] == [(2, "V-VI", 2), (3, "V-VI", 3)]
+
+
+def test_places__counted_by_tone_state_and_open_batch(four: Catalogue) -> None:
+    _store(four, "a", 2)
+    assert four.batches.places()[:2] == [("V-VI", "new", False, 3), ("V-VI", "queued", True, 1)]
 
 
 @pytest.mark.parametrize("method", ["get", "members", "image_ids"])

@@ -218,7 +218,7 @@ def test_draw__leaves_a_persons_name_to_that_person(studio: Studio, round_of: Ru
     assert round_of(every=100, draw=1)["draw"].said.startswith("auto-2: 1 image ")
     origins = {batch.name: batch.origin for batch in studio.catalogue.batches.all()}
     assert origins == {"auto-1": "person", "auto-2": "round"}
-    assert studio.catalogue.batches.pool(None).in_open_batch == set(
+    assert studio.catalogue.batches.pool().in_open_batch == set(
         studio.catalogue.batches.image_ids("auto-2")
     )
 
