@@ -25,7 +25,7 @@ from ddiseg.catalogue.malignancy import DISCLAIMER
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.compute.job import Refused
 from ddiseg.compute.ray_cluster import Cluster
-from ddiseg.errors import InputError
+from ddiseg.errors import InputError, WorkspaceError
 from ddiseg.model.backbones import Backbones, say_precision
 from ddiseg.model.cluster_backbone import ClusterBackbone, Net, backbone_for
 from ddiseg.model.photographs import in_order, reason, sources
@@ -98,6 +98,7 @@ def refresh_malignancy(
         InputError: there are not both malignant and benign images, the weights do not fit, or there
             is no such device.
         NotFoundError: an unknown subset.
+        WorkspaceError: a photograph can't be read.
     """
     groups = Groups.read(workspace.catalogue)
     images, left_out = _learnable(workspace, groups, exclude)
@@ -123,7 +124,7 @@ def refresh_malignancy(
             track(images, stages("Photographs through the backbone")), found, strict=True
         ):
             if isinstance(each, Refused):
-                raise InputError(f"{image.name}: {each.reason}")
+                raise WorkspaceError(f"{image.name}: {each.reason}")
             by_id[image.id] = each
     rows = [by_id[image.id] for image in images]
     examples = Examples(torch.from_numpy(np.stack(rows)), malignant)
