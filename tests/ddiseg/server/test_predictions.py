@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import builtins
+import io
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -175,6 +177,7 @@ def test_paths_and_addresses_in_a_task__are_never_opened(
         return real(file, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "open", watching)
+    monkeypatch.setattr(io, "open", watching)  # of pathlib
     for address in ("../../../../etc/passwd", "file:///etc/passwd", "http://127.0.0.1:1/x.png"):
         for key in (task.key, address):
             request = predict_request(asked(task, data={"image": address, "ddiseg": key}))
@@ -187,7 +190,7 @@ def test_paths_and_addresses_in_a_task__are_never_opened(
 def test_mask_missing_from_the_store__says_so(desk: Desk, served: Served) -> None:
     task, mask = desk.given(Arm.BARE)
     path = desk.workspace.store.path(Kind.MASK, mask.content_hash)
-    desk.workspace.store._fs.rm(path)
+    Path(path).unlink()
     answer = served.predict(asked(task))
     assert answer["results"] == [[]]
     assert "the stored file is missing" in _reasons(answer)[0]
@@ -238,7 +241,7 @@ def test_missing__its_photograph_too(trained: Desk, serve: Serve) -> None:
     images = list(trained.workspace.catalogue.images.select())[4:]
     tasks = trained.give(images)
     store = trained.workspace.store
-    store._fs.rm(store.path(Kind.IMAGE, images[0].content_hash))
+    Path(store.path(Kind.IMAGE, images[0].content_hash)).unlink()
     served = serve(trained.workspace)
     answer = served.predict(*map(asked, tasks))
     assert answer["results"][0] == []
