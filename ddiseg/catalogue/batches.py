@@ -171,7 +171,10 @@ class Batches(Repository):
 
     def image_ids(self, name: str) -> list[int]:
         """Return the ids of `members`; raises NotFoundError like `get`."""
-        return [member.image.id for member in self.members(name)]
+        with self._database.read() as session:
+            batch_id = _named_batch(session, name).id
+            query = select(BatchMember.image_id).where(BatchMember.batch_id == batch_id)
+            return list(session.scalars(query.order_by(BatchMember.position)))
 
     def counts(self) -> dict[str, dict[tuple[str, str], int]]:
         """Count images by batch, then by (tone, state)."""

@@ -144,6 +144,10 @@ class Masks(Repository):
         )
         return {m.image_id: m for m in rows}
 
+    def count_in_review(self) -> int:
+        """Return the number of masks that wait for review."""
+        return self._first(select(func.count(Submission.image_id))) or 0
+
     def people_behind(self, mask_ids: Sequence[int]) -> dict[int, list[str]]:
         """Return who worked on each mask, by mask id: they may not review it."""
         with self._database.read() as session:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, CompoundSelect, Select, and_, exists, func, or_, select, union
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from ddiseg.catalogue.annotation_versions import unread_edits
@@ -23,6 +23,7 @@ from ddiseg.catalogue.tables import (
     BatchMember,
     EvaluatedImage,
     Image,
+    Mask,
     Project,
     Purpose,
     Review,
@@ -50,6 +51,14 @@ class OpenWork:
     free_elsewhere: int  #: of them, those of no open batch
 
 
+@dataclass(frozen=True)
+class InHand:
+    """Numbers of the open images in people's hands: with an annotation task, or of an open batch."""
+
+    images: int
+    predicted: int  #: of them, those with a prediction by the model version that was asked for
+
+
 class WorkOnServer(Repository):
     """The work that people have on a labelling server: a team's URL, or "embedded"."""
 
@@ -62,6 +71,39 @@ class WorkOnServer(Repository):
         """Return whether any image has an annotation task on the server."""
         with self._database.read() as session:
             return _Reader(session, server).any_given()
+
+    def in_hand(self, server: str, model_version_id: int | None = None) -> InHand:
+        """Count the open images that have an annotation task, sent or planned, or are in an open batch."""
+        with self._database.read() as session:
+            hand = _Reader(session, server).in_hand().subquery()
+            by_version = and_(
+                Mask.image_id == hand.c.image_id, Mask.model_version_id == model_version_id
+            )
+            query = select(func.count(hand.c.image_id), func.count(Mask.id)).join_from(
+                hand, Mask, by_version, isouter=True
+            )
+            return InHand(*session.execute(query).one())
+
+    def count_planned(self, server: str) -> int:
+        """Count the open images that have an annotation task, sent or planned."""
+        with self._database.read() as session:
+            tasks = _Reader(session, server).planned().distinct().subquery()
+            return session.scalar(select(func.count()).select_from(tasks)) or 0
+
+    def unplanned_of_batches(self, server: str) -> list[tuple[str, str, int]]:
+        """Return name, origin and number of images without an annotation task of each open batch.
+
+        Only open images are counted, and only batches with some are returned, the oldest first.
+        """
+        with self._database.read() as session:
+            members = _Reader(session, server).unplanned_members().subquery()
+            query = (
+                select(Batch.name, Batch.origin, func.count())
+                .join_from(members, Batch, Batch.id == members.c.batch_id)
+                .group_by(Batch.id, Batch.name, Batch.origin)
+                .order_by(Batch.id)
+            )
+            return [(name, origin, n) for name, origin, n in session.execute(query)]
 
     def free_test_images(self, server: str) -> int:
         """Count free images of no open batch that were compared with a true mask."""
@@ -156,19 +198,33 @@ class _Reader:
         return self._session.scalar(query) or 0
 
     def _count_open(self) -> int:
-        """Count the open images that have an annotation task.
+        """Count the open images that have an annotation task."""
+        query = select(func.count(Task.image_id.distinct()))
+        return self._session.scalar(query.where(self.given(), *_open(Task.image_id))) or 0
 
-        An image that is not open has a row among the acceptances or submissions, or is skipped: small
-        tables, while the rows of images are large.
-        """
-        image = aliased(Image)
-        query = select(func.count(Task.image_id.distinct())).where(
-            self.given(),
-            ~exists().where(Acceptance.image_id == Task.image_id),
-            ~exists().where(Submission.image_id == Task.image_id),
-            ~exists().where(image.id == Task.image_id, image.state == State.SKIPPED.value),
+    def planned(self) -> Select[int]:
+        """Return the query for the ids of open images with an annotation task, sent or planned."""
+        return select(Task.image_id).where(self._is_planned(Task), *_open(Task.image_id))
+
+    def unplanned_members(self) -> Select[int, int]:
+        """Return the query for batch and image id of the open images of open batches without a task."""
+        task = aliased(Task)
+        return (
+            select(BatchMember.batch_id, BatchMember.image_id)
+            .join(Batch, _of_open_batch())
+            .where(
+                ~exists().where(task.image_id == BatchMember.image_id, self._is_planned(task)),
+                *_open(BatchMember.image_id),
+            )
         )
-        return self._session.scalar(query) or 0
+
+    def in_hand(self) -> CompoundSelect[int]:
+        """Return the query for the ids of the images in people's hands, each once."""
+        members = self.unplanned_members().with_only_columns(BatchMember.image_id)
+        return union(self.planned(), members)
+
+    def _is_planned(self, task: type[Task]) -> ColumnElement[bool]:
+        return and_(task.project_id == self._annotation, task.deleted_at.is_(None))
 
     def _need_readers(self) -> set[int]:
         """Return the ids of submitted and accepted images with answers of some but not all readers."""
@@ -241,6 +297,20 @@ class _Reader:
 _NO_PROJECT = -1
 
 _SUBMITTED: Select[int, int] = select(Submission.image_id, Submission.mask_id)
+
+
+def _open(image_id: InstrumentedAttribute[int]) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that an image is open.
+
+    An image that is not open has a row among the acceptances or submissions, or is skipped: small
+    tables, while the rows of images are large.
+    """
+    image = aliased(Image)
+    return (
+        ~exists().where(Acceptance.image_id == image_id),
+        ~exists().where(Submission.image_id == image_id),
+        ~exists().where(image.id == image_id, image.state == State.SKIPPED.value),
+    )
 
 
 def _of_open_batch() -> ColumnElement[bool]:

@@ -571,7 +571,7 @@ class Round(Base):
     ended_at: Mapped[str | None] = mapped_column(String(40))
     outcome: Mapped[str | None] = mapped_column(String(10))  #: None: running, or broken off
     steps: Mapped[list[Any]]  #: {"step": name, "said": one line, "seconds": float}
-    #: The options that it ran with, see `ddiseg.loop.round.RoundOptions`; None: not recorded.
+    #: The options that it ran with, see `ddiseg.loop.options.RoundOptions`; None: not recorded.
     settings: Mapped[dict[str, Any] | None]
 
 

@@ -32,7 +32,8 @@ from ddiseg.errors import DdisegError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ddiseg.loop.round import RoundOptions, StepResult
+    from ddiseg.loop.options import RoundOptions
+    from ddiseg.loop.steps import StepResult
     from ddiseg.workspace.workspace import Workspace
 
 
@@ -153,7 +154,8 @@ def show_status(settings: Settings, count: int, every: int | None, max_age: floa
 
 
 def _plan(settings: Settings, workspace: Workspace, options: RoundOptions) -> None:
-    from ddiseg.loop.round import plan_round, shown_name
+    from ddiseg.loop.plan import plan_round
+    from ddiseg.loop.steps import shown_name
 
     steps = plan_round(workspace, lambda: connection_of(workspace), options)
     _emit(settings, steps)
@@ -162,7 +164,8 @@ def _plan(settings: Settings, workspace: Workspace, options: RoundOptions) -> No
 
 
 def _once(settings: Settings, workspace: Workspace, options: RoundOptions) -> None:
-    from ddiseg.loop.round import run_round, shown_name
+    from ddiseg.loop.round import run_round
+    from ddiseg.loop.steps import shown_name
     from ddiseg.workspace.workspace import default_actor
 
     with progress_stages() as stages:
@@ -180,7 +183,8 @@ def _until_stopped(workspace: Workspace, options: RoundOptions, seconds: float) 
     Where a round can't run, since another process is at one or has the catalogue locked, that is
     told, and the next one comes after the interval.
     """
-    from ddiseg.loop.round import run_round, shown_name
+    from ddiseg.loop.round import run_round
+    from ddiseg.loop.steps import shown_name
     from ddiseg.workspace.workspace import default_actor
 
     def stop(*_signal: Any) -> None:
@@ -210,6 +214,6 @@ def _emit(settings: Settings, steps: Sequence[StepResult]) -> None:
 
 
 def _line(name: str, said: str, failed: bool) -> str:
-    from ddiseg.loop.round import shown_name
+    from ddiseg.loop.steps import shown_name
 
     return f"  {shown_name(name):<8} {'FAILED: ' if failed else ''}{said}"

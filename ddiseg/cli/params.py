@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ddiseg.catalogue.tables import Image
     from ddiseg.compute.ray_cluster import Cluster
     from ddiseg.ingest.placement import Geometry
-    from ddiseg.loop.round import RoundOptions
+    from ddiseg.loop.options import RoundOptions
     from ddiseg.workspace.workspace import Workspace
 
 #: Minutes of a week, the longest time between two rounds.
@@ -195,7 +195,7 @@ round_options = add_options(
 def read_round_options(workspace: Workspace, draw: int, given: dict[str, Any]) -> RoundOptions:
     """Return the options of rounds: the workspace's settings, and what the command line replaces."""
     from ddiseg.labelstudio.push import PushOptions
-    from ddiseg.loop.round import RoundOptions
+    from ddiseg.loop.options import RoundOptions
 
     def of(section: type[StudySettings | TrainingSettings]) -> dict[str, Any]:
         return {name: given.get(name) for name in section.settings()}

@@ -7,24 +7,22 @@ nothing is pushed, but the model still learns from the masks in the catalogue.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import timedelta
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
-from annotation_protocol import UserError
 from ddiseg.catalogue import BatchOrigin, Purpose
 from ddiseg.catalogue.leases import ROUND
 from ddiseg.catalogue.tables import Image
-from ddiseg.errors import DdisegError, InputError, NotFoundError, defect
+from ddiseg.errors import DdisegError, InputError, NotFoundError
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.pull import pull
-from ddiseg.labelstudio.push import OPEN, PushOptions, push
+from ddiseg.labelstudio.push import OPEN, push
 from ddiseg.labelstudio.review import push_reviews
 from ddiseg.loop.auto_batches import images_to_score, next_name
-from ddiseg.loop.schedule import Due, refresh_due
+from ddiseg.loop.options import RoundOptions
+from ddiseg.loop.schedule import refresh_due
+from ddiseg.loop.steps import NO_DRAW, NO_SERVER, StepResult, not_yet, run_step
 from ddiseg.loop.worklist import Worklist
 from ddiseg.model.backbones import Backbones
 from ddiseg.model.predict import Predictor
@@ -40,62 +38,10 @@ from ddiseg.outcomes import (
 )
 from ddiseg.sampling.batches import BatchRequest, DrawnBatch, draw_batch
 from ddiseg.workspace.backup import roll_backup
-from ddiseg.workspace.settings import StudySettings, TrainingSettings
 from ddiseg.workspace.workspace import Workspace
 
 #: Notes of a batch shown with the step; 'ddiseg batch show' shows all.
 MAX_NOTES = 2
-
-
-@dataclass(frozen=True)
-class RoundOptions:
-    """Options of a round.
-
-    Raises:
-        InputError: a number is out of range.
-    """
-
-    every: int = TrainingSettings.every  #: accepted masks that make a refresh due
-    max_age: float = TrainingSettings.max_age  #: days; with a version that old, one mask is enough
-    draw: int = 0  #: size of the next batch, selected once nobody has work left; 0 for none
-    max_drop: float = TrainingSettings.max_drop
-    backbone: str = "small"
-    device: str = "auto"
-    precision: str = TrainingSettings.precision
-    ensemble: str = TrainingSettings.ensemble
-    seed: int = 0
-    review_sample: float = 100.0  #: percent of the masks that are reviewed
-    push: PushOptions = field(default_factory=PushOptions)  #: for batches of rounds
-
-    def __post_init__(self) -> None:
-        TrainingSettings(every=self.every, max_age=self.max_age, max_drop=self.max_drop)
-        StudySettings(review_sample=self.review_sample)
-        if self.draw < 0:
-            raise InputError(f"--draw is {self.draw}: give a number of images, or 0 for none")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the options as the catalogue stores them with each round."""
-        stored = asdict(self)
-        return {**stored, "tolerance": stored.pop("max_drop")}
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """Result of a step of a round."""
-
-    name: str
-    said: str
-    failed: bool
-    seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        seconds = round(self.seconds, 2)
-        return {"step": self.name, "said": self.said, "failed": self.failed, "seconds": seconds}
-
-
-def shown_name(step: str) -> str:
-    """Return the name of a step as people read it; the catalogue stores an older one of two steps."""
-    return {"draw": "select", "paint": "predict"}.get(step, step)
 
 
 def run_round(
@@ -132,7 +78,7 @@ def run_round(
         )
         for name, work in current.steps():
             lease.check()
-            step = _run_step(name, work)
+            step = run_step(name, work)
             on_step(step)
             rounds.step(number, step.as_dict())
             done.append(step)
@@ -140,28 +86,9 @@ def run_round(
     return done
 
 
-def plan_round(
-    workspace: Workspace, find_connection: Callable[[], Connection], options: RoundOptions
-) -> list[StepResult]:
-    """Return what a round would do now, as far as that is known before a pull; changes nothing."""
-    plan = _Plan(workspace, find_connection, options, actor="")
-    return [_run_step(name, work) for name, work in plan.steps()]
-
-
 def work_in_hand(workspace: Workspace) -> list[Image]:
     """Return the images in people's hands: tasks on the server, and open batches."""
     return Worklist.read(workspace).images
-
-
-def _run_step(name: str, work: Callable[[], str]) -> StepResult:
-    started = time.monotonic()
-    try:
-        said, failed = work(), False
-    except (UserError, OSError) as error:
-        said, failed = str(error), True
-    except Exception as error:  # noqa: BLE001 - a defect in one step must not end the others
-        said, failed = str(defect(error)), True
-    return StepResult(name, said, failed, time.monotonic() - started)
 
 
 class _Round:
@@ -200,7 +127,7 @@ class _Round:
 
     def review(self) -> str:
         if self.connection is None:
-            return _NO_SERVER
+            return NO_SERVER
         done = pull(self.workspace, self.connection, Purpose.REVIEW, self.actor)
         sample, seed = self.options.review_sample, self.options.push.seed
         pushed = push_reviews(
@@ -214,7 +141,8 @@ class _Round:
         return "; ".join(parts)
 
     def refresh(self) -> str:
-        options, due = self.options, self.due()
+        options = self.options
+        due = refresh_due(self.workspace.catalogue, options.every, options.longest)
         if not (due.is_due or self.must_refresh):
             return f"not due: {due.why}"
         done = train_version(
@@ -240,11 +168,11 @@ class _Round:
     def select(self) -> str:
         size = self.options.draw
         if not size:
-            return _NO_DRAW
+            return NO_DRAW
         catalogue = self.workspace.catalogue
         before = [batch.name for batch in catalogue.batches.all() if batch.closed_at is None]
         if in_hand := work_in_hand(self.workspace):
-            return _not_yet(in_hand)
+            return not_yet(len(in_hand))
         predicted = self._predict_candidates()
         name = next_name({batch.name for batch in catalogue.batches.all()})
         try:
@@ -272,7 +200,7 @@ class _Round:
 
     def push(self) -> str:
         if self.connection is None:
-            return _NO_SERVER
+            return NO_SERVER
         work, options = Worklist.read(self.workspace), self.options.push
         unchanged = replace(options, readers=1)  # existing tasks get no more readers
         outcomes: list[FileOutcome] = []
@@ -285,11 +213,6 @@ class _Round:
         _raise_if_nothing_taken(outcomes)
         text = _summary(outcomes, "image") if outcomes else "nothing to push"
         return "; ".join([text, *work.reminders])
-
-    def due(self) -> Due:
-        """Whether a refresh is due by these options."""
-        age = timedelta(days=self.options.max_age)
-        return refresh_due(self.workspace.catalogue, self.options.every, age)
 
     @cached_property
     def predictor(self) -> Predictor | None:
@@ -313,63 +236,6 @@ class _Round:
         outcomes = self.predictor.predict(images, self.stages("Predicting images"))
         text = f"{_summary(outcomes, 'image')} by {self.predictor.version.name}"
         return [f"chosen among {text}"]
-
-
-class _Plan(_Round):
-    """The same steps, each of which only reports what it would do."""
-
-    def pull(self) -> str:
-        self.connection = self.find_connection()
-        return f"would ask {self.connection.url} for what people did"
-
-    def review(self) -> str:
-        if self.connection is None:
-            return _NO_SERVER
-        waiting = len(self.workspace.catalogue.masks.in_review())
-        return f"would bring back verdicts; {counted(waiting, 'mask')} in review"
-
-    def refresh(self) -> str:
-        due = self.due()
-        return f"would refresh: {due.why}" if due.is_due else f"not due: {due.why}"
-
-    def select(self) -> str:
-        size = self.options.draw
-        if not size:
-            return _NO_DRAW
-        if in_hand := work_in_hand(self.workspace):
-            return _not_yet(in_hand)
-        images = images_to_score(self.workspace.catalogue, size, self.options.push.seed)
-        if not images:
-            return "would select nothing: no image may be selected"
-        return f"{self._would_predict(images)}, then select a batch of {size}"
-
-    def predict(self) -> str:
-        return self._would_predict(work_in_hand(self.workspace))
-
-    def push(self) -> str:
-        if self.connection is None:
-            return _NO_SERVER
-        work = Worklist.read(self.workspace)
-        text = f"would bring {counted(len(work.given), 'image')} up to date on the server"
-        if work.to_give:
-            text += f", and give people {len(work.to_give)} more"
-        return "; ".join([text, *work.reminders])
-
-    def _would_predict(self, images: Sequence[Image]) -> str:
-        version = self.workspace.catalogue.models.current_or_none()
-        if version is None:
-            return "would predict nothing, since there is no model yet"
-        predicted = self.workspace.catalogue.masks.predicted_by(version.id)
-        todo = sum(image.id not in predicted for image in images)
-        return f"would predict {todo} of {counted(len(images), 'image')} with {version.name}"
-
-
-_NO_SERVER = "left out: the labelling server did not answer"
-_NO_DRAW = "not asked for (--draw)"
-
-
-def _not_yet(in_hand: Sequence[Image]) -> str:
-    return f"not yet: {counted(len(in_hand), 'image')} in people's hands or waiting for them"
 
 
 def _batch_text(name: str, batch: DrawnBatch) -> str:

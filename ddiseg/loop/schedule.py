@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ddiseg.catalogue import Catalogue, ModelKind
+from ddiseg.catalogue import Catalogue
 from ddiseg.outcomes import counted
 from ddiseg.workspace.settings import TrainingSettings
 from ddiseg.workspace.status import masks_to_learn
@@ -77,8 +77,7 @@ def refresh_due(
         every: new accepted masks that make it due.
         max_age: age of the newest version with which one new mask makes it due.
     """
-    versions = catalogue.models.all(ModelKind.SEGMENTATION)
-    newest = versions[-1] if versions else None
+    newest = catalogue.models.newest_brief()
     waiting = masks_to_learn(catalogue)
     masks = counted(waiting, "accepted mask" if newest is None else "new accepted mask")
     if waiting >= every:

@@ -56,10 +56,12 @@ class Worklist:
     @property
     def reminders(self) -> list[str]:
         """A line for each batch that a person has to give out."""
-        return [
-            f"{counted(len(images), 'image')} of {name} left for 'ddiseg label push --batch {name}'"
-            for name, images in self.manual.items()
-        ]
+        return [reminder(name, len(images)) for name, images in self.manual.items()]
+
+
+def reminder(batch: str, images: int) -> str:
+    """Say how many images of a batch wait for the person who drew it."""
+    return f"{counted(images, 'image')} of {batch} left for 'ddiseg label push --batch {batch}'"
 
 
 def _image_ids_on_server(catalogue: Catalogue, server: str) -> set[int]:

@@ -14,7 +14,9 @@ from ddiseg.catalogue import JobKind
 from ddiseg.catalogue.leases import SERVE, HeldLease
 from ddiseg.errors import DdisegError, InputError
 from ddiseg.labelstudio.connection import find
-from ddiseg.loop.round import RoundOptions, run_round, shown_name
+from ddiseg.loop.options import RoundOptions
+from ddiseg.loop.round import run_round
+from ddiseg.loop.steps import shown_name
 from ddiseg.model.backbones import Backbones
 from ddiseg.server.app import Backend, create_app
 from ddiseg.server.auth import ensure_credentials

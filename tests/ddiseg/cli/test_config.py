@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ddiseg.loop.round import RoundOptions
+from ddiseg.loop.options import RoundOptions
 from ddiseg.workspace.settings import KEYS, find_setting
 from ddiseg.workspace.workspace import Workspace
 from tests.forks import FORKS

@@ -19,7 +19,7 @@ from ddiseg.catalogue.leases import LeaseHeldError
 from ddiseg.errors import WorkspaceError
 from ddiseg.labelstudio.connection import TOKEN_VARIABLE
 from ddiseg.loop import round as rounds
-from ddiseg.loop.round import RoundOptions
+from ddiseg.loop.options import RoundOptions
 from ddiseg.model import train as refreshing
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.labelstudio.studio import Studio, team_server

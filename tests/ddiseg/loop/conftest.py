@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from ddiseg.labelstudio.folder import Folder
-from ddiseg.loop.round import RoundOptions, StepResult, run_round
+from ddiseg.loop.options import RoundOptions
+from ddiseg.loop.round import run_round
+from ddiseg.loop.steps import StepResult
 from ddiseg.model import train as refreshing
 from ddiseg.outcomes import Stages, silent_stages
 from ddiseg.workspace.workspace import Workspace

@@ -11,7 +11,8 @@ import torch
 
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.folder import Folder
-from ddiseg.loop.round import RoundOptions, run_round
+from ddiseg.loop.options import RoundOptions
+from ddiseg.loop.round import run_round
 from ddiseg.model import train as refreshing
 from ddiseg.workspace.workspace import Workspace
 from tests.fedd.conftest import QUICK

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,12 +11,17 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from ddiseg.catalogue import BatchOrigin, Purpose, Split
+from ddiseg.catalogue.open_work import InHand
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError, WorkspaceError
-from ddiseg.labelstudio.connection import Connection
+from ddiseg.labelstudio.connection import Connection, server_of
 from ddiseg.labelstudio.push import OPEN, PushOptions
 from ddiseg.loop import round as rounds
-from ddiseg.loop.round import RoundOptions, StepResult, plan_round, run_round
+from ddiseg.loop.options import RoundOptions
+from ddiseg.loop.plan import plan_round
+from ddiseg.loop.round import run_round
+from ddiseg.loop.steps import StepResult
+from ddiseg.loop.worklist import Worklist
 from ddiseg.model.predict import Predictor
 from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.sampling.batches import BatchRequest, draw_batch
@@ -436,6 +443,35 @@ def test_plan__names_what_is_left_to_a_person(
     drawn(studio, "auto-1", 2)
     steps = plan_round(studio.workspace, lambda: studio.connection, options())
     assert steps[-1].said == wording
+
+
+@pytest.mark.both_databases
+@pytest.mark.training
+def test_plan__counts_what_a_round_would_read(
+    studio: Studio,
+) -> None:
+    by_hand = drawn(studio, "week-2", 2, BatchOrigin.PERSON)
+    by_round = drawn(studio, "auto-1", 2)
+    studio.push(by_hand[:1])
+    studio.catalogue.images.skip(by_round[0].id, "unusable", None, "manager")
+    studio.predict(by_hand)
+    [version] = studio.catalogue.models.all()
+    work, open_work = Worklist.read(studio.workspace), studio.catalogue.open_work
+    server = server_of(studio.workspace.root)
+    assert [image.id for image in work.given] == [by_hand[0].id]
+    assert open_work.count_planned(server) == 1
+    assert open_work.in_hand(server, version.id) == InHand(len(work.images), predicted=2)
+    assert open_work.unplanned_of_batches(server) == [
+        ("week-2", "person", 1),
+        ("auto-1", "round", 1),
+    ]
+
+
+@pytest.mark.process
+def test_plan__imports_nothing_that_learns() -> None:
+    code = "import sys, ddiseg.loop.plan; print({'torch', 'fedd'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 NAN = float("nan")

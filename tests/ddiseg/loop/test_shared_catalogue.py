@@ -13,7 +13,8 @@ from sqlalchemy import text
 from ddiseg.catalogue.leases import ROUND, LeaseHeldError, LeaseLostError
 from ddiseg.errors import WorkspaceError
 from ddiseg.labelstudio.connection import Connection
-from ddiseg.loop.round import RoundOptions, run_round
+from ddiseg.loop.options import RoundOptions
+from ddiseg.loop.round import run_round
 from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.cli.conftest import ddiseg
 from tests.forks import FORKS

@@ -16,7 +16,7 @@ from ddiseg.catalogue import JobKind, leases
 from ddiseg.catalogue.leases import ROUND, SERVE, LeaseHeldError, LeaseLostError
 from ddiseg.catalogue.runs import BROKEN_OFF
 from ddiseg.errors import DdisegError, InputError
-from ddiseg.loop.round import RoundOptions
+from ddiseg.loop.options import RoundOptions
 from ddiseg.model.backbones import Backbones
 from ddiseg.server import run
 from ddiseg.server.auth import Credentials, credentials_file

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from ddiseg.catalogue import JobKind
 from ddiseg.catalogue.leases import SERVE
 from ddiseg.errors import DdisegError
-from ddiseg.loop.round import RoundOptions
+from ddiseg.loop.options import RoundOptions
 from ddiseg.model import backbones as module
 from ddiseg.model import train
 from ddiseg.model.backbones import Backbones
