@@ -216,12 +216,18 @@ class Sample:
         return interval(self.value(), float(parts @ parts), self.n_groups, self.scale), parts
 
 
+#: Groups numbered up to so many times the number of images are counted; higher ones are sorted.
+_SPARSE = 4
+
+
 def _numbered(
     groups: Sequence[str] | NDArray[np.intp],
 ) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """Return the groups (G,) that there are, ascending, and the place of each image's group (N,)."""
     if not isinstance(groups, np.ndarray) or groups.dtype.kind != "i":
         return np.unique(np.asarray(groups, np.str_), return_inverse=True)
+    if groups.size and groups.max() > _SPARSE * groups.size:
+        return np.unique(groups, return_inverse=True)
     present = np.bincount(groups) > 0
     return np.flatnonzero(present), (np.cumsum(present) - 1)[groups]
 

@@ -59,25 +59,21 @@ class WorkRows(Repository):
 
         Of several annotations with the pixels of one mask, the last one counts.
         """
-        found: dict[int, AcceptedWork] = {}
         with self._database.read() as session:
-            for row in session.connection().execute(_ACCEPTED):
-                work = AcceptedWork._make(row)
-                before = found.get(work.image_id)
-                if before is None or work.annotation_id > before.annotation_id:
-                    found[work.image_id] = work
-        return [found[image_id] for image_id in sorted(found)]
+            rows = session.connection().execute(_ACCEPTED).all()
+        last = {row[0]: row for row in rows}
+        return [AcceptedWork._make(last[image_id]) for image_id in sorted(last)]
 
     def last_acceptances(self) -> dict[int, LastAcceptance]:
         """Return the event of the last acceptance of each image, by image id."""
         query = select(Event.image_id, Event.id, Event.at).where(Event.kind == Action.ACCEPT.value)
         with self._database.read() as session:
-            rows = session.connection().execute(query.order_by(Event.id))
-            return {
-                image_id: LastAcceptance(number, at)
-                for image_id, number, at in rows
-                if image_id is not None
-            }
+            rows = session.connection().execute(query.order_by(Event.id)).all()
+        return {
+            image_id: LastAcceptance(number, at)
+            for image_id, number, at in rows
+            if image_id is not None
+        }
 
     def reading_comparisons(self, image_ids: Iterable[int]) -> dict[tuple[int, int], float | None]:
         """Return the lesion Dice of the readings of images that were compared, by their mask ids."""
@@ -97,12 +93,14 @@ class WorkRows(Repository):
 
 _PREDICTION = aliased(Mask)
 
+#: Its rows are looked up in this order: first what most annotations are left out by. The accepted mask itself is
+#: only read where it has other pixels than the annotation.
 _ACCEPTED = (
     select(
         Image.id,
         Image.tone,
         Task.arm,
-        Mask.id,
+        Acceptance.mask_id,
         _PREDICTION.id,
         _PREDICTION.model_version_id,
         Annotation.lead_time,
@@ -114,12 +112,12 @@ _ACCEPTED = (
         func.coalesce(ImageGroup.group_id, Image.id),
         Annotation.mask_id,
     )
-    .join(ImageGroup, ImageGroup.image_id == Image.id, isouter=True)
-    .join(Acceptance, Acceptance.image_id == Image.id)
-    .join(Mask, Mask.id == Acceptance.mask_id)
-    .join(Task, Task.image_id == Image.id)
+    .select_from(Annotation)
+    .join(Task, Task.id == Annotation.task_id)
     .join(Project, Project.id == Task.project_id)
-    .join(Annotation, Annotation.task_id == Task.id)
+    .join(Acceptance, Acceptance.image_id == Task.image_id)
+    .join(Image, Image.id == Acceptance.image_id)
+    .join(ImageGroup, ImageGroup.image_id == Acceptance.image_id, isouter=True)
     .join(
         _PREDICTION,
         and_(_PREDICTION.id == Task.mask_id, _PREDICTION.annotator.is_(None)),
@@ -128,7 +126,7 @@ _ACCEPTED = (
     .join(
         MaskComparison,
         and_(
-            MaskComparison.mask_id == Mask.id,
+            MaskComparison.mask_id == Acceptance.mask_id,
             MaskComparison.other_id == _PREDICTION.id,
             MaskComparison.kind == ComparisonKind.PREDICTION.value,
         ),
@@ -136,8 +134,13 @@ _ACCEPTED = (
     )
     .where(
         Project.purpose == Purpose.ANNOTATION.value,
-        or_(Annotation.mask_id == Mask.id, Annotation.mask_id == Mask.parent_id),
+        or_(
+            Annotation.mask_id == Acceptance.mask_id,
+            Annotation.mask_id
+            == select(Mask.parent_id).where(Mask.id == Acceptance.mask_id).scalar_subquery(),
+        ),
     )
+    .order_by(Annotation.id)
 )
 
 

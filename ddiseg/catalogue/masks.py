@@ -340,6 +340,16 @@ class Masks(Repository):
         """Return masks, by id."""
         return {mask.id: mask for mask in self._all_in(select(Mask), Mask.id, mask_ids)}
 
+    def classes(self, mask_ids: Iterable[int]) -> dict[int, list[int]]:
+        """Return the classes that each of some masks labels, by mask id."""
+        query = select(Mask.id, Mask.classes)
+        with self._database.read() as session:
+            return {
+                mask_id: classes
+                for part in in_parts(mask_ids)
+                for mask_id, classes in session.execute(query.where(Mask.id.in_(part)))
+            }
+
     def count(self) -> int:
         """Return the number of all masks ever made."""
         return self._first(select(func.count(Mask.id))) or 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, and_, delete, func, or_, select
 from sqlalchemy.orm import Session
@@ -326,14 +326,30 @@ class Tasks(Repository):
         """Return the independent masks of each image that two or more people annotated.
 
         Those of a labelling server, and those of a file that says so (`Mask.independent`).
+        """
+        found = self.reading_ids()
+        ids = [mask_id for of_image in found.values() for mask_id in of_image]
+        masks = {mask.id: mask for mask in self._all_in(select(Mask), Mask.id, ids)}
+        return {i: [masks[mask_id] for mask_id in of_image] for i, of_image in found.items()}
+
+    def reading_ids(self) -> dict[int, list[int]]:
+        """Return the ids of `readings`.
 
         Of each annotation that is the last version before another person changed it, and before the
         image was reviewed: a later one may depend on the reviewer. An annotation that was started
         after the review counts until the image is sent back: only then do people see the verdict.
         """
         query = (
-            select(Annotation, Mask, Task.image_id)
-            .join(Task, Task.id == Annotation.task_id)
+            select(
+                Task.image_id,
+                Task.id,
+                Annotation.remote_id,
+                Annotation.created_at,
+                Annotation.people,
+                Mask.id,
+                Mask.annotator,
+            )
+            .join_from(Annotation, Task, Task.id == Annotation.task_id)
             .join(Project, Project.id == Task.project_id)
             .join(Mask, Mask.id == Annotation.mask_id, isouter=True)
             .where(
@@ -343,32 +359,49 @@ class Tasks(Repository):
             )
             .order_by(Annotation.id)
         )
-        versions: dict[tuple[int, int, int], list[tuple[Annotation, Mask | None]]] = {}
-        imported: list[Mask] = []
+        independent = (
+            select(Mask.image_id, Mask.annotator, Mask.id)
+            .where(Mask.independent.is_(True))
+            .order_by(Mask.id)
+        )
+        versions: dict[tuple[int, int, int], list[_Version]] = {}
+        imported: list[tuple[int, str | None, int]] = []
         reviewed: dict[int, str] = {}
         sent_back: dict[int, str] = {}
-        independent = select(Mask).where(Mask.independent.is_(True)).order_by(Mask.id)
         with self._database.read() as session:
             for part in in_parts(images_read_twice(session)):
                 reviewed |= _first_reviews(session, part)
                 sent_back |= _first_sent_back(session, part)
-                for annotation, mask, image_id in session.execute(
+                for image_id, task_id, remote_id, *version in session.execute(
                     query.where(Task.image_id.in_(part))
                 ):
-                    key = (image_id, annotation.task_id, annotation.remote_id)
-                    versions.setdefault(key, []).append((annotation, mask))
-                imported += session.scalars(independent.where(Mask.image_id.in_(part)))
-        found: dict[int, dict[str | None, Mask]] = {}
+                    key = image_id, task_id, remote_id
+                    versions.setdefault(key, []).append(_Version(*version))
+                rows = session.execute(independent.where(Mask.image_id.in_(part)))
+                imported += [
+                    (image_id, annotator, mask_id) for image_id, annotator, mask_id in rows
+                ]
+        found: dict[int, dict[str | None, int]] = {}
         for (image_id, _, _), of_one in versions.items():
             until = reviewed.get(image_id, _NEVER)
-            if of_one[0][0].created_at > until:
+            if of_one[0].created_at > until:
                 until = sent_back.get(image_id, _NEVER)
-            alone = _independent_mask(of_one, until)
-            if alone is not None:  # two annotations by one person are one reading
-                found.setdefault(image_id, {})[alone.annotator] = alone
-        for mask in imported:
-            found.setdefault(mask.image_id, {}).setdefault(mask.annotator, mask)
+            alone = _independent_version(of_one, until)
+            if alone is not None and alone.mask_id is not None:
+                # Two annotations by one person are one reading.
+                found.setdefault(image_id, {})[alone.annotator] = alone.mask_id
+        for image_id, annotator, mask_id in imported:
+            found.setdefault(image_id, {}).setdefault(annotator, mask_id)
         return {i: list(of.values()) for i, of in found.items() if len(of) > 1}
+
+
+class _Version(NamedTuple):
+    """A version of an annotation."""
+
+    created_at: str
+    people: list[str]
+    mask_id: int | None  #: None for a skip
+    annotator: str | None  #: of the mask
 
 
 def _images_of(task_ids: Collection[int]) -> Select[int]:
@@ -403,16 +436,11 @@ def _first_sent_back(session: Session, image_ids: Sequence[int]) -> dict[int, st
     return {image_id: at for image_id, at in rows if image_id is not None}
 
 
-def _independent_mask(
-    versions: Sequence[tuple[Annotation, Mask | None]], until: str
-) -> Mask | None:
-    """Return the last mask that one person drew up to a time, before anybody else changed it.
-
-    None if there is none, or it became a skip.
-    """
-    mask = None
-    for annotation, drawn in versions:
-        if len(annotation.people) > 1 or annotation.created_at > until:
+def _independent_version(versions: Sequence[_Version], until: str) -> _Version | None:
+    """Return the last version that one person made up to a time, before anybody else changed it."""
+    last = None
+    for version in versions:
+        if len(version.people) > 1 or version.created_at > until:
             break
-        mask = drawn
-    return mask
+        last = version
+    return last

@@ -6,6 +6,7 @@ the annotator study is next asked for.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,16 +57,15 @@ def compare_missing(
     """
     catalogue, compared = workspace.catalogue, ComparedMasks()
     lesion = load_protocol().class_named("lesion").index
-    readings = {
-        image_id: [mask for mask in masks if lesion in mask.classes]
-        for image_id, masks in catalogue.tasks.readings().items()
-    }
+    readings = catalogue.tasks.reading_ids()
+    classes = catalogue.masks.classes(itertools.chain.from_iterable(readings.values()))
+    readings = {i: [m for m in ids if lesion in classes[m]] for i, ids in readings.items()}
     stored = catalogue.accepted_work.reading_comparisons(readings)
+    unread = {i for i, ids in readings.items() if any(p not in stored for p in _pairs(ids))}
     missing = [
         each
         for each in work
-        if (each.prediction_id is not None and each.compared is None)
-        or any(pair not in stored for pair in _pairs(readings.get(each.image_id, ())))
+        if (each.compared is None and each.prediction_id is not None) or each.image_id in unread
     ]
     done = 0
     for start in range(0, len(missing), _STORED_TOGETHER):
@@ -73,7 +73,8 @@ def compare_missing(
         made: list[Comparison] = []
         images = {i.id: i for i in catalogue.images.select(ids=[each.image_id for each in part])}
         ids = [i for each in part for i in (each.mask_id, each.prediction_id) if i is not None]
-        masks = catalogue.masks.get(ids)
+        read = [i for each in part for i in readings.get(each.image_id, ())]
+        masks = catalogue.masks.get([*ids, *read])
         for each in part:
             image, of_image = images[each.image_id], readings.get(each.image_id, ())
             try:
@@ -100,7 +101,7 @@ def _compare(
     image: Image,
     work: AcceptedWork,
     masks: Mapping[int, Mask],
-    readings: Sequence[Mask],
+    readings: Sequence[int],
     stored: Mapping[tuple[int, int], float | None],
 ) -> Iterator[Comparison]:
     """Yield the comparisons of an image that were not made yet.
@@ -114,7 +115,7 @@ def _compare(
         yield Comparison(work.mask_id, work.prediction_id, ComparisonKind.PREDICTION, *measures)
     if all(pair in stored for pair in _pairs(readings)):
         return
-    pixels = {mask.id: workspace.mask_over(image, mask) for mask in readings}
+    pixels = {mask_id: workspace.mask_over(image, masks[mask_id]) for mask_id in readings}
     for pair in _pairs(readings):
         if pair not in stored:
             dice = compare_readings(pixels[pair[0]], pixels[pair[1]])
@@ -135,9 +136,9 @@ def _keep(
             stored[each.mask_id, each.other_id] = each.lesion_dice
 
 
-def _pairs(readings: Sequence[Mask]) -> list[tuple[int, int]]:
+def _pairs(readings: Sequence[int]) -> list[tuple[int, int]]:
     """Return the ids of each two readings, the older first."""
-    return [(min(a.id, b.id), max(a.id, b.id)) for a, b in combinations(readings, 2)]
+    return list(combinations(sorted(readings), 2))
 
 
 def measured_masks(
@@ -152,7 +153,8 @@ def measured_masks(
         models: names of the model versions by id.
         acceptances: by image id.
     """
-    work = sorted(work, key=lambda each: acceptances[each.image_id].event_id)
+    ordered = sorted((*acceptances[each.image_id], place) for place, each in enumerate(work))
+    work = [work[place] for _, _, place in ordered]
     edits = [
         compared.edits.get(each.image_id)
         or EditMeasures(each.lesion_dice, each.mean_dice, each.changed)
@@ -166,8 +168,8 @@ def measured_masks(
         group=np.unique(numbers, return_inverse=True)[1],
         arm=np.array([_arm(each) for each in work], np.str_),
         model=np.array([models.get(each.model_version_id or 0, "") for each in work], np.str_),
-        event_id=np.array([acceptances[each.image_id].event_id for each in work], np.int64),
-        accepted_at=np.array([acceptances[each.image_id].at for each in work], np.str_),
+        event_id=np.array([event_id for event_id, _, _ in ordered], np.int64),
+        accepted_at=np.array([at for _, at, _ in ordered], np.str_),
         values={
             Metric.LESION_DICE: _column([each.lesion_dice for each in edits]),
             Metric.MEAN_DICE: _column([each.mean_dice for each in edits]),

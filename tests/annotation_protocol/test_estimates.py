@@ -358,3 +358,10 @@ def test_estimate_classes_by_stratum__refused(change: dict[str, Any], refusal: R
     }
     with refusal(ValueError):
         estimate_classes_by_stratum(**{**arguments, **change})
+
+
+def test_sample__groups_with_high_numbers_are_those_with_low_ones() -> None:
+    values, groups = [0.1, 0.4, 0.2, 0.9], np.array([3, 0, 3, 1])
+    low, high = Sample(values, groups), Sample(values, 1000 * groups)
+    assert high.names.tolist() == [0, 1000, 3000]
+    assert high.cluster.tolist() == low.cluster.tolist() == [2, 0, 2, 1]
