@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, exists, func, insert, or_, select
 from sqlalchemy.orm import Session
 
-from ddiseg.catalogue.database import Repository, in_parts, named, scalars_in
+from ddiseg.catalogue.database import Repository, in_parts, named, plain_parts, scalars_in
 from ddiseg.catalogue.events import step
 from ddiseg.catalogue.lifecycle import Action, State
 from ddiseg.catalogue.tables import (
@@ -49,12 +51,17 @@ class Member:
     reason: str
 
 
-class StartedRow(NamedTuple):
-    """An image that has a mask by a person or is about to get one, or is in an open batch."""
+@dataclass(frozen=True)
+class Started:
+    """Images that have a mask by a person or are about to get one, or are in an open batch: (N,) each."""
 
-    id: int
-    tone: str
-    group_id: int
+    ids: NDArray[np.int64]  #: ascending
+    tones: NDArray[np.object_]
+    groups: NDArray[np.int64]
+
+    def where(self, kept: NDArray[np.bool_]) -> Started:
+        """Return the images at which `kept`, (N,), is true."""
+        return Started(self.ids[kept], self.tones[kept], self.groups[kept])
 
 
 @dataclass(frozen=True)
@@ -80,19 +87,20 @@ class Batches(Repository):
                 _members_by_tone(session, BatchMember.random.is_(True)),
             )
 
-    def started(self, states: Sequence[State], others: Collection[int]) -> list[StartedRow]:
+    def started(self, states: Sequence[State], others: Collection[int]) -> Started:
         """Return the images in these states and those with these ids, in the order of their ids."""
         image, group = Image.__table__.c, ImageGroup.__table__.c
         query = select(image.id, image.tone, func.coalesce(group.group_id, image.id)).select_from(
             Image.__table__.outerjoin(ImageGroup.__table__, group.image_id == image.id)
         )
         in_state = query.where(image.state.in_([state.value for state in states]))
-        found: dict[int, StartedRow] = {}
+        found: set[tuple[Any, ...]] = set()
         with self._database.read() as session:
-            connection = session.connection()
             for each in (in_state, *(query.where(image.id.in_(part)) for part in in_parts(others))):
-                found.update((row[0], StartedRow._make(row)) for row in connection.execute(each))
-        return [found[image_id] for image_id in sorted(found)]
+                for rows in plain_parts(session, each):
+                    found.update(map(tuple, rows))
+        ids, tones, groups = zip(*sorted(found), strict=True) if found else ((), (), ())
+        return Started(np.array(ids, np.int64), np.array(tones, object), np.array(groups, np.int64))
 
     def places(self) -> list[tuple[str, str, bool, int]]:
         """Count images by (tone, state, in an open batch), in the order of the first of each."""

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from itertools import compress
+from operator import itemgetter
 
-from sqlalchemy import func, select
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import case, func, select
 
-from ddiseg.catalogue.database import Repository
+from ddiseg.catalogue.database import Repository, plain_parts
 from ddiseg.catalogue.lifecycle import State
 from ddiseg.catalogue.linking import connect, look_alike
 from ddiseg.catalogue.subsets import named_subset
 from ddiseg.catalogue.tables import Image, ImageGroup, SubsetMember
 
-#: Rows in memory at a time.
-_ROWS = 20_000
 
+@dataclass(frozen=True)
+class CandidateColumns:
+    """The columns of images that a draw depends on: (N,) each."""
 
-class CandidateRow(NamedTuple):
-    """The columns of an image that a draw depends on."""
+    ids: NDArray[np.int64]
+    tones: Sequence[str]
+    content_hashes: Sequence[str]
+    near_groups: NDArray[np.int64]  #: of near-duplicates alone; -1: not compared yet
+    malignant: NDArray[np.int64]  #: 1, 0; -1: not known
+    groups: NDArray[np.int64]  #: number of the group that each stays together with
 
-    id: int
-    tone: str
-    content_hash: str
-    near_group: int | None
-    malignant: bool | None
-    group_id: int
+    def where(self, kept: NDArray[np.bool_]) -> CandidateColumns:
+        """Return the images at which `kept`, (N,), is true."""
+        return CandidateColumns(
+            self.ids[kept],
+            list(compress(self.tones, kept)),
+            list(compress(self.content_hashes, kept)),
+            self.near_groups[kept],
+            self.malignant[kept],
+            self.groups[kept],
+        )
 
 
 class Candidates(Repository):
@@ -33,19 +46,24 @@ class Candidates(Repository):
 
     def counts(self, subset: str | None = None) -> dict[tuple[str, str], int]:
         """Count images by (tone, state), of a subset or all; raises NotFoundError for an unknown one."""
-        query = select(Image.tone, Image.state, func.count()).group_by(Image.tone, Image.state)
+        # By dataset as well, since there is an index of these three columns.
+        columns = Image.dataset_id, Image.tone, Image.state
+        query = select(*columns[1:], func.count()).group_by(*columns)
+        found: dict[tuple[str, str], int] = {}
         with self._database.read() as session:
             if subset is not None:
                 query = query.join(SubsetMember, SubsetMember.image_id == Image.id)
                 query = query.where(SubsetMember.subset_id == named_subset(session, subset).id)
-            return {(tone, state): n for tone, state, n in session.execute(query)}
+            for tone, state, n in session.execute(query):
+                found[tone, state] = found.get((tone, state), 0) + n
+        return dict(sorted(found.items()))
 
     def of_tones(
         self,
         tones: Sequence[str],
         subset: str | None = None,
         states: Sequence[State] | None = None,
-    ) -> Iterator[Sequence[CandidateRow]]:
+    ) -> Iterator[CandidateColumns]:
         """Yield the images of these tones, in parts, of a subset or all.
 
         Args:
@@ -57,27 +75,33 @@ class Candidates(Repository):
                 image.id,
                 image.tone,
                 image.content_hash,
-                image.near_group,
-                image.malignant,
+                func.coalesce(image.near_group, -1),
+                case((image.malignant.is_(True), 1), (image.malignant.is_(False), 0), else_=-1),
                 func.coalesce(group.group_id, image.id),
             )
             .select_from(
                 Image.__table__.outerjoin(ImageGroup.__table__, group.image_id == image.id)
             )
-            .where(image.tone.in_(tones))
+            # By no index: most rows are wanted, and are read faster in the order of the table.
+            .where(image.tone.concat("").in_(tones))
         )
         if states is None:
             query = query.where(image.state != State.SKIPPED.value)
         else:
-            query = query.where(image.state.in_([state.value for state in states]))
+            state = image.state if len(states) == 1 else image.state.concat("")
+            query = query.where(state.in_([each.value for each in states]))
         with self._database.read() as session:
             if subset is not None:
                 wanted = named_subset(session, subset).id
                 query = query.join(SubsetMember, SubsetMember.image_id == image.id)
                 query = query.where(SubsetMember.subset_id == wanted)
-            rows = session.connection().execute(query.execution_options(yield_per=_ROWS))
-            for part in rows.partitions():
-                yield list(map(CandidateRow._make, part))
+            for part in plain_parts(session, query):
+                ids, near_groups, malignant, groups = (
+                    np.fromiter(map(itemgetter(column), part), np.int64, len(part))
+                    for column in (0, 3, 4, 5)
+                )
+                tones, hashes = [row[1] for row in part], [row[2] for row in part]
+                yield CandidateColumns(ids, tones, hashes, near_groups, malignant, groups)
 
     def near_groups_of_pending(self) -> dict[int, int]:
         """Return by id a number below -1 of images that were not compared yet: alike where they look alike."""

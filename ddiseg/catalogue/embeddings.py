@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from ddiseg.catalogue.database import Repository, in_parts, scalars_in
+from ddiseg.catalogue.database import Repository, in_parts, number_columns, plain_parts, scalars_in
 from ddiseg.catalogue.tables import Embedding
 
 #: How a vector is stored.
@@ -39,11 +39,8 @@ class Embeddings(Repository):
         """Return the ids (N,) of images with an embedding in this space, ascending."""
         query = select(Embedding.image_id).where(Embedding.space == space)
         with self._database.read() as session:
-            rows = session.connection().execute(query.execution_options(yield_per=50_000))
-            found = np.array(
-                [image_id for part in rows.partitions() for (image_id,) in part], np.int64
-            )
-        return np.sort(found)
+            (found,) = number_columns(session, query)
+        return np.sort(found.astype(np.int64))
 
     def vectors(self, space: str, image_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors of images that have one in this space, (n, D), in the order of `image_ids`."""
@@ -51,8 +48,8 @@ class Embeddings(Repository):
         rows: dict[int, bytes] = {}
         with self._database.read() as session:
             for part in in_parts(image_ids.tolist()):
-                found = session.connection().execute(query.where(Embedding.image_id.in_(part)))
-                rows.update((image_id, vector) for image_id, vector in found)
+                for found in plain_parts(session, query.where(Embedding.image_id.in_(part))):
+                    rows.update(found)
         joined = b"".join(rows[image_id] for image_id in image_ids.tolist())
         vectors = np.frombuffer(joined, _STORED).reshape(len(image_ids), -1 if rows else 0)
         return vectors.astype(np.float32, copy=False)

@@ -13,7 +13,7 @@ from sqlalchemy import exists, func, insert, select
 from sqlalchemy.orm import Session, aliased
 
 from ddiseg.catalogue.annotation_versions import unread_edits
-from ddiseg.catalogue.database import Repository, in_parts, scalars_in
+from ddiseg.catalogue.database import Repository, in_parts, number_columns, scalars_in
 from ddiseg.catalogue.embeddings import store_embeddings
 from ddiseg.catalogue.events import step
 from ddiseg.catalogue.lifecycle import SETTLED, Action, State
@@ -230,13 +230,10 @@ class Masks(Repository):
         query = select(Mask.image_id, Mask.uncertainty).where(
             Mask.model_version_id == model_version_id, Mask.uncertainty.is_not(None)
         )
-        found: list[NDArray[np.float64]] = [np.empty((0, 2))]
         with self._database.read() as session:
-            rows = session.connection().execute(query.execution_options(yield_per=50_000))
-            found += [np.array(part, np.float64) for part in rows.partitions()]
-        joined = np.concatenate(found)
-        joined = joined[np.argsort(joined[:, 0])]
-        return joined[:, 0].astype(np.int64), joined[:, 1]
+            ids, uncertainties = number_columns(session, query)
+        order = np.argsort(ids)
+        return ids[order].astype(np.int64), uncertainties[order]
 
     def newest_predictions(self, image_ids: Sequence[int] | None = None) -> dict[int, Mask]:
         """Return the prediction to show of each image, by image id; of all images unless given.

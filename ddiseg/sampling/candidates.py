@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation_protocol.ranking import seeded_rank
-from ddiseg.catalogue.candidates import CandidateRow
+from annotation_protocol.ranking import first_bits
+from ddiseg.catalogue.candidates import CandidateColumns
 
 
 @dataclass(frozen=True)
@@ -31,23 +31,20 @@ class RankedCandidates:
 
 
 def rank(
-    rows: Iterable[Sequence[CandidateRow]], seed: int, tones: Sequence[str]
+    candidates: Iterable[CandidateColumns], seed: int, tones: Sequence[str]
 ) -> dict[str, RankedCandidates]:
     """Return the candidates of each tone, in the order of their seeded ranks.
 
     Args:
-        rows: parts of the candidates, in any order; one part is in memory at a time.
+        candidates: in parts, in any order; one part is in memory at a time.
     """
     parts: dict[str, list[NDArray[np.int64]]] = {tone: [] for tone in tones}
     number = {tone: n for n, tone in enumerate(tones)}
-    for part in rows:
-        of_tone = np.array([number[row.tone] for row in part], np.int64)
-        columns = np.empty((len(part), 5), np.int64)
-        columns[:, 0] = [_first_bits(seed, row.content_hash) for row in part]
-        columns[:, 1] = [row.id for row in part]
-        columns[:, 2] = [row.group_id for row in part]
-        columns[:, 3] = [-1 if row.near_group is None else row.near_group for row in part]
-        columns[:, 4] = [-1 if row.malignant is None else row.malignant for row in part]
+    for part in candidates:
+        # Of a million, two begin with the same 60 bits once in a million draws.
+        ranks = first_bits(seed, part.content_hashes)
+        columns = np.stack([ranks, part.ids, part.groups, part.near_groups, part.malignant], axis=1)
+        of_tone = np.array([number[tone] for tone in part.tones], np.int64)
         for tone, n in number.items():
             parts[tone].append(columns[of_tone == n])
     found = {}
@@ -56,8 +53,3 @@ def rank(
         order = np.argsort(every[:, 0], kind="stable")
         found[tone] = RankedCandidates(*(every[order, column] for column in range(1, 5)))
     return found
-
-
-def _first_bits(seed: int, content_hash: str) -> int:
-    """Return the first 60 bits of a seeded rank: of a million, two are alike once in a million draws."""
-    return int(seeded_rank(seed, content_hash)[:15], 16)

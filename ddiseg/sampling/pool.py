@@ -98,27 +98,21 @@ class BatchPool:
         if sum(map(len, ranked.values())) < size:
             pushed = pool.not_started - pool.in_open_batch
             ranked = _candidates(catalogue, pool, tones, seed, pushed)
-        started = [
-            row
-            for row in catalogue.batches.started(_STARTED, pool.in_open_batch)
-            if row.id not in pushed or row.id in pool.in_open_batch
-        ]
+        started = catalogue.batches.started(_STARTED, pool.in_open_batch)
+        started = started.where(~_among(started.ids, pushed))
         ends = np.cumsum([0, *map(len, ranked.values())])
         candidates = {
             tone: np.arange(first, end)
             for tone, first, end in zip(ranked, ends, ends[1:], strict=False)
         }
-        of_tone = np.array([row.tone for row in started], object)
-        ids = [*(of.ids for of in ranked.values()), np.array([r.id for r in started], np.int64)]
-        groups = np.array([row.group_id for row in started], np.int64)
-        every = np.concatenate(ids)
+        every = np.concatenate([*(of.ids for of in ranked.values()), started.ids])
         return cls(
             ids=every,
-            groups=np.concatenate([*(of.groups for of in ranked.values()), groups]),
+            groups=np.concatenate([*(of.groups for of in ranked.values()), started.groups]),
             candidates=candidates,
             labelled={
-                tone: ends[-1] + np.flatnonzero(of_tone == tone)
-                for tone in sorted({row.tone for row in started})
+                tone: ends[-1] + np.flatnonzero(started.tones == tone)
+                for tone in sorted(set(started.tones))
             },
             uncertainties=_uncertainties(catalogue, version, every),
             embeddings=_embeddings(catalogue, version if with_embeddings else None, every),
@@ -193,20 +187,25 @@ def _candidates(
     catalogue: Catalogue, pool: Pool, tones: Sequence[str], seed: int, pushed: Collection[int]
 ) -> dict[str, RankedCandidates]:
     """Return the images by tone that may be drawn, including those in `pushed`, first by rank first."""
-    left_out = pool.in_open_batch
     drawable = catalogue.candidates.of_tones(tones, states=DRAWABLE)
-    parts = ([row for row in part if row.id not in left_out] for part in drawable)
+    parts = (part.where(~_among(part.ids, pool.in_open_batch)) for part in drawable)
     if not pushed:
         return rank(parts, seed, tones)
     in_labelling = catalogue.candidates.of_tones(tones, states=(State.IN_LABELLING,))
-    also = ([row for row in part if row.id in pushed] for part in in_labelling)
+    also = (part.where(_among(part.ids, pushed)) for part in in_labelling)
     return rank(itertools.chain(parts, also), seed, tones)
 
 
 def _reused(ranked: Mapping[str, RankedCandidates], pushed: Collection[int]) -> list[str]:
-    every = np.array([*pushed], np.int64)
-    reused = sum(int(np.isin(of.ids, every).sum()) for of in ranked.values())
+    reused = sum(int(_among(of.ids, pushed).sum()) for of in ranked.values())
     return [f"{reused} {_PUSHED}"] if reused else []
+
+
+def _among(ids: NDArray[np.int64], some: Collection[int]) -> NDArray[np.bool_]:
+    """Return which of the `ids`, (N,), are among some."""
+    if not some:
+        return np.zeros(len(ids), bool)
+    return np.fromiter(map(some.__contains__, ids.tolist()), bool, len(ids))
 
 
 def _left_out(by_state: Mapping[tuple[str, str], int], tones: Sequence[str]) -> list[str]:
@@ -226,9 +225,9 @@ def _uncertainties(
     found = np.full(len(ids), np.nan)
     if version is not None:
         known, values = catalogue.masks.uncertainties(version.id)
-        places = np.searchsorted(known, ids).clip(0, max(0, len(known) - 1))
-        there = known[places] == ids if len(known) else np.zeros(len(ids), bool)
-        found[there] = values[places[there]]
+        by_id = np.full(max(known.max(initial=0), ids.max(initial=0)) + 1, np.nan)
+        by_id[known] = values
+        found = by_id[ids]
     return found
 
 

@@ -112,7 +112,11 @@ def test_started__those_in_a_state_and_those_named(four: Catalogue) -> None:
     _store(four, "a", 2)
     four.masks.submit([new_mask(3, "annotator-1")])
     started = four.batches.started((State.SUBMITTED,), four.batches.pool().in_open_batch)
-    assert [(row.id, row.tone, row.group_id) for row in started] == [(2, "V-VI", 2), (3, "V-VI", 3)]
+    assert started.ids.tolist() == [2, 3]
+    assert started.tones.tolist() == ["V-VI", "V-VI"]
+    assert started.groups.tolist() == [2, 3]
+    assert started.where(started.ids > 2).ids.tolist() == [3]
+    assert four.batches.started((State.REWORK,), ()).ids.tolist() == []
 
 
 def test_places__counted_by_tone_state_and_open_batch(four: Catalogue) -> None:
