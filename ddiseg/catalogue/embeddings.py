@@ -49,7 +49,7 @@ class Embeddings(Repository):
         with self._database.read() as session:
             for part in in_parts(image_ids.tolist()):
                 for found in plain_parts(session, query.where(Embedding.image_id.in_(part))):
-                    rows.update(found)
+                    rows.update((image_id, vector) for image_id, vector in found)
         joined = b"".join(rows[image_id] for image_id in image_ids.tolist())
         vectors = np.frombuffer(joined, _STORED).reshape(len(image_ids), -1 if rows else 0)
         return vectors.astype(np.float32, copy=False)

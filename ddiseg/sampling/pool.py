@@ -222,13 +222,12 @@ def _left_out(by_state: Mapping[tuple[str, str], int], tones: Sequence[str]) -> 
 def _uncertainties(
     catalogue: Catalogue, version: ModelVersion | None, ids: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    found = np.full(len(ids), np.nan)
-    if version is not None:
-        known, values = catalogue.masks.uncertainties(version.id)
-        by_id = np.full(max(known.max(initial=0), ids.max(initial=0)) + 1, np.nan)
-        by_id[known] = values
-        found = by_id[ids]
-    return found
+    if version is None:
+        return np.full(len(ids), np.nan)
+    known, values = catalogue.masks.uncertainties(version.id)
+    by_id = np.full(max(known.max(initial=0), ids.max(initial=0)) + 1, np.nan)
+    by_id[known] = values
+    return np.asarray(by_id[ids], np.float64)
 
 
 def _embeddings(
