@@ -55,4 +55,7 @@ def shown(url: URL) -> str:
     public = without_password(url)
     if url.password is not None:
         public = public.set(password="***")
-    return public.render_as_string(hide_password=True)
+    try:
+        return public.render_as_string(hide_password=True)
+    except UnicodeEncodeError:  # the file's name is not UTF-8
+        return f"{public.drivername}:///{public.database}"

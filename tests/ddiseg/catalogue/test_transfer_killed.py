@@ -61,7 +61,9 @@ def test_killed_at_random__ends_equal(
     assert done.found
     assert not done.restarted
     assert again.outcome is Outcome.UNCHANGED
-    assert again.total == 1 + 3 * 200
+    assert again.total == 1 + 4 * 200, (
+        "a dataset, and the images with their events, sources and groups"
+    )
     for database in (source, copy):
         database.engine.dispose()
 
