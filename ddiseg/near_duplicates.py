@@ -59,6 +59,12 @@ _PROPOSED = 16
 #: Signatures that are compared at a time.
 _SLICE = 16_384
 
+#: Signatures that are searched for by some of their numbers first; more of them would find most parts.
+_FEW = 4
+
+#: Numbers of half a signature that differ most between pictures: of the lowest coefficients but the mean.
+_FIRST = np.array([1, 2, 3, 6, 7, 21])
+
 Thumbnails = NDArray[np.uint8]
 Signatures = NDArray[np.uint8]
 _Halves = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -114,10 +120,9 @@ class Index:
         """Add signatures (n, 72), at the positions after those that are there."""
         self._parts.append(known)
         self._size += len(known)
-        while len(self._parts) > 1 and len(self._parts[-2]) <= len(self._parts[-1]):
-            self._parts[-2:] = [
-                np.concatenate(self._parts[-2:])
-            ]  # few parts, like a binary counter
+        # Few parts, like a binary counter; large ones are searched as fast on their own.
+        while len(self._parts) > 1 and len(self._parts[-2]) <= len(self._parts[-1]) < _SLICE:
+            self._parts[-2:] = [np.concatenate(self._parts[-2:])]
 
     def near(self, signature: Signatures) -> Iterator[NDArray[np.intp]]:
         """Yield for each signature the positions of near ones, the nearest first, at most 16."""
@@ -129,11 +134,12 @@ class Index:
         whole, inner = halves
         queries, found = [], []
         for position, part in self._slices():
-            known_whole, known_inner = _halves(part)
+            places = _candidates(halves, part) if len(whole) <= _FEW else np.arange(len(part))
+            known_whole, known_inner = _halves(part[places] if len(whole) <= _FEW else part)
             near = _near(whole, known_whole) | _near(whole, known_inner) | _near(inner, known_whole)
             query, other = np.nonzero(near)
             queries.append(query)
-            found.append(other + position)
+            found.append(places[other] + position)
         query, other = (np.concatenate([np.empty(0, np.intp), *each]) for each in (queries, found))
         other_halves = _halves(self._at(other))
         distance = np.minimum(
@@ -188,6 +194,18 @@ def _halves(signature: Signatures) -> _Halves:
     """Return the parts of signatures (N, 72) of whole and inner pictures, each (N, 36)."""
     numbers = signature.astype(np.float32)
     return numbers[:, :36], numbers[:, 36:]
+
+
+def _candidates(halves: _Halves, part: Signatures) -> NDArray[np.intp]:
+    """Return the positions in `part` of all near signatures, and of some others.
+
+    Two are as far apart as in some of their numbers, or farther.
+    """
+    places = np.arange(len(part))
+    known_whole, known_inner = (part[:, c].astype(np.float32) for c in (_FIRST, _FIRST + 36))
+    whole, inner = (half[:, _FIRST] for half in halves)
+    near = _near(whole, known_whole) | _near(whole, known_inner) | _near(inner, known_whole)
+    return places[near.any(0)]
 
 
 def _near(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.bool_]:

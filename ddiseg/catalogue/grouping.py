@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.selectable import Subquery
 
 from ddiseg.catalogue.database import Repository, id_columns, in_parts, named
 from ddiseg.catalogue.groups import groups_of, rebuild_groups, sharing
+from ddiseg.catalogue.identifiers import fold_id, normalise_id
 from ddiseg.catalogue.linking import IdScope, id_scopes
+from ddiseg.catalogue.spelling import spelled_like
 from ddiseg.catalogue.tables import Dataset, Event, Image, ImageGroup
+
+#: Ids from which on all rows are read: the database would compare each row with all of them.
+MANY_IDS = 10_000
 
 
 class GroupingRow(NamedTuple):
@@ -38,6 +43,27 @@ class Grouping(Repository):
         query = select(*(columns[field] for field in GroupingRow._fields)).order_by(columns.id)
         with self._database.read() as session:
             return list(map(GroupingRow._make, session.connection().execute(query)))
+
+    def rows_spelled_like(
+        self, patients: Collection[str], lesions: Collection[str]
+    ) -> Iterator[GroupingRow]:
+        """Yield the ids of images with one of these patients or lesions, or one that differs in spelling.
+
+        Args:
+            patients, lesions: normalised ids; see `identifiers.fold_id` for what makes two alike.
+        """
+        columns = Image.__table__.c
+        query = select(*(columns[field] for field in GroupingRow._fields)).order_by(columns.id)
+        if len(patients) + len(lesions) <= MANY_IDS:
+            either = spelled_like(columns.patient, patients), spelled_like(columns.lesion, lesions)
+            query = query.where(or_(*either))
+        wanted = [set(map(fold_id, ids)) for ids in (patients, lesions)]
+        with self._database.read() as session:
+            found = session.connection().execute(query.execution_options(yield_per=1000))
+            for row in map(GroupingRow._make, found):
+                ids = map(normalise_id, (row.patient, row.lesion))
+                if any(i and fold_id(i) in of for i, of in zip(ids, wanted, strict=True)):
+                    yield row
 
     def scopes(self) -> dict[int, IdScope]:
         """Return the scope of each dataset's ids, by dataset id."""

@@ -66,7 +66,7 @@ class NearDuplicates(Repository):
     def signatures(
         self, first_id: int = 0
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-        """Yield the ids (n,) of images with a thumbnail, ascending, and their signatures (n, 72), by block.
+        """Yield the ids (n,) of images with a thumbnail, ascending, and their signatures (n, 72), by 64 blocks.
 
         Args:
             first_id: blocks that end before this image are left out.
@@ -75,8 +75,10 @@ class NearDuplicates(Repository):
         query = select(columns.id, columns.places, columns.signatures)
         query = query.where(columns.id >= first_id // BLOCK).order_by(columns.id)
         with self._database.read() as session:
-            for block in session.connection().execute(query.execution_options(yield_per=64)):
-                yield unpacked(*block)
+            found = session.connection().execute(query.execution_options(yield_per=64))
+            for blocks in found.partitions():
+                ids, signatures = zip(*(unpacked(*block) for block in blocks), strict=True)
+                yield np.concatenate(ids), np.concatenate(signatures)
 
     def signatures_of(self, image_ids: Sequence[int]) -> dict[int, bytes]:
         """Return the signatures of images with a thumbnail, by image id, ascending."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from ddiseg.catalogue import Catalogue
+from ddiseg.catalogue import Catalogue, Image
 from ddiseg.catalogue.grouping import GroupingRow
 from ddiseg.catalogue.identifiers import fold_id, normalise_id
 from ddiseg.outcomes import counted
@@ -21,28 +22,52 @@ _DOUBTFUL = re.compile(r"0+|9{3,}|x{3,}", re.IGNORECASE)
 _SHORTENED = re.compile(r"[0-9][.,]?[0-9]*E\+?[0-9]+", re.IGNORECASE)
 
 
-def id_notes(catalogue: Catalogue, dataset: str) -> list[str]:
-    """Return notes on ids of a dataset that may be one, mean unknown, or belong to other people."""
+def id_notes(catalogue: Catalogue, dataset: str, imported: Iterable[Image]) -> list[str]:
+    """Return notes on ids of imported images that may be one, mean unknown, or belong to other people.
+
+    Args:
+        imported: images of an import into this dataset; ids of no such image are left out, so that an
+            import of a few images reads the ids of few.
+    """
     row = catalogue.images.find_dataset(dataset)
-    if row is None:
+    named = _Ids.of(imported)
+    if row is None or not (named.patients or named.lesions):
         return []
     scopes = catalogue.grouping.scopes()
     own = scopes[row.id]
     rows: list[GroupingRow] = []
     others: list[GroupingRow] = []
-    for each in catalogue.grouping.rows():
+    for each in catalogue.grouping.rows_spelled_like(named.patients, named.lesions):
         same = scopes[each.dataset_id].patients == own.patients
         (rows if same else others).append(each)
     return [
-        *_suspicious("patient", (each.patient for each in rows)),
-        *_suspicious("lesion", (each.lesion for each in rows)),
-        *([] if own.lesions_per_patient else _lesions_of_several(rows, dataset)),
-        *_also_elsewhere(catalogue, row.id, rows, others),
+        *_suspicious("patient", (each.patient for each in rows), named.patients),
+        *_suspicious("lesion", (each.lesion for each in rows), named.lesions),
+        *([] if own.lesions_per_patient else _lesions_of_several(rows, named.lesions, dataset)),
+        *_also_elsewhere(catalogue, row.id, named.patients, others),
     ]
 
 
-def _suspicious(what: str, ids: Iterable[str | None]) -> Iterator[str]:
-    counts = Counter(i for i in map(normalise_id, ids) if i is not None)
+@dataclass(frozen=True)
+class _Ids:
+    """The ids of some images, normalised."""
+
+    patients: frozenset[str]
+    lesions: frozenset[str]
+
+    @classmethod
+    def of(cls, images: Iterable[Image]) -> _Ids:
+        """Return the ids of images."""
+        rows = [(normalise_id(image.patient), normalise_id(image.lesion)) for image in images]
+        return cls(
+            frozenset(patient for patient, _ in rows if patient is not None),
+            frozenset(lesion for _, lesion in rows if lesion is not None),
+        )
+
+
+def _suspicious(what: str, ids: Iterable[str | None], named: Collection[str]) -> Iterator[str]:
+    folded = set(map(fold_id, named))
+    counts = Counter(i for i in map(normalise_id, ids) if i is not None and fold_id(i) in folded)
     alike: dict[str, list[str]] = defaultdict(list)
     for each in sorted(counts):
         alike[fold_id(each)].append(each)
@@ -52,6 +77,7 @@ def _suspicious(what: str, ids: Iterable[str | None]) -> Iterator[str]:
             f"{what} ids that differ only in case, width or leading zeros: {_some(clashes)}; they count "
             "as different: if they are the same, correct the metadata and import again"
         )
+    counts = Counter({each: n for each, n in counts.items() if each in named})
     for each, n in counts.items():
         if n > 1 and _DOUBTFUL.fullmatch(each):
             yield (
@@ -70,12 +96,14 @@ def _suspicious(what: str, ids: Iterable[str | None]) -> Iterator[str]:
         )
 
 
-def _lesions_of_several(rows: Sequence[GroupingRow], dataset: str) -> Iterator[str]:
+def _lesions_of_several(
+    rows: Sequence[GroupingRow], named: Collection[str], dataset: str
+) -> Iterator[str]:
     """Yield a note on lesions that belong to several patients, and join their groups."""
     patients: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         patient, lesion = normalise_id(row.patient), normalise_id(row.lesion)
-        if patient is not None and lesion is not None:
+        if patient is not None and lesion is not None and lesion in named:
             patients[lesion].add(patient)
     several = [
         f"'{lesion}' ({_some(sorted(of))})"
@@ -93,17 +121,16 @@ def _lesions_of_several(rows: Sequence[GroupingRow], dataset: str) -> Iterator[s
 def _also_elsewhere(
     catalogue: Catalogue,
     dataset_id: int,
-    rows: Sequence[GroupingRow],
+    named: Collection[str],
     others: Sequence[GroupingRow],
 ) -> Iterator[str]:
     """Yield a note on each other dataset with some of the same patient ids."""
     names = {row.id: row.name for row in catalogue.images.datasets()}
-    own = {normalise_id(row.patient) for row in rows if row.dataset_id == dataset_id} - {None}
     elsewhere: dict[int, set[str | None]] = defaultdict(set)
     for row in others:
         elsewhere[row.dataset_id].add(normalise_id(row.patient))
     for other, ids in elsewhere.items():
-        if shared := own & ids:
+        if shared := ids.intersection(named):
             yield (
                 f"{counted(len(shared), 'patient id')} of {names[dataset_id]} also in {names[other]}: they "
                 "count as other people; if they are the same, run 'ddiseg datasets set "

@@ -32,6 +32,7 @@ class NearDuplicateSearch:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._catalogue = workspace.catalogue.near_duplicates
+        self.compared: set[int] = set()  #: ids of the images that were compared
         self._index = near_duplicates.Index()
         self._ids: NDArray[np.int64] = np.empty(
             0, np.int64
@@ -56,6 +57,7 @@ class NearDuplicateSearch:
             return
         self._read()
         not_compared = set(new)
+        self.compared |= not_compared
         for start in range(0, len(new), BATCH):
             part = new[start : start + BATCH]
             signatures = self._catalogue.signatures_of(part)
@@ -74,9 +76,11 @@ class NearDuplicateSearch:
         recent = self._ids[self._ids >= first]
         new_ids = [self._ids]
         for ids, signatures in self._catalogue.signatures(max(0, first)):
-            unknown = ~np.isin(ids, recent)
-            self._index.add(signatures[unknown])
-            new_ids.append(ids[unknown])
+            if len(recent):
+                unknown = ~np.isin(ids, recent)
+                ids, signatures = ids[unknown], signatures[unknown]
+            self._index.add(signatures)
+            new_ids.append(ids)
         self._ids = np.concatenate(new_ids)
 
     def _confirmed(self, proposed: dict[int, list[int]]) -> list[ConfirmedPair]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -57,6 +57,9 @@ from ddiseg.workspace.workspace import Workspace, default_actor
 
 #: Files of one transaction; two such batches are in memory at a time, without their pixels.
 BATCH = 64
+
+#: Images that are looked for in sets that must be apart, before all images of these sets are.
+_FEW = 500
 
 #: New files from which on the store is listed once, in place of a request for each.
 MANY = 500
@@ -217,12 +220,22 @@ def import_files(
             *matched.notes,
             *labels.summary(list({image.id: image for image in stored.values()}.values())),
             *labels.notes,
-            *(id_notes(workspace.catalogue, dataset) if changed else []),
+            *(id_notes(workspace.catalogue, dataset, stored.values()) if changed else []),
         ],
         leaks=[leak.line for leak in new_leaks(leaks, find_leaks(workspace.catalogue))]
         if changed
+        and _may_leak(workspace, {*job.search.compared, *(i.id for i in stored.values())})
         else [],
     )
+
+
+def _may_leak(workspace: Workspace, image_ids: Collection[int]) -> bool:
+    """Return whether groups of these images leak; false only where none does."""
+    grouping = workspace.catalogue.grouping
+    members = grouping.members(grouping.groups_of(image_ids).values())
+    if len(members) == len(set(members.values())):
+        return False  # each is alone
+    return len(members) > _FEW or bool(find_leaks(workspace.catalogue, members))
 
 
 def _dataset_facts(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from sqlalchemy import select
 from sqlalchemy.sql.selectable import Subquery
 
 from ddiseg.catalogue import Catalogue, ModelKind, Split
@@ -47,11 +48,18 @@ class Leak:
         )
 
 
-def find_leaks(catalogue: Catalogue) -> list[Leak]:
-    """Return the leaks of a catalogue: hold-out set, subsets, validation splits of current models."""
+def find_leaks(catalogue: Catalogue, among: Collection[int] | None = None) -> list[Leak]:
+    """Return the leaks of a catalogue: hold-out set, subsets, validation splits of current models.
+
+    Args:
+        among: ids of images; no others are looked at.
+    """
     leaks = []
     for each in _sets_apart(catalogue):
-        leaked, size = catalogue.grouping.leaking(each.images, each.others)
+        images = each.images
+        if among is not None:
+            images = select(images.c.image_id).where(images.c.image_id.in_(among)).subquery()
+        leaked, size = catalogue.grouping.leaking(images, each.others)
         if leaked:
             leaks.append(
                 Leak(each.of, each.other, frozenset(leaked), size, each.remedy, each.of_holdout)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from ddiseg.near_duplicates import (
+    MAX_DISTANCE,
     MIN_CORRELATION,
     SIDE,
     Change,
@@ -139,6 +140,47 @@ def test_signatures__the_same_for_all_turns() -> None:
     turns = [np.rot90(small(lesion(1)), k)[:, ::flip] for k in range(4) for flip in (1, -1)]
     found = signatures(np.stack(turns)).astype(int)
     assert np.abs(found - found[0]).max() <= 1
+
+
+@pytest.mark.parametrize("searched", [1, 4, 5])
+def test_index__finds_all_within_the_distance(searched: int) -> None:
+    rng = np.random.default_rng(5)
+    known = rng.integers(0, 60, (40_000, 72), np.uint8)
+    asked = rng.integers(0, 60, (searched, 72), np.uint8)
+    # Copies of both halves, changed at one number each by as much as may be, and by one more.
+    limit = int(MAX_DISTANCE * 255)
+    expected: list[set[int]] = [set() for _ in asked]
+    for n, signature in enumerate(asked):
+        for k, half in enumerate((0, 1, 2, 7, 21, 35)):
+            for way, (ours, theirs) in enumerate(((0, 0), (0, 36), (36, 0))):
+                for beyond in (0, 1):
+                    place = (
+                        int(rng.integers(0, 40_000 // 256)) * 256
+                        + n * 36
+                        + k * 6
+                        + way * 2
+                        + beyond
+                    )
+                    known[place, theirs : theirs + 36] = signature[ours : ours + 36]
+                    known[place, theirs + half] += limit + beyond
+                    if not beyond:
+                        expected[n].add(place)
+    index = Index()
+    for start in range(0, len(known), 7_000):
+        index.add(known[start : start + 7_000])
+    for near, signature, planted in zip(index.near(asked), asked, expected, strict=True):
+        a, b = known.astype(float), signature.astype(float)
+        distance = np.min(
+            [
+                np.linalg.norm(a[:, theirs : theirs + 36] - b[ours : ours + 36], axis=1)
+                for ours, theirs in ((0, 0), (0, 36), (36, 0))
+            ],
+            axis=0,
+        )
+        close = np.flatnonzero(distance <= MAX_DISTANCE * 255)
+        assert planted <= set(close.tolist())
+        ordered = close[np.lexsort((close, distance[close]))]
+        assert near.tolist() == ordered[:16].tolist()
 
 
 def test_index__of_none() -> None:

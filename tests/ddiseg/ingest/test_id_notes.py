@@ -88,6 +88,18 @@ def test_import__patients_of_another_dataset_are_others(
     assert imported(more, dataset="archive").notes == []
 
 
+def test_import__notes_only_ids_of_its_images(workspace: Workspace, imported: Import) -> None:
+    imported(_ids("Anna", "anna", "999", "999", "b", "c", lesion="1"))
+    imported({"new.png": ("", "")}, dataset="archive")
+    workspace.catalogue.grouping.share_patients("archive", "clinic", "tester")
+    done = imported({"newer.png": ("d", "2")}, dataset="archive")
+    assert done.notes == []
+    (note,) = imported({"last.png": ("ANNA", "")}, dataset="archive").notes
+    assert note.startswith(
+        "patient ids that differ only in case, width or leading zeros: 'ANNA' and"
+    )
+
+
 def test_import__again_says_nothing_more(imported: Import) -> None:
     imported(_ids("Anna", "anna"))
     assert imported(_ids("Anna", "anna")).notes == []
