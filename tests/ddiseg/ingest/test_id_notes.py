@@ -92,9 +92,11 @@ def test_import__notes_only_ids_of_its_images(workspace: Workspace, imported: Im
     imported(_ids("Anna", "anna", "999", "999", "b", "c", lesion="1"))
     imported({"new.png": ("", "")}, dataset="archive")
     workspace.catalogue.grouping.share_patients("archive", "clinic", "tester")
-    done = imported({"newer.png": ("d", "2")}, dataset="archive")
+    more = {"new.png": ("", ""), "newer.png": ("d", "2")}
+    done = imported(more, dataset="archive")
+    assert done.outcomes[-1].outcome is Outcome.ADDED
     assert done.notes == []
-    (note,) = imported({"last.png": ("ANNA", "")}, dataset="archive").notes
+    (note,) = imported({**more, "newest.png": ("ANNA", "")}, dataset="archive").notes
     assert note.startswith(
         "patient ids that differ only in case, width or leading zeros: 'ANNA' and"
     )
