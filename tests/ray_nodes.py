@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -69,6 +70,9 @@ def ray_nodes(s3_server: S3Server) -> Iterator[RayNodes]:
     os.environ.setdefault(
         "RAY_AUTH_MODE", "disabled"
     )  # else it writes a token into the home folder
+    before = signal.getsignal(
+        signal.SIGTERM
+    )  # Ray's handler would stay in the tests of other rooms
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: a socket's path has 107 letters
     os.environ["RAY_TMPDIR"] = folder
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as environment:
@@ -87,6 +91,7 @@ def ray_nodes(s3_server: S3Server) -> Iterator[RayNodes]:
         cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
         try:
             ray.init(address=cluster.address, logging_level="CRITICAL", log_to_driver=False)
+            signal.signal(signal.SIGTERM, before)
             environment.undo()
             logging.getLogger("ray.data").setLevel(logging.CRITICAL)
             yield RayNodes(cluster.address, cluster)

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -166,7 +167,7 @@ def connect(address: str | None = None) -> Iterator[Cluster]:
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL + 1)
-    with redirect_stdout(_Noise()):  # Ray prints on stdout, where results belong
+    with _sigterm_kept(), redirect_stdout(_Noise()):  # Ray prints on stdout, where results belong
         if ray.is_initialized():
             yield Cluster(_nodes(), alone=False)
             return
@@ -183,6 +184,17 @@ def connect(address: str | None = None) -> Iterator[Cluster]:
             ray.shutdown()
             if folder is not None:
                 _remove(folder)
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Undo afterwards what Ray does with SIGTERM: while it is in use, its own handler stops its processes."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _start(folder: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 import threading
@@ -15,7 +16,14 @@ from syrupy.assertion import SnapshotAssertion
 from annotation_protocol.command_line import missing_package
 from ddiseg.compute import ray_cluster
 from ddiseg.compute.job import Resources
-from ddiseg.compute.ray_cluster import Cluster, _check_answers, _join, _refusal, connect
+from ddiseg.compute.ray_cluster import (
+    Cluster,
+    _check_answers,
+    _join,
+    _refusal,
+    _sigterm_kept,
+    connect,
+)
 from ddiseg.compute.ray_nodes import Node
 from ddiseg.errors import InputError, WorkspaceError
 from tests.wording import Refusal
@@ -139,3 +147,11 @@ def test_head__gone_is_told_once(
         time.sleep(0.05)
     (told,) = caplog.messages
     assert told == wording
+
+
+def test_sigterm__is_afterwards_what_it_was() -> None:
+    """Ray replaces the handler; commands that follow in this process stop as they did before."""
+    before = signal.getsignal(signal.SIGTERM)
+    with _sigterm_kept():
+        signal.signal(signal.SIGTERM, lambda *_: None)
+    assert signal.getsignal(signal.SIGTERM) is before
