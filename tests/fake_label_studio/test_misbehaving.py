@@ -26,6 +26,12 @@ from tests.fake_label_studio.conversation import region
 from tests.fake_label_studio.talk import Talk
 
 
+@pytest.fixture
+def others() -> set[threading.Thread]:
+    """The threads of other tests' servers, which live as long as the session."""
+    return set(threading.enumerate())
+
+
 @pytest.mark.parametrize(
     ("code", "kind"), [(401, "{"), (403, "{"), (404, "{"), (429, "{"), (500, "{"), (503, "<")]
 )
@@ -83,12 +89,6 @@ def test_garbage__is_no_json(label_studio: FakeLabelStudio, talk: Talk) -> None:
 
 
 @pytest.mark.slow
-@pytest.fixture
-def others() -> set[threading.Thread]:
-    """The threads of other tests' servers, which live as long as the session."""
-    return set(threading.enumerate())
-
-
 def test_slow__outlasts_a_client_s_patience_though_it_was_done(
     others: set[threading.Thread], label_studio: FakeLabelStudio, talk: Talk
 ) -> None:
