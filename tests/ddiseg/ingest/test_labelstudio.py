@@ -29,8 +29,6 @@ from ddiseg.outcomes import FileOutcome
 from ddiseg.workspace.workspace import Workspace
 from tests.wording import Refusal
 
-pytestmark = pytest.mark.both_databases
-
 PROTOCOL = load_protocol()
 LABELS = Labels(PROTOCOL)
 
