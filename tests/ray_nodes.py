@@ -49,9 +49,11 @@ class RayNodes:
         A file "hidden" in it takes the store away from the node; TORCH-1.0.dist-info gives it that torch.
         """
         (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
+        before = signal.getsignal(signal.SIGTERM)  # which Ray replaces for each node
         node = self.cluster.add_node(
             num_cpus=1, object_store_memory=OBJECT_STORE, env_vars={"PYTHONPATH": str(folder)}
         )
+        signal.signal(signal.SIGTERM, before)
         try:
             yield folder
         finally:

@@ -135,6 +135,7 @@ def test_up__stopped_while_it_makes_the_projects(
     monkeypatch.setattr(server, "down", down)
     port = ("--port", "8085") if new else ()
     before = signal.getsignal(sign)
+    assert before in (signal.SIG_DFL, signal.default_int_handler), "another test has replaced it"
     result = here("label", "up", *port)
     assert (result.status, result.out) == (130, "")
     assert stopped == ([workspace.root] if new else [])
