@@ -14,37 +14,23 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ddiseg.errors import DdisegError, InputError
-from ddiseg.workspace.remote_errors import explain, is_bucket_missing, is_content_broken_off
-
-#: Packages by the scheme of a URL: the extra of ddiseg that installs what reads it.
-EXTRAS = {
-    **dict.fromkeys(("s3", "s3a"), "s3"),
-    **dict.fromkeys(("gs", "gcs"), "gcs"),
-    **dict.fromkeys(("abfs", "abfss", "az"), "abfs"),
-}
-
-#: Seconds to wait for a connection and for each part of an answer, tries of a request, and times that
-#: an object is read whose content breaks off.
-TIMEOUT, TRIES, READS = (10, 60), 4, 3
-
-
-def scheme(place: str) -> str:
-    """Return the scheme of a URL in small letters, "" for a path."""
-    return place.partition("://")[0].lower() if "://" in place else ""
+from ddiseg.workspace.remote_errors import explain, is_bucket_missing
+from ddiseg.workspace.remote_files import open_file_system, until_whole
+from ddiseg.workspace.store_url import OBJECT_STORES, protocol_of
 
 
 def is_object_store(place: str) -> bool:
     """Return whether a place is a URL of an object store."""
-    return scheme(place) in EXTRAS
+    return protocol_of(place) in OBJECT_STORES
 
 
 def without_secrets(url: str) -> str:
     """Return a URL without user, password, query and fragment: signatures stand in the query."""
-    if not scheme(url):
+    if not protocol_of(url):
         return url
     parts = urlsplit(url)
     account, at, host = parts.netloc.rpartition("@")
-    if scheme(url) in ("abfs", "abfss") and at and ":" not in account:
+    if protocol_of(url) in ("abfs", "abfss") and at and ":" not in account:
         host = parts.netloc  # container@account, which are no secrets
     # In the key of an object, ? and # are letters.
     path = url.partition("://")[2].partition("/")[2] if is_object_store(url) else parts.path
@@ -84,24 +70,19 @@ class ObjectStore:
         Raises:
             InputError: the package for such URLs is missing, or no bucket is named.
         """
-        import fsspec
-
         if not url.partition("://")[2].strip("/"):
-            raise InputError(f"{url} names no bucket: write {scheme(url)}://BUCKET/PREFIX")
+            raise InputError(f"{url} names no bucket: write {protocol_of(url)}://BUCKET/PREFIX")
         self.url = url.rstrip("/")
         self.shown = without_secrets(self.url)
-        options = _options(scheme(url))
         try:
-            self._fs, self.root = fsspec.core.url_to_fs(self.url, **options)
+            self._fs, self.root = open_file_system(self.url)
         except ImportError as error:
-            extra = EXTRAS[scheme(url)]
+            extra = OBJECT_STORES[protocol_of(url)]
             raise InputError(
                 f"{self.shown}: what reads such URLs is not installed: pip install 'ddiseg[{extra}]'"
             ) from error
         except (ValueError, TypeError) as error:
             raise InputError(f"{self.shown} can't be used: {error}") from error
-        if EXTRAS[scheme(url)] == "s3":
-            self._fs.retries = 1  # else s3fs would do all of botocore's tries several times
 
     def entries(self) -> Iterator[Entry]:
         """Yield the objects under the prefix; what ends in / stands for an empty folder and is left out.
@@ -137,10 +118,7 @@ class ObjectStore:
         """
         key = key or self.root
         with self.explained(key):
-            for _ in range(READS - 1):
-                with contextlib.suppress(_BrokenOffError), _broken_off():
-                    return bytes(self._fs.cat_file(key))
-            return bytes(self._fs.cat_file(key))
+            return until_whole(lambda: bytes(self._fs.cat_file(key)))
 
     def chunks(self, key: str, size: int = 1 << 22) -> Iterator[bytes]:
         """Yield an object's bytes in parts, so that a large one takes little memory."""
@@ -151,11 +129,7 @@ class ObjectStore:
     def download(self, key: str, path: str) -> None:
         """Write an object to a file."""
         with self.explained(key):
-            for _ in range(READS - 1):
-                with contextlib.suppress(_BrokenOffError), _broken_off():
-                    self._fs.get_file(key, path)
-                    return
-            self._fs.get_file(key, path)
+            until_whole(lambda: self._fs.get_file(key, path))
 
     def upload(self, path: str, key: str) -> None:
         """Write a file to an object, which is there whole or as it was before."""
@@ -203,30 +177,6 @@ class MissingObjectError(InputError):
 
 class ExistingObjectError(InputError):
     """An object that is there, and should not."""
-
-
-class _BrokenOffError(Exception):
-    """A content that was not whole: no request is tried again for that."""
-
-
-@contextlib.contextmanager
-def _broken_off() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if is_content_broken_off(error):
-            raise _BrokenOffError from error
-        raise
-
-
-def _options(scheme_of_url: str) -> dict[str, Any]:
-    if EXTRAS.get(scheme_of_url) != "s3":
-        return {}
-    connect, read = TIMEOUT
-    retries = {"max_attempts": TRIES, "mode": "standard"}
-    bounds = {"connect_timeout": connect, "read_timeout": read, "retries": retries}
-    # Listings are asked for anew each time: an import must not see an old one.
-    return {"config_kwargs": bounds, "use_listings_cache": False}
 
 
 def _entry(path: str, key: str, facts: dict[str, Any]) -> Entry:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from ddiseg.catalogue.annotations import resubmit
@@ -178,12 +177,8 @@ class Images(Repository):
 
         Two processes may add the same files at once: for the second one they are unchanged.
         """
-        try:
-            with self._database.write() as session:
-                return _add_all(session, dataset_id, batch, actor)
-        except IntegrityError:  # another process, on a database with concurrent writers
-            with self._database.write() as session:
-                return _add_all(session, dataset_id, batch, actor)
+        with self._database.write() as session:
+            return _add_all(session, dataset_id, batch, actor)
 
     def update_details(
         self, image_ids: Sequence[int], details: Sequence[Details], actor: str

@@ -21,11 +21,6 @@ BATCH = 256
 _logger = logging.getLogger(__name__)
 
 
-def link_near_duplicates(workspace: Workspace) -> None:
-    """Compare every image that was not compared yet; see `NearDuplicateSearch.link_all`."""
-    NearDuplicateSearch(workspace).link_all()
-
-
 class NearDuplicateSearch:
     """The signatures of all images in memory, read when they are first needed."""
 

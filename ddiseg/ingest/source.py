@@ -22,16 +22,15 @@ from ddiseg.images import ENDINGS, pixels_in
 from ddiseg.ingest import web
 from ddiseg.ingest.folder import FileStatus, FoundFile, Listing, list_folder, path_fault, read_file
 from ddiseg.object_stores import (
-    EXTRAS,
     Entry,
     ObjectStore,
     is_object_store,
     last_part,
     parent,
-    scheme,
     without_secrets,
 )
 from ddiseg.outcomes import counted, is_storable, worker_threads
+from ddiseg.workspace.store_url import OBJECT_STORES, protocol_of
 from ddiseg.workspace.workspace import Workspace
 
 _logger = logging.getLogger(__name__)
@@ -183,8 +182,8 @@ class _WebPlace:
 
 
 def _check(place: str, workspace: Workspace) -> None:
-    kind = scheme(place)
-    if not (web.is_web(place) or kind in EXTRAS):
+    kind = protocol_of(place)
+    if not (web.is_web(place) or kind in OBJECT_STORES):
         known = ", ".join(f"{each}://" for each in ("s3", "gs", "abfs", "https"))
         raise InputError(
             f"{without_secrets(place)}: nothing can be imported from {kind}://, only from {known}"

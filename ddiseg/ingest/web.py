@@ -21,7 +21,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from ddiseg.errors import InputError
 from ddiseg.ingest.csv_table import read_table
-from ddiseg.object_stores import EXTRAS, scheme, without_secrets
+from ddiseg.object_stores import is_object_store, without_secrets
+from ddiseg.workspace.store_url import protocol_of
 
 if TYPE_CHECKING:
     import requests
@@ -51,7 +52,7 @@ class WebFile:
 
 def is_web(place: str) -> bool:
     """Return whether a place is a URL of a web server."""
-    return scheme(place) in ("https", "http")
+    return protocol_of(place) in ("https", "http")
 
 
 def fetch(url: str, max_bytes: int = MAX_BYTES) -> WebFile:
@@ -104,7 +105,7 @@ def modified(url: str) -> tuple[int, int] | None:
 
 def name_of(url: str) -> str:
     """Return host and path of an address: what a photograph from a list is called."""
-    if not scheme(url):  # relative to its list
+    if not protocol_of(url):  # relative to its list
         return unquote(url.partition("?")[0])
     return unquote(without_secrets(url).partition("://")[2])
 
@@ -134,7 +135,7 @@ def read_list(path: Path, base: str | None) -> list[Listed]:
     for name, address in rows:
         url = urljoin(base, address) if base else address
         fault = None
-        if not (is_web(url) or scheme(url) in EXTRAS):
+        if not (is_web(url) or is_object_store(url)):
             fault = "is no address: write https://..., or one of an object store"
         elif names[name] > 1:
             fault = "several addresses of the list have this name: give each another one, in a column 'name'"
@@ -163,7 +164,7 @@ def _rows(path: Path, *, relative: bool) -> Iterator[tuple[str, str]]:
         url = text.strip()
         if not url or url.startswith("#"):
             continue
-        if not scheme(url) and (not relative or re.search("[ ,;]", url)):
+        if not protocol_of(url) and (not relative or re.search("[ ,;]", url)):
             raise InputError(
                 f"{path} is neither a photograph nor a list of URLs ('{url[:40]}'): write one a line, or "
                 "a CSV file with a column 'url'"
@@ -272,7 +273,7 @@ def _refuse_status(answer: requests.Response) -> None:
 
 def _refuse_plain(url: str) -> None:
     """Raise InputError for http: anyone on the way could read photographs, or change them."""
-    if scheme(url) != "http":
+    if protocol_of(url) != "http":
         return
     host = urlsplit(url).hostname or ""
     with contextlib.suppress(ValueError):

@@ -24,12 +24,12 @@ from ddiseg.object_stores import (
     MissingObjectError,
     ObjectStore,
     is_object_store,
-    scheme,
     without_secrets,
 )
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, counted, silent, worker_threads
 from ddiseg.release.folder import MANIFEST, write_release
 from ddiseg.release.release import Release
+from ddiseg.workspace.store_url import protocol_of
 
 _logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def upload_release(
 def _check(url: str, release: Release) -> None:
     if not is_object_store(url):
         raise InputError(
-            f"{without_secrets(url)}: releases can't be written to {scheme(url)}://, only to a folder, s3://, "
+            f"{without_secrets(url)}: releases can't be written to {protocol_of(url)}://, only to a folder, s3://, "
             "gs:// or abfs://"
         )
     own, given = release.workspace.store.url.rstrip("/") + "/", url.rstrip("/") + "/"

@@ -8,13 +8,15 @@ import hashlib
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from ddiseg.errors import DdisegError, StoreError, WorkspaceError
 from ddiseg.workspace.remote_errors import explain, is_bucket_missing, is_content_broken_off
 from ddiseg.workspace.store_url import OBJECT_STORES, endpoint, protocol_of
+
+T = TypeVar("T")
 
 #: Seconds for a connection, and for each part of an answer.
 CONNECT, READ = 5, 30
@@ -47,12 +49,9 @@ class RemoteFiles:
         Raises:
             WorkspaceError: The package for such URLs is missing, or the URL is of no known kind.
         """
-        import fsspec
-
         self.url, self.protocol = url, protocol_of(url)
         try:
-            options = {**_options(self.protocol), "skip_instance_cache": own_client}
-            self._fs, self.root = fsspec.core.url_to_fs(url, **options)
+            self._fs, self.root = open_file_system(url, own_client=own_client)
         except ImportError as error:
             extra = OBJECT_STORES.get(self.protocol)
             install = f"pip install 'ddiseg[{extra}]'" if extra else f"install its package: {error}"
@@ -62,8 +61,6 @@ class RemoteFiles:
         except ValueError as error:
             raise WorkspaceError(f"store {url} can't be used: {error}") from error
         self._is_s3 = OBJECT_STORES.get(self.protocol) == "s3"
-        if self._is_s3:
-            self._fs.retries = 1  # else s3fs would do all of botocore's tries several times
         where = endpoint() if self._is_s3 else ""
         self._shown = f"store {url}" + (f" at {where}" if where else "")
         self._outage: tuple[float, StoreError] | None = None
@@ -89,15 +86,7 @@ class RemoteFiles:
         with self._explained():
             # s3fs would ask for the size first, to read a large file in parts side by side.
             alone = {"max_concurrency": 1} if self._is_s3 else {}
-            for _ in range(READS - 1):
-                try:
-                    content: bytes = self._fs.cat_file(path, **alone)
-                    return content
-                except Exception as error:
-                    if not is_content_broken_off(error):
-                        raise
-            content = self._fs.cat_file(path, **alone)
-            return content
+            return until_whole(lambda: bytes(self._fs.cat_file(path, **alone)))
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file, whole or not at all; it outlives this machine when this returns.
@@ -176,6 +165,34 @@ class RemoteFiles:
                     self._outage = (time.monotonic() + PAUSE, found)
             raise found from error
         self._outage = None
+
+
+def open_file_system(url: str, *, own_client: bool = False) -> tuple[Any, str]:
+    """Return fsspec's file system of a URL, with bounded waiting, and the path in it; nothing is sent yet.
+
+    Raises:
+        ImportError: The package for such URLs is missing.
+        ValueError: The URL is of no known kind.
+    """
+    import fsspec
+
+    protocol = protocol_of(url)
+    options = {**_options(protocol), "skip_instance_cache": own_client}
+    files, root = fsspec.core.url_to_fs(url, **options)
+    if OBJECT_STORES.get(protocol) == "s3":
+        files.retries = 1  # else s3fs would do all of botocore's tries several times
+    return files, root
+
+
+def until_whole(read: Callable[[], T]) -> T:
+    """Return what `read` returns; it is called again where a content broke off."""
+    for _ in range(READS - 1):
+        try:
+            return read()
+        except Exception as error:
+            if not is_content_broken_off(error):
+                raise
+    return read()
 
 
 def _options(protocol: str) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from ddiseg.errors import InputError, StoreError
@@ -11,6 +13,7 @@ from ddiseg.object_stores import (
     parent,
     without_secrets,
 )
+from ddiseg.workspace.remote_files import open_file_system
 from tests.object_store import READER, SECRET, Fault
 from tests.object_store import ObjectStore as Bucket
 from tests.wording import Refusal
@@ -80,7 +83,7 @@ def test_server_is_down(
     object_store: Bucket, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
-    monkeypatch.setattr("ddiseg.object_stores.TRIES", 1)
+    monkeypatch.setattr("ddiseg.workspace.remote_files.TRIES", 1)
     with refusal(StoreError):
         list(ObjectStore("s3://bucket/down").entries())
 
@@ -91,9 +94,8 @@ def test_key_may_only_read(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     object_store.write("photos/a.txt", b"a")
-    monkeypatch.setattr(
-        "ddiseg.object_stores._options", lambda _scheme: {"skip_instance_cache": True}
-    )
+    own = functools.partial(open_file_system, own_client=True)
+    monkeypatch.setattr("ddiseg.object_stores.open_file_system", own)
     store = ObjectStore(f"s3://{object_store.bucket}/photos")
     assert store.read(f"{store.root}/a.txt") == b"a"
     store.shown = "s3://bucket/photos"

@@ -12,7 +12,7 @@ from sqlalchemy import delete, update
 
 from ddiseg.catalogue import tables
 from ddiseg.ingest import near_duplicates
-from ddiseg.ingest.near_duplicates import link_near_duplicates
+from ddiseg.ingest.near_duplicates import NearDuplicateSearch
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
@@ -105,10 +105,10 @@ def test_import__images_of_an_older_program_are_compared(
     lost = Path(workspace.store.path(Kind.IMAGE, second.content_hash))
     data = lost.read_bytes()
     lost.unlink()
-    link_near_duplicates(workspace)
+    NearDuplicateSearch(workspace).link_all()
     assert groups(workspace) == {"a.png": 1, "b.png": None, "c.png": 1}
     lost.write_bytes(data)
-    link_near_duplicates(workspace)
+    NearDuplicateSearch(workspace).link_all()
     assert groups(workspace) == {"a.png": 1, "b.png": 2, "c.png": 1}
 
 
