@@ -7,11 +7,13 @@ the masks must be equal, bit for bit.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,7 +44,10 @@ class Clock:
         return (len(self.done) - warm) / (self.done[-1] - self.done[warm - 1])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] = ()) -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.ray_engine", description=__doc__)
+    parser.add_argument("--images", type=int, default=IMAGES, help="photographs that are predicted")
+    images = parser.parse_args(arguments).images
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
     ways: dict[str, tuple[int, Callable[[], AbstractContextManager[Cluster | None]]]] = {
@@ -52,7 +57,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare_workspace(folder / "work", IMAGES)
+        prepare_workspace(folder / "work", images)
         rates, masks = {}, []
         for way, (workers, where) in ways.items():
             clock, hashes = _run(folder, workers, where)
@@ -60,7 +65,7 @@ def main() -> None:
             rates[way] = clock.rate(warm=max(1, workers) * CPU_BATCH)
             print(
                 f"{way:<22}{rates[way]:6.2f} images/s; first after {clock.done[0]:5.1f} s, all after "
-                f"{clock.done[-1]:6.1f} s (n = {IMAGES})"
+                f"{clock.done[-1]:6.1f} s (n = {images})"
             )
     local, all_workers, one = rates.values()
     print(f"overhead of Ray after its start: {100 * (local / all_workers - 1):+.1f} % (goal: 15)")
@@ -85,3 +90,7 @@ def _run(
     found = workspace.catalogue.masks.newest_predictions()
     workspace.catalogue.close()
     return clock, {image_id: mask.content_hash for image_id, mask in found.items()}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
