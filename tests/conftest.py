@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 from tests.object_store import object_store, s3_server  # noqa: F401
+from tests.ray_nodes import ray_address, ray_nodes  # noqa: F401
 from tests.scale import scale_folder, scale_workspace  # noqa: F401
 from tests.wording import refusal, wording  # noqa: F401
 

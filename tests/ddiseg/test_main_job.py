@@ -30,9 +30,8 @@ from tests.ddiseg.spots import one_thread, tiny_weights
 from tests.fake_label_studio import FakeLabelStudio
 from tests.fedd.conftest import QUICK
 from tests.object_store import ObjectStore
-from tests.ray_nodes import ray_address, ray_nodes
 
-__all__ = ["one_thread", "ray_address", "ray_nodes", "tiny_weights"]
+__all__ = ["one_thread", "tiny_weights"]
 
 PHANTOMS, SIDE = 12, 64
 
