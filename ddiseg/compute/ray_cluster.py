@@ -165,7 +165,7 @@ def connect(address: str | None = None) -> Iterator[Cluster]:
     import ray.data
 
     for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
+        if type(handler).__module__.partition(".")[0] == "ray":  # others may be the application's
             handler.setLevel(logging.CRITICAL + 1)
     with _sigterm_kept(), redirect_stdout(_Noise()):  # Ray prints on stdout, where results belong
         if ray.is_initialized():

@@ -142,7 +142,8 @@ def test_head__gone_is_told_once(
             time.sleep(0.05)
     assert not caplog.records, "it answered"
     with ray_cluster._head_watched(address):
-        while not caplog.records:
+        waited_until = time.monotonic() + 20
+        while not caplog.records and time.monotonic() < waited_until:
             time.sleep(0.01)
         time.sleep(0.05)
     (told,) = caplog.messages
