@@ -164,9 +164,7 @@ def connect(address: str | None = None) -> Iterator[Cluster]:
     import ray
     import ray.data
 
-    for handler in logging.getLogger("ray.data").handlers:
-        if type(handler).__module__.partition(".")[0] == "ray":  # others may be the application's
-            handler.setLevel(logging.CRITICAL + 1)
+    _hush_handlers(logging.getLogger("ray.data").handlers)
     with _sigterm_kept(), redirect_stdout(_Noise()):  # Ray prints on stdout, where results belong
         if ray.is_initialized():
             yield Cluster(_nodes(), alone=False)
@@ -329,6 +327,13 @@ def _hush() -> None:
     for name, value in (("RAY_BACKEND_LOG_LEVEL", "fatal"), ("RAY_USAGE_STATS_ENABLED", "0")):
         os.environ.setdefault(name, value)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
+
+
+def _hush_handlers(handlers: Iterable[logging.Handler]) -> None:
+    """Silence Ray's own handlers: others are those of the program that calls this one."""
+    for handler in handlers:
+        if type(handler).__module__.partition(".")[0] == "ray":
+            handler.setLevel(logging.CRITICAL + 1)
 
 
 @contextmanager

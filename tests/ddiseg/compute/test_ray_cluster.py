@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import sys
@@ -148,6 +149,16 @@ def test_head__gone_is_told_once(
         time.sleep(0.05)
     (told,) = caplog.messages
     assert told == wording
+
+
+def test_handlers__those_of_the_program_stay_as_they_were() -> None:
+    """Ray Data's logger also has handlers of the program, and of a test that looks at the log."""
+    own, of_ray = (
+        logging.StreamHandler(),
+        type("Own", (logging.Handler,), {"__module__": "ray.x"})(),
+    )
+    ray_cluster._hush_handlers([own, of_ray])
+    assert (own.level, of_ray.level) == (logging.NOTSET, logging.CRITICAL + 1)
 
 
 def test_sigterm__is_afterwards_what_it_was() -> None:
