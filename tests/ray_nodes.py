@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ddiseg.compute.ray_cluster import _sigterm_kept
 from tests.object_store import S3Server, set_environment
 
 #: Bytes of each node's object store.
@@ -49,11 +49,10 @@ class RayNodes:
         A file "hidden" in it takes the store away from the node; TORCH-1.0.dist-info gives it that torch.
         """
         (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
-        before = signal.getsignal(signal.SIGTERM)  # which Ray replaces for each node
-        node = self.cluster.add_node(
-            num_cpus=1, object_store_memory=OBJECT_STORE, env_vars={"PYTHONPATH": str(folder)}
-        )
-        signal.signal(signal.SIGTERM, before)
+        with _sigterm_kept():  # Ray replaces the handler for each node
+            node = self.cluster.add_node(
+                num_cpus=1, object_store_memory=OBJECT_STORE, env_vars={"PYTHONPATH": str(folder)}
+            )
         try:
             yield folder
         finally:
@@ -72,9 +71,6 @@ def ray_nodes(s3_server: S3Server) -> Iterator[RayNodes]:
     os.environ.setdefault(
         "RAY_AUTH_MODE", "disabled"
     )  # else it writes a token into the home folder
-    before = signal.getsignal(
-        signal.SIGTERM
-    )  # Ray's handler would stay in the tests of other rooms
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: a socket's path has 107 letters
     os.environ["RAY_TMPDIR"] = folder
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as environment:
@@ -89,11 +85,12 @@ def ray_nodes(s3_server: S3Server) -> Iterator[RayNodes]:
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE,
         }
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-        cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
+        with _sigterm_kept():  # Ray's handler would stay in tests of other modules
+            cluster = Cluster(initialize_head=True, head_node_args=head)
+            cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
         try:
-            ray.init(address=cluster.address, logging_level="CRITICAL", log_to_driver=False)
-            signal.signal(signal.SIGTERM, before)
+            with _sigterm_kept():
+                ray.init(address=cluster.address, logging_level="CRITICAL", log_to_driver=False)
             environment.undo()
             logging.getLogger("ray.data").setLevel(logging.CRITICAL)
             yield RayNodes(cluster.address, cluster)

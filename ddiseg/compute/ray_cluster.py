@@ -164,7 +164,7 @@ def connect(address: str | None = None) -> Iterator[Cluster]:
     import ray
     import ray.data
 
-    _hush_handlers(logging.getLogger("ray.data").handlers)
+    _hush_console(logging.getLogger("ray.data").handlers)
     with _sigterm_kept(), redirect_stdout(_Noise()):  # Ray prints on stdout, where results belong
         if ray.is_initialized():
             yield Cluster(_nodes(), alone=False)
@@ -329,10 +329,11 @@ def _hush() -> None:
     logging.getLogger("ray").setLevel(logging.CRITICAL)
 
 
-def _hush_handlers(handlers: Iterable[logging.Handler]) -> None:
-    """Silence Ray's own handlers: others are those of the program that calls this one."""
+def _hush_console(handlers: Iterable[logging.Handler]) -> None:
+    """Silence what Ray writes on the console; its files, and other programs' handlers, stay as they are."""
     for handler in handlers:
-        if type(handler).__module__.partition(".")[0] == "ray":
+        of_ray = type(handler).__module__.partition(".")[0] == "ray"
+        if of_ray and isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL + 1)
 
 

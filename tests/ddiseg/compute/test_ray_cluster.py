@@ -151,14 +151,18 @@ def test_head__gone_is_told_once(
     assert told == wording
 
 
-def test_handlers__those_of_the_program_stay_as_they_were() -> None:
+def test_console__handlers_of_others_and_files_stay_as_they_were() -> None:
     """Ray Data's logger also has handlers of the program, and of a test that looks at the log."""
-    own, of_ray = (
-        logging.StreamHandler(),
-        type("Own", (logging.Handler,), {"__module__": "ray.x"})(),
-    )
-    ray_cluster._hush_handlers([own, of_ray])
-    assert (own.level, of_ray.level) == (logging.NOTSET, logging.CRITICAL + 1)
+
+    class OfRay(logging.StreamHandler):  # type: ignore[type-arg]
+        __module__ = "ray.x"
+
+    class FileOfRay(logging.Handler):
+        __module__ = "ray.x"
+
+    own, of_ray, file = logging.StreamHandler(), OfRay(), FileOfRay()
+    ray_cluster._hush_console([own, of_ray, file])
+    assert (own.level, of_ray.level, file.level) == (0, logging.CRITICAL + 1, 0)
 
 
 def test_sigterm__is_afterwards_what_it_was() -> None:
