@@ -67,6 +67,8 @@ class NewMask:
     model_version_id: int | None = None
     parent_id: int | None = None
     uncertainty: float | None = None
+    expected_iou: dict[str, float] | None = None  #: by class name
+    quality: float | None = None  #: 0 to 1, the lowest of them that counts
     origin: str | None = None
     unlabelled: int = 0  #: pixels without a class
     independent: bool = False

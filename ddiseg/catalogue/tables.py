@@ -309,8 +309,14 @@ class Mask(Timestamped, Base):
         CheckConstraint("(annotator IS NULL) <> (model_version_id IS NULL)", name="author"),
         CheckConstraint("mapping IN ('same', 'stretched')", name="mapping"),
         CheckConstraint("uncertainty IS NULL OR model_version_id IS NOT NULL", name="uncertainty"),
+        CheckConstraint(
+            "quality IS NULL OR (model_version_id IS NOT NULL AND quality BETWEEN 0 AND 1)",
+            name="quality",
+        ),
         Index("uq_masks_by_person", "image_id", "annotator", "content_hash", unique=True),
         Index("uq_masks_by_model", "image_id", "model_version_id", unique=True),
+        # The doubtful predictions of a version first, without a look at the others.
+        Index("ix_masks_by_quality", "model_version_id", "quality", "image_id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -322,12 +328,14 @@ class Mask(Timestamped, Base):
     mapping: Mapped[str] = mapped_column(String(10))
     classes: Mapped[list[Any]]  #: class ids that its author could use
     annotator: Mapped[str | None] = mapped_column(String(200))
-    model_version_id: Mapped[int | None] = mapped_column(
-        ForeignKey("model_versions.id"), index=True
-    )
+    model_version_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("masks.id"))
     protocol_version: Mapped[str] = mapped_column(String(20))
     uncertainty: Mapped[float | None]  #: mean mutual information of the ensemble, nats a pixel
+    #: Expected IoU by class name; None for masks of people, and where probes have no calibration.
+    expected_iou: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    #: The lowest expected IoU of a predicted lesion, marker or ruler, to sort by.
+    quality: Mapped[float | None]
     origin: Mapped[str | None]  #: its file or task
     #: Pixels without a class, at its own size; they count neither in training nor in scores.
     unlabelled: Mapped[int] = mapped_column(default=0, server_default=text("0"))

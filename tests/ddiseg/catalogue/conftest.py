@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,7 +81,10 @@ def full(catalogue: Catalogue) -> Catalogue:
     model = catalogue.models.add(
         NewModelVersion("f" * 64, "unet", "b" * 64, {"t": 100}, ["m"], {"iou": 0.5}, "1.0"), "t"
     )
-    catalogue.masks.add_predictions([new_mask(1, None, model_version_id=model.id, uncertainty=0.1)])
+    quality: dict[str, Any] = {"expected_iou": {"lesion": 0.625, "skin": 0.75}, "quality": 0.625}
+    catalogue.masks.add_predictions(
+        [new_mask(1, None, model_version_id=model.id, uncertainty=0.1, **quality)]
+    )
     classifier = catalogue.models.add(
         NewModelVersion(
             *("c" * 64, "unet", "b" * 64, {"block": 3}, [], {}, "1.0"),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import null, select
+from sqlalchemy.exc import IntegrityError
 
 from ddiseg.catalogue import Catalogue, NewMask, NewModelVersion
 from ddiseg.catalogue.masks import ACCEPT, FIXED, REJECT
+from ddiseg.catalogue.tables import Mask
 from ddiseg.errors import InputError
 from ddiseg.outcomes import Outcome
 from tests.ddiseg.catalogue.desk import ANNOTATOR, REVIEWER, Desk, drawn_by
@@ -305,6 +308,34 @@ def test_predictions__one_an_image_and_model(two: Catalogue, model_id: int) -> N
     assert _state(two) == "prelabelled"
     assert two.masks.predicted_by(model_id) == {1, 2}
     assert two.masks.predicted_by(model_id + 1) == set()
+
+
+def test_predictions__expected_iou_is_stored_and_none_is_null(
+    two: Catalogue, model_id: int
+) -> None:
+    expected = {"lesion": 0.5, "skin": 0.75}
+    known = new_mask(1, None, model_version_id=model_id, expected_iou=expected, quality=0.5)
+    two.masks.add_predictions([known, new_mask(2, None, model_version_id=model_id)])
+    found = {m.image_id: (m.expected_iou, m.quality) for m in two.masks.all()}
+    assert found == {1: (expected, 0.5), 2: (None, None)}
+    with two._database.read() as session:
+        without = select(Mask.image_id).where(Mask.expected_iou.is_(null()))
+        assert session.scalars(without).all() == [2]
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        new_mask(1, "anna", quality=0.5),
+        new_mask(1, None, model_version_id=1, quality=1.25),
+        new_mask(1, None, model_version_id=1, quality=-0.25),
+    ],
+)
+def test_quality__of_a_prediction_and_from_0_to_1(
+    two: Catalogue, model_id: int, new: NewMask
+) -> None:
+    with pytest.raises(IntegrityError, match="quality"), two._database.write() as session:
+        session.add(Mask(**vars(new)))
 
 
 def test_predictions__that_of_the_version_in_use_counts_else_the_newest(
