@@ -30,7 +30,7 @@ from fedd.errors import ClickError
 from fedd.features import image_statistics, prepare
 from fedd.network.devices import within_memory
 from fedd.probes.decision import Ensemble
-from fedd.probes.prediction import first_pass, refine
+from fedd.probes.prediction import decided_map, first_pass, refine
 from fedd.segment import Photograph, Probes
 
 #: A region is where the shifted log-odds exceed this. This and the three numbers below were chosen on
@@ -150,11 +150,9 @@ def prepare_clicks(
         images = prepare(photograph, backbone.image_size)[None]
         found = first_pass(probes, backbone, images, cache, Ensemble.MEAN)
         found.check()
-        probabilities = _resized(found.probabilities[0], (backbone.image_size,) * 2)
         refined = refine(probes, backbone, [photograph], found.probabilities, None, Ensemble.MEAN)
-        for window, inside in refined.values():
-            slices = window.slices(*probabilities.shape[1:])
-            probabilities = _refined(probabilities, slices, inside, probes)
+        size = backbone.image_size
+        probabilities = decided_map(probes, found.probabilities[0], refined.get(0), size)
         log_odds = torch.logit(probabilities, SMALLEST)
         log_odds[[c for c in range(len(probes.classes)) if c not in probes.trained]] = 0
         return ClickSegmenter(
@@ -174,20 +172,6 @@ def region(
 ) -> NDArray[np.bool_]:
     """Return the region of clicks on a photograph; for several calls use `prepare_clicks` once."""
     return prepare_clicks(probes, backbone, photograph, cache).region(clicks, class_id)
-
-
-def _refined(
-    probabilities: Tensor, window: tuple[slice, slice], refined: Tensor, probes: Probes
-) -> Tensor:
-    """Return probabilities (K, S, S) with those of the refinement pass inside its window.
-
-    Classes that the refiner never saw keep their probability, and the others share the rest.
-    """
-    known = list(probes.refiner.trained) if probes.refiner is not None else []
-    result = probabilities.clone()
-    inside = result[:, *window]
-    inside[known] = inside[known].sum(0) * _resized(refined, inside.shape[1:])[known]
-    return result
 
 
 def _directions(activations: Sequence[Tensor]) -> Tensor:

@@ -87,7 +87,7 @@ def predictions(
         backbone,
         sources,
         lambda part: predict_batch(probes, backbone, part, cache),
-        keep=probes.refiner is not None,
+        keep=probes.needs_photographs,
         expected=expected,
         batch=batch,
         workers=workers,

@@ -31,15 +31,17 @@ from fedd.cache import FeatureCache
 from fedd.errors import WeightsError
 from fedd.pipeline import Source, embeddings, predictions
 from fedd.probes.calibration import Calibration
-from fedd.probes.decision import Ensemble
+from fedd.probes.decision import Decision, Ensemble, Refinement
 from fedd.probes.members import Members
 from fedd.probes.prediction import Prediction
+from fedd.probes.quality import Quality
 from fedd.probes.settings import PAPER, SMALL, ProbeSettings, default_settings
 from fedd.weights.files import read_safetensors, write_safetensors
 
 __all__ = [
     "PAPER",
     "SMALL",
+    "Decision",
     "Ensemble",
     "Prediction",
     "ProbeSettings",
@@ -101,18 +103,33 @@ class Probes:
         calibration: Calibration | None = None,
         record: ProbeTrainingRecord | None = None,
         refiner: Probes | None = None,
+        decision: Decision | None = None,
+        quality: Quality | None = None,
     ) -> None:
         self.settings, self.classes, self.trained = settings, classes, trained
         self.backbone_name, self.backbone_hash = backbone_name, backbone_hash
         self.tensors = tensors  #: on the CPU
         self.calibration, self.record = calibration, record or ProbeTrainingRecord()
         self.refiner = refiner  #: the probes of the refinement pass
+        self.decision = decision or Decision()  #: what decides besides the members
+        self.quality = quality  #: tells the expected IoU; None in old files: then it is not known
         self._members: tuple[tuple[object, ...], Members] | None = None
 
     @property
     def absent(self) -> tuple[str, ...]:
         """Classes in no training mask: they are never predicted."""
         return tuple(name for i, name in enumerate(self.classes) if i not in self.trained)
+
+    @property
+    def refined_id(self) -> int | None:
+        """Id of the class whose largest region gets a refinement pass; None without one."""
+        name = self.settings.refined_class
+        return None if name is None else self.classes.index(name)
+
+    @property
+    def needs_photographs(self) -> bool:
+        """Whether a prediction reads photographs again at their own size."""
+        return self.refiner is not None or self.decision.refinement is not Refinement.NONE
 
     @property
     def temperature(self) -> float:
@@ -190,6 +207,8 @@ class Probes:
             "classes": json.dumps(self.classes),
             "backbone_name": self.backbone_name,
             "backbone_hash": self.backbone_hash,
+            "decision": json.dumps(self.decision.to_dict()),
+            "quality": json.dumps(self.quality.to_dict() if self.quality else None),
             **self._training_header(),
             **(extra or {}),
         }
@@ -229,6 +248,10 @@ def load_probes(path: Path) -> Probes:
     tensors, header = read_safetensors(path, PROBES_KIND)
     settings = ProbeSettings.from_dict(json.loads(header["settings"]))
     probes = _loaded(settings, tensors, header, "")
+    if "decision" in header:
+        probes.decision = Decision.from_dict(json.loads(header["decision"]))
+    quality = json.loads(header.get("quality", "null"))
+    probes.quality = Quality.from_dict(quality) if quality is not None else None
     if _REFINER + "trained" in header:
         probes.refiner = _loaded(replace(settings, refined_class=None), tensors, header, _REFINER)
     return probes

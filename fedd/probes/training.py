@@ -30,6 +30,7 @@ from fedd.probes.pixels import (
     prepare_example,
     sample,
 )
+from fedd.probes.quality import absent_shares, prior_quality
 from fedd.probes.refiner import lesion_windows
 from fedd.segment import Probes, ProbeSettings, ProbeTrainingRecord
 from fedd.validation import Candidate, ValidationSplit, validation_split
@@ -132,6 +133,8 @@ def train_probes(
         *(training, validated, backbone, settings, classes),
         *(progress, cache, warm_start, notes, sampler),
     )
+    shown = [example.classes for example in whole]
+    probes.quality = prior_quality(classes, probes.trained, absent_shares(shown, probes.trained))
     if refined is None:
         return probes
     patients = {example.patient for example in validated}
