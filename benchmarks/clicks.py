@@ -4,13 +4,12 @@ The photographs are pad300 (PAD-UFES-20, CC BY 4.0); PAD300 names the folder. Th
 30 of its masks; the masks of the others simulate the person: the first click is at the lesion's
 innermost point, each further one at the innermost point of the largest connected error, positive or
 negative by the mask. 0 clicks is the probes' prediction. Nothing is chosen on the test images: the
-numbers in `fedd/clicks.py` were chosen on 30 photographs of the train90 part (`--part train90`).
+numbers in `fedd/clicks.py` were chosen on 30 photographs of the train90 part (the default).
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -23,8 +22,17 @@ from scipy import ndimage
 
 from annotation_protocol import metrics
 from annotation_protocol.estimates import estimate_classes
-from benchmarks import tables
-from benchmarks.label_efficiency import CLASSES, DEFAULT, LESION, PARTS, load
+from benchmarks import reads, tables
+from benchmarks.photographs import (
+    CLASSES,
+    LESION,
+    Source,
+    examples,
+    learn_part,
+    learned,
+    missing,
+    tested_part,
+)
 from fedd.backbone import DiffusionUNet
 from fedd.clicks import Click, ClickSegmenter, prepare_clicks
 from fedd.probes.training import Example, train_probes
@@ -41,15 +49,16 @@ Mask = NDArray[np.bool_]
 
 def main(arguments: Sequence[str] = ()) -> None:
     chosen = _arguments(arguments)
-    folder = Path(os.environ.get("PAD300", DEFAULT))
-    if not (folder / "split.csv").is_file():
-        print(f"skipped: no pad300 at {folder}; set PAD300 to its folder")
+    if why := missing([Source.PAD300]):
+        print(why)
         return
+    read = reads.asked(chosen, "clicks")
     net = load_backbone()
-    probes = train_probes(load(folder, PARTS[MASKS]), net, SMALL, CLASSES)
-    tested = load(folder, (chosen.part,))[: chosen.most]
+    probes = train_probes(examples(learned(Source.PAD300, MASKS)), net, SMALL, CLASSES)
+    rest = [p for p in learn_part(Source.PAD300) if p.part == "train90"]
+    tested = examples(tested_part(Source.PAD300, read) if read else rest)[: chosen.most]
     print(
-        f"tested on pad300's {chosen.part} part, {len(tested)} photographs; probes of {MASKS} masks, "
+        f"tested on pad300's {'test' if read else 'train90'} part, {len(tested)} photographs; probes of {MASKS} masks, "
         f"seed {SMALL.seed}"
     )
     masks, seconds, size = _clicked(probes, net, tested)
@@ -117,9 +126,7 @@ def _cells(count: int, tested: Sequence[Example], masks: Sequence[Mask]) -> tupl
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks.clicks")
-    parser.add_argument(
-        "--part", choices=("test", "train90"), default="test", help="train90 is for choosing"
-    )
+    reads.add_option(parser)
     parser.add_argument("--most", type=int, help="photographs at most")
     parser.add_argument("--out", type=Path, help="write the table here too: .md, or CSV")
     return parser.parse_args(arguments)

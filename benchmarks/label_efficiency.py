@@ -1,234 +1,203 @@
-"""Lesion IoU on real photographs from 10, 30 and 90 masks: the shipped backbone against five others.
+"""Lesion IoU on real photographs from 10, 30 and 90 masks, within a source of masks and across sources.
 
-The photographs are pad300 (PAD-UFES-20, CC BY 4.0); PAD300 names the folder. Every row learns from
-the same masks. Four use the same probes, normalisation and augmentation:
+Every row learns from the same masks, of pad300 (semi-automatic) or of pad_hand (drawn by hand), with
+several seeds, and is tested on photographs of both. A gain that is one annotator's style shows as a
+loss on the other source. `benchmarks.photographs` says where the photographs are.
 
 - colour: multi-scale colour and position, no network;
 - untrained: the shipped network's architecture with random weights;
 - lite0: EfficientNet-Lite0 trained on ImageNet;
-- shipped: the backbone in the package;
+- small: the backbone in the package, with the settings up to version 0.2;
 
-and two are UNets trained end to end, with the paper's loss, and with the probes' augmentation:
+read by the same probes, normalisation and augmentation, and two UNets trained end to end:
 
 - unet-lite0: its encoder is EfficientNet-Lite0 trained on ImageNet;
 - unet-scratch: a MobileNetV2 encoder and decoder, both from random weights.
 
-Nothing is chosen on the test images: settings were fixed on the train90 part (`--part train90`).
-One row at a time: `python -m benchmarks.label_efficiency --rows shipped --masks 10 30`.
+Settings are chosen on the learn parts, which is what this tests by default: on what was not learned
+from, or by cross-validation over patients. The test parts need `--read-test WHY`. Activations and
+results stay in --state FOLDER, so that another seed takes seconds:
+
+    python -m benchmarks.label_efficiency --state STATE --rows small lite0 --masks 10 30
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import os
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 
-from annotation_protocol import metrics
-from annotation_protocol.estimates import (
-    ClassEstimates,
-    estimate_classes,
-    estimate_classes_by_stratum,
-)
-from benchmarks import tables
-from fedd.backbone import SMALL as SMALL_NET
-from fedd.backbone import Backbone, DiffusionUNet
-from fedd.baselines import Start, UNetSettings, train_unet
-from fedd.baselines.packages import define_missing_operators
-from fedd.pretrain.encoder import EfficientNetLite0
-from fedd.probes.training import Example, train_probes
-from fedd.segment import SMALL, ProbeSettings
-from fedd.weights.files import load_backbone
+from benchmarks import reads, tables
+from benchmarks.paired import Measured, groups
+from benchmarks.photographs import Photograph, Source, missing
+from benchmarks.rows import REPLACE, ROWS
+from benchmarks.trials import Bench, Scores, Trial
 
-CLASSES = ("background", "lesion", "marker", "ruler", "skin")
-LESION, SKIN = 1, 4
-DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data" / "pad300"
+SEEDS = 5
 
-#: The parts of pad300 by number of masks.
-PARTS = {10: ("train10",), 30: ("train10", "train30"), 90: ("train10", "train30", "train90")}
+HEADER = ("tested on", "learned from", "masks", "row", "lesion IoU, mean [95%]", "SD of seeds")
+HEADER += ("minus AGAINST [95%]", "n", "patients", "seeds")
+WIDTHS = (9, 12, 5, 24, 22, 11, 26, 4, 8, 5)
 
-#: Optimiser steps of a UNet for any number of masks, and the image size of the shipped backbone.
-UNET_STEPS, UNET_SIZE = 200, 128
-
-#: On train90, from 30 masks, unet-lite0 at 1e-3 was as good as at the paper's 1e-4, or slightly better.
-UNET_RATE = 1e-3
-
-Photographs = Sequence[NDArray[np.uint8]]
-Masks = list[NDArray[np.uint8]]
-
-#: A training: from examples to a function that predicts masks.
-Learner = Callable[[Sequence[Example]], Callable[[Photographs], Masks]]
-
-
-class ColourFeatures:
-    """Mean colour at five scales and the pixel's position, as a `Backbone`."""
-
-    name, hash, image_size, blocks = "colour", "colour", 128, (0, 1, 2, 3, 4)
-    device = torch.device("cpu")
-
-    def activations(
-        self, images: Tensor, timestep: int, blocks: Sequence[int], noise: int = 0
-    ) -> dict[int, Tensor]:
-        size = images.shape[-1]
-        axis = torch.linspace(-1, 1, size)
-        rows, columns = torch.meshgrid(axis, axis, indexing="ij")
-        position = torch.stack([rows, columns, rows**2 + columns**2]).expand(
-            len(images), -1, -1, -1
-        )
-        scales = {0: torch.cat([images, position], 1)}
-        scales |= {b: F.avg_pool2d(images, 2**b) for b in blocks if b}
-        return {b: scales[b] for b in blocks}
-
-
-def _probes_on(backbone: Callable[[], Backbone], settings: ProbeSettings) -> Learner:
-    def learn(examples: Sequence[Example]) -> Callable[[Photographs], Masks]:
-        net = backbone()
-        probes = train_probes(examples, net, settings, CLASSES)
-        return lambda photographs: [probes.predict(net, [p])[0].mask for p in photographs]
-
-    return learn
-
-
-def _unet(encoder: str, start: Start) -> Learner:
-    def learn(examples: Sequence[Example]) -> Callable[[Photographs], Masks]:
-        batch = UNetSettings.batch_size
-        settings = UNetSettings(
-            encoder=encoder,
-            start=start,
-            image_size=UNET_SIZE,
-            learning_rate=UNET_RATE,
-            epochs=round(UNET_STEPS / -(-len(examples) // batch)),
-        )
-        return train_unet(examples, (), CLASSES, settings).predict
-
-    return learn
-
-
-def _blocks(*blocks: int) -> ProbeSettings:
-    return replace(SMALL, features=replace(SMALL.features, blocks=blocks))
-
-
-ROWS: dict[str, Learner] = {
-    "colour": _probes_on(ColourFeatures, _blocks(0, 1, 2, 3, 4)),
-    "untrained": _probes_on(lambda: DiffusionUNet.random(SMALL_NET), SMALL),
-    "lite0": _probes_on(EfficientNetLite0, _blocks(1, 2, 3)),
-    "unet-lite0": _unet("efficientnet-lite0", Start.IMAGENET),
-    "unet-scratch": _unet("mobilenet_v2", Start.SCRATCH),
-    "shipped": _probes_on(load_backbone, SMALL),
-}
+GROUP_HEADER = ("tested on", "learned from", "masks", "by", "group", "row")
+GROUP_HEADER += ("lesion IoU, mean [95%]", "n", "patients")
 
 
 @dataclass(frozen=True)
-class RowScores:
-    """The lesion scores of one row at one number of masks, in one tone."""
+class Setup:
+    """A line of the table: what learned from what, how it is read, and what it is tested on."""
 
-    masks: int
+    tested: Source
+    learned: Source
+    count: int
     row: str
-    tone: str
-    score: ClassEstimates
-    seconds: float  #: of training and prediction
+    reading: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.row}, {self.reading}" if self.reading else self.row
 
     def cells(self) -> tuple[str, ...]:
-        s = self.score
-        return (
-            str(self.masks),
-            self.row,
-            self.tone,
-            s.iou_mean.text(".3f"),
-            s.iou_pooled.text(".3f"),
-            s.dice_mean.text(".3f"),
-            str(s.n),
-            str(s.groups),
-            f"{self.seconds:.0f}",
-        )
-
-
-HEADER = ("masks", "row", "tone", "lesion IoU, mean [95%]", "lesion IoU, pooled [95%]")
-HEADER += ("lesion Dice, mean [95%]", "n", "patients", "seconds")
-WIDTHS = (6, 13, 8, 24, 25, 24, 4, 9, 7)
+        return (self.tested, self.learned, str(self.count))
 
 
 def main(arguments: Sequence[str] = ()) -> None:
     chosen = _arguments(arguments)
-    folder = Path(os.environ.get("PAD300", DEFAULT))
-    if not (folder / "split.csv").is_file():
-        print(f"skipped: no pad300 at {folder}; set PAD300 to its folder")
+    if why := missing():
+        print(why)
         return
-    define_missing_operators()
-    tested = load(folder, (chosen.part,))
-    print(f"tested on pad300's {chosen.part} part, {len(tested)} photographs, seed {SMALL.seed}")
-    print(tables.line(HEADER, WIDTHS))
-    found: list[RowScores] = []
-    for count in chosen.masks:
-        training = load(folder, PARTS[count])
-        for row in chosen.rows:
-            scores = measure(row, count, training, tested)
-            found += scores
-            print("\n".join(tables.line(f.cells(), WIDTHS) for f in scores))
-            sys.stdout.flush()
-            if chosen.out:
-                tables.write(chosen.out, HEADER, [f.cells() for f in found])
-
-
-def load(folder: Path, parts: Sequence[str]) -> list[Example]:
-    with (folder / "split.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["part"] in parts]
-    examples = []
-    for row in rows:
-        with Image.open(folder / "images" / row["img_id"]) as picture:
-            photograph = np.array(picture.convert("RGB"))
-        with Image.open(folder / "masks" / row["img_id"]) as picture:
-            lesion = np.array(picture.convert("L")) > 127
-        mask = np.where(lesion, LESION, SKIN).astype(np.uint8)
-        examples.append(Example(photograph, mask, row["patient_id"], row["tone"]))
-    return examples
+    with tempfile.TemporaryDirectory() as temporary:
+        state = chosen.state or Path(temporary)
+        read = reads.asked(chosen, "label_efficiency")
+        bench = Bench(state, read, frozenset(chosen.keep), chosen.cache_limit)
+        trials = [
+            Trial(row, source, count, seed)
+            for row in chosen.rows
+            for source in Source
+            for count in source.counts
+            if count in chosen.masks
+            for seed in range(chosen.seeds)
+        ]
+        found = bench.results(trials, chosen.jobs)
+        measured = measure(found, bench.photographs())
+    lines = list(table(measured, chosen.against))
+    header = [cell.replace("AGAINST", chosen.against) for cell in HEADER]
+    print(f"tested on the {bench.part} parts")
+    print("\n".join(tables.line(cells, WIDTHS) for cells in (header, *lines)))
+    if chosen.out:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        by_group = list(group_table(measured))
+        for name, head, rows in (
+            ("label_efficiency", header, lines),
+            ("label_efficiency_groups", GROUP_HEADER, by_group),
+        ):
+            for ending in (".md", ".csv"):
+                tables.write(chosen.out / f"{name}{ending}", head, rows)
+    if read is not None:
+        read.log("; ".join(summary(measured)))
 
 
 def measure(
-    row: str, count: int, training: Sequence[Example], tested: Sequence[Example]
-) -> list[RowScores]:
-    """Return the scores of a row trained on `training`, of all tones together, then of each."""
-    started = time.perf_counter()
-    predicted = ROWS[row](training)([e.photograph for e in tested])
-    seconds = time.perf_counter() - started
-    matrices = np.stack(
-        [metrics.confusion(e.mask, p, len(CLASSES)) for e, p in zip(tested, predicted, strict=True)]
+    found: dict[Trial, dict[str, Scores]], photographs: dict[str, Photograph]
+) -> dict[Setup, Measured]:
+    """Return the scores of all seeds of each set-up, on the photographs of one source."""
+    by: dict[Setup, list[Scores]] = {}
+    for trial, readings in found.items():
+        for reading, scores in readings.items():
+            for source in Source:
+                setup = Setup(source, trial.source, trial.count, trial.row, reading)
+                of_source = {k: v for k, v in scores.items() if k.startswith(f"{source}/")}
+                if of_source:
+                    by.setdefault(setup, []).append(of_source)
+    measured = {}
+    for setup, seeds in by.items():
+        names = sorted(seeds[0])
+        values = np.array([[scores[name] for name in names] for scores in seeds])
+        measured[setup] = Measured(values, [photographs[name] for name in names])
+    return measured
+
+
+def table(measured: dict[Setup, Measured], against: str) -> Iterator[tuple[str, ...]]:
+    """Yield the lines of the table, each with its difference from the row and reading `against`."""
+    for setup in sorted(measured, key=_order):
+        scores = measured[setup]
+        row, _, reading = against.partition(", ")
+        other = measured.get(Setup(*_where(setup), row, reading))
+        yield (
+            *setup.cells(),
+            setup.name,
+            scores.mean(),
+            f"{scores.spread:.3f}",
+            "" if other is None or setup.name == against else scores.minus(other),
+            *scores.sizes(),
+            str(len(scores.values)),
+        )
+
+
+def group_table(measured: dict[Setup, Measured]) -> Iterator[tuple[str, ...]]:
+    """Yield a line for each set-up and group of photographs: tone, size and diagnosis."""
+    for setup in sorted(measured, key=_order):
+        scores = measured[setup]
+        for kind, members in groups(scores.photographs).items():
+            for group, rows in members.items():
+                of = scores.of(rows)
+                yield (*setup.cells(), kind, group, setup.name, of.mean(), *of.sizes())
+
+
+def summary(measured: dict[Setup, Measured]) -> Iterator[str]:
+    """Yield the means of each set-up, for the log of reads."""
+    for setup in sorted(measured, key=_order):
+        mean = measured[setup].values.mean()
+        yield f"{setup.name}, {setup.learned} {setup.count} on {setup.tested} {mean:.3f}"
+
+
+def _where(setup: Setup) -> tuple[Source, Source, int]:
+    return setup.tested, setup.learned, setup.count
+
+
+def _order(setup: Setup) -> tuple[object, ...]:
+    return (
+        setup.tested,
+        setup.learned is not setup.tested,
+        setup.count,
+        list(ROWS).index(setup.row),
+        setup.reading,
     )
-    patients, tones = [e.patient for e in tested], [e.tone for e in tested]
-    valid = np.tile([c in (LESION, SKIN) for c in range(len(CLASSES))], (len(tested), 1))
-    scored = {"all": estimate_classes(matrices, patients, valid, CLASSES)}
-    scored |= estimate_classes_by_stratum(matrices, patients, valid, tones, CLASSES)
-    return [
-        RowScores(count, row, tone, scores["lesion"], seconds) for tone, scores in scored.items()
-    ]
 
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks.label_efficiency")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--masks", nargs="+", type=int, choices=PARTS)
+    parser.add_argument("--masks", nargs="+", type=int, choices=(10, 30, 90), default=[10, 30, 90])
+    parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument(
-        "--part", choices=("test", "train90"), default="test", help="train90 is for choosing"
+        "--against", default=f"small, {REPLACE}", help="row and reading to subtract"
     )
-    parser.add_argument("--out", type=Path, help="write the table here too: .md, or CSV")
-    chosen = parser.parse_args(arguments)
-    if chosen.masks is None:
-        chosen.masks = [n for n, parts in PARTS.items() if chosen.part not in parts]
-    if learned := [n for n in chosen.masks if chosen.part in PARTS[n]]:
-        parser.error(f"{chosen.part} can't test what learned from it: leave out --masks {learned}")
-    return chosen
+    parser.add_argument(
+        "--state", type=Path, help="folder of activations and results; goes on from there"
+    )
+    parser.add_argument(
+        "--keep",
+        nargs="+",
+        choices=ROWS,
+        default=[],
+        help="rows whose results of older code are used",
+    )
+    parser.add_argument(
+        "--cache-limit", type=float, default=16e9, help="bytes of activations on disk"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
+    parser.add_argument("--out", type=Path, help="folder for the tables: .md and .csv")
+    reads.add_option(parser)
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     main(sys.argv[1:])

@@ -35,9 +35,18 @@ from numpy.typing import NDArray
 
 from annotation_protocol.estimates import Estimate, too_few
 from annotation_protocol.metrics import confusion, iou_per_class
-from benchmarks import tables
+from benchmarks import reads, tables
 from benchmarks.bootstrap import RESAMPLES, bootstrap_weights, percentile_interval
-from benchmarks.label_efficiency import CLASSES, DEFAULT, LESION, PARTS, load
+from benchmarks.photographs import (
+    CLASSES,
+    LESION,
+    Source,
+    examples,
+    learn_part,
+    missing,
+    pool,
+    tested_part,
+)
 from ddiseg.sampling.quotas import share_out
 from ddiseg.sampling.strategies import Candidates, Strategy, pick
 from fedd import figures
@@ -70,13 +79,15 @@ WIDTHS = (6, 12, 8, 24, 24, 4, 9, 6)
 
 def main(arguments: Sequence[str] = ()) -> None:
     chosen = _arguments(arguments)
-    folder = Path(os.environ.get("PAD300", DEFAULT))
-    if not (folder / "split.csv").is_file():
-        print(f"skipped: no pad300 at {folder}; set PAD300 to its folder")
+    read = reads.asked(chosen, "loop_simulation")
+    if why := missing([Source.PAD300]) or (
+        "" if read else "skipped: it reads the test part, which needs --read-test WHY"
+    ):
+        print(why)
         return
     define_missing_operators()
     with tempfile.TemporaryDirectory() as temporary:
-        trial = Trial.on(folder, chosen.state or Path(temporary), chosen.quick)
+        trial = Trial.on(read, chosen.state or Path(temporary), chosen.quick)
         print(
             f"pool {len(trial.pool)} photographs ({_tones(trial.pool)}), test {len(trial.test)} "
             f"({_tones(trial.test)}), seeds 0 to {chosen.seeds - 1}, a random share of "
@@ -86,8 +97,9 @@ def main(arguments: Sequence[str] = ()) -> None:
     rows = list(_rows(curves, trial))
     print(tables.line(HEADER, WIDTHS))
     print("\n".join(tables.line(row, WIDTHS) for row in rows))
-    for line in _savings(curves, trial):
-        print(line)
+    savings = list(_savings(curves, trial))
+    print("\n".join(savings))
+    read.log("; ".join(savings))
     if chosen.out:
         tables.write(chosen.out, HEADER, rows)
     if chosen.figure:
@@ -119,16 +131,17 @@ class Trial:
     points: tuple[int, ...]  #: numbers of masks
 
     @classmethod
-    def on(cls, folder: Path, state: Path, quick: bool) -> Trial:
-        pool, test = load(folder, (*PARTS[90], "pool")), load(folder, ("test",))
+    def on(cls, read: reads.TestRead, state: Path, quick: bool) -> Trial:
+        unlabelled = examples([*learn_part(Source.PAD300), *pool(Source.PAD300)])
+        test = examples(tested_part(Source.PAD300, read))
         settings, end = SETTINGS, END
         if quick:
-            pool, test, end = pool[:80], test[:20], START + BATCH
+            unlabelled, test, end = unlabelled[:80], test[:20], START + BATCH
             settings = replace(settings, steps=40, views=0)
         backbone = load_backbone()
-        embeddings = _embeddings(backbone, pool, settings.features, _cache(state))
+        embeddings = _embeddings(backbone, unlabelled, settings.features, _cache(state))
         points = tuple(range(START, end + 1, BATCH))
-        return cls(pool, test, embeddings, backbone, settings, state, points)
+        return cls(unlabelled, test, embeddings, backbone, settings, state, points)
 
     def curves(self, seeds: int) -> Curves:
         """Lesion IoU of every strategy and seed."""
@@ -390,6 +403,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few images and steps: does it run")
     parser.add_argument("--out", type=Path, help="write the table here too: .md, or CSV")
     parser.add_argument("--figure", type=Path, help="draw the curves here: .png, .svg or .pdf")
+    reads.add_option(parser)
     return parser.parse_args(arguments)
 
 

@@ -9,7 +9,6 @@ difference, lowest of the tone groups, for normal vision and three kinds of colo
 from __future__ import annotations
 
 import csv
-import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from annotation_protocol import load_protocol
-from benchmarks.label_efficiency import DEFAULT
+from benchmarks.photographs import Source, missing
 
 Floats = NDArray[np.float64]
 
@@ -41,11 +40,10 @@ _WHITE = np.array([0.95047, 1.0, 1.08883])
 
 
 def main() -> None:
-    folder = Path(os.environ.get("PAD300", DEFAULT))
-    if not folder.is_dir():
-        print(f"skipped: no pad300 at {folder}; set PAD300 to its folder")
+    if why := missing([Source.PAD300]):
+        print(why)
         return
-    rims = rim_pixels(folder)
+    rims = rim_pixels(Source.PAD300.folder)
     print(", ".join(f"{tone} n = {len(p) // SAMPLES}" for tone, p in sorted(rims.items())))
     print(f"{'colour':<26}" + "".join(f"{vision:>8}" for vision in VISIONS))
     named = {f"{c.name} (ours)": c.colour for c in load_protocol().classes} | OTHERS
