@@ -6,7 +6,8 @@ when what decides them differs, so that a row can be shown at its best.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Protocol
@@ -22,11 +23,11 @@ from benchmarks.photographs import CLASSES
 from fedd.backbone import SMALL as SMALL_NET
 from fedd.backbone import Backbone, DiffusionUNet
 from fedd.baselines import Start, UNetSettings, train_unet
-from fedd.bilinear import most_probable
 from fedd.features import FeatureSpec, prepare
 from fedd.pretrain.encoder import EfficientNetLite0
-from fedd.probes.masks import refine_inside
-from fedd.probes.prediction import first_pass, refine
+from fedd.probes.decision import Decision, Refinement, SecondPass, kept_ids
+from fedd.probes.prediction import decided_map, decided_mask, first_pass, refine
+from fedd.probes.refinement import grabcut
 from fedd.probes.training import Example, train_probes
 from fedd.segment import Ensemble, Probes, ProbeSettings
 from fedd.weights.files import load_backbone
@@ -36,8 +37,15 @@ Mask = NDArray[np.uint8]
 #: The mask of a reading, by its name, of one photograph (H, W, 3) uint8.
 Predict = Callable[[NDArray[np.uint8]], dict[str, Mask]]
 
-#: Readings of probes: with the refinement pass in place of the first one inside its window, or without it.
-REPLACE, OFF = "second pass", "first pass"
+#: Readings of probes: what decides. "as chosen" is what the training itself chose.
+REPLACE, MEAN, OFF, CHOSEN = "second pass", "both passes", "first pass", "as chosen"
+GRABCUT = "both passes, GrabCut"
+DECISIONS = {
+    REPLACE: Decision(SecondPass.REPLACE),
+    MEAN: Decision(SecondPass.MEAN),
+    OFF: Decision(SecondPass.OFF),
+    GRABCUT: Decision(SecondPass.MEAN, Refinement.GRABCUT),
+}
 
 #: The only reading of a network that is trained end to end.
 PLAIN = ""
@@ -98,7 +106,7 @@ class ProbeRow:
 
     backbone: Callable[[], Backbone]
     settings: ProbeSettings
-    readings: tuple[str, ...] = (REPLACE, OFF)
+    readings: tuple[str, ...] = (REPLACE, MEAN, OFF)
 
     @property
     def made_of(self) -> str:
@@ -116,9 +124,7 @@ class ProbeRow:
         settings = replace(self.settings, seed=seed)
         probes = train_probes(examples, net, settings, CLASSES, cache=bank, sampler=bank.sampler)
 
-        return lambda photograph: {
-            reading: mask for reading, mask in read(probes, net, photograph, bank, self.readings)
-        }
+        return lambda photograph: read(probes, net, photograph, bank, self.readings)
 
 
 @torch.inference_mode()
@@ -128,17 +134,35 @@ def read(
     photograph: NDArray[np.uint8],
     bank: ActivationBank,
     readings: Sequence[str],
-) -> Iterator[tuple[str, Mask]]:
-    """Yield a photograph's mask by each reading, as `Probes.predict` does; networks run once for all."""
+) -> dict[str, Mask]:
+    """Return a photograph's mask by each reading, as `Probes.predict` does; networks run once for all."""
+    decisions = {name: probes.decision if name == CHOSEN else DECISIONS[name] for name in readings}
     shape = (photograph.shape[0], photograph.shape[1])
     found = first_pass(probes, net, prepare(photograph, net.image_size)[None], bank)
-    mask = most_probable(found.probabilities[0], shape)
-    if OFF in readings:
-        yield OFF, mask.numpy().copy()
-    if REPLACE in readings:
-        for window, inside in refine(probes, net, [photograph], found.probabilities, bank).values():
-            refine_inside(mask, window.slices(*shape), inside, probes.refiner.trained)
-        yield REPLACE, mask.numpy()
+    first = found.probabilities[0]
+    looking = [d for d in decisions.values() if d.second_pass is not SecondPass.OFF]
+    second = None
+    if looking:
+        looks = refine(_by(probes, looking[0]), net, [photograph], found.probabilities, bank)
+        second = looks.get(0)
+    masks = {}
+    for name, decision in decisions.items():
+        reader = _by(probes, decision)
+        look = None if decision.second_pass is SecondPass.OFF else second
+        mask = decided_mask(reader, first, shape, look).numpy()
+        if decision.refinement is Refinement.GRABCUT and probes.refined_id is not None:
+            map_ = decided_map(reader, first, look, net.image_size).numpy()
+            kept = kept_ids(probes.classes)
+            mask = grabcut(mask, photograph, map_, probes.refined_id, kept)
+        masks[name] = mask
+    return masks
+
+
+def _by(probes: Probes, decision: Decision) -> Probes:
+    """Return the same probes with another decision."""
+    found = copy.copy(probes)
+    found.decision = decision
+    return found
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def predict_batch(
     windows = _windows(shown.wait())
     refined = _refined(probes, backbone, batch.photographs, windows, cache)
     masks = [
-        _mask(probes, each, shape, refined.get(index))
+        decided_mask(probes, each, shape, refined.get(index))
         for index, (each, shape) in enumerate(zip(found.probabilities, batch.shapes, strict=True))
     ]
     flat = _Arriving(torch.cat([mask.flatten() for mask in masks]))
@@ -224,7 +224,7 @@ def _inside(
     )
 
 
-def _mask(
+def decided_mask(
     probes: Probes, probabilities: Tensor, shape: tuple[int, int], second: SecondLook | None
 ) -> Tensor:
     """Return the mask (H, W) uint8 of probabilities (classes, g, g), with the second pass in its window."""

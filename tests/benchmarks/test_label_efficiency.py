@@ -21,6 +21,7 @@ from benchmarks.reads import TestRead
 from benchmarks.trials import Bench, Trial, patient_folds
 from fedd.backbone import DiffusionUNet
 from fedd.probes.pixels import Example, Sampling, prepare_example, sample
+from fedd.probes.training import train_probes
 from tests.fedd.conftest import QUICK, TINY, spot
 
 SIDE = 40
@@ -203,3 +204,17 @@ def test_rows__names_of_readings_are_those_of_the_table() -> None:
 
 def _grey() -> NDArray[np.uint8]:
     return np.full((4, 4, 3), SKIN, np.uint8)
+
+
+@pytest.mark.training
+def test_read__as_the_probes_predict(tmp_path: Path) -> None:
+    tiny = DiffusionUNet.random(TINY, seed=1)
+    settings = dataclasses.replace(QUICK, refined_class="lesion")
+    probes = train_probes([Example(*spot(s)) for s in range(6)], tiny, settings, rows.CLASSES)
+    bank = ActivationBank(tmp_path)
+    photograph, _ = spot(9, (50, 60))
+    found = rows.read(probes, tiny, photograph, bank, [rows.REPLACE, rows.MEAN, rows.OFF])
+    for name, mask in found.items():
+        probes.decision = rows.DECISIONS[name]
+        assert (mask == probes.predict(tiny, [photograph], bank)[0].mask).all()
+    assert len({mask.tobytes() for mask in found.values()}) == 3
