@@ -11,12 +11,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ from benchmarks.photographs import (
     tested_part,
 )
 from benchmarks.reads import TestRead
-from benchmarks.rows import ROWS
+from benchmarks.rows import ROWS, Predict
 from fedd.baselines.packages import define_missing_operators
 
 #: Fewest photographs besides those learned from that are tested without cross-validation, and its folds.
@@ -104,9 +105,35 @@ class Bench:
         if not path.is_file():
             return None
         stored = json.loads(path.read_text())
-        if trial.row not in self.keep and stored["made_from"] != made_from(trial):
+        if trial.row not in self.keep and stored["made_from"] != made_from(trial.row):
             return None
         scores: dict[str, Scores] = stored["scores"]
+        return scores
+
+    def learn(
+        self,
+        row: str,
+        training: Sequence[Photograph],
+        photographs: Mapping[str, Photograph],
+        seed: int,
+    ) -> Predict:
+        """Return what a row that learned from `training` predicts; activations are kept."""
+        seen = [p.example for p in photographs.values()]
+        return ROWS[row].learn(examples(training), seen, bank(self), seed)
+
+    def score(
+        self,
+        row: str,
+        training: Sequence[Photograph],
+        photographs: Mapping[str, Photograph],
+        seed: int,
+    ) -> dict[str, Scores]:
+        """Return the lesion IoU of photographs, by reading and key, after learning from others."""
+        predict = self.learn(row, training, photographs, seed)
+        scores: dict[str, Scores] = {}
+        for name, photograph in photographs.items():
+            for reading, mask in predict(photograph.example.photograph).items():
+                scores.setdefault(reading, {})[name] = lesion_iou(photograph, mask)
         return scores
 
     def _computed(
@@ -124,9 +151,9 @@ def key(source: Source, photograph: Photograph) -> str:
     return f"{source}/{photograph.name}"
 
 
-def made_from(trial: Trial) -> str:
-    """Return the hash of a trial's row and code."""
-    return hashlib.sha256(f"{ROWS[trial.row].made_of} {_code()}".encode()).hexdigest()
+def made_from(row: str) -> str:
+    """Return the hash of a row and of the code."""
+    return hashlib.sha256(f"{ROWS[row].made_of} {_code()}".encode()).hexdigest()
 
 
 def _compute(bench: Bench, trial: Trial) -> tuple[Trial, dict[str, Scores], float]:
@@ -134,20 +161,19 @@ def _compute(bench: Bench, trial: Trial) -> tuple[Trial, dict[str, Scores], floa
     started = time.perf_counter()
     define_missing_operators()
     scores: dict[str, Scores] = {}
-    bank = _bank(bench)
     for training, photographs in folds(bench, trial):
-        predict = ROWS[trial.row].learn(
-            examples(training), [p.example for p in photographs.values()], bank, trial.seed
-        )
-        for name, photograph in photographs.items():
-            for reading, mask in predict(photograph.example.photograph).items():
-                scores.setdefault(reading, {})[name] = lesion_iou(photograph, mask)
-    path = bench.path(trial)
+        for reading, found in bench.score(trial.row, training, photographs, trial.seed).items():
+            scores.setdefault(reading, {}).update(found)
+    store(bench.path(trial), {"made_from": made_from(trial.row), "scores": scores})
+    return trial, scores, time.perf_counter() - started
+
+
+def store(path: Path, values: Mapping[str, Any]) -> None:
+    """Write results, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps({"made_from": made_from(trial), "scores": scores}))
+    temporary.write_text(json.dumps(values))
     os.replace(temporary, path)
-    return trial, scores, time.perf_counter() - started
 
 
 def folds(bench: Bench, trial: Trial) -> Iterator[tuple[list[Photograph], dict[str, Photograph]]]:
@@ -208,7 +234,7 @@ def _tested(bench: Bench) -> dict[str, Photograph]:
 
 
 @cache
-def _bank(bench: Bench) -> ActivationBank:
+def bank(bench: Bench) -> ActivationBank:
     return ActivationBank(bench.folder / "activations", bench.limit)
 
 

@@ -49,7 +49,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     _write(tmp_path, Source.PAD_HAND, [("learn10", 3), ("learn30", 3), ("test", 2)])
     for source in Source:
         monkeypatch.setenv(source.upper(), str(tmp_path / source))
-    for cached in (trials._learned, trials._tested, trials._bank):
+    for cached in (trials._learned, trials._tested, trials.bank):
         cached.cache_clear()
     return tmp_path
 
