@@ -107,6 +107,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     define_missing_operators()
     read = reads.asked(chosen, "failures")
     counts: list[tuple[str, ...]] = []
+    chosen.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(chosen.state or Path(temporary), read)
         for source in Source:
@@ -121,7 +122,7 @@ def main(arguments: Sequence[str] = ()) -> None:
                 tables.write(chosen.out / f"{name}.csv", SHEET, [_line(o) for o in outcomes])
                 counts += count(outcomes, target, source)
     print(f"{chosen.row}, {chosen.reading}, {chosen.masks} masks, seed 0; the {bench.part} parts")
-    print(tables.markdown(COUNTS, counts), end="")
+    print(tables.markdown(COUNTS, counts) + f"pictures: {chosen.out}")
     tables.write(chosen.out / "counts.md", COUNTS, counts)
     if read is not None:
         read.log("; ".join(" ".join(cells) for cells in counts))
@@ -220,7 +221,12 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--reading", default=OFF)
     parser.add_argument("--masks", type=int, choices=(10, 30), default=30)
     parser.add_argument("--state", type=Path, help="folder of activations, as of label_efficiency")
-    parser.add_argument("--out", type=Path, required=True, help="folder outside the repository")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "ddiseg-failures",
+        help="folder for the pictures, outside the repository",
+    )
     reads.add_option(parser)
     chosen = parser.parse_args(arguments)
     if chosen.out.resolve().is_relative_to(reads.ROOT):

@@ -8,6 +8,7 @@ loss on the other source. `benchmarks.photographs` says where the photographs ar
 - untrained: the shipped network's architecture with random weights;
 - lite0: EfficientNet-Lite0 trained on ImageNet;
 - small: the backbone in the package, with the settings up to version 0.2;
+- default: what this version trains without options;
 
 read by the same probes, normalisation and augmentation, and two UNets trained end to end:
 
@@ -40,6 +41,11 @@ from benchmarks.rows import REPLACE, ROWS
 from benchmarks.trials import Bench, Scores, Trial
 
 SEEDS = 5
+
+DOCS = reads.ROOT / "docs"
+
+#: Masks of the tables by group in the docs.
+GROUPS_AT = 30
 
 HEADER = ("tested on", "learned from", "masks", "row", "lesion IoU, mean [95%]", "SD of seeds")
 HEADER += ("minus AGAINST [95%]", "n", "patients", "seeds")
@@ -100,7 +106,37 @@ def main(arguments: Sequence[str] = ()) -> None:
             for ending in (".md", ".csv"):
                 tables.write(chosen.out / f"{name}{ending}", head, rows)
     if read is not None:
-        read.log("; ".join(summary(measured)))
+        if chosen.docs:
+            fill_docs(measured, header, lines, chosen.docs)
+        read.log(". ".join(summary(measured)))
+
+
+def fill_docs(
+    measured: dict[Setup, Measured],
+    header: Sequence[str],
+    lines: Sequence[tuple[str, ...]],
+    default: str,
+) -> None:
+    """Replace the tables of docs/benchmarks.md and docs/model.md, the latter for one row and reading."""
+    tables.fill(DOCS / "benchmarks.md", "label_efficiency", header, lines)
+    kept = [cells for cells in lines if cells[3].startswith(("small, ", default))]
+    tables.fill(DOCS / "model.md", "accuracy", header, kept)
+    for target in Source:
+        head = ("by", "group", "n", "patients", *(f"learned from {s}" for s in Source))
+        groups_of = list(two_sources(measured, default, target))
+        tables.fill(DOCS / "model.md", f"groups_{target}", head, groups_of)
+
+
+def two_sources(
+    measured: dict[Setup, Measured], name: str, target: Source
+) -> Iterator[tuple[str, ...]]:
+    """Yield a line for each group of the photographs of a source, learned from either, with GROUPS_AT masks."""
+    row, _, reading = name.partition(", ")
+    both = [measured[Setup(target, source, GROUPS_AT, row, reading)] for source in Source]
+    for kind, members in groups(both[0].photographs).items():
+        for group, rows in members.items():
+            of = [scores.of(rows) for scores in both]
+            yield (kind, group, *of[0].sizes(), *(scores.mean() for scores in of))
 
 
 def measure(
@@ -151,10 +187,14 @@ def group_table(measured: dict[Setup, Measured]) -> Iterator[tuple[str, ...]]:
 
 
 def summary(measured: dict[Setup, Measured]) -> Iterator[str]:
-    """Yield the means of each set-up, for the log of reads."""
+    """Yield the means of each row by what it learned from and is tested on, for the log of reads."""
+    lines: dict[tuple[str, str], list[str]] = {}
     for setup in sorted(measured, key=_order):
-        mean = measured[setup].values.mean()
-        yield f"{setup.name}, {setup.learned} {setup.count} on {setup.tested} {mean:.3f}"
+        where = f"{setup.tested} from {setup.learned}"
+        lines.setdefault((setup.name, where), []).append(f"{measured[setup].values.mean():.3f}")
+    for name in {name: None for name, _ in lines}:
+        parts = [f"{where} {', '.join(means)}" for (n, where), means in lines.items() if n == name]
+        yield f"**{name}**: {'; '.join(parts)}"
 
 
 def _where(setup: Setup) -> tuple[Source, Source, int]:
@@ -194,6 +234,11 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--out", type=Path, help="folder for the tables: .md and .csv")
+    parser.add_argument(
+        "--docs",
+        metavar="ROW, READING",
+        help="fill the tables of docs/benchmarks.md and docs/model.md, with this as the default",
+    )
     reads.add_option(parser)
     return parser.parse_args(arguments)
 

@@ -29,7 +29,7 @@ from fedd.probes.decision import Decision, Refinement, SecondPass, kept_ids
 from fedd.probes.prediction import decided_map, decided_mask, first_pass, refine
 from fedd.probes.refinement import grabcut
 from fedd.probes.training import Example, train_probes
-from fedd.segment import Ensemble, Probes, ProbeSettings
+from fedd.segment import Ensemble, Probes, ProbeSettings, default_settings
 from fedd.weights.files import load_backbone
 
 Mask = NDArray[np.uint8]
@@ -239,5 +239,6 @@ ROWS: dict[str, Row] = {
     "lite0": ProbeRow(cache(EfficientNetLite0), _on(1, 2, 3, refined_class=None), (OFF,)),
     "unet-lite0": UNetRow("efficientnet-lite0", Start.IMAGENET),
     "unet-scratch": UNetRow("mobilenet_v2", Start.SCRATCH),
-    "small": ProbeRow(cache(load_backbone), _on()),
+    "small": ProbeRow(cache(lambda: load_backbone("small")), _on()),
+    "default": ProbeRow(cache(load_backbone), lambda net: default_settings(net.config), (CHOSEN,)),
 }
