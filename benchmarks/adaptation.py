@@ -99,6 +99,9 @@ def main(arguments: Sequence[str] = ()) -> None:
     if chosen.figure:
         figures.save(draw(curve), chosen.figure)
     if read is not None:
+        if chosen.docs:
+            kept = [cells for cells in rows if cells[3] == chosen.docs]
+            tables.fill(reads.ROOT / "docs" / "model.md", "adaptation", HEADER, kept)
         read.log("; ".join(" ".join(cells[:5]) for cells in rows))
 
 
@@ -228,6 +231,11 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--out", type=Path, help="write the table here too: .md, or CSV")
     parser.add_argument("--figure", type=Path, help="draw the curves here: .png, .svg or .pdf")
+    parser.add_argument(
+        "--docs",
+        metavar="READING",
+        help="fill the table of docs/model.md with a reading, after a read",
+    )
     reads.add_option(parser)
     return parser.parse_args(arguments)
 

@@ -88,6 +88,8 @@ def main(arguments: Sequence[str] = ()) -> None:
     if chosen.out:
         tables.write(chosen.out, HEADER, rows)
     if read is not None:
+        if chosen.docs:
+            tables.fill(reads.ROOT / "docs" / "model.md", "clicks", HEADER, rows)
         read.log("; ".join(" ".join(cells[:4]) for cells in rows))
 
 
@@ -211,6 +213,9 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, help="folder of activations, as of label_efficiency")
     parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--out", type=Path, help="write the table here too: .md, or CSV")
+    parser.add_argument(
+        "--docs", action="store_true", help="fill the table of docs/model.md, after a read"
+    )
     reads.add_option(parser)
     return parser.parse_args(arguments)
 

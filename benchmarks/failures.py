@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from benchmarks import reads, tables
+from benchmarks.paired import ALL
 from benchmarks.photographs import LESION, Photograph, Source, missing
 from benchmarks.rows import OFF, ROWS
 from benchmarks.trials import Bench, Trial, folds, lesion_iou
@@ -125,7 +126,9 @@ def main(arguments: Sequence[str] = ()) -> None:
     print(tables.markdown(COUNTS, counts) + f"pictures: {chosen.out}")
     tables.write(chosen.out / "counts.md", COUNTS, counts)
     if read is not None:
-        read.log("; ".join(" ".join(cells) for cells in counts))
+        if chosen.docs:
+            tables.fill(reads.ROOT / "docs" / "model.md", "failures", COUNTS, counts)
+        read.log("; ".join(" ".join(cells) for cells in counts if cells[2] == ALL))
 
 
 def predicted(bench: Bench, trial: Trial, reading: str) -> dict[Source, list[Outcome]]:
@@ -145,16 +148,16 @@ COUNTS = ("tested on", "learned from", "photographs", "n", "IoU below 0.5", "kin
 
 def count(outcomes: Sequence[Outcome], target: Source, source: Source) -> Iterator[tuple[str, ...]]:
     """Yield a line of counts for all photographs and for each size of lesion."""
-    sizes = ("all", *sorted({o.photograph.size for o in outcomes}))
+    sizes = (ALL, *sorted({o.photograph.size for o in outcomes}))
     for size in sizes:
-        chosen = [o for o in outcomes if size in ("all", o.photograph.size)]
+        chosen = [o for o in outcomes if size in (ALL, o.photograph.size)]
         failed = [o for o in chosen if o.iou < FAILED]
         kinds = Counter(kind for o in failed for kind in (o.kinds() or ["edge"]))
         text = ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())
         yield (
             target,
             source,
-            f"lesion {size}" if size != "all" else size,
+            f"lesion {size}" if size != ALL else ALL,
             str(len(chosen)),
             str(len(failed)),
             text,
@@ -226,6 +229,9 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
         type=Path,
         default=Path(tempfile.gettempdir()) / "ddiseg-failures",
         help="folder for the pictures, outside the repository",
+    )
+    parser.add_argument(
+        "--docs", action="store_true", help="fill the table of docs/model.md, after a read"
     )
     reads.add_option(parser)
     chosen = parser.parse_args(arguments)
