@@ -11,8 +11,9 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,8 +28,11 @@ from fedd.cache import (
 from fedd.errors import TrainingDataError
 from fedd.features import FeatureSpec, prepare
 from fedd.probes.pixels import Example, Pixels, PreparedExample, Sampling, sample
+from fedd.weights.files import read_safetensors, write_safetensors
 
-#: Bytes on disk by default, and images whose activations stay in memory.
+PIXELS_KIND = "benchmark-pixels"
+
+#: Bytes of dense activations on disk by default, and images whose activations stay in memory.
 LIMIT, IN_MEMORY = 16 * 10**9, 1024
 
 
@@ -83,34 +87,49 @@ class ActivationBank(FeatureCache):
         parts: list[Pixels] = []
         for number, example in enumerate(examples):
             name = _pixels_name(example, backbone, spec, sampling)
-            stored = self._read(name)
-            if stored is None:
-                stored = _packed(sample([example], backbone, spec, sampling))
-                self._write(name, stored)
-            parts.append(_unpacked(stored, number))
+            path = self.folder.parent / "pixels" / name[:2] / f"{name}.safetensors"
+            if not path.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_pixels(path, sample([example], backbone, spec, sampling))
+            found = read_pixels(path)
+            parts.append(replace(found, image=torch.full_like(found.labels, number)))
             progress(number + 1)
         if not parts:
             raise TrainingDataError("there are no masks to learn from")
-        return Pixels(
-            torch.cat([p.activations for p in parts]),
-            torch.cat([p.labels for p in parts]),
-            torch.cat([p.image for p in parts]),
-        )
+        return _joined(parts)
+
+
+def write_pixels(path: Path, pixels: Pixels) -> None:
+    """Write sampled pixels, whole or not at all: each field is a tensor of its name."""
+    tensors = {f.name: torch.as_tensor(getattr(pixels, f.name)) for f in fields(Pixels)}
+    write_safetensors(path, tensors, {"kind": PIXELS_KIND}, durable=False)
+
+
+def read_pixels(path: Path) -> Pixels:
+    """Return what `write_pixels` wrote."""
+    tensors, _ = read_safetensors(path, PIXELS_KIND)
+    return Pixels(**{name: _field(name, tensor) for name, tensor in tensors.items()})
+
+
+def _field(name: str, tensor: Tensor) -> Any:
+    """Return a field's value: `channels` are a tuple of numbers, all others are tensors."""
+    return tuple(tensor.tolist()) if name == "channels" else tensor
+
+
+def _joined(parts: Sequence[Pixels]) -> Pixels:
+    """Return the pixels of several images as one."""
+    values = {
+        f.name: [getattr(part, f.name) for part in parts]
+        for f in fields(Pixels)
+        if isinstance(getattr(parts[0], f.name), Tensor)
+    }
+    return replace(parts[0], **{name: torch.cat(of) for name, of in values.items()})
 
 
 def _pixels_name(
     example: PreparedExample, backbone: Backbone, spec: FeatureSpec, sampling: Sampling
 ) -> str:
     mask = hashlib.sha256(example.mask.numpy().tobytes()).hexdigest()
-    made_from = [example.digest, mask, backbone.hash, asdict(spec), asdict(sampling)]
+    layout = [f.name for f in fields(Pixels)]
+    made_from = [example.digest, mask, backbone.hash, asdict(spec), asdict(sampling), layout]
     return hashlib.sha256(f"pixels {json.dumps(made_from)}".encode()).hexdigest()
-
-
-def _packed(pixels: Pixels) -> Tensor:
-    """Return activations with the class as the last column, (P, C + 1): float16 holds it exactly."""
-    return torch.cat([pixels.activations, pixels.labels[:, None].half()], 1)
-
-
-def _unpacked(stored: Tensor, image: int) -> Pixels:
-    labels = stored[:, -1].long()
-    return Pixels(stored[:, :-1].contiguous(), labels, torch.full_like(labels, image))

@@ -166,6 +166,30 @@ def test_measure__by_source(sources: Path) -> None:
     }
 
 
+def test_fill_docs__both_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_efficiency, "DOCS", tmp_path)
+    names = ("accuracy", "groups_pad300", "groups_pad_hand")
+    place = "<!-- table {0} -->\n<!-- end of {0} -->\n"
+    (tmp_path / "model.md").write_text("".join(place.format(name) for name in names))
+    (tmp_path / "benchmarks.md").write_text(place.format("label_efficiency"))
+    photographs = [
+        Photograph(Example(_grey(), _grey()[..., 0], f"{i}", "I-II"), f"{i}", "NEV", "test")
+        for i in range(10)
+    ]
+    measured = {
+        Setup(target, source, 30, row, "first pass"): Measured(np.full((2, 10), 0.5), photographs)
+        for target in Source
+        for source in Source
+        for row in ("small", "lite0")
+    }
+    lines = list(table(measured, "small, first pass"))
+    label_efficiency.fill_docs(measured, label_efficiency.HEADER, lines, "small, first pass")
+    page = (tmp_path / "model.md").read_text()
+    assert "lite0" not in page
+    assert page.count("| tone | I-II | 10 | 10 | 0.500 [") == 2
+    assert (tmp_path / "benchmarks.md").read_text().count("| lite0, first pass |") == 4
+
+
 def test_patient_folds__every_photograph_once_and_patients_together() -> None:
     photographs = [
         Photograph(Example(_grey(), _grey()[..., 0], f"patient {i // 2}"), f"{i}", "NEV", "learn10")
