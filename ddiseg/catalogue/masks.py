@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,14 @@ class NewMask:
     @property
     def author(self) -> str:
         return self.annotator or f"model #{self.model_version_id}"
+
+
+class Doubts(NamedTuple):
+    """What predictions of N images tell of themselves; NaN where they do not."""
+
+    ids: NDArray[np.int64]  #: (N,), of images, ascending
+    uncertainties: NDArray[np.float64]  #: (N,), nats a pixel
+    quality: NDArray[np.float64]  #: (N,), expected IoU
 
 
 class Masks(Repository):
@@ -227,15 +235,19 @@ class Masks(Repository):
         query = select(Mask).where(Mask.model_version_id == model_version_id)
         return {mask.image_id: mask for mask in self._all_in(query, Mask.image_id, image_ids)}
 
-    def uncertainties(self, model_version_id: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the ids (N,) of images with a prediction by a version, ascending, and its uncertainties."""
-        query = select(Mask.image_id, Mask.uncertainty).where(
-            Mask.model_version_id == model_version_id, Mask.uncertainty.is_not(None)
-        )
+    def doubts(self, model_version_id: int) -> Doubts:
+        """Return what a version's predictions tell of themselves, ordered by image id."""
+        # Every prediction has both numbers or the older one alone; NULL is no number.
+        known = Mask.uncertainty.is_not(None) | Mask.quality.is_not(None)
+        query = select(
+            Mask.image_id, func.coalesce(Mask.uncertainty, -1.0), func.coalesce(Mask.quality, -1.0)
+        ).where(Mask.model_version_id == model_version_id, known)
         with self._database.read() as session:
-            ids, uncertainties = number_columns(session, query)
+            ids, uncertainties, quality = number_columns(session, query)
         order = np.argsort(ids)
-        return ids[order].astype(np.int64), uncertainties[order]
+        uncertainties[uncertainties < 0] = np.nan
+        quality[quality < 0] = np.nan
+        return Doubts(ids[order].astype(np.int64), uncertainties[order], quality[order])
 
     def newest_predictions(self, image_ids: Sequence[int] | None = None) -> dict[int, Mask]:
         """Return the prediction to show of each image, by image id; of all images unless given.
@@ -276,32 +288,43 @@ class Masks(Repository):
         query = select(func.count(Mask.image_id.distinct()))
         return self._first(query.where(Mask.model_version_id.is_not(None))) or 0
 
-    def most_uncertain(self, count: int) -> list[int]:
-        """Return the ids of open images whose prediction to show is the least certain, that one first."""
+    def most_doubtful(self, count: int) -> list[int]:
+        """Return the ids of open images whose prediction to show is expected to be the worst, that one first.
+
+        The current model's come first, by expected IoU; then other predictions by expected IoU; then
+        those without one, the most uncertain first.
+        """
         newer = aliased(Mask)
         of_image = newer.image_id == Mask.image_id, newer.model_version_id.is_not(None)
-        found: list[tuple[float, int]] = []
+        found: list[int] = []
         with self._database.read() as session:
             current = session.scalar(
                 current_version(ModelKind.SEGMENTATION).with_only_columns(ModelVersion.id)
             )
-            newest = ~exists().where(*of_image, newer.id > Mask.id)
-            to_show = [newest]
-            if current is not None:
-                by_current = exists().where(*of_image, newer.model_version_id == current)
-                to_show = [Mask.model_version_id == current, newest & ~by_current]
-            query = (
-                select(Mask.uncertainty, Mask.image_id)
-                .join(Image, Image.id == Mask.image_id)
-                .where(Mask.uncertainty.is_not(None), Mask.model_version_id.is_not(None))
-                .where(Image.state.not_in(SETTLED))
-                .order_by(Mask.uncertainty.desc(), Mask.image_id)
-                .limit(count)
+            by_current = Mask.model_version_id == current
+            to_show = Mask.model_version_id.is_not(None) & ~exists().where(
+                *of_image, newer.id > Mask.id
             )
-            for condition in to_show:
-                for uncertainty, image_id in session.execute(query.where(condition)):
-                    found.append((-(uncertainty or 0.0), image_id))
-        return [image_id for _, image_id in sorted(found)[:count]]
+            if current is not None:
+                to_show &= ~exists().where(*of_image, newer.model_version_id == current)
+            rated, unrated = Mask.quality.is_not(None), Mask.quality.is_(None)
+            doubt = (Mask.quality, Mask.image_id), (Mask.uncertainty.desc(), Mask.image_id)
+            unrated &= Mask.uncertainty.is_not(None)
+            for condition, order in (
+                (by_current & rated, doubt[0]),  # as `ix_masks_by_quality` has them
+                (to_show & rated, doubt[0]),
+                ((by_current | to_show) & unrated, doubt[1]),
+            ):
+                if missing := count - len(found):
+                    query = (
+                        select(Mask.image_id)
+                        .join(Image, Image.id == Mask.image_id)
+                        .where(condition, Image.state.not_in(SETTLED))
+                        .order_by(*order)
+                        .limit(missing)
+                    )
+                    found += session.scalars(query)
+        return found
 
     def accepted_of(self, image_id: int) -> Mask | None:
         """Return the accepted mask of an image; None where it has none."""

@@ -32,11 +32,12 @@ def batch() -> None:
 )
 @click.option(
     "--strategy",
-    type=click.Choice(["mixed", "random", "uncertainty", "diversity"]),
+    type=click.Choice(["mixed", "random", "quality", "uncertainty", "diversity"]),
     default="mixed",
     show_default=True,
-    help="Within a tone: where the model's members disagree most, what is farthest from all that is "
-    "labelled, or, mixed, the farthest among the most uncertain.",
+    help="Within a tone: the predictions with the lowest expected IoU, those whose members disagree "
+    "most, what is farthest from all that is labelled, or, mixed, the farthest among those with the "
+    "lowest expected IoU.",
 )
 @click.option(
     "--focus",

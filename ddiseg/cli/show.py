@@ -59,6 +59,7 @@ def _lines(data: dict[str, Any]) -> list[str]:
             f"  mask #{mask['id']} by {mask['author']}{mark}: "
             f"{mask['width']} x {mask['height']} {mask['mapping']}, {shares or 'file damaged'}"
         )
+        lines += _doubt(mask)
     for estimate in data["malignancy_estimates"]:
         learned = ", which learned from this image" if estimate["learned_from"] else ""
         lines.append(
@@ -89,3 +90,15 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "not known" if value is None else str(value)
+
+
+def _doubt(mask: dict[str, Any]) -> list[str]:
+    """Return a line on how good a prediction is expected to be; none for a person's mask."""
+    from ddiseg.masks import in_words  # slow to import
+
+    if mask["quality"] is not None:
+        by_class = ", ".join(f"{name} {value:.2f}" for name, value in mask["expected_iou"].items())
+        return [f"    {in_words(mask['quality'])} ({by_class})"]
+    if mask["uncertainty"] is not None:
+        return [f"    uncertainty {mask['uncertainty']:.3g}: its model tells no expected IoU"]
+    return []

@@ -15,6 +15,9 @@ from ddiseg.masks import brush_rle
 #: Key in the task data by which a task is found again after an interruption.
 KEY = "ddiseg"
 
+#: Key in the task data of what to expect of the prediction, in words.
+EXPECTED = "expected"
+
 #: Version of all our predictions. Label Studio shows only one version in a project, and predictions
 #: of older models must stay visible. The task data names the actual model.
 MODEL_VERSION = "ddiseg"
@@ -41,14 +44,14 @@ def task_data(image: Image, key: str, picture: str, **more: Any) -> dict[str, An
 
 
 def prediction(
-    mask: masks.Mask, digest: str, protocol: Protocol, uncertainty: float | None
+    mask: masks.Mask, digest: str, protocol: Protocol, score: float | None
 ) -> dict[str, Any]:
     """Return a mask as a Label Studio prediction: one brush region for each class in it.
 
     Args:
         mask: (H, W) uint8 class ids, at the size of the picture.
         digest: content hash of the stored mask.
-        uncertainty: mean mutual information of the model's members in nats; None for a person's.
+        score: 0 to 1, by which the Data Manager sorts (`score_of`); None for a person's.
     """
     height, width = mask.shape
     regions = [
@@ -69,9 +72,28 @@ def prediction(
         for class_id, rle in brush_rle.encode_classes(mask, masks.classes_in(mask)).items()
     ]
     content: dict[str, Any] = {"model_version": MODEL_VERSION, "result": regions}
-    if uncertainty is not None:
-        content["score"] = _score(uncertainty, len(protocol.classes))
+    if score is not None:
+        content["score"] = score
     return content
+
+
+def score_of(mask: Mask, protocol: Protocol) -> float | None:
+    """Return the score of a stored mask: the expected IoU; None for a person's.
+
+    Of a prediction without one, 1 where the model's members agree everywhere, 0 where they never do.
+    """
+    if mask.quality is not None:
+        return round(mask.quality, 4)
+    if mask.uncertainty is None:
+        return None
+    return round(max(0.0, 1 - mask.uncertainty / math.log(len(protocol.classes))), 4)
+
+
+def expectation(mask: Mask) -> dict[str, str]:
+    """Return the task data that say what to expect of a prediction; none for a person's mask."""
+    if mask.model_version_id is None:
+        return {}
+    return {EXPECTED: "" if mask.quality is None else masks.in_words(mask.quality)}
 
 
 def preannotated_mask(region_ids: list[str]) -> str | None:
@@ -81,8 +103,3 @@ def preannotated_mask(region_ids: list[str]) -> str | None:
         if dash and len(digest) == _DIGITS and all(c in "0123456789abcdef" for c in digest):
             return digest
     return None
-
-
-def _score(uncertainty: float, classes: int) -> float:
-    """Return 1 if the model's members agree everywhere, 0 if they never do."""
-    return round(max(0.0, 1 - uncertainty / math.log(classes)), 4)

@@ -24,7 +24,14 @@ from ddiseg.labelstudio.folder import Folder
 from ddiseg.labelstudio.http import as_json
 from ddiseg.labelstudio.media import FOLDER, copy_name, copy_png, place_copy
 from ddiseg.labelstudio.projects import COMMANDS, ProjectRef, ensure_project
-from ddiseg.labelstudio.task_payload import KEY, preannotated_mask, prediction, task_data
+from ddiseg.labelstudio.task_payload import (
+    KEY,
+    expectation,
+    preannotated_mask,
+    prediction,
+    score_of,
+    task_data,
+)
 from ddiseg.outcomes import (
     FileOutcome,
     Outcome,
@@ -199,7 +206,7 @@ class TaskUploader:
         if self.client.has_work(task.remote_id):
             return False
         self.set_prediction(task, task.remote_id, mask)
-        self.client.set_data(task.remote_id, model=model)
+        self.client.set_data(task.remote_id, model=model, **expectation(mask))
         self._labelling.update_task(task.id, mask_id=mask.id, arm=Arm.PREDICTED.value)
         return True
 
@@ -228,6 +235,7 @@ class TaskUploader:
             }
             if task.arm == Arm.PREDICTED and mask is not None:
                 payload["predictions"] = [self._prediction(task, mask)]
+                payload["data"] |= expectation(mask)  # not in the control arm, which sees nothing
         except (ServerError, StoreError):
             raise
         except DdisegError as error:
@@ -236,7 +244,8 @@ class TaskUploader:
 
     def _prediction(self, task: Task, mask: Mask) -> dict[str, Any]:
         pixels = masks.stretch(self.workspace.mask(mask), (task.height, task.width))
-        return prediction(pixels, mask.content_hash, load_protocol(), mask.uncertainty)
+        protocol = load_protocol()
+        return prediction(pixels, mask.content_hash, protocol, score_of(mask, protocol))
 
     def _picture(self, task: Task, image: Image) -> str:
         """Return the copy's address on the server, uploading it if it is missing."""

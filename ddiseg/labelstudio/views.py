@@ -18,13 +18,14 @@ from ddiseg.labelstudio import http
 from ddiseg.labelstudio.client import Client
 from ddiseg.labelstudio.connection import Connection
 from ddiseg.labelstudio.projects import ProjectRef, ensure_project
+from ddiseg.labelstudio.task_payload import EXPECTED
 from ddiseg.workspace.workspace import Workspace
 
 #: Characters of a title that a tab shows; Label Studio cuts longer ones.
 TITLE_WIDTH = 15
 
-#: Columns hidden unless a tab shows them. Visible are the photograph, its name and tone, when the
-#: task was completed and whether it was skipped.
+#: Columns hidden unless a tab shows them. Visible are the photograph, its name and tone, what to expect
+#: of its prediction, when the task was completed and whether it was skipped.
 _HIDDEN = (
     *("id", "inner_id", "annotators", "annotations_results", "annotations_ids"),
     *("total_annotations", "total_predictions", "predictions_results", "predictions_score"),
@@ -35,7 +36,9 @@ _HIDDEN = (
 )
 
 #: While a task is open the list is narrow: the photograph and its name.
-_HIDDEN_WHILE_LABELLING = (*_HIDDEN, "completed_at", "cancelled_annotations", "data.tone")
+_HIDDEN_WHILE_LABELLING = (
+    *(*_HIDDEN, "completed_at", "cancelled_annotations", "data.tone", f"data.{EXPECTED}"),
+)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ddiseg.masks.mask import (
     stretch,
 )
 from ddiseg.masks.overlay import draw_overlay
+from ddiseg.masks.quality import Rating, Triage, in_words, rate
 from ddiseg.masks.rle import Rle, encode_classes
 
 __all__ = [
@@ -32,7 +33,9 @@ __all__ = [
     "Mask",
     "NoClassError",
     "Origin",
+    "Rating",
     "Rle",
+    "Triage",
     "UnnamedValueError",
     "ValuesError",
     "boundary_distance",
@@ -45,9 +48,11 @@ __all__ = [
     "draw_overlay",
     "encode_classes",
     "encode_png",
+    "in_words",
     "load_npy",
     "mask_hash",
     "parse_class_mapping",
+    "rate",
     "remap",
     "stretch",
 ]

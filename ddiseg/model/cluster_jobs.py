@@ -293,6 +293,7 @@ def _encoded(prediction: Prediction, palette: Sequence[tuple[int, int, int]]) ->
         masks.mask_hash(prediction.mask),
         prediction.uncertainty,
         prediction.embedding.astype(np.float32).tobytes(),
+        masks.rate(prediction.expected_iou, prediction.mask),
     )
 
 

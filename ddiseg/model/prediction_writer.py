@@ -22,7 +22,7 @@ from ddiseg.catalogue import NewMask
 from ddiseg.catalogue.embeddings import embedding_space
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.errors import InputError, WorkspaceError
-from ddiseg.masks.mask import mask_hash
+from ddiseg.masks import Rating, mask_hash, rate
 from ddiseg.outcomes import Outcome
 from ddiseg.workspace.mask_writer import MaskWriter
 from ddiseg.workspace.store import Kind
@@ -43,6 +43,7 @@ class EncodedPrediction(NamedTuple):
     digest: str  #: the hash of the mask in it
     uncertainty: float
     embedding: bytes  #: (D,) float32
+    rating: Rating
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class _Waiting:
 
     image: Image
     uncertainty: float
+    rating: Rating
     embedding: NDArray[np.float32]
     digest: Future[str]
 
@@ -87,10 +89,11 @@ class PredictionWriter:
             WorkspaceError: an earlier one can't be stored.
         """
         digest = self._masks.add(prediction)
-        embedding = prediction.embedding
-        if isinstance(embedding, bytes):
-            embedding = np.frombuffer(embedding, np.float32)
-        self._batch.append(_Waiting(image, prediction.uncertainty, embedding, digest))
+        if isinstance(prediction, EncodedPrediction):
+            embedding, rating = np.frombuffer(prediction.embedding, np.float32), prediction.rating
+        else:
+            embedding, rating = prediction.embedding, rate(prediction.expected_iou, prediction.mask)
+        self._batch.append(_Waiting(image, prediction.uncertainty, rating, embedding, digest))
         late = time.monotonic() - self._sealed_at >= SECONDS
         if late or len(self._batch) >= TRANSACTION:
             self._seal()
@@ -166,4 +169,6 @@ class PredictionWriter:
             protocol_version=self._version.protocol_version,
             model_version_id=self._version.id,
             uncertainty=predicted.uncertainty,
+            expected_iou=predicted.rating.expected_iou,
+            quality=predicted.rating.quality,
         )

@@ -40,7 +40,7 @@ _CODED = re.compile(r"[0-9a-f]{64}|[0-o]{8,}")
 #: Numbers of our own files, which are no ids of a person.
 _NUMBERS = frozenset([
     "image_id", "category_id", "license", "width", "height", "area", "bbox", "iscrowd", "size", "bytes",
-    "fitzpatrick", "uncertainty", "unlabelled", "unlabelled_pixels", "images", "accepted", "predictions",
+    "fitzpatrick", "uncertainty", "expected_iou", "unlabelled", "unlabelled_pixels", "images", "accepted", "predictions",
     "year", "color", "rgb", "index",
 ])  # fmt: skip
 _COUNTS = ("with_class", "by_tone", "images", "annotations", "categories", "licenses")

@@ -106,6 +106,7 @@ class ReleaseItem:
             "labelled_classes": list(mask.classes),
             "protocol_version": mask.protocol_version,
             "uncertainty": mask.uncertainty,
+            "expected_iou": mask.quality,
             "unlabelled": self.unlabelled,
             "mask_created_at": self.identity.mask_created_at,
         }

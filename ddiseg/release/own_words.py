@@ -7,7 +7,7 @@ FIELDS = frozenset([
     "accepted", "annotations", "annotator", "area", "attributes", "background", "bbox", "by_tone", "bytes",
     "categories", "category_id", "classes", "color", "colour", "content", "content_hash", "counts",
     "created_at", "dataset", "datasets", "date_created", "ddiseg", "ddiseg_version", "description",
-    "diagnosis", "file_name", "files", "fitzpatrick", "format", "fullname", "group", "height", "hole_fill",
+    "diagnosis", "expected_iou", "file_name", "files", "fitzpatrick", "format", "fullname", "group", "height", "hole_fill",
     "id", "image", "image_id", "images", "index", "info", "iscrowd", "labelled_classes", "left_out", "lesion",
     "licence", "license", "licenses", "malignant", "mapping", "mask", "mask_created_at", "mask_hash", "masks",
     "metadata", "model", "name", "names", "parent", "parent_annotator", "partly_labelled", "path", "patient",

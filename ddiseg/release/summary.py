@@ -22,7 +22,8 @@ class ContentHash:
     """SHA-256 of all that a release says, whenever it is written.
 
     It is that of the JSON text, with sorted keys, of the release's head with the list `items` (stem and
-    facts of each image) and `left_out` (ids of refused images).
+    facts of each image) and `left_out` (ids of refused images). An unknown expected IoU is no fact, so
+    that a release of masks by people has the hash that earlier versions gave it.
     """
 
     def __init__(self, head: Mapping[str, Any]) -> None:
@@ -33,7 +34,10 @@ class ContentHash:
 
     def add(self, item: ReleaseItem) -> None:
         """Add the next image."""
-        text = json.dumps([item.stem, item.facts()], sort_keys=True)
+        facts = item.facts()
+        if facts["expected_iou"] is None:
+            del facts["expected_iou"]
+        text = json.dumps([item.stem, facts], sort_keys=True)
         self._digest.update(f"{self._separator}{text}".encode())
         self._separator = ", "
 

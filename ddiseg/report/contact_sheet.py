@@ -34,7 +34,7 @@ SIDE = 256
 #: Of the photographs, as JPEG.
 QUALITY = 86
 
-#: Images shown for each tone, and as the most uncertain.
+#: Images shown for each tone, and as the most doubtful.
 SHOWN = 12
 
 #: Of these, images without a lesion IoU, where there are enough with one.
@@ -210,7 +210,7 @@ class Card:
     malignant: bool | None
     state: str
     lesion_iou: float | None
-    uncertainty: float | None
+    doubt: str | None  #: expected IoU in words, or else the uncertainty; None without a prediction
     remark: str  #: the masks compared, or why there are none
     overlay: str  #: contents of the second picture; "" for none
     photograph: str = ""  #: data URI
@@ -239,7 +239,7 @@ def draw_card(
         "malignant": image.malignant,
         "state": image.state,
         "lesion_iou": pair.lesion_iou,
-        "uncertainty": prediction.uncertainty if prediction else None,
+        "doubt": _doubt(prediction) if prediction else None,
         "remark": _remark(pair, model_name),
         "overlay": " and ".join((["prediction"] if prediction else []) + kinds),
     }
@@ -264,6 +264,14 @@ def draw_card(
         )
     except DdisegError as error:
         return Card(**described, trouble=str(error))
+
+
+def _doubt(prediction: Mask) -> str | None:
+    if prediction.quality is not None:
+        return masks.in_words(prediction.quality)
+    if prediction.uncertainty is not None:
+        return f"uncertainty {prediction.uncertainty:.3f}"
+    return None
 
 
 def _remark(pair: Pair, model_name: Callable[[int], str]) -> str:

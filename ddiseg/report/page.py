@@ -78,8 +78,8 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
     }
     in_sheet = [pair for of_tone in chosen.values() for pair in of_tone]
     shown = {pair.image.id for pair in in_sheet}
-    uncertain = catalogue.masks.most_uncertain(SHOWN)
-    others = pairs.of([image_id for image_id in uncertain if image_id not in shown])
+    doubtful = catalogue.masks.most_doubtful(SHOWN)
+    others = pairs.of([image_id for image_id in doubtful if image_id not in shown])
     names = catalogue.models.names()
     environment = Environment(
         loader=FunctionLoader(_template),
@@ -112,8 +112,8 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
         people=people_and_model(workspace),
         few=MIN_GROUPS,
         n_shown={tone: len(of_tone) for tone, of_tone in chosen.items() if of_tone},
-        uncertain=uncertain,
-        ranks={image_id: rank for rank, image_id in enumerate(uncertain, 1)},
+        doubtful=doubtful,
+        ranks={image_id: rank for rank, image_id in enumerate(doubtful, 1)},
         compared=COMPARED if pairs.sampled else None,
         outlined=[protocol.class_named(name) for name in OUTLINED],
         skips=content.skips_by_tone(catalogue, protocol),
@@ -132,8 +132,8 @@ def _render(workspace: Workspace, command: str, progress: Progress) -> tuple[str
         page = template.render(
             **context,
             sheet=[cards[pair.image.id] for pair in in_sheet],
-            repeated=[(n, cards[i]) for n, i in enumerate(uncertain, 1) if i in shown],
-            unseen=[(n, cards[i]) for n, i in enumerate(uncertain, 1) if i not in shown],
+            repeated=[(n, cards[i]) for n, i in enumerate(doubtful, 1) if i in shown],
+            unseen=[(n, cards[i]) for n, i in enumerate(doubtful, 1) if i not in shown],
         )
         if len(page.encode("utf-8", "replace")) <= MOST_BYTES:
             break

@@ -28,7 +28,7 @@ _NO_MODEL = "there is no model yet"
 #: Why a simpler strategy took the place of MIXED in a tone, where there is a model.
 _INSTEAD = {
     Strategy.RANDOM: f"there are no predictions: {_PRELABEL}",
-    Strategy.UNCERTAINTY: "no embeddings are stored: they come with the next model version",
+    Strategy.QUALITY: "no embeddings are stored: they come with the next model version",
     Strategy.DIVERSITY: f"the current model has predicted nothing: {_PRELABEL}",
 }
 
@@ -241,7 +241,10 @@ class _Draw:
                 if missing <= 0:
                     break
                 candidates = Candidates(
-                    pool.uncertainties[positions], embeddings, self._centres(tone, strategy)
+                    pool.uncertainties[positions],
+                    pool.quality[positions],
+                    embeddings,
+                    self._centres(tone, strategy),
                 )
                 found = pick(strategy, candidates, missing, self._try_take(positions, apart))
                 picks += [(int(positions[each.index]), each) for each in found]
@@ -250,7 +253,7 @@ class _Draw:
     def _centres(self, tone: str, strategy: Strategy) -> NDArray[np.float32]:
         """Return the embeddings of the labelled and the picked images of a tone, (L, D)."""
         embeddings = self._pool.embeddings
-        if strategy in (Strategy.RANDOM, Strategy.UNCERTAINTY):
+        if strategy not in (Strategy.DIVERSITY, Strategy.MIXED):
             return np.empty((0, embeddings.shape[1]), np.float32)
         picked = np.array([position for position, _ in self._picked[tone]], np.intp)
         near = np.concatenate([self._pool.labelled_of(tone), picked])
@@ -271,7 +274,8 @@ class _Draw:
         strategy, pool = self.request.strategy, self._pool
         everyone = np.concatenate([np.empty(0, np.intp), *pool.candidates.values()])
         known = {
-            Strategy.UNCERTAINTY: np.isfinite(pool.uncertainties[everyone]),
+            Strategy.QUALITY: pool.predicted[everyone],
+            Strategy.UNCERTAINTY: pool.predicted[everyone],
             Strategy.DIVERSITY: pool.embeddings.known[everyone],
         }.get(strategy)
         if known is not None and everyone.size and not known.any():
@@ -286,7 +290,7 @@ class _Draw:
         """Return notes on tones where a simpler strategy took the place of MIXED, and on missing predictions."""
         notes, unpredicted, every = [], 0, 0
         for tone, positions in self._pool.candidates.items():
-            predicted = np.isfinite(self._pool.uncertainties[positions])
+            predicted = self._pool.predicted[positions]
             embedded = self._pool.embeddings.known[positions]
             every += len(positions)
             unpredicted += int((~predicted).sum())
@@ -294,10 +298,23 @@ class _Draw:
             if used is not self.request.strategy and self._picked[tone]:
                 why = _INSTEAD[used] if self.version else _NO_MODEL
                 notes.append(f"{tone}: {used} instead of mixed, since {why}")
-        by_model = self.request.strategy in (Strategy.UNCERTAINTY, Strategy.MIXED)
+        if self.request.strategy in (Strategy.QUALITY, Strategy.MIXED):
+            notes += self._unrated_note()
+        by_model = self.request.strategy not in (Strategy.RANDOM, Strategy.DIVERSITY)
         if by_model and 0 < unpredicted < every:
             notes.append(
                 f"{unpredicted} of {every} images that may be drawn have no prediction by the current "
                 f"model and come last: {_PRELABEL}"
             )
         return notes
+
+    def _unrated_note(self) -> list[str]:
+        """Return a note where predictions come without an expected IoU."""
+        positions = np.concatenate([np.empty(0, np.intp), *self._pool.candidates.values()])
+        unrated = self._pool.predicted[positions] & np.isnan(self._pool.quality[positions])
+        if not unrated.any() or self.version is None:
+            return []
+        return [
+            f"{int(unrated.sum())} predictions of {self.version.name} have no expected IoU, which models "
+            "trained by earlier versions of ddiseg do not tell: their uncertainty decides"
+        ]

@@ -1,4 +1,4 @@
-"""Pool of a batch: the images to choose from, with their uncertainties and embeddings.
+"""Pool of a batch: the images to choose from, with their expected quality and embeddings.
 
 Arrays: R images, the candidates of each tone and those that are labelled; a position is an index into them.
 """
@@ -68,6 +68,7 @@ class BatchPool:
     candidates: dict[str, NDArray[np.intp]]  #: positions by tone, in the order of seeded ranks
     labelled: dict[str, NDArray[np.intp]]  #: by tone, of images with a mask, or about to get one
     uncertainties: NDArray[np.float64]  #: (R,), by the current model; NaN without a prediction
+    quality: NDArray[np.float64]  #: (R,), expected IoU by the current model; NaN where it tells none
     embeddings: Vectors  #: (R, D), by the current model; NaN where not stored
     sampled: dict[str, int]  #: images of each tone to draw that are or were in a batch
     at_random: dict[str, int]  #: of them, those sampled at random
@@ -106,6 +107,7 @@ class BatchPool:
             for tone, first, end in zip(ranked, ends, ends[1:], strict=False)
         }
         every = np.concatenate([*(of.ids for of in ranked.values()), started.ids])
+        uncertainties, quality = _doubts(catalogue, version, every)
         return cls(
             ids=every,
             groups=np.concatenate([*(of.groups for of in ranked.values()), started.groups]),
@@ -114,7 +116,8 @@ class BatchPool:
                 tone: ends[-1] + np.flatnonzero(started.tones == tone)
                 for tone in sorted(set(started.tones))
             },
-            uncertainties=_uncertainties(catalogue, version, every),
+            uncertainties=uncertainties,
+            quality=quality,
             embeddings=_embeddings(catalogue, version if with_embeddings else None, every),
             sampled={tone: pool.sampled.get(tone, 0) for tone in tones},
             at_random={tone: pool.at_random.get(tone, 0) for tone in tones},
@@ -140,6 +143,11 @@ class BatchPool:
         where = ", ".join(f"{n} {place}" for place, n in places.items())
         ways = [way for place, way in _WAYS.items() if places[place]]
         return f"{where}; {ways_out(ways)}"
+
+    @property
+    def predicted(self) -> NDArray[np.bool_]:
+        """Return whether the current model tells anything of each image, (R,)."""
+        return np.asarray(np.isfinite(self.uncertainties) | np.isfinite(self.quality))
 
     def labelled_of(self, tone: str) -> NDArray[np.intp]:
         """Return the positions of the labelled images of a tone."""
@@ -219,15 +227,17 @@ def _left_out(by_state: Mapping[tuple[str, str], int], tones: Sequence[str]) -> 
     return [f"{n} left out: {why}" for why, n in sorted(left_out.items())]
 
 
-def _uncertainties(
+def _doubts(
     catalogue: Catalogue, version: ModelVersion | None, ids: NDArray[np.int64]
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the uncertainties and the expected IoU of images, (R,) each."""
     if version is None:
-        return np.full(len(ids), np.nan)
-    known, values = catalogue.masks.uncertainties(version.id)
-    by_id = np.full(max(known.max(initial=0), ids.max(initial=0)) + 1, np.nan)
-    by_id[known] = values
-    return np.asarray(by_id[ids], np.float64)
+        return np.full(len(ids), np.nan), np.full(len(ids), np.nan)
+    known, *values = catalogue.masks.doubts(version.id)
+    by_id = np.full((2, max(known.max(initial=0), ids.max(initial=0)) + 1), np.nan)
+    by_id[:, known] = values
+    uncertainties, quality = by_id[:, ids]
+    return uncertainties, quality
 
 
 def _embeddings(

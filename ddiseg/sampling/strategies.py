@@ -1,4 +1,4 @@
-"""Sampling strategies: choose images of one tone at random, by uncertainty, by diversity, or both.
+"""Sampling strategies: choose images of one tone at random, by expected quality, by diversity, or both.
 
 Pure functions on arrays; `ddiseg/sampling/batches.py` reads them from the catalogue.
 
@@ -8,14 +8,14 @@ Arrays: N candidates in the order of their seeded rank, D numbers in an embeddin
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: MIXED looks for the farthest among so many times the slots: few enough that all are uncertain,
+#: MIXED looks for the farthest among so many times the slots: few enough that all are doubtful,
 #: enough to leave a choice (as in Zhdanov 2019, "Diverse mini-batch active learning").
 BREADTH = 5
 
@@ -46,9 +46,10 @@ class Strategy(StrEnum):
     """How images are chosen within a tone."""
 
     RANDOM = "random"  #: in the order of their seeded rank
+    QUALITY = "quality"  #: lowest expected IoU first
     UNCERTAINTY = "uncertainty"  #: where the model's members disagree most
     DIVERSITY = "diversity"  #: farthest from all that is labelled or chosen: greedy k-centre
-    MIXED = "mixed"  #: farthest among the most uncertain
+    MIXED = "mixed"  #: farthest among those with the lowest expected IoU
 
 
 @dataclass(frozen=True)
@@ -60,19 +61,20 @@ class Candidates:
     """
 
     uncertainties: NDArray[np.float64]  #: (N,), nats a pixel; NaN without a prediction
+    quality: NDArray[np.float64]  #: (N,), expected IoU; NaN where the model tells none
     embeddings: NDArray[np.float32] | Rows  #: (N, D), pooled activations; rows of NaN where unknown
     labelled: NDArray[np.float32]  #: (L, D), embeddings of images that are labelled, or about to be
 
     def __post_init__(self) -> None:
         n, d = len(self.uncertainties), self.embeddings.shape[-1]
-        shapes = {"embeddings": (n, d), "labelled": (len(self.labelled), d)}
+        shapes = {"quality": (n,), "embeddings": (n, d), "labelled": (len(self.labelled), d)}
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, not {shape}")
 
     @property
     def predicted(self) -> NDArray[np.bool_]:
-        return np.asarray(np.isfinite(self.uncertainties))
+        return np.asarray(np.isfinite(self.uncertainties) | np.isfinite(self.quality))
 
     @property
     def embedded(self) -> NDArray[np.bool_]:
@@ -119,7 +121,7 @@ def effective_strategy(
     if (predicted & embedded).any():
         return Strategy.MIXED
     if predicted.any():
-        return Strategy.UNCERTAINTY
+        return Strategy.QUALITY
     return Strategy.DIVERSITY if embedded.any() else Strategy.RANDOM
 
 
@@ -132,7 +134,8 @@ def _chooser(strategy: Strategy, candidates: Candidates) -> tuple[_Choose, NDArr
     predicted, embedded = candidates.predicted, candidates.embedded
     return {
         Strategy.RANDOM: (_none, np.zeros_like(predicted)),
-        Strategy.UNCERTAINTY: (_uncertain, predicted),
+        Strategy.QUALITY: (_doubtful, predicted),
+        Strategy.UNCERTAINTY: (_uncertain, np.isfinite(candidates.uncertainties)),
         Strategy.DIVERSITY: (_diverse, embedded),
         Strategy.MIXED: (_mixed, predicted & embedded),
     }[strategy]
@@ -144,17 +147,32 @@ def _none(
     return []
 
 
+def _doubtful(
+    candidates: Candidates, known: NDArray[np.intp], slots: int, try_take: TryTake
+) -> list[Pick]:
+    return _in_order(candidates, _by_doubt(candidates, known), slots, try_take)
+
+
 def _uncertain(
     candidates: Candidates, known: NDArray[np.intp], slots: int, try_take: TryTake
 ) -> list[Pick]:
+    without = replace(candidates, quality=np.full_like(candidates.quality, np.nan))
+    return _in_order(without, _by_doubt(without, known), slots, try_take)
+
+
+def _in_order(
+    candidates: Candidates, order: NDArray[np.intp], slots: int, try_take: TryTake
+) -> list[Pick]:
     picks: list[Pick] = []
-    for place, index in enumerate(_by_uncertainty(candidates, known).tolist(), start=1):
+    for place, index in enumerate(order.tolist(), start=1):
         if len(picks) >= slots:
             break
         if try_take(index):
-            uncertainty = candidates.uncertainties[index]
-            reason = f"uncertainty {uncertainty:.3g}, rank {place} of {len(known)}"
-            picks.append(Pick(index, reason, False))
+            quality = candidates.quality[index]
+            number = f"expected IoU {quality:.2f}"
+            if np.isnan(quality):
+                number = f"uncertainty {candidates.uncertainties[index]:.3g}"
+            picks.append(Pick(index, f"{number}, rank {place} of {len(order)}", False))
     return picks
 
 
@@ -168,22 +186,27 @@ def _mixed(
     candidates: Candidates, known: NDArray[np.intp], slots: int, try_take: TryTake
 ) -> list[Pick]:
     space = _Space(candidates)
-    order = _by_uncertainty(candidates, known)
+    order = _by_doubt(candidates, known)
+    rated = int(np.isfinite(candidates.quality[order]).sum())
     width = BREADTH * slots
     picks: list[Pick] = []
-    # The next most uncertain follow where too few of the first may be taken.
+    # The next most doubtful follow where too few of the first may be taken.
     for start in range(0, len(order), max(1, width)):
         if len(picks) >= slots:
             break
         among = np.sort(order[start : start + width])
-        prefix = f"among the {min(start + width, len(order))} most uncertain of {len(order)}, "
+        end = min(start + width, len(order))
+        how = "with the lowest expected IoU" if end <= rated else "most uncertain"
+        prefix = f"among the {end} {how} of {len(order)}, "
         picks += _farthest(space, among, slots - len(picks), try_take, prefix)
     return picks
 
 
-def _by_uncertainty(candidates: Candidates, known: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the candidates `known`, the most uncertain first, equals by rank."""
-    return known[np.argsort(-candidates.uncertainties[known], kind="stable")]
+def _by_doubt(candidates: Candidates, known: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the candidates `known`: the lowest expected IoU first, then those without, the most
+    uncertain first; equals by rank."""
+    quality, uncertainty = candidates.quality[known], candidates.uncertainties[known]
+    return known[np.lexsort((-uncertainty, quality))]  # which sorts NaN last
 
 
 class _Space:

@@ -21,7 +21,7 @@ from ddiseg.catalogue import Arm, Purpose
 from ddiseg.catalogue.tables import Image, Mask, Task
 from ddiseg.labelstudio.projects import known_projects
 from ddiseg.labelstudio.push import OPEN
-from ddiseg.labelstudio.task_payload import prediction
+from ddiseg.labelstudio.task_payload import prediction, score_of
 from ddiseg.loop.round import work_in_hand
 from ddiseg.model.predict import Predictor
 from ddiseg.outcomes import Outcome
@@ -174,7 +174,8 @@ class Predictions:
         task, mask = finding.known.task, finding.mask
         try:
             pixels = masks.stretch(self._workspace.mask(mask), (task.height, task.width))
-            content = prediction(pixels, mask.content_hash, load_protocol(), mask.uncertainty)
+            protocol = load_protocol()
+            content = prediction(pixels, mask.content_hash, protocol, score_of(mask, protocol))
         except UserError as error:
             return str(error)
         return _Answer(finding, to_json(content))

@@ -19,7 +19,7 @@ _IMAGE = (
 )
 _MASK = (
     *("id", "content_hash", "width", "height", "mapping", "protocol_version", "uncertainty"),
-    *("origin", "parent_id", "unlabelled", "independent", "created_at"),
+    *("expected_iou", "quality", "origin", "parent_id", "unlabelled", "independent", "created_at"),
 )
 _REVIEW = ("mask_id", "reviewer", "verdict", "comment", "created_at")
 _SKIP = ("reason", "note", "annotator", "created_at")

@@ -37,7 +37,7 @@ def test_status_study_and_report__same_on_both(
                 (counted.counts, counted.accepted, counted.skips, counted.subsets, counted.leaks),
                 [*map(str, counted.steps)],
                 work_report(workspace).as_dict(),
-                catalogue.masks.most_uncertain(12),
+                catalogue.masks.most_doubtful(12),
                 catalogue.images.find("clinic-a_0000007").id,
                 sheet,
             )

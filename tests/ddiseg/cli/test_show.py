@@ -30,7 +30,11 @@ def painted(filled: Workspace) -> Workspace:
     model = filled.catalogue.models.add(NewModelVersion("f", "u", "b", {}, [], {}, "1.0"), "t")
     digest = filled.store_mask(np.full((6, 8), 1, np.uint8))
     row = NewMask(
-        2, digest, 8, 6, "same", [1, 4], "1.0", model_version_id=model.id, uncertainty=0.25
+        *(2, digest, 8, 6, "same", [1, 4], "1.0"),
+        model_version_id=model.id,
+        uncertainty=0.25,
+        expected_iou={"lesion": 0.625, "skin": 0.75},
+        quality=0.625,
     )
     filled.catalogue.masks.add_predictions([row], detail={"precision": "bfloat16"})
     return filled
@@ -49,6 +53,10 @@ def test_show__everything(here: Run, painted: Workspace) -> None:
     prediction = here("show", "2.png", "--output", "json").json["masks"][0]
     assert (prediction["author"], prediction["accepted"]) == ("fedd-1", False)
     assert prediction["uncertainty"] == 0.25
+    assert (prediction["expected_iou"], prediction["quality"]) == (
+        {"lesion": 0.625, "skin": 0.75},
+        0.625,
+    )
 
 
 def test_show__text(here: Run) -> None:
@@ -60,6 +68,16 @@ def test_show__text(here: Run) -> None:
     assert "  mask #1 by anna, accepted: 8 x 6 same, lesion 16.7%, skin 83.3%" in lines
     assert "  review of mask #1: accept by ben" in lines
     assert lines[-1].endswith("accept by ben submitted -> accepted")
+
+
+def test_show__what_to_expect_of_a_prediction(here: Run, painted: Workspace) -> None:
+    expected = "    expected IoU 0.62: probably needs correction (lesion 0.62, skin 0.75)"
+    assert expected in here("show", "2.png").out.splitlines()
+    with painted.catalogue._database.write() as session:
+        session.connection().exec_driver_sql("UPDATE masks SET expected_iou = NULL, quality = NULL")
+    lines = here("show", "2.png").out.splitlines()
+    assert "    uncertainty 0.25: its model tells no expected IoU" in lines
+    assert not [line for line in here("show", "1.png").out.splitlines() if "uncertainty" in line]
 
 
 def test_show__precision_of_a_prediction(here: Run, painted: Workspace) -> None:

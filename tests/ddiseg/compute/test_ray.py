@@ -69,7 +69,8 @@ def _predicted(workspace: Workspace) -> tuple[list[tuple[object, ...]], bytes]:
     space = embedding_space(version.backbone_hash, version.settings)
     ids, vectors = workspace.catalogue.embeddings.of(space)
     order = np.argsort(ids)
-    found = [(i, rows[i].content_hash, rows[i].uncertainty, rows[i].classes) for i in sorted(rows)]
+    names = ("content_hash", "uncertainty", "classes", "expected_iou", "quality")
+    found = [(i, *(getattr(rows[i], name) for name in names)) for i in sorted(rows)]
     return found, ids[order].tobytes() + vectors[order].tobytes()
 
 

@@ -69,6 +69,7 @@ def test_push__tasks_with_the_newest_prediction_painted(studio: Studio) -> None:
         "review_comment": "",
         "tone": "I-II",
         "model": studio.catalogue.models.all()[-1].name,
+        "expected": "",
     }
     assert (second.data["tone"], second.data["model"]) == ("V-VI", "")
     np.testing.assert_array_equal(studio.painted(first.id), skin_and_lesion(12))

@@ -14,10 +14,12 @@ from ddiseg import masks
 from ddiseg.catalogue import NewMask
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.labelstudio.task_payload import (
+    expectation,
     image_key,
     preannotated_mask,
     prediction,
     review_key,
+    score_of,
     task_data,
 )
 from ddiseg.masks import brush_rle
@@ -66,8 +68,26 @@ def test_prediction__unlabelled_pixels_have_no_region() -> None:
     ("uncertainty", "score"),
     [(0.0, 1.0), (math.log(5) / 2, 0.5), (math.log(5), 0.0), (2.0, 0.0), (0.1, 0.9379)],
 )
-def test_prediction__score_falls_as_the_members_disagree(uncertainty: float, score: float) -> None:
-    assert prediction(MASK, DIGEST, PROTOCOL, uncertainty)["score"] == score
+def test_score__without_expected_iou_falls_as_the_members_disagree(
+    uncertainty: float, score: float
+) -> None:
+    assert score_of(Mask(uncertainty=uncertainty), PROTOCOL) == score
+
+
+def test_score__is_the_expected_iou_and_a_person_has_none() -> None:
+    predicted = Mask(model_version_id=1, uncertainty=0.1, quality=0.62)
+    assert score_of(predicted, PROTOCOL) == 0.62
+    assert prediction(MASK, DIGEST, PROTOCOL, 0.62)["score"] == 0.62
+    assert score_of(Mask(annotator="anna"), PROTOCOL) is None
+    assert "score" not in prediction(MASK, DIGEST, PROTOCOL, None)
+
+
+def test_expectation__of_predictions_alone() -> None:
+    assert expectation(Mask(model_version_id=1, quality=0.62)) == {
+        "expected": "expected IoU 0.62: probably needs correction"
+    }
+    assert expectation(Mask(model_version_id=1, uncertainty=0.1)) == {"expected": ""}
+    assert expectation(Mask(annotator="anna")) == {}
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,8 @@ def prediction(number: int) -> Prediction:
     """A mask, another for each number."""
     mask = np.full((6, 8), 4, np.uint8)
     mask.flat[number] = 1
-    return Prediction(mask, number / 100, np.full(3, number, np.float32))
+    expected = {1: number / 200, 4: 0.5}
+    return Prediction(mask, number / 100, np.full(3, number, np.float32), expected)
 
 
 def write(
@@ -90,6 +91,8 @@ def test_writer__rows_and_files_of_all(
     assert [row.image_id for row in rows] == [image.id for image in images], "in order"
     for row in rows:
         assert row.uncertainty == row.image_id / 100
+        assert row.expected_iou == {"lesion": row.image_id / 200, "skin": 0.5}
+        assert row.quality == row.image_id / 200
         np.testing.assert_array_equal(workspace.mask(row), prediction(row.image_id).mask)
     assert workspace.catalogue.events.contradictions() == []
     ids, vectors = workspace.catalogue.embeddings.of(writer._space)

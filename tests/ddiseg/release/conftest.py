@@ -75,7 +75,11 @@ class Builder:
         if not models.all():
             models.add(NewModelVersion("f" * 64, "small", "b" * 64, {}, [], {}, "1.0"), "tester")
         new = self._new(
-            image_id, mask, model_version_id=models.current().id, uncertainty=uncertainty
+            *(image_id, mask),
+            model_version_id=models.current().id,
+            uncertainty=uncertainty,
+            expected_iou={"lesion": 0.75},
+            quality=0.75,
         )
         self.workspace.catalogue.masks.add_predictions([new])
 

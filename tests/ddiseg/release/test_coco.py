@@ -145,6 +145,7 @@ def test_export__predictions_only_where_asked_and_marked(stocked: Builder, tmp_p
         assert annotation["attributes"]["accepted"] is False
         assert annotation["attributes"]["model"] == "fedd-1"
         assert annotation["attributes"]["uncertainty"] == 0.1
+        assert annotation["attributes"]["expected_iou"] == 0.75
     assert "1 prediction of a model" in coco.dataset["info"]["description"]
 
 

@@ -14,7 +14,7 @@ from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.conftest import HEIGHT, WIDTH
 
 
-def predict(workspace: Workspace, image_id: int, uncertainty: float | None = 0.25) -> None:
+def predict(workspace: Workspace, image_id: int, uncertainty: float | None = 0.25, quality: float | None = None) -> None:
     models = workspace.catalogue.models
     if not models.all():
         models.add(NewModelVersion("f" * 64, "small", "b" * 64, {}, ["m"], {}, "1.0"), "tester")
@@ -30,6 +30,7 @@ def predict(workspace: Workspace, image_id: int, uncertainty: float | None = 0.2
         protocol_version="1.0",
         model_version_id=models.current().id,
         uncertainty=uncertainty,
+        quality=quality,
     )
     workspace.catalogue.masks.add_predictions([new])
 

@@ -91,20 +91,35 @@ def _lesion_iou(workspace: Workspace, accepted: Mask, prediction: Mask) -> float
 
 @pytest.mark.slow
 @pytest.mark.parametrize("promoted", [True, False])
-def test_most_uncertain__as_of_all_images(scale_workspace: Workspace, promoted: bool) -> None:
+@pytest.mark.parametrize("rated", [True, False])
+def test_most_doubtful__as_of_all_images(
+    scale_workspace: Workspace, promoted: bool, rated: bool
+) -> None:
     catalogue = scale_workspace.catalogue
     with catalogue._database.write() as session:
         if not promoted:
             session.connection().exec_driver_sql("DELETE FROM promotions")
+        if not rated:
+            session.connection().exec_driver_sql("UPDATE masks SET quality = NULL")
+    current = catalogue.models.current_or_none()
     shown = catalogue.masks.newest_predictions()
     states = {image.id: image.state for image in catalogue.images.select()}
     open_ = [
-        (-mask.uncertainty, image_id)
+        (_doubt(mask, current.id if current else None), image_id)
         for image_id, mask in shown.items()
-        if mask.uncertainty is not None and states[image_id] not in (State.ACCEPTED, State.SKIPPED)
+        if states[image_id] not in (State.ACCEPTED, State.SKIPPED)
     ]
-    assert catalogue.masks.most_uncertain(12) == [image_id for _, image_id in sorted(open_)[:12]]
+    first = [image_id for _, image_id in sorted(open_)]
+    assert catalogue.masks.most_doubtful(12) == first[:12]
+    assert catalogue.masks.most_doubtful(len(first)) == first
     assert catalogue.masks.count_predicted() == len(shown)
+
+
+def _doubt(mask: Mask, current: int | None) -> tuple[bool, bool, float]:
+    assert mask.uncertainty is not None
+    if mask.quality is None:
+        return (True, True, -mask.uncertainty)
+    return (False, mask.model_version_id != current, mask.quality)
 
 
 @pytest.mark.slow

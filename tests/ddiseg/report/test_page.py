@@ -116,7 +116,7 @@ def test_report__each_image_stands_once_with_what_it_has(
     page = page_of(worked)
     assert (
         pictures(page) == wording
-    )  # 3.png is skipped, and 2.png stands nowhere else though it is the most uncertain
+    )  # 3.png is skipped, and 2.png stands nowhere else though it is the most doubtful
     assert "tone I-II · melanoma (malignant) · accepted no prediction" in page.text
     assert (
         "tone V-VI · naevus (benign) · prelabelled · uncertainty 0.250, no. 1 "
@@ -279,7 +279,7 @@ def test_report__images_and_nothing_else(filled: Workspace) -> None:
     assert "No image was skipped" in text
     assert "There is no subset" in text
     assert "No image has a diagnosis" in text
-    assert "Most uncertain" not in text
+    assert "Most doubtful" not in text
 
 
 @pytest.mark.training
@@ -348,13 +348,20 @@ def test_report_command(worked: Workspace, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.training
-def test_most_uncertain__open_images_least_certain_first(filled: Workspace) -> None:
+def test_most_doubtful__open_images_lowest_expected_iou_first(filled: Workspace) -> None:
     catalogue = filled.catalogue
     catalogue.images.reopen(1, "tester")
-    for image_id, uncertainty in ((1, 0.2), (2, 0.7), (3, None)):
-        predict(filled, image_id, uncertainty)
-    assert catalogue.masks.most_uncertain(12) == [2, 1]
-    assert catalogue.masks.most_uncertain(1) == [2]
+    for image_id, uncertainty, quality in ((1, 0.2, None), (2, 0.1, 0.75), (3, None, 0.25)):
+        predict(filled, image_id, uncertainty, quality)
+    assert catalogue.masks.most_doubtful(12) == [3, 2, 1], "uncertainty where there is no other"
+    assert catalogue.masks.most_doubtful(1) == [3]
+
+
+@pytest.mark.training
+def test_report__what_to_expect_of_a_prediction(filled: Workspace) -> None:
+    predict(filled, 2, 0.1, 0.62)
+    text = page_of(filled).text
+    assert "prelabelled · expected IoU 0.62: probably needs correction, no. 1" in text
 
 
 def pair(number: int, iou: float | None = None, *, mask: bool = True, **row: str) -> Pair:

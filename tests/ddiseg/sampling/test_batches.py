@@ -54,13 +54,24 @@ def fill(catalogue: Catalogue, new_image: Callable[..., NewImage]) -> Fill:
 def paint(catalogue: Catalogue, new_mask: Callable[..., NewMask]) -> Paint:
     """paint({image id: uncertainty}, described=True): by a new version; descriptors are the ids."""
 
-    def paint_it(uncertainties: dict[int, float], *, described: bool = True, **columns: Any) -> str:
+    def paint_it(
+        uncertainties: dict[int, float],
+        *,
+        described: bool = True,
+        quality: Mapping[int, float] | None = None,
+        **columns: Any,
+    ) -> str:
         version = catalogue.models.add(
             NewModelVersion("f", "small", "backbone", {}, [], {}, "1.0", **columns), "tester"
         )
         catalogue.masks.add_predictions(
             [
-                new_mask(image_id, None, f"{image_id}", model_version_id=version.id, uncertainty=u)
+                new_mask(
+                    *(image_id, None, f"{image_id}"),
+                    model_version_id=version.id,
+                    uncertainty=u,
+                    quality=(quality or {}).get(image_id),
+                )
                 for image_id, u in uncertainties.items()
             ]
         )
@@ -276,15 +287,40 @@ def test_draw__mixed_with_a_model_that_has_predicted_nothing(fill: Fill, paint: 
     )
 
 
+def test_draw__mixed_without_descriptors_is_by_expected_iou(fill: Fill, paint: Paint) -> None:
+    catalogue = fill(_rows(10, ["I-II"]))
+    numbers = {i: i / 100 for i in range(1, 11)}
+    paint(numbers, described=False, quality=numbers)
+    drawn = _draw(catalogue, "week-1", 2, random_share=0)
+    assert _ids(drawn) == [1, 2]
+    assert [member.reason for member in drawn.members] == [
+        "expected IoU 0.01, rank 1 of 10",
+        "expected IoU 0.02, rank 2 of 10",
+    ]
+    assert not any("have no expected IoU" in note for note in drawn.notes)
+
+
+def test_draw__predictions_without_expected_iou_are_told(
+    fill: Fill, paint: Paint, wording: SnapshotAssertion
+) -> None:
+    catalogue = fill(_rows(4, ["I-II"]))
+    paint({1: 0.1, 2: 0.2, 3: 0.9, 4: 0.3}, quality={1: 0.5, 2: 0.25})
+    drawn = _draw(catalogue, "week-1", 3, strategy=Strategy.QUALITY, random_share=0)
+    assert _ids(drawn) == [2, 1, 3]
+    assert [note for note in drawn.notes if "expected IoU" in note] == wording
+    old = _draw(catalogue, "week-2", 1, strategy=Strategy.UNCERTAINTY, random_share=0)
+    assert not any("have no expected IoU" in note for note in old.notes)
+
+
 def test_draw__mixed_without_descriptors_is_by_uncertainty(fill: Fill, paint: Paint) -> None:
     catalogue = fill(_rows(10, ["I-II"]))
     paint({i: i / 100 for i in range(1, 11)}, described=False)
     drawn = _draw(catalogue, "week-1", 2, random_share=0)
     assert _ids(drawn) == [10, 9]
-    assert any("I-II: uncertainty instead of mixed" in note for note in drawn.notes)
+    assert any("I-II: quality instead of mixed" in note for note in drawn.notes)
 
 
-@pytest.mark.parametrize("strategy", [Strategy.UNCERTAINTY, Strategy.DIVERSITY])
+@pytest.mark.parametrize("strategy", [Strategy.QUALITY, Strategy.UNCERTAINTY, Strategy.DIVERSITY])
 def test_draw__nothing_to_judge_by(fill: Fill, strategy: Strategy) -> None:
     catalogue = fill(_rows(10))
     with pytest.raises(

@@ -21,10 +21,12 @@ def _candidates(
     uncertainties: Sequence[float],
     descriptors: Sequence[Sequence[float]] | None = None,
     labelled: Sequence[Sequence[float]] = (),
+    quality: Sequence[float] | None = None,
 ) -> Candidates:
     points = np.array(descriptors or [[NAN]] * len(uncertainties), np.float32)
     centres = np.array(labelled, np.float32).reshape(len(labelled), points.shape[1])
-    return Candidates(np.array(uncertainties, np.float64), points, centres)
+    expected = np.array(quality or [NAN] * len(uncertainties), np.float64)
+    return Candidates(np.array(uncertainties, np.float64), expected, points, centres)
 
 
 def _take(barred: Collection[int] = ()) -> Callable[[int], bool]:
@@ -68,6 +70,23 @@ def test_uncertainty__not_painted_come_last_and_are_no_random_sample(
     picks = pick(Strategy.UNCERTAINTY, _candidates([NAN, 0.1, NAN]), 3, _take())
     assert [(each.index, each.random) for each in picks] == [(1, False), (0, False), (2, False)]
     assert picks[1].reason == wording
+
+
+def test_quality__lowest_expected_iou_first_then_the_most_uncertain_without_one() -> None:
+    rows = _candidates([0.1, 0.9, 0.2, NAN, NAN], quality=[0.75, NAN, 0.25, NAN, 0.5])
+    picks = pick(Strategy.QUALITY, rows, 5, _take())
+    assert picks[:4] == [
+        Pick(2, "expected IoU 0.25, rank 1 of 4", False),
+        Pick(4, "expected IoU 0.50, rank 2 of 4", False),
+        Pick(0, "expected IoU 0.75, rank 3 of 4", False),
+        Pick(1, "uncertainty 0.9, rank 4 of 4", False),
+    ]
+    assert (picks[4].index, picks[4].random) == (3, False)
+
+
+def test_uncertainty__whatever_the_expected_iou() -> None:
+    rows = _candidates([0.1, 0.9, NAN], quality=[0.25, 0.75, 0.5])
+    assert _chosen(Strategy.UNCERTAINTY, rows, 3) == [1, 0, 2]
 
 
 def test_diversity__farthest_from_what_is_labelled_then_from_what_is_chosen() -> None:
@@ -116,12 +135,22 @@ def test_mixed__farthest_among_the_most_uncertain(monkeypatch: pytest.MonkeyPatc
     assert _chosen(Strategy.MIXED, line, 1, barred=[0, 1]) == [2]
 
 
+def test_mixed__farthest_among_the_lowest_expected_iou(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strategies, "BREADTH", 2)
+    places = [[1.0], [2.0], [50.0], [3.0]]
+    line = _candidates([0.1] * 4, places, labelled=[[0.0]], quality=[0.1, 0.2, 0.9, 0.3])
+    picks = pick(Strategy.MIXED, line, 1, _take())
+    assert [each.index for each in picks] == [1]
+    assert picks[0].reason.startswith("among the 2 with the lowest expected IoU of 4, farthest")
+    assert _chosen(Strategy.MIXED, line, 1, barred=[0, 1]) == [2]
+
+
 @pytest.mark.parametrize(
     ("painted", "described", "used"),
     [
         ([1, 0], [1, 0], Strategy.MIXED),
-        ([1, 0], [0, 0], Strategy.UNCERTAINTY),
-        ([1, 0], [0, 1], Strategy.UNCERTAINTY),
+        ([1, 0], [0, 0], Strategy.QUALITY),
+        ([1, 0], [0, 1], Strategy.QUALITY),
         ([0, 0], [0, 1], Strategy.DIVERSITY),
         ([0, 0], [0, 0], Strategy.RANDOM),
     ],
@@ -169,6 +198,7 @@ def test_pick__as_many_as_there_are_each_once(
     points = [[float(place), 1.0] if known else [NAN, NAN] for _, known, place in rows]
     candidates = Candidates(
         np.array([uncertainty for uncertainty, _, _ in rows], np.float64),
+        np.array([place / 4 if known else NAN for _, known, place in rows], np.float64),
         np.array(points, np.float32).reshape(len(rows), 2),
         np.zeros((1, 2), np.float32),
     )
@@ -180,6 +210,15 @@ def test_pick__as_many_as_there_are_each_once(
 
 def test_candidates__arrays_that_do_not_go_together(refusal: Refusal) -> None:
     with refusal(ValueError):
-        Candidates(np.zeros(2), np.zeros((1, 1), np.float32), np.zeros((0, 1), np.float32))
+        _numbers(2, 2, (1, 1))
+    with pytest.raises(ValueError, match="quality has shape"):
+        _numbers(1, 2, (1, 1))
     with pytest.raises(ValueError, match="labelled has shape"):
-        Candidates(np.zeros(1), np.zeros((1, 2), np.float32), np.zeros((0, 1), np.float32))
+        _numbers(1, 1, (1, 2))
+
+
+def _numbers(uncertainties: int, quality: int, embeddings: tuple[int, int]) -> Candidates:
+    return Candidates(
+        *(np.zeros(uncertainties), np.zeros(quality)),
+        *(np.zeros(embeddings, np.float32), np.zeros((0, 1), np.float32)),
+    )
