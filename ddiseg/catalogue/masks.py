@@ -302,18 +302,17 @@ class Masks(Repository):
                 current_version(ModelKind.SEGMENTATION).with_only_columns(ModelVersion.id)
             )
             by_current = Mask.model_version_id == current
-            to_show = Mask.model_version_id.is_not(None) & ~exists().where(
-                *of_image, newer.id > Mask.id
-            )
-            if current is not None:
-                to_show &= ~exists().where(*of_image, newer.model_version_id == current)
-            rated, unrated = Mask.quality.is_not(None), Mask.quality.is_(None)
-            doubt = (Mask.quality, Mask.image_id), (Mask.uncertainty.desc(), Mask.image_id)
-            unrated &= Mask.uncertainty.is_not(None)
+            newest = ~exists().where(*of_image, newer.id > Mask.id)
+            of_current = exists().where(*of_image, newer.model_version_id == current)
+            to_show = Mask.model_version_id.is_not(None) & newest & ~of_current
+            rated = Mask.quality.is_not(None)
+            unrated = Mask.quality.is_(None) & Mask.uncertainty.is_not(None)
+            by_quality = Mask.quality, Mask.image_id
+            by_uncertainty = Mask.uncertainty.desc(), Mask.image_id
             for condition, order in (
-                (by_current & rated, doubt[0]),  # as `ix_masks_by_quality` has them
-                (to_show & rated, doubt[0]),
-                ((by_current | to_show) & unrated, doubt[1]),
+                (by_current & rated, by_quality),  # as `ix_masks_by_quality` has them
+                (to_show & rated, by_quality),
+                ((by_current | to_show) & unrated, by_uncertainty),
             ):
                 if missing := count - len(found):
                     query = (

@@ -68,7 +68,9 @@ class BatchPool:
     candidates: dict[str, NDArray[np.intp]]  #: positions by tone, in the order of seeded ranks
     labelled: dict[str, NDArray[np.intp]]  #: by tone, of images with a mask, or about to get one
     uncertainties: NDArray[np.float64]  #: (R,), by the current model; NaN without a prediction
-    quality: NDArray[np.float64]  #: (R,), expected IoU by the current model; NaN where it tells none
+    quality: NDArray[
+        np.float64
+    ]  #: (R,), expected IoU by the current model; NaN where it tells none
     embeddings: Vectors  #: (R, D), by the current model; NaN where not stored
     sampled: dict[str, int]  #: images of each tone to draw that are or were in a batch
     at_random: dict[str, int]  #: of them, those sampled at random

@@ -206,7 +206,8 @@ def _by_doubt(candidates: Candidates, known: NDArray[np.intp]) -> NDArray[np.int
     """Return the candidates `known`: the lowest expected IoU first, then those without, the most
     uncertain first; equals by rank."""
     quality, uncertainty = candidates.quality[known], candidates.uncertainties[known]
-    return known[np.lexsort((-uncertainty, quality))]  # which sorts NaN last
+    order: NDArray[np.intp] = np.lexsort((-uncertainty, quality))  # which sorts NaN last
+    return known[order]
 
 
 class _Space:

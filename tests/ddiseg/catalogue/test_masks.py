@@ -338,6 +338,22 @@ def test_quality__of_a_prediction_and_from_0_to_1(
         session.add(Mask(**vars(new)))
 
 
+def test_prediction__the_best_expected_iou_accepts_nothing(
+    two: Catalogue, model_id: int, refusal: Refusal
+) -> None:
+    best = {"expected_iou": {"lesion": 1.0}, "quality": 1.0}
+    two.masks.add_predictions([new_mask(1, None, model_version_id=model_id, **best)])
+    assert (_state(two), two.masks.count_accepted()) == ("prelabelled", 0)
+    assert two.masks.in_review() == {}
+    [prediction] = two.masks.of_image(1)
+    for verdict in (ACCEPT, REJECT):
+        with pytest.raises(InputError, match="no such mask in review"):
+            two.masks.review(prediction.id, "ben", verdict)
+    with refusal(InputError):
+        two.masks.submit([new_mask(1, None, model_version_id=model_id, **best)], reviewer="ben")
+    assert (_state(two), two.masks.count_accepted()) == ("prelabelled", 0)
+
+
 def test_predictions__that_of_the_version_in_use_counts_else_the_newest(
     two: Catalogue, model_id: int
 ) -> None:

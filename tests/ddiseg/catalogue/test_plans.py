@@ -66,3 +66,31 @@ def test_scans__finds_one(scale_workspace: Workspace) -> None:
     with scans(scale_workspace.catalogue) as found:
         scale_workspace.catalogue.images.select()
     assert len(found) == 1
+
+
+@pytest.mark.slow
+def test_most_doubtful__in_the_order_of_the_index(scale_workspace: Workspace) -> None:
+    """The first of a version are read off the index: nothing is sorted, and no other row is looked at."""
+    catalogue = scale_workspace.catalogue
+    with catalogue._database.write() as session:
+        session.connection().exec_driver_sql(
+            "UPDATE masks SET quality = uncertainty WHERE model_version_id IS NOT NULL"
+        )
+    plans: list[str] = []
+
+    def explain(
+        _connection: Any, cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool
+    ) -> None:
+        if "ORDER BY masks.quality" in statement:
+            plan = cursor.connection.cursor()
+            plan.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.append("; ".join(row[3] for row in plan))
+
+    event.listen(catalogue._database.engine, "before_cursor_execute", explain)
+    try:
+        assert len(catalogue.masks.most_doubtful(12)) == 12
+    finally:
+        event.remove(catalogue._database.engine, "before_cursor_execute", explain)
+    [plan] = plans
+    assert "ix_masks_by_quality (model_version_id=? AND quality>?)" in plan
+    assert "TEMP B-TREE" not in plan

@@ -204,7 +204,7 @@ def test_draw__chooses_by_the_version_in_use(studio: Studio, round_of: RunRound)
     assert said.startswith("auto-1: 3 images (I-II 1, III-IV 1, V-VI 1), 1 at random; ")
     assert "; chosen among 5 images: 5 added by fedd-1" in said
     members = studio.catalogue.batches.members("auto-1")
-    assert sorted("most uncertain" in m.reason for m in members) == [False, True, True]
+    assert sorted("lowest expected IoU" in m.reason for m in members) == [False, True, True]
     assert [m.random for m in members] == [m.reason == "next by seed" for m in members]
 
 

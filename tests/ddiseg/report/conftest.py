@@ -14,7 +14,12 @@ from ddiseg.workspace.workspace import Workspace
 from tests.ddiseg.conftest import HEIGHT, WIDTH
 
 
-def predict(workspace: Workspace, image_id: int, uncertainty: float | None = 0.25, quality: float | None = None) -> None:
+def predict(
+    workspace: Workspace,
+    image_id: int,
+    uncertainty: float | None = 0.25,
+    quality: float | None = None,
+) -> None:
     models = workspace.catalogue.models
     if not models.all():
         models.add(NewModelVersion("f" * 64, "small", "b" * 64, {}, ["m"], {}, "1.0"), "tester")
