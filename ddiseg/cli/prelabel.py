@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from ddiseg.cli.common import Command, Settings, pass_settings, progress_bar, report_outcomes
@@ -13,6 +16,10 @@ from ddiseg.cli.params import (
     select_images,
     selection_options,
 )
+
+if TYPE_CHECKING:
+    from ddiseg.catalogue.tables import Image, ModelVersion
+    from ddiseg.workspace.workspace import Workspace
 
 
 @click.command("prelabel", cls=Command)
@@ -63,11 +70,32 @@ def prelabel(
             precision=training.precision,
             cluster=cluster,
         )
+    levels, line = _expectations(workspace, version, chosen)
     report_outcomes(
         settings,
         outcomes,
         "images",
         strict=strict,
-        extra={"model": version.name},
-        lines=[f"model {version.name}"],
+        extra={"model": version.name, "expected_iou": levels},
+        lines=[f"model {version.name}", *line],
     )
+
+
+def _expectations(
+    workspace: Workspace, version: ModelVersion, chosen: Sequence[Image]
+) -> tuple[dict[str, int] | None, list[str]]:
+    """Return how many predictions of the images to expect what of, and a line that says so.
+
+    None where the version tells no expected IoU of any.
+    """
+    import numpy as np
+
+    from ddiseg.masks import by_level
+
+    doubts = workspace.catalogue.masks.doubts(version.id)
+    quality = doubts.quality[np.isin(doubts.ids, [image.id for image in chosen])]
+    if not np.isfinite(quality).any():
+        old = f"{version.name} tells no expected IoU: predictions are sorted by uncertainty"
+        return None, [old] if quality.size else []
+    counts = {level.value: n for level, n in by_level(quality.tolist()).items()}
+    return counts, ["expected: " + "; ".join(f"{n} {level}" for level, n in counts.items())]

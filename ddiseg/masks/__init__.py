@@ -20,7 +20,7 @@ from ddiseg.masks.mask import (
     stretch,
 )
 from ddiseg.masks.overlay import draw_overlay
-from ddiseg.masks.quality import Rating, Triage, in_words, rate
+from ddiseg.masks.quality import Rating, Triage, by_level, in_words, rate
 from ddiseg.masks.rle import Rle, encode_classes
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "UnnamedValueError",
     "ValuesError",
     "boundary_distance",
+    "by_level",
     "check_mask",
     "classes_in",
     "cohen_kappa",

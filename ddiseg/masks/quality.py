@@ -7,7 +7,8 @@ is expected to be.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -59,6 +60,12 @@ def rate(expected_iou: Mapping[int, float], mask: Mask) -> Rating:
         if name in known and (mask == protocol.class_named(name).index).any():
             counting.append(known[name])
     return Rating(known or None, min(counting, default=None))
+
+
+def by_level(quality: Iterable[float]) -> dict[Triage, int]:
+    """Return the number of predictions at each level, the worst last, of their expected IoU; NaN has none."""
+    counts = Counter(Triage.of(value) for value in quality if not math.isnan(value))
+    return {level: counts[level] for level in Triage}
 
 
 def in_words(quality: float) -> str:

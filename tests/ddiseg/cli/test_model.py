@@ -12,6 +12,7 @@ import pytest
 import torch
 from pycocotools.coco import COCO
 
+from ddiseg.catalogue import NewModelVersion
 from ddiseg.catalogue.batches import NewMember
 from ddiseg.catalogue.tables import Image
 from ddiseg.model import predict
@@ -64,7 +65,7 @@ def test_prelabel__images_of_a_batch(
 
     def paint(workspace: Workspace, images: Sequence[Image], *_: Any, **__: Any) -> Any:
         painted.extend(image.name for image in images)
-        return SimpleNamespace(name="fedd-1"), []
+        return SimpleNamespace(id=1, name="fedd-1"), []
 
     monkeypatch.setattr(predict, "prelabel", paint)
     run = "--workspace", filled.root, "prelabel", "--batch", "week-1"
@@ -73,6 +74,33 @@ def test_prelabel__images_of_a_batch(
     assert ddiseg(*run, "--state", "queued").status == 0
     assert painted[2:] == ["2.png"]
     assert ddiseg(*run, "1.png").status == 2
+
+
+def test_prelabel__what_to_expect_of_the_predictions(
+    here: Ddiseg, filled: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = filled.catalogue.models
+    version = models.add(NewModelVersion("f", "small", "b", {}, [], {}, "1.0"), "tester")
+
+    def predicted(workspace: Workspace, images: Sequence[Image], *_: Any, **__: Any) -> Any:
+        rows = [
+            new_mask(n, None, model_version_id=version.id, uncertainty=0.1, quality=quality)
+            for n, quality in ((2, 0.7), (3, 0.3))
+        ]
+        workspace.catalogue.masks.add_predictions(rows)
+        return version, []
+
+    monkeypatch.setattr(predict, "prelabel", predicted)
+    done = here("prelabel")
+    assert done.out.splitlines()[-1] == (
+        "expected: 0 probably good, check it all the same; 1 check the outline; 1 probably needs correction"
+    )
+    found = here("prelabel", "2.png", "--output", "json").json["expected_iou"]
+    assert list(found.values()) == [0, 1, 0], "of the images asked for"
+    with filled.catalogue._database.write() as session:
+        session.connection().exec_driver_sql("UPDATE masks SET quality = NULL")
+    told = "fedd-1 tells no expected IoU: predictions are sorted by uncertainty"
+    assert here("prelabel").out.splitlines()[-1] == told
 
 
 @pytest.mark.parametrize("args", [(), ("--accepted", "--truth", ".")])

@@ -46,7 +46,7 @@ def drawn(studio: Studio) -> Studio:
 @pytest.mark.slow
 def test_columns__photograph_name_and_tone(drawn: Studio) -> None:
     drawn.push_reviews()
-    assert columns(drawn, Purpose.ANNOTATION) == {"image", "name", "tone"}
+    assert columns(drawn, Purpose.ANNOTATION) == {"image", "name", "tone", "expected"}
     assert columns(drawn, Purpose.REVIEW) == {"image", "name"}
     for purpose in Purpose:
         assert columns(drawn, purpose, "labeling") == {"image", "name"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ddiseg.masks import Rating, Triage, in_words, rate
+from ddiseg.masks import Rating, Triage, by_level, in_words, rate
 
 LESION_AND_SKIN = np.array([[4, 1], [4, 4]], np.uint8)
 LESION_AND_MARKER = np.array([[4, 1], [2, 4]], np.uint8)
@@ -51,3 +51,11 @@ def test_rate__outside_0_to_1_or_no_number() -> None:
 def test_triage__bounds(quality: float, level: Triage) -> None:
     assert Triage.of(quality) is level
     assert in_words(quality) == f"expected IoU {quality:.2f}: {level}"
+
+
+def test_by_level__each_level_the_worst_last() -> None:
+    assert list(by_level([0.9, 0.1, float("nan"), 0.2]).items()) == [
+        (Triage.LIKELY_GOOD, 1),
+        (Triage.CHECK, 0),
+        (Triage.CORRECT, 2),
+    ]

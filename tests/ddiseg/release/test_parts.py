@@ -88,6 +88,12 @@ def test_coco__text_is_that_of_json_dumps(five: Builder, tmp_path: Path) -> None
     assert text == json.dumps(json.loads(text))
 
 
+def _known(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts as versions of ddiseg had them that knew no expected IoU: none of a person's mask."""
+    assert facts["expected_iou"] is None
+    return {name: fact for name, fact in facts.items() if name != "expected_iou"}
+
+
 @pytest.mark.parametrize("images", [True, False])
 def test_content__is_the_hash_of_all_that_it_says(five: Builder, *, images: bool) -> None:
     release = Release.gather(five.workspace).in_format("png", images=images)
@@ -101,7 +107,7 @@ def test_content__is_the_hash_of_all_that_it_says(five: Builder, *, images: bool
         "subset": None,
         "names_kept": False,
         "include_predictions": False,
-        "items": [[i.stem, i.facts()] for i in release.items()],
+        "items": [[i.stem, _known(i.facts())] for i in release.items()],
         "left_out": [3, 9],
     }
     whole = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
