@@ -66,6 +66,7 @@ class ProbeTrainingRecord:
 
     learned: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
+    folds: tuple[int, ...] = ()  #: of the images learned; () where all members learned from all
     steps: int = 0  #: that were run; the weights kept are the best on the validation split
     validation_loss: float | None = (
         None  #: of the members' mean, in nats; None: no validation split

@@ -154,6 +154,8 @@ class ClusterBackbone:
             torch.cat(
                 [torch.full_like(of, number) for (number, _), of in zip(known, labels, strict=True)]
             ),
+            torch.cat([torch.from_numpy(each.corrected.copy()) for _, each in known]),
+            known[0][1].channels,
         )
 
     def _photographs(

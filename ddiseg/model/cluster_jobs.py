@@ -202,22 +202,27 @@ class ExampleRow(NamedTuple):
     pixels: NDArray[np.uint8]  #: (S, S, 3)
     mask: NDArray[np.uint8]  #: (S, S)
     digest: str
+    corrected: NDArray[np.bool_] | None  #: (S, S)
 
     @classmethod
     def of(cls, example: PreparedExample) -> ExampleRow:
         pixels = ((example.image + 1) * 127.5).round().byte().permute(1, 2, 0).contiguous()
-        return cls(pixels.numpy(), example.mask.numpy(), example.digest)
+        corrected = None if example.corrected is None else example.corrected.numpy()
+        return cls(pixels.numpy(), example.mask.numpy(), example.digest, corrected)
 
     def example(self) -> PreparedExample:
         image = torch.from_numpy(self.pixels).permute(2, 0, 1).float() / 127.5 - 1
-        return PreparedExample(image, torch.from_numpy(self.mask), "", "", self.digest)
+        corrected = None if self.corrected is None else torch.from_numpy(self.corrected)
+        return PreparedExample(image, torch.from_numpy(self.mask), "", "", self.digest, corrected)
 
 
 class SampledPixels(NamedTuple):
-    """Pixels of one example: activations (P, C) float16 and classes (P,) int64; P may be 0."""
+    """Pixels of one example, as `fedd.probes.pixels.Pixels` has them; P may be 0."""
 
     activations: NDArray[np.float16]
     labels: NDArray[np.int64]
+    corrected: NDArray[np.bool_]
+    channels: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -236,9 +241,13 @@ class SampleJob:
                 try:
                     found = sample([row.example()], net, self.spec, self.sampling)
                 except TrainingDataError:  # nothing known in it
-                    yield SampledPixels(np.empty((0, 0), np.float16), np.empty(0, np.int64))
+                    nothing = np.empty((0, 0), np.float16), np.empty(0, np.int64)
+                    yield SampledPixels(*nothing, np.empty(0, np.bool_), ())
                 else:
-                    yield SampledPixels(found.activations.numpy(), found.labels.numpy())
+                    yield SampledPixels(
+                        *(found.activations.numpy(), found.labels.numpy()),
+                        *(found.corrected.numpy(), found.channels),
+                    )
 
         return work
 

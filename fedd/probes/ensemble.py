@@ -6,6 +6,7 @@ then takes (1, M * width, B) without a copy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -18,10 +19,20 @@ HIDDEN = (128, 32)
 
 
 class Ensemble(nn.Module):
-    """Members whose input pixels are standardised by `mean` and `std`, (C,) each."""
+    """Members whose input pixels are standardised by `mean` and `std`, (C,) each.
+
+    `reads` (M, C) bool tells which channels a member reads, all where it is None: its weights for the
+    others are 0 and stay so, because their gradient is 0 and weight decay leaves a 0 as it is.
+    """
 
     def __init__(
-        self, members: int, classes: int, mean: Tensor, std: Tensor, rng: torch.Generator
+        self,
+        members: int,
+        classes: int,
+        mean: Tensor,
+        std: Tensor,
+        rng: torch.Generator,
+        reads: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.mean, self.std, self.members = mean, std, members
@@ -36,6 +47,16 @@ class Ensemble(nn.Module):
         self.norms = nn.ModuleList(
             [nn.BatchNorm1d(members * width, device=mean.device) for width in HIDDEN]
         )
+        if reads is not None:
+            self._restrict(reads.to(mean.device))
+
+    @torch.no_grad()
+    def _restrict(self, reads: Tensor) -> None:
+        """Let members read these channels only; their weights are as large as those of a smaller layer."""
+        share = reads.float().mean(1)[:, None, None]  # of the channels, by member
+        self.weights[0].mul_(reads[:, None] * share.rsqrt())
+        self.biases[0].mul_(share.rsqrt())
+        self.weights[0].register_hook(lambda gradient: gradient * reads[:, None])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (M, B, K) for each member's pixels (M, B, C), or (1, B, C) for all members."""
@@ -77,6 +98,24 @@ class Ensemble(nn.Module):
             self.weights[layer].copy_(t[f"w{layer + 1}"].mT)
             self.biases[layer].copy_(t[f"b{layer + 1}"][..., None])
 
+    @torch.no_grad()
+    def load(self, parameters: Sequence[Tensor], x: Tensor) -> None:
+        """Load parameters, in the order of `parameters()`, and measure the batch norms' statistics.
+
+        Args:
+            x: pixels as in `forward`, enough for a mean and a variance: the statistics of other
+                parameters say nothing about these.
+        """
+        for own, given in zip(self.parameters(), parameters, strict=True):
+            own.copy_(given)
+        h = self._standardised(x)
+        for layer, norm in enumerate(self.norms):
+            h = F.relu(torch.baddbmm(self.biases[layer], self.weights[layer], h))
+            var, mean = torch.var_mean(h, 2, correction=0)
+            _set_statistics(norm, mean.flatten(), var.flatten())
+            scale, shift = _as_affine(norm, self.members)
+            h = h * scale + shift
+
     def _standardised(self, x: Tensor) -> Tensor:
         """Pixels (M or 1, B, C) float16 or float32 -> (M, C, B) float32, with one copy."""
         return torch.sub(x, self.mean).div_(self.std).expand(self.members, -1, -1).transpose(1, 2)
@@ -92,7 +131,12 @@ def _as_affine(norm: nn.Module, members: int) -> tuple[Tensor, Tensor]:
 
 def _set_identity(norm: nn.Module, mean: Tensor, var: Tensor) -> None:
     n: Any = norm
-    n.running_mean.copy_(mean)
-    n.running_var.copy_(var)
+    _set_statistics(norm, mean, var)
     n.bias.copy_(mean)
     n.weight.copy_((var + n.eps).sqrt())
+
+
+def _set_statistics(norm: nn.Module, mean: Tensor, var: Tensor) -> None:
+    n: Any = norm
+    n.running_mean.copy_(mean)
+    n.running_var.copy_(var)

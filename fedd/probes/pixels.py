@@ -13,7 +13,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,23 +35,29 @@ class Example:
     """A photograph (H, W, 3) uint8 and its mask (h, w) uint8, with patient and tone.
 
     The mask may have another size. An image without a patient counts as a patient of its own.
+    `corrected` (h, w) is True where a person changed a prediction; None for a mask drawn over none.
     """
 
     photograph: NDArray[np.uint8]
     mask: NDArray[np.uint8]
     patient: str = ""
     tone: str = "unknown"
+    corrected: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
 class PreparedExample:
-    """An example at the backbone's size: image (3, S, S) float32 in [-1, 1], mask (S, S) uint8."""
+    """An example at the backbone's size: image (3, S, S) float32 in [-1, 1], mask (S, S) uint8.
+
+    `corrected` (S, S) is True where a person changed a prediction; None for a mask drawn over none.
+    """
 
     image: Tensor
     mask: Tensor
     patient: str
     tone: str
     digest: str  #: of the image's pixels
+    corrected: Tensor | None = None
 
     @property
     def classes(self) -> frozenset[int]:
@@ -60,19 +66,43 @@ class PreparedExample:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Activations (P, C) float16, classes (P,) int64 and each pixel's image, (P,) int64."""
+    """Activations (P, C) float16, classes (P,) int64, each pixel's image (P,) int64, and what was corrected.
+
+    `corrected` (P,) is True where a person changed a prediction. `channels` are those of each block, C
+    in all.
+    """
 
     activations: Tensor
     labels: Tensor
     image: Tensor
+    corrected: Tensor
+    channels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def at(self, rows: Tensor) -> Pixels:
+        """Return some of the pixels: `rows` are indices (Q,), or (P,) bool."""
+        return replace(
+            self,
+            activations=self.activations[rows],
+            labels=self.labels[rows],
+            image=self.image[rows],
+            corrected=self.corrected[rows],
+        )
 
     def of(self, classes: Sequence[int]) -> Pixels:
         """Return the pixels of these classes."""
-        keep = torch.isin(self.labels, torch.tensor(classes))
-        return Pixels(self.activations[keep], self.labels[keep], self.image[keep])
+        return self.at(torch.isin(self.labels, torch.tensor(classes)))
 
     def to(self, device: torch.device) -> Pixels:
-        return Pixels(self.activations.to(device), self.labels.to(device), self.image.to(device))
+        return replace(
+            self,
+            activations=self.activations.to(device),
+            labels=self.labels.to(device),
+            image=self.image.to(device),
+            corrected=self.corrected.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -93,22 +123,37 @@ def labelled_examples(images: Iterable[DatasetImage], class_count: int) -> Itera
 
 
 def check_mask(example: Example, number: int, classes: Sequence[str]) -> None:
-    """Raise TrainingDataError for a mask that holds anything but class ids and 255."""
+    """Raise TrainingDataError for a mask with anything but class ids and 255, or corrections of another size."""
     strange = np.setdiff1d(example.mask, [*range(len(classes)), UNKNOWN])
     if strange.size:
         raise TrainingDataError(
             f"mask {number} holds {strange[:5].tolist()}: expected class ids 0 to "
             f"{len(classes) - 1}, and {UNKNOWN} where the class is unknown"
         )
+    if example.corrected is not None and example.corrected.shape != example.mask.shape:
+        raise TrainingDataError(
+            f"mask {number} is {example.mask.shape} and its corrected pixels are "
+            f"{example.corrected.shape} (height, width): give both the same size"
+        )
 
 
 def prepare_example(example: Example, size: int) -> PreparedExample:
     """Return an example at the backbone's size."""
     image = prepare(example.photograph, size)
-    small = Image.fromarray(example.mask).resize((size, size), Image.Resampling.NEAREST)
     digest = image_digest(image)
-    mask = torch.from_numpy(np.array(small))
-    return PreparedExample(image, mask, example.patient or digest, example.tone, digest)
+    corrected = None
+    if example.corrected is not None:
+        corrected = _nearest(example.corrected.astype(np.uint8), size).bool()
+    return PreparedExample(
+        *(image, _nearest(example.mask, size), example.patient or digest),
+        *(example.tone, digest, corrected),
+    )
+
+
+def _nearest(array: NDArray[np.uint8], size: int) -> Tensor:
+    """Return an array (h, w) at the backbone's size, (S, S), each value taken from the nearest pixel."""
+    small = Image.fromarray(array).resize((size, size), Image.Resampling.NEAREST)
+    return torch.from_numpy(np.array(small))
 
 
 def sample(
@@ -130,15 +175,19 @@ def sample(
         for view in (_View(image, number, made) for number in range(made.count))
     )
 
+    channels: tuple[int, ...] = ()
+
     @torch.inference_mode()
     def compute(part: Prepared) -> Generator[None, None, list[Tensor]]:
+        nonlocal channels
         blocks = extract_as_cached(backbone, part.images, spec, cache)
+        channels = tuple(block.shape[1] * (2 if spec.normalise else 1) for block in blocks)
         points = torch.stack([view.points for view in part.keys]).to(blocks[0].device)
         found = at_points(blocks, points, backbone.image_size, spec.normalise).half()
         yield
         return list(found.cpu())
 
-    activations, labels, images = [], [], []
+    activations, labels, images, corrected = [], [], [], []
     with closing(run(backbone, views, compute, expected=(_NothingKnownError,))) as done:
         for view, found, _ in done:
             if found is not None:
@@ -146,11 +195,15 @@ def sample(
                 activations.append(found.clone())
                 labels.append(view.labels)
                 images.append(torch.full_like(view.labels, view.image))
+                corrected.append(view.corrected)
             if view.is_last:
                 progress(view.image + 1)
     if not labels:
         raise TrainingDataError("there are no masks to learn from")
-    return Pixels(torch.cat(activations), torch.cat(labels), torch.cat(images))
+    return Pixels(
+        *(torch.cat(activations), torch.cat(labels), torch.cat(images)),
+        *(torch.cat(corrected), channels),
+    )
 
 
 class _NothingKnownError(Exception):
@@ -161,11 +214,13 @@ class _NothingKnownError(Exception):
 class _Made:
     """The views of an image, (V, S, S, 3) uint8, their masks (V, S, S), and sampled positions (P, 2).
 
-    A view without a known pixel has no positions.
+    `corrected` (V, S, S) is True where a person changed a prediction. A view without a known pixel has
+    no positions.
     """
 
     pixels: NDArray[np.uint8]
     masks: Tensor
+    corrected: Tensor
     points: dict[int, Tensor]
 
 
@@ -215,9 +270,15 @@ class _View:
         rows, columns = self.points.T
         return self.views.made().masks[self.number, rows, columns].long()
 
+    @property
+    def corrected(self) -> Tensor:
+        """Where a person changed a prediction at the sampled positions, (P,) bool."""
+        rows, columns = self.points.T
+        return self.views.made().corrected[self.number, rows, columns]
+
 
 def _make(example: PreparedExample, sampling: Sampling) -> _Made:
-    images, masks = _views(example, sampling)
+    images, masks, corrected = _views(example, sampling)
     rng = _generator(example, sampling, "pixels")
     count = sampling.count // len(masks)
     points = {
@@ -226,15 +287,24 @@ def _make(example: PreparedExample, sampling: Sampling) -> _Made:
         if (mask != UNKNOWN).any()
     }
     pixels = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
-    return _Made(pixels.contiguous().numpy(), masks, points)
+    return _Made(pixels.contiguous().numpy(), masks, corrected, points)
 
 
-def _views(example: PreparedExample, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Return the image and its augmented views, (V, 3, S, S) of 8-bit values, and masks (V, S, S)."""
+#: Added to the class of a corrected pixel, so that masks and corrections are transformed as one.
+_CORRECTED = 256
+
+
+def _views(example: PreparedExample, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the image and its augmented views, (V, 3, S, S) of 8-bit values, masks and corrected (V, S, S)."""
     rng = _generator(example, sampling, "views")
-    images, masks = augmented_views(example.image, example.mask, sampling.views, rng)
+    coded = example.mask.to(torch.int16)
+    if example.corrected is not None:
+        coded = coded + _CORRECTED * example.corrected
+    images, masks = augmented_views(example.image, coded, sampling.views, rng)
     eight_bit = ((images + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
-    return torch.cat([example.image[None], eight_bit]), torch.cat([example.mask[None], masks])
+    masks = torch.cat([coded[None], masks])
+    corrected = masks >= _CORRECTED
+    return torch.cat([example.image[None], eight_bit]), (masks % _CORRECTED).byte(), corrected
 
 
 def _generator(example: PreparedExample, sampling: Sampling, purpose: str) -> torch.Generator:

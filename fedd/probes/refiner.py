@@ -81,7 +81,10 @@ def lesion_windows(example: Example, lesion: int, name: str) -> Iterator[Example
         window = window_around(example.mask == lesion, rng.uniform(*TRAINED_REACH), (down, right))
         if window is not None:
             yield replace(
-                example, photograph=window.of(example.photograph), mask=window.of(example.mask)
+                example,
+                photograph=window.of(example.photograph),
+                mask=window.of(example.mask),
+                corrected=None if example.corrected is None else window.of(example.corrected),
             )
 
 

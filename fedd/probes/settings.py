@@ -25,7 +25,11 @@ class ProbeSettings:
     class_balance: float = 0.5  #: 0 samples pixels by frequency, 1 every class equally
     class_weight: float = 0.0  #: in the loss: 0 as sampled, 1 weights every class equally
     tone_weight: float = 0.0  #: in the loss: 0 as sampled, 1 weights every known tone equally
-    validation_share: float = 0.2  #: of the images, for early stopping and calibration
+    corrected_weight: float = 1.0  #: in the loss, of pixels that a person changed in a prediction
+    validation_share: float = 0.2  #: of the images, for early stopping and calibration; 0: none
+    averaging: float = 0.0  #: share of the last steps whose weights are averaged; 0 keeps the last
+    folds: int = 0  #: parts of the patients, each unseen by as many members as any other; 0: none
+    member_blocks: tuple[tuple[int, ...], ...] = ()  #: blocks of member i, in turn; (): all
     patience: int = 100  #: steps without a lower validation loss before training ends
     steps: int = 500  #: maximum
     warm_steps: int = 100  #: maximum with a warm start
@@ -37,6 +41,35 @@ class ProbeSettings:
     mirrored: bool = False  #: average with the prediction of the mirrored image, under other noise
     refined_class: str | None = None  #: class whose largest region gets a refinement pass
     ensemble: Ensemble = Ensemble.MEAN  #: how the members decide; also of files that don't say
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for settings that no training can have."""
+        if not 0 <= self.averaging <= 1:
+            raise ValueError(f"averaging is a share of the steps, 0 to 1, not {self.averaging}")
+        if not self.corrected_weight > 0:
+            raise ValueError(f"corrected_weight must be above 0, not {self.corrected_weight}")
+        if self.folds and (self.folds < 2 or self.members % self.folds):
+            raise ValueError(
+                f"{self.members} members can't be divided into {self.folds} folds: the number of "
+                "members must be a multiple of the number of folds, which are 0 or at least 2"
+            )
+        if self.folds and self.validation_share:
+            raise ValueError(
+                "folds and a validation split exclude each other: set validation_share to 0"
+            )
+        if strange := {b for of in self.member_blocks for b in of} - {*self.features.blocks}:
+            raise ValueError(
+                f"member_blocks names the blocks {sorted(strange)}, and the probes read "
+                f"{list(self.features.blocks)}"
+            )
+        if not all(self.member_blocks):
+            raise ValueError("member_blocks gives a member no block: name at least one")
+
+    def blocks_of(self, member: int) -> tuple[int, ...]:
+        """Return the blocks that a member reads."""
+        if not self.member_blocks:
+            return self.features.blocks
+        return self.member_blocks[member % len(self.member_blocks)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as model files hold them."""
@@ -55,13 +88,13 @@ class ProbeSettings:
         features["blocks"] = tuple(features["blocks"])
         _check_names(cls, values)
         _check_names(FeatureSpec, features)
-        found = cls(**{**values, "features": FeatureSpec(**features)})
+        if "ensemble" in values:
+            values["ensemble"] = _ensemble(values["ensemble"])
+        values["member_blocks"] = tuple(map(tuple, values.get("member_blocks", ())))
         try:
-            return replace(found, ensemble=Ensemble(found.ensemble))
+            return cls(**{**values, "features": FeatureSpec(**features)})
         except ValueError as error:
-            raise WeightsError(
-                f"the probes' ensemble is {found.ensemble!r}, not one of {', '.join(Ensemble)}"
-            ) from error
+            raise WeightsError(f"the settings of the probes don't fit together: {error}") from error
 
 
 #: The paper's settings for OpenAI's ImageNet backbone: blocks 6 and 8 at t = 100, plain activations,
@@ -87,6 +120,15 @@ SMALL = ProbeSettings(
 def default_settings(config: UNetConfig) -> ProbeSettings:
     """Return the settings for a backbone: the paper's for its network, else the shipped one's."""
     return PAPER if config == IMAGENET_256 else SMALL
+
+
+def _ensemble(name: str) -> Ensemble:
+    try:
+        return Ensemble(name)
+    except ValueError as error:
+        raise WeightsError(
+            f"the probes' ensemble is {name!r}, not one of {', '.join(Ensemble)}"
+        ) from error
 
 
 def _check_names(kind: type[ProbeSettings | FeatureSpec], values: dict[str, Any]) -> None:

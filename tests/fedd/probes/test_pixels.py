@@ -45,12 +45,31 @@ def test_views__are_8_bit_pixels_and_carry_unknown_along() -> None:
     mask = EXAMPLES[0].mask.copy()
     mask[:, :20] = UNKNOWN
     item = prepare_example(replace(EXAMPLES[0], mask=mask), TINY.image_size)
-    images, masks = module._views(item, SAMPLING)
+    images, masks, corrected = module._views(item, SAMPLING)
     assert torch.equal(images[0], item.image)
     levels = (images + 1) * 127.5
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-3)
     assert [UNKNOWN in m for m in masks] == [True] * 3
     assert set(torch.unique(masks).tolist()) <= {1, 4, UNKNOWN}
+    assert not corrected.any()
+
+
+def test_views__corrected_pixels_move_with_the_mask() -> None:
+    """The correction is of the lesion: in every view it is where the lesion is, and nowhere else."""
+    mask = EXAMPLES[0].mask
+    item = prepare_example(replace(EXAMPLES[0], corrected=mask == 1), TINY.image_size)
+    _, masks, corrected = module._views(item, replace(SAMPLING, views=3))
+    assert torch.equal(corrected, masks == 1)
+    assert not torch.equal(corrected[0], corrected[1])
+
+
+def test_sample__tells_which_pixels_were_corrected(tiny: DiffusionUNet) -> None:
+    examples = [replace(EXAMPLES[0], corrected=EXAMPLES[0].mask == 1), EXAMPLES[1]]
+    squares = [prepare_example(e, TINY.image_size) for e in examples]
+    found = sample(squares, tiny, QUICK.features, replace(SAMPLING, views=0))
+    assert torch.equal(found.corrected, (found.labels == 1) & (found.image == 0))
+    assert sum(found.channels) == found.activations.shape[1]
+    assert len(found.channels) == len(QUICK.features.blocks)
 
 
 def test_sample__unknown_pixels_are_never_read(tiny: DiffusionUNet) -> None:

@@ -13,7 +13,7 @@ from fedd.backbone import DiffusionUNet
 from fedd.cache import FeatureCache
 from fedd.dataset import UNKNOWN
 from fedd.errors import DeviceError, TrainingDataError, WeightsError
-from fedd.probes import training
+from fedd.probes import fitting, loss_weights, training
 from fedd.probes.pixels import prepare_example
 from fedd.probes.training import Example, train_probes
 from fedd.segment import PAPER, Probes, ProbeSettings
@@ -152,7 +152,7 @@ def test_train__on_a_gpu_a_validation_split_calibrates_on_the_cpu(
 ) -> None:
     """The meta device stands for a GPU: its tensors can't be mixed with those of the CPU."""
     monkeypatch.setattr(Tensor, "cpu", lambda t: torch.zeros(t.shape) if t.is_meta else t)
-    monkeypatch.setattr(training._Best, "_validation_loss", lambda *_: 0.5)
+    monkeypatch.setattr(fitting._Best, "_validation_loss", lambda *_: 0.5)
     elsewhere = Counting(tiny)
     elsewhere.device = torch.device("meta")
     probes = train_probes(MANY, elsewhere, replace(FAST, steps=2), CLASSES)
@@ -166,7 +166,7 @@ def test_train__full_gpu_is_one_line(
     def full(*_: object) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
 
-    monkeypatch.setattr(training.Ensemble, "forward", full)
+    monkeypatch.setattr(fitting.Ensemble, "forward", full)
     with refusal(DeviceError):
         train_probes(TRAINING, tiny, FAST, CLASSES)
 
@@ -270,16 +270,18 @@ def test_weights__are_one_on_average_and_even_between_tones() -> None:
     from fedd.probes.pixels import Pixels, PreparedExample
 
     images = torch.tensor([0] * 90 + [1] * 10 + [2] * 40)
-    pixels = Pixels(torch.zeros(140, 1), torch.zeros(140, dtype=torch.long), images)
+    pixels = Pixels(
+        torch.zeros(140, 1), torch.zeros(140, dtype=torch.long), images, images < 0, (1,)
+    )
     prepared = [
         PreparedExample(torch.zeros(3, 1, 1), torch.zeros(1, 1), str(i), tone, str(i))
         for i, tone in enumerate(("I-II", "V-VI", "unknown"))
     ]
-    weights = training._tone_weights(pixels, prepared, replace(QUICK, tone_weight=1.0))
+    weights = loss_weights.tone_weights(pixels, prepared, replace(QUICK, tone_weight=1.0))
     assert set(weights) == {"I-II", "V-VI"}
     assert 90 * weights["I-II"] == pytest.approx(10 * weights["V-VI"])
     assert 90 * weights["I-II"] + 10 * weights["V-VI"] == pytest.approx(100)
-    alike = training._tone_weights(pixels, prepared, QUICK)
+    alike = loss_weights.tone_weights(pixels, prepared, QUICK)
     assert alike == {"I-II": 1.0, "V-VI": 1.0}
 
 
