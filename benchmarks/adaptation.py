@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         ) as pool:
             scores = list(pool.map(_scores, [bench] * len(points), points))
         curve = measure(bench, dict(zip(points, scores, strict=True)))
-    rows = list(table(curve))
+    rows = list(table(curve, chosen.seeds))
     print(f"{chosen.row}; {OTHERS} masks of the other source; the {bench.part} parts")
     print("\n".join(tables.line(cells, WIDTHS) for cells in (HEADER, *rows)))
     if chosen.out:
@@ -169,8 +170,11 @@ def measure(bench: Bench, found: dict[Point, dict[str, Scores]]) -> Curve:
     return curve
 
 
-def table(curve: Curve) -> Iterator[tuple[str, ...]]:
-    """Yield a line for each number of own masks, way and reading."""
+def table(curve: Curve, seeds: int) -> Iterator[tuple[str, ...]]:
+    """Yield a line for each number of own masks, way and reading.
+
+    On learn parts each seed tests other photographs: there is no spread between seeds to tell.
+    """
     for (source, way, own, reading), scores in sorted(curve.items()):
         start = curve.get((source, Way.POOLED, 0, reading))
         yield (
@@ -179,10 +183,10 @@ def table(curve: Curve) -> Iterator[tuple[str, ...]]:
             way,
             reading,
             scores.mean(),
-            f"{scores.spread:.3f}",
+            "" if math.isnan(scores.spread) else f"{scores.spread:.3f}",
             "" if not own or start is None else scores.minus(start),
             *scores.sizes(),
-            str(len(scores.values)),
+            str(seeds),
         )
 
 

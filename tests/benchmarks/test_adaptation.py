@@ -64,7 +64,7 @@ def test_table__gain_over_no_own_masks(tmp_path: Path) -> None:
             names = training(bench, point)[1]
             found[point] = {"first pass": {name: 0.5 + own / 100 for name in names}}
     curve = measure(bench, found)
-    lines = {cells[1]: cells for cells in table(curve)}
+    lines = {cells[1]: cells for cells in table(curve, 2)}
     assert lines["10"][6] == "+0.100 [+0.100, +0.100]"
     assert lines["0"][6] == ""
     assert lines["10"][7] == "20"
