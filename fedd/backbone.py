@@ -12,13 +12,14 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedd.errors import DeviceError, WeightsError
+from fedd.network.architecture import Architecture
 from fedd.network.compiled import CompiledForward, Forward
 from fedd.network.devices import (
     BatchSize,
@@ -28,6 +29,7 @@ from fedd.network.devices import (
     prepare_gpu,
     within_memory,
 )
+from fedd.network.noise import batch_noise, content_noise
 from fedd.network.turns import Turns
 from fedd.network.unet import IMAGENET_256, SMALL, UNetConfig, decoder_activations, make_fast
 from fedd.weights.names import UNTRAINED
@@ -39,6 +41,8 @@ __all__ = [
     "SMALL",
     "Backbone",
     "DiffusionUNet",
+    "LocalBackbone",
+    "Placed",
     "Replicas",
     "UNetConfig",
     "content_noise",
@@ -53,12 +57,9 @@ DIFFUSION_STEPS = 1000
 #: Number type of convolutions and attention; norms are always float32.
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-#: Threads that generate noise: a GPU would otherwise wait for it.
-NOISE_THREADS = 8
-
 
 class Backbone(Protocol):
-    """A network that turns images into activations: a diffusion UNet or an ImageNet encoder."""
+    """A network that turns images into activations: a UNet, an ImageNet encoder, or several together."""
 
     @property
     def name(self) -> str: ...
@@ -92,6 +93,45 @@ class Backbone(Protocol):
         ...
 
 
+class LocalBackbone(Backbone, Protocol):
+    """A backbone in this process, on one device: `load_backbone` returns one, `place` moves it.
+
+    `fedd.backbone.DiffusionUNet`, `fedd.encoders.ImageNetEncoder` and
+    `fedd.composite.CompositeBackbone` are those that there are.
+    """
+
+    verified: bool  #: False where a file claims a checkpoint's hash and can't be checked
+
+    @property
+    def config(self) -> Architecture: ...
+
+    @property
+    def precision(self) -> str:
+        """Number type of the convolutions, one of `PRECISIONS`."""
+        ...
+
+    @property
+    def devices(self) -> list[torch.device]: ...
+
+    @property
+    def side_by_side(self) -> int:
+        """Images that may pass at once, on threads of a CPU: as many as fit into memory."""
+        ...
+
+    @property
+    def last_blocks(self) -> tuple[int, ...]:
+        """Blocks behind which nothing is left to compute: one, or one of each part."""
+        ...
+
+    def to(self, device: str, precision: str = "float32") -> Self:
+        """Return the backbone on another device or in another precision; this one is unchanged."""
+        ...
+
+    def expect(self, images: int) -> None:
+        """Tell that a job of so many images begins."""
+        ...
+
+
 class DiffusionUNet:
     """A frozen guided-diffusion UNet, run up to the last requested decoder block.
 
@@ -110,7 +150,7 @@ class DiffusionUNet:
         precision: str = "float32",
     ) -> None:
         self.name, self.config, self.hash = name, config, weights_hash
-        self.verified = True  #: False where a file claims a checkpoint's hash and can't be checked
+        self.verified = True
         self.image_size = config.image_size
         self.blocks = tuple(range(len(net.output_blocks)))
         self.device, self.precision = torch.device(device), precision
@@ -128,6 +168,10 @@ class DiffusionUNet:
     @property
     def devices(self) -> list[torch.device]:
         return [self.device]
+
+    @property
+    def last_blocks(self) -> tuple[int, ...]:
+        return self.blocks[-1:]
 
     @property
     def side_by_side(self) -> int:
@@ -153,15 +197,9 @@ class DiffusionUNet:
         This one is unchanged. Raises DeviceError if the device does not exist, or if float32 is wanted
         of weights already rounded to bfloat16.
         """
-        if precision not in PRECISIONS:
-            raise DeviceError(f"no precision {precision}: there are {', '.join(PRECISIONS)}")
-        target = existing_device(device)
+        target = target_of(self, device, precision)
         if (target, precision) == (self.device, self.precision):
             return self
-        if self.precision != "float32" and precision == "float32":
-            raise DeviceError(
-                f"the weights of {self.name} were rounded to {self.precision}: load them again"
-            )
         net = copy.deepcopy(self.net)
         moved = DiffusionUNet(self.name, self.config, net, self.hash, target, precision)
         moved.verified = self.verified
@@ -185,12 +223,7 @@ class DiffusionUNet:
         self._check_blocks(blocks)
         if not 0 <= timestep < DIFFUSION_STEPS:
             raise ValueError(f"a timestep is 0 to {DIFFUSION_STEPS - 1}, not {timestep}")
-        size = self.image_size
-        if images.shape[1:] != (3, size, size):
-            raise ValueError(
-                f"{self.name} takes images (N, 3, {size}, {size}), not {tuple(images.shape)}: "
-                "resize them with fedd.features.prepare"
-            )
+        check_images(self, images)
         if isinstance(self._forward, CompiledForward):
             self._forward.at_least(len(images))
 
@@ -223,18 +256,42 @@ class DiffusionUNet:
     ) -> dict[int, Tensor]:
         shape = (self.config.in_channels, self.config.grid, self.config.grid)
         samples = batch_noise(images, shape, noise, pin=self.device.type == "cuda")
-        x = F.pixel_unshuffle(_on(self.device, images), self.config.patch)
+        x = F.pixel_unshuffle(on_device(self.device, images), self.config.patch)
         keep = self._alpha_bar[timestep]
-        x = keep.sqrt() * x + (1 - keep).sqrt() * _on(self.device, samples)
+        x = keep.sqrt() * x + (1 - keep).sqrt() * on_device(self.device, samples)
         x = x.contiguous(memory_format=torch.channels_last)
         t = torch.full((1,), timestep, dtype=torch.long, device=self.device)
         found = self._forward(self.net, x, t, tuple(blocks))
         return {block: a.float().contiguous() for block, a in found.items()}
 
 
-def place(
-    backbone: DiffusionUNet, device: str = "auto", precision: str = "float32"
-) -> DiffusionUNet | Replicas:
+def target_of(backbone: LocalBackbone, device: str, precision: str) -> torch.device:
+    """Return the device to move a backbone to.
+
+    Raises DeviceError if there is no such device or precision, or if float32 is wanted of weights
+    already rounded.
+    """
+    if precision not in PRECISIONS:
+        raise DeviceError(f"no precision {precision}: there are {', '.join(PRECISIONS)}")
+    target = existing_device(device)
+    if backbone.precision != "float32" and precision == "float32":
+        raise DeviceError(
+            f"the weights of {backbone.name} were rounded to {backbone.precision}: load them again"
+        )
+    return target
+
+
+def check_images(backbone: LocalBackbone, images: Tensor) -> None:
+    """Raise ValueError where images are not (N, 3, S, S) of a backbone's size."""
+    size = backbone.image_size
+    if images.shape[1:] != (3, size, size):
+        raise ValueError(
+            f"{backbone.name} takes images (N, 3, {size}, {size}), not {tuple(images.shape)}: "
+            "resize them with fedd.features.prepare"
+        )
+
+
+def place(backbone: LocalBackbone, device: str = "auto", precision: str = "float32") -> Placed:
     """Return a backbone on a device; `auto` is all GPUs, or the CPU if there is none.
 
     Raises DeviceError if there is no such device.
@@ -246,13 +303,14 @@ def place(
 class Replicas:
     """Copies of a backbone on several GPUs that share the images; a `Backbone` itself."""
 
-    def __init__(self, copies: Sequence[DiffusionUNet]) -> None:
+    def __init__(self, copies: Sequence[LocalBackbone]) -> None:
         self._copies = copies
         self.devices = [each.device for each in copies]
         first = copies[0]
         self.name, self.hash, self.precision = first.name, first.hash, first.precision
         self.verified = first.verified
         self.image_size, self.blocks, self.config = first.image_size, first.blocks, first.config
+        self.last_blocks = first.last_blocks
 
     @property
     def device(self) -> torch.device:
@@ -282,13 +340,8 @@ class Replicas:
             return {b: torch.cat([each[b].to(self.device) for each in found]) for b in found[0]}
 
 
-def content_noise(image: Tensor, shape: Sequence[int], draw: int = 0) -> Tensor:
-    """Return standard normal noise of `shape`, seeded by the pixels of `image` (3, S, S) in [-1, 1].
-
-    Each `draw` (0, 1, ...) of an image is another noise sample.
-    """
-    found = torch.randn(tuple(shape), generator=_noise_generator(image, draw))
-    return found.to(image.device)
+#: A backbone on one device or on several.
+Placed: TypeAlias = LocalBackbone | Replicas
 
 
 def precision_of(backbone: Backbone) -> str:
@@ -315,38 +368,12 @@ def other_precision(model: str, trained_in: str, predicts_in: str) -> str:
 
 def expect(backbone: Backbone, images: int) -> None:
     """Tell a backbone that a job of so many images begins; one that nothing depends on ignores it."""
-    if isinstance(backbone, DiffusionUNet | Replicas):
-        backbone.expect(images)
+    if (told := getattr(backbone, "expect", None)) is not None:
+        told(images)
 
 
 def parameter_count(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
-
-
-def batch_noise(images: Tensor, shape: Sequence[int], draw: int, *, pin: bool = False) -> Tensor:
-    """Return the content noise of each image, (N, *shape), on the CPU; with `pin` in pinned memory."""
-    noise = torch.empty((len(images), *shape), pin_memory=pin)
-
-    @torch.inference_mode()  # a thread does not inherit it
-    def fill(image: Tensor, sample: Tensor) -> None:
-        torch.randn(tuple(shape), generator=_noise_generator(image, draw), out=sample)
-
-    if len(images) == 1:
-        fill(images[0], noise[0])
-    else:
-        with ThreadPoolExecutor(NOISE_THREADS) as pool:
-            list(pool.map(fill, images, noise))
-    return noise
-
-
-def _noise_generator(image: Tensor, draw: int) -> torch.Generator:
-    """Return a generator that is seeded by an image's pixels and the number of the noise sample."""
-    pixels = ((image + 1) * 127.5).round().to(torch.uint8).cpu().contiguous()
-    content = hashlib.sha256(pixels.numpy().data)
-    if draw:
-        content.update(f"draw {draw}".encode())
-    seed = int.from_bytes(content.digest()[:8], "big") >> 1
-    return torch.Generator().manual_seed(seed)
 
 
 def compiled_on_gpu(backbone: DiffusionUNet) -> CompiledForward:
@@ -362,7 +389,7 @@ def compiled_on_gpu(backbone: DiffusionUNet) -> CompiledForward:
     )
 
 
-def _on(device: torch.device, tensor: Tensor) -> Tensor:
+def on_device(device: torch.device, tensor: Tensor) -> Tensor:
     """Return a tensor on a device; the copy to a GPU is asynchronous."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,7 +1,8 @@
-"""Files of fedd: atomic writes that raise OutputError."""
+"""Files of fedd: atomic writes that raise OutputError, and hashes."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -29,3 +30,9 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"{path} can't be written: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path} can't be written: the folder {path.parent} is read-only")
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal; raises OSError if it can't be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

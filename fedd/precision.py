@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol
-from fedd.backbone import PRECISIONS, DiffusionUNet, Replicas, place
+from fedd.backbone import PRECISIONS, LocalBackbone, Placed, place
 from fedd.dataset import DatasetImage
 from fedd.errors import DeviceError
 from fedd.network.devices import existing_devices
@@ -53,7 +53,7 @@ class Trial:
 
 
 #: Returns the trial with a backbone in float32 on the device; None where nothing is at hand for one.
-MakeTrial = Callable[[DiffusionUNet], Trial | None]
+MakeTrial = Callable[[LocalBackbone], Trial | None]
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ class Agreement:
         )
 
 
-def no_trial(_exact: DiffusionUNet) -> Trial | None:
+def no_trial(_exact: LocalBackbone) -> Trial | None:
     """Return None: there are no probes at hand."""
     return None
 
 
-def trial_later(_exact: DiffusionUNet) -> Trial | None:
+def trial_later(_exact: LocalBackbone) -> Trial | None:
     """Return None: the test is left to the run that a plan is made for."""
     return None
 
@@ -96,7 +96,7 @@ def trial_of_masks(items: Sequence[DatasetImage], settings: ProbeSettings) -> Ma
     with_masks = sorted((item for item in items if item.mask is not None), key=lambda i: i.stem)
     learned, tested = with_masks[:LEARNED], with_masks[LEARNED : LEARNED + MOST]
 
-    def make(exact: DiffusionUNet) -> Trial | None:
+    def make(exact: LocalBackbone) -> Trial | None:
         if len(tested) < FEWEST:
             return None
         logger.info("testing bfloat16 with %s", exact.name)
@@ -108,11 +108,11 @@ def trial_of_masks(items: Sequence[DatasetImage], settings: ProbeSettings) -> Ma
 
 
 def place_in(
-    backbone: DiffusionUNet,
+    backbone: LocalBackbone,
     device: str = "auto",
     precision: str = AUTO,
     trial: MakeTrial = no_trial,
-) -> DiffusionUNet | Replicas:
+) -> Placed:
     """Return a backbone on a device ("auto": all GPUs, or the CPU) in a precision; says what AUTO chose.
 
     Raises DeviceError if there is no such device or precision.
@@ -137,7 +137,7 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(supported()) if supported is not None else True
 
 
-def compare(exact: DiffusionUNet, trial: Trial) -> Agreement:
+def compare(exact: LocalBackbone, trial: Trial) -> Agreement:
     """Return how far masks in bfloat16 agree with those of a backbone in float32, on its device."""
     rounded = exact.to(str(exact.device), "bfloat16")
     photographs = list(trial.photographs)[:MOST]
@@ -154,7 +154,7 @@ def compare(exact: DiffusionUNet, trial: Trial) -> Agreement:
     )
 
 
-def _all_agree(backbone: DiffusionUNet, targets: Sequence[torch.device], trial: MakeTrial) -> bool:
+def _all_agree(backbone: LocalBackbone, targets: Sequence[torch.device], trial: MakeTrial) -> bool:
     """Return whether bfloat16 gives the same masks on all devices; never on a CPU."""
     if any(target.type == "cpu" for target in targets):
         return False
@@ -162,7 +162,7 @@ def _all_agree(backbone: DiffusionUNet, targets: Sequence[torch.device], trial: 
     return all(_agrees(backbone, target, trial) for target in one_of_each.values())
 
 
-def _agrees(backbone: DiffusionUNet, target: torch.device, trial: MakeTrial) -> bool:
+def _agrees(backbone: LocalBackbone, target: torch.device, trial: MakeTrial) -> bool:
     if backbone.precision != "float32":
         return True  # its weights are rounded already
     name = _named(target)
@@ -195,7 +195,7 @@ def _agrees(backbone: DiffusionUNet, target: torch.device, trial: MakeTrial) -> 
     return found.passed
 
 
-def _tested(backbone: DiffusionUNet, target: torch.device, trial: MakeTrial) -> Agreement | None:
+def _tested(backbone: LocalBackbone, target: torch.device, trial: MakeTrial) -> Agreement | None:
     exact = backbone.to(str(target))
     made = trial(exact)
     if made is None or len(made.photographs) < FEWEST:

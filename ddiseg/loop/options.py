@@ -23,7 +23,7 @@ class RoundOptions:
     max_age: float = TrainingSettings.max_age  #: days; with a version that old, one mask is enough
     draw: int = 0  #: size of the next batch, selected once nobody has work left; 0 for none
     max_drop: float = TrainingSettings.max_drop
-    backbone: str = "small"
+    backbone: str = TrainingSettings.backbone
     device: str = "auto"
     precision: str = TrainingSettings.precision
     ensemble: str = TrainingSettings.ensemble

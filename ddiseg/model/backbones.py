@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from itertools import chain, zip_longest
+from pathlib import Path
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
@@ -18,23 +19,21 @@ from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.model.photographs import open_photograph
 from ddiseg.model.storage import LostModelError, stored_probes
 from ddiseg.workspace.workspace import Workspace
-from fedd.backbone import Backbone, DiffusionUNet, Replicas, other_precision, precision_of
+from fedd.backbone import Backbone, LocalBackbone, Placed, other_precision, precision_of
 from fedd.errors import FeddError
 from fedd.network.devices import existing_devices
 from fedd.precision import AUTO, MOST, Trial, place_in
 from fedd.segment import Probes
-from fedd.weights.files import backbone_path, load_backbone
+from fedd.weights.files import backbone_files, load_backbone
 
 logger = logging.getLogger(__name__)
 
-Placed: TypeAlias = DiffusionUNet | Replicas
-
-#: File of the weights as it is now, devices and precision.
-_Key: TypeAlias = tuple[tuple[str, int, int], str, str]
+#: Files of the weights as they are now, one for each part, devices and precision.
+_Key: TypeAlias = tuple[tuple[tuple[str, int, int], ...], str, str]
 
 
 class Backbones:
-    """Backbones in memory, one object for each file, device and precision.
+    """Backbones in memory, one object for each file (of a composite: files), device and precision.
 
     The one used last is kept; another one lives as long as somebody uses it. Threads may share them:
     on a GPU they take turns by batch.
@@ -56,26 +55,25 @@ class Backbones:
 
         Raises:
             WeightsError: the weights are missing, or do not fit.
+            MissingPackageError: the package of a part is not installed.
             DeviceError: there is no such device or precision.
         """
-        path = backbone_path(backbone)
-        status = path.stat()
-        file = str(path), status.st_mtime_ns, status.st_size
+        files = tuple(_as_it_is(each.path) for each in backbone_files(backbone))
         targets = existing_devices(device)
         if precision == AUTO and targets == [torch.device("cpu")]:
             precision = "float32"
         devices = ", ".join(map(str, targets))
         with self._lock:
-            found = self._alive.get((file, devices, precision))
+            found = self._alive.get((files, devices, precision))
             if found is None:
                 self._kept = None  # two networks at once may need more memory than there is
                 found = place_in(load_backbone(backbone), device, precision, self._trial)
-                found = self._alive.setdefault((file, devices, found.precision), found)
-                self._alive[file, devices, precision] = found
+                found = self._alive.setdefault((files, devices, found.precision), found)
+                self._alive[files, devices, precision] = found
             self._kept = found
             return found
 
-    def _trial(self, exact: DiffusionUNet) -> Trial | None:
+    def _trial(self, exact: LocalBackbone) -> Trial | None:
         """Return the current model's probes and a few photographs; None if it reads another backbone."""
         version = self._workspace.catalogue.models.current_or_none()
         if version is None or version.backbone_hash != exact.hash:
@@ -112,6 +110,12 @@ def say_precision(model: str, trained_in: str, net: Backbone) -> None:
     """Log where a model, which now gets photographs, predicts in another precision than it learned in."""
     if note := other_precision(model, trained_in, precision_of(net)):
         logger.info(note)
+
+
+def _as_it_is(file: Path) -> tuple[str, int, int]:
+    """Return a file's path, with its time and size: another one may take its place."""
+    status = file.stat()
+    return str(file), status.st_mtime_ns, status.st_size
 
 
 def _photographs(workspace: Workspace) -> list[NDArray[np.uint8]]:

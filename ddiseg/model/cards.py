@@ -44,7 +44,16 @@ from ddiseg.model.registry import (
 from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.sampling.leaks import leaked_since
 from ddiseg.workspace.workspace import Workspace
-from fedd.weights.names import OPENAI, OURS, ROUNDED, SHIPPED, is_named, weights_origin
+from fedd.weights.names import (
+    JOIN,
+    OPENAI,
+    OURS,
+    ROUNDED,
+    SHIPPED,
+    is_named,
+    part_names,
+    weights_origin,
+)
 
 #: Identifies the file as a card, which a newer card may replace.
 FORMAT = "ddiseg model card 1"
@@ -60,11 +69,13 @@ _NOT_FOR = (
     "masks that nobody checks."
 )
 
-#: Credits and known weaknesses of the backbones, by whose weights they have.
+#: Credits and known weaknesses of backbones, by name, or by whose weights they have.
 _BACKBONES = {
-    OURS: "The backbone 'small' (weights CC BY 4.0) learned from 317 photographs of PAD-UFES-20 "
+    SHIPPED: "The backbone 'small' (weights CC BY 4.0) learned from 317 photographs of PAD-UFES-20 "
     "(Pacheco et al., Data in Brief 32, 2020, CC BY 4.0: credit them) and from rendered phantoms. "
     "Most of the photographs show light skin, so its features are least tested on dark skin.",
+    "lite0": "The backbone 'lite0' is EfficientNet-Lite0 (Apache-2.0; Tan and Le, 2019: credit them). It "
+    "learned from ImageNet, not from skin.",
     OPENAI: "The backbone 'imagenet-256' is OpenAI's unconditional guided-diffusion model "
     "(MIT licence; Dhariwal and Nichol, 2021: credit them). It learned from ImageNet, not from skin.",
 }
@@ -184,13 +195,28 @@ def _learned_what(version: ModelVersion) -> str:
 
 
 def _backbone_name(version: ModelVersion) -> str:
-    """Return the name of a backbone, or of its file without the folder."""
-    return version.backbone if is_named(version.backbone) else PurePath(version.backbone).name
+    """Return the name of a backbone, its parts without the folders of their files."""
+    return JOIN.join(
+        part if is_named(part) else PurePath(part).name for part in part_names(version.backbone)
+    )
 
 
 def _origin(version: ModelVersion) -> str:
     """Return whose weights the backbone has; 'small' always came with the program, maybe an older one."""
     return OURS if version.backbone == SHIPPED else weights_origin(version.backbone_hash)
+
+
+def _credits(version: ModelVersion) -> list[str]:
+    """Return the credits and weaknesses of a backbone, of a composite those of each part."""
+    parts = part_names(version.backbone)
+    unknown = "is not part of this program: ask its makers for its licence and its training data."
+    if len(parts) == 1:
+        key = version.backbone if version.backbone in _BACKBONES else _origin(version)
+        return [_BACKBONES.get(key, f"The backbone {unknown}")]
+    return [
+        _BACKBONES.get(part, f"The backbone's part {PurePath(part).name} {unknown}")
+        for part in parts
+    ]
 
 
 def _limits(
@@ -213,14 +239,7 @@ def _limits(
         found.append(f"{_GATE_LIMITS[status]}: {(version.gate or {})['reasons'][0]}.")
     elif version.kind == ModelKind.SEGMENTATION and status is GateStatus.NOT_RUN:
         found.append("No gate compared it with an earlier version: there was no hold-out set.")
-    found.append(
-        _BACKBONES.get(
-            _origin(version),
-            "The backbone is not part of this program: ask its makers for its licence and its training "
-            "data.",
-        )
-    )
-    return found
+    return found + _credits(version)
 
 
 def _leaked(workspace: Workspace, version: ModelVersion) -> list[str]:

@@ -24,7 +24,7 @@ from ddiseg.compute.job import Job, Refused
 from ddiseg.compute.ray_cluster import Cluster, Shared
 from ddiseg.errors import InputError
 from ddiseg.masks.mask import Mask
-from ddiseg.model.backbones import Backbones, Placed, tones_in_turn
+from ddiseg.model.backbones import Backbones, tones_in_turn
 from ddiseg.model.cluster_jobs import (
     Embedded,
     EmbeddingJob,
@@ -39,10 +39,11 @@ from ddiseg.model.cluster_jobs import (
 from ddiseg.model.storage import LostModelError, model_file
 from ddiseg.workspace.stored_files import decode_mask
 from ddiseg.workspace.workspace import Workspace
-from fedd.backbone import Backbone, DiffusionUNet, UNetConfig
+from fedd.backbone import Backbone, LocalBackbone, Placed, Replicas
 from fedd.cache import FeatureCache
 from fedd.errors import TrainingDataError
 from fedd.features import FeatureSpec
+from fedd.network.architecture import Architecture
 from fedd.precision import AUTO, MOST
 from fedd.probes.pixels import Pixels, PreparedExample, Sampling
 from fedd.segment import Probes
@@ -57,7 +58,7 @@ class ClusterBackbone:
     cluster: Cluster
     workspace: Workspace
     shared: SharedBackbone
-    local: DiffusionUNet  #: the same network on this machine's CPU, in float32
+    local: LocalBackbone  #: the same network on this machine's CPU, in float32
     rounded: bool = False  #: predict from activations as a cache rounds them
 
     @property
@@ -73,7 +74,7 @@ class ClusterBackbone:
         return self.local.verified
 
     @property
-    def config(self) -> UNetConfig:
+    def config(self) -> Architecture:
         return self.local.config
 
     @property
@@ -103,7 +104,7 @@ class ClusterBackbone:
     def other(self, backbone: str, backbones: Backbones) -> ClusterBackbone:
         """Return another backbone on the same workers, in the same precision."""
         local = backbones.get(backbone, "cpu")
-        assert isinstance(local, DiffusionUNet)
+        assert not isinstance(local, Replicas)
         shared = SharedBackbone.share(self.cluster, backbone, self.shared.resources.device)
         return replace(self, local=local, shared=replace(shared, precision=self.precision))
 
@@ -214,7 +215,7 @@ def backbone_for(
         return backbones.get(backbone, device, precision)
     cluster.check(workspace.store)
     local = backbones.get(backbone, "cpu")
-    assert isinstance(local, DiffusionUNet)
+    assert not isinstance(local, Replicas)
     shared = SharedBackbone.share(cluster, backbone, device)
     shared = in_precision(cluster, workspace, shared, precision)
     return ClusterBackbone(cluster, workspace, shared, local, bool(cache_limit))

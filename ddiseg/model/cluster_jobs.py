@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from ddiseg.model.prediction_writer import EncodedPrediction
 from ddiseg.outcomes import one_file
 from ddiseg.workspace.store import Store
 from ddiseg.workspace.stored_files import read_original, read_photograph
-from fedd.backbone import DiffusionUNet, Replicas, place
+from fedd.backbone import LocalBackbone, Placed, place
 from fedd.cache import NothingKept, image_digest
 from fedd.errors import TrainingDataError
 from fedd.features import FeatureSpec, prepare
@@ -37,7 +37,7 @@ from fedd.pipeline import Source, embeddings, features, predictions
 from fedd.precision import AUTO, Trial, place_in
 from fedd.probes.pixels import PreparedExample, Sampling, sample
 from fedd.segment import Prediction, Probes, load_probes
-from fedd.weights.files import backbone_path, load_backbone
+from fedd.weights.files import WeightsFile, backbone_files, load_files
 
 Key = TypeVar("Key")
 
@@ -75,8 +75,8 @@ def refusal(error: Exception | None) -> Refused:
 class SharedBackbone:
     """A backbone whose weights each node gets once, so that no worker needs its file."""
 
-    weights: Shared
-    file: str  #: name of the file, without its folder
+    weights: Shared  #: the bytes of each of its files, one after the other
+    files: tuple[tuple[str, str, int], ...]  #: of each part: its name, its file's name, and bytes
     resources: Resources
     precision: str = "float32"
 
@@ -88,19 +88,27 @@ class SharedBackbone:
             WeightsError: there is no such backbone on this machine.
             InputError: there is no such device in the cluster.
         """
-        path = backbone_path(backbone)
-        resources = cluster.resources(device, path.stat().st_size)
-        return cls(cluster.share(path.read_bytes()), path.name, resources)
+        files = backbone_files(backbone)
+        data = [file.path.read_bytes() for file in files]
+        named = [(f.part, f.path.name, len(d)) for f, d in zip(files, data, strict=True)]
+        resources = cluster.resources(device, sum(map(len, data)))
+        return cls(cluster.share(b"".join(data)), tuple(named), resources)
 
-    def load(self) -> DiffusionUNet | Replicas:
+    def load(self) -> Placed:
         """Return the backbone on this worker's device; raises WeightsError, DeviceError."""
         return place(self.load_exact(), self.resources.device, self.precision)
 
-    def load_exact(self) -> DiffusionUNet:
+    def load_exact(self) -> LocalBackbone:
         """Return the backbone in float32 on the CPU."""
         torch.set_num_threads(self.resources.cpus)
-        with _file(self.weights.get(), self.file) as path:
-            return load_backbone(str(path))
+        data, start = memoryview(self.weights.get()), 0
+        with ExitStack() as stack:
+            files = []
+            for part, name, size in self.files:
+                path = stack.enter_context(_file(data[start : start + size], name))
+                files.append(WeightsFile(part, path))
+                start += size
+            return load_files(files)
 
 
 @dataclass(frozen=True)
@@ -307,7 +315,7 @@ def _encoded(prediction: Prediction, palette: Sequence[tuple[int, int, int]]) ->
 
 
 @contextmanager
-def _file(data: bytes, name: str) -> Iterator[Path]:
+def _file(data: bytes | memoryview, name: str) -> Iterator[Path]:
     """Yield a file with these bytes, while the block runs."""
     with tempfile.TemporaryDirectory(prefix="ddiseg-") as folder:
         path = Path(folder) / name

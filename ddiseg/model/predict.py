@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from ddiseg.catalogue.tables import Image, ModelVersion
 from ddiseg.compute.job import Refused
 from ddiseg.errors import WorkspaceError
-from ddiseg.model.backbones import Backbones, Placed, load_version_on, say_precision
+from ddiseg.model.backbones import Backbones, load_version_on, say_precision
 from ddiseg.model.photographs import in_order, reason, sources
 from ddiseg.model.prediction_writer import EncodedPrediction, PredictionWriter
 from ddiseg.outcomes import FileOutcome, Progress, silent
 from ddiseg.workspace.workspace import Workspace
-from fedd.backbone import precision_of
+from fedd.backbone import Placed, precision_of
 from fedd.pipeline import predictions
 from fedd.segment import Prediction, Probes
 

@@ -32,12 +32,13 @@ from ddiseg.catalogue import State
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
 from ddiseg.images import Photograph
-from ddiseg.model.backbones import Placed, load_version_on, say_precision
+from ddiseg.model.backbones import load_version_on, say_precision
 from ddiseg.model.lighting import LightChange, colour_temperature, exposure, one_grey_level
 from ddiseg.model.photographs import open_photograph, reason
 from ddiseg.outcomes import FileOutcome, Outcome, Progress, reasons_in_words, silent, track
 from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
+from fedd.backbone import Placed
 from fedd.pipeline import Source, predictions
 from fedd.segment import Probes
 

@@ -13,15 +13,17 @@ from ddiseg.errors import WorkspaceError
 from ddiseg.model.registry import refresh_command
 from ddiseg.workspace.store import Kind
 from ddiseg.workspace.workspace import Workspace
-from fedd.backbone import DiffusionUNet
+from fedd.backbone import LocalBackbone
 from fedd.segment import Probes, load_probes
 from fedd.weights.files import load_backbone
-from fedd.weights.names import is_named
+from fedd.weights.names import JOIN, is_named, part_names
 
 
 def recorded_backbone(backbone: str) -> str:
-    """Return a backbone as a version records it: a name, or the absolute path of a file."""
-    return backbone if is_named(backbone) else str(Path(backbone).absolute())
+    """Return a backbone as a version records it: names, or the absolute paths of files."""
+    return JOIN.join(
+        part if is_named(part) else str(Path(part).absolute()) for part in part_names(backbone)
+    )
 
 
 class LostModelError(WorkspaceError):
@@ -41,7 +43,7 @@ def store_model(workspace: Workspace, save: Callable[[Path], None]) -> str:
     return digest
 
 
-def load_version(workspace: Workspace, version: ModelVersion) -> tuple[Probes, DiffusionUNet]:
+def load_version(workspace: Workspace, version: ModelVersion) -> tuple[Probes, LocalBackbone]:
     """Return the probes of a model version and their backbone.
 
     Raises:

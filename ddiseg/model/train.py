@@ -39,7 +39,7 @@ from fedd.precision import AUTO
 from fedd.probes.pixels import sample
 from fedd.probes.training import train_probes
 from fedd.segment import Ensemble, ProbeSettings, default_settings
-from fedd.weights.names import SHIPPED
+from fedd.weights.names import DEFAULT
 
 #: Folder of a workspace for activations: not part of its data, and computed again where missing.
 CACHE = Path("cache", "features")
@@ -72,7 +72,7 @@ class Refreshed:
 def train_version(
     workspace: Workspace,
     actor: str,
-    backbone: str = SHIPPED,
+    backbone: str = DEFAULT,
     seed: int = 0,
     settings: ProbeSettings | None = None,
     stages: Stages = silent_stages,
@@ -117,7 +117,7 @@ def train_version(
     protocol = load_protocol()
     backbones = backbones or Backbones(workspace)
     net = backbone_for(workspace, backbone, device, precision, backbones, cluster, cache_limit)
-    settings = replace(settings or default_settings(net.config), seed=seed)
+    settings = replace(settings or default_settings(net), seed=seed)
     if ensemble != TrainingSettings.ensemble:
         settings = replace(settings, ensemble=Ensemble(ensemble))
     hashes = [mask.content_hash for _, mask in pairs]

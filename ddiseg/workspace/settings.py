@@ -181,10 +181,10 @@ class TrainingSettings(SettingsSection):
     section: ClassVar[str] = "training"
 
     backbone: str = _setting(
-        "small",
-        "'small' ships with the package, 'imagenet-256' is the paper's (fedd weights fetch); or a "
-        "path of weights (safetensors, or OpenAI's .pt).",
-        "a name or the path of a weights file",
+        "small+lite0",
+        "'small+lite0' is installed with the package, so are 'small' and 'lite0'; 'imagenet-256' is the "
+        "paper's (fedd weights fetch); or a path of weights (safetensors, or OpenAI's .pt).",
+        "a name, the path of a weights file, or several joined by +",
     )
     seed: int = _setting(0, "Seed of the training.", _SEED, 0)
     max_drop: float = _setting(

@@ -31,14 +31,14 @@ from fedd.baselines.packages import needing_baselines
 from fedd.baselines.settings import FitSettings, Recipe
 from fedd.baselines.weights import ImageNetInput, Start, fetching, fill, reading
 from fedd.dataset import UNKNOWN
+from fedd.encoders import CHANNELS, load_efficientnet_lite0, strided_features
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.network.devices import existing_device, within_memory
-from fedd.pretrain.encoder import CHANNELS, load_efficientnet_lite0, strided_features
 from fedd.weights.files import read_safetensors, read_state_dict, write_safetensors
 
 UNET_KIND = "fedd-unet"
 
-#: The paper's five, and one with ImageNet weights in a package (extra `[pretrain]`).
+#: The paper's five, and one whose ImageNet weights are installed with this package.
 PAPER_ENCODERS = ("densenet121", "vgg16", "resnet50", "efficientnet-b0", "mobilenet_v2")
 LITE = "efficientnet-lite0"
 ENCODERS = (*PAPER_ENCODERS, LITE)

@@ -50,7 +50,7 @@ def bench(
     from fedd.weights.names import described_weights, weights_origin
 
     net = DiffusionUNet.random(IMAGENET_256) if untrained else load_backbone(backbone)
-    spec = default_settings(net.config).features
+    spec = default_settings(net).features
     found = measure(place_in(net, device, precision), spec, images, batch)
     if as_json:
         about = {"weights_hash": net.hash, "weights": weights_origin(net.hash, net.verified)}

@@ -141,7 +141,7 @@ def ablate(
         click.echo(f"{parts.left_out} photographs of the test split's patients left out", err=True)
     most = max(len(items) for of_task in parts.learned.values() for items in of_task.values())
     settings = AblationSettings(
-        replace(default_settings(loaded.config), seed=seed),
+        replace(default_settings(loaded), seed=seed),
         replace(default_classifier(loaded.config, most), seed=seed),
     )
     with_masks = (

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import click
 
 from annotation_protocol.command_line import RejectsEmptyValues
+from fedd.weights.names import DEFAULT
 
 
 class Command(RejectsEmptyValues):
@@ -34,9 +35,9 @@ SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 BACKBONE: _Option = click.option(
     "--backbone",
-    default="small",
+    default=DEFAULT,
     show_default=True,
-    help="'small' ships with the package; or the path of a weights file.",
+    help="'small' and 'lite0' are installed with the package; others by name or path; + joins them.",
 )
 
 #: For work on one device.

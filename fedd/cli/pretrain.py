@@ -33,7 +33,7 @@ SCRATCH_RATE, TUNING_RATE = 4e-4, 1e-4
     type=click.Choice(["efficientnet-lite0", "none"]),
     default="efficientnet-lite0",
     show_default=True,
-    help="Encoder whose features guide the network; needs ddiseg[pretrain].",
+    help="Encoder whose features guide the network.",
 )
 @click.option(
     "--init",
@@ -69,10 +69,10 @@ def pretrain(
     from fedd.pretrain.encoder import efficientnet_lite0_teacher
     from fedd.pretrain.pretrain import PretrainSettings
     from fedd.pretrain.pretrain import pretrain as train
-    from fedd.weights.files import load_backbone
+    from fedd.weights.files import load_unet
 
     chosen = _photographs(photographs, only)
-    start = load_backbone(init) if init else None
+    start = load_unet(init) if init else None
     settings = PretrainSettings(
         steps=steps,
         batch_size=batch_size,

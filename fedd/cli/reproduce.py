@@ -14,7 +14,7 @@ from fedd.cli import options
 from fedd.errors import FeddError, FigureError, ReproductionError
 
 if TYPE_CHECKING:
-    from fedd.backbone import DiffusionUNet
+    from fedd.backbone import LocalBackbone
     from fedd.baselines import Recipe
     from fedd.explore.ablation import Ablation
     from fedd.reproduce import Cell, PaperSplit, Plan, PlanOutcome, Starts, Workbench
@@ -270,7 +270,7 @@ def _small(out: Path, seeds: int, recipe: Recipe) -> tuple[Plan, PaperSplit]:
 
 
 def _paper(
-    backbone: DiffusionUNet,
+    backbone: LocalBackbone,
     starts: Starts,
     seeds: int,
     recipe: Recipe,

@@ -21,7 +21,6 @@ from fedd.backbone import (
     DIFFUSION_STEPS,
     IMAGENET_256,
     Backbone,
-    UNetConfig,
     is_verified,
     precision_of,
 )
@@ -39,8 +38,9 @@ from fedd.explore.cells import (
 from fedd.explore.clusters import check_explorable
 from fedd.explore.figure6 import write_heat_maps
 from fedd.explore.state import AblationState, CellMetric
+from fedd.files import file_hash
+from fedd.network.architecture import Architecture
 from fedd.validation import Candidate, malignancy_split, validation_split
-from fedd.weights.files import file_hash
 from fedd.weights.names import titled_weights
 
 TASKS: tuple[Task, ...] = ("segmentation", "classification")
@@ -64,7 +64,7 @@ class Grid:
         object.__setattr__(self, "blocks", tuple(sorted(set(self.blocks))))
 
 
-def default_blocks(config: UNetConfig) -> tuple[int, ...]:
+def default_blocks(config: Architecture) -> tuple[int, ...]:
     """Return the paper's blocks for its network, all blocks of another."""
     paper = config == IMAGENET_256
     return tuple(range(2, 15, 2)) if paper else tuple(range(config.decoder_blocks))

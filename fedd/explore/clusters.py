@@ -19,10 +19,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedd.backbone import DIFFUSION_STEPS, IMAGENET_256, Backbone, UNetConfig, is_verified
+from fedd.backbone import DIFFUSION_STEPS, IMAGENET_256, Backbone, is_verified
 from fedd.errors import ExplorationError
 from fedd.features import check_finite
 from fedd.figures import SERIES, ContactSheet, draw_contact_sheet, save
+from fedd.network.architecture import Architecture
 from fedd.pipeline import Source, activations
 from fedd.weights.names import titled_weights
 
@@ -42,7 +43,7 @@ Maps: TypeAlias = dict[tuple[int, int], tuple[NDArray[np.uint8], NDArray[np.uint
 _STARTS = 4
 
 
-def default_blocks(config: UNetConfig) -> tuple[int, ...]:
+def default_blocks(config: Architecture) -> tuple[int, ...]:
     """Return the paper's network's blocks that show lesions best, every other block of another network."""
     return (4, 6, 8, 12) if config == IMAGENET_256 else tuple(range(1, config.decoder_blocks, 2))
 
@@ -60,7 +61,7 @@ def check_explorable(backbone: Backbone, blocks: Sequence[int], timesteps: Seque
         raise ExplorationError(f"a timestep is 0 to {DIFFUSION_STEPS - 1}, not {strange[0]}")
 
 
-def supplement_blocks(config: UNetConfig) -> tuple[int, ...]:
+def supplement_blocks(config: Architecture) -> tuple[int, ...]:
     """Return the blocks of the paper's supplementary figure 1, in its order, or those of another network."""
     return (12, 10, 8, 6) if config == IMAGENET_256 else default_blocks(config)[::-1]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedd.backbone import UNetConfig
 from fedd.explore.ablation import Ablation
+from fedd.network.architecture import Architecture
 from fedd.network.cost import Cost, Step, activation_bytes, flop_of
 
 
-def ablation_cost(ablation: Ablation, config: UNetConfig) -> Cost:
+def ablation_cost(ablation: Ablation, config: Architecture) -> Cost:
     """Return what the missing timesteps of an ablation will cost."""
     timesteps = [t for t in ablation.grid.timesteps if any(ablation.pending(t).values())]
     if not timesteps:
@@ -30,7 +30,7 @@ def ablation_cost(ablation: Ablation, config: UNetConfig) -> Cost:
     step = Step(
         f"figure 6, blocks {numbers(blocks)}",
         f"{passing(len(images), views)} at {len(timesteps)} timesteps",
-        passes * flop_of(config, max(blocks)),
+        passes * flop_of(config, *blocks),
     )
     each = sum(activation_bytes(config, block) for block in blocks)
     return Cost([step], scratch_bytes=each * (len(recorded) + views))

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedd import pipeline
-from fedd.backbone import IMAGENET_256, Backbone, UNetConfig
+from fedd.backbone import IMAGENET_256, Backbone
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.malignancy.discrimination import youden_threshold
+from fedd.network.architecture import Architecture
 from fedd.pipeline import Source
 from fedd.weights.files import read_safetensors, write_safetensors
 
@@ -83,7 +84,7 @@ class Examples:
         return Examples(self.features[torch.from_numpy(rows)], self.malignant[rows])
 
 
-def default_settings(config: UNetConfig, images: int) -> ClassifierSettings:
+def default_settings(config: Architecture, images: int) -> ClassifierSettings:
     """Return the settings for a backbone and a number of training images.
 
     For OpenAI's network, the block that was best in the paper for the nearest number of images.

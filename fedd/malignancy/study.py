@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedd.backbone import Backbone, DiffusionUNet, Replicas, other_precision, precision_of
+from fedd.backbone import Backbone, Placed, other_precision, precision_of
 from fedd.dataset import DatasetImage
 from fedd.errors import DatasetError, TrainingDataError
 from fedd.malignancy.classifier import (
@@ -89,7 +89,7 @@ class MalignancyPrediction:
 
 def learn(
     items: Sequence[DatasetImage],
-    backbone: DiffusionUNet | Replicas,
+    backbone: Placed,
     settings: ClassifierSettings | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -193,7 +193,7 @@ def fingerprints(item: DatasetImage) -> set[str]:
 
 def _examples(
     items: Sequence[DatasetImage],
-    backbone: DiffusionUNet | Replicas,
+    backbone: Placed,
     settings: ClassifierSettings,
     progress: Progress,
 ) -> tuple[Examples, Usable]:

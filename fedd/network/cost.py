@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from fedd.backbone import DiffusionUNet, Replicas
+from fedd.backbone import Placed
+from fedd.network.architecture import Architecture
 from fedd.network.devices import first_batch
 from fedd.network.throughput import flop_per_image
-from fedd.network.unet import UNetConfig, decoder_activations
 
 #: Seconds of a first batch above which it counts itself, without another one after the warm-up.
 _LONG = 5.0
@@ -46,7 +46,7 @@ class Cost:
     def flop(self) -> float:
         return sum(step.flop for step in self.steps)
 
-    def lines(self, backbone: DiffusionUNet | Replicas, folder: Path) -> list[str]:
+    def lines(self, backbone: Placed, folder: Path) -> list[str]:
         """Return the cost as lines of text; runs one batch to learn the device's speed."""
         if not self.steps:
             return ["Nothing is left to compute."]
@@ -97,13 +97,13 @@ class Speed:
         )
 
 
-def measured_speed(backbone: DiffusionUNet | Replicas) -> Speed:
+def measured_speed(backbone: Placed) -> Speed:
     """Time one batch of noise through all blocks of a backbone, after a warm-up if that was short."""
     devices = backbone.devices
     count = first_batch(backbone.config, devices[0])[0] * len(devices)
     size = backbone.image_size
     images = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    last = backbone.blocks[-1:]
+    last = backbone.last_blocks
 
     def run() -> float:
         start = time.perf_counter()
@@ -117,24 +117,20 @@ def measured_speed(backbone: DiffusionUNet | Replicas) -> Speed:
     seconds = run()
     if seconds < _LONG or devices[0].type == "cuda":
         seconds = run()
-    flop = count * flop_of(backbone.config, last[0])
+    flop = count * flop_of(backbone.config, *last)
     return Speed(flop / seconds, count, seconds, ", ".join(map(str, devices)))
 
 
 @cache
-def flop_of(config: UNetConfig, last_block: int) -> int:
-    """Return the operations of one image up to a decoder block."""
-    return flop_per_image(config, (last_block,))
+def flop_of(config: Architecture, *blocks: int) -> int:
+    """Return the operations of one image up to the last of some blocks."""
+    return flop_per_image(config, blocks)
 
 
 @cache
-def activation_bytes(config: UNetConfig, block: int) -> int:
+def activation_bytes(config: Architecture, block: int) -> int:
     """Return the bytes of one image's activations of a block in float16."""
-    with torch.device("meta"):
-        net = config.build(block)
-        x = torch.zeros(1, config.in_channels, config.grid, config.grid)
-        found = decoder_activations(net, x, torch.zeros(1, dtype=torch.long), (block,))
-    return 2 * found[block].numel()
+    return 2 * config.trace((block,))[block].numel()
 
 
 def counted(count: int, what: str) -> str:

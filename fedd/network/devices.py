@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedd.errors import DeviceError, DeviceMemoryError
-from fedd.network.unet import UNetConfig
+from fedd.network.architecture import Architecture
 
 #: The amount of memory in torch's message.
 _REQUESTED = re.compile(r"Tried to allocate ([\d.]+ \w+)")
@@ -78,15 +78,14 @@ GPU_FIRST, GPU_MOST = 16, 64
 CPU_BYTES, CPU_MOST, MAPS_HELD = 2**28, 16, 12
 
 
-def first_batch(config: UNetConfig, device: torch.device) -> tuple[int, int]:
+def first_batch(config: Architecture, device: torch.device) -> tuple[int, int]:
     """Return the first and the largest batch size for a network on a device.
 
     On a CPU they are equal, so that its results repeat to the last bit.
     """
     if device.type != "cpu":
         return GPU_FIRST, GPU_MOST
-    largest_map = config.grid**2 * config.model_channels * 4
-    fits = max(1, min(CPU_MOST, CPU_BYTES // (MAPS_HELD * largest_map)))
+    fits = max(1, min(CPU_MOST, CPU_BYTES // (MAPS_HELD * config.largest_map_bytes)))
     return fits, fits
 
 

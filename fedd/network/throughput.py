@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedd.backbone import PRECISIONS, DiffusionUNet, Replicas
+from fedd.backbone import PRECISIONS, Placed
 from fedd.batches import image_batches
 from fedd.features import FeatureSpec, extract
-from fedd.network.unet import UNetConfig, decoder_activations
+from fedd.network.architecture import Architecture
 
 #: Width and height of the decoded photographs, about as in DDI.
 PHOTOGRAPH = (600, 450)
@@ -54,9 +54,7 @@ class Throughput:
     peak_memory_bytes: int  #: of the GPUs together, or of the whole process on a CPU
 
 
-def measure(
-    backbone: DiffusionUNet | Replicas, spec: FeatureSpec, images: int, batch: int
-) -> Throughput:
+def measure(backbone: Placed, spec: FeatureSpec, images: int, batch: int) -> Throughput:
     """Measure decoding, resizing and extraction of `images` rendered photographs, after a warm-up.
 
     The warm-up also compiles, and finds the batch size that fits. Photographs are decoded and resized
@@ -97,14 +95,10 @@ def measure(
     )
 
 
-def flop_per_image(config: UNetConfig, blocks: Sequence[int]) -> int:
+def flop_per_image(config: Architecture, blocks: Sequence[int]) -> int:
     """Return floating-point operations (a multiplication and an addition are two) up to the last block."""
-    with torch.device("meta"):
-        net = config.build(max(blocks))
-        x = torch.zeros(1, config.in_channels, config.grid, config.grid)
-        t = torch.zeros(1, dtype=torch.long)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        decoder_activations(net, x, t, blocks)
+    with FlopCounterMode(display=False) as counter:
+        config.trace(blocks)
     return int(counter.get_total_flops())
 
 

@@ -67,6 +67,11 @@ class UNetConfig:
     def decoder_blocks(self) -> int:
         return len(self.channel_mult) * (self.num_res_blocks + 1)
 
+    @property
+    def largest_map_bytes(self) -> int:
+        """Bytes of one image's largest feature map in float32."""
+        return self.grid**2 * self.model_channels * 4
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> UNetConfig:
         known = {f.name for f in fields(cls)}
@@ -100,6 +105,15 @@ class UNetConfig:
             net.output_blocks = net.output_blocks[: last_block + 1]
             net.out = nn.Identity()
         return net
+
+    def trace(self, blocks: Sequence[int]) -> dict[int, Tensor]:
+        """Return the activations of one image as tensors without values, as `Architecture.trace`."""
+        with torch.device("meta"):
+            net = self.build(max(blocks))
+            x = torch.zeros(1, self.in_channels, self.grid, self.grid)
+            t = torch.zeros(1, dtype=torch.long)
+        with torch.inference_mode():
+            return decoder_activations(net, x, t, blocks)
 
 
 #: OpenAI's unconditional ImageNet model, `256x256_diffusion_uncond.pt`: the paper's backbone.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
-from fedd.backbone import IMAGENET_256, UNetConfig
+from fedd.backbone import IMAGENET_256
+from fedd.composite import CompositeConfig
+from fedd.encoders import EncoderConfig
 from fedd.errors import WeightsError
 from fedd.features import FeatureSpec
+from fedd.network.architecture import Architecture
 from fedd.probes.decision import Ensemble
 
 #: Names in model files of settings that are called otherwise here.
@@ -117,8 +120,53 @@ SMALL = ProbeSettings(
 )
 
 
-def default_settings(config: UNetConfig) -> ProbeSettings:
-    """Return the settings for a backbone: the paper's for its network, else the shipped one's."""
+#: The settings for `small+lite0`: blocks 1, 3 and 5 of the one, and strides 16, 8 and 4 of the other.
+#: No image is held out: the members learn in folds, for few steps, and their last weights are averaged
+#: (docs/decisions/0035). Chosen on the learn parts of pad300 and pad_hand.
+COMPOSITE = replace(
+    SMALL,
+    features=FeatureSpec(blocks=(1, 3, 5, 9, 10, 11), timestep=50, normalise=True),
+    members=10,
+    folds=5,
+    validation_share=0.0,
+    steps=200,
+    averaging=0.5,
+)
+
+#: The settings for EfficientNet-Lite0 alone: strides 16, 8 and 4; it knows no timestep.
+LITE0 = replace(COMPOSITE, features=FeatureSpec(blocks=(1, 2, 3), timestep=0, normalise=True))
+
+
+class HasArchitecture(Protocol):
+    """A backbone, as far as its settings depend on it."""
+
+    @property
+    def config(self) -> Architecture: ...
+
+
+def default_settings(backbone: HasArchitecture) -> ProbeSettings:
+    """Return the settings for a backbone: the paper's for its network, else those chosen for its kind.
+
+    A composite reads what its parts read alone, at the timestep of the first UNet among them.
+    """
+    return settings_of(backbone.config)
+
+
+def settings_of(config: Architecture) -> ProbeSettings:
+    """Return the settings for a backbone of this architecture, as `default_settings`."""
+    if isinstance(config, CompositeConfig):
+        parts = [settings_of(part).features for part in config.parts]
+        blocks = tuple(
+            first + block
+            for first, part in zip(config.offsets, parts, strict=True)
+            for block in part.blocks
+        )
+        timestep = next((part.timestep for part in parts if part.timestep), 0)
+        return replace(
+            COMPOSITE, features=replace(COMPOSITE.features, blocks=blocks, timestep=timestep)
+        )
+    if isinstance(config, EncoderConfig):
+        return LITE0
     return PAPER if config == IMAGENET_256 else SMALL
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from annotation_protocol import load_protocol
-from fedd.backbone import DiffusionUNet, Replicas, weights_key
+from fedd.backbone import Placed, weights_key
 from fedd.baselines import diagnosed, train_cnn, train_unet
 from fedd.baselines.packages import baselines_problem
 from fedd.cache import FeatureCache
@@ -60,7 +60,7 @@ class Workbench:
         self,
         plan: Plan,
         split: PaperSplit,
-        backbone: DiffusionUNet | Replicas,
+        backbone: Placed,
         folder: Path,
         device: str = "cpu",
     ) -> None:
@@ -198,7 +198,7 @@ class Workbench:
         return found
 
 
-def _check_blocks(plan: Plan, backbone: DiffusionUNet | Replicas) -> None:
+def _check_blocks(plan: Plan, backbone: Placed) -> None:
     """Raise ReproductionError now if the backbone lacks a block that a cell needs."""
     needed = {*plan.probes.features.blocks, *(s.block for s in plan.classifiers.values())}
     if missing := sorted(needed - set(backbone.blocks)):

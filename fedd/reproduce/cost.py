@@ -79,7 +79,7 @@ def _segmentation(workbench: Workbench, cells: Sequence[Cell]) -> Step:
     return Step(
         f"FEDD, segmentation, blocks {numbers(features.blocks)}",
         passing(images, passes - images),
-        passes * flop_of(workbench.backbone.config, max(features.blocks)),
+        passes * flop_of(workbench.backbone.config, *features.blocks),
     )
 
 
@@ -105,7 +105,7 @@ def _classification(workbench: Workbench, cells: Sequence[Cell]) -> list[Step]:
             Step(
                 f"FEDD, classification, blocks {numbers(blocks)}",
                 passing(images, 0),
-                images * flop_of(workbench.backbone.config, max(blocks)),
+                images * flop_of(workbench.backbone.config, *blocks),
             )
         )
     return steps

@@ -19,10 +19,9 @@ from annotation_protocol import load_protocol
 from fedd.dataset import DatasetImage, resized_mask
 from fedd.explore.clusters import supplement_blocks, write_cluster_maps
 from fedd.figures import ContactSheet, draw_contact_sheet
-from fedd.files import write_file
+from fedd.files import file_hash, write_file
 from fedd.reproduce.cells import Workbench
 from fedd.reproduce.plan import FEDD, SEGMENTATION, Cell
-from fedd.weights.files import file_hash
 
 #: Opacity of a mask over the photograph.
 _OPACITY = 0.55

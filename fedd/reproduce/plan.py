@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from fedd.backbone import UNetConfig
 from fedd.baselines import CNNSettings, Recipe, Start, UNetSettings
 from fedd.errors import ReproductionError
+from fedd.files import file_hash
 from fedd.malignancy.classifier import ClassifierSettings
 from fedd.malignancy.classifier import default_settings as default_classifier
+from fedd.network.architecture import Architecture
 from fedd.paper import results
+from fedd.probes.settings import settings_of as default_probes
 from fedd.segment import Ensemble, ProbeSettings
-from fedd.segment import default_settings as default_probes
-from fedd.weights.files import file_hash
 
 Task = Literal["segmentation", "classification"]
 
@@ -187,7 +187,7 @@ class Plan:
 
 
 def paper_plan(
-    config: UNetConfig,
+    config: Architecture,
     starts: Starts,
     seeds: Sequence[int] = (0,),
     recipe: Recipe = Recipe.PAPER,

@@ -19,8 +19,8 @@ from typing import Any
 from annotation_protocol.ranking import seeded_rank
 from fedd.dataset import TONES, DatasetImage
 from fedd.errors import ReproductionError
+from fedd.files import file_hash
 from fedd.reproduce.plan import CLASSIFICATION, SEGMENTATION, Cell, Task
-from fedd.weights.files import file_hash
 
 #: Seed of the sampling.
 SAMPLE_SEED = 2023

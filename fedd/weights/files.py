@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fedd.backbone import IMAGENET_256, DiffusionUNet, UNetConfig
+from fedd.backbone import IMAGENET_256, DiffusionUNet, LocalBackbone, UNetConfig
+from fedd.composite import CompositeBackbone
+from fedd.encoders import read_encoder
 from fedd.errors import UnreadableError, WeightsError
-from fedd.files import write_file
-from fedd.weights.names import SHIPPED
+from fedd.files import file_hash, write_file
+from fedd.weights.names import DEFAULT, ENCODERS, JOIN, SHIPPED, part_names, single_names
 from fedd.weights.sources import kept_path, sources
+from fedd.weights.wheels import wheel_file
 
 BACKBONE_KIND = "fedd-backbone"
 
@@ -31,13 +35,57 @@ BACKBONE_KIND = "fedd-backbone"
 KEYS_NAMED = 3
 
 
-def load_backbone(name_or_path: str = SHIPPED, config: UNetConfig | None = None) -> DiffusionUNet:
-    """Load the shipped backbone `small`, a fetched one by name, or one from a file.
+def load_backbone(name_or_path: str = DEFAULT, config: UNetConfig | None = None) -> LocalBackbone:
+    """Load a backbone: `small`, `lite0`, a fetched one by name, one from a file, or several with "+".
 
     A `.pt` file (OpenAI's layout) is read with `config`, by default that of the ImageNet 256x256
-    model. Raises WeightsError if the file is missing, unreadable, unsafe, damaged or does not fit.
+    model.
+
+    Raises:
+        WeightsError: there is no such backbone, or its file is missing, unreadable, unsafe, damaged or
+            does not fit.
+        MissingPackageError: a package that holds a part is not installed.
     """
-    path = backbone_path(name_or_path)
+    return load_files(backbone_files(name_or_path), config)
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The weights file of a backbone, or of a part of one."""
+
+    part: str  #: its name, or the path that was given
+    path: Path
+
+
+def backbone_files(name_or_path: str) -> list[WeightsFile]:
+    """Return the weights file of a backbone, of a composite one for each part; raises as `load_backbone`."""
+    return [WeightsFile(part, backbone_path(part)) for part in checked_parts(name_or_path)]
+
+
+def load_files(files: Sequence[WeightsFile], config: UNetConfig | None = None) -> LocalBackbone:
+    """Load a backbone from the files of its parts, wherever they are; raises as `load_backbone`."""
+    loaded: list[LocalBackbone] = [
+        read_encoder(file.part, file.path)
+        if file.part in ENCODERS
+        else read_unet(file.path, config)
+        for file in files
+    ]
+    return loaded[0] if len(loaded) == 1 else CompositeBackbone(loaded)
+
+
+def load_unet(name_or_path: str, config: UNetConfig | None = None) -> DiffusionUNet:
+    """Load a UNet as `load_backbone` does; raises WeightsError for a backbone of another kind."""
+    names = checked_parts(name_or_path)
+    if len(names) > 1 or names[0] in ENCODERS:
+        raise WeightsError(
+            f"{name_or_path} is no UNet: give '{SHIPPED}', the name of a fetched backbone or the path of a "
+            "weights file"
+        )
+    return read_unet(backbone_path(name_or_path), config)
+
+
+def read_unet(path: Path, config: UNetConfig | None = None) -> DiffusionUNet:
+    """Load a UNet from a file; raises as `load_backbone`."""
     if path.suffix in (".pt", ".pth"):
         tensors = read_state_dict(path)
         return _build(path.stem, config or IMAGENET_256, tensors, path, file_hash(path))
@@ -58,9 +106,11 @@ def load_backbone(name_or_path: str = SHIPPED, config: UNetConfig | None = None)
 
 
 def backbone_path(name_or_path: str) -> Path:
-    """Return the file of a backbone; raises WeightsError if there is none."""
+    """Return the file of a backbone that is no composite; raises as `load_backbone`."""
     if name_or_path == SHIPPED:
         return Path(str(resources.files("fedd.weights") / "small.safetensors"))
+    if name_or_path in ENCODERS:
+        return wheel_file(name_or_path)
     if name_or_path in sources():
         path = kept_path(name_or_path)
         if not path.is_file():
@@ -71,11 +121,30 @@ def backbone_path(name_or_path: str) -> Path:
         return path
     path = Path(name_or_path)
     if not path.is_file():
-        names = ", ".join(f"'{name}'" for name in [SHIPPED, *sources()])
+        names = ", ".join(f"'{name}'" for name in single_names())
         raise WeightsError(
-            f"no backbone called {name_or_path}: give {names} or the path of a weights file"
+            f"no backbone called {name_or_path}: give {names}, several joined by {JOIN} such as "
+            f"'{DEFAULT}', or the path of a weights file"
         )
     return path
+
+
+def checked_parts(name_or_path: str) -> tuple[str, ...]:
+    """Return the names or paths of a backbone's parts.
+
+    Raises WeightsError where a part is empty, or the same as another.
+    """
+    names = part_names(name_or_path)
+    if "" in names:
+        raise WeightsError(
+            f"the backbone {name_or_path!r} has an empty part: join names by {JOIN}, such as '{DEFAULT}'"
+        )
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise WeightsError(
+            f"the backbone {name_or_path} has {twice[0]} twice: its activations would only be repeated; "
+            f"name each part once, such as '{DEFAULT}'"
+        )
+    return names
 
 
 def save_backbone(
@@ -147,11 +216,6 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
         found.update(json.dumps([key, list(tensor.shape), str(tensor.dtype)]).encode())
         found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

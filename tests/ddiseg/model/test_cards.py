@@ -263,3 +263,13 @@ def test_model_card__says_which_estimates_leak_by_ids_that_came_later(
     assert [limit for limit in card["limits"] if "too optimistic" in limit] == wording
     assert card["metrics"]["held_out"]["about"] == wording
     assert markdown(card).count("too optimistic") == 2
+
+
+@pytest.mark.training
+def test_model_card__credits_of_each_part(workspace: Workspace, tiny_weights: Path) -> None:
+    paths = f"small+{tiny_weights}"
+    for backbone, last in (("small+lite0", "EfficientNet-Lite0"), (paths, "part tiny.safetensors")):
+        version = add_version(workspace, tiny_weights, learned=LEARNED, backbone=backbone)
+        limits = model_card(workspace, version)["limits"]
+        assert "PAD-UFES-20" in limits[-2]
+        assert last in limits[-1]

@@ -250,7 +250,7 @@ def test_verify__mask_of_another_size_than_its_image(whole: Workspace) -> None:
 def test_verify__one_file_of_two_rows_is_told_with_both(whole: Workspace) -> None:
     _sql(
         "INSERT INTO masks SELECT 2, 2, content_hash, width, height, mapping, classes, 'carl',"
-        " NULL, NULL, protocol_version, NULL, NULL, 0, false, created_at FROM masks"
+        " NULL, NULL, protocol_version, NULL, NULL, 0, false, created_at, NULL, NULL FROM masks"
     )(whole)
     _remove(Kind.MASK)(whole)
     [problem] = verify(whole).problems

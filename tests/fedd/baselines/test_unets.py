@@ -49,7 +49,6 @@ def _tensors(baseline: SegmentationBaseline) -> Mapping[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def lite() -> SegmentationBaseline:
     """ImageNet's EfficientNet-Lite0, which needs no download, on plain pictures."""
-    pytest.importorskip("efficientnet_lite_pytorch", reason="needs ddiseg[pretrain]")
     return train_unet(_examples(range(6)), _examples(range(20, 22)), CLASSES, LITE)
 
 

@@ -100,7 +100,6 @@ def test_unet__fetching_fails(monkeypatch: pytest.MonkeyPatch, refusal: Refusal)
 
 @pytest.mark.process
 def test_unet__efficientnet_lite0_needs_no_download() -> None:
-    pytest.importorskip("efficientnet_lite_pytorch", reason="needs ddiseg[pretrain]")
     from fedd.pretrain.encoder import load_efficientnet_lite0
 
     stored, key = load_efficientnet_lite0().state_dict(), "_blocks.5._expand_conv.weight"

@@ -191,14 +191,12 @@ def _averages_by_stride(*strides: int) -> Teacher:
 
 
 def test_teacher__no_photograph_that_can_be_opened(tmp_path: Path, refusal: Refusal) -> None:
-    pytest.importorskip("efficientnet_lite_pytorch", reason="needs ddiseg[pretrain]")
     (tmp_path / "a.png").write_bytes(b"no picture")
     with refusal(TrainingDataError):
         efficientnet_lite0_teacher([tmp_path / "a.png"])
 
 
 def test_teacher__features_by_stride_for_the_small_networks_blocks(photographs: list[Path]) -> None:
-    pytest.importorskip("efficientnet_lite_pytorch", reason="needs ddiseg[pretrain]")
     teacher = efficientnet_lite0_teacher(photographs)
     image = torch.rand(1, 3, 64, 64) * 2 - 1
     found = teacher(image)
@@ -210,7 +208,6 @@ def test_teacher__features_by_stride_for_the_small_networks_blocks(photographs: 
 
 
 def test_command__one_step_from_named_photographs(photographs: list[Path], tmp_path: Path) -> None:
-    pytest.importorskip("efficientnet_lite_pytorch", reason="needs ddiseg[pretrain]")
     (tmp_path / "names.txt").write_text("0.png\n2.png\n")
     done = _command(
         photographs, tmp_path, "--only", tmp_path / "names.txt", *ONE_STEP, "--phantoms", 2

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from fedd.backbone import IMAGENET_256, DiffusionUNet
 from fedd.errors import WeightsError
+from fedd.probes.settings import settings_of
 from fedd.segment import PAPER, SMALL, default_settings
 from fedd.weights.files import SHIPPED, load_backbone, read_state_dict, save_backbone
 from tests.fedd.conftest import TINY
@@ -158,7 +159,7 @@ def test_shipped_backbone__loads_and_is_small() -> None:
     assert path.stat().st_size < 16e6
     net = load_backbone(SHIPPED)
     assert net.name == "small"
-    assert default_settings(net.config) == SMALL
+    assert default_settings(net) == SMALL
     assert max(SMALL.features.blocks) in net.blocks
     card = path.with_suffix(".md").read_text()
     assert net.hash in card, "the card must be of this file"
@@ -166,9 +167,9 @@ def test_shipped_backbone__loads_and_is_small() -> None:
         assert fact in card
 
 
-def test_default_settings__the_papers_for_its_network() -> None:
-    assert default_settings(IMAGENET_256) == PAPER
-    assert default_settings(replace(IMAGENET_256, image_size=512)) == SMALL
+def test_settings_of__the_papers_for_its_network() -> None:
+    assert settings_of(IMAGENET_256) == PAPER
+    assert settings_of(replace(IMAGENET_256, image_size=512)) == SMALL
 
 
 def test_backbone_header__is_readable_json(saved: Path) -> None:

@@ -21,6 +21,7 @@ from fedd.weights.files import (
     write_safetensors,
 )
 from fedd.weights.names import (
+    INSTALLED,
     NOT_OPENAI,
     NOT_VERIFIED,
     OPENAI,
@@ -57,8 +58,18 @@ def test_origin__of_the_published_hash() -> None:
     assert weights_origin(source("imagenet-256").sha256) == OPENAI
 
 
-def test_origin__the_shipped_backbone_is_ours() -> None:
+def test_origin__the_default_backbone_is_installed() -> None:
     net = load_backbone()
+    assert (
+        weights_origin(net.hash) == weights_origin(load_backbone("lite0+small").hash) == INSTALLED
+    )
+    assert described_weights(net.name, net.hash) == (
+        f"small+lite0 ({net.hash[:12]}), installed with ddiseg"
+    )
+
+
+def test_origin__the_shipped_backbone_is_ours() -> None:
+    net = load_backbone("small")
     assert weights_origin(net.hash) == OURS
     assert described_weights(net.name, net.hash) == f"small ({net.hash[:12]}), shipped with ddiseg"
 
