@@ -73,9 +73,12 @@ class Provenance(Repository):
         return set(self._all(select(images_validated(version.id).c.image_id)))
 
     def predictions_under(
-        self, mask_ids: Iterable[int], model_version_id: int
+        self, mask_ids: Iterable[int], model_version_id: int | None = None
     ) -> dict[int, PredictionUnder]:
-        """Return the predictions by a version that masks, or ancestors of them, were drawn over.
+        """Return the predictions that masks, or ancestors of them, were drawn over.
+
+        Args:
+            model_version_id: of this version alone; of any unless given.
 
         Returns:
             The prediction by mask id; masks that were drawn over none are left out.
@@ -176,8 +179,13 @@ def _training_images(model_version_id: int) -> Select[int]:
     )
 
 
-def _predictions_under(mask_ids: Collection[int], model_version_id: int) -> Select[int, int, str]:
-    """Return the query for (mask, prediction, its content hash): up the parents, to the first by a version."""
+def _predictions_under(
+    mask_ids: Collection[int], model_version_id: int | None
+) -> Select[int, int, str]:
+    """Return the query for (mask, prediction, its content hash): up the parents, to the first by a version.
+
+    By any version where `model_version_id` is None.
+    """
     chain = (
         select(
             Mask.id.label("mask_id"),
@@ -199,10 +207,16 @@ def _predictions_under(mask_ids: Collection[int], model_version_id: int) -> Sele
             parent.content_hash,
         )
         .join(parent, parent.id == chain.c.parent_id)
-        .where(chain.c.version_id.is_distinct_from(model_version_id))
+        .where(
+            chain.c.version_id.is_(None)
+            if model_version_id is None
+            else chain.c.version_id.is_distinct_from(model_version_id)
+        )
     )
     return select(chain.c.mask_id, chain.c.ancestor_id, chain.c.content_hash).where(
-        chain.c.version_id == model_version_id
+        chain.c.version_id.is_not(None)
+        if model_version_id is None
+        else chain.c.version_id == model_version_id
     )
 
 

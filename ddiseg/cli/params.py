@@ -213,6 +213,7 @@ def read_round_options(workspace: Workspace, draw: int, given: dict[str, Any]) -
         device=training.device,
         precision=training.precision,
         ensemble=training.ensemble,
+        corrected_weight=training.corrected_weight,
         seed=training.seed,
         review_sample=study.review_sample,
         push=PushOptions(

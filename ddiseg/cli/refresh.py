@@ -34,6 +34,7 @@ _CLASSIFIER = ("backbone", "seed", "device", "precision")
     "training.device",
     "training.precision",
     "training.ensemble",
+    "training.corrected-weight",
     "training.cache-gb",
 )
 @engine_options
@@ -94,6 +95,7 @@ def refresh(
             start_holdout=gate,
             max_drop=chosen.max_drop,
             ensemble=chosen.ensemble,
+            corrected_weight=chosen.corrected_weight,
             cluster=cluster,
         )
     version, training, decision = done.version, done.version.training, done.version.decision

@@ -27,6 +27,7 @@ class RoundOptions:
     device: str = "auto"
     precision: str = TrainingSettings.precision
     ensemble: str = TrainingSettings.ensemble
+    corrected_weight: float = TrainingSettings.corrected_weight
     seed: int = 0
     review_sample: float = 100.0  #: percent of the masks that are reviewed
     push: PushOptions = field(default_factory=PushOptions)  #: for batches of rounds

@@ -157,6 +157,7 @@ class _Round:
             start_holdout=True,
             max_drop=options.max_drop,
             ensemble=options.ensemble,
+            corrected_weight=options.corrected_weight,
         )
         name, learned = done.version.name, counted(len(done.version.training_masks), "mask")
         if not done.new:

@@ -7,6 +7,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
+from annotation_protocol import UNLABELLED
+from ddiseg import masks
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.errors import StoreError
 from ddiseg.images import Photograph
@@ -33,17 +38,27 @@ def open_photograph(workspace: Workspace, image: Image) -> Photograph:
 
 
 def examples(
-    workspace: Workspace, pairs: Sequence[tuple[Image, Mask]], patients: Sequence[str]
+    workspace: Workspace,
+    pairs: Sequence[tuple[Image, Mask]],
+    patients: Sequence[str],
+    predictions: Mapping[int, Mask] | None = None,
 ) -> Iterator[Example]:
     """Yield photographs with their masks, the next ones read on threads meanwhile.
+
+    Args:
+        predictions: those that masks were drawn over, by mask id: where a person changed one, the
+            example's pixels are `corrected`.
 
     Raises:
         UserError: one can't be read.
     """
 
     def read(image: Image, mask: Mask, patient: str) -> _ReadExample:
-        photograph = open_photograph(workspace, image)
-        return _ReadExample(Example(photograph, workspace.mask(mask), patient, image.tone))
+        photograph, pixels = open_photograph(workspace, image), workspace.mask(mask)
+        corrected = None
+        if (prediction := (predictions or {}).get(mask.id)) is not None:
+            corrected = _corrected(pixels, workspace.mask(prediction))
+        return _ReadExample(Example(photograph, pixels, patient, image.tone, corrected))
 
     jobs = [
         partial(read, image, mask, patient)
@@ -53,6 +68,21 @@ def examples(
     with closing(prefetch(jobs, workers, 2 * workers)) as found:
         for each in found:
             yield each.example
+
+
+def predictions_under(workspace: Workspace, mask_ids: Sequence[int]) -> dict[int, Mask]:
+    """Return the prediction that each mask was drawn over, by mask id; of no other masks."""
+    under = workspace.catalogue.provenance.predictions_under(mask_ids)
+    rows = workspace.catalogue.masks.get([each.mask_id for each in under.values()])
+    return {mask_id: rows[each.mask_id] for mask_id, each in under.items()}
+
+
+def _corrected(mask: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return where a mask (h, w) has another class than the prediction that it was drawn over."""
+    height, width = mask.shape
+    changed: NDArray[np.bool_] = mask != masks.stretch(prediction, (height, width))
+    changed &= mask != UNLABELLED
+    return changed
 
 
 @dataclass(frozen=True)

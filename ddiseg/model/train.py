@@ -19,7 +19,7 @@ from ddiseg.evaluation import gate
 from ddiseg.model.backbones import Backbones
 from ddiseg.model.cluster_backbone import ClusterBackbone, Net, backbone_for
 from ddiseg.model.compare import compare_on_holdout, load_current_model
-from ddiseg.model.photographs import examples
+from ddiseg.model.photographs import examples, predictions_under
 from ddiseg.model.storage import (
     LostModelError,
     model_file,
@@ -83,6 +83,7 @@ def train_version(
     start_holdout: bool = False,
     max_drop: float = gate.MAX_DROP,
     ensemble: str = TrainingSettings.ensemble,
+    corrected_weight: float = TrainingSettings.corrected_weight,
     precision: str = "float32",
     backbones: Backbones | None = None,
     cluster: Cluster | None = None,
@@ -104,6 +105,8 @@ def train_version(
         start_holdout: from now on keep the masks of about every fifth patient in the hold-out set.
         max_drop: by how much a tone's lower bound may fall, in IoU.
         ensemble: how the members decide, "vote" or "mean"; "auto" is as the settings say.
+        corrected_weight: in the loss, of pixels that a person changed in a prediction, and 1 of all
+            others; 1 is as the settings say.
         precision: of the backbone, as `Backbones.get` takes it; the gate's predictions have it too.
         backbones: those that are in memory.
         cluster: its workers do all passes through the backbone, and keep no activations.
@@ -120,6 +123,8 @@ def train_version(
     settings = replace(settings or default_settings(net), seed=seed)
     if ensemble != TrainingSettings.ensemble:
         settings = replace(settings, ensemble=Ensemble(ensemble))
+    if corrected_weight != TrainingSettings.corrected_weight:
+        settings = replace(settings, corrected_weight=corrected_weight)
     hashes = [mask.content_hash for _, mask in pairs]
     _refuse_one_class(workspace, pairs)
     current = workspace.catalogue.models.current_or_none()
@@ -138,13 +143,16 @@ def train_version(
     cache = feature_cache(workspace, cache_limit) if cluster is None else None
     groups = Groups.read(workspace.catalogue)
     keys = groups.keys([image for image, _ in pairs])
+    predictions = {}
+    if settings.corrected_weight != 1:  # else nothing depends on them, and they are not read
+        predictions = predictions_under(workspace, [mask.id for _, mask in pairs])
     started = time.monotonic()
     probes = train_probes(
         (
             example
             for _, example in zip(
                 track(pairs, stages("Reading photographs")),
-                examples(workspace, pairs, keys),
+                examples(workspace, pairs, keys, predictions),
                 strict=True,
             )
         ),

@@ -223,6 +223,14 @@ class TrainingSettings(SettingsSection):
         "vote",
         "mean",
     )
+    corrected_weight: float = _setting(
+        1.0,
+        "Weight in training of the pixels that a person changed in a prediction; 1 is that of all others, and "
+        "2 or more made models worse (docs/decisions/0035).",
+        "a weight from 0.1 to 10",
+        0.1,
+        10,
+    )
     cache_gb: float = _setting(
         4.0,
         "Size limit of the activations kept in the workspace's cache/features; 0 keeps none.",

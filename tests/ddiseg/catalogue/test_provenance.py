@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,9 +37,9 @@ class Walk:
     def images_learned(self, hashes: Iterable[str]) -> set[int]:
         return {image_id for each in hashes for image_id in self._images.get(each, ())}
 
-    def prediction_under(self, mask: Mask, version: int) -> PredictionUnder | None:
+    def prediction_under(self, mask: Mask, versions: Collection[int]) -> PredictionUnder | None:
         ancestor: Mask | None = mask
-        while ancestor is not None and ancestor.model_version_id != version:
+        while ancestor is not None and ancestor.model_version_id not in versions:
             ancestor = None if ancestor.parent_id is None else self.masks[ancestor.parent_id]
         return None if ancestor is None else PredictionUnder(ancestor.id, ancestor.content_hash)
 
@@ -101,9 +101,16 @@ def test_provenance__as_a_walk_over_all_masks(
             expected = walk.images_learned(version.training_masks)
             assert provenance.images_learned([version.id]) == expected
             assert provenance.images_learned([version.id], among=[1, 2]) == expected & {1, 2}
-            under = {i: walk.prediction_under(m, version.id) for i, m in walk.masks.items()}
-            found = provenance.predictions_under(walk.masks, version.id)
-            assert found == {i: each for i, each in under.items() if each is not None}
+            assert provenance.predictions_under(walk.masks, version.id) == {
+                i: each
+                for i, m in walk.masks.items()
+                if (each := walk.prediction_under(m, {version.id}))
+            }
+        assert provenance.predictions_under(walk.masks) == {
+            i: each
+            for i, m in walk.masks.items()
+            if (each := walk.prediction_under(m, {v.id for v in versions}))
+        }
         every = [each for version in versions for each in version.training_masks]
         assert provenance.images_learned() == walk.images_learned(every)
         unleaked = walk.unleaked(catalogue)

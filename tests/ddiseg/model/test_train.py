@@ -158,6 +158,41 @@ def test_refresh__members_that_decide_otherwise_are_another_version(
 
 
 @pytest.mark.training
+def test_refresh__corrected_pixels_weigh_more_on_request(
+    spots: Workspace, learn: Learn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn(spots)
+    prelabel(spots, spots.catalogue.images.select(ids=[5]))
+    prediction = spots.catalogue.masks.newest_predictions()[5]
+    truth = spot(4)[1]
+    kept = ("image_id", "width", "height", "mapping", "classes", "protocol_version")
+    columns: dict[str, Any] = {name: getattr(prediction, name) for name in kept}
+    new = NewMask(
+        **columns,
+        content_hash=spots.store_mask(truth),
+        annotator="anna",
+        parent_id=prediction.id,
+    )
+    spots.catalogue.masks.submit([new], reviewer="ben")
+    given: list[Example] = []
+
+    def train(examples: Iterable[Example], *rest: Any, **options: Any) -> Probes:
+        given[:] = examples
+        return train_probes(given, *rest, **options)
+
+    monkeypatch.setattr(refreshing, "train_probes", train)
+    alike = learn(spots, from_scratch=True).version
+    assert [e.corrected for e in given] == [None] * 5, "nothing depends on them"
+    heavier = learn(spots, corrected_weight=8).version
+    (corrected,) = [e.corrected for e in given if e.corrected is not None]
+    np.testing.assert_array_equal(corrected, spots.mask(prediction) != truth)
+    assert corrected.any()
+    assert heavier.settings["corrected_weight"] == 8
+    assert heavier.file_hash != alike.file_hash
+    assert not learn(spots, corrected_weight=8).new
+
+
+@pytest.mark.training
 def test_refresh__precision_is_on_record_and_another_one_another_version(
     spots: Workspace, learn: Learn
 ) -> None:
