@@ -55,9 +55,10 @@ def refresh(
     """Train the model on accepted masks.
 
     The result is a new model version (fedd-1, fedd-2, ...) with its training set, settings and
-    seed on record. Nothing is trained where nothing changed. With 20 masks or more, every fifth is
-    a validation split (whole patients, the tones alike), which ends the training and calibrates the
-    probabilities. The activations of images with an accepted mask are kept in cache/features in the
+    seed on record. Nothing is trained where nothing changed. The probes learn from all
+    masks, each mask being unseen by some of them, which calibrates the probabilities; with the backbones
+    small and imagenet-256 and 20 masks or more, every fifth is a validation split for that (whole
+    patients, the tones alike). The activations of images with an accepted mask are kept in cache/features in the
     workspace, which may be deleted at any time and needs no backup.
 
     With --gate, and from then on, about every fifth patient's masks are a hold-out set that is never

@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedd.dataset import UNKNOWN
 from fedd.probes.pixels import Example
 
 #: Length of a window in lengths of the lesion: in prediction, and in training (from, to).
@@ -73,12 +74,16 @@ def window_around(
 
 
 def lesion_windows(example: Example, lesion: int, name: str) -> Iterator[Example]:
-    """Yield windows around an example's lesion, if it shows one; `name` seeds their reach and shift."""
+    """Yield windows around an example's lesion, if it shows one; `name` seeds their reach and shift.
+
+    A mask that is labelled in part may show strokes of the lesion: their window is around them all.
+    """
+    shown = _extent(example.mask, lesion)
     seed = int.from_bytes(hashlib.sha256(f"close-ups {name}".encode()).digest()[:8], "big")
     rng = np.random.default_rng(seed)
     for _ in range(WINDOWS):
         down, right = rng.uniform(-SHIFT, SHIFT, 2)
-        window = window_around(example.mask == lesion, rng.uniform(*TRAINED_REACH), (down, right))
+        window = window_around(shown, rng.uniform(*TRAINED_REACH), (down, right))
         if window is not None:
             yield replace(
                 example,
@@ -86,6 +91,15 @@ def lesion_windows(example: Example, lesion: int, name: str) -> Iterator[Example
                 mask=window.of(example.mask),
                 corrected=None if example.corrected is None else window.of(example.corrected),
             )
+
+
+def _extent(mask: NDArray[np.uint8], lesion: int) -> NDArray[np.bool_]:
+    """Return the lesion of a mask (h, w); its bounding box where other pixels are unknown."""
+    shown: NDArray[np.bool_] = mask == lesion
+    if shown.any() and (mask == UNKNOWN).any():
+        rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
+        shown[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    return shown
 
 
 def _slice(start: float, length: float, size: int) -> slice:

@@ -95,6 +95,23 @@ def test_lesion_windows__cut_photograph_and_mask_alike_and_skip_masks_without_a_
     assert list(lesion_windows(Example(photograph, np.full_like(mask, 4)), 1, "a")) == []
 
 
+def test_lesion_windows__around_all_strokes_of_a_mask_that_is_labelled_in_part() -> None:
+    """The strokes of a lesion are not parts of which the largest is the lesion."""
+    lesion = block(slice(20, 60), slice(60, 140))
+    whole = np.where(lesion, 1, 4).astype(np.uint8)
+    strokes = np.full_like(whole, 255)
+    for rows, columns in ((slice(20, 30), slice(60, 70)), (slice(55, 60), slice(130, 140))):
+        strokes[rows, columns] = 1
+    strokes[5:8, :] = 4
+    photograph = np.zeros((*whole.shape, 3), np.uint8)
+    of_whole = lesion_windows(Example(photograph, whole), 1, "a")
+    of_strokes = lesion_windows(Example(photograph, strokes), 1, "a")
+    for one, other in zip(of_whole, of_strokes, strict=True):
+        assert one.mask.shape == other.mask.shape
+        known = other.mask != 255
+        np.testing.assert_array_equal(one.mask[known], other.mask[known])
+
+
 @pytest.mark.training
 def test_train__the_refiner_learns_from_the_same_patients(tiny: DiffusionUNet) -> None:
     """Windows of a validation image would leak into training."""
