@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         print(why)
         return
     read = _arguments(arguments)
-    net = load_backbone()
+    net = load_backbone("small")
     with tempfile.TemporaryDirectory() as activations:
         cache = FeatureCache(Path(activations))
         probes = train_probes(

@@ -147,7 +147,7 @@ def _predicted(
 ) -> list[NDArray[np.uint8]]:
     photographs = [e.photograph for e in tested]
     if row == FEDD:
-        backbone = load_backbone()
+        backbone = load_backbone("small")
         settings = replace(SMALL, steps=effort.probe_steps, members=effort.probe_members)
         probes = train_probes(training, backbone, settings, CLASSES)
         return [probes.predict(backbone, [p])[0].mask for p in photographs]

@@ -22,7 +22,7 @@ def main() -> None:
     if why := missing([Source.PAD300]):
         print(why)
         return
-    exact = load_backbone()
+    exact = load_backbone("small")
     probes = train_probes(examples(learned(Source.PAD300, MASKS)), exact, SMALL, CLASSES)
     rest = [p for p in learn_part(Source.PAD300) if p.part == "train90"]
     tested = examples(rest)[:IMAGES]

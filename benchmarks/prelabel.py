@@ -97,7 +97,8 @@ def prepare_workspace(root: Path, count: int) -> None:
     workspace = Workspace.create(root)
     import_photographs(workspace, photographs)
     import_masks(workspace, accepted, format_name="png", annotator="a", reviewer="b")
-    train_version(workspace, "benchmark", settings=replace(SMALL, steps=60, views=1))
+    quick = replace(SMALL, steps=60, views=1)
+    train_version(workspace, "benchmark", backbone="small", settings=quick)
     workspace.catalogue.close()
 
 

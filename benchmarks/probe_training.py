@@ -45,7 +45,7 @@ from fedd.cache import FeatureCache
 from fedd.features import prepare
 from fedd.probes.training import Example, train_probes
 from fedd.segment import SMALL, ProbeSettings
-from fedd.weights.files import load_backbone
+from fedd.weights.files import load_unet
 
 CLASSES = ("background", "lesion", "marker", "ruler", "skin")
 IMAGES, TEST_IMAGES, SEED = 24, 24, 0
@@ -104,7 +104,7 @@ def one_more_mask() -> None:
 
 @lru_cache
 def shipped() -> DiffusionUNet:
-    return load_backbone()
+    return load_unet("small")
 
 
 def phantoms(count: int, seed: int) -> list[Example]:

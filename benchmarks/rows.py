@@ -241,5 +241,7 @@ ROWS: dict[str, Row] = {
     "unet-lite0": UNetRow("efficientnet-lite0", Start.IMAGENET),
     "unet-scratch": UNetRow("mobilenet_v2", Start.SCRATCH),
     "small": ProbeRow(cache(lambda: load_backbone("small")), _on()),
-    "default": ProbeRow(cache(load_backbone), default_settings, (CHOSEN,)),
+    "default": ProbeRow(
+        cache(load_backbone), default_settings, (CHOSEN, REPLACE, MEAN, OFF, GRABCUT)
+    ),
 }

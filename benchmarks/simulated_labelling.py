@@ -6,7 +6,7 @@ of each batch at random, the rest by the strategy). After each batch probes lear
 far and predict the test photographs, which nothing else ever sees.
 
 To be affordable the probes are lighter than the product's: no refinement pass, no mirror image, one
-augmented view, 512 pixels of each image, 200 steps, probabilities on a grid of 32. That lowers every curve
+augmented view, 512 pixels of each image, probabilities on a grid of 32. That lowers every curve
 alike. Activations and sampled pixels are computed once for all seeds.
 """
 
@@ -37,13 +37,14 @@ from fedd.probes.decision import combine
 from fedd.probes.masks import agreement, disagreement
 from fedd.probes.pixels import Pixels, PreparedExample, Sampling, sample
 from fedd.probes.quality import region_numbers
+from fedd.probes.settings import COMPOSITE
 from fedd.probes.training import Example, train_probes
-from fedd.segment import SMALL, Probes, ProbeSettings
+from fedd.segment import Probes, ProbeSettings
 
 START, BATCH, END, RANDOM_SHARE = 10, 20, 90, 0.2
 
 SETTINGS = replace(
-    SMALL, refined_class=None, mirrored=False, views=1, pixels_per_image=512, steps=200, grid=32
+    COMPOSITE, refined_class=None, mirrored=False, views=1, pixels_per_image=512, grid=32
 )
 
 #: Strategies that ask what the model tells of the images that are not labelled yet.

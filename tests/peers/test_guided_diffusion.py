@@ -32,7 +32,7 @@ from fedd.network.unet import (
 from fedd.network.winograd import WinogradConv2d
 from fedd.probes.pixels import Example
 from fedd.probes.training import train_probes
-from fedd.weights.files import load_backbone
+from fedd.weights.files import load_unet
 from tests.fedd.conftest import CLASSES, QUICK, TINY, spot
 
 #: OpenAI's architecture, narrower and with fewer levels; wide enough for every fast path.
@@ -133,7 +133,7 @@ def test_bfloat16__norms_in_float32_and_features_close() -> None:
 
 def test_bfloat16__predicted_masks_agree() -> None:
     """At least 99.5% of the pixels, by probes that were trained on float32 features."""
-    backbone = load_backbone()
+    backbone = load_unet("small")
     examples = [Example(*spot(seed, (90, 90))) for seed in range(6)]
     probes = train_probes(examples, backbone, QUICK, CLASSES)
     photographs = [spot(seed, (90, 90))[0] for seed in range(20, 24)]
