@@ -33,6 +33,7 @@ from fedd.pipeline import Source, embeddings, predictions
 from fedd.probes.calibration import Calibration
 from fedd.probes.decision import Decision, Ensemble, Refinement
 from fedd.probes.members import Members
+from fedd.probes.own_masks import OwnMasks
 from fedd.probes.prediction import Prediction
 from fedd.probes.quality import Quality
 from fedd.probes.settings import PAPER, SMALL, ProbeSettings, default_settings
@@ -114,6 +115,7 @@ class Probes:
         self.refiner = refiner  #: the probes of the refinement pass
         self.decision = decision or Decision()  #: what decides besides the members
         self.quality = quality  #: tells the expected IoU; None in old files: then it is not known
+        self.own_masks: OwnMasks | None = None  #: of this training; not in files
         self._members: tuple[tuple[object, ...], Members] | None = None
 
     @property

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 #: Probability of the class below which a pixel is surely outside, and above which it is surely inside.
 OUTSIDE, INSIDE = 0.3, 0.7
 
-#: Longest side of what GrabCut sees, in pixels, and its iterations.
-SIDE, ITERATIONS = 224, 3
+#: Longest side of what GrabCut sees, in pixels, and its iterations: more of either gains nothing
+#: (docs/decisions/0036).
+SIDE, ITERATIONS = 128, 2
 
 #: Margin of the surroundings around the region that may be inside, in lengths of that region.
 MARGIN = 0.5

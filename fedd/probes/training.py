@@ -18,6 +18,7 @@ from fedd.probes.calibration import Calibration, calibrate
 from fedd.probes.fitting import Progress, TrainingData, WeightedPixels, fit
 from fedd.probes.folds import unseen_by
 from fedd.probes.loss_weights import loss_weights
+from fedd.probes.own_masks import measure
 from fedd.probes.pixels import (
     Example,
     Pixels,
@@ -30,6 +31,7 @@ from fedd.probes.pixels import (
 from fedd.probes.quality import absent_shares, prior_quality
 from fedd.probes.refiner import lesion_windows
 from fedd.probes.splits import Splits, split_examples
+from fedd.probes.unseen import KeptExamples
 from fedd.segment import Probes, ProbeSettings, ProbeTrainingRecord
 
 __all__ = ["Example", "train_probes"]
@@ -98,8 +100,9 @@ def train_probes(
             f"{', '.join(classes)}: name one of them, or none"
         )
     size = backbone.image_size
-    whole, windows = _prepared(examples, settings, size, classes)
-    given, given_windows = _prepared(validation or (), settings, size, classes)
+    kept = KeptExamples(settings.seed)
+    whole, windows = _prepared(examples, settings, size, classes, kept)
+    given, given_windows = _prepared(validation or (), settings, size, classes, kept)
     notes = []
     if 0 < len(whole) < settings.members:
         notes.append(
@@ -115,40 +118,64 @@ def train_probes(
     )
     shown = [example.classes for example in whole]
     probes.quality = prior_quality(classes, probes.trained, absent_shares(shown, probes.trained))
-    if refined is None:
-        return probes
-    patients = {example.patient for example in splits.validation}
-    learned = [window for window in windows if window.patient not in patients]
-    if reason := _no_refiner(learned, refined):
-        probes.record = replace(probes.record, notes=(*probes.record.notes, reason))
-        return probes
-    stopping = [window for window in windows + given_windows if window.patient in patients]
-    earlier = splits.warm_start.refiner if splits.warm_start else None
-    own = replace(settings, refined_class=None)
-    progress = stages("Lesion windows through the backbone"), stages("Training the refiner, steps")
-    probes.refiner = _train(
-        *(Splits(learned, stopping, earlier, splits.folds), backbone, own, classes),
-        *(progress, cache, [], sampler),
-    )
+    if refined is not None:
+        _add_refiner(probes, splits, windows, given_windows, backbone, cache, stages, sampler)
+        measuring = stages("Predicting own masks, photographs")
+        probes.own_masks = measure(probes, backbone, kept, cache, measuring)
     return probes
 
 
 def _prepared(
-    examples: Iterable[Example], settings: ProbeSettings, size: int, classes: Sequence[str]
+    examples: Iterable[Example],
+    settings: ProbeSettings,
+    size: int,
+    classes: Sequence[str],
+    kept: KeptExamples,
 ) -> tuple[list[PreparedExample], list[PreparedExample]]:
-    """Return examples at the backbone's size and their lesion windows; holds one photograph at a time."""
+    """Return examples at the backbone's size and their lesion windows, and keep some of them.
+
+    Holds one photograph at a time, besides those kept at a bounded size.
+    """
     whole, windows = [], []
     for number, example in enumerate(examples, start=1):
         check_mask(example, number, classes)
         prepared = prepare_example(example, size)
         whole.append(prepared)
         if settings.refined_class is not None:
+            kept.add(example, prepared.digest, prepared.patient)
             class_id = list(classes).index(settings.refined_class)
             crops = lesion_windows(example, class_id, f"{settings.seed} {prepared.digest}")
             windows += [
                 replace(prepare_example(crop, size), patient=prepared.patient) for crop in crops
             ]
     return whole, windows
+
+
+def _add_refiner(
+    probes: Probes,
+    splits: Splits,
+    windows: Sequence[PreparedExample],
+    given: Sequence[PreparedExample],
+    backbone: Backbone,
+    cache: FeatureCache | None,
+    stages: Stages,
+    sampler: Sampler,
+) -> None:
+    """Train the refiner of probes on lesion windows; `given` are those of a given validation split."""
+    refined = str(probes.settings.refined_class)
+    patients = {example.patient for example in splits.validation}
+    learned = [window for window in windows if window.patient not in patients]
+    if reason := _no_refiner(learned, refined):
+        probes.record = replace(probes.record, notes=(*probes.record.notes, reason))
+        return
+    stopping = [window for window in (*windows, *given) if window.patient in patients]
+    earlier = splits.warm_start.refiner if splits.warm_start else None
+    own = replace(probes.settings, refined_class=None)
+    progress = stages("Lesion windows through the backbone"), stages("Training the refiner, steps")
+    probes.refiner = _train(
+        *(Splits(learned, stopping, earlier, splits.folds), backbone, own, probes.classes),
+        *(progress, cache, [], sampler),
+    )
 
 
 def _no_refiner(windows: Sequence[PreparedExample], refined: str) -> str:
