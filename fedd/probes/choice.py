@@ -71,12 +71,18 @@ class Choice:
         }
 
 
+def default_choice(patients: int) -> Choice:
+    """Return the choice where unseen masks of so many patients are too few for another."""
+    of = f"unseen masks of {patients} patients" if patients else "no unseen masks"
+    return Choice(DEFAULT, f"the default: {of}, and a choice needs {FEWEST} patients")
+
+
 def choose(
     unseen: Sequence[Unseen],
     refined_id: int,
     progress: Callable[[int], None] = lambda tried: None,
 ) -> Choice:
-    """Choose what decides on images that were not learned from.
+    """Choose what decides on images of at least FEWEST patients that were not learned from.
 
     Second pass and threshold are tried without GrabCut, which takes most of the time. What is better
     there must be better than the default with its GrabCut, too. Last, GrabCut itself is tried.
@@ -85,10 +91,6 @@ def choose(
         refined_id: id of the class whose mean IoU counts.
         progress: called with the number of decisions tried.
     """
-    patients = len({each.kept.patient for each in unseen})
-    if patients < FEWEST:
-        of = f"unseen masks of {patients} patients" if patients else "no unseen masks"
-        return Choice(DEFAULT, f"the default: {of}, and a choice needs {FEWEST} patients")
     tried = _Tried(unseen, refined_id, progress)
     plain = replace(DEFAULT, refinement=Refinement.NONE)
     candidates = [
@@ -109,9 +111,27 @@ def choose(
 
 
 def _best(candidates: Sequence[Candidate]) -> Candidate | None:
-    """Return the candidate with the largest of the clear gains; None if no gain is clear."""
-    better = [candidate for candidate in candidates if candidate.is_better]
-    return max(better, key=lambda candidate: candidate.gain.value or 0.0, default=None)
+    """Return the candidate of a clear gain that changes the least; None if no gain is clear.
+
+    Only those within one standard error of the largest gain count (Breiman et al., "Classification and
+    Regression Trees", 1984, section 3.4.3); of those that change as little, the one that gains most.
+    """
+    better = [(c.gain.value or 0.0, c) for c in candidates if c.is_better]
+    if not better:
+        return None
+    most, best = max(better, key=lambda pair: pair[0])
+    error = (most - (best.gain.low or 0.0)) / 2
+    return min(
+        (pair for pair in better if pair[0] >= most - error),
+        key=lambda pair: (_changes(pair[1].decision), -pair[0]),
+    )[1]
+
+
+def _changes(decision: Decision) -> int:
+    """Return in how many ways a decision without GrabCut differs from the default."""
+    return (decision.second_pass is not DEFAULT.second_pass) + (
+        decision.threshold != DEFAULT.threshold
+    )
 
 
 def _other_refinement(decision: Decision) -> Decision:

@@ -97,9 +97,10 @@ class Decision:
             ) from error
 
 
-#: The decision of a training with too few masks to choose one: it lowers the mean lesion IoU on neither
-#: semi-automatic masks nor hand-drawn ones (docs/decisions/0036).
-DEFAULT = Decision(SecondPass.MEAN)
+#: The decision of a training with too few masks to choose one: better than each alone, and than the
+#: second pass in the place of the first, on semi-automatic masks and on hand-drawn ones
+#: (docs/decisions/0036).
+DEFAULT = Decision(SecondPass.MEAN, Refinement.GRABCUT)
 
 
 def combine(member_probabilities: Tensor, ensemble: Ensemble) -> Tensor:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache
-from fedd.probes.choice import Choice, choose
 from fedd.dataset import UNKNOWN
+from fedd.probes.choice import FEWEST, Choice, choose, default_choice
+from fedd.probes.decision import DEFAULT
 from fedd.probes.quality import ClassQuality, Quality, fit_quality
 from fedd.probes.reliability import Reliability, reliability
-from fedd.probes.unseen import KeptExamples, Unseen, predict_unseen
+from fedd.probes.unseen import KeptExamples, Unseen, predict_unseen, unseen_parts
 
 if TYPE_CHECKING:
     from fedd.segment import Probes
@@ -54,19 +55,23 @@ def measure(
     backbone: Backbone,
     examples: KeptExamples,
     cache: FeatureCache | None,
-    progress: Callable[[int, int], None],
+    stages: Callable[[str], Callable[[int, int], None]],
 ) -> OwnMasks | None:
     """Choose the probes' decision, and fit their expected IoU, on what some members did not learn from.
 
-    None without a refined class: there is nothing to decide then.
+    With too few patients for that, the default decides and the prior tells the expected IoU. None
+    without a refined class: there is nothing to decide then.
     """
     if probes.refined_id is None:
         return None
-    unseen = predict_unseen(probes, backbone, examples, cache, progress)
+    parts = unseen_parts(probes, examples)
+    found = len({kept.patient for _, images in parts for kept in images})
+    if found < FEWEST:
+        probes.decision = DEFAULT
+        return OwnMasks(default_choice(found))
+    unseen = predict_unseen(parts, backbone, cache, stages("Own masks through the backbone"))
     choice = choose(unseen, probes.refined_id)
     probes.decision = choice.decision
-    if not unseen:
-        return OwnMasks(choice)
     predicted = [each.mask(choice.decision) for each in unseen]
     pairs = list(zip(unseen, predicted, strict=True))
     numbers = np.stack([each.numbers(choice.decision) for each in unseen])

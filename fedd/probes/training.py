@@ -120,8 +120,7 @@ def train_probes(
     probes.quality = prior_quality(classes, probes.trained, absent_shares(shown, probes.trained))
     if refined is not None:
         _add_refiner(probes, splits, windows, given_windows, backbone, cache, stages, sampler)
-        measuring = stages("Predicting own masks, photographs")
-        probes.own_masks = measure(probes, backbone, kept, cache, measuring)
+        probes.own_masks = measure(probes, backbone, kept, cache, stages)
     return probes
 
 

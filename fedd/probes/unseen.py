@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -142,36 +142,40 @@ class Unseen:
         return probes, None if decision.second_pass is SecondPass.OFF else self.second
 
 
-@torch.inference_mode()
-def predict_unseen(
-    probes: Probes,
-    backbone: Backbone,
-    examples: KeptExamples,
-    cache: FeatureCache | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Unseen]:
-    """Predict each kept image that some members did not learn from, by those.
+#: Members' probes with the images that they did not learn from.
+Part: TypeAlias = tuple["Probes", list[Kept]]
+
+
+def unseen_parts(probes: Probes, examples: KeptExamples) -> list[Part]:
+    """Return the kept images that some members did not learn from, with these members.
 
     Empty for a training with neither folds nor a validation split.
     """
     kept = {each.digest: each for each in examples}
-    parts = [
-        (fold.probes, [kept[digest] for digest in fold.images if digest in kept])
-        for fold in _parts(probes)
+    folds = cross_fitted(probes)
+    if probes.record.validation:
+        folds = [Fold(probes, probes.record.validation)]
+    return [
+        (fold.probes, [kept[digest] for digest in dict.fromkeys(fold.images) if digest in kept])
+        for fold in folds
     ]
+
+
+@torch.inference_mode()
+def predict_unseen(
+    parts: Sequence[Part],
+    backbone: Backbone,
+    cache: FeatureCache | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Unseen]:
+    """Predict images by the members that did not learn from them."""
     total = sum(len(images) for _, images in parts)
     found: list[Unseen] = []
-    for part, images in parts:
+    for probes, images in parts:
         for start in range(0, len(images), _BATCH):
-            found += _predicted(part, backbone, images[start : start + _BATCH], cache)
+            found += _predicted(probes, backbone, images[start : start + _BATCH], cache)
             progress(len(found), total)
     return found
-
-
-def _parts(probes: Probes) -> list[Fold]:
-    if probes.record.validation:
-        return [Fold(probes, tuple(dict.fromkeys(probes.record.validation)))]
-    return [Fold(fold.probes, tuple(dict.fromkeys(fold.images))) for fold in cross_fitted(probes)]
 
 
 def _predicted(

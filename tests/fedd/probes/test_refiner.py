@@ -15,6 +15,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from fedd.backbone import DiffusionUNet
 from fedd.errors import TrainingDataError
+from fedd.probes.decision import Decision, SecondPass
 from fedd.probes.pixels import Example
 from fedd.probes.refiner import SHORTEST, WINDOWS, lesion_windows, window_around
 from fedd.probes.training import train_probes
@@ -169,6 +170,7 @@ def test_predict__refined_inside_the_window_only(
     tiny: DiffusionUNet, probes: Probes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert probes.refiner is not None
+    monkeypatch.setattr(probes, "decision", Decision(SecondPass.REPLACE))
     photograph = spot(40)[0]
     first = like(probes).predict(tiny, [photograph])[0].mask
     # As if the refiner predicted nothing but ruler.
