@@ -32,9 +32,7 @@ class _Scored:
         return [0.0, self._score(mask)]
 
 
-def chosen(
-    gain: Callable[[Decision], float], spread: float = 0.02, n: int = 20, per_patient: int = 1
-) -> Choice:
+def chosen(gain: Callable[[Decision], float], spread: float = 0.005, n: int = 20) -> Choice:
     """The choice on images of which a decision gains so much, give or take the spread."""
     rng = np.random.default_rng(0)
 
@@ -45,7 +43,7 @@ def chosen(
             off = noise.setdefault(decision, rng.normal(0, spread))
             return 0.6 + gain(decision) + off
 
-        return _Scored(f"p{number // per_patient}", score)
+        return _Scored(f"p{number}", score)
 
     return choose(cast(list[Unseen], [image(number) for number in range(n)]), 1)
 
