@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,23 @@ from benchmarks.rows import CHOSEN, ROWS, ProbeRow
 from benchmarks.trials import Bench, Result, Scores, Trial
 from fedd import figures
 
-HEADER = ("tested on", "learned from", "masks", "Spearman [95%]", "AUC, worst quarter [95%]")
+HEADER: tuple[str, ...] = (
+    "tested on",
+    "learned from",
+    "masks",
+    "Spearman [95%]",
+    "AUC, worst quarter [95%]",
+)
 HEADER += ("bias [95%]", "n", "patients", "seeds")
 WIDTHS = (9, 12, 5, 24, 24, 24, 4, 8, 5)
 
-BIN_HEADER = ("tested on", "learned from", "expected IoU", "expected, mean", "reached, mean")
+BIN_HEADER: tuple[str, ...] = (
+    "tested on",
+    "learned from",
+    "expected IoU",
+    "expected, mean",
+    "reached, mean",
+)
 BIN_HEADER += ("photographs, mean of seeds",)
 
 #: Bins of expected IoU; the inner ones are the levels that people see.
@@ -87,7 +100,7 @@ class Told:
 
     def bins(self) -> Iterator[tuple[float, float, float, float, float]]:
         """Yield each bin that has photographs: its ends, mean expected, mean reached, photographs a seed."""
-        for low, high in zip(BINS, BINS[1:], strict=False):
+        for low, high in pairwise(BINS):
             inside = (self.expected >= low) & (self.expected < high)
             if inside.any():
                 yield (
