@@ -126,6 +126,7 @@ def export(
             f"{counted(len(manifest['files']), 'file')}",
             f"by tone: {by_tone}",
             f"datasets: {licences}",
+            *_partly_labelled(manifest["partly_labelled"]),
             *(
                 escaped(f"{kind} '{name}' is called {label}: a name or an id is in its name")
                 for kind, label, name in release.names.renamed()
@@ -139,8 +140,19 @@ def export(
 
 #: What of the manifest JSON output repeats.
 _SHOWN = (
-    "format", "content", "images", "accepted", "predictions", "photographs", "by_tone", "with_class", "datasets"
+    "format", "content", "images", "accepted", "predictions", "photographs", "by_tone", "partly_labelled", "with_class",
+    "datasets",
 )  # fmt: skip
+
+
+def _partly_labelled(count: dict[str, int]) -> list[str]:
+    """Return the line about masks that are labelled in part; none where all are whole."""
+    if not count["images"]:
+        return []
+    return [
+        f"labelled in part: {counted(count['images'], 'mask')}, {counted(count['unlabelled_pixels'], 'pixel')} "
+        "without a class; who uses the release must leave these pixels out (docs/annotating.md)"
+    ]
 
 
 def _format_names(given: str) -> list[str]:

@@ -24,6 +24,7 @@ from annotation_protocol import metrics
 from annotation_protocol.ranking import seeded_rank
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache
+from fedd.dataset import UNKNOWN
 from fedd.features import prepare
 from fedd.probes.decision import Decision, Refinement, SecondPass, kept_ids
 from fedd.probes.folds import Fold, cross_fitted
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 #: Photographs kept of a training: more would cost time and memory, and hardly change a choice.
 LIMIT = 60
+
+#: Smallest share of labelled pixels with which a mask measures predictions.
+LABELLED = 0.8
 
 #: Longest side of a kept photograph in pixels.
 SIDE = 640
@@ -73,12 +77,14 @@ class KeptExamples:
         """Keep an example, in the place of another where there are too many.
 
         One whose mask labels a single class and leaves the rest unlabelled is not kept: no IoU of it is
-        defined.
+        defined. Nor is one with less than LABELLED of its pixels labelled: strokes stay clear of edges,
+        and an IoU over them is too high.
         """
         rank = seeded_rank(self._seed, "kept", digest)
         if len(self._by_rank) == self._limit and rank > max(self._by_rank):
             return
-        if metrics.labels_one_class(example.mask):
+        labelled = float(np.mean(example.mask != UNKNOWN))
+        if labelled < LABELLED or metrics.labels_one_class(example.mask):
             return
         height, width = example.photograph.shape[:2]
         scale = min(1.0, SIDE / max(height, width))

@@ -501,6 +501,29 @@ def _leave_only_lesions(workspace: Workspace, image_ids: Iterable[int]) -> None:
 
 
 @pytest.mark.training
+def test_refresh__strokes_are_enough_to_learn_both_classes(spots: Workspace, learn: Learn) -> None:
+    for image_id, row in spots.catalogue.masks.accepted().items():
+        spots.catalogue.images.reopen(image_id, "tester")
+        whole = spots.mask(row)
+        strokes = np.full_like(whole, 255)
+        strokes[:2], strokes[18:21] = whole[:2], np.where(whole[18:21] == 1, 1, 255)
+        kept = ("image_id", "width", "height", "mapping", "classes", "protocol_version")
+        columns: dict[str, Any] = {name: getattr(row, name) for name in kept}
+        new = NewMask(
+            **columns,
+            content_hash=spots.store_mask(strokes),
+            annotator="cleo",
+            unlabelled=int((strokes == 255).sum()),
+        )
+        spots.catalogue.masks.submit([new], reviewer="ben")
+    learn(spots)
+    prelabel(spots, spots.catalogue.images.select(ids=[7]))
+    predicted = spots.mask(spots.catalogue.masks.newest_predictions()[7]) == 1
+    lesion = spot(6)[1] == 1
+    assert (predicted & lesion).sum() / (predicted | lesion).sum() > 0.4
+
+
+@pytest.mark.training
 def test_refresh__lesion_alone_is_labelled(
     spots: Workspace, learn: Learn, refusal: Refusal
 ) -> None:

@@ -124,4 +124,19 @@ def test_kept__not_a_mask_of_one_class_with_the_rest_unlabelled() -> None:
     image, mask = spot(0)
     partial = Example(image, np.where(mask == 1, 1, UNKNOWN).astype(np.uint8))
     assert list(kept([partial])) == []
+
+
+def test_kept__not_a_mask_of_strokes() -> None:
+    """Their IoU would be of pixels that stay clear of edges."""
+    image, mask = spot(0)
+    strokes = np.where(np.arange(40)[:, None] % 20 < 3, mask, UNKNOWN).astype(np.uint8)
+    assert set(np.unique(strokes)) == {1, 4, UNKNOWN}
+    assert list(kept([Example(image, strokes)])) == []
+    without_hair = mask.copy()
+    without_hair[:, ::10] = UNKNOWN
+    assert len(list(kept([Example(image, without_hair)]))) == 1
+
+
+def test_kept__a_whole_mask() -> None:
+    image, mask = spot(0)
     assert len(list(kept([Example(image, mask)]))) == 1
