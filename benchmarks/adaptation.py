@@ -139,7 +139,7 @@ def _scores(bench: Bench, point: Point) -> dict[str, Scores]:
         if stored["made_from"] == made_from(point.row):
             scores: dict[str, Scores] = stored["scores"]
             return scores
-    scores = bench.score(point.row, *training(bench, point), point.seed)
+    scores = bench.score(point.row, *training(bench, point), point.seed).scores
     store(path, {"made_from": made_from(point.row), "scores": scores})
     print(f"{point}", file=sys.stderr, flush=True)
     return scores

@@ -137,7 +137,7 @@ def predicted(bench: Bench, trial: Trial, reading: str) -> dict[Source, list[Out
     for training, photographs in folds(bench, trial):
         predict = bench.learn(trial.row, training, photographs, trial.seed)
         for name, photograph in photographs.items():
-            mask = predict(photograph.example.photograph)[reading]
+            mask = predict(photograph.example.photograph)[reading].mask
             outcome = Outcome(photograph, mask == LESION, lesion_iou(photograph, mask))
             found[Source(name.partition("/")[0])].append(outcome)
     return {source: sorted(of, key=lambda o: o.iou) for source, of in found.items()}

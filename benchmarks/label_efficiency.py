@@ -27,7 +27,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from benchmarks import reads, tables
 from benchmarks.paired import Measured, groups
 from benchmarks.photographs import Photograph, Source, missing
 from benchmarks.rows import REPLACE, ROWS
-from benchmarks.trials import Bench, Scores, Trial
+from benchmarks.trials import Bench, Result, Scores, Trial
 
 SEEDS = 5
 
@@ -140,12 +140,12 @@ def two_sources(
 
 
 def measure(
-    found: dict[Trial, dict[str, Scores]], photographs: dict[str, Photograph]
+    found: Mapping[Trial, Result], photographs: dict[str, Photograph]
 ) -> dict[Setup, Measured]:
     """Return the scores of all seeds of each set-up, on the photographs of one source."""
     by: dict[Setup, list[Scores]] = {}
-    for trial, readings in found.items():
-        for reading, scores in readings.items():
+    for trial, result in found.items():
+        for reading, scores in result.scores.items():
             for source in Source:
                 setup = Setup(source, trial.source, trial.count, trial.row, reading)
                 of_source = {k: v for k, v in scores.items() if k.startswith(f"{source}/")}

@@ -19,13 +19,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.activation_bank import ActivationBank
-from benchmarks.photographs import CLASSES
+from benchmarks.photographs import CLASSES, LESION
 from fedd.backbone import SMALL as SMALL_NET
 from fedd.backbone import Backbone, DiffusionUNet
 from fedd.baselines import Start, UNetSettings, train_unet
 from fedd.features import FeatureSpec, prepare
 from fedd.probes.decision import Decision, Refinement, SecondPass, kept_ids
-from fedd.probes.prediction import decided_map, decided_mask, first_pass, refine
+from fedd.probes.prediction import (
+    FirstPass,
+    SecondLook,
+    agreements_of,
+    decided_map,
+    decided_mask,
+    first_pass,
+    refine,
+)
+from fedd.probes.quality import region_numbers
 from fedd.probes.refinement import grabcut
 from fedd.probes.training import Example, train_probes
 from fedd.segment import Ensemble, Probes, ProbeSettings, default_settings
@@ -33,8 +42,17 @@ from fedd.weights.files import load_backbone
 
 Mask = NDArray[np.uint8]
 
-#: The mask of a reading, by its name, of one photograph (H, W, 3) uint8.
-Predict = Callable[[NDArray[np.uint8]], dict[str, Mask]]
+
+@dataclass(frozen=True)
+class Reading:
+    """A predicted mask (H, W) uint8, and the IoU that is expected of its lesion where that is known."""
+
+    mask: Mask
+    expected: float | None = None
+
+
+#: What a reading, by its name, makes of one photograph (H, W, 3) uint8.
+Predict = Callable[[NDArray[np.uint8]], dict[str, Reading]]
 
 #: Readings of probes: what decides. "as chosen" is what the training itself chose.
 REPLACE, MEAN, OFF, CHOSEN = "second pass", "both passes", "first pass", "as chosen"
@@ -142,7 +160,7 @@ def read(
     photograph: NDArray[np.uint8],
     bank: ActivationBank,
     readings: Sequence[str],
-) -> dict[str, Mask]:
+) -> dict[str, Reading]:
     """Return a photograph's mask by each reading, as `Probes.predict` does; networks run once for all."""
     decisions = {name: probes.decision if name == CHOSEN else DECISIONS[name] for name in readings}
     shape = (photograph.shape[0], photograph.shape[1])
@@ -153,7 +171,7 @@ def read(
     if looking:
         looks = refine(_by(probes, looking[0]), net, [photograph], found.probabilities, bank)
         second = looks.get(0)
-    masks = {}
+    readings_of = {}
     for name, decision in decisions.items():
         reader = _by(probes, decision)
         look = None if decision.second_pass is SecondPass.OFF else second
@@ -162,8 +180,19 @@ def read(
             map_ = decided_map(reader, first, look, net.image_size).numpy()
             kept = kept_ids(probes.classes)
             mask = grabcut(mask, photograph, map_, probes.refined_id, kept)
-        masks[name] = mask
-    return masks
+        readings_of[name] = Reading(mask, _expected(reader, found, look, net.image_size))
+    return readings_of
+
+
+def _expected(
+    probes: Probes, found: FirstPass, second: SecondLook | None, size: int
+) -> float | None:
+    """Return the expected IoU of the lesion of the first photograph, as `Probes.predict` does."""
+    if probes.quality is None:
+        return None
+    map_ = decided_map(probes, found.probabilities[0], second, size)
+    numbers = region_numbers(map_, agreements_of(probes, found.agreements[0], second))
+    return probes.quality.expected(numbers.double().numpy()).get(LESION)
 
 
 def _by(probes: Probes, decision: Decision) -> Probes:
@@ -201,7 +230,7 @@ class UNetRow:
             seed=seed,
         )
         net = train_unet(examples, (), CLASSES, settings)
-        return lambda photograph: {PLAIN: net.predict([photograph])[0]}
+        return lambda photograph: {PLAIN: Reading(net.predict([photograph])[0])}
 
 
 class ColourFeatures:
@@ -241,7 +270,5 @@ ROWS: dict[str, Row] = {
     "unet-lite0": UNetRow("efficientnet-lite0", Start.IMAGENET),
     "unet-scratch": UNetRow("mobilenet_v2", Start.SCRATCH),
     "small": ProbeRow(cache(lambda: load_backbone("small")), _on()),
-    "default": ProbeRow(
-        cache(load_backbone), default_settings, (CHOSEN, REPLACE, MEAN, OFF, GRABCUT)
-    ),
+    "default": ProbeRow(cache(load_backbone), default_settings, (CHOSEN, REPLACE, MEAN, OFF)),
 }

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -36,7 +36,7 @@ from benchmarks.photographs import (
     tested_part,
 )
 from benchmarks.reads import TestRead
-from benchmarks.rows import ROWS, Predict
+from benchmarks.rows import ROWS, Predict, Reading
 from fedd.baselines.packages import define_missing_operators
 
 #: Fewest photographs besides those learned from that are tested without cross-validation, and its folds.
@@ -44,6 +44,27 @@ FEWEST, FOLDS = 20, 5
 
 #: IoU of the lesion by photograph.
 Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trial gave, by reading and photograph: the lesion IoU, and that which was expected."""
+
+    scores: dict[str, Scores] = field(default_factory=dict)
+    expected: dict[str, Scores] = field(default_factory=dict)
+
+    def add(self, name: str, photograph: Photograph, readings: Mapping[str, Reading]) -> None:
+        """Add what the readings make of a photograph."""
+        for reading, each in readings.items():
+            self.scores.setdefault(reading, {})[name] = lesion_iou(photograph, each.mask)
+            if each.expected is not None:
+                self.expected.setdefault(reading, {})[name] = each.expected
+
+    def update(self, other: Result) -> None:
+        """Add what was found on other photographs."""
+        for mine, its in ((self.scores, other.scores), (self.expected, other.expected)):
+            for reading, found in its.items():
+                mine.setdefault(reading, {}).update(found)
 
 
 @dataclass(frozen=True)
@@ -81,9 +102,9 @@ class Bench:
             found |= {key(source, p): p for p in photographs}
         return found
 
-    def results(self, trials: Sequence[Trial], jobs: int = 1) -> dict[Trial, dict[str, Scores]]:
-        """Return the scores of each trial by reading; computes those that are not stored."""
-        found: dict[Trial, dict[str, Scores]] = {}
+    def results(self, trials: Sequence[Trial], jobs: int = 1) -> dict[Trial, Result]:
+        """Return what each trial gave; computes those that are not stored."""
+        found: dict[Trial, Result] = {}
         missing = []
         for trial in trials:
             stored = self.stored(trial)
@@ -91,8 +112,8 @@ class Bench:
                 missing.append(trial)
             else:
                 found[trial] = stored
-        for number, (trial, scores, seconds) in enumerate(self._computed(missing, jobs), start=1):
-            found[trial] = scores
+        for number, (trial, result, seconds) in enumerate(self._computed(missing, jobs), start=1):
+            found[trial] = result
             print(
                 f"{number} of {len(missing)}: {trial.row}, {trial.count} masks of {trial.source}, "
                 f"seed {trial.seed}: {seconds:.0f} s",
@@ -100,15 +121,14 @@ class Bench:
             )  # fmt: skip
         return found
 
-    def stored(self, trial: Trial) -> dict[str, Scores] | None:
+    def stored(self, trial: Trial) -> Result | None:
         path = self.path(trial)
         if not path.is_file():
             return None
         stored = json.loads(path.read_text())
         if trial.row not in self.keep and stored["made_from"] != made_from(trial.row):
             return None
-        scores: dict[str, Scores] = stored["scores"]
-        return scores
+        return Result(stored["scores"], stored.get("expected", {}))
 
     def learn(
         self,
@@ -127,18 +147,16 @@ class Bench:
         training: Sequence[Photograph],
         photographs: Mapping[str, Photograph],
         seed: int,
-    ) -> dict[str, Scores]:
-        """Return the lesion IoU of photographs, by reading and key, after learning from others."""
-        predict = self.learn(row, training, photographs, seed)
-        scores: dict[str, Scores] = {}
+    ) -> Result:
+        """Return what a row that learned from `training` gives on photographs, by key."""
+        result, predict = Result(), self.learn(row, training, photographs, seed)
         for name, photograph in photographs.items():
-            for reading, mask in predict(photograph.example.photograph).items():
-                scores.setdefault(reading, {})[name] = lesion_iou(photograph, mask)
-        return scores
+            result.add(name, photograph, predict(photograph.example.photograph))
+        return result
 
     def _computed(
         self, trials: Sequence[Trial], jobs: int
-    ) -> Iterator[tuple[Trial, dict[str, Scores], float]]:
+    ) -> Iterator[tuple[Trial, Result, float]]:
         if jobs == 1 or len(trials) < 2:
             for trial in trials:
                 yield _compute(self, trial)
@@ -156,16 +174,15 @@ def made_from(row: str) -> str:
     return hashlib.sha256(f"{ROWS[row].made_of} {_code()}".encode()).hexdigest()
 
 
-def _compute(bench: Bench, trial: Trial) -> tuple[Trial, dict[str, Scores], float]:
-    """Run a trial and store its scores, whole or not at all."""
+def _compute(bench: Bench, trial: Trial) -> tuple[Trial, Result, float]:
+    """Run a trial and store what it gave, whole or not at all."""
     started = time.perf_counter()
     define_missing_operators()
-    scores: dict[str, Scores] = {}
+    result = Result()
     for training, photographs in folds(bench, trial):
-        for reading, found in bench.score(trial.row, training, photographs, trial.seed).items():
-            scores.setdefault(reading, {}).update(found)
-    store(bench.path(trial), {"made_from": made_from(trial.row), "scores": scores})
-    return trial, scores, time.perf_counter() - started
+        result.update(bench.score(trial.row, training, photographs, trial.seed))
+    store(bench.path(trial), {"made_from": made_from(trial.row), **asdict(result)})
+    return trial, result, time.perf_counter() - started
 
 
 def store(path: Path, values: Mapping[str, Any]) -> None:

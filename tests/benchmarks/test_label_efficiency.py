@@ -18,7 +18,7 @@ from benchmarks.label_efficiency import Setup, measure, table
 from benchmarks.paired import Measured
 from benchmarks.photographs import LESION, SKIN, Photograph, Source, learned, missing
 from benchmarks.reads import TestRead
-from benchmarks.trials import Bench, Trial, patient_folds
+from benchmarks.trials import Bench, Result, Trial, patient_folds
 from fedd.backbone import DiffusionUNet
 from fedd.probes.pixels import Example, Sampling, prepare_example, sample
 from fedd.probes.training import train_probes
@@ -73,11 +73,11 @@ class Disc:
         assert not {e.patient for e in examples} & {e.patient for e in photographs}
         self.learned.append([e.patient for e in examples])
 
-        def predict(photograph: NDArray[np.uint8]) -> dict[str, rows.Mask]:
+        def predict(photograph: NDArray[np.uint8]) -> dict[str, rows.Reading]:
             mask = np.full(photograph.shape[:2], LESION, np.uint8)
             if seed % 2:
                 mask[SIDE // 5 :] = SKIN
-            return {"whole": mask}
+            return {"whole": rows.Reading(mask)}
 
         return predict
 
@@ -106,7 +106,7 @@ def test_results__learn_parts_never_test_what_was_learned(
     found = bench.results(
         [Trial("disc", Source.PAD300, 10, 0), Trial("disc", Source.PAD_HAND, 30, 0)]
     )
-    first, second = (set(of["whole"]) for of in found.values())
+    first, second = (set(of.scores["whole"]) for of in found.values())
     # 22 of the learn part are left of pad300: tested as they are. None of pad_hand: cross-validated.
     assert len([name for name in first if name.startswith("pad300/")]) == 22
     assert len([name for name in first if name.startswith("pad_hand/")]) == 6
@@ -118,7 +118,8 @@ def test_results__learn_parts_never_test_what_was_learned(
 
 def test_results__test_parts(sources: Path, disc: Disc, tmp_path: Path) -> None:
     bench = Bench(tmp_path / "state", TestRead("a test", "none"))
-    (scores,) = bench.results([Trial("disc", Source.PAD300, 10, 0)]).values()
+    (result,) = bench.results([Trial("disc", Source.PAD300, 10, 0)]).values()
+    scores = result.scores
     assert sorted(scores["whole"]) == [
         *(f"pad300/test_{i}.png" for i in range(3)),
         *(f"pad_hand/test_{i}.png" for i in range(2)),
@@ -159,7 +160,7 @@ def test_measure__by_source(sources: Path) -> None:
     trial = Trial("small", Source.PAD300, 10, 0)
     bench = Bench(sources)
     scores = {name: 0.5 for name in bench.photographs()}
-    found = measure({trial: {"first pass": scores}}, bench.photographs())
+    found = measure({trial: Result({"first pass": scores})}, bench.photographs())
     assert {setup.tested: of.values.shape for setup, of in found.items()} == {
         Source.PAD300: (1, 24),
         Source.PAD_HAND: (1, 6),
@@ -238,7 +239,9 @@ def test_read__as_the_probes_predict(tmp_path: Path) -> None:
     bank = ActivationBank(tmp_path)
     photograph, _ = spot(9, (50, 60))
     found = rows.read(probes, tiny, photograph, bank, [rows.REPLACE, rows.MEAN, rows.OFF])
-    for name, mask in found.items():
+    for name, reading in found.items():
         probes.decision = rows.DECISIONS[name]
-        assert (mask == probes.predict(tiny, [photograph], bank)[0].mask).all()
-    assert len({mask.tobytes() for mask in found.values()}) == 3
+        predicted = probes.predict(tiny, [photograph], bank)[0]
+        assert (reading.mask == predicted.mask).all()
+        assert reading.expected == pytest.approx(predicted.expected_iou[LESION])
+    assert len({reading.mask.tobytes() for reading in found.values()}) == 3
