@@ -32,6 +32,7 @@ NAMES = {
     "webhook": "webhooks at 50 a second against a server process: latency (goal: p99 under 100 ms)",
     "label_efficiency": "lesion IoU from 10, 30, 90 masks of two sources, five seeds (two hours)",
     "adaptation": "lesion IoU after 0 to 20 own masks, from a model of another source (20 minutes)",
+    "scribbles": "lesion IoU from three strokes a class beside whole masks (an hour)",
     "expected_iou": "how well expected IoU tells the IoU reached (seconds after label_efficiency)",
     "failures": "the worst and the median photographs, and kinds of failure counted (5 minutes)",
     "batch_draw": "a batch of 100 out of 100,000 images against the 100 most uncertain",

@@ -31,7 +31,7 @@ from benchmarks.label_efficiency import measure
 from benchmarks.paired import Measured
 from benchmarks.photographs import Photograph, Source, learned, missing
 from benchmarks.rows import ROWS
-from benchmarks.trials import Bench, Scores, Trial, folds, made_from, store
+from benchmarks.trials import Bench, Result, Scores, Trial, folds, made_from, store
 from fedd.baselines.packages import define_missing_operators
 from fedd.dataset import UNKNOWN
 
@@ -133,8 +133,9 @@ def _scores(bench: Bench, point: Point) -> dict[str, Scores]:
     scores: dict[str, Scores] = {}
     for training, photographs in folds(bench, Trial(point.row, point.source, MASKS, point.seed)):
         drawn = [scribbled(p) for p in training] if point.labels == SCRIBBLES else training
-        for reading, found in bench.score(point.row, drawn, photographs, point.seed).items():
-            scores.setdefault(reading, {}).update(found)
+        found = bench.score(point.row, drawn, photographs, point.seed)
+        for reading, of_reading in found.scores.items():
+            scores.setdefault(reading, {}).update(of_reading)
     store(path, {"made_from": made_from(point.row), "scores": scores})
     print(f"{point}", file=sys.stderr, flush=True)
     return scores
@@ -147,7 +148,9 @@ def table(
     measured: dict[str, dict[tuple[Source, Source, str], Measured]] = {}
     for labels in LABELS:
         of = {
-            Trial(p.row, p.source, MASKS, p.seed): s for p, s in found.items() if p.labels == labels
+            Trial(p.row, p.source, MASKS, p.seed): Result(scores)
+            for p, scores in found.items()
+            if p.labels == labels
         }
         measured[labels] = {
             (setup.tested, setup.learned, setup.reading): scores
