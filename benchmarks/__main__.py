@@ -35,6 +35,7 @@ NAMES = {
     "scribbles": "lesion IoU from three strokes a class beside whole masks (an hour)",
     "expected_iou": "how well expected IoU tells the IoU reached (seconds after label_efficiency)",
     "failures": "the worst and the median photographs, and kinds of failure counted (5 minutes)",
+    "malignancy": "ROC-AUC by recipe, beside colour and clinical answers alone (10 minutes)",
     "batch_draw": "a batch of 100 out of 100,000 images against the 100 most uncertain",
     "loop_simulation": "lesion IoU against masks spent, by what was labelled next (an hour)",
     "verify_files": "verify against a bare loop that decodes and hashes the same files (goal: 80 %)",

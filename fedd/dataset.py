@@ -25,6 +25,9 @@ UNKNOWN = UNLABELLED
 
 TONES = ("I-II", "III-IV", "V-VI")
 
+#: Name of the tone of an image whose tone nobody noted.
+UNKNOWN_TONE = "unknown"
+
 #: Name of all tones together.
 ALL = "all"
 
@@ -35,7 +38,7 @@ PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 DDI_TABLE = "ddi_metadata.csv"
 
 #: Names of a column in DDI, PAD-UFES-20, Fitzpatrick17k and our exports.
-_COLUMNS = {
+COLUMNS = {
     "file": ("DDI_file", "file", "image", "img_id", "filename"),
     "tone": ("tone", "skin_tone", "fitspatrick", "fitzpatrick", "fitzpatrick_scale"),
     "malignant": ("malignant",),
@@ -212,12 +215,12 @@ def _rows(table: Path) -> dict[str, dict[str, str]]:
         why = (isinstance(error, OSError) and error.strerror) or error
         raise DatasetError(f"{table} can't be read as a CSV table: {why}") from error
     columns = {
-        key: name for key, names in _COLUMNS.items() for name in reversed(names) if name in header
+        key: name for key, names in COLUMNS.items() for name in reversed(names) if name in header
     }
     if "file" not in columns:
         raise DatasetError(
             f"{table} has no column with the photographs' names: "
-            f"expected one of {', '.join(_COLUMNS['file'])}, found {', '.join(header)}"
+            f"expected one of {', '.join(COLUMNS['file'])}, found {', '.join(header)}"
         )
     rows: dict[str, dict[str, str]] = {}
     for line, row in enumerate(lines, 2):

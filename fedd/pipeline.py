@@ -1,4 +1,4 @@
-"""Predictions, embeddings and pooled features of many photographs, opened while others are computed.
+"""Predictions, embeddings and malignancy features of many photographs, opened while others are computed.
 
 Results come in the order of the sources; `fedd.batches` says how, and what is bounded.
 
@@ -7,10 +7,10 @@ Arrays: photographs (H, W, 3) uint8, D the channels of all blocks of the probes'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from fedd.backbone import Backbone
 from fedd.batches import EXPECTED, Results, Source, run
 from fedd.cache import FeatureCache, extract_as_cached
 from fedd.features import Prepared, check_finite
-from fedd.malignancy.pooling import pooled
 from fedd.probes.prediction import Prediction, embedded, predict_batch
 
 __all__ = [
@@ -30,8 +29,8 @@ __all__ = [
     "Source",
     "activations",
     "embeddings",
-    "features",
     "predictions",
+    "summaries",
 ]
 
 if TYPE_CHECKING:
@@ -122,25 +121,38 @@ def embeddings(
     return _each(Extracted, done)
 
 
-def features(
+class Summary(Protocol):
+    """What a malignancy classifier reads of a photograph."""
+
+    @property
+    def timestep(self) -> int: ...
+
+    @property
+    def blocks(self) -> tuple[int, ...]: ...
+
+    def summary(self, images: Tensor, activations: Mapping[int, Tensor]) -> Tensor:
+        """Return the features of images (N, 3, S, S) and their activations by block, (N, F)."""
+        ...
+
+
+def summaries(
     backbone: Backbone,
     sources: Iterable[Source[K]],
-    timestep: int,
-    blocks: Sequence[int],
+    wanted: Summary,
     *,
     expected: tuple[type[Exception], ...] = EXPECTED,
     batch: int | None = None,
     workers: int | None = None,
 ) -> Generator[Extracted[K], None, None]:
-    """Yield the pooled activations of each source, (blocks, F) (`fedd.malignancy.pooling`).
+    """Yield the features of each source, (F,), that a malignancy classifier reads.
 
     Arguments and errors as those of `predictions`.
     """
 
     @torch.inference_mode()
     def compute(part: Prepared) -> Generator[None, None, list[NDArray[np.float32]]]:
-        activations = backbone.activations(part.images, timestep, blocks)
-        found = torch.stack([pooled(activations[block]) for block in blocks], 1)
+        activations = backbone.activations(part.images, wanted.timestep, wanted.blocks)
+        found = wanted.summary(part.images, activations)
         yield
         return list(check_finite(found.cpu()).numpy())
 

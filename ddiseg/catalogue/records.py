@@ -148,6 +148,14 @@ class ClassifierRecord(Record):
     scores: dict[str, DiscriminationRecord] = field(
         default_factory=dict, metadata={"key": "on_its_validation_images"}
     )
+    recipe: str = "paper"
+    folds: int = (
+        0  #: of the cross-validation that gave the scores; 0: they are of a validation split
+    )
+    covariates: tuple[str, ...] = ()  #: clinical questions that it reads
+    imputed: dict[str, int] = field(default_factory=dict)  #: training images without an answer
+    #: ROC-AUC on the same images of what stands beside it, by "colour" and "covariates", then by tone.
+    beside: dict[str, dict[str, DiscriminationRecord]] = field(default_factory=dict)
 
 
 class CurrentPrediction(StrEnum):

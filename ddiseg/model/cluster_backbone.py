@@ -44,6 +44,7 @@ from fedd.cache import FeatureCache
 from fedd.errors import TrainingDataError
 from fedd.features import FeatureSpec
 from fedd.network.architecture import Architecture
+from fedd.pipeline import Summary
 from fedd.precision import AUTO, MOST
 from fedd.probes.pixels import Pixels, PreparedExample, Sampling
 from fedd.segment import Probes
@@ -122,11 +123,11 @@ class ClusterBackbone:
         job = EmbeddingJob(self.shared, self._share(probes), self.workspace.store.url)
         yield from self._photographs(job, images)
 
-    def pooled(
-        self, images: Sequence[Image], timestep: int, block: int
+    def summaries(
+        self, images: Sequence[Image], wanted: Summary
     ) -> Generator[tuple[Image, NDArray[np.float32] | Refused], None, None]:
-        """Yield each image with its pooled activations (F,), or why it can't be read, in any order."""
-        job = FeatureJob(self.shared, timestep, block, self.workspace.store.url)
+        """Yield each image with what a malignancy classifier reads (F,), or why it can't be read, in any order."""
+        job = FeatureJob(self.shared, wanted, self.workspace.store.url)
         rows = [StoredPhotograph.of(image) for image in images]
         with closing(self.cluster.map(job, rows, self.shared.resources)) as done:
             for number, found in done:

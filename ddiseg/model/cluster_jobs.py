@@ -33,7 +33,7 @@ from fedd.backbone import LocalBackbone, Placed, place
 from fedd.cache import NothingKept, image_digest
 from fedd.errors import TrainingDataError
 from fedd.features import FeatureSpec, prepare
-from fedd.pipeline import Source, embeddings, features, predictions
+from fedd.pipeline import Source, Summary, embeddings, predictions, summaries
 from fedd.precision import AUTO, Trial, place_in
 from fedd.probes.pixels import PreparedExample, Sampling, sample
 from fedd.segment import Prediction, Probes, load_probes
@@ -181,11 +181,10 @@ def noting_digest(source: Source[Key], digests: dict[Key, str], size: int) -> ND
 
 @dataclass(frozen=True)
 class FeatureJob:
-    """Extract the pooled activations of one block."""
+    """Extract what a malignancy classifier reads."""
 
     backbone: SharedBackbone
-    timestep: int
-    block: int
+    wanted: Summary
     store: str  #: URL
 
     def open(
@@ -195,11 +194,9 @@ class FeatureJob:
         sources = _Sources(self.store, self.backbone.resources.cpus)
 
         def work(rows: Sequence[StoredPhotograph]) -> Iterator[NDArray[np.float32] | Refused]:
-            found = features(
-                *(net, sources.of(rows), self.timestep, (self.block,)), workers=sources.threads
-            )
+            found = summaries(net, sources.of(rows), self.wanted, workers=sources.threads)
             for each in found:
-                yield refusal(each.error) if each.features is None else each.features[0]
+                yield refusal(each.error) if each.features is None else each.features
 
         return work
 

@@ -1,4 +1,4 @@
-"""The malignancy classifier: a small MLP on one block's activations, pooled to 512 numbers.
+"""The paper's malignancy classifier: a small MLP on one block's activations, pooled to 512 numbers.
 
 As in FEDD (section 2.2): 512 -> 64 -> 32 -> 1 with ReLU, batch norm, and dropout 0.5 and 0.25 after
 the hidden layers; Adam with weight decay 1e-5 on the binary cross entropy, all training images in one
@@ -12,8 +12,9 @@ Arrays: features (N, F) float32, F = 512 (`fedd.malignancy.pooling`); malignant 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,23 @@ from fedd import pipeline
 from fedd.backbone import IMAGENET_256, Backbone
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.malignancy.discrimination import youden_threshold
+from fedd.malignancy.pooling import pooled
 from fedd.network.architecture import Architecture
 from fedd.pipeline import Source
-from fedd.weights.files import read_safetensors, write_safetensors
+from fedd.weights.files import write_safetensors
 
 CLASSIFIER_KIND = "fedd-malignancy"
 
 #: Accompanies every probability that is shown or stored.
 DISCLAIMER = "research output, not a diagnosis"
+
+
+class Recipe(StrEnum):
+    """How a malignancy classifier is made."""
+
+    PAPER = "paper"  #: an MLP on one block's pooled activations, as in FEDD
+    OURS = "ours"  #: logistic regression on all blocks, colour and clinical answers (`fedd.malignancy.linear`)
+
 
 #: Widths of the hidden layers, and their dropout.
 HIDDEN, DROPOUT = (64, 32), (0.5, 0.25)
@@ -61,13 +71,22 @@ class ClassifierSettings:
     validation: float = 0.2  #: share of the images in the validation split
     seed: int = 0
 
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe.PAPER
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The blocks that are read."""
+        return (self.block,)
+
     def check_block(self, backbone: Backbone) -> None:
         """Raise WeightsError if a backbone has no such block."""
-        if self.block not in backbone.blocks:
-            raise WeightsError(
-                f"{backbone.name} has decoder blocks {backbone.blocks[0]} to {backbone.blocks[-1]}, "
-                f"not {self.block}"
-            )
+        check_blocks(backbone, self.blocks)
+
+    def summary(self, images: Tensor, activations: Mapping[int, Tensor]) -> Tensor:
+        """Return the features of images (N, 3, S, S), of whose activations they are pooled, (N, F)."""
+        return pooled(activations[self.block])
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -85,7 +104,7 @@ class Examples:
 
 
 def default_settings(config: Architecture, images: int) -> ClassifierSettings:
-    """Return the settings for a backbone and a number of training images.
+    """Return the settings for a backbone, by its network, and a number of training images.
 
     For OpenAI's network, the block that was best in the paper for the nearest number of images.
     """
@@ -95,7 +114,7 @@ def default_settings(config: Architecture, images: int) -> ClassifierSettings:
 
 
 class MalignancyClassifier:
-    """A trained classifier and its settings; see `train_classifier` and `load_classifier`.
+    """A trained classifier and its settings; see `train_classifier` and `fedd.malignancy.stored`.
 
     `threshold` is that of Youden's J on the validation split.
     """
@@ -132,12 +151,9 @@ class MalignancyClassifier:
         return torch.sigmoid(logits[:, 0].double()).numpy()
 
     def check_backbone(self, backbone: Backbone) -> None:
-        if backbone.hash != self.backbone_hash:
-            raise WeightsError(
-                f"this classifier reads block {self.settings.block} of the backbone "
-                f"{self.backbone_name} ({self.backbone_hash[:12]}), not {backbone.name} "
-                f"({backbone.hash[:12]}): give that one, or train a new classifier"
-            )
+        """Raise WeightsError if the backbone is not the one that the classifier was trained on."""
+        what = f"block {self.settings.block}"
+        check_backbone(backbone, self.backbone_name, self.backbone_hash, what)
 
     def save(self, path: Path, extra: dict[str, str] | None = None) -> None:
         """Write the classifier to a file, atomically."""
@@ -172,8 +188,8 @@ def features_of(
     """
     settings.check_block(backbone)
     sources = (Source(None, partial(np.asarray, photograph)) for photograph in photographs)
-    done = pipeline.features(backbone, sources, settings.timestep, (settings.block,), expected=())
-    found = [each.features[0] for each in done if each.features is not None]
+    done = pipeline.summaries(backbone, sources, settings, expected=())
+    found = [each.features for each in done if each.features is not None]
     return torch.from_numpy(np.stack(found)) if found else torch.empty(0, 0)
 
 
@@ -205,28 +221,23 @@ def train_classifier(
     return Training(classifier, epochs, best_epoch, loss)
 
 
-def load_classifier(path: Path) -> MalignancyClassifier:
-    """Load a classifier from a file; raises WeightsError if it holds none."""
-    return read_classifier(path)[0]
-
-
-def read_classifier(path: Path) -> tuple[MalignancyClassifier, dict[str, str]]:
-    """Load a classifier from a file, with the file's header."""
-    if not path.is_file():
-        raise WeightsError(f"no classifier at {path}: train one first")
-    tensors, header = read_safetensors(path, CLASSIFIER_KIND)
-    try:
-        classifier = MalignancyClassifier(
-            ClassifierSettings(**json.loads(header["settings"])),
-            header["backbone_name"],
-            header["backbone_hash"],
-            float(header["threshold"]),
-            tensors,
+def check_blocks(backbone: Backbone, blocks: Sequence[int]) -> None:
+    """Raise WeightsError if a backbone lacks one of these blocks."""
+    missing = [block for block in blocks if block not in backbone.blocks]
+    if missing:
+        raise WeightsError(
+            f"{backbone.name} has decoder blocks {backbone.blocks[0]} to {backbone.blocks[-1]}, "
+            f"not {missing[0]}"
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path} holds no classifier of this version: {first}") from error
-    return classifier, header
+
+
+def check_backbone(backbone: Backbone, name: str, weights_hash: str, blocks: str) -> None:
+    """Raise WeightsError if a backbone is not that of a classifier, which reads these blocks of it."""
+    if backbone.hash != weights_hash:
+        raise WeightsError(
+            f"this classifier reads {blocks} of the backbone {name} ({weights_hash[:12]}), not "
+            f"{backbone.name} ({backbone.hash[:12]}): give that one, or train a new classifier"
+        )
 
 
 def network(inputs: int) -> nn.Sequential:

@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from annotation_protocol.estimates import Estimate, fraction_estimate, too_few
 from annotation_protocol.intervals import Scale
 from annotation_protocol.metrics import ratio
-from fedd.dataset import rows_by_tone
+from fedd.dataset import ALL, UNKNOWN_TONE, rows_by_tone
+
+#: Name of all images of known tone together.
+KNOWN_TONE = "known tone"
 
 #: The threshold of accuracy in the FEDD paper: an image is malignant above 0.5 (`skin_acc` of the
 #: authors' notebook DDI_Baseline_CNN_Classifiers).
@@ -108,7 +111,11 @@ def discrimination_by_tone(
     threshold: float,
     accuracy_threshold: float | None = None,
 ) -> dict[str, DiscriminationResult]:
-    """Return `discrimination` of all images as "all", then of each tone, at the same thresholds."""
+    """Return `discrimination` of all images as "all", then of each tone, at the same thresholds.
+
+    Where the tone of some is unknown, those of known tone stand together as "known tone" after "all":
+    whose tone nobody noted is mostly benign, and telling these apart lifts the figure of all.
+    """
     if len(tones) != len(truth):
         raise ValueError(f"{len(tones)} tones for {len(truth)} images; give one an image")
     return {
@@ -119,7 +126,7 @@ def discrimination_by_tone(
             threshold,
             accuracy_threshold,
         )
-        for name, part in rows_by_tone(tones).items()
+        for name, part in _parts(tones).items()
     }
 
 
@@ -187,6 +194,15 @@ def f1(truth: Truth, predicted: Truth) -> float:
 def accuracy(truth: Truth, predicted: Truth) -> float:
     """Return the share of correct predictions; NaN without images."""
     return float((truth == predicted).mean()) if len(truth) else math.nan
+
+
+def _parts(tones: Sequence[str]) -> dict[str, list[int]]:
+    """Return the rows of "all", of "known tone" where that is another part, and of each tone."""
+    by_tone = rows_by_tone(tones)
+    known = [row for row, tone in enumerate(tones) if tone != UNKNOWN_TONE]
+    if not 0 < len(known) < len(tones):
+        return by_tone
+    return {ALL: by_tone.pop(ALL), KNOWN_TONE: known, **by_tone}
 
 
 def _youden(truth: Truth, probabilities: Floats) -> tuple[Floats, int]:

@@ -25,17 +25,29 @@ from fedd.malignancy.classifier import (
     Examples,
     MalignancyClassifier,
     Training,
+    check_blocks,
     default_settings,
-    read_classifier,
     train_classifier,
 )
+from fedd.malignancy.covariates import Answers, imputed_in_words, read_clinical
 from fedd.malignancy.discrimination import (
     ABOVE_HALF,
     DiscriminationResult,
     discrimination_by_tone,
     paper_threshold,
 )
-from fedd.pipeline import Source, features
+from fedd.malignancy.linear import (
+    Configured,
+    LinearClassifier,
+    LinearExamples,
+    LinearSettings,
+    LinearTraining,
+    Reader,
+    linear_settings,
+    train_linear,
+)
+from fedd.malignancy.stored import Classifier, probability, read_classifier
+from fedd.pipeline import Source, Summary, summaries
 from fedd.validation import malignancy_split
 
 logger = logging.getLogger(__name__)
@@ -73,9 +85,7 @@ class Learned:
 
     def save(self, path: Path) -> None:
         """Write the classifier with the fingerprints of its training images."""
-        learned = sorted(set().union(*(fingerprints(item) for item in self.used.items)))
-        extra = {"learned_from": json.dumps(learned), "precision": self.precision}
-        self.classifier.save(path, extra)
+        _save(self.classifier, self.used, self.precision, path)
 
 
 @dataclass(frozen=True)
@@ -100,12 +110,7 @@ def learn(
     results are on the validation split, which also determined the epoch and the threshold, and are
     therefore optimistic. Raises TrainingDataError if a class is missing.
     """
-    known = [item for item in items if item.malignant is not None]
-    if not known:
-        raise TrainingDataError(
-            f"of {len(items)} photographs none is known to be malignant or benign: give a table "
-            "with a column 'malignant' that says TRUE or FALSE"
-        )
+    known = _known(items)
     settings = replace(settings or default_settings(backbone.config, len(known)), seed=seed)
     examples, used = _examples(known, backbone, settings, progress)
     used = replace(used, unknown=len(items) - len(known))
@@ -118,12 +123,84 @@ def learn(
     return Learned(training, used, validated, results, precision_of(backbone))
 
 
+@dataclass(frozen=True)
+class LearnedOurs:
+    """A trained classifier of the recipe "ours", and its cross-validated results on its training images."""
+
+    training: LinearTraining
+    used: Usable
+    results: dict[str, DiscriminationResult]  #: by tone, "all" first
+    beside: dict[
+        Reader, dict[str, DiscriminationResult]
+    ]  #: of colour alone and of the covariates alone
+    imputed: dict[str, int]  #: training images without an answer, by covariate
+    precision: str  #: of the activations
+
+    @property
+    def classifier(self) -> LinearClassifier:
+        return self.training.classifier
+
+    def save(self, path: Path) -> None:
+        """Write the classifier with the fingerprints of its training images."""
+        _save(self.classifier, self.used, self.precision, path)
+
+
+def learn_ours(
+    items: Sequence[DatasetImage],
+    backbone: Configured,
+    settings: LinearSettings | None = None,
+    table: Path | None = None,
+    progress: Progress = silent,
+) -> LearnedOurs:
+    """Train the recipe "ours" on the images of known malignancy, cross-validated over patients.
+
+    Args:
+        table: holds the covariates, if there are any.
+
+    Raises:
+        TrainingDataError: a class is missing, or a covariate has no two answers.
+        DatasetError: covariates without a table, or that it has no column of.
+    """
+    known = _known(items)
+    settings = settings or linear_settings(backbone)
+    answers = _answers_of(table, settings.covariates)
+    refused: list[str] = []
+    found = list(_features(known, backbone, settings, refused, progress))
+    if not found:
+        raise TrainingDataError(f"no photograph can be opened, first: {refused[0]}")
+    used = [item for item, _ in found]
+    examples = LinearExamples(
+        np.stack([read for _, read in found]),
+        np.array([bool(item.malignant) for item in used]),
+        answers([item.stem for item in used]),
+    )
+    done = train_linear(examples, [item.patient for item in used], backbone, settings)
+    results = {
+        reader: results_by_tone(used, read, done.classifier.threshold)
+        for reader, read in done.probabilities.items()
+    }
+    return LearnedOurs(
+        done,
+        Usable(used, len(items) - len(known), refused),
+        results.pop(Reader.ALL),
+        results,
+        done.classifier.encoder.imputed(examples.answers),
+        precision_of(backbone),
+    )
+
+
 def predict(
-    path: Path, items: Sequence[DatasetImage], backbone: Backbone, progress: Progress = silent
-) -> tuple[MalignancyClassifier, list[MalignancyPrediction], list[str]]:
+    path: Path,
+    items: Sequence[DatasetImage],
+    backbone: Backbone,
+    progress: Progress = silent,
+    table: Path | None = None,
+) -> tuple[Classifier, list[MalignancyPrediction], list[str]]:
     """Return the classifier in a file, its predictions, and a line for each refused photograph.
 
-    Raises WeightsError if the file holds no classifier or one for another backbone.
+    A missing answer that the classifier reads is replaced with the training images' mean, and counted in
+    the log. Raises WeightsError if the file holds no classifier or one for another backbone, and
+    DatasetError if `table` lacks what it reads.
     """
     classifier, header = read_classifier(path)
     classifier.check_backbone(backbone)
@@ -131,11 +208,18 @@ def predict(
     if note := other_precision("the classifier", trained_in, precision_of(backbone)):
         logger.info(note)
     learned = set(json.loads(header.get("learned_from", "[]")))
+    covariates = classifier.settings.covariates if isinstance(classifier, LinearClassifier) else ()
+    given = _answers_of(table, covariates)([item.stem for item in items])
+    answers = {item.path: each for item, each in zip(items, given, strict=True)}
+    if isinstance(classifier, LinearClassifier) and (
+        line := imputed_in_words(classifier.encoder.imputed(given), len(items))
+    ):
+        logger.info(line)
     found: list[MalignancyPrediction] = []
     refused: list[str] = []
-    for item, pooled in _features(items, backbone, classifier.settings, refused, progress):
-        (value,) = classifier.probabilities(torch.from_numpy(pooled[None]))
-        found.append(MalignancyPrediction(item, float(value), bool(fingerprints(item) & learned)))
+    for item, read in _features(items, backbone, classifier.settings, refused, progress):
+        value = probability(classifier, read, answers[item.path])
+        found.append(MalignancyPrediction(item, value, bool(fingerprints(item) & learned)))
     return classifier, found, refused
 
 
@@ -191,6 +275,38 @@ def fingerprints(item: DatasetImage) -> set[str]:
     return found
 
 
+def _known(items: Sequence[DatasetImage]) -> list[DatasetImage]:
+    """Return the images of known malignancy; raises TrainingDataError if there is none."""
+    known = [item for item in items if item.malignant is not None]
+    if not known:
+        raise TrainingDataError(
+            f"of {len(items)} photographs none is known to be malignant or benign: give a table "
+            "with a column 'malignant' that says TRUE or FALSE"
+        )
+    return known
+
+
+def _answers_of(
+    table: Path | None, covariates: Sequence[str]
+) -> Callable[[Sequence[str]], list[Answers]]:
+    """Return what gives the answers of images by their stems; raises DatasetError where a column is missing."""
+    if not covariates:
+        return lambda stems: [{} for _ in stems]
+    if table is None:
+        raise DatasetError(
+            f"the classifier reads {', '.join(covariates)}: give the table that has these columns with --table"
+        )
+    clinical = read_clinical(table)
+    clinical.check(covariates)
+    return clinical.of
+
+
+def _save(classifier: Classifier, used: Usable, precision: str, path: Path) -> None:
+    """Write a classifier with the fingerprints of its training images."""
+    learned = sorted(set().union(*(fingerprints(item) for item in used.items)))
+    classifier.save(path, {"learned_from": json.dumps(learned), "precision": precision})
+
+
 def _examples(
     items: Sequence[DatasetImage],
     backbone: Placed,
@@ -210,20 +326,18 @@ def _examples(
 def _features(
     items: Sequence[DatasetImage],
     backbone: Backbone,
-    settings: ClassifierSettings,
+    wanted: Summary,
     refused: list[str],
     progress: Progress,
 ) -> Iterator[tuple[DatasetImage, NDArray[np.float32]]]:
-    """Yield images with their pooled activations (F,); adds a line to `refused` for the others."""
-    settings.check_block(backbone)
+    """Yield images with their features (F,); adds a line to `refused` for the others."""
+    check_blocks(backbone, wanted.blocks)
     sources = [Source(item, item.photograph) for item in items]
-    done = features(
-        backbone, sources, settings.timestep, (settings.block,), expected=(DatasetError,)
-    )
+    done = summaries(backbone, sources, wanted, expected=(DatasetError,))
     with closing(done):
         for number, each in enumerate(done, start=1):
             if each.features is None:
                 refused.append(str(each.error))
             else:
-                yield each.key, each.features[0]
+                yield each.key, each.features
             progress(number, len(items))

@@ -20,8 +20,11 @@ from fedd import batches
 from fedd.backbone import DiffusionUNet
 from fedd.errors import DatasetError, WeightsError
 from fedd.features import extract, prepare
+from fedd.malignancy.classifier import ClassifierSettings
+from fedd.malignancy.colours import colour_numbers
+from fedd.malignancy.linear import LinearSettings
 from fedd.malignancy.pooling import pooled
-from fedd.pipeline import Source, embeddings, features, predictions
+from fedd.pipeline import Source, embeddings, predictions, summaries
 from fedd.probes import prediction
 from fedd.probes.decision import combine
 from fedd.probes.refiner import REACH, window_around
@@ -378,12 +381,24 @@ def test_embeddings__those_of_the_predictions(tiny: DiffusionUNet, probes: Probe
         np.testing.assert_allclose(each.features, one.embedding, rtol=2e-3, atol=2e-3)
 
 
-def test_features__pooled_activations_of_each_block(tiny: DiffusionUNet) -> None:
+def test_summaries__pooled_activations_of_the_papers_block(tiny: DiffusionUNet) -> None:
     sources = [Source(s, lambda s=s: spot(s)[0]) for s in range(3)]  # type: ignore[misc]
-    found = list(features(tiny, sources, 50, (5, 3), batch=2))
+    found = list(summaries(tiny, sources, ClassifierSettings(5, 50), batch=2))
     for each in found:
         image = prepare(spot(each.key)[0], TINY.image_size)[None]
-        blocks = tiny.activations(image, 50, (3, 5))
-        expected = np.stack([pooled(blocks[block])[0].numpy() for block in (5, 3)])
+        expected = pooled(tiny.activations(image, 50, (5,))[5])[0].numpy()
         assert each.features is not None
         np.testing.assert_allclose(each.features, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_summaries__colours_and_statistics_of_every_block(tiny: DiffusionUNet) -> None:
+    sources = [Source(s, lambda s=s: spot(s)[0]) for s in range(3)]  # type: ignore[misc]
+    found = list(summaries(tiny, sources, LinearSettings((3, 5), 50), batch=2))
+    for each in found:
+        image = prepare(spot(each.key)[0], TINY.image_size)[None]
+        expected = [colour_numbers(image)[0].numpy()]
+        for of in tiny.activations(image, 50, (3, 5)).values():
+            channels = of[0].flatten(1).numpy()
+            expected += [channels.mean(1), channels.max(1), channels.std(1)]
+        assert each.features is not None
+        np.testing.assert_allclose(each.features, np.concatenate(expected), rtol=1e-4, atol=1e-4)

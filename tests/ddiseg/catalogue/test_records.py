@@ -87,8 +87,8 @@ STORED: dict[type[Record], dict[str, Any]] = {
 def _now(stored: Any) -> Any:
     """What became of a row.
 
-    `intervals` was "bootstrap", a gate's estimates have their patients, and a classifier's scores may say
-    which class is too small and another threshold of accuracy.
+    `intervals` was "bootstrap", a gate's estimates have their patients, a classifier's scores may say
+    which class is too small and another threshold of accuracy, and a classifier has a recipe.
     """
     if not isinstance(stored, dict):
         return stored
@@ -96,6 +96,8 @@ def _now(stored: Any) -> Any:
     for side in {"candidate", "current", "difference"} & found.keys() if "painted" in found else ():
         for estimate in (found[side] or {}).values():
             estimate["patients"] = found["patients"]
+    if "best_epoch" in found:
+        found |= {"recipe": "paper", "folds": 0, "covariates": [], "imputed": {}, "beside": {}}
     return found | ({"lacking": "", "accuracy_threshold": None} if "roc_auc" in found else {})
 
 
@@ -125,6 +127,9 @@ def test_records__types_all_the_way_down() -> None:
     auc = classifier.scores["all"].estimates["ROC-AUC"]
     assert (auc.value, auc.interval, auc.n) == (0.8, None, 6), "two malignant images"
     assert auc.text() == "0.80 (too few: 2 malignant, 4 benign)"
+    beside = {"colour": {"all": {"roc_auc": 0.7, "n": 40, "malignant": 15, "patients": 30}}}
+    ours = ClassifierRecord.from_json({"recipe": "ours", "folds": 5, "beside": beside})
+    assert ours.beside["colour"]["all"].estimates["ROC-AUC"].value == 0.7
     fewer = {**GROUP, "patients": 2}
     old = GateDecision.from_json({"overall": fewer}).overall.candidate["lesion_iou"]
     assert (old.value, old.interval, old.groups) == (0.8, None, 2)

@@ -44,8 +44,9 @@ def clinic(ddiseg: Ddiseg, tmp_path: Path) -> Callable[..., Any]:
     save_backbone(weights, "tiny", TINY, DiffusionUNet.random(TINY, 1).net.state_dict(), {})
 
     def call(command: str, *args: object) -> Any:
-        extra = ("--backbone", weights) if command == "refresh" else ()
-        return ddiseg("--workspace", workspace, command, *extra, *args)
+        trains = command == "refresh" or args[:1] == ("train",)
+        extra = ("--backbone", weights) if trains else ()
+        return ddiseg("--workspace", workspace, command, *args, *extra)
 
     assert ddiseg("init", workspace).status == 0
     columns = "image=file,tone=tone,patient=patient,malignant=malignant"
@@ -85,6 +86,10 @@ def test_the_whole_way(clinic: Any, tmp_path: Path, wording: SnapshotAssertion) 
     assert lines[2] == wording
     assert lines[4].split()[:3] == ["all", "20", "10"]
     assert lines[3].count("[") == lines[4].count("[") == 3
+    at = next(i for i, line in enumerate(lines) if "ROC-AUC [95% interval]:" in line)
+    assert lines[at] == wording
+    assert lines[at + 1].split() == ["tone", "n", "classifier", "colour", "alone"]
+    assert lines[at + 2].split()[:2] == ["all", "20"]
     paper = clinic("evaluate", "--malignancy", "--paper-threshold", "--output", "json").json
     assert paper["threshold_chosen_on"] == wording
 
@@ -96,6 +101,54 @@ def test_the_whole_way(clinic: Any, tmp_path: Path, wording: SnapshotAssertion) 
     assert clinic("status").status == 0
     assert "train probes" not in clinic("status").out
     assert clinic("verify").status == 0
+
+
+@pytest.mark.training
+def test_train__the_papers_recipe(clinic: Any, wording: SnapshotAssertion) -> None:
+    done = clinic("malignancy", "train", "--recipe", "paper", "--exclude", "test")
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[1:3] == wording
+    assert "colour alone" not in done.out
+
+
+@pytest.mark.training
+def test_train__clinical_answers_stand_beside(
+    clinic: Any, tmp_path: Path, wording: SnapshotAssertion
+) -> None:
+    table = tmp_path / "clinical.csv"
+    rows = [f"{n}.png,{30 + n % 7},{n % 2 == 0}\n" for n in range(39)]
+    table.write_text("img_id,age,itch\n" + "".join(rows))
+    asked = ("--clinical", table, "--covariates", "age, itch")
+    done = clinic("malignancy", "train", "--exclude", "test", *asked)
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[1:5] == wording
+    assert "clinical answers alone" in done.out
+    predicted = clinic("malignancy", "predict", "--subset", "test", "--clinical", table)
+    assert predicted.status == 0, predicted.err
+    scored = clinic("malignancy", "evaluate", "--clinical", table, "--output", "json").json
+    assert scored["beside"]["covariates"]["all"]["roc_auc"] == 1
+    assert clinic("malignancy", "evaluate").status == 1, "it reads answers"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--clinical", "{}"), ("--covariates", "age"), ("--clinical", "{}", "--covariates", "ages")],
+    ids=["no columns", "no table", "unknown column"],
+)
+def test_train__clinical_answers_that_are_not_there(
+    here: Ddiseg,
+    filled: Workspace,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    wording: SnapshotAssertion,
+) -> None:
+    table = tmp_path / "clinical.csv"
+    table.write_text("img_id,age,itch,diagnostic\n1.png,3,True,BCC\n")
+    done = here("malignancy", "train", *(word.format(table) for word in words))
+    assert done.status == 1
+    assert done.err.splitlines()[-1] == wording
 
 
 @pytest.mark.parametrize("room", ["labelstudio", "release"])
@@ -133,8 +186,8 @@ def test_device_and_precision__are_not_for_painting_alone(
     def told(*_: object, **options: object) -> None:
         raise InputError(f"{options['device']} {options.get('precision')}")
 
-    for name in ("refresh_malignancy", "prelabel_malignancy"):
-        monkeypatch.setattr(f"ddiseg.model.malignancy.{name}", told)
+    monkeypatch.setattr("ddiseg.model.malignancy_training.refresh_malignancy", told)
+    monkeypatch.setattr("ddiseg.model.malignancy.prelabel_malignancy", told)
     done = here("refresh", "--malignancy", "--device", "cuda:1")
     assert "Error: cuda:1 auto" in done.err
     options = ("--malignancy", "--device", "cuda:1", "--precision", "bfloat16")

@@ -22,7 +22,8 @@ from ddiseg.errors import WorkspaceError
 from ddiseg.evaluation.segmentation import evaluate
 from ddiseg.ingest.metadata import parse_columns
 from ddiseg.ingest.photographs import import_photographs
-from ddiseg.model.malignancy import prelabel_malignancy, refresh_malignancy
+from ddiseg.model.malignancy import prelabel_malignancy
+from ddiseg.model.malignancy_training import refresh_malignancy
 from ddiseg.model.predict import prelabel
 from ddiseg.model.storage import stored_probes
 from ddiseg.model.train import Refreshed, train_version

@@ -20,11 +20,11 @@ from ddiseg.errors import InputError, NotFoundError, WorkspaceError
 from ddiseg.ingest.metadata import parse_columns
 from ddiseg.ingest.photographs import import_photographs
 from ddiseg.model import malignancy
-from ddiseg.model.malignancy import (
+from ddiseg.model.clinical import Clinical
+from ddiseg.model.malignancy import evaluate_malignancy, prelabel_malignancy
+from ddiseg.model.malignancy_training import (
     PAPER_TEST,
     RefreshedMalignancy,
-    evaluate_malignancy,
-    prelabel_malignancy,
     refresh_malignancy,
 )
 from ddiseg.outcomes import Outcome
@@ -33,9 +33,10 @@ from ddiseg.workspace.store import Kind
 from ddiseg.workspace.verify import verify
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import DiffusionUNet
-from fedd.errors import DeviceError, TrainingDataError, WeightsError
+from fedd.errors import DatasetError, DeviceError, TrainingDataError, WeightsError
 from fedd.malignancy import classifier as classify
-from fedd.malignancy.classifier import ClassifierSettings
+from fedd.malignancy.classifier import ClassifierSettings, Recipe
+from fedd.malignancy.covariates import read_clinical
 from fedd.weights.files import save_backbone
 from fedd.weights.sources import kept_path
 from tests.fedd.conftest import TINY, mole
@@ -475,3 +476,127 @@ def test_evaluate__another_photograph_of_a_patient_it_learned_from(tested: Works
     result = evaluate_malignancy(tested, "tester")
     assert (result["n_images"], result["learned_from"], result["unknown_malignancy"]) == (13, 16, 0)
     assert result["same_group"] == 1
+
+
+CLINICAL = "img_id,age,itch,diagnostic\n"
+
+
+@pytest.fixture
+def clinical(moles: Workspace, tmp_path: Path) -> Path:
+    """Answers of 0.png to 27.png: malignant spots itch, but for 0.png; of 2.png nobody asked."""
+    itch = {n: str(n % 2 == 0 and n != 0) for n in range(28)} | {2: ""}
+    rows = [f"{n}.png,{40 + n},{answer},NEV\n" for n, answer in itch.items()]
+    path = tmp_path / "clinical.csv"
+    path.write_text(CLINICAL + "".join(rows))
+    return path
+
+
+Ours = Callable[..., RefreshedMalignancy]
+
+
+@pytest.fixture
+def ours(tiny_weights: Path) -> Ours:
+    """ours(workspace): refresh with the default recipe and the tiny network."""
+
+    def train(workspace: Workspace, table: Path | None = None, **options: Any) -> Any:
+        answers = None if table is None else Clinical.read(table, ["itch", "age"])
+        weights = str(tiny_weights)
+        return refresh_malignancy(workspace, "tester", weights, clinical=answers, **options)
+
+    return train
+
+
+@pytest.mark.training
+def test_ours__is_cross_validated_on_all_beside_colour_and_answers(
+    moles: Workspace, ours: Ours, clinical: Path
+) -> None:
+    version = ours(moles, clinical).version
+    assert (version.settings["recipe"], version.settings["covariates"]) == ("ours", ["itch", "age"])
+    assert version.settings["blocks"] == list(range(8))
+    training = version.classifier_training
+    assert (training.recipe, training.folds, training.images) == ("ours", 5, 28)
+    assert (training.covariates, training.imputed) == (("itch", "age"), {"itch": 1})
+    assert (training.scores["all"].n, training.scores["all"].malignant) == (28, 14)
+    assert training.scores["all"].roc_auc is not None
+    assert training.scores["all"].roc_auc > 0.9
+    assert list(training.beside) == ["colour", "covariates"]
+    for of in training.beside.values():
+        assert list(of) == ["all", *TONES]
+        assert (of["all"].n, of["all"].malignant, of["all"].patients) == (28, 14, 14)
+    answers = training.beside["covariates"]["all"].roc_auc
+    assert answers is not None
+    assert 0.7 < answers < 1
+    assert not any(each["validation"] for each in version.training_images.values())
+
+
+@pytest.mark.training
+def test_ours__unchanged_until_an_answer_changes(
+    moles: Workspace, ours: Ours, clinical: Path
+) -> None:
+    first = ours(moles, clinical)
+    assert not ours(moles, clinical).new
+    clinical.write_text(clinical.read_text().replace("2.png,42,,", "2.png,42,True,"))
+    again = ours(moles, clinical)
+    assert again.new
+    assert again.version.name != first.version.name
+    assert ours(moles).new, "without answers"
+
+
+@pytest.mark.training
+def test_ours__evaluate_beside_colour_and_answers_on_the_same_images(
+    moles: Workspace, ours: Ours, clinical: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _subset(moles, "mine", *range(8))
+    ours(moles, clinical, exclude=["mine"])
+    table = read_clinical(clinical)
+    with caplog.at_level(logging.INFO, "ddiseg"):
+        prelabel_malignancy(moles, moles.catalogue.images.select(subset="mine"), clinical=table)
+    assert caplog.records[-1].getMessage().endswith("of 8: itch 1")
+    result = evaluate_malignancy(moles, "tester", clinical=table)
+    assert result["n_images"] == 8
+    assert result["imputed"] == {"itch": 1}
+    assert {reader: of["all"]["n"] for reader, of in result["beside"].items()} == {
+        "colour": 8,
+        "covariates": 8,
+    }
+    # 4 and 6 itch, and 2 has the mean: these are above all benign ones. 0 does not itch: age decides.
+    assert result["beside"]["covariates"]["all"]["roc_auc"] >= 12 / 16
+
+
+@pytest.mark.training
+def test_ours__clinical_table_that_does_not_fit(
+    moles: Workspace, ours: Ours, learn: Learn, clinical: Path, tmp_path: Path, refusal: Refusal
+) -> None:
+    ours(moles, clinical)
+    images = moles.catalogue.images.select()
+    with refusal(InputError):
+        prelabel_malignancy(moles, images)
+    with refusal(DatasetError):
+        (tmp_path / "other.csv").write_text("img_id,age\n1.png,4\n")
+        prelabel_malignancy(moles, images, clinical=read_clinical(tmp_path / "other.csv"))
+    with refusal(InputError):
+        (tmp_path / "nobody.csv").write_text("img_id,age,itch\nx.png,4,True\n")
+        prelabel_malignancy(moles, images, clinical=read_clinical(tmp_path / "nobody.csv"))
+    assert moles.catalogue.malignancy.of_image(images[0].id) == []
+    with refusal(InputError):
+        refresh_malignancy(
+            *(moles, "tester"),
+            recipe=Recipe.PAPER,
+            clinical=Clinical.read(clinical, ["age"]),
+        )
+    ours(moles)
+    with refusal(InputError):
+        prelabel_malignancy(moles, images, clinical=read_clinical(clinical))
+
+
+@pytest.mark.training
+def test_ours__a_photograph_that_is_gone_leaves_the_scores(moles: Workspace, ours: Ours) -> None:
+    _subset(moles, "mine", *range(4))
+    ours(moles, exclude=["mine"])
+    prelabel_malignancy(moles, moles.catalogue.images.select(subset="mine"))
+    image = moles.catalogue.images.find("1.png")
+    Path(moles.store.path(Kind.IMAGE, image.content_hash)).unlink()
+    result = evaluate_malignancy(moles, "tester")
+    assert result["n_images"] == 4
+    assert result["beside"] == {}
+    assert "1.png" in result["not_beside"]

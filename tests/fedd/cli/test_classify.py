@@ -11,6 +11,8 @@ from click.testing import Result
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
+from fedd.malignancy.classifier import ClassifierSettings
+from fedd.malignancy.stored import load_classifier
 from tests.fedd.conftest import fedd, mole
 
 pytestmark = pytest.mark.training
@@ -184,3 +186,84 @@ def test_command__device_or_folder_that_does_not_exist(
     done = classify(command, *given[command], *(word.format(here=tmp_path) for word in words))
     assert done.exit_code == 1
     assert done.stderr.partition(": torch ")[0] == wording, "before any photograph is read"
+
+
+def _asked(folder: Path, first: int, count: int) -> Path:
+    """Photographs as those of `_ddi`, with two more columns: most malignant moles itch."""
+    _ddi(folder, first, count)
+    lines = (folder / "ddi_metadata.csv").read_text().splitlines()
+    itch = [str(n % 2 == 0 or n % 8 == 1) for n in range(first, first + count)]
+    rows = [
+        f"{lines[0]},itch,age",
+        *(f"{of},{i},4{n % 10}" for n, (of, i) in enumerate(zip(lines[1:], itch, strict=True))),
+    ]
+    (folder / "ddi_metadata.csv").write_text("\n".join(rows))
+    return folder
+
+
+def test_train__ours_beside_colour_and_covariates(
+    classify: Callable[..., Result], tmp_path: Path, wording: SnapshotAssertion
+) -> None:
+    out = tmp_path / "c.safetensors"
+    folder = _asked(tmp_path / "asked", 0, 24)
+    done = classify(
+        "train",
+        folder,
+        "--out",
+        out,
+        "--recipe",
+        "ours",
+        "--covariates",
+        "itch,age",
+        "--set",
+        "folds=3",
+    )
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[1].startswith("8 blocks of tiny (")
+    assert lines[2] == wording
+    heads = [line for line in lines if line.startswith("tone ")]
+    assert heads[1].split() == ["tone", "n", "classifier", "colour", "alone", "covariates", "alone"]
+    new = _asked(tmp_path / "new", 100, 24)
+    predicted = classify("predict", out, new, "--out", tmp_path / "p.csv")
+    assert predicted.exit_code == 0, predicted.output
+    assert predicted.stdout.splitlines()[2].split()[:3] == ["all", "24", "12"]
+    without = classify("predict", out, _ddi(tmp_path / "without", 200, 4))
+    assert without.exit_code == 1
+    assert without.stderr.splitlines()[-1] == wording
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--covariates", "itch"),
+        ("--set", "block"),
+        ("--set", "strength=1"),
+        ("--set", "block=five"),
+        ("--recipe", "ours", "--block", "3"),
+        ("--recipe", "ours", "--set", "folds=1"),
+        ("--recipe", "ours", "--covariates", "itches"),
+    ],
+)
+def test_train__settings_that_do_not_fit(
+    classify: Callable[..., Result],
+    ddi: Path,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    wording: SnapshotAssertion,
+) -> None:
+    done = classify("train", ddi, "--out", tmp_path / "c.safetensors", *words)
+    assert done.exit_code in (1, 2)
+    assert done.stderr.splitlines()[-1] == wording
+    assert not (tmp_path / "c.safetensors").exists()
+
+
+def test_train__old_spelling_of_a_setting(
+    classify: Callable[..., Result], ddi: Path, tmp_path: Path
+) -> None:
+    files = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    classify("train", ddi, "--out", files[0], "--block", 3, "--seed", 1)
+    classify("train", ddi, "--out", files[1], "--set", "block=3", "--set", "seed=1")
+    old, new = map(load_classifier, files)
+    assert old.settings == new.settings == ClassifierSettings(3, 50, seed=1)
+    assert old.threshold == new.threshold

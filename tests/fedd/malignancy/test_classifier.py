@@ -21,10 +21,11 @@ from fedd.malignancy.classifier import (
     Training,
     default_settings,
     features_of,
-    load_classifier,
+    network,
     train_classifier,
 )
 from fedd.malignancy.discrimination import roc_auc
+from fedd.malignancy.stored import load_classifier
 from fedd.paper import results
 from fedd.weights.files import read_safetensors, write_safetensors
 from tests.fedd.conftest import TINY, mole
@@ -151,6 +152,30 @@ def test_default_settings__of_other_backbones(tiny: DiffusionUNet) -> None:
     settings = default_settings(TINY, 30)
     assert settings == default_settings(TINY, 120)
     assert settings.block in tiny.blocks
+
+
+def test_file__of_an_older_program(tmp_path: Path) -> None:
+    """Written before there were recipes: two features, of which the first counts."""
+    tensors = {name: torch.zeros_like(t) for name, t in network(2).state_dict().items()}
+    for norm in ("1", "5"):
+        tensors[f"{norm}.weight"] += 1
+        tensors[f"{norm}.running_var"] += 1 - 1e-5  # the norm adds 1e-5
+    tensors["0.weight"][0, 0], tensors["4.weight"][0, 0], tensors["8.weight"][0, 0] = 1, 2, 0.5
+    tensors["8.bias"] -= 1
+    settings = {
+        **{"block": 5, "timestep": 50, "learning_rate": 0.001, "weight_decay": 1e-05},
+        **{"epochs": 500, "patience": 50, "validation": 0.2, "seed": 0},
+    }
+    header = {
+        **{"kind": "fedd-malignancy", "note": "research", "settings": json.dumps(settings)},
+        **{"backbone_name": "small", "backbone_hash": "ab", "threshold": "0.25"},
+    }
+    write_safetensors(tmp_path / "old.safetensors", tensors, header)
+    old = load_classifier(tmp_path / "old.safetensors")
+    assert isinstance(old, MalignancyClassifier)
+    assert (old.settings, old.threshold) == (ClassifierSettings(5, 50), 0.25)
+    found = old.probabilities(torch.tensor([[3.0, 9.0], [-1.0, 0.0]]))
+    np.testing.assert_allclose(found, 1 / (1 + np.exp([-2.0, 1.0])), rtol=1e-6)
 
 
 def test_file__round_trip(tmp_path: Path, tiny: DiffusionUNet, done: Training) -> None:

@@ -136,11 +136,27 @@ def test_discrimination__patients_count_not_images() -> None:
 def test_by_tone__all_then_each_tone_at_one_threshold() -> None:
     tones = ["V-VI", "I-II", "V-VI", "I-II", "unknown", "unknown"]
     found = discrimination_by_tone(TRUTH, SCORES, PATIENTS, tones, 0.65)
-    assert list(found) == ["all", "I-II", "V-VI", "unknown"]
-    assert [d.n for d in found.values()] == [6, 2, 2, 2]
+    assert list(found) == ["all", "known tone", "I-II", "V-VI", "unknown"]
+    assert [d.n for d in found.values()] == [6, 4, 2, 2, 2]
     assert {d.threshold for d in found.values()} == {0.65}
     assert found["all"] == discrimination(TRUTH, SCORES, PATIENTS, 0.65)
     assert found["V-VI"].roc_auc.value == 1
+
+
+def test_by_tone__benign_images_of_unknown_tone_lift_the_figure_of_all() -> None:
+    truth = np.array([True, False, True, False, False, False])
+    scores = np.array([0.9, 0.8, 0.4, 0.6, 0.1, 0.2])
+    tones = ["I-II", "I-II", "V-VI", "V-VI", "unknown", "unknown"]
+    found = discrimination_by_tone(truth, scores, list("abcdef"), tones, 0.5)
+    assert found["known tone"].roc_auc.value == pytest.approx(2 / 4)
+    assert found["all"].roc_auc.value == pytest.approx(6 / 8)
+    assert (found["known tone"].n, found["known tone"].roc_auc.groups) == (4, 4)
+
+
+@pytest.mark.parametrize("tone", ["I-II", "unknown"])
+def test_by_tone__known_tone_apart_only_where_it_is_another_part(tone: str) -> None:
+    found = discrimination_by_tone(TRUTH, SCORES, PATIENTS, [tone] * len(TRUTH), 0.5)
+    assert list(found) == ["all", tone]
 
 
 @pytest.mark.property
