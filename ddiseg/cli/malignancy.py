@@ -162,7 +162,6 @@ def train_malignancy(
     from ddiseg.catalogue.malignancy import DISCLAIMER
     from ddiseg.model.malignancy_training import refresh_malignancy
     from ddiseg.workspace.workspace import default_actor
-    from fedd.malignancy.classifier import Recipe
 
     answers = _answers(clinical, covariates)
     workspace = settings.open()
@@ -175,7 +174,7 @@ def train_malignancy(
             chosen.seed,
             exclude=exclude,
             stages=stages,
-            recipe=Recipe(recipe),
+            recipe=recipe,
             clinical=answers,
             device=chosen.device,
             precision=chosen.precision,
@@ -203,26 +202,18 @@ def _answers(clinical: Path | None, covariates: str | None) -> Clinical | None:
     from ddiseg.errors import InputError
     from ddiseg.ingest.metadata import split_option
     from ddiseg.model.clinical import Clinical
-    from fedd.malignancy.covariates import read_clinical
 
     if covariates is None and clinical is None:
         return None
     if clinical is None:
         raise InputError("--covariates names columns of a table: give that with --clinical FILE")
-    names = (
-        [] if covariates is None else [n.strip() for n in split_option("--covariates", covariates)]
-    )
-    if not any(names):
-        columns = ", ".join(read_clinical(clinical).columns) or "none"
-        raise InputError(
-            f"--clinical needs --covariates COLUMN,...: {clinical.name} has the columns {columns}"
-        )
-    return Clinical.read(clinical, [name for name in names if name])
+    names = split_option("--covariates", covariates or "")
+    return Clinical.read(clinical, [name.strip() for name in names if name.strip()])
 
 
 def _training_lines(training: ClassifierRecord, done: RefreshedMalignancy) -> list[str]:
     """Return what a classifier learned from, and what its scores are of."""
-    from fedd.malignancy.covariates import imputed_in_words
+    from ddiseg.model.clinical import missing_answers
 
     left_out = ", ".join(f"{n} {reason}" for reason, n in done.left_out.items())
     ours = training.folds > 0
@@ -239,7 +230,7 @@ def _training_lines(training: ClassifierRecord, done: RefreshedMalignancy) -> li
     ]
     if training.covariates:
         lines.append(f"clinical answers: {', '.join(training.covariates)}")
-    if imputed := imputed_in_words(training.imputed, training.images):
+    if imputed := missing_answers(training):
         lines.append(imputed)
     if ours:
         lines.append(
@@ -262,10 +253,10 @@ def predict_malignancy(
 ) -> None:
     """Store the probabilities of images, and print the outcomes; `where` are engine and ray-address."""
     from ddiseg.catalogue.malignancy import DISCLAIMER
+    from ddiseg.model.clinical import read_answers
     from ddiseg.model.malignancy import prelabel_malignancy as estimate
-    from fedd.malignancy.covariates import read_clinical
 
-    table = None if clinical is None else read_clinical(clinical)
+    table = read_answers(clinical)
 
     with (
         cluster_of(workspace, *where) as cluster,
@@ -294,11 +285,11 @@ def evaluate_malignancy(
     settings: Settings, subset: str | None, clinical: Path | None = None, *, paper_threshold: bool
 ) -> None:
     """Score the stored probabilities, and print the scores."""
+    from ddiseg.model.clinical import read_answers
     from ddiseg.model.malignancy import evaluate_malignancy as score
     from ddiseg.workspace.workspace import default_actor
-    from fedd.malignancy.covariates import read_clinical
 
-    table = None if clinical is None else read_clinical(clinical)
+    table = read_answers(clinical)
     with progress_bar("Colours of the photographs") as progress:
         result = score(
             settings.open(),

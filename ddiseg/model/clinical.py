@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ddiseg.catalogue.records import ClassifierRecord
 from ddiseg.catalogue.tables import Image
 from ddiseg.errors import InputError
-from fedd.malignancy.covariates import Answers, ClinicalTable, read_clinical
+from fedd.malignancy.covariates import Answers, ClinicalTable, imputed_in_words, read_clinical
 from fedd.malignancy.linear import LinearClassifier
 from fedd.malignancy.stored import Classifier
 
@@ -26,9 +27,15 @@ class Clinical:
         """Read a table for these covariates.
 
         Raises:
+            InputError: there is no covariate; the message lists the columns.
             DatasetError: it can't be read, or has no such column; the message lists those that it has.
         """
         table = read_clinical(path)
+        if not covariates:
+            raise InputError(
+                f"--clinical needs --covariates COLUMN,...: {table.name} has the columns "
+                f"{', '.join(table.columns) or 'none'}"
+            )
         table.check(covariates)
         return cls(table, tuple(dict.fromkeys(covariates)))
 
@@ -51,6 +58,16 @@ class Clinical:
                 "name: choose the images of one data set, or rename the files"
             )
         return self.table.of(stems)
+
+
+def read_answers(path: Path | None) -> ClinicalTable | None:
+    """Read a table of clinical answers, if one is given; raises DatasetError if it can't be read."""
+    return None if path is None else read_clinical(path)
+
+
+def missing_answers(training: ClassifierRecord) -> str:
+    """Return the line that says how many training images have no answer; empty if all have."""
+    return imputed_in_words(training.imputed, training.images)
 
 
 def clinical_for(

@@ -77,7 +77,7 @@ def refresh_malignancy(
     exclude: Sequence[str] = (),
     stages: Stages = silent_stages,
     *,
-    recipe: Recipe = Recipe.OURS,
+    recipe: str = Recipe.OURS,
     clinical: Clinical | None = None,
     device: str = "cpu",
     precision: str = "float32",
@@ -93,6 +93,7 @@ def refresh_malignancy(
     nothing.
 
     Args:
+        recipe: a `Recipe`.
         settings: by default those of the recipe for the backbone; they decide the recipe.
         clinical: the answers that the classifier reads beside the photograph, with the recipe "ours".
         device: where the backbone runs; "auto" is all GPUs, or the CPU.
@@ -105,7 +106,7 @@ def refresh_malignancy(
         NotFoundError: an unknown subset.
         WorkspaceError: a photograph can't be read.
     """
-    if clinical is not None and recipe is not Recipe.OURS:
+    if clinical is not None and Recipe(recipe) is not Recipe.OURS:
         raise InputError(
             "the paper's recipe reads the photograph alone: leave out --clinical and --covariates, or "
             "train with --recipe ours"
@@ -113,7 +114,7 @@ def refresh_malignancy(
     groups = Groups.read(workspace.catalogue)
     images, left_out = _learnable(workspace, groups, exclude)
     net = backbone_for(workspace, backbone, device, precision, Backbones(workspace), cluster)
-    settings = replace(settings or _settings(recipe, net, len(images), clinical), seed=seed)
+    settings = replace(settings or _settings(Recipe(recipe), net, len(images), clinical), seed=seed)
     settings.check_block(net)
     job = _Job(workspace, images, groups.keys(images), net, stages, clinical)
     learned = job.learned(settings)
