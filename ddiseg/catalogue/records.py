@@ -89,6 +89,12 @@ class StoredTraining(Record):
     precision: str = "float32"  #: of the activations
     notes: tuple[str, ...] = ()
     validation: ValidationRecord | None = None
+    calibration: dict[str, Any] | None = None  #: of the probabilities; None: not calibrated
+    #: What decides, with the candidates, and the reliability of the expected IoU; None in old records.
+    own_masks: dict[str, Any] | None = None
+    styles: tuple[
+        dict[str, Any], ...
+    ] = ()  #: annotators who draw clearly larger or smaller lesions
 
 
 @dataclass(frozen=True)

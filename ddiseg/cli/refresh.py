@@ -67,6 +67,7 @@ def refresh(
     of [training] in 'ddiseg config show'. With --engine ray the workers of a Ray cluster do all passes
     through the backbone (docs/cluster.md), and keep no activations.
     """
+    from ddiseg.model.styles import style_text
     from ddiseg.model.train import train_version
     from ddiseg.workspace.workspace import default_actor
 
@@ -107,7 +108,8 @@ def refresh(
             f"{version.name} never predicts {'it' if len(done.absent_classes) == 1 else 'them'}.",
             err=True,
         )
-    for note in done.notes:
+    styles = [style_text(style, style["annotator"]) for style in training.styles]
+    for note in (*done.notes, *styles):
         click.echo(f"Note: {note}.", err=True)
     data = {
         "model": version.name,
@@ -128,6 +130,8 @@ def refresh(
         )
     else:
         text = f"{version.name} is unchanged: it learned from these masks ({n}) already"
+    if done.new and (own := training.own_masks) is not None:
+        text += f"\n  decides: {own['decision']} ({own['why']})"
     if decision:
         stays = f"{done.in_use} stays in use" if done.in_use else "no version is in use"
         verdict = "passed" if decision.passed else f"refused, {stays}"

@@ -41,6 +41,7 @@ from ddiseg.model.registry import (
     learned_from,
     refresh_command,
 )
+from ddiseg.model.styles import style_text
 from ddiseg.outcomes import FileOutcome, Outcome
 from ddiseg.sampling.leaks import leaked_since
 from ddiseg.workspace.workspace import Workspace
@@ -125,9 +126,8 @@ def model_card(workspace: Workspace, version: ModelVersion) -> dict[str, Any]:
             "digest": digest(learned_from(version)),
         },
         "metrics": metrics,
-        "calibration": (version.metrics.get("validation") or {}).get("calibration")
-        if version.kind == ModelKind.SEGMENTATION
-        else None,
+        "calibration": _calibration(version),
+        "decision": version.metrics.get("own_masks"),
         "gate": {
             "said": gate_status(version).value,
             **{key: gate.get(key) for key in _GATE_KEPT},
@@ -154,6 +154,7 @@ def markdown(card: Mapping[str, Any]) -> str:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["plain"] = _plain
     environment.filters["tones"] = tones_text
+    environment.filters["estimate"] = _estimate
     template = resources.files("ddiseg.model").joinpath("card.md.jinja").read_text("utf-8")
     return environment.from_string(template).render(card=card, legend=LEGEND, row_texts=row_texts)
 
@@ -186,6 +187,14 @@ def write_card(card: Mapping[str, Any], target: Path) -> list[FileOutcome]:
             f"{error.filename or target}: {error.strerror or error}; no card was written: free some "
             "space, make the folder writable or give another name, then run the same command again"
         ) from error
+
+
+def _calibration(version: ModelVersion) -> dict[str, Any] | None:
+    if version.kind != ModelKind.SEGMENTATION:
+        return None
+    training = version.training
+    of_split = training.validation.calibration if training.validation else None
+    return training.calibration or of_split
 
 
 def _learned_what(version: ModelVersion) -> str:
@@ -234,6 +243,8 @@ def _limits(
         found += _unmeasured_tones(metrics)
     found += _leaked(workspace, version)
     found += [_sentence(note) for note in version.metrics.get("notes", ())]
+    styles = version.metrics.get("styles", ())
+    found += [_sentence(style_text(style, "one annotator")) for style in styles]
     status = gate_status(version)
     if status in _GATE_LIMITS:
         found.append(f"{_GATE_LIMITS[status]}: {(version.gate or {})['reasons'][0]}.")
@@ -287,6 +298,10 @@ def _unmeasured_tones(metrics: Mapping[str, PerformanceTable]) -> list[str]:
 
 def _sentence(note: str) -> str:
     return note[:1].upper() + note[1:].rstrip(".") + "."
+
+
+def _estimate(stored: Mapping[str, Any], form: str = ".3f") -> str:
+    return Estimate.from_json(stored).sized(form)
 
 
 def _plain(text: str) -> str:

@@ -16,6 +16,7 @@ from annotation_protocol.estimates import estimate_classes
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.model.compare import confusions
 from ddiseg.model.passes import embedded_images
+from ddiseg.model.styles import find_styles
 from ddiseg.outcomes import Progress, halves, silent, track
 from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
@@ -37,7 +38,9 @@ def training_metrics(
 
     `validation` is measured on the validation split: images by tone, their content hashes,
     temperature, calibration error, and IoU by class with n and interval; None without a validation
-    split. No mask is predicted for the training split: its IoU would be too high.
+    split. No mask is predicted for the training split: its IoU would be too high. `own_masks` tells what
+    decides and how well the expected IoU holds, of predictions by members that did not learn from them;
+    `styles` how annotators differ.
     """
     first, second = halves(progress)
     digests: dict[int, str] = {}
@@ -55,11 +58,17 @@ def training_metrics(
         truth = workspace.mask_over(image, mask)
         classes = () if metrics.labels_one_class(truth) else tuple(mask.classes)
         measured.append((image, classes, matrix))
-    record = {
+    record: dict[str, Any] = {
         "steps": probes.record.steps,
         "notes": list(probes.record.notes),
         "validation": _validation(probes, measured, groups) if measured else None,
+        "calibration": asdict(probes.calibration) if probes.calibration else None,
     }
+    if (own := probes.own_masks) is not None:
+        of_digest = {each.digest: each for each in own.masks}
+        by_image = {i: of_digest[digest] for i, digest in digests.items() if digest in of_digest}
+        styles = find_styles(workspace, pairs, groups, by_image)
+        record |= {"own_masks": own.to_dict(), "styles": [style.to_json() for style in styles]}
     return record, embeddings
 
 

@@ -113,14 +113,15 @@ def choose(
 def _best(candidates: Sequence[Candidate]) -> Candidate | None:
     """Return the candidate of a clear gain that changes the least; None if no gain is clear.
 
-    Only those within one standard error of the largest gain count (Breiman et al., "Classification and
+    Only those within one standard error of the largest gain count, or within the smallest gain that
+    counts (Breiman et al., "Classification and
     Regression Trees", 1984, section 3.4.3); of those that change as little, the one that gains most.
     """
     better = [(c.gain.value or 0.0, c) for c in candidates if c.is_better]
     if not better:
         return None
     most, best = max(better, key=lambda pair: pair[0])
-    error = (most - (best.gain.low or 0.0)) / 2
+    error = max(SMALLEST_GAIN, (most - (best.gain.low or 0.0)) / 2)
     return min(
         (pair for pair in better if pair[0] >= most - error),
         key=lambda pair: (_changes(pair[1].decision), -pair[0]),
