@@ -273,3 +273,45 @@ def test_model_card__credits_of_each_part(workspace: Workspace, tiny_weights: Pa
         limits = model_card(workspace, version)["limits"]
         assert "PAD-UFES-20" in limits[-2]
         assert last in limits[-1]
+
+
+def test_markdown__what_decides_and_how_well_the_expected_iou_holds(
+    workspace: Workspace, tiny_weights: Path
+) -> None:
+    iou = {"value": 0.641, "interval": [0.6, 0.68], "n": 30, "patients": 30}
+    gain = {"value": 0.021, "interval": [0.007, 0.035], "n": 30, "patients": 30}
+    style = {
+        **{"annotator": "Anna", "ratio": 1.5, "interval": [1.2, 1.9]},
+        **{"n": [12, 14], "read_by_both": False},
+    }
+    made = {
+        **metrics(30),
+        "own_masks": {
+            **{"decision": "first pass alone", "why": "chosen", "is_default": False},
+            "candidates": [
+                {"decision": "first pass alone", "iou": iou, "over": "mean", "gain": gain}
+            ],
+            "reliability": {
+                "lesion": {
+                    "bins": [{"low": 0.5, "high": 0.6, "n": 7, "expected": 0.55, "reached": 0.58}],
+                    "spearman": {"value": 0.7, "interval": [0.5, 0.9], "n": 30, "patients": 30},
+                }
+            },
+        },
+        "styles": [style],
+        "calibration": CALIBRATION,
+    }
+    version = add_version(workspace, tiny_weights, learned=LEARNED[:30], metrics=made)
+    card = model_card(workspace, version)
+    text = markdown(card)
+    assert "first pass alone: chosen." in text
+    size = "(n = 30 images of 30 patients)"
+    assert (
+        f"| first pass alone | 0.641 [0.600, 0.680] {size} | +0.021 [+0.007, +0.035] {size} | mean |"
+        in text
+    )
+    assert f"Spearman's rank correlation 0.70 [0.50, 0.90] {size}" in text
+    assert "| 0.5 to 0.6 | 7 | 0.55 | 0.58 |" in text
+    assert any("masks of two styles: one annotator draws" in each for each in card["limits"])
+    assert "Anna" not in json.dumps(card)
+    assert card["calibration"] == CALIBRATION, "without a validation split, too"
