@@ -312,6 +312,6 @@ def test_markdown__what_decides_and_how_well_the_expected_iou_holds(
     )
     assert f"Spearman's rank correlation 0.70 [0.50, 0.90] {size}" in text
     assert "| 0.5 to 0.6 | 7 | 0.55 | 0.58 |" in text
-    assert any("masks of two styles: one annotator draws" in each for each in card["limits"])
+    assert any("Masks of two styles: one annotator draws" in each for each in card["limits"])
     assert "Anna" not in json.dumps(card)
     assert card["calibration"] == CALIBRATION, "without a validation split, too"

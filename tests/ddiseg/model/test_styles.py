@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.model import styles
@@ -13,24 +14,20 @@ from ddiseg.model.styles import find_styles, style_text
 from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
 from fedd.probes.own_masks import OwnMask
-from tests.ddiseg.rows import new_image, new_mask
+from tests.ddiseg.rows import new_image
 
 Pairs = list[tuple[Image, Mask]]
 
 
 def accepted(workspace: Workspace, annotators: list[str]) -> Pairs:
     """Images of a patient each, with a mask by these annotators in turn."""
-    catalogue = workspace.catalogue
-    catalogue.images.add([new_image(k, patient_id=f"p{k}") for k in range(len(annotators))])
-    images = catalogue.images.select()
-    catalogue.masks.add(
-        [
-            new_mask(image.id, name, f"{image.id}")
-            for image, name in zip(images, annotators, strict=True)
-        ]
-    )
-    masks = {mask.image_id: mask for image in images for mask in catalogue.masks.of_image(image.id)}
-    return [(image, masks[image.id]) for image in images]
+    images = workspace.catalogue.images
+    rows = [new_image(k, patient=f"p{k}") for k in range(len(annotators))]
+    images.add(images.dataset("clinic").id, rows, "tester")
+    return [
+        (image, Mask(id=image.id, image_id=image.id, annotator=name))
+        for image, name in zip(images.select(), annotators, strict=True)
+    ]
 
 
 def drawn(pairs: Pairs, width: dict[str, float], spread: float = 0.1) -> dict[int, OwnMask]:
@@ -89,9 +86,9 @@ def test_styles__photographs_that_both_masked_come_first(
     """By their predictions anna draws wider; on the same photographs ben does."""
     pairs = accepted(workspace, ["anna", "ben"] * 10)
     readings = {}
-    pixels: dict[int, np.ndarray] = {}
+    pixels: dict[int, NDArray[np.uint8]] = {}
     for image, mask in pairs[:12]:
-        other = Mask(id=1000 + image.id, annotator={"anna": "ben", "ben": "anna"}[mask.annotator])
+        other = Mask(id=1000 + image.id, annotator="ben" if mask.annotator == "anna" else "anna")
         readings[image.id] = [mask, other]
         for each in (mask, other):
             drawn_ = np.full((10, 10), 4, np.uint8)
