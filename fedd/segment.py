@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -256,7 +256,7 @@ def load_probes(path: Path) -> Probes:
     quality = json.loads(header.get("quality", "null"))
     probes.quality = Quality.from_dict(quality) if quality is not None else None
     if _REFINER + "trained" in header:
-        probes.refiner = _loaded(replace(settings, refined_class=None), tensors, header, _REFINER)
+        probes.refiner = _loaded(settings.of_refiner, tensors, header, _REFINER)
     return probes
 
 

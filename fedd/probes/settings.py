@@ -42,6 +42,7 @@ class ProbeSettings:
     seed: int = 0
     grid: int | None = None  #: width and height of the predicted grid; None: the backbone's S
     mirrored: bool = False  #: average with the prediction of the mirrored image, under other noise
+    mirrored_windows: bool = True  #: where `mirrored`: in the refinement pass, too
     refined_class: str | None = None  #: class whose largest region gets a refinement pass
     ensemble: Ensemble = Ensemble.MEAN  #: how the members decide; also of files that don't say
 
@@ -73,6 +74,11 @@ class ProbeSettings:
         if not self.member_blocks:
             return self.features.blocks
         return self.member_blocks[member % len(self.member_blocks)]
+
+    @property
+    def of_refiner(self) -> ProbeSettings:
+        """The settings of the probes of the refinement pass."""
+        return replace(self, refined_class=None, mirrored=self.mirrored and self.mirrored_windows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as model files hold them."""
@@ -131,6 +137,7 @@ COMPOSITE = replace(
     validation_share=0.0,
     steps=200,
     averaging=0.5,
+    mirrored_windows=False,
 )
 
 #: The settings for EfficientNet-Lite0 alone: strides 16, 8 and 4; it knows no timestep.

@@ -169,7 +169,7 @@ def _add_refiner(
         return
     stopping = [window for window in (*windows, *given) if window.patient in patients]
     earlier = splits.warm_start.refiner if splits.warm_start else None
-    own = replace(probes.settings, refined_class=None)
+    own = probes.settings.of_refiner
     progress = stages("Lesion windows through the backbone"), stages("Training the refiner, steps")
     probes.refiner = _train(
         *(Splits(learned, stopping, earlier, splits.folds), backbone, own, probes.classes),
